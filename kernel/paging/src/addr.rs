@@ -1,0 +1,142 @@
+//! Addresses, frame numbers and ranges as distinct types.
+//!
+//! A virtual address is never mistaken for a physical one, nor a frame number for either. The types carry no alignment of
+//! their own: operations say in their `# Errors` which alignment they demand, and check it once at the door.
+
+use core::fmt;
+
+macro_rules! address {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The address as a plain number.
+            #[inline(always)]
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// The address `bytes` further on, wrapping at the end of the 64-bit space.
+            #[inline(always)]
+            #[must_use]
+            pub const fn add(self, bytes: u64) -> Self {
+                Self(self.0.wrapping_add(bytes))
+            }
+
+            /// The distance in bytes from `earlier` to `self`, wrapping.
+            #[inline(always)]
+            #[must_use]
+            pub const fn offset_from(self, earlier: Self) -> u64 {
+                self.0.wrapping_sub(earlier.0)
+            }
+
+            /// Whether the address is a multiple of `size`, a power of two in bytes.
+            #[inline(always)]
+            #[must_use]
+            pub const fn is_aligned(self, size: u64) -> bool {
+                self.0 & (size - 1) == 0
+            }
+
+            /// The address rounded down to a multiple of `size`, a power of two in bytes.
+            #[inline(always)]
+            #[must_use]
+            pub const fn align_down(self, size: u64) -> Self {
+                Self(self.0 & !(size - 1))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, ":{:#x}"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#018x}", self.0)
+            }
+        }
+
+        impl fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::LowerHex::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+address!(
+    /// A virtual address, as a load or a TLBI takes it.
+    VirtAddr,
+    "va"
+);
+address!(
+    /// A physical address, or the output address of a descriptor.
+    PhysAddr,
+    "pa"
+);
+
+/// The number of a physical page: its physical address divided by the granule's page size.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct Pfn(pub u64);
+
+/// A range of virtual addresses: `start` and a size in bytes.
+///
+/// A size and not an end, because the last range of the upper half ends at 2^64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VirtRange {
+    /// The first address.
+    pub start: VirtAddr,
+    /// The size in bytes.
+    pub size: u64,
+}
+
+impl VirtRange {
+    /// The range of `size` bytes that begins at `start`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(start: VirtAddr, size: u64) -> Self {
+        Self { start, size }
+    }
+
+    /// The last address in the range. Meaningless for an empty range.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last(self) -> VirtAddr {
+        VirtAddr(self.start.0.wrapping_add(self.size).wrapping_sub(1))
+    }
+
+    /// The first address behind the range; 0 if the range ends at the top of the address space.
+    #[inline(always)]
+    #[must_use]
+    pub const fn end(self) -> VirtAddr {
+        self.start.add(self.size)
+    }
+
+    /// Whether `va` lies in the range.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(self, va: VirtAddr) -> bool {
+        va.offset_from(self.start) < self.size
+    }
+
+    /// Whether the two ranges share an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.size != 0
+            && other.size != 0
+            && (self.contains(other.start) || other.contains(self.start))
+    }
+}
+
+impl fmt::Debug for VirtRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "va:{:#x}+{:#x}", self.start.0, self.size)
+    }
+}

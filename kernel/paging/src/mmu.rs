@@ -1,0 +1,322 @@
+//! The seam to the barriers and invalidations: [`Mmu`], with a counting and a tracing wrapper.
+//!
+//! The methods are named as the architecture names the instructions. All invalidations are the inner-shareable form:
+//! there is no method for a local one, so it cannot be used by mistake (DESIGN rule 4).
+
+use crate::addr::VirtAddr;
+use crate::granule::Granule;
+use core::cell::Cell;
+
+/// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from `start`.
+///
+/// Source: Arm ARM DDI 0487, C5.5, TLBI RVAE1IS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct TlbiRange {
+    /// The first address, aligned to a page.
+    pub start: VirtAddr,
+    /// SCALE, `0..=3`.
+    pub scale: u8,
+    /// NUM, `0..=31`.
+    pub num: u8,
+}
+
+impl TlbiRange {
+    /// The number of pages that it covers.
+    #[inline]
+    #[must_use]
+    pub const fn pages(self) -> u64 {
+        (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
+    }
+
+    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any level), BaseADDR 36:0,
+    /// ASID 63:48 (ignored by the all-ASID forms).
+    #[inline]
+    #[must_use]
+    pub fn operand<G: Granule>(self) -> u64 {
+        let base = self.start.0 >> G::PAGE_SHIFT & ((1 << 37) - 1);
+        G::TLBI_TG << 46 | (self.scale as u64) << 44 | (self.num as u64) << 39 | base
+    }
+}
+
+/// The operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0.
+///
+/// Source: Arm ARM DDI 0487, C5.5, TLBI VAAE1IS.
+#[inline]
+#[must_use]
+pub const fn tlbi_va_operand(va: VirtAddr) -> u64 {
+    va.0 >> 12 & ((1 << 44) - 1)
+}
+
+/// Barriers and TLB maintenance of the translation regime that a tree belongs to.
+pub trait Mmu {
+    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain, table walks included.
+    fn dsb_ishst(&self);
+    /// DSB ISH: earlier loads, stores and TLB maintenance are complete.
+    fn dsb_ish(&self);
+    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated again.
+    fn isb(&self);
+    /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs.
+    fn tlbi_vaale1is(&self, va: VirtAddr);
+    /// TLBI VAAE1IS: entries of all levels for `va`, walk caches included, all ASIDs.
+    fn tlbi_vaae1is(&self, va: VirtAddr);
+    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if [`has_tlbi_range`](Self::has_tlbi_range).
+    fn tlbi_rvaale1is(&self, range: TlbiRange);
+    /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Only called if
+    /// [`has_tlbi_range`](Self::has_tlbi_range).
+    fn tlbi_rvaae1is(&self, range: TlbiRange);
+    /// TLBI VMALLE1IS: everything of this regime.
+    fn tlbi_vmalle1is(&self);
+    /// Whether FEAT_TLBIRANGE is implemented.
+    fn has_tlbi_range(&self) -> bool;
+    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run here that could use
+    /// what is broken.
+    #[inline(always)]
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R
+    where
+        Self: Sized,
+    {
+        f()
+    }
+}
+
+impl<M: Mmu> Mmu for &M {
+    #[inline(always)]
+    fn dsb_ishst(&self) {
+        (**self).dsb_ishst();
+    }
+    #[inline(always)]
+    fn dsb_ish(&self) {
+        (**self).dsb_ish();
+    }
+    #[inline(always)]
+    fn isb(&self) {
+        (**self).isb();
+    }
+    #[inline(always)]
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        (**self).tlbi_vaale1is(va);
+    }
+    #[inline(always)]
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        (**self).tlbi_vaae1is(va);
+    }
+    #[inline(always)]
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        (**self).tlbi_rvaale1is(range);
+    }
+    #[inline(always)]
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        (**self).tlbi_rvaae1is(range);
+    }
+    #[inline(always)]
+    fn tlbi_vmalle1is(&self) {
+        (**self).tlbi_vmalle1is();
+    }
+    #[inline(always)]
+    fn has_tlbi_range(&self) -> bool {
+        (**self).has_tlbi_range()
+    }
+    #[inline(always)]
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        (**self).masked(f)
+    }
+}
+
+/// One barrier or invalidation, as [`Tracing`] hands it on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum MmuEvent {
+    /// DSB ISHST.
+    DsbIshst,
+    /// DSB ISH.
+    DsbIsh,
+    /// ISB.
+    Isb,
+    /// TLBI VAALE1IS.
+    TlbiLastLevel(VirtAddr),
+    /// TLBI VAAE1IS.
+    TlbiAllLevels(VirtAddr),
+    /// TLBI RVAALE1IS.
+    TlbiRangeLastLevel(TlbiRange),
+    /// TLBI RVAAE1IS.
+    TlbiRangeAllLevels(TlbiRange),
+    /// TLBI VMALLE1IS.
+    TlbiAll,
+}
+
+/// Hands every event to `sink`, then to `inner`.
+pub struct Tracing<M, F> {
+    inner: M,
+    sink: F,
+}
+
+impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
+    /// A tracer in front of `inner`.
+    pub const fn new(inner: M, sink: F) -> Self {
+        Self { inner, sink }
+    }
+}
+
+impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
+    fn dsb_ishst(&self) {
+        (self.sink)(MmuEvent::DsbIshst);
+        self.inner.dsb_ishst();
+    }
+    fn dsb_ish(&self) {
+        (self.sink)(MmuEvent::DsbIsh);
+        self.inner.dsb_ish();
+    }
+    fn isb(&self) {
+        (self.sink)(MmuEvent::Isb);
+        self.inner.isb();
+    }
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        (self.sink)(MmuEvent::TlbiLastLevel(va));
+        self.inner.tlbi_vaale1is(va);
+    }
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        (self.sink)(MmuEvent::TlbiAllLevels(va));
+        self.inner.tlbi_vaae1is(va);
+    }
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        (self.sink)(MmuEvent::TlbiRangeLastLevel(range));
+        self.inner.tlbi_rvaale1is(range);
+    }
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        (self.sink)(MmuEvent::TlbiRangeAllLevels(range));
+        self.inner.tlbi_rvaae1is(range);
+    }
+    fn tlbi_vmalle1is(&self) {
+        (self.sink)(MmuEvent::TlbiAll);
+        self.inner.tlbi_vmalle1is();
+    }
+    fn has_tlbi_range(&self) -> bool {
+        self.inner.has_tlbi_range()
+    }
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.inner.masked(f)
+    }
+}
+
+/// How many of each a piece of work has issued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MmuCounts {
+    /// DSBs of either kind.
+    pub dsb: u64,
+    /// Of those, DSB ISHST.
+    pub dsb_ishst: u64,
+    /// ISBs.
+    pub isb: u64,
+    /// TLBIs of any kind: by VA, by range, all.
+    pub tlbi: u64,
+    /// Of those, by range.
+    pub tlbi_range: u64,
+    /// Of those, all.
+    pub tlbi_all: u64,
+}
+
+/// Counts what passes through it. For one CPU: the counts are plain cells.
+#[derive(Default)]
+pub struct Counting<M> {
+    inner: M,
+    counts: Cell<MmuCounts>,
+}
+
+impl<M: Mmu> Counting<M> {
+    /// A counter in front of `inner`, at zero.
+    pub fn new(inner: M) -> Self {
+        Self {
+            inner,
+            counts: Cell::default(),
+        }
+    }
+
+    /// What was issued since the start or the last [`take`](Self::take).
+    pub fn counts(&self) -> MmuCounts {
+        self.counts.get()
+    }
+
+    /// The counts, and starts again at zero.
+    pub fn take(&self) -> MmuCounts {
+        self.counts.take()
+    }
+
+    fn count(&self, add: impl FnOnce(&mut MmuCounts)) {
+        let mut counts = self.counts.get();
+        add(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+impl<M: Mmu> Mmu for Counting<M> {
+    fn dsb_ishst(&self) {
+        self.count(|c| {
+            c.dsb += 1;
+            c.dsb_ishst += 1;
+        });
+        self.inner.dsb_ishst();
+    }
+    fn dsb_ish(&self) {
+        self.count(|c| c.dsb += 1);
+        self.inner.dsb_ish();
+    }
+    fn isb(&self) {
+        self.count(|c| c.isb += 1);
+        self.inner.isb();
+    }
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        self.count(|c| c.tlbi += 1);
+        self.inner.tlbi_vaale1is(va);
+    }
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        self.count(|c| c.tlbi += 1);
+        self.inner.tlbi_vaae1is(va);
+    }
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        self.count(|c| {
+            c.tlbi += 1;
+            c.tlbi_range += 1;
+        });
+        self.inner.tlbi_rvaale1is(range);
+    }
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        self.count(|c| {
+            c.tlbi += 1;
+            c.tlbi_range += 1;
+        });
+        self.inner.tlbi_rvaae1is(range);
+    }
+    fn tlbi_vmalle1is(&self) {
+        self.count(|c| {
+            c.tlbi += 1;
+            c.tlbi_all += 1;
+        });
+        self.inner.tlbi_vmalle1is();
+    }
+    fn has_tlbi_range(&self) -> bool {
+        self.inner.has_tlbi_range()
+    }
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.inner.masked(f)
+    }
+}
+
+/// Issues nothing: for a tree that no CPU uses yet, and for counting alone.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct NoMmu {
+    /// What [`Mmu::has_tlbi_range`] answers.
+    pub tlbi_range: bool,
+}
+
+impl Mmu for NoMmu {
+    fn dsb_ishst(&self) {}
+    fn dsb_ish(&self) {}
+    fn isb(&self) {}
+    fn tlbi_vaale1is(&self, _va: VirtAddr) {}
+    fn tlbi_vaae1is(&self, _va: VirtAddr) {}
+    fn tlbi_rvaale1is(&self, _range: TlbiRange) {}
+    fn tlbi_rvaae1is(&self, _range: TlbiRange) {}
+    fn tlbi_vmalle1is(&self) {}
+    fn has_tlbi_range(&self) -> bool {
+        self.tlbi_range
+    }
+}

@@ -1,0 +1,436 @@
+//! What an operation did: levels modified, leaves by size, tables; and why one failed.
+//!
+//! DESIGN rule 9: the same report for every source, on the error path too.
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::descriptor::Descriptor;
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use core::fmt;
+
+/// The size of a leaf: its level, and whether it is a whole contiguous group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeafSize {
+    level: Level,
+    contiguous: bool,
+}
+
+impl LeafSize {
+    /// One page, `4K` with 4 KiB pages.
+    pub const PAGE: Self = Self::new(3, false);
+    /// A contiguous group of pages, `64K`.
+    pub const PAGE_GROUP: Self = Self::new(3, true);
+    /// A level 2 block, `2M`.
+    pub const BLOCK2: Self = Self::new(2, false);
+    /// A contiguous group of level 2 blocks, `32M`.
+    pub const BLOCK2_GROUP: Self = Self::new(2, true);
+    /// A level 1 block, `1G`.
+    pub const BLOCK1: Self = Self::new(1, false);
+    /// A contiguous group of level 1 blocks, `16G`.
+    pub const BLOCK1_GROUP: Self = Self::new(1, true);
+
+    /// Every leaf size, largest first. A granule may lack some.
+    pub const ALL: [Self; 6] = [
+        Self::BLOCK1_GROUP,
+        Self::BLOCK1,
+        Self::BLOCK2_GROUP,
+        Self::BLOCK2,
+        Self::PAGE_GROUP,
+        Self::PAGE,
+    ];
+
+    /// The leaf of `level`, single or as a group.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(level: Level, contiguous: bool) -> Self {
+        Self { level, contiguous }
+    }
+
+    /// The level of its descriptors.
+    #[inline(always)]
+    #[must_use]
+    pub const fn level(self) -> Level {
+        self.level
+    }
+
+    /// Whether it is a contiguous group.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_contiguous(self) -> bool {
+        self.contiguous
+    }
+
+    /// Whether granule `G` has it.
+    #[inline(always)]
+    #[must_use]
+    pub fn exists<G: Granule>(self) -> bool {
+        G::leaf_allowed(self.level) && (!self.contiguous || G::cont_shift(self.level) != 0)
+    }
+
+    /// Bytes that it maps.
+    #[inline(always)]
+    #[must_use]
+    pub fn bytes<G: Granule>(self) -> u64 {
+        if self.contiguous {
+            G::cont_size(self.level)
+        } else {
+            G::size(self.level)
+        }
+    }
+
+    /// Descriptors that it takes.
+    #[inline(always)]
+    #[must_use]
+    pub fn descriptors<G: Granule>(self) -> usize {
+        if self.contiguous {
+            G::cont_entries(self.level)
+        } else {
+            1
+        }
+    }
+
+    #[inline(always)]
+    const fn slot(self) -> usize {
+        self.level as usize * 2 + self.contiguous as usize
+    }
+}
+
+impl fmt::Debug for LeafSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "L{}{}", self.level, if self.contiguous { "C" } else { "" })
+    }
+}
+
+/// A set of leaf sizes: what a mapping may use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeafSet(u8);
+
+impl LeafSet {
+    /// Every size.
+    pub const ALL: Self = Self(0xff);
+    /// Single pages only.
+    pub const PAGES: Self = Self(1 << LeafSize::PAGE.slot());
+
+    /// The set of `sizes` and, always, the page: without it not every range could be mapped.
+    #[must_use]
+    pub const fn of(sizes: &[LeafSize]) -> Self {
+        let mut set = Self::PAGES.0;
+        let mut i = 0;
+        while i < sizes.len() {
+            set |= 1 << sizes[i].slot();
+            i += 1;
+        }
+        Self(set)
+    }
+
+    /// The same without any contiguous group: for CPUs whose contiguous bit has an erratum (DESIGN rule 11).
+    #[must_use]
+    pub const fn without_groups(self) -> Self {
+        Self(self.0 & 0b0101_0101)
+    }
+
+    /// The same with no leaf above `level`.
+    #[must_use]
+    pub const fn at_most(self, size: LeafSize) -> Self {
+        // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or the group of this one.
+        let level = size.level as usize;
+        let keep_levels = !0u8 << (2 * level);
+        let keep = if size.contiguous {
+            keep_levels
+        } else {
+            keep_levels & !(1 << (2 * level + 1))
+        };
+        Self(self.0 & keep | Self::PAGES.0)
+    }
+
+    /// Whether `size` is in the set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(self, size: LeafSize) -> bool {
+        self.0 & (1 << size.slot()) != 0
+    }
+}
+
+impl fmt::Debug for LeafSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(LeafSize::ALL.iter().filter(|s| self.contains(**s)))
+            .finish()
+    }
+}
+
+/// Counts of leaves by size.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct LeafCounts([u32; 8]);
+
+impl LeafCounts {
+    /// How many leaves of `size`. A group counts as one.
+    #[must_use]
+    pub const fn get(&self, size: LeafSize) -> u32 {
+        self.0[size.slot()]
+    }
+
+    /// Counts `nr` more of `size`.
+    #[inline(always)]
+    pub const fn add(&mut self, size: LeafSize, nr: u32) {
+        self.0[size.slot()] += nr;
+    }
+
+    /// Counts `nr` fewer of `size`.
+    ///
+    /// # Panics
+    /// If there are fewer than `nr`.
+    pub fn remove(&mut self, size: LeafSize, nr: u32) {
+        self.0[size.slot()] = self.0[size.slot()]
+            .checked_sub(nr)
+            .unwrap_or_else(|| panic!("removing {nr} {size:?} from {:?}", self.0));
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Pages of granule `G` that they map in all.
+    #[must_use]
+    pub fn pages<G: Granule>(&self) -> u64 {
+        LeafSize::ALL
+            .iter()
+            .filter(|size| self.get(**size) != 0)
+            .map(|size| u64::from(self.get(*size)) * (size.bytes::<G>() >> G::PAGE_SHIFT))
+            .sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|nr| *nr == 0)
+    }
+
+    /// Displays the counts with the sizes of granule `G`, as "3x2M 16x64K 5x4K".
+    #[must_use]
+    pub fn display<G: Granule>(&self) -> impl fmt::Display + '_ {
+        DisplayCounts::<G>(self, core::marker::PhantomData)
+    }
+}
+
+impl fmt::Debug for LeafCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for size in LeafSize::ALL {
+            if self.get(size) != 0 {
+                map.entry(&size, &self.get(size));
+            }
+        }
+        map.finish()
+    }
+}
+
+struct DisplayCounts<'a, G>(&'a LeafCounts, core::marker::PhantomData<G>);
+
+impl<G: Granule> fmt::Display for DisplayCounts<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for size in LeafSize::ALL {
+            let nr = self.0.get(size);
+            if nr != 0 {
+                write!(f, "{separator}{nr}x{}", DisplaySize(size.bytes::<G>()))?;
+                separator = " ";
+            }
+        }
+        if separator.is_empty() {
+            f.write_str("none")?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows a size in bytes as "4K", "2M", "16G": the largest unit that divides it.
+#[derive(Clone, Copy, Debug)]
+pub struct DisplaySize(pub u64);
+
+impl fmt::Display for DisplaySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shift, unit) = match self.0 {
+            0 => (0, ""),
+            size => match size.trailing_zeros() {
+                40.. => (40, "T"),
+                30.. => (30, "G"),
+                20.. => (20, "M"),
+                10.. => (10, "K"),
+                _ => (0, ""),
+            },
+        };
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+/// The levels at which a call changed a descriptor that existed before it: Linux's `pgtbl_mod_mask`, by Arm's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct LevelMask(u8);
+
+impl LevelMask {
+    /// No level.
+    pub const NONE: Self = Self(0);
+
+    /// The mask of one level.
+    #[must_use]
+    pub const fn of(level: Level) -> Self {
+        Self(1 << level)
+    }
+
+    /// Whether `level` was modified.
+    #[must_use]
+    pub const fn contains(self, level: Level) -> bool {
+        self.0 & (1 << level) != 0
+    }
+
+    /// Adds `level`.
+    #[inline(always)]
+    pub const fn insert(&mut self, level: Level) {
+        self.0 |= 1 << level;
+    }
+
+    /// Adds all of `other`.
+    pub const fn merge(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Bit `n` for level `n`.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether no level was modified.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Debug for LevelMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries((0..=LAST_LEVEL).filter(|level| self.contains(*level)))
+            .finish()
+    }
+}
+
+/// What an operation did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Outcome {
+    /// Levels at which a descriptor was written.
+    pub levels: LevelMask,
+    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`), by size before the change
+    /// for `unmap`, after it for the others.
+    pub leaves: LeafCounts,
+    /// Table pages linked.
+    pub tables_added: u32,
+    /// Table pages unlinked.
+    pub tables_removed: u32,
+}
+
+impl Outcome {
+    /// Adds what `other` did.
+    pub fn merge(&mut self, other: &Self) {
+        self.levels.merge(other.levels);
+        self.leaves.merge(&other.leaves);
+        self.tables_added += other.tables_added;
+        self.tables_removed += other.tables_removed;
+    }
+}
+
+/// Why an operation refused or failed. The tree is as it was before the call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The range is empty.
+    Empty(VirtAddr),
+    /// An address or size is not a multiple of the page size.
+    Misaligned(u64),
+    /// The range leaves this tree's half of the address space, or runs over its end.
+    NonCanonical(VirtAddr, u64),
+    /// A physical address (this one) lies beyond what the CPU or the tree implements.
+    PhysicalRange(PhysAddr),
+    /// The source has no frame for this page of the range.
+    NoFrame {
+        /// The page, counted from the start of the range.
+        page: u64,
+    },
+    /// Something is here already.
+    Occupied {
+        /// The first address of the range that is taken.
+        va: VirtAddr,
+        /// The level of the descriptor found.
+        level: Level,
+        /// The descriptor found.
+        found: Descriptor,
+    },
+    /// Nothing is mapped here, and the operation needs it mapped.
+    NotMapped(VirtAddr),
+    /// The change is none that may be made in place, and the caller asked for no other.
+    NeedsBreak {
+        /// Where.
+        va: VirtAddr,
+        /// What is there.
+        found: Descriptor,
+    },
+    /// Writable and executable at once (DESIGN rule 10).
+    WritableExecutable(VirtAddr),
+    /// No page for a table of this level.
+    OutOfTables(Level),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty(va) => write!(f, "empty range at {va}"),
+            Self::Misaligned(value) => write!(f, "{value:#x} is not a multiple of the page size"),
+            Self::NonCanonical(va, size) => {
+                write!(f, "{size:#x} bytes at {va} leave this half of the address space")
+            }
+            Self::PhysicalRange(pa) => write!(f, "physical address {pa} is not implemented"),
+            Self::NoFrame { page } => write!(f, "no frame for page {page} of the range"),
+            Self::Occupied { va, level, found } => {
+                write!(f, "{va} is taken by level {level} descriptor {found:?}")
+            }
+            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
+            Self::NeedsBreak { va, found } => {
+                write!(f, "{va} with {found:?} cannot be changed in place")
+            }
+            Self::WritableExecutable(va) => {
+                write!(f, "{va} would be writable and executable at once")
+            }
+            Self::OutOfTables(level) => write!(f, "no page for a level {level} table"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// An [`Error`] together with what the call had written, and has undone, when it struck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: Error,
+    /// The levels that were written, although everything is as before (Linux: what `arch_sync_kernel_mappings` must hear).
+    pub levels: LevelMask,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            levels: LevelMask::NONE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl core::error::Error for Failure {}

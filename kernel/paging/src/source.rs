@@ -1,0 +1,305 @@
+//! Where the frames come from: [`PhysSource`] and its three implementations.
+//!
+//! A walker asks its source one thing: how long is the physical run that begins at this page? A contiguous range knows; an
+//! array finds out by reading on. Pages are asked for in ascending order, and a source may keep what it has read: an array
+//! reads **each element once**, also when a run crosses leaves and tables, and the element that ended a run is the head of
+//! the next.
+
+use crate::addr::{Pfn, PhysAddr};
+use crate::granule::Granule;
+
+/// The output address of frame `n`.
+///
+/// By rotation, so that a frame number too large for an address leaves bits where an address has none, and the walker's
+/// one check of each address (`pa & !implemented == 0`) refuses it.
+#[inline(always)]
+const fn output<G: Granule>(n: u64) -> PhysAddr {
+    PhysAddr(n.rotate_left(G::PAGE_SHIFT))
+}
+
+/// A physical run: `pages` consecutive pages from `pa` on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first address.
+    pub pa: PhysAddr,
+    /// How many pages, at least 1.
+    pub pages: u64,
+}
+
+/// A source of physical pages, read front to back.
+pub trait PhysSource<G: Granule> {
+    /// Whether [`run_at`](Self::run_at) costs the same for every length: then the walker asks for all it could use, and
+    /// otherwise no further than the leaf that it may be able to place.
+    const RUNS_ARE_FREE: bool;
+
+    /// How many pages there are.
+    fn pages(&self) -> u64;
+
+    /// The physical run at `page`, at least 1 and at most `limit` pages. `limit` is at least 1.
+    ///
+    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit, but nothing before it.
+    /// `None` if there is no frame for `page`. A run ends before a page without a frame.
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
+
+    /// The output addresses of the pages from `page` on, into all of `outputs`, without a look at contiguity.
+    ///
+    /// # Errors
+    /// The first page without a frame.
+    #[inline]
+    fn outputs_at(&mut self, page: u64, outputs: &mut [PhysAddr]) -> Result<(), u64> {
+        let mut done = 0;
+        while done < outputs.len() {
+            let at = page + done as u64;
+            let run = self.run_at(at, (outputs.len() - done) as u64).ok_or(at)?;
+            for (i, output) in outputs[done..][..run.pages as usize].iter_mut().enumerate() {
+                *output = run.pa.add((i as u64) << G::PAGE_SHIFT);
+            }
+            done += run.pages as usize;
+        }
+        Ok(())
+    }
+}
+
+/// One contiguous physical range: what `ioremap` maps, Linux's `vmap_range_noflush`.
+#[derive(Clone, Copy, Debug)]
+pub struct PhysRange {
+    start: PhysAddr,
+    pages: u64,
+}
+
+impl PhysRange {
+    /// `pages` pages from `start` on. `start` must be a multiple of the page size: `map` refuses it otherwise.
+    #[must_use]
+    pub const fn new(start: PhysAddr, pages: u64) -> Self {
+        Self { start, pages }
+    }
+}
+
+impl<G: Granule> PhysSource<G> for PhysRange {
+    const RUNS_ARE_FREE: bool = true;
+
+    #[inline(always)]
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    #[inline(always)]
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        (page < self.pages).then(|| Run {
+            pa: self.start.add(page << G::PAGE_SHIFT),
+            pages: limit.min(self.pages - page),
+        })
+    }
+}
+
+/// A list of frame numbers to read from: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of frame handles.
+pub trait FrameArray {
+    /// How many frames.
+    fn nr_frames(&self) -> usize;
+    /// The frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`: there is none (a null page).
+    fn frame(&self, index: usize) -> Option<Pfn>;
+}
+
+impl FrameArray for [Pfn] {
+    #[inline(always)]
+    fn nr_frames(&self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        self.get(index).copied()
+    }
+}
+
+impl FrameArray for [u64] {
+    #[inline(always)]
+    fn nr_frames(&self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        self.get(index).map(|n| Pfn(*n))
+    }
+}
+
+impl FrameArray for [u32] {
+    #[inline(always)]
+    fn nr_frames(&self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        self.get(index).map(|n| Pfn(u64::from(*n)))
+    }
+}
+
+impl FrameArray for [Option<Pfn>] {
+    #[inline(always)]
+    fn nr_frames(&self) -> usize {
+        self.len()
+    }
+    #[inline(always)]
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        self.get(index).copied().flatten()
+    }
+}
+
+/// An array of pages that is contiguous only in places: what `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
+#[derive(Debug)]
+pub struct PageArray<'a, A: FrameArray + ?Sized> {
+    frames: &'a A,
+    /// The run found so far: pages `start..end`, the first at frame `head`.
+    start: u64,
+    end: u64,
+    head: u64,
+    /// The element at `end`, if it has been read and did not continue the run. `Some(None)`: read, and there is no frame.
+    next: Option<Option<Pfn>>,
+}
+
+impl<'a, A: FrameArray + ?Sized> PageArray<'a, A> {
+    /// The pages of `frames`, in order.
+    #[must_use]
+    pub const fn new(frames: &'a A) -> Self {
+        Self {
+            frames,
+            start: 0,
+            end: 0,
+            head: 0,
+            next: None,
+        }
+    }
+}
+
+impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
+    const RUNS_ARE_FREE: bool = false;
+
+    #[inline(always)]
+    fn pages(&self) -> u64 {
+        self.frames.nr_frames() as u64
+    }
+
+    #[inline]
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        let nr = self.frames.nr_frames() as u64;
+        if page >= nr {
+            return None;
+        }
+        if page >= self.end {
+            // A new run begins here. Its head may have been read when the last run ended.
+            let head = match self.next.take() {
+                Some(read) if page == self.end => read,
+                _ => self.frames.frame(page as usize),
+            };
+            self.start = page;
+            self.end = page;
+            let Some(head) = head else {
+                self.next = Some(None);
+                return None;
+            };
+            self.head = head.0;
+            self.end = page + 1;
+        }
+        let stop = nr.min(page.saturating_add(limit));
+        if self.next.is_none() {
+            while self.end < stop {
+                let read = self.frames.frame(self.end as usize);
+                if read != Some(Pfn(self.head.wrapping_add(self.end - self.start))) {
+                    self.next = Some(read);
+                    break;
+                }
+                self.end += 1;
+            }
+        }
+        Some(Run {
+            pa: output::<G>(self.head.wrapping_add(page - self.start)),
+            pages: (self.end - page).min(limit),
+        })
+    }
+
+    #[inline]
+    fn outputs_at(&mut self, page: u64, outputs: &mut [PhysAddr]) -> Result<(), u64> {
+        let mut at = page;
+        for address in outputs {
+            let frame = if at < self.end {
+                Some(Pfn(self.head.wrapping_add(at - self.start)))
+            } else {
+                match self.next.take() {
+                    Some(read) if at == self.end => read,
+                    _ if at < self.frames.nr_frames() as u64 => self.frames.frame(at as usize),
+                    _ => None,
+                }
+            };
+            let Some(frame) = frame else {
+                return Err(at);
+            };
+            *address = output::<G>(frame.0);
+            at += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A physical extent: `pages` pages from frame `start` on, as an element of a scatter list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// The first frame.
+    pub start: Pfn,
+    /// How many pages. Empty extents are skipped.
+    pub pages: u64,
+}
+
+/// A list of physical runs, as a scatter list has. Extents that touch are one run.
+#[derive(Debug)]
+pub struct Extents<'a> {
+    extents: &'a [Extent],
+    pages: u64,
+    /// The extent under the cursor, and the number of the page at which it begins.
+    at: usize,
+    begins: u64,
+}
+
+impl<'a> Extents<'a> {
+    /// The pages of `extents`, in order.
+    #[must_use]
+    pub fn new(extents: &'a [Extent]) -> Self {
+        Self {
+            extents,
+            pages: extents
+                .iter()
+                .fold(0, |sum: u64, extent| sum.saturating_add(extent.pages)),
+            at: 0,
+            begins: 0,
+        }
+    }
+}
+
+impl<G: Granule> PhysSource<G> for Extents<'_> {
+    const RUNS_ARE_FREE: bool = true;
+
+    #[inline(always)]
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    #[inline]
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        let mut extent = self.extents.get(self.at)?;
+        while page - self.begins >= extent.pages {
+            self.begins += extent.pages;
+            self.at += 1;
+            extent = self.extents.get(self.at)?;
+        }
+        let first = extent.start.0.wrapping_add(page - self.begins);
+        let mut pages = extent.pages - (page - self.begins);
+        for next in &self.extents[self.at + 1..] {
+            if pages >= limit || (next.pages != 0 && next.start.0 != first.wrapping_add(pages)) {
+                break;
+            }
+            pages = pages.saturating_add(next.pages);
+        }
+        Some(Run {
+            pa: output::<G>(first),
+            pages: pages.min(limit),
+        })
+    }
+}
