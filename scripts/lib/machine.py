@@ -1,0 +1,120 @@
+"""The emulated machine as the Makefile's variables describe it, and its command line."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RAM_BASE = 0x4000_0000
+STUB_AT = RAM_BASE + 0x1F_0000
+"""Between the emulator's own device tree, at the start of RAM, and the lowest image address."""
+
+
+class BadSetting(Exception):
+    """A variable has a value that no machine can be made from; the message names it."""
+
+
+@dataclass(frozen=True)
+class RawBoot:
+    """A boot that bypasses the emulator's loader: image and device tree where we say.
+
+    A stub of three instructions enters the image as the arm64 boot protocol demands, so that
+    the kernel sees exactly this tree: the emulator's loader would mend or refuse a broken one.
+    """
+
+    image_at: int
+    dtb_at: int
+    """What the kernel gets in x0."""
+    dtb: Path | None = None
+
+    def stub(self) -> bytes:
+        """`ldr x0, =dtb; ldr x4, =image; br x4`; x1 to x3 are zero from reset."""
+        return struct.pack("<IIIIQQ", 0x5800_0080, 0x5800_00A4, 0xD61F_0080, 0, self.dtb_at, self.image_at)
+
+
+@dataclass(frozen=True)
+class Machine:
+    cpu: str = "max"
+    smp: str = "1"
+    mem: str = "1G"
+    gic: str = "3"
+    el2: bool = False
+    bootargs: str = ""
+    qemu: str = "qemu-system-aarch64"
+    image: Path = Path("build/Image")
+    initrd: Path | None = None
+    machine_options: tuple[str, ...] = ()
+    extra: tuple[str, ...] = field(default=())
+
+    @staticmethod
+    def from_environment(env: Mapping[str, str]) -> "Machine":
+        """Unset and empty variables mean the default, as in the Makefile."""
+        plain = Machine()
+        return Machine(
+            cpu=env.get("CPU") or plain.cpu,
+            smp=env.get("SMP") or plain.smp,
+            mem=env.get("MEM") or plain.mem,
+            gic=env.get("GIC") or plain.gic,
+            el2=parse_switch("EL2", env.get("EL2", "")),
+            bootargs=env.get("BOOTARGS", ""),
+            qemu=env.get("QEMU") or plain.qemu,
+            image=Path(env["IMAGE"]) if env.get("IMAGE") else plain.image,
+            initrd=Path(env["INITRD"]) if env.get("INITRD") else None,
+        )
+
+    def _board(self) -> list[str]:
+        options = ["virt", f"gic-version={self.gic}"]
+        if self.el2:
+            options.append("virtualization=on")
+        options.extend(self.machine_options)
+        return [
+            *(self.qemu, "-M", ",".join(options), "-cpu", self.cpu, "-smp", self.smp, "-m", self.mem),
+            *("-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"),
+        ]
+
+    def command(self, serial: str = "stdio") -> list[str]:
+        """The emulator's command line for a boot by its own loader."""
+        line = [*self._board(), "-serial", serial, "-kernel", str(self.image), "-append", self.bootargs]
+        if self.initrd:
+            line += ["-initrd", str(self.initrd)]
+        return [*line, *self.extra]
+
+    def raw_command(self, boot: RawBoot, stub: Path, serial: str = "stdio") -> list[str]:
+        """The command line for a boot through `stub`, a file that holds `boot.stub()`."""
+        loads = [(self.image, boot.image_at), (stub, STUB_AT)]
+        if boot.dtb:
+            loads.append((boot.dtb, boot.dtb_at))
+        line = [*self._board(), "-serial", serial]
+        for path, at in loads:
+            line += ["-device", f"loader,file={path},addr={at:#x},force-raw=on"]
+        return [*line, "-device", f"loader,addr={STUB_AT:#x},cpu-num=0", *self.extra]
+
+    def dump_dtb_command(self, target: Path) -> list[str]:
+        """Writes the device tree that `command` would hand to the kernel, and exits."""
+        line = self.command(serial="none")
+        line[2] += f",dumpdtb={target}"
+        return line
+
+
+def parse_switch(name: str, value: str) -> bool:
+    if value in ("", "0"):
+        return False
+    if value == "1":
+        return True
+    raise BadSetting(f"{name} is 1 or 0, not {value!r}")
+
+
+def parse_seconds(name: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise BadSetting(f"{name} is a number of seconds, not {value!r}") from None
+    if not 0 < seconds < 1e6:
+        raise BadSetting(f"{name} is a number of seconds above zero, not {value!r}")
+    return seconds
+
+
+def asks_for_tests(bootargs: str) -> bool:
+    """Whether the kernel is expected to run tests; its last `selftest=` counts."""
+    selection = [arg.removeprefix("selftest=") for arg in bootargs.split() if arg.startswith("selftest=")]
+    return not selection or selection[-1] != "none"
