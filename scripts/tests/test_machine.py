@@ -1,0 +1,90 @@
+"""The emulator's command line, from the Makefile's variables."""
+
+import struct
+import unittest
+from pathlib import Path
+
+from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parse_seconds
+
+
+class TheMachine(unittest.TestCase):
+    def option(self, command: list[str], name: str) -> str:
+        return command[command.index(name) + 1]
+
+    def test_of_an_empty_environment_is_the_default_one(self) -> None:
+        self.assertEqual(Machine.from_environment({}), Machine())
+        self.assertEqual(Machine.from_environment({"CPU": "", "EL2": "", "MEM": ""}), Machine())
+
+    def test_follows_each_variable(self) -> None:
+        variables = {"CPU": "cortex-a53", "SMP": "4", "MEM": "8G", "GIC": "2", "EL2": "1", "BOOTARGS": "seed=1 log=debug"}
+        files = {"QEMU": "my-qemu", "IMAGE": "other/Image", "INITRD": "some.cpio"}
+        command = Machine.from_environment({**variables, **files}).command()
+        self.assertEqual(command[0], "my-qemu")
+        self.assertEqual(self.option(command, "-M"), "virt,gic-version=2,virtualization=on")
+        for name, value in (("-cpu", "cortex-a53"), ("-smp", "4"), ("-m", "8G"), ("-append", "seed=1 log=debug")):
+            self.assertEqual(self.option(command, name), value)
+        self.assertEqual(self.option(command, "-kernel"), "other/Image")
+        self.assertEqual(self.option(command, "-initrd"), "some.cpio")
+
+    def test_has_no_display_no_network_card_and_does_not_reboot(self) -> None:
+        command = Machine().command()
+        self.assertEqual((self.option(command, "-display"), self.option(command, "-nic")), ("none", "none"))
+        self.assertIn("-no-reboot", command)
+
+    def test_boots_at_el1_unless_told(self) -> None:
+        self.assertNotIn("virtualization", self.option(Machine.from_environment({"EL2": "0"}).command(), "-M"))
+
+    def test_refuses_a_switch_that_is_neither_on_nor_off(self) -> None:
+        with self.assertRaisesRegex(BadSetting, "EL2 is 1 or 0, not 'yes'"):
+            Machine.from_environment({"EL2": "yes"})
+
+    def test_passes_extra_arguments_last(self) -> None:
+        self.assertEqual(Machine(extra=("-icount", "shift=0")).command()[-2:], ["-icount", "shift=0"])
+
+    def test_refuses_a_timeout_that_is_no_time(self) -> None:
+        for value in ("soon", "0", "-1", "nan", "inf", ""):
+            with self.subTest(value=value), self.assertRaises(BadSetting):
+                parse_seconds("TIMEOUT", value)
+        self.assertEqual(parse_seconds("TIMEOUT", "2.5"), 2.5)
+
+
+class ARawBoot(unittest.TestCase):
+    BOOT = RawBoot(image_at=0x4060_0000, dtb_at=0x4400_0000, dtb=Path("broken.dtb"))
+
+    def test_loads_image_tree_and_stub_and_starts_at_the_stub(self) -> None:
+        command = Machine().raw_command(self.BOOT, Path("stub"))
+        devices = [command[i + 1] for i, word in enumerate(command) if word == "-device"]
+        self.assertEqual(
+            devices,
+            [
+                "loader,file=build/Image,addr=0x40600000,force-raw=on",
+                f"loader,file=stub,addr={STUB_AT:#x},force-raw=on",
+                "loader,file=broken.dtb,addr=0x44000000,force-raw=on",
+                f"loader,addr={STUB_AT:#x},cpu-num=0",
+            ],
+        )
+        self.assertNotIn("-kernel", command)
+
+    def test_stub_loads_x0_and_jumps_by_literals_that_lie_where_the_code_reads(self) -> None:
+        stub = self.BOOT.stub()
+        for at, register, expected in ((0, 0, self.BOOT.dtb_at), (4, 4, self.BOOT.image_at)):
+            (word,) = struct.unpack_from("<I", stub, at)
+            self.assertEqual((word >> 24, word & 31), (0x58, register))  # LDR (literal), 64-bit
+            literal = at + 4 * (word >> 5 & 0x7FFFF)
+            self.assertEqual(struct.unpack_from("<Q", stub, literal)[0], expected)
+        self.assertEqual(struct.unpack_from("<I", stub, 8)[0], 0xD61F_0000 | 4 << 5)  # BR X4
+
+    def test_stub_lies_between_the_start_of_ram_and_the_first_image_address(self) -> None:
+        self.assertTrue(RAM_BASE < STUB_AT < STUB_AT + len(self.BOOT.stub()) <= RAM_BASE + (2 << 20))
+
+
+class TheBootArguments(unittest.TestCase):
+    def test_ask_for_tests_unless_the_last_selection_is_none(self) -> None:
+        for bootargs, asked in (("", True), ("selftest=none", False), ("selftest=none seed=1", False), ("selftest=map*", True)):
+            self.assertEqual(asks_for_tests(bootargs), asked, bootargs)
+        self.assertTrue(asks_for_tests("selftest=none selftest=map*"))
+        self.assertTrue(asks_for_tests("xselftest=none"))
+
+
+if __name__ == "__main__":
+    unittest.main()
