@@ -1,0 +1,105 @@
+"""Which machines the kernel is booted on by `make test`, and what each boot has to show."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .machine import RAM_BASE
+
+CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
+
+ODD_IMAGE_AT = RAM_BASE + 0x0BA0_0000
+"""2 MiB-aligned and nothing more: no multiple of 4 MiB, of 32 MiB or of where loaders put images."""
+
+RAW_DTB_AT = RAM_BASE + 0x0800_0000
+
+
+@dataclass(frozen=True)
+class BootCase:
+    """One boot: the Makefile's variables and arguments for scripts/run."""
+
+    name: str
+    variables: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    """Passed on to the emulator."""
+    fails_with: str = ""
+    """For a run that scripts/run itself must reject: a pattern that its reasons must match."""
+
+
+def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
+    """The boots that have to pass the whole suite."""
+    cases = [
+        BootCase(f"{cpu}, EL{2 if el2 else 1}", {"CPU": cpu, "EL2": str(el2)})
+        for cpu in CPUS
+        for el2 in (0, 1)
+    ]
+    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "4", "8")]
+    cases += [BootCase(f"{mem} of RAM", {"MEM": mem}) for mem in ("128M", "1G", "8G")]
+    cases += [
+        BootCase("GICv2", {"GIC": "2"}),
+        BootCase("GICv2, EL2, 8 CPUs", {"GIC": "2", "EL2": "1", "SMP": "8"}),
+        BootCase("GICv3, EL2, 4 CPUs", {"GIC": "3", "EL2": "1", "SMP": "4"}),
+        BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
+        BootCase("another seed", {"BOOTARGS": "seed=2026"}),
+        BootCase("an initrd", {"INITRD": str(initrd)}),
+        BootCase("no test asked for", {"BOOTARGS": "selftest=none"}),
+        BootCase(
+            f"loaded at {ODD_IMAGE_AT:#x}",
+            arguments=("--raw", hex(ODD_IMAGE_AT), "--raw-dtb", hex(RAW_DTB_AT), "--dtb", str(dtb)),
+        ),
+    ]
+    return cases
+
+
+@dataclass(frozen=True)
+class BrokenTree:
+    name: str
+    at: int
+    content: bytes | None
+    """None: nothing is loaded there."""
+
+
+def broken_trees(dtb: bytes) -> list[BrokenTree]:
+    """Device trees that no kernel may trust, from a good one."""
+    return [
+        BrokenTree("a truncated device tree", RAW_DTB_AT, dtb[: len(dtb.rstrip(b"\0")) // 2]),
+        BrokenTree("a device tree of its header only", RAW_DTB_AT, dtb[:40]),
+        BrokenTree("a device tree without its magic", RAW_DTB_AT, bytes(4) + dtb[4:]),
+        BrokenTree("no device tree at the address given", RAW_DTB_AT, None),
+        BrokenTree("a null device tree pointer", 0, None),
+    ]
+
+
+def refusals() -> list[BootCase]:
+    """Boot arguments that must be met by one clear line that names them, and a power-off."""
+    arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud")
+    return [
+        BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", f"bad boot argument .*{argument.partition('=')[0]}"))
+        for argument in arguments
+    ]
+
+
+def rejected_runs() -> list[BootCase]:
+    """Boots of a sound kernel that the runner must not let pass."""
+    return [
+        BootCase("an empty selection", {"BOOTARGS": "selftest=no_such_test_anywhere"}, fails_with="no test was selected"),
+        BootCase("an emulator that ends without a word", {"QEMU": "/bin/true"}, fails_with="nothing was printed"),
+    ]
+
+
+PLANTED_FAULTS: dict[str, str] = {
+    # selftest.break=NAME -> what the name or the diagnostics of a failing test must match.
+    "skip-tlbi": r"(?i)stale|still|unmap",
+    "wrong-output": r"(?i)output|wrong|differ|disagree",
+    "mixed-group": r"(?i)group",
+    "writable-text": r"(?i)writ",
+    "leak-table": r"(?i)leak|table",
+}
+
+
+def planted_faults() -> list[BootCase]:
+    """Each fault that the kernel can plant in itself must make the suite fail and be named."""
+    return [
+        BootCase(f"planted {name}", {"BOOTARGS": f"selftest.break={name}"}, ("--expect-fail", pattern))
+        for name, pattern in PLANTED_FAULTS.items()
+    ]

@@ -1,0 +1,242 @@
+"""The stages of `make test`, in the order in which they run.
+
+A stage is a function that adds its cases to the report; a new one is one line in STAGES.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from .cases import ROOT, Finished, log_path, python, run_logged
+from .machine import Machine
+from .matrix import BootCase, boot_matrix, broken_trees, planted_faults, refusals, rejected_runs
+from .report import Outcome, Report
+
+BUILD = ROOT / "build"
+DENY = {"RUSTDOCFLAGS": "-D warnings"}
+
+BUILD_LIMIT = 1200.0
+BOOT_LIMIT = 240.0
+
+
+def parallel_boots() -> int:
+    return max(1, int(os.environ.get("JOBS") or "2"))
+
+
+# ---- lint -------------------------------------------------------------------------------------
+
+
+def lint(report: Report) -> None:
+    """Format, clippy and rustdoc, for what runs on the host and for what runs on the machine."""
+    checks: list[tuple[str, list[str], dict[str, str]]] = [
+        ("rustfmt", ["scripts/cargo", "fmt", "--all", "--check"], {}),
+        ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
+        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "--", "-D", "warnings"], {}),
+        ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
+        ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", "-p", "boot", "-p", "kernel"], DENY),
+    ]
+    for name, command, variables in checks:
+        done = run_logged(f"lint: {name}", command, BUILD_LIMIT, variables)
+        report.add(f"lint: {name}", Outcome.of(done.good, done.seconds, log=done.log))
+
+
+# ---- the scripts' own tests -------------------------------------------------------------------
+
+
+def runner(report: Report) -> None:
+    """The unit tests of everything in scripts/: a judge that errs would make all else worthless."""
+    name = "runner: unit tests"
+    done = run_logged(name, [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts"], 300.0)
+    report.add(name, count_unittest(done))
+
+
+def count_unittest(done: Finished) -> Outcome:
+    text = done.text()
+    ran = re.search(r"^Ran (\d+) tests?", text, re.MULTILINE)
+    total = int(ran[1]) if ran else 0
+    failed = sum(int(number) for number in re.findall(r"(?:failures|errors)=(\d+)", text))
+    return counted(done, total - failed, failed)
+
+
+# ---- host tests -------------------------------------------------------------------------------
+
+
+def host(report: Report) -> None:
+    """The crates' own tests, with nextest where it is installed, then their documentation's."""
+    if run_logged("host: nextest version", ["scripts/cargo", "nextest", "--version"], 60.0).good:
+        name = "host: cargo nextest"
+        report.add(name, count_nextest(run_logged(name, ["scripts/cargo", "nextest", "run", "--no-fail-fast"], BUILD_LIMIT)))
+    else:
+        name = "host: cargo test"
+        report.add(name, count_libtest(run_logged(name, ["scripts/cargo", "test", "--no-fail-fast", "--all-targets"], BUILD_LIMIT)))
+    name = "host: doc tests"
+    report.add(name, count_libtest(run_logged(name, ["scripts/cargo", "test", "--no-fail-fast", "--doc"], BUILD_LIMIT)))
+
+
+def count_nextest(done: Finished) -> Outcome:
+    passed = failed = ignored = 0
+    if summary := re.search(r"^ *Summary \[.*\] (.*)$", done.text(), re.MULTILINE):
+        words = summary[1]
+        passed = first_number(r"(\d+) passed", words)
+        ignored = first_number(r"(\d+) skipped", words)
+        failed = sum(first_number(rf"(\d+) {how}", words) for how in ("failed", "exec failed", "timed out"))
+    return counted(done, passed, failed, ignored)
+
+
+def count_libtest(done: Finished) -> Outcome:
+    results = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored", done.text(), re.MULTILINE)
+    passed, failed, ignored = (sum(int(row[i]) for row in results) for i in range(3))
+    return counted(done, passed, failed, ignored)
+
+
+def first_number(pattern: str, text: str) -> int:
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0
+
+
+def counted(done: Finished, passed: int, failed: int, ignored: int = 0) -> Outcome:
+    """An outcome of many tests; a command that failed without a failing test counts as one."""
+    if not done.good and failed == 0:
+        failed = 1
+    note = f"{passed} passed" + (f", {failed} failed" if failed else "") + (f", {ignored} ignored" if ignored else "")
+    return Outcome(passed, failed, done.seconds, note, done.log)
+
+
+# ---- boots ------------------------------------------------------------------------------------
+
+
+@cache
+def built() -> Finished:
+    return run_logged("boot: build", ["scripts/build"], BUILD_LIMIT)
+
+
+def have_image(report: Report) -> bool:
+    """Builds the kernel once for all stages that boot it; a failure is told in each."""
+    done = built()
+    if not done.good:
+        report.add("build", Outcome.of(False, done.seconds, log=done.log))
+    return done.good
+
+
+def boot_case(stage: str, case: BootCase) -> Outcome:
+    """Boots one case through scripts/run, whose exit status is the verdict."""
+    name = f"{stage}: {case.name}"
+    command = [python(), "-B", "scripts/run", *case.arguments, *(["--", *case.extra] if case.extra else [])]
+    done = run_logged(name, command, BOOT_LIMIT, case.variables)
+    verdict = done.last_line().removeprefix("run: ").rpartition(" (")[0]
+    if not case.fails_with:
+        return Outcome.of(done.good, done.seconds, verdict, done.log)
+    reasons = [line for line in done.text().splitlines() if line.startswith("run: ")]
+    rejected = done.status == 1 and any(re.search(case.fails_with, line) for line in reasons)
+    return Outcome.of(rejected, done.seconds, f"rejected: {case.fails_with}" if rejected else verdict, done.log)
+
+
+def boot_all(report: Report, stage: str, cases: list[BootCase]) -> None:
+    if not have_image(report):
+        return
+    with ThreadPoolExecutor(parallel_boots()) as pool:
+        outcomes = {pool.submit(boot_case, stage, case): case for case in cases}
+        for future, case in outcomes.items():
+            report.add(f"{stage}: {case.name}", future.result())
+
+
+def boot(report: Report) -> None:
+    """The whole suite on every machine of the matrix."""
+    if not have_image(report):
+        return
+    report.add("build", Outcome.of(True, built().seconds))
+    boot_all(report, "boot", boot_matrix(make_initrd(), dump_dtb()))
+
+
+def make_initrd() -> Path:
+    """An initrd of no round size whose bytes differ from page to page."""
+    path = BUILD / "test" / "initrd"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join((i * 0x9E3779B1 & 0xFFFF_FFFF).to_bytes(4, "little") for i in range(300_001)))
+    return path
+
+
+def dump_dtb() -> Path:
+    """The emulator's own device tree for the default machine."""
+    path = BUILD / "test" / "virt.dtb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    machine = Machine(qemu=os.environ.get("QEMU") or Machine().qemu)
+    run_logged("boot: dumpdtb", machine.dump_dtb_command(path), 60.0)
+    return path
+
+
+def broken(report: Report) -> None:
+    """Broken device trees and boot arguments: a clear message and a defined end, no test run."""
+    if not have_image(report):
+        return
+    cases = refusals() + rejected_runs()
+    good = dump_dtb().read_bytes()
+    for number, tree in enumerate(broken_trees(good)):
+        arguments = ["--expect-message", "(?i)device tree", "--raw", "0x40400000", "--raw-dtb", hex(tree.at)]
+        if tree.content is not None:
+            path = BUILD / "test" / f"broken-{number}.dtb"
+            path.write_bytes(tree.content)
+            arguments += ["--dtb", str(path)]
+        cases.append(BootCase(tree.name, {"TIMEOUT": "30"}, tuple(arguments)))
+    boot_all(report, "broken", cases)
+
+
+def faults(report: Report) -> None:
+    """The suite must notice each fault that the kernel can plant in itself."""
+    boot_all(report, "faults", planted_faults())
+
+
+def variants(report: Report) -> None:
+    """Other builds of the same kernel: unoptimised, and by the other toolchain route."""
+    build_and_boot(report, "variants: dev profile", {"PROFILE": "dev", "OUT": "build/dev"})
+    current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
+    other = {"rustup": "distro", "distro": "rustup"}[current]
+    name = f"variants: {other} toolchain"
+    check = run_logged(f"{name} check", ["scripts/setup", "--check", "build"], 120.0, {"TOOLCHAIN": other})
+    if check.good:
+        build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": f"build/{other}"})
+    else:
+        report.skip(name, f"not installed (TOOLCHAIN={other} scripts/setup gets it where it can be had): {reason(check)}")
+
+
+def reason(done: Finished) -> str:
+    lines = done.text().splitlines()
+    return lines[0].removeprefix("setup: ") if lines else f"exit {done.status}"
+
+
+def build_and_boot(report: Report, name: str, variables: dict[str, str]) -> None:
+    done = run_logged(f"{name} build", ["scripts/build"], BUILD_LIMIT, variables)
+    report.add(f"{name}, build", Outcome.of(done.good, done.seconds, log=done.log))
+    if done.good:
+        image = {"IMAGE": f"{variables['OUT']}/Image", "SMP": "2"}
+        report.add(f"{name}, boot", boot_case("variants", BootCase(log_path(name).stem, image)))
+
+
+# ---- Miri -------------------------------------------------------------------------------------
+
+
+def miri(report: Report) -> None:
+    """paging's host tests under Miri, where a nightly toolchain has it."""
+    name = "miri: paging"
+    if not run_logged("miri: version", ["scripts/cargo", "+nightly", "miri", "--version"], 60.0).good:
+        report.skip(name, "no Miri here (rustup component add --toolchain nightly miri)")
+        return
+    variables = {"MIRIFLAGS": "-Zmiri-disable-isolation"}
+    command = ["scripts/cargo", "+nightly", "miri", "test", "-p", "paging", "--lib"]
+    report.add(name, count_libtest(run_logged(name, command, 600.0, variables)))
+
+
+STAGES: dict[str, Callable[[Report], None]] = {
+    "lint": lint,
+    "runner": runner,
+    "host": host,
+    "miri": miri,
+    "boot": boot,
+    "broken": broken,
+    "faults": faults,
+    "variants": variants,
+}

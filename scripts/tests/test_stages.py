@@ -1,0 +1,190 @@
+"""The counting of `make test`: what cannot be counted must not pass."""
+
+import contextlib
+import io
+import os
+import subprocess
+import tempfile
+import time
+import unittest
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from unittest import mock
+
+from lib import cases, stages
+from lib.cases import Finished
+from lib.matrix import BootCase, boot_matrix, broken_trees, planted_faults, refusals, rejected_runs
+from lib.report import Outcome, Report
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+SPEC = spec_from_loader("test_script", SourceFileLoader("test_script", str(SCRIPTS / "test")))
+assert SPEC and SPEC.loader
+test_script = module_from_spec(SPEC)
+SPEC.loader.exec_module(test_script)
+
+
+class WithFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="vmwalk-test-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        patched = mock.patch.object(cases, "LOGS", self.folder)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def finished(self, text: str, status: int = 0) -> Finished:
+        log = self.folder / "some.log"
+        log.write_text(text)
+        return Finished(status, 1.0, log)
+
+
+class HostTestCounts(WithFolder):
+    def counts(self, outcome: Outcome) -> tuple[int, int, bool]:
+        return outcome.passed, outcome.failed, outcome.good
+
+    def test_of_nextest_come_from_its_summary(self) -> None:
+        line = "     Summary [   0.010s] {}\n"
+        for words, status, expected in (
+            ("3 tests run: 3 passed, 0 skipped", 0, (3, 0, True)),
+            ("3 tests run: 2 passed, 1 failed, 4 skipped", 100, (2, 1, False)),
+            ("4 tests run: 1 passed (1 slow), 1 failed, 2 timed out, 0 skipped", 100, (1, 3, False)),
+        ):
+            with self.subTest(words=words):
+                self.assertEqual(self.counts(stages.count_nextest(self.finished(line.format(words), status))), expected)
+
+    def test_of_libtest_are_summed_over_the_crates(self) -> None:
+        line = "test result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n"
+        good = line.format("ok", 3, 0) + line.format("ok", 2, 0)
+        self.assertEqual(self.counts(stages.count_libtest(self.finished(good))), (5, 0, True))
+        bad = line.format("ok", 3, 0) + line.format("FAILED", 1, 2)
+        self.assertEqual(self.counts(stages.count_libtest(self.finished(bad, 101))), (4, 2, False))
+
+    def test_of_unittest_take_off_what_failed(self) -> None:
+        self.assertEqual(self.counts(stages.count_unittest(self.finished("Ran 9 tests in 1s\n\nOK\n"))), (9, 0, True))
+        text = "Ran 9 tests in 1s\n\nFAILED (failures=1, errors=2)\n"
+        self.assertEqual(self.counts(stages.count_unittest(self.finished(text, 1))), (6, 3, False))
+
+    def test_of_a_command_that_failed_to_build_are_one_failure(self) -> None:
+        for count in (stages.count_nextest, stages.count_libtest, stages.count_unittest):
+            self.assertEqual(self.counts(count(self.finished("error: could not compile\n", 101))), (0, 1, False))
+
+    def test_of_zero_tests_are_no_success(self) -> None:
+        for count in (stages.count_nextest, stages.count_libtest, stages.count_unittest):
+            self.assertFalse(count(self.finished("no tests here\n")).good)
+
+
+class AReport(unittest.TestCase):
+    def setUp(self) -> None:
+        self.report = Report()
+        self.output = io.StringIO()
+        redirected = contextlib.redirect_stdout(self.output)
+        redirected.__enter__()
+        self.addCleanup(redirected.__exit__, None, None, None)
+
+    def test_sums_up_what_it_was_given(self) -> None:
+        self.report.add("host", Outcome(40, 0, 1.0))
+        self.report.add("boot", Outcome.of(True, 1.0))
+        self.assertEqual((self.report.closing(), self.report.good), ("41 passed, 0 failed", True))
+        self.report.add("host", Outcome(3, 2, 1.0))
+        self.assertEqual((self.report.closing(), self.report.good), ("44 passed, 2 failed", False))
+
+    def test_counts_a_case_of_zero_tests_as_a_failure(self) -> None:
+        self.report.add("host", Outcome(0, 0, 1.0))
+        self.assertEqual(self.report.closing(), "0 passed, 1 failed")
+
+    def test_counts_a_stage_without_cases_as_a_failure(self) -> None:
+        with self.report.stage("boot"):
+            pass
+        self.assertEqual(self.report.closing(), "0 passed, 1 failed")
+
+    def test_of_nothing_is_not_good(self) -> None:
+        self.assertFalse(self.report.good)
+        self.report.skip("miri", "no nightly")
+        self.assertFalse(self.report.good)
+
+    def test_tells_what_was_skipped_and_why(self) -> None:
+        with self.report.stage("miri"):
+            self.report.skip("miri: paging", "no nightly")
+        self.assertIn("skip miri: paging: no nightly", self.output.getvalue())
+        self.assertEqual(self.report.skipped, ["miri: paging"])
+        self.assertEqual(self.report.failed, 0)
+
+    def test_shows_the_end_of_a_failed_cases_log(self) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+            log.write("".join(f"line {i}\n" for i in range(100)))
+            log.flush()
+            self.report.add("lint", Outcome.of(False, 1.0, log=Path(log.name)))
+        self.assertIn("| line 99\n", self.output.getvalue())
+        self.assertNotIn("| line 9\n", self.output.getvalue())
+
+
+class ACommand(WithFolder):
+    def test_past_its_limit_is_ended_with_all_that_it_started(self) -> None:
+        child = self.folder / "child"
+        done = cases.run_logged("slow", ["sh", "-c", f"sleep 60 & echo $! >{child}; wait"], 0.5)
+        self.assertTrue(done.timed_out)
+        self.assertFalse(done.good)
+        self.assertIn("ended after 0.5 s", done.text())
+        pid = child.read_text().strip()
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                break
+            time.sleep(0.02)
+        else:
+            self.assertFalse(Path(f"/proc/{pid}").exists())
+
+    def test_that_fails_is_not_good(self) -> None:
+        self.assertFalse(cases.run_logged("false", ["false"], 10).good)
+        self.assertTrue(cases.run_logged("true", ["true"], 10).good)
+
+    def test_does_not_see_the_callers_machine(self) -> None:
+        with mock.patch.dict(os.environ, {"BOOTARGS": "selftest=none", "SMP": "8", "TIMEOUT": "7"}):
+            done = cases.run_logged("env", ["env"], 10, {"SMP": "2"})
+        lines = done.text().splitlines()
+        self.assertIn("SMP=2", lines)
+        self.assertIn("TIMEOUT=7", lines)
+        self.assertFalse([line for line in lines if line.startswith("BOOTARGS=")])
+
+
+class BootCases(WithFolder):
+    def all_cases(self) -> list[BootCase]:
+        return boot_matrix(Path("initrd"), Path("virt.dtb")) + refusals() + rejected_runs() + planted_faults()
+
+    def test_have_names_and_logs_of_their_own(self) -> None:
+        names = [case.name for case in self.all_cases()]
+        self.assertEqual(len(set(names)), len(names))
+        self.assertEqual(len({cases.log_path(name) for name in names}), len(names))
+
+    def test_set_only_variables_that_the_runner_knows(self) -> None:
+        for case in self.all_cases():
+            self.assertLessEqual(set(case.variables), {*cases.MACHINE_VARIABLES, "QEMU", "TIMEOUT"}, case.name)
+
+    def test_of_a_run_to_be_rejected_pass_only_for_the_right_reason(self) -> None:
+        def outcome(fails_with: str) -> Outcome:
+            return stages.boot_case("unit", BootCase("silent", {"QEMU": "/bin/true"}, fails_with=fails_with))
+
+        self.assertTrue(outcome("nothing was printed").good)
+        self.assertFalse(outcome("no test was selected").good)
+        self.assertFalse(stages.boot_case("unit", BootCase("silent", {"QEMU": "/bin/true"})).good)
+
+    def test_of_broken_trees_are_broken(self) -> None:
+        good = bytes.fromhex("d00dfeed") + bytes(range(1, 201)) * 10 + bytes(5000)
+        for tree in broken_trees(good):
+            self.assertNotEqual(tree.content, good, tree.name)
+
+
+class TheStages(unittest.TestCase):
+    def test_run_all_when_none_is_named_and_in_their_order_otherwise(self) -> None:
+        self.assertEqual(test_script.selected_stages(""), list(stages.STAGES))
+        self.assertEqual(test_script.selected_stages("boot, lint"), ["lint", "boot"])
+
+    def test_refuse_a_name_that_there_is_not(self) -> None:
+        done = subprocess.run([SCRIPTS / "test"], env={**os.environ, "STAGES": "lint,boots"}, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("no such stage: boots", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
