@@ -1,0 +1,50 @@
+# Each target is one line that calls cargo or scripts/. `make` alone prints what there is.
+
+CPU ?= max          ## processor: cortex-a53, cortex-a72, neoverse-n1, max, ...
+SMP ?= 1            ## number of CPUs
+MEM ?= 1G           ## RAM
+GIC ?= 3            ## interrupt controller version, 2 or 3
+EL2 ?=              ## 1 enters the kernel at EL2
+BOOTARGS ?=         ## the kernel's arguments: selftest=GLOB[,GLOB]|none seed=N log=LEVEL linear=4k ...
+QEMU ?=             ## emulator, if not qemu-system-aarch64
+TIMEOUT ?= 60       ## seconds without output after which a boot has failed
+TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
+PROFILE ?= release  ## release, or dev for gdb
+STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
+GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
+
+# A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
+$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES,$(eval override $(v) := $(strip $($(v)))))
+override BOOTARGS := $(value BOOTARGS)
+override GDBCMD := $(value GDBCMD)
+export CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test lint gdb doc clean
+
+help: ## print the targets and variables
+	@scripts/help $(firstword $(MAKEFILE_LIST))
+
+setup: ## get what building, booting and testing need, where it is missing
+	@scripts/setup test
+
+build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
+	@scripts/setup build && scripts/build
+
+run: ## build, boot, show the self-tests live; succeeds when all passed
+	@scripts/setup run && scripts/build && scripts/run
+
+test: ## test everything: lint, host tests, every machine of the boot matrix
+	@scripts/setup test && scripts/test
+
+lint: ## format, clippy and rustdoc only
+	@scripts/setup test && STAGES=lint scripts/test
+
+gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
+	@scripts/setup gdb && scripts/build && scripts/debug
+
+doc: ## write the crates' documentation to the target directory's doc/
+	@scripts/setup build && scripts/cargo doc --no-deps
+
+clean: ## remove everything that was built
+	@rm -rf build target
