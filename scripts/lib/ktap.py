@@ -86,7 +86,6 @@ class Result:
 class Transcript:
     """The structure found in a serial log; `defects` are breaches of the protocol itself."""
 
-    lines: int = 0
     plan: int | None = None
     results: list[Result] = field(default_factory=list)
     totals: tuple[int, int, int] | None = None
@@ -117,7 +116,6 @@ class Reader:
     def take(self, line: str) -> None:
         seen = self.transcript
         line = line.rstrip("\r\n")
-        seen.lines += 1
         if line.strip():
             seen.last_line = line
         if FATAL_MARK in line or BAD_ARGUMENT_MARK in line:

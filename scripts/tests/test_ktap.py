@@ -153,6 +153,9 @@ class ARun(VerdictTest):
     def test_without_its_end_line_fails(self) -> None:
         self.assert_fails(GOOD.replace("vmwalk: done\n", ""), "no `vmwalk: done`: the last line was: # Totals")
 
+    def test_that_breaks_off_is_told_by_its_last_line_with_words(self) -> None:
+        self.assert_fails(GOOD.replace("vmwalk: done\n", "\n \n"), "the last line was: # Totals")
+
     def test_with_two_end_lines_fails(self) -> None:
         self.assert_fails(GOOD + "vmwalk: done\n", "a second end line")
 
@@ -202,6 +205,10 @@ class ARunWithoutTests(VerdictTest):
 
     def test_fails_when_it_does_not_end(self) -> None:
         self.assert_fails("[    0.1] up\n", "no `vmwalk: done`", expected=self.EXPECTED)
+
+    def test_fails_when_a_suite_goes_on_after_the_end(self) -> None:
+        self.assert_fails("KTAP version 1\nvmwalk: done\n1..0\n", "a plan after", expected=self.EXPECTED)
+        self.assert_fails("vmwalk: done\n# Totals: pass:0 fail:0 skip:0\n", "totals after", expected=self.EXPECTED)
 
 
 class APlantedFault(VerdictTest):
