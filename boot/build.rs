@@ -1,0 +1,15 @@
+//! Links the image with the workspace's linker script.
+
+use std::path::Path;
+
+fn main() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../linker.ld");
+    println!("cargo::rerun-if-changed={}", script.display());
+    println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+    // Contiguous groups and 4 KiB pages: no larger alignment of segments is wanted in the file.
+    println!("cargo::rustc-link-arg-bins=-zmax-page-size=4096");
+    println!("cargo::rustc-link-arg-bins=--no-dynamic-linker");
+    // Relocations stay in the ELF, so that scripts/check-boot-pic can prove that code which runs before the
+    // MMU is on refers to nothing by absolute address.
+    println!("cargo::rustc-link-arg-bins=--emit-relocs");
+}
