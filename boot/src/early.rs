@@ -1,0 +1,139 @@
+//! What runs in Rust before the MMU is on: it builds the first tables and computes the register values they need.
+//!
+//! The rules of the crate's module comment hold for every line here. Also, with the MMU off all data accesses are
+//! Device-nGnRnE: they must be aligned (the target has `strict-align`), and exclusives are not used.
+
+pub mod el2;
+mod tables;
+
+pub use tables::fixed_tables;
+
+use core::ffi::CStr;
+use core::ptr::read_volatile;
+
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
+use kernel::arch::cpu;
+use kernel::mm::layout::DTB_MAX_SIZE;
+
+/// The PL011 that a start which cannot read its device tree writes its last words to: that of QEMU's virt machine.
+pub const GUESSED_PL011: usize = 0x0900_0000;
+
+/// What is known before the MMU is on, and what turns it on.
+#[repr(C)]
+pub struct Early {
+    /// TTBR0_EL1: the identity map of the first 2 MiB of the image.
+    pub ttbr0: u64,
+    /// TTBR1_EL1: image window and fixed slots.
+    pub ttbr1: u64,
+    /// TCR_EL1.
+    pub tcr: u64,
+    /// MAIR_EL1.
+    pub mair: u64,
+    /// SCTLR_EL1, MMU on.
+    pub sctlr: u64,
+    /// Where the image was loaded.
+    pub image_pa: u64,
+    /// Where the device tree is.
+    pub dtb_pa: u64,
+    /// Its size as its header says.
+    pub dtb_size: u64,
+    /// The exception level of entry.
+    pub entry_el: u64,
+}
+
+/// Written once by the first CPU with the MMU off, only read afterwards.
+pub static mut EARLY: Early = Early {
+    ttbr0: 0,
+    ttbr1: 0,
+    tcr: 0,
+    mair: 0,
+    sctlr: 0,
+    image_pa: 0,
+    dtb_pa: 0,
+    dtb_size: 0,
+    entry_el: 0,
+};
+
+unsafe extern "C" {
+    /// Says why on the guessed UART and ends. Uses no stack.
+    fn early_fail(reason: *const core::ffi::c_char) -> !;
+}
+
+/// Ends the start with `reason`, which the caller names directly: its address is then PC-relative.
+#[inline(always)]
+fn fail(reason: &'static CStr) -> ! {
+    // SAFETY: `reason` ends with NUL, and the routine has no other precondition.
+    unsafe { early_fail(reason.as_ptr()) }
+}
+
+/// Checks the device tree's header, builds the first tables, and returns where [`EARLY`] physically is.
+///
+/// # Safety
+///
+/// Called once, by the first CPU, at EL1 with the MMU off and .bss zeroed. `image_pa` is where the image was loaded.
+#[unsafe(link_section = ".boot.text")]
+pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) -> *const Early {
+    if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::TGran4::NotSupported) {
+        fail(c"this CPU has no 4 KiB granule");
+    }
+    let dtb_size = check_device_tree(dtb_pa);
+    // SAFETY: the caller's promise: called once, MMU off, tables zeroed with .bss.
+    let (ttbr0, ttbr1) = unsafe { tables::build(image_pa, dtb_pa, dtb_size) };
+    let early = &raw mut EARLY;
+    // SAFETY: nothing else reads or writes it before the MMU is on.
+    unsafe {
+        early.write(Early {
+            ttbr0,
+            ttbr1,
+            tcr: cpu::tcr_el1(),
+            mair: cpu::MAIR_EL1,
+            sctlr: cpu::SCTLR_EL1_MMU_ON,
+            image_pa,
+            dtb_pa,
+            dtb_size,
+            entry_el,
+        });
+    }
+    early
+}
+
+/// Reads one big-endian word of the device tree's header.
+#[inline(always)]
+fn header_word(dtb_pa: u64, index: usize) -> u32 {
+    let word = (dtb_pa as *const u32).wrapping_add(index);
+    // SAFETY: aligned; the boot protocol says that a device tree is there. Where nothing is, the early vectors end the start.
+    u32::from_be(unsafe { read_volatile(word) })
+}
+
+/// Checks what can be checked without parsing (Devicetree Specification, "Flattened Devicetree Format", "Header"), and returns the size.
+#[inline(always)]
+fn check_device_tree(dtb_pa: u64) -> u64 {
+    const MAGIC: u32 = 0xd00d_feed;
+    const HEADER_SIZE: u32 = 40;
+    if dtb_pa == 0 {
+        fail(c"no device tree: x0 is 0");
+    }
+    if dtb_pa & 7 != 0 {
+        fail(c"the device tree is not 8-byte aligned");
+    }
+    if dtb_pa >> 48 != 0 {
+        fail(c"the device tree is beyond 48 bits of physical address");
+    }
+    if header_word(dtb_pa, 0) != MAGIC {
+        fail(c"what x0 points to is not a device tree (bad magic)");
+    }
+    let size = header_word(dtb_pa, 1);
+    if size < HEADER_SIZE {
+        fail(c"the device tree is shorter than its header");
+    }
+    if size as usize > DTB_MAX_SIZE {
+        fail(c"the device tree is larger than 2 MiB");
+    }
+    let struct_offset = header_word(dtb_pa, 2);
+    let strings_offset = header_word(dtb_pa, 3);
+    let reserve_offset = header_word(dtb_pa, 4);
+    if struct_offset >= size || strings_offset > size || reserve_offset >= size {
+        fail(c"the device tree's blocks lie outside of it");
+    }
+    u64::from(size)
+}

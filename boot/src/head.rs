@@ -1,0 +1,36 @@
+//! Entry of the first CPU and of the others, in assembly: what has to happen before Rust has a stack, and the few instructions around
+//! the moment when the MMU goes on.
+//!
+//! `image.s` is the header and the early vectors and failure path, `entry.s` the way from the first instruction
+//! to [`crate::high::start_high`].
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use kernel::smp::SecondaryArgs;
+
+use crate::early::Early;
+
+global_asm!(include_str!("head/image.s"), guessed_uart = const crate::early::GUESSED_PL011);
+global_asm!(
+    include_str!("head/entry.s"),
+    early_ttbr0 = const offset_of!(Early, ttbr0),
+    early_ttbr1 = const offset_of!(Early, ttbr1),
+    early_tcr = const offset_of!(Early, tcr),
+    early_mair = const offset_of!(Early, mair),
+    early_sctlr = const offset_of!(Early, sctlr),
+    args_ttbr0 = const offset_of!(SecondaryArgs, ttbr0),
+    args_ttbr1 = const offset_of!(SecondaryArgs, ttbr1),
+    args_tcr = const offset_of!(SecondaryArgs, tcr),
+    args_mair = const offset_of!(SecondaryArgs, mair),
+    args_sctlr = const offset_of!(SecondaryArgs, sctlr),
+    args_stack_top = const offset_of!(SecondaryArgs, stack_top),
+    args_entry = const offset_of!(SecondaryArgs, entry),
+    args_argument = const offset_of!(SecondaryArgs, argument),
+    args_size = const size_of::<SecondaryArgs>(),
+    sctlr_mmu_off = const kernel::arch::cpu::SCTLR_EL1_MMU_OFF,
+    start_high = sym crate::high::start_high,
+    early = sym crate::early::EARLY,
+    early_setup = sym crate::early::early_setup,
+    configure_el2 = sym crate::early::el2::configure_el2,
+);

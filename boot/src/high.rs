@@ -1,0 +1,136 @@
+//! The first Rust at linked addresses: finds the console in the device tree, describes the boot to the kernel, and calls it.
+
+mod console;
+mod firmware;
+
+use core::ptr::write_volatile;
+
+use aarch64_cpu::asm::barrier;
+use dtoolkit::fdt::Fdt;
+use kernel::arch::{cpu::memory_type, early_console, exceptions, percpu, psci};
+use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, fixed_slot};
+use kernel::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+
+use crate::early::{Early, GUESSED_PL011, fixed_tables};
+
+unsafe extern "C" {
+    static __text_start: u8;
+    static __text_end: u8;
+    static __rodata_start: u8;
+    static __rodata_end: u8;
+    static __data_start: u8;
+    static __data_end: u8;
+    static __bss_start: u8;
+    static __bss_end: u8;
+    static __boot_stack_guard: u8;
+    static __boot_stack_start: u8;
+    static __boot_stack_end: u8;
+    static __image_end: u8;
+    fn secondary_entry();
+}
+
+static BOOT_INFO: spin::Once<BootInfo> = spin::Once::new();
+
+/// Goes on from `enable_mmu`, on the boot stack.
+///
+/// # Safety
+///
+/// Called once, by the entry code, with what `early_setup` wrote.
+pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
+    let sections = sections();
+    // SAFETY: the boot stack is in use, this is the first CPU, and this is called once.
+    unsafe { percpu::init_boot_cpu(sections.boot_stack.clone()) };
+    exceptions::install_vectors();
+
+    // Should the device tree turn out to be broken, the guess is what there is to say so on.
+    map_uart(GUESSED_PL011 as u64);
+    let dtb_va = DTB_WINDOW + (early.dtb_pa as usize & (BLOCK_2M - 1));
+    // SAFETY: the first tables map as many bytes as the header says, read-only.
+    let blob = unsafe { core::slice::from_raw_parts(dtb_va as *const u8, early.dtb_size as usize) };
+    let fdt = match Fdt::new(blob) {
+        Ok(fdt) => fdt,
+        Err(error) => panic!("the device tree at {:#x} is broken: {error}", early.dtb_pa),
+    };
+    let uart_pa = console::stdout_pl011(fdt);
+    early_console::set_base(0);
+    if let Some(pa) = uart_pa {
+        map_uart(pa);
+    }
+
+    let conduit = firmware::psci_conduit(fdt);
+    if let Some(conduit) = conduit {
+        psci::set_conduit(conduit);
+    }
+
+    let image_end = &raw const __image_end as usize;
+    let (fixed_l2, fixed_l3) = fixed_tables();
+    let to_pa = |va: usize| (va - IMAGE_BASE) as u64 + early.image_pa;
+    let info = BOOT_INFO.call_once(|| BootInfo {
+        image: early.image_pa..to_pa(image_end),
+        sections,
+        device_tree: DeviceTree {
+            pa: early.dtb_pa,
+            size: early.dtb_size as usize,
+            va: dtb_va,
+        },
+        entry_el: early.entry_el as u8,
+        early_uart: uart_pa.map(|pa| EarlyUart { pa, va: uart_va(pa) }),
+        psci_conduit: conduit,
+        fixed_tables: FixedTables {
+            l2_va: fixed_l2,
+            l2_pa: to_pa(fixed_l2),
+            l3_va: fixed_l3,
+            l3_pa: to_pa(fixed_l3),
+        },
+        ttbr0_identity: early.ttbr0,
+        ttbr1_first: early.ttbr1,
+        tcr: early.tcr,
+        mair: early.mair,
+        sctlr: early.sctlr,
+        secondary_entry: to_pa(secondary_entry as *const () as usize),
+    });
+    kernel::kernel_main(info)
+}
+
+/// The section bounds from the linker script.
+fn sections() -> Sections {
+    macro_rules! range {
+        ($start:ident .. $end:ident) => {
+            (&raw const $start as usize)..(&raw const $end as usize)
+        };
+    }
+    Sections {
+        text: range!(__text_start..__text_end),
+        rodata: range!(__rodata_start..__rodata_end),
+        data: range!(__data_start..__data_end),
+        bss: range!(__bss_start..__bss_end),
+        boot_stack_guard: range!(__boot_stack_guard..__boot_stack_start),
+        boot_stack: range!(__boot_stack_start..__boot_stack_end),
+    }
+}
+
+/// Where the UART whose registers begin at `pa` appears in its slot.
+fn uart_va(pa: u64) -> usize {
+    fixed_slot(EARLY_UART_SLOT) + (pa as usize & 0xfff)
+}
+
+/// Maps the PL011 at `pa` in the early UART's slot and makes it the early console.
+fn map_uart(pa: u64) {
+    // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation table format descriptors".
+    const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54 | 0b11;
+    let (_, l3) = fixed_tables();
+    let slot = (l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
+    early_console::set_base(0);
+    // Break before make: the slot may hold the guess (rule 3).
+    // SAFETY: a descriptor of the slot table, which nobody else edits yet; the console that used the old mapping is off.
+    unsafe { write_volatile(slot, 0) };
+    kernel::arch::mmu::dsb_ishst();
+    kernel::arch::mmu::tlbi_vaae1is(fixed_slot(EARLY_UART_SLOT));
+    kernel::arch::mmu::dsb_ish();
+    // SAFETY: as above; the slot was invalid and nothing else is mapped there.
+    unsafe { write_volatile(slot, (pa & !0xfff) | UART) };
+    // The store before any walk (rule 2), and the walk's result before the next access.
+    kernel::arch::mmu::dsb_ishst();
+    barrier::isb(barrier::SY);
+    early_console::set_base(uart_va(pa));
+}

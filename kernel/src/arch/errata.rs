@@ -1,0 +1,98 @@
+//! Errata that translation has to work around (rule 11): boot-time policy from MIDR_EL1, two switches, and each can be forced.
+//!
+//! The table names published Arm errata by their number in the Software Developers Errata Notice of the core. An entry is here
+//! because its workaround is one of the two switches; other errata of these cores do not concern what this kernel does.
+
+use super::features::Features;
+
+/// What is switched on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Errata {
+    /// A TLBI may complete before every other CPU has stopped using what it removes: DSB and the same TLBI again.
+    pub repeat_tlbi: bool,
+    /// The contiguous bit is not to be used.
+    pub no_cont: bool,
+}
+
+/// A core and the revisions of it that are affected.
+struct Affected {
+    name: &'static str,
+    implementer: u8,
+    part: u16,
+    /// First and last, as variant and revision: r1p2 is (1, 2).
+    revisions: core::ops::RangeInclusive<(u8, u8)>,
+    errata: Errata,
+}
+
+const ARM: u8 = 0x41;
+const REPEAT_TLBI: Errata = Errata {
+    repeat_tlbi: true,
+    no_cont: false,
+};
+
+const TABLE: &[Affected] = &[
+    Affected {
+        name: "Cortex-A76 1286807",
+        implementer: ARM,
+        part: 0xd0b,
+        revisions: (0, 0)..=(3, 0),
+        errata: REPEAT_TLBI,
+    },
+    Affected {
+        name: "Cortex-A55 2441007",
+        implementer: ARM,
+        part: 0xd05,
+        revisions: (0, 0)..=(2, 0xf),
+        errata: REPEAT_TLBI,
+    },
+    Affected {
+        name: "Cortex-A510 2441009",
+        implementer: ARM,
+        part: 0xd46,
+        revisions: (0, 0)..=(1, 1),
+        errata: REPEAT_TLBI,
+    },
+];
+
+impl Errata {
+    /// What the table says for the CPU with these features.
+    #[must_use]
+    pub fn of(features: &Features) -> Self {
+        Self::matching(features.midr).fold(Self::default(), |all, (_, errata)| all.or(errata))
+    }
+
+    /// Names and switches of the entries that apply to `midr`.
+    pub fn matching(midr: u64) -> impl Iterator<Item = (&'static str, Self)> {
+        let implementer = (midr >> 24) as u8;
+        let part = (midr >> 4 & 0xfff) as u16;
+        let revision = ((midr >> 20 & 0xf) as u8, (midr & 0xf) as u8);
+        TABLE
+            .iter()
+            .filter(move |a| {
+                a.implementer == implementer && a.part == part && a.revisions.contains(&revision)
+            })
+            .map(|a| (a.name, a.errata))
+    }
+
+    /// Both: a switch is on if it is on in either. CPUs of several kinds, and what the boot arguments force, add up so.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            repeat_tlbi: self.repeat_tlbi | other.repeat_tlbi,
+            no_cont: self.no_cont | other.no_cont,
+        }
+    }
+
+    /// The switch with the name that boot arguments use (`errata=repeat-tlbi`, `errata=no-cont`).
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "repeat-tlbi" => Some(REPEAT_TLBI),
+            "no-cont" => Some(Self {
+                repeat_tlbi: false,
+                no_cont: true,
+            }),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The exception table: instructions that may fault, and where to go on if they do.
+//!
+//! An entry is three words in `.ex_table`: the instruction and the fixup, each relative to the word itself, and the kind. The
+//! fixup finds ESR_EL1 in x9 and FAR_EL1 in x10.
+
+use super::Frame;
+use crate::arch::syndrome::class;
+
+#[repr(C)]
+struct Entry {
+    instruction: i32,
+    fixup: i32,
+    kind: u32,
+}
+
+/// The named instruction itself faults.
+const KIND_ACCESS: u32 = 0;
+/// The named instruction is where a call returns to; what faults is the first instruction called.
+const KIND_CALL: u32 = 1;
+
+unsafe extern "C" {
+    static __ex_table_start: Entry;
+    static __ex_table_end: Entry;
+}
+
+fn entries() -> &'static [Entry] {
+    let start = &raw const __ex_table_start;
+    let end = &raw const __ex_table_end;
+    let nr = (end as usize - start as usize) / size_of::<Entry>();
+    // SAFETY: the linker script puts the bounds around whole entries, in read-only data.
+    unsafe { core::slice::from_raw_parts(start, nr) }
+}
+
+/// The address that `word` of an entry means.
+fn target(word: &i32) -> u64 {
+    (&raw const *word as u64).wrapping_add_signed(i64::from(*word))
+}
+
+/// Sends a fault that the table knows to its fixup.
+pub fn fix_up(frame: &mut Frame) -> bool {
+    let class = frame.syndrome().class();
+    let fixup = entries().iter().find(|entry| match entry.kind {
+        KIND_ACCESS => {
+            matches!(class, class::DATA_ABORT | class::UNKNOWN) && target(&entry.instruction) == frame.elr
+        }
+        // Not fetched, or fetched and not an instruction, right where the call went.
+        KIND_CALL => {
+            matches!(
+                class,
+                class::INSTRUCTION_ABORT | class::PC_ALIGNMENT | class::UNKNOWN
+            ) && target(&entry.instruction) == frame.x[30]
+                && frame.x[11] == frame.elr
+        }
+        _ => false,
+    });
+    let Some(entry) = fixup else { return false };
+    frame.x[9] = frame.esr;
+    frame.x[10] = frame.far;
+    frame.elr = target(&entry.fixup);
+    true
+}

@@ -1,0 +1,276 @@
+//! Barriers, TLB maintenance and address translation instructions, named as the architecture names them, and [`KernelMmu`],
+//! which gives them to the engine.
+//!
+//! Each is one instruction (two where a switch of [`Errata`](super::errata::Errata) asks for a repeat), and orders nothing but what it is defined to
+//! order: which barrier goes where is the engine's business (DESIGN section 3, rules 2 to 5). None is marked as free of memory effects, so
+//! the compiler moves no access across them.
+
+use core::arch::asm;
+use core::fmt;
+
+use paging::{Granule4K, Mmu, TlbiRange, VirtAddr};
+
+use super::errata::Errata;
+use super::features::Features;
+use super::interrupts;
+use super::syndrome::FaultStatus;
+
+/// DSB ISHST: earlier stores are complete for the inner shareable domain, its table walkers included.
+/// Arm ARM, "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation table walks".
+#[inline(always)]
+pub fn dsb_ishst() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) }
+}
+
+/// DSB ISH: earlier accesses and TLB maintenance are complete for the inner shareable domain.
+/// Arm ARM, "TLB maintenance instructions", "Ordering and completion of TLB maintenance instructions".
+#[inline(always)]
+pub fn dsb_ish() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) }
+}
+
+/// DSB SY.
+#[inline(always)]
+pub fn dsb_sy() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
+}
+
+/// ISB: what this CPU has fetched or translated ahead is discarded. Arm ARM, "Instruction Synchronization Barrier (ISB)".
+#[inline(always)]
+pub fn isb() {
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack, preserves_flags)) }
+}
+
+/// The operand of a TLBI by VA: VA\[55:12\], any level, ASID 0 (ignored by the all-ASID forms).
+const fn va_operand(va: usize) -> u64 {
+    va as u64 >> 12 & ((1 << 44) - 1)
+}
+
+macro_rules! tlbi {
+    ($(#[$doc:meta])* $name:ident, $instruction:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(va: usize) {
+            tlbi!(@operand $instruction, va_operand(va));
+        }
+    };
+    (@operand $instruction:literal, $operand:expr) => {
+        // SAFETY: removes cached translations; what is removed is walked again from the tables.
+        unsafe { asm!(concat!("tlbi ", $instruction, ", {}"), in(reg) $operand, options(nostack, preserves_flags)) }
+    };
+}
+
+tlbi! {
+    /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs, inner shareable.
+    tlbi_vaale1is, "vaale1is"
+}
+tlbi! {
+    /// TLBI VAAE1IS: entries of all levels for `va`, all ASIDs, inner shareable.
+    tlbi_vaae1is, "vaae1is"
+}
+
+/// TLBI VMALLE1IS: all entries of EL1&0, inner shareable.
+#[inline(always)]
+pub fn tlbi_vmalle1is() {
+    // SAFETY: as for the forms by VA.
+    unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
+}
+
+/// TLBI RVAALE1IS with a ready operand. FEAT_TLBIRANGE only; written as SYS, since an assembler for Armv8.0 has no name for it.
+#[inline(always)]
+pub fn tlbi_rvaale1is(operand: u64) {
+    // SAFETY: as for the forms by VA.
+    unsafe { asm!("sys #0, c8, c2, #7, {}", in(reg) operand, options(nostack, preserves_flags)) }
+}
+
+/// TLBI RVAAE1IS with a ready operand. FEAT_TLBIRANGE only.
+#[inline(always)]
+pub fn tlbi_rvaae1is(operand: u64) {
+    // SAFETY: as for the forms by VA.
+    unsafe { asm!("sys #0, c8, c2, #3, {}", in(reg) operand, options(nostack, preserves_flags)) }
+}
+
+/// Which access an address translation instruction checks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// AT S1E1R.
+    Read,
+    /// AT S1E1W.
+    Write,
+}
+
+/// What the MMU itself says about an address: PAR_EL1 after an AT that succeeded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// The output address of `va` itself, page offset included.
+    pub pa: u64,
+    /// The attribute byte, as MAIR_EL1 has them.
+    pub attribute: u8,
+    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner. Device and Normal non-cacheable memory always report 0b10.
+    pub shareability: u8,
+    /// PAR_EL1 as read.
+    pub par: u64,
+}
+
+impl fmt::Debug for Translation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PA {:#x} attribute {:#04x} SH {:#04b}",
+            self.pa, self.attribute, self.shareability
+        )
+    }
+}
+
+/// Why the MMU does not translate an address: PAR_EL1 after an AT that aborted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Abort {
+    /// PAR_EL1.FST.
+    pub status: FaultStatus,
+    /// PAR_EL1 as read.
+    pub par: u64,
+}
+
+impl fmt::Debug for Abort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)
+    }
+}
+
+/// AT S1E1R.
+///
+/// # Errors
+/// What a read at EL1 would fault with.
+pub fn at_s1e1r(va: usize) -> Result<Translation, Abort> {
+    translate(va, Access::Read)
+}
+
+/// AT S1E1W.
+///
+/// # Errors
+/// What a write at EL1 would fault with.
+pub fn at_s1e1w(va: usize) -> Result<Translation, Abort> {
+    translate(va, Access::Write)
+}
+
+/// Asks the MMU for the translation of `va`. Interrupts are masked between the AT and the read of PAR_EL1, so that a handler that uses AT
+/// cannot come between.
+///
+/// # Errors
+/// What such an access at EL1 would fault with.
+pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
+    let par: u64;
+    {
+        let _masked = interrupts::mask();
+        // The ISB makes the result visible to the read (Arm ARM, "Address translation instructions").
+        match access {
+            Access::Read => {
+                // SAFETY: a translation has no effect but on PAR_EL1; a fault on it is reported there.
+                unsafe {
+                    asm!("at s1e1r, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
+                }
+            }
+            Access::Write => {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("at s1e1w, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
+                }
+            }
+        }
+    }
+    decode_par(va, par)
+}
+
+/// Arm ARM, PAR_EL1: F in bit 0; ATTR 63:56, PA 47:12, SH 8:7 or FST 6:1.
+fn decode_par(va: usize, par: u64) -> Result<Translation, Abort> {
+    if par & 1 == 0 {
+        Ok(Translation {
+            pa: par & 0x0000_ffff_ffff_f000 | va as u64 & 0xfff,
+            attribute: (par >> 56) as u8,
+            shareability: (par >> 7 & 0b11) as u8,
+            par,
+        })
+    } else {
+        Err(Abort {
+            status: FaultStatus::from_fsc((par >> 1 & 0x3f) as u8),
+            par,
+        })
+    }
+}
+
+/// The EL1&0 regime of this machine, for the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelMmu {
+    tlbi_range: bool,
+    repeat_tlbi: bool,
+}
+
+impl KernelMmu {
+    /// What `features` has and `errata` forces.
+    #[must_use]
+    pub fn new(features: &Features, errata: Errata) -> Self {
+        Self {
+            tlbi_range: features.tlbi_range,
+            repeat_tlbi: errata.repeat_tlbi,
+        }
+    }
+
+    /// One TLBI; with the erratum that a TLBI may complete too early, DSB and the same again, so that the second is complete when the
+    /// caller's own DSB is.
+    #[inline(always)]
+    fn tlbi(self, invalidate: impl Fn()) {
+        invalidate();
+        if self.repeat_tlbi {
+            dsb_ish();
+            invalidate();
+        }
+    }
+}
+
+impl Mmu for KernelMmu {
+    #[inline(always)]
+    fn dsb_ishst(&self) {
+        dsb_ishst();
+    }
+    #[inline(always)]
+    fn dsb_ish(&self) {
+        dsb_ish();
+    }
+    #[inline(always)]
+    fn isb(&self) {
+        isb();
+    }
+    #[inline(always)]
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        self.tlbi(|| tlbi_vaale1is(va.0 as usize));
+    }
+    #[inline(always)]
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        self.tlbi(|| tlbi_vaae1is(va.0 as usize));
+    }
+    #[inline(always)]
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        self.tlbi(|| tlbi_rvaale1is(range.operand::<Granule4K>()));
+    }
+    #[inline(always)]
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        self.tlbi(|| tlbi_rvaae1is(range.operand::<Granule4K>()));
+    }
+    #[inline(always)]
+    fn tlbi_vmalle1is(&self) {
+        self.tlbi(tlbi_vmalle1is);
+    }
+    #[inline(always)]
+    fn has_tlbi_range(&self) -> bool {
+        self.tlbi_range
+    }
+    #[inline(always)]
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _masked = interrupts::mask();
+        f()
+    }
+}

@@ -1,0 +1,17 @@
+//! The AArch64 layer: everything that is an instruction or a system register.
+
+pub mod backtrace;
+pub mod cpu;
+pub mod early_console;
+pub mod errata;
+pub mod exceptions;
+pub mod fatal;
+pub mod features;
+pub mod interrupts;
+pub mod mmu;
+pub mod percpu;
+pub mod probe;
+pub mod psci;
+pub mod syndrome;
+pub mod table_ops;
+pub mod time;

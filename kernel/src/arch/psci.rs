@@ -1,0 +1,67 @@
+//! PSCI: power-off, and CPUs that come up.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use smccc::{Hvc, Smc, psci};
+
+use super::{early_console, probe};
+
+/// How firmware is called: `method` of the device tree's `/psci` node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Conduit {
+    /// `method = "hvc"`.
+    Hvc = 1,
+    /// `method = "smc"`.
+    Smc = 2,
+}
+
+/// 0, or a [`Conduit`].
+static CONDUIT: AtomicU8 = AtomicU8::new(0);
+
+/// What the device tree says.
+pub fn set_conduit(conduit: Conduit) {
+    CONDUIT.store(conduit as u8, Ordering::Relaxed);
+}
+
+/// What [`set_conduit`] said, or `None`.
+#[must_use]
+pub fn conduit() -> Option<Conduit> {
+    match CONDUIT.load(Ordering::Relaxed) {
+        1 => Some(Conduit::Hvc),
+        2 => Some(Conduit::Smc),
+        _ => None,
+    }
+}
+
+/// Starts the CPU with affinity `mpidr` at physical address `entry` with `context` in x0.
+///
+/// # Errors
+/// What firmware answered.
+pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), psci::error::Error> {
+    match conduit {
+        Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, context),
+        Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, context),
+    }
+}
+
+/// Turns the machine off. Where nobody can be asked to, this CPU stops.
+pub fn system_off() -> ! {
+    early_console::flush();
+    // Firmware that returns from SYSTEM_OFF, or no word in the tree: try what there may be, each under the exception table.
+    let _ = match conduit() {
+        Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
+        Some(Conduit::Smc) => psci::system_off::<Smc>(),
+        None => Ok(()),
+    };
+    probe::try_system_off();
+    park()
+}
+
+/// Stops this CPU for good, everything masked.
+pub fn park() -> ! {
+    let _masked = super::interrupts::mask();
+    loop {
+        aarch64_cpu::asm::wfe();
+    }
+}

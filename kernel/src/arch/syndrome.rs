@@ -1,0 +1,166 @@
+//! ESR_EL1 in words. Arm ARM, "ESR_EL1, Exception Syndrome Register (EL1)".
+
+use core::fmt;
+
+/// Exception classes that this kernel tells apart.
+pub mod class {
+    /// Undefined instruction, and whatever else has no class.
+    pub const UNKNOWN: u64 = 0x00;
+    /// FP or SIMD access while CPACR_EL1 traps it.
+    pub const FP: u64 = 0x07;
+    /// Instruction abort from EL1.
+    pub const INSTRUCTION_ABORT: u64 = 0x21;
+    /// PC alignment.
+    pub const PC_ALIGNMENT: u64 = 0x22;
+    /// Data abort from EL1.
+    pub const DATA_ABORT: u64 = 0x25;
+    /// SP alignment.
+    pub const SP_ALIGNMENT: u64 = 0x26;
+    /// SError.
+    pub const SERROR: u64 = 0x2f;
+    /// BRK in AArch64 state.
+    pub const BRK: u64 = 0x3c;
+}
+
+/// A fault status code (DFSC, IFSC, or PAR_EL1.FST), decoded. The number is the level of the walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultStatus {
+    /// An address in the tables, or the output, is larger than configured.
+    AddressSize(u8),
+    /// No valid descriptor at this level.
+    Translation(u8),
+    /// AF was 0 in the leaf at this level.
+    AccessFlag(u8),
+    /// The leaf at this level does not permit the access.
+    Permission(u8),
+    /// A synchronous external abort on the access itself.
+    External,
+    /// A synchronous external abort on the walk, at this level.
+    ExternalOnWalk(u8),
+    /// The access was not aligned as the memory type or the instruction needs.
+    Alignment,
+    /// More than one TLB entry matched.
+    TlbConflict,
+    /// Another code.
+    Other(u8),
+}
+
+impl FaultStatus {
+    /// Decodes the low six bits of a fault status code.
+    #[must_use]
+    pub const fn from_fsc(fsc: u8) -> Self {
+        let level = fsc & 0b11;
+        match fsc & 0x3f {
+            0b00_0000..=0b00_0011 => Self::AddressSize(level),
+            0b00_0100..=0b00_0111 => Self::Translation(level),
+            0b00_1000..=0b00_1011 => Self::AccessFlag(level),
+            0b00_1100..=0b00_1111 => Self::Permission(level),
+            0b01_0000 => Self::External,
+            0b01_0100..=0b01_0111 => Self::ExternalOnWalk(level),
+            0b10_0001 => Self::Alignment,
+            0b11_0000 => Self::TlbConflict,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for FaultStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressSize(level) => write!(f, "address size fault level {level}"),
+            Self::Translation(level) => write!(f, "translation fault level {level}"),
+            Self::AccessFlag(level) => write!(f, "access flag fault level {level}"),
+            Self::Permission(level) => write!(f, "permission fault level {level}"),
+            Self::External => write!(f, "synchronous external abort"),
+            Self::ExternalOnWalk(level) => write!(f, "synchronous external abort on the walk, level {level}"),
+            Self::Alignment => write!(f, "alignment fault"),
+            Self::TlbConflict => write!(f, "TLB conflict abort"),
+            Self::Other(code) => write!(f, "fault status {code:#04x}"),
+        }
+    }
+}
+
+/// ESR_EL1.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Syndrome(pub u64);
+
+impl Syndrome {
+    /// EC.
+    #[must_use]
+    pub const fn class(self) -> u64 {
+        self.0 >> 26 & 0x3f
+    }
+
+    /// Whether it is a data or an instruction abort, so that a fault status is there.
+    #[must_use]
+    pub const fn is_abort(self) -> bool {
+        matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
+    }
+
+    /// DFSC or IFSC of an abort.
+    #[must_use]
+    pub const fn fault_status(self) -> Option<FaultStatus> {
+        if self.is_abort() {
+            Some(FaultStatus::from_fsc((self.0 & 0x3f) as u8))
+        } else {
+            None
+        }
+    }
+
+    /// WnR: a data abort by a write. Cache maintenance and AT report as writes too, with CM set.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
+    }
+
+    /// Whether FAR_EL1 holds the address: aborts without FnV, and PC alignment.
+    #[must_use]
+    pub const fn far_valid(self) -> bool {
+        self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT
+    }
+
+    /// The class in words.
+    #[must_use]
+    pub const fn class_name(self) -> &'static str {
+        match self.class() {
+            class::UNKNOWN => "undefined instruction",
+            0x01 => "trapped WFI or WFE",
+            class::FP => "trapped FP or SIMD access",
+            0x0d => "branch target exception",
+            0x0e => "illegal execution state",
+            0x15 => "SVC",
+            0x16 => "HVC",
+            0x17 => "SMC",
+            0x18 => "trapped MSR, MRS or system instruction",
+            0x19 => "trapped SVE access",
+            0x1c => "pointer authentication failure",
+            class::INSTRUCTION_ABORT => "instruction abort",
+            class::PC_ALIGNMENT => "PC alignment fault",
+            class::DATA_ABORT => "data abort",
+            class::SP_ALIGNMENT => "SP alignment fault",
+            class::SERROR => "SError",
+            0x31 => "breakpoint",
+            0x33 => "software step",
+            0x35 => "watchpoint",
+            class::BRK => "BRK instruction",
+            _ => "unexpected exception class",
+        }
+    }
+}
+
+impl fmt::Display for Syndrome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.class_name())?;
+        if self.class() == class::DATA_ABORT {
+            f.write_str(if self.is_write() {
+                " on a write"
+            } else {
+                " on a read"
+            })?;
+        }
+        if let Some(status) = self.fault_status() {
+            write!(f, ", {status}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! The generic timer's virtual counter, for bounded waits.
+
+use core::arch::asm;
+use core::time::Duration;
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
+
+/// The virtual counter. Read in order: no earlier than what is before it in the program.
+#[must_use]
+pub fn ticks() -> u64 {
+    let ticks: u64;
+    // The ISB keeps the read from being made early (Arm ARM, "The Generic Timer in AArch64 state").
+    // SAFETY: reading a counter.
+    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags)) };
+    ticks
+}
+
+/// A point in the future.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(u64);
+
+impl Deadline {
+    /// `wait` from now.
+    #[must_use]
+    pub fn after(wait: Duration) -> Self {
+        Self(ticks().saturating_add(Self::ticks_of(wait)))
+    }
+
+    /// How many ticks `wait` is. Firmware that left CNTFRQ_EL0 zero gets the 62.5 MHz of the emulator.
+    #[must_use]
+    pub fn ticks_of(wait: Duration) -> u64 {
+        let frequency = match CNTFRQ_EL0.get() {
+            0 => 62_500_000,
+            hz => hz,
+        };
+        (wait.as_nanos() * u128::from(frequency) / 1_000_000_000) as u64
+    }
+
+    /// Whether it is past.
+    #[must_use]
+    pub fn is_past(self) -> bool {
+        ticks() >= self.0
+    }
+}
