@@ -9,6 +9,7 @@ pub mod granule;
 mod leaf;
 pub mod mmu;
 mod outcome;
+pub mod reference;
 pub mod source;
 mod tables;
 

@@ -1,0 +1,331 @@
+//! [`Context`]: a tree of its own with the steps that every reference walker takes.
+
+use super::Error;
+use super::flush::flush_table;
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::{ADDRESS, Attributes, Descriptor};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::mmu::Mmu;
+use crate::outcome::{LeafCounts, LeafSize, LevelMask};
+use crate::tables::Tables;
+use core::marker::PhantomData;
+
+/// A tree and what it takes to change it.
+pub struct Context<'a, G, T, M> {
+    /// The root table.
+    pub root: PhysAddr,
+    /// Where tables live.
+    pub tables: &'a T,
+    /// Barriers and invalidations.
+    pub mmu: &'a M,
+    granule: PhantomData<G>,
+}
+
+impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
+    /// An empty tree, or `None` if there is no page for its root.
+    #[must_use]
+    pub fn new(tables: &'a T, mmu: &'a M) -> Option<Self> {
+        Some(Self::from_root(tables.alloc_table()?, tables, mmu))
+    }
+
+    /// The tree at `root`, which only reference walkers change.
+    #[must_use]
+    pub const fn from_root(root: PhysAddr, tables: &'a T, mmu: &'a M) -> Self {
+        Self {
+            root,
+            tables,
+            mmu,
+            granule: PhantomData,
+        }
+    }
+
+    /// Where `va` is mapped to, and by which leaf: one walk from the root.
+    #[must_use]
+    pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
+        let mut table = self.root;
+        let mut level = G::ROOT_LEVEL;
+        loop {
+            let found = Descriptor(self.tables.load(table, G::index(va.0, level)));
+            if !found.is_valid() {
+                return None;
+            }
+            if !found.is_table(level) {
+                let within = va.0 & (G::size(level) - 1);
+                let leaf = LeafSize::new(level, found.is_contiguous());
+                return Some((found.address::<G>().add(within), leaf));
+            }
+            table = found.address::<G>();
+            level += 1;
+        }
+    }
+
+    /// The leaves that map `range`, by size. A contiguous group counts as one.
+    #[must_use]
+    pub fn leaf_counts(&self, range: VirtRange) -> LeafCounts {
+        let mut counts = LeafCounts::default();
+        let mut done = 0;
+        while done < range.size {
+            let va = range.start.add(done);
+            let bytes = match self.translate(va) {
+                Some((_, leaf)) => {
+                    counts.add(leaf, 1);
+                    leaf.bytes::<G>()
+                }
+                None => G::PAGE_SIZE,
+            };
+            done += bytes - (va.0 & (bytes - 1));
+        }
+        counts
+    }
+
+    /// Gives back every table of the tree, whatever it maps. The reference walkers themselves keep emptied tables.
+    pub fn release(self) {
+        // No walk cache may hold a table that is given away (DESIGN rule 5). Nothing is unlinked: the whole tree goes, and
+        // no CPU walks it any more.
+        self.mmu.dsb_ishst();
+        self.mmu.tlbi_vmalle1is();
+        self.mmu.dsb_ish();
+        self.mmu.isb();
+        self.release_table(self.root, G::ROOT_LEVEL);
+    }
+
+    fn release_table(&self, table: PhysAddr, level: Level) {
+        if level < LAST_LEVEL {
+            for index in 0..G::root_entries_at(level) {
+                let found = Descriptor(self.tables.load(table, index));
+                if found.is_table(level) {
+                    self.release_table(found.address::<G>(), level + 1);
+                }
+            }
+        }
+        self.tables.free_table(table);
+    }
+
+    /// Whether `size` bytes at `va` can be walked at all.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::OutOfRange`].
+    #[inline]
+    pub fn check_range(&self, va: VirtAddr, size: u64) -> Result<(), Error> {
+        let span = 1u64 << G::VA_BITS;
+        if size == 0 {
+            return Err(Error::Empty(va));
+        }
+        for value in [va.0, size] {
+            if value & (G::PAGE_SIZE - 1) != 0 {
+                return Err(Error::Misaligned(value));
+            }
+        }
+        if size > span - (va.0 & (span - 1)) {
+            return Err(Error::OutOfRange(va, size));
+        }
+        Ok(())
+    }
+
+    /// The address of `frame`, page `page` of a range.
+    ///
+    /// Linux asks `pfn_valid` here, a lookup of its own that dominates its cost for page arrays. There is no memory map
+    /// to look up in: only what no address could express is refused.
+    ///
+    /// # Errors
+    /// [`Error::NoFrame`], [`Error::BadFrame`].
+    #[inline(always)]
+    pub fn output(&self, frame: Option<Pfn>, page: u64) -> Result<PhysAddr, Error> {
+        let frame = frame.ok_or(Error::NoFrame { page })?;
+        if frame.0 > ADDRESS >> G::PAGE_SHIFT {
+            return Err(Error::BadFrame(frame));
+        }
+        Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
+    }
+
+    /// The table of `level` that translates `va`, after one walk from the root that adds what is missing.
+    ///
+    /// # Errors
+    /// [`Error::OutOfTables`], [`Error::Occupied`].
+    pub fn table_for(&self, va: VirtAddr, level: Level, levels: &mut LevelMask) -> Result<PhysAddr, Error> {
+        let mut table = self.root;
+        for above in G::ROOT_LEVEL..level {
+            table = self.next_table(table, above, va, levels)?;
+        }
+        Ok(table)
+    }
+
+    /// The table below the descriptor of `level` that `va` selects in `table`, added if there is none.
+    ///
+    /// # Errors
+    /// [`Error::OutOfTables`], [`Error::Occupied`].
+    #[inline]
+    pub fn next_table(
+        &self,
+        table: PhysAddr,
+        level: Level,
+        va: VirtAddr,
+        levels: &mut LevelMask,
+    ) -> Result<PhysAddr, Error> {
+        let index = G::index(va.0, level);
+        let found = Descriptor(self.tables.load(table, index));
+        if found.is_table(level) {
+            return Ok(found.address::<G>());
+        }
+        if !found.is_vacant() {
+            return Err(Error::Occupied { va, level, found });
+        }
+        let new = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
+        let link = Descriptor::table(new, 0);
+        // Release: the new table's zeroes are visible to a walk before the link is.
+        if let Err(found) = self.tables.compare_exchange(table, index, 0, link.0) {
+            self.tables.free_table(new);
+            let found = Descriptor(found);
+            return Err(Error::Occupied { va, level, found });
+        }
+        self.publish();
+        levels.insert(level);
+        Ok(new)
+    }
+
+    /// Writes a single page at `va` into its last-level table, without barriers.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`].
+    #[inline]
+    pub fn store_page(
+        &self,
+        table: PhysAddr,
+        va: VirtAddr,
+        pa: PhysAddr,
+        attributes: Attributes,
+        levels: &mut LevelMask,
+    ) -> Result<(), Error> {
+        let index = self.vacant_page(table, va)?;
+        let page = Descriptor::leaf(LAST_LEVEL, pa, attributes, false);
+        self.tables.store(table, index, page.0);
+        levels.insert(LAST_LEVEL);
+        Ok(())
+    }
+
+    /// The index of the page descriptor for `va` in `table`, which must be vacant.
+    #[inline(always)]
+    pub(super) fn vacant_page(&self, table: PhysAddr, va: VirtAddr) -> Result<usize, Error> {
+        let index = G::index(va.0, LAST_LEVEL);
+        let found = Descriptor(self.tables.load(table, index));
+        if !found.is_vacant() {
+            let level = LAST_LEVEL;
+            return Err(Error::Occupied { va, level, found });
+        }
+        Ok(index)
+    }
+
+    /// Writes `size` bytes of page descriptors from `index` on: one page, or one or more whole contiguous groups.
+    ///
+    /// Only the first descriptor was looked at, by [`vacant_page`](Self::vacant_page): Linux looks at no other either.
+    #[inline(always)]
+    pub(super) fn store_pages(
+        &self,
+        table: PhysAddr,
+        index: usize,
+        pa: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+    ) {
+        if size == G::PAGE_SIZE {
+            let page = Descriptor::leaf(LAST_LEVEL, pa, attributes, false);
+            self.tables.store(table, index, page.0);
+        } else {
+            self.store_groups(table, index, pa, size, attributes);
+        }
+    }
+
+    /// Out of line, and one plain store per descriptor, as Linux's setter for large pages is.
+    #[inline(never)]
+    fn store_groups(&self, table: PhysAddr, index: usize, pa: PhysAddr, size: u64, attributes: Attributes) {
+        let mut page = Descriptor::leaf(LAST_LEVEL, pa, attributes, true).0;
+        for i in index..index + (size >> G::PAGE_SHIFT) as usize {
+            self.tables.store(table, i, page);
+            page += G::PAGE_SIZE;
+        }
+    }
+
+    /// Places a block of `level` at `va`, if the slice of the range that falls to this descriptor is exactly the block,
+    /// VA and PA are aligned to it, and neither the architecture nor `max_shift` is against it. Returns whether it did.
+    ///
+    /// An empty table that hangs there is taken out first and given back.
+    #[inline]
+    pub(super) fn try_block(
+        &self,
+        table: PhysAddr,
+        level: Level,
+        slice: VirtRange,
+        pa: PhysAddr,
+        max_shift: u32,
+        attributes: Attributes,
+    ) -> Result<bool, Error> {
+        let size = G::size(level);
+        if !G::leaf_allowed(level)
+            || max_shift < G::shift(level)
+            || slice.size != size
+            || (slice.start.0 | pa.0) & (size - 1) != 0
+        {
+            return Ok(false);
+        }
+        let index = G::index(slice.start.0, level);
+        let found = Descriptor(self.tables.load(table, index));
+        if found.is_table(level) {
+            self.free_lower(table, index, level, slice.start)?;
+        } else if !found.is_vacant() {
+            let va = slice.start;
+            return Err(Error::Occupied { va, level, found });
+        }
+        let block = Descriptor::leaf(level, pa, attributes, false);
+        self.tables.store(table, index, block.0);
+        self.publish();
+        Ok(true)
+    }
+
+    /// Unlinks and frees the table under descriptor `index` of `table`, and those below it first.
+    ///
+    /// Linux trusts its callers that all are empty. Here a live leaf is an error: a test may be that caller.
+    #[cold]
+    fn free_lower(&self, table: PhysAddr, index: usize, level: Level, va: VirtAddr) -> Result<(), Error> {
+        let lower = Descriptor(self.tables.load(table, index)).address::<G>();
+        let below = level + 1;
+        for i in 0..G::ENTRIES {
+            let found = Descriptor(self.tables.load(lower, i));
+            let va = va.add((i as u64) << G::shift(below));
+            if found.is_table(below) {
+                self.free_lower(lower, i, below, va)?;
+            } else if !found.is_vacant() {
+                let level = below;
+                return Err(Error::Occupied { va, level, found });
+            }
+        }
+        self.tables.store(table, index, 0);
+        flush_table(self.mmu, va);
+        self.tables.free_table(lower);
+        Ok(())
+    }
+
+    /// DSB ISHST, so that walks see the stores; ISB, so that this CPU forgets a fault it may have speculated
+    /// (Arm ARM B2.3.12 and D8.2.6, ordering and completion of descriptor updates).
+    #[inline(always)]
+    pub(super) fn publish(&self) {
+        self.mmu.dsb_ishst();
+        self.mmu.isb();
+    }
+}
+
+/// Cuts `range` into the parts that fall to one descriptor of `level` each.
+#[inline(always)]
+pub(super) fn slices<G: Granule>(range: VirtRange, level: Level) -> impl Iterator<Item = VirtRange> {
+    let entry = G::size(level);
+    let mut va = range.start;
+    let mut left = range.size;
+    core::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let slice = VirtRange::new(va, left.min(entry - (va.0 & (entry - 1))));
+        va = va.add(slice.size);
+        left -= slice.size;
+        Some(slice)
+    })
+}

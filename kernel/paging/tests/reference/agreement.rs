@@ -1,0 +1,103 @@
+//! What holds for every registered walker: each page is mapped to its frame, and unmapped.
+
+use super::memory::Memory;
+use super::overrun::{OVERRUNS, wrong_after_map};
+use super::{Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
+use paging::reference::Walker;
+use paging::{
+    Granule, Granule4K, Granule16K, Granule64K, Pfn, PhysAddr, TinyGranule, VirtAddr, VirtRange,
+    for_each_walker,
+};
+use std::collections::BTreeSet;
+
+#[test]
+fn every_registered_walker_maps_every_page_of_those_arrays_to_its_frame() {
+    for (orders, offset, (_, pages)) in OVERRUNS {
+        for_each_walker!(|walker| {
+            let got = wrong_after_map(&walker, orders, VA.add(offset));
+            assert_eq!(got, (0, pages), "{orders:?} at +{offset:#x}");
+        });
+    }
+}
+
+#[test]
+fn an_unmap_passes_over_holes() {
+    for_each_walker!(|walker| {
+        on_tree::<Granule4K>(|ctx| {
+            walker
+                .map_range(ctx, VA.add(5 * M), PhysAddr(6 * G), 4 * K, DATA)
+                .expect("maps");
+            walker.unmap(ctx, VA, G).expect("unmaps");
+            assert_eq!(ctx.translate(VA.add(5 * M)), None);
+        });
+    });
+}
+
+/// Random arrays and ranges at random places: every registered walker maps every page to its frame, and says so alike.
+fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span_pages: u64) {
+    let mut state = seed;
+    let mut random = move |below: u64| {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..rounds {
+        let orders: Vec<u32> = (0..=random(6)).map(|_| random(11) as u32).collect();
+        let mut frames = chunks(&orders);
+        // A part of the whole, so that chunks begin and end unaligned too.
+        let from = random(frames.len() as u64) as usize;
+        frames.drain(..from);
+        frames.truncate(span_pages as usize);
+        let room = span_pages - frames.len() as u64 + 1;
+        let va = VirtAddr(random(room) << Gr::PAGE_SHIFT);
+        let size = (frames.len() as u64) << Gr::PAGE_SHIFT;
+        let pa = PhysAddr(frames[0].0 << Gr::PAGE_SHIFT);
+        for_each_walker!(|walker| {
+            on_tree::<Gr>(|ctx| {
+                walker
+                    .map_pages(ctx, va, &frames[..], DATA)
+                    .expect("maps an array");
+                assert_eq!(
+                    wrong_pages(ctx, va, &frames),
+                    0,
+                    "{orders:?} from {from} at {va:?}"
+                );
+                walker.unmap(ctx, va, size).expect("unmaps");
+                assert!(ctx.leaf_counts(VirtRange::new(va, size)).is_empty());
+
+                walker.map_range(ctx, va, pa, size, DATA).expect("maps a range");
+                let run: Vec<Pfn> = (frames[0].0..).map(Pfn).take(frames.len()).collect();
+                assert_eq!(wrong_pages(ctx, va, &run), 0, "{pa:?} at {va:?}");
+                walker.unmap(ctx, va, size).expect("unmaps");
+                assert!(ctx.leaf_counts(VirtRange::new(va, size)).is_empty());
+            });
+        });
+    }
+}
+
+#[test]
+fn registered_walkers_map_random_arrays_and_ranges_right_in_every_granule() {
+    agree_on_random_mappings::<Granule4K>(0x9e37_79b9_7f4a_7c15, 60, 1 << 14);
+    agree_on_random_mappings::<Granule16K>(0xd1b5_4a32_d192_ed03, 20, 1 << 14);
+    agree_on_random_mappings::<Granule64K>(0x94d0_49bb_1331_11eb, 10, 1 << 14);
+    agree_on_random_mappings::<TinyGranule>(0xbf58_476d_1ce4_e5b9, 400, 64);
+}
+
+#[test]
+fn walkers_are_registered_by_name() {
+    fn name<W: Walker<Granule4K, Memory, Counter>>(_: &W) -> &'static str {
+        W::NAME
+    }
+    let mut names = Vec::new();
+    for_each_walker!(|walker| {
+        names.push(name(&walker));
+    });
+    let unique: BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+    assert!(
+        names.contains(&"rewalk") && names.contains(&"series"),
+        "{names:?}"
+    );
+}

@@ -1,0 +1,78 @@
+//! The reference walkers do what they are said to do: leaves, levels, barriers, invalidations, errors, and the one defect
+//! that is kept under a switch. What every registered walker must do is in `agreement`.
+
+mod agreement;
+mod barriers;
+mod errors;
+mod leaves;
+mod memory;
+mod overrun;
+mod unmap;
+
+use memory::Memory;
+use paging::mmu::{Counting, NoMmu};
+use paging::reference::Context;
+use paging::{Attributes, Granule, Mmu, Pfn, Tables, VirtAddr};
+
+const K: u64 = 1 << 10;
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+/// Aligned to 1G: as the kernel's areas for large ranges are.
+const VA: VirtAddr = VirtAddr(0xffff_8000_4000_0000);
+const DATA: Attributes = Attributes::KERNEL_DATA;
+
+/// Runs a block for each of the two walkers that do as Linux does: for claims about how, not only what.
+macro_rules! for_both {
+    (|$walker:ident| $body:block) => {
+        paging::for_each_walker! { @each |$walker| $body
+            paging::reference::Rewalk,
+            paging::reference::Series { overrun: false },
+        }
+    };
+}
+use for_both;
+
+type Counter = Counting<NoMmu>;
+type Counted<'a, Gr> = Context<'a, Gr, Memory, Counter>;
+
+fn counter() -> Counter {
+    Counting::new(NoMmu { tlbi_range: true })
+}
+
+/// Runs `test` on an empty tree, and sees all of its tables given back.
+fn on_tree<Gr: Granule>(test: impl FnOnce(&Counted<'_, Gr>)) {
+    let (tables, mmu) = (Memory::new::<Gr>(), counter());
+    let ctx = Context::new(&tables, &mmu).expect("a root table");
+    test(&ctx);
+    ctx.release();
+    assert_eq!(tables.in_use(), 0);
+}
+
+/// Chunks of `1 << order` pages each, every one aligned to its size, no two physically adjacent.
+fn chunks(orders: &[u32]) -> Vec<Pfn> {
+    let mut next = 1u64 << 20;
+    let mut frames = Vec::new();
+    for order in orders {
+        let pages = 1u64 << order;
+        let start = next.next_multiple_of(pages);
+        frames.extend((start..start + pages).map(Pfn));
+        next = start + pages + 1;
+    }
+    frames
+}
+
+/// How many pages of `frames` at `va` are not mapped to their frame. Every one must be mapped to something.
+fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
+    ctx: &Context<'_, Gr, T, Mm>,
+    va: VirtAddr,
+    frames: &[Pfn],
+) -> usize {
+    let mapped_to = |i: usize| {
+        let va = va.add((i as u64) << Gr::PAGE_SHIFT);
+        let (pa, _) = ctx
+            .translate(va)
+            .unwrap_or_else(|| panic!("{va:?} is not mapped"));
+        Pfn(pa.0 >> Gr::PAGE_SHIFT)
+    };
+    (0..frames.len()).filter(|i| mapped_to(*i) != frames[*i]).count()
+}

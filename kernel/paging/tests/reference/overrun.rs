@@ -1,0 +1,64 @@
+//! The defect of the series as of July: wrong pages, without an error.
+
+use super::memory::Memory;
+use super::{Counter, DATA, K, VA, chunks, on_tree, wrong_pages};
+use paging::reference::{Series, Walker};
+use paging::{Granule4K, VirtAddr, VirtRange};
+
+/// Wrong pages after a fresh `map_pages` of `orders` at `va`.
+pub fn wrong_after_map<W>(walker: &W, orders: &[u32], va: VirtAddr) -> (usize, usize)
+where
+    W: for<'a> Walker<Granule4K, Memory, Counter>,
+{
+    let frames = chunks(orders);
+    let mut wrong = 0;
+    on_tree::<Granule4K>(|ctx| {
+        walker.map_pages(ctx, va, &frames[..], DATA).expect("maps");
+        wrong = wrong_pages(ctx, va, &frames);
+        let size = (frames.len() as u64) << 12;
+        walker.unmap(ctx, va, size).expect("unmaps");
+        assert!(ctx.leaf_counts(VirtRange::new(va, size)).is_empty());
+    });
+    (wrong, frames.len())
+}
+
+/// Chunk orders, offset of the VA from a 2M boundary, wrong pages of how many with the overrun kept.
+pub type Overrun = (&'static [u32], u64, (usize, usize));
+
+pub const OVERRUNS: [Overrun; 8] = [
+    (&[8, 8, 8, 8], 0, (0, 1024)),
+    (&[8, 8, 8, 8], 64 * K, (480, 1024)),
+    (&[4, 8, 8, 8], 0, (240, 784)),
+    (&[8, 4, 8, 8], 0, (240, 784)),
+    (&[4, 9, 9], 0, (240, 1040)),
+    (
+        &[5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7],
+        0,
+        (1152, 2080),
+    ),
+    (&[8, 8, 4, 4, 0], 0, (0, 545)),
+    (&[9, 8, 4], 0, (0, 784)),
+];
+
+#[test]
+fn the_series_as_of_july_maps_wrong_pages_where_a_chunk_is_entered_at_an_offset() {
+    for (orders, offset, wrong_of) in OVERRUNS {
+        let got = wrong_after_map(&Series { overrun: true }, orders, VA.add(offset));
+        assert_eq!(got, wrong_of, "{orders:?} at +{offset:#x}");
+    }
+}
+
+#[test]
+fn uniform_chunks_are_wrong_where_a_2m_boundary_falls_within_a_chunk_but_the_last() {
+    // Of the 32 places that 64K alignment leaves.
+    for (orders, wrong_places) in [(&[7, 7][..], 7), (&[7, 7, 7, 7, 7, 7], 28)] {
+        let mut places = 0;
+        for offset in (0..32).map(|i| i * 64 * K) {
+            let (wrong, _) = wrong_after_map(&Series { overrun: true }, orders, VA.add(offset));
+            places += usize::from(wrong != 0);
+            let (wrong, _) = wrong_after_map(&Series::default(), orders, VA.add(offset));
+            assert_eq!(wrong, 0, "{orders:?} at +{offset:#x}");
+        }
+        assert_eq!(places, wrong_places, "{orders:?}");
+    }
+}
