@@ -194,6 +194,8 @@ class Expectation:
     """A planted fault: the suite must fail by a `not ok` that this pattern names."""
     message: str | None = None
     """Input that must be refused: an alarm line must match, and no suite may run."""
+    may_park: bool = False
+    """Whether a refusal may end in silence: entered at EL3 there is nobody to power off."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Verdict:
 def judge(seen: Transcript, end: End, expected: Expectation) -> Verdict:
     """The whole decision: a run passes only if no rule finds a reason against it."""
     if expected.message is not None:
-        reasons = list(reasons_against_refusal(seen, end, expected.message))
+        reasons = list(reasons_against_refusal(seen, end, expected.message, expected.may_park))
         return Verdict(not reasons, f"refused: {seen.alarms[0] if seen.alarms else 'nothing'}", tuple(reasons))
     reasons = list(reasons_against_run(seen, end, expected.tests))
     passed, failed, skipped = seen.counts()
@@ -266,11 +268,12 @@ def reasons_against_detection(seen: Transcript, pattern: str) -> Iterable[str]:
         yield f"tests failed, but none that names /{pattern}/: " + ", ".join(result.name for result in seen.failures)
 
 
-def reasons_against_refusal(seen: Transcript, end: End, pattern: str) -> Iterable[str]:
-    """Bad input has to be met by a clear message and a power-off, with no test run."""
+def reasons_against_refusal(seen: Transcript, end: End, pattern: str, may_park: bool) -> Iterable[str]:
+    """Bad input has to be met by one clear message and a power-off, with no test run."""
     if not any(re.search(pattern, alarm) for alarm in seen.alarms):
         yield f"no message that matches /{pattern}/" + (f"; it said: {seen.alarms[0]}" if seen.alarms else "")
     if seen.results or seen.done:
         yield "the suite ran all the same"
-    if defect := end.defect():
+    parked = may_park and end.kind is EndKind.SILENT
+    if (defect := end.defect()) and not parked:
         yield defect

@@ -52,21 +52,41 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
 
 
 @dataclass(frozen=True)
-class BrokenTree:
+class BrokenEntry:
+    """An entry that breaks the arm64 boot protocol, and what the kernel must say of it."""
+
     name: str
-    at: int
-    content: bytes | None
-    """None: nothing is loaded there."""
+    says: str
+    dtb: bytes | None = None
+    """None: nothing is loaded where x0 points."""
+    dtb_at: int = RAW_DTB_AT
+    image_at: int = ODD_IMAGE_AT
+    extra: tuple[str, ...] = ()
+    may_park: bool = False
+
+    def boot(self, dtb_file: Path) -> BootCase:
+        arguments = ["--expect-message", self.says, "--raw", hex(self.image_at), "--raw-dtb", hex(self.dtb_at)]
+        if self.dtb is not None:
+            arguments += ["--dtb", str(dtb_file)]
+        if self.may_park:
+            arguments += ["--may-park"]
+        return BootCase(self.name, {"TIMEOUT": "5" if self.may_park else "30"}, tuple(arguments), self.extra)
 
 
-def broken_trees(dtb: bytes) -> list[BrokenTree]:
-    """Device trees that no kernel may trust, from a good one."""
+def broken_entries(dtb: bytes) -> list[BrokenEntry]:
+    """What no kernel may trust, made from a good device tree."""
+    tree = "(?i)device tree"
+    no_ram = 0x20_0000_0000
     return [
-        BrokenTree("a truncated device tree", RAW_DTB_AT, dtb[: len(dtb.rstrip(b"\0")) // 2]),
-        BrokenTree("a device tree of its header only", RAW_DTB_AT, dtb[:40]),
-        BrokenTree("a device tree without its magic", RAW_DTB_AT, bytes(4) + dtb[4:]),
-        BrokenTree("no device tree at the address given", RAW_DTB_AT, None),
-        BrokenTree("a null device tree pointer", 0, None),
+        BrokenEntry("a truncated device tree", tree, dtb[: len(dtb.rstrip(b"\0")) // 2]),
+        BrokenEntry("a device tree of its header only", tree, dtb[:40]),
+        BrokenEntry("a device tree without its magic", tree, bytes(4) + dtb[4:]),
+        BrokenEntry("no device tree at the address given", tree),
+        BrokenEntry("a null device tree pointer", tree, dtb_at=0),
+        BrokenEntry("a misaligned device tree", tree, dtb, dtb_at=RAW_DTB_AT + 4),
+        BrokenEntry("a device tree where no memory is", "exception|device tree", dtb_at=no_ram),
+        BrokenEntry("an image off the 2 MiB grid", "2 MiB", dtb, image_at=ODD_IMAGE_AT + 0x1_0000),
+        BrokenEntry("an entry at EL3", "EL3", dtb, extra=("-machine", "secure=on"), may_park=True),
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .cases import ROOT, Finished, log_path, python, run_logged
 from .machine import Machine
-from .matrix import BootCase, boot_matrix, broken_trees, planted_faults, refusals, rejected_runs
+from .matrix import BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
 from .report import Outcome, Report
 
 BUILD = ROOT / "build"
@@ -170,18 +170,14 @@ def dump_dtb() -> Path:
 
 
 def broken(report: Report) -> None:
-    """Broken device trees and boot arguments: a clear message and a defined end, no test run."""
+    """Broken entries and boot arguments: a clear message and a defined end, no test run."""
     if not have_image(report):
         return
     cases = refusals() + rejected_runs()
-    good = dump_dtb().read_bytes()
-    for number, tree in enumerate(broken_trees(good)):
-        arguments = ["--expect-message", "(?i)device tree", "--raw", "0x40400000", "--raw-dtb", hex(tree.at)]
-        if tree.content is not None:
-            path = BUILD / "test" / f"broken-{number}.dtb"
-            path.write_bytes(tree.content)
-            arguments += ["--dtb", str(path)]
-        cases.append(BootCase(tree.name, {"TIMEOUT": "30"}, tuple(arguments)))
+    for number, entry in enumerate(broken_entries(dump_dtb().read_bytes())):
+        path = BUILD / "test" / f"broken-{number}.dtb"
+        path.write_bytes(entry.dtb or b"")
+        cases.append(entry.boot(path))
     boot_all(report, "broken", cases)
 
 

@@ -258,6 +258,14 @@ class BadInput(VerdictTest):
         silent = End(EndKind.SILENT, detail="60 s")
         self.assert_fails(BAD_ARGUMENT, "no output for 60 s", silent, self.EXPECTED)
 
+    def test_may_end_in_silence_only_where_that_was_said_and_only_after_the_message(self) -> None:
+        silent = End(EndKind.SILENT, detail="5 s")
+        parking = Expectation(message="entered at EL3", may_park=True)
+        self.assertTrue(verdict("vmwalk: FATAL: entered at EL3\n", silent, parking).passed)
+        self.assertTrue(verdict("vmwalk: FATAL: entered at EL3\n", POWERED_OFF, parking).passed)
+        self.assert_fails("[    0.0] vmwalk\n", "no message that matches", silent, parking)
+        self.assert_fails("vmwalk: FATAL: entered at EL3\n", "died of signal 6", End(EndKind.EXITED, -6), parking)
+
 
 if __name__ == "__main__":
     unittest.main()
