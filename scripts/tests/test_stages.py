@@ -14,7 +14,7 @@ from unittest import mock
 
 from lib import cases, stages
 from lib.cases import Finished
-from lib.matrix import BootCase, boot_matrix, broken_trees, planted_faults, refusals, rejected_runs
+from lib.matrix import ODD_IMAGE_AT, RAW_DTB_AT, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
 from lib.report import Outcome, Report
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -149,8 +149,11 @@ class ACommand(WithFolder):
 
 
 class BootCases(WithFolder):
+    TREE = bytes.fromhex("d00dfeed") + bytes(range(1, 201)) * 10 + bytes(5000)
+
     def all_cases(self) -> list[BootCase]:
-        return boot_matrix(Path("initrd"), Path("virt.dtb")) + refusals() + rejected_runs() + planted_faults()
+        broken = [entry.boot(Path("broken.dtb")) for entry in broken_entries(self.TREE)]
+        return boot_matrix(Path("initrd"), Path("virt.dtb")) + broken + refusals() + rejected_runs() + planted_faults()
 
     def test_have_names_and_logs_of_their_own(self) -> None:
         names = [case.name for case in self.all_cases()]
@@ -169,10 +172,13 @@ class BootCases(WithFolder):
         self.assertFalse(outcome("no test was selected").good)
         self.assertFalse(stages.boot_case("unit", BootCase("silent", {"QEMU": "/bin/true"})).good)
 
-    def test_of_broken_trees_are_broken(self) -> None:
-        good = bytes.fromhex("d00dfeed") + bytes(range(1, 201)) * 10 + bytes(5000)
-        for tree in broken_trees(good):
-            self.assertNotEqual(tree.content, good, tree.name)
+    def test_of_broken_entries_break_one_thing_each(self) -> None:
+        sound = (self.TREE, RAW_DTB_AT, ODD_IMAGE_AT, ())
+        for entry in broken_entries(self.TREE):
+            given = (entry.dtb, entry.dtb_at, entry.image_at, entry.extra)
+            differences = sum(one != other for one, other in zip(sound, given, strict=True))
+            # A pointer to nowhere comes with no tree there.
+            self.assertIn(differences, (1, 2) if entry.dtb is None else (1,), entry.name)
 
 
 class TheStages(unittest.TestCase):
