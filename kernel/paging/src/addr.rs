@@ -129,9 +129,7 @@ impl VirtRange {
     #[inline(always)]
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
-        self.size != 0
-            && other.size != 0
-            && (self.contains(other.start) || other.contains(self.start))
+        self.size != 0 && other.size != 0 && (self.contains(other.start) || other.contains(self.start))
     }
 }
 

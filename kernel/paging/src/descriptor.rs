@@ -87,10 +87,7 @@ impl MemoryType {
     #[must_use]
     pub const fn new(index: u8, shareability: u8) -> Self {
         assert!(index < 8 && shareability < 4 && shareability != 1);
-        Self {
-            index,
-            shareability,
-        }
+        Self { index, shareability }
     }
 
     /// The index into MAIR_EL1.

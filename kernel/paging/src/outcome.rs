@@ -142,6 +142,13 @@ impl LeafSet {
         Self(self.0 & keep | Self::PAGES.0)
     }
 
+    /// The sizes in both sets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether `size` is in the set.
     #[inline(always)]
     #[must_use]
@@ -266,7 +273,7 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// The levels at which a call changed a descriptor that existed before it: Linux's `pgtbl_mod_mask`, by Arm's numbers.
+/// The levels at which a call wrote a descriptor, link or leaf: Linux's `pgtbl_mod_mask`, by Arm's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LevelMask(u8);
 

@@ -42,13 +42,7 @@ pub unsafe trait Tables {
     ///
     /// # Errors
     /// The value found, if it was not `current`. Never fails spuriously.
-    fn compare_exchange(
-        &self,
-        table: PhysAddr,
-        index: usize,
-        current: u64,
-        new: u64,
-    ) -> Result<(), u64>;
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
 
     /// Writes `nr` descriptors from `index` on: `first`, `first + step`, `first + 2 * step` and so on.
     #[inline]
@@ -88,6 +82,15 @@ pub unsafe trait Tables {
         (index..index + nr).fold(!0, |all, i| all & self.load(table, i))
     }
 
+    /// [`and_all`](Self::and_all) and [`or_all`](Self::or_all) in one pass.
+    #[inline]
+    fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        (index..index + nr).fold((!0, 0), |(and, or), i| {
+            let value = self.load(table, i);
+            (and & value, or | value)
+        })
+    }
+
     /// Called before a live leaf or group that covers `broken` bytes from `va` is made invalid, with the tables that the
     /// engine will access until [`leave_break`](Self::leave_break). If `va` is how those tables are reached (the linear
     /// map is being split), accesses must take another way until then (DESIGN rule 3, last sentence).
@@ -118,13 +121,7 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
         (**self).store(table, index, value);
     }
     #[inline(always)]
-    fn compare_exchange(
-        &self,
-        table: PhysAddr,
-        index: usize,
-        current: u64,
-        new: u64,
-    ) -> Result<(), u64> {
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
         (**self).compare_exchange(table, index, current, new)
     }
     #[inline(always)]
@@ -146,6 +143,10 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
     #[inline(always)]
     fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
         (**self).and_all(table, index, nr)
+    }
+    #[inline(always)]
+    fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        (**self).and_or_all(table, index, nr)
     }
     #[inline(always)]
     fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {

@@ -39,9 +39,9 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Where `va` is mapped to, and by which leaf: one walk from the root.
+    /// The leaf descriptor that maps `va`, and its level: one walk from the root.
     #[must_use]
-    pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
+    pub fn leaf_at(&self, va: VirtAddr) -> Option<(Descriptor, Level)> {
         let mut table = self.root;
         let mut level = G::ROOT_LEVEL;
         loop {
@@ -50,13 +50,20 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
                 return None;
             }
             if !found.is_table(level) {
-                let within = va.0 & (G::size(level) - 1);
-                let leaf = LeafSize::new(level, found.is_contiguous());
-                return Some((found.address::<G>().add(within), leaf));
+                return Some((found, level));
             }
             table = found.address::<G>();
             level += 1;
         }
+    }
+
+    /// Where `va` is mapped to, and by which leaf.
+    #[must_use]
+    pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
+        let (found, level) = self.leaf_at(va)?;
+        let within = va.0 & (G::size(level) - 1);
+        let leaf = LeafSize::new(level, found.is_contiguous());
+        Some((found.address::<G>().add(within), leaf))
     }
 
     /// The leaves that map `range`, by size. A contiguous group counts as one.

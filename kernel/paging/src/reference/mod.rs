@@ -7,7 +7,7 @@
 //! # What they are not
 //! They run on **trees of their own**, made by [`Context::new`]. The engine keeps the number of occupied descriptors of a
 //! table in the link to it; these walkers do not keep it, so a tree that they have touched is not one that the engine may
-//! go on with. They take no lock: one caller at a time. An operation that fails leaves what it had written; the caller
+//! go on with, and the other way round. They take no lock: one caller at a time. An operation that fails leaves what it had written; the caller
 //! unmaps the range, as Linux's callers do.
 //!
 //! # A walker of your own

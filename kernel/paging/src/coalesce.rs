@@ -1,0 +1,211 @@
+//! `coalesce`: leaves that could be larger are folded, the ladder upwards.
+//!
+//! Pages that have come to lie side by side (a split undone, a permission set back) become a contiguous group, a table full
+//! of them a block, sixteen blocks a group. The same rules in reverse: the descriptors of a group-to-be are broken all at
+//! once; a table gives way to a block by break, invalidate (at all levels, every page of the block: a TLB may hold any of
+//! them), make; the table goes back after the batch has flushed (DESIGN rules 1, 3, 5).
+
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::{CONTIGUOUS, Descriptor};
+use crate::edit::PageState;
+use crate::flush::{FlushBatch, PendingRange};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::mmu::Mmu;
+use crate::outcome::{Failure, LeafSize, Outcome};
+use crate::tables::Tables;
+use crate::tree::{Node, Tree, part};
+
+/// What a stretch of descriptors maps as one: the first address, and the state that all share.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Uniform {
+    pa: PhysAddr,
+    state: PageState,
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Folds what can be folded within `range` into the largest leaves that the tree's policy allows.
+    ///
+    /// Only what lies in the range whole is folded. The outcome counts the leaves made. Granularity: a page.
+    ///
+    /// # Errors
+    /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical). It takes no memory and cannot fail otherwise.
+    pub fn coalesce<C>(
+        &self,
+        range: VirtRange,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.validate(range)?;
+        let mut outcome = Outcome::default();
+        self.coalesce_table(self.root_node(), range.start, range.size, batch, &mut outcome);
+        Ok(outcome)
+    }
+
+    /// Folds within one table. If all of it is in the range and maps as one, says so and leaves it to the caller.
+    fn coalesce_table<C>(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+        outcome: &mut Outcome,
+    ) -> Option<Uniform> {
+        let level = node.level;
+        let (index, nr) = self.slots(level, va, remaining);
+        if level < LAST_LEVEL {
+            let mut va = va;
+            let mut remaining = remaining;
+            for i in index..index + nr {
+                let here = part::<G>(level, va, remaining);
+                let found = self.load(node.table, i);
+                if found.is_table(level) {
+                    let child = self.child(&node, i, found);
+                    if let Some(uniform) = self.coalesce_table(child, va, here, batch, outcome) {
+                        self.fold_table(&child, va, uniform, batch, outcome);
+                    }
+                }
+                va = va.add(here);
+                remaining -= here;
+            }
+        }
+        let whole = nr == G::ENTRIES && level > G::ROOT_LEVEL;
+        let block = LeafSize::new(level.wrapping_sub(1), false);
+        let foldable = whole
+            && G::leaf_allowed(level - 1)
+            && self.config().leaves.contains(block)
+            && G::table_span(level) == part::<G>(level - 1, va, remaining);
+        if foldable
+            && let Some(uniform) = self.uniform(node, 0, G::ENTRIES)
+            && uniform.pa.is_aligned(G::table_span(level))
+            && uniform.state.valid
+        {
+            return Some(uniform);
+        }
+        if self.groups_allowed(self.config().leaves, level) && G::leaf_allowed(level) {
+            self.fold_groups(node, index, nr, va, batch, outcome);
+        }
+        None
+    }
+
+    /// What `nr` descriptors from `index` on map as one, whether they are in groups or not.
+    fn uniform(&self, node: Node, index: usize, nr: usize) -> Option<Uniform> {
+        let first = self.load(node.table, index);
+        if first.is_vacant() || first.is_table(node.level) {
+            return None;
+        }
+        let uniform = Uniform {
+            pa: first.address::<G>(),
+            state: PageState::of(first),
+        };
+        let step = G::size(node.level);
+        let consecutive = (1..nr).all(|i| {
+            let next = self.load(node.table, index + i);
+            !next.is_table(node.level)
+                && PageState::of(next) == uniform.state
+                && next.address::<G>() == uniform.pa.add(i as u64 * step)
+        });
+        consecutive.then_some(uniform)
+    }
+
+    /// Makes groups of whole, aligned, uniform stretches of single descriptors.
+    fn fold_groups<C>(
+        &self,
+        node: Node,
+        index: usize,
+        nr: usize,
+        va: VirtAddr,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+        outcome: &mut Outcome,
+    ) {
+        let level = node.level;
+        let group = G::cont_entries(level);
+        let first = (index + group - 1) & !(group - 1);
+        for head in (first..index + nr).step_by(group) {
+            if head + group > index + nr || self.load(node.table, head).is_contiguous() {
+                continue;
+            }
+            let Some(uniform) = self.uniform(node, head, group) else {
+                continue;
+            };
+            if !uniform.state.valid || !uniform.pa.is_aligned(G::cont_size(level)) {
+                continue;
+            }
+            let start = va
+                .align_down(G::size(level))
+                .add(((head - index) as u64) << G::shift(level));
+            let range = VirtRange::new(start, G::cont_size(level));
+            let template = uniform.state.template(level) | CONTIGUOUS;
+            self.remake(
+                node,
+                head,
+                group,
+                range,
+                level,
+                false,
+                Descriptor(uniform.pa.0 | template),
+            );
+            batch.pending_mut().publish();
+            outcome.levels.insert(level);
+            outcome.leaves.add(LeafSize::new(level, true), 1);
+        }
+    }
+
+    /// Puts a block where the link to `child` is, which maps as one from `va` on.
+    fn fold_table<C>(
+        &self,
+        child: &Node,
+        va: VirtAddr,
+        uniform: Uniform,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+        outcome: &mut Outcome,
+    ) {
+        let level = child.level - 1;
+        let node = Node {
+            table: child.parent,
+            level,
+            // Not needed: the parent's own count does not change, one descriptor gives way to one.
+            parent: child.parent,
+            index: 0,
+        };
+        let start = va.align_down(G::size(level));
+        let range = VirtRange::new(start, G::size(level));
+        let block = Descriptor(uniform.pa.0 | uniform.state.template(level));
+        self.remake(node, child.index, 1, range, LAST_LEVEL, true, block);
+        // DESIGN rule 5: its walk cache entries are gone, by the all-levels TLBI and the DSB in `remake`; it still goes
+        // through the batch, so that whoever reads along without a lock is waited for.
+        batch.pending_mut().publish();
+        batch.pending_mut().bury(self.tables(), child.table);
+        outcome.levels.insert(level);
+        outcome.tables_removed += 1;
+        outcome.leaves.add(LeafSize::new(level, false), 1);
+    }
+
+    /// Break, invalidate `range`, make `nr` descriptors from `first` up.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one sequence, two callers, nothing to bundle"
+    )]
+    fn remake(
+        &self,
+        node: Node,
+        index: usize,
+        nr: usize,
+        range: VirtRange,
+        stride: Level,
+        links: bool,
+        first: Descriptor,
+    ) {
+        let stale = PendingRange { range, stride, links };
+        self.mmu().masked(|| {
+            self.tables().enter_break(range.start, range.size, &[node.table]);
+            self.tables().clear(node.table, index, nr);
+            // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a level 2 promise covers
+            // it least.
+            self.mmu().dsb_ishst();
+            self.invalidate_and_wait(&[stale]);
+            self.tables()
+                .fill_linear(node.table, index, nr, first.0, G::size(node.level));
+            self.tables().leave_break();
+        });
+    }
+}

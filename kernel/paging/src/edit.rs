@@ -1,0 +1,335 @@
+//! Leaves that an operation covers only in part: taken apart, down a ladder and no further than needed.
+//!
+//! A whole leaf (a block, or all descriptors of a group) is one *unit*. When `unmap`, `protect` or `split` covers a unit
+//! in part, the unit is rewritten: the covered part as the operation wants it, the rest as it was, each with the largest
+//! leaves that the cuts leave possible: 1G into 32M groups, those into 2M, those into 64K groups, those into 4K (DESIGN
+//! rule 8). The new tables are filled before anything is broken, so the unit is broken **once**, however deep the cut.
+//!
+//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for every address of the unit,
+//! DSB ISH, then the new descriptors. Interrupts are masked on this CPU meanwhile; another CPU that faults in between
+//! retries.
+
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::flush::{Pending, PendingRange};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::mmu::Mmu;
+use crate::outcome::{Error, LeafSize, Outcome};
+use crate::tables::Tables;
+use crate::tree::{BreakPolicy, Node, Tree};
+
+/// The largest contiguous group of any granule: 128 descriptors, 16K pages at level 3.
+const MAX_UNIT: usize = 128;
+/// Two cuts, each at most one table at each level below the root.
+const MAX_RESERVE: usize = 8;
+
+/// What a leaf is, apart from where it maps to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageState {
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Whether the walker uses it. An invalid leaf keeps its place, its frame and its attributes.
+    pub valid: bool,
+}
+
+impl PageState {
+    #[inline(always)]
+    pub(crate) const fn of(found: Descriptor) -> Self {
+        Self {
+            attributes: found.attributes(),
+            valid: found.is_valid(),
+        }
+    }
+
+    /// The leaf's bits but for its address and the contiguous bit.
+    #[inline(always)]
+    pub(crate) const fn template(self, level: Level) -> u64 {
+        let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
+        self.attributes.bits() | kind | if self.valid { VALID } else { 0 }
+    }
+}
+
+/// What to do with each page: `None` takes it out.
+pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
+impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
+
+/// Table pages set aside before anything is changed.
+pub(crate) struct Reserve {
+    tables: [PhysAddr; MAX_RESERVE],
+    nr: usize,
+}
+
+impl Reserve {
+    pub(crate) const fn new() -> Self {
+        Self {
+            tables: [PhysAddr(0); MAX_RESERVE],
+            nr: 0,
+        }
+    }
+
+    fn take(&mut self) -> PhysAddr {
+        // The count was taken with the same arithmetic as the building uses them up.
+        assert!(self.nr != 0, "a split needs more tables than it reserved");
+        self.nr -= 1;
+        self.tables[self.nr]
+    }
+}
+
+/// A leaf that a range cuts: one block, or all descriptors of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit {
+    pub(crate) node: Node,
+    pub(crate) index: usize,
+    pub(crate) size: LeafSize,
+    pub(crate) range: VirtRange,
+    pub(crate) first: Descriptor,
+}
+
+/// How many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
+fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
+    if level == LAST_LEVEL {
+        return 0;
+    }
+    let inside = |cut: &u64| cut & (G::size(level) - 1) != 0;
+    let (a, b) = (a.filter(inside), b.filter(inside));
+    match (a, b) {
+        (None, None) => 0,
+        (Some(x), Some(y)) if x >> G::shift(level) != y >> G::shift(level) => {
+            2 + nr_tables::<G>(level + 1, a, None) + nr_tables::<G>(level + 1, None, b)
+        }
+        _ => 1 + nr_tables::<G>(level + 1, a, b),
+    }
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// The unit that the descriptor `found` at `index` of `node` belongs to. `va` lies in the descriptor.
+    #[inline(always)]
+    pub(crate) fn unit(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Unit {
+        let size = LeafSize::new(node.level, found.is_contiguous());
+        let start = va.align_down(size.bytes::<G>());
+        let index = index & !(size.descriptors::<G>() - 1);
+        let first = if found.is_contiguous() {
+            self.load(node.table, index)
+        } else {
+            found
+        };
+        Unit {
+            node,
+            index,
+            size,
+            range: VirtRange::new(start, size.bytes::<G>()),
+            first,
+        }
+    }
+
+    /// The unit that holds `va`, if any.
+    pub(crate) fn unit_at(&self, va: VirtAddr) -> Option<Unit> {
+        let mut node = self.root_node();
+        loop {
+            let index = G::index(va.0, node.level);
+            let found = self.load(node.table, index);
+            if found.is_table(node.level) {
+                node = self.child(&node, index, found);
+            } else if found.is_vacant() {
+                return None;
+            } else {
+                return Some(self.unit(node, index, va, found));
+            }
+        }
+    }
+
+    /// Sets aside the tables that cutting the leaves at both ends of `range` takes.
+    pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
+        let cut = |va: VirtAddr| {
+            self.unit_at(va)
+                .filter(|unit| unit.range.start != va)
+                .map(|unit| (unit, va.0))
+        };
+        let start = cut(range.start);
+        // The end at the very top of the address space is 0: no leaf holds it, and none is cut there.
+        let end = if range.end().0 == 0 {
+            None
+        } else {
+            cut(range.end())
+        };
+        let needed = match (start, end) {
+            (Some((unit, a)), Some((other, b))) if unit.range == other.range => {
+                nr_tables::<G>(unit.node.level, Some(a), Some(b))
+            }
+            (a, b) => [a, b]
+                .iter()
+                .flatten()
+                .map(|(unit, cut)| nr_tables::<G>(unit.node.level, Some(*cut), None))
+                .sum(),
+        };
+        for _ in 0..needed {
+            let Some(table) = self.tables().alloc_table() else {
+                self.unreserve(reserve);
+                return Err(Error::OutOfTables(LAST_LEVEL));
+            };
+            reserve.tables[reserve.nr] = table;
+            reserve.nr += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives back what was set aside and not used.
+    pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
+        while reserve.nr != 0 {
+            self.tables().free_table(reserve.take());
+        }
+    }
+
+    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was. Gives the number of descriptors of the unit's
+    /// table that became vacant; the caller lowers the table's count by it.
+    ///
+    /// Whatever of the unit a TLB held is invalidated when this returns.
+    #[cold]
+    pub(crate) fn edit_unit<E: Edit>(
+        &self,
+        unit: &Unit,
+        range: VirtRange,
+        edit: E,
+        reserve: &mut Reserve,
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
+    ) -> usize {
+        let level = unit.node.level;
+        let nr = unit.size.descriptors::<G>();
+        let pa = unit.first.address::<G>();
+        let old = PageState::of(unit.first);
+        let whole = range.contains(unit.range.start) && range.contains(unit.range.last());
+        let mut new = [0u64; MAX_UNIT];
+        let mut touched = [unit.node.table, unit.node.parent];
+        for (j, slot) in new[..nr].iter_mut().enumerate() {
+            let offset = (j as u64) << G::shift(level);
+            let va = unit.range.start.add(offset);
+            let pa = pa.add(offset);
+            let piece = VirtRange::new(va, G::size(level));
+            *slot = if !range.overlaps(piece) {
+                pa.0 | old.template(level)
+            } else if range.contains(va) && range.contains(piece.last()) {
+                let changed = edit(old).map_or(0, |state| pa.0 | state.template(level));
+                if whole && changed != 0 && unit.size.is_contiguous() {
+                    changed | CONTIGUOUS
+                } else {
+                    outcome.leaves.add(LeafSize::new(level, false), 1);
+                    changed
+                }
+            } else {
+                let table = reserve.take();
+                let occupied = self.build_table(table, level + 1, va, pa, old, range, edit, reserve, outcome);
+                outcome.tables_added += 1;
+                touched[1] = table;
+                Descriptor::table(table, occupied).0
+            };
+        }
+        if whole {
+            outcome.leaves.add(unit.size, 1);
+        }
+        let new = &new[..nr];
+        outcome.levels.insert(level);
+        self.replace(unit, new, &touched, pending);
+        new.iter().filter(|value| **value == 0).count()
+    }
+
+    /// Break, invalidate, make.
+    fn replace(&self, unit: &Unit, new: &[u64], touched: &[PhysAddr], pending: &mut Pending<G>) {
+        let tables = self.tables();
+        let Unit { node, index, .. } = *unit;
+        let make = || {
+            for (j, value) in new.iter().enumerate() {
+                tables.store(node.table, index + j, *value);
+            }
+        };
+        let stale = PendingRange {
+            range: unit.range,
+            stride: node.level,
+            links: false,
+        };
+        // An unit that no walk uses is held by no TLB: nothing to break.
+        if !unit.first.is_valid() {
+            // DESIGN rule 2: a new table's contents are complete before its link.
+            self.mmu().dsb_ishst();
+            make();
+        } else if self.config().break_policy == BreakPolicy::InPlace {
+            // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The new tables' contents
+            // first, then the new descriptors, then the flush that the caller's batch makes.
+            self.mmu().dsb_ishst();
+            make();
+            pending.invalidate(stale.range, stale.stride, false);
+        } else {
+            self.mmu().masked(|| {
+                tables.enter_break(unit.range.start, unit.range.size, touched);
+                tables.clear(node.table, index, new.len());
+                // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables' contents) are complete
+                // before the TLBI, the TLBI before the new descriptors.
+                self.mmu().dsb_ishst();
+                self.invalidate_and_wait(&[stale]);
+                make();
+                tables.leave_break();
+            });
+        }
+        pending.publish();
+    }
+
+    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps from `va` to `pa`: the
+    /// part in `range` by `edit`, the rest as it was, with the largest leaves. Gives the number of descriptors written.
+    #[allow(clippy::too_many_arguments, reason = "one recursion, called from one place")]
+    fn build_table<E: Edit>(
+        &self,
+        table: PhysAddr,
+        level: Level,
+        va: VirtAddr,
+        pa: PhysAddr,
+        old: PageState,
+        range: VirtRange,
+        edit: E,
+        reserve: &mut Reserve,
+        outcome: &mut Outcome,
+    ) -> usize {
+        let size = G::size(level);
+        let mut occupied = 0;
+        let mut index = 0;
+        outcome.levels.insert(level);
+        while index < G::ENTRIES {
+            let offset = (index as u64) << G::shift(level);
+            let (va, pa) = (va.add(offset), pa.add(offset));
+            let piece = VirtRange::new(va, size);
+            let covered = range.contains(va) && range.contains(piece.last());
+            if !covered && range.overlaps(piece) {
+                let below = reserve.take();
+                let nr = self.build_table(below, level + 1, va, pa, old, range, edit, reserve, outcome);
+                self.tables().store(table, index, Descriptor::table(below, nr).0);
+                outcome.tables_added += 1;
+                occupied += 1;
+                index += 1;
+                continue;
+            }
+            // The stretch up to the next cut, or the end of the table.
+            let left = (G::ENTRIES - index) as u64;
+            let to_cut = if covered {
+                range.end().offset_from(va) >> G::shift(level)
+            } else {
+                // Behind the range this wraps, and is far beyond the table.
+                range.start.offset_from(va) >> G::shift(level)
+            };
+            let nr = to_cut.min(left) as usize;
+            let state = if covered { edit(old) } else { Some(old) };
+            let filled = match state {
+                Some(state) => {
+                    occupied += nr;
+                    let leaves = self.config().leaves;
+                    let template = state.template(level);
+                    self.write_run(table, level, index, pa, nr, template, leaves)
+                }
+                None => self.shape_run(level, index, pa, nr, self.config().leaves),
+            };
+            if covered {
+                filled.count::<G>(level, outcome);
+            }
+            index += nr;
+        }
+        occupied
+    }
+}

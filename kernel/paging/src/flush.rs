@@ -1,0 +1,396 @@
+//! What must be invalidated before anything is given back: [`Pending`] and [`FlushBatch`].
+//!
+//! An operation that takes translations out of a live tree does not invalidate them on the spot. It records, from the
+//! tables **as they were** (DESIGN rule 4), which ranges a TLB may hold, at which stride, whether a walk cache may hold a
+//! link, and which tables are unlinked. One flush then covers any number of operations:
+//!
+//! 1. DSB ISHST: the stores that took the entries out are complete for table walks (rule 3; Arm ARM D8.16, K13.5.3);
+//! 2. the fewest TLBIs: by range where FEAT_TLBIRANGE is, by VA otherwise, one `VMALLE1IS` above a threshold;
+//! 3. DSB ISH: the invalidations are complete on every CPU of the domain;
+//! 4. ISB: this CPU forgets what it fetched or translated ahead;
+//! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
+
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::mmu::{Mmu, TlbiRange};
+use crate::tables::Tables;
+use crate::tree::Tree;
+use core::marker::PhantomData;
+
+/// Ranges a [`Pending`] keeps apart before it merges them.
+const MAX_RANGES: usize = 12;
+
+/// Translations to invalidate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PendingRange {
+    /// The addresses.
+    pub range: VirtRange,
+    /// The level whose descriptors a TLB may hold one by one: a group is held as its descriptors (rule 4).
+    pub stride: Level,
+    /// Whether a link was taken out too, so that walk caches must be invalidated (rule 5).
+    pub links: bool,
+}
+
+/// What an operation has taken out and not yet invalidated: ranges and dead tables.
+///
+/// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one with dead tables
+/// leaks them, which is safe, and is why it is `must_use`: give it to [`Tree::flush`].
+#[must_use = "translations may linger until it is flushed"]
+#[derive(Debug)]
+pub struct Pending<G> {
+    ranges: [PendingRange; MAX_RANGES],
+    nr_ranges: usize,
+    /// A list of dead tables, linked through their first descriptor. A table is a page, so the link has bit 0 clear: a
+    /// stale walk reads it as an invalid descriptor.
+    dead: Option<PhysAddr>,
+    nr_dead: usize,
+    /// Descriptors were written that other CPUs must see, with nothing to invalidate.
+    published: bool,
+    granule: PhantomData<G>,
+}
+
+impl<G: Granule> Default for Pending<G> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<G: Granule> Pending<G> {
+    /// Nothing pending.
+    #[inline]
+    pub const fn new() -> Self {
+        const NONE: PendingRange = PendingRange {
+            range: VirtRange::new(VirtAddr(0), 0),
+            stride: LAST_LEVEL,
+            links: false,
+        };
+        Self {
+            ranges: [NONE; MAX_RANGES],
+            nr_ranges: 0,
+            dead: None,
+            nr_dead: 0,
+            published: false,
+            granule: PhantomData,
+        }
+    }
+
+    /// The ranges to invalidate.
+    #[must_use]
+    pub fn ranges(&self) -> &[PendingRange] {
+        &self.ranges[..self.nr_ranges]
+    }
+
+    /// How many tables wait to be given back.
+    #[must_use]
+    pub const fn nr_dead_tables(&self) -> usize {
+        self.nr_dead
+    }
+
+    /// Whether a flush would have nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.nr_ranges == 0 && self.dead.is_none() && !self.published
+    }
+
+    /// How many TLBIs a flush of this will issue on a CPU with or without FEAT_TLBIRANGE.
+    #[must_use]
+    pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
+        self.ranges()
+            .iter()
+            .map(|pending| nr_tlbis::<G>(pending, tlbi_range))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Records that `range` may be held, descriptor by descriptor of level `stride`.
+    #[inline]
+    pub(crate) fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
+        if self.nr_ranges != 0 {
+            let last = &mut self.ranges[self.nr_ranges - 1];
+            // Neighbours become one range, at the finer stride; so does a repetition of what was just recorded.
+            if last.range.end() == range.start && last.stride == stride {
+                last.range.size += range.size;
+                last.links |= links;
+                return;
+            }
+            if last.range.contains(range.start) && last.range.contains(range.last()) {
+                last.stride = last.stride.max(stride);
+                last.links |= links;
+                return;
+            }
+        }
+        self.push(PendingRange { range, stride, links });
+    }
+
+    fn push(&mut self, new: PendingRange) {
+        if self.nr_ranges < MAX_RANGES {
+            self.ranges[self.nr_ranges] = new;
+            self.nr_ranges += 1;
+            return;
+        }
+        // Full: the range that grows least takes the new one in. To invalidate more than needed is always allowed.
+        let growth = |old: &PendingRange| hull(old.range, new.range).size - old.range.size;
+        if let Some(old) = self.ranges.iter_mut().min_by_key(|old| growth(old)) {
+            old.range = hull(old.range, new.range);
+            old.stride = old.stride.max(new.stride);
+            old.links |= new.links;
+        }
+    }
+
+    /// Records that descriptors were written which replace nothing that a TLB may hold.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        self.published = true;
+    }
+
+    /// Takes a table that is no longer linked. Its span must be in a range with `links`.
+    #[inline]
+    pub(crate) fn bury<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
+        tables.store(table, 0, self.dead.map_or(0, PhysAddr::get));
+        self.dead = Some(table);
+        self.nr_dead += 1;
+    }
+
+    /// Takes over all that is pending in `other`.
+    pub fn merge<T: Tables>(&mut self, tables: &T, other: Self) {
+        for pending in other.ranges() {
+            self.invalidate(pending.range, pending.stride, pending.links);
+        }
+        self.published |= other.published;
+        let mut next = other.dead;
+        while let Some(table) = next {
+            next = linked(tables, table);
+            self.bury(tables, table);
+        }
+    }
+
+    fn release<T: Tables>(&mut self, tables: &T) {
+        let mut next = self.dead.take();
+        while let Some(table) = next {
+            next = linked(tables, table);
+            tables.free_table(table);
+        }
+        self.nr_dead = 0;
+    }
+}
+
+fn linked<T: Tables>(tables: &T, table: PhysAddr) -> Option<PhysAddr> {
+    match tables.load(table, 0) {
+        0 => None,
+        next => Some(PhysAddr(next)),
+    }
+}
+
+fn hull(a: VirtRange, b: VirtRange) -> VirtRange {
+    let start = a.start.min(b.start);
+    let last = a.last().max(b.last());
+    VirtRange::new(start, last.offset_from(start).wrapping_add(1))
+}
+
+/// The range operations that cover `pages` pages from `start`, exactly; what is left over, at most one page, goes by VA.
+///
+/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages, so the number of pages is taken apart from its low end: one
+/// odd page, then five bits for each SCALE. More than 2^21 pages take several operations of SCALE 3.
+pub(crate) fn for_each_range_op<G: Granule>(
+    start: VirtAddr,
+    pages: u64,
+    mut by_range: impl FnMut(TlbiRange),
+    mut by_va: impl FnMut(VirtAddr),
+) {
+    let mut start = start;
+    let mut pages = pages;
+    if pages % 2 == 1 {
+        by_va(start);
+        start = start.add(G::PAGE_SIZE);
+        pages -= 1;
+    }
+    let mut scale = 0;
+    while pages != 0 {
+        let unit_shift = 5 * u32::from(scale) + 1;
+        let units = if scale < 3 {
+            (pages >> unit_shift) & 31
+        } else {
+            (pages >> unit_shift).min(32)
+        };
+        if units != 0 {
+            let op = TlbiRange {
+                start,
+                scale,
+                num: units as u8 - 1,
+            };
+            by_range(op);
+            start = start.add(op.pages() << G::PAGE_SHIFT);
+            pages -= op.pages();
+        }
+        if scale < 3 {
+            scale += 1;
+        }
+    }
+}
+
+fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
+    let by_va = pending.range.size >> G::shift(pending.stride);
+    if !tlbi_range || by_va <= 1 {
+        return by_va;
+    }
+    let pages = pending.range.size >> G::PAGE_SHIFT;
+    let odd = pages & 1;
+    let digits = (0..3)
+        .filter(|scale| (pages >> (5 * scale + 1)) & 31 != 0)
+        .count() as u64;
+    (odd + digits + (pages >> 16).div_ceil(32)).min(by_va)
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// The TLBIs for `ranges`, without a barrier.
+    fn issue_tlbis(&self, ranges: &[PendingRange]) {
+        let by_range = self.mmu().has_tlbi_range();
+        let total = ranges
+            .iter()
+            .map(|pending| nr_tlbis::<G>(pending, by_range))
+            .fold(0, u64::saturating_add);
+        if total > u64::from(self.config().flush_all_above) {
+            self.mmu().tlbi_vmalle1is();
+            return;
+        }
+        for pending in ranges {
+            self.issue_range(pending, by_range);
+        }
+    }
+
+    fn issue_range(&self, pending: &PendingRange, by_range: bool) {
+        let mmu = self.mmu();
+        let VirtRange { start, size } = pending.range;
+        let by_va = |va| {
+            if pending.links {
+                mmu.tlbi_vaae1is(va);
+            } else {
+                mmu.tlbi_vaale1is(va);
+            }
+        };
+        let stride = G::shift(pending.stride);
+        let nr_by_va = size >> stride;
+        if by_range && nr_tlbis::<G>(pending, true) < nr_by_va {
+            let op = |range| {
+                if pending.links {
+                    mmu.tlbi_rvaae1is(range);
+                } else {
+                    mmu.tlbi_rvaale1is(range);
+                }
+            };
+            for_each_range_op::<G>(start, size >> G::PAGE_SHIFT, op, by_va);
+        } else {
+            (0..nr_by_va).for_each(|i| by_va(start.add(i << stride)));
+        }
+    }
+
+    /// TLBIs for `ranges`, then DSB ISH; once more the last of them on a CPU that may complete a TLBI too early.
+    ///
+    /// The caller has issued the leading DSB.
+    pub(crate) fn invalidate_and_wait(&self, ranges: &[PendingRange]) {
+        self.issue_tlbis(ranges);
+        // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB of the CPU that
+        // issued them.
+        self.mmu().dsb_ish();
+        if self.config().repeat_tlbi
+            && let Some(last) = ranges.last()
+        {
+            // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly have.
+            self.mmu().tlbi_vaae1is(last.range.start);
+            self.mmu().dsb_ish();
+        }
+    }
+
+    /// Flushes what is pending and gives the dead tables back.
+    ///
+    /// `foreign` says that another CPU took some of it out and handed it over by release and acquire: then the leading
+    /// barrier is DSB ISH, which waits for stores observed too, where DSB ISHST waits for this CPU's own (lazy purge;
+    /// Arm ARM B2.3.12).
+    pub fn flush(&self, mut pending: Pending<G>, foreign: bool) {
+        self.flush_ranges(&pending, foreign);
+        pending.release(self.tables());
+    }
+
+    fn flush_ranges(&self, pending: &Pending<G>, foreign: bool) {
+        if pending.is_empty() {
+            return;
+        }
+        let mmu = self.mmu();
+        if foreign {
+            mmu.dsb_ish();
+        } else {
+            // The one leading barrier: what was written is complete for table walks before the first TLBI.
+            mmu.dsb_ishst();
+        }
+        if pending.nr_ranges != 0 {
+            self.invalidate_and_wait(pending.ranges());
+        }
+        // This CPU may have fetched or translated ahead by what is gone (oracle: without the ISB it may still hit).
+        mmu.isb();
+    }
+
+    /// An empty batch on this tree.
+    #[inline]
+    pub fn batch(&self) -> FlushBatch<'_, G, T, M> {
+        FlushBatch {
+            tree: self,
+            pending: Pending::new(),
+            withheld: None,
+        }
+    }
+}
+
+/// Collects what operations take out, and flushes when it is dropped.
+///
+/// `C` is whatever must not be reused before the flush: frames, a range of addresses. It is dropped right after.
+#[must_use = "it flushes where it is dropped, which is here"]
+pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
+    tree: &'a Tree<G, T, M>,
+    pending: Pending<G>,
+    withheld: Option<C>,
+}
+
+impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
+    /// The same batch, which also owns `cargo` until it has flushed.
+    pub fn withhold<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
+        FlushBatch {
+            tree: self.tree,
+            pending: core::mem::take(&mut self.pending),
+            withheld: Some(cargo),
+        }
+    }
+}
+
+impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
+    /// Flushes now and gives back what was withheld to the caller.
+    pub fn flush(mut self) -> Option<C> {
+        self.finish();
+        self.withheld.take()
+    }
+
+    /// What is collected, to be flushed later: a lazy purge merges many of these.
+    pub fn detach(mut self) -> (Pending<G>, Option<C>) {
+        (core::mem::take(&mut self.pending), self.withheld.take())
+    }
+
+    /// What is collected so far.
+    pub fn pending(&self) -> &Pending<G> {
+        &self.pending
+    }
+
+    #[inline(always)]
+    pub(crate) fn pending_mut(&mut self) -> &mut Pending<G> {
+        &mut self.pending
+    }
+
+    fn finish(&mut self) {
+        self.tree.flush(core::mem::take(&mut self.pending), false);
+    }
+}
+
+impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
+    fn drop(&mut self) {
+        self.finish();
+        // Field order would do; said here because it is the point: what is withheld goes back after the flush.
+        drop(self.withheld.take());
+    }
+}

@@ -1,0 +1,713 @@
+//! `map`: the one walker.
+//!
+//! The seed asks whether a contiguous physical range and an array of pages need a walker each. This is the one that serves
+//! both. It never asks what its source is, only how long the physical run at a page is ([`PhysSource::run_at`]), and is
+//! compiled once for each source. [`vmap_range_noflush`] and [`vmap_pages_range_noflush_walk`] are its two instantiations
+//! under the names that Linux gives to its two walkers.
+//!
+//! One call: check that the whole range is vacant, before anything is changed; descend once; at each position fill the
+//! largest leaves that VA, PA and run allow; one DSB ISHST and one ISB at the end, however large the range (DESIGN rule 2).
+//! What fails on the way (no page for a table, no frame for a page) takes out again what the call has put in, invalidates
+//! it, and leaves the tree as it was (rule 7).
+
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::{Attributes, Descriptor};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::leaf::choose_leaf;
+use crate::mmu::Mmu;
+use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
+use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
+use crate::tables::Tables;
+use crate::tree::{Node, Tree, part};
+
+/// Output addresses that are gathered before they are checked and written: a group of 4 KiB pages.
+const BATCH: usize = 16;
+
+/// One call of `map`, as it goes.
+struct Mapping<'s, S> {
+    source: &'s mut S,
+    attributes: Attributes,
+    allowed: LeafSet,
+    /// The next page of the source.
+    page: u64,
+    /// The first address, for reporting and checking.
+    range: VirtRange,
+    /// The check met links to tables that are empty: other CPUs are about to take them out.
+    empty_links: bool,
+    outcome: Outcome,
+}
+
+impl<S> Mapping<'_, S> {
+    fn va<G: Granule>(&self) -> VirtAddr {
+        self.range.start.add(self.page << G::PAGE_SHIFT)
+    }
+
+    fn remaining<G: Granule>(&self) -> u64 {
+        self.range.size - (self.page << G::PAGE_SHIFT)
+    }
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Maps `range` to the pages of `source`, in order, with the largest leaves in `allowed` that are legal at each place.
+    ///
+    /// Granularity: a page. `range.size` must be exactly the size of the source.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`] for the range; [`Error::NoFrame`] if the source is
+    /// shorter or lacks a page; [`Error::PhysicalRange`] for an address that is not a multiple of the page size or beyond
+    /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is taken;
+    /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. The tree is as it was before the call.
+    #[inline]
+    pub fn map<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, Failure> {
+        self.validate(range)?;
+        if attributes.is_writable() && attributes.is_executable() {
+            return Err(Error::WritableExecutable(range.start).into());
+        }
+        let pages = range.size >> G::PAGE_SHIFT;
+        if source.pages() < pages {
+            return Err(Error::NoFrame { page: source.pages() }.into());
+        }
+        let mut mapping = Mapping {
+            source,
+            attributes,
+            allowed: allowed.intersection(self.config().leaves),
+            page: 0,
+            range,
+            empty_links: false,
+            outcome: Outcome::default(),
+        };
+        match self.map_from_root(&mut mapping) {
+            Ok(()) => {
+                // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
+                // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
+                // never held.
+                self.mmu().dsb_ishst();
+                self.mmu().isb();
+                Ok(mapping.outcome)
+            }
+            Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
+        }
+    }
+
+    /// Walks down as long as one table holds the whole range, then fills from there.
+    #[inline(always)]
+    fn map_from_root<S: PhysSource<G>>(&self, mapping: &mut Mapping<'_, S>) -> Result<(), Error> {
+        let VirtRange { start, size } = mapping.range;
+        loop {
+            let mut node = self.root_node();
+            while node.level < LAST_LEVEL
+                && G::size(node.level) > size
+                && part::<G>(node.level, start, size) == size
+            {
+                let index = G::index(start.0, node.level);
+                let found = self.load(node.table, index);
+                if !found.is_table(node.level) {
+                    break;
+                }
+                node = self.child(&node, index, found);
+            }
+            if node.level == LAST_LEVEL {
+                // The common case: every table is there, and the last one holds it all. No recursion, no pin.
+                let (index, nr) = self.slots(LAST_LEVEL, start, size);
+                if self.occupy(&node, nr).is_err() {
+                    continue;
+                }
+                if self.tables().or_all(node.table, index, nr) != 0 {
+                    self.vacate(&node, nr);
+                    return Err(self.occupied_error(mapping.range));
+                }
+                let filled = self.fill_pages(mapping, node.table, index, nr);
+                return self.settle(&node, nr, filled);
+            }
+            if self.occupy(&node, 1).is_err() {
+                continue;
+            }
+            let result = self
+                .check_vacant(node, start, size, &mut mapping.empty_links)
+                .and_then(|()| self.map_table(mapping, node));
+            self.unpin(&node);
+            return result;
+        }
+    }
+
+    /// Ends the pin of a node. Nothing to do for the root, which nobody can unlink.
+    #[inline(always)]
+    fn unpin(&self, node: &Node) {
+        if node.level != G::ROOT_LEVEL {
+            self.vacate(node, 1);
+        }
+    }
+
+    /// After `fill_pages` of `nr` reserved descriptors: gives back the count of those it did not write.
+    #[inline(always)]
+    fn settle(&self, node: &Node, nr: usize, filled: Result<(), (usize, Error)>) -> Result<(), Error> {
+        filled.map_err(|(done, error)| {
+            self.vacate(node, nr - done);
+            error
+        })
+    }
+
+    /// Fills the part of the mapping that lies in `node`, a table above the last level that is pinned or the root.
+    fn map_table<S: PhysSource<G>>(&self, mapping: &mut Mapping<'_, S>, node: Node) -> Result<(), Error> {
+        let va = mapping.va::<G>();
+        let span = G::table_span(node.level);
+        let in_table = mapping.remaining::<G>().min(span - (va.0 & (span - 1)));
+        let end = mapping.page + (in_table >> G::PAGE_SHIFT);
+        while mapping.page < end {
+            let va = mapping.va::<G>();
+            let here = (end - mapping.page) << G::PAGE_SHIFT;
+            if !self.map_blocks(mapping, &node, va, here)? {
+                self.map_child(mapping, &node, va)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills blocks and groups of `node.level` at `va`, if the source has a run for one. `here` bytes may be filled.
+    #[inline]
+    fn map_blocks<S: PhysSource<G>>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        node: &Node,
+        va: VirtAddr,
+        here: u64,
+    ) -> Result<bool, Error> {
+        let level = node.level;
+        let size = G::size(level);
+        let single = LeafSize::new(level, false);
+        if !G::leaf_allowed(level)
+            || !mapping.allowed.contains(single)
+            || va.0 & (size - 1) != 0
+            || here < size
+        {
+            return Ok(false);
+        }
+        let whole = here & !(size - 1);
+        // How far it pays to look: a source that must read looks at the head first, then no further than the leaf that
+        // alignment leaves possible.
+        let mut limit = whole;
+        if !S::RUNS_ARE_FREE {
+            let head = self.run_at(mapping, 1)?;
+            if head.0.0 & (size - 1) != 0 {
+                return Ok(false);
+            }
+            let group = G::cont_size(level);
+            let grouped = self.groups_allowed(mapping.allowed, level)
+                && (va.0 | head.0.0) & (group - 1) == 0
+                && here >= group;
+            limit = if grouped { group } else { size };
+        }
+        let (pa, run) = self.run_at(mapping, limit >> G::PAGE_SHIFT)?;
+        let nr = (run >> (G::shift(level) - G::PAGE_SHIFT)) as usize;
+        if pa.0 & (size - 1) != 0 || nr == 0 {
+            return Ok(false);
+        }
+        let index = G::index(va.0, level);
+        if mapping.empty_links {
+            self.clear_empty_links(node, index, nr, va);
+        }
+        if self.occupy(node, nr).is_err() {
+            unreachable!("a pinned table was unlinked");
+        }
+        self.fill_run(mapping, node.table, level, index, va, pa, nr);
+        Ok(true)
+    }
+
+    /// Descends at `va`: makes the child if it is missing, and fills it.
+    fn map_child<S: PhysSource<G>>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        node: &Node,
+        va: VirtAddr,
+    ) -> Result<(), Error> {
+        let index = G::index(va.0, node.level);
+        if node.level + 1 == LAST_LEVEL {
+            let here = part::<G>(node.level, va, mapping.remaining::<G>());
+            let nr = (here >> G::PAGE_SHIFT) as usize;
+            let child = self.enter(mapping, node, index, va, nr)?;
+            let filled = self.fill_pages(mapping, child.table, G::index(va.0, LAST_LEVEL), nr);
+            return self.settle(&child, nr, filled);
+        }
+        // Pinned by one while we work below it.
+        let child = self.enter(mapping, node, index, va, 1)?;
+        let result = self.map_table(mapping, child);
+        self.vacate(&child, 1);
+        result
+    }
+
+    /// The table behind descriptor `index` of `node`, made if it is missing, with its count raised by `nr`.
+    fn enter<S>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        node: &Node,
+        index: usize,
+        va: VirtAddr,
+        nr: usize,
+    ) -> Result<Node, Error> {
+        loop {
+            let found = self.load(node.table, index);
+            if found.is_table(node.level) {
+                let child = self.child(node, index, found);
+                if self.occupy(&child, nr).is_ok() {
+                    return Ok(child);
+                }
+                continue;
+            }
+            if !found.is_vacant() {
+                return Err(Error::Occupied {
+                    va,
+                    level: node.level,
+                    found,
+                });
+            }
+            let level = node.level + 1;
+            let table = self.tables().alloc_table().ok_or(Error::OutOfTables(level))?;
+            if self.occupy(node, 1).is_err() {
+                unreachable!("a pinned table was unlinked");
+            }
+            // The exchange releases: a walk that finds the link finds the table zeroed (DESIGN rule 2).
+            let link = Descriptor::table(table, nr);
+            match self.tables().compare_exchange(node.table, index, 0, link.0) {
+                Ok(()) => {
+                    mapping.outcome.levels.insert(node.level);
+                    mapping.outcome.tables_added += 1;
+                    return Ok(self.child(node, index, link));
+                }
+                Err(_) => {
+                    // Another CPU was faster. Ours was never linked.
+                    self.unpin(node);
+                    self.tables().free_table(table);
+                }
+            }
+        }
+    }
+
+    /// Fills `nr` descriptors of a last-level table from `index` on. On failure says how many were written.
+    #[inline(always)]
+    fn fill_pages<S: PhysSource<G>>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        table: PhysAddr,
+        index: usize,
+        nr: usize,
+    ) -> Result<(), (usize, Error)> {
+        let group = G::cont_entries(LAST_LEVEL);
+        let groups = self.groups_allowed(mapping.allowed, LAST_LEVEL);
+        let mut done = 0;
+        while done < nr {
+            let at = index + done;
+            let left = nr - done;
+            // A group can begin only at an index that is a multiple of its length: nowhere else does an array have to
+            // be looked at for contiguity.
+            let mut singles = left;
+            if S::RUNS_ARE_FREE {
+                singles = 0;
+            } else if groups {
+                let to_boundary = group - (at & (group - 1));
+                singles = left.min(to_boundary);
+                if to_boundary == group && left >= group {
+                    let (head, _) = self.run_at(mapping, 1).map_err(|error| (done, error))?;
+                    if head.0 & (G::cont_size(LAST_LEVEL) - 1) == 0 {
+                        singles = 0;
+                    }
+                }
+            }
+            if singles != 0 {
+                self.fill_singles(mapping, table, at, singles)
+                    .map_err(|(some, error)| (done + some, error))?;
+                done += singles;
+            } else {
+                let (pa, run) = self.run_at(mapping, left as u64).map_err(|error| (done, error))?;
+                // What is left over of a run that an array had to be asked for goes by the page; the next turn finds out.
+                let whole = if !S::RUNS_ARE_FREE && run as usize >= group {
+                    run as usize & !(group - 1)
+                } else {
+                    run as usize
+                };
+                let va = mapping.va::<G>();
+                self.fill_run(mapping, table, LAST_LEVEL, at, va, pa, whole);
+                done += whole;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `nr` single pages without a look at contiguity.
+    #[inline(always)]
+    fn fill_singles<S: PhysSource<G>>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        table: PhysAddr,
+        index: usize,
+        nr: usize,
+    ) -> Result<(), (usize, Error)> {
+        let template = Descriptor::leaf(LAST_LEVEL, PhysAddr(0), mapping.attributes, false).0;
+        let bad = self.unimplemented_pa();
+        let mut done = 0;
+        mapping.outcome.levels.insert(LAST_LEVEL);
+        while done < nr {
+            let mut outputs = [PhysAddr(0); BATCH];
+            let outputs = &mut outputs[..BATCH.min(nr - done)];
+            let read = mapping.source.outputs_at(mapping.page, outputs);
+            let whole = match read {
+                Ok(()) => outputs.len(),
+                Err(page) => (page - mapping.page) as usize,
+            };
+            let outputs = &outputs[..whole];
+            if outputs.iter().fold(0, |all, pa| all | pa.0) & bad != 0 {
+                // Which? The ones before it are written, so that `done` tells the truth.
+                let good = outputs.iter().take_while(|pa| pa.0 & bad == 0).count();
+                self.write_singles(mapping, table, index + done, &outputs[..good], template);
+                return Err((done + good, Error::PhysicalRange(outputs[good])));
+            }
+            self.write_singles(mapping, table, index + done, outputs, template);
+            done += whole;
+            if let Err(page) = read {
+                return Err((done, Error::NoFrame { page }));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write_singles<S>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        table: PhysAddr,
+        index: usize,
+        outputs: &[PhysAddr],
+        template: u64,
+    ) {
+        self.tables().fill_outputs(table, index, outputs, template);
+        mapping.page += outputs.len() as u64;
+        mapping.outcome.leaves.add(LeafSize::PAGE, outputs.len() as u32);
+    }
+
+    /// Fills `nr` descriptors of `level` with consecutive outputs: singles up to a group's boundary, groups, singles.
+    #[inline(always)]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the place and the run, all of them scalars in registers"
+    )]
+    fn fill_run<S>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        table: PhysAddr,
+        level: Level,
+        index: usize,
+        va: VirtAddr,
+        pa: PhysAddr,
+        nr: usize,
+    ) {
+        debug_assert!(
+            self.agrees(mapping, level, va, pa, nr),
+            "level {level} leaf at {va:?} for {pa:?} is not the one that choose_leaf chooses"
+        );
+        let filled = self.write_run(
+            table,
+            level,
+            index,
+            pa,
+            nr,
+            mapping.attributes.bits() | valid_bits(level),
+            mapping.allowed,
+        );
+        mapping.outcome.levels.insert(level);
+        filled.count::<G>(level, &mut mapping.outcome);
+        mapping.page += (nr as u64) << (G::shift(level) - G::PAGE_SHIFT);
+    }
+
+    /// In debug builds: the first leaf of this run is the one that [`choose_leaf`] chooses.
+    fn agrees<S>(
+        &self,
+        mapping: &Mapping<'_, S>,
+        level: Level,
+        va: VirtAddr,
+        pa: PhysAddr,
+        nr: usize,
+    ) -> bool {
+        let run = (nr as u64) << G::shift(level);
+        let chosen = choose_leaf::<G>(va, pa, run, mapping.remaining::<G>(), mapping.allowed);
+        let size = G::cont_size(level);
+        let grouped =
+            self.groups_allowed(mapping.allowed, level) && (va.0 | pa.0) & (size - 1) == 0 && run >= size;
+        chosen == LeafSize::new(level, grouped)
+    }
+
+    #[inline(always)]
+    pub(crate) fn groups_allowed(&self, allowed: LeafSet, level: Level) -> bool {
+        G::cont_shift(level) != 0 && allowed.contains(LeafSize::new(level, true))
+    }
+
+    /// Writes `nr` descriptors of `level` for the consecutive outputs from `pa` on; groups where index and output allow.
+    #[inline(always)]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the place and the run, all of them scalars in registers"
+    )]
+    pub(crate) fn write_run(
+        &self,
+        table: PhysAddr,
+        level: Level,
+        index: usize,
+        pa: PhysAddr,
+        nr: usize,
+        template: u64,
+        allowed: LeafSet,
+    ) -> Shape {
+        let shift = G::shift(level);
+        let step = 1 << shift;
+        let first = pa.0 | template;
+        let shape = self.shape_run(level, index, pa, nr, allowed);
+        if shape.grouped == 0 {
+            self.tables().fill_linear(table, index, nr, first, step);
+            return shape;
+        }
+        let Shape { head, grouped, tail } = shape;
+        if head != 0 {
+            self.tables().fill_linear(table, index, head, first, step);
+        }
+        let middle = first + ((head as u64) << shift);
+        self.tables().fill_linear(
+            table,
+            index + head,
+            grouped,
+            middle | crate::descriptor::CONTIGUOUS,
+            step,
+        );
+        if tail != 0 {
+            let last = middle + ((grouped as u64) << shift);
+            self.tables()
+                .fill_linear(table, index + head + grouped, tail, last, step);
+        }
+        shape
+    }
+
+    /// How [`write_run`](Self::write_run) divides a run.
+    #[inline(always)]
+    pub(crate) fn shape_run(
+        &self,
+        level: Level,
+        index: usize,
+        pa: PhysAddr,
+        nr: usize,
+        allowed: LeafSet,
+    ) -> Shape {
+        let group = G::cont_entries(level);
+        let head = index.wrapping_neg() & (group - 1);
+        // Congruent: where the index is a multiple of the group, the output is one too.
+        let congruent = ((pa.0 >> G::shift(level)) as usize ^ index) & (group - 1) == 0;
+        if !self.groups_allowed(allowed, level) || !congruent || nr < head + group {
+            return Shape {
+                head: nr,
+                grouped: 0,
+                tail: 0,
+            };
+        }
+        let grouped = (nr - head) & !(group - 1);
+        Shape {
+            head,
+            grouped,
+            tail: nr - head - grouped,
+        }
+    }
+
+    /// The run at the current page, checked against the implemented physical addresses.
+    #[inline(always)]
+    fn run_at<S: PhysSource<G>>(
+        &self,
+        mapping: &mut Mapping<'_, S>,
+        limit: u64,
+    ) -> Result<(PhysAddr, u64), Error> {
+        let page = mapping.page;
+        let Some(run) = mapping.source.run_at(page, limit) else {
+            return Err(Error::NoFrame { page });
+        };
+        let last = run.pa.0.wrapping_add((run.pages - 1) << G::PAGE_SHIFT);
+        let bad = self.unimplemented_pa();
+        if run.pa.0 & bad != 0 || last & bad != 0 {
+            let beyond = if run.pa.0 & bad != 0 { run.pa.0 } else { last };
+            return Err(Error::PhysicalRange(PhysAddr(beyond)));
+        }
+        Ok((run.pa, run.pages))
+    }
+
+    /// Whether nothing in `remaining` bytes from `va` on is taken, below `node`. Links to empty tables are vacant, but said.
+    #[inline]
+    fn check_vacant(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        empty_links: &mut bool,
+    ) -> Result<(), Error> {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        if self.tables().or_all(node.table, index, nr) == 0 {
+            return Ok(());
+        }
+        self.check_each_vacant(node, va, remaining, empty_links)
+    }
+
+    fn check_each_vacant(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        empty_links: &mut bool,
+    ) -> Result<(), Error> {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        let mut va = va;
+        let mut remaining = remaining;
+        for i in index..index + nr {
+            let here = part::<G>(node.level, va, remaining);
+            let found = self.load(node.table, i);
+            if found.is_table(node.level) {
+                if found.occupied::<G>() == 0 {
+                    *empty_links = true;
+                } else {
+                    self.check_vacant(self.child(&node, i, found), va, here, empty_links)?;
+                }
+            } else if !found.is_vacant() {
+                return Err(Error::Occupied {
+                    va,
+                    level: node.level,
+                    found,
+                });
+            }
+            va = va.add(here);
+            remaining -= here;
+        }
+        Ok(())
+    }
+
+    /// The error for a range of which something is taken.
+    #[cold]
+    fn occupied_error(&self, range: VirtRange) -> Error {
+        match self.check_vacant(self.root_node(), range.start, range.size, &mut false) {
+            Err(error) => error,
+            // What was there has gone meanwhile: the caller runs two operations on one range at once.
+            Ok(()) => Error::Occupied {
+                va: range.start,
+                level: LAST_LEVEL,
+                found: Descriptor::VACANT,
+            },
+        }
+    }
+
+    /// Takes out links to empty tables that stand where `nr` blocks are to go. They are vacant, as the check has found, but
+    /// another CPU is only about to unlink them; here they go by break-before-make (DESIGN rule 3, table to block).
+    #[cold]
+    fn clear_empty_links(&self, node: &Node, index: usize, nr: usize, va: VirtAddr) {
+        let mut batch = self.batch();
+        for i in 0..nr {
+            let va = va.add((i as u64) << G::shift(node.level));
+            loop {
+                let found = self.load(node.table, index + i);
+                if found.is_vacant() {
+                    break;
+                }
+                assert!(
+                    found.is_table(node.level),
+                    "{va:?} was vacant and now holds {found:?}: two operations on one range at once"
+                );
+                let child = self.child(node, index + i, found);
+                if self.unlink_if_empty(&child, found) {
+                    self.unpin(node);
+                    let page = VirtRange::new(va, G::PAGE_SIZE);
+                    batch.pending_mut().invalidate(page, LAST_LEVEL, true);
+                    batch.pending_mut().bury(self.tables(), child.table);
+                    break;
+                }
+                // Its last user holds a pin and is about to let go.
+                core::hint::spin_loop();
+            }
+        }
+        batch.flush();
+    }
+
+    /// After a failure: takes out what was written, so that the tree is as before.
+    #[cold]
+    fn undo(&self, range: VirtRange, error: Error, pages: u64, levels: LevelMask) -> Failure {
+        // Beyond the last page written, one more: tables may have been made on the way to it.
+        let touched = match error {
+            Error::Occupied { .. } => pages << G::PAGE_SHIFT,
+            _ => ((pages + 1) << G::PAGE_SHIFT).min(range.size),
+        };
+        if touched != 0 {
+            let mut batch = self.batch();
+            self.unmap_vacated(VirtRange::new(range.start, touched), batch.pending_mut());
+            // A speculative walk may have taken up what was there for a moment (DESIGN rule 6).
+            batch.flush();
+        }
+        Failure { error, levels }
+    }
+}
+
+/// A run of descriptors, divided: single ones, whole groups, single ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    head: usize,
+    grouped: usize,
+    tail: usize,
+}
+
+impl Shape {
+    /// Counts the leaves of `level` in `outcome`.
+    #[inline(always)]
+    pub(crate) fn count<G: Granule>(self, level: Level, outcome: &mut Outcome) {
+        let groups = self.grouped >> G::cont_shift(level);
+        let singles = self.head + self.tail;
+        outcome.leaves.add(LeafSize::new(level, true), groups as u32);
+        outcome.leaves.add(LeafSize::new(level, false), singles as u32);
+    }
+}
+
+/// The type bits of a valid leaf of `level`.
+#[inline(always)]
+pub(crate) const fn valid_bits(level: Level) -> u64 {
+    Descriptor::leaf(level, PhysAddr(0), Attributes::from_bits(0), false).0
+}
+
+/// Maps one contiguous physical range: Linux's walker for ioremap.
+///
+/// `va`, `pa` and `size` are multiples of the page size.
+///
+/// # Errors
+/// As [`Tree::map`].
+#[inline]
+pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
+    tree: &Tree<G, T, M>,
+    va: VirtAddr,
+    pa: PhysAddr,
+    size: u64,
+    attributes: Attributes,
+    allowed: LeafSet,
+) -> Result<Outcome, Failure> {
+    let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
+    tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
+}
+
+/// Maps an array of pages that is contiguous only in places: Linux's walker for vmap and vmalloc.
+///
+/// `va` is a multiple of the page size; the range is as long as the array.
+///
+/// # Errors
+/// As [`Tree::map`].
+#[inline]
+pub fn vmap_pages_range_noflush_walk<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized>(
+    tree: &Tree<G, T, M>,
+    va: VirtAddr,
+    frames: &A,
+    attributes: Attributes,
+    allowed: LeafSet,
+) -> Result<Outcome, Failure> {
+    let size = (frames.nr_frames() as u64) << G::PAGE_SHIFT;
+    let mut source = PageArray::new(frames);
+    tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
+}

@@ -1,0 +1,213 @@
+//! `protect`, `set_valid` and `split`: leaves that stay, and change.
+//!
+//! A leaf that the range covers whole keeps its size: permissions, AF and software bits change in place (DESIGN rule 3),
+//! for a whole contiguous group too; anything else goes break, invalidate, make. A leaf that the range covers in part is
+//! taken apart first, in the same single break that gives the covered part its new attributes. All or nothing: the whole
+//! range is looked at before anything is written.
+
+use crate::addr::{VirtAddr, VirtRange};
+use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
+use crate::edit::{Edit, PageState, Reserve};
+use crate::flush::FlushBatch;
+use crate::granule::Granule;
+use crate::mmu::Mmu;
+use crate::outcome::{Error, Failure, Outcome};
+use crate::tables::Tables;
+use crate::tree::{Node, Tree, part};
+
+/// One call, as it goes.
+struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
+    range: VirtRange,
+    edit: E,
+    reserve: Reserve,
+    batch: &'b mut FlushBatch<'t, G, T, M, C>,
+    outcome: Outcome,
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Gives every page in `range` the attributes that `change` makes of its own.
+    ///
+    /// `change` is called more than once for a leaf and must answer alike. The outcome counts the leaves changed, as they
+    /// are afterwards. Granularity: a page. The old permissions may be used until `batch` has flushed.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a page of the range is not
+    /// mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a split needs a table page and there is none.
+    /// Nothing has changed then.
+    pub fn protect<C>(
+        &self,
+        range: VirtRange,
+        change: impl Fn(Attributes) -> Attributes + Copy,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.edit(
+            range,
+            |state: PageState| {
+                Some(PageState {
+                    attributes: change(state.attributes),
+                    ..state
+                })
+            },
+            batch,
+        )
+    }
+
+    /// Makes every page in `range` valid or invalid; it keeps its frame, its attributes and its place in either case.
+    ///
+    /// # Errors
+    /// As [`protect`](Self::protect).
+    pub fn set_valid<C>(
+        &self,
+        range: VirtRange,
+        valid: bool,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.edit(range, |state| Some(PageState { valid, ..state }), batch)
+    }
+
+    /// Cuts the leaves at both ends of `range`, so that none reaches over either.
+    ///
+    /// # Errors
+    /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is no error.
+    pub fn split<C>(
+        &self,
+        range: VirtRange,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.validate(range)?;
+        let mut reserve = Reserve::new();
+        self.reserve(range, &mut reserve)?;
+        let mut outcome = Outcome::default();
+        for cut in [range.start, range.end()] {
+            // The end of the address space has no leaf behind it to cut.
+            let Some(unit) = self.unit_at(cut).filter(|_| cut.0 != 0) else {
+                continue;
+            };
+            // A cut at a leaf's own edge is none (Linux unfolded a block there for nothing).
+            if unit.range.start != cut {
+                let pending = batch.pending_mut();
+                self.edit_unit(&unit, range, Some, &mut reserve, pending, &mut outcome);
+            }
+        }
+        self.unreserve(&mut reserve);
+        Ok(outcome)
+    }
+
+    fn edit<C, E: Edit>(
+        &self,
+        range: VirtRange,
+        edit: E,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.validate(range)?;
+        self.check_edit(self.root_node(), range.start, range.size, edit)?;
+        let mut editing = Editing {
+            range,
+            edit,
+            reserve: Reserve::new(),
+            batch,
+            outcome: Outcome::default(),
+        };
+        self.reserve(range, &mut editing.reserve)?;
+        self.edit_table(self.root_node(), range.start, range.size, &mut editing);
+        self.unreserve(&mut editing.reserve);
+        Ok(editing.outcome)
+    }
+
+    /// Whether everything in the range is there and may become what `edit` makes of it.
+    fn check_edit<E: Edit>(&self, node: Node, va: VirtAddr, remaining: u64, edit: E) -> Result<(), Error> {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        let mut va = va;
+        let mut remaining = remaining;
+        for i in index..index + nr {
+            let here = part::<G>(node.level, va, remaining);
+            let found = self.load(node.table, i);
+            if found.is_table(node.level) {
+                self.check_edit(self.child(&node, i, found), va, here, edit)?;
+            } else if found.is_vacant() {
+                return Err(Error::NotMapped(va));
+            } else if let Some(state) = edit(PageState::of(found))
+                && state.attributes.is_writable()
+                && state.attributes.is_executable()
+            {
+                return Err(Error::WritableExecutable(va));
+            }
+            va = va.add(here);
+            remaining -= here;
+        }
+        Ok(())
+    }
+
+    fn edit_table<C, E: Edit>(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        editing: &mut Editing<'_, '_, G, T, M, C, E>,
+    ) {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        let mut va = va;
+        let mut remaining = remaining;
+        let mut i = index;
+        while i < index + nr {
+            let here = part::<G>(node.level, va, remaining);
+            let found = self.load(node.table, i);
+            let mut advance = here;
+            let mut step = 1;
+            if found.is_table(node.level) {
+                self.edit_table(self.child(&node, i, found), va, here, editing);
+            } else {
+                let unit = self.unit(node, i, va, found);
+                step = unit.index + unit.size.descriptors::<G>() - i;
+                advance = (here + (step as u64 - 1) * G::size(node.level)).min(remaining);
+                self.edit_leaf(&unit, editing);
+            }
+            va = va.add(advance);
+            remaining -= advance;
+            i += step;
+        }
+    }
+
+    fn edit_leaf<C, E: Edit>(&self, unit: &crate::edit::Unit, editing: &mut Editing<'_, '_, G, T, M, C, E>) {
+        let old = PageState::of(unit.first);
+        let new = (editing.edit)(old);
+        if new == Some(old) {
+            return;
+        }
+        let covered = editing.range.contains(unit.range.start) && editing.range.contains(unit.range.last());
+        let in_place = new.filter(|new| {
+            // To validity from none: nothing was held. From it: as a permission that goes, and the flush follows.
+            covered && (!old.valid || old.attributes.may_change_in_place_to(new.attributes))
+        });
+        let Some(new) = in_place else {
+            self.edit_unit(
+                unit,
+                editing.range,
+                editing.edit,
+                &mut editing.reserve,
+                editing.batch.pending_mut(),
+                &mut editing.outcome,
+            );
+            return;
+        };
+        let level = unit.node.level;
+        let cont = unit.first.0 & CONTIGUOUS;
+        let first = unit.first.address::<G>().0 | new.template(level) | cont;
+        let nr = unit.size.descriptors::<G>();
+        self.tables().fill_linear(
+            unit.node.table,
+            unit.index,
+            nr,
+            Descriptor(first).0,
+            G::size(level),
+        );
+        editing.outcome.levels.insert(level);
+        editing.outcome.leaves.add(unit.size, 1);
+        let pending = editing.batch.pending_mut();
+        if old.valid {
+            pending.invalidate(unit.range, level, false);
+        } else {
+            pending.publish();
+        }
+    }
+}

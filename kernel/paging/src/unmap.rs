@@ -1,0 +1,450 @@
+//! `unmap`: takes leaves out, and with them the tables that become empty.
+//!
+//! What to invalidate is read from the tables as they were, before the stores (DESIGN rule 4), and goes into the caller's
+//! [`FlushBatch`]; nothing is given back before that has flushed. A table that the range covers whole is unlinked without
+//! touching its descriptors. Holes in the range are passed over.
+
+use crate::addr::{VirtAddr, VirtRange};
+use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::edit::Reserve;
+use crate::flush::{FlushBatch, Pending};
+use crate::granule::{Granule, LAST_LEVEL};
+use crate::mmu::Mmu;
+use crate::outcome::{Failure, LeafSize, Outcome};
+use crate::tables::Tables;
+use crate::tree::{Node, Tree, part};
+
+/// One call of `unmap`, as it goes.
+struct Unmapping<'p, G: Granule> {
+    range: VirtRange,
+    reserve: Reserve,
+    pending: &'p mut Pending<G>,
+    outcome: Outcome,
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Takes whatever is mapped in `range` out. A leaf that the range covers in part is split first, down to what the cut
+    /// needs; the rest of it stays mapped.
+    ///
+    /// The outcome counts what was taken out. Granularity: a page. The addresses, and the frames that were mapped, must not
+    /// be reused before `batch` has flushed.
+    ///
+    /// # Errors
+    /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical) for the range; [`Error::OutOfTables`](crate::Error::OutOfTables)
+    /// if a split needs a table page and there is none: then nothing has changed.
+    #[inline]
+    pub fn unmap<C>(
+        &self,
+        range: VirtRange,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.validate(range)?;
+        // Walk down as long as one table holds the whole range and more than it.
+        let mut path = [self.root_node(); 4];
+        let mut depth = 0;
+        loop {
+            let node = path[depth];
+            let VirtRange { start, size } = range;
+            if node.level == LAST_LEVEL
+                || G::size(node.level) <= size
+                || part::<G>(node.level, start, size) != size
+            {
+                break;
+            }
+            let index = G::index(start.0, node.level);
+            let found = self.load(node.table, index);
+            if !found.is_table(node.level) {
+                break;
+            }
+            depth += 1;
+            path[depth] = self.child(&node, index, found);
+        }
+        let node = path[depth];
+        let pending = batch.pending_mut();
+        // Only a leaf that sticks out at either end can need a split, and with it a table.
+        let mut reserve = Reserve::new();
+        if node.level < LAST_LEVEL {
+            self.reserve(range, &mut reserve)?;
+        }
+        let mut unmapping = Unmapping {
+            range,
+            reserve,
+            pending,
+            outcome: Outcome::default(),
+        };
+        let removed = self.unmap_table(node, range.start, range.size, &mut unmapping);
+        self.prune(&path[..=depth], removed, &mut unmapping);
+        self.unreserve(&mut unmapping.reserve);
+        Ok(unmapping.outcome)
+    }
+
+    /// Takes out all of `range`, which was vacant before the caller wrote to it, so that no leaf sticks out of it.
+    pub(crate) fn unmap_vacated(&self, range: VirtRange, pending: &mut Pending<G>) {
+        let mut unmapping = Unmapping {
+            range,
+            reserve: Reserve::new(),
+            pending,
+            outcome: Outcome::default(),
+        };
+        let root = self.root_node();
+        self.unmap_table(root, range.start, range.size, &mut unmapping);
+    }
+
+    /// Lowers the count of the last node of `path` by `removed`, and takes out the tables that are now empty, upwards.
+    #[inline(always)]
+    fn prune(&self, path: &[Node], removed: usize, unmapping: &mut Unmapping<'_, G>) {
+        let mut removed = removed;
+        for node in path.iter().rev() {
+            if removed == 0 || node.level == G::ROOT_LEVEL {
+                return;
+            }
+            let link = self.vacate(node, removed);
+            if !self.remove_if_empty(node, link, unmapping.range.start, unmapping) {
+                return;
+            }
+            removed = 1;
+        }
+    }
+
+    /// Unlinks `node`, which `link` leads to and which holds `va`, if it counts nothing.
+    #[inline(always)]
+    fn remove_if_empty(
+        &self,
+        node: &Node,
+        link: Descriptor,
+        va: VirtAddr,
+        unmapping: &mut Unmapping<'_, G>,
+    ) -> bool {
+        if !self.unlink_if_empty(node, link) {
+            return false;
+        }
+        // DESIGN rule 5: a walk cache may hold the link; one address of its span, at all levels, finds it there.
+        let page = VirtRange::new(va, G::PAGE_SIZE);
+        unmapping.pending.invalidate(page, LAST_LEVEL, true);
+        unmapping.pending.bury(self.tables(), node.table);
+        unmapping.outcome.levels.insert(node.level - 1);
+        unmapping.outcome.tables_removed += 1;
+        true
+    }
+
+    /// Takes out what `remaining` bytes from `va` on map below `node`. Gives the number of its descriptors that became
+    /// vacant; the caller lowers its count.
+    fn unmap_table(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        unmapping: &mut Unmapping<'_, G>,
+    ) -> usize {
+        if node.level == LAST_LEVEL {
+            return self.unmap_pages(node, va, remaining, unmapping);
+        }
+        let (index, nr) = self.slots(node.level, va, remaining);
+        if let Some(removed) = self.unmap_blocks(node, index, nr, va, remaining, unmapping) {
+            return removed;
+        }
+        let size = G::size(node.level);
+        let mut removed = 0;
+        let mut va = va;
+        let mut remaining = remaining;
+        let mut i = index;
+        while i < index + nr {
+            let here = part::<G>(node.level, va, remaining);
+            let found = self.load(node.table, i);
+            let mut step = 1;
+            if found.is_table(node.level) {
+                let child = self.child(&node, i, found);
+                if here == size {
+                    // Covered whole: unlinked as it is.
+                    self.tables().store(node.table, i, 0);
+                    unmapping.outcome.levels.insert(node.level);
+                    self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
+                    removed += 1;
+                } else {
+                    let gone = self.unmap_table(child, va, here, unmapping);
+                    let link = if gone == 0 {
+                        self.load(node.table, i)
+                    } else {
+                        self.vacate(&child, gone)
+                    };
+                    if link.is_table(node.level) && self.remove_if_empty(&child, link, va, unmapping) {
+                        removed += 1;
+                    }
+                }
+            } else if !found.is_vacant() {
+                let unit = self.unit(node, i, va, found);
+                let covered =
+                    unmapping.range.contains(unit.range.start) && unmapping.range.contains(unit.range.last());
+                let nr_unit = unit.size.descriptors::<G>();
+                if covered {
+                    self.tables().clear(node.table, unit.index, nr_unit);
+                    self.took_out(unit.range, unit.size, 1, found, unmapping);
+                    removed += nr_unit;
+                } else {
+                    removed += self.edit_unit(
+                        &unit,
+                        unmapping.range,
+                        |_| None,
+                        &mut unmapping.reserve,
+                        unmapping.pending,
+                        &mut unmapping.outcome,
+                    );
+                }
+                step = unit.index + nr_unit - i;
+            }
+            // To the end of what was handled: `here` for one descriptor, the rest of the unit for a group.
+            let advance = (here + (step as u64 - 1) * size).min(remaining);
+            va = va.add(advance);
+            remaining -= advance;
+            i += step;
+        }
+        removed
+    }
+
+    /// The common case above the last level: nothing but blocks, all of them whole, all or none in groups.
+    #[inline(always)]
+    fn unmap_blocks(
+        &self,
+        node: Node,
+        index: usize,
+        nr: usize,
+        va: VirtAddr,
+        remaining: u64,
+        unmapping: &mut Unmapping<'_, G>,
+    ) -> Option<usize> {
+        let size = G::size(node.level);
+        if !G::leaf_allowed(node.level) || (va.0 | remaining) & (size - 1) != 0 {
+            return None;
+        }
+        let (and, or) = self.tables().and_or_all(node.table, index, nr);
+        if and & VALID == 0 || or & TABLE_OR_PAGE != 0 {
+            return None;
+        }
+        let group = G::cont_entries(node.level);
+        let (leaf, nr_leaves) = if or & CONTIGUOUS == 0 {
+            (LeafSize::new(node.level, false), nr)
+        } else if and & CONTIGUOUS != 0 && (index | nr) & (group - 1) == 0 {
+            (LeafSize::new(node.level, true), nr >> G::cont_shift(node.level))
+        } else {
+            return None;
+        };
+        self.tables().clear(node.table, index, nr);
+        let range = VirtRange::new(va, (nr as u64) << G::shift(node.level));
+        self.took_out(range, leaf, nr_leaves as u32, Descriptor(and), unmapping);
+        Some(nr)
+    }
+
+    /// Records `nr` leaves of `leaf`, in `range`, that were taken out. A leaf that was invalid is held by no TLB.
+    #[inline(always)]
+    fn took_out(
+        &self,
+        range: VirtRange,
+        leaf: LeafSize,
+        nr: u32,
+        found: Descriptor,
+        unmapping: &mut Unmapping<'_, G>,
+    ) {
+        unmapping.outcome.levels.insert(leaf.level());
+        unmapping.outcome.leaves.add(leaf, nr);
+        if found.is_valid() {
+            unmapping.pending.invalidate(range, leaf.level(), false);
+        }
+    }
+
+    /// Takes pages and groups out of a last-level table.
+    #[inline(always)]
+    fn unmap_pages(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        unmapping: &mut Unmapping<'_, G>,
+    ) -> usize {
+        let (mut index, mut nr) = self.slots(LAST_LEVEL, va, remaining);
+        let mut va = va;
+        let mut removed = 0;
+        let group = G::cont_entries(LAST_LEVEL);
+        // A group that sticks out at the front or at the back is taken apart.
+        if index & (group - 1) != 0 {
+            let taken = self.unmap_cut_group(node, index, va, unmapping, &mut removed);
+            if taken != 0 {
+                let taken = taken.min(nr);
+                index += taken;
+                nr -= taken;
+                va = va.add((taken as u64) << G::PAGE_SHIFT);
+            }
+        }
+        let tail = (index + nr) & (group - 1);
+        if tail != 0 && nr != 0 {
+            let last = va.add(((nr - 1) as u64) << G::PAGE_SHIFT);
+            if self.unmap_cut_group(node, index + nr - 1, last, unmapping, &mut removed) != 0 {
+                nr -= tail.min(nr);
+            }
+        }
+        if nr == 0 {
+            return removed;
+        }
+        let all = self.tables().and_all(node.table, index, nr);
+        if all & VALID == 0 {
+            return removed + self.unmap_sparse_pages(node, index, nr, va, unmapping);
+        }
+        // Every descriptor is valid: one range, and the groups are where a group's first descriptor says so.
+        let groups = self.nr_groups(node, index, nr, all);
+        self.tables().clear(node.table, index, nr);
+        let outcome = &mut unmapping.outcome;
+        outcome.levels.insert(LAST_LEVEL);
+        outcome.leaves.add(LeafSize::PAGE_GROUP, groups as u32);
+        outcome.leaves.add(
+            LeafSize::PAGE,
+            (nr - (groups << G::cont_shift(LAST_LEVEL))) as u32,
+        );
+        // DESIGN rule 4: a group may be held as its pages, so the stride is a page for both.
+        let range = VirtRange::new(va, (nr as u64) << G::PAGE_SHIFT);
+        unmapping.pending.invalidate(range, LAST_LEVEL, false);
+        removed + nr
+    }
+
+    /// Whole groups among `nr` last-level descriptors from `index` on, of which no group sticks out.
+    #[inline(always)]
+    fn nr_groups(&self, node: Node, index: usize, nr: usize, all: u64) -> usize {
+        let group = G::cont_entries(LAST_LEVEL);
+        if all & CONTIGUOUS != 0 {
+            return nr >> G::cont_shift(LAST_LEVEL);
+        }
+        let first = (index + group - 1) & !(group - 1);
+        let heads = (first..index + nr).step_by(group);
+        heads
+            .filter(|head| head + group <= index + nr && self.load(node.table, *head).is_contiguous())
+            .count()
+    }
+
+    /// If the descriptor at `index` is of a group that the range cuts: takes the covered part out, and says how many
+    /// descriptors there are from `index` to the end of the group; 0 if there is no such group.
+    fn unmap_cut_group(
+        &self,
+        node: Node,
+        index: usize,
+        va: VirtAddr,
+        unmapping: &mut Unmapping<'_, G>,
+        removed: &mut usize,
+    ) -> usize {
+        let found = self.load(node.table, index);
+        if !found.is_contiguous() {
+            return 0;
+        }
+        let unit = self.unit(node, index, va, found);
+        *removed += self.edit_unit(
+            &unit,
+            unmapping.range,
+            |_| None,
+            &mut unmapping.reserve,
+            unmapping.pending,
+            &mut unmapping.outcome,
+        );
+        unit.index + unit.size.descriptors::<G>() - index
+    }
+
+    /// As `unmap_pages`, where some descriptors are vacant or invalid.
+    #[cold]
+    fn unmap_sparse_pages(
+        &self,
+        node: Node,
+        index: usize,
+        nr: usize,
+        va: VirtAddr,
+        unmapping: &mut Unmapping<'_, G>,
+    ) -> usize {
+        let mut removed = 0;
+        let mut i = index;
+        while i < index + nr {
+            let found = self.load(node.table, i);
+            if found.is_vacant() {
+                i += 1;
+                continue;
+            }
+            let va = va.add(((i - index) as u64) << G::PAGE_SHIFT);
+            let size = LeafSize::new(LAST_LEVEL, found.is_contiguous());
+            let nr_unit = size.descriptors::<G>();
+            self.tables().clear(node.table, i, nr_unit);
+            let range = VirtRange::new(va, size.bytes::<G>());
+            self.took_out(range, size, 1, found, unmapping);
+            removed += nr_unit;
+            i += nr_unit;
+        }
+        removed
+    }
+
+    /// Buries `node`, which was just unlinked and whose whole span, from `va` on, the range covers; and all tables below.
+    fn bury_subtree(&self, node: &Node, occupied: usize, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
+        if node.level == LAST_LEVEL {
+            self.count_buried_pages(node, occupied, va, unmapping);
+        } else {
+            let size = G::size(node.level);
+            let mut i = 0;
+            while i < G::ENTRIES {
+                let found = self.load(node.table, i);
+                let va = va.add(i as u64 * size);
+                if found.is_table(node.level) {
+                    let child = self.child(node, i, found);
+                    self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
+                } else if !found.is_vacant() {
+                    let leaf = LeafSize::new(node.level, found.is_contiguous());
+                    let range = VirtRange::new(va, leaf.bytes::<G>());
+                    self.took_out(range, leaf, 1, found, unmapping);
+                    i += leaf.descriptors::<G>();
+                    continue;
+                }
+                i += 1;
+            }
+        }
+        // The links to it and in it: any walk cache entry for this span.
+        let page = VirtRange::new(va, G::PAGE_SIZE);
+        unmapping.pending.invalidate(page, LAST_LEVEL, true);
+        unmapping.pending.bury(self.tables(), node.table);
+        unmapping.outcome.tables_removed += 1;
+    }
+
+    /// Counts the leaves of a last-level table that was unlinked, and records what a TLB may hold of them.
+    fn count_buried_pages(
+        &self,
+        node: &Node,
+        occupied: usize,
+        va: VirtAddr,
+        unmapping: &mut Unmapping<'_, G>,
+    ) {
+        if occupied == 0 {
+            return;
+        }
+        unmapping.outcome.levels.insert(LAST_LEVEL);
+        let by_range = self.mmu().has_tlbi_range();
+        let span = VirtRange::new(va, G::table_span(LAST_LEVEL));
+        if occupied == G::ENTRIES || by_range {
+            // One range that holds the whole table costs no more than parts of it.
+            let groups = (0..G::ENTRIES)
+                .step_by(G::cont_entries(LAST_LEVEL))
+                .filter(|head| self.load(node.table, *head).is_contiguous())
+                .count();
+            let outcome = &mut unmapping.outcome;
+            outcome.leaves.add(LeafSize::PAGE_GROUP, groups as u32);
+            outcome.leaves.add(
+                LeafSize::PAGE,
+                (occupied - (groups << G::cont_shift(LAST_LEVEL))) as u32,
+            );
+            unmapping.pending.invalidate(span, LAST_LEVEL, true);
+            return;
+        }
+        let mut i = 0;
+        while i < G::ENTRIES {
+            let found = self.load(node.table, i);
+            if found.is_vacant() {
+                i += 1;
+                continue;
+            }
+            let leaf = LeafSize::new(LAST_LEVEL, found.is_contiguous());
+            let va = va.add((i as u64) << G::PAGE_SHIFT);
+            self.took_out(VirtRange::new(va, leaf.bytes::<G>()), leaf, 1, found, unmapping);
+            i += leaf.descriptors::<G>();
+        }
+    }
+}

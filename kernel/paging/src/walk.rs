@@ -1,0 +1,199 @@
+//! Reading a tree: `translate`, `walk` level by level, and `visit` leaf by leaf.
+//!
+//! Nothing is written. A walk may run beside operations on other ranges; see [`Tree`] on what the environment must wait
+//! for before it hands an unlinked table out again.
+
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::{Attributes, Descriptor};
+use crate::granule::{Granule, Level};
+use crate::mmu::Mmu;
+use crate::outcome::{Error, LeafSize};
+use crate::tables::Tables;
+use crate::tree::{Node, Tree, part};
+
+/// One leaf: a page, a block, or a whole contiguous group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// Its first address.
+    pub va: VirtAddr,
+    /// What that maps to.
+    pub pa: PhysAddr,
+    /// Its size.
+    pub size: LeafSize,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Whether the walker uses it.
+    pub valid: bool,
+}
+
+impl Leaf {
+    /// The addresses that it covers.
+    #[must_use]
+    pub fn range<G: Granule>(&self) -> VirtRange {
+        VirtRange::new(self.va, self.size.bytes::<G>())
+    }
+
+    /// The physical address that `va`, inside the leaf, maps to.
+    #[must_use]
+    pub const fn translate(&self, va: VirtAddr) -> PhysAddr {
+        self.pa.add(va.offset_from(self.va))
+    }
+}
+
+/// One level of a walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// The level.
+    pub level: Level,
+    /// The table read.
+    pub table: PhysAddr,
+    /// The index of the descriptor read.
+    pub index: usize,
+    /// What was there.
+    pub descriptor: Descriptor,
+}
+
+/// A walk for one address, every level shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Walk {
+    steps: [Option<Step>; 4],
+    /// The leaf it ended at, or `None` for a translation fault at the level of the last step. An invalid leaf that keeps
+    /// its place is shown, with [`Leaf::valid`] false.
+    pub leaf: Option<Leaf>,
+}
+
+impl Walk {
+    /// The levels read, root first.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().flatten()
+    }
+
+    /// The level at which the walk ended.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.steps().last().map_or(0, |step| step.level)
+    }
+}
+
+/// Whether [`Tree::visit`] goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visit {
+    /// To the next leaf.
+    Continue,
+    /// No further.
+    Stop,
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Walks for `va`, which may be any address of this tree's half, aligned or not.
+    ///
+    /// # Errors
+    /// [`Error::NonCanonical`].
+    pub fn walk(&self, va: VirtAddr) -> Result<Walk, Error> {
+        self.validate(VirtRange::new(va.align_down(G::PAGE_SIZE), G::PAGE_SIZE))?;
+        let mut walk = Walk {
+            steps: [None; 4],
+            leaf: None,
+        };
+        let mut node = self.root_node();
+        for slot in 0.. {
+            let index = G::index(va.0, node.level);
+            let found = self.load(node.table, index);
+            walk.steps[slot] = Some(Step {
+                level: node.level,
+                table: node.table,
+                index,
+                descriptor: found,
+            });
+            if found.is_table(node.level) {
+                node = self.child(&node, index, found);
+                continue;
+            }
+            if !found.is_vacant() {
+                walk.leaf = Some(self.leaf(node, index, va, found));
+            }
+            break;
+        }
+        Ok(walk)
+    }
+
+    /// The leaf that translates `va`, if there is a valid one.
+    #[inline]
+    pub fn translate(&self, va: VirtAddr) -> Option<Leaf> {
+        if !self.range().contains(va) {
+            return None;
+        }
+        let mut node = self.root_node();
+        loop {
+            let index = G::index(va.0, node.level);
+            let found = self.load(node.table, index);
+            if found.is_table(node.level) {
+                node = self.child(&node, index, found);
+            } else if found.is_valid() {
+                return Some(self.leaf(node, index, va, found));
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// Calls `visitor` for each leaf that has a part in `range`, in ascending order; leaves that reach over an end of the
+    /// range are given whole.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`].
+    pub fn visit(&self, range: VirtRange, mut visitor: impl FnMut(&Leaf) -> Visit) -> Result<(), Error> {
+        self.validate(range)?;
+        self.visit_table(self.root_node(), range.start, range.size, &mut visitor);
+        Ok(())
+    }
+
+    fn visit_table(
+        &self,
+        node: Node,
+        va: VirtAddr,
+        remaining: u64,
+        visitor: &mut impl FnMut(&Leaf) -> Visit,
+    ) -> Visit {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        let mut va = va;
+        let mut remaining = remaining;
+        let mut skip_to = index;
+        for i in index..index + nr {
+            let here = part::<G>(node.level, va, remaining);
+            if i >= skip_to {
+                let found = self.load(node.table, i);
+                let mut answer = Visit::Continue;
+                if found.is_table(node.level) {
+                    answer = self.visit_table(self.child(&node, i, found), va, here, visitor);
+                } else if !found.is_vacant() {
+                    let leaf = self.leaf(node, i, va, found);
+                    let nr = leaf.size.descriptors::<G>();
+                    skip_to = (i & !(nr - 1)) + nr;
+                    answer = visitor(&leaf);
+                }
+                if answer == Visit::Stop {
+                    return Visit::Stop;
+                }
+            }
+            va = va.add(here);
+            remaining -= here;
+        }
+        Visit::Continue
+    }
+
+    /// The leaf that `found` at `index`, which covers `va`, belongs to.
+    #[inline(always)]
+    fn leaf(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Leaf {
+        let size = LeafSize::new(node.level, found.is_contiguous());
+        let within = index & (size.descriptors::<G>() - 1);
+        let back = (within as u64) << G::shift(node.level);
+        Leaf {
+            va: va.align_down(size.bytes::<G>()),
+            pa: PhysAddr(found.address::<G>().0.wrapping_sub(back)),
+            size,
+            attributes: found.attributes(),
+            valid: found.is_valid(),
+        }
+    }
+}
