@@ -2,11 +2,11 @@
 
 use super::memory::Memory;
 use super::overrun::{OVERRUNS, wrong_after_map};
-use super::{Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
-use paging::reference::Walker;
+use super::{Counted, Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
+use paging::reference::{Error, Walker};
 use paging::{
-    Granule, Granule4K, Granule16K, Granule64K, Pfn, PhysAddr, TinyGranule, VirtAddr, VirtRange,
-    for_each_walker,
+    Granule, Granule4K, Granule16K, Granule64K, LeafSize, LevelMask, Pfn, PhysAddr, TinyGranule, VirtAddr,
+    VirtRange, for_each_walker,
 };
 use std::collections::BTreeSet;
 
@@ -33,8 +33,36 @@ fn an_unmap_passes_over_holes() {
     });
 }
 
-/// Random arrays and ranges at random places: every registered walker maps every page to its frame, and says so alike.
-fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span_pages: u64) {
+/// Maps with `map`, sees that `frames` and nothing else is mapped in the `span` pages from 0 on, and unmaps.
+fn map_and_unmap<Gr, W, F>(walker: &W, va: VirtAddr, frames: &[Pfn], span: u64, map: F)
+where
+    Gr: Granule,
+    W: Walker<Gr, Memory, Counter>,
+    F: FnOnce(&Counted<'_, Gr>) -> Result<LevelMask, Error>,
+{
+    let all = VirtRange::new(VirtAddr(0), span << Gr::PAGE_SHIFT);
+    on_tree::<Gr>(|ctx| {
+        let story = || format!("{} maps {} pages at {va:?}", W::NAME, frames.len());
+        let levels = map(ctx).unwrap_or_else(|error| panic!("{}: {error}", story()));
+        assert_eq!(wrong_pages(ctx, va, frames), 0, "{}", story());
+        let leaves = ctx.leaf_counts(all);
+        assert_eq!(leaves.pages::<Gr>(), frames.len() as u64, "{}", story());
+        for size in LeafSize::ALL {
+            assert!(
+                leaves.get(size) == 0 || levels.contains(size.level()),
+                "{}: {levels:?}",
+                story()
+            );
+        }
+        let size = (frames.len() as u64) << Gr::PAGE_SHIFT;
+        let unmapped = walker.unmap(ctx, va, size).expect("unmaps");
+        assert!(!unmapped.is_empty());
+        assert!(ctx.leaf_counts(all).is_empty(), "{}", story());
+    });
+}
+
+/// Random arrays and ranges at random places in a space of `span` pages.
+fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span: u64) {
     let mut state = seed;
     let mut random = move |below: u64| {
         // xorshift64
@@ -47,31 +75,30 @@ fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span_pages: u64
         let orders: Vec<u32> = (0..=random(6)).map(|_| random(11) as u32).collect();
         let mut frames = chunks(&orders);
         // A part of the whole, so that chunks begin and end unaligned too.
-        let from = random(frames.len() as u64) as usize;
-        frames.drain(..from);
-        frames.truncate(span_pages as usize);
-        let room = span_pages - frames.len() as u64 + 1;
+        frames.drain(..random(frames.len() as u64) as usize);
+        frames.truncate(span as usize);
+        let room = span - frames.len() as u64 + 1;
         let va = VirtAddr(random(room) << Gr::PAGE_SHIFT);
         let size = (frames.len() as u64) << Gr::PAGE_SHIFT;
         let pa = PhysAddr(frames[0].0 << Gr::PAGE_SHIFT);
+        let run: Vec<Pfn> = (frames[0].0..).map(Pfn).take(frames.len()).collect();
         for_each_walker!(|walker| {
-            on_tree::<Gr>(|ctx| {
-                walker
-                    .map_pages(ctx, va, &frames[..], DATA)
-                    .expect("maps an array");
-                assert_eq!(
-                    wrong_pages(ctx, va, &frames),
-                    0,
-                    "{orders:?} from {from} at {va:?}"
-                );
-                walker.unmap(ctx, va, size).expect("unmaps");
-                assert!(ctx.leaf_counts(VirtRange::new(va, size)).is_empty());
-
-                walker.map_range(ctx, va, pa, size, DATA).expect("maps a range");
-                let run: Vec<Pfn> = (frames[0].0..).map(Pfn).take(frames.len()).collect();
-                assert_eq!(wrong_pages(ctx, va, &run), 0, "{pa:?} at {va:?}");
-                walker.unmap(ctx, va, size).expect("unmaps");
-                assert!(ctx.leaf_counts(VirtRange::new(va, size)).is_empty());
+            map_and_unmap(&walker, va, &frames, span, |ctx: &Counted<'_, Gr>| {
+                walker.map_pages(ctx, va, &frames[..], DATA)
+            });
+            map_and_unmap(&walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
+                walker.map_range(ctx, va, pa, size, DATA)
+            });
+        });
+        // Whoever is told the size of chunks maps the same: of as many pages as there are, of order `0..=10`.
+        let order = random(11) as u32;
+        let mut whole = chunks(&vec![order; 3]);
+        whole.truncate(span as usize);
+        let shift = Gr::PAGE_SHIFT + order;
+        let va = VirtAddr(random(span - whole.len() as u64 + 1) << Gr::PAGE_SHIFT);
+        for_each_walker!(|walker| {
+            map_and_unmap(&walker, va, &whole, span, |ctx: &Counted<'_, Gr>| {
+                walker.map_chunks(ctx, va, &whole[..], shift, DATA)
             });
         });
     }

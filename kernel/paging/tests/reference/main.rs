@@ -61,18 +61,19 @@ fn chunks(orders: &[u32]) -> Vec<Pfn> {
     frames
 }
 
-/// How many pages of `frames` at `va` are not mapped to their frame. Every one must be mapped to something.
+/// How many pages of `frames` at `va` are not mapped to their frame, readable and writable. Every one must be mapped to
+/// something.
 fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
     ctx: &Context<'_, Gr, T, Mm>,
     va: VirtAddr,
     frames: &[Pfn],
 ) -> usize {
-    let mapped_to = |i: usize| {
+    let right = |i: usize| {
         let va = va.add((i as u64) << Gr::PAGE_SHIFT);
-        let (pa, _) = ctx
-            .translate(va)
-            .unwrap_or_else(|| panic!("{va:?} is not mapped"));
-        Pfn(pa.0 >> Gr::PAGE_SHIFT)
+        match ctx.leaf_at(va).zip(ctx.translate(va)) {
+            Some(((leaf, _), (pa, _))) => leaf.attributes() == DATA && pa.0 == frames[i].0 << Gr::PAGE_SHIFT,
+            None => panic!("{va:?} is not mapped"),
+        }
     };
-    (0..frames.len()).filter(|i| mapped_to(*i) != frames[*i]).count()
+    (0..frames.len()).filter(|i| !right(*i)).count()
 }
