@@ -25,6 +25,18 @@ pub fn mask() -> Masked {
     }
 }
 
+/// Masks everything that DAIF masks, debug exceptions and SError too.
+#[inline(always)]
+pub fn mask_all() -> Masked {
+    let daif: u64;
+    // SAFETY: as for `mask`.
+    unsafe { asm!("mrs {}, daif", "msr daifset, #0b1111", out(reg) daif, options(nostack, preserves_flags)) };
+    Masked {
+        daif,
+        _not_send: PhantomData,
+    }
+}
+
 impl Drop for Masked {
     #[inline(always)]
     fn drop(&mut self) {

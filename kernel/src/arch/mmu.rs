@@ -5,9 +5,10 @@
 //! order: which barrier goes where is the engine's business (DESIGN section 3, rules 2 to 5). None is marked as free of memory effects, so
 //! the compiler moves no access across them.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::fmt;
 
+use aarch64_cpu::registers::{ReadWriteable, Readable, TCR_EL1, TTBR0_EL1, Writeable};
 use paging::{Granule4K, Mmu, TlbiRange, VirtAddr};
 
 use super::errata::Errata;
@@ -92,6 +93,67 @@ pub fn tlbi_rvaale1is(operand: u64) {
 pub fn tlbi_rvaae1is(operand: u64) {
     // SAFETY: as for the forms by VA.
     unsafe { asm!("sys #0, c8, c2, #3, {}", in(reg) operand, options(nostack, preserves_flags)) }
+}
+
+/// Turns TTBR0 off on this CPU: walks of the lower half fault (TCR_EL1.EPD0), and what it had cached is gone.
+pub fn disable_ttbr0() {
+    TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
+    TTBR0_EL1.set(0);
+    // In effect before the invalidation, so that no walk caches anything after it.
+    isb();
+    // The identity map was global, so everything is invalidated, on this CPU only: each turns off its own.
+    // SAFETY: removes cached translations; what is removed is walked again from the tables.
+    unsafe { asm!("tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
+    isb();
+}
+
+global_asm!(include_str!("mmu/replace_ttbr1.s"));
+
+/// Makes `root` (the physical address of a level 0 table) this CPU's upper half.
+///
+/// The old and the new tables may map the same address with different leaf sizes, so the switch is a break-before-make of everything (rule 3): it
+/// runs in the identity map, with walks of the upper half disabled and the TLB emptied in between. TTBR0 is off afterwards.
+///
+/// # Safety
+/// The new tables map the code, stack, data and vectors in use at the same addresses to the same memory, and are complete (DSB ISHST has been done).
+/// Nothing that only the old tables map is used any more.
+pub unsafe fn replace_ttbr1(info: &crate::BootInfo, root: u64) {
+    unsafe extern "C" {
+        fn replace_ttbr1_identity(root: u64, tcr_break: u64, tcr: u64);
+    }
+    // No exception can be taken while there is no upper half, and none is expected.
+    let _masked = interrupts::mask_all();
+    TTBR0_EL1.set(info.ttbr0_identity);
+    let tcr = TCR_EL1.get() & !TCR_EL1::EPD0::SET.value;
+    TCR_EL1.set(tcr);
+    isb();
+    let identity = info.image_pa(replace_ttbr1_identity as *const () as usize) as usize;
+    // SAFETY: the same function where the identity map has it; it needs no relocation.
+    let replace: unsafe extern "C" fn(u64, u64, u64) = unsafe { core::mem::transmute(identity) };
+    // SAFETY: the caller's promise, and the identity map is on.
+    unsafe { replace(root, tcr | TCR_EL1::EPD1::SET.value, tcr) };
+    disable_ttbr0();
+}
+
+/// Cleans and invalidates `size` bytes from `va` to the point of coherency, for an observer without caches.
+pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
+    let line = cache_line();
+    let mut at = va & !(line - 1);
+    // SAFETY: cache maintenance by address changes no memory that anyone could read differently.
+    while at < va + size {
+        // SAFETY: as above; the address is mapped, as the caller uses it.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += line;
+    }
+    dsb_sy();
+}
+
+/// Smallest data cache line in bytes (CTR_EL0.DminLine).
+fn cache_line() -> usize {
+    let ctr: u64;
+    // SAFETY: reading an identification register.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
+    4 << (ctr >> 16 & 0xf)
 }
 
 /// Which access an address translation instruction checks for.

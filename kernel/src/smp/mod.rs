@@ -1,24 +1,225 @@
-//! The other CPUs.
+//! The other CPUs: bringing them up through PSCI, and running closures on them.
+//!
+//! There are no inter-processor interrupts. A CPU that has come up waits in WFE for a [`Job`], runs it, and waits again; whoever
+//! handed it the job waits for its completion. A slot has one atomic state, and whoever holds the state that precedes a step may make it:
+//!
+//! ```text
+//!            start            secondary             run_on              secondary          secondary
+//!   ABSENT ---------> STARTING -------> IDLE -------------------> POSTED --------> (runs) --------> IDLE
+//!                        |               (CLAIMED while the job is written)
+//!                        | start, after its patience
+//!                        v
+//!                    ABANDONED: should that CPU arrive later, it parks
+//! ```
+//!
+//! Events: the one who changes a state that another may wait for stores with release, then DSB ISHST so that the store is visible before
+//! SEV (Arm ARM, "Wait for Event": the event register is set even for a CPU that is just about to wait, so no event is lost).
 
-/// What a CPU needs to come up. It reads them by physical address with the MMU off.
-#[repr(C, align(4096))]
-pub struct SecondaryArgs {
-    /// TTBR0_EL1: the identity map.
-    pub ttbr0: u64,
-    /// TTBR1_EL1.
-    pub ttbr1: u64,
-    /// TCR_EL1.
-    pub tcr: u64,
-    /// MAIR_EL1.
-    pub mair: u64,
-    /// SCTLR_EL1, MMU on.
-    pub sctlr: u64,
-    /// Stack pointer with the MMU on.
-    pub stack_top: usize,
-    /// Where to go.
-    pub entry: usize,
-    /// With what in x0.
-    pub argument: usize,
-    /// The stack with the MMU off is the end of this.
-    scratch: [u64; 504],
+mod start;
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::arch::mmu::dsb_ishst;
+use crate::arch::percpu::{self, MAX_CPUS};
+
+pub use start::{SecondaryArgs, StartError, start};
+
+/// Room for no CPU.
+const ABSENT: u32 = 0;
+const STARTING: u32 = 1;
+const IDLE: u32 = 2;
+const CLAIMED: u32 = 3;
+const POSTED: u32 = 4;
+const ABANDONED: u32 = 5;
+
+/// A closure of another CPU's stack frame: its address, and what calls it.
+#[derive(Clone, Copy)]
+struct Job {
+    call: unsafe fn(*const ()),
+    closure: *const (),
+}
+
+unsafe fn no_closure(_: *const ()) {}
+
+/// What the CPUs share about one of them.
+struct Slot {
+    state: AtomicU32,
+    job: UnsafeCell<Job>,
+}
+
+// SAFETY: `job` is written by whoever moved `state` to CLAIMED, and read by the slot's own CPU after it saw POSTED.
+unsafe impl Sync for Slot {}
+
+static SLOTS: [Slot; MAX_CPUS] = [const {
+    Slot {
+        state: AtomicU32::new(ABSENT),
+        job: UnsafeCell::new(Job {
+            call: no_closure,
+            closure: core::ptr::null(),
+        }),
+    }
+}; MAX_CPUS];
+
+/// The CPU is not up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOnline(pub usize);
+
+/// Stores `state` and wakes whoever waits for it.
+fn publish(slot: &Slot, state: u32) {
+    slot.state.store(state, Ordering::Release);
+    dsb_ishst();
+    aarch64_cpu::asm::sev();
+}
+
+/// Waits until `done` in the low-power state that an event ends.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        aarch64_cpu::asm::wfe();
+    }
+}
+
+/// Whether CPU `cpu` runs what it is handed. The calling CPU is.
+#[must_use]
+pub fn is_online(cpu: usize) -> bool {
+    cpu == percpu::cpu_index()
+        || SLOTS
+            .get(cpu)
+            .is_some_and(|slot| matches!(slot.state.load(Ordering::Acquire), IDLE | CLAIMED | POSTED))
+        || cpu == 0
+}
+
+/// The CPUs that are up, in order.
+pub fn online() -> impl Iterator<Item = usize> {
+    (0..MAX_CPUS).filter(|&cpu| is_online(cpu))
+}
+
+/// How many are up.
+#[must_use]
+pub fn nr_online() -> usize {
+    online().count()
+}
+
+/// Hands `job` to `cpu`, once it is idle.
+///
+/// # Safety
+/// What the job refers to lives until [`wait_for`] has returned for this CPU.
+unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
+    let slot = SLOTS.get(cpu).ok_or(NotOnline(cpu))?;
+    if matches!(slot.state.load(Ordering::Acquire), ABSENT | STARTING | ABANDONED) {
+        return Err(NotOnline(cpu));
+    }
+    wait_until(|| {
+        slot.state
+            .compare_exchange(IDLE, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    });
+    // SAFETY: CLAIMED is ours alone.
+    unsafe { slot.job.get().write(job) };
+    publish(slot, POSTED);
+    Ok(())
+}
+
+/// A closure and room for its result, on the stack of the CPU that waits for it.
+struct Call<F, R> {
+    closure: UnsafeCell<Option<F>>,
+    result: UnsafeCell<MaybeUninit<R>>,
+    done: AtomicU32,
+}
+
+impl<F: FnOnce() -> R, R> Call<F, R> {
+    unsafe fn run(this: *const ()) {
+        let this = this.cast::<Self>();
+        // SAFETY: the caller waits for `done`, so the call lives; until then only this CPU uses the cells.
+        let call = unsafe { &*this };
+        // SAFETY: as above.
+        let closure = unsafe { &mut *call.closure.get() }.take();
+        if let Some(closure) = closure {
+            let result = closure();
+            // SAFETY: as above.
+            unsafe { (*call.result.get()).write(result) };
+        }
+        call.done.store(1, Ordering::Release);
+        dsb_ishst();
+        aarch64_cpu::asm::sev();
+    }
+}
+
+/// Runs `f` on CPU `cpu` and waits for what it returns. On the calling CPU it is just called.
+///
+/// Two CPUs that hand each other work at the same time wait for ever: hand it out from one of them.
+///
+/// # Errors
+/// That CPU is not up.
+pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, NotOnline> {
+    fn job_of<F: FnOnce() -> R, R>(call: &Call<F, R>) -> Job {
+        Job {
+            call: Call::<F, R>::run,
+            closure: (&raw const *call).cast(),
+        }
+    }
+    if cpu == percpu::cpu_index() {
+        return Ok(f());
+    }
+    let call = Call {
+        closure: UnsafeCell::new(Some(f)),
+        result: UnsafeCell::new(MaybeUninit::uninit()),
+        done: AtomicU32::new(0),
+    };
+    // SAFETY: `call` outlives the wait below.
+    unsafe { post(cpu, job_of(&call)) }?;
+    wait_until(|| call.done.load(Ordering::Acquire) != 0);
+    // SAFETY: done, so it was written, and the other CPU is through with it.
+    Ok(unsafe { call.result.into_inner().assume_init() })
+}
+
+/// Runs `f(cpu)` on every CPU that is up, at the same time, the calling one included, and waits for all of them.
+pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
+    struct Shared<'a, F> {
+        f: &'a F,
+        left: AtomicU32,
+    }
+    unsafe fn run<F: Fn(usize) + Sync>(shared: *const ()) {
+        // SAFETY: the caller waits until nobody is left.
+        let shared = unsafe { &*shared.cast::<Shared<'_, F>>() };
+        (shared.f)(percpu::cpu_index());
+        shared.left.fetch_sub(1, Ordering::AcqRel);
+        dsb_ishst();
+        aarch64_cpu::asm::sev();
+    }
+    fn runner<F: Fn(usize) + Sync>(_: &F) -> unsafe fn(*const ()) {
+        run::<F>
+    }
+    let this = percpu::cpu_index();
+    let shared = Shared {
+        f: &f,
+        left: AtomicU32::new(0),
+    };
+    for cpu in online().filter(|&cpu| cpu != this) {
+        shared.left.fetch_add(1, Ordering::AcqRel);
+        let job = Job {
+            call: runner(&f),
+            closure: (&raw const shared).cast(),
+        };
+        // SAFETY: `shared` outlives the wait below.
+        if unsafe { post(cpu, job) }.is_err() {
+            shared.left.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    f(this);
+    wait_until(|| shared.left.load(Ordering::Acquire) == 0);
+}
+
+/// What a CPU does once it is up, for ever.
+fn serve(cpu: usize) -> ! {
+    let slot = &SLOTS[cpu];
+    loop {
+        wait_until(|| slot.state.load(Ordering::Acquire) == POSTED);
+        // SAFETY: POSTED: written, and nobody else writes before IDLE.
+        let job = unsafe { slot.job.get().read() };
+        // SAFETY: whoever posted it keeps what it refers to until the job says that it is done.
+        unsafe { (job.call)(job.closure) };
+        publish(slot, IDLE);
+    }
 }

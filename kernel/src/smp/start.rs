@@ -1,0 +1,179 @@
+//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, then [`secondary_main`].
+
+use core::fmt;
+use core::ops::Range;
+use core::ptr::addr_of_mut;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use super::{ABANDONED, ABSENT, IDLE, SLOTS, STARTING, publish, serve};
+use crate::BootInfo;
+use crate::arch::percpu::{self, MAX_CPUS};
+use crate::arch::time::Deadline;
+use crate::arch::{exceptions, mmu, psci};
+
+/// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
+/// first. It fills its pages, so that no cache line of it holds anything else.
+#[repr(C, align(4096))]
+pub struct SecondaryArgs {
+    /// TTBR0_EL1: the identity map.
+    pub ttbr0: u64,
+    /// TTBR1_EL1: the final tables.
+    pub ttbr1: u64,
+    /// TCR_EL1.
+    pub tcr: u64,
+    /// MAIR_EL1.
+    pub mair: u64,
+    /// SCTLR_EL1, MMU on.
+    pub sctlr: u64,
+    /// Stack pointer with the MMU on.
+    pub stack_top: usize,
+    /// Where to go.
+    pub entry: usize,
+    /// With what in x0.
+    pub argument: usize,
+    /// Lower end of the stack.
+    stack_bottom: usize,
+    /// The stack with the MMU off is the end of this.
+    scratch: [u64; 503],
+}
+
+const EMPTY: SecondaryArgs = SecondaryArgs {
+    ttbr0: 0,
+    ttbr1: 0,
+    tcr: 0,
+    mair: 0,
+    sctlr: 0,
+    stack_top: 0,
+    entry: 0,
+    argument: 0,
+    stack_bottom: 0,
+    scratch: [0; 503],
+};
+
+/// One for each CPU, so that a CPU that comes late finds its own.
+static mut ARGS: [SecondaryArgs; MAX_CPUS] = [EMPTY; MAX_CPUS];
+
+/// How long a CPU may take from CPU_ON until it says so.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a CPU did not come up. It can be reported; the boot goes on without it.
+#[derive(Clone, Copy, Debug)]
+pub enum StartError {
+    /// There is no room for this number, or it was started before.
+    Index(usize),
+    /// The device tree does not say how firmware is called.
+    NoConduit,
+    /// Firmware refused.
+    Firmware {
+        /// The CPU's affinity.
+        mpidr: u64,
+        /// Its answer.
+        error: smccc::psci::error::Error,
+    },
+    /// Firmware accepted, and nothing came. The CPU may still come and will then park, so its stack stays taken.
+    TimedOut {
+        /// The CPU's affinity.
+        mpidr: u64,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "no room for CPU {index}, or started twice"),
+            Self::NoConduit => write!(f, "the device tree does not say how PSCI is called"),
+            Self::Firmware { mpidr, error } => write!(f, "PSCI CPU_ON for MPIDR {mpidr:#x}: {error}"),
+            Self::TimedOut { mpidr } => {
+                write!(f, "the CPU with MPIDR {mpidr:#x} did not come up in {PATIENCE:?}")
+            }
+        }
+    }
+}
+
+/// Starts the CPU with affinity `mpidr` as number `index` (1 and up), and waits until it is up or a bounded time is over. It runs on `stack`,
+/// under the tables of `ttbr1` (a TTBR1_EL1 value), with the registers that the first CPU booted with.
+///
+/// # Errors
+/// Why it is not up. Other CPUs are not affected.
+///
+/// # Safety
+/// `stack` is mapped writable in `ttbr1`, 16-byte aligned at its end, with an unmapped page below, and belongs to this CPU from now on, also after
+/// [`StartError::TimedOut`]. `ttbr1` maps the image at its linked address.
+pub unsafe fn start(
+    info: &BootInfo,
+    index: usize,
+    mpidr: u64,
+    stack: Range<usize>,
+    ttbr1: u64,
+) -> Result<(), StartError> {
+    let slot = SLOTS
+        .get(index)
+        .filter(|_| index != 0)
+        .ok_or(StartError::Index(index))?;
+    let conduit = info.psci_conduit.ok_or(StartError::NoConduit)?;
+    slot.state
+        .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
+        .map_err(|_| StartError::Index(index))?;
+    // SAFETY: the index is in bounds; only a place is computed.
+    let args = unsafe { addr_of_mut!(ARGS[index]) };
+    // SAFETY: the slot was ABSENT, so nobody uses these arguments.
+    unsafe {
+        args.write(SecondaryArgs {
+            ttbr0: info.ttbr0_identity,
+            ttbr1,
+            tcr: info.tcr,
+            mair: info.mair,
+            sctlr: info.sctlr,
+            stack_top: stack.end,
+            entry: secondary_main as *const () as usize,
+            argument: index,
+            stack_bottom: stack.start,
+            ..EMPTY
+        });
+    }
+    // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line of ours: clean and invalidate.
+    mmu::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
+    let context = info.image_pa(args as usize);
+    if let Err(error) = psci::cpu_on(conduit, mpidr, info.secondary_entry, context) {
+        slot.state.store(ABSENT, Ordering::Release);
+        return Err(StartError::Firmware { mpidr, error });
+    }
+    let limit = Deadline::after(PATIENCE);
+    while slot.state.load(Ordering::Acquire) == STARTING {
+        if limit.is_past() {
+            // Either this comes first, and the CPU parks, or the CPU was just in time.
+            let gave_up =
+                slot.state
+                    .compare_exchange(STARTING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+            if gave_up.is_ok() {
+                return Err(StartError::TimedOut { mpidr });
+            }
+            break;
+        }
+        // No WFE: a CPU that never comes sends no event.
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// The first Rust of a CPU that was started, at linked addresses, on its own stack.
+extern "C" fn secondary_main(index: usize) -> ! {
+    // SAFETY: the index is what `start` passed; the arguments were written before this CPU was started, and are not again.
+    let (bottom, top) = unsafe { (ARGS[index].stack_bottom, ARGS[index].stack_top) };
+    // SAFETY: this CPU becomes `index`, once, and runs on this stack.
+    unsafe { percpu::init_secondary(index, bottom..top) };
+    exceptions::install_vectors();
+    // The identity map has done its service.
+    mmu::disable_ttbr0();
+    let slot = &SLOTS[index];
+    if slot
+        .state
+        .compare_exchange(STARTING, IDLE, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        psci::park();
+    }
+    publish(slot, IDLE);
+    serve(index)
+}
