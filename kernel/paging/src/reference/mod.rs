@@ -4,11 +4,13 @@
 //! behaviour: which levels are tried, how far a step goes, what is checked, where barriers and invalidations stand. Their
 //! defects are kept where a measurement or a test is about them, and named there.
 //!
+//! [`Engine`] is the engine itself behind the same trait, so that lists of walkers have it too.
+//!
 //! # What they are not
-//! They run on **trees of their own**, made by [`Context::new`]. The engine keeps the number of occupied descriptors of a
-//! table in the link to it; these walkers do not keep it, so a tree that they have touched is not one that the engine may
-//! go on with, and the other way round. They take no lock: one caller at a time. An operation that fails leaves what it had written; the caller
-//! unmaps the range, as Linux's callers do.
+//! They run on **trees of their own**, made by [`Context::new`], one walker to a tree. The engine keeps the number of
+//! occupied descriptors of a table in the link to it; these walkers do not keep it, so neither may go on with a tree that
+//! the other has changed. They take no lock: one caller at a time. Where one of them fails, what it had written stays; the
+//! caller unmaps the range, as Linux's callers do.
 //!
 //! # A walker of your own
 //! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add one line to the list in
@@ -74,6 +76,7 @@
 //! ```
 
 mod context;
+mod engine;
 mod flush;
 mod range;
 mod rewalk;
@@ -81,6 +84,7 @@ mod series;
 mod unmap;
 
 pub use context::Context;
+pub use engine::Engine;
 pub use flush::flush_range;
 pub use rewalk::Rewalk;
 pub use series::Series;
@@ -169,6 +173,7 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
 macro_rules! for_each_walker {
     (|$walker:ident| $body:block) => {
         $crate::for_each_walker! { @each |$walker| $body
+            $crate::reference::Engine,
             $crate::reference::Rewalk,
             $crate::reference::Series { overrun: false },
         }
@@ -217,6 +222,8 @@ pub enum Error {
     },
     /// No page for a table of this level.
     OutOfTables(Level),
+    /// What the engine says, by way of [`Engine`].
+    Engine(crate::Error),
 }
 
 impl fmt::Display for Error {
@@ -235,6 +242,7 @@ impl fmt::Display for Error {
                 write!(f, "only a part of the {leaf:?} leaf at {va} would be unmapped")
             }
             Self::OutOfTables(level) => write!(f, "no page for a level {level} table"),
+            Self::Engine(error) => fmt::Display::fmt(&error, f),
         }
     }
 }

@@ -92,7 +92,7 @@ fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span: u64) {
         });
         // Whoever is told the size of chunks maps the same: of as many pages as there are, of order `0..=10`.
         let order = random(11) as u32;
-        let mut whole = chunks(&vec![order; 3]);
+        let mut whole = chunks(&[order; 3]);
         whole.truncate(span as usize);
         let shift = Gr::PAGE_SHIFT + order;
         let va = VirtAddr(random(span - whole.len() as u64 + 1) << Gr::PAGE_SHIFT);

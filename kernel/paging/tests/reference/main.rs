@@ -3,6 +3,7 @@
 
 mod agreement;
 mod barriers;
+mod engine;
 mod errors;
 mod leaves;
 mod memory;
