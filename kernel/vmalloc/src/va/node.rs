@@ -1,0 +1,296 @@
+//! Nodes, the pages that they are cut from, and the pool of spare ones. The one `unsafe` block of [`va`](super) is here.
+//!
+//! A page that was fed is never given back, and what was a [`Node`] once stays a [`Node`] for ever. So a node is named by a
+//! plain `&'static Node`, and following a link needs no `unsafe`: whatever it leads to is a node.
+//!
+//! # Who may touch what
+//! - `start` and `pages` of an area that is not a gap do not change. They may be read by whoever holds its [`Area`](super::Area) or the
+//!   space.
+//! - `chain` belongs to whoever holds the node outside the tree: its `Area`, a cache, or the pool.
+//! - `meta` and `words` are atomic.
+//! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
+//!
+//! These four rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours stand on.
+
+use super::State;
+use core::cell::Cell;
+use core::mem::{MaybeUninit, size_of};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// A page of memory for nodes, given for ever.
+#[repr(C, align(4096))]
+pub struct NodePage(MaybeUninit<[u8; 4096]>);
+
+impl NodePage {
+    /// A page with arbitrary contents.
+    #[must_use]
+    pub const fn uninit() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
+/// Where pages for nodes come from.
+pub trait NodePages {
+    /// A page for ever, or `None` when there is none.
+    fn node_page(&self) -> Option<&'static mut NodePage>;
+}
+
+pub(super) type NodeRef<const W: usize> = &'static Node<W>;
+pub(super) type Link<const W: usize> = Cell<Option<NodeRef<W>>>;
+
+/// Which subtree of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// Lower addresses.
+    Left,
+    /// Higher addresses.
+    Right,
+}
+
+impl Side {
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+/// A segment of the region, or a spare node.
+#[repr(C)]
+pub(super) struct Node<const W: usize> {
+    // What a search reads comes first.
+    /// First page.
+    pub start: Cell<u64>,
+    /// The subtrees below and above, indexed by a [`Side`].
+    child: [Link<W>; 2],
+    /// Largest gap in this subtree, saturated.
+    pub max: Cell<u32>,
+    /// Pages of this gap, saturated; 0 for an area.
+    pub gap: Cell<u32>,
+    pub parent: Link<W>,
+    /// Neighbours in address order.
+    pub prev: Link<W>,
+    pub next: Link<W>,
+    /// Pages, guards included.
+    pub pages: Cell<u64>,
+    pub height: Cell<u32>,
+    /// State in bits 7:0, lead in 15:8, trail in 23:16.
+    meta: AtomicU32,
+    /// The next one in a cache or in the pool.
+    pub chain: Link<W>,
+    /// The space that it was cut for. Never changes.
+    pub owner: usize,
+    /// The caller's.
+    words: [AtomicU64; W],
+}
+
+impl<const W: usize> Node<W> {
+    fn new(owner: usize) -> Self {
+        Self {
+            start: Cell::new(0),
+            child: [const { Cell::new(None) }; 2],
+            max: Cell::new(0),
+            gap: Cell::new(0),
+            parent: Cell::new(None),
+            prev: Cell::new(None),
+            next: Cell::new(None),
+            pages: Cell::new(0),
+            height: Cell::new(1),
+            meta: AtomicU32::new(State::Gap as u32),
+            chain: Cell::new(None),
+            owner,
+            words: [const { AtomicU64::new(0) }; W],
+        }
+    }
+
+    #[inline(always)]
+    pub fn child(&self, side: Side) -> Option<NodeRef<W>> {
+        self.child[side as usize].get()
+    }
+
+    #[inline(always)]
+    pub fn set_child(&self, side: Side, child: Option<NodeRef<W>>) {
+        self.child[side as usize].set(child);
+    }
+
+    /// The page behind the last.
+    #[inline(always)]
+    pub fn end(&self) -> u64 {
+        self.start.get() + self.pages.get()
+    }
+
+    #[inline(always)]
+    pub fn state(&self) -> State {
+        match self.meta.load(Relaxed) as u8 {
+            x if x == State::Owned as u8 => State::Owned,
+            x if x == State::Raw as u8 => State::Raw,
+            x if x == State::Retired as u8 => State::Retired,
+            x if x == State::Parked as u8 => State::Parked,
+            _ => State::Gap,
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_gap(&self) -> bool {
+        self.meta.load(Relaxed) as u8 == State::Gap as u8
+    }
+
+    #[inline(always)]
+    pub fn guards(&self) -> (u8, u8) {
+        let meta = self.meta.load(Relaxed);
+        ((meta >> 8) as u8, (meta >> 16) as u8)
+    }
+
+    #[inline(always)]
+    pub fn set_meta(&self, state: State, lead: u8, trail: u8) {
+        self.meta.store(
+            state as u32 | u32::from(lead) << 8 | u32::from(trail) << 16,
+            Relaxed,
+        );
+    }
+
+    /// Changes the state and nothing else. For whoever holds the area: nobody else changes it then.
+    #[inline(always)]
+    pub fn set_state(&self, state: State) {
+        let guards = self.meta.load(Relaxed) & !0xff;
+        self.meta.store(guards | state as u32, Relaxed);
+    }
+
+    /// Makes it a gap of `pages` pages from `start` on, or moves the bounds of one.
+    #[inline(always)]
+    pub fn set_gap(&self, start: u64, pages: u64) {
+        self.start.set(start);
+        self.pages.set(pages);
+        self.gap.set(saturate(pages));
+        self.set_meta(State::Gap, 0, 0);
+    }
+
+    #[inline(always)]
+    pub fn words(&self) -> [u64; W] {
+        core::array::from_fn(|i| self.words[i].load(Relaxed))
+    }
+
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> u64 {
+        self.words[index].load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub fn set_word(&self, index: usize, value: u64) {
+        self.words[index].store(value, Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn set_words(&self, words: &[u64; W]) {
+        for (mine, theirs) in self.words.iter().zip(words) {
+            mine.store(*theirs, Relaxed);
+        }
+    }
+}
+
+/// A number of pages as the tree keeps it.
+#[inline(always)]
+pub(super) const fn saturate(pages: u64) -> u32 {
+    if pages < u32::MAX as u64 {
+        pages as u32
+    } else {
+        u32::MAX
+    }
+}
+
+/// Spare nodes: those that were in use, and the rest of the page fed last.
+pub(super) struct Pool<const W: usize> {
+    owner: usize,
+    spare: Option<NodeRef<W>>,
+    fresh: &'static mut [MaybeUninit<Node<W>>],
+    nr_spare: usize,
+    nr_fed: usize,
+}
+
+impl<const W: usize> Pool<W> {
+    const NODES_PER_PAGE: usize = {
+        let nr = size_of::<NodePage>() / size_of::<Node<W>>();
+        // The first page must hold the first gap and the two nodes that a reservation may need.
+        assert!(nr >= 3, "too many words: a page must hold three nodes");
+        nr
+    };
+
+    pub fn new(page: &'static mut NodePage) -> Self {
+        let mut pool = Self {
+            // Pages are never given back, so no other space ever has this number.
+            owner: core::ptr::from_ref::<NodePage>(page).addr(),
+            spare: None,
+            fresh: &mut [],
+            nr_spare: 0,
+            nr_fed: 0,
+        };
+        pool.feed(page);
+        pool
+    }
+
+    /// The number of the space, which its nodes bear.
+    pub const fn owner(&self) -> usize {
+        self.owner
+    }
+
+    pub const fn nr_spare(&self) -> usize {
+        self.nr_spare
+    }
+
+    pub const fn nr_fed(&self) -> usize {
+        self.nr_fed
+    }
+
+    pub fn feed(&mut self, page: &'static mut NodePage) {
+        let base = core::ptr::from_mut(page).cast::<MaybeUninit<Node<W>>>();
+        // SAFETY: the page is ours alone and for ever (`&'static mut`), is 4096 bytes at a multiple of 4096, which is more
+        // than a node's alignment, and NODES_PER_PAGE nodes fit into it. Uninitialised contents are fine for MaybeUninit.
+        let fresh = unsafe { core::slice::from_raw_parts_mut(base, Self::NODES_PER_PAGE) };
+        // What is left of the page before is few nodes or none: put it on the chain.
+        let rest = core::mem::replace(&mut self.fresh, fresh);
+        for slot in rest {
+            let node: NodeRef<W> = slot.write(Node::new(self.owner));
+            node.chain.set(self.spare);
+            self.spare = Some(node);
+        }
+        self.nr_spare += Self::NODES_PER_PAGE;
+        self.nr_fed += Self::NODES_PER_PAGE;
+    }
+
+    /// A spare node: a leaf of the tree that is not linked yet.
+    #[inline]
+    pub fn take(&mut self) -> Option<NodeRef<W>> {
+        let node = match self.spare {
+            Some(node) => {
+                self.spare = node.chain.get();
+                node
+            }
+            None => {
+                let (slot, rest) = core::mem::take(&mut self.fresh).split_first_mut()?;
+                self.fresh = rest;
+                slot.write(Node::new(self.owner))
+            }
+        };
+        self.nr_spare -= 1;
+        Some(node)
+    }
+
+    #[inline]
+    pub fn give_back(&mut self, node: NodeRef<W>) {
+        node.chain.set(self.spare);
+        self.spare = Some(node);
+        self.nr_spare += 1;
+    }
+
+    /// Walks the chain of spare nodes and counts it, at most `limit` of them.
+    pub fn count_spare(&self, limit: usize) -> usize {
+        let chain = core::iter::successors(self.spare, |node| node.chain.get());
+        self.fresh.len() + chain.take(limit).count()
+    }
+}
+
+// SAFETY: a pool is reached by one thread at a time when it is moved; the nodes that it names are reached through it alone,
+// but for those that are in use, and these obey the rules of the module.
+unsafe impl<const W: usize> Send for Pool<W> {}

@@ -1,0 +1,498 @@
+//! [`Space`]: segments handed out, found and taken back.
+
+use super::node::{NodePage, NodeRef, Pool, saturate};
+use super::tree::Tree;
+use super::{Error, Fit, State, Vpn};
+use core::fmt;
+
+/// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are tried.
+pub const TIGHT_TRIES: usize = 8;
+
+/// A reserved range, guards included. Whoever has it owns the range.
+///
+/// It has no destructor, since giving back needs the space: dropping it leaks the range until [`Space::check`] says so.
+#[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
+pub struct Area<const W: usize> {
+    pub(super) node: NodeRef<W>,
+}
+
+// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to the area, which is not
+// Clone.
+unsafe impl<const W: usize> Send for Area<W> {}
+// SAFETY: through `&Area`, only unchanging bounds and atomics are reached.
+unsafe impl<const W: usize> Sync for Area<W> {}
+
+impl<const W: usize> Area<W> {
+    /// The first page of the body.
+    #[inline(always)]
+    #[must_use]
+    pub fn start(&self) -> Vpn {
+        Vpn(self.node.start.get() + u64::from(self.node.guards().0))
+    }
+
+    /// Pages of the body.
+    #[inline(always)]
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        let (lead, trail) = self.node.guards();
+        self.node.pages.get() - u64::from(lead) - u64::from(trail)
+    }
+
+    /// Pages reserved in all, guards included.
+    #[inline(always)]
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        self.node.pages.get()
+    }
+
+    /// The caller's words.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self) -> [u64; W] {
+        self.node.words()
+    }
+
+    /// One of the caller's words.
+    ///
+    /// # Panics
+    /// If there is no word `index`.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, index: usize) -> u64 {
+        self.node.word(index)
+    }
+
+    /// Replaces one of the caller's words.
+    ///
+    /// # Panics
+    /// If there is no word `index`.
+    #[inline(always)]
+    pub fn set_word(&self, index: usize, value: u64) {
+        self.node.set_word(index, value);
+    }
+
+    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to wait until no TLB knows
+    /// it, and to release it.
+    #[inline]
+    pub fn retire(&mut self) {
+        self.node.set_state(State::Retired);
+    }
+
+    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that wait.
+    pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
+        let before = self.node.chain.replace(rest.map(|area| area.node));
+        before.map(|node| Self { node })
+    }
+}
+
+impl<const W: usize> fmt::Debug for Area<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}+{:#x}", self.start().0, self.pages())
+    }
+}
+
+/// What lies at an address: a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment<const W: usize> {
+    /// What it is.
+    pub state: State,
+    /// The first page, guards included.
+    pub first: Vpn,
+    /// Pages, guards included.
+    pub reserved: u64,
+    /// Guard pages before the body.
+    pub lead: u8,
+    /// Guard pages behind the body.
+    pub trail: u8,
+    /// The caller's words; arbitrary for a gap.
+    pub words: [u64; W],
+}
+
+impl<const W: usize> Segment<W> {
+    fn of(node: NodeRef<W>) -> Self {
+        let (lead, trail) = node.guards();
+        Self {
+            state: node.state(),
+            first: Vpn(node.start.get()),
+            reserved: node.pages.get(),
+            lead,
+            trail,
+            words: node.words(),
+        }
+    }
+
+    /// The first page of the body.
+    #[must_use]
+    pub const fn start(&self) -> Vpn {
+        Vpn(self.first.0 + self.lead as u64)
+    }
+
+    /// Pages of the body.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.reserved - self.lead as u64 - self.trail as u64
+    }
+
+    /// Whether `page` is in the body.
+    #[must_use]
+    pub const fn contains(&self, page: Vpn) -> bool {
+        page.0.wrapping_sub(self.start().0) < self.pages()
+    }
+}
+
+/// A region of virtual pages. `W` is the number of 64-bit words that a caller may keep with each area.
+///
+/// Not synchronised: `&self` looks, `&mut self` changes. Areas are `Send`, and taking one out of a
+/// [`Cache`](super::Cache) or putting it there does not touch the space at all.
+pub struct Space<const W: usize> {
+    pub(super) tree: Tree<W>,
+    pub(super) pool: Pool<W>,
+    pub(super) start: u64,
+    pub(super) pages: u64,
+    pub(super) nr_areas: usize,
+    pub(super) nr_gaps: usize,
+    pub(super) reserved: u64,
+}
+
+// SAFETY: the nodes that are not in use by an `Area` are reached through the space alone, and moving it moves that access.
+// What it shares with areas that other threads hold is atomic, or does not change while they exist (`node`'s rules).
+unsafe impl<const W: usize> Send for Space<W> {}
+// SAFETY: `&Space` only reads: links, summaries and bounds, which only `&mut Space` writes; and atomics. It never reads
+// `chain` of a node in use. `visits` exists in this crate's tests alone, which share no space between threads.
+#[cfg(not(test))]
+unsafe impl<const W: usize> Sync for Space<W> {}
+
+impl<const W: usize> Space<W> {
+    /// The region of `pages` pages from `start` on, all of it one gap. `page` holds its first nodes.
+    ///
+    /// # Panics
+    /// If the region is empty or larger than 2^52 pages, or runs over the end of the address space.
+    #[must_use]
+    pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
+        assert!(
+            pages != 0 && pages <= 1 << 52 && start.0.checked_add(pages).is_some(),
+            "no region: {pages} pages at page {:#x}",
+            start.0
+        );
+        let mut pool = Pool::new(page);
+        let Some(root) = pool.take() else {
+            unreachable!("a page holds three nodes");
+        };
+        root.set_gap(start.0, pages);
+        Self {
+            tree: Tree::new(root),
+            pool,
+            start: start.0,
+            pages,
+            nr_areas: 0,
+            nr_gaps: 1,
+            reserved: 0,
+        }
+    }
+
+    /// The first page of the region.
+    #[must_use]
+    pub const fn start(&self) -> Vpn {
+        Vpn(self.start)
+    }
+
+    /// Pages of the region.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Whether `page` is in the region.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(&self, page: Vpn) -> bool {
+        page.0.wrapping_sub(self.start) < self.pages
+    }
+
+    /// Areas, in whatever state.
+    #[must_use]
+    pub const fn nr_areas(&self) -> usize {
+        self.nr_areas
+    }
+
+    /// Gaps.
+    #[must_use]
+    pub const fn nr_gaps(&self) -> usize {
+        self.nr_gaps
+    }
+
+    /// Pages in areas, guards included.
+    #[must_use]
+    pub const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Spare nodes.
+    #[must_use]
+    pub const fn nr_spare_nodes(&self) -> usize {
+        self.pool.nr_spare()
+    }
+
+    /// Takes a page for more nodes, for ever.
+    pub fn feed(&mut self, page: &'static mut NodePage) {
+        self.pool.feed(page);
+    }
+
+    /// Reserves what `fit` asks for, and keeps `words` with it.
+    ///
+    /// # Where
+    /// Call a gap *large* if it has all the pages asked for, guards included, and *sure* if it also has `align - 1` more:
+    /// such a gap holds the range at any phase. A gap that is large holds it or not. The range begins
+    /// - at the lowest address at all that fits, whenever one of the [`TIGHT_TRIES`] lowest large gaps holds it; without an
+    ///   alignment the first of them does;
+    /// - otherwise at the lowest address that fits in the lowest sure gap.
+    ///
+    /// So each of the two steps is a bounded number of descents, however many gaps there are. (Sizes and alignments beyond
+    /// 2^32 - 1 pages are one class to the tree: the gaps of that class are all looked at. No region has more than its
+    /// pages / 2^32 of them, 4 in one of 64 TiB.)
+    ///
+    /// # Errors
+    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: it makes no sense;
+    /// - [`Error::NoSpace`]: there is no large gap;
+    /// - [`Error::NoAlignedSpace`]: there are large gaps, none is sure, and those that were tried do not hold it. With less
+    ///   alignment it may fit;
+    /// - [`Error::NoNodes`]: feed a page and ask again.
+    #[inline]
+    pub fn reserve(&mut self, fit: &Fit, words: &[u64; W]) -> Result<Area<W>, Error> {
+        let total = fit.total(self.pages)?;
+        if self.pool.nr_spare() < 2 {
+            return Err(Error::NoNodes);
+        }
+        let (gap, at) = self.search(fit, total)?;
+        let node = self.carve(gap, at, total)?;
+        node.set_words(words);
+        node.set_meta(State::Owned, fit.lead, fit.trail);
+        self.nr_areas += 1;
+        self.reserved += total;
+        Ok(Area { node })
+    }
+
+    /// The gap and the first page for `total` pages, as [`reserve`](Self::reserve) says.
+    #[inline]
+    fn search(&self, fit: &Fit, total: u64) -> Result<(NodeRef<W>, u64), Error> {
+        let residue = fit.residue();
+        let place = |gap: NodeRef<W>| {
+            let start = gap.start.get();
+            let skip = residue.wrapping_sub(start) & (fit.align - 1);
+            (gap.pages.get() >= total && gap.pages.get() - total >= skip).then_some((gap, start + skip))
+        };
+        let mut any_large = false;
+        let large = saturate(total);
+        let mut candidate = self.tree.lowest_fit(large);
+        for _ in 0..TIGHT_TRIES {
+            let Some(gap) = candidate else {
+                break;
+            };
+            if let Some(found) = place(gap) {
+                return Ok(found);
+            }
+            any_large |= gap.pages.get() >= total;
+            candidate = self.tree.next_fit(gap, large);
+        }
+        if candidate.is_some() {
+            // The sum cannot overflow in a region below 2^52 pages unless the alignment is beyond any use.
+            let sure = saturate(total.saturating_add(fit.align - 1));
+            candidate = self.tree.lowest_fit(sure);
+            while let Some(gap) = candidate {
+                if let Some(found) = place(gap) {
+                    return Ok(found);
+                }
+                any_large |= gap.pages.get() >= total;
+                // Only of the class of the largest may one that is found not be sure.
+                debug_assert_eq!(sure, u32::MAX);
+                candidate = self.tree.next_fit(gap, sure);
+            }
+        }
+        if any_large {
+            Err(Error::NoAlignedSpace {
+                pages: total,
+                align: fit.align,
+                phase: fit.phase,
+            })
+        } else {
+            Err(Error::NoSpace { pages: total })
+        }
+    }
+
+    /// Cuts `total` pages at `at` out of `gap`. There are two spare nodes.
+    #[inline]
+    fn carve(&mut self, gap: NodeRef<W>, at: u64, total: u64) -> Result<NodeRef<W>, Error> {
+        let (start, end) = (gap.start.get(), gap.end());
+        let (before, behind) = (at - start, end - (at + total));
+        if before == 0 && behind == 0 {
+            // The gap's node becomes the area's.
+            gap.gap.set(0);
+            self.tree.fix_up(Some(gap));
+            self.nr_gaps -= 1;
+            return Ok(gap);
+        }
+        let node = self.pool.take().ok_or(Error::NoNodes)?;
+        node.start.set(at);
+        node.pages.set(total);
+        node.gap.set(0);
+        // So that no neighbour takes it for a gap.
+        node.set_meta(State::Owned, 0, 0);
+        if before == 0 {
+            gap.set_gap(at + total, behind);
+            self.tree.insert_before(gap, node);
+            self.tree.fix_up(Some(gap));
+        } else {
+            gap.set_gap(start, before);
+            self.tree.insert_after(gap, node);
+            self.tree.fix_up(Some(gap));
+            if behind != 0 {
+                let Some(rest) = self.pool.take() else {
+                    unreachable!("two nodes were spare");
+                };
+                rest.set_gap(at + total, behind);
+                self.tree.insert_after(node, rest);
+                self.nr_gaps += 1;
+            }
+        }
+        Ok(node)
+    }
+
+    /// Takes a range back. It may be handed out again at once: no TLB may hold a translation of it any more.
+    ///
+    /// # Panics
+    /// If the area is of another space.
+    pub fn release(&mut self, area: Area<W>) {
+        let node = area.node;
+        self.assert_ours(node);
+        self.nr_areas -= 1;
+        self.reserved -= node.pages.get();
+        let gap_behind = node.next.get().filter(|next| next.is_gap());
+        let gap_before = node.prev.get().filter(|prev| prev.is_gap());
+        node.set_gap(node.start.get(), node.pages.get());
+        self.nr_gaps += 1;
+        let mut joined = node;
+        if let Some(next) = gap_behind {
+            joined = self.join(joined, next);
+        }
+        if let Some(prev) = gap_before {
+            joined = self.join(prev, joined);
+        }
+        self.tree.fix_up(Some(joined));
+    }
+
+    /// Makes one gap of two neighbours, gives its node, and gives back the other. The caller makes the tree good from it
+    /// up.
+    fn join(&mut self, lower: NodeRef<W>, upper: NodeRef<W>) -> NodeRef<W> {
+        let start = lower.start.get();
+        let pages = lower.pages.get() + upper.pages.get();
+        // One of two neighbours has one child at most (module `tree`).
+        let (keep, drop) = if lower.child(super::node::Side::Right).is_none() {
+            (upper, lower)
+        } else {
+            (lower, upper)
+        };
+        keep.set_gap(start, pages);
+        self.tree.remove(drop);
+        self.pool.give_back(drop);
+        self.nr_gaps -= 1;
+        keep
+    }
+
+    fn assert_ours(&self, node: NodeRef<W>) {
+        assert_eq!(
+            node.owner,
+            self.pool.owner(),
+            "an area of another space: {:#x} pages",
+            node.pages.get()
+        );
+    }
+
+    /// Leaves the area to whoever knows its address: [`claim`](Self::claim) gives it back.
+    ///
+    /// # Panics
+    /// If the area is of another space.
+    pub fn entrust(&mut self, area: Area<W>) {
+        self.assert_ours(area.node);
+        area.node.set_state(State::Raw);
+    }
+
+    /// Takes the area whose body begins at `page` away from whoever knows its address.
+    ///
+    /// # Errors
+    /// [`Error::Outside`], [`Error::Vacant`], [`Error::Interior`], [`Error::Guard`], [`Error::Owned`], or [`Error::Freed`]
+    /// for an area that was given back, and is not reusable yet or in a cache.
+    #[inline]
+    pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Error> {
+        let node = self.node_at(page)?;
+        let (lead, trail) = node.guards();
+        let start = Vpn(node.start.get() + u64::from(lead));
+        let pages = || node.pages.get() - u64::from(lead) - u64::from(trail);
+        match node.state() {
+            State::Raw if page == start => {
+                node.set_state(State::Owned);
+                Ok(Area { node })
+            }
+            State::Gap => Err(Error::Vacant(page)),
+            State::Retired | State::Parked => Err(Error::Freed {
+                start,
+                pages: pages(),
+            }),
+            State::Owned if page == start => Err(Error::Owned {
+                start,
+                pages: pages(),
+            }),
+            State::Raw | State::Owned => {
+                if page.0.wrapping_sub(start.0) < pages() {
+                    Err(Error::Interior {
+                        page,
+                        start,
+                        pages: pages(),
+                    })
+                } else {
+                    Err(Error::Guard {
+                        page,
+                        start,
+                        pages: pages(),
+                    })
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn node_at(&self, page: Vpn) -> Result<NodeRef<W>, Error> {
+        if !self.contains(page) {
+            return Err(Error::Outside(page));
+        }
+        self.tree.find(page.0).ok_or(Error::Outside(page))
+    }
+
+    /// The segment that contains `page`, in whatever state; `None` outside the region.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
+        self.node_at(page).ok().map(Segment::of)
+    }
+
+    /// All segments in address order, from the one that contains `page` on.
+    pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
+        core::iter::successors(self.node_at(page).ok(), |node| node.next.get()).map(Segment::of)
+    }
+
+    /// All segments in address order.
+    pub fn segments(&self) -> impl Iterator<Item = Segment<W>> + '_ {
+        self.segments_from(Vpn(self.start))
+    }
+}
+
+impl<const W: usize> fmt::Debug for Space<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space")
+            .field("start", &format_args!("{:#x}", self.start))
+            .field("pages", &format_args!("{:#x}", self.pages))
+            .field("areas", &self.nr_areas)
+            .field("gaps", &self.nr_gaps)
+            .field("reserved", &self.reserved)
+            .finish()
+    }
+}

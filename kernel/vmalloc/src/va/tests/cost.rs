@@ -1,0 +1,189 @@
+//! Node visits per operation stay within a constant times log n, from 100 to 100,000 areas, whatever the request.
+
+use super::*;
+
+/// The most nodes on a path of an AVL tree of `n` nodes.
+fn max_height(n: usize) -> u64 {
+    (1.4405 * ((n + 2) as f64).log2()) as u64 + 1
+}
+
+/// What an operation may visit, from what it does: descents are one path each, a step to the next candidate is two, and
+/// making the tree good is one path and two more nodes for each rotation on it.
+struct Bounds {
+    height: u64,
+}
+
+impl Bounds {
+    fn of(space: &Space<2>) -> Self {
+        Self {
+            height: max_height(space.nr_areas() + space.nr_gaps() + 2),
+        }
+    }
+    fn find(&self) -> u64 {
+        self.height
+    }
+    fn reserve(&self, aligned: bool) -> u64 {
+        let search = if aligned {
+            (1 + 2 * TIGHT_TRIES as u64 + 1) * self.height
+        } else {
+            self.height
+        };
+        // At most two nodes come in (a rotation each), and the gap changes.
+        search + 3 * self.height + 2 * 2
+    }
+    fn release(&self) -> u64 {
+        // At most two nodes go out, with a rotation at each level, and the gap changes.
+        2 * (3 * self.height) + self.height
+    }
+}
+
+fn visits<R>(space: &mut Space<2>, f: impl FnOnce(&mut Space<2>) -> R) -> (R, u64) {
+    let before = space.tree.visits.get();
+    let result = f(space);
+    (result, space.tree.visits.get() - before)
+}
+
+/// A fixed sequence of numbers that look random.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// Holds `n` areas of 1 to 4 pages, with a hole of one page (at an odd address, if `odd_holes`) behind each.
+fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
+    let mut space = Space::new(Vpn(1 << 40), 1 << 34, node_page());
+    let mut numbers = Numbers(n + 1);
+    let mut areas = Vec::new();
+    let mut holes = Vec::new();
+    for _ in 0..n {
+        let mut pages = 1 + numbers.next() % 4;
+        let at = areas
+            .last()
+            .map_or(1 << 40, |area: &Area<2>| area.start().0 + area.reserved() + 1);
+        if odd_holes && (at + pages) % 2 == 0 {
+            pages += 1;
+        }
+        areas.push(reserve(&mut space, &bare(pages)).unwrap());
+        holes.push(reserve(&mut space, &bare(1)).unwrap());
+    }
+    for hole in holes {
+        assert!(!odd_holes || hole.start().0 % 2 == 1);
+        space.release(hole);
+    }
+    (space, areas)
+}
+
+/// Reserves, finds and releases; checks each against its bound, and gives the largest counts.
+fn measure(space: &mut Space<2>, fit: &Fit) -> (u64, u64, u64) {
+    let aligned = fit.align != 1;
+    let bounds = Bounds::of(space);
+    while space.nr_spare_nodes() < 2 {
+        space.feed(node_page());
+    }
+    let (area, reserve) = visits(space, |space| space.reserve(fit, &[0, 0]));
+    assert!(reserve <= bounds.reserve(aligned), "reserve {fit:?}: {reserve}");
+    let Ok(area) = area else {
+        return (reserve, 0, 0);
+    };
+    let page = Vpn(area.start().0 + area.pages() - 1);
+    let (found, find) = visits(space, |space| space.find(page));
+    assert_eq!(found.map(|found| found.start()), Some(area.start()));
+    assert!(find <= bounds.find(), "find: {find}");
+    let ((), release) = visits(space, |space| space.release(area));
+    assert!(release <= bounds.release(), "release {fit:?}: {release}");
+    (reserve, find, release)
+}
+
+#[test]
+fn visits_grow_with_the_logarithm_of_the_number_of_areas() {
+    for n in [100, 1_000, 10_000, 100_000] {
+        let (mut space, mut areas) = populate(n, false);
+        assert_eq!(
+            space.nr_gaps() as u64,
+            n,
+            "every hole is a gap, and the last one joins the rest"
+        );
+        let mut numbers = Numbers(7);
+        for round in 0..2_000 {
+            // Free one at a random place, so that gaps of all sizes arise, and fill some of them.
+            if !areas.is_empty() && round % 2 == 0 {
+                let area = areas.swap_remove(numbers.next() as usize % areas.len());
+                let bounds = Bounds::of(&space);
+                let ((), release) = visits(&mut space, |space| space.release(area));
+                assert!(release <= bounds.release());
+            }
+            let shift = numbers.next() % 19;
+            let align = 1 << shift;
+            let fit = Fit::new(1 + numbers.next() % 600).congruent(align, numbers.next() % align);
+            measure(&mut space, &fit);
+            measure(&mut space, &Fit::new(1));
+            measure(&mut space, &bare(1));
+        }
+        space.check().unwrap();
+    }
+}
+
+#[test]
+fn a_phase_that_no_hole_has_costs_no_more_with_more_holes() {
+    let mut worst = Vec::new();
+    for n in [100, 1_000, 10_000, 100_000] {
+        let (mut space, _areas) = populate(n, true);
+        // n holes of exactly that size, every one of them at the wrong phase: the range goes behind all of them.
+        let fit = bare(1).congruent(2, 0);
+        let (reserve, _, _) = measure(&mut space, &fit);
+        worst.push(reserve);
+    }
+    // Not more than one path longer for each factor of ten, which is log2(10) * 1.44 levels.
+    assert!(
+        worst[3] <= worst[0] + 3 * 5 * (2 * TIGHT_TRIES as u64 + 5),
+        "{worst:?}"
+    );
+}
+
+#[test]
+fn a_gap_that_is_not_there_is_known_at_the_root() {
+    let mut space = Space::<2>::new(Vpn(BASE), 200_000, node_page());
+    let areas: Vec<_> = (0..100_000)
+        .map(|_| reserve(&mut space, &bare(2)).unwrap())
+        .collect();
+    let mut kept = Vec::new();
+    for (i, area) in areas.into_iter().enumerate() {
+        if i % 2 == 0 {
+            space.release(area);
+        } else {
+            kept.push(area);
+        }
+    }
+    assert_eq!(space.check().unwrap().gaps, 50_000);
+    let (result, visits) = visits(&mut space, |space| space.reserve(&bare(3), &[0, 0]));
+    assert_eq!((result.err(), visits), (Some(Error::NoSpace { pages: 3 }), 0));
+}
+
+#[test]
+fn ascending_descending_and_alternating_frees_keep_the_tree_balanced() {
+    for order in 0..3 {
+        let (mut space, areas) = populate(5_000, false);
+        let mut areas: Vec<_> = areas.into_iter().map(Some).collect();
+        let n = areas.len();
+        for i in 0..n {
+            let at = match order {
+                0 => i,
+                1 => n - 1 - i,
+                _ if i % 2 == 0 => i / 2,
+                _ => n - 1 - i / 2,
+            };
+            space.release(areas[at].take().unwrap());
+            if i % 97 == 0 {
+                space.check().unwrap();
+            }
+        }
+        let census = space.check().unwrap();
+        assert_eq!((census.gaps, census.height), (1, 1));
+    }
+}
