@@ -44,7 +44,7 @@ def log_path(name: str) -> Path:
 
 def clean_environment(variables: dict[str, str]) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if name not in MACHINE_VARIABLES}
-    return {**base, **variables}
+    return {**base, "CARGO_TERM_COLOR": "never", **variables}
 
 
 def run_logged(name: str, command: list[str], limit: float, variables: dict[str, str] | None = None) -> Finished:
