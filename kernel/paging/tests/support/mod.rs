@@ -1,0 +1,287 @@
+//! Host-side support for the tests: table memory in a vector, and a naive map to compare with.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use paging::mmu::{Counting, NoMmu};
+use paging::{
+    Attributes, Config, Error, Extent, Extents, Granule, Half, Leaf, LeafSet, LeafSize, PageArray, Pfn,
+    PhysAddr, PhysRange, Tables, Tree, VirtAddr, VirtRange, Visit, choose_leaf,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+
+/// Table pages live at these physical addresses, far from any frame that a test maps.
+pub const TABLES_AT: u64 = 0x7f00_0000_0000;
+
+/// Table memory: a vector of descriptors for each page handed out.
+pub struct Host<G> {
+    pages: RefCell<Vec<Option<Vec<u64>>>>,
+    free: RefCell<Vec<usize>>,
+    /// Allocations that still succeed; then they fail.
+    pub budget: Cell<u64>,
+    pub loads: Cell<u64>,
+    pub stores: Cell<u64>,
+    pub allocated: Cell<u64>,
+    granule: PhantomData<G>,
+}
+
+impl<G: Granule> Host<G> {
+    pub fn new() -> Self {
+        Self {
+            pages: RefCell::default(),
+            free: RefCell::default(),
+            budget: Cell::new(u64::MAX),
+            loads: Cell::new(0),
+            stores: Cell::new(0),
+            allocated: Cell::new(0),
+            granule: PhantomData,
+        }
+    }
+
+    /// Pages handed out and not given back.
+    pub fn live(&self) -> usize {
+        self.pages.borrow().iter().flatten().count()
+    }
+
+    pub fn reset_counts(&self) {
+        self.loads.set(0);
+        self.stores.set(0);
+        self.allocated.set(0);
+    }
+
+    fn slot(table: PhysAddr) -> usize {
+        ((table.0 - TABLES_AT) >> G::PAGE_SHIFT) as usize
+    }
+
+    fn with<R>(&self, table: PhysAddr, f: impl FnOnce(&mut Vec<u64>) -> R) -> R {
+        let mut pages = self.pages.borrow_mut();
+        let page = pages
+            .get_mut(Self::slot(table))
+            .and_then(Option::as_mut)
+            .unwrap_or_else(|| panic!("access to {table:?}, which is not a table"));
+        f(page)
+    }
+
+    /// Every descriptor of every table, for comparing a state with an earlier one.
+    pub fn snapshot(&self) -> Vec<Option<Vec<u64>>> {
+        let mut pages = self.pages.borrow().clone();
+        while pages.last() == Some(&None) {
+            pages.pop();
+        }
+        pages
+    }
+}
+
+// SAFETY: pages are zeroed, distinct and owned; accesses are to that memory; one thread.
+unsafe impl<G: Granule> Tables for Host<G> {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        let budget = self.budget.get().checked_sub(1)?;
+        self.budget.set(budget);
+        self.allocated.set(self.allocated.get() + 1);
+        let mut pages = self.pages.borrow_mut();
+        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            pages.push(None);
+            pages.len() - 1
+        });
+        pages[slot] = Some(vec![0; G::ENTRIES]);
+        Some(PhysAddr(TABLES_AT + ((slot as u64) << G::PAGE_SHIFT)))
+    }
+
+    fn free_table(&self, table: PhysAddr) {
+        let slot = Self::slot(table);
+        let page = self.pages.borrow_mut()[slot].take();
+        assert!(page.is_some(), "{table:?} freed twice");
+        self.free.borrow_mut().push(slot);
+    }
+
+    fn load(&self, table: PhysAddr, index: usize) -> u64 {
+        self.loads.set(self.loads.get() + 1);
+        self.with(table, |page| page[index])
+    }
+
+    fn store(&self, table: PhysAddr, index: usize, value: u64) {
+        self.stores.set(self.stores.get() + 1);
+        self.with(table, |page| page[index] = value);
+    }
+
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        self.stores.set(self.stores.get() + 1);
+        self.with(table, |page| {
+            if page[index] == current {
+                page[index] = new;
+                Ok(())
+            } else {
+                Err(page[index])
+            }
+        })
+    }
+}
+
+pub type HostTree<G> = Tree<G, Host<G>, Counting<NoMmu>>;
+
+/// An empty tree of the upper half.
+pub fn tree<G: Granule>(config: Config, tlbi_range: bool) -> HostTree<G> {
+    let tables = Host::new();
+    let root = tables.alloc_table().expect("memory");
+    Tree::new(
+        root,
+        Half::High,
+        tables,
+        Counting::new(NoMmu { tlbi_range }),
+        config,
+    )
+}
+
+/// What a tree should hold, page by page, told by someone who knows nothing of leaves.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Naive(pub BTreeMap<u64, (u64, Attributes, bool)>);
+
+impl Naive {
+    pub fn of<G: Granule>(tree: &HostTree<G>) -> Self {
+        let mut map = BTreeMap::new();
+        tree.visit(tree.range(), |leaf| {
+            let pages = leaf.size.bytes::<G>() >> G::PAGE_SHIFT;
+            for page in 0..pages {
+                let offset = page << G::PAGE_SHIFT;
+                let old = map.insert(
+                    leaf.va.0 + offset,
+                    (leaf.pa.0 + offset, leaf.attributes, leaf.valid),
+                );
+                assert!(old.is_none(), "{:#x} visited twice", leaf.va.0 + offset);
+            }
+            Visit::Continue
+        })
+        .expect("the tree's own range is valid");
+        Self(map)
+    }
+}
+
+/// A source in one of its three shapes, from a list of frame numbers.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    Range(u64, u64),
+    Array(Vec<Pfn>),
+    Extents(Vec<Extent>),
+}
+
+impl Shape {
+    pub fn frames(&self) -> Vec<u64> {
+        match self {
+            Self::Range(start, pages) => (*start..start + pages).collect(),
+            Self::Array(frames) => frames.iter().map(|pfn| pfn.0).collect(),
+            Self::Extents(extents) => extents
+                .iter()
+                .flat_map(|extent| extent.start.0..extent.start.0 + extent.pages)
+                .collect(),
+        }
+    }
+
+    pub fn pages(&self) -> u64 {
+        self.frames().len() as u64
+    }
+
+    pub fn map<G: Granule, T: Tables, M: paging::Mmu>(
+        &self,
+        tree: &Tree<G, T, M>,
+        va: VirtAddr,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<paging::Outcome, paging::Failure> {
+        let range = VirtRange::new(va, self.pages() << G::PAGE_SHIFT);
+        match self {
+            Self::Range(start, pages) => {
+                let mut source = PhysRange::new(PhysAddr(start << G::PAGE_SHIFT), *pages);
+                tree.map(range, &mut source, attributes, allowed)
+            }
+            Self::Array(frames) => {
+                tree.map(range, &mut PageArray::new(frames.as_slice()), attributes, allowed)
+            }
+            Self::Extents(extents) => tree.map(range, &mut Extents::new(extents), attributes, allowed),
+        }
+    }
+}
+
+/// The leaves that a greedy use of `choose_leaf` gives, with the true run lengths.
+pub fn expected_leaves<G: Granule>(
+    va: VirtAddr,
+    frames: &[u64],
+    allowed: LeafSet,
+) -> Vec<(u64, u64, LeafSize)> {
+    let mut leaves = Vec::new();
+    let mut page = 0;
+    while page < frames.len() {
+        let run = (page..frames.len())
+            .take_while(|i| frames[*i] == frames[page] + (i - page) as u64)
+            .count() as u64;
+        let at = va.add((page as u64) << G::PAGE_SHIFT);
+        let pa = PhysAddr(frames[page] << G::PAGE_SHIFT);
+        let remaining = ((frames.len() - page) as u64) << G::PAGE_SHIFT;
+        let size = choose_leaf::<G>(at, pa, run << G::PAGE_SHIFT, remaining, allowed);
+        leaves.push((at.0, pa.0, size));
+        page += (size.bytes::<G>() >> G::PAGE_SHIFT) as usize;
+    }
+    leaves
+}
+
+/// The leaves of a tree in `range`.
+pub fn leaves_in<G: Granule>(tree: &HostTree<G>, range: VirtRange) -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    tree.visit(range, |leaf| {
+        leaves.push(*leaf);
+        Visit::Continue
+    })
+    .expect("a valid range");
+    leaves
+}
+
+/// The counts in the links are true, groups are whole: a walk of the raw tables that shares no code with the engine.
+pub fn audit<G: Granule>(tree: &HostTree<G>) {
+    fn table<G: Granule>(tree: &HostTree<G>, at: PhysAddr, level: u8, seen: &mut BTreeSet<u64>) -> usize {
+        assert!(seen.insert(at.0), "table {at:?} is linked twice");
+        let entries: Vec<u64> = (0..G::ENTRIES).map(|i| tree.tables().load(at, i)).collect();
+        for (i, entry) in entries.iter().enumerate() {
+            if *entry == 0 {
+                continue;
+            }
+            if level < 3 && entry & 3 == 3 {
+                let below = PhysAddr(entry & 0xffff_ffff_f000 & !(G::PAGE_SIZE - 1));
+                let occupied = table::<G>(tree, below, level + 1, seen);
+                let counted = (entry & (G::PAGE_SIZE - 1)) >> 2;
+                assert_eq!(counted, occupied as u64, "count of {below:?} at level {level}");
+                assert_ne!(occupied, 0, "{below:?} is empty and still linked");
+            } else if entry >> 52 & 1 == 1 {
+                let group = 1 << G::cont_shift(level);
+                let head = i & !(group - 1);
+                let step = 1u64 << G::shift(level);
+                let expected = entries[head] + (i - head) as u64 * step;
+                assert_eq!(*entry, expected, "mixed group at level {level} index {i}");
+                let pa = entries[head] & 0xffff_ffff_f000;
+                assert_eq!(pa & (step * group as u64 - 1), 0, "misaligned group");
+            }
+        }
+        entries.iter().filter(|entry| **entry != 0).count()
+    }
+    let mut seen = BTreeSet::new();
+    table::<G>(tree, tree.root(), G::ROOT_LEVEL, &mut seen);
+    assert_eq!(seen.len(), tree.tables().live(), "tables are leaked");
+}
+
+/// A small deterministic generator: the tests must not depend on a seed that nobody knows.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+pub fn is_out_of_tables(error: Error) -> bool {
+    matches!(error, Error::OutOfTables(_))
+}
