@@ -218,8 +218,7 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
 
     #[inline]
     fn outputs_at(&mut self, page: u64, outputs: &mut [PhysAddr]) -> Result<(), u64> {
-        let mut at = page;
-        for address in outputs {
+        for (at, address) in (page..).zip(outputs) {
             let frame = if at < self.end {
                 Some(Pfn(self.head.wrapping_add(at - self.start)))
             } else {
@@ -233,7 +232,6 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
                 return Err(at);
             };
             *address = output::<G>(frame.0);
-            at += 1;
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ fn run_sequence<G: Granule>(seed: u64, steps: usize, window: u64) {
     let tree = tree::<G>(config, rng.below(2) == 0);
     let base = tree.range().start.0
         + if G::VA_BITS > 20 {
-            rng.below(3) * G::size(2) / 2 & !(G::PAGE_SIZE - 1)
+            (rng.below(3) * G::size(2) / 2) & !(G::PAGE_SIZE - 1)
         } else {
             0
         };

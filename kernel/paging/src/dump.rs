@@ -1,0 +1,163 @@
+//! `dump`: what a range maps, as few lines as it takes.
+//!
+//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The display is in the style
+//! of Linux's `kernel_page_tables`: a line a run, the level's name last, with the contiguous groups shown, which Linux's
+//! marks but does not tell apart by size.
+
+use crate::addr::{PhysAddr, VirtRange};
+use crate::descriptor::Attributes;
+use crate::granule::Granule;
+use crate::mmu::Mmu;
+use crate::outcome::{DisplaySize, LeafSize};
+use crate::tables::Tables;
+use crate::tree::Tree;
+use crate::walk::{Leaf, Visit};
+use core::fmt;
+use core::marker::PhantomData;
+
+/// A run of leaves of one size and one set of attributes, consecutive in VA and PA.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DumpRun<G> {
+    /// The addresses, cut to the range that was asked for.
+    pub range: VirtRange,
+    /// What the first address maps to.
+    pub pa: PhysAddr,
+    /// The size of the leaves.
+    pub size: LeafSize,
+    /// Their attributes.
+    pub attributes: Attributes,
+    /// Whether the walker uses them.
+    pub valid: bool,
+    granule: PhantomData<G>,
+}
+
+impl<G: Granule> DumpRun<G> {
+    fn of(leaf: &Leaf, range: VirtRange) -> Self {
+        let start = leaf.va.max(range.start);
+        let last = leaf.range::<G>().last().min(range.last());
+        Self {
+            range: VirtRange::new(start, last.offset_from(start) + 1),
+            pa: leaf.translate(start),
+            size: leaf.size,
+            attributes: leaf.attributes,
+            valid: leaf.valid,
+            granule: PhantomData,
+        }
+    }
+
+    /// Whether `next` continues the run.
+    fn continues(&self, next: &Self) -> bool {
+        self.range.end() == next.range.start
+            && self.pa.add(self.range.size) == next.pa
+            && self.size == next.size
+            && self.attributes == next.attributes
+            && self.valid == next.valid
+    }
+}
+
+impl<G: Granule> fmt::Display for DumpRun<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = DisplaySize(self.size.bytes::<G>());
+        write!(
+            f,
+            "{:#018x}-{:#018x} {:#014x} {:>6} L{} {:<4} {} {:?}{}",
+            self.range.start,
+            self.range.end(),
+            self.pa,
+            // Formatted apart, so that the width applies to the whole.
+            Padded::new(DisplaySize(self.range.size)).as_str(),
+            self.size.level(),
+            Padded::new(unit).as_str(),
+            if self.size.is_contiguous() { 'C' } else { '-' },
+            self.attributes,
+            if self.valid { "" } else { " invalid" },
+        )
+    }
+}
+
+/// A short text in place: `DisplaySize` with a width.
+struct Padded {
+    text: [u8; 24],
+    len: usize,
+}
+
+impl Padded {
+    fn new(value: impl fmt::Display) -> Self {
+        use fmt::Write;
+        let mut padded = Self {
+            text: [0; 24],
+            len: 0,
+        };
+        // A size has at most 20 digits and a unit.
+        let _ = write!(padded, "{value}");
+        padded
+    }
+
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.text[..self.len]).unwrap_or("?")
+    }
+}
+
+impl fmt::Write for Padded {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let end = self.len + s.len();
+        let slot = self.text.get_mut(self.len..end).ok_or(fmt::Error)?;
+        slot.copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// The runs of a range, in ascending order.
+#[derive(Debug)]
+pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
+    tree: &'t Tree<G, T, M>,
+    /// What has not been looked at.
+    rest: Option<VirtRange>,
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// The runs of leaves in `range`, which is cut to whole pages and to this tree's half.
+    ///
+    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was when it was read.
+    pub fn dump(&self, range: VirtRange) -> Dump<'_, G, T, M> {
+        let all = self.range();
+        let start = range.start.align_down(G::PAGE_SIZE).max(all.start);
+        let last = range.last().min(all.last());
+        let rest = (range.size != 0 && start <= last).then(|| {
+            let size = last.align_down(G::PAGE_SIZE).offset_from(start) + G::PAGE_SIZE;
+            VirtRange::new(start, size)
+        });
+        Dump { tree: self, rest }
+    }
+}
+
+impl<G: Granule, T: Tables, M: Mmu> Iterator for Dump<'_, G, T, M> {
+    type Item = DumpRun<G>;
+
+    fn next(&mut self) -> Option<DumpRun<G>> {
+        let range = self.rest?;
+        let mut run: Option<DumpRun<G>> = None;
+        let mut ended = false;
+        let visited = self.tree.visit(range, |leaf| {
+            let next = DumpRun::of(leaf, range);
+            match &mut run {
+                None => run = Some(next),
+                Some(run) if run.continues(&next) => run.range.size += next.range.size,
+                Some(_) => {
+                    ended = true;
+                    return Visit::Stop;
+                }
+            }
+            Visit::Continue
+        });
+        self.rest = match (visited, run) {
+            (Ok(()), Some(run)) if ended => {
+                let done = run.range.end().offset_from(range.start);
+                Some(VirtRange::new(run.range.end(), range.size - done))
+            }
+            _ => None,
+        };
+        run
+    }
+}
