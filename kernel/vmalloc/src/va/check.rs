@@ -35,7 +35,7 @@ pub enum Violation {
     AdjacentGaps(Vpn),
     /// The tree's order is not the list's, or a link and its counterpart disagree (3).
     Link(Vpn),
-    /// The height is wrong or out of balance (4).
+    /// The rank is not one or two above that of a child, or not 1 for a leaf (4).
     Balance(Vpn),
     /// A gap's size or the largest gap of a subtree is wrong (5).
     Largest(Vpn),
@@ -146,7 +146,12 @@ impl<const W: usize> Space<W> {
         self.check_segment(node, walk)?;
         let (right_height, right_max) = self.check_subtree(node.child(Side::Right), walk)?;
         let height = 1 + left_height.max(right_height);
-        if left_height.abs_diff(right_height) > 1 || node.height.get() != height {
+        let above = |side| {
+            let child = node.child(side).map_or(0, |child| child.rank.get());
+            node.rank.get().checked_sub(child)
+        };
+        let good = |difference| matches!(difference, Some(1 | 2));
+        if !good(above(Side::Left)) || !good(above(Side::Right)) || (height == 1 && node.rank.get() != 1) {
             return Err(Violation::Balance(at));
         }
         let max = node.gap.get().max(left_max).max(right_max);

@@ -7,8 +7,8 @@
 //!
 //! The region is cut into **segments** that touch: each is an area (somebody's) or a gap (nobody's), and each begins where
 //! the one before it ends. Every change either cuts one segment or joins neighbours, so two areas cannot overlap: there is
-//! no way to write it down. Segments form a list in address order and, with the same nodes, an AVL tree by address in
-//! which every node knows the largest gap below it.
+//! no way to write it down. Segments form a list in address order and, with the same nodes, a balanced tree by
+//! address in which every node knows the largest gap below it.
 //!
 //! ```text
 //!   list:   |area 2|gap 3|area 1|area 4|gap 6 ...|      each begins where the one before ends
@@ -25,7 +25,7 @@
 //!    ends where its successor begins. No segment is empty.
 //! 2. Two gaps are never neighbours.
 //! 3. The tree's in-order is the list's order; parent and child agree about each other.
-//! 4. The heights of the two subtrees of a node differ by at most one.
+//! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for a leaf.
 //! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is its own (0 for an area).
 //! 6. Every node that was ever fed is a segment or spare.
 //!

@@ -75,7 +75,8 @@ pub(super) struct Node<const W: usize> {
     pub next: Link<W>,
     /// Pages, guards included.
     pub pages: Cell<u64>,
-    pub height: Cell<u32>,
+    /// Its rank in the tree (module `tree`).
+    pub rank: Cell<u32>,
     /// State in bits 7:0, lead in 15:8, trail in 23:16.
     meta: AtomicU32,
     /// The next one in a cache or in the pool.
@@ -97,7 +98,7 @@ impl<const W: usize> Node<W> {
             prev: Cell::new(None),
             next: Cell::new(None),
             pages: Cell::new(0),
-            height: Cell::new(1),
+            rank: Cell::new(1),
             meta: AtomicU32::new(State::Gap as u32),
             chain: Cell::new(None),
             owner,
@@ -158,13 +159,11 @@ impl<const W: usize> Node<W> {
         self.meta.store(guards | state as u32, Relaxed);
     }
 
-    /// Makes it a gap of `pages` pages from `start` on, or moves the bounds of one.
+    /// Sets the bounds.
     #[inline(always)]
-    pub fn set_gap(&self, start: u64, pages: u64) {
+    pub fn set_bounds(&self, start: u64, pages: u64) {
         self.start.set(start);
         self.pages.set(pages);
-        self.gap.set(saturate(pages));
-        self.set_meta(State::Gap, 0, 0);
     }
 
     #[inline(always)]

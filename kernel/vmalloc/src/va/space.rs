@@ -1,6 +1,6 @@
 //! [`Space`]: segments handed out, found and taken back.
 
-use super::node::{NodePage, NodeRef, Pool, saturate};
+use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
 use super::{Error, Fit, State, Vpn};
 use core::fmt;
@@ -178,7 +178,8 @@ impl<const W: usize> Space<W> {
         let Some(root) = pool.take() else {
             unreachable!("a page holds three nodes");
         };
-        root.set_gap(start.0, pages);
+        root.set_bounds(start.0, pages);
+        root.gap.set(saturate(pages));
         Self {
             tree: Tree::new(root),
             pool,
@@ -326,31 +327,28 @@ impl<const W: usize> Space<W> {
         let (before, behind) = (at - start, end - (at + total));
         if before == 0 && behind == 0 {
             // The gap's node becomes the area's.
-            gap.gap.set(0);
-            self.tree.fix_up(Some(gap));
+            self.tree.set_gap(gap, 0);
             self.nr_gaps -= 1;
             return Ok(gap);
         }
         let node = self.pool.take().ok_or(Error::NoNodes)?;
-        node.start.set(at);
-        node.pages.set(total);
-        node.gap.set(0);
-        // So that no neighbour takes it for a gap.
-        node.set_meta(State::Owned, 0, 0);
+        node.set_bounds(at, total);
         if before == 0 {
-            gap.set_gap(at + total, behind);
+            gap.set_bounds(at + total, behind);
+            self.tree.set_gap(gap, saturate(behind));
             self.tree.insert_before(gap, node);
-            self.tree.fix_up(Some(gap));
         } else {
-            gap.set_gap(start, before);
+            gap.set_bounds(start, before);
+            self.tree.set_gap(gap, saturate(before));
             self.tree.insert_after(gap, node);
-            self.tree.fix_up(Some(gap));
             if behind != 0 {
                 let Some(rest) = self.pool.take() else {
                     unreachable!("two nodes were spare");
                 };
-                rest.set_gap(at + total, behind);
+                rest.set_bounds(at + total, behind);
+                rest.set_meta(State::Gap, 0, 0);
                 self.tree.insert_after(node, rest);
+                self.tree.set_gap(rest, saturate(behind));
                 self.nr_gaps += 1;
             }
         }
@@ -364,34 +362,39 @@ impl<const W: usize> Space<W> {
     pub fn release(&mut self, area: Area<W>) {
         let node = area.node;
         self.assert_ours(node);
+        let (mut start, mut pages) = (node.start.get(), node.pages.get());
         self.nr_areas -= 1;
-        self.reserved -= node.pages.get();
-        let gap_behind = node.next.get().filter(|next| next.is_gap());
-        let gap_before = node.prev.get().filter(|prev| prev.is_gap());
-        node.set_gap(node.start.get(), node.pages.get());
+        self.reserved -= pages;
         self.nr_gaps += 1;
-        let mut joined = node;
-        if let Some(next) = gap_behind {
-            joined = self.join(joined, next);
+        let behind = node.next.get().filter(|next| next.is_gap());
+        let before = node.prev.get().filter(|prev| prev.is_gap());
+        let mut keep = node;
+        if let Some(next) = behind {
+            pages += next.pages.get();
+            keep = self.join(node, next, pages);
         }
-        if let Some(prev) = gap_before {
-            joined = self.join(prev, joined);
+        if let Some(prev) = before {
+            start = prev.start.get();
+            pages += prev.pages.get();
+            keep = self.join(prev, keep, pages);
         }
-        self.tree.fix_up(Some(joined));
+        keep.set_bounds(start, pages);
+        keep.set_meta(State::Gap, 0, 0);
+        self.tree.set_gap(keep, saturate(pages));
     }
 
-    /// Makes one gap of two neighbours, gives its node, and gives back the other. The caller makes the tree good from it
-    /// up.
-    fn join(&mut self, lower: NodeRef<W>, upper: NodeRef<W>) -> NodeRef<W> {
-        let start = lower.start.get();
-        let pages = lower.pages.get() + upper.pages.get();
-        // One of two neighbours has one child at most (module `tree`).
-        let (keep, drop) = if lower.child(super::node::Side::Right).is_none() {
+    /// Takes one of two neighbours out and gives the other, which is now a gap of `pages` pages.
+    #[inline]
+    fn join(&mut self, lower: NodeRef<W>, upper: NodeRef<W>, pages: u64) -> NodeRef<W> {
+        // Of two neighbours, one has one child at most and can go (module `tree`).
+        let (keep, drop) = if lower.child(Side::Right).is_none() {
             (upper, lower)
         } else {
             (lower, upper)
         };
-        keep.set_gap(start, pages);
+        // In this order, the larger gap stops the news that the smaller is gone, and it is not carried to the root and
+        // back.
+        self.tree.set_gap(keep, saturate(pages));
         self.tree.remove(drop);
         self.pool.give_back(drop);
         self.nr_gaps -= 1;

@@ -1,4 +1,10 @@
-//! The tree of segments: an AVL tree by address that knows the largest gap below each node, over the list in address order.
+//! The tree of segments: a rank-balanced tree by address that knows the largest gap below each node, over the list in
+//! address order.
+//!
+//! It is a weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015). Every node has a rank; a missing one
+//! has 0, a leaf has 1, and a child's rank is one or two less than its parent's. So no path is longer than 2 log2 n, an
+//! insertion or a removal rotates twice at most, and, which an AVL tree does not promise, any mixture of both touches O(1)
+//! nodes each on average: a range that comes and goes at the end of a long list does not walk to the root each time.
 //!
 //! Neighbours in the list help the tree. Of two neighbours, one lies in the subtree of the other, so that the lower one
 //! has no right child or the upper one has no left child: there is always a free place between them, and one of the two
@@ -14,27 +20,21 @@ pub(super) struct Tree<const W: usize> {
     pub visits: Cell<u64>,
 }
 
-/// Height and largest gap of a subtree.
 #[inline(always)]
-fn summary<const W: usize>(subtree: Option<NodeRef<W>>) -> (u32, u32) {
-    match subtree {
-        Some(node) => (node.height.get(), node.max.get()),
-        None => (0, 0),
-    }
+fn rank<const W: usize>(subtree: Option<NodeRef<W>>) -> u32 {
+    subtree.map_or(0, |node| node.rank.get())
 }
 
-/// Sets height and largest gap of `node` from its children.
 #[inline(always)]
-fn summarize<const W: usize>(node: NodeRef<W>) -> (u32, u32) {
-    let (left_height, left_max) = summary(node.child(Side::Left));
-    let (right_height, right_max) = summary(node.child(Side::Right));
-    let after = (
-        1 + left_height.max(right_height),
-        node.gap.get().max(left_max).max(right_max),
-    );
-    node.height.set(after.0);
-    node.max.set(after.1);
-    after
+fn max<const W: usize>(subtree: Option<NodeRef<W>>) -> u32 {
+    subtree.map_or(0, |node| node.max.get())
+}
+
+/// The largest gap of `node` and its subtrees.
+#[inline(always)]
+fn largest<const W: usize>(node: NodeRef<W>) -> u32 {
+    let below = max(node.child(Side::Left)).max(max(node.child(Side::Right)));
+    node.gap.get().max(below)
 }
 
 /// Makes `child` the subtree of `parent` on `side`.
@@ -139,7 +139,7 @@ impl<const W: usize> Tree<W> {
         None
     }
 
-    /// Puts `new` right before `next`, and makes the tree good from there up.
+    /// Puts `new`, which is no gap yet, right before `next`.
     pub fn insert_before(&self, next: NodeRef<W>, new: NodeRef<W>) {
         let prev = next.prev.get();
         new.prev.set(prev);
@@ -154,7 +154,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Puts `new` right behind `prev`, and makes the tree good from there up.
+    /// Puts `new`, which is no gap yet, right behind `prev`.
     pub fn insert_after(&self, prev: NodeRef<W>, new: NodeRef<W>) {
         let next = prev.next.get();
         new.prev.set(Some(prev));
@@ -175,14 +175,16 @@ impl<const W: usize> Tree<W> {
         debug_assert!(parent.child(side).is_none());
         new.set_child(Side::Left, None);
         new.set_child(Side::Right, None);
-        new.height.set(1);
-        new.max.set(new.gap.get());
+        new.rank.set(1);
+        new.gap.set(0);
+        new.max.set(0);
         attach(parent, side, Some(new));
-        self.fix_up(Some(parent));
+        self.fix_inserted(new);
     }
 
-    /// Takes out `node`, which has one child at most, and makes the tree good from there up.
+    /// Takes out `node`, which has one child at most.
     pub fn remove(&self, node: NodeRef<W>) {
+        self.set_gap(node, 0);
         let (prev, next) = (node.prev.get(), node.next.get());
         if let Some(prev) = prev {
             prev.next.set(next);
@@ -192,9 +194,13 @@ impl<const W: usize> Tree<W> {
         }
         let child = node.child(Side::Left).or(node.child(Side::Right));
         debug_assert!(node.child(Side::Left).is_none() || node.child(Side::Right).is_none());
-        let parent = node.parent.get();
-        self.replace(parent, node, child);
-        self.fix_up(parent);
+        let Some(parent) = node.parent.get() else {
+            self.replace(None, node, child);
+            return;
+        };
+        let side = side_of(parent, node);
+        attach(parent, side, child);
+        self.fix_removed(parent, side);
     }
 
     /// Puts `new` where `old` was below `parent`, or at the root.
@@ -209,58 +215,150 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Makes heights, largest gaps and balance good from `node` up, after its own gap or a child of it changed. Stops where
-    /// nothing changes any more: above that, everything is as it was.
-    pub fn fix_up(&self, node: Option<NodeRef<W>>) {
-        let mut at = node;
-        while let Some(node) = at {
-            self.visit();
-            // As the nodes above know this subtree.
-            let before = (node.height.get(), node.max.get());
-            let left_height = summary(node.child(Side::Left)).0;
-            let right_height = summary(node.child(Side::Right)).0;
-            let (top, after) = if left_height > right_height + 1 {
-                self.rebalance(node, Side::Left)
-            } else if right_height > left_height + 1 {
-                self.rebalance(node, Side::Right)
-            } else {
-                (node, summarize(node))
-            };
-            if before == after {
-                return;
-            }
-            at = top.parent.get();
+    /// Sets the gap of `node` to `gap`, and the largest gap of every node above that this changes.
+    #[inline]
+    pub fn set_gap(&self, node: NodeRef<W>, gap: u32) {
+        let before = node.gap.replace(gap);
+        if gap > before {
+            self.raise_max(node, gap);
+        } else if gap < before {
+            self.lower_max(node, before);
         }
     }
 
-    /// Rotates the subtree of `node`, which is higher by two on side `high`. Gives the new top, and its summary.
-    fn rebalance(&self, node: NodeRef<W>, high: Side) -> (NodeRef<W>, (u32, u32)) {
-        let low = high.other();
-        let Some(child) = node.child(high) else {
+    /// A gap of `gap` came to `node`'s subtree.
+    #[inline]
+    fn raise_max(&self, node: NodeRef<W>, gap: u32) {
+        let mut at = Some(node);
+        while let Some(node) = at {
+            self.visit();
+            if node.max.get() >= gap {
+                return;
+            }
+            node.max.set(gap);
+            at = node.parent.get();
+        }
+    }
+
+    /// A gap of `gone` left `node`'s subtree, or shrank.
+    #[inline]
+    fn lower_max(&self, node: NodeRef<W>, gone: u32) {
+        let mut at = Some(node);
+        let mut gone = gone;
+        while let Some(node) = at {
+            self.visit();
+            let before = node.max.get();
+            // Where something larger is, that one was the largest before, and still is.
+            if before > gone {
+                return;
+            }
+            let max = largest(node);
+            if max == before {
+                return;
+            }
+            node.max.set(max);
+            gone = before;
+            at = node.parent.get();
+        }
+    }
+
+    /// Makes ranks good from `node` up, which came in as a leaf.
+    #[inline]
+    fn fix_inserted(&self, node: NodeRef<W>) {
+        let mut node = node;
+        while let Some(parent) = node.parent.get() {
+            self.visit();
+            let ranks = (node.rank.get(), parent.rank.get());
+            if ranks.0 < ranks.1 {
+                return;
+            }
+            let side = side_of(parent, node);
+            if ranks.1 - rank(parent.child(side.other())) == 1 {
+                parent.rank.set(ranks.1 + 1);
+                node = parent;
+                continue;
+            }
+            // The other side is two lower: one rotation, or two where the inner grandchild is the higher one.
+            let inner = node.child(side.other());
+            if ranks.0 - rank(inner) == 1 {
+                if let Some(inner) = inner {
+                    self.rotate(node, side.other());
+                    inner.rank.set(ranks.0);
+                    node.rank.set(ranks.0 - 1);
+                }
+            }
+            self.rotate(parent, side);
+            parent.rank.set(ranks.1 - 1);
+            return;
+        }
+    }
+
+    /// Makes ranks good from `parent` up, whose child on `side` was replaced by one of lower rank.
+    #[inline]
+    fn fix_removed(&self, parent: NodeRef<W>, side: Side) {
+        let (mut node, mut low) = (parent, side);
+        loop {
+            self.visit();
+            let high = low.other();
+            let own = node.rank.get();
+            let sibling = node.child(high);
+            if own - rank(node.child(low)) <= 2 {
+                let is_leaf = sibling.is_none() && node.child(low).is_none();
+                if !is_leaf || own == 1 {
+                    return;
+                }
+                node.rank.set(1);
+            } else if own - rank(sibling) == 2 {
+                node.rank.set(own - 1);
+            } else {
+                let Some(sibling) = sibling else {
+                    unreachable!("a missing node has rank 0, and this one has {}", own - 1);
+                };
+                let outer = sibling.child(high);
+                let inner = sibling.child(low);
+                if own - rank(outer) == 3 && own - rank(inner) == 3 {
+                    sibling.rank.set(own - 2);
+                    node.rank.set(own - 1);
+                } else {
+                    self.rotate_removed(node, sibling, high);
+                    return;
+                }
+            }
+            let Some(above) = node.parent.get() else {
+                return;
+            };
+            low = side_of(above, node);
+            node = above;
+        }
+    }
+
+    /// Raises `sibling`, on side `high` of `node`, or its inner child, above `node`.
+    fn rotate_removed(&self, node: NodeRef<W>, sibling: NodeRef<W>, high: Side) {
+        let own = node.rank.get();
+        if own - rank(sibling.child(high)) == 2 {
+            self.rotate(node, high);
+            sibling.rank.set(own);
+            let is_leaf = node.child(high).is_none() && node.child(high.other()).is_none();
+            node.rank.set(if is_leaf { 1 } else { own - 1 });
+        } else if let Some(inner) = sibling.child(high.other()) {
+            self.rotate(sibling, high.other());
+            self.rotate(node, high);
+            inner.rank.set(own);
+            sibling.rank.set(own - 2);
+            node.rank.set(own - 2);
+        }
+    }
+
+    /// Puts the child of `node` on `side` in its place, and `node` below that on the other side.
+    fn rotate(&self, node: NodeRef<W>, side: Side) {
+        self.visit();
+        let Some(child) = node.child(side) else {
             unreachable!("the higher side of a node is empty");
         };
-        let parent = node.parent.get();
-        self.visit();
-        match child.child(low) {
-            Some(inner) if inner.height.get() > summary(child.child(high)).0 => {
-                // The inner grandchild is the higher one: it becomes the top, and its children go to either side.
-                self.visit();
-                attach(child, low, inner.child(high));
-                attach(node, high, inner.child(low));
-                self.replace(parent, node, Some(inner));
-                attach(inner, high, Some(child));
-                attach(inner, low, Some(node));
-                summarize(node);
-                summarize(child);
-                (inner, summarize(inner))
-            }
-            inner => {
-                attach(node, high, inner);
-                self.replace(parent, node, Some(child));
-                attach(child, low, Some(node));
-                summarize(node);
-                (child, summarize(child))
-            }
-        }
+        attach(node, side, child.child(side.other()));
+        self.replace(node.parent.get(), node, Some(child));
+        attach(child, side.other(), Some(node));
+        child.max.set(node.max.get());
+        node.max.set(largest(node));
     }
 }
