@@ -91,11 +91,19 @@ pub unsafe fn init_boot_cpu(stack: Range<usize>) {
     unsafe { init(0, stack) };
 }
 
-/// Sets up CPU `index`.
+/// Sets up CPU `index`, or, when it comes up again, only finds what it had.
 ///
 /// # Safety
-/// As for [`init_boot_cpu`]; `index` is not 0.
+/// Called by the CPU that is `index`, which is not 0 and runs on `stack`, the same each time.
 pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
+    // SAFETY: the index is in bounds, by the array access; only a place is computed.
+    let this = unsafe { addr_of_mut!(PER_CPU[index]) };
+    // SAFETY: only this CPU writes it, before now or never.
+    let stack_high = unsafe { addr_of!((*this).stack_high).read() };
+    if stack_high == stack.end {
+        TPIDR_EL1.set(this as u64);
+        return;
+    }
     // SAFETY: the caller's promise.
     unsafe { init(index, stack) };
 }

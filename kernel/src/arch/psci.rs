@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use smccc::{Hvc, Smc, psci};
 
+pub use smccc::psci::error::Error;
+
 use super::{early_console, probe};
 
 /// How firmware is called: `method` of the device tree's `/psci` node.
@@ -38,11 +40,19 @@ pub fn conduit() -> Option<Conduit> {
 ///
 /// # Errors
 /// What firmware answered.
-pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), psci::error::Error> {
+pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
     match conduit {
         Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, context),
         Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, context),
     }
+}
+
+/// Turns this CPU off. Returns if firmware refuses.
+pub fn cpu_off(conduit: Conduit) {
+    let _ = match conduit {
+        Conduit::Hvc => psci::cpu_off::<Hvc>(),
+        Conduit::Smc => psci::cpu_off::<Smc>(),
+    };
 }
 
 /// Turns the machine off. Where nobody can be asked to, this CPU stops.

@@ -1,19 +1,25 @@
 //! The other CPUs: bringing them up through PSCI, and running closures on them.
 //!
-//! There are no inter-processor interrupts. A CPU that has come up waits in WFE for a [`Job`], runs it, and waits again; whoever
-//! handed it the job waits for its completion. A slot has one atomic state, and whoever holds the state that precedes a step may make it:
+//! There are no inter-processor interrupts. A CPU that has come up looks for a [`Job`], runs it, and looks again; whoever
+//! handed it the job waits for its completion. A CPU without work for a while ([`start::LINGER`]) turns itself off through PSCI, and is turned on again by the
+//! next job: that saves power on a machine, and in an emulator the host's time for the CPU that works.
+//!
+//! A slot has one atomic state, and whoever holds the state that precedes a step may make it:
 //!
 //! ```text
-//!            start            secondary             run_on              secondary          secondary
-//!   ABSENT ---------> STARTING -------> IDLE -------------------> POSTED --------> (runs) --------> IDLE
-//!                        |               (CLAIMED while the job is written)
-//!                        | start, after its patience
-//!                        v
-//!                    ABANDONED: should that CPU arrive later, it parks
+//!            start            that CPU        run_on, on_each_cpu            that CPU
+//!   ABSENT ---------> STARTING -------> IDLE ---------> CLAIMED --> POSTED ----------> IDLE
+//!                      |    ^            |              (job is written)   (job runs)
+//!   start or the next  |    | next job   | that CPU, after LINGER
+//!   job, after PATIENCE v    |            v
+//!              ABANDONED    +---------- OFF
+//!   (should it come later, it parks)
 //! ```
 //!
 //! Events: the one who changes a state that another may wait for stores with release, then DSB ISHST so that the store is visible before
 //! SEV (Arm ARM, "Wait for Event": the event register is set even for a CPU that is just about to wait, so no event is lost).
+//!
+//! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both halves in one job.
 
 mod start;
 
@@ -23,16 +29,18 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::mmu::dsb_ishst;
 use crate::arch::percpu::{self, MAX_CPUS};
+use crate::arch::time::Deadline;
 
 pub use start::{SecondaryArgs, StartError, start};
 
-/// Room for no CPU.
+/// No CPU yet.
 const ABSENT: u32 = 0;
 const STARTING: u32 = 1;
 const IDLE: u32 = 2;
 const CLAIMED: u32 = 3;
 const POSTED: u32 = 4;
 const ABANDONED: u32 = 5;
+const OFF: u32 = 6;
 
 /// A closure of another CPU's stack frame: its address, and what calls it.
 #[derive(Clone, Copy)]
@@ -86,7 +94,7 @@ pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
         || SLOTS
             .get(cpu)
-            .is_some_and(|slot| matches!(slot.state.load(Ordering::Acquire), IDLE | CLAIMED | POSTED))
+            .is_some_and(|slot| matches!(slot.state.load(Ordering::Acquire), IDLE | CLAIMED | POSTED | OFF))
         || cpu == 0
 }
 
@@ -107,14 +115,23 @@ pub fn nr_online() -> usize {
 /// What the job refers to lives until [`wait_for`] has returned for this CPU.
 unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
     let slot = SLOTS.get(cpu).ok_or(NotOnline(cpu))?;
-    if matches!(slot.state.load(Ordering::Acquire), ABSENT | STARTING | ABANDONED) {
-        return Err(NotOnline(cpu));
+    loop {
+        match slot.state.load(Ordering::Acquire) {
+            ABSENT | ABANDONED => return Err(NotOnline(cpu)),
+            // Turned on again by whoever sees it first; the others wait for IDLE.
+            OFF => start::wake(cpu),
+            IDLE => {
+                let claimed =
+                    slot.state
+                        .compare_exchange(IDLE, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
+                if claimed.is_ok() {
+                    break;
+                }
+            }
+            // No WFE: a CPU that is being started may be given up without an event.
+            _ => core::hint::spin_loop(),
+        }
     }
-    wait_until(|| {
-        slot.state
-            .compare_exchange(IDLE, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-    });
     // SAFETY: CLAIMED is ours alone.
     unsafe { slot.job.get().write(job) };
     publish(slot, POSTED);
@@ -211,15 +228,30 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     wait_until(|| shared.left.load(Ordering::Acquire) == 0);
 }
 
-/// What a CPU does once it is up, for ever.
+/// What a CPU does once it is up, until it turns itself off.
 fn serve(cpu: usize) -> ! {
     let slot = &SLOTS[cpu];
     loop {
-        wait_until(|| slot.state.load(Ordering::Acquire) == POSTED);
-        // SAFETY: POSTED: written, and nobody else writes before IDLE.
-        let job = unsafe { slot.job.get().read() };
-        // SAFETY: whoever posted it keeps what it refers to until the job says that it is done.
-        unsafe { (job.call)(job.closure) };
-        publish(slot, IDLE);
+        let limit = Deadline::after(start::LINGER);
+        while slot.state.load(Ordering::Acquire) != POSTED {
+            if limit.is_past()
+                && slot
+                    .state
+                    .compare_exchange(IDLE, OFF, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+            {
+                start::turn_off(slot);
+                break;
+            }
+            // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
+            core::hint::spin_loop();
+        }
+        if slot.state.load(Ordering::Acquire) == POSTED {
+            // SAFETY: POSTED: written, and nobody else writes before IDLE.
+            let job = unsafe { slot.job.get().read() };
+            // SAFETY: whoever posted it keeps what it refers to until the job says that it is done.
+            unsafe { (job.call)(job.closure) };
+            publish(slot, IDLE);
+        }
     }
 }

@@ -3,14 +3,14 @@
 use core::fmt;
 use core::ops::Range;
 use core::ptr::addr_of_mut;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::{ABANDONED, ABSENT, IDLE, SLOTS, STARTING, publish, serve};
+use super::{ABANDONED, ABSENT, IDLE, OFF, SLOTS, STARTING, Slot, publish, serve};
 use crate::BootInfo;
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::Deadline;
-use crate::arch::{exceptions, mmu, psci};
+use crate::arch::{early_console, exceptions, mmu, psci};
 
 /// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
 /// first. It fills its pages, so that no cache line of it holds anything else.
@@ -54,6 +54,9 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
 /// One for each CPU, so that a CPU that comes late finds its own.
 static mut ARGS: [SecondaryArgs; MAX_CPUS] = [EMPTY; MAX_CPUS];
 
+/// How long a CPU looks for another job before it turns itself off.
+pub const LINGER: Duration = Duration::from_micros(200);
+
 /// How long a CPU may take from CPU_ON until it says so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -69,7 +72,7 @@ pub enum StartError {
         /// The CPU's affinity.
         mpidr: u64,
         /// Its answer.
-        error: smccc::psci::error::Error,
+        error: psci::Error,
     },
     /// Firmware accepted, and nothing came. The CPU may still come and will then park, so its stack stays taken.
     TimedOut {
@@ -132,14 +135,50 @@ pub unsafe fn start(
             ..EMPTY
         });
     }
+    ENTRY.store(info.secondary_entry, Ordering::Relaxed);
+    MPIDR[index].store(mpidr, Ordering::Relaxed);
+    CONTEXT[index].store(info.image_pa(args as usize), Ordering::Relaxed);
+    turn_on(index, conduit)
+}
+
+/// What turning a CPU on needs, also the next time.
+static ENTRY: AtomicU64 = AtomicU64::new(0);
+static MPIDR: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static CONTEXT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// Firmware refused CPU_OFF once: not asked again.
+static STAYS_ON: AtomicBool = AtomicBool::new(false);
+
+/// Turns on CPU `index`, whose state is STARTING and whose arguments are written, and waits until it is IDLE.
+fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
+    let slot = &SLOTS[index];
+    let mpidr = MPIDR[index].load(Ordering::Relaxed);
+    // SAFETY: the index is in bounds; only a place is computed.
+    let args = unsafe { addr_of_mut!(ARGS[index]) };
     // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line of ours: clean and invalidate.
     mmu::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
-    let context = info.image_pa(args as usize);
-    if let Err(error) = psci::cpu_on(conduit, mpidr, info.secondary_entry, context) {
-        slot.state.store(ABSENT, Ordering::Release);
-        return Err(StartError::Firmware { mpidr, error });
-    }
     let limit = Deadline::after(PATIENCE);
+    loop {
+        let answer = psci::cpu_on(
+            conduit,
+            mpidr,
+            ENTRY.load(Ordering::Relaxed),
+            CONTEXT[index].load(Ordering::Relaxed),
+        );
+        match answer {
+            Ok(()) => break,
+            // One that is just turning itself off; or that could not, and is IDLE again.
+            Err(psci::Error::AlreadyOn | psci::Error::OnPending) if !limit.is_past() => {
+                if slot.state.load(Ordering::Acquire) != STARTING {
+                    return Ok(());
+                }
+                core::hint::spin_loop();
+            }
+            Err(error) => {
+                slot.state.store(ABANDONED, Ordering::Release);
+                return Err(StartError::Firmware { mpidr, error });
+            }
+        }
+    }
     while slot.state.load(Ordering::Acquire) == STARTING {
         if limit.is_past() {
             // Either this comes first, and the CPU parks, or the CPU was just in time.
@@ -157,11 +196,41 @@ pub unsafe fn start(
     Ok(())
 }
 
+/// Turns CPU `index` on again, if nobody else is doing so. If it does not come, its state says so.
+pub(super) fn wake(index: usize) {
+    let slot = &SLOTS[index];
+    let ours = slot
+        .state
+        .compare_exchange(OFF, STARTING, Ordering::Acquire, Ordering::Relaxed);
+    if ours.is_err() {
+        return;
+    }
+    // It was started through a conduit, so there is one.
+    if let Some(conduit) = psci::conduit()
+        && let Err(error) = turn_on(index, conduit)
+    {
+        early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
+    }
+}
+
+/// Turns this CPU off, whose slot is OFF. Returns if firmware does not.
+pub(super) fn turn_off(slot: &Slot) {
+    if !STAYS_ON.load(Ordering::Relaxed)
+        && let Some(conduit) = psci::conduit()
+    {
+        // Nothing of ours is left behind in a cache that may lose power: firmware cleans what it turns off (PSCI, CPU_OFF).
+        psci::cpu_off(conduit);
+        STAYS_ON.store(true, Ordering::Relaxed);
+    }
+    // Still on: whoever wants it on has it.
+    publish(slot, IDLE);
+}
+
 /// The first Rust of a CPU that was started, at linked addresses, on its own stack.
 extern "C" fn secondary_main(index: usize) -> ! {
     // SAFETY: the index is what `start` passed; the arguments were written before this CPU was started, and are not again.
     let (bottom, top) = unsafe { (ARGS[index].stack_bottom, ARGS[index].stack_top) };
-    // SAFETY: this CPU becomes `index`, once, and runs on this stack.
+    // SAFETY: this CPU is `index`, and runs on this stack.
     unsafe { percpu::init_secondary(index, bottom..top) };
     exceptions::install_vectors();
     // The identity map has done its service.
@@ -174,6 +243,6 @@ extern "C" fn secondary_main(index: usize) -> ! {
     {
         psci::park();
     }
-    publish(slot, IDLE);
+    // Whoever waits for the change polls: no event, and above all no second store, since a job may be posted by now.
     serve(index)
 }

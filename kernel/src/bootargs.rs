@@ -1,0 +1,237 @@
+//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`.
+//!
+//! What is not understood is refused: a test run that silently ignored a misspelt argument would prove something else than it says.
+//! The last of two equal arguments counts, but for `errata=`, which adds up.
+
+use core::fmt;
+
+use log::LevelFilter;
+
+use crate::arch::errata::Errata;
+
+/// The seed of the random sequences of the self-tests, unless `seed=` says another.
+pub const DEFAULT_SEED: u64 = 0x5eed_0001;
+
+/// What the boot arguments say.
+#[derive(Clone, Copy, Debug)]
+pub struct BootArgs<'a> {
+    /// `selftest=GLOB[,GLOB]` or `selftest=none`.
+    pub selftest: Selection<'a>,
+    /// `seed=N`, decimal or with 0x.
+    pub seed: u64,
+    /// `log=off|error|warn|info|debug|trace`.
+    pub log: LevelFilter,
+    /// `linear=4k` or `linear=largest`.
+    pub linear: LinearLeaves,
+    /// `selftest.break=NAME`.
+    pub planted: Option<Planted>,
+    /// `mode=selftest|shell|bench`.
+    pub mode: Mode,
+    /// `errata=none` or `errata=NAME[,NAME]`: forced on, beside what MIDR_EL1 says.
+    pub errata: Errata,
+}
+
+/// Which self-tests run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Selection<'a> {
+    /// All of them.
+    All,
+    /// None.
+    None,
+    /// Those that one of these globs, separated by commas, matches.
+    Globs(&'a str),
+}
+
+/// Leaves of the linear map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinearLeaves {
+    /// The largest that the tables allow.
+    Largest,
+    /// 4 KiB pages only.
+    Pages,
+}
+
+/// What the kernel does once it is up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Runs the self-tests and powers off.
+    Selftest,
+    /// A command line on the console.
+    Shell,
+    /// Runs the benches and powers off.
+    Bench,
+}
+
+macro_rules! planted {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A fault that the kernel plants in itself, so that the suite can be seen to find it.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Planted {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Planted {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// As the boot argument names it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+planted! {
+    /// An unmap is not followed by a TLBI. Needs a linear map of pages, so that nothing else empties the TLB.
+    SkipTlbi = "skip-tlbi",
+    /// One descriptor of a group has a wrong output address.
+    WrongOutput = "wrong-output",
+    /// One descriptor of a group lacks the contiguous bit.
+    MixedGroup = "mixed-group",
+    /// The linear map's alias of the kernel's text is writable.
+    WritableText = "writable-text",
+    /// An unmap keeps an empty table.
+    LeakTable = "leak-table",
+    /// A free keeps a frame.
+    LeakFrame = "leak-frame",
+    /// A mapping has no guard page behind it.
+    NoGuard = "no-guard",
+    /// A read-only mapping is writable.
+    WritableRodata = "writable-rodata",
+}
+
+impl Planted {
+    fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|planted| planted.name() == name)
+    }
+}
+
+/// Why the boot arguments are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadArgument<'a> {
+    /// The kernel knows no argument of this name.
+    Unknown(&'a str),
+    /// The value is none of those that there are.
+    Value {
+        /// The whole argument.
+        argument: &'a str,
+        /// What would be understood.
+        expected: &'static str,
+    },
+}
+
+impl fmt::Display for BadArgument<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(argument) => write!(f, "bad boot argument `{argument}`: no argument has this name"),
+            Self::Value {
+                argument,
+                expected: "planted fault",
+            } => {
+                write!(f, "bad boot argument `{argument}`: expected one of")?;
+                Planted::ALL
+                    .iter()
+                    .try_for_each(|planted| write!(f, " {}", planted.name()))
+            }
+            Self::Value { argument, expected } => {
+                write!(f, "bad boot argument `{argument}`: expected {expected}")
+            }
+        }
+    }
+}
+
+impl Default for BootArgs<'_> {
+    fn default() -> Self {
+        Self {
+            selftest: Selection::All,
+            seed: DEFAULT_SEED,
+            log: LevelFilter::Info,
+            linear: LinearLeaves::Largest,
+            planted: None,
+            mode: Mode::Selftest,
+            errata: Errata::default(),
+        }
+    }
+}
+
+impl<'a> BootArgs<'a> {
+    /// Reads `line`.
+    ///
+    /// # Errors
+    /// The first argument that is not understood.
+    pub fn parse(line: &'a str) -> Result<Self, BadArgument<'a>> {
+        let mut args = Self::default();
+        for argument in line.split_ascii_whitespace() {
+            let (name, value) = argument
+                .split_once('=')
+                .ok_or(BadArgument::Unknown(argument))?;
+            args.set(argument, name, value)?;
+        }
+        if args.planted == Some(Planted::SkipTlbi) {
+            args.linear = LinearLeaves::Pages;
+        }
+        Ok(args)
+    }
+
+    fn set(&mut self, argument: &'a str, name: &str, value: &'a str) -> Result<(), BadArgument<'a>> {
+        let expected = |expected| BadArgument::Value { argument, expected };
+        match name {
+            "selftest" => {
+                self.selftest = match value {
+                    "none" => Selection::None,
+                    globs if globs.split(',').all(|glob| !glob.is_empty()) => Selection::Globs(globs),
+                    _ => return Err(expected("none, or globs separated by commas")),
+                }
+            }
+            "seed" => self.seed = parse_number(value).ok_or(expected("a number below 2^64"))?,
+            "log" => {
+                self.log = value
+                    .parse()
+                    .map_err(|_| expected("off, error, warn, info, debug or trace"))?;
+            }
+            "linear" => {
+                self.linear = match value {
+                    "4k" => LinearLeaves::Pages,
+                    "largest" => LinearLeaves::Largest,
+                    _ => return Err(expected("4k or largest")),
+                }
+            }
+            "selftest.break" => {
+                self.planted = Some(Planted::by_name(value).ok_or(expected("planted fault"))?);
+            }
+            "mode" => {
+                self.mode = match value {
+                    "selftest" => Mode::Selftest,
+                    "shell" => Mode::Shell,
+                    "bench" => Mode::Bench,
+                    _ => return Err(expected("selftest, shell or bench")),
+                }
+            }
+            "errata" => {
+                if value != "none" {
+                    for erratum in value.split(',') {
+                        let forced =
+                            Errata::by_name(erratum).ok_or(expected("none, repeat-tlbi or no-cont"))?;
+                        self.errata = self.errata.or(forced);
+                    }
+                }
+            }
+            _ => return Err(BadArgument::Unknown(argument)),
+        }
+        Ok(())
+    }
+}
+
+/// A number, decimal or hexadecimal with 0x.
+fn parse_number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        // `from_str_radix` would take a sign.
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
+        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    }
+}

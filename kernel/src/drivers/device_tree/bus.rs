@@ -1,0 +1,87 @@
+//! Nodes with their ancestors, and what an address in a node is to the CPU.
+
+use arrayvec::ArrayVec;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+use crate::mm::regions::PhysRegion;
+
+/// Nodes from the root down to the deepest that is looked at; what is deeper is no device that the kernel uses.
+const MAX_DEPTH: usize = 8;
+
+/// A node and all nodes above it, the root first.
+#[derive(Clone, Debug)]
+pub struct Path<'a>(ArrayVec<FdtNode<'a>, MAX_DEPTH>);
+
+impl<'a> Path<'a> {
+    fn root(tree: Fdt<'a>) -> Self {
+        let mut nodes = ArrayVec::new();
+        nodes.push(tree.root());
+        Self(nodes)
+    }
+
+    /// The node that the absolute `path` names.
+    #[must_use]
+    pub fn resolve(tree: Fdt<'a>, path: &str) -> Option<Self> {
+        Self::root(tree).descend(path)
+    }
+
+    /// The node that `path` names from this one on.
+    #[must_use]
+    pub fn descend(mut self, path: &str) -> Option<Self> {
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let child = self.node().child(name)?;
+            self.0.try_push(child).ok()?;
+        }
+        Some(self)
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn node(&self) -> FdtNode<'a> {
+        // Never empty: it begins with the root, and nothing takes the root away.
+        self.0[self.0.len() - 1]
+    }
+
+    /// What `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus above it.
+    ///
+    /// `None` if a bus on the way is not mapped into the one above, or not as one piece.
+    #[must_use]
+    pub fn translate(&self, region: PhysRegion) -> Option<PhysRegion> {
+        let mut start = region.start;
+        let buses = self.0.len() - 1;
+        // The root has no ranges: the addresses of its children are the CPU's.
+        for bus in self.0.iter().take(buses).skip(1).rev() {
+            // No `ranges` at all: not mapped. An empty one: the addresses are the same.
+            if bus.property("ranges")?.value().is_empty() {
+                continue;
+            }
+            start = bus.ranges().ok()??.find_map(|range| {
+                let child: u64 = range.child_bus_address().ok()?;
+                let parent: u64 = range.parent_bus_address().ok()?;
+                let length: u64 = range.length().ok()?;
+                let offset = start.checked_sub(child)?;
+                let fits = offset < length && region.size() <= length - offset;
+                fits.then(|| parent.checked_add(offset))?
+            })?;
+        }
+        PhysRegion::new(start, region.size())
+    }
+}
+
+/// Calls `f` for every node, each before its children.
+pub fn for_each_node<'a>(tree: Fdt<'a>, f: &mut impl FnMut(&Path<'a>)) {
+    visit(&mut Path::root(tree), f);
+}
+
+fn visit<'a>(path: &mut Path<'a>, f: &mut impl FnMut(&Path<'a>)) {
+    f(path);
+    if path.0.is_full() {
+        return;
+    }
+    for child in path.node().children() {
+        path.0.push(child);
+        visit(path, f);
+        path.0.pop();
+    }
+}

@@ -1,0 +1,186 @@
+//! Physical memory as a sorted list of ranges, for the time before there are frames: RAM, less what is taken.
+
+use core::fmt;
+
+use arrayvec::ArrayVec;
+
+use super::layout::PAGE_SIZE;
+
+/// Ranges that a list has room for.
+pub const MAX_REGIONS: usize = 128;
+
+/// A range of physical addresses, `start..end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PhysRegion {
+    /// The first address.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+}
+
+impl PhysRegion {
+    /// `size` bytes from `start`; `None` if that runs over the end of the address space.
+    #[must_use]
+    pub const fn new(start: u64, size: u64) -> Option<Self> {
+        match start.checked_add(size) {
+            Some(end) => Some(Self { start, end }),
+            None => None,
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+
+    /// The whole pages in it.
+    #[must_use]
+    pub const fn shrink_to_pages(self) -> Self {
+        let page = PAGE_SIZE as u64;
+        let end = self.end & !(page - 1);
+        // A start in the very last page has no page after it.
+        let start = match self.start.checked_next_multiple_of(page) {
+            Some(start) if start < end => start,
+            _ => end,
+        };
+        Self { start, end }
+    }
+
+    /// The pages that it touches.
+    #[must_use]
+    pub const fn grow_to_pages(self) -> Self {
+        let page = PAGE_SIZE as u64;
+        Self {
+            start: self.start & !(page - 1),
+            end: match self.end.checked_next_multiple_of(page) {
+                Some(end) => end,
+                None => !(page - 1),
+            },
+        }
+    }
+
+    /// What both have.
+    #[must_use]
+    pub const fn intersection(&self, other: &Self) -> Self {
+        let start = if self.start > other.start {
+            self.start
+        } else {
+            other.start
+        };
+        let end = if self.end < other.end { self.end } else { other.end };
+        Self {
+            start,
+            end: if end < start { start } else { end },
+        }
+    }
+}
+
+impl fmt::Display for PhysRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#012x}..{:#012x}", self.start, self.end)
+    }
+}
+
+/// There are more ranges than a list has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyRegions;
+
+/// Ranges in ascending order that neither overlap nor touch.
+#[derive(Clone, Debug, Default)]
+pub struct Regions(ArrayVec<PhysRegion, MAX_REGIONS>);
+
+impl Regions {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(ArrayVec::new_const())
+    }
+
+    /// The ranges.
+    pub fn iter(&self) -> impl Iterator<Item = &PhysRegion> {
+        self.0.iter()
+    }
+
+    /// Bytes in all of them.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.iter().map(PhysRegion::size).sum()
+    }
+
+    /// Whether `region` lies in one of them.
+    #[must_use]
+    pub fn contains(&self, region: &PhysRegion) -> bool {
+        self.iter()
+            .any(|here| here.start <= region.start && region.end <= here.end)
+    }
+
+    /// Adds a range, which may overlap what is there.
+    ///
+    /// # Errors
+    /// There is no room for one more.
+    pub fn add(&mut self, region: PhysRegion) -> Result<(), TooManyRegions> {
+        if region.is_empty() {
+            return Ok(());
+        }
+        let mut new = region;
+        self.0.retain(|here| {
+            let apart = here.end < new.start || new.end < here.start;
+            if !apart {
+                new.start = new.start.min(here.start);
+                new.end = new.end.max(here.end);
+            }
+            apart
+        });
+        let at = self.0.partition_point(|here| here.start < new.start);
+        self.0.try_insert(at, new).map_err(|_| TooManyRegions)
+    }
+
+    /// Takes a range out, as far as it is there.
+    ///
+    /// # Errors
+    /// A range would fall into two, and there is no room for one more.
+    pub fn remove(&mut self, region: PhysRegion) -> Result<(), TooManyRegions> {
+        let mut i = 0;
+        while i < self.0.len() {
+            let here = self.0[i];
+            if here.intersection(&region).is_empty() {
+                i += 1;
+                continue;
+            }
+            self.0.remove(i);
+            let rest = [
+                PhysRegion {
+                    start: here.start,
+                    end: region.start,
+                },
+                PhysRegion {
+                    start: region.end,
+                    end: here.end,
+                },
+            ];
+            for part in rest {
+                if !part.is_empty() {
+                    self.0.try_insert(i, part).map_err(|_| TooManyRegions)?;
+                    i += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes `size` bytes, a multiple of the page size, aligned to a page, out of the lowest range that has them.
+    pub fn take(&mut self, size: u64) -> Option<u64> {
+        let found = self.0.iter_mut().find(|here| here.size() >= size)?;
+        let start = found.start;
+        found.start += size;
+        self.0.retain(|here| !here.is_empty());
+        Some(start)
+    }
+}
