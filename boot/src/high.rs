@@ -7,7 +7,7 @@ use core::ptr::write_volatile;
 
 use aarch64_cpu::asm::barrier;
 use dtoolkit::fdt::Fdt;
-use kernel::arch::{cpu::memory_type, early_console, exceptions, percpu, psci};
+use kernel::arch::{cpu::memory_type, early_console, exceptions, fatal, percpu, psci};
 use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, fixed_slot};
 use kernel::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
 
@@ -49,7 +49,10 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     let blob = unsafe { core::slice::from_raw_parts(dtb_va as *const u8, early.dtb_size as usize) };
     let fdt = match Fdt::new(blob) {
         Ok(fdt) => fdt,
-        Err(error) => panic!("the device tree at {:#x} is broken: {error}", early.dtb_pa),
+        Err(error) => fatal::stop(format_args!(
+            "the device tree at {:#x} is broken: {error}",
+            early.dtb_pa
+        )),
     };
     let uart_pa = console::stdout_pl011(fdt);
     early_console::set_base(0);

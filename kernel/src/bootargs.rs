@@ -96,12 +96,6 @@ planted! {
     WritableText = "writable-text",
     /// An unmap keeps an empty table.
     LeakTable = "leak-table",
-    /// A free keeps a frame.
-    LeakFrame = "leak-frame",
-    /// A mapping has no guard page behind it.
-    NoGuard = "no-guard",
-    /// A read-only mapping is writable.
-    WritableRodata = "writable-rodata",
 }
 
 impl Planted {

@@ -141,6 +141,13 @@ fn dump_frame(frame: &Frame) {
     ));
 }
 
+/// Ends the run with a message: for what the machine or its loader got wrong, where a panic would blame the kernel.
+pub fn stop(why: fmt::Arguments<'_>) -> ! {
+    enter();
+    print(format_args!("\nvmwalk: FATAL: {why}\n"));
+    psci::system_off()
+}
+
 /// The panic of whichever part of the image.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

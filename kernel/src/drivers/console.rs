@@ -50,8 +50,10 @@ pub unsafe fn attach(va: usize) {
 /// Prints, each newline as CR LF, as one message.
 pub fn print(args: fmt::Arguments<'_>) {
     match CONSOLE.lock().as_mut() {
-        // The writer itself never fails.
-        Some(uart) => drop(Lines(uart).write_fmt(args)),
+        Some(uart) => {
+            // The writer itself never fails.
+            let _ = Lines(uart).write_fmt(args);
+        }
         None => early_console::print(args),
     }
 }

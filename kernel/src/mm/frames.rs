@@ -1,0 +1,211 @@
+//! Frames: all free RAM, in blocks of 2^order pages.
+//!
+//! Single frames go through a magazine of the CPU, which takes no lock; everything else, and a magazine that is empty or full, through one
+//! [buddy allocator](buddy). A magazine is filled from one block of 16 frames and handed out in ascending order, so that single frames that are allocated
+//! one after the other tend to be neighbours, which the walker turns into 64 KiB groups.
+//!
+//! A double free, and a free with another order than the allocation's, panic with what the frame really is.
+
+mod buddy;
+mod inject;
+mod magazine;
+
+use core::sync::atomic::AtomicU8;
+
+use paging::Pfn;
+use spin::Once;
+
+use super::layout::PAGE_SIZE;
+use super::regions::{PhysRegion, Regions};
+use super::{linear_va, zero_page};
+use crate::sync::IrqSpinLock;
+use buddy::{Buddy, Zones};
+
+pub use buddy::{BadFree, MAX_ORDER, State};
+pub use inject::{Injection, fail_nth};
+
+static ZONES: Once<Zones> = Once::new();
+static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new(Buddy::new());
+
+/// How many frames there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameStats {
+    /// Frames of the allocator.
+    pub total: u64,
+    /// Of those, free: in the buddy allocator or in a magazine.
+    pub free: u64,
+    /// Of the free, in the magazines.
+    pub cached: u64,
+}
+
+impl FrameStats {
+    /// Frames in use.
+    #[must_use]
+    pub const fn used(&self) -> u64 {
+        self.total - self.free
+    }
+}
+
+/// RAM is described by more ranges than there is room for, or too small for its own description.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
+/// Gives all of `free` to the allocator. `ram` is what the linear map has, and contains `free`; the states of its frames are kept in
+/// memory taken from `free`. The linear map is in use.
+///
+/// # Errors
+/// There is no room for the states.
+///
+/// # Panics
+/// When it is called a second time.
+pub fn init(ram: &Regions, mut free: Regions) -> Result<(), NoRoom> {
+    let mut zones = Zones::new();
+    for region in ram.iter() {
+        let region = region.shrink_to_pages();
+        let frames = region.size() / PAGE_SIZE as u64;
+        if frames == 0 {
+            continue;
+        }
+        let size = frames.next_multiple_of(PAGE_SIZE as u64);
+        let pa = free.take(size).ok_or(NoRoom)?;
+        let va = linear_va(pa);
+        for word in (va..va + size as usize).step_by(size_of::<u64>()) {
+            // SAFETY: in the linear map, aligned, and just taken from what nobody uses.
+            unsafe { (word as *mut u64).write(State::INSIDE.times_eight()) };
+        }
+        // SAFETY: as above, initialised, and never given to anybody else.
+        let states = unsafe { core::slice::from_raw_parts(va as *const AtomicU8, frames as usize) };
+        zones.add(&region, states);
+    }
+    let mut foreign = ram.clone();
+    for region in free.iter() {
+        foreign.remove(*region).map_err(|_| NoRoom)?;
+    }
+    for region in foreign.iter() {
+        let region = region.shrink_to_pages();
+        let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
+        frames.for_each(|frame| zones.set_state(frame, State::FOREIGN));
+    }
+    assert!(!ZONES.is_completed(), "frames were set up twice");
+    let zones = ZONES.call_once(|| zones);
+    let mut buddy = BUDDY.lock();
+    for region in free.iter() {
+        // A free range lies in one range of RAM.
+        buddy.give(zones, &region.shrink_to_pages());
+    }
+    Ok(())
+}
+
+fn zones() -> Option<&'static Zones> {
+    ZONES.get()
+}
+
+/// A block of 2^`order` frames, aligned to its size, with arbitrary contents.
+#[inline]
+#[must_use]
+pub fn allocate(order: u8) -> Option<Pfn> {
+    if inject::fails() {
+        return None;
+    }
+    let zones = zones()?;
+    if order == 0 {
+        return magazine::allocate(zones);
+    }
+    if let Some(frame) = BUDDY.lock().allocate(zones, order) {
+        return Some(frame);
+    }
+    // What this CPU holds back may be the missing piece.
+    magazine::drain(zones);
+    BUDDY.lock().allocate(zones, order)
+}
+
+/// A zeroed frame.
+#[inline]
+#[must_use]
+pub fn allocate_zeroed() -> Option<Pfn> {
+    let frame = allocate(0)?;
+    // SAFETY: in the linear map, page-aligned, and ours.
+    unsafe { zero_page(linear_va(frame.0 * PAGE_SIZE as u64)) };
+    Some(frame)
+}
+
+/// Takes back a block that [`allocate`] gave with the same `order`.
+///
+/// # Panics
+/// If it was not allocated so: it was freed before, or is another block.
+#[inline]
+pub fn free(frame: Pfn, order: u8) {
+    if let Err(bad) = try_free(frame, order) {
+        panic!("{bad}");
+    }
+}
+
+/// [`free`], without the panic.
+///
+/// # Errors
+/// It was not allocated so. Nothing has changed.
+#[inline]
+pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
+    let Some(zones) = zones() else {
+        return Err(BadFree {
+            frame,
+            order,
+            found: State::FOREIGN,
+        });
+    };
+    if order == 0 {
+        return magazine::free(zones, frame);
+    }
+    BUDDY.lock().free(zones, frame, order)
+}
+
+/// Makes an allocated block of 2^`order` frames 2^`order` blocks of one frame, each to be freed by itself.
+///
+/// # Panics
+/// If it is no allocated block of this order.
+pub fn split(frame: Pfn, order: u8) {
+    let Some(zones) = zones() else { return };
+    let _buddy = BUDDY.lock();
+    let found = zones.state(frame.0);
+    assert!(
+        found == State::used(order),
+        "split of frame {:#x} with order {order}: it is {found:?}",
+        frame.0
+    );
+    (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
+}
+
+/// How many frames are free, at this moment. Exact when no other CPU allocates or frees.
+#[must_use]
+pub fn stats() -> FrameStats {
+    let buddy = BUDDY.lock();
+    let cached = magazine::nr_cached();
+    FrameStats {
+        total: buddy.nr_total(),
+        free: buddy.nr_free() + cached,
+        cached,
+    }
+}
+
+/// Free blocks of each order, for the boot log. Walks the lists.
+#[must_use]
+pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
+    let buddy = BUDDY.lock();
+    core::array::from_fn(|order| buddy.nr_blocks(order as u8))
+}
+
+/// What `frame` is to the allocator.
+#[must_use]
+pub fn state(frame: Pfn) -> State {
+    zones().map_or(State::FOREIGN, |zones| zones.state(frame.0))
+}
+
+/// The range of physical memory of a block.
+#[must_use]
+pub fn region(frame: Pfn, order: u8) -> PhysRegion {
+    let start = frame.0 * PAGE_SIZE as u64;
+    PhysRegion {
+        start,
+        end: start + ((PAGE_SIZE as u64) << order),
+    }
+}

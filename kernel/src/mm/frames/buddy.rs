@@ -1,0 +1,315 @@
+//! The buddy allocator: blocks of 2^order frames, aligned to their size.
+//!
+//! # Why not the crate
+//! `buddy_system_allocator` was the first choice. Its heap looks for a block's buddy by walking the list of all free blocks of the order, so that n
+//! frames freed in shuffled order cost n²: with a few hundred MiB of single frames a test that frees them does not end. It also cannot tell
+//! a double free. Here each frame has one byte of state and free blocks are doubly linked, so both answers are one load.
+//!
+//! # Structure
+//! - [`Zones`]: contiguous RAM, each with one state byte for each frame. The byte of a block's first frame says what the block is; the
+//!   others are [`State::INSIDE`]. Fixed once it is made.
+//! - Free blocks of an order are a list through the first 16 bytes of the blocks themselves, which the linear map reaches.
+//! - A block's buddy differs in one bit of the frame number. It is merged with only if it is free as one block of the same order, in the same zone.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use arrayvec::ArrayVec;
+use paging::Pfn;
+
+use crate::mm::layout::PAGE_SIZE;
+use crate::mm::linear_va;
+use crate::mm::regions::{MAX_REGIONS, PhysRegion};
+
+/// The largest order: 2^22 frames, 16 GiB, the largest leaf.
+pub const MAX_ORDER: u8 = 22;
+const NR_ORDERS: usize = MAX_ORDER as usize + 1;
+
+/// What a frame is, in one byte: kind in the upper bits, order in the lower five.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct State(u8);
+
+impl State {
+    /// Not the allocator's: the image, the device tree, what firmware keeps.
+    pub const FOREIGN: Self = Self(0);
+    /// Inside of a block, not its first frame.
+    pub const INSIDE: Self = Self(0x20);
+    /// One free frame in a CPU's magazine.
+    pub const CACHED: Self = Self(0x40);
+
+    const fn free(order: u8) -> Self {
+        Self(0x80 | order)
+    }
+
+    /// Eight frames of this state, as they lie in memory.
+    pub const fn times_eight(self) -> u64 {
+        u64::from_ne_bytes([self.0; 8])
+    }
+
+    /// The first frame of an allocated block.
+    pub const fn used(order: u8) -> Self {
+        Self(0xc0 | order)
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = self.0 & 0x1f;
+        match self.0 & 0xe0 {
+            0x00 => f.write_str("not an allocator's frame"),
+            0x20 => f.write_str("inside of a block"),
+            0x40 => f.write_str("free, in a magazine"),
+            0x80 => write!(f, "free, order {order}"),
+            _ => write!(f, "in use, order {order}"),
+        }
+    }
+}
+
+/// A free of what was not allocated so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadFree {
+    /// The frame.
+    pub frame: Pfn,
+    /// The order that it was freed with.
+    pub order: u8,
+    /// What it is.
+    pub found: State,
+}
+
+impl fmt::Display for BadFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "free of frame {:#x} with order {}: it is {:?}",
+            self.frame.0, self.order, self.found
+        )
+    }
+}
+
+/// Contiguous RAM.
+struct Zone {
+    start: u64,
+    end: u64,
+    states: &'static [AtomicU8],
+}
+
+/// All RAM that the linear map has.
+pub struct Zones(ArrayVec<Zone, MAX_REGIONS>);
+
+impl Zones {
+    /// None.
+    pub const fn new() -> Self {
+        Self(ArrayVec::new_const())
+    }
+
+    /// Adds the whole pages of `region`, with a byte of `states` for each.
+    pub fn add(&mut self, region: &PhysRegion, states: &'static [AtomicU8]) {
+        self.0.push(Zone {
+            start: region.start / PAGE_SIZE as u64,
+            end: region.end / PAGE_SIZE as u64,
+            states,
+        });
+    }
+
+    #[inline]
+    fn zone(&self, frame: u64) -> Option<&Zone> {
+        self.0.iter().find(|zone| (zone.start..zone.end).contains(&frame))
+    }
+
+    /// What `frame` is.
+    #[inline]
+    pub fn state(&self, frame: u64) -> State {
+        self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
+    }
+
+    /// Makes `frame` something else. It must be in a zone.
+    #[inline]
+    pub fn set_state(&self, frame: u64, state: State) {
+        if let Some(zone) = self.zone(frame) {
+            zone.set_state(frame, state);
+        }
+    }
+}
+
+impl Zone {
+    // Relaxed: a byte changes only under the buddy's lock, or by the one CPU that owns the frame at that moment.
+    #[inline]
+    fn state(&self, frame: u64) -> State {
+        State(self.states[(frame - self.start) as usize].load(Relaxed))
+    }
+
+    #[inline]
+    fn set_state(&self, frame: u64, state: State) {
+        self.states[(frame - self.start) as usize].store(state.0, Relaxed);
+    }
+}
+
+/// No frame: the end of a list.
+const NONE: u64 = u64::MAX;
+
+/// What a free block's first bytes are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Links {
+    next: u64,
+    previous: u64,
+}
+
+fn links(frame: u64) -> *mut Links {
+    linear_va(frame * PAGE_SIZE as u64) as *mut Links
+}
+
+fn read_links(frame: u64) -> Links {
+    // SAFETY: only asked of free blocks, which are nobody else's, and whose first bytes are their links.
+    unsafe { links(frame).read() }
+}
+
+fn write_links(frame: u64, value: Links) {
+    // SAFETY: the block is being freed or is free: nobody else uses its memory.
+    unsafe { links(frame).write(value) };
+}
+
+/// The free blocks.
+pub struct Buddy {
+    heads: [u64; NR_ORDERS],
+    /// Bit n: the list of order n is not empty.
+    occupied: u32,
+    nr_free: u64,
+    nr_total: u64,
+}
+
+impl Buddy {
+    /// Nothing is free.
+    pub const fn new() -> Self {
+        Self {
+            heads: [NONE; NR_ORDERS],
+            occupied: 0,
+            nr_free: 0,
+            nr_total: 0,
+        }
+    }
+
+    /// Free frames.
+    pub fn nr_free(&self) -> u64 {
+        self.nr_free
+    }
+
+    /// Frames that were ever given to the allocator.
+    pub fn nr_total(&self) -> u64 {
+        self.nr_total
+    }
+
+    /// Free blocks of each order, counted.
+    pub fn nr_blocks(&self, order: u8) -> u64 {
+        let mut nr = 0;
+        let mut at = self.heads[order as usize];
+        while at != NONE {
+            nr += 1;
+            at = read_links(at).next;
+        }
+        nr
+    }
+
+    /// Gives `region`, whole pages within one zone that nobody uses and that are [`State::INSIDE`] so far, to the allocator.
+    pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
+        let mut at = region.start / PAGE_SIZE as u64;
+        let end = region.end / PAGE_SIZE as u64;
+        self.nr_total += end - at;
+        while at < end {
+            let alignment = at.trailing_zeros().min(u32::from(MAX_ORDER));
+            let room = (end - at).ilog2();
+            let order = alignment.min(room) as u8;
+            self.release(zones, at, order);
+            at += 1 << order;
+        }
+    }
+
+    /// A block of `order`.
+    pub fn allocate(&mut self, zones: &Zones, order: u8) -> Option<Pfn> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        let enough = self.occupied >> order;
+        if enough == 0 {
+            return None;
+        }
+        let mut have = order + enough.trailing_zeros() as u8;
+        let frame = self.heads[have as usize];
+        self.unlink(frame, have);
+        while have > order {
+            have -= 1;
+            // The upper half stays.
+            self.link(zones, frame + (1 << have), have);
+        }
+        zones.set_state(frame, State::used(order));
+        self.nr_free -= 1 << order;
+        Some(Pfn(frame))
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Errors
+    /// It is no allocated block of this order: nothing has changed.
+    pub fn free(&mut self, zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
+        let found = zones.state(frame.0);
+        if order > MAX_ORDER || found != State::used(order) {
+            return Err(BadFree { frame, order, found });
+        }
+        self.release(zones, frame.0, order);
+        Ok(())
+    }
+
+    /// Takes back one frame of a magazine.
+    pub fn free_cached(&mut self, zones: &Zones, frame: u64) {
+        self.release(zones, frame, 0);
+    }
+
+    fn release(&mut self, zones: &Zones, frame: u64, order: u8) {
+        self.nr_free += 1 << order;
+        let Some(zone) = zones.zone(frame) else {
+            return;
+        };
+        let (mut frame, mut order) = (frame, order);
+        while order < MAX_ORDER {
+            let buddy = frame ^ 1 << order;
+            let in_zone = buddy >= zone.start && buddy + (1 << order) <= zone.end;
+            if !in_zone || zone.state(buddy) != State::free(order) {
+                break;
+            }
+            self.unlink(buddy, order);
+            zone.set_state(frame.max(buddy), State::INSIDE);
+            frame = frame.min(buddy);
+            order += 1;
+        }
+        self.link(zones, frame, order);
+    }
+
+    fn link(&mut self, zones: &Zones, frame: u64, order: u8) {
+        let next = self.heads[order as usize];
+        write_links(frame, Links { next, previous: NONE });
+        if next != NONE {
+            let old = read_links(next);
+            write_links(next, Links { previous: frame, ..old });
+        }
+        self.heads[order as usize] = frame;
+        self.occupied |= 1 << order;
+        zones.set_state(frame, State::free(order));
+    }
+
+    fn unlink(&mut self, frame: u64, order: u8) {
+        let Links { next, previous } = read_links(frame);
+        if previous == NONE {
+            self.heads[order as usize] = next;
+            if next == NONE {
+                self.occupied &= !(1 << order);
+            }
+        } else {
+            let old = read_links(previous);
+            write_links(previous, Links { next, ..old });
+        }
+        if next != NONE {
+            let old = read_links(next);
+            write_links(next, Links { previous, ..old });
+        }
+    }
+}

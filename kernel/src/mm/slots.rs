@@ -1,0 +1,73 @@
+//! Fixed slots: pages of a small window whose tables lie in the image, so that they can be used before there is a linear map, and while
+//! the linear map itself is being edited.
+//!
+//! All 512 slots of the window are one level 3 table in .bss. A slot that is not in use holds [`EMPTY`], which is invalid but not vacant: so the
+//! table is full at all times, and the count in the link to it ([`paging`]'s occupied field) never changes, whoever uses slots.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use paging::{Attributes, Descriptor, PhysAddr};
+
+use super::layout::{EDIT_SLOTS, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
+use crate::BootInfo;
+use crate::arch::mmu::{dsb_ish, dsb_ishst, isb, tlbi_vaae1is};
+
+/// The level 3 table, by its address in the image window; 0 before [`init`].
+static TABLE: AtomicUsize = AtomicUsize::new(0);
+
+/// What an unused slot holds: a page that maps nothing, invalid (bit 0), with a mark that keeps it from being vacant.
+pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
+
+/// The slots that are the window through which tables are reached while the linear map is built.
+pub const EARLY_TABLE_SLOTS: core::ops::Range<usize> = EDIT_SLOTS.start..EDIT_SLOTS.start + 64;
+/// The slots through which tables are reached while a part of the linear map is broken.
+pub const BREAK_SLOTS: [usize; 4] = [
+    NR_FIXED_SLOTS - 4,
+    NR_FIXED_SLOTS - 3,
+    NR_FIXED_SLOTS - 2,
+    NR_FIXED_SLOTS - 1,
+];
+
+const _: () = assert!(EARLY_TABLE_SLOTS.end <= BREAK_SLOTS[0]);
+
+/// Takes the window over from the boot crate: every slot that is vacant becomes [`EMPTY`].
+pub fn init(info: &BootInfo) {
+    TABLE.store(info.fixed_tables.l3_va, Ordering::Release);
+    for slot in 0..NR_FIXED_SLOTS {
+        // Invalid before and after: nothing to invalidate.
+        let _ = descriptor(slot).compare_exchange(0, EMPTY.0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+fn descriptor(slot: usize) -> &'static AtomicU64 {
+    assert!(slot < NR_FIXED_SLOTS, "fixed slot {slot}");
+    let table = TABLE.load(Ordering::Acquire) as *const AtomicU64;
+    assert!(!table.is_null(), "a fixed slot before there are any");
+    // SAFETY: a table in .bss, 512 descriptors long, only ever used as atomics from here on.
+    unsafe { &*table.add(slot) }
+}
+
+/// Maps the page at `pa` with `attributes` in `slot`, and gives its address there. What the slot held before is gone.
+///
+/// The caller alone uses the slot.
+pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
+    let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
+    unmap(slot);
+    descriptor(slot).store(new.0, Ordering::Relaxed);
+    // DESIGN rule 2: the descriptor before a walk; an earlier "invalid" that was fetched ahead is forgotten.
+    dsb_ishst();
+    isb();
+    fixed_slot(slot) + (pa.0 as usize & (PAGE_SIZE - 1))
+}
+
+/// Empties `slot`.
+pub fn unmap(slot: usize) {
+    let old = descriptor(slot).swap(EMPTY.0, Ordering::Relaxed);
+    if Descriptor(old).is_valid() {
+        // DESIGN rule 3: invalid, complete, invalidated, complete. It may be another frame's turn next.
+        dsb_ishst();
+        tlbi_vaae1is(fixed_slot(slot));
+        dsb_ish();
+        isb();
+    }
+}
