@@ -16,6 +16,7 @@ use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSize, Outcome};
 use crate::tables::Tables;
+use crate::trace;
 use crate::tree::{BreakPolicy, Node, Tree};
 
 /// The largest contiguous group of any granule: 128 descriptors, 16K pages at level 3.
@@ -292,6 +293,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut occupied = 0;
         let mut index = 0;
         outcome.levels.insert(level);
+        trace::level::<G>(level, table, va, G::table_span(level));
         while index < G::ENTRIES {
             let offset = (index as u64) << G::shift(level);
             let (va, pa) = (va.add(offset), pa.add(offset));
@@ -321,6 +323,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     occupied += nr;
                     let leaves = self.config().leaves;
                     let template = state.template(level);
+                    let size = (nr as u64) << G::shift(level);
+                    trace::leaves::<G>(va, pa, size, size, leaves);
                     self.write_run(table, level, index, pa, nr, template, leaves)
                 }
                 None => self.shape_run(level, index, pa, nr, self.config().leaves),

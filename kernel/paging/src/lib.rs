@@ -64,6 +64,7 @@ mod protect;
 pub mod reference;
 pub mod source;
 mod tables;
+pub mod trace;
 mod tree;
 mod unmap;
 mod walk;

@@ -18,6 +18,7 @@ use crate::mmu::Mmu;
 use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
 use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
+use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 /// Output addresses that are gathered before they are checked and written: a group of 4 KiB pages.
@@ -101,6 +102,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let VirtRange { start, size } = mapping.range;
         loop {
             let mut node = self.root_node();
+            trace::level::<G>(node.level, node.table, start, size);
             while node.level < LAST_LEVEL
                 && G::size(node.level) > size
                 && part::<G>(node.level, start, size) == size
@@ -111,6 +113,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     break;
                 }
                 node = self.child(&node, index, found);
+                trace::level::<G>(node.level, node.table, start, size);
             }
             if node.level == LAST_LEVEL {
                 // The common case: every table is there, and the last one holds it all. No recursion, no pin.
@@ -231,11 +234,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let here = part::<G>(node.level, va, mapping.remaining::<G>());
             let nr = (here >> G::PAGE_SHIFT) as usize;
             let child = self.enter(mapping, node, index, va, nr)?;
+            trace::level::<G>(child.level, child.table, va, here);
             let filled = self.fill_pages(mapping, child.table, G::index(va.0, LAST_LEVEL), nr);
             return self.settle(&child, nr, filled);
         }
         // Pinned by one while we work below it.
         let child = self.enter(mapping, node, index, va, 1)?;
+        let here = part::<G>(node.level, va, mapping.remaining::<G>());
+        trace::level::<G>(child.level, child.table, va, here);
         let result = self.map_table(mapping, child);
         self.vacate(&child, 1);
         result
@@ -384,6 +390,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outputs: &[PhysAddr],
         template: u64,
     ) {
+        let (va, remaining) = (mapping.va::<G>(), mapping.remaining::<G>());
+        trace::singles::<G>(va, outputs, remaining, mapping.allowed);
         self.tables().fill_outputs(table, index, outputs, template);
         mapping.page += outputs.len() as u64;
         mapping.outcome.leaves.add(LeafSize::PAGE, outputs.len() as u32);
@@ -409,6 +417,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.agrees(mapping, level, va, pa, nr),
             "level {level} leaf at {va:?} for {pa:?} is not the one that choose_leaf chooses"
         );
+        let size = (nr as u64) << G::shift(level);
+        trace::leaves::<G>(va, pa, size, mapping.remaining::<G>(), mapping.allowed);
         let filled = self.write_run(
             table,
             level,

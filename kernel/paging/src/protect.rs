@@ -13,6 +13,7 @@ use crate::granule::Granule;
 use crate::mmu::Mmu;
 use crate::outcome::{Error, Failure, Outcome};
 use crate::tables::Tables;
+use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 /// One call, as it goes.
@@ -145,6 +146,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         remaining: u64,
         editing: &mut Editing<'_, '_, G, T, M, C, E>,
     ) {
+        trace::level::<G>(node.level, node.table, va, remaining);
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
         let mut remaining = remaining;

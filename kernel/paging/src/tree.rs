@@ -22,6 +22,7 @@ use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSet};
 use crate::tables::Tables;
+use crate::trace::{self, Hooked};
 use core::marker::PhantomData;
 
 /// Which half of the address space a tree translates.
@@ -77,8 +78,8 @@ impl Default for Config {
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
     half: Half,
-    tables: T,
-    mmu: M,
+    tables: Hooked<T>,
+    mmu: Hooked<M>,
     config: Config,
     granule: PhantomData<G>,
 }
@@ -116,8 +117,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Self {
             root,
             half,
-            tables,
-            mmu,
+            tables: trace::hooked(tables),
+            mmu: trace::hooked(mmu),
             config,
             granule: PhantomData,
         }
@@ -135,13 +136,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// The table memory.
     #[inline(always)]
-    pub fn tables(&self) -> &T {
+    pub fn tables(&self) -> &Hooked<T> {
         &self.tables
     }
 
     /// The barriers and invalidations.
     #[inline(always)]
-    pub fn mmu(&self) -> &M {
+    pub fn mmu(&self) -> &Hooked<M> {
         &self.mmu
     }
 

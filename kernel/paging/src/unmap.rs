@@ -12,6 +12,7 @@ use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
+use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 /// One call of `unmap`, as it goes.
@@ -46,6 +47,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         loop {
             let node = path[depth];
             let VirtRange { start, size } = range;
+            trace::level::<G>(node.level, node.table, start, size);
             if node.level == LAST_LEVEL
                 || G::size(node.level) <= size
                 || part::<G>(node.level, start, size) != size
@@ -158,10 +160,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if here == size {
                     // Covered whole: unlinked as it is.
                     self.tables().store(node.table, i, 0);
+                    trace::level::<G>(child.level, child.table, va, here);
                     unmapping.outcome.levels.insert(node.level);
                     self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
                     removed += 1;
                 } else {
+                    trace::level::<G>(child.level, child.table, va, here);
                     let gone = self.unmap_table(child, va, here, unmapping);
                     let link = if gone == 0 {
                         self.load(node.table, i)

@@ -1,0 +1,286 @@
+//! Hook points for a debugger: functions that do nothing and are called at each step of an operation.
+//!
+//! With the feature `trace` the engine calls one of `hook`'s functions when a walk enters a table, when it has chosen a
+//! leaf, and after each store, TLBI and barrier. A debugger sets breakpoints on them (`break paging::trace::hook::leaf_chosen`)
+//! and finds everything in the argument registers, whatever the optimiser did to the walker. `scripts/gdb` does so for
+//! `vmw trace-walk`.
+//!
+//! Without the feature nothing of this is compiled: [`Hooked<T>`] is `T`, and the calls are empty and inline.
+//!
+//! What is *not* an event: the look whether a range is vacant before `map` writes, and plain reads (`translate`, `visit`,
+//! `check`, `dump`). They choose and change nothing.
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::granule::{Granule, Level};
+use crate::outcome::LeafSet;
+
+/// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that tells the hooks.
+#[cfg(not(feature = "trace"))]
+pub type Hooked<T> = T;
+#[cfg(feature = "trace")]
+pub use enabled::Hooked;
+#[cfg(feature = "trace")]
+pub use enabled::hook;
+
+/// Puts the hooks, if there are any, in front of `inner`.
+#[inline(always)]
+pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
+    #[cfg(feature = "trace")]
+    return Hooked(inner);
+    #[cfg(not(feature = "trace"))]
+    inner
+}
+
+/// An operation goes on in `table`, of `level`, with `size` bytes of its range from `va` on still before it.
+#[inline(always)]
+pub(crate) fn level<G: Granule>(level: Level, table: PhysAddr, va: VirtAddr, size: u64) {
+    #[cfg(feature = "trace")]
+    enabled::call5(
+        hook::level_entered,
+        [
+            u64::from(level),
+            table.0,
+            G::index(va.0, level) as u64,
+            va.0,
+            size,
+        ],
+    );
+    let _ = (G::NAME, level, table, va, size);
+}
+
+/// `size` bytes from `va` on are about to be mapped to the physical run from `pa` on, with the leaves that
+/// [`choose_leaf`](crate::choose_leaf) chooses. `remaining` is what is left of the operation's range at `va`.
+#[inline(always)]
+pub(crate) fn leaves<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, remaining: u64, allowed: LeafSet) {
+    #[cfg(feature = "trace")]
+    enabled::leaves::<G>(va, pa, size, remaining, allowed);
+    let _ = (G::NAME, va, pa, size, remaining, allowed);
+}
+
+/// Single pages are about to be mapped from `va` on, without a look at how long the runs are: the place forbids more.
+#[inline(always)]
+pub(crate) fn singles<G: Granule>(va: VirtAddr, outputs: &[PhysAddr], remaining: u64, allowed: LeafSet) {
+    #[cfg(feature = "trace")]
+    enabled::singles::<G>(va, outputs, remaining, allowed);
+    let _ = (G::NAME, va, outputs, remaining, allowed);
+}
+
+#[cfg(feature = "trace")]
+mod enabled {
+    use super::{Granule, LeafSet, PhysAddr, VirtAddr};
+    use crate::leaf::choose_leaf;
+    use crate::mmu::{Mmu, TlbiRange};
+    use crate::outcome::LeafSize;
+    use crate::tables::Tables;
+    use core::hint::black_box;
+    use core::ops::Deref;
+
+    /// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at the first instruction.
+    ///
+    /// Names, order and meaning of the arguments are stable.
+    pub mod hook {
+        use core::hint::black_box;
+
+        macro_rules! hooks {
+            ($($(#[$doc:meta])* $name:ident($($arg:ident),*);)*) => {$(
+                $(#[$doc])*
+                #[inline(never)]
+                pub extern "C" fn $name($($arg: u64),*) {
+                    // The line keeps functions of equal shape from being merged into one.
+                    black_box((line!(), stringify!($name), $($arg),*));
+                }
+            )*};
+        }
+
+        hooks! {
+            /// An operation goes on in the table at physical address `table`, of `level`, at descriptor `index`, with `size`
+            /// bytes of its range from `va` on still before it.
+            level_entered(level, table, index, va, size);
+            /// A leaf was chosen and is about to be written. `run` is the number of physically consecutive bytes from `pa`
+            /// that the walker knows of, 0 where it did not look because the place forbids a larger leaf; `remaining` the
+            /// bytes of the range from `va` on; `allowed` the sizes allowed, bit `2 * level + contiguous`.
+            leaf_chosen(level, contiguous, va, pa, run, remaining, allowed);
+            /// `nr` descriptors from `index` on of the table at physical address `table` were written. `kind` 0: one, with
+            /// `first`. 1: `first`, `first + step`, and so on. 2: outputs as they come, the first of them in `first`, the
+            /// common bits in `step`. 3: cleared. 4: exchanged, `step` for `first`.
+            descriptors_stored(kind, table, index, nr, first, step);
+            /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4: VMALLE1IS. `pages` from
+            /// `va` on are covered; `scale` and `num` are the range operand's.
+            tlbi_issued(kind, va, pages, scale, num);
+            /// A barrier was issued. `kind` 0: DSB ISHST, 1: DSB ISH, 2: ISB.
+            barrier_issued(kind);
+        }
+    }
+
+    // The optimiser does not see what is called, so it changes neither the signature nor the call.
+    pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {
+        black_box(function)(a, b, c, d, e);
+    }
+
+    fn stored(kind: u64, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
+        let function: extern "C" fn(u64, u64, u64, u64, u64, u64) = hook::descriptors_stored;
+        black_box(function)(kind, table.0, index as u64, nr as u64, first, step);
+    }
+
+    fn barrier(kind: u64) {
+        let function: extern "C" fn(u64) = hook::barrier_issued;
+        black_box(function)(kind);
+    }
+
+    fn leaf(size: LeafSize, va: VirtAddr, pa: PhysAddr, run: u64, remaining: u64, allowed: LeafSet) {
+        let function: extern "C" fn(u64, u64, u64, u64, u64, u64, u64) = hook::leaf_chosen;
+        let set = LeafSize::ALL
+            .iter()
+            .filter(|size| allowed.contains(**size))
+            .fold(0, |set, size| {
+                set | 1 << (2 * u32::from(size.level()) + u32::from(size.is_contiguous()))
+            });
+        black_box(function)(
+            size.level().into(),
+            size.is_contiguous().into(),
+            va.0,
+            pa.0,
+            run,
+            remaining,
+            set,
+        );
+    }
+
+    pub(super) fn leaves<G: Granule>(
+        va: VirtAddr,
+        pa: PhysAddr,
+        size: u64,
+        remaining: u64,
+        allowed: LeafSet,
+    ) {
+        let mut done = 0;
+        while done < size {
+            let (va, pa, run, remaining) = (va.add(done), pa.add(done), size - done, remaining - done);
+            let chosen = choose_leaf::<G>(va, pa, run, remaining, allowed);
+            leaf(chosen, va, pa, run, remaining, allowed);
+            done += chosen.bytes::<G>();
+        }
+    }
+
+    pub(super) fn singles<G: Granule>(va: VirtAddr, outputs: &[PhysAddr], remaining: u64, allowed: LeafSet) {
+        for (i, output) in outputs.iter().enumerate() {
+            let done = (i as u64) << G::PAGE_SHIFT;
+            let (va, remaining) = (va.add(done), remaining - done);
+            leaf(LeafSize::PAGE, va, *output, 0, remaining, allowed);
+        }
+    }
+
+    /// Does what `T` does and then tells the hooks; in all else it is `T`.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Hooked<T>(pub(super) T);
+
+    impl<T> Deref for Hooked<T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    // SAFETY: every method forwards to `T`, which keeps the promises.
+    unsafe impl<T: Tables> Tables for Hooked<T> {
+        fn alloc_table(&self) -> Option<PhysAddr> {
+            self.0.alloc_table()
+        }
+        fn free_table(&self, table: PhysAddr) {
+            self.0.free_table(table);
+        }
+        fn load(&self, table: PhysAddr, index: usize) -> u64 {
+            self.0.load(table, index)
+        }
+        fn store(&self, table: PhysAddr, index: usize, value: u64) {
+            self.0.store(table, index, value);
+            stored(0, table, index, 1, value, 0);
+        }
+        fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+            self.0.compare_exchange(table, index, current, new)?;
+            stored(4, table, index, 1, new, current);
+            Ok(())
+        }
+        fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
+            self.0.fill_linear(table, index, nr, first, step);
+            stored(1, table, index, nr, first, step);
+        }
+        fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
+            self.0.fill_outputs(table, index, outputs, template);
+            let first = outputs.first().map_or(0, |output| output.0);
+            stored(2, table, index, outputs.len(), first, template);
+        }
+        fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+            self.0.clear(table, index, nr);
+            stored(3, table, index, nr, 0, 0);
+        }
+        fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
+            self.0.or_all(table, index, nr)
+        }
+        fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
+            self.0.and_all(table, index, nr)
+        }
+        fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+            self.0.and_or_all(table, index, nr)
+        }
+        fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
+            self.0.enter_break(va, broken, tables);
+        }
+        fn leave_break(&self) {
+            self.0.leave_break();
+        }
+    }
+
+    fn tlbi(kind: u64, va: VirtAddr, pages: u64) {
+        call5(hook::tlbi_issued, [kind, va.0, pages, 0, 0]);
+    }
+
+    fn tlbi_range(kind: u64, range: TlbiRange) {
+        let (scale, num) = (range.scale.into(), range.num.into());
+        call5(
+            hook::tlbi_issued,
+            [kind, range.start.0, range.pages(), scale, num],
+        );
+    }
+
+    impl<M: Mmu> Mmu for Hooked<M> {
+        fn dsb_ishst(&self) {
+            self.0.dsb_ishst();
+            barrier(0);
+        }
+        fn dsb_ish(&self) {
+            self.0.dsb_ish();
+            barrier(1);
+        }
+        fn isb(&self) {
+            self.0.isb();
+            barrier(2);
+        }
+        fn tlbi_vaale1is(&self, va: VirtAddr) {
+            self.0.tlbi_vaale1is(va);
+            tlbi(0, va, 1);
+        }
+        fn tlbi_vaae1is(&self, va: VirtAddr) {
+            self.0.tlbi_vaae1is(va);
+            tlbi(1, va, 1);
+        }
+        fn tlbi_rvaale1is(&self, range: TlbiRange) {
+            self.0.tlbi_rvaale1is(range);
+            tlbi_range(2, range);
+        }
+        fn tlbi_rvaae1is(&self, range: TlbiRange) {
+            self.0.tlbi_rvaae1is(range);
+            tlbi_range(3, range);
+        }
+        fn tlbi_vmalle1is(&self) {
+            self.0.tlbi_vmalle1is();
+            tlbi(4, VirtAddr(0), 0);
+        }
+        fn has_tlbi_range(&self) -> bool {
+            self.0.has_tlbi_range()
+        }
+        fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+            self.0.masked(f)
+        }
+    }
+}
