@@ -6,6 +6,8 @@ use core::fmt::{self, Write};
 use core::ptr::{read_volatile, write_volatile};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::time::relax;
+
 /// Address of the registers, or 0 for none.
 static BASE: AtomicUsize = AtomicUsize::new(0);
 
@@ -48,7 +50,7 @@ fn wait_while(base: usize, flags: u32) {
         if seen & flags == 0 {
             return;
         }
-        core::hint::spin_loop();
+        relax();
     }
 }
 

@@ -15,6 +15,14 @@ pub fn ticks() -> u64 {
     ticks
 }
 
+/// A step of a loop that waits for another CPU or a device: YIELD, so that an emulator which runs its CPUs in turn goes on with the next. Not
+/// WFE: nothing promises an event.
+#[inline(always)]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nostack, nomem, preserves_flags)) };
+}
+
 /// A point in the future.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(u64);

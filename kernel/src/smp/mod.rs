@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::mmu::dsb_ishst;
 use crate::arch::percpu::{self, MAX_CPUS};
-use crate::arch::time::Deadline;
+use crate::arch::time::{Deadline, relax};
 
 pub use start::{SecondaryArgs, StartError, start};
 
@@ -81,7 +81,7 @@ fn publish(slot: &Slot, state: u32) {
     aarch64_cpu::asm::sev();
 }
 
-/// Waits until `done` in the low-power state that an event ends.
+/// Waits until `done`, in the low-power state that the event after it ends.
 fn wait_until(mut done: impl FnMut() -> bool) {
     while !done() {
         aarch64_cpu::asm::wfe();
@@ -129,7 +129,7 @@ unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
                 }
             }
             // No WFE: a CPU that is being started may be given up without an event.
-            _ => core::hint::spin_loop(),
+            _ => relax(),
         }
     }
     // SAFETY: CLAIMED is ours alone.
@@ -165,10 +165,10 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
 
 /// Runs `f` on CPU `cpu` and waits for what it returns. On the calling CPU it is just called.
 ///
-/// Two CPUs that hand each other work at the same time wait for ever: hand it out from one of them.
+/// CPU 0 hands out work and takes none. Two others that hand each other work at the same time wait for ever.
 ///
 /// # Errors
-/// That CPU is not up.
+/// That CPU is not up, or it is CPU 0 and this is another.
 pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, NotOnline> {
     fn job_of<F: FnOnce() -> R, R>(call: &Call<F, R>) -> Job {
         Job {
@@ -192,6 +192,9 @@ pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, No
 }
 
 /// Runs `f(cpu)` on every CPU that is up, at the same time, the calling one included, and waits for all of them.
+///
+/// # Panics
+/// Called by a CPU other than 0, which could not hand work to CPU 0.
 pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     struct Shared<'a, F> {
         f: &'a F,
@@ -209,6 +212,7 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
         run::<F>
     }
     let this = percpu::cpu_index();
+    assert!(this == 0, "CPU {this} hands work to all CPUs; only CPU 0 can");
     let shared = Shared {
         f: &f,
         left: AtomicU32::new(0),
@@ -244,7 +248,7 @@ fn serve(cpu: usize) -> ! {
                 break;
             }
             // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
-            core::hint::spin_loop();
+            relax();
         }
         if slot.state.load(Ordering::Acquire) == POSTED {
             // SAFETY: POSTED: written, and nobody else writes before IDLE.

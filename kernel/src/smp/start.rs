@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::{ABANDONED, ABSENT, IDLE, OFF, SLOTS, STARTING, Slot, publish, serve};
 use crate::BootInfo;
 use crate::arch::percpu::{self, MAX_CPUS};
-use crate::arch::time::Deadline;
+use crate::arch::time::{Deadline, relax};
 use crate::arch::{early_console, exceptions, mmu, psci};
 
 /// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
@@ -171,7 +171,7 @@ fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
                 if slot.state.load(Ordering::Acquire) != STARTING {
                     return Ok(());
                 }
-                core::hint::spin_loop();
+                relax();
             }
             Err(error) => {
                 slot.state.store(ABANDONED, Ordering::Release);
@@ -191,7 +191,7 @@ fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
             break;
         }
         // No WFE: a CPU that never comes sends no event.
-        core::hint::spin_loop();
+        relax();
     }
     Ok(())
 }

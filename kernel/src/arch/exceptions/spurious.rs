@@ -15,7 +15,7 @@ use super::Frame;
 use crate::arch::mmu::{self, Access};
 use crate::arch::percpu::this_cpu;
 use crate::arch::syndrome::FaultStatus;
-use crate::arch::time::{Deadline, ticks};
+use crate::arch::time::{Deadline, relax, ticks};
 
 /// Retries of one instruction for one address without a pause.
 const MAX_RETRIES: u64 = 64;
@@ -126,7 +126,7 @@ fn translates(va: usize, access: Access) -> bool {
         if ask() {
             return true;
         }
-        core::hint::spin_loop();
+        relax();
     }
     // A window may have closed between the question and the look at the count.
     ask()
