@@ -160,9 +160,7 @@ impl<'a> BootArgs<'a> {
     pub fn parse(line: &'a str) -> Result<Self, BadArgument<'a>> {
         let mut args = Self::default();
         for argument in line.split_ascii_whitespace() {
-            let (name, value) = argument
-                .split_once('=')
-                .ok_or(BadArgument::Unknown(argument))?;
+            let (name, value) = argument.split_once('=').ok_or(BadArgument::Unknown(argument))?;
             args.set(argument, name, value)?;
         }
         if args.planted == Some(Planted::SkipTlbi) {

@@ -64,7 +64,7 @@ pub struct Cpu {
 }
 
 /// Why a device tree is of no use. It was valid as a blob; what it says is not.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Error {
     /// The blob is not valid.
     Blob(dtoolkit::error::FdtParseError),
@@ -184,7 +184,9 @@ fn read_memory(tree: Tree) -> Result<ArrayVec<PhysRegion, MAX_REGIONS>, Error> {
         if string(node, "device_type") != Some("memory") || !is_available(node) {
             continue;
         }
-        for_each_reg(node, |region| banks.try_push(region).map_err(|_| Error::TooManyRegions))?;
+        for_each_reg(node, |region| {
+            banks.try_push(region).map_err(|_| Error::TooManyRegions)
+        })?;
     }
     if banks.is_empty() {
         return Err(Error::NoMemory);
@@ -218,17 +220,17 @@ fn read_reserved(tree: Tree) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error> {
 
 /// Calls `f` with each range of `reg` that is not empty. The node's parent has the addresses of the CPU.
 fn for_each_reg(node: TreeNode, mut f: impl FnMut(PhysRegion) -> Result<(), Error>) -> Result<(), Error> {
-    let bad = Error::Property {
+    let bad = || Error::Property {
         node: node.name(),
         property: "reg",
     };
-    let Some(regs) = node.reg().map_err(|_| bad)? else {
+    let Some(regs) = node.reg().map_err(|_| bad())? else {
         return Ok(());
     };
     for reg in regs {
-        let start = reg.address().map_err(|_| bad)?;
-        let size = reg.size().map_err(|_| bad)?;
-        let region = PhysRegion::new(start, size).ok_or(bad)?;
+        let start = reg.address().map_err(|_| bad())?;
+        let size = reg.size().map_err(|_| bad())?;
+        let region = PhysRegion::new(start, size).ok_or_else(bad)?;
         if !region.is_empty() {
             f(region)?;
         }
@@ -245,7 +247,11 @@ fn read_initrd(chosen: TreeNode) -> Result<Option<PhysRegion>, Error> {
     let address = |name: &'static str| match chosen.property(name) {
         None => Ok(None),
         Some(property) => match property.value().len() {
-            4 => property.value_as::<u32>().map(u64::from).map_err(|_| bad(name)).map(Some),
+            4 => property
+                .value_as::<u32>()
+                .map(u64::from)
+                .map_err(|_| bad(name))
+                .map(Some),
             8 => property.value_as::<u64>().map_err(|_| bad(name)).map(Some),
             _ => Err(bad(name)),
         },
@@ -276,12 +282,12 @@ fn read_cpus(tree: Tree, machine: &mut Machine) -> Result<(), Error> {
         if string(node, "device_type") != Some("cpu") || !is_available(node) {
             continue;
         }
-        let bad = Error::Property {
+        let bad = || Error::Property {
             node: node.name(),
             property: "reg",
         };
-        let reg = node.reg().map_err(|_| bad)?.and_then(|mut regs| regs.next());
-        let mpidr = reg.ok_or(bad)?.address().map_err(|_| bad)?;
+        let reg = node.reg().map_err(|_| bad())?.and_then(|mut regs| regs.next());
+        let mpidr = reg.ok_or_else(bad)?.address().map_err(|_| bad())?;
         let cpu = Cpu {
             mpidr,
             by_psci: string(node, "enable-method") == Some("psci"),

@@ -289,7 +289,13 @@ impl Buddy {
         write_links(frame, Links { next, previous: NONE });
         if next != NONE {
             let old = read_links(next);
-            write_links(next, Links { previous: frame, ..old });
+            write_links(
+                next,
+                Links {
+                    previous: frame,
+                    ..old
+                },
+            );
         }
         self.heads[order as usize] = frame;
         self.occupied |= 1 << order;
