@@ -1,19 +1,103 @@
 //! The vmwalk kernel: everything that runs after the MMU is on.
 #![no_std]
 
+extern crate alloc;
+
 pub mod arch;
 mod boot_info;
+pub mod bootargs;
+pub mod drivers;
 pub mod mm;
 pub mod smp;
+pub mod sync;
+
+use arch::errata::Errata;
+use arch::features::Features;
+use arch::psci;
+use bootargs::BootArgs;
+use drivers::console;
+use drivers::device_tree::{self, Machine};
+use mm::report;
 
 pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+
+static ARGS: spin::Once<BootArgs<'static>> = spin::Once::new();
+static MACHINE: spin::Once<Machine> = spin::Once::new();
+
+/// What the boot arguments say.
+///
+/// # Panics
+/// Before they are read.
+#[must_use]
+pub fn args() -> &'static BootArgs<'static> {
+    match ARGS.get() {
+        Some(args) => args,
+        None => panic!("the boot arguments are asked for before they are read"),
+    }
+}
+
+/// What the device tree says.
+///
+/// # Panics
+/// Before it is read.
+#[must_use]
+pub fn machine() -> &'static Machine {
+    match MACHINE.get() {
+        Some(machine) => machine,
+        None => panic!("the device tree is asked for before it is read"),
+    }
+}
 
 /// The kernel, from the first tables to the power-off. Runs on the boot stack of the first CPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
-    arch::early_console::print(format_args!(
-        "vmwalk: entered at EL{}, image at {:#x}..{:#x}, device tree at {:#x} ({} bytes)\n",
-        info.entry_el, info.image.start, info.image.end, info.device_tree.pa, info.device_tree.size
-    ));
-    arch::psci::system_off()
+    let machine = read_machine(info);
+    let args = read_arguments(machine);
+    console::init_log(args.log);
+    log::info!(
+        "entered at EL{}, image at {:#x}..{:#x}, device tree at {:#x} ({} bytes)",
+        info.entry_el,
+        info.image.start,
+        info.image.end,
+        info.device_tree.pa,
+        info.device_tree.size
+    );
+    let features = Features::read();
+    let errata = Errata::of(&features).or(args.errata);
+    report::log_cpu(&features, errata);
+    report::log_machine(machine);
+    if let Err(error) = mm::init(info, machine, args, &features, errata) {
+        fail(format_args!("{error}"));
+    }
+    report::log_memory(info, machine);
+    psci::system_off()
+}
+
+fn read_machine(info: &BootInfo) -> &'static Machine {
+    let tree = &info.device_tree;
+    // SAFETY: the boot crate maps as many bytes as the header says, read-only, in a window that stays.
+    let blob = unsafe { core::slice::from_raw_parts(tree.va as *const u8, tree.size) };
+    match device_tree::read(blob) {
+        Ok(machine) => MACHINE.call_once(|| machine),
+        Err(error) => fail(format_args!(
+            "the device tree at {:#x} is broken: {error}",
+            tree.pa
+        )),
+    }
+}
+
+fn read_arguments(machine: &Machine) -> &'static BootArgs<'static> {
+    match BootArgs::parse(machine.bootargs) {
+        Ok(args) => ARGS.call_once(|| args),
+        Err(bad) => {
+            print!("vmwalk: {bad}\n");
+            psci::system_off()
+        }
+    }
+}
+
+/// Ends a boot that cannot go on: the machine is not what the kernel needs.
+fn fail(reason: core::fmt::Arguments<'_>) -> ! {
+    print!("vmwalk: FATAL: {reason}\n");
+    psci::system_off()
 }

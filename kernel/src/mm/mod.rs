@@ -1,3 +1,245 @@
-//! Memory management.
+//! Memory: the final tables, frames, the heap, and what is built on them.
+//!
+//! # From the first tables to the final ones
+//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's.
+//! 2. The final tables are built by the engine, while the first ones are live, in pages taken from the plan and reached through fixed slots
+//!    ([`tables::EarlyTables`]): the [linear map](linear) and the [image](image), and the table of the fixed window, which both have.
+//! 3. TTBR1 is replaced, with walks off in between ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
+//! 4. What is left of the plan becomes [frames].
+//!
+//! # The lock of the tables
+//! The kernel has one tree and one lock for whoever changes it: [`with_tables`], [`with_linear_map_tables`]. Reading ([`tables`](kernel_tree)) takes none: a walk may see
+//! a change half made, but never a table that is not one, since emptied tables go back under the lock and after a flush.
 
+pub mod dump;
+pub mod frames;
+pub mod heap;
+pub mod image;
 pub mod layout;
+pub mod linear;
+pub mod plan;
+pub mod regions;
+pub mod report;
+pub mod slots;
+pub mod tables;
+
+use core::cell::RefCell;
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use paging::mmu::NoMmu;
+use paging::{Config, Failure, Granule4K, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr};
+use spin::Once;
+
+use crate::BootInfo;
+use crate::arch::errata::Errata;
+use crate::arch::features::Features;
+use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
+use crate::arch::{fatal, table_ops};
+use crate::bootargs::{BootArgs, LinearLeaves, Planted};
+use crate::drivers::device_tree::Machine;
+use crate::sync::IrqSpinLock;
+use layout::{LINEAR_BASE, LINEAR_END};
+use plan::Plan;
+use tables::{EarlyTables, KernelTables, LinearMapTables};
+
+/// The kernel's tree, for every address but those of the linear map.
+pub type KernelTree = Tree<Granule4K, KernelTables, KernelMmu>;
+/// The same tree, for the linear map.
+pub type LinearMapTree = Tree<Granule4K, LinearMapTables, KernelMmu>;
+
+/// What memory management knows once it is up.
+struct Memory {
+    tree: KernelTree,
+    linear_map_tree: LinearMapTree,
+    plan: Plan,
+    linear_map: Outcome,
+    image: Outcome,
+}
+
+static MEMORY: Once<Memory> = Once::new();
+/// The lock of the kernel's tables.
+static TABLES: IrqSpinLock<()> = IrqSpinLock::new(());
+/// What [`Features::zva_size`] says.
+static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Why memory cannot be set up. Each is a fault of what the loader says, or of a machine that the kernel is not made for.
+#[derive(Clone, Copy, Debug)]
+pub enum InitError {
+    /// The ranges of RAM cannot be made a plan of.
+    Plan(plan::Error),
+    /// A map cannot be built: most likely, RAM is too small for its own tables.
+    Map(Failure),
+    /// There is no room for the table's root, or for the states of the frames.
+    NoRoom,
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan(error) => write!(f, "{error}"),
+            Self::Map(failure) => write!(f, "the final tables cannot be built: {failure}"),
+            Self::NoRoom => write!(f, "there is no room in RAM for its own administration"),
+        }
+    }
+}
+
+/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions.
+///
+/// # Errors
+/// Why it cannot be. Nothing but the early console works then.
+///
+/// # Panics
+/// When it is called a second time.
+pub fn init(
+    info: &'static BootInfo,
+    machine: &Machine,
+    args: &BootArgs<'_>,
+    features: &Features,
+    errata: Errata,
+) -> Result<(), InitError> {
+    assert!(!MEMORY.is_completed(), "memory was set up twice");
+    ZVA_SIZE.store(features.zva_size, Ordering::Relaxed);
+    dump::init(info);
+    slots::init(info);
+
+    let plan = Plan::new(info, machine, features.pa_bits).map_err(InitError::Plan)?;
+    let config = config(features, errata);
+    let free = RefCell::new(plan.free.clone());
+    let early = EarlyTables::new(&free);
+    let root = early.alloc_table().ok_or(InitError::NoRoom)?;
+    // No barrier and no TLBI while it is built: no CPU uses it yet.
+    let building = Tree::<Granule4K, _, _>::new(root, Half::High, early, NoMmu::default(), config);
+    let leaves = match args.linear {
+        LinearLeaves::Largest => LeafSet::ALL,
+        LinearLeaves::Pages => LeafSet::PAGES,
+    };
+    let writable_text = args.planted == Some(Planted::WritableText);
+    let linear_map =
+        linear::map(&building, &plan.ram, info, leaves, writable_text).map_err(InitError::Map)?;
+    let image = image::map(&building, info).map_err(InitError::Map)?;
+    image::link_fixed_window(&building, info);
+    drop(building);
+    // DESIGN rule 2: complete for walks before they begin.
+    dsb_ishst();
+    // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the linear map and vmalloc were not there before.
+    unsafe { mmu::replace_ttbr1(info, root.0) };
+
+    frames::init(&plan.ram, free.into_inner()).map_err(|_| InitError::NoRoom)?;
+    let kernel_mmu = KernelMmu::new(features, Errata::default());
+    MEMORY.call_once(|| Memory {
+        tree: Tree::new(root, Half::High, KernelTables, kernel_mmu, config),
+        linear_map_tree: Tree::new(root, Half::High, LinearMapTables::new(), kernel_mmu, config),
+        plan,
+        linear_map,
+        image,
+    });
+    fatal::set_dump_walk(dump::walk);
+    Ok(())
+}
+
+/// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so [`KernelMmu`] is not told to repeat each.
+fn config(features: &Features, errata: Errata) -> Config {
+    let config = Config {
+        pa_bits: u32::from(features.pa_bits.min(48)),
+        repeat_tlbi: errata.repeat_tlbi,
+        ..Config::default()
+    };
+    if errata.no_cont {
+        Config {
+            leaves: config.leaves.without_groups(),
+            ..config
+        }
+    } else {
+        config
+    }
+}
+
+fn memory() -> &'static Memory {
+    match MEMORY.get() {
+        Some(memory) => memory,
+        None => panic!("memory is used before it is set up"),
+    }
+}
+
+/// The kernel's tree, for reading: `walk`, `translate`, `visit`. Takes no lock.
+///
+/// Whoever changes it goes through [`with_tables`].
+#[must_use]
+pub fn kernel_tree() -> &'static KernelTree {
+    &memory().tree
+}
+
+/// Runs `f` with the kernel's tree, alone. Not for addresses in the linear map.
+///
+/// Under this lock nothing may be allocated on the heap.
+pub fn with_tables<R>(f: impl FnOnce(&'static KernelTree) -> R) -> R {
+    let _tables = TABLES.lock();
+    f(&memory().tree)
+}
+
+/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map.
+///
+/// Under this lock nothing may be allocated on the heap.
+pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
+    let _tables = TABLES.lock();
+    f(&memory().linear_map_tree)
+}
+
+/// TTBR1_EL1 of the final tables.
+#[must_use]
+pub fn kernel_ttbr1() -> u64 {
+    kernel_tree().root().0
+}
+
+/// RAM, and what of it is whose.
+#[must_use]
+pub fn memory_plan() -> &'static Plan {
+    &memory().plan
+}
+
+/// What building the linear map did: its leaves by size.
+#[must_use]
+pub fn linear_map_outcome() -> &'static Outcome {
+    &memory().linear_map
+}
+
+/// What building the image's map did.
+#[must_use]
+pub fn image_outcome() -> &'static Outcome {
+    &memory().image
+}
+
+/// Where the linear map has the physical address `pa`.
+#[inline(always)]
+#[must_use]
+pub const fn linear_va(pa: u64) -> usize {
+    LINEAR_BASE + pa as usize
+}
+
+/// The physical address that `va`, in the linear map, maps.
+#[must_use]
+pub const fn linear_pa(va: usize) -> Option<u64> {
+    if va >= LINEAR_BASE && va < LINEAR_END {
+        Some((va - LINEAR_BASE) as u64)
+    } else {
+        None
+    }
+}
+
+/// Zeroes a page.
+///
+/// # Safety
+/// `va` is page-aligned and mapped writable as Normal memory, that is the caller's alone and reached by no table walk.
+#[inline]
+pub unsafe fn zero_page(va: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { table_ops::zero_table(va as *mut u64, ZVA_SIZE.load(Ordering::Relaxed)) };
+}
+
+/// The physical address that the tables give for `va`.
+#[must_use]
+pub fn translate(va: usize) -> Option<PhysAddr> {
+    let va = VirtAddr(va as u64);
+    kernel_tree().translate(va).map(|leaf| leaf.translate(va))
+}

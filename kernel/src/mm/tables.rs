@@ -16,16 +16,17 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use paging::{Attributes, Pfn, PhysAddr, Tables, VirtAddr};
 
-use super::layout::{LINEAR_BASE, LINEAR_END, PAGE_SIZE};
-use super::regions::Regions;
-use super::{frames, linear_va, slots};
+use super::layout::{LINEAR_BASE, LINEAR_END, PAGE_SIZE, fixed_slot};
+use super::regions::{PhysRegion, Regions};
+use super::{frames, linear_va, slots, zero_page};
 use crate::arch::exceptions::BreakWindow;
+use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::table_ops;
 
-/// Table pages that [`Tables::alloc_table`] gave and `free_table` has not got back, root and those of the boot included.
+/// Table pages that `alloc_table` gave and `free_table` has not got back.
 static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 
-/// Table pages in use, the two of the fixed window and the root excluded: those are not the engine's.
+/// Table pages in use, the root included. The two of the fixed window are part of the image, and not counted.
 #[must_use]
 pub fn nr_tables() -> u64 {
     NR_TABLES.load(Ordering::Relaxed)
@@ -118,7 +119,14 @@ impl KernelTables {
     }
 }
 
-thread_break! {}
+/// The break that is being entered on this CPU ends with [`close_window`]: the engine's two calls cannot hand a guard on.
+fn open_window() {
+    core::mem::forget(BreakWindow::open());
+}
+
+fn close_window() {
+    drop(BreakWindow::adopt());
+}
 
 // SAFETY: 1. a frame, zeroed, its own until it is freed, and freed by the engine only after a flush; 2. the linear map reaches every frame, and accesses
 // are atomics or `table_ops`, which says why its pairs are as good; 3. so do the bulk operations.
@@ -130,6 +138,140 @@ unsafe impl Tables for KernelTables {
     #[inline]
     fn free_table(&self, table: PhysAddr) {
         free_table(table);
+    }
+    fn enter_break(&self, va: VirtAddr, _broken: u64, _tables: &[PhysAddr]) {
+        let va = va.0 as usize;
+        assert!(
+            !(LINEAR_BASE..LINEAR_END).contains(&va),
+            "the linear map is split at {va:#x} by tables that rely on it"
+        );
+        open_window();
+    }
+    fn leave_break(&self) {
+        close_window();
+    }
+    accesses!();
+}
+
+/// Tables for editing the linear map. For one CPU at a time: whoever holds the lock of the kernel's tables.
+#[derive(Debug, Default)]
+pub struct LinearMapTables {
+    /// Tables that the broken range maps, each reached through the break slot of its place here. 0: none.
+    diverted: [AtomicU64; slots::BREAK_SLOTS.len()],
+}
+
+impl LinearMapTables {
+    /// None is diverted.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            diverted: [const { AtomicU64::new(0) }; slots::BREAK_SLOTS.len()],
+        }
+    }
+
+    #[inline]
+    fn va(&self, table: PhysAddr) -> usize {
+        for (diverted, slot) in self.diverted.iter().zip(slots::BREAK_SLOTS) {
+            match diverted.load(Ordering::Relaxed) {
+                0 => break,
+                pa if pa == table.0 => return fixed_slot(slot),
+                _ => {}
+            }
+        }
+        linear_va(table.0)
+    }
+}
+
+// SAFETY: as for `KernelTables`. While a range is broken, a table in it is reached through a slot, which maps the same frame with the same attributes.
+unsafe impl Tables for LinearMapTables {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        allocate_table()
+    }
+    fn free_table(&self, table: PhysAddr) {
+        free_table(table);
+    }
+    fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
+        let mut nr = 0;
+        for table in tables {
+            let reached_by = VirtAddr(linear_va(table.0) as u64);
+            let known = self.diverted[..nr]
+                .iter()
+                .any(|diverted| diverted.load(Ordering::Relaxed) == table.0);
+            if reached_by.offset_from(va) < broken && !known {
+                slots::map(slots::BREAK_SLOTS[nr], *table, Attributes::KERNEL_DATA);
+                self.diverted[nr].store(table.0, Ordering::Relaxed);
+                nr += 1;
+            }
+        }
+        open_window();
+    }
+    fn leave_break(&self) {
+        // The new descriptors are to be seen by walks before the linear map is used again: the stores went through another address,
+        // but to the same memory, and a walk is another observer (Arm ARM K13.5.3).
+        dsb_ishst();
+        isb();
+        close_window();
+        for (diverted, slot) in self.diverted.iter().zip(slots::BREAK_SLOTS) {
+            if diverted.swap(0, Ordering::Relaxed) != 0 {
+                slots::unmap(slot);
+            }
+        }
+    }
+    accesses!();
+}
+
+/// Tables before there is a linear map. For the one CPU that builds it.
+pub struct EarlyTables<'a> {
+    free: &'a RefCell<Regions>,
+    /// The table that each slot of the window maps; 0 for none.
+    window: [Cell<u64>; NR_WINDOW],
+}
+
+const NR_WINDOW: usize = slots::EARLY_TABLE_SLOTS.end - slots::EARLY_TABLE_SLOTS.start;
+
+impl<'a> EarlyTables<'a> {
+    /// Tables in pages taken from `free`.
+    pub fn new(free: &'a RefCell<Regions>) -> Self {
+        Self {
+            free,
+            window: [const { Cell::new(0) }; NR_WINDOW],
+        }
+    }
+
+    fn va(&self, table: PhysAddr) -> usize {
+        let i = (table.0 / PAGE_SIZE as u64) as usize % NR_WINDOW;
+        let slot = slots::EARLY_TABLE_SLOTS.start + i;
+        if self.window[i].replace(table.0) == table.0 {
+            fixed_slot(slot)
+        } else {
+            slots::map(slot, table, Attributes::KERNEL_DATA)
+        }
+    }
+}
+
+impl Drop for EarlyTables<'_> {
+    fn drop(&mut self) {
+        slots::EARLY_TABLE_SLOTS.for_each(slots::unmap);
+    }
+}
+
+// SAFETY: 1. a page of free RAM, zeroed, taken out of the list of what is free; 2. the slot maps it, and nobody else uses the window; 3. as above.
+unsafe impl Tables for EarlyTables<'_> {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        let table = PhysAddr(self.free.borrow_mut().take(PAGE_SIZE as u64)?);
+        // SAFETY: the slot maps the page, which is nobody else's, as Normal memory.
+        unsafe { zero_page(self.va(table)) };
+        NR_TABLES.fetch_add(1, Ordering::Relaxed);
+        Some(table)
+    }
+    fn free_table(&self, table: PhysAddr) {
+        NR_TABLES.fetch_sub(1, Ordering::Relaxed);
+        let region = PhysRegion {
+            start: table.0,
+            end: table.0 + PAGE_SIZE as u64,
+        };
+        // No room in the list loses a page, and nothing else.
+        let _ = self.free.borrow_mut().add(region);
     }
     accesses!();
 }

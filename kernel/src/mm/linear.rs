@@ -1,0 +1,73 @@
+//! The linear map: all of RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, with the largest leaves.
+//!
+//! Writable and never executable, but for the alias of the image's text and constants, which is read-only: else a stray store through the linear map
+//! would change what the image map protects (DESIGN rule 10).
+
+use paging::{
+    Attributes, Failure, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
+    vmap_range_noflush,
+};
+
+use super::linear_va;
+use super::regions::{PhysRegion, Regions};
+use crate::BootInfo;
+
+/// Maps `ram` in `tree`, whose linear region is empty. `writable_text` plants a fault: the alias of the text is writable.
+///
+/// # Errors
+/// There is no page for a table.
+pub fn map<T: Tables, M: Mmu>(
+    tree: &Tree<Granule4K, T, M>,
+    ram: &Regions,
+    info: &BootInfo,
+    leaves: LeafSet,
+    writable_text: bool,
+) -> Result<Outcome, Failure> {
+    let constant = constant_part(info);
+    let constant_attributes = if writable_text {
+        Attributes::KERNEL_DATA
+    } else {
+        Attributes::KERNEL_RODATA
+    };
+    let before = PhysRegion {
+        start: 0,
+        end: constant.start,
+    };
+    let behind = PhysRegion {
+        start: constant.end,
+        end: u64::MAX,
+    };
+    let mut outcome = Outcome::default();
+    for region in ram.iter() {
+        let parts = [
+            (before, Attributes::KERNEL_DATA),
+            (constant, constant_attributes),
+            (behind, Attributes::KERNEL_DATA),
+        ];
+        for (part, attributes) in parts {
+            let part = region.intersection(&part);
+            if !part.is_empty() {
+                let va = VirtAddr(linear_va(part.start) as u64);
+                let pa = PhysAddr(part.start);
+                outcome.merge(&vmap_range_noflush(
+                    tree,
+                    va,
+                    pa,
+                    part.size(),
+                    attributes,
+                    leaves,
+                )?);
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// The part of the image that nobody may write: text and constants, which lie side by side.
+#[must_use]
+pub fn constant_part(info: &BootInfo) -> PhysRegion {
+    PhysRegion {
+        start: info.image_pa(info.sections.text.start),
+        end: info.image_pa(info.sections.rodata.end),
+    }
+}

@@ -1,0 +1,123 @@
+//! Which physical memory is whose: before anything is allocated.
+
+use core::fmt;
+
+use super::layout::{LINEAR_BASE, LINEAR_END};
+use super::regions::{PhysRegion, Regions, TooManyRegions};
+use crate::BootInfo;
+use crate::drivers::device_tree::Machine;
+
+/// RAM, and what of it is whose.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must not be mapped and what the CPU
+    /// cannot address.
+    pub ram: Regions,
+    /// Of that, what nobody uses: less image, device tree, initrd and reserved memory.
+    pub free: Regions,
+    /// RAM in all, in bytes.
+    pub total: u64,
+    /// Bytes of RAM beyond what the CPU can address.
+    pub beyond: u64,
+    /// Bytes of RAM that must not be mapped.
+    pub no_map: u64,
+    /// The initrd, if it lies in RAM.
+    pub initrd: Option<PhysRegion>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// RAM and what is reserved in it are in too many pieces.
+    TooManyRegions,
+    /// The image does not lie in mapped RAM.
+    ImageOutsideRam(PhysRegion),
+    /// The device tree does not lie in mapped RAM.
+    DeviceTreeOutsideRam(PhysRegion),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyRegions => write!(f, "RAM and its reserved ranges are in too many pieces"),
+            Self::ImageOutsideRam(image) => write!(
+                f,
+                "the image at {image} lies outside of the RAM that the device tree lists, or where nothing must be mapped"
+            ),
+            Self::DeviceTreeOutsideRam(tree) => write!(
+                f,
+                "the device tree at {tree} lies outside of the RAM that it lists, or where nothing must be mapped"
+            ),
+        }
+    }
+}
+
+impl From<TooManyRegions> for Error {
+    fn from(_: TooManyRegions) -> Self {
+        Self::TooManyRegions
+    }
+}
+
+impl Plan {
+    /// Makes the plan for a CPU with `pa_bits` of physical address.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn new(info: &BootInfo, machine: &Machine, pa_bits: u8) -> Result<Self, Error> {
+        let limit = (1 << pa_bits.min(48)).min((LINEAR_END - LINEAR_BASE) as u64);
+        let mut ram = Regions::new();
+        for bank in &machine.memory {
+            ram.add(*bank)?;
+        }
+        let total = ram.size();
+        ram.remove(PhysRegion {
+            start: limit,
+            end: u64::MAX,
+        })?;
+        let addressable = ram.size();
+        for reserved in machine.reserved.iter().filter(|reserved| reserved.no_map) {
+            ram.remove(reserved.region.grow_to_pages())?;
+        }
+        let no_map = addressable - ram.size();
+        let mut whole_pages = Regions::new();
+        for region in ram.iter() {
+            whole_pages.add(region.shrink_to_pages())?;
+        }
+        let ram = whole_pages;
+
+        let image = PhysRegion {
+            start: info.image.start,
+            end: info.image.end,
+        };
+        let tree = PhysRegion {
+            start: info.device_tree.pa,
+            end: info.device_tree.pa + info.device_tree.size as u64,
+        };
+        if !ram.contains(&image) {
+            return Err(Error::ImageOutsideRam(image));
+        }
+        if !ram.contains(&tree) {
+            return Err(Error::DeviceTreeOutsideRam(tree));
+        }
+        // An initrd elsewhere could not be read: the boot goes on without it, and the log says so.
+        let initrd = machine.initrd.filter(|initrd| ram.contains(initrd));
+        let mut free = ram.clone();
+        let taken = machine
+            .reserved
+            .iter()
+            .map(|reserved| reserved.region)
+            .chain([image, tree])
+            .chain(initrd);
+        for region in taken {
+            free.remove(region.grow_to_pages())?;
+        }
+        Ok(Self {
+            ram,
+            free,
+            total,
+            beyond: total - addressable,
+            no_map,
+            initrd,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! What the boot log says of the CPU and of memory.
+
+use core::fmt;
+
+use log::{info, warn};
+use paging::{DisplaySize, Granule4K};
+
+use super::layout::{
+    FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END,
+};
+use super::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
+use crate::BootInfo;
+use crate::arch::errata::Errata;
+use crate::arch::features::Features;
+use crate::drivers::device_tree::Machine;
+
+/// "yes" or "no".
+struct YesNo(bool);
+
+impl fmt::Display for YesNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { "yes" } else { "no" })
+    }
+}
+
+/// The CPU: what matters for translation.
+pub fn log_cpu(features: &Features, errata: Errata) {
+    info!(
+        "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes",
+        features.midr,
+        features.pa_bits,
+        if features.granule_4k { " 4K" } else { "" },
+        if features.granule_16k { " 16K" } else { "" },
+        if features.granule_64k { " 64K" } else { "" },
+        YesNo(features.tlbi_range),
+        features.bbm as u8,
+        match (features.hardware_access_flag, features.hardware_dirty_state) {
+            (false, _) => "no",
+            (true, false) => "AF",
+            (true, true) => "AF and dirty",
+        },
+        YesNo(features.pan),
+        features.zva_size,
+    );
+    for (name, _) in Errata::matching(features.midr) {
+        info!("erratum {name} applies");
+    }
+    if errata != Errata::default() {
+        info!(
+            "errata policy: repeat TLBI {}, no contiguous bit {}",
+            YesNo(errata.repeat_tlbi),
+            YesNo(errata.no_cont)
+        );
+    }
+}
+
+/// The machine as the device tree describes it.
+pub fn log_machine(machine: &Machine) {
+    for bank in &machine.memory {
+        info!("RAM {bank} {}", DisplaySize(bank.size()));
+    }
+    for reserved in &machine.reserved {
+        let kind = if reserved.no_map { ", not to be mapped" } else { "" };
+        info!("reserved {}{kind}", reserved.region);
+    }
+    if let Some(initrd) = machine.initrd {
+        info!("initrd {initrd} ({} bytes)", initrd.size());
+    }
+    for (name, region) in [
+        ("PL011", machine.console),
+        ("PL031", machine.rtc),
+        ("PCIe configuration space", machine.ecam),
+    ] {
+        if let Some(region) = region {
+            info!("{name} {region} {}", DisplaySize(region.size()));
+        }
+    }
+    info!(
+        "{} CPUs in the device tree",
+        machine.cpus.len() + machine.nr_ignored_cpus
+    );
+    if machine.nr_ignored_cpus != 0 {
+        warn!("there is no room for {} of them", machine.nr_ignored_cpus);
+    }
+    if machine.psci.is_none() {
+        warn!("the device tree does not say how PSCI is called");
+    }
+}
+
+/// The address map, the leaves it is made of, and free memory.
+pub fn log_memory(info: &BootInfo, machine: &Machine) {
+    let plan = memory_plan();
+    if plan.beyond != 0 {
+        warn!(
+            "{} of RAM are beyond what this CPU can address",
+            DisplaySize(plan.beyond)
+        );
+    }
+    if plan.no_map != 0 {
+        info!("{} of RAM must not be mapped", DisplaySize(plan.no_map));
+    }
+    if plan.initrd != machine.initrd {
+        warn!("the initrd does not lie in RAM: it is not used");
+    }
+    let sections = &info.sections;
+    info!("address map (TTBR1, 48 bits, 4K granule)");
+    let region = |name: &str, start: usize, end: usize, what: fmt::Arguments<'_>| {
+        info!(
+            "  {name:<8} {start:#018x}..{end:#018x} {:>5}  {what}",
+            format_size(&DisplaySize((end - start) as u64))
+        );
+    };
+    region(
+        "linear",
+        LINEAR_BASE,
+        LINEAR_END,
+        format_args!(
+            "{} of RAM rw-, its text and constants r--: {}",
+            DisplaySize(plan.ram.size()),
+            linear_map_outcome().leaves.display::<Granule4K>()
+        ),
+    );
+    region("vmalloc", VMALLOC_BASE, VMALLOC_END, format_args!("empty"));
+    region(
+        "fixed",
+        FIXED_BASE,
+        FIXED_END,
+        format_args!("512 slots of 4K, device tree r--"),
+    );
+    region(
+        "image",
+        IMAGE_BASE,
+        IMAGE_END,
+        format_args!(
+            "at PA {:#x}: {}",
+            info.image.start,
+            image_outcome().leaves.display::<Granule4K>()
+        ),
+    );
+    for (name, range, permissions) in [
+        ("text", &sections.text, "r-x"),
+        ("rodata", &sections.rodata, "r--"),
+        ("data+bss", &(sections.data.start..sections.bss.end), "rw-"),
+        ("stack", &sections.boot_stack, "rw-"),
+    ] {
+        info!(
+            "    {name:<8} {:#018x}..{:#018x} {:>4}K {permissions}",
+            range.start,
+            range.end,
+            range.len() >> 10
+        );
+    }
+    let stats = frames::stats();
+    info!(
+        "{} frames, {} free ({} MiB); {} table pages; heap {} KiB",
+        stats.total,
+        stats.free,
+        stats.free >> 8,
+        tables::nr_tables(),
+        super::heap::stats().size >> 10
+    );
+}
+
+/// A size as a padded word.
+fn format_size(size: &DisplaySize) -> impl fmt::Display {
+    use core::fmt::Write;
+    let mut text = arrayvec::ArrayString::<24>::new();
+    // 24 bytes hold any u64 and its unit.
+    let _ = write!(text, "{size}");
+    text
+}
