@@ -57,6 +57,9 @@ static mut ARGS: [SecondaryArgs; MAX_CPUS] = [EMPTY; MAX_CPUS];
 /// How long a CPU looks for another job before it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
 
+/// Between two attempts to turn on a CPU that is not off yet.
+const RETRY: Duration = Duration::from_micros(50);
+
 /// How long a CPU may take from CPU_ON until it says so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -171,7 +174,11 @@ fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
                 if slot.state.load(Ordering::Acquire) != STARTING {
                     return Ok(());
                 }
-                relax();
+                // Firmware, or the emulator, has to get its hands free to finish that.
+                let pause = Deadline::after(RETRY);
+                while !pause.is_past() {
+                    relax();
+                }
             }
             Err(error) => {
                 slot.state.store(ABANDONED, Ordering::Release);
