@@ -1,0 +1,318 @@
+//! What an access may do: the model's own table walker, and everything else that a CPU may use in its place.
+
+use crate::descriptor::{self as desc, Entry, PERMISSIONS, show};
+use crate::machine::Machine;
+use crate::violation::{Event, Rule};
+use paging::Granule;
+
+/// What a CPU wants at an address. All at EL1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// Why the current tables do not let an access through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fault {
+    /// Nothing valid at this level.
+    Translation(u8),
+    /// AF is clear.
+    AccessFlag(u8),
+    /// Not permitted.
+    Permission(u8),
+}
+
+/// A leaf as the model's walker finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Translation {
+    /// The output address of the page that holds the address asked for, plus the offset in it.
+    pub pa: u64,
+    /// The level of the descriptor.
+    pub level: u8,
+    /// Whether it carries the contiguous bit.
+    pub contiguous: bool,
+    /// The descriptor as it stands in memory.
+    pub descriptor: u64,
+}
+
+/// What may come of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum May {
+    Reach { pa: u64, attributes: u64 },
+    Fault(Fault),
+}
+
+impl May {
+    fn same(self, other: Self) -> bool {
+        self == other || matches!((self, other), (Self::Fault(_), Self::Fault(_)))
+    }
+}
+
+fn through<G: Granule>(level: u8, slot_va: u64, leaf: u64, va: u64, access: Access) -> May {
+    if leaf & desc::ACCESS_FLAG == 0 {
+        return May::Fault(Fault::AccessFlag(level));
+    }
+    let read_only = leaf & desc::AP_READ_ONLY != 0;
+    let permitted = match access {
+        Access::Read => true,
+        Access::Write => !read_only,
+        // What EL0 may write, EL1 never executes (Arm ARM D8.4.1.2).
+        Access::Execute => leaf & desc::PXN == 0 && (read_only || leaf & desc::AP_EL0 == 0),
+    };
+    if !permitted {
+        return May::Fault(Fault::Permission(level));
+    }
+    May::Reach {
+        pa: desc::output::<G>(level, leaf).wrapping_add(va.wrapping_sub(slot_va)),
+        attributes: leaf & !(desc::ADDRESS | PERMISSIONS | desc::CONTIGUOUS | 0b11),
+    }
+}
+
+impl<G: Granule> Machine<G> {
+    fn root_of(&self, va: u64) -> Option<u32> {
+        self.s
+            .roots
+            .iter()
+            .find(|(_, base)| va.wrapping_sub(*base) >> G::VA_BITS == 0)
+            .map(|(root, _)| *root)
+    }
+
+    /// Walks for `va` from `table` down, through what stands there now. Calls `step` with each table and index.
+    fn walk_from(&self, table: u32, va: u64, access: Access, mut step: impl FnMut(u32, usize)) -> May {
+        let mut number = table;
+        loop {
+            let level = self.table(number).level;
+            let index = desc::index::<G>(level, va);
+            step(number, index);
+            let value = self.read(number, index);
+            match desc::decode::<G>(level, value) {
+                Entry::Invalid => return May::Fault(Fault::Translation(level)),
+                Entry::Leaf(leaf) => {
+                    let slot_va = va & !(desc::size::<G>(level) - 1);
+                    return through::<G>(level, slot_va, leaf, va, access);
+                }
+                Entry::Table(pa) => match self.table_at(pa) {
+                    Some(child) if self.table(child).level == level + 1 => number = child,
+                    // Reported when it was stored.
+                    _ => return May::Fault(Fault::Translation(level)),
+                },
+            }
+        }
+    }
+
+    /// Every way in which `cpu`'s access may go other than by the current tables: what it may do, and why.
+    fn other_ways(&self, cpu: usize, va: u64, access: Access, path: &[(u32, usize)]) -> Vec<(May, String)> {
+        let mut ways = Vec::new();
+        for (number, index) in path {
+            let slot = self.table(*number).slots[*index];
+            if self.read(*number, *index) != 0 && !self.s.clocks.context(cpu).has(slot.fresh) {
+                let why = if self.s.clocks.certain().has(slot.fresh) {
+                    format!(
+                        "the valid descriptor stored in event #{} by CPU {} is complete, but CPU {cpu} has had no ISB \
+                         since: the access may have been translated ahead",
+                        slot.stored_at, slot.fresh.cpu
+                    )
+                } else {
+                    format!(
+                        "the valid descriptor stored in event #{} by CPU {} is not complete (no DSB): a walk may find \
+                         the invalid one",
+                        slot.stored_at, slot.fresh.cpu
+                    )
+                };
+                let level = self.table(*number).level;
+                ways.push((May::Fault(Fault::Translation(level)), why));
+            }
+        }
+        if !self.s.stale.is_empty() {
+            for level in G::ROOT_LEVEL..=3 {
+                let group = desc::group_size::<G>(level) - 1;
+                let here = va & !(desc::size::<G>(level) - 1);
+                for (at, old) in self.s.stale.range(level, va & !group, va | group) {
+                    let held = if at == here { old.held } else { old.held_as_group };
+                    if held & 1 << cpu == 0 {
+                        continue;
+                    }
+                    if let Some(may) = self.by(level, at, old.value, va, access, path) {
+                        ways.push((may, self.why_held(level, at, old)));
+                    }
+                }
+            }
+        }
+        for ghost in &self.s.ghosts {
+            let size = if ghost.as_group {
+                desc::group_size::<G>(ghost.level)
+            } else {
+                desc::size::<G>(ghost.level)
+            };
+            let ours = usize::from(ghost.cpu) == cpu
+                && (va ^ ghost.va) & !(size - 1) == 0
+                && (!ghost.fetch_only || access == Access::Execute);
+            if !ours {
+                continue;
+            }
+            if let Some(may) = self.by(ghost.level, ghost.va, ghost.value, va, access, path) {
+                let what = show::<G>(ghost.level, ghost.value);
+                ways.push((
+                    may,
+                    format!(
+                        "level {}, va {:#x}: {what}: invalidated, but CPU {cpu} has had no ISB since",
+                        ghost.level, ghost.va
+                    ),
+                ));
+            }
+        }
+        ways
+    }
+
+    /// What an access does by way of a held `value`; None if that is the way it goes anyhow.
+    fn by(
+        &self,
+        level: u8,
+        at: u64,
+        value: u64,
+        va: u64,
+        access: Access,
+        path: &[(u32, usize)],
+    ) -> Option<May> {
+        match desc::decode::<G>(level, value) {
+            Entry::Leaf(leaf) => Some(through::<G>(level, at, leaf, va, access)),
+            Entry::Table(pa) => match self.table_at(pa) {
+                Some(child) if path.iter().any(|(table, _)| *table == child) => None,
+                Some(child) if self.table(child).level == level + 1 => {
+                    Some(self.walk_from(child, va, access, |_, _| ()))
+                }
+                _ => Some(May::Fault(Fault::Translation(level))),
+            },
+            Entry::Invalid => None,
+        }
+    }
+
+    pub(crate) fn access(
+        &mut self,
+        cpu: usize,
+        va: u64,
+        access: Access,
+        retries: bool,
+    ) -> Result<u64, Fault> {
+        self.event(cpu, Event::Access { va });
+        let (now, other) = self.judge_access(cpu, va, access, retries);
+        if let Some((may, why)) = other {
+            self.violate(Rule::StaleAccess, || {
+                format!(
+                    "CPU {cpu} {access:?} at {va:#x}: by the tables {now:x?}, but it may be {may:x?}: {why}"
+                )
+            });
+        }
+        match now {
+            May::Reach { pa, .. } => Ok(pa),
+            May::Fault(fault) => Err(fault),
+        }
+    }
+
+    /// What the access does by the tables as they are, and one other thing that it may do.
+    fn judge_access(
+        &self,
+        cpu: usize,
+        va: u64,
+        access: Access,
+        retries: bool,
+    ) -> (May, Option<(May, String)>) {
+        let mut path = Vec::with_capacity(4);
+        let now = match self.root_of(va) {
+            Some(root) => self.walk_from(root, va, access, |table, index| path.push((table, index))),
+            None => May::Fault(Fault::Translation(G::ROOT_LEVEL)),
+        };
+        let other = self
+            .other_ways(cpu, va, access, &path)
+            .into_iter()
+            .find(|(may, _)| {
+                // A handler that asks the tables and retries turns a fault that need not be into nothing.
+                let forgiven = retries && matches!((now, *may), (May::Reach { .. }, May::Fault(_)));
+                !now.same(*may) && !forgiven
+            });
+        (now, other)
+    }
+
+    /// Table memory at `pa` is about to be accessed: if that is through the linear map, the map must be whole there.
+    pub(crate) fn reach_table(&mut self, cpu: usize, pa: u64, access: Access) {
+        let Some(base) = self.features.linear_map else {
+            return;
+        };
+        let page = pa & !(G::PAGE_SIZE - 1);
+        if self.s.breaking.contains(&(cpu as u8, page)) || self.s.roots.is_empty() {
+            return;
+        }
+        let va = base.wrapping_add(pa);
+        let (now, other) = self.judge_access(cpu, va, access, false);
+        let right = matches!(now, May::Reach { pa: there, .. } if there == pa);
+        if !right {
+            self.violate(Rule::TableOutOfReach, || {
+                format!(
+                    "CPU {cpu} {access:?} of table memory {pa:#x} through the linear map at {va:#x}: {now:x?}"
+                )
+            });
+        } else if let Some((may, why)) = other {
+            self.violate(Rule::TableOutOfReach, || {
+                format!(
+                    "CPU {cpu} {access:?} of table memory {pa:#x} through the linear map at {va:#x} may be {may:x?}: {why}"
+                )
+            });
+        }
+    }
+
+    /// The leaf that the tables have for `va` now.
+    pub(crate) fn translate(&self, va: u64) -> Option<Translation> {
+        let mut at = None;
+        self.walk_from(self.root_of(va)?, va, Access::Read, |table, index| {
+            at = Some((table, index));
+        });
+        let (table, index) = at?;
+        let level = self.table(table).level;
+        let Entry::Leaf(leaf) = desc::decode::<G>(level, self.read(table, index)) else {
+            return None;
+        };
+        Some(Translation {
+            pa: desc::output::<G>(level, leaf) + (va & (desc::size::<G>(level) - 1)),
+            level,
+            contiguous: leaf & desc::CONTIGUOUS != 0,
+            descriptor: self.table(table).slots[index].value,
+        })
+    }
+
+    /// Every valid leaf reachable from the roots: its address and descriptor, in order of walking.
+    pub(crate) fn leaves(&self) -> Vec<(u64, Translation)> {
+        let mut found = Vec::new();
+        for (root, _) in &self.s.roots {
+            self.leaves_below(*root, &mut found);
+        }
+        found
+    }
+
+    fn leaves_below(&self, number: u32, found: &mut Vec<(u64, Translation)>) {
+        let level = self.table(number).level;
+        for index in 0..desc::entries::<G>(level) {
+            match desc::decode::<G>(level, self.read(number, index)) {
+                Entry::Invalid => {}
+                Entry::Leaf(leaf) => found.push((
+                    self.slot_va(number, index),
+                    Translation {
+                        pa: desc::output::<G>(level, leaf),
+                        level,
+                        contiguous: leaf & desc::CONTIGUOUS != 0,
+                        descriptor: self.table(number).slots[index].value,
+                    },
+                )),
+                Entry::Table(pa) => {
+                    if let Some(child) = self.table_at(pa) {
+                        self.leaves_below(child, found);
+                    }
+                }
+            }
+        }
+    }
+}

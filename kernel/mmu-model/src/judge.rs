@@ -1,0 +1,388 @@
+//! The verdict on a descriptor at the moment it is stored: what else may be held for the addresses it translates.
+//!
+//! A new descriptor is readable by walks from its store on, so it must agree with everything that may be held then: the
+//! old values of its own place, of larger and smaller leaves over the same addresses, and, where the contiguous bit is
+//! involved, of the whole group. "Agree": the same output and memory attributes for each address, at the same leaf size
+//! (the size may differ where [`Features::tolerates_size_change`] says that the CPU neither faults nor mixes then).
+
+use crate::Features;
+use crate::descriptor::{self as desc, CONTIGUOUS, Entry, PERMISSIONS, show};
+use crate::machine::{Machine, Reach, Touched, is_group};
+use crate::stale::{Miss, Old};
+use crate::violation::Rule;
+use paging::Granule;
+
+/// A leaf over addresses.
+#[derive(Clone, Copy)]
+struct Leaf {
+    level: u8,
+    va: u64,
+    value: u64,
+}
+
+impl Leaf {
+    /// Whether two leaves agree for every address that both translate.
+    fn agrees<G: Granule>(&self, other: &Self, features: &Features) -> bool {
+        let offset = |leaf: &Self| desc::output::<G>(leaf.level, leaf.value).wrapping_sub(leaf.va);
+        let same_size = self.level == other.level && (self.value ^ other.value) & CONTIGUOUS == 0;
+        let attributes = !(desc::ADDRESS | PERMISSIONS | CONTIGUOUS | 0b11);
+        offset(self) == offset(other)
+            && (self.value ^ other.value) & attributes == 0
+            && (same_size || features.tolerates_size_change)
+    }
+}
+
+/// Whether `first..=last` and `size` bytes from `va` share an address.
+fn overlaps(first: u64, last: u64, va: u64, size: u64) -> bool {
+    va <= last && first <= va.wrapping_add(size - 1)
+}
+
+impl<G: Granule> Machine<G> {
+    /// Judges a valid leaf that now stands at `index` of `number`, which walks can reach.
+    pub(crate) fn judge_leaf(&mut self, cpu: usize, number: u32, index: usize, va: u64, value: u64) {
+        let level = self.table(number).level;
+        let leaf = Leaf { level, va, value };
+        let end = desc::output::<G>(level, value) + (desc::size::<G>(level) - 1);
+        if end >> self.features.pa_bits != 0 {
+            let bits = self.features.pa_bits;
+            self.violate(Rule::OutputTooLarge, || {
+                format!(
+                    "CPU {cpu} maps {va:#x}: {}, beyond {bits} bits",
+                    show::<G>(level, value)
+                )
+            });
+        }
+        if G::cont_shift(level) != 0 {
+            if is_group::<G>(level, value) {
+                self.judge_group_alignment(cpu, index, leaf);
+            }
+            if self.table(number).contiguous != 0 {
+                self.judge_group_members(cpu, number, index, leaf);
+            }
+        }
+        if !self.s.stale.is_empty() && desc::cacheable::<G>(level, value) {
+            self.judge_against_held(cpu, leaf);
+        }
+    }
+
+    fn judge_group_alignment(&mut self, cpu: usize, index: usize, leaf: Leaf) {
+        let Leaf { level, va, value } = leaf;
+        let member = (index & (desc::group_entries::<G>(level) - 1)) as u64;
+        let base = desc::output::<G>(level, value).wrapping_sub(member << desc::shift::<G>(level));
+        if base & (desc::group_size::<G>(level) - 1) != 0 {
+            self.violate(Rule::MisalignedGroup, || {
+                format!(
+                    "CPU {cpu} stores member {member} of a level {level} group at {va:#x}: {}; the group would begin at \
+                     pa {base:#x}",
+                    show::<G>(level, value)
+                )
+            });
+        }
+    }
+
+    /// Against the members of its group as they stand: no two that contradict each other, not even for a moment. Members
+    /// that are missing yet, and permissions that differ yet, are judged at the next DSB.
+    fn judge_group_members(&mut self, cpu: usize, number: u32, index: usize, leaf: Leaf) {
+        let Leaf { level, va, value } = leaf;
+        let entries = desc::group_entries::<G>(level);
+        let first = index & !(entries - 1);
+        for other in (first..first + entries).filter(|other| *other != index) {
+            let there = self.read(number, other);
+            let contradicts = match desc::decode::<G>(level, there) {
+                Entry::Invalid => false,
+                Entry::Table(_) => value & CONTIGUOUS != 0 && !self.features.tolerates_size_change,
+                Entry::Leaf(member) => {
+                    let either = (value | member) & CONTIGUOUS != 0;
+                    let member = Leaf {
+                        level,
+                        va: self.slot_va(number, other),
+                        value: member,
+                    };
+                    either && !leaf.agrees::<G>(&member, &self.features)
+                }
+            };
+            if contradicts {
+                self.violate(Rule::MixedGroup, || {
+                    format!(
+                        "CPU {cpu} stores at level {level} for {va:#x}: {}, but member {} of the same group is: {}",
+                        show::<G>(level, value),
+                        other - first,
+                        show::<G>(level, there)
+                    )
+                });
+                return;
+            }
+        }
+    }
+
+    /// Against everything that may be held for the addresses which the leaf, or the group it is of, translates.
+    fn judge_against_held(&mut self, cpu: usize, leaf: Leaf) {
+        let Leaf { level, va, value } = leaf;
+        let (first, size) = if is_group::<G>(level, value) {
+            let size = desc::group_size::<G>(level);
+            (va & !(size - 1), size)
+        } else {
+            (va, desc::size::<G>(level))
+        };
+        let last = first.wrapping_add(size - 1);
+        let mut conflict = None;
+        'levels: for at in G::ROOT_LEVEL..=3 {
+            let group = desc::group_size::<G>(at) - 1;
+            for (old_va, old) in self.s.stale.range(at, first & !group, last | group) {
+                let as_group = old.held_as_group != 0 && overlaps(first, last, old_va & !group, group + 1);
+                if !as_group && !overlaps(first, last, old_va, desc::size::<G>(at)) {
+                    continue;
+                }
+                let agrees = match desc::decode::<G>(at, old.value) {
+                    Entry::Leaf(held) => {
+                        let held = Leaf {
+                            level: at,
+                            va: old_va,
+                            value: held,
+                        };
+                        leaf.agrees::<G>(&held, &self.features)
+                    }
+                    // Links above it were judged when the way down was stored. Those at its level and below lead to
+                    // leaves, which are listed as well where they were valid; but a leaf over a link is a size change.
+                    _ => at < level || self.features.tolerates_size_change,
+                };
+                if !agrees {
+                    conflict = Some((at, old_va, *old));
+                    break 'levels;
+                }
+            }
+        }
+        if let Some((at, old_va, old)) = conflict {
+            let why = self.why_held(at, old_va, &old);
+            self.violate(Rule::BreakBeforeMake, || {
+                format!(
+                    "CPU {cpu} stores at level {level} for {va:#x}: {}; what may be held at the same time: {why}",
+                    show::<G>(level, value)
+                )
+            });
+        }
+    }
+
+    /// Judges a link that now stands at `index` of `number`, which walks can reach.
+    pub(crate) fn judge_link(&mut self, cpu: usize, number: u32, index: usize, va: u64, value: u64) {
+        let level = self.table(number).level;
+        let tolerant = self.features.tolerates_size_change;
+        let entries = desc::group_entries::<G>(level);
+        if self.table(number).contiguous != 0 && !tolerant {
+            let first = index & !(entries - 1);
+            for other in first..first + entries {
+                let there = self.read(number, other);
+                if is_group::<G>(level, there) {
+                    self.violate(Rule::MixedGroup, || {
+                        format!(
+                            "CPU {cpu} stores at level {level} for {va:#x}: {}, but member {} of the same group is: {}",
+                            show::<G>(level, value),
+                            other - first,
+                            show::<G>(level, there)
+                        )
+                    });
+                    return;
+                }
+            }
+        }
+        if self.s.stale.is_empty() {
+            return;
+        }
+        let group = desc::group_size::<G>(level) - 1;
+        let conflict = self
+            .s
+            .stale
+            .range(level, va & !group, va | group)
+            .find(|(old_va, old)| {
+                let here = *old_va == va;
+                match desc::decode::<G>(level, old.value) {
+                    Entry::Leaf(_) => !tolerant && (here || old.held_as_group != 0),
+                    _ => here && old.value != value,
+                }
+            })
+            .map(|(old_va, old)| (old_va, *old));
+        if let Some((old_va, old)) = conflict {
+            let why = self.why_held(level, old_va, &old);
+            self.violate(Rule::BreakBeforeMake, || {
+                format!(
+                    "CPU {cpu} stores at level {level} for {va:#x}: {}; what may be held at the same time: {why}",
+                    show::<G>(level, value)
+                )
+            });
+        }
+    }
+
+    /// At a DSB of `cpu`: every group that it has written into is whole and uniform, or has no contiguous member.
+    pub(crate) fn judge_touched_groups(&mut self, cpu: usize) {
+        if self.s.touched.is_empty() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.s.touched);
+        let (mine, others): (Vec<Touched>, Vec<Touched>) = touched
+            .into_iter()
+            .partition(|touched| usize::from(touched.cpu) == cpu);
+        self.s.touched = others;
+        for touched in mine {
+            self.judge_group(cpu, touched.table, touched.first as usize);
+        }
+    }
+
+    fn judge_group(&mut self, cpu: usize, number: u32, first: usize) {
+        let table = self.table(number);
+        if !matches!(table.reach, Reach::Live | Reach::Dying) || table.contiguous == 0 {
+            return;
+        }
+        let level = table.level;
+        let entries = desc::group_entries::<G>(level);
+        let members = first..first + entries;
+        let Some(model) = members
+            .clone()
+            .find(|member| is_group::<G>(level, self.read(number, *member)))
+        else {
+            return;
+        };
+        let value = self.read(number, model);
+        for member in members {
+            let steps = (member as u64).wrapping_sub(model as u64);
+            let expected = value.wrapping_add(steps << desc::shift::<G>(level));
+            let there = self.read(number, member);
+            if there != expected {
+                let va = self.slot_va(number, first);
+                self.violate(Rule::MixedGroup, || {
+                    format!(
+                        "CPU {cpu} leaves a mixed level {level} group at {va:#x}: member {} is: {}; member {} is: {}",
+                        model - first,
+                        show::<G>(level, value),
+                        member - first,
+                        show::<G>(level, there)
+                    )
+                });
+                return;
+            }
+        }
+    }
+
+    // Reuse.
+
+    /// `size` bytes of physical memory from `pa` on are about to be used for something else.
+    pub(crate) fn frame_reused(&mut self, pa: u64, size: u64) {
+        let last = pa + (size - 1);
+        let found = self
+            .s
+            .stale
+            .iter()
+            .find(|(level, _, old)| match desc::decode::<G>(*level, old.value) {
+                Entry::Leaf(leaf) => {
+                    let bytes = if old.held_as_group != 0 {
+                        desc::group_size::<G>(*level)
+                    } else {
+                        desc::size::<G>(*level)
+                    };
+                    let output = desc::output::<G>(*level, leaf) & !(bytes - 1);
+                    overlaps(pa, last, output, bytes)
+                }
+                Entry::Table(table) => overlaps(pa, last, table, G::PAGE_SIZE),
+                Entry::Invalid => false,
+            })
+            .map(|(level, va, old)| (level, va, *old));
+        if let Some((level, va, old)) = found {
+            let why = self.why_held(level, va, &old);
+            self.violate(Rule::FrameReused, || {
+                format!("{size:#x} bytes at pa {pa:#x} are reused; what may still lead there: {why}")
+            });
+        }
+    }
+
+    /// `size` bytes of virtual addresses from `va` on are about to be handed out again.
+    pub(crate) fn va_reused(&mut self, va: u64, size: u64) {
+        let last = va.wrapping_add(size - 1);
+        let mut found = None;
+        for level in G::ROOT_LEVEL..=3 {
+            let group = desc::group_size::<G>(level) - 1;
+            found = self
+                .s
+                .stale
+                .range(level, va & !group, last | group)
+                .find(|(at, old)| {
+                    overlaps(va, last, *at, desc::size::<G>(level))
+                        || old.held_as_group != 0 && overlaps(va, last, at & !group, group + 1)
+                })
+                .map(|(at, old)| (level, at, *old));
+            if found.is_some() {
+                break;
+            }
+        }
+        if let Some((level, at, old)) = found {
+            let why = self.why_held(level, at, &old);
+            self.violate(Rule::VaReused, || {
+                format!("{size:#x} bytes at va {va:#x} are reused; what may still be held: {why}")
+            });
+        }
+    }
+
+    // Stories.
+
+    /// What `old` is, who may hold it, and why.
+    pub(crate) fn why_held(&self, level: u8, va: u64, old: &Old) -> String {
+        let holders: Vec<_> = (0..self.features.cpus)
+            .filter(|cpu| old.held & 1 << cpu != 0)
+            .collect();
+        let mut story = format!(
+            "level {level}, va {va:#x}: {} (stored in event #{}, ",
+            show::<G>(level, old.value),
+            old.stored_at
+        );
+        let tlbi = self
+            .s
+            .pending
+            .iter()
+            .find(|tlbi| overlaps(tlbi.first, tlbi.last, va, desc::size::<G>(level)));
+        let reason = match (old.gone, old.miss) {
+            (Some(gone), _) if !self.s.clocks.certain().has(gone) && tlbi.is_none() => format!(
+                "taken out by CPU {} in event #{}, which no DSB has completed)",
+                gone.cpu, old.gone_at
+            ),
+            (_, None) if tlbi.is_some() => {
+                let tlbi = tlbi.map_or((0, 0), |tlbi| (tlbi.issued_at, tlbi.cpu));
+                format!(
+                    "taken out in event #{}; the TLBI of event #{} waits for a DSB ISH of CPU {})",
+                    old.gone_at, tlbi.0, tlbi.1
+                )
+            }
+            (_, Some((miss, event))) => {
+                let what = match miss {
+                    Miss::NotComplete => {
+                        "came before a DSB of its CPU had completed the store that took it out"
+                    }
+                    Miss::LastLevelOnly => {
+                        "was for the last level only: links stay held, and what they lead to comes back"
+                    }
+                    Miss::Local => "was local to its CPU",
+                };
+                format!(
+                    "taken out in event #{}; the TLBI of event #{event} {what})",
+                    old.gone_at
+                )
+            }
+            _ => format!("taken out in event #{}; no TLBI has matched it)", old.gone_at),
+        };
+        story += &reason;
+        if holders.len() != self.features.cpus || holders.len() > 1 {
+            story += &format!(" by CPUs {holders:?}");
+        }
+        story
+    }
+
+    /// As `why_held`, for a stale link to `table`.
+    pub(crate) fn why_link_is_held(&self, table: u32) -> String {
+        let link = self.address_of(table) | desc::TABLE_OR_PAGE;
+        self.s
+            .stale
+            .iter()
+            .find(|(level, _, old)| *level < 3 && old.value == link)
+            .map_or_else(
+                || String::from("no link is held"),
+                |(level, va, old)| self.why_held(level, va, old),
+            )
+    }
+}
