@@ -19,7 +19,7 @@ pub mod memory_type {
     pub const NORMAL_WT: u64 = 4;
 }
 
-/// The attribute bytes of MAIR_EL1, by [`memory_type`]. Arm ARM, MAIR_EL1, "Attr<n>".
+/// The attribute bytes of MAIR_EL1, by [`memory_type`]. Arm ARM, MAIR_EL1, "Attr\<n\>".
 pub const MAIR_EL1: u64 = 0x00 << (8 * memory_type::DEVICE_NGNRNE)
     | 0x04 << (8 * memory_type::DEVICE_NGNRE)
     | 0x44 << (8 * memory_type::NORMAL_NC)

@@ -2,8 +2,8 @@
 //!
 //! No interrupt controller is in use, so every exception here is synchronous or an SError, and one of these:
 //!
-//! 1. a translation fault on a kernel address that the tables now translate: retried (see [`spurious`]);
-//! 2. a fault of an instruction that the exception table names: goes on at its fixup (see [`extable`]);
+//! 1. a translation fault on a kernel address that the tables now translate: retried (`exceptions/spurious.rs`);
+//! 2. a fault of an instruction that the exception table names: goes on at its fixup (`exceptions/extable.rs`);
 //! 3. anything else: fatal.
 //!
 //! Registers are saved on the stack that was in use, or on the CPU's overflow stack when that one has no room left: its guard page is

@@ -38,19 +38,21 @@ pub struct PerCpu {
 #[repr(C, align(16))]
 struct OverflowStack([u8; OVERFLOW_STACK_SIZE]);
 
-const EMPTY: PerCpu = PerCpu {
-    stack_low: 0,
-    stack_high: 0,
-    overflow_low: 0,
-    overflow_high: 0,
-    scratch: [0; 2],
-    index: 0,
-    mpidr: 0,
-    last_retry: super::exceptions::Retry::NONE,
-    nr_spurious_faults: AtomicU64::new(0),
-};
+const fn empty() -> PerCpu {
+    PerCpu {
+        stack_low: 0,
+        stack_high: 0,
+        overflow_low: 0,
+        overflow_high: 0,
+        scratch: [0; 2],
+        index: 0,
+        mpidr: 0,
+        last_retry: super::exceptions::Retry::none(),
+        nr_spurious_faults: AtomicU64::new(0),
+    }
+}
 
-static mut PER_CPU: [PerCpu; MAX_CPUS] = [EMPTY; MAX_CPUS];
+static mut PER_CPU: [PerCpu; MAX_CPUS] = [const { empty() }; MAX_CPUS];
 static mut OVERFLOW_STACKS: [OverflowStack; MAX_CPUS] =
     [const { OverflowStack([0; OVERFLOW_STACK_SIZE]) }; MAX_CPUS];
 
@@ -76,7 +78,7 @@ unsafe fn init(index: usize, stack: Range<usize>) {
             overflow_high: overflow + OVERFLOW_STACK_SIZE,
             index,
             mpidr: MPIDR_EL1.get() & AFFINITY,
-            ..EMPTY
+            ..empty()
         });
     }
     TPIDR_EL1.set(this as u64);

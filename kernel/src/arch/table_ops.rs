@@ -208,6 +208,57 @@ pub unsafe fn and_all(at: *const u64, nr: usize) -> u64 {
     all
 }
 
+/// The AND and the OR of `nr` descriptors from `at` on, each read once; all ones and 0 for none.
+///
+/// # Safety
+/// As for [`or_all`].
+#[inline]
+#[must_use]
+pub unsafe fn and_or_all(at: *const u64, nr: usize) -> (u64, u64) {
+    let (and, or): (u64, u64);
+    // SAFETY: loads within the caller's range.
+    unsafe {
+        asm!(
+            "subs {nr}, {nr}, #4",
+            "b.lo 3f",
+            "2:",
+            "ldp {a}, {b}, [{at}], #32",
+            "ldp {c}, {d}, [{at}, #-16]",
+            "and {e}, {a}, {b}",
+            "orr {a}, {a}, {b}",
+            "and {b}, {c}, {d}",
+            "orr {c}, {c}, {d}",
+            "and {and}, {and}, {e}",
+            "orr {or}, {or}, {a}",
+            "and {and}, {and}, {b}",
+            "subs {nr}, {nr}, #4",
+            "orr {or}, {or}, {c}",
+            "b.hs 2b",
+            "3:",
+            "adds {nr}, {nr}, #4",
+            "b.eq 5f",
+            "4:",
+            "ldr {a}, [{at}], #8",
+            "subs {nr}, {nr}, #1",
+            "and {and}, {and}, {a}",
+            "orr {or}, {or}, {a}",
+            "b.ne 4b",
+            "5:",
+            at = inout(reg) at => _,
+            nr = inout(reg) nr => _,
+            and = inout(reg) u64::MAX => and,
+            or = inout(reg) 0u64 => or,
+            a = out(reg) _,
+            b = out(reg) _,
+            c = out(reg) _,
+            d = out(reg) _,
+            e = out(reg) _,
+            options(nostack, readonly)
+        );
+    }
+    (and, or)
+}
+
 /// Zeroes a table that no walker reaches. `zva_size` is [`Features::zva_size`](super::features::Features::zva_size): 0 means that DC ZVA is not to be used.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! The other CPUs: bringing them up through PSCI, and running closures on them.
 //!
-//! There are no inter-processor interrupts. A CPU that has come up looks for a [`Job`], runs it, and looks again; whoever
-//! handed it the job waits for its completion. A CPU without work for a while ([`start::LINGER`]) turns itself off through PSCI, and is turned on again by the
+//! There are no inter-processor interrupts. A CPU that has come up looks for a job, runs it, and looks again; whoever
+//! handed it the job waits for its completion. A CPU without work for a while (`start::LINGER`) turns itself off through PSCI, and is turned on again by the
 //! next job: that saves power on a machine, and in an emulator the host's time for the CPU that works.
 //!
 //! A slot has one atomic state, and whoever holds the state that precedes a step may make it:
@@ -112,7 +112,7 @@ pub fn nr_online() -> usize {
 /// Hands `job` to `cpu`, once it is idle.
 ///
 /// # Safety
-/// What the job refers to lives until [`wait_for`] has returned for this CPU.
+/// What the job refers to lives until the job says that it is done.
 unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
     let slot = SLOTS.get(cpu).ok_or(NotOnline(cpu))?;
     loop {

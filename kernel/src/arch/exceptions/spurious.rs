@@ -64,12 +64,14 @@ pub struct Retry {
 
 impl Retry {
     /// None yet.
-    pub(crate) const NONE: Self = Self {
-        elr: AtomicUsize::new(0),
-        far: AtomicUsize::new(0),
-        count: AtomicUsize::new(0),
-        at: core::sync::atomic::AtomicU64::new(0),
-    };
+    pub(crate) const fn none() -> Self {
+        Self {
+            elr: AtomicUsize::new(0),
+            far: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+            at: core::sync::atomic::AtomicU64::new(0),
+        }
+    }
 
     /// Counts one more; `false` if these are too many of the same.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
