@@ -88,14 +88,24 @@ macro_rules! planted {
 planted! {
     /// An unmap is not followed by a TLBI. Needs a linear map of pages, so that nothing else empties the TLB.
     SkipTlbi = "skip-tlbi",
+    /// A permission change is not followed by a TLBI. As above.
+    StalePermission = "stale-permission",
+    /// A map is not followed by a DSB.
+    SkipDsb = "skip-dsb",
     /// One descriptor of a group has a wrong output address.
     WrongOutput = "wrong-output",
     /// One descriptor of a group lacks the contiguous bit.
     MixedGroup = "mixed-group",
+    /// A read-only mapping is writable.
+    WritableRodata = "writable-rodata",
     /// The linear map's alias of the kernel's text is writable.
     WritableText = "writable-text",
-    /// An unmap keeps an empty table.
+    /// The guard page behind an area is mapped.
+    NoGuard = "no-guard",
+    /// A table that an unmap takes out never goes back.
     LeakTable = "leak-table",
+    /// A frame that a test is done with never goes back.
+    LeakFrame = "leak-frame",
 }
 
 impl Planted {
@@ -163,7 +173,7 @@ impl<'a> BootArgs<'a> {
             let (name, value) = argument.split_once('=').ok_or(BadArgument::Unknown(argument))?;
             args.set(argument, name, value)?;
         }
-        if args.planted == Some(Planted::SkipTlbi) {
+        if matches!(args.planted, Some(Planted::SkipTlbi | Planted::StalePermission)) {
             args.linear = LinearLeaves::Pages;
         }
         Ok(args)
