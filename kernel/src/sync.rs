@@ -1,4 +1,4 @@
-//! The kernel's lock: `spin`'s mutex, taken with interrupts masked.
+//! The kernel's locks: `spin`'s, taken with interrupts masked.
 //!
 //! Masked, because an exception handler may want the same lock: an interrupt that spins on what the interrupted code holds never ends.
 //! A panic takes no lock at all, so none of these can hide its message.
@@ -6,7 +6,7 @@
 //! # Order
 //! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
 //!
-//! 1. the vmalloc subsystem's locks (areas, then the translation tables);
+//! 1. the vmalloc subsystem's state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
 //! 2. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
 //! 3. frames ([`mm::frames`](crate::mm::frames));
 //! 4. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
@@ -15,6 +15,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
+use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
 
@@ -85,5 +86,73 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
         } else {
             "IrqSpinLock(unlocked)"
         })
+    }
+}
+
+/// A lock that many may share or one may have, with interrupts masked.
+#[derive(Debug)]
+pub struct IrqRwLock<T>(RwLock<T>);
+
+/// Shared until this is dropped.
+#[derive(Debug)]
+pub struct IrqReadGuard<'a, T> {
+    guard: RwLockReadGuard<'a, T>,
+    _masked: Masked,
+}
+
+/// Held alone until this is dropped.
+#[derive(Debug)]
+pub struct IrqWriteGuard<'a, T> {
+    guard: RwLockWriteGuard<'a, T>,
+    _masked: Masked,
+}
+
+impl<T> IrqRwLock<T> {
+    /// An unlocked lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    /// Shares the lock with whoever else reads.
+    #[inline]
+    pub fn read(&self) -> IrqReadGuard<'_, T> {
+        let masked = interrupts::mask();
+        IrqReadGuard {
+            guard: self.0.read(),
+            _masked: masked,
+        }
+    }
+
+    /// Takes the lock alone.
+    #[inline]
+    pub fn write(&self) -> IrqWriteGuard<'_, T> {
+        let masked = interrupts::mask();
+        IrqWriteGuard {
+            guard: self.0.write(),
+            _masked: masked,
+        }
+    }
+}
+
+impl<T> Deref for IrqReadGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> Deref for IrqWriteGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for IrqWriteGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
     }
 }

@@ -8,8 +8,9 @@
 //! 4. What is left of the plan becomes [frames].
 //!
 //! # The lock of the tables
-//! The kernel has one tree and one lock for whoever changes it: [`with_tables`], [`with_linear_map_tables`]. Reading ([`tables`](kernel_tree)) takes none: a walk may see
-//! a change half made, but never a table that is not one, since emptied tables go back under the lock and after a flush.
+//! The kernel has one tree and one [walk lock](walk_lock). Whoever walks shares it, to read as well as to map and unmap ranges that are his alone: the engine
+//! lets such changes run side by side. Whoever gives emptied tables back has it alone, so that nobody still walks through one; the linear map, whose leaves
+//! are nobody's alone, is only edited so ([`with_linear_map_tables`]).
 
 pub mod dump;
 pub mod frames;
@@ -38,7 +39,7 @@ use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Planted};
 use crate::drivers::device_tree::Machine;
-use crate::sync::IrqSpinLock;
+use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard};
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
 use tables::{EarlyTables, KernelTables, LinearMapTables};
@@ -58,8 +59,7 @@ struct Memory {
 }
 
 static MEMORY: Once<Memory> = Once::new();
-/// The lock of the kernel's tables.
-static TABLES: IrqSpinLock<()> = IrqSpinLock::new(());
+static WALKS: WalkLock = WalkLock(IrqRwLock::new(()));
 /// What [`Features::zva_size`] says.
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -162,27 +162,43 @@ fn memory() -> &'static Memory {
     }
 }
 
-/// The kernel's tree, for reading: `walk`, `translate`, `visit`. Takes no lock.
-///
-/// Whoever changes it goes through [`with_tables`].
+/// The lock around walks of the kernel's tree.
+#[derive(Debug)]
+pub struct WalkLock(IrqRwLock<()>);
+
+impl WalkLock {
+    /// For walks: to read anything, to map or unmap a range that nobody else works on. Nothing is allocated on the heap while it is held.
+    pub fn walk(&self) -> IrqReadGuard<'_, ()> {
+        self.0.read()
+    }
+
+    /// For what must be alone: giving tables back.
+    pub fn release(&self) -> IrqWriteGuard<'_, ()> {
+        self.0.write()
+    }
+}
+
+/// The lock around walks of the kernel's tree.
+#[must_use]
+pub fn walk_lock() -> &'static WalkLock {
+    &WALKS
+}
+
+/// The kernel's tree. Whoever uses it while another CPU may give tables back holds the [walk lock](walk_lock).
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f` with the kernel's tree, alone. Not for addresses in the linear map.
-///
-/// Under this lock nothing may be allocated on the heap.
+/// Runs `f` with the kernel's tree, alone. Not for addresses in the linear map. Nothing is allocated on the heap in it.
 pub fn with_tables<R>(f: impl FnOnce(&'static KernelTree) -> R) -> R {
-    let _tables = TABLES.lock();
+    let _alone = WALKS.release();
     f(&memory().tree)
 }
 
-/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map.
-///
-/// Under this lock nothing may be allocated on the heap.
+/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map. Nothing is allocated on the heap in it.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
-    let _tables = TABLES.lock();
+    let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
@@ -241,5 +257,6 @@ pub unsafe fn zero_page(va: usize) {
 #[must_use]
 pub fn translate(va: usize) -> Option<PhysAddr> {
     let va = VirtAddr(va as u64);
+    let _walk = WALKS.walk();
     kernel_tree().translate(va).map(|leaf| leaf.translate(va))
 }
