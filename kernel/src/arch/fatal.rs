@@ -38,16 +38,27 @@ const NOBODY: usize = usize::MAX;
 /// The CPU that failed first: it alone reports.
 static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
 
+/// Failures of that CPU within its own report.
+static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// The report itself failed. The first time that is worth a line; should the console be what fails, the second ends without a word, and
+/// the third, in the attempt to turn the machine off, stops this CPU.
+fn again(why: fmt::Arguments<'_>) -> ! {
+    match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
+        0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
+        1 => super::early_console::set_base(0),
+        _ => psci::park(),
+    }
+    psci::system_off()
+}
+
 /// Lets one CPU through, once. A second failure of the same CPU happened within its own report; another CPU's is of no interest any more.
 fn enter() {
     let _masked = core::mem::ManuallyDrop::new(interrupts::mask());
     let this = percpu::cpu_index();
     match FAILED.compare_exchange(NOBODY, this, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}
-        Err(first) if first == this => {
-            print(format_args!("\nvmwalk: FATAL: failed again while reporting\n"));
-            psci::system_off();
-        }
+        Err(first) if first == this => again(format_args!("panicked")),
         Err(_) => psci::park(),
     }
 }
@@ -55,15 +66,13 @@ fn enter() {
 /// An exception that cannot be handled.
 pub(super) fn exception(frame: &Frame) -> ! {
     if FAILED.load(Ordering::Acquire) == percpu::cpu_index() {
-        // In the middle of the report: enough to see where, then off.
-        print(format_args!(
-            "\nvmwalk: FATAL: {} while reporting: {}, ELR {:#x} FAR {:#x}\n",
+        again(format_args!(
+            "{}, {}, ELR {:#x} FAR {:#x}",
             frame.kind(),
             frame.syndrome(),
             frame.elr,
             frame.far
         ));
-        psci::system_off();
     }
     enter();
     let syndrome = frame.syndrome();
