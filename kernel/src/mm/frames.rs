@@ -50,15 +50,15 @@ impl FrameStats {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives all of `free` to the allocator. `ram` is what the linear map has, and contains `free`; the states of its frames are kept in
-/// memory taken from `free`. The linear map is in use.
+/// Gives all of `free` to the allocator, and `single` as single frames in use. `ram` is what the linear map has, and contains both, which have nothing
+/// in common; the states of its frames are kept in memory taken from `free`. The linear map is in use.
 ///
 /// # Errors
 /// There is no room for the states.
 ///
 /// # Panics
 /// When it is called a second time.
-pub fn init(ram: &Regions, mut free: Regions) -> Result<(), NoRoom> {
+pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), NoRoom> {
     let mut zones = Zones::new();
     for region in ram.iter() {
         let region = region.shrink_to_pages();
@@ -93,6 +93,7 @@ pub fn init(ram: &Regions, mut free: Regions) -> Result<(), NoRoom> {
         // A free range lies in one range of RAM.
         buddy.give(zones, &region.shrink_to_pages());
     }
+    single.iter().for_each(|region| buddy.adopt(zones, region));
     Ok(())
 }
 

@@ -42,7 +42,8 @@ use crate::drivers::device_tree::Machine;
 use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard};
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
-use tables::{EarlyTables, KernelTables, LinearMapTables};
+use regions::Regions;
+use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
 /// The kernel's tree, for every address but those of the linear map.
 pub type KernelTree = Tree<Granule4K, KernelTables, KernelMmu>;
@@ -105,8 +106,11 @@ pub fn init(
 
     let plan = Plan::new(info, machine, features.pa_bits).map_err(InitError::Plan)?;
     let config = config(features, errata);
-    let free = RefCell::new(plan.free.clone());
-    let early = EarlyTables::new(&free);
+    let pages = RefCell::new(EarlyPages {
+        free: plan.free.clone(),
+        taken: Regions::new(),
+    });
+    let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
     // No barrier and no TLBI while it is built: no CPU uses it yet.
     let building = Tree::<Granule4K, _, _>::new(root, Half::High, early, NoMmu::default(), config);
@@ -125,7 +129,8 @@ pub fn init(
     // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the linear map and vmalloc were not there before.
     unsafe { mmu::replace_ttbr1(info, root.0) };
 
-    frames::init(&plan.ram, free.into_inner()).map_err(|_| InitError::NoRoom)?;
+    let EarlyPages { free, taken } = pages.into_inner();
+    frames::init(&plan.ram, free, &taken).map_err(|_| InitError::NoRoom)?;
     let kernel_mmu = KernelMmu::new(features, Errata::default());
     MEMORY.call_once(|| Memory {
         tree: Tree::new(root, Half::High, KernelTables, kernel_mmu, config),

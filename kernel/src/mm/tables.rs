@@ -225,9 +225,40 @@ unsafe impl Tables for LinearMapTables {
     accesses!();
 }
 
+/// Pages for tables, before there are frames.
+#[derive(Clone, Debug)]
+pub struct EarlyPages {
+    /// What nobody uses.
+    pub free: Regions,
+    /// What was taken. It becomes frames in use, so that the engine may give these tables back like any other.
+    pub taken: Regions,
+}
+
+impl EarlyPages {
+    fn take(&mut self) -> Option<PhysAddr> {
+        let start = self.free.take(PAGE_SIZE as u64)?;
+        self.taken.add(page(start)).ok()?;
+        Some(PhysAddr(start))
+    }
+
+    /// If a list has no room, the page is lost, and nothing else.
+    fn give_back(&mut self, table: PhysAddr) {
+        if self.taken.remove(page(table.0)).is_ok() {
+            let _ = self.free.add(page(table.0));
+        }
+    }
+}
+
+const fn page(start: u64) -> PhysRegion {
+    PhysRegion {
+        start,
+        end: start + PAGE_SIZE as u64,
+    }
+}
+
 /// Tables before there is a linear map. For the one CPU that builds it.
 pub struct EarlyTables<'a> {
-    free: &'a RefCell<Regions>,
+    pages: &'a RefCell<EarlyPages>,
     /// The table that each slot of the window maps; 0 for none.
     window: [Cell<u64>; NR_WINDOW],
 }
@@ -235,10 +266,10 @@ pub struct EarlyTables<'a> {
 const NR_WINDOW: usize = slots::EARLY_TABLE_SLOTS.end - slots::EARLY_TABLE_SLOTS.start;
 
 impl<'a> EarlyTables<'a> {
-    /// Tables in pages taken from `free`.
-    pub fn new(free: &'a RefCell<Regions>) -> Self {
+    /// Tables in `pages`.
+    pub fn new(pages: &'a RefCell<EarlyPages>) -> Self {
         Self {
-            free,
+            pages,
             window: [const { Cell::new(0) }; NR_WINDOW],
         }
     }
@@ -263,7 +294,7 @@ impl Drop for EarlyTables<'_> {
 // SAFETY: 1. a page of free RAM, zeroed, taken out of the list of what is free; 2. the slot maps it, and nobody else uses the window; 3. as above.
 unsafe impl Tables for EarlyTables<'_> {
     fn alloc_table(&self) -> Option<PhysAddr> {
-        let table = PhysAddr(self.free.borrow_mut().take(PAGE_SIZE as u64)?);
+        let table = self.pages.borrow_mut().take()?;
         // SAFETY: the slot maps the page, which is nobody else's, as Normal memory.
         unsafe { zero_page(self.va(table)) };
         NR_TABLES.fetch_add(1, Ordering::Relaxed);
@@ -271,12 +302,7 @@ unsafe impl Tables for EarlyTables<'_> {
     }
     fn free_table(&self, table: PhysAddr) {
         NR_TABLES.fetch_sub(1, Ordering::Relaxed);
-        let region = PhysRegion {
-            start: table.0,
-            end: table.0 + PAGE_SIZE as u64,
-        };
-        // No room in the list loses a page, and nothing else.
-        let _ = self.free.borrow_mut().add(region);
+        self.pages.borrow_mut().give_back(table);
     }
     accesses!();
 }

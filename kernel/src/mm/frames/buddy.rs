@@ -224,6 +224,13 @@ impl Buddy {
         }
     }
 
+    /// Makes the pages of `region` single frames in use.
+    pub fn adopt(&mut self, zones: &Zones, region: &PhysRegion) {
+        let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
+        self.nr_total += frames.end - frames.start;
+        frames.for_each(|frame| zones.set_state(frame, State::used(0)));
+    }
+
     /// A block of `order`.
     pub fn allocate(&mut self, zones: &Zones, order: u8) -> Option<Pfn> {
         if order > MAX_ORDER {
