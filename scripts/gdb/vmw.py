@@ -1,0 +1,13 @@
+"""vmwalk's commands for gdb: `source scripts/gdb/vmw.py`, or `make gdb`. `help vmw` lists them."""
+
+import os
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from vmwgdb import commands, printers, tracing  # noqa: E402
+
+commands.register_all()
+tracing.register_all()
+printers.register_all()

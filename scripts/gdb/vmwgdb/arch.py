@@ -1,0 +1,357 @@
+"""VMSAv8-64 stage 1 translation as the registers and descriptors say it. Knows nothing of gdb.
+
+Source: Arm ARM DDI 0487, D8.2 (translation process), D8.3 (descriptor formats), D8.4 (access control), D8.6 (other
+attributes), and the registers TCR_EL1, MAIR_EL1, SCTLR_EL1, TTBRn_EL1.
+"""
+
+from dataclasses import dataclass
+
+MASK = (1 << 64) - 1
+LAST_LEVEL = 3
+
+VALID = 1 << 0
+TABLE_OR_PAGE = 1 << 1
+AP_USER = 1 << 6
+AP_READ_ONLY = 1 << 7
+ACCESSED = 1 << 10
+NOT_GLOBAL = 1 << 11
+NT = 1 << 16
+GUARDED = 1 << 50
+DIRTY_MODIFIER = 1 << 51
+CONTIGUOUS = 1 << 52
+PXN = 1 << 53
+UXN = 1 << 54
+ADDRESS = 0x0000_FFFF_FFFF_F000
+
+MEMORY_TYPES = {
+    (0, 0b10): "Device-nGnRnE",
+    (1, 0b10): "Device-nGnRE",
+    (2, 0b10): "Normal-NC",
+    (3, 0b11): "Normal-WB",
+    (4, 0b11): "Normal-WT",
+}
+"""AttrIndx and SH as vmwalk uses them (paging::MemoryType), by the names that its dump prints."""
+
+SHAREABILITY = {0: "non-shareable", 1: "reserved", 2: "outer", 3: "inner"}
+GRANULES = {"4K": 12, "16K": 14, "64K": 16}
+TG0 = {0: "4K", 1: "64K", 2: "16K"}
+TG1 = {1: "16K", 2: "4K", 3: "64K"}
+IPS_BITS = {0: 32, 1: 36, 2: 40, 3: 42, 4: 44, 5: 48, 6: 52, 7: 56}
+
+
+class NotWalkable(Exception):
+    """The registers describe no walk; the message says which field."""
+
+
+def bits(value: int, high: int, low: int) -> int:
+    return value >> low & ((1 << (high - low + 1)) - 1)
+
+
+def show_size(size: int) -> str:
+    """A size in bytes as paging::DisplaySize shows it: the largest unit that divides it."""
+    for shift, unit in ((40, "T"), (30, "G"), (20, "M"), (10, "K")):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a granule makes of an address."""
+
+    name: str
+
+    @property
+    def page_shift(self) -> int:
+        return GRANULES[self.name]
+
+    @property
+    def index_bits(self) -> int:
+        return self.page_shift - 3
+
+    @property
+    def entries(self) -> int:
+        return 1 << self.index_bits
+
+    @property
+    def page_size(self) -> int:
+        return 1 << self.page_shift
+
+    def shift(self, level: int) -> int:
+        """log2 of the bytes that one descriptor of `level` covers."""
+        return self.page_shift + self.index_bits * (LAST_LEVEL - level)
+
+    def size(self, level: int) -> int:
+        return 1 << self.shift(level)
+
+    def leaf_allowed(self, level: int) -> bool:
+        return level >= (1 if self.name == "4K" else 2)
+
+    def group(self, level: int) -> int:
+        """Descriptors in a contiguous group at `level`; 1 where the bit means nothing."""
+        table = {"4K": {1: 16, 2: 16, 3: 16}, "16K": {2: 32, 3: 128}, "64K": {2: 32, 3: 32}}
+        return table[self.name].get(level, 1)
+
+    def leaf_sizes(self) -> list[tuple[int, bool, int]]:
+        """(level, contiguous, bytes) of every leaf, largest first."""
+        found = []
+        for level in range(LAST_LEVEL + 1):
+            if self.leaf_allowed(level):
+                found.append((level, False, self.size(level)))
+                if self.group(level) > 1:
+                    found.append((level, True, self.size(level) * self.group(level)))
+        return sorted(found, key=lambda leaf: -leaf[2])
+
+
+@dataclass(frozen=True)
+class Half:
+    """One of the two walks that TCR_EL1 sets up."""
+
+    number: int
+    """0 or 1, as in TTBR0 and TTBR1."""
+    root: int
+    va_bits: int
+    geometry: Geometry
+    disabled: bool
+    """EPDn: a walk faults at once."""
+    ignores_top_byte: bool
+    hierarchical: bool
+    """Whether permissions in table descriptors narrow what is below (not HPDn)."""
+
+    @property
+    def start(self) -> int:
+        return (1 << 64) - (1 << self.va_bits) if self.number else 0
+
+    @property
+    def size(self) -> int:
+        return 1 << self.va_bits
+
+    @property
+    def start_level(self) -> int:
+        resolved = self.va_bits - self.geometry.page_shift
+        return LAST_LEVEL + 1 - -(-resolved // self.geometry.index_bits)
+
+    def entries(self, level: int) -> int:
+        if level == self.start_level:
+            return 1 << (self.va_bits - self.geometry.shift(level))
+        return self.geometry.entries
+
+    def index(self, va: int, level: int) -> int:
+        return va >> self.geometry.shift(level) & (self.entries(level) - 1)
+
+    def contains(self, va: int) -> bool:
+        if self.ignores_top_byte:
+            extension = MASK if va >> 55 & 1 else 0
+            va = va & ((1 << 56) - 1) | extension & ~((1 << 56) - 1) & MASK
+        return self.start <= va < self.start + self.size
+
+    def describe(self) -> str:
+        off = ", walks disabled (EPD)" if self.disabled else ""
+        return f"TTBR{self.number}_EL1 {self.root:#x}, {self.va_bits}-bit addresses, {self.geometry.name} granule{off}"
+
+
+@dataclass(frozen=True)
+class Registers:
+    ttbr0: int
+    ttbr1: int
+    tcr: int
+    mair: int
+    sctlr: int
+
+    @property
+    def mmu_on(self) -> bool:
+        return self.sctlr & 1 != 0
+
+    @property
+    def wxn(self) -> bool:
+        return self.sctlr >> 19 & 1 != 0
+
+    def half(self, number: int, root: int | None = None) -> Half:
+        """The walk of TTBR`number`, from `root` instead if given."""
+        tcr = self.tcr
+        size = bits(tcr, 21, 16) if number else bits(tcr, 5, 0)
+        granule = TG1.get(bits(tcr, 31, 30)) if number else TG0.get(bits(tcr, 15, 14))
+        if tcr >> 59 & 1:
+            raise NotWalkable("TCR_EL1.DS is set: 52-bit addresses (FEAT_LPA2) are not decoded here")
+        if granule is None:
+            raise NotWalkable(f"TCR_EL1.TG{number} has the reserved value {bits(tcr, 31, 30) if number else bits(tcr, 15, 14)}")
+        if not 16 <= size <= 47:
+            raise NotWalkable(f"TCR_EL1.T{number}SZ is {size}: not programmed (TCR_EL1 = {tcr:#x})")
+        ttbr = (self.ttbr1 if number else self.ttbr0) if root is None else root
+        return Half(
+            number=number,
+            root=ttbr & 0x0000_FFFF_FFFF_FFFE & ~0x3F,
+            va_bits=64 - size,
+            geometry=Geometry(granule),
+            disabled=root is None and bool(tcr >> (23 if number else 7) & 1),
+            ignores_top_byte=bool(tcr >> (38 if number else 37) & 1),
+            hierarchical=not tcr >> (42 if number else 41) & 1,
+        )
+
+    def half_of(self, va: int, root: int | None = None) -> Half:
+        """Bit 55 chooses, whatever the bits above say (Arm ARM D8.2.4)."""
+        return self.half(va >> 55 & 1, root)
+
+
+def attribute_meaning(attribute: int) -> str:
+    """One byte of MAIR_EL1."""
+    if attribute == 0b0100_0000:
+        return "Normal, non-cacheable, XS=0"
+    if attribute == 0xA0:
+        return "Normal, write-through, XS=0"
+    if attribute == 0xF0:
+        return "Normal, write-back, tagged"
+    if attribute >> 4 == 0:
+        if attribute & 0b11 == 0b01:
+            return f"{DEVICES[attribute >> 2 & 3]}, XS=0"
+        return DEVICES[attribute >> 2 & 3] if attribute & 0b11 == 0 else f"reserved ({attribute:#04x})"
+    outer, inner = cacheability(attribute >> 4), cacheability(attribute & 0xF)
+    if attribute & 0xF == 0:
+        return f"reserved ({attribute:#04x})"
+    return f"Normal, {outer}" if outer == inner else f"Normal, outer {outer}, inner {inner}"
+
+
+DEVICES = {0: "Device-nGnRnE", 1: "Device-nGnRE", 2: "Device-nGRE", 3: "Device-GRE"}
+
+
+def cacheability(field: int) -> str:
+    if field == 0b0100:
+        return "non-cacheable"
+    policy = "write-back" if field & 0b0100 else "write-through"
+    if field & 0b1000 == 0:
+        policy += " transient"
+    allocate = " ".join(name for bit, name in ((2, "RA"), (1, "WA")) if field & bit)
+    return f"{policy} {allocate or 'no-allocate'}"
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A descriptor's value together with the level it was found at."""
+
+    value: int
+    level: int
+    geometry: Geometry
+
+    @property
+    def valid(self) -> bool:
+        return self.value & VALID != 0
+
+    @property
+    def vacant(self) -> bool:
+        return self.value == 0
+
+    @property
+    def table(self) -> bool:
+        return self.level < LAST_LEVEL and self.value & 0b11 == 0b11
+
+    @property
+    def page_bit_right(self) -> bool:
+        """Bit 1 as a leaf of this level has it: set for a page, clear for a block."""
+        return (self.value & TABLE_OR_PAGE != 0) == (self.level == LAST_LEVEL)
+
+    @property
+    def leaf(self) -> bool:
+        """A valid leaf that this level may have."""
+        return self.valid and not self.table and self.page_bit_right and self.geometry.leaf_allowed(self.level)
+
+    @property
+    def contiguous(self) -> bool:
+        return self.value & CONTIGUOUS != 0
+
+    @property
+    def address(self) -> int:
+        return self.value & ADDRESS & ~(self.geometry.page_size - 1)
+
+    @property
+    def occupied(self) -> int:
+        """vmwalk's count of occupied descriptors in a link's ignored bits (paging::descriptor)."""
+        return (self.value & (self.geometry.page_size - 1)) >> 2
+
+    @property
+    def attr_index(self) -> int:
+        return bits(self.value, 4, 2)
+
+    @property
+    def shareability(self) -> int:
+        return bits(self.value, 9, 8)
+
+    @property
+    def software(self) -> int:
+        return bits(self.value, 58, 55)
+
+    @property
+    def kind(self) -> str:
+        if self.vacant:
+            return "vacant"
+        if self.table:
+            return "table"
+        if not self.valid:
+            return "invalid"
+        if not self.leaf:
+            return "reserved"
+        return "page" if self.level == LAST_LEVEL else "block"
+
+    def attributes(self) -> str:
+        """As paging::Attributes shows them in a dump."""
+        text = "r" + ("-" if self.value & AP_READ_ONLY else "w") + ("-" if self.value & PXN else "x")
+        memory = (self.attr_index, self.shareability)
+        text += " " + MEMORY_TYPES.get(memory, f"AttrIndx {memory[0]} SH {memory[1]}")
+        if not self.value & ACCESSED:
+            text += " !AF"
+        if self.value & NOT_GLOBAL:
+            text += " nG"
+        if self.value & AP_USER:
+            text += " user"
+        if not self.value & UXN:
+            text += " user-x"
+        if self.software:
+            text += f" sw={self.software:#x}"
+        return text
+
+    def fields(self, mair: int) -> str:
+        """Every field of a leaf, spelled out."""
+        value = self.value
+        access = {0: "EL1 rw", 1: "EL1 rw, EL0 rw", 2: "EL1 ro", 3: "EL1 ro, EL0 ro"}[bits(value, 7, 6)]
+        text = (
+            f"AP={bits(value, 7, 6):02b} ({access}) UXN={bits(value, 54, 54)} PXN={bits(value, 53, 53)} "
+            f"SH={self.shareability:02b} ({SHAREABILITY[self.shareability]}) "
+            f"AttrIndx={self.attr_index} ({attribute_meaning(mair >> 8 * self.attr_index & 0xFF)}) "
+            f"AF={bits(value, 10, 10)} nG={bits(value, 11, 11)} CONT={bits(value, 52, 52)} sw={self.software:#x}"
+        )
+        for bit, name in ((DIRTY_MODIFIER, "DBM"), (GUARDED, "GP"), (NT if self.level < LAST_LEVEL else 0, "nT")):
+            if value & bit:
+                text += f" {name}=1"
+        return text
+
+    def narrowing(self) -> str:
+        """What a table descriptor takes from all that lies below it (bits 63:59)."""
+        found = [name for bit, name in ((59, "PXNTable"), (60, "UXNTable"), (61, "APTable[0]"), (62, "APTable[1]"), (63, "NSTable")) if self.value >> bit & 1]
+        return " ".join(found)
+
+
+def describe_registers(registers: Registers) -> list[str]:
+    """TCR, MAIR, SCTLR and the TTBRs, field by field."""
+    tcr, sctlr = registers.tcr, registers.sctlr
+    lines = [f"SCTLR_EL1 {sctlr:#018x}: MMU {'on' if registers.mmu_on else 'off'}"]
+    named = ((0, "M"), (1, "A"), (2, "C"), (3, "SA"), (12, "I"), (19, "WXN"), (22, "EIS"), (23, "SPAN"), (25, "EE"))
+    lines.append("  " + " ".join(f"{name}={sctlr >> bit & 1}" for bit, name in named))
+    ips = bits(tcr, 34, 32)
+    lines.append(f"TCR_EL1   {tcr:#018x}: output addresses of {IPS_BITS[ips]} bits (IPS={ips}), ASIDs of {16 if tcr >> 36 & 1 else 8} bits from TTBR{tcr >> 22 & 1}")
+    cache = {0: "non-cacheable", 1: "write-back RA WA", 2: "write-through RA", 3: "write-back RA"}
+    for number, low in ((0, 0), (1, 16)):
+        tg = TG1.get(bits(tcr, 31, 30), "reserved") if number else TG0.get(bits(tcr, 15, 14), "reserved")
+        size = bits(tcr, low + 5, low)
+        lines.append(
+            f"  T{number}SZ={size} ({64 - size}-bit addresses) EPD{number}={tcr >> (low + 7) & 1} TG{number}={tg} "
+            f"SH{number}={SHAREABILITY[bits(tcr, low + 13, low + 12)]} IRGN{number}={cache[bits(tcr, low + 9, low + 8)]} "
+            f"ORGN{number}={cache[bits(tcr, low + 11, low + 10)]} TBI{number}={tcr >> (37 + number) & 1} HPD{number}={tcr >> (41 + number) & 1}"
+        )
+    lines.append(f"  HA={tcr >> 39 & 1} HD={tcr >> 40 & 1} DS={tcr >> 59 & 1}")
+    for number, ttbr in ((0, registers.ttbr0), (1, registers.ttbr1)):
+        off = " (walks disabled: EPD)" if tcr >> (23 if number else 7) & 1 else ""
+        lines.append(f"TTBR{number}_EL1 {ttbr:#018x}: table {ttbr & 0x0000_FFFF_FFFF_FFFE:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
+    lines.append(f"MAIR_EL1  {registers.mair:#018x}:")
+    for index in range(8):
+        attribute = registers.mair >> 8 * index & 0xFF
+        lines.append(f"  Attr{index} {attribute:#04x} {attribute_meaning(attribute)}")
+    return lines

@@ -1,0 +1,105 @@
+"""What the hook points of `paging::trace` report, in words. Knows nothing of gdb.
+
+The numbers are those that kernel/paging/src/trace.rs documents.
+"""
+
+from dataclasses import dataclass
+
+from .arch import LAST_LEVEL, Descriptor, Geometry, show_size
+
+BARRIERS = ("DSB ISHST", "DSB ISH", "ISB")
+TLBIS = ("VAALE1IS", "VAAE1IS", "RVAALE1IS", "RVAAE1IS", "VMALLE1IS")
+
+
+@dataclass(frozen=True)
+class Event:
+    kind: str
+    """level, leaf, store, tlbi or barrier."""
+    lines: tuple[str, ...]
+    what: str = ""
+    """The instruction, for a TLBI or a barrier."""
+
+
+def why_not(geometry: Geometry, size: int, va: int, pa: int, run: int, remaining: int, allowed: bool) -> list[str]:
+    """Every condition of `choose_leaf` that a leaf of `size` bytes fails here."""
+    text = show_size(size)
+    reasons = []
+    if not allowed:
+        reasons.append(f"{text} leaves are not allowed")
+    if va % size:
+        reasons.append(f"va is {show_size(va % size)} past a multiple of {text}")
+    if pa % size:
+        reasons.append(f"pa is {show_size(pa % size)} past a multiple of {text}")
+    if run and run < size:
+        reasons.append(f"the run covers only {show_size(run)}")
+    if remaining < size:
+        reasons.append(f"only {show_size(remaining)} remain")
+    return reasons
+
+
+def level_event(geometry: Geometry, level: int, table: int, index: int, va: int, size: int) -> Event:
+    return Event("level", (f"level {level}: enters table {table:#x} at descriptor {index}, va {va:#x}, {show_size(size)} to go",))
+
+
+def leaf_event(geometry: Geometry, level: int, contiguous: int, va: int, pa: int, run: int, remaining: int, allowed: int) -> Event:
+    group = geometry.group(level) if contiguous else 1
+    chosen = geometry.size(level) * group
+    known = show_size(run) if run else "not looked at"
+    made_of = f" = {group} x {show_size(geometry.size(level))} contiguous" if contiguous else ""
+    lines = [f"leaf {show_size(chosen)} (L{level}{'C' if contiguous else ''}{made_of}): va {va:#x} -> pa {pa:#x}, run {known}, remaining {show_size(remaining)}"]
+    for other_level, other_group, size in geometry.leaf_sizes():
+        if size > chosen:
+            reasons = why_not(geometry, size, va, pa, run, remaining, bool(allowed >> (2 * other_level + other_group) & 1))
+            lines.append(f"  not {show_size(size):<4} {'; '.join(reasons) or 'no reason found: the walker should have taken it'}")
+    return Event("leaf", tuple(lines))
+
+
+def store_event(geometry: Geometry, level: int | None, kind: int, table: int, index: int, values: list[int], old: int) -> Event:
+    """`values` are the descriptors as they are after the store."""
+    nr = len(values)
+    place = f"{'level ' + str(level) if level is not None else 'level ?'} table {table:#x}"
+    place += f"[{index}..{index + nr - 1}]" if nr > 1 else f"[{index}]"
+    if kind == 3:
+        return Event("store", (f"store {place}: {nr} x vacant",))
+    shown = level if level is not None else LAST_LEVEL
+    first = Descriptor(values[0], shown, geometry)
+    if kind == 4:
+        return Event("store", (f"store {place}: {exchange(Descriptor(old, shown, geometry), first)}",))
+    if first.table and level is not None:
+        return Event("store", (f"store {place}: link to table {first.address:#x}, count {first.occupied}",))
+    lines = [f"store {place}: {nr} descriptor{'s' if nr > 1 else ''}"]
+    start = 0
+    step = geometry.size(shown)
+    for i in range(1, nr + 1):
+        if i < nr and values[i] == values[i - 1] + step:
+            continue
+        one = Descriptor(values[start], shown, geometry)
+        where = f"[{index + start}..{index + i - 1}]" if i - start > 1 else f"[{index + start}]"
+        shape = "vacant" if one.vacant else f"{one.value:#018x}.. pa {one.address:#x} {'C' if one.contiguous else '-'} {one.attributes()}"
+        groups = geometry.group(shown)
+        if one.contiguous and (i - start) % groups == 0:
+            shape += f": {(i - start) // groups} x {show_size(step * groups)} group"
+        lines.append(f"  {where} {shape}{'' if one.vacant or one.valid else ' invalid'}")
+        start = i
+    return Event("store", tuple(lines))
+
+
+def exchange(old: Descriptor, new: Descriptor) -> str:
+    if old.vacant:
+        return f"links table {new.address:#x}, count {new.occupied}"
+    if new.vacant:
+        return f"unlinks table {old.address:#x}"
+    return f"count of table {new.address:#x}: {old.occupied} -> {new.occupied}"
+
+
+def tlbi_event(geometry: Geometry, kind: int, va: int, pages: int, scale: int, num: int) -> Event:
+    name = TLBIS[kind]
+    if kind == 4:
+        return Event("tlbi", (f"TLBI {name}: everything",), name)
+    levels = "last level" if kind in (0, 2) else "all levels"
+    size = f"{pages} pages, SCALE={scale} NUM={num}" if kind in (2, 3) else "one entry"
+    return Event("tlbi", (f"TLBI {name}: va {va:#x}, {size}, {levels}",), name)
+
+
+def barrier_event(geometry: Geometry, kind: int) -> Event:
+    return Event("barrier", (BARRIERS[kind],), BARRIERS[kind])

@@ -1,0 +1,131 @@
+"""What gdb's target knows: registers, physical memory, the address map's names."""
+
+import re
+from pathlib import Path
+
+import gdb  # type: ignore  # exists only in gdb
+
+from .arch import MASK, NotWalkable, Half, Registers
+
+LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "mm" / "layout.rs"
+
+
+def fail(message: str) -> gdb.GdbError:
+    """An error that gdb shows as it is, without a Python backtrace."""
+    return gdb.GdbError(f"vmw: {message}")
+
+
+def evaluate(expression: str) -> int:
+    """An address from an expression of gdb's: `$pc`, `0x40000000`, a symbol's value."""
+    value = gdb.parse_and_eval(expression)
+    if value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
+        # VirtAddr and PhysAddr hold one number.
+        fields = value.type.strip_typedefs().fields()
+        if len(fields) != 1:
+            raise fail(f"{expression} is a {value.type}, not an address")
+        value = value[fields[0]]
+    return int(value) & MASK
+
+
+def register(*names: str) -> int:
+    """A system register by the first of `names` that the stub has."""
+    for name in names:
+        value = gdb.parse_and_eval(f"${name}")
+        if value.type.code != gdb.TYPE_CODE_VOID:
+            return int(value) & MASK
+    raise fail(f"the emulator's stub has no register {' or '.join(names)}")
+
+
+def alive() -> bool:
+    return gdb.selected_inferior().pid != 0
+
+
+def registers() -> Registers:
+    if not alive():
+        raise fail("there is no machine: it is not started, or has powered off")
+    return Registers(
+        ttbr0=register("TTBR0_EL1"),
+        ttbr1=register("TTBR1_EL1"),
+        tcr=register("TCR_EL1"),
+        mair=register("MAIR_EL1"),
+        sctlr=register("SCTLR", "SCTLR_EL1"),
+    )
+
+
+def halves(state: Registers) -> list[Half]:
+    """The halves that are programmed, lower first."""
+    found = []
+    for number in (0, 1):
+        try:
+            found.append(state.half(number))
+        except NotWalkable:
+            continue
+    return found
+
+
+class Physical:
+    """Reads and writes by physical address, MMU on or off.
+
+    QEMU's stub takes memory packets as physical while `Qqemu.PhyMemMode` is 1 (QEMU 4.1 and later), for all CPUs. The mode
+    lasts only as long as the `with`: gdb itself reads virtual addresses. Reads are kept, since nothing runs meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], bytes] = {}
+
+    def __enter__(self) -> "Physical":
+        self._mode(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mode(0)
+
+    @staticmethod
+    def _mode(physical: int) -> None:
+        connection = gdb.selected_inferior().connection
+        if not isinstance(connection, gdb.RemoteTargetConnection):
+            raise fail("not connected to the emulator")
+        if connection.send_packet(f"Qqemu.PhyMemMode:{physical}") != b"OK":
+            raise fail("the emulator's stub cannot read physical memory (QEMU 4.1 or later can)")
+
+    def read(self, pa: int, size: int) -> bytes:
+        key = (pa, size)
+        if key not in self._seen:
+            try:
+                self._seen[key] = bytes(gdb.selected_inferior().read_memory(pa, size))
+            except gdb.MemoryError:
+                raise fail(f"there is no memory at physical address {pa:#x}") from None
+        return self._seen[key]
+
+    def write(self, pa: int, data: bytes) -> None:
+        self._seen.clear()
+        try:
+            gdb.selected_inferior().write_memory(pa, data)
+        except gdb.MemoryError:
+            raise fail(f"there is no memory at physical address {pa:#x}") from None
+
+
+def regions() -> dict[str, tuple[int, int]]:
+    """First and last address of each region of the address map, as kernel/src/mm/layout.rs has them."""
+    found = dict(re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (0x[0-9a-f_]+);", LAYOUT.read_text(), re.MULTILINE))
+    pairs = {}
+    for name, value in found.items():
+        if name.endswith("_BASE") and (end := found.get(name.replace("_BASE", "_END"))):
+            pairs[name.removesuffix("_BASE").lower()] = (int(value, 16), int(end, 16) - 1)
+    return pairs
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """`START END`, `START-END`, `START+SIZE` (expressions of gdb's), or the name of a region."""
+    text = text.strip()
+    known = regions()
+    if text in known:
+        return known[text]
+    for pattern, is_size in ((r"(\S+)\s*\+\s*(\S+)", True), (r"(\S+)\s*-\s*(\S+)", False), (r"(\S+)\s+(\S+)", False)):
+        if match := re.fullmatch(pattern, text):
+            start, second = evaluate(match[1]), evaluate(match[2])
+            last = (start + second if is_size else second) - 1 & MASK
+            if last < start:
+                raise fail(f"the range {text} is empty")
+            return start, last
+    raise fail(f"{text} is no range: START END, START-END, START+SIZE, or one of {', '.join(known)}")

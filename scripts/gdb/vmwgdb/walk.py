@@ -1,0 +1,394 @@
+"""Walks, groups and dumps over any `read(pa, size) -> bytes`. Knows nothing of gdb."""
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from .arch import CONTIGUOUS, LAST_LEVEL, MASK, PXN, AP_READ_ONLY, UXN, Descriptor, Half, Registers, bits, show_size
+
+Read = Callable[[int, int], bytes]
+
+
+def words(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 8}Q", data)
+
+
+@dataclass(frozen=True)
+class Step:
+    level: int
+    table: int
+    index: int
+    descriptor: Descriptor
+
+
+@dataclass(frozen=True)
+class Group:
+    """The stretch of descriptors that a contiguous group at this place would be, and what is wrong with it."""
+
+    table: int
+    first: int
+    level: int
+    va: int
+    descriptors: tuple[Descriptor, ...]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def is_group(self) -> bool:
+        return any(self._has_bit(descriptor) for descriptor in self.descriptors)
+
+    @property
+    def whole(self) -> bool:
+        return self.is_group and not self.faults
+
+    @staticmethod
+    def _has_bit(descriptor: Descriptor) -> bool:
+        return not descriptor.table and descriptor.contiguous
+
+
+def judge_group(half: Half, table: int, index: int, level: int, va: int, entries: tuple[int, ...]) -> Group | None:
+    """The group around `index`. All or nothing: equal but for consecutive addresses, and aligned (DESIGN rule 1)."""
+    geometry = half.geometry
+    nr = geometry.group(level)
+    if nr == 1:
+        return None
+    first = index & ~(nr - 1)
+    if first + nr > len(entries):
+        return None
+    step = geometry.size(level)
+    start = va & ~(step * nr - 1) & MASK
+    found = tuple(Descriptor(value, level, geometry) for value in entries[first : first + nr])
+    group = Group(table, first, level, start, found)
+    if not group.is_group:
+        return group
+    # What most members agree on is taken to be the group; the others deviate.
+    base, _ = Counter((d.value - i * step) & MASK for i, d in enumerate(found) if Group._has_bit(d)).most_common(1)[0]
+    faults = []
+    expected_first = Descriptor(base, level, geometry)
+    if expected_first.address % (step * nr):
+        faults.append(f"output address {expected_first.address:#x} is not a multiple of {show_size(step * nr)}")
+    for i, descriptor in enumerate(found):
+        expected = (base + i * step) & MASK
+        if descriptor.value != expected:
+            faults.append(f"[{first + i}] at {start + i * step:#x} is {descriptor.value:#018x}, not {expected:#018x}: {deviation(descriptor, expected)}")
+    return Group(table, first, level, start, found, tuple(faults))
+
+
+def deviation(descriptor: Descriptor, expected: int) -> str:
+    if descriptor.vacant:
+        return "vacant"
+    if descriptor.table:
+        return "a table"
+    other = Descriptor(expected, descriptor.level, descriptor.geometry)
+    reasons = []
+    if descriptor.address != other.address:
+        reasons.append(f"output address {descriptor.address:#x}")
+    if descriptor.contiguous != other.contiguous:
+        reasons.append("CONT clear" if other.contiguous else "CONT set")
+    rest = (descriptor.value ^ expected) & ~(((1 << 48) - 1) & ~0xFFF) & ~CONTIGUOUS
+    if rest:
+        reasons.append("bits " + ", ".join(str(bit) for bit in range(64) if rest >> bit & 1) + " differ")
+    return "; ".join(reasons)
+
+
+@dataclass
+class Walk:
+    va: int
+    half: Half
+    steps: list[Step] = field(default_factory=list)
+    fault: str = ""
+    """Why there is no translation; empty if there is one."""
+    pa: int = 0
+    group: Group | None = None
+    counts: list[tuple[int, int]] = field(default_factory=list)
+    """For each link followed: the count that it carries and what its table has."""
+    narrowed: int = 0
+    """Bits 63:59 of all table descriptors passed."""
+
+    @property
+    def mapped(self) -> bool:
+        return not self.fault
+
+    @property
+    def leaf(self) -> Descriptor:
+        return self.steps[-1].descriptor
+
+
+def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> Walk:
+    """Walks as the MMU would, and looks at the group around what it ends at."""
+    va &= MASK
+    half = registers.half_of(va, root)
+    result = Walk(va, half)
+    if not half.contains(va):
+        result.fault = f"translation fault, level 0: {va:#x} is outside of the {half.va_bits}-bit {'upper' if half.number else 'lower'} half"
+        return result
+    if half.disabled:
+        result.fault = f"translation fault, level 0: TCR_EL1.EPD{half.number} disables walks of TTBR{half.number}"
+        return result
+    table, level = half.root, half.start_level
+    while True:
+        entries = words(read(table, 8 * half.entries(level)))
+        if result.steps:
+            result.counts.append((result.steps[-1].descriptor.occupied, sum(entry != 0 for entry in entries)))
+        index = half.index(va, level)
+        descriptor = Descriptor(entries[index], level, half.geometry)
+        result.steps.append(Step(level, table, index, descriptor))
+        if not descriptor.table:
+            break
+        if half.hierarchical:
+            result.narrowed |= descriptor.value & (0b11111 << 59)
+        table, level = descriptor.address, level + 1
+    if half.geometry.leaf_allowed(level):
+        result.group = judge_group(half, table, index, level, va, entries)
+    offset = half.geometry.size(level) - 1
+    if not descriptor.leaf:
+        result.fault = f"translation fault, level {level}: the descriptor is {descriptor.kind}"
+    elif not bits(descriptor.value, 10, 10) and not registers.tcr >> 39 & 1:
+        result.fault = f"access flag fault, level {level}"
+    else:
+        result.pa = descriptor.address & ~offset | va & offset
+    return result
+
+
+def permissions(result: Walk, registers: Registers) -> str:
+    """What EL1 and EL0 may do, with what tables above and SCTLR_EL1.WXN take away."""
+    value, narrowed = result.leaf.value, result.narrowed
+    read_only = bool(value & AP_READ_ONLY) or bool(narrowed >> 62 & 1)
+    user = bool(value >> 6 & 1) and not narrowed >> 61 & 1
+    no_exec = bool(value & PXN) or bool(narrowed >> 59 & 1)
+    by_wxn = not no_exec and not read_only and registers.wxn
+    text = "EL1 r" + ("-" if read_only else "w") + ("-" if no_exec or by_wxn else "x")
+    if user:
+        user_x = not value & UXN and not narrowed >> 60 & 1
+        text += ", EL0 r" + ("-" if read_only else "w") + ("x" if user_x else "-")
+    return text + (" (not executable by SCTLR_EL1.WXN)" if by_wxn else "")
+
+
+def describe_group(group: Group) -> list[str]:
+    """The members as runs of what belongs together, then the verdict."""
+    nr = len(group.descriptors)
+    geometry = group.descriptors[0].geometry
+    step = geometry.size(group.level)
+    what = f"[{group.first}..{group.first + nr - 1}] {nr} x {show_size(step)} at {group.va:#x}"
+    if not group.is_group:
+        mapped = sum(descriptor.leaf for descriptor in group.descriptors)
+        return [f"  neighbours {what}: no CONT among them, {mapped} mapped: no group"]
+    lines = []
+    start = 0
+    for i in range(1, nr + 1):
+        if i < nr and continues(group.descriptors[i - 1], group.descriptors[i], step):
+            continue
+        lines.append("    " + describe_members(group, start, i))
+        start = i
+    if group.whole:
+        pa = group.descriptors[0].address
+        return [f"  group {what}:", *lines, f"    WHOLE: {nr} equal descriptors, consecutive, aligned to {show_size(step * nr)} in VA and PA ({pa:#x})"]
+    return [f"  group {what}:", *lines, f"    BROKEN GROUP ({len(group.faults)} faults):", *(f"      {fault}" for fault in group.faults)]
+
+
+def continues(one: Descriptor, two: Descriptor, step: int) -> bool:
+    if one.vacant or two.vacant or one.table or two.table:
+        return one.value == two.value == 0
+    return two.value == (one.value + step) & MASK
+
+
+def describe_members(group: Group, start: int, end: int) -> str:
+    descriptor = group.descriptors[start]
+    last = group.first + end - 1
+    where = f"[{group.first + start}..{last}]" if end - start > 1 else f"[{last}]"
+    if descriptor.vacant:
+        return f"{where} vacant"
+    if descriptor.table:
+        return f"{where} table {descriptor.address:#x}"
+    cont = "C" if descriptor.contiguous else "-"
+    return f"{where} {cont} pa {descriptor.address:#x}.. {descriptor.attributes()}{'' if descriptor.valid else ' invalid'}"
+
+
+def describe_walk(result: Walk, registers: Registers) -> list[str]:
+    lines = [f"va {result.va:#018x}  {result.half.describe()}"]
+    if not registers.mmu_on:
+        lines.insert(0, f"the MMU is off (SCTLR_EL1.M = 0): {result.va:#x} is physical; what the tables would say:")
+    for i, step in enumerate(result.steps):
+        descriptor = step.descriptor
+        text = f"  level {step.level}  {step.table:#014x}[{step.index:3}] = {descriptor.value:#018x}  {descriptor.kind}"
+        if descriptor.table:
+            carried, has = result.counts[i]
+            text += f" -> {descriptor.address:#x}, count {carried}"
+            if carried != has:
+                text += f" (the table has {has} occupied)"
+            if descriptor.narrowing():
+                text += f", {descriptor.narrowing()}"
+        elif not descriptor.vacant:
+            text += f"  pa {descriptor.address:#x}"
+        lines.append(text)
+        if not descriptor.table and not descriptor.vacant:
+            lines.append(f"           {descriptor.fields(registers.mair)}")
+    if result.group:
+        lines += describe_group(result.group)
+    if result.fault:
+        lines.append(f"=> {result.fault}")
+    else:
+        leaf = result.leaf
+        nr = result.half.geometry.group(leaf.level) if leaf.contiguous else 1
+        size = show_size(result.half.geometry.size(leaf.level) * nr)
+        lines.append(f"=> pa {result.pa:#018x}  {size} leaf, {permissions(result, registers)}, {leaf.attributes()}")
+    return lines
+
+
+# ---- leaves and runs --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A page, a block or a whole group; or one descriptor of a group that is not whole."""
+
+    va: int
+    pa: int
+    size: int
+    level: int
+    contiguous: bool
+    attributes: str
+    valid: bool
+    unit: int
+    """The size of the leaf it is a part of: `size`, until runs are merged."""
+    broken: bool = False
+
+    def continues(self, other: "Leaf") -> bool:
+        """Whether `other` goes on where this ends."""
+        same = (self.level, self.contiguous, self.attributes, self.valid, self.unit, self.broken)
+        return (
+            self.va + self.size == other.va
+            and self.pa + self.size == other.pa
+            and same == (other.level, other.contiguous, other.attributes, other.valid, other.unit, other.broken)
+        )
+
+    def show(self) -> str:
+        """In the style of paging::Dump."""
+        return (
+            f"{self.va:#018x}-{(self.va + self.size) & MASK:#018x} {self.pa:#014x} {show_size(self.size):>6} "
+            f"L{self.level} {show_size(self.unit):<4} {'C' if self.contiguous else '-'} {self.attributes}"
+            f"{'' if self.valid else ' invalid'}{' BROKEN GROUP' if self.broken else ''}"
+        )
+
+
+def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int, ...]) -> Iterator[Leaf]:
+    """The leaves in one table that translates from `va` on, without what lies behind its links."""
+    geometry = half.geometry
+    step, nr = geometry.size(level), geometry.group(level)
+    i = 0
+    while i < len(entries):
+        descriptor = Descriptor(entries[i], level, geometry)
+        if descriptor.vacant or descriptor.table:
+            i += 1
+            continue
+        at = (va + i * step) & MASK
+        group = judge_group(half, table, i, level, at, entries)
+        broken = group is not None and group.is_group and not group.whole
+        members = nr if group is not None and group.whole else 1
+        size = step * members
+        yield Leaf(at, descriptor.address, size, level, descriptor.contiguous, descriptor.attributes(), descriptor.valid, size, broken)
+        i += members
+
+
+def leaves(read: Read, half: Half, start: int, last: int) -> Iterator[Leaf]:
+    """The leaves with a part in `start..=last`, in ascending order."""
+    if not half.disabled:
+        yield from _leaves_below(read, half, half.root, half.start_level, half.start, start, last)
+
+
+def _leaves_below(read: Read, half: Half, table: int, level: int, va: int, start: int, last: int) -> Iterator[Leaf]:
+    entries = words(read(table, 8 * half.entries(level)))
+    step = half.geometry.size(level)
+    own = {leaf.va: leaf for leaf in table_leaves(half, table, level, va, entries)}
+    for i, value in enumerate(entries):
+        at = va + i * step
+        if at > last:
+            break
+        descriptor = Descriptor(value, level, half.geometry)
+        if descriptor.table:
+            if at + step > start:
+                yield from _leaves_below(read, half, descriptor.address, level + 1, at, start, last)
+        elif at in own and at + own[at].size > start:
+            yield own[at]
+
+
+def merge(found: Iterator[Leaf], start: int = 0, last: int = MASK) -> Iterator[Leaf]:
+    """Runs of leaves of one kind, consecutive in VA and PA, cut to `start..=last`."""
+    run: Leaf | None = None
+    for leaf in found:
+        cut = max(start - leaf.va, 0)
+        end = min(leaf.va + leaf.size, last + 1)
+        part = Leaf(leaf.va + cut, leaf.pa + cut, end - leaf.va - cut, leaf.level, leaf.contiguous, leaf.attributes, leaf.valid, leaf.unit, leaf.broken)
+        if run and run.continues(part):
+            run = Leaf(run.va, run.pa, run.size + part.size, run.level, run.contiguous, run.attributes, run.valid, run.unit, run.broken)
+            continue
+        if run:
+            yield run
+        run = part
+    if run:
+        yield run
+
+
+# ---- snapshots --------------------------------------------------------------------------------
+
+Snapshot = dict[tuple[int, int], tuple[int, bytes]]
+"""Every table by the first address that it translates and its level: where it is, and its bytes."""
+
+
+def snapshot(read: Read, halves: list[Half], limit: int) -> Snapshot:
+    """All tables that the halves reach; none beyond `limit` tables."""
+    found: Snapshot = {}
+    for half in halves:
+        if half.disabled:
+            continue
+        waiting = [(half.start, half.root, half.start_level)]
+        while waiting and len(found) < limit:
+            va, table, level = waiting.pop()
+            data = read(table, 8 * half.entries(level))
+            found[va, level] = (table, data)
+            if level == LAST_LEVEL:
+                continue
+            for i, value in enumerate(words(data)):
+                descriptor = Descriptor(value, level, half.geometry)
+                if descriptor.table:
+                    waiting.append((va + i * half.geometry.size(level), descriptor.address, level + 1))
+    return found
+
+
+def describe_diff(old: Snapshot, new: Snapshot, half_of: Callable[[int], Half]) -> list[str]:
+    """What went (-), came (+) and changed, tables first, then runs of leaves."""
+    lines = []
+    gone: list[Leaf] = []
+    come: list[Leaf] = []
+    for key in sorted(old.keys() | new.keys()):
+        va, level = key
+        half = half_of(va)
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if before is None or after is None or before[0] != after[0]:
+            if before:
+                lines.append(f"- level {level} table {before[0]:#x} at {va:#018x}")
+            if after:
+                nr = sum(word != 0 for word in words(after[1]))
+                lines.append(f"+ level {level} table {after[0]:#x} at {va:#018x}, {nr} descriptors")
+        else:
+            lines += changed_links(half, level, va, words(before[1]), words(after[1]))
+        was = set(table_leaves(half, before[0], level, va, words(before[1]))) if before else set()
+        now = set(table_leaves(half, after[0], level, va, words(after[1]))) if after else set()
+        gone += was - now
+        come += now - was
+    for sign, found in (("-", gone), ("+", come)):
+        lines += [f"{sign} {run.show()}" for run in merge(iter(sorted(found, key=lambda leaf: leaf.va)))]
+    return lines
+
+
+def changed_links(half: Half, level: int, va: int, before: tuple[int, ...], after: tuple[int, ...]) -> list[str]:
+    """Links that still lead to the same table and count otherwise."""
+    lines = []
+    for i, (one, two) in enumerate(zip(before, after)):
+        was, now = Descriptor(one, level, half.geometry), Descriptor(two, level, half.geometry)
+        if was.table and now.table and was.address == now.address and one != two:
+            where = va + i * half.geometry.size(level)
+            lines.append(f"  level {level} link [{i}] at {where:#018x}: count {was.occupied} -> {now.occupied}")
+    return lines
