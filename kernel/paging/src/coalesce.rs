@@ -30,6 +30,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
     /// [`Error::NonCanonical`](crate::Error::NonCanonical). It takes no memory and cannot fail otherwise.
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn coalesce<C>(
         &self,
         range: VirtRange,

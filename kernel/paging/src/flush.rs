@@ -305,6 +305,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// `foreign` says that another CPU took some of it out and handed it over by release and acquire: then the leading
     /// barrier is DSB ISH, which waits for stores observed too, where DSB ISHST waits for this CPU's own (lazy purge;
     /// Arm ARM B2.3.12).
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn flush(&self, mut pending: Pending<G>, foreign: bool) {
         self.flush_ranges(&pending, foreign);
         pending.release(self.tables());

@@ -58,7 +58,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// shorter or lacks a page; [`Error::PhysicalRange`] for an address that is not a multiple of the page size or beyond
     /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is taken;
     /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. The tree is as it was before the call.
-    #[inline]
+    #[cfg_attr(not(feature = "trace"), inline)]
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn map<S: PhysSource<G>>(
         &self,
         range: VirtRange,
@@ -690,7 +691,8 @@ pub(crate) const fn valid_bits(level: Level) -> u64 {
 ///
 /// # Errors
 /// As [`Tree::map`].
-#[inline]
+#[cfg_attr(not(feature = "trace"), inline)]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     va: VirtAddr,
@@ -709,7 +711,8 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
 ///
 /// # Errors
 /// As [`Tree::map`].
-#[inline]
+#[cfg_attr(not(feature = "trace"), inline)]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap_pages_range_noflush_walk<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized>(
     tree: &Tree<G, T, M>,
     va: VirtAddr,

@@ -35,6 +35,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a page of the range is not
     /// mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a split needs a table page and there is none.
     /// Nothing has changed then.
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn protect<C>(
         &self,
         range: VirtRange,
@@ -57,6 +58,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ///
     /// # Errors
     /// As [`protect`](Self::protect).
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn set_valid<C>(
         &self,
         range: VirtRange,
@@ -70,6 +72,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ///
     /// # Errors
     /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is no error.
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn split<C>(
         &self,
         range: VirtRange,

@@ -19,8 +19,6 @@ use crate::outcome::LeafSet;
 pub type Hooked<T> = T;
 #[cfg(feature = "trace")]
 pub use enabled::Hooked;
-#[cfg(feature = "trace")]
-pub use enabled::hook;
 
 /// Puts the hooks, if there are any, in front of `inner`.
 #[inline(always)]
@@ -65,52 +63,53 @@ pub(crate) fn singles<G: Granule>(va: VirtAddr, outputs: &[PhysAddr], remaining:
     let _ = (G::NAME, va, outputs, remaining, allowed);
 }
 
+/// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at the first instruction.
+///
+/// Names, order and meaning of the arguments are stable.
+#[cfg(feature = "trace")]
+pub mod hook {
+    use core::hint::black_box;
+
+    macro_rules! hooks {
+        ($($(#[$doc:meta])* $name:ident($($arg:ident),*);)*) => {$(
+            $(#[$doc])*
+            #[inline(never)]
+            pub extern "C" fn $name($($arg: u64),*) {
+                // The name keeps functions of equal shape from being merged into one.
+                black_box((stringify!($name), $($arg),*));
+            }
+        )*};
+    }
+
+    hooks! {
+        /// An operation goes on in the table at physical address `table`, of `level`, at descriptor `index`, with `size`
+        /// bytes of its range from `va` on still before it.
+        level_entered(level, table, index, va, size);
+        /// A leaf was chosen and is about to be written. `run` is the number of physically consecutive bytes from `pa`
+        /// that the walker knows of, 0 where it did not look because the place forbids a larger leaf; `remaining` the
+        /// bytes of the range from `va` on; `allowed` the sizes allowed, bit `2 * level + contiguous`.
+        leaf_chosen(level, contiguous, va, pa, run, remaining, allowed);
+        /// `nr` descriptors from `index` on of the table at physical address `table` were written. `kind` 0: one, with
+        /// `first`. 1: `first`, `first + step`, and so on. 2: outputs as they come, the first of them in `first`, the
+        /// common bits in `step`. 3: cleared. 4: exchanged, `step` for `first`.
+        descriptors_stored(kind, table, index, nr, first, step);
+        /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4: VMALLE1IS. `pages` from
+        /// `va` on are covered; `scale` and `num` are the range operand's.
+        tlbi_issued(kind, va, pages, scale, num);
+        /// A barrier was issued. `kind` 0: DSB ISHST, 1: DSB ISH, 2: ISB.
+        barrier_issued(kind);
+    }
+}
+
 #[cfg(feature = "trace")]
 mod enabled {
-    use super::{Granule, LeafSet, PhysAddr, VirtAddr};
+    use super::{Granule, LeafSet, PhysAddr, VirtAddr, hook};
     use crate::leaf::choose_leaf;
     use crate::mmu::{Mmu, TlbiRange};
     use crate::outcome::LeafSize;
     use crate::tables::Tables;
     use core::hint::black_box;
     use core::ops::Deref;
-
-    /// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at the first instruction.
-    ///
-    /// Names, order and meaning of the arguments are stable.
-    pub mod hook {
-        use core::hint::black_box;
-
-        macro_rules! hooks {
-            ($($(#[$doc:meta])* $name:ident($($arg:ident),*);)*) => {$(
-                $(#[$doc])*
-                #[inline(never)]
-                pub extern "C" fn $name($($arg: u64),*) {
-                    // The line keeps functions of equal shape from being merged into one.
-                    black_box((line!(), stringify!($name), $($arg),*));
-                }
-            )*};
-        }
-
-        hooks! {
-            /// An operation goes on in the table at physical address `table`, of `level`, at descriptor `index`, with `size`
-            /// bytes of its range from `va` on still before it.
-            level_entered(level, table, index, va, size);
-            /// A leaf was chosen and is about to be written. `run` is the number of physically consecutive bytes from `pa`
-            /// that the walker knows of, 0 where it did not look because the place forbids a larger leaf; `remaining` the
-            /// bytes of the range from `va` on; `allowed` the sizes allowed, bit `2 * level + contiguous`.
-            leaf_chosen(level, contiguous, va, pa, run, remaining, allowed);
-            /// `nr` descriptors from `index` on of the table at physical address `table` were written. `kind` 0: one, with
-            /// `first`. 1: `first`, `first + step`, and so on. 2: outputs as they come, the first of them in `first`, the
-            /// common bits in `step`. 3: cleared. 4: exchanged, `step` for `first`.
-            descriptors_stored(kind, table, index, nr, first, step);
-            /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4: VMALLE1IS. `pages` from
-            /// `va` on are covered; `scale` and `num` are the range operand's.
-            tlbi_issued(kind, va, pages, scale, num);
-            /// A barrier was issued. `kind` 0: DSB ISHST, 1: DSB ISH, 2: ISB.
-            barrier_issued(kind);
-        }
-    }
 
     // The optimiser does not see what is called, so it changes neither the signature nor the call.
     pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {

@@ -34,7 +34,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
     /// [`Error::NonCanonical`](crate::Error::NonCanonical) for the range; [`Error::OutOfTables`](crate::Error::OutOfTables)
     /// if a split needs a table page and there is none: then nothing has changed.
-    #[inline]
+    #[cfg_attr(not(feature = "trace"), inline)]
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn unmap<C>(
         &self,
         range: VirtRange,
