@@ -17,7 +17,9 @@ use arch::psci;
 use bootargs::BootArgs;
 use drivers::console;
 use drivers::device_tree::{self, Machine};
+use mm::layout::EARLY_UART_SLOT;
 use mm::report;
+use paging::PhysAddr;
 
 pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
 
@@ -70,7 +72,24 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
         fail(format_args!("{error}"));
     }
     report::log_memory(info, machine);
+    move_console(machine);
     psci::system_off()
+}
+
+/// From the early UART's fixed slot to an ioremap.
+fn move_console(machine: &Machine) {
+    let Some(uart) = machine.console else {
+        return;
+    };
+    match mm::ioremap(PhysAddr(uart.start), uart.size()) {
+        Ok(area) => {
+            log::info!("console: PL011 at {:#x}, ioremap at {}", uart.start, area.va());
+            // SAFETY: just mapped, and left to the console for good.
+            unsafe { console::attach(area.into_raw().0 as usize) };
+            mm::slots::unmap(EARLY_UART_SLOT);
+        }
+        Err(error) => log::warn!("the console stays in its fixed slot: {error}"),
+    }
 }
 
 fn read_machine(info: &BootInfo) -> &'static Machine {

@@ -1,7 +1,7 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
 //! Single frames go through a magazine of the CPU, which takes no lock; everything else, and a magazine that is empty or full, through one
-//! [buddy allocator](buddy). A magazine is filled from one block of 16 frames and handed out in ascending order, so that single frames that are allocated
+//! buddy allocator. A magazine is filled from one block of 16 frames and handed out in ascending order, so that single frames that are allocated
 //! one after the other tend to be neighbours, which the walker turns into 64 KiB groups.
 //!
 //! A double free, and a free with another order than the allocation's, panic with what the frame really is.
@@ -174,6 +174,12 @@ pub fn split(frame: Pfn, order: u8) {
         frame.0
     );
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
+}
+
+/// Frames of the allocator, free or not.
+#[must_use]
+pub fn nr_total() -> u64 {
+    BUDDY.lock().nr_total()
 }
 
 /// How many frames are free, at this moment. Exact when no other CPU allocates or frees.

@@ -14,8 +14,9 @@ use core::ptr::{NonNull, null_mut};
 use arrayvec::ArrayVec;
 use linked_list_allocator::Heap;
 
+use super::areas;
 use super::layout::PAGE_SIZE;
-use crate::sync::IrqSpinLock;
+use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 
 /// Bytes of the first region, which is part of the image.
 const FIRST_SIZE: usize = 256 << 10;
@@ -49,7 +50,7 @@ pub struct HeapStats {
 /// How much the heap has, at this moment.
 #[must_use]
 pub fn stats() -> HeapStats {
-    let regions = HEAP.0.lock();
+    let regions = HEAP.regions();
     HeapStats {
         size: regions.iter().map(Heap::size).sum(),
         used: regions.iter().map(Heap::used).sum(),
@@ -58,14 +59,19 @@ pub fn stats() -> HeapStats {
 }
 
 impl KernelHeap {
-    fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+    /// The regions: at least the first.
+    fn regions(&self) -> IrqSpinLockGuard<'_, ArrayVec<Heap, MAX_REGIONS>> {
         let mut regions = self.0.lock();
         if regions.is_empty() {
             // SAFETY: the static is this heap's, and this happens once: the list is never empty again.
             regions.push(unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) });
         }
-        // The newest is the largest.
         regions
+    }
+
+    fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // The newest is the largest.
+        self.regions()
             .iter_mut()
             .rev()
             .find_map(|heap| heap.allocate_first_fit(layout).ok())
@@ -96,11 +102,10 @@ impl KernelHeap {
     }
 }
 
-/// `size` bytes of mapped memory, for good.
+/// `size` bytes of vmalloc, for good.
 fn new_region(size: usize) -> Option<(usize, usize)> {
-    let order = (size / PAGE_SIZE).next_power_of_two().ilog2() as u8;
-    let frame = super::frames::allocate(order)?;
-    Some((super::linear_va(frame.0 * PAGE_SIZE as u64), PAGE_SIZE << order))
+    let area = areas::get()?.vmalloc(size as u64).ok()?;
+    Some((area.into_raw().0 as usize, size))
 }
 
 // SAFETY: `linked_list_allocator` keeps the contract for each region; a block goes back to the region that its address lies in.

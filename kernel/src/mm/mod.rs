@@ -3,15 +3,16 @@
 //! # From the first tables to the final ones
 //! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's.
 //! 2. The final tables are built by the engine, while the first ones are live, in pages taken from the plan and reached through fixed slots
-//!    ([`tables::EarlyTables`]): the [linear map](linear) and the [image](image), and the table of the fixed window, which both have.
+//!    ([`tables::EarlyTables`]): the [linear map](linear) and the [image], and the table of the fixed window, which both have.
 //! 3. TTBR1 is replaced, with walks off in between ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
-//! 4. What is left of the plan becomes [frames].
+//! 4. What is left of the plan becomes [frames], and on them stands the vmalloc subsystem ([areas]).
 //!
 //! # The lock of the tables
 //! The kernel has one tree and one [walk lock](walk_lock). Whoever walks shares it, to read as well as to map and unmap ranges that are his alone: the engine
 //! lets such changes run side by side. Whoever gives emptied tables back has it alone, so that nobody still walks through one; the linear map, whose leaves
 //! are nobody's alone, is only edited so ([`with_linear_map_tables`]).
 
+pub mod areas;
 pub mod dump;
 pub mod frames;
 pub mod heap;
@@ -40,6 +41,10 @@ use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Planted};
 use crate::drivers::device_tree::Machine;
 use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard};
+pub use areas::{
+    KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vmalloc,
+    vmalloc_to_pfn, vmap, vunmap, vzalloc,
+};
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
 use regions::Regions;
@@ -140,7 +145,7 @@ pub fn init(
         image,
     });
     fatal::set_dump_walk(dump::walk);
-    Ok(())
+    areas::init().map_err(|_| InitError::NoRoom)
 }
 
 /// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so [`KernelMmu`] is not told to repeat each.

@@ -75,10 +75,7 @@ pub fn log_machine(machine: &Machine) {
             info!("{name} {region} {}", DisplaySize(region.size()));
         }
     }
-    info!(
-        "{} CPUs in the device tree",
-        machine.cpus.len() + machine.nr_ignored_cpus
-    );
+    info!("CPUs: {}", machine.cpus.len() + machine.nr_ignored_cpus);
     if machine.nr_ignored_cpus != 0 {
         warn!("there is no room for {} of them", machine.nr_ignored_cpus);
     }

@@ -1,0 +1,266 @@
+//! The vmalloc subsystem of the kernel: crate [`vmalloc`](mod@vmalloc) on the kernel's tree, frames and locks, and its calls under
+//! the names that Linux gives them.
+//!
+//! What they return owns its area: dropping it gives everything back. [`into_raw`](VmArea::into_raw) leaves it to whoever knows the address, and the call of
+//! its kind takes it back by that.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use paging::{FrameArray, Granule4K, Pfn, PhysAddr, VirtAddr, VirtRange};
+use spin::Once;
+use vmalloc::va::{NodePage, NodePages};
+use vmalloc::{Backend, Config, Error, Lock, VmArea, Vmalloc};
+
+use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
+use super::regions::PhysRegion;
+use super::tables::KernelTables;
+use super::{KernelTree, WalkLock, frames, kernel_tree, linear_va, memory_plan, walk_lock, zero_page};
+use crate::arch::mmu::KernelMmu;
+use crate::sync::{IrqReadGuard, IrqSpinLock, IrqSpinLockGuard, IrqWriteGuard};
+
+/// What the kernel gives to the vmalloc subsystem.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelBackend;
+
+/// The kernel's vmalloc subsystem.
+pub type KernelVmalloc = Vmalloc<KernelBackend>;
+/// An area of it.
+pub type KernelArea = VmArea<'static, KernelBackend>;
+
+static VMALLOC: Once<KernelVmalloc> = Once::new();
+/// Frames taken for the subsystem's nodes: they are never given back, which a leak test must know.
+static NR_NODE_FRAMES: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the subsystem up.
+///
+/// # Errors
+/// There is no frame for it.
+pub fn init() -> Result<(), Error> {
+    let range = VirtRange::new(VirtAddr(VMALLOC_BASE as u64), (VMALLOC_END - VMALLOC_BASE) as u64);
+    let vmalloc = Vmalloc::new(range, KernelBackend, Config::default())?;
+    VMALLOC.call_once(|| vmalloc);
+    Ok(())
+}
+
+/// The kernel's vmalloc subsystem, or `None` before it is set up.
+pub fn get() -> Option<&'static KernelVmalloc> {
+    VMALLOC.get()
+}
+
+/// The kernel's vmalloc subsystem.
+///
+/// # Panics
+/// Before it is set up.
+#[must_use]
+pub fn kernel_vmalloc() -> &'static KernelVmalloc {
+    match get() {
+        Some(vmalloc) => vmalloc,
+        None => panic!("vmalloc is used before it is set up"),
+    }
+}
+
+/// Frames that the subsystem holds for its nodes, for ever.
+#[must_use]
+pub fn nr_node_frames() -> u64 {
+    NR_NODE_FRAMES.load(Ordering::Relaxed)
+}
+
+impl<T: Send> Lock<T> for IrqSpinLock<T> {
+    type Guard<'a>
+        = IrqSpinLockGuard<'a, T>
+    where
+        Self: 'a;
+    fn new(value: T) -> Self {
+        IrqSpinLock::new(value)
+    }
+    #[inline]
+    fn lock(&self) -> IrqSpinLockGuard<'_, T> {
+        IrqSpinLock::lock(self)
+    }
+}
+
+impl vmalloc::WalkLock for WalkLock {
+    type Walk<'a> = IrqReadGuard<'a, ()>;
+    type Release<'a> = IrqWriteGuard<'a, ()>;
+    #[inline]
+    fn walk(&self) -> IrqReadGuard<'_, ()> {
+        WalkLock::walk(self)
+    }
+    fn release(&self) -> IrqWriteGuard<'_, ()> {
+        WalkLock::release(self)
+    }
+}
+
+impl NodePages for KernelBackend {
+    fn node_page(&self) -> Option<&'static mut NodePage> {
+        let frame = frames::allocate(0)?;
+        NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
+        let page = linear_va(frame.0 * PAGE_SIZE as u64) as *mut NodePage;
+        // SAFETY: a frame of our own, in the linear map, that is never freed; a node page may have arbitrary contents.
+        Some(unsafe { &mut *page })
+    }
+}
+
+/// The address of word `index` of `frame` in the linear map.
+fn word(frame: Pfn, index: usize) -> *mut u64 {
+    assert!(index < PAGE_SIZE / size_of::<u64>(), "word {index} of a frame");
+    (linear_va(frame.0 * PAGE_SIZE as u64) as *mut u64).wrapping_add(index)
+}
+
+// SAFETY: 1. `frames` gives a block to nobody else before it is freed, aligned to its size; 2. the tree translates all of TTBR1, and nobody else maps or
+// unmaps in the vmalloc region; 3. whoever else changes the tree does so through `mm`, which takes the same lock.
+unsafe impl Backend for KernelBackend {
+    type Granule = Granule4K;
+    type Tables = KernelTables;
+    type Mmu = KernelMmu;
+    type Lock<T: Send> = IrqSpinLock<T>;
+    type WalkLock = WalkLock;
+
+    #[inline]
+    fn tree(&self) -> &KernelTree {
+        kernel_tree()
+    }
+    #[inline]
+    fn walks(&self) -> &WalkLock {
+        walk_lock()
+    }
+    #[inline]
+    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
+        frames::allocate(u8::try_from(order).ok()?)
+    }
+    #[inline]
+    fn free_frames(&self, first: Pfn, order: u32) {
+        frames::free(first, order as u8);
+    }
+    fn max_order(&self) -> u32 {
+        u32::from(frames::MAX_ORDER)
+    }
+    fn nr_frames(&self) -> u64 {
+        frames::nr_total()
+    }
+    fn zero_frames(&self, first: Pfn, order: u32) {
+        let start = linear_va(first.0 * PAGE_SIZE as u64);
+        (start..start + (PAGE_SIZE << order))
+            .step_by(PAGE_SIZE)
+            .for_each(|page| {
+                // SAFETY: each page of a block that was just allocated, in the linear map.
+                unsafe { zero_page(page) };
+            });
+    }
+    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
+        // SAFETY: in a frame that `alloc_frames` gave, by the caller's promise; nobody else uses it.
+        unsafe { word(frame, index).read() }
+    }
+    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe { word(frame, index).write(value) };
+    }
+    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
+        let range = PhysRegion {
+            start: start.0,
+            end: start.0.saturating_add(size),
+        };
+        memory_plan()
+            .ram
+            .iter()
+            .any(|ram| !ram.intersection(&range).is_empty())
+    }
+}
+
+/// Maps device registers: Device-nGnRE, never executable.
+///
+/// # Errors
+/// As [`Vmalloc::ioremap`].
+#[track_caller]
+pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().ioremap(pa, size)
+}
+
+/// The same as Normal memory that is not cached.
+///
+/// # Errors
+/// As [`Vmalloc::ioremap_wc`].
+#[track_caller]
+pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().ioremap_wc(pa, size)
+}
+
+/// The same as Device-nGnRnE.
+///
+/// # Errors
+/// As [`Vmalloc::ioremap_np`].
+#[track_caller]
+pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().ioremap_np(pa, size)
+}
+
+/// Gives back a mapping of [`ioremap`] and its kin that was made raw.
+///
+/// # Errors
+/// As [`Vmalloc::iounmap`].
+#[track_caller]
+pub fn iounmap(va: VirtAddr) -> Result<(), Error> {
+    kernel_vmalloc().iounmap(va)
+}
+
+/// Maps pages of somebody else's, one behind the other.
+///
+/// # Errors
+/// As [`Vmalloc::vmap`].
+#[track_caller]
+pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
+    kernel_vmalloc().vmap(frames)
+}
+
+/// Gives back a mapping of [`vmap`] that was made raw.
+///
+/// # Errors
+/// As [`Vmalloc::vunmap`].
+#[track_caller]
+pub fn vunmap(va: VirtAddr) -> Result<(), Error> {
+    kernel_vmalloc().vunmap(va)
+}
+
+/// Virtually contiguous memory with arbitrary contents.
+///
+/// # Errors
+/// As [`Vmalloc::vmalloc`].
+#[track_caller]
+pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().vmalloc(size)
+}
+
+/// The same, zeroed.
+///
+/// # Errors
+/// As [`Vmalloc::vzalloc`].
+#[track_caller]
+pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().vzalloc(size)
+}
+
+/// A stack with an unmapped guard page on either side.
+///
+/// # Errors
+/// As [`Vmalloc::alloc_stack`].
+#[track_caller]
+pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().alloc_stack(size)
+}
+
+/// Gives back memory of [`vmalloc()`] and its kin that was made raw.
+///
+/// # Errors
+/// As [`Vmalloc::vfree`].
+#[track_caller]
+pub fn vfree(va: VirtAddr) -> Result<(), Error> {
+    kernel_vmalloc().vfree(va)
+}
+
+/// The frame that `va`, in the vmalloc region, is mapped to.
+///
+/// # Errors
+/// As [`Vmalloc::vmalloc_to_pfn`].
+pub fn vmalloc_to_pfn(va: VirtAddr) -> Result<Pfn, Error> {
+    kernel_vmalloc().vmalloc_to_pfn(va)
+}
