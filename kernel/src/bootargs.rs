@@ -29,6 +29,10 @@ pub struct BootArgs<'a> {
     pub mode: Mode,
     /// `errata=none` or `errata=NAME[,NAME]`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
+    /// `bench=GLOB`: which cases of `mode=bench` run. A blank in a name is a `?` here.
+    pub bench: &'a str,
+    /// `bench.walkers=GLOB`: which walkers run beside the engine.
+    pub bench_walkers: &'a str,
 }
 
 /// Which self-tests run.
@@ -158,6 +162,8 @@ impl Default for BootArgs<'_> {
             planted: None,
             mode: Mode::Selftest,
             errata: Errata::default(),
+            bench: "*",
+            bench_walkers: "*",
         }
     }
 }
@@ -222,6 +228,9 @@ impl<'a> BootArgs<'a> {
                     }
                 }
             }
+            "bench" if !value.is_empty() => self.bench = value,
+            "bench.walkers" if !value.is_empty() => self.bench_walkers = value,
+            "bench" | "bench.walkers" => return Err(expected("a glob")),
             _ => return Err(BadArgument::Unknown(argument)),
         }
         Ok(())

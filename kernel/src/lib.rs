@@ -4,6 +4,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod bench;
 mod boot_info;
 pub mod bootargs;
 pub mod drivers;
@@ -14,7 +15,7 @@ pub mod sync;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::psci;
-use bootargs::BootArgs;
+use bootargs::{BootArgs, Mode};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
 use mm::layout::EARLY_UART_SLOT;
@@ -73,6 +74,12 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     }
     report::log_memory(info, machine);
     move_console(machine);
+    if args.mode == Mode::Bench {
+        match bench::run(args, &features) {
+            Ok(()) => psci::system_off(),
+            Err(error) => fail(format_args!("{error}")),
+        }
+    }
     psci::system_off()
 }
 

@@ -10,6 +10,7 @@ pub mod features;
 pub mod interrupts;
 pub mod mmu;
 pub mod percpu;
+pub mod pmu;
 pub mod probe;
 pub mod psci;
 pub mod syndrome;

@@ -1,0 +1,109 @@
+//! The performance monitors: one event counter, counting instructions.
+//!
+//! INST_RETIRED (event 0x08; Arm ARM, "Common event numbers") is "instruction architecturally executed". In an emulator under `-icount` it counts guest instructions
+//! exactly and repeatably, which is what the benches are made of.
+//!
+//! Only counter 0 is touched. Its low 32 bits are read, since more of them exist with FEAT_PMUv3p5 only; differences of up to 2^32 - 1 come out right.
+
+use core::arch::asm;
+
+use super::features::Features;
+
+/// Event number of INST_RETIRED, which is also its bit in PMCEID0_EL0.
+const INST_RETIRED: u64 = 0x08;
+/// PMCR_EL0.E: the event counters count.
+const PMCR_E: u64 = 1 << 0;
+
+/// Why instructions cannot be counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unavailable {
+    /// ID_AA64DFR0_EL1.PMUVer says that there is no PMUv3.
+    NoPmu,
+    /// PMCR_EL0.N is 0: there is nothing but the cycle counter.
+    NoCounter,
+    /// PMCEID0_EL0 (this value) lacks the event: an emulator offers it only under `-icount`.
+    NoEvent(u64),
+}
+
+impl core::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoPmu => f.write_str("this CPU has no PMUv3"),
+            Self::NoCounter => f.write_str("the PMU has no event counter"),
+            Self::NoEvent(events) => write!(
+                f,
+                "the PMU does not count instructions (PMCEID0_EL0 {events:#x} lacks event 0x08); boot with -icount shift=0"
+            ),
+        }
+    }
+}
+
+/// Event counter 0 of this CPU, counting instructions at EL1.
+#[derive(Debug)]
+pub struct InstructionCounter {
+    // A counter belongs to a CPU, so this does not go to another one.
+    _not_send: core::marker::PhantomData<*const ()>,
+}
+
+impl InstructionCounter {
+    /// Starts the counter.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn start(features: &Features) -> Result<Self, Unavailable> {
+        if features.pmu_counters.ok_or(Unavailable::NoPmu)? == 0 {
+            return Err(Unavailable::NoCounter);
+        }
+        let events: u64;
+        // SAFETY: reading an identification register, of a PMU that is there.
+        unsafe { asm!("mrs {}, pmceid0_el0", out(reg) events, options(nostack, nomem, preserves_flags)) };
+        if events & 1 << INST_RETIRED == 0 {
+            return Err(Unavailable::NoEvent(events));
+        }
+        // PMEVTYPER0_EL0 with all filter bits 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0: P, U, NSK are 0).
+        // SAFETY: programs a counter that nobody else uses; it has no effect but on itself, and overflow interrupts stay disabled.
+        unsafe {
+            asm!(
+                "msr pmintenclr_el1, {all}",
+                "msr pmevtyper0_el0, {event}",
+                "msr pmevcntr0_el0, xzr",
+                "msr pmcntenset_el0, {first}",
+                "mrs {pmcr}, pmcr_el0",
+                "orr {pmcr}, {pmcr}, {enable}",
+                "msr pmcr_el0, {pmcr}",
+                "isb",
+                all = in(reg) u64::from(u32::MAX),
+                event = in(reg) INST_RETIRED,
+                first = in(reg) 1u64,
+                enable = in(reg) PMCR_E,
+                pmcr = out(reg) _,
+                options(nostack, preserves_flags)
+            );
+        }
+        Ok(Self {
+            _not_send: core::marker::PhantomData,
+        })
+    }
+
+    /// The count at this place in the program. The ISB keeps the read from being executed early (Arm ARM, "Synchronization
+    /// requirements for AArch64 System registers"), and the compiler moves no access to memory across it.
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self) -> u32 {
+        let count: u64;
+        // SAFETY: reads a counter.
+        unsafe { asm!("isb", "mrs {}, pmevcntr0_el0", out(reg) count, options(nostack, preserves_flags)) };
+        count as u32
+    }
+}
+
+/// Executes exactly `2 * rounds` instructions, to hold the counter against.
+///
+/// `rounds` is at least 1.
+#[inline(always)]
+pub fn known_loop(rounds: u32) {
+    // SAFETY: counts a register down.
+    unsafe {
+        asm!("2:", "subs {n:w}, {n:w}, #1", "b.ne 2b", n = inout(reg) rounds => _, options(nostack, nomem));
+    }
+}

@@ -1,0 +1,141 @@
+//! `mode=bench`: instructions, table accesses and barriers of each operation, counted and repeatable.
+//!
+//! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one CPU, with interrupts masked around each measured call,
+//! in a fixed order and from fixed seeds, so that two boots print the same numbers.
+//!
+//! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that `scripts/bench` can put them side by side.
+
+mod counting;
+mod engine;
+mod glob;
+mod measure;
+mod pages;
+mod report;
+
+use paging::VirtAddr;
+
+use crate::arch::errata::Errata;
+use crate::arch::features::Features;
+use crate::arch::mmu::KernelMmu;
+use crate::bootargs::BootArgs;
+use crate::mm::layout::VMALLOC_END;
+use crate::print;
+use engine::{NOWHERE, Source};
+use measure::Instrument;
+use pages::Pages;
+
+pub use measure::Error;
+
+/// The engine's name in the column of walkers.
+const OURS: &str = "vmwalk";
+
+/// What every case has.
+pub struct Bench<'a> {
+    instrument: Instrument,
+    /// Glob over case names.
+    cases: &'a str,
+    /// Glob over walkers.
+    walkers: &'a str,
+    mmu: KernelMmu,
+    /// 1 GiB-aligned addresses that nothing else uses.
+    va: VirtAddr,
+}
+
+impl Bench<'_> {
+    fn selects(&self, case: &str) -> bool {
+        glob::matches(self.cases, case)
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Contiguous ranges: name, size, and what the physical address is an odd multiple of.
+const RANGES: &[(&str, u64, u64)] = &[
+    ("range 4K, 4K pa", 4 * KIB, 4 * KIB),
+    ("range 64K, 64K pa", 64 * KIB, 64 * KIB),
+    ("range 1M, 4K pa", MIB, 4 * KIB),
+    ("range 1M, 64K pa", MIB, 64 * KIB),
+    ("range 1M, 2M pa", MIB, 2 * MIB),
+    ("range 2M, 4K pa", 2 * MIB, 4 * KIB),
+    ("range 2M, 64K pa", 2 * MIB, 64 * KIB),
+    ("range 2M, 2M pa", 2 * MIB, 2 * MIB),
+    ("range 32M, 4K pa", 32 * MIB, 4 * KIB),
+    ("range 32M, 64K pa", 32 * MIB, 64 * KIB),
+    ("range 32M, 2M pa", 32 * MIB, 2 * MIB),
+    ("range 1G, 2M pa", GIB, 2 * MIB),
+    ("range 1G, 1G pa", GIB, GIB),
+];
+
+/// Page arrays of vmap: name, pages, order of the chunks.
+const ARRAYS: &[(&str, usize, u8)] = &[
+    ("vmap 1, order 0/range-only", 1, 0),
+    ("vmap 16, order 0/range-only", 16, 0),
+    ("vmap 16, order 4/range-only", 16, 4),
+    ("vmap 256, order 0/range-only", 256, 0),
+    ("vmap 256, order 4/range-only", 256, 4),
+    ("vmap 256, order 8/range-only", 256, 8),
+    ("vmap 512, order 9/range-only", 512, 9),
+    ("vmap 25600, order 0/range-only", 25600, 0),
+    ("vmap 25600, order 4/range-only", 25600, 4),
+    ("vmap 25600, order 8/range-only", 25600, 8),
+    ("vmap 25600, order 9/range-only", 25600, 9),
+];
+
+/// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference walkers are told.
+const CHUNKS: &[(&str, usize, u8, u32)] = &[
+    ("pages-range 1M, shift 12", 256, 0, 12),
+    ("pages-range 1M, shift 16", 256, 4, 16),
+    ("pages-range 4M, shift 12", 1024, 0, 12),
+    ("pages-range 4M, shift 21", 1024, 9, 21),
+    ("pages-range 100M, shift 16", 25600, 4, 16),
+    ("pages-range 100M, shift 21", 25600, 9, 21),
+];
+
+/// Runs the selected cases and prints a line for each measured operation.
+///
+/// # Errors
+/// Instructions cannot be counted here.
+///
+/// # Panics
+/// If a case cannot be carried out.
+pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
+    let bench = Bench {
+        instrument: Instrument::new(features)?,
+        cases: args.bench,
+        walkers: args.bench_walkers,
+        mmu: KernelMmu::new(features, Errata::default()),
+        va: VirtAddr((VMALLOC_END as u64) - 64 * GIB),
+    };
+    print!(
+        "bench {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{}}}}}\n",
+        features.midr,
+        features.tlbi_range,
+        features.zva_size,
+        bench.instrument.empty()
+    );
+    for (name, size, alignment) in RANGES {
+        engine::run(&bench, name, Source::Range(NOWHERE.add(*alignment), *size));
+    }
+    for (name, nr, order) in ARRAYS {
+        with_pages(&bench, name, *nr, *order, |pages| {
+            engine::run(&bench, name, Source::Pages(pages.frames()));
+        });
+    }
+    for (name, nr, order, shift) in CHUNKS {
+        with_pages(&bench, name, *nr, *order, |pages| {
+            engine::run(&bench, name, Source::Chunks(pages.frames(), *shift));
+        });
+    }
+    print!("vmwalk: done\n");
+    Ok(())
+}
+
+/// Runs `f` with an array of frames, if the case is selected.
+fn with_pages(bench: &Bench<'_>, name: &str, nr: usize, order: u8, f: impl FnOnce(&Pages)) {
+    if bench.selects(name) {
+        let pages = Pages::allocate(nr, order).unwrap_or_else(|| panic!("{name}: no memory for {nr} pages"));
+        f(&pages);
+    }
+}
