@@ -146,6 +146,9 @@ def boot(report: Report) -> None:
     if not have_image(report):
         return
     report.add("build", Outcome.of(True, built().seconds))
+    name = "boot: position independence before the MMU is on"
+    done = run_logged(name, [python(), "-B", "scripts/check-boot-pic.py", str(BUILD / "vmwalk.elf")], 60.0)
+    report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
     boot_all(report, "boot", boot_matrix(make_initrd(), dump_dtb()))
 
 

@@ -1,8 +1,7 @@
 //! Barriers, TLB maintenance and address translation instructions, named as the architecture names them, and [`KernelMmu`],
 //! which gives them to the engine.
 //!
-//! Each is one instruction (two where a switch of [`Errata`] asks for a repeat), and orders nothing but what it is defined to
-//! order: which barrier goes where is the engine's business (DESIGN section 3, rules 2 to 5). None is marked as free of memory effects, so
+//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes where is the engine's business (DESIGN section 3, rules 2 to 5). None is marked as free of memory effects, so
 //! the compiler moves no access across them.
 
 use core::arch::{asm, global_asm};
@@ -11,7 +10,6 @@ use core::fmt;
 use aarch64_cpu::registers::{ReadWriteable, Readable, TCR_EL1, TTBR0_EL1, Writeable};
 use paging::{Granule4K, Mmu, TlbiRange, VirtAddr};
 
-use super::errata::Errata;
 use super::features::Features;
 use super::interrupts;
 use super::syndrome::FaultStatus;
@@ -268,27 +266,14 @@ fn decode_par(va: usize, par: u64) -> Result<Translation, Abort> {
 #[derive(Clone, Copy, Debug)]
 pub struct KernelMmu {
     tlbi_range: bool,
-    repeat_tlbi: bool,
 }
 
 impl KernelMmu {
-    /// What `features` has and `errata` forces.
+    /// What `features` has. A repeat that an erratum asks for is the engine's (`paging::Config`).
     #[must_use]
-    pub fn new(features: &Features, errata: Errata) -> Self {
+    pub fn new(features: &Features) -> Self {
         Self {
             tlbi_range: features.tlbi_range,
-            repeat_tlbi: errata.repeat_tlbi,
-        }
-    }
-
-    /// One TLBI; with the erratum that a TLBI may complete too early, DSB and the same again, so that the second is complete when the
-    /// caller's own DSB is.
-    #[inline(always)]
-    fn tlbi(self, invalidate: impl Fn()) {
-        invalidate();
-        if self.repeat_tlbi {
-            dsb_ish();
-            invalidate();
         }
     }
 }
@@ -308,23 +293,23 @@ impl Mmu for KernelMmu {
     }
     #[inline(always)]
     fn tlbi_vaale1is(&self, va: VirtAddr) {
-        self.tlbi(|| tlbi_vaale1is(va.0 as usize));
+        tlbi_vaale1is(va.0 as usize);
     }
     #[inline(always)]
     fn tlbi_vaae1is(&self, va: VirtAddr) {
-        self.tlbi(|| tlbi_vaae1is(va.0 as usize));
+        tlbi_vaae1is(va.0 as usize);
     }
     #[inline(always)]
     fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        self.tlbi(|| tlbi_rvaale1is(range.operand::<Granule4K>()));
+        tlbi_rvaale1is(range.operand::<Granule4K>());
     }
     #[inline(always)]
     fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        self.tlbi(|| tlbi_rvaae1is(range.operand::<Granule4K>()));
+        tlbi_rvaae1is(range.operand::<Granule4K>());
     }
     #[inline(always)]
     fn tlbi_vmalle1is(&self) {
-        self.tlbi(tlbi_vmalle1is);
+        tlbi_vmalle1is();
     }
     #[inline(always)]
     fn has_tlbi_range(&self) -> bool {

@@ -136,7 +136,7 @@ pub fn init(
 
     let EarlyPages { free, taken } = pages.into_inner();
     frames::init(&plan.ram, free, &taken).map_err(|_| InitError::NoRoom)?;
-    let kernel_mmu = KernelMmu::new(features, Errata::default());
+    let kernel_mmu = KernelMmu::new(features);
     MEMORY.call_once(|| Memory {
         tree: Tree::new(root, Half::High, KernelTables, kernel_mmu, config),
         linear_map_tree: Tree::new(root, Half::High, LinearMapTables::new(), kernel_mmu, config),
