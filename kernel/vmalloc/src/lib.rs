@@ -1,7 +1,27 @@
 //! Kernel virtual address space: who owns which range, and what is mapped there.
 //!
 //! Two rings. [`va`] decides where: it reserves ranges of virtual pages and finds them again, and knows nothing of tables.
-//! What is mapped into a range is the business of the `paging` crate's one walker.
+//! [`Vmalloc`] puts memory there: [`ioremap`](Vmalloc::ioremap), [`vmap`](Vmalloc::vmap), [`vmalloc`](Vmalloc::vmalloc) and
+//! their kin, each by one call of the one walker of `paging`. What belongs to the kernel around it (frames, locks, what is
+//! RAM) comes in through [`Backend`].
+//!
+//! # The life of an area
+//!
+//! ```text
+//!   reserve VA (congruent to the memory) -> map -> in use
+//!   in use -> take out of the tables -> withheld -> flush -> frames, then VA, go back
+//! ```
+//!
+//! Between take-out and flush, a TLB may still hold translations: frames, tables and addresses are withheld until it cannot
+//! (DESIGN rule 6). When the flush comes is a [policy](FlushPolicy); that it comes first is not.
+//!
+//! # Locks
+//! 1. The walk lock ([`Backend::walks`]): shared around what reads tables or maps, exclusive around what unmaps, since that
+//!    may unlink tables.
+//! 2. The state lock, around the address space and what is withheld. Never held while memory is asked for, or while tables
+//!    are read or written.
+//!
+//! Neither is taken while the other is held.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
@@ -9,4 +29,26 @@
 #[cfg(test)]
 extern crate std;
 
+mod area;
+mod backend;
+mod error;
+mod frames;
+mod give_back;
+mod lookup;
+mod map;
+mod place;
+mod record;
+mod request;
+mod state;
 pub mod va;
+
+#[cfg(test)]
+mod tests;
+
+pub use area::VmArea;
+pub use backend::{Backend, Lock, WalkLock};
+pub use error::Error;
+pub use give_back::FlushPolicy;
+pub use record::{AreaInfo, Freed, Kind};
+pub use request::Request;
+pub use state::{Config, Usage, Vmalloc};

@@ -263,7 +263,7 @@ impl<const W: usize> Pool<W> {
     pub fn take(&mut self) -> Option<NodeRef<W>> {
         let node = match self.spare {
             Some(node) => {
-                self.spare = node.chain.get();
+                self.spare = node.chain.take();
                 node
             }
             None => {

@@ -279,13 +279,12 @@ impl<const W: usize> Tree<W> {
                 continue;
             }
             // The other side is two lower: one rotation, or two where the inner grandchild is the higher one.
-            let inner = node.child(side.other());
-            if ranks.0 - rank(inner) == 1 {
-                if let Some(inner) = inner {
-                    self.rotate(node, side.other());
-                    inner.rank.set(ranks.0);
-                    node.rank.set(ranks.0 - 1);
-                }
+            if let Some(inner) = node.child(side.other())
+                && ranks.0 - inner.rank.get() == 1
+            {
+                self.rotate(node, side.other());
+                inner.rank.set(ranks.0);
+                node.rank.set(ranks.0 - 1);
             }
             self.rotate(parent, side);
             parent.rank.set(ranks.1 - 1);

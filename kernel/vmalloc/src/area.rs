@@ -1,0 +1,187 @@
+//! [`VmArea`]: an area as its owner holds it.
+
+use crate::backend::{Backend, Lock};
+use crate::error::Error;
+use crate::frames::Blocks;
+use crate::record::{self, Area, AreaInfo, Kind};
+use crate::state::Vmalloc;
+use core::fmt;
+use core::panic::Location;
+use paging::{Attributes, FrameArray, Granule, Outcome, PageArray, PhysAddr, VirtAddr, VirtRange};
+
+/// An area of the region, and what is mapped there. Dropping it gives all of it back.
+#[must_use = "the area is given back where this is dropped, which is here"]
+pub struct VmArea<'v, B: Backend> {
+    vm: &'v Vmalloc<B>,
+    /// `None` only after [`into_raw`](Self::into_raw).
+    area: Option<Area>,
+    range: VirtRange,
+    /// Where what was asked for begins in the first page.
+    offset: u64,
+    outcome: Outcome,
+}
+
+impl<'v, B: Backend> VmArea<'v, B> {
+    pub(crate) fn new(vm: &'v Vmalloc<B>, area: Area, offset: u64, outcome: Outcome) -> Self {
+        record::set_ready(&area);
+        Self {
+            vm,
+            range: record::range::<B::Granule>(&area),
+            area: Some(area),
+            offset,
+            outcome,
+        }
+    }
+
+    /// Takes the frames that are mapped here as its own.
+    pub(crate) fn keep_blocks(&self, blocks: Blocks<'_, B>) {
+        blocks.leave_to(self.area());
+    }
+
+    /// The address of what was asked for: in the first page, and not at its start where a physical range has an offset.
+    #[must_use]
+    pub fn va(&self) -> VirtAddr {
+        self.range.start.add(self.offset)
+    }
+
+    /// The same as a pointer. Whoever uses it upholds what the memory is for.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
+    }
+
+    fn area(&self) -> &Area {
+        match &self.area {
+            Some(area) => area,
+            None => unreachable!("only what consumes the handle takes the area out of it"),
+        }
+    }
+
+    /// The size in bytes that was asked for.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        record::size(self.area())
+    }
+
+    /// The pages, without guards.
+    #[must_use]
+    pub fn range(&self) -> VirtRange {
+        self.range
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        record::kind(self.area())
+    }
+
+    /// What mapping it took: leaves by size, tables, levels.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The physical address that the byte at `offset` is mapped to.
+    #[must_use]
+    pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
+        if offset >= self.size() {
+            return None;
+        }
+        self.vm.translate(self.va().add(offset))
+    }
+
+    /// Leaves the area to whoever knows its address: the call of its kind that gives back (`vfree`, `vunmap`, `iounmap`,
+    /// `free_vm_area`) takes it.
+    pub fn into_raw(mut self) -> VirtAddr {
+        let va = self.va();
+        if let Some(area) = self.area.take() {
+            self.vm.state.lock().space.entrust(area);
+        }
+        va
+    }
+
+    /// Gives all of it back, as dropping it does, and remembers the caller as who did.
+    #[track_caller]
+    pub fn free(mut self) {
+        if let Some(area) = self.area.take() {
+            self.vm.give_back(area, Location::caller());
+        }
+    }
+
+    /// What [`Vmalloc::find_vm_area`] says of it.
+    #[must_use]
+    pub fn info(&self) -> AreaInfo {
+        match record::info_of_held::<B::Granule>(self.area()) {
+            Some(info) => info,
+            None => unreachable!("an area without a caller"),
+        }
+    }
+
+    /// The pages from `offset` on, `size` bytes, if they lie in a reserved area.
+    fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
+        if self.kind() != Kind::Reserved {
+            return Err(Error::WrongKind {
+                area: self.info(),
+                expected: Kind::Reserved,
+            });
+        }
+        let start = self.range.start.add(offset);
+        if !(start.0 | size).is_multiple_of(B::Granule::PAGE_SIZE) {
+            return Err(Error::Misaligned(start.add(size)));
+        }
+        if size == 0 {
+            return Err(Error::Empty);
+        }
+        if size > self.range.size || offset > self.range.size - size {
+            return Err(Error::OutOfBounds {
+                offset,
+                size,
+                area: self.info(),
+            });
+        }
+        Ok(VirtRange::new(start, size))
+    }
+
+    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`.
+    ///
+    /// # Errors
+    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`], or
+    /// [`Error::Map`].
+    pub fn map_pages<A: FrameArray + ?Sized>(
+        &self,
+        offset: u64,
+        frames: &A,
+        attributes: Attributes,
+    ) -> Result<Outcome, Error> {
+        let nr = frames.nr_frames() as u64;
+        let size = nr.saturating_mul(B::Granule::PAGE_SIZE);
+        let range = self.part(offset, size)?;
+        self.vm.map(range, &mut PageArray::new(frames), attributes)
+    }
+
+    /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`. Holes are passed over;
+    /// a larger leaf that the part cuts is split.
+    ///
+    /// # Errors
+    /// As [`map_pages`](Self::map_pages).
+    pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
+        let range = self.part(offset, size)?;
+        let (outcome, pending) = self.vm.unmap(range)?;
+        self.vm.flush(pending, false);
+        Ok(outcome)
+    }
+}
+
+impl<B: Backend> Drop for VmArea<'_, B> {
+    fn drop(&mut self) {
+        if let Some(area) = self.area.take() {
+            self.vm.give_back(area, Location::caller());
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for VmArea<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} ({:#x} bytes)", self.kind(), self.range, self.size())
+    }
+}

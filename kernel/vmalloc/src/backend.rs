@@ -1,0 +1,79 @@
+//! The seam to the kernel around: [`Backend`], [`Lock`], [`WalkLock`].
+
+use crate::va::NodePages;
+use core::ops::DerefMut;
+use paging::{Granule, Mmu, Pfn, PhysAddr, Tables, Tree};
+
+/// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
+pub trait Lock<T> {
+    /// Held until this is dropped.
+    type Guard<'a>: DerefMut<Target = T>
+    where
+        Self: 'a;
+    /// An unlocked lock around `value`.
+    fn new(value: T) -> Self;
+    /// Takes the lock, and waits for it.
+    fn lock(&self) -> Self::Guard<'_>;
+}
+
+/// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks and
+/// maps at once, or one unmap. A lock that excludes more will do.
+pub trait WalkLock {
+    /// Held while tables are read, or mapped into.
+    type Walk<'a>
+    where
+        Self: 'a;
+    /// Held while tables are unlinked and go back.
+    type Release<'a>
+    where
+        Self: 'a;
+    /// Begins a walk.
+    fn walk(&self) -> Self::Walk<'_>;
+    /// Waits for all walks to end, and keeps new ones out.
+    fn release(&self) -> Self::Release<'_>;
+}
+
+/// What the kernel gives to the subsystem.
+///
+/// # Safety
+/// An implementation promises:
+/// 1. frames from [`alloc_frames`](Self::alloc_frames) are nobody else's until they are given to
+///    [`free_frames`](Self::free_frames), and begin at a multiple of their number;
+/// 2. the tree translates the region that a [`Vmalloc`](crate::Vmalloc) is made for, and nobody else maps or unmaps there;
+/// 3. whoever else works on the tree holds [`walks`](Self::walks) as the locks' rules say.
+pub unsafe trait Backend: NodePages + Sized {
+    /// The granule of the tree.
+    type Granule: Granule;
+    /// Its table memory.
+    type Tables: Tables;
+    /// Its barriers and invalidations.
+    type Mmu: Mmu;
+    /// The kernel's lock.
+    type Lock<T: Send>: Lock<T>;
+    /// The lock around walks.
+    type WalkLock: WalkLock;
+
+    /// The tree.
+    fn tree(&self) -> &Tree<Self::Granule, Self::Tables, Self::Mmu>;
+    /// The lock around walks of the tree.
+    fn walks(&self) -> &Self::WalkLock;
+
+    /// `1 << order` frames that follow each other, the first at a multiple of that. `None` when there are none so many.
+    fn alloc_frames(&self, order: u32) -> Option<Pfn>;
+    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole.
+    fn free_frames(&self, first: Pfn, order: u32);
+    /// The largest order worth asking for.
+    fn max_order(&self) -> u32;
+    /// Frames of RAM in all: nothing larger is even tried.
+    fn nr_frames(&self) -> u64;
+
+    /// Fills frames with zeros.
+    fn zero_frames(&self, first: Pfn, order: u32);
+    /// Reads the 64-bit word at `index` of a frame that `alloc_frames` gave.
+    fn read_word(&self, frame: Pfn, index: usize) -> u64;
+    /// Writes the 64-bit word at `index` of a frame that `alloc_frames` gave.
+    fn write_word(&self, frame: Pfn, index: usize, value: u64);
+
+    /// Whether any of the `size` bytes from `start` on is RAM. `size` is not 0, and the range does not wrap.
+    fn is_ram(&self, start: PhysAddr, size: u64) -> bool;
+}

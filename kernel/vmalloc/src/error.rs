@@ -1,0 +1,145 @@
+//! Why the subsystem refused.
+
+use crate::record::{AreaInfo, Freed, Kind};
+use crate::va;
+use core::fmt;
+use paging::{PhysAddr, VirtAddr};
+
+/// Why a call was refused or failed. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// No bytes, no pages, or only empty extents.
+    Empty,
+    /// More than all RAM, or than the whole region, or than the address space counts.
+    TooLarge {
+        /// Bytes asked for, saturated.
+        size: u64,
+        /// Bytes that there could be.
+        limit: u64,
+    },
+    /// The alignment is no power of two.
+    BadAlignment {
+        /// The alignment in bytes.
+        align: u64,
+    },
+    /// The physical range runs over the end of the physical address space.
+    BadPhysical {
+        /// Its start.
+        pa: PhysAddr,
+        /// Its size.
+        size: u64,
+    },
+    /// The physical range has RAM in it, which is mapped cacheable elsewhere: two memory types for one place are not
+    /// coherent (Arm ARM B2.8).
+    Ram {
+        /// Its start.
+        pa: PhysAddr,
+        /// Its size.
+        size: u64,
+    },
+    /// No range of addresses is left.
+    OutOfSpace(va::Error),
+    /// No frame is left.
+    OutOfFrames {
+        /// Bytes asked for.
+        size: u64,
+    },
+    /// No page is left for the book-keeping of areas.
+    OutOfNodes,
+    /// The walker refused: no table page, no frame for a page of the array, an address that the CPU does not implement.
+    Map(paging::Error),
+    /// The address is not a multiple of the page size.
+    Misaligned(VirtAddr),
+    /// The address is not in the region.
+    Outside(VirtAddr),
+    /// Nothing is mapped here.
+    NotMapped(VirtAddr),
+    /// No area begins here, nor is there one around; nor did one end recently.
+    NoArea(VirtAddr),
+    /// The address is inside an area, not its first.
+    Interior {
+        /// The address.
+        va: VirtAddr,
+        /// The area around it.
+        area: AreaInfo,
+    },
+    /// The address is in a guard page.
+    Guard {
+        /// The address.
+        va: VirtAddr,
+        /// The area that it guards.
+        area: AreaInfo,
+    },
+    /// The area belongs to a handle, which gives it back when it is dropped.
+    Owned(AreaInfo),
+    /// The area is of another kind, and has another call that gives it back.
+    WrongKind {
+        /// The area.
+        area: AreaInfo,
+        /// The kind that this call is for.
+        expected: Kind,
+    },
+    /// The area was given back already.
+    Freed(Freed),
+    /// The part does not lie in the area.
+    OutOfBounds {
+        /// Where the part begins, from the start of the area.
+        offset: u64,
+        /// Its size.
+        size: u64,
+        /// The area.
+        area: AreaInfo,
+    },
+}
+
+impl From<paging::Failure> for Error {
+    fn from(failure: paging::Failure) -> Self {
+        Self::Map(failure.error)
+    }
+}
+
+impl fmt::Display for AreaInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} area of {:#x} bytes at {} made by {}",
+            self.kind, self.size, self.va, self.caller
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "nothing asked for"),
+            Self::TooLarge { size, limit } => {
+                write!(f, "{size:#x} bytes are more than {limit:#x}")
+            }
+            Self::BadAlignment { align } => write!(f, "alignment {align:#x} is no power of two"),
+            Self::BadPhysical { pa, size } => {
+                write!(f, "{size:#x} bytes at {pa} leave the physical address space")
+            }
+            Self::Ram { pa, size } => write!(f, "{size:#x} bytes at {pa} hold RAM"),
+            Self::OutOfSpace(error) => write!(f, "no address space: {error}"),
+            Self::OutOfFrames { size } => write!(f, "no frames for {size:#x} bytes"),
+            Self::OutOfNodes => write!(f, "no page for areas"),
+            Self::Map(error) => write!(f, "{error}"),
+            Self::Misaligned(va) => write!(f, "{va} is not a multiple of the page size"),
+            Self::Outside(va) => write!(f, "{va} is not a vmalloc address"),
+            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
+            Self::NoArea(va) => write!(f, "no area at {va}"),
+            Self::Interior { va, area } => write!(f, "{va} is inside the {area}"),
+            Self::Guard { va, area } => write!(f, "{va} guards the {area}"),
+            Self::Owned(area) => write!(f, "the {area} belongs to a handle"),
+            Self::WrongKind { area, expected } => write!(f, "the {area} is no {expected:?} area"),
+            Self::Freed(freed) => {
+                write!(f, "the {} was freed already by {}", freed.area, freed.by)
+            }
+            Self::OutOfBounds { offset, size, area } => {
+                write!(f, "{size:#x} bytes at {offset:#x} leave the {area}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,263 @@
+//! The frames of an area that owns them: [`Blocks`].
+//!
+//! A block is what the frame allocator gave in one piece. The first four are kept with the area; the others in a list of
+//! frames of their own, each full of blocks. So an area of a page, or of a megabyte in one piece, needs no list, and none
+//! needs an array of its pages.
+
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::record::{self, Area, INLINE_BLOCKS};
+use paging::{Granule, Pfn, PhysSource, Run};
+
+/// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the order is kept plus one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Block(u64);
+
+impl Block {
+    const fn new(first: Pfn, order: u32) -> Self {
+        Self(first.0 << 8 | (order as u64 + 1))
+    }
+    const fn first(self) -> Pfn {
+        Pfn(self.0 >> 8)
+    }
+    const fn order(self) -> u32 {
+        (self.0 & 0xff) as u32 - 1
+    }
+    const fn pages(self) -> u64 {
+        1 << self.order()
+    }
+}
+
+/// Words of a list page. The last leads on: the number of the next page plus one, or 0.
+const fn list_words<G: Granule>() -> usize {
+    (G::PAGE_SIZE / 8) as usize
+}
+
+fn list_page(link: u64) -> Option<Pfn> {
+    link.checked_sub(1).map(Pfn)
+}
+
+/// Frames that belong together, in order. Dropping them frees them.
+pub(crate) struct Blocks<'b, B: Backend> {
+    backend: &'b B,
+    inline: [u64; INLINE_BLOCKS],
+    nr_inline: usize,
+    /// The first and the last page of the list, as links, and how many words of the last are in use.
+    list: u64,
+    tail: u64,
+    nr_tail: usize,
+}
+
+impl<'b, B: Backend> Blocks<'b, B> {
+    fn new(backend: &'b B) -> Self {
+        Self {
+            backend,
+            inline: [0; INLINE_BLOCKS],
+            nr_inline: 0,
+            list: 0,
+            tail: 0,
+            nr_tail: 0,
+        }
+    }
+
+    /// `pages` frames in blocks as large as there are: of order `max_order` at first, and order by order less where there
+    /// are none.
+    pub fn allocate(backend: &'b B, pages: u64, max_order: u32, zero: bool) -> Result<Self, Error> {
+        let mut blocks = Self::new(backend);
+        let mut remaining = pages;
+        let mut cap = max_order;
+        while remaining != 0 {
+            let mut order = cap.min(remaining.ilog2());
+            let first = loop {
+                match backend.alloc_frames(order) {
+                    Some(first) => break first,
+                    // Blocks of this order are gone, and larger ones too: not worth asking again.
+                    None if order != 0 => {
+                        order -= 1;
+                        cap = order;
+                    }
+                    None => {
+                        return Err(Error::OutOfFrames {
+                            size: pages << B::Granule::PAGE_SHIFT,
+                        });
+                    }
+                }
+            };
+            if zero {
+                backend.zero_frames(first, order);
+            }
+            if !blocks.push(Block::new(first, order)) {
+                backend.free_frames(first, order);
+                return Err(Error::OutOfFrames {
+                    size: pages << B::Granule::PAGE_SHIFT,
+                });
+            }
+            remaining -= 1 << order;
+        }
+        Ok(blocks)
+    }
+
+    /// Takes in a block. False if the list needs a page and there is none.
+    fn push(&mut self, block: Block) -> bool {
+        if self.nr_inline < INLINE_BLOCKS {
+            self.inline[self.nr_inline] = block.0;
+            self.nr_inline += 1;
+            return true;
+        }
+        let last = list_words::<B::Granule>() - 1;
+        if self.tail == 0 || self.nr_tail == last {
+            let Some(page) = self.backend.alloc_frames(0) else {
+                return false;
+            };
+            self.backend.zero_frames(page, 0);
+            let link = page.0 + 1;
+            match list_page(self.tail) {
+                Some(tail) => self.backend.write_word(tail, last, link),
+                None => self.list = link,
+            }
+            self.tail = link;
+            self.nr_tail = 0;
+        }
+        if let Some(tail) = list_page(self.tail) {
+            self.backend.write_word(tail, self.nr_tail, block.0);
+        }
+        self.nr_tail += 1;
+        true
+    }
+
+    /// The blocks of `area`, taken over from it.
+    pub fn of_area(backend: &'b B, area: &Area) -> Self {
+        let (inline, nr_inline, list) = record::blocks(area);
+        Self {
+            backend,
+            inline,
+            nr_inline,
+            list,
+            tail: 0,
+            nr_tail: 0,
+        }
+    }
+
+    /// Leaves the frames to `area`.
+    pub fn leave_to(self, area: &Area) {
+        record::set_blocks(area, &self.inline[..self.nr_inline], self.list);
+        core::mem::forget(self);
+    }
+
+    /// The pages, in order.
+    pub fn source(&self, pages: u64) -> BlockSource<'_, 'b, B> {
+        let mut next = self.cursor();
+        BlockSource {
+            current: next.next(),
+            next,
+            begins: 0,
+            pages,
+        }
+    }
+
+    fn cursor(&self) -> Cursor<'_, 'b, B> {
+        Cursor {
+            blocks: self,
+            index: 0,
+            list: self.list,
+        }
+    }
+}
+
+impl<B: Backend> Drop for Blocks<'_, B> {
+    fn drop(&mut self) {
+        self.cursor()
+            .for_each(|block| self.backend.free_frames(block.first(), block.order()));
+        let mut link = self.list;
+        while let Some(page) = list_page(link) {
+            link = self.backend.read_word(page, list_words::<B::Granule>() - 1);
+            self.backend.free_frames(page, 0);
+        }
+    }
+}
+
+/// Reads blocks in order.
+struct Cursor<'a, 'b, B: Backend> {
+    blocks: &'a Blocks<'b, B>,
+    /// The next block: of the inline ones as long as it is below their number, then of the page that `list` links to.
+    index: usize,
+    list: u64,
+}
+
+impl<B: Backend> Clone for Cursor<'_, '_, B> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+impl<B: Backend> Iterator for Cursor<'_, '_, B> {
+    type Item = Block;
+
+    #[inline]
+    fn next(&mut self) -> Option<Block> {
+        let nr_inline = self.blocks.nr_inline;
+        if let Some(word) = self.blocks.inline[..nr_inline].get(self.index) {
+            self.index += 1;
+            return Some(Block(*word));
+        }
+        let backend = self.blocks.backend;
+        let last = list_words::<B::Granule>() - 1;
+        if self.index - nr_inline == last {
+            self.list = backend.read_word(list_page(self.list)?, last);
+            self.index = nr_inline;
+        }
+        let word = backend.read_word(list_page(self.list)?, self.index - nr_inline);
+        self.index += 1;
+        (word != 0).then_some(Block(word))
+    }
+}
+
+/// The pages of blocks, as the walker reads them.
+pub(crate) struct BlockSource<'a, 'b, B: Backend> {
+    current: Option<Block>,
+    next: Cursor<'a, 'b, B>,
+    /// The number of the first page of `current`.
+    begins: u64,
+    pages: u64,
+}
+
+impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
+    const RUNS_ARE_FREE: bool = true;
+
+    #[inline(always)]
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    #[inline]
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        let mut block = self.current?;
+        while page - self.begins >= block.pages() {
+            self.begins += block.pages();
+            self.current = self.next.next();
+            block = self.current?;
+        }
+        let first = block.first().0 + (page - self.begins);
+        let mut pages = block.pages() - (page - self.begins);
+        if pages < limit {
+            // Blocks that follow each other are one run.
+            for block in self.next.clone() {
+                if pages >= limit || block.first().0 != first + pages {
+                    break;
+                }
+                pages += block.pages();
+            }
+        }
+        Some(Run {
+            pa: paging::PhysAddr(first << G::PAGE_SHIFT),
+            pages: pages.min(limit),
+        })
+    }
+}
+
+/// Frees the frames of an area that owns them.
+pub(crate) fn free_area<B: Backend>(backend: &B, area: &Area) {
+    if record::kind(area).owns_frames() {
+        drop(Blocks::of_area(backend, area));
+    }
+}

@@ -1,0 +1,213 @@
+//! Mapping what is there already: `ioremap`, `vmap`, and addresses alone.
+
+use crate::area::VmArea;
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::place;
+use crate::record::{self, Kind};
+use crate::state::Vmalloc;
+use crate::va::Fit;
+use core::panic::Location;
+use paging::{
+    Attributes, Extent, Extents, FrameArray, Granule, MemoryType, Outcome, PageArray, PhysAddr, PhysRange,
+    PhysSource,
+};
+
+/// Device memory, or memory seen as if it were: readable and writable, never executable.
+const fn io(memory: MemoryType) -> Attributes {
+    Attributes::kernel(memory).writable()
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the pages around are mapped.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages; [`Error::OutOfSpace`],
+    /// [`Error::OutOfNodes`], [`Error::TooLarge`], [`Error::Map`].
+    #[track_caller]
+    pub fn ioremap(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRE, Location::caller())
+    }
+
+    /// The same as Normal memory that is not cached, for write combining: frame buffers.
+    ///
+    /// # Errors
+    /// As [`ioremap`](Self::ioremap).
+    #[track_caller]
+    pub fn ioremap_wc(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.ioremap_as(pa, size, MemoryType::NORMAL_NC, Location::caller())
+    }
+
+    /// The same as Device-nGnRnE: writes are not posted (PCI configuration space).
+    ///
+    /// # Errors
+    /// As [`ioremap`](Self::ioremap).
+    #[track_caller]
+    pub fn ioremap_np(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRNE, Location::caller())
+    }
+
+    /// The same as Normal write-back memory. RAM is allowed, being mapped so elsewhere.
+    ///
+    /// # Errors
+    /// As [`ioremap`](Self::ioremap), but never [`Error::Ram`].
+    #[track_caller]
+    pub fn ioremap_cache(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.ioremap_as(pa, size, MemoryType::NORMAL, Location::caller())
+    }
+
+    fn ioremap_as(
+        &self,
+        pa: PhysAddr,
+        size: u64,
+        memory: MemoryType,
+        caller: &'static Location<'static>,
+    ) -> Result<VmArea<'_, B>, Error> {
+        if size == 0 {
+            return Err(Error::Empty);
+        }
+        let page = B::Granule::PAGE_SIZE;
+        let offset = pa.0 & (page - 1);
+        let first = pa.align_down(page);
+        // The end of the last page must still be an address, or the first beyond all.
+        let end =
+            pa.0.checked_add(size - 1)
+                .ok_or(Error::BadPhysical { pa, size })?;
+        let pages = ((end - first.0) >> B::Granule::PAGE_SHIFT) + 1;
+        let whole = pages << B::Granule::PAGE_SHIFT;
+        if end >> self.backend.tree().config().pa_bits != 0 {
+            return Err(Error::BadPhysical { pa, size });
+        }
+        // DESIGN and Arm ARM B2.8 (mismatched memory attributes): RAM is mapped cacheable by the linear map.
+        if memory != MemoryType::NORMAL && self.backend.is_ram(first, whole) {
+            return Err(Error::Ram { pa, size });
+        }
+        let mut words = record::new(Kind::Ioremap, size, caller);
+        record::set_physical(&mut words, pa);
+        let mut source = PhysRange::new(first, pages);
+        self.map_new(Fit::new(pages), page, &mut source, io(memory), &words, offset)
+    }
+
+    /// Maps pages of somebody else's, contiguous or not, readable and writable. They stay their owner's. A page may be there
+    /// more than once.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM, [`Error::OutOfSpace`],
+    /// [`Error::OutOfNodes`], [`Error::Map`].
+    #[track_caller]
+    pub fn vmap<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
+        self.vmap_as(frames, Attributes::KERNEL_DATA)
+    }
+
+    /// The same with other attributes.
+    ///
+    /// # Errors
+    /// As [`vmap`](Self::vmap).
+    #[track_caller]
+    pub fn vmap_as<A: FrameArray + ?Sized>(
+        &self,
+        frames: &A,
+        attributes: Attributes,
+    ) -> Result<VmArea<'_, B>, Error> {
+        self.vmap_source(&mut PageArray::new(frames), attributes, Location::caller())
+    }
+
+    /// Maps physical extents of somebody else's, one behind the other, readable and writable.
+    ///
+    /// # Errors
+    /// As [`vmap`](Self::vmap).
+    #[track_caller]
+    pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
+        let caller = Location::caller();
+        self.vmap_source(&mut Extents::new(extents), Attributes::KERNEL_DATA, caller)
+    }
+
+    fn vmap_source<S: PhysSource<B::Granule>>(
+        &self,
+        source: &mut S,
+        attributes: Attributes,
+        caller: &'static Location<'static>,
+    ) -> Result<VmArea<'_, B>, Error> {
+        let pages = source.pages();
+        let size = self.size_of_ram_pages(pages)?;
+        let words = record::new(Kind::Vmap, size, caller);
+        let page = B::Granule::PAGE_SIZE;
+        self.map_new(Fit::new(pages), page, source, attributes, &words, 0)
+    }
+
+    /// The size of `pages` pages, none of which is there more often than all RAM.
+    pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
+        let limit = self.backend.nr_frames();
+        if pages == 0 {
+            return Err(Error::Empty);
+        }
+        if pages > limit {
+            return Err(Error::TooLarge {
+                size: pages.saturating_mul(B::Granule::PAGE_SIZE),
+                limit: limit << B::Granule::PAGE_SHIFT,
+            });
+        }
+        Ok(pages << B::Granule::PAGE_SHIFT)
+    }
+
+    /// Reserves where the memory of `source` wants it, maps it, and makes it known.
+    pub(crate) fn map_new<S: PhysSource<B::Granule>>(
+        &self,
+        fit: Fit,
+        align: u64,
+        source: &mut S,
+        attributes: Attributes,
+        words: &[u64; record::WORDS],
+        offset: u64,
+    ) -> Result<VmArea<'_, B>, Error> {
+        let leaves = self
+            .config
+            .leaves
+            .intersection(self.backend.tree().config().leaves);
+        // What is read here is not read again: the source remembers the run.
+        let run = source.run_at(0, fit.pages);
+        let places = place::candidates::<B::Granule>(fit, run, align, leaves);
+        let area = self.reserve(places, words)?;
+        let range = record::range::<B::Granule>(&area);
+        match self.map(range, source, attributes) {
+            Ok(outcome) => Ok(VmArea::new(self, area, offset, outcome)),
+            Err(error) => {
+                self.abandon(area);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reserves addresses for `size` bytes, at a multiple of `align` bytes, and maps nothing.
+    /// [`map_pages`](VmArea::map_pages) does.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`], [`Error::OutOfNodes`].
+    #[track_caller]
+    pub fn get_vm_area(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
+        let (pages, align) = self.pages_and_align(size, align)?;
+        let words = record::new(Kind::Reserved, size, Location::caller());
+        let leaves = self.config.leaves;
+        let places = place::candidates::<B::Granule>(Fit::new(pages), None, align, leaves);
+        let area = self.reserve(places, &words)?;
+        Ok(VmArea::new(self, area, 0, Outcome::default()))
+    }
+
+    /// `size` in pages, and `align` as at least a page.
+    pub(crate) fn pages_and_align(&self, size: u64, align: u64) -> Result<(u64, u64), Error> {
+        if size == 0 {
+            return Err(Error::Empty);
+        }
+        if !align.is_power_of_two() {
+            return Err(Error::BadAlignment { align });
+        }
+        if size > self.range().size {
+            return Err(Error::TooLarge {
+                size,
+                limit: self.range().size,
+            });
+        }
+        let pages = size.div_ceil(B::Granule::PAGE_SIZE);
+        Ok((pages, align.max(B::Granule::PAGE_SIZE)))
+    }
+}

@@ -1,0 +1,202 @@
+//! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
+//!
+//! ```text
+//!   word 0   kind 3:0, ready 4, inline blocks 7:5, size in bytes 63:8
+//!   word 1   caller that made it (a `Location`)
+//!   word 2   caller that freed it, or 0
+//!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
+//!   word 4.. memory of its own: up to four blocks (`frames`)
+//! ```
+
+use crate::va::{self, Segment};
+use core::panic::Location;
+use paging::{Granule, PhysAddr, VirtAddr, VirtRange};
+
+/// Words kept with an area.
+pub(crate) const WORDS: usize = 8;
+/// Blocks kept in the words themselves.
+pub(crate) const INLINE_BLOCKS: usize = 4;
+
+const KIND_AND_SIZE: usize = 0;
+const CALLER: usize = 1;
+const FREER: usize = 2;
+const BEHIND: usize = 3;
+const BLOCKS: usize = 4;
+
+const READY: u64 = 1 << 4;
+const NR_SHIFT: u32 = 5;
+const SIZE_SHIFT: u32 = 8;
+
+pub(crate) type Area = va::Area<WORDS>;
+
+/// What an area is for. Each kind is given back by its own call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Kind {
+    /// Memory of its own: `vmalloc`, `vfree`.
+    Vmalloc,
+    /// Pages of somebody else's: `vmap`, `vunmap`.
+    Vmap,
+    /// A physical range: `ioremap`, `iounmap`.
+    Ioremap,
+    /// Addresses alone, with pages in places: `get_vm_area`, `free_vm_area`.
+    Reserved,
+    /// A stack: memory of its own, with a guard page below.
+    Stack,
+}
+
+impl Kind {
+    const fn from_word(word: u64) -> Self {
+        match word & 0xf {
+            0 => Self::Vmalloc,
+            1 => Self::Vmap,
+            2 => Self::Ioremap,
+            3 => Self::Reserved,
+            _ => Self::Stack,
+        }
+    }
+
+    /// Whether the area's frames are its own, and go back with it.
+    #[must_use]
+    pub const fn owns_frames(self) -> bool {
+        matches!(self, Self::Vmalloc | Self::Stack)
+    }
+}
+
+/// An area, as whoever asks is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AreaInfo {
+    /// The first address, without guards.
+    pub va: VirtAddr,
+    /// The size in bytes that was asked for.
+    pub size: u64,
+    /// What it is for.
+    pub kind: Kind,
+    /// Who made it.
+    pub caller: &'static Location<'static>,
+}
+
+/// An area that was given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Freed {
+    /// The area that was there.
+    pub area: AreaInfo,
+    /// Who gave it back.
+    pub by: &'static Location<'static>,
+}
+
+fn word_of(location: &'static Location<'static>) -> u64 {
+    core::ptr::from_ref(location).expose_provenance() as u64
+}
+
+/// The location that a word names; `None` for 0.
+///
+/// `word` is 0 or comes from [`word_of`]: the words of an area are written by this module alone.
+fn location_of(word: u64) -> Option<&'static Location<'static>> {
+    let pointer = core::ptr::with_exposed_provenance::<Location<'static>>(word as usize);
+    // SAFETY: it is null, or was made from a `&'static Location` by `word_of`.
+    unsafe { pointer.as_ref() }
+}
+
+/// The words of a new area. It is not ready yet: nobody is told of it.
+pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    words[KIND_AND_SIZE] = kind as u64 | size << SIZE_SHIFT;
+    words[CALLER] = word_of(caller);
+    words
+}
+
+/// Marks an area as ready: it is mapped, and may be told of.
+pub(crate) fn set_ready(area: &Area) {
+    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | READY);
+}
+
+pub(crate) fn is_ready(words: &[u64; WORDS]) -> bool {
+    words[KIND_AND_SIZE] & READY != 0
+}
+
+pub(crate) fn kind(area: &Area) -> Kind {
+    Kind::from_word(area.word(KIND_AND_SIZE))
+}
+
+pub(crate) fn kind_of(words: &[u64; WORDS]) -> Kind {
+    Kind::from_word(words[KIND_AND_SIZE])
+}
+
+pub(crate) fn size(area: &Area) -> u64 {
+    area.word(KIND_AND_SIZE) >> SIZE_SHIFT
+}
+
+pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
+    area.set_word(FREER, word_of(by));
+}
+
+/// The physical address of an ioremap.
+pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr) {
+    words[BEHIND] = pa.0;
+}
+
+pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
+    (kind_of(words) == Kind::Ioremap).then_some(PhysAddr(words[BEHIND]))
+}
+
+/// Leaves blocks to an area that has none: the inline ones, and the first page of the list.
+pub(crate) fn set_blocks(area: &Area, inline: &[u64], list: u64) {
+    let nr = (inline.len() as u64) << NR_SHIFT;
+    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | nr);
+    area.set_word(BEHIND, list);
+    for (i, block) in inline.iter().enumerate() {
+        area.set_word(BLOCKS + i, *block);
+    }
+}
+
+/// The inline blocks, how many of them there are, and the first page of the list.
+pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
+    let nr = (area.word(KIND_AND_SIZE) >> NR_SHIFT & 0b111) as usize;
+    let inline = core::array::from_fn(|i| area.word(BLOCKS + i));
+    (inline, nr.min(INLINE_BLOCKS), area.word(BEHIND))
+}
+
+fn info_of(va: VirtAddr, words: &[u64; WORDS]) -> Option<AreaInfo> {
+    Some(AreaInfo {
+        va,
+        size: words[KIND_AND_SIZE] >> SIZE_SHIFT,
+        kind: kind_of(words),
+        caller: location_of(words[CALLER])?,
+    })
+}
+
+/// The area of a segment that is not a gap.
+pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
+    info_of(VirtAddr(segment.start().0 << G::PAGE_SHIFT), &segment.words)
+}
+
+/// The area of a segment that is not a gap, and who gave it back.
+pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
+    Some(Freed {
+        area: info::<G>(segment)?,
+        by: location_of(segment.words[FREER])?,
+    })
+}
+
+/// The area that `area` holds.
+pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
+    info_of(range::<G>(area).start, &area.words())
+}
+
+/// The area that is being given back.
+pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
+    let words = area.words();
+    Some(Freed {
+        area: info_of(range::<G>(area).start, &words)?,
+        by: location_of(words[FREER])?,
+    })
+}
+
+/// The addresses of the body.
+#[inline(always)]
+pub(crate) fn range<G: Granule>(area: &Area) -> VirtRange {
+    VirtRange::new(
+        VirtAddr(area.start().0 << G::PAGE_SHIFT),
+        area.pages() << G::PAGE_SHIFT,
+    )
+}

@@ -1,0 +1,140 @@
+//! Memory of its own: `vmalloc` and its kin, and stacks.
+
+use crate::area::VmArea;
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::frames::Blocks;
+use crate::record::{self, Kind};
+use crate::state::Vmalloc;
+use crate::va::Fit;
+use core::panic::Location;
+use paging::{Attributes, Granule, LeafSize};
+
+/// What memory is asked for. [`Vmalloc::vmalloc`] and its kin are the common ones; [`Vmalloc::allocate`] takes any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a request does nothing until Vmalloc::allocate gets it"]
+pub struct Request {
+    size: u64,
+    align: u64,
+    zero: bool,
+    huge: bool,
+    attributes: Attributes,
+}
+
+impl Request {
+    /// `size` bytes, readable and writable, with arbitrary contents.
+    pub const fn new(size: u64) -> Self {
+        Self {
+            size,
+            align: 1,
+            zero: false,
+            huge: false,
+            attributes: Attributes::KERNEL_DATA,
+        }
+    }
+
+    /// The same at a multiple of `align` bytes, a power of two.
+    pub const fn aligned(self, align: u64) -> Self {
+        Self { align, ..self }
+    }
+
+    /// The same, filled with zeros.
+    pub const fn zeroed(self) -> Self {
+        Self { zero: true, ..self }
+    }
+
+    /// The same in blocks as large as there are, not just of the size of a level 2 leaf.
+    pub const fn huge(self) -> Self {
+        Self { huge: true, ..self }
+    }
+
+    /// The same with these attributes.
+    pub const fn with_attributes(self, attributes: Attributes) -> Self {
+        Self { attributes, ..self }
+    }
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of frames of up to a level 2
+    /// leaf, large ones first, order by order smaller where there are none, mapped as what they turned out to be.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`], [`Error::OutOfSpace`],
+    /// [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
+    #[track_caller]
+    pub fn vmalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.allocate_for(&Request::new(size), Kind::Vmalloc, Location::caller())
+    }
+
+    /// The same, filled with zeros.
+    ///
+    /// # Errors
+    /// As [`vmalloc`](Self::vmalloc).
+    #[track_caller]
+    pub fn vzalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.allocate_for(&Request::new(size).zeroed(), Kind::Vmalloc, Location::caller())
+    }
+
+    /// The same as [`vmalloc`](Self::vmalloc) in the largest blocks that there are.
+    ///
+    /// # Errors
+    /// As [`vmalloc`](Self::vmalloc).
+    #[track_caller]
+    pub fn vmalloc_huge(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.allocate_for(&Request::new(size).huge(), Kind::Vmalloc, Location::caller())
+    }
+
+    /// Memory as `request` says.
+    ///
+    /// # Errors
+    /// As [`vmalloc`](Self::vmalloc), and [`Error::BadAlignment`].
+    #[track_caller]
+    pub fn allocate(&self, request: &Request) -> Result<VmArea<'_, B>, Error> {
+        self.allocate_for(request, Kind::Vmalloc, Location::caller())
+    }
+
+    /// A stack of `size` bytes, filled with zeros, with a guard page of its own below and one above. It grows down from the end
+    /// of its [`range`](VmArea::range).
+    ///
+    /// # Errors
+    /// As [`vmalloc`](Self::vmalloc).
+    #[track_caller]
+    pub fn alloc_stack(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
+        self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())
+    }
+
+    fn allocate_for(
+        &self,
+        request: &Request,
+        kind: Kind,
+        caller: &'static Location<'static>,
+    ) -> Result<VmArea<'_, B>, Error> {
+        let (pages, align) = self.pages_and_align(request.size, request.align)?;
+        self.size_of_ram_pages(pages)?;
+        let block2 = LeafSize::BLOCK2.bytes::<B::Granule>();
+        let usual = (block2 >> B::Granule::PAGE_SHIFT).ilog2();
+        let max_order = if request.huge {
+            self.backend.max_order()
+        } else {
+            self.backend.max_order().min(usual)
+        };
+        let blocks = self.frames(pages, max_order, request.zero)?;
+        let lead = u8::from(kind == Kind::Stack);
+        let fit = Fit::new(pages).guarded(lead, 1);
+        let words = record::new(kind, request.size, caller);
+        let mut source = blocks.source(pages);
+        let area = self.map_new(fit, align, &mut source, request.attributes, &words, 0)?;
+        area.keep_blocks(blocks);
+        Ok(area)
+    }
+
+    /// Frames, after a flush of what is withheld if there are none without.
+    fn frames(&self, pages: u64, max_order: u32, zero: bool) -> Result<Blocks<'_, B>, Error> {
+        match Blocks::allocate(&self.backend, pages, max_order, zero) {
+            Err(Error::OutOfFrames { .. }) if self.purge() => {
+                Blocks::allocate(&self.backend, pages, max_order, zero)
+            }
+            done => done,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! [`Vmalloc`]: the subsystem for one region, and how it reserves.
+
+use crate::backend::{Backend, Lock, WalkLock};
+use crate::error::Error;
+use crate::give_back::{FlushPolicy, Waiting};
+use crate::record::{Area, Freed, WORDS};
+use crate::va::{self, Cache, Fit, Space, Vpn};
+use core::fmt;
+use paging::{Attributes, Granule, LeafSet, Outcome, PhysSource, VirtRange};
+
+/// Policy, fixed when a [`Vmalloc`] is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Leaf sizes that mappings may use. The tree's own policy limits them further.
+    pub leaves: LeafSet,
+    /// When what was taken out is flushed.
+    pub flush: FlushPolicy,
+    /// Ranges of up to 128 pages that are kept for the next of the same size.
+    pub cached_areas: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            leaves: LeafSet::ALL,
+            flush: FlushPolicy::Strict,
+            cached_areas: 256,
+        }
+    }
+}
+
+/// What the subsystem holds at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Areas in use.
+    pub areas: usize,
+    /// Pages of addresses in use, guards included.
+    pub pages: u64,
+    /// Areas that were taken out and wait for a flush; and their pages, guards included.
+    pub waiting: (usize, u64),
+    /// Ranges kept for the next of the same size; and their pages.
+    pub cached: (usize, u64),
+}
+
+/// Areas given back that are remembered, so that who frees twice is told who freed once.
+const REMEMBERED: usize = 64;
+
+/// What the state lock guards.
+pub(crate) struct State<G> {
+    pub space: Space<WORDS>,
+    pub cache: Cache<WORDS>,
+    pub waiting: Waiting<G>,
+    freed: [Option<Freed>; REMEMBERED],
+    next_freed: usize,
+}
+
+impl<G: Granule> State<G> {
+    /// Remembers an area that is given back.
+    pub fn remember(&mut self, freed: Option<Freed>) {
+        self.freed[self.next_freed % REMEMBERED] = freed;
+        self.next_freed = self.next_freed.wrapping_add(1);
+    }
+
+    /// The area that was given back last where `va` is.
+    pub fn recall(&self, va: paging::VirtAddr) -> Option<Freed> {
+        let newest = self.next_freed.wrapping_sub(1);
+        (0..REMEMBERED)
+            .filter_map(|back| self.freed[newest.wrapping_sub(back) % REMEMBERED])
+            .find(|freed| va.offset_from(freed.area.va) < freed.area.size)
+    }
+
+    /// Lets a range be reserved again.
+    pub fn release(&mut self, area: Area) {
+        if let Err(area) = self.cache.put(area) {
+            self.space.release(area);
+        }
+    }
+}
+
+/// The vmalloc subsystem of one region of kernel addresses.
+///
+/// Every call may be made on any CPU at any time, but not from an exception that interrupted one of the backend's locks.
+pub struct Vmalloc<B: Backend> {
+    pub(crate) backend: B,
+    pub(crate) state: B::Lock<State<B::Granule>>,
+    pub(crate) config: Config,
+    range: VirtRange,
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// The subsystem for `range`, of which nothing is mapped yet.
+    ///
+    /// # Errors
+    /// [`Error::OutOfNodes`] if there is no page for the book-keeping.
+    ///
+    /// # Panics
+    /// If `range` is empty, not a multiple of the page size, or not in the tree's half.
+    pub fn new(range: VirtRange, backend: B, config: Config) -> Result<Self, Error> {
+        let all = backend.tree().range();
+        assert!(
+            range.size != 0
+                && (range.start.0 | range.size) & (B::Granule::PAGE_SIZE - 1) == 0
+                && all.contains(range.start)
+                && all.contains(range.last()),
+            "{range:?} is no region of {all:?}"
+        );
+        let page = backend.node_page().ok_or(Error::OutOfNodes)?;
+        let start = Vpn(range.start.0 >> B::Granule::PAGE_SHIFT);
+        let state = State {
+            space: Space::new(start, range.size >> B::Granule::PAGE_SHIFT, page),
+            cache: Cache::new(config.cached_areas),
+            waiting: Waiting::new(),
+            freed: [None; REMEMBERED],
+            next_freed: 0,
+        };
+        Ok(Self {
+            backend,
+            state: B::Lock::new(state),
+            config,
+            range,
+        })
+    }
+
+    /// The region.
+    pub fn range(&self) -> VirtRange {
+        self.range
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The policy.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is held at this moment.
+    pub fn usage(&self) -> Usage {
+        let state = self.state.lock();
+        let waiting = (state.waiting.nr_areas(), state.waiting.pages());
+        let cached = (state.cache.nr_areas(), state.cache.pages());
+        Usage {
+            areas: state.space.nr_areas() - waiting.0 - cached.0,
+            pages: state.space.reserved() - waiting.1 - cached.1,
+            waiting,
+            cached,
+        }
+    }
+
+    /// Checks every invariant of the address space. For tests: it takes time in proportion to the number of areas, with
+    /// the state lock held.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check(&self) -> Result<va::Census, va::Violation> {
+        let state = self.state.lock();
+        state.cache.check()?;
+        let census = state.space.check()?;
+        if census.parked != state.cache.nr_areas() {
+            return Err(va::Violation::Count);
+        }
+        Ok(census)
+    }
+
+    /// Reserves the first of `places` that there is room for.
+    pub(crate) fn reserve(
+        &self,
+        places: impl Iterator<Item = Fit> + Clone,
+        words: &[u64; WORDS],
+    ) -> Result<Area, Error> {
+        let mut result = self.try_reserve(places.clone(), words);
+        if matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim() {
+            result = self.try_reserve(places, words);
+        }
+        result
+    }
+
+    fn try_reserve(&self, places: impl Iterator<Item = Fit>, words: &[u64; WORDS]) -> Result<Area, Error> {
+        let mut refused = Error::Empty;
+        for fit in places {
+            match self.try_reserve_at(&fit, words) {
+                Err(error @ Error::OutOfSpace(_)) => refused = error,
+                done => return done,
+            }
+        }
+        Err(refused)
+    }
+
+    #[inline]
+    fn try_reserve_at(&self, fit: &Fit, words: &[u64; WORDS]) -> Result<Area, Error> {
+        let mut state = self.state.lock();
+        if let Some(area) = state.cache.take(fit, words) {
+            return Ok(area);
+        }
+        loop {
+            match state.space.reserve(fit, words) {
+                Ok(area) => return Ok(area),
+                Err(va::Error::NoNodes) => {
+                    // Memory is never asked for with the lock held.
+                    drop(state);
+                    let page = self.backend.node_page().ok_or(Error::OutOfNodes)?;
+                    state = self.state.lock();
+                    state.space.feed(page);
+                }
+                Err(va::Error::TooLarge { pages, region }) => {
+                    let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
+                    return Err(Error::TooLarge {
+                        size: bytes(pages),
+                        limit: bytes(region),
+                    });
+                }
+                Err(error) => return Err(Error::OutOfSpace(error)),
+            }
+        }
+    }
+
+    /// Frees what is withheld or kept for later. Whether there was any.
+    pub(crate) fn reclaim(&self) -> bool {
+        let purged = self.purge();
+        let mut state = self.state.lock();
+        let mut drained = false;
+        while let Some(area) = state.cache.drain() {
+            state.space.release(area);
+            drained = true;
+        }
+        purged || drained
+    }
+
+    /// Maps the body of `area`, all of it, to the pages of `source`.
+    #[inline]
+    pub(crate) fn map<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+    ) -> Result<Outcome, Error> {
+        let _walk = self.backend.walks().walk();
+        let leaves = self.config.leaves;
+        Ok(self.backend.tree().map(range, source, attributes, leaves)?)
+    }
+
+    /// Gives up a range that was never mapped.
+    #[cold]
+    pub(crate) fn abandon(&self, area: Area) {
+        self.state.lock().release(area);
+    }
+}
+
+impl<B: Backend> fmt::Debug for Vmalloc<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vmalloc")
+            .field("range", &self.range)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

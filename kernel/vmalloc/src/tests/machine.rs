@@ -1,0 +1,322 @@
+//! A machine for tests: frames, RAM and locks of the host, tables and TLBs of the model.
+
+use crate::va::{NodePage, NodePages};
+use crate::{Backend, Config, FlushPolicy, Lock, Vmalloc, WalkLock};
+use mmu_model::{Cpu, Features, Model};
+use paging::{Granule, Granule4K, Half, Pfn, PhysAddr, Tree, VirtAddr, VirtRange};
+use std::boxed::Box;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
+
+pub type G = Granule4K;
+pub const PAGE: u64 = G::PAGE_SIZE;
+pub const K64: u64 = 64 << 10;
+pub const M2: u64 = 2 << 20;
+/// Where RAM is: 256 MiB.
+pub const RAM: u64 = 0x4000_0000;
+pub const RAM_SIZE: u64 = 256 << 20;
+pub const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
+
+/// These tests have one thread, so whoever would wait would wait for ever. A test that panics has said all there is to say.
+fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
+    match tried {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => panic!("a lock is taken twice, or against the order"),
+    }
+}
+
+pub struct HostLock<T>(Mutex<T>);
+
+impl<T> Lock<T> for HostLock<T> {
+    type Guard<'a>
+        = MutexGuard<'a, T>
+    where
+        T: 'a;
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+    fn lock(&self) -> MutexGuard<'_, T> {
+        unpoisoned(self.0.try_lock())
+    }
+}
+
+#[derive(Default)]
+pub struct HostWalks(RwLock<()>);
+
+impl WalkLock for HostWalks {
+    type Walk<'a> = RwLockReadGuard<'a, ()>;
+    type Release<'a> = RwLockWriteGuard<'a, ()>;
+    fn walk(&self) -> Self::Walk<'_> {
+        unpoisoned(self.0.try_read())
+    }
+    fn release(&self) -> Self::Release<'_> {
+        unpoisoned(self.0.try_write())
+    }
+}
+
+/// A plain buddy allocator that knows what it gave, and fails when told to.
+pub struct Ram {
+    free: BTreeSet<(u32, u64)>,
+    given: BTreeMap<u64, u32>,
+    words: BTreeMap<(u64, usize), u64>,
+    zeroed: BTreeSet<u64>,
+    /// No block larger than this.
+    pub largest: u32,
+    /// Succeed this often more, then fail once and for all.
+    pub budget: Option<u64>,
+    pub node_budget: Option<u64>,
+}
+
+const MAX_ORDER: u32 = 13;
+
+impl Ram {
+    fn new() -> Self {
+        let pages = RAM_SIZE / PAGE;
+        let mut free = BTreeSet::new();
+        for first in (0..pages).step_by(1 << MAX_ORDER) {
+            free.insert((MAX_ORDER, RAM / PAGE + first));
+        }
+        Self {
+            free,
+            given: BTreeMap::new(),
+            words: BTreeMap::new(),
+            zeroed: BTreeSet::new(),
+            largest: MAX_ORDER,
+            budget: None,
+            node_budget: None,
+        }
+    }
+
+    fn spend(budget: &mut Option<u64>) -> bool {
+        match budget {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn alloc(&mut self, order: u32) -> Option<u64> {
+        if order > self.largest || !Self::spend(&mut self.budget) {
+            return None;
+        }
+        let (mut have, first) = *self.free.range((order, 0)..).next()?;
+        self.free.remove(&(have, first));
+        while have > order {
+            have -= 1;
+            self.free.insert((have, first + (1 << have)));
+        }
+        self.given.insert(first, order);
+        for page in first..first + (1 << order) {
+            self.zeroed.remove(&page);
+        }
+        Some(first)
+    }
+
+    fn release(&mut self, first: u64, order: u32) {
+        assert_eq!(
+            self.given.remove(&first),
+            Some(order),
+            "frame {first:#x} as given"
+        );
+        let (mut first, mut order) = (first, order);
+        while order < MAX_ORDER && self.free.remove(&(order, first ^ (1 << order))) {
+            first &= !(1 << order);
+            order += 1;
+        }
+        self.free.insert((order, first));
+    }
+
+    /// Frames in use.
+    pub fn used(&self) -> u64 {
+        self.given.values().map(|order| 1 << order).sum()
+    }
+
+    pub fn is_zeroed(&self, frame: Pfn) -> bool {
+        self.zeroed.contains(&frame.0)
+    }
+
+    pub fn is_given(&self, frame: Pfn) -> bool {
+        self.given
+            .range(..=frame.0)
+            .next_back()
+            .is_some_and(|(first, order)| frame.0 - first < 1 << order)
+    }
+}
+
+pub struct Machine {
+    pub model: &'static Model<G>,
+    pub ram: Mutex<Ram>,
+    tree: Tree<G, Cpu<'static, G>, Cpu<'static, G>>,
+    walks: HostWalks,
+}
+
+impl Machine {
+    pub fn ram(&self) -> MutexGuard<'_, Ram> {
+        unpoisoned(self.ram.try_lock())
+    }
+}
+
+impl NodePages for Machine {
+    fn node_page(&self) -> Option<&'static mut NodePage> {
+        Ram::spend(&mut self.ram().node_budget).then(|| Box::leak(Box::new(NodePage::uninit())))
+    }
+}
+
+// SAFETY: the allocator asserts what it gives and takes; the tree is this machine's alone, on one thread.
+unsafe impl Backend for Machine {
+    type Granule = G;
+    type Tables = Cpu<'static, G>;
+    type Mmu = Cpu<'static, G>;
+    type Lock<T: Send> = HostLock<T>;
+    type WalkLock = HostWalks;
+
+    fn tree(&self) -> &Tree<G, Self::Tables, Self::Mmu> {
+        &self.tree
+    }
+    fn walks(&self) -> &HostWalks {
+        &self.walks
+    }
+    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
+        self.ram().alloc(order).map(Pfn)
+    }
+    fn free_frames(&self, first: Pfn, order: u32) {
+        // Rule 6: from here on, anybody may have them.
+        let pa = PhysAddr(first.0 * PAGE);
+        self.model.frame_reused(pa, PAGE << order);
+        self.ram().release(first.0, order);
+    }
+    fn max_order(&self) -> u32 {
+        MAX_ORDER
+    }
+    fn nr_frames(&self) -> u64 {
+        RAM_SIZE / PAGE
+    }
+    fn zero_frames(&self, first: Pfn, order: u32) {
+        let mut ram = self.ram();
+        for page in first.0..first.0 + (1 << order) {
+            ram.zeroed.insert(page);
+            ram.words = core::mem::take(&mut ram.words)
+                .into_iter()
+                .filter(|((frame, _), _)| *frame != page)
+                .collect();
+        }
+    }
+    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
+        let ram = self.ram();
+        assert!(ram.is_given(frame) && index < 512);
+        *ram.words.get(&(frame.0, index)).unwrap_or(&0)
+    }
+    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
+        let mut ram = self.ram();
+        assert!(ram.is_given(frame) && index < 512);
+        ram.words.insert((frame.0, index), value);
+    }
+    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
+        start.0 < RAM + RAM_SIZE && RAM - start.0.min(RAM) < size
+    }
+}
+
+pub type Vm = Vmalloc<Machine>;
+
+pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
+    let (model, root) = Model::with_root(features);
+    let model: &'static Model<G> = Box::leak(Box::new(model));
+    let cpu = model.cpu(0);
+    let machine = Machine {
+        model,
+        ram: Mutex::new(Ram::new()),
+        tree: Tree::new(root, Half::High, cpu, cpu, paging::Config::default()),
+        walks: HostWalks::default(),
+    };
+    Vmalloc::new(VirtRange::new(REGION, pages * PAGE), machine, config).expect("a node page")
+}
+
+/// 64 TiB, strict.
+pub fn vm() -> Vm {
+    vm_with(1 << 34, Features::default(), Config::default())
+}
+
+pub fn lazy(areas: usize, pages: u64) -> Vm {
+    let config = Config {
+        flush: FlushPolicy::Lazy { areas, pages },
+        ..Config::default()
+    };
+    vm_with(1 << 34, Features::default(), config)
+}
+
+/// Nothing is held, mapped, or broken, and nothing was on the way.
+pub fn assert_empty(vm: &Vm) {
+    let usage = vm.usage();
+    assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
+    assert_sound(vm);
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
+    assert_eq!(
+        vm.backend().model.nr_tables(),
+        1,
+        "tables leaked: the root alone stays"
+    );
+    vm.backend().model.va_reused(vm.range());
+    assert_sound(vm);
+}
+
+/// The invariants of the address space, of the tables, and of the TLB.
+pub fn assert_sound(vm: &Vm) {
+    let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(census.retired, vm.usage().waiting.0);
+    let tree = vm.backend().tree();
+    tree.check(|_, _| true, |_| true)
+        .unwrap_or_else(|error| panic!("{error}"));
+    vm.backend().model.assert_clean();
+}
+
+/// Pseudo-random numbers that are the same each time.
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// What was issued so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Issued {
+    pub dsb_ishst: u64,
+    pub dsb_ish: u64,
+    pub isb: u64,
+    pub tlbi: u64,
+}
+
+pub fn issued(vm: &Vm) -> Issued {
+    let counters = vm.backend().model.counters();
+    Issued {
+        dsb_ishst: counters.dsb_ishst,
+        dsb_ish: counters.dsb_ish,
+        isb: counters.isb,
+        tlbi: counters.tlbi_va + counters.tlbi_range + counters.tlbi_all,
+    }
+}
+
+/// What `f` issues.
+pub fn issued_by(vm: &Vm, f: impl FnOnce()) -> Issued {
+    let before = issued(vm);
+    f();
+    let after = issued(vm);
+    Issued {
+        dsb_ishst: after.dsb_ishst - before.dsb_ishst,
+        dsb_ish: after.dsb_ish - before.dsb_ish,
+        isb: after.isb - before.isb,
+        tlbi: after.tlbi - before.tlbi,
+    }
+}
