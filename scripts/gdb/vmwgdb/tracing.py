@@ -6,10 +6,11 @@ have been made, levels and leaves before anything is written for them.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import gdb  # type: ignore  # exists only in gdb
 
-from . import events
+from . import elf, events
 from .arch import Geometry
 from .commands import Command
 from .target import Physical, alive, fail, register
@@ -43,7 +44,6 @@ class Entry(gdb.Breakpoint):
         self.silent = True
         self.reached = False
 
-
     def stop(self) -> bool:
         self.reached = True
         return True
@@ -76,6 +76,7 @@ class Session:
         self._cpu = 0
         self._stop_at: frozenset[str] = ALL
         self._stopped_at: events.Event | None = None
+        self._passed: list[str] = []
         self.counts: Counter[str] = Counter()
 
     @property
@@ -89,29 +90,28 @@ class Session:
         if self._hooks:
             return
         names = {"level_entered": 5, "leaf_chosen": 7, "descriptors_stored": 6, "tlbi_issued": 5, "barrier_issued": 1}
+        places = {name: elf.matching(program(), HOOKS + name) for name in names}
+        if not all(places.values()):
+            raise fail("this kernel has no hook points: build it with PROFILE=dev (or TRACE=1)")
         for name, nr_arguments in names.items():
-            try:
-                address = int(gdb.parse_and_eval(f"&{HOOKS}{name}"))
-            except gdb.error:
-                self._hooks.clear()
-                raise fail("this kernel has no hook points: build it with PROFILE=dev (or TRACE=1)") from None
-            self._hooks.append(HookPoint(self, name, address, nr_arguments))
+            self._hooks += [HookPoint(self, name, address, nr_arguments) for address in places[name]]
 
     def start(self, location: str) -> None:
         """Runs to `location` and on to the first event."""
         self.install()
         self.end()
         try:
-            entry = Entry(location)
+            entries = [Entry(place) for place in resolve(location)]
         except gdb.error as error:
             raise fail(str(error)) from None
         run_on()
-        reached = entry.reached
-        entry.delete()
+        reached = any(entry.reached for entry in entries)
+        for entry in entries:
+            entry.delete()
         if not reached:
             raise fail(f"{location} was not reached: the kernel {'stopped elsewhere' if alive() else 'has powered off'}")
         frame = gdb.newest_frame()
-        self._function = frame.name() or location
+        self._function = elf.without_generics(frame.name() or location)
         self._cpu = gdb.selected_thread().num
         self._levels.clear()
         self.counts.clear()
@@ -138,7 +138,10 @@ class Session:
         if not self.active:
             raise fail("nothing is being traced: vmw trace-walk FUNCTION first")
         self._stop_at, self._stopped_at = stop_at, None
+        self._passed.clear()
         run_on()
+        for line in self._passed:  # what a breakpoint prints is lost with what gdb says of its own
+            print(f"  . {line}")
         if self._stopped_at:
             print("\n".join(self._stopped_at.lines))
         elif self._return and self._return.reached or not alive():
@@ -168,7 +171,7 @@ class Session:
         if event.kind in self._stop_at:
             self._stopped_at = event
             return True
-        print("\n".join(f"  . {line}" for line in event.lines))
+        self._passed += event.lines
         return False
 
     def _decode(self, name: str, arguments: list[int]) -> events.Event:
@@ -200,23 +203,23 @@ def run_on() -> None:
     gdb.execute("continue", to_string=True)
 
 
-def resolve(location: str) -> str:
-    """A location for a breakpoint: as it is, or the instances of a generic function of that name."""
+def program() -> Path:
+    return Path(gdb.current_progspace().filename)
+
+
+def resolve(location: str) -> list[str]:
+    """Where to break for `FUNCTION [if CONDITION]`: as gdb finds it, or else every instance of a generic function."""
     function, _, condition = location.partition(" if ")
     try:
-        gdb.decode_line(function)
-        return location
+        if gdb.decode_line(function)[1]:
+            return [location]
     except gdb.error:
         pass
-    addresses = set()
-    listed = gdb.execute(f"info functions -q -n {function}(<.*>)?$", to_string=True)
-    for line in listed.splitlines():
-        for name in line.split("fn ")[1:]:
-            name = name.rsplit("(", 1)[0]
-            addresses.add(name)
-    if not addresses:
-        raise fail(f"no function {function}")
-    return location
+    found = elf.matching(program(), function.strip())
+    if not found:
+        raise fail(f"no function {function.strip()}; the compiler may have merged it into its callers: FILE:LINE works there")
+    suffix = f" if {condition}" if condition else ""
+    return [f"*{address:#x}{suffix}" for address in sorted(found)]
 
 
 _session = Session()
