@@ -3,6 +3,8 @@
 //!
 //! What they return owns its area: dropping it gives everything back. [`into_raw`](VmArea::into_raw) leaves it to whoever knows the address, and the call of
 //! its kind takes it back by that.
+//!
+//! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -172,6 +174,7 @@ unsafe impl Backend for KernelBackend {
 /// # Errors
 /// As [`Vmalloc::ioremap`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap(pa, size)
 }
@@ -181,6 +184,7 @@ pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::ioremap_wc`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_wc(pa, size)
 }
@@ -190,6 +194,7 @@ pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::ioremap_np`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
@@ -199,6 +204,7 @@ pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::iounmap`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn iounmap(va: VirtAddr) -> Result<(), Error> {
     kernel_vmalloc().iounmap(va)
 }
@@ -208,6 +214,7 @@ pub fn iounmap(va: VirtAddr) -> Result<(), Error> {
 /// # Errors
 /// As [`Vmalloc::vmap`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
@@ -217,6 +224,7 @@ pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::vunmap`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vunmap(va: VirtAddr) -> Result<(), Error> {
     kernel_vmalloc().vunmap(va)
 }
@@ -226,6 +234,7 @@ pub fn vunmap(va: VirtAddr) -> Result<(), Error> {
 /// # Errors
 /// As [`Vmalloc::vmalloc`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmalloc(size)
 }
@@ -235,6 +244,7 @@ pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::vzalloc`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
@@ -244,6 +254,7 @@ pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::alloc_stack`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
@@ -253,6 +264,7 @@ pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
 /// # Errors
 /// As [`Vmalloc::vfree`].
 #[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
 pub fn vfree(va: VirtAddr) -> Result<(), Error> {
     kernel_vmalloc().vfree(va)
 }
