@@ -11,16 +11,21 @@ TIMEOUT ?= 60       ## seconds without output after which a boot has failed
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
 PROFILE ?= release  ## release, or dev for gdb
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
+BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
+BENCH_WALKERS ?=    ## for bench: only these walkers beside the engine (none: the engine alone)
+BASE ?=             ## for bench-diff: the bench.json to compare with
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
-export CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+override BENCH := $(value BENCH)
+override BASE := $(strip $(BASE))
+export BENCH BENCH_WALKERS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint gdb doc clean
+.PHONY: help setup build run test bench bench-diff lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -39,6 +44,12 @@ test: ## test everything: lint, host tests, every machine of the boot matrix
 
 lint: ## format, clippy and rustdoc only
 	@scripts/setup test && STAGES=lint scripts/test
+
+bench: ## count the instructions of every operation beside Linux's; leave build/bench.json and build/bench.svg
+	@scripts/setup run && scripts/build && scripts/bench
+
+bench-diff: ## show what changed since BASE=FILE, a bench.json of before
+	@scripts/setup run && scripts/build && scripts/bench --base "$(BASE)"
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
 	@scripts/setup gdb && scripts/build && scripts/debug

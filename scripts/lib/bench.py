@@ -1,0 +1,201 @@
+"""What `mode=bench` prints, put beside what Linux costs on the same emulator.
+
+Everything here is pure: lines of the console and the CSV files of scripts/bench-data go in, the
+contents of build/bench.json come out.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).resolve().parents[1] / "bench-data"
+OURS = "vmwalk"
+MARK = "bench "
+OPS = ("map", "unmap", "lazy")
+LINUX = {"linux-7.3": "linux-7.3-icount.csv", "linux-7.3-series": "linux-7.3-series-icount.csv"}
+LOOPS = "test_vmalloc-linux-7.3.csv"
+
+Json = dict[str, Any]
+
+
+class BadOutput(Exception):
+    """The kernel's output is not what a complete bench prints; the message says where."""
+
+
+@dataclass
+class Output:
+    """What one boot measured: by case, by walker, by operation, in the order of the boot."""
+
+    machine: Json = field(default_factory=dict)
+    cases: dict[str, dict[str, dict[str, Json]]] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+
+def parse(lines: Iterable[str]) -> Output:
+    """Reads the console's lines; those without the mark are somebody else's."""
+    output = Output()
+    for line in lines:
+        if not line.startswith(MARK):
+            continue
+        try:
+            record = json.loads(line.removeprefix(MARK))
+        except json.JSONDecodeError as error:
+            raise BadOutput(f"not JSON: {line!r} ({error})") from None
+        take(output, record, line)
+    if not output.machine:
+        raise BadOutput("the kernel did not say what it measures with")
+    for case, walkers in output.cases.items():
+        if OURS not in walkers:
+            raise BadOutput(f"{case}: {OURS} itself is missing")
+    return output
+
+
+def take(output: Output, record: Json, line: str) -> None:
+    match record:
+        case {"machine": dict(machine)}:
+            output.machine = machine
+        case {"case": str(case), "walker": str(walker), "op": str(op), "instructions": int()} if op in OPS:
+            ops = output.cases.setdefault(case, {}).setdefault(walker, {})
+            if op in ops:
+                raise BadOutput(f"{case}, {walker}: {op} was measured twice")
+            ops[op] = {key: value for key, value in record.items() if key not in ("case", "walker", "op")}
+        case {"curve": str(curve), "x": int(x), "y": int(y)}:
+            output.curves.setdefault(curve, []).append((x, y))
+        case _:
+            raise BadOutput(f"not understood: {line!r}")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file whose comments begin with #."""
+    with path.open() as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def read_linux(folder: Path = DATA) -> dict[str, dict[str, Json]]:
+    """Per peer, per case: map, unmap, and what lazy purge owes."""
+    peers: dict[str, dict[str, Json]] = {}
+    for peer, file in LINUX.items():
+        peers[peer] = {
+            row["case"]: {"map": int(row["map"]), "unmap": int(row["unmap"]), "lazy": int(row["lazy_purge"])}
+            for row in read_csv(folder / file)
+        }
+    peers["linux-7.3"] |= read_loops(folder)
+    return peers
+
+
+def read_loops(folder: Path = DATA) -> dict[str, Json]:
+    """Loops of test_vmalloc: one number each, allocation and release together."""
+    return {
+        f"test_vmalloc {row['test']}, {row['nr_pages']} pages" + (", huge" if row["use_huge"] == "1" else ""): {
+            "map": int(row["instructions_per_loop"])
+        }
+        for row in read_csv(folder / LOOPS)
+    }
+
+
+def figures(op: Mapping[str, Any]) -> Json:
+    """One operation as build/bench.json has it."""
+    result: Json = {"instructions": op["instructions"]}
+    if "loads" in op:
+        result |= {key: op[key] for key in ("loads", "stores")}
+        result["tables"] = op["allocated"] + op["freed"]
+        result |= {key: op[key] for key in ("tlbi", "dsb", "isb")}
+    return result
+
+
+def document(output: Output, linux: Mapping[str, Mapping[str, Json]], machine: Json) -> Json:
+    """The contents of build/bench.json."""
+    cases = []
+    for name, walkers in output.cases.items():
+        ours = walkers[OURS]
+        case: Json = {"case": name} | {op: figures(ours[op]) for op in OPS if op in ours}
+        if leaves := ours.get("map", {}).get("leaves"):
+            case["leaves"] = leaves
+        peers: Json = {peer: rows[name] for peer, rows in linux.items() if name in rows}
+        for walker, ops in walkers.items():
+            if walker != OURS:
+                peers[walker] = {op: ops[op]["instructions"] for op in OPS if op in ops}
+                peers[walker]["counts"] = {op: figures(ops[op]) for op in OPS if op in ops}
+                if note := ops.get("map", {}).get("note"):
+                    peers[walker]["note"] = note
+        cases.append(case | {"peers": peers})
+    result = {"machine": machine | output.machine, "cases": cases}
+    if output.curves:
+        result["curves"] = {name: [list(point) for point in points] for name, points in output.curves.items()}
+    return result
+
+
+def advantage(cases: Iterable[Json], peer: str) -> tuple[float, int, list[str]]:
+    """Geometric mean of peer / ours over both directions, the number of cases, and those where ours is dearer."""
+    logs: list[float] = []
+    slower: list[str] = []
+    nr = 0
+    for case in cases:
+        theirs = case["peers"].get(peer)
+        if not theirs or "note" in theirs:
+            continue
+        nr += 1
+        for op in ("map", "unmap"):
+            if op in theirs and op in case:
+                ours = max(1, case[op]["instructions"])
+                logs.append(math.log(theirs[op] / ours))
+                if ours > theirs[op]:
+                    slower.append(f"{case['case']} ({op}: {ours} > {theirs[op]})")
+    return (math.exp(sum(logs) / len(logs)) if logs else 0.0), nr, slower
+
+
+@dataclass(frozen=True)
+class Change:
+    """An operation's instructions before and after."""
+
+    case: str
+    op: str
+    before: int
+    after: int
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * (self.after - self.before) / max(1, self.before)
+
+
+def changes(base: Json, new: Json) -> list[Change]:
+    """Every operation that both documents have."""
+    after = {case["case"]: case for case in new["cases"]}
+    return [
+        Change(case["case"], op, case[op]["instructions"], after[case["case"]][op]["instructions"])
+        for case in base["cases"]
+        if case["case"] in after
+        for op in OPS
+        if op in case and op in after[case["case"]]
+    ]
+
+
+def missing(base: Json, new: Json) -> list[str]:
+    """Operations that the base has and the new document has not."""
+    after = {case["case"]: case for case in new["cases"]}
+    return [
+        f"{case['case']} ({op})"
+        for case in base["cases"]
+        for op in OPS
+        if op in case and op not in after.get(case["case"], {})
+    ]
+
+
+def regressions(base: Json, new: Json, percent: float) -> list[Change]:
+    """Operations that became dearer by more than `percent`."""
+    return [change for change in changes(base, new) if change.percent > percent]
+
+
+def baseline(new: Json) -> Json:
+    """What is committed of a document: enough to notice a regression."""
+    return {
+        "machine": new["machine"],
+        "cases": [
+            {"case": case["case"]} | {op: {"instructions": case[op]["instructions"]} for op in OPS if op in case}
+            for case in new["cases"]
+        ],
+    }

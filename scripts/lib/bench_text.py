@@ -1,0 +1,99 @@
+"""The bench as aligned text: the table, and the difference of two."""
+
+from collections.abc import Iterable
+
+from .bench import Change, Json, advantage
+
+COLUMNS = (("linux-7.3", "Linux 7.3"), ("linux-7.3-series", "with the series"))
+
+
+def align(rows: list[list[str]], left: int = 1) -> list[str]:
+    """Columns of equal width, the first `left` to the left and numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def pair(entry: Json | None) -> str:
+    """Map and unmap of a peer."""
+    if not entry:
+        return "-"
+    text = " / ".join(number(entry[op]) for op in ("map", "unmap") if op in entry)
+    return text + (" *" if "note" in entry else "")
+
+
+def walkers(document: Json) -> list[str]:
+    """The walkers that ran beside ours, in the order in which they are registered."""
+    names: dict[str, None] = {}
+    for case in document["cases"]:
+        names |= dict.fromkeys(peer for peer in case["peers"] if peer not in dict(COLUMNS))
+    return list(names)
+
+
+def table(document: Json) -> list[str]:
+    """Instructions per call, map / unmap, beside the peers; then what the calls did to the tables."""
+    peers = [*COLUMNS, *((name, name) for name in walkers(document))]
+    rows = [["instructions, map / unmap", *(title for _, title in peers), "vmwalk", "lazy"]]
+    for case in document["cases"]:
+        ours = " / ".join(number(case[op]["instructions"]) for op in ("map", "unmap") if op in case)
+        lazy = number(case["lazy"]["instructions"]) if "lazy" in case else "-"
+        rows.append([case["case"], *(pair(case["peers"].get(name)) for name, _ in peers), ours, lazy])
+    lines = align(rows)
+    notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
+    lines += [f"* {note}" for note in notes]
+    return [*lines, "", *accesses(document), "", *closing(document)]
+
+
+def accesses(document: Json) -> list[str]:
+    """Table loads and stores, table pages, TLBIs and barriers."""
+    keys = ("loads", "stores", "tables", "tlbi", "dsb", "isb")
+    rows = [["vmwalk, map / unmap", *keys]]
+    for case in document["cases"]:
+        ops = [case[op] for op in ("map", "unmap") if op in case and "loads" in case[op]]
+        if ops:
+            rows.append([case["case"], *(" / ".join(number(op[key]) for op in ops) for key in keys)])
+    return align(rows)
+
+
+def closing(document: Json) -> list[str]:
+    """How far ahead, over all cases, and where not."""
+    lines = []
+    for peer in [name for name, _ in COLUMNS] + walkers(document):
+        mean, nr, slower = advantage(document["cases"], peer)
+        if nr:
+            lines.append(f"{peer} / vmwalk: {mean:.2f} (geometric mean of {nr} cases, map and unmap)")
+            lines += [f"  dearer than {peer}: {case}" for case in slower]
+    return lines
+
+
+def difference(found: Iterable[Change]) -> list[str]:
+    """What a change did, operation by operation; those that it left alone are only counted."""
+    rows = [["case", "op", "before", "after", "change"]]
+    same = 0
+    for change in found:
+        if change.before == change.after:
+            same += 1
+        else:
+            rows.append([change.case, change.op, number(change.before), number(change.after), f"{change.percent:+.1f}%"])
+    lines = align(rows, left=2) if len(rows) > 1 else []
+    return [*lines, f"{same} of {same + len(rows) - 1} operations cost the same"]
+
+
+
+
+def without_ranges(document: Json) -> list[str]:
+    """Unmapping on a CPU without TLBI by range, beside the same on one with it."""
+    there = {case["case"]: case for case in document["without range TLBI"]["cases"]}
+    rows = [["unmap", "instructions", "without", "TLBIs", "without"]]
+    for case in document["cases"]:
+        unmap, other = case.get("unmap", {}), there.get(case["case"], {}).get("unmap", {})
+        if "tlbi" in unmap and "tlbi" in other and unmap["tlbi"] != other["tlbi"]:
+            rows.append([case["case"], *(number(op[key]) for key in ("instructions", "tlbi") for op in (unmap, other))])
+    return align(rows)

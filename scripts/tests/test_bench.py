@@ -1,0 +1,168 @@
+"""The bench's reading, merging and judging: what is not there must not look like a figure."""
+
+import json
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from lib import bench, bench_svg, bench_text
+
+MACHINE = 'bench {"machine":{"midr":1,"tlbi_range":true,"zva":64,"empty_pair":2}}'
+
+
+def line(case: str, op: str, instructions: int, walker: str = "vmwalk", **more: Any) -> str:
+    return bench.MARK + json.dumps({"case": case, "walker": walker, "op": op, "instructions": instructions, **more})
+
+
+def counted(case: str, op: str, instructions: int) -> str:
+    return line(case, op, instructions, loads=6, stores=2, allocated=1, freed=2, tlbi=3, dsb=4, isb=5)
+
+
+def made(*lines: str, linux: dict[str, dict[str, bench.Json]] | None = None) -> bench.Json:
+    return bench.document(bench.parse([MACHINE, *lines]), linux or {}, {"cpu": "max"})
+
+
+class Reading(unittest.TestCase):
+    def test_other_lines_of_the_console_are_passed_over(self) -> None:
+        output = bench.parse(["vmwalk: hello", MACHINE, line("a", "map", 7), "vmwalk: done"])
+        self.assertEqual(output.cases["a"]["vmwalk"]["map"]["instructions"], 7)
+
+    def test_a_broken_line_is_an_error_that_shows_it(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "not JSON: 'bench {\"case"):
+            bench.parse([MACHINE, 'bench {"case":'])
+
+    def test_a_line_without_instructions_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "not understood"):
+            bench.parse([MACHINE, 'bench {"case":"a","walker":"vmwalk","op":"map"}'])
+
+    def test_an_unknown_operation_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "not understood"):
+            bench.parse([MACHINE, line("a", "remap", 1)])
+
+    def test_the_same_operation_twice_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "measured twice"):
+            bench.parse([MACHINE, line("a", "map", 1), line("a", "map", 1)])
+
+    def test_output_without_its_machine_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "what it measures with"):
+            bench.parse([line("a", "map", 1)])
+
+    def test_a_case_that_only_peers_ran_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "a: vmwalk itself is missing"):
+            bench.parse([MACHINE, line("a", "map", 1, walker="rewalk")])
+
+
+class Merging(unittest.TestCase):
+    def test_a_case_has_the_form_that_was_agreed(self) -> None:
+        linux = {"linux-7.3": {"a": {"map": 390, "unmap": 219, "lazy": 30}}}
+        document = made(counted("a", "map", 100), line("a", "map", 300, walker="rewalk"), linux=linux)
+        (case,) = document["cases"]
+        self.assertEqual(case["map"], {"instructions": 100, "loads": 6, "stores": 2, "tables": 3, "tlbi": 3, "dsb": 4, "isb": 5})
+        self.assertEqual(case["peers"]["linux-7.3"]["map"], 390)
+        self.assertEqual(case["peers"]["rewalk"]["map"], 300)
+
+    def test_curves_keep_their_points_in_order(self) -> None:
+        document = made('bench {"curve":"live areas","x":0,"y":5}', 'bench {"curve":"live areas","x":100,"y":6}')
+        self.assertEqual(document["curves"], {"live areas": [[0, 5], [100, 6]]})
+
+    def test_every_committed_table_of_linux_is_read(self) -> None:
+        linux = bench.read_linux()
+        self.assertEqual(linux["linux-7.3"]["range 4K, 4K pa"], {"map": 390, "unmap": 219, "lazy": 30})
+        self.assertEqual(linux["linux-7.3-series"]["vmap 25600, order 9"]["map"], 188_496)
+        self.assertEqual(linux["linux-7.3"]["test_vmalloc long_busy_list_alloc, 101 pages"], {"map": 43_937})
+        self.assertEqual(linux["linux-7.3"]["test_vmalloc fix_size_alloc, 256 pages, huge"], {"map": 63_189})
+
+    def test_the_advantage_is_the_geometric_mean_and_names_what_is_dearer(self) -> None:
+        linux = {"linux-7.3": {"a": {"map": 800, "unmap": 200}, "b": {"map": 50}}}
+        document = made(line("a", "map", 100), line("a", "unmap", 100), line("b", "map", 100), linux=linux)
+        mean, nr, slower = bench.advantage(document["cases"], "linux-7.3")
+        self.assertAlmostEqual(mean, 2.0)
+        self.assertEqual((nr, slower), (2, ["b (map: 100 > 50)"]))
+
+    def test_a_peer_that_did_only_a_part_counts_for_no_advantage(self) -> None:
+        document = made(line("a", "map", 100), line("a", "map", 300, walker="rewalk", note="the walk alone"))
+        self.assertEqual(bench.advantage(document["cases"], "rewalk")[1], 0)
+
+
+class Judging(unittest.TestCase):
+    def test_two_percent_is_allowed_and_more_is_not(self) -> None:
+        base = made(line("a", "map", 100), line("b", "map", 100))
+        new = made(line("a", "map", 102), line("b", "map", 103))
+        self.assertEqual([change.case for change in bench.regressions(base, new, 2.0)], ["b"])
+
+    def test_what_became_cheaper_is_no_regression(self) -> None:
+        self.assertEqual(bench.regressions(made(line("a", "map", 100)), made(line("a", "map", 1)), 2.0), [])
+
+    def test_an_operation_that_disappeared_is_missed(self) -> None:
+        base = made(line("a", "map", 100), line("a", "unmap", 100), line("b", "map", 1))
+        new = made(line("a", "map", 100), line("c", "map", 1))
+        self.assertEqual(bench.missing(base, new), ["a (unmap)", "b (map)"])
+
+    def test_a_baseline_judges_as_the_document_that_it_was_made_of(self) -> None:
+        document = made(counted("a", "map", 100), counted("a", "lazy", 50))
+        base = bench.baseline(document)
+        self.assertEqual(bench.changes(base, document), bench.changes(document, document))
+        self.assertEqual(len(bench.changes(base, document)), 2)
+
+
+class Showing(unittest.TestCase):
+    def setUp(self) -> None:
+        linux = {"linux-7.3": {"a & b": {"map": 390, "unmap": 219}}}
+        self.document = made(
+            counted("a & b", "map", 100),
+            counted("a & b", "unmap", 90),
+            line("a & b", "map", 300, walker="rewalk", note="the walk alone"),
+            'bench {"curve":"pages < 10","x":1,"y":100}',
+            'bench {"curve":"pages < 10","x":10,"y":200}',
+            linux=linux,
+        )
+
+    def test_the_table_is_aligned_and_has_every_peer(self) -> None:
+        text = bench_text.table(self.document)
+        self.assertIn("390 / 219", text[1])
+        self.assertIn("100 / 90", text[1])
+        self.assertEqual(text[0].index("Linux 7.3") + len("Linux 7.3"), text[1].index("390 / 219") + len("390 / 219"))
+        self.assertIn("* the walk alone", text)
+
+    def test_the_difference_shows_what_changed_and_counts_the_rest(self) -> None:
+        new = made(counted("a & b", "map", 50), counted("a & b", "unmap", 90))
+        text = bench_text.difference(bench.changes(self.document, new))
+        self.assertRegex(text[1], r"a & b +map +100 +50 +-50\.0%")
+        self.assertEqual(text[-1], "1 of 2 operations cost the same")
+
+    def test_the_picture_is_xml_with_a_bar_for_every_figure(self) -> None:
+        root = ElementTree.fromstring(bench_svg.draw(self.document))
+        space = "{http://www.w3.org/2000/svg}"
+        words = [element.text for element in root.iter(f"{space}text")]
+        for figure in ("390", "219", "300", "100", "90", "a & b: map", "pages < 10"):
+            self.assertIn(figure, words)
+        self.assertEqual(len(root.findall(f"{space}polyline")), 1)
+
+    def test_a_longer_bar_is_a_larger_figure(self) -> None:
+        root = ElementTree.fromstring(bench_svg.draw(self.document))
+        bars = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("x") == str(bench_svg.LEFT)]
+        lengths = [float(bar.get("width", "0")) for bar in bars]
+        self.assertEqual(len(lengths), 5)
+        self.assertGreater(lengths[0], lengths[1])
+        self.assertGreater(lengths[1], lengths[2])
+
+
+class Script(unittest.TestCase):
+    def test_a_blank_in_a_glob_reaches_the_kernel_as_what_matches_it(self) -> None:
+        from importlib.machinery import SourceFileLoader
+        from importlib.util import module_from_spec, spec_from_loader
+
+        path = Path(__file__).resolve().parents[1] / "bench"
+        spec = spec_from_loader("bench_script", SourceFileLoader("bench_script", str(path)))
+        assert spec and spec.loader
+        script = module_from_spec(spec)
+        spec.loader.exec_module(script)
+        self.assertEqual(script.glob_argument("vmap 25600, order *"), "vmap?25600,?order?*")
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(script.main(["--base", f"{folder}/none.json"]), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
