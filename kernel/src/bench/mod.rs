@@ -14,7 +14,6 @@ mod report;
 
 use paging::VirtAddr;
 
-use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
 use crate::bootargs::BootArgs;
@@ -105,7 +104,7 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
         instrument: Instrument::new(features)?,
         cases: args.bench,
         walkers: args.bench_walkers,
-        mmu: KernelMmu::new(features, Errata::default()),
+        mmu: KernelMmu::new(features),
         va: VirtAddr((VMALLOC_END as u64) - 64 * GIB),
     };
     print!(
