@@ -6,6 +6,9 @@
 //! - [`FlushPolicy::Strict`]: at once, for each area alone;
 //! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait. At most the policy's pages and areas wait, plus
 //!   what one more area brings.
+//!
+//! Lazy is only what can be withheld. The pages of a `vmap` and of a reserved area are somebody else's, who may use them for
+//! something else as soon as the call returns: these are flushed at once under either policy.
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::frames::free_area;
@@ -78,18 +81,10 @@ impl<B: Backend> Vmalloc<B> {
         record::set_freer(&area, by);
         area.retire();
         let pending = self.take_out(&area);
+        let kind = record::kind(&area);
         match self.config.flush {
-            FlushPolicy::Strict => {
-                self.flush(pending, false);
-                free_area(&self.backend, &area);
-                Self::release(&mut self.state.lock(), area);
-            }
-            // Nothing is left to flush: a table went, or nothing was mapped.
-            FlushPolicy::Lazy { .. } if pending.is_empty() => {
-                free_area(&self.backend, &area);
-                Self::release(&mut self.state.lock(), area);
-            }
-            FlushPolicy::Lazy { areas, pages } => {
+            // Where nothing is left to flush, a table went, or nothing was mapped.
+            FlushPolicy::Lazy { areas, pages } if kind.can_wait() && !pending.is_empty() => {
                 let mut state = self.state.lock();
                 state.waiting.push(area);
                 state.waiting.pending.merge(self.backend.tree().tables(), pending);
@@ -98,6 +93,11 @@ impl<B: Backend> Vmalloc<B> {
                     drop(state);
                     self.finish(due);
                 }
+            }
+            FlushPolicy::Strict | FlushPolicy::Lazy { .. } => {
+                self.flush(pending, false);
+                free_area(&self.backend, &area);
+                Self::release(&mut self.state.lock(), area);
             }
         }
     }

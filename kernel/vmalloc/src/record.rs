@@ -60,6 +60,12 @@ impl Kind {
     pub const fn owns_frames(self) -> bool {
         matches!(self, Self::Vmalloc | Self::Stack)
     }
+
+    /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
+    /// are withheld, and a device stays where it is.
+    pub(crate) const fn can_wait(self) -> bool {
+        self.owns_frames() || matches!(self, Self::Ioremap)
+    }
 }
 
 /// An area, as whoever asks is told.

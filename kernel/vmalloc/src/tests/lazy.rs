@@ -100,3 +100,22 @@ fn a_table_that_goes_is_flushed_before_another_can_come() {
     drop(vm.vmalloc(PAGE).unwrap());
     assert_empty(&vm);
 }
+
+/// Linux lets stale translations of the pages outlive `vunmap`; whoever reuses them must know.
+#[test]
+fn pages_of_somebody_else_are_flushed_at_once() {
+    let vm = lazy(1000, 1 << 30);
+    let keep = vm.vmalloc(PAGE).unwrap();
+    let owner = vm.backend().alloc_frames(0).unwrap();
+    let area = vm.vmap(&[owner][..]).unwrap();
+    let issued = issued_by(&vm, || drop(area));
+    assert_eq!((issued.tlbi, issued.dsb_ish), (1, 1));
+    vm.backend().free_frames(owner, 0);
+    assert_sound(&vm);
+    let device = vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap();
+    drop(device);
+    assert_eq!(vm.usage().waiting.0, 1, "a device is not used for something else");
+    drop(keep);
+    vm.vm_unmap_aliases();
+    assert_empty(&vm);
+}
