@@ -357,7 +357,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let template = Descriptor::leaf(LAST_LEVEL, PhysAddr(0), mapping.attributes, false).0;
         let bad = self.unimplemented_pa();
         let mut done = 0;
-        mapping.outcome.levels.insert(LAST_LEVEL);
         while done < nr {
             let mut outputs = [PhysAddr(0); BATCH];
             let outputs = &mut outputs[..BATCH.min(nr - done)];
@@ -393,7 +392,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) {
         let (va, remaining) = (mapping.va::<G>(), mapping.remaining::<G>());
         trace::singles::<G>(va, outputs, remaining, mapping.allowed);
+        if outputs.is_empty() {
+            return;
+        }
         self.tables().fill_outputs(table, index, outputs, template);
+        mapping.outcome.levels.insert(LAST_LEVEL);
         mapping.page += outputs.len() as u64;
         mapping.outcome.leaves.add(LeafSize::PAGE, outputs.len() as u32);
     }
@@ -542,9 +545,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         let last = run.pa.0.wrapping_add((run.pages - 1) << G::PAGE_SHIFT);
         let bad = self.unimplemented_pa();
-        if run.pa.0 & bad != 0 || last & bad != 0 {
-            let beyond = if run.pa.0 & bad != 0 { run.pa.0 } else { last };
-            return Err(Error::PhysicalRange(PhysAddr(beyond)));
+        if run.pa.0 & bad != 0 {
+            return Err(Error::PhysicalRange(run.pa));
+        }
+        if last & bad != 0 {
+            // Up to the first address that is not implemented: the next turn names it, whatever the source.
+            let implemented = (1u64 << self.config().pa_bits) - run.pa.0;
+            return Ok((run.pa, implemented >> G::PAGE_SHIFT));
         }
         Ok((run.pa, run.pages))
     }
