@@ -1,9 +1,17 @@
 //! Host-side support for the tests: table memory in a vector, and a naive map to compare with.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file uses its own part of this"
+)]
+
+pub mod corpus;
+pub mod ops;
+pub mod traced;
 
 use paging::mmu::{Counting, NoMmu};
 use paging::{
-    Attributes, Config, Error, Extent, Extents, Granule, Half, Leaf, LeafSet, LeafSize, PageArray, Pfn,
+    Attributes, Config, Error, Extent, Extents, Granule, Half, Leaf, LeafSet, LeafSize, Mmu, PageArray, Pfn,
     PhysAddr, PhysRange, Tables, Tree, VirtAddr, VirtRange, Visit, choose_leaf,
 };
 use std::cell::{Cell, RefCell};
@@ -62,6 +70,11 @@ impl<G: Granule> Host<G> {
         f(page)
     }
 
+    /// A descriptor, uncounted.
+    pub fn peek(&self, table: PhysAddr, index: usize) -> u64 {
+        self.with(table, |page| page[index])
+    }
+
     /// Every descriptor of every table, for comparing a state with an earlier one.
     pub fn snapshot(&self) -> Vec<Option<Vec<u64>>> {
         let mut pages = self.pages.borrow().clone();
@@ -117,6 +130,17 @@ unsafe impl<G: Granule> Tables for Host<G> {
     }
 }
 
+/// Table memory that knows how many of its pages are in use.
+pub trait Live {
+    fn live(&self) -> usize;
+}
+
+impl<G: Granule> Live for Host<G> {
+    fn live(&self) -> usize {
+        self.live()
+    }
+}
+
 pub type HostTree<G> = Tree<G, Host<G>, Counting<NoMmu>>;
 
 /// An empty tree of the upper half.
@@ -137,7 +161,7 @@ pub fn tree<G: Granule>(config: Config, tlbi_range: bool) -> HostTree<G> {
 pub struct Naive(pub BTreeMap<u64, (u64, Attributes, bool)>);
 
 impl Naive {
-    pub fn of<G: Granule>(tree: &HostTree<G>) -> Self {
+    pub fn of<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) -> Self {
         let mut map = BTreeMap::new();
         tree.visit(tree.range(), |leaf| {
             let pages = leaf.size.bytes::<G>() >> G::PAGE_SHIFT;
@@ -180,7 +204,7 @@ impl Shape {
         self.frames().len() as u64
     }
 
-    pub fn map<G: Granule, T: Tables, M: paging::Mmu>(
+    pub fn map<G: Granule, T: Tables, M: Mmu>(
         &self,
         tree: &Tree<G, T, M>,
         va: VirtAddr,
@@ -223,8 +247,33 @@ pub fn expected_leaves<G: Granule>(
     leaves
 }
 
+/// The same for runs `(first frame, pages)`, which may be long. Neighbouring runs must not touch.
+pub fn expected_of_runs<G: Granule>(
+    va: VirtAddr,
+    runs: &[(u64, u64)],
+    allowed: LeafSet,
+) -> Vec<(u64, u64, LeafSize)> {
+    let mut leaves = Vec::new();
+    let mut left: u64 = runs.iter().map(|(_, pages)| pages).sum();
+    let mut va = va;
+    for (first, pages) in runs {
+        let mut done = 0;
+        while done < *pages {
+            let pa = PhysAddr((first + done) << G::PAGE_SHIFT);
+            let run = (pages - done) << G::PAGE_SHIFT;
+            let size = choose_leaf::<G>(va, pa, run, left << G::PAGE_SHIFT, allowed);
+            leaves.push((va.0, pa.0, size));
+            let taken = size.bytes::<G>() >> G::PAGE_SHIFT;
+            va = va.add(size.bytes::<G>());
+            done += taken;
+            left -= taken;
+        }
+    }
+    leaves
+}
+
 /// The leaves of a tree in `range`.
-pub fn leaves_in<G: Granule>(tree: &HostTree<G>, range: VirtRange) -> Vec<Leaf> {
+pub fn leaves_in<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>, range: VirtRange) -> Vec<Leaf> {
     let mut leaves = Vec::new();
     tree.visit(range, |leaf| {
         leaves.push(*leaf);
@@ -235,8 +284,13 @@ pub fn leaves_in<G: Granule>(tree: &HostTree<G>, range: VirtRange) -> Vec<Leaf> 
 }
 
 /// The counts in the links are true, groups are whole: a walk of the raw tables that shares no code with the engine.
-pub fn audit<G: Granule>(tree: &HostTree<G>) {
-    fn table<G: Granule>(tree: &HostTree<G>, at: PhysAddr, level: u8, seen: &mut BTreeSet<u64>) -> usize {
+pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
+    fn table<G: Granule, T: Tables, M: Mmu>(
+        tree: &Tree<G, T, M>,
+        at: PhysAddr,
+        level: u8,
+        seen: &mut BTreeSet<u64>,
+    ) -> usize {
         assert!(seen.insert(at.0), "table {at:?} is linked twice");
         let entries: Vec<u64> = (0..G::ENTRIES).map(|i| tree.tables().load(at, i)).collect();
         for (i, entry) in entries.iter().enumerate() {
@@ -245,7 +299,7 @@ pub fn audit<G: Granule>(tree: &HostTree<G>) {
             }
             if level < 3 && entry & 3 == 3 {
                 let below = PhysAddr(entry & 0xffff_ffff_f000 & !(G::PAGE_SIZE - 1));
-                let occupied = table::<G>(tree, below, level + 1, seen);
+                let occupied = table(tree, below, level + 1, seen);
                 let counted = (entry & (G::PAGE_SIZE - 1)) >> 2;
                 assert_eq!(counted, occupied as u64, "count of {below:?} at level {level}");
                 assert_ne!(occupied, 0, "{below:?} is empty and still linked");
@@ -262,7 +316,7 @@ pub fn audit<G: Granule>(tree: &HostTree<G>) {
         entries.iter().filter(|entry| **entry != 0).count()
     }
     let mut seen = BTreeSet::new();
-    table::<G>(tree, tree.root(), G::ROOT_LEVEL, &mut seen);
+    table(tree, tree.root(), G::ROOT_LEVEL, &mut seen);
     assert_eq!(seen.len(), tree.tables().live(), "tables are leaked");
 }
 

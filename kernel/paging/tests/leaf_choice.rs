@@ -1,0 +1,223 @@
+//! `choose_leaf` is the whole rule of leaf choice: what it gives is legal, and nothing larger is.
+
+use paging::{
+    Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize, PhysAddr, TinyGranule, VirtAddr,
+    choose_leaf,
+};
+use proptest::prelude::*;
+
+const K: u64 = 1 << 10;
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+
+/// The leaves of each granule in bytes, largest first, from the architecture's tables and from none of the engine's
+/// arithmetic (Arm ARM D8.6.1, table of contiguous sizes).
+fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
+    use LeafSize as L;
+    match Gr::NAME {
+        "4K" => vec![
+            (L::BLOCK1_GROUP, 16 * G),
+            (L::BLOCK1, G),
+            (L::BLOCK2_GROUP, 32 * M),
+            (L::BLOCK2, 2 * M),
+            (L::PAGE_GROUP, 64 * K),
+            (L::PAGE, 4 * K),
+        ],
+        "16K" => vec![
+            (L::BLOCK2_GROUP, G),
+            (L::BLOCK2, 32 * M),
+            (L::PAGE_GROUP, 2 * M),
+            (L::PAGE, 16 * K),
+        ],
+        "64K" => vec![
+            (L::BLOCK2_GROUP, 16 * G),
+            (L::BLOCK2, 512 * M),
+            (L::PAGE_GROUP, 2 * M),
+            (L::PAGE, 64 * K),
+        ],
+        "tiny" => vec![
+            (L::BLOCK1_GROUP, 128 * K),
+            (L::BLOCK1, 64 * K),
+            (L::BLOCK2_GROUP, 32 * K),
+            (L::BLOCK2, 16 * K),
+            (L::PAGE_GROUP, 8 * K),
+            (L::PAGE, 4 * K),
+        ],
+        name => panic!("granule {name} has no table here"),
+    }
+}
+
+fn subset(bits: u8) -> LeafSet {
+    let sizes: Vec<_> = (0..6)
+        .filter(|i| bits >> i & 1 == 1)
+        .map(|i| LeafSize::ALL[i])
+        .collect();
+    LeafSet::of(&sizes)
+}
+
+/// Numbers of pages that are multiples of large powers of two as often as they are odd.
+fn pages() -> impl Strategy<Value = u64> {
+    (0u32..28, 0u64..64, 0u64..3).prop_map(|(shift, n, odd)| ((n << shift) + odd) & ((1 << 35) - 1))
+}
+
+fn check<Gr: Granule>(va: u64, pa: u64, run: u64, remaining: u64, bits: u8) -> Result<(), TestCaseError> {
+    let page = Gr::PAGE_SIZE;
+    let (va, pa) = (va * page, pa * page % (1 << 48));
+    let (run, remaining) = (run.max(1) * page, remaining.max(1) * page);
+    let allowed = subset(bits);
+    let legal = |size: u64| va % size == 0 && pa % size == 0 && run >= size && remaining >= size;
+    let chosen = choose_leaf::<Gr>(VirtAddr(va), PhysAddr(pa), run, remaining, allowed);
+    let bytes = sizes::<Gr>()
+        .iter()
+        .find(|(size, _)| *size == chosen)
+        .map(|(_, bytes)| *bytes);
+    prop_assert!(bytes.is_some(), "{} has no {chosen:?}", Gr::NAME);
+    let bytes = bytes.unwrap_or(0);
+    prop_assert!(
+        legal(bytes),
+        "{chosen:?} at {va:#x} for {pa:#x}, run {run:#x}, {remaining:#x} left"
+    );
+    prop_assert!(allowed.contains(chosen));
+    for (larger, size) in sizes::<Gr>() {
+        if size > bytes && allowed.contains(larger) {
+            prop_assert!(!legal(size), "{larger:?} was legal and {chosen:?} chosen");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 8192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_4k(
+        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+    ) {
+        check::<Granule4K>(va, pa, run, remaining, bits)?;
+    }
+
+    #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_16k(
+        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+    ) {
+        check::<Granule16K>(va, pa, run, remaining, bits)?;
+    }
+
+    #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_64k(
+        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+    ) {
+        check::<Granule64K>(va, pa, run, remaining, bits)?;
+    }
+}
+
+#[test]
+fn the_leaf_chosen_is_legal_and_none_larger_is_for_every_argument_of_the_tiny_granule() {
+    for va in 0..32 {
+        for pa in 0..32 {
+            for run in 1..=33 {
+                for remaining in 1..=33 {
+                    for bits in 0..64 {
+                        check::<TinyGranule>(va, pa, run, remaining, bits).expect("legal and largest");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_leaf_size_has_the_bytes_and_descriptors_of_the_architecture() {
+    fn granule<Gr: Granule>(pages_in_group: &[(LeafSize, usize)]) {
+        let all = sizes::<Gr>();
+        for size in LeafSize::ALL {
+            let bytes = all.iter().find(|(s, _)| *s == size).map(|(_, bytes)| *bytes);
+            assert_eq!(size.exists::<Gr>(), bytes.is_some(), "{} {size:?}", Gr::NAME);
+            if let Some(bytes) = bytes {
+                assert_eq!(size.bytes::<Gr>(), bytes, "{} {size:?}", Gr::NAME);
+            }
+        }
+        for (size, descriptors) in pages_in_group {
+            assert_eq!(size.descriptors::<Gr>(), *descriptors, "{} {size:?}", Gr::NAME);
+        }
+    }
+    granule::<Granule4K>(&[
+        (LeafSize::PAGE, 1),
+        (LeafSize::BLOCK1, 1),
+        (LeafSize::PAGE_GROUP, 16),
+        (LeafSize::BLOCK2_GROUP, 16),
+        (LeafSize::BLOCK1_GROUP, 16),
+    ]);
+    granule::<Granule16K>(&[(LeafSize::PAGE_GROUP, 128), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<Granule64K>(&[(LeafSize::PAGE_GROUP, 32), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<TinyGranule>(&[(LeafSize::PAGE_GROUP, 2), (LeafSize::BLOCK1_GROUP, 2)]);
+}
+
+/// The members of a set, as a list that knows nothing of its bits.
+fn members(set: LeafSet) -> Vec<LeafSize> {
+    LeafSize::ALL
+        .into_iter()
+        .filter(|size| set.contains(*size))
+        .collect()
+}
+
+#[test]
+fn a_leaf_set_holds_what_it_was_made_of_and_the_page() {
+    for bits in 0..64u8 {
+        for (i, size) in LeafSize::ALL.into_iter().enumerate() {
+            let wanted = bits >> i & 1 == 1 || size == LeafSize::PAGE;
+            assert_eq!(subset(bits).contains(size), wanted, "{bits:#b} {size:?}");
+        }
+    }
+    assert_eq!(members(LeafSet::ALL), LeafSize::ALL);
+    assert_eq!(members(LeafSet::PAGES), [LeafSize::PAGE]);
+}
+
+#[test]
+fn leaf_sets_intersect_member_by_member() {
+    for a in 0..64u8 {
+        for b in 0..64u8 {
+            let both = members(subset(a))
+                .into_iter()
+                .filter(|size| subset(b).contains(*size))
+                .collect::<Vec<_>>();
+            assert_eq!(members(subset(a).intersection(subset(b))), both);
+        }
+    }
+}
+
+#[test]
+fn a_leaf_set_without_groups_keeps_all_else() {
+    for bits in 0..64u8 {
+        let singles: Vec<_> = members(subset(bits))
+            .into_iter()
+            .filter(|size| !size.is_contiguous())
+            .collect();
+        assert_eq!(members(subset(bits).without_groups()), singles);
+    }
+}
+
+#[test]
+fn at_most_keeps_what_is_no_larger_and_always_the_page() {
+    for bits in 0..64u8 {
+        // `ALL` is ordered largest first.
+        for (i, largest) in LeafSize::ALL.into_iter().enumerate() {
+            let kept: Vec<_> = LeafSize::ALL[i..]
+                .iter()
+                .copied()
+                .filter(|size| subset(bits).contains(*size))
+                .collect();
+            assert_eq!(
+                members(subset(bits).at_most(largest)),
+                kept,
+                "{bits:#b} at most {largest:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_leaf_set_shows_its_members() {
+    let set = LeafSet::of(&[LeafSize::BLOCK2, LeafSize::PAGE_GROUP]);
+    assert_eq!(format!("{set:?}"), "{L2, L3C, L3}");
+}

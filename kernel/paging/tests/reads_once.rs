@@ -1,0 +1,267 @@
+//! An array is read once: not once to find a run and again to write it, not once for each leaf, not again after a failure.
+
+mod support;
+
+use paging::{
+    Attributes, Config, Error, FrameArray, Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize,
+    PageArray, Pfn, TinyGranule, VirtAddr, VirtRange, vmap_pages_range_noflush_walk,
+};
+use std::cell::Cell;
+use support::{HostTree, Rng, tree};
+
+const DATA: Attributes = Attributes::KERNEL_DATA;
+
+/// An array that counts how often each element was read.
+struct Counted {
+    frames: Vec<Option<Pfn>>,
+    reads: Vec<Cell<u32>>,
+}
+
+impl Counted {
+    fn new(frames: impl IntoIterator<Item = Option<u64>>) -> Self {
+        let frames: Vec<_> = frames.into_iter().map(|frame| frame.map(Pfn)).collect();
+        let reads = frames.iter().map(|_| Cell::new(0)).collect();
+        Self { frames, reads }
+    }
+
+    fn of_runs(runs: &[(u64, u64)]) -> Self {
+        Self::new(
+            runs.iter()
+                .flat_map(|(first, pages)| (*first..first + pages).map(Some)),
+        )
+    }
+
+    fn reads(&self) -> Vec<u32> {
+        self.reads.iter().map(Cell::get).collect()
+    }
+
+    fn assert_each_once(&self, what: &str) {
+        let odd = self
+            .reads()
+            .iter()
+            .enumerate()
+            .find(|(_, nr)| **nr != 1)
+            .map(|(i, nr)| (i, *nr));
+        assert_eq!(odd, None, "(element, reads) of {what}");
+    }
+
+    fn assert_none_twice(&self, what: &str) {
+        let odd = self
+            .reads()
+            .iter()
+            .enumerate()
+            .find(|(_, nr)| **nr > 1)
+            .map(|(i, nr)| (i, *nr));
+        assert_eq!(odd, None, "(element, reads) of {what}");
+    }
+}
+
+impl FrameArray for Counted {
+    fn nr_frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        self.reads[index].set(self.reads[index].get() + 1);
+        self.frames[index]
+    }
+}
+
+fn map<G: Granule>(tree: &HostTree<G>, va: VirtAddr, array: &Counted, allowed: LeafSet) -> Result<(), Error> {
+    vmap_pages_range_noflush_walk(tree, va, array, DATA, allowed)
+        .map(|_| ())
+        .map_err(|failure| failure.error)
+}
+
+fn clear<G: Granule>(tree: &HostTree<G>) {
+    let mut batch = tree.batch();
+    tree.unmap(tree.range(), &mut batch).expect("takes no memory");
+    batch.flush();
+}
+
+fn base<G: Granule>(tree: &HostTree<G>) -> VirtAddr {
+    tree.range().start.add(1 << (G::VA_BITS - 2))
+}
+
+#[test]
+fn one_run_is_read_once_at_every_alignment() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for va in 0..16 {
+        for pa in 0..16 {
+            for pages in 1..=64 {
+                let array = Counted::of_runs(&[((1 << 20) + pa, pages)]);
+                map(&tree, base(&tree).add(va << 12), &array, LeafSet::ALL).expect("mapped");
+                array.assert_each_once(&format!("{pages} pages, va {va}, pa {pa} mod 16"));
+                clear(&tree);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_across_leaves_and_tables_is_read_once() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for (va, pa, pages) in [
+        // 2M blocks, one group of them, and a tail; then the same off by a page, by 64K, by 2M.
+        (0, 0, 20 * 512 + 37),
+        (1, 1, 20 * 512 + 37),
+        (0, 1, 20 * 512 + 37),
+        (16, 16, 3 * 512),
+        (512, 512, 16 * 512 + 1),
+        (512, 0, 33 * 512),
+        // Over the border of a level 2 table.
+        (512 * 511, 512 * 511, 4 * 512),
+        (512 * 511 + 511, 511, 600),
+    ] {
+        let array = Counted::of_runs(&[((1 << 21) + pa, pages)]);
+        map(&tree, base(&tree).add(va << 12), &array, LeafSet::ALL).expect("mapped");
+        array.assert_each_once(&format!("{pages} pages at page {va} from frame {pa}"));
+        clear(&tree);
+    }
+}
+
+fn random_arrays<G: Granule>(seed: u64, rounds: u64, max: u64) {
+    let mut rng = Rng(seed);
+    let tree = tree::<G>(Config::default(), false);
+    for round in 0..rounds {
+        let start = rng.below(max);
+        let mut runs = Vec::new();
+        let mut total = 0;
+        while total < max - start {
+            let align = 1 << rng.below(12);
+            let pages = (1 + if rng.below(2) == 0 {
+                rng.below(max)
+            } else {
+                rng.below(5)
+            })
+            .min(max - start - total);
+            // Congruent to where it comes to lie, or to its own alignment, or neither.
+            let first = 0x10_0000
+                + match rng.below(3) {
+                    0 => start + total,
+                    1 => rng.below(64) * align,
+                    _ => rng.below(0x1000),
+                };
+            runs.push((first, pages));
+            total += pages;
+        }
+        let allowed = match rng.below(4) {
+            0 => LeafSet::PAGES,
+            1 => LeafSet::ALL.without_groups(),
+            2 => LeafSet::ALL.at_most(LeafSize::PAGE_GROUP),
+            _ => LeafSet::ALL,
+        };
+        let array = Counted::of_runs(&runs);
+        let va = if G::VA_BITS > 20 {
+            base(&tree)
+        } else {
+            tree.range().start
+        };
+        map(&tree, va.add(start << G::PAGE_SHIFT), &array, allowed).expect("mapped");
+        array.assert_each_once(&format!("{} round {round}: {runs:x?} at page {start}", G::NAME));
+        clear(&tree);
+    }
+}
+
+#[test]
+fn arrays_of_any_runs_are_read_once_on_every_granule() {
+    random_arrays::<Granule4K>(0x1234_5678, 250, 4000);
+    random_arrays::<Granule16K>(0x2345_6789, 40, 9000);
+    random_arrays::<Granule64K>(0x3456_789a, 25, 18000);
+    random_arrays::<TinyGranule>(0x4567_89ab, 20_000, 64);
+}
+
+#[test]
+fn an_array_with_a_hole_is_read_once_up_to_the_hole() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for va in [0, 1, 15, 496] {
+        for hole in 0..600u64 {
+            let array = Counted::new((0..600).map(|i| (i != hole).then_some((1 << 20) + va + i)));
+            let error = map(&tree, base(&tree).add(va << 12), &array, LeafSet::ALL);
+            assert_eq!(error, Err(Error::NoFrame { page: hole }));
+            array.assert_none_twice(&format!("an array with a hole at {hole}"));
+            let read = array.reads();
+            assert!(
+                read[..=hole as usize].iter().all(|nr| *nr == 1),
+                "up to the hole at {hole}"
+            );
+            assert_eq!(tree.tables().live(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_frame_beyond_the_implemented_addresses_ends_the_reading() {
+    let config = Config {
+        pa_bits: 40,
+        ..Config::default()
+    };
+    let tree = tree::<Granule4K>(config, false);
+    for bad in 0..600u64 {
+        let array = Counted::new((0..600).map(|i| Some(if i == bad { 1 << 28 } else { (1 << 20) + i })));
+        let error = map(&tree, base(&tree), &array, LeafSet::ALL);
+        assert_eq!(
+            error,
+            Err(Error::PhysicalRange(paging::PhysAddr(1 << 40))),
+            "frame {bad}"
+        );
+        array.assert_none_twice(&format!("an array with a bad frame at {bad}"));
+        assert!(
+            array.reads()[..=bad as usize].iter().all(|nr| *nr == 1),
+            "up to frame {bad}"
+        );
+    }
+}
+
+#[test]
+fn an_array_that_finds_its_place_taken_is_not_read_at_all() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    let taken = Counted::of_runs(&[(77, 1)]);
+    map(&tree, base(&tree).add(700 << 12), &taken, LeafSet::ALL).expect("mapped");
+    let array = Counted::of_runs(&[(1 << 20, 1024)]);
+    let error = map(&tree, base(&tree), &array, LeafSet::ALL);
+    assert!(
+        matches!(error, Err(Error::Occupied { va, .. }) if va == base(&tree).add(700 << 12)),
+        "{error:?}"
+    );
+    assert_eq!(
+        array.reads(),
+        vec![0; 1024],
+        "nothing is read before the range is known to be vacant"
+    );
+}
+
+#[test]
+fn an_array_is_read_at_most_once_when_any_table_is_missing() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for budget in 0..6 {
+        tree.tables().budget.set(budget);
+        // Three last-level tables, under two level 2 tables.
+        let array = Counted::of_runs(&[((1 << 20) + 3, 1100)]);
+        let va = base(&tree).add((1 << 30) - (600 << 12));
+        let error = map(&tree, va, &array, LeafSet::ALL);
+        assert!(
+            matches!(error, Err(Error::OutOfTables(_))),
+            "budget {budget}: {error:?}"
+        );
+        array.assert_none_twice(&format!("an array with {budget} tables"));
+    }
+}
+
+#[test]
+fn a_source_longer_than_the_range_is_read_no_further_than_it() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for pages in [1, 15, 16, 17, 511, 512, 513] {
+        let array = Counted::of_runs(&[(1 << 20, 2048)]);
+        let range = VirtRange::new(base(&tree), pages << 12);
+        tree.map(range, &mut PageArray::new(&array), DATA, LeafSet::ALL)
+            .expect("mapped");
+        let read = array.reads();
+        assert!(read[..pages as usize].iter().all(|nr| *nr == 1), "{pages} pages");
+        assert!(
+            read[pages as usize..].iter().all(|nr| *nr == 0),
+            "beyond {pages} pages"
+        );
+        clear(&tree);
+    }
+}
