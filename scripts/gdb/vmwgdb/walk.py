@@ -214,8 +214,10 @@ def describe_walk(result: Walk, registers: Registers) -> list[str]:
         if descriptor.table:
             carried, has = result.counts[i]
             text += f" -> {descriptor.address:#x}, count {carried}"
-            if carried != has:
-                text += f" (the table has {has} occupied)"
+            if carried > has:
+                text += f" ({has} occupied, {carried - has} by a call that is under way)"
+            elif carried < has:
+                text += f" ({has} occupied: not a count of the engine's)"
             if descriptor.narrowing():
                 text += f", {descriptor.narrowing()}"
         elif not descriptor.vacant:
@@ -254,11 +256,11 @@ class Leaf:
     broken: bool = False
 
     def continues(self, other: "Leaf") -> bool:
-        """Whether `other` goes on where this ends."""
+        """Whether `other` goes on where this ends; or is invalid and keeps its place for the same address."""
         same = (self.level, self.contiguous, self.attributes, self.valid, self.unit, self.broken)
         return (
             self.va + self.size == other.va
-            and self.pa + self.size == other.pa
+            and (self.pa + self.size == other.pa or not self.valid and self.pa == other.pa)
             and same == (other.level, other.contiguous, other.attributes, other.valid, other.unit, other.broken)
         )
 

@@ -1,0 +1,243 @@
+"""`vmw areas` and `vmw lazy`: the kernel's address space, as the `vmalloc` crate keeps it.
+
+Structures are found by the names of their fields in the debug information, whatever their layout; what a word of an area
+means is kernel/vmalloc/src/record.rs's. The leaves shown are those of the live tables, not the book-keeping's.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import gdb  # type: ignore  # exists only in gdb
+
+from . import walk as walking
+from .arch import show_size
+from .commands import Command
+from .target import Physical, fail, registers
+
+STATIC = "kernel::mm::areas::VMALLOC"
+PAGE_SHIFT = 12
+
+
+def find(value: "gdb.Value", prefix: str) -> "gdb.Value":
+    """The first value inside `value`, itself included, whose type's name begins with `prefix`: through locks and cells."""
+    waiting = [value]
+    while waiting:
+        candidate = waiting.pop(0)
+        kind = candidate.type.strip_typedefs()
+        if (kind.name or "").startswith(prefix):
+            return candidate
+        if kind.code == gdb.TYPE_CODE_STRUCT:
+            waiting += [candidate[field] for field in kind.fields()]
+    raise fail(f"no {prefix} in a {value.type}: the kernel's debug information is not what this script knows")
+
+
+def number(value: "gdb.Value") -> int:
+    """A number inside of cells and atomics."""
+    return int.from_bytes(raw(value), "little")
+
+
+def raw(value: "gdb.Value") -> bytes:
+    return bytes(gdb.selected_inferior().read_memory(int(value.address), value.type.sizeof))
+
+
+def names(enum: str) -> dict[int, str]:
+    """The names of an enumeration's values."""
+    return {field.enumval: field.name.rsplit("::", 1)[-1] for field in gdb.lookup_type(enum).fields()}
+
+
+def location(address: int) -> str:
+    """A `core::panic::Location`: file, its length, line, column."""
+    if not address:
+        return "nobody"
+    data = bytes(gdb.selected_inferior().read_memory(address, 24))
+    file, length, line, _ = struct.unpack("<QQII", data)
+    if length > 4096:
+        return f"{address:#x}"
+    text = bytes(gdb.selected_inferior().read_memory(file, length)).decode(errors="replace")
+    return f"{text}:{line}"
+
+
+@dataclass(frozen=True)
+class Segment:
+    start: int
+    pages: int
+    state: str
+    lead: int
+    trail: int
+    words: tuple[int, ...]
+    kinds: dict[int, str]
+
+    @property
+    def va(self) -> int:
+        return self.start + self.lead << PAGE_SHIFT
+
+    @property
+    def body(self) -> int:
+        return self.pages - self.lead - self.trail << PAGE_SHIFT
+
+    @property
+    def kind(self) -> str:
+        return self.kinds.get(self.words[0] & 0xF, "?").lower()
+
+    @property
+    def ready(self) -> bool:
+        return self.words[0] >> 4 & 1 != 0
+
+    @property
+    def asked(self) -> int:
+        return self.words[0] >> 8
+
+    def show(self) -> str:
+        text = f"{self.va:#018x}-{self.va + self.body:#018x} {show_size(self.body):>6} {self.kind} {self.state.lower()}"
+        if not self.ready and self.state != "Parked":
+            text += " not-ready"
+        if self.asked != self.body:
+            text += f" asked={self.asked}"
+        text += f" guards={self.lead}+{self.trail}"
+        if self.kind == "ioremap":
+            text += f" pa={self.words[3]:#x}"
+        return f"{text} by {location(self.words[1])}"
+
+
+class Subsystem:
+    """The kernel's one `Vmalloc`."""
+
+    def __init__(self) -> None:
+        symbol = gdb.lookup_static_symbol(STATIC) or gdb.lookup_global_symbol(STATIC)
+        if symbol is None:
+            raise fail(f"this kernel has no {STATIC}")
+        once = symbol.value()
+        data = once["data"]
+        name = str(data.type)
+        start = name.index("vmalloc::state::Vmalloc<")
+        kind = gdb.lookup_type(name[start : name.rindex(">>")])
+        self.value = data.address.cast(kind.pointer()).dereference()
+        try:
+            if number(once["status"]) == 0 or number(self.value["range"]["size"]) == 0:
+                raise fail("the vmalloc subsystem is not set up yet")
+        except gdb.MemoryError:
+            raise fail("the vmalloc subsystem is not set up yet: the MMU is off") from None
+        self.state = find(self.value["state"], "vmalloc::state::State<")
+        self.space = find(self.state["space"], "vmalloc::va::space::Space<")
+        words = self.space.type.name.rsplit("<", 1)[1].rstrip(">")
+        self._node = gdb.lookup_type(f"vmalloc::va::node::Node<{words}>").pointer()
+        self._states, self._kinds = names("vmalloc::va::State"), names("vmalloc::record::Kind")
+
+    def _at(self, address: int) -> "gdb.Value":
+        return gdb.Value(address).cast(self._node).dereference()
+
+    def _segment(self, node: "gdb.Value") -> Segment:
+        meta = number(node["meta"])
+        words = struct.unpack(f"<{node['words'].type.sizeof // 8}Q", raw(node["words"]))
+        return Segment(
+            number(node["start"]), number(node["pages"]), self._states[meta & 0xFF], meta >> 8 & 0xFF, meta >> 16 & 0xFF, words, self._kinds
+        )
+
+    def segments(self) -> Iterator[Segment]:
+        """All of them, in address order. The list is whole between two changes: under its lock it may not be."""
+        address = number(self.space["tree"]["root"])
+        while before := number(self._at(address)["prev"]):
+            address = before
+        while address:
+            node = self._at(address)
+            yield self._segment(node)
+            address = number(node["next"])
+
+    def waiting(self) -> Iterator[Segment]:
+        """The areas of the list that waits for a flush, the latest first."""
+        address = number(self.state["waiting"]["areas"])
+        while address:
+            node = self._at(address)
+            yield self._segment(node)
+            address = number(node["chain"])
+
+
+class Areas(Command):
+    """List the areas of the vmalloc region with their flags, and the leaves that the live tables have for each.
+
+    vmw areas"""
+
+    name = "areas"
+
+    def run(self, argument: str) -> None:
+        subsystem = Subsystem()
+        state = registers()
+        shown = reserved = 0
+        with_state: Counter[str] = Counter()
+        segments = list(subsystem.segments())
+        with Physical() as memory:
+            tables = [(segment, self._leaves(memory, state, segment)) for segment in segments if segment.state != "Gap"]
+        for segment, leaves in tables:
+            print(segment.show())
+            for line in leaves:
+                print(f"    {line}")
+            shown += 1
+            reserved += segment.pages
+            with_state[segment.state.lower()] += 1
+        by_state = ", ".join(f"{count} {name}" for name, count in with_state.items())
+        print(f"{shown} areas ({by_state or 'none'}), {reserved} pages with guards")
+
+    @staticmethod
+    def _leaves(memory: Physical, state: walking.Registers, segment: Segment) -> list[str]:
+        """The leaves by size and attributes, in the order in which they first appear."""
+        found: Counter[tuple[int, bool, str]] = Counter()
+        last = segment.va + segment.body - 1
+        for leaf in walking.leaves(memory.read, state.half_of(segment.va), segment.va, last):
+            found[leaf.unit, leaf.broken, leaf.attributes + ("" if leaf.valid else " invalid")] += 1
+        by_attributes: dict[str, list[str]] = {}
+        for (unit, broken, attributes), count in found.items():
+            by_attributes.setdefault(attributes, []).append(f"{count}x{show_size(unit)}" + (" BROKEN GROUP" if broken else ""))
+        return [f"{' '.join(sizes)}  {attributes}" for attributes, sizes in by_attributes.items()] or ["nothing mapped"]
+
+
+class Lazy(Command):
+    """Show what the vmalloc subsystem withholds from reuse, and why.
+
+    vmw lazy
+
+    Areas that were taken out and wait for a flush, the ranges that it will invalidate, dead tables; areas that are being
+    given back at this moment; and ranges that are flushed and kept for the next of the same size."""
+
+    name = "lazy"
+
+    def run(self, argument: str) -> None:
+        subsystem = Subsystem()
+        policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::give_back::FlushPolicy::", "")
+        print(f"policy: {policy}")
+        waiting = subsystem.state["waiting"]
+        nr_areas, pages = number(waiting["nr_areas"]), number(waiting["pages"])
+        print(f"{nr_areas} areas of {pages} pages wait for a flush" + (": a TLB may still hold translations of them" if nr_areas else ""))
+        held = list(subsystem.waiting())
+        for segment in held:
+            print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+        self._pending(waiting["pending"])
+        listed = {segment.start for segment in held}
+        segments = list(subsystem.segments())
+        for segment in segments:
+            if segment.state == "Retired" and segment.start not in listed:
+                print("1 area is being given back now: its flush is not done, or its frames and addresses are not back yet")
+                print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+        parked = [segment for segment in segments if segment.state == "Parked"]
+        print(f"{len(parked)} ranges of {sum(segment.pages for segment in parked)} pages are flushed, and kept for the next of the same size")
+        for segment in parked:
+            print(f"  {segment.start << PAGE_SHIFT:#018x} {show_size(segment.pages << PAGE_SHIFT):>6} guards included")
+
+    @staticmethod
+    def _pending(pending: "gdb.Value") -> None:
+        for i in range(number(pending["nr_ranges"])):
+            entry = pending["ranges"][i]
+            start, size = number(entry["range"]["start"]), number(entry["range"]["size"])
+            links = ", and links: walk caches too" if number(entry["links"]) else ""
+            print(f"  to invalidate: {start:#018x}+{show_size(size)} by level {number(entry['stride'])} descriptors{links}")
+        dead = number(pending["nr_dead"])
+        if dead:
+            print(f"  {dead} dead tables: a walk cache may still lead to them")
+        if number(pending["published"]):
+            print("  stores that other CPUs have yet to see")
+
+
+def register_all() -> None:
+    for command in (Areas, Lazy):
+        command()
