@@ -203,7 +203,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a level 2 promise covers
             // it least.
             self.mmu().dsb_ishst();
-            self.invalidate_and_wait(&[stale]);
+            self.invalidate_and_wait(core::iter::once(stale));
             self.tables()
                 .fill_linear(node.table, index, nr, first.0, G::size(node.level));
             self.tables().leave_break();

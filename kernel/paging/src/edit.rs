@@ -266,7 +266,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables' contents) are complete
                 // before the TLBI, the TLBI before the new descriptors.
                 self.mmu().dsb_ishst();
-                self.invalidate_and_wait(&[stale]);
+                self.invalidate_and_wait(core::iter::once(stale));
                 make();
                 tables.leave_break();
             });

@@ -11,14 +11,14 @@
 //! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::granule::{Granule, Level};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
 use core::marker::PhantomData;
 
 /// Ranges a [`Pending`] keeps apart before it merges them.
-const MAX_RANGES: usize = 12;
+const MAX_RANGES: usize = 8;
 
 /// Translations to invalidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +31,38 @@ pub struct PendingRange {
     pub links: bool,
 }
 
+/// A [`PendingRange`] in two words. The size is a multiple of the page size, so its low bits are free: stride and links.
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    start: u64,
+    size: u64,
+}
+
+const STRIDE: u64 = 0b011;
+const LINKS: u64 = 0b100;
+
+impl Packed {
+    const NONE: Self = Self { start: 0, size: 0 };
+
+    #[inline(always)]
+    const fn new(range: VirtRange, stride: Level, links: bool) -> Self {
+        let links = if links { LINKS } else { 0 };
+        Self {
+            start: range.start.0,
+            size: range.size | stride as u64 | links,
+        }
+    }
+
+    #[inline(always)]
+    const fn unpack(self) -> PendingRange {
+        PendingRange {
+            range: VirtRange::new(VirtAddr(self.start), self.size & !(STRIDE | LINKS)),
+            stride: (self.size & STRIDE) as Level,
+            links: self.size & LINKS != 0,
+        }
+    }
+}
+
 /// What an operation has taken out and not yet invalidated: ranges and dead tables.
 ///
 /// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one with dead tables
@@ -38,7 +70,7 @@ pub struct PendingRange {
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
-    ranges: [PendingRange; MAX_RANGES],
+    ranges: [Packed; MAX_RANGES],
     nr_ranges: usize,
     /// A list of dead tables, linked through their first descriptor. A table is a page, so the link has bit 0 clear: a
     /// stale walk reads it as an invalid descriptor.
@@ -57,15 +89,10 @@ impl<G: Granule> Default for Pending<G> {
 
 impl<G: Granule> Pending<G> {
     /// Nothing pending.
-    #[inline]
+    #[inline(always)]
     pub const fn new() -> Self {
-        const NONE: PendingRange = PendingRange {
-            range: VirtRange::new(VirtAddr(0), 0),
-            stride: LAST_LEVEL,
-            links: false,
-        };
         Self {
-            ranges: [NONE; MAX_RANGES],
+            ranges: [Packed::NONE; MAX_RANGES],
             nr_ranges: 0,
             dead: None,
             nr_dead: 0,
@@ -75,9 +102,9 @@ impl<G: Granule> Pending<G> {
     }
 
     /// The ranges to invalidate.
-    #[must_use]
-    pub fn ranges(&self) -> &[PendingRange] {
-        &self.ranges[..self.nr_ranges]
+    #[inline(always)]
+    pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
+        self.ranges[..self.nr_ranges].iter().map(|packed| packed.unpack())
     }
 
     /// How many tables wait to be given back.
@@ -95,44 +122,45 @@ impl<G: Granule> Pending<G> {
     /// How many TLBIs a flush of this will issue on a CPU with or without FEAT_TLBIRANGE.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
-        self.ranges()
-            .iter()
-            .map(|pending| nr_tlbis::<G>(pending, tlbi_range))
-            .fold(0, u64::saturating_add)
+        nr_all_tlbis::<G>(self.ranges(), tlbi_range)
     }
 
     /// Records that `range` may be held, descriptor by descriptor of level `stride`.
     #[inline]
     pub(crate) fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
+        let new = Packed::new(range, stride, links);
         if self.nr_ranges != 0 {
-            let last = &mut self.ranges[self.nr_ranges - 1];
-            // Neighbours become one range, at the finer stride; so does a repetition of what was just recorded.
+            let slot = &mut self.ranges[self.nr_ranges - 1];
+            let last = slot.unpack();
+            // Neighbours of one stride become one range; so does a repetition of what was just recorded.
             if last.range.end() == range.start && last.stride == stride {
-                last.range.size += range.size;
-                last.links |= links;
+                slot.size = (slot.size + range.size) | (new.size & LINKS);
                 return;
             }
             if last.range.contains(range.start) && last.range.contains(range.last()) {
-                last.stride = last.stride.max(stride);
-                last.links |= links;
+                *slot = Packed::new(last.range, last.stride.max(stride), last.links || links);
                 return;
             }
         }
-        self.push(PendingRange { range, stride, links });
-    }
-
-    fn push(&mut self, new: PendingRange) {
         if self.nr_ranges < MAX_RANGES {
             self.ranges[self.nr_ranges] = new;
             self.nr_ranges += 1;
-            return;
+        } else {
+            self.absorb(new.unpack());
         }
-        // Full: the range that grows least takes the new one in. To invalidate more than needed is always allowed.
+    }
+
+    /// Full: the range that grows least takes the new one in. To invalidate more than needed is always allowed.
+    #[cold]
+    fn absorb(&mut self, new: PendingRange) {
         let growth = |old: &PendingRange| hull(old.range, new.range).size - old.range.size;
-        if let Some(old) = self.ranges.iter_mut().min_by_key(|old| growth(old)) {
-            old.range = hull(old.range, new.range);
-            old.stride = old.stride.max(new.stride);
-            old.links |= new.links;
+        let least = self.ranges().enumerate().min_by_key(|(_, old)| growth(old));
+        if let Some((i, old)) = least {
+            self.ranges[i] = Packed::new(
+                hull(old.range, new.range),
+                old.stride.max(new.stride),
+                old.links || new.links,
+            );
         }
     }
 
@@ -163,13 +191,15 @@ impl<G: Granule> Pending<G> {
         }
     }
 
+    #[inline(always)]
     fn release<T: Tables>(&mut self, tables: &T) {
-        let mut next = self.dead.take();
-        while let Some(table) = next {
-            next = linked(tables, table);
+        while let Some(table) = self.dead {
+            self.dead = linked(tables, table);
             tables.free_table(table);
         }
         self.nr_dead = 0;
+        self.nr_ranges = 0;
+        self.published = false;
     }
 }
 
@@ -227,36 +257,42 @@ pub(crate) fn for_each_range_op<G: Granule>(
     }
 }
 
+/// How many TLBIs `pending` takes.
+#[inline(always)]
 fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
     let by_va = pending.range.size >> G::shift(pending.stride);
     if !tlbi_range || by_va <= 1 {
         return by_va;
     }
     let pages = pending.range.size >> G::PAGE_SHIFT;
-    let odd = pages & 1;
-    let digits = (0..3)
-        .filter(|scale| (pages >> (5 * scale + 1)) & 31 != 0)
-        .count() as u64;
-    (odd + digits + (pages >> 16).div_ceil(32)).min(by_va)
+    let digit = |scale: u32| u64::from((pages >> (5 * scale + 1)) & 31 != 0);
+    let of_scale_3 = (pages >> 16).div_ceil(32);
+    ((pages & 1) + digit(0) + digit(1) + digit(2) + of_scale_3).min(by_va)
+}
+
+#[inline(always)]
+fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_range: bool) -> u64 {
+    ranges
+        .map(|pending| nr_tlbis::<G>(&pending, tlbi_range))
+        .fold(0, u64::saturating_add)
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The TLBIs for `ranges`, without a barrier.
-    fn issue_tlbis(&self, ranges: &[PendingRange]) {
+    #[inline(always)]
+    fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu().has_tlbi_range();
-        let total = ranges
-            .iter()
-            .map(|pending| nr_tlbis::<G>(pending, by_range))
-            .fold(0, u64::saturating_add);
+        let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
             self.mmu().tlbi_vmalle1is();
             return;
         }
         for pending in ranges {
-            self.issue_range(pending, by_range);
+            self.issue_range(&pending, by_range);
         }
     }
 
+    #[inline(always)]
     fn issue_range(&self, pending: &PendingRange, by_range: bool) {
         let mmu = self.mmu();
         let VirtRange { start, size } = pending.range;
@@ -286,8 +322,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// TLBIs for `ranges`, then DSB ISH; once more the last of them on a CPU that may complete a TLBI too early.
     ///
     /// The caller has issued the leading DSB.
-    pub(crate) fn invalidate_and_wait(&self, ranges: &[PendingRange]) {
-        self.issue_tlbis(ranges);
+    #[inline(always)]
+    pub(crate) fn invalidate_and_wait(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
+        self.issue_tlbis(ranges.clone());
         // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB of the CPU that
         // issued them.
         self.mmu().dsb_ish();
@@ -305,13 +342,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// `foreign` says that another CPU took some of it out and handed it over by release and acquire: then the leading
     /// barrier is DSB ISH, which waits for stores observed too, where DSB ISHST waits for this CPU's own (lazy purge;
     /// Arm ARM B2.3.12).
-    #[cfg_attr(feature = "trace", inline(never))]
     pub fn flush(&self, mut pending: Pending<G>, foreign: bool) {
-        self.flush_ranges(&pending, foreign);
-        pending.release(self.tables());
+        self.flush_in_place(&mut pending, foreign);
     }
 
-    fn flush_ranges(&self, pending: &Pending<G>, foreign: bool) {
+    /// As [`flush`](Self::flush); nothing is pending afterwards.
+    #[inline(always)]
+    pub(crate) fn flush_in_place(&self, pending: &mut Pending<G>, foreign: bool) {
         if pending.is_empty() {
             return;
         }
@@ -327,6 +364,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         // This CPU may have fetched or translated ahead by what is gone (oracle: without the ISB it may still hit).
         mmu.isb();
+        pending.release(self.tables());
     }
 
     /// An empty batch on this tree.
@@ -363,8 +401,9 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
     /// Flushes now and gives back what was withheld to the caller.
+    #[inline]
     pub fn flush(mut self) -> Option<C> {
-        self.finish();
+        self.tree.flush_in_place(&mut self.pending, false);
         self.withheld.take()
     }
 
@@ -382,15 +421,11 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
     pub(crate) fn pending_mut(&mut self) -> &mut Pending<G> {
         &mut self.pending
     }
-
-    fn finish(&mut self) {
-        self.tree.flush(core::mem::take(&mut self.pending), false);
-    }
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
     fn drop(&mut self) {
-        self.finish();
+        self.tree.flush_in_place(&mut self.pending, false);
         // Field order would do; said here because it is the point: what is withheld goes back after the flush.
         drop(self.withheld.take());
     }
