@@ -5,6 +5,7 @@
 //!
 //! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that `scripts/bench` can put them side by side.
 
+mod api;
 mod counting;
 mod engine;
 mod glob;
@@ -12,13 +13,14 @@ mod measure;
 mod pages;
 mod report;
 
-use paging::VirtAddr;
+use paging::{VirtAddr, VirtRange};
 
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
 use crate::bootargs::BootArgs;
-use crate::mm::layout::VMALLOC_END;
+use crate::mm::areas::kernel_vmalloc;
 use crate::print;
+use api::Call;
 use engine::{NOWHERE, Source};
 use measure::Instrument;
 use pages::Pages;
@@ -36,13 +38,21 @@ pub struct Bench<'a> {
     /// Glob over walkers.
     walkers: &'a str,
     mmu: KernelMmu,
-    /// 1 GiB-aligned addresses that nothing else uses.
+    /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB on.
     va: VirtAddr,
 }
+
+/// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for whole calls.
+const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
     fn selects(&self, case: &str) -> bool {
         glob::matches(self.cases, case)
+    }
+
+    /// Where whole calls find their addresses.
+    fn region(&self) -> VirtRange {
+        VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)
     }
 }
 
@@ -67,19 +77,31 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("range 1G, 1G pa", GIB, GIB),
 ];
 
-/// Page arrays of vmap: name, pages, order of the chunks.
-const ARRAYS: &[(&str, usize, u8)] = &[
-    ("vmap 1, order 0/range-only", 1, 0),
-    ("vmap 16, order 0/range-only", 16, 0),
-    ("vmap 16, order 4/range-only", 16, 4),
-    ("vmap 256, order 0/range-only", 256, 0),
-    ("vmap 256, order 4/range-only", 256, 4),
-    ("vmap 256, order 8/range-only", 256, 8),
-    ("vmap 512, order 9/range-only", 512, 9),
-    ("vmap 25600, order 0/range-only", 25600, 0),
-    ("vmap 25600, order 4/range-only", 25600, 4),
-    ("vmap 25600, order 8/range-only", 25600, 8),
-    ("vmap 25600, order 9/range-only", 25600, 9),
+/// The same as whole calls.
+const IOREMAPS: &[(&str, u64, u64)] = &[
+    ("ioremap 4K, 4K pa", 4 * KIB, 4 * KIB),
+    ("ioremap 64K, 64K pa", 64 * KIB, 64 * KIB),
+    ("ioremap 1M, 4K pa", MIB, 4 * KIB),
+    ("ioremap 1M, 64K pa", MIB, 64 * KIB),
+    ("ioremap 1M, 2M pa", MIB, 2 * MIB),
+    ("ioremap 2M, 2M pa", 2 * MIB, 2 * MIB),
+    ("ioremap 32M, 2M pa", 32 * MIB, 2 * MIB),
+    ("ioremap 1G, 1G pa", GIB, GIB),
+];
+
+/// Page arrays of vmap: the name of the whole call, that of the walk alone, pages, order of the chunks.
+const ARRAYS: &[(&str, &str, usize, u8)] = &[
+    ("vmap 1, order 0", "vmap 1, order 0/range-only", 1, 0),
+    ("vmap 16, order 0", "vmap 16, order 0/range-only", 16, 0),
+    ("vmap 16, order 4", "vmap 16, order 4/range-only", 16, 4),
+    ("vmap 256, order 0", "vmap 256, order 0/range-only", 256, 0),
+    ("vmap 256, order 4", "vmap 256, order 4/range-only", 256, 4),
+    ("vmap 256, order 8", "vmap 256, order 8/range-only", 256, 8),
+    ("vmap 512, order 9", "vmap 512, order 9/range-only", 512, 9),
+    ("vmap 25600, order 0", "vmap 25600, order 0/range-only", 25600, 0),
+    ("vmap 25600, order 4", "vmap 25600, order 4/range-only", 25600, 4),
+    ("vmap 25600, order 8", "vmap 25600, order 8/range-only", 25600, 8),
+    ("vmap 25600, order 9", "vmap 25600, order 9/range-only", 25600, 9),
 ];
 
 /// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference walkers are told.
@@ -92,6 +114,23 @@ const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 100M, shift 21", 25600, 9, 21),
 ];
 
+/// Memory of its own, and addresses alone.
+const ALLOCATIONS: &[(&str, Call<'_>)] = &[
+    ("vmalloc_huge 64K", Call::VmallocHuge(64 * KIB)),
+    ("vmalloc_huge 1M", Call::VmallocHuge(MIB)),
+    ("vmalloc_huge 2M", Call::VmallocHuge(2 * MIB)),
+    ("vmalloc_huge 4M", Call::VmallocHuge(4 * MIB)),
+    ("vmalloc 4M", Call::Vmalloc(4 * MIB)),
+    ("vmalloc 1 page", Call::Vmalloc(4 * KIB)),
+    ("vmalloc 16 pages", Call::Vmalloc(64 * KIB)),
+    ("vmalloc 256 pages", Call::Vmalloc(MIB)),
+    ("get_vm_area 1 page", Call::Reserve(4 * KIB, 4 * KIB)),
+    ("get_vm_area 1M", Call::Reserve(MIB, 4 * KIB)),
+    // An area for ioremap is aligned to its size, where the memory is not known yet.
+    ("get_vm_area 1M ioremap", Call::Reserve(MIB, MIB)),
+    ("get_vm_area 100M", Call::Reserve(100 * MIB, 4 * KIB)),
+];
+
 /// Runs the selected cases and prints a line for each measured operation.
 ///
 /// # Errors
@@ -100,12 +139,15 @@ const CHUNKS: &[(&str, usize, u8, u32)] = &[
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
+    let reserved = kernel_vmalloc()
+        .get_vm_area(RESERVED, GIB)
+        .unwrap_or_else(|error| panic!("addresses for the bench: {error}"));
     let bench = Bench {
         instrument: Instrument::new(features)?,
         cases: args.bench,
         walkers: args.bench_walkers,
         mmu: KernelMmu::new(features),
-        va: VirtAddr((VMALLOC_END as u64) - 64 * GIB),
+        va: reserved.va(),
     };
     print!(
         "bench {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{}}}}}\n",
@@ -117,24 +159,32 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
     for (name, size, alignment) in RANGES {
         engine::run(&bench, name, Source::Range(NOWHERE.add(*alignment), *size));
     }
-    for (name, nr, order) in ARRAYS {
-        with_pages(&bench, name, *nr, *order, |pages| {
-            engine::run(&bench, name, Source::Pages(pages.frames()));
+    for (name, size, alignment) in IOREMAPS {
+        api::run(&bench, name, Call::Ioremap(NOWHERE.add(*alignment), *size));
+    }
+    for (name, alone, nr, order) in ARRAYS {
+        with_pages(&bench, &[name, alone], *nr, *order, |pages| {
+            api::run(&bench, name, Call::Vmap(pages.frames()));
+            engine::run(&bench, alone, Source::Pages(pages.frames()));
         });
     }
     for (name, nr, order, shift) in CHUNKS {
-        with_pages(&bench, name, *nr, *order, |pages| {
+        with_pages(&bench, &[name], *nr, *order, |pages| {
             engine::run(&bench, name, Source::Chunks(pages.frames(), *shift));
         });
+    }
+    for (name, call) in ALLOCATIONS {
+        api::run(&bench, name, *call);
     }
     print!("vmwalk: done\n");
     Ok(())
 }
 
-/// Runs `f` with an array of frames, if the case is selected.
-fn with_pages(bench: &Bench<'_>, name: &str, nr: usize, order: u8, f: impl FnOnce(&Pages)) {
-    if bench.selects(name) {
-        let pages = Pages::allocate(nr, order).unwrap_or_else(|| panic!("{name}: no memory for {nr} pages"));
+/// Runs `f` with an array of frames, if one of the cases is selected.
+fn with_pages(bench: &Bench<'_>, names: &[&str], nr: usize, order: u8, f: impl FnOnce(&Pages)) {
+    if names.iter().any(|name| bench.selects(name)) {
+        let pages =
+            Pages::allocate(nr, order).unwrap_or_else(|| panic!("no memory for {nr} pages of order {order}"));
         f(&pages);
     }
 }
