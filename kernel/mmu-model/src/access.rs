@@ -1,7 +1,7 @@
 //! What an access may do: the model's own table walker, and everything else that a CPU may use in its place.
 
 use crate::descriptor::{self as desc, Entry, PERMISSIONS, show};
-use crate::machine::Machine;
+use crate::machine::{Machine, Reach};
 use crate::violation::{Event, Rule};
 use paging::Granule;
 
@@ -314,5 +314,14 @@ impl<G: Granule> Machine<G> {
                 }
             }
         }
+    }
+
+    pub(crate) fn nr_linked_tables(&self) -> usize {
+        self.s
+            .tables
+            .iter()
+            .flatten()
+            .filter(|table| table.reach == Reach::Live)
+            .count()
     }
 }

@@ -118,9 +118,4 @@ impl Clocks {
             self.context[to].join(&self.certain);
         }
     }
-
-    /// Whether every store is certain.
-    pub(crate) fn all_certain(&self, cpus: usize) -> bool {
-        (0..cpus).all(|cpu| self.certain.0[cpu] == self.last(cpu))
-    }
 }

@@ -212,24 +212,26 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// At a DSB of `cpu`: every group that it has written into is whole and uniform, or has no contiguous member.
+    /// At a DSB of `cpu`: every group whose stores are now certain is whole and uniform, or has no contiguous member.
     pub(crate) fn judge_touched_groups(&mut self, cpu: usize) {
         if self.s.touched.is_empty() {
             return;
         }
-        let touched = std::mem::take(&mut self.s.touched);
-        let (mine, others): (Vec<Touched>, Vec<Touched>) = touched
+        let certain = *self.s.clocks.certain();
+        let (done, rest): (Vec<Touched>, Vec<Touched>) = std::mem::take(&mut self.s.touched)
             .into_iter()
-            .partition(|touched| usize::from(touched.cpu) == cpu);
-        self.s.touched = others;
-        for touched in mine {
+            .partition(|touched| certain.has(touched.store));
+        self.s.touched = rest;
+        for touched in done {
             self.judge_group(cpu, touched.table, touched.first as usize);
         }
     }
 
     fn judge_group(&mut self, cpu: usize, number: u32, first: usize) {
         let table = self.table(number);
-        if !matches!(table.reach, Reach::Live | Reach::Dying) || table.contiguous == 0 {
+        // In a table that was cut off, members that are missing are on their way out with the rest: whoever may hold the
+        // group is listed as stale. Members that contradict each other were judged when they were stored.
+        if table.reach != Reach::Live || table.contiguous == 0 {
             return;
         }
         let level = table.level;
@@ -250,7 +252,7 @@ impl<G: Granule> Machine<G> {
                 let va = self.slot_va(number, first);
                 self.violate(Rule::MixedGroup, || {
                     format!(
-                        "CPU {cpu} leaves a mixed level {level} group at {va:#x}: member {} is: {}; member {} is: {}",
+                        "the DSB of CPU {cpu} leaves a mixed level {level} group at {va:#x}: member {} is: {}; member {} is: {}",
                         model - first,
                         show::<G>(level, value),
                         member - first,

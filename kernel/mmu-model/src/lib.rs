@@ -166,6 +166,13 @@ impl<G: Granule> Model<G> {
         self.machine().s.nr_tables
     }
 
+    /// Table pages that walks from the roots reach, roots included: fewer than [`nr_tables`](Self::nr_tables) where some
+    /// are kept in reserve, or leaked.
+    #[must_use]
+    pub fn nr_linked_tables(&self) -> usize {
+        self.machine().nr_linked_tables()
+    }
+
     /// What the tables translate `va` to at present, by the model's own walker.
     #[must_use]
     pub fn translate(&self, va: VirtAddr) -> Option<Translation> {

@@ -71,10 +71,11 @@ impl Table {
     }
 }
 
-/// A group that a CPU has written into since its last DSB.
+/// A group that a CPU has written into, with no DSB behind it yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) struct Touched {
-    pub(crate) cpu: u8,
+    /// The last store.
+    pub(crate) store: StoreId,
     pub(crate) table: u32,
     pub(crate) first: u32,
 }
@@ -102,6 +103,8 @@ pub(crate) struct State {
     pub(crate) touched: Vec<Touched>,
     /// The event of each CPU's last DSB.
     pub(crate) last_dsb: [u32; crate::MAX_CPUS],
+    /// The number of each CPU's last store that changed what a walk sees.
+    pub(crate) last_seen_store: [u32; crate::MAX_CPUS],
     /// Tables that a CPU reaches by another way than the linear map at present.
     pub(crate) breaking: Vec<(u8, u64)>,
     /// Allocations that succeed before one fails.
@@ -200,6 +203,7 @@ impl<G: Granule> Machine<G> {
                 Event::Store {
                     table: pa,
                     index,
+                    nr: 1,
                     old: 0,
                     new: raw,
                     release,
@@ -217,6 +221,7 @@ impl<G: Granule> Machine<G> {
             Event::Store {
                 table: pa,
                 index,
+                nr: 1,
                 old: slot.value,
                 new: raw,
                 release,
@@ -247,6 +252,7 @@ impl<G: Granule> Machine<G> {
         if old == new {
             return;
         }
+        self.s.last_seen_store[cpu] = id.number;
         let table = self.table_mut(number);
         table.slots[index].stored_at = time;
         if !desc::cacheable::<G>(level, old) {
@@ -266,13 +272,16 @@ impl<G: Granule> Machine<G> {
     }
 
     pub(crate) fn touch(&mut self, cpu: usize, table: u32, level: u8, index: usize) {
-        let touched = Touched {
+        let store = StoreId {
             cpu: cpu as u8,
-            table,
-            first: (index & !(desc::group_entries::<G>(level) - 1)) as u32,
+            number: self.s.clocks.last(cpu),
         };
-        if self.s.touched.last() != Some(&touched) {
-            self.s.touched.push(touched);
+        let first = (index & !(desc::group_entries::<G>(level) - 1)) as u32;
+        match self.s.touched.last_mut() {
+            Some(last) if (last.store.cpu, last.table, last.first) == (store.cpu, table, first) => {
+                last.store = store;
+            }
+            _ => self.s.touched.push(Touched { store, table, first }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whether everything that was begun is finished, and a canonical form of the state for searches.
 
+use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
 use crate::machine::Machine;
 use paging::Granule;
@@ -21,13 +22,17 @@ impl<G: Granule> Machine<G> {
                 tlbi.issued_at, tlbi.cpu
             ));
         }
-        if !self.s.clocks.all_certain(self.features.cpus) {
-            return Some("stores that no DSB has completed".into());
+        let certain = |(cpu, number): (usize, &u32)| {
+            let cpu = cpu as u8;
+            self.s.clocks.certain().has(StoreId { cpu, number: *number })
+        };
+        if !self.s.last_seen_store.iter().enumerate().all(certain) {
+            return Some("a walk may miss stores that no DSB has completed".into());
         }
         if let Some(touched) = self.s.touched.first() {
             return Some(format!(
-                "CPU {} has written into a group and has issued no DSB since",
-                touched.cpu
+                "CPU {} has written into a group, and no DSB has completed that",
+                touched.store.cpu
             ));
         }
         None
@@ -66,7 +71,7 @@ impl<G: Granule> Machine<G> {
     fn canonical_pending(&self, words: &mut Vec<u64>) {
         words.push(u64::MAX);
         for (level, va, old) in self.s.stale.iter() {
-            let store = |id: Option<crate::clock::StoreId>| {
+            let store = |id: Option<StoreId>| {
                 id.map_or(0, |id| u64::from(id.cpu) << 32 | u64::from(id.number) | 1 << 63)
             };
             words.extend([

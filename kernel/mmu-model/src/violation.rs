@@ -69,9 +69,11 @@ pub enum Event {
         table: u64,
         /// The index in it.
         index: usize,
-        /// What was there.
+        /// How many, one behind the other: a run of stores is one event in the log.
+        nr: usize,
+        /// What was there, at the first.
         old: u64,
-        /// What is there now.
+        /// What is there now, at the first.
         new: u64,
         /// By compare-exchange.
         release: bool,
@@ -120,18 +122,50 @@ pub enum Event {
     LeaveBreak,
 }
 
+impl Event {
+    /// Takes the store `next` in, if it is the one behind this.
+    fn extend(&mut self, next: &Self) -> bool {
+        match (self, next) {
+            (
+                Self::Store {
+                    table,
+                    index,
+                    nr,
+                    release: false,
+                    ..
+                },
+                Self::Store {
+                    table: same,
+                    index: behind,
+                    release: false,
+                    ..
+                },
+            ) if *table == *same && *index + *nr == *behind => {
+                *nr += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Store {
                 table,
                 index,
+                nr,
                 old,
                 new,
                 release,
             } => {
-                let how = if release { "CAS " } else { "STR " };
-                write!(f, "{how} [{table:#x} + {index}] {old:#018x} -> {new:#018x}")
+                let how = if release { "CAS" } else { "STR" };
+                write!(f, "{how} [{table:#x} + {index}] {old:#018x} -> {new:#018x}")?;
+                if nr > 1 {
+                    write!(f, ", and {} behind it", nr - 1)?;
+                }
+                Ok(())
             }
             Self::Alloc(table) => write!(f, "alloc table {table:#x}"),
             Self::AllocFailed => f.write_str("alloc table: none"),
@@ -202,6 +236,12 @@ const KEPT: usize = 32;
 impl Journal {
     pub(crate) fn record(&mut self, time: u32, cpu: usize, event: Event) {
         if self.log_events != 0 {
+            if let Some((_, whose, last)) = self.log.back_mut()
+                && *whose == cpu
+                && last.extend(&event)
+            {
+                return;
+            }
             if self.log.len() == self.log_events {
                 self.log.pop_front();
             }
