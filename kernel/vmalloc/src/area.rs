@@ -166,8 +166,9 @@ impl<'v, B: Backend> VmArea<'v, B> {
     /// As [`map_pages`](Self::map_pages).
     pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
         let range = self.part(offset, size)?;
-        let (outcome, pending) = self.vm.unmap(range)?;
-        self.vm.flush(pending, false);
+        let mut batch = self.vm.backend.tree().batch();
+        let outcome = self.vm.unmap(range, &mut batch)?;
+        batch.flush();
         Ok(outcome)
     }
 }

@@ -15,7 +15,11 @@ use crate::frames::free_area;
 use crate::record::{self, Area};
 use crate::state::{State, Vmalloc};
 use core::panic::Location;
-use paging::{Failure, Granule, Outcome, Pending, VirtRange};
+use paging::{Failure, FlushBatch, Granule, Outcome, Pending, VirtRange};
+
+/// A batch on the backend's tree.
+pub(crate) type Batch<'t, B> =
+    FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
 
 /// When what was taken out is flushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -80,11 +84,17 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn give_back(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         area.retire();
-        let pending = self.take_out(&area);
+        let range = record::range::<B::Granule>(&area);
+        let mut batch = self.backend.tree().batch();
+        if let Err(failure) = self.unmap(range, &mut batch) {
+            // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
+            panic!("unmapping {range:?}: {failure}");
+        }
         let kind = record::kind(&area);
         match self.config.flush {
             // Where nothing is left to flush, a table went, or nothing was mapped.
-            FlushPolicy::Lazy { areas, pages } if kind.can_wait() && !pending.is_empty() => {
+            FlushPolicy::Lazy { areas, pages } if kind.can_wait() && !batch.pending().is_empty() => {
+                let pending = batch.detach().0;
                 let mut state = self.state.lock();
                 state.waiting.push(area);
                 state.waiting.pending.merge(self.backend.tree().tables(), pending);
@@ -95,50 +105,32 @@ impl<B: Backend> Vmalloc<B> {
                 }
             }
             FlushPolicy::Strict | FlushPolicy::Lazy { .. } => {
-                self.flush(pending, false);
+                batch.flush();
                 free_area(&self.backend, &area);
                 Self::release(&mut self.state.lock(), area);
             }
         }
     }
 
-    /// Takes out whatever is mapped in the body of `area`. What must be flushed before it goes back: nothing, if that is done.
-    fn take_out(&self, area: &Area) -> Pending<B::Granule> {
-        let range = record::range::<B::Granule>(area);
-        match self.unmap(range) {
-            Ok((_, pending)) => pending,
-            // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
-            Err(failure) => panic!("unmapping {range:?}: {failure}"),
-        }
-    }
-
-    /// Unmaps `range`. What became of it waits for a flush, but not where a table was unlinked: that is flushed here, with
-    /// all others kept out.
+    /// Unmaps `range`. `batch`, which is empty, has what became of it, but not where a table was unlinked: that is flushed
+    /// here, with all others kept out.
     ///
     /// The reason is break-before-make (DESIGN rule 3). Once a link is gone, whoever maps something near may put a new
     /// table in its place, while a walk cache still holds the old link: two links for one address. So no map may come
     /// between the unlinking and the TLBI. Where no table goes, the lock is held for the stores alone.
-    pub(crate) fn unmap(&self, range: VirtRange) -> Result<(Outcome, Pending<B::Granule>), Failure> {
+    #[inline]
+    pub(crate) fn unmap<'t>(
+        &'t self,
+        range: VirtRange,
+        batch: &mut Batch<'t, B>,
+    ) -> Result<Outcome, Failure> {
         let tree = self.backend.tree();
         let _release = self.backend.walks().release();
-        let mut batch = tree.batch();
-        let result = tree.unmap(range, &mut batch);
-        let (mut pending, _) = batch.detach();
-        if pending.nr_dead_tables() != 0 {
-            // This CPU's own stores: nobody else's are in this batch.
-            tree.flush(core::mem::take(&mut pending), false);
+        let outcome = tree.unmap(range, batch)?;
+        if batch.pending().nr_dead_tables() != 0 {
+            core::mem::replace(batch, tree.batch()).flush();
         }
-        Ok((result?, pending))
-    }
-
-    /// Flushes. No table waits for it.
-    pub(crate) fn flush(&self, pending: Pending<B::Granule>, foreign: bool) {
-        debug_assert_eq!(
-            pending.nr_dead_tables(),
-            0,
-            "a table unlinked and not flushed at once"
-        );
-        self.backend.tree().flush(pending, foreign);
+        Ok(outcome)
     }
 
     /// Remembers the area and lets its range be reserved again. It is flushed.
@@ -152,7 +144,12 @@ impl<B: Backend> Vmalloc<B> {
         let pending = core::mem::take(&mut due.pending);
         // Other CPUs may have written the invalid descriptors: the state lock handed them over, and the leading barrier
         // must wait for stores observed as well as for this CPU's own.
-        self.flush(pending, true);
+        debug_assert_eq!(
+            pending.nr_dead_tables(),
+            0,
+            "a table unlinked and not flushed at once"
+        );
+        self.backend.tree().flush(pending, true);
         let mut flushed = Waiting::<B::Granule>::new();
         while let Some(area) = due.pop() {
             free_area(&self.backend, &area);

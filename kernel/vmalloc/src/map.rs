@@ -9,8 +9,8 @@ use crate::state::Vmalloc;
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{
-    Attributes, Extent, Extents, FrameArray, Granule, MemoryType, Outcome, PageArray, PhysAddr, PhysRange,
-    PhysSource,
+    Attributes, Extent, Extents, FrameArray, Granule, LeafSize, MemoryType, Outcome, PageArray, PhysAddr,
+    PhysRange, PhysSource,
 };
 
 /// Device memory, or memory seen as if it were: readable and writable, never executable.
@@ -164,10 +164,16 @@ impl<B: Backend> Vmalloc<B> {
             .config
             .leaves
             .intersection(self.backend.tree().config().leaves);
-        // What is read here is not read again: the source remembers the run.
-        let run = source.run_at(0, fit.pages);
-        let places = place::candidates::<B::Granule>(fit, run, align, leaves);
-        let area = self.reserve(places, words)?;
+        let page = B::Granule::PAGE_SIZE;
+        let smallest = LeafSize::PAGE_GROUP.bytes::<B::Granule>();
+        let area = if align <= page && fit.pages < smallest >> B::Granule::PAGE_SHIFT {
+            // No leaf but the page fits into it: anywhere is as good.
+            self.reserve(core::iter::once(fit), words)?
+        } else {
+            // What is read here is not read again: the source remembers the run.
+            let run = source.run_at(0, fit.pages);
+            self.reserve(place::candidates::<B::Granule>(fit, run, align, leaves), words)?
+        };
         let range = record::range::<B::Granule>(&area);
         match self.map(range, source, attributes) {
             Ok(outcome) => Ok(VmArea::new(self, area, offset, outcome)),

@@ -61,6 +61,8 @@ pub struct Ram {
     given: BTreeMap<u64, u32>,
     words: BTreeMap<(u64, usize), u64>,
     zeroed: BTreeSet<u64>,
+    /// How often there was no block.
+    pub refused: u64,
     /// No block larger than this.
     pub largest: u32,
     /// Succeed this often more, then fail once and for all.
@@ -82,6 +84,7 @@ impl Ram {
             given: BTreeMap::new(),
             words: BTreeMap::new(),
             zeroed: BTreeSet::new(),
+            refused: 0,
             largest: MAX_ORDER,
             budget: None,
             node_budget: None,
@@ -101,6 +104,7 @@ impl Ram {
 
     fn alloc(&mut self, order: u32) -> Option<u64> {
         if order > self.largest || !Self::spend(&mut self.budget) {
+            self.refused += 1;
             return None;
         }
         let (mut have, first) = *self.free.range((order, 0)..).next()?;

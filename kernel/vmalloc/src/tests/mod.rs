@@ -137,6 +137,16 @@ fn what_fell_back_to_small_blocks_is_mapped_as_what_it_is() {
 }
 
 #[test]
+fn an_order_that_there_is_none_of_is_asked_for_once() {
+    let vm = vm();
+    vm.backend().ram().largest = 2;
+    let area = vm.vmalloc_huge(8 << 20).unwrap();
+    assert_eq!(vm.backend().ram().refused, 11 - 2, "order 11 down to 3");
+    drop(area);
+    assert_empty(&vm);
+}
+
+#[test]
 fn many_small_blocks_go_to_a_list_and_come_back() {
     let vm = vm();
     vm.backend().ram().largest = 0;
@@ -256,6 +266,9 @@ fn ram_is_refused_unless_cacheable() {
         (RAM - PAGE, PAGE, false),
         (RAM - PAGE, PAGE + 1, true),
         (RAM - 1, 1, false),
+        // Not in these bytes, but in their pages.
+        (RAM - 0x800, 0x801, true),
+        (RAM + RAM_SIZE - 1, 2, true),
         (RAM + RAM_SIZE - 1, 1, true),
         (RAM + RAM_SIZE, 1, false),
         (0, RAM + RAM_SIZE + PAGE, true),
