@@ -9,6 +9,7 @@ mod boot_info;
 pub mod bootargs;
 pub mod drivers;
 pub mod mm;
+mod selftest;
 pub mod smp;
 pub mod sync;
 
@@ -79,6 +80,9 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
             Ok(()) => psci::system_off(),
             Err(error) => fail(format_args!("{error}")),
         }
+    }
+    if args.mode == Mode::Selftest {
+        selftest::run(info, args, &features);
     }
     psci::system_off()
 }

@@ -1,0 +1,411 @@
+//! What one CPU does to the tables, seen by the others.
+//!
+//! Each test hands every CPU one closure that does both halves, touch and look again, since a CPU that was turned off in between would
+//! come back with an empty TLB and prove nothing.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
+
+use paging::{Attributes, LeafSet};
+
+use crate::arch::exceptions::BreakWindow;
+use crate::arch::percpu::{MAX_CPUS, cpu_index, nr_spurious_faults};
+use crate::arch::probe::{probe_read, probe_write};
+use crate::arch::time::Deadline;
+use crate::mm;
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::mapping::Mapping;
+use crate::selftest::memory::{Block, Window};
+use crate::selftest::saboteur::tamper;
+use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::verify::{read, write};
+use crate::smp;
+use crate::sync::IrqSpinLock;
+
+/// Pages that are looked at.
+const PAGES: u64 = 32;
+/// How long a CPU waits for the others.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A point that all CPUs reach before any goes on; or one gives up, and all see it.
+struct Meeting {
+    expected: u32,
+    arrived: AtomicU32,
+}
+
+impl Meeting {
+    fn of(expected: usize) -> Self {
+        Self {
+            expected: expected as u32,
+            arrived: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether all have come.
+    fn wait(&self) -> bool {
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+        let limit = Deadline::after(PATIENCE);
+        while self.arrived.load(Ordering::Acquire) < self.expected {
+            if limit.is_past() {
+                return false;
+            }
+            core::hint::spin_loop();
+        }
+        true
+    }
+}
+
+/// What each CPU found wrong: 0 for nothing, else a code and an address.
+struct Findings([AtomicU64; MAX_CPUS]);
+
+/// What a CPU may find. The order is that of [`Findings::check`].
+const LATE: u64 = 1;
+const WRONG_DATA: u64 = 2;
+const FAULTED: u64 = 3;
+const STILL_MAPPED: u64 = 4;
+const STILL_WRITABLE: u64 = 5;
+const WRONG_FAULT: u64 = 6;
+
+impl Findings {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; MAX_CPUS])
+    }
+
+    fn report(&self, cpu: usize, what: u64) {
+        // The first counts.
+        let _ = self.0[cpu].compare_exchange(0, what, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        const TEXTS: [&str; 7] = [
+            "",
+            "was not there in time",
+            "read other data than were written",
+            "faulted on a page that is mapped",
+            "reached a page after it was unmapped: a stale translation",
+            "wrote to a page after it became read-only: a stale permission",
+            "took another fault than expected",
+        ];
+        for (cpu, finding) in self.0.iter().enumerate() {
+            let finding = finding.load(Ordering::Acquire) as usize;
+            if finding != 0 {
+                return Err(Failure::Cpu {
+                    cpu,
+                    what: TEXTS[finding],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every CPU runs `others(cpu)` between two meetings, then `then(cpu)` after this one has run `this` in between.
+fn in_two_halves(
+    findings: &Findings,
+    touch: impl Fn(usize) + Sync,
+    change: impl FnOnce() -> Result<(), Failure> + Send,
+    look: impl Fn(usize) + Sync,
+) -> Result<(), Failure> {
+    let nr = smp::nr_online();
+    let (touched, changed) = (Meeting::of(nr), Meeting::of(nr));
+    let first = cpu_index();
+    let change = IrqSpinLock::new(Some(change));
+    let result = IrqSpinLock::new(Ok(()));
+    smp::on_each_cpu(|cpu| {
+        touch(cpu);
+        if !touched.wait() {
+            findings.report(cpu, LATE);
+        }
+        if cpu == first {
+            let change = change.lock().take();
+            if let Some(change) = change {
+                *result.lock() = change();
+            }
+        }
+        if !changed.wait() {
+            findings.report(cpu, LATE);
+        }
+        look(cpu);
+    });
+    let result = *result.lock();
+    result?;
+    findings.check()
+}
+
+/// A block of pages, mapped page by page, so that each has a TLB entry of its own.
+fn with_pages(ctx: &Context, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
+    let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
+    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
+    let source = Source::Range {
+        start: block.start(),
+        pages: PAGES,
+        walker: Walker::Array,
+    };
+    let mapping = Mapping::map_with(
+        ctx,
+        window.start,
+        &source,
+        Attributes::KERNEL_DATA,
+        ctx.owned(),
+        LeafSet::PAGES,
+    )?;
+    mapping.verify()?;
+    test(&mapping)
+}
+
+fn value(page: u64) -> u64 {
+    0xc0de_0000 + page
+}
+
+/// A load of every page gives what was written there.
+fn touch(findings: &Findings, cpu: usize, start: usize) {
+    for page in 0..PAGES {
+        match probe_read(start + (page * PAGE) as usize) {
+            Ok(found) if found == value(page) => {}
+            Ok(_) => findings.report(cpu, WRONG_DATA),
+            Err(_) => findings.report(cpu, FAULTED),
+        }
+    }
+}
+
+/// A mapping that this CPU makes is seen by all, right after; and when it is gone, none reaches it.
+pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
+    ctx.needs_other_cpus()?;
+    let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
+    for page in 0..PAGES {
+        write(mm::linear_va(block.start().0 + page * PAGE), value(page));
+    }
+    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
+    let start = window.start.0 as usize;
+    let source = Source::Range {
+        start: block.start(),
+        pages: PAGES,
+        walker: Walker::Array,
+    };
+    let findings = Findings::new();
+    let expect_gone = |cpu| {
+        for page in 0..PAGES {
+            match probe_read(start + (page * PAGE) as usize) {
+                Ok(_) => findings.report(cpu, STILL_MAPPED),
+                Err(fault) if fault.translation_level().is_none() => findings.report(cpu, WRONG_FAULT),
+                Err(_) => {}
+            }
+        }
+    };
+    let mut mapping = None;
+    in_two_halves(
+        &findings,
+        &expect_gone,
+        || {
+            mapping = Some(Mapping::map_with(
+                ctx,
+                window.start,
+                &source,
+                Attributes::KERNEL_DATA,
+                ctx.owned(),
+                LeafSet::PAGES,
+            )?);
+            Ok(())
+        },
+        |cpu| touch(&findings, cpu, start),
+    )?;
+    let Some(mapping) = mapping else {
+        return Err(Failure::Claim {
+            what: "nothing was mapped",
+            at: window.start.0,
+        }
+        .into());
+    };
+    in_two_halves(
+        &findings,
+        |cpu| touch(&findings, cpu, start),
+        || mapping.unmap_part(0, PAGES).map(drop),
+        &expect_gone,
+    )?;
+    mapping.verify_gone()?;
+    Ok(())
+}
+
+/// A page that becomes read-only is so for all, and stays readable.
+pub fn read_only_is_seen(ctx: &Context) -> TestResult {
+    ctx.needs_other_cpus()?;
+    with_pages(ctx, |mapping| {
+        let start = mapping.va.0 as usize;
+        let findings = Findings::new();
+        in_two_halves(
+            &findings,
+            |cpu| {
+                for page in 0..PAGES {
+                    let at = start + (page * PAGE) as usize + 8 * (cpu + 1);
+                    // SAFETY: the frame is the test's; each CPU has a word of its own.
+                    match unsafe { probe_write(at, value(page)) } {
+                        Ok(()) if read(at) == value(page) => {}
+                        Ok(()) => findings.report(cpu, WRONG_DATA),
+                        Err(_) => findings.report(cpu, FAULTED),
+                    }
+                }
+            },
+            || mapping.protect_part(0, PAGES, Attributes::read_only).map(drop),
+            |cpu| {
+                for page in 0..PAGES {
+                    let at = start + (page * PAGE) as usize + 8 * (cpu + 1);
+                    // SAFETY: as above.
+                    match unsafe { probe_write(at, !value(page)) } {
+                        Ok(()) => findings.report(cpu, STILL_WRITABLE),
+                        Err(fault) if fault.permission_level() != Some(3) => {
+                            findings.report(cpu, WRONG_FAULT)
+                        }
+                        Err(_) => {}
+                    }
+                    if probe_read(at) != Ok(value(page)) {
+                        findings.report(cpu, WRONG_DATA);
+                    }
+                }
+            },
+        )?;
+        Ok(())
+    })
+}
+
+/// All CPUs allocate, fill, verify and free at once.
+pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 60;
+    ctx.needs_other_cpus()?;
+    let findings = Findings::new();
+    let seed = ctx.rng().u64(..);
+    smp::on_each_cpu(|cpu| {
+        let mut rng = fastrand::Rng::with_seed(seed ^ cpu as u64);
+        for round in 0..ROUNDS {
+            let Ok(area) = mm::vmalloc(rng.u64(1..=40 * PAGE)) else {
+                findings.report(cpu, LATE);
+                return;
+            };
+            let range = area.range();
+            let words = (range.start.0..range.end().0).step_by(PAGE as usize);
+            let stamp = |at: u64| at ^ round << 48 ^ (cpu as u64) << 40;
+            words.clone().for_each(|at| write(at as usize, stamp(at)));
+            if words.clone().any(|at| read(at as usize) != stamp(at)) {
+                findings.report(cpu, WRONG_DATA);
+            }
+        }
+    });
+    findings.check()?;
+    Ok(())
+}
+
+/// Another CPU faults on a page that is between break and make, waits, tries again and gets its data: one spurious fault, counted, and not
+/// fatal.
+pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
+    let other = ctx.another_cpu()?;
+    with_pages(ctx, |mapping| {
+        let va = mapping.va;
+        let at = va.0 as usize;
+        write(at, value(0));
+        let root = mapping.tree.root();
+        let before = nr_spurious_faults();
+        let findings = Findings::new();
+        let (broken, started) = (Meeting::of(2), AtomicU32::new(0));
+        let first = cpu_index();
+        smp::on_each_cpu(|cpu| {
+            if cpu == first {
+                // As the engine does it: announced, invalid, invalidated.
+                let window = BreakWindow::open();
+                let mut old = 0;
+                // SAFETY: the page is the test's, and comes back below.
+                unsafe {
+                    tamper(root, va, |descriptor| {
+                        old = descriptor;
+                        descriptor & !1
+                    });
+                }
+                let met = broken.wait();
+                while met && started.load(Ordering::Acquire) == 0 {
+                    core::hint::spin_loop();
+                }
+                // The other CPU is at its load now, or in the handler.
+                let pause = Deadline::after(Duration::from_millis(20));
+                while !pause.is_past() {
+                    core::hint::spin_loop();
+                }
+                // SAFETY: as it was.
+                unsafe { tamper(root, va, |_| old) };
+                drop(window);
+                if !met {
+                    findings.report(cpu, LATE);
+                }
+            } else if cpu == other {
+                if !broken.wait() {
+                    findings.report(cpu, LATE);
+                }
+                started.store(1, Ordering::Release);
+                // A plain load, which no exception table names: were the fault not retried, it would be fatal.
+                if read(at) != value(0) {
+                    findings.report(cpu, WRONG_DATA);
+                }
+            }
+        });
+        findings.check()?;
+        let counted = nr_spurious_faults() - before;
+        expect("no spurious fault was counted", counted, counted >= 1)?;
+        mapping.verify()?;
+        Ok(())
+    })
+}
+
+/// Blocks are cut and folded under the feet of the other CPUs, which read through them all the time: each load gets its data.
+pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 20;
+    let nr_others = ctx.needs_other_cpus()?;
+    let block = Block::allocate(ctx, 9)?;
+    let window = Window::reserve(2 << 20, 2 << 20, 0)?;
+    let source = Source::Range {
+        start: block.start(),
+        pages: 512,
+        walker: Walker::Range,
+    };
+    let mapping = Mapping::map(ctx, window.start, &source, Attributes::KERNEL_DATA, ctx.owned())?;
+    let start = mapping.va.0 as usize;
+    for page in 0..512 {
+        write(start + (page * PAGE) as usize, value(page));
+    }
+    let findings = Findings::new();
+    let (ready, done) = (Meeting::of(nr_others + 1), AtomicU32::new(0));
+    let work = IrqSpinLock::new(Ok(0u64));
+    let first = cpu_index();
+    let mapping_of_first = IrqSpinLock::new(&mapping);
+    smp::on_each_cpu(|cpu| {
+        if !ready.wait() {
+            findings.report(cpu, LATE);
+        }
+        if cpu == first {
+            let cut = || -> Result<u64, Failure> {
+                let mapping = *mapping_of_first.lock();
+                for round in 0..ROUNDS {
+                    let mut batch = mapping.tree.batch();
+                    mapping.tree.split(mapping.part(round * 7 + 1, 3), &mut batch)?;
+                    batch.flush();
+                    let mut batch = mapping.tree.batch();
+                    mapping.tree.coalesce(mapping.range(), &mut batch)?;
+                    batch.flush();
+                }
+                Ok(ROUNDS)
+            };
+            *work.lock() = cut();
+            done.store(1, Ordering::Release);
+        } else {
+            let mut page = 13 * cpu as u64;
+            while done.load(Ordering::Acquire) == 0 {
+                page = (page * 5 + 7) % 512;
+                if read(start + (page * PAGE) as usize) != value(page) {
+                    findings.report(cpu, WRONG_DATA);
+                }
+            }
+        }
+    });
+    let rounds = *work.lock();
+    expect_value("rounds of cutting and folding", rounds?, ROUNDS)?;
+    findings.check()?;
+    mapping.verify_and_unmap()?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Both walkers, and the list of runs, on every leaf size: exactly one leaf of it, every page right, nothing left behind.
+
+use paging::{Attributes, Granule4K, LeafCounts, LeafSize};
+
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, Stop, TestResult, expect_leaves};
+use crate::selftest::mapping::Mapping;
+use crate::selftest::memory::{Block, Window};
+use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::verify::Memory;
+
+/// Leaf sizes, as parameters of a test.
+pub const SIZES: [LeafSize; 6] = [
+    LeafSize::PAGE,
+    LeafSize::PAGE_GROUP,
+    LeafSize::BLOCK2,
+    LeafSize::BLOCK2_GROUP,
+    LeafSize::BLOCK1,
+    LeafSize::BLOCK1_GROUP,
+];
+
+/// What one leaf of a size is made of: RAM if there is a free block, else addresses that are never touched.
+///
+/// 16G is never RAM here: no machine of the boot matrix has a free block of that size.
+fn backing(
+    ctx: &Context,
+    size: LeafSize,
+) -> Result<(Option<Block>, paging::PhysAddr, Attributes, Memory), Failure> {
+    let bytes = size.bytes::<Granule4K>();
+    let order = (bytes / PAGE).ilog2() as u8;
+    let block = if size == LeafSize::BLOCK1_GROUP {
+        None
+    } else {
+        Block::allocate(ctx, order).ok()
+    };
+    Ok(match block {
+        Some(block) => {
+            let start = block.start();
+            (Some(block), start, Attributes::KERNEL_DATA, ctx.owned())
+        }
+        // Up to 32M there is always RAM, but for a machine so small that it is in pieces.
+        None => (
+            None,
+            ctx.untouched(bytes, bytes, 0)?,
+            Attributes::DEVICE,
+            Memory::Untouched,
+        ),
+    })
+}
+
+fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
+    if size.is_contiguous() {
+        ctx.needs_groups()?;
+    }
+    let bytes = size.bytes::<Granule4K>();
+    if 1 << ctx.features.pa_bits.min(48) <= 2 * bytes {
+        return Err(Stop::Skip("physical addresses are too short for this leaf"));
+    }
+    let window = Window::reserve(bytes, bytes, 0)?;
+    let (_block, start, attributes, memory) = backing(ctx, size)?;
+    let source = Source::Range {
+        start,
+        pages: bytes / PAGE,
+        walker,
+    };
+    let mapping = Mapping::map(ctx, window.start, &source, attributes, memory)?;
+    let mut one = LeafCounts::default();
+    one.add(size, 1);
+    expect_leaves(mapping.leaves()?, one)?;
+    // Four million pages of one and the same leaf, whichever walker has made it: all of them for one walker.
+    if size == LeafSize::BLOCK1_GROUP && walker != Walker::Range {
+        mapping.verify_sampled()?;
+    } else {
+        mapping.verify()?;
+    }
+    mapping.unmap()?;
+    Ok(())
+}
+
+/// One leaf of `SIZES[SIZE]` by `Walker::ALL[WALKER]`.
+pub fn one<const WALKER: usize, const SIZE: usize>(ctx: &Context) -> TestResult {
+    one_leaf(ctx, Walker::ALL[WALKER], SIZES[SIZE])
+}
+
+/// The same memory with leaves limited, size by size: never a larger one, and every page right.
+pub fn limited_leaves(ctx: &Context) -> TestResult {
+    let size = LeafSize::BLOCK2.bytes::<Granule4K>();
+    let block = Block::allocate(ctx, 10)?;
+    let window = Window::reserve(2 * size, 2 * size, 0)?;
+    let source = Source::Range {
+        start: block.start(),
+        pages: block.pages(),
+        walker: Walker::Range,
+    };
+    for most in SIZES {
+        let allowed = ctx.leaves().at_most(most);
+        let mapping = Mapping::map_with(
+            ctx,
+            window.start,
+            &source,
+            Attributes::KERNEL_DATA,
+            ctx.owned(),
+            allowed,
+        )?;
+        let leaves = mapping.leaves()?;
+        for larger in SIZES.iter().filter(|size| !allowed.contains(**size)) {
+            let mut without = leaves;
+            without.remove(*larger, leaves.get(*larger));
+            expect_leaves(leaves, without)?;
+        }
+        mapping.verify_and_unmap()?;
+    }
+    Ok(())
+}

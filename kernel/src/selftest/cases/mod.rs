@@ -1,0 +1,171 @@
+//! The tests, each named as what it claims.
+
+mod alignment;
+mod areas;
+mod counts;
+mod cpus;
+mod devices;
+mod faults;
+mod frames;
+mod initrd;
+mod leaf_sizes;
+mod order_lists;
+mod partial;
+mod tree;
+
+use super::context::Context;
+use super::failure::TestResult;
+
+/// A test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// What it claims.
+    pub name: &'static str,
+    /// How it is shown.
+    pub run: fn(&Context) -> TestResult,
+}
+
+macro_rules! tests {
+    ($($name:literal => $run:expr,)*) => {
+        &[$(Test { name: $name, run: $run },)*]
+    };
+}
+
+/// All of them, in the order in which they run: what others rest on comes first.
+pub const ALL: &[Test] = tests! {
+    "tree.audit_of_the_live_tree_finds_nothing" => tree::audit_finds_nothing,
+    "tree.audit_of_live_groups_and_blocks_finds_nothing" => tree::audit_of_groups_and_blocks,
+    "tree.linear_map_has_the_largest_leaves" => tree::linear_map_has_the_largest_leaves,
+    "tree.every_leaf_of_the_linear_map_is_right" => faults::linear_map_is_right,
+    "tree.one_page_of_the_linear_map_can_change_and_change_back" => tree::linear_map_can_be_cut,
+    "tree.every_page_of_every_section_has_its_permissions" => faults::sections_have_their_permissions,
+
+    "frames.blocks_of_every_order_are_aligned_and_disjoint" => frames::aligned_and_disjoint,
+    "frames.bad_frees_are_refused_and_change_nothing" => frames::bad_frees_are_refused,
+    "frames.a_split_block_is_freed_frame_by_frame" => frames::split_block,
+    "frames.zeroed_frames_are_zero" => frames::zeroed_frames_are_zero,
+    "frames.all_of_ram_can_be_had_and_comes_back" => frames::exhausted_and_given_back,
+
+    "map.range.one_page_is_one_4k_leaf" => leaf_sizes::one::<0, 0>,
+    "map.range.64k_is_one_group_of_pages" => leaf_sizes::one::<0, 1>,
+    "map.range.2m_is_one_block" => leaf_sizes::one::<0, 2>,
+    "map.range.32m_is_one_group_of_blocks" => leaf_sizes::one::<0, 3>,
+    "map.range.1g_is_one_block" => leaf_sizes::one::<0, 4>,
+    "map.range.16g_is_one_group_of_blocks" => leaf_sizes::one::<0, 5>,
+    "map.array.one_page_is_one_4k_leaf" => leaf_sizes::one::<1, 0>,
+    "map.array.64k_is_one_group_of_pages" => leaf_sizes::one::<1, 1>,
+    "map.array.2m_is_one_block" => leaf_sizes::one::<1, 2>,
+    "map.array.32m_is_one_group_of_blocks" => leaf_sizes::one::<1, 3>,
+    "map.array.1g_is_one_block" => leaf_sizes::one::<1, 4>,
+    "map.array.16g_is_one_group_of_blocks" => leaf_sizes::one::<1, 5>,
+    "map.extents.one_page_is_one_4k_leaf" => leaf_sizes::one::<2, 0>,
+    "map.extents.64k_is_one_group_of_pages" => leaf_sizes::one::<2, 1>,
+    "map.extents.2m_is_one_block" => leaf_sizes::one::<2, 2>,
+    "map.extents.32m_is_one_group_of_blocks" => leaf_sizes::one::<2, 3>,
+    "map.extents.1g_is_one_block" => leaf_sizes::one::<2, 4>,
+    "map.extents.16g_is_one_group_of_blocks" => leaf_sizes::one::<2, 5>,
+    "map.limited_to_a_leaf_size_uses_no_larger_one" => leaf_sizes::limited_leaves,
+
+    "map.range.every_offset_modulo_2m_gets_the_largest_leaves" => alignment::every_offset_modulo_2m::<0>,
+    "map.array.every_offset_modulo_2m_gets_the_largest_leaves" => alignment::every_offset_modulo_2m::<1>,
+    "map.extents.every_offset_modulo_2m_gets_the_largest_leaves" => alignment::every_offset_modulo_2m::<2>,
+    "map.range.every_offset_modulo_32m_gets_the_largest_leaves" => alignment::every_offset_modulo_32m::<0>,
+    "map.array.every_offset_modulo_32m_gets_the_largest_leaves" => alignment::every_offset_modulo_32m::<1>,
+    "map.extents.every_offset_modulo_32m_gets_the_largest_leaves" => alignment::every_offset_modulo_32m::<2>,
+    "map.array.mixed_runs_get_the_largest_leaves" => alignment::mixed_runs_as_array,
+    "map.extents.mixed_runs_get_the_largest_leaves" => alignment::mixed_runs_as_extents,
+    "map.all_sources_of_the_same_pages_get_the_same_leaves" => alignment::all_sources_get_the_same_leaves,
+    "map.array.shuffled_frames_map_no_wrong_page" => alignment::shuffled_frames,
+    "map.array.shuffled_64k_chunks_map_no_wrong_page" => alignment::shuffled_groups,
+
+    "map.array.orders_8_8_8_8_at_2m_map_no_wrong_page" => order_lists::list::<0, 0>,
+    "map.array.orders_8_8_8_8_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<0, 1>,
+    "map.array.orders_4_8_8_8_at_2m_map_no_wrong_page" => order_lists::list::<1, 0>,
+    "map.array.orders_4_8_8_8_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<1, 1>,
+    "map.array.orders_8_4_8_8_at_2m_map_no_wrong_page" => order_lists::list::<2, 0>,
+    "map.array.orders_8_4_8_8_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<2, 1>,
+    "map.array.orders_4_9_9_at_2m_map_no_wrong_page" => order_lists::list::<3, 0>,
+    "map.array.orders_4_9_9_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<3, 1>,
+    "map.array.orders_5_and_sixteen_7s_at_2m_map_no_wrong_page" => order_lists::list::<4, 0>,
+    "map.array.orders_5_and_sixteen_7s_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<4, 1>,
+    "map.array.orders_9_8_4_at_2m_map_no_wrong_page" => order_lists::list::<5, 0>,
+    "map.array.orders_9_8_4_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<5, 1>,
+    "map.array.orders_8_8_4_4_0_at_2m_map_no_wrong_page" => order_lists::list::<6, 0>,
+    "map.array.orders_8_8_4_4_0_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<6, 1>,
+    "map.array.orders_7_7_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<7, 1>,
+    "map.array.orders_six_7s_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<8, 1>,
+
+    "map.a_taken_page_refuses_the_whole_range" => partial::occupied_range_is_refused,
+    "map.writable_and_executable_is_refused" => partial::writable_and_executable_is_refused,
+    "map.any_table_page_may_be_missing_and_nothing_is_left_behind" => partial::every_table_may_be_missing,
+
+    "unmap.one_page_of_a_64k_group_keeps_the_other_15" => partial::unmap_page_of_page_group,
+    "unmap.one_page_of_a_2m_block_keeps_the_other_511" => partial::unmap_page_of_block,
+    "unmap.a_slice_across_groups_of_a_2m_block_keeps_the_rest" => partial::unmap_across_groups_of_block,
+    "unmap.the_edges_of_a_2m_block_keep_the_rest" => partial::unmap_edges_of_block,
+    "unmap.one_page_of_a_32m_group_keeps_the_rest" => partial::unmap_page_of_block_group,
+    "unmap.one_block_of_a_32m_group_keeps_the_other_15" => partial::unmap_block_of_block_group,
+    "unmap.one_page_of_a_1g_block_keeps_the_rest" => partial::unmap_page_of_1g_block,
+    "unmap.a_page_faults_at_level_3" => faults::level_3,
+    "unmap.a_block_faults_at_level_2" => faults::level_2,
+    "unmap.a_1g_block_faults_at_level_1" => faults::level_1,
+    "unmap.leaves_no_stale_translation_of_a_page" => faults::no_stale_translation,
+
+    "protect.one_page_of_a_64k_group_keeps_the_other_15_writable" => partial::protect_page_of_page_group,
+    "protect.one_page_of_a_2m_block_keeps_the_other_511_writable" => partial::protect_page_of_block,
+    "protect.a_slice_of_a_2m_block_keeps_the_rest_writable" => partial::protect_slice_of_block,
+    "protect.one_page_of_a_32m_group_keeps_the_rest_writable" => partial::protect_page_of_block_group,
+    "protect.one_page_of_a_1g_block_keeps_the_rest_writable" => partial::protect_page_of_1g_block,
+    "protect.whole_leaves_keep_their_size" => partial::protect_whole_leaves,
+    "protect.leaves_no_stale_permission_of_a_page" => faults::no_stale_permission,
+    "protect.invalid_pages_fault_and_are_valid_again" => partial::invalid_and_valid_again,
+    "split.cuts_where_it_is_told_and_nowhere_else" => partial::split_cuts_where_it_is_told,
+    "coalesce.single_pages_become_groups_and_blocks" => partial::coalesce_pages,
+    "edit.random_sequences_equal_a_page_model" => partial::random_edits_equal_a_page_model,
+
+    "fault.nothing_is_mapped_at_level_0" => faults::level_0,
+    "fault.the_null_page_and_the_lower_half_are_not_reached" => faults::lower_half_faults,
+    "fault.a_store_to_read_only_is_a_permission_fault" => faults::write_to_read_only,
+    "fault.a_call_of_data_is_a_permission_fault" => faults::execute_data,
+    "fault.text_and_constants_are_read_only_by_every_alias" => faults::text_is_read_only,
+    "fault.no_leaf_of_the_tree_makes_text_writable" => faults::text_has_no_writable_alias,
+    "fault.the_guard_page_of_every_kind_of_area_is_not_reached" => areas::guard_pages,
+    "fault.the_guard_page_of_every_stack_is_not_reached" => areas::stack_guards,
+
+    "count.a_fresh_map_is_one_dsb_one_isb_and_no_tlbi" => counts::fresh_map,
+    "count.an_unmap_of_a_page_is_one_tlbi" => counts::unmap_one_page,
+    "count.an_unmap_of_pages_is_the_fewest_tlbis" => counts::unmap_many_pages,
+    "count.an_unmap_of_a_64k_group_is_as_many_tlbis_as_of_its_pages" => counts::unmap_page_group,
+    "count.an_unmap_of_a_block_is_one_tlbi" => counts::unmap_block,
+    "count.an_unmap_of_a_32m_group_is_the_tlbis_of_its_blocks" => counts::unmap_block_group,
+    "count.an_unmap_above_the_threshold_is_one_tlbi_of_all" => counts::unmap_above_the_threshold,
+    "count.a_permission_change_of_whole_leaves_is_one_flush" => counts::protect_in_place,
+    "count.a_cut_is_one_break" => counts::cut_block,
+    "count.many_unmaps_are_one_flush" => counts::many_unmaps_one_flush,
+
+    "vmalloc.every_page_is_a_frame_of_its_own" => areas::vmalloc_maps_its_own_frames,
+    "vmalloc.megabytes_lie_in_2m_leaves" => areas::vmalloc_uses_blocks,
+    "vmalloc.vzalloc_is_zero" => areas::vzalloc_is_zero,
+    "vmalloc.to_pfn_finds_the_frame_in_any_leaf" => areas::vmalloc_to_pfn_in_any_leaf,
+    "vmalloc.bad_frees_are_refused_and_named" => areas::bad_frees_are_refused,
+    "vmalloc.bad_sizes_are_refused" => areas::bad_sizes_are_refused,
+    "vmalloc.any_allocation_may_fail_and_nothing_is_left_behind" => areas::any_allocation_may_fail,
+    "vmalloc.random_areas_keep_their_data" => areas::random_areas_keep_their_data,
+    "vmap.memory_that_begins_inside_a_block_still_gets_blocks" => areas::vmap_places_by_phase,
+    "vmap.order_lists_map_no_wrong_page" => areas::vmap_of_order_lists,
+    "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
+
+    "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,
+    "ioremap.keeps_the_offset_in_the_page" => devices::ioremap_keeps_the_offset,
+    "ioremap.of_ram_is_refused" => devices::ioremap_of_ram_is_refused,
+    "device.the_console_runs_through_an_ioremap" => devices::console_is_an_ioremap,
+    "device.the_pcie_window_shows_the_host_bridge" => devices::ecam_shows_the_host_bridge,
+    "device.the_rtc_counts_seconds" => devices::rtc_counts_seconds,
+    "initrd.shuffled_copy_has_the_same_crc" => initrd::copy_has_the_same_crc,
+
+    "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
+    "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
+    "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
+    "smp.a_fault_in_a_break_is_retried_and_counted" => cpus::fault_in_a_break_is_retried,
+    "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,
+};

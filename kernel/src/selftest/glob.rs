@@ -1,0 +1,38 @@
+//! Globs over test names: `*` for any run of characters, `?` for one, everything else for itself.
+
+/// Whether `name` matches `glob`.
+///
+/// The one star that may have to take more is the last one met, so one place to go back to is enough.
+#[must_use]
+pub fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name) = (glob.as_bytes(), name.as_bytes());
+    let (mut g, mut n) = (0, 0);
+    let mut last_star = None;
+    while n < name.len() {
+        match glob.get(g) {
+            Some(b'*') => {
+                last_star = Some((g, n));
+                g += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => {
+                g += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((star, taken)) = last_star else {
+                    return false;
+                };
+                last_star = Some((star, taken + 1));
+                g = star + 1;
+                n = taken + 1;
+            }
+        }
+    }
+    glob[g..].iter().all(|c| *c == b'*')
+}
+
+/// Whether `name` matches one of the globs in `list`, which commas separate.
+#[must_use]
+pub fn matches_any(list: &str, name: &str) -> bool {
+    list.split(',').any(|glob| matches(glob, name))
+}

@@ -1,0 +1,265 @@
+//! A mapping that a test makes on the live tables: mapped, counted, verified page by page, and unmapped whatever happens.
+
+use paging::mmu::MmuCounts;
+use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtRange, Visit};
+
+use super::context::Context;
+use super::failure::{Failure, expect_leaves, expect_value};
+use super::live::TestTree;
+use super::saboteur::{Work, invalidate_all, plant_in_mapping};
+use super::source::{PAGE, Source};
+use super::verify::{Expected, Memory, verify_pages};
+
+/// A source, mapped at an address within a window that the caller keeps reserved.
+///
+/// Declare it after its window and its frames, so that it is unmapped before they go back.
+#[derive(Debug)]
+pub struct Mapping<'a> {
+    ctx: &'a Context,
+    /// The tree that it was made with.
+    pub tree: TestTree,
+    /// Its first address.
+    pub va: VirtAddr,
+    /// Its pages.
+    pub source: &'a Source,
+    /// What it was mapped with.
+    pub attributes: Attributes,
+    memory: Memory,
+    allowed: LeafSet,
+}
+
+impl<'a> Mapping<'a> {
+    /// Maps `source` at `va`, and checks what that must have done: the largest leaves, one DSB ISHST, one ISB, no TLBI.
+    ///
+    /// # Errors
+    /// The engine refused, or did something else.
+    pub fn map(
+        ctx: &'a Context,
+        va: VirtAddr,
+        source: &'a Source,
+        attributes: Attributes,
+        memory: Memory,
+    ) -> Result<Self, Failure> {
+        Self::map_with(ctx, va, source, attributes, memory, LeafSet::ALL)
+    }
+
+    /// As [`map`](Self::map), with leaves of `allowed` only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_with(
+        ctx: &'a Context,
+        va: VirtAddr,
+        source: &'a Source,
+        attributes: Attributes,
+        memory: Memory,
+        allowed: LeafSet,
+    ) -> Result<Self, Failure> {
+        let tree = ctx.tree();
+        tree.mmu().begin(Work::Map);
+        let outcome = source.map(&tree, va, attributes, allowed)?;
+        let counts = tree.mmu().take();
+        tree.mmu().begin(Work::Other);
+        let mapping = Self {
+            ctx,
+            tree,
+            va,
+            source,
+            attributes,
+            memory,
+            allowed: allowed.intersection(ctx.leaves()),
+        };
+        expect_leaves(outcome.leaves, mapping.expected_leaves())?;
+        expect_leaves(mapping.leaves()?, outcome.leaves)?;
+        expect_fresh(&counts)?;
+        plant_in_mapping(
+            ctx.planted,
+            mapping.tree.root(),
+            va,
+            mapping.first_group(),
+            !attributes.is_writable(),
+        );
+        Ok(mapping)
+    }
+
+    /// The leaves that it should have while nothing has changed.
+    #[must_use]
+    pub fn expected_leaves(&self) -> LeafCounts {
+        self.source
+            .expected_leaves(self.va, 0, self.source.pages(), self.allowed)
+    }
+
+    /// The addresses.
+    #[must_use]
+    pub fn range(&self) -> VirtRange {
+        VirtRange::new(self.va, self.source.size())
+    }
+
+    /// The addresses of `pages` pages from page `page` on.
+    #[must_use]
+    pub fn part(&self, page: u64, pages: u64) -> VirtRange {
+        VirtRange::new(self.va.add(page * PAGE), pages * PAGE)
+    }
+
+    /// The leaves that the live tables have in its range.
+    ///
+    /// # Errors
+    /// The range is none.
+    pub fn leaves(&self) -> Result<LeafCounts, Failure> {
+        let mut counts = LeafCounts::default();
+        self.tree.visit(self.range(), |leaf| {
+            counts.add(leaf.size, 1);
+            Visit::Continue
+        })?;
+        Ok(counts)
+    }
+
+    /// The first contiguous group of pages, if it has one.
+    fn first_group(&self) -> Option<VirtAddr> {
+        let mut group = None;
+        // The range was good for `map`.
+        let _ = self.tree.visit(self.range(), |leaf| {
+            if leaf.size == LeafSize::PAGE_GROUP {
+                group = Some(leaf.va);
+                Visit::Stop
+            } else {
+                Visit::Continue
+            }
+        });
+        group
+    }
+
+    /// What page `page` should be while nothing has changed.
+    #[must_use]
+    pub fn expected(&self, page: u64) -> Expected {
+        Expected {
+            pa: self.source.pa(page),
+            attributes: self.attributes,
+        }
+    }
+
+    /// Every page is mapped as it was.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn verify(&self) -> Result<(), Failure> {
+        self.verify_as(|page| Some(self.expected(page)))
+    }
+
+    /// As [`verify`](Self::verify), for one page in 512 and the last: for a mapping of the same leaf that another test verifies page by page.
+    ///
+    /// # Errors
+    /// The first that is not right.
+    pub fn verify_sampled(&self) -> Result<(), Failure> {
+        let pages = self.source.pages();
+        for page in (0..pages)
+            .step_by(512)
+            .map(|page| page + page / 512 % 512)
+            .chain([pages - 1])
+        {
+            let va = self.va.add(page * PAGE);
+            verify_pages(&self.tree, va, 1, |_| Some(self.expected(page)), self.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Every page is as `expected` says.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn verify_as(&self, expected: impl Fn(u64) -> Option<Expected>) -> Result<(), Failure> {
+        verify_pages(&self.tree, self.va, self.source.pages(), expected, self.memory)
+    }
+
+    /// Every page is gone.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn verify_gone(&self) -> Result<(), Failure> {
+        verify_pages(
+            &self.tree,
+            self.va,
+            self.source.pages(),
+            |_| None,
+            Memory::Untouched,
+        )
+    }
+
+    /// Unmaps `pages` pages from page `page` on, and flushes.
+    ///
+    /// # Errors
+    /// The engine refused.
+    pub fn unmap_part(&self, page: u64, pages: u64) -> Result<(Outcome, MmuCounts), Failure> {
+        self.tree.mmu().begin(Work::Unmap);
+        let mut batch = self.tree.batch();
+        let outcome = self.tree.unmap(self.part(page, pages), &mut batch);
+        batch.flush();
+        let counts = self.tree.mmu().take();
+        self.tree.mmu().begin(Work::Other);
+        Ok((outcome?, counts))
+    }
+
+    /// Gives `pages` pages from page `page` on what `change` makes of their attributes, and flushes.
+    ///
+    /// # Errors
+    /// The engine refused.
+    pub fn protect_part(
+        &self,
+        page: u64,
+        pages: u64,
+        change: impl Fn(Attributes) -> Attributes + Copy,
+    ) -> Result<(Outcome, MmuCounts), Failure> {
+        self.tree.mmu().begin(Work::Protect);
+        let mut batch = self.tree.batch();
+        let outcome = self.tree.protect(self.part(page, pages), change, &mut batch);
+        batch.flush();
+        let counts = self.tree.mmu().take();
+        self.tree.mmu().begin(Work::Other);
+        Ok((outcome?, counts))
+    }
+
+    /// Verifies every page, unmaps all at once, and verifies that every page is gone.
+    ///
+    /// # Errors
+    /// The first page that is wrong.
+    pub fn verify_and_unmap(self) -> Result<(), Failure> {
+        self.verify()?;
+        self.unmap()
+    }
+
+    /// Unmaps all pages at once, and verifies that every one is gone.
+    ///
+    /// # Errors
+    /// The first page that is not.
+    pub fn unmap(self) -> Result<(), Failure> {
+        let mapped = self.leaves()?;
+        let (outcome, _) = self.unmap_part(0, self.source.pages())?;
+        expect_leaves(outcome.leaves, mapped)?;
+        self.verify_gone()
+    }
+}
+
+impl Drop for Mapping<'_> {
+    fn drop(&mut self) {
+        self.tree.mmu().begin(Work::Other);
+        let mut batch = self.tree.batch();
+        // What is not mapped any more is passed over; a part of a leaf is never left, so no table is needed.
+        let left = self.tree.unmap(self.range(), &mut batch);
+        batch.flush();
+        if left.is_err() || self.ctx.planted.is_some() {
+            // A planted fault may have left something in the TLB that the tables do not tell of.
+            invalidate_all();
+        }
+    }
+}
+
+/// A fresh mapping takes one DSB ISHST, one ISB and no TLBI, however large it is (DESIGN rule 2).
+///
+/// # Errors
+/// It took something else.
+pub fn expect_fresh(counts: &MmuCounts) -> Result<(), Failure> {
+    expect_value("DSB ISHST of a fresh map", counts.dsb_ishst, 1)?;
+    expect_value("DSBs of a fresh map", counts.dsb, 1)?;
+    expect_value("ISBs of a fresh map", counts.isb, 1)?;
+    expect_value("TLBIs of a fresh map", counts.tlbi, 0)
+}

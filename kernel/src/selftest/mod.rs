@@ -1,0 +1,111 @@
+//! The suite that runs in the emulator, on the live tables, and prints KTAP.
+//!
+//! What each test may rely on, and cannot avoid:
+//! - before and after it, what is in use is counted ([`balance`]) and the whole live tree is audited ([`audit`]): a leak or an unsound tree is its
+//!   failure, whatever it returned;
+//! - every page of every mapping that it makes is asked of everyone who can know ([`verify`]);
+//! - it gets random numbers of its own, so that it does the same whichever tests run before it.
+//!
+//! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is wrong.
+
+mod audit;
+mod balance;
+mod cases;
+mod context;
+mod failure;
+mod glob;
+mod ktap;
+mod live;
+mod mapping;
+mod memory;
+mod saboteur;
+mod source;
+mod verify;
+
+use paging::CheckError;
+
+use crate::BootInfo;
+use crate::arch::features::Features;
+use crate::arch::time::{Deadline, ticks};
+use crate::bootargs::{BootArgs, Selection};
+use crate::println;
+use balance::Balance;
+use cases::Test;
+use context::Context;
+use failure::{Failure, TestResult};
+use ktap::Report;
+
+/// A test that takes longer says so.
+const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
+
+/// Runs the tests that the boot arguments select, and prints the report.
+pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
+    let is_selected = |test: &&Test| match args.selftest {
+        Selection::All => true,
+        Selection::None => false,
+        Selection::Globs(list) => glob::matches_any(list, test.name),
+    };
+    if args.selftest != Selection::None {
+        let selected = || cases::ALL.iter().filter(is_selected);
+        let mut report = Report::begin(selected().count());
+        Report::say(format_args!("seed={:#x}", args.seed));
+        if let Some(planted) = args.planted {
+            Report::say(format_args!("planted fault: {}", planted.name()));
+        }
+        if let Selection::Globs(list) = args.selftest
+            && selected().next().is_none()
+        {
+            Report::say(format_args!("no test has a name that selftest={list} matches"));
+        }
+        // What is unsound before a test is not that test's doing; it has been reported by the first that looked.
+        let mut known = None;
+        for test in selected() {
+            let ctx = Context::new(info, *features, args.planted, args.seed, test.name);
+            let result = run_one(&ctx, test, &mut known);
+            report.result(test.name, &result);
+        }
+        report.end();
+    }
+    println!("vmwalk: done");
+}
+
+/// Runs one test, and holds what is in use and the whole tree against what they were before.
+fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestResult {
+    let before = Balance::take();
+    let began = ticks();
+    let result = (test.run)(ctx);
+    let took = ticks() - began;
+    if took > Deadline::ticks_of(LONG) {
+        let tenths = took * 10 / Deadline::ticks_of(core::time::Duration::from_secs(1));
+        Report::say(format_args!(
+            "{} took {}.{} s",
+            test.name,
+            tenths / 10,
+            tenths % 10
+        ));
+    }
+    let balanced = Balance::take().check_against(&before);
+    let sound = audit_again(ctx, known);
+    // The test's own finding says most; the others are told as diagnostics then.
+    for found in [&balanced, &sound] {
+        if let (Err(_), Err(failure)) = (&result, found) {
+            Report::say(format_args!("{}: and {failure}", test.name));
+        }
+    }
+    result?;
+    balanced?;
+    sound?;
+    Ok(())
+}
+
+/// Audits the live tree; an error that is there since before is not told again.
+fn audit_again(ctx: &Context, known: &mut Option<CheckError>) -> Result<(), Failure> {
+    match audit::audit(ctx.info) {
+        Ok(_) => Ok(()),
+        Err(error) if *known == Some(error) => Ok(()),
+        Err(error) => {
+            *known = Some(error);
+            Err(error.into())
+        }
+    }
+}

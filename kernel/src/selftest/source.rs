@@ -1,0 +1,205 @@
+//! Where the pages of a test's mapping come from: the three kinds of source, and what each must become.
+
+use alloc::vec::Vec;
+
+use paging::{
+    Attributes, Extent, Extents, FrameArray, Granule4K, LeafCounts, LeafSet, Outcome, Pfn, PhysAddr,
+    PhysSource, VirtAddr, VirtRange, choose_leaf,
+};
+
+use super::live::TestTree;
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// The walkers that a source is given to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walker {
+    /// `vmap_range_noflush`: one contiguous range.
+    Range,
+    /// `vmap_pages_range_noflush_walk`: an array of pages.
+    Array,
+    /// `Tree::map` with `Extents`: a list of runs.
+    Extents,
+}
+
+impl Walker {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Range, Self::Array, Self::Extents];
+}
+
+/// An array of consecutive frames that takes no memory, so that it can be as long as the largest leaf.
+#[derive(Clone, Copy, Debug)]
+pub struct Consecutive {
+    first: u64,
+    nr: u64,
+}
+
+impl FrameArray for Consecutive {
+    fn nr_frames(&self) -> usize {
+        self.nr as usize
+    }
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        Some(Pfn(self.first + index as u64))
+    }
+}
+
+/// The pages of a mapping, in order.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `pages` pages from `start` on.
+    Range {
+        /// The first address.
+        start: PhysAddr,
+        /// How many pages.
+        pages: u64,
+        /// Which walker gets them.
+        walker: Walker,
+    },
+    /// An array of frames.
+    Array(Vec<Pfn>),
+    /// A list of runs.
+    Extents(Vec<Extent>),
+}
+
+impl Source {
+    /// The frames of the runs one by one, for the array walker.
+    #[must_use]
+    pub fn array_of(extents: &[Extent]) -> Self {
+        Self::Array(
+            extents
+                .iter()
+                .flat_map(|extent| (extent.start.0..extent.start.0 + extent.pages).map(Pfn))
+                .collect(),
+        )
+    }
+
+    /// How many pages.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        match self {
+            Self::Range { pages, .. } => *pages,
+            Self::Array(frames) => frames.len() as u64,
+            Self::Extents(extents) => extents.iter().map(|extent| extent.pages).sum(),
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.pages() * PAGE
+    }
+
+    /// The address of page `page`.
+    #[must_use]
+    pub fn pa(&self, page: u64) -> PhysAddr {
+        match self {
+            Self::Range { start, .. } => start.add(page * PAGE),
+            Self::Array(frames) => PhysAddr(frames[page as usize].0 * PAGE),
+            Self::Extents(extents) => {
+                let mut page = page;
+                for extent in extents {
+                    if page < extent.pages {
+                        return PhysAddr((extent.start.0 + page) * PAGE);
+                    }
+                    page -= extent.pages;
+                }
+                panic!("page {page} behind the last extent");
+            }
+        }
+    }
+
+    /// Maps all of it at `va`.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn map(
+        &self,
+        tree: &TestTree,
+        va: VirtAddr,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, paging::Failure> {
+        match self {
+            Self::Range {
+                start,
+                pages,
+                walker: Walker::Range,
+            } => paging::vmap_range_noflush(tree, va, *start, pages * PAGE, attributes, allowed),
+            Self::Range {
+                start,
+                pages,
+                walker: Walker::Array,
+            } => {
+                let frames = Consecutive {
+                    first: start.0 / PAGE,
+                    nr: *pages,
+                };
+                paging::vmap_pages_range_noflush_walk(tree, va, &frames, attributes, allowed)
+            }
+            Self::Range {
+                start,
+                pages,
+                walker: Walker::Extents,
+            } => {
+                let extents = [Extent {
+                    start: Pfn(start.0 / PAGE),
+                    pages: *pages,
+                }];
+                map_extents(tree, va, &extents, attributes, allowed)
+            }
+            Self::Array(frames) => {
+                paging::vmap_pages_range_noflush_walk(tree, va, frames.as_slice(), attributes, allowed)
+            }
+            Self::Extents(extents) => map_extents(tree, va, extents, attributes, allowed),
+        }
+    }
+
+    /// The pages from `page` on that are physically consecutive.
+    fn run(&self, page: u64) -> u64 {
+        let head = self.pa(page);
+        match self {
+            Self::Range { pages, .. } => pages - page,
+            _ => {
+                (page + 1..self.pages())
+                    .find(|next| self.pa(*next) != head.add((next - page) * PAGE))
+                    .unwrap_or(self.pages())
+                    - page
+            }
+        }
+    }
+
+    /// The leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at each place the largest that is legal.
+    #[must_use]
+    pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
+        let mut counts = LeafCounts::default();
+        let mut page = from;
+        while page < to {
+            let end_of_run = to.min(page + self.run(page));
+            while page < end_of_run {
+                let size = choose_leaf::<Granule4K>(
+                    va.add((page - from) * PAGE),
+                    self.pa(page),
+                    (end_of_run - page) * PAGE,
+                    (to - page) * PAGE,
+                    allowed,
+                );
+                counts.add(size, 1);
+                page += size.bytes::<Granule4K>() / PAGE;
+            }
+        }
+        counts
+    }
+}
+
+fn map_extents(
+    tree: &TestTree,
+    va: VirtAddr,
+    extents: &[Extent],
+    attributes: Attributes,
+    allowed: LeafSet,
+) -> Result<Outcome, paging::Failure> {
+    let mut source = Extents::new(extents);
+    let pages = PhysSource::<Granule4K>::pages(&source);
+    tree.map(VirtRange::new(va, pages * PAGE), &mut source, attributes, allowed)
+}
