@@ -175,7 +175,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // DESIGN rule 5: its walk cache entries are gone, by the all-levels TLBI and the DSB in `remake`; it still goes
         // through the batch, so that whoever reads along without a lock is waited for.
         batch.pending_mut().publish();
-        batch.pending_mut().bury(self.tables(), child.table);
+        batch.pending_mut().bury(&self.tables, child.table);
         outcome.levels.insert(level);
         outcome.tables_removed += 1;
         outcome.leaves.add(LeafSize::new(level, false), 1);
@@ -197,16 +197,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         first: Descriptor,
     ) {
         let stale = PendingRange { range, stride, links };
-        self.mmu().masked(|| {
-            self.tables().enter_break(range.start, range.size, &[node.table]);
-            self.tables().clear(node.table, index, nr);
+        self.mmu.masked(|| {
+            self.tables.enter_break(range.start, range.size, &[node.table]);
+            self.tables.clear(node.table, index, nr);
             // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a level 2 promise covers
             // it least.
-            self.mmu().dsb_ishst();
+            self.mmu.dsb_ishst();
             self.invalidate_and_wait(core::iter::once(stale));
-            self.tables()
+            self.tables
                 .fill_linear(node.table, index, nr, first.0, G::size(node.level));
-            self.tables().leave_break();
+            self.tables.leave_break();
         });
     }
 }

@@ -164,7 +164,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 .sum(),
         };
         for _ in 0..needed {
-            let Some(table) = self.tables().alloc_table() else {
+            let Some(table) = self.tables.alloc_table() else {
                 self.unreserve(reserve);
                 return Err(Error::OutOfTables(LAST_LEVEL));
             };
@@ -177,7 +177,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Gives back what was set aside and not used.
     pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
         while reserve.nr != 0 {
-            self.tables().free_table(reserve.take());
+            self.tables.free_table(reserve.take());
         }
     }
 
@@ -236,7 +236,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Break, invalidate, make.
     fn replace(&self, unit: &Unit, new: &[u64], touched: &[PhysAddr], pending: &mut Pending<G>) {
-        let tables = self.tables();
+        let tables = &self.tables;
         let Unit { node, index, .. } = *unit;
         let make = || {
             for (j, value) in new.iter().enumerate() {
@@ -251,21 +251,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // An unit that no walk uses is held by no TLB: nothing to break.
         if !unit.first.is_valid() {
             // DESIGN rule 2: a new table's contents are complete before its link.
-            self.mmu().dsb_ishst();
+            self.mmu.dsb_ishst();
             make();
         } else if self.config().break_policy == BreakPolicy::InPlace {
             // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The new tables' contents
             // first, then the new descriptors, then the flush that the caller's batch makes.
-            self.mmu().dsb_ishst();
+            self.mmu.dsb_ishst();
             make();
             pending.invalidate(stale.range, stale.stride, false);
         } else {
-            self.mmu().masked(|| {
+            self.mmu.masked(|| {
                 tables.enter_break(unit.range.start, unit.range.size, touched);
                 tables.clear(node.table, index, new.len());
                 // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables' contents) are complete
                 // before the TLBI, the TLBI before the new descriptors.
-                self.mmu().dsb_ishst();
+                self.mmu.dsb_ishst();
                 self.invalidate_and_wait(core::iter::once(stale));
                 make();
                 tables.leave_break();
@@ -302,7 +302,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if !covered && range.overlaps(piece) {
                 let below = reserve.take();
                 let nr = self.build_table(below, level + 1, va, pa, old, range, edit, reserve, outcome);
-                self.tables().store(table, index, Descriptor::table(below, nr).0);
+                self.tables.store(table, index, Descriptor::table(below, nr).0);
                 outcome.tables_added += 1;
                 occupied += 1;
                 index += 1;

@@ -281,10 +281,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The TLBIs for `ranges`, without a barrier.
     #[inline(always)]
     fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
-        let by_range = self.mmu().has_tlbi_range();
+        let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
-            self.mmu().tlbi_vmalle1is();
+            self.mmu.tlbi_vmalle1is();
             return;
         }
         for pending in ranges {
@@ -294,7 +294,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     #[inline(always)]
     fn issue_range(&self, pending: &PendingRange, by_range: bool) {
-        let mmu = self.mmu();
+        let mmu = &self.mmu;
         let VirtRange { start, size } = pending.range;
         let by_va = |va| {
             if pending.links {
@@ -327,13 +327,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.issue_tlbis(ranges.clone());
         // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB of the CPU that
         // issued them.
-        self.mmu().dsb_ish();
+        self.mmu.dsb_ish();
         if self.config().repeat_tlbi
             && let Some(last) = ranges.last()
         {
             // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly have.
-            self.mmu().tlbi_vaae1is(last.range.start);
-            self.mmu().dsb_ish();
+            self.mmu.tlbi_vaae1is(last.range.start);
+            self.mmu.dsb_ish();
         }
     }
 
@@ -352,7 +352,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if pending.is_empty() {
             return;
         }
-        let mmu = self.mmu();
+        let mmu = &self.mmu;
         if foreign {
             mmu.dsb_ish();
         } else {
@@ -364,7 +364,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         // This CPU may have fetched or translated ahead by what is gone (oracle: without the ISB it may still hit).
         mmu.isb();
-        pending.release(self.tables());
+        pending.release(&self.tables);
     }
 
     /// An empty batch on this tree.

@@ -89,8 +89,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
                 // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
                 // never held.
-                self.mmu().dsb_ishst();
-                self.mmu().isb();
+                self.mmu.dsb_ishst();
+                self.mmu.isb();
                 Ok(mapping.outcome)
             }
             Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
@@ -122,7 +122,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if self.occupy(&node, nr).is_err() {
                     continue;
                 }
-                if self.tables().or_all(node.table, index, nr) != 0 {
+                if self.tables.or_all(node.table, index, nr) != 0 {
                     self.vacate(&node, nr);
                     return Err(self.occupied_error(mapping.range));
                 }
@@ -274,13 +274,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 });
             }
             let level = node.level + 1;
-            let table = self.tables().alloc_table().ok_or(Error::OutOfTables(level))?;
+            let table = self.tables.alloc_table().ok_or(Error::OutOfTables(level))?;
             if self.occupy(node, 1).is_err() {
                 unreachable!("a pinned table was unlinked");
             }
             // The exchange releases: a walk that finds the link finds the table zeroed (DESIGN rule 2).
             let link = Descriptor::table(table, nr);
-            match self.tables().compare_exchange(node.table, index, 0, link.0) {
+            match self.tables.compare_exchange(node.table, index, 0, link.0) {
                 Ok(()) => {
                     mapping.outcome.levels.insert(node.level);
                     mapping.outcome.tables_added += 1;
@@ -289,7 +289,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 Err(_) => {
                     // Another CPU was faster. Ours was never linked.
                     self.unpin(node);
-                    self.tables().free_table(table);
+                    self.tables.free_table(table);
                 }
             }
         }
@@ -395,7 +395,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if outputs.is_empty() {
             return;
         }
-        self.tables().fill_outputs(table, index, outputs, template);
+        self.tables.fill_outputs(table, index, outputs, template);
         mapping.outcome.levels.insert(LAST_LEVEL);
         mapping.page += outputs.len() as u64;
         mapping.outcome.leaves.add(LeafSize::PAGE, outputs.len() as u32);
@@ -480,15 +480,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let first = pa.0 | template;
         let shape = self.shape_run(level, index, pa, nr, allowed);
         if shape.grouped == 0 {
-            self.tables().fill_linear(table, index, nr, first, step);
+            self.tables.fill_linear(table, index, nr, first, step);
             return shape;
         }
         let Shape { head, grouped, tail } = shape;
         if head != 0 {
-            self.tables().fill_linear(table, index, head, first, step);
+            self.tables.fill_linear(table, index, head, first, step);
         }
         let middle = first + ((head as u64) << shift);
-        self.tables().fill_linear(
+        self.tables.fill_linear(
             table,
             index + head,
             grouped,
@@ -497,7 +497,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         );
         if tail != 0 {
             let last = middle + ((grouped as u64) << shift);
-            self.tables()
+            self.tables
                 .fill_linear(table, index + head + grouped, tail, last, step);
         }
         shape
@@ -566,7 +566,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         empty_links: &mut bool,
     ) -> Result<(), Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
-        if self.tables().or_all(node.table, index, nr) == 0 {
+        if self.tables.or_all(node.table, index, nr) == 0 {
             return Ok(());
         }
         self.check_each_vacant(node, va, remaining, empty_links)
@@ -639,7 +639,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     self.unpin(node);
                     let page = VirtRange::new(va, G::PAGE_SIZE);
                     batch.pending_mut().invalidate(page, LAST_LEVEL, true);
-                    batch.pending_mut().bury(self.tables(), child.table);
+                    batch.pending_mut().bury(&self.tables, child.table);
                     break;
                 }
                 // Its last user holds a pin and is about to let go.

@@ -199,7 +199,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let cont = unit.first.0 & CONTIGUOUS;
         let first = unit.first.address::<G>().0 | new.template(level) | cont;
         let nr = unit.size.descriptors::<G>();
-        self.tables().fill_linear(
+        self.tables.fill_linear(
             unit.node.table,
             unit.index,
             nr,

@@ -29,6 +29,15 @@ pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
     inner
 }
 
+/// What is behind the hooks, for whoever uses it apart from the tree.
+#[inline(always)]
+pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
+    #[cfg(feature = "trace")]
+    return &hooked.0;
+    #[cfg(not(feature = "trace"))]
+    hooked
+}
+
 /// An operation goes on in `table`, of `level`, with `size` bytes of its range from `va` on still before it.
 #[inline(always)]
 pub(crate) fn level<G: Granule>(level: Level, table: PhysAddr, va: VirtAddr, size: u64) {
@@ -109,7 +118,6 @@ mod enabled {
     use crate::outcome::LeafSize;
     use crate::tables::Tables;
     use core::hint::black_box;
-    use core::ops::Deref;
 
     // The optimiser does not see what is called, so it changes neither the signature nor the call.
     pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {
@@ -172,13 +180,6 @@ mod enabled {
     /// Does what `T` does and then tells the hooks; in all else it is `T`.
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Hooked<T>(pub(super) T);
-
-    impl<T> Deref for Hooked<T> {
-        type Target = T;
-        fn deref(&self) -> &T {
-            &self.0
-        }
-    }
 
     // SAFETY: every method forwards to `T`, which keeps the promises.
     unsafe impl<T: Tables> Tables for Hooked<T> {

@@ -78,8 +78,9 @@ impl Default for Config {
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
     half: Half,
-    tables: Hooked<T>,
-    mmu: Hooked<M>,
+    // The engine goes through the fields, and so through the hooks; who uses a tree gets what is behind them.
+    pub(crate) tables: Hooked<T>,
+    pub(crate) mmu: Hooked<M>,
     config: Config,
     granule: PhantomData<G>,
 }
@@ -136,14 +137,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// The table memory.
     #[inline(always)]
-    pub fn tables(&self) -> &Hooked<T> {
-        &self.tables
+    pub fn tables(&self) -> &T {
+        trace::inner(&self.tables)
     }
 
     /// The barriers and invalidations.
     #[inline(always)]
-    pub fn mmu(&self) -> &Hooked<M> {
-        &self.mmu
+    pub fn mmu(&self) -> &M {
+        trace::inner(&self.mmu)
     }
 
     /// The policy.

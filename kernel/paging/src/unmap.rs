@@ -125,7 +125,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // DESIGN rule 5: a walk cache may hold the link; one address of its span, at all levels, finds it there.
         let page = VirtRange::new(va, G::PAGE_SIZE);
         unmapping.pending.invalidate(page, LAST_LEVEL, true);
-        unmapping.pending.bury(self.tables(), node.table);
+        unmapping.pending.bury(&self.tables, node.table);
         unmapping.outcome.levels.insert(node.level - 1);
         unmapping.outcome.tables_removed += 1;
         true
@@ -160,7 +160,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let child = self.child(&node, i, found);
                 if here == size {
                     // Covered whole: unlinked as it is.
-                    self.tables().store(node.table, i, 0);
+                    self.tables.store(node.table, i, 0);
                     trace::level::<G>(child.level, child.table, va, here);
                     unmapping.outcome.levels.insert(node.level);
                     self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
@@ -183,7 +183,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     unmapping.range.contains(unit.range.start) && unmapping.range.contains(unit.range.last());
                 let nr_unit = unit.size.descriptors::<G>();
                 if covered {
-                    self.tables().clear(node.table, unit.index, nr_unit);
+                    self.tables.clear(node.table, unit.index, nr_unit);
                     self.took_out(unit.range, unit.size, 1, found, unmapping);
                     removed += nr_unit;
                 } else {
@@ -222,7 +222,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if !G::leaf_allowed(node.level) || (va.0 | remaining) & (size - 1) != 0 {
             return None;
         }
-        let (and, or) = self.tables().and_or_all(node.table, index, nr);
+        let (and, or) = self.tables.and_or_all(node.table, index, nr);
         if and & VALID == 0 || or & TABLE_OR_PAGE != 0 {
             return None;
         }
@@ -234,7 +234,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else {
             return None;
         };
-        self.tables().clear(node.table, index, nr);
+        self.tables.clear(node.table, index, nr);
         let range = VirtRange::new(va, (nr as u64) << G::shift(node.level));
         self.took_out(range, leaf, nr_leaves as u32, Descriptor(and), unmapping);
         Some(nr)
@@ -290,13 +290,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if nr == 0 {
             return removed;
         }
-        let all = self.tables().and_all(node.table, index, nr);
+        let all = self.tables.and_all(node.table, index, nr);
         if all & VALID == 0 {
             return removed + self.unmap_sparse_pages(node, index, nr, va, unmapping);
         }
         // Every descriptor is valid: one range, and the groups are where a group's first descriptor says so.
         let groups = self.nr_groups(node, index, nr, all);
-        self.tables().clear(node.table, index, nr);
+        self.tables.clear(node.table, index, nr);
         let outcome = &mut unmapping.outcome;
         outcome.levels.insert(LAST_LEVEL);
         outcome.leaves.add(LeafSize::PAGE_GROUP, groups as u32);
@@ -371,7 +371,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let va = va.add(((i - index) as u64) << G::PAGE_SHIFT);
             let size = LeafSize::new(LAST_LEVEL, found.is_contiguous());
             let nr_unit = size.descriptors::<G>();
-            self.tables().clear(node.table, i, nr_unit);
+            self.tables.clear(node.table, i, nr_unit);
             let range = VirtRange::new(va, size.bytes::<G>());
             self.took_out(range, size, 1, found, unmapping);
             removed += nr_unit;
@@ -406,7 +406,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // The links to it and in it: any walk cache entry for this span.
         let page = VirtRange::new(va, G::PAGE_SIZE);
         unmapping.pending.invalidate(page, LAST_LEVEL, true);
-        unmapping.pending.bury(self.tables(), node.table);
+        unmapping.pending.bury(&self.tables, node.table);
         unmapping.outcome.tables_removed += 1;
     }
 
@@ -422,7 +422,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return;
         }
         unmapping.outcome.levels.insert(LAST_LEVEL);
-        let by_range = self.mmu().has_tlbi_range();
+        let by_range = self.mmu.has_tlbi_range();
         let span = VirtRange::new(va, G::table_span(LAST_LEVEL));
         if occupied == G::ENTRIES || by_range {
             // One range that holds the whole table costs no more than parts of it.
