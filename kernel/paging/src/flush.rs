@@ -11,7 +11,7 @@
 //! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::granule::{Granule, Level};
+use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
@@ -150,6 +150,24 @@ impl<G: Granule> Pending<G> {
         }
     }
 
+    /// Records that a walk cache may hold the link of `level` that translates `span`.
+    ///
+    /// Any one address of the span, invalidated at all levels, finds it there. So it goes with the leaves that were just
+    /// recorded, if one of their TLBIs falls into the span, and costs none of its own.
+    #[inline]
+    pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
+        if self.nr_ranges != 0 {
+            let slot = &mut self.ranges[self.nr_ranges - 1];
+            let last = slot.unpack();
+            // Entries of a stride no larger than the span, aligned as it is: the first that overlaps it lies in it.
+            if last.stride >= level && last.range.overlaps(span) {
+                slot.size |= LINKS;
+                return;
+            }
+        }
+        self.invalidate(VirtRange::new(span.start, G::PAGE_SIZE), LAST_LEVEL, true);
+    }
+
     /// Full: the range that grows least takes the new one in. To invalidate more than needed is always allowed.
     #[cold]
     fn absorb(&mut self, new: PendingRange) {
@@ -216,45 +234,76 @@ fn hull(a: VirtRange, b: VirtRange) -> VirtRange {
     VirtRange::new(start, last.offset_from(start).wrapping_add(1))
 }
 
-/// The range operations that cover `pages` pages from `start`, exactly; what is left over, at most one page, goes by VA.
+/// Most pages that one range operation covers: NUM 31, SCALE 3.
+const MAX_RANGE_OP: u64 = 32 << 16;
+
+/// The largest range operation at `start` that covers no more than `pages` pages, which are at least 2.
+#[inline]
+fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
+    let units = (pages / 2).min(MAX_RANGE_OP / 2);
+    // Base 32: the place of the first digit is the SCALE, the digit itself NUM + 1. 2^20 units are 32 of SCALE 3.
+    let scale = (units.ilog2() / 5).min(3);
+    TlbiRange {
+        start,
+        scale: scale as u8,
+        num: (units >> (5 * scale)) as u8 - 1,
+    }
+}
+
+/// The smallest range operation that covers `pages` pages, at least 2 and at most [`MAX_RANGE_OP`], and ends at `end`.
+#[inline]
+fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
+    let units = pages.div_ceil(2);
+    let scale = (0..3).find(|scale| units <= 32 << (5 * scale)).unwrap_or(3);
+    let num = units.div_ceil(1 << (5 * scale)) as u8 - 1;
+    let scale = scale as u8;
+    let mut op = TlbiRange {
+        start: end,
+        scale,
+        num,
+    };
+    op.start = end.add((op.pages() << G::PAGE_SHIFT).wrapping_neg());
+    op
+}
+
+/// The fewest TLBIs that cover `pages` pages from `start`, and nothing beside them.
 ///
-/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages, so the number of pages is taken apart from its low end: one
-/// odd page, then five bits for each SCALE. More than 2^21 pages take several operations of SCALE 3.
+/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. One that is as large as fits leaves a rest that is smaller than
+/// one unit of its SCALE; a second one, which may overlap it, ends where the range ends. So two always suffice, up to 2^21
+/// pages; every further 2^21 take one more. A rest of one page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
     mut by_range: impl FnMut(TlbiRange),
     mut by_va: impl FnMut(VirtAddr),
 ) {
+    let end = start.add(pages << G::PAGE_SHIFT);
     let mut start = start;
-    let mut pages = pages;
-    if pages % 2 == 1 {
-        by_va(start);
-        start = start.add(G::PAGE_SIZE);
-        pages -= 1;
+    let mut rest = pages;
+    while rest >= MAX_RANGE_OP || (rest == pages && rest >= 2) {
+        let op = range_op_within(start, rest);
+        by_range(op);
+        start = start.add(op.pages() << G::PAGE_SHIFT);
+        rest -= op.pages();
     }
-    let mut scale = 0;
-    while pages != 0 {
-        let unit_shift = 5 * u32::from(scale) + 1;
-        let units = if scale < 3 {
-            (pages >> unit_shift) & 31
-        } else {
-            (pages >> unit_shift).min(32)
-        };
-        if units != 0 {
-            let op = TlbiRange {
-                start,
-                scale,
-                num: units as u8 - 1,
-            };
-            by_range(op);
-            start = start.add(op.pages() << G::PAGE_SHIFT);
-            pages -= op.pages();
-        }
-        if scale < 3 {
-            scale += 1;
-        }
+    match rest {
+        0 => {}
+        1 => by_va(start),
+        _ => by_range(range_op_up_to::<G>(end, rest)),
     }
+}
+
+/// How many TLBIs [`for_each_range_op`] makes of `pages` pages, at least 1.
+#[inline(always)]
+fn nr_range_ops(pages: u64) -> u64 {
+    if pages <= 1 {
+        return pages;
+    }
+    if pages < MAX_RANGE_OP {
+        let first = range_op_within(VirtAddr(0), pages);
+        return 1 + u64::from(first.pages() != pages);
+    }
+    pages.div_ceil(MAX_RANGE_OP)
 }
 
 /// How many TLBIs `pending` takes.
@@ -264,10 +313,7 @@ fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
     if !tlbi_range || by_va <= 1 {
         return by_va;
     }
-    let pages = pending.range.size >> G::PAGE_SHIFT;
-    let digit = |scale: u32| u64::from((pages >> (5 * scale + 1)) & 31 != 0);
-    let of_scale_3 = (pages >> 16).div_ceil(32);
-    ((pages & 1) + digit(0) + digit(1) + digit(2) + of_scale_3).min(by_va)
+    nr_range_ops(pending.range.size >> G::PAGE_SHIFT).min(by_va)
 }
 
 #[inline(always)]
@@ -430,3 +476,6 @@ impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
         drop(self.withheld.take());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,11 +122,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if !self.unlink_if_empty(node, link) {
             return false;
         }
-        // DESIGN rule 5: a walk cache may hold the link; one address of its span, at all levels, finds it there.
-        let page = VirtRange::new(va, G::PAGE_SIZE);
-        unmapping.pending.invalidate(page, LAST_LEVEL, true);
+        // DESIGN rule 5: a walk cache may hold the link.
+        let level = node.level - 1;
+        let span = VirtRange::new(va.align_down(G::size(level)), G::size(level));
+        unmapping.pending.invalidate_link(span, level);
         unmapping.pending.bury(&self.tables, node.table);
-        unmapping.outcome.levels.insert(node.level - 1);
+        unmapping.outcome.levels.insert(level);
         unmapping.outcome.tables_removed += 1;
         true
     }
@@ -403,9 +404,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 i += 1;
             }
         }
-        // The links to it and in it: any walk cache entry for this span.
-        let page = VirtRange::new(va, G::PAGE_SIZE);
-        unmapping.pending.invalidate(page, LAST_LEVEL, true);
+        // The link to it: a walk cache may hold that (DESIGN rule 5). Those in it were seen to above.
+        let level = node.level - 1;
+        unmapping.pending.invalidate_link(VirtRange::new(va, G::size(level)), level);
         unmapping.pending.bury(&self.tables, node.table);
         unmapping.outcome.tables_removed += 1;
     }

@@ -32,10 +32,12 @@ fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     if !ctx.features.tlbi_range {
         return entries;
     }
-    // By range: an odd page by itself, then one operation for each non-zero digit in base 32 of half the number of pages.
+    // By range: an operation covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none covers just so many, two that may
+    // overlap do, up to 2^21 pages.
     let all = entries * pages;
-    let digits = (0..3).filter(|digit| all >> (5 * digit + 1) & 31 != 0).count() as u64;
-    entries.min((all & 1) + digits + (all >> 16).div_ceil(32))
+    let one = all == 1 || (0..4).any(|scale| all % (2 << (5 * scale)) == 0 && all >> (5 * scale + 1) <= 32);
+    let operations = if one { 1 } else { all.div_ceil(1 << 21).max(2) };
+    entries.min(operations)
 }
 
 /// Maps `pages` pages with leaves of `allowed`, beside a page that keeps their table, and unmaps all of them at once.

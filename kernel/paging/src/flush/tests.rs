@@ -1,0 +1,88 @@
+//! Range operations for every length: what they cover, told from the operand by the architecture's formula, and how many.
+
+extern crate std;
+
+use super::{for_each_range_op, nr_range_ops};
+use crate::addr::VirtAddr;
+use crate::granule::{Granule, Granule4K, Granule16K, Granule64K};
+use std::vec::Vec;
+
+/// What the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 * SCALE + 1) * granule size)`
+/// (Arm ARM C5.5, TLBI RVAE1IS), as page numbers from `start` on.
+fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
+    let pieces = core::cell::RefCell::new(Vec::new());
+    for_each_range_op::<G>(
+        start,
+        pages,
+        |op| {
+            let operand = op.operand::<G>();
+            assert_eq!(operand >> 46, G::TLBI_TG);
+            let (scale, num, ttl) = (operand >> 44 & 3, operand >> 39 & 31, operand >> 37 & 3);
+            assert_eq!(ttl, 0);
+            let base = operand & ((1 << 37) - 1);
+            let low = start.0 >> G::PAGE_SHIFT & ((1 << 37) - 1);
+            pieces
+                .borrow_mut()
+                .push((base - low, (num + 1) << (5 * scale + 1)));
+        },
+        |va| {
+            pieces
+                .borrow_mut()
+                .push((va.offset_from(start) >> G::PAGE_SHIFT, 1))
+        },
+    );
+    pieces.into_inner()
+}
+
+/// Whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)` with NUM below 32.
+fn is_one_operation(pages: u64) -> bool {
+    (0..4).any(|scale| pages % (2 << (5 * scale)) == 0 && (1..=32).contains(&(pages / (2 << (5 * scale)))))
+}
+
+/// No operation covers more than 2^21 pages, and two suffice where they may overlap.
+fn fewest(pages: u64) -> u64 {
+    match pages {
+        1 => 1,
+        pages if is_one_operation(pages) => 1,
+        pages => pages.div_ceil(1 << 21).max(2),
+    }
+}
+
+fn check<G: Granule>(pages: u64) {
+    let start = VirtAddr(0xffff_0000_0000_0000 + (pages % 4096 << G::PAGE_SHIFT));
+    let mut pieces = pieces::<G>(start, pages);
+    assert_eq!(pieces.len() as u64, fewest(pages), "{pages} pages: {pieces:?}");
+    assert_eq!(pieces.len() as u64, nr_range_ops(pages), "{pages} pages");
+    pieces.sort_unstable();
+    let mut end = 0;
+    for (first, nr) in &pieces {
+        assert!(*first <= end, "{pages} pages: a gap before {first}: {pieces:?}");
+        end = end.max(first + nr);
+        assert!(first + nr <= pages, "{pages} pages: beyond the end: {pieces:?}");
+    }
+    assert_eq!(end, pages, "{pieces:?}");
+}
+
+#[test]
+fn range_operations_of_every_length_cover_it_exactly_and_are_the_fewest() {
+    (1..=70_000).for_each(check::<Granule4K>);
+    (1..=3_000).for_each(check::<Granule16K>);
+    (1..=3_000).for_each(check::<Granule64K>);
+}
+
+#[test]
+fn range_operations_of_large_ranges_cover_them_exactly_and_are_the_fewest() {
+    let mut x = 0x2545_f491_4f6c_dd1du64;
+    for round in 0..200_000 {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        check::<Granule4K>(1 + x % (1 << (16 + round % 20)));
+    }
+    for shift in 16..34 {
+        for near in -70i64..=70 {
+            check::<Granule4K>(((1i64 << shift) + near) as u64);
+            check::<Granule4K>(((3i64 << shift) + near) as u64);
+        }
+    }
+}
