@@ -130,7 +130,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
     add(
         "map beside what is there, over four tables",
         vec![range(s.table, 1), range(2 * s.table + 4, 1)],
-        { Op::map(2 * s.table + 5, scattered(a, 2 * s.table)) },
+        Op::map(2 * s.table + 5, scattered(a, 2 * s.table)),
     );
     add(
         "map over the border of two level 2 tables",
