@@ -8,6 +8,7 @@ pub mod exceptions;
 pub mod fatal;
 pub mod features;
 pub mod interrupts;
+mod mem;
 pub mod mmu;
 pub mod percpu;
 pub mod pmu;
