@@ -214,6 +214,23 @@ def build_and_boot(report: Report, name: str, variables: dict[str, str]) -> None
         boot_all(report, "variants", [BootCase(f"{name}, boot", {"IMAGE": f"{variables['OUT']}/Image", "SMP": "2"})])
 
 
+# ---- gdb --------------------------------------------------------------------------------------
+
+
+def gdb(report: Report) -> None:
+    """Scripted gdb sessions on the debug kernel, and on the release kernel, which has no hook points."""
+    if not have_image(report):
+        return
+    debug = "build/dev"
+    done = run_logged("gdb: build", ["scripts/build"], BUILD_LIMIT, {"PROFILE": "dev", "OUT": debug})
+    report.add("gdb: build", Outcome.of(done.good, done.seconds, log=done.log))
+    if not done.good:
+        return
+    name = "gdb: sessions"
+    command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
+    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": debug, "GDB_RELEASE": "build"})))
+
+
 # ---- Miri -------------------------------------------------------------------------------------
 
 
@@ -236,5 +253,6 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "boot": boot,
     "broken": broken,
     "faults": faults,
+    "gdb": gdb,
     "variants": variants,
 }
