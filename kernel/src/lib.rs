@@ -15,7 +15,7 @@ pub mod sync;
 
 use arch::errata::Errata;
 use arch::features::Features;
-use arch::psci;
+use arch::{percpu, psci};
 use bootargs::{BootArgs, Mode};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
@@ -24,6 +24,9 @@ use mm::report;
 use paging::PhysAddr;
 
 pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+
+/// Bytes of the stack of each CPU but the first.
+const CPU_STACK_SIZE: u64 = 64 << 10;
 
 static ARGS: spin::Once<BootArgs<'static>> = spin::Once::new();
 static MACHINE: spin::Once<Machine> = spin::Once::new();
@@ -75,6 +78,7 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     }
     report::log_memory(info, machine);
     move_console(machine);
+    start_cpus(info, machine);
     if args.mode == Mode::Bench {
         match bench::run(args, &features) {
             Ok(()) => psci::system_off(),
@@ -85,6 +89,32 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
         selftest::run(info, args, &features);
     }
     psci::system_off()
+}
+
+/// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
+fn start_cpus(info: &BootInfo, machine: &Machine) {
+    let this = percpu::this_cpu().mpidr();
+    let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != this);
+    for (index, cpu) in (1..).zip(others) {
+        if !cpu.by_psci {
+            log::warn!("CPU {index} (MPIDR {:#x}) cannot be started by PSCI", cpu.mpidr);
+            continue;
+        }
+        let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
+            // Left to the CPU for good, whatever becomes of it.
+            Ok(area) => area.into_raw().0 as usize,
+            Err(error) => {
+                log::warn!("CPU {index} has no stack: {error}");
+                continue;
+            }
+        };
+        let stack = stack..stack + CPU_STACK_SIZE as usize;
+        // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run under, which map the image.
+        if let Err(error) = unsafe { smp::start(info, index, cpu.mpidr, stack, mm::kernel_ttbr1()) } {
+            log::warn!("CPU {index}: {error}");
+        }
+    }
+    log::info!("{} of {} CPUs are up", smp::nr_online(), machine.cpus.len());
 }
 
 /// From the early UART's fixed slot to an ioremap.
