@@ -5,7 +5,7 @@
 //! trusts none of the engine's shortcuts: counts are counted again, groups compared member by member.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::descriptor::{ADDRESS, Attributes, Descriptor};
+use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{LeafCounts, LeafSize};
@@ -250,7 +250,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let level = node.level;
         let bad = CheckError::BadDescriptor { va, level, found };
         let pa = PhysAddr(found.0 & ADDRESS);
-        let page_bit = found.0 & crate::descriptor::TABLE_OR_PAGE != 0;
+        let page_bit = found.0 & TABLE_OR_PAGE != 0;
         if !G::leaf_allowed(level)
             || page_bit != (level == LAST_LEVEL)
             || !pa.is_aligned(G::size(level))
@@ -259,6 +259,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return Err(bad);
         }
         let attributes = found.attributes();
+        let type_bits = found.0 & (VALID | TABLE_OR_PAGE | CONTIGUOUS);
+        // Bits that the engine never writes: reserved ones, and SH 0b01 (Arm ARM D8.3, D8.6.2).
+        if found.0 != pa.0 | attributes.bits() | type_bits || attributes.memory().shareability() == 0b01 {
+            return Err(bad);
+        }
         if attributes.is_writable() && attributes.is_executable() {
             return Err(CheckError::WritableExecutable { va, attributes });
         }
