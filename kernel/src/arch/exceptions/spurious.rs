@@ -8,7 +8,7 @@
 //! of the second kind, so it is asked again until the window closes, for a bounded time. And a CPU that retries the same instruction for the same
 //! address over and over, without having made progress, is not in a race: then the fault is reported.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use super::Frame;
@@ -21,11 +21,13 @@ use crate::arch::time::{Deadline, relax, ticks};
 const MAX_RETRIES: u64 = 64;
 /// What counts as a pause: a CPU that did something else in between.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long a window may stay open before a fault in it is reported.
+/// How long windows may follow each other before a fault in them is reported.
 const WINDOW_LIMIT: Duration = Duration::from_millis(500);
 
-/// Windows open now, on all CPUs.
-static OPEN_WINDOWS: AtomicUsize = AtomicUsize::new(0);
+/// Windows open now, on all CPUs, in the lower half; those ever opened in the upper: two equal values with none open say that none was open in between.
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
+const ONE_OPEN: u64 = 1;
+const ONE_OPENED: u64 = 1 << 32;
 
 /// From before the break until after the make: faults of other CPUs wait for the end of it.
 #[must_use = "the window closes when this is dropped"]
@@ -36,7 +38,7 @@ impl BreakWindow {
     /// Before the descriptor is made invalid.
     pub fn open() -> Self {
         // Acquire and release: the break's stores stay behind this.
-        OPEN_WINDOWS.fetch_add(1, Ordering::AcqRel);
+        WINDOWS.fetch_add(ONE_OPEN + ONE_OPENED, Ordering::AcqRel);
         Self(())
     }
 
@@ -49,7 +51,7 @@ impl BreakWindow {
 impl Drop for BreakWindow {
     fn drop(&mut self) {
         // The new descriptor is visible to walks (the engine's DSB) before the window is seen closed.
-        OPEN_WINDOWS.fetch_sub(1, Ordering::Release);
+        WINDOWS.fetch_sub(ONE_OPEN, Ordering::Release);
     }
 }
 
@@ -59,7 +61,7 @@ pub struct Retry {
     elr: AtomicUsize,
     far: AtomicUsize,
     count: AtomicUsize,
-    at: core::sync::atomic::AtomicU64,
+    at: AtomicU64,
 }
 
 impl Retry {
@@ -69,7 +71,7 @@ impl Retry {
             elr: AtomicUsize::new(0),
             far: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
-            at: core::sync::atomic::AtomicU64::new(0),
+            at: AtomicU64::new(0),
         }
     }
 
@@ -116,20 +118,27 @@ pub fn retry(frame: &Frame) -> bool {
     true
 }
 
-/// Whether `AT` translates `va`, now or when the windows that are open now have closed.
+/// Whether `AT` translates `va`, now or when no window is open.
+///
+/// Not: when the windows that are open now have closed. One CPU may open the next over the same address right after, and its break then looks as if the
+/// first had left nothing behind. Only a question that no window was open for has a final answer.
 fn translates(va: usize, access: Access) -> bool {
     // Anything but a translation fault is an answer: a permission fault is met, and reported, by the retry.
     let ask = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
-    if ask() {
-        return true;
-    }
     let limit = Deadline::after(WINDOW_LIMIT);
-    while OPEN_WINDOWS.load(Ordering::Acquire) != 0 && !limit.is_past() {
+    loop {
+        let before = WINDOWS.load(Ordering::Acquire);
+        // The question comes after the look at the windows: AT is no access that an acquire would order (Arm ARM, "Address translation instructions").
+        mmu::dsb_ish();
+        mmu::isb();
         if ask() {
             return true;
         }
+        // The question ended with an ISB, so this look comes after it.
+        let none_was_open = before as u32 == 0 && WINDOWS.load(Ordering::Acquire) == before;
+        if none_was_open || limit.is_past() {
+            return false;
+        }
         relax();
     }
-    // A window may have closed between the question and the look at the count.
-    ask()
 }
