@@ -11,7 +11,7 @@ use paging::{Attributes, LeafSet};
 use crate::arch::exceptions::BreakWindow;
 use crate::arch::percpu::{MAX_CPUS, cpu_index, nr_spurious_faults};
 use crate::arch::probe::{probe_read, probe_write};
-use crate::arch::time::Deadline;
+use crate::arch::time::{Deadline, relax};
 use crate::mm;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
@@ -50,7 +50,7 @@ impl Meeting {
             if limit.is_past() {
                 return false;
             }
-            core::hint::spin_loop();
+            relax();
         }
         true
     }
@@ -321,12 +321,12 @@ pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
                 }
                 let met = broken.wait();
                 while met && started.load(Ordering::Acquire) == 0 {
-                    core::hint::spin_loop();
+                    relax();
                 }
                 // The other CPU is at its load now, or in the handler.
                 let pause = Deadline::after(Duration::from_millis(20));
                 while !pause.is_past() {
-                    core::hint::spin_loop();
+                    relax();
                 }
                 // SAFETY: as it was.
                 unsafe { tamper(root, va, |_| old) };

@@ -2,6 +2,7 @@
 
 mod alignment;
 mod areas;
+mod bulk;
 mod counts;
 mod cpus;
 mod devices;
@@ -33,6 +34,11 @@ macro_rules! tests {
 
 /// All of them, in the order in which they run: what others rest on comes first.
 pub const ALL: &[Test] = tests! {
+    "bulk.fills_equal_single_stores" => bulk::fills_equal_single_stores,
+    "bulk.folds_equal_single_loads" => bulk::folds_equal_single_loads,
+    "bulk.runs_end_at_the_first_wrong_frame" => bulk::runs_end_at_the_first_wrong_frame,
+    "bulk.memory_functions_equal_byte_loops" => bulk::memory_functions_equal_byte_loops,
+
     "tree.audit_of_the_live_tree_finds_nothing" => tree::audit_finds_nothing,
     "tree.audit_of_live_groups_and_blocks_finds_nothing" => tree::audit_of_groups_and_blocks,
     "tree.linear_map_has_the_largest_leaves" => tree::linear_map_has_the_largest_leaves,

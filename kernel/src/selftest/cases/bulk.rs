@@ -1,0 +1,175 @@
+//! The assembly that moves many words at once, held against loops that move one.
+
+use core::hint::black_box;
+
+use paging::Pfn;
+
+use crate::arch::table_ops;
+use crate::selftest::context::Context;
+use crate::selftest::failure::{TestResult, expect};
+
+/// More than two blocks of the vector loops and every remainder, with words that stay untouched on both sides.
+const WORDS: usize = 2 * table_ops::BLOCK + table_ops::BLOCK / 2;
+const MARK: u64 = 0x5a5a_a5a5_1234_8765;
+/// Bytes: more than two turns of the copying loops.
+const BYTES: usize = 150;
+
+/// `words` with numbers that differ in every bit somewhere.
+fn scatter(words: &mut [u64], seed: u64) {
+    let mut next = seed | 1;
+    for word in words {
+        next = next
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        *word = next;
+    }
+}
+
+/// Holds what `operation` leaves of an array against what `expected` says of each word, from every start and for every length.
+fn every_place(
+    what: &'static str,
+    operation: impl Fn(*mut u64, usize),
+    expected: impl Fn(usize) -> u64,
+) -> TestResult {
+    for start in 0..3 {
+        for nr in 0..=WORDS - 3 {
+            let mut words = [MARK; WORDS];
+            operation(words[start..].as_mut_ptr(), nr);
+            for (i, word) in words.iter().enumerate() {
+                let inside = (start..start + nr).contains(&i);
+                let right = if inside { expected(i - start) } else { MARK };
+                expect(what, i as u64, *word == right)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills and clears.
+pub fn fills_equal_single_stores(_: &Context) -> TestResult {
+    let (first, step) = (0x0060_0001_2345_6703, 0x1000);
+    let template = 0x0060_0000_0000_0703;
+    let mut numbers = [0u64; WORDS];
+    scatter(&mut numbers, 7);
+    let frames = numbers.map(|number| number >> 40);
+    let outputs = frames.map(|frame| frame << 12);
+    // SAFETY: `nr` words of an array of the caller's.
+    let fill_linear = |at, nr| unsafe { table_ops::fill_linear(at, nr, first, step) };
+    every_place("fill_linear", fill_linear, |i| first + i as u64 * step)?;
+    // SAFETY: as above, and as many outputs.
+    let fill_outputs = |at, nr| unsafe { table_ops::fill_outputs(at, nr, outputs.as_ptr(), template) };
+    every_place("fill_outputs", fill_outputs, |i| outputs[i] | template)?;
+    // SAFETY: as above.
+    let fill_frames = |at, nr| unsafe { table_ops::fill_frames(at, nr, frames.as_ptr(), template) };
+    every_place("fill_frames", fill_frames, |i| outputs[i] | template)?;
+    // SAFETY: as above.
+    every_place("clear", |at, nr| unsafe { table_ops::clear(at, nr) }, |_| 0)
+}
+
+/// Folds over descriptors.
+pub fn folds_equal_single_loads(_: &Context) -> TestResult {
+    let mut words = [0u64; WORDS];
+    for round in 0..64 {
+        scatter(&mut words, round);
+        for nr in 0..=WORDS {
+            let part = &mut words[..nr];
+            // One bit that no other word has, or lacks: it must be found wherever it is.
+            let odd = round as usize % WORDS;
+            let bit = 1 << (round % 64);
+            for (i, word) in part.iter_mut().enumerate() {
+                *word = if i == odd { *word | bit } else { *word & !bit };
+            }
+            let (and, or) = part
+                .iter()
+                .fold((!0, 0), |(and, or), word| (and & word, or | word));
+            // SAFETY: `nr` words of an array.
+            let found = unsafe { table_ops::or_all(part.as_ptr(), nr) };
+            expect("or_all", nr as u64, found == or)?;
+            part.iter_mut().for_each(|word| *word = !*word);
+            // SAFETY: as above.
+            let found = unsafe { table_ops::and_all(part.as_ptr(), nr) };
+            expect("and_all", nr as u64, found == !or)?;
+            // SAFETY: as above.
+            let found = unsafe { table_ops::and_or_all(part.as_ptr(), nr) };
+            expect("and_or_all", nr as u64, found == (!or, !and))?;
+            part.iter_mut().for_each(|word| *word = !*word);
+        }
+    }
+    Ok(())
+}
+
+/// Runs of frame numbers end where the first is wrong, in whatever bit.
+pub fn runs_end_at_the_first_wrong_frame(_: &Context) -> TestResult {
+    let first = 0xf_fff0_1234;
+    for nr in 0..=WORDS {
+        for wrong in 0..=nr {
+            let mut frames = [Pfn(0); WORDS];
+            for (i, frame) in frames.iter_mut().enumerate() {
+                *frame = Pfn(first + i as u64);
+            }
+            if let Some(frame) = frames[..nr].get_mut(wrong) {
+                frame.0 ^= 1 << ((wrong * 7 + nr) % 64);
+            }
+            // SAFETY: `nr` frames of an array, each a word.
+            let found = unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), nr, first) };
+            expect("nr_consecutive", wrong as u64, found == wrong)?;
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" {
+    fn memcpy(to: *mut u8, from: *const u8, nr: usize) -> *mut u8;
+    fn memmove(to: *mut u8, from: *const u8, nr: usize) -> *mut u8;
+    fn memset(to: *mut u8, value: i32, nr: usize) -> *mut u8;
+}
+
+/// Every length, every alignment, every overlap.
+pub fn memory_functions_equal_byte_loops(_: &Context) -> TestResult {
+    let mut source = [0u8; BYTES];
+    for (i, byte) in source.iter_mut().enumerate() {
+        *byte = (i as u8).wrapping_mul(0x6d) ^ 0xa5;
+    }
+    for nr in 0..BYTES - 40 {
+        for from in 0..17 {
+            for to in [0, 1, 7, 8, 15, 16, 17, 31, 33] {
+                let mut copied = [0x77u8; BYTES];
+                // SAFETY: `nr` bytes fit behind both places, in different arrays.
+                let result = unsafe { memcpy(copied.as_mut_ptr().add(to), source.as_ptr().add(from), nr) };
+                expect("memcpy's result", nr as u64, result == copied[to..].as_mut_ptr())?;
+                let right = |i: usize| {
+                    if (to..to + nr).contains(&i) {
+                        source[i - to + from]
+                    } else {
+                        0x77
+                    }
+                };
+                expect("memcpy", nr as u64, (0..BYTES).all(|i| copied[i] == right(i)))?;
+                let mut moved = source;
+                let at = black_box(moved.as_mut_ptr());
+                // SAFETY: as above, in one array.
+                unsafe { memmove(at.add(to), at.add(from), nr) };
+                let right = |i: usize| {
+                    if (to..to + nr).contains(&i) {
+                        source[i - to + from]
+                    } else {
+                        source[i]
+                    }
+                };
+                expect("memmove", nr as u64, (0..BYTES).all(|i| moved[i] == right(i)))?;
+            }
+            let mut set = source;
+            // SAFETY: as above. Only the low byte of the value counts.
+            unsafe { memset(black_box(set.as_mut_ptr()).add(from), 0x1_a9, nr) };
+            let right = |i: usize| {
+                if (from..from + nr).contains(&i) {
+                    0xa9
+                } else {
+                    source[i]
+                }
+            };
+            expect("memset", nr as u64, (0..BYTES).all(|i| set[i] == right(i)))?;
+        }
+    }
+    Ok(())
+}
