@@ -70,6 +70,9 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
         info.device_tree.size
     );
     let features = Features::read();
+    if !features.simd {
+        fail(format_args!("this CPU has no Advanced SIMD"));
+    }
     let errata = Errata::of(&features).or(args.errata);
     report::log_cpu(&features, errata);
     report::log_machine(machine);

@@ -158,13 +158,15 @@ drop_to_el1:
     msr     elr_el2, x9
     eret
 
-// A known EL1: MMU and caches off, RES1 bits set, early vectors, no access to FP or SVE, no debug events, PAN off. Clobbers x9.
+// A known EL1: MMU and caches off, RES1 bits set, early vectors, Advanced SIMD allowed (arch::table_ops uses it), SVE not, no debug
+// events, PAN off. Clobbers x9.
 reset_el1:
     ldr     x9, ={sctlr_mmu_off}
     msr     sctlr_el1, x9
     adr     x9, early_vectors
     msr     vbar_el1, x9
-    msr     cpacr_el1, xzr
+    mov     x9, #3 << 20                // FPEN
+    msr     cpacr_el1, x9
     msr     mdscr_el1, xzr
     msr     spsel, #1
     isb

@@ -3,8 +3,8 @@
 use core::arch::asm;
 
 use aarch64_cpu::registers::{
-    ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, MIDR_EL1,
-    Readable,
+    ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
+    MIDR_EL1, Readable,
 };
 
 /// Support for changing the block size without break-before-make (FEAT_BBM).
@@ -45,6 +45,8 @@ pub struct Features {
     pub zva_size: usize,
     /// Smallest data cache line, in bytes.
     pub dcache_line: usize,
+    /// Advanced SIMD, which the bulk operations on tables use.
+    pub simd: bool,
     /// Event counters of the PMU beside the cycle counter; `None` without a PMUv3.
     pub pmu_counters: Option<u8>,
 }
@@ -62,6 +64,7 @@ impl Features {
         let mmfr1 = ID_AA64MMFR1_EL1.get();
         let mmfr2 = ID_AA64MMFR2_EL1.get();
         let isar0 = ID_AA64ISAR0_EL1.get();
+        let pfr0 = ID_AA64PFR0_EL1.get();
         let dfr0 = ID_AA64DFR0_EL1.get();
         let (dczid, ctr): (u64, u64);
         // SAFETY: reading identification registers.
@@ -108,6 +111,7 @@ impl Features {
                 4 << (dczid & 0xf)
             },
             dcache_line: 4 << (ctr >> 16 & 0xf),
+            simd: field(pfr0, 20) != 0xf,
             pmu_counters,
         }
     }

@@ -1,0 +1,307 @@
+//! What writes descriptors.
+
+use core::arch::asm;
+
+use super::BLOCK;
+
+/// Stores `first`, `first + step`, `first + 2 * step`, ... to `nr` descriptors from `at` on.
+///
+/// # Safety
+/// `at` is 8-byte aligned and mapped, Normal memory, for `nr` descriptors, that the caller may write.
+#[inline]
+pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
+    let (mut at, mut nr, mut first) = (at, nr, first);
+    if nr >= BLOCK {
+        // SAFETY: stores within the caller's range: eight running values, stored and raised by eight steps, twice in each turn.
+        unsafe {
+            vector_asm!(
+                [
+                    "dup v0.2d, {first}",
+                    "dup v4.2d, {step}",
+                    "add {first}, {first}, {step}",
+                    "mov v0.d[1], {first}",
+                    "add v4.2d, v4.2d, v4.2d",
+                    "add v1.2d, v0.2d, v4.2d",
+                    "add v2.2d, v1.2d, v4.2d",
+                    "add v3.2d, v2.2d, v4.2d",
+                    "shl v4.2d, v4.2d, #2",
+                    "sub {nr}, {nr}, #16",
+                    "2:",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "add v0.2d, v0.2d, v4.2d",
+                    "add v1.2d, v1.2d, v4.2d",
+                    "add v2.2d, v2.2d, v4.2d",
+                    "add v3.2d, v3.2d, v4.2d",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "subs {nr}, {nr}, #16",
+                    "add v0.2d, v0.2d, v4.2d",
+                    "add v1.2d, v1.2d, v4.2d",
+                    "add v2.2d, v2.2d, v4.2d",
+                    "add v3.2d, v3.2d, v4.2d",
+                    "b.hs 2b",
+                    "add {nr}, {nr}, #16",
+                    "mov {first}, v0.d[0]",
+                ]
+                at = inout(reg) at,
+                nr = inout(reg) nr,
+                first = inout(reg) first,
+                step = in(reg) step,
+                options(nostack)
+            );
+        }
+    }
+    // SAFETY: stores within the caller's range: four at a time, then what remains.
+    unsafe {
+        asm!(
+            "subs {nr}, {nr}, #4",
+            "b.lo 3f",
+            "2:",
+            "add {b}, {a}, {step}",
+            "add {c}, {b}, {step}",
+            "stp {a}, {b}, [{at}], #32",
+            "add {b}, {c}, {step}",
+            "subs {nr}, {nr}, #4",
+            "stp {c}, {b}, [{at}, #-16]",
+            "add {a}, {b}, {step}",
+            "b.hs 2b",
+            "3:",
+            "adds {nr}, {nr}, #4",
+            "b.eq 5f",
+            "4:",
+            "str {a}, [{at}], #8",
+            "add {a}, {a}, {step}",
+            "subs {nr}, {nr}, #1",
+            "b.ne 4b",
+            "5:",
+            at = inout(reg) at => _,
+            nr = inout(reg) nr => _,
+            a = inout(reg) first => _,
+            b = out(reg) _,
+            c = out(reg) _,
+            step = in(reg) step,
+            options(nostack)
+        );
+    }
+}
+
+/// Stores `outputs[i] | template` to `nr` descriptors from `at` on.
+///
+/// # Safety
+/// As for [`fill_linear`]; `outputs` is readable for `nr` words.
+#[inline]
+pub unsafe fn fill_outputs(at: *mut u64, nr: usize, outputs: *const u64, template: u64) {
+    let (mut at, mut nr, mut from) = (at, nr, outputs);
+    if nr >= BLOCK {
+        // SAFETY: loads and stores within the caller's ranges.
+        unsafe {
+            vector_asm!(
+                [
+                    "dup v16.2d, {template}",
+                    "sub {nr}, {nr}, #16",
+                    "2:",
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
+                    "orr v0.16b, v0.16b, v16.16b",
+                    "orr v1.16b, v1.16b, v16.16b",
+                    "orr v2.16b, v2.16b, v16.16b",
+                    "orr v3.16b, v3.16b, v16.16b",
+                    "orr v4.16b, v4.16b, v16.16b",
+                    "orr v5.16b, v5.16b, v16.16b",
+                    "orr v6.16b, v6.16b, v16.16b",
+                    "orr v7.16b, v7.16b, v16.16b",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "subs {nr}, {nr}, #16",
+                    "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                    "b.hs 2b",
+                    "add {nr}, {nr}, #16",
+                ]
+                at = inout(reg) at,
+                from = inout(reg) from,
+                nr = inout(reg) nr,
+                template = in(reg) template,
+                options(nostack)
+            );
+        }
+    }
+    // SAFETY: as above: two at a time, then the last of an odd number.
+    unsafe {
+        asm!(
+            "subs {nr}, {nr}, #2",
+            "b.lo 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}], #16",
+            "orr {a}, {a}, {template}",
+            "orr {b}, {b}, {template}",
+            "subs {nr}, {nr}, #2",
+            "stp {a}, {b}, [{at}], #16",
+            "b.hs 2b",
+            "3:",
+            "tbz {nr}, #0, 4f",
+            "ldr {a}, [{from}]",
+            "orr {a}, {a}, {template}",
+            "str {a}, [{at}]",
+            "4:",
+            at = inout(reg) at => _,
+            from = inout(reg) from => _,
+            nr = inout(reg) nr => _,
+            a = out(reg) _,
+            b = out(reg) _,
+            template = in(reg) template,
+            options(nostack)
+        );
+    }
+}
+
+/// Stores `frames[i] << 12 | template` to `nr` descriptors from `at` on.
+///
+/// # Safety
+/// As for [`fill_linear`]; `frames` is readable for `nr` words.
+#[inline]
+pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template: u64) {
+    let (mut at, mut nr, mut from) = (at, nr, frames);
+    if nr >= BLOCK {
+        // SAFETY: loads and stores within the caller's ranges.
+        unsafe {
+            vector_asm!(
+                [
+                    "dup v16.2d, {template}",
+                    "sub {nr}, {nr}, #16",
+                    "2:",
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
+                    "shl v0.2d, v0.2d, #12",
+                    "shl v1.2d, v1.2d, #12",
+                    "shl v2.2d, v2.2d, #12",
+                    "shl v3.2d, v3.2d, #12",
+                    "shl v4.2d, v4.2d, #12",
+                    "shl v5.2d, v5.2d, #12",
+                    "shl v6.2d, v6.2d, #12",
+                    "shl v7.2d, v7.2d, #12",
+                    "orr v0.16b, v0.16b, v16.16b",
+                    "orr v1.16b, v1.16b, v16.16b",
+                    "orr v2.16b, v2.16b, v16.16b",
+                    "orr v3.16b, v3.16b, v16.16b",
+                    "orr v4.16b, v4.16b, v16.16b",
+                    "orr v5.16b, v5.16b, v16.16b",
+                    "orr v6.16b, v6.16b, v16.16b",
+                    "orr v7.16b, v7.16b, v16.16b",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "subs {nr}, {nr}, #16",
+                    "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                    "b.hs 2b",
+                    "add {nr}, {nr}, #16",
+                ]
+                at = inout(reg) at,
+                from = inout(reg) from,
+                nr = inout(reg) nr,
+                template = in(reg) template,
+                options(nostack)
+            );
+        }
+    }
+    // SAFETY: as above: two at a time, then the last of an odd number.
+    unsafe {
+        asm!(
+            "subs {nr}, {nr}, #2",
+            "b.lo 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}], #16",
+            "orr {a}, {template}, {a}, lsl #12",
+            "orr {b}, {template}, {b}, lsl #12",
+            "subs {nr}, {nr}, #2",
+            "stp {a}, {b}, [{at}], #16",
+            "b.hs 2b",
+            "3:",
+            "tbz {nr}, #0, 4f",
+            "ldr {a}, [{from}]",
+            "orr {a}, {template}, {a}, lsl #12",
+            "str {a}, [{at}]",
+            "4:",
+            at = inout(reg) at => _,
+            from = inout(reg) from => _,
+            nr = inout(reg) nr => _,
+            a = out(reg) _,
+            b = out(reg) _,
+            template = in(reg) template,
+            options(nostack)
+        );
+    }
+}
+
+/// Stores 0 to `nr` descriptors from `at` on.
+///
+/// # Safety
+/// As for [`fill_linear`].
+#[inline]
+pub unsafe fn clear(at: *mut u64, nr: usize) {
+    let (mut at, mut nr) = (at, nr);
+    if nr >= BLOCK {
+        // SAFETY: stores within the caller's range. Not DC ZVA: walkers may reach this table.
+        unsafe {
+            vector_asm!(
+                [
+                    "movi v0.2d, #0",
+                    "movi v1.2d, #0",
+                    "movi v2.2d, #0",
+                    "movi v3.2d, #0",
+                    "sub {nr}, {nr}, #16",
+                    "2:",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "subs {nr}, {nr}, #16",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "b.hs 2b",
+                    "add {nr}, {nr}, #16",
+                ]
+                at = inout(reg) at,
+                nr = inout(reg) nr,
+                options(nostack)
+            );
+        }
+    }
+    // SAFETY: stores within the caller's range: two at a time, then the last of an odd number.
+    unsafe {
+        asm!(
+            "subs {nr}, {nr}, #2",
+            "b.lo 3f",
+            "2:",
+            "subs {nr}, {nr}, #2",
+            "stp xzr, xzr, [{at}], #16",
+            "b.hs 2b",
+            "3:",
+            "tbz {nr}, #0, 4f",
+            "str xzr, [{at}]",
+            "4:",
+            at = inout(reg) at => _,
+            nr = inout(reg) nr => _,
+            options(nostack)
+        );
+    }
+}
+
+/// Zeroes a table that no walker reaches. `zva_size` is [`Features::zva_size`](super::super::features::Features::zva_size): 0 means that DC ZVA is not to be used.
+///
+/// # Safety
+/// `table` is 4 KiB-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by the caller, and not linked into live tables.
+#[inline]
+pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
+    const SIZE: usize = 4096;
+    if zva_size == 0 || zva_size > SIZE {
+        // SAFETY: the caller's promise.
+        unsafe { clear(table, SIZE / 8) };
+        return;
+    }
+    // SAFETY: the block size is a power of two that divides a page, so each DC ZVA stays in it.
+    unsafe {
+        asm!(
+            "2:",
+            "dc zva, {at}",
+            "add {at}, {at}, {size}",
+            "cmp {at}, {end}",
+            "b.lo 2b",
+            at = inout(reg) table => _,
+            size = in(reg) zva_size,
+            end = in(reg) table as usize + SIZE,
+            options(nostack)
+        );
+    }
+}
