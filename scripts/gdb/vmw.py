@@ -6,9 +6,10 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from vmwgdb import commands, printers, tracing, vmalloc  # noqa: E402
+from vmwgdb import commands, printers, target, tracing, vmalloc  # noqa: E402
 
 commands.register_all()
 tracing.register_all()
 vmalloc.register_all()
 printers.register_all()
+target.load_low_symbols()

@@ -173,10 +173,10 @@ class Registers:
         granule = TG1.get(bits(tcr, 31, 30)) if number else TG0.get(bits(tcr, 15, 14))
         if tcr >> 59 & 1:
             raise NotWalkable("TCR_EL1.DS is set: 52-bit addresses (FEAT_LPA2) are not decoded here")
-        if granule is None:
-            raise NotWalkable(f"TCR_EL1.TG{number} has the reserved value {bits(tcr, 31, 30) if number else bits(tcr, 15, 14)}")
         if not 16 <= size <= 47:
             raise NotWalkable(f"TCR_EL1.T{number}SZ is {size}: not programmed (TCR_EL1 = {tcr:#x})")
+        if granule is None:
+            raise NotWalkable(f"TCR_EL1.TG{number} has a reserved value (TCR_EL1 = {tcr:#x})")
         ttbr = (self.ttbr1 if number else self.ttbr0) if root is None else root
         return Half(
             number=number,
@@ -325,8 +325,8 @@ class Descriptor:
 
     def narrowing(self) -> str:
         """What a table descriptor takes from all that lies below it (bits 63:59)."""
-        found = [name for bit, name in ((59, "PXNTable"), (60, "UXNTable"), (61, "APTable[0]"), (62, "APTable[1]"), (63, "NSTable")) if self.value >> bit & 1]
-        return " ".join(found)
+        names = ((59, "PXNTable"), (60, "UXNTable"), (61, "APTable[0]"), (62, "APTable[1]"), (63, "NSTable"))
+        return " ".join(name for bit, name in names if self.value >> bit & 1)
 
 
 def describe_registers(registers: Registers) -> list[str]:
@@ -336,7 +336,8 @@ def describe_registers(registers: Registers) -> list[str]:
     named = ((0, "M"), (1, "A"), (2, "C"), (3, "SA"), (12, "I"), (19, "WXN"), (22, "EIS"), (23, "SPAN"), (25, "EE"))
     lines.append("  " + " ".join(f"{name}={sctlr >> bit & 1}" for bit, name in named))
     ips = bits(tcr, 34, 32)
-    lines.append(f"TCR_EL1   {tcr:#018x}: output addresses of {IPS_BITS[ips]} bits (IPS={ips}), ASIDs of {16 if tcr >> 36 & 1 else 8} bits from TTBR{tcr >> 22 & 1}")
+    asid = f"ASIDs of {16 if tcr >> 36 & 1 else 8} bits from TTBR{tcr >> 22 & 1}"
+    lines.append(f"TCR_EL1   {tcr:#018x}: output addresses of {IPS_BITS[ips]} bits (IPS={ips}), {asid}")
     cache = {0: "non-cacheable", 1: "write-back RA WA", 2: "write-through RA", 3: "write-back RA"}
     for number, low in ((0, 0), (1, 16)):
         tg = TG1.get(bits(tcr, 31, 30), "reserved") if number else TG0.get(bits(tcr, 15, 14), "reserved")
@@ -344,12 +345,14 @@ def describe_registers(registers: Registers) -> list[str]:
         lines.append(
             f"  T{number}SZ={size} ({64 - size}-bit addresses) EPD{number}={tcr >> (low + 7) & 1} TG{number}={tg} "
             f"SH{number}={SHAREABILITY[bits(tcr, low + 13, low + 12)]} IRGN{number}={cache[bits(tcr, low + 9, low + 8)]} "
-            f"ORGN{number}={cache[bits(tcr, low + 11, low + 10)]} TBI{number}={tcr >> (37 + number) & 1} HPD{number}={tcr >> (41 + number) & 1}"
+            f"ORGN{number}={cache[bits(tcr, low + 11, low + 10)]} "
+            f"TBI{number}={tcr >> (37 + number) & 1} HPD{number}={tcr >> (41 + number) & 1}"
         )
     lines.append(f"  HA={tcr >> 39 & 1} HD={tcr >> 40 & 1} DS={tcr >> 59 & 1}")
     for number, ttbr in ((0, registers.ttbr0), (1, registers.ttbr1)):
         off = " (walks disabled: EPD)" if tcr >> (23 if number else 7) & 1 else ""
-        lines.append(f"TTBR{number}_EL1 {ttbr:#018x}: table {ttbr & 0x0000_FFFF_FFFF_FFFE:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
+        table = ttbr & 0x0000_FFFF_FFFF_FFFE
+        lines.append(f"TTBR{number}_EL1 {ttbr:#018x}: table {table:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
     lines.append(f"MAIR_EL1  {registers.mair:#018x}:")
     for index in range(8):
         attribute = registers.mair >> 8 * index & 0xFF

@@ -9,8 +9,24 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+PT_LOAD = 1
 SHT_SYMTAB = 2
 STT_FUNC = 2
+ESCAPES = {
+    **{"$LT$": "<", "$GT$": ">", "$LP$": "(", "$RP$": ")", "$C$": ",", "$RF$": "&", "$BP$": "*"},
+    **{"$u20$": " ", "$u27$": "'", "$u5b$": "[", "$u5d$": "]", "$u7b$": "{", "$u7d$": "}"},
+}
+"""Of legacy Rust mangling."""
+
+
+def first_segment(path: Path) -> tuple[int, bytes]:
+    """The address and the bytes of the lowest loadable segment."""
+    data = path.read_bytes()
+    (phoff,) = struct.unpack_from("<Q", data, 32)
+    phentsize, phnum = struct.unpack_from("<HH", data, 54)
+    headers = [struct.unpack_from("<IIQQQQ", data, phoff + i * phentsize) for i in range(phnum)]
+    loaded = [(vaddr, data[offset : offset + size]) for kind, _, offset, vaddr, _, size in headers if kind == PT_LOAD and size]
+    return min(loaded)
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -70,7 +86,7 @@ def demangle_legacy(name: str) -> str:
         at = start + int(match[0])
         parts.append(name[start:at])
     text = "::".join(parts)
-    for code, character in (("$LT$", "<"), ("$GT$", ">"), ("$C$", ","), ("$RF$", "&"), ("$BP$", "*"), ("$LP$", "("), ("$RP$", ")"), ("$u20$", " "), ("$u5b$", "["), ("$u5d$", "]"), ("$u7b$", "{"), ("$u7d$", "}")):
+    for code, character in ESCAPES.items():
         text = text.replace(code, character)
     return re.sub(r"(^|::)_(?=<)", r"\1", text).replace("..", "::")
 

@@ -20,16 +20,20 @@ class Event:
     """The instruction, for a TLBI or a barrier."""
 
 
-def why_not(geometry: Geometry, size: int, va: int, pa: int, run: int, remaining: int, allowed: bool) -> list[str]:
+def show_offset(offset: int) -> str:
+    text = show_size(offset)
+    return text if len(text) <= 5 else f"{offset:#x}"
+
+
+def why_not(size: int, va: int, pa: int, run: int, remaining: int, allowed: bool) -> list[str]:
     """Every condition of `choose_leaf` that a leaf of `size` bytes fails here."""
     text = show_size(size)
     reasons = []
     if not allowed:
         reasons.append(f"{text} leaves are not allowed")
-    if va % size:
-        reasons.append(f"va is {show_size(va % size)} past a multiple of {text}")
-    if pa % size:
-        reasons.append(f"pa is {show_size(pa % size)} past a multiple of {text}")
+    for name, address in (("va", va), ("pa", pa)):
+        if address % size:
+            reasons.append(f"{name} is {show_offset(address % size)} past a multiple of {text}")
     if run and run < size:
         reasons.append(f"the run covers only {show_size(run)}")
     if remaining < size:
@@ -38,19 +42,24 @@ def why_not(geometry: Geometry, size: int, va: int, pa: int, run: int, remaining
 
 
 def level_event(geometry: Geometry, level: int, table: int, index: int, va: int, size: int) -> Event:
-    return Event("level", (f"level {level}: enters table {table:#x} at descriptor {index}, va {va:#x}, {show_size(size)} to go",))
+    text = f"level {level}: enters table {table:#x} at descriptor {index}, va {va:#x}, {show_size(size)} to go"
+    return Event("level", (text,))
 
 
-def leaf_event(geometry: Geometry, level: int, contiguous: int, va: int, pa: int, run: int, remaining: int, allowed: int) -> Event:
+def leaf_event(
+    geometry: Geometry, level: int, contiguous: int, va: int, pa: int, run: int, remaining: int, allowed: int
+) -> Event:
     group = geometry.group(level) if contiguous else 1
     chosen = geometry.size(level) * group
     known = show_size(run) if run else "not looked at"
     made_of = f" = {group} x {show_size(geometry.size(level))} contiguous" if contiguous else ""
-    lines = [f"leaf {show_size(chosen)} (L{level}{'C' if contiguous else ''}{made_of}): va {va:#x} -> pa {pa:#x}, run {known}, remaining {show_size(remaining)}"]
+    name = f"{show_size(chosen)} (L{level}{'C' if contiguous else ''}{made_of})"
+    lines = [f"leaf {name}: va {va:#x} -> pa {pa:#x}, run {known}, remaining {show_size(remaining)}"]
     for other_level, other_group, size in geometry.leaf_sizes():
         if size > chosen:
-            reasons = why_not(geometry, size, va, pa, run, remaining, bool(allowed >> (2 * other_level + other_group) & 1))
-            lines.append(f"  not {show_size(size):<4} {'; '.join(reasons) or 'no reason found: the walker should have taken it'}")
+            in_set = bool(allowed >> (2 * other_level + other_group) & 1)
+            reasons = why_not(size, va, pa, run, remaining, in_set) or ["no reason found: the walker should have taken it"]
+            lines.append(f"  not {show_size(size):<4} {'; '.join(reasons)}")
     return Event("leaf", tuple(lines))
 
 
@@ -75,7 +84,9 @@ def store_event(geometry: Geometry, level: int | None, kind: int, table: int, in
             continue
         one = Descriptor(values[start], shown, geometry)
         where = f"[{index + start}..{index + i - 1}]" if i - start > 1 else f"[{index + start}]"
-        shape = "vacant" if one.vacant else f"{one.value:#018x}.. pa {one.address:#x} {'C' if one.contiguous else '-'} {one.attributes()}"
+        shape = "vacant"
+        if not one.vacant:
+            shape = f"{one.value:#018x}{'..' if i - start > 1 else ''} pa {one.address:#x} {'C' if one.contiguous else '-'} {one.attributes()}"
         groups = geometry.group(shown)
         if one.contiguous and (i - start) % groups == 0:
             shape += f": {(i - start) // groups} x {show_size(step * groups)} group"

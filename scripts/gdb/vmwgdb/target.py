@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gdb  # type: ignore  # exists only in gdb
 
+from . import elf
 from .arch import MASK, NotWalkable, Half, Registers
 
 LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "mm" / "layout.rs"
@@ -103,6 +104,33 @@ class Physical:
             gdb.selected_inferior().write_memory(pa, data)
         except gdb.MemoryError:
             raise fail(f"there is no memory at physical address {pa:#x}") from None
+
+
+RAM_BASE = 0x4000_0000
+IMAGE_ALIGNMENT = 2 << 20
+FURTHEST_IMAGE = 1 << 30
+"""From the start of RAM, as far as an image is looked for."""
+
+
+def load_low_symbols() -> None:
+    """Gives the image's symbols at its physical addresses too, where it runs before the MMU is on.
+
+    Where the loader put it is found by its first bytes, at a multiple of 2 MiB, as the arm64 boot protocol has it.
+    """
+    program = gdb.current_progspace().filename
+    if program is None or not isinstance(gdb.selected_inferior().connection, gdb.RemoteTargetConnection) or registers().mmu_on:
+        return
+    base, image = elf.first_segment(Path(program))
+    with Physical() as memory:
+        for pa in range(RAM_BASE, RAM_BASE + FURTHEST_IMAGE, IMAGE_ALIGNMENT):
+            try:
+                if memory.read(pa, 64) != image[:64]:
+                    continue
+            except gdb.GdbError:
+                return  # the end of RAM
+            offset = pa - base & MASK
+            gdb.execute(f"add-symbol-file {program} -o {offset:#x}", to_string=True)
+            return
 
 
 def regions() -> dict[str, tuple[int, int]]:

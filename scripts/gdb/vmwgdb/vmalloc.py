@@ -132,7 +132,13 @@ class Subsystem:
         meta = number(node["meta"])
         words = struct.unpack(f"<{node['words'].type.sizeof // 8}Q", raw(node["words"]))
         return Segment(
-            number(node["start"]), number(node["pages"]), self._states[meta & 0xFF], meta >> 8 & 0xFF, meta >> 16 & 0xFF, words, self._kinds
+            start=number(node["start"]),
+            pages=number(node["pages"]),
+            state=self._states[meta & 0xFF],
+            lead=meta >> 8 & 0xFF,
+            trail=meta >> 16 & 0xFF,
+            words=words,
+            kinds=self._kinds,
         )
 
     def segments(self) -> Iterator[Segment]:
@@ -220,7 +226,8 @@ class Lazy(Command):
                 print("1 area is being given back now: its flush is not done, or its frames and addresses are not back yet")
                 print(f"  {segment.show()}, freed by {location(segment.words[2])}")
         parked = [segment for segment in segments if segment.state == "Parked"]
-        print(f"{len(parked)} ranges of {sum(segment.pages for segment in parked)} pages are flushed, and kept for the next of the same size")
+        pages = sum(segment.pages for segment in parked)
+        print(f"{len(parked)} ranges of {pages} pages are flushed, and kept for the next of the same size")
         for segment in parked:
             print(f"  {segment.start << PAGE_SHIFT:#018x} {show_size(segment.pages << PAGE_SHIFT):>6} guards included")
 
@@ -228,9 +235,10 @@ class Lazy(Command):
     def _pending(pending: "gdb.Value") -> None:
         for i in range(number(pending["nr_ranges"])):
             entry = pending["ranges"][i]
-            start, size = number(entry["range"]["start"]), number(entry["range"]["size"])
-            links = ", and links: walk caches too" if number(entry["links"]) else ""
-            print(f"  to invalidate: {start:#018x}+{show_size(size)} by level {number(entry['stride'])} descriptors{links}")
+            start, size = number(entry["start"]), number(entry["size"])
+            # paging::flush::Packed: stride and links in the low bits of the size.
+            stride, links = size & 0b11, ", and links: walk caches too" if size & 0b100 else ""
+            print(f"  to invalidate: {start:#018x}+{show_size(size & ~0b111)} by level {stride} descriptors{links}")
         dead = number(pending["nr_dead"])
         if dead:
             print(f"  {dead} dead tables: a walk cache may still lead to them")

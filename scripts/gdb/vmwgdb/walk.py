@@ -3,7 +3,7 @@
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .arch import CONTIGUOUS, LAST_LEVEL, MASK, PXN, AP_READ_ONLY, UXN, Descriptor, Half, Registers, bits, show_size
 
@@ -70,7 +70,8 @@ def judge_group(half: Half, table: int, index: int, level: int, va: int, entries
     for i, descriptor in enumerate(found):
         expected = (base + i * step) & MASK
         if descriptor.value != expected:
-            faults.append(f"[{first + i}] at {start + i * step:#x} is {descriptor.value:#018x}, not {expected:#018x}: {deviation(descriptor, expected)}")
+            where = f"[{first + i}] at {start + i * step:#x}"
+            faults.append(f"{where} is {descriptor.value:#018x}, not {expected:#018x}: {deviation(descriptor, expected)}")
     return Group(table, first, level, start, found, tuple(faults))
 
 
@@ -120,7 +121,8 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> 
     half = registers.half_of(va, root)
     result = Walk(va, half)
     if not half.contains(va):
-        result.fault = f"translation fault, level 0: {va:#x} is outside of the {half.va_bits}-bit {'upper' if half.number else 'lower'} half"
+        which = "upper" if half.number else "lower"
+        result.fault = f"translation fault, level 0: {va:#x} is outside of the {half.va_bits}-bit {which} half"
         return result
     if half.disabled:
         result.fault = f"translation fault, level 0: TCR_EL1.EPD{half.number} disables walks of TTBR{half.number}"
@@ -181,9 +183,10 @@ def describe_group(group: Group) -> list[str]:
         lines.append("    " + describe_members(group, start, i))
         start = i
     if group.whole:
-        pa = group.descriptors[0].address
-        return [f"  group {what}:", *lines, f"    WHOLE: {nr} equal descriptors, consecutive, aligned to {show_size(step * nr)} in VA and PA ({pa:#x})"]
-    return [f"  group {what}:", *lines, f"    BROKEN GROUP ({len(group.faults)} faults):", *(f"      {fault}" for fault in group.faults)]
+        verdict = [f"WHOLE: {nr} equal descriptors, consecutive, aligned to {show_size(step * nr)} in VA and PA"]
+    else:
+        verdict = ["BROKEN GROUP:", *(f"  {fault}" for fault in group.faults)]
+    return [f"  group {what}:", *lines, *(f"    {line}" for line in verdict)]
 
 
 def continues(one: Descriptor, two: Descriptor, step: int) -> bool:
@@ -231,9 +234,10 @@ def describe_walk(result: Walk, registers: Registers) -> list[str]:
         lines.append(f"=> {result.fault}")
     else:
         leaf = result.leaf
-        nr = result.half.geometry.group(leaf.level) if leaf.contiguous else 1
-        size = show_size(result.half.geometry.size(leaf.level) * nr)
-        lines.append(f"=> pa {result.pa:#018x}  {size} leaf, {permissions(result, registers)}, {leaf.attributes()}")
+        whole = result.group is not None and result.group.whole
+        size = result.half.geometry.size(leaf.level) * (result.half.geometry.group(leaf.level) if whole else 1)
+        broken = " of a BROKEN GROUP" if result.group and result.group.is_group and not whole else ""
+        lines.append(f"=> pa {result.pa:#018x}  {show_size(size)} leaf{broken}, {permissions(result, registers)}, {leaf.attributes()}")
     return lines
 
 
@@ -288,7 +292,8 @@ def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int
         broken = group is not None and group.is_group and not group.whole
         members = nr if group is not None and group.whole else 1
         size = step * members
-        yield Leaf(at, descriptor.address, size, level, descriptor.contiguous, descriptor.attributes(), descriptor.valid, size, broken)
+        shown = (descriptor.contiguous, descriptor.attributes(), descriptor.valid)
+        yield Leaf(at, descriptor.address, size, level, *shown, size, broken)
         i += members
 
 
@@ -320,9 +325,9 @@ def merge(found: Iterator[Leaf], start: int = 0, last: int = MASK) -> Iterator[L
     for leaf in found:
         cut = max(start - leaf.va, 0)
         end = min(leaf.va + leaf.size, last + 1)
-        part = Leaf(leaf.va + cut, leaf.pa + cut, end - leaf.va - cut, leaf.level, leaf.contiguous, leaf.attributes, leaf.valid, leaf.unit, leaf.broken)
+        part = replace(leaf, va=leaf.va + cut, pa=leaf.pa + cut, size=end - leaf.va - cut)
         if run and run.continues(part):
-            run = Leaf(run.va, run.pa, run.size + part.size, run.level, run.contiguous, run.attributes, run.valid, run.unit, run.broken)
+            run = replace(run, size=run.size + part.size)
             continue
         if run:
             yield run

@@ -1,0 +1,249 @@
+"""Scripted gdb sessions on the booted kernel: what the commands print, and with which status a session ends.
+
+Not found by the discovery of unit tests, since they need a kernel: `STAGES=gdb scripts/test` builds it and runs them. GDB_DEV
+and GDB_RELEASE are the directories of a debug and of a release build.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "gdb"))
+
+from vmwgdb import elf  # noqa: E402
+
+DEV = os.environ.get("GDB_DEV") or "build/dev"
+RELEASE = os.environ.get("GDB_RELEASE") or "build"
+INSIDE = "scripts/tests/gdb_inside"
+AT_THE_END = "break kernel::arch::psci::system_off; continue"
+"""Every map is there, and nothing runs any more."""
+QUIET = {"BOOTARGS": "selftest=none"}
+HEX = r"0x[0-9a-f]+"
+
+
+class Session(unittest.TestCase):
+    maxDiff = None
+
+    def gdb(self, commands: str, build: str = DEV, status: int = 0, **variables: str) -> str:
+        """Runs `commands` in a session of its own, wants `status`, and gives what it printed."""
+        environment = {**os.environ, **QUIET, "IMAGE": f"{build}/Image", "GDBCMD": commands, **variables}
+        command = [sys.executable, "-B", "scripts/debug"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def assertInOrder(self, text: str, *patterns: str) -> None:
+        at = 0
+        for pattern in patterns:
+            found = re.compile(pattern, re.MULTILINE).search(text, at)
+            self.assertTrue(found, f"no {pattern!r} behind character {at} of:\n{text}")
+            assert found
+            at = found.end()
+
+
+class Looking(Session):
+    def test_make_gdb_walks_for_pc_and_names_the_levels(self) -> None:
+        variables = {"OUT": DEV, "IMAGE": f"{DEV}/Image", "PROFILE": "dev", **QUIET}
+        commands = "GDBCMD=break kernel_main; continue; vmw walk $pc"
+        environment = {**os.environ, **variables}
+        done = subprocess.run(["make", "gdb", commands], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        levels = [rf"^  level {level}  {HEX}\[ *\d+\] = {HEX}  table" for level in range(3)]
+        self.assertInOrder(done.stdout, "Breakpoint 1, .*kernel_main|kernel::", *levels, r"^  level 3  .*  page", r"^=> pa 0x.* EL1 r-x")
+
+    def test_the_low_addresses_of_boot_have_their_symbols(self) -> None:
+        commands = "break vmwalk::early::early_setup; break kernel_main; continue; bt 1; info symbol $pc; continue; info symbol $pc; bt 2"
+        self.assertInOrder(
+            self.gdb(commands),
+            r"^Breakpoint 1.*early_setup .*boot/src/early.rs:\d+$",
+            r"^#0  vmwalk::early::early_setup \(.*image_pa=",
+            "early_setup.* in section",
+            "^kernel_main.* in section",
+            r"^#0  .*kernel::\S+ \(.*kernel/src/lib.rs:\d+$",
+        )
+
+    def test_with_the_mmu_off_an_address_is_physical(self) -> None:
+        text = self.gdb("vmw walk $pc; vmw regs; vmw ptdump; vmw diff")
+        self.assertInOrder(text, "the MMU is off", r"^=> pa 0x0000000040000000$", "SCTLR_EL1 .*: MMU off", "^0 runs")
+
+    def test_an_explicit_root_is_walked_instead(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; vmw walk 0xffffffff80000000 $TTBR1_EL1; vmw walk 0; vmw walk 0 $TTBR1_EL1")
+        self.assertInOrder(text, "^=> pa ", "TTBR0 disables|EPD0 disables", r"TTBR0_EL1 0x4\S+, 48-bit addresses, 4K granule$", "^  level 1 .* vacant$")
+
+    def test_regs_are_decoded(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; vmw regs")
+        self.assertInOrder(
+            text,
+            "^CPU 0 at EL1$",
+            "MMU on$",
+            "M=1 .* WXN=1",
+            "T0SZ=16 .* EPD0=1 TG0=4K",
+            "T1SZ=16 .* EPD1=0 TG1=4K",
+            "^TTBR0_EL1 .*walks disabled",
+            "Attr1 0x04 Device-nGnRE",
+            "Attr3 0xff Normal, write-back RA WA",
+        )
+
+    def test_the_dump_tells_groups_from_single_leaves(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; vmw ptdump; vmw ptdump image; vmw ptdump 0xffffffff80001000+0x2000")
+        self.assertInOrder(
+            text,
+            r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB$",
+            r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
+            r"^0xffffffff80000000-\S+ 0x000040200000 +\S+ L3 64K  C r-x Normal-WB$",
+            r"^0xffffffff80001000-0xffffffff80003000 0x000040201000     8K L3 64K  C r-x Normal-WB$",
+            "^1 run$",
+        )
+        self.assertNotIn("BROKEN", text)
+        self.assertNotRegex(text, r"(?m)^0x\S+-\S+ .* rwx ")
+
+    def test_a_thousand_addresses_agree_with_the_emulator(self) -> None:
+        for place in ("break kernel_main; continue", AT_THE_END):
+            text = self.gdb(f"{place}; source {INSIDE}/agreement.py")
+            found = re.search(r"^agreement: 1000 addresses, (\d+) mapped, (\d+) unmapped, 0 differ$", text, re.MULTILINE)
+            self.assertTrue(found, text)
+            assert found
+            self.assertGreaterEqual(min(int(found[1]), int(found[2])), 300)
+
+    def test_a_thousand_addresses_agree_when_entered_at_el2_with_4k_leaves(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; source {INSIDE}/agreement.py", EL2="1", BOOTARGS="selftest=none linear=4k")
+        self.assertRegex(text, r"(?m)^agreement: 1000 addresses, .* 0 differ$")
+
+    def test_a_corrupted_group_is_called_out(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; source {INSIDE}/corruption.py")
+        parts = re.split(r"^== ", text, flags=re.MULTILINE)[1:]
+        self.assertEqual(len(parts), 10, text)
+        reasons = {"without CONT": "CONT clear", "vacant": "vacant", "another address": "output address", "read-only": "bits 7 differ"}
+        for part in parts:
+            title, body = part.split("\n", 1)
+            if title.endswith("mended"):
+                self.assertIn("WHOLE: 16 equal descriptors", body)
+                self.assertNotIn("BROKEN", body)
+                self.assertRegex(body, "(?m)^1 run$")
+                continue
+            way, member = re.fullmatch(r"level \d (.*): member (\d+)", title).groups()  # type: ignore[union-attr]
+            self.assertRegex(body, rf"BROKEN GROUP:\n +\[{member}\] at 0x.*: {reasons[way]}", title)
+            self.assertRegex(body, r"(?m)^=> pa .* leaf of a BROKEN GROUP", title)
+            self.assertGreaterEqual(len(re.findall(r"(?m)^0x.* BROKEN GROUP$", body)), 2, title)
+
+    def test_values_are_printed_as_what_they_are(self) -> None:
+        text = self.gdb(f"source {INSIDE}/printers.py")
+        for line in (
+            "VirtAddr = va:0xffff800000001000",
+            "PhysAddr = pa:0x40200000",
+            "Pfn = pfn:0x40200 (pa 0x40200000)",
+            "VirtRange = va:0xffff800000000000+0x100000 (1M)",
+            "Descriptor = vacant",
+            "Descriptor = 0x006000004000070d block 0x40000000 rw- Normal-WB",
+            "Descriptor = 0x007000004000070f page 0x40000000 rw- Normal-WB C",
+            "Attributes = rw- Normal-WB",
+            "LeafSize = L3C (64K)",
+            "LeafSize = L1 (1G)",
+            "LeafSet = {64K 4K}",
+            "LevelMask = {2, 3}",
+            "LeafCounts = 3x2M 16x64K 5x4K",
+        ):
+            self.assertIn(line + "\n", text)
+
+
+class Areas(Session):
+    def test_areas_are_listed_with_their_leaves(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; vmw areas; vmw lazy")
+        self.assertInOrder(
+            text,
+            r"^0xffff80\S+-\S+ +4K ioremap raw guards=0\+1 pa=0x9000000 by kernel/src/lib.rs:\d+$",
+            "^    1x4K  rw- Device-nGnRE$",
+            r"^\d+ areas \(.*1 raw.*\), \d+ pages with guards$",
+            "^policy: Strict$",
+            "^0 areas of 0 pages wait for a flush$",
+        )
+
+    def test_before_it_is_set_up_there_is_nothing_to_list(self) -> None:
+        text = self.gdb("break kernel_main; continue; vmw areas", status=1)
+        self.assertIn("the vmalloc subsystem is not set up yet", text)
+
+    def test_an_area_shows_up_while_it_is_being_mapped(self) -> None:
+        text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw areas; vmw step-store; vmw step-out; vmw areas")
+        self.assertInOrder(text, "ioremap owned not-ready", "^    nothing mapped$", "has returned", "ioremap owned guards", "^    1x4K  rw- Device-nGnRE$")
+
+
+class Tracing(Session):
+    def test_every_leaf_of_the_linear_map_is_stepped_through(self) -> None:
+        text = self.gdb(f"source {INSIDE}/linear_leaves.py")
+        found = re.search(r"^leaves: (\d+) calls, (\d+) stops, (\d+) leaves chosen, (\d+) mapped, equal$", text, re.MULTILINE)
+        self.assertTrue(found, text)
+        assert found
+        self.assertGreater(int(found[3]), 50)
+        self.assertIn("sizes: 64K 2M 32M\n", text)
+
+    def test_an_ioremap_is_followed_from_call_to_last_barrier(self) -> None:
+        text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-leaf; vmw step-store; vmw diff; vmw step-barrier; vmw step; vmw step")
+        self.assertInOrder(
+            text,
+            r"^kernel::mm::areas::ioremap at kernel/src/mm/areas.rs:\d+$",
+            r"^level 0: enters table 0x\S+ at descriptor 256, va 0xffff8\S+, 4K to go$",
+            r"^  \. store level 0 table \S+\[256\]: links table",
+            r"^  \. level 3: enters table",
+            r"^leaf 4K \(L3\): va \S+ -> pa 0x9000000, run 4K, remaining 4K$",
+            "^  not 64K  the run covers only 4K; only 4K remain$",
+            r"^store level 3 table \S+: 1 descriptor$",
+            r"^  \[0\] 0x0060000009000607 pa 0x9000000 - rw- Device-nGnRE$",
+            r"^\+ 0xffff8\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
+            r"^  \. store level 0 table .*: count of table \S+: 2 -> 1$",
+            "^DSB ISHST$",
+            "^ISB$",
+            r"^kernel::mm::areas::ioremap has returned: 4 levels entered, 1 leaves chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
+        )
+
+    def test_the_same_happens_on_the_first_of_several_cpus(self) -> None:
+        text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-out; info threads", SMP="2")
+        self.assertInOrder(text, "1 leaves chosen, .* 1 DSB, 1 ISB", r"2 +Thread 1\.2")
+
+    def test_a_generic_function_is_found_by_its_plain_name(self) -> None:
+        text = self.gdb("vmw trace-walk vmap_range_noflush; vmw step-out")
+        self.assertInOrder(text, "^paging::map::vmap_range_noflush at", r"^paging::map::vmap_range_noflush has returned: 3 levels entered")
+
+    def test_a_function_that_is_not_reached_or_not_there_fails_the_session(self) -> None:
+        self.assertIn("no function no_such_function", self.gdb("vmw trace-walk no_such_function", status=1))
+        self.assertIn("was not reached: the kernel has powered off", self.gdb("vmw trace-walk ioremap_np", status=1))
+        self.assertIn("nothing is being traced", self.gdb("vmw step-leaf", status=1))
+
+
+class Errors(Session):
+    def test_what_makes_no_sense_ends_with_status_1(self) -> None:
+        for commands, message in (
+            ("vmw walk", "usage: vmw walk VA"),
+            ("vmw walk no_such_symbol", "no_such_symbol"),
+            ("vmw walk 1 2 3", "usage: vmw walk VA"),
+            ("vmw ptdump nowhere", "nowhere is no range"),
+            ("vmw ptdump 0x2000-0x1000", "is empty"),
+            ("vmw nonsense", "Undefined vmw command"),
+            (f"{AT_THE_END}; delete; continue; vmw walk 0", "there is no machine"),
+        ):
+            with self.subTest(commands):
+                self.assertIn(message, self.gdb(commands, status=1))
+
+
+class ReleaseKernel(Session):
+    def test_it_has_no_hook_points(self) -> None:
+        names = {elf.without_generics(elf.demangle_legacy(name)) for name, _ in elf.functions(ROOT / RELEASE / "vmwalk.elf")}
+        self.assertGreater(len(names), 100)
+        self.assertEqual({name for name in names if "paging::trace" in name}, set())
+        debug = elf.matching(ROOT / DEV / "vmwalk.elf", "paging::trace::hook::leaf_chosen")
+        self.assertEqual(len(debug), 1)
+
+    def test_it_says_so_when_asked_to_trace(self) -> None:
+        text = self.gdb("vmw trace-walk kernel_main", build=RELEASE, status=1)
+        self.assertIn("this kernel has no hook points: build it with PROFILE=dev", text)
+
+    def test_it_is_looked_at_as_a_debug_kernel_is(self) -> None:
+        text = self.gdb("break kernel_main; continue; vmw walk $pc; vmw ptdump; vmw regs", build=RELEASE)
+        self.assertInOrder(text, "^  level 3  .*  page", "^=> pa 0x.* EL1 r-x", r"^0xffffffff80000000\S+ .* r-x Normal-WB$", "MMU on$")
+
+
+if __name__ == "__main__":
+    unittest.main()
