@@ -281,6 +281,8 @@ def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int
     """The leaves in one table that translates from `va` on, without what lies behind its links."""
     geometry = half.geometry
     step, nr = geometry.size(level), geometry.group(level)
+    group: Group | None = None
+    group_of = -1
     i = 0
     while i < len(entries):
         descriptor = Descriptor(entries[i], level, geometry)
@@ -288,7 +290,11 @@ def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int
             i += 1
             continue
         at = (va + i * step) & MASK
-        group = judge_group(half, table, i, level, at, entries)
+        if group_of != i // nr:
+            group_of, group = i // nr, None
+            # Most stretches have no CONT at all: those need no judge.
+            if any(entry & CONTIGUOUS for entry in entries[group_of * nr : (group_of + 1) * nr]):
+                group = judge_group(half, table, i, level, at, entries)
         broken = group is not None and group.is_group and not group.whole
         members = nr if group is not None and group.whole else 1
         size = step * members
@@ -321,19 +327,23 @@ def _leaves_below(read: Read, half: Half, table: int, level: int, va: int, start
 
 def merge(found: Iterator[Leaf], start: int = 0, last: int = MASK) -> Iterator[Leaf]:
     """Runs of leaves of one kind, consecutive in VA and PA, cut to `start..=last`."""
-    run: Leaf | None = None
+    first: Leaf | None = None
+    previous: Leaf | None = None
+    size = 0
     for leaf in found:
         cut = max(start - leaf.va, 0)
         end = min(leaf.va + leaf.size, last + 1)
-        part = replace(leaf, va=leaf.va + cut, pa=leaf.pa + cut, size=end - leaf.va - cut)
-        if run and run.continues(part):
-            run = replace(run, size=run.size + part.size)
-            continue
-        if run:
-            yield run
-        run = part
-    if run:
-        yield run
+        if end - leaf.va - cut != leaf.size:
+            leaf = replace(leaf, va=leaf.va + cut, pa=leaf.pa + cut, size=end - leaf.va - cut)
+        if previous and previous.continues(leaf):
+            size += leaf.size
+        else:
+            if first:
+                yield replace(first, size=size)
+            first, size = leaf, leaf.size
+        previous = leaf
+    if first:
+        yield replace(first, size=size)
 
 
 # ---- snapshots --------------------------------------------------------------------------------
