@@ -32,7 +32,7 @@ use crate::println;
 use balance::Balance;
 use cases::Test;
 use context::Context;
-use failure::{Failure, TestResult};
+use failure::{Failure, Stop, TestResult};
 use ktap::Report;
 
 /// A test that takes longer says so.
@@ -86,9 +86,12 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     }
     let balanced = Balance::take().check_against(&before);
     let sound = audit_again(ctx, known);
-    // The test's own finding says most; the others are told as diagnostics then.
+    // The test's own finding says most; the others are told as diagnostics then, but an audit's only once.
+    let audited = matches!(result, Err(Stop::Fail(Failure::Audit(_))));
     for found in [&balanced, &sound] {
-        if let (Err(_), Err(failure)) = (&result, found) {
+        if let (Err(_), Err(failure)) = (&result, found)
+            && !(audited && matches!(failure, Failure::Audit(_)))
+        {
             Report::say(format_args!("{}: and {failure}", test.name));
         }
     }

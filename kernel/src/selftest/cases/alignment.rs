@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use paging::{Attributes, Extent, Pfn};
+use paging::{Attributes, Extent, LeafSet, MemoryType, Pfn};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect_leaves};
@@ -145,4 +145,50 @@ fn shuffled(ctx: &Context, order: u8, nr: usize) -> TestResult {
     chunks.shuffle(&mut ctx.rng());
     let source = Source::Array(chunks.frames());
     check_mixed(ctx, &source)
+}
+
+/// Every memory type, writable and read-only, in pages, groups and blocks.
+pub fn memory_types(ctx: &Context) -> TestResult {
+    let size = M2 + K64 + PAGE;
+    let start = ctx.untouched(2 * M2, M2, 0)?;
+    let source = source(Walker::Range, start.0, size / PAGE);
+    for memory in [
+        MemoryType::DEVICE_NGNRNE,
+        MemoryType::DEVICE_NGNRE,
+        MemoryType::NORMAL_NC,
+        MemoryType::NORMAL_WT,
+        MemoryType::NORMAL,
+    ] {
+        let read_only = Attributes::kernel(memory);
+        for attributes in [read_only, read_only.writable()] {
+            let window = Window::reserve(size, M2, 0)?;
+            Mapping::map(ctx, window.start, &source, attributes, Memory::Untouched)?.verify_and_unmap()?;
+        }
+    }
+    Ok(())
+}
+
+/// Pages are mapped, used and unmapped; then a block is mapped at the same address, to other frames; then pages again. What a walk cache kept of the
+/// table that is gone would lead to the old frames.
+pub fn block_after_pages(ctx: &Context) -> TestResult {
+    let blocks = [Block::allocate(ctx, 9)?, Block::allocate(ctx, 9)?];
+    let window = Window::reserve(M2, M2, 0)?;
+    for round in 0..4 {
+        let allowed = if round % 2 == 0 {
+            LeafSet::PAGES
+        } else {
+            LeafSet::ALL
+        };
+        let source = source(Walker::Array, blocks[round % 2].start().0, 512);
+        Mapping::map_with(
+            ctx,
+            window.start,
+            &source,
+            Attributes::KERNEL_DATA,
+            ctx.owned(),
+            allowed,
+        )?
+        .verify_and_unmap()?;
+    }
+    Ok(())
 }

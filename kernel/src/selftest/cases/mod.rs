@@ -12,6 +12,7 @@ mod initrd;
 mod leaf_sizes;
 mod order_lists;
 mod partial;
+mod random;
 mod tree;
 
 use super::context::Context;
@@ -101,6 +102,8 @@ pub const ALL: &[Test] = tests! {
     "map.array.orders_7_7_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<7, 1>,
     "map.array.orders_six_7s_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<8, 1>,
 
+    "map.every_memory_type_is_what_par_says" => alignment::memory_types,
+    "map.a_block_where_pages_were_maps_no_page_of_them" => alignment::block_after_pages,
     "map.a_taken_page_refuses_the_whole_range" => partial::occupied_range_is_refused,
     "map.writable_and_executable_is_refused" => partial::writable_and_executable_is_refused,
     "map.any_table_page_may_be_missing_and_nothing_is_left_behind" => partial::every_table_may_be_missing,
@@ -127,7 +130,7 @@ pub const ALL: &[Test] = tests! {
     "protect.invalid_pages_fault_and_are_valid_again" => partial::invalid_and_valid_again,
     "split.cuts_where_it_is_told_and_nowhere_else" => partial::split_cuts_where_it_is_told,
     "coalesce.single_pages_become_groups_and_blocks" => partial::coalesce_pages,
-    "edit.random_sequences_equal_a_page_model" => partial::random_edits_equal_a_page_model,
+    "edit.random_sequences_equal_a_page_model" => random::random_edits_equal_a_page_model,
 
     "fault.nothing_is_mapped_at_level_0" => faults::level_0,
     "fault.the_null_page_and_the_lower_half_are_not_reached" => faults::lower_half_faults,

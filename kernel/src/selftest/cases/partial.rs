@@ -1,8 +1,6 @@
 //! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest leaves that remain legal.
 
-use alloc::vec::Vec;
-
-use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtAddr, VirtRange};
+use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtRange};
 
 use crate::mm::frames;
 use crate::selftest::context::Context;
@@ -11,7 +9,7 @@ use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::saboteur::Work;
 use crate::selftest::source::{PAGE, Source, Walker};
-use crate::selftest::verify::{Expected, Memory, verify_pages};
+use crate::selftest::verify::{Memory, verify_pages};
 
 /// A leaf, what is behind it, and the window it is mapped in.
 struct Setup {
@@ -251,6 +249,15 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
         greedy(ctx, &mapping, first + nr, 1024),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
+    // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once took the group apart.
+    let mut batch = mapping.tree.batch();
+    let outcome = mapping.tree.split(mapping.part(64, 16), &mut batch)?;
+    batch.flush();
+    expect(
+        "a split at a group's edges changed something",
+        64,
+        outcome.levels.is_empty(),
+    )?;
     mapping.verify()?;
     coalesce(&mapping)?;
     expect_leaves(mapping.leaves()?, mapping.expected_leaves())?;
@@ -388,7 +395,6 @@ pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
             Ok(_) => break,
         }
     }
-    // Adopted, so that it is verified and taken out like any other.
     let mut batch = tree.batch();
     tree.unmap(VirtRange::new(va, 40 * PAGE), &mut batch)?;
     batch.flush();
@@ -399,114 +405,5 @@ pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
         nr_failed,
         nr_failed >= 2,
     )?;
-    Ok(())
-}
-
-/// What each page of a window is, told by someone who knows nothing of leaves.
-type Model = Vec<Option<Expected>>;
-
-/// Random unmaps, maps, permission changes, cuts and folds in 8 MiB, held against a model page by page.
-pub fn random_edits_equal_a_page_model(ctx: &Context) -> TestResult {
-    const PAGES: u64 = 2048;
-    let block = Block::allocate(ctx, 11)?;
-    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
-    let tree = ctx.tree();
-    let result = edit_at_random(ctx, &tree, window.start, &block, PAGES);
-    let mut batch = tree.batch();
-    tree.unmap(VirtRange::new(window.start, PAGES * PAGE), &mut batch)?;
-    batch.flush();
-    result?;
-    verify_pages(&tree, window.start, PAGES, |_| None, Memory::Untouched)?;
-    Ok(())
-}
-
-fn edit_at_random(
-    ctx: &Context,
-    tree: &crate::selftest::live::TestTree,
-    start: VirtAddr,
-    block: &Block,
-    pages: u64,
-) -> Result<(), Failure> {
-    const STEPS: u32 = 120;
-    let mut rng = ctx.rng();
-    let mut model: Model = Vec::new();
-    model.resize(pages as usize, None);
-    for step in 0..STEPS {
-        let first = rng.u64(0..pages);
-        let most = 1 << rng.u32(0..12);
-        let nr = rng.u64(1..=most).min(pages - first);
-        let range = VirtRange::new(start.add(first * PAGE), nr * PAGE);
-        let part = &mut model[first as usize..(first + nr) as usize];
-        let mut batch = tree.batch();
-        match rng.u32(0..6) {
-            0 | 1 => {
-                // Each page has one frame, so that two mappings never share one.
-                let source = Source::Range {
-                    start: block.start().add(first * PAGE),
-                    pages: nr,
-                    walker: rng.choice(Walker::ALL).unwrap_or(Walker::Range),
-                };
-                let vacant = part.iter().all(Option::is_none);
-                match source.map(tree, range.start, Attributes::KERNEL_DATA, ctx.leaves()) {
-                    Ok(_) if !vacant => return Err(Failure::NotRefused("a map over pages that are taken")),
-                    Err(failure) if vacant => return Err(failure.into()),
-                    Err(_) => {}
-                    Ok(_) => {
-                        for (i, page) in part.iter_mut().enumerate() {
-                            *page = Some(Expected {
-                                pa: source.pa(i as u64),
-                                attributes: Attributes::KERNEL_DATA,
-                            });
-                        }
-                    }
-                }
-            }
-            2 => {
-                tree.unmap(range, &mut batch)?;
-                part.fill(None);
-            }
-            3 => {
-                let read_only = rng.bool();
-                let change = |old: Attributes| {
-                    if read_only {
-                        old.read_only()
-                    } else {
-                        old.writable()
-                    }
-                };
-                let whole = part.iter().all(Option::is_some);
-                match tree.protect(range, change, &mut batch) {
-                    Ok(_) if whole => {
-                        for page in part.iter_mut().flatten() {
-                            page.attributes = change(page.attributes);
-                        }
-                    }
-                    Ok(_) => return Err(Failure::NotRefused("a permission change over a hole")),
-                    Err(failure) if whole => return Err(failure.into()),
-                    Err(_) => {}
-                }
-            }
-            4 => {
-                tree.split(range, &mut batch)?;
-            }
-            _ => {
-                tree.coalesce(range, &mut batch)?;
-            }
-        }
-        batch.flush();
-        // The whole window now and then, its neighbourhood always.
-        let (from, to) = if step % 16 == 15 {
-            (0, pages)
-        } else {
-            (first.saturating_sub(20), (first + nr + 20).min(pages))
-        };
-        verify_pages(
-            tree,
-            start.add(from * PAGE),
-            to - from,
-            |page| model[(from + page) as usize],
-            ctx.owned(),
-        )?;
-    }
     Ok(())
 }
