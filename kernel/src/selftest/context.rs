@@ -137,7 +137,7 @@ impl Context {
             .unwrap_or(0);
         let top = (limit - size - phase) & !(align - 1);
         let start = top + phase;
-        if start < ram_end || start % PAGE != 0 {
+        if start < ram_end || !start.is_multiple_of(PAGE) {
             return Err(Failure::Range {
                 what: "start of a physical range above RAM",
                 found: start,

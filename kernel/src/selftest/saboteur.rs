@@ -243,7 +243,7 @@ pub fn plant_in_mapping(
             // SAFETY: the frame is one of the mapping's own, so that no one else's memory is reached.
             unsafe {
                 tamper(root, group.add(5 << 12), |old| {
-                    old & !ADDRESS | (old & ADDRESS) + 0x1000
+                    old & !ADDRESS | ((old & ADDRESS) + 0x1000)
                 })
             };
         }

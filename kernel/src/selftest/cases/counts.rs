@@ -35,7 +35,8 @@ fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     // By range: an operation covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none covers just so many, two that may
     // overlap do, up to 2^21 pages.
     let all = entries * pages;
-    let one = all == 1 || (0..4).any(|scale| all % (2 << (5 * scale)) == 0 && all >> (5 * scale + 1) <= 32);
+    let one =
+        all == 1 || (0..4).any(|scale| all.is_multiple_of(2 << (5 * scale)) && all >> (5 * scale + 1) <= 32);
     let operations = if one { 1 } else { all.div_ceil(1 << 21).max(2) };
     entries.min(operations)
 }

@@ -196,7 +196,7 @@ pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
     let mut mapping = None;
     in_two_halves(
         &findings,
-        &expect_gone,
+        expect_gone,
         || {
             mapping = Some(Mapping::map_with(
                 ctx,
@@ -221,7 +221,7 @@ pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
         &findings,
         |cpu| touch(&findings, cpu, start),
         || mapping.unmap_part(0, PAGES).map(drop),
-        &expect_gone,
+        expect_gone,
     )?;
     mapping.verify_gone()?;
     Ok(())
@@ -353,6 +353,19 @@ pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
     })
 }
 
+/// Cuts three pages out of the first block of `mapping` and folds it again, `rounds` times.
+fn cut_and_fold(mapping: &Mapping<'_>, rounds: u64) -> Result<u64, Failure> {
+    for round in 0..rounds {
+        let mut batch = mapping.tree.batch();
+        mapping.tree.split(mapping.part(round * 7 + 1, 3), &mut batch)?;
+        batch.flush();
+        let mut batch = mapping.tree.batch();
+        mapping.tree.coalesce(mapping.range(), &mut batch)?;
+        batch.flush();
+    }
+    Ok(rounds)
+}
+
 /// Blocks are cut and folded under the feet of the other CPUs, which read through them all the time: each load gets its data.
 pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 20;
@@ -379,19 +392,7 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
             findings.report(cpu, LATE);
         }
         if cpu == first {
-            let cut = || -> Result<u64, Failure> {
-                let mapping = *mapping_of_first.lock();
-                for round in 0..ROUNDS {
-                    let mut batch = mapping.tree.batch();
-                    mapping.tree.split(mapping.part(round * 7 + 1, 3), &mut batch)?;
-                    batch.flush();
-                    let mut batch = mapping.tree.batch();
-                    mapping.tree.coalesce(mapping.range(), &mut batch)?;
-                    batch.flush();
-                }
-                Ok(ROUNDS)
-            };
-            *work.lock() = cut();
+            *work.lock() = cut_and_fold(*mapping_of_first.lock(), ROUNDS);
             done.store(1, Ordering::Release);
         } else {
             let mut page = 13 * cpu as u64;

@@ -39,7 +39,7 @@ pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
         expect(
             "a block is not aligned to its size",
             region.start,
-            region.start % (PAGE << block.order) == 0,
+            region.start.is_multiple_of(PAGE << block.order),
         )?;
         expect(
             "a block does not lie in RAM",

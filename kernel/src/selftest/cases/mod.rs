@@ -10,6 +10,7 @@ mod faults;
 mod frames;
 mod initrd;
 mod leaf_sizes;
+mod mixed_orders;
 mod order_lists;
 mod partial;
 mod random;
@@ -162,6 +163,7 @@ pub const ALL: &[Test] = tests! {
     "vmalloc.random_areas_keep_their_data" => areas::random_areas_keep_their_data,
     "vmap.memory_that_begins_inside_a_block_still_gets_blocks" => areas::vmap_places_by_phase,
     "vmap.order_lists_map_no_wrong_page" => areas::vmap_of_order_lists,
+    "vmap.a_mebibyte_of_mixed_orders_is_in_groups_where_they_fit" => mixed_orders::one_mebibyte,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
 
     "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,
