@@ -174,6 +174,28 @@ for_granules! {
         rig.model.assert_settled();
     }
 
+    fn a_block_where_an_empty_table_was_cut_off_and_not_invalidated_is_a_conflict<G>() {
+        let rig = Rig::<G>::plain();
+        let va = rig.va(0);
+        rig.table(3, va);
+        rig.put(0, 2, va, 0);
+        rig.made();
+        rig.put(0, 2, va, rig.leaf(2, rig.frames(0), RW));
+        rig.assert_broken(&[Rule::BreakBeforeMake]);
+        rig.assert_told("link to table");
+    }
+
+    fn an_empty_table_where_a_block_was_taken_out_and_not_invalidated_is_a_conflict<G>() {
+        let rig = Rig::<G>::plain();
+        let va = rig.va(0);
+        rig.map(2, va, rig.frames(0), RW);
+        rig.put(0, 2, va, 0);
+        rig.made();
+        rig.table(3, va);
+        rig.assert_broken(&[Rule::BreakBeforeMake]);
+        rig.assert_told("block to pa");
+    }
+
     fn a_table_replaced_by_a_block_in_place_is_a_conflict<G>() {
         let rig = Rig::<G>::plain();
         let va = rig.va(0);

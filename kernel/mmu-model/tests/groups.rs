@@ -170,6 +170,27 @@ for_granules! {
         }
     }
 
+    fn a_member_that_was_never_written_is_reachable_by_the_entry_for_the_group<G>() {
+        // One member comes and goes, as when a map fails on its way. Its neighbour's address may be translated by it.
+        let rig = Rig::<G>::plain();
+        let (va, next) = (rig.va(0), rig.va(1));
+        rig.table(3, va);
+        rig.put(0, 3, va, rig.member(3, rig.frames(0), RW));
+        rig.put(0, 3, va, 0);
+        rig.made();
+        assert!(rig.cpu(0).access(next, Access::Read).is_err());
+        rig.assert_broken(&[Rule::StaleAccess]);
+        let _ = rig.model.take_violations();
+        rig.model.va_reused(rig.page_range(next, 1));
+        rig.assert_broken(&[Rule::VaReused]);
+        let _ = rig.model.take_violations();
+        rig.flush_leaves(next, G::PAGE_SIZE, G::PAGE_SIZE);
+        assert!(rig.cpu(0).access(next, Access::Read).is_err());
+        rig.model.assert_clean();
+        assert!(rig.cpu(0).access(va, Access::Read).is_err());
+        rig.assert_broken(&[Rule::StaleAccess]);
+    }
+
     fn a_group_over_pages_that_may_still_be_held_is_a_conflict<G>() {
         for level in levels::<G>() {
             let rig = Rig::<G>::plain();

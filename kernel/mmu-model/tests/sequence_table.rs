@@ -359,6 +359,24 @@ fn row_7_a_dsb_of_the_storer_does_not_order_the_purgers_tlbi() {
 }
 
 #[test]
+fn a_later_store_to_the_same_descriptor_completes_the_ones_before_it() {
+    // CPU 0 makes the page read-only and issues no DSB; CPU 1 takes it out, with a DSB for its own store only. No walk that
+    // must find the second store can find what stood there before the first.
+    let (rig, va) = mapped(2, RW);
+    rig.put(0, 3, va, rig.leaf(3, A, RO));
+    rig.model.hand_over(0, 1);
+    rig.put(1, 3, va, 0);
+    let cpu = rig.cpu(1);
+    cpu.dsb_ishst();
+    cpu.tlbi_vaale1is(va);
+    cpu.dsb_ish();
+    cpu.isb();
+    assert!(cpu.access(va, Access::Write).is_err());
+    rig.model.frame_reused(paging::PhysAddr(A), 0x1000);
+    rig.model.assert_clean();
+}
+
+#[test]
 fn an_instruction_fetched_by_another_cpu_outlives_the_tlbi_until_its_isb() {
     let (rig, va) = mapped(2, common::RX);
     rig.model.hand_over(0, 1);

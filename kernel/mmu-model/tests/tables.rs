@@ -222,6 +222,26 @@ for_granules! {
         rig.model.assert_settled();
     }
 
+    fn no_other_table_comes_where_one_was_cut_off_before_the_flush<G>() {
+        // A lazy purge must not leave a link behind in the walk caches for another to be stored in its place: an access
+        // to the new table's pages may go by the old one, and find nothing.
+        for flushed in [false, true] {
+            let rig = Rig::<G>::plain();
+            let va = rig.va(0);
+            rig.table(3, va);
+            rig.put(0, 2, va, 0);
+            let cpu = rig.cpu(0);
+            if flushed {
+                cpu.dsb_ishst();
+                cpu.tlbi_vaae1is(va);
+                cpu.dsb_ish();
+            }
+            rig.map(3, rig.va(1), rig.frames(0), RW);
+            let _ = cpu.access(rig.va(1), Access::Read);
+            rig.assert_broken(if flushed { &[] } else { &[Rule::BreakBeforeMake, Rule::StaleAccess] });
+        }
+    }
+
     fn one_table_at_two_places_is_an_error<G>() {
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
