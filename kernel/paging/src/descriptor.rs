@@ -261,6 +261,10 @@ impl Descriptor {
     /// Nothing here: what `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
+    /// A link was here and is being given up: invalid, and not to be written until whoever put it here has invalidated
+    /// the link in every walk cache and cleared it ([`Tree::prune`](crate::Tree::prune)).
+    pub const LEAVING: Self = Self(TABLE_OR_PAGE);
+
     /// A leaf of `level` that maps `pa` with `attributes`.
     #[inline(always)]
     #[must_use]
@@ -288,12 +292,12 @@ impl Descriptor {
         self.0 & VALID != 0
     }
 
-    /// Whether nothing is here. A descriptor can be invalid and yet not vacant: `protect` may take a page's validity
+    /// Whether nothing is here, or nothing but a link that is [leaving](Self::LEAVING). A descriptor can be invalid and yet not vacant: `protect` may take a page's validity
     /// away and leave the rest.
     #[inline(always)]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
-        self.0 == 0
+        self.0 & !TABLE_OR_PAGE == 0
     }
 
     /// Whether it is a link to a table of `level + 1`.

@@ -61,6 +61,7 @@ mod memory;
 pub mod mmu;
 mod outcome;
 mod protect;
+mod prune;
 pub mod reference;
 pub mod source;
 mod tables;

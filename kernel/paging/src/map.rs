@@ -10,13 +10,13 @@
 //! What fails on the way (no page for a table, no frame for a page) takes out again what the call has put in, invalidates
 //! it, and leaves the tree as it was (rule 7).
 
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, Descriptor};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::leaf::choose_leaf;
 use crate::mmu::Mmu;
 use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
-use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
+use crate::source::{FrameArray, PageArray, PhysRange, PhysSource, Run, output};
 use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
@@ -38,11 +38,36 @@ struct Mapping<'s, S> {
     outcome: Outcome,
 }
 
-impl<S> Mapping<'_, S> {
+/// What [`Tree::map_in_one_table`] did.
+enum InOneTable {
+    /// All of it.
+    Done(Outcome),
+    /// It failed at this page, with these levels written.
+    Failed(Error, u64, LevelMask),
+    /// Nothing: it is not that simple.
+    No,
+}
+
+impl<'s, S> Mapping<'s, S> {
+    #[inline(always)]
+    fn new(range: VirtRange, source: &'s mut S, attributes: Attributes, allowed: LeafSet) -> Self {
+        Self {
+            source,
+            attributes,
+            allowed,
+            page: 0,
+            range,
+            empty_links: false,
+            outcome: Outcome::default(),
+        }
+    }
+
+    #[inline(always)]
     fn va<G: Granule>(&self) -> VirtAddr {
         self.range.start.add(self.page << G::PAGE_SHIFT)
     }
 
+    #[inline(always)]
     fn remaining<G: Granule>(&self) -> u64 {
         self.range.size - (self.page << G::PAGE_SHIFT)
     }
@@ -75,59 +100,106 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if source.pages() < pages {
             return Err(Error::NoFrame { page: source.pages() }.into());
         }
-        let mut mapping = Mapping {
-            source,
-            attributes,
-            allowed: allowed.intersection(self.config().leaves),
-            page: 0,
-            range,
-            empty_links: false,
-            outcome: Outcome::default(),
+        let allowed = allowed.intersection(self.config().leaves);
+        let outcome = match self.map_in_one_table(Mapping::new(range, &mut *source, attributes, allowed)) {
+            InOneTable::Done(outcome) => outcome,
+            InOneTable::Failed(error, page, levels) => return Err(self.undo(range, error, page, levels)),
+            InOneTable::No => self.map_anywhere(Mapping::new(range, source, attributes, allowed))?,
         };
-        match self.map_from_root(&mut mapping) {
-            Ok(()) => {
-                // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
-                // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
-                // never held.
-                self.mmu.dsb_ishst();
-                self.mmu.isb();
-                Ok(mapping.outcome)
+        // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
+        // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
+        // never held.
+        self.mmu.dsb_ishst();
+        self.mmu.isb();
+        Ok(outcome)
+    }
+
+    /// The common cases, without recursion and without a pin: every table on the way is there, and the last one holds the
+    /// whole range, be it as pages or as one run of blocks. Takes its `Mapping` by value, so that it lives in registers.
+    #[inline(always)]
+    fn map_in_one_table<S: PhysSource<G>>(&self, mut mapping: Mapping<'_, S>) -> InOneTable {
+        let VirtRange { start, size } = mapping.range;
+        // The bits of an address that differ within the range.
+        let varying = start.0 ^ (start.0 + (size - 1));
+        let mut node = self.root_node();
+        let mut link = Descriptor::VACANT;
+        trace::level::<G>(node.level, node.table, start, size);
+        while node.level < LAST_LEVEL && varying < G::size(node.level) && size < G::size(node.level) {
+            let index = G::index(start.0, node.level);
+            link = self.load(node.table, index);
+            if !link.is_table(node.level) {
+                return InOneTable::No;
             }
+            node = self.child(&node, index, link);
+            trace::level::<G>(node.level, node.table, start, size);
+        }
+        let level = node.level;
+        let index = G::index(start.0, level);
+        let block = G::size(level);
+        let nr = (size >> G::shift(level)) as usize;
+        if (level < LAST_LEVEL && varying >= G::table_span(level)) || !self.all_vacant(node.table, index, nr)
+        {
+            // Tables that are about to go are not in the way, and whatever else there is has to be found and named.
+            return InOneTable::No;
+        }
+        let mut blocks = PhysAddr(0);
+        if level < LAST_LEVEL {
+            // One run of whole blocks, or it is not as simple.
+            let single = LeafSize::new(level, false);
+            if !G::leaf_allowed(level)
+                || !mapping.allowed.contains(single)
+                || (start.0 | size) & (block - 1) != 0
+            {
+                return InOneTable::No;
+            }
+            let head = if S::RUNS_ARE_FREE {
+                size >> G::PAGE_SHIFT
+            } else {
+                1
+            };
+            match self.run_at(&mut mapping, head) {
+                Ok((pa, _)) if pa.0 & (block - 1) != 0 => return InOneTable::No,
+                _ => {}
+            }
+            match self.run_at(&mut mapping, size >> G::PAGE_SHIFT) {
+                Ok((pa, run)) if run == size >> G::PAGE_SHIFT => blocks = pa,
+                _ => return InOneTable::No,
+            }
+        }
+        if self.occupy_from(&node, link, nr).is_err() {
+            return InOneTable::No;
+        }
+        if level < LAST_LEVEL {
+            self.fill_run(&mut mapping, node.table, level, index, start, blocks, nr);
+        } else if let Err((done, error)) = self.fill_pages(&mut mapping, node.table, index, nr) {
+            self.vacate(&node, nr - done);
+            return InOneTable::Failed(error, mapping.page, mapping.outcome.levels);
+        }
+        InOneTable::Done(mapping.outcome)
+    }
+
+    /// Every other case: tables may be missing, and the range may lie in many.
+    #[inline(never)]
+    fn map_anywhere<S: PhysSource<G>>(&self, mut mapping: Mapping<'_, S>) -> Result<Outcome, Failure> {
+        let range = mapping.range;
+        match self.map_from_root(&mut mapping) {
+            Ok(()) => Ok(mapping.outcome),
             Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
         }
     }
 
-    /// Walks down as long as one table holds the whole range, then fills from there.
-    #[inline(always)]
+    /// Walks down as long as one table holds the whole range, pins it, then checks and fills from there.
     fn map_from_root<S: PhysSource<G>>(&self, mapping: &mut Mapping<'_, S>) -> Result<(), Error> {
         let VirtRange { start, size } = mapping.range;
         loop {
             let mut node = self.root_node();
-            trace::level::<G>(node.level, node.table, start, size);
-            while node.level < LAST_LEVEL
-                && G::size(node.level) > size
-                && part::<G>(node.level, start, size) == size
-            {
+            while G::size(node.level) > size && part::<G>(node.level, start, size) == size {
                 let index = G::index(start.0, node.level);
                 let found = self.load(node.table, index);
-                if !found.is_table(node.level) {
+                if node.level + 1 == LAST_LEVEL || !found.is_table(node.level) {
                     break;
                 }
                 node = self.child(&node, index, found);
-                trace::level::<G>(node.level, node.table, start, size);
-            }
-            if node.level == LAST_LEVEL {
-                // The common case: every table is there, and the last one holds it all. No recursion, no pin.
-                let (index, nr) = self.slots(LAST_LEVEL, start, size);
-                if self.occupy(&node, nr).is_err() {
-                    continue;
-                }
-                if self.tables.or_all(node.table, index, nr) != 0 {
-                    self.vacate(&node, nr);
-                    return Err(self.occupied_error(mapping.range));
-                }
-                let filled = self.fill_pages(mapping, node.table, index, nr);
-                return self.settle(&node, nr, filled);
             }
             if self.occupy(&node, 1).is_err() {
                 continue;
@@ -137,6 +209,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 .and_then(|()| self.map_table(mapping, node));
             self.unpin(&node);
             return result;
+        }
+    }
+
+    /// Whether `nr` descriptors from `index` on are vacant.
+    #[inline(always)]
+    fn all_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+        if nr == 1 {
+            self.load(table, index).is_vacant()
+        } else {
+            self.tables.or_all(table, index, nr) == 0
         }
     }
 
@@ -266,6 +348,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 }
                 continue;
             }
+            if found == Descriptor::LEAVING {
+                core::hint::spin_loop();
+                continue;
+            }
             if !found.is_vacant() {
                 return Err(Error::Occupied {
                     va,
@@ -319,10 +405,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let to_boundary = group - (at & (group - 1));
                 singles = left.min(to_boundary);
                 if to_boundary == group && left >= group {
-                    let (head, _) = self.run_at(mapping, 1).map_err(|error| (done, error))?;
-                    if head.0 & (G::cont_size(LAST_LEVEL) - 1) == 0 {
-                        singles = 0;
-                    }
+                    singles = match mapping.source.pfns(mapping.page, left as u64) {
+                        Some(frames) => pages_to_head(frames, group),
+                        None => {
+                            let (head, _) = self.run_at(mapping, 1).map_err(|error| (done, error))?;
+                            let grouped = head.0 & (G::cont_size(LAST_LEVEL) - 1) == 0;
+                            if grouped { 0 } else { singles }
+                        }
+                    };
                 }
             }
             if singles != 0 {
@@ -356,6 +446,18 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> Result<(), (usize, Error)> {
         let template = Descriptor::leaf(LAST_LEVEL, PhysAddr(0), mapping.attributes, false).0;
         let bad = self.unimplemented_pa();
+        // A trace tells each page; and what is wrong with one of them, the other way finds out.
+        if !cfg!(feature = "trace")
+            && let Some(frames) = mapping.source.pfns(mapping.page, nr as u64)
+            && self.tables.or_frames(frames) & bad.rotate_right(G::PAGE_SHIFT) == 0
+        {
+            self.tables
+                .fill_frames(table, index, frames, G::PAGE_SHIFT, template);
+            mapping.outcome.levels.insert(LAST_LEVEL);
+            mapping.page += nr as u64;
+            mapping.outcome.leaves.add(LeafSize::PAGE, nr as u32);
+            return Ok(());
+        }
         let mut done = 0;
         while done < nr {
             let mut outputs = [PhysAddr(0); BATCH];
@@ -479,6 +581,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let step = 1 << shift;
         let first = pa.0 | template;
         let shape = self.shape_run(level, index, pa, nr, allowed);
+        if nr == 1 {
+            self.tables.store(table, index, first);
+            return shape;
+        }
         if shape.grouped == 0 {
             self.tables.fill_linear(table, index, nr, first, step);
             return shape;
@@ -540,7 +646,19 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         limit: u64,
     ) -> Result<(PhysAddr, u64), Error> {
         let page = mapping.page;
-        let Some(run) = mapping.source.run_at(page, limit) else {
+        let here = limit.min(mapping.remaining::<G>() >> G::PAGE_SHIFT);
+        let run = match mapping.source.pfns(page, here) {
+            Some(frames) if let Some(first) = frames.first() => Some(Run {
+                pa: output::<G>(first.0),
+                pages: if limit == 1 {
+                    1
+                } else {
+                    self.tables.nr_consecutive(frames) as u64
+                },
+            }),
+            _ => mapping.source.run_at(page, limit),
+        };
+        let Some(run) = run else {
             return Err(Error::NoFrame { page });
         };
         let last = run.pa.0.wrapping_add((run.pages - 1) << G::PAGE_SHIFT);
@@ -584,7 +702,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut remaining = remaining;
         for i in index..index + nr {
             let here = part::<G>(node.level, va, remaining);
-            let found = self.load(node.table, i);
+            let found = self.load_settled(node.table, i);
             if found.is_table(node.level) {
                 if found.occupied::<G>() == 0 {
                     *empty_links = true;
@@ -602,20 +720,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             remaining -= here;
         }
         Ok(())
-    }
-
-    /// The error for a range of which something is taken.
-    #[cold]
-    fn occupied_error(&self, range: VirtRange) -> Error {
-        match self.check_vacant(self.root_node(), range.start, range.size, &mut false) {
-            Err(error) => error,
-            // What was there has gone meanwhile: the caller runs two operations on one range at once.
-            Ok(()) => Error::Occupied {
-                va: range.start,
-                level: LAST_LEVEL,
-                found: Descriptor::VACANT,
-            },
-        }
     }
 
     /// Takes out links to empty tables that stand where `nr` blocks are to go. They are vacant, as the check has found, but
@@ -658,13 +762,25 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             _ => ((pages + 1) << G::PAGE_SHIFT).min(range.size),
         };
         if touched != 0 {
+            let range = VirtRange::new(range.start, touched);
             let mut batch = self.batch();
-            self.unmap_vacated(VirtRange::new(range.start, touched), batch.pending_mut());
+            self.unmap_vacated(range, batch.pending_mut());
             // A speculative walk may have taken up what was there for a moment (DESIGN rule 6).
             batch.flush();
+            // The range is as valid as when the call began; other CPUs may be about to use a table that was made.
+            let _ = self.prune(range);
         }
         Failure { error, levels }
     }
+}
+
+/// How many of `frames` come before the first that could be the head of a group of `group` pages, where the first of them is
+/// at a group's boundary.
+#[inline(always)]
+fn pages_to_head(frames: &[Pfn], group: usize) -> usize {
+    let mut heads = frames.iter().step_by(group);
+    let place = heads.position(|head| head.0 & (group as u64 - 1) == 0);
+    place.map_or(frames.len(), |place| place * group)
 }
 
 /// A run of descriptors, divided: single ones, whole groups, single ones.

@@ -166,7 +166,9 @@ impl fmt::Debug for LeafSet {
 }
 
 /// Counts of leaves by size.
+// Aligned, so that it is moved by whole words where nothing may be accessed unaligned.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[repr(align(8))]
 pub struct LeafCounts([u32; 8]);
 
 impl LeafCounts {
@@ -275,7 +277,7 @@ impl fmt::Display for DisplaySize {
 
 /// The levels at which a call wrote a descriptor, link or leaf: Linux's `pgtbl_mod_mask`, by Arm's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct LevelMask(u8);
+pub struct LevelMask(u32);
 
 impl LevelMask {
     /// No level.
@@ -307,7 +309,7 @@ impl LevelMask {
     /// Bit `n` for level `n`.
     #[must_use]
     pub const fn bits(self) -> u8 {
-        self.0
+        self.0 as u8
     }
 
     /// Whether no level was modified.
@@ -337,6 +339,8 @@ pub struct Outcome {
     pub tables_added: u32,
     /// Table pages unlinked.
     pub tables_removed: u32,
+    /// Table pages that became empty and stay linked, for [`Tree::prune`](crate::Tree::prune).
+    pub tables_emptied: u32,
 }
 
 impl Outcome {
@@ -346,6 +350,7 @@ impl Outcome {
         self.leaves.merge(&other.leaves);
         self.tables_added += other.tables_added;
         self.tables_removed += other.tables_removed;
+        self.tables_emptied += other.tables_emptied;
     }
 }
 

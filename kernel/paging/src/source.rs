@@ -13,7 +13,7 @@ use crate::granule::Granule;
 /// By rotation, so that a frame number too large for an address leaves bits where an address has none, and the walker's
 /// one check of each address (`pa & !implemented == 0`) refuses it.
 #[inline(always)]
-const fn output<G: Granule>(n: u64) -> PhysAddr {
+pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
 }
 
@@ -40,6 +40,14 @@ pub trait PhysSource<G: Granule> {
     /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit, but nothing before it.
     /// `None` if there is no frame for `page`. A run ends before a page without a frame.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
+
+    /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: then the walker may look at many of them
+    /// at once, and may do so again. By default they do not.
+    #[inline(always)]
+    fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
+        let _ = (page, nr);
+        None
+    }
 
     /// The output addresses of the pages from `page` on, into all of `outputs`, without a look at contiguity.
     ///
@@ -98,6 +106,11 @@ pub trait FrameArray {
     fn nr_frames(&self) -> usize;
     /// The frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`: there is none (a null page).
     fn frame(&self, index: usize) -> Option<Pfn>;
+    /// All of them, if they lie in memory as frame numbers.
+    #[inline(always)]
+    fn as_pfns(&self) -> Option<&[Pfn]> {
+        None
+    }
 }
 
 impl FrameArray for [Pfn] {
@@ -108,6 +121,10 @@ impl FrameArray for [Pfn] {
     #[inline(always)]
     fn frame(&self, index: usize) -> Option<Pfn> {
         self.get(index).copied()
+    }
+    #[inline(always)]
+    fn as_pfns(&self) -> Option<&[Pfn]> {
+        Some(self)
     }
 }
 
@@ -214,6 +231,12 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
             pa: output::<G>(self.head.wrapping_add(page - self.start)),
             pages: (self.end - page).min(limit),
         })
+    }
+
+    #[inline(always)]
+    fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
+        let (first, nr) = (page as usize, nr as usize);
+        self.frames.as_pfns()?.get(first..)?.get(..nr)
     }
 
     #[inline]

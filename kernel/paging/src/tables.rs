@@ -15,7 +15,7 @@
 //! They have plain defaults. A kernel overrides them with paired stores and DC ZVA; every descriptor must still be
 //! written by a 64-bit single-copy atomic access, except in [`zero`](Tables::zero), whose table no walker can reach.
 
-use crate::addr::PhysAddr;
+use crate::addr::{Pfn, PhysAddr};
 
 /// Memory for translation tables, and access to it.
 ///
@@ -60,6 +60,31 @@ pub unsafe trait Tables {
         for (i, output) in outputs.iter().enumerate() {
             self.store(table, index + i, output.0 | template);
         }
+    }
+
+    /// Writes one descriptor for each of `frames` from `index` on: the frame's address plus `template`. Every frame number is
+    /// that of an address.
+    #[inline]
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+        for (i, frame) in frames.iter().enumerate() {
+            self.store(table, index + i, frame.0 << page_shift | template);
+        }
+    }
+
+    /// The OR of the numbers of `frames`: which bits any of them has. Touches no table.
+    #[inline]
+    fn or_frames(&self, frames: &[Pfn]) -> u64 {
+        frames.iter().fold(0, |all, frame| all | frame.0)
+    }
+
+    /// How many of `frames` follow each other from the first on. Touches no table.
+    #[inline]
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        let Some(first) = frames.first() else {
+            return 0;
+        };
+        let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.0.wrapping_add(*i);
+        frames.iter().zip(0..).take_while(follows).count()
     }
 
     /// Writes 0 to `nr` descriptors from `index` on.
@@ -131,6 +156,18 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
     #[inline(always)]
     fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
         (**self).fill_outputs(table, index, outputs, template);
+    }
+    #[inline(always)]
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+        (**self).fill_frames(table, index, frames, page_shift, template);
+    }
+    #[inline(always)]
+    fn or_frames(&self, frames: &[Pfn]) -> u64 {
+        (**self).or_frames(frames)
+    }
+    #[inline(always)]
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        (**self).nr_consecutive(frames)
     }
     #[inline(always)]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {

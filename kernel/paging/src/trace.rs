@@ -210,6 +210,17 @@ mod enabled {
             let first = outputs.first().map_or(0, |output| output.0);
             stored(2, table, index, outputs.len(), first, template);
         }
+        fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+            self.0.fill_frames(table, index, frames, page_shift, template);
+            let first = frames.first().map_or(0, |frame| frame.0 << page_shift);
+            stored(2, table, index, frames.len(), first, template);
+        }
+        fn or_frames(&self, frames: &[Pfn]) -> u64 {
+            self.0.or_frames(frames)
+        }
+        fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+            self.0.nr_consecutive(frames)
+        }
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             self.0.clear(table, index, nr);
             stored(3, table, index, nr, 0, 0);

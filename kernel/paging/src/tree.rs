@@ -8,11 +8,16 @@
 //!    compare-exchange.
 //! 2. Whoever is about to write into a table first raises the count in the link: by the descriptors it will write, or by
 //!    one while it works further down. If the link is gone or leads elsewhere, it walks again.
-//! 3. A table is unlinked only by exchanging a link with count 0 for nothing. A count raised in between makes that fail,
-//!    and the table stays.
+//! 3. A table is unlinked only by exchanging a link with count 0. A count raised in between makes that fail, and the table
+//!    stays.
 //! 4. So nobody writes into an unlinked table. Somebody may still *read* one for a moment: the environment must not hand
 //!    an unlinked table out again while a walk that may have begun before it was unlinked is under way (a readers' lock
 //!    around walks and the release of a [`Pending`](crate::Pending), an epoch, or one lock for all).
+//! 5. A link that is gone may linger in walk caches, and until it is invalidated no other link may take its place: that is
+//!    break-before-make, too. [`Tree::unmap_keeping_tables`] and [`Tree::prune`] see to it themselves: an emptied table
+//!    stays linked, and a pruned link is replaced by a mark that `map` waits for until the invalidation is complete.
+//!    [`Tree::unmap`] unlinks at once and leaves the invalidation to the batch: then nothing may be mapped in the span of
+//!    a table that it unlinked, until the batch has flushed. With one lock around unmap and flush that is so by itself.
 //!
 //! Ranges that share a leaf (two slices of one 2 MiB block, say) are the caller's to serialise.
 
@@ -218,13 +223,32 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Descriptor(self.tables.load(table, index))
     }
 
+    /// As [`load`](Self::load), but waits for a link that is leaving.
+    #[inline(always)]
+    pub(crate) fn load_settled(&self, table: PhysAddr, index: usize) -> Descriptor {
+        loop {
+            let found = self.load(table, index);
+            if found != Descriptor::LEAVING {
+                return found;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
     /// Raises the count of occupied descriptors of `node` by `nr`, which also keeps it linked.
     #[inline(always)]
     pub(crate) fn occupy(&self, node: &Node, nr: usize) -> Result<(), Unlinked> {
+        let link = self.load(node.parent, node.index);
+        self.occupy_from(node, link, nr)
+    }
+
+    /// As [`occupy`](Self::occupy), where the link has just been read.
+    #[inline(always)]
+    pub(crate) fn occupy_from(&self, node: &Node, link: Descriptor, nr: usize) -> Result<(), Unlinked> {
         if node.level == G::ROOT_LEVEL {
             return Ok(());
         }
-        let mut link = self.tables.load(node.parent, node.index);
+        let mut link = link.0;
         loop {
             if !Descriptor(link).is_table(node.level - 1) || table_of(link, G::PAGE_SIZE) != node.table {
                 return Err(Unlinked);
@@ -248,13 +272,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     pub(crate) fn vacate(&self, node: &Node, nr: usize) -> Descriptor {
         let mut link = self.tables.load(node.parent, node.index);
         loop {
-            assert!(
-                Descriptor(link).is_table(node.level - 1)
-                    && table_of(link, G::PAGE_SIZE) == node.table
-                    && Descriptor(link).occupied::<G>() >= nr,
-                "link {link:#x} of table {:?} cannot lose {nr}",
-                node.table
-            );
+            let counts = Descriptor(link).is_table(node.level - 1)
+                && table_of(link, G::PAGE_SIZE) == node.table
+                && Descriptor(link).occupied::<G>() >= nr;
+            if !counts {
+                corrupt_count(link, node.table, nr);
+            }
             let lowered = link - ((nr as u64) << 2);
             match self
                 .tables
@@ -288,6 +311,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let left = (G::root_entries_at(level) - index) as u64;
         (index, nr.min(left) as usize)
     }
+}
+
+/// Takes values and not the node, which would have to be in memory for it.
+#[cold]
+#[inline(never)]
+fn corrupt_count(link: u64, table: PhysAddr, nr: usize) -> ! {
+    panic!("link {link:#x} of table {table:?} cannot lose {nr}");
 }
 
 #[inline(always)]

@@ -15,9 +15,19 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
 
+/// What becomes of a table that is empty now, and not covered by the range whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Emptied {
+    /// It is unlinked at once, and given back after the flush.
+    Unlink,
+    /// It stays linked, for the next map or for [`Tree::prune`].
+    Keep,
+}
+
 /// One call of `unmap`, as it goes.
 struct Unmapping<'p, G: Granule> {
     range: VirtRange,
+    emptied: Emptied,
     reserve: Reserve,
     pending: &'p mut Pending<G>,
     outcome: Outcome,
@@ -25,10 +35,11 @@ struct Unmapping<'p, G: Granule> {
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Takes whatever is mapped in `range` out. A leaf that the range covers in part is split first, down to what the cut
-    /// needs; the rest of it stays mapped.
+    /// needs; the rest of it stays mapped. Tables that become empty are unlinked, and given back by the flush.
     ///
     /// The outcome counts what was taken out. Granularity: a page. The addresses, and the frames that were mapped, must not
-    /// be reused before `batch` has flushed.
+    /// be reused before `batch` has flushed; nor may anything be mapped in the span of a table that was unlinked, so callers
+    /// that do not hold one lock around both want [`unmap_keeping_tables`](Self::unmap_keeping_tables).
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
@@ -41,20 +52,45 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         range: VirtRange,
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
+        self.unmap_range(range, Emptied::Unlink, batch.pending_mut())
+    }
+
+    /// As [`unmap`](Self::unmap), but a table that becomes empty stays linked, unless the range covers it whole.
+    ///
+    /// Then nothing outside of the range is touched, and other CPUs may map right beside it before the flush. The next map
+    /// there finds its table ready; [`Outcome::tables_emptied`] says whether [`prune`](Self::prune) has something to do.
+    ///
+    /// # Errors
+    /// As [`unmap`](Self::unmap).
+    #[cfg_attr(not(feature = "trace"), inline)]
+    #[cfg_attr(feature = "trace", inline(never))]
+    pub fn unmap_keeping_tables<C>(
+        &self,
+        range: VirtRange,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        self.unmap_range(range, Emptied::Keep, batch.pending_mut())
+    }
+
+    #[inline(always)]
+    fn unmap_range(
+        &self,
+        range: VirtRange,
+        emptied: Emptied,
+        pending: &mut Pending<G>,
+    ) -> Result<Outcome, Failure> {
         self.validate(range)?;
+        let VirtRange { start, size } = range;
         // Walk down as long as one table holds the whole range and more than it.
+        let varying = start.0 ^ (start.0 + (size - 1));
         let mut path = [self.root_node(); 4];
         let mut depth = 0;
-        loop {
+        trace::level::<G>(path[0].level, path[0].table, start, size);
+        while path[depth].level < LAST_LEVEL
+            && varying < G::size(path[depth].level)
+            && size < G::size(path[depth].level)
+        {
             let node = path[depth];
-            let VirtRange { start, size } = range;
-            trace::level::<G>(node.level, node.table, start, size);
-            if node.level == LAST_LEVEL
-                || G::size(node.level) <= size
-                || part::<G>(node.level, start, size) != size
-            {
-                break;
-            }
             let index = G::index(start.0, node.level);
             let found = self.load(node.table, index);
             if !found.is_table(node.level) {
@@ -62,9 +98,40 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             }
             depth += 1;
             path[depth] = self.child(&node, index, found);
+            trace::level::<G>(path[depth].level, path[depth].table, start, size);
         }
+        let path = &path[..=depth];
         let node = path[depth];
-        let pending = batch.pending_mut();
+        let mut outcome = Outcome::default();
+        // The common case: whole leaves of one table.
+        let (index, nr) = self.slots(node.level, start, size);
+        let simple = if node.level == LAST_LEVEL {
+            self.unmap_whole_pages(node, index, nr, start, pending, &mut outcome)
+        } else {
+            self.unmap_whole_blocks(node, index, nr, range, pending, &mut outcome)
+        };
+        if !simple {
+            return self.unmap_anything(path, range, emptied, pending);
+        }
+        if node.level != G::ROOT_LEVEL {
+            let link = self.vacate(&node, nr);
+            if link.occupied::<G>() == 0 {
+                self.table_emptied(path, link, start, emptied, pending, &mut outcome);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Every other case: cut leaves, holes, links.
+    #[inline(never)]
+    fn unmap_anything(
+        &self,
+        path: &[Node],
+        range: VirtRange,
+        emptied: Emptied,
+        pending: &mut Pending<G>,
+    ) -> Result<Outcome, Failure> {
+        let node = path[path.len() - 1];
         // Only a leaf that sticks out at either end can need a split, and with it a table.
         let mut reserve = Reserve::new();
         if node.level < LAST_LEVEL {
@@ -72,20 +139,31 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let mut unmapping = Unmapping {
             range,
+            emptied,
             reserve,
             pending,
             outcome: Outcome::default(),
         };
         let removed = self.unmap_table(node, range.start, range.size, &mut unmapping);
-        self.prune(&path[..=depth], removed, &mut unmapping);
         self.unreserve(&mut unmapping.reserve);
-        Ok(unmapping.outcome)
+        let Unmapping {
+            pending, mut outcome, ..
+        } = unmapping;
+        if removed != 0 && node.level != G::ROOT_LEVEL {
+            let link = self.vacate(&node, removed);
+            if link.occupied::<G>() == 0 {
+                self.table_emptied(path, link, range.start, emptied, pending, &mut outcome);
+            }
+        }
+        Ok(outcome)
     }
 
-    /// Takes out all of `range`, which was vacant before the caller wrote to it, so that no leaf sticks out of it.
+    /// Takes out all of `range`, which was vacant before the caller wrote to it, so that no leaf sticks out of it. Tables
+    /// that become empty stay linked.
     pub(crate) fn unmap_vacated(&self, range: VirtRange, pending: &mut Pending<G>) {
         let mut unmapping = Unmapping {
             range,
+            emptied: Emptied::Keep,
             reserve: Reserve::new(),
             pending,
             outcome: Outcome::default(),
@@ -94,41 +172,55 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_table(root, range.start, range.size, &mut unmapping);
     }
 
-    /// Lowers the count of the last node of `path` by `removed`, and takes out the tables that are now empty, upwards.
-    #[inline(always)]
-    fn prune(&self, path: &[Node], removed: usize, unmapping: &mut Unmapping<'_, G>) {
-        let mut removed = removed;
+    /// The last table of `path` counts nothing any more, and neither may those above it.
+    #[cold]
+    fn table_emptied(
+        &self,
+        path: &[Node],
+        link: Descriptor,
+        va: VirtAddr,
+        emptied: Emptied,
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
+    ) {
+        let mut link = link;
         for node in path.iter().rev() {
-            if removed == 0 || node.level == G::ROOT_LEVEL {
+            if !self.remove_if_empty(node, link, va, emptied, pending, outcome) {
                 return;
             }
-            let link = self.vacate(node, removed);
-            if !self.remove_if_empty(node, link, unmapping.range.start, unmapping) {
+            // Its parent has one descriptor less.
+            let parent = path[usize::from(node.level - 1 - G::ROOT_LEVEL)];
+            if parent.level == G::ROOT_LEVEL {
                 return;
             }
-            removed = 1;
+            link = self.vacate(&parent, 1);
         }
     }
 
-    /// Unlinks `node`, which `link` leads to and which holds `va`, if it counts nothing.
-    #[inline(always)]
+    /// Unlinks `node`, which `link` leads to and which holds `va`, if it counts nothing and is not to be kept.
     fn remove_if_empty(
         &self,
         node: &Node,
         link: Descriptor,
         va: VirtAddr,
-        unmapping: &mut Unmapping<'_, G>,
+        emptied: Emptied,
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
     ) -> bool {
+        if emptied == Emptied::Keep {
+            outcome.tables_emptied += u32::from(link.occupied::<G>() == 0);
+            return false;
+        }
         if !self.unlink_if_empty(node, link) {
             return false;
         }
         // DESIGN rule 5: a walk cache may hold the link.
         let level = node.level - 1;
         let span = VirtRange::new(va.align_down(G::size(level)), G::size(level));
-        unmapping.pending.invalidate_link(span, level);
-        unmapping.pending.bury(&self.tables, node.table);
-        unmapping.outcome.levels.insert(level);
-        unmapping.outcome.tables_removed += 1;
+        pending.invalidate_link(span, level);
+        pending.bury(&self.tables, node.table);
+        outcome.levels.insert(level);
+        outcome.tables_removed += 1;
         true
     }
 
@@ -145,8 +237,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return self.unmap_pages(node, va, remaining, unmapping);
         }
         let (index, nr) = self.slots(node.level, va, remaining);
-        if let Some(removed) = self.unmap_blocks(node, index, nr, va, remaining, unmapping) {
-            return removed;
+        let here = VirtRange::new(va, remaining);
+        if self.unmap_whole_blocks(node, index, nr, here, unmapping.pending, &mut unmapping.outcome) {
+            return nr;
         }
         let size = G::size(node.level);
         let mut removed = 0;
@@ -174,7 +267,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     } else {
                         self.vacate(&child, gone)
                     };
-                    if link.is_table(node.level) && self.remove_if_empty(&child, link, va, unmapping) {
+                    if link.is_table(node.level)
+                        && self.remove_if_empty(
+                            &child,
+                            link,
+                            va,
+                            unmapping.emptied,
+                            unmapping.pending,
+                            &mut unmapping.outcome,
+                        )
+                    {
                         removed += 1;
                     }
                 }
@@ -185,7 +287,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let nr_unit = unit.size.descriptors::<G>();
                 if covered {
                     self.tables.clear(node.table, unit.index, nr_unit);
-                    self.took_out(unit.range, unit.size, 1, found, unmapping);
+                    self.took_out(unit.range, unit.size, found, false, unmapping);
                     removed += nr_unit;
                 } else {
                     removed += self.edit_unit(
@@ -208,58 +310,120 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         removed
     }
 
-    /// The common case above the last level: nothing but blocks, all of them whole, all or none in groups.
+    /// The common case above the last level: nothing but valid blocks, all of them whole, all or none in groups. Takes
+    /// out `nr` descriptors from `index` on, which `range` covers, or does nothing.
     #[inline(always)]
-    fn unmap_blocks(
+    fn unmap_whole_blocks(
+        &self,
+        node: Node,
+        index: usize,
+        nr: usize,
+        range: VirtRange,
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let level = node.level;
+        if !G::leaf_allowed(level) || (range.start.0 | range.size) & (G::size(level) - 1) != 0 {
+            return false;
+        }
+        let (and, or) = if nr == 1 {
+            let found = self.load(node.table, index).0;
+            (found, found)
+        } else {
+            self.tables.and_or_all(node.table, index, nr)
+        };
+        if and & VALID == 0 || or & TABLE_OR_PAGE != 0 {
+            return false;
+        }
+        let group = G::cont_entries(level);
+        let (leaf, nr_leaves) = if or & CONTIGUOUS == 0 {
+            (LeafSize::new(level, false), nr)
+        } else if and & CONTIGUOUS != 0 && (index | nr) & (group - 1) == 0 {
+            (LeafSize::new(level, true), nr >> G::cont_shift(level))
+        } else {
+            return false;
+        };
+        self.clear(node, index, nr);
+        outcome.levels.insert(level);
+        outcome.leaves.add(leaf, nr_leaves as u32);
+        let range = VirtRange::new(range.start, (nr as u64) << G::shift(level));
+        pending.invalidate(range, level, false);
+        true
+    }
+
+    /// The common case at the last level: every descriptor is valid and no group is cut. Takes out `nr` descriptors from
+    /// `index` on, or does nothing.
+    #[inline(always)]
+    fn unmap_whole_pages(
         &self,
         node: Node,
         index: usize,
         nr: usize,
         va: VirtAddr,
-        remaining: u64,
-        unmapping: &mut Unmapping<'_, G>,
-    ) -> Option<usize> {
-        let size = G::size(node.level);
-        if !G::leaf_allowed(node.level) || (va.0 | remaining) & (size - 1) != 0 {
-            return None;
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let range = VirtRange::new(va, (nr as u64) << G::PAGE_SHIFT);
+        if nr == 1 {
+            let found = self.load(node.table, index);
+            if !found.is_valid() || found.is_contiguous() {
+                return false;
+            }
+            self.tables.store(node.table, index, 0);
+            outcome.levels.insert(LAST_LEVEL);
+            outcome.leaves.add(LeafSize::PAGE, 1);
+            pending.invalidate(range, LAST_LEVEL, false);
+            return true;
         }
-        let (and, or) = self.tables.and_or_all(node.table, index, nr);
-        if and & VALID == 0 || or & TABLE_OR_PAGE != 0 {
-            return None;
+        let group = G::cont_entries(LAST_LEVEL);
+        let all = self.tables.and_all(node.table, index, nr);
+        let cut = |at: usize| at & (group - 1) != 0;
+        if all & VALID == 0
+            || (cut(index) && self.load(node.table, index).is_contiguous())
+            || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous())
+        {
+            return false;
         }
-        let group = G::cont_entries(node.level);
-        let (leaf, nr_leaves) = if or & CONTIGUOUS == 0 {
-            (LeafSize::new(node.level, false), nr)
-        } else if and & CONTIGUOUS != 0 && (index | nr) & (group - 1) == 0 {
-            (LeafSize::new(node.level, true), nr >> G::cont_shift(node.level))
-        } else {
-            return None;
-        };
-        self.tables.clear(node.table, index, nr);
-        let range = VirtRange::new(va, (nr as u64) << G::shift(node.level));
-        self.took_out(range, leaf, nr_leaves as u32, Descriptor(and), unmapping);
-        Some(nr)
+        let groups = self.nr_groups(node, index, nr, all);
+        self.clear(node, index, nr);
+        outcome.levels.insert(LAST_LEVEL);
+        outcome.leaves.add(LeafSize::PAGE_GROUP, groups as u32);
+        outcome.leaves.add(
+            LeafSize::PAGE,
+            (nr - (groups << G::cont_shift(LAST_LEVEL))) as u32,
+        );
+        // DESIGN rule 4: a group may be held as its pages, so the stride is a page for both.
+        pending.invalidate(range, LAST_LEVEL, false);
+        true
     }
 
-    /// Records `nr` leaves of `leaf`, in `range`, that were taken out. A leaf that was invalid is held by no TLB.
+    #[inline(always)]
+    fn clear(&self, node: Node, index: usize, nr: usize) {
+        if nr == 1 {
+            self.tables.store(node.table, index, 0);
+        } else {
+            self.tables.clear(node.table, index, nr);
+        }
+    }
+
+    /// Records a leaf, in `range`, that was taken out. One that was invalid is held by no TLB.
     #[inline(always)]
     fn took_out(
         &self,
         range: VirtRange,
         leaf: LeafSize,
-        nr: u32,
         found: Descriptor,
+        links: bool,
         unmapping: &mut Unmapping<'_, G>,
     ) {
         unmapping.outcome.levels.insert(leaf.level());
-        unmapping.outcome.leaves.add(leaf, nr);
+        unmapping.outcome.leaves.add(leaf, 1);
         if found.is_valid() {
-            unmapping.pending.invalidate(range, leaf.level(), false);
+            unmapping.pending.invalidate(range, leaf.level(), links);
         }
     }
 
     /// Takes pages and groups out of a last-level table.
-    #[inline(always)]
     fn unmap_pages(
         &self,
         node: Node,
@@ -291,24 +455,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if nr == 0 {
             return removed;
         }
-        let all = self.tables.and_all(node.table, index, nr);
-        if all & VALID == 0 {
-            return removed + self.unmap_sparse_pages(node, index, nr, va, unmapping);
+        if self.unmap_whole_pages(node, index, nr, va, unmapping.pending, &mut unmapping.outcome) {
+            return removed + nr;
         }
-        // Every descriptor is valid: one range, and the groups are where a group's first descriptor says so.
-        let groups = self.nr_groups(node, index, nr, all);
-        self.tables.clear(node.table, index, nr);
-        let outcome = &mut unmapping.outcome;
-        outcome.levels.insert(LAST_LEVEL);
-        outcome.leaves.add(LeafSize::PAGE_GROUP, groups as u32);
-        outcome.leaves.add(
-            LeafSize::PAGE,
-            (nr - (groups << G::cont_shift(LAST_LEVEL))) as u32,
-        );
-        // DESIGN rule 4: a group may be held as its pages, so the stride is a page for both.
-        let range = VirtRange::new(va, (nr as u64) << G::PAGE_SHIFT);
-        unmapping.pending.invalidate(range, LAST_LEVEL, false);
-        removed + nr
+        removed + self.unmap_sparse_pages(node, index, nr, va, unmapping)
     }
 
     /// Whole groups among `nr` last-level descriptors from `index` on, of which no group sticks out.
@@ -374,7 +524,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let nr_unit = size.descriptors::<G>();
             self.tables.clear(node.table, i, nr_unit);
             let range = VirtRange::new(va, size.bytes::<G>());
-            self.took_out(range, size, 1, found, unmapping);
+            self.took_out(range, size, found, false, unmapping);
             removed += nr_unit;
             i += nr_unit;
         }
@@ -382,6 +532,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// Buries `node`, which was just unlinked and whose whole span, from `va` on, the range covers; and all tables below.
+    ///
+    /// Its descriptors stay as they are. So as long as a walk cache holds the link, a walk may take up any of them again:
+    /// every leaf is invalidated at all levels, since TLBIs are in no order among themselves before the DSB.
     fn bury_subtree(&self, node: &Node, occupied: usize, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         if node.level == LAST_LEVEL {
             self.count_buried_pages(node, occupied, va, unmapping);
@@ -397,7 +550,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 } else if !found.is_vacant() {
                     let leaf = LeafSize::new(node.level, found.is_contiguous());
                     let range = VirtRange::new(va, leaf.bytes::<G>());
-                    self.took_out(range, leaf, 1, found, unmapping);
+                    self.took_out(range, leaf, found, true, unmapping);
                     i += leaf.descriptors::<G>();
                     continue;
                 }
@@ -406,7 +559,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         // The link to it: a walk cache may hold that (DESIGN rule 5). Those in it were seen to above.
         let level = node.level - 1;
-        unmapping.pending.invalidate_link(VirtRange::new(va, G::size(level)), level);
+        unmapping
+            .pending
+            .invalidate_link(VirtRange::new(va, G::size(level)), level);
         unmapping.pending.bury(&self.tables, node.table);
         unmapping.outcome.tables_removed += 1;
     }
@@ -449,7 +604,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             }
             let leaf = LeafSize::new(LAST_LEVEL, found.is_contiguous());
             let va = va.add((i as u64) << G::PAGE_SHIFT);
-            self.took_out(VirtRange::new(va, leaf.bytes::<G>()), leaf, 1, found, unmapping);
+            self.took_out(
+                VirtRange::new(va, leaf.bytes::<G>()),
+                leaf,
+                found,
+                true,
+                unmapping,
+            );
             i += leaf.descriptors::<G>();
         }
     }

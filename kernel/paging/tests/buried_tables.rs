@@ -1,0 +1,66 @@
+//! A table that a range covers whole is unlinked with its descriptors in it.
+
+mod support;
+
+use paging::mmu::{MmuEvent, NoMmu, Tracing};
+use paging::{
+    Attributes, Config, Granule4K, Half, LeafSet, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
+    vmap_range_noflush,
+};
+use std::cell::RefCell;
+use support::Host;
+
+const VA: VirtAddr = VirtAddr(0xffff_8000_0020_0000);
+
+/// The TLBIs of an unmap of the whole 2 MiB at `VA`, of which `mapped` (page, pages) is mapped.
+fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
+    let events = RefCell::new(Vec::new());
+    let tables = Host::<Granule4K>::new();
+    let root = tables.alloc_table().expect("memory");
+    let mmu = Tracing::new(NoMmu { tlbi_range }, |event| events.borrow_mut().push(event));
+    let tree = Tree::<Granule4K, _, _>::new(root, Half::High, &tables, mmu, Config::default());
+    for (page, pages) in mapped {
+        let va = VA.add(page << 12);
+        let pa = PhysAddr(0x4000_1000 + (page << 12));
+        vmap_range_noflush(&tree, va, pa, pages << 12, Attributes::KERNEL_DATA, LeafSet::ALL)
+            .expect("vacant");
+    }
+    events.borrow_mut().clear();
+    let mut batch = tree.batch();
+    tree.unmap(VirtRange::new(VA, 0x20_0000), &mut batch)
+        .expect("nothing to split");
+    batch.flush();
+    events.take()
+}
+
+#[test]
+fn every_leaf_of_a_table_unlinked_whole_is_invalidated_at_all_levels() {
+    // With holes, so that a CPU without range operations gets a range for each stretch. While the link lingers in a walk
+    // cache, a leaf invalidated at the last level only is taken up again from the dead table.
+    let holes: &[(u64, u64)] = &[(0, 3), (7, 1), (100, 40), (511, 1)];
+    for (mapped, nr) in [(holes, 45), (&[(0, 512)], 512)] {
+        let events = tlbis(mapped, false);
+        let all_levels = events
+            .iter()
+            .filter(|e| matches!(e, MmuEvent::TlbiAllLevels(_)))
+            .count();
+        let last_level = events
+            .iter()
+            .filter(|e| matches!(e, MmuEvent::TlbiLastLevel(_)))
+            .count();
+        assert_eq!((all_levels, last_level), (nr, 0), "{mapped:?}");
+    }
+}
+
+#[test]
+fn one_range_operation_at_all_levels_covers_a_table_unlinked_whole() {
+    let events = tlbis(&[(0, 3), (7, 1), (511, 1)], true);
+    let tlbis: Vec<_> = events
+        .iter()
+        .filter(|e| !matches!(e, MmuEvent::DsbIsh | MmuEvent::DsbIshst | MmuEvent::Isb))
+        .collect();
+    let [MmuEvent::TlbiRangeAllLevels(range)] = tlbis[..] else {
+        panic!("{tlbis:?}");
+    };
+    assert_eq!((range.start, range.pages()), (VA, 512));
+}
