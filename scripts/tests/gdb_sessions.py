@@ -22,6 +22,8 @@ INSIDE = "scripts/tests/gdb_inside"
 AT_THE_END = "break kernel::arch::psci::system_off; continue"
 """Every map is there, and nothing runs any more."""
 QUIET = {"BOOTARGS": "selftest=none"}
+MIXED = "selftest=vmap.a_mebibyte_of_mixed_orders*"
+"""One vmap of 256 pages in pieces of 15 orders: 13 groups and 48 single pages (kernel/src/selftest/cases/mixed_orders.rs)."""
 HEX = r"0x[0-9a-f]+"
 
 
@@ -157,9 +159,9 @@ class Areas(Session):
             text,
             r"^0xffff80\S+-\S+ +4K ioremap raw guards=0\+1 pa=0x9000000 by kernel/src/lib.rs:\d+$",
             "^    1x4K  rw- Device-nGnRE$",
-            r"^\d+ areas \(.*1 raw.*\), \d+ pages with guards$",
+            r"^\d+ areas? \(.*1 raw.*\), \d+ pages with guards$",
             "^policy: Strict$",
-            "^0 areas of 0 pages wait for a flush$",
+            "^nothing waits for a flush$",
         )
 
     def test_before_it_is_set_up_there_is_nothing_to_list(self) -> None:
@@ -181,7 +183,8 @@ class Tracing(Session):
         self.assertIn("sizes: 64K 2M 32M\n", text)
 
     def test_an_ioremap_is_followed_from_call_to_last_barrier(self) -> None:
-        text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-leaf; vmw step-store; vmw diff; vmw step-barrier; vmw step; vmw step")
+        steps = "vmw step-leaf; vmw step-store; vmw diff; vmw step-barrier; vmw step; vmw step"
+        text = self.gdb(f"vmw trace-walk kernel::mm::areas::ioremap; {steps}")
         self.assertInOrder(
             text,
             r"^kernel::mm::areas::ioremap at kernel/src/mm/areas.rs:\d+$",
@@ -196,12 +199,70 @@ class Tracing(Session):
             r"^  \. store level 0 table .*: count of table \S+: 2 -> 1$",
             "^DSB ISHST$",
             "^ISB$",
-            r"^kernel::mm::areas::ioremap has returned: 4 levels entered, 1 leaves chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
+            r"^kernel::mm::areas::ioremap has returned: 4 levels entered, 1 leaf chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
         )
+
+    def test_a_vmap_of_mixed_orders_has_its_groups_appear(self) -> None:
+        steps = "vmw step-leaf; vmw step-store; vmw diff; vmw areas; vmw step-out; vmw areas"
+        text = self.gdb(f"vmw trace-walk kernel::mm::areas::vmap; {steps}", BOOTARGS=MIXED)
+        self.assertInOrder(
+            text,
+            r"^kernel::mm::areas::vmap at kernel/src/mm/areas.rs:\d+$",
+            r"^leaf 64K \(L3C = 16 x 4K contiguous\): va 0xffff8\S+ -> pa 0x\S+, run 256K, remaining 1M$",
+            r"^  not 2M   .*the run covers only 256K; only 1M remain$",
+            r"^store level 3 table \S+: 64 descriptors$",
+            r"^  \[\d+\.\.\d+\] 0x\S+\.\. pa \S+ C rw- Normal-WB: 4 x 64K group$",
+            r"^\+ 0xffff8\S+ \S+   256K L3 64K  C rw- Normal-WB$",
+            r"^0xffff8\S+     1M vmap owned not-ready .* by kernel/src/selftest/cases/mixed_orders.rs:\d+$",
+            "^    4x64K  rw- Normal-WB$",
+            r"^  \. leaf 4K .* \(not 64K: pa is \d+K past a multiple of 64K\)$",
+            r"^  \. leaf 4K .* \(not 64K: va is \d+K past a multiple of 64K; pa is ",
+            r"^  \. store level 3 table .*: 16 descriptors$",
+            r"^  \. DSB ISHST$\n^  \. ISB$",
+            r"^kernel::mm::areas::vmap has returned: \d levels entered, 61 leaves chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
+            "^    13x64K 48x4K  rw- Normal-WB$",
+        )
+        leaves = re.findall(r"^(?:  \. )?leaf (64K|4K) ", text, re.MULTILINE)
+        self.assertEqual((leaves.count("64K"), leaves.count("4K")), (13, 48))
+
+    def test_its_release_is_followed_to_the_flush_and_withheld_until_then(self) -> None:
+        text = self.gdb("vmw trace-walk Vmalloc::give_back; vmw step-barrier; vmw lazy; vmw step; vmw step-out; vmw lazy", BOOTARGS=MIXED)
+        self.assertInOrder(
+            text,
+            "^vmalloc::state::Vmalloc::give_back at kernel/vmalloc/src/give_back.rs",
+            r"^  \. store level 3 table \S+: 256 x vacant$",
+            "^DSB ISHST$",
+            "^an area is being given back now",
+            r"^  0xffff8\S+     1M vmap retired .*, freed by kernel/src/selftest/cases/mixed_orders.rs:\d+$",
+            "^TLBI RVAALE1IS: va 0xffff8.*, 256 pages, .* last level$",
+            r"^  \. DSB ISH$\n^  \. ISB$",
+            r"has returned: .*, 1 TLBI, 2 DSB, 1 ISB$",
+            "^nothing waits for a flush$",
+        )
+        self.assertEqual(text.count("being given back now"), 1)
+
+    def test_under_a_lazy_policy_an_area_waits_with_what_is_to_be_invalidated(self) -> None:
+        set_up = f"break kernel::mm::areas::ioremap; continue; source {INSIDE}/lazy.py; vmw lazy"
+        release = "vmw trace-walk Vmalloc::give_back; vmw step-out"
+        text = self.gdb(f"{set_up}; {release}; vmw lazy; vmw areas", BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
+        self.assertInOrder(
+            text,
+            r"^policy: Lazy{areas: 1000, pages: 1048576}$",
+            "^nothing waits for a flush$",
+            "has returned: .*, 0 TLBI, 0 DSB, 0 ISB$",
+            "^1 area of 266 pages waits for a flush: a TLB may still hold translations of it$",
+            r"^  0xffff8\S+  1060K vmalloc retired .* by kernel/src/selftest/cases/areas.rs:\d+, freed by \S+:\d+$",
+            r"^  to invalidate: 0xffff8\S+\+1060K by level 3 descriptors$",
+            r"^0xffff8\S+  1060K vmalloc retired .*\n    nothing mapped$",
+        )
+
+    def test_without_range_operations_each_page_is_one_tlbi(self) -> None:
+        text = self.gdb("vmw trace-walk Vmalloc::give_back; vmw step-out", BOOTARGS=MIXED, CPU="cortex-a53")
+        self.assertEqual(len(re.findall(r"(?m)^  \. TLBI VAALE1IS: va 0xffff8\S+, one entry, last level$", text)), 256)
 
     def test_the_same_happens_on_the_first_of_several_cpus(self) -> None:
         text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-out; info threads", SMP="2")
-        self.assertInOrder(text, "1 leaves chosen, .* 1 DSB, 1 ISB", r"2 +Thread 1\.2")
+        self.assertInOrder(text, "1 leaf chosen, .* 1 DSB, 1 ISB", r"2 +Thread 1\.2")
 
     def test_a_generic_function_is_found_by_its_plain_name(self) -> None:
         text = self.gdb("vmw trace-walk vmap_range_noflush; vmw step-out")

@@ -18,6 +18,12 @@ class Event:
     lines: tuple[str, ...]
     what: str = ""
     """The instruction, for a TLBI or a barrier."""
+    passed: tuple[str, ...] = ()
+    """What is told of it when it is not stopped at, if not all."""
+
+    @property
+    def brief(self) -> tuple[str, ...]:
+        return self.passed or self.lines
 
 
 def show_offset(offset: int) -> str:
@@ -54,13 +60,16 @@ def leaf_event(
     known = show_size(run) if run else "not looked at"
     made_of = f" = {group} x {show_size(geometry.size(level))} contiguous" if contiguous else ""
     name = f"{show_size(chosen)} (L{level}{'C' if contiguous else ''}{made_of})"
-    lines = [f"leaf {name}: va {va:#x} -> pa {pa:#x}, run {known}, remaining {show_size(remaining)}"]
+    first = f"leaf {name}: va {va:#x} -> pa {pa:#x}, run {known}, remaining {show_size(remaining)}"
+    refused = []
     for other_level, other_group, size in geometry.leaf_sizes():
         if size > chosen:
             in_set = bool(allowed >> (2 * other_level + other_group) & 1)
             reasons = why_not(size, va, pa, run, remaining, in_set) or ["no reason found: the walker should have taken it"]
-            lines.append(f"  not {show_size(size):<4} {'; '.join(reasons)}")
-    return Event("leaf", tuple(lines))
+            refused.append((show_size(size), "; ".join(reasons)))
+    lines = (first, *(f"  not {size:<4} {reasons}" for size, reasons in refused))
+    next_larger = f" (not {refused[-1][0]}: {refused[-1][1]})" if refused else ""
+    return Event("leaf", lines, passed=(first + next_larger,))
 
 
 def store_event(geometry: Geometry, level: int | None, kind: int, table: int, index: int, values: list[int], old: int) -> Event:
@@ -68,8 +77,8 @@ def store_event(geometry: Geometry, level: int | None, kind: int, table: int, in
     nr = len(values)
     place = f"{'level ' + str(level) if level is not None else 'level ?'} table {table:#x}"
     place += f"[{index}..{index + nr - 1}]" if nr > 1 else f"[{index}]"
-    if kind == 3:
-        return Event("store", (f"store {place}: {nr} x vacant",))
+    if kind == 3 or kind == 0 and values == [0]:
+        return Event("store", (f"store {place}: {f'{nr} x ' if nr > 1 else ''}vacant",))
     shown = level if level is not None else LAST_LEVEL
     first = Descriptor(values[0], shown, geometry)
     if kind == 4:

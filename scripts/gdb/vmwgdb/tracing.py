@@ -18,8 +18,7 @@ from .walk import words
 
 GEOMETRY = Geometry("4K")
 HOOKS = "paging::trace::hook::"
-KINDS = {"level": "step-level", "leaf": "step-leaf", "store": "step-store", "tlbi": "step-barrier", "barrier": "step-barrier"}
-ALL = frozenset(KINDS)
+ALL = frozenset({"level", "leaf", "store", "tlbi", "barrier"})
 
 
 class HookPoint(gdb.Breakpoint):
@@ -153,9 +152,13 @@ class Session:
         self._stop_at = ALL
 
     def summary(self) -> str:
-        order = ("level", "leaf", "store", "TLBI", "DSB", "ISB")
-        plural = {"level": "levels entered", "leaf": "leaves chosen", "store": "stores"}
-        return ", ".join(f"{self.counts[name]} {plural.get(name, name)}" for name in order)
+        words = {"level": ("level entered", "levels entered"), "leaf": ("leaf chosen", "leaves chosen"), "store": ("store", "stores")}
+        parts = []
+        for kind in ("level", "leaf", "store", "TLBI", "DSB", "ISB"):
+            count = self.counts[kind]
+            one, many = words.get(kind, (kind, kind))
+            parts.append(f"{count} {one if count == 1 else many}")
+        return ", ".join(parts)
 
     def hook(self, name: str, arguments: list[int]) -> bool:
         """Called in the middle of `continue`, with the CPU at a hook."""
@@ -171,7 +174,7 @@ class Session:
         if event.kind in self._stop_at:
             self._stopped_at = event
             return True
-        self._passed += event.lines
+        self._passed += event.brief
         return False
 
     def _decode(self, name: str, arguments: list[int]) -> events.Event:

@@ -183,7 +183,7 @@ class Areas(Command):
             reserved += segment.pages
             with_state[segment.state.lower()] += 1
         by_state = ", ".join(f"{count} {name}" for name, count in with_state.items())
-        print(f"{shown} areas ({by_state or 'none'}), {reserved} pages with guards")
+        print(f"{shown} area{'s' if shown != 1 else ''} ({by_state or 'none'}), {reserved} pages with guards")
 
     @staticmethod
     def _leaves(memory: Physical, state: walking.Registers, segment: Segment) -> list[str]:
@@ -214,7 +214,12 @@ class Lazy(Command):
         print(f"policy: {policy}")
         waiting = subsystem.state["waiting"]
         nr_areas, pages = number(waiting["nr_areas"]), number(waiting["pages"])
-        print(f"{nr_areas} areas of {pages} pages wait for a flush" + (": a TLB may still hold translations of them" if nr_areas else ""))
+        if nr_areas:
+            verb, them = ("waits", "it") if nr_areas == 1 else ("wait", "them")
+            what = f"{nr_areas} area{'s' if nr_areas > 1 else ''} of {pages} pages {verb} for a flush"
+            print(f"{what}: a TLB may still hold translations of {them}")
+        else:
+            print("nothing waits for a flush")
         held = list(subsystem.waiting())
         for segment in held:
             print(f"  {segment.show()}, freed by {location(segment.words[2])}")
@@ -223,11 +228,12 @@ class Lazy(Command):
         segments = list(subsystem.segments())
         for segment in segments:
             if segment.state == "Retired" and segment.start not in listed:
-                print("1 area is being given back now: its flush is not done, or its frames and addresses are not back yet")
+                print("an area is being given back now: its flush is not done, or its frames and addresses are not back yet")
                 print(f"  {segment.show()}, freed by {location(segment.words[2])}")
         parked = [segment for segment in segments if segment.state == "Parked"]
         pages = sum(segment.pages for segment in parked)
-        print(f"{len(parked)} ranges of {pages} pages are flushed, and kept for the next of the same size")
+        if parked:
+            print(f"{pages} pages of addresses are flushed, and kept for the next area of the same size:")
         for segment in parked:
             print(f"  {segment.start << PAGE_SHIFT:#018x} {show_size(segment.pages << PAGE_SHIFT):>6} guards included")
 

@@ -1,0 +1,24 @@
+"""Runs inside gdb, when the vmalloc subsystem is set up: makes its policy lazy, as no boot of the kernel has it."""
+
+import struct
+
+import gdb  # type: ignore  # exists only in gdb
+
+from vmwgdb.vmalloc import Subsystem
+
+AREAS, PAGES = 1000, 1 << 20
+
+
+def write_policy() -> None:
+    policy = Subsystem().value["config"]["flush"]
+    address = int(policy.address)
+    kind = gdb.lookup_type("vmalloc::give_back::FlushPolicy::Lazy")
+    places = {field.name: field.bitpos // 8 for field in kind.fields()}
+    data = bytearray(policy.type.sizeof)
+    struct.pack_into("<Q", data, 0, 1)
+    struct.pack_into("<Q", data, places["areas"], AREAS)
+    struct.pack_into("<Q", data, places["pages"], PAGES)
+    gdb.selected_inferior().write_memory(address, bytes(data))
+
+
+write_policy()
