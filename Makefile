@@ -9,12 +9,19 @@ BOOTARGS ?=         ## the kernel's arguments: selftest=GLOB[,GLOB]|none seed=N 
 QEMU ?=             ## emulator, if not qemu-system-aarch64
 TIMEOUT ?= 60       ## seconds without output after which a boot has failed
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
-PROFILE ?= release  ## release, or dev for gdb
+PROFILE ?= release  ## release or dev; make gdb takes dev, which can be traced, unless told otherwise
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
 BENCH_WALKERS ?=    ## for bench: only these walkers beside the engine (none: the engine alone)
 BASE ?=             ## for bench-diff: the bench.json to compare with
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
+
+# What is debugged lies apart from what is run, and is a kernel with hook points (vmw trace-walk).
+ifeq ($(origin PROFILE),file)
+gdb: override PROFILE := dev
+gdb: export OUT ?= build/dev
+gdb: export IMAGE ?= build/dev/Image
+endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
 $(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS,$(eval override $(v) := $(strip $($(v)))))
