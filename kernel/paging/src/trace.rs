@@ -113,6 +113,7 @@ pub mod hook {
 #[cfg(feature = "trace")]
 mod enabled {
     use super::{Granule, LeafSet, PhysAddr, VirtAddr, hook};
+    use crate::addr::Pfn;
     use crate::leaf::choose_leaf;
     use crate::mmu::{Mmu, TlbiRange};
     use crate::outcome::LeafSize;
