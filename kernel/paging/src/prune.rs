@@ -11,6 +11,7 @@ use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, Outcome};
 use crate::tables::Tables;
+use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 /// Links that one round takes out: one flush covers as many.
@@ -42,6 +43,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
     /// [`Error::NonCanonical`](crate::Error::NonCanonical).
+    #[cfg_attr(feature = "trace", inline(never))]
     pub fn prune(&self, range: VirtRange) -> Result<Outcome, Failure> {
         self.validate(range)?;
         let mut outcome = Outcome::default();
@@ -63,6 +65,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Exchanges links to empty tables below `node` for the mark, as many as a round holds.
     fn mark_empty(&self, node: Node, va: VirtAddr, remaining: u64, round: &mut Round) {
+        trace::level::<G>(node.level, node.table, va, remaining);
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
         let mut remaining = remaining;
@@ -76,11 +79,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let child = self.child(&node, i, found);
                 if found.occupied::<G>() == 0 {
                     let mark = Descriptor::LEAVING.0;
-                    if self
-                        .tables()
-                        .compare_exchange(node.table, i, found.0, mark)
-                        .is_ok()
-                    {
+                    if self.tables.compare_exchange(node.table, i, found.0, mark).is_ok() {
                         round.leaving[round.nr] = Some(Leaving { node, child, va });
                         round.nr += 1;
                     }
