@@ -214,7 +214,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
                 } else {
-                    outcome.leaves.add(LeafSize::new(level, false), 1);
+                    // A whole leaf is counted below, at its own size.
+                    outcome.leaves.add(LeafSize::new(level, false), u32::from(!whole));
                     changed
                 }
             } else {
