@@ -83,7 +83,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return Some(uniform);
         }
         if self.groups_allowed(self.config().leaves, level) && G::leaf_allowed(level) {
-            self.fold_groups(node, index, nr, va, batch, outcome);
+            // A descriptor that the range covers in part, at either end, is not the caller's to fold.
+            let head = va.0.wrapping_neg() & (G::size(level) - 1);
+            if let Some(whole) = remaining.checked_sub(head) {
+                let index = index + usize::from(head != 0);
+                let nr = ((whole >> G::shift(level)) as usize).min(G::root_entries_at(level) - index);
+                self.fold_groups(node, index, nr, va.add(head), batch, outcome);
+            }
         }
         None
     }
