@@ -563,6 +563,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             .pending
             .invalidate_link(VirtRange::new(va, G::size(level)), level);
         unmapping.pending.bury(&self.tables, node.table);
+        // Its links go with it, as they would one by one.
+        unmapping.outcome.levels.insert(level);
         unmapping.outcome.tables_removed += 1;
     }
 
