@@ -3,10 +3,10 @@
 //! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access control), D8.6 (other
 //! attributes). Only 48-bit output addresses are built: no LPA2.
 //!
-//! A **table** descriptor carries, in bits that the walker ignores (`PAGE_SHIFT-1:2`), the number of occupied
-//! descriptors in the table that it points to. The field has `INDEX_BITS + 1` bits in every granule, exactly enough for
-//! "full". So a walk that reads the link has read the count too, an emptied table is known without a scan, and no memory
-//! is spent beside the tables.
+//! A **table** descriptor carries, in bits that the walker ignores in every granule, the number of occupied descriptors in
+//! the table that it points to: the low ten bits in 11:2, the rest, which only 16K and 64K tables need, in 54:51. (With
+//! those granules the bits between 11 and the address are RES0, not ignored.) So a walk that reads the link has read the
+//! count too, an emptied table is known without a scan, and no memory is spent beside the tables.
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -252,6 +252,18 @@ impl fmt::Debug for Attributes {
     }
 }
 
+const COUNT_LOW_BITS: u32 = 10;
+const COUNT_HIGH_SHIFT: u32 = 51;
+const COUNT_HIGH: u64 = 0b1111;
+const COUNT: u64 = ((1 << COUNT_LOW_BITS) - 1) << 2 | COUNT_HIGH << COUNT_HIGH_SHIFT;
+
+#[inline(always)]
+const fn count_bits(occupied: usize) -> u64 {
+    let occupied = occupied as u64;
+    debug_assert!(occupied >> COUNT_LOW_BITS <= COUNT_HIGH);
+    (occupied & ((1 << COUNT_LOW_BITS) - 1)) << 2 | (occupied >> COUNT_LOW_BITS) << COUNT_HIGH_SHIFT
+}
+
 /// The value of one descriptor, as read at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -282,7 +294,28 @@ impl Descriptor {
     #[inline(always)]
     #[must_use]
     pub const fn table(table: PhysAddr, occupied: usize) -> Self {
-        Self(table.0 | (occupied as u64) << 2 | TABLE_OR_PAGE | VALID)
+        Self(table.0 | count_bits(occupied) | TABLE_OR_PAGE | VALID)
+    }
+
+    /// The link with its count raised by `nr`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn occupied_more<G: Granule>(self, nr: usize) -> Self {
+        if G::INDEX_BITS < COUNT_LOW_BITS {
+            // A full table's count, and as many pins again, fit in the low field: one addition.
+            return Self(self.0 + ((nr as u64) << 2));
+        }
+        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() + nr))
+    }
+
+    /// The link with its count lowered by `nr`, which is no more than it is.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn occupied_less<G: Granule>(self, nr: usize) -> Self {
+        if G::INDEX_BITS < COUNT_LOW_BITS {
+            return Self(self.0 - ((nr as u64) << 2));
+        }
+        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() - nr))
     }
 
     /// Whether the walker uses it.
@@ -325,7 +358,11 @@ impl Descriptor {
     #[inline(always)]
     #[must_use]
     pub fn occupied<G: Granule>(self) -> usize {
-        (self.0 & (G::PAGE_SIZE - 1)) as usize >> 2
+        let low = self.0 >> 2 & ((1 << COUNT_LOW_BITS) - 1);
+        if G::INDEX_BITS < COUNT_LOW_BITS {
+            return low as usize;
+        }
+        (low | (self.0 >> COUNT_HIGH_SHIFT & COUNT_HIGH) << COUNT_LOW_BITS) as usize
     }
 
     /// The attributes of a leaf.

@@ -231,12 +231,22 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let new = &new[..nr];
         outcome.levels.insert(level);
-        self.replace(unit, new, &touched, pending);
+        // Another size may be tolerated in place; another memory type never is.
+        let in_place = self.config().break_policy == BreakPolicy::InPlace
+            && edit(old).is_none_or(|new| old.attributes.may_change_in_place_to(new.attributes));
+        self.replace(unit, new, &touched, in_place, pending);
         new.iter().filter(|value| **value == 0).count()
     }
 
     /// Break, invalidate, make.
-    fn replace(&self, unit: &Unit, new: &[u64], touched: &[PhysAddr], pending: &mut Pending<G>) {
+    fn replace(
+        &self,
+        unit: &Unit,
+        new: &[u64],
+        touched: &[PhysAddr],
+        in_place: bool,
+        pending: &mut Pending<G>,
+    ) {
         let tables = &self.tables;
         let Unit { node, index, .. } = *unit;
         let make = || {
@@ -254,7 +264,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             // DESIGN rule 2: a new table's contents are complete before its link.
             self.mmu.dsb_ishst();
             make();
-        } else if self.config().break_policy == BreakPolicy::InPlace {
+        } else if in_place {
             // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The new tables' contents
             // first, then the new descriptors, then the flush that the caller's batch makes.
             self.mmu.dsb_ishst();

@@ -253,7 +253,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if !Descriptor(link).is_table(node.level - 1) || table_of(link, G::PAGE_SIZE) != node.table {
                 return Err(Unlinked);
             }
-            let raised = link + ((nr as u64) << 2);
+            let raised = Descriptor(link).occupied_more::<G>(nr).0;
             match self
                 .tables
                 .compare_exchange(node.parent, node.index, link, raised)
@@ -278,7 +278,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if !counts {
                 corrupt_count(link, node.table, nr);
             }
-            let lowered = link - ((nr as u64) << 2);
+            let lowered = Descriptor(link).occupied_less::<G>(nr).0;
             match self
                 .tables
                 .compare_exchange(node.parent, node.index, link, lowered)

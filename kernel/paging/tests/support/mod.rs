@@ -6,6 +6,7 @@
 )]
 
 pub mod corpus;
+pub mod machine;
 pub mod ops;
 pub mod traced;
 
@@ -300,7 +301,7 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
             if level < 3 && entry & 3 == 3 {
                 let below = PhysAddr(entry & 0xffff_ffff_f000 & !(G::PAGE_SIZE - 1));
                 let occupied = table(tree, below, level + 1, seen);
-                let counted = (entry & (G::PAGE_SIZE - 1)) >> 2;
+                let counted = (entry >> 2 & 0x3ff) | (entry >> 51 & 0xf) << 10;
                 assert_eq!(counted, occupied as u64, "count of {below:?} at level {level}");
                 assert_ne!(occupied, 0, "{below:?} is empty and still linked");
             } else if entry >> 52 & 1 == 1 {
