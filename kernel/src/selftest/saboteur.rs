@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use paging::descriptor::{ADDRESS, AP_READ_ONLY, CONTIGUOUS};
 use paging::mmu::MmuCounts;
-use paging::{Mmu, PhysAddr, Tables, TlbiRange, VirtAddr};
+use paging::{Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
 
 use super::verify::raw_walk;
 use crate::arch::mmu::{KernelMmu, dsb_ish, dsb_ishst, isb, tlbi_vmalle1is};
@@ -147,7 +147,7 @@ impl Mmu for TestMmu {
     }
 }
 
-/// The kernel's table memory, less what a planted fault keeps.
+/// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's own, so that it is what the tests test.
 #[derive(Debug)]
 pub struct TestTables {
     inner: KernelTables,
@@ -190,6 +190,15 @@ unsafe impl Tables for TestTables {
     }
     fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
         self.inner.fill_outputs(table, index, outputs, template);
+    }
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+        self.inner.fill_frames(table, index, frames, page_shift, template);
+    }
+    fn or_frames(&self, frames: &[Pfn]) -> u64 {
+        self.inner.or_frames(frames)
+    }
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        self.inner.nr_consecutive(frames)
     }
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         self.inner.clear(table, index, nr);
