@@ -6,7 +6,7 @@ use core::cell::Cell;
 use core::ops::Sub;
 
 use paging::mmu::{Counting, MmuCounts};
-use paging::{Mmu, PhysAddr, Tables, VirtAddr};
+use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr};
 
 /// What one operation did to tables and TLBs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -118,6 +118,16 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
     fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
         self.count(|c| c.stores += outputs.len() as u64);
         self.inner.fill_outputs(table, index, outputs, template);
+    }
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+        self.count(|c| c.stores += frames.len() as u64);
+        self.inner.fill_frames(table, index, frames, page_shift, template);
+    }
+    fn or_frames(&self, frames: &[Pfn]) -> u64 {
+        self.inner.or_frames(frames)
+    }
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        self.inner.nr_consecutive(frames)
     }
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         self.count(|c| c.stores += nr as u64);

@@ -78,6 +78,31 @@ macro_rules! accesses {
             };
         }
         #[inline(always)]
+        fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+            debug_assert_eq!(1 << page_shift, PAGE_SIZE);
+            let _ = page_shift;
+            // SAFETY: as above; a Pfn is a u64.
+            unsafe {
+                table_ops::fill_frames(
+                    at(self.va(table), index),
+                    frames.len(),
+                    frames.as_ptr().cast(),
+                    template,
+                )
+            };
+        }
+        #[inline(always)]
+        fn or_frames(&self, frames: &[Pfn]) -> u64 {
+            // SAFETY: a Pfn is a u64.
+            unsafe { table_ops::or_all(frames.as_ptr().cast(), frames.len()) }
+        }
+        #[inline(always)]
+        fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+            let first = frames.first().map_or(0, |frame| frame.0);
+            // SAFETY: a Pfn is a u64.
+            unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), frames.len(), first) }
+        }
+        #[inline(always)]
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             // SAFETY: as above.
             unsafe { table_ops::clear(at(self.va(table), index), nr) };
