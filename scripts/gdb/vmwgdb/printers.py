@@ -22,11 +22,17 @@ def number(value: "gdb.Value") -> int:
 class Text:
     """A value that is shown as one text."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, value: "gdb.Value", show: Callable[["gdb.Value"], str]) -> None:
+        self._value, self._show = value, show
 
     def to_string(self) -> str:
-        return self._text
+        """Optimised code has lost a value, or a part of it, or has it in registers: then there is nothing to follow."""
+        if self._value.is_optimized_out:
+            return "<optimized out>"
+        try:
+            return self._show(self._value)
+        except (gdb.error, TypeError):
+            return "<partly optimized out>"
 
 
 def leaf_name(level: int, contiguous: bool) -> str:
@@ -92,10 +98,14 @@ PRINTERS: dict[str, Callable[["gdb.Value"], str]] = {
 }
 
 
+BY_PREFIX: dict[str, Callable[["gdb.Value"], str]] = {}
+"""For generic types, by the beginning of their names."""
+
+
 def lookup(value: "gdb.Value") -> Text | None:
-    name = value.type.strip_typedefs().name
-    shown = PRINTERS.get(name or "")
-    return Text(shown(value)) if shown else None
+    name = value.type.strip_typedefs().name or ""
+    shown = PRINTERS.get(name) or next((by for prefix, by in BY_PREFIX.items() if name.startswith(prefix)), None)
+    return Text(value, shown) if shown else None
 
 
 def register_all() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import gdb  # type: ignore  # exists only in gdb
 
+from . import printers
 from . import walk as walking
 from .arch import show_size
 from .commands import Command
@@ -101,6 +102,47 @@ class Segment:
         return f"{text} by {location(self.words[1])}"
 
 
+def segment_of(node: "gdb.Value") -> Segment:
+    meta = number(node["meta"])
+    words = struct.unpack(f"<{node['words'].type.sizeof // 8}Q", raw(node["words"]))
+    return Segment(
+        start=number(node["start"]),
+        pages=number(node["pages"]),
+        state=names("vmalloc::va::State")[meta & 0xFF],
+        lead=meta >> 8 & 0xFF,
+        trail=meta >> 16 & 0xFF,
+        words=words,
+        kinds=names("vmalloc::record::Kind"),
+    )
+
+
+def node_pointer(space: "gdb.Value") -> "gdb.Type":
+    """The type of a pointer to a node of a `Space<WORDS>`."""
+    words = space.type.name.rsplit("<", 1)[1].rstrip(">")
+    return gdb.lookup_type(f"vmalloc::va::node::Node<{words}>").pointer()
+
+
+def show_area(value: "gdb.Value") -> str:
+    """A `vmalloc::va::space::Area`: what its node says."""
+    return segment_of(value["node"].dereference()).show()
+
+
+def show_handle(value: "gdb.Value") -> str:
+    """A `vmalloc::area::VmArea`: its area, or that it was made raw; and what mapping it took."""
+    address = number(value["area"])
+    if not address:
+        return "given away"
+    state = find(value["vm"].dereference()["state"], "vmalloc::state::State<")
+    node = gdb.Value(address).cast(node_pointer(find(state["space"], "vmalloc::va::space::Space<"))).dereference()
+    return f"{segment_of(node).show()}, {value['outcome']['leaves'].format_string()}"
+
+
+def show_info(value: "gdb.Value") -> str:
+    """A `vmalloc::record::AreaInfo`."""
+    kind = str(value["kind"]).rsplit("::", 1)[-1].lower()
+    return f"{number(value['va']):#018x}+{show_size(int(value['size']))} {kind} by {location(int(value['caller']))}"
+
+
 class Subsystem:
     """The kernel's one `Vmalloc`."""
 
@@ -121,25 +163,10 @@ class Subsystem:
             raise fail("the vmalloc subsystem is not set up yet: the MMU is off") from None
         self.state = find(self.value["state"], "vmalloc::state::State<")
         self.space = find(self.state["space"], "vmalloc::va::space::Space<")
-        words = self.space.type.name.rsplit("<", 1)[1].rstrip(">")
-        self._node = gdb.lookup_type(f"vmalloc::va::node::Node<{words}>").pointer()
-        self._states, self._kinds = names("vmalloc::va::State"), names("vmalloc::record::Kind")
+        self._node = node_pointer(self.space)
 
     def _at(self, address: int) -> "gdb.Value":
         return gdb.Value(address).cast(self._node).dereference()
-
-    def _segment(self, node: "gdb.Value") -> Segment:
-        meta = number(node["meta"])
-        words = struct.unpack(f"<{node['words'].type.sizeof // 8}Q", raw(node["words"]))
-        return Segment(
-            start=number(node["start"]),
-            pages=number(node["pages"]),
-            state=self._states[meta & 0xFF],
-            lead=meta >> 8 & 0xFF,
-            trail=meta >> 16 & 0xFF,
-            words=words,
-            kinds=self._kinds,
-        )
 
     def segments(self) -> Iterator[Segment]:
         """All of them, in address order. The list is whole between two changes: under its lock it may not be."""
@@ -148,7 +175,7 @@ class Subsystem:
             address = before
         while address:
             node = self._at(address)
-            yield self._segment(node)
+            yield segment_of(node)
             address = number(node["next"])
 
     def waiting(self) -> Iterator[Segment]:
@@ -156,7 +183,7 @@ class Subsystem:
         address = number(self.state["waiting"]["areas"])
         while address:
             node = self._at(address)
-            yield self._segment(node)
+            yield segment_of(node)
             address = number(node["chain"])
 
 
@@ -255,3 +282,6 @@ class Lazy(Command):
 def register_all() -> None:
     for command in (Areas, Lazy):
         command()
+    printers.BY_PREFIX["vmalloc::va::space::Area<"] = show_area
+    printers.BY_PREFIX["vmalloc::area::VmArea<"] = show_handle
+    printers.PRINTERS["vmalloc::record::AreaInfo"] = show_info

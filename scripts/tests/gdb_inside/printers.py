@@ -7,6 +7,7 @@ import gdb  # type: ignore  # exists only in gdb
 
 def show(name: str, data: bytes) -> None:
     kind = gdb.lookup_type(name)
+    data = data.ljust(kind.sizeof, b"\0")
     assert len(data) == kind.sizeof, f"{name} has {kind.sizeof} bytes"
     print(f"{name.rsplit('::', 1)[-1]} = {gdb.Value(data, kind).format_string()}")
 
