@@ -274,6 +274,12 @@ class Tracing(Session):
         text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-out; info threads", SMP="2")
         self.assertInOrder(text, "1 leaf chosen, .* 1 DSB, 1 ISB", r"2 +Thread 1\.2")
 
+    def test_levels_are_stepped_through_one_by_one(self) -> None:
+        text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-level; vmw step-level; vmw step-level; vmw step-level")
+        stops = re.findall(r"^level (\d): enters table", text, re.MULTILINE)
+        self.assertEqual(stops, ["0", "1", "2", "3"])
+        self.assertIn("ioremap has returned", text)
+
     def test_a_generic_function_is_found_by_its_plain_name(self) -> None:
         text = self.gdb("vmw trace-walk vmap_range_noflush; vmw step-out")
         self.assertInOrder(text, "^paging::map::vmap_range_noflush at", r"^paging::map::vmap_range_noflush has returned: 3 levels entered")
