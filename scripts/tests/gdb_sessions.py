@@ -308,7 +308,8 @@ class Errors(Session):
 class ReleaseKernel(Session):
     def test_it_has_no_hook_points(self) -> None:
         mangled = [name for name, _ in elf.functions(ROOT / RELEASE / "vmwalk.elf")]
-        names = {elf.without_generics(elf.demangle_legacy(name)) for name in mangled}
+        names = {elf.plain_name(name) for name in mangled}
+        self.assertIn("paging::leaf::choose_leaf", {elf.plain_name(name) for name, _ in elf.functions(ROOT / DEV / "vmwalk.elf")})
         self.assertGreater(len(names), 100)
         self.assertEqual({name for name in names if "paging::trace" in name}, set())
         debug = elf.matching(ROOT / DEV / "vmwalk.elf", "paging::trace::hook::leaf_chosen")

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gdb"))
 from vmwgdb import events, walk  # noqa: E402
 from vmwgdb.arch import CONTIGUOUS, Descriptor, Geometry, NotWalkable, Registers  # noqa: E402
 from vmwgdb.arch import attribute_meaning, describe_registers, show_size  # noqa: E402
-from vmwgdb.elf import demangle_legacy, without_generics  # noqa: E402
+from vmwgdb.elf import demangle_legacy, plain_name, without_generics  # noqa: E402
 
 TCR = 0x5_B510_3510
 MAIR = 0xBB_FF44_0400
@@ -337,6 +337,19 @@ class Words(unittest.TestCase):
         mangled = "_ZN6paging3map45_$LT$impl$u20$paging..tree..Tree$LT$G$GT$$GT$3map17h0123456789abcdefE"
         self.assertEqual(without_generics(demangle_legacy(mangled)), "paging::tree::Tree::map")
         self.assertEqual(demangle_legacy("kernel_main"), "kernel_main")
+
+    def test_names_in_the_newer_mangling_are_read(self) -> None:
+        names = {
+            "_RNvNtNtCs1234_6paging5trace4hook11leaf_chosen": "paging::trace::hook::leaf_chosen",
+            # B5_ is the crate, which stands five characters behind the `_R`.
+            "_RINvMNtCs1_6paging3mapINtNtB5_4tree4TreehE3mapjEB5_": "paging::tree::Tree::map",
+            "_RNvXs_NtCs1_6paging4addrNtB4_8VirtAddrNtNtCs2_4core3fmt5Debug3fmt": "paging::addr::VirtAddr::fmt",
+            "_RNCNvCs1_6kernel4boot0B5_": "kernel::boot::{closure}",
+            "_Rx": "_Rx",
+            "kernel_main": "kernel_main",
+        }
+        for mangled, plain in names.items():
+            self.assertEqual(plain_name(mangled), plain)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from .rust_v0 import plain_path
+
 PT_LOAD = 1
 SHT_SYMTAB = 2
 STT_FUNC = 2
@@ -57,7 +59,9 @@ def without_generics(name: str) -> str:
         inner, rest = split_bracket(rest)
         plain += before
         if not plain or plain.endswith("::"):
-            if inner.startswith("impl "):
+            if not plain and " as " not in inner:
+                plain = without_generics(inner)
+            elif inner.startswith("impl "):
                 plain = without_generics(inner.removeprefix("impl ").rsplit(" for ", 1)[-1])
             elif " as " in inner:
                 plain = without_generics(inner.split(" as ", 1)[0])
@@ -91,13 +95,18 @@ def demangle_legacy(name: str) -> str:
     return re.sub(r"(^|::)_(?=<)", r"\1", text).replace("..", "::")
 
 
+def plain_name(mangled: str) -> str:
+    """The path that a symbol names, type arguments left out, in either mangling."""
+    return plain_path(mangled) if mangled.startswith("_R") else without_generics(demangle_legacy(mangled))
+
+
 def matching(path: Path, function: str) -> dict[int, str]:
     """Address and plain name of every instance of `function`, which may leave out leading path and type arguments."""
     last = function.rsplit("::", 1)[-1]
     found = {}
     for mangled, address in functions(path):
         if last in mangled:
-            plain = without_generics(demangle_legacy(mangled))
+            plain = plain_name(mangled)
             if plain == function or plain.endswith("::" + function):
                 found[address] = plain
     return found
