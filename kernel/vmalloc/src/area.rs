@@ -168,7 +168,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
         let range = self.part(offset, size)?;
         let mut batch = self.vm.backend.tree().batch();
         let outcome = self.vm.unmap(range, &mut batch)?;
-        batch.flush();
+        self.vm.flush(batch);
+        self.vm.note_emptied(range, &outcome);
         Ok(outcome)
     }
 }

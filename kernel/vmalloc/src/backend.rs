@@ -16,14 +16,14 @@ pub trait Lock<T> {
     fn lock(&self) -> Self::Guard<'_>;
 }
 
-/// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks and
-/// maps at once, or one unmap. A lock that excludes more will do.
+/// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks, maps
+/// and unmaps at once, or one that gives tables back. A lock that excludes more will do.
 pub trait WalkLock {
-    /// Held while tables are read, or mapped into.
+    /// Held while tables are read, mapped into, or unmapped from.
     type Walk<'a>
     where
         Self: 'a;
-    /// Held while tables are unlinked and go back.
+    /// Held while tables go back.
     type Release<'a>
     where
         Self: 'a;

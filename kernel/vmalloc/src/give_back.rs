@@ -1,14 +1,27 @@
 //! How an area ends: taken out of the tables, withheld, flushed, given back.
 //!
 //! The order is DESIGN rule 6: neither the frames, nor the tables, nor the addresses of an area may be used again before
-//! no TLB can hold a translation of it. When the flush comes is policy, but where a table was unlinked it comes at once:
+//! no TLB can hold a translation of it. When the flush comes is policy:
 //!
 //! - [`FlushPolicy::Strict`]: at once, for each area alone;
-//! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait. At most the policy's pages and areas wait, plus
-//!   what one more area brings.
+//! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
 //!
 //! Lazy is only what can be withheld. The pages of a `vmap` and of a reserved area are somebody else's, who may use them for
 //! something else as soon as the call returns: these are flushed at once under either policy.
+//!
+//! # What is withheld at most
+//! Under the lazy policy, fewer areas and fewer pages than the policy says, and what each CPU brings that is just giving an
+//! area back: whoever reaches a threshold purges before the call returns. Memory or addresses that run out, and
+//! [`Vmalloc::vm_unmap_aliases`], purge whatever there is.
+//!
+//! # Tables
+//! An unmap leaves the tables linked that it empties, so that it may run beside maps: an unlinked table whose link is still in
+//! a walk cache, and a new one in its place, would be two links for one address (DESIGN rule 3). The next map there finds its table
+//! ready. [`EMPTIED_LIMIT`] times that a table was left empty, a purge that is asked for, and memory that runs out have the
+//! empty ones pruned. Only a table that an area covers whole is unlinked by the unmap itself; nobody maps there before the flush,
+//! since its addresses are withheld.
+//!
+//! Either way a table goes back with all walks kept out: someone may still be reading it.
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::frames::free_area;
@@ -62,6 +75,14 @@ impl<G: Granule> Waiting<G> {
         self.pages
     }
 
+    /// Whether as much waits as `policy` lets wait.
+    const fn is_due(&self, policy: FlushPolicy) -> bool {
+        match policy {
+            FlushPolicy::Strict => self.nr_areas != 0,
+            FlushPolicy::Lazy { areas, pages } => self.nr_areas >= areas || self.pages >= pages,
+        }
+    }
+
     fn push(&mut self, mut area: Area) {
         self.nr_areas += 1;
         self.pages += area.reserved();
@@ -79,6 +100,33 @@ impl<G: Granule> Waiting<G> {
     }
 }
 
+/// Unmaps that left an empty table linked, between one pruning and the next. More tables than these can not be empty.
+pub(crate) const EMPTIED_LIMIT: usize = 64;
+
+/// Where tables may be linked that are empty.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Emptied {
+    span: Option<VirtRange>,
+    nr: usize,
+}
+
+impl Emptied {
+    fn note(&mut self, range: VirtRange, tables: u32) {
+        if tables == 0 {
+            return;
+        }
+        self.nr += tables as usize;
+        self.span = Some(match self.span {
+            None => range,
+            Some(span) => {
+                let start = span.start.min(range.start);
+                let last = span.last().max(range.last());
+                VirtRange::new(start, last.offset_from(start) + 1)
+            }
+        });
+    }
+}
+
 impl<B: Backend> Vmalloc<B> {
     /// Ends `area`, which nobody else can take any more.
     pub(crate) fn give_back(&self, mut area: Area, by: &'static Location<'static>) {
@@ -86,51 +134,64 @@ impl<B: Backend> Vmalloc<B> {
         area.retire();
         let range = record::range::<B::Granule>(&area);
         let mut batch = self.backend.tree().batch();
-        if let Err(failure) = self.unmap(range, &mut batch) {
+        let emptied = match self.unmap(range, &mut batch) {
+            Ok(outcome) => outcome.tables_emptied,
             // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
-            panic!("unmapping {range:?}: {failure}");
+            Err(failure) => panic!("unmapping {range:?}: {failure}"),
+        };
+        let policy = self.config.flush;
+        let waits = policy != FlushPolicy::Strict && record::can_wait(&area) && !batch.pending().is_empty();
+        let mut state;
+        let due = if waits {
+            let pending = batch.detach().0;
+            state = self.state.lock();
+            state.waiting.push(area);
+            state.waiting.pending.merge(self.backend.tree().tables(), pending);
+            state
+                .waiting
+                .is_due(policy)
+                .then(|| core::mem::replace(&mut state.waiting, Waiting::new()))
+        } else {
+            self.flush(batch);
+            free_area(&self.backend, &area);
+            state = self.state.lock();
+            Self::release(&mut state, area);
+            None
+        };
+        state.emptied.note(range, emptied);
+        let prune = state.emptied.nr >= EMPTIED_LIMIT;
+        drop(state);
+        if let Some(due) = due {
+            self.finish(due);
         }
-        let kind = record::kind(&area);
-        match self.config.flush {
-            // Where nothing is left to flush, a table went, or nothing was mapped.
-            FlushPolicy::Lazy { areas, pages } if kind.can_wait() && !batch.pending().is_empty() => {
-                let pending = batch.detach().0;
-                let mut state = self.state.lock();
-                state.waiting.push(area);
-                state.waiting.pending.merge(self.backend.tree().tables(), pending);
-                if state.waiting.nr_areas >= areas || state.waiting.pages >= pages {
-                    let due = core::mem::replace(&mut state.waiting, Waiting::new());
-                    drop(state);
-                    self.finish(due);
-                }
-            }
-            FlushPolicy::Strict | FlushPolicy::Lazy { .. } => {
-                batch.flush();
-                free_area(&self.backend, &area);
-                Self::release(&mut self.state.lock(), area);
-            }
+        if prune {
+            self.prune();
         }
     }
 
-    /// Unmaps `range`. `batch`, which is empty, has what became of it, but not where a table was unlinked: that is flushed
-    /// here, with all others kept out.
-    ///
-    /// The reason is break-before-make (DESIGN rule 3). Once a link is gone, whoever maps something near may put a new
-    /// table in its place, while a walk cache still holds the old link: two links for one address. So no map may come
-    /// between the unlinking and the TLBI. Where no table goes, the lock is held for the stores alone.
+    /// Unmaps `range`, which is the caller's alone, beside whatever others do. `batch` has what is to be flushed.
     #[inline]
     pub(crate) fn unmap<'t>(
         &'t self,
         range: VirtRange,
         batch: &mut Batch<'t, B>,
     ) -> Result<Outcome, Failure> {
-        let tree = self.backend.tree();
-        let _release = self.backend.walks().release();
-        let outcome = tree.unmap(range, batch)?;
-        if batch.pending().nr_dead_tables() != 0 {
-            core::mem::replace(batch, tree.batch()).flush();
+        let _walk = self.backend.walks().walk();
+        self.backend.tree().unmap_keeping_tables(range, batch)
+    }
+
+    /// Notes what an unmap outside of [`give_back`](Self::give_back) left empty.
+    pub(crate) fn note_emptied(&self, range: VirtRange, outcome: &Outcome) {
+        if outcome.tables_emptied != 0 {
+            self.state.lock().emptied.note(range, outcome.tables_emptied);
         }
-        Ok(outcome)
+    }
+
+    /// Flushes `batch`. Where tables go back, all walks are kept out meanwhile.
+    #[inline]
+    pub(crate) fn flush(&self, batch: Batch<'_, B>) {
+        let _release = (batch.pending().nr_dead_tables() != 0).then(|| self.backend.walks().release());
+        batch.flush();
     }
 
     /// Remembers the area and lets its range be reserved again. It is flushed.
@@ -142,14 +203,11 @@ impl<B: Backend> Vmalloc<B> {
     /// Flushes once for all of `due`, then gives all of it back.
     fn finish(&self, mut due: Waiting<B::Granule>) {
         let pending = core::mem::take(&mut due.pending);
+        let release = (pending.nr_dead_tables() != 0).then(|| self.backend.walks().release());
         // Other CPUs may have written the invalid descriptors: the state lock handed them over, and the leading barrier
-        // must wait for stores observed as well as for this CPU's own.
-        debug_assert_eq!(
-            pending.nr_dead_tables(),
-            0,
-            "a table unlinked and not flushed at once"
-        );
+        // must wait for stores observed as well as for this CPU's own (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
+        drop(release);
         let mut flushed = Waiting::<B::Granule>::new();
         while let Some(area) = due.pop() {
             free_area(&self.backend, &area);
@@ -162,7 +220,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Flushes what waits, and gives it back. Whether there was any.
-    pub(crate) fn purge(&self) -> bool {
+    fn purge(&self) -> bool {
         let mut state = self.state.lock();
         let due = core::mem::replace(&mut state.waiting, Waiting::new());
         drop(state);
@@ -173,11 +231,31 @@ impl<B: Backend> Vmalloc<B> {
         any
     }
 
+    /// Gives back the tables that are linked and empty. Whether there was any.
+    fn prune(&self) -> bool {
+        let emptied = core::mem::take(&mut self.state.lock().emptied);
+        let Some(span) = emptied.span else {
+            return false;
+        };
+        let _release = self.backend.walks().release();
+        match self.backend.tree().prune(span) {
+            Ok(outcome) => outcome.tables_removed != 0,
+            // The span is made of areas, so it is whole pages of the region.
+            Err(failure) => panic!("pruning {span:?}: {failure}"),
+        }
+    }
+
+    /// Gives back whatever is withheld: for whoever finds no memory, before he gives up. Whether there was any.
+    pub(crate) fn purge_and_prune(&self) -> bool {
+        let purged = self.purge();
+        self.prune() || purged
+    }
+
     /// Makes sure that no TLB holds a translation of an area that was given back before this call by this CPU, or by one that
-    /// this CPU has since heard from.
+    /// this CPU has since heard from; and gives back the tables that those areas left empty.
     ///
-    /// Under [`FlushPolicy::Strict`] there never is one.
+    /// Under [`FlushPolicy::Strict`] no TLB ever does.
     pub fn vm_unmap_aliases(&self) {
-        self.purge();
+        self.purge_and_prune();
     }
 }

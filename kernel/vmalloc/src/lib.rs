@@ -16,8 +16,8 @@
 //! (DESIGN rule 6). When the flush comes is a [policy](FlushPolicy); that it comes first is not.
 //!
 //! # Locks
-//! 1. The walk lock ([`Backend::walks`]): shared around what reads tables or maps, exclusive around what unmaps, since that
-//!    may unlink tables.
+//! 1. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
+//!    back.
 //! 2. The state lock, around the address space and what is withheld. Never held while memory is asked for, or while tables
 //!    are read or written.
 //!

@@ -60,12 +60,6 @@ impl Kind {
     pub const fn owns_frames(self) -> bool {
         matches!(self, Self::Vmalloc | Self::Stack)
     }
-
-    /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
-    /// are withheld, and a device stays where it is.
-    pub(crate) const fn can_wait(self) -> bool {
-        self.owns_frames() || matches!(self, Self::Ioremap)
-    }
 }
 
 /// An area, as whoever asks is told.
@@ -88,6 +82,13 @@ pub struct Freed {
     pub area: AreaInfo,
     /// Who gave it back.
     pub by: &'static Location<'static>,
+}
+
+/// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
+/// are withheld, and a device stays where it is.
+pub(crate) fn can_wait(area: &Area) -> bool {
+    let kind = kind(area);
+    kind.owns_frames() || kind == Kind::Ioremap
 }
 
 fn word_of(location: &'static Location<'static>) -> u64 {

@@ -2,11 +2,11 @@
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
-use crate::give_back::{FlushPolicy, Waiting};
+use crate::give_back::{Emptied, FlushPolicy, Waiting};
 use crate::record::{Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, Space, Vpn};
 use core::fmt;
-use paging::{Attributes, Granule, LeafSet, Outcome, PhysSource, VirtRange};
+use paging::{Attributes, Failure, Granule, LeafSet, Outcome, PhysSource, VirtRange};
 
 /// Policy, fixed when a [`Vmalloc`] is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +50,7 @@ pub(crate) struct State<G> {
     pub space: Space<WORDS>,
     pub cache: Cache<WORDS>,
     pub waiting: Waiting<G>,
+    pub emptied: Emptied,
     freed: [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
@@ -110,6 +111,7 @@ impl<B: Backend> Vmalloc<B> {
             space: Space::new(start, range.size >> B::Granule::PAGE_SHIFT, page),
             cache: Cache::new(config.cached_areas),
             waiting: Waiting::new(),
+            emptied: Emptied::default(),
             freed: [None; REMEMBERED],
             next_freed: 0,
         };
@@ -218,7 +220,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frees what is withheld or kept for later. Whether there was any.
     pub(crate) fn reclaim(&self) -> bool {
-        let purged = self.purge();
+        let purged = self.purge_and_prune();
         let mut state = self.state.lock();
         let mut drained = false;
         while let Some(area) = state.cache.drain() {
@@ -236,9 +238,25 @@ impl<B: Backend> Vmalloc<B> {
         source: &mut S,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
+        let mut result = self.map_once(range, source, attributes);
+        if matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. }))
+            && self.purge_and_prune()
+        {
+            result = self.map_once(range, source, attributes);
+        }
+        Ok(result?)
+    }
+
+    #[inline]
+    fn map_once<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+    ) -> Result<Outcome, Failure> {
         let _walk = self.backend.walks().walk();
         let leaves = self.config.leaves;
-        Ok(self.backend.tree().map(range, source, attributes, leaves)?)
+        self.backend.tree().map(range, source, attributes, leaves)
     }
 
     /// Gives up a range that was never mapped.

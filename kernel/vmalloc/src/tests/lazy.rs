@@ -1,6 +1,14 @@
 //! Lazy purge: one flush for many, and nothing used again before it.
 
 use super::*;
+use crate::give_back::EMPTIED_LIMIT;
+
+fn lazily(areas: usize, pages: u64) -> Config {
+    Config {
+        flush: FlushPolicy::Lazy { areas, pages },
+        ..Config::default()
+    }
+}
 
 #[test]
 fn frames_and_addresses_are_withheld_until_the_flush() {
@@ -89,16 +97,134 @@ fn what_runs_out_forces_the_flush() {
     assert_empty(&vm);
 }
 
-/// Two links for one address: the old one in a walk cache, the new one in the table.
+/// An unlinked table in a walk cache and a new one in its place would be two links for one address.
 #[test]
-fn a_table_that_goes_is_flushed_before_another_can_come() {
+fn a_table_left_empty_is_there_for_the_next_map_until_a_purge_takes_it() {
     let vm = lazy(1000, 1 << 30);
+    let nothing = Issued {
+        dsb_ishst: 0,
+        dsb_ish: 0,
+        isb: 0,
+        tlbi: 0,
+    };
     let area = vm.vmalloc(PAGE).unwrap();
-    let issued = issued_by(&vm, || drop(area));
-    assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.isb), (1, 1, 1));
-    assert_eq!(vm.usage().waiting, (0, 0));
-    drop(vm.vmalloc(PAGE).unwrap());
+    assert_eq!(vm.backend().model.nr_tables(), 4);
+    assert_eq!(issued_by(&vm, || drop(area)), nothing);
+    assert_eq!(vm.backend().model.nr_tables(), 4, "empty, and linked");
+    let next = vm.vmalloc(PAGE).unwrap();
+    assert_eq!(next.outcome().tables_added, 0);
+    drop(next);
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.backend().model.nr_tables(), 1);
     assert_empty(&vm);
+}
+
+#[test]
+fn empty_tables_are_pruned_before_there_are_too_many() {
+    let vm = vm();
+    // Each in a table of its own, each an alignment of its own apart.
+    for _ in 0..3 * EMPTIED_LIMIT {
+        let areas: Vec<_> = (0..8)
+            .map(|_| vm.allocate(&Request::new(PAGE).aligned(M2)).unwrap())
+            .collect();
+        drop(areas);
+        assert!(vm.backend().model.nr_tables() <= 3 + 8 + EMPTIED_LIMIT);
+    }
+    assert_empty(&vm);
+}
+
+#[test]
+fn a_missing_table_page_has_the_empty_ones_pruned_first() {
+    let features = Features {
+        pool_pages: 4,
+        ..Features::default()
+    };
+    for config in [Config::default(), lazily(1000, 1 << 30)] {
+        let vm = vm_with(1 << 34, features.clone(), config);
+        drop(vm.vmalloc(PAGE).unwrap());
+        assert_eq!(vm.backend().model.nr_tables(), 4, "none is left");
+        drop(vm.allocate(&Request::new(PAGE).aligned(1 << 40)).unwrap());
+        assert_empty(&vm);
+    }
+}
+
+/// An area that covers a table whole unlinks it; its addresses are withheld until that is flushed, and so is the table.
+#[test]
+fn a_table_that_an_area_covers_whole_goes_with_it() {
+    for lazy in [false, true] {
+        let vm = if lazy { lazy_on(2, 1000, 1 << 30) } else { vm() };
+        vm.backend().ram().largest = 0;
+        let keep = vm.vmalloc(PAGE).unwrap();
+        let area = vm.allocate(&Request::new(M2).aligned(M2)).unwrap();
+        assert_eq!(vm.backend().model.nr_tables(), 5);
+        drop(area);
+        if lazy {
+            vm.backend().go_to(1);
+            assert_eq!(vm.backend().model.nr_tables(), 5, "withheld");
+            let beside = vm.allocate(&Request::new(M2).aligned(M2)).unwrap();
+            drop(beside);
+            vm.vm_unmap_aliases();
+        }
+        assert_eq!(vm.backend().model.nr_tables(), 4);
+        drop(keep);
+        assert_empty(&vm);
+    }
+}
+
+/// The lazy purge of DESIGN section 5's oracle: CPU 0 takes out, CPU 1 purges, and then no CPU may still translate.
+#[test]
+fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
+    let vm = lazy_on(3, 1000, 1 << 30);
+    let keep = vm.vmalloc(PAGE).unwrap();
+    let area = vm.vmalloc(3 * PAGE).unwrap();
+    let va = area.va();
+    for cpu in 0..3 {
+        vm.backend().go_to(cpu);
+        assert!(vm.backend().model.cpu(cpu).access(va, Access::Read).is_ok());
+    }
+    vm.backend().go_to(0);
+    drop(area);
+    vm.backend().go_to(1);
+    let issued = issued_by(&vm, || vm.vm_unmap_aliases());
+    assert_eq!(
+        (issued.dsb_ishst, issued.dsb_ish, issued.isb, issued.tlbi),
+        (0, 2, 1, 3)
+    );
+    vm.backend().go_to(2);
+    assert!(vm.backend().model.cpu(2).access(va, Access::Read).is_err());
+    // The same frames and addresses at once, on the third CPU.
+    let again = vm.vmalloc(3 * PAGE).unwrap();
+    assert_eq!(again.va(), va);
+    assert_consistent(&vm);
+    drop((keep, again));
+    assert_empty(&vm);
+}
+
+#[test]
+fn areas_freed_on_other_cpus_than_their_own_are_withheld_alike() {
+    for vm in [lazy_on(4, 5, 1 << 20), lazy_on(4, 1000, 40)] {
+        let mut numbers = Numbers(7);
+        let mut areas = Vec::new();
+        for round in 0..400 {
+            vm.backend().go_to(numbers.below(4) as usize);
+            if areas.len() < 8 && numbers.below(2) == 0 {
+                areas.push(vm.vmalloc((1 + numbers.below(20)) * PAGE).unwrap());
+            } else if !areas.is_empty() {
+                let index = numbers.below(areas.len() as u64) as usize;
+                let area: VmArea<'_, Machine> = areas.swap_remove(index);
+                let cpu = numbers.below(4) as usize;
+                vm.backend().go_to(cpu);
+                let _ = vm.backend().model.cpu(cpu).access(area.va(), Access::Write);
+                drop(area);
+            }
+            if round % 50 == 0 {
+                vm.vm_unmap_aliases();
+            }
+            assert_consistent(&vm);
+        }
+        drop(areas);
+        assert_empty(&vm);
+    }
 }
 
 /// Linux lets stale translations of the pages outlive `vunmap`; whoever reuses them must know.

@@ -3,10 +3,12 @@
 use crate::va::{NodePage, NodePages};
 use crate::{Backend, Config, FlushPolicy, Lock, Vmalloc, WalkLock};
 use mmu_model::{Cpu, Features, Model};
-use paging::{Granule, Granule4K, Half, Pfn, PhysAddr, Tree, VirtAddr, VirtRange};
+use paging::{Granule, Granule4K, Half, Mmu, Pfn, PhysAddr, Tree, VirtAddr, VirtRange};
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
+use std::vec::Vec;
 
 pub type G = Granule4K;
 pub const PAGE: u64 = G::PAGE_SIZE;
@@ -154,11 +156,23 @@ impl Ram {
 pub struct Machine {
     pub model: &'static Model<G>,
     pub ram: Mutex<Ram>,
-    tree: Tree<G, Cpu<'static, G>, Cpu<'static, G>>,
+    /// The tree as each CPU sees it, and which of them runs.
+    trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
+    current: AtomicUsize,
     walks: HostWalks,
 }
 
 impl Machine {
+    /// Goes on on `cpu`, which has seen all that the one before did, as taking a lock makes it see.
+    pub fn go_to(&self, cpu: usize) {
+        let from = self.current.swap(cpu, Ordering::Relaxed);
+        if from != cpu {
+            self.model.hand_over(from, cpu);
+            // What it goes on with may have been translated ahead: whoever switches to it takes an exception or does this.
+            self.model.cpu(cpu).isb();
+        }
+    }
+
     pub fn ram(&self) -> MutexGuard<'_, Ram> {
         unpoisoned(self.ram.try_lock())
     }
@@ -179,7 +193,7 @@ unsafe impl Backend for Machine {
     type WalkLock = HostWalks;
 
     fn tree(&self) -> &Tree<G, Self::Tables, Self::Mmu> {
-        &self.tree
+        &self.trees[self.current.load(Ordering::Relaxed)]
     }
     fn walks(&self) -> &HostWalks {
         &self.walks
@@ -227,13 +241,18 @@ unsafe impl Backend for Machine {
 pub type Vm = Vmalloc<Machine>;
 
 pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
+    let cpus = features.cpus;
     let (model, root) = Model::with_root(features);
     let model: &'static Model<G> = Box::leak(Box::new(model));
-    let cpu = model.cpu(0);
+    let tree = |cpu| {
+        let cpu = model.cpu(cpu);
+        Tree::new(root, Half::High, cpu, cpu, paging::Config::default())
+    };
     let machine = Machine {
         model,
         ram: Mutex::new(Ram::new()),
-        tree: Tree::new(root, Half::High, cpu, cpu, paging::Config::default()),
+        trees: (0..cpus).map(tree).collect(),
+        current: AtomicUsize::new(0),
         walks: HostWalks::default(),
     };
     Vmalloc::new(VirtRange::new(REGION, pages * PAGE), machine, config).expect("a node page")
@@ -245,18 +264,26 @@ pub fn vm() -> Vm {
 }
 
 pub fn lazy(areas: usize, pages: u64) -> Vm {
+    lazy_on(1, areas, pages)
+}
+
+pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     let config = Config {
         flush: FlushPolicy::Lazy { areas, pages },
         ..Config::default()
     };
-    vm_with(1 << 34, Features::default(), config)
+    let features = Features {
+        cpus,
+        ..Features::default()
+    };
+    vm_with(1 << 34, features, config)
 }
 
 /// Nothing is held, mapped, or broken, and nothing was on the way.
 pub fn assert_empty(vm: &Vm) {
     let usage = vm.usage();
     assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
-    assert_sound(vm);
+    assert_consistent(vm);
     vm.vm_unmap_aliases();
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
     assert_eq!(
@@ -268,13 +295,21 @@ pub fn assert_empty(vm: &Vm) {
     assert_sound(vm);
 }
 
-/// The invariants of the address space, of the tables, and of the TLB.
+/// The invariants of the address space, of the tables, and of the TLB. Takes empty tables out, which may stay linked.
 pub fn assert_sound(vm: &Vm) {
-    let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
-    assert_eq!(census.retired, vm.usage().waiting.0);
+    assert_consistent(vm);
     let tree = vm.backend().tree();
+    tree.prune(vm.range())
+        .unwrap_or_else(|failure| panic!("{failure}"));
     tree.check(|_, _| true, |_| true)
         .unwrap_or_else(|error| panic!("{error}"));
+    vm.backend().model.assert_clean();
+}
+
+/// The same, but for the tables.
+pub fn assert_consistent(vm: &Vm) {
+    let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(census.retired, vm.usage().waiting.0);
     vm.backend().model.assert_clean();
 }
 

