@@ -177,7 +177,10 @@ class Areas(Session):
 
 
     def test_an_area_is_printed_as_what_it_is(self) -> None:
-        text = self.gdb("break give_back.rs:86; continue; print area; up; up; info locals", BOOTARGS=MIXED)
+        source = (ROOT / "kernel/vmalloc/src/give_back.rs").read_text().splitlines()
+        retired = next(number for number, line in enumerate(source, 1) if "area.retire()" in line)
+        commands = f"break give_back.rs:{retired + 1}; continue; print area; up; up; info locals"
+        text = self.gdb(commands, BOOTARGS=MIXED)
         area = r"0xffff8\S+     1M vmap retired guards=0\+1 by kernel/src/selftest/cases/mixed_orders.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$", "^leaves = 13x64K 48x4K$")
         self.assertNotIn("Python Exception", text)
