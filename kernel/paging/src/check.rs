@@ -182,7 +182,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut occupied = 0;
         for i in 0..entries {
             let found = self.load(node.table, i);
-            if found.is_vacant() {
+            if found == Descriptor::VACANT {
                 continue;
             }
             occupied += 1;

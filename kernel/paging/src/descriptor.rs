@@ -325,12 +325,14 @@ impl Descriptor {
         self.0 & VALID != 0
     }
 
-    /// Whether nothing is here, or nothing but a link that is [leaving](Self::LEAVING). A descriptor can be invalid and yet not vacant: `protect` may take a page's validity
-    /// away and leave the rest.
+    /// Whether nothing is here, or nothing but a link that is [leaving](Self::LEAVING), or what strings tables together that
+    /// were unlinked. A descriptor can be invalid and yet not vacant: `protect` may take a page's validity away and leave the
+    /// rest.
     #[inline(always)]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
-        self.0 & !TABLE_OR_PAGE == 0
+        // A leaf, valid or not, has a bit elsewhere: one without any would be writable and executable.
+        self.0 & !(ADDRESS | TABLE_OR_PAGE) == 0
     }
 
     /// Whether it is a link to a table of `level + 1`.

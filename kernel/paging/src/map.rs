@@ -216,7 +216,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     fn all_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
         if nr == 1 {
-            self.load(table, index).is_vacant()
+            self.load(table, index) == Descriptor::VACANT
         } else {
             self.tables.or_all(table, index, nr) == 0
         }
@@ -730,7 +730,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         for i in 0..nr {
             let va = va.add((i as u64) << G::shift(node.level));
             loop {
-                let found = self.load(node.table, index + i);
+                let found = self.load_settled(node.table, index + i);
                 if found.is_vacant() {
                     break;
                 }

@@ -108,7 +108,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         for Leaving { node, child, .. } in round.leaving.iter().flatten() {
             self.tables.store(node.table, child.index, 0);
             if node.level != G::ROOT_LEVEL {
-                self.vacate(node, 1);
+                self.vacate_if_linked(node, 1);
             }
             self.tables.free_table(child.table);
             outcome.levels.insert(node.level);

@@ -289,10 +289,27 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
+    /// As [`vacate`](Self::vacate), where an unmap of the whole span may have unlinked `node` already.
+    pub(crate) fn vacate_if_linked(&self, node: &Node, nr: usize) {
+        let mut link = self.load(node.parent, node.index);
+        while link.is_table(node.level - 1) && table_of(link.0, G::PAGE_SIZE) == node.table {
+            let lowered = link.occupied_less::<G>(nr);
+            match self
+                .tables
+                .compare_exchange(node.parent, node.index, link.0, lowered.0)
+            {
+                Ok(()) => return,
+                Err(found) => link = Descriptor(found),
+            }
+        }
+    }
+
     /// Unlinks `node` if `link` is still its link and counts nothing. The link stays counted in the parent's own link.
     #[inline(always)]
     pub(crate) fn unlink_if_empty(&self, node: &Node, link: Descriptor) -> bool {
+        // Another CPU may have unlinked it meanwhile, and a third may have linked another in its place.
         link.occupied::<G>() == 0
+            && table_of(link.0, G::PAGE_SIZE) == node.table
             && self
                 .tables
                 .compare_exchange(node.parent, node.index, link.0, 0)

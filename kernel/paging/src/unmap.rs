@@ -253,8 +253,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if found.is_table(node.level) {
                 let child = self.child(&node, i, found);
                 if here == size {
-                    // Covered whole: unlinked as it is.
-                    self.tables.store(node.table, i, 0);
+                    // Covered whole: unlinked as it is. Only if it is empty may someone else be faster.
+                    if found.occupied::<G>() != 0 {
+                        self.tables.store(node.table, i, 0);
+                    } else if !self.unlink_if_empty(&child, found) {
+                        continue;
+                    }
                     trace::level::<G>(child.level, child.table, va, here);
                     unmapping.outcome.levels.insert(node.level);
                     self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
@@ -542,10 +546,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let size = G::size(node.level);
             let mut i = 0;
             while i < G::ENTRIES {
-                let found = self.load(node.table, i);
+                // A `prune` that has marked a link here must be done with this table before it goes.
+                let found = self.load_settled(node.table, i);
                 let va = va.add(i as u64 * size);
                 if found.is_table(node.level) {
                     let child = self.child(node, i, found);
+                    // Nobody else has leaves in the span; but `prune` may take a link that counts nothing.
+                    if found.occupied::<G>() == 0 && !self.unlink_if_empty(&child, found) {
+                        continue;
+                    }
                     self.bury_subtree(&child, found.occupied::<G>(), va, unmapping);
                 } else if !found.is_vacant() {
                     let leaf = LeafSize::new(node.level, found.is_contiguous());
