@@ -306,6 +306,27 @@ fn a_malformed_descriptor_is_found() {
 }
 
 #[test]
+fn what_operations_leave_only_for_a_moment_is_found() {
+    // The mark of a link that is being given up, and the string of unlinked tables: nothing of either may stay.
+    for rest in [Descriptor::LEAVING, Descriptor(support::TABLES_AT)] {
+        for level in [2, 3] {
+            let damaged = sound();
+            let (table, index, _) = damaged.place(damaged.page, level);
+            damaged.tree.tables().store(table, index + 3, rest.0);
+            let va =
+                VirtAddr(damaged.page.0 & !(Granule4K::size(level) - 1)).add(3 << Granule4K::shift(level));
+            // The mark looks like a page that may do anything.
+            let (CheckError::BadDescriptor { va: at, .. } | CheckError::WritableExecutable { va: at, .. }) =
+                damaged.found()
+            else {
+                panic!("{}", damaged.found());
+            };
+            assert_eq!(at, va);
+        }
+    }
+}
+
+#[test]
 fn an_address_beyond_the_implemented_ones_is_found() {
     let config = Config {
         pa_bits: 40,

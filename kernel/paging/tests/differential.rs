@@ -366,8 +366,5 @@ fn no_store_of_the_corpus_breaks_the_other_librarys_rule() {
             );
         }
     }
-    assert!(
-        judged > 50,
-        "only {judged} stores over live entries were judged"
-    );
+    assert!(judged > 50, "only {judged} stores over live entries were judged");
 }

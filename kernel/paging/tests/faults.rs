@@ -56,7 +56,7 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
 /// The levels at which `events` changed a descriptor that walks can reach, but for a link's count. `before` are the tables
 /// linked before.
 fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) -> LevelMask {
-    let counted = G::PAGE_SIZE - 1 & !3;
+    let counted = (G::PAGE_SIZE - 1) & !3 | 0xf << 51;
     let mut linked = before;
     let mut mask = LevelMask::NONE;
     for event in events {

@@ -1,0 +1,211 @@
+//! The engine on the worst-case model of TLBs and walk caches: random sequences on every granule, the corpus with leaves of
+//! up to 16G, and the reference walkers. No rule is broken, and the tables say what a naive map says, after every step.
+
+mod support;
+
+use mmu_model::{Features, Model};
+use paging::{Granule, Granule4K, Granule16K, Granule64K, Half, Mmu, Tables, Tree};
+use proptest::prelude::*;
+use support::corpus::corpus;
+use support::machine::{RawOp, Setup, run};
+
+fn raw() -> impl Strategy<Value = RawOp> {
+    (any::<u8>(), any::<u16>(), any::<u16>(), any::<u8>(), any::<u32>()).prop_map(
+        |(kind, page, pages, choice, seed)| RawOp {
+            kind,
+            page,
+            pages,
+            choice,
+            seed,
+        },
+    )
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    // Longer by far in a soak: PROPTEST_CASES, as everywhere.
+    let cases = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(cases);
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(120))]
+
+    #[test]
+    fn random_sequences_on_4k_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..24)) {
+        run::<Granule4K>(Setup(setup), &ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(25))]
+
+    #[test]
+    fn random_sequences_on_16k_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..16)) {
+        run::<Granule16K>(Setup(setup), &ops);
+    }
+
+    #[test]
+    fn random_sequences_on_64k_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..12)) {
+        run::<Granule64K>(Setup(setup), &ops);
+    }
+}
+
+/// Every operation of the corpus, then everything unmapped.
+fn corpus_on_the_model<G: Granule>() {
+    for setup in [Setup(0), Setup(0b1), Setup(0b100), Setup(0b11_0001)] {
+        for case in corpus::<G>() {
+            let (model, root) = Model::<G>::with_root(Features {
+                pa_bits: 48,
+                ..setup.features()
+            });
+            let cpu = model.cpu(0);
+            let config = paging::Config {
+                pa_bits: 48,
+                ..setup.config()
+            };
+            let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, config);
+            let base = tree.range().start.add(1 << (G::VA_BITS - 2));
+            let everything = support::ops::Op::Unmap {
+                page: 0,
+                pages: 1 << (G::VA_BITS - 2 - G::PAGE_SHIFT),
+            };
+            for op in case.setup.iter().chain([&case.op, &everything]) {
+                op.apply(&tree, base)
+                    .unwrap_or_else(|failure| panic!("{}: {failure}", case.name));
+                let violations = model.violations();
+                assert!(
+                    violations.is_empty(),
+                    "{} on {}: {}\n{}",
+                    case.name,
+                    G::NAME,
+                    violations[0],
+                    model.log()
+                );
+                assert!(
+                    model.is_settled(),
+                    "{} on {}: something is not flushed\n{}",
+                    case.name,
+                    G::NAME,
+                    model.log()
+                );
+            }
+            assert_eq!(model.nr_tables(), 1, "{} on {}", case.name, G::NAME);
+        }
+    }
+}
+
+#[test]
+fn the_corpus_on_4k_breaks_no_rule() {
+    corpus_on_the_model::<Granule4K>();
+}
+
+#[test]
+fn the_corpus_on_16k_breaks_no_rule() {
+    corpus_on_the_model::<Granule16K>();
+}
+
+#[test]
+fn the_corpus_on_64k_breaks_no_rule() {
+    corpus_on_the_model::<Granule64K>();
+}
+
+#[test]
+fn the_reference_walkers_break_no_rule() {
+    use paging::reference::{Context, Walker};
+    use paging::{Attributes, Pfn, PhysAddr, VirtAddr};
+
+    fn drive<W>(walker: &W)
+    where
+        W: for<'m> Walker<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>,
+    {
+        for tlbi_range in [false, true] {
+            let (model, root) = Model::<Granule4K>::with_root(Features {
+                cpus: 2,
+                tlbi_range,
+                ..Features::default()
+            });
+            let cpu = model.cpu(0);
+            let ctx = Context::from_root(root, &cpu, &cpu);
+            let at = VirtAddr(0xffff_8000_4000_0000);
+            let data = Attributes::KERNEL_DATA;
+            for (offset, pages) in [(0, 1), (0x1000, 40), (0x10000, 700), (0, 512 * 17)] {
+                let (va, size) = (at.add(offset), pages << 12);
+                walker
+                    .map_range(&ctx, va, PhysAddr((1 << 32) + offset), size, data)
+                    .expect("maps");
+                walker.unmap(&ctx, va, size).expect("unmaps");
+                let scattered: Vec<_> = (0..pages).map(|i| Pfn((1 << 21) + i + i / 24 * 8)).collect();
+                walker
+                    .map_pages(&ctx, va, scattered.as_slice(), data)
+                    .expect("maps");
+                walker.unmap(&ctx, va, size).expect("unmaps");
+            }
+            model.assert_settled();
+        }
+    }
+    paging::for_each_walker!(|walker| { drive(&walker) });
+}
+
+#[test]
+fn the_verdict_can_be_guilty() {
+    // The same harness, with one TLBI swallowed: without this, "no rule is broken" might mean that none is looked at.
+    struct Forgetful<'m>(mmu_model::Cpu<'m, Granule4K>);
+    impl Mmu for Forgetful<'_> {
+        fn dsb_ishst(&self) {
+            self.0.dsb_ishst();
+        }
+        fn dsb_ish(&self) {
+            self.0.dsb_ish();
+        }
+        fn isb(&self) {
+            self.0.isb();
+        }
+        fn tlbi_vaale1is(&self, _va: paging::VirtAddr) {}
+        fn tlbi_vaae1is(&self, va: paging::VirtAddr) {
+            self.0.tlbi_vaae1is(va);
+        }
+        fn tlbi_rvaale1is(&self, range: paging::TlbiRange) {
+            self.0.tlbi_rvaale1is(range);
+        }
+        fn tlbi_rvaae1is(&self, range: paging::TlbiRange) {
+            self.0.tlbi_rvaae1is(range);
+        }
+        fn tlbi_vmalle1is(&self) {
+            self.0.tlbi_vmalle1is();
+        }
+        fn has_tlbi_range(&self) -> bool {
+            false
+        }
+    }
+    let (model, root) = Model::<Granule4K>::with_root(Features::default());
+    let tree = Tree::<Granule4K, _, _>::new(
+        root,
+        Half::High,
+        model.cpu(0),
+        Forgetful(model.cpu(0)),
+        paging::Config::default(),
+    );
+    let base = tree.range().start;
+    support::ops::Op::map(512, support::Shape::Range(1 << 20, 512))
+        .apply(&tree, base)
+        .expect("vacant");
+    support::ops::Op::map(0, support::Shape::Range(1, 1))
+        .apply(&tree, base)
+        .expect("vacant");
+    let split = support::ops::Op::Split { page: 600, pages: 1 };
+    split.apply(&tree, base).expect("memory suffices");
+    assert!(
+        !model.take_violations().is_empty(),
+        "a split without its TLBI is seen"
+    );
+    assert!(!model.is_settled());
+    assert!(tree.tables().load(root, 0) == model.cpu(0).load(root, 0));
+}
