@@ -275,7 +275,8 @@ fn a_group_whose_output_is_not_aligned_to_it_is_found() {
 
 #[test]
 fn a_malformed_descriptor_is_found() {
-    let cases: [(&str, Level, fn(u64) -> u64); 9] = [
+    type Damage = (&'static str, Level, fn(u64) -> u64);
+    let cases: [Damage; 9] = [
         ("a page without bit 1", 3, |old| old & !2),
         ("reserved shareability", 3, |old| {
             old & !(3 << SHAREABILITY_SHIFT) | 1 << SHAREABILITY_SHIFT

@@ -272,7 +272,7 @@ fn the_other_library_reads_what_we_mapped_groups_and_all() {
             for _ in 0..6 {
                 let mapping = mappings[rng.below(6) as usize];
                 let offset = rng.below(mapping.size >> 12) << 12;
-                let size = (1 + rng.below(40) << 12).min(mapping.size - offset);
+                let size = ((1 + rng.below(40)) << 12).min(mapping.size - offset);
                 let mut batch = tree.batch();
                 tree.unmap(VirtRange::new(VirtAddr(mapping.va + offset), size), &mut batch)
                     .expect("memory suffices");

@@ -27,7 +27,7 @@ const DATA: Attributes = Attributes::KERNEL_DATA;
 #[test]
 fn an_empty_tree_has_no_runs() {
     let tree = mapped(&[]);
-    assert_eq!(lines(&tree, tree.range()), [String::new(); 0]);
+    assert!(lines(&tree, tree.range()).is_empty());
 }
 
 #[test]

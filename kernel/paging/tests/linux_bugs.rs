@@ -79,7 +79,7 @@ fn chunks(orders: impl IntoIterator<Item = u32>) -> Vec<Pfn> {
     frames
 }
 
-/// 2. A walker returned early when a page of the array was missing, past the call that tells other page tables which levels
+/// Bug 2: A walker returned early when a page of the array was missing, past the call that tells other page tables which levels
 /// were modified: what had been written stayed unknown. Here the levels come with the failure.
 #[test]
 fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
@@ -98,7 +98,7 @@ fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     }
 }
 
-/// 3. An error inside the loop over pages left the lazy mode on, in which barriers are only noted down: what came next ran
+/// Bug 3: An error inside the loop over pages left the lazy mode on, in which barriers are only noted down: what came next ran
 /// without them. A failed call leaves no barrier owing.
 #[test]
 fn bug_3_a_failed_map_leaves_no_barrier_owing() {
@@ -113,7 +113,7 @@ fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     });
 }
 
-/// 5. The index into the array of pages was advanced by the bytes of the step and not by its pages: the second step read far
+/// Bug 5: The index into the array of pages was advanced by the bytes of the step and not by its pages: the second step read far
 /// beyond. With steps of every size, each page must be the next of the array.
 #[test]
 fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
@@ -133,7 +133,7 @@ fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     }
 }
 
-/// 7. A batch of contiguous pages was mapped in steps of the size that the *first* fits, and the last step ran over the end of
+/// Bug 7: A batch of contiguous pages was mapped in steps of the size that the *first* fits, and the last step ran over the end of
 /// the batch: pages of the next batch came to lie where they do not belong. Chunks of ascending order, off by 64K.
 #[test]
 fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
@@ -168,7 +168,7 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     }
 }
 
-/// 8. The allocator ran out of large chunks and went on with single pages, but the caller mapped all of it with the large
+/// Bug 8: The allocator ran out of large chunks and went on with single pages, but the caller mapped all of it with the large
 /// shift: memory of others was mapped. The size of a leaf comes from the addresses and from nothing that was hoped for.
 #[test]
 fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
@@ -186,7 +186,7 @@ fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     }
 }
 
-/// 10. A permission change over part of a huge area went as far as it could and stopped with an error: half of the range had
+/// Bug 10: A permission change over part of a huge area went as far as it could and stopped with an error: half of the range had
 /// the new rights. All or nothing, whatever is missing: a table page for the split, or a page of the range.
 #[test]
 fn bug_10_a_permission_change_is_all_or_nothing() {
@@ -212,7 +212,7 @@ fn bug_10_a_permission_change_is_all_or_nothing() {
     }
 }
 
-/// 11. Of an area whose middle was made read-only, the alias in the linear map changed as a whole. What is outside of the
+/// Bug 11: Of an area whose middle was made read-only, the alias in the linear map changed as a whole. What is outside of the
 /// range keeps its rights, to the page.
 #[test]
 fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
@@ -246,7 +246,7 @@ fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     }
 }
 
-/// 12. A block took the place of a table of pages: the table leaked, or went back while walk caches still led to it. Map
+/// Bug 12: A block took the place of a table of pages: the table leaked, or went back while walk caches still led to it. Map
 /// pages, unmap them, map a block at the same address: an all-levels TLBI between, and the table is given back once.
 #[test]
 fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
@@ -306,7 +306,7 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     });
 }
 
-/// 13. Code that changes attributes in place was written for a linear map of pages and met blocks; and a split in place, legal
+/// Bug 13: Code that changes attributes in place was written for a linear map of pages and met blocks; and a split in place, legal
 /// only where every CPU tolerates it, was decided before all CPUs were known. Blocks are cut here whatever their size, and
 /// nothing is changed in place unless the caller has said that it may be.
 #[test]
@@ -325,7 +325,7 @@ fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     }
 }
 
-/// 14. The step that unfolds a group of pages compared the address with the size of a group of *blocks*: at an address that is
+/// Bug 14: The step that unfolds a group of pages compared the address with the size of a group of *blocks*: at an address that is
 /// aligned to a group it unfolded that group for nothing. A cut at a leaf's own edge cuts nothing.
 #[test]
 fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
@@ -366,7 +366,7 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     }
 }
 
-/// 15. A copy of the entry that was read before a split was used after it: the second stage took apart what was no longer
+/// Bug 15: A copy of the entry that was read before a split was used after it: the second stage took apart what was no longer
 /// there. Both ends in one leaf, in two leaves, on two levels: the tables say what was asked for, each page once.
 #[test]
 fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
@@ -412,7 +412,7 @@ fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     }
 }
 
-/// 17. To unmap a part of a block took all of it: the rest of the memory was gone. The rest stays, with its frames.
+/// Bug 17: To unmap a part of a block took all of it: the rest of the memory was gone. The rest stays, with its frames.
 #[test]
 fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     for size in [16, 512, 512 * 16, 1 << 18] {
@@ -444,7 +444,7 @@ fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     }
 }
 
-/// 18. Pages were promoted to a large one, and the TLB entries of the small pages stayed; a later invalidation of the large
+/// Bug 18: Pages were promoted to a large one, and the TLB entries of the small pages stayed; a later invalidation of the large
 /// page named its first address alone. After a fold every page that it replaced is invalidated, and the model, which keeps
 /// each of them, agrees.
 #[test]
@@ -499,7 +499,7 @@ fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     });
 }
 
-/// 19. Contiguous mappings hung on the configuration of another feature, and were silently off where that was. Counted, for
+/// Bug 19: Contiguous mappings hung on the configuration of another feature, and were silently off where that was. Counted, for
 /// every granule, with nothing but defaults.
 #[test]
 fn bug_19_contiguous_groups_are_on_unless_someone_turns_them_off() {

@@ -53,7 +53,7 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     model.assert_settled();
 }
 
-/// 1. The list of what to invalidate was made by walking the tree after the leaves had been taken out of it. A table that
+/// Defect 1: The list of what to invalidate was made by walking the tree after the leaves had been taken out of it. A table that
 /// went as a whole was no longer there to be walked: 512 pages, one TLBI; 511 of them, 511.
 #[test]
 fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
@@ -83,7 +83,7 @@ fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     }
 }
 
-/// 2. Groups began wherever a counter said, not where both addresses are multiples of the group: of the 256 ways in which a
+/// Defect 2: Groups began wherever a counter said, not where both addresses are multiples of the group: of the 256 ways in which a
 /// virtual and a physical address can be off by pages, 254 gave a group that no CPU may be shown. The example: off by one
 /// in both, 64 pages.
 #[test]
@@ -132,7 +132,7 @@ fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     assert_eq!(sizes, wanted);
 }
 
-/// 3. The TLBI followed the store with nothing between them, or with a fence that only the compiler sees: a walker may read
+/// Defect 3: The TLBI followed the store with nothing between them, or with a fence that only the compiler sees: a walker may read
 /// the old descriptor after the TLBI.
 #[test]
 fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
@@ -152,7 +152,7 @@ fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     }
 }
 
-/// 4. A fresh mapping was used without any barrier, since "invalid entries are never cached": the walker may not see the
+/// Defect 4: A fresh mapping was used without any barrier, since "invalid entries are never cached": the walker may not see the
 /// store yet, and the pipeline may have fetched the fault. Real boards did fault.
 #[test]
 fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
@@ -183,7 +183,7 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     });
 }
 
-/// 5. A table page went back to the allocator before the walk caches had been told, in one case even before it was
+/// Defect 5: A table page went back to the allocator before the walk caches had been told, in one case even before it was
 /// unlinked: whoever got the page next had it walked as a table.
 #[test]
 fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
@@ -204,7 +204,7 @@ fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     });
 }
 
-/// 6. A table was linked first and zeroed through the link, since a recursive map offers no other way: walks found whatever
+/// Defect 6: A table was linked first and zeroed through the link, since a recursive map offers no other way: walks found whatever
 /// the page had held.
 #[test]
 fn a_table_is_zeroed_before_it_is_linked() {
@@ -245,7 +245,7 @@ fn a_table_is_zeroed_before_it_is_linked() {
     );
 }
 
-/// 7. A block was placed because the *first* page of its run had the right address; the rest of the pages was never looked
+/// Defect 7: A block was placed because the *first* page of its run had the right address; the rest of the pages was never looked
 /// at. Every page of a leaf must be the one that was asked for.
 #[test]
 fn every_page_under_a_large_leaf_was_compared() {
@@ -294,7 +294,7 @@ fn every_page_under_a_large_leaf_was_compared() {
     }
 }
 
-/// 8. A mapping that failed half-way left its first half behind; in one kernel the addresses even went back to the
+/// Defect 8: A mapping that failed half-way left its first half behind; in one kernel the addresses even went back to the
 /// allocator with the pages still mapped.
 #[test]
 fn a_map_that_fails_leaves_no_prefix_mapped() {
@@ -318,7 +318,7 @@ fn a_map_that_fails_leaves_no_prefix_mapped() {
     });
 }
 
-/// 9. Beyond some number of pages the invalidation became one of everything, but of the CPU's own TLB alone.
+/// Defect 9: Beyond some number of pages the invalidation became one of everything, but of the CPU's own TLB alone.
 #[test]
 fn an_invalidation_of_everything_reaches_every_cpu() {
     // There is no local form that could be asked for; and the model, which tells them apart, holds the engine to it.
@@ -336,7 +336,7 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
     });
 }
 
-/// 10. The addresses of an area went back to their allocator with nothing flushed on the other CPUs, since at that place
+/// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the other CPUs, since at that place
 /// nobody may wait for them. Here the batch owns what must not be reused, and gives it back after its flush.
 #[test]
 fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
@@ -385,7 +385,7 @@ fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
     model.assert_settled();
 }
 
-/// 11. Contiguous mappings could be made and never removed: fine while booting, useless for an allocator.
+/// Defect 11: Contiguous mappings could be made and never removed: fine while booting, useless for an allocator.
 #[test]
 fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     for pages in [16, 512 * 16, 1 << 22] {
@@ -412,7 +412,7 @@ fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     }
 }
 
-/// 12. A part of a contiguous group was unmapped or protected by rewriting the descriptors of that part, or after a check of
+/// Defect 12: A part of a contiguous group was unmapped or protected by rewriting the descriptors of that part, or after a check of
 /// the first descriptor alone: fifteen others still promised a group.
 #[test]
 fn part_of_a_group_changes_only_after_the_group_was_taken_apart() {

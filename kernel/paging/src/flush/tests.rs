@@ -49,7 +49,7 @@ fn fewest(pages: u64) -> u64 {
 }
 
 fn check<G: Granule>(pages: u64) {
-    let start = VirtAddr(0xffff_0000_0000_0000 + (pages % 4096 << G::PAGE_SHIFT));
+    let start = VirtAddr(0xffff_0000_0000_0000 + ((pages % 4096) << G::PAGE_SHIFT));
     let mut pieces = pieces::<G>(start, pages);
     assert_eq!(pieces.len() as u64, fewest(pages), "{pages} pages: {pieces:?}");
     assert_eq!(pieces.len() as u64, nr_range_ops(pages), "{pages} pages");

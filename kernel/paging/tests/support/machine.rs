@@ -143,7 +143,7 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
     let pages = match raw.choice >> 6 {
         0 => u64::from(raw.pages) % 40,
         1 => u64::from(raw.pages) % most,
-        2 => u64::from(raw.pages) % (4 * group) & !(group - 1),
+        2 => (u64::from(raw.pages) % (4 * group)) & !(group - 1),
         _ => block,
     };
     // 0 is a length like any other: it is refused.
@@ -293,7 +293,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
         }
         // And the kernel may use what is there, on any CPU, as the tables say.
         for offset in [0, 1, 17, 600] {
-            let va = VirtAddr(base.0 + ((u64::from(raw.page) + offset) % window::<G>() << G::PAGE_SHIFT));
+            let va = VirtAddr(base.0 + (((u64::from(raw.page) + offset) % window::<G>()) << G::PAGE_SHIFT));
             let may = model.cpu(1).access_with_retry(va, mmu_model::Access::Read);
             let there = naive
                 .0
