@@ -326,7 +326,7 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The TLBIs for `ranges`, without a barrier.
     #[inline(always)]
-    fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
+    pub(crate) fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
@@ -371,14 +371,20 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     pub(crate) fn invalidate_and_wait(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         self.issue_tlbis(ranges.clone());
+        if let Some(last) = ranges.last() {
+            self.wait_for_tlbis(last.range.start);
+        }
+    }
+
+    /// The DSB ISH behind TLBIs, of which one was for `va`; there is one, or this would not be needed.
+    #[inline(always)]
+    pub(crate) fn wait_for_tlbis(&self, va: VirtAddr) {
         // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB of the CPU that
         // issued them.
         self.mmu.dsb_ish();
-        if self.config().repeat_tlbi
-            && let Some(last) = ranges.last()
-        {
+        if self.config().repeat_tlbi {
             // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly have.
-            self.mmu.tlbi_vaae1is(last.range.start);
+            self.mmu.tlbi_vaae1is(va);
             self.mmu.dsb_ish();
         }
     }

@@ -51,6 +51,7 @@ mod addr;
 mod check;
 mod coalesce;
 pub mod descriptor;
+mod direct;
 mod dump;
 mod edit;
 mod flush;

@@ -83,7 +83,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// shorter or lacks a page; [`Error::PhysicalRange`] for an address that is not a multiple of the page size or beyond
     /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is taken;
     /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. The tree is as it was before the call.
-    #[cfg_attr(not(feature = "trace"), inline)]
+    #[cfg_attr(not(feature = "trace"), inline(always))]
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn map<S: PhysSource<G>>(
         &self,
@@ -101,10 +101,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return Err(Error::NoFrame { page: source.pages() }.into());
         }
         let allowed = allowed.intersection(self.config().leaves);
-        let outcome = match self.map_in_one_table(Mapping::new(range, &mut *source, attributes, allowed)) {
-            InOneTable::Done(outcome) => outcome,
-            InOneTable::Failed(error, page, levels) => return Err(self.undo(range, error, page, levels)),
-            InOneTable::No => self.map_anywhere(Mapping::new(range, source, attributes, allowed))?,
+        let outcome = if S::RUNS_ARE_FREE
+            && !cfg!(feature = "trace")
+            && let Some(outcome) = self.map_run(range, source, attributes, allowed)
+        {
+            outcome
+        } else {
+            self.map_pieces(range, source, attributes, allowed)?
         };
         // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
         // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
@@ -112,6 +115,22 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.mmu.dsb_ishst();
         self.mmu.isb();
         Ok(outcome)
+    }
+
+    /// What is more than one run into one table.
+    #[inline(never)]
+    fn map_pieces<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, Failure> {
+        match self.map_in_one_table(Mapping::new(range, &mut *source, attributes, allowed)) {
+            InOneTable::Done(outcome) => Ok(outcome),
+            InOneTable::Failed(error, page, levels) => Err(self.undo(range, error, page, levels)),
+            InOneTable::No => self.map_anywhere(Mapping::new(range, source, attributes, allowed)),
+        }
     }
 
     /// The common cases, without recursion and without a pin: every table on the way is there, and the last one holds the
@@ -739,6 +758,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                     "{va:?} was vacant and now holds {found:?}: two operations on one range at once"
                 );
                 let child = self.child(node, index + i, found);
+                if child.level < LAST_LEVEL && found.occupied::<G>() != 0 {
+                    // What it counts are links to empty tables, too.
+                    self.clear_empty_links(&child, 0, G::ENTRIES, va);
+                }
                 if self.unlink_if_empty(&child, found) {
                     self.unpin(node);
                     let page = VirtRange::new(va, G::PAGE_SIZE);

@@ -116,6 +116,12 @@ pub unsafe trait Tables {
         })
     }
 
+    /// As [`and_or_all`](Self::and_or_all), but only bits 7:0 and 55:48 count: what kind of descriptors they are.
+    #[inline]
+    fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        self.and_or_all(table, index, nr)
+    }
+
     /// Called before a live leaf or group that covers `broken` bytes from `va` is made invalid, with the tables that the
     /// engine will access until [`leave_break`](Self::leave_break). If `va` is how those tables are reached (the linear
     /// map is being split), accesses must take another way until then (DESIGN rule 3, last sentence).
@@ -184,6 +190,10 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
     #[inline(always)]
     fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         (**self).and_or_all(table, index, nr)
+    }
+    #[inline(always)]
+    fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        (**self).flags(table, index, nr)
     }
     #[inline(always)]
     fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {

@@ -264,6 +264,36 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
+    /// As [`occupy`](Self::occupy), where the link has just been found to lead to `node`.
+    #[inline(always)]
+    pub(crate) fn occupy_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Result<(), Unlinked> {
+        let raised = link.0 + ((nr as u64) << 2);
+        if node.level == G::ROOT_LEVEL
+            || self
+                .tables
+                .compare_exchange(node.parent, node.index, link.0, raised)
+                .is_ok()
+        {
+            return Ok(());
+        }
+        self.occupy(node, nr)
+    }
+
+    /// As [`vacate`](Self::vacate), where the link has just been found to lead to `node`, which is not the root.
+    #[inline(always)]
+    pub(crate) fn vacate_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Descriptor {
+        let lowered = link.0.wrapping_sub((nr as u64) << 2);
+        if link.occupied::<G>() >= nr
+            && self
+                .tables
+                .compare_exchange(node.parent, node.index, link.0, lowered)
+                .is_ok()
+        {
+            return Descriptor(lowered);
+        }
+        self.vacate(node, nr)
+    }
+
     /// Lowers the count of `node` by `nr` and gives the link that it left, whose count may now be 0.
     ///
     /// # Panics

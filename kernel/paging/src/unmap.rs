@@ -8,7 +8,7 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::edit::Reserve;
 use crate::flush::{FlushBatch, Pending};
-use crate::granule::{Granule, LAST_LEVEL};
+use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
@@ -120,6 +120,41 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             }
         }
         Ok(outcome)
+    }
+
+    /// After the leaves of `range` were taken out of a table of `level`, which counts nothing any more: takes it out, too.
+    pub(crate) fn unlink_emptied(
+        &self,
+        range: VirtRange,
+        level: Level,
+        pending: &mut Pending<G>,
+        outcome: &mut Outcome,
+    ) {
+        let mut path = [self.root_node(); 4];
+        let mut depth = 0;
+        while path[depth].level < level {
+            let node = path[depth];
+            let index = G::index(range.start.0, node.level);
+            let found = self.load(node.table, index);
+            if !found.is_table(node.level) {
+                // Another CPU has been faster.
+                return;
+            }
+            depth += 1;
+            path[depth] = self.child(&node, index, found);
+        }
+        let node = path[depth];
+        let link = self.load(node.parent, node.index);
+        if link.is_table(node.level - 1) && link.occupied::<G>() == 0 {
+            self.table_emptied(
+                &path[..=depth],
+                link,
+                range.start,
+                Emptied::Unlink,
+                pending,
+                outcome,
+            );
+        }
     }
 
     /// Every other case: cut leaves, holes, links.
@@ -542,7 +577,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     fn bury_subtree(&self, node: &Node, occupied: usize, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         if node.level == LAST_LEVEL {
             self.count_buried_pages(node, occupied, va, unmapping);
-        } else {
+        } else if occupied != G::ENTRIES || !self.count_buried_blocks(node, va, unmapping) {
             let size = G::size(node.level);
             let mut i = 0;
             while i < G::ENTRIES {
@@ -575,6 +610,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // Its links go with it, as they would one by one.
         unmapping.outcome.levels.insert(level);
         unmapping.outcome.tables_removed += 1;
+    }
+
+    /// Counts the blocks of a full table that was unlinked, if it holds nothing else: all single or all in groups.
+    fn count_buried_blocks(&self, node: &Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) -> bool {
+        let level = node.level;
+        let (and, or) = self.tables.flags(node.table, 0, G::ENTRIES);
+        if and & VALID == 0 || or & TABLE_OR_PAGE != 0 || (and ^ or) & CONTIGUOUS != 0 {
+            return false;
+        }
+        let grouped = or & CONTIGUOUS != 0;
+        let nr = if grouped {
+            G::ENTRIES >> G::cont_shift(level)
+        } else {
+            G::ENTRIES
+        };
+        unmapping.outcome.levels.insert(level);
+        unmapping
+            .outcome
+            .leaves
+            .add(LeafSize::new(level, grouped), nr as u32);
+        let span = VirtRange::new(va, G::table_span(level));
+        unmapping.pending.invalidate(span, level, true);
+        true
     }
 
     /// Counts the leaves of a last-level table that was unlinked, and records what a TLB may hold of them.

@@ -39,4 +39,4 @@ mod fill;
 mod scan;
 
 pub use fill::{clear, fill_frames, fill_linear, fill_outputs, zero_table};
-pub use scan::{and_all, and_or_all, nr_consecutive, or_all};
+pub use scan::{and_all, and_or_all, flags, nr_consecutive, or_all};

@@ -83,6 +83,9 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     if !bench.selects(name) {
         return;
     }
+    // Tables that were kept for other cases are none of this one's.
+    let pruned = mm::kernel_tree().prune(bench.region());
+    assert!(pruned.is_ok(), "{name}: {pruned:?}");
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     let (map, unmap, outcome) = measure(bench, name, &vm, call);
     drop(vm);

@@ -145,6 +145,10 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         self.count(|c| c.loads += nr as u64);
         self.inner.and_or_all(table, index, nr)
     }
+    fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        self.count(|c| c.loads += nr as u64);
+        self.inner.flags(table, index, nr)
+    }
     fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         self.inner.enter_break(va, broken, tables);
     }

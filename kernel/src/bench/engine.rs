@@ -93,10 +93,7 @@ fn map_live_pages<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn unmap_live<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
-    let mut batch = tree.batch();
-    let outcome = tree.unmap(range, &mut batch);
-    batch.flush();
-    outcome
+    tree.unmap_and_flush(range)
 }
 
 #[inline(never)]

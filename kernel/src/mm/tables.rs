@@ -122,6 +122,11 @@ macro_rules! accesses {
             // SAFETY: as above.
             unsafe { table_ops::and_or_all(at(self.va(table), index), nr) }
         }
+        #[inline(always)]
+        fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+            // SAFETY: as above.
+            unsafe { table_ops::flags(at(self.va(table), index), nr) }
+        }
     };
 }
 

@@ -11,7 +11,36 @@ use super::BLOCK;
 #[inline]
 pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
     let (mut at, mut nr, mut first) = (at, nr, first);
-    if nr >= BLOCK {
+    if nr == BLOCK {
+        // SAFETY: sixteen stores within the caller's range: eight values, and the same raised by eight steps.
+        unsafe {
+            vector_asm!(
+                [
+                    "dup v0.2d, {first}",
+                    "dup v4.2d, {step}",
+                    "add {first}, {first}, {step}",
+                    "mov v0.d[1], {first}",
+                    "add v4.2d, v4.2d, v4.2d",
+                    "add v1.2d, v0.2d, v4.2d",
+                    "add v2.2d, v1.2d, v4.2d",
+                    "add v3.2d, v2.2d, v4.2d",
+                    "shl v4.2d, v4.2d, #2",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "add v0.2d, v0.2d, v4.2d",
+                    "add v1.2d, v1.2d, v4.2d",
+                    "add v2.2d, v2.2d, v4.2d",
+                    "add v3.2d, v3.2d, v4.2d",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}]",
+                ]
+                at = inout(reg) at => _,
+                first = inout(reg) first => _,
+                step = in(reg) step,
+                options(nostack)
+            );
+        }
+        return;
+    }
+    if nr > BLOCK {
         // SAFETY: stores within the caller's range: eight running values, stored and raised by eight steps, twice in each turn.
         unsafe {
             vector_asm!(
@@ -235,7 +264,25 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
 #[inline]
 pub unsafe fn clear(at: *mut u64, nr: usize) {
     let (mut at, mut nr) = (at, nr);
-    if nr >= BLOCK {
+    if nr == BLOCK {
+        // SAFETY: sixteen stores within the caller's range.
+        unsafe {
+            asm!(
+                "stp xzr, xzr, [{at}]",
+                "stp xzr, xzr, [{at}, #16]",
+                "stp xzr, xzr, [{at}, #32]",
+                "stp xzr, xzr, [{at}, #48]",
+                "stp xzr, xzr, [{at}, #64]",
+                "stp xzr, xzr, [{at}, #80]",
+                "stp xzr, xzr, [{at}, #96]",
+                "stp xzr, xzr, [{at}, #112]",
+                at = in(reg) at,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
+    }
+    if nr > BLOCK {
         // SAFETY: stores within the caller's range. Not DC ZVA: walkers may reach this table.
         unsafe {
             vector_asm!(

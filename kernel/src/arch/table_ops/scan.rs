@@ -12,7 +12,33 @@ use super::BLOCK;
 #[must_use]
 pub unsafe fn or_all(at: *const u64, nr: usize) -> u64 {
     let (mut at, mut nr, mut all) = (at, nr, 0u64);
-    if nr >= BLOCK {
+    if nr == BLOCK {
+        // SAFETY: sixteen loads within the caller's range.
+        unsafe {
+            vector_asm!(
+                [
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}]",
+                    "orr v0.16b, v0.16b, v4.16b",
+                    "orr v1.16b, v1.16b, v5.16b",
+                    "orr v2.16b, v2.16b, v6.16b",
+                    "orr v3.16b, v3.16b, v7.16b",
+                    "orr v0.16b, v0.16b, v1.16b",
+                    "orr v2.16b, v2.16b, v3.16b",
+                    "orr v0.16b, v0.16b, v2.16b",
+                    "mov {all}, v0.d[0]",
+                    "mov {a}, v0.d[1]",
+                    "orr {all}, {all}, {a}",
+                ]
+                at = inout(reg) at => _,
+                all = out(reg) all,
+                a = out(reg) _,
+                options(nostack, readonly)
+            );
+        }
+        return all;
+    }
+    if nr > BLOCK {
         // SAFETY: loads within the caller's range.
         unsafe {
             vector_asm!(
@@ -246,6 +272,82 @@ pub unsafe fn and_or_all(at: *const u64, nr: usize) -> (u64, u64) {
             c = out(reg) _,
             options(nostack, readonly)
         );
+    }
+    (and, or)
+}
+
+/// As [`and_or_all`] for bits 7:0 and 55:48; the others are arbitrary.
+///
+/// # Safety
+/// As for [`or_all`].
+#[inline]
+#[must_use]
+pub unsafe fn flags(at: *const u64, nr: usize) -> (u64, u64) {
+    // Below this the plain fold is shorter.
+    if nr < 4 * BLOCK {
+        // SAFETY: the caller's promise.
+        return unsafe { and_or_all(at, nr) };
+    }
+    let (mut at, mut nr) = (at, nr);
+    let (mut and, mut or): (u64, u64);
+    // SAFETY: loads within the caller's range. TBL gathers byte 0 of eight descriptors, then byte 6 of them.
+    unsafe {
+        vector_asm!(
+            [
+                "movi v20.2d, #0xffffffffffffffff",
+                "movi v21.2d, #0",
+                "fmov d24, {places}",
+                "movi v25.8b, #6",
+                "add v25.8b, v25.8b, v24.8b",
+                "mov v24.d[1], v25.d[0]",
+                "sub {nr}, {nr}, #16",
+                "2:",
+                "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                "tbl v16.16b, {{v0.16b, v1.16b, v2.16b, v3.16b}}, v24.16b",
+                "tbl v17.16b, {{v4.16b, v5.16b, v6.16b, v7.16b}}, v24.16b",
+                "subs {nr}, {nr}, #16",
+                "and v20.16b, v20.16b, v16.16b",
+                "orr v21.16b, v21.16b, v16.16b",
+                "and v20.16b, v20.16b, v17.16b",
+                "orr v21.16b, v21.16b, v17.16b",
+                "b.hs 2b",
+                "add {nr}, {nr}, #16",
+                "ushr v16.2d, v20.2d, #32",
+                "ushr v17.2d, v21.2d, #32",
+                "and v20.16b, v20.16b, v16.16b",
+                "orr v21.16b, v21.16b, v17.16b",
+                "ushr v16.2d, v20.2d, #16",
+                "ushr v17.2d, v21.2d, #16",
+                "and v20.16b, v20.16b, v16.16b",
+                "orr v21.16b, v21.16b, v17.16b",
+                "ushr v16.2d, v20.2d, #8",
+                "ushr v17.2d, v21.2d, #8",
+                "and v20.16b, v20.16b, v16.16b",
+                "orr v21.16b, v21.16b, v17.16b",
+                "mov {and}, v20.d[0]",
+                "mov {a}, v20.d[1]",
+                "and {and}, {and}, #0xff",
+                "bfi {and}, {a}, #48, #8",
+                "mov {or}, v21.d[0]",
+                "mov {a}, v21.d[1]",
+                "and {or}, {or}, #0xff",
+                "bfi {or}, {a}, #48, #8",
+            ]
+            at = inout(reg) at,
+            nr = inout(reg) nr,
+            and = out(reg) and,
+            or = out(reg) or,
+            a = out(reg) _,
+            places = in(reg) 0x3830_2820_1810_0800u64,
+            options(nostack, readonly)
+        );
+    }
+    if nr != 0 {
+        // SAFETY: the caller's promise.
+        let (rest_and, rest_or) = unsafe { and_or_all(at, nr) };
+        and &= rest_and;
+        or |= rest_or;
     }
     (and, or)
 }

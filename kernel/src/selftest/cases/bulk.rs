@@ -98,6 +98,31 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     Ok(())
 }
 
+/// What kind of descriptors there are: the same bits of the same folds, over a whole table and less.
+pub fn flags_equal_the_folds(_: &Context) -> TestResult {
+    const FLAGS: u64 = 0x00ff_0000_0000_00ff;
+    let mut words = [0u64; 8 * table_ops::BLOCK + 5];
+    for round in 0..32u64 {
+        scatter(&mut words, round);
+        for nr in 0..=words.len() {
+            // All alike but one, so that each bit of each word is seen to count.
+            let part = &mut words[..nr];
+            part.iter_mut().for_each(|word| *word = 0x0060_1234_5678_9703);
+            if let Some(word) = part.get_mut(round as usize * 5 % nr.max(1)) {
+                *word ^= 1 << (if round < 8 { round } else { 40 + round % 16 });
+            }
+            let (and, or) = part
+                .iter()
+                .fold((!0, 0), |(and, or), word| (and & word, or | word));
+            // SAFETY: `nr` words of an array.
+            let found = unsafe { table_ops::flags(part.as_ptr(), nr) };
+            let same = (found.0 ^ and) & FLAGS == 0 && (found.1 ^ or) & FLAGS == 0;
+            expect("flags", nr as u64, same)?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs of frame numbers end where the first is wrong, in whatever bit.
 pub fn runs_end_at_the_first_wrong_frame(_: &Context) -> TestResult {
     let first = 0xf_fff0_1234;
