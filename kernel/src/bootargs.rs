@@ -33,6 +33,8 @@ pub struct BootArgs<'a> {
     pub bench: &'a str,
     /// `bench.walkers=GLOB`: which walkers run beside the engine.
     pub bench_walkers: &'a str,
+    /// `ptdump=0|1`: whether the boot log shows all that is mapped.
+    pub ptdump: bool,
 }
 
 /// Which self-tests run.
@@ -164,6 +166,7 @@ impl Default for BootArgs<'_> {
             errata: Errata::default(),
             bench: "*",
             bench_walkers: "*",
+            ptdump: false,
         }
     }
 }
@@ -219,6 +222,13 @@ impl<'a> BootArgs<'a> {
                     _ => return Err(expected("selftest, shell or bench")),
                 }
             }
+            "ptdump" => {
+                self.ptdump = match value {
+                    "0" => false,
+                    "1" => true,
+                    _ => return Err(expected("0 or 1")),
+                }
+            }
             "errata" => {
                 if value != "none" {
                     for erratum in value.split(',') {
@@ -238,7 +248,7 @@ impl<'a> BootArgs<'a> {
 }
 
 /// A number, decimal or hexadecimal with 0x.
-fn parse_number(text: &str) -> Option<u64> {
+pub fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         // `from_str_radix` would take a sign.
         Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),

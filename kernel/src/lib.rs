@@ -10,6 +10,7 @@ pub mod bootargs;
 pub mod drivers;
 pub mod mm;
 mod selftest;
+mod shell;
 pub mod smp;
 pub mod sync;
 
@@ -82,6 +83,12 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     report::log_memory(info, machine);
     move_console(machine);
     start_cpus(info, machine);
+    if args.ptdump {
+        shell::dump_all();
+    }
+    if args.mode == Mode::Shell {
+        shell::run(info, args, &features);
+    }
     if args.mode == Mode::Bench {
         match bench::run(args, &features) {
             Ok(()) => psci::system_off(),

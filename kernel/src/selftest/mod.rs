@@ -8,7 +8,7 @@
 //!
 //! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is wrong.
 
-mod audit;
+pub mod audit;
 mod balance;
 mod cases;
 mod context;
@@ -40,6 +40,18 @@ const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
 
 /// Runs the tests that the boot arguments select, and prints the report.
 pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
+    run_selected(info, args, features);
+    println!("vmwalk: done");
+}
+
+/// Whether there is a test whose name one of the globs in `list` matches.
+#[must_use]
+pub fn selects(list: &str) -> bool {
+    cases::ALL.iter().any(|test| glob::matches_any(list, test.name))
+}
+
+/// Runs the tests that the arguments select, and prints their report.
+pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
     let is_selected = |test: &&Test| match args.selftest {
         Selection::All => true,
         Selection::None => false,
@@ -66,7 +78,6 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
         }
         report.end();
     }
-    println!("vmwalk: done");
 }
 
 /// Runs one test, and holds what is in use and the whole tree against what they were before.

@@ -1,0 +1,66 @@
+//! Running things: `test`, `bench`, `cpu`.
+
+use super::Shell;
+use super::command;
+use super::parse;
+use super::refusal::Refusal;
+use crate::arch::percpu::cpu_index;
+use crate::bench as benches;
+use crate::bootargs::{BootArgs, Selection};
+use crate::mm::frames;
+use crate::mm::layout::PAGE_SIZE;
+use crate::{selftest, smp};
+
+/// The frames that the largest case of the benches takes, in blocks of 2 MiB, and as many again for tables and smaller blocks.
+const BENCH_FRAMES: u64 = 2 * 25600;
+const BENCH_ORDER: usize = 9;
+
+/// `test GLOB`.
+pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let glob = words[0];
+    if !selftest::selects(glob) {
+        return Err(Refusal::NoMatch(glob));
+    }
+    let args = BootArgs {
+        selftest: Selection::Globs(glob),
+        ..shell.args
+    };
+    selftest::run_selected(shell.info, &args, &shell.features);
+    Ok(())
+}
+
+/// `bench GLOB`.
+pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let free = (BENCH_ORDER..)
+        .zip(frames::free_blocks().into_iter().skip(BENCH_ORDER))
+        .map(|(order, nr)| nr << order)
+        .sum::<u64>();
+    if free < BENCH_FRAMES {
+        return Err(Refusal::LittleMemory {
+            free: free * PAGE_SIZE as u64,
+            needed: BENCH_FRAMES * PAGE_SIZE as u64,
+        });
+    }
+    let args = BootArgs {
+        bench: words[0],
+        bench_walkers: "none",
+        ..shell.args
+    };
+    benches::run(&args, &shell.features).map_err(Refusal::Bench)
+}
+
+/// `cpu N CMD`.
+pub fn on_cpu<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let [number, words @ ..] = words else {
+        return Ok(());
+    };
+    let number = parse::number(number)?;
+    let cpu = usize::try_from(number).map_err(|_| Refusal::NotOnline(number))?;
+    if cpu == cpu_index() {
+        return command::execute(shell, words).map(|_| ());
+    }
+    match smp::run_on(cpu, || command::execute_here(shell, words)) {
+        Ok(done) => done,
+        Err(smp::NotOnline(_)) => Err(Refusal::NotOnline(number)),
+    }
+}

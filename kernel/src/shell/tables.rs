@@ -1,0 +1,72 @@
+//! Looking at the tables: `walk`, `ptdump`.
+
+use paging::{DumpRun, Granule4K, VirtRange};
+
+use super::Shell;
+use super::parse;
+use super::refusal::Refusal;
+use crate::mm::{self, kernel_tree, walk_lock};
+use crate::println;
+
+/// Lines of a dump at most.
+const MAX_LINES: usize = 512;
+
+/// `walk VA`.
+pub fn walk<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let va = parse::va(words[0])?;
+    mm::dump::walk(va.0 as usize, &mut crate::drivers::console::print);
+    Ok(())
+}
+
+/// `ptdump [START SIZE]`.
+pub fn ptdump<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let range = match words {
+        [] => kernel_tree().range(),
+        [start, size] => parse::range(start, size)?,
+        [word, ..] => {
+            return Err(Refusal::Word {
+                word,
+                expected: "enough: START and SIZE, or neither",
+            });
+        }
+    };
+    dump(range, MAX_LINES);
+    Ok(())
+}
+
+/// What is mapped in the whole upper half, for the boot log.
+pub fn dump_all() {
+    dump(kernel_tree().range(), usize::MAX);
+}
+
+fn dump(range: VirtRange, max_lines: usize) {
+    let mut nr = 0;
+    let more = for_each_run(range, |run| {
+        if nr == max_lines {
+            return false;
+        }
+        nr += 1;
+        println!("{run}");
+        true
+    });
+    match more {
+        true => println!("... and more: ptdump START SIZE shows a part"),
+        false => println!("{nr} runs"),
+    }
+}
+
+/// Calls `f` for each run, until it says that it is enough; whether it did. Nothing is held while `f` runs.
+pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<Granule4K>) -> bool) -> bool {
+    let mut runs = kernel_tree().dump(range);
+    loop {
+        let run = {
+            let _walk = walk_lock().walk();
+            runs.next()
+        };
+        match run {
+            None => return false,
+            Some(run) if !f(&run) => return true,
+            Some(_) => {}
+        }
+    }
+}
