@@ -7,7 +7,6 @@
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
-use crate::flush::PendingRange;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::leaf::choose_leaf;
 use crate::map::valid_bits;
@@ -16,6 +15,16 @@ use crate::outcome::{Failure, LeafSet, LeafSize, Outcome};
 use crate::source::PhysSource;
 use crate::tables::Tables;
 use crate::tree::{Node, Tree};
+
+/// Made where it is returned: numbers are cheaper to hand on.
+#[inline(always)]
+fn taken_out(level: Level, singles: usize, groups: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    outcome.levels.insert(level);
+    outcome.leaves.add(LeafSize::new(level, false), singles as u32);
+    outcome.leaves.add(LeafSize::new(level, true), groups as u32);
+    outcome
+}
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The last table on the way down that holds all of `range` and more than one descriptor for it, and the link to it.
@@ -170,7 +179,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The rest of an unmap of `range` that left a table empty: it goes, too.
     #[cold]
     #[inline(never)]
-    fn unmap_emptied(&self, range: VirtRange, level: Level, mut outcome: Outcome) -> Outcome {
+    fn unmap_emptied(&self, range: VirtRange, level: Level, singles: usize, groups: usize) -> Outcome {
+        let mut outcome = taken_out(level, singles, groups);
         let mut batch = self.batch();
         batch.pending_mut().invalidate(range, level, false);
         self.unlink_emptied(range, level, batch.pending_mut(), &mut outcome);
@@ -221,12 +231,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.tables.clear(node.table, index, nr);
         }
         let emptied = node.level != G::ROOT_LEVEL && self.vacate_seen(node, link, nr).occupied::<G>() == 0;
-        let mut outcome = Outcome::default();
-        outcome.levels.insert(level);
-        outcome.leaves.add(LeafSize::new(level, false), singles as u32);
-        outcome.leaves.add(LeafSize::new(level, true), groups as u32);
         if emptied {
-            return Some(self.unmap_emptied(range, level, outcome));
+            return Some(self.unmap_emptied(range, level, singles, groups));
         }
         // DESIGN rules 3 and 4, as in the general flush: the stores are complete for table walks, then the TLBIs, then they
         // are complete, and what this CPU fetched ahead is forgotten.
@@ -236,14 +242,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else {
             // A group's size is a constant here, and its TLBI one operand.
             let size = if one_group { G::cont_size(level) } else { size };
-            self.issue_tlbis(core::iter::once(PendingRange {
-                range: VirtRange::new(start, size),
-                stride: level,
-                links: false,
-            }));
+            self.issue_one(VirtRange::new(start, size), level);
         }
         self.wait_for_tlbis(start);
         self.mmu.isb();
-        Some(outcome)
+        Some(taken_out(level, singles, groups))
     }
 }

@@ -238,7 +238,7 @@ fn hull(a: VirtRange, b: VirtRange) -> VirtRange {
 const MAX_RANGE_OP: u64 = 32 << 16;
 
 /// The largest range operation at `start` that covers no more than `pages` pages, which are at least 2.
-#[inline]
+#[inline(always)]
 fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     let units = (pages / 2).min(MAX_RANGE_OP / 2);
     // Base 32: the place of the first digit is the SCALE, the digit itself NUM + 1. 2^20 units are 32 of SCALE 3.
@@ -326,7 +326,7 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The TLBIs for `ranges`, without a barrier.
     #[inline(always)]
-    pub(crate) fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
+    fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
@@ -363,6 +363,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else {
             (0..nr_by_va).for_each(|i| by_va(start.add(i << stride)));
         }
+    }
+
+    /// The TLBIs for the leaves of level `stride` in `range`, of which there are at least two: most often one operation does.
+    #[inline(always)]
+    pub(crate) fn issue_one(&self, range: VirtRange, stride: Level) {
+        let pages = range.size >> G::PAGE_SHIFT;
+        if self.mmu.has_tlbi_range() && self.config().flush_all_above != 0 {
+            let op = range_op_within(range.start, pages);
+            if op.pages() == pages {
+                self.mmu.tlbi_rvaale1is(op);
+                return;
+            }
+        }
+        self.issue_several(range, stride);
+    }
+
+    #[inline(never)]
+    fn issue_several(&self, range: VirtRange, stride: Level) {
+        self.issue_tlbis(core::iter::once(PendingRange {
+            range,
+            stride,
+            links: false,
+        }));
     }
 
     /// TLBIs for `ranges`, then DSB ISH; once more the last of them on a CPU that may complete a TLBI too early.
