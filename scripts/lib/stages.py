@@ -232,6 +232,28 @@ def gdb(report: Report) -> None:
     report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": debug, "GDB_RELEASE": "build"})))
 
 
+# ---- benches ----------------------------------------------------------------------------------
+
+DEARER_BY = "2"
+"""Percent more instructions than the committed baseline that a case may take."""
+
+
+def bench(report: Report) -> None:
+    """Two boots count the same, and no case has become dearer than the committed baseline allows."""
+    if not have_image(report):
+        return
+    name = "bench: every case beside the baseline"
+    command = [python(), "-B", "scripts/bench", "--quiet", "--twice", "--base", "scripts/bench-data/baseline.json", "--fail-above", DEARER_BY]
+    done = run_logged(name, command, BOOT_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": "build/test/bench"})
+    report.add(name, count_bench(done))
+
+
+def count_bench(done: Finished) -> Outcome:
+    closing = re.search(r"^bench: (\d+) passed, (\d+) failed$", done.text(), re.MULTILINE)
+    passed, failed = (int(closing[1]), int(closing[2])) if closing else (0, 1)
+    return counted(done, passed, failed)
+
+
 # ---- Miri -------------------------------------------------------------------------------------
 
 
@@ -255,5 +277,6 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "broken": broken,
     "faults": faults,
     "gdb": gdb,
+    "bench": bench,
     "variants": variants,
 }

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from lib import bench, bench_svg, bench_text
+from lib import bench, bench_svg, bench_text, stages
+from lib.cases import Finished
 
 MACHINE = 'bench {"machine":{"midr":1,"tlbi_range":true,"zva":64,"empty_pair":2}}'
 
@@ -147,6 +148,28 @@ class Showing(unittest.TestCase):
         self.assertEqual(len(lengths), 5)
         self.assertGreater(lengths[0], lengths[1])
         self.assertGreater(lengths[1], lengths[2])
+
+
+class Counting(unittest.TestCase):
+    """What the stage of `make test` makes of the script's output."""
+
+    def outcome(self, text: str, status: int) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            log.write_text(text)
+            return stages.count_bench(Finished(status, 1.0, log))
+
+    def test_the_closing_line_is_counted(self) -> None:
+        outcome = self.outcome("some table\nbench: 130 passed, 0 failed\n", 0)
+        self.assertEqual((outcome.passed, outcome.failed), (130, 0))
+
+    def test_a_regression_is_a_failure(self) -> None:
+        outcome = self.outcome("bench: FAIL: a (map) became 3.0% dearer: 100 -> 103\nbench: 129 passed, 1 failed\n", 1)
+        self.assertEqual((outcome.passed, outcome.failed), (129, 1))
+
+    def test_an_end_without_a_closing_line_is_a_failure(self) -> None:
+        outcome = self.outcome("bench: FAIL: two boots differ: 'a' and then 'b'\n", 1)
+        self.assertEqual((outcome.passed, outcome.failed), (0, 1))
 
 
 class Script(unittest.TestCase):
