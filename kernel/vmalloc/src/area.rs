@@ -50,7 +50,16 @@ impl<'v, B: Backend> VmArea<'v, B> {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
     }
 
-    fn area(&self) -> &Area {
+    /// The handle of an area that has been mapped before.
+    pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
+        Self::new(vm, area, 0, Outcome::default())
+    }
+
+    pub(crate) fn manager(&self) -> &'v Vmalloc<B> {
+        self.vm
+    }
+
+    pub(crate) fn area(&self) -> &Area {
         match &self.area {
             Some(area) => area,
             None => unreachable!("only what consumes the handle takes the area out of it"),
@@ -102,9 +111,13 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Gives all of it back, as dropping it does, and remembers the caller as who did.
     #[track_caller]
-    pub fn free(mut self) {
+    pub fn free(self) {
+        self.free_for(Location::caller());
+    }
+
+    pub(crate) fn free_for(mut self, caller: &'static Location<'static>) {
         if let Some(area) = self.area.take() {
-            self.vm.give_back(area, Location::caller());
+            self.vm.give_back(area, caller);
         }
     }
 
@@ -125,6 +138,11 @@ impl<'v, B: Backend> VmArea<'v, B> {
                 expected: Kind::Reserved,
             });
         }
+        self.pages_at(offset, size)
+    }
+
+    /// The pages from `offset` on, `size` bytes, of the area.
+    pub(crate) fn pages_at(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         let start = self.range.start.add(offset);
         if !(start.0 | size).is_multiple_of(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(start.add(size)));

@@ -1,8 +1,9 @@
 //! The seam to the kernel around: [`Backend`], [`Lock`], [`WalkLock`].
 
+use crate::linear::LinearEdit;
 use crate::va::NodePages;
 use core::ops::DerefMut;
-use paging::{Granule, Mmu, Pfn, PhysAddr, Tables, Tree};
+use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree};
 
 /// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
 pub trait Lock<T> {
@@ -73,6 +74,25 @@ pub unsafe trait Backend: NodePages + Sized {
     fn read_word(&self, frame: Pfn, index: usize) -> u64;
     /// Writes the 64-bit word at `index` of a frame that `alloc_frames` gave.
     fn write_word(&self, frame: Pfn, index: usize, value: u64);
+
+    /// The number of the CPU that this runs on: a hint, for what each CPU keeps for itself.
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    /// Changes the linear map where it maps the `size` bytes of RAM at `pa`, by [`LinearEdit::apply`] on its tree. The walk lock is
+    /// held alone. A kernel without a linear map has nothing to change.
+    ///
+    /// # Errors
+    /// There is no page for a table; only for [`LinearEdit::Split`].
+    fn edit_linear_map(&self, _pa: PhysAddr, _size: u64, _edit: LinearEdit) -> Result<Outcome, Failure> {
+        Ok(Outcome::default())
+    }
+
+    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. The walk lock is shared.
+    fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {
+        false
+    }
 
     /// Whether any of the `size` bytes from `start` on is RAM. `size` is not 0, and the range does not wrap.
     fn is_ram(&self, start: PhysAddr, size: u64) -> bool;

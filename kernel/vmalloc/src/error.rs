@@ -81,6 +81,19 @@ pub enum Error {
     },
     /// The area was given back already.
     Freed(Freed),
+    /// The mapping has another size than it is unmapped by.
+    WrongLength {
+        /// Where it begins.
+        va: VirtAddr,
+        /// Its size.
+        size: u64,
+        /// The size that was named.
+        expected: u64,
+    },
+    /// A `set_memory_*` changed the area: what is to be done would undo that.
+    PermissionsChanged(AreaInfo),
+    /// A lock is taken that this call does not wait for.
+    WouldBlock,
     /// The part does not lie in the area.
     OutOfBounds {
         /// Where the part begins, from the start of the area.
@@ -135,6 +148,11 @@ impl fmt::Display for Error {
             Self::Freed(freed) => {
                 write!(f, "the {} was freed already by {}", freed.area, freed.by)
             }
+            Self::WrongLength { va, size, expected } => {
+                write!(f, "{size:#x} bytes are mapped at {va}, not {expected:#x}")
+            }
+            Self::PermissionsChanged(area) => write!(f, "the permissions of the {area} were changed"),
+            Self::WouldBlock => write!(f, "a lock is taken"),
             Self::OutOfBounds { offset, size, area } => {
                 write!(f, "{size:#x} bytes at {offset:#x} leave the {area}")
             }

@@ -7,7 +7,7 @@
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::record::{self, Area, INLINE_BLOCKS};
-use paging::{Granule, Pfn, PhysSource, Run};
+use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
 /// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the order is kept plus one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(crate) struct Blocks<'b, B: Backend> {
     list: u64,
     tail: u64,
     nr_tail: usize,
+    /// Whether the frames are its own. Its list always is.
+    owns: bool,
 }
 
 impl<'b, B: Backend> Blocks<'b, B> {
@@ -57,6 +59,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             list: 0,
             tail: 0,
             nr_tail: 0,
+            owns: true,
         }
     }
 
@@ -135,7 +138,43 @@ impl<'b, B: Backend> Blocks<'b, B> {
             list,
             tail: 0,
             nr_tail: 0,
+            owns: true,
         }
+    }
+
+    /// The blocks of `a` and those of `b` behind them, in a list of its own. It does not own the frames.
+    pub fn joined(a: &Self, b: &Self) -> Result<Self, Error> {
+        let mut joined = Self::new(a.backend).without_frames();
+        for block in a.cursor().chain(b.cursor()) {
+            if !joined.push(block) {
+                return Err(Error::OutOfFrames {
+                    size: B::Granule::PAGE_SIZE,
+                });
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Frames that each were given as a single one. They are not owned: [`leave_to`](Self::leave_to) an area hands them over.
+    pub fn of_single_frames<A: FrameArray + ?Sized>(backend: &'b B, frames: &A) -> Result<Self, Error> {
+        let mut blocks = Self::new(backend).without_frames();
+        for index in 0..frames.nr_frames() {
+            let frame = frames
+                .frame(index)
+                .ok_or(Error::Map(paging::Error::NoFrame { page: index as u64 }))?;
+            if !blocks.push(Block::new(frame, 0)) {
+                return Err(Error::OutOfFrames {
+                    size: B::Granule::PAGE_SIZE,
+                });
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// The same, but dropping it frees no frame: they are another's.
+    pub fn without_frames(mut self) -> Self {
+        self.owns = false;
+        self
     }
 
     /// Leaves the frames to `area`.
@@ -166,8 +205,10 @@ impl<'b, B: Backend> Blocks<'b, B> {
 
 impl<B: Backend> Drop for Blocks<'_, B> {
     fn drop(&mut self) {
-        self.cursor()
-            .for_each(|block| self.backend.free_frames(block.first(), block.order()));
+        if self.owns {
+            self.cursor()
+                .for_each(|block| self.backend.free_frames(block.first(), block.order()));
+        }
         let mut link = self.list;
         while let Some(page) = list_page(link) {
             link = self.backend.read_word(page, list_words::<B::Granule>() - 1);
@@ -257,7 +298,7 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
 
 /// Frees the frames of an area that owns them.
 pub(crate) fn free_area<B: Backend>(backend: &B, area: &Area) {
-    if record::kind(area).owns_frames() {
+    if record::owns_frames(area) {
         drop(Blocks::of_area(backend, area));
     }
 }

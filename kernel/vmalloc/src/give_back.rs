@@ -140,7 +140,10 @@ impl<B: Backend> Vmalloc<B> {
             Err(failure) => panic!("unmapping {range:?}: {failure}"),
         };
         let policy = self.config.flush;
-        let waits = policy != FlushPolicy::Strict && record::can_wait(&area) && !batch.pending().is_empty();
+        let waits = policy != FlushPolicy::Strict
+            && record::can_wait(&area)
+            && !record::permissions_changed(&area)
+            && !batch.pending().is_empty();
         let mut state;
         let due = if waits {
             let pending = batch.detach().0;
@@ -153,6 +156,9 @@ impl<B: Backend> Vmalloc<B> {
                 .then(|| core::mem::replace(&mut state.waiting, Waiting::new()))
         } else {
             self.flush(batch);
+            if record::permissions_changed(&area) {
+                self.reset_alias(&area);
+            }
             free_area(&self.backend, &area);
             state = self.state.lock();
             Self::release(&mut state, area);
@@ -247,8 +253,9 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Gives back whatever is withheld: for whoever finds no memory, before he gives up. Whether there was any.
     pub(crate) fn purge_and_prune(&self) -> bool {
+        let dropped = self.drop_idle_blocks();
         let purged = self.purge();
-        self.prune() || purged
+        self.prune() || purged || dropped
     }
 
     /// Makes sure that no TLB holds a translation of an area that was given back before this call by this CPU, or by one that

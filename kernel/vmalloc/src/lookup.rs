@@ -112,7 +112,12 @@ impl<B: Backend> Vmalloc<B> {
         self.free(va, Kind::Reserved, Location::caller())
     }
 
-    fn free(&self, va: VirtAddr, expected: Kind, by: &'static Location<'static>) -> Result<(), Error> {
+    pub(crate) fn free(
+        &self,
+        va: VirtAddr,
+        expected: Kind,
+        by: &'static Location<'static>,
+    ) -> Result<(), Error> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(va));
         }
@@ -144,7 +149,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Says in words of areas why the address space refused to give up `va`.
     #[cold]
-    fn explain(state: &State<B::Granule>, va: VirtAddr, error: va::Error) -> Error {
+    pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, error: va::Error) -> Error {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let segment = state.space.find(page);
         let area = || segment.as_ref().and_then(record::info::<B::Granule>);

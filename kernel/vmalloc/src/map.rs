@@ -3,6 +3,7 @@
 use crate::area::VmArea;
 use crate::backend::Backend;
 use crate::error::Error;
+use crate::frames::Blocks;
 use crate::place;
 use crate::record::{self, Kind};
 use crate::state::Vmalloc;
@@ -109,6 +110,41 @@ impl<B: Backend> Vmalloc<B> {
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
+        self.vmap_source(&mut PageArray::new(frames), attributes, Location::caller())
+    }
+
+    /// Maps pages that the area takes over: they are freed with it, each as a single frame. None may be there twice.
+    ///
+    /// # Errors
+    /// As [`vmap`](Self::vmap), and [`Error::OutOfFrames`] if there is none to note them in. The pages stay the caller's then.
+    #[track_caller]
+    pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
+        let caller = Location::caller();
+        self.size_of_ram_pages(frames.nr_frames() as u64)?;
+        let blocks = Blocks::of_single_frames(&self.backend, frames)?;
+        let area = self.vmap_source(&mut PageArray::new(frames), Attributes::KERNEL_DATA, caller)?;
+        area.keep_blocks(blocks);
+        Ok(area)
+    }
+
+    /// Maps page frames that are not RAM, contiguous or not.
+    ///
+    /// # Errors
+    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM.
+    #[track_caller]
+    pub fn vmap_pfn<A: FrameArray + ?Sized>(
+        &self,
+        frames: &A,
+        attributes: Attributes,
+    ) -> Result<VmArea<'_, B>, Error> {
+        let size = B::Granule::PAGE_SIZE;
+        let ram = (0..frames.nr_frames())
+            .filter_map(|index| frames.frame(index))
+            .map(|frame| PhysAddr(frame.0 << B::Granule::PAGE_SHIFT))
+            .find(|pa| self.backend.is_ram(*pa, size));
+        if let Some(pa) = ram {
+            return Err(Error::Ram { pa, size });
+        }
         self.vmap_source(&mut PageArray::new(frames), attributes, Location::caller())
     }
 

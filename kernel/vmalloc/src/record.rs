@@ -1,11 +1,11 @@
 //! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
 //!
 //! ```text
-//!   word 0   kind 3:0, ready 4, inline blocks 7:5, size in bytes 63:8
+//!   word 0   kind 2:0, permissions changed 3, ready 4, inline blocks 7:5, size in bytes 63:8
 //!   word 1   caller that made it (a `Location`)
 //!   word 2   caller that freed it, or 0
 //!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
-//!   word 4.. memory of its own: up to four blocks (`frames`)
+//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages
 //! ```
 
 use crate::va::{self, Segment};
@@ -23,6 +23,7 @@ const FREER: usize = 2;
 const BEHIND: usize = 3;
 const BLOCKS: usize = 4;
 
+const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
 const SIZE_SHIFT: u32 = 8;
@@ -42,16 +43,19 @@ pub enum Kind {
     Reserved,
     /// A stack: memory of its own, with a guard page below.
     Stack,
+    /// A block that `vm_map_ram` hands parts of out.
+    MapRam,
 }
 
 impl Kind {
     const fn from_word(word: u64) -> Self {
-        match word & 0xf {
+        match word & 0b111 {
             0 => Self::Vmalloc,
             1 => Self::Vmap,
             2 => Self::Ioremap,
             3 => Self::Reserved,
-            _ => Self::Stack,
+            4 => Self::Stack,
+            _ => Self::MapRam,
         }
     }
 
@@ -87,8 +91,38 @@ pub struct Freed {
 /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
 /// are withheld, and a device stays where it is.
 pub(crate) fn can_wait(area: &Area) -> bool {
-    let kind = kind(area);
-    kind.owns_frames() || kind == Kind::Ioremap
+    owns_frames(area) || kind(area) == Kind::Ioremap
+}
+
+/// Whether frames go back with the area: it has blocks.
+pub(crate) fn owns_frames(area: &Area) -> bool {
+    words_own_frames(&area.words())
+}
+
+pub(crate) const fn words_own_frames(words: &[u64; WORDS]) -> bool {
+    words[KIND_AND_SIZE] >> NR_SHIFT & 0b111 != 0
+}
+
+/// Notes that pages of the area, or their alias, are not as they were mapped at first.
+pub(crate) fn set_permissions_changed(area: &Area) {
+    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
+}
+
+pub(crate) fn permissions_changed(area: &Area) -> bool {
+    words_permissions_changed(&area.words())
+}
+
+pub(crate) const fn words_permissions_changed(words: &[u64; WORDS]) -> bool {
+    words[KIND_AND_SIZE] & PERMISSIONS_CHANGED != 0
+}
+
+/// The words of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
+pub(crate) const MAP_RAM_USED: usize = 4;
+pub(crate) const MAP_RAM_STARTS: usize = 5;
+pub(crate) const MAP_RAM_LASTS: usize = 6;
+
+pub(crate) const fn map_ram(words: &[u64; WORDS]) -> [u64; 3] {
+    [words[MAP_RAM_USED], words[MAP_RAM_STARTS], words[MAP_RAM_LASTS]]
 }
 
 fn word_of(location: &'static Location<'static>) -> u64 {
@@ -133,6 +167,22 @@ pub(crate) fn size(area: &Area) -> u64 {
     area.word(KIND_AND_SIZE) >> SIZE_SHIFT
 }
 
+pub(crate) const fn size_of(words: &[u64; WORDS]) -> u64 {
+    words[KIND_AND_SIZE] >> SIZE_SHIFT
+}
+
+/// Replaces the size, which still fits into the area's pages.
+pub(crate) fn set_size(area: &Area, size: u64) {
+    let flags = area.word(KIND_AND_SIZE) & ((1 << SIZE_SHIFT) - 1);
+    area.set_word(KIND_AND_SIZE, flags | size << SIZE_SHIFT);
+}
+
+/// Takes the blocks away from an area: they are another's now.
+pub(crate) fn clear_blocks(area: &Area) {
+    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) & !(0b111 << NR_SHIFT));
+    area.set_word(BEHIND, 0);
+}
+
 pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
     area.set_word(FREER, word_of(by));
 }
@@ -170,6 +220,13 @@ fn info_of(va: VirtAddr, words: &[u64; WORDS]) -> Option<AreaInfo> {
         kind: kind_of(words),
         caller: location_of(words[CALLER])?,
     })
+}
+
+/// The addresses of the body of a segment.
+pub(crate) fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
+    let pages = segment.reserved - u64::from(segment.lead) - u64::from(segment.trail);
+    let start = segment.first.0 + u64::from(segment.lead);
+    VirtRange::new(VirtAddr(start << G::PAGE_SHIFT), pages << G::PAGE_SHIFT)
 }
 
 /// The area of a segment that is not a gap.

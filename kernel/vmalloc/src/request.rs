@@ -129,7 +129,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Frames, after a flush of what is withheld if there are none without.
-    fn frames(&self, pages: u64, max_order: u32, zero: bool) -> Result<Blocks<'_, B>, Error> {
+    pub(crate) fn frames(&self, pages: u64, max_order: u32, zero: bool) -> Result<Blocks<'_, B>, Error> {
         match Blocks::allocate(&self.backend, pages, max_order, zero) {
             Err(Error::OutOfFrames { .. }) if self.purge_and_prune() => {
                 Blocks::allocate(&self.backend, pages, max_order, zero)

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Waiting};
+use crate::map_ram::NR_CURRENT;
 use crate::record::{Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, Space, Vpn};
 use core::fmt;
@@ -51,6 +52,8 @@ pub(crate) struct State<G> {
     pub cache: Cache<WORDS>,
     pub waiting: Waiting<G>,
     pub emptied: Emptied,
+    /// The block that each CPU's `vm_map_ram` hands parts of out.
+    pub current: [Option<Vpn>; NR_CURRENT],
     freed: [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
@@ -60,6 +63,11 @@ impl<G: Granule> State<G> {
     pub fn remember(&mut self, freed: Option<Freed>) {
         self.freed[self.next_freed % REMEMBERED] = freed;
         self.next_freed = self.next_freed.wrapping_add(1);
+    }
+
+    /// Areas that have ended so far, wrapping.
+    pub const fn nr_ended(&self) -> usize {
+        self.next_freed
     }
 
     /// The area that was given back last where `va` is.
@@ -112,6 +120,7 @@ impl<B: Backend> Vmalloc<B> {
             cache: Cache::new(config.cached_areas),
             waiting: Waiting::new(),
             emptied: Emptied::default(),
+            current: [None; NR_CURRENT],
             freed: [None; REMEMBERED],
             next_freed: 0,
         };

@@ -1,9 +1,12 @@
 //! A machine for tests: frames, RAM and locks of the host, tables and TLBs of the model.
 
 use crate::va::{NodePage, NodePages};
-use crate::{Backend, Config, FlushPolicy, Lock, Vmalloc, WalkLock};
+use crate::{Backend, Config, FlushPolicy, LinearEdit, Lock, Vmalloc, WalkLock};
 use mmu_model::{Cpu, Features, Model};
-use paging::{Granule, Granule4K, Half, Mmu, Pfn, PhysAddr, Tree, VirtAddr, VirtRange};
+use paging::{
+    Attributes, Failure, Granule, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, PhysRange, Tree,
+    VirtAddr, VirtRange,
+};
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +20,8 @@ pub const M2: u64 = 2 << 20;
 /// Where RAM is: 256 MiB.
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_SIZE: u64 = 256 << 20;
+/// Where RAM is mapped, if it is: at this plus its physical address.
+pub const LINEAR: u64 = 0xffff_0000_0000_0000;
 pub const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
 /// These tests have one thread, so whoever would wait would wait for ever. A test that panics has said all there is to say.
@@ -44,7 +49,7 @@ impl<T> Lock<T> for HostLock<T> {
 }
 
 #[derive(Default)]
-pub struct HostWalks(RwLock<()>);
+pub struct HostWalks(pub RwLock<()>);
 
 impl WalkLock for HostWalks {
     type Walk<'a> = RwLockReadGuard<'a, ()>;
@@ -160,6 +165,10 @@ pub struct Machine {
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
     walks: HostWalks,
+    /// RAM is mapped at `LINEAR`, in the same tree.
+    linear: bool,
+    /// Tables of a tree with no area.
+    base_tables: usize,
 }
 
 impl Machine {
@@ -233,6 +242,28 @@ unsafe impl Backend for Machine {
         assert!(ram.is_given(frame) && index < 512);
         ram.words.insert((frame.0, index), value);
     }
+    fn cpu(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+    fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
+        assert!(self.walks.0.try_read().is_err(), "the walk lock is held alone");
+        if !self.linear {
+            return Ok(Outcome::default());
+        }
+        edit.apply(self.tree(), VirtRange::new(VirtAddr(LINEAR + pa.0), size))
+    }
+    fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
+        let ram = self.ram();
+        for (i, byte) in out.iter_mut().enumerate() {
+            let at = pa.0 + i as u64;
+            let word = ram
+                .words
+                .get(&(at / PAGE, (at % PAGE / 8) as usize))
+                .unwrap_or(&0);
+            *byte = word.to_le_bytes()[(at % 8) as usize];
+        }
+        true
+    }
     fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
         start.0 < RAM + RAM_SIZE && RAM - start.0.min(RAM) < size
     }
@@ -241,6 +272,19 @@ unsafe impl Backend for Machine {
 pub type Vm = Vmalloc<Machine>;
 
 pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
+    machine_with(pages, features, config, false)
+}
+
+/// With all of RAM in a linear map: eight groups of 32M.
+pub fn vm_with_linear_map(cpus: usize, config: Config) -> Vm {
+    let features = Features {
+        cpus,
+        ..Features::default()
+    };
+    machine_with(1 << 34, features, config, true)
+}
+
+fn machine_with(pages: u64, features: Features, config: Config, linear: bool) -> Vm {
     let cpus = features.cpus;
     let (model, root) = Model::with_root(features);
     let model: &'static Model<G> = Box::leak(Box::new(model));
@@ -248,13 +292,25 @@ pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
         let cpu = model.cpu(cpu);
         Tree::new(root, Half::High, cpu, cpu, paging::Config::default())
     };
-    let machine = Machine {
+    let mut machine = Machine {
         model,
         ram: Mutex::new(Ram::new()),
         trees: (0..cpus).map(tree).collect(),
         current: AtomicUsize::new(0),
         walks: HostWalks::default(),
+        linear: false,
+        base_tables: 1,
     };
+    if linear {
+        let range = VirtRange::new(VirtAddr(LINEAR + RAM), RAM_SIZE);
+        let mut source = PhysRange::new(PhysAddr(RAM), RAM_SIZE / PAGE);
+        machine
+            .tree()
+            .map(range, &mut source, Attributes::KERNEL_DATA, LeafSet::ALL)
+            .expect("tables for the linear map");
+        machine.linear = true;
+        machine.base_tables = model.nr_tables();
+    }
     Vmalloc::new(VirtRange::new(REGION, pages * PAGE), machine, config).expect("a node page")
 }
 
@@ -288,8 +344,8 @@ pub fn assert_empty(vm: &Vm) {
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
     assert_eq!(
         vm.backend().model.nr_tables(),
-        1,
-        "tables leaked: the root alone stays"
+        vm.backend().base_tables,
+        "tables leaked"
     );
     vm.backend().model.va_reused(vm.range());
     assert_sound(vm);

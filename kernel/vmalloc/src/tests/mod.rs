@@ -4,7 +4,11 @@ mod broken_callers;
 mod failures;
 mod lazy;
 mod machine;
+mod map_ram;
+mod permissions;
 mod random;
+mod read;
+mod resize;
 
 use crate::*;
 use machine::*;

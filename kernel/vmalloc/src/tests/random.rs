@@ -111,6 +111,7 @@ fn run(vm: &Vm, steps: &[Step]) {
                         Kind::Vmap => vm.vunmap(va),
                         Kind::Ioremap => vm.iounmap(va),
                         Kind::Reserved => vm.free_vm_area(va),
+                        Kind::MapRam => unreachable!("no handle is one of a block"),
                     }
                     .unwrap();
                 }

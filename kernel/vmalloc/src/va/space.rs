@@ -470,6 +470,20 @@ impl<const W: usize> Space<W> {
         self.tree.find(page.0).ok_or(Error::Outside(page))
     }
 
+    /// Replaces word `index` of the segment that contains `page`. Whether there is one.
+    ///
+    /// # Panics
+    /// If there is no word `index`.
+    pub fn set_word(&self, page: Vpn, index: usize, value: u64) -> bool {
+        match self.node_at(page) {
+            Ok(node) => {
+                node.set_word(index, value);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// The segment that contains `page`, in whatever state; `None` outside the region.
     #[inline]
     #[must_use]

@@ -1,0 +1,237 @@
+//! `set_memory_*`: permissions of any pages of an area that owns its frames, and of their alias in the linear map.
+//!
+//! All or nothing. Whatever may fail comes first: the linear map is cut at the edges of the physical runs, then the area
+//! itself is changed, which cuts its own leaves. The alias, of exactly the same pages, is changed after that, and has
+//! nothing left to fail for. A cut that turned out to be for nothing is folded again.
+//!
+//! An area so changed is given back at once, under either policy, in this order (Linux's `VM_FLUSH_RESET_PERMS`): it is unmapped and
+//! flushed; its alias becomes what it was, and is folded; its frames go back.
+
+use crate::area::VmArea;
+use crate::backend::{Backend, Lock, WalkLock};
+use crate::error::Error;
+use crate::frames::Blocks;
+use crate::linear::LinearEdit;
+use crate::record::{self, Area, Kind};
+use crate::state::Vmalloc;
+use crate::va::Vpn;
+use core::mem::ManuallyDrop;
+use paging::{Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange};
+
+/// What becomes of the pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Change {
+    Writable(bool),
+    Executable(bool),
+    Valid(bool),
+}
+
+impl Change {
+    fn of(self, old: Attributes) -> Attributes {
+        match self {
+            Self::Writable(true) => old.writable(),
+            Self::Writable(false) => old.read_only(),
+            Self::Executable(true) => old.executable(),
+            Self::Executable(false) => old.execute_never(),
+            Self::Valid(_) => old,
+        }
+    }
+
+    /// The alias is never executable, whatever the area is.
+    const fn of_alias(self) -> Option<LinearEdit> {
+        match self {
+            Self::Writable(writable) => Some(LinearEdit::SetWritable(writable)),
+            Self::Valid(valid) => Some(LinearEdit::SetValid(valid)),
+            Self::Executable(_) => None,
+        }
+    }
+}
+
+macro_rules! set_memory {
+    ($($(#[$doc:meta])* $name:ident => $change:expr;)*) => {
+        impl<B: Backend> VmArea<'_, B> {
+            $($(#[$doc])*
+            ///
+            /// # Errors
+            /// [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`]; [`Error::WrongKind`] if it does not own its
+            /// frames; [`Error::Map`] if a page would be writable and executable, or a split has no table. Nothing has changed then.
+            pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
+                let range = self.pages_at(offset, size)?;
+                self.manager().set_memory(self.area(), range, $change)
+            })*
+        }
+
+        impl<B: Backend> Vmalloc<B> {
+            $($(#[$doc])*
+            ///
+            /// `va` is in an area that was made raw.
+            ///
+            /// # Errors
+            /// As the method of [`VmArea`], and as [`vfree`](Self::vfree) for an address in no such area.
+            pub fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
+                self.set_memory_at(va, size, $change)
+            })*
+        }
+    };
+}
+
+set_memory! {
+    /// Makes the pages writable again, and their alias in the linear map.
+    set_memory_rw => Change::Writable(true);
+    /// Makes the pages executable, which must be read-only. Their alias never is.
+    set_memory_x => Change::Executable(true);
+    /// Makes the pages not executable.
+    set_memory_nx => Change::Executable(false);
+    /// Makes the pages and their alias accessible again.
+    set_memory_valid => Change::Valid(true);
+    /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep their frames.
+    set_memory_invalid => Change::Valid(false);
+    /// Makes the pages read-only, and their alias in the linear map. `offset` and `size` are whole pages, in the area; a larger leaf
+    /// that they cut is split, no further than needed. All or nothing. May not be called from an exception handler; waits
+    /// for all walks.
+    set_memory_ro => Change::Writable(false);
+}
+
+impl<B: Backend> Vmalloc<B> {
+    fn set_memory_at(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
+        let area = self.claim_around(va)?;
+        let start = record::range::<B::Granule>(&area).start;
+        // The area is this call's alone meanwhile: whoever frees it is told that it has an owner.
+        let handle = VmArea::adopt(self, area);
+        let result = handle
+            .pages_at(va.offset_from(start), size)
+            .and_then(|range| self.set_memory(handle.area(), range, change));
+        handle.into_raw();
+        result
+    }
+
+    /// Takes the raw area around `va`.
+    fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
+        if !self.is_vmalloc_addr(va) {
+            return Err(Error::Outside(va));
+        }
+        let mut state = self.state.lock();
+        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
+        let start = match state.space.find(page) {
+            Some(segment) if segment.state.is_live() && segment.contains(page) => {
+                Vpn(segment.first.0 + u64::from(segment.lead))
+            }
+            _ => page,
+        };
+        match state.space.claim(start) {
+            Ok(area) => Ok(area),
+            Err(error) => Err(Self::explain(&state, va, error)),
+        }
+    }
+
+    /// Changes `range`, whole pages of `area`.
+    fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Outcome, Error> {
+        if !record::owns_frames(area) || !record::kind(area).owns_frames() {
+            return Err(match record::info_of_held::<B::Granule>(area) {
+                Some(area) => Error::WrongKind {
+                    area,
+                    expected: Kind::Vmalloc,
+                },
+                None => Error::NoArea(range.start),
+            });
+        }
+        let first =
+            range.start.offset_from(record::range::<B::Granule>(area).start) >> B::Granule::PAGE_SHIFT;
+        let pages = first..first + (range.size >> B::Granule::PAGE_SHIFT);
+        let tree = self.backend.tree();
+        let _release = self.backend.walks().release();
+        record::set_permissions_changed(area);
+        let alias = change.of_alias();
+        if alias.is_some() {
+            let cut = self.edit_alias(area, pages.clone(), LinearEdit::Split);
+            if let Err(failure) = cut {
+                self.coalesce_alias(area, pages);
+                return Err(failure.into());
+            }
+        }
+        let mut batch = tree.batch();
+        let changed = match change {
+            Change::Valid(valid) => tree.set_valid(range, valid, &mut batch),
+            _ => tree.protect(range, |old| change.of(old), &mut batch),
+        };
+        batch.flush();
+        let outcome = match changed {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                if alias.is_some() {
+                    self.coalesce_alias(area, pages);
+                }
+                return Err(failure.into());
+            }
+        };
+        if let Some(edit) = alias
+            && let Err(failure) = self.edit_alias(area, pages, edit)
+        {
+            // Its leaves are cut where the range ends, so nothing is left to fail.
+            panic!("changing the alias of {range:?}: {failure}");
+        }
+        Ok(outcome)
+    }
+
+    /// Makes `edit` of the alias of `pages` of `area`. The walk lock is held alone.
+    fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
+        self.for_each_run(area, pages, |pa, size| {
+            self.backend.edit_linear_map(pa, size, edit).map(drop)
+        })
+    }
+
+    /// Folds what cutting the alias of `pages` left in pieces. The walk lock is held alone.
+    fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
+        let leaves = self.backend.tree().config().leaves;
+        let exists = |size: &LeafSize| size.exists::<B::Granule>() && leaves.contains(*size);
+        let largest = LeafSize::ALL.into_iter().find(exists).unwrap_or(LeafSize::PAGE);
+        let window = largest.bytes::<B::Granule>();
+        let mut done = None;
+        let folded = self.for_each_run(area, pages, |pa, size| {
+            let mut at = pa.align_down(window);
+            while at.0 < pa.0 + size {
+                if done != Some(at) {
+                    self.backend.edit_linear_map(at, window, LinearEdit::Coalesce)?;
+                    done = Some(at);
+                }
+                at = at.add(window);
+            }
+            Ok(())
+        });
+        if let Err(failure) = folded {
+            panic!("folding the alias of {area:?}: {failure}");
+        }
+    }
+
+    /// Calls `each` with the physical runs of `pages` of `area`, which owns its frames.
+    fn for_each_run(
+        &self,
+        area: &Area,
+        pages: core::ops::Range<u64>,
+        mut each: impl FnMut(PhysAddr, u64) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        // Read, not taken over.
+        let blocks = ManuallyDrop::new(Blocks::of_area(&self.backend, area));
+        let mut source = blocks.source(pages.end);
+        let mut page = pages.start;
+        while page < pages.end {
+            let run = PhysSource::<B::Granule>::run_at(&mut source, page, pages.end - page);
+            let Some(run) = run else {
+                unreachable!("{area:?} lacks frames from page {page} on")
+            };
+            each(run.pa, run.pages << B::Granule::PAGE_SHIFT)?;
+            page += run.pages;
+        }
+        Ok(())
+    }
+
+    /// Makes the alias of `area` what it was before any `set_memory_*`. The area is unmapped and flushed.
+    pub(crate) fn reset_alias(&self, area: &Area) {
+        let _release = self.backend.walks().release();
+        if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
+            // Every leaf was cut at the edges of what was changed, and what was not is already as it is to be.
+            panic!("restoring the alias of {area:?}: {failure}");
+        }
+        self.coalesce_alias(area, 0..area.pages());
+    }
+}

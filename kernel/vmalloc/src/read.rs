@@ -1,0 +1,195 @@
+//! What areas hold: `vread`, which copies it, and `vmallocinfo`, which lists it.
+
+use crate::backend::{Backend, Lock, WalkLock};
+use crate::error::Error;
+use crate::record::{self, AreaInfo, Kind};
+use crate::state::Vmalloc;
+use crate::va::Vpn;
+use core::fmt;
+use core::sync::atomic::{Ordering, fence};
+use paging::{Granule, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
+
+/// An area as [`Vmalloc::vmallocinfo`] lists it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AreaListing {
+    /// Where it is, what for, and who made it.
+    pub info: AreaInfo,
+    /// Its pages, without guards.
+    pub range: VirtRange,
+    /// Where an ioremap begins in physical memory.
+    pub physical: Option<PhysAddr>,
+    /// Leaves that map it, by size.
+    pub leaves: LeafCounts,
+    /// Leaves that `set_memory_invalid` took the access from.
+    pub invalid: u32,
+    /// Its frames are its own.
+    pub owns_frames: bool,
+    /// A `set_memory_*` changed it.
+    pub permissions_changed: bool,
+}
+
+impl fmt::Display for AreaListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { range, info, .. } = self;
+        write!(
+            f,
+            "{}-{} {:>10} {:?} {}",
+            range.start,
+            range.end(),
+            info.size,
+            info.kind,
+            info.caller
+        )?;
+        if let Some(pa) = self.physical {
+            write!(f, " phys={pa}")?;
+        }
+        for size in LeafSize::ALL {
+            match self.leaves.get(size) {
+                0 => {}
+                nr => write!(f, " {size:?}={nr}")?,
+            }
+        }
+        for (set, name) in [
+            (self.invalid != 0, " invalid"),
+            (self.owns_frames, " owned"),
+            (self.permissions_changed, " reset-perms"),
+        ] {
+            if set {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looked at with the walk lock held once.
+const STEP: u64 = 32 << 20;
+
+impl<B: Backend> Vmalloc<B> {
+    /// Calls `each` for every area in use, in the order of addresses. No lock is held between one area and the next, nor in
+    /// `each`: what comes and goes meanwhile is listed or not.
+    pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
+        let mut from = self.range().start;
+        while let Some(listing) = self.listing_from(from) {
+            each(&listing);
+            from = listing.range.end();
+        }
+    }
+
+    fn listing_from(&self, from: VirtAddr) -> Option<AreaListing> {
+        if !self.range().contains(from) {
+            return None;
+        }
+        let page = Vpn(from.0 >> B::Granule::PAGE_SHIFT);
+        let state = self.state.lock();
+        let segment = state.space.segments_from(page).find(|segment| {
+            // Not the one whose guard this may be.
+            let begins = segment.first.0 + u64::from(segment.lead) >= page.0;
+            begins && segment.state.is_live() && record::is_ready(&segment.words)
+        })?;
+        drop(state);
+        let info = record::info::<B::Granule>(&segment)?;
+        let range = record::range_of::<B::Granule>(&segment);
+        let (leaves, invalid) = self.count_leaves(range);
+        Some(AreaListing {
+            info: AreaInfo {
+                va: range.start,
+                ..info
+            },
+            range,
+            physical: record::physical(&segment.words),
+            leaves,
+            invalid,
+            owns_frames: record::words_own_frames(&segment.words),
+            permissions_changed: record::words_permissions_changed(&segment.words),
+        })
+    }
+
+    fn count_leaves(&self, range: VirtRange) -> (LeafCounts, u32) {
+        let (mut leaves, mut invalid) = (LeafCounts::default(), 0);
+        let mut done = 0;
+        while done < range.size {
+            let size = STEP.min(range.size - done);
+            let part = VirtRange::new(range.start.add(done), size);
+            let _walk = self.backend.walks().walk();
+            let visited = self.backend.tree().visit(part, |leaf| {
+                // One that begins before this part was counted with the part before.
+                if part.contains(leaf.va) {
+                    leaves.add(leaf.size, 1);
+                    invalid += u32::from(!leaf.valid);
+                }
+                Visit::Continue
+            });
+            if visited.is_err() {
+                break;
+            }
+            done += size;
+        }
+        (leaves, invalid)
+    }
+
+    /// Copies from `va` on into `out`, whatever is there: memory as it is, zeros for holes, guards, device memory and sparse areas.
+    /// Gives the number of bytes that were memory.
+    ///
+    /// Safe beside anything that others do: what is given back while it is read is read as zeros, and never as what came
+    /// after it.
+    ///
+    /// # Errors
+    /// [`Error::Outside`] if `out` does not lie in the region whole.
+    pub fn vread(&self, va: VirtAddr, out: &mut [u8]) -> Result<usize, Error> {
+        let size = out.len() as u64;
+        let offset = va.offset_from(self.range().start);
+        if offset > self.range().size || size > self.range().size - offset {
+            return Err(Error::Outside(va));
+        }
+        let page = B::Granule::PAGE_SIZE;
+        let mut copied = 0;
+        let mut va = va;
+        let mut out = out;
+        while !out.is_empty() {
+            let nr = (page - (va.0 & (page - 1))).min(out.len() as u64) as usize;
+            let (part, rest) = out.split_at_mut(nr);
+            if self.read_page(va, part) {
+                copied += nr;
+            } else {
+                part.fill(0);
+            }
+            va = va.add(nr as u64);
+            out = rest;
+        }
+        Ok(copied)
+    }
+
+    /// Reads a part of one page, if it is memory of an area in use before and after.
+    fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
+        let Some(before) = self.readable_at(va) else {
+            return false;
+        };
+        {
+            // Held while it is read: nobody takes the linear map's leaf away meanwhile.
+            let _walk = self.backend.walks().walk();
+            let page = B::Granule::PAGE_SIZE;
+            let Some(leaf) = self.backend.tree().translate(va) else {
+                return false;
+            };
+            let pa = leaf.translate(va);
+            if !self.backend.is_ram(pa.align_down(page), page) || !self.backend.read_memory(pa, out) {
+                return false;
+            }
+        }
+        // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and stays so until
+        // its end is counted: alive and none counted means that the frame was its own all along.
+        fence(Ordering::Acquire);
+        self.readable_at(va) == Some(before)
+    }
+
+    /// Whether `va` is in an area of memory in use; how many areas ended so far.
+    fn readable_at(&self, va: VirtAddr) -> Option<usize> {
+        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
+        let state = self.state.lock();
+        let segment = state.space.find(page)?;
+        let live = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
+        let memory = !matches!(record::kind_of(&segment.words), Kind::Ioremap | Kind::Reserved);
+        (live && memory).then(|| state.nr_ended())
+    }
+}

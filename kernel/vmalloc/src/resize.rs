@@ -1,0 +1,96 @@
+//! `vrealloc`: more memory, or less, without copying a page.
+
+use crate::area::VmArea;
+use crate::backend::{Backend, Lock, WalkLock};
+use crate::error::Error;
+use crate::frames::Blocks;
+use crate::record::{self, Kind};
+use crate::state::Vmalloc;
+use crate::va::{Fit, Vpn};
+use core::mem::ManuallyDrop;
+use core::panic::Location;
+use paging::{Granule, LeafSize, VirtAddr};
+
+impl<B: Backend> VmArea<'_, B> {
+    /// Changes the size of memory of `vmalloc` to `size` bytes. What fits into its pages stays where it is, and keeps them; else
+    /// the area moves: the same frames, and new ones behind them, at another address, with the attributes that it had. What is
+    /// new has arbitrary contents. No page is copied. The old addresses are unmapped and flushed before this returns.
+    ///
+    /// # Errors
+    /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it has to move and a `set_memory_*`
+    /// changed it; else as [`Vmalloc::vmalloc`]. The area is as it was then.
+    #[track_caller]
+    pub fn vrealloc(&mut self, size: u64) -> Result<(), Error> {
+        let caller = Location::caller();
+        let vm = self.manager();
+        if self.kind() != Kind::Vmalloc {
+            return Err(Error::WrongKind {
+                area: self.info(),
+                expected: Kind::Vmalloc,
+            });
+        }
+        let (pages, page) = vm.pages_and_align(size, 1)?;
+        vm.size_of_ram_pages(pages)?;
+        let present = self.range().size >> B::Granule::PAGE_SHIFT;
+        if pages <= present {
+            record::set_size(self.area(), size);
+            return Ok(());
+        }
+        if record::permissions_changed(self.area()) {
+            return Err(Error::PermissionsChanged(self.info()));
+        }
+        let walk = vm.backend.walks().walk();
+        let leaf = vm.backend.tree().translate(self.range().start);
+        drop(walk);
+        let attributes = leaf.ok_or(Error::NotMapped(self.range().start))?.attributes;
+        let block2 = LeafSize::BLOCK2.bytes::<B::Granule>() >> B::Granule::PAGE_SHIFT;
+        let max_order = vm.backend.max_order().min(block2.ilog2());
+        let extra = vm.frames(pages - present, max_order, false)?;
+        let old = ManuallyDrop::new(Blocks::of_area(&vm.backend, self.area()));
+        // Owns no frames yet: a failure below frees its list, and the new frames by `extra`.
+        let joined = Blocks::joined(&old, &extra)?;
+        let words = record::new(Kind::Vmalloc, size, caller);
+        let new = vm.map_new(
+            Fit::new(pages),
+            page,
+            &mut joined.source(pages),
+            attributes,
+            &words,
+            0,
+        )?;
+        // Nothing can fail from here on.
+        new.keep_blocks(joined);
+        drop(ManuallyDrop::into_inner(old).without_frames());
+        drop(extra.without_frames());
+        // An area without frames of its own is flushed at once: those that it mapped live on.
+        record::clear_blocks(self.area());
+        core::mem::replace(self, new).free_for(caller);
+        Ok(())
+    }
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be another.
+    ///
+    /// # Errors
+    /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area begins. The area is as it was.
+    #[track_caller]
+    pub fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
+        if !va.is_aligned(B::Granule::PAGE_SIZE) {
+            return Err(Error::Misaligned(va));
+        }
+        if !self.is_vmalloc_addr(va) {
+            return Err(Error::Outside(va));
+        }
+        let mut state = self.state.lock();
+        let area = match state.space.claim(Vpn(va.0 >> B::Granule::PAGE_SHIFT)) {
+            Ok(area) => area,
+            Err(error) => return Err(Self::explain(&state, va, error)),
+        };
+        drop(state);
+        let mut area = VmArea::adopt(self, area);
+        let result = area.vrealloc(size);
+        let va = area.into_raw();
+        result.map(|()| va)
+    }
+}
