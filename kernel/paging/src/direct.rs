@@ -107,7 +107,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             && (start.0 | pa.0) & (G::cont_size(level) - 1) == 0
             && self.groups_allowed(allowed, level);
         let vacant = if nr == 1 {
-            self.load(node.table, index).is_vacant()
+            self.load(node.table, index) == Descriptor::VACANT
         } else if one_group {
             self.tables.or_all(node.table, index, group) == 0
         } else {

@@ -267,7 +267,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// As [`occupy`](Self::occupy), where the link has just been found to lead to `node`.
     #[inline(always)]
     pub(crate) fn occupy_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Result<(), Unlinked> {
-        let raised = link.0 + ((nr as u64) << 2);
+        let raised = link.occupied_more::<G>(nr).0;
         if node.level == G::ROOT_LEVEL
             || self
                 .tables
@@ -282,14 +282,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// As [`vacate`](Self::vacate), where the link has just been found to lead to `node`, which is not the root.
     #[inline(always)]
     pub(crate) fn vacate_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Descriptor {
-        let lowered = link.0.wrapping_sub((nr as u64) << 2);
-        if link.occupied::<G>() >= nr
-            && self
+        if link.occupied::<G>() >= nr {
+            let lowered = link.occupied_less::<G>(nr);
+            if self
                 .tables
-                .compare_exchange(node.parent, node.index, link.0, lowered)
+                .compare_exchange(node.parent, node.index, link.0, lowered.0)
                 .is_ok()
-        {
-            return Descriptor(lowered);
+            {
+                return lowered;
+            }
         }
         self.vacate(node, nr)
     }
