@@ -8,16 +8,21 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use paging::{FrameArray, Granule4K, Pfn, PhysAddr, VirtAddr, VirtRange};
+use paging::{Failure, FrameArray, Granule4K, LeafSet, Outcome, Pfn, PhysAddr, VirtAddr, VirtRange};
 use spin::Once;
 use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, Error, Lock, VmArea, Vmalloc};
+use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, VmArea, Vmalloc};
 
 use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
 use super::tables::KernelTables;
-use super::{KernelTree, WalkLock, frames, kernel_tree, linear_va, memory_plan, walk_lock, zero_page};
+use super::{
+    KernelTree, WalkLock, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page,
+};
 use crate::arch::mmu::KernelMmu;
+use crate::arch::percpu::cpu_index;
+use crate::arch::probe::probe_read;
+use crate::bootargs::LinearLeaves;
 use crate::sync::{IrqReadGuard, IrqSpinLock, IrqSpinLockGuard, IrqWriteGuard};
 
 /// What the kernel gives to the vmalloc subsystem.
@@ -33,13 +38,23 @@ static VMALLOC: Once<KernelVmalloc> = Once::new();
 /// Frames taken for the subsystem's nodes: they are never given back, which a leak test must know.
 static NR_NODE_FRAMES: AtomicU64 = AtomicU64::new(0);
 
+/// What is withheld at most until one flush covers it all: 256 areas, or 32 MiB of addresses.
+const CONFIG: Config = Config {
+    leaves: LeafSet::ALL,
+    flush: FlushPolicy::Lazy {
+        areas: 256,
+        pages: (32 << 20) / PAGE_SIZE as u64,
+    },
+    cached_areas: 256,
+};
+
 /// Sets the subsystem up.
 ///
 /// # Errors
 /// There is no frame for it.
 pub fn init() -> Result<(), Error> {
     let range = VirtRange::new(VirtAddr(VMALLOC_BASE as u64), (VMALLOC_END - VMALLOC_BASE) as u64);
-    let vmalloc = Vmalloc::new(range, KernelBackend, Config::default())?;
+    let vmalloc = Vmalloc::new(range, KernelBackend, CONFIG)?;
     VMALLOC.call_once(|| vmalloc);
     Ok(())
 }
@@ -166,6 +181,27 @@ unsafe impl Backend for KernelBackend {
             .ram
             .iter()
             .any(|ram| !ram.intersection(&range).is_empty())
+    }
+    fn cpu(&self) -> usize {
+        cpu_index()
+    }
+    fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
+        // A map of single pages is to stay one.
+        if edit == LinearEdit::Coalesce && crate::args().linear == LinearLeaves::Pages {
+            return Ok(Outcome::default());
+        }
+        let va = VirtAddr(linear_va(pa.0) as u64);
+        edit.apply(linear_map_tree(), VirtRange::new(va, size))
+    }
+    fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
+        // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted.
+        for (at, byte) in (pa.0..).zip(out) {
+            match probe_read(linear_va(at & !7)) {
+                Ok(word) => *byte = word.to_le_bytes()[(at & 7) as usize],
+                Err(_) => return false,
+            }
+        }
+        true
     }
 }
 

@@ -212,6 +212,11 @@ pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) ->
     f(&memory().linear_map_tree)
 }
 
+/// The kernel's tree in the form that may edit the linear map, for whoever has the [walk lock](walk_lock) alone.
+fn linear_map_tree() -> &'static LinearMapTree {
+    &memory().linear_map_tree
+}
+
 /// TTBR1_EL1 of the final tables.
 #[must_use]
 pub fn kernel_ttbr1() -> u64 {

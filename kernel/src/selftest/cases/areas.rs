@@ -49,6 +49,8 @@ fn frames_of(area: &KernelArea) -> Result<Vec<PhysAddr>, Failure> {
 fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
     let range = area.range();
     area.free();
+    // What is withheld may still be reached; from here on nothing is.
+    kernel_vmalloc().vm_unmap_aliases();
     verify_pages(
         &ctx.tree(),
         range.start,

@@ -106,6 +106,7 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
     )?;
     let (start, pages) = (area.range().start, area.range().size / PAGE);
     area.free();
+    mm::areas::kernel_vmalloc().vm_unmap_aliases();
     verify_gone(ctx, start, pages)?;
     Ok(())
 }
@@ -149,6 +150,7 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     )?;
     let (start, pages) = (area.range().start, area.range().size / PAGE);
     area.free();
+    mm::areas::kernel_vmalloc().vm_unmap_aliases();
     verify_gone(ctx, start, pages)?;
     Ok(())
 }

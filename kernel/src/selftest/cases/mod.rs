@@ -14,7 +14,9 @@ mod mixed_orders;
 mod order_lists;
 mod partial;
 mod random;
+mod stress;
 mod tree;
+mod vmalloc_api;
 
 use super::context::Context;
 use super::failure::TestResult;
@@ -165,6 +167,15 @@ pub const ALL: &[Test] = tests! {
     "vmap.memory_that_begins_inside_a_block_still_gets_blocks" => areas::vmap_places_by_phase,
     "vmap.order_lists_map_no_wrong_page" => areas::vmap_of_order_lists,
     "vmap.a_mebibyte_of_mixed_orders_is_in_groups_where_they_fit" => mixed_orders::one_mebibyte,
+    "vmalloc.frames_and_addresses_are_withheld_until_a_flush" => vmalloc_api::lazy_purge,
+    "vmalloc.vrealloc_moves_no_page" => vmalloc_api::vrealloc_moves_no_page,
+    "vmalloc.vread_copies_memory_and_zeroes_holes" => vmalloc_api::vread_copies,
+    "vmalloc.vmallocinfo_lists_leaves_and_devices" => vmalloc_api::vmallocinfo_lists,
+    "vmap.pages_handed_over_are_freed_with_the_area" => vmalloc_api::pages_handed_over,
+    "vm_map_ram.shares_a_block_and_refuses_a_wrong_length" => vmalloc_api::map_ram,
+    "set_memory.a_slice_of_a_block_changes_with_its_alias_and_alone" => vmalloc_api::set_memory_slice,
+    "set_memory.invalid_pages_fault_by_both_addresses" => vmalloc_api::set_memory_invalid,
+    "set_memory.a_missing_table_changes_nothing" => vmalloc_api::set_memory_all_or_nothing,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
 
     "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,
@@ -178,6 +189,8 @@ pub const ALL: &[Test] = tests! {
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
     "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
+    "smp.areas_keep_their_data_whoever_frees_them" => stress::bounded,
+    "smp.all_cpus_run_while_permissions_and_the_linear_map_change" => stress::permissions_meanwhile,
     "smp.a_fault_in_a_break_is_retried_and_counted" => cpus::fault_in_a_break_is_retried,
     "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,
 };
