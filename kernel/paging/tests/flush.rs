@@ -857,7 +857,7 @@ fn a_repeated_tlbi_is_one_more_tlbi_and_one_more_dsb_ish() {
 #[test]
 fn the_operands_are_the_architectures() {
     // Arm ARM C5.5, TLBI VAAE1IS: VA[55:12] in bits 43:0.
-    assert_eq!(tlbi_va_operand(VirtAddr(0xffff_8000_1234_5000)), 0xfff8_0001_2345);
+    assert_eq!(tlbi_va_operand(VirtAddr(0xffff_8000_1234_5000)), 0xff8_0001_2345);
     // TLBI RVAE1IS: TG 1 (4K), SCALE 2, NUM 5, TTL 0, base.
     let range = TlbiRange {
         start: VirtAddr(0xffff_8000_0040_0000),
