@@ -148,24 +148,43 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     pub fn unmap_and_flush(&self, range: VirtRange) -> Result<Outcome, Failure> {
         self.validate(range)?;
         if !cfg!(feature = "trace")
-            && let Some((node, link)) = self.one_table(range)
+            && let Some(outcome) = self.unmap_directly::<false>(range)
         {
-            // The level as a constant in each, and no common place for what they give.
-            if node.level == 3 {
-                if let Some(outcome) = self.unmap_at(&node, link, 3, range) {
-                    return Ok(outcome);
-                }
-            } else if node.level == 2 {
-                if let Some(outcome) = self.unmap_at(&node, link, 2, range) {
-                    return Ok(outcome);
-                }
-            } else if node.level == 1
-                && let Some(outcome) = self.unmap_at(&node, link, 1, range)
-            {
-                return Ok(outcome);
-            }
+            return Ok(outcome);
         }
         self.unmap_in_batch(range)
+    }
+
+    /// Unmaps `range` and flushes, as [`unmap_keeping_tables`](Self::unmap_keeping_tables) and a flush would, if that is as
+    /// simple as can be: valid leaves of one table, all of it, and no table goes. `None`: nothing has changed.
+    #[cfg_attr(not(feature = "trace"), inline(always))]
+    #[cfg_attr(feature = "trace", inline(never))]
+    pub fn unmap_one_table(&self, range: VirtRange) -> Option<Outcome> {
+        self.validate(range).ok()?;
+        if cfg!(feature = "trace") {
+            return None;
+        }
+        self.unmap_directly::<true>(range)
+    }
+
+    #[inline(always)]
+    fn unmap_directly<const KEEP: bool>(&self, range: VirtRange) -> Option<Outcome> {
+        let (node, link) = self.one_table(range)?;
+        // The level as a constant in each, and no common place for what they give.
+        if node.level == 3 {
+            if let Some(outcome) = self.unmap_at::<KEEP>(&node, link, 3, range) {
+                return Some(outcome);
+            }
+        } else if node.level == 2 {
+            if let Some(outcome) = self.unmap_at::<KEEP>(&node, link, 2, range) {
+                return Some(outcome);
+            }
+        } else if node.level == 1
+            && let Some(outcome) = self.unmap_at::<KEEP>(&node, link, 1, range)
+        {
+            return Some(outcome);
+        }
+        None
     }
 
     /// The general way.
@@ -190,7 +209,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Takes whole, valid leaves of one table of `level` out, and flushes: pages and groups of pages, none of them cut, or
     /// blocks or groups of blocks. `None`: it is not that simple, and nothing has changed.
     #[inline(always)]
-    fn unmap_at(&self, node: &Node, link: Descriptor, level: Level, range: VirtRange) -> Option<Outcome> {
+    fn unmap_at<const KEEP: bool>(
+        &self,
+        node: &Node,
+        link: Descriptor,
+        level: Level,
+        range: VirtRange,
+    ) -> Option<Outcome> {
         let VirtRange { start, size } = range;
         if level < LAST_LEVEL && ((start.0 | size) & (G::size(level) - 1) != 0 || !G::leaf_allowed(level)) {
             return None;
@@ -231,7 +256,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.tables.clear(node.table, index, nr);
         }
         let emptied = node.level != G::ROOT_LEVEL && self.vacate_seen(node, link, nr).occupied::<G>() == 0;
-        if emptied {
+        if emptied && !KEEP {
             return Some(self.unmap_emptied(range, level, singles, groups));
         }
         // DESIGN rules 3 and 4, as in the general flush: the stores are complete for table walks, then the TLBIs, then they
@@ -246,6 +271,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         self.wait_for_tlbis(start);
         self.mmu.isb();
-        Some(taken_out(level, singles, groups))
+        let mut outcome = taken_out(level, singles, groups);
+        outcome.tables_emptied = u32::from(emptied);
+        Some(outcome)
     }
 }

@@ -8,8 +8,8 @@ use core::hint::black_box;
 use paging::mmu::Counting;
 use paging::reference::{Context, Walker};
 use paging::{
-    Attributes, Failure, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr,
-    VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
+    Attributes, Extent, Extents, Failure, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables,
+    Tree, VirtAddr, VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
 };
 
 use super::counting::{CountingTables, Counts};
@@ -27,15 +27,16 @@ pub enum Source<'a> {
     Range(PhysAddr, u64),
     /// An array of pages.
     Pages(&'a [Pfn]),
-    /// The same, of which the reference walkers are told that chunks of `1 << shift` bytes are contiguous. The engine finds out.
-    Chunks(&'a [Pfn], u32),
+    /// The same, of which it is known that chunks of `1 << shift` bytes are contiguous. The reference walkers are told so; the
+    /// engine gets what an allocator of chunks has, a list of extents.
+    Chunks(&'a [Pfn], u32, &'a [Extent]),
 }
 
 impl Source<'_> {
     fn size(&self) -> u64 {
         match self {
             Self::Range(_, size) => *size,
-            Self::Pages(frames) | Self::Chunks(frames, _) => (frames.len() as u64) << 12,
+            Self::Pages(frames) | Self::Chunks(frames, ..) => (frames.len() as u64) << 12,
         }
     }
 
@@ -66,7 +67,10 @@ fn map_live<T: Tables, M: Mmu>(
 ) -> Result<Outcome, Failure> {
     match source {
         Source::Range(pa, size) => map_live_range(tree, va, pa, size, attributes),
-        Source::Pages(frames) | Source::Chunks(frames, _) => map_live_pages(tree, va, frames, attributes),
+        Source::Pages(frames) => map_live_pages(tree, va, frames, attributes),
+        Source::Chunks(frames, _, extents) => {
+            map_live_extents(tree, va, frames.len() as u64, extents, attributes)
+        }
     }
 }
 
@@ -92,6 +96,23 @@ fn map_live_pages<T: Tables, M: Mmu>(
 }
 
 #[inline(never)]
+fn map_live_extents<T: Tables, M: Mmu>(
+    tree: &Tree<Granule4K, T, M>,
+    va: VirtAddr,
+    pages: u64,
+    extents: &[Extent],
+    attributes: Attributes,
+) -> Result<Outcome, Failure> {
+    let mut source = Extents::new(extents);
+    tree.map(
+        VirtRange::new(va, pages << 12),
+        &mut source,
+        attributes,
+        LeafSet::ALL,
+    )
+}
+
+#[inline(never)]
 fn unmap_live<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
     tree.unmap_and_flush(range)
 }
@@ -110,7 +131,7 @@ where
     match source {
         Source::Range(pa, size) => walker.map_range(ctx, va, pa, size, attributes),
         Source::Pages(frames) => walker.map_pages(ctx, va, frames, attributes),
-        Source::Chunks(frames, shift) => walker.map_chunks(ctx, va, frames, shift, attributes),
+        Source::Chunks(frames, shift, _) => walker.map_chunks(ctx, va, frames, shift, attributes),
     }
     .is_ok()
 }
@@ -171,9 +192,12 @@ fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
             Source::Range(pa, size) => bench
                 .instrument
                 .count(|| map_live_range(tree, va, pa, size, attributes)),
-            Source::Pages(frames) | Source::Chunks(frames, _) => bench
+            Source::Pages(frames) => bench
                 .instrument
                 .count(|| map_live_pages(tree, va, frames, attributes)),
+            Source::Chunks(frames, _, extents) => bench
+                .instrument
+                .count(|| map_live_extents(tree, va, frames.len() as u64, extents, attributes)),
         };
         let mapped = mapped.unwrap_or_else(|failure| panic!("{name}: {failure}"));
         let range = black_box(range);
@@ -249,7 +273,7 @@ where
             Source::Pages(frames) => bench
                 .instrument
                 .count(|| map_pages_of(walker, &ctx, va, frames, attributes)),
-            Source::Chunks(frames, shift) => bench
+            Source::Chunks(frames, shift, _) => bench
                 .instrument
                 .count(|| map_chunks_of(walker, &ctx, va, frames, shift, attributes)),
         };

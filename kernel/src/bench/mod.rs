@@ -170,7 +170,14 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
     }
     for (name, nr, order, shift) in CHUNKS {
         with_pages(&bench, &[name], *nr, *order, |pages| {
-            engine::run(&bench, name, Source::Chunks(pages.frames(), *shift));
+            let extents = pages.extents();
+            // Of single pages, nothing is known.
+            let source = if *order == 0 {
+                Source::Pages(pages.frames())
+            } else {
+                Source::Chunks(pages.frames(), *shift, &extents)
+            };
+            engine::run(&bench, name, source);
         });
     }
     for (name, call) in ALLOCATIONS {

@@ -1,6 +1,8 @@
 //! Arrays of frames for page-array cases: real frames, in chunks of one order, the chunks shuffled.
 
-use paging::Pfn;
+use alloc::vec::Vec;
+
+use paging::{Extent, Pfn};
 
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::{frames, linear_va};
@@ -90,6 +92,17 @@ impl Pages {
             }
         }
         true
+    }
+
+    /// The chunks, in order.
+    #[must_use]
+    pub fn extents(&self) -> Vec<Extent> {
+        let chunk = self.chunk();
+        let extent = |frames: &[Pfn]| Extent {
+            start: frames[0],
+            pages: chunk as u64,
+        };
+        self.array.chunks(chunk).map(extent).collect()
     }
 
     /// The frames, in order.
