@@ -207,7 +207,7 @@ impl<B: Backend> Vmalloc<B> {
             self.reserve(core::iter::once(fit), words)?
         } else {
             // What is read here is not read again: the source remembers the run.
-            let run = source.run_at(0, fit.pages);
+            let run = source.run_at(0, place::run_worth_knowing::<B::Granule>(fit.pages));
             self.reserve(place::candidates::<B::Granule>(fit, run, align, leaves), words)?
         };
         let range = record::range::<B::Granule>(&area);

@@ -38,6 +38,17 @@ pub(crate) fn candidates<G: Granule>(
     leaves.chain(core::iter::once(fit.congruent(pages(align), 0)))
 }
 
+/// How long a run it takes to know all that [`candidates`] wants to know for `pages` pages: the largest leaf that could be
+/// among them, wherever in it the run begins.
+pub(crate) fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
+    let leaf = LeafSize::ALL
+        .into_iter()
+        .map(|size| size.bytes::<G>() >> G::PAGE_SHIFT)
+        .find(|leaf| *leaf <= pages)
+        .unwrap_or(1);
+    (2 * leaf - 1).min(pages)
+}
+
 /// Whether `run` holds an aligned leaf of `bytes`.
 fn holds<G: Granule>(run: Run, bytes: u64) -> bool {
     let skip = run.pa.0.wrapping_neg() & (bytes - 1);
