@@ -133,6 +133,15 @@ impl<B: Backend> Vmalloc<B> {
         record::set_freer(&area, by);
         area.retire();
         let range = record::range::<B::Granule>(&area);
+        if !self.may_wait(&area) {
+            // Most often one table holds all of it, and nothing has to be collected.
+            let walk = self.backend.walks().walk();
+            let taken = self.backend.tree().unmap_one_table(range);
+            drop(walk);
+            if let Some(outcome) = taken {
+                return self.end_flushed(area, range, outcome.tables_emptied);
+            }
+        }
         let mut batch = self.backend.tree().batch();
         let emptied = match self.unmap(range, &mut batch) {
             Ok(outcome) => outcome.tables_emptied,
@@ -140,10 +149,7 @@ impl<B: Backend> Vmalloc<B> {
             Err(failure) => panic!("unmapping {range:?}: {failure}"),
         };
         let policy = self.config.flush;
-        let waits = policy != FlushPolicy::Strict
-            && record::can_wait(&area)
-            && !record::permissions_changed(&area)
-            && !batch.pending().is_empty();
+        let waits = self.may_wait(&area) && !batch.pending().is_empty();
         let mut state;
         let due = if waits {
             let pending = batch.detach().0;
@@ -170,6 +176,31 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(due) = due {
             self.finish(due);
         }
+        if prune {
+            self.prune();
+        }
+    }
+
+    /// Whether the policy lets `area` wait for a flush.
+    #[inline]
+    fn may_wait(&self, area: &Area) -> bool {
+        self.config.flush != FlushPolicy::Strict
+            && record::can_wait(area)
+            && !record::permissions_changed(area)
+    }
+
+    /// Ends `area`, which is flushed, and left `emptied` tables empty.
+    #[inline]
+    fn end_flushed(&self, area: Area, range: VirtRange, emptied: u32) {
+        if record::permissions_changed(&area) {
+            self.reset_alias(&area);
+        }
+        free_area(&self.backend, &area);
+        let mut state = self.state.lock();
+        Self::release(&mut state, area);
+        state.emptied.note(range, emptied);
+        let prune = state.emptied.nr >= EMPTIED_LIMIT;
+        drop(state);
         if prune {
             self.prune();
         }
