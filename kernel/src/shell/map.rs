@@ -1,14 +1,13 @@
-//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run, each line with `ptmap ` before it.
+//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run in the regions, each line with `ptmap ` before it.
 //!
 //! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs there were, so that a reader knows it has them all.
 
-use paging::{DisplaySize, Granule4K, VirtAddr};
+use paging::{DisplaySize, DumpRun, Granule4K, VirtAddr, VirtRange};
 
 use super::Shell;
 use super::refusal::Refusal;
 use super::tables::for_each_run;
 use crate::mm::areas::kernel_vmalloc;
-use crate::mm::kernel_tree;
 use crate::mm::layout::{LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END};
 use crate::println;
 
@@ -33,7 +32,7 @@ pub fn ptmap<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
         next = kernel_vmalloc().next_vm_area(area.va.add(1));
     }
     let mut nr = 0;
-    for_each_run(kernel_tree().range(), |run| {
+    let mut print = |run: &DumpRun<Granule4K>| {
         nr += 1;
         let leaf = run.size.bytes::<Granule4K>();
         println!(
@@ -48,7 +47,11 @@ pub fn ptmap<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
             run.valid
         );
         true
-    });
+    };
+    for (_, start, end) in regions {
+        let range = VirtRange::new(VirtAddr(start as u64), (end - start) as u64);
+        for_each_run(range, &mut print);
+    }
     println!("ptmap {{\"runs\":{nr}}}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Looking at the tables: `walk`, `ptdump`.
 
-use paging::{DumpRun, Granule4K, VirtRange};
+use paging::{DisplaySize, DumpRun, Granule4K, VirtRange};
 
 use super::Shell;
 use super::parse;
@@ -41,17 +41,43 @@ pub fn dump_all() {
 
 fn dump(range: VirtRange, max_lines: usize) {
     let mut nr = 0;
+    // Leaves that keep their place but are not valid, as the free slots of the fixed window: neighbours are told together.
+    let mut idle: Option<(VirtRange, u64)> = None;
+    let tell = |idle: &mut Option<(VirtRange, u64)>| {
+        if let Some((range, runs)) = idle.take() {
+            println!(
+                "{:#018x}-{:#018x} not valid: {} in {runs} runs",
+                range.start,
+                range.end(),
+                DisplaySize(range.size)
+            );
+        }
+    };
     let more = for_each_run(range, |run| {
         if nr == max_lines {
             return false;
         }
+        if !run.valid {
+            match &mut idle {
+                Some((range, runs)) if range.end() == run.range.start => {
+                    range.size += run.range.size;
+                    *runs += 1;
+                    return true;
+                }
+                _ => tell(&mut idle),
+            }
+            idle = Some((run.range, 1));
+        } else {
+            tell(&mut idle);
+            println!("{run}");
+        }
         nr += 1;
-        println!("{run}");
         true
     });
+    tell(&mut idle);
     match more {
         true => println!("... and more: ptdump START SIZE shows a part"),
-        false => println!("{nr} runs"),
+        false => println!("{nr} lines"),
     }
 }
 
