@@ -1,0 +1,123 @@
+"""The model of a dump, and the picture of it, from a dump that is written here."""
+
+import unittest
+from xml.etree import ElementTree
+
+from lib.ptmap import BadDump, Table, format_size, parse
+from lib.ptmap_svg import COLOURS, LEFT, MAX_TABLES, STRIP, draw
+
+LINEAR, VMALLOC = 0xFFFF_0000_0000_0000, 0xFFFF_8000_0000_0000
+K, M, G, T = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def run(va: int, size: int, leaf: int, attributes: str = "rw- Normal-WB", valid: str = "true") -> str:
+    level = {4 * K: 3, 64 * K: 3, 2 * M: 2, 32 * M: 2, G: 1, 16 * G: 1}[leaf]
+    contiguous = "true" if leaf in (64 * K, 32 * M, 16 * G) else "false"
+    return (
+        f'ptmap {{"va":{va},"pa":{0x4000_0000},"size":{size},"level":{level},"contiguous":{contiguous},"leaf":{leaf},'
+        f'"name":"{format_size(leaf)}","attributes":"{attributes}","valid":{valid}}}'
+    )
+
+
+RUNS = [
+    run(LINEAR + G, 2 * M, 64 * K, "r-- Normal-WB"),
+    run(LINEAR + G + 2 * M, 30 * M, 2 * M),
+    run(LINEAR + G + 32 * M, 64 * M, 32 * M),
+    run(VMALLOC, 4 * K, 4 * K, "rw- Device-nGnRE"),
+    run(VMALLOC + 64 * K, 256 * K, 64 * K),
+    run(VMALLOC + 4 * M, 64 * K, 4 * K, "r-x Normal-WB"),
+]
+LINES = [
+    f'ptmap {{"region":"linear","start":{LINEAR},"size":{128 * T}}}',
+    f'ptmap {{"region":"vmalloc","start":{VMALLOC},"size":{64 * T}}}',
+    f'ptmap {{"area":"Vmap","va":{VMALLOC + 64 * K},"size":{256 * K},"caller":"a<b.rs:1:2"}}',
+    "vmwalk: something else on the console",
+    *RUNS,
+    f'ptmap {{"runs":{len(RUNS)}}}',
+]
+
+
+def with_runs(*runs: str) -> list[str]:
+    return [*LINES[:3], *runs, f'ptmap {{"runs":{len(runs)}}}']
+
+
+class ADump(unittest.TestCase):
+    def test_has_the_tables_that_its_leaves_need_and_no_more(self) -> None:
+        dump = parse(LINES)
+        level1 = dump.children(Table(0, LINEAR))
+        self.assertEqual(level1, [Table(1, LINEAR), Table(1, VMALLOC)])
+        level2 = dump.children(level1[0])
+        self.assertEqual(level2, [Table(2, LINEAR + G)])
+        self.assertEqual(dump.children(level2[0]), [Table(3, LINEAR + G)])
+        self.assertEqual(dump.children(Table(2, VMALLOC)), [Table(3, VMALLOC), Table(3, VMALLOC + 4 * M)])
+
+    def test_knows_the_area_of_an_address(self) -> None:
+        dump = parse(LINES)
+        area = dump.area_at(VMALLOC + 300 * K)
+        assert area
+        self.assertEqual(area.kind, "Vmap")
+        self.assertIsNone(dump.area_at(VMALLOC + 320 * K))
+
+    def test_that_is_not_whole_is_refused(self) -> None:
+        for lines, message in (
+            (LINES[:-1], "no last line"),
+            ([*LINES[:-2], LINES[-1]], "5 runs of 6"),
+            (LINES[2:], "no region"),
+            ([*LINES, 'ptmap {"va":1}'], "missing"),
+            ([*LINES, "ptmap {oops"], "oops"),
+            ([], "no last line"),
+        ):
+            with self.subTest(message), self.assertRaisesRegex(BadDump, message):
+                parse(lines)
+
+
+class ThePicture(unittest.TestCase):
+    def picture(self, lines: list[str]) -> ElementTree.Element:
+        return ElementTree.fromstring(draw(parse(lines)))
+
+    def rects(self, root: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
+        return [rect for rect in root.iter(f"{SVG}rect") if rect.get("class") == kind]
+
+    def test_has_a_strip_for_each_table_of_each_region(self) -> None:
+        # linear: a root strip, L1, L2, L3; vmalloc: a root strip, L1, L2, two L3.
+        self.assertEqual(len(self.rects(self.picture(LINES), "table")), 4 + 5)
+
+    def test_outlines_each_group_and_nothing_else(self) -> None:
+        root = self.picture(LINES)
+        groups = self.rects(root, "group")
+        self.assertEqual(len(groups), 32 + 2 + 4)
+        self.assertTrue(all(rect.get("stroke") for rect in groups))
+        leaves = self.rects(root, "leaf")
+        self.assertEqual(len(leaves), 3)
+        self.assertFalse(any(rect.get("stroke") for rect in leaves))
+
+    def test_is_to_scale(self) -> None:
+        root = self.picture(with_runs(run(VMALLOC + 512 * K, 256 * K, 4 * K)))
+        (leaf,) = self.rects(root, "leaf")
+        self.assertAlmostEqual(float(leaf.get("x", "")), LEFT + STRIP / 4)
+        self.assertAlmostEqual(float(leaf.get("width", "")), STRIP / 8)
+
+    def test_has_a_colour_for_each_leaf_size(self) -> None:
+        sizes = (4 * K, 64 * K, 2 * M, 32 * M, G, 16 * G)
+        root = self.picture(with_runs(*(run(VMALLOC + 32 * G * i, size, size) for i, size in enumerate(sizes))))
+        found = {rect.get("fill") for kind in ("leaf", "group") for rect in self.rects(root, kind)}
+        self.assertEqual(found, set(COLOURS.values()))
+
+    def test_tells_the_attributes_to_whoever_hovers(self) -> None:
+        titles = [title.text or "" for title in self.picture(LINES).iter(f"{SVG}title")]
+        expected = f"{VMALLOC + 64 * K:#018x}..{VMALLOC + 320 * K:#018x} (256K)\nPA 0x40000000\nL3 64K: 4 groups of 16\nrw- Normal-WB\nVmap of 256K, made by a<b.rs:1:2"
+        self.assertIn(expected, titles)
+
+    def test_draws_no_more_tables_than_a_person_can_read_and_says_so(self) -> None:
+        root = self.picture(with_runs(run(VMALLOC, 100 * M, 4 * K)))
+        self.assertEqual(len(self.rects(root, "table")), 1 + 3 + MAX_TABLES)
+        self.assertIn("and 26 more tables of level 3", "".join(root.itertext()))
+
+    def test_shows_what_is_not_valid_faintly(self) -> None:
+        (leaf,) = self.rects(self.picture(with_runs(run(VMALLOC, 4 * K, 4 * K, valid="false"))), "leaf")
+        self.assertEqual(leaf.get("fill-opacity"), "0.3")
+
+
+if __name__ == "__main__":
+    unittest.main()
