@@ -14,6 +14,7 @@ STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them 
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
 BENCH_WALKERS ?=    ## for bench: only these walkers beside the engine (none: the engine alone)
 BASE ?=             ## for bench-diff: the bench.json to compare with
+SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed with
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
 
 # What is debugged lies apart from what is run, and is a kernel with hook points (vmw trace-walk).
@@ -24,15 +25,15 @@ gdb: export IMAGE ?= build/dev/Image
 endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
-export BENCH BENCH_WALKERS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BENCH BENCH_WALKERS SHELL_SEED CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-diff lint gdb doc clean
+.PHONY: help setup build run shell ptmap test bench bench-diff lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,12 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && scripts/run
+
+shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
+	@scripts/setup run && scripts/build && scripts/shell
+
+ptmap: ## draw what the running kernel has mapped; leave build/ptmap.svg
+	@scripts/setup run && scripts/build && scripts/ptmap
 
 test: ## test everything: lint, host tests, every machine of the boot matrix
 	@scripts/setup test && scripts/test

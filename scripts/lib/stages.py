@@ -254,6 +254,18 @@ def count_bench(done: Finished) -> Outcome:
     return counted(done, passed, failed)
 
 
+# ---- the shell --------------------------------------------------------------------------------
+
+
+def shell(report: Report) -> None:
+    """Sessions at the kernel's prompt: each command, lines that make no sense, and the picture of the tables."""
+    if not have_image(report):
+        return
+    name = "shell: sessions"
+    command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "shell_sessions.py"]
+    report.add(name, count_unittest(run_logged(name, command, 600.0)))
+
+
 # ---- Miri -------------------------------------------------------------------------------------
 
 
@@ -277,6 +289,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "broken": broken,
     "faults": faults,
     "gdb": gdb,
+    "shell": shell,
     "bench": bench,
     "variants": variants,
 }
