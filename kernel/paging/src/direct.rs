@@ -128,12 +128,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.write_run(node.table, level, index, pa, nr, template, allowed)
                 .count::<G>(level, &mut outcome);
         }
-        debug_assert_eq!(
+        debug_assert!(
             outcome
                 .leaves
                 .get(choose_leaf::<G>(start, pa, size, size, allowed))
                 != 0,
-            true,
             "{outcome:?} lacks the leaf that choose_leaf chooses at {start:?} for {pa:?}"
         );
         Some(outcome)
