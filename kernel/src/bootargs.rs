@@ -33,8 +33,40 @@ pub struct BootArgs<'a> {
     pub bench: &'a str,
     /// `bench.walkers=GLOB`: which walkers run beside the engine.
     pub bench_walkers: &'a str,
+    /// `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`.
+    pub test_vmalloc: TestVmalloc,
+    /// `soak=N`: rounds of the stress test, instead of one.
+    pub soak: u64,
     /// `ptdump=0|1`: whether the boot log shows all that is mapped.
     pub ptdump: bool,
+}
+
+/// Which cases of `lib/test_vmalloc.c`'s shapes run, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TestVmalloc {
+    /// Their bits.
+    pub mask: u32,
+    /// Pages of a case whose size is fixed.
+    pub nr_pages: u64,
+    /// Whether these are asked for in large blocks.
+    pub use_huge: bool,
+    /// Loops of each case on each thread.
+    pub loops: u64,
+    /// Threads, each on a CPU of its own; no more than there are CPUs.
+    pub threads: u64,
+}
+
+impl TestVmalloc {
+    /// The bits of the cases that there are.
+    pub const ALL: u32 = 1 | 2 | 4 | 8 | 16 | 32 | 64 | 1024 | 4096;
+    /// A few loops of everything.
+    pub const DEFAULT: Self = Self {
+        mask: Self::ALL,
+        nr_pages: 1,
+        use_huge: false,
+        loops: 20,
+        threads: 1,
+    };
 }
 
 /// Which self-tests run.
@@ -165,6 +197,8 @@ impl Default for BootArgs<'_> {
             mode: Mode::Selftest,
             errata: Errata::default(),
             bench: "*",
+            test_vmalloc: TestVmalloc::DEFAULT,
+            soak: 1,
             bench_walkers: "*",
             ptdump: false,
         }
@@ -236,6 +270,34 @@ impl<'a> BootArgs<'a> {
                             Errata::by_name(erratum).ok_or(expected("none, repeat-tlbi or no-cont"))?;
                         self.errata = self.errata.or(forced);
                     }
+                }
+            }
+            "test_vmalloc" => {
+                let mask = parse_number(value).and_then(|mask| u32::try_from(mask).ok());
+                self.test_vmalloc.mask = mask
+                    .filter(|mask| *mask != 0 && mask & !TestVmalloc::ALL == 0)
+                    .ok_or(expected("a mask of 1, 2, 4, 8, 16, 32, 64, 1024 and 4096"))?;
+            }
+            "nr_pages" => {
+                self.test_vmalloc.nr_pages = parse_number(value)
+                    .filter(|pages| (1..=1 << 20).contains(pages))
+                    .ok_or(expected("1 to 1048576 pages"))?;
+            }
+            "use_huge" => {
+                self.test_vmalloc.use_huge = match value {
+                    "0" => false,
+                    "1" => true,
+                    _ => return Err(expected("0 or 1")),
+                }
+            }
+            "loops" | "threads" | "soak" => {
+                let number = parse_number(value)
+                    .filter(|number| (1..=1 << 32).contains(number))
+                    .ok_or(expected("a number from 1 on"))?;
+                match name {
+                    "loops" => self.test_vmalloc.loops = number,
+                    "threads" => self.test_vmalloc.threads = number,
+                    _ => self.soak = number,
                 }
             }
             "bench" if !value.is_empty() => self.bench = value,

@@ -15,6 +15,7 @@ mod order_lists;
 mod partial;
 mod random;
 mod stress;
+mod test_vmalloc;
 mod tree;
 mod vmalloc_api;
 
@@ -176,6 +177,7 @@ pub const ALL: &[Test] = tests! {
     "set_memory.a_slice_of_a_block_changes_with_its_alias_and_alone" => vmalloc_api::set_memory_slice,
     "set_memory.invalid_pages_fault_by_both_addresses" => vmalloc_api::set_memory_invalid,
     "set_memory.a_missing_table_changes_nothing" => vmalloc_api::set_memory_all_or_nothing,
+    "vmalloc.the_cases_of_test_vmalloc_pass" => test_vmalloc::suite,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
 
     "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,

@@ -178,9 +178,12 @@ fn round(seed: u64) -> Result<(), Failure> {
     shared.check()
 }
 
-/// One round, in every run of the suite.
+/// One round, in every run of the suite; `soak=N` makes it N.
 pub fn bounded(ctx: &Context) -> TestResult {
-    round(ctx.rng().u64(..))?;
+    let mut rng = ctx.rng();
+    for _ in 0..crate::args().soak {
+        round(rng.u64(..))?;
+    }
     Ok(())
 }
 
