@@ -7,10 +7,11 @@ use super::Shell;
 use super::held::{Blocks, HeldArea};
 use super::parse::{self, Part, Permission};
 use super::refusal::Refusal;
+use crate::arch::mmu::publish_instructions;
 use crate::mm::areas::kernel_vmalloc;
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::{self, kernel_tree, walk_lock};
-use crate::println;
+use crate::{print, println};
 
 /// Lines of a listing at most.
 const MAX_LINES: usize = 256;
@@ -40,9 +41,12 @@ pub fn list<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
             return Ok(());
         }
         nr += 1;
-        let id = shell.held.at(area.va).map_or(0, |held| held.id);
+        match shell.held.at(area.va) {
+            Some(held) => print!("{:>4}", held.id),
+            None => print!("   -"),
+        }
         println!(
-            "{id:>4}  {}..{} {:?}, {}, made by {}",
+            "  {}..{} {:?}, {}, made by {}",
             area.va,
             area.va.add(area.size),
             area.kind,
@@ -51,10 +55,7 @@ pub fn list<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
         );
         next = kernel_vmalloc().next_vm_area(area.va.add(1));
     }
-    println!(
-        "{nr} areas, {} of them the shell's, which have numbers",
-        shell.held.nr()
-    );
+    println!("{nr} areas, {} of them the shell's", shell.held.nr());
     Ok(())
 }
 
@@ -131,6 +132,10 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
             });
         }
     };
+    if execute {
+        // Zeros, and not what the frames held before, whoever fetches.
+        publish_instructions(range.start.0 as usize, range.size as usize);
+    }
     let change = |attributes: Attributes| {
         let attributes = if write {
             attributes.writable()
