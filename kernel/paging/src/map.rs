@@ -33,6 +33,9 @@ struct Mapping<'s, S> {
     page: u64,
     /// The first address, for reporting and checking.
     range: VirtRange,
+    /// The last run that was looked for in an array: its first page, its length, and whether it is known to end there. Two
+    /// levels ask about the same run.
+    known: (u64, u64, bool),
     /// The check met links to tables that are empty: other CPUs are about to take them out.
     empty_links: bool,
     outcome: Outcome,
@@ -57,6 +60,7 @@ impl<'s, S> Mapping<'s, S> {
             allowed,
             page: 0,
             range,
+            known: (0, 0, false),
             empty_links: false,
             outcome: Outcome::default(),
         }
@@ -672,7 +676,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 pages: if limit == 1 {
                     1
                 } else {
-                    self.tables.nr_consecutive(frames) as u64
+                    let (from, pages, ended) = mapping.known;
+                    // Before `from` this wraps, and is no part of it.
+                    let left = pages.wrapping_sub(page.wrapping_sub(from));
+                    if left.wrapping_sub(1) < pages && (ended || left >= here) {
+                        left.min(here)
+                    } else {
+                        let found = self.tables.nr_consecutive(frames) as u64;
+                        mapping.known = (page, found, found < here);
+                        found
+                    }
                 },
             }),
             _ => mapping.source.run_at(page, limit),

@@ -332,15 +332,22 @@ pub unsafe fn clear(at: *mut u64, nr: usize) {
 #[inline]
 pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
     const SIZE: usize = 4096;
-    if zva_size == 0 || zva_size > SIZE {
+    // Four in a turn; a block may be as large as 2 KiB.
+    if zva_size == 0 || zva_size > SIZE / 4 {
         // SAFETY: the caller's promise.
         unsafe { clear(table, SIZE / 8) };
         return;
     }
-    // SAFETY: the block size is a power of two that divides a page, so each DC ZVA stays in it.
+    // SAFETY: four block sizes are a power of two that divides a page, so each DC ZVA stays in it.
     unsafe {
         asm!(
             "2:",
+            "dc zva, {at}",
+            "add {at}, {at}, {size}",
+            "dc zva, {at}",
+            "add {at}, {at}, {size}",
+            "dc zva, {at}",
+            "add {at}, {at}, {size}",
             "dc zva, {at}",
             "add {at}, {at}, {size}",
             "cmp {at}, {end}",
