@@ -33,7 +33,7 @@ override BASE := $(strip $(BASE))
 export BENCH BENCH_WALKERS SHELL_SEED CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run shell ptmap test bench bench-diff lint gdb doc clean
+.PHONY: help setup build run soak shell ptmap test bench bench-diff lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && scripts/run
+
+soak: ## stress the areas on all CPUs (SMP=4 make soak); BOOTARGS adds to or overrides soak=20 loops=200
+	@scripts/setup run && scripts/build && BOOTARGS="selftest=smp.areas*,smp.all_cpus_run*,vmalloc.the_cases* soak=20 loops=200 $$BOOTARGS" TIMEOUT=600 scripts/run
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
 	@scripts/setup run && scripts/build && scripts/shell
