@@ -169,6 +169,51 @@ fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     samples
 }
 
+/// Runs a case of `vm_map_ram` and `vm_unmap_ram`, which go by address.
+///
+/// # Panics
+/// If a call fails.
+pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
+    if !bench.selects(name) {
+        return;
+    }
+    let pruned = mm::kernel_tree().prune(bench.region());
+    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    let nr = frames.len() as u64;
+    let vm = subsystem(bench.region(), FlushPolicy::Strict);
+    // Beside it, so that what it lies in stays.
+    let kept = vm.vm_map_ram(&frames[..1]);
+    assert!(kept.is_ok(), "{name}: {kept:?}");
+    let (mut map, mut unmap) = (Samples::new(), Samples::new());
+    for run in 0..WARM_UP + runs(nr << 12) {
+        let frames = black_box(frames);
+        let (mapped, map_count) = bench.instrument.count(|| vm.vm_map_ram(frames));
+        let va = mapped.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (va, nr) = black_box((va, nr));
+        let (unmapped, unmap_count) = bench.instrument.count(|| vm.vm_unmap_ram(va, nr));
+        assert!(unmapped.is_ok(), "{name}: {unmapped:?}");
+        if run >= WARM_UP {
+            map.add(map_count);
+            unmap.add(unmap_count);
+        }
+    }
+    if let Ok(va) = kept {
+        assert!(vm.vm_unmap_ram(va, 1).is_ok(), "{name}: the neighbour stays");
+    }
+    for (op, samples) in [(Op::Map, &map), (Op::Unmap, &unmap)] {
+        let line = Line {
+            case: name,
+            walker: OURS,
+            op,
+            instructions: samples.summary(),
+            counts: None,
+            leaves: None,
+            note: "",
+        };
+        line.print();
+    }
+}
+
 fn counted(bench: &Bench<'_>, name: &str, call: Call<'_>) -> (Counts, Counts) {
     let vm = Vmalloc::new(bench.region(), CountingBackend::new(bench.mmu), Config::default());
     let vm = Box::new(vm.unwrap_or_else(|error| panic!("{name}: {error}")));

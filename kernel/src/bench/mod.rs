@@ -114,6 +114,9 @@ const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 100M, shift 21", 25600, 9, 21),
 ];
 
+/// Pages mapped for a short while.
+const MAP_RAM: &[(&str, usize)] = &[("vm_map_ram 1", 1), ("vm_map_ram 16", 16), ("vm_map_ram 32", 32)];
+
 /// Memory of its own, and addresses alone.
 const ALLOCATIONS: &[(&str, Call<'_>)] = &[
     ("vmalloc_huge 64K", Call::VmallocHuge(64 * KIB)),
@@ -178,6 +181,11 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
                 Source::Chunks(pages.frames(), *shift, &extents)
             };
             engine::run(&bench, name, source);
+        });
+    }
+    for (name, nr) in MAP_RAM {
+        with_pages(&bench, &[name], *nr, 0, |pages| {
+            api::run_map_ram(&bench, name, pages.frames())
         });
     }
     for (name, call) in ALLOCATIONS {
