@@ -43,7 +43,7 @@ fn the_pages_counted_are_the_pages_changed() {
         let differ =
             |a: &Naive, b: &Naive| a.0.iter().filter(|(va, page)| b.0.get(va) != Some(page)).count() as u64;
         let changed = match case.op {
-            Op::Unmap { .. } => differ(&before, &now),
+            Op::Unmap { .. } | Op::UnmapAndFlush { .. } | Op::UnmapKeeping { .. } => differ(&before, &now),
             Op::Map { .. } | Op::Protect { .. } | Op::SetValid { .. } => differ(&now, &before),
             Op::Split { .. } | Op::Coalesce { .. } => {
                 assert_eq!(before, now, "{}: nothing but leaf sizes changes", case.name);
@@ -79,6 +79,60 @@ fn a_map_counts_every_leaf_and_an_unmap_of_all_counts_them_again() {
                 case.name
             );
             assert_eq!(gone.levels, outcome.levels, "{}", case.name);
+        }
+    }
+    granule::<Granule4K>();
+    granule::<Granule16K>();
+}
+
+#[test]
+fn every_form_of_unmap_does_and_says_the_same() {
+    fn after<G: Granule>(setup: &[Op], op: &Op) -> (TracedTree<G>, (), Outcome) {
+        let tree = traced::<G>(Config::default(), false);
+        for op in setup {
+            op.apply(&tree, base(&tree)).expect("memory suffices");
+        }
+        let outcome = op.apply(&tree, base(&tree)).expect("memory suffices");
+        (tree, (), outcome)
+    }
+    fn granule<G: Granule>() {
+        for case in corpus::<G>() {
+            let Op::Unmap { page, pages } = case.op else {
+                continue;
+            };
+            let (tree, _, outcome) = after::<G>(&case.setup, &case.op);
+            let (now, _, at_once) = after::<G>(&case.setup, &Op::UnmapAndFlush { page, pages });
+            assert_eq!(
+                leaves_in(&tree, tree.range()),
+                leaves_in(&now, now.range()),
+                "{}",
+                case.name
+            );
+            assert_eq!(
+                tree.tables().host.live(),
+                now.tables().host.live(),
+                "{}",
+                case.name
+            );
+            assert_eq!(outcome, at_once, "{}", case.name);
+            let (kept, _, pruned) = after::<G>(&case.setup, &Op::UnmapKeeping { page, pages });
+            assert_eq!(
+                leaves_in(&tree, tree.range()),
+                leaves_in(&kept, kept.range()),
+                "{}",
+                case.name
+            );
+            assert_eq!(
+                tree.tables().host.live(),
+                kept.tables().host.live(),
+                "{}",
+                case.name
+            );
+            let same = Outcome {
+                tables_emptied: 0,
+                ..pruned
+            };
+            assert_eq!(outcome, same, "{}", case.name);
         }
     }
     granule::<Granule4K>();

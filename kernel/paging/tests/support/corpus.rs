@@ -360,5 +360,25 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
+    // Each unmap in its other two forms; on one granule, since what they have of their own knows of none.
+    let forms: Vec<_> = cases
+        .iter()
+        .filter(|_| G::INDEX_BITS == 9)
+        .filter_map(|case| {
+            let Op::Unmap { page, pages } = case.op else {
+                return None;
+            };
+            let other = |op, how| Case {
+                name: Box::leak(format!("{}, {how}", case.name).into_boxed_str()),
+                setup: case.setup.clone(),
+                op,
+            };
+            Some([
+                other(Op::UnmapAndFlush { page, pages }, "and flush"),
+                other(Op::UnmapKeeping { page, pages }, "keeping tables"),
+            ])
+        })
+        .collect();
+    cases.extend(forms.into_iter().flatten());
     cases
 }

@@ -169,7 +169,9 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
                 _ => LeafSet::ALL,
             },
         },
-        4..=6 => Op::Unmap { page, pages },
+        4 => Op::Unmap { page, pages },
+        5 => Op::UnmapAndFlush { page, pages },
+        6 => Op::UnmapKeeping { page, pages },
         7 | 8 => Op::Protect {
             page,
             pages,
@@ -288,7 +290,11 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
                 model.frame_reused(PhysAddr(*pa), G::PAGE_SIZE);
             }
         }
-        if expected == Expected::Done && matches!(op, Op::Unmap { .. }) {
+        let unmaps = matches!(
+            op,
+            Op::Unmap { .. } | Op::UnmapAndFlush { .. } | Op::UnmapKeeping { .. }
+        );
+        if expected == Expected::Done && unmaps {
             model.va_reused(op.range::<G>(base));
         }
         // And the kernel may use what is there, on any CPU, as the tables say.

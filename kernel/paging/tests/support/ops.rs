@@ -56,6 +56,16 @@ pub enum Op {
         page: u64,
         pages: u64,
     },
+    /// By `unmap_and_flush`, which has ways of its own.
+    UnmapAndFlush {
+        page: u64,
+        pages: u64,
+    },
+    /// By `unmap_keeping_tables`, then `prune`.
+    UnmapKeeping {
+        page: u64,
+        pages: u64,
+    },
     Protect {
         page: u64,
         pages: u64,
@@ -114,6 +124,8 @@ impl Op {
         let (page, pages) = match self {
             Self::Map { page, shape, .. } => (*page, shape.pages()),
             Self::Unmap { page, pages }
+            | Self::UnmapAndFlush { page, pages }
+            | Self::UnmapKeeping { page, pages }
             | Self::Protect { page, pages, .. }
             | Self::SetValid { page, pages, .. }
             | Self::Split { page, pages }
@@ -138,6 +150,15 @@ impl Op {
                 ..
             } => shape.map(tree, range.start, *attributes, *allowed),
             Self::Unmap { .. } => tree.unmap(range, &mut batch),
+            Self::UnmapAndFlush { .. } => tree.unmap_and_flush(range),
+            Self::UnmapKeeping { .. } => {
+                let kept = tree.unmap_keeping_tables(range, &mut batch);
+                batch.flush();
+                return kept.and_then(|mut outcome| {
+                    outcome.merge(&tree.prune(range)?);
+                    Ok(outcome)
+                });
+            }
             Self::Protect { change, .. } => tree.protect(range, |old| change.apply(old), &mut batch),
             Self::SetValid { valid, .. } => tree.set_valid(range, *valid, &mut batch),
             Self::Split { .. } => tree.split(range, &mut batch),
@@ -184,7 +205,7 @@ impl Op {
                 }
                 Expected::Done
             }
-            Self::Unmap { .. } => {
+            Self::Unmap { .. } | Self::UnmapAndFlush { .. } | Self::UnmapKeeping { .. } => {
                 pages().for_each(|va| {
                     map.0.remove(&va);
                 });
