@@ -61,8 +61,8 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
     }
 }
 
-// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, relaxed, and acquire-release for the
-// exchange; the bulk operations are the defaults.
+// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, stores relaxed, loads acquire,
+// acquire-release for the exchange; the bulk operations are the defaults.
 unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.alloc()?;
@@ -76,7 +76,9 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
 
     #[inline(always)]
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        self.descriptor(table, index).load(Ordering::Relaxed)
+        // Acquire, although a processor orders the accesses behind a link by their addresses: the language does not, and
+        // the table behind it may have been anybody's memory before.
+        self.descriptor(table, index).load(Ordering::Acquire)
     }
 
     #[inline(always)]
