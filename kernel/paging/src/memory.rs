@@ -61,12 +61,12 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
     }
 }
 
-// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, stores relaxed, loads acquire,
-// acquire-release for the exchange; the bulk operations are the defaults.
+// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, loads acquire, stores release,
+// acquire-release for the exchange; the bulk operations have the effect of the defaults.
 unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.alloc()?;
-        (0..G::ENTRIES).for_each(|index| self.store(table, index, 0));
+        self.clear(table, 0, G::ENTRIES);
         Some(table)
     }
 
@@ -83,7 +83,33 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
 
     #[inline(always)]
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
-        self.descriptor(table, index).store(value, Ordering::Relaxed);
+        // Release: it may be a link, to a table that a split has filled.
+        self.descriptor(table, index).store(value, Ordering::Release);
+    }
+
+    // In bulk come leaves and nothing, and no table is behind those.
+    #[inline]
+    fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
+        let mut value = first;
+        for i in index..index + nr {
+            self.descriptor(table, i).store(value, Ordering::Relaxed);
+            value = value.wrapping_add(step);
+        }
+    }
+
+    #[inline]
+    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
+        for (i, output) in outputs.iter().enumerate() {
+            self.descriptor(table, index + i)
+                .store(output.0 | template, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+        for i in index..index + nr {
+            self.descriptor(table, i).store(0, Ordering::Relaxed);
+        }
     }
 
     #[inline(always)]

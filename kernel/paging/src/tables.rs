@@ -5,7 +5,9 @@
 //! them (Arm ARM B2.2.1, D8.2).
 //!
 //! # Orderings
-//! - [`load`](Tables::load) and [`store`](Tables::store) are relaxed.
+//! - [`load`](Tables::load) and [`store`](Tables::store) are relaxed, but that a table is read after the link that led to it:
+//!   a processor keeps that order by itself, since the address comes from the link; the language asks for acquire and
+//!   release, as [`LinearTables`](crate::LinearTables) has them.
 //! - [`compare_exchange`](Tables::compare_exchange) has release semantics when it succeeds and acquire when it loads: a
 //!   walk that sees the new value sees every store made before it. Links to new tables are published so, which is what
 //!   orders a table's zeroing before its link without a barrier of its own (DESIGN rule 2).
