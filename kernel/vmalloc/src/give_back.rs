@@ -282,6 +282,18 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
+    /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
+    /// all walks kept out.
+    pub(crate) fn prune_before_blocks(&self, range: VirtRange) {
+        let emptied = self.state.lock().emptied.span;
+        if emptied.is_some_and(|span| span.overlaps(range)) {
+            let _release = self.backend.walks().release();
+            if let Err(failure) = self.backend.tree().prune(range) {
+                panic!("pruning {range:?}: {failure}");
+            }
+        }
+    }
+
     /// Gives back whatever is withheld: for whoever finds no memory, before he gives up. Whether there was any.
     pub(crate) fn purge_and_prune(&self) -> bool {
         let dropped = self.drop_idle_blocks();

@@ -247,6 +247,10 @@ impl<B: Backend> Vmalloc<B> {
         source: &mut S,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
+        if range.size >= B::Granule::size(2) {
+            // Where blocks may go, empty tables would be taken out by the map itself, while others walk.
+            self.prune_before_blocks(range);
+        }
         let mut result = self.map_once(range, source, attributes);
         if matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. }))
             && self.purge_and_prune()
