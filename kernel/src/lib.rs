@@ -8,6 +8,7 @@ pub mod bench;
 mod boot_info;
 pub mod bootargs;
 pub mod drivers;
+mod glob;
 pub mod mm;
 mod selftest;
 mod shell;

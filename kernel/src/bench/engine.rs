@@ -12,10 +12,10 @@ use paging::{
     Tree, VirtAddr, VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
 };
 
+use super::Bench;
 use super::counting::{CountingTables, Counts};
 use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
-use super::{Bench, glob};
 use crate::arch::mmu::KernelMmu;
 use crate::mm;
 use crate::mm::tables::KernelTables;
@@ -166,7 +166,7 @@ pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'
     for_each_walker!(|walker| {
         let walker_name = walker_name(&walker);
         // The engine has run already, where it lives.
-        if walker_name != super::OURS && glob::matches(bench.walkers, walker_name) {
+        if walker_name != super::OURS && crate::glob::matches(bench.walkers, walker_name) {
             own(bench, name, range, source, &walker, note);
         }
     });

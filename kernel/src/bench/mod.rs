@@ -8,7 +8,7 @@
 mod api;
 mod counting;
 mod engine;
-mod glob;
+
 mod measure;
 mod pages;
 mod report;
@@ -47,7 +47,7 @@ const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
     fn selects(&self, case: &str) -> bool {
-        glob::matches(self.cases, case)
+        crate::glob::matches(self.cases, case)
     }
 
     /// Where whole calls find their addresses.

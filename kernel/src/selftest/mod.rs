@@ -13,7 +13,7 @@ mod balance;
 mod cases;
 mod context;
 mod failure;
-mod glob;
+
 mod ktap;
 mod live;
 mod mapping;
@@ -47,7 +47,9 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
 /// Whether there is a test whose name one of the globs in `list` matches.
 #[must_use]
 pub fn selects(list: &str) -> bool {
-    cases::ALL.iter().any(|test| glob::matches_any(list, test.name))
+    cases::ALL
+        .iter()
+        .any(|test| crate::glob::matches_any(list, test.name))
 }
 
 /// Runs the tests that the arguments select, and prints their report.
@@ -55,7 +57,7 @@ pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Fea
     let is_selected = |test: &&Test| match args.selftest {
         Selection::All => true,
         Selection::None => false,
-        Selection::Globs(list) => glob::matches_any(list, test.name),
+        Selection::Globs(list) => crate::glob::matches_any(list, test.name),
     };
     if args.selftest != Selection::None {
         let selected = || cases::ALL.iter().filter(is_selected);

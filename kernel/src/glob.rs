@@ -1,4 +1,4 @@
-//! Globs over test names: `*` for any run of characters, `?` for one, everything else for itself.
+//! Globs over names of tests and cases: `*` for any run of characters, `?` for one, everything else for itself.
 
 /// Whether `name` matches `glob`.
 ///
