@@ -47,7 +47,8 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && scripts/run
 
-soak: ## stress the areas on all CPUs (SMP=4 make soak); BOOTARGS adds to or overrides soak=20 loops=200
+soak: ## the host tests that can run longer, then the areas stressed on all CPUs (SMP=4); BOOTARGS overrides soak=20 loops=200
+	@scripts/setup run && SOAK=20 PROPTEST_CASES=1000 SHUTTLE_SCHEDULES=20000 MMU_MODEL_DEPTH=1 MMU_MODEL_SEEDS=50 scripts/cargo test
 	@scripts/setup run && scripts/build && BOOTARGS="selftest=smp.areas*,smp.all_cpus_run*,vmalloc.the_cases* soak=20 loops=200 $$BOOTARGS" TIMEOUT=600 scripts/run
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
