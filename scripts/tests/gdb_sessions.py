@@ -162,7 +162,7 @@ class Areas(Session):
             r"^0xffff80\S+-\S+ +4K ioremap raw guards=0\+1 pa=0x9000000 by kernel/src/lib.rs:\d+$",
             "^    1x4K  rw- Device-nGnRE$",
             r"^\d+ areas? \(.*1 raw.*\), \d+ pages with guards$",
-            "^policy: Strict$",
+            r"^policy: Lazy\{areas: 256, pages: 8192\}$",
             "^nothing waits for a flush$",
         )
 
@@ -179,7 +179,7 @@ class Areas(Session):
     def test_an_area_is_printed_as_what_it_is(self) -> None:
         source = (ROOT / "kernel/vmalloc/src/give_back.rs").read_text().splitlines()
         retired = next(number for number, line in enumerate(source, 1) if "area.retire()" in line)
-        commands = f"break give_back.rs:{retired + 1}; continue; print area; up; up; info locals"
+        commands = f"break give_back.rs:{retired + 1}; continue; print area; up; up; up; info locals"
         text = self.gdb(commands, BOOTARGS=MIXED)
         area = r"0xffff8\S+     1M vmap retired guards=0\+1 by kernel/src/selftest/cases/mixed_orders.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$", "^leaves = 13x64K 48x4K$")
