@@ -86,3 +86,8 @@ pub use source::{Extent, Extents, FrameArray, PageArray, PhysRange, PhysSource, 
 pub use tables::Tables;
 pub use tree::{BreakPolicy, Config, Half, Tree};
 pub use walk::{Leaf, Step, Visit, Walk};
+
+/// The example in the README runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
