@@ -265,6 +265,14 @@ fn fails_alike<G: Granule>(
         tree.map(range, &mut PageArray::new(array.as_slice()), DATA, LeafSet::ALL)
     });
     if let Some(all) = frames.iter().copied().collect::<Option<Vec<u64>>>() {
+        // The same numbers as a plain slice of each kind: those have ways of their own.
+        let pfns: Vec<Pfn> = all.iter().copied().map(Pfn).collect();
+        try_source("slice of Pfn", &mut || {
+            tree.map(range, &mut PageArray::new(pfns.as_slice()), DATA, LeafSet::ALL)
+        });
+        try_source("slice of u64", &mut || {
+            tree.map(range, &mut PageArray::new(all.as_slice()), DATA, LeafSet::ALL)
+        });
         let extents: Vec<Extent> = all
             .iter()
             .map(|frame| Extent {

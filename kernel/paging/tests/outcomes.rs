@@ -7,7 +7,7 @@ use paging::{
 };
 use support::corpus::{Case, base, corpus};
 use support::ops::{Change, Op};
-use support::traced::{TracedTree, traced};
+use support::traced::{TracedTree, traced, word};
 use support::{Naive, Shape, leaves_in};
 
 fn after<G: Granule>(setup: &[Op], op: &Op) -> (TracedTree<G>, Naive, Outcome) {
@@ -43,7 +43,10 @@ fn the_pages_counted_are_the_pages_changed() {
         let differ =
             |a: &Naive, b: &Naive| a.0.iter().filter(|(va, page)| b.0.get(va) != Some(page)).count() as u64;
         let changed = match case.op {
-            Op::Unmap { .. } | Op::UnmapAndFlush { .. } | Op::UnmapKeeping { .. } => differ(&before, &now),
+            Op::Unmap { .. }
+            | Op::UnmapAndFlush { .. }
+            | Op::UnmapOneTable { .. }
+            | Op::UnmapKeeping { .. } => differ(&before, &now),
             Op::Map { .. } | Op::Protect { .. } | Op::SetValid { .. } => differ(&now, &before),
             Op::Split { .. } | Op::Coalesce { .. } => {
                 assert_eq!(before, now, "{}: nothing but leaf sizes changes", case.name);
@@ -115,6 +118,8 @@ fn every_form_of_unmap_does_and_says_the_same() {
                 case.name
             );
             assert_eq!(outcome, at_once, "{}", case.name);
+            let (_, _, in_one) = after::<G>(&case.setup, &Op::UnmapOneTable { page, pages });
+            assert_eq!(outcome.leaves, in_one.leaves, "{}", case.name);
             let (kept, _, pruned) = after::<G>(&case.setup, &Op::UnmapKeeping { page, pages });
             assert_eq!(
                 leaves_in(&tree, tree.range()),
@@ -137,6 +142,41 @@ fn every_form_of_unmap_does_and_says_the_same() {
     }
     granule::<Granule4K>();
     granule::<Granule16K>();
+}
+
+#[test]
+fn an_unmap_in_one_table_does_all_of_it_or_nothing() {
+    let (mut done, mut left) = (0, 0);
+    for case in corpus::<Granule4K>() {
+        let Op::Unmap { page, pages } = case.op else {
+            continue;
+        };
+        let tree = traced::<Granule4K>(Config::default(), false);
+        for op in &case.setup {
+            op.apply(&tree, base(&tree)).expect("memory suffices");
+        }
+        let before = tree.tables().host.snapshot();
+        let tables = tree.tables().host.live();
+        tree.tables().log.take();
+        let range = case.op.range::<Granule4K>(base(&tree));
+        if let Some(outcome) = tree.unmap_one_table(range) {
+            done += 1;
+            assert!(leaves_in(&tree, range).is_empty(), "{}", case.name);
+            assert_eq!(
+                outcome.leaves.pages::<Granule4K>(),
+                pages,
+                "{}: no hole is in it",
+                case.name
+            );
+            assert_eq!(word(&tree.tables().log.take()), "SsTdi", "{}", case.name);
+            assert_eq!(tree.tables().host.live(), tables, "{}: no table goes", case.name);
+        } else {
+            left += 1;
+            assert_eq!(tree.tables().host.snapshot(), before, "{} at {page}", case.name);
+            assert_eq!(tree.tables().log.take(), [], "{}", case.name);
+        }
+    }
+    assert!(done >= 5 && left >= 5, "{done} done, {left} left alone");
 }
 
 #[test]

@@ -360,7 +360,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
-    // Each unmap in its other two forms; on one granule, since what they have of their own knows of none.
+    // Each unmap in its other forms; on one granule, since what they have of their own knows of none.
     let forms: Vec<_> = cases
         .iter()
         .filter(|_| G::INDEX_BITS == 9)
@@ -375,6 +375,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             };
             Some([
                 other(Op::UnmapAndFlush { page, pages }, "and flush"),
+                other(Op::UnmapOneTable { page, pages }, "in one table"),
                 other(Op::UnmapKeeping { page, pages }, "keeping tables"),
             ])
         })

@@ -61,6 +61,11 @@ pub enum Op {
         page: u64,
         pages: u64,
     },
+    /// By `unmap_one_table`, then `prune`, where that is enough; or by `unmap_and_flush`.
+    UnmapOneTable {
+        page: u64,
+        pages: u64,
+    },
     /// By `unmap_keeping_tables`, then `prune`.
     UnmapKeeping {
         page: u64,
@@ -125,6 +130,7 @@ impl Op {
             Self::Map { page, shape, .. } => (*page, shape.pages()),
             Self::Unmap { page, pages }
             | Self::UnmapAndFlush { page, pages }
+            | Self::UnmapOneTable { page, pages }
             | Self::UnmapKeeping { page, pages }
             | Self::Protect { page, pages, .. }
             | Self::SetValid { page, pages, .. }
@@ -151,6 +157,14 @@ impl Op {
             } => shape.map(tree, range.start, *attributes, *allowed),
             Self::Unmap { .. } => tree.unmap(range, &mut batch),
             Self::UnmapAndFlush { .. } => tree.unmap_and_flush(range),
+            Self::UnmapOneTable { .. } => match tree.unmap_one_table(range) {
+                // It keeps the table, also where that is empty now.
+                Some(mut outcome) => tree.prune(range).map(|pruned| {
+                    outcome.merge(&pruned);
+                    outcome
+                }),
+                None => tree.unmap_and_flush(range),
+            },
             Self::UnmapKeeping { .. } => {
                 let kept = tree.unmap_keeping_tables(range, &mut batch);
                 batch.flush();
@@ -205,7 +219,10 @@ impl Op {
                 }
                 Expected::Done
             }
-            Self::Unmap { .. } | Self::UnmapAndFlush { .. } | Self::UnmapKeeping { .. } => {
+            Self::Unmap { .. }
+            | Self::UnmapAndFlush { .. }
+            | Self::UnmapOneTable { .. }
+            | Self::UnmapKeeping { .. } => {
                 pages().for_each(|va| {
                     map.0.remove(&va);
                 });
