@@ -103,6 +103,16 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())
     }
 
+    /// The same at a multiple of `align` bytes, a power of two: where the bits of a stack pointer tell whether it has left its stack.
+    ///
+    /// # Errors
+    /// As [`alloc_stack`](Self::alloc_stack), and [`Error::BadAlignment`].
+    #[track_caller]
+    pub fn alloc_stack_aligned(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
+        let request = Request::new(size).zeroed().aligned(align);
+        self.allocate_for(&request, Kind::Stack, Location::caller())
+    }
+
     fn allocate_for(
         &self,
         request: &Request,

@@ -204,6 +204,27 @@ fn a_stack_has_a_guard_page_of_its_own_on_either_side() {
 }
 
 #[test]
+fn an_aligned_stack_begins_at_a_multiple_above_its_guard() {
+    let vm = vm();
+    let below = vm.vmalloc(PAGE).unwrap();
+    let stacks = [(); 3].map(|()| vm.alloc_stack_aligned(4 * PAGE, 8 * PAGE).unwrap());
+    let tree = vm.backend().tree();
+    for stack in &stacks {
+        let range = stack.range();
+        assert_eq!(range.start.0 % (8 * PAGE), 0);
+        assert_eq!((range.size, stack.kind()), (4 * PAGE, Kind::Stack));
+        assert!(tree.translate(range.start.add(0u64.wrapping_sub(1))).is_none());
+        assert!(tree.translate(range.end()).is_none());
+    }
+    assert_eq!(
+        vm.alloc_stack_aligned(PAGE, 3 * PAGE).err(),
+        Some(Error::BadAlignment { align: 3 * PAGE })
+    );
+    drop((below, stacks));
+    assert_empty(&vm);
+}
+
+#[test]
 fn ioremap_is_congruent_so_that_large_leaves_happen_at_odd_places() {
     let vm = vm();
     // Something first, so that nothing is aligned by accident.
