@@ -7,7 +7,8 @@ use core::fmt;
 
 use log::LevelFilter;
 
-use crate::arch::errata::Errata;
+use crate::arch::errata::{Errata, Pretence};
+use crate::arch::percpu::MAX_CPUS;
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
@@ -29,6 +30,8 @@ pub struct BootArgs<'a> {
     pub mode: Mode,
     /// `errata=none` or `errata=NAME[,NAME]`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
+    /// `errata.midr=CPU:MIDR`: what the MIDR_EL1 of one CPU is taken to be where errata are looked up.
+    pub pretence: Option<Pretence>,
     /// `bench=GLOB`: which cases of `mode=bench` run. A blank in a name is a `?` here.
     pub bench: &'a str,
     /// `bench.walkers=GLOB`: which walkers run beside the engine.
@@ -196,6 +199,7 @@ impl Default for BootArgs<'_> {
             planted: None,
             mode: Mode::Selftest,
             errata: Errata::default(),
+            pretence: None,
             bench: "*",
             test_vmalloc: TestVmalloc::DEFAULT,
             soak: 1,
@@ -271,6 +275,14 @@ impl<'a> BootArgs<'a> {
                         self.errata = self.errata.or(forced);
                     }
                 }
+            }
+            "errata.midr" => {
+                let pretence = value.split_once(':').and_then(|(cpu, midr)| {
+                    let cpu = usize::try_from(parse_number(cpu)?).ok()?;
+                    let midr = parse_number(midr).filter(|midr| *midr >> 32 == 0)?;
+                    (cpu < MAX_CPUS).then_some(Pretence { cpu, midr })
+                });
+                self.pretence = Some(pretence.ok_or(expected("a CPU's number, a colon and 32 bits"))?);
             }
             "test_vmalloc" => {
                 let mask = parse_number(value).and_then(|mask| u32::try_from(mask).ok());

@@ -75,8 +75,9 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     if !features.simd {
         fail(format_args!("this CPU has no Advanced SIMD"));
     }
-    let errata = Errata::of(&features).or(args.errata);
-    report::log_cpu(&features, errata);
+    identify_cpus(info, machine);
+    let errata = Errata::of_all_cpus(args.pretence).or(args.errata);
+    report::log_cpu(&features, errata, args.pretence);
     report::log_machine(machine);
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
@@ -102,15 +103,33 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
+/// The CPUs of the device tree but this one that firmware can turn on, with the numbers that they get.
+fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
+    let this = percpu::this_cpu().mpidr();
+    (1..)
+        .zip(machine.cpus.iter().filter(move |cpu| cpu.mpidr != this))
+        .filter(|(_, cpu)| cpu.by_psci)
+        .map(|(index, cpu)| (index, cpu.mpidr))
+}
+
+/// Has every CPU say what it is. One that does not is reported, and done without.
+fn identify_cpus(info: &BootInfo, machine: &Machine) {
+    arch::errata::record_midr(0);
+    for (index, mpidr) in other_cpus(machine) {
+        if let Err(error) = smp::identify(info, index, mpidr) {
+            log::warn!("CPU {index}: {error}");
+        }
+    }
+}
+
 /// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
 fn start_cpus(info: &BootInfo, machine: &Machine) {
     let this = percpu::this_cpu().mpidr();
     let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != this);
-    for (index, cpu) in (1..).zip(others) {
-        if !cpu.by_psci {
-            log::warn!("CPU {index} (MPIDR {:#x}) cannot be started by PSCI", cpu.mpidr);
-            continue;
-        }
+    for cpu in others.filter(|cpu| !cpu.by_psci) {
+        log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
+    }
+    for (index, mpidr) in other_cpus(machine) {
         let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
             // Left to the CPU for good, whatever becomes of it.
             Ok(area) => area.into_raw().0 as usize,
@@ -121,7 +140,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine) {
         };
         let stack = stack..stack + CPU_STACK_SIZE as usize;
         // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run under, which map the image.
-        if let Err(error) = unsafe { smp::start(info, index, cpu.mpidr, stack, mm::kernel_ttbr1()) } {
+        if let Err(error) = unsafe { smp::start(info, index, mpidr, stack, mm::kernel_ttbr1()) } {
             log::warn!("CPU {index}: {error}");
         }
     }

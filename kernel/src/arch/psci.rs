@@ -55,6 +55,16 @@ pub fn cpu_off(conduit: Conduit) {
     };
 }
 
+/// Whether the CPU with affinity `mpidr` is off, as far as firmware says.
+#[must_use]
+pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
+    let state = match conduit {
+        Conduit::Hvc => psci::affinity_info::<Hvc>(mpidr, psci::LowestAffinityLevel::All),
+        Conduit::Smc => psci::affinity_info::<Smc>(mpidr, psci::LowestAffinityLevel::All),
+    };
+    state == Ok(psci::AffinityState::Off)
+}
+
 /// Turns the machine off. Where nobody can be asked to, this CPU stops.
 pub fn system_off() -> ! {
     early_console::flush();

@@ -10,7 +10,7 @@ use super::layout::{
 };
 use super::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 use crate::BootInfo;
-use crate::arch::errata::Errata;
+use crate::arch::errata::{Errata, Pretence};
 use crate::arch::features::Features;
 use crate::drivers::device_tree::Machine;
 
@@ -23,8 +23,8 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// The CPU: what matters for translation.
-pub fn log_cpu(features: &Features, errata: Errata) {
+/// The CPU: what matters for translation; and the errata of all CPUs.
+pub fn log_cpu(features: &Features, errata: Errata, pretence: Option<Pretence>) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes",
         features.midr,
@@ -42,8 +42,10 @@ pub fn log_cpu(features: &Features, errata: Errata) {
         YesNo(features.pan),
         features.zva_size,
     );
-    for (name, _) in Errata::matching(features.midr) {
-        info!("erratum {name} applies");
+    for (cpu, midr) in Errata::cpus(pretence) {
+        for (name, _) in Errata::matching(midr) {
+            info!("erratum {name} applies to CPU {cpu}, MIDR {midr:#010x}");
+        }
     }
     if errata != Errata::default() {
         info!(

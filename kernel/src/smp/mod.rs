@@ -7,7 +7,7 @@
 //! A slot has one atomic state, and whoever holds the state that precedes a step may make it:
 //!
 //! ```text
-//!            start            that CPU        run_on, on_each_cpu            that CPU
+//!     identify, start          that CPU        run_on, on_each_cpu            that CPU
 //!   ABSENT ---------> STARTING -------> IDLE ---------> CLAIMED --> POSTED ----------> IDLE
 //!                      |    ^            |              (job is written)   (job runs)
 //!   start or the next  |    | next job   | that CPU, after LINGER
@@ -31,7 +31,7 @@ use crate::arch::mmu::dsb_ishst;
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::{Deadline, relax};
 
-pub use start::{SecondaryArgs, StartError, start};
+pub use start::{SecondaryArgs, StartError, identify, start};
 
 /// No CPU yet.
 const ABSENT: u32 = 0;

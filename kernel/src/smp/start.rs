@@ -1,13 +1,17 @@
 //! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, then [`secondary_main`].
+//!
+//! Each CPU is turned on twice. The first time, before there are final tables, it only says what it is ([`identify`]) and turns itself off again: the
+//! policy of the tables depends on the errata of every CPU that will walk them (DESIGN rule 11).
 
 use core::fmt;
 use core::ops::Range;
-use core::ptr::addr_of_mut;
+use core::ptr::{addr_of, addr_of_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use super::{ABANDONED, ABSENT, IDLE, OFF, SLOTS, STARTING, Slot, publish, serve};
 use crate::BootInfo;
+use crate::arch::errata;
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::{Deadline, relax};
 use crate::arch::{early_console, exceptions, mmu, psci};
@@ -34,9 +38,12 @@ pub struct SecondaryArgs {
     pub argument: usize,
     /// Lower end of the stack.
     stack_bottom: usize,
-    /// The stack with the MMU off is the end of this.
+    /// The stack with the MMU off is the end of this; the first half is the stack of [`identify_main`].
     scratch: [u64; 503],
 }
+
+/// Bytes of the stack of [`identify_main`], a multiple of 16.
+const IDENTIFY_STACK_SIZE: usize = 1 << 11;
 
 const EMPTY: SecondaryArgs = SecondaryArgs {
     ttbr0: 0,
@@ -82,6 +89,13 @@ pub enum StartError {
         /// The CPU's affinity.
         mpidr: u64,
     },
+    /// It said what it is, and did not turn itself off.
+    StaysOn {
+        /// The CPU's affinity.
+        mpidr: u64,
+    },
+    /// It has not said what it is, so the tables may be such as it cannot use.
+    Unidentified(usize),
 }
 
 impl fmt::Display for StartError {
@@ -93,6 +107,13 @@ impl fmt::Display for StartError {
             Self::TimedOut { mpidr } => {
                 write!(f, "the CPU with MPIDR {mpidr:#x} did not come up in {PATIENCE:?}")
             }
+            Self::StaysOn { mpidr } => {
+                write!(
+                    f,
+                    "the CPU with MPIDR {mpidr:#x} did not turn itself off in {PATIENCE:?}"
+                )
+            }
+            Self::Unidentified(index) => write!(f, "CPU {index} has not said what it is"),
         }
     }
 }
@@ -121,9 +142,30 @@ pub unsafe fn start(
     slot.state
         .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
         .map_err(|_| StartError::Index(index))?;
-    // SAFETY: the index is in bounds; only a place is computed.
+    if errata::midr_of(index).is_none() {
+        slot.state.store(ABANDONED, Ordering::Release);
+        return Err(StartError::Unidentified(index));
+    }
+    // SAFETY: STARTING is ours alone, and whoever used these arguments to identify itself is off.
+    unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
+    turn_on(index, conduit)
+}
+
+/// Writes what CPU `index` comes up with: on `stack`, under the tables of `ttbr1`, in `main`.
+///
+/// # Safety
+/// The slot is STARTING by this call's doing, and no CPU uses its arguments.
+unsafe fn prepare(
+    info: &BootInfo,
+    index: usize,
+    mpidr: u64,
+    ttbr1: u64,
+    stack: Range<usize>,
+    main: extern "C" fn(usize) -> !,
+) {
+    // SAFETY: the index is that of a slot, so in bounds; only a place is computed.
     let args = unsafe { addr_of_mut!(ARGS[index]) };
-    // SAFETY: the slot was ABSENT, so nobody uses these arguments.
+    // SAFETY: the caller's promise.
     unsafe {
         args.write(SecondaryArgs {
             ttbr0: info.ttbr0_identity,
@@ -132,7 +174,7 @@ pub unsafe fn start(
             mair: info.mair,
             sctlr: info.sctlr,
             stack_top: stack.end,
-            entry: secondary_main as *const () as usize,
+            entry: main as *const () as usize,
             argument: index,
             stack_bottom: stack.start,
             ..EMPTY
@@ -141,7 +183,78 @@ pub unsafe fn start(
     ENTRY.store(info.secondary_entry, Ordering::Relaxed);
     MPIDR[index].store(mpidr, Ordering::Relaxed);
     CONTEXT[index].store(info.image_pa(args as usize), Ordering::Relaxed);
-    turn_on(index, conduit)
+}
+
+/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables, until it has said what it is ([`errata::midr_of`]) and is
+/// off again. For the time before the final tables.
+///
+/// # Errors
+/// Why it is not known. [`start`] refuses it then.
+pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartError> {
+    let slot = SLOTS
+        .get(index)
+        .filter(|_| index != 0)
+        .ok_or(StartError::Index(index))?;
+    let conduit = info.psci_conduit.ok_or(StartError::NoConduit)?;
+    slot.state
+        .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
+        .map_err(|_| StartError::Index(index))?;
+    // SAFETY: the index is in bounds; only a place is computed.
+    let scratch = unsafe { addr_of!(ARGS[index].scratch) } as usize;
+    let bottom = scratch.next_multiple_of(16);
+    // SAFETY: the slot was ABSENT, so nobody uses these arguments. They are in the image, which the first tables map.
+    unsafe {
+        prepare(
+            info,
+            index,
+            mpidr,
+            info.ttbr1_first,
+            bottom..bottom + IDENTIFY_STACK_SIZE,
+            identify_main,
+        );
+    }
+    let result = ask(index, conduit, mpidr);
+    // One that may still be on keeps its arguments.
+    let state = if result.is_ok() { ABSENT } else { ABANDONED };
+    slot.state.store(state, Ordering::Release);
+    result
+}
+
+/// Turns CPU `index` on, whose arguments are written, and waits until it is known and off.
+fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartError> {
+    // SAFETY: the index is that of a slot, so in bounds; only a place is computed.
+    let args = unsafe { addr_of_mut!(ARGS[index]) };
+    // As in `turn_on`.
+    mmu::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
+    let (entry, context) = (&ENTRY, &CONTEXT[index]);
+    psci::cpu_on(
+        conduit,
+        mpidr,
+        entry.load(Ordering::Relaxed),
+        context.load(Ordering::Relaxed),
+    )
+    .map_err(|error| StartError::Firmware { mpidr, error })?;
+    let limit = Deadline::after(PATIENCE);
+    while errata::midr_of(index).is_none() || !psci::is_off(conduit, mpidr) {
+        if limit.is_past() {
+            return Err(match errata::midr_of(index) {
+                None => StartError::TimedOut { mpidr },
+                Some(_) => StartError::StaysOn { mpidr },
+            });
+        }
+        relax();
+    }
+    Ok(())
+}
+
+/// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no vectors: it may do nothing that can fault.
+extern "C" fn identify_main(index: usize) -> ! {
+    errata::record_midr(index);
+    if let Some(conduit) = psci::conduit() {
+        // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to whoever waits for it.
+        psci::cpu_off(conduit);
+    }
+    psci::park()
 }
 
 /// What turning a CPU on needs, also the next time.

@@ -6,6 +6,7 @@ mod bulk;
 mod counts;
 mod cpus;
 mod devices;
+mod errata;
 mod faults;
 mod frames;
 mod initrd;
@@ -187,6 +188,9 @@ pub const ALL: &[Test] = tests! {
     "device.the_pcie_window_shows_the_host_bridge" => devices::ecam_shows_the_host_bridge,
     "device.the_rtc_counts_seconds" => devices::rtc_counts_seconds,
     "initrd.shuffled_copy_has_the_same_crc" => initrd::copy_has_the_same_crc,
+
+    "errata.the_table_has_exact_bounds" => errata::table_has_exact_bounds,
+    "errata.the_policy_is_what_any_cpu_needs" => errata::policy_is_of_every_cpu,
 
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
