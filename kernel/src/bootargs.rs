@@ -147,6 +147,8 @@ planted! {
     LeakTable = "leak-table",
     /// A frame that a test is done with never goes back.
     LeakFrame = "leak-frame",
+    /// Two locks are taken in both orders. A build without debug assertions does not notice.
+    LockOrder = "lock-order",
 }
 
 impl Planted {

@@ -10,49 +10,84 @@
 //! 2. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
 //! 3. frames ([`mm::frames`](crate::mm::frames));
 //! 4. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
+//!
+//! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
+
+pub mod order;
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
+use order::Token;
+
+/// How often a lock was wanted that somebody held, on all CPUs since the boot.
+static NR_WAITS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a lock was wanted that somebody held, on all CPUs since the boot.
+#[must_use]
+pub fn nr_waits() -> u64 {
+    NR_WAITS.load(Relaxed)
+}
+
+#[cold]
+fn note_wait() {
+    NR_WAITS.fetch_add(1, Relaxed);
+}
 
 /// A spin lock that masks interrupts on this CPU while it is held.
-pub struct IrqSpinLock<T>(SpinMutex<T>);
+pub struct IrqSpinLock<T> {
+    lock: SpinMutex<T>,
+    class: &'static str,
+}
 
 /// The lock is held, and interrupts are masked, until this is dropped.
 ///
-/// Fields are dropped in order: first the lock, then the mask.
+/// Fields are dropped in order: first the lock, then what the checker knows of it, then the mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
     guard: SpinMutexGuard<'a, T>,
+    _token: Token,
     _masked: Masked,
 }
 
 impl<T> IrqSpinLock<T> {
-    /// An unlocked lock around `value`.
-    pub const fn new(value: T) -> Self {
-        Self(SpinMutex::new(value))
+    /// An unlocked lock around `value`, of class `class`: see [`order`].
+    pub const fn new(class: &'static str, value: T) -> Self {
+        Self {
+            lock: SpinMutex::new(value),
+            class,
+        }
     }
 
     /// Takes the lock, and waits for it.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         let masked = interrupts::mask();
+        let token = Token::wait_for(self.class);
+        if self.lock.is_locked() {
+            note_wait();
+        }
+        let guard = self.lock.lock();
         IrqSpinLockGuard {
-            guard: self.0.lock(),
+            guard,
+            _token: token,
             _masked: masked,
         }
     }
 
     /// Takes the lock if nobody holds it.
+    #[inline]
     pub fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
         let masked = interrupts::mask();
-        let guard = self.0.try_lock()?;
+        let guard = self.lock.try_lock()?;
         Some(IrqSpinLockGuard {
             guard,
+            _token: Token::had(self.class),
             _masked: masked,
         })
     }
@@ -60,7 +95,7 @@ impl<T> IrqSpinLock<T> {
     /// Whether somebody holds it, at this moment.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.0.is_locked()
+        self.lock.is_locked()
     }
 }
 
@@ -91,12 +126,16 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
 
 /// A lock that many may share or one may have, with interrupts masked.
 #[derive(Debug)]
-pub struct IrqRwLock<T>(RwLock<T>);
+pub struct IrqRwLock<T> {
+    lock: RwLock<T>,
+    class: &'static str,
+}
 
 /// Shared until this is dropped.
 #[derive(Debug)]
 pub struct IrqReadGuard<'a, T> {
     guard: RwLockReadGuard<'a, T>,
+    _token: Token,
     _masked: Masked,
 }
 
@@ -104,33 +143,73 @@ pub struct IrqReadGuard<'a, T> {
 #[derive(Debug)]
 pub struct IrqWriteGuard<'a, T> {
     guard: RwLockWriteGuard<'a, T>,
+    _token: Token,
     _masked: Masked,
 }
 
 impl<T> IrqRwLock<T> {
-    /// An unlocked lock around `value`.
-    pub const fn new(value: T) -> Self {
-        Self(RwLock::new(value))
+    /// An unlocked lock around `value`, of class `class`: see [`order`].
+    pub const fn new(class: &'static str, value: T) -> Self {
+        Self {
+            lock: RwLock::new(value),
+            class,
+        }
     }
 
     /// Shares the lock with whoever else reads.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self) -> IrqReadGuard<'_, T> {
         let masked = interrupts::mask();
+        let token = Token::wait_for(self.class);
+        if self.lock.writer_count() != 0 {
+            note_wait();
+        }
+        let guard = self.lock.read();
         IrqReadGuard {
-            guard: self.0.read(),
+            guard,
+            _token: token,
             _masked: masked,
         }
+    }
+
+    /// Shares the lock if nobody has it alone.
+    #[inline]
+    pub fn try_read(&self) -> Option<IrqReadGuard<'_, T>> {
+        let masked = interrupts::mask();
+        let guard = self.lock.try_read()?;
+        Some(IrqReadGuard {
+            guard,
+            _token: Token::had(self.class),
+            _masked: masked,
+        })
     }
 
     /// Takes the lock alone.
     #[inline]
     pub fn write(&self) -> IrqWriteGuard<'_, T> {
         let masked = interrupts::mask();
+        let token = Token::wait_for(self.class);
+        if self.lock.writer_count() + self.lock.reader_count() != 0 {
+            note_wait();
+        }
+        let guard = self.lock.write();
         IrqWriteGuard {
-            guard: self.0.write(),
+            guard,
+            _token: token,
             _masked: masked,
         }
+    }
+
+    /// Takes the lock alone if nobody holds it.
+    #[inline]
+    pub fn try_write(&self) -> Option<IrqWriteGuard<'_, T>> {
+        let masked = interrupts::mask();
+        let guard = self.lock.try_write()?;
+        Some(IrqWriteGuard {
+            guard,
+            _token: Token::had(self.class),
+            _masked: masked,
+        })
     }
 }
 

@@ -191,7 +191,9 @@ def faults(report: Report) -> None:
 
 def variants(report: Report) -> None:
     """Other builds of the same kernel: unoptimised, and by the other toolchain route."""
-    build_and_boot(report, "dev profile", {"PROFILE": "dev", "OUT": "build/dev"})
+    dev = {"PROFILE": "dev", "OUT": "build/dev"}
+    if build_and_boot(report, "dev profile", dev):
+        boot_all(report, "variants", [lock_order(f"{dev['OUT']}/Image")])
     current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
     other = {"rustup": "distro", "distro": "rustup"}[current]
     name = f"{other} toolchain"
@@ -207,12 +209,24 @@ def reason(done: Finished) -> str:
     return lines[-1].removeprefix("setup: ") if lines else f"exit {done.status}"
 
 
-def build_and_boot(report: Report, name: str, variables: dict[str, str]) -> None:
+def lock_order(image: str) -> BootCase:
+    """Two locks taken in both orders: a build with debug assertions stops at the second."""
+    says = "FATAL.*lock order: 'first' is taken while 'second' is held"
+    return BootCase(
+        "dev profile, planted lock-order",
+        {"IMAGE": image, "BOOTARGS": "selftest.break=lock-order selftest=locks.*"},
+        ("--expect-message", says),
+    )
+
+
+def build_and_boot(report: Report, name: str, variables: dict[str, str]) -> bool:
+    """Whether it could be built; the boot's outcome is in the report."""
     built_name = f"variants: {name}, build"
     done = run_logged(built_name, ["scripts/build"], BUILD_LIMIT, variables)
     report.add(built_name, Outcome.of(done.good, done.seconds, log=done.log))
     if done.good:
         boot_all(report, "variants", [BootCase(f"{name}, boot", {"IMAGE": f"{variables['OUT']}/Image", "SMP": "2"})])
+    return done.good
 
 
 # ---- gdb --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ use crate::arch::early_console;
 use crate::sync::IrqSpinLock;
 
 /// The driver once there is one. The lock also keeps whole messages of the early console together.
-static CONSOLE: IrqSpinLock<Option<Uart<'static>>> = IrqSpinLock::new(None);
+static CONSOLE: IrqSpinLock<Option<Uart<'static>>> = IrqSpinLock::new("console", None);
 
 struct Logger;
 static LOGGER: Logger = Logger;

@@ -88,7 +88,7 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
     where
         Self: 'a;
     fn new(value: T) -> Self {
-        IrqSpinLock::new(value)
+        IrqSpinLock::new(core::any::type_name::<T>(), value)
     }
     #[inline]
     fn lock(&self) -> IrqSpinLockGuard<'_, T> {

@@ -25,7 +25,7 @@ pub use buddy::{BadFree, MAX_ORDER, State};
 pub use inject::{Injection, fail_nth};
 
 static ZONES: Once<Zones> = Once::new();
-static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new(Buddy::new());
+static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new("frames", Buddy::new());
 
 /// How many frames there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -26,7 +26,7 @@ const MIN_GROWTH: usize = 1 << 20;
 const MAX_REGIONS: usize = 48;
 
 #[global_allocator]
-static HEAP: KernelHeap = KernelHeap(IrqSpinLock::new(ArrayVec::new_const()));
+static HEAP: KernelHeap = KernelHeap(IrqSpinLock::new("heap", ArrayVec::new_const()));
 
 struct KernelHeap(IrqSpinLock<ArrayVec<Heap, MAX_REGIONS>>);
 

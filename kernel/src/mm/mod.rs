@@ -65,7 +65,7 @@ struct Memory {
 }
 
 static MEMORY: Once<Memory> = Once::new();
-static WALKS: WalkLock = WalkLock(IrqRwLock::new(()));
+static WALKS: WalkLock = WalkLock(IrqRwLock::new("walks", ()));
 /// What [`Features::zva_size`] says.
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 

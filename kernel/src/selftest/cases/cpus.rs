@@ -110,8 +110,8 @@ fn in_two_halves(
     let nr = smp::nr_online();
     let (touched, changed) = (Meeting::of(nr), Meeting::of(nr));
     let first = cpu_index();
-    let change = IrqSpinLock::new(Some(change));
-    let result = IrqSpinLock::new(Ok(()));
+    let change = IrqSpinLock::new("change", Some(change));
+    let result = IrqSpinLock::new("result", Ok(()));
     smp::on_each_cpu(|cpu| {
         touch(cpu);
         if !touched.wait() {
@@ -395,9 +395,9 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     }
     let findings = Findings::new();
     let (ready, done) = (Meeting::of(nr_others + 1), AtomicU32::new(0));
-    let work = IrqSpinLock::new(Ok(0u64));
+    let work = IrqSpinLock::new("work", Ok(0u64));
     let first = cpu_index();
-    let mapping_of_first = IrqSpinLock::new(&mapping);
+    let mapping_of_first = IrqSpinLock::new("mapping", &mapping);
     smp::on_each_cpu(|cpu| {
         if !ready.wait() {
             findings.report(cpu, LATE);

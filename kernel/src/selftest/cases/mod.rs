@@ -11,6 +11,7 @@ mod faults;
 mod frames;
 mod initrd;
 mod leaf_sizes;
+mod locks;
 mod mixed_orders;
 mod order_lists;
 mod partial;
@@ -191,6 +192,7 @@ pub const ALL: &[Test] = tests! {
 
     "errata.the_table_has_exact_bounds" => errata::table_has_exact_bounds,
     "errata.the_policy_is_what_any_cpu_needs" => errata::policy_is_of_every_cpu,
+    "locks.an_order_that_could_deadlock_is_refused" => locks::order_is_checked,
 
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,

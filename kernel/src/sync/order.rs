@@ -1,0 +1,268 @@
+//! The order of locks, checked when one is taken and not when two CPUs wait for each other: in builds with debug assertions.
+//!
+//! Locks of one kind are a class, named as the lock is. Every time a class is taken while another is held, that is remembered for good; to take two
+//! the other way round is then refused, whether or not another CPU happens to be in the way. What the documentation of [`sync`](super) says about
+//! the order holds from the start, by [`LEVELS`].
+//!
+//! A lock that is tried and not waited for cannot close a circle, so it adds nothing; but it is held. Locks mask interrupts, so an interrupt never
+//! finds its own CPU's lock taken, and there is no more to check than the order.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use spin::mutex::SpinMutex;
+
+use crate::arch::percpu::{MAX_CPUS, cpu_index};
+
+/// Whether this build checks.
+pub const CHECKED: bool = cfg!(debug_assertions);
+
+/// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
+/// together, but for those of vmalloc, whose order among themselves is learned.
+pub const LEVELS: [(&str, u8); 5] = [
+    ("walks", 1),
+    ("vmalloc", 1),
+    ("heap", 2),
+    ("frames", 3),
+    ("console", 4),
+];
+
+/// Classes that there is room for.
+const MAX_CLASSES: usize = 32;
+/// Locks that one CPU may hold at once.
+const MAX_HELD: usize = 8;
+
+/// Why a lock must not be waited for here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// A lock of this class is held by this CPU already.
+    Recursion {
+        /// The class.
+        class: &'static str,
+    },
+    /// The documented order has it the other way round, or not at all.
+    Level {
+        /// The class that is held.
+        held: &'static str,
+        /// The class to be taken.
+        taken: &'static str,
+    },
+    /// The two were taken the other way round before, directly or by way of others.
+    Inversion {
+        /// The class that is held.
+        held: &'static str,
+        /// The class to be taken.
+        taken: &'static str,
+    },
+    /// More classes, or more locks held at once, than there is room for.
+    NoRoom {
+        /// The class to be taken.
+        class: &'static str,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recursion { class } => write!(f, "'{class}' is taken where it is held already"),
+            Self::Level { held, taken } => {
+                write!(
+                    f,
+                    "'{taken}' is taken while '{held}' is held, against the documented order"
+                )
+            }
+            Self::Inversion { held, taken } => {
+                write!(
+                    f,
+                    "'{taken}' is taken while '{held}' is held; they were taken the other way round before"
+                )
+            }
+            Self::NoRoom { class } => write!(f, "no room to note '{class}'"),
+        }
+    }
+}
+
+/// Which class was taken while which was held.
+#[derive(Debug)]
+pub struct Graph {
+    names: [&'static str; MAX_CLASSES],
+    nr: usize,
+    /// Bit b of word a: b was taken while a was held.
+    after: [u32; MAX_CLASSES],
+}
+
+impl Graph {
+    /// Nothing was taken yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            names: [""; MAX_CLASSES],
+            nr: 0,
+            after: [0; MAX_CLASSES],
+        }
+    }
+
+    /// The number of a class, which is new the first time it is seen.
+    ///
+    /// # Errors
+    /// [`Violation::NoRoom`].
+    pub fn class(&mut self, name: &'static str) -> Result<u8, Violation> {
+        if let Some(known) = self.names[..self.nr].iter().position(|known| *known == name) {
+            return Ok(known as u8);
+        }
+        let slot = self
+            .names
+            .get_mut(self.nr)
+            .ok_or(Violation::NoRoom { class: name })?;
+        *slot = name;
+        self.nr += 1;
+        Ok((self.nr - 1) as u8)
+    }
+
+    /// Notes that `class` is waited for by one who holds `held`, all of them numbers that [`class`](Self::class) gave.
+    ///
+    /// # Errors
+    /// It could end in a circle. Nothing is noted then.
+    pub fn wait_for(&mut self, class: u8, held: &[u8]) -> Result<(), Violation> {
+        let taken = self.names[usize::from(class)];
+        for &before in held {
+            let held = self.names[usize::from(before)];
+            if before == class {
+                return Err(Violation::Recursion { class: taken });
+            }
+            if let (Some((of, low)), Some((at, high))) = (level(held), level(taken))
+                && (low > high || low == high && (of, at) != ("vmalloc", "vmalloc"))
+            {
+                return Err(Violation::Level { held, taken });
+            }
+            if self.reaches(class, before) {
+                return Err(Violation::Inversion { held, taken });
+            }
+        }
+        for &before in held {
+            self.after[usize::from(before)] |= 1 << class;
+        }
+        Ok(())
+    }
+
+    /// Whether `to` was taken after `from`, directly or by way of others.
+    fn reaches(&self, from: u8, to: u8) -> bool {
+        let mut reached = 1u32 << from;
+        loop {
+            let next = (0..self.nr)
+                .filter(|class| reached >> class & 1 != 0)
+                .fold(reached, |reached, class| reached | self.after[class]);
+            if next == reached {
+                return reached >> to & 1 != 0;
+            }
+            reached = next;
+        }
+    }
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The entry of [`LEVELS`] that `class` belongs to: its own, or its crate's.
+fn level(class: &str) -> Option<(&'static str, u8)> {
+    let family = class.split("::").next().unwrap_or(class);
+    LEVELS.into_iter().find(|(name, _)| *name == family)
+}
+
+static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
+
+/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts masked.
+struct Held {
+    classes: [AtomicU8; MAX_HELD],
+    nr: AtomicU8,
+}
+
+static HELD: [Held; MAX_CPUS] = [const {
+    Held {
+        classes: [const { AtomicU8::new(0) }; MAX_HELD],
+        nr: AtomicU8::new(0),
+    }
+}; MAX_CPUS];
+
+/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are unmasked.
+#[derive(Debug)]
+pub(super) struct Token {
+    #[cfg(debug_assertions)]
+    class: Option<u8>,
+}
+
+impl Token {
+    /// For a lock of class `name` that will be waited for now. Interrupts are masked.
+    ///
+    /// # Panics
+    /// To wait for it could end in a circle.
+    #[inline(always)]
+    pub(super) fn wait_for(name: &'static str) -> Self {
+        Self::take(name, true)
+    }
+
+    /// For a lock of class `name` that was had without waiting. Interrupts are masked.
+    #[inline(always)]
+    pub(super) fn had(name: &'static str) -> Self {
+        Self::take(name, false)
+    }
+
+    #[cfg(not(debug_assertions))]
+    #[inline(always)]
+    fn take(_name: &'static str, _waits: bool) -> Self {
+        Self {}
+    }
+
+    #[cfg(debug_assertions)]
+    fn take(name: &'static str, waits: bool) -> Self {
+        let held = &HELD[cpu_index()];
+        let nr = usize::from(held.nr.load(Relaxed));
+        let mut classes = [0; MAX_HELD];
+        for (copy, class) in classes.iter_mut().zip(&held.classes) {
+            *copy = class.load(Relaxed);
+        }
+        let noted = {
+            let mut graph = GRAPH.lock();
+            graph.class(name).and_then(|class| {
+                if waits {
+                    graph.wait_for(class, &classes[..nr])?;
+                }
+                Ok(class)
+            })
+        };
+        // The graph's own lock is free again: what follows may print.
+        let class = match noted {
+            Ok(class) => class,
+            Err(violation) => panic!("lock order: {violation}"),
+        };
+        match held.classes.get(nr) {
+            Some(slot) => slot.store(class, Relaxed),
+            None => panic!("lock order: {}", Violation::NoRoom { class: name }),
+        }
+        held.nr.store(nr as u8 + 1, Relaxed);
+        Self { class: Some(class) }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Token {
+    fn drop(&mut self) {
+        let Some(class) = self.class.take() else {
+            return;
+        };
+        // Guards are dropped in any order: the newest of its class goes, and what came after it moves down.
+        let held = &HELD[cpu_index()];
+        let nr = usize::from(held.nr.load(Relaxed));
+        let classes = &held.classes[..nr];
+        let Some(at) = classes.iter().rposition(|held| held.load(Relaxed) == class) else {
+            return;
+        };
+        for (to, from) in classes[at..].iter().zip(&classes[at + 1..]) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        held.nr.store(nr as u8 - 1, Relaxed);
+    }
+}
