@@ -9,6 +9,7 @@ use log::LevelFilter;
 
 use crate::arch::errata::{Errata, Pretence};
 use crate::arch::percpu::MAX_CPUS;
+use crate::selftest::shapes;
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
@@ -60,11 +61,9 @@ pub struct TestVmalloc {
 }
 
 impl TestVmalloc {
-    /// The bits of the cases that there are.
-    pub const ALL: u32 = 1 | 2 | 4 | 8 | 16 | 32 | 64 | 1024 | 4096;
     /// A few loops of everything.
     pub const DEFAULT: Self = Self {
-        mask: Self::ALL,
+        mask: shapes::MASK,
         nr_pages: 1,
         use_huge: false,
         loops: 20,
@@ -289,8 +288,10 @@ impl<'a> BootArgs<'a> {
             "test_vmalloc" => {
                 let mask = parse_number(value).and_then(|mask| u32::try_from(mask).ok());
                 self.test_vmalloc.mask = mask
-                    .filter(|mask| *mask != 0 && mask & !TestVmalloc::ALL == 0)
-                    .ok_or(expected("a mask of 1, 2, 4, 8, 16, 32, 64, 1024 and 4096"))?;
+                    .filter(|mask| *mask != 0 && mask & !shapes::MASK == 0)
+                    .ok_or(expected(
+                        "a mask of powers of two from 1 to 4096 and from 0x10000 to 0x100000",
+                    ))?;
             }
             "nr_pages" => {
                 self.test_vmalloc.nr_pages = parse_number(value)

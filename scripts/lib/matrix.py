@@ -41,6 +41,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("GICv3, EL2, 4 CPUs", {"GIC": "3", "EL2": "1", "SMP": "4"}),
         # Cortex-A76 r0p0 as the last of four: a TLBI has to be repeated for the sake of one CPU.
         BootCase("an erratum of the last CPU", {"SMP": "4", "BOOTARGS": "errata.midr=3:0x410fd0b0 selftest=errata.*,count.*,smp.*,vmalloc.*"}),
+        BootCase("test_vmalloc on 4 CPUs", {"SMP": "4", "BOOTARGS": "selftest=vmalloc.the_cases* threads=4 nr_pages=16 use_huge=1 loops=8"}),
         BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
         BootCase("another seed", {"BOOTARGS": "seed=2026"}),
         BootCase("an initrd", {"INITRD": str(initrd)}),
@@ -94,7 +95,7 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 
 def refusals() -> list[BootCase]:
     """Boot arguments that must be met by one clear line that names them, and a power-off."""
-    arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "errata.midr=0x410fd0b0")
+    arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "errata.midr=0x410fd0b0", "test_vmalloc=8192")
     return [
         BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", f"bad boot argument .*{argument.partition('=')[0]}"))
         for argument in arguments

@@ -19,6 +19,7 @@ mod live;
 mod mapping;
 mod memory;
 mod saboteur;
+pub(crate) mod shapes;
 mod source;
 mod verify;
 

@@ -1,0 +1,180 @@
+//! The shapes of Linux's `lib/test_vmalloc.c`, with its sizes, alignments and orders of events.
+
+use alloc::vec::Vec;
+
+use paging::{Attributes, Pfn};
+use vmalloc::{Error, Request};
+
+use super::{Run, loops};
+use crate::mm::areas::{KernelArea, kernel_vmalloc};
+use crate::mm::{self, frames};
+use crate::selftest::failure::Failure;
+use crate::selftest::source::PAGE;
+use crate::selftest::verify::{read, write};
+use crate::smp;
+
+/// A word is written and read back; then the area goes.
+fn touch(area: &KernelArea) -> bool {
+    let at = area.range().start.0 as usize;
+    write(at, at as u64);
+    read(at) == at as u64
+}
+
+pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
+    loops(run, |run| {
+        let request = Request::new(run.nr_pages * PAGE);
+        let request = if run.use_huge { request.huge() } else { request };
+        Ok(touch(&kernel_vmalloc().allocate(&request)?))
+    })
+}
+
+/// Holes of a page, which a page must fit into: none goes behind the last of them, where no other thread makes holes that are further behind.
+pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
+    let mut held = Vec::new();
+    for hole in 0..1024 {
+        let area = mm::vmalloc(PAGE)?;
+        if hole % 2 == 0 {
+            held.push(area);
+        }
+    }
+    // What is withheld is no hole yet.
+    kernel_vmalloc().vm_unmap_aliases();
+    let last = held.iter().map(KernelArea::va).max();
+    loops(run, |run| {
+        let area = mm::vmalloc(PAGE)?;
+        let fits = Some(area.va()) < last || run.threads > 1;
+        Ok(touch(&area) && fits)
+    })
+}
+
+pub(super) fn long_busy_list(run: &mut Run<'_>) -> Result<u64, Failure> {
+    let most = (frames::stats().free / 8 / run.threads).min(15_000);
+    let held = (0..most)
+        .map(|_| mm::vmalloc(PAGE))
+        .collect::<Result<Vec<_>, _>>()?;
+    let right = loops(run, |_| {
+        let large = mm::vmalloc(100 * PAGE)?;
+        let small = mm::vmalloc(PAGE)?;
+        Ok(touch(&large) & touch(&small))
+    });
+    drop(held);
+    right
+}
+
+pub(super) fn random_size(run: &mut Run<'_>) -> Result<u64, Failure> {
+    loops(run, |run| Ok(touch(&mm::vmalloc(run.rng.u64(1..=100) * PAGE)?)))
+}
+
+/// THREAD_ALIGN is the stack's size there: 16 KiB.
+pub(super) fn fix_align(run: &mut Run<'_>) -> Result<u64, Failure> {
+    const ALIGN: u64 = 2 * (16 << 10);
+    loops(run, |_| {
+        let request = Request::new(5 * PAGE).zeroed().aligned(ALIGN);
+        let area = kernel_vmalloc().allocate(&request)?;
+        Ok(touch(&area) & area.va().0.is_multiple_of(ALIGN))
+    })
+}
+
+pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
+    loops(run, |run| {
+        let align = 1 << run.rng.u32(0..=22);
+        let request = Request::new(run.rng.u64(1..=10) * PAGE).zeroed().aligned(align);
+        let area = kernel_vmalloc().allocate(&request)?;
+        Ok(touch(&area) & area.va().0.is_multiple_of(align))
+    })
+}
+
+/// Every power of two; there, the top is expected to fail. Here an alignment that there are many places for succeeds, on however many CPUs at once, and one
+/// of 2^63 never does.
+pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
+    loops(run, |_| {
+        let vm = kernel_vmalloc();
+        let right = (0..64).all(|shift| {
+            let align = 1 << shift;
+            match vm.allocate(&Request::new(PAGE).aligned(align)) {
+                Ok(area) => area.va().0.is_multiple_of(align),
+                // Few places at that alignment, and the other CPUs may have them.
+                Err(Error::OutOfSpace(_)) => align > vm.range().size >> 6,
+                Err(_) => false,
+            }
+        });
+        let top = vm.allocate(&Request::new(PAGE).aligned(1 << 63));
+        Ok(right && matches!(top, Err(Error::OutOfSpace(_))))
+    })
+}
+
+/// Objects of 1 byte to a quarter of a page at alignments of 1 to 2048, each at the same offset in a unit of every CPU: one reserved area for all units,
+/// with pages under the objects only, as Linux's per-CPU chunks have them.
+pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
+    const UNIT_PAGES: u64 = 16;
+    const OBJECTS: usize = 16;
+    let units = smp::nr_online() as u64;
+    loops(run, |run| {
+        let chunk = kernel_vmalloc().get_vm_area(units * UNIT_PAGES * PAGE, 1)?;
+        let (mut offsets, mut end) = ([0; OBJECTS], 0u64);
+        for offset in &mut offsets {
+            let align = 1u64 << run.rng.u32(3..=11);
+            *offset = end.next_multiple_of(align);
+            end = *offset + run.rng.u64(8..=PAGE / 4);
+        }
+        let pages = end.div_ceil(PAGE);
+        let mut populated = Vec::new();
+        let done = populate(&chunk, units, UNIT_PAGES, pages, &mut populated).map(|()| {
+            let at = |unit: u64, offset: u64| (chunk.va().0 + unit * UNIT_PAGES * PAGE + offset) as usize;
+            let each = || (0..units).flat_map(|unit| offsets.map(|offset| at(unit, offset)));
+            each().for_each(|at| write(at, at as u64 ^ run.nr_pages));
+            each().all(|at| read(at) == at as u64 ^ run.nr_pages)
+        });
+        // Flushed when it returns, so that the frames may go.
+        chunk.free();
+        populated.iter().for_each(|frame: &Pfn| frames::free(*frame, 0));
+        done
+    })
+}
+
+/// Puts frames under the first `pages` pages of each unit.
+fn populate(
+    chunk: &KernelArea,
+    units: u64,
+    unit_pages: u64,
+    pages: u64,
+    populated: &mut Vec<Pfn>,
+) -> Result<(), Failure> {
+    for unit in 0..units {
+        let from = populated.len();
+        for _ in 0..pages {
+            populated.push(frames::allocate(0).ok_or(Failure::NoFrames(0))?);
+        }
+        chunk.map_pages(
+            unit * unit_pages * PAGE,
+            &populated[from..],
+            Attributes::KERNEL_DATA,
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
+    let pages = &run.backing.pages[..];
+    loops(run, |_| {
+        let va = kernel_vmalloc().vm_map_ram(pages)?;
+        let same = read(va.0 as usize) == pages[0].0;
+        kernel_vmalloc().vm_unmap_ram(va, pages.len() as u64)?;
+        Ok(same)
+    })
+}
+
+/// One page, four, one, half of one, one: with what was in the first.
+pub(super) fn vrealloc(run: &mut Run<'_>) -> Result<u64, Failure> {
+    loops(run, |run| {
+        let mut area = mm::vmalloc(PAGE)?;
+        let mark = run.rng.u64(..);
+        write(area.va().0 as usize, mark);
+        let mut same = true;
+        for size in [4 * PAGE, PAGE, PAGE / 2, PAGE] {
+            area.vrealloc(size)?;
+            same &= read(area.va().0 as usize) == mark && area.size() == size;
+        }
+        Ok(same)
+    })
+}
