@@ -25,7 +25,7 @@ struct Outcome {
 
 fn run(ctx: &Context, shape: &Shape, args: &TestVmalloc, backing: &Backing, seed: u64) -> Outcome {
     let (threads, passed, instructions) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let failure = IrqSpinLock::new(None);
+    let failure = IrqSpinLock::new("failure", None);
     smp::on_each_cpu(|cpu| {
         if cpu as u64 >= args.threads {
             return;
