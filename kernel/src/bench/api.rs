@@ -301,6 +301,9 @@ unsafe impl Backend for CountingBackend {
     fn write_word(&self, frame: Pfn, index: usize, value: u64) {
         KernelBackend.write_word(frame, index, value);
     }
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        KernelBackend.without_waiting(f)
+    }
     fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
         KernelBackend.is_ram(start, size)
     }

@@ -6,12 +6,13 @@
 //!
 //! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
 
+use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use paging::{Failure, FrameArray, Granule4K, LeafSet, Outcome, Pfn, PhysAddr, VirtAddr, VirtRange};
 use spin::Once;
 use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, VmArea, Vmalloc};
+use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Request, VmArea, Vmalloc};
 
 use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
@@ -94,6 +95,9 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
     fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         IrqSpinLock::lock(self)
     }
+    fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
+        IrqSpinLock::try_lock(self)
+    }
 }
 
 impl vmalloc::WalkLock for WalkLock {
@@ -102,6 +106,9 @@ impl vmalloc::WalkLock for WalkLock {
     #[inline]
     fn walk(&self) -> IrqReadGuard<'_, ()> {
         WalkLock::walk(self)
+    }
+    fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
+        WalkLock::try_walk(self)
     }
     fn release(&self) -> IrqWriteGuard<'_, ()> {
         WalkLock::release(self)
@@ -182,6 +189,13 @@ unsafe impl Backend for KernelBackend {
             .iter()
             .any(|ram| !ram.intersection(&range).is_empty())
     }
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        frames::without_waiting(f)
+    }
+    fn deferred_free_refused(&self, va: VirtAddr, by: &'static Location<'static>, error: &Error) {
+        log::error!("vfree_atomic({va}) by {by}: {error}");
+    }
+    #[inline]
     fn cpu(&self) -> usize {
         cpu_index()
     }
@@ -303,6 +317,28 @@ pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vfree(va: VirtAddr) -> Result<(), Error> {
     kernel_vmalloc().vfree(va)
+}
+
+/// The same as [`vmalloc()`] for whoever cannot wait: under a lock, with interrupts masked, in an interrupt handler. Fails where it would
+/// have to.
+///
+/// # Errors
+/// As [`Vmalloc::vmalloc`], and [`Error::WouldBlock`]: see [`Request::nowait`].
+#[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
+pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().allocate(&Request::new(size).nowait())
+}
+
+/// The same as [`vfree`] in any context, an exception handler that interrupted the holder of a lock included. Never waits: the area goes
+/// with the next call that can.
+///
+/// # Errors
+/// As [`Vmalloc::vfree_atomic`].
+#[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
+pub fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
+    kernel_vmalloc().vfree_atomic(va)
 }
 
 /// The frame that `va`, in the vmalloc region, is mapped to.

@@ -10,7 +10,7 @@ mod buddy;
 mod inject;
 mod magazine;
 
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use paging::Pfn;
 use spin::Once;
@@ -18,7 +18,9 @@ use spin::Once;
 use super::layout::PAGE_SIZE;
 use super::regions::{PhysRegion, Regions};
 use super::{linear_va, zero_page};
-use crate::sync::IrqSpinLock;
+use crate::arch::interrupts;
+use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 use buddy::{Buddy, Zones};
 
 pub use buddy::{BadFree, MAX_ORDER, State};
@@ -26,6 +28,33 @@ pub use inject::{Injection, fail_nth};
 
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new("frames", Buddy::new());
+
+/// Whether a CPU is in [`without_waiting`].
+static NOWAIT: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+
+/// Runs `f`, with interrupts masked. Within it nothing here waits for the buddy allocator: while another CPU, or what this one
+/// interrupted, has its lock, no block is there, and a single frame only if this CPU's magazine has one. A single frame can be given back, and
+/// nothing else.
+///
+/// Not for the handler of an exception that interrupted this module: a magazine may be half changed then.
+pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
+    let _masked = interrupts::mask();
+    let flag = &NOWAIT[cpu_index()];
+    // Only this CPU reads it.
+    let before = flag.swap(true, Ordering::Relaxed);
+    let result = f();
+    flag.store(before, Ordering::Relaxed);
+    result
+}
+
+/// The buddy allocator. `None` if that means waiting, and this CPU may not.
+fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
+    if NOWAIT[cpu_index()].load(Ordering::Relaxed) {
+        BUDDY.try_lock()
+    } else {
+        Some(BUDDY.lock())
+    }
+}
 
 /// How many frames there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,12 +141,12 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     if order == 0 {
         return magazine::allocate(zones);
     }
-    if let Some(frame) = BUDDY.lock().allocate(zones, order) {
+    if let Some(frame) = buddy()?.allocate(zones, order) {
         return Some(frame);
     }
     // What this CPU holds back may be the missing piece.
     magazine::drain(zones);
-    BUDDY.lock().allocate(zones, order)
+    buddy()?.allocate(zones, order)
 }
 
 /// A zeroed frame.

@@ -42,8 +42,8 @@ use crate::bootargs::{BootArgs, LinearLeaves, Planted};
 use crate::drivers::device_tree::Machine;
 use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard};
 pub use areas::{
-    KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vmalloc,
-    vmalloc_to_pfn, vmap, vunmap, vzalloc,
+    KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
+    vmalloc, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
 };
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
@@ -180,6 +180,11 @@ impl WalkLock {
     /// For walks: to read anything, to map or unmap a range that nobody else works on. Nothing is allocated on the heap while it is held.
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
+    }
+
+    /// [`walk`](Self::walk), if that needs no waiting.
+    pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
+        self.0.try_read()
     }
 
     /// For what must be alone: giving tables back.

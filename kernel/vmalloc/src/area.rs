@@ -115,6 +115,11 @@ impl<'v, B: Backend> VmArea<'v, B> {
         self.free_for(Location::caller());
     }
 
+    /// The area alone.
+    pub(crate) fn into_area(mut self) -> Option<Area> {
+        self.area.take()
+    }
+
     pub(crate) fn free_for(mut self, caller: &'static Location<'static>) {
         if let Some(area) = self.area.take() {
             self.vm.give_back(area, caller);

@@ -1,9 +1,11 @@
 //! The seam to the kernel around: [`Backend`], [`Lock`], [`WalkLock`].
 
+use crate::error::Error;
 use crate::linear::LinearEdit;
 use crate::va::NodePages;
 use core::ops::DerefMut;
-use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree};
+use core::panic::Location;
+use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr};
 
 /// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
 pub trait Lock<T> {
@@ -15,6 +17,9 @@ pub trait Lock<T> {
     fn new(value: T) -> Self;
     /// Takes the lock, and waits for it.
     fn lock(&self) -> Self::Guard<'_>;
+    /// Takes the lock if nobody holds it, this CPU included: an exception handler may ask for what the code holds that it
+    /// interrupted, and is refused.
+    fn try_lock(&self) -> Option<Self::Guard<'_>>;
 }
 
 /// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks, maps
@@ -30,6 +35,8 @@ pub trait WalkLock {
         Self: 'a;
     /// Begins a walk.
     fn walk(&self) -> Self::Walk<'_>;
+    /// Begins a walk if that needs no waiting.
+    fn try_walk(&self) -> Option<Self::Walk<'_>>;
     /// Waits for all walks to end, and keeps new ones out.
     fn release(&self) -> Self::Release<'_>;
 }
@@ -61,11 +68,11 @@ pub unsafe trait Backend: NodePages + Sized {
 
     /// `1 << order` frames that follow each other, the first at a multiple of that. `None` when there are none so many.
     fn alloc_frames(&self, order: u32) -> Option<Pfn>;
-    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole.
+    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole. Never called for a request that may not wait.
     fn free_frames(&self, first: Pfn, order: u32);
     /// The largest order worth asking for.
     fn max_order(&self) -> u32;
-    /// Frames of RAM in all: nothing larger is even tried.
+    /// Frames of RAM in all: nothing larger is even tried. Asked once, when a [`Vmalloc`](crate::Vmalloc) is made.
     fn nr_frames(&self) -> u64;
 
     /// Fills frames with zeros.
@@ -74,6 +81,20 @@ pub unsafe trait Backend: NodePages + Sized {
     fn read_word(&self, frame: Pfn, index: usize) -> u64;
     /// Writes the 64-bit word at `index` of a frame that `alloc_frames` gave.
     fn write_word(&self, frame: Pfn, index: usize, value: u64);
+
+    /// Runs `f`. Within it, and on this CPU, [`alloc_frames`](Self::alloc_frames), [`node_page`](NodePages::node_page), and the
+    /// tree's [`alloc_table`](Tables::alloc_table) and [`free_table`](Tables::free_table) wait for nobody: where an allocator's lock
+    /// is taken, or its memory has to be got from somewhere, there is none. This is how
+    /// [`Request::nowait`](crate::Request::nowait) reaches them.
+    ///
+    /// The default is for allocators that never wait.
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    /// `va`, that `by` gave to [`vfree_atomic`](crate::Vmalloc::vfree_atomic), could not be freed when its turn came: it was freed before, or
+    /// is no such area. Nobody is left to return the error to. A kernel logs it. Called with no lock held.
+    fn deferred_free_refused(&self, _va: VirtAddr, _by: &'static Location<'static>, _error: &Error) {}
 
     /// The number of the CPU that this runs on: a hint, for what each CPU keeps for itself.
     fn cpu(&self) -> usize {

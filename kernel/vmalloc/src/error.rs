@@ -94,6 +94,11 @@ pub enum Error {
     PermissionsChanged(AreaInfo),
     /// A lock is taken that this call does not wait for.
     WouldBlock,
+    /// As many addresses wait for a call that can free them as there is room for. The area is as it was.
+    TooManyDeferred {
+        /// The address.
+        va: VirtAddr,
+    },
     /// The part does not lie in the area.
     OutOfBounds {
         /// Where the part begins, from the start of the area.
@@ -153,6 +158,9 @@ impl fmt::Display for Error {
             }
             Self::PermissionsChanged(area) => write!(f, "the permissions of the {area} were changed"),
             Self::WouldBlock => write!(f, "a lock is taken"),
+            Self::TooManyDeferred { va } => {
+                write!(f, "too many addresses wait to be freed for {va} to join them")
+            }
             Self::OutOfBounds { offset, size, area } => {
                 write!(f, "{size:#x} bytes at {offset:#x} leave the {area}")
             }

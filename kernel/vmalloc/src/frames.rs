@@ -67,10 +67,28 @@ impl<'b, B: Backend> Blocks<'b, B> {
     /// are none.
     pub fn allocate(backend: &'b B, pages: u64, max_order: u32, zero: bool) -> Result<Self, Error> {
         let mut blocks = Self::new(backend);
+        blocks.fill(pages, max_order, zero)?;
+        Ok(blocks)
+    }
+
+    /// No frames yet.
+    pub fn none(backend: &'b B) -> Self {
+        Self::new(backend)
+    }
+
+    /// Takes `pages` frames in. What a failure leaves are those that there were: fewer, and its own. Frees nothing.
+    pub fn fill(&mut self, pages: u64, max_order: u32, zero: bool) -> Result<(), Error> {
+        let backend = self.backend;
         let mut remaining = pages;
         let mut cap = max_order;
         while remaining != 0 {
             let mut order = cap.min(remaining.ilog2());
+            let none = Error::OutOfFrames {
+                size: pages << B::Granule::PAGE_SHIFT,
+            };
+            if !self.make_room() {
+                return Err(none);
+            }
             let first = loop {
                 match backend.alloc_frames(order) {
                     Some(first) => break first,
@@ -79,53 +97,60 @@ impl<'b, B: Backend> Blocks<'b, B> {
                         order -= 1;
                         cap = order;
                     }
-                    None => {
-                        return Err(Error::OutOfFrames {
-                            size: pages << B::Granule::PAGE_SHIFT,
-                        });
-                    }
+                    None => return Err(none),
                 }
             };
             if zero {
                 backend.zero_frames(first, order);
             }
-            if !blocks.push(Block::new(first, order)) {
-                backend.free_frames(first, order);
-                return Err(Error::OutOfFrames {
-                    size: pages << B::Granule::PAGE_SHIFT,
-                });
-            }
+            self.push(Block::new(first, order));
             remaining -= 1 << order;
         }
-        Ok(blocks)
+        Ok(())
     }
 
-    /// Takes in a block. False if the list needs a page and there is none.
-    fn push(&mut self, block: Block) -> bool {
+    /// Makes sure that a block can be [pushed](Self::push). False if the list needs a page and there is none.
+    fn make_room(&mut self) -> bool {
+        let last = list_words::<B::Granule>() - 1;
+        if self.nr_inline < INLINE_BLOCKS || (self.tail != 0 && self.nr_tail != last) {
+            return true;
+        }
+        let Some(page) = self.backend.alloc_frames(0) else {
+            return false;
+        };
+        self.backend.zero_frames(page, 0);
+        let link = page.0 + 1;
+        match list_page(self.tail) {
+            Some(tail) => self.backend.write_word(tail, last, link),
+            None => self.list = link,
+        }
+        self.tail = link;
+        self.nr_tail = 0;
+        true
+    }
+
+    /// Takes in a block. There is [room](Self::make_room).
+    fn push(&mut self, block: Block) {
         if self.nr_inline < INLINE_BLOCKS {
             self.inline[self.nr_inline] = block.0;
             self.nr_inline += 1;
-            return true;
-        }
-        let last = list_words::<B::Granule>() - 1;
-        if self.tail == 0 || self.nr_tail == last {
-            let Some(page) = self.backend.alloc_frames(0) else {
-                return false;
-            };
-            self.backend.zero_frames(page, 0);
-            let link = page.0 + 1;
-            match list_page(self.tail) {
-                Some(tail) => self.backend.write_word(tail, last, link),
-                None => self.list = link,
-            }
-            self.tail = link;
-            self.nr_tail = 0;
+            return;
         }
         if let Some(tail) = list_page(self.tail) {
             self.backend.write_word(tail, self.nr_tail, block.0);
         }
         self.nr_tail += 1;
-        true
+    }
+
+    /// Takes in a block that is there already.
+    fn take_in(&mut self, block: Block) -> Result<(), Error> {
+        if !self.make_room() {
+            return Err(Error::OutOfFrames {
+                size: B::Granule::PAGE_SIZE,
+            });
+        }
+        self.push(block);
+        Ok(())
     }
 
     /// The blocks of `area`, taken over from it.
@@ -146,11 +171,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
     pub fn joined(a: &Self, b: &Self) -> Result<Self, Error> {
         let mut joined = Self::new(a.backend).without_frames();
         for block in a.cursor().chain(b.cursor()) {
-            if !joined.push(block) {
-                return Err(Error::OutOfFrames {
-                    size: B::Granule::PAGE_SIZE,
-                });
-            }
+            joined.take_in(block)?;
         }
         Ok(joined)
     }
@@ -162,11 +183,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             let frame = frames
                 .frame(index)
                 .ok_or(Error::Map(paging::Error::NoFrame { page: index as u64 }))?;
-            if !blocks.push(Block::new(frame, 0)) {
-                return Err(Error::OutOfFrames {
-                    size: B::Granule::PAGE_SIZE,
-                });
-            }
+            blocks.take_in(Block::new(frame, 0))?;
         }
         Ok(blocks)
     }

@@ -111,6 +111,11 @@ pub(crate) struct Emptied {
 }
 
 impl Emptied {
+    /// Whether an empty table may be linked in `range`.
+    pub fn may_be_in(&self, range: VirtRange) -> bool {
+        self.span.is_some_and(|span| span.overlaps(range))
+    }
+
     fn note(&mut self, range: VirtRange, tables: u32) {
         if tables == 0 {
             return;
@@ -132,6 +137,12 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn give_back(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         area.retire();
+        self.settle();
+        self.end(area);
+    }
+
+    /// Ends `area`, which is retired.
+    pub(crate) fn end(&self, area: Area) {
         let range = record::range::<B::Granule>(&area);
         if !self.may_wait(&area) {
             // Most often one table holds all of it, and nothing has to be collected.
@@ -285,8 +296,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
     /// all walks kept out.
     pub(crate) fn prune_before_blocks(&self, range: VirtRange) {
-        let emptied = self.state.lock().emptied.span;
-        if emptied.is_some_and(|span| span.overlaps(range)) {
+        let emptied = self.state.lock().emptied;
+        if emptied.may_be_in(range) {
             let _release = self.backend.walks().release();
             if let Err(failure) = self.backend.tree().prune(range) {
                 panic!("pruning {range:?}: {failure}");
@@ -296,6 +307,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Gives back whatever is withheld: for whoever finds no memory, before he gives up. Whether there was any.
     pub(crate) fn purge_and_prune(&self) -> bool {
+        self.settle();
         let dropped = self.drop_idle_blocks();
         let purged = self.purge();
         self.prune() || purged || dropped

@@ -31,6 +31,7 @@ extern crate std;
 
 mod area;
 mod backend;
+mod deferred;
 mod error;
 mod frames;
 mod give_back;
@@ -38,6 +39,7 @@ mod linear;
 mod lookup;
 mod map;
 mod map_ram;
+mod nowait;
 mod permissions;
 mod place;
 mod read;
@@ -52,6 +54,7 @@ mod tests;
 
 pub use area::VmArea;
 pub use backend::{Backend, Lock, WalkLock};
+pub use deferred::MAX_DEFERRED_ADDRESSES;
 pub use error::Error;
 pub use give_back::FlushPolicy;
 pub use linear::LinearEdit;

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
-use crate::record::{self, AreaInfo, Kind};
+use crate::record::{self, Area, AreaInfo, Kind};
 use crate::state::{State, Vmalloc};
 use crate::va::{self, Vpn};
 use core::panic::Location;
@@ -125,19 +125,25 @@ impl<B: Backend> Vmalloc<B> {
             return Err(Error::Outside(va));
         }
         let mut state = self.state.lock();
+        let claimed = Self::claim(&mut state, va, expected);
+        drop(state);
+        self.give_back(claimed?, by);
+        Ok(())
+    }
+
+    /// Takes the area of kind `expected` that begins at `va` away from whoever knows its address.
+    pub(crate) fn claim(state: &mut State<B::Granule>, va: VirtAddr, expected: Kind) -> Result<Area, Error> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let area = match state.space.claim(page) {
             Ok(area) => area,
-            Err(error) => return Err(Self::explain(&state, va, error)),
+            Err(error) => return Err(Self::explain(state, va, error)),
         };
         let kind = record::kind(&area);
         if kind == expected || (kind, expected) == (Kind::Stack, Kind::Vmalloc) {
-            drop(state);
-            self.give_back(area, by);
-            return Ok(());
+            return Ok(area);
         }
         state.space.entrust(area);
-        Err(match Self::info_at(&state, page) {
+        Err(match Self::info_at(state, page) {
             Some(area) => Error::WrongKind { area, expected },
             None => Error::NoArea(va),
         })

@@ -173,7 +173,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The size of `pages` pages, none of which is there more often than all RAM.
     pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
-        let limit = self.backend.nr_frames();
+        let limit = self.nr_frames;
         if pages == 0 {
             return Err(Error::Empty);
         }

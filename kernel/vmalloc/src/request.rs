@@ -4,6 +4,7 @@ use crate::area::VmArea;
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
+use crate::nowait::Nowait;
 use crate::record::{self, Kind};
 use crate::state::Vmalloc;
 use crate::va::Fit;
@@ -18,6 +19,7 @@ pub struct Request {
     align: u64,
     zero: bool,
     huge: bool,
+    wait: bool,
     attributes: Attributes,
 }
 
@@ -29,6 +31,7 @@ impl Request {
             align: 1,
             zero: false,
             huge: false,
+            wait: true,
             attributes: Attributes::KERNEL_DATA,
         }
     }
@@ -46,6 +49,16 @@ impl Request {
     /// The same in blocks as large as there are, not just of the size of a level 2 leaf.
     pub const fn huge(self) -> Self {
         Self { huge: true, ..self }
+    }
+
+    /// The same without waiting for anything, as Linux's `GFP_NOWAIT`: not for a lock, not for memory to be won back. Where it would have to
+    /// wait it fails, with [`Error::WouldBlock`] or with what it lacks. May be asked for with any lock held that is not one of
+    /// the subsystem's, with interrupts masked, and in an interrupt handler.
+    ///
+    /// What a failed one had got so far cannot always be given back without waiting either. It goes back with the next call
+    /// that can wait, and is counted in [`Usage::deferred`](crate::Usage::deferred) until then.
+    pub const fn nowait(self) -> Self {
+        Self { wait: false, ..self }
     }
 
     /// The same with these attributes.
@@ -128,10 +141,21 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             self.backend.max_order().min(usual)
         };
-        let blocks = self.frames(pages, max_order, request.zero)?;
         let lead = u8::from(kind == Kind::Stack);
         let fit = Fit::new(pages).guarded(lead, 1);
         let words = record::new(kind, request.size, caller);
+        if !request.wait {
+            let request = Nowait {
+                fit,
+                align,
+                max_order,
+                zero: request.zero,
+                attributes: request.attributes,
+                caller,
+            };
+            return self.allocate_nowait(&request, &words);
+        }
+        let blocks = self.frames(pages, max_order, request.zero)?;
         let mut source = blocks.source(pages);
         let area = self.map_new(fit, align, &mut source, request.attributes, &words, 0)?;
         area.keep_blocks(blocks);

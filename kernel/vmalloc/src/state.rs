@@ -1,6 +1,7 @@
 //! [`Vmalloc`]: the subsystem for one region, and how it reserves.
 
 use crate::backend::{Backend, Lock, WalkLock};
+use crate::deferred::Deferred;
 use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Waiting};
 use crate::map_ram::NR_CURRENT;
@@ -41,6 +42,15 @@ pub struct Usage {
     pub waiting: (usize, u64),
     /// Ranges kept for the next of the same size; and their pages.
     pub cached: (usize, u64),
+    /// Areas that were given back where nothing could be waited for, and are dealt with by the next call that can wait; and their
+    /// pages, guards included.
+    pub deferred: (usize, u64),
+    /// Addresses that [`Vmalloc::vfree_atomic`] took without looking, for the same call. What is there is counted as in use
+    /// so far.
+    pub deferred_addresses: usize,
+    /// Of these, how many could not be freed when their turn came, ever: see
+    /// [`Backend::deferred_free_refused`].
+    pub refused: usize,
 }
 
 /// Areas given back that are remembered, so that who frees twice is told who freed once.
@@ -93,6 +103,9 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) backend: B,
     pub(crate) state: B::Lock<State<B::Granule>>,
     pub(crate) config: Config,
+    pub(crate) deferred: Deferred,
+    /// Frames of RAM in all.
+    pub(crate) nr_frames: u64,
     range: VirtRange,
 }
 
@@ -125,9 +138,11 @@ impl<B: Backend> Vmalloc<B> {
             next_freed: 0,
         };
         Ok(Self {
+            nr_frames: backend.nr_frames(),
             backend,
             state: B::Lock::new(state),
             config,
+            deferred: Deferred::new(),
             range,
         })
     }
@@ -152,11 +167,18 @@ impl<B: Backend> Vmalloc<B> {
         let state = self.state.lock();
         let waiting = (state.waiting.nr_areas(), state.waiting.pages());
         let cached = (state.cache.nr_areas(), state.cache.pages());
+        let (deferred, deferred_addresses, refused) = self.deferred.usage();
+        let areas = state.space.nr_areas() - waiting.0 - cached.0;
+        let pages = state.space.reserved() - waiting.1 - cached.1;
         Usage {
-            areas: state.space.nr_areas() - waiting.0 - cached.0,
-            pages: state.space.reserved() - waiting.1 - cached.1,
+            // What is deferred comes and goes without a lock.
+            areas: areas.saturating_sub(deferred.0),
+            pages: pages.saturating_sub(deferred.1),
             waiting,
             cached,
+            deferred,
+            deferred_addresses,
+            refused,
         }
     }
 
@@ -181,6 +203,7 @@ impl<B: Backend> Vmalloc<B> {
         places: impl Iterator<Item = Fit> + Clone,
         words: &[u64; WORDS],
     ) -> Result<Area, Error> {
+        self.settle();
         let mut result = self.try_reserve(places.clone(), words);
         if matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim() {
             result = self.try_reserve(places, words);
@@ -215,15 +238,22 @@ impl<B: Backend> Vmalloc<B> {
                     state = self.state.lock();
                     state.space.feed(page);
                 }
-                Err(va::Error::TooLarge { pages, region }) => {
-                    let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
-                    return Err(Error::TooLarge {
-                        size: bytes(pages),
-                        limit: bytes(region),
-                    });
-                }
-                Err(error) => return Err(Error::OutOfSpace(error)),
+                Err(error) => return Err(Self::refusal(error)),
             }
+        }
+    }
+
+    /// Why the address space has no room.
+    #[cold]
+    pub(crate) fn refusal(error: va::Error) -> Error {
+        let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
+        match error {
+            va::Error::NoNodes => Error::OutOfNodes,
+            va::Error::TooLarge { pages, region } => Error::TooLarge {
+                size: bytes(pages),
+                limit: bytes(region),
+            },
+            error => Error::OutOfSpace(error),
         }
     }
 

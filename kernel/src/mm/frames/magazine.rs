@@ -3,14 +3,17 @@
 //! A magazine is its CPU's alone: interrupts are masked while it is used, and no code here moves to another CPU. Only the count is read by others.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 use paging::Pfn;
 
-use super::BUDDY;
-use super::buddy::{BadFree, State, Zones};
+use super::buddy;
+use super::buddy::{BadFree, Buddy, State, Zones};
 use crate::arch::interrupts;
 use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::mm::layout::PAGE_SIZE;
+use crate::mm::linear_va;
 
 /// Frames in a magazine at most.
 const CAPACITY: usize = 32;
@@ -35,12 +38,51 @@ static MAGAZINES: [Magazine; MAX_CPUS] = [const {
     }
 }; MAX_CPUS];
 
-/// Frames in all magazines.
+/// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number of the last one, plus one, or 0. The first word of
+/// each is the same of the next. Pushed one by one, taken all at once.
+static ASIDE: AtomicU64 = AtomicU64::new(0);
+static NR_ASIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// The first word of a frame in the linear map.
+fn link(frame: u64) -> *mut u64 {
+    linear_va(frame * PAGE_SIZE as u64) as *mut u64
+}
+
+#[cold]
+fn put_aside(frame: u64) {
+    NR_ASIDE.fetch_add(1, Relaxed);
+    let mut last = ASIDE.load(Relaxed);
+    loop {
+        // SAFETY: a free frame, in the linear map, that this call alone knows of.
+        unsafe { link(frame).write(last) };
+        match ASIDE.compare_exchange_weak(last, frame + 1, Release, Relaxed) {
+            Ok(_) => return,
+            Err(found) => last = found,
+        }
+    }
+}
+
+/// Gives what was put aside to `buddy`.
+fn take_aside(zones: &Zones, buddy: &mut Buddy) {
+    if ASIDE.load(Relaxed) == 0 {
+        return;
+    }
+    let mut last = ASIDE.swap(0, Acquire);
+    while let Some(frame) = last.checked_sub(1) {
+        // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
+        last = unsafe { link(frame).read() };
+        buddy.free_cached(zones, frame);
+        NR_ASIDE.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Frames in all magazines, and those put aside.
 pub fn nr_cached() -> u64 {
-    MAGAZINES
+    let in_magazines = MAGAZINES
         .iter()
         .map(|magazine| magazine.nr.load(Relaxed) as u64)
-        .sum()
+        .sum::<u64>();
+    in_magazines + NR_ASIDE.load(Relaxed) as u64
 }
 
 /// Runs `f` with this CPU's frames and their number, which it returns anew.
@@ -86,6 +128,10 @@ pub fn free(zones: &Zones, frame: Pfn) -> Result<(), BadFree> {
             nr
         };
         zones.set_state(frame.0, State::CACHED);
+        if nr == CAPACITY {
+            put_aside(frame.0);
+            return (nr, Ok(()));
+        }
         frames[nr & (CAPACITY - 1)] = frame.0;
         (nr + 1, Ok(()))
     })
@@ -99,7 +145,10 @@ pub fn drain(zones: &Zones) {
 /// Fills an empty magazine, the lowest frame on top.
 #[cold]
 fn refill(zones: &Zones, frames: &mut [u64; CAPACITY]) -> usize {
-    let mut buddy = BUDDY.lock();
+    let Some(mut buddy) = buddy() else {
+        return 0;
+    };
+    take_aside(zones, &mut buddy);
     let (first, nr) = match buddy.allocate(zones, BATCH_ORDER) {
         Some(first) => (first, BATCH),
         // Memory is short or in pieces: one will do.
@@ -118,7 +167,10 @@ fn refill(zones: &Zones, frames: &mut [u64; CAPACITY]) -> usize {
 /// Of `had` frames gives the `nr` that have been here longest back, and returns how many are left.
 #[cold]
 fn give_back(zones: &Zones, frames: &mut [u64; CAPACITY], had: usize, nr: usize) -> usize {
-    let mut buddy = BUDDY.lock();
+    let Some(mut buddy) = buddy() else {
+        return had;
+    };
+    take_aside(zones, &mut buddy);
     for frame in &frames[..nr] {
         buddy.free_cached(zones, *frame);
     }

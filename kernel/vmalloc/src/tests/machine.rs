@@ -1,14 +1,16 @@
 //! A machine for tests: frames, RAM and locks of the host, tables and TLBs of the model.
 
 use crate::va::{NodePage, NodePages};
-use crate::{Backend, Config, FlushPolicy, LinearEdit, Lock, Vmalloc, WalkLock};
+use crate::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Vmalloc, WalkLock};
 use mmu_model::{Cpu, Features, Model};
 use paging::{
     Attributes, Failure, Granule, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, PhysRange, Tree,
     VirtAddr, VirtRange,
 };
 use std::boxed::Box;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
 use std::vec::Vec;
@@ -33,6 +35,41 @@ fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
     }
 }
 
+std::thread_local! {
+    /// Whether this thread is in an exception handler, which may have interrupted the holder of any lock.
+    static IN_EXCEPTION: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread is in `without_waiting`.
+    static WITHOUT_WAITING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn with<R>(flag: &'static std::thread::LocalKey<Cell<bool>>, f: impl FnOnce() -> R) -> R {
+    let before = flag.replace(true);
+    let result = f();
+    flag.set(before);
+    result
+}
+
+/// Runs `f` as an exception handler does, in which waiting for any lock is a deadlock, and is reported.
+pub fn in_exception<R>(f: impl FnOnce() -> R) -> R {
+    with(&IN_EXCEPTION, f)
+}
+
+/// A lock is waited for.
+fn may_wait() {
+    assert!(
+        !IN_EXCEPTION.get(),
+        "a lock is waited for in an exception handler"
+    );
+    assert!(!WITHOUT_WAITING.get(), "a lock is waited for by who cannot wait");
+}
+
+fn taken<T>(tried: TryLockResult<T>) -> Option<T> {
+    match tried {
+        Err(TryLockError::WouldBlock) => None,
+        tried => Some(unpoisoned(tried)),
+    }
+}
+
 pub struct HostLock<T>(Mutex<T>);
 
 impl<T> Lock<T> for HostLock<T> {
@@ -44,7 +81,11 @@ impl<T> Lock<T> for HostLock<T> {
         Self(Mutex::new(value))
     }
     fn lock(&self) -> MutexGuard<'_, T> {
+        may_wait();
         unpoisoned(self.0.try_lock())
+    }
+    fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        taken(self.0.try_lock())
     }
 }
 
@@ -55,9 +96,14 @@ impl WalkLock for HostWalks {
     type Walk<'a> = RwLockReadGuard<'a, ()>;
     type Release<'a> = RwLockWriteGuard<'a, ()>;
     fn walk(&self) -> Self::Walk<'_> {
+        may_wait();
         unpoisoned(self.0.try_read())
     }
+    fn try_walk(&self) -> Option<Self::Walk<'_>> {
+        taken(self.0.try_read())
+    }
     fn release(&self) -> Self::Release<'_> {
+        may_wait();
         unpoisoned(self.0.try_write())
     }
 }
@@ -75,6 +121,8 @@ pub struct Ram {
     /// Succeed this often more, then fail once and for all.
     pub budget: Option<u64>,
     pub node_budget: Option<u64>,
+    /// Somebody has the allocator's lock: who does not wait gets nothing.
+    pub locked: bool,
 }
 
 const MAX_ORDER: u32 = 13;
@@ -95,6 +143,7 @@ impl Ram {
             largest: MAX_ORDER,
             budget: None,
             node_budget: None,
+            locked: false,
         }
     }
 
@@ -110,6 +159,9 @@ impl Ram {
     }
 
     fn alloc(&mut self, order: u32) -> Option<u64> {
+        if self.locked && WITHOUT_WAITING.get() {
+            return None;
+        }
         if order > self.largest || !Self::spend(&mut self.budget) {
             self.refused += 1;
             return None;
@@ -165,6 +217,8 @@ pub struct Machine {
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
     walks: HostWalks,
+    /// What `vfree_atomic` could not free when its turn came.
+    pub refused: Mutex<Vec<(VirtAddr, Error)>>,
     /// RAM is mapped at `LINEAR`, in the same tree.
     linear: bool,
     /// Tables of a tree with no area.
@@ -189,7 +243,9 @@ impl Machine {
 
 impl NodePages for Machine {
     fn node_page(&self) -> Option<&'static mut NodePage> {
-        Ram::spend(&mut self.ram().node_budget).then(|| Box::leak(Box::new(NodePage::uninit())))
+        let mut ram = self.ram();
+        let none = ram.locked && WITHOUT_WAITING.get();
+        (!none && Ram::spend(&mut ram.node_budget)).then(|| Box::leak(Box::new(NodePage::uninit())))
     }
 }
 
@@ -211,6 +267,7 @@ unsafe impl Backend for Machine {
         self.ram().alloc(order).map(Pfn)
     }
     fn free_frames(&self, first: Pfn, order: u32) {
+        may_wait();
         // Rule 6: from here on, anybody may have them.
         let pa = PhysAddr(first.0 * PAGE);
         self.model.frame_reused(pa, PAGE << order);
@@ -241,6 +298,12 @@ unsafe impl Backend for Machine {
         let mut ram = self.ram();
         assert!(ram.is_given(frame) && index < 512);
         ram.words.insert((frame.0, index), value);
+    }
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        with(&WITHOUT_WAITING, f)
+    }
+    fn deferred_free_refused(&self, va: VirtAddr, _by: &'static Location<'static>, error: &Error) {
+        unpoisoned(self.refused.try_lock()).push((va, *error));
     }
     fn cpu(&self) -> usize {
         self.current.load(Ordering::Relaxed)
@@ -298,6 +361,7 @@ fn machine_with(pages: u64, features: Features, config: Config, linear: bool) ->
         trees: (0..cpus).map(tree).collect(),
         current: AtomicUsize::new(0),
         walks: HostWalks::default(),
+        refused: Mutex::new(Vec::new()),
         linear: false,
         base_tables: 1,
     };
@@ -365,7 +429,7 @@ pub fn assert_sound(vm: &Vm) {
 /// The same, but for the tables.
 pub fn assert_consistent(vm: &Vm) {
     let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
-    assert_eq!(census.retired, vm.usage().waiting.0);
+    assert_eq!(census.retired, vm.usage().waiting.0 + vm.usage().deferred.0);
     vm.backend().model.assert_clean();
 }
 

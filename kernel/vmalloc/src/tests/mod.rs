@@ -1,10 +1,12 @@
 //! What the subsystem claims, on the model.
 
 mod broken_callers;
+mod deferred;
 mod failures;
 mod lazy;
 mod machine;
 mod map_ram;
+mod nowait;
 mod permissions;
 mod random;
 mod read;

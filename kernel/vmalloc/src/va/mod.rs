@@ -34,12 +34,17 @@
 //! [`Space::reserve`]). Nothing allocates: nodes come from pages handed in by [`Space::feed`], `reserve` needs two spare
 //! ones at most, and giving an area back needs none, as the area's own node becomes the gap's.
 //!
+//! # What is not under the space's lock
+//! An [`Area`] that is somebody's, a [`Cache`] and an [`Inbox`] need no space at hand: taking an area out of one, or
+//! putting it there, leaves the tree as it is.
+//!
 //! # Guards
 //! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`] behind it belong to the
 //! area and to nobody else.
 
 mod cache;
 mod check;
+mod inbox;
 mod node;
 mod space;
 mod tree;
@@ -49,6 +54,7 @@ mod tests;
 
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
+pub use inbox::Inbox;
 pub use node::{NodePage, NodePages};
 pub use space::{Area, Segment, Space, TIGHT_TRIES};
 

@@ -1,4 +1,4 @@
-//! Nodes, the pages that they are cut from, and the pool of spare ones. The one `unsafe` block of [`va`](super) is here.
+//! Nodes, the pages that they are cut from, and the pool of spare ones.
 //!
 //! A page that was fed is never given back, and what was a [`Node`] once stays a [`Node`] for ever. So a node is named by a
 //! plain `&'static Node`, and following a link needs no `unsafe`: whatever it leads to is a node.
@@ -6,7 +6,7 @@
 //! # Who may touch what
 //! - `start` and `pages` of an area that is not a gap do not change. They may be read by whoever holds its [`Area`](super::Area) or the
 //!   space.
-//! - `chain` belongs to whoever holds the node outside the tree: its `Area`, a cache, or the pool.
+//! - `chain` belongs to whoever holds the node outside the tree: its `Area`, a cache, an inbox, or the pool.
 //! - `meta` and `words` are atomic.
 //! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!

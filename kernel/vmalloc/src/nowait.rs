@@ -1,0 +1,111 @@
+//! Memory for whoever cannot wait: [`Request::nowait`](crate::Request::nowait).
+//!
+//! Addresses first, frames then, the map last; each lock is only tried. The area exists from the first step on, so that
+//! whatever a later one fails for, all that was got belongs to an area: it is [deferred](crate::deferred), which waits for nothing either.
+//!
+//! The physical run is not known when the addresses are chosen, and need not be: a block of frames is aligned to its size, so addresses
+//! aligned to the largest leaf that fits are congruent to any blocks that come.
+
+use crate::area::VmArea;
+use crate::backend::{Backend, Lock, WalkLock};
+use crate::error::Error;
+use crate::frames::Blocks;
+use crate::place;
+use crate::record::{self, Area, WORDS};
+use crate::state::Vmalloc;
+use crate::va::{self, Fit};
+use core::panic::Location;
+use paging::{Attributes, LeafSet, LeafSize, Outcome, PhysAddr, Run};
+
+/// What is asked for.
+pub(crate) struct Nowait {
+    pub fit: Fit,
+    pub align: u64,
+    pub max_order: u32,
+    pub zero: bool,
+    pub attributes: Attributes,
+    pub caller: &'static Location<'static>,
+}
+
+impl<B: Backend> Vmalloc<B> {
+    pub(crate) fn allocate_nowait(
+        &self,
+        request: &Nowait,
+        words: &[u64; WORDS],
+    ) -> Result<VmArea<'_, B>, Error> {
+        let (area, leaves) = self.reserve_nowait(request, words)?;
+        let mut blocks = Blocks::none(&self.backend);
+        let result = self.back_nowait(request, &area, leaves, &mut blocks);
+        blocks.leave_to(&area);
+        match result {
+            Ok(outcome) => Ok(VmArea::new(self, area, 0, outcome)),
+            Err(error) => {
+                // It has no frames, or some, none of them mapped: whoever can wait unmaps nothing and frees them.
+                self.defer(area, request.caller);
+                Err(error)
+            }
+        }
+    }
+
+    /// Addresses, and the leaves that may be used there.
+    fn reserve_nowait(&self, request: &Nowait, words: &[u64; WORDS]) -> Result<(Area, LeafSet), Error> {
+        let fit = request.fit;
+        let leaves = self
+            .config
+            .leaves
+            .intersection(self.backend.tree().config().leaves);
+        let blocks = Run {
+            pa: PhysAddr(0),
+            pages: fit.pages.min(1 << request.max_order),
+        };
+        let mut state = self.state.try_lock().ok_or(Error::WouldBlock)?;
+        let mut refused = Error::Empty;
+        for fit in place::candidates::<B::Granule>(fit, Some(blocks), request.align, leaves) {
+            let taken = state.cache.take(&fit, words).map_or_else(
+                || match state.space.reserve(&fit, words) {
+                    Err(va::Error::NoNodes) => {
+                        // Here it is asked for with the lock held, which nobody waits for meanwhile: nor does it.
+                        let page = self.backend.without_waiting(|| self.backend.node_page());
+                        state.space.feed(page.ok_or(va::Error::NoNodes)?);
+                        state.space.reserve(&fit, words)
+                    }
+                    done => done,
+                },
+                Ok,
+            );
+            match taken {
+                Ok(area) => {
+                    let range = record::range::<B::Granule>(&area);
+                    // Empty tables are only taken out with all walks kept out. Where some may be, no block is mapped.
+                    let leaves = if state.emptied.may_be_in(range) {
+                        leaves.at_most(LeafSize::PAGE_GROUP)
+                    } else {
+                        leaves
+                    };
+                    return Ok((area, leaves));
+                }
+                Err(error) => refused = Self::refusal(error),
+            }
+        }
+        Err(refused)
+    }
+
+    fn back_nowait(
+        &self,
+        request: &Nowait,
+        area: &Area,
+        leaves: LeafSet,
+        blocks: &mut Blocks<'_, B>,
+    ) -> Result<Outcome, Error> {
+        let pages = request.fit.pages;
+        self.backend
+            .without_waiting(|| blocks.fill(pages, request.max_order, request.zero))?;
+        let range = record::range::<B::Granule>(area);
+        let _walk = self.backend.walks().try_walk().ok_or(Error::WouldBlock)?;
+        let tree = self.backend.tree();
+        let outcome = self
+            .backend
+            .without_waiting(|| tree.map(range, &mut blocks.source(pages), request.attributes, leaves))?;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,221 @@
+//! What exception handlers give back.
+
+use super::*;
+use crate::backend::{Lock, WalkLock};
+
+fn raw(vm: &Vm) -> VirtAddr {
+    vm.vmalloc(PAGE).unwrap().into_raw()
+}
+
+/// What `vfree_atomic` could not free so far.
+fn refused(vm: &Vm) -> Vec<(VirtAddr, Error)> {
+    vm.backend().refused.lock().unwrap().clone()
+}
+
+#[test]
+#[should_panic(expected = "a lock is waited for in an exception handler")]
+fn a_plain_free_in_an_exception_is_caught() {
+    let vm = vm();
+    let va = raw(&vm);
+    let _ = in_exception(|| vm.vfree(va));
+}
+
+#[test]
+fn an_exception_frees_by_address_without_waiting() {
+    let vm = vm();
+    let va = raw(&vm);
+    in_exception(|| vm.vfree_atomic(va)).unwrap();
+    let usage = vm.usage();
+    assert_eq!(
+        (usage.areas, usage.deferred, usage.deferred_addresses),
+        (0, (1, 2), 0)
+    );
+    assert_eq!(vm.find_vm_area(va), None);
+    assert!(vm.backend().model.translate(va).is_some(), "still mapped");
+    assert_eq!(vm.backend().ram().used(), 1, "its frame is withheld");
+    drop(vm.vmalloc(PAGE).unwrap());
+    assert_eq!(
+        vm.usage().deferred,
+        (0, 0),
+        "the next call that can wait has settled it"
+    );
+    assert_empty(&vm);
+}
+
+#[test]
+fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
+    let vm = vm();
+    let (one, other) = (raw(&vm), raw(&vm));
+    let state = vm.state.lock();
+    in_exception(|| vm.vfree_atomic(one)).unwrap();
+    drop(state);
+    let usage = vm.usage();
+    assert_eq!(
+        (usage.areas, usage.deferred, usage.deferred_addresses),
+        (2, (0, 0), 1)
+    );
+    let release = vm.backend().walks().release();
+    in_exception(|| vm.vfree_atomic(other)).unwrap();
+    drop(release);
+    vm.vm_unmap_aliases();
+    let usage = vm.usage();
+    assert_eq!(
+        (usage.areas, usage.deferred, usage.deferred_addresses),
+        (0, (0, 0), 0)
+    );
+    assert_eq!((usage.refused, refused(&vm)), (0, Vec::new()));
+    assert_empty(&vm);
+}
+
+#[test]
+fn each_call_that_can_wait_settles() {
+    type Call = fn(&Vm);
+    let calls: [(&str, Call); 5] = [
+        ("an allocation", |vm| vm.vmalloc(PAGE).unwrap().free()),
+        ("a vmap", |vm| {
+            vm.vmap([Pfn(RAM / PAGE)].as_slice()).unwrap().free()
+        }),
+        ("an ioremap", |vm| {
+            vm.ioremap(PhysAddr(0x900_0000), 1).unwrap().free()
+        }),
+        ("a reservation", |vm| vm.get_vm_area(PAGE, PAGE).unwrap().free()),
+        ("a purge", |vm| vm.vm_unmap_aliases()),
+    ];
+    for (name, call) in calls {
+        let vm = vm();
+        let va = raw(&vm);
+        vm.vfree_atomic(va).unwrap();
+        call(&vm);
+        assert_eq!(vm.usage().deferred, (0, 0), "{name}");
+        assert_empty(&vm);
+    }
+    let vm = vm();
+    let (va, other) = (raw(&vm), vm.vmalloc(PAGE).unwrap());
+    vm.vfree_atomic(va).unwrap();
+    drop(other);
+    assert_eq!(vm.usage().deferred, (0, 0), "a free");
+    assert_empty(&vm);
+}
+
+#[test]
+fn a_double_free_in_an_exception_is_refused_at_once_where_it_can_be() {
+    let vm = vm();
+    let va = raw(&vm);
+    vm.vfree_atomic(va).unwrap();
+    for result in [vm.vfree_atomic(va), vm.vfree(va)] {
+        assert!(matches!(result, Err(Error::Freed(freed)) if freed.area.va == va));
+    }
+    assert_eq!(vm.usage().refused, 0, "whoever did it was told");
+    assert_empty(&vm);
+}
+
+#[test]
+fn a_double_free_that_could_not_be_looked_at_is_reported_when_its_turn_comes() {
+    let vm = vm();
+    let va = raw(&vm);
+    let state = vm.state.lock();
+    in_exception(|| vm.vfree_atomic(va)).unwrap();
+    in_exception(|| vm.vfree_atomic(va)).unwrap();
+    drop(state);
+    assert_eq!(vm.usage().deferred_addresses, 2);
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.usage().refused, 1);
+    let refused = refused(&vm);
+    assert!(
+        matches!(refused[..], [(at, Error::Freed(freed))] if at == va && freed.area.va == va),
+        "{refused:?}"
+    );
+    assert_empty(&vm);
+}
+
+#[test]
+fn what_is_no_area_of_its_own_memory_is_refused() {
+    let vm = vm();
+    let mapped = vm.vmap([Pfn(RAM / PAGE)].as_slice()).unwrap().into_raw();
+    let held = vm.vmalloc(2 * PAGE).unwrap();
+    let inside = REGION.add(1);
+    assert_eq!(vm.vfree_atomic(inside), Err(Error::Misaligned(inside)));
+    let outside = VirtAddr(REGION.0 - PAGE);
+    assert_eq!(vm.vfree_atomic(outside), Err(Error::Outside(outside)));
+    assert!(matches!(vm.vfree_atomic(mapped), Err(Error::WrongKind { .. })));
+    assert!(matches!(vm.vfree_atomic(held.va()), Err(Error::Owned(_))));
+    assert!(matches!(
+        vm.vfree_atomic(held.va().add(PAGE)),
+        Err(Error::Interior { .. })
+    ));
+    let state = vm.state.lock();
+    vm.vfree_atomic(mapped).unwrap();
+    drop(state);
+    vm.vm_unmap_aliases();
+    assert!(matches!(refused(&vm)[..], [(va, Error::WrongKind { .. })] if va == mapped));
+    assert_eq!(vm.usage().areas, 2, "and nothing has changed");
+    vm.vunmap(mapped).unwrap();
+    drop(held);
+    assert_empty(&vm);
+}
+
+#[test]
+fn where_there_is_no_room_for_an_address_the_area_stays() {
+    let vm = vm();
+    let areas: Vec<VirtAddr> = (0..=MAX_DEFERRED_ADDRESSES).map(|_| raw(&vm)).collect();
+    let state = vm.state.lock();
+    let (last, others) = areas.split_last().unwrap();
+    for va in others {
+        in_exception(|| vm.vfree_atomic(*va)).unwrap();
+    }
+    let refusal = in_exception(|| vm.vfree_atomic(*last));
+    assert_eq!(refusal, Err(Error::TooManyDeferred { va: *last }));
+    drop(state);
+    assert_eq!(vm.usage().deferred_addresses, MAX_DEFERRED_ADDRESSES);
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.usage().areas, 1);
+    assert!(vm.find_vm_area(*last).is_some());
+    vm.vfree_atomic(*last).unwrap();
+    assert_empty(&vm);
+}
+
+#[test]
+fn a_handle_is_given_back_in_any_context() {
+    let vm = lazy(1000, 1 << 20);
+    let areas: Vec<_> = (0..200).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
+    let device = vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap();
+    let state = vm.state.lock();
+    let release = vm.backend().walks().release();
+    for area in areas {
+        in_exception(|| area.free_atomic()).unwrap();
+    }
+    in_exception(|| device.free_atomic()).unwrap();
+    drop((state, release));
+    assert_eq!(
+        vm.usage().deferred,
+        (201, 402),
+        "there is always room for an area"
+    );
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.usage().deferred, (0, 0));
+    assert_empty(&vm);
+}
+
+#[test]
+fn pages_of_somebody_else_are_not_left_mapped_behind_his_back() {
+    let vm = vm();
+    let area = vm.vmap([Pfn(RAM / PAGE)].as_slice()).unwrap();
+    let Err(area) = in_exception(|| area.free_atomic()) else {
+        panic!("it was taken");
+    };
+    drop(area);
+    assert_empty(&vm);
+}
+
+#[test]
+fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
+    let vm = vm_with_linear_map(1, Config::default());
+    let area = vm.vmalloc(PAGE).unwrap();
+    area.set_memory_ro(0, PAGE).unwrap();
+    let alias = VirtAddr(LINEAR + area.translate(0).unwrap().0);
+    in_exception(|| area.free_atomic()).unwrap();
+    assert!(!attributes_at(&vm, alias).is_writable());
+    vm.vm_unmap_aliases();
+    assert!(attributes_at(&vm, alias).is_writable());
+    assert_empty(&vm);
+}

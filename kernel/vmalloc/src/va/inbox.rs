@@ -1,0 +1,62 @@
+//! [`Inbox`]: areas handed in without a lock.
+//!
+//! A list that anybody may push to, whatever he interrupted, and that is emptied whole. A push links the area's own node, so
+//! there is always room; and since nobody takes a single one out, a head that was seen before means the same list (no ABA).
+
+use super::node::Node;
+use super::space::Area;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// Areas on their way back.
+pub struct Inbox<const W: usize> {
+    newest: AtomicPtr<Node<W>>,
+}
+
+impl<const W: usize> Default for Inbox<W> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const W: usize> Inbox<W> {
+    /// Nothing in it.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            newest: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    /// The areas from `newest` on.
+    fn list(newest: *mut Node<W>) -> Option<Area<W>> {
+        // SAFETY: null, or one of the `&'static Node` that `push` put there.
+        let node = unsafe { newest.as_ref() }?;
+        Some(Area { node })
+    }
+
+    /// Hands `area` in. Waits for nobody; lock-free: it tries again only where another push came first.
+    pub fn push(&self, area: Area<W>) {
+        let node = area.node;
+        let mut newest = self.newest.load(Ordering::Relaxed);
+        loop {
+            // The node is this call's alone until the exchange. The area below it may be read only by who takes the list.
+            node.chain.set(Self::list(newest).map(|below| below.node));
+            // Release: whoever takes the list finds the link, and the area as its last holder left it.
+            match self.newest.compare_exchange_weak(
+                newest,
+                core::ptr::from_ref(node).cast_mut(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(found) => newest = found,
+            }
+        }
+    }
+
+    /// Takes everything out: the area handed in last, with the others [linked](Area::link) behind it.
+    pub fn take_all(&self) -> Option<Area<W>> {
+        Self::list(self.newest.swap(null_mut(), Ordering::Acquire))
+    }
+}
