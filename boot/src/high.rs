@@ -1,13 +1,11 @@
 //! The first Rust at linked addresses: finds the console in the device tree, describes the boot to the kernel, and calls it.
 
-mod console;
-mod firmware;
-
 use core::ptr::write_volatile;
 
 use aarch64_cpu::asm::barrier;
 use dtoolkit::fdt::Fdt;
 use kernel::arch::{cpu::memory_type, early_console, exceptions, fatal, percpu, psci};
+use kernel::drivers::device_tree;
 use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, fixed_slot};
 use kernel::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
 
@@ -54,13 +52,13 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
             early.dtb_pa
         )),
     };
-    let uart_pa = console::stdout_pl011(fdt);
+    let uart_pa = device_tree::stdout_pl011(fdt).map(|registers| registers.start);
     early_console::set_base(0);
     if let Some(pa) = uart_pa {
         map_uart(pa);
     }
 
-    let conduit = firmware::psci_conduit(fdt);
+    let conduit = device_tree::psci_conduit(fdt);
     if let Some(conduit) = conduit {
         psci::set_conduit(conduit);
     }

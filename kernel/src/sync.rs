@@ -13,7 +13,11 @@
 //!
 //! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
 
+#[cfg(debug_assertions)]
+mod held;
 pub mod order;
+#[cfg(not(debug_assertions))]
+mod unchecked;
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -23,7 +27,10 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
-use order::Token;
+#[cfg(debug_assertions)]
+use held::Token;
+#[cfg(not(debug_assertions))]
+use unchecked::Token;
 
 /// How often a lock was wanted that somebody held, on all CPUs since the boot.
 static NR_WAITS: AtomicU64 = AtomicU64::new(0);

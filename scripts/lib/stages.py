@@ -35,6 +35,7 @@ def lint(report: Report) -> None:
         ("rustfmt", ["scripts/cargo", "fmt", "--all", "--", "--check", "--color", "never"], {}),
         ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
         ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "--", "-D", "warnings"], {}),
+        ("clippy, kernel as released", ["scripts/cargo", "kernel", "clippy", "--release", "-p", "boot", "--", "-D", "warnings"], {}),
         ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "--features", "trace", "--", "-D", "warnings"], {}),
         ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
         ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", "-p", "boot", "-p", "kernel"], DENY),

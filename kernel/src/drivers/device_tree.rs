@@ -109,7 +109,7 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
         reserved: read_reserved(tree)?,
         initrd: chosen.map_or(Ok(None), read_initrd)?,
         bootargs: chosen.map_or(Ok(""), read_bootargs)?,
-        console: stdout(tree).and_then(|path| compatible_region(&path, "arm,pl011")),
+        console: stdout_pl011(tree),
         rtc: None,
         ecam: None,
         cpus: ArrayVec::new(),
@@ -130,6 +130,12 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
         }
     });
     Ok(machine)
+}
+
+/// The registers of the PL011 that `stdout-path` names, or `None` if it names none or something else.
+#[must_use]
+pub fn stdout_pl011(tree: Tree) -> Option<PhysRegion> {
+    compatible_region(&stdout(tree)?, "arm,pl011")
 }
 
 /// The node that `stdout-path` names, with those above it.

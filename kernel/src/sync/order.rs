@@ -8,14 +8,6 @@
 //! finds its own CPU's lock taken, and there is no more to check than the order.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
-use spin::mutex::SpinMutex;
-
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
-
-/// Whether this build checks.
-pub const CHECKED: bool = cfg!(debug_assertions);
 
 /// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
 /// together, but for those of vmalloc, whose order among themselves is learned.
@@ -29,8 +21,6 @@ pub const LEVELS: [(&str, u8); 5] = [
 
 /// Classes that there is room for.
 const MAX_CLASSES: usize = 32;
-/// Locks that one CPU may hold at once.
-const MAX_HELD: usize = 8;
 
 /// Why a lock must not be waited for here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,99 +160,4 @@ impl Default for Graph {
 fn level(class: &str) -> Option<(&'static str, u8)> {
     let family = class.split("::").next().unwrap_or(class);
     LEVELS.into_iter().find(|(name, _)| *name == family)
-}
-
-static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
-
-/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts masked.
-struct Held {
-    classes: [AtomicU8; MAX_HELD],
-    nr: AtomicU8,
-}
-
-static HELD: [Held; MAX_CPUS] = [const {
-    Held {
-        classes: [const { AtomicU8::new(0) }; MAX_HELD],
-        nr: AtomicU8::new(0),
-    }
-}; MAX_CPUS];
-
-/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are unmasked.
-#[derive(Debug)]
-pub(super) struct Token {
-    #[cfg(debug_assertions)]
-    class: Option<u8>,
-}
-
-impl Token {
-    /// For a lock of class `name` that will be waited for now. Interrupts are masked.
-    ///
-    /// # Panics
-    /// To wait for it could end in a circle.
-    #[inline(always)]
-    pub(super) fn wait_for(name: &'static str) -> Self {
-        Self::take(name, true)
-    }
-
-    /// For a lock of class `name` that was had without waiting. Interrupts are masked.
-    #[inline(always)]
-    pub(super) fn had(name: &'static str) -> Self {
-        Self::take(name, false)
-    }
-
-    #[cfg(not(debug_assertions))]
-    #[inline(always)]
-    fn take(_name: &'static str, _waits: bool) -> Self {
-        Self {}
-    }
-
-    #[cfg(debug_assertions)]
-    fn take(name: &'static str, waits: bool) -> Self {
-        let held = &HELD[cpu_index()];
-        let nr = usize::from(held.nr.load(Relaxed));
-        let mut classes = [0; MAX_HELD];
-        for (copy, class) in classes.iter_mut().zip(&held.classes) {
-            *copy = class.load(Relaxed);
-        }
-        let noted = {
-            let mut graph = GRAPH.lock();
-            graph.class(name).and_then(|class| {
-                if waits {
-                    graph.wait_for(class, &classes[..nr])?;
-                }
-                Ok(class)
-            })
-        };
-        // The graph's own lock is free again: what follows may print.
-        let class = match noted {
-            Ok(class) => class,
-            Err(violation) => panic!("lock order: {violation}"),
-        };
-        match held.classes.get(nr) {
-            Some(slot) => slot.store(class, Relaxed),
-            None => panic!("lock order: {}", Violation::NoRoom { class: name }),
-        }
-        held.nr.store(nr as u8 + 1, Relaxed);
-        Self { class: Some(class) }
-    }
-}
-
-#[cfg(debug_assertions)]
-impl Drop for Token {
-    fn drop(&mut self) {
-        let Some(class) = self.class.take() else {
-            return;
-        };
-        // Guards are dropped in any order: the newest of its class goes, and what came after it moves down.
-        let held = &HELD[cpu_index()];
-        let nr = usize::from(held.nr.load(Relaxed));
-        let classes = &held.classes[..nr];
-        let Some(at) = classes.iter().rposition(|held| held.load(Relaxed) == class) else {
-            return;
-        };
-        for (to, from) in classes[at..].iter().zip(&classes[at + 1..]) {
-            to.store(from.load(Relaxed), Relaxed);
-        }
-        held.nr.store(nr as u8 - 1, Relaxed);
-    }
 }

@@ -1,0 +1,92 @@
+//! What each CPU holds, in a build that checks the order of locks.
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use spin::mutex::SpinMutex;
+
+use super::order::{Graph, Violation};
+use crate::arch::percpu::{MAX_CPUS, cpu_index};
+
+/// Locks that one CPU may hold at once.
+const MAX_HELD: usize = 8;
+
+static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
+
+/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts masked.
+struct Held {
+    classes: [AtomicU8; MAX_HELD],
+    nr: AtomicU8,
+}
+
+static HELD: [Held; MAX_CPUS] = [const {
+    Held {
+        classes: [const { AtomicU8::new(0) }; MAX_HELD],
+        nr: AtomicU8::new(0),
+    }
+}; MAX_CPUS];
+
+/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are unmasked.
+#[derive(Debug)]
+pub struct Token {
+    class: u8,
+}
+
+impl Token {
+    /// For a lock of class `name` that will be waited for now. Interrupts are masked.
+    ///
+    /// # Panics
+    /// To wait for it could end in a circle.
+    pub fn wait_for(name: &'static str) -> Self {
+        Self::take(name, true)
+    }
+
+    /// For a lock of class `name` that was had without waiting. Interrupts are masked.
+    pub fn had(name: &'static str) -> Self {
+        Self::take(name, false)
+    }
+
+    fn take(name: &'static str, waits: bool) -> Self {
+        let held = &HELD[cpu_index()];
+        let nr = usize::from(held.nr.load(Relaxed));
+        let mut classes = [0; MAX_HELD];
+        for (copy, class) in classes.iter_mut().zip(&held.classes) {
+            *copy = class.load(Relaxed);
+        }
+        let noted = {
+            let mut graph = GRAPH.lock();
+            graph.class(name).and_then(|class| {
+                if waits {
+                    graph.wait_for(class, &classes[..nr])?;
+                }
+                Ok(class)
+            })
+        };
+        // The graph's own lock is free again: what follows may print.
+        let class = match noted {
+            Ok(class) => class,
+            Err(violation) => panic!("lock order: {violation}"),
+        };
+        match held.classes.get(nr) {
+            Some(slot) => slot.store(class, Relaxed),
+            None => panic!("lock order: {}", Violation::NoRoom { class: name }),
+        }
+        held.nr.store(nr as u8 + 1, Relaxed);
+        Self { class }
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // Guards are dropped in any order: the newest of its class goes, and what came after it moves down.
+        let held = &HELD[cpu_index()];
+        let nr = usize::from(held.nr.load(Relaxed));
+        let classes = &held.classes[..nr];
+        let Some(at) = classes.iter().rposition(|held| held.load(Relaxed) == self.class) else {
+            return;
+        };
+        for (to, from) in classes[at..].iter().zip(&classes[at + 1..]) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        held.nr.store(nr as u8 - 1, Relaxed);
+    }
+}
