@@ -15,7 +15,8 @@ from typing import Any
 DATA = Path(__file__).resolve().parents[1] / "bench-data"
 OURS = "vmwalk"
 MARK = "bench "
-OPS = ("map", "unmap", "lazy")
+OPS = ("map", "unmap", "lazy", "protect", "loop")
+"""What is measured of a case: most have map and unmap, those of test_vmalloc have a loop of both."""
 LINUX = {"linux-7.3": "linux-7.3-icount.csv", "linux-7.3-series": "linux-7.3-series-icount.csv"}
 LOOPS = "test_vmalloc-linux-7.3.csv"
 
@@ -91,7 +92,7 @@ def read_loops(folder: Path = DATA) -> dict[str, Json]:
     """Loops of test_vmalloc: one number each, allocation and release together."""
     return {
         f"test_vmalloc {row['test']}, {row['nr_pages']} pages" + (", huge" if row["use_huge"] == "1" else ""): {
-            "map": int(row["instructions_per_loop"])
+            "loop": int(row["instructions_per_loop"])
         }
         for row in read_csv(folder / LOOPS)
     }
@@ -100,9 +101,11 @@ def read_loops(folder: Path = DATA) -> dict[str, Json]:
 def figures(op: Mapping[str, Any]) -> Json:
     """One operation as build/bench.json has it."""
     result: Json = {"instructions": op["instructions"]}
+    if "steady" in op:
+        result["steady"] = op["steady"]
     if "loads" in op:
         result |= {key: op[key] for key in ("loads", "stores")}
-        result["tables"] = op["allocated"] + op["freed"]
+        result["tables"] = round(op["allocated"] + op["freed"], 3)
         result |= {key: op[key] for key in ("tlbi", "dsb", "isb")}
     return result
 
@@ -129,17 +132,17 @@ def document(output: Output, linux: Mapping[str, Mapping[str, Json]], machine: J
     return result
 
 
-def advantage(cases: Iterable[Json], peer: str) -> tuple[float, int, list[str]]:
-    """Geometric mean of peer / ours over both directions, the number of cases, and those where ours is dearer."""
+def advantage(cases: Iterable[Json], peer: str, ops: tuple[str, ...] = ("map", "unmap")) -> tuple[float, int, list[str]]:
+    """Geometric mean of peer / ours over `ops`, the number of cases that have one, and those where ours is dearer."""
     logs: list[float] = []
     slower: list[str] = []
     nr = 0
     for case in cases:
         theirs = case["peers"].get(peer)
-        if not theirs or "note" in theirs:
+        if not theirs or "note" in theirs or not any(op in theirs and op in case for op in ops):
             continue
         nr += 1
-        for op in ("map", "unmap"):
+        for op in ops:
             if op in theirs and op in case:
                 ours = max(1, case[op]["instructions"])
                 logs.append(math.log(theirs[op] / ours))

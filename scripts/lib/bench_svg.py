@@ -33,7 +33,7 @@ def bars(document: Json, parts: list[str]) -> int:
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(peers)}
     groups: list[tuple[str, list[tuple[str, str, int]]]] = []
     for case in document["cases"]:
-        for op in ("map", "unmap"):
+        for op in ("map", "protect", "unmap", "loop"):
             if op not in case:
                 continue
             entries = [(name, colours[name], case["peers"][name][op]) for name in peers if op in case["peers"].get(name, {})]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from .bench import Change, Json, advantage
 
 COLUMNS = (("linux-7.3", "Linux 7.3"), ("linux-7.3-series", "with the series"))
+PAIR = ("map", "unmap")
 
 
 def align(rows: list[list[str]], left: int = 1) -> list[str]:
@@ -17,7 +18,7 @@ def align(rows: list[list[str]], left: int = 1) -> list[str]:
     return lines
 
 
-def number(value: int | None) -> str:
+def number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
@@ -25,7 +26,7 @@ def pair(entry: Json | None) -> str:
     """Map and unmap of a peer."""
     if not entry:
         return "-"
-    text = " / ".join(number(entry[op]) for op in ("map", "unmap") if op in entry)
+    text = " / ".join(number(entry[op]) for op in PAIR if op in entry)
     return text + (" *" if "note" in entry else "")
 
 
@@ -42,21 +43,51 @@ def table(document: Json) -> list[str]:
     peers = [*COLUMNS, *((name, name) for name in walkers(document))]
     rows = [["instructions, map / unmap", *(title for _, title in peers), "vmwalk", "lazy"]]
     for case in document["cases"]:
-        ours = " / ".join(number(case[op]["instructions"]) for op in ("map", "unmap") if op in case)
+        if not any(op in case for op in PAIR) or "protect" in case:
+            continue
+        ours = " / ".join(number(case[op]["instructions"]) for op in PAIR if op in case)
         lazy = number(case["lazy"]["instructions"]) if "lazy" in case else "-"
         rows.append([case["case"], *(pair(case["peers"].get(name)) for name, _ in peers), ours, lazy])
     lines = align(rows)
     notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
     lines += [f"* {note}" for note in notes]
-    return [*lines, "", *accesses(document), "", *closing(document)]
+    parts = [lines, loops(document), protects(document), accesses(document), growth(document), closing(document)]
+    return [line for part in parts if part for line in ("", *part)][1:]
+
+
+def loops(document: Json) -> list[str]:
+    """Loops of test_vmalloc, with what comes before and after them, and without."""
+    rows = [["instructions per loop", "Linux 7.3", "vmwalk", "the loop alone"]]
+    for case in document["cases"]:
+        if "loop" in case:
+            theirs = case["peers"].get("linux-7.3", {}).get("loop")
+            rows.append([case["case"], number(theirs), number(case["loop"]["instructions"]), number(case["loop"].get("steady"))])
+    return align(rows) if len(rows) > 1 else []
+
+
+def protects(document: Json) -> list[str]:
+    """Changes of permissions, between map and unmap."""
+    ops = ("map", "protect", "unmap")
+    rows = [["instructions, tables and neighbours come and go", *ops]]
+    rows += [[case["case"], *(number(case[op]["instructions"]) for op in ops)] for case in document["cases"] if "protect" in case]
+    return align(rows) if len(rows) > 1 else []
+
+
+def growth(document: Json) -> list[str]:
+    """The curves, each as a line of its points; of a long one only some."""
+    lines = []
+    for name, points in document.get("curves", {}).items():
+        shown = points if len(points) <= 12 else points[:: len(points) // 10]
+        lines.append(f"{name}: " + ", ".join(f"{x:,}: {y:,}" for x, y in shown))
+    return lines
 
 
 def accesses(document: Json) -> list[str]:
     """Table loads and stores, table pages, TLBIs and barriers."""
     keys = ("loads", "stores", "tables", "tlbi", "dsb", "isb")
-    rows = [["vmwalk, map / unmap", *keys]]
+    rows = [["vmwalk, map / unmap (map / protect / unmap)", *keys]]
     for case in document["cases"]:
-        ops = [case[op] for op in ("map", "unmap") if op in case and "loads" in case[op]]
+        ops = [case[op] for op in ("map", "protect", "unmap", "loop") if op in case and "loads" in case[op]]
         if ops:
             rows.append([case["case"], *(" / ".join(number(op[key]) for op in ops) for key in keys)])
     return align(rows)
@@ -70,6 +101,10 @@ def closing(document: Json) -> list[str]:
         if nr:
             lines.append(f"{peer} / vmwalk: {mean:.2f} (geometric mean of {nr} cases, map and unmap)")
             lines += [f"  dearer than {peer}: {case}" for case in slower]
+    mean, nr, slower = advantage(document["cases"], "linux-7.3", ("loop",))
+    if nr:
+        lines.append(f"linux-7.3 / vmwalk: {mean:.2f} (geometric mean of {nr} loops of test_vmalloc)")
+        lines += [f"  dearer than linux-7.3: {case}" for case in slower]
     return lines
 
 
@@ -84,8 +119,6 @@ def difference(found: Iterable[Change]) -> list[str]:
             rows.append([change.case, change.op, number(change.before), number(change.after), f"{change.percent:+.1f}%"])
     lines = align(rows, left=2) if len(rows) > 1 else []
     return [*lines, f"{same} of {same + len(rows) - 1} operations cost the same"]
-
-
 
 
 def without_ranges(document: Json) -> list[str]:

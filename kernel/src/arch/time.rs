@@ -15,6 +15,22 @@ pub fn ticks() -> u64 {
     ticks
 }
 
+/// What the virtual counter says of the time since the machine was reset. Under `-icount shift=0`, that is a nanosecond for each instruction.
+#[must_use]
+pub fn since_reset() -> Duration {
+    let ticks = u128::from(ticks());
+    let nanoseconds = ticks * 1_000_000_000 / u128::from(frequency());
+    Duration::from_nanos(nanoseconds as u64)
+}
+
+/// Ticks a second. Firmware that left CNTFRQ_EL0 zero gets the 62.5 MHz of the emulator.
+fn frequency() -> u64 {
+    match CNTFRQ_EL0.get() {
+        0 => 62_500_000,
+        hz => hz,
+    }
+}
+
 /// A step of a loop that waits for another CPU or a device: YIELD, so that an emulator which runs its CPUs in turn goes on with the next. Not
 /// WFE: nothing promises an event.
 #[inline(always)]
@@ -34,14 +50,10 @@ impl Deadline {
         Self(ticks().saturating_add(Self::ticks_of(wait)))
     }
 
-    /// How many ticks `wait` is. Firmware that left CNTFRQ_EL0 zero gets the 62.5 MHz of the emulator.
+    /// How many ticks `wait` is.
     #[must_use]
     pub fn ticks_of(wait: Duration) -> u64 {
-        let frequency = match CNTFRQ_EL0.get() {
-            0 => 62_500_000,
-            hz => hz,
-        };
-        (wait.as_nanos() * u128::from(frequency) / 1_000_000_000) as u64
+        (wait.as_nanos() * u128::from(frequency()) / 1_000_000_000) as u64
     }
 
     /// Whether it is past.

@@ -3,24 +3,19 @@
 //! They run in a subsystem of their own, on a region that the kernel's own has reserved for it: the same code on the same tree, but nobody else's areas in it.
 //! Warm as all cases are: a page beside the area stays mapped.
 
-use alloc::boxed::Box;
 use core::hint::black_box;
 
-use paging::mmu::Counting;
-use paging::{Granule4K, Half, Pfn, PhysAddr, Tree, VirtRange};
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, FlushPolicy, Vmalloc};
+use paging::{Extent, Pfn, PhysAddr, VirtRange};
+use vmalloc::FlushPolicy;
 
-use super::counting::{CountingTables, Counts};
+use super::Bench;
+use super::backend::{LAZY, counting_subsystem, subsystem};
+use super::counting::Counts;
 use super::engine::{self, NOWHERE, Source};
 use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
-use super::{Bench, OURS};
-use crate::arch::mmu::KernelMmu;
-use crate::mm::areas::{KernelBackend, KernelVmalloc};
-use crate::mm::tables::KernelTables;
-use crate::mm::{self, WalkLock};
-use crate::sync::IrqSpinLock;
+use crate::mm;
+use crate::mm::areas::KernelVmalloc;
 
 /// What the reference walkers do of such a case.
 const WALK_ALONE: &str = "the walk alone: the walker has no more";
@@ -32,6 +27,8 @@ pub enum Call<'a> {
     Ioremap(PhysAddr, u64),
     /// `vmap`.
     Vmap(&'a [Pfn]),
+    /// `vmap_extents`, of so many bytes.
+    VmapExtents(&'a [Extent], u64),
     /// `vmalloc`.
     Vmalloc(u64),
     /// `vmalloc_huge`.
@@ -45,6 +42,7 @@ impl Call<'_> {
         match self {
             Self::Vmap(frames) => (frames.len() as u64) << 12,
             Self::Ioremap(_, size)
+            | Self::VmapExtents(_, size)
             | Self::Vmalloc(size)
             | Self::VmallocHuge(size)
             | Self::Reserve(size, _) => *size,
@@ -56,24 +54,6 @@ impl Call<'_> {
         matches!(self, Self::Ioremap(..) | Self::Vmalloc(_) | Self::VmallocHuge(_))
     }
 }
-
-/// A subsystem on `range`, which nobody else maps anything in.
-pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
-    let config = Config {
-        flush,
-        ..Config::default()
-    };
-    match Vmalloc::new(range, KernelBackend, config) {
-        Ok(vm) => Box::new(vm),
-        Err(error) => panic!("a region for the bench: {error}"),
-    }
-}
-
-/// Never reached by a case: what is withheld stays so until it is asked for.
-pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
-    areas: usize::MAX,
-    pages: u64::MAX,
-};
 
 /// Runs one case.
 ///
@@ -89,26 +69,19 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     let (map, unmap, outcome) = measure(bench, name, &vm, call);
     drop(vm);
-    let counts = counted(bench, name, call);
-    let line = |op, samples: &Samples, counts: Option<Counts>| Line {
-        case: name,
-        walker: OURS,
-        op,
-        instructions: samples.summary(),
-        counts,
-        leaves: Some(outcome),
-        note: "",
-    };
-    line(Op::Map, &map, Some(counts.0)).print();
-    line(Op::Unmap, &unmap, Some(counts.1)).print();
+    let counts = counted(bench, call);
+    let line = |op, samples: &Samples| Line::of(name, op, samples).leaves(outcome);
+    line(Op::Map, &map).counts(counts.0).print();
+    line(Op::Unmap, &unmap).counts(counts.1).print();
     if call.may_be_lazy() {
-        line(Op::Lazy, &lazy(bench, name, call), None).print();
+        line(Op::Lazy, &lazy(bench, name, call)).print();
     }
     let range = VirtRange::new(bench.va, call.size());
     match call {
         Call::Ioremap(pa, size) => engine::walkers(bench, name, range, Source::Range(pa, size), WALK_ALONE),
         Call::Vmap(frames) => engine::walkers(bench, name, range, Source::Pages(frames), WALK_ALONE),
-        Call::Vmalloc(_) | Call::VmallocHuge(_) | Call::Reserve(..) => {}
+        // The walkers take no list of extents.
+        Call::VmapExtents(..) | Call::Vmalloc(_) | Call::VmallocHuge(_) | Call::Reserve(..) => {}
     }
 }
 
@@ -119,6 +92,7 @@ macro_rules! count_call {
         match black_box($call) {
             Call::Ioremap(pa, size) => bench.instrument.count(|| vm.ioremap(pa, size)),
             Call::Vmap(frames) => bench.instrument.count(|| vm.vmap(frames)),
+            Call::VmapExtents(extents, _) => bench.instrument.count(|| vm.vmap_extents(extents)),
             Call::Vmalloc(size) => bench.instrument.count(|| vm.vmalloc(size)),
             Call::VmallocHuge(size) => bench.instrument.count(|| vm.vmalloc_huge(size)),
             Call::Reserve(size, align) => bench.instrument.count(|| vm.get_vm_area(size, align)),
@@ -200,30 +174,40 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
     if let Ok(va) = kept {
         assert!(vm.vm_unmap_ram(va, 1).is_ok(), "{name}: the neighbour stays");
     }
-    for (op, samples) in [(Op::Map, &map), (Op::Unmap, &unmap)] {
-        let line = Line {
-            case: name,
-            walker: OURS,
-            op,
-            instructions: samples.summary(),
-            counts: None,
-            leaves: None,
-            note: "",
-        };
-        line.print();
+    drop(vm);
+    let counts = counted_map_ram(bench, name, frames);
+    for (op, samples, counts) in [(Op::Map, &map, counts.0), (Op::Unmap, &unmap, counts.1)] {
+        Line::of(name, op, samples).counts(counts).print();
     }
 }
 
-fn counted(bench: &Bench<'_>, name: &str, call: Call<'_>) -> (Counts, Counts) {
-    let vm = Vmalloc::new(bench.region(), CountingBackend::new(bench.mmu), Config::default());
-    let vm = Box::new(vm.unwrap_or_else(|error| panic!("{name}: {error}")));
-    let take = || {
-        let tree = vm.backend().tree();
-        tree.tables().take(tree.mmu())
-    };
+/// What the two calls do to the tables, beside a mapping that stays.
+fn counted_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) -> (Counts, Counts) {
+    let vm = counting_subsystem(bench.region(), FlushPolicy::Strict, bench.mmu);
+    let kept = vm.vm_map_ram(&frames[..1]);
+    // Once before: what is lazily made is there afterwards.
+    let mut counts = Default::default();
+    for _ in 0..=WARM_UP {
+        vm.backend().take();
+        let mapped = vm.vm_map_ram(frames);
+        let map = vm.backend().take();
+        let va = mapped.unwrap_or_else(|error| panic!("{name}, counted: {error}"));
+        let unmapped = vm.vm_unmap_ram(va, frames.len() as u64);
+        assert!(unmapped.is_ok(), "{name}, counted: {unmapped:?}");
+        counts = (map, vm.backend().take());
+    }
+    let unkept = kept.and_then(|va| vm.vm_unmap_ram(va, 1));
+    assert!(unkept.is_ok(), "{name}, counted: {unkept:?}");
+    counts
+}
+
+fn counted(bench: &Bench<'_>, call: Call<'_>) -> (Counts, Counts) {
+    let vm = counting_subsystem(bench.region(), FlushPolicy::Strict, bench.mmu);
+    let take = || vm.backend().take();
     let make = || match call {
         Call::Ioremap(pa, size) => vm.ioremap(pa, size),
         Call::Vmap(frames) => vm.vmap(frames),
+        Call::VmapExtents(extents, _) => vm.vmap_extents(extents),
         Call::Vmalloc(size) => vm.vmalloc(size),
         Call::VmallocHuge(size) => vm.vmalloc_huge(size),
         Call::Reserve(size, align) => vm.get_vm_area(size, align),
@@ -238,73 +222,4 @@ fn counted(bench: &Bench<'_>, name: &str, call: Call<'_>) -> (Counts, Counts) {
     let unmap = take();
     drop(neighbour);
     (map, unmap)
-}
-
-/// The kernel's backend with a tree that counts.
-struct CountingBackend {
-    tree: Tree<Granule4K, CountingTables<KernelTables>, Counting<KernelMmu>>,
-}
-
-impl CountingBackend {
-    fn new(mmu: KernelMmu) -> Self {
-        let tree = mm::kernel_tree();
-        Self {
-            tree: Tree::new(
-                tree.root(),
-                Half::High,
-                CountingTables::new(KernelTables),
-                Counting::new(mmu),
-                *tree.config(),
-            ),
-        }
-    }
-}
-
-impl NodePages for CountingBackend {
-    fn node_page(&self) -> Option<&'static mut NodePage> {
-        KernelBackend.node_page()
-    }
-}
-
-// SAFETY: the kernel's backend keeps the promises; the tree is the kernel's, by another handle.
-unsafe impl Backend for CountingBackend {
-    type Granule = Granule4K;
-    type Tables = CountingTables<KernelTables>;
-    type Mmu = Counting<KernelMmu>;
-    type Lock<T: Send> = IrqSpinLock<T>;
-    type WalkLock = WalkLock;
-
-    fn tree(&self) -> &Tree<Granule4K, CountingTables<KernelTables>, Counting<KernelMmu>> {
-        &self.tree
-    }
-    fn walks(&self) -> &WalkLock {
-        mm::walk_lock()
-    }
-    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
-        KernelBackend.alloc_frames(order)
-    }
-    fn free_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.free_frames(first, order);
-    }
-    fn max_order(&self) -> u32 {
-        KernelBackend.max_order()
-    }
-    fn nr_frames(&self) -> u64 {
-        KernelBackend.nr_frames()
-    }
-    fn zero_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.zero_frames(first, order);
-    }
-    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        KernelBackend.read_word(frame, index)
-    }
-    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
-        KernelBackend.write_word(frame, index, value);
-    }
-    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
-        KernelBackend.without_waiting(f)
-    }
-    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
-        KernelBackend.is_ram(start, size)
-    }
 }

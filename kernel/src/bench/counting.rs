@@ -3,7 +3,7 @@
 //! Counting costs instructions, so nothing is counted while instructions are: a case runs once more through this, on the same tables.
 
 use core::cell::Cell;
-use core::ops::Sub;
+use core::ops::{Add, Sub};
 
 use paging::mmu::{Counting, MmuCounts};
 use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr};
@@ -36,6 +36,21 @@ impl Counts {
             dsb: mmu.dsb,
             isb: mmu.isb,
             ..self
+        }
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            loads: self.loads + other.loads,
+            stores: self.stores + other.stores,
+            allocated: self.allocated + other.allocated,
+            freed: self.freed + other.freed,
+            tlbi: self.tlbi + other.tlbi,
+            dsb: self.dsb + other.dsb,
+            isb: self.isb + other.isb,
         }
     }
 }

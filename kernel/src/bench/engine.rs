@@ -229,17 +229,9 @@ fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
 
     let unkept = unmap_live(tree, VirtRange::new(kept, 4096));
     assert!(unkept.is_ok(), "{name}: the neighbour stays");
-    let line = |op, samples: &Samples, counts| Line {
-        case: name,
-        walker: super::OURS,
-        op,
-        instructions: samples.summary(),
-        counts,
-        leaves: Some(leaves),
-        note: "",
-    };
-    line(Op::Map, &map, Some(map_counts)).print();
-    line(Op::Unmap, &unmap, Some(unmap_counts)).print();
+    let line = |op, samples: &Samples, counts| Line::of(name, op, samples).counts(counts).leaves(leaves);
+    line(Op::Map, &map, map_counts).print();
+    line(Op::Unmap, &unmap, unmap_counts).print();
 }
 
 fn own<W>(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>, walker: &W, note: &'static str)
@@ -293,13 +285,9 @@ where
     let (map_counts, unmap_counts) = counted(walker, &ctx, bench.mmu, range, source);
     ctx.release();
     let line = |op, samples: &Samples, counts| Line {
-        case: name,
         walker: walker_name,
-        op,
-        instructions: samples.summary(),
-        counts: Some(counts),
-        leaves: Some(leaves),
         note,
+        ..Line::of(name, op, samples).counts(counts).leaves(leaves)
     };
     line(Op::Map, &map, map_counts).print();
     line(Op::Unmap, &unmap, unmap_counts).print();

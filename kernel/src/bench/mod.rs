@@ -5,18 +5,23 @@
 //!
 //! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that `scripts/bench` can put them side by side.
 
+mod alone;
 mod api;
+mod backend;
 mod counting;
 mod engine;
-
+mod growth;
+mod loops;
 mod measure;
 mod pages;
 mod report;
+pub(crate) mod shapes;
 
 use paging::{VirtAddr, VirtRange};
 
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
+use crate::arch::time;
 use crate::bootargs::BootArgs;
 use crate::mm::areas::kernel_vmalloc;
 use crate::print;
@@ -142,6 +147,7 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
+    let since_reset = time::since_reset().as_nanos();
     let reserved = kernel_vmalloc()
         .get_vm_area(RESERVED, GIB)
         .unwrap_or_else(|error| panic!("addresses for the bench: {error}"));
@@ -153,11 +159,13 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
         va: reserved.va(),
     };
     print!(
-        "bench {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{}}}}}\n",
+        "bench {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
         features.midr,
         features.tlbi_range,
         features.zva_size,
-        bench.instrument.empty()
+        bench.instrument.empty(),
+        // One instruction is one nanosecond of the machine's time.
+        since_reset
     );
     for (name, size, alignment) in RANGES {
         engine::run(&bench, name, Source::Range(NOWHERE.add(*alignment), *size));
@@ -191,6 +199,11 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
     for (name, call) in ALLOCATIONS {
         api::run(&bench, name, *call);
     }
+    for case in loops::CASES {
+        loops::run(&bench, *case);
+    }
+    alone::run(&bench);
+    growth::run(&bench);
     print!("vmwalk: done\n");
     Ok(())
 }

@@ -37,12 +37,31 @@ pub struct Pages {
     block: Pfn,
     block_order: u8,
     order: u8,
+    /// Whether the frames are to be given back.
+    owned: bool,
 }
 
 impl Pages {
     /// `nr` frames, a multiple of 2^`order`. `None` if there are not that many.
     #[must_use]
     pub fn allocate(nr: usize, order: u8) -> Option<Self> {
+        let mut pages = Self::array(nr, order)?;
+        pages.fill().then_some(pages)
+    }
+
+    /// `nr` frames that are nobody's, as `frame` says: to be mapped and not touched. There is memory for the array alone.
+    #[must_use]
+    pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
+        let mut pages = Self::array(nr, 0)?;
+        pages.owned = false;
+        for (page, entry) in pages.array.iter_mut().enumerate() {
+            *entry = Pfn(frame(page));
+        }
+        Some(pages)
+    }
+
+    /// An array of `nr` zeroes.
+    fn array(nr: usize, order: u8) -> Option<Self> {
         let block_order = (nr * size_of::<Pfn>())
             .div_ceil(PAGE_SIZE)
             .next_power_of_two()
@@ -55,16 +74,13 @@ impl Pages {
         }
         // SAFETY: as above, initialised, and handed to nobody else before it is dropped.
         let array = unsafe { core::slice::from_raw_parts_mut(at, nr) };
-        let mut pages = Self {
+        Some(Self {
             array,
             block,
             block_order,
             order,
-        };
-        if !pages.fill() {
-            return None;
-        }
-        Some(pages)
+            owned: true,
+        })
     }
 
     fn chunk(&self) -> usize {
@@ -116,7 +132,7 @@ impl Drop for Pages {
     fn drop(&mut self) {
         for chunk in self.array.chunks(self.chunk()) {
             // A frame number of 0 was never allocated: `fill` came to its end.
-            if chunk[0].0 != 0 {
+            if self.owned && chunk[0].0 != 0 {
                 frames::free(chunk[0], self.order);
             }
         }

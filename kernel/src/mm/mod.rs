@@ -218,7 +218,8 @@ pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) ->
 }
 
 /// The kernel's tree in the form that may edit the linear map, for whoever has the [walk lock](walk_lock) alone.
-fn linear_map_tree() -> &'static LinearMapTree {
+#[must_use]
+pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
 }
 

@@ -6,7 +6,8 @@ use paging::{Attributes, Pfn};
 use vmalloc::{Error, Request};
 
 use super::{Run, loops};
-use crate::mm::areas::{KernelArea, kernel_vmalloc};
+use crate::bench::shapes::{self, Params};
+use crate::mm::areas::{KernelArea, KernelVmalloc, kernel_vmalloc};
 use crate::mm::{self, frames};
 use crate::selftest::failure::Failure;
 use crate::selftest::source::PAGE;
@@ -20,12 +21,24 @@ fn touch(area: &KernelArea) -> bool {
     read(at) == at as u64
 }
 
+/// What the bench counts, on the kernel's own subsystem.
+fn steps(
+    run: &mut Run<'_>,
+    step: fn(&KernelVmalloc, &mut Params<'_>) -> Result<bool, Error>,
+) -> Result<u64, Failure> {
+    let mut params = Params {
+        nr_pages: run.nr_pages,
+        use_huge: run.use_huge,
+        holes: 0,
+        busy: 0,
+        frames: &run.backing.pages,
+        rng: run.rng.fork(),
+    };
+    loops(run, |_| Ok(step(kernel_vmalloc(), &mut params)?))
+}
+
 pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
-    loops(run, |run| {
-        let request = Request::new(run.nr_pages * PAGE);
-        let request = if run.use_huge { request.huge() } else { request };
-        Ok(touch(&kernel_vmalloc().allocate(&request)?))
-    })
+    steps(run, shapes::fix_size)
 }
 
 /// Holes of a page, which a page must fit into: none goes behind the last of them, where no other thread makes holes that are further behind.
@@ -52,36 +65,21 @@ pub(super) fn long_busy_list(run: &mut Run<'_>) -> Result<u64, Failure> {
     let held = (0..most)
         .map(|_| mm::vmalloc(PAGE))
         .collect::<Result<Vec<_>, _>>()?;
-    let right = loops(run, |_| {
-        let large = mm::vmalloc(100 * PAGE)?;
-        let small = mm::vmalloc(PAGE)?;
-        Ok(touch(&large) & touch(&small))
-    });
+    let right = steps(run, shapes::hundred_and_one);
     drop(held);
     right
 }
 
 pub(super) fn random_size(run: &mut Run<'_>) -> Result<u64, Failure> {
-    loops(run, |run| Ok(touch(&mm::vmalloc(run.rng.u64(1..=100) * PAGE)?)))
+    steps(run, shapes::random_size)
 }
 
-/// THREAD_ALIGN is the stack's size there: 16 KiB.
 pub(super) fn fix_align(run: &mut Run<'_>) -> Result<u64, Failure> {
-    const ALIGN: u64 = 2 * (16 << 10);
-    loops(run, |_| {
-        let request = Request::new(5 * PAGE).zeroed().aligned(ALIGN);
-        let area = kernel_vmalloc().allocate(&request)?;
-        Ok(touch(&area) & area.va().0.is_multiple_of(ALIGN))
-    })
+    steps(run, shapes::fix_align)
 }
 
 pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
-    loops(run, |run| {
-        let align = 1 << run.rng.u32(0..=22);
-        let request = Request::new(run.rng.u64(1..=10) * PAGE).zeroed().aligned(align);
-        let area = kernel_vmalloc().allocate(&request)?;
-        Ok(touch(&area) & area.va().0.is_multiple_of(align))
-    })
+    steps(run, shapes::random_size_align)
 }
 
 /// Every power of two; there, the top is expected to fail. Here an alignment that there are many places for succeeds, on however many CPUs at once, and one
@@ -155,26 +153,9 @@ fn populate(
 }
 
 pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
-    let pages = &run.backing.pages[..];
-    loops(run, |_| {
-        let va = kernel_vmalloc().vm_map_ram(pages)?;
-        let same = read(va.0 as usize) == pages[0].0;
-        kernel_vmalloc().vm_unmap_ram(va, pages.len() as u64)?;
-        Ok(same)
-    })
+    steps(run, shapes::map_ram)
 }
 
-/// One page, four, one, half of one, one: with what was in the first.
 pub(super) fn vrealloc(run: &mut Run<'_>) -> Result<u64, Failure> {
-    loops(run, |run| {
-        let mut area = mm::vmalloc(PAGE)?;
-        let mark = run.rng.u64(..);
-        write(area.va().0 as usize, mark);
-        let mut same = true;
-        for size in [4 * PAGE, PAGE, PAGE / 2, PAGE] {
-            area.vrealloc(size)?;
-            same &= read(area.va().0 as usize) == mark && area.size() == size;
-        }
-        Ok(same)
-    })
+    steps(run, shapes::vrealloc)
 }

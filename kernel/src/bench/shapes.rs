@@ -1,0 +1,221 @@
+//! The case shapes of Linux's `lib/test_vmalloc.c` that there are figures for: what is set up before the loops, and one loop.
+//!
+//! The bench counts them on a subsystem that is fresh for each. The self-tests run the same loops on the kernel's own, on all CPUs at once, beside
+//! shapes that are theirs alone.
+
+use alloc::vec::Vec;
+use core::ptr;
+
+use paging::{Granule, Granule4K, Pfn};
+use vmalloc::{Backend, Error, Request, VmArea, Vmalloc};
+
+/// Bytes of a page.
+const PAGE: u64 = Granule4K::PAGE_SIZE;
+
+/// What a shape is run with.
+#[derive(Clone, Debug)]
+pub struct Params<'a> {
+    /// Pages of an area, where the shape leaves it open.
+    pub nr_pages: u64,
+    /// Whether these are asked for in large blocks.
+    pub use_huge: bool,
+    /// Holes of a page that `full_fit_alloc` leaves.
+    pub holes: u64,
+    /// Areas that live while `long_busy_list_alloc` loops.
+    pub busy: u64,
+    /// Frames for `vm_map_ram`, from the backend's allocator.
+    pub frames: &'a [Pfn],
+    /// For what is random.
+    pub rng: fastrand::Rng,
+}
+
+/// What lives while the loops run.
+pub type Held<'v, B> = Vec<VmArea<'v, B>>;
+
+/// A case.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<B: Backend + 'static> {
+    /// Its name, without `_test`.
+    pub name: &'static str,
+    /// What comes before the loops.
+    pub prepare: for<'v> fn(&'v Vmalloc<B>, &Params<'_>) -> Result<Held<'v, B>, Error>,
+    /// One loop: whether all was as it should be.
+    pub step: fn(&Vmalloc<B>, &mut Params<'_>) -> Result<bool, Error>,
+}
+
+/// All of them.
+#[must_use]
+pub fn all<B: Backend + 'static>() -> [Shape<B>; 9] {
+    [
+        shape("fix_size_alloc", fix_size),
+        Shape {
+            prepare: leave_holes,
+            ..shape("full_fit_alloc", one_page)
+        },
+        Shape {
+            prepare: hold_areas,
+            ..shape("long_busy_list_alloc", hundred_and_one)
+        },
+        shape("random_size_alloc", random_size),
+        shape("fix_align_alloc", fix_align),
+        shape("random_size_align_alloc", random_size_align),
+        shape("vm_map_ram", map_ram),
+        shape("no_block_alloc", no_block),
+        shape("vrealloc", vrealloc),
+    ]
+}
+
+const fn shape<B: Backend + 'static>(
+    name: &'static str,
+    step: fn(&Vmalloc<B>, &mut Params<'_>) -> Result<bool, Error>,
+) -> Shape<B> {
+    Shape {
+        name,
+        prepare: nothing,
+        step,
+    }
+}
+
+/// A byte of the area's first page is written and read back.
+fn touch<B: Backend>(area: &VmArea<'_, B>) -> bool {
+    let at = area.as_ptr();
+    // SAFETY: the first byte of an area of memory that was just allocated, and nobody else's.
+    unsafe { ptr::write_volatile(at, 1) };
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(at) == 1 }
+}
+
+fn nothing<'v, B: Backend>(_: &'v Vmalloc<B>, _: &Params<'_>) -> Result<Held<'v, B>, Error> {
+    Ok(Vec::new())
+}
+
+/// Of twice as many areas of a page, every other goes: holes that a page must fit into.
+fn leave_holes<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Result<Held<'v, B>, Error> {
+    let nr = params.holes as usize;
+    let (mut held, mut gone) = (Vec::with_capacity(nr), Vec::with_capacity(nr));
+    for _ in 0..params.holes {
+        held.push(vm.vmalloc(PAGE)?);
+        gone.push(vm.vmalloc(PAGE)?);
+    }
+    drop(gone);
+    Ok(held)
+}
+
+/// Areas of a page that live meanwhile.
+///
+/// # Errors
+/// There is no memory for them.
+pub fn hold_areas<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Result<Held<'v, B>, Error> {
+    let mut held = Vec::with_capacity(params.busy as usize);
+    for _ in 0..params.busy {
+        held.push(vm.vmalloc(PAGE)?);
+    }
+    Ok(held)
+}
+
+/// An area of so many pages.
+///
+/// # Errors
+/// Those of the call.
+pub fn fix_size<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    let size = params.nr_pages * PAGE;
+    let area = if params.use_huge {
+        vm.vmalloc_huge(size)?
+    } else {
+        vm.vmalloc(size)?
+    };
+    Ok(touch(&area))
+}
+
+/// An area of a page.
+///
+/// # Errors
+/// Those of the call.
+pub fn one_page<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
+    vm.vmalloc(PAGE).map(|area| touch(&area))
+}
+
+/// An area of a hundred pages, and one of one.
+///
+/// # Errors
+/// Those of the call.
+pub fn hundred_and_one<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
+    let large = vm.vmalloc(100 * PAGE)?;
+    let small = vm.vmalloc(PAGE)?;
+    Ok(touch(&large) & touch(&small))
+}
+
+/// 1 to 100 pages.
+///
+/// # Errors
+/// Those of the call.
+pub fn random_size<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    vm.vmalloc(params.rng.u64(1..=100) * PAGE)
+        .map(|area| touch(&area))
+}
+
+/// Five zeroed pages at a multiple of `THREAD_ALIGN * 2`, which is twice the size of a stack there.
+///
+/// # Errors
+/// Those of the call.
+pub fn fix_align<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
+    let request = Request::new(5 * PAGE).zeroed().aligned(2 * (16 << 10));
+    let area = vm.allocate(&request)?;
+    Ok(touch(&area) && area.va().0.is_multiple_of(2 * (16 << 10)))
+}
+
+/// 1 to 10 zeroed pages at a multiple of 1 to 2^22 bytes.
+///
+/// # Errors
+/// Those of the call.
+pub fn random_size_align<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    let align = 1 << params.rng.u32(0..=22);
+    let request = Request::new(params.rng.u64(1..=10) * PAGE)
+        .zeroed()
+        .aligned(align);
+    let area = vm.allocate(&request)?;
+    Ok(touch(&area) && area.va().0.is_multiple_of(align))
+}
+
+/// Maps, writes, looks at what is in the frame, unmaps.
+///
+/// # Errors
+/// Those of the calls.
+pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    let va = vm.vm_map_ram(params.frames)?;
+    let at = ptr::with_exposed_provenance_mut::<u64>(va.0 as usize);
+    let first = params.frames[0];
+    // Other CPUs may run the same loop on the same frames: all write the same.
+    // SAFETY: just mapped, writable, and whoever lends frames leaves their first word to this.
+    unsafe { ptr::write_volatile(at, first.0) };
+    let same = vm.backend().read_word(first, 0) == first.0;
+    vm.vm_unmap_ram(va, params.frames.len() as u64)?;
+    Ok(same)
+}
+
+/// An area for whoever cannot wait; it goes as any other.
+///
+/// # Errors
+/// Those of the call, [`Error::WouldBlock`] among them.
+pub fn no_block<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    let request = Request::new(params.nr_pages * PAGE).nowait();
+    vm.allocate(&request).map(|area| touch(&area))
+}
+
+/// One page, four, one, half of one, one: with what was in the first.
+///
+/// # Errors
+/// Those of the calls.
+pub fn vrealloc<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
+    let mut area = vm.vmalloc(PAGE)?;
+    let mark = params.rng.u64(..);
+    // SAFETY: the first word of an area that was just allocated.
+    unsafe { ptr::write_volatile(area.as_ptr().cast::<u64>(), mark) };
+    let mut same = true;
+    for size in [4 * PAGE, PAGE, PAGE / 2, PAGE] {
+        area.vrealloc(size)?;
+        // SAFETY: the area still has its first word, wherever it is now.
+        same &= unsafe { ptr::read_volatile(area.as_ptr().cast::<u64>()) } == mark && area.size() == size;
+    }
+    Ok(same)
+}
