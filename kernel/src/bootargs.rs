@@ -27,7 +27,7 @@ pub struct BootArgs<'a> {
     pub linear: LinearLeaves,
     /// `selftest.break=NAME`.
     pub planted: Option<Planted>,
-    /// `mode=selftest|shell|bench`.
+    /// `mode=selftest|shell|bench|replay`.
     pub mode: Mode,
     /// `errata=none` or `errata=NAME[,NAME]`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
@@ -41,6 +41,8 @@ pub struct BootArgs<'a> {
     pub test_vmalloc: TestVmalloc,
     /// `soak=N`: rounds of the stress test, instead of one.
     pub soak: u64,
+    /// `replay.break=NAME`.
+    pub replay_fault: Option<ReplayFault>,
     /// `ptdump=0|1`: whether the boot log shows all that is mapped.
     pub ptdump: bool,
 }
@@ -100,6 +102,8 @@ pub enum Mode {
     Shell,
     /// Runs the benches and powers off.
     Bench,
+    /// Replays the trace that is the initrd, and powers off.
+    Replay,
 }
 
 macro_rules! planted {
@@ -156,6 +160,34 @@ impl Planted {
     }
 }
 
+/// A fault that a replay makes once, so that its checks can be seen to find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplayFault {
+    /// A word of an area is overwritten before it is verified.
+    Data,
+    /// An area of code stays writable.
+    Protect,
+    /// A frame is taken and never given back.
+    Frame,
+    /// An area that the trace leaves is never ended.
+    Area,
+    /// A byte of the trace is overwritten.
+    Trace,
+}
+
+impl ReplayFault {
+    fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "data" => Some(Self::Data),
+            "protect" => Some(Self::Protect),
+            "frame" => Some(Self::Frame),
+            "area" => Some(Self::Area),
+            "trace" => Some(Self::Trace),
+            _ => None,
+        }
+    }
+}
+
 /// Why the boot arguments are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadArgument<'a> {
@@ -205,6 +237,7 @@ impl Default for BootArgs<'_> {
             test_vmalloc: TestVmalloc::DEFAULT,
             soak: 1,
             bench_walkers: "*",
+            replay_fault: None,
             ptdump: false,
         }
     }
@@ -258,8 +291,13 @@ impl<'a> BootArgs<'a> {
                     "selftest" => Mode::Selftest,
                     "shell" => Mode::Shell,
                     "bench" => Mode::Bench,
-                    _ => return Err(expected("selftest, shell or bench")),
+                    "replay" => Mode::Replay,
+                    _ => return Err(expected("selftest, shell, bench or replay")),
                 }
+            }
+            "replay.break" => {
+                let fault = ReplayFault::by_name(value);
+                self.replay_fault = Some(fault.ok_or(expected("data, protect, frame, area or trace"))?);
             }
             "ptdump" => {
                 self.ptdump = match value {

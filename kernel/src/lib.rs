@@ -10,6 +10,7 @@ pub mod bootargs;
 pub mod drivers;
 mod glob;
 pub mod mm;
+mod replay;
 mod selftest;
 mod shell;
 pub mod smp;
@@ -93,6 +94,12 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     }
     if args.mode == Mode::Bench {
         match bench::run(args, &features) {
+            Ok(()) => psci::system_off(),
+            Err(error) => fail(format_args!("{error}")),
+        }
+    }
+    if args.mode == Mode::Replay {
+        match replay::run(info, args, &features) {
             Ok(()) => psci::system_off(),
             Err(error) => fail(format_args!("{error}")),
         }

@@ -27,10 +27,9 @@ use crate::mm::areas::kernel_vmalloc;
 use crate::print;
 use api::Call;
 use engine::{NOWHERE, Source};
-use measure::Instrument;
 use pages::Pages;
 
-pub use measure::Error;
+pub use measure::{Error, Instrument};
 
 /// The engine's name in the column of walkers.
 const OURS: &str = "vmwalk";
