@@ -282,6 +282,8 @@ where
         if operation == Operation::Rest && self.plants(ReplayFault::Area) {
             return;
         }
+        // What the trace does not end is known by the line that made it.
+        let line = if line == 0 { area.line } else { line };
         place.store(ENDED, Ordering::Relaxed);
         let va = VirtAddr(va);
         if area.kind.is_ram() && self.plants(ReplayFault::Data) {
