@@ -157,6 +157,9 @@ unsafe impl Backend for CountingBackend {
     fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
         KernelBackend.is_ram(start, size)
     }
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        KernelBackend.without_waiting(f)
+    }
     fn cpu(&self) -> usize {
         KernelBackend.cpu()
     }

@@ -22,7 +22,6 @@ use crate::bench::Instrument;
 use crate::bootargs::ReplayFault;
 use crate::mm::{self, areas, frames, tables};
 use crate::selftest::audit;
-use crate::sync::IrqSpinLock;
 use crate::{BootInfo, smp};
 
 /// Findings that are told one by one; of the others, only how many there are.
@@ -66,7 +65,7 @@ pub struct Pass<'a, B: Backend> {
     /// Where each area is.
     places: Vec<AtomicU64>,
     order: Order,
-    findings: IrqSpinLock<ArrayVec<Finding, TOLD>>,
+    findings: Mutex<ArrayVec<Finding, TOLD>>,
     nr_failures: AtomicU64,
     fault: Option<ReplayFault>,
     /// The fault is planted already.
@@ -111,7 +110,7 @@ where
             workers: (0..cpus).map(|_| worker()).collect(),
             places: trace.areas.iter().map(|_| AtomicU64::new(NOT_YET)).collect(),
             order: Order::new(trace.events.len()),
-            findings: IrqSpinLock::new(ArrayVec::new()),
+            findings: Mutex::new(ArrayVec::new()),
             nr_failures: AtomicU64::new(0),
             fault,
             planted: AtomicBool::new(false),
