@@ -13,6 +13,7 @@ PROFILE ?= release  ## release or dev; make gdb takes dev, which can be traced, 
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
 BENCH_WALKERS ?=    ## for bench: only these walkers beside the engine (none: the engine alone)
+TRACE ?=            ## for replay: the trace, plain or gzip (scripts/traces/linux-7.2-boot.csv.gz)
 BASE ?=             ## for bench-diff: the bench.json to compare with
 SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed with
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
@@ -24,16 +25,25 @@ gdb: export OUT ?= build/dev
 gdb: export IMAGE ?= build/dev/Image
 endif
 
+# What a replay runs on follows from its trace, unless it is given.
+ifeq ($(origin MEM),file)
+replay: override MEM :=
+endif
+ifeq ($(origin SMP),file)
+replay: override SMP :=
+endif
+
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
 $(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
+override TRACE := $(strip $(TRACE))
 export BENCH BENCH_WALKERS SHELL_SEED CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run soak shell ptmap test bench bench-diff lint gdb doc clean
+.PHONY: help setup build run soak shell ptmap test bench bench-diff replay lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -68,6 +78,9 @@ bench: ## count the instructions of every operation beside Linux's; leave build/
 
 bench-diff: ## show what changed since BASE=FILE, a bench.json of before
 	@scripts/setup run && scripts/build && scripts/bench --base "$(BASE)"
+
+replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
+	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" scripts/replay
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
 	@scripts/setup gdb && scripts/build && scripts/debug

@@ -269,6 +269,18 @@ def count_bench(done: Finished) -> Outcome:
     return counted(done, passed, failed)
 
 
+# ---- replays ----------------------------------------------------------------------------------
+
+
+def replay(report: Report) -> None:
+    """A boot of Linux and other traces, performed on one CPU and on several; and what must be refused or noticed."""
+    if not have_image(report):
+        return
+    name = "replay: traces"
+    command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "replay_sessions.py"]
+    report.add(name, count_unittest(run_logged(name, command, 900.0, {"SMP": "", "MEM": "", "TRACE": ""})))
+
+
 # ---- the shell --------------------------------------------------------------------------------
 
 
@@ -307,5 +319,6 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "gdb": gdb,
     "shell": shell,
     "bench": bench,
+    "replay": replay,
     "variants": variants,
 }

@@ -329,8 +329,15 @@ where
         Ok(())
     }
 
-    /// When the trace is over and its last areas are there: the tables and the address space are sound, and how it lies.
+    /// When the trace is over and its last areas are there: how the address space lies, and whether it and the tables are sound.
     fn look_at_the_end(&self) {
+        if self.workers.len() == 1 {
+            let mut space = space::survey(self.vm);
+            self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
+            *self.space.lock() = Some(space);
+        }
+        // An unmap may leave an empty table linked, which is unsound only when nobody is going to look at it again.
+        self.vm.vm_unmap_aliases();
         // Read-only aliases make the linear map another than the kernel's own audit expects, so only what holds of every tree is asked.
         let checked = mm::kernel_tree().check(|_, _| true, |_: &Leaf| true);
         if let Err(error) = checked {
@@ -338,11 +345,6 @@ where
         }
         if let Err(violation) = self.vm.check() {
             self.tell(Finding::of_all(What::Space(violation)));
-        }
-        if self.workers.len() == 1 {
-            let mut space = space::survey(self.vm);
-            self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
-            *self.space.lock() = Some(space);
         }
     }
 
