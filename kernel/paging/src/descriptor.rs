@@ -188,6 +188,13 @@ impl Attributes {
         self.0 & PRIVILEGED_EXECUTE_NEVER == 0
     }
 
+    /// Whether EL1 may write and execute: what no leaf may be (DESIGN rule 10).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_writable_and_executable(self) -> bool {
+        self.0 & (AP_READ_ONLY | PRIVILEGED_EXECUTE_NEVER) == 0
+    }
+
     /// The memory type.
     #[must_use]
     pub const fn memory(self) -> MemoryType {
@@ -275,7 +282,9 @@ impl Descriptor {
 
     /// A link was here and is being given up: invalid, and not to be written until whoever put it here has invalidated
     /// the link in every walk cache and cleared it ([`Tree::prune`](crate::Tree::prune)).
-    pub const LEAVING: Self = Self(TABLE_OR_PAGE);
+    ///
+    /// A bit that nothing else has, so that above the last level the type bit alone tells a link from all that is none.
+    pub const LEAVING: Self = Self(1 << 63);
 
     /// A leaf of `level` that maps `pa` with `attributes`.
     #[inline(always)]
@@ -332,7 +341,7 @@ impl Descriptor {
     #[must_use]
     pub const fn is_vacant(self) -> bool {
         // A leaf, valid or not, has a bit elsewhere: one without any would be writable and executable.
-        self.0 & !(ADDRESS | TABLE_OR_PAGE) == 0
+        self.0 & !(ADDRESS | Self::LEAVING.0) == 0
     }
 
     /// Whether it is a link to a table of `level + 1`.
@@ -340,6 +349,18 @@ impl Descriptor {
     #[must_use]
     pub const fn is_table(self, level: Level) -> bool {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
+    }
+
+    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has written: nothing else of its
+    /// own has the type bit there.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn is_link(self) -> bool {
+        debug_assert!(
+            self.0 & (VALID | TABLE_OR_PAGE) != TABLE_OR_PAGE,
+            "an invalid link"
+        );
+        self.0 & TABLE_OR_PAGE != 0
     }
 
     /// Whether it carries the contiguous bit.

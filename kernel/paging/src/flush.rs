@@ -365,27 +365,55 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The TLBIs for the leaves of level `stride` in `range`, of which there are at least two: most often one operation does.
+    /// The TLBIs for the leaves of level `stride` in `range`, of which there are at least two, and with `links` for the links
+    /// to them: most often one operation does.
     #[inline(always)]
-    pub(crate) fn issue_one(&self, range: VirtRange, stride: Level) {
-        let pages = range.size >> G::PAGE_SHIFT;
-        if self.mmu.has_tlbi_range() && self.config().flush_all_above != 0 {
-            let op = range_op_within(range.start, pages);
-            if op.pages() == pages {
-                self.mmu.tlbi_rvaale1is(op);
-                return;
+    pub(crate) fn issue_one(&self, range: VirtRange, stride: Level, links: bool) {
+        let VirtRange { start, size } = range;
+        let by_range = self.mmu.has_tlbi_range() && self.config().flush_all_above != 0;
+        let issued = by_range && {
+            let pages = size >> G::PAGE_SHIFT;
+            // The first SCALE that reaches: what is a multiple of a larger unit is one of its unit, too.
+            if pages <= 32 << 1 {
+                self.issue_exactly::<0>(start, pages, links)
+            } else if pages <= 32 << 6 {
+                self.issue_exactly::<1>(start, pages, links)
+            } else if pages <= 32 << 11 {
+                self.issue_exactly::<2>(start, pages, links)
+            } else {
+                pages <= 32 << 16 && self.issue_exactly::<3>(start, pages, links)
             }
+        };
+        if !issued {
+            self.issue_several(range, stride, links);
         }
-        self.issue_several(range, stride);
     }
 
+    /// The range operation of `SCALE` that covers `pages` pages and nothing beside them. `false`: there is none.
+    #[inline(always)]
+    fn issue_exactly<const SCALE: u8>(&self, start: VirtAddr, pages: u64, links: bool) -> bool {
+        let shift = 5 * u32::from(SCALE) + 1;
+        if pages & ((1 << shift) - 1) != 0 {
+            return false;
+        }
+        let num = (pages >> shift) as u8 - 1;
+        let op = TlbiRange {
+            start,
+            scale: SCALE,
+            num,
+        };
+        if links {
+            self.mmu.tlbi_rvaae1is(op);
+        } else {
+            self.mmu.tlbi_rvaale1is(op);
+        }
+        true
+    }
+
+    #[cold]
     #[inline(never)]
-    fn issue_several(&self, range: VirtRange, stride: Level) {
-        self.issue_tlbis(core::iter::once(PendingRange {
-            range,
-            stride,
-            links: false,
-        }));
+    fn issue_several(&self, range: VirtRange, stride: Level, links: bool) {
+        self.issue_tlbis(core::iter::once(PendingRange { range, stride, links }));
     }
 
     /// TLBIs for `ranges`, then DSB ISH; once more the last of them on a CPU that may complete a TLBI too early.

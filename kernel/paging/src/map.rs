@@ -15,7 +15,7 @@ use crate::descriptor::{Attributes, Descriptor};
 use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::Mmu;
 use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
-use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
+use crate::source::{FrameArray, PageArray, PhysSource, output};
 use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
@@ -97,8 +97,26 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
+        let pages = range.size >> G::PAGE_SHIFT;
+        if !cfg!(feature = "trace")
+            && let Some(pa) = whole_run::<G, S>(source, pages)
+        {
+            return self.map_run(range, pa, attributes, allowed);
+        }
+        self.map_source(range, source, attributes, allowed)
+    }
+
+    /// Checks what was asked for, then maps it, with its barriers.
+    #[inline(never)]
+    pub(crate) fn map_source<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        if attributes.is_writable() && attributes.is_executable() {
+        if attributes.is_writable_and_executable() {
             return Err(Error::WritableExecutable(range.start).into());
         }
         let pages = range.size >> G::PAGE_SHIFT;
@@ -106,19 +124,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return Err(Error::NoFrame { page: source.pages() }.into());
         }
         let allowed = allowed.intersection(self.config().leaves);
-        let outcome = if S::RUNS_ARE_FREE
-            && !cfg!(feature = "trace")
-            && let Some(outcome) = self.map_run(range, source, attributes, allowed)
-        {
-            outcome
-        } else {
-            self.map_pieces(range, source, attributes, allowed)?
-        };
-        // DESIGN rule 2, Arm ARM D8.2.6 and K13.5.3: the stores are complete for table walks after a DSB, and an
-        // earlier "invalid" that this CPU fetched ahead is forgotten at an ISB. No TLBI: an invalid descriptor is
-        // never held.
-        self.mmu.dsb_ishst();
-        self.mmu.isb();
+        let outcome = self.map_pieces(range, source, attributes, allowed)?;
+        self.publish();
         Ok(outcome)
     }
 
@@ -406,6 +413,19 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
+/// Where the physical run begins that is all `pages` of `source`, if it is one and that is cheap to know.
+#[inline(always)]
+fn whole_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64) -> Option<PhysAddr> {
+    if S::RUNS_ARE_FREE && pages != 0 {
+        let run = source.run_at(0, pages)?;
+        return (run.pages == pages).then_some(run.pa);
+    }
+    if pages == 1 {
+        return Some(output::<G>(source.pfns(0, 1)?.first()?.0));
+    }
+    None
+}
+
 /// Maps one contiguous physical range: Linux's walker for ioremap.
 ///
 /// `va`, `pa` and `size` are multiples of the page size.
@@ -422,8 +442,7 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
     attributes: Attributes,
     allowed: LeafSet,
 ) -> Result<Outcome, Failure> {
-    let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
-    tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
+    tree.map_run(VirtRange::new(va, size), pa, attributes, allowed)
 }
 
 /// Maps an array of pages that is contiguous only in places: Linux's walker for vmap and vmalloc.

@@ -82,6 +82,10 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
+    /// Its first address, and bits that a physical address must not have: known by `half` and `config`, and asked for in
+    /// every call.
+    start: VirtAddr,
+    unimplemented_pa: u64,
     half: Half,
     // The engine goes through the fields, and so through the hooks; who uses a tree gets what is behind them.
     pub(crate) tables: Hooked<T>,
@@ -120,8 +124,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             "{} physical address bits",
             config.pa_bits
         );
+        let start = match half {
+            Half::Low => VirtAddr(0),
+            Half::High => VirtAddr(0u64.wrapping_sub(1 << G::VA_BITS)),
+        };
         Self {
             root,
+            start,
+            unimplemented_pa: !((1 << config.pa_bits) - 1) | (G::PAGE_SIZE - 1),
             half,
             tables: trace::hooked(tables),
             mmu: trace::hooked(mmu),
@@ -160,11 +170,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Every address that the tree could translate.
     pub fn range(&self) -> VirtRange {
-        let size = 1 << G::VA_BITS;
-        match self.half {
-            Half::Low => VirtRange::new(VirtAddr(0), size),
-            Half::High => VirtRange::new(VirtAddr(0u64.wrapping_sub(size)), size),
-        }
+        VirtRange::new(self.start, 1 << G::VA_BITS)
+    }
+
+    /// The first of them.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> VirtAddr {
+        self.start
     }
 
     /// Whether `range` is page-aligned, not empty, and in this tree's half.
@@ -193,7 +205,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Bits that a physical address must not have.
     #[inline(always)]
     pub(crate) fn unimplemented_pa(&self) -> u64 {
-        !((1 << self.config.pa_bits) - 1) | (G::PAGE_SIZE - 1)
+        self.unimplemented_pa
     }
 
     /// The root as a node.

@@ -150,9 +150,12 @@ pub struct KernelTables;
 impl KernelTables {
     #[inline(always)]
     fn va(&self, table: PhysAddr) -> usize {
-        linear_va(table.0)
+        // As `linear_va`; but no physical address reaches up to the bits of the base, and an OR goes into the load's address.
+        LINEAR_BASE | table.0 as usize
     }
 }
+
+const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
 
 /// The break that is being entered on this CPU ends with [`close_window`]: the engine's two calls cannot hand a guard on.
 fn open_window() {

@@ -337,11 +337,22 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// How many descriptors are in no group.
+    #[inline(always)]
+    pub(crate) fn singles(self) -> usize {
+        self.head + self.tail
+    }
+
+    /// How many groups there are.
+    #[inline(always)]
+    pub(crate) fn groups<G: Granule>(self, level: Level) -> usize {
+        self.grouped >> G::cont_shift(level)
+    }
+
     /// Counts the leaves of `level` in `outcome`.
     #[inline(always)]
     pub(crate) fn count<G: Granule>(self, level: Level, outcome: &mut Outcome) {
-        let groups = self.grouped >> G::cont_shift(level);
-        let singles = self.head + self.tail;
+        let (groups, singles) = (self.groups::<G>(level), self.singles());
         outcome.leaves.add(LeafSize::new(level, true), groups as u32);
         outcome.leaves.add(LeafSize::new(level, false), singles as u32);
     }

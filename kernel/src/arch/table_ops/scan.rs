@@ -186,7 +186,44 @@ pub unsafe fn and_all(at: *const u64, nr: usize) -> u64 {
 #[must_use]
 pub unsafe fn and_or_all(at: *const u64, nr: usize) -> (u64, u64) {
     let (mut at, mut nr, mut and, mut or) = (at, nr, u64::MAX, 0u64);
-    if nr >= BLOCK {
+    if nr == BLOCK {
+        // SAFETY: sixteen loads within the caller's range.
+        unsafe {
+            vector_asm!(
+                [
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}]",
+                    "and v16.16b, v0.16b, v4.16b",
+                    "and v17.16b, v1.16b, v5.16b",
+                    "and v18.16b, v2.16b, v6.16b",
+                    "and v19.16b, v3.16b, v7.16b",
+                    "orr v0.16b, v0.16b, v4.16b",
+                    "orr v1.16b, v1.16b, v5.16b",
+                    "orr v2.16b, v2.16b, v6.16b",
+                    "orr v3.16b, v3.16b, v7.16b",
+                    "and v16.16b, v16.16b, v17.16b",
+                    "and v18.16b, v18.16b, v19.16b",
+                    "orr v0.16b, v0.16b, v1.16b",
+                    "orr v2.16b, v2.16b, v3.16b",
+                    "and v16.16b, v16.16b, v18.16b",
+                    "orr v0.16b, v0.16b, v2.16b",
+                    "mov {and}, v16.d[0]",
+                    "mov {a}, v16.d[1]",
+                    "and {and}, {and}, {a}",
+                    "mov {or}, v0.d[0]",
+                    "mov {a}, v0.d[1]",
+                    "orr {or}, {or}, {a}",
+                ]
+                at = inout(reg) at => _,
+                and = out(reg) and,
+                or = out(reg) or,
+                a = out(reg) _,
+                options(nostack, readonly)
+            );
+        }
+        return (and, or);
+    }
+    if nr > BLOCK {
         // SAFETY: loads within the caller's range.
         unsafe {
             vector_asm!(

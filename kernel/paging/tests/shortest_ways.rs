@@ -1,0 +1,214 @@
+//! The shortest ways of map and unmap do what the general ones do, to the last barrier: one leaf, one table's leaves, one
+//! table that is covered whole.
+
+mod support;
+
+use mmu_model::{Features, Model};
+use paging::{
+    Attributes, Config, Granule4K, Half, LeafSet, LeafSize, Mmu, Tables, Tree, VirtAddr, VirtRange,
+};
+use support::Shape;
+use support::traced::{Event, TracedTree, traced, word};
+
+const PAGES_2M: u64 = 512;
+const PAGES_1G: u64 = 512 * 512;
+
+/// What is mapped at a multiple of 1G and taken out again, in pages, and with which leaves.
+const CASES: [(&str, u64, LeafSet); 12] = [
+    ("one page", 1, LeafSet::ALL),
+    ("sixteen pages", 16, LeafSet::PAGES),
+    ("a group of pages", 16, LeafSet::ALL),
+    ("three groups", 48, LeafSet::ALL),
+    ("a full table of pages", PAGES_2M, LeafSet::PAGES),
+    (
+        "a full table of groups of pages",
+        PAGES_2M,
+        LeafSet::of(&[LeafSize::PAGE_GROUP]),
+    ),
+    ("a block", PAGES_2M, LeafSet::ALL),
+    ("sixteen blocks", 16 * PAGES_2M, LeafSet::of(&[LeafSize::BLOCK2])),
+    ("a group of blocks", 16 * PAGES_2M, LeafSet::ALL),
+    (
+        "a full table of blocks",
+        PAGES_1G,
+        LeafSet::of(&[LeafSize::BLOCK2]),
+    ),
+    (
+        "a full table of groups of blocks",
+        PAGES_1G,
+        LeafSet::of(&[LeafSize::BLOCK2, LeafSize::BLOCK2_GROUP]),
+    ),
+    ("a block of 1G", PAGES_1G, LeafSet::ALL),
+];
+
+fn configs() -> Vec<(Config, bool)> {
+    let mut configs = Vec::new();
+    for tlbi_range in [false, true] {
+        for repeat_tlbi in [false, true] {
+            for flush_all_above in [0, 1, 8, 512] {
+                let config = Config {
+                    repeat_tlbi,
+                    flush_all_above,
+                    ..Config::default()
+                };
+                configs.push((config, tlbi_range));
+            }
+        }
+    }
+    configs
+}
+
+fn at<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>) -> VirtAddr {
+    tree.range().start.add(1 << 46)
+}
+
+fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, va: VirtAddr, pages: u64, leaves: LeafSet) {
+    Shape::Range(1 << 24, pages)
+        .map(tree, va, Attributes::KERNEL_DATA, leaves)
+        .expect("vacant");
+}
+
+/// A tree with `pages` at [`at`], and with a page in the table beside it, or with nothing else.
+fn mapped(
+    config: Config,
+    tlbi_range: bool,
+    pages: u64,
+    leaves: LeafSet,
+    alone: bool,
+) -> TracedTree<Granule4K> {
+    let tree = traced::<Granule4K>(config, tlbi_range);
+    let va = at(&tree);
+    if !alone {
+        let beside = if pages < PAGES_2M {
+            va.add(100 << 12)
+        } else {
+            va.add(pages << 12)
+        };
+        map(&tree, beside, 1, LeafSet::PAGES);
+    }
+    map(&tree, va, pages, leaves);
+    tree.tables().log.take();
+    tree
+}
+
+fn barriers(events: &[Event]) -> Vec<Event> {
+    let is_barrier = |event: &&Event| matches!(event, Event::Mmu(_));
+    events.iter().filter(is_barrier).copied().collect()
+}
+
+#[test]
+fn at_once_is_as_by_a_batch_to_the_last_tlbi() {
+    for (name, pages, leaves) in CASES {
+        for (config, tlbi_range) in configs() {
+            for alone in [false, true] {
+                let name = format!("{name}, {config:?}, by range {tlbi_range}, alone {alone}");
+                let one = mapped(config, tlbi_range, pages, leaves, alone);
+                let range = VirtRange::new(at(&one), pages << 12);
+                let mut batch = one.batch();
+                let by_batch = one.unmap(range, &mut batch).expect("nothing is cut");
+                batch.flush();
+                let two = mapped(config, tlbi_range, pages, leaves, alone);
+                let at_once = two.unmap_and_flush(range).expect("nothing is cut");
+                assert_eq!(by_batch, at_once, "{name}");
+                assert_eq!(one.tables().host.live(), two.tables().host.live(), "{name}");
+                let (one, two) = (one.tables().log.take(), two.tables().log.take());
+                // Where one TLBI by VA does, a threshold of 0 has no say: it costs no less to flush all.
+                if config.flush_all_above != 0 {
+                    assert_eq!(barriers(&one), barriers(&two), "{name}");
+                }
+                let barriers = if config.repeat_tlbi { "sTdTdi" } else { "sTdi" };
+                let frees = if by_batch.tables_removed == 0 { "" } else { "F" };
+                assert_eq!(word(&two), format!("S{barriers}{frees}"), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_table_that_goes_is_not_written_to() {
+    for (name, pages, leaves) in CASES.into_iter().filter(|(name, ..)| name.contains("full table")) {
+        let tree = mapped(Config::default(), true, pages, leaves, false);
+        let range = VirtRange::new(at(&tree), pages << 12);
+        let outcome = tree.unmap_and_flush(range).expect("nothing is cut");
+        assert_eq!(outcome.tables_removed, 1, "{name}");
+        let log = tree.tables().log.take();
+        let stores = log.iter().filter(|event| matches!(event, Event::Store { .. }));
+        // Its link, and the count of the table with the link.
+        assert_eq!(stores.count(), 2, "{name}");
+        assert_eq!(log.iter().filter(|event| event.is_tlbi()).count(), 1, "{name}");
+    }
+}
+
+/// Takes `pages` out at once and maps something else there, on a machine that keeps what it may.
+fn on_the_model(
+    name: &str,
+    pages: u64,
+    leaves: LeafSet,
+    config: Config,
+    tlbi_range: bool,
+    hole: Option<u64>,
+) {
+    let (model, root) = Model::<Granule4K>::with_root(Features {
+        pa_bits: 48,
+        tlbi_range,
+        ..Features::default()
+    });
+    let cpu = model.cpu(0);
+    let tree = Tree::<Granule4K, _, _>::new(root, Half::High, cpu, cpu, config);
+    let va = at(&tree);
+    let sound = |step: &str| {
+        let violations = model.violations();
+        assert!(
+            violations.is_empty(),
+            "{name}, {step}: {}\n{}",
+            violations[0],
+            model.log()
+        );
+        assert!(model.is_settled(), "{name}, {step}: something is not flushed");
+    };
+    map(&tree, va.add(pages << 12), 1, LeafSet::PAGES);
+    let tables = model.nr_tables();
+    for round in 0..2 {
+        map(&tree, va, pages, leaves);
+        sound("mapped");
+        if let Some(hole) = hole {
+            let hole = VirtRange::new(va.add(hole << 12), 0x1000);
+            tree.unmap_and_flush(hole).expect("memory suffices");
+            sound("with a hole");
+        }
+        let out = tree.unmap_and_flush(VirtRange::new(va, pages << 12));
+        assert_eq!(
+            out.map(|out| out.leaves.pages::<Granule4K>()),
+            Ok(pages - u64::from(hole.is_some())),
+            "{name}, round {round}"
+        );
+        sound("unmapped");
+        assert_eq!(model.nr_tables(), tables, "{name}: its tables go with it");
+    }
+    // Other leaves in the same place.
+    map(&tree, va, 1, LeafSet::PAGES);
+    sound("mapped anew");
+}
+
+#[test]
+fn leaves_taken_out_at_once_break_no_rule_on_the_worst_machine() {
+    for (name, pages, leaves) in CASES {
+        for (config, tlbi_range) in configs() {
+            on_the_model(name, pages, leaves, config, tlbi_range, None);
+        }
+        if pages > 1 && pages < PAGES_1G {
+            on_the_model(name, pages, leaves, Config::default(), true, Some(pages / 2));
+        }
+    }
+}
+
+#[test]
+fn the_last_table_of_another_goes_with_it() {
+    for (name, pages, leaves) in CASES {
+        let tree = mapped(Config::default(), true, pages, leaves, true);
+        let range = VirtRange::new(at(&tree), pages << 12);
+        let outcome = tree.unmap_and_flush(range).expect("nothing is cut");
+        assert_eq!(outcome.leaves.pages::<Granule4K>(), pages, "{name}");
+        assert_eq!(tree.tables().host.live(), 1, "{name}: the root alone is left");
+    }
+}
