@@ -32,7 +32,7 @@ impl Clock {
         store.number <= self.0[usize::from(store.cpu)]
     }
 
-    fn join(&mut self, other: &Self) {
+    pub(crate) fn join(&mut self, other: &Self) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine = (*mine).max(theirs);
         }
@@ -113,9 +113,14 @@ impl Clocks {
     /// `from` stores with release, `to` loads that with acquire.
     pub(crate) fn hand_over(&mut self, from: usize, to: usize, ets2: bool) {
         let seen = self.seen[from];
-        self.seen[to].join(&seen);
+        self.acquire(to, &seen, ets2);
+    }
+
+    /// `cpu` loads with acquire what was stored with release by one that had seen `seen` by then.
+    pub(crate) fn acquire(&mut self, cpu: usize, seen: &Clock, ets2: bool) {
+        self.seen[cpu].join(seen);
         if ets2 {
-            self.context[to].join(&self.certain);
+            self.context[cpu].join(&self.certain);
         }
     }
 }

@@ -83,6 +83,11 @@ impl<G: Granule> Machine<G> {
         self.s.clocks.hand_over(from, to, self.features.ets2);
     }
 
+    pub(crate) fn acquire(&mut self, cpu: usize, released: &Clock) {
+        self.event(cpu, Event::Acquire);
+        self.s.clocks.acquire(cpu, released, self.features.ets2);
+    }
+
     pub(crate) fn tlbi_va(&mut self, cpu: usize, va: VirtAddr, all_levels: bool, local: bool) {
         self.journal.counters.tlbi_va += 1;
         let first = decode_va_operand::<G>(paging::mmu::tlbi_va_operand(va));

@@ -74,6 +74,17 @@ impl Default for Features {
 #[derive(Clone, Debug)]
 pub struct ModelState(pub(crate) State);
 
+/// What a CPU knew at a store with release. See [`Model::release`].
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Released(clock::Clock);
+
+impl Released {
+    /// What either knew: a lock that several have dropped since it was last taken alone.
+    pub fn join(&mut self, other: &Self) {
+        self.0.join(&other.0);
+    }
+}
+
 /// Table memory, walkers, TLBs and walk caches of up to [`MAX_CPUS`] CPUs, worst case. See the [crate] documentation.
 #[derive(Debug)]
 pub struct Model<G: Granule> {
@@ -137,6 +148,18 @@ impl<G: Granule> Model<G> {
     /// CPU `from` stores with release, and CPU `to` reads that with acquire: a lock or a flag is handed over.
     pub fn hand_over(&self, from: usize, to: usize) {
         self.with(|machine| machine.hand_over(from, to));
+    }
+
+    /// CPU `cpu` stores with release, as whoever drops a lock does. What it knows by then is for whoever
+    /// [acquires](Self::acquire) it, however much later.
+    #[must_use]
+    pub fn release(&self, cpu: usize) -> Released {
+        Released(*self.machine().s.clocks.seen(cpu))
+    }
+
+    /// CPU `cpu` loads with acquire what was stored with that release, or those releases.
+    pub fn acquire(&self, cpu: usize, released: &Released) {
+        self.with(|machine| machine.acquire(cpu, &released.0));
     }
 
     /// `size` bytes of physical memory are given to somebody else: nothing that may be held may lead there, unless the

@@ -106,6 +106,8 @@ pub enum Event {
         /// That other.
         to: usize,
     },
+    /// Releases of others were acquired by this CPU.
+    Acquire,
     /// A load, store or fetch.
     Access {
         /// Where.
@@ -185,6 +187,7 @@ impl fmt::Display for Event {
                 if all_levels { "" } else { " last level" },
             ),
             Self::HandOver { to } => write!(f, "hands over to CPU {to}"),
+            Self::Acquire => f.write_str("acquires what others released"),
             Self::Access { va } => write!(f, "accesses {va:#x}"),
             Self::EnterBreak { va, size } => write!(f, "enters the break of {size:#x} bytes at {va:#x}"),
             Self::LeaveBreak => f.write_str("leaves the break"),

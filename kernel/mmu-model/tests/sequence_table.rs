@@ -358,6 +358,34 @@ fn row_7_a_dsb_of_the_storer_does_not_order_the_purgers_tlbi() {
     lazy_purge(|rig| rig.cpu(0).dsb_ish(), true, |_| ()).assert_broken(&[Rule::StaleAccess]);
 }
 
+/// A lock hands on what was known when it was dropped, however late it is taken.
+#[test]
+fn row_7_what_the_storer_did_after_the_release_is_not_acquired() {
+    for late in [false, true] {
+        let (rig, va) = mapped(2, RW);
+        let before = rig.model.release(0);
+        rig.put(0, 3, va, 0);
+        let mut released = rig.model.release(0);
+        if late {
+            released = before;
+        } else {
+            released.join(&before);
+        }
+        rig.model.acquire(1, &released);
+        let cpu = rig.cpu(1);
+        cpu.dsb_ish();
+        cpu.tlbi_vaale1is(va);
+        cpu.dsb_ish();
+        cpu.isb();
+        assert!(cpu.access(va, Access::Read).is_err());
+        if late {
+            rig.assert_broken(&[Rule::StaleAccess]);
+        } else {
+            rig.model.assert_settled();
+        }
+    }
+}
+
 #[test]
 fn a_later_store_to_the_same_descriptor_completes_the_ones_before_it() {
     // CPU 0 makes the page read-only and issues no DSB; CPU 1 takes it out, with a DSB for its own store only. No walk that
