@@ -289,6 +289,12 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        if page < self.begins {
+            // A map that found no page for a table is tried again, from the start.
+            self.next = self.next.blocks.cursor();
+            self.current = self.next.next();
+            self.begins = 0;
+        }
         let mut block = self.current?;
         while page - self.begins >= block.pages() {
             self.begins += block.pages();

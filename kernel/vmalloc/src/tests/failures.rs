@@ -68,6 +68,30 @@ fn the_kth_table_may_fail() {
     assert_empty(&vm);
 }
 
+/// The second try reads the blocks from the first on, wherever the first try had got to.
+#[test]
+fn a_map_that_is_tried_again_after_a_prune_begins_with_the_first_block() {
+    let features = Features {
+        // Three are empty and linked, three are to be had, and four are needed.
+        pool_pages: 7,
+        ..Features::default()
+    };
+    let vm = vm_with(1 << 34, features, Config::default());
+    drop(vm.vmalloc(PAGE).unwrap());
+    assert_eq!(vm.backend().model.nr_tables(), 4);
+    vm.backend().ram().largest = 0;
+    let area = vm.allocate(&Request::new(600 * PAGE).aligned(1 << 40)).unwrap();
+    let frames: Vec<_> = (0..600)
+        .map(|page| vm.vmalloc_to_pfn(area.va().add(page * PAGE)).unwrap())
+        .collect();
+    assert!(
+        frames.is_sorted_by(|a, b| a < b),
+        "the lowest free ones, in order"
+    );
+    drop(area);
+    assert_empty(&vm);
+}
+
 #[test]
 fn a_page_for_areas_may_fail() {
     let vm = vm();
