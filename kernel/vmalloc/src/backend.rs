@@ -110,7 +110,7 @@ pub unsafe trait Backend: NodePages + Sized {
         Ok(Outcome::default())
     }
 
-    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. The walk lock is shared.
+    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. The walk lock is held.
     fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {
         false
     }

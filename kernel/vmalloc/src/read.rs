@@ -168,19 +168,35 @@ impl<B: Backend> Vmalloc<B> {
         {
             // Held while it is read: nobody takes the linear map's leaf away meanwhile.
             let _walk = self.backend.walks().walk();
-            let page = B::Granule::PAGE_SIZE;
-            let Some(leaf) = self.backend.tree().translate(va) else {
-                return false;
-            };
-            let pa = leaf.translate(va);
-            if !self.backend.is_ram(pa.align_down(page), page) || !self.backend.read_memory(pa, out) {
+            if !self.read_mapped(va, out) {
                 return false;
             }
         }
         // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and stays so until
         // its end is counted: alive and none counted means that the frame was its own all along.
         fence(Ordering::Acquire);
-        self.readable_at(va) == Some(before)
+        match self.readable_at(va) {
+            None => false,
+            Some(after) if after == before => true,
+            // Some area ended, most likely another one. What is mapped while no walk is under way stays mapped, and its frame is
+            // nobody else's: to unmap it is a walk.
+            Some(_) => {
+                let release = self.backend.walks().release();
+                let read = self.read_mapped(va, out);
+                drop(release);
+                read && self.readable_at(va).is_some()
+            }
+        }
+    }
+
+    /// Reads what `va` is mapped to, if that is RAM. The walk lock is held.
+    fn read_mapped(&self, va: VirtAddr, out: &mut [u8]) -> bool {
+        let Some(leaf) = self.backend.tree().translate(va) else {
+            return false;
+        };
+        let pa = leaf.translate(va);
+        let page = B::Granule::PAGE_SIZE;
+        self.backend.is_ram(pa.align_down(page), page) && self.backend.read_memory(pa, out)
     }
 
     /// Whether `va` is in an area of memory in use; how many areas ended so far.
