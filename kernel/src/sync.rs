@@ -6,6 +6,7 @@
 //! # Order
 //! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
 //!
+//! 0. the vmalloc subsystem's purge lock, held from the flush of what was withheld until all of it is given back;
 //! 1. the vmalloc subsystem's state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
 //! 2. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
 //! 3. frames ([`mm::frames`](crate::mm::frames));

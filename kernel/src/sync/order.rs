@@ -11,7 +11,8 @@ use core::fmt;
 
 /// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
 /// together, but for those of vmalloc, whose order among themselves is learned.
-pub const LEVELS: [(&str, u8); 5] = [
+pub const LEVELS: [(&str, u8); 6] = [
+    ("vmalloc::give_back::Purge", 0),
     ("walks", 1),
     ("vmalloc", 1),
     ("heap", 2),
@@ -159,5 +160,6 @@ impl Default for Graph {
 /// The entry of [`LEVELS`] that `class` belongs to: its own, or its crate's.
 fn level(class: &str) -> Option<(&'static str, u8)> {
     let family = class.split("::").next().unwrap_or(class);
-    LEVELS.into_iter().find(|(name, _)| *name == family)
+    let of = |wanted: &str| LEVELS.into_iter().find(|(name, _)| *name == wanted);
+    of(class).or_else(|| of(family))
 }

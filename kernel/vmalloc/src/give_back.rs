@@ -28,6 +28,7 @@ use crate::frames::free_area;
 use crate::record::{self, Area};
 use crate::state::{State, Vmalloc};
 use core::panic::Location;
+use core::sync::atomic::Ordering;
 use paging::{Failure, FlushBatch, Granule, Outcome, Pending, VirtRange};
 
 /// A batch on the backend's tree.
@@ -48,6 +49,9 @@ pub enum FlushPolicy {
         pages: u64,
     },
 }
+
+/// What the purge lock guards: that whoever takes it finds nothing that another is about to give back.
+pub(crate) struct Purge;
 
 /// Areas that were taken out, and what must be flushed before they go back.
 pub(crate) struct Waiting<G> {
@@ -167,10 +171,7 @@ impl<B: Backend> Vmalloc<B> {
             state = self.state.lock();
             state.waiting.push(area);
             state.waiting.pending.merge(self.backend.tree().tables(), pending);
-            state
-                .waiting
-                .is_due(policy)
-                .then(|| core::mem::replace(&mut state.waiting, Waiting::new()))
+            state.waiting.is_due(policy)
         } else {
             self.flush(batch);
             if record::permissions_changed(&area) {
@@ -179,13 +180,13 @@ impl<B: Backend> Vmalloc<B> {
             free_area(&self.backend, &area);
             state = self.state.lock();
             Self::release(&mut state, area);
-            None
+            false
         };
         state.emptied.note(range, emptied);
         let prune = state.emptied.nr >= EMPTIED_LIMIT;
         drop(state);
-        if let Some(due) = due {
-            self.finish(due);
+        if due {
+            self.purge_if(|waiting| waiting.is_due(policy));
         }
         if prune {
             self.prune();
@@ -248,7 +249,7 @@ impl<B: Backend> Vmalloc<B> {
         state.release(area);
     }
 
-    /// Flushes once for all of `due`, then gives all of it back.
+    /// Flushes once for all of `due`, then gives all of it back. The purge lock is held.
     fn finish(&self, mut due: Waiting<B::Granule>) {
         let pending = core::mem::take(&mut due.pending);
         let release = (pending.nr_dead_tables() != 0).then(|| self.backend.walks().release());
@@ -267,30 +268,42 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes what waits, and gives it back. Whether there was any.
-    fn purge(&self) -> bool {
+    /// Flushes what waits, if `wanted` says so of it, and gives it back. When it returns, what another CPU had begun to flush is
+    /// given back as well.
+    fn purge_if(&self, wanted: impl FnOnce(&Waiting<B::Granule>) -> bool) {
+        let _purge = self.purge.lock();
         let mut state = self.state.lock();
+        if !wanted(&state.waiting) {
+            return;
+        }
         let due = core::mem::replace(&mut state.waiting, Waiting::new());
         drop(state);
-        let any = due.nr_areas != 0;
-        if any {
-            self.finish(due);
-        }
-        any
+        self.finish(due);
+        self.nr_purges.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives back the tables that are linked and empty. Whether there was any.
-    fn prune(&self) -> bool {
+    /// Gives back the tables that are linked and empty, and waits for whoever is doing so.
+    fn prune(&self) {
+        let _purge = self.purge.lock();
         let emptied = core::mem::take(&mut self.state.lock().emptied);
         let Some(span) = emptied.span else {
-            return false;
+            return;
         };
         let _release = self.backend.walks().release();
         match self.backend.tree().prune(span) {
-            Ok(outcome) => outcome.tables_removed != 0,
+            Ok(outcome) if outcome.tables_removed == 0 => {}
+            Ok(_) => {
+                self.nr_purges.fetch_add(1, Ordering::Relaxed);
+            }
             // The span is made of areas, so it is whole pages of the region.
             Err(failure) => panic!("pruning {span:?}: {failure}"),
         }
+    }
+
+    /// How often a purge or a pruning has given something back. What is read under no lock is a number of before.
+    #[inline]
+    pub(crate) fn nr_purges(&self) -> usize {
+        self.nr_purges.load(Ordering::Relaxed)
     }
 
     /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
@@ -305,12 +318,14 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives back whatever is withheld: for whoever finds no memory, before he gives up. Whether there was any.
-    pub(crate) fn purge_and_prune(&self) -> bool {
+    /// Gives back whatever is withheld, and waits for what is on its way back: for whoever finds no memory, before he gives up.
+    /// Whether anything was given back since there were `purges`, by whomever: then it is worth another try.
+    pub(crate) fn purge_and_prune(&self, purges: usize) -> bool {
         self.settle();
         let dropped = self.drop_idle_blocks();
-        let purged = self.purge();
-        self.prune() || purged || dropped
+        self.purge_if(|waiting| waiting.nr_areas != 0);
+        self.prune();
+        dropped || self.nr_purges() != purges
     }
 
     /// Makes sure that no TLB holds a translation of an area that was given back before this call by this CPU, or by one that
@@ -318,6 +333,6 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// Under [`FlushPolicy::Strict`] no TLB ever does.
     pub fn vm_unmap_aliases(&self) {
-        self.purge_and_prune();
+        self.purge_and_prune(0);
     }
 }

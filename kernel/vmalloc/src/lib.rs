@@ -16,12 +16,14 @@
 //! (DESIGN rule 6). When the flush comes is a [policy](FlushPolicy); that it comes first is not.
 //!
 //! # Locks
-//! 1. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
+//! 1. The purge lock: held by whoever flushes what was withheld, until all of that is given back. So whoever has waited for it knows
+//!    that nothing is on its way back.
+//! 2. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
 //!    back.
-//! 2. The state lock, around the address space and what is withheld. Never held while memory is asked for, or while tables
+//! 3. The state lock, around the address space and what is withheld. Never held while memory is asked for, or while tables
 //!    are read or written.
 //!
-//! Neither is taken while the other is held.
+//! The purge lock is taken first. Of the others, neither is taken while the other is held.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]

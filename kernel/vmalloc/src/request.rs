@@ -164,11 +164,13 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frames, after a flush of what is withheld if there are none without.
     pub(crate) fn frames(&self, pages: u64, max_order: u32, zero: bool) -> Result<Blocks<'_, B>, Error> {
-        match Blocks::allocate(&self.backend, pages, max_order, zero) {
-            Err(Error::OutOfFrames { .. }) if self.purge_and_prune() => {
-                Blocks::allocate(&self.backend, pages, max_order, zero)
+        loop {
+            let purges = self.nr_purges();
+            match Blocks::allocate(&self.backend, pages, max_order, zero) {
+                // Others may be faster to take what comes back, but each time somebody has got on.
+                Err(Error::OutOfFrames { .. }) if self.purge_and_prune(purges) => {}
+                done => return done,
             }
-            done => done,
         }
     }
 }

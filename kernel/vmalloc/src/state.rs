@@ -3,11 +3,12 @@
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::deferred::Deferred;
 use crate::error::Error;
-use crate::give_back::{Emptied, FlushPolicy, Waiting};
+use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
 use crate::map_ram::NR_CURRENT;
 use crate::record::{Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, Space, Vpn};
 use core::fmt;
+use core::sync::atomic::AtomicUsize;
 use paging::{Attributes, Failure, Granule, LeafSet, Outcome, PhysSource, VirtRange};
 
 /// Policy, fixed when a [`Vmalloc`] is made.
@@ -75,17 +76,17 @@ impl<G: Granule> State<G> {
         self.next_freed = self.next_freed.wrapping_add(1);
     }
 
-    /// Areas that have ended so far, wrapping.
-    pub const fn nr_ended(&self) -> usize {
-        self.next_freed
-    }
-
     /// The area that was given back last where `va` is.
     pub fn recall(&self, va: paging::VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
             .filter_map(|back| self.freed[newest.wrapping_sub(back) % REMEMBERED])
             .find(|freed| va.offset_from(freed.area.va) < freed.area.size)
+    }
+
+    /// Areas that have ended so far, wrapping.
+    pub const fn nr_ended(&self) -> usize {
+        self.next_freed
     }
 
     /// Lets a range be reserved again.
@@ -106,6 +107,10 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) deferred: Deferred,
     /// Frames of RAM in all.
     pub(crate) nr_frames: u64,
+    /// Held from when areas are taken out of those that wait until they are given back, and while tables are pruned.
+    pub(crate) purge: B::Lock<Purge>,
+    /// How often either has given something back.
+    pub(crate) nr_purges: AtomicUsize,
     range: VirtRange,
 }
 
@@ -143,6 +148,8 @@ impl<B: Backend> Vmalloc<B> {
             state: B::Lock::new(state),
             config,
             deferred: Deferred::new(),
+            purge: B::Lock::new(Purge),
+            nr_purges: AtomicUsize::new(0),
             range,
         })
     }
@@ -204,9 +211,11 @@ impl<B: Backend> Vmalloc<B> {
         words: &[u64; WORDS],
     ) -> Result<Area, Error> {
         self.settle();
+        let mut purges = self.nr_purges();
         let mut result = self.try_reserve(places.clone(), words);
-        if matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim() {
-            result = self.try_reserve(places, words);
+        while matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim(purges) {
+            purges = self.nr_purges();
+            result = self.try_reserve(places.clone(), words);
         }
         result
     }
@@ -230,7 +239,9 @@ impl<B: Backend> Vmalloc<B> {
         }
         loop {
             match state.space.reserve(fit, words) {
-                Ok(area) => return Ok(area),
+                Ok(area) => {
+                    return Ok(area);
+                }
                 Err(va::Error::NoNodes) => {
                     // Memory is never asked for with the lock held.
                     drop(state);
@@ -257,9 +268,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees what is withheld or kept for later. Whether there was any.
-    pub(crate) fn reclaim(&self) -> bool {
-        let purged = self.purge_and_prune();
+    /// Frees what is withheld or kept for later. Whether there was any, or has been since there were `purges`.
+    pub(crate) fn reclaim(&self, purges: usize) -> bool {
+        let purged = self.purge_and_prune(purges);
         let mut state = self.state.lock();
         let mut drained = false;
         while let Some(area) = state.cache.drain() {
@@ -281,13 +292,32 @@ impl<B: Backend> Vmalloc<B> {
             // Where blocks may go, empty tables would be taken out by the map itself, while others walk.
             self.prune_before_blocks(range);
         }
+        let purges = self.nr_purges();
         let mut result = self.map_once(range, source, attributes);
-        if matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. }))
-            && self.purge_and_prune()
-        {
-            result = self.map_once(range, source, attributes);
+        if matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. })) {
+            result = self.map_again(range, source, attributes, result, purges);
         }
         Ok(result?)
+    }
+
+    /// Maps what failed for lack of a table, as often as there is hope.
+    #[cold]
+    #[inline(never)]
+    fn map_again<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        mut result: Result<Outcome, Failure>,
+        mut purges: usize,
+    ) -> Result<Outcome, Failure> {
+        while matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. }))
+            && self.purge_and_prune(purges)
+        {
+            purges = self.nr_purges();
+            result = self.map_once(range, source, attributes);
+        }
+        result
     }
 
     #[inline]
