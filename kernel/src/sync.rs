@@ -24,10 +24,12 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
+use crate::arch::time;
 #[cfg(debug_assertions)]
 use held::Token;
 #[cfg(not(debug_assertions))]
@@ -47,9 +49,22 @@ fn note_wait() {
     NR_WAITS.fetch_add(1, Relaxed);
 }
 
+/// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then goes on with the one that holds the lock, where it
+/// would else run the waiting one for hundreds of millions of instructions.
+#[derive(Debug)]
+struct Turn;
+
+impl RelaxStrategy for Turn {
+    #[inline(always)]
+    fn relax() {
+        core::hint::spin_loop();
+        time::relax();
+    }
+}
+
 /// A spin lock that masks interrupts on this CPU while it is held.
 pub struct IrqSpinLock<T> {
-    lock: SpinMutex<T>,
+    lock: SpinMutex<T, Turn>,
     class: &'static str,
 }
 
@@ -58,7 +73,7 @@ pub struct IrqSpinLock<T> {
 /// Fields are dropped in order: first the lock, then what the checker knows of it, then the mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
-    guard: SpinMutexGuard<'a, T>,
+    guard: SpinMutexGuard<'a, T, Turn>,
     _token: Token,
     _masked: Masked,
 }
@@ -135,14 +150,14 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
 /// A lock that many may share or one may have, with interrupts masked.
 #[derive(Debug)]
 pub struct IrqRwLock<T> {
-    lock: RwLock<T>,
+    lock: RwLock<T, Turn>,
     class: &'static str,
 }
 
 /// Shared until this is dropped.
 #[derive(Debug)]
 pub struct IrqReadGuard<'a, T> {
-    guard: RwLockReadGuard<'a, T>,
+    guard: RwLockReadGuard<'a, T, Turn>,
     _token: Token,
     _masked: Masked,
 }
@@ -150,7 +165,7 @@ pub struct IrqReadGuard<'a, T> {
 /// Held alone until this is dropped.
 #[derive(Debug)]
 pub struct IrqWriteGuard<'a, T> {
-    guard: RwLockWriteGuard<'a, T>,
+    guard: RwLockWriteGuard<'a, T, Turn>,
     _token: Token,
     _masked: Masked,
 }
