@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ OPS = ("map", "unmap", "lazy", "protect", "loop")
 """What is measured of a case: most have map and unmap, those of test_vmalloc have a loop of both."""
 LINUX = {"linux-7.3": "linux-7.3-icount.csv", "linux-7.3-series": "linux-7.3-series-icount.csv"}
 LOOPS = "test_vmalloc-linux-7.3.csv"
+
+CPUS = "cpus: "
+"""What the names of work on several CPUs begin with."""
+BOOT_CURVE = "boot to first self-test, by MiB of RAM"
 
 Json = dict[str, Any]
 
@@ -68,6 +73,52 @@ def take(output: Output, record: Json, line: str) -> None:
             output.curves.setdefault(curve, []).append((x, y))
         case _:
             raise BadOutput(f"not understood: {line!r}")
+
+
+def parse_work(lines: Iterable[str], cpus: int) -> list[Json]:
+    """What several CPUs did together: one record for each kind of work.
+
+    Raises BadOutput if one of them did less than its share, or if a CPU waited for itself.
+    """
+    found = []
+    for line in lines:
+        record = json.loads(line.removeprefix(MARK))
+        match record:
+            case {"work": str(work), "cpus": int(nr), "operations": int(), "waits": int(waits)}:
+                if nr != cpus:
+                    raise BadOutput(f"{work}: {nr} of {cpus} CPUs took part")
+                if nr == 1 and waits:
+                    raise BadOutput(f"{work}: one CPU alone waited {waits} times for a lock")
+                found.append(record)
+            case _:
+                raise BadOutput(f"not understood: {line!r}")
+    return found
+
+
+def too_steep(document: Json) -> list[str]:
+    """Curves that rise more than they may.
+
+    By live areas: in proportion to the logarithm of their number, from 100 on, and a tenth more. Per
+    page: not at all, but for a twentieth between one size and the next.
+    """
+    complaints = []
+    for name, points in document.get("curves", {}).items():
+        if name.endswith("by live areas"):
+            first_x, first_y = next((x, y) for x, y in points if x >= 100)
+            for x, y in points:
+                if x > first_x and y > 1.1 * first_y * math.log(x) / math.log(first_x):
+                    complaints.append(f"{name}: {y:,} at {x:,} is more than logarithmic growth from {first_y:,} at {first_x:,}")
+        elif name.endswith("per 1,000 pages"):
+            for (before_x, before), (x, y) in pairwise(points):
+                if y > 1.05 * before:
+                    complaints.append(f"{name}: {y:,} at {x:,} is more than {before:,} at {before_x:,}")
+    return complaints
+
+
+def unmatched(document: Json, folder: Path = DATA) -> list[str]:
+    """Cases that Linux was measured in, and that are not in the document."""
+    ours = {case["case"] for case in document["cases"]}
+    return [case for rows in read_linux(folder).values() for case in rows if case not in ours]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

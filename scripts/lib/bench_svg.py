@@ -11,6 +11,8 @@ OURS_COLOUR = "#1f6fb2"
 
 LEFT, WIDTH, BAR, GAP, TITLE = 270, 560, 7, 8, 40
 PLOT_WIDTH, PLOT_HEIGHT = 380, 200
+MANY = 20
+"""Points of a curve that are too many for a figure at each: such a curve is one over time, and its axes are linear."""
 
 
 def draw(document: Json) -> str:
@@ -69,7 +71,7 @@ def bars(document: Json, parts: list[str]) -> int:
 
 
 def curves(found: Json, parts: list[str], top: int) -> int:
-    """Each curve in a plot of its own, both axes logarithmic."""
+    """Each curve in a plot of its own: both axes logarithmic, unless it has more points than powers of ten or of four need."""
     for i, (name, points) in enumerate(found.items()):
         x0 = 60 + (i % 2) * (PLOT_WIDTH + 70)
         y0 = top + 30 + (i // 2) * (PLOT_HEIGHT + 60)
@@ -79,15 +81,22 @@ def curves(found: Json, parts: list[str], top: int) -> int:
 
 
 def plot(name: str, points: list[list[int]], parts: list[str], x0: int, y0: int) -> None:
-    places = [(math.log10(x + 1), math.log10(max(y, 1))) for x, y in points]
+    if linear := len(points) > MANY:
+        places = [(float(x), float(y)) for x, y in points]
+        upper = max(1.0, 1.1 * max(place[1] for place in places))
+    else:
+        places = [(math.log10(x + 1), math.log10(max(y, 1))) for x, y in points]
+        upper = max(1.0, math.ceil(max(place[1] for place in places)))
     right = max(place[0] for place in places) or 1.0
-    upper = max(1.0, math.ceil(max(place[1] for place in places)))
     parts.append(text(x0, y0 - 8, name, size=11))
     parts.append(f'<rect x="{x0}" y="{y0}" width="{PLOT_WIDTH}" height="{PLOT_HEIGHT}" fill="none" stroke="#999"/>')
     at = [(x0 + PLOT_WIDTH * x / right, y0 + PLOT_HEIGHT * (1 - y / upper)) for x, y in places]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     parts.append(f'<polyline points="{path}" fill="none" stroke="{OURS_COLOUR}" stroke-width="1.5"/>')
-    for (x, y), (value_x, value_y) in zip(at, points, strict=True):
+    highest = max(y for _, y in points)
+    for i, ((x, y), (value_x, value_y)) in enumerate(zip(at, points, strict=True)):
+        if linear and i % (len(points) // 5) and value_y != highest:
+            continue
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{OURS_COLOUR}"/>')
         parts.append(text(x, y - 6, f"{value_y:,}", "middle", 7))
         parts.append(text(x, y0 + PLOT_HEIGHT + 10, f"{value_x:,}", "middle", 7))

@@ -51,7 +51,7 @@ def table(document: Json) -> list[str]:
     lines = align(rows)
     notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
     lines += [f"* {note}" for note in notes]
-    parts = [lines, loops(document), protects(document), accesses(document), growth(document), closing(document)]
+    parts = [lines, loops(document), protects(document), accesses(document), growth(document), cpus(document), closing(document)]
     return [line for part in parts if part for line in ("", *part)][1:]
 
 
@@ -71,6 +71,22 @@ def protects(document: Json) -> list[str]:
     rows = [["instructions, tables and neighbours come and go", *ops]]
     rows += [[case["case"], *(number(case[op]["instructions"]) for op in ops)] for case in document["cases"] if "protect" in case]
     return align(rows) if len(rows) > 1 else []
+
+
+def cpus(document: Json) -> list[str]:
+    """Several CPUs: how many operations a million instructions are worth, and how often a lock was waited for."""
+    found = document.get("cpus")
+    if not found:
+        return []
+    numbers = sorted({record["cpus"] for record in found["in turn"]})
+    rows = [["CPUs", *map(str, numbers)]]
+    for work in dict.fromkeys(record["work"] for record in found["in turn"]):
+        turns = {record["cpus"]: record for record in found["in turn"] if record["work"] == work}
+        rows.append([f"{work}: operations per million instructions", *(number(1_000_000 * turns[nr]["operations"] // turns[nr]["instructions"]) for nr in numbers)])
+        for how in ("in turn", "at once"):
+            there = {record["cpus"]: record for record in found[how] if record["work"] == work}
+            rows.append([f"  waits for a lock per 1,000 operations, CPUs {how}", *(number(1_000 * there[nr]["waits"] // there[nr]["operations"]) for nr in numbers)])
+    return align(rows)
 
 
 def growth(document: Json) -> list[str]:

@@ -87,6 +87,67 @@ class Merging(unittest.TestCase):
         self.assertEqual(bench.advantage(document["cases"], "rewalk")[1], 0)
 
 
+    def test_loops_have_an_advantage_of_their_own(self) -> None:
+        linux = {"linux-7.3": {"a": {"loop": 600}, "b": {"map": 10}}}
+        document = made(line("a", "loop", 200, steady=180), line("b", "map", 10), linux=linux)
+        self.assertEqual(document["cases"][0]["loop"], {"instructions": 200, "steady": 180})
+        mean, nr, slower = bench.advantage(document["cases"], "linux-7.3", ("loop",))
+        self.assertAlmostEqual(mean, 3.0)
+        self.assertEqual((nr, slower), (1, []))
+        self.assertEqual(bench.advantage(document["cases"], "linux-7.3")[1], 1)
+
+    def test_a_case_of_linux_that_did_not_run_is_named(self) -> None:
+        names = [name for rows in bench.read_linux().values() for name in rows]
+        document = made(*(line(name, "map", 1) for name in dict.fromkeys(names) if name != "vm_map_ram 16"))
+        self.assertEqual(set(bench.unmatched(document)), {"vm_map_ram 16"})
+
+
+class SeveralCpus(unittest.TestCase):
+    @staticmethod
+    def record(cpus: int, waits: int, **more: Any) -> str:
+        return bench.MARK + json.dumps({"work": "cpus: w", "cpus": cpus, "operations": 1000 * cpus, "waits": waits, **more})
+
+    def test_a_cpu_that_took_no_part_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "3 of 4 CPUs took part"):
+            bench.parse_work([self.record(3, 0)], 4)
+
+    def test_one_cpu_alone_that_waits_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "waited 7 times"):
+            bench.parse_work([self.record(1, 7)], 1)
+
+    def test_what_is_no_work_is_an_error(self) -> None:
+        with self.assertRaisesRegex(bench.BadOutput, "not understood"):
+            bench.parse_work([MACHINE], 1)
+
+    def test_the_table_has_operations_per_million_instructions_and_waits_both_ways(self) -> None:
+        turns = [bench.parse_work([self.record(nr, 3 * (nr - 1), instructions=2_000_000 * nr)], nr)[0] for nr in (1, 2)]
+        once = [bench.parse_work([self.record(nr, 500 * (nr - 1))], nr)[0] for nr in (1, 2)]
+        text = bench_text.cpus({"cpus": {"in turn": turns, "at once": once}})
+        self.assertRegex(text[1], r"operations per million instructions +500 +500$")
+        self.assertRegex(text[2], r"CPUs in turn +0 +1$")
+        self.assertRegex(text[3], r"CPUs at once +0 +250$")
+
+
+class Growing(unittest.TestCase):
+    @staticmethod
+    def steep(name: str, *points: tuple[int, int]) -> list[str]:
+        return bench.too_steep({"curves": {name: [list(point) for point in points]}})
+
+    def test_logarithmic_growth_is_allowed(self) -> None:
+        self.assertEqual(self.steep("w, by live areas", (0, 5), (100, 200), (1_000, 300), (100_000, 500)), [])
+
+    def test_more_than_that_is_not(self) -> None:
+        (complaint,) = self.steep("w, by live areas", (0, 5), (100, 200), (1_000, 300), (100_000, 900))
+        self.assertIn("900 at 100,000", complaint)
+
+    def test_a_page_of_a_larger_mapping_is_no_dearer(self) -> None:
+        self.assertEqual(self.steep("w, per 1,000 pages", (1, 900), (4, 400), (16, 410)), [])
+        self.assertEqual(len(self.steep("w, per 1,000 pages", (1, 900), (4, 400), (16, 450))), 1)
+
+    def test_other_curves_may_be_of_any_form(self) -> None:
+        self.assertEqual(self.steep("KiB withheld", (0, 0), (100, 30_000), (200, 10)), [])
+
+
 class Judging(unittest.TestCase):
     def test_two_percent_is_allowed_and_more_is_not(self) -> None:
         base = made(line("a", "map", 100), line("b", "map", 100))

@@ -78,10 +78,17 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     }
     let range = VirtRange::new(bench.va, call.size());
     match call {
-        Call::Ioremap(pa, size) => engine::walkers(bench, name, range, Source::Range(pa, size), WALK_ALONE),
+        // The walkers take whole pages.
+        Call::Ioremap(pa, size) if (pa.0 | size) % 4096 == 0 => {
+            engine::walkers(bench, name, range, Source::Range(pa, size), WALK_ALONE);
+        }
         Call::Vmap(frames) => engine::walkers(bench, name, range, Source::Pages(frames), WALK_ALONE),
         // The walkers take no list of extents.
-        Call::VmapExtents(..) | Call::Vmalloc(_) | Call::VmallocHuge(_) | Call::Reserve(..) => {}
+        Call::Ioremap(..)
+        | Call::VmapExtents(..)
+        | Call::Vmalloc(_)
+        | Call::VmallocHuge(_)
+        | Call::Reserve(..) => {}
     }
 }
 

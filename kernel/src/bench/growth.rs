@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::hint::black_box;
 
 use paging::{Attributes, Granule4K, LeafSet, Pfn, VirtAddr, VirtRange};
-use vmalloc::VmArea;
+use vmalloc::{FlushPolicy, VmArea};
 
 use super::backend::{kernel_policy, subsystem};
 use super::engine::NOWHERE;
@@ -207,8 +207,17 @@ fn withheld(bench: &Bench<'_>, name: &str) {
     let vm = subsystem(bench.region(), kernel_policy());
     let mut random = Random::new(SEED);
     for nr in 0..=AREAS {
+        let (areas, pages) = vm.usage().waiting;
+        let bounded = match kernel_policy() {
+            FlushPolicy::Strict => areas == 0,
+            FlushPolicy::Lazy {
+                areas: most,
+                pages: most_pages,
+            } => areas < most && pages < most_pages,
+        };
+        assert!(bounded, "{name}: {areas} areas of {pages} pages are withheld");
         if nr.is_multiple_of(EVERY) {
-            point(name, nr, vm.usage().waiting.1 * (4096 / KIB));
+            point(name, nr, pages * (4096 / KIB));
         }
         let made = vm.vmalloc((1 + random.below(100)) << 12);
         drop(made.unwrap_or_else(|error| panic!("{name}: {error}")));

@@ -9,6 +9,7 @@ mod alone;
 mod api;
 mod backend;
 mod counting;
+mod cpus;
 mod engine;
 mod growth;
 mod loops;
@@ -146,6 +147,12 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
+    if crate::smp::nr_online() > 1 || cpus::selects(args.bench) && args.bench != "*" {
+        // What is counted below is counted on one CPU.
+        cpus::run(args, features);
+        print!("vmwalk: done\n");
+        return Ok(());
+    }
     let since_reset = time::since_reset().as_nanos();
     let reserved = kernel_vmalloc()
         .get_vm_area(RESERVED, GIB)

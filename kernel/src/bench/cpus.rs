@@ -1,0 +1,119 @@
+//! The same work on all CPUs at once, on the kernel's own subsystem: instructions per operation, and waits for locks.
+//!
+//! Which of the two is to be had depends on the emulator (README, "Several CPUs"). Under `-icount` one host thread runs all CPUs in turn, each until it yields: the
+//! counter of INST_RETIRED counts the instructions of all of them together, and nobody is ever interrupted while he holds a lock. Without it, each CPU has a
+//! host thread: locks are really contended, and nothing counts instructions.
+//!
+//! So every CPU yields after each operation. Under `-icount` that interleaves them, operation by operation; without it, it is a hint that does nothing.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use paging::Pfn;
+use vmalloc::Error;
+
+use super::engine::NOWHERE;
+use super::pages::Pages;
+use crate::arch::features::Features;
+use crate::arch::pmu::InstructionCounter;
+use crate::arch::time::relax;
+use crate::bootargs::BootArgs;
+use crate::mm::areas::kernel_vmalloc;
+use crate::print;
+use crate::{smp, sync};
+
+/// Operations of each CPU where instructions are counted: an operation is an allocation, or a mapping, and its end.
+const COUNTED: u64 = 1_000;
+/// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all CPUs.
+const UNCOUNTED: u64 = 80;
+const SEED: u64 = 0x5eed_0004;
+
+/// What one CPU works with.
+struct Hands<'a> {
+    rng: fastrand::Rng,
+    frames: &'a [Pfn],
+}
+
+type Operation = fn(&mut Hands<'_>) -> Result<(), Error>;
+
+const WORK: &[(&str, Operation)] = &[
+    ("cpus: vmalloc 1 page", |_| {
+        kernel_vmalloc().vmalloc(4096).map(drop)
+    }),
+    ("cpus: vmalloc 1 to 100 pages", |hands| {
+        kernel_vmalloc().vmalloc(hands.rng.u64(1..=100) << 12).map(drop)
+    }),
+    ("cpus: ioremap 64K", |_| {
+        kernel_vmalloc().ioremap(NOWHERE, 64 << 10).map(drop)
+    }),
+    ("cpus: vmap 16, order 0", |hands| {
+        kernel_vmalloc().vmap(hands.frames).map(drop)
+    }),
+    ("cpus: vm_map_ram 16", |hands| {
+        let va = kernel_vmalloc().vm_map_ram(hands.frames)?;
+        kernel_vmalloc().vm_unmap_ram(va, hands.frames.len() as u64)
+    }),
+];
+
+/// Whether a glob selects some of it.
+pub fn selects(cases: &str) -> bool {
+    WORK.iter().any(|(name, _)| crate::glob::matches(cases, name))
+}
+
+/// Runs what is selected, on every CPU that is up.
+///
+/// # Panics
+/// If an operation fails.
+pub fn run(args: &BootArgs<'_>, features: &Features) {
+    let pages = Pages::allocate(16, 0).unwrap_or_else(|| panic!("no memory for 16 pages"));
+    let counter = InstructionCounter::start(features).ok();
+    for (name, operation) in WORK {
+        if !crate::glob::matches(args.bench, name) {
+            continue;
+        }
+        let each = if counter.is_some() {
+            COUNTED
+        } else {
+            UNCOUNTED / smp::nr_online() as u64
+        };
+        // Once before, so that every CPU has come up, and what is lazily made is there.
+        work(pages.frames(), *operation, 2);
+        let waits = sync::nr_waits();
+        let before = counter.as_ref().map(InstructionCounter::read);
+        let (cpus, done) = work(pages.frames(), *operation, each);
+        let after = counter.as_ref().map(InstructionCounter::read);
+        let waits = sync::nr_waits() - waits;
+        assert!(
+            done == each * u64::from(cpus),
+            "{name}: {done} of {} operations on {cpus} CPUs",
+            each * u64::from(cpus)
+        );
+        print!("bench {{\"work\":\"{name}\",\"cpus\":{cpus},\"operations\":{done},\"waits\":{waits}");
+        if let (Some(before), Some(after)) = (before, after) {
+            print!(",\"instructions\":{}", after.wrapping_sub(before));
+        }
+        print!("}}\n");
+    }
+}
+
+/// Each CPU does `nr` operations, all at once. How many CPUs there were, and how many operations succeeded.
+fn work(frames: &[Pfn], operation: Operation, nr: u64) -> (u32, u64) {
+    let expected = smp::nr_online() as u32;
+    let (ready, done) = (AtomicU32::new(0), AtomicU64::new(0));
+    smp::on_each_cpu(|cpu| {
+        let mut hands = Hands {
+            rng: fastrand::Rng::with_seed(SEED + cpu as u64),
+            frames,
+        };
+        ready.fetch_add(1, Ordering::AcqRel);
+        while ready.load(Ordering::Acquire) < expected {
+            relax();
+        }
+        let mut succeeded = 0;
+        for _ in 0..nr {
+            succeeded += u64::from(operation(&mut hands).is_ok());
+            relax();
+        }
+        done.fetch_add(succeeded, Ordering::AcqRel);
+    });
+    (ready.into_inner(), done.into_inner())
+}
