@@ -261,6 +261,9 @@ def bench(report: Report) -> None:
     command = [python(), "-B", "scripts/bench", "--quiet", "--twice", "--base", "scripts/bench-data/baseline.json", "--fail-above", DEARER_BY]
     done = run_logged(name, command, BOOT_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": "build/test/bench"})
     report.add(name, count_bench(done))
+    name = "bench: a breakdown adds up to what is counted"
+    done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], BOOT_LIMIT)
+    report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
 
 
 def count_bench(done: Finished) -> Outcome:

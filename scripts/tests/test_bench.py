@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from lib import bench, bench_svg, bench_text, stages
+from lib import bench, bench_breakdown, bench_svg, bench_text, stages
+from lib.bench_boot import Failed
 from lib.cases import Finished
 
 MACHINE = 'bench {"machine":{"midr":1,"tlbi_range":true,"zva":64,"empty_pair":2}}'
@@ -146,6 +147,39 @@ class Growing(unittest.TestCase):
 
     def test_other_curves_may_be_of_any_form(self) -> None:
         self.assertEqual(self.steep("KiB withheld", (0, 0), (100, 30_000), (200, 10)), [])
+
+
+class BreakingDown(unittest.TestCase):
+    WINDOW = bench_breakdown.Window(3, [0x10, 0x14, 0x10])
+    FUNCTIONS = {0x10: ("a::inner", "a::outer"), 0x14: ("a::outer", "a::outer")}
+
+    def test_every_instruction_is_attributed_once(self) -> None:
+        text = bench_breakdown.table("case, map", self.WINDOW, 3, self.FUNCTIONS)
+        self.assertIn("3 instructions", text[0])
+        self.assertRegex(text[1], r"^ +3 100\.0%  a::outer$")
+        self.assertRegex(text[2], r"^ +2 +66\.7% +a::inner$")
+        self.assertRegex(text[3], r"^ +1 +33\.3% +itself$")
+
+    def test_a_log_that_is_not_what_was_counted_is_refused(self) -> None:
+        with self.assertRaisesRegex(Failed, "3 instructions are in the log, and 4 were counted"):
+            bench_breakdown.table("case, map", bench_breakdown.Window(4, [1, 2, 3]), 4, {})
+
+    def test_an_instruction_that_was_entered_and_not_executed_is_none(self) -> None:
+        lines = [
+            "Trace 0: 0x7f00 [00000000/ffffffff80000010/00000000/ff000000] f\n",
+            "Trace 0: 0x7f40 [00000000/ffffffff80000014/00000000/ff000000] f\n",
+            "Stopped execution of TB chain before 0x7f40 [ffffffff80000014] f\n",
+            "Trace 0: 0x7f40 [00000000/ffffffff80000014/00000000/ff000000] f\n",
+        ]
+        self.assertEqual(bench_breakdown.logged(lines), [0xFFFF_FFFF_8000_0010, 0xFFFF_FFFF_8000_0014])
+
+    def test_paths_lose_their_type_arguments(self) -> None:
+        self.assertEqual(bench_breakdown.short("a::b<c<d>, e>::{impl#0}::f<g>"), "a::b::{impl#0}::f")
+        self.assertEqual(bench_breakdown.short("a::b<fn(c) -> d>::e"), "a::b::e")
+
+    def test_what_is_called_of_the_library_is_its_caller_s(self) -> None:
+        self.assertEqual(bench_breakdown.innermost(["core::ptr::read", "a::b", "a::c"]), "a::b")
+        self.assertEqual(bench_breakdown.innermost(["core::ptr::drop_in_place"]), "core::ptr::drop_in_place")
 
 
 class Judging(unittest.TestCase):
