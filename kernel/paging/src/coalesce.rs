@@ -1,4 +1,4 @@
-//! `coalesce`: leaves that could be larger are folded, the ladder upwards.
+//! `coalesce`: leaves that could be larger are folded, the ladder upwards; and `fold`, one rung of it in one place.
 //!
 //! Pages that have come to lie side by side (a split undone, a permission set back) become a contiguous group, a table full
 //! of them a block, sixteen blocks a group. The same rules in reverse: the descriptors of a group-to-be are broken all at
@@ -39,6 +39,57 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.validate(range)?;
         let mut outcome = Outcome::default();
         self.coalesce_table(self.root_node(), range.start, range.size, batch, &mut outcome);
+        Ok(outcome)
+    }
+
+    /// Folds what the leaf of `size` around `va` would map into that leaf, if the tree's policy allows it and every descriptor of the rung below
+    /// is a leaf that agrees with the others. Nothing is looked at that the leaf would not replace, and nothing below that rung: whoever
+    /// climbs from the place where a leaf was cut, rung by rung, and ends where nothing was folded, has undone the cut and read little else.
+    ///
+    /// The outcome counts the leaf if `va` lies in one of `size`, or in a larger one, afterwards; its levels are none if that was so before.
+    ///
+    /// # Errors
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical) if such a leaf does not lie in the tree's half. It takes no memory and cannot fail otherwise.
+    #[cfg_attr(feature = "trace", inline(never))]
+    pub fn fold<C>(
+        &self,
+        va: VirtAddr,
+        size: LeafSize,
+        batch: &mut FlushBatch<'_, G, T, M, C>,
+    ) -> Result<Outcome, Failure> {
+        let mut outcome = Outcome::default();
+        if size == LeafSize::PAGE || !size.exists::<G>() || !self.config().leaves.contains(size) {
+            return Ok(outcome);
+        }
+        let bytes = size.bytes::<G>();
+        let va = va.align_down(bytes);
+        self.validate(VirtRange::new(va, bytes))?;
+        // A group's descriptors are of its own level, a block's are those of the table that it replaces.
+        let rung = size.level() + u8::from(!size.is_contiguous());
+        let mut node = self.root_node();
+        while node.level < rung {
+            let index = G::index(va.0, node.level);
+            let found = self.load(node.table, index);
+            if !found.is_table(node.level) {
+                outcome.leaves.add(size, u32::from(!found.is_vacant()));
+                return Ok(outcome);
+            }
+            node = self.child(&node, index, found);
+        }
+        if size.is_contiguous() {
+            let (index, nr) = (G::index(va.0, rung), G::cont_entries(rung));
+            let head = self.load(node.table, index);
+            if head.is_contiguous() && !head.is_table(rung) {
+                outcome.leaves.add(size, 1);
+            } else {
+                self.fold_groups(node, index, nr, va, batch, &mut outcome);
+            }
+        } else if let Some(uniform) = self.uniform(node, 0, G::ENTRIES)
+            && uniform.pa.is_aligned(bytes)
+            && uniform.state.valid
+        {
+            self.fold_table(&node, va, uniform, batch, &mut outcome);
+        }
         Ok(outcome)
     }
 

@@ -332,7 +332,7 @@ impl fmt::Debug for LevelMask {
 pub struct Outcome {
     /// Levels at which a descriptor was written.
     pub levels: LevelMask,
-    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`), by size before the change
+    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`, `fold`), by size before the change
     /// for `unmap`, after it for the others.
     pub leaves: LeafCounts,
     /// Table pages linked.

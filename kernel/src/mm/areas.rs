@@ -201,7 +201,9 @@ unsafe impl Backend for KernelBackend {
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
         // A map of single pages is to stay one.
-        if edit == LinearEdit::Coalesce && crate::args().linear == LinearLeaves::Pages {
+        if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
+            && crate::args().linear == LinearLeaves::Pages
+        {
             return Ok(Outcome::default());
         }
         let va = VirtAddr(linear_va(pa.0) as u64);

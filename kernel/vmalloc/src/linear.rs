@@ -1,6 +1,6 @@
 //! [`LinearEdit`]: what is asked of the kernel's linear map when the permissions of an area change.
 
-use paging::{Failure, Granule, Mmu, Outcome, Tables, Tree, VirtRange};
+use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtRange};
 
 /// A change of a part of the linear map. [`apply`](Self::apply) makes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,13 +15,15 @@ pub enum LinearEdit {
     Restore,
     /// What was cut is folded into leaves as large as the policy of the linear map has them.
     Coalesce,
+    /// The same in one place, and into a leaf of this size or not at all. The range is that leaf's.
+    Fold(LeafSize),
 }
 
 impl LinearEdit {
     /// Makes the change in `tree`, and flushes.
     ///
     /// # Errors
-    /// As those of [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`] and [`Tree::coalesce`]. Nothing has changed then.
+    /// As those of [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`], [`Tree::coalesce`] and [`Tree::fold`]. Nothing has changed then.
     pub fn apply<G: Granule, T: Tables, M: Mmu>(
         self,
         tree: &Tree<G, T, M>,
@@ -39,6 +41,7 @@ impl LinearEdit {
                 outcome
             }
             Self::Coalesce => tree.coalesce(range, &mut batch)?,
+            Self::Fold(size) => tree.fold(range.start, size, &mut batch)?,
         };
         batch.flush();
         Ok(outcome)

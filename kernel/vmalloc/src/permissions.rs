@@ -181,26 +181,37 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Folds what cutting the alias of `pages` left in pieces. The walk lock is held alone.
+    ///
+    /// Beyond the run itself only leaves that reached over an end of it can have been cut, so what there is to fold lies around its ends: from each
+    /// up the ladder, as far as it goes. A leaf that cannot be made would lie in every larger one, so nothing larger is looked at.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
-        let leaves = self.backend.tree().config().leaves;
-        let exists = |size: &LeafSize| size.exists::<B::Granule>() && leaves.contains(*size);
-        let largest = LeafSize::ALL.into_iter().find(exists).unwrap_or(LeafSize::PAGE);
-        let window = largest.bytes::<B::Granule>();
-        let mut done = None;
         let folded = self.for_each_run(area, pages, |pa, size| {
-            let mut at = pa.align_down(window);
-            while at.0 < pa.0 + size {
-                if done != Some(at) {
-                    self.backend.edit_linear_map(at, window, LinearEdit::Coalesce)?;
-                    done = Some(at);
-                }
-                at = at.add(window);
-            }
-            Ok(())
+            self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
+            self.fold_around(pa)?;
+            self.fold_around(pa.add(size))
         });
         if let Err(failure) = folded {
             panic!("folding the alias of {area:?}: {failure}");
         }
+    }
+
+    /// Folds the leaves of the linear map that would reach over `end`.
+    fn fold_around(&self, end: PhysAddr) -> Result<(), Failure> {
+        let leaves = self.backend.tree().config().leaves;
+        let smallest_first = LeafSize::ALL.into_iter().rev();
+        for size in smallest_first.filter(|size| size.exists::<B::Granule>() && leaves.contains(*size)) {
+            let bytes = size.bytes::<B::Granule>();
+            if end.is_aligned(bytes) {
+                continue;
+            }
+            let edited =
+                self.backend
+                    .edit_linear_map(end.align_down(bytes), bytes, LinearEdit::Fold(size))?;
+            if edited.leaves.get(size) == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` with the physical runs of `pages` of `area`, which owns its frames.

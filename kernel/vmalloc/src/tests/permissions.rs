@@ -292,3 +292,39 @@ fn random_changes_equal_a_page_model() {
     assert_empty(&vm);
     assert_eq!(linear_leaves(&vm), whole);
 }
+
+/// What an end folds depends on what its neighbours still need cut, so the last one folds what the others could not.
+#[test]
+fn whatever_order_areas_end_in_the_linear_map_is_whole_again() {
+    for seed in 1..=6 {
+        let vm = vm_with_linear_map(2, Config::default());
+        let whole = linear_leaves(&vm);
+        let mut numbers = Numbers(seed);
+        let mut areas = Vec::new();
+        for _ in 0..40 {
+            if numbers.below(3) == 0 && !areas.is_empty() {
+                let at = numbers.below(areas.len() as u64) as usize;
+                drop(areas.swap_remove(at));
+            }
+            let pages = [1, 2, 7, 16, 33, 100, 512, 700][numbers.below(8) as usize];
+            let area = vm.vmalloc_huge(pages * PAGE).unwrap();
+            for _ in 0..numbers.below(3) {
+                let first = numbers.below(pages);
+                let size = (1 + numbers.below(pages - first)) * PAGE;
+                match numbers.below(3) {
+                    0 => area.set_memory_invalid(first * PAGE, size).unwrap(),
+                    1 => area.set_memory_rw(first * PAGE, size).unwrap(),
+                    _ => area.set_memory_ro(first * PAGE, size).unwrap(),
+                };
+            }
+            areas.push(area);
+        }
+        while !areas.is_empty() {
+            let at = numbers.below(areas.len() as u64) as usize;
+            drop(areas.swap_remove(at));
+            assert_sound(&vm);
+        }
+        assert_eq!(linear_leaves(&vm), whole, "seed {seed}");
+        assert_empty(&vm);
+    }
+}
