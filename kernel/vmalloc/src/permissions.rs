@@ -140,7 +140,6 @@ impl<B: Backend> Vmalloc<B> {
         let pages = first..first + (range.size >> B::Granule::PAGE_SHIFT);
         let tree = self.backend.tree();
         let _release = self.backend.walks().release();
-        record::set_permissions_changed(area);
         let alias = change.of_alias();
         if alias.is_some() {
             let cut = self.edit_alias(area, pages.clone(), LinearEdit::Split);
@@ -170,6 +169,7 @@ impl<B: Backend> Vmalloc<B> {
             // Its leaves are cut where the range ends, so nothing is left to fail.
             panic!("changing the alias of {range:?}: {failure}");
         }
+        record::set_permissions_changed(area);
         Ok(outcome)
     }
 
