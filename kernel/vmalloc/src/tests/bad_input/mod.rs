@@ -1,0 +1,151 @@
+//! Every way to be refused: with exactly that error, values included, and with everything as it was.
+//!
+//! The tables at the end name the test that produces each variant of [`Error`], and all variants of [`va::Error`]. They are matches
+//! without a wildcard, so a new variant does not compile before it has a test; and a test that no longer produces what it is
+//! named for is found out.
+
+mod addresses;
+mod requests;
+mod space;
+
+use super::*;
+use crate::va::Error as SpaceError;
+use addresses::*;
+use requests::*;
+use space::the_space_refuses;
+use std::collections::BTreeSet;
+use std::format;
+use std::string::String;
+
+/// The variants that were produced.
+#[derive(Default)]
+struct Seen(BTreeSet<&'static str>);
+
+/// All that a refusal must leave alone.
+fn everything(vm: &Vm) -> String {
+    let mut areas = String::new();
+    vm.vmallocinfo(|area| areas += &format!("{area}\n"));
+    let usage = Usage {
+        // A range that was tried and given up may be kept for the next.
+        cached: (0, 0),
+        ..vm.usage()
+    };
+    let ram = vm.backend().ram().used();
+    let model = vm.backend().model;
+    format!(
+        "{usage:?} {ram} {} {:?} {areas}",
+        model.nr_tables(),
+        model.leaves()
+    )
+}
+
+impl Seen {
+    /// Sees `call` refused with `expected`, and nothing changed.
+    fn refused<T>(&mut self, vm: &Vm, expected: Error, call: impl FnOnce() -> Result<T, Error>) {
+        let before = everything(vm);
+        let Err(error) = call() else {
+            panic!("not refused: {expected}");
+        };
+        assert_eq!(error, expected, "{error}; expected: {expected}");
+        assert_eq!(everything(vm), before, "{error}");
+        assert_consistent(vm);
+        self.0.insert(variant(&error));
+    }
+
+    fn refused_by_the_space<T>(&mut self, result: Result<T, va::Error>, expected: va::Error) {
+        assert_eq!(result.err(), Some(expected));
+        self.0.insert(va_variant(&expected));
+    }
+}
+
+fn frame() -> [Pfn; 1] {
+    [Pfn(RAM / PAGE)]
+}
+
+const DEVICE: PhysAddr = PhysAddr(0x900_0000);
+
+/// Names the variants of an error, all of them.
+macro_rules! names {
+    ($name:ident, $error:ident: $($variant:ident),* $(,)?) => {
+        fn $name(error: &$error) -> &'static str {
+            match error {
+                $($error::$variant { .. } => stringify!($variant),)*
+            }
+        }
+    };
+}
+
+/// And for each the test that produces it.
+macro_rules! produced {
+    ($($variant:ident by $test:ident),* $(,)?) => {
+        names! { variant, Error: $($variant),* }
+
+        mod refused {
+            $(#[test]
+            fn $test() {
+                let mut seen = super::Seen::default();
+                super::$test(&mut seen);
+                assert!(seen.0.contains(stringify!($variant)), "it is produced no more");
+            })*
+        }
+    };
+}
+
+produced! {
+    Empty by nothing_is_asked_for,
+    TooLarge by more_than_there_is,
+    BadAlignment by an_alignment_is_no_power_of_two,
+    BadPhysical by a_physical_range_ends_beyond_all,
+    Ram by ram_is_asked_for_as_a_device,
+    OutOfSpace by no_addresses_are_left,
+    OutOfFrames by no_frames_are_left,
+    OutOfNodes by no_nodes_are_left,
+    Map by the_walker_refuses,
+    Misaligned by an_address_is_between_pages,
+    Outside by an_address_is_foreign,
+    NotMapped by nothing_is_mapped_there,
+    NoArea by no_area_is_there,
+    Interior by an_address_is_inside_an_area,
+    Guard by an_address_is_a_guards,
+    Owned by a_handle_has_it,
+    WrongKind by it_is_of_another_kind,
+    Freed by it_was_freed_before,
+    WrongLength by it_has_another_length,
+    PermissionsChanged by its_permissions_were_changed,
+    WouldBlock by a_lock_is_taken,
+    TooManyDeferred by too_many_are_put_off,
+    OutOfBounds by a_part_is_not_in_the_area,
+}
+
+macro_rules! produced_by_the_space {
+    ($($variant:ident),* $(,)?) => {
+        names! { va_variant, SpaceError: $($variant),* }
+
+        #[test]
+        fn the_space_refuses_in_every_way_there_is() {
+            let mut seen = Seen::default();
+            the_space_refuses(&mut seen);
+            let all = BTreeSet::from([$(stringify!($variant)),*]);
+            assert_eq!(seen.0, all);
+        }
+    };
+}
+
+produced_by_the_space! {
+    Empty, BadAlignment, BadPhase, TooLarge, NoSpace, NoAlignedSpace, NoNodes, Outside, Vacant, Interior, Guard, Owned, Freed,
+}
+
+/// A page may be mapped as often as one likes, and is freed once, by whom it belongs to.
+#[test]
+fn duplicate_pages_are_legal_where_they_are_somebody_elses() {
+    let vm = vm();
+    let owner = vm.backend().alloc_frames(0).unwrap();
+    let area = vm.vmap(&[owner; 20][..]).unwrap();
+    assert_maps(&area, &vm, |_| PhysAddr(owner.0 * PAGE));
+    drop(area);
+    let ram = vm.vm_map_ram(&[owner; 5][..]).unwrap();
+    vm.vm_unmap_ram(ram, 5).unwrap();
+    vm.backend().free_frames(owner, 0);
+    vm.vm_unmap_aliases();
+    assert_empty(&vm);
+}
