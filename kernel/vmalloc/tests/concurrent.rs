@@ -147,6 +147,42 @@ fn memory_that_is_lost_on_its_way_back_is_noticed() {
     PRESSURE.catches(Plant::FramesLeak, &["memory suffices", "frames leaked"]);
 }
 
+/// One CPU wants nearly all addresses, so that what is kept for the next of its size is given up, again and again.
+const BUG_16: Scenario = scenario(STRICT, 1500, |rig| {
+    let churn = |rig: &Rig| {
+        for pages in [1, 2, 1] {
+            let area = rig.filled(pages, me() as u64);
+            rig.check_and_free(area, me() as u64);
+        }
+    };
+    let drain = |rig: &Rig| {
+        let region = rig.vm.range().size;
+        for _ in 0..2 {
+            match rig.vm.get_vm_area(region - 32 * PAGE, PAGE) {
+                Ok(area) => drop(area),
+                Err(Error::OutOfSpace(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    rig.at_once(&[&churn, &churn, &drain]);
+});
+
+#[test]
+fn bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus() {
+    BUG_16.holds();
+    Scenario {
+        config: LAZY,
+        ..BUG_16
+    }
+    .holds();
+}
+
+#[test]
+fn kept_ranges_that_are_given_out_before_they_are_flushed_are_noticed() {
+    BUG_16.catches(Plant::NoTlbi, REUSED);
+}
+
 // Tables.
 
 /// Areas that cover tables whole, beside areas in part of one and readers of both.
@@ -184,6 +220,41 @@ fn nobody_reads_or_writes_a_table_that_was_given_back() {
 #[test]
 fn a_walk_that_keeps_nobody_out_is_noticed() {
     TABLES.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
+}
+
+/// The addresses of one area of pages are those of an area of blocks next: the table between them goes while others read.
+const BUG_1: Scenario = scenario(STRICT, 1000, |rig| {
+    let request = vmalloc::Request::new(8 * PAGE).aligned(8 * PAGE);
+    let keep = rig.filled(1, 99);
+    let replace = |rig: &Rig| {
+        for largest in [0, 3, 0, 3] {
+            rig.machine().ram().largest = largest;
+            let area = Area::from(rig.vm.allocate(&request).expect("memory suffices"));
+            assert_eq!(area.outcome().leaves.get(paging::LeafSize::BLOCK2), largest / 3);
+            rig.fill(&area, me() as u64);
+            rig.check_and_free(area, me() as u64);
+        }
+    };
+    let prune = |rig: &Rig| rig.vm.vm_unmap_aliases();
+    let reader = |rig: &Rig| {
+        for page in 0..24 {
+            let va = rig.vm.range().start.add(page * PAGE);
+            let _ = rig.vm.vmalloc_to_pfn(va);
+        }
+        rig.vm.vmallocinfo(|_| ());
+    };
+    rig.at_once(&[&replace, &prune, &reader]);
+    rig.check_and_free(keep, 99);
+});
+
+#[test]
+fn bug_1_nobody_walks_a_table_that_a_block_replaces() {
+    BUG_1.holds();
+}
+
+#[test]
+fn a_table_that_a_block_replaces_under_a_walker_is_noticed() {
+    BUG_1.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
 }
 
 // Readers.

@@ -5,6 +5,7 @@ mod broken_callers;
 mod deferred;
 mod failures;
 mod lazy;
+mod linux_bugs;
 mod machine;
 mod map_ram;
 mod nowait;
