@@ -37,9 +37,14 @@ pub trait PhysSource<G: Granule> {
 
     /// The physical run at `page`, at least 1 and at most `limit` pages. `limit` is at least 1.
     ///
-    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit, but nothing before it.
+    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit, but nothing before it, unless the source was
+    /// [rewound](Self::rewind).
     /// `None` if there is no frame for `page`. A run ends before a page without a frame.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
+
+    /// Pages will be asked for from the first on again: by whoever tries a map once more that failed. A source that keeps no place has nothing to
+    /// do; one that does must not take the default.
+    fn rewind(&mut self) {}
 
     /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: then the walker may look at many of them
     /// at once, and may do so again. By default they do not.
@@ -243,6 +248,11 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
         })
     }
 
+    #[cold]
+    fn rewind(&mut self) {
+        *self = Self::new(self.frames);
+    }
+
     #[inline(always)]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let (first, nr) = (page as usize, nr as usize);
@@ -310,6 +320,12 @@ impl<G: Granule> PhysSource<G> for Extents<'_> {
     #[inline(always)]
     fn pages(&self) -> u64 {
         self.pages
+    }
+
+    #[cold]
+    fn rewind(&mut self) {
+        self.at = 0;
+        self.begins = 0;
     }
 
     #[inline]

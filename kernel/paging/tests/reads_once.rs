@@ -3,8 +3,9 @@
 mod support;
 
 use paging::{
-    Attributes, Config, Error, FrameArray, Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize,
-    PageArray, Pfn, TinyGranule, VirtAddr, VirtRange, vmap_pages_range_noflush_walk,
+    Attributes, Config, Error, Extent, Extents, FrameArray, Granule, Granule4K, Granule16K, Granule64K,
+    LeafSet, LeafSize, PageArray, Pfn, PhysSource, Run, TinyGranule, VirtAddr, VirtRange,
+    vmap_pages_range_noflush_walk,
 };
 use std::cell::Cell;
 use support::{HostTree, Rng, tree};
@@ -263,5 +264,57 @@ fn a_source_longer_than_the_range_is_read_no_further_than_it() {
             "beyond {pages} pages"
         );
         clear(&tree);
+    }
+}
+
+/// The addresses of the first `pages` pages.
+fn read_all(source: &mut dyn Source, pages: u64) -> Vec<u64> {
+    (0..pages).map(|page| source.pa(page)).collect()
+}
+
+/// A source whose pages are read one by one.
+trait Source {
+    fn pa(&mut self, page: u64) -> u64;
+    fn output(&mut self, page: u64) -> u64;
+    fn rewind(&mut self);
+}
+
+impl<S: PhysSource<Granule4K>> Source for S {
+    fn pa(&mut self, page: u64) -> u64 {
+        let run: Option<Run> = self.run_at(page, 3);
+        run.map_or(u64::MAX, |run| run.pa.0)
+    }
+    fn output(&mut self, page: u64) -> u64 {
+        let mut output = [paging::PhysAddr(u64::MAX)];
+        let _ = self.outputs_at(page, &mut output);
+        output[0].0
+    }
+    fn rewind(&mut self) {
+        PhysSource::<Granule4K>::rewind(self);
+    }
+}
+
+#[test]
+fn a_source_that_is_rewound_gives_the_same_pages_again() {
+    let runs = [(100, 5), (7, 1), (500, 20), (300, 2)];
+    let extents = runs.map(|(first, pages)| Extent {
+        start: Pfn(first),
+        pages,
+    });
+    let frames: Vec<Pfn> = runs
+        .iter()
+        .flat_map(|(first, pages)| (*first..first + pages).map(Pfn))
+        .collect();
+    let expected: Vec<u64> = frames.iter().map(|frame| frame.0 << 12).collect();
+    let mut array = PageArray::new(&frames[..]);
+    let mut list = Extents::new(&extents);
+    for source in [&mut array as &mut dyn Source, &mut list] {
+        for stop in [1, 5, 6, 20, expected.len()] {
+            let part = read_all(source, stop as u64);
+            assert_eq!(part, expected[..stop], "up to page {stop}");
+            source.rewind();
+            assert_eq!(source.output(0), expected[0], "the first page after {stop}");
+            source.rewind();
+        }
     }
 }

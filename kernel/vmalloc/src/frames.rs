@@ -287,14 +287,15 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
         self.pages
     }
 
+    #[cold]
+    fn rewind(&mut self) {
+        self.next = self.next.blocks.cursor();
+        self.current = self.next.next();
+        self.begins = 0;
+    }
+
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
-        if page < self.begins {
-            // A map that found no page for a table is tried again, from the start.
-            self.next = self.next.blocks.cursor();
-            self.current = self.next.next();
-            self.begins = 0;
-        }
         let mut block = self.current?;
         while page - self.begins >= block.pages() {
             self.begins += block.pages();

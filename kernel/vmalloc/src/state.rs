@@ -315,6 +315,7 @@ impl<B: Backend> Vmalloc<B> {
             && self.purge_and_prune(purges)
         {
             purges = self.nr_purges();
+            source.rewind();
             result = self.map_once(range, source, attributes);
         }
         result
