@@ -1,6 +1,6 @@
 //! [`LinearEdit`]: what is asked of the kernel's linear map when the permissions of an area change.
 
-use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtRange};
+use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtAddr, VirtRange, Visit};
 
 /// A change of a part of the linear map. [`apply`](Self::apply) makes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,7 +13,8 @@ pub enum LinearEdit {
     SetValid(bool),
     /// Every page is valid and writable, as memory that nobody uses is.
     Restore,
-    /// What was cut is folded into leaves as large as the policy of the linear map has them.
+    /// What was cut is folded into leaves as large as the policy of the linear map has them; but only what is valid and writable, as memory that nobody uses
+    /// is. The rest stays as it was cut: it is of several areas perhaps, and each is to be restored without a cut, which may fail.
     Coalesce,
     /// The same in one place, and into a leaf of this size or not at all. The range is that leaf's.
     Fold(LeafSize),
@@ -36,14 +37,60 @@ impl LinearEdit {
             Self::SetWritable(false) => tree.protect(range, |old| old.read_only(), &mut batch)?,
             Self::SetValid(valid) => tree.set_valid(range, valid, &mut batch)?,
             Self::Restore => {
-                let mut outcome = tree.protect(range, |old| old.writable(), &mut batch)?;
-                outcome.merge(&tree.set_valid(range, true, &mut batch)?);
+                // Only what is not so already, which begins and ends where leaves do: an edit sets tables aside for the leaves that its range cuts, also
+                // where they stay as they are.
+                let mut outcome = Outcome::default();
+                let mut at = range.start;
+                while let Some(changed) = next_stretch(tree, at, range, false)? {
+                    outcome.merge(&tree.protect(changed, |old| old.writable(), &mut batch)?);
+                    outcome.merge(&tree.set_valid(changed, true, &mut batch)?);
+                    at = changed.end();
+                }
                 outcome
             }
-            Self::Coalesce => tree.coalesce(range, &mut batch)?,
-            Self::Fold(size) => tree.fold(range.start, size, &mut batch)?,
+            Self::Coalesce => {
+                let mut outcome = Outcome::default();
+                let mut at = range.start;
+                while let Some(plain) = next_stretch(tree, at, range, true)? {
+                    outcome.merge(&tree.coalesce(plain, &mut batch)?);
+                    at = plain.end();
+                }
+                outcome
+            }
+            Self::Fold(size) => match next_stretch(tree, range.start, range, true)? {
+                // All of a leaf is alike, so all of it is plain if its first page is.
+                Some(plain) if plain.start == range.start => tree.fold(range.start, size, &mut batch)?,
+                _ => Outcome::default(),
+            },
         };
         batch.flush();
         Ok(outcome)
     }
+}
+
+/// The first stretch of `range`, from `at` on, in which every leaf is valid and writable (`plain`), or none is.
+fn next_stretch<G: Granule, T: Tables, M: Mmu>(
+    tree: &Tree<G, T, M>,
+    at: VirtAddr,
+    range: VirtRange,
+    plain: bool,
+) -> Result<Option<VirtRange>, Failure> {
+    let left = range.size - at.offset_from(range.start);
+    if left == 0 {
+        return Ok(None);
+    }
+    let (mut start, mut end) = (None, range.start.add(range.size));
+    tree.visit(VirtRange::new(at, left), |leaf| {
+        let is_plain = leaf.valid && leaf.attributes.is_writable();
+        match (is_plain == plain, start) {
+            (true, None) => start = Some(leaf.va.max(at)),
+            (false, Some(_)) => {
+                end = leaf.va;
+                return Visit::Stop;
+            }
+            _ => {}
+        }
+        Visit::Continue
+    })?;
+    Ok(start.map(|start| VirtRange::new(start, end.offset_from(start))))
 }
