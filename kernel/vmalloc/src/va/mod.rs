@@ -123,7 +123,7 @@ impl Fit {
         // `pages` first, so that the sum cannot overflow: a region is far below 2^63 pages.
         if self.pages > region || self.pages + self.guards() > region {
             return Err(Error::TooLarge {
-                pages: self.pages,
+                pages: self.pages.saturating_add(self.guards()),
                 region,
             });
         }
@@ -184,7 +184,7 @@ pub enum Error {
     },
     /// More than the whole region, guards included.
     TooLarge {
-        /// Pages asked for.
+        /// Pages asked for, guards included.
         pages: u64,
         /// Pages that the region has.
         region: u64,

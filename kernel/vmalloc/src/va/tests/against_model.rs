@@ -118,7 +118,7 @@ fn run(region: u64, steps: &[Step]) {
                 assert_eq!(
                     error,
                     Some(Error::TooLarge {
-                        pages: fit.pages,
+                        pages: fit.pages + fit.guards(),
                         region
                     })
                 );

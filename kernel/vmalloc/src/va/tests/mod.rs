@@ -189,7 +189,11 @@ fn nonsense_is_refused_with_its_own_error() {
     for pages in [100, 101, u64::MAX, u64::MAX - 1, 1 << 63] {
         assert_eq!(
             error(Fit::new(pages)),
-            Some(Error::TooLarge { pages, region: 100 })
+            Some(Error::TooLarge {
+                pages: pages.saturating_add(1),
+                region: 100
+            }),
+            "{pages} pages and a guard"
         );
     }
     assert!(error(Fit::new(99)).is_none());
