@@ -24,7 +24,7 @@ use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 use buddy::{Buddy, Zones};
 
 pub use buddy::{BadFree, MAX_ORDER, State};
-pub use inject::{Injection, fail_nth};
+pub use inject::{Injection, fail_nth, fail_some};
 
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new("frames", Buddy::new());

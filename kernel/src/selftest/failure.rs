@@ -189,6 +189,15 @@ pub enum Failure {
     NoFrames(u8),
     /// The vmalloc subsystem refused.
     Vm(vmalloc::Error),
+    /// The vmalloc subsystem refused for another reason than the one that there is.
+    Refusal {
+        /// What was asked for.
+        what: &'static str,
+        /// The reason given.
+        found: vmalloc::Error,
+        /// The right one.
+        expected: vmalloc::Error,
+    },
     /// Another CPU did not do its part in time, or is not up.
     Cpu {
         /// Its number.
@@ -300,6 +309,11 @@ impl fmt::Display for Failure {
             Self::Claim { what, at } => write!(f, "{what}, at {at:#x}"),
             Self::NoFrames(order) => write!(f, "no block of {} pages", 1u64 << order),
             Self::Vm(error) => write!(f, "vmalloc refused: {error}"),
+            Self::Refusal {
+                what,
+                found,
+                expected,
+            } => write!(f, "{what}: `{found}`, not `{expected}`"),
             Self::Cpu { cpu, what } => write!(f, "CPU {cpu} {what}"),
         }
     }

@@ -9,12 +9,14 @@
 //! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is wrong.
 
 pub mod audit;
+mod backend;
 mod balance;
 mod cases;
 mod context;
 mod failure;
 
 mod ktap;
+mod ledger;
 mod live;
 mod mapping;
 mod memory;

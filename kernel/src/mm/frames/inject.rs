@@ -2,8 +2,14 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations until the one that fails, that one counted; 0 for none.
+/// Allocations until the one that fails, that one counted; 0 for none; [`BY_CHANCE`] where chance decides.
 static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
+const BY_CHANCE: u64 = u64::MAX;
+
+/// Where chance decides: what is drawn next, one in how many fails, how many have failed.
+static DRAW: AtomicU64 = AtomicU64::new(0);
+static ONE_IN: AtomicU64 = AtomicU64::new(1);
+static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 
 /// The `k`-th allocation from now on fails, counted from 1, whichever CPU makes it; those before and after it do not. Until the
 /// result is dropped.
@@ -13,7 +19,25 @@ static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_nth(k: u64) -> Injection {
     assert!(k != 0, "the first allocation is number 1");
-    let before = COUNTDOWN.swap(k, Ordering::Relaxed);
+    begin(k)
+}
+
+/// About one in `one_in` allocations from now on fails, whichever CPU makes it, in a sequence that `seed` decides. Until the result is
+/// dropped.
+///
+/// # Panics
+/// For `one_in` = 0, and while another injection is on.
+#[must_use = "the injection ends when this is dropped"]
+pub fn fail_some(seed: u64, one_in: u64) -> Injection {
+    assert!(one_in != 0, "one in none");
+    DRAW.store(seed, Ordering::Relaxed);
+    ONE_IN.store(one_in, Ordering::Relaxed);
+    NR_FAILED.store(0, Ordering::Relaxed);
+    begin(BY_CHANCE)
+}
+
+fn begin(mode: u64) -> Injection {
+    let before = COUNTDOWN.swap(mode, Ordering::Relaxed);
     assert!(before == 0, "an injection with {before} allocations to go is on");
     Injection(())
 }
@@ -23,10 +47,13 @@ pub fn fail_nth(k: u64) -> Injection {
 pub struct Injection(());
 
 impl Injection {
-    /// Whether the allocation has failed.
+    /// Whether the allocation has failed, or any has.
     #[must_use]
     pub fn fired(&self) -> bool {
-        COUNTDOWN.load(Ordering::Relaxed) == 0
+        match COUNTDOWN.load(Ordering::Relaxed) {
+            BY_CHANCE => NR_FAILED.load(Ordering::Relaxed) != 0,
+            left => left == 0,
+        }
     }
 }
 
@@ -44,6 +71,25 @@ pub fn fails() -> bool {
 
 #[cold]
 fn count_down() -> bool {
-    let step = COUNTDOWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-    step == Ok(1)
+    let step = COUNTDOWN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| match left {
+        BY_CHANCE => None,
+        left => left.checked_sub(1),
+    });
+    match step {
+        Err(BY_CHANCE) => draw(),
+        step => step == Ok(1),
+    }
+}
+
+/// SplitMix64 over the number of the allocation (Steele, Lea, Flood 2014): each CPU that comes by takes the next.
+fn draw() -> bool {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let fails = (z ^ z >> 31).is_multiple_of(ONE_IN.load(Ordering::Relaxed));
+    if fails {
+        NR_FAILED.fetch_add(1, Ordering::Relaxed);
+    }
+    fails
 }

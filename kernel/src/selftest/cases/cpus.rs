@@ -29,13 +29,13 @@ const PAGES: u64 = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A point that all CPUs reach before any goes on; or one gives up, and all see it.
-struct Meeting {
+pub(super) struct Meeting {
     expected: u32,
     arrived: AtomicU32,
 }
 
 impl Meeting {
-    fn of(expected: usize) -> Self {
+    pub(super) fn of(expected: usize) -> Self {
         Self {
             expected: expected as u32,
             arrived: AtomicU32::new(0),
@@ -43,7 +43,7 @@ impl Meeting {
     }
 
     /// Whether all have come.
-    fn wait(&self) -> bool {
+    pub(super) fn wait(&self) -> bool {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         let limit = Deadline::after(PATIENCE);
         while self.arrived.load(Ordering::Acquire) < self.expected {

@@ -2,6 +2,7 @@
 
 mod alignment;
 mod areas;
+mod bad_input;
 mod bulk;
 mod counts;
 mod cpus;
@@ -10,6 +11,7 @@ mod errata;
 mod faults;
 mod frames;
 mod initrd;
+mod lazy;
 mod leaf_sizes;
 mod locks;
 mod mixed_orders;
@@ -158,6 +160,7 @@ pub const ALL: &[Test] = tests! {
     "count.a_permission_change_of_whole_leaves_is_one_flush" => counts::protect_in_place,
     "count.a_cut_is_one_break" => counts::cut_block,
     "count.many_unmaps_are_one_flush" => counts::many_unmaps_one_flush,
+    "count.every_tlbi_is_owed_and_every_debt_is_paid" => stress::every_tlbi_is_owed,
 
     "vmalloc.every_page_is_a_frame_of_its_own" => areas::vmalloc_maps_its_own_frames,
     "vmalloc.megabytes_lie_in_2m_leaves" => areas::vmalloc_uses_blocks,
@@ -171,6 +174,11 @@ pub const ALL: &[Test] = tests! {
     "vmap.order_lists_map_no_wrong_page" => areas::vmap_of_order_lists,
     "vmap.a_mebibyte_of_mixed_orders_is_in_groups_where_they_fit" => mixed_orders::one_mebibyte,
     "vmalloc.frames_and_addresses_are_withheld_until_a_flush" => vmalloc_api::lazy_purge,
+    "lazy.stale_translations_see_withheld_frames_until_the_purge" => lazy::stale_translations_see_withheld_frames,
+    "lazy.thresholds_bound_what_is_withheld" => lazy::thresholds_bound_what_is_withheld,
+    "lazy.pressure_on_frames_forces_the_purge" => lazy::pressure_on_frames_forces_it,
+    "lazy.pressure_on_tables_forces_the_purge_and_the_map_begins_anew" => lazy::pressure_on_tables_forces_it,
+    "lazy.pressure_on_addresses_forces_the_purge" => lazy::pressure_on_addresses_forces_it,
     "vmalloc.vrealloc_moves_no_page" => vmalloc_api::vrealloc_moves_no_page,
     "vmalloc.vread_copies_memory_and_zeroes_holes" => vmalloc_api::vread_copies,
     "vmalloc.vmallocinfo_lists_leaves_and_devices" => vmalloc_api::vmallocinfo_lists,
@@ -179,8 +187,36 @@ pub const ALL: &[Test] = tests! {
     "set_memory.a_slice_of_a_block_changes_with_its_alias_and_alone" => vmalloc_api::set_memory_slice,
     "set_memory.invalid_pages_fault_by_both_addresses" => vmalloc_api::set_memory_invalid,
     "set_memory.a_missing_table_changes_nothing" => vmalloc_api::set_memory_all_or_nothing,
+    "set_memory.read_only_neighbours_in_a_block_go_without_a_table" => vmalloc_api::neighbours_stay_apart,
+    "set_memory.an_area_with_a_changed_page_goes_without_a_table" => vmalloc_api::end_needs_no_table,
     "vmalloc.the_cases_of_test_vmalloc_pass" => test_vmalloc::suite,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
+
+    "bad_input.nothing_asked_for_is_refused" => bad_input::nothing_asked_for,
+    "bad_input.more_than_there_is_or_can_be_counted_is_refused" => bad_input::too_large,
+    "bad_input.an_alignment_of_no_power_of_two_is_refused" => bad_input::alignment_of_no_power_of_two,
+    "bad_input.physical_ranges_past_the_end_are_refused" => bad_input::physical_overflow,
+    "bad_input.ram_is_no_device" => bad_input::device_that_is_ram,
+    "bad_input.a_null_page_is_named_and_nothing_stays_mapped" => bad_input::null_page,
+    "bad_input.duplicate_pages_are_mapped" => bad_input::duplicate_pages,
+    "bad_input.writable_and_executable_pages_are_refused" => bad_input::writable_and_executable,
+    "bad_input.a_part_outside_of_the_area_is_refused" => bad_input::part_outside,
+    "bad_input.an_area_with_changed_permissions_does_not_move" => bad_input::changed_permissions,
+    "bad_input.a_double_free_names_the_area_and_who_freed_it" => bad_input::double_free,
+    "bad_input.a_free_of_an_interior_address_names_the_area" => bad_input::interior_address,
+    "bad_input.a_free_of_a_guard_names_what_it_guards" => bad_input::guard_page,
+    "bad_input.a_free_of_a_foreign_address_is_refused" => bad_input::foreign_address,
+    "bad_input.a_free_of_an_address_in_a_page_is_refused" => bad_input::odd_address,
+    "bad_input.an_area_that_has_an_owner_is_not_freed_by_another" => bad_input::anothers_area,
+    "bad_input.a_kind_is_freed_by_its_own_call_only" => bad_input::wrong_kind,
+    "bad_input.an_unmap_of_another_length_is_refused" => bad_input::wrong_length,
+    "bad_input.what_is_not_mapped_is_said_to_be_so" => bad_input::nothing_mapped,
+    "bad_input.addresses_may_run_out" => bad_input::addresses_run_out,
+    "bad_input.frames_tables_and_nodes_may_run_out" => bad_input::frames_run_out,
+    "bad_input.who_may_not_wait_is_refused_where_he_would" => bad_input::lock_is_taken,
+    "bad_input.as_many_frees_are_deferred_as_there_is_room_for" => bad_input::too_many_deferred,
+    "bad_input.a_deferred_free_that_is_wrong_is_counted_and_changes_nothing" => bad_input::deferred_bad_frees,
+    "bad_input.every_error_has_a_test" => bad_input::every_error_has_a_test,
 
     "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,
     "ioremap.keeps_the_offset_in_the_page" => devices::ioremap_keeps_the_offset,
@@ -197,7 +233,9 @@ pub const ALL: &[Test] = tests! {
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
     "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
-    "smp.areas_keep_their_data_whoever_frees_them" => stress::bounded,
+    "smp.areas_keep_their_data_whoever_frees_them" => stress::own,
+    "smp.failed_calls_change_nothing_and_leave_nothing" => stress::own_with_faults,
+    "smp.nothing_comes_back_before_its_flush" => stress::second,
     "smp.all_cpus_run_while_permissions_and_the_linear_map_change" => stress::permissions_meanwhile,
     "smp.a_fault_in_a_break_is_retried_and_counted" => cpus::fault_in_a_break_is_retried,
     "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,

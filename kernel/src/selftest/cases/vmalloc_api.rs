@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use paging::{Pfn, PhysAddr, VirtAddr};
 use vmalloc::{Error, VmArea};
 
+use crate::arch::mmu::at_s1e1w;
 use crate::arch::probe::{probe_read, probe_write};
 use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::{self, frames, linear_va};
 use crate::selftest::audit;
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect, expect_leaves, expect_value};
+use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_leaves, expect_value};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
@@ -323,5 +324,70 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
         k,
         matches!(refused, Err(Error::WrongKind { .. })),
     )?;
+    Ok(())
+}
+
+/// Two areas whose memory shares a block of the linear map, both read-only, while a third one's end folds what is around: each still goes without a table.
+/// (Folded into one block, the first could not be given back its permissions without cutting it, and there may be no table for that.)
+pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
+    const SIZE: u64 = 1 << 20;
+    let before = audit::audit(ctx.info)?.report;
+    let mut others: Vec<(u64, KernelArea)> = Vec::with_capacity(65);
+    let (first, second) = loop {
+        let area = mm::vmalloc(SIZE)?;
+        let frame = mm::vmalloc_to_pfn(area.va())?.0;
+        if let Some(at) = others.iter().position(|(other, _)| frame / 512 == other / 512) {
+            break (others.swap_remove(at).1, area);
+        }
+        if others.len() == 64 {
+            return Err(Stop::Skip("no two areas share a block"));
+        }
+        others.push((frame, area));
+    };
+    drop(others);
+    let (_, alias_of_first) = page_of(&first, 0)?;
+    let (_, alias_of_second) = page_of(&second, 0)?;
+    first.set_memory_ro(0, SIZE)?;
+    second.set_memory_ro(0, SIZE)?;
+    let third = mm::vmalloc(PAGE)?;
+    third.set_memory_ro(0, PAGE)?;
+    third.free();
+    let injection = frames::fail_nth(1);
+    first.free();
+    drop(injection);
+    let writable = |alias: usize| at_s1e1w(alias).is_ok();
+    expect(
+        "memory that was given back is read-only",
+        alias_of_first as u64,
+        writable(alias_of_first),
+    )?;
+    expect(
+        "a neighbour's memory is writable",
+        alias_of_second as u64,
+        !writable(alias_of_second),
+    )?;
+    second.free();
+    kernel_vmalloc().vm_unmap_aliases();
+    let after = audit::audit(ctx.info)?.report;
+    expect_leaves(after.leaves, before.leaves)?;
+    Ok(())
+}
+
+/// An area of many pieces, of which one is read-only, goes without a table: what was not changed is not cut.
+pub fn end_needs_no_table(ctx: &Context) -> TestResult {
+    let before = audit::audit(ctx.info)?.report;
+    for first in [0, 511, 700] {
+        // Pieces of 2^9, 2^8, ... pages, each in a block of the linear map of its own, or in the middle of one.
+        let area = mm::vmalloc(1023 * PAGE)?;
+        area.set_memory_ro(first * PAGE, PAGE)?;
+        let injection = frames::fail_nth(1);
+        area.free();
+        let fired = injection.fired();
+        drop(injection);
+        expect("an area's end has asked for a frame", first, !fired)?;
+    }
+    kernel_vmalloc().vm_unmap_aliases();
+    let after = audit::audit(ctx.info)?.report;
+    expect_leaves(after.leaves, before.leaves)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::selftest::failure::Failure;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 use crate::smp;
+use crate::sync::IrqSpinLock;
 
 /// A word is written and read back; then the area goes.
 fn touch(area: &KernelArea) -> bool {
@@ -154,6 +155,32 @@ fn populate(
 
 pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, shapes::map_ram)
+}
+
+/// Pages under a spin lock, with interrupts masked: had without waiting, and given back without waiting. Another CPU may be in the way, and nobody else.
+pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
+    let lock = IrqSpinLock::new("no_block", ());
+    let right = loops(run, |run| {
+        let held = lock.lock();
+        let area = match mm::vmalloc_nowait(run.nr_pages * PAGE) {
+            Ok(area) => area,
+            Err(_) if run.threads > 1 => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let right = touch(&area);
+        let va = area.into_raw();
+        match mm::vfree_atomic(va) {
+            Err(Error::TooManyDeferred { .. }) if run.threads > 1 => {
+                drop(held);
+                mm::vfree(va)?;
+            }
+            done => done?,
+        }
+        Ok(right)
+    });
+    // A call that can wait, which deals with all that was deferred.
+    kernel_vmalloc().vm_unmap_aliases();
+    right
 }
 
 pub(super) fn vrealloc(run: &mut Run<'_>) -> Result<u64, Failure> {

@@ -127,6 +127,7 @@ shapes! {
     256 kvfree_rcu_1_arg_vmalloc = deferred::noted_apart,
     512 kvfree_rcu_2_arg_vmalloc = deferred::linked_through,
     1024 vm_map_ram = linux::map_ram,
+    2048 no_block_alloc = linux::no_block,
     4096 vrealloc = linux::vrealloc,
     0x1_0000 mixed_order_vmap = beyond::mixed_order_vmap,
     0x2_0000 partial_unmap = beyond::partial_unmap,

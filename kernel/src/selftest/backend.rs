@@ -1,0 +1,287 @@
+//! A second vmalloc subsystem on the live tables, for a range of addresses that the kernel's has reserved.
+//!
+//! It is the same code on the same frames, tables, locks and MMU, but its invalidations are entered in a [`Ledger`], its addresses can be made few, and the
+//! code that an exception would have interrupted can be made to hold its lock. So what the kernel's own subsystem does unseen is seen here:
+//!
+//! - no frame is freed, and no address handed out again, that a TLB could still know (DESIGN rule 6);
+//! - in the end nothing is owed, and nothing is left: no area, no address, no record.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arrayvec::ArrayVec;
+use paging::{Granule4K, LeafSet, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
+use vmalloc::va::{NodePage, NodePages};
+use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, Vmalloc};
+
+use super::failure::{Failure, expect_value};
+use super::ledger::{Ledger, LedgerMmu};
+use super::live;
+use super::saboteur::{TestMmu, TestTables};
+use super::source::PAGE;
+use super::verify::{read, write};
+use crate::mm::areas::{KernelArea, KernelBackend};
+use crate::mm::tables::LinearMapTables;
+use crate::mm::{WalkLock, frames, kernel_tree, linear_va};
+use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
+
+/// Pages for nodes at most.
+const MOST_NODE_PAGES: usize = 256;
+
+/// Where a page of an area notes its own address, as a word of the page: whoever frees the frame finds it there.
+pub const VA_WORD: usize = 2;
+
+/// The code that runs holds every [`TestLock`], as far as whoever only tries one can tell.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// A kernel's lock that an exception handler may find taken by what it interrupted.
+#[derive(Debug)]
+pub struct TestLock<T>(IrqSpinLock<T>);
+
+impl<T: Send> Lock<T> for TestLock<T> {
+    type Guard<'a>
+        = IrqSpinLockGuard<'a, T>
+    where
+        Self: 'a;
+    fn new(value: T) -> Self {
+        Self(<IrqSpinLock<T> as Lock<T>>::new(value))
+    }
+    fn lock(&self) -> IrqSpinLockGuard<'_, T> {
+        self.0.lock()
+    }
+    fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
+        if HELD.load(Ordering::Acquire) {
+            return None;
+        }
+        self.0.try_lock()
+    }
+}
+
+/// Runs `f` as an exception handler that interrupted the holder of the test's locks.
+pub fn as_if_interrupted<R>(f: impl FnOnce() -> R) -> R {
+    HELD.store(true, Ordering::Release);
+    let result = f();
+    HELD.store(false, Ordering::Release);
+    result
+}
+
+/// The tree of the second subsystem: the live tables.
+type LedgerTree = Tree<Granule4K, TestTables, LedgerMmu>;
+
+/// What the second subsystem stands on.
+#[derive(Debug)]
+pub struct TestBackend {
+    tree: LedgerTree,
+    linear_map: Tree<Granule4K, LinearMapTables, TestMmu>,
+    ledger: Arc<Ledger>,
+    node_frames: IrqSpinLock<ArrayVec<Pfn, MOST_NODE_PAGES>>,
+    /// The first frame that was freed too early, plus one.
+    too_early: AtomicU64,
+}
+
+impl NodePages for TestBackend {
+    fn node_page(&self) -> Option<&'static mut NodePage> {
+        let frame = frames::allocate(0)?;
+        if self.node_frames.lock().try_push(frame).is_err() {
+            frames::free(frame, 0);
+            return None;
+        }
+        let page = linear_va(frame.0 * PAGE) as *mut NodePage;
+        // SAFETY: a frame of our own, in the linear map, that is freed when nobody has the subsystem any more; arbitrary contents are allowed.
+        Some(unsafe { &mut *page })
+    }
+}
+
+// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem has reserved the region for this one; 3. the walk lock is the
+// kernel's.
+unsafe impl Backend for TestBackend {
+    type Granule = Granule4K;
+    type Tables = TestTables;
+    type Mmu = LedgerMmu;
+    type Lock<T: Send> = TestLock<T>;
+    type WalkLock = WalkLock;
+
+    fn tree(&self) -> &LedgerTree {
+        &self.tree
+    }
+    fn walks(&self) -> &WalkLock {
+        KernelBackend.walks()
+    }
+    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
+        let first = KernelBackend.alloc_frames(order)?;
+        // No address of before is taken for one of now.
+        (0..1 << order).for_each(|page| self.write_word(Pfn(first.0 + page), VA_WORD, 0));
+        Some(first)
+    }
+    fn free_frames(&self, first: Pfn, order: u32) {
+        for frame in first.0..first.0 + (1 << order) {
+            let va = VirtAddr(self.read_word(Pfn(frame), VA_WORD));
+            if self.ledger.owes(va) {
+                self.too_early.fetch_max(frame + 1, Ordering::AcqRel);
+            }
+        }
+        KernelBackend.free_frames(first, order);
+    }
+    fn max_order(&self) -> u32 {
+        KernelBackend.max_order()
+    }
+    fn nr_frames(&self) -> u64 {
+        KernelBackend.nr_frames()
+    }
+    fn zero_frames(&self, first: Pfn, order: u32) {
+        KernelBackend.zero_frames(first, order);
+    }
+    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
+        read(linear_va(frame.0 * PAGE) + 8 * index)
+    }
+    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
+        write(linear_va(frame.0 * PAGE) + 8 * index, value);
+    }
+    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        KernelBackend.without_waiting(f)
+    }
+    fn cpu(&self) -> usize {
+        KernelBackend.cpu()
+    }
+    fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, paging::Failure> {
+        if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) {
+            // What the policy of the linear map says of folding is the kernel's to know.
+            return KernelBackend.edit_linear_map(pa, size, edit);
+        }
+        let va = VirtAddr(linear_va(pa.0) as u64);
+        edit.apply(&self.linear_map, VirtRange::new(va, size))
+    }
+    fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
+        KernelBackend.read_memory(pa, out)
+    }
+    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
+        KernelBackend.is_ram(start, size)
+    }
+}
+
+/// A second subsystem and the addresses that it has.
+#[derive(Debug)]
+pub struct SecondVmalloc {
+    vm: Option<Box<Vmalloc<TestBackend>>>,
+    _addresses: KernelArea,
+}
+
+impl SecondVmalloc {
+    /// One for `size` bytes of addresses, a multiple of 2M, that flushes as `flush` says.
+    ///
+    /// # Errors
+    /// There are no such addresses, or there is no frame for it.
+    pub fn new(size: u64, flush: FlushPolicy) -> Result<Self, Failure> {
+        let addresses = live::reserve(size, 2 << 20)?;
+        let range = addresses.range();
+        let ledger = Arc::new(Ledger::new(range));
+        let kernel = kernel_tree();
+        let mmu = || TestMmu::new(*kernel.mmu(), None);
+        let (root, half, config) = (kernel.root(), kernel.half(), *kernel.config());
+        let backend = TestBackend {
+            tree: Tree::new(
+                root,
+                half,
+                TestTables::new(None),
+                LedgerMmu::new(mmu(), Arc::clone(&ledger)),
+                config,
+            ),
+            linear_map: Tree::new(root, half, LinearMapTables::new(), mmu(), config),
+            ledger,
+            node_frames: IrqSpinLock::new("node frames", ArrayVec::new()),
+            too_early: AtomicU64::new(0),
+        };
+        let policy = Config {
+            leaves: LeafSet::ALL,
+            flush,
+            cached_areas: 16,
+        };
+        Ok(Self {
+            vm: Some(Box::new(Vmalloc::new(range, backend, policy)?)),
+            _addresses: addresses,
+        })
+    }
+
+    /// The subsystem.
+    ///
+    /// # Panics
+    /// Never: it is there until this is dropped.
+    #[must_use]
+    pub fn vm(&self) -> &Vmalloc<TestBackend> {
+        match &self.vm {
+            Some(vm) => vm,
+            None => unreachable!("a second subsystem that was not made"),
+        }
+    }
+
+    /// The ledger of its addresses.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.vm().backend().ledger
+    }
+
+    /// What maps `range` now is taken out or changed next.
+    ///
+    /// # Errors
+    /// It is no range of addresses.
+    pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
+        let _walk = KernelBackend.walks().walk();
+        self.vm().backend().tree.visit(range, |leaf| {
+            self.ledger().owe(leaf.va, leaf.size);
+            Visit::Continue
+        })?;
+        Ok(())
+    }
+
+    /// Nothing was handed out or freed too early; and after a flush, nothing is owed and nothing is left.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn check_empty(&self) -> Result<(), Failure> {
+        let vm = self.vm();
+        vm.vm_unmap_aliases();
+        match vm.backend().too_early.load(Ordering::Acquire) {
+            0 => {}
+            frame => {
+                return Err(Failure::Claim {
+                    what: "a frame was freed before its translation was flushed",
+                    at: (frame - 1) * PAGE,
+                });
+            }
+        }
+        if let Some(va) = self.ledger().first_debt() {
+            return Err(Failure::Claim {
+                what: "a translation was never flushed",
+                at: va.0,
+            });
+        }
+        let usage = vm.usage();
+        expect_value("areas that are left", usage.areas as u64, 0)?;
+        expect_value("pages of addresses that are left", usage.pages, 0)?;
+        expect_value("areas that wait for a flush", usage.waiting.0 as u64, 0)?;
+        expect_value("areas that were deferred", usage.deferred.0 as u64, 0)?;
+        expect_value("addresses that were deferred", usage.deferred_addresses as u64, 0)?;
+        let census = vm.check().map_err(|_| Failure::Claim {
+            what: "the address space is unsound",
+            at: vm.range().start.0,
+        })?;
+        expect_value(
+            "records of areas in use",
+            (census.live + census.retired) as u64,
+            0,
+        )
+    }
+}
+
+impl Drop for SecondVmalloc {
+    fn drop(&mut self) {
+        if let Some(vm) = self.vm.take() {
+            vm.vm_unmap_aliases();
+            let node_frames = core::mem::take(&mut *vm.backend().node_frames.lock());
+            drop(vm);
+            // Nobody has a node any more.
+            node_frames.iter().for_each(|frame| frames::free(*frame, 0));
+        }
+    }
+}
