@@ -99,6 +99,12 @@ class Replays(unittest.TestCase):
         self.assertGreater(done.runs[0]["trace"]["pre"], 0)
         self.assertGreater(done.runs[0]["trace"]["skipped"], 0)
 
+    def test_a_trace_many_times_as_large_goes_through(self) -> None:
+        path = self.written(list(make(seed=1, events=50_000, areas=2_400, mib=770)))
+        done = self.replay({"TRACE": str(path), "SMP": "1"}, "--quiet")
+        self.assert_clean(done, [1])
+        self.assertGreater(done.runs[0]["peak"]["live_areas"], 2_300)
+
     def test_with_fewer_cpus_than_the_trace_has_each_takes_those_of_several(self) -> None:
         path = self.written(list(make(seed=8, events=1_500, areas=150, mib=20, cpus=8)))
         self.assert_clean(self.replay({"TRACE": str(path), "SMP": "2"}, "--quiet"), [2])
