@@ -98,7 +98,7 @@ def summary(run: Json) -> list[str]:
             f"space     at the end {space['areas']:,} areas in {mib(space['span'])}, {100 * used / max(1, space['span']):.0f}% in use;"
             f" {space['holes']:,} holes, {mib(space['hole_bytes'])}, the largest {mib(space['largest_hole'])};"
             f" {mib(space['kept'])} of them kept for the next of a size, {mib(space['waiting'])} waiting",
-            f"          free ranges of the allocator: {space['gaps']:,}, at most {space['most_gaps']:,}; the largest {space['largest_gap'] >> 40} TiB",
+            f"          free ranges of the allocator: {space['gaps']:,}, at most {space['most_gaps']:,}; the largest {space['largest_gap'] / (1 << 40):.1f} TiB",
         ]
     lines.append(
         f"verified  {verified['pages']:,} pages of RAM ({verified['code_pages']:,} of code), {verified['device_pages']:,} of devices,"
