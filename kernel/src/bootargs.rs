@@ -150,6 +150,8 @@ planted! {
     LeakTable = "leak-table",
     /// A frame that a test is done with never goes back.
     LeakFrame = "leak-frame",
+    /// A walker beside the registered ones maps a page of an array to a wrong frame.
+    WrongWalker = "wrong-walker",
     /// Two locks are taken in both orders. A build without debug assertions does not notice.
     LockOrder = "lock-order",
 }

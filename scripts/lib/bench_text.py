@@ -51,6 +51,8 @@ def table(document: Json) -> list[str]:
     lines = align(rows)
     notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
     lines += [f"* {note}" for note in notes]
+    if (cpu := document["machine"].get("cpu", "max")) != "max":
+        lines.append(f"Linux was measured on -cpu max, the rest here on -cpu {cpu}")
     parts = [lines, loops(document), protects(document), accesses(document), growth(document), cpus(document), closing(document)]
     return [line for part in parts if part for line in ("", *part)][1:]
 

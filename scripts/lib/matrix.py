@@ -121,6 +121,7 @@ PLANTED_FAULTS: dict[str, tuple[str, str]] = {
     "writable-text": (r"text or constants are writable by an alias", "*"),
     "no-guard": (r"guard_page.*still mapped", "fault.*"),
     "leak-table": (r"leak of table pages", "*"),
+    "wrong-walker": (r"walker last-is-first:|wrong output address", "walkers.*"),
     "leak-frame": (r"leak of frames", "map.array.*"),
 }
 

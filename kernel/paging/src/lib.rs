@@ -47,6 +47,9 @@
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
+// A walker that was written beside the crate names it so, and goes into `reference` as it is.
+extern crate self as paging;
+
 mod addr;
 mod check;
 mod coalesce;

@@ -4,7 +4,12 @@
 mod support;
 
 use mmu_model::{Features, Model};
-use paging::{Granule, Granule4K, Granule16K, Granule64K, Half, Mmu, Tables, Tree};
+use paging::mmu::NoMmu;
+use paging::reference::{Context, Error as WalkerError, Rewalk, Walker};
+use paging::{
+    Attributes, FrameArray, Granule, Granule4K, Granule16K, Granule64K, Half, LevelMask, Mmu, Pfn, PhysAddr,
+    Tables, Tree, VirtAddr,
+};
 use proptest::prelude::*;
 use support::corpus::corpus;
 use support::machine::{RawOp, Setup, run};
@@ -117,41 +122,87 @@ fn the_corpus_on_64k_breaks_no_rule() {
     corpus_on_the_model::<Granule64K>();
 }
 
-#[test]
-fn the_reference_walkers_break_no_rule() {
-    use paging::reference::{Context, Walker};
-    use paging::{Attributes, Pfn, PhysAddr, VirtAddr};
-
-    fn drive<W>(walker: &W)
-    where
-        W: for<'m> Walker<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>,
-    {
-        for tlbi_range in [false, true] {
-            let (model, root) = Model::<Granule4K>::with_root(Features {
-                cpus: 2,
-                tlbi_range,
-                ..Features::default()
-            });
-            let cpu = model.cpu(0);
-            let ctx = Context::from_root(root, &cpu, &cpu);
-            let at = VirtAddr(0xffff_8000_4000_0000);
-            let data = Attributes::KERNEL_DATA;
-            for (offset, pages) in [(0, 1), (0x1000, 40), (0x10000, 700), (0, 512 * 17)] {
-                let (va, size) = (at.add(offset), pages << 12);
-                walker
-                    .map_range(&ctx, va, PhysAddr((1 << 32) + offset), size, data)
-                    .expect("maps");
-                walker.unmap(&ctx, va, size).expect("unmaps");
-                let scattered: Vec<_> = (0..pages).map(|i| Pfn((1 << 21) + i + i / 24 * 8)).collect();
-                walker
-                    .map_pages(&ctx, va, scattered.as_slice(), data)
-                    .expect("maps");
-                walker.unmap(&ctx, va, size).expect("unmaps");
-            }
-            model.assert_settled();
+/// What the model has against a walker that maps and unmaps ranges and arrays: the rules that it broke, or that something is not flushed.
+fn verdict_on<W>(walker: &W) -> Vec<String>
+where
+    W: for<'m> Walker<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>,
+{
+    let mut against = Vec::new();
+    for tlbi_range in [false, true] {
+        let (model, root) = Model::<Granule4K>::with_root(Features {
+            cpus: 2,
+            tlbi_range,
+            ..Features::default()
+        });
+        let cpu = model.cpu(0);
+        let ctx = Context::from_root(root, &cpu, &cpu);
+        let at = VirtAddr(0xffff_8000_4000_0000);
+        let data = Attributes::KERNEL_DATA;
+        for (offset, pages) in [(0, 1), (0x1000, 40), (0x10000, 700), (0, 512 * 17)] {
+            let (va, size) = (at.add(offset), pages << 12);
+            walker
+                .map_range(&ctx, va, PhysAddr((1 << 32) + offset), size, data)
+                .expect("maps");
+            walker.unmap(&ctx, va, size).expect("unmaps");
+            let scattered: Vec<_> = (0..pages).map(|i| Pfn((1 << 21) + i + i / 24 * 8)).collect();
+            walker
+                .map_pages(&ctx, va, scattered.as_slice(), data)
+                .expect("maps");
+            walker.unmap(&ctx, va, size).expect("unmaps");
+        }
+        against.extend(model.violations().iter().map(ToString::to_string));
+        if !model.is_settled() {
+            against.push(format!("{}: something is not flushed", W::NAME));
         }
     }
-    paging::for_each_walker!(|walker| { drive(&walker) });
+    against
+}
+
+#[test]
+fn the_registered_walkers_break_no_rule() {
+    paging::for_each_walker!(|walker| {
+        assert_eq!(verdict_on(&walker), Vec::<String>::new());
+    });
+}
+
+/// As `Rewalk`, but it unmaps without a TLBI.
+struct NoTlbi;
+
+impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for NoTlbi {
+    const NAME: &'static str = "no-tlbi";
+    fn map_range(
+        &self,
+        ctx: &Context<'_, G, T, M>,
+        va: VirtAddr,
+        pa: PhysAddr,
+        size: u64,
+        attributes: Attributes,
+    ) -> Result<LevelMask, WalkerError> {
+        Rewalk.map_range(ctx, va, pa, size, attributes)
+    }
+    fn map_pages<A: FrameArray + ?Sized>(
+        &self,
+        ctx: &Context<'_, G, T, M>,
+        va: VirtAddr,
+        frames: &A,
+        attributes: Attributes,
+    ) -> Result<LevelMask, WalkerError> {
+        Rewalk.map_pages(ctx, va, frames, attributes)
+    }
+    fn unmap(&self, ctx: &Context<'_, G, T, M>, va: VirtAddr, size: u64) -> Result<LevelMask, WalkerError> {
+        let silent = NoMmu { tlbi_range: false };
+        let ctx = Context::<G, T, _>::from_root(ctx.root, ctx.tables, &silent);
+        Rewalk.unmap(&ctx, va, size)
+    }
+}
+
+#[test]
+fn a_walker_in_the_list_that_forgets_its_tlbi_is_found_out() {
+    paging::for_each_walker! { @each |walker| {
+            assert!(!verdict_on(&walker).is_empty(), "the model has nothing against it");
+        }
+        NoTlbi,
+    }
 }
 
 #[test]

@@ -40,6 +40,14 @@ impl Source<'_> {
         }
     }
 
+    /// The address of a page.
+    fn pa(&self, page: u64) -> PhysAddr {
+        match self {
+            Self::Range(pa, _) => pa.add(page << 12),
+            Self::Pages(frames) | Self::Chunks(frames, ..) => PhysAddr(frames[page as usize].0 << 12),
+        }
+    }
+
     fn attributes(&self) -> Attributes {
         match self {
             Self::Range(..) => Attributes::DEVICE,
@@ -272,10 +280,15 @@ where
         assert!(mapped, "{name}, {walker_name}: not mapped");
         if run == 0 {
             leaves = ctx.leaf_counts(range);
+            check_every_page(name, walker_name, &ctx, range, source);
         }
         let range = black_box(range);
         let (unmapped, unmap_count) = bench.instrument.count(|| unmap_walker(walker, &ctx, range));
         assert!(unmapped, "{name}, {walker_name}: not unmapped");
+        if run == 0 {
+            let left = ctx.leaf_counts(range);
+            assert!(left.is_empty(), "{name}, {walker_name}: left mapped: {left:?}");
+        }
         if run >= WARM_UP {
             map.add(map_count);
             unmap.add(unmap_count);
@@ -291,6 +304,40 @@ where
     };
     line(Op::Map, &map, map_counts).print();
     line(Op::Unmap, &unmap, unmap_counts).print();
+}
+
+/// Sees that every page of `range` is mapped to its frame: what is wrong is not worth a number.
+fn check_every_page(
+    name: &str,
+    walker_name: &str,
+    ctx: &Context<'_, Granule4K, KernelTables, KernelMmu>,
+    range: VirtRange,
+    source: Source<'_>,
+) {
+    let mut done = 0;
+    while done < range.size {
+        let expected = source.pa(done >> 12);
+        let found = ctx.translate(range.start.add(done));
+        let Some((pa, leaf)) = found.filter(|(pa, _)| *pa == expected) else {
+            panic!(
+                "{name}, {walker_name}: page {} is {found:?}, not {expected}",
+                done >> 12
+            );
+        };
+        // The rest of a leaf follows from its first page, and must be one run of the source.
+        let left = leaf.bytes::<Granule4K>() - (pa.0 & (leaf.bytes::<Granule4K>() - 1));
+        let pages = left.min(range.size - done) >> 12;
+        let first = done >> 12;
+        for page in 1..pages {
+            let expected = source.pa(first + page);
+            assert!(
+                pa.add(page << 12) == expected,
+                "{name}, {walker_name}: page {} is in a leaf of other frames, not {expected}",
+                first + page
+            );
+        }
+        done += pages << 12;
+    }
 }
 
 fn counted<W>(

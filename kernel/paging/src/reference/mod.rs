@@ -14,9 +14,21 @@
 //!
 //! # A walker of your own
 //! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add one line to the list in
-//! [`for_each_walker!`](crate::for_each_walker): whatever iterates that list (tests, benches) has it from then on.
+//! [`for_each_walker!`](crate::for_each_walker). From then on it is in whatever iterates that list:
+//!
+//! | where | what it goes through | run by |
+//! |---|---|---|
+//! | `tests/reference/agreement.rs` | the same random arrays and ranges as all others, in every granule, page by page | `cargo test -p paging --test reference` |
+//! | `tests/on_the_model.rs` | the model of a worst-case TLB: no rule broken, everything flushed | `cargo test -p paging --test on_the_model` |
+//! | the kernel's self-tests | the live MMU: `AT`, data by two addresses, and that nothing is left in the TLB | `BOOTARGS='selftest=walkers.*' make run` |
+//! | the bench | every case that takes a range or an array; each page is checked before anything is counted | `make bench` |
+//!
+//! `BENCH_WALKERS=GLOB` selects walkers by name, in the bench and in the self-tests. That each of the four finds a wrong walker out
+//! is itself tested, with walkers that are wrong on purpose.
+//!
 //! [`Context`] offers the steps of a walk, and [`Walker::unmap`] has a default, so that an idea about mapping is all that
-//! there is to write:
+//! there is to write. This one is complete; as a file, with a program around it that shows it beside the others, it is in
+//! `examples/walker`, and the crate's README tells the way from there into the bench.
 //!
 //! ```
 //! use paging::reference::{Context, Error, Walker};

@@ -61,8 +61,12 @@ where
     });
 }
 
-/// Random arrays and ranges at random places in a space of `span` pages.
-fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span: u64) {
+/// Random arrays and ranges at random places in a space of `span` pages: the same ones for every walker.
+pub fn agrees_on_random_mappings<Gr, W>(walker: &W, seed: u64, rounds: u32, span: u64)
+where
+    Gr: Granule,
+    W: Walker<Gr, Memory, Counter>,
+{
     let mut state = seed;
     let mut random = move |below: u64| {
         // xorshift64
@@ -82,13 +86,11 @@ fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span: u64) {
         let size = (frames.len() as u64) << Gr::PAGE_SHIFT;
         let pa = PhysAddr(frames[0].0 << Gr::PAGE_SHIFT);
         let run: Vec<Pfn> = (frames[0].0..).map(Pfn).take(frames.len()).collect();
-        for_each_walker!(|walker| {
-            map_and_unmap(&walker, va, &frames, span, |ctx: &Counted<'_, Gr>| {
-                walker.map_pages(ctx, va, &frames[..], DATA)
-            });
-            map_and_unmap(&walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
-                walker.map_range(ctx, va, pa, size, DATA)
-            });
+        map_and_unmap(walker, va, &frames, span, |ctx: &Counted<'_, Gr>| {
+            walker.map_pages(ctx, va, &frames[..], DATA)
+        });
+        map_and_unmap(walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
+            walker.map_range(ctx, va, pa, size, DATA)
         });
         // Whoever is told the size of chunks maps the same: of as many pages as there are, of order `0..=10`.
         let order = random(11) as u32;
@@ -96,20 +98,20 @@ fn agree_on_random_mappings<Gr: Granule>(seed: u64, rounds: u32, span: u64) {
         whole.truncate(span as usize);
         let shift = Gr::PAGE_SHIFT + order;
         let va = VirtAddr(random(span - whole.len() as u64 + 1) << Gr::PAGE_SHIFT);
-        for_each_walker!(|walker| {
-            map_and_unmap(&walker, va, &whole, span, |ctx: &Counted<'_, Gr>| {
-                walker.map_chunks(ctx, va, &whole[..], shift, DATA)
-            });
+        map_and_unmap(walker, va, &whole, span, |ctx: &Counted<'_, Gr>| {
+            walker.map_chunks(ctx, va, &whole[..], shift, DATA)
         });
     }
 }
 
 #[test]
 fn registered_walkers_map_random_arrays_and_ranges_right_in_every_granule() {
-    agree_on_random_mappings::<Granule4K>(0x9e37_79b9_7f4a_7c15, 60, 1 << 14);
-    agree_on_random_mappings::<Granule16K>(0xd1b5_4a32_d192_ed03, 20, 1 << 14);
-    agree_on_random_mappings::<Granule64K>(0x94d0_49bb_1331_11eb, 10, 1 << 14);
-    agree_on_random_mappings::<TinyGranule>(0xbf58_476d_1ce4_e5b9, 400, 64);
+    for_each_walker!(|walker| {
+        agrees_on_random_mappings::<Granule4K, _>(&walker, 0x9e37_79b9_7f4a_7c15, 60, 1 << 14);
+        agrees_on_random_mappings::<Granule16K, _>(&walker, 0xd1b5_4a32_d192_ed03, 20, 1 << 14);
+        agrees_on_random_mappings::<Granule64K, _>(&walker, 0x94d0_49bb_1331_11eb, 10, 1 << 14);
+        agrees_on_random_mappings::<TinyGranule, _>(&walker, 0xbf58_476d_1ce4_e5b9, 400, 64);
+    });
 }
 
 #[test]

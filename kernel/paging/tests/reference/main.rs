@@ -9,6 +9,7 @@ mod leaves;
 mod memory;
 mod overrun;
 mod unmap;
+mod variants;
 
 use memory::Memory;
 use paging::mmu::{Counting, NoMmu};

@@ -22,6 +22,7 @@ mod stress;
 mod test_vmalloc;
 mod tree;
 mod vmalloc_api;
+mod walkers;
 
 use super::context::Context;
 use super::failure::TestResult;
@@ -149,6 +150,8 @@ pub const ALL: &[Test] = tests! {
     "fault.no_leaf_of_the_tree_makes_text_writable" => faults::text_has_no_writable_alias,
     "fault.the_guard_page_of_every_kind_of_area_is_not_reached" => areas::guard_pages,
     "fault.the_guard_page_of_every_stack_is_not_reached" => areas::stack_guards,
+
+    "walkers.every_registered_walker_maps_every_page_and_leaves_none" => walkers::registered,
 
     "count.a_fresh_map_is_one_dsb_one_isb_and_no_tlbi" => counts::fresh_map,
     "count.an_unmap_of_a_page_is_one_tlbi" => counts::unmap_one_page,
