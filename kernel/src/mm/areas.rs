@@ -91,7 +91,7 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
     fn new(value: T) -> Self {
         IrqSpinLock::new(core::any::type_name::<T>(), value)
     }
-    #[inline]
+    #[inline(always)]
     fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         IrqSpinLock::lock(self)
     }
@@ -103,7 +103,7 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
 impl vmalloc::WalkLock for WalkLock {
     type Walk<'a> = IrqReadGuard<'a, ()>;
     type Release<'a> = IrqWriteGuard<'a, ()>;
-    #[inline]
+    #[inline(always)]
     fn walk(&self) -> IrqReadGuard<'_, ()> {
         WalkLock::walk(self)
     }

@@ -1,11 +1,12 @@
 //! [`VmArea`]: an area as its owner holds it.
 
-use crate::backend::{Backend, Lock};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::record::{self, Area, AreaInfo, Kind};
 use crate::state::Vmalloc;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::panic::Location;
 use paging::{Attributes, FrameArray, Granule, Outcome, PageArray, PhysAddr, VirtAddr, VirtRange};
 
@@ -22,8 +23,16 @@ pub struct VmArea<'v, B: Backend> {
 }
 
 impl<'v, B: Backend> VmArea<'v, B> {
-    pub(crate) fn new(vm: &'v Vmalloc<B>, area: Area, offset: u64, outcome: Outcome) -> Self {
-        record::set_ready(&area);
+    /// The handle of an area that is mapped, or needs not be, and has the words that it was reserved with.
+    #[inline(always)]
+    pub(crate) fn new(
+        vm: &'v Vmalloc<B>,
+        area: Area,
+        words: &[u64; record::WORDS],
+        offset: u64,
+        outcome: Outcome,
+    ) -> Self {
+        record::set_ready(&area, words);
         Self {
             vm,
             range: record::range::<B::Granule>(&area),
@@ -52,7 +61,13 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// The handle of an area that has been mapped before.
     pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
-        Self::new(vm, area, 0, Outcome::default())
+        Self {
+            vm,
+            range: record::range::<B::Granule>(&area),
+            area: Some(area),
+            offset: 0,
+            outcome: Outcome::default(),
+        }
     }
 
     pub(crate) fn manager(&self) -> &'v Vmalloc<B> {
@@ -101,28 +116,34 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Leaves the area to whoever knows its address: the call of its kind that gives back (`vfree`, `vunmap`, `iounmap`,
     /// `free_vm_area`) takes it.
-    pub fn into_raw(mut self) -> VirtAddr {
+    #[inline]
+    pub fn into_raw(self) -> VirtAddr {
         let va = self.va();
-        if let Some(area) = self.area.take() {
-            self.vm.state.lock().space.entrust(area);
+        if let Some(area) = self.into_area() {
+            area.entrust();
         }
         va
     }
 
     /// Gives all of it back, as dropping it does, and remembers the caller as who did.
     #[track_caller]
+    #[inline(always)]
     pub fn free(self) {
         self.free_for(Location::caller());
     }
 
     /// The area alone.
-    pub(crate) fn into_area(mut self) -> Option<Area> {
-        self.area.take()
+    #[inline(always)]
+    pub(crate) fn into_area(self) -> Option<Area> {
+        // Nothing of it has to be in memory for its drop, which has nothing left to do.
+        ManuallyDrop::new(self).area.take()
     }
 
-    pub(crate) fn free_for(mut self, caller: &'static Location<'static>) {
-        if let Some(area) = self.area.take() {
-            self.vm.give_back(area, caller);
+    #[inline(always)]
+    pub(crate) fn free_for(self, caller: &'static Location<'static>) {
+        let vm = self.vm;
+        if let Some(area) = self.into_area() {
+            vm.give_back(area, caller);
         }
     }
 
@@ -179,6 +200,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         let nr = frames.nr_frames() as u64;
         let size = nr.saturating_mul(B::Granule::PAGE_SIZE);
         let range = self.part(offset, size)?;
+        record::set_pages_mapped(self.area());
         self.vm.map(range, &mut PageArray::new(frames), attributes)
     }
 

@@ -49,7 +49,7 @@ pub trait WalkLock {
 ///    [`free_frames`](Self::free_frames), and begin at a multiple of their number;
 /// 2. the tree translates the region that a [`Vmalloc`](crate::Vmalloc) is made for, and nobody else maps or unmaps there;
 /// 3. whoever else works on the tree holds [`walks`](Self::walks) as the locks' rules say.
-pub unsafe trait Backend: NodePages + Sized {
+pub unsafe trait Backend: NodePages + Sized + 'static {
     /// The granule of the tree.
     type Granule: Granule;
     /// Its table memory.

@@ -21,7 +21,7 @@
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, Kind, WORDS};
+use crate::record::{self, Area, Head, Kind, WORDS};
 use crate::state::Vmalloc;
 use crate::va::Inbox;
 use core::panic::Location;
@@ -191,7 +191,7 @@ impl<B: Backend> Vmalloc<B> {
         while let Some(mut area) = list {
             list = area.link(None);
             self.deferred.gone(&area);
-            self.end(area);
+            self.end_retired(area);
         }
         // No more than there are slots: whoever fills them all the time does not keep this call here.
         for _ in 0..MAX_DEFERRED_ADDRESSES {
@@ -205,7 +205,7 @@ impl<B: Backend> Vmalloc<B> {
                 Ok(mut area) => {
                     record::set_freer(&area, by);
                     area.retire();
-                    self.end(area);
+                    self.end_retired(area);
                 }
                 Err(error) => {
                     self.deferred.nr_refused.fetch_add(1, Relaxed);
@@ -224,7 +224,7 @@ impl<B: Backend> VmArea<'_, B> {
     /// The area itself, if its pages are somebody else's: they would stay mapped behind his back for a while.
     #[track_caller]
     pub fn free_atomic(self) -> Result<(), Self> {
-        if !record::can_wait(self.area()) {
+        if !Head::of(self.area()).can_wait() {
             return Err(self);
         }
         let by = Location::caller();

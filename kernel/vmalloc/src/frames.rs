@@ -6,7 +6,7 @@
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::record::{self, Area, INLINE_BLOCKS};
+use crate::record::{self, Area, Head, INLINE_BLOCKS};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
 /// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the order is kept plus one.
@@ -320,9 +320,24 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
     }
 }
 
+/// The word that keeps one block.
+#[inline(always)]
+pub(crate) const fn block_word(first: Pfn, order: u32) -> u64 {
+    Block::new(first, order).0
+}
+
 /// Frees the frames of an area that owns them.
-pub(crate) fn free_area<B: Backend>(backend: &B, area: &Area) {
-    if record::owns_frames(area) {
-        drop(Blocks::of_area(backend, area));
+#[inline(always)]
+pub(crate) fn free_area<B: Backend>(backend: &B, area: &Area, head: Head) {
+    if let Some(word) = head.one_block(area) {
+        let block = Block(word);
+        backend.free_frames(block.first(), block.order());
+    } else if head.owns_frames() {
+        free_blocks(backend, area);
     }
+}
+
+#[inline(never)]
+fn free_blocks<B: Backend>(backend: &B, area: &Area) {
+    drop(Blocks::of_area(backend, area));
 }

@@ -25,11 +25,12 @@
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::frames::free_area;
-use crate::record::{self, Area};
-use crate::state::{State, Vmalloc};
+use crate::record::{self, Area, Head, WORDS};
+use crate::state::Vmalloc;
+use crate::va::Cache;
 use core::panic::Location;
-use core::sync::atomic::Ordering;
-use paging::{Failure, FlushBatch, Granule, Outcome, Pending, VirtRange};
+use core::sync::atomic::Ordering::Relaxed;
+use paging::{Failure, FlushBatch, Granule, Outcome, Pending, Tables, VirtRange};
 
 /// A batch on the backend's tree.
 pub(crate) type Batch<'t, B> =
@@ -59,6 +60,12 @@ pub(crate) struct Waiting<G> {
     nr_areas: usize,
     pages: u64,
     pending: Pending<G>,
+}
+
+impl<G: Granule> Default for Waiting<G> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<G: Granule> Waiting<G> {
@@ -93,6 +100,19 @@ impl<G: Granule> Waiting<G> {
         let none = area.link(self.areas.take());
         debug_assert!(none.is_none(), "an area was on two lists");
         self.areas = Some(area);
+    }
+
+    /// Takes in all of `other`.
+    pub fn absorb<T: Tables>(&mut self, tables: &T, other: &mut Self) {
+        if self.nr_areas == 0 {
+            // Nothing is pending either.
+            core::mem::swap(self, other);
+            return;
+        }
+        self.pending.merge(tables, core::mem::take(&mut other.pending));
+        while let Some(area) = other.pop() {
+            self.push(area);
+        }
     }
 
     fn pop(&mut self) -> Option<Area> {
@@ -138,6 +158,7 @@ impl Emptied {
 
 impl<B: Backend> Vmalloc<B> {
     /// Ends `area`, which nobody else can take any more.
+    #[inline(never)]
     pub(crate) fn give_back(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         area.retire();
@@ -146,76 +167,118 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Ends `area`, which is retired.
-    pub(crate) fn end(&self, area: Area) {
+    #[inline(always)]
+    fn end(&self, area: Area) {
         let range = record::range::<B::Granule>(&area);
-        if !self.may_wait(&area) {
-            // Most often one table holds all of it, and nothing has to be collected.
-            let walk = self.backend.walks().walk();
-            let taken = self.backend.tree().unmap_one_table(range);
-            drop(walk);
-            if let Some(outcome) = taken {
-                return self.end_flushed(area, range, outcome.tables_emptied);
-            }
+        let head = Head::of(&area);
+        if !head.may_be_mapped() {
+            return self.release(area);
         }
-        let mut batch = self.backend.tree().batch();
-        let emptied = match self.unmap(range, &mut batch) {
+        // A policy may let it wait for a flush.
+        if self.config.flush != FlushPolicy::Strict && head.can_wait() && !head.permissions_changed() {
+            return self.end_later(area, range);
+        }
+        // Most often one table holds all of it, and nothing has to be collected.
+        let walk = self.backend.walks().walk();
+        let taken = self.backend.tree().unmap_one_table(range);
+        drop(walk);
+        if let Some(outcome) = taken {
+            self.end_flushed(area, range, outcome.tables_emptied);
+        } else {
+            self.end_now(area, range);
+        }
+    }
+
+    /// Takes whatever is mapped in `range` out, and gives how many tables that left empty.
+    #[inline(always)]
+    fn take_out<'t>(&'t self, range: VirtRange, batch: &mut Batch<'t, B>) -> u32 {
+        match self.unmap(range, batch) {
             Ok(outcome) => outcome.tables_emptied,
             // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
             Err(failure) => panic!("unmapping {range:?}: {failure}"),
-        };
-        let policy = self.config.flush;
-        let waits = self.may_wait(&area) && !batch.pending().is_empty();
-        let mut state;
-        let due = if waits {
-            let pending = batch.detach().0;
-            state = self.state.lock();
-            state.waiting.push(area);
-            state.waiting.pending.merge(self.backend.tree().tables(), pending);
-            state.waiting.is_due(policy)
-        } else {
-            self.flush(batch);
-            if record::permissions_changed(&area) {
-                self.reset_alias(&area);
-            }
-            free_area(&self.backend, &area);
-            state = self.state.lock();
-            Self::release(&mut state, area);
-            false
-        };
-        state.emptied.note(range, emptied);
-        let prune = state.emptied.nr >= EMPTIED_LIMIT;
-        drop(state);
+        }
+    }
+
+    /// The same, where it is not worth more code.
+    #[inline(never)]
+    pub(crate) fn end_retired(&self, area: Area) {
+        self.end(area);
+    }
+
+    /// Ends `area` with a flush of its own.
+    #[inline(never)]
+    fn end_now(&self, area: Area, range: VirtRange) {
+        let mut batch = self.backend.tree().batch();
+        let emptied = self.take_out(range, &mut batch);
+        self.flush(batch);
+        self.end_flushed(area, range, emptied);
+    }
+
+    /// Takes `area` out, and leaves it to a flush that covers others too.
+    #[inline(never)]
+    fn end_later(&self, area: Area, range: VirtRange) {
+        let mut batch = self.backend.tree().batch();
+        let emptied = self.take_out(range, &mut batch);
+        if batch.pending().is_empty() {
+            // Nothing was mapped, so nothing is to be flushed.
+            drop(batch);
+            return self.end_flushed(area, range, emptied);
+        }
+        let prune = self.note_emptied_tables(range, emptied);
+        let tables = self.backend.tree().tables();
+        let slot = self.this_cpu();
+        let mut cpu = slot.state.lock();
+        cpu.waiting.push(area);
+        cpu.waiting.pending.merge(tables, batch.detach().0);
+        let due = cpu.waiting.is_due(self.shares.cpu) && self.pass_on(&mut cpu.waiting);
+        slot.nr_waiting.store(cpu.waiting.nr_areas(), Relaxed);
+        drop(cpu);
         if due {
-            self.purge_if(|waiting| waiting.is_due(policy));
+            self.purge_if_due();
         }
         if prune {
             self.prune();
         }
     }
 
-    /// Whether the policy lets `area` wait for a flush.
-    #[inline]
-    fn may_wait(&self, area: &Area) -> bool {
-        self.config.flush != FlushPolicy::Strict
-            && record::can_wait(area)
-            && !record::permissions_changed(area)
+    /// Moves a slot's share, whose lock is held, to the common list: nobody who looks into one after the other misses it. Whether
+    /// the common list is due now.
+    #[inline(never)]
+    fn pass_on(&self, share: &mut Waiting<B::Granule>) -> bool {
+        let mut share = core::mem::take(share);
+        let mut state = self.state.lock();
+        state.waiting.absorb(self.backend.tree().tables(), &mut share);
+        state.waiting.is_due(self.shares.common)
     }
 
     /// Ends `area`, which is flushed, and left `emptied` tables empty.
-    #[inline]
+    #[inline(always)]
     fn end_flushed(&self, area: Area, range: VirtRange, emptied: u32) {
-        if record::permissions_changed(&area) {
+        let head = Head::of(&area);
+        if head.permissions_changed() {
             self.reset_alias(&area);
         }
-        free_area(&self.backend, &area);
-        let mut state = self.state.lock();
-        Self::release(&mut state, area);
-        state.emptied.note(range, emptied);
-        let prune = state.emptied.nr >= EMPTIED_LIMIT;
-        drop(state);
+        free_area(&self.backend, &area, head);
+        // Noted before the range can be mapped again: by blocks, perhaps.
+        let prune = self.note_emptied_tables(range, emptied);
+        self.release(area);
         if prune {
             self.prune();
         }
+    }
+
+    /// Notes that an unmap of `range` left `tables` tables empty. Whether there are so many by now that they should be pruned.
+    #[inline(always)]
+    fn note_emptied_tables(&self, range: VirtRange, tables: u32) -> bool {
+        tables != 0 && self.note_some_emptied(range, tables)
+    }
+
+    #[inline(never)]
+    fn note_some_emptied(&self, range: VirtRange, tables: u32) -> bool {
+        let mut state = self.state.lock();
+        state.emptied.note(range, tables);
+        self.any_emptied.store(true, Relaxed);
+        state.emptied.nr >= EMPTIED_LIMIT
     }
 
     /// Unmaps `range`, which is the caller's alone, beside whatever others do. `batch` has what is to be flushed.
@@ -231,9 +294,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Notes what an unmap outside of [`give_back`](Self::give_back) left empty.
     pub(crate) fn note_emptied(&self, range: VirtRange, outcome: &Outcome) {
-        if outcome.tables_emptied != 0 {
-            self.state.lock().emptied.note(range, outcome.tables_emptied);
-        }
+        self.note_emptied_tables(range, outcome.tables_emptied);
     }
 
     /// Flushes `batch`. Where tables go back, all walks are kept out meanwhile.
@@ -243,49 +304,84 @@ impl<B: Backend> Vmalloc<B> {
         batch.flush();
     }
 
-    /// Remembers the area and lets its range be reserved again. It is flushed.
-    fn release(state: &mut State<B::Granule>, area: Area) {
-        state.remember(record::freed_area::<B::Granule>(&area));
-        state.release(area);
-    }
-
     /// Flushes once for all of `due`, then gives all of it back. The purge lock is held.
-    fn finish(&self, mut due: Waiting<B::Granule>) {
+    fn finish(&self, due: &mut Waiting<B::Granule>) {
         let pending = core::mem::take(&mut due.pending);
         let release = (pending.nr_dead_tables() != 0).then(|| self.backend.walks().release());
         // Other CPUs may have written the invalid descriptors: the state lock handed them over, and the leading barrier
         // must wait for stores observed as well as for this CPU's own (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
         drop(release);
-        let mut flushed = Waiting::<B::Granule>::new();
-        while let Some(area) = due.pop() {
-            free_area(&self.backend, &area);
-            flushed.push(area);
+        // What this CPU may keep, and what becomes nobody's; either the oldest first, which suits the tree.
+        let (mut flushed, mut rest): (Option<Area>, Option<Area>) = (None, None);
+        while let Some(mut area) = due.pop() {
+            free_area(&self.backend, &area, Head::of(&area));
+            let list = if Cache::<WORDS>::has_class(area.reserved()) {
+                &mut flushed
+            } else {
+                &mut rest
+            };
+            area.link(list.take());
+            *list = Some(area);
         }
-        let mut state = self.state.lock();
-        while let Some(area) = flushed.pop() {
-            Self::release(&mut state, area);
+        if flushed.is_some() {
+            let mut cpu = self.this_cpu().state.lock();
+            while let Some(mut area) = flushed {
+                flushed = area.link(None);
+                if let Err(mut area) = cpu.cache.put(area) {
+                    area.link(rest.take());
+                    rest = Some(area);
+                }
+            }
+        }
+        if rest.is_some() {
+            let mut state = self.state.lock();
+            while let Some(mut area) = rest {
+                rest = area.link(None);
+                state.release(area);
+            }
         }
     }
 
-    /// Flushes what waits, if `wanted` says so of it, and gives it back. When it returns, what another CPU had begun to flush is
-    /// given back as well.
-    fn purge_if(&self, wanted: impl FnOnce(&Waiting<B::Granule>) -> bool) {
+    /// Flushes the common list if it has reached its limit, and gives what was on it back.
+    fn purge_if_due(&self) {
         let _purge = self.purge.lock();
         let mut state = self.state.lock();
-        if !wanted(&state.waiting) {
+        if !state.waiting.is_due(self.shares.common) {
+            // Somebody else was faster.
             return;
         }
-        let due = core::mem::replace(&mut state.waiting, Waiting::new());
+        let mut due = core::mem::take(&mut state.waiting);
         drop(state);
-        self.finish(due);
-        self.nr_purges.fetch_add(1, Ordering::Relaxed);
+        self.finish(&mut due);
+        self.nr_purges.fetch_add(1, Relaxed);
+    }
+
+    /// Flushes what waits, on all CPUs' lists, and gives it back. When it returns, what another CPU had begun to flush is
+    /// given back as well.
+    fn purge(&self) {
+        let _purge = self.purge.lock();
+        let mut due = Waiting::new();
+        // In this order: what a CPU passes on meanwhile is on the common list before it is looked at.
+        self.take_waiting(&mut due);
+        let mut state = self.state.lock();
+        if state.waiting.nr_areas != 0 {
+            due.absorb(self.backend.tree().tables(), &mut state.waiting);
+        }
+        drop(state);
+        if due.nr_areas != 0 {
+            self.finish(&mut due);
+            self.nr_purges.fetch_add(1, Relaxed);
+        }
     }
 
     /// Gives back the tables that are linked and empty, and waits for whoever is doing so.
     fn prune(&self) {
         let _purge = self.purge.lock();
-        let emptied = core::mem::take(&mut self.state.lock().emptied);
+        let mut state = self.state.lock();
+        let emptied = core::mem::take(&mut state.emptied);
+        self.any_emptied.store(false, Relaxed);
+        drop(state);
         let Some(span) = emptied.span else {
             return;
         };
@@ -293,7 +389,7 @@ impl<B: Backend> Vmalloc<B> {
         match self.backend.tree().prune(span) {
             Ok(outcome) if outcome.tables_removed == 0 => {}
             Ok(_) => {
-                self.nr_purges.fetch_add(1, Ordering::Relaxed);
+                self.nr_purges.fetch_add(1, Relaxed);
             }
             // The span is made of areas, so it is whole pages of the region.
             Err(failure) => panic!("pruning {span:?}: {failure}"),
@@ -303,14 +399,14 @@ impl<B: Backend> Vmalloc<B> {
     /// How often a purge or a pruning has given something back. What is read under no lock is a number of before.
     #[inline]
     pub(crate) fn nr_purges(&self) -> usize {
-        self.nr_purges.load(Ordering::Relaxed)
+        self.nr_purges.load(Relaxed)
     }
 
     /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
     /// all walks kept out.
     pub(crate) fn prune_before_blocks(&self, range: VirtRange) {
-        let emptied = self.state.lock().emptied;
-        if emptied.may_be_in(range) {
+        // Whoever left a table empty here noted it before the range could be had again.
+        if self.any_emptied.load(Relaxed) && self.state.lock().emptied.may_be_in(range) {
             let _release = self.backend.walks().release();
             if let Err(failure) = self.backend.tree().prune(range) {
                 panic!("pruning {range:?}: {failure}");
@@ -323,7 +419,7 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn purge_and_prune(&self, purges: usize) -> bool {
         self.settle();
         let dropped = self.drop_idle_blocks();
-        self.purge_if(|waiting| waiting.nr_areas != 0);
+        self.purge();
         self.prune();
         dropped || self.nr_purges() != purges
     }

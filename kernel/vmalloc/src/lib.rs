@@ -15,15 +15,28 @@
 //! Between take-out and flush, a TLB may still hold translations: frames, tables and addresses are withheld until it cannot
 //! (DESIGN rule 6). When the flush comes is a [policy](FlushPolicy); that it comes first is not.
 //!
+//! # Contexts
+//! - *Any*: also in an exception handler that interrupted the holder of one of these locks. Waits for nothing:
+//!   [`vfree_atomic`](Vmalloc::vfree_atomic), [`VmArea::free_atomic`], [`is_vmalloc_addr`](Vmalloc::is_vmalloc_addr).
+//! - *Not waiting*: with interrupts masked, under any lock but these, in an interrupt handler; [`Request::nowait`].
+//! - *Waiting*: everything else. Waits for the locks below, and purges where it would fail for lack of memory or addresses. Not in an exception handler
+//!   that may have interrupted any of them, which a lock that masks interrupts makes sure of for interrupts.
+//!
 //! # Locks
 //! 1. The purge lock: held by whoever flushes what was withheld, until all of that is given back. So whoever has waited for it knows
 //!    that nothing is on its way back.
 //! 2. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
 //!    back.
-//! 3. The state lock, around the address space and what is withheld. Never held while memory is asked for, or while tables
-//!    are read or written.
+//! 3. A CPU's lock, one for each of [`NR_CPU_SLOTS`]: the ranges that it keeps for its next areas, the areas that it lets wait, its block of
+//!    `vm_map_ram`. A small area that comes and goes takes this one and shares the walk lock, and that is all. Areas may be passed on with it held; never
+//!    are two of these held.
+//! 4. The state lock, around the address space, and what all CPUs together withhold.
 //!
-//! The purge lock is taken first. Of the others, neither is taken while the other is held.
+//! They are taken in this order, but neither a CPU's lock nor the state lock while the walk lock is held, or the other way round. Neither is held while
+//! tables are read or written, or while memory is asked for: unless it is asked for [without
+//! waiting](Backend::without_waiting). The locks of the allocators come last.
+//!
+//! What is seen of an area under the state lock, while a CPU hands it to its next holder under its own, is in the module `va::node`.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
@@ -33,6 +46,7 @@ extern crate std;
 
 mod area;
 mod backend;
+mod cpu;
 mod deferred;
 mod error;
 mod frames;
@@ -56,6 +70,7 @@ mod tests;
 
 pub use area::VmArea;
 pub use backend::{Backend, Lock, WalkLock};
+pub use cpu::NR_CPU_SLOTS;
 pub use deferred::MAX_DEFERRED_ADDRESSES;
 pub use error::Error;
 pub use give_back::FlushPolicy;

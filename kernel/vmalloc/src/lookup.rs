@@ -165,6 +165,7 @@ impl<B: Backend> Vmalloc<B> {
             va::Error::Owned { .. } => area().map(Error::Owned),
             va::Error::Freed { .. } => segment
                 .as_ref()
+                .filter(|segment| segment.state != va::State::Taken)
                 .and_then(record::freed::<B::Granule>)
                 .map(Error::Freed),
             va::Error::Outside(_) => Some(Error::Outside(va)),

@@ -4,15 +4,24 @@ use crate::area::VmArea;
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
-use crate::place;
+use crate::place::Phase;
 use crate::record::{self, Kind};
 use crate::state::Vmalloc;
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{
     Attributes, Extent, Extents, FrameArray, Granule, LeafSize, MemoryType, Outcome, PageArray, PhysAddr,
-    PhysRange, PhysSource,
+    PhysRange, PhysSource, Run,
 };
+
+/// What a new area asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub fit: Fit,
+    pub phase: Phase,
+    /// What the caller insists on: bytes, a power of two, at least a page.
+    pub align: u64,
+}
 
 /// Device memory, or memory seen as if it were: readable and writable, never executable.
 const fn io(memory: MemoryType) -> Attributes {
@@ -57,6 +66,7 @@ impl<B: Backend> Vmalloc<B> {
         self.ioremap_as(pa, size, MemoryType::NORMAL, Location::caller())
     }
 
+    #[inline(always)]
     fn ioremap_as(
         &self,
         pa: PhysAddr,
@@ -85,8 +95,14 @@ impl<B: Backend> Vmalloc<B> {
         }
         let mut words = record::new(Kind::Ioremap, size, caller);
         record::set_physical(&mut words, pa);
+        let run = Run { pa: first, pages };
+        let place = Place {
+            fit: Fit::new(pages),
+            phase: Phase::of_run::<B::Granule>(run, self.leaves),
+            align: page,
+        };
         let mut source = PhysRange::new(first, pages);
-        self.map_new(Fit::new(pages), page, &mut source, io(memory), &words, offset)
+        self.map_new(place, &mut source, io(memory), &words, offset)
     }
 
     /// Maps pages of somebody else's, contiguous or not, readable and writable. They stay their owner's. A page may be there
@@ -110,7 +126,7 @@ impl<B: Backend> Vmalloc<B> {
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        self.vmap_source(&mut PageArray::new(frames), attributes, Location::caller())
+        self.vmap_source(|| PageArray::new(frames), attributes, Location::caller())
     }
 
     /// Maps pages that the area takes over: they are freed with it, each as a single frame. None may be there twice.
@@ -122,7 +138,7 @@ impl<B: Backend> Vmalloc<B> {
         let caller = Location::caller();
         self.size_of_ram_pages(frames.nr_frames() as u64)?;
         let blocks = Blocks::of_single_frames(&self.backend, frames)?;
-        let area = self.vmap_source(&mut PageArray::new(frames), Attributes::KERNEL_DATA, caller)?;
+        let area = self.vmap_source(|| PageArray::new(frames), Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
@@ -145,7 +161,7 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(pa) = ram {
             return Err(Error::Ram { pa, size });
         }
-        self.vmap_source(&mut PageArray::new(frames), attributes, Location::caller())
+        self.vmap_source(|| PageArray::new(frames), attributes, Location::caller())
     }
 
     /// Maps physical extents of somebody else's, one behind the other, readable and writable.
@@ -155,23 +171,46 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
-        self.vmap_source(&mut Extents::new(extents), Attributes::KERNEL_DATA, caller)
+        self.vmap_source(|| Extents::new(extents), Attributes::KERNEL_DATA, caller)
     }
 
+    #[inline(always)]
     fn vmap_source<S: PhysSource<B::Granule>>(
         &self,
-        source: &mut S,
+        new: impl Fn() -> S,
         attributes: Attributes,
         caller: &'static Location<'static>,
     ) -> Result<VmArea<'_, B>, Error> {
+        let mut source = new();
         let pages = source.pages();
         let size = self.size_of_ram_pages(pages)?;
         let words = record::new(Kind::Vmap, size, caller);
-        let page = B::Granule::PAGE_SIZE;
-        self.map_new(Fit::new(pages), page, source, attributes, &words, 0)
+        let place = Place {
+            fit: Fit::new(pages),
+            phase: self.phase_of(&mut source, new),
+            align: B::Granule::PAGE_SIZE,
+        };
+        self.map_new(place, &mut source, attributes, &words, 0)
+    }
+
+    /// The phase for the memory of `source`, of which nothing was read yet.
+    #[inline(always)]
+    pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
+        &self,
+        source: &mut S,
+        new: impl FnOnce() -> S,
+    ) -> Phase {
+        let smallest = LeafSize::PAGE_GROUP.bytes::<B::Granule>() >> B::Granule::PAGE_SHIFT;
+        if source.pages() < smallest {
+            // No leaf but the page fits into it: anywhere is as good.
+            Phase::NONE
+        } else {
+            Phase::of_source(source, self.leaves, new)
+        }
     }
 
     /// The size of `pages` pages, none of which is there more often than all RAM.
+    #[inline(always)]
     pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
         let limit = self.nr_frames;
         if pages == 0 {
@@ -186,33 +225,20 @@ impl<B: Backend> Vmalloc<B> {
         Ok(pages << B::Granule::PAGE_SHIFT)
     }
 
-    /// Reserves where the memory of `source` wants it, maps it, and makes it known.
+    /// Reserves what suits `phase`, maps it to the memory of `source`, and makes it known.
+    #[inline(always)]
     pub(crate) fn map_new<S: PhysSource<B::Granule>>(
         &self,
-        fit: Fit,
-        align: u64,
+        place: Place,
         source: &mut S,
         attributes: Attributes,
         words: &[u64; record::WORDS],
         offset: u64,
     ) -> Result<VmArea<'_, B>, Error> {
-        let leaves = self
-            .config
-            .leaves
-            .intersection(self.backend.tree().config().leaves);
-        let page = B::Granule::PAGE_SIZE;
-        let smallest = LeafSize::PAGE_GROUP.bytes::<B::Granule>();
-        let area = if align <= page && fit.pages < smallest >> B::Granule::PAGE_SHIFT {
-            // No leaf but the page fits into it: anywhere is as good.
-            self.reserve(core::iter::once(fit), words)?
-        } else {
-            // What is read here is not read again: the source remembers the run.
-            let run = source.run_at(0, place::run_worth_knowing::<B::Granule>(fit.pages));
-            self.reserve(place::candidates::<B::Granule>(fit, run, align, leaves), words)?
-        };
+        let area = self.reserve(place.fit, place.phase, place.align, words)?;
         let range = record::range::<B::Granule>(&area);
         match self.map(range, source, attributes) {
-            Ok(outcome) => Ok(VmArea::new(self, area, offset, outcome)),
+            Ok(outcome) => Ok(VmArea::new(self, area, words, offset, outcome)),
             Err(error) => {
                 self.abandon(area);
                 Err(error)
@@ -229,13 +255,12 @@ impl<B: Backend> Vmalloc<B> {
     pub fn get_vm_area(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
         let (pages, align) = self.pages_and_align(size, align)?;
         let words = record::new(Kind::Reserved, size, Location::caller());
-        let leaves = self.config.leaves;
-        let places = place::candidates::<B::Granule>(Fit::new(pages), None, align, leaves);
-        let area = self.reserve(places, &words)?;
-        Ok(VmArea::new(self, area, 0, Outcome::default()))
+        let area = self.reserve(Fit::new(pages), Phase::NONE, align, &words)?;
+        Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
     }
 
     /// `size` in pages, and `align` as at least a page.
+    #[inline(always)]
     pub(crate) fn pages_and_align(&self, size: u64, align: u64) -> Result<(u64, u64), Error> {
         if size == 0 {
             return Err(Error::Empty);

@@ -10,11 +10,12 @@ use crate::area::VmArea;
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
 use crate::frames::Blocks;
-use crate::place;
+use crate::place::{self, Phase};
 use crate::record::{self, Area, WORDS};
 use crate::state::Vmalloc;
 use crate::va::{self, Fit};
 use core::panic::Location;
+use core::sync::atomic::Ordering::Relaxed;
 use paging::{Attributes, LeafSet, LeafSize, Outcome, PhysAddr, Run};
 
 /// What is asked for.
@@ -36,11 +37,15 @@ impl<B: Backend> Vmalloc<B> {
         let (area, leaves) = self.reserve_nowait(request, words)?;
         let mut blocks = Blocks::none(&self.backend);
         let result = self.back_nowait(request, &area, leaves, &mut blocks);
-        blocks.leave_to(&area);
         match result {
-            Ok(outcome) => Ok(VmArea::new(self, area, 0, outcome)),
+            Ok(outcome) => {
+                let area = VmArea::new(self, area, words, 0, outcome);
+                area.keep_blocks(blocks);
+                Ok(area)
+            }
             Err(error) => {
                 // It has no frames, or some, none of them mapped: whoever can wait unmaps nothing and frees them.
+                blocks.leave_to(&area);
                 self.defer(area, request.caller);
                 Err(error)
             }
@@ -49,45 +54,50 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Addresses, and the leaves that may be used there.
     fn reserve_nowait(&self, request: &Nowait, words: &[u64; WORDS]) -> Result<(Area, LeafSet), Error> {
-        let fit = request.fit;
-        let leaves = self
-            .config
-            .leaves
-            .intersection(self.backend.tree().config().leaves);
         let blocks = Run {
             pa: PhysAddr(0),
-            pages: fit.pages.min(1 << request.max_order),
+            pages: request.fit.pages.min(1 << request.max_order),
         };
+        let phase = Phase::of_run::<B::Granule>(blocks, self.leaves);
+        let places = || place::candidates::<B::Granule>(request.fit, phase, request.align, self.leaves);
+        if let Some(mut cpu) = self.this_cpu().state.try_lock() {
+            // The best place only: what is kept is of the last of its size.
+            if let Some(area) = places().next().and_then(|fit| cpu.cache.take(&fit, words)) {
+                drop(cpu);
+                let emptied = self.any_emptied.load(Relaxed);
+                return Ok((area, self.leaves_beside(emptied)));
+            }
+        }
         let mut state = self.state.try_lock().ok_or(Error::WouldBlock)?;
         let mut refused = Error::Empty;
-        for fit in place::candidates::<B::Granule>(fit, Some(blocks), request.align, leaves) {
-            let taken = state.cache.take(&fit, words).map_or_else(
-                || match state.space.reserve(&fit, words) {
-                    Err(va::Error::NoNodes) => {
-                        // Here it is asked for with the lock held, which nobody waits for meanwhile: nor does it.
-                        let page = self.backend.without_waiting(|| self.backend.node_page());
-                        state.space.feed(page.ok_or(va::Error::NoNodes)?);
-                        state.space.reserve(&fit, words)
-                    }
-                    done => done,
-                },
-                Ok,
-            );
-            match taken {
+        for fit in places() {
+            let reserved = match state.space.reserve(&fit, words) {
+                Err(va::Error::NoNodes) => {
+                    // Here it is asked for with the lock held, which nobody waits for meanwhile: nor does it.
+                    let page = self.backend.without_waiting(|| self.backend.node_page());
+                    state.space.feed(page.ok_or(Error::OutOfNodes)?);
+                    state.space.reserve(&fit, words)
+                }
+                done => done,
+            };
+            match reserved {
                 Ok(area) => {
-                    let range = record::range::<B::Granule>(&area);
-                    // Empty tables are only taken out with all walks kept out. Where some may be, no block is mapped.
-                    let leaves = if state.emptied.may_be_in(range) {
-                        leaves.at_most(LeafSize::PAGE_GROUP)
-                    } else {
-                        leaves
-                    };
-                    return Ok((area, leaves));
+                    let emptied = state.emptied.may_be_in(record::range::<B::Granule>(&area));
+                    return Ok((area, self.leaves_beside(emptied)));
                 }
                 Err(error) => refused = Self::refusal(error),
             }
         }
         Err(refused)
+    }
+
+    /// Empty tables are only taken out with all walks kept out. Where some may be, no block is mapped.
+    const fn leaves_beside(&self, emptied: bool) -> LeafSet {
+        if emptied {
+            self.leaves.at_most(LeafSize::PAGE_GROUP)
+        } else {
+            self.leaves
+        }
     }
 
     fn back_nowait(

@@ -12,7 +12,7 @@ use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::linear::LinearEdit;
-use crate::record::{self, Area, Kind};
+use crate::record::{self, Area, Head, Kind};
 use crate::state::Vmalloc;
 use crate::va::Vpn;
 use core::mem::ManuallyDrop;
@@ -114,6 +114,15 @@ impl<B: Backend> Vmalloc<B> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let start = match state.space.find(page) {
             Some(segment) if segment.state.is_live() && segment.contains(page) => {
+                // Not even for a moment: a block of `vm_map_ram` may be about to be given back.
+                if !record::kind_of(&segment.words).owns_frames()
+                    && let Some(area) = record::info::<B::Granule>(&segment)
+                {
+                    return Err(Error::WrongKind {
+                        area,
+                        expected: Kind::Vmalloc,
+                    });
+                }
                 Vpn(segment.first.0 + u64::from(segment.lead))
             }
             _ => page,
@@ -126,7 +135,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Changes `range`, whole pages of `area`.
     fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Outcome, Error> {
-        if !record::owns_frames(area) || !record::kind(area).owns_frames() {
+        if !Head::of(area).owns_frames() || !record::kind(area).owns_frames() {
             return Err(match record::info_of_held::<B::Granule>(area) {
                 Some(area) => Error::WrongKind {
                     area,

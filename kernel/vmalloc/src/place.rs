@@ -4,52 +4,252 @@
 //! aligned, but that it is where the memory is, modulo the leaf:
 //!
 //! ```text
-//!   first run                      leaf     the virtual address is
+//!   run                            leaf     the virtual address is
 //!   32M or more, at pa             32M      pa modulo 32M
 //!   2M + 64K at 2M - 64K           2M       2M - 64K modulo 2M: one 64K group, then the block
 //!   1M at pa = 64K * n             64K      0 modulo 64K
 //!   15 pages                       -        anything
 //! ```
+//!
+//! # Memory in several runs
+//! It has one of them to follow: if the first does not hold the largest leaf that could be, one of the next few that holds a larger one. The area then
+//! begins as far before that phase as the run lies behind the area's start. A list of extents knows its runs, and the next
+//! [`MAX_RUNS`] are looked at. An array does not: a few frames are, behind the first run and on the way to its middle; where those at both ends of an aligned
+//! block are as far apart as the block is long, it is taken for one. Whether it is one the map finds out. Either way
+//! it costs no more for more pages.
 
 use crate::va::Fit;
-use paging::{Granule, LeafSet, LeafSize, Run};
+use paging::{Granule, LeafSet, LeafSize, PhysAddr, PhysSource, Run};
 
-/// The places worth trying for `fit`, best first, where the memory begins with `run` and the caller insists on `align`
-/// (bytes, a power of two, at least a page).
+/// Runs that are looked at, besides the first.
+pub(crate) const MAX_RUNS: usize = 3;
+
+/// What an area is to be congruent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Phase {
+    /// Where the run that is followed begins, less the pages before it.
+    pa: PhysAddr,
+    /// Bytes of the largest leaf that it holds; 0 for none but pages.
+    leaf: u64,
+}
+
+impl Phase {
+    /// Anything is as good.
+    pub const NONE: Self = Self {
+        pa: PhysAddr(0),
+        leaf: 0,
+    };
+
+    /// One run.
+    #[inline(always)]
+    pub fn of_run<G: Granule>(run: Run, allowed: LeafSet) -> Self {
+        Self {
+            pa: run.pa,
+            leaf: largest_leaf::<G>(run, allowed),
+        }
+    }
+
+    /// The memory of `source`, of which nothing was read yet; `again` makes another one like it, for when more was read than the
+    /// first run.
+    #[inline]
+    pub fn of_source<G: Granule, S: PhysSource<G>>(
+        source: &mut S,
+        allowed: LeafSet,
+        again: impl FnOnce() -> S,
+    ) -> Self {
+        let pages = source.pages();
+        // Most often the first run is as good as any: what is read of it is not read again, since the source remembers it.
+        let limit = run_worth_knowing::<G>(pages);
+        let Some(first) = source.run_at(0, limit) else {
+            return Self::NONE;
+        };
+        let phase = Self::of_run::<G>(first, allowed);
+        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block is large.
+        let worth = largest_leaf::<G>(aligned(pages - first.pages), allowed);
+        if first.pages == pages || worth <= phase.leaf || phase.leaf >= LeafSize::BLOCK2.bytes::<G>() {
+            return phase;
+        }
+        let phase = if S::RUNS_ARE_FREE {
+            Self::of_runs::<G, S>(source, allowed, first.pages, phase)
+        } else {
+            Self::of_samples::<G, S>(source, allowed, first.pages, phase)
+        };
+        *source = again();
+        phase
+    }
+
+    /// Follows `run`, which begins at page `at`, for its leaves of `leaf` bytes.
+    const fn following<G: Granule>(run: Run, at: u64, leaf: u64) -> Self {
+        Self {
+            pa: PhysAddr(run.pa.0.wrapping_sub(at << G::PAGE_SHIFT)),
+            leaf,
+        }
+    }
+
+    /// Looks at the runs from page `at` on.
+    #[inline(never)]
+    fn of_runs<G: Granule, S: PhysSource<G>>(source: &mut S, allowed: LeafSet, at: u64, best: Self) -> Self {
+        let (mut at, mut best) = (at, best);
+        for _ in 0..MAX_RUNS {
+            let rest = source.pages() - at;
+            // The most that could come: a run over all of the rest, aligned as well as can be.
+            if rest == 0 || largest_leaf::<G>(aligned(rest), allowed) <= best.leaf {
+                break;
+            }
+            let Some(run) = source.run_at(at, run_worth_knowing::<G>(rest)) else {
+                break;
+            };
+            let leaf = largest_leaf::<G>(run, allowed);
+            if leaf > best.leaf {
+                best = Self::following::<G>(run, at, leaf);
+            }
+            at += run.pages;
+        }
+        best
+    }
+
+    /// Looks at a few places from page `at` on.
+    #[inline(never)]
+    fn of_samples<G: Granule, S: PhysSource<G>>(
+        source: &mut S,
+        allowed: LeafSet,
+        at: u64,
+        best: Self,
+    ) -> Self {
+        let pages = source.pages();
+        let block = LeafSize::BLOCK2.bytes::<G>();
+        let blocks = is_leaf::<G>(LeafSize::BLOCK2, allowed) && pages > block >> G::PAGE_SHIFT;
+        let few = 2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1;
+        let (mut best, mut next) = (best, at);
+        for sample in [at, pages / 4, pages / 2] {
+            let at = sample.max(next);
+            if at >= pages {
+                break;
+            }
+            let Some(run) = source.run_at(at, few.min(pages - at)) else {
+                break;
+            };
+            next = at + run.pages;
+            let group = largest_leaf::<G>(run, allowed);
+            if group > best.leaf {
+                best = Self::following::<G>(run, at, group);
+            }
+            if !blocks {
+                if best.leaf != 0 {
+                    break;
+                }
+                continue;
+            }
+            // The first block that the run could hold, by its first and its last page.
+            let skip = run.pa.0.wrapping_neg() & (block - 1);
+            let ends = [skip, skip + block - G::PAGE_SIZE];
+            if at + (ends[1] >> G::PAGE_SHIFT) >= pages {
+                continue;
+            }
+            let is_there = ends.into_iter().all(|offset| {
+                let page = at + (offset >> G::PAGE_SHIFT);
+                next = next.max(page + 1);
+                let found = source.run_at(page, 1);
+                found.is_some_and(|found| found.pa.0 == run.pa.0.wrapping_add(offset))
+            });
+            if is_there {
+                return Self::following::<G>(run, at, block);
+            }
+        }
+        best
+    }
+
+    /// `fit` at this phase, as a leaf of `bytes` needs it.
+    #[inline(always)]
+    fn congruent<G: Granule>(self, fit: Fit, bytes: u64) -> Fit {
+        fit.congruent(bytes >> G::PAGE_SHIFT, (self.pa.0 & (bytes - 1)) >> G::PAGE_SHIFT)
+    }
+}
+
+/// `pages` pages that begin at a multiple of everything.
+const fn aligned(pages: u64) -> Run {
+    Run {
+        pa: PhysAddr(0),
+        pages,
+    }
+}
+
+/// The best place for `fit` at `phase`, where the caller insists on `align` (bytes, a power of two, at least a page).
+#[inline(always)]
+pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
+    if phase.leaf > align && phase.pa.is_aligned(align) {
+        phase.congruent::<G>(fit, phase.leaf)
+    } else {
+        fit.congruent(align >> G::PAGE_SHIFT, 0)
+    }
+}
+
+/// The places worth trying for `fit`: the best first, then with less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
-    run: Option<Run>,
+    phase: Phase,
     align: u64,
     allowed: LeafSet,
 ) -> impl Iterator<Item = Fit> + Clone {
-    let pages = |bytes: u64| bytes >> G::PAGE_SHIFT;
     let leaves = LeafSize::ALL.into_iter().filter_map(move |size| {
-        let run = run?;
         let bytes = size.bytes::<G>();
         // A leaf below what the caller insists on follows from that, if it can be had at all.
-        let wanted = size != LeafSize::PAGE
-            && size.exists::<G>()
-            && allowed.contains(size)
-            && bytes > align
-            && run.pa.is_aligned(align)
-            && holds::<G>(run, bytes);
-        wanted.then(|| fit.congruent(pages(bytes), pages(run.pa.0 & (bytes - 1))))
+        let wanted =
+            is_leaf::<G>(size, allowed) && bytes <= phase.leaf && bytes > align && phase.pa.is_aligned(align);
+        wanted.then(|| phase.congruent::<G>(fit, bytes))
     });
-    leaves.chain(core::iter::once(fit.congruent(pages(align), 0)))
+    leaves.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// How long a run it takes to know all that [`candidates`] wants to know for `pages` pages: the largest leaf that could be
+/// How long a run it takes to know all there is to know of one of `pages` pages: the largest leaf that could be
 /// among them, wherever in it the run begins.
-pub(crate) fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
-    let leaf = LeafSize::ALL
-        .into_iter()
-        .map(|size| size.bytes::<G>() >> G::PAGE_SHIFT)
-        .find(|leaf| *leaf <= pages)
-        .unwrap_or(1);
+fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
+    let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
+    let block = in_pages(LeafSize::BLOCK2);
+    let leaf = if pages < block {
+        in_pages(LeafSize::PAGE_GROUP)
+    } else {
+        LeafSize::ALL
+            .into_iter()
+            .map(in_pages)
+            .find(|leaf| *leaf <= pages)
+            .unwrap_or(block)
+    };
     (2 * leaf - 1).min(pages)
 }
 
+#[inline(always)]
+fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
+    size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
+}
+
+/// The largest leaf that `run` holds, in bytes. 0 for none but pages.
+#[inline(always)]
+fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
+    if run.pages >= LeafSize::BLOCK2.bytes::<G>() >> G::PAGE_SHIFT {
+        return largest_block::<G>(run, allowed);
+    }
+    let group = LeafSize::PAGE_GROUP;
+    if is_leaf::<G>(group, allowed) && holds::<G>(run, group.bytes::<G>()) {
+        group.bytes::<G>()
+    } else {
+        0
+    }
+}
+
+/// The same of a run of any length.
+#[inline(never)]
+fn largest_block<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
+    LeafSize::ALL
+        .into_iter()
+        .filter(|size| is_leaf::<G>(*size, allowed))
+        .map(LeafSize::bytes::<G>)
+        .find(|bytes| holds::<G>(run, *bytes))
+        .unwrap_or(0)
+}
+
 /// Whether `run` holds an aligned leaf of `bytes`.
+#[inline(always)]
 fn holds<G: Granule>(run: Run, bytes: u64) -> bool {
     let skip = run.pa.0.wrapping_neg() & (bytes - 1);
     // In pages, since a run may be as long as the physical address space.
@@ -59,7 +259,7 @@ fn holds<G: Granule>(run: Run, bytes: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use paging::{Granule4K, PhysAddr};
+    use paging::{Extent, Extents, FrameArray, Granule4K, PageArray, Pfn};
     use std::vec::Vec;
 
     fn places(pa: u64, pages: u64, align: u64) -> Vec<(u64, u64)> {
@@ -67,9 +267,50 @@ mod tests {
             pa: PhysAddr(pa),
             pages,
         };
-        candidates::<Granule4K>(Fit::new(pages), Some(run), align, LeafSet::ALL)
-            .map(|fit| (fit.align, fit.phase))
-            .collect()
+        let phase = Phase::of_run::<Granule4K>(run, LeafSet::ALL);
+        let places: Vec<_> = candidates::<Granule4K>(Fit::new(pages), phase, align, LeafSet::ALL).collect();
+        assert_eq!(best::<Granule4K>(Fit::new(pages), phase, align), places[0]);
+        places.iter().map(|fit| (fit.align, fit.phase)).collect()
+    }
+
+    /// Alignment and phase for a list of extents.
+    fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
+        let extents: Vec<_> = extents
+            .iter()
+            .map(|(start, pages)| Extent {
+                start: Pfn(*start),
+                pages: *pages,
+            })
+            .collect();
+        let new = || Extents::new(&extents);
+        let phase = Phase::of_source::<Granule4K, _>(&mut new(), allowed, new);
+        let pages = extents.iter().map(|extent| extent.pages).sum();
+        let fit = best::<Granule4K>(Fit::new(pages), phase, 0x1000);
+        (fit.align, fit.phase)
+    }
+
+    /// The same for an array of the same frames, and how many of them were looked at before the map looks.
+    fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usize) {
+        struct Counted(Vec<Pfn>, core::cell::Cell<usize>);
+        impl FrameArray for Counted {
+            fn nr_frames(&self) -> usize {
+                self.0.len()
+            }
+            fn frame(&self, index: usize) -> Option<Pfn> {
+                self.1.set(self.1.get() + 1);
+                self.0.get(index).copied()
+            }
+        }
+        let frames: Vec<Pfn> = extents
+            .iter()
+            .flat_map(|(start, pages)| (0..*pages).map(move |page| Pfn(start + page)))
+            .collect();
+        let pages = frames.len() as u64;
+        let counted = Counted(frames, core::cell::Cell::new(0));
+        let new = || PageArray::new(&counted);
+        let phase = Phase::of_source::<Granule4K, _>(&mut new(), allowed, new);
+        let fit = best::<Granule4K>(Fit::new(pages), phase, 0x1000);
+        ((fit.align, fit.phase), counted.1.get())
     }
 
     #[test]
@@ -104,5 +345,46 @@ mod tests {
             [(16, 0)],
             "the memory is not so aligned"
         );
+    }
+
+    #[test]
+    fn the_run_with_the_largest_leaf_is_followed() {
+        for (extents, place) in [
+            // A short run, and 2M at a multiple of 2M behind it.
+            (&[(3, 5), (512, 512)][..], (512, 512 - 5)),
+            // A group first, then a block, then another.
+            (&[(0x100, 16), (1024, 600), (4096, 512)], (512, 512 - 16)),
+            (&[(7, 1), (512, 16), (1024, 16)], (16, 15)),
+            // Nothing but pages there, and then too few for more.
+            (&[(7, 1), (512, 15)], (1, 0)),
+        ] {
+            assert_eq!(place_of(extents, LeafSet::ALL), place, "{extents:?}");
+            assert_eq!(place_of_array(extents, LeafSet::ALL).0, place, "{extents:?}");
+        }
+        let extents = [(7, 1), (9, 1), (11, 1), (512, 512)];
+        assert_eq!(place_of(&extents, LeafSet::ALL), (512, 509));
+        assert_eq!(place_of(&[(7, 5), (512, 512)], LeafSet::PAGES), (1, 0));
+    }
+
+    #[test]
+    fn a_block_in_the_middle_of_an_array_is_found() {
+        let extents = [(7, 3), (9, 200), (1024, 2048), (99, 17)];
+        assert_eq!(place_of_array(&extents, LeafSet::ALL).0, (512, 512 - 203));
+    }
+
+    #[test]
+    fn no_more_is_looked_at_in_more_pages() {
+        let mut runs: Vec<_> = (0..=MAX_RUNS as u64).map(|i| (100 + 2 * i, 1)).collect();
+        runs.push((512, 512));
+        assert_eq!(place_of(&runs, LeafSet::ALL), (1, 0));
+        for pages in [2000, 100_000] {
+            let singles: Vec<_> = (0..pages).map(|i| (2 * i, 1)).collect();
+            let (place, looked_at) = place_of_array(&singles, LeafSet::ALL);
+            assert_eq!(
+                (place, looked_at),
+                ((1, 0), 2 + 2 + 3 + 3),
+                "of {pages} pages: of each run its end, and of the last two the start of a block"
+            );
+        }
     }
 }

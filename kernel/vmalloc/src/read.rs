@@ -2,9 +2,9 @@
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
-use crate::record::{self, AreaInfo, Kind};
+use crate::record::{self, AreaInfo, Head, Kind};
 use crate::state::Vmalloc;
-use crate::va::Vpn;
+use crate::va::{Life, Vpn};
 use core::fmt;
 use core::sync::atomic::{Ordering, fence};
 use paging::{Granule, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
@@ -100,8 +100,8 @@ impl<B: Backend> Vmalloc<B> {
             physical: record::physical(&segment.words),
             leaves,
             invalid,
-            owns_frames: record::words_own_frames(&segment.words),
-            permissions_changed: record::words_permissions_changed(&segment.words),
+            owns_frames: Head::in_words(&segment.words).owns_frames(),
+            permissions_changed: Head::in_words(&segment.words).permissions_changed(),
         })
     }
 
@@ -172,21 +172,10 @@ impl<B: Backend> Vmalloc<B> {
                 return false;
             }
         }
-        // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and stays so until
-        // its end is counted: alive and none counted means that the frame was its own all along.
+        // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and never lives again:
+        // the same one alive, before and after, means that the frame was its own all along.
         fence(Ordering::Acquire);
-        match self.readable_at(va) {
-            None => false,
-            Some(after) if after == before => true,
-            // Some area ended, most likely another one. What is mapped while no walk is under way stays mapped, and its frame is
-            // nobody else's: to unmap it is a walk.
-            Some(_) => {
-                let release = self.backend.walks().release();
-                let read = self.read_mapped(va, out);
-                drop(release);
-                read && self.readable_at(va).is_some()
-            }
-        }
+        self.readable_at(va) == Some(before)
     }
 
     /// Reads what `va` is mapped to, if that is RAM. The walk lock is held.
@@ -199,13 +188,12 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.is_ram(pa.align_down(page), page) && self.backend.read_memory(pa, out)
     }
 
-    /// Whether `va` is in an area of memory in use; how many areas ended so far.
-    fn readable_at(&self, va: VirtAddr) -> Option<usize> {
+    /// Which area of memory in use `va` is in.
+    fn readable_at(&self, va: VirtAddr) -> Option<Life> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let state = self.state.lock();
-        let segment = state.space.find(page)?;
+        let segment = self.state.lock().space.find(page)?;
         let live = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
         let memory = !matches!(record::kind_of(&segment.words), Kind::Ioremap | Kind::Reserved);
-        (live && memory).then(|| state.nr_ended())
+        (live && memory).then_some(segment.life)
     }
 }

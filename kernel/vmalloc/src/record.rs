@@ -1,11 +1,11 @@
 //! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
 //!
 //! ```text
-//!   word 0   kind 2:0, permissions changed 3, ready 4, inline blocks 7:5, size in bytes 63:8
+//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 63:8
 //!   word 1   caller that made it (a `Location`)
 //!   word 2   caller that freed it, or 0
 //!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
-//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages
+//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages, and whose block it is
 //! ```
 
 use crate::va::{self, Segment};
@@ -23,6 +23,7 @@ const FREER: usize = 2;
 const BEHIND: usize = 3;
 const BLOCKS: usize = 4;
 
+/// Of a reserved area, whose permissions nobody changes: pages were mapped there.
 const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
@@ -88,19 +89,60 @@ pub struct Freed {
     pub by: &'static Location<'static>,
 }
 
-/// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
-/// are withheld, and a device stays where it is.
-pub(crate) fn can_wait(area: &Area) -> bool {
-    owns_frames(area) || kind(area) == Kind::Ioremap
-}
+/// The first word of an area, as it was read once.
+#[derive(Clone, Copy)]
+pub(crate) struct Head(u64);
 
-/// Whether frames go back with the area: it has blocks.
-pub(crate) fn owns_frames(area: &Area) -> bool {
-    words_own_frames(&area.words())
-}
+impl Head {
+    #[inline(always)]
+    pub fn of(area: &Area) -> Self {
+        Self(area.word(KIND_AND_SIZE))
+    }
 
-pub(crate) const fn words_own_frames(words: &[u64; WORDS]) -> bool {
-    words[KIND_AND_SIZE] >> NR_SHIFT & 0b111 != 0
+    pub const fn in_words(words: &[u64; WORDS]) -> Self {
+        Self(words[KIND_AND_SIZE])
+    }
+
+    #[inline(always)]
+    const fn is(self, kind: Kind) -> bool {
+        self.0 & 0b111 == kind as u64
+    }
+
+    #[inline(always)]
+    const fn nr_inline(self) -> u64 {
+        self.0 >> NR_SHIFT & 0b111
+    }
+
+    /// Whether frames go back with the area: it has blocks.
+    #[inline(always)]
+    pub const fn owns_frames(self) -> bool {
+        self.nr_inline() != 0
+    }
+
+    /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
+    /// are withheld, and a device stays where it is.
+    #[inline(always)]
+    pub const fn can_wait(self) -> bool {
+        self.owns_frames() || self.is(Kind::Ioremap)
+    }
+
+    /// Whether pages of the area, or their alias, may not be as they were mapped at first.
+    #[inline(always)]
+    pub const fn permissions_changed(self) -> bool {
+        self.0 & PERMISSIONS_CHANGED != 0 && !self.is(Kind::Reserved)
+    }
+
+    /// Whether a page of the area may be mapped.
+    #[inline(always)]
+    pub const fn may_be_mapped(self) -> bool {
+        !self.is(Kind::Reserved) || self.0 & PERMISSIONS_CHANGED != 0
+    }
+
+    /// The block of an area that has just one.
+    #[inline(always)]
+    pub fn one_block(self, area: &Area) -> Option<u64> {
+        (self.nr_inline() == 1 && area.word(BEHIND) == 0).then(|| area.word(BLOCKS))
+    }
 }
 
 /// Notes that pages of the area, or their alias, are not as they were mapped at first.
@@ -108,23 +150,23 @@ pub(crate) fn set_permissions_changed(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
 }
 
-pub(crate) fn permissions_changed(area: &Area) -> bool {
-    words_permissions_changed(&area.words())
-}
-
-pub(crate) const fn words_permissions_changed(words: &[u64; WORDS]) -> bool {
-    words[KIND_AND_SIZE] & PERMISSIONS_CHANGED != 0
+/// Notes that pages are mapped in a reserved area, or were. Until then there is nothing to unmap.
+pub(crate) fn set_pages_mapped(area: &Area) {
+    set_permissions_changed(area);
 }
 
 /// The words of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
 pub(crate) const MAP_RAM_USED: usize = 4;
 pub(crate) const MAP_RAM_STARTS: usize = 5;
 pub(crate) const MAP_RAM_LASTS: usize = 6;
+/// The slot whose block it is, plus one, which has the bits as long as it is; 0 when it is nobody's, and the words have them.
+pub(crate) const MAP_RAM_SLOT: usize = 7;
 
 pub(crate) const fn map_ram(words: &[u64; WORDS]) -> [u64; 3] {
     [words[MAP_RAM_USED], words[MAP_RAM_STARTS], words[MAP_RAM_LASTS]]
 }
 
+#[inline(always)]
 fn word_of(location: &'static Location<'static>) -> u64 {
     core::ptr::from_ref(location).expose_provenance() as u64
 }
@@ -139,6 +181,7 @@ fn location_of(word: u64) -> Option<&'static Location<'static>> {
 }
 
 /// The words of a new area. It is not ready yet: nobody is told of it.
+#[inline(always)]
 pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> [u64; WORDS] {
     let mut words = [0; WORDS];
     words[KIND_AND_SIZE] = kind as u64 | size << SIZE_SHIFT;
@@ -146,15 +189,24 @@ pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> 
     words
 }
 
-/// Marks an area as ready: it is mapped, and may be told of.
-pub(crate) fn set_ready(area: &Area) {
-    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | READY);
+/// Marks an area as ready: it is mapped, and may be told of. Its first word is still that of `words`.
+#[inline(always)]
+pub(crate) fn set_ready(area: &Area, words: &[u64; WORDS]) {
+    area.set_word(KIND_AND_SIZE, words[KIND_AND_SIZE] | READY);
+}
+
+/// Makes one block the new area's own.
+#[inline(always)]
+pub(crate) const fn set_one_block(words: &mut [u64; WORDS], block: u64) {
+    words[KIND_AND_SIZE] |= 1 << NR_SHIFT;
+    words[BLOCKS] = block;
 }
 
 pub(crate) fn is_ready(words: &[u64; WORDS]) -> bool {
     words[KIND_AND_SIZE] & READY != 0
 }
 
+#[inline(always)]
 pub(crate) fn kind(area: &Area) -> Kind {
     Kind::from_word(area.word(KIND_AND_SIZE))
 }
@@ -163,6 +215,7 @@ pub(crate) fn kind_of(words: &[u64; WORDS]) -> Kind {
     Kind::from_word(words[KIND_AND_SIZE])
 }
 
+#[inline(always)]
 pub(crate) fn size(area: &Area) -> u64 {
     area.word(KIND_AND_SIZE) >> SIZE_SHIFT
 }
@@ -183,6 +236,7 @@ pub(crate) fn clear_blocks(area: &Area) {
     area.set_word(BEHIND, 0);
 }
 
+#[inline(always)]
 pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
     area.set_word(FREER, word_of(by));
 }
@@ -259,8 +313,6 @@ pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
 /// The addresses of the body.
 #[inline(always)]
 pub(crate) fn range<G: Granule>(area: &Area) -> VirtRange {
-    VirtRange::new(
-        VirtAddr(area.start().0 << G::PAGE_SHIFT),
-        area.pages() << G::PAGE_SHIFT,
-    )
+    let (start, pages) = area.body();
+    VirtRange::new(VirtAddr(start.0 << G::PAGE_SHIFT), pages << G::PAGE_SHIFT)
 }

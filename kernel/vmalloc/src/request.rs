@@ -3,13 +3,15 @@
 use crate::area::VmArea;
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::frames::Blocks;
+use crate::frames::{Blocks, block_word};
+use crate::map::Place;
 use crate::nowait::Nowait;
-use crate::record::{self, Kind};
+use crate::place::Phase;
+use crate::record::{self, Kind, WORDS};
 use crate::state::Vmalloc;
 use crate::va::Fit;
 use core::panic::Location;
-use paging::{Attributes, Granule, LeafSize};
+use paging::{Attributes, Granule, LeafSize, Pfn, PhysAddr, PhysRange, Run};
 
 /// What memory is asked for. [`Vmalloc::vmalloc`] and its kin are the common ones; [`Vmalloc::allocate`] takes any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +77,7 @@ impl<B: Backend> Vmalloc<B> {
     /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`], [`Error::OutOfSpace`],
     /// [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
     #[track_caller]
+    #[inline]
     pub fn vmalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size), Kind::Vmalloc, Location::caller())
     }
@@ -126,6 +129,7 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&request, Kind::Stack, Location::caller())
     }
 
+    #[inline(always)]
     fn allocate_for(
         &self,
         request: &Request,
@@ -143,7 +147,7 @@ impl<B: Backend> Vmalloc<B> {
         };
         let lead = u8::from(kind == Kind::Stack);
         let fit = Fit::new(pages).guarded(lead, 1);
-        let words = record::new(kind, request.size, caller);
+        let mut words = record::new(kind, request.size, caller);
         if !request.wait {
             let request = Nowait {
                 fit,
@@ -155,9 +159,66 @@ impl<B: Backend> Vmalloc<B> {
             };
             return self.allocate_nowait(&request, &words);
         }
-        let blocks = self.frames(pages, max_order, request.zero)?;
-        let mut source = blocks.source(pages);
-        let area = self.map_new(fit, align, &mut source, request.attributes, &words, 0)?;
+        let order = pages.trailing_zeros();
+        let mut max_order = max_order;
+        if pages.is_power_of_two() && order <= max_order {
+            if let Some(first) = self.backend.alloc_frames(order) {
+                return self.allocate_block(request, (fit, align), first, order, &mut words);
+            }
+            // Not worth asking again, unless a purge comes first.
+            max_order = order.saturating_sub(1);
+        }
+        self.allocate_blocks(request, (fit, align), max_order, &words)
+    }
+
+    /// Memory in one block, which is there.
+    #[inline(always)]
+    fn allocate_block(
+        &self,
+        request: &Request,
+        (fit, align): (Fit, u64),
+        first: Pfn,
+        order: u32,
+        words: &mut [u64; WORDS],
+    ) -> Result<VmArea<'_, B>, Error> {
+        if request.zero {
+            self.backend.zero_frames(first, order);
+        }
+        record::set_one_block(words, block_word(first, order));
+        let run = Run {
+            pa: PhysAddr(first.0 << B::Granule::PAGE_SHIFT),
+            pages: fit.pages,
+        };
+        let place = Place {
+            fit,
+            phase: Phase::of_run::<B::Granule>(run, self.leaves),
+            align,
+        };
+        let mut source = PhysRange::new(run.pa, run.pages);
+        let result = self.map_new(place, &mut source, request.attributes, words, 0);
+        if result.is_err() {
+            self.backend.free_frames(first, order);
+        }
+        result
+    }
+
+    /// Memory in as many blocks as it takes.
+    #[inline(never)]
+    fn allocate_blocks(
+        &self,
+        request: &Request,
+        (fit, align): (Fit, u64),
+        max_order: u32,
+        words: &[u64; WORDS],
+    ) -> Result<VmArea<'_, B>, Error> {
+        let blocks = self.frames(fit.pages, max_order, request.zero)?;
+        let mut source = blocks.source(fit.pages);
+        let place = Place {
+            fit,
+            phase: self.phase_of(&mut source, || blocks.source(fit.pages)),
+            align,
+        };
+        let area = self.map_new(place, &mut source, request.attributes, words, 0)?;
         area.keep_blocks(blocks);
         Ok(area)
     }

@@ -4,9 +4,10 @@ use crate::area::VmArea;
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
 use crate::frames::Blocks;
-use crate::record::{self, Kind};
+use crate::map::Place;
+use crate::record::{self, Head, Kind};
 use crate::state::Vmalloc;
-use crate::va::{Fit, Vpn};
+use crate::va::Fit;
 use core::mem::ManuallyDrop;
 use core::panic::Location;
 use paging::{Granule, LeafSize, VirtAddr};
@@ -36,7 +37,7 @@ impl<B: Backend> VmArea<'_, B> {
             record::set_size(self.area(), size);
             return Ok(());
         }
-        if record::permissions_changed(self.area()) {
+        if Head::of(self.area()).permissions_changed() {
             return Err(Error::PermissionsChanged(self.info()));
         }
         let walk = vm.backend.walks().walk();
@@ -50,14 +51,13 @@ impl<B: Backend> VmArea<'_, B> {
         // Owns no frames yet: a failure below frees its list, and the new frames by `extra`.
         let joined = Blocks::joined(&old, &extra)?;
         let words = record::new(Kind::Vmalloc, size, caller);
-        let new = vm.map_new(
-            Fit::new(pages),
-            page,
-            &mut joined.source(pages),
-            attributes,
-            &words,
-            0,
-        )?;
+        let mut source = joined.source(pages);
+        let place = Place {
+            fit: Fit::new(pages),
+            phase: vm.phase_of(&mut source, || joined.source(pages)),
+            align: page,
+        };
+        let new = vm.map_new(place, &mut source, attributes, &words, 0)?;
         // Nothing can fail from here on.
         new.keep_blocks(joined);
         drop(ManuallyDrop::into_inner(old).without_frames());
@@ -83,11 +83,9 @@ impl<B: Backend> Vmalloc<B> {
             return Err(Error::Outside(va));
         }
         let mut state = self.state.lock();
-        let area = match state.space.claim(Vpn(va.0 >> B::Granule::PAGE_SHIFT)) {
-            Ok(area) => area,
-            Err(error) => return Err(Self::explain(&state, va, error)),
-        };
+        let claimed = Self::claim(&mut state, va, Kind::Vmalloc);
         drop(state);
+        let area = claimed?;
         let mut area = VmArea::adopt(self, area);
         let result = area.vrealloc(size);
         let va = area.into_raw();

@@ -1,14 +1,15 @@
 //! [`Vmalloc`]: the subsystem for one region, and how it reserves.
 
 use crate::backend::{Backend, Lock, WalkLock};
+use crate::cpu::{CpuSlots, Shares};
 use crate::deferred::Deferred;
 use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
-use crate::map_ram::NR_CURRENT;
-use crate::record::{Area, Freed, WORDS};
+use crate::place::{self, Phase};
+use crate::record::{self, Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, Space, Vpn};
 use core::fmt;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use paging::{Attributes, Failure, Granule, LeafSet, Outcome, PhysSource, VirtRange};
 
 /// Policy, fixed when a [`Vmalloc`] is made.
@@ -18,7 +19,8 @@ pub struct Config {
     pub leaves: LeafSet,
     /// When what was taken out is flushed.
     pub flush: FlushPolicy,
-    /// Ranges of up to 128 pages that are kept for the next of the same size.
+    /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each CPU keeps for its next
+    /// of the same size.
     pub cached_areas: usize,
 }
 
@@ -60,18 +62,20 @@ const REMEMBERED: usize = 64;
 /// What the state lock guards.
 pub(crate) struct State<G> {
     pub space: Space<WORDS>,
-    pub cache: Cache<WORDS>,
+    /// What the CPUs have passed on.
     pub waiting: Waiting<G>,
     pub emptied: Emptied,
-    /// The block that each CPU's `vm_map_ram` hands parts of out.
-    pub current: [Option<Vpn>; NR_CURRENT],
     freed: [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
 
 impl<G: Granule> State<G> {
-    /// Remembers an area that is given back.
-    pub fn remember(&mut self, freed: Option<Freed>) {
+    /// Remembers an area whose pages become nobody's.
+    fn remember(&mut self, freed: Option<Freed>) {
+        if freed.is_none() {
+            // It was never in use.
+            return;
+        }
         self.freed[self.next_freed % REMEMBERED] = freed;
         self.next_freed = self.next_freed.wrapping_add(1);
     }
@@ -84,16 +88,11 @@ impl<G: Granule> State<G> {
             .find(|freed| va.offset_from(freed.area.va) < freed.area.size)
     }
 
-    /// Areas that have ended so far, wrapping.
-    pub const fn nr_ended(&self) -> usize {
-        self.next_freed
-    }
-
-    /// Lets a range be reserved again.
+    /// Lets a range be reserved again, and joined with its neighbours. Until then its own words say who freed it.
+    #[inline]
     pub fn release(&mut self, area: Area) {
-        if let Err(area) = self.cache.put(area) {
-            self.space.release(area);
-        }
+        self.remember(record::freed_area::<G>(&area));
+        self.space.release(area);
     }
 }
 
@@ -103,6 +102,10 @@ impl<G: Granule> State<G> {
 pub struct Vmalloc<B: Backend> {
     pub(crate) backend: B,
     pub(crate) state: B::Lock<State<B::Granule>>,
+    pub(crate) cpus: CpuSlots<B>,
+    /// Whether empty tables may be linked: written with the state lock held, looked at without.
+    pub(crate) any_emptied: AtomicBool,
+    pub(crate) shares: Shares,
     pub(crate) config: Config,
     pub(crate) deferred: Deferred,
     /// Frames of RAM in all.
@@ -111,6 +114,8 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) purge: B::Lock<Purge>,
     /// How often either has given something back.
     pub(crate) nr_purges: AtomicUsize,
+    /// Leaf sizes that both policies allow, this one's and the tree's.
+    pub(crate) leaves: LeafSet,
     range: VirtRange,
 }
 
@@ -132,21 +137,24 @@ impl<B: Backend> Vmalloc<B> {
             "{range:?} is no region of {all:?}"
         );
         let page = backend.node_page().ok_or(Error::OutOfNodes)?;
+        let cpus = CpuSlots::new(&backend, config.cached_areas).ok_or(Error::OutOfNodes)?;
         let start = Vpn(range.start.0 >> B::Granule::PAGE_SHIFT);
         let state = State {
             space: Space::new(start, range.size >> B::Granule::PAGE_SHIFT, page),
-            cache: Cache::new(config.cached_areas),
             waiting: Waiting::new(),
             emptied: Emptied::default(),
-            current: [None; NR_CURRENT],
             freed: [None; REMEMBERED],
             next_freed: 0,
         };
         Ok(Self {
             nr_frames: backend.nr_frames(),
+            leaves: config.leaves.intersection(backend.tree().config().leaves),
             backend,
             state: B::Lock::new(state),
             config,
+            cpus,
+            any_emptied: AtomicBool::new(false),
+            shares: Shares::of(config.flush),
             deferred: Deferred::new(),
             purge: B::Lock::new(Purge),
             nr_purges: AtomicUsize::new(0),
@@ -171,12 +179,17 @@ impl<B: Backend> Vmalloc<B> {
 
     /// What is held at this moment.
     pub fn usage(&self) -> Usage {
+        // One lock after the other: exact when nothing else happens meanwhile.
+        let (waiting, cached) = self.in_slots();
         let state = self.state.lock();
-        let waiting = (state.waiting.nr_areas(), state.waiting.pages());
-        let cached = (state.cache.nr_areas(), state.cache.pages());
+        let waiting = (
+            waiting.0 + state.waiting.nr_areas(),
+            waiting.1 + state.waiting.pages(),
+        );
+        let areas = state.space.nr_areas().saturating_sub(waiting.0 + cached.0);
+        let pages = state.space.reserved().saturating_sub(waiting.1 + cached.1);
+        drop(state);
         let (deferred, deferred_addresses, refused) = self.deferred.usage();
-        let areas = state.space.nr_areas() - waiting.0 - cached.0;
-        let pages = state.space.reserved() - waiting.1 - cached.1;
         Usage {
             // What is deferred comes and goes without a lock.
             areas: areas.saturating_sub(deferred.0),
@@ -190,28 +203,61 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Checks every invariant of the address space. For tests: it takes time in proportion to the number of areas, with
-    /// the state lock held.
+    /// the state lock held, and nobody else may be using the subsystem, who would be counted twice or not at all.
     ///
     /// # Errors
     /// The first that does not hold.
     pub fn check(&self) -> Result<va::Census, va::Violation> {
-        let state = self.state.lock();
-        state.cache.check()?;
-        let census = state.space.check()?;
-        if census.parked != state.cache.nr_areas() {
+        let mut parked = 0;
+        for slot in self.cpus.iter() {
+            let cpu = slot.state.lock();
+            cpu.cache.check()?;
+            parked += cpu.cache.nr_areas();
+        }
+        let census = self.state.lock().space.check()?;
+        if census.parked != parked {
             return Err(va::Violation::Count);
         }
         Ok(census)
     }
 
-    /// Reserves the first of `places` that there is room for.
+    /// Reserves the best place for `fit` at `phase`, or the next best, and so on.
+    #[inline(always)]
     pub(crate) fn reserve(
         &self,
-        places: impl Iterator<Item = Fit> + Clone,
+        fit: Fit,
+        phase: Phase,
+        align: u64,
         words: &[u64; WORDS],
     ) -> Result<Area, Error> {
         self.settle();
+        let best = place::best::<B::Granule>(fit, phase, align);
+        if Cache::<WORDS>::has_class(fit.pages) {
+            let mut cpu = self.this_cpu().state.lock();
+            if let Some(area) = cpu.cache.take(&best, words) {
+                return Ok(area);
+            }
+        }
+        let mut state = self.state.lock();
+        if let Ok(area) = state.space.reserve(&best, words) {
+            return Ok(area);
+        }
+        drop(state);
+        self.reserve_anywhere(fit, phase, align, words)
+    }
+
+    /// The same where the first place is taken, or there is no node for it.
+    #[cold]
+    #[inline(never)]
+    fn reserve_anywhere(
+        &self,
+        fit: Fit,
+        phase: Phase,
+        align: u64,
+        words: &[u64; WORDS],
+    ) -> Result<Area, Error> {
         let mut purges = self.nr_purges();
+        let places = place::candidates::<B::Granule>(fit, phase, align, self.leaves);
         let mut result = self.try_reserve(places.clone(), words);
         while matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim(purges) {
             purges = self.nr_purges();
@@ -231,12 +277,11 @@ impl<B: Backend> Vmalloc<B> {
         Err(refused)
     }
 
-    #[inline]
     fn try_reserve_at(&self, fit: &Fit, words: &[u64; WORDS]) -> Result<Area, Error> {
-        let mut state = self.state.lock();
-        if let Some(area) = state.cache.take(fit, words) {
+        if let Some(area) = self.this_cpu().state.lock().cache.take(fit, words) {
             return Ok(area);
         }
+        let mut state = self.state.lock();
         loop {
             match state.space.reserve(fit, words) {
                 Ok(area) => {
@@ -271,17 +316,15 @@ impl<B: Backend> Vmalloc<B> {
     /// Frees what is withheld or kept for later. Whether there was any, or has been since there were `purges`.
     pub(crate) fn reclaim(&self, purges: usize) -> bool {
         let purged = self.purge_and_prune(purges);
-        let mut state = self.state.lock();
-        let mut drained = false;
-        while let Some(area) = state.cache.drain() {
-            state.space.release(area);
-            drained = true;
+        let _purge = self.purge.lock();
+        if self.drain_caches() {
+            self.nr_purges.fetch_add(1, Relaxed);
         }
-        purged || drained
+        purged || self.nr_purges() != purges
     }
 
     /// Maps the body of `area`, all of it, to the pages of `source`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
         range: VirtRange,
@@ -293,11 +336,10 @@ impl<B: Backend> Vmalloc<B> {
             self.prune_before_blocks(range);
         }
         let purges = self.nr_purges();
-        let mut result = self.map_once(range, source, attributes);
-        if matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. })) {
-            result = self.map_again(range, source, attributes, result, purges);
+        match self.map_once(range, source, attributes) {
+            Ok(outcome) => Ok(outcome),
+            Err(failure) => Ok(self.map_again(range, source, attributes, failure, purges)?),
         }
-        Ok(result?)
     }
 
     /// Maps what failed for lack of a table, as often as there is hope.
@@ -308,20 +350,21 @@ impl<B: Backend> Vmalloc<B> {
         range: VirtRange,
         source: &mut S,
         attributes: Attributes,
-        mut result: Result<Outcome, Failure>,
+        mut failure: Failure,
         mut purges: usize,
     ) -> Result<Outcome, Failure> {
-        while matches!(&result, Err(failure) if matches!(failure.error, paging::Error::OutOfTables { .. }))
-            && self.purge_and_prune(purges)
-        {
+        while matches!(failure.error, paging::Error::OutOfTables { .. }) && self.purge_and_prune(purges) {
             purges = self.nr_purges();
             source.rewind();
-            result = self.map_once(range, source, attributes);
+            match self.map_once(range, source, attributes) {
+                Ok(outcome) => return Ok(outcome),
+                Err(again) => failure = again,
+            }
         }
-        result
+        Err(failure)
     }
 
-    #[inline]
+    #[inline(always)]
     fn map_once<S: PhysSource<B::Granule>>(
         &self,
         range: VirtRange,
@@ -336,7 +379,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Gives up a range that was never mapped.
     #[cold]
     pub(crate) fn abandon(&self, area: Area) {
-        self.state.lock().release(area);
+        self.release(area);
     }
 }
 

@@ -192,7 +192,8 @@ fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     );
     vm.backend().go_to(2);
     assert!(vm.backend().model.cpu(2).access(va, Access::Read).is_err());
-    // The same frames and addresses at once, on the third CPU.
+    // The same frames and addresses at once, on the CPU that keeps them.
+    vm.backend().go_to(1);
     let again = vm.vmalloc(3 * PAGE).unwrap();
     assert_eq!(again.va(), va);
     assert_consistent(&vm);

@@ -9,6 +9,7 @@ mod linux_bugs;
 mod machine;
 mod map_ram;
 mod nowait;
+mod per_cpu;
 mod permissions;
 mod random;
 mod read;

@@ -15,7 +15,7 @@ use super::space::Area;
 use super::{Fit, State, Violation, Vpn};
 
 /// The largest area that a cache takes, in pages, guards included.
-pub const MAX_CACHED_PAGES: usize = 128;
+pub const MAX_CACHED_PAGES: usize = 65;
 
 /// Areas that were given back, by size.
 pub struct Cache<const W: usize> {
@@ -55,7 +55,7 @@ impl<const W: usize> Cache<W> {
     }
 
     /// An area for `fit` with `words`, if the one parked last in that size is good for it.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
         let class = fit.pages.wrapping_add(fit.guards()).wrapping_sub(1);
         let head = self.classes.get_mut(usize::try_from(class).ok()?)?;
@@ -70,8 +70,7 @@ impl<const W: usize> Cache<W> {
         self.nr_areas -= 1;
         self.pages -= class + 1;
         node.chain.set(None);
-        node.set_words(words);
-        node.set_meta(State::Owned, fit.lead, fit.trail);
+        node.begin_again(words, fit.lead, fit.trail);
         Some(Area { node })
     }
 
@@ -79,16 +78,17 @@ impl<const W: usize> Cache<W> {
     ///
     /// # Errors
     /// The area, if it is too large or the cache is full.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, area: Area<W>) -> Result<(), Area<W>> {
         let node = area.node;
         let pages = node.pages.get();
-        if self.nr_areas >= self.limit || pages > MAX_CACHED_PAGES as u64 {
-            return Err(area);
-        }
-        let Some(head) = self.classes.get_mut(pages as usize - 1) else {
+        let class = usize::try_from(pages).map_or(0, |pages| pages.wrapping_sub(1));
+        let Some(head) = self.classes.get_mut(class) else {
             return Err(area);
         };
+        if self.nr_areas >= self.limit {
+            return Err(area);
+        }
         node.set_state(State::Parked);
         node.chain.set(*head);
         *head = Some(node);
@@ -109,6 +109,13 @@ impl<const W: usize> Cache<W> {
         self.pages -= node.pages.get();
         node.set_state(State::Retired);
         Some(Area { node })
+    }
+
+    /// Whether there is a class for areas of `pages` pages, guards included.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_class(pages: u64) -> bool {
+        pages <= MAX_CACHED_PAGES as u64
     }
 
     /// Checks the invariants.

@@ -56,7 +56,7 @@ pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use inbox::Inbox;
 pub use node::{NodePage, NodePages};
-pub use space::{Area, Segment, Space, TIGHT_TRIES};
+pub use space::{Area, Life, Segment, Space, TIGHT_TRIES};
 
 use core::fmt;
 
@@ -155,6 +155,8 @@ pub enum State {
     Retired,
     /// In a [`Cache`].
     Parked,
+    /// On its way out of a [`Cache`], to a new owner.
+    Taken,
 }
 
 impl State {

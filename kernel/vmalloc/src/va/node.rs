@@ -7,15 +7,29 @@
 //! - `start` and `pages` of an area that is not a gap do not change. They may be read by whoever holds its [`Area`](super::Area) or the
 //!   space.
 //! - `chain` belongs to whoever holds the node outside the tree: its `Area`, a cache, an inbox, or the pool.
-//! - `meta` and `words` are atomic.
+//! - `meta` and `words` are atomic, and whoever has the space may look at them while somebody who has the area changes them: below.
 //! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
-//! These four rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours stand on.
+//! # What is seen of an area that somebody else holds
+//! An area goes from a cache to its next holder, and back, without the space being asked. A look at its words meanwhile must not mix two holders':
+//!
+//! 1. Only `&mut Space` makes a gap of an area, or an area of a gap. All other changes of state are the holder's.
+//! 2. A new holder first makes the state [`Taken`](State::Taken), with the next [generation](Node::begin); a release fence; the words; and then, by release,
+//!    the state [`Owned`](State::Owned).
+//! 3. Every change of `meta` is a release.
+//! 4. A look acquires `meta`, reads the words, and after an acquire fence reads `meta` again. If it is the same, the words are the state's.
+//!
+//! For: a word of the next holder that is seen makes his fence (2) synchronise with the look's (4), so that his `Taken`, or something later, is seen too, which has
+//! another generation. And the words of this holder were there before his `Owned` (2), or are single words that he has changed since. The words
+//! of a `Taken` area are anybody's.
+//!
+//! These rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours stand on.
 
 use super::State;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, size_of};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU64, fence};
 
 /// A page of memory for nodes, given for ever.
 #[repr(C, align(4096))]
@@ -26,6 +40,14 @@ impl NodePage {
     #[must_use]
     pub const fn uninit() -> Self {
         Self(MaybeUninit::uninit())
+    }
+
+    /// Holds `value` instead of nodes, for ever.
+    pub fn hold<T>(&'static mut self, value: T) -> &'static T {
+        const { assert!(size_of::<T>() <= size_of::<Self>() && align_of::<T>() <= align_of::<Self>()) };
+        let place = core::ptr::from_mut(self).cast::<MaybeUninit<T>>();
+        // SAFETY: the page is ours alone and for ever (`&'static mut`), and large and aligned enough, as asserted above.
+        unsafe { &mut *place }.write(value)
     }
 }
 
@@ -77,8 +99,8 @@ pub(super) struct Node<const W: usize> {
     pub pages: Cell<u64>,
     /// Its rank in the tree (module `tree`).
     pub rank: Cell<u32>,
-    /// State in bits 7:0, lead in 15:8, trail in 23:16.
-    meta: AtomicU32,
+    /// State in bits 7:0, lead in 15:8, trail in 23:16, generation in 63:24.
+    meta: AtomicU64,
     /// The next one in a cache or in the pool.
     pub chain: Link<W>,
     /// The space that it was cut for. Never changes.
@@ -99,7 +121,7 @@ impl<const W: usize> Node<W> {
             next: Cell::new(None),
             pages: Cell::new(0),
             rank: Cell::new(1),
-            meta: AtomicU32::new(State::Gap as u32),
+            meta: AtomicU64::new(State::Gap as u64),
             chain: Cell::new(None),
             owner,
             words: [const { AtomicU64::new(0) }; W],
@@ -124,13 +146,15 @@ impl<const W: usize> Node<W> {
 
     #[inline(always)]
     pub fn state(&self) -> State {
-        match self.meta.load(Relaxed) as u8 {
-            x if x == State::Owned as u8 => State::Owned,
-            x if x == State::Raw as u8 => State::Raw,
-            x if x == State::Retired as u8 => State::Retired,
-            x if x == State::Parked as u8 => State::Parked,
-            _ => State::Gap,
-        }
+        state_of(self.meta.load(Acquire))
+    }
+
+    /// State, lead and trail of one moment.
+    #[inline(always)]
+    pub fn state_and_guards(&self) -> (State, u8, u8) {
+        let meta = self.meta.load(Acquire);
+        let (lead, trail) = guards_of(meta);
+        (state_of(meta), lead, trail)
     }
 
     #[inline(always)]
@@ -140,23 +164,65 @@ impl<const W: usize> Node<W> {
 
     #[inline(always)]
     pub fn guards(&self) -> (u8, u8) {
-        let meta = self.meta.load(Relaxed);
-        ((meta >> 8) as u8, (meta >> 16) as u8)
+        guards_of(self.meta.load(Relaxed))
     }
 
+    /// The node is a gap. For whoever has the space.
     #[inline(always)]
-    pub fn set_meta(&self, state: State, lead: u8, trail: u8) {
-        self.meta.store(
-            state as u32 | u32::from(lead) << 8 | u32::from(trail) << 16,
-            Relaxed,
-        );
+    pub fn set_gap_state(&self) {
+        let generation = self.meta.load(Relaxed) & !(GENERATION - 1);
+        self.meta.store(generation | State::Gap as u64, Release);
+    }
+
+    /// The node becomes an area that is somebody's, in its next generation, with `words`. For whoever has the space.
+    #[inline(always)]
+    pub fn begin(&self, words: &[u64; W], lead: u8, trail: u8) {
+        let generation = (self.meta.load(Relaxed) & !(GENERATION - 1)).wrapping_add(GENERATION);
+        self.set_words(words);
+        self.meta
+            .store(meta(generation, State::Owned, lead, trail), Release);
+    }
+
+    /// The area gets its next holder, who has `words`, while others may look.
+    #[inline(always)]
+    pub fn begin_again(&self, words: &[u64; W], lead: u8, trail: u8) {
+        let before = self.meta.load(Relaxed);
+        let generation = (before & !(GENERATION - 1)).wrapping_add(GENERATION);
+        let (old_lead, old_trail) = guards_of(before);
+        let taken = meta(generation, State::Taken, old_lead, old_trail);
+        // Nobody who looks at a word of the new holder takes it for one of the last: see the module.
+        self.meta.store(taken, Release);
+        fence(Release);
+        self.set_words(words);
+        self.meta
+            .store(meta(generation, State::Owned, lead, trail), Release);
     }
 
     /// Changes the state and nothing else. For whoever holds the area: nobody else changes it then.
     #[inline(always)]
     pub fn set_state(&self, state: State) {
-        let guards = self.meta.load(Relaxed) & !0xff;
-        self.meta.store(guards | state as u32, Relaxed);
+        let rest = self.meta.load(Relaxed) & !0xff;
+        self.meta.store(rest | state as u64, Release);
+    }
+
+    /// What lies here: state, guards, generation and words that belong together.
+    #[inline]
+    pub fn look(&self) -> Look<W> {
+        loop {
+            let before = self.meta.load(Acquire);
+            let words = self.words();
+            fence(Acquire);
+            if self.meta.load(Relaxed) == before {
+                let (lead, trail) = guards_of(before);
+                return Look {
+                    state: state_of(before),
+                    lead,
+                    trail,
+                    generation: before / GENERATION,
+                    words,
+                };
+            }
+        }
     }
 
     /// Sets the bounds.
@@ -186,6 +252,40 @@ impl<const W: usize> Node<W> {
         for (mine, theirs) in self.words.iter().zip(words) {
             mine.store(*theirs, Relaxed);
         }
+    }
+}
+
+/// What was seen of a node.
+pub(super) struct Look<const W: usize> {
+    pub state: State,
+    pub lead: u8,
+    pub trail: u8,
+    pub generation: u64,
+    pub words: [u64; W],
+}
+
+/// One generation more.
+const GENERATION: u64 = 1 << 24;
+
+#[inline(always)]
+const fn meta(generation: u64, state: State, lead: u8, trail: u8) -> u64 {
+    generation | state as u64 | (lead as u64) << 8 | (trail as u64) << 16
+}
+
+#[inline(always)]
+const fn guards_of(meta: u64) -> (u8, u8) {
+    ((meta >> 8) as u8, (meta >> 16) as u8)
+}
+
+#[inline(always)]
+const fn state_of(meta: u64) -> State {
+    match meta as u8 {
+        x if x == State::Owned as u8 => State::Owned,
+        x if x == State::Raw as u8 => State::Raw,
+        x if x == State::Retired as u8 => State::Retired,
+        x if x == State::Parked as u8 => State::Parked,
+        x if x == State::Taken as u8 => State::Taken,
+        _ => State::Gap,
     }
 }
 

@@ -38,6 +38,16 @@ impl<const W: usize> Area<W> {
         self.node.pages.get() - u64::from(lead) - u64::from(trail)
     }
 
+    /// The first page of the body, and its pages.
+    #[inline(always)]
+    #[must_use]
+    pub fn body(&self) -> (Vpn, u64) {
+        let (lead, trail) = self.node.guards();
+        let (lead, trail) = (u64::from(lead), u64::from(trail));
+        let (start, pages) = (self.node.start.get(), self.node.pages.get());
+        (Vpn(start + lead), pages - lead - trail)
+    }
+
     /// Pages reserved in all, guards included.
     #[inline(always)]
     #[must_use]
@@ -78,6 +88,12 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Retired);
     }
 
+    /// Leaves the area to whoever knows its address, as [`Space::entrust`], which also asks whose it is.
+    #[inline]
+    pub fn entrust(self) {
+        self.node.set_state(State::Raw);
+    }
+
     /// Links `rest` behind this area, and gives what was linked there. For lists of areas that wait.
     pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
         let before = self.node.chain.replace(rest.map(|area| area.node));
@@ -104,20 +120,33 @@ pub struct Segment<const W: usize> {
     pub lead: u8,
     /// Guard pages behind the body.
     pub trail: u8,
-    /// The caller's words; arbitrary for a gap.
+    /// The caller's words; arbitrary for a gap, and for an area that is [`Taken`](State::Taken).
     pub words: [u64; W],
+    /// Tells one use of these pages from any other, before and after.
+    pub life: Life,
+}
+
+/// From one reservation of an area to its end. No two are equal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    node: usize,
+    generation: u64,
 }
 
 impl<const W: usize> Segment<W> {
     fn of(node: NodeRef<W>) -> Self {
-        let (lead, trail) = node.guards();
+        let look = node.look();
         Self {
-            state: node.state(),
+            state: look.state,
             first: Vpn(node.start.get()),
             reserved: node.pages.get(),
-            lead,
-            trail,
-            words: node.words(),
+            lead: look.lead,
+            trail: look.trail,
+            words: look.words,
+            life: Life {
+                node: core::ptr::from_ref(node).addr(),
+                generation: look.generation,
+            },
         }
     }
 
@@ -266,8 +295,7 @@ impl<const W: usize> Space<W> {
         }
         let (gap, at) = self.search(fit, total)?;
         let node = self.carve(gap, at, total)?;
-        node.set_words(words);
-        node.set_meta(State::Owned, fit.lead, fit.trail);
+        node.begin(words, fit.lead, fit.trail);
         self.nr_areas += 1;
         self.reserved += total;
         Ok(Area { node })
@@ -346,7 +374,7 @@ impl<const W: usize> Space<W> {
                     unreachable!("two nodes were spare");
                 };
                 rest.set_bounds(at + total, behind);
-                rest.set_meta(State::Gap, 0, 0);
+                rest.set_gap_state();
                 self.tree.insert_after(node, rest);
                 self.tree.set_gap(rest, saturate(behind));
                 self.nr_gaps += 1;
@@ -379,7 +407,7 @@ impl<const W: usize> Space<W> {
             keep = self.join(prev, keep, pages);
         }
         keep.set_bounds(start, pages);
-        keep.set_meta(State::Gap, 0, 0);
+        keep.set_gap_state();
         self.tree.set_gap(keep, saturate(pages));
     }
 
@@ -427,16 +455,16 @@ impl<const W: usize> Space<W> {
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Error> {
         let node = self.node_at(page)?;
-        let (lead, trail) = node.guards();
+        let (state, lead, trail) = node.state_and_guards();
         let start = Vpn(node.start.get() + u64::from(lead));
         let pages = || node.pages.get() - u64::from(lead) - u64::from(trail);
-        match node.state() {
+        match state {
             State::Raw if page == start => {
                 node.set_state(State::Owned);
                 Ok(Area { node })
             }
             State::Gap => Err(Error::Vacant(page)),
-            State::Retired | State::Parked => Err(Error::Freed {
+            State::Retired | State::Parked | State::Taken => Err(Error::Freed {
                 start,
                 pages: pages(),
             }),

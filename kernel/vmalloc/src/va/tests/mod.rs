@@ -2,6 +2,7 @@
 
 mod against_model;
 mod cost;
+mod looks;
 
 use super::*;
 use core::cell::Cell;
@@ -396,11 +397,15 @@ fn a_cache_refuses_large_areas_and_nonsense() {
     space.release(cache.put(large).unwrap_err());
     let largest = reserve(&mut space, &bare(MAX_CACHED_PAGES as u64)).unwrap();
     cache.put(largest).unwrap();
-    for pages in [0, 129, u64::MAX] {
+    for pages in [0, MAX_CACHED_PAGES as u64 + 1, u64::MAX] {
         assert!(cache.take(&bare(pages), &[0, 0]).is_none());
         assert!(cache.take(&Fit::new(pages), &[0, 0]).is_none());
     }
-    assert!(cache.take(&Fit::new(0).guarded(100, 28), &[0, 0]).is_none());
-    assert!(cache.take(&bare(128).congruent(3, 0), &[0, 0]).is_none());
-    assert!(cache.take(&bare(128), &[0, 0]).is_some());
+    assert!(cache.take(&Fit::new(0).guarded(60, 5), &[0, 0]).is_none());
+    assert!(
+        cache
+            .take(&bare(MAX_CACHED_PAGES as u64).congruent(3, 0), &[0, 0])
+            .is_none()
+    );
+    assert!(cache.take(&bare(MAX_CACHED_PAGES as u64), &[0, 0]).is_some());
 }
