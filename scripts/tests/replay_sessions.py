@@ -12,12 +12,11 @@ import unittest
 from pathlib import Path
 
 from lib.machine import RAM_BASE, Machine, RawBoot
-from lib.replay_trace import PAGE, read
+from lib.replay_trace import PAGE
 from tests.make_trace import make
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "scripts" / "traces"
-BOOT = TRACES / "linux-7.2-boot.csv.gz"
 
 FAULTS = {
     # replay.break=NAME -> what the replay must say of it.
@@ -149,8 +148,7 @@ class Replays(unittest.TestCase):
         return emulated(machine.command())
 
     def test_the_trace_is_kept_wherever_it_lies(self) -> None:
-        text = self.out / "trace"
-        text.write_bytes(read(BOOT))
+        text = self.written(list(make(seed=10, events=1_500, areas=100, mib=10, cpus=1)))
         size = text.stat().st_size
         end = RAM_BASE + (512 << 20)
         places = {
