@@ -62,7 +62,9 @@ pub fn more_than_there_is(seen: &mut Seen) {
         seen.refused(&vm, too_large(size, region), || vm.get_vm_area(size, PAGE));
         seen.refused(&vm, too_large(size, region), || vm.alloc_stack(size));
     }
-    seen.refused(&vm, too_large(region, region), || vm.get_vm_area(region, PAGE));
+    seen.refused(&vm, too_large(region + PAGE, region), || {
+        vm.get_vm_area(region, PAGE)
+    });
     for pages in [RAM_SIZE / PAGE + 1, u64::MAX / PAGE, u64::MAX] {
         let extent = [Extent { start: Pfn(0), pages }];
         let size = pages.saturating_mul(PAGE);
@@ -140,9 +142,9 @@ pub fn no_addresses_are_left(seen: &mut Seen) {
     seen.refused(&vm, none, || vm.ioremap(DEVICE, 3 * PAGE));
     seen.refused(&vm, none, || vm.vmap(&[frame()[0]; 3][..]));
     seen.refused(&vm, none, || vm.get_vm_area(3 * PAGE, PAGE));
-    // Not even for one block.
+    // Not even for one block and its guard.
     let too_large = Error::TooLarge {
-        size: 64 * PAGE,
+        size: 65 * PAGE,
         limit: 64 * PAGE,
     };
     seen.refused(&vm, too_large, || vm.vm_map_ram(&frame()[..]));

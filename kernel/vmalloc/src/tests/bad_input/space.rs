@@ -23,8 +23,9 @@ pub fn the_space_refuses(seen: &mut Seen) {
         Fit::new(1).congruent(align, phase),
         va::Error::BadPhase { phase, align },
     );
-    let (pages, region) = (64, 64);
-    ask(&mut space, Fit::new(pages), va::Error::TooLarge { pages, region });
+    // With its guard.
+    let (pages, region) = (65, 64);
+    ask(&mut space, Fit::new(64), va::Error::TooLarge { pages, region });
     let area = space.reserve(&Fit::new(40), &words).unwrap();
     ask(&mut space, Fit::new(23), va::Error::NoSpace { pages: 24 });
     let (pages, align, phase) = (2, 1 << 30, 0);
