@@ -83,7 +83,7 @@ pub fn more_than_there_is(seen: &mut Seen) {
     vm.vfree(raw).unwrap();
     // A device may be larger than RAM, but not than the region.
     let small = vm_with(64, Features::default(), Config::default());
-    seen.refused(&small, too_large(64 * PAGE, 64 * PAGE), || {
+    seen.refused(&small, too_large(65 * PAGE, 64 * PAGE), || {
         small.ioremap(DEVICE, 64 * PAGE)
     });
     assert_empty(&vm);
