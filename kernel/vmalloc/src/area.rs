@@ -106,6 +106,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
     }
 
     /// The physical address that the byte at `offset` is mapped to.
+    ///
+    /// [Waiting](crate#contexts): shares the walk lock.
     #[must_use]
     pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size() {
@@ -116,6 +118,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Leaves the area to whoever knows its address: the call of its kind that gives back (`vfree`, `vunmap`, `iounmap`,
     /// `free_vm_area`) takes it.
+    ///
+    /// Any [context](crate#contexts).
     #[inline]
     pub fn into_raw(self) -> VirtAddr {
         let va = self.va();
@@ -126,6 +130,9 @@ impl<'v, B: Backend> VmArea<'v, B> {
     }
 
     /// Gives all of it back, as dropping it does, and remembers the caller as who did.
+    ///
+    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for: a small area takes its CPU's lock alone, besides sharing the walk lock. For other
+    /// contexts see [`free_atomic`](Self::free_atomic).
     #[track_caller]
     #[inline(always)]
     pub fn free(self) {
@@ -188,6 +195,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`.
     ///
+    /// [Waiting](crate#contexts): shares the walk lock.
+    ///
     /// # Errors
     /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`], or
     /// [`Error::Map`].
@@ -206,6 +215,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`. Holes are passed over;
     /// a larger leaf that the part cuts is split.
+    ///
+    /// [Waiting](crate#contexts): shares the walk lock, and flushes before it returns.
     ///
     /// # Errors
     /// As [`map_pages`](Self::map_pages).

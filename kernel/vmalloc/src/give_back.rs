@@ -428,6 +428,9 @@ impl<B: Backend> Vmalloc<B> {
     /// this CPU has since heard from; and gives back the tables that those areas left empty.
     ///
     /// Under [`FlushPolicy::Strict`] no TLB ever does.
+    ///
+    /// [Waiting](crate#contexts): for the purge lock, which another CPU may hold for a purge of its own, then for each of the others in turn; all walks are kept out
+    /// while tables go back.
     pub fn vm_unmap_aliases(&self) {
         self.purge_and_prune(0);
     }

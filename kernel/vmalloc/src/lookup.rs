@@ -10,12 +10,16 @@ use paging::{Granule, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
     /// Whether `va` is in the region.
+    ///
+    /// Any [context](crate#contexts).
     #[inline]
     pub fn is_vmalloc_addr(&self, va: VirtAddr) -> bool {
         self.range().contains(va)
     }
 
     /// The area in use whose pages hold `va`, guards not counted.
+    ///
+    /// [Waiting](crate#contexts): for the state lock.
     pub fn find_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let segment = self.state.lock().space.find(page)?;
@@ -26,6 +30,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The first area in use that begins at `va` or above: for listings, which hold no lock between one area and the next.
+    ///
+    /// [Waiting](crate#contexts): for the state lock.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         let from = if self.range().contains(va) {
             va
@@ -45,6 +51,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The physical address that the area of an ioremap begins at.
+    ///
+    /// [Waiting](crate#contexts): for the state lock.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let segment = self.state.lock().space.find(page)?;
@@ -63,6 +71,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The frame that `va` is mapped to, in leaves of any size.
     ///
+    /// [Waiting](crate#contexts): shares the walk lock.
+    ///
     /// # Errors
     /// [`Error::Outside`], [`Error::NotMapped`].
     pub fn vmalloc_to_pfn(&self, va: VirtAddr) -> Result<Pfn, Error> {
@@ -75,6 +85,10 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Gives back memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
     ///
+    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic). Takes the state lock to find the area, shares the walk lock to unmap it, takes this CPU's
+    /// lock to give its addresses back. Under a lazy policy the flush, the frames and the addresses wait for a purge; the call that reaches a
+    /// limit makes it, under the purge lock. An area that a `set_memory_*` changed is flushed at once, with all walks kept out.
+    ///
     /// # Errors
     /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`] for one that was freed
     /// already, naming the area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
@@ -86,6 +100,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Gives back a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
     ///
+    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns under any policy.
+    ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
     #[track_caller]
@@ -94,6 +110,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Gives back a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its first page.
+    ///
+    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree).
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
@@ -104,6 +122,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Gives back what [`get_vm_area`](Self::get_vm_area) reserved, and unmaps whatever is mapped there.
+    ///
+    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). If no page was ever mapped there, nothing is flushed.
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).

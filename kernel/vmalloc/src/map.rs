@@ -31,6 +31,8 @@ const fn io(memory: MemoryType) -> Attributes {
 impl<B: Backend> Vmalloc<B> {
     /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the pages around are mapped.
     ///
+    /// [Waiting](crate#contexts). Takes this CPU's lock or the state lock for the addresses, and shares the walk lock for the map; one DSB and one ISB. Nothing is put off.
+    ///
     /// # Errors
     /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages; [`Error::OutOfSpace`],
     /// [`Error::OutOfNodes`], [`Error::TooLarge`], [`Error::Map`].
@@ -41,6 +43,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as Normal memory that is not cached, for write combining: frame buffers.
     ///
+    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
+    ///
     /// # Errors
     /// As [`ioremap`](Self::ioremap).
     #[track_caller]
@@ -50,6 +54,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as Device-nGnRnE: writes are not posted (PCI configuration space).
     ///
+    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
+    ///
     /// # Errors
     /// As [`ioremap`](Self::ioremap).
     #[track_caller]
@@ -58,6 +64,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The same as Normal write-back memory. RAM is allowed, being mapped so elsewhere.
+    ///
+    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
     ///
     /// # Errors
     /// As [`ioremap`](Self::ioremap), but never [`Error::Ram`].
@@ -108,6 +116,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Maps pages of somebody else's, contiguous or not, readable and writable. They stay their owner's. A page may be there
     /// more than once.
     ///
+    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap). The array is read with the walk lock shared.
+    ///
     /// # Errors
     /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM, [`Error::OutOfSpace`],
     /// [`Error::OutOfNodes`], [`Error::Map`].
@@ -117,6 +127,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The same with other attributes.
+    ///
+    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
     /// As [`vmap`](Self::vmap).
@@ -131,6 +143,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Maps pages that the area takes over: they are freed with it, each as a single frame. None may be there twice.
     ///
+    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
+    ///
     /// # Errors
     /// As [`vmap`](Self::vmap), and [`Error::OutOfFrames`] if there is none to note them in. The pages stay the caller's then.
     #[track_caller]
@@ -144,6 +158,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Maps page frames that are not RAM, contiguous or not.
+    ///
+    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
     /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM.
@@ -165,6 +181,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Maps physical extents of somebody else's, one behind the other, readable and writable.
+    ///
+    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
     /// As [`vmap`](Self::vmap).
@@ -248,6 +266,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Reserves addresses for `size` bytes, at a multiple of `align` bytes, and maps nothing.
     /// [`map_pages`](VmArea::map_pages) does.
+    ///
+    /// [Waiting](crate#contexts). Takes this CPU's lock or the state lock; no table is touched.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`], [`Error::OutOfNodes`].

@@ -68,6 +68,8 @@ const STEP: u64 = 32 << 20;
 impl<B: Backend> Vmalloc<B> {
     /// Calls `each` for every area in use, in the order of addresses. No lock is held between one area and the next, nor in
     /// `each`: what comes and goes meanwhile is listed or not.
+    ///
+    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, a step at a time.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
         let mut from = self.range().start;
         while let Some(listing) = self.listing_from(from) {
@@ -133,6 +135,8 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// Safe beside anything that others do: what is given back while it is read is read as zeros, and never as what came
     /// after it.
+    ///
+    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, for each page.
     ///
     /// # Errors
     /// [`Error::Outside`] if `out` does not lie in the region whole.

@@ -73,6 +73,9 @@ impl<B: Backend> Vmalloc<B> {
     /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of frames of up to a level 2
     /// leaf, large ones first, order by order smaller where there are none, mapped as what they turned out to be.
     ///
+    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`]. Takes this CPU's lock or the state lock for the addresses, and shares the walk lock for the map. Where
+    /// memory, tables or addresses have run out it purges what is withheld, and tries again, before it fails.
+    ///
     /// # Errors
     /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`], [`Error::OutOfSpace`],
     /// [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
@@ -84,6 +87,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same, filled with zeros.
     ///
+    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
+    ///
     /// # Errors
     /// As [`vmalloc`](Self::vmalloc).
     #[track_caller]
@@ -93,6 +98,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as [`vmalloc`](Self::vmalloc) in the largest blocks that there are.
     ///
+    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
+    ///
     /// # Errors
     /// As [`vmalloc`](Self::vmalloc).
     #[track_caller]
@@ -101,6 +108,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Memory as `request` says.
+    ///
+    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc), unless the request is not to wait.
     ///
     /// # Errors
     /// As [`vmalloc`](Self::vmalloc), and [`Error::BadAlignment`].
@@ -112,6 +121,8 @@ impl<B: Backend> Vmalloc<B> {
     /// A stack of `size` bytes, filled with zeros, with a guard page of its own below and one above. It grows down from the end
     /// of its [`range`](VmArea::range).
     ///
+    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
+    ///
     /// # Errors
     /// As [`vmalloc`](Self::vmalloc).
     #[track_caller]
@@ -120,6 +131,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The same at a multiple of `align` bytes, a power of two: where the bits of a stack pointer tell whether it has left its stack.
+    ///
+    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
     ///
     /// # Errors
     /// As [`alloc_stack`](Self::alloc_stack), and [`Error::BadAlignment`].

@@ -17,6 +17,8 @@ impl<B: Backend> VmArea<'_, B> {
     /// the area moves: the same frames, and new ones behind them, at another address, with the attributes that it had. What is
     /// new has arbitrary contents. No page is copied. The old addresses are unmapped and flushed before this returns.
     ///
+    /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
+    ///
     /// # Errors
     /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it has to move and a `set_memory_*`
     /// changed it; else as [`Vmalloc::vmalloc`]. The area is as it was then.
@@ -71,6 +73,8 @@ impl<B: Backend> VmArea<'_, B> {
 
 impl<B: Backend> Vmalloc<B> {
     /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be another.
+    ///
+    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the state lock to find the area.
     ///
     /// # Errors
     /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area begins. The area is as it was.

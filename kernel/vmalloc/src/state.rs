@@ -98,7 +98,7 @@ impl<G: Granule> State<G> {
 
 /// The vmalloc subsystem of one region of kernel addresses.
 ///
-/// Every call may be made on any CPU at any time, but not from an exception that interrupted one of the backend's locks.
+/// Every call may be made on any CPU at any time, in the [contexts](crate#contexts) that it names.
 pub struct Vmalloc<B: Backend> {
     pub(crate) backend: B,
     pub(crate) state: B::Lock<State<B::Granule>>,
@@ -178,6 +178,8 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// What is held at this moment.
+    ///
+    /// [Waiting](crate#contexts): for each CPU's lock, then the state lock. Exact when nothing else happens meanwhile.
     pub fn usage(&self) -> Usage {
         // One lock after the other: exact when nothing else happens meanwhile.
         let (waiting, cached) = self.in_slots();
