@@ -299,16 +299,28 @@ def shell(report: Report) -> None:
 # ---- Miri -------------------------------------------------------------------------------------
 
 
-def miri(report: Report) -> None:
-    """What of paging touches memory by pointer, under Miri, where a nightly toolchain has it."""
-    name = "miri: paging"
-    if not run_logged("miri: version", ["scripts/cargo", "+nightly", "miri", "--version"], 60.0).good:
-        report.skip(name, "no Miri here (rustup component add --toolchain nightly miri)")
-        return
+MIRI: list[tuple[str, str, list[str]]] = [
     # A table's address is a number to the engine: its provenance is exposed and taken up again.
-    variables = {"MIRIFLAGS": "-Zmiri-permissive-provenance"}
-    command = ["scripts/cargo", "+nightly", "miri", "test", "-p", "paging", "--test", "linear_tables"]
-    report.add(name, count_libtest(run_logged(name, command, 600.0, variables)))
+    ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "linear_tables"]),
+    # So is that of whoever made an area. Pages for areas are given for ever. Left out is what takes long and touches nothing more.
+    (
+        "miri: vmalloc",
+        "-Zmiri-permissive-provenance -Zmiri-ignore-leaks",
+        ["-p", "vmalloc", "--lib", "--test", "va_caches", "--", "va::tests", "real_threads", "tests::one_page", "tests::deferred::a_double_free"]
+        + ["--skip", "against_model", "--skip", "cost", "--skip", "giving_back_never"],
+    ),
+]
+
+
+def miri(report: Report) -> None:
+    """What touches memory by pointer, under Miri, where a nightly toolchain has it."""
+    there = run_logged("miri: version", ["scripts/cargo", "+nightly", "miri", "--version"], 60.0).good
+    for name, flags, arguments in MIRI:
+        if not there:
+            report.skip(name, "no Miri here (rustup component add --toolchain nightly miri)")
+            continue
+        command = ["scripts/cargo", "+nightly", "miri", "test", *arguments]
+        report.add(name, count_libtest(run_logged(name, command, 600.0, {"MIRIFLAGS": flags})))
 
 
 STAGES: dict[str, Callable[[Report], None]] = {
