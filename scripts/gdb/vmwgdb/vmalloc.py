@@ -43,6 +43,18 @@ def raw(value: "gdb.Value") -> bytes:
     return bytes(gdb.selected_inferior().read_memory(int(value.address), value.type.sizeof))
 
 
+def elements(array: "gdb.Value") -> Iterator["gdb.Value"]:
+    """The elements of an array."""
+    low, high = array.type.range()
+    return (array[i] for i in range(low, high + 1))
+
+
+def only_field(value: "gdb.Value") -> "gdb.Value":
+    """The one field of a tuple structure."""
+    (field,) = value.type.fields()
+    return value[field]
+
+
 def names(enum: str) -> dict[int, str]:
     """The names of an enumeration's values."""
     return {field.enumval: field.name.rsplit("::", 1)[-1] for field in gdb.lookup_type(enum).fields()}
@@ -80,7 +92,12 @@ class Segment:
 
     @property
     def kind(self) -> str:
-        return self.kinds.get(self.words[0] & 0xF, "?").lower()
+        return self.kinds.get(self.words[0] & 0b111, "?").lower()
+
+    @property
+    def changed(self) -> bool:
+        """Its permissions were changed; of a reserved area, pages were mapped."""
+        return self.words[0] >> 3 & 1 != 0
 
     @property
     def ready(self) -> bool:
@@ -94,6 +111,8 @@ class Segment:
         text = f"{self.va:#018x}-{self.va + self.body:#018x} {show_size(self.body):>6} {self.kind} {self.state.lower()}"
         if not self.ready and self.state != "Parked":
             text += " not-ready"
+        if self.changed:
+            text += " pages-mapped" if self.kind == "reserved" else " permissions-changed"
         if self.asked != self.body:
             text += f" asked={self.asked}"
         text += f" guards={self.lead}+{self.trail}"
@@ -178,13 +197,33 @@ class Subsystem:
             yield segment_of(node)
             address = number(node["next"])
 
-    def waiting(self) -> Iterator[Segment]:
-        """The areas of the list that waits for a flush, the latest first."""
-        address = number(self.state["waiting"]["areas"])
+    def cpu_slots(self) -> Iterator[tuple[int, "gdb.Value"]]:
+        """What each CPU keeps for itself, behind its lock."""
+        index = 0
+        for page in elements(only_field(self.value["cpus"])):
+            for slot in elements(page.dereference()):
+                yield index, find(slot["state"], "vmalloc::cpu::CpuState<")
+                index += 1
+
+    def waiting_lists(self) -> Iterator[tuple[str, "gdb.Value"]]:
+        """Every list of areas that wait for a flush, with whose it is."""
+        yield "all CPUs", self.state["waiting"]
+        for index, slot in self.cpu_slots():
+            yield f"CPU {index}", slot["waiting"]
+
+    def chain(self, head: "gdb.Value") -> Iterator[Segment]:
+        """The areas of a list, the latest first."""
+        address = number(head)
         while address:
             node = self._at(address)
             yield segment_of(node)
             address = number(node["chain"])
+
+    def deferred(self) -> tuple[list[Segment], list[tuple[int, int]]]:
+        """What was given back where nothing could be waited for: areas, and addresses with who gave them."""
+        deferred = self.value["deferred"]
+        addresses = [(number(slot["va"]), number(slot["by"])) for slot in elements(deferred["slots"])]
+        return list(self.chain(deferred["areas"]["newest"])), [(va, by) for va, by in addresses if va > 1]
 
 
 class Areas(Command):
@@ -230,8 +269,9 @@ class Lazy(Command):
 
     vmw lazy
 
-    Areas that were taken out and wait for a flush, the ranges that it will invalidate, dead tables; areas that are being
-    given back at this moment; and ranges that are flushed and kept for the next of the same size."""
+    Areas that were taken out and wait for a flush, with each CPU and passed on by all, the ranges that it will invalidate,
+    dead tables; what was given back from an exception; areas that are being given back at this moment; and ranges that are
+    flushed and kept for the next of the same size."""
 
     name = "lazy"
 
@@ -239,19 +279,28 @@ class Lazy(Command):
         subsystem = Subsystem()
         policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::give_back::FlushPolicy::", "")
         print(f"policy: {policy}")
-        waiting = subsystem.state["waiting"]
-        nr_areas, pages = number(waiting["nr_areas"]), number(waiting["pages"])
-        if nr_areas:
+        listed: set[int] = set()
+        for owner, waiting in subsystem.waiting_lists():
+            nr_areas, pages = number(waiting["nr_areas"]), number(waiting["pages"])
+            if not nr_areas:
+                continue
             verb, them = ("waits", "it") if nr_areas == 1 else ("wait", "them")
-            what = f"{nr_areas} area{'s' if nr_areas > 1 else ''} of {pages} pages {verb} for a flush"
+            what = f"{owner}: {nr_areas} area{'s' if nr_areas > 1 else ''} of {pages} pages {verb} for a flush"
             print(f"{what}: a TLB may still hold translations of {them}")
-        else:
+            for segment in subsystem.chain(waiting["areas"]):
+                print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+                listed.add(segment.start)
+            self._pending(waiting["pending"])
+        if not listed:
             print("nothing waits for a flush")
-        held = list(subsystem.waiting())
-        for segment in held:
+        areas, addresses = subsystem.deferred()
+        if areas or addresses:
+            print("given back where nothing could be waited for, and still mapped:")
+        for segment in areas:
             print(f"  {segment.show()}, freed by {location(segment.words[2])}")
-        self._pending(waiting["pending"])
-        listed = {segment.start for segment in held}
+            listed.add(segment.start)
+        for va, by in addresses:
+            print(f"  what is at {va:#018x}, by {location(by)}")
         segments = list(subsystem.segments())
         for segment in segments:
             if segment.state == "Retired" and segment.start not in listed:

@@ -1,4 +1,4 @@
-"""Runs inside gdb, when the vmalloc subsystem is set up: makes its policy lazy, as no boot of the kernel has it."""
+"""Runs inside gdb, when the vmalloc subsystem is set up: makes its policy lazier than that of any boot."""
 
 import struct
 
