@@ -253,3 +253,10 @@ def baseline(new: Json) -> Json:
             for case in new["cases"]
         ],
     }
+
+
+def extended(base: Json, new: Json) -> Json:
+    """A baseline with the cases that it lacked, in the order of the new document; what it had stays as it was."""
+    known = {case["case"]: case for case in base["cases"]}
+    gone = [case for case in base["cases"] if case["case"] not in {row["case"] for row in new["cases"]}]
+    return base | {"cases": [known.get(case["case"], case) for case in baseline(new)["cases"]] + gone}

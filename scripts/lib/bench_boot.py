@@ -13,6 +13,10 @@ NOTHING = "no-case-at-all"
 """A selection that leaves nothing but what the kernel says of the machine."""
 
 
+AT_ONCE = emulator.Limits(8.0, 15.0)
+"""Seconds without a line, and in all, for a boot whose CPUs have a thread of the host each."""
+
+
 class Failed(Exception):
     """The kernel did not do what was asked; the message says what it said."""
 
@@ -51,11 +55,21 @@ def boot_curve(cpu: str, limits: emulator.Limits) -> list[list[int]]:
     return points
 
 
-def several_cpus(cpu: str, glob: str, limits: emulator.Limits) -> dict[str, list[bench.Json]]:
-    """The same work on 1, 2, 4 and 8 CPUs: in turn, where instructions are counted, and at once, where they are not."""
-    result: dict[str, list[bench.Json]] = {"in turn": [], "at once": []}
+def several_cpus(cpu: str, glob: str, limits: emulator.Limits) -> bench.Json:
+    """The same work on 1, 2, 4 and 8 CPUs: in turn, where instructions are counted, and at once, where they are not.
+
+    At once, an emulated TLBI waits for the host's threads of all CPUs. Where the host has fewer
+    processors, or others use them, that may take longer than anybody waits: such a row is missing, and
+    the document says which.
+    """
+    result: bench.Json = {"in turn": [], "at once": [], "unfinished": []}
     for smp in (1, 2, 4, 8):
-        for how, counted in (("in turn", True), ("at once", False)):
-            machine = machine_for(cpu, [f"bench={glob}"], smp=smp, counted=counted)
-            result[how] += bench.parse_work(measure(machine, limits), smp)
+        result["in turn"] += bench.parse_work(measure(machine_for(cpu, [f"bench={glob}"], smp=smp), limits), smp)
+        at_once = machine_for(cpu, [f"bench={glob}"], smp=smp, counted=False)
+        try:
+            result["at once"] += bench.parse_work(measure(at_once, AT_ONCE), smp)
+        except Failed as failed:
+            if smp == 1:
+                raise
+            result["unfinished"].append(f"{smp} CPUs at once: {failed}")
     return result

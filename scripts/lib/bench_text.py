@@ -87,8 +87,8 @@ def cpus(document: Json) -> list[str]:
         rows.append([f"{work}: operations per million instructions", *(number(1_000_000 * turns[nr]["operations"] // turns[nr]["instructions"]) for nr in numbers)])
         for how in ("in turn", "at once"):
             there = {record["cpus"]: record for record in found[how] if record["work"] == work}
-            rows.append([f"  waits for a lock per 1,000 operations, CPUs {how}", *(number(1_000 * there[nr]["waits"] // there[nr]["operations"]) for nr in numbers)])
-    return align(rows)
+            rows.append([f"  waits for a lock per 1,000 operations, CPUs {how}", *(number(1_000 * there[nr]["waits"] // there[nr]["operations"] if nr in there else None) for nr in numbers)])
+    return [*align(rows), *found.get("unfinished", [])]
 
 
 def growth(document: Json) -> list[str]:

@@ -203,6 +203,13 @@ class Judging(unittest.TestCase):
         self.assertEqual(len(bench.changes(base, document)), 2)
 
 
+    def test_a_baseline_takes_new_cases_and_keeps_its_figures(self) -> None:
+        base = bench.baseline(made(line("a", "map", 100), line("gone", "map", 5)))
+        grown = bench.extended(base, made(line("b", "map", 7), line("a", "map", 90)))
+        figures = [(case["case"], case["map"]["instructions"]) for case in grown["cases"]]
+        self.assertEqual(figures, [("b", 7), ("a", 100), ("gone", 5)])
+
+
 class Showing(unittest.TestCase):
     def setUp(self) -> None:
         linux = {"linux-7.3": {"a & b": {"map": 390, "unmap": 219}}}

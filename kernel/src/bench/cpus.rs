@@ -24,7 +24,7 @@ use crate::{smp, sync};
 /// Operations of each CPU where instructions are counted: an operation is an allocation, or a mapping, and its end.
 const COUNTED: u64 = 1_000;
 /// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all CPUs.
-const UNCOUNTED: u64 = 80;
+const UNCOUNTED: u64 = 40;
 const SEED: u64 = 0x5eed_0004;
 
 /// What one CPU works with.
@@ -75,8 +75,8 @@ pub fn run(args: &BootArgs<'_>, features: &Features) {
         } else {
             UNCOUNTED / smp::nr_online() as u64
         };
-        // Once before, so that every CPU has come up, and what is lazily made is there.
-        work(pages.frames(), *operation, 2);
+        // Once before, so that every CPU has come up, and where it is counted, what is lazily made is there.
+        work(pages.frames(), *operation, if counter.is_some() { 2 } else { 0 });
         let waits = sync::nr_waits();
         let before = counter.as_ref().map(InstructionCounter::read);
         let (cpus, done) = work(pages.frames(), *operation, each);
