@@ -14,6 +14,7 @@ mod permissions;
 mod random;
 mod read;
 mod resize;
+mod whole_api;
 
 use crate::*;
 use machine::*;
