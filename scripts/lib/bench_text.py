@@ -48,7 +48,7 @@ def table(document: Json) -> list[str]:
         ours = " / ".join(number(case[op]["instructions"]) for op in PAIR if op in case)
         lazy = number(case["lazy"]["instructions"]) if "lazy" in case else "-"
         rows.append([case["case"], *(pair(case["peers"].get(name)) for name, _ in peers), ours, lazy])
-    lines = align(rows)
+    lines = align(rows) if len(rows) > 1 else []
     notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
     lines += [f"* {note}" for note in notes]
     if (cpu := document["machine"].get("cpu", "max")) != "max":
@@ -108,7 +108,7 @@ def accesses(document: Json) -> list[str]:
         ops = [case[op] for op in ("map", "protect", "unmap", "loop") if op in case and "loads" in case[op]]
         if ops:
             rows.append([case["case"], *(" / ".join(number(op[key]) for op in ops) for key in keys)])
-    return align(rows)
+    return align(rows) if len(rows) > 1 else []
 
 
 def closing(document: Json) -> list[str]:
