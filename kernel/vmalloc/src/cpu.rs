@@ -82,8 +82,19 @@ impl<B: Backend> CpuSlots<B> {
         &self.0[index / SLOTS_PER_PAGE][index % SLOTS_PER_PAGE]
     }
 
+    /// Calls `f` for each, in order.
+    #[inline(always)]
+    pub fn each(&self, mut f: impl FnMut(&'static CpuSlot<B>)) {
+        // Two loops, and not one over a number: nothing is computed for a slot.
+        for page in self.0 {
+            for slot in page {
+                f(slot);
+            }
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &'static CpuSlot<B>> {
-        (0..NR_CPU_SLOTS).map(|cpu| self.of(cpu))
+        self.0.into_iter().flatten()
     }
 }
 
@@ -149,13 +160,13 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Moves what waits in all slots to `all`.
     pub(crate) fn take_waiting(&self, all: &mut Waiting<B::Granule>) {
-        for slot in self.cpus.iter() {
+        self.cpus.each(|slot| {
             if slot.nr_waiting.load(Relaxed) != 0 {
                 let mut cpu = slot.state.lock();
                 all.absorb(self.backend.tree().tables(), &mut cpu.waiting);
                 slot.nr_waiting.store(0, Relaxed);
             }
-        }
+        });
     }
 
     /// Gives all ranges that are kept back to the address space. Whether there was any.

@@ -374,21 +374,26 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn drop_idle_blocks(&self) -> bool {
         let caller = Location::caller();
         let mut any = false;
-        for slot in self.cpus.iter() {
-            if !slot.has_block.load(Relaxed) {
-                continue;
+        self.cpus.each(|slot| {
+            if slot.has_block.load(Relaxed) {
+                any |= self.drop_idle_block(slot, caller);
             }
-            let mut cpu = slot.state.lock();
-            let idle = cpu
-                .block
-                .take_if(|block| block.bits.used == 0)
-                .and_then(|block| self.disown(block));
-            slot.has_block.store(cpu.block.is_some(), Relaxed);
-            drop(cpu);
-            if let Some(idle) = idle {
-                self.give_back(idle, caller);
-                any = true;
-            }
+        });
+        any
+    }
+
+    #[inline(never)]
+    fn drop_idle_block(&self, slot: &CpuSlot<B>, caller: &'static Location<'static>) -> bool {
+        let mut cpu = slot.state.lock();
+        let idle = cpu
+            .block
+            .take_if(|block| block.bits.used == 0)
+            .and_then(|block| self.disown(block));
+        slot.has_block.store(cpu.block.is_some(), Relaxed);
+        drop(cpu);
+        let any = idle.is_some();
+        if let Some(idle) = idle {
+            self.give_back(idle, caller);
         }
         any
     }
