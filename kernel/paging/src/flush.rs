@@ -467,7 +467,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         // This CPU may have fetched or translated ahead by what is gone (oracle: without the ISB it may still hit).
         mmu.isb();
+        if pending.dead.is_some() {
+            // Tables may go back now: so may those that waited for such a moment.
+            self.reclaim();
+        }
         pending.release(&self.tables);
+    }
+
+    /// Flushes what is pending; its dead tables are withheld, since others walk.
+    pub(crate) fn flush_withholding(&self, mut pending: Pending<G>) {
+        let mut next = pending.dead.take();
+        self.flush_in_place(&mut pending, false);
+        while let Some(table) = next {
+            next = linked(&self.tables, table);
+            self.withhold(table);
+        }
     }
 
     /// An empty batch on this tree.

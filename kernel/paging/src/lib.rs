@@ -73,6 +73,7 @@ pub mod trace;
 mod tree;
 mod unmap;
 mod walk;
+mod withheld;
 
 pub use addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 pub use check::{CheckError, Report};

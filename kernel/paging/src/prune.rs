@@ -4,7 +4,7 @@
 //! `map` waits for; then come the invalidation, at all levels, and its completion; only then the mark goes and the table is
 //! given back (DESIGN rules 3, 5 and 6: another link in the same place before that would meet the old one in a walk cache).
 
-use crate::addr::{VirtAddr, VirtRange};
+use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Descriptor;
 use crate::flush::PendingRange;
 use crate::granule::{Granule, LAST_LEVEL};
@@ -46,6 +46,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn prune(&self, range: VirtRange) -> Result<Outcome, Failure> {
         self.validate(range)?;
+        self.reclaim();
+        Ok(self.prune_and(range, |table| self.tables.free_table(table)))
+    }
+
+    /// As [`prune`](Self::prune), but hands the tables to `give`: unlinked, and in no walk cache.
+    pub(crate) fn prune_and(&self, range: VirtRange, give: impl Fn(PhysAddr) + Copy) -> Outcome {
         let mut outcome = Outcome::default();
         loop {
             let mut round = Round {
@@ -55,10 +61,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             // `map` spins on a mark: this CPU must not be kept from clearing it.
             self.mmu.masked(|| {
                 self.mark_empty(self.root_node(), range.start, range.size, &mut round);
-                self.finish_round(&round, &mut outcome);
+                self.finish_round(&round, &mut outcome, give);
             });
             if round.nr == 0 {
-                return Ok(outcome);
+                return outcome;
             }
         }
     }
@@ -92,8 +98,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Invalidates what the round took out, clears the marks, and gives the tables back.
-    fn finish_round(&self, round: &Round, outcome: &mut Outcome) {
+    /// Invalidates what the round took out, clears the marks, and hands the tables on.
+    fn finish_round(&self, round: &Round, outcome: &mut Outcome, give: impl Fn(PhysAddr)) {
         if round.nr == 0 {
             return;
         }
@@ -110,7 +116,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if node.level != G::ROOT_LEVEL {
                 self.vacate_if_linked(node, 1);
             }
-            self.tables.free_table(child.table);
+            give(child.table);
             outcome.levels.insert(node.level);
             outcome.tables_removed += 1;
         }

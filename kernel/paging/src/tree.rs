@@ -12,7 +12,9 @@
 //!    stays.
 //! 4. So nobody writes into an unlinked table. Somebody may still *read* one for a moment: the environment must not hand
 //!    an unlinked table out again while a walk that may have begun before it was unlinked is under way (a readers' lock
-//!    around walks and the release of a [`Pending`](crate::Pending), an epoch, or one lock for all).
+//!    around walks and the release of a [`Pending`](crate::Pending), an epoch, or one lock for all). [`Tree::map`] gives no
+//!    table back that was linked: those that it takes out are withheld until [`Tree::reclaim`], [`Tree::prune`] or a flush
+//!    that gives back tables of its own.
 //! 5. A link that is gone may linger in walk caches, and until it is invalidated no other link may take its place: that is
 //!    break-before-make, too. [`Tree::unmap_keeping_tables`] and [`Tree::prune`] see to it themselves: an emptied table
 //!    stays linked, and a pruned link is replaced by a mark that `map` waits for until the invalidation is complete.
@@ -28,6 +30,7 @@ use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSet};
 use crate::tables::Tables;
 use crate::trace::{self, Hooked};
+use crate::withheld::Withheld;
 use core::marker::PhantomData;
 
 /// Which half of the address space a tree translates.
@@ -91,6 +94,7 @@ pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     pub(crate) tables: Hooked<T>,
     pub(crate) mmu: Hooked<M>,
     config: Config,
+    pub(crate) withheld: Withheld,
     granule: PhantomData<G>,
 }
 
@@ -136,6 +140,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             tables: trace::hooked(tables),
             mmu: trace::hooked(mmu),
             config,
+            withheld: Withheld::default(),
             granule: PhantomData,
         }
     }

@@ -256,6 +256,7 @@ fn fails_alike<G: Granule>(
             "{what}: levels"
         );
         assert_freed_in_order(&events, what);
+        tree.reclaim();
         assert_eq!(tree.tables().host.snapshot(), before, "{what}");
         assert_eq!(Naive::of(tree), naive, "{what}");
         said.insert(failure.levels.bits());
@@ -415,6 +416,7 @@ fn a_misaligned_physical_range_is_refused() {
             .expect_err("misaligned");
         assert_eq!(failure.error, Error::PhysicalRange(PhysAddr((1 << 30) + odd)));
     }
+    tree.reclaim();
     assert_eq!(tree.tables().host.live(), 1);
 }
 

@@ -310,6 +310,7 @@ fn a_map_that_fails_leaves_no_prefix_mapped() {
                 "{failure}"
             );
             assert_eq!(model.leaves(), [], "after {k} tables");
+            tree.reclaim();
             assert_eq!(model.nr_tables(), tables, "after {k} tables");
             // The addresses and the frames may be given to others at once.
             model.va_reused(range(at, 0, 1 << 20));

@@ -186,6 +186,7 @@ fn an_array_with_a_hole_is_read_once_up_to_the_hole() {
                 read[..=hole as usize].iter().all(|nr| *nr == 1),
                 "up to the hole at {hole}"
             );
+            tree.reclaim();
             assert_eq!(tree.tables().live(), 1);
         }
     }

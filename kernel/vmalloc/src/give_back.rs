@@ -402,6 +402,17 @@ impl<B: Backend> Vmalloc<B> {
         self.nr_purges.load(Relaxed)
     }
 
+    /// Gives back the tables that a failed map has withheld, since others were walking.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reclaim_tables(&self) {
+        let tree = self.backend.tree();
+        if tree.withholds_tables() {
+            let _release = self.backend.walks().release();
+            tree.reclaim();
+        }
+    }
+
     /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
     /// all walks kept out.
     pub(crate) fn prune_before_blocks(&self, range: VirtRange) {
@@ -420,6 +431,7 @@ impl<B: Backend> Vmalloc<B> {
         self.settle();
         let dropped = self.drop_idle_blocks();
         self.purge();
+        self.reclaim_tables();
         self.prune();
         dropped || self.nr_purges() != purges
     }

@@ -355,7 +355,12 @@ impl<B: Backend> Vmalloc<B> {
         mut failure: Failure,
         mut purges: usize,
     ) -> Result<Outcome, Failure> {
-        while matches!(failure.error, paging::Error::OutOfTables { .. }) && self.purge_and_prune(purges) {
+        loop {
+            // What it has made is to be had again, for the next try or for others.
+            self.reclaim_tables();
+            if !matches!(failure.error, paging::Error::OutOfTables { .. }) || !self.purge_and_prune(purges) {
+                return Err(failure);
+            }
             purges = self.nr_purges();
             source.rewind();
             match self.map_once(range, source, attributes) {
@@ -363,7 +368,6 @@ impl<B: Backend> Vmalloc<B> {
                 Err(again) => failure = again,
             }
         }
-        Err(failure)
     }
 
     #[inline(always)]

@@ -89,7 +89,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 core::hint::spin_loop();
             }
         }
-        batch.flush();
+        self.flush_withholding(batch.detach().0);
     }
 
     /// After a failure: takes out what was written, so that the tree is as before.
@@ -105,9 +105,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut batch = self.batch();
             self.unmap_vacated(range, batch.pending_mut());
             // A speculative walk may have taken up what was there for a moment (DESIGN rule 6).
-            batch.flush();
-            // The range is as valid as when the call began; other CPUs may be about to use a table that was made.
-            let _ = self.prune(range);
+            self.flush_withholding(batch.detach().0);
+            // Other CPUs may be about to use a table that was made, and then it stays; or may be reading it.
+            self.prune_and(range, |table| self.withhold(table));
         }
         Failure { error, levels }
     }

@@ -6,7 +6,7 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
 use crate::granule::Granule;
 use crate::mmu::Mmu;
-use crate::outcome::{LeafSet, LevelMask};
+use crate::outcome::{Failure, LeafSet, LevelMask, Outcome};
 use crate::source::{FrameArray, PageArray, PhysRange};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
@@ -28,6 +28,18 @@ fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     Tree::new(ctx.root, half, ctx.tables, ctx.mmu, Config::default())
 }
 
+/// What a map says. The tree is this walker's alone, so that nobody is in the tables of one that failed.
+#[inline(always)]
+fn levels<G: Granule, T: Tables, M: Mmu>(
+    tree: &Tree<G, T, M>,
+    result: Result<Outcome, Failure>,
+) -> Result<LevelMask, Error> {
+    tree.reclaim();
+    result
+        .map(|outcome| outcome.levels)
+        .map_err(|failure| Error::Engine(failure.error))
+}
+
 impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
     const NAME: &'static str = "vmwalk";
 
@@ -41,10 +53,9 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
         attributes: Attributes,
     ) -> Result<LevelMask, Error> {
         let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
-        tree(ctx, va)
-            .map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL)
-            .map(|outcome| outcome.levels)
-            .map_err(|failure| Error::Engine(failure.error))
+        let tree = tree(ctx, va);
+        let result = tree.map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL);
+        levels(&tree, result)
     }
 
     #[inline]
@@ -57,10 +68,9 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
     ) -> Result<LevelMask, Error> {
         let size = (frames.nr_frames() as u64) << G::PAGE_SHIFT;
         let mut source = PageArray::new(frames);
-        tree(ctx, va)
-            .map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL)
-            .map(|outcome| outcome.levels)
-            .map_err(|failure| Error::Engine(failure.error))
+        let tree = tree(ctx, va);
+        let result = tree.map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL);
+        levels(&tree, result)
     }
 
     #[inline]

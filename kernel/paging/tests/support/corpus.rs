@@ -3,8 +3,7 @@
 
 use super::Shape;
 use super::ops::{Change, Op};
-use super::traced::TracedTree;
-use paging::{Attributes, Extent, Granule, LeafSet, LeafSize, MemoryType, Pfn, VirtAddr};
+use paging::{Attributes, Extent, Granule, LeafSet, LeafSize, MemoryType, Mmu, Pfn, Tables, Tree, VirtAddr};
 
 #[derive(Debug)]
 pub struct Case {
@@ -14,7 +13,7 @@ pub struct Case {
 }
 
 /// Aligned to the largest leaf of any granule, in the upper half.
-pub fn base<G: Granule>(tree: &TracedTree<G>) -> VirtAddr {
+pub fn base<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) -> VirtAddr {
     tree.range().start.add(1 << (G::VA_BITS - 2))
 }
 

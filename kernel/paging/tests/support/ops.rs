@@ -154,7 +154,12 @@ impl Op {
                 attributes,
                 allowed,
                 ..
-            } => shape.map(tree, range.start, *attributes, *allowed),
+            } => {
+                let result = shape.map(tree, range.start, *attributes, *allowed);
+                // Nobody else walks here.
+                tree.reclaim();
+                result
+            }
             Self::Unmap { .. } => tree.unmap(range, &mut batch),
             Self::UnmapAndFlush { .. } => tree.unmap_and_flush(range),
             Self::UnmapOneTable { .. } => match tree.unmap_one_table(range) {
