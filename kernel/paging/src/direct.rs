@@ -31,7 +31,7 @@ fn leaves_of(level: Level, singles: usize, groups: usize) -> Outcome {
 /// Less than this is what a range and its length must have in common to lie in one table of `level` and not be all that a
 /// descriptor above it covers: the smallest power of two that is larger than both says so with one comparison.
 #[inline(always)]
-fn bound<G: Granule>(level: Level) -> u64 {
+pub(crate) fn bound<G: Granule>(level: Level) -> u64 {
     if level == G::ROOT_LEVEL {
         1 << G::VA_BITS
     } else {
@@ -41,7 +41,7 @@ fn bound<G: Granule>(level: Level) -> u64 {
 
 /// The bits of an address that differ within `range`, and those of its size.
 #[inline(always)]
-const fn extent(range: VirtRange) -> u64 {
+pub(crate) const fn extent(range: VirtRange) -> u64 {
     let VirtRange { start, size } = range;
     (start.0 ^ start.0.wrapping_add(size.wrapping_sub(1))) | size
 }

@@ -103,7 +103,43 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         {
             return self.map_run(range, pa, attributes, allowed);
         }
+        if S::RUNS_ARE_FREE && !cfg!(feature = "trace") && fills_blocks_of_one_table::<G>(range) {
+            return self.map_runs::<2, S>(range, source, attributes, allowed);
+        }
         self.map_source(range, source, attributes, allowed)
+    }
+
+    /// What is left of a call that has filled `done` of `nr` descriptors of a table above the last level, with which `outcome`
+    /// came about. All `nr` are vacant but for those, and counted. With the barriers.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn map_rest<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+        (node, nr, done): (Node, usize, usize),
+        outcome: Outcome,
+    ) -> Result<Outcome, Failure> {
+        let mut mapping = Mapping::new(range, source, attributes, allowed);
+        mapping.page = (done as u64) << (G::shift(node.level) - G::PAGE_SHIFT);
+        mapping.outcome = outcome;
+        if done == 0 {
+            mapping.outcome = Outcome::default();
+        }
+        // What is counted and not written pins the table meanwhile.
+        let result = self.map_table(&mut mapping, node);
+        if node.level != G::ROOT_LEVEL {
+            self.vacate(&node, nr - done);
+        }
+        match result {
+            Ok(()) => {
+                self.publish();
+                Ok(mapping.outcome)
+            }
+            Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
+        }
     }
 
     /// Checks what was asked for, then maps it, with its barriers.
@@ -424,6 +460,13 @@ fn whole_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64) -> Option
         return Some(output::<G>(source.pfns(0, 1)?.first()?.0));
     }
     None
+}
+
+/// Whether one table of level 2 holds `range`, and more than a block of it.
+#[inline(always)]
+fn fills_blocks_of_one_table<G: Granule>(range: VirtRange) -> bool {
+    let extent = crate::direct::extent(range);
+    G::leaf_allowed(2) && extent >= crate::direct::bound::<G>(3) && extent < crate::direct::bound::<G>(2)
 }
 
 /// Maps one contiguous physical range: Linux's walker for ioremap.

@@ -5,7 +5,8 @@ mod support;
 
 use mmu_model::{Features, Model};
 use paging::{
-    Attributes, Config, Granule4K, Half, LeafSet, LeafSize, Mmu, Tables, Tree, VirtAddr, VirtRange,
+    Attributes, Config, Error, Extent, Granule4K, Half, LeafSet, LeafSize, Mmu, Pfn, PhysAddr, Tables, Tree,
+    VirtAddr, VirtRange,
 };
 use support::Shape;
 use support::traced::{Event, TracedTree, traced, word};
@@ -199,6 +200,79 @@ fn leaves_taken_out_at_once_break_no_rule_on_the_worst_machine() {
         if pages > 1 && pages < PAGES_1G {
             on_the_model(name, pages, leaves, Config::default(), true, Some(pages / 2));
         }
+    }
+}
+
+/// Three extents of 2M each at a multiple of 2M, of which the second begins at `second`.
+fn extents(second: u64) -> Shape {
+    let starts = [1 << 20, second, 3 << 20];
+    Shape::Extents(
+        starts
+            .map(|start| Extent {
+                start: Pfn(start),
+                pages: PAGES_2M,
+            })
+            .to_vec(),
+    )
+}
+
+#[test]
+fn runs_of_blocks_go_into_one_table_and_what_is_none_below_it() {
+    for beside in [false, true] {
+        for (second, blocks, groups, pages) in [
+            (2 << 20, 3, 0, 0),
+            (5 << 20 | 16, 2, 32, 0),
+            (5 << 20 | 1, 2, 0, 512),
+        ] {
+            let tree = traced::<Granule4K>(Config::default(), false);
+            let va = at(&tree).add(5 << 21);
+            if beside {
+                map(&tree, at(&tree), 1, LeafSet::PAGES);
+            }
+            let tables = tree.tables().host.live();
+            tree.tables().log.take();
+            let mapped = extents(second).map(&tree, va, Attributes::KERNEL_DATA, LeafSet::ALL);
+            let leaves = mapped.expect("vacant").leaves;
+            let of = [LeafSize::BLOCK2, LeafSize::PAGE_GROUP, LeafSize::PAGE].map(|size| leaves.get(size));
+            assert_eq!(
+                of,
+                [blocks, groups, pages],
+                "{second:#x}, beside another: {beside}"
+            );
+            let log = tree.tables().log.take();
+            assert!(word(&log).ends_with("Ssi") && word(&log).matches('s').count() == 1);
+            support::audit(&tree);
+            let all = VirtRange::new(va, (3 * PAGES_2M) << 12);
+            let gone = tree.unmap_and_flush(all).expect("nothing is cut");
+            assert_eq!(gone.leaves, leaves, "the count of the table says so");
+            assert_eq!(tree.tables().host.live(), tables);
+        }
+    }
+}
+
+#[test]
+fn runs_of_blocks_before_one_that_fails_go_again() {
+    let beyond = 1 << 40;
+    for (second, budget) in [(beyond, 9), (5 << 20 | 1, 0)] {
+        let tree = traced::<Granule4K>(Config::default(), false);
+        let va = at(&tree).add(5 << 21);
+        map(&tree, at(&tree), 1, LeafSet::PAGES);
+        let before = tree.tables().host.snapshot();
+        tree.tables().host.budget.set(budget);
+        let failed = extents(second)
+            .map(&tree, va, Attributes::KERNEL_DATA, LeafSet::ALL)
+            .expect_err("the second extent cannot be mapped");
+        let wanted = if budget == 0 {
+            Error::OutOfTables(3)
+        } else {
+            Error::PhysicalRange(PhysAddr(beyond << 12))
+        };
+        assert_eq!(failed.error, wanted);
+        assert!(failed.levels.contains(2), "the first was written");
+        tree.reclaim();
+        assert_eq!(tree.tables().host.snapshot(), before);
+        // The first block may be in a TLB.
+        assert!(tree.tables().log.take().iter().any(Event::is_tlbi));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::leaf::choose_leaf;
 use crate::map::valid_bits;
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSet, LeafSize, Outcome};
-use crate::source::PhysRange;
+use crate::source::{PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::Tree;
 
@@ -141,6 +141,59 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             }
         }
         self.map_run_anywhere(range, pa, attributes, allowed)
+    }
+
+    /// Maps `range`, of which it is known that one table of `LEVEL` holds it, to several runs that are whole blocks. `source` is
+    /// one whose runs are free. Nothing of it has been checked.
+    #[inline(never)]
+    pub(crate) fn map_runs<const LEVEL: Level, S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, Failure> {
+        let VirtRange { start, size } = range;
+        let within = allowed.intersection(self.config().leaves);
+        let fits = G::leaf_allowed(LEVEL)
+            && size != 0
+            && self.is_plain(range, G::size(LEVEL), 0)
+            && source.pages() >= size >> G::PAGE_SHIFT
+            && within.contains(LeafSize::new(LEVEL, false))
+            && !attributes.is_writable_and_executable();
+        if fits && let Some((node, link)) = self.descend::<LEVEL>(start) {
+            let index = G::index(start.0, LEVEL);
+            let nr = (size >> G::shift(LEVEL)) as usize;
+            if self.tables.or_all(node.table, index, nr) == 0 && self.occupy_seen(&node, link, nr).is_ok() {
+                let template = attributes.bits() | valid_bits(LEVEL);
+                let in_block = G::shift(LEVEL) - G::PAGE_SHIFT;
+                let (mut done, mut singles, mut groups) = (0, 0, 0);
+                while done < nr {
+                    let limit = ((nr - done) as u64) << in_block;
+                    let Some(run) = source.run_at((done as u64) << in_block, limit) else {
+                        break;
+                    };
+                    let blocks = (run.pages >> in_block) as usize;
+                    let aligned = run.pa.0 & (G::size(LEVEL) - 1) == 0;
+                    if blocks == 0 || !aligned || !self.implements(run.pa, run.pages << G::PAGE_SHIFT) {
+                        break;
+                    }
+                    let shape =
+                        self.write_run(node.table, LEVEL, index + done, run.pa, blocks, template, within);
+                    singles += shape.singles();
+                    groups += shape.groups::<G>(LEVEL);
+                    done += blocks;
+                }
+                let outcome = leaves_of(LEVEL, singles, groups);
+                if done < nr {
+                    // Smaller leaves from here on, or an error.
+                    return self.map_rest(range, source, attributes, within, (node, nr, done), outcome);
+                }
+                self.publish();
+                return Ok(outcome);
+            }
+        }
+        self.map_source(range, source, attributes, allowed)
     }
 
     /// The barriers of a map.
