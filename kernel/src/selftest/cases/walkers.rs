@@ -15,7 +15,7 @@ use crate::bootargs::Planted;
 use crate::mm;
 use crate::mm::tables::KernelTables;
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
 use crate::selftest::ktap::Report;
 use crate::selftest::memory::{Block, Chunks};
 use crate::selftest::source::PAGE;
@@ -102,18 +102,23 @@ impl Source<'_> {
 /// Maps every page to its frame, and leaves no translation of it behind when it is unmapped.
 pub fn registered(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
+    let mut nr = 0;
     for_each_walker!(|walker| {
-        run(ctx, &walker)?;
+        nr += u32::from(run(ctx, &walker)?);
     });
+    if nr == 0 {
+        return Err(Stop::Skip("bench.walkers= selects no registered walker"));
+    }
     if ctx.planted == Some(Planted::WrongWalker) {
         run(ctx, &LastIsFirst)?;
     }
     Ok(())
 }
 
-fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<(), Failure> {
+/// Whether the walker is selected; if it is, it is tested.
+fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<bool, Failure> {
     if !crate::glob::matches(crate::args().bench_walkers, W::NAME) {
-        return Ok(());
+        return Ok(false);
     }
     let mmu = *mm::kernel_tree().mmu();
     let walk = Walk::new(&KernelTables, &mmu).ok_or(Failure::NoFrames(0))?;
@@ -122,7 +127,7 @@ fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<(), Failure> {
     if result.is_err() {
         Report::say(format_args!("walker {}:", W::NAME));
     }
-    result
+    result.map(|()| true)
 }
 
 fn on_tree<W: KernelWalker>(ctx: &Context, walker: &W, walk: &KernelWalk<'_>) -> Result<(), Failure> {
