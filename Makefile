@@ -10,6 +10,7 @@ QEMU ?=             ## emulator, if not qemu-system-aarch64
 TIMEOUT ?= 60       ## seconds without output after which a boot has failed
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
 PROFILE ?= release  ## release or dev; make gdb takes dev, which can be traced, unless told otherwise
+SOAK ?= 20          ## for soak: rounds; 1 is the live part alone, as in make test
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
 BENCH_WALKERS ?=    ## for bench and the self-test of walkers: only these beside the engine (none: the engine alone)
@@ -33,14 +34,19 @@ ifeq ($(origin SMP),file)
 replay: override SMP :=
 endif
 
+# A stress on one CPU is none.
+ifeq ($(origin SMP),file)
+soak: override SMP := 4
+endif
+
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
 override TRACE := $(strip $(TRACE))
-export BENCH BENCH_WALKERS SHELL_SEED CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BENCH BENCH_WALKERS SHELL_SEED SOAK CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run soak shell ptmap test bench bench-diff replay lint gdb doc clean
@@ -57,9 +63,8 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && scripts/run
 
-soak: ## the host tests that can run longer, then the areas stressed on all CPUs (SMP=4); BOOTARGS overrides soak=20 loops=200
-	@scripts/setup run && SOAK=20 PROPTEST_CASES=1000 SHUTTLE_SCHEDULES=20000 MMU_MODEL_DEPTH=1 MMU_MODEL_SEEDS=50 scripts/cargo test
-	@scripts/setup run && scripts/build && BOOTARGS="selftest=smp.areas*,smp.all_cpus_run*,vmalloc.the_cases* soak=20 loops=200 $$BOOTARGS" TIMEOUT=600 scripts/run
+soak: ## the host tests that can run longer, then the live stress on 4 CPUs, SOAK rounds of it (BOOTARGS adds to it)
+	@scripts/setup run && scripts/build && scripts/soak
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
 	@scripts/setup run && scripts/build && scripts/shell

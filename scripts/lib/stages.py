@@ -190,6 +190,13 @@ def faults(report: Report) -> None:
         boot_all(report, "faults", planted_faults())
 
 
+def soak(report: Report) -> None:
+    """`make soak` as whoever types it gets it, one round of it."""
+    name = "soak: one round on 4 CPUs"
+    done = run_logged(name, ["make", "--no-print-directory", "soak"], BOOT_LIMIT, {"SOAK": "1", "SMP": "4", "BOOTARGS": ""})
+    report.add(name, Outcome.of(done.good, done.seconds, done.last_line().removeprefix("run: "), done.log))
+
+
 def variants(report: Report) -> None:
     """Other builds of the same kernel: unoptimised, and by the other toolchain route."""
     dev = {"PROFILE": "dev", "OUT": "build/dev"}
@@ -335,5 +342,6 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "shell": shell,
     "bench": bench,
     "replay": replay,
+    "soak": soak,
     "variants": variants,
 }

@@ -179,6 +179,14 @@ fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     shared.check()
 }
 
+/// A soak says how far it is, so that it is not taken for dead.
+fn say_round(nr: u64) {
+    let all = crate::args().soak;
+    if all > 1 {
+        Report::say(format_args!("round {} of {all}", nr + 1));
+    }
+}
+
 fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
     Ok(Round {
         seed,
@@ -192,7 +200,8 @@ fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
 /// The kernel's subsystem: `soak=N` rounds, one in every run of the suite.
 pub fn own(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    for _ in 0..crate::args().soak {
+    for nr in 0..crate::args().soak {
+        say_round(nr);
         stress(&Own, round_of(ctx, rng.u64(..))?)?;
     }
     Ok(())
@@ -201,7 +210,8 @@ pub fn own(ctx: &Context) -> TestResult {
 /// The same while one in 20 allocations of frames fails, those for tables and records among them.
 pub fn own_with_faults(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    for _ in 0..crate::args().soak {
+    for nr in 0..crate::args().soak {
+        say_round(nr);
         let round = Round {
             scarce: true,
             ..round_of(ctx, rng.u64(..))?
@@ -219,7 +229,8 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
 /// A second subsystem with 32 MiB of addresses, which run out, and allocations that fail; lazily and strictly flushed in turn.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    for _ in 0..crate::args().soak {
+    for nr in 0..crate::args().soak {
+        say_round(nr);
         for flush in [
             FlushPolicy::Lazy {
                 areas: 32,
