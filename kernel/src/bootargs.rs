@@ -150,6 +150,8 @@ planted! {
     LeakTable = "leak-table",
     /// A frame that a test is done with never goes back.
     LeakFrame = "leak-frame",
+    /// One TLBI in four of the second subsystem is not entered where it is counted, as if it had not been issued.
+    UncountedTlbi = "uncounted-tlbi",
     /// A walker beside the registered ones maps a page of an array to a wrong frame.
     WrongWalker = "wrong-walker",
     /// Two locks are taken in both orders. A build without debug assertions does not notice.

@@ -123,6 +123,7 @@ PLANTED_FAULTS: dict[str, tuple[str, str]] = {
     "leak-table": (r"leak of table pages", "*"),
     "wrong-walker": (r"walker last-is-first:|wrong output address", "walkers.*"),
     "leak-frame": (r"leak of frames", "map.array.*"),
+    "uncounted-tlbi": (r"translation is not flushed|never flushed|before its translation was flushed", "smp.nothing*,count.every*"),
 }
 
 

@@ -15,6 +15,7 @@ use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange};
 use super::saboteur::TestMmu;
 use super::source::PAGE;
 use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::bootargs::Planted;
 use crate::smp;
 use crate::sync::IrqSpinLock;
 
@@ -194,13 +195,27 @@ impl fmt::Debug for Ledger {
 pub struct LedgerMmu {
     inner: TestMmu,
     ledger: Arc<Ledger>,
+    /// Counts down to a TLBI that is not entered, for a planted fault.
+    until_missed: Option<AtomicU64>,
 }
 
 impl LedgerMmu {
     /// What `inner` issues, entered in `ledger`.
     #[must_use]
-    pub const fn new(inner: TestMmu, ledger: Arc<Ledger>) -> Self {
-        Self { inner, ledger }
+    pub fn new(inner: TestMmu, ledger: Arc<Ledger>) -> Self {
+        let misses = crate::args().planted == Some(Planted::UncountedTlbi);
+        Self {
+            inner,
+            ledger,
+            until_missed: misses.then(|| AtomicU64::new(0)),
+        }
+    }
+
+    fn enter(&self, range: VirtRange, last_level: bool) {
+        let missed = self.until_missed.as_ref();
+        if !missed.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) % 4 == 3) {
+            self.ledger.issue(range, last_level);
+        }
     }
 
     fn page(va: VirtAddr) -> VirtRange {
@@ -225,23 +240,23 @@ impl Mmu for LedgerMmu {
     }
     fn tlbi_vaale1is(&self, va: VirtAddr) {
         self.inner.tlbi_vaale1is(va);
-        self.ledger.issue(Self::page(va), true);
+        self.enter(Self::page(va), true);
     }
     fn tlbi_vaae1is(&self, va: VirtAddr) {
         self.inner.tlbi_vaae1is(va);
-        self.ledger.issue(Self::page(va), false);
+        self.enter(Self::page(va), false);
     }
     fn tlbi_rvaale1is(&self, range: TlbiRange) {
         self.inner.tlbi_rvaale1is(range);
-        self.ledger.issue(Self::pages(range), true);
+        self.enter(Self::pages(range), true);
     }
     fn tlbi_rvaae1is(&self, range: TlbiRange) {
         self.inner.tlbi_rvaae1is(range);
-        self.ledger.issue(Self::pages(range), false);
+        self.enter(Self::pages(range), false);
     }
     fn tlbi_vmalle1is(&self) {
         self.inner.tlbi_vmalle1is();
-        self.ledger.issue(self.ledger.range, true);
+        self.enter(self.ledger.range, true);
     }
     fn has_tlbi_range(&self) -> bool {
         self.inner.has_tlbi_range()
