@@ -213,7 +213,7 @@ impl LedgerMmu {
 
     fn enter(&self, range: VirtRange, last_level: bool) {
         let missed = self.until_missed.as_ref();
-        if !missed.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) % 4 == 3) {
+        if missed.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) % 4 != 3) {
             self.ledger.issue(range, last_level);
         }
     }
