@@ -259,7 +259,7 @@ pub fn second(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One CPU, nothing lacking, no permission changed: the debts are exactly what the frees take out, and each TLBI pays one.
+/// One CPU, nothing lacking, no permission changed: all debts are paid, and each TLBI pays one.
 pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for flush in [
@@ -279,7 +279,10 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
         second.check_empty()?;
         let paid = second.ledger().nr_paid();
         expect("nothing was owed", paid, paid != 0)?;
-        expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
+        // Debts that were put together may have guards between them: by range those cost nothing, one by one they are invalidated too.
+        if flush == FlushPolicy::Strict || ctx.features.tlbi_range {
+            expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
+        }
     }
     Ok(())
 }
