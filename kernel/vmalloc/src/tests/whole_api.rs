@@ -416,7 +416,11 @@ fn run(vm: &Vm, steps: &[Step]) {
     for known in std::mem::take(&mut world.known) {
         world.free(&known).unwrap_or_else(|error| panic!("{error}"));
     }
-    vm.vm_unmap_aliases();
+    // The machine has a tree for each CPU, which withholds the tables of a failed map by itself.
+    for cpu in 0..CPUS {
+        vm.backend().go_to(cpu);
+        vm.vm_unmap_aliases();
+    }
     for frame in &world.foreign {
         vm.backend().free_frames(*frame, 0);
     }
