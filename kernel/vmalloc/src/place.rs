@@ -59,20 +59,30 @@ impl Phase {
     ) -> Self {
         let pages = source.pages();
         // Most often the first run is as good as any: what is read of it is not read again, since the source remembers it.
-        let limit = run_worth_knowing::<G>(pages);
+        let limit = if S::RUNS_ARE_FREE {
+            run_worth_knowing::<G>(pages)
+        } else {
+            few::<G>().min(pages)
+        };
         let Some(first) = source.run_at(0, limit) else {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
-        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block is large.
-        let worth = largest_leaf::<G>(aligned(pages - first.pages), allowed);
+        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block is large. A run that did not end
+        // may be all there is.
+        let unseen = if first.pages == limit {
+            pages
+        } else {
+            pages - first.pages
+        };
+        let worth = largest_leaf::<G>(aligned(unseen), allowed);
         if first.pages == pages || worth <= phase.leaf || phase.leaf >= LeafSize::BLOCK2.bytes::<G>() {
             return phase;
         }
         let phase = if S::RUNS_ARE_FREE {
             Self::of_runs::<G, S>(source, allowed, first.pages, phase)
         } else {
-            Self::of_samples::<G, S>(source, allowed, first.pages, phase)
+            Self::of_samples::<G, S>(source, allowed, first, phase)
         };
         *source = again();
         phase
@@ -108,28 +118,46 @@ impl Phase {
         best
     }
 
-    /// Looks at a few places from page `at` on.
+    /// Looks at a few places behind the first few pages, `first`.
     #[inline(never)]
     fn of_samples<G: Granule, S: PhysSource<G>>(
         source: &mut S,
         allowed: LeafSet,
-        at: u64,
+        first: Run,
         best: Self,
     ) -> Self {
         let pages = source.pages();
+        let mut seen = Seen {
+            source,
+            next: first.pages,
+        };
+        // A run that is longer than was looked at may be long enough for any leaf: from the small ones up, each by its last page.
+        if first.pages == few::<G>() {
+            let blocks = LeafSize::ALL
+                .into_iter()
+                .rev()
+                .filter(|size| size.bytes::<G>() >= LeafSize::BLOCK2.bytes::<G>())
+                .filter(|size| is_leaf::<G>(*size, allowed))
+                .map(LeafSize::bytes::<G>);
+            let held = blocks.take_while(|bytes| {
+                let skip = first.pa.0.wrapping_neg() & (bytes - 1);
+                seen.has::<G>(first, 0, skip + bytes - G::PAGE_SIZE)
+            });
+            if let Some(leaf) = held.last() {
+                return Self::following::<G>(first, 0, leaf);
+            }
+        }
         let block = LeafSize::BLOCK2.bytes::<G>();
         let blocks = is_leaf::<G>(LeafSize::BLOCK2, allowed) && pages > block >> G::PAGE_SHIFT;
-        let few = 2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1;
-        let (mut best, mut next) = (best, at);
-        for sample in [at, pages / 4, pages / 2] {
-            let at = sample.max(next);
+        let mut best = best;
+        for sample in [first.pages, pages / 4, pages / 2] {
+            let at = sample.max(seen.next);
             if at >= pages {
                 break;
             }
-            let Some(run) = source.run_at(at, few.min(pages - at)) else {
+            let Some(run) = seen.run_at(at, few::<G>().min(pages - at)) else {
                 break;
             };
-            next = at + run.pages;
             let group = largest_leaf::<G>(run, allowed);
             if group > best.leaf {
                 best = Self::following::<G>(run, at, group);
@@ -138,21 +166,7 @@ impl Phase {
                 if best.leaf != 0 {
                     break;
                 }
-                continue;
-            }
-            // The first block that the run could hold, by its first and its last page.
-            let skip = run.pa.0.wrapping_neg() & (block - 1);
-            let ends = [skip, skip + block - G::PAGE_SIZE];
-            if at + (ends[1] >> G::PAGE_SHIFT) >= pages {
-                continue;
-            }
-            let is_there = ends.into_iter().all(|offset| {
-                let page = at + (offset >> G::PAGE_SHIFT);
-                next = next.max(page + 1);
-                let found = source.run_at(page, 1);
-                found.is_some_and(|found| found.pa.0 == run.pa.0.wrapping_add(offset))
-            });
-            if is_there {
+            } else if seen.holds::<G>(run, at, block) {
                 return Self::following::<G>(run, at, block);
             }
         }
@@ -164,6 +178,51 @@ impl Phase {
     fn congruent<G: Granule>(self, fit: Fit, bytes: u64) -> Fit {
         fit.congruent(bytes >> G::PAGE_SHIFT, (self.pa.0 & (bytes - 1)) >> G::PAGE_SHIFT)
     }
+}
+
+/// An array that is looked at in places, each behind the last.
+struct Seen<'a, S> {
+    source: &'a mut S,
+    /// The first page that was not looked at.
+    next: u64,
+}
+
+impl<S> Seen<'_, S> {
+    fn run_at<G: Granule>(&mut self, page: u64, limit: u64) -> Option<Run>
+    where
+        S: PhysSource<G>,
+    {
+        let run = self.source.run_at(page, limit)?;
+        self.next = self.next.max(page + run.pages);
+        Some(run)
+    }
+
+    /// Whether the first aligned leaf of `bytes` that `run`, from page `at` on, could hold seems to be there: by its ends.
+    fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
+    where
+        S: PhysSource<G>,
+    {
+        let skip = run.pa.0.wrapping_neg() & (bytes - 1);
+        let last = skip + bytes - G::PAGE_SIZE;
+        at + (last >> G::PAGE_SHIFT) < self.source.pages()
+            && self.has::<G>(run, at, skip)
+            && self.has::<G>(run, at, last)
+    }
+
+    /// Whether the page `offset` bytes behind page `at`, where `run` begins, has the frame that the run would have there.
+    fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
+    where
+        S: PhysSource<G>,
+    {
+        let found = self.run_at(at + (offset >> G::PAGE_SHIFT), 1);
+        found.is_some_and(|found| found.pa.0 == run.pa.0.wrapping_add(offset))
+    }
+}
+
+/// Pages to look at where a look costs something: enough for a group of pages wherever it begins.
+#[inline(always)]
+fn few<G: Granule>() -> u64 {
+    2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1
 }
 
 /// `pages` pages that begin at a multiple of everything.
@@ -370,6 +429,24 @@ mod tests {
     fn a_block_in_the_middle_of_an_array_is_found() {
         let extents = [(7, 3), (9, 200), (1024, 2048), (99, 17)];
         assert_eq!(place_of_array(&extents, LeafSet::ALL).0, (512, 512 - 203));
+    }
+
+    #[test]
+    fn a_long_run_of_an_array_is_known_by_its_ends() {
+        let (place, looks) = place_of_array(&[(512, 512)], LeafSet::ALL);
+        assert_eq!((place, looks <= 40), ((512, 0), true), "one block, {looks} looks");
+        let (place, looks) = place_of_array(&[(512 - 16, 512 + 16)], LeafSet::ALL);
+        assert_eq!(
+            (place, looks <= 40),
+            ((512, 512 - 16), true),
+            "a block behind 16 pages, {looks} looks"
+        );
+        let (place, _) = place_of_array(&[(1 << 13, 1 << 13)], LeafSet::ALL);
+        assert_eq!(place, (1 << 13, 0), "a group of blocks");
+        let (place, _) = place_of_array(&[(1 << 13, (1 << 13) - 1), (3, 1)], LeafSet::ALL);
+        assert_eq!(place, (512, 0), "a page less than a group of blocks");
+        let (place, _) = place_of_array(&[(512, 511), (3, 1)], LeafSet::ALL);
+        assert_eq!(place, (16, 0), "a page less than a block");
     }
 
     #[test]
