@@ -340,6 +340,8 @@ impl Search {
             let story = || format!("{op:?} after {:?}", node.path);
             let allocs = model.counters().allocs;
             let result = op.run(&tree);
+            // Nobody walks: what a map took out goes back at once.
+            tree.reclaim();
             let allocs = model.counters().allocs - allocs;
             self.assert_finished(model, root, node, op, None);
             match (op.expected(&before), result) {
@@ -376,6 +378,7 @@ impl Search {
         model.fail_alloc_after(k);
         let tree = Tree::new(root, Half::High, model.cpu(0), model.cpu(0), self.config);
         let result = op.run(&tree);
+        tree.reclaim();
         assert!(
             matches!(
                 result,
@@ -419,11 +422,13 @@ impl Search {
         let tree = Tree::new(root, Half::High, again.cpu(0), again.cpu(0), self.config);
         for op in &node.path {
             let _ = op.run(&tree);
+            tree.reclaim();
         }
         if let Some(k) = refused {
             again.fail_alloc_after(k);
         }
         let result = op.run(&tree);
+        tree.reclaim();
         println!(
             "{op:?} after {:?}, table refused: {refused:?}: {result:?}",
             node.path
