@@ -223,6 +223,15 @@ impl<B: Backend> Vmalloc<B> {
         Ok(census)
     }
 
+    /// Checks every invariant of the address space that holds at any time, whatever others do meanwhile: all of them, but for how many
+    /// ranges the CPUs keep.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub fn check_space(&self) -> Result<va::Census, va::Violation> {
+        self.state.lock().space.check()
+    }
+
     /// Reserves the best place for `fit` at `phase`, or the next best, and so on.
     #[inline(always)]
     pub(crate) fn reserve(

@@ -55,7 +55,8 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     // What is withheld is no hole yet.
     vm.vm_unmap_aliases();
     let census = || {
-        vm.check().map_err(|_| Failure::Claim {
+        // Other threads are at work.
+        vm.check_space().map_err(|_| Failure::Claim {
             what: "the address space is unsound",
             at: vm.range().start.0,
         })
