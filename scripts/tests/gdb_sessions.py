@@ -98,8 +98,8 @@ class Looking(Session):
             text,
             r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB$",
             r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
-            r"^0xffffffff80000000-\S+ 0x000040200000 +\S+ L3 64K  C r-x Normal-WB$",
-            r"^0xffffffff80001000-0xffffffff80003000 0x000040201000     8K L3 64K  C r-x Normal-WB$",
+            r"^0xffffffff80000000-\S+ 0x000040200000 +\S+ (L2 2M   -|L3 64K  C) r-x Normal-WB$",
+            r"^0xffffffff80001000-0xffffffff80003000 0x000040201000     8K (L2 2M   -|L3 64K  C) r-x Normal-WB$",
             "^1 run$",
         )
         self.assertNotIn("BROKEN", text)

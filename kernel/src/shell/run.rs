@@ -41,6 +41,8 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
             needed: BENCH_FRAMES * PAGE_SIZE as u64,
         });
     }
+    // With several CPUs the benches would go on without: but what was typed here is to count.
+    benches::Instrument::new(&shell.features).map_err(Refusal::Bench)?;
     let args = BootArgs {
         bench: words[0],
         bench_walkers: "none",
