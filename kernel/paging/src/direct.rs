@@ -1,4 +1,4 @@
-//! The shortest ways: one physical run into one table, and one table's leaves out and flushed.
+//! The shortest ways: one physical run, or an array of frames, into one table, and one table's leaves out and flushed.
 //!
 //! Most calls map a single run whose tables are all there, and take just that out again. For these nothing has to be in memory
 //! but the tables: no state to hand on, no batch. Each function here is one such case with its level as a constant, takes
@@ -15,6 +15,7 @@ use crate::outcome::{LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree};
 
+mod frames;
 mod map;
 mod unmap;
 

@@ -103,14 +103,20 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         {
             return self.map_run(range, pa, attributes, allowed);
         }
+        if !cfg!(feature = "trace")
+            && let Some(frames) = source.pfns(0, pages)
+            && lies_in_one_table_of_pages::<G>(range)
+        {
+            return self.map_frames(range, frames, attributes, allowed);
+        }
         if S::RUNS_ARE_FREE && !cfg!(feature = "trace") && fills_blocks_of_one_table::<G>(range) {
             return self.map_runs::<2, S>(range, source, attributes, allowed);
         }
         self.map_source(range, source, attributes, allowed)
     }
 
-    /// What is left of a call that has filled `done` of `nr` descriptors of a table above the last level, with which `outcome`
-    /// came about. All `nr` are vacant but for those, and counted. With the barriers.
+    /// What is left of a call that has filled `done` of `nr` descriptors of a table, with which `outcome` came about. All `nr` are
+    /// vacant but for those, and counted. With the barriers.
     #[cold]
     #[inline(never)]
     pub(crate) fn map_rest<S: PhysSource<G>>(
@@ -128,11 +134,18 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if done == 0 {
             mapping.outcome = Outcome::default();
         }
-        // What is counted and not written pins the table meanwhile.
-        let result = self.map_table(&mut mapping, node);
-        if node.level != G::ROOT_LEVEL {
-            self.vacate(&node, nr - done);
-        }
+        let result = if node.level == LAST_LEVEL {
+            let index = G::index(range.start.0, LAST_LEVEL) + done;
+            let filled = self.fill_pages(&mut mapping, node.table, index, nr - done);
+            self.settle(&node, nr - done, filled)
+        } else {
+            // What is counted and not written pins the table meanwhile.
+            let result = self.map_table(&mut mapping, node);
+            if node.level != G::ROOT_LEVEL {
+                self.vacate(&node, nr - done);
+            }
+            result
+        };
         match result {
             Ok(()) => {
                 self.publish();
@@ -151,18 +164,45 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        self.validate(range)?;
-        if attributes.is_writable_and_executable() {
-            return Err(Error::WritableExecutable(range.start).into());
-        }
-        let pages = range.size >> G::PAGE_SHIFT;
-        if source.pages() < pages {
-            return Err(Error::NoFrame { page: source.pages() }.into());
-        }
+        self.check_request(range, source, attributes)?;
         let allowed = allowed.intersection(self.config().leaves);
         let outcome = self.map_pieces(range, source, attributes, allowed)?;
         self.publish();
         Ok(outcome)
+    }
+
+    /// The same where it is known that [`map_in_one_table`](Self::map_in_one_table) cannot do it.
+    #[inline(always)]
+    pub(crate) fn map_in_many_tables<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        allowed: LeafSet,
+    ) -> Result<Outcome, Failure> {
+        self.check_request(range, source, attributes)?;
+        let allowed = allowed.intersection(self.config().leaves);
+        let outcome = self.map_anywhere(Mapping::new(range, source, attributes, allowed))?;
+        self.publish();
+        Ok(outcome)
+    }
+
+    /// What can be refused without a look at the tables.
+    #[inline(always)]
+    fn check_request<S: PhysSource<G>>(
+        &self,
+        range: VirtRange,
+        source: &S,
+        attributes: Attributes,
+    ) -> Result<(), Failure> {
+        self.validate(range)?;
+        if attributes.is_writable_and_executable() {
+            return Err(Error::WritableExecutable(range.start).into());
+        }
+        if source.pages() < range.size >> G::PAGE_SHIFT {
+            return Err(Error::NoFrame { page: source.pages() }.into());
+        }
+        Ok(())
     }
 
     /// What is more than one run into one table.
@@ -467,6 +507,12 @@ fn whole_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64) -> Option
 fn fills_blocks_of_one_table<G: Granule>(range: VirtRange) -> bool {
     let extent = crate::direct::extent(range);
     G::leaf_allowed(2) && extent >= crate::direct::bound::<G>(3) && extent < crate::direct::bound::<G>(2)
+}
+
+/// Whether one last-level table holds `range`, if it is not empty.
+#[inline(always)]
+fn lies_in_one_table_of_pages<G: Granule>(range: VirtRange) -> bool {
+    crate::direct::extent(range) < crate::direct::bound::<G>(LAST_LEVEL)
 }
 
 /// Maps one contiguous physical range: Linux's walker for ioremap.
