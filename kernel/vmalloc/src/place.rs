@@ -14,8 +14,8 @@
 //! # Memory in several runs
 //! It has one of them to follow: if the first does not hold the largest leaf that could be, one of the next few that holds a larger one. The area then
 //! begins as far before that phase as the run lies behind the area's start. A list of extents knows its runs, and the next
-//! [`MAX_RUNS`] are looked at. An array does not: a few frames are, behind the first run and on the way to its middle; where those at both ends of an aligned
-//! block are as far apart as the block is long, it is taken for one. Whether it is one the map finds out. Either way
+//! [`MAX_RUNS`] are looked at. An array does not: a few frames are, at its start, behind the first run and on the way to its middle; where those at both ends
+//! of an aligned block, or of a short array, are as far apart as it is long, it is taken for one run. Whether it is one the map finds out. Either way
 //! it costs no more for more pages.
 
 use crate::va::Fit;
@@ -64,7 +64,7 @@ impl Phase {
         } else {
             few::<G>().min(pages)
         };
-        let Some(first) = source.run_at(0, limit) else {
+        let Some(first) = first_run(source, limit) else {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
@@ -219,6 +219,21 @@ impl<S> Seen<'_, S> {
     }
 }
 
+/// The run at the start of `source`, at most `limit` pages. Frame numbers that lie in memory are taken for one where the last of them is as
+/// far from the first as it would be in one.
+#[inline(always)]
+fn first_run<G: Granule, S: PhysSource<G>>(source: &mut S, limit: u64) -> Option<Run> {
+    if let Some([first, .., last]) = source.pfns(0, limit)
+        && last.0.wrapping_sub(first.0) == limit - 1
+    {
+        return Some(Run {
+            pa: PhysAddr(first.0 << G::PAGE_SHIFT),
+            pages: limit,
+        });
+    }
+    source.run_at(0, limit)
+}
+
 /// Pages to look at where a look costs something: enough for a group of pages wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
@@ -360,16 +375,28 @@ mod tests {
                 self.0.get(index).copied()
             }
         }
-        let frames: Vec<Pfn> = extents
-            .iter()
-            .flat_map(|(start, pages)| (0..*pages).map(move |page| Pfn(start + page)))
-            .collect();
+        let frames = frames_of(extents);
         let pages = frames.len() as u64;
         let counted = Counted(frames, core::cell::Cell::new(0));
         let new = || PageArray::new(&counted);
         let phase = Phase::of_source::<Granule4K, _>(&mut new(), allowed, new);
         let fit = best::<Granule4K>(Fit::new(pages), phase, 0x1000);
         ((fit.align, fit.phase), counted.1.get())
+    }
+
+    /// The same for the frame numbers as they lie in memory.
+    fn place_of_numbers(frames: &[Pfn]) -> (u64, u64) {
+        let new = || PageArray::new(frames);
+        let phase = Phase::of_source::<Granule4K, _>(&mut new(), LeafSet::ALL, new);
+        let fit = best::<Granule4K>(Fit::new(frames.len() as u64), phase, 0x1000);
+        (fit.align, fit.phase)
+    }
+
+    fn frames_of(extents: &[(u64, u64)]) -> Vec<Pfn> {
+        extents
+            .iter()
+            .flat_map(|(start, pages)| (0..*pages).map(move |page| Pfn(start + page)))
+            .collect()
     }
 
     #[test]
@@ -419,6 +446,7 @@ mod tests {
         ] {
             assert_eq!(place_of(extents, LeafSet::ALL), place, "{extents:?}");
             assert_eq!(place_of_array(extents, LeafSet::ALL).0, place, "{extents:?}");
+            assert_eq!(place_of_numbers(&frames_of(extents)), place, "{extents:?}");
         }
         let extents = [(7, 1), (9, 1), (11, 1), (512, 512)];
         assert_eq!(place_of(&extents, LeafSet::ALL), (512, 509));
@@ -447,6 +475,26 @@ mod tests {
         assert_eq!(place, (512, 0), "a page less than a group of blocks");
         let (place, _) = place_of_array(&[(512, 511), (3, 1)], LeafSet::ALL);
         assert_eq!(place, (16, 0), "a page less than a block");
+    }
+
+    #[test]
+    fn frame_numbers_in_memory_have_the_place_of_those_that_are_asked_for() {
+        for first in 0..20 {
+            for pages in [2, 15, 16, 17, 30, 31, 32, 47, 512, 1023, 1024] {
+                for extents in [
+                    &[(1024 + first, pages)][..],
+                    &[(7, first + 1), (1024, pages)],
+                    &[(1024 + first, pages), (9, 20)],
+                ] {
+                    let place = place_of_array(extents, LeafSet::ALL).0;
+                    assert_eq!(place_of_numbers(&frames_of(extents)), place, "{extents:?}");
+                }
+            }
+        }
+        // Its ends are those of a run: it is placed as one.
+        let mut frames = frames_of(&[(512, 31)]);
+        frames.swap(3, 4);
+        assert_eq!(place_of_numbers(&frames), (16, 0));
     }
 
     #[test]

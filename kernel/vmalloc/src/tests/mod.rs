@@ -4,6 +4,7 @@ mod bad_input;
 mod broken_callers;
 mod deferred;
 mod failures;
+mod guessed;
 mod lazy;
 mod linux_bugs;
 mod machine;
