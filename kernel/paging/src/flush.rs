@@ -10,229 +10,16 @@
 //! 4. ISB: this CPU forgets what it fetched or translated ahead;
 //! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
 
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::addr::{VirtAddr, VirtRange};
+use crate::granule::{Granule, Level};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
-use core::marker::PhantomData;
+use pending::linked;
 
-/// Ranges a [`Pending`] keeps apart before it merges them.
-const MAX_RANGES: usize = 8;
+mod pending;
 
-/// Translations to invalidate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PendingRange {
-    /// The addresses.
-    pub range: VirtRange,
-    /// The level whose descriptors a TLB may hold one by one: a group is held as its descriptors (rule 4).
-    pub stride: Level,
-    /// Whether a link was taken out too, so that walk caches must be invalidated (rule 5).
-    pub links: bool,
-}
-
-/// A [`PendingRange`] in two words. The size is a multiple of the page size, so its low bits are free: stride and links.
-#[derive(Clone, Copy, Debug)]
-struct Packed {
-    start: u64,
-    size: u64,
-}
-
-const STRIDE: u64 = 0b011;
-const LINKS: u64 = 0b100;
-
-impl Packed {
-    const NONE: Self = Self { start: 0, size: 0 };
-
-    #[inline(always)]
-    const fn new(range: VirtRange, stride: Level, links: bool) -> Self {
-        let links = if links { LINKS } else { 0 };
-        Self {
-            start: range.start.0,
-            size: range.size | stride as u64 | links,
-        }
-    }
-
-    #[inline(always)]
-    const fn unpack(self) -> PendingRange {
-        PendingRange {
-            range: VirtRange::new(VirtAddr(self.start), self.size & !(STRIDE | LINKS)),
-            stride: (self.size & STRIDE) as Level,
-            links: self.size & LINKS != 0,
-        }
-    }
-}
-
-/// What an operation has taken out and not yet invalidated: ranges and dead tables.
-///
-/// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one with dead tables
-/// leaks them, which is safe, and is why it is `must_use`: give it to [`Tree::flush`].
-#[must_use = "translations may linger until it is flushed"]
-#[derive(Debug)]
-pub struct Pending<G> {
-    ranges: [Packed; MAX_RANGES],
-    nr_ranges: usize,
-    /// A list of dead tables, linked through their first descriptor. A table is a page, so the link has bit 0 clear: a
-    /// stale walk reads it as an invalid descriptor.
-    dead: Option<PhysAddr>,
-    nr_dead: usize,
-    /// Descriptors were written that other CPUs must see, with nothing to invalidate.
-    published: bool,
-    granule: PhantomData<G>,
-}
-
-impl<G: Granule> Default for Pending<G> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<G: Granule> Pending<G> {
-    /// Nothing pending.
-    #[inline(always)]
-    pub const fn new() -> Self {
-        Self {
-            ranges: [Packed::NONE; MAX_RANGES],
-            nr_ranges: 0,
-            dead: None,
-            nr_dead: 0,
-            published: false,
-            granule: PhantomData,
-        }
-    }
-
-    /// The ranges to invalidate.
-    #[inline(always)]
-    pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
-        self.ranges[..self.nr_ranges].iter().map(|packed| packed.unpack())
-    }
-
-    /// How many tables wait to be given back.
-    #[must_use]
-    pub const fn nr_dead_tables(&self) -> usize {
-        self.nr_dead
-    }
-
-    /// Whether a flush would have nothing to do.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.nr_ranges == 0 && self.dead.is_none() && !self.published
-    }
-
-    /// How many TLBIs a flush of this will issue on a CPU with or without FEAT_TLBIRANGE.
-    #[must_use]
-    pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
-        nr_all_tlbis::<G>(self.ranges(), tlbi_range)
-    }
-
-    /// Records that `range` may be held, descriptor by descriptor of level `stride`.
-    #[inline]
-    pub(crate) fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
-        let new = Packed::new(range, stride, links);
-        if self.nr_ranges != 0 {
-            let slot = &mut self.ranges[self.nr_ranges - 1];
-            let last = slot.unpack();
-            // Neighbours of one stride become one range; so does a repetition of what was just recorded.
-            if last.range.end() == range.start && last.stride == stride {
-                slot.size = (slot.size + range.size) | (new.size & LINKS);
-                return;
-            }
-            if last.range.contains(range.start) && last.range.contains(range.last()) {
-                *slot = Packed::new(last.range, last.stride.max(stride), last.links || links);
-                return;
-            }
-        }
-        if self.nr_ranges < MAX_RANGES {
-            self.ranges[self.nr_ranges] = new;
-            self.nr_ranges += 1;
-        } else {
-            self.absorb(new.unpack());
-        }
-    }
-
-    /// Records that a walk cache may hold the link of `level` that translates `span`.
-    ///
-    /// Any one address of the span, invalidated at all levels, finds it there. So it goes with the leaves that were just
-    /// recorded, if one of their TLBIs falls into the span, and costs none of its own.
-    #[inline]
-    pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
-        if self.nr_ranges != 0 {
-            let slot = &mut self.ranges[self.nr_ranges - 1];
-            let last = slot.unpack();
-            // Entries of a stride no larger than the span, aligned as it is: the first that overlaps it lies in it.
-            if last.stride >= level && last.range.overlaps(span) {
-                slot.size |= LINKS;
-                return;
-            }
-        }
-        self.invalidate(VirtRange::new(span.start, G::PAGE_SIZE), LAST_LEVEL, true);
-    }
-
-    /// Full: the range that grows least takes the new one in. To invalidate more than needed is always allowed.
-    #[cold]
-    fn absorb(&mut self, new: PendingRange) {
-        let growth = |old: &PendingRange| hull(old.range, new.range).size - old.range.size;
-        let least = self.ranges().enumerate().min_by_key(|(_, old)| growth(old));
-        if let Some((i, old)) = least {
-            self.ranges[i] = Packed::new(
-                hull(old.range, new.range),
-                old.stride.max(new.stride),
-                old.links || new.links,
-            );
-        }
-    }
-
-    /// Records that descriptors were written which replace nothing that a TLB may hold.
-    #[inline]
-    pub(crate) fn publish(&mut self) {
-        self.published = true;
-    }
-
-    /// Takes a table that is no longer linked. Its span must be in a range with `links`.
-    #[inline]
-    pub(crate) fn bury<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
-        tables.store(table, 0, self.dead.map_or(0, PhysAddr::get));
-        self.dead = Some(table);
-        self.nr_dead += 1;
-    }
-
-    /// Takes over all that is pending in `other`.
-    pub fn merge<T: Tables>(&mut self, tables: &T, other: Self) {
-        for pending in other.ranges() {
-            self.invalidate(pending.range, pending.stride, pending.links);
-        }
-        self.published |= other.published;
-        let mut next = other.dead;
-        while let Some(table) = next {
-            next = linked(tables, table);
-            self.bury(tables, table);
-        }
-    }
-
-    #[inline(always)]
-    fn release<T: Tables>(&mut self, tables: &T) {
-        while let Some(table) = self.dead {
-            self.dead = linked(tables, table);
-            tables.free_table(table);
-        }
-        self.nr_dead = 0;
-        self.nr_ranges = 0;
-        self.published = false;
-    }
-}
-
-fn linked<T: Tables>(tables: &T, table: PhysAddr) -> Option<PhysAddr> {
-    match tables.load(table, 0) {
-        0 => None,
-        next => Some(PhysAddr(next)),
-    }
-}
-
-fn hull(a: VirtRange, b: VirtRange) -> VirtRange {
-    let start = a.start.min(b.start);
-    let last = a.last().max(b.last());
-    VirtRange::new(start, last.offset_from(start).wrapping_add(1))
-}
+pub use pending::{Pending, PendingRange, TakenOut};
 
 /// Most pages that one range operation covers: NUM 31, SCALE 3.
 const MAX_RANGE_OP: u64 = 32 << 16;
@@ -440,6 +227,30 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
+    /// Leaves `taken` to the flush of `pending`.
+    ///
+    /// Areas mostly lie side by side, with a guard page between them. Where TLBIs go by range, one over all of it is fewer, and
+    /// there is nothing in a guard page that it could hit.
+    #[inline(always)]
+    pub fn leave(&self, taken: TakenOut, pending: &mut Pending<G>) {
+        pending.record(taken.range, self.slack());
+    }
+
+    /// Leaves all that is pending in `some` to the flush of `pending`, as [`leave`](Self::leave).
+    #[inline]
+    pub fn leave_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
+        pending.append(&self.tables, some, self.slack());
+    }
+
+    #[inline(always)]
+    fn slack(&self) -> u64 {
+        if self.mmu.has_tlbi_range() {
+            G::PAGE_SIZE
+        } else {
+            0
+        }
+    }
+
     /// Flushes what is pending and gives the dead tables back.
     ///
     /// `foreign` says that another CPU took some of it out and handed it over by release and acquire: then the leading
@@ -506,6 +317,12 @@ pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
+    /// Leaves what is collected to the flush of `pending`, as [`Tree::leave`].
+    #[inline]
+    pub fn leave_to(mut self, pending: &mut Pending<G>) {
+        self.tree.leave_all(&mut self.pending, pending);
+    }
+
     /// The same batch, which also owns `cargo` until it has flushed.
     pub fn withhold<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {

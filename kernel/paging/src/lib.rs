@@ -79,7 +79,7 @@ pub use addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 pub use check::{CheckError, Report};
 pub use descriptor::{Attributes, Descriptor, MemoryType};
 pub use dump::{Dump, DumpRun};
-pub use flush::{FlushBatch, Pending, PendingRange};
+pub use flush::{FlushBatch, Pending, PendingRange, TakenOut};
 pub use granule::{Granule, Granule4K, Granule16K, Granule64K, LAST_LEVEL, Level, TinyGranule};
 pub use leaf::choose_leaf;
 pub use map::{vmap_pages_range_noflush_walk, vmap_range_noflush};

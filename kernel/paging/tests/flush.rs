@@ -214,7 +214,7 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
     for repeat_tlbi in [false, true] {
         for tlbi_range in [false, true] {
             for case in corpus::<Granule4K>() {
-                if let Op::UnmapKeeping { .. } | Op::UnmapOneTable { .. } = case.op {
+                if let Op::UnmapKeeping { .. } | Op::UnmapOneTable { .. } | Op::TakeOut { .. } = case.op {
                     // Two operations, each with its flush: told below.
                     continue;
                 }
@@ -542,6 +542,69 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
         }
     }
     assert_eq!(tree.tables().host.live(), 1);
+}
+
+/// Takes single pages out, every other one of `0..2 * nr` and in the order of `pages`, as areas with a guard page between; gives
+/// how many TLBIs the flush of all of them issues.
+fn tlbis_for_pages(pages: &[u64], tlbi_range: bool) -> usize {
+    let setup: Vec<_> = pages.iter().map(|page| map(2 * page, 1)).collect();
+    let tree = prepared::<Granule4K>(&setup, Config::default(), tlbi_range);
+    let mut all = Pending::new();
+    // In shares, as CPUs pass them on.
+    for share in pages.chunks(8) {
+        let mut some = Pending::new();
+        for page in share {
+            let taken = tree.take_out_of_one_table(range_of(&tree, 2 * page, 1));
+            tree.leave(taken.expect("a page"), &mut some);
+        }
+        tree.leave_all(&mut some, &mut all);
+        assert!(some.is_empty());
+    }
+    tree.tables().log.take();
+    tree.flush(all, true);
+    let done = tlbis(&tree.tables().log.take());
+    for page in pages {
+        let va = range_of(&tree, 2 * page, 1).start.0;
+        let hit = done.iter().any(|tlbi| {
+            covered::<Granule4K>(*tlbi).is_none_or(|(start, size)| va.wrapping_sub(start) < size)
+        });
+        assert!(hit, "{va:#x} is not invalidated by {done:?}");
+    }
+    done.len()
+}
+
+#[test]
+fn neighbours_with_a_guard_page_between_are_invalidated_as_one_range() {
+    let up: Vec<_> = (0..100).collect();
+    let down: Vec<_> = (0..100).rev().collect();
+    let inside_out: Vec<_> = (0..50).flat_map(|i| [49 - i, 50 + i]).collect();
+    let two_streams: Vec<_> = (0..50).flat_map(|i| [i, 1000 - i]).collect();
+    for (pages, most) in [(&up, 2), (&down, 2), (&inside_out, 2), (&two_streams, 4)] {
+        assert_eq!(tlbis_for_pages(pages, true), most, "{pages:?}");
+    }
+    assert_eq!(
+        tlbis_for_pages(&up[..8], false),
+        8,
+        "one by one, the guard pages would cost as much as the pages"
+    );
+}
+
+#[test]
+fn leaves_of_different_strides_are_recorded_apart() {
+    let (block, page) = (512, 1024);
+    let tree = prepared::<Granule4K>(
+        &[map(block, 512), map(page, 1), map(9, 1)],
+        Config::default(),
+        true,
+    );
+    let mut all = Pending::new();
+    for (first, pages) in [(block, 512), (page, 1)] {
+        let taken = tree.take_out_of_one_table(range_of(&tree, first, pages));
+        tree.leave(taken.expect("a leaf"), &mut all);
+    }
+    assert_eq!(all.ranges().count(), 2, "{all:?}");
+    assert_eq!(all.nr_tlbis(true), 2);
+    tree.flush(all, false);
 }
 
 /// What must not be reused before the flush; says when it goes.

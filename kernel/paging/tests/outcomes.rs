@@ -4,6 +4,7 @@ mod support;
 
 use paging::{
     Attributes, Config, Granule, Granule4K, Granule16K, LeafCounts, LeafSet, LeafSize, MemoryType, Outcome,
+    Pending,
 };
 use support::corpus::{Case, base, corpus};
 use support::ops::{Change, Op};
@@ -46,6 +47,7 @@ fn the_pages_counted_are_the_pages_changed() {
             Op::Unmap { .. }
             | Op::UnmapAndFlush { .. }
             | Op::UnmapOneTable { .. }
+            | Op::TakeOut { .. }
             | Op::UnmapKeeping { .. } => differ(&before, &now),
             Op::Map { .. } | Op::Protect { .. } | Op::SetValid { .. } => differ(&now, &before),
             Op::Split { .. } | Op::Coalesce { .. } => {
@@ -120,6 +122,14 @@ fn every_form_of_unmap_does_and_says_the_same() {
             assert_eq!(outcome, at_once, "{}", case.name);
             let (_, _, in_one) = after::<G>(&case.setup, &Op::UnmapOneTable { page, pages });
             assert_eq!(outcome.leaves, in_one.leaves, "{}", case.name);
+            let (out, _, taken) = after::<G>(&case.setup, &Op::TakeOut { page, pages });
+            assert_eq!(outcome.leaves, taken.leaves, "{}", case.name);
+            assert_eq!(
+                leaves_in(&tree, tree.range()),
+                leaves_in(&out, out.range()),
+                "{}",
+                case.name
+            );
             let (kept, _, pruned) = after::<G>(&case.setup, &Op::UnmapKeeping { page, pages });
             assert_eq!(
                 leaves_in(&tree, tree.range()),
@@ -175,6 +185,59 @@ fn an_unmap_in_one_table_does_all_of_it_or_nothing() {
             assert_eq!(tree.tables().host.snapshot(), before, "{} at {page}", case.name);
             assert_eq!(tree.tables().log.take(), [], "{}", case.name);
         }
+    }
+    assert!(done >= 5 && left >= 5, "{done} done, {left} left alone");
+}
+
+#[test]
+fn what_is_taken_out_of_one_table_waits_for_one_flush_or_nothing_has_changed() {
+    let (mut done, mut left) = (0, 0);
+    for case in corpus::<Granule4K>() {
+        let Op::Unmap { page, pages } = case.op else {
+            continue;
+        };
+        let twin = || {
+            let tree = traced::<Granule4K>(Config::default(), false);
+            for op in &case.setup {
+                op.apply(&tree, base(&tree)).expect("memory suffices");
+            }
+            tree.tables().log.take();
+            tree
+        };
+        let (tree, other) = (twin(), twin());
+        let before = tree.tables().host.snapshot();
+        let range = case.op.range::<Granule4K>(base(&tree));
+        let mut pending = Pending::new();
+        let Some(taken) = tree.take_out_of_one_table(range) else {
+            left += 1;
+            assert_eq!(tree.tables().host.snapshot(), before, "{} at {page}", case.name);
+            assert_eq!(tree.tables().log.take(), [], "{}", case.name);
+            continue;
+        };
+        done += 1;
+        let emptied = taken.emptied();
+        tree.leave(taken, &mut pending);
+        assert_eq!(
+            word(&tree.tables().log.take()),
+            "S",
+            "{}: nothing is flushed",
+            case.name
+        );
+        let mut batch = other.batch();
+        let outcome = other
+            .unmap_keeping_tables(range, &mut batch)
+            .expect("nothing is cut");
+        assert_eq!(
+            outcome.leaves.pages::<Granule4K>(),
+            pages,
+            "{}: no hole",
+            case.name
+        );
+        assert_eq!(u32::from(emptied), outcome.tables_emptied, "{}", case.name);
+        assert!(pending.ranges().eq(batch.pending().ranges()), "{}", case.name);
+        assert_eq!(leaves_in(&tree, tree.range()), leaves_in(&other, other.range()));
+        tree.flush(pending, false);
+        assert_eq!(word(&tree.tables().log.take()), "sTdi", "{}", case.name);
     }
     assert!(done >= 5 && left >= 5, "{done} done, {left} left alone");
 }

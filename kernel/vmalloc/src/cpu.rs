@@ -163,7 +163,7 @@ impl<B: Backend> Vmalloc<B> {
         self.cpus.each(|slot| {
             if slot.nr_waiting.load(Relaxed) != 0 {
                 let mut cpu = slot.state.lock();
-                all.absorb(self.backend.tree().tables(), &mut cpu.waiting);
+                all.absorb(self.backend.tree(), &mut cpu.waiting);
                 slot.nr_waiting.store(0, Relaxed);
             }
         });

@@ -30,7 +30,7 @@ use crate::state::Vmalloc;
 use crate::va::Cache;
 use core::panic::Location;
 use core::sync::atomic::Ordering::Relaxed;
-use paging::{Failure, FlushBatch, Granule, Outcome, Pending, Tables, VirtRange};
+use paging::{Failure, FlushBatch, Granule, Mmu, Outcome, Pending, Tables, Tree, VirtRange};
 
 /// A batch on the backend's tree.
 pub(crate) type Batch<'t, B> =
@@ -102,14 +102,14 @@ impl<G: Granule> Waiting<G> {
         self.areas = Some(area);
     }
 
-    /// Takes in all of `other`.
-    pub fn absorb<T: Tables>(&mut self, tables: &T, other: &mut Self) {
+    /// Takes in all of `other`, where nothing waits then.
+    pub fn absorb<T: Tables, M: Mmu>(&mut self, tree: &Tree<G, T, M>, other: &mut Self) {
         if self.nr_areas == 0 {
             // Nothing is pending either.
             core::mem::swap(self, other);
             return;
         }
-        self.pending.merge(tables, core::mem::take(&mut other.pending));
+        tree.leave_all(&mut other.pending, &mut self.pending);
         while let Some(area) = other.pop() {
             self.push(area);
         }
@@ -217,7 +217,22 @@ impl<B: Backend> Vmalloc<B> {
     /// Takes `area` out, and leaves it to a flush that covers others too.
     #[inline(never)]
     fn end_later(&self, area: Area, range: VirtRange) {
-        let mut batch = self.backend.tree().batch();
+        let tree = self.backend.tree();
+        let walk = self.backend.walks().walk();
+        let taken = tree.take_out_of_one_table(range);
+        drop(walk);
+        let Some(taken) = taken else {
+            return self.end_anything_later(area, range);
+        };
+        let prune = self.note_emptied_tables(range, u32::from(taken.emptied()));
+        self.let_wait(area, prune, |pending| tree.leave(taken, pending));
+    }
+
+    /// The same, whatever is mapped.
+    #[inline(never)]
+    fn end_anything_later(&self, area: Area, range: VirtRange) {
+        let tree = self.backend.tree();
+        let mut batch = tree.batch();
         let emptied = self.take_out(range, &mut batch);
         if batch.pending().is_empty() {
             // Nothing was mapped, so nothing is to be flushed.
@@ -225,11 +240,16 @@ impl<B: Backend> Vmalloc<B> {
             return self.end_flushed(area, range, emptied);
         }
         let prune = self.note_emptied_tables(range, emptied);
-        let tables = self.backend.tree().tables();
+        self.let_wait(area, prune, |pending| batch.leave_to(pending));
+    }
+
+    /// Lets `area`, which is out of the tables, wait for a flush; `leave` records what that must cover. Then prunes, if there is reason to.
+    #[inline(always)]
+    fn let_wait(&self, area: Area, prune: bool, leave: impl FnOnce(&mut Pending<B::Granule>)) {
         let slot = self.this_cpu();
         let mut cpu = slot.state.lock();
         cpu.waiting.push(area);
-        cpu.waiting.pending.merge(tables, batch.detach().0);
+        leave(&mut cpu.waiting.pending);
         let due = cpu.waiting.is_due(self.shares.cpu) && self.pass_on(&mut cpu.waiting);
         slot.nr_waiting.store(cpu.waiting.nr_areas(), Relaxed);
         drop(cpu);
@@ -245,9 +265,8 @@ impl<B: Backend> Vmalloc<B> {
     /// the common list is due now.
     #[inline(never)]
     fn pass_on(&self, share: &mut Waiting<B::Granule>) -> bool {
-        let mut share = core::mem::take(share);
         let mut state = self.state.lock();
-        state.waiting.absorb(self.backend.tree().tables(), &mut share);
+        state.waiting.absorb(self.backend.tree(), share);
         state.waiting.is_due(self.shares.common)
     }
 
@@ -366,7 +385,7 @@ impl<B: Backend> Vmalloc<B> {
         self.take_waiting(&mut due);
         let mut state = self.state.lock();
         if state.waiting.nr_areas != 0 {
-            due.absorb(self.backend.tree().tables(), &mut state.waiting);
+            due.absorb(self.backend.tree(), &mut state.waiting);
         }
         drop(state);
         if due.nr_areas != 0 {

@@ -3,6 +3,7 @@
 use super::{bound, extent, leaves_of};
 use crate::addr::{PhysAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::flush::TakenOut;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, Outcome};
@@ -100,6 +101,35 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut outcome = leaves_of(level, taken.singles, taken.groups);
         outcome.tables_emptied = u32::from(taken.emptied);
         Some(outcome)
+    }
+
+    /// Unmaps `range` as [`unmap_keeping_tables`](Self::unmap_keeping_tables), if that is as simple as can be: valid leaves of one
+    /// table, all of it. The flush is left to whoever is given what was taken out. `None`: nothing has changed.
+    #[cfg_attr(not(feature = "trace"), inline(always))]
+    #[cfg_attr(feature = "trace", inline(never))]
+    pub fn take_out_of_one_table(&self, range: VirtRange) -> Option<TakenOut> {
+        if cfg!(feature = "trace") {
+            return None;
+        }
+        let size = range.size;
+        let extent = extent(range);
+        let (level, emptied) = if size == G::PAGE_SIZE {
+            (3, self.take_leaf::<3>(range)?.emptied)
+        } else if extent < bound::<G>(3) {
+            (3, self.take_pages(range)?)
+        } else if size == G::size(2) {
+            (2, self.take_leaf::<2>(range)?.emptied)
+        } else if extent < bound::<G>(2) {
+            (2, self.take_leaves::<2>(range)?.emptied)
+        } else if size == G::size(1) {
+            (1, self.take_leaf::<1>(range)?.emptied)
+        } else if extent < bound::<G>(1) {
+            (1, self.take_leaves::<1>(range)?.emptied)
+        } else {
+            return None;
+        };
+        // DESIGN rule 4: a group may be held as its descriptors, so their level is the stride.
+        Some(TakenOut::new(range, level, emptied))
     }
 
     /// The general way.
@@ -258,6 +288,25 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             groups: 1,
             emptied: self.vacated(&node, link, group),
         })
+    }
+
+    /// Takes whole, valid pages and groups of them out, in whatever order they come, uncounted. Whether their table is empty
+    /// now. `None`: some are cut, or not there, and nothing has changed.
+    #[inline(always)]
+    fn take_pages(&self, range: VirtRange) -> Option<bool> {
+        let VirtRange { start, size } = range;
+        if size == 0 || !self.is_plain(range, G::PAGE_SIZE, 0) {
+            return None;
+        }
+        let (node, link) = self.descend::<LAST_LEVEL>(start)?;
+        let index = G::index(start.0, LAST_LEVEL);
+        let nr = (size >> G::PAGE_SHIFT) as usize;
+        let all = self.tables.and_all(node.table, index, nr);
+        if all & VALID == 0 || self.cuts_group(&node, index, nr) {
+            return None;
+        }
+        self.tables.clear(node.table, index, nr);
+        Some(self.vacated(&node, link, nr))
     }
 
     /// As [`take_leaves`](Self::take_leaves), for `nr` descriptors from `index` on: all of them single, or all in groups.

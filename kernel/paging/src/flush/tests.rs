@@ -2,8 +2,9 @@
 
 extern crate std;
 
-use super::{for_each_range_op, nr_range_ops};
-use crate::addr::VirtAddr;
+use super::pending::{MAX_RANGES, Packed};
+use super::{Pending, for_each_range_op, nr_all_tlbis, nr_range_ops};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule16K, Granule64K};
 use std::vec::Vec;
 
@@ -84,5 +85,59 @@ fn range_operations_of_large_ranges_cover_them_exactly_and_are_the_fewest() {
             check::<Granule4K>(((1i64 << shift) + near) as u64);
             check::<Granule4K>(((3i64 << shift) + near) as u64);
         }
+    }
+}
+
+#[test]
+fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = |below: u64| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x % below
+    };
+    // Up to the last page that there is.
+    let base = 0u64.wrapping_sub(1 << 30);
+    for round in 0..2_000 {
+        let slack = if round % 2 == 0 { 0 } else { Granule4K::PAGE_SIZE };
+        let spread = 1 << next(9);
+        let mut pending = Pending::<Granule4K>::new();
+        let mut all = std::vec::Vec::new();
+        for _ in 0..next(40) {
+            let stride = if next(8) == 0 { 2 } else { 3 };
+            let unit = Granule4K::size(stride);
+            let units = (1u64 << 30) / unit;
+            let pages = 1 + next(4);
+            let first = (units - 1 - next(spread.min(units - 4))).min(units - pages);
+            let range = VirtRange::new(VirtAddr(base + first * unit), pages * unit);
+            let links = next(16) == 0;
+            let new = Packed::new(range, stride, links);
+            match next(3) {
+                0 => pending.record(new, slack),
+                1 => pending.collect(new, slack),
+                _ => pending.invalidate(range, stride, links),
+            }
+            all.push((range, stride, links));
+        }
+        assert!(pending.nr_ranges <= MAX_RANGES);
+        for (range, stride, links) in &all {
+            let covered = pending.ranges().any(|pending| {
+                pending.range.contains(range.start)
+                    && pending.range.contains(range.last())
+                    && pending.stride >= *stride
+                    && pending.links >= *links
+            });
+            assert!(covered, "{range:?} of {stride} {links}: {pending:?}");
+        }
+        let apart = all
+            .iter()
+            .map(|(range, stride, links)| Packed::new(*range, *stride, *links).unpack());
+        let (joined, apart) = (pending.nr_tlbis(true), nr_all_tlbis::<Granule4K>(apart, true));
+        let strides_mix = all.iter().any(|a| a.1 != all[0].1);
+        assert!(
+            joined <= apart || strides_mix,
+            "{joined} and not {apart}: {all:?}"
+        );
     }
 }

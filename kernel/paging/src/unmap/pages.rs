@@ -35,13 +35,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pending.invalidate(range, LAST_LEVEL, false);
             return true;
         }
-        let group = G::cont_entries(LAST_LEVEL);
         let all = self.tables.and_all(node.table, index, nr);
-        let cut = |at: usize| at & (group - 1) != 0;
-        if all & VALID == 0
-            || (cut(index) && self.load(node.table, index).is_contiguous())
-            || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous())
-        {
+        if all & VALID == 0 || self.cuts_group(&node, index, nr) {
             return false;
         }
         let groups = self.nr_groups(node, index, nr, all);
@@ -55,6 +50,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // DESIGN rule 4: a group may be held as its pages, so the stride is a page for both.
         pending.invalidate(range, LAST_LEVEL, false);
         true
+    }
+
+    /// Whether a group sticks out of `nr` last-level descriptors from `index` on.
+    #[inline(always)]
+    pub(crate) fn cuts_group(&self, node: &Node, index: usize, nr: usize) -> bool {
+        let cut = |at: usize| at & (G::cont_entries(LAST_LEVEL) - 1) != 0;
+        (cut(index) && self.load(node.table, index).is_contiguous())
+            || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous())
     }
 
     /// Takes pages and groups out of a last-level table.

@@ -375,6 +375,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             Some([
                 other(Op::UnmapAndFlush { page, pages }, "and flush"),
                 other(Op::UnmapOneTable { page, pages }, "in one table"),
+                other(Op::TakeOut { page, pages }, "taken out"),
                 other(Op::UnmapKeeping { page, pages }, "keeping tables"),
             ])
         })

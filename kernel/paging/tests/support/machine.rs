@@ -170,8 +170,11 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
             },
         },
         4 => Op::Unmap { page, pages },
-        5 if raw.seed & 1 == 0 => Op::UnmapAndFlush { page, pages },
-        5 => Op::UnmapOneTable { page, pages },
+        5 => match raw.seed % 3 {
+            0 => Op::UnmapAndFlush { page, pages },
+            1 => Op::UnmapOneTable { page, pages },
+            _ => Op::TakeOut { page, pages },
+        },
         6 => Op::UnmapKeeping { page, pages },
         7 | 8 => Op::Protect {
             page,
@@ -293,7 +296,11 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
         }
         let unmaps = matches!(
             op,
-            Op::Unmap { .. } | Op::UnmapAndFlush { .. } | Op::UnmapOneTable { .. } | Op::UnmapKeeping { .. }
+            Op::Unmap { .. }
+                | Op::UnmapAndFlush { .. }
+                | Op::UnmapOneTable { .. }
+                | Op::TakeOut { .. }
+                | Op::UnmapKeeping { .. }
         );
         if expected == Expected::Done && unmaps {
             model.va_reused(op.range::<G>(base));

@@ -1,8 +1,9 @@
 //! Operations as data: applied to a tree, and to a naive map that says what must come of it.
 
-use super::{Naive, Shape};
+use super::{Naive, Shape, leaves_in};
 use paging::{
-    Attributes, Error, Failure, Granule, LeafSet, MemoryType, Mmu, Outcome, Tables, Tree, VirtAddr, VirtRange,
+    Attributes, Error, Failure, Granule, LeafSet, MemoryType, Mmu, Outcome, Pending, Tables, Tree, VirtAddr,
+    VirtRange,
 };
 
 /// What `protect` does to a page.
@@ -63,6 +64,11 @@ pub enum Op {
     },
     /// By `unmap_one_table`, then `prune`, where that is enough; or by `unmap_and_flush`.
     UnmapOneTable {
+        page: u64,
+        pages: u64,
+    },
+    /// By `take_out_of_one_table`, a flush of what that took, and `prune`, where that is enough; or by `unmap_and_flush`.
+    TakeOut {
         page: u64,
         pages: u64,
     },
@@ -131,6 +137,7 @@ impl Op {
             Self::Unmap { page, pages }
             | Self::UnmapAndFlush { page, pages }
             | Self::UnmapOneTable { page, pages }
+            | Self::TakeOut { page, pages }
             | Self::UnmapKeeping { page, pages }
             | Self::Protect { page, pages, .. }
             | Self::SetValid { page, pages, .. }
@@ -170,6 +177,7 @@ impl Op {
                 }),
                 None => tree.unmap_and_flush(range),
             },
+            Self::TakeOut { .. } => take_out(tree, range),
             Self::UnmapKeeping { .. } => {
                 let kept = tree.unmap_keeping_tables(range, &mut batch);
                 batch.flush();
@@ -227,6 +235,7 @@ impl Op {
             Self::Unmap { .. }
             | Self::UnmapAndFlush { .. }
             | Self::UnmapOneTable { .. }
+            | Self::TakeOut { .. }
             | Self::UnmapKeeping { .. } => {
                 pages().for_each(|va| {
                     map.0.remove(&va);
@@ -240,4 +249,27 @@ impl Op {
             Self::Split { .. } | Self::Coalesce { .. } => Expected::Done,
         }
     }
+}
+
+/// What is taken out is not counted by the engine, so it is counted here before.
+fn take_out<G: Granule, T: Tables, M: Mmu>(
+    tree: &Tree<G, T, M>,
+    range: VirtRange,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::default();
+    if tree.range().contains(range.start) && tree.range().contains(range.last()) {
+        for leaf in leaves_in(tree, range) {
+            outcome.levels.insert(leaf.size.level());
+            outcome.leaves.add(leaf.size, 1);
+        }
+    }
+    let Some(taken) = tree.take_out_of_one_table(range) else {
+        return tree.unmap_and_flush(range);
+    };
+    outcome.tables_emptied = u32::from(taken.emptied());
+    let mut pending = Pending::new();
+    tree.leave(taken, &mut pending);
+    tree.flush(pending, false);
+    outcome.merge(&tree.prune(range)?);
+    Ok(outcome)
 }

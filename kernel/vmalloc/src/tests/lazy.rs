@@ -54,6 +54,47 @@ fn one_flush_covers_all_that_wait() {
 }
 
 #[test]
+fn areas_side_by_side_are_flushed_as_one_range() {
+    let features = Features {
+        tlbi_range: true,
+        ..Features::default()
+    };
+    let vm = vm_with(1 << 34, features, lazily(128, 1 << 20));
+    let keep = vm.vmalloc(PAGE).unwrap();
+    let mut areas: Vec<_> = (0..64).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
+    // From the middle up, then from there down.
+    areas.rotate_left(20);
+    areas[44..].reverse();
+    let ranges: Vec<_> = areas.iter().map(|area| area.range()).collect();
+    for range in &ranges {
+        assert!(
+            vm.backend()
+                .model
+                .cpu(0)
+                .access(range.start, Access::Read)
+                .is_ok()
+        );
+    }
+    let issued = issued_by(&vm, || drop(areas));
+    assert_eq!(vm.usage().waiting, (0, 0), "64 are what the CPUs leave of 128");
+    assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.isb), (0, 2, 1));
+    assert_eq!(issued.tlbi, 2, "127 pages, guards included");
+    for range in &ranges {
+        assert!(
+            vm.backend()
+                .model
+                .cpu(0)
+                .access(range.start, Access::Read)
+                .is_err()
+        );
+    }
+    assert_sound(&vm);
+    drop(keep);
+    vm.vm_unmap_aliases();
+    assert_empty(&vm);
+}
+
+#[test]
 fn pages_count_as_well_as_areas() {
     let vm = lazy(1000, 64);
     let keep = vm.vmalloc(PAGE).unwrap();
