@@ -119,7 +119,7 @@ impl TakenOut {
 /// What an operation has taken out and not yet invalidated: ranges and dead tables.
 ///
 /// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one with dead tables
-/// leaks them, which is safe, and is why it is `must_use`: give it to [`Tree::flush`].
+/// leaks them, which is safe, and is why it is `must_use`: give it to [`Tree::flush`](crate::Tree::flush).
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
