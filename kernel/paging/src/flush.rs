@@ -11,7 +11,7 @@
 //! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
 
 use crate::addr::{VirtAddr, VirtRange};
-use crate::granule::{Granule, Level};
+use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
@@ -229,8 +229,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Leaves `taken` to the flush of `pending`.
     ///
-    /// Areas mostly lie side by side, with a guard page between them. Where TLBIs go by range, one over all of it is fewer, and
-    /// there is nothing in a guard page that it could hit.
+    /// Areas mostly lie side by side, with a guard page between them, and what is left where one begins at a group. Where TLBIs go
+    /// by range, one over all of it is fewer; if somebody else's page is in between, it is translated anew.
     #[inline(always)]
     pub fn leave(&self, taken: TakenOut, pending: &mut Pending<G>) {
         pending.record(taken.range, self.slack());
@@ -245,7 +245,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     fn slack(&self) -> u64 {
         if self.mmu.has_tlbi_range() {
-            G::PAGE_SIZE
+            G::cont_size(LAST_LEVEL)
         } else {
             0
         }

@@ -544,17 +544,17 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
     assert_eq!(tree.tables().host.live(), 1);
 }
 
-/// Takes single pages out, every other one of `0..2 * nr` and in the order of `pages`, as areas with a guard page between; gives
+/// Takes single pages out, every one of `distance` and in the order of `pages`, as areas with a guard page between; gives
 /// how many TLBIs the flush of all of them issues.
-fn tlbis_for_pages(pages: &[u64], tlbi_range: bool) -> usize {
-    let setup: Vec<_> = pages.iter().map(|page| map(2 * page, 1)).collect();
+fn tlbis_for_pages(pages: &[u64], distance: u64, tlbi_range: bool) -> usize {
+    let setup: Vec<_> = pages.iter().map(|page| map(distance * page, 1)).collect();
     let tree = prepared::<Granule4K>(&setup, Config::default(), tlbi_range);
     let mut all = Pending::new();
     // In shares, as CPUs pass them on.
     for share in pages.chunks(8) {
         let mut some = Pending::new();
         for page in share {
-            let taken = tree.take_out_of_one_table(range_of(&tree, 2 * page, 1));
+            let taken = tree.take_out_of_one_table(range_of(&tree, distance * page, 1));
             tree.leave(taken.expect("a page"), &mut some);
         }
         tree.leave_all(&mut some, &mut all);
@@ -564,7 +564,7 @@ fn tlbis_for_pages(pages: &[u64], tlbi_range: bool) -> usize {
     tree.flush(all, true);
     let done = tlbis(&tree.tables().log.take());
     for page in pages {
-        let va = range_of(&tree, 2 * page, 1).start.0;
+        let va = range_of(&tree, distance * page, 1).start.0;
         let hit = done.iter().any(|tlbi| {
             covered::<Granule4K>(*tlbi).is_none_or(|(start, size)| va.wrapping_sub(start) < size)
         });
@@ -580,10 +580,12 @@ fn neighbours_with_a_guard_page_between_are_invalidated_as_one_range() {
     let inside_out: Vec<_> = (0..50).flat_map(|i| [49 - i, 50 + i]).collect();
     let two_streams: Vec<_> = (0..50).flat_map(|i| [i, 1000 - i]).collect();
     for (pages, most) in [(&up, 2), (&down, 2), (&inside_out, 2), (&two_streams, 4)] {
-        assert_eq!(tlbis_for_pages(pages, true), most, "{pages:?}");
+        assert_eq!(tlbis_for_pages(pages, 2, true), most, "{pages:?}");
+        assert_eq!(tlbis_for_pages(pages, 17, true), most, "{pages:?}");
     }
+    assert_eq!(tlbis_for_pages(&up[..8], 18, true), 8, "too far from each other");
     assert_eq!(
-        tlbis_for_pages(&up[..8], false),
+        tlbis_for_pages(&up[..8], 2, false),
         8,
         "one by one, the guard pages would cost as much as the pages"
     );

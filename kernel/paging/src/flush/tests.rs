@@ -100,7 +100,11 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
     // Up to the last page that there is.
     let base = 0u64.wrapping_sub(1 << 30);
     for round in 0..2_000 {
-        let slack = if round % 2 == 0 { 0 } else { Granule4K::PAGE_SIZE };
+        let slack = if round % 2 == 0 {
+            0
+        } else {
+            Granule4K::cont_size(3)
+        };
         let spread = 1 << next(9);
         let mut pending = Pending::<Granule4K>::new();
         let mut all = std::vec::Vec::new();
