@@ -46,6 +46,23 @@ pub trait PhysSource<G: Granule> {
     /// do; one that does must not take the default.
     fn rewind(&mut self) {}
 
+    /// The physical runs of the first `pages` pages, one behind the other, where no page but the first was asked for so far. Afterwards pages may be
+    /// asked for from the start of the last of these runs on.
+    ///
+    /// For a source that can go through its runs without keeping its place in memory.
+    #[inline(always)]
+    fn runs(&mut self, pages: u64) -> impl Iterator<Item = Run> {
+        let mut page = 0;
+        core::iter::from_fn(move || {
+            if page >= pages {
+                return None;
+            }
+            let run = self.run_at(page, pages - page)?;
+            page += run.pages;
+            Some(run)
+        })
+    }
+
     /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: then the walker may look at many of them
     /// at once, and may do so again. By default they do not.
     #[inline(always)]
@@ -294,8 +311,8 @@ pub struct Extent {
 pub struct Extents<'a> {
     extents: &'a [Extent],
     pages: u64,
-    /// The extent under the cursor, and the number of the page at which it begins.
-    at: usize,
+    /// The extents from the cursor on, and the number of the page at which the first of them begins.
+    rest: &'a [Extent],
     begins: u64,
 }
 
@@ -308,7 +325,7 @@ impl<'a> Extents<'a> {
             pages: extents
                 .iter()
                 .fold(0, |sum: u64, extent| sum.saturating_add(extent.pages)),
-            at: 0,
+            rest: extents,
             begins: 0,
         }
     }
@@ -324,21 +341,50 @@ impl<G: Granule> PhysSource<G> for Extents<'_> {
 
     #[cold]
     fn rewind(&mut self) {
-        self.at = 0;
+        self.rest = self.extents;
         self.begins = 0;
+    }
+
+    #[inline(always)]
+    fn runs(&mut self, pages: u64) -> impl Iterator<Item = Run> {
+        let (mut rest, mut left) = (self.extents, pages);
+        core::iter::from_fn(move || {
+            let (mut first, mut nr) = (0, 0);
+            while let Some((extent, behind)) = rest.split_first()
+                && nr < left
+            {
+                if nr == 0 {
+                    first = extent.start.0;
+                } else if extent.pages != 0 && extent.start.0 != first.wrapping_add(nr) {
+                    break;
+                }
+                nr = nr.saturating_add(extent.pages);
+                rest = behind;
+            }
+            nr = nr.min(left);
+            left -= nr;
+            (nr != 0).then(|| Run {
+                pa: output::<G>(first),
+                pages: nr,
+            })
+        })
     }
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
-        let mut extent = self.extents.get(self.at)?;
-        while page - self.begins >= extent.pages {
-            self.begins += extent.pages;
-            self.at += 1;
-            extent = self.extents.get(self.at)?;
-        }
-        let first = extent.start.0.wrapping_add(page - self.begins);
-        let mut pages = extent.pages - (page - self.begins);
-        for next in &self.extents[self.at + 1..] {
+        let (mut rest, mut begins) = (self.rest, self.begins);
+        let (extent, behind) = loop {
+            let (extent, behind) = rest.split_first()?;
+            if page - begins < extent.pages {
+                break (extent, behind);
+            }
+            begins += extent.pages;
+            rest = behind;
+        };
+        (self.rest, self.begins) = (rest, begins);
+        let first = extent.start.0.wrapping_add(page - begins);
+        let mut pages = extent.pages - (page - begins);
+        for next in behind {
             if pages >= limit || (next.pages != 0 && next.start.0 != first.wrapping_add(pages)) {
                 break;
             }

@@ -1,11 +1,12 @@
-//! An array of frame numbers that one table holds goes a way of its own: it does what the general way does, to the last
-//! descriptor, barrier and error.
+//! An array of frame numbers that one table holds goes a way of its own, and so does a list of extents: they do what the
+//! general way does, to the last descriptor, barrier and error.
 
 mod support;
 
 use paging::{
-    Attributes, Config, Error, Failure, FrameArray, Granule, Granule4K, Granule16K, Granule64K, LeafSet,
-    LeafSize, Outcome, Pfn, PhysAddr, TinyGranule, VirtAddr, vmap_pages_range_noflush_walk,
+    Attributes, Config, Error, Extent, Extents, Failure, FrameArray, Granule, Granule4K, Granule16K,
+    Granule64K, LeafSet, LeafSize, Outcome, Pfn, PhysAddr, TinyGranule, VirtAddr, VirtRange,
+    vmap_pages_range_noflush_walk,
 };
 use support::traced::{Event, TracedTree, traced, word};
 use support::{Rng, audit};
@@ -56,6 +57,29 @@ fn chunks<G: Granule>(rng: &mut Rng, pages: u64) -> Vec<Pfn> {
     frames
 }
 
+/// The same frames as extents: some of them touch, and some are empty.
+fn extents(frames: &[Pfn]) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    for (i, start) in frames.iter().copied().enumerate() {
+        match extents.last_mut() {
+            Some(last) if last.start.0.wrapping_add(last.pages) == start.0 && i % 11 != 0 => last.pages += 1,
+            _ => extents.push(Extent { start, pages: 1 }),
+        }
+        if i % 23 == 0 {
+            extents.push(Extent { start, pages: 0 });
+        }
+    }
+    extents
+}
+
+/// How a test tells the frames.
+#[derive(Clone, Copy)]
+enum Told {
+    AsNumbers,
+    OneByOne,
+    AsExtents,
+}
+
 /// What is at fault with an array, if anything.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -68,9 +92,9 @@ enum Fault {
     Beyond(u64),
 }
 
-/// Maps `frames` at page `at` of a table as an array of frame numbers and as one that is read frame by frame, and holds what came
-/// about against each other.
-fn by_both_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bool, fault: Fault) {
+/// Maps `frames` at page `at` of a table as an array of frame numbers, as extents, and as an array that is read frame by frame, and
+/// holds what came about against each other.
+fn by_all_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bool, fault: Fault) {
     let mut frames = frames.to_vec();
     let name = format!(
         "{}, {frames:x?} at page {at}, {leaves:?}, {fault:?}, beside another: {beside}",
@@ -85,7 +109,8 @@ fn by_both_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bo
         Fault::Frame(page) => frames[page as usize].0 = 1 << (48 - G::PAGE_SHIFT),
     }
     let one_by_one: Vec<Option<Pfn>> = frames.iter().copied().map(Some).collect();
-    let run = |by_number: bool| {
+    let extents = extents(&frames);
+    let run = |told: Told| {
         let (tree, table) = with_table::<G>(beside);
         let va = table.add(at << G::PAGE_SHIFT);
         if let Some(page) = taken {
@@ -93,10 +118,16 @@ fn by_both_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bo
         }
         let before = tree.tables().host.snapshot();
         tree.tables().log.take();
-        let result = if by_number {
-            map(&tree, va, &frames[..], leaves)
-        } else {
-            map(&tree, va, &one_by_one[..], leaves)
+        let range = VirtRange::new(va, (frames.len() as u64) << G::PAGE_SHIFT);
+        let result = match told {
+            Told::AsNumbers => map(&tree, va, &frames[..], leaves),
+            Told::OneByOne => map(&tree, va, &one_by_one[..], leaves),
+            Told::AsExtents => tree.map(
+                range,
+                &mut Extents::new(&extents),
+                Attributes::KERNEL_DATA,
+                leaves,
+            ),
         };
         let events = tree.tables().log.take();
         if result.is_err() {
@@ -114,10 +145,14 @@ fn by_both_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bo
                 .collect::<Vec<_>>(),
         )
     };
-    let found = run(true);
-    let peer = run(false);
-    assert_eq!((&found.0, &found.2), (&peer.0, &peer.2), "{name}");
-    assert!(found.1 == peer.1, "other descriptors: {name}");
+    let found = run(Told::OneByOne);
+    for (told, peer) in [
+        ("numbers", run(Told::AsNumbers)),
+        ("extents", run(Told::AsExtents)),
+    ] {
+        assert_eq!((&found.0, &found.2), (&peer.0, &peer.2), "as {told}: {name}");
+        assert!(found.1 == peer.1, "other descriptors, as {told}: {name}");
+    }
     let va = with_table::<G>(beside).1.add(at << G::PAGE_SHIFT);
     match (fault, found.0) {
         (Fault::None, Ok(outcome)) => {
@@ -156,7 +191,7 @@ fn random_arrays<G: Granule>(rounds: u64) {
         let leaves = [LeafSet::ALL, LeafSet::ALL, LeafSet::PAGES][rng.below(3) as usize];
         let page = rng.below(nr);
         for fault in [Fault::None, Fault::Occupied(page), Fault::Frame(page)] {
-            by_both_ways::<G>(&frames, at, leaves, round % 4 != 0, fault);
+            by_all_ways::<G>(&frames, at, leaves, round % 4 != 0, fault);
         }
     }
 }
@@ -194,7 +229,7 @@ fn each_frame_number_is_looked_at() {
     for order in [0, 1] {
         let frames: Vec<_> = (0..40).map(|page| Pfn(FIRST + (page << order))).collect();
         for page in 0..40 {
-            by_both_ways::<Granule4K>(&frames, 16, LeafSet::ALL, true, Fault::Frame(page));
+            by_all_ways::<Granule4K>(&frames, 16, LeafSet::ALL, true, Fault::Frame(page));
         }
     }
 }
@@ -206,7 +241,7 @@ fn a_run_may_end_beyond_the_last_address() {
         let frames: Vec<_> = (0..64).map(|page| Pfn(end - before + page)).collect();
         // Congruent: groups up to the end.
         let at = 16 + frames[0].0 % 16;
-        by_both_ways::<Granule4K>(&frames, at, LeafSet::ALL, true, Fault::Beyond(before));
+        by_all_ways::<Granule4K>(&frames, at, LeafSet::ALL, true, Fault::Beyond(before));
     }
 }
 

@@ -143,7 +143,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.map_run_anywhere(range, pa, attributes, allowed)
     }
 
-    /// Maps `range`, of which it is known that one table of `LEVEL` holds it, to several runs that are whole blocks. `source` is
+    /// Maps `range`, of which it is known that one table of `LEVEL` holds it, to several runs: whole blocks, or pages. `source` is
     /// one whose runs are free. Nothing of it has been checked.
     #[inline(never)]
     pub(crate) fn map_runs<const LEVEL: Level, S: PhysSource<G>>(
@@ -159,7 +159,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             && size != 0
             && self.is_plain(range, G::size(LEVEL), 0)
             && source.pages() >= size >> G::PAGE_SHIFT
-            && within.contains(LeafSize::new(LEVEL, false))
+            && (LEVEL == LAST_LEVEL || within.contains(LeafSize::new(LEVEL, false)))
             && !attributes.is_writable_and_executable();
         if fits && let Some((node, link)) = self.descend::<LEVEL>(start) {
             let index = G::index(start.0, LEVEL);
@@ -168,21 +168,26 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let template = attributes.bits() | valid_bits(LEVEL);
                 let in_block = G::shift(LEVEL) - G::PAGE_SHIFT;
                 let (mut done, mut singles, mut groups) = (0, 0, 0);
-                while done < nr {
-                    let limit = ((nr - done) as u64) << in_block;
-                    let Some(run) = source.run_at((done as u64) << in_block, limit) else {
-                        break;
-                    };
+                for run in source.runs(size >> G::PAGE_SHIFT) {
                     let blocks = (run.pages >> in_block) as usize;
                     let aligned = run.pa.0 & (G::size(LEVEL) - 1) == 0;
                     if blocks == 0 || !aligned || !self.implements(run.pa, run.pages << G::PAGE_SHIFT) {
                         break;
                     }
-                    let shape =
-                        self.write_run(node.table, LEVEL, index + done, run.pa, blocks, template, within);
-                    singles += shape.singles();
-                    groups += shape.groups::<G>(LEVEL);
+                    if blocks == 1 {
+                        self.tables.store(node.table, index + done, run.pa.0 | template);
+                        singles += 1;
+                    } else {
+                        let shape =
+                            self.write_run(node.table, LEVEL, index + done, run.pa, blocks, template, within);
+                        singles += shape.singles();
+                        groups += shape.groups::<G>(LEVEL);
+                    }
                     done += blocks;
+                    if (blocks as u64) << in_block != run.pages {
+                        // The rest of the run is no block, and the next one begins inside one.
+                        break;
+                    }
                 }
                 let outcome = leaves_of(LEVEL, singles, groups);
                 if done < nr {
@@ -192,6 +197,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 self.publish();
                 return Ok(outcome);
             }
+        }
+        if LEVEL == LAST_LEVEL {
+            return self.map_in_many_tables(range, source, attributes, allowed);
         }
         self.map_source(range, source, attributes, allowed)
     }
