@@ -19,7 +19,7 @@
 //! it costs no more for more pages.
 
 use crate::va::Fit;
-use paging::{Granule, LeafSet, LeafSize, PhysAddr, PhysSource, Run};
+use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run};
 
 /// Runs that are looked at, besides the first.
 pub(crate) const MAX_RUNS: usize = 3;
@@ -64,7 +64,7 @@ impl Phase {
         } else {
             few::<G>().min(pages)
         };
-        let Some(first) = first_run(source, limit) else {
+        let Some(first) = run_at(source, 0, limit) else {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
@@ -192,7 +192,7 @@ impl<S> Seen<'_, S> {
     where
         S: PhysSource<G>,
     {
-        let run = self.source.run_at(page, limit)?;
+        let run = run_at(self.source, page, limit)?;
         self.next = self.next.max(page + run.pages);
         Some(run)
     }
@@ -219,19 +219,25 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// The run at the start of `source`, at most `limit` pages. Frame numbers that lie in memory are taken for one where the last of them is as
-/// far from the first as it would be in one.
+/// The run at `page`, at most `limit` pages. Frame numbers that lie in memory are taken for one where the last of them is as far from the first
+/// as it would be in one; and `source` stays where it is.
 #[inline(always)]
-fn first_run<G: Granule, S: PhysSource<G>>(source: &mut S, limit: u64) -> Option<Run> {
-    if let Some([first, .., last]) = source.pfns(0, limit)
-        && last.0.wrapping_sub(first.0) == limit - 1
+fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
+    if let Some(frames) = source.pfns(page, limit)
+        && let (Some(first), Some(last)) = (frames.first(), frames.last())
     {
+        let pages = if last.0.wrapping_sub(first.0) == limit - 1 {
+            limit
+        } else {
+            let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.0.wrapping_add(*i);
+            frames.iter().zip(0..).take_while(follows).count() as u64
+        };
         return Some(Run {
             pa: PhysAddr(first.0 << G::PAGE_SHIFT),
-            pages: limit,
+            pages,
         });
     }
-    source.run_at(0, limit)
+    source.run_at(page, limit)
 }
 
 /// Pages to look at where a look costs something: enough for a group of pages wherever it begins.
@@ -331,185 +337,4 @@ fn holds<G: Granule>(run: Run, bytes: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use paging::{Extent, Extents, FrameArray, Granule4K, PageArray, Pfn};
-    use std::vec::Vec;
-
-    fn places(pa: u64, pages: u64, align: u64) -> Vec<(u64, u64)> {
-        let run = Run {
-            pa: PhysAddr(pa),
-            pages,
-        };
-        let phase = Phase::of_run::<Granule4K>(run, LeafSet::ALL);
-        let places: Vec<_> = candidates::<Granule4K>(Fit::new(pages), phase, align, LeafSet::ALL).collect();
-        assert_eq!(best::<Granule4K>(Fit::new(pages), phase, align), places[0]);
-        places.iter().map(|fit| (fit.align, fit.phase)).collect()
-    }
-
-    /// Alignment and phase for a list of extents.
-    fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
-        let extents: Vec<_> = extents
-            .iter()
-            .map(|(start, pages)| Extent {
-                start: Pfn(*start),
-                pages: *pages,
-            })
-            .collect();
-        let new = || Extents::new(&extents);
-        let phase = Phase::of_source::<Granule4K, _>(&mut new(), allowed, new);
-        let pages = extents.iter().map(|extent| extent.pages).sum();
-        let fit = best::<Granule4K>(Fit::new(pages), phase, 0x1000);
-        (fit.align, fit.phase)
-    }
-
-    /// The same for an array of the same frames, and how many of them were looked at before the map looks.
-    fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usize) {
-        struct Counted(Vec<Pfn>, core::cell::Cell<usize>);
-        impl FrameArray for Counted {
-            fn nr_frames(&self) -> usize {
-                self.0.len()
-            }
-            fn frame(&self, index: usize) -> Option<Pfn> {
-                self.1.set(self.1.get() + 1);
-                self.0.get(index).copied()
-            }
-        }
-        let frames = frames_of(extents);
-        let pages = frames.len() as u64;
-        let counted = Counted(frames, core::cell::Cell::new(0));
-        let new = || PageArray::new(&counted);
-        let phase = Phase::of_source::<Granule4K, _>(&mut new(), allowed, new);
-        let fit = best::<Granule4K>(Fit::new(pages), phase, 0x1000);
-        ((fit.align, fit.phase), counted.1.get())
-    }
-
-    /// The same for the frame numbers as they lie in memory.
-    fn place_of_numbers(frames: &[Pfn]) -> (u64, u64) {
-        let new = || PageArray::new(frames);
-        let phase = Phase::of_source::<Granule4K, _>(&mut new(), LeafSet::ALL, new);
-        let fit = best::<Granule4K>(Fit::new(frames.len() as u64), phase, 0x1000);
-        (fit.align, fit.phase)
-    }
-
-    fn frames_of(extents: &[(u64, u64)]) -> Vec<Pfn> {
-        extents
-            .iter()
-            .flat_map(|(start, pages)| (0..*pages).map(move |page| Pfn(start + page)))
-            .collect()
-    }
-
-    #[test]
-    fn a_run_without_a_leaf_goes_anywhere() {
-        assert_eq!(places(0x1000, 15, 0x1000), [(1, 0)]);
-        assert_eq!(
-            places(0x1000, 30, 0x1000),
-            [(1, 0)],
-            "30 pages from page 1: no aligned 16"
-        );
-        assert_eq!(places(0x1000, 31, 0x1000), [(16, 1), (1, 0)]);
-    }
-
-    #[test]
-    fn a_run_is_placed_at_its_own_phase_and_then_at_less() {
-        assert_eq!(
-            places((2 << 20) - 0x1_0000, 512 + 16, 0x1000),
-            [(512, 512 - 16), (16, 0), (1, 0)]
-        );
-        assert_eq!(
-            places(1 << 30, 1 << 18, 0x1000),
-            [(1 << 18, 0), (1 << 13, 0), (512, 0), (16, 0), (1, 0)]
-        );
-    }
-
-    #[test]
-    fn what_the_caller_insists_on_is_never_given_up() {
-        assert_eq!(places(2 << 20, 512, 2 << 20), [(512, 0)]);
-        assert_eq!(places(2 << 20, 512, 0x1_0000), [(512, 0), (16, 0)]);
-        assert_eq!(
-            places(0x1000, 1024, 0x1_0000),
-            [(16, 0)],
-            "the memory is not so aligned"
-        );
-    }
-
-    #[test]
-    fn the_run_with_the_largest_leaf_is_followed() {
-        for (extents, place) in [
-            // A short run, and 2M at a multiple of 2M behind it.
-            (&[(3, 5), (512, 512)][..], (512, 512 - 5)),
-            // A group first, then a block, then another.
-            (&[(0x100, 16), (1024, 600), (4096, 512)], (512, 512 - 16)),
-            (&[(7, 1), (512, 16), (1024, 16)], (16, 15)),
-            // Nothing but pages there, and then too few for more.
-            (&[(7, 1), (512, 15)], (1, 0)),
-        ] {
-            assert_eq!(place_of(extents, LeafSet::ALL), place, "{extents:?}");
-            assert_eq!(place_of_array(extents, LeafSet::ALL).0, place, "{extents:?}");
-            assert_eq!(place_of_numbers(&frames_of(extents)), place, "{extents:?}");
-        }
-        let extents = [(7, 1), (9, 1), (11, 1), (512, 512)];
-        assert_eq!(place_of(&extents, LeafSet::ALL), (512, 509));
-        assert_eq!(place_of(&[(7, 5), (512, 512)], LeafSet::PAGES), (1, 0));
-    }
-
-    #[test]
-    fn a_block_in_the_middle_of_an_array_is_found() {
-        let extents = [(7, 3), (9, 200), (1024, 2048), (99, 17)];
-        assert_eq!(place_of_array(&extents, LeafSet::ALL).0, (512, 512 - 203));
-    }
-
-    #[test]
-    fn a_long_run_of_an_array_is_known_by_its_ends() {
-        let (place, looks) = place_of_array(&[(512, 512)], LeafSet::ALL);
-        assert_eq!((place, looks <= 40), ((512, 0), true), "one block, {looks} looks");
-        let (place, looks) = place_of_array(&[(512 - 16, 512 + 16)], LeafSet::ALL);
-        assert_eq!(
-            (place, looks <= 40),
-            ((512, 512 - 16), true),
-            "a block behind 16 pages, {looks} looks"
-        );
-        let (place, _) = place_of_array(&[(1 << 13, 1 << 13)], LeafSet::ALL);
-        assert_eq!(place, (1 << 13, 0), "a group of blocks");
-        let (place, _) = place_of_array(&[(1 << 13, (1 << 13) - 1), (3, 1)], LeafSet::ALL);
-        assert_eq!(place, (512, 0), "a page less than a group of blocks");
-        let (place, _) = place_of_array(&[(512, 511), (3, 1)], LeafSet::ALL);
-        assert_eq!(place, (16, 0), "a page less than a block");
-    }
-
-    #[test]
-    fn frame_numbers_in_memory_have_the_place_of_those_that_are_asked_for() {
-        for first in 0..20 {
-            for pages in [2, 15, 16, 17, 30, 31, 32, 47, 512, 1023, 1024] {
-                for extents in [
-                    &[(1024 + first, pages)][..],
-                    &[(7, first + 1), (1024, pages)],
-                    &[(1024 + first, pages), (9, 20)],
-                ] {
-                    let place = place_of_array(extents, LeafSet::ALL).0;
-                    assert_eq!(place_of_numbers(&frames_of(extents)), place, "{extents:?}");
-                }
-            }
-        }
-        // Its ends are those of a run: it is placed as one.
-        let mut frames = frames_of(&[(512, 31)]);
-        frames.swap(3, 4);
-        assert_eq!(place_of_numbers(&frames), (16, 0));
-    }
-
-    #[test]
-    fn no_more_is_looked_at_in_more_pages() {
-        let mut runs: Vec<_> = (0..=MAX_RUNS as u64).map(|i| (100 + 2 * i, 1)).collect();
-        runs.push((512, 512));
-        assert_eq!(place_of(&runs, LeafSet::ALL), (1, 0));
-        for pages in [2000, 100_000] {
-            let singles: Vec<_> = (0..pages).map(|i| (2 * i, 1)).collect();
-            let (place, looked_at) = place_of_array(&singles, LeafSet::ALL);
-            assert_eq!(
-                (place, looked_at),
-                ((1, 0), 2 + 2 + 3 + 3),
-                "of {pages} pages: of each run its end, and of the last two the start of a block"
-            );
-        }
-    }
-}
+mod tests;
