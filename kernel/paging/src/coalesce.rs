@@ -6,7 +6,7 @@
 //! them), make; the table goes back after the batch has flushed (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{CONTIGUOUS, Descriptor};
+use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::edit::PageState;
 use crate::flush::{FlushBatch, PendingRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -14,6 +14,9 @@ use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
+
+/// What must be alike in leaves that map as one, and their addresses, which must follow each other.
+const ALIKE: u64 = Attributes::ALL | ADDRESS | VALID | TABLE_OR_PAGE;
 
 /// What a stretch of descriptors maps as one: the first address, and the state that all share.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,12 +158,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: first.address::<G>(),
             state: PageState::of(first),
         };
+        // All that counts in one word. (A table differs in its type; no address of an aligned leaf runs into what is above it.)
         let step = G::size(node.level);
-        let consecutive = (1..nr).all(|i| {
-            let next = self.load(node.table, index + i);
-            !next.is_table(node.level)
-                && PageState::of(next) == uniform.state
-                && next.address::<G>() == uniform.pa.add(i as u64 * step)
+        let mut expected = first.0 & ALIKE;
+        let consecutive = (index + 1..index + nr).all(|i| {
+            expected = expected.wrapping_add(step);
+            self.load(node.table, i).0 & ALIKE == expected
         });
         consecutive.then_some(uniform)
     }

@@ -122,7 +122,8 @@ impl fmt::Debug for MemoryType {
 pub struct Attributes(u64);
 
 impl Attributes {
-    const ALL: u64 = ATTR_INDEX | SHAREABILITY | NOT_GLOBAL | CHANGEABLE_IN_PLACE;
+    /// Every bit that is one of them.
+    pub(crate) const ALL: u64 = ATTR_INDEX | SHAREABILITY | NOT_GLOBAL | CHANGEABLE_IN_PLACE;
 
     /// Kernel memory of type `memory`: global, accessed, read-only, never executable. Widen it with the methods below.
     #[must_use]

@@ -156,28 +156,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         visitor: &mut impl FnMut(&Leaf) -> Visit,
     ) -> Visit {
         let (index, nr) = self.slots(node.level, va, remaining);
-        let mut va = va;
-        let mut remaining = remaining;
-        let mut skip_to = index;
-        for i in index..index + nr {
-            let here = part::<G>(node.level, va, remaining);
-            if i >= skip_to {
-                let found = self.load(node.table, i);
-                let mut answer = Visit::Continue;
-                if found.is_table(node.level) {
-                    answer = self.visit_table(self.child(&node, i, found), va, here, visitor);
-                } else if !found.is_vacant() {
-                    let leaf = self.leaf(node, i, va, found);
-                    let nr = leaf.size.descriptors::<G>();
-                    skip_to = (i & !(nr - 1)) + nr;
-                    answer = visitor(&leaf);
-                }
-                if answer == Visit::Stop {
-                    return Visit::Stop;
-                }
+        let end = index + nr;
+        let (mut i, mut va, mut remaining) = (index, va, remaining);
+        while i < end {
+            let found = self.load(node.table, i);
+            let mut next = i + 1;
+            let mut answer = Visit::Continue;
+            if found.is_table(node.level) {
+                let here = part::<G>(node.level, va, remaining);
+                answer = self.visit_table(self.child(&node, i, found), va, here, visitor);
+            } else if !found.is_vacant() {
+                let leaf = self.leaf(node, i, va, found);
+                // Behind all of a group.
+                next = (i | (leaf.size.descriptors::<G>() - 1)) + 1;
+                answer = visitor(&leaf);
             }
-            va = va.add(here);
-            remaining -= here;
+            if answer == Visit::Stop {
+                return Visit::Stop;
+            }
+            let ahead = va
+                .align_down(G::size(node.level))
+                .add(((next - i) as u64) << G::shift(node.level));
+            remaining = remaining.saturating_sub(ahead.offset_from(va));
+            (i, va) = (next, ahead);
         }
         Visit::Continue
     }

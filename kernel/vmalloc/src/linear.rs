@@ -42,8 +42,17 @@ impl LinearEdit {
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(changed) = next_stretch(tree, at, range, false)? {
-                    outcome.merge(&tree.protect(changed, |old| old.writable(), &mut batch)?);
-                    outcome.merge(&tree.set_valid(changed, true, &mut batch)?);
+                    let Stretch {
+                        range: changed,
+                        read_only,
+                        invalid,
+                    } = changed;
+                    if read_only {
+                        outcome.merge(&tree.protect(changed, |old| old.writable(), &mut batch)?);
+                    }
+                    if invalid {
+                        outcome.merge(&tree.set_valid(changed, true, &mut batch)?);
+                    }
                     at = changed.end();
                 }
                 outcome
@@ -52,14 +61,14 @@ impl LinearEdit {
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(plain) = next_stretch(tree, at, range, true)? {
-                    outcome.merge(&tree.coalesce(plain, &mut batch)?);
-                    at = plain.end();
+                    outcome.merge(&tree.coalesce(plain.range, &mut batch)?);
+                    at = plain.range.end();
                 }
                 outcome
             }
-            Self::Fold(size) => match next_stretch(tree, range.start, range, true)? {
-                // All of a leaf is alike, so all of it is plain if its first page is.
-                Some(plain) if plain.start == range.start => tree.fold(range.start, size, &mut batch)?,
+            // All of a leaf is alike, so all of it is plain if its first page is: nothing else is looked at for that.
+            Self::Fold(size) => match tree.translate(range.start) {
+                Some(first) if first.attributes.is_writable() => tree.fold(range.start, size, &mut batch)?,
                 _ => Outcome::default(),
             },
         };
@@ -68,29 +77,43 @@ impl LinearEdit {
     }
 }
 
+/// Leaves that follow each other.
+struct Stretch {
+    range: VirtRange,
+    /// Whether any of them is read-only.
+    read_only: bool,
+    /// Whether any of them is invalid.
+    invalid: bool,
+}
+
 /// The first stretch of `range`, from `at` on, in which every leaf is valid and writable (`plain`), or none is.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,
     range: VirtRange,
     plain: bool,
-) -> Result<Option<VirtRange>, Failure> {
+) -> Result<Option<Stretch>, Failure> {
     let left = range.size - at.offset_from(range.start);
     if left == 0 {
         return Ok(None);
     }
     let (mut start, mut end) = (None, range.start.add(range.size));
+    let (mut read_only, mut invalid) = (false, false);
     tree.visit(VirtRange::new(at, left), |leaf| {
-        let is_plain = leaf.valid && leaf.attributes.is_writable();
-        match (is_plain == plain, start) {
-            (true, None) => start = Some(leaf.va.max(at)),
-            (false, Some(_)) => {
-                end = leaf.va;
-                return Visit::Stop;
-            }
-            _ => {}
+        let is_writable = leaf.attributes.is_writable();
+        if (leaf.valid && is_writable) == plain {
+            start = start.or(Some(leaf.va.max(at)));
+            read_only |= !is_writable;
+            invalid |= !leaf.valid;
+        } else if start.is_some() {
+            end = leaf.va;
+            return Visit::Stop;
         }
         Visit::Continue
     })?;
-    Ok(start.map(|start| VirtRange::new(start, end.offset_from(start))))
+    Ok(start.map(|start| Stretch {
+        range: VirtRange::new(start, end.offset_from(start)),
+        read_only,
+        invalid,
+    }))
 }
