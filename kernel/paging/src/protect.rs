@@ -6,12 +6,12 @@
 //! range is looked at before anything is written.
 
 use crate::addr::{VirtAddr, VirtRange};
-use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
+use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor};
 use crate::edit::{Edit, PageState, Reserve};
 use crate::flush::FlushBatch;
-use crate::granule::Granule;
+use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::Mmu;
-use crate::outcome::{Error, Failure, Outcome};
+use crate::outcome::{Error, Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
@@ -161,6 +161,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut step = 1;
             if found.is_table(node.level) {
                 self.edit_table(self.child(&node, i, found), va, here, editing);
+            } else if node.level == LAST_LEVEL && !found.is_contiguous() {
+                step = self.edit_pages(node, i, index + nr, va, found, editing);
+                advance = (step as u64) << G::PAGE_SHIFT;
             } else {
                 let unit = self.unit(node, i, va, found);
                 step = unit.index + unit.size.descriptors::<G>() - i;
@@ -171,6 +174,57 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             remaining -= advance;
             i += step;
         }
+    }
+
+    /// Edits the single page `found` at `index` of `node`, and with it those behind it, before `end`, that differ from it in nothing but
+    /// their frame. Gives how many.
+    #[inline(never)]
+    fn edit_pages<C, E: Edit>(
+        &self,
+        node: Node,
+        index: usize,
+        end: usize,
+        va: VirtAddr,
+        found: Descriptor,
+        editing: &mut Editing<'_, '_, G, T, M, C, E>,
+    ) -> usize {
+        let old = PageState::of(found);
+        let new = (editing.edit)(old);
+        let in_place = |new: PageState| !old.valid || old.attributes.may_change_in_place_to(new.attributes);
+        if !new.is_some_and(in_place) {
+            self.edit_leaf(&self.unit(node, index, va, found), editing);
+            return 1;
+        }
+        let changed = new != Some(old);
+        let template = new.unwrap_or(old).template(LAST_LEVEL);
+        let mut here = found;
+        let mut nr = 0;
+        loop {
+            if changed {
+                self.tables
+                    .store(node.table, index + nr, here.address::<G>().0 | template);
+            }
+            nr += 1;
+            if index + nr == end {
+                break;
+            }
+            here = self.load(node.table, index + nr);
+            if (here.0 ^ found.0) & !ADDRESS != 0 {
+                break;
+            }
+        }
+        if changed {
+            editing.outcome.levels.insert(LAST_LEVEL);
+            editing.outcome.leaves.add(LeafSize::PAGE, nr as u32);
+            let pending = editing.batch.pending_mut();
+            if old.valid {
+                let range = VirtRange::new(va, (nr as u64) << G::PAGE_SHIFT);
+                pending.invalidate(range, LAST_LEVEL, false);
+            } else {
+                pending.publish();
+            }
+        }
+        nr
     }
 
     fn edit_leaf<C, E: Edit>(&self, unit: &crate::edit::Unit, editing: &mut Editing<'_, '_, G, T, M, C, E>) {
