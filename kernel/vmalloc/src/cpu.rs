@@ -169,7 +169,7 @@ impl<B: Backend> Vmalloc<B> {
         });
     }
 
-    /// Gives all ranges that are kept back to the address space. Whether there was any.
+    /// Gives all ranges that are kept, by the CPUs or for all, back to the address space. Whether there was any.
     pub(crate) fn drain_caches(&self) -> bool {
         let mut any = false;
         for slot in self.cpus.iter() {
@@ -184,8 +184,18 @@ impl<B: Backend> Vmalloc<B> {
             any |= list.is_some();
             while let Some(mut area) = list {
                 list = area.link(None);
-                self.state.lock().release(area);
+                self.state.lock().join(area);
             }
+        }
+        let nr_large = self.state.lock().large.nr_areas();
+        for _ in 0..nr_large {
+            // Let go in between: there may be many, and others wait.
+            let mut state = self.state.lock();
+            let Some(area) = state.large.drain() else {
+                break;
+            };
+            any = true;
+            state.join(area);
         }
         any
     }

@@ -71,12 +71,12 @@ impl<B: Backend> Vmalloc<B> {
         let mut state = self.state.try_lock().ok_or(Error::WouldBlock)?;
         let mut refused = Error::Empty;
         for fit in places() {
-            let reserved = match state.space.reserve(&fit, words) {
+            let reserved = match state.reserve(&fit, words) {
                 Err(va::Error::NoNodes) => {
                     // Here it is asked for with the lock held, which nobody waits for meanwhile: nor does it.
                     let page = self.backend.without_waiting(|| self.backend.node_page());
                     state.space.feed(page.ok_or(Error::OutOfNodes)?);
-                    state.space.reserve(&fit, words)
+                    state.reserve(&fit, words)
                 }
                 done => done,
             };

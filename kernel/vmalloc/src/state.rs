@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
 use crate::place::{self, Phase};
 use crate::record::{self, Area, Freed, WORDS};
-use crate::va::{self, Cache, Fit, Space, Vpn};
+use crate::va::{self, Cache, Fit, LargeCache, Space, Vpn};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use paging::{Attributes, Failure, Granule, LeafSet, Outcome, PhysSource, VirtRange};
@@ -20,7 +20,7 @@ pub struct Config {
     /// When what was taken out is flushed.
     pub flush: FlushPolicy,
     /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each CPU keeps for its next
-    /// of the same size.
+    /// of the same size; and a quarter as many larger ones, of up to [`MAX_LARGE_CACHED_PAGES`](va::MAX_LARGE_CACHED_PAGES), are kept for all.
     pub cached_areas: usize,
 }
 
@@ -59,9 +59,14 @@ pub struct Usage {
 /// Areas given back that are remembered, so that who frees twice is told who freed once.
 const REMEMBERED: usize = 64;
 
+/// One large range is kept for so many small ones that a CPU may keep: what is kept takes addresses apart, and with them tables.
+const LARGE_SHARE: usize = 4;
+
 /// What the state lock guards.
 pub(crate) struct State<G> {
     pub space: Space<WORDS>,
+    /// Ranges that are too large for the CPUs' caches.
+    pub large: LargeCache<WORDS>,
     /// What the CPUs have passed on.
     pub waiting: Waiting<G>,
     pub emptied: Emptied,
@@ -88,9 +93,26 @@ impl<G: Granule> State<G> {
             .find(|freed| va.offset_from(freed.area.va) < freed.area.size)
     }
 
-    /// Lets a range be reserved again, and joined with its neighbours. Until then its own words say who freed it.
+    /// Reserves what `fit` asks for: a range that is kept, or one of the address space.
+    #[inline]
+    pub fn reserve(&mut self, fit: &Fit, words: &[u64; WORDS]) -> Result<Area, va::Error> {
+        match self.large.take(fit, words) {
+            Some(area) => Ok(area),
+            None => self.space.reserve(fit, words),
+        }
+    }
+
+    /// Lets a range be reserved again: kept for the next of its size, or joined with its neighbours.
     #[inline]
     pub fn release(&mut self, area: Area) {
+        if let Err(area) = self.large.put(area) {
+            self.join(area);
+        }
+    }
+
+    /// Lets a range be reserved again, and joined with its neighbours. Until then its own words say who freed it.
+    #[inline]
+    pub fn join(&mut self, area: Area) {
         self.remember(record::freed_area::<G>(&area));
         self.space.release(area);
     }
@@ -141,6 +163,7 @@ impl<B: Backend> Vmalloc<B> {
         let start = Vpn(range.start.0 >> B::Granule::PAGE_SHIFT);
         let state = State {
             space: Space::new(start, range.size >> B::Granule::PAGE_SHIFT, page),
+            large: LargeCache::new(config.cached_areas / LARGE_SHARE),
             waiting: Waiting::new(),
             emptied: Emptied::default(),
             freed: [None; REMEMBERED],
@@ -184,6 +207,7 @@ impl<B: Backend> Vmalloc<B> {
         // One lock after the other: exact when nothing else happens meanwhile.
         let (waiting, cached) = self.in_slots();
         let state = self.state.lock();
+        let cached = (cached.0 + state.large.nr_areas(), cached.1 + state.large.pages());
         let waiting = (
             waiting.0 + state.waiting.nr_areas(),
             waiting.1 + state.waiting.pages(),
@@ -216,7 +240,11 @@ impl<B: Backend> Vmalloc<B> {
             cpu.cache.check()?;
             parked += cpu.cache.nr_areas();
         }
-        let census = self.state.lock().space.check()?;
+        let state = self.state.lock();
+        state.large.check()?;
+        parked += state.large.nr_areas();
+        let census = state.space.check()?;
+        drop(state);
         if census.parked != parked {
             return Err(va::Violation::Count);
         }
@@ -243,11 +271,10 @@ impl<B: Backend> Vmalloc<B> {
     ) -> Result<Area, Error> {
         self.settle();
         let best = place::best::<B::Granule>(fit, phase, align);
-        if Cache::<WORDS>::has_class(fit.pages) {
-            let mut cpu = self.this_cpu().state.lock();
-            if let Some(area) = cpu.cache.take(&best, words) {
-                return Ok(area);
-            }
+        if LargeCache::<WORDS>::has_class(fit.pages)
+            && let Some(area) = self.reserve_kept(&best, words)
+        {
+            return Ok(area);
         }
         let mut state = self.state.lock();
         if let Ok(area) = state.space.reserve(&best, words) {
@@ -255,6 +282,16 @@ impl<B: Backend> Vmalloc<B> {
         }
         drop(state);
         self.reserve_anywhere(fit, phase, align, words)
+    }
+
+    /// A range of the same size that is kept: by this CPU, or for all.
+    #[inline(always)]
+    fn reserve_kept(&self, fit: &Fit, words: &[u64; WORDS]) -> Option<Area> {
+        if Cache::<WORDS>::has_class(fit.reserved()) {
+            self.this_cpu().state.lock().cache.take(fit, words)
+        } else {
+            self.state.lock().large.take(fit, words)
+        }
     }
 
     /// The same where the first place is taken, or there is no node for it.
@@ -294,7 +331,7 @@ impl<B: Backend> Vmalloc<B> {
         }
         let mut state = self.state.lock();
         loop {
-            match state.space.reserve(fit, words) {
+            match state.reserve(fit, words) {
                 Ok(area) => {
                     return Ok(area);
                 }

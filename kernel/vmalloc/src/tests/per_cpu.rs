@@ -219,3 +219,41 @@ fn a_vmap_follows_the_run_that_holds_the_largest_leaf() {
     }
     assert_empty(&vm);
 }
+
+#[test]
+fn a_large_range_is_kept_for_whoever_asks_for_its_size_next() {
+    let features = Features {
+        cpus: 2,
+        ..Features::default()
+    };
+    let vm = vm_with(1 << 34, features, Config::default());
+    let (area, beyond) = (vm.vmalloc(100 * PAGE).unwrap(), vm.vmalloc(257 * PAGE).unwrap());
+    let va = area.va();
+    drop(beyond);
+    assert_eq!(vm.usage().cached, (0, 0), "with its guard it is too large");
+    drop(area);
+    assert_eq!(vm.usage().cached, (1, 101));
+    assert!(matches!(vm.vfree(va), Err(Error::Freed(_))));
+    vm.backend().go_to(1);
+    let other = vm.vmalloc(99 * PAGE).unwrap();
+    assert_ne!(other.va(), va);
+    let again = vm.vmalloc(100 * PAGE).unwrap();
+    assert_eq!(again.va(), va);
+    assert_sound(&vm);
+    drop((other, again));
+    assert_eq!(vm.usage().cached, (2, 201));
+    assert_empty(&vm);
+}
+
+#[test]
+fn large_ranges_that_are_kept_go_back_where_addresses_run_out() {
+    let vm = vm_with(1000, Features::default(), Config::default());
+    let areas: Vec<_> = (0..9).map(|_| vm.vmalloc(100 * PAGE).unwrap()).collect();
+    drop(areas);
+    assert_eq!(vm.usage().cached.0, 9);
+    let all = vm.get_vm_area(999 * PAGE, 1).unwrap();
+    assert_eq!(vm.usage().cached, (0, 0));
+    assert_sound(&vm);
+    drop(all);
+    assert_empty(&vm);
+}

@@ -4,8 +4,10 @@
 //! takes more than a few instructions. The price is that a parked range is not joined with its neighbours, and that what comes
 //! from a cache is not the lowest fit. Both are bounded by the cache's limit, and whoever finds no space drains it and asks again.
 //!
-//! # Invariants (checked by [`Cache::check`])
-//! 1. Everything in class `n` is parked, and has `n` pages, guards included.
+//! There is a class for each size of some sizes that follow each other: [`Cache`] for small areas, [`LargeCache`] for those above.
+//!
+//! # Invariants (checked by [`Sizes::check`])
+//! 1. Everything in a class is parked, and has the class's number of pages, guards included.
 //! 2. There are no more areas than the limit, and as many as are counted.
 //!
 //! A cache needs no space at hand, so that each CPU may have its own, under its own lock.
@@ -14,13 +16,23 @@ use super::node::NodeRef;
 use super::space::Area;
 use super::{Fit, State, Violation, Vpn};
 
-/// The largest area that a cache takes, in pages, guards included.
+/// The largest area that a [`Cache`] takes, in pages, guards included.
 pub const MAX_CACHED_PAGES: usize = 65;
 
-/// Areas that were given back, by size.
-pub struct Cache<const W: usize> {
-    /// Class `n` at index `n - 1`: the area parked last, and the others behind it.
-    classes: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
+/// The largest area that a [`LargeCache`] takes, in pages, guards included: 1 MiB of pages of 4 KiB and a guard page.
+pub const MAX_LARGE_CACHED_PAGES: usize = 257;
+
+/// Small areas that were given back, by size.
+pub type Cache<const W: usize> = Sizes<W, 0, MAX_CACHED_PAGES>;
+
+/// Areas that were given back and are too large for a [`Cache`], by size.
+pub type LargeCache<const W: usize> =
+    Sizes<W, MAX_CACHED_PAGES, { MAX_LARGE_CACHED_PAGES - MAX_CACHED_PAGES }>;
+
+/// Areas that were given back, by size: of more than `ABOVE` pages, guards included, and at most `NR` more than that.
+pub struct Sizes<const W: usize, const ABOVE: usize, const NR: usize> {
+    /// Of each size the area parked last, and the others behind it.
+    classes: [Option<NodeRef<W>>; NR],
     nr_areas: usize,
     pages: u64,
     limit: usize,
@@ -28,14 +40,14 @@ pub struct Cache<const W: usize> {
 
 // SAFETY: parked areas belong to the cache as an `Area` does to its holder; it reads what does not change while they exist, and
 // `chain`, which is its own.
-unsafe impl<const W: usize> Send for Cache<W> {}
+unsafe impl<const W: usize, const ABOVE: usize, const NR: usize> Send for Sizes<W, ABOVE, NR> {}
 
-impl<const W: usize> Cache<W> {
+impl<const W: usize, const ABOVE: usize, const NR: usize> Sizes<W, ABOVE, NR> {
     /// An empty cache for at most `limit` areas.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self {
-            classes: [None; MAX_CACHED_PAGES],
+            classes: [None; NR],
             nr_areas: 0,
             pages: 0,
             limit,
@@ -57,8 +69,8 @@ impl<const W: usize> Cache<W> {
     /// An area for `fit` with `words`, if the one parked last in that size is good for it.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
-        let class = fit.pages.wrapping_add(fit.guards()).wrapping_sub(1);
-        let head = self.classes.get_mut(usize::try_from(class).ok()?)?;
+        let pages = fit.reserved();
+        let head = self.classes.get_mut(Self::class_of(pages))?;
         let node = (*head)?;
         if fit.pages == 0
             || !fit.align.is_power_of_two()
@@ -68,7 +80,7 @@ impl<const W: usize> Cache<W> {
         }
         *head = node.chain.get();
         self.nr_areas -= 1;
-        self.pages -= class + 1;
+        self.pages -= pages;
         node.chain.set(None);
         node.begin_again(words, fit.lead, fit.trail);
         Some(Area { node })
@@ -82,8 +94,7 @@ impl<const W: usize> Cache<W> {
     pub fn put(&mut self, area: Area<W>) -> Result<(), Area<W>> {
         let node = area.node;
         let pages = node.pages.get();
-        let class = usize::try_from(pages).map_or(0, |pages| pages.wrapping_sub(1));
-        let Some(head) = self.classes.get_mut(class) else {
+        let Some(head) = self.classes.get_mut(Self::class_of(pages)) else {
             return Err(area);
         };
         if self.nr_areas >= self.limit {
@@ -111,11 +122,18 @@ impl<const W: usize> Cache<W> {
         Some(Area { node })
     }
 
-    /// Whether there is a class for areas of `pages` pages, guards included.
+    /// Whether areas of `pages` pages, guards included, are none too large for it.
     #[inline(always)]
     #[must_use]
     pub const fn has_class(pages: u64) -> bool {
-        pages <= MAX_CACHED_PAGES as u64
+        pages <= (ABOVE + NR) as u64
+    }
+
+    /// The index of the class of areas of `pages` pages, guards included; not below `NR` if there is none.
+    #[inline(always)]
+    const fn class_of(pages: u64) -> usize {
+        // Also where there are fewer: the difference wraps.
+        pages.wrapping_sub(ABOVE as u64 + 1) as usize
     }
 
     /// Checks the invariants.
@@ -130,7 +148,7 @@ impl<const W: usize> Cache<W> {
                 if node.state() != State::Parked {
                     return Err(Violation::State(at));
                 }
-                if node.pages.get() != class as u64 + 1 {
+                if Self::class_of(node.pages.get()) != class {
                     return Err(Violation::CacheClass(at));
                 }
                 nr += 1;

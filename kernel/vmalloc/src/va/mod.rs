@@ -52,7 +52,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, MAX_CACHED_PAGES};
+pub use cache::{Cache, LargeCache, MAX_CACHED_PAGES, MAX_LARGE_CACHED_PAGES, Sizes};
 pub use check::{Census, Violation};
 pub use inbox::Inbox;
 pub use node::{NodePage, NodePages};
@@ -103,6 +103,13 @@ impl Fit {
     #[must_use]
     pub const fn guarded(self, lead: u8, trail: u8) -> Self {
         Self { lead, trail, ..self }
+    }
+
+    /// Pages to reserve in all, if these are not more than can be counted.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn reserved(&self) -> u64 {
+        self.pages.wrapping_add(self.guards())
     }
 
     /// Pages to reserve in all, for a region of `region` pages.

@@ -139,12 +139,13 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees so many areas that those before them are not remembered any more.
+/// Frees so many areas that those before them are not remembered any more: large ones, which nothing keeps for the next of their size.
 fn forget_the_freed() -> Result<(), Failure> {
-    for _ in 0..4096 {
-        mm::vmalloc(PAGE)?.free();
+    let vm = kernel_vmalloc();
+    let size = vmalloc::va::MAX_LARGE_CACHED_PAGES as u64 * PAGE;
+    for _ in 0..256 {
+        vm.get_vm_area(size, 1)?.free();
     }
-    kernel_vmalloc().vm_unmap_aliases();
     Ok(())
 }
 

@@ -390,6 +390,34 @@ fn a_cache_gives_the_last_of_the_same_size_and_phase() {
 }
 
 #[test]
+fn the_cache_of_large_areas_takes_those_that_are_too_large_for_the_other() {
+    let mut space = space(10_000);
+    let mut cache = LargeCache::<2>::new(4);
+    for pages in [1, MAX_CACHED_PAGES, MAX_LARGE_CACHED_PAGES + 1] {
+        let area = reserve(&mut space, &bare(pages as u64)).unwrap();
+        space.release(cache.put(area).unwrap_err());
+    }
+    let sizes = [MAX_CACHED_PAGES + 1, MAX_LARGE_CACHED_PAGES].map(|pages| pages as u64);
+    let areas = sizes.map(|pages| reserve(&mut space, &bare(pages)).unwrap());
+    let starts = [areas[0].start(), areas[1].start()];
+    for area in areas {
+        cache.put(area).unwrap();
+        cache.check().unwrap();
+    }
+    assert_eq!(cache.pages(), sizes[0] + sizes[1]);
+    for pages in [0, 1, sizes[0] - 1, sizes[0] + 1, sizes[1] + 1, u64::MAX] {
+        assert!(cache.take(&bare(pages), &[0, 0]).is_none(), "{pages}");
+    }
+    for (pages, start) in sizes.into_iter().zip(starts) {
+        let area = cache.take(&bare(pages), &[0, 0]).unwrap();
+        assert_eq!((area.start(), area.pages()), (start, pages));
+        space.release(area);
+    }
+    assert_eq!((cache.nr_areas(), cache.pages()), (0, 0));
+    assert_eq!(space.check().unwrap().gaps, 1);
+}
+
+#[test]
 fn a_cache_refuses_large_areas_and_nonsense() {
     let mut space = space(1000);
     let mut cache = Cache::new(8);
