@@ -6,11 +6,12 @@
 //! # Order
 //! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
 //!
-//! 0. the vmalloc subsystem's purge lock, held from the flush of what was withheld until all of it is given back;
-//! 1. the vmalloc subsystem's state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
-//! 2. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
-//! 3. frames ([`mm::frames`](crate::mm::frames));
-//! 4. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
+//! 0. the vmalloc subsystem's settling lock, held while what an exception handler gave back is taken out;
+//! 1. its purge lock, held from the flush of what was withheld until all of it is given back;
+//! 2. its state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
+//! 3. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
+//! 4. frames ([`mm::frames`](crate::mm::frames));
+//! 5. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
 //!
 //! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
 

@@ -11,13 +11,14 @@ use core::fmt;
 
 /// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
 /// together, but for those of vmalloc, whose order among themselves is learned.
-pub const LEVELS: [(&str, u8); 6] = [
-    ("vmalloc::give_back::Purge", 0),
-    ("walks", 1),
-    ("vmalloc", 1),
-    ("heap", 2),
-    ("frames", 3),
-    ("console", 4),
+pub const LEVELS: [(&str, u8); 7] = [
+    ("vmalloc::deferred::Settling", 0),
+    ("vmalloc::give_back::Purge", 1),
+    ("walks", 2),
+    ("vmalloc", 2),
+    ("heap", 3),
+    ("frames", 4),
+    ("console", 5),
 ];
 
 /// Classes that there is room for.

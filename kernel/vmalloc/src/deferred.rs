@@ -17,6 +17,11 @@
 //! ```
 //! A handler that interrupts another one at any of these steps finds the slot not free, and takes the next: nobody ever
 //! waits for a slot to become anything.
+//!
+//! # Whose turn it is
+//! One call at a time deals with what was deferred, under the settling lock, from when it takes areas out of the inbox until they are out of the
+//! tables and flushed, or wait for a flush. Most calls leave it to whoever has the lock. [`Vmalloc::vm_unmap_aliases`], and whoever finds no
+//! memory, waits for him: an area in his hands is in the inbox no more, and on no other list yet.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -32,6 +37,11 @@ use paging::{Granule, VirtAddr};
 
 /// Addresses that can wait for a call that frees them.
 pub const MAX_DEFERRED_ADDRESSES: usize = 64;
+
+/// What the settling lock guards: areas that are out of the inbox, and not yet out of the tables.
+pub(crate) struct Settling;
+
+type SettlingGuard<'a, B> = <<B as Backend>::Lock<Settling> as Lock<Settling>>::Guard<'a>;
 
 /// A slot's word when there is no address in it. Addresses are whole pages, so neither is one.
 const FREE: u64 = 0;
@@ -176,17 +186,29 @@ impl<B: Backend> Vmalloc<B> {
         self.deferred.push(area);
     }
 
-    /// Gives back what waits for a call that can wait, as this one. No lock is held.
+    /// Gives back what waits for a call that can wait, as this one. No lock is held. If another call is about it, it is left
+    /// to that one.
     #[inline(always)]
     pub(crate) fn settle(&self) {
         if self.deferred.any() {
-            self.settle_all();
+            self.settle_with(|| self.settling.try_lock());
         }
+    }
+
+    /// The same, and waits for whoever is about it: what was deferred before this call is out of the tables when it returns,
+    /// and is flushed or on a list of those that wait for a flush.
+    #[cold]
+    pub(crate) fn settle_and_wait(&self) {
+        // Even where nothing seems to be left: the number goes down before the area is out.
+        self.settle_with(|| Some(self.settling.lock()));
     }
 
     #[cold]
     #[inline(never)]
-    fn settle_all(&self) {
+    fn settle_with<'a>(&'a self, turn: impl Fn() -> Option<SettlingGuard<'a, B>>) {
+        let Some(mut held) = turn() else {
+            return;
+        };
         let mut list = self.deferred.take_areas();
         while let Some(mut area) = list {
             list = area.link(None);
@@ -196,7 +218,7 @@ impl<B: Backend> Vmalloc<B> {
         // No more than there are slots: whoever fills them all the time does not keep this call here.
         for _ in 0..MAX_DEFERRED_ADDRESSES {
             let Some((va, by)) = self.deferred.take_address() else {
-                return;
+                break;
             };
             let mut state = self.state.lock();
             let claimed = Self::claim(&mut state, va, Kind::Vmalloc);
@@ -209,10 +231,19 @@ impl<B: Backend> Vmalloc<B> {
                 }
                 Err(error) => {
                     self.deferred.nr_refused.fetch_add(1, Relaxed);
+                    // Told with no lock held; what is left then is in its slot, for whoever comes first.
+                    drop(held);
                     self.backend.deferred_free_refused(va, by, &error);
+                    let Some(again) = turn() else {
+                        return;
+                    };
+                    held = again;
                 }
             }
         }
+        drop(held);
+        // Those of a map that failed where it could not wait.
+        self.reclaim_tables();
     }
 }
 

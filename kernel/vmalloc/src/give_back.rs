@@ -447,7 +447,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Gives back whatever is withheld, and waits for what is on its way back: for whoever finds no memory, before he gives up.
     /// Whether anything was given back since there were `purges`, by whomever: then it is worth another try.
     pub(crate) fn purge_and_prune(&self, purges: usize) -> bool {
-        self.settle();
+        self.settle_and_wait();
         let dropped = self.drop_idle_blocks();
         self.purge();
         self.reclaim_tables();
@@ -460,8 +460,8 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// Under [`FlushPolicy::Strict`] no TLB ever does.
     ///
-    /// [Waiting](crate#contexts): for the purge lock, which another CPU may hold for a purge of its own, then for each of the others in turn; all walks are kept out
-    /// while tables go back.
+    /// [Waiting](crate#contexts): for the settling lock and the purge lock, which another CPU may hold to give back what it has, then for each of the others in
+    /// turn; all walks are kept out while tables go back.
     pub fn vm_unmap_aliases(&self) {
         self.purge_and_prune(0);
     }

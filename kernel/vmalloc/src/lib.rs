@@ -23,14 +23,15 @@
 //!   that may have interrupted any of them, which a lock that masks interrupts makes sure of for interrupts.
 //!
 //! # Locks
-//! 1. The purge lock: held by whoever flushes what was withheld, until all of that is given back. So whoever has waited for it knows
+//! 1. The settling lock: held by whoever gives back what was deferred where nothing could be waited for.
+//! 2. The purge lock: held by whoever flushes what was withheld, until all of that is given back. So whoever has waited for both knows
 //!    that nothing is on its way back.
-//! 2. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
+//! 3. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
 //!    back.
-//! 3. A CPU's lock, one for each of [`NR_CPU_SLOTS`]: the ranges that it keeps for its next areas, the areas that it lets wait, its block of
+//! 4. A CPU's lock, one for each of [`NR_CPU_SLOTS`]: the ranges that it keeps for its next areas, the areas that it lets wait, its block of
 //!    `vm_map_ram`. A small area that comes and goes takes this one and shares the walk lock, and that is all. Areas may be passed on with it held; never
 //!    are two of these held.
-//! 4. The state lock, around the address space, and what all CPUs together withhold.
+//! 5. The state lock, around the address space, and what all CPUs together withhold.
 //!
 //! They are taken in this order, but neither a CPU's lock nor the state lock while the walk lock is held, or the other way round. Neither is held while
 //! tables are read or written, or while memory is asked for: unless it is asked for [without

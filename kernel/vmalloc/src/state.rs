@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::cpu::{CpuSlots, Shares};
-use crate::deferred::Deferred;
+use crate::deferred::{Deferred, Settling};
 use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
 use crate::place::{self, Phase};
@@ -130,6 +130,8 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) shares: Shares,
     pub(crate) config: Config,
     pub(crate) deferred: Deferred,
+    /// Held by whoever deals with it.
+    pub(crate) settling: B::Lock<Settling>,
     /// Frames of RAM in all.
     pub(crate) nr_frames: u64,
     /// Held from when areas are taken out of those that wait until they are given back, and while tables are pruned.
@@ -179,6 +181,7 @@ impl<B: Backend> Vmalloc<B> {
             any_emptied: AtomicBool::new(false),
             shares: Shares::of(config.flush),
             deferred: Deferred::new(),
+            settling: B::Lock::new(Settling),
             purge: B::Lock::new(Purge),
             nr_purges: AtomicUsize::new(0),
             range,

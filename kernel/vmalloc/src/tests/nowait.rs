@@ -131,6 +131,24 @@ fn whatever_fails_first_leaves_nothing_behind() {
     assert_empty(&vm);
 }
 
+/// The tables that a failed map has made may be read by others, so it gives none back; the next call that can wait does.
+#[test]
+fn tables_of_a_map_that_failed_go_with_the_next_call_that_can_wait() {
+    let vm = vm();
+    let base = vm.backend().model.nr_tables();
+    vm.backend().model.fail_alloc_after(1);
+    let result = in_exception(|| vm.allocate(&nowait(PAGE)));
+    vm.backend().model.cancel_alloc_failure();
+    assert!(matches!(
+        result.err(),
+        Some(Error::Map(paging::Error::OutOfTables(_)))
+    ));
+    assert_eq!(vm.backend().model.nr_tables(), base + 1, "withheld");
+    drop(vm.get_vm_area(PAGE, PAGE).unwrap());
+    assert_eq!(vm.backend().model.nr_tables(), base);
+    assert_empty(&vm);
+}
+
 #[test]
 fn a_page_for_areas_is_asked_for_without_waiting() {
     let vm = vm();

@@ -542,7 +542,7 @@ impl Rig {
     fn assert_empty(&self) {
         let usage = self.vm.usage();
         let census = self.vm.check().unwrap_or_else(|violation| panic!("{violation}"));
-        assert_eq!(census.retired, usage.waiting.0);
+        assert_eq!(census.retired, usage.waiting.0 + usage.deferred.0);
         self.vm.vm_unmap_aliases();
         let usage = self.vm.usage();
         assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
