@@ -1,8 +1,9 @@
 //! The lazy purge, live: what is withheld, until when, and what forces it.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use arrayvec::ArrayVec;
 use paging::{Extent, Pfn, VirtAddr, VirtRange};
 use vmalloc::{Error, FlushPolicy};
 
@@ -10,6 +11,7 @@ use super::bad_input::AllFrames;
 use super::cpus::Meeting;
 use crate::arch::percpu::MAX_CPUS;
 use crate::arch::probe::probe_read;
+use crate::arch::time;
 use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::{self, frames};
 use crate::selftest::backend::SecondVmalloc;
@@ -128,6 +130,46 @@ pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
         PAGES * nr as u64
     ));
     Ok(())
+}
+
+/// What cannot wait gives areas back, and other CPUs deal with them whenever they come by: after `vm_unmap_aliases` none can be reached, whoever
+/// has it in hand.
+pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 100;
+    let vm = kernel_vmalloc();
+    let done = AtomicBool::new(false);
+    let (freed, reached) = (AtomicU64::new(0), AtomicU64::new(0));
+    smp::on_each_cpu(|cpu| {
+        if cpu != 0 {
+            while !done.load(Ordering::Acquire) {
+                // Nothing is ever mapped in it, wherever it is.
+                drop(vm.get_vm_area(PAGE, PAGE));
+                time::relax();
+            }
+            return;
+        }
+        for _ in 0..ROUNDS {
+            let mut at = ArrayVec::<usize, 8>::new();
+            while let Ok(area) = mm::vmalloc(PAGE) {
+                write(area.va().0 as usize, 1);
+                at.push(area.va().0 as usize);
+                if area.free_atomic().is_err() || at.is_full() {
+                    break;
+                }
+            }
+            vm.vm_unmap_aliases();
+            freed.fetch_add(at.len() as u64, Ordering::AcqRel);
+            let still = at.iter().filter(|at| probe_read(**at).is_ok()).count();
+            reached.fetch_add(still as u64, Ordering::AcqRel);
+        }
+        done.store(true, Ordering::Release);
+    });
+    expect_value("areas that were given back", freed.into_inner(), 8 * ROUNDS)?;
+    Ok(expect_value(
+        "of these, still there after a flush",
+        reached.into_inner(),
+        0,
+    )?)
 }
 
 /// However much one CPU frees, less than the policy lets wait waits afterwards.

@@ -178,6 +178,7 @@ pub const ALL: &[Test] = tests! {
     "vmap.a_mebibyte_of_mixed_orders_is_in_groups_where_they_fit" => mixed_orders::one_mebibyte,
     "vmalloc.frames_and_addresses_are_withheld_until_a_flush" => vmalloc_api::lazy_purge,
     "lazy.stale_translations_see_withheld_frames_until_the_purge" => lazy::stale_translations_see_withheld_frames,
+    "lazy.deferred_areas_are_out_after_a_flush_whoever_has_them_in_hand" => lazy::deferred_areas_are_out_after_a_flush,
     "lazy.thresholds_bound_what_is_withheld" => lazy::thresholds_bound_what_is_withheld,
     "lazy.pressure_on_frames_forces_the_purge" => lazy::pressure_on_frames_forces_it,
     "lazy.pressure_on_tables_forces_the_purge_and_the_map_begins_anew" => lazy::pressure_on_tables_forces_it,
