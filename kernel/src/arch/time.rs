@@ -39,6 +39,9 @@ pub fn relax() {
     unsafe { asm!("yield", options(nostack, nomem, preserves_flags)) };
 }
 
+/// Looks between one reading of the counter and the next.
+const LOOKS: u32 = 256;
+
 /// A point in the future.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(u64);
@@ -60,5 +63,28 @@ impl Deadline {
     #[must_use]
     pub fn is_past(self) -> bool {
         ticks() >= self.0
+    }
+
+    /// Waits until `done` says so, or until then. Whether it was done.
+    ///
+    /// The counter is read once in [`LOOKS`]. Reading it is dear: it drains the pipeline, and an emulator takes a lock around it that all its CPUs share,
+    /// so that a few which wait keep away the one that works.
+    pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
+        loop {
+            for _ in 0..LOOKS {
+                if done() {
+                    return true;
+                }
+                relax();
+            }
+            if self.is_past() {
+                return done();
+            }
+        }
+    }
+
+    /// Waits until then.
+    pub fn wait(self) {
+        self.wait_until(|| false);
     }
 }

@@ -9,12 +9,17 @@
 //! ```text
 //!     identify, start          that CPU        run_on, on_each_cpu            that CPU
 //!   ABSENT ---------> STARTING -------> IDLE ---------> CLAIMED --> POSTED ----------> IDLE
-//!                      |    ^            |              (job is written)   (job runs)
-//!   start or the next  |    | next job   | that CPU, after LINGER
-//!   job, after PATIENCE v    |            v
-//!              ABANDONED    +---------- OFF
-//!   (should it come later, it parks)
+//!                      |                 |   (job is written) ^       ^   (job runs)
+//!   start, after       |                 | that CPU, after    |       | who turned it on
+//!   PATIENCE           v                 v LINGER             |       |
+//!              ABANDONED <-- WAKING <-- OFF                   |       |
+//!     (parks if it comes)     |      next job                 |       |
+//!                             +----------------> AWAKE -------|-------+
+//!                                 that CPU                    job is written
 //! ```
+//!
+//! A CPU that is turned on for a job stays on until it has it: on a busy host its LINGER may be over before the CPU that turned it on runs again, and
+//! the two would go on so for seconds.
 //!
 //! Events: the one who changes a state that another may wait for stores with release, then DSB ISHST so that the store is visible before
 //! SEV (Arm ARM, "Wait for Event": the event register is set even for a CPU that is just about to wait, so no event is lost).
@@ -41,6 +46,8 @@ const CLAIMED: u32 = 3;
 const POSTED: u32 = 4;
 const ABANDONED: u32 = 5;
 const OFF: u32 = 6;
+const WAKING: u32 = 7;
+const AWAKE: u32 = 8;
 
 /// A closure of another CPU's stack frame: its address, and what calls it.
 #[derive(Clone, Copy)]
@@ -57,7 +64,7 @@ struct Slot {
     job: UnsafeCell<Job>,
 }
 
-// SAFETY: `job` is written by whoever moved `state` to CLAIMED, and read by the slot's own CPU after it saw POSTED.
+// SAFETY: `job` is written by whoever moved `state` to CLAIMED, or for whom it became AWAKE, and read by the slot's own CPU after it saw POSTED.
 unsafe impl Sync for Slot {}
 
 static SLOTS: [Slot; MAX_CPUS] = [const {
@@ -92,9 +99,10 @@ fn wait_until(mut done: impl FnMut() -> bool) {
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
-        || SLOTS
-            .get(cpu)
-            .is_some_and(|slot| matches!(slot.state.load(Ordering::Acquire), IDLE | CLAIMED | POSTED | OFF))
+        || SLOTS.get(cpu).is_some_and(|slot| {
+            let state = slot.state.load(Ordering::Acquire);
+            matches!(state, IDLE | CLAIMED | POSTED | OFF | WAKING | AWAKE)
+        })
         || cpu == 0
 }
 
@@ -119,7 +127,11 @@ unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
             // Turned on again by whoever sees it first; the others wait for IDLE.
-            OFF => start::wake(cpu),
+            OFF => {
+                if start::wake(cpu) {
+                    break;
+                }
+            }
             IDLE => {
                 let claimed =
                     slot.state
@@ -132,7 +144,7 @@ unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
             _ => relax(),
         }
     }
-    // SAFETY: CLAIMED is ours alone.
+    // SAFETY: CLAIMED, or AWAKE, is ours alone.
     unsafe { slot.job.get().write(job) };
     publish(slot, POSTED);
     Ok(())
@@ -236,19 +248,16 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
 fn serve(cpu: usize) -> ! {
     let slot = &SLOTS[cpu];
     loop {
-        let limit = Deadline::after(start::LINGER);
-        while slot.state.load(Ordering::Acquire) != POSTED {
-            if limit.is_past()
-                && slot
-                    .state
-                    .compare_exchange(IDLE, OFF, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-            {
-                start::turn_off(slot);
-                break;
-            }
-            // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
-            relax();
+        // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
+        let posted =
+            Deadline::after(start::LINGER).wait_until(|| slot.state.load(Ordering::Acquire) == POSTED);
+        if !posted
+            && slot
+                .state
+                .compare_exchange(IDLE, OFF, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            start::turn_off(slot);
         }
         if slot.state.load(Ordering::Acquire) == POSTED {
             // SAFETY: POSTED: written, and nobody else writes before IDLE.

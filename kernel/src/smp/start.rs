@@ -9,11 +9,11 @@ use core::ptr::{addr_of, addr_of_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::{ABANDONED, ABSENT, IDLE, OFF, SLOTS, STARTING, Slot, publish, serve};
+use super::{ABANDONED, ABSENT, AWAKE, IDLE, OFF, SLOTS, STARTING, Slot, WAKING, publish, serve};
 use crate::BootInfo;
 use crate::arch::errata;
 use crate::arch::percpu::{self, MAX_CPUS};
-use crate::arch::time::{Deadline, relax};
+use crate::arch::time::Deadline;
 use crate::arch::{early_console, exceptions, mmu, psci};
 
 /// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
@@ -148,7 +148,7 @@ pub unsafe fn start(
     }
     // SAFETY: STARTING is ours alone, and whoever used these arguments to identify itself is off.
     unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
-    turn_on(index, conduit)
+    turn_on(index, conduit, STARTING)
 }
 
 /// Writes what CPU `index` comes up with: on `stack`, under the tables of `ttbr1`, in `main`.
@@ -235,14 +235,15 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     )
     .map_err(|error| StartError::Firmware { mpidr, error })?;
     let limit = Deadline::after(PATIENCE);
-    while errata::midr_of(index).is_none() || !psci::is_off(conduit, mpidr) {
+    if !limit.wait_until(|| errata::midr_of(index).is_some()) {
+        return Err(StartError::TimedOut { mpidr });
+    }
+    while !psci::is_off(conduit, mpidr) {
         if limit.is_past() {
-            return Err(match errata::midr_of(index) {
-                None => StartError::TimedOut { mpidr },
-                Some(_) => StartError::StaysOn { mpidr },
-            });
+            return Err(StartError::StaysOn { mpidr });
         }
-        relax();
+        // As in `turn_on`.
+        Deadline::after(RETRY).wait();
     }
     Ok(())
 }
@@ -264,8 +265,8 @@ static CONTEXT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 /// Firmware refused CPU_OFF once: not asked again.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Turns on CPU `index`, whose state is STARTING and whose arguments are written, and waits until it is IDLE.
-fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
+/// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are written, and waits until its state is another.
+fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartError> {
     let slot = &SLOTS[index];
     let mpidr = MPIDR[index].load(Ordering::Relaxed);
     // SAFETY: the index is in bounds; only a place is computed.
@@ -284,14 +285,11 @@ fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
             Ok(()) => break,
             // One that is just turning itself off; or that could not, and is IDLE again.
             Err(psci::Error::AlreadyOn | psci::Error::OnPending) if !limit.is_past() => {
-                if slot.state.load(Ordering::Acquire) != STARTING {
+                if slot.state.load(Ordering::Acquire) != from {
                     return Ok(());
                 }
                 // Firmware, or the emulator, has to get its hands free to finish that.
-                let pause = Deadline::after(RETRY);
-                while !pause.is_past() {
-                    relax();
-                }
+                Deadline::after(RETRY).wait();
             }
             Err(error) => {
                 slot.state.store(ABANDONED, Ordering::Release);
@@ -299,37 +297,40 @@ fn turn_on(index: usize, conduit: psci::Conduit) -> Result<(), StartError> {
             }
         }
     }
-    while slot.state.load(Ordering::Acquire) == STARTING {
-        if limit.is_past() {
-            // Either this comes first, and the CPU parks, or the CPU was just in time.
-            let gave_up =
-                slot.state
-                    .compare_exchange(STARTING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
-            if gave_up.is_ok() {
-                return Err(StartError::TimedOut { mpidr });
-            }
-            break;
+    // No WFE: a CPU that never comes sends no event.
+    if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
+        // Either this comes first, and the CPU parks, or the CPU was just in time.
+        let gave_up = slot
+            .state
+            .compare_exchange(from, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+        if gave_up.is_ok() {
+            return Err(StartError::TimedOut { mpidr });
         }
-        // No WFE: a CPU that never comes sends no event.
-        relax();
     }
     Ok(())
 }
 
-/// Turns CPU `index` on again, if nobody else is doing so. If it does not come, its state says so.
-pub(super) fn wake(index: usize) {
+/// Turns CPU `index` on again, if nobody else is doing so. Whether it is AWAKE for the caller, who hands it a job next. If it does not come, its
+/// state says so.
+pub(super) fn wake(index: usize) -> bool {
     let slot = &SLOTS[index];
     let ours = slot
         .state
-        .compare_exchange(OFF, STARTING, Ordering::Acquire, Ordering::Relaxed);
+        .compare_exchange(OFF, WAKING, Ordering::Acquire, Ordering::Relaxed);
     if ours.is_err() {
-        return;
+        return false;
     }
     // It was started through a conduit, so there is one.
-    if let Some(conduit) = psci::conduit()
-        && let Err(error) = turn_on(index, conduit)
-    {
-        early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
+    let Some(conduit) = psci::conduit() else {
+        return false;
+    };
+    match turn_on(index, conduit, WAKING) {
+        // Otherwise it could not turn itself off, and is IDLE, or somebody's.
+        Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,
+        Err(error) => {
+            early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
+            false
+        }
     }
 }
 
@@ -356,11 +357,12 @@ extern "C" fn secondary_main(index: usize) -> ! {
     // The identity map has done its service.
     mmu::disable_ttbr0();
     let slot = &SLOTS[index];
-    if slot
-        .state
-        .compare_exchange(STARTING, IDLE, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
+    let step = |from, to| {
+        slot.state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    };
+    if !step(STARTING, IDLE) && !step(WAKING, AWAKE) {
         psci::park();
     }
     // Whoever waits for the change polls: no event, and above all no second store, since a job may be posted by now.

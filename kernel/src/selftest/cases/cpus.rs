@@ -45,14 +45,7 @@ impl Meeting {
     /// Whether all have come.
     pub(super) fn wait(&self) -> bool {
         self.arrived.fetch_add(1, Ordering::AcqRel);
-        let limit = Deadline::after(PATIENCE);
-        while self.arrived.load(Ordering::Acquire) < self.expected {
-            if limit.is_past() {
-                return false;
-            }
-            relax();
-        }
-        true
+        Deadline::after(PATIENCE).wait_until(|| self.arrived.load(Ordering::Acquire) >= self.expected)
     }
 }
 
@@ -340,10 +333,7 @@ fn read_in_a_break(mapping: &Mapping<'_>, other: usize, pause: Duration) -> Resu
                 relax();
             }
             // The other CPU is at its load now, or in the handler.
-            let end = Deadline::after(pause);
-            while !end.is_past() {
-                relax();
-            }
+            Deadline::after(pause).wait();
             // SAFETY: as it was.
             unsafe { tamper(root, va, |_| old) };
             drop(window);
