@@ -257,7 +257,8 @@ fn take_out<G: Granule, T: Tables, M: Mmu>(
     range: VirtRange,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::default();
-    if tree.range().contains(range.start) && tree.range().contains(range.last()) {
+    // No range that is refused is looked at.
+    if range.size > 0 && tree.range().contains(range.start) && tree.range().contains(range.last()) {
         for leaf in leaves_in(tree, range) {
             outcome.levels.insert(leaf.size.level());
             outcome.leaves.add(leaf.size, 1);
