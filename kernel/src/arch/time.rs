@@ -67,7 +67,7 @@ impl Deadline {
 
     /// Waits until `done` says so, or until then. Whether it was done.
     ///
-    /// The counter is read once in [`LOOKS`]. Reading it is dear: it drains the pipeline, and an emulator takes a lock around it that all its CPUs share,
+    /// The counter is read once in 256 looks. Reading it is dear: it drains the pipeline, and an emulator takes a lock around it that all its CPUs share,
     /// so that a few which wait keep away the one that works.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {

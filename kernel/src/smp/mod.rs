@@ -36,7 +36,7 @@ use crate::arch::mmu::dsb_ishst;
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::{Deadline, relax};
 
-pub use start::{SecondaryArgs, StartError, identify, start};
+pub use start::{LINGER, SecondaryArgs, StartError, WAKER_IS_KEPT, identify, nr_turned_on, start};
 
 /// No CPU yet.
 const ABSENT: u32 = 0;
@@ -104,6 +104,14 @@ pub fn is_online(cpu: usize) -> bool {
             matches!(state, IDLE | CLAIMED | POSTED | OFF | WAKING | AWAKE)
         })
         || cpu == 0
+}
+
+/// Whether CPU `cpu` turned itself off for lack of work.
+#[must_use]
+pub fn is_turned_off(cpu: usize) -> bool {
+    SLOTS
+        .get(cpu)
+        .is_some_and(|slot| slot.state.load(Ordering::Acquire) == OFF)
 }
 
 /// The CPUs that are up, in order.

@@ -67,6 +67,9 @@ pub const LINGER: Duration = Duration::from_micros(200);
 /// Between two attempts to turn on a CPU that is not off yet.
 const RETRY: Duration = Duration::from_micros(50);
 
+/// How long whoever turned a CPU on is kept away before the next step, in microseconds: a self-test makes of this one what a busy host makes of any.
+pub static WAKER_IS_KEPT: AtomicU64 = AtomicU64::new(0);
+
 /// How long a CPU may take from CPU_ON until it says so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -262,6 +265,17 @@ extern "C" fn identify_main(index: usize) -> ! {
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 static MPIDR: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static CONTEXT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+/// How often each was turned on.
+static NR_TURNED_ON: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+
+/// How often CPU `cpu` was turned on so far.
+///
+/// # Panics
+/// If there can be no such CPU.
+#[must_use]
+pub fn nr_turned_on(cpu: usize) -> u64 {
+    NR_TURNED_ON[cpu].load(Ordering::Relaxed)
+}
 /// Firmware refused CPU_OFF once: not asked again.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -282,7 +296,10 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
             CONTEXT[index].load(Ordering::Relaxed),
         );
         match answer {
-            Ok(()) => break,
+            Ok(()) => {
+                NR_TURNED_ON[index].fetch_add(1, Ordering::Relaxed);
+                break;
+            }
             // One that is just turning itself off; or that could not, and is IDLE again.
             Err(psci::Error::AlreadyOn | psci::Error::OnPending) if !limit.is_past() => {
                 if slot.state.load(Ordering::Acquire) != from {
@@ -324,7 +341,12 @@ pub(super) fn wake(index: usize) -> bool {
     let Some(conduit) = psci::conduit() else {
         return false;
     };
-    match turn_on(index, conduit, WAKING) {
+    let turned_on = turn_on(index, conduit, WAKING);
+    let kept = WAKER_IS_KEPT.load(Ordering::Relaxed);
+    if kept != 0 {
+        Deadline::after(Duration::from_micros(kept)).wait();
+    }
+    match turned_on {
         // Otherwise it could not turn itself off, and is IDLE, or somebody's.
         Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,
         Err(error) => {

@@ -287,6 +287,35 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
+/// A CPU that was off gets its job though the one that turned it on is kept away for longer than a CPU without work stays on.
+pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 8;
+    const OFF_BY_THEN: Duration = Duration::from_millis(500);
+    let other = ctx.another_cpu()?;
+    let mut woken = 0;
+    let before = smp::nr_turned_on(other);
+    for round in 0..ROUNDS {
+        // It does so soon, unless its host has no time for it.
+        woken += u64::from(Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other)));
+        smp::WAKER_IS_KEPT.store(2 * smp::LINGER.as_micros() as u64, Ordering::Relaxed);
+        let answer = smp::run_on(other, || round + 1);
+        smp::WAKER_IS_KEPT.store(0, Ordering::Relaxed);
+        expect(
+            "the job's answer comes back",
+            round,
+            matches!(answer, Ok(found) if found == round + 1),
+        )?;
+    }
+    expect("a CPU without work turns itself off", other as u64, woken > 0)?;
+    let turned_on = smp::nr_turned_on(other) - before;
+    expect(
+        "a CPU is turned on once for a job",
+        turned_on,
+        turned_on <= ROUNDS,
+    )?;
+    Ok(())
+}
+
 /// Another CPU faults on a page that is between break and make, waits, tries again and gets its data: counted as spurious, and not fatal.
 pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
     /// The other CPU may be late for a break, above all when its host has more to do: then the next is longer.

@@ -236,6 +236,7 @@ pub const ALL: &[Test] = tests! {
 
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
+    "smp.a_slow_waker_hands_over_its_job" => cpus::a_slow_waker_hands_over_its_job,
     "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
     "smp.areas_keep_their_data_whoever_frees_them" => stress::own,
     "smp.failed_calls_change_nothing_and_leave_nothing" => stress::own_with_faults,
