@@ -95,6 +95,11 @@ def parse_work(lines: Iterable[str], cpus: int) -> list[Json]:
     return found
 
 
+def measured(document: Json) -> list[Json]:
+    """Everything that was measured: the cases, each of which has a map and an unmap, and the loops, which have both in one."""
+    return [*document.get("cases", []), *document.get("loops", [])]
+
+
 def too_steep(document: Json) -> list[str]:
     """Curves that rise more than they may.
 
@@ -117,7 +122,7 @@ def too_steep(document: Json) -> list[str]:
 
 def unmatched(document: Json, folder: Path = DATA) -> list[str]:
     """Cases that Linux was measured in, and that are not in the document."""
-    ours = {case["case"] for case in document["cases"]}
+    ours = {case["case"] for case in measured(document)}
     return [case for rows in read_linux(folder).values() for case in rows if case not in ours]
 
 
@@ -163,7 +168,8 @@ def figures(op: Mapping[str, Any]) -> Json:
 
 def document(output: Output, linux: Mapping[str, Mapping[str, Json]], machine: Json) -> Json:
     """The contents of build/bench.json."""
-    cases = []
+    cases: list[Json] = []
+    loops: list[Json] = []
     for name, walkers in output.cases.items():
         ours = walkers[OURS]
         case: Json = {"case": name} | {op: figures(ours[op]) for op in OPS if op in ours}
@@ -176,8 +182,10 @@ def document(output: Output, linux: Mapping[str, Mapping[str, Json]], machine: J
                 peers[walker]["counts"] = {op: figures(ops[op]) for op in OPS if op in ops}
                 if note := ops.get("map", {}).get("note"):
                     peers[walker]["note"] = note
-        cases.append(case | {"peers": peers})
+        (loops if "loop" in ours else cases).append(case | {"peers": peers})
     result = {"machine": machine | output.machine, "cases": cases}
+    if loops:
+        result["loops"] = loops
     if output.curves:
         result["curves"] = {name: [list(point) for point in points] for name, points in output.curves.items()}
     return result
@@ -218,10 +226,10 @@ class Change:
 
 def changes(base: Json, new: Json) -> list[Change]:
     """Every operation that both documents have."""
-    after = {case["case"]: case for case in new["cases"]}
+    after = {case["case"]: case for case in measured(new)}
     return [
         Change(case["case"], op, case[op]["instructions"], after[case["case"]][op]["instructions"])
-        for case in base["cases"]
+        for case in measured(base)
         if case["case"] in after
         for op in OPS
         if op in case and op in after[case["case"]]
@@ -230,10 +238,10 @@ def changes(base: Json, new: Json) -> list[Change]:
 
 def missing(base: Json, new: Json) -> list[str]:
     """Operations that the base has and the new document has not."""
-    after = {case["case"]: case for case in new["cases"]}
+    after = {case["case"]: case for case in measured(new)}
     return [
         f"{case['case']} ({op})"
-        for case in base["cases"]
+        for case in measured(base)
         for op in OPS
         if op in case and op not in after.get(case["case"], {})
     ]
@@ -246,17 +254,24 @@ def regressions(base: Json, new: Json, percent: float) -> list[Change]:
 
 def baseline(new: Json) -> Json:
     """What is committed of a document: enough to notice a regression."""
-    return {
-        "machine": {key: value for key, value in new["machine"].items() if key != "command"},
-        "cases": [
+    parts = {
+        part: [
             {"case": case["case"]} | {op: {"instructions": case[op]["instructions"]} for op in OPS if op in case}
-            for case in new["cases"]
-        ],
+            for case in new[part]
+        ]
+        for part in ("cases", "loops")
+        if part in new
     }
+    return {"machine": {key: value for key, value in new["machine"].items() if key != "command"}} | parts
 
 
 def extended(base: Json, new: Json) -> Json:
     """A baseline with the cases that it lacked, in the order of the new document; what it had stays as it was."""
-    known = {case["case"]: case for case in base["cases"]}
-    gone = [case for case in base["cases"] if case["case"] not in {row["case"] for row in new["cases"]}]
-    return base | {"cases": [known.get(case["case"], case) for case in baseline(new)["cases"]] + gone}
+    known = {case["case"]: case for case in measured(base)}
+    there = {case["case"] for case in measured(new)}
+    result = dict(base)
+    for part, fresh in baseline(new).items():
+        if part != "machine":
+            gone = [case for case in base.get(part, []) if case["case"] not in there]
+            result[part] = [known.get(case["case"], case) for case in fresh] + gone
+    return result

@@ -3,7 +3,7 @@
 import math
 from xml.sax.saxutils import escape
 
-from .bench import Json
+from .bench import Json, measured
 from .bench_text import COLUMNS, walkers
 
 COLOURS = ("#9aa5b1", "#627d98", "#d9a441", "#c26d3a", "#8f6bb3", "#4f9d69")
@@ -34,7 +34,7 @@ def bars(document: Json, parts: list[str]) -> int:
     peers = [*(name for name, _ in COLUMNS), *walkers(document)]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(peers)}
     groups: list[tuple[str, list[tuple[str, str, int]]]] = []
-    for case in document["cases"]:
+    for case in measured(document):
         for op in ("map", "protect", "unmap", "loop"):
             if op not in case:
                 continue

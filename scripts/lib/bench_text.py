@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .bench import Change, Json, advantage
+from .bench import Change, Json, advantage, measured
 
 COLUMNS = (("linux-7.3", "Linux 7.3"), ("linux-7.3-series", "with the series"))
 PAIR = ("map", "unmap")
@@ -43,7 +43,7 @@ def table(document: Json) -> list[str]:
     peers = [*COLUMNS, *((name, name) for name in walkers(document))]
     rows = [["instructions, map / unmap", *(title for _, title in peers), "vmwalk", "lazy"]]
     for case in document["cases"]:
-        if not any(op in case for op in PAIR) or "protect" in case:
+        if "protect" in case:
             continue
         ours = " / ".join(number(case[op]["instructions"]) for op in PAIR if op in case)
         lazy = number(case["lazy"]["instructions"]) if "lazy" in case else "-"
@@ -60,10 +60,9 @@ def table(document: Json) -> list[str]:
 def loops(document: Json) -> list[str]:
     """Loops of test_vmalloc, with what comes before and after them, and without."""
     rows = [["instructions per loop", "Linux 7.3", "vmwalk", "the loop alone"]]
-    for case in document["cases"]:
-        if "loop" in case:
-            theirs = case["peers"].get("linux-7.3", {}).get("loop")
-            rows.append([case["case"], number(theirs), number(case["loop"]["instructions"]), number(case["loop"].get("steady"))])
+    for case in document.get("loops", []):
+        theirs = case["peers"].get("linux-7.3", {}).get("loop")
+        rows.append([case["case"], number(theirs), number(case["loop"]["instructions"]), number(case["loop"].get("steady"))])
     return align(rows) if len(rows) > 1 else []
 
 
@@ -104,7 +103,7 @@ def accesses(document: Json) -> list[str]:
     """Table loads and stores, table pages, TLBIs and barriers."""
     keys = ("loads", "stores", "tables", "tlbi", "dsb", "isb")
     rows = [["vmwalk, map / unmap (map / protect / unmap)", *keys]]
-    for case in document["cases"]:
+    for case in measured(document):
         ops = [case[op] for op in ("map", "protect", "unmap", "loop") if op in case and "loads" in case[op]]
         if ops:
             rows.append([case["case"], *(" / ".join(number(op[key]) for op in ops) for key in keys)])
@@ -119,7 +118,7 @@ def closing(document: Json) -> list[str]:
         if nr:
             lines.append(f"{peer} / vmwalk: {mean:.2f} (geometric mean of {nr} cases, map and unmap)")
             lines += [f"  dearer than {peer}: {case}" for case in slower]
-    mean, nr, slower = advantage(document["cases"], "linux-7.3", ("loop",))
+    mean, nr, slower = advantage(document.get("loops", []), "linux-7.3", ("loop",))
     if nr:
         lines.append(f"linux-7.3 / vmwalk: {mean:.2f} (geometric mean of {nr} loops of test_vmalloc)")
         lines += [f"  dearer than linux-7.3: {case}" for case in slower]

@@ -87,12 +87,12 @@ class Merging(unittest.TestCase):
         document = made(line("a", "map", 100), line("a", "map", 300, walker="rewalk", note="the walk alone"))
         self.assertEqual(bench.advantage(document["cases"], "rewalk")[1], 0)
 
-
     def test_loops_have_an_advantage_of_their_own(self) -> None:
         linux = {"linux-7.3": {"a": {"loop": 600}, "b": {"map": 10}}}
         document = made(line("a", "loop", 200, steady=180), line("b", "map", 10), linux=linux)
-        self.assertEqual(document["cases"][0]["loop"], {"instructions": 200, "steady": 180})
-        mean, nr, slower = bench.advantage(document["cases"], "linux-7.3", ("loop",))
+        self.assertEqual([case["case"] for case in document["cases"]], ["b"])
+        self.assertEqual(document["loops"][0]["loop"], {"instructions": 200, "steady": 180})
+        mean, nr, slower = bench.advantage(document["loops"], "linux-7.3", ("loop",))
         self.assertAlmostEqual(mean, 3.0)
         self.assertEqual((nr, slower), (1, []))
         self.assertEqual(bench.advantage(document["cases"], "linux-7.3")[1], 1)
