@@ -152,7 +152,7 @@ planted! {
     LeakFrame = "leak-frame",
     /// One TLBI in four of the second subsystem is not entered where it is counted, as if it had not been issued.
     UncountedTlbi = "uncounted-tlbi",
-    /// A walker beside the registered ones maps a page of an array to a wrong frame.
+    /// Beside the registered walkers there are some that map or unmap wrongly.
     WrongWalker = "wrong-walker",
     /// Two locks are taken in both orders. A build without debug assertions does not notice.
     LockOrder = "lock-order",

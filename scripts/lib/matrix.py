@@ -137,3 +137,11 @@ def planted_faults() -> list[BootCase]:
         )
         for name, (pattern, selection) in PLANTED_FAULTS.items()
     ]
+
+
+WRONG_WALKERS: dict[str, tuple[str, str]] = {
+    # BENCH_WALKERS=NAME, planted -> a case that it does wrongly, and what the bench must say of it.
+    "last-is-first": ("vmap 16, order 0/range-only", r"page 15 is Some\(.*\), not 0x"),
+    "trusts-the-first": ("vmap 25600, order 8/range-only", r"page \d+ is in a leaf of other frames, not 0x"),
+    "leaves-the-last": ("range 1M, 4K pa", r"left mapped: "),
+}

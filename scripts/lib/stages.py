@@ -3,8 +3,10 @@
 A stage is a function that adds its cases to the report; a new one is one line in STAGES.
 """
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from .cases import ROOT, Finished, log_path, python, run_logged
 from .machine import Machine
-from .matrix import BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
+from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
 from .report import Outcome, Report
 
 BUILD = ROOT / "build"
@@ -263,7 +265,7 @@ DEARER_BY = "2"
 
 
 def bench(report: Report) -> None:
-    """Two boots count the same, and no case has become dearer than the committed baseline allows."""
+    """Two boots count the same, no case has become dearer than the committed baseline allows, and no wrong walker gets a number."""
     if not have_image(report):
         return
     name = "bench: every case beside the baseline"
@@ -273,6 +275,34 @@ def bench(report: Report) -> None:
     name = "bench: a breakdown adds up to what is counted"
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], BOOT_LIMIT)
     report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
+    report.add("bench: the registered walkers", registered_walkers())
+    for walker, (case, says) in WRONG_WALKERS.items():
+        report.add(f"bench: {walker} is refused", refused_walker(walker, case, says))
+
+
+def registered_walkers() -> Outcome:
+    """Each of them has done the cases that are about walking alone, so that no right one is refused."""
+    figures = BUILD / "test" / "bench" / "walkers"
+    shutil.rmtree(figures, ignore_errors=True)
+    variables = {"BENCH": "*range*", "BENCH_WALKERS": "*", "OUT": str(figures)}
+    done = run_logged("bench: the registered walkers", [python(), "-B", "scripts/bench", "--quiet"], BOOT_LIMIT, variables)
+    if not done.good:
+        return Outcome.of(False, done.seconds, done.last_line(), done.log)
+    cases = json.loads((figures / "bench.json").read_text())["cases"]
+    walkers = [frozenset(peer for peer in case["peers"] if not peer.startswith("linux-")) for case in cases]
+    # What the engine does alone, nobody else does.
+    ran = [names for names in walkers if names]
+    return Outcome.of(len(set(ran)) == 1 and len(ran) >= len(cases) - 1, done.seconds, f"{len(ran)} cases", done.log)
+
+
+def refused_walker(walker: str, case: str, says: str) -> Outcome:
+    """The bench with this planted walker: it must name walker and case, fail, and leave no figure."""
+    figures = BUILD / "test" / "bench" / walker
+    shutil.rmtree(figures, ignore_errors=True)
+    variables = {"BENCH": case, "BENCH_WALKERS": walker, "OUT": str(figures)}
+    done = run_logged(f"bench: {walker} is refused", [python(), "-B", "scripts/bench", "--plant", "wrong-walker"], BOOT_LIMIT, variables)
+    refused = re.search(rf"^bench: FAIL: .*{re.escape(case)}, {re.escape(walker)}: {says}", done.last_line())
+    return Outcome.of(done.status == 1 and bool(refused) and not figures.exists(), done.seconds, done.last_line(), done.log)
 
 
 def count_bench(done: Finished) -> Outcome:

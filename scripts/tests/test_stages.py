@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -14,7 +15,7 @@ from unittest import mock
 
 from lib import cases, stages
 from lib.cases import Finished
-from lib.matrix import ODD_IMAGE_AT, RAW_DTB_AT, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
+from lib.matrix import ODD_IMAGE_AT, RAW_DTB_AT, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
 from lib.report import Outcome, Report
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -179,6 +180,38 @@ class BootCases(WithFolder):
             differences = sum(one != other for one, other in zip(sound, given, strict=True))
             # A pointer to nowhere comes with no tree there.
             self.assertIn(differences, (1, 2) if entry.dtb is None else (1,), entry.name)
+
+
+class AWrongWalker(WithFolder):
+    SAYS = r"page 15 is Some\(.*\), not 0x"
+    REFUSAL = "bench: FAIL: vmwalk: FATAL: CPU 0 panicked at engine.rs:1:2: vmap 16, w: page 15 is Some((pa:0x1000, L3)), not 0x2000\n"
+
+    def outcome(self, text: str, status: int, walker: str = "w", figures: bool = False) -> bool:
+        def run(*_: object) -> Finished:
+            if figures:
+                (self.folder / "test" / "bench" / walker).mkdir(parents=True)
+            return self.finished(text, status)
+
+        with mock.patch.object(stages, "BUILD", self.folder), mock.patch.object(stages, "run_logged", run):
+            return stages.refused_walker(walker, "vmap 16", self.SAYS).good
+
+    def test_passes_as_refused_when_it_is_named_with_what_it_did(self) -> None:
+        self.assertTrue(self.outcome(self.REFUSAL, 1))
+
+    def test_that_gets_its_numbers_is_a_failure(self) -> None:
+        self.assertFalse(self.outcome("bench: 1 cases, 0 curves\n", 0))
+        self.assertFalse(self.outcome(self.REFUSAL, 0))
+        self.assertFalse(self.outcome(self.REFUSAL, 1, figures=True))
+
+    def test_that_is_refused_for_another_reason_or_in_anothers_place_is_a_failure(self) -> None:
+        self.assertFalse(self.outcome("bench: FAIL: no case matches BENCH='vmap 16'\n", 1))
+        self.assertFalse(self.outcome(self.REFUSAL.replace("15", "14"), 1))
+        self.assertFalse(self.outcome(self.REFUSAL, 1, walker="another"))
+
+    def test_has_a_case_for_each_that_the_kernel_has(self) -> None:
+        source = (SCRIPTS.parent / "kernel/src/selftest/wrong_walkers.rs").read_text()
+        names = re.findall(r"^    [A-Z]\w+, \"([a-z-]+)\", ", source, re.MULTILINE)
+        self.assertEqual(sorted(names), sorted(WRONG_WALKERS))
 
 
 class TheStages(unittest.TestCase):

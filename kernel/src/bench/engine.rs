@@ -19,6 +19,7 @@ use super::report::{Line, Op};
 use crate::arch::mmu::KernelMmu;
 use crate::mm;
 use crate::mm::tables::KernelTables;
+use crate::selftest::wrong_walkers::for_each_wrong_walker;
 
 /// What a case maps.
 #[derive(Clone, Copy)]
@@ -178,6 +179,13 @@ pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'
             own(bench, name, range, source, &walker, note);
         }
     });
+    if bench.wrong_walkers {
+        for_each_wrong_walker!(|walker| {
+            if crate::glob::matches(bench.walkers, walker_name(&walker)) {
+                own(bench, name, range, source, &walker, note);
+            }
+        });
+    }
 }
 
 fn walker_name<W: Walker<Granule4K, KernelTables, KernelMmu>>(_: &W) -> &'static str {

@@ -23,7 +23,7 @@ use paging::{VirtAddr, VirtRange};
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::time;
-use crate::bootargs::BootArgs;
+use crate::bootargs::{BootArgs, Planted};
 use crate::mm::areas::kernel_vmalloc;
 use crate::print;
 use api::Call;
@@ -42,6 +42,8 @@ pub struct Bench<'a> {
     cases: &'a str,
     /// Glob over walkers.
     walkers: &'a str,
+    /// Whether walkers that are wrong run, too: each must be refused.
+    wrong_walkers: bool,
     mmu: KernelMmu,
     /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB on.
     va: VirtAddr,
@@ -161,6 +163,7 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
         instrument: Instrument::new(features)?,
         cases: args.bench,
         walkers: args.bench_walkers,
+        wrong_walkers: args.planted == Some(Planted::WrongWalker),
         mmu: KernelMmu::new(features),
         va: reserved.va(),
     };

@@ -24,6 +24,7 @@ mod saboteur;
 pub(crate) mod shapes;
 mod source;
 mod verify;
+pub(crate) mod wrong_walkers;
 
 use paging::CheckError;
 

@@ -13,6 +13,7 @@
 //! | `no-guard` | the guard page behind an area is mapped |
 //! | `leak-table` | a table that an unmap takes out never goes back |
 //! | `leak-frame` | a frame that a test is done with never goes back |
+//! | `wrong-walker` | a walker beside the registered ones maps wrongly, in the self-test of walkers and in the bench ([`wrong_walkers`](super::wrong_walkers)) |
 //! | `uncounted-tlbi` | the ledger of the stress misses one TLBI in four ([`ledger`](super::ledger)) |
 //! | `lock-order` | two locks are taken in both orders: for builds that check (`cases/locks.rs`) |
 //!

@@ -5,10 +5,8 @@
 
 use alloc::vec::Vec;
 
-use paging::reference::{Context as Walk, Error, Rewalk, Walker};
-use paging::{
-    Attributes, FrameArray, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr, for_each_walker,
-};
+use paging::reference::{Context as Walk, Error, Walker};
+use paging::{Attributes, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr, for_each_walker};
 
 use crate::arch::mmu::KernelMmu;
 use crate::bootargs::Planted;
@@ -20,6 +18,7 @@ use crate::selftest::ktap::Report;
 use crate::selftest::memory::{Block, Chunks};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{Expected, verify_pages};
+use crate::selftest::wrong_walkers::LastIsFirst;
 
 /// Addresses that no region of the kernel's has, under one entry of the root.
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
@@ -184,44 +183,4 @@ fn maps_and_unmaps<W: KernelWalker>(
     let unmapped = walker.unmap(walk, va, pages * PAGE);
     expect("a walker refuses to unmap", va.0, unmapped.is_ok())?;
     verify_pages(&tree, va, pages, |_| None, ctx.owned())
-}
-
-/// A walker that is wrong: the last page of an array goes to the frame of the first.
-struct LastIsFirst;
-
-struct Wrong<'a, A: ?Sized>(&'a A);
-
-impl<A: FrameArray + ?Sized> FrameArray for Wrong<'_, A> {
-    fn nr_frames(&self) -> usize {
-        self.0.nr_frames()
-    }
-    fn frame(&self, index: usize) -> Option<Pfn> {
-        let last = self.nr_frames() - 1;
-        self.0.frame(if index == last { 0 } else { index })
-    }
-}
-
-impl Walker<Granule4K, KernelTables, KernelMmu> for LastIsFirst {
-    const NAME: &'static str = "last-is-first";
-
-    fn map_range(
-        &self,
-        walk: &KernelWalk<'_>,
-        va: VirtAddr,
-        pa: PhysAddr,
-        size: u64,
-        attributes: Attributes,
-    ) -> Result<LevelMask, Error> {
-        Rewalk.map_range(walk, va, pa, size, attributes)
-    }
-
-    fn map_pages<A: FrameArray + ?Sized>(
-        &self,
-        walk: &KernelWalk<'_>,
-        va: VirtAddr,
-        frames: &A,
-        attributes: Attributes,
-    ) -> Result<LevelMask, Error> {
-        Rewalk.map_pages(walk, va, &Wrong(frames), attributes)
-    }
 }

@@ -1,0 +1,107 @@
+//! Walkers that are wrong on purpose, each in another way: what checks walkers must find each of them out (`selftest.break=wrong-walker`).
+//!
+//! They are in no list but their own, [`for_each_wrong_walker!`], and stand for the usual mistakes of a new one: an index that is off, a run that is not
+//! looked at to its end, an unmap that stops early. Else they do as [`Rewalk`] or [`Series`] does.
+
+use paging::reference::{Context, Error, Rewalk, Series, Walker};
+use paging::{Attributes, FrameArray, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
+
+use super::source::PAGE;
+
+/// As `for_each_walker!`, for the wrong ones.
+macro_rules! for_each_wrong_walker {
+    (|$walker:ident| $body:block) => {
+        paging::for_each_walker! { @each |$walker| $body
+            $crate::selftest::wrong_walkers::LastIsFirst,
+            $crate::selftest::wrong_walkers::TrustsTheFirst,
+            $crate::selftest::wrong_walkers::LeavesTheLast,
+        }
+    };
+}
+pub(crate) use for_each_wrong_walker;
+
+/// A walker that makes an array of `$array` and gives it to `$maps`, and unmaps as many pages as `$unmapped` says of all of them.
+macro_rules! wrong_walker {
+    ($(#[$doc:meta])* $walker:ident, $name:literal, $maps:expr, $array:expr, $unmapped:expr) => {
+        $(#[$doc])*
+        pub struct $walker;
+
+        impl<T: Tables, M: Mmu> Walker<Granule4K, T, M> for $walker {
+            const NAME: &'static str = $name;
+
+            fn map_range(
+                &self,
+                walk: &Context<'_, Granule4K, T, M>,
+                va: VirtAddr,
+                pa: PhysAddr,
+                size: u64,
+                attributes: Attributes,
+            ) -> Result<LevelMask, Error> {
+                $maps.map_range(walk, va, pa, size, attributes)
+            }
+
+            fn map_pages<A: FrameArray + ?Sized>(
+                &self,
+                walk: &Context<'_, Granule4K, T, M>,
+                va: VirtAddr,
+                frames: &A,
+                attributes: Attributes,
+            ) -> Result<LevelMask, Error> {
+                let seen = Seen { frames, frame: $array };
+                $maps.map_pages(walk, va, &seen, attributes)
+            }
+
+            fn unmap(
+                &self,
+                walk: &Context<'_, Granule4K, T, M>,
+                va: VirtAddr,
+                size: u64,
+            ) -> Result<LevelMask, Error> {
+                let unmapped: fn(u64) -> u64 = $unmapped;
+                $maps.unmap(walk, va, unmapped(size / PAGE) * PAGE)
+            }
+        }
+    };
+}
+
+wrong_walker! {
+    /// The last page of an array goes to the frame of the first.
+    LastIsFirst, "last-is-first", Rewalk, |frames: &A, page| {
+        let last = frames.nr_frames() - 1;
+        frames.frame(if page == last { 0 } else { page })
+    }, |pages| pages
+}
+
+wrong_walker! {
+    /// Where a frame is aligned to a block and so is the page, a block is mapped, whatever the frames behind it are.
+    TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
+        let within = page % PAGES_PER_BLOCK;
+        match frames.frame(page - within) {
+            Some(Pfn(first)) if first.is_multiple_of(PAGES_PER_BLOCK as u64) => Some(Pfn(first + within as u64)),
+            _ => frames.frame(page),
+        }
+    }, |pages| pages
+}
+
+wrong_walker! {
+    /// The last page stays mapped.
+    LeavesTheLast, "leaves-the-last", Rewalk, |frames: &A, page| frames.frame(page), |pages| (pages - 1).max(1)
+}
+
+/// Pages of a block at level 2.
+const PAGES_PER_BLOCK: usize = 512;
+
+/// `frames` as a wrong walker sees them.
+struct Seen<'a, A: ?Sized, F> {
+    frames: &'a A,
+    frame: F,
+}
+
+impl<A: FrameArray + ?Sized, F: Fn(&A, usize) -> Option<Pfn>> FrameArray for Seen<'_, A, F> {
+    fn nr_frames(&self) -> usize {
+        self.frames.nr_frames()
+    }
+    fn frame(&self, index: usize) -> Option<Pfn> {
+        (self.frame)(self.frames, index)
+    }
+}
