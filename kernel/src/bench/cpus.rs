@@ -24,7 +24,7 @@ use crate::{smp, sync};
 /// Operations of each CPU where instructions are counted: an operation is an allocation, or a mapping, and its end.
 const COUNTED: u64 = 1_000;
 /// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all CPUs.
-const UNCOUNTED: u64 = 40;
+const UNCOUNTED: u64 = 4_000;
 const SEED: u64 = 0x5eed_0004;
 
 /// What one CPU works with.
