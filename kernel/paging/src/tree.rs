@@ -145,6 +145,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
+    /// Another handle on the same tables, with the same policy. A table that one of them withholds
+    /// ([`reclaim`](Self::reclaim)) is none of the other's.
+    pub fn handle<U: Tables, N: Mmu>(&self, tables: U, mmu: N) -> Tree<G, U, N> {
+        Tree::new(self.root, self.half, tables, mmu, self.config)
+    }
+
     /// The root table: what TTBR0 or TTBR1 holds.
     pub fn root(&self) -> PhysAddr {
         self.root

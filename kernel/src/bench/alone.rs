@@ -5,8 +5,8 @@ use core::hint::black_box;
 
 use paging::mmu::Counting;
 use paging::{
-    Attributes, Extent, Failure, Granule4K, Half, LeafCounts, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables,
-    Tree, VirtRange, vmap_range_noflush,
+    Attributes, Extent, Failure, Granule4K, LeafCounts, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree,
+    VirtRange, vmap_range_noflush,
 };
 use vmalloc::{Backend, FlushPolicy, VmArea, Vmalloc};
 
@@ -218,13 +218,7 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
             measured.unmap.add(unmap_count);
         }
     }
-    let counted = Tree::<Granule4K, _, _>::new(
-        tree.root(),
-        Half::High,
-        CountingTables::new(KernelTables),
-        Counting::new(bench.mmu),
-        *tree.config(),
-    );
+    let counted = tree.handle(CountingTables::new(KernelTables), Counting::new(bench.mmu));
     let take = |result: Result<Outcome, Failure>| {
         assert!(result.is_ok(), "{name}, counted: {result:?}");
         counted.tables().take(counted.mmu())

@@ -8,8 +8,8 @@ use core::hint::black_box;
 use paging::mmu::Counting;
 use paging::reference::{Context, Walker};
 use paging::{
-    Attributes, Extent, Extents, Failure, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables,
-    Tree, VirtAddr, VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
+    Attributes, Extent, Extents, Failure, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree,
+    VirtAddr, VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
 };
 
 use super::Bench;
@@ -226,13 +226,7 @@ fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
         }
     }
 
-    let counted = Tree::<Granule4K, _, _>::new(
-        tree.root(),
-        Half::High,
-        CountingTables::new(KernelTables),
-        Counting::new(bench.mmu),
-        *tree.config(),
-    );
+    let counted = tree.handle(CountingTables::new(KernelTables), Counting::new(bench.mmu));
     let take = || counted.tables().take(counted.mmu());
     let mapped = map_live(&counted, range.start, source, attributes);
     let map_counts = take();

@@ -9,7 +9,9 @@
 use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use paging::{Failure, FrameArray, Granule4K, LeafSet, Outcome, Pfn, PhysAddr, VirtAddr, VirtRange};
+use paging::{
+    Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
+};
 use spin::Once;
 use vmalloc::va::{NodePage, NodePages};
 use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Request, VmArea, Vmalloc};
@@ -125,6 +127,26 @@ impl NodePages for KernelBackend {
     }
 }
 
+/// What [`Backend::edit_linear_map`] says, by this handle on the kernel's tables.
+///
+/// # Errors
+/// There is no page for a table.
+pub fn edit_linear_map<T: Tables, M: Mmu>(
+    tree: &Tree<Granule4K, T, M>,
+    pa: PhysAddr,
+    size: u64,
+    edit: LinearEdit,
+) -> Result<Outcome, Failure> {
+    // A map of single pages is to stay one.
+    if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
+        && crate::args().linear == LinearLeaves::Pages
+    {
+        return Ok(Outcome::default());
+    }
+    let va = VirtAddr(linear_va(pa.0) as u64);
+    edit.apply(tree, VirtRange::new(va, size))
+}
+
 /// The address of word `index` of `frame` in the linear map.
 fn word(frame: Pfn, index: usize) -> *mut u64 {
     assert!(index < PAGE_SIZE / size_of::<u64>(), "word {index} of a frame");
@@ -200,14 +222,7 @@ unsafe impl Backend for KernelBackend {
         cpu_index()
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
-        // A map of single pages is to stay one.
-        if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
-            && crate::args().linear == LinearLeaves::Pages
-        {
-            return Ok(Outcome::default());
-        }
-        let va = VirtAddr(linear_va(pa.0) as u64);
-        edit.apply(linear_map_tree(), VirtRange::new(va, size))
+        edit_linear_map(linear_map_tree(), pa, size, edit)
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted.

@@ -15,6 +15,7 @@
 pub mod areas;
 pub mod dump;
 pub mod frames;
+pub mod handles;
 pub mod heap;
 pub mod image;
 pub mod layout;

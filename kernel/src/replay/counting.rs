@@ -4,19 +4,14 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use paging::{Failure, Granule4K, Half, Mmu, Outcome, Pfn, PhysAddr, TlbiRange, Tree, VirtAddr, VirtRange};
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, LinearEdit};
+use paging::{Mmu, TlbiRange, VirtAddr};
 
 use super::stats::Counts;
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::percpu::{MAX_CPUS, cpu_index};
-use crate::bootargs::LinearLeaves;
-use crate::mm::areas::KernelBackend;
+use crate::mm::handles::BackendBy;
 use crate::mm::tables::{KernelTables, LinearMapTables};
-use crate::mm::{self, WalkLock, linear_va};
-use crate::sync::IrqSpinLock;
 
 /// What one CPU has issued. On lines of its own, so that counting is no contention.
 #[repr(align(128))]
@@ -94,86 +89,11 @@ impl Mmu for CountingMmu {
 }
 
 /// The kernel's backend with trees that count.
-pub struct CountingBackend {
-    tree: Tree<Granule4K, KernelTables, CountingMmu>,
-    linear: Tree<Granule4K, LinearMapTables, CountingMmu>,
-}
+pub type CountingBackend = BackendBy<KernelTables, LinearMapTables, CountingMmu>;
 
-impl CountingBackend {
-    /// On the kernel's tables.
-    #[must_use]
-    pub fn new(features: &Features) -> Self {
-        let mmu = CountingMmu(KernelMmu::new(features));
-        let tree = mm::kernel_tree();
-        let (root, config) = (tree.root(), *tree.config());
-        Self {
-            tree: Tree::new(root, Half::High, KernelTables, mmu, config),
-            linear: Tree::new(root, Half::High, LinearMapTables::new(), mmu, config),
-        }
-    }
-}
-
-impl NodePages for CountingBackend {
-    fn node_page(&self) -> Option<&'static mut NodePage> {
-        KernelBackend.node_page()
-    }
-}
-
-// SAFETY: the kernel's backend keeps the promises; the trees are the kernel's, by other handles.
-unsafe impl Backend for CountingBackend {
-    type Granule = Granule4K;
-    type Tables = KernelTables;
-    type Mmu = CountingMmu;
-    type Lock<T: Send> = IrqSpinLock<T>;
-    type WalkLock = WalkLock;
-
-    fn tree(&self) -> &Tree<Granule4K, KernelTables, CountingMmu> {
-        &self.tree
-    }
-    fn walks(&self) -> &WalkLock {
-        mm::walk_lock()
-    }
-    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
-        KernelBackend.alloc_frames(order)
-    }
-    fn free_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.free_frames(first, order);
-    }
-    fn max_order(&self) -> u32 {
-        KernelBackend.max_order()
-    }
-    fn nr_frames(&self) -> u64 {
-        KernelBackend.nr_frames()
-    }
-    fn zero_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.zero_frames(first, order);
-    }
-    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        KernelBackend.read_word(frame, index)
-    }
-    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
-        KernelBackend.write_word(frame, index, value);
-    }
-    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
-        KernelBackend.is_ram(start, size)
-    }
-    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
-        KernelBackend.without_waiting(f)
-    }
-    fn cpu(&self) -> usize {
-        KernelBackend.cpu()
-    }
-    fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
-        // A map of single pages is to stay one.
-        if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
-            && crate::args().linear == LinearLeaves::Pages
-        {
-            return Ok(Outcome::default());
-        }
-        let va = VirtAddr(linear_va(pa.0) as u64);
-        edit.apply(&self.linear, VirtRange::new(va, size))
-    }
-    fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        KernelBackend.read_memory(pa, out)
-    }
+/// One on the kernel's tables.
+#[must_use]
+pub fn counting_backend(features: &Features) -> CountingBackend {
+    let mmu = CountingMmu(KernelMmu::new(features));
+    BackendBy::new(KernelTables, LinearMapTables::new(), || mmu)
 }

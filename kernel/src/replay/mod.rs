@@ -38,7 +38,7 @@ use crate::mm::layout::PAGE_SIZE;
 use crate::mm::regions::PhysRegion;
 use crate::mm::{self, linear_va, memory_plan};
 use crate::{println, smp};
-use counting::CountingBackend;
+use counting::counting_backend;
 use device::Devices;
 use failure::{Finding, What};
 use pass::Pass;
@@ -144,7 +144,7 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) ->
     let region = kernel_vmalloc()
         .get_vm_area(RESERVED, 1 << 30)
         .map_err(Error::Addresses)?;
-    let backend = CountingBackend::new(features);
+    let backend = counting_backend(features);
     let vm = Vmalloc::new(region.range(), backend, *kernel_vmalloc().config()).map_err(Error::Addresses)?;
     let vm = Box::new(vm);
     let counted = Pass::new(info, &*vm, &trace, &devices, cpus, None, false);

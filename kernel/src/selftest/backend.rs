@@ -21,7 +21,8 @@ use super::live;
 use super::saboteur::{TestMmu, TestTables};
 use super::source::PAGE;
 use super::verify::{read, write};
-use crate::mm::areas::{KernelArea, KernelBackend};
+use crate::mm::areas::{KernelArea, KernelBackend, edit_linear_map};
+use crate::mm::handles::as_kernel_backend;
 use crate::mm::tables::LinearMapTables;
 use crate::mm::{WalkLock, frames, kernel_tree, linear_va};
 use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
@@ -102,11 +103,10 @@ unsafe impl Backend for TestBackend {
     type Lock<T: Send> = TestLock<T>;
     type WalkLock = WalkLock;
 
+    as_kernel_backend!();
+
     fn tree(&self) -> &LedgerTree {
         &self.tree
-    }
-    fn walks(&self) -> &WalkLock {
-        KernelBackend.walks()
     }
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
         let first = KernelBackend.alloc_frames(order)?;
@@ -123,40 +123,14 @@ unsafe impl Backend for TestBackend {
         }
         KernelBackend.free_frames(first, order);
     }
-    fn max_order(&self) -> u32 {
-        KernelBackend.max_order()
-    }
-    fn nr_frames(&self) -> u64 {
-        KernelBackend.nr_frames()
-    }
-    fn zero_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.zero_frames(first, order);
-    }
     fn read_word(&self, frame: Pfn, index: usize) -> u64 {
         read(linear_va(frame.0 * PAGE) + 8 * index)
     }
     fn write_word(&self, frame: Pfn, index: usize, value: u64) {
         write(linear_va(frame.0 * PAGE) + 8 * index, value);
     }
-    fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
-        KernelBackend.without_waiting(f)
-    }
-    fn cpu(&self) -> usize {
-        KernelBackend.cpu()
-    }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, paging::Failure> {
-        if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) {
-            // What the policy of the linear map says of folding is the kernel's to know.
-            return KernelBackend.edit_linear_map(pa, size, edit);
-        }
-        let va = VirtAddr(linear_va(pa.0) as u64);
-        edit.apply(&self.linear_map, VirtRange::new(va, size))
-    }
-    fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        KernelBackend.read_memory(pa, out)
-    }
-    fn is_ram(&self, start: PhysAddr, size: u64) -> bool {
-        KernelBackend.is_ram(start, size)
+        edit_linear_map(&self.linear_map, pa, size, edit)
     }
 }
 
@@ -178,16 +152,9 @@ impl SecondVmalloc {
         let ledger = Arc::new(Ledger::new(range));
         let kernel = kernel_tree();
         let mmu = || TestMmu::new(*kernel.mmu(), None);
-        let (root, half, config) = (kernel.root(), kernel.half(), *kernel.config());
         let backend = TestBackend {
-            tree: Tree::new(
-                root,
-                half,
-                TestTables::new(None),
-                LedgerMmu::new(mmu(), Arc::clone(&ledger)),
-                config,
-            ),
-            linear_map: Tree::new(root, half, LinearMapTables::new(), mmu(), config),
+            tree: kernel.handle(TestTables::new(None), LedgerMmu::new(mmu(), Arc::clone(&ledger))),
+            linear_map: kernel.handle(LinearMapTables::new(), mmu()),
             ledger,
             node_frames: IrqSpinLock::new("node frames", ArrayVec::new()),
             too_early: AtomicU64::new(0),

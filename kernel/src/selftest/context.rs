@@ -73,12 +73,9 @@ impl Context {
     #[must_use]
     pub fn tree(&self) -> TestTree {
         let kernel = mm::kernel_tree();
-        TestTree::new(
-            kernel.root(),
-            kernel.half(),
+        kernel.handle(
             TestTables::new(self.planted),
             TestMmu::new(*kernel.mmu(), self.planted),
-            *kernel.config(),
         )
     }
 

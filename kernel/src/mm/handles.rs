@@ -1,0 +1,106 @@
+//! The kernel's backend by other handles on its trees: for whoever counts, or notes, what passes through them.
+
+use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree};
+use vmalloc::va::{NodePage, NodePages};
+use vmalloc::{Backend, LinearEdit};
+
+use super::areas::{KernelBackend, edit_linear_map};
+use super::{WalkLock, kernel_tree, linear_map_tree};
+use crate::sync::IrqSpinLock;
+
+/// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as [`KernelBackend`] has them.
+macro_rules! as_kernel_backend {
+    () => {
+        fn walks(&self) -> &$crate::mm::WalkLock {
+            $crate::mm::walk_lock()
+        }
+        fn max_order(&self) -> u32 {
+            $crate::mm::areas::KernelBackend.max_order()
+        }
+        fn nr_frames(&self) -> u64 {
+            $crate::mm::areas::KernelBackend.nr_frames()
+        }
+        fn zero_frames(&self, first: paging::Pfn, order: u32) {
+            $crate::mm::areas::KernelBackend.zero_frames(first, order);
+        }
+        fn is_ram(&self, start: paging::PhysAddr, size: u64) -> bool {
+            $crate::mm::areas::KernelBackend.is_ram(start, size)
+        }
+        fn read_memory(&self, pa: paging::PhysAddr, out: &mut [u8]) -> bool {
+            $crate::mm::areas::KernelBackend.read_memory(pa, out)
+        }
+        fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+            $crate::mm::areas::KernelBackend.without_waiting(f)
+        }
+        fn deferred_free_refused(
+            &self,
+            va: paging::VirtAddr,
+            by: &'static core::panic::Location<'static>,
+            error: &vmalloc::Error,
+        ) {
+            $crate::mm::areas::KernelBackend.deferred_free_refused(va, by, error);
+        }
+        fn cpu(&self) -> usize {
+            $crate::mm::areas::KernelBackend.cpu()
+        }
+    };
+}
+pub(crate) use as_kernel_backend;
+
+/// The kernel's backend, with `T` and `M` in the place of its tables and barriers, and `L` in that of those for the linear map.
+#[derive(Debug)]
+pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
+    tree: Tree<Granule4K, T, M>,
+    linear_map: Tree<Granule4K, L, M>,
+}
+
+impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
+    /// On the kernel's trees.
+    pub fn new(tables: T, linear_map_tables: L, mmu: impl Fn() -> M) -> Self {
+        Self {
+            tree: kernel_tree().handle(tables, mmu()),
+            linear_map: linear_map_tree().handle(linear_map_tables, mmu()),
+        }
+    }
+
+    /// The handle by which the linear map is edited.
+    pub fn linear_map(&self) -> &Tree<Granule4K, L, M> {
+        &self.linear_map
+    }
+}
+
+impl<T: Tables, L: Tables, M: Mmu> NodePages for BackendBy<T, L, M> {
+    fn node_page(&self) -> Option<&'static mut NodePage> {
+        KernelBackend.node_page()
+    }
+}
+
+// SAFETY: the kernel's backend keeps the promises; the trees are the kernel's, by other handles.
+unsafe impl<T: Tables + 'static, L: Tables + 'static, M: Mmu + 'static> Backend for BackendBy<T, L, M> {
+    type Granule = Granule4K;
+    type Tables = T;
+    type Mmu = M;
+    type Lock<V: Send> = IrqSpinLock<V>;
+    type WalkLock = WalkLock;
+
+    as_kernel_backend!();
+
+    fn tree(&self) -> &Tree<Granule4K, T, M> {
+        &self.tree
+    }
+    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
+        KernelBackend.alloc_frames(order)
+    }
+    fn free_frames(&self, first: Pfn, order: u32) {
+        KernelBackend.free_frames(first, order);
+    }
+    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
+        KernelBackend.read_word(frame, index)
+    }
+    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
+        KernelBackend.write_word(frame, index, value);
+    }
+    fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
+        edit_linear_map(&self.linear_map, pa, size, edit)
+    }
+}
