@@ -22,7 +22,7 @@ pub const BLOCK: usize = 16;
 
 /// `asm!` around a loop over whole blocks with vector registers, interrupts masked. v8 to v15 are left alone.
 macro_rules! vector_asm {
-    ([$($line:literal,)*] $($operands:tt)*) => {
+    ([$($line:expr,)*] $($operands:tt)*) => {
         core::arch::asm!(
             ".arch_extension simd",
             "mrs {daif}, daif",

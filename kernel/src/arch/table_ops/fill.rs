@@ -4,6 +4,35 @@ use core::arch::asm;
 
 use super::BLOCK;
 
+/// v0 to v3: eight values from `first` on, each a `step` above the one before; v4: eight steps, in both halves.
+macro_rules! eight_values {
+    () => {
+        concat!(
+            "dup v0.2d, {first}\n",
+            "dup v4.2d, {step}\n",
+            "add {first}, {first}, {step}\n",
+            "mov v0.d[1], {first}\n",
+            "add v4.2d, v4.2d, v4.2d\n",
+            "add v1.2d, v0.2d, v4.2d\n",
+            "add v2.2d, v1.2d, v4.2d\n",
+            "add v3.2d, v2.2d, v4.2d\n",
+            "shl v4.2d, v4.2d, #2\n",
+        )
+    };
+}
+
+/// v0 to v3: the eight values that follow.
+macro_rules! next_eight {
+    () => {
+        concat!(
+            "add v0.2d, v0.2d, v4.2d\n",
+            "add v1.2d, v1.2d, v4.2d\n",
+            "add v2.2d, v2.2d, v4.2d\n",
+            "add v3.2d, v3.2d, v4.2d\n",
+        )
+    };
+}
+
 /// Stores `first`, `first + step`, `first + 2 * step`, ... to `nr` descriptors from `at` on.
 ///
 /// # Safety
@@ -16,20 +45,9 @@ pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
         unsafe {
             vector_asm!(
                 [
-                    "dup v0.2d, {first}",
-                    "dup v4.2d, {step}",
-                    "add {first}, {first}, {step}",
-                    "mov v0.d[1], {first}",
-                    "add v4.2d, v4.2d, v4.2d",
-                    "add v1.2d, v0.2d, v4.2d",
-                    "add v2.2d, v1.2d, v4.2d",
-                    "add v3.2d, v2.2d, v4.2d",
-                    "shl v4.2d, v4.2d, #2",
+                    eight_values!(),
                     "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
-                    "add v0.2d, v0.2d, v4.2d",
-                    "add v1.2d, v1.2d, v4.2d",
-                    "add v2.2d, v2.2d, v4.2d",
-                    "add v3.2d, v3.2d, v4.2d",
+                    next_eight!(),
                     "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}]",
                 ]
                 at = inout(reg) at => _,
@@ -45,28 +63,14 @@ pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
         unsafe {
             vector_asm!(
                 [
-                    "dup v0.2d, {first}",
-                    "dup v4.2d, {step}",
-                    "add {first}, {first}, {step}",
-                    "mov v0.d[1], {first}",
-                    "add v4.2d, v4.2d, v4.2d",
-                    "add v1.2d, v0.2d, v4.2d",
-                    "add v2.2d, v1.2d, v4.2d",
-                    "add v3.2d, v2.2d, v4.2d",
-                    "shl v4.2d, v4.2d, #2",
+                    eight_values!(),
                     "sub {nr}, {nr}, #16",
                     "2:",
                     "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
-                    "add v0.2d, v0.2d, v4.2d",
-                    "add v1.2d, v1.2d, v4.2d",
-                    "add v2.2d, v2.2d, v4.2d",
-                    "add v3.2d, v3.2d, v4.2d",
+                    next_eight!(),
                     "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
                     "subs {nr}, {nr}, #16",
-                    "add v0.2d, v0.2d, v4.2d",
-                    "add v1.2d, v1.2d, v4.2d",
-                    "add v2.2d, v2.2d, v4.2d",
-                    "add v3.2d, v3.2d, v4.2d",
+                    next_eight!(),
                     "b.hs 2b",
                     "add {nr}, {nr}, #16",
                     "mov {first}, v0.d[0]",
@@ -119,66 +123,8 @@ pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
 /// As for [`fill_linear`]; `outputs` is readable for `nr` words.
 #[inline]
 pub unsafe fn fill_outputs(at: *mut u64, nr: usize, outputs: *const u64, template: u64) {
-    let (mut at, mut nr, mut from) = (at, nr, outputs);
-    if nr >= BLOCK {
-        // SAFETY: loads and stores within the caller's ranges.
-        unsafe {
-            vector_asm!(
-                [
-                    "dup v16.2d, {template}",
-                    "sub {nr}, {nr}, #16",
-                    "2:",
-                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
-                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
-                    "orr v0.16b, v0.16b, v16.16b",
-                    "orr v1.16b, v1.16b, v16.16b",
-                    "orr v2.16b, v2.16b, v16.16b",
-                    "orr v3.16b, v3.16b, v16.16b",
-                    "orr v4.16b, v4.16b, v16.16b",
-                    "orr v5.16b, v5.16b, v16.16b",
-                    "orr v6.16b, v6.16b, v16.16b",
-                    "orr v7.16b, v7.16b, v16.16b",
-                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
-                    "subs {nr}, {nr}, #16",
-                    "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
-                    "b.hs 2b",
-                    "add {nr}, {nr}, #16",
-                ]
-                at = inout(reg) at,
-                from = inout(reg) from,
-                nr = inout(reg) nr,
-                template = in(reg) template,
-                options(nostack)
-            );
-        }
-    }
-    // SAFETY: as above: two at a time, then the last of an odd number.
-    unsafe {
-        asm!(
-            "subs {nr}, {nr}, #2",
-            "b.lo 3f",
-            "2:",
-            "ldp {a}, {b}, [{from}], #16",
-            "orr {a}, {a}, {template}",
-            "orr {b}, {b}, {template}",
-            "subs {nr}, {nr}, #2",
-            "stp {a}, {b}, [{at}], #16",
-            "b.hs 2b",
-            "3:",
-            "tbz {nr}, #0, 4f",
-            "ldr {a}, [{from}]",
-            "orr {a}, {a}, {template}",
-            "str {a}, [{at}]",
-            "4:",
-            at = inout(reg) at => _,
-            from = inout(reg) from => _,
-            nr = inout(reg) nr => _,
-            a = out(reg) _,
-            b = out(reg) _,
-            template = in(reg) template,
-            options(nostack)
-        );
-    }
+    // SAFETY: the caller's promise.
+    unsafe { fill_shifted::<0>(at, nr, outputs, template) }
 }
 
 /// Stores `frames[i] << 12 | template` to `nr` descriptors from `at` on.
@@ -187,9 +133,19 @@ pub unsafe fn fill_outputs(at: *mut u64, nr: usize, outputs: *const u64, templat
 /// As for [`fill_linear`]; `frames` is readable for `nr` words.
 #[inline]
 pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template: u64) {
-    let (mut at, mut nr, mut from) = (at, nr, frames);
+    // SAFETY: the caller's promise.
+    unsafe { fill_shifted::<12>(at, nr, frames, template) }
+}
+
+/// Stores `words[i] << SHIFT | template` to `nr` descriptors from `at` on.
+///
+/// # Safety
+/// As for [`fill_linear`]; `words` is readable for `nr` words.
+#[inline]
+unsafe fn fill_shifted<const SHIFT: u32>(at: *mut u64, nr: usize, words: *const u64, template: u64) {
+    let (mut at, mut nr, mut from) = (at, nr, words);
     if nr >= BLOCK {
-        // SAFETY: loads and stores within the caller's ranges.
+        // SAFETY: loads and stores within the caller's ranges. A shift by nothing is left out.
         unsafe {
             vector_asm!(
                 [
@@ -198,14 +154,16 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
                     "2:",
                     "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
                     "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
-                    "shl v0.2d, v0.2d, #12",
-                    "shl v1.2d, v1.2d, #12",
-                    "shl v2.2d, v2.2d, #12",
-                    "shl v3.2d, v3.2d, #12",
-                    "shl v4.2d, v4.2d, #12",
-                    "shl v5.2d, v5.2d, #12",
-                    "shl v6.2d, v6.2d, #12",
-                    "shl v7.2d, v7.2d, #12",
+                    ".if {shift}",
+                    "shl v0.2d, v0.2d, #{shift}",
+                    "shl v1.2d, v1.2d, #{shift}",
+                    "shl v2.2d, v2.2d, #{shift}",
+                    "shl v3.2d, v3.2d, #{shift}",
+                    "shl v4.2d, v4.2d, #{shift}",
+                    "shl v5.2d, v5.2d, #{shift}",
+                    "shl v6.2d, v6.2d, #{shift}",
+                    "shl v7.2d, v7.2d, #{shift}",
+                    ".endif",
                     "orr v0.16b, v0.16b, v16.16b",
                     "orr v1.16b, v1.16b, v16.16b",
                     "orr v2.16b, v2.16b, v16.16b",
@@ -224,6 +182,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
                 from = inout(reg) from,
                 nr = inout(reg) nr,
                 template = in(reg) template,
+                shift = const SHIFT,
                 options(nostack)
             );
         }
@@ -235,15 +194,15 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
             "b.lo 3f",
             "2:",
             "ldp {a}, {b}, [{from}], #16",
-            "orr {a}, {template}, {a}, lsl #12",
-            "orr {b}, {template}, {b}, lsl #12",
+            "orr {a}, {template}, {a}, lsl #{shift}",
+            "orr {b}, {template}, {b}, lsl #{shift}",
             "subs {nr}, {nr}, #2",
             "stp {a}, {b}, [{at}], #16",
             "b.hs 2b",
             "3:",
             "tbz {nr}, #0, 4f",
             "ldr {a}, [{from}]",
-            "orr {a}, {template}, {a}, lsl #12",
+            "orr {a}, {template}, {a}, lsl #{shift}",
             "str {a}, [{at}]",
             "4:",
             at = inout(reg) at => _,
@@ -252,6 +211,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
             a = out(reg) _,
             b = out(reg) _,
             template = in(reg) template,
+            shift = const SHIFT,
             options(nostack)
         );
     }

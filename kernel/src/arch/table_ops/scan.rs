@@ -4,6 +4,79 @@ use core::arch::asm;
 
 use super::BLOCK;
 
+/// Folds whole blocks with `$op`, "and" or "orr", whose neutral word is `$neutral`. What remains is left in `$at` and `$nr`.
+macro_rules! fold_blocks {
+    ($op:literal, $neutral:literal, $at:ident, $nr:ident, $all:ident) => {
+        // SAFETY: loads within the caller's range.
+        unsafe {
+            vector_asm!(
+                [
+                    concat!("movi v0.2d, ", $neutral),
+                    concat!("movi v1.2d, ", $neutral),
+                    concat!("movi v2.2d, ", $neutral),
+                    concat!("movi v3.2d, ", $neutral),
+                    "sub {nr}, {nr}, #16",
+                    "2:",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                    "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{at}], #64",
+                    concat!($op, " v0.16b, v0.16b, v4.16b"),
+                    concat!($op, " v1.16b, v1.16b, v5.16b"),
+                    concat!($op, " v2.16b, v2.16b, v6.16b"),
+                    concat!($op, " v3.16b, v3.16b, v7.16b"),
+                    "subs {nr}, {nr}, #16",
+                    concat!($op, " v0.16b, v0.16b, v16.16b"),
+                    concat!($op, " v1.16b, v1.16b, v17.16b"),
+                    concat!($op, " v2.16b, v2.16b, v18.16b"),
+                    concat!($op, " v3.16b, v3.16b, v19.16b"),
+                    "b.hs 2b",
+                    "add {nr}, {nr}, #16",
+                    concat!($op, " v0.16b, v0.16b, v1.16b"),
+                    concat!($op, " v2.16b, v2.16b, v3.16b"),
+                    concat!($op, " v0.16b, v0.16b, v2.16b"),
+                    "mov {all}, v0.d[0]",
+                    "mov {a}, v0.d[1]",
+                    concat!($op, " {all}, {all}, {a}"),
+                ]
+                at = inout(reg) $at,
+                nr = inout(reg) $nr,
+                all = out(reg) $all,
+                a = out(reg) _,
+                options(nostack, readonly)
+            );
+        }
+    };
+}
+
+/// Folds what remains into `$all`.
+macro_rules! fold_rest {
+    ($op:literal, $at:ident, $nr:ident, $all:ident) => {
+        // SAFETY: loads within the caller's range: two at a time, then the last of an odd number.
+        unsafe {
+            asm!(
+                "subs {nr}, {nr}, #2",
+                "b.lo 3f",
+                "2:",
+                "ldp {a}, {b}, [{at}], #16",
+                concat!($op, " {a}, {a}, {b}"),
+                "subs {nr}, {nr}, #2",
+                concat!($op, " {all}, {all}, {a}"),
+                "b.hs 2b",
+                "3:",
+                "tbz {nr}, #0, 4f",
+                "ldr {a}, [{at}]",
+                concat!($op, " {all}, {all}, {a}"),
+                "4:",
+                at = inout(reg) $at => _,
+                nr = inout(reg) $nr => _,
+                all = inout(reg) $all,
+                a = out(reg) _,
+                b = out(reg) _,
+                options(nostack, readonly)
+            );
+        }
+    };
+}
+
 /// The OR of `nr` descriptors (or any words) from `at` on; 0 for none.
 ///
 /// # Safety
@@ -39,68 +112,9 @@ pub unsafe fn or_all(at: *const u64, nr: usize) -> u64 {
         return all;
     }
     if nr > BLOCK {
-        // SAFETY: loads within the caller's range.
-        unsafe {
-            vector_asm!(
-                [
-                    "movi v0.2d, #0",
-                    "movi v1.2d, #0",
-                    "movi v2.2d, #0",
-                    "movi v3.2d, #0",
-                    "sub {nr}, {nr}, #16",
-                    "2:",
-                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
-                    "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{at}], #64",
-                    "orr v0.16b, v0.16b, v4.16b",
-                    "orr v1.16b, v1.16b, v5.16b",
-                    "orr v2.16b, v2.16b, v6.16b",
-                    "orr v3.16b, v3.16b, v7.16b",
-                    "subs {nr}, {nr}, #16",
-                    "orr v0.16b, v0.16b, v16.16b",
-                    "orr v1.16b, v1.16b, v17.16b",
-                    "orr v2.16b, v2.16b, v18.16b",
-                    "orr v3.16b, v3.16b, v19.16b",
-                    "b.hs 2b",
-                    "add {nr}, {nr}, #16",
-                    "orr v0.16b, v0.16b, v1.16b",
-                    "orr v2.16b, v2.16b, v3.16b",
-                    "orr v0.16b, v0.16b, v2.16b",
-                    "mov {all}, v0.d[0]",
-                    "mov {a}, v0.d[1]",
-                    "orr {all}, {all}, {a}",
-                ]
-                at = inout(reg) at,
-                nr = inout(reg) nr,
-                all = out(reg) all,
-                a = out(reg) _,
-                options(nostack, readonly)
-            );
-        }
+        fold_blocks!("orr", "#0", at, nr, all);
     }
-    // SAFETY: loads within the caller's range: two at a time, then the last of an odd number.
-    unsafe {
-        asm!(
-            "subs {nr}, {nr}, #2",
-            "b.lo 3f",
-            "2:",
-            "ldp {a}, {b}, [{at}], #16",
-            "orr {a}, {a}, {b}",
-            "subs {nr}, {nr}, #2",
-            "orr {all}, {all}, {a}",
-            "b.hs 2b",
-            "3:",
-            "tbz {nr}, #0, 4f",
-            "ldr {a}, [{at}]",
-            "orr {all}, {all}, {a}",
-            "4:",
-            at = inout(reg) at => _,
-            nr = inout(reg) nr => _,
-            all = inout(reg) all,
-            a = out(reg) _,
-            b = out(reg) _,
-            options(nostack, readonly)
-        );
-    }
+    fold_rest!("orr", at, nr, all);
     all
 }
 
@@ -113,68 +127,9 @@ pub unsafe fn or_all(at: *const u64, nr: usize) -> u64 {
 pub unsafe fn and_all(at: *const u64, nr: usize) -> u64 {
     let (mut at, mut nr, mut all) = (at, nr, u64::MAX);
     if nr >= BLOCK {
-        // SAFETY: loads within the caller's range.
-        unsafe {
-            vector_asm!(
-                [
-                    "movi v0.2d, #0xffffffffffffffff",
-                    "movi v1.2d, #0xffffffffffffffff",
-                    "movi v2.2d, #0xffffffffffffffff",
-                    "movi v3.2d, #0xffffffffffffffff",
-                    "sub {nr}, {nr}, #16",
-                    "2:",
-                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
-                    "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{at}], #64",
-                    "and v0.16b, v0.16b, v4.16b",
-                    "and v1.16b, v1.16b, v5.16b",
-                    "and v2.16b, v2.16b, v6.16b",
-                    "and v3.16b, v3.16b, v7.16b",
-                    "subs {nr}, {nr}, #16",
-                    "and v0.16b, v0.16b, v16.16b",
-                    "and v1.16b, v1.16b, v17.16b",
-                    "and v2.16b, v2.16b, v18.16b",
-                    "and v3.16b, v3.16b, v19.16b",
-                    "b.hs 2b",
-                    "add {nr}, {nr}, #16",
-                    "and v0.16b, v0.16b, v1.16b",
-                    "and v2.16b, v2.16b, v3.16b",
-                    "and v0.16b, v0.16b, v2.16b",
-                    "mov {all}, v0.d[0]",
-                    "mov {a}, v0.d[1]",
-                    "and {all}, {all}, {a}",
-                ]
-                at = inout(reg) at,
-                nr = inout(reg) nr,
-                all = out(reg) all,
-                a = out(reg) _,
-                options(nostack, readonly)
-            );
-        }
+        fold_blocks!("and", "#0xffffffffffffffff", at, nr, all);
     }
-    // SAFETY: loads within the caller's range: two at a time, then the last of an odd number.
-    unsafe {
-        asm!(
-            "subs {nr}, {nr}, #2",
-            "b.lo 3f",
-            "2:",
-            "ldp {a}, {b}, [{at}], #16",
-            "and {a}, {a}, {b}",
-            "subs {nr}, {nr}, #2",
-            "and {all}, {all}, {a}",
-            "b.hs 2b",
-            "3:",
-            "tbz {nr}, #0, 4f",
-            "ldr {a}, [{at}]",
-            "and {all}, {all}, {a}",
-            "4:",
-            at = inout(reg) at => _,
-            nr = inout(reg) nr => _,
-            all = inout(reg) all,
-            a = out(reg) _,
-            b = out(reg) _,
-            options(nostack, readonly)
-        );
-    }
+    fold_rest!("and", at, nr, all);
     all
 }
 
