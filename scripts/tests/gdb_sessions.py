@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "gdb"))
 
+from tests.image_leaves import text_runs  # noqa: E402
 from vmwgdb import elf  # noqa: E402
 
 DEV = os.environ.get("GDB_DEV") or "build/dev"
@@ -93,13 +95,15 @@ class Looking(Session):
         )
 
     def test_the_dump_tells_groups_from_single_leaves(self) -> None:
+        first, *more = text_runs(ROOT / DEV / "vmwalk.elf")
+        start = replace(first, va=first.va + 0x1000, pa=first.pa + 0x1000, size=0x2000)
         text = self.gdb(f"{AT_THE_END}; vmw ptdump; vmw ptdump image; vmw ptdump 0xffffffff80001000+0x2000")
         self.assertInOrder(
             text,
             r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB$",
             r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
-            r"^0xffffffff80000000-\S+ 0x000040200000 +\S+ (L2 2M   -|L3 64K  C) r-x Normal-WB$",
-            r"^0xffffffff80001000-0xffffffff80003000 0x000040201000     8K (L2 2M   -|L3 64K  C) r-x Normal-WB$",
+            *(run.dumped("r-x") for run in (first, *more)),
+            start.dumped("r-x"),
             "^1 run$",
         )
         self.assertNotIn("BROKEN", text)
@@ -332,7 +336,12 @@ class ReleaseKernel(Session):
 
     def test_it_is_looked_at_as_a_debug_kernel_is(self) -> None:
         text = self.gdb("break kernel_main; continue; vmw walk $pc; vmw ptdump; vmw regs", build=RELEASE)
+        # Under the first tables, which have pages only.
         self.assertInOrder(text, "^  level 3  .*  page", "^=> pa 0x.* EL1 r-x", r"^0xffffffff80000000\S+ .* r-x Normal-WB$", "MMU on$")
+
+    def test_its_text_has_the_largest_leaves_that_fit(self) -> None:
+        runs = text_runs(ROOT / RELEASE / "vmwalk.elf")
+        self.assertInOrder(self.gdb(f"{AT_THE_END}; vmw ptdump image", build=RELEASE), *(run.dumped("r-x") for run in runs))
 
 
 if __name__ == "__main__":

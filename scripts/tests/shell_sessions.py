@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from lib.machine import Machine
 from lib.shell import ENTER, Session
 from lib.shell_fuzz import Typist
+from tests.image_leaves import show_size, text_runs
 
 SEED = int(os.environ.get("SHELL_SEED") or "20261123", 0)
 LINES = int(os.environ.get("SHELL_LINES") or "4000")
@@ -30,6 +31,10 @@ BROKEN = re.compile(r"FATAL|UNSOUND|panick")
 def machine(**changes: str) -> Machine:
     settings = {"SMP": "2", "QEMU": os.environ.get("QEMU", ""), "IMAGE": os.environ.get("IMAGE", "")}
     return Machine.from_environment({**settings, **changes})
+
+
+TEXT = text_runs(machine().image.with_name("vmwalk.elf"))
+"""What the kernel's text is mapped by."""
 
 
 class Case(unittest.TestCase):
@@ -100,12 +105,10 @@ class TheShell(Case):
         self.assertEqual(self.ask("   "), "")
 
     def test_walks_level_by_level_to_the_leaf(self) -> None:
-        # The kernel's text: a block where it fills one, else a group of pages.
-        answer = self.ask("walk 0xffffffff80000000")
-        levels = re.findall(r"^  level (\d) ", answer, re.MULTILINE)
-        leaf = re.search(r"^  (\S+) of 0x\S+: PA 0x40200000, r-x Normal-WB\n\Z", answer, re.MULTILINE)
-        self.assertIsNotNone(leaf, answer)
-        self.assertEqual(levels, {"2M": ["0", "1", "2"], "64K": ["0", "1", "2", "3"]}[leaf[1]])
+        for run in TEXT:
+            answer = self.ask(f"walk {run.va:#x}")
+            self.assertEqual(re.findall(r"^  level (\d) ", answer, re.MULTILINE), run.levels())
+            self.assertRegex(answer, rf"(?m)^  {show_size(run.leaf)} of {run.va:#x}: PA {run.pa:#x}, r-x Normal-WB\n\Z")
         _, va = self.make("vmalloc 4K", "1x4K")
         answer = self.ask(f"walk {va:#x}")
         self.assertEqual(re.findall(r"^  level (\d) ", answer, re.MULTILINE), ["0", "1", "2", "3"])
@@ -157,7 +160,8 @@ class TheShell(Case):
     def test_probes_report_faults_and_leave_the_kernel_alone(self) -> None:
         self.assert_line("probe 0 r", "translation fault level 0")
         self.assert_line("probe 0xffffbffffffff000 r", "translation fault level")
-        self.assert_line("probe 0xffffffff80000000 w", "permission fault level [23]")
+        for run in TEXT:
+            self.assert_line(f"probe {run.va:#x} w", f"permission fault level {run.level}$")
         self.assert_line("probe 0xffffffff80000000 x", "not called")
         self.assert_line("probe 0xffff000048000000 w", "the MMU permits a store at PA 0x48000000; not tried")
         self.assert_line("probe 0xffff000048000000 x", "permission fault")
@@ -238,7 +242,8 @@ class TheBootLog(unittest.TestCase):
     def test_shows_what_is_mapped_when_it_is_asked_to(self) -> None:
         with Session(machine(BOOTARGS="ptdump=1")) as session:
             self.assertRegex(session.boot_log, r"(?m)^0xffff000040000000-\S+ 0x000040000000 .* rw- Normal-WB$")
-            self.assertRegex(session.boot_log, r"(?m)^0xffffffff80000000-\S+ .* r-x Normal-WB$")
+            for run in TEXT:
+                self.assertRegex(session.boot_log, f"(?m){run.dumped('r-x')}")
             self.assertEqual(session.off(), 0)
 
 
