@@ -10,8 +10,34 @@ use crate::mm::memory_plan;
 use crate::mm::regions::PhysRegion;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
+use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
+
+/// The order of a 2 MiB block.
+const BLOCK: u8 = 9;
+
+/// Nearly all of RAM at once, in the largest blocks that there are: the first and the last page of each, mapped side by side. All are written before any is
+/// read: where a bit of an address is lost on the way, two of them are one.
+pub fn pages_from_all_over(ctx: &Context) -> TestResult {
+    let nr_free = frames::stats().free;
+    let mut blocks: Vec<Block> = Vec::new();
+    for order in (BLOCK..=MAX_ORDER).rev() {
+        // What the test itself needs stays: tables, and the heap may have to grow.
+        while frames::stats().free >= (1 << order) + 1024
+            && let Ok(block) = Block::allocate(ctx, order)
+        {
+            blocks.push(block);
+        }
+    }
+    let nr: u64 = blocks.iter().map(Block::pages).sum();
+    expect("less than half of what is free was had", nr, 2 * nr > nr_free)?;
+    let ends = |block: &Block| [block.first, Pfn(block.first.0 + block.pages() - 1)];
+    let source = Source::Array(blocks.iter().flat_map(ends).collect());
+    let window = Window::reserve(source.size(), PAGE, 0)?;
+    Mapping::map(ctx, window.start, &source, Attributes::KERNEL_DATA, ctx.owned())?.verify_and_unmap()?;
+    Ok(())
+}
 
 /// A block of every order that there is memory for, several of each: each aligned to its size, in RAM, none overlapping another.
 pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {

@@ -21,7 +21,7 @@ pub const SIZES: [LeafSize; 6] = [
 
 /// What one leaf of a size is made of: RAM if there is a free block, else addresses that are never touched.
 ///
-/// 16G is never RAM here: no machine of the boot matrix has a free block of that size.
+/// 16G is never RAM here, also where there is so much: all of it would be written.
 fn backing(
     ctx: &Context,
     size: LeafSize,

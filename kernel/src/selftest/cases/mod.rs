@@ -61,6 +61,7 @@ pub const ALL: &[Test] = tests! {
     "frames.bad_frees_are_refused_and_change_nothing" => frames::bad_frees_are_refused,
     "frames.a_split_block_is_freed_frame_by_frame" => frames::split_block,
     "frames.zeroed_frames_are_zero" => frames::zeroed_frames_are_zero,
+    "frames.pages_from_all_over_ram_hold_their_own_data" => frames::pages_from_all_over,
     "frames.all_of_ram_can_be_had_and_comes_back" => frames::exhausted_and_given_back,
 
     "map.range.one_page_is_one_4k_leaf" => leaf_sizes::one::<0, 0>,
