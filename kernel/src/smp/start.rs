@@ -70,8 +70,8 @@ const RETRY: Duration = Duration::from_micros(50);
 /// How long whoever turned a CPU on is kept away before the next step, in microseconds: a self-test makes of this one what a busy host makes of any.
 pub static WAKER_IS_KEPT: AtomicU64 = AtomicU64::new(0);
 
-/// How long a CPU may take from CPU_ON until it says so.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a CPU may take from CPU_ON until it says so. It is spent only on one that does not come: on a busy host an emulated CPU may not run for seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a CPU did not come up. It can be reported; the boot goes on without it.
 #[derive(Clone, Copy, Debug)]
