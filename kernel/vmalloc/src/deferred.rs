@@ -122,21 +122,19 @@ impl Deferred {
         Ok(())
     }
 
-    /// Takes an address out.
-    fn take_address(&self) -> Option<(VirtAddr, &'static Location<'static>)> {
-        self.slots.iter().find_map(|slot| {
-            let va = slot.va.load(Relaxed);
-            if va == FREE || va == TAKEN || slot.va.compare_exchange(va, TAKEN, AcqRel, Relaxed).is_err() {
-                return None;
-            }
-            let by = slot.by.load(Relaxed);
-            slot.va.store(FREE, Release);
-            self.nr_addresses.fetch_sub(1, Relaxed);
-            self.nr.fetch_sub(1, Relaxed);
-            // SAFETY: whoever filled the slot put a `&'static Location` there before the address, which was acquired.
-            let by = unsafe { by.as_ref() }?;
-            Some((VirtAddr(va), by))
-        })
+    /// Takes the address out that is in `slot`, if one is.
+    fn take_address(&self, slot: &Slot) -> Option<(VirtAddr, &'static Location<'static>)> {
+        let va = slot.va.load(Relaxed);
+        if va == FREE || va == TAKEN || slot.va.compare_exchange(va, TAKEN, AcqRel, Relaxed).is_err() {
+            return None;
+        }
+        let by = slot.by.load(Relaxed);
+        slot.va.store(FREE, Release);
+        self.nr_addresses.fetch_sub(1, Relaxed);
+        self.nr.fetch_sub(1, Relaxed);
+        // SAFETY: whoever filled the slot put a `&'static Location` there before the address, which was acquired.
+        let by = unsafe { by.as_ref() }?;
+        Some((VirtAddr(va), by))
     }
 
     /// Takes all areas out, linked behind each other.
@@ -215,10 +213,16 @@ impl<B: Backend> Vmalloc<B> {
             self.deferred.gone(&area);
             self.end_retired(area);
         }
-        // No more than there are slots: whoever fills them all the time does not keep this call here.
-        for _ in 0..MAX_DEFERRED_ADDRESSES {
-            let Some((va, by)) = self.deferred.take_address() else {
-                break;
+        // Each slot once: whoever fills them all the time does not keep this call here, nor from those that were filled before.
+        let slots = if self.deferred.nr_addresses.load(Relaxed) == 0 {
+            // It is counted before it is in its slot, and until it is out.
+            &[]
+        } else {
+            &self.deferred.slots[..]
+        };
+        for slot in slots {
+            let Some((va, by)) = self.deferred.take_address(slot) else {
+                continue;
             };
             let mut state = self.state.lock();
             let claimed = Self::claim(&mut state, va, Kind::Vmalloc);

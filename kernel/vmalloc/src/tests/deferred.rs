@@ -219,3 +219,27 @@ fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
     assert!(attributes_at(&vm, alias).is_writable());
     assert_empty(&vm);
 }
+
+/// Whoever fills the slots as fast as they are emptied does not keep a purge from what was there before.
+#[test]
+fn addresses_that_keep_coming_keep_nobody_from_those_before() {
+    let vm: &'static Vm = std::boxed::Box::leak(std::boxed::Box::new(vm()));
+    let (wrong, right) = (raw(vm), raw(vm));
+    vm.vfree(wrong).unwrap();
+    let late = |va| {
+        let _state = vm.state.lock();
+        in_exception(|| vm.vfree_atomic(va)).unwrap();
+    };
+    late(wrong);
+    late(right);
+    // The first slot is full again as soon as it is empty.
+    let again = move || late(wrong);
+    *vm.backend().when_refused.borrow_mut() = Some(std::boxed::Box::new(again));
+    vm.vm_unmap_aliases();
+    *vm.backend().when_refused.borrow_mut() = None;
+    assert_eq!(vm.find_vm_area(right), None, "its turn has come");
+    assert_eq!(vm.usage().areas, 0);
+    vm.vm_unmap_aliases();
+    assert_eq!(vm.usage().deferred_addresses, 0);
+    assert_empty(vm);
+}

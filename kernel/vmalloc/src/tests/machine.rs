@@ -8,7 +8,7 @@ use paging::{
     VirtAddr, VirtRange,
 };
 use std::boxed::Box;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -219,6 +219,8 @@ pub struct Machine {
     walks: HostWalks,
     /// What `vfree_atomic` could not free when its turn came.
     pub refused: Mutex<Vec<(VirtAddr, Error)>>,
+    /// What is done when that is told.
+    pub when_refused: RefCell<Option<Box<dyn Fn()>>>,
     /// RAM is mapped at `LINEAR`, in the same tree.
     linear: bool,
     /// Tables of a tree with no area.
@@ -304,6 +306,9 @@ unsafe impl Backend for Machine {
     }
     fn deferred_free_refused(&self, va: VirtAddr, _by: &'static Location<'static>, error: &Error) {
         unpoisoned(self.refused.try_lock()).push((va, *error));
+        if let Some(f) = &*self.when_refused.borrow() {
+            f();
+        }
     }
     fn cpu(&self) -> usize {
         self.current.load(Ordering::Relaxed)
@@ -362,6 +367,7 @@ fn machine_with(pages: u64, features: Features, config: Config, linear: bool) ->
         current: AtomicUsize::new(0),
         walks: HostWalks::default(),
         refused: Mutex::new(Vec::new()),
+        when_refused: RefCell::new(None),
         linear: false,
         base_tables: 1,
     };
