@@ -7,7 +7,8 @@
 //! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
 //!
 //! 0. the vmalloc subsystem's settling lock, held while what an exception handler gave back is taken out;
-//! 1. its purge lock, held from the flush of what was withheld until all of it is given back;
+//! 1. its purge lock, held from the flush of what was withheld until all of it is given back; or one of its parts locks, held while parts of an area are
+//!    changed: never both;
 //! 2. its state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
 //! 3. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
 //! 4. frames ([`mm::frames`](crate::mm::frames));

@@ -11,9 +11,10 @@ use core::fmt;
 
 /// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
 /// together, but for those of vmalloc, whose order among themselves is learned.
-pub const LEVELS: [(&str, u8); 7] = [
+pub const LEVELS: [(&str, u8); 8] = [
     ("vmalloc::deferred::Settling", 0),
     ("vmalloc::give_back::Purge", 1),
+    ("vmalloc::parts::Parts", 1),
     ("walks", 2),
     ("vmalloc", 2),
     ("heap", 3),

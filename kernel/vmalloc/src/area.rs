@@ -8,7 +8,7 @@ use crate::state::Vmalloc;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::panic::Location;
-use paging::{Attributes, FrameArray, Granule, Outcome, PageArray, PhysAddr, VirtAddr, VirtRange};
+use paging::{Granule, Outcome, PhysAddr, VirtAddr, VirtRange};
 
 /// An area of the region, and what is mapped there. Dropping it gives all of it back.
 #[must_use = "the area is given back where this is dropped, which is here"]
@@ -163,17 +163,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// The pages from `offset` on, `size` bytes, if they lie in a reserved area.
-    fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
-        if self.kind() != Kind::Reserved {
-            return Err(Error::WrongKind {
-                area: self.info(),
-                expected: Kind::Reserved,
-            });
-        }
-        self.pages_at(offset, size)
-    }
-
     /// The pages from `offset` on, `size` bytes, of the area.
     pub(crate) fn pages_at(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         let start = self.range.start.add(offset);
@@ -191,42 +180,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
             });
         }
         Ok(VirtRange::new(start, size))
-    }
-
-    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`.
-    ///
-    /// [Waiting](crate#contexts): shares the walk lock.
-    ///
-    /// # Errors
-    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`], or
-    /// [`Error::Map`].
-    pub fn map_pages<A: FrameArray + ?Sized>(
-        &self,
-        offset: u64,
-        frames: &A,
-        attributes: Attributes,
-    ) -> Result<Outcome, Error> {
-        let nr = frames.nr_frames() as u64;
-        let size = nr.saturating_mul(B::Granule::PAGE_SIZE);
-        let range = self.part(offset, size)?;
-        record::set_pages_mapped(self.area());
-        self.vm.map(range, &mut PageArray::new(frames), attributes)
-    }
-
-    /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`. Holes are passed over;
-    /// a larger leaf that the part cuts is split.
-    ///
-    /// [Waiting](crate#contexts): shares the walk lock, and flushes before it returns.
-    ///
-    /// # Errors
-    /// As [`map_pages`](Self::map_pages).
-    pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
-        let range = self.part(offset, size)?;
-        let mut batch = self.vm.backend.tree().batch();
-        let outcome = self.vm.unmap(range, &mut batch)?;
-        self.vm.flush(batch);
-        self.vm.note_emptied(range, &outcome);
-        Ok(outcome)
     }
 }
 

@@ -110,6 +110,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether memory is all that was missing: what is withheld may make up for it.
+    pub(crate) const fn is_for_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::OutOfFrames { .. } | Self::OutOfNodes | Self::Map(paging::Error::OutOfTables(_))
+        )
+    }
+}
+
 impl From<paging::Failure> for Error {
     fn from(failure: paging::Failure) -> Self {
         Self::Map(failure.error)

@@ -288,7 +288,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Notes that an unmap of `range` left `tables` tables empty. Whether there are so many by now that they should be pruned.
     #[inline(always)]
-    fn note_emptied_tables(&self, range: VirtRange, tables: u32) -> bool {
+    pub(crate) fn note_emptied_tables(&self, range: VirtRange, tables: u32) -> bool {
         tables != 0 && self.note_some_emptied(range, tables)
     }
 
@@ -311,7 +311,7 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.tree().unmap_keeping_tables(range, batch)
     }
 
-    /// Notes what an unmap outside of [`give_back`](Self::give_back) left empty.
+    /// Notes what an unmap of a part of a block left empty: whoever gives the block back has it pruned, where that is due.
     pub(crate) fn note_emptied(&self, range: VirtRange, outcome: &Outcome) {
         self.note_emptied_tables(range, outcome.tables_emptied);
     }
@@ -395,7 +395,9 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Gives back the tables that are linked and empty, and waits for whoever is doing so.
-    fn prune(&self) {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn prune(&self) {
         let _purge = self.purge.lock();
         let mut state = self.state.lock();
         let emptied = core::mem::take(&mut state.emptied);

@@ -26,6 +26,7 @@
 //! 1. The settling lock: held by whoever gives back what was deferred where nothing could be waited for.
 //! 2. The purge lock: held by whoever flushes what was withheld, until all of that is given back. So whoever has waited for both knows
 //!    that nothing is on its way back.
+//!    Or one of the parts locks, with neither of these two held: by whoever maps or unmaps a part of a sparse area, or changes permissions by address.
 //! 3. The walk lock ([`Backend::walks`]): shared around what reads tables, maps or unmaps, exclusive around what gives tables
 //!    back.
 //! 4. A CPU's lock, one for each of [`NR_CPU_SLOTS`]: the ranges that it keeps for its next areas, the areas that it lets wait, its block of
@@ -57,6 +58,7 @@ mod lookup;
 mod map;
 mod map_ram;
 mod nowait;
+mod parts;
 mod permissions;
 mod place;
 mod read;

@@ -57,7 +57,8 @@ macro_rules! set_memory {
             /// frames; [`Error::Map`] if a page would be writable and executable, or a split has no table. Nothing has changed then.
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
-                self.manager().set_memory(self.area(), range, $change)
+                let vm = self.manager();
+                vm.under_pressure(|| vm.set_memory(self.area(), range, $change))
             })*
         }
 
@@ -94,6 +95,13 @@ set_memory! {
 
 impl<B: Backend> Vmalloc<B> {
     fn set_memory_at(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
+        self.under_pressure(|| self.set_memory_at_once(va, size, change))
+    }
+
+    fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
+        // Another CPU may be changing other pages of it, and has it meanwhile.
+        let start = self.find_vm_area(va).map_or(va, |area| area.va);
+        let _parts = self.parts.of(start).lock();
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;
         // The area is this call's alone meanwhile: whoever frees it is told that it has an owner.

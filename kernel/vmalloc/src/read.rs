@@ -136,7 +136,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Safe beside anything that others do: what is given back while it is read is read as zeros, and never as what came
     /// after it.
     ///
-    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, for each page.
+    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, for each page; all walks are kept out for one that
+    /// [`vm_map_ram`](Self::vm_map_ram) mapped.
     ///
     /// # Errors
     /// [`Error::Outside`] if `out` does not lie in the region whole.
@@ -166,20 +167,34 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Reads a part of one page, if it is memory of an area in use before and after.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
-        let Some(before) = self.readable_at(va) else {
+        let Some((before, kind)) = self.readable_at(va) else {
             return false;
         };
-        {
+        let copied = if kind == Kind::MapRam {
+            self.read_short_mapping(va, out)
+        } else {
             // Held while it is read: nobody takes the linear map's leaf away meanwhile.
             let _walk = self.backend.walks().walk();
-            if !self.read_mapped(va, out) {
-                return false;
-            }
+            self.read_mapped(va, out)
+        };
+        if !copied {
+            return false;
         }
         // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and never lives again:
         // the same one alive, before and after, means that the frame was its own all along.
         fence(Ordering::Acquire);
-        self.readable_at(va) == Some(before)
+        self.readable_at(va) == Some((before, kind))
+    }
+
+    /// Reads a part of one page of a block of `vm_map_ram`, if it is mapped. The block outlives its mappings, so that it is alive says nothing of
+    /// them; but who ends one takes it out with the walk lock shared, before its pages are his again, and here that is held alone.
+    #[cold]
+    fn read_short_mapping(&self, va: VirtAddr, out: &mut [u8]) -> bool {
+        // Most of a block is not mapped, which is no reason to keep anybody out.
+        self.translate(va).is_some() && {
+            let _release = self.backend.walks().release();
+            self.read_mapped(va, out)
+        }
     }
 
     /// Reads what `va` is mapped to, if that is RAM. The walk lock is held.
@@ -192,12 +207,13 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.is_ram(pa.align_down(page), page) && self.backend.read_memory(pa, out)
     }
 
-    /// Which area of memory in use `va` is in.
-    fn readable_at(&self, va: VirtAddr) -> Option<Life> {
+    /// Which area of memory in use `va` is in, and of which kind that is.
+    fn readable_at(&self, va: VirtAddr) -> Option<(Life, Kind)> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let segment = self.state.lock().space.find(page)?;
         let live = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
-        let memory = !matches!(record::kind_of(&segment.words), Kind::Ioremap | Kind::Reserved);
-        (live && memory).then_some(segment.life)
+        let kind = record::kind_of(&segment.words);
+        let memory = !matches!(kind, Kind::Ioremap | Kind::Reserved);
+        (live && memory).then_some((segment.life, kind))
     }
 }

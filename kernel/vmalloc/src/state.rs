@@ -5,6 +5,7 @@ use crate::cpu::{CpuSlots, Shares};
 use crate::deferred::{Deferred, Settling};
 use crate::error::Error;
 use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
+use crate::parts::PartsLocks;
 use crate::place::{self, Phase};
 use crate::record::{self, Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, LargeCache, Space, Vpn};
@@ -134,6 +135,8 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) settling: B::Lock<Settling>,
     /// Frames of RAM in all.
     pub(crate) nr_frames: u64,
+    /// Held by whoever changes parts of an area.
+    pub(crate) parts: PartsLocks<B>,
     /// Held from when areas are taken out of those that wait until they are given back, and while tables are pruned.
     pub(crate) purge: B::Lock<Purge>,
     /// How often either has given something back.
@@ -182,6 +185,7 @@ impl<B: Backend> Vmalloc<B> {
             shares: Shares::of(config.flush),
             deferred: Deferred::new(),
             settling: B::Lock::new(Settling),
+            parts: PartsLocks::new(),
             purge: B::Lock::new(Purge),
             nr_purges: AtomicUsize::new(0),
             range,
@@ -310,7 +314,7 @@ impl<B: Backend> Vmalloc<B> {
         let mut purges = self.nr_purges();
         let places = place::candidates::<B::Granule>(fit, phase, align, self.leaves);
         let mut result = self.try_reserve(places.clone(), words);
-        while matches!(result, Err(Error::OutOfSpace(_))) && self.reclaim(purges) {
+        while matches!(result, Err(Error::OutOfSpace(_) | Error::OutOfNodes)) && self.reclaim(purges) {
             purges = self.nr_purges();
             result = self.try_reserve(places.clone(), words);
         }
