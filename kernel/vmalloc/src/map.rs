@@ -151,7 +151,7 @@ impl<B: Backend> Vmalloc<B> {
     pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
         self.size_of_ram_pages(frames.nr_frames() as u64)?;
-        let blocks = Blocks::of_single_frames(&self.backend, frames)?;
+        let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames))?;
         let area = self.vmap_source(|| PageArray::new(frames), Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)

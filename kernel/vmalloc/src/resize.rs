@@ -51,7 +51,13 @@ impl<B: Backend> VmArea<'_, B> {
         let extra = vm.frames(pages - present, max_order, false)?;
         let old = ManuallyDrop::new(Blocks::of_area(&vm.backend, self.area()));
         // Owns no frames yet: a failure below frees its list, and the new frames by `extra`.
-        let joined = Blocks::joined(&old, &extra)?;
+        let joined = loop {
+            let purges = vm.nr_purges();
+            match Blocks::joined(&old, &extra) {
+                Err(Error::OutOfFrames { .. }) if vm.purge_and_prune(purges) => {}
+                done => break done?,
+            }
+        };
         let words = record::new(Kind::Vmalloc, size, caller);
         let mut source = joined.source(pages);
         let place = Place {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod broken_callers;
 mod deferred;
+mod every_failure;
 mod failures;
 mod guessed;
 mod lazy;
@@ -12,6 +13,7 @@ mod map_ram;
 mod nowait;
 mod per_cpu;
 mod permissions;
+mod pressure;
 mod random;
 mod read;
 mod resize;
