@@ -1,7 +1,7 @@
 //! Bugs that Linux had in this area, each as a claim that is kept here; and where it is kept.
 //!
 //! The numbers are those of the list that they come from. Tests of the engine are in `paging/tests/linux_bugs.rs`, those that need
-//! many CPUs in `tests/concurrent.rs`, all others here. The table is checked: see
+//! many CPUs in `tests/concurrent`, all others here. The table is checked: see
 //! [`every_bug_of_the_list_has_its_tests_or_a_reason`].
 //!
 //! | bug | what it was | kept by |
@@ -362,16 +362,26 @@ fn bug_19_areas_of_64k_are_groups() {
     assert_empty(&vm);
 }
 
-/// Where tests named after bugs are, from the crate's directory.
+/// Where tests named after bugs are, from the crate's directory: files, and a directory of files.
 const FILES: [&str; 3] = [
     "src/tests/linux_bugs.rs",
-    "tests/concurrent.rs",
+    "tests/concurrent",
     "../paging/tests/linux_bugs.rs",
 ];
 
 fn source(file: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    match path.read_dir() {
+        Ok(entries) => entries
+            .map(|entry| entry.expect("a readable directory").path())
+            .filter(|path| path.is_file())
+            .map(|path| read(&path))
+            .collect(),
+        Err(_) => read(&path),
+    }
 }
 
 /// The table's rows: number, and what keeps it.

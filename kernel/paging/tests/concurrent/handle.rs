@@ -1,0 +1,109 @@
+//! A tree, as each thread has it.
+
+use crate::DATA;
+use crate::pool::{Pool, Word};
+use crate::support::{Live, audit};
+use paging::mmu::NoMmu;
+use paging::{Config, Error, Granule, Half, LeafSet, PhysAddr, PhysRange, Tables, Tree, VirtRange};
+use std::collections::BTreeSet;
+
+type Shared<'p, G, W> = Tree<G, &'p Pool<W>, NoMmu>;
+
+pub fn tree<G: Granule, W: Word>(pool: &Pool<W>) -> Shared<'_, G, W> {
+    let root = pool.alloc_table().expect("memory");
+    Tree::new(root, Half::High, pool, NoMmu::default(), Config::default())
+}
+
+/// A thread's handle on a tree whose pool lives for as long as the program, as a kernel's does.
+pub struct Handle<G: Granule, W: Word + 'static>(pub &'static Shared<'static, G, W>);
+
+impl<G: Granule, W: Word> Clone for Handle<G, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<G: Granule, W: Word> Copy for Handle<G, W> {}
+
+impl<G: Granule, W: Word> Handle<G, W> {
+    pub fn range(self, page: u64, pages: u64) -> VirtRange {
+        VirtRange::new(
+            self.0.range().start.add(page << G::PAGE_SHIFT),
+            pages << G::PAGE_SHIFT,
+        )
+    }
+
+    pub fn frame(page: u64) -> PhysAddr {
+        PhysAddr((0x1000 + page) << G::PAGE_SHIFT)
+    }
+
+    pub fn try_map(self, page: u64, pages: u64) -> Result<(), Error> {
+        let mut source = PhysRange::new(Self::frame(page), pages);
+        let range = self.range(page, pages);
+        self.0
+            .map(range, &mut source, DATA, LeafSet::ALL)
+            .map(|outcome| assert_eq!(outcome.leaves.pages::<G>(), pages))
+            .map_err(|failure| failure.error)
+    }
+
+    pub fn map(self, page: u64, pages: u64) {
+        self.try_map(page, pages)
+            .unwrap_or_else(|error| panic!("map of {pages} pages at {page}: {error}"));
+    }
+
+    /// Unlinks emptied tables on the way.
+    pub fn unmap(self, page: u64, pages: u64) -> u64 {
+        let mut batch = self.0.batch();
+        let outcome = self
+            .0
+            .unmap(self.range(page, pages), &mut batch)
+            .expect("nothing to split");
+        batch.flush();
+        outcome.leaves.pages::<G>()
+    }
+
+    pub fn unmap_keeping(self, page: u64, pages: u64) -> u64 {
+        let mut batch = self.0.batch();
+        let range = self.range(page, pages);
+        let outcome = self
+            .0
+            .unmap_keeping_tables(range, &mut batch)
+            .expect("nothing to split");
+        batch.flush();
+        outcome.leaves.pages::<G>()
+    }
+
+    pub fn prune(self) {
+        self.0.prune(self.0.range()).expect("the tree's own range");
+    }
+
+    pub fn assert_maps(self, page: u64, pages: u64) {
+        for page in page..page + pages {
+            let va = self.range(page, 1).start;
+            let leaf = self
+                .0
+                .translate(va)
+                .unwrap_or_else(|| panic!("page {page} is not mapped"));
+            assert_eq!(leaf.translate(va), Self::frame(page), "page {page}");
+        }
+    }
+
+    pub fn assert_vacant(self, page: u64, pages: u64) {
+        for page in page..page + pages {
+            assert_eq!(self.0.translate(self.range(page, 1).start), None, "page {page}");
+        }
+    }
+
+    /// Counts are true, nothing is lost; and all can be taken down to the root.
+    pub fn assert_sound(self) {
+        self.prune();
+        let mut seen = BTreeSet::new();
+        self.0
+            .check(|table, _| seen.insert(table), |_| true)
+            .unwrap_or_else(|error| panic!("{error}"));
+        audit(self.0);
+        self.unmap_keeping(0, 1 << (G::VA_BITS - G::PAGE_SHIFT));
+        self.prune();
+        assert_eq!(self.0.tables().live(), 1, "only the root is left");
+    }
+}

@@ -1,0 +1,151 @@
+//! Table memory that threads share.
+
+use crate::support::Live;
+use paging::{Granule, PhysAddr, Tables};
+use shuttle::sync::atomic::Ordering as CheckedOrdering;
+use std::sync::atomic::Ordering as RealOrdering;
+
+const POOL_AT: u64 = 0x40_0000_0000;
+
+/// A word that threads share: shuttle's under the checker, the processor's otherwise.
+pub trait Word: Default + Send + Sync {
+    fn load(&self) -> u64;
+    fn store(&self, value: u64);
+    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64>;
+}
+
+macro_rules! word {
+    ($atomic:ty, $ordering:ident) => {
+        impl Word for $atomic {
+            fn load(&self) -> u64 {
+                self.load($ordering::Relaxed)
+            }
+            fn store(&self, value: u64) {
+                self.store(value, $ordering::Relaxed);
+            }
+            fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+                self.compare_exchange(current, new, $ordering::AcqRel, $ordering::Acquire)
+            }
+        }
+    };
+}
+
+word!(shuttle::sync::atomic::AtomicU64, CheckedOrdering);
+
+word!(std::sync::atomic::AtomicU64, RealOrdering);
+
+const FREE: u8 = 0;
+const IN_USE: u8 = 1;
+const GIVEN_BACK: u8 = 2;
+
+/// A pool of tables in shared words. What is given back can still be read, and waits for [`quiesce`](Self::quiesce).
+pub struct Pool<W> {
+    words: Vec<W>,
+    entries: usize,
+    shift: u32,
+    // Bookkeeping of the test and no part of what is tested: invisible to the checker's schedules.
+    states: std::sync::Mutex<Vec<u8>>,
+    at_once: bool,
+}
+
+impl<W: Word> Pool<W> {
+    pub fn new<G: Granule>(tables: usize) -> Self {
+        Self {
+            words: (0..tables * G::ENTRIES).map(|_| W::default()).collect(),
+            entries: G::ENTRIES,
+            shift: G::PAGE_SHIFT,
+            states: std::sync::Mutex::new(vec![FREE; tables]),
+            at_once: false,
+        }
+    }
+
+    /// The same, but what is given back is handed out again at once.
+    pub fn at_once(self) -> Self {
+        Self {
+            at_once: true,
+            ..self
+        }
+    }
+
+    fn number(&self, table: PhysAddr) -> usize {
+        let number = table
+            .0
+            .checked_sub(POOL_AT)
+            .unwrap_or_else(|| panic!("{table:?} is no table"))
+            >> self.shift;
+        assert!(
+            (number as usize) < self.words.len() / self.entries,
+            "{table:?} is no table"
+        );
+        number as usize
+    }
+
+    fn word(&self, table: PhysAddr, index: usize) -> &W {
+        assert!(index < self.entries);
+        &self.words[self.number(table) * self.entries + index]
+    }
+
+    fn assert_writable(&self, table: PhysAddr) {
+        let state = self.states.lock().expect("no panic under this lock")[self.number(table)];
+        assert_eq!(state, IN_USE, "a store into {table:?}, which was given back");
+    }
+
+    /// Nobody is in an operation: what was given back may be handed out again.
+    pub fn quiesce(&self) {
+        for state in self.states.lock().expect("no panic under this lock").iter_mut() {
+            if *state == GIVEN_BACK {
+                *state = FREE;
+            }
+        }
+    }
+}
+
+impl<W: Word> Live for &Pool<W> {
+    fn live(&self) -> usize {
+        self.states
+            .lock()
+            .expect("no panic under this lock")
+            .iter()
+            .filter(|state| **state == IN_USE)
+            .count()
+    }
+}
+
+// SAFETY: pages are zeroed when they are handed out, distinct, and not handed out again before `quiesce`; every access is
+// atomic.
+unsafe impl<W: Word> Tables for Pool<W> {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        let number = {
+            let mut states = self.states.lock().expect("no panic under this lock");
+            let number = states.iter().position(|state| *state == FREE)?;
+            states[number] = IN_USE;
+            number
+        };
+        let table = PhysAddr(POOL_AT + ((number as u64) << self.shift));
+        (0..self.entries).for_each(|index| self.word(table, index).store(0));
+        Some(table)
+    }
+
+    fn free_table(&self, table: PhysAddr) {
+        let state = std::mem::replace(
+            &mut self.states.lock().expect("no panic under this lock")[self.number(table)],
+            if self.at_once { FREE } else { GIVEN_BACK },
+        );
+        assert_eq!(state, IN_USE, "{table:?} is given back twice");
+    }
+
+    fn load(&self, table: PhysAddr, index: usize) -> u64 {
+        self.word(table, index).load()
+    }
+
+    fn store(&self, table: PhysAddr, index: usize, value: u64) {
+        self.assert_writable(table);
+        self.word(table, index).store(value);
+    }
+
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        self.word(table, index)
+            .compare_exchange(current, new)
+            .map(|_| self.assert_writable(table))
+    }
+}

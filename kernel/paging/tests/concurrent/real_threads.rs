@@ -1,0 +1,109 @@
+//! The same on threads of the host.
+
+use crate::handle::{Handle, tree};
+use crate::pool::{Pool, Word};
+use crate::support::{Naive, Rng};
+use paging::{Granule4K, Visit};
+
+/// What is given back waits until nobody is in an operation: operations read-lock this, reuse write-locks it.
+struct Epoch(std::sync::RwLock<()>);
+
+impl Epoch {
+    fn during<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _reading = self.0.read().expect("no panic under this lock");
+        work()
+    }
+
+    pub fn quiesce<W: Word>(&self, pool: &Pool<W>) {
+        let _alone = self.0.write().expect("no panic under this lock");
+        pool.quiesce();
+    }
+}
+
+const THREADS: u64 = 4;
+
+/// Threads map, check and unmap pages that are interleaved within the same last-level and level 2 tables.
+fn on_threads(rounds: u64, keeping: bool, own: fn(thread: u64, rng: &mut Rng) -> (u64, u64)) {
+    let pool: &'static Pool<std::sync::atomic::AtomicU64> = Box::leak(Box::new(Pool::new::<Granule4K>(256)));
+    let handle = Handle(Box::leak(Box::new(tree::<Granule4K, _>(pool))));
+    let epoch = Epoch(std::sync::RwLock::new(()));
+    // One page that stays, in the midst of all.
+    handle.map(515, 1);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let epoch = &epoch;
+            scope.spawn(move || {
+                let mut rng = Rng(0x9e37_79b9 + thread);
+                for round in 0..rounds {
+                    let (page, pages) = own(thread, &mut rng);
+                    epoch.during(|| handle.map(page, pages));
+                    epoch.during(|| handle.assert_maps(page, pages));
+                    epoch.during(|| handle.assert_maps(515, 1));
+                    let gone = epoch.during(|| {
+                        if keeping {
+                            handle.unmap_keeping(page, pages)
+                        } else {
+                            handle.unmap(page, pages)
+                        }
+                    });
+                    assert_eq!(gone, pages);
+                    epoch.during(|| handle.assert_vacant(page, 1));
+                    if keeping && round % 4 == thread {
+                        epoch.during(|| handle.prune());
+                    }
+                    if round % 8 == thread {
+                        epoch.quiesce(pool);
+                    }
+                }
+            });
+        }
+        // A reader that owns nothing.
+        let epoch = &epoch;
+        scope.spawn(move || {
+            for _ in 0..rounds {
+                epoch.during(|| handle.assert_maps(515, 1));
+                epoch.during(|| {
+                    handle
+                        .0
+                        .visit(handle.range(0, 4096), |leaf| {
+                            let page = leaf.va.offset_from(handle.0.range().start) >> 12;
+                            assert!(leaf.valid, "{leaf:?}");
+                            assert_eq!(
+                                leaf.pa,
+                                Handle::<Granule4K, std::sync::atomic::AtomicU64>::frame(page)
+                            );
+                            Visit::Continue
+                        })
+                        .expect("a valid range");
+                });
+            }
+        });
+    });
+    assert_eq!(
+        Naive::of(handle.0).0.len(),
+        1,
+        "what every thread took out is gone, and the page that stays is there"
+    );
+    handle.assert_sound();
+}
+
+#[test]
+fn threads_that_share_last_level_tables_disturb_nobody() {
+    for keeping in [false, true] {
+        on_threads(3000, keeping, |thread, rng| {
+            // Strips of 8 pages, each thread its own, over two tables.
+            let strip = rng.below(30) * THREADS + thread;
+            (516 - 240 + strip * 8, 1 + rng.below(7))
+        });
+    }
+}
+
+#[test]
+fn threads_that_share_level_2_tables_disturb_nobody() {
+    for keeping in [false, true] {
+        on_threads(1500, keeping, |thread, rng| {
+            // Up to 1.5 tables each, from odd places: a table's worth of blocks lies between threads.
+            (1024 + thread * 1024 + rng.below(300), 1 + rng.below(700))
+        });
+    }
+}

@@ -1,0 +1,63 @@
+//! Many CPUs in one region, on schedules that a model checker chooses, judged by the model of the MMU.
+//!
+//! Each claim is a [`Scenario`]; beside it stand the machines on which it must fail ([`Plant`]), so that a claim which
+//! cannot fail is none. `SHUTTLE_SCHEDULES` sets how many schedules are tried.
+
+mod caches;
+mod failures;
+mod growth;
+mod hand_over;
+mod lazy_purge;
+mod map_ram;
+mod nowait;
+mod permissions;
+mod readers;
+mod support;
+mod tables;
+
+use paging::LeafSet;
+use support::{Rig, Scenario};
+use vmalloc::{Config, FlushPolicy};
+
+const STRICT: Config = Config {
+    leaves: LeafSet::ALL,
+    flush: FlushPolicy::Strict,
+    cached_areas: 2,
+};
+
+const LAZY: Config = Config {
+    flush: FlushPolicy::Lazy { areas: 3, pages: 64 },
+    ..STRICT
+};
+
+/// Whoever flushes a range keeps it: nobody else maps anything there.
+const ROOMY: Config = Config {
+    cached_areas: 64,
+    ..LAZY
+};
+
+/// Nothing is flushed before somebody asks.
+const LAZIEST: Config = Config {
+    flush: FlushPolicy::Lazy {
+        areas: 1000,
+        pages: 1000,
+    },
+    ..STRICT
+};
+
+const fn scenario(config: Config, schedules: usize, body: fn(&Rig)) -> Scenario {
+    Scenario {
+        config,
+        schedules,
+        body,
+    }
+}
+
+/// What the model calls it when something is used again too early.
+const REUSED: &[&str] = &[
+    "FrameReused",
+    "VaReused",
+    "TableReused",
+    "TlbiBeforeDsb",
+    "StaleAccess",
+];

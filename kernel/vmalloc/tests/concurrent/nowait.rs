@@ -1,0 +1,131 @@
+//! Whoever cannot wait, and who deals with what he gave back.
+
+use crate::support::{Area, PAGE, Plant, Rig, Scenario, me};
+use crate::{LAZY, REUSED, ROOMY, STRICT, scenario};
+use vmalloc::{Error, Request};
+
+/// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, of an area that its owner could not wait for, and that another
+/// CPU is giving back in his place.
+const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
+    let settle = |rig: &Rig| {
+        for _ in 0..2 {
+            // Nothing is ever mapped in it.
+            drop(rig.vm.get_vm_area(3 * PAGE, PAGE).expect("addresses suffice"));
+        }
+    };
+    let raw = rig.filled(1, 9);
+    let at = raw.range();
+    let va = raw.into_inner().into_raw();
+    let gives = |rig: &Rig| {
+        let area = rig.filled(2, me() as u64);
+        let ranges = [area.range(), at];
+        rig.given_back(ranges[0]);
+        rig.given_back(ranges[1]);
+        area.into_inner().free_atomic().expect("its frames are its own");
+        rig.vm.vfree_atomic(va).expect("it is raw");
+        rig.vm.vm_unmap_aliases();
+        for range in ranges {
+            for page in 0..range.size / PAGE {
+                let at = range.start.add(page * PAGE);
+                assert!(rig.vm.vmalloc_to_pfn(at).is_err(), "{at} is still mapped");
+            }
+            rig.assert_forgotten(range);
+        }
+        assert_eq!(rig.machine().ram().used(), 0, "frames are still withheld");
+    };
+    rig.at_once(&[&settle, &settle, &gives]);
+});
+
+#[test]
+fn whoever_asks_for_a_flush_has_it_of_what_was_deferred_too() {
+    DEFERRED.holds();
+    Scenario {
+        config: STRICT,
+        ..DEFERRED
+    }
+    .holds();
+}
+
+#[test]
+fn a_deferred_area_whose_flush_does_nothing_is_noticed() {
+    DEFERRED.catches(Plant::NoTlbi, REUSED);
+}
+
+/// Memory asked for and given back where nothing can be waited for, beside those who wait, purge, and deal with what was deferred. Locks
+/// are found taken, so that all ways of it are gone.
+const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
+    let handler = |rig: &Rig| {
+        let key = me() as u64;
+        for pages in [1, 2, 9] {
+            match rig.vm.allocate(&Request::new(pages * PAGE).nowait()) {
+                Ok(area) => {
+                    let area = Area::from(area);
+                    rig.fill(&area, key);
+                    rig.assert_filled(area.range(), key);
+                    rig.given_back(area.range());
+                    if pages == 1 {
+                        area.into_inner().free_atomic().expect("its frames are its own");
+                    } else {
+                        let va = area.into_inner().into_raw();
+                        rig.vm.vfree_atomic(va).expect("it is raw");
+                    }
+                }
+                Err(Error::WouldBlock) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let waits = |rig: &Rig| {
+        for pages in [1, 9] {
+            let area = rig.filled(pages, me() as u64);
+            rig.check_and_free(area, me() as u64);
+        }
+        rig.vm.vm_unmap_aliases();
+    };
+    rig.at_once(&[&handler, &handler, &waits]);
+});
+
+#[test]
+fn who_cannot_wait_and_who_waits_are_in_each_others_way_and_no_more() {
+    NOWAIT.holds_where_some_spin();
+    Scenario {
+        config: STRICT,
+        ..NOWAIT
+    }
+    .holds_where_some_spin();
+}
+
+#[test]
+fn memory_given_back_without_waiting_and_never_flushed_is_noticed() {
+    NOWAIT.catches(Plant::NoTlbi, REUSED);
+}
+
+#[test]
+fn frames_lost_where_nothing_was_waited_for_are_noticed() {
+    NOWAIT.catches(Plant::FramesLeak, &["frames leaked"]);
+}
+
+/// The same address given back twice by handlers that may not look: one frees it, and whoever deals with the other is told.
+const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
+    let area = rig.filled(2, 5);
+    let range = area.range();
+    rig.given_back(range);
+    let va = area.into_inner().into_raw();
+    let told = std::sync::atomic::AtomicUsize::new(0);
+    let free = |rig: &Rig| match rig.vm.vfree_atomic(va) {
+        Ok(()) => {}
+        Err(Error::Freed(_) | Error::Owned(_)) => {
+            told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Err(other) => panic!("{other}"),
+    };
+    rig.at_once(&[&free, &free, &|rig| rig.vm.vm_unmap_aliases()]);
+    rig.vm.vm_unmap_aliases();
+    let told = told.into_inner() + rig.vm.usage().refused;
+    assert_eq!(told, 1, "one of them frees it, the other is told, now or later");
+});
+
+#[test]
+fn of_two_who_free_the_same_area_without_waiting_one_does() {
+    FREED_TWICE_ATOMIC.holds();
+}

@@ -1,0 +1,110 @@
+//! Readers of areas, while others come and go.
+
+use crate::support::{Area, PAGE, POISON, Plant, Rig, Scenario, Schedules, Small, me};
+use crate::{LAZY, STRICT, scenario};
+use vmalloc::Request;
+
+/// One area stays; others come and go around it; readers see it whole, and of the others nothing that is not so.
+const READERS: Scenario = scenario(LAZY, 1000, |rig| {
+    let stays = rig.filled(2, 99);
+    let stays_at = stays.range();
+    let frames: Vec<_> = (0..2)
+        .map(|page| {
+            let at = stays_at.start.add(page * PAGE);
+            rig.vm.vmalloc_to_pfn(at).expect("mapped")
+        })
+        .collect();
+    let churn = |rig: &Rig| {
+        for _ in 0..2 {
+            // In a table of its own, which goes with it.
+            let apart = Request::new(2 * PAGE).aligned(64 * PAGE);
+            let area = Area::from(rig.vm.allocate(&apart).expect("memory suffices"));
+            rig.fill(&area, me() as u64);
+            rig.check_and_free(area, me() as u64);
+            rig.vm.vm_unmap_aliases();
+        }
+    };
+    let reader = |rig: &Rig| {
+        for (page, frame) in frames.iter().enumerate() {
+            let at = stays_at.start.add(page as u64 * PAGE);
+            assert_eq!(rig.vm.vmalloc_to_pfn(at), Ok(*frame));
+        }
+        let info = rig.vm.find_vm_area(stays_at.start).expect("it stays");
+        assert_eq!((info.va, info.size), (stays_at.start, 2 * PAGE));
+        let mut word = [0; 8];
+        assert_eq!(rig.vm.vread(stays_at.start.add(PAGE), &mut word), Ok(8));
+        assert_eq!(u64::from_le_bytes(word), 99 << 16 | 1);
+        let mut listed = Vec::new();
+        rig.vm.vmallocinfo(|area| listed.push(*area));
+        assert!(listed.is_sorted_by_key(|area| area.range.start));
+        assert!(listed.windows(2).all(|two| !two[0].range.overlaps(two[1].range)));
+        let found = listed
+            .iter()
+            .find(|area| area.range == stays_at)
+            .expect("it stays");
+        assert_eq!(found.leaves.pages::<Small>(), 2);
+        let mut at = rig.vm.range().start;
+        let mut met = false;
+        while let Some(area) = rig.vm.next_vm_area(at) {
+            met |= area.va == stays_at.start;
+            at = area.va.add(1);
+        }
+        assert!(met, "it stays");
+    };
+    rig.at_once(&[&churn, &churn, &reader]);
+    rig.check_and_free(stays, 99);
+});
+
+#[test]
+fn readers_see_what_stays_while_others_come_and_go() {
+    READERS.holds();
+}
+
+#[test]
+fn readers_of_tables_that_go_are_noticed() {
+    // A table goes between two steps of a reader: he is held up for long.
+    READERS.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
+}
+
+/// A reader of an area that is given back meanwhile, and whose frames another area has next.
+const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
+    let goes = rig.filled(1, 77);
+    let at = goes.range().start;
+    let goes = std::sync::Mutex::new(Some(goes));
+    let reader = |rig: &Rig| {
+        for _ in 0..2 {
+            let mut word = [0xff; 8];
+            let copied = rig.vm.vread(at, &mut word).expect("in the region");
+            let found = u64::from_le_bytes(word);
+            match copied {
+                0 => assert_eq!(found, 0, "nothing was there"),
+                // The area, or what took its addresses meanwhile, before anything was written or after.
+                _ => assert!(
+                    [77 << 16, 2 << 16, POISON].contains(&found),
+                    "read {found:#x} at an address that never had it"
+                ),
+            }
+        }
+    };
+    let freer = |rig: &Rig| {
+        let area = goes
+            .lock()
+            .expect("no panic under this lock")
+            .take()
+            .expect("once");
+        rig.check_and_free(area, 77);
+        // The same frame, at another address.
+        let elsewhere = Request::new(PAGE).aligned(64 * PAGE);
+        let keep = rig.filled(1, me() as u64);
+        let area = Area::from(rig.vm.allocate(&elsewhere).expect("memory suffices"));
+        rig.fill(&area, 55);
+        rig.check_and_free(area, 55);
+        rig.check_and_free(keep, me() as u64);
+    };
+    rig.at_once(&[&reader, &freer]);
+});
+
+#[test]
+fn vread_never_gives_what_came_after() {
+    VREAD.holds();
+}

@@ -1,0 +1,149 @@
+//! What the threads of a test share, and what they do with it: areas with known contents, each noted while it is somebody's.
+
+use super::machine::{Area, Machine};
+use super::{PAGE, Plant, me};
+use paging::{Mmu, VirtRange};
+use std::sync::Mutex;
+use vmalloc::{Backend, Config, Vmalloc, WalkLock};
+
+/// What the threads of a test share.
+pub struct Rig {
+    pub vm: Vmalloc<Machine>,
+    /// Ranges in use, guards included, and whose: nobody's twice.
+    live: Mutex<Vec<(VirtRange, u64)>>,
+}
+
+pub type Job<'j> = &'j (dyn Fn(&Rig) + Sync);
+
+impl Rig {
+    pub(super) fn new(plant: Plant, config: Config) -> Self {
+        let machine = Machine::new(plant);
+        let all = machine.tree().range();
+        // Behind the linear map.
+        let range = VirtRange::new(all.start.add(128 * PAGE), 384 * PAGE);
+        Self {
+            vm: Vmalloc::new(range, machine, config).expect("a page for areas"),
+            live: Mutex::default(),
+        }
+    }
+
+    pub fn machine(&self) -> &Machine {
+        self.vm.backend()
+    }
+
+    /// Runs `jobs` at once, each on a CPU of its own, and waits for all.
+    pub fn at_once(&self, jobs: &[Job<'_>]) {
+        let model = self.machine().model();
+        let started = model.release(me());
+        let ended = Mutex::new(Vec::new());
+        shuttle::thread::scope(|scope| {
+            for job in jobs {
+                let (started, ended) = (&started, &ended);
+                scope.spawn(move || {
+                    // Whoever is switched to has synchronised its context.
+                    model.acquire(me(), started);
+                    model.cpu(me()).isb();
+                    job(self);
+                    // As whoever switches away from a thread does.
+                    model.cpu(me()).dsb_ish();
+                    ended
+                        .lock()
+                        .expect("no panic under this lock")
+                        .push(model.release(me()));
+                });
+            }
+        });
+        for released in ended.into_inner().expect("no panic under this lock") {
+            model.acquire(me(), &released);
+        }
+        model.cpu(me()).isb();
+    }
+
+    /// Notes that `range` is in use: nobody else has any of it, and no TLB has anything of whoever had it before.
+    pub fn taken(&self, range: VirtRange, key: u64) {
+        self.note_taken(range, VirtRange::new(range.start, range.size + PAGE), key);
+    }
+
+    /// The same for a part of a block of `vm_map_ram`, where no guard lies between one and the next.
+    pub fn taken_without_guard(&self, range: VirtRange, key: u64) {
+        self.note_taken(range, range, key);
+    }
+
+    fn note_taken(&self, range: VirtRange, with_guard: VirtRange, key: u64) {
+        {
+            let mut live = self.live.lock().expect("no panic under this lock");
+            if let Some((other, whose)) = live.iter().find(|(other, _)| other.overlaps(with_guard)) {
+                panic!("{range:?} of {key} is handed out twice: {other:?} of {whose}");
+            }
+            live.push((with_guard, key));
+        }
+        self.assert_forgotten(range);
+    }
+
+    /// No TLB holds anything of `range` but what the tables say.
+    pub fn assert_forgotten(&self, range: VirtRange) {
+        // With tables in peace, so that only this range's own are judged.
+        let _walk = self.machine().walks().walk();
+        self.machine().model().va_reused(range);
+        self.machine().model().assert_clean();
+    }
+
+    /// Notes that a range is about to be given back.
+    pub fn given_back(&self, range: VirtRange) {
+        let mut live = self.live.lock().expect("no panic under this lock");
+        let index = live
+            .iter()
+            .position(|(other, _)| other.start == range.start)
+            .unwrap_or_else(|| panic!("{range:?} was not in use"));
+        live.swap_remove(index);
+    }
+
+    /// Memory of its own, with `key` in every page.
+    pub fn filled(&self, pages: u64, key: u64) -> Area<'_> {
+        let area = Area::from(self.vm.vmalloc(pages * PAGE).expect("memory suffices"));
+        self.fill(&area, key);
+        area
+    }
+
+    pub fn fill(&self, area: &Area<'_>, key: u64) {
+        let range = area.range();
+        self.taken(range, key);
+        for page in 0..range.size / PAGE {
+            self.machine()
+                .store(range.start.add(page * PAGE), key << 16 | page);
+        }
+    }
+
+    /// Every page has what [`filled`](Self::filled) put there.
+    pub fn assert_filled(&self, range: VirtRange, key: u64) {
+        for page in 0..range.size / PAGE {
+            let found = self.machine().load(range.start.add(page * PAGE));
+            assert_eq!(found, key << 16 | page, "page {page} of {range:?}");
+        }
+    }
+
+    /// Checks the contents, and gives the area back.
+    pub fn check_and_free(&self, area: Area<'_>, key: u64) {
+        self.assert_filled(area.range(), key);
+        self.given_back(area.range());
+        drop(area);
+    }
+
+    /// Nothing is held, mapped, or on its way.
+    pub(super) fn assert_empty(&self) {
+        let usage = self.vm.usage();
+        let census = self.vm.check().unwrap_or_else(|violation| panic!("{violation}"));
+        assert_eq!(census.retired, usage.waiting.0 + usage.deferred.0);
+        self.vm.vm_unmap_aliases();
+        let usage = self.vm.usage();
+        assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
+        assert_eq!(self.machine().ram().used(), 0, "frames leaked");
+        let tree = self.machine().tree();
+        tree.check(|_, _| true, |_| true)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let model = self.machine().model();
+        assert_eq!(model.nr_tables(), self.machine().base_tables, "tables leaked");
+        model.va_reused(self.vm.range());
+        model.assert_settled();
+    }
+}
