@@ -1,4 +1,4 @@
-//! Parts of one area, or of one leaf, in the hands of many CPUs at once: as `concurrent.rs`, on schedules that a model checker chooses.
+//! Parts of one area, or of one leaf, in the hands of many CPUs at once: as `concurrent`, on schedules that a model checker chooses.
 
 #[allow(
     dead_code,

@@ -12,6 +12,7 @@ mod map_ram;
 mod nowait;
 mod permissions;
 mod readers;
+#[path = "../support/mod.rs"]
 mod support;
 mod tables;
 
