@@ -83,7 +83,7 @@ impl<G: Granule> Machine<G> {
     /// Against the members of its group as they stand: no two that contradict each other, not even for a moment. Members
     /// that are missing yet, and permissions that differ yet, are judged at the next DSB.
     fn judge_group_members(&mut self, cpu: usize, number: u32, index: usize, leaf: Leaf) {
-        let Leaf { level, va, value } = leaf;
+        let Leaf { level, value, .. } = leaf;
         let entries = desc::group_entries::<G>(level);
         let first = index & !(entries - 1);
         for other in (first..first + entries).filter(|other| *other != index) {
@@ -102,17 +102,22 @@ impl<G: Granule> Machine<G> {
                 }
             };
             if contradicts {
-                self.violate(Rule::MixedGroup, || {
-                    format!(
-                        "CPU {cpu} stores at level {level} for {va:#x}: {}, but member {} of the same group is: {}",
-                        show::<G>(level, value),
-                        other - first,
-                        show::<G>(level, there)
-                    )
-                });
+                self.violate_mixed(cpu, leaf, other - first, there);
                 return;
             }
         }
+    }
+
+    /// What was `stored`, and what `there` is as member `other` of its group, cannot be in one group.
+    fn violate_mixed(&mut self, cpu: usize, stored: Leaf, other: usize, there: u64) {
+        let Leaf { level, va, value } = stored;
+        self.violate(Rule::MixedGroup, || {
+            format!(
+                "CPU {cpu} stores at level {level} for {va:#x}: {}, but member {other} of the same group is: {}",
+                show::<G>(level, value),
+                show::<G>(level, there)
+            )
+        });
     }
 
     /// Against everything that may be held for the addresses which the leaf, or the group it is of, translates.
@@ -173,14 +178,7 @@ impl<G: Granule> Machine<G> {
             for other in first..first + entries {
                 let there = self.read(number, other);
                 if is_group::<G>(level, there) {
-                    self.violate(Rule::MixedGroup, || {
-                        format!(
-                            "CPU {cpu} stores at level {level} for {va:#x}: {}, but member {} of the same group is: {}",
-                            show::<G>(level, value),
-                            other - first,
-                            show::<G>(level, there)
-                        )
-                    });
+                    self.violate_mixed(cpu, Leaf { level, va, value }, other - first, there);
                     return;
                 }
             }

@@ -4,11 +4,27 @@ use paging::mmu::MmuCounts;
 use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtRange, Visit};
 
 use super::context::Context;
-use super::failure::{Failure, expect_leaves, expect_value};
+use super::failure::{Failure, TestResult, expect_leaves, expect_value};
 use super::live::TestTree;
+use super::memory::{Block, Window};
 use super::saboteur::{Work, invalidate_all, plant_in_mapping};
-use super::source::{PAGE, Source};
+use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
+
+/// Runs `test` on a mapping of `nr` pages, a power of two, each with a leaf and so a TLB entry of its own.
+///
+/// # Errors
+/// It cannot be made; and those of `test`.
+pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
+    let block = Block::allocate(ctx, nr.ilog2() as u8)?;
+    let window = Window::reserve(nr * PAGE, 2 << 20, 0)?;
+    let source = Source::Range {
+        start: block.start(),
+        pages: nr,
+        walker: Walker::Array,
+    };
+    test(&Mapping::map_data(ctx, window.start, &source, LeafSet::PAGES)?)
+}
 
 /// A source, mapped at an address within a window that the caller keeps reserved.
 ///
@@ -80,6 +96,32 @@ impl<'a> Mapping<'a> {
             !attributes.is_writable(),
         );
         Ok(mapping)
+    }
+
+    /// The same of frames of the test, as data.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_data(
+        ctx: &'a Context,
+        va: VirtAddr,
+        source: &'a Source,
+        allowed: LeafSet,
+    ) -> Result<Self, Failure> {
+        Self::map_with(ctx, va, source, Attributes::KERNEL_DATA, ctx.owned(), allowed)
+    }
+
+    /// The same of what nobody reads or writes, as a device.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_untouched(
+        ctx: &'a Context,
+        va: VirtAddr,
+        source: &'a Source,
+        allowed: LeafSet,
+    ) -> Result<Self, Failure> {
+        Self::map_with(ctx, va, source, Attributes::DEVICE, Memory::Untouched, allowed)
     }
 
     /// The leaves that it should have while nothing has changed.

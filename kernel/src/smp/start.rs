@@ -137,6 +137,18 @@ pub unsafe fn start(
     stack: Range<usize>,
     ttbr1: u64,
 ) -> Result<(), StartError> {
+    let (slot, conduit) = claim(info, index)?;
+    if errata::midr_of(index).is_none() {
+        slot.state.store(ABANDONED, Ordering::Release);
+        return Err(StartError::Unidentified(index));
+    }
+    // SAFETY: STARTING is ours alone, and whoever used these arguments to identify itself is off.
+    unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
+    turn_on(index, conduit, STARTING)
+}
+
+/// The slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs on.
+fn claim(info: &BootInfo, index: usize) -> Result<(&'static Slot, psci::Conduit), StartError> {
     let slot = SLOTS
         .get(index)
         .filter(|_| index != 0)
@@ -145,13 +157,7 @@ pub unsafe fn start(
     slot.state
         .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
         .map_err(|_| StartError::Index(index))?;
-    if errata::midr_of(index).is_none() {
-        slot.state.store(ABANDONED, Ordering::Release);
-        return Err(StartError::Unidentified(index));
-    }
-    // SAFETY: STARTING is ours alone, and whoever used these arguments to identify itself is off.
-    unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
-    turn_on(index, conduit, STARTING)
+    Ok((slot, conduit))
 }
 
 /// Writes what CPU `index` comes up with: on `stack`, under the tables of `ttbr1`, in `main`.
@@ -194,14 +200,7 @@ unsafe fn prepare(
 /// # Errors
 /// Why it is not known. [`start`] refuses it then.
 pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartError> {
-    let slot = SLOTS
-        .get(index)
-        .filter(|_| index != 0)
-        .ok_or(StartError::Index(index))?;
-    let conduit = info.psci_conduit.ok_or(StartError::NoConduit)?;
-    slot.state
-        .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
-        .map_err(|_| StartError::Index(index))?;
+    let (slot, conduit) = claim(info, index)?;
     // SAFETY: the index is in bounds; only a place is computed.
     let scratch = unsafe { addr_of!(ARGS[index].scratch) } as usize;
     let bottom = scratch.next_multiple_of(16);

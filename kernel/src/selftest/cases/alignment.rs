@@ -180,15 +180,7 @@ pub fn block_after_pages(ctx: &Context) -> TestResult {
             LeafSet::ALL
         };
         let source = source(Walker::Array, blocks[round % 2].start().0, 512);
-        Mapping::map_with(
-            ctx,
-            window.start,
-            &source,
-            Attributes::KERNEL_DATA,
-            ctx.owned(),
-            allowed,
-        )?
-        .verify_and_unmap()?;
+        Mapping::map_data(ctx, window.start, &source, allowed)?.verify_and_unmap()?;
     }
     Ok(())
 }

@@ -52,14 +52,7 @@ fn unmap_takes(ctx: &Context, pages: u64, align: u64, allowed: LeafSet, entry_pa
         pages: pages + 1,
         walker: Walker::Range,
     };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::DEVICE,
-        Memory::Untouched,
-        allowed,
-    )?;
+    let mapping = Mapping::map_untouched(ctx, window.start, &source, allowed)?;
     let (outcome, counts) = mapping.unmap_part(0, pages)?;
     expect_flush(ctx, &counts, nr_tlbis(ctx, pages / entry_pages, entry_pages))?;
     if entry_pages == 1 {
@@ -109,14 +102,7 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
         pages,
         walker: Walker::Range,
     };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::DEVICE,
-        Memory::Untouched,
-        LeafSet::PAGES,
-    )?;
+    let mapping = Mapping::map_untouched(ctx, window.start, &source, LeafSet::PAGES)?;
     let (_, counts) = mapping.unmap_part(0, pages)?;
     if ctx.features.tlbi_range {
         // By range, so many pages are a few operations, and below the threshold.
@@ -144,14 +130,7 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
             pages,
             walker: Walker::Range,
         };
-        let mapping = Mapping::map_with(
-            ctx,
-            window.start,
-            &source,
-            Attributes::DEVICE,
-            Memory::Untouched,
-            allowed,
-        )?;
+        let mapping = Mapping::map_untouched(ctx, window.start, &source, allowed)?;
         let (_, counts) = mapping.protect_part(0, pages, Attributes::read_only)?;
         expect_flush(ctx, &counts, nr_tlbis(ctx, pages / entry_pages, entry_pages))?;
     }
@@ -193,14 +172,7 @@ pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
         pages: 32,
         walker: Walker::Range,
     };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::KERNEL_DATA,
-        ctx.owned(),
-        LeafSet::PAGES,
-    )?;
+    let mapping = Mapping::map_data(ctx, window.start, &source, LeafSet::PAGES)?;
     mapping.verify()?;
     mapping.tree.mmu().begin(Work::Unmap);
     let mut batch = mapping.tree.batch();

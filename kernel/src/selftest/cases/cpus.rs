@@ -15,7 +15,7 @@ use crate::arch::time::{Deadline, relax};
 use crate::mm;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
-use crate::selftest::mapping::Mapping;
+use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::saboteur::tamper;
 use crate::selftest::source::{PAGE, Source, Walker};
@@ -127,27 +127,6 @@ fn in_two_halves(
     findings.check()
 }
 
-/// A block of pages, mapped page by page, so that each has a TLB entry of its own.
-fn with_pages(ctx: &Context, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
-    let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
-    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
-    let source = Source::Range {
-        start: block.start(),
-        pages: PAGES,
-        walker: Walker::Array,
-    };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::KERNEL_DATA,
-        ctx.owned(),
-        LeafSet::PAGES,
-    )?;
-    mapping.verify()?;
-    test(&mapping)
-}
-
 fn value(page: u64) -> u64 {
     0xc0de_0000 + page
 }
@@ -192,14 +171,7 @@ pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
         &findings,
         expect_gone,
         || {
-            mapping = Some(Mapping::map_with(
-                ctx,
-                window.start,
-                &source,
-                Attributes::KERNEL_DATA,
-                ctx.owned(),
-                LeafSet::PAGES,
-            )?);
+            mapping = Some(Mapping::map_data(ctx, window.start, &source, LeafSet::PAGES)?);
             Ok(())
         },
         |cpu| touch(&findings, cpu, start),
@@ -224,7 +196,8 @@ pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
 /// A page that becomes read-only is so for all, and stays readable.
 pub fn read_only_is_seen(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
-    with_pages(ctx, |mapping| {
+    with_pages(ctx, PAGES, |mapping| {
+        mapping.verify()?;
         let start = mapping.va.0 as usize;
         let findings = Findings::new();
         in_two_halves(
@@ -322,7 +295,8 @@ pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
     /// The other CPU may be late for a break, above all when its host has more to do: then the next is longer.
     const ROUNDS: u64 = 40;
     let other = ctx.another_cpu()?;
-    with_pages(ctx, |mapping| {
+    with_pages(ctx, PAGES, |mapping| {
+        mapping.verify()?;
         write(mapping.va.0 as usize, value(0));
         let before = nr_spurious_faults();
         for round in 0..ROUNDS {

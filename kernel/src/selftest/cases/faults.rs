@@ -9,7 +9,7 @@ use crate::mm::layout::{IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_END};
 use crate::mm::{self, linear, linear_va};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Oracle, PageDefect, TestResult, expect, expect_value};
-use crate::selftest::mapping::Mapping;
+use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, read, write};
@@ -198,79 +198,53 @@ pub fn level_0(_ctx: &Context) -> TestResult {
 /// stack's and the tables', so that nothing but the TLBI of the flush can have emptied the TLB.
 pub fn no_stale_translation(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
-    let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
-    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
-    let source = Source::Range {
-        start: block.start(),
-        pages: PAGES,
-        walker: Walker::Array,
-    };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::KERNEL_DATA,
-        ctx.owned(),
-        paging::LeafSet::PAGES,
-    )?;
-    for page in 0..PAGES {
-        let va = window.start.0 as usize + (page * PAGE) as usize;
-        write(va, page);
-        expect_value("what was just written", read(va), page)?;
-        mapping.unmap_part(page, 1)?;
-        let gone = |probed: Probed<()>, access| match probed {
-            Err(_) => Ok(()),
-            Ok(()) => Err(Failure::Page {
-                page,
-                va: VirtAddr(va as u64),
-                defect: PageDefect::StillMapped(Oracle::Probe(access)),
-            }),
-        };
-        gone(probe_read(va).map(drop), Access::Read)?;
-        // SAFETY: the frame is the test's.
-        gone(unsafe { probe_write(va, 0) }, Access::Write)?;
-    }
-    mapping.verify_gone()?;
-    Ok(())
+    with_pages(ctx, PAGES, |mapping| {
+        for page in 0..PAGES {
+            let va = mapping.va.0 as usize + (page * PAGE) as usize;
+            write(va, page);
+            expect_value("what was just written", read(va), page)?;
+            mapping.unmap_part(page, 1)?;
+            let gone = |probed: Probed<()>, access| match probed {
+                Err(_) => Ok(()),
+                Ok(()) => Err(Failure::Page {
+                    page,
+                    va: VirtAddr(va as u64),
+                    defect: PageDefect::StillMapped(Oracle::Probe(access)),
+                }),
+            };
+            gone(probe_read(va).map(drop), Access::Read)?;
+            // SAFETY: the frame is the test's.
+            gone(unsafe { probe_write(va, 0) }, Access::Write)?;
+        }
+        mapping.verify_gone()?;
+        Ok(())
+    })
 }
 
 /// A store that was permitted, and that the TLB is known to permit, is refused after the page became read-only.
 pub fn no_stale_permission(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
-    let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
-    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
-    let source = Source::Range {
-        start: block.start(),
-        pages: PAGES,
-        walker: Walker::Array,
-    };
-    let mapping = Mapping::map_with(
-        ctx,
-        window.start,
-        &source,
-        Attributes::KERNEL_DATA,
-        ctx.owned(),
-        paging::LeafSet::PAGES,
-    )?;
-    for page in 0..PAGES {
-        let va = window.start.0 as usize + (page * PAGE) as usize;
-        write(va, page);
-        mapping.protect_part(page, 1, Attributes::read_only)?;
-        // SAFETY: the frame is the test's.
-        let probed = unsafe { probe_write(va, !page) };
-        if probed.is_ok() {
-            let defect = PageDefect::Permitted(Oracle::Probe(Access::Write));
-            let va = VirtAddr(va as u64);
-            return Err(Failure::Page { page, va, defect }.into());
+    with_pages(ctx, PAGES, |mapping| {
+        for page in 0..PAGES {
+            let va = mapping.va.0 as usize + (page * PAGE) as usize;
+            write(va, page);
+            mapping.protect_part(page, 1, Attributes::read_only)?;
+            // SAFETY: the frame is the test's.
+            let probed = unsafe { probe_write(va, !page) };
+            if probed.is_ok() {
+                let defect = PageDefect::Permitted(Oracle::Probe(Access::Write));
+                let va = VirtAddr(va as u64);
+                return Err(Failure::Page { page, va, defect }.into());
+            }
+            expect_fault(va, Access::Write, probed, FaultStatus::Permission(3))?;
+            expect_value("the page's data", read(va), page)?;
+            // And back: no TLBI is needed for more permission, but the flush makes one.
+            mapping.protect_part(page, 1, Attributes::writable)?;
+            write(va, !page);
+            expect_value("the page's data, writable again", read(va), !page)?;
         }
-        expect_fault(va, Access::Write, probed, FaultStatus::Permission(3))?;
-        expect_value("the page's data", read(va), page)?;
-        // And back: no TLBI is needed for more permission, but the flush makes one.
-        mapping.protect_part(page, 1, Attributes::writable)?;
-        write(va, !page);
-        expect_value("the page's data, writable again", read(va), !page)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// A store to a read-only mapping, of pages, a group and a block.

@@ -94,14 +94,7 @@ pub fn limited_leaves(ctx: &Context) -> TestResult {
     };
     for most in SIZES {
         let allowed = ctx.leaves().at_most(most);
-        let mapping = Mapping::map_with(
-            ctx,
-            window.start,
-            &source,
-            Attributes::KERNEL_DATA,
-            ctx.owned(),
-            allowed,
-        )?;
+        let mapping = Mapping::map_data(ctx, window.start, &source, allowed)?;
         let leaves = mapping.leaves()?;
         for larger in SIZES.iter().filter(|size| !allowed.contains(**size)) {
             let mut without = leaves;
