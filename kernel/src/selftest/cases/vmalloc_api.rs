@@ -292,6 +292,8 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     loop {
         let area = mm::vmalloc(2 << 20)?;
         fill(&area);
+        // With nothing withheld, there is nothing that could be given back for another try.
+        kernel_vmalloc().vm_unmap_aliases();
         let injection = frames::fail_nth(k);
         let result = area.set_memory_ro(7 * PAGE, 3 * PAGE);
         let fired = injection.fired();
