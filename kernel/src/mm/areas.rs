@@ -178,6 +178,12 @@ unsafe impl Backend for KernelBackend {
     fn free_frames(&self, first: Pfn, order: u32) {
         frames::free(first, order as u8);
     }
+    fn take_over(&self, frame: Pfn) -> bool {
+        frames::take_over(frame)
+    }
+    fn hand_back(&self, frame: Pfn) {
+        frames::hand_back(frame);
+    }
     fn max_order(&self) -> u32 {
         u32::from(frames::MAX_ORDER)
     }

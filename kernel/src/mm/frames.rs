@@ -205,6 +205,27 @@ pub fn split(frame: Pfn, order: u8) {
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
 }
 
+/// Makes `frame`, a single one in use, somebody's who frees it in place of its owner: it can be freed by nobody before it is
+/// [handed back](hand_back). False if it is not in use as a single frame, or was taken over already.
+#[must_use]
+pub fn take_over(frame: Pfn) -> bool {
+    zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))
+}
+
+/// Makes a frame that was [taken over](take_over) one like others.
+///
+/// # Panics
+/// If it is none.
+pub fn hand_back(frame: Pfn) {
+    let handed = zones().is_some_and(|zones| zones.exchange(frame.0, State::TAKEN_OVER, State::used(0)));
+    assert!(
+        handed,
+        "frame {:#x} is handed back: it is {:?}",
+        frame.0,
+        state(frame)
+    );
+}
+
 /// Frames of the allocator, free or not.
 #[must_use]
 pub fn nr_total() -> u64 {

@@ -14,6 +14,12 @@ macro_rules! as_kernel_backend {
         fn walks(&self) -> &$crate::mm::WalkLock {
             $crate::mm::walk_lock()
         }
+        fn take_over(&self, frame: paging::Pfn) -> bool {
+            $crate::mm::areas::KernelBackend.take_over(frame)
+        }
+        fn hand_back(&self, frame: paging::Pfn) {
+            $crate::mm::areas::KernelBackend.hand_back(frame);
+        }
         fn max_order(&self) -> u32 {
             $crate::mm::areas::KernelBackend.max_order()
         }

@@ -70,6 +70,15 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn alloc_frames(&self, order: u32) -> Option<Pfn>;
     /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole. Never called for a request that may not wait.
     fn free_frames(&self, first: Pfn, order: u32);
+    /// Makes `frame`, that [`alloc_frames`](Self::alloc_frames) gave as a single one to whoever has it, an area's own: until it is
+    /// [handed back](Self::hand_back), nobody else may free it or hand it over. False if it is no such frame, or is an area's already.
+    ///
+    /// The default believes whoever calls.
+    fn take_over(&self, _frame: Pfn) -> bool {
+        true
+    }
+    /// Takes back what [`take_over`](Self::take_over) did: `frame` is its owner's again, or is about to be freed.
+    fn hand_back(&self, _frame: Pfn) {}
     /// The largest order worth asking for.
     fn max_order(&self) -> u32;
     /// Frames of RAM in all: nothing larger is even tried. Asked once, when a [`Vmalloc`](crate::Vmalloc) is made.

@@ -3,7 +3,7 @@
 use crate::record::{AreaInfo, Freed, Kind};
 use crate::va;
 use core::fmt;
-use paging::{PhysAddr, VirtAddr};
+use paging::{Pfn, PhysAddr, VirtAddr};
 
 /// Why a call was refused or failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,8 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
+    /// The frame cannot be taken over: it was not given as a single one, it is an area's already, or it is there twice.
+    NotToBeTakenOver(Pfn),
     /// No page is left for the book-keeping of areas.
     OutOfNodes,
     /// The walker refused: no table page, no frame for a page of the array, an address that the CPU does not implement.
@@ -150,6 +152,13 @@ impl fmt::Display for Error {
             Self::Ram { pa, size } => write!(f, "{size:#x} bytes at {pa} hold RAM"),
             Self::OutOfSpace(error) => write!(f, "no address space: {error}"),
             Self::OutOfFrames { size } => write!(f, "no frames for {size:#x} bytes"),
+            Self::NotToBeTakenOver(frame) => {
+                write!(
+                    f,
+                    "frame {:#x} is no single one that its caller has once",
+                    frame.0
+                )
+            }
             Self::OutOfNodes => write!(f, "no page for areas"),
             Self::Map(error) => write!(f, "{error}"),
             Self::Misaligned(va) => write!(f, "{va} is not a multiple of the page size"),

@@ -6,7 +6,7 @@
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::record::{self, Area, Head, INLINE_BLOCKS};
+use crate::record::{self, Area, Head, INLINE_BLOCKS, Kind};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
 /// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the order is kept plus one.
@@ -48,6 +48,8 @@ pub(crate) struct Blocks<'b, B: Backend> {
     nr_tail: usize,
     /// Whether the frames are its own. Its list always is.
     owns: bool,
+    /// Whether they were taken over from somebody, each as a single one. So is its list then.
+    taken_over: bool,
 }
 
 impl<'b, B: Backend> Blocks<'b, B> {
@@ -60,6 +62,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             tail: 0,
             nr_tail: 0,
             owns: true,
+            taken_over: false,
         }
     }
 
@@ -115,9 +118,19 @@ impl<'b, B: Backend> Blocks<'b, B> {
         if self.nr_inline < INLINE_BLOCKS || (self.tail != 0 && self.nr_tail != last) {
             return true;
         }
+        self.add_list_page()
+    }
+
+    fn add_list_page(&mut self) -> bool {
+        let last = list_words::<B::Granule>() - 1;
         let Some(page) = self.backend.alloc_frames(0) else {
             return false;
         };
+        if self.taken_over {
+            // Somebody may hand over a frame that he does not have, and that this page is now.
+            let taken = self.backend.take_over(page);
+            debug_assert!(taken, "a new frame is somebody's");
+        }
         self.backend.zero_frames(page, 0);
         let link = page.0 + 1;
         match list_page(self.tail) {
@@ -164,6 +177,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             tail: 0,
             nr_tail: 0,
             owns: true,
+            taken_over: record::kind(area) == Kind::Vmap,
         }
     }
 
@@ -176,14 +190,27 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(joined)
     }
 
-    /// Frames that each were given as a single one. They are not owned: [`leave_to`](Self::leave_to) an area hands them over.
+    /// Frames that each were given as a single one, taken over. They are not owned before [`leave_to`](Self::leave_to) hands them to an area, and
+    /// are handed back if it does not come to that.
     pub fn of_single_frames<A: FrameArray + ?Sized>(backend: &'b B, frames: &A) -> Result<Self, Error> {
         let mut blocks = Self::new(backend).without_frames();
+        blocks.taken_over = true;
         for index in 0..frames.nr_frames() {
             let frame = frames
                 .frame(index)
                 .ok_or(Error::Map(paging::Error::NoFrame { page: index as u64 }))?;
-            blocks.take_in(Block::new(frame, 0))?;
+            if !backend.take_over(frame) {
+                return Err(Error::NotToBeTakenOver(frame));
+            }
+            blocks
+                .take_in(Block::new(frame, 0))
+                .inspect_err(|_| backend.hand_back(frame))?;
+        }
+        // An area with one block and no list is given back the short way, which hands nothing back.
+        if blocks.list == 0 && !blocks.add_list_page() {
+            return Err(Error::OutOfFrames {
+                size: B::Granule::PAGE_SIZE,
+            });
         }
         Ok(blocks)
     }
@@ -220,8 +247,26 @@ impl<'b, B: Backend> Blocks<'b, B> {
     }
 }
 
+impl<B: Backend> Blocks<'_, B> {
+    /// Makes what was taken over like other frames.
+    #[cold]
+    #[inline(never)]
+    fn hand_back(&mut self) {
+        self.cursor()
+            .for_each(|block| self.backend.hand_back(block.first()));
+        let mut link = self.list;
+        while let Some(page) = list_page(link) {
+            link = self.backend.read_word(page, list_words::<B::Granule>() - 1);
+            self.backend.hand_back(page);
+        }
+    }
+}
+
 impl<B: Backend> Drop for Blocks<'_, B> {
     fn drop(&mut self) {
+        if self.taken_over {
+            self.hand_back();
+        }
         if self.owns {
             self.cursor()
                 .for_each(|block| self.backend.free_frames(block.first(), block.order()));

@@ -138,31 +138,34 @@ impl<B: Backend> Vmalloc<B> {
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        self.vmap_source(|| PageArray::new(frames), attributes, Location::caller())
+        let source = || PageArray::new(frames);
+        self.vmap_source(source, self.nr_frames, attributes, Location::caller())
     }
 
-    /// Maps pages that the area takes over: they are freed with it, each as a single frame. None may be there twice.
+    /// Maps pages that the area takes over: they are freed with it, each as a single frame, and by nobody else.
     ///
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), and [`Error::OutOfFrames`] if there is none to note them in. The pages stay the caller's then.
+    /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] if there is none to note them in; [`Error::NotToBeTakenOver`] for one that is there
+    /// twice, or is not the caller's as a single one, where the [backend](Backend::take_over) can tell. The pages stay the caller's then.
     #[track_caller]
     pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
         self.size_of_ram_pages(frames.nr_frames() as u64)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames))?;
-        let area = self.vmap_source(|| PageArray::new(frames), Attributes::KERNEL_DATA, caller)?;
+        let source = || PageArray::new(frames);
+        let area = self.vmap_source(source, self.nr_frames, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
 
-    /// Maps page frames that are not RAM, contiguous or not.
+    /// Maps page frames that are not RAM, contiguous or not: as many as there are addresses for.
     ///
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM.
+    /// As [`vmap`](Self::vmap), but for more than there is RAM, and [`Error::Ram`] if one of them is RAM.
     #[track_caller]
     pub fn vmap_pfn<A: FrameArray + ?Sized>(
         &self,
@@ -177,7 +180,9 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(pa) = ram {
             return Err(Error::Ram { pa, size });
         }
-        self.vmap_source(|| PageArray::new(frames), attributes, Location::caller())
+        // What is not RAM may be larger than all of it.
+        let limit = self.range().size >> B::Granule::PAGE_SHIFT;
+        self.vmap_source(|| PageArray::new(frames), limit, attributes, Location::caller())
     }
 
     /// Maps physical extents of somebody else's, one behind the other, readable and writable.
@@ -189,19 +194,21 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
-        self.vmap_source(|| Extents::new(extents), Attributes::KERNEL_DATA, caller)
+        let source = || Extents::new(extents);
+        self.vmap_source(source, self.nr_frames, Attributes::KERNEL_DATA, caller)
     }
 
     #[inline(always)]
     fn vmap_source<S: PhysSource<B::Granule>>(
         &self,
         new: impl Fn() -> S,
+        limit: u64,
         attributes: Attributes,
         caller: &'static Location<'static>,
     ) -> Result<VmArea<'_, B>, Error> {
         let mut source = new();
         let pages = source.pages();
-        let size = self.size_of_ram_pages(pages)?;
+        let size = Self::size_of_pages(pages, limit)?;
         let words = record::new(Kind::Vmap, size, caller);
         let place = Place {
             fit: Fit::new(pages),
@@ -230,7 +237,12 @@ impl<B: Backend> Vmalloc<B> {
     /// The size of `pages` pages, none of which is there more often than all RAM.
     #[inline(always)]
     pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
-        let limit = self.nr_frames;
+        Self::size_of_pages(pages, self.nr_frames)
+    }
+
+    /// The size of `pages` pages, which are no more than `limit`.
+    #[inline(always)]
+    fn size_of_pages(pages: u64, limit: u64) -> Result<u64, Error> {
         if pages == 0 {
             return Err(Error::Empty);
         }

@@ -37,6 +37,9 @@ impl State {
     /// One free frame in a CPU's magazine.
     pub const CACHED: Self = Self(0x40);
 
+    /// One frame in use, that another than its owner is to free.
+    pub const TAKEN_OVER: Self = Self(0xe0);
+
     const fn free(order: u8) -> Self {
         Self(0x80 | order)
     }
@@ -60,6 +63,7 @@ impl fmt::Debug for State {
             0x20 => f.write_str("inside of a block"),
             0x40 => f.write_str("free, in a magazine"),
             0x80 => write!(f, "free, order {order}"),
+            0xe0 => f.write_str("in use, taken over"),
             _ => write!(f, "in use, order {order}"),
         }
     }
@@ -120,6 +124,14 @@ impl Zones {
     #[inline]
     pub fn state(&self, frame: u64) -> State {
         self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
+    }
+
+    /// Makes `frame` something else, if it is `from`. Of two who try at once one does.
+    pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
+        self.zone(frame).is_some_and(|zone| {
+            let state = &zone.states[(frame - zone.start) as usize];
+            state.compare_exchange(from.0, to.0, Relaxed, Relaxed).is_ok()
+        })
     }
 
     /// Makes `frame` something else. It must be in a zone.

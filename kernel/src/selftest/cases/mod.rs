@@ -204,6 +204,7 @@ pub const ALL: &[Test] = tests! {
     "bad_input.ram_is_no_device" => bad_input::device_that_is_ram,
     "bad_input.a_null_page_is_named_and_nothing_stays_mapped" => bad_input::null_page,
     "bad_input.duplicate_pages_are_mapped" => bad_input::duplicate_pages,
+    "bad_input.a_page_is_taken_over_once_and_from_its_owner" => bad_input::pages_taken_over,
     "bad_input.writable_and_executable_pages_are_refused" => bad_input::writable_and_executable,
     "bad_input.a_part_outside_of_the_area_is_refused" => bad_input::part_outside,
     "bad_input.an_area_with_changed_permissions_does_not_move" => bad_input::changed_permissions,

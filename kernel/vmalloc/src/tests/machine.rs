@@ -112,6 +112,8 @@ impl WalkLock for HostWalks {
 pub struct Ram {
     free: BTreeSet<(u32, u64)>,
     given: BTreeMap<u64, u32>,
+    /// Those that areas have taken over.
+    taken_over: BTreeSet<u64>,
     words: BTreeMap<(u64, usize), u64>,
     zeroed: BTreeSet<u64>,
     /// How often there was no block.
@@ -137,6 +139,7 @@ impl Ram {
         Self {
             free,
             given: BTreeMap::new(),
+            taken_over: BTreeSet::new(),
             words: BTreeMap::new(),
             zeroed: BTreeSet::new(),
             refused: 0,
@@ -185,6 +188,7 @@ impl Ram {
             Some(order),
             "frame {first:#x} as given"
         );
+        assert!(!self.taken_over.contains(&first), "frame {first:#x} is an area's");
         let (mut first, mut order) = (first, order);
         while order < MAX_ORDER && self.free.remove(&(order, first ^ (1 << order))) {
             first &= !(1 << order);
@@ -274,6 +278,17 @@ unsafe impl Backend for Machine {
         let pa = PhysAddr(first.0 * PAGE);
         self.model.frame_reused(pa, PAGE << order);
         self.ram().release(first.0, order);
+    }
+    fn take_over(&self, frame: Pfn) -> bool {
+        let mut ram = self.ram();
+        ram.given.get(&frame.0) == Some(&0) && ram.taken_over.insert(frame.0)
+    }
+    fn hand_back(&self, frame: Pfn) {
+        assert!(
+            self.ram().taken_over.remove(&frame.0),
+            "frame {:#x} is no area's",
+            frame.0
+        );
     }
     fn max_order(&self) -> u32 {
         MAX_ORDER

@@ -185,3 +185,29 @@ fn vmap_pfn_takes_what_is_not_ram() {
     drop(area);
     assert_empty(&vm);
 }
+
+/// A window of a device is larger than all RAM on many a machine.
+#[test]
+fn vmap_pfn_takes_more_pages_than_there_is_ram() {
+    let vm = vm();
+    let device = Attributes::kernel(MemoryType::DEVICE_NGNRE).writable();
+    let first = 0x40_0000_0000 / PAGE;
+    let nr = 2 * RAM_SIZE / PAGE;
+    let frames: Vec<_> = (first..first + nr).map(Pfn).collect();
+    let area = vm.vmap_pfn(&frames[..], device).unwrap();
+    assert_eq!(area.size(), 2 * RAM_SIZE);
+    assert_eq!(
+        area.translate(area.size() - 1),
+        Some(PhysAddr((first + nr) * PAGE - 1))
+    );
+    drop(area);
+    let small = vm_with(64, Features::default(), Config::default());
+    assert_eq!(
+        small.vmap_pfn(&frames[..65], device).err(),
+        Some(Error::TooLarge {
+            size: 65 * PAGE,
+            limit: 64 * PAGE
+        })
+    );
+    assert_empty(&vm);
+}

@@ -26,7 +26,8 @@ pub use frees::{
 };
 pub use requests::{
     alignment_of_no_power_of_two, changed_permissions, device_that_is_ram, duplicate_pages,
-    nothing_asked_for, null_page, part_outside, physical_overflow, too_large, writable_and_executable,
+    nothing_asked_for, null_page, pages_taken_over, part_outside, physical_overflow, too_large,
+    writable_and_executable,
 };
 
 /// Bits of [`Listed::number`] of the errors that were produced since it was last 0.
@@ -94,6 +95,7 @@ errors! {
     Ram => device_that_is_ram,
     OutOfSpace => addresses_run_out,
     OutOfFrames => frames_run_out,
+    NotToBeTakenOver => pages_taken_over,
     OutOfNodes => frames_run_out,
     Map => null_page,
     Misaligned => odd_address,

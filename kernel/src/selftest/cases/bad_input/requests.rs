@@ -217,6 +217,41 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
+/// A page handed over that is there twice, of a block, free, a device's, or an area's already; and nobody frees what is an area's.
+pub fn pages_taken_over(ctx: &Context) -> TestResult {
+    let vm = kernel_vmalloc();
+    let block = Block::allocate(ctx, 1)?;
+    let device = Pfn(ctx.untouched(PAGE, PAGE, 0)?.0 / PAGE);
+    let mut own = Vec::new();
+    for _ in 0..6 {
+        own.push(mm::frames::allocate(0).ok_or(Failure::NoFrames(0))?);
+    }
+    let gone = own[5];
+    mm::frames::free(gone, 0);
+    for bad in [own[0], block.first, Pfn(block.first.0 + 1), gone, device] {
+        let frames = [own[0], own[1], bad, own[2], own[3], own[4]];
+        refused(
+            "a page that is not to be taken over",
+            Error::NotToBeTakenOver(bad),
+            || vm.vmap_put_pages(&frames[..]),
+        )?;
+    }
+    let area = vm.vmap_put_pages(&own[..5])?;
+    refused("a page that an area has", Error::NotToBeTakenOver(own[4]), || {
+        vm.vmap_put_pages(&own[4..5])
+    })?;
+    expect(
+        "an area's frame is freed by another",
+        own[4].0,
+        mm::frames::try_free(own[4], 0).is_err(),
+    )?;
+    drop(area);
+    vm.vm_unmap_aliases();
+    let again = mm::frames::try_free(own[4], 0);
+    expect("an area did not free its frame", own[4].0, again.is_err())?;
+    Ok(())
+}
+
 /// Pages that would be writable and executable at once.
 pub fn writable_and_executable(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();

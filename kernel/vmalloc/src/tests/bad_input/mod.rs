@@ -99,6 +99,7 @@ produced! {
     Ram by ram_is_asked_for_as_a_device,
     OutOfSpace by no_addresses_are_left,
     OutOfFrames by no_frames_are_left,
+    NotToBeTakenOver by a_page_is_not_to_be_taken_over,
     OutOfNodes by no_nodes_are_left,
     Map by the_walker_refuses,
     Misaligned by an_address_is_between_pages,

@@ -191,6 +191,38 @@ pub fn no_frames_are_left(seen: &mut Seen) {
     assert_empty(&vm);
 }
 
+pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
+    let vm = vm();
+    let alloc = |order| vm.backend().alloc_frames(order).unwrap();
+    let own: Vec<Pfn> = (0..6).map(|_| alloc(0)).collect();
+    let (block, gone) = (alloc(1), alloc(0));
+    vm.backend().free_frames(gone, 0);
+    let taken = vm.vmap_put_pages(&own[5..]).unwrap();
+    // There twice, a block and a frame of it, free, a device's, nobody's at all, an area's.
+    for bad in [
+        own[0],
+        block,
+        Pfn(block.0 + 1),
+        gone,
+        Pfn(0x9000),
+        Pfn(u64::MAX),
+        own[5],
+    ] {
+        for at in [1, 4, 5] {
+            let mut frames = own[..5].to_vec();
+            frames.insert(at, bad);
+            // The one that comes second, if it is there twice.
+            seen.refused(&vm, Error::NotToBeTakenOver(bad), || {
+                vm.vmap_put_pages(&frames[..])
+            });
+        }
+    }
+    drop(taken);
+    drop(vm.vmap_put_pages(&own[..5]).unwrap());
+    vm.backend().free_frames(block, 1);
+    assert_empty(&vm);
+}
+
 pub fn no_nodes_are_left(seen: &mut Seen) {
     let vm = vm();
     vm.backend().ram().node_budget = Some(0);
@@ -217,7 +249,9 @@ pub fn the_walker_refuses(seen: &mut Seen) {
     let hole = [Some(Pfn(RAM / PAGE)), None];
     let no_frame = Error::Map(paging::Error::NoFrame { page: 1 });
     seen.refused(&vm, no_frame, || vm.vmap(&hole[..]));
-    seen.refused(&vm, no_frame, || vm.vmap_put_pages(&hole[..]));
+    let own = vm.backend().alloc_frames(0).unwrap();
+    seen.refused(&vm, no_frame, || vm.vmap_put_pages(&[Some(own), None][..]));
+    vm.backend().free_frames(own, 0);
     let beyond = Error::Map(paging::Error::PhysicalRange(PhysAddr(1 << 48)));
     seen.refused(&vm, beyond, || vm.vmap(&[Pfn(1 << 36)][..]));
     seen.refused(&vm, beyond, || {
