@@ -22,7 +22,7 @@ use super::source::PAGE;
 use crate::arch::mmu::{self, Access, Translation};
 use crate::arch::probe::{probe_read, probe_write};
 use crate::arch::syndrome::FaultStatus;
-use crate::mm::linear_va;
+use crate::mm::{linear_va, walk_lock};
 
 /// What a page should map to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -370,6 +370,25 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
             expected,
         })
     }
+}
+
+/// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside it there. A load or store that meets a leaf in a
+/// break faults, and is made again; AT takes no exception, so it is made where nobody breaks a leaf: whoever does has the walk lock alone.
+fn permits(va: usize, access: Access) -> bool {
+    let _walk = walk_lock().walk();
+    mmu::translate(va, access).is_ok()
+}
+
+/// Whether the MMU permits a load at `va`, wherever that is, whatever other CPUs do meanwhile.
+#[must_use]
+pub fn is_readable(va: usize) -> bool {
+    permits(va, Access::Read)
+}
+
+/// Whether the MMU permits a store at `va`, wherever that is, whatever other CPUs do meanwhile.
+#[must_use]
+pub fn is_writable(va: usize) -> bool {
+    permits(va, Access::Write)
 }
 
 /// A load that the compiler makes where it stands.

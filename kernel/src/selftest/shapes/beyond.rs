@@ -6,12 +6,11 @@ use paging::{Attributes, Granule4K, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr
 
 use super::check::{after_cut, has_leaves, is_frame, pages_to_check, translates};
 use super::{BLOCK_ORDER, Run, loops, page_at};
-use crate::arch::mmu::at_s1e1w;
 use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::{self, kernel_tree, linear_va};
 use crate::selftest::failure::{Failure, expect, expect_leaves};
 use crate::selftest::source::{PAGE, Source};
-use crate::selftest::verify::{read, write};
+use crate::selftest::verify::{is_writable, read, write};
 
 /// Pages of the mapping that parts are taken of: two level 2 blocks.
 const PART_PAGES: u64 = 1024;
@@ -120,7 +119,7 @@ pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failur
             let va = page_at(start, page);
             let alias = linear_va(mm::vmalloc_to_pfn(start.add(page * PAGE))?.0 * PAGE);
             for at in [va, alias] {
-                let writable = at_s1e1w(at).is_ok();
+                let writable = is_writable(at);
                 expect(
                     "a page is writable, or is not, against what was set",
                     at as u64,
@@ -130,7 +129,7 @@ pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failur
             }
         }
         area.set_memory_rw(offset, size)?;
-        let writable = pages_to_check(run, PART_PAGES).all(|page| at_s1e1w(page_at(start, page)).is_ok());
+        let writable = pages_to_check(run, PART_PAGES).all(|page| is_writable(page_at(start, page)));
         expect("a page is not writable again", start.0, writable)?;
         Ok(true)
     })

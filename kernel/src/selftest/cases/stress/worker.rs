@@ -7,9 +7,9 @@ use vmalloc::{AreaInfo, Error, Kind, Request, Vmalloc, va};
 
 use super::page::{fill, id_at, verify, verify_device};
 use super::{DEVICE_SIZE, Finding, RAM_SLOTS, Round, SLOTS, Shared, Subject};
-use crate::arch::mmu::{at_s1e1r, at_s1e1w};
 use crate::mm::{frames, linear_va};
 use crate::selftest::source::PAGE;
+use crate::selftest::verify::{is_readable, is_writable};
 
 /// Foreign pages that are mapped at once, at most.
 const MOST_FRAMES: usize = 64;
@@ -350,7 +350,7 @@ impl<'a, S: Subject> Worker<'a, S> {
             0 => {
                 let aliases = [part.0 as usize, self.alias_of(part)?];
                 vm.set_memory_invalid(part, size).map_err(refused)?;
-                if aliases.into_iter().any(|at| at_s1e1r(at).is_ok()) {
+                if aliases.into_iter().any(is_readable) {
                     return Err(Finding::new(WRONG_PERMISSION, part.0));
                 }
                 vm.set_memory_valid(part, size).map_err(refused)?;
@@ -388,7 +388,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         for page in [pages.start, pages.end - 1] {
             let at = va.add(page * PAGE);
             for at in [at.0 as usize, self.alias_of(at)?] {
-                if at_s1e1w(at).is_ok() != writable {
+                if is_writable(at) != writable {
                     return Err(Finding::new(what, at as u64));
                 }
             }
