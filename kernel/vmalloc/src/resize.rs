@@ -15,7 +15,8 @@ use paging::{Granule, LeafSize, VirtAddr};
 impl<B: Backend> VmArea<'_, B> {
     /// Changes the size of memory of `vmalloc` to `size` bytes. What fits into its pages stays where it is, and keeps them; else
     /// the area moves: the same frames, and new ones behind them, at another address, with the attributes that it had. What is
-    /// new has arbitrary contents. No page is copied. The old addresses are unmapped and flushed before this returns.
+    /// new has arbitrary contents. No page is copied. The old addresses are unmapped and flushed before this returns. Where it moves, the new address
+    /// is a multiple of the page size: an alignment that the area was asked for with is not kept.
     ///
     /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
     ///
