@@ -1,7 +1,7 @@
 """What scripts/setup decides on distributions made up here: their package lists, what is installed, and what comes of an installation.
 
 The script runs as it is, but for the places where it looks for a distribution's files, which are moved to a folder. The names of the packages and
-where their files lie are those of packages.debian.org and packages.ubuntu.com.
+where their files lie are those that Debian and Ubuntu list.
 """
 
 import os
