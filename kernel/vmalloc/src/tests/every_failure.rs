@@ -134,28 +134,17 @@ fn of_an_allocation() {
         Request::new(M2 + K64).huge(),
         Request::new(5 * PAGE).aligned(M2),
     ];
-    for request in requests {
+    // What fails without waiting is put aside, and goes with the next call that can wait.
+    let both_ways = requests
+        .into_iter()
+        .flat_map(|request| [("allocate", request), ("nowait", request.nowait())]);
+    for (name, request) in both_ways {
         let call = |vm: &Vm, made: &mut (Vec<VirtAddr>, Option<VirtAddr>)| {
             made.1 = Some(vm.allocate(&request)?.into_raw());
             Ok(())
         };
         all(
-            "allocate",
-            [1, 3, 1],
-            |vm| (use_up_nodes(vm), None),
-            call,
-            |vm, made| {
-                vm.vfree(made.1.unwrap()).unwrap();
-                free_areas(vm, made.0);
-            },
-        );
-        // What fails is put aside, and goes with the next call that can wait.
-        let call = |vm: &Vm, made: &mut (Vec<VirtAddr>, Option<VirtAddr>)| {
-            made.1 = Some(vm.allocate(&request.nowait())?.into_raw());
-            Ok(())
-        };
-        all(
-            "nowait",
+            name,
             [1, 3, 1],
             |vm| (use_up_nodes(vm), None),
             call,
