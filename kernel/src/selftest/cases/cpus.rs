@@ -6,13 +6,15 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
-use paging::{Attributes, LeafSet};
+use paging::{Attributes, LeafSet, LeafSize, Pfn};
 
 use crate::arch::exceptions::BreakWindow;
+use crate::arch::mmu::at_s1e1r;
 use crate::arch::percpu::{MAX_CPUS, cpu_index, nr_spurious_faults};
 use crate::arch::probe::{probe_read, probe_write};
 use crate::arch::time::{Deadline, relax};
 use crate::mm;
+use crate::mm::areas::kernel_vmalloc;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
@@ -258,6 +260,41 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
         }
     });
     findings.check()?;
+    Ok(())
+}
+
+/// All CPUs unmap parts of one block at once: each part goes, and whatever is between them stays.
+pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 24;
+    const ORDER: u8 = 9;
+    /// Pages of each CPU's part.
+    const PART: u64 = 3;
+    ctx.needs_other_cpus()?;
+    let block = Block::allocate(ctx, ORDER)?;
+    let size = block.pages() * PAGE;
+    let frames: [Pfn; 1 << ORDER] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
+    let stride = block.pages() / smp::nr_online() as u64;
+    for _ in 0..ROUNDS {
+        let area = kernel_vmalloc().get_vm_area(size, size)?;
+        let mapped = area.map_pages(0, &frames[..], Attributes::KERNEL_DATA)?;
+        expect_value("one block", u64::from(mapped.leaves.get(LeafSize::BLOCK2)), 1)?;
+        let meeting = Meeting::of(smp::nr_online());
+        let findings = Findings::new();
+        let place = AtomicU64::new(0);
+        smp::on_each_cpu(|cpu| {
+            let first = place.fetch_add(1, Ordering::Relaxed) * stride;
+            if !meeting.wait() || area.unmap_pages(first * PAGE, PART * PAGE).is_err() {
+                findings.report(cpu, LATE);
+            }
+        });
+        findings.check()?;
+        for (page, frame) in (0..).zip(frames) {
+            let va = area.range().start.add(page * PAGE);
+            let there = at_s1e1r(va.0 as usize).ok().map(|found| found.pa);
+            let expected = (page % stride >= PART).then_some(frame.0 * PAGE);
+            expect("only the parts are gone", va.0, there == expected)?;
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Real devices through mappings of the walkers, and what an ioremap is.
 
-use paging::{Granule4K, LeafCounts, LeafSize, MemoryType, PhysAddr, VirtAddr, Visit};
+use paging::{Attributes, Granule4K, LeafCounts, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr, Visit};
 
 use core::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::arch::probe::probe_read32;
 use crate::arch::time::{Deadline, ticks};
 use crate::drivers::ecam::{Ecam, Function};
 use crate::machine;
-use crate::mm::areas::KernelArea;
+use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::regions::PhysRegion;
 use crate::mm::{self, kernel_tree};
 use crate::selftest::context::Context;
@@ -61,6 +61,30 @@ fn load32(va: VirtAddr) -> Result<u32, Failure> {
         what: "a load from a device register",
         fault,
     })
+}
+
+/// Frames that are no RAM, mapped by a list of them: the device answers, at each of its two places in the area.
+pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
+    /// RTCPeriphID0: 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
+    const PERIPHERAL_ID0: u64 = 0xfe0;
+    let Some(region) = machine().rtc else {
+        return Err(Stop::Skip("the device tree has no PL031"));
+    };
+    let frame = Pfn(region.start / PAGE);
+    let device = Attributes::kernel(MemoryType::DEVICE_NGNRE).writable();
+    let area = kernel_vmalloc().vmap_pfn(&[frame; 2][..], device)?;
+    for page in 0..2 {
+        let va = area.range().start.add(page * PAGE);
+        let found = mmu::at_s1e1r(va.0 as usize).map_err(|_| Failure::Claim {
+            what: "a page of vmap_pfn is not mapped",
+            at: va.0,
+        })?;
+        expect_value("the page's frame", found.pa, region.start)?;
+        expect_value("the page's attribute byte", u64::from(found.attribute), 0x04)?;
+        let id = load32(va.add(PERIPHERAL_ID0))?;
+        expect_value("RTCPeriphID0", u64::from(id), 0x31)?;
+    }
+    Ok(())
 }
 
 /// PL031: its seconds count up, one by one, and not faster than the generic timer.

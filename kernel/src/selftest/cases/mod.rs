@@ -229,6 +229,7 @@ pub const ALL: &[Test] = tests! {
     "ioremap.of_ram_is_refused" => devices::ioremap_of_ram_is_refused,
     "device.the_console_runs_through_an_ioremap" => devices::console_is_an_ioremap,
     "device.the_pcie_window_shows_the_host_bridge" => devices::ecam_shows_the_host_bridge,
+    "device.vmap_pfn_reaches_a_device" => devices::vmap_pfn_reaches_a_device,
     "device.the_rtc_counts_seconds" => devices::rtc_counts_seconds,
     "initrd.shuffled_copy_has_the_same_crc" => initrd::copy_has_the_same_crc,
 
@@ -238,6 +239,7 @@ pub const ALL: &[Test] = tests! {
 
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
+    "smp.parts_of_one_block_go_at_once" => cpus::parts_of_one_block_go_at_once,
     "smp.a_slow_waker_hands_over_its_job" => cpus::a_slow_waker_hands_over_its_job,
     "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
     "smp.areas_keep_their_data_whoever_frees_them" => stress::own,
