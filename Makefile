@@ -49,7 +49,7 @@ override TRACE := $(strip $(TRACE))
 export BENCH BENCH_WALKERS SHELL_SEED SOAK CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run soak shell ptmap test bench bench-diff replay lint gdb doc clean
+.PHONY: help setup build run soak shell ptmap test bench bench-diff lines replay lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ bench: ## count the instructions of every operation beside Linux's; leave build/
 
 bench-diff: ## show what changed since BASE=FILE, a bench.json of before
 	@scripts/setup run && scripts/build && scripts/bench --base "$(BASE)"
+
+lines: ## count cache-line transfers, atomics and barriers of calls with 1 to 32 CPUs (BENCH=GLOB); leave build/lines.json
+	@scripts/setup gdb && scripts/build && scripts/lines
 
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
 	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" scripts/replay

@@ -102,6 +102,8 @@ pub enum Mode {
     Shell,
     /// Runs the benches and powers off.
     Bench,
+    /// Runs the calls whose cache lines are counted, and powers off.
+    Lines,
     /// Replays the trace that is the initrd, and powers off.
     Replay,
 }
@@ -295,8 +297,9 @@ impl<'a> BootArgs<'a> {
                     "selftest" => Mode::Selftest,
                     "shell" => Mode::Shell,
                     "bench" => Mode::Bench,
+                    "lines" => Mode::Lines,
                     "replay" => Mode::Replay,
-                    _ => return Err(expected("selftest, shell, bench or replay")),
+                    _ => return Err(expected("selftest, shell, bench, lines or replay")),
                 }
             }
             "replay.break" => {

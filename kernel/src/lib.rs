@@ -98,6 +98,11 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
             Err(error) => fail(format_args!("{error}")),
         }
     }
+    if args.mode == Mode::Lines {
+        bench::lines::run(args);
+        print!("vmwalk: done\n");
+        psci::system_off();
+    }
     if args.mode == Mode::Replay {
         match replay::run(info, args, &features) {
             Ok(()) => psci::system_off(),

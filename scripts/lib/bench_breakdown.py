@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .bench_boot import Failed
 from .machine import Machine
@@ -199,8 +200,16 @@ def logged(lines: Iterable[str]) -> list[int]:
 INSIDE_GDB = Path(__file__).resolve().with_name("bench_functions.py")
 
 
-def functions_of(elf: Path, addresses: set[int]) -> dict[int, tuple[str, str]]:
-    """The function at each address, innermost of the inlined ones, and the one whose code it became part of, by gdb."""
+class Place(NamedTuple):
+    """Where an instruction is from: the innermost of the inlined functions, the one whose code it became part of, the line."""
+
+    inner: str
+    outer: str
+    line: str
+
+
+def functions_of(elf: Path, addresses: set[int]) -> dict[int, Place]:
+    """Where the instruction at each address is from, by gdb."""
     with tempfile.TemporaryDirectory() as folder:
         asked, answer = Path(folder) / "asked", Path(folder) / "answer"
         asked.write_text(json.dumps(sorted(addresses)))
@@ -213,7 +222,7 @@ def functions_of(elf: Path, addresses: set[int]) -> dict[int, tuple[str, str]]:
         if not answer.is_file():
             raise Failed(f"gdb attributed nothing: {done.stderr.strip()}")
         found = json.loads(answer.read_text())
-    return {int(address): (short(innermost(names)), short(names[-1])) for address, names in found.items()}
+    return {int(address): Place(short(innermost(names)), short(names[-1]), line) for address, (names, line) in found.items()}
 
 
 def innermost(names: list[str]) -> str:
@@ -234,7 +243,7 @@ def short(name: str) -> str:
     return "".join(kept)
 
 
-def table(title: str, window: Window, reported: int, functions: dict[int, tuple[str, str]], loops: int = 1) -> list[str]:
+def table(title: str, window: Window, reported: int, functions: dict[int, Place], loops: int = 1) -> list[str]:
     """Functions by what they cost themselves, grouped by the function whose code they became part of.
 
     Raises Failed if the log is not what was counted.
@@ -245,7 +254,7 @@ def table(title: str, window: Window, reported: int, functions: dict[int, tuple[
     outer: Counter[str] = Counter()
     inner: Counter[tuple[str, str]] = Counter()
     for address, nr in Counter(window.addresses).items():
-        innermost, around = functions.get(address, ("?", "?"))
+        innermost, around, _ = functions.get(address, Place("?", "?", "?"))
         outer[around] += nr
         inner[around, innermost] += nr
     what = f"{title}: {total:,} instructions" + (f" in {loops} loops, {total / loops:,.1f} each" if loops > 1 else "")

@@ -275,7 +275,7 @@ def bench(report: Report) -> None:
     name = "bench: every case beside the baseline"
     command = [python(), "-B", "scripts/bench", "--quiet", "--twice", "--base", "scripts/bench-data/baseline.json", "--fail-above", DEARER_BY]
     done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": "build/test/bench"})
-    report.add(name, count_bench(done))
+    report.add(name, count_closing(done, "bench"))
     name = "bench: a breakdown adds up to what is counted"
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], LONG_LIMIT)
     report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
@@ -309,10 +309,23 @@ def refused_walker(walker: str, case: str, says: str) -> Outcome:
     return Outcome.of(done.status == 1 and bool(refused) and not figures.exists(), done.seconds, done.last_line(), done.log)
 
 
-def count_bench(done: Finished) -> Outcome:
-    closing = re.search(r"^bench: (\d+) passed, (\d+) failed$", done.text(), re.MULTILINE)
+def count_closing(done: Finished, command: str) -> Outcome:
+    closing = re.search(rf"^{command}: (\d+) passed, (\d+) failed$", done.text(), re.MULTILINE)
     passed, failed = (int(closing[1]), int(closing[2])) if closing else (0, 1)
     return counted(done, passed, failed)
+
+
+# ---- cache lines ------------------------------------------------------------------------------
+
+
+def lines(report: Report) -> None:
+    """No call passes more lines between CPUs, or takes more atomics, barriers or TLBIs, than the committed baseline says."""
+    if not have_image(report):
+        return
+    name = "lines: every call beside the baseline"
+    command = [python(), "-B", "scripts/lines", "--quiet", "--cpus", "1,8", "--base", "scripts/bench-data/lines-baseline.json"]
+    done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "OUT": "build/test/lines"})
+    report.add(name, count_closing(done, "lines"))
 
 
 # ---- replays ----------------------------------------------------------------------------------
@@ -377,6 +390,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "gdb": gdb,
     "shell": shell,
     "bench": bench,
+    "lines": lines,
     "replay": replay,
     "soak": soak,
     "variants": variants,

@@ -151,7 +151,8 @@ class Growing(unittest.TestCase):
 
 class BreakingDown(unittest.TestCase):
     WINDOW = bench_breakdown.Window(3, [0x10, 0x14, 0x10])
-    FUNCTIONS = {0x10: ("a::inner", "a::outer"), 0x14: ("a::outer", "a::outer")}
+    PLACE = bench_breakdown.Place
+    FUNCTIONS = {0x10: PLACE("a::inner", "a::outer", "f.rs:1"), 0x14: PLACE("a::outer", "a::outer", "f.rs:2")}
 
     def test_every_instruction_is_attributed_once(self) -> None:
         text = bench_breakdown.table("case, map", self.WINDOW, 3, self.FUNCTIONS)
@@ -259,7 +260,7 @@ class Counting(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
             log.write_text(text)
-            return stages.count_bench(Finished(status, 1.0, log))
+            return stages.count_closing(Finished(status, 1.0, log), "bench")
 
     def test_the_closing_line_is_counted(self) -> None:
         outcome = self.outcome("some table\nbench: 130 passed, 0 failed\n", 0)

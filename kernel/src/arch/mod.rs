@@ -8,6 +8,7 @@ pub mod exceptions;
 pub mod fatal;
 pub mod features;
 pub mod interrupts;
+pub mod marker;
 mod mem;
 pub mod mmu;
 pub mod percpu;

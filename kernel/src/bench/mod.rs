@@ -12,6 +12,7 @@ mod counting;
 mod cpus;
 mod engine;
 mod growth;
+pub mod lines;
 mod loops;
 mod measure;
 mod pages;
