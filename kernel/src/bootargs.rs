@@ -10,6 +10,7 @@ use log::LevelFilter;
 use crate::arch::errata::{Errata, Pretence};
 use crate::arch::percpu::MAX_CPUS;
 use crate::selftest::shapes;
+use crate::{bench, selftest};
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
@@ -33,7 +34,7 @@ pub struct BootArgs<'a> {
     pub errata: Errata,
     /// `errata.midr=CPU:MIDR`: what the MIDR_EL1 of one CPU is taken to be where errata are looked up.
     pub pretence: Option<Pretence>,
-    /// `bench=GLOB`: which cases of `mode=bench` run. A blank in a name is a `?` here.
+    /// `bench=GLOB`: which cases of `mode=bench` run. A blank in a name is a `?` here. `bench=list` prints their names.
     pub bench: &'a str,
     /// `bench.walkers=GLOB`: which walkers run beside the engine.
     pub bench_walkers: &'a str,
@@ -199,6 +200,10 @@ impl ReplayFault {
 pub enum BadArgument<'a> {
     /// The kernel knows no argument of this name.
     Unknown(&'a str),
+    /// No self-test has a name that this glob matches.
+    NoTest(&'a str),
+    /// No walker has a name that this glob matches.
+    NoWalker(&'a str, Option<Planted>),
     /// The value is none of those that there are.
     Value {
         /// The whole argument.
@@ -223,6 +228,21 @@ impl fmt::Display for BadArgument<'_> {
             }
             Self::Value { argument, expected } => {
                 write!(f, "bad boot argument `{argument}`: expected {expected}")
+            }
+            Self::NoTest(glob) => write!(
+                f,
+                "bad boot argument `selftest`: no test has a name that `{glob}` matches"
+            ),
+            Self::NoWalker(glob, planted) => {
+                write!(
+                    f,
+                    "bad boot argument `bench.walkers={glob}`: expected none, or a glob over"
+                )?;
+                let mut result = Ok(());
+                bench::for_each_name(*planted == Some(Planted::WrongWalker), |name| {
+                    result = result.and_then(|()| write!(f, " {name}"));
+                });
+                result
             }
         }
     }
@@ -259,6 +279,14 @@ impl<'a> BootArgs<'a> {
         for argument in line.split_ascii_whitespace() {
             let (name, value) = argument.split_once('=').ok_or(BadArgument::Unknown(argument))?;
             args.set(argument, name, value)?;
+        }
+        if let Selection::Globs(list) = args.selftest
+            && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
+        {
+            return Err(BadArgument::NoTest(glob));
+        }
+        if !bench::knows_walker(args.bench_walkers, args.planted == Some(Planted::WrongWalker)) {
+            return Err(BadArgument::NoWalker(args.bench_walkers, args.planted));
         }
         if matches!(args.planted, Some(Planted::SkipTlbi | Planted::StalePermission)) {
             args.linear = LinearLeaves::Pages;

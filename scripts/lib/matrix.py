@@ -99,16 +99,21 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 def refusals() -> list[BootCase]:
     """Boot arguments that must be met by one clear line that names them, and a power-off."""
     arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "errata.midr=0x410fd0b0", "test_vmalloc=8192")
-    return [
-        BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", f"bad boot argument .*{argument.partition('=')[0]}"))
-        for argument in arguments
-    ]
+    says = {argument: f"bad boot argument .*{argument.partition('=')[0]}" for argument in arguments}
+    says |= {
+        "selftest=no_such_test_anywhere": "no test has a name that `no_such_test_anywhere` matches",
+        "selftest=map.range.64k*,nosuch.*": r"no test has a name that `nosuch\.\*` matches",
+        "bench.walkers=nosuch": "bench.walkers=nosuch`: expected none, or a glob over vmwalk rewalk series",
+        "mode=bench bench.walkers=last-is-f*": "expected none, or a glob over vmwalk rewalk series$",
+    }
+    return [BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items()]
 
 
 def rejected_runs() -> list[BootCase]:
     """Boots of a sound kernel that the runner must not let pass."""
     return [
-        BootCase("an empty selection", {"BOOTARGS": "selftest=no_such_test_anywhere"}, fails_with="no test was selected"),
+        BootCase("an empty selection", {"BOOTARGS": "selftest=no_such_test_anywhere"}, fails_with="no test has a name that"),
+        BootCase("a list with a glob that selects nothing", {"BOOTARGS": "selftest=map.range.64k*,nosuch.*"}, fails_with=r"`nosuch\.\*`"),
         BootCase("an emulator that ends without a word", {"QEMU": "/bin/true"}, fails_with="nothing was printed"),
     ]
 

@@ -13,7 +13,7 @@ use vmalloc::{Backend, FlushPolicy, VmArea, Vmalloc};
 use super::api::{self, Call};
 use super::backend::{counting_subsystem, subsystem};
 use super::counting::{CountingTables, Counts};
-use super::engine::{self, NOWHERE, Source};
+use super::engine::{self, Source, nowhere};
 use super::measure::{Samples, WARM_UP, runs};
 use super::pages::Pages;
 use super::report::{Line, Op};
@@ -88,7 +88,7 @@ const VMAP_INSIDE: &[(&str, u64, usize)] = &[
 /// If one cannot be carried out.
 pub fn run(bench: &Bench<'_>) {
     for (name, size, alignment) in GROUPS {
-        engine::run(bench, name, Source::Range(NOWHERE.add(*alignment), *size));
+        engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
     }
     for (name, size, alignment, part) in PROTECTS {
         edit(bench, name, *size, *alignment, Some(*part));
@@ -102,7 +102,7 @@ pub fn run(bench: &Bench<'_>) {
         });
     }
     let whole = [Extent {
-        start: Pfn(NOWHERE.0 >> 12),
+        start: Pfn(nowhere().0 >> 12),
         pages: 25600,
     }];
     api::run(
@@ -114,11 +114,11 @@ pub fn run(bench: &Bench<'_>) {
         set_memory(bench, name, *offset, *size, *cut);
     }
     for (name, inside, size) in IOREMAP_INSIDE {
-        api::run(bench, name, Call::Ioremap(NOWHERE.add(*inside), *size));
+        api::run(bench, name, Call::Ioremap(nowhere().add(*inside), *size));
     }
     for (name, inside, nr) in VMAP_INSIDE {
         if bench.selects(name) {
-            let first = (NOWHERE.0 >> 12) + inside;
+            let first = (nowhere().0 >> 12) + inside;
             let pages = Pages::elsewhere(*nr, |page| first + page as u64)
                 .unwrap_or_else(|| panic!("{name}: no memory"));
             api::run(bench, name, Call::Vmap(pages.frames()));
@@ -194,7 +194,7 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     }
     let tree = mm::kernel_tree();
     let _alone = mm::walk_lock().release();
-    let (range, pa) = (VirtRange::new(bench.va, size), NOWHERE.add(alignment));
+    let (range, pa) = (VirtRange::new(bench.va, size), nowhere().add(alignment));
     let part = part.map(|(offset, size)| VirtRange::new(bench.va.add(offset), size));
     let mut measured = Measured::new();
     let mut leaves = LeafCounts::default();
@@ -240,7 +240,7 @@ fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before:
     let pruned = mm::kernel_tree().prune(bench.region());
     assert!(pruned.is_ok(), "{name}: {pruned:?}");
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
-    let neighbour = vm.ioremap(NOWHERE, 4096);
+    let neighbour = vm.ioremap(nowhere(), 4096);
     let mut measured = Measured::new();
     let mut leaves = LeafCounts::default();
     for run in 0..WARM_UP + runs(2 * MIB) {
@@ -286,7 +286,7 @@ fn counted_set_memory(
     size: u64,
     cut_before: bool,
 ) -> [Counts; 3] {
-    let neighbour = vm.ioremap(NOWHERE, 4096);
+    let neighbour = vm.ioremap(nowhere(), 4096);
     let take = || vm.backend().take();
     drop(vm.vmalloc_huge(2 * MIB));
     take();

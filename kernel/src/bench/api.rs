@@ -11,7 +11,7 @@ use vmalloc::FlushPolicy;
 use super::Bench;
 use super::backend::{LAZY, counting_subsystem, subsystem};
 use super::counting::Counts;
-use super::engine::{self, NOWHERE, Source};
+use super::engine::{self, Source, nowhere};
 use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
 use crate::mm;
@@ -120,7 +120,7 @@ fn measure(
         let (made, map_count) = count_call!(bench, vm, call);
         let area = made.unwrap_or_else(|error| panic!("{name}: {error}"));
         if neighbour.is_none() {
-            neighbour = Some(vm.ioremap(NOWHERE, 4096));
+            neighbour = Some(vm.ioremap(nowhere(), 4096));
         }
         leaves = area.outcome().leaves;
         let ((), unmap_count) = bench.instrument.count(|| area.free());
@@ -136,7 +136,7 @@ fn measure(
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     const AREAS: usize = 8;
     let vm = subsystem(bench.region(), LAZY);
-    let neighbour = vm.ioremap(NOWHERE, 4096);
+    let neighbour = vm.ioremap(nowhere(), 4096);
     let mut samples = Samples::new();
     for _ in 0..runs(call.size()) {
         for _ in 0..AREAS {
@@ -220,7 +220,7 @@ fn counted(bench: &Bench<'_>, call: Call<'_>) -> (Counts, Counts) {
         Call::Reserve(size, align) => vm.get_vm_area(size, align),
     };
     let warm = make();
-    let neighbour = vm.ioremap(NOWHERE, 4096);
+    let neighbour = vm.ioremap(nowhere(), 4096);
     drop(warm);
     take();
     let area = make();

@@ -8,11 +8,12 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use paging::Pfn;
+use paging::{Pfn, PhysAddr};
 use vmalloc::Error;
 
-use super::engine::NOWHERE;
+use super::engine::nowhere;
 use super::pages::Pages;
+use super::report;
 use crate::arch::features::Features;
 use crate::arch::pmu::InstructionCounter;
 use crate::arch::time::relax;
@@ -31,6 +32,7 @@ const SEED: u64 = 0x5eed_0004;
 struct Hands<'a> {
     rng: fastrand::Rng,
     frames: &'a [Pfn],
+    device: PhysAddr,
 }
 
 type Operation = fn(&mut Hands<'_>) -> Result<(), Error>;
@@ -42,8 +44,8 @@ const WORK: &[(&str, Operation)] = &[
     ("cpus: vmalloc 1 to 100 pages", |hands| {
         kernel_vmalloc().vmalloc(hands.rng.u64(1..=100) << 12).map(drop)
     }),
-    ("cpus: ioremap 64K", |_| {
-        kernel_vmalloc().ioremap(NOWHERE, 64 << 10).map(drop)
+    ("cpus: ioremap 64K", |hands| {
+        kernel_vmalloc().ioremap(hands.device, 64 << 10).map(drop)
     }),
     ("cpus: vmap 16, order 0", |hands| {
         kernel_vmalloc().vmap(hands.frames).map(drop)
@@ -57,6 +59,11 @@ const WORK: &[(&str, Operation)] = &[
 /// Whether a glob selects some of it.
 pub fn selects(cases: &str) -> bool {
     WORK.iter().any(|(name, _)| crate::glob::matches(cases, name))
+}
+
+/// Prints the names of all of it.
+pub fn list() {
+    WORK.iter().for_each(|(name, _)| report::name(name));
 }
 
 /// Runs what is selected, on every CPU that is up.
@@ -103,6 +110,7 @@ fn work(frames: &[Pfn], operation: Operation, nr: u64) -> (u32, u64) {
         let mut hands = Hands {
             rng: fastrand::Rng::with_seed(SEED + cpu as u64),
             frames,
+            device: nowhere(),
         };
         ready.fetch_add(1, Ordering::AcqRel);
         while ready.load(Ordering::Acquire) < expected {

@@ -62,8 +62,14 @@ const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }
 
-/// Some memory that nobody has: nothing reads or writes through these mappings.
-pub const NOWHERE: PhysAddr = PhysAddr(0x100_0000_0000);
+/// Returns a physical address from which on there is no RAM, a multiple of every leaf: nothing reads or writes through mappings of it.
+///
+/// The upper half of what the CPU's physical addresses reach, or 1 TiB where they reach further.
+#[must_use]
+pub fn nowhere() -> PhysAddr {
+    let pa_bits = mm::kernel_tree().config().pa_bits;
+    PhysAddr(1 << (pa_bits - 1).min(40))
+}
 
 // The measured functions are not inlined: a kernel calls them, too, and their arguments shall not become constants in them.
 
@@ -188,7 +194,7 @@ pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'
     }
 }
 
-fn walker_name<W: Walker<Granule4K, KernelTables, KernelMmu>>(_: &W) -> &'static str {
+pub fn walker_name<W: Walker<Granule4K, KernelTables, KernelMmu>>(_: &W) -> &'static str {
     W::NAME
 }
 
@@ -197,7 +203,7 @@ fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
     let _walk = mm::walk_lock().walk();
     let attributes = source.attributes();
     let kept = neighbour(range);
-    let keep = vmap_range_noflush(tree, kept, NOWHERE, 4096, Attributes::DEVICE, LeafSet::PAGES);
+    let keep = vmap_range_noflush(tree, kept, nowhere(), 4096, Attributes::DEVICE, LeafSet::PAGES);
     assert!(keep.is_ok(), "{name}: the neighbour cannot be mapped: {keep:?}");
 
     let (mut map, mut unmap) = (Samples::new(), Samples::new());
@@ -259,7 +265,7 @@ where
             walker,
             &ctx,
             neighbour(range),
-            Source::Range(NOWHERE, 4096),
+            Source::Range(nowhere(), 4096),
             Attributes::DEVICE
         ),
         "{name}, {walker_name}: the neighbour cannot be mapped"

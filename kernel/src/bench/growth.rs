@@ -9,9 +9,9 @@ use paging::{Attributes, Granule4K, LeafSet, Pfn, VirtAddr, VirtRange};
 use vmalloc::{FlushPolicy, VmArea};
 
 use super::backend::{kernel_policy, subsystem};
-use super::engine::NOWHERE;
+use super::engine::nowhere;
 use super::pages::{Pages, Random};
-use super::report::point;
+use super::report;
 use super::{Bench, GIB, KIB};
 use crate::mm;
 use crate::mm::areas::KernelVmalloc;
@@ -36,10 +36,8 @@ const FIND_BY_LIVE: &str = "find_vm_area, by live areas";
 /// # Panics
 /// If something cannot be carried out.
 pub fn run(bench: &Bench<'_>) {
-    if [BY_LIVE_ADDRESSES, BY_LIVE_AREAS, WORST_BY_LIVE, FIND_BY_LIVE]
-        .iter()
-        .any(|name| bench.selects(name))
-    {
+    let by_live = [BY_LIVE_ADDRESSES, BY_LIVE_AREAS, WORST_BY_LIVE, FIND_BY_LIVE];
+    if by_live.iter().filter(|name| bench.selects(name)).count() > 0 {
         by_live_areas(bench);
     }
     for (name, alignment) in [
@@ -98,8 +96,8 @@ fn measure_live(bench: &Bench<'_>, vm: &KernelVmalloc, live: &[VirtAddr], random
         sum += u64::from(taken);
         most = most.max(u64::from(taken));
     }
-    point(BY_LIVE_ADDRESSES, x, sum / PAIRS);
-    point(WORST_BY_LIVE, x, most);
+    point(bench, BY_LIVE_ADDRESSES, x, sum / PAIRS);
+    point(bench, WORST_BY_LIVE, x, most);
     let mut sum = 0;
     for _ in 0..PAIRS {
         let size = black_box(4096);
@@ -107,7 +105,7 @@ fn measure_live(bench: &Bench<'_>, vm: &KernelVmalloc, live: &[VirtAddr], random
         assert!(done.is_ok(), "{BY_LIVE_AREAS}: {done:?}");
         sum += u64::from(taken);
     }
-    point(BY_LIVE_AREAS, x, sum / PAIRS);
+    point(bench, BY_LIVE_AREAS, x, sum / PAIRS);
     if live.is_empty() {
         return;
     }
@@ -118,7 +116,14 @@ fn measure_live(bench: &Bench<'_>, vm: &KernelVmalloc, live: &[VirtAddr], random
         assert!(found.is_some(), "{FIND_BY_LIVE}: nothing at {va}");
         sum += u64::from(taken);
     }
-    point(FIND_BY_LIVE, x, sum / PAIRS);
+    point(bench, FIND_BY_LIVE, x, sum / PAIRS);
+}
+
+/// Prints a point of one of several curves that are measured together, if that curve is selected.
+fn point(bench: &Bench<'_>, curve: &str, x: u64, y: u64) {
+    if bench.selects(curve) {
+        report::point(curve, x, y);
+    }
 }
 
 /// Sizes in pages: 1 page to 1 GiB.
@@ -133,7 +138,7 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
     }
     let tree = mm::kernel_tree();
     let _alone = mm::walk_lock().release();
-    let pa = NOWHERE.add(alignment);
+    let pa = nowhere().add(alignment);
     for pages in sizes() {
         let range = black_box(VirtRange::new(bench.va, pages << 12));
         let mut taken = 0;
@@ -153,7 +158,7 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
             assert!(done.is_ok(), "{name}: {done:?}");
             taken = u64::from(count);
         }
-        point(name, pages, per_thousand(taken, pages));
+        report::point(name, pages, per_thousand(taken, pages));
     }
 }
 
@@ -163,7 +168,7 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
         return;
     }
     let most = (GIB >> 12) as usize;
-    let first = NOWHERE.0 >> 12;
+    let first = nowhere().0 >> 12;
     // Odd times a power of two less one: all numbers, none behind its neighbour.
     let scattered = |page: usize| first + (page as u64 * 0x9e37 % most as u64);
     let pages = Pages::elsewhere(most, scattered).unwrap_or_else(|| panic!("{name}: no memory"));
@@ -187,7 +192,7 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
             assert!(done.is_ok(), "{name}: {done:?}");
             taken = u64::from(count);
         }
-        point(name, nr, per_thousand(taken, nr));
+        report::point(name, nr, per_thousand(taken, nr));
     }
 }
 
@@ -217,7 +222,7 @@ fn withheld(bench: &Bench<'_>, name: &str) {
         };
         assert!(bounded, "{name}: {areas} areas of {pages} pages are withheld");
         if nr.is_multiple_of(EVERY) {
-            point(name, nr, pages * (4096 / KIB));
+            report::point(name, nr, pages * (4096 / KIB));
         }
         let made = vm.vmalloc((1 + random.below(100)) << 12);
         drop(made.unwrap_or_else(|error| panic!("{name}: {error}")));

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use paging::{Pfn, PhysAddr, VirtAddr};
 use vmalloc::Error;
 
-use super::engine::NOWHERE;
+use super::engine::nowhere;
 use super::pages::Pages;
 use crate::arch::marker;
 use crate::arch::time::relax;
@@ -207,5 +207,5 @@ fn one_look(look: Look, va: VirtAddr) -> Result<(), Error> {
 
 /// Registers that no machine has, 1 MiB apart.
 fn device(cpu: usize) -> PhysAddr {
-    NOWHERE.add((cpu as u64) << 20)
+    nowhere().add((cpu as u64) << 20)
 }

@@ -3,6 +3,9 @@
 //! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one CPU, with interrupts masked around each measured call,
 //! in a fixed order and from fixed seeds, so that two boots print the same numbers.
 //!
+//! What a case costs depends on the state of the frame allocator, and each case leaves another: `scripts/bench` boots once for each, so that all
+//! start from the same. `bench=list` prints their names.
+//!
 //! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that `scripts/bench` can put them side by side.
 
 mod alone;
@@ -19,7 +22,7 @@ mod pages;
 mod report;
 pub(crate) mod shapes;
 
-use paging::{VirtAddr, VirtRange};
+use paging::{VirtAddr, VirtRange, for_each_walker};
 
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
@@ -27,14 +30,25 @@ use crate::arch::time;
 use crate::bootargs::{BootArgs, Planted};
 use crate::mm::areas::kernel_vmalloc;
 use crate::print;
+use crate::selftest::wrong_walkers::for_each_wrong_walker;
 use api::Call;
-use engine::{NOWHERE, Source};
+use engine::{Source, nowhere};
 use pages::Pages;
 
 pub use measure::{Error, Instrument};
 
 /// The engine's name in the column of walkers.
 const OURS: &str = "vmwalk";
+
+/// The selection that runs no case, and prints the names of all.
+const LIST: &str = "list";
+
+/// What the kernel was built as. Only the figures of a release build are comparable with others.
+const BUILD: &str = match (cfg!(debug_assertions), cfg!(feature = "trace")) {
+    (false, false) => "release",
+    (false, true) => "release with hook points",
+    (true, _) => "dev",
+};
 
 /// What every case has.
 pub struct Bench<'a> {
@@ -54,7 +68,12 @@ pub struct Bench<'a> {
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
+    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them all.
     fn selects(&self, case: &str) -> bool {
+        if self.cases == LIST {
+            report::name(case);
+            return false;
+        }
         crate::glob::matches(self.cases, case)
     }
 
@@ -169,7 +188,7 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
         va: reserved.va(),
     };
     print!(
-        "bench {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
+        "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
         features.midr,
         features.tlbi_range,
         features.zva_size,
@@ -178,10 +197,10 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
         since_reset
     );
     for (name, size, alignment) in RANGES {
-        engine::run(&bench, name, Source::Range(NOWHERE.add(*alignment), *size));
+        engine::run(&bench, name, Source::Range(nowhere().add(*alignment), *size));
     }
     for (name, size, alignment) in IOREMAPS {
-        api::run(&bench, name, Call::Ioremap(NOWHERE.add(*alignment), *size));
+        api::run(&bench, name, Call::Ioremap(nowhere().add(*alignment), *size));
     }
     for (name, alone, nr, order) in ARRAYS {
         with_pages(&bench, &[name, alone], *nr, *order, |pages| {
@@ -214,13 +233,33 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
     }
     alone::run(&bench);
     growth::run(&bench);
+    if args.bench == LIST {
+        cpus::list();
+    }
     print!("vmwalk: done\n");
     Ok(())
 }
 
+/// Whether there is a walker that `glob` selects to run beside the engine, or in its place in the self-test of walkers; `none` asks for none.
+#[must_use]
+pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
+    let mut known = glob == "none";
+    for_each_name(wrong_too, |name| known |= crate::glob::matches(glob, name));
+    known
+}
+
+/// Hands the names of all walkers to `f`, those of the wrong ones too if they are asked for.
+pub fn for_each_name(wrong_too: bool, mut f: impl FnMut(&'static str)) {
+    for_each_walker!(|walker| { f(engine::walker_name(&walker)) });
+    if wrong_too {
+        for_each_wrong_walker!(|walker| { f(engine::walker_name(&walker)) });
+    }
+}
+
 /// Runs `f` with an array of frames, if one of the cases is selected.
 fn with_pages(bench: &Bench<'_>, names: &[&str], nr: usize, order: u8, f: impl FnOnce(&Pages)) {
-    if names.iter().any(|name| bench.selects(name)) {
+    // Not `any`, which would ask about the first alone.
+    if names.iter().filter(|name| bench.selects(name)).count() > 0 {
         let pages =
             Pages::allocate(nr, order).unwrap_or_else(|| panic!("no memory for {nr} pages of order {order}"));
         f(&pages);

@@ -31,29 +31,40 @@ impl Random {
 
 /// Frames in chunks of 2^`order`, each chunk contiguous and aligned to its size, the chunks in random order. Given back when dropped.
 ///
-/// The array itself lies in a block of frames, and not on the heap, so that a case leaves the heap alone.
+/// All are of one block, so that which of them are neighbours follows from the seed alone, and not from what was allocated before. The array
+/// lies in a block of frames too, and not on the heap, so that a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
-    block: Pfn,
-    block_order: u8,
+    array_block: Block,
+    /// Where the frames are from, unless they are nobody's.
+    block: Option<Block>,
     order: u8,
-    /// Whether the frames are to be given back.
-    owned: bool,
+}
+
+/// An allocated block: its first frame, and its order.
+type Block = (Pfn, u8);
+
+/// The order of the least block that has `nr` frames.
+const fn order_for(nr: usize) -> u8 {
+    nr.next_power_of_two().ilog2() as u8
 }
 
 impl Pages {
-    /// `nr` frames, a multiple of 2^`order`. `None` if there are not that many.
+    /// `nr` frames, a multiple of 2^`order`. `None` if there are not that many, in one block.
     #[must_use]
     pub fn allocate(nr: usize, order: u8) -> Option<Self> {
         let mut pages = Self::array(nr, order)?;
-        pages.fill().then_some(pages)
+        let block_order = order_for(nr);
+        let first = frames::allocate(block_order)?;
+        pages.block = Some((first, block_order));
+        pages.fill(first);
+        Some(pages)
     }
 
     /// `nr` frames that are nobody's, as `frame` says: to be mapped and not touched. There is memory for the array alone.
     #[must_use]
     pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
-        let mut pages = Self::array(nr, 0)?;
-        pages.owned = false;
+        let pages = Self::array(nr, 0)?;
         for (page, entry) in pages.array.iter_mut().enumerate() {
             *entry = Pfn(frame(page));
         }
@@ -62,11 +73,8 @@ impl Pages {
 
     /// An array of `nr` zeroes.
     fn array(nr: usize, order: u8) -> Option<Self> {
-        let block_order = (nr * size_of::<Pfn>())
-            .div_ceil(PAGE_SIZE)
-            .next_power_of_two()
-            .ilog2() as u8;
-        let block = frames::allocate(block_order)?;
+        let array_order = order_for((nr * size_of::<Pfn>()).div_ceil(PAGE_SIZE));
+        let block = frames::allocate(array_order)?;
         let at = linear_va(block.0 * PAGE_SIZE as u64) as *mut Pfn;
         for i in 0..nr {
             // SAFETY: within the block, which is ours and in the linear map.
@@ -76,10 +84,9 @@ impl Pages {
         let array = unsafe { core::slice::from_raw_parts_mut(at, nr) };
         Some(Self {
             array,
-            block,
-            block_order,
+            array_block: (block, array_order),
+            block: None,
             order,
-            owned: true,
         })
     }
 
@@ -87,14 +94,11 @@ impl Pages {
         1 << self.order
     }
 
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self, first: Pfn) {
         let chunk = self.chunk();
         let nr_chunks = self.array.len() / chunk;
         for i in 0..nr_chunks {
-            let Some(head) = frames::allocate(self.order) else {
-                return false;
-            };
-            self.array[i * chunk] = head;
+            self.array[i * chunk] = Pfn(first.0 + (i * chunk) as u64);
         }
         let mut random = Random::new(SEED);
         for i in (1..nr_chunks).rev() {
@@ -107,7 +111,6 @@ impl Pages {
                 *frame = Pfn(page);
             }
         }
-        true
     }
 
     /// The chunks, in order.
@@ -130,12 +133,10 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        for chunk in self.array.chunks(self.chunk()) {
-            // A frame number of 0 was never allocated: `fill` came to its end.
-            if self.owned && chunk[0].0 != 0 {
-                frames::free(chunk[0], self.order);
-            }
+        let (first, order) = self.array_block;
+        frames::free(first, order);
+        if let Some((first, order)) = self.block {
+            frames::free(first, order);
         }
-        frames::free(self.block, self.block_order);
     }
 }

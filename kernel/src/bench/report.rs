@@ -140,6 +140,11 @@ impl<'a> Line<'a> {
     }
 }
 
+/// The name of a case or of a curve.
+pub fn name(name: &str) {
+    print!("bench {{\"name\":\"{name}\"}}\n");
+}
+
 /// A point of a curve.
 pub fn point(curve: &str, x: u64, y: u64) {
     print!("bench {{\"curve\":\"{curve}\",\"x\":{x},\"y\":{y}}}\n");
