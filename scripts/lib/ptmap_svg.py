@@ -163,5 +163,6 @@ def hover(dump: Dump, run: Run) -> str:
         run.attributes + ("" if run.valid else ", invalid"),
     ]
     if area := dump.area_at(run.va):
-        lines.append(f"{area.kind} of {format_size(area.size)}, made by {area.caller}")
+        inside = f" at {area.va:#018x}" if area.va & 0xFFF else ""
+        lines.append(f"{area.kind} of {format_size(area.size)}{inside}, made by {area.caller}")
     return "\n".join(lines)

@@ -31,6 +31,7 @@ RUNS = [
 LINES = [
     f'ptmap {{"region":"linear","start":{LINEAR},"size":{128 * T}}}',
     f'ptmap {{"region":"vmalloc","start":{VMALLOC},"size":{64 * T}}}',
+    f'ptmap {{"area":"Ioremap","va":{VMALLOC + 0xFFC},"size":4,"caller":"c.rs:3:4"}}',
     f'ptmap {{"area":"Vmap","va":{VMALLOC + 64 * K},"size":{256 * K},"caller":"a<b.rs:1:2"}}',
     "vmwalk: something else on the console",
     *RUNS,
@@ -39,7 +40,7 @@ LINES = [
 
 
 def with_runs(*runs: str) -> list[str]:
-    return [*LINES[:3], *runs, f'ptmap {{"runs":{len(runs)}}}']
+    return [*LINES[:4], *runs, f'ptmap {{"runs":{len(runs)}}}']
 
 
 class ADump(unittest.TestCase):
@@ -58,6 +59,9 @@ class ADump(unittest.TestCase):
         assert area
         self.assertEqual(area.kind, "Vmap")
         self.assertIsNone(dump.area_at(VMALLOC + 320 * K))
+        area = dump.area_at(VMALLOC)
+        assert area
+        self.assertEqual((area.kind, area.va), ("Ioremap", VMALLOC + 0xFFC))
 
     def test_that_is_not_whole_is_refused(self) -> None:
         for lines, message in (
@@ -108,6 +112,8 @@ class ThePicture(unittest.TestCase):
         titles = [title.text or "" for title in self.picture(LINES).iter(f"{SVG}title")]
         expected = f"{VMALLOC + 64 * K:#018x}..{VMALLOC + 320 * K:#018x} (256K)\nPA 0x40000000\nL3 64K: 4 groups of 16\nrw- Normal-WB\nVmap of 256K, made by a<b.rs:1:2"
         self.assertIn(expected, titles)
+        inside = f"Ioremap of 4 at {VMALLOC + 0xFFC:#018x}, made by c.rs:3:4"
+        self.assertIn(f"{VMALLOC:#018x}..{VMALLOC + 4 * K:#018x} (4K)\nPA 0x40000000\nL3 4K: 1 leaves\nrw- Device-nGnRE\n{inside}", titles)
 
     def test_draws_no_more_tables_than_a_person_can_read_and_says_so(self) -> None:
         root = self.picture(with_runs(run(VMALLOC, 100 * M, 4 * K)))

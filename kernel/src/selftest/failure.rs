@@ -1,5 +1,6 @@
 //! Why a test did not pass, with the values that a person needs.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use paging::{Attributes, CheckError, Descriptor, Granule4K, LeafCounts, PhysAddr, VirtAddr};
@@ -12,7 +13,7 @@ use crate::arch::syndrome::FaultStatus;
 pub type TestResult = Result<(), Stop>;
 
 /// A test that ends before its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Stop {
     /// It has failed.
     Fail(Failure),
@@ -118,7 +119,7 @@ pub enum PageDefect {
 }
 
 /// Why a test has failed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// A page is wrong.
     Page {
@@ -193,10 +194,8 @@ pub enum Failure {
     Refusal {
         /// What was asked for.
         what: &'static str,
-        /// The reason given.
-        found: vmalloc::Error,
-        /// The right one.
-        expected: vmalloc::Error,
+        /// The reason given, and the right one.
+        found_and_expected: Box<[vmalloc::Error; 2]>,
     },
     /// Another CPU did not do its part in time, or is not up.
     Cpu {
@@ -311,9 +310,11 @@ impl fmt::Display for Failure {
             Self::Vm(error) => write!(f, "vmalloc refused: {error}"),
             Self::Refusal {
                 what,
-                found,
-                expected,
-            } => write!(f, "{what}: `{found}`, not `{expected}`"),
+                found_and_expected,
+            } => {
+                let [found, expected] = &**found_and_expected;
+                write!(f, "{what}: `{found}`, not `{expected}`")
+            }
             Self::Cpu { cpu, what } => write!(f, "CPU {cpu} {what}"),
         }
     }

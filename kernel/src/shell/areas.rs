@@ -45,14 +45,17 @@ pub fn list<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
             Some(held) => print!("{:>4}", held.id),
             None => print!("   -"),
         }
-        println!(
-            "  {}..{} {:?}, {}, made by {}",
-            area.va,
-            area.va.add(area.size),
+        print!(
+            "  {}..{} {:?}, {}",
+            area.range.start,
+            area.range.end(),
             area.kind,
-            DisplaySize(area.size),
-            area.caller
+            DisplaySize(area.size)
         );
+        if area.va != area.range.start {
+            print!(" at {}", area.va);
+        }
+        println!(", made by {}", area.caller);
         next = kernel_vmalloc().next_vm_area(area.va.add(1));
     }
     println!("{nr} areas, {} of them the shell's", shell.held.nr());

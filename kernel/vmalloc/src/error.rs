@@ -3,7 +3,7 @@
 use crate::record::{AreaInfo, Freed, Kind};
 use crate::va;
 use core::fmt;
-use paging::{Pfn, PhysAddr, VirtAddr};
+use paging::{Pfn, PhysAddr, VirtAddr, VirtRange};
 
 /// Why a call was refused or failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,11 +130,11 @@ impl From<paging::Failure> for Error {
 
 impl fmt::Display for AreaInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} area of {:#x} bytes at {} made by {}",
-            self.kind, self.size, self.va, self.caller
-        )
+        write!(f, "{:?} area of {:#x} bytes at {}", self.kind, self.size, self.va)?;
+        if self.range != VirtRange::new(self.va, self.size) {
+            write!(f, " in pages {}..{}", self.range.start, self.range.end())?;
+        }
+        write!(f, " made by {}", self.caller)
     }
 }
 

@@ -98,11 +98,12 @@ impl<B: Backend> Vmalloc<B> {
             return Err(Error::BadPhysical { pa, size });
         }
         // DESIGN and Arm ARM B2.8 (mismatched memory attributes): RAM is mapped cacheable by the linear map.
-        if memory != MemoryType::NORMAL && self.backend.is_ram(first, whole) {
+        let ram = self.backend.is_ram(first, whole);
+        if ram && memory != MemoryType::NORMAL {
             return Err(Error::Ram { pa, size });
         }
         let mut words = record::new(Kind::Ioremap, size, caller);
-        record::set_physical(&mut words, pa);
+        record::set_physical(&mut words, pa, ram);
         let run = Run { pa: first, pages };
         let place = Place {
             fit: Fit::new(pages),

@@ -100,7 +100,7 @@ impl<B: Backend> Vmalloc<B> {
 
     fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
         // Another CPU may be changing other pages of it, and has it meanwhile.
-        let start = self.find_vm_area(va).map_or(va, |area| area.va);
+        let start = self.find_vm_area(va).map_or(va, |area| area.range.start);
         let _parts = self.parts.of(start).lock();
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;

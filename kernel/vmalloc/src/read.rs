@@ -14,8 +14,6 @@ use paging::{Granule, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit
 pub struct AreaListing {
     /// Where it is, what for, and who made it.
     pub info: AreaInfo,
-    /// Its pages, without guards.
-    pub range: VirtRange,
     /// Where an ioremap begins in physical memory.
     pub physical: Option<PhysAddr>,
     /// Leaves that map it, by size.
@@ -30,7 +28,8 @@ pub struct AreaListing {
 
 impl fmt::Display for AreaListing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { range, info, .. } = self;
+        let info = &self.info;
+        let range = info.range;
         write!(
             f,
             "{}-{} {:>10} {:?} {}",
@@ -40,6 +39,9 @@ impl fmt::Display for AreaListing {
             info.kind,
             info.caller
         )?;
+        if info.va != range.start {
+            write!(f, " va={}", info.va)?;
+        }
         if let Some(pa) = self.physical {
             write!(f, " phys={pa}")?;
         }
@@ -74,7 +76,7 @@ impl<B: Backend> Vmalloc<B> {
         let mut from = self.range().start;
         while let Some(listing) = self.listing_from(from) {
             each(&listing);
-            from = listing.range.end();
+            from = listing.info.range.end();
         }
     }
 
@@ -91,14 +93,9 @@ impl<B: Backend> Vmalloc<B> {
         })?;
         drop(state);
         let info = record::info::<B::Granule>(&segment)?;
-        let range = record::range_of::<B::Granule>(&segment);
-        let (leaves, invalid) = self.count_leaves(range);
+        let (leaves, invalid) = self.count_leaves(info.range);
         Some(AreaListing {
-            info: AreaInfo {
-                va: range.start,
-                ..info
-            },
-            range,
+            info,
             physical: record::physical(&segment.words),
             leaves,
             invalid,

@@ -1,7 +1,7 @@
 //! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
 //!
 //! ```text
-//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 63:8
+//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 62:8, device 63
 //!   word 1   caller that made it (a `Location`)
 //!   word 2   caller that freed it, or 0
 //!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
@@ -28,6 +28,8 @@ const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
 const SIZE_SHIFT: u32 = 8;
+/// An ioremap without any RAM.
+const DEVICE: u64 = 1 << 63;
 
 pub(crate) type Area = va::Area<WORDS>;
 
@@ -70,10 +72,12 @@ impl Kind {
 /// An area, as whoever asks is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
-    /// The first address, without guards.
+    /// Where the caller's bytes begin: in the first page, and not at its start where a physical range has an offset.
     pub va: VirtAddr,
-    /// The size in bytes that was asked for.
+    /// How many bytes there are of them: what was asked for.
     pub size: u64,
+    /// The pages around them, without guards.
+    pub range: VirtRange,
     /// What it is for.
     pub kind: Kind,
     /// Who made it.
@@ -120,10 +124,15 @@ impl Head {
     }
 
     /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
-    /// are withheld, and a device stays where it is.
+    /// are withheld, and a device stays where it is. All other frames are somebody else's, RAM that an `ioremap_cache` maps included.
     #[inline(always)]
     pub const fn can_wait(self) -> bool {
-        self.owns_frames() || self.is(Kind::Ioremap)
+        self.owns_frames() || self.0 & DEVICE != 0
+    }
+
+    #[inline(always)]
+    const fn size(self) -> u64 {
+        (self.0 & !DEVICE) >> SIZE_SHIFT
     }
 
     /// Whether pages of the area, or their alias, may not be as they were mapped at first.
@@ -217,16 +226,16 @@ pub(crate) fn kind_of(words: &[u64; WORDS]) -> Kind {
 
 #[inline(always)]
 pub(crate) fn size(area: &Area) -> u64 {
-    area.word(KIND_AND_SIZE) >> SIZE_SHIFT
+    Head::of(area).size()
 }
 
 pub(crate) const fn size_of(words: &[u64; WORDS]) -> u64 {
-    words[KIND_AND_SIZE] >> SIZE_SHIFT
+    Head::in_words(words).size()
 }
 
 /// Replaces the size, which still fits into the area's pages.
 pub(crate) fn set_size(area: &Area, size: u64) {
-    let flags = area.word(KIND_AND_SIZE) & ((1 << SIZE_SHIFT) - 1);
+    let flags = area.word(KIND_AND_SIZE) & (DEVICE | ((1 << SIZE_SHIFT) - 1));
     area.set_word(KIND_AND_SIZE, flags | size << SIZE_SHIFT);
 }
 
@@ -241,9 +250,12 @@ pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
     area.set_word(FREER, word_of(by));
 }
 
-/// The physical address of an ioremap.
-pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr) {
+/// The physical address of an ioremap, and whether there is RAM in its pages.
+pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
     words[BEHIND] = pa.0;
+    if !ram {
+        words[KIND_AND_SIZE] |= DEVICE;
+    }
 }
 
 pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
@@ -267,25 +279,29 @@ pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
     (inline, nr.min(INLINE_BLOCKS), area.word(BEHIND))
 }
 
-fn info_of(va: VirtAddr, words: &[u64; WORDS]) -> Option<AreaInfo> {
+fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInfo> {
+    let offset = physical(words).map_or(0, |pa| pa.0 & (G::PAGE_SIZE - 1));
     Some(AreaInfo {
-        va,
-        size: words[KIND_AND_SIZE] >> SIZE_SHIFT,
+        va: range.start.add(offset),
+        size: size_of(words),
+        range,
         kind: kind_of(words),
         caller: location_of(words[CALLER])?,
     })
 }
 
 /// The addresses of the body of a segment.
-pub(crate) fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
+fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
     let pages = segment.reserved - u64::from(segment.lead) - u64::from(segment.trail);
-    let start = segment.first.0 + u64::from(segment.lead);
-    VirtRange::new(VirtAddr(start << G::PAGE_SHIFT), pages << G::PAGE_SHIFT)
+    VirtRange::new(
+        VirtAddr(segment.start().0 << G::PAGE_SHIFT),
+        pages << G::PAGE_SHIFT,
+    )
 }
 
 /// The area of a segment that is not a gap.
 pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
-    info_of(VirtAddr(segment.start().0 << G::PAGE_SHIFT), &segment.words)
+    info_of::<G>(range_of::<G>(segment), &segment.words)
 }
 
 /// The area of a segment that is not a gap, and who gave it back.
@@ -298,14 +314,14 @@ pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
 
 /// The area that `area` holds.
 pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
-    info_of(range::<G>(area).start, &area.words())
+    info_of::<G>(range::<G>(area), &area.words())
 }
 
 /// The area that is being given back.
 pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
     let words = area.words();
     Some(Freed {
-        area: info_of(range::<G>(area).start, &words)?,
+        area: info_of::<G>(range::<G>(area), &words)?,
         by: location_of(words[FREER])?,
     })
 }

@@ -91,7 +91,7 @@ impl<G: Granule> State<G> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
             .filter_map(|back| self.freed[newest.wrapping_sub(back) % REMEMBERED])
-            .find(|freed| va.offset_from(freed.area.va) < freed.area.size)
+            .find(|freed| freed.area.range.contains(va))
     }
 
     /// Reserves what `fit` asks for: a range that is kept, or one of the address space.

@@ -104,8 +104,10 @@ class Segment:
         return self.words[0] >> 4 & 1 != 0
 
     @property
-    def asked(self) -> int:
-        return self.words[0] >> 8
+    def asked(self) -> tuple[int, int]:
+        """The caller's bytes: their start and how many. An ioremap may begin inside its first page."""
+        offset = self.words[3] & (1 << PAGE_SHIFT) - 1 if self.kind == "ioremap" else 0
+        return self.va + offset, self.words[0] >> 8 & (1 << 55) - 1
 
     def show(self) -> str:
         text = f"{self.va:#018x}-{self.va + self.body:#018x} {show_size(self.body):>6} {self.kind} {self.state.lower()}"
@@ -113,8 +115,9 @@ class Segment:
             text += " not-ready"
         if self.changed:
             text += " pages-mapped" if self.kind == "reserved" else " permissions-changed"
-        if self.asked != self.body:
-            text += f" asked={self.asked}"
+        va, size = self.asked
+        if (va, size) != (self.va, self.body):
+            text += f" asked={va:#018x}+{size}"
         text += f" guards={self.lead}+{self.trail}"
         if self.kind == "ioremap":
             text += f" pa={self.words[3]:#x}"
@@ -159,7 +162,10 @@ def show_handle(value: "gdb.Value") -> str:
 def show_info(value: "gdb.Value") -> str:
     """A `vmalloc::record::AreaInfo`."""
     kind = str(value["kind"]).rsplit("::", 1)[-1].lower()
-    return f"{number(value['va']):#018x}+{show_size(int(value['size']))} {kind} by {location(int(value['caller']))}"
+    va, size = number(value["va"]), int(value["size"])
+    start, body = number(value["range"]["start"]), int(value["range"]["size"])
+    pages = f" in {start:#018x}-{start + body:#018x}" if (va, size) != (start, body) else ""
+    return f"{va:#018x}+{show_size(size)}{pages} {kind} by {location(int(value['caller']))}"
 
 
 class Subsystem:

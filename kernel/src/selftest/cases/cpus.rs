@@ -124,7 +124,7 @@ fn in_two_halves(
         }
         look(cpu);
     });
-    let result = *result.lock();
+    let result = result.lock().clone();
     result?;
     findings.check()
 }
@@ -446,7 +446,7 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
             }
         }
     });
-    let rounds = *work.lock();
+    let rounds = work.lock().clone();
     expect_value("rounds of cutting and folding", rounds?, ROUNDS)?;
     findings.check()?;
     mapping.verify_and_unmap()?;

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::arch::early_console;
 use crate::arch::mmu;
-use crate::arch::probe::probe_read32;
+use crate::arch::probe::{probe_read32, probe_write};
 use crate::arch::time::{Deadline, ticks};
 use crate::drivers::ecam::{Ecam, Function};
 use crate::machine;
@@ -15,8 +15,9 @@ use crate::mm::regions::PhysRegion;
 use crate::mm::{self, kernel_tree};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_leaves, expect_value};
+use crate::selftest::memory::Block;
 use crate::selftest::source::{PAGE, Source, Walker};
-use crate::selftest::verify::{Expected, Memory, verify_pages};
+use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
 /// Every page of an area that maps `region` as `memory`, by everyone; and its leaves, the largest that are legal.
 fn verify_io(
@@ -297,6 +298,34 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
             Err(error) => return Err(error.into()),
             Ok(_) => return Err(Failure::NotRefused("an ioremap of RAM").into()),
         }
+    }
+    Ok(())
+}
+
+/// RAM that an `ioremap_cache` maps is its owner's again when the mapping has ended: a store by the old address does not reach it.
+pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
+    const MARK: u64 = 0x6f77_6e65_6421_0000;
+    let block = Block::allocate(ctx, 0)?;
+    let alias = mm::linear_va(block.start().0);
+    for raw in [false, true] {
+        let area = kernel_vmalloc().ioremap_cache(block.start(), PAGE)?;
+        let va = area.va().0 as usize;
+        // A translation to be left in the TLB.
+        write(va, MARK);
+        expect_value("what the alias reads", read(alias), MARK)?;
+        if raw {
+            mm::iounmap(area.into_raw())?;
+        } else {
+            area.free();
+        }
+        // SAFETY: where the mapping is still in the TLB this is the test's own frame.
+        let stored = unsafe { probe_write(va, !MARK) };
+        expect(
+            "a store by the freed address is taken",
+            va as u64,
+            stored.is_err(),
+        )?;
+        expect_value("what the owner reads", read(alias), MARK)?;
     }
     Ok(())
 }

@@ -227,6 +227,7 @@ pub const ALL: &[Test] = tests! {
     "ioremap.kinds_are_what_par_says" => devices::ioremap_kinds,
     "ioremap.keeps_the_offset_in_the_page" => devices::ioremap_keeps_the_offset,
     "ioremap.of_ram_is_refused" => devices::ioremap_of_ram_is_refused,
+    "ioremap.cache_of_ram_ends_at_once" => devices::ioremap_cache_of_ram_ends_at_once,
     "device.the_console_runs_through_an_ioremap" => devices::console_is_an_ioremap,
     "device.the_pcie_window_shows_the_host_bridge" => devices::ecam_shows_the_host_bridge,
     "device.vmap_pfn_reaches_a_device" => devices::vmap_pfn_reaches_a_device,

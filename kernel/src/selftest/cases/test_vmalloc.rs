@@ -57,7 +57,7 @@ fn run(ctx: &Context, shape: &Shape, args: &TestVmalloc, backing: &Backing, seed
             }
         }
     });
-    let failure = *failure.lock();
+    let failure = failure.lock().clone();
     Outcome {
         threads: threads.into_inner(),
         passed: passed.into_inner(),

@@ -94,6 +94,75 @@ fn areas_side_by_side_are_flushed_as_one_range() {
     assert_empty(&vm);
 }
 
+/// DESIGN rule 6: by whose frames they are, not by the call. Each mapping is used on another CPU, and its frame, where it is not the area's, freed
+/// as soon as the call that ends the mapping is back: the model looks for translations of it.
+#[test]
+fn what_waits_is_decided_by_whose_frames_they_are() {
+    type Map = for<'v> fn(&'v Vm, Pfn) -> VmArea<'v, Machine>;
+    // What maps a frame, whether that is of RAM, and whether its area may wait.
+    let kinds: [(&str, bool, bool, Map); 7] = [
+        ("ioremap of a device", false, true, |vm, frame| {
+            vm.ioremap(PhysAddr(frame.0 * PAGE + 8), 16).unwrap()
+        }),
+        ("ioremap_cache of a device", false, true, |vm, frame| {
+            vm.ioremap_cache(PhysAddr(frame.0 * PAGE), PAGE).unwrap()
+        }),
+        ("ioremap_cache of RAM", true, false, |vm, frame| {
+            vm.ioremap_cache(PhysAddr(frame.0 * PAGE + 8), 16).unwrap()
+        }),
+        ("vmap", true, false, |vm, frame| vm.vmap(&[frame][..]).unwrap()),
+        ("vmap_extents", true, false, |vm, frame| {
+            let extent = Extent {
+                start: frame,
+                pages: 1,
+            };
+            vm.vmap_extents(&[extent]).unwrap()
+        }),
+        ("vmap_pfn", false, false, |vm, frame| {
+            vm.vmap_pfn(&[frame][..], Attributes::DEVICE).unwrap()
+        }),
+        ("map_pages", true, false, |vm, frame| {
+            let area = vm.get_vm_area(PAGE, 1).unwrap();
+            area.map_pages(0, &[frame][..], Attributes::KERNEL_DATA).unwrap();
+            area
+        }),
+    ];
+    for (what, ram, waits, map) in kinds {
+        let vm = lazy_on(2, 100, 1 << 20);
+        let frame = if ram {
+            vm.backend().alloc_frames(0).unwrap()
+        } else {
+            Pfn(0x9000)
+        };
+        let area = map(&vm, frame);
+        let va = area.va();
+        vm.backend().go_to(1);
+        assert!(
+            vm.backend().model.cpu(1).access(va, Access::Read).is_ok(),
+            "{what}"
+        );
+        vm.backend().go_to(0);
+        let can_defer = area.free_atomic();
+        assert_eq!(can_defer.is_ok(), waits, "{what}");
+        drop(can_defer);
+        // Deals with what was deferred.
+        drop(vm.get_vm_area(PAGE, 1).unwrap());
+        assert_eq!(vm.usage().waiting.0, usize::from(waits), "{what}");
+        if ram {
+            vm.backend().free_frames(frame, 0);
+        }
+        assert_sound(&vm);
+        vm.vm_unmap_aliases();
+        assert_empty(&vm);
+    }
+    // A single page of RAM in the range is enough.
+    let vm = lazy(100, 1 << 20);
+    drop(vm.ioremap_cache(PhysAddr(RAM - PAGE), 2 * PAGE).unwrap());
+    assert_eq!(vm.usage().waiting.0, 0);
+    drop(vm.ioremap_cache(PhysAddr(RAM - PAGE), PAGE).unwrap());
+    assert_eq!(vm.usage().waiting.0, 1);
+}
+
 #[test]
 fn pages_count_as_well_as_areas() {
     let vm = lazy(1000, 64);

@@ -23,6 +23,7 @@ use crate::*;
 use machine::*;
 use mmu_model::{Access, Features};
 use paging::{Attributes, Extent, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr};
+use std::string::ToString;
 use std::vec::Vec;
 
 /// Every page of `area` is mapped to the frame that `expected` says, and its guard is not mapped.
@@ -269,6 +270,15 @@ fn ioremap_keeps_the_offset_in_the_page() {
             assert_eq!(area.translate(offset), Some(PhysAddr(pa + offset)));
         }
         assert_eq!(area.translate(size), None);
+        let info = area.info();
+        assert_eq!((info.va, info.size, info.range), (area.va(), size, area.range()));
+        assert_eq!(vm.find_vm_area(area.range().start), Some(info));
+        assert_eq!(vm.find_vm_area(area.range().last()), Some(info));
+        assert_eq!(vm.next_vm_area(area.va()), Some(info));
+        assert_eq!(vm.next_vm_area(area.va().add(1)), None);
+        let said = info.to_string();
+        assert!(said.contains(&area.va().to_string()), "{said}");
+        assert!(said.contains(&area.range().end().to_string()), "{said}");
         let va = area.into_raw();
         vm.iounmap(va).unwrap();
         assert_empty(&vm);

@@ -120,6 +120,7 @@ fn vmallocinfo_lists_every_area_with_its_leaves() {
     let line = io.to_string();
     for part in [
         &device.range().start.to_string()[..],
+        &std::format!("va={}", device.va()),
         "Ioremap",
         "phys=",
         "read.rs",

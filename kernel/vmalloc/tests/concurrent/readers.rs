@@ -36,11 +36,15 @@ const READERS: Scenario = scenario(LAZY, 1000, |rig| {
         assert_eq!(u64::from_le_bytes(word), 99 << 16 | 1);
         let mut listed = Vec::new();
         rig.vm.vmallocinfo(|area| listed.push(*area));
-        assert!(listed.is_sorted_by_key(|area| area.range.start));
-        assert!(listed.windows(2).all(|two| !two[0].range.overlaps(two[1].range)));
+        assert!(listed.is_sorted_by_key(|area| area.info.range.start));
+        assert!(
+            listed
+                .windows(2)
+                .all(|two| !two[0].info.range.overlaps(two[1].info.range))
+        );
         let found = listed
             .iter()
-            .find(|area| area.range == stays_at)
+            .find(|area| area.info.range == stays_at)
             .expect("it stays");
         assert_eq!(found.leaves.pages::<Small>(), 2);
         let mut at = rig.vm.range().start;

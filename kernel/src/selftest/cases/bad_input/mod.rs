@@ -9,6 +9,7 @@ mod exhaustion;
 mod frees;
 mod requests;
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use vmalloc::Error;
@@ -57,8 +58,7 @@ fn refused_as<T>(
     if found != expected {
         return Err(Failure::Refusal {
             what,
-            found,
-            expected,
+            found_and_expected: Box::new([found, expected]),
         });
     }
     PRODUCED.fetch_or(1 << number(&found), Ordering::Relaxed);

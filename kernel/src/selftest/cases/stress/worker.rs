@@ -445,10 +445,11 @@ impl<'a, S: Subject> Worker<'a, S> {
         let mut end = range.start;
         let mut found = Ok(());
         self.vm().vmallocinfo(|listing| {
-            if listing.range.start < end || listing.range.last() > range.last() {
-                found = Err(Finding::new(NOT_READ, listing.range.start.0));
+            let area = listing.info.range;
+            if area.start < end || area.last() > range.last() {
+                found = Err(Finding::new(NOT_READ, area.start.0));
             }
-            end = listing.range.end();
+            end = area.end();
         });
         found
     }
