@@ -259,8 +259,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: node.level,
             links: false,
         };
-        // An unit that no walk uses is held by no TLB: nothing to break.
-        if !unit.first.is_valid() {
+        // A unit that no walk uses is held by no TLB, but for what the batch has yet to invalidate: nothing to break.
+        if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
             // DESIGN rule 2: a new table's contents are complete before its link.
             self.mmu.dsb_ishst();
             make();

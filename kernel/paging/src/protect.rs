@@ -56,6 +56,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Makes every page in `range` valid or invalid; it keeps its frame, its attributes and its place in either case.
     ///
+    /// A page that was made invalid may be held by a TLB until `batch` has flushed, and only `batch` knows: until then it is
+    /// edited with the same batch. A change of its memory type, or of the leaf that it is in, then goes break, invalidate,
+    /// make as if it were valid (DESIGN rule 3).
+    ///
     /// # Errors
     /// As [`protect`](Self::protect).
     #[cfg_attr(feature = "trace", inline(never))]
@@ -190,7 +194,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> usize {
         let old = PageState::of(found);
         let new = (editing.edit)(old);
-        let in_place = |new: PageState| !old.valid || old.attributes.may_change_in_place_to(new.attributes);
+        // A stretch of invalid pages, of which the batch has one: each is looked at by itself.
+        let held = old.valid || editing.batch.pending().may_be_held(editing.range);
+        let in_place = |new: PageState| !held || old.attributes.may_change_in_place_to(new.attributes);
         if !new.is_some_and(in_place) {
             self.edit_leaf(&self.unit(node, index, va, found), editing);
             return 1;
@@ -235,8 +241,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let covered = editing.range.contains(unit.range.start) && editing.range.contains(unit.range.last());
         let in_place = new.filter(|new| {
-            // To validity from none: nothing was held. From it: as a permission that goes, and the flush follows.
-            covered && (!old.valid || old.attributes.may_change_in_place_to(new.attributes))
+            // To validity from none: nothing is held, or what the batch has yet to invalidate, and that agrees. From it: as a
+            // permission that goes, and the flush follows.
+            let held = old.valid || editing.batch.pending().may_be_held(unit.range);
+            covered && (!held || old.attributes.may_change_in_place_to(new.attributes))
         });
         let Some(new) = in_place else {
             self.edit_unit(

@@ -8,6 +8,7 @@
 //!
 //! `MMU_MODEL_DEPTH` adds to the depth of every search: 0 by default, for half a minute on two CPUs; 1 for some minutes.
 
+mod one_batch;
 mod ops;
 mod policies;
 mod search;

@@ -172,6 +172,11 @@ impl<G: Granule> Pending<G> {
         self.nr_ranges == 0 && self.dead.is_none() && !self.published
     }
 
+    /// Whether a TLB may hold something for an address in `range` that the next flush invalidates.
+    pub(crate) fn may_be_held(&self, range: VirtRange) -> bool {
+        self.ranges().any(|pending| pending.range.overlaps(range))
+    }
+
     /// How many TLBIs a flush of this will issue on a CPU with or without FEAT_TLBIRANGE.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
