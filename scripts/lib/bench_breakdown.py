@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from .bench_boot import Failed
 from .machine import Machine
+from .paths import program
 
 MRS_PMEVCNTR0 = 0xD53BE800
 """MRS Xt, PMEVCNTR0_EL0, with Xt = X0: what a read of the counter is made of."""
@@ -214,7 +215,7 @@ def functions_of(elf: Path, addresses: set[int]) -> dict[int, Place]:
         asked, answer = Path(folder) / "asked", Path(folder) / "answer"
         asked.write_text(json.dumps(sorted(addresses)))
         env = {**os.environ, "BREAKDOWN_ASKED": str(asked), "BREAKDOWN_ANSWER": str(answer)}
-        command = ["gdb-multiarch", "-nx", "-batch", "-ex", f"file {elf}", "-x", str(INSIDE_GDB)]
+        command = [program("gdb-multiarch"), "-nx", "-batch", "-ex", f"file {elf}", "-x", str(INSIDE_GDB)]
         try:
             done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
         except FileNotFoundError:

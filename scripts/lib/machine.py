@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .paths import program
+
 RAM_BASE = 0x4000_0000
 STUB_AT = RAM_BASE + 0x1F_0000
 """Between the emulator's own device tree, at the start of RAM, and the lowest image address."""
@@ -40,7 +42,7 @@ class Machine:
     gic: str = "3"
     el2: bool = False
     bootargs: str = ""
-    qemu: str = "qemu-system-aarch64"
+    qemu: str = program("qemu-system-aarch64")
     image: Path = Path("build/Image")
     initrd: Path | None = None
     machine_options: tuple[str, ...] = ()

@@ -1,10 +1,16 @@
 """The emulator's command line, from the Makefile's variables."""
 
+import os
+import re
 import struct
+import subprocess
+import sys
+import tempfile
 import unittest
 from pathlib import Path
 
 from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parse_seconds
+from lib.paths import ROOT
 
 
 class TheMachine(unittest.TestCase):
@@ -46,6 +52,27 @@ class TheMachine(unittest.TestCase):
             with self.subTest(value=value), self.assertRaises(BadSetting):
                 parse_seconds("TIMEOUT", value)
         self.assertEqual(parse_seconds("TIMEOUT", "2.5"), 2.5)
+
+
+class TheProgramsThatWereUnpacked(unittest.TestCase):
+    def test_are_run_by_all_scripts_in_place_of_what_path_has(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="vmwalk-unpacked-") as folder:
+            unpacked = Path(folder) / "private" / "bin"
+            unpacked.mkdir(parents=True)
+            (unpacked / "qemu-system-aarch64").touch()
+            env = {**os.environ, "BUILD": folder, "QEMU": ""}
+            command = [sys.executable, "-B", "scripts/run", "--show"]
+            shown = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+            self.assertEqual(shown.split()[0], str(unpacked / "qemu-system-aarch64"))
+            shown = subprocess.run(command, cwd=ROOT, env={**env, "QEMU": "mine"}, capture_output=True, text=True, check=True).stdout
+            self.assertEqual(shown.split()[0], "mine")
+
+    def test_are_asked_for_by_name_in_one_place(self) -> None:
+        named = re.compile(r"""["'](qemu-system-aarch64|gdb-multiarch)["']""")
+        for file in [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and "tests" not in path.parts]:
+            for line in file.read_text(errors="replace").splitlines():
+                if named.search(line):
+                    self.assertRegex(line, r"""program\(["']""", f"{file}: {line}")
 
 
 class ARawBoot(unittest.TestCase):
