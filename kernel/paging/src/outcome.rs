@@ -2,7 +2,7 @@
 //!
 //! DESIGN rule 9: the same report for every source, on the error path too.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use core::fmt;
@@ -365,6 +365,8 @@ pub enum Error {
     NonCanonical(VirtAddr, u64),
     /// A physical address (this one) lies beyond what the CPU or the tree implements.
     PhysicalRange(PhysAddr),
+    /// A frame number (this one) has bits where no physical address has any: see [`of_frames`](Self::of_frames).
+    FrameRange(Pfn),
     /// The source has no frame for this page of the range.
     NoFrame {
         /// The page, counted from the start of the range.
@@ -394,6 +396,21 @@ pub enum Error {
     OutOfTables(Level),
 }
 
+impl Error {
+    /// The same, of a map whose source has frame numbers: one that is too large for an address is named as it was given, not as it would stand in a
+    /// descriptor.
+    #[must_use]
+    pub fn of_frames<G: Granule>(self) -> Self {
+        match self {
+            // The inverse of what makes an address of a number: see `source`.
+            Self::PhysicalRange(pa) if !pa.is_aligned(G::PAGE_SIZE) => {
+                Self::FrameRange(Pfn(pa.0.rotate_right(G::PAGE_SHIFT)))
+            }
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -403,6 +420,7 @@ impl fmt::Display for Error {
                 write!(f, "{size:#x} bytes at {va} leave this half of the address space")
             }
             Self::PhysicalRange(pa) => write!(f, "physical address {pa} is not implemented"),
+            Self::FrameRange(frame) => write!(f, "frame {:#x} is at no physical address", frame.0),
             Self::NoFrame { page } => write!(f, "no frame for page {page} of the range"),
             Self::Occupied { va, level, found } => {
                 write!(f, "{va} is taken by level {level} descriptor {found:?}")

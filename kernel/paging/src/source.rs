@@ -219,6 +219,11 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        debug_assert!(
+            page >= self.start,
+            "page {page} is asked for after page {}",
+            self.start
+        );
         let nr = self.frames.nr_frames() as u64;
         if page >= nr {
             return None;
@@ -372,6 +377,11 @@ impl<G: Granule> PhysSource<G> for Extents<'_> {
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        debug_assert!(
+            page >= self.begins,
+            "page {page} is asked for after page {}",
+            self.begins
+        );
         let (mut rest, mut begins) = (self.rest, self.begins);
         let (extent, behind) = loop {
             let (extent, behind) = rest.split_first()?;

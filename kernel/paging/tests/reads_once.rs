@@ -319,3 +319,56 @@ fn a_source_that_is_rewound_gives_the_same_pages_again() {
         }
     }
 }
+
+/// A source that holds whoever reads it to the contract: no page is asked for before one that was.
+struct Strict<'a> {
+    pages: PageArray<'a, [Option<Pfn>]>,
+    asked: u64,
+}
+
+impl PhysSource<Granule4K> for Strict<'_> {
+    const RUNS_ARE_FREE: bool = false;
+
+    fn pages(&self) -> u64 {
+        PhysSource::<Granule4K>::pages(&self.pages)
+    }
+
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        assert!(
+            page >= self.asked && limit != 0,
+            "page {page} is asked for after page {}",
+            self.asked
+        );
+        self.asked = page;
+        PhysSource::<Granule4K>::run_at(&mut self.pages, page, limit)
+    }
+}
+
+#[test]
+fn pages_are_asked_for_in_order_wherever_one_is_missing() {
+    let tree = tree::<Granule4K>(Config::default(), false);
+    for (va, runs) in [
+        (0, &[(1 << 20, 600)][..]),
+        (3, &[((1 << 20) + 3, 600)]),
+        (16, &[(5, 17), (1 << 20, 48), (9, 1), (1 << 21, 530)]),
+        (0, &[(1, 1), (3, 1), (5, 1), (7, 40)]),
+    ] {
+        let pages = runs.iter().flat_map(|(first, pages)| *first..first + pages);
+        let pages: Vec<_> = pages.map(Pfn).collect();
+        for hole in 0..=pages.len() {
+            let with_hole = |(i, pfn): (usize, &Pfn)| (i != hole).then_some(*pfn);
+            let frames: Vec<_> = pages.iter().enumerate().map(with_hole).collect();
+            let mut source = Strict {
+                pages: PageArray::new(&frames[..]),
+                asked: 0,
+            };
+            let range = VirtRange::new(base(&tree).add(va << 12), (frames.len() as u64) << 12);
+            let mapped = tree.map(range, &mut source, DATA, LeafSet::ALL);
+            let error = mapped.err().map(|failure| failure.error);
+            let page = hole as u64;
+            let expected = (hole < frames.len()).then_some(Error::NoFrame { page });
+            assert_eq!(error, expected, "{runs:?} at page {va} of a block");
+            clear(&tree);
+        }
+    }
+}

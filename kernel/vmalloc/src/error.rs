@@ -3,7 +3,7 @@
 use crate::record::{AreaInfo, Freed, Kind};
 use crate::va;
 use core::fmt;
-use paging::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use paging::{Granule, MemoryType, Pfn, PhysAddr, VirtAddr, VirtRange};
 
 /// Why a call was refused or failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,13 +30,15 @@ pub enum Error {
         size: u64,
     },
     /// The physical range has RAM in it, which is mapped cacheable elsewhere: two memory types for one place are not
-    /// coherent (Arm ARM B2.8).
+    /// coherent (Arm ARM B2.8). Of an array of frames: its first that is RAM.
     Ram {
         /// Its start.
         pa: PhysAddr,
         /// Its size.
         size: u64,
     },
+    /// The frames of an area of its own are RAM, which has one memory type, and not this one.
+    MemoryType(MemoryType),
     /// No range of addresses is left.
     OutOfSpace(va::Error),
     /// No frame is left.
@@ -113,6 +115,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why a map of frames failed.
+    #[cold]
+    pub(crate) fn of_map<G: Granule>(failure: paging::Failure) -> Self {
+        Self::Map(failure.error.of_frames::<G>())
+    }
+
     /// Whether memory is all that was missing: what is withheld may make up for it.
     pub(crate) const fn is_for_memory(&self) -> bool {
         matches!(
@@ -150,6 +158,7 @@ impl fmt::Display for Error {
                 write!(f, "{size:#x} bytes at {pa} leave the physical address space")
             }
             Self::Ram { pa, size } => write!(f, "{size:#x} bytes at {pa} hold RAM"),
+            Self::MemoryType(memory) => write!(f, "RAM is not mapped as {memory:?}"),
             Self::OutOfSpace(error) => write!(f, "no address space: {error}"),
             Self::OutOfFrames { size } => write!(f, "no frames for {size:#x} bytes"),
             Self::NotToBeTakenOver(frame) => {

@@ -190,16 +190,20 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(joined)
     }
 
-    /// Frames that each were given as a single one, taken over. They are not owned before [`leave_to`](Self::leave_to) hands them to an area, and
-    /// are handed back if it does not come to that.
-    pub fn of_single_frames<A: FrameArray + ?Sized>(backend: &'b B, frames: &A) -> Result<Self, Error> {
+    /// The first `nr` of `frames`, each of which was given as a single one, taken over. They are not owned before [`leave_to`](Self::leave_to) hands them
+    /// to an area, and are handed back if it does not come to that. Each is read once.
+    pub fn of_single_frames<A: FrameArray + ?Sized>(
+        backend: &'b B,
+        frames: &A,
+        nr: u64,
+    ) -> Result<Self, Error> {
         let mut blocks = Self::new(backend).without_frames();
         blocks.taken_over = true;
-        for index in 0..frames.nr_frames() {
+        for page in 0..nr {
             let frame = frames
-                .frame(index)
-                .ok_or(Error::Map(paging::Error::NoFrame { page: index as u64 }))?;
-            if !backend.take_over(frame) {
+                .frame(page as usize)
+                .ok_or(Error::Map(paging::Error::NoFrame { page }))?;
+            if Block::new(frame, 0).first() != frame || !backend.take_over(frame) {
                 return Err(Error::NotToBeTakenOver(frame));
             }
             blocks
@@ -341,6 +345,11 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        debug_assert!(
+            page >= self.begins,
+            "page {page} is asked for after page {}",
+            self.begins
+        );
         let mut block = self.current?;
         while page - self.begins >= block.pages() {
             self.begins += block.pages();

@@ -61,6 +61,7 @@ mod nowait;
 mod parts;
 mod permissions;
 mod place;
+mod ram;
 mod read;
 mod record;
 mod request;

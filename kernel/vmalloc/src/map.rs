@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::place::Phase;
+use crate::ram::{self, NoRam};
 use crate::record::{self, Kind};
 use crate::state::Vmalloc;
 use crate::va::Fit;
@@ -97,13 +98,12 @@ impl<B: Backend> Vmalloc<B> {
         if end >> self.backend.tree().config().pa_bits != 0 {
             return Err(Error::BadPhysical { pa, size });
         }
-        // DESIGN and Arm ARM B2.8 (mismatched memory attributes): RAM is mapped cacheable by the linear map.
-        let ram = self.backend.is_ram(first, whole);
-        if ram && memory != MemoryType::NORMAL {
+        let has_ram = self.backend.is_ram(first, whole);
+        if has_ram && !ram::may_be(io(memory)) {
             return Err(Error::Ram { pa, size });
         }
         let mut words = record::new(Kind::Ioremap, size, caller);
-        record::set_physical(&mut words, pa, ram);
+        record::set_physical(&mut words, pa, has_ram);
         let run = Run { pa: first, pages };
         let place = Place {
             fit: Fit::new(pages),
@@ -132,15 +132,19 @@ impl<B: Backend> Vmalloc<B> {
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap).
+    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM and the attributes are not of its memory type.
     #[track_caller]
     pub fn vmap_as<A: FrameArray + ?Sized>(
         &self,
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        let source = || PageArray::new(frames);
-        self.vmap_source(source, self.nr_frames, attributes, Location::caller())
+        let caller = Location::caller();
+        if !ram::may_be(attributes) {
+            return self.vmap_no_ram(frames, self.nr_frames, attributes, caller);
+        }
+        let size = self.size_of_ram_pages(frames.nr_frames() as u64)?;
+        self.vmap_source(|| PageArray::new(frames), size, attributes, caller)
     }
 
     /// Maps pages that the area takes over: they are freed with it, each as a single frame, and by nobody else.
@@ -153,10 +157,11 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
-        self.size_of_ram_pages(frames.nr_frames() as u64)?;
-        let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames))?;
-        let source = || PageArray::new(frames);
-        let area = self.vmap_source(source, self.nr_frames, Attributes::KERNEL_DATA, caller)?;
+        let nr = frames.nr_frames() as u64;
+        let size = self.size_of_ram_pages(nr)?;
+        let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
+        // What was taken over is what is mapped, whatever the array says by now.
+        let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
@@ -173,17 +178,30 @@ impl<B: Backend> Vmalloc<B> {
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        let size = B::Granule::PAGE_SIZE;
-        let ram = (0..frames.nr_frames())
-            .filter_map(|index| frames.frame(index))
-            .map(|frame| PhysAddr(frame.0 << B::Granule::PAGE_SHIFT))
-            .find(|pa| self.backend.is_ram(*pa, size));
-        if let Some(pa) = ram {
-            return Err(Error::Ram { pa, size });
-        }
         // What is not RAM may be larger than all of it.
         let limit = self.range().size >> B::Granule::PAGE_SHIFT;
-        self.vmap_source(|| PageArray::new(frames), limit, attributes, Location::caller())
+        self.vmap_no_ram(frames, limit, attributes, Location::caller())
+    }
+
+    /// Maps up to `limit` frames, none of which is RAM. Each is read once.
+    fn vmap_no_ram<A: FrameArray + ?Sized>(
+        &self,
+        frames: &A,
+        limit: u64,
+        attributes: Attributes,
+        caller: &'static Location<'static>,
+    ) -> Result<VmArea<'_, B>, Error> {
+        let nr = frames.nr_frames() as u64;
+        let size = Self::size_of_pages(nr, limit)?;
+        let mut source = NoRam::new(&self.backend, PageArray::new(frames));
+        let place = Place {
+            fit: Fit::new(nr),
+            phase: Phase::of_first_run(&mut source, nr, self.leaves),
+            align: B::Granule::PAGE_SIZE,
+        };
+        let words = record::new(Kind::Vmap, size, caller);
+        self.map_new(place, &mut source, attributes, &words, 0)
+            .map_err(|error| source.refusal(error))
     }
 
     /// Maps physical extents of somebody else's, one behind the other, readable and writable.
@@ -194,25 +212,29 @@ impl<B: Backend> Vmalloc<B> {
     /// As [`vmap`](Self::vmap).
     #[track_caller]
     pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
-        let caller = Location::caller();
-        let source = || Extents::new(extents);
-        self.vmap_source(source, self.nr_frames, Attributes::KERNEL_DATA, caller)
+        let source = Extents::new(extents);
+        let size = self.size_of_ram_pages(PhysSource::<B::Granule>::pages(&source))?;
+        self.vmap_source(
+            || Extents::new(extents),
+            size,
+            Attributes::KERNEL_DATA,
+            Location::caller(),
+        )
     }
 
+    /// Maps `size` bytes, whole pages, of what `new` makes a source of.
     #[inline(always)]
     fn vmap_source<S: PhysSource<B::Granule>>(
         &self,
         new: impl Fn() -> S,
-        limit: u64,
+        size: u64,
         attributes: Attributes,
         caller: &'static Location<'static>,
     ) -> Result<VmArea<'_, B>, Error> {
         let mut source = new();
-        let pages = source.pages();
-        let size = Self::size_of_pages(pages, limit)?;
         let words = record::new(Kind::Vmap, size, caller);
         let place = Place {
-            fit: Fit::new(pages),
+            fit: Fit::new(size >> B::Granule::PAGE_SHIFT),
             phase: self.phase_of(&mut source, new),
             align: B::Granule::PAGE_SIZE,
         };

@@ -7,9 +7,10 @@
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock, WalkLock};
 use crate::error::Error;
+use crate::ram::{self, NoRam};
 use crate::record::{self, Kind};
 use crate::state::Vmalloc;
-use paging::{Attributes, FrameArray, Granule, Outcome, PageArray, VirtAddr, VirtRange};
+use paging::{Attributes, FrameArray, Granule, Outcome, PageArray, PhysSource, VirtAddr, VirtRange};
 
 /// Parts locks. A fixed number: areas that share one wait for each other, and that is all.
 const NR_PARTS_LOCKS: usize = 16;
@@ -51,22 +52,28 @@ impl<B: Backend> VmArea<'_, B> {
     /// [Waiting](crate#contexts): for the area's parts lock; shares the walk lock.
     ///
     /// # Errors
-    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`], or
-    /// [`Error::Map`].
+    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`];
+    /// [`Error::Ram`] if one of them is RAM and the attributes are not of its memory type; or [`Error::Map`].
     pub fn map_pages<A: FrameArray + ?Sized>(
         &self,
         offset: u64,
         frames: &A,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
-        let nr = frames.nr_frames() as u64;
-        let size = nr.saturating_mul(B::Granule::PAGE_SIZE);
+        let most = u64::MAX >> B::Granule::PAGE_SHIFT;
+        let size = (frames.nr_frames() as u64).min(most) << B::Granule::PAGE_SHIFT;
         let range = self.part(offset, size)?;
         let vm = self.manager();
         let result = vm.under_pressure(|| {
             let _parts = vm.parts.of(self.range().start).lock();
             record::set_pages_mapped(self.area());
-            vm.map_part(range, &mut PageArray::new(frames), attributes)
+            let mut source = PageArray::new(frames);
+            if ram::may_be(attributes) {
+                return vm.map_part(range, &mut source, attributes);
+            }
+            let mut source = NoRam::new(&vm.backend, source);
+            vm.map_part(range, &mut source, attributes)
+                .map_err(|error| source.refusal(error))
         });
         if result.is_err() {
             // What it has made is to be had again.
@@ -102,10 +109,10 @@ impl<B: Backend> VmArea<'_, B> {
 
 impl<B: Backend> Vmalloc<B> {
     /// Maps `range`, part of an area whose parts lock is held. Nothing is given back where there is no table: that is for whoever holds no lock.
-    fn map_part<A: FrameArray + ?Sized>(
+    fn map_part<S: PhysSource<B::Granule>>(
         &self,
         range: VirtRange,
-        source: &mut PageArray<'_, A>,
+        source: &mut S,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
         if range.size >= B::Granule::size(2) {
@@ -113,7 +120,8 @@ impl<B: Backend> Vmalloc<B> {
         }
         let _walk = self.backend.walks().walk();
         let leaves = self.config.leaves;
-        Ok(self.backend.tree().map(range, source, attributes, leaves)?)
+        let mapped = self.backend.tree().map(range, source, attributes, leaves);
+        mapped.map_err(Error::of_map::<B::Granule>)
     }
 
     /// Calls `once`, with no lock held, until it succeeds, or fails for something else than memory, or there was nothing to give back that

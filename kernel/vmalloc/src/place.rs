@@ -88,6 +88,14 @@ impl Phase {
         phase
     }
 
+    /// The first run of `source`, of `pages` pages of which nothing was read yet. Nothing behind it is read, but the page that ends it: for a source that must
+    /// read each page once.
+    pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
+        source
+            .run_at(0, run_worth_knowing::<G>(pages))
+            .map_or(Self::NONE, |run| Self::of_run::<G>(run, allowed))
+    }
+
     /// Follows `run`, which begins at page `at`, for its leaves of `leaf` bytes.
     const fn following<G: Granule>(run: Run, at: u64, leaf: u64) -> Self {
         Self {
@@ -192,9 +200,10 @@ impl<S> Seen<'_, S> {
     where
         S: PhysSource<G>,
     {
-        let run = run_at(self.source, page, limit)?;
-        self.next = self.next.max(page + run.pages);
-        Some(run)
+        let run = run_at(self.source, page, limit);
+        // A page without a frame was looked at as well.
+        self.next = self.next.max(page + run.map_or(1, |run| run.pages));
+        run
     }
 
     /// Whether the first aligned leaf of `bytes` that `run`, from page `at` on, could hold seems to be there: by its ends.
@@ -214,7 +223,11 @@ impl<S> Seen<'_, S> {
     where
         S: PhysSource<G>,
     {
-        let found = self.run_at(at + (offset >> G::PAGE_SHIFT), 1);
+        let page = at + (offset >> G::PAGE_SHIFT);
+        if page >= self.source.pages() {
+            return false;
+        }
+        let found = self.run_at(page, 1);
         found.is_some_and(|found| found.pa.0 == run.pa.0.wrapping_add(offset))
     }
 }

@@ -7,6 +7,7 @@ use crate::frames::{Blocks, block_word};
 use crate::map::Place;
 use crate::nowait::Nowait;
 use crate::place::Phase;
+use crate::ram;
 use crate::record::{self, Kind, WORDS};
 use crate::state::Vmalloc;
 use crate::va::Fit;
@@ -63,7 +64,7 @@ impl Request {
         Self { wait: false, ..self }
     }
 
-    /// The same with these attributes.
+    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner shareable.
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
@@ -112,7 +113,7 @@ impl<B: Backend> Vmalloc<B> {
     /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc), unless the request is not to wait.
     ///
     /// # Errors
-    /// As [`vmalloc`](Self::vmalloc), and [`Error::BadAlignment`].
+    /// As [`vmalloc`](Self::vmalloc), [`Error::BadAlignment`], and [`Error::MemoryType`].
     #[track_caller]
     pub fn allocate(&self, request: &Request) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(request, Kind::Vmalloc, Location::caller())
@@ -149,6 +150,9 @@ impl<B: Backend> Vmalloc<B> {
         kind: Kind,
         caller: &'static Location<'static>,
     ) -> Result<VmArea<'_, B>, Error> {
+        if !ram::may_be(request.attributes) {
+            return Err(Error::MemoryType(request.attributes.memory()));
+        }
         let (pages, align) = self.pages_and_align(request.size, request.align)?;
         self.size_of_ram_pages(pages)?;
         let block2 = LeafSize::BLOCK2.bytes::<B::Granule>();

@@ -393,7 +393,9 @@ impl<B: Backend> Vmalloc<B> {
         let purges = self.nr_purges();
         match self.map_once(range, source, attributes) {
             Ok(outcome) => Ok(outcome),
-            Err(failure) => Ok(self.map_again(range, source, attributes, failure, purges)?),
+            Err(failure) => self
+                .map_again(range, source, attributes, failure, purges)
+                .map_err(Error::of_map::<B::Granule>),
         }
     }
 

@@ -180,3 +180,55 @@ fn no_more_is_looked_at_in_more_pages() {
         );
     }
 }
+
+/// A source that holds whoever reads it to the contract: no page is asked for before one that was.
+struct Strict<'a> {
+    pages: PageArray<'a, [Option<Pfn>]>,
+    asked: u64,
+}
+
+impl PhysSource<Granule4K> for Strict<'_> {
+    const RUNS_ARE_FREE: bool = false;
+    fn pages(&self) -> u64 {
+        PhysSource::<Granule4K>::pages(&self.pages)
+    }
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        assert!(
+            page >= self.asked,
+            "page {page} is asked for after page {}",
+            self.asked
+        );
+        assert!(limit >= 1 && page < PhysSource::<Granule4K>::pages(self));
+        self.asked = page;
+        PhysSource::<Granule4K>::run_at(&mut self.pages, page, limit)
+    }
+}
+
+#[test]
+fn pages_are_looked_at_in_order_wherever_one_is_missing() {
+    for extents in [
+        &[(512, 512)][..],
+        &[(512 - 16, 512 + 16)],
+        &[(1 << 13, 1500)],
+        &[(7, 1), (1024, 600)],
+        &[(7, 40), (0x30, 40), (1024, 700)],
+        &[(3, 20), (9, 11)],
+    ] {
+        let frames = frames_of(extents);
+        for hole in 0..=frames.len() {
+            let with_hole = |(i, frame): (usize, &Pfn)| (i != hole).then_some(*frame);
+            let frames: Vec<_> = frames.iter().enumerate().map(with_hole).collect();
+            let new = || Strict {
+                pages: PageArray::new(&frames[..]),
+                asked: 0,
+            };
+            let mut source = new();
+            let phase = Phase::of_source::<Granule4K, _>(&mut source, LeafSet::ALL, new);
+            // Where it is read again, from the start.
+            assert!(
+                source.run_at(0, 1).is_some() || hole == 0,
+                "{extents:?} but for {hole}: {phase:?}"
+            );
+        }
+    }
+}

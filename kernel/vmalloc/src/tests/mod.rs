@@ -1,5 +1,6 @@
 //! What the subsystem claims, on the model.
 
+mod arrays;
 mod bad_input;
 mod broken_callers;
 mod deferred;

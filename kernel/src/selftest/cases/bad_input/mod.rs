@@ -93,6 +93,7 @@ errors! {
     BadAlignment => alignment_of_no_power_of_two,
     BadPhysical => physical_overflow,
     Ram => device_that_is_ram,
+    MemoryType => device_that_is_ram,
     OutOfSpace => addresses_run_out,
     OutOfFrames => frames_run_out,
     NotToBeTakenOver => pages_taken_over,

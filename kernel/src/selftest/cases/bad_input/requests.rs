@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use paging::{Attributes, FrameArray, Pfn, PhysAddr};
+use paging::{Attributes, FrameArray, MemoryType, Pfn, PhysAddr};
 use vmalloc::{Error, Kind, Request};
 
 use super::refused;
@@ -148,7 +148,7 @@ pub fn physical_overflow(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM as a device, whole or by one byte, by range and by page frame.
+/// RAM with another memory type than the linear map has it with: by range, by page frame, as memory of its own.
 pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -167,8 +167,33 @@ pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     refused("a vmap_pfn of RAM", error, || {
         vm.vmap_pfn(&[device, block.first][..], Attributes::DEVICE)
     })?;
+    let sparse = vm.get_vm_area(2 * PAGE, PAGE)?;
+    for memory in [
+        MemoryType::DEVICE_NGNRE,
+        MemoryType::DEVICE_NGNRNE,
+        MemoryType::NORMAL_NC,
+        MemoryType::NORMAL_WT,
+    ] {
+        let attributes = Attributes::kernel(memory).writable();
+        let frames = &[device, block.first][..];
+        refused("a vmap_as of RAM", error, || vm.vmap_as(frames, attributes))?;
+        refused("a map_pages of RAM", error, || {
+            sparse.map_pages(0, frames, attributes)
+        })?;
+        for request in [
+            Request::new(PAGE),
+            Request::new(PAGE).zeroed(),
+            Request::new(PAGE).nowait(),
+        ] {
+            let error = Error::MemoryType(memory);
+            refused("memory of another type", error, || {
+                vm.allocate(&request.with_attributes(attributes))
+            })?;
+        }
+    }
     // As what it is elsewhere, it may be had.
     drop(vm.ioremap_cache(start, PAGE)?);
+    drop(vm.vmap_as(&[block.first][..], Attributes::KERNEL_RODATA)?);
     Ok(())
 }
 

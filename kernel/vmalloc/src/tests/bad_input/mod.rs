@@ -97,6 +97,7 @@ produced! {
     BadAlignment by an_alignment_is_no_power_of_two,
     BadPhysical by a_physical_range_ends_beyond_all,
     Ram by ram_is_asked_for_as_a_device,
+    MemoryType by memory_of_its_own_is_asked_for_uncached,
     OutOfSpace by no_addresses_are_left,
     OutOfFrames by no_frames_are_left,
     NotToBeTakenOver by a_page_is_not_to_be_taken_over,

@@ -128,9 +128,56 @@ pub fn ram_is_asked_for_as_a_device(seen: &mut Seen) {
         pa: PhysAddr(RAM),
         size: PAGE,
     };
-    seen.refused(&vm, ram, || {
-        vm.vmap_pfn(&[Pfn(0x9000), Pfn(RAM / PAGE)][..], device)
-    });
+    let frames = &[Pfn(0x9000), Pfn(RAM / PAGE)][..];
+    seen.refused(&vm, ram, || vm.vmap_pfn(frames, device));
+    // Not even as what it is: that is no call for RAM.
+    seen.refused(&vm, ram, || vm.vmap_pfn(frames, Attributes::KERNEL_DATA));
+    let sparse = vm.get_vm_area(2 * PAGE, PAGE).unwrap();
+    for attributes in other_types() {
+        seen.refused(&vm, ram, || vm.vmap_as(frames, attributes));
+        seen.refused(&vm, ram, || sparse.map_pages(0, frames, attributes));
+        // What is no RAM has any type.
+        drop(vm.vmap_as(&frames[..1], attributes).unwrap());
+        sparse.map_pages(0, &frames[..1], attributes).unwrap();
+        sparse.unmap_pages(0, PAGE).unwrap();
+        vm.vm_unmap_aliases();
+    }
+    drop(vm.vmap_as(frames, Attributes::KERNEL_RODATA).unwrap());
+    drop(sparse);
+    assert_empty(&vm);
+}
+
+/// Attributes of every memory type that differs from RAM's in what an access to memory goes by.
+fn other_types() -> impl Iterator<Item = Attributes> {
+    [
+        MemoryType::DEVICE_NGNRNE,
+        MemoryType::DEVICE_NGNRE,
+        MemoryType::NORMAL_NC,
+        MemoryType::NORMAL_WT,
+        // The linear map's, but shared with other CPUs alone, or with all observers.
+        MemoryType::new(MemoryType::NORMAL.index(), 0),
+        MemoryType::new(MemoryType::NORMAL.index(), 2),
+        MemoryType::new(7, 3),
+    ]
+    .into_iter()
+    .map(|memory| Attributes::kernel(memory).writable())
+}
+
+pub fn memory_of_its_own_is_asked_for_uncached(seen: &mut Seen) {
+    let vm = vm();
+    for attributes in other_types() {
+        let error = Error::MemoryType(attributes.memory());
+        for request in [
+            Request::new(PAGE),
+            Request::new(5 * PAGE).zeroed(),
+            Request::new(M2).huge(),
+            Request::new(PAGE).nowait(),
+        ] {
+            seen.refused(&vm, error, || vm.allocate(&request.with_attributes(attributes)));
+        }
+    }
+    let request = Request::new(PAGE).with_attributes(Attributes::KERNEL_RODATA);
+    drop(vm.allocate(&request).unwrap());
     assert_empty(&vm);
 }
 
