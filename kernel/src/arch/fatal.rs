@@ -38,6 +38,11 @@ const NOBODY: usize = usize::MAX;
 /// The CPU that failed first: it alone reports.
 static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
 
+/// The CPU that failed, if one has.
+pub(super) fn failed_cpu() -> Option<usize> {
+    Some(FAILED.load(Ordering::Acquire)).filter(|cpu| *cpu != NOBODY)
+}
+
 /// Failures of that CPU within its own report.
 static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
@@ -65,7 +70,7 @@ fn enter() {
 
 /// An exception that cannot be handled.
 pub(super) fn exception(frame: &Frame) -> ! {
-    if FAILED.load(Ordering::Acquire) == percpu::cpu_index() {
+    if failed_cpu() == Some(percpu::cpu_index()) {
         again(format_args!(
             "{}, {}, ELR {:#x} FAR {:#x}",
             frame.kind(),

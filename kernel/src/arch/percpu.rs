@@ -33,6 +33,8 @@ pub struct PerCpu {
     pub(super) last_retry: super::exceptions::Retry,
     /// Faults of this CPU that were retried and not fatal.
     pub(super) nr_spurious_faults: AtomicU64,
+    /// Faults of this CPU that had to wait for another CPU's break window.
+    pub(super) nr_window_waits: AtomicU64,
 }
 
 #[repr(C, align(16))]
@@ -49,6 +51,7 @@ const fn empty() -> PerCpu {
         mpidr: 0,
         last_retry: super::exceptions::Retry::none(),
         nr_spurious_faults: AtomicU64::new(0),
+        nr_window_waits: AtomicU64::new(0),
     }
 }
 
@@ -146,11 +149,22 @@ impl PerCpu {
 /// Faults that were retried and not fatal, on all CPUs.
 #[must_use]
 pub fn nr_spurious_faults() -> u64 {
+    sum(|cpu| &cpu.nr_spurious_faults)
+}
+
+/// Faults that had to wait for another CPU's break window, on all CPUs. One is counted as soon as it waits.
+#[must_use]
+pub fn nr_window_waits() -> u64 {
+    sum(|cpu| &cpu.nr_window_waits)
+}
+
+/// Adds a counter up over all CPUs.
+fn sum(counter: impl Fn(&PerCpu) -> &AtomicU64) -> u64 {
     (0..MAX_CPUS)
         .map(|index| {
-            // SAFETY: the index is in bounds; the field is atomic, and only atomically used once its CPU runs.
-            let count = unsafe { &*addr_of!(PER_CPU[index].nr_spurious_faults) };
-            count.load(Ordering::Relaxed)
+            // SAFETY: the index is in bounds; counters are atomic, and only atomically used once their CPU runs.
+            let cpu = unsafe { &*addr_of!(PER_CPU[index]) };
+            counter(cpu).load(Ordering::Relaxed)
         })
         .sum()
 }

@@ -1,57 +1,98 @@
 //! Spurious faults: a translation fault on a kernel address that the MMU now translates.
 //!
-//! They have two causes. A mapping made by another CPU, where this CPU's walk was ahead of the store it raced with: there is no TLB maintenance for
-//! a descriptor that was invalid (rule 2), and no CPU is told. And break-before-make: the range is invalid for a moment, by design (rule 3).
-//! In both the access is right and succeeds when it is made again.
+//! They have two causes. A mapping made by another CPU, where this CPU's walk was ahead of the
+//! store it raced with: there is no TLB maintenance for a descriptor that was invalid (rule 2), and
+//! no CPU is told. And break-before-make: the range is invalid for a moment, by design (rule 3). In
+//! both the access is right and succeeds when it is made again.
 //!
-//! `AT` decides: it asks the MMU itself. While some CPU is between break and make ([`BreakWindow`]) a fault that `AT` confirms may still be
-//! of the second kind, so it is asked again until the window closes, for a bounded time. And a CPU that retries the same instruction for the same
-//! address over and over, without having made progress, is not in a race: then the fault is reported.
+//! `AT` decides: it asks the MMU itself. While another CPU is between break and make
+//! ([`BreakWindow`]) a fault that `AT` confirms may still be of the second kind, so it is asked
+//! again until no window is open: [`arch_policy::windows`] has the protocol. There is no limit in
+//! time: a CPU that has a window open runs, or will, and a CPU that failed ends the kernel.
+//!
+//! A CPU that faults over and over, by the same instruction on the same address, without a window
+//! in between that would explain it, is not in a race: then the fault is reported.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use core::time::Duration;
+
+use arch_policy::windows::{Line, Platform, Windows};
 
 use super::Frame;
 use crate::arch::mmu::{self, Access};
-use crate::arch::percpu::this_cpu;
+use crate::arch::percpu::{MAX_CPUS, cpu_index, this_cpu};
 use crate::arch::syndrome::FaultStatus;
 use crate::arch::time::{Deadline, relax, ticks};
+use crate::arch::{early_console, fatal, psci};
 
-/// Retries of one instruction for one address without a pause.
-const MAX_RETRIES: u64 = 64;
+/// Retries of one instruction for one address without a pause and without a window.
+const MAX_RETRIES: usize = 64;
 /// What counts as a pause: a CPU that did something else in between.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long windows may follow each other before a fault in them is reported.
-const WINDOW_LIMIT: Duration = Duration::from_millis(500);
+/// After how long a CPU that waits says so.
+const STALL: Duration = Duration::from_secs(20);
 
-/// Windows open now, on all CPUs, in the lower half; those ever opened in the upper: two equal values with none open say that none was open in between.
-static WINDOWS: AtomicU64 = AtomicU64::new(0);
-const ONE_OPEN: u64 = 1;
-const ONE_OPENED: u64 = 1 << 32;
+/// What the protocol of the windows runs on.
+#[derive(Debug)]
+struct Cpus;
+
+impl Platform for Cpus {
+    type Word = AtomicU64;
+
+    fn load(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Acquire)
+    }
+    fn load_own(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+    #[inline]
+    fn open(word: &AtomicU64, odd: u64) {
+        word.store(odd, Ordering::Relaxed);
+        // DMB ISH: the inner shareable domain has all CPUs, and their walkers with them.
+        fence(Ordering::Release);
+    }
+    #[inline]
+    fn close(word: &AtomicU64, even: u64) {
+        word.store(even, Ordering::Release);
+    }
+    fn before_question() {
+        mmu::dsb_ish();
+        mmu::isb();
+    }
+    fn after_question() {
+        // `mmu::translate` ends with an ISB before PAR_EL1 is read.
+    }
+}
+
+static WINDOWS: Windows<Cpus, MAX_CPUS> = Windows::new([const { Line(AtomicU64::new(0)) }; MAX_CPUS]);
 
 /// From before the break until after the make: faults of other CPUs wait for the end of it.
+///
+/// Interrupts are masked meanwhile, and what is broken is not touched. A window within a window is
+/// refused.
 #[must_use = "the window closes when this is dropped"]
 #[derive(Debug)]
 pub struct BreakWindow(());
 
 impl BreakWindow {
     /// Before the descriptor is made invalid.
+    #[inline]
     pub fn open() -> Self {
-        // Acquire and release: the break's stores stay behind this.
-        WINDOWS.fetch_add(ONE_OPEN + ONE_OPENED, Ordering::AcqRel);
+        WINDOWS.open(cpu_index());
         Self(())
     }
 
-    /// Takes over a window that was opened and then forgotten, between two calls that could not hand it on.
+    /// Takes over a window that was opened and then forgotten, between two calls that could not
+    /// hand it on.
     pub fn adopt() -> Self {
         Self(())
     }
 }
 
 impl Drop for BreakWindow {
+    #[inline]
     fn drop(&mut self) {
-        // The new descriptor is visible to walks (the engine's DSB) before the window is seen closed.
-        WINDOWS.fetch_sub(ONE_OPEN, Ordering::Release);
+        WINDOWS.close(cpu_index());
     }
 }
 
@@ -60,6 +101,7 @@ impl Drop for BreakWindow {
 pub struct Retry {
     elr: AtomicUsize,
     far: AtomicUsize,
+    windows: AtomicU64,
     count: AtomicUsize,
     at: AtomicU64,
 }
@@ -70,18 +112,24 @@ impl Retry {
         Self {
             elr: AtomicUsize::new(0),
             far: AtomicUsize::new(0),
+            windows: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             at: AtomicU64::new(0),
         }
     }
 
     /// Counts one more; `false` if these are too many of the same.
+    ///
+    /// The same instruction may fault on the same address any number of times and be right each
+    /// time: one that polls a word does, in every window over it. So the count starts anew where
+    /// other CPUs opened or closed windows since the last.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
         let now = ticks();
-        let pause = Deadline::ticks_of(PAUSE);
+        let windows = WINDOWS.look(cpu_index()).sum;
         let same = self.elr.load(Ordering::Relaxed) == elr
             && self.far.load(Ordering::Relaxed) == far
-            && now.wrapping_sub(self.at.load(Ordering::Relaxed)) < pause;
+            && self.windows.load(Ordering::Relaxed) == windows
+            && now.wrapping_sub(self.at.load(Ordering::Relaxed)) < Deadline::ticks_of(PAUSE);
         let count = if same {
             self.count.load(Ordering::Relaxed) + 1
         } else {
@@ -89,9 +137,10 @@ impl Retry {
         };
         self.elr.store(elr, Ordering::Relaxed);
         self.far.store(far, Ordering::Relaxed);
+        self.windows.store(windows, Ordering::Relaxed);
         self.count.store(count, Ordering::Relaxed);
         self.at.store(now, Ordering::Relaxed);
-        count as u64 <= MAX_RETRIES
+        count <= MAX_RETRIES
     }
 }
 
@@ -118,27 +167,36 @@ pub fn retry(frame: &Frame) -> bool {
     true
 }
 
-/// Whether `AT` translates `va`, now or when no window is open.
-///
-/// Not: when the windows that are open now have closed. One CPU may open the next over the same address right after, and its break then looks as if the
-/// first had left nothing behind. Only a question that no window was open for has a final answer.
+/// Whether `AT` translates `va`, now or once no other CPU has a window open.
 fn translates(va: usize, access: Access) -> bool {
-    // Anything but a translation fault is an answer: a permission fault is met, and reported, by the retry.
-    let ask = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
-    let limit = Deadline::after(WINDOW_LIMIT);
-    loop {
-        let before = WINDOWS.load(Ordering::Acquire);
-        // The question comes after the look at the windows: AT is no access that an acquire would order (Arm ARM, "Address translation instructions").
-        mmu::dsb_ish();
-        mmu::isb();
-        if ask() {
-            return true;
-        }
-        // The question ended with an ISB, so this look comes after it.
-        let none_was_open = before as u32 == 0 && WINDOWS.load(Ordering::Acquire) == before;
-        if none_was_open || limit.is_past() {
-            return false;
-        }
-        relax();
+    // Anything but a translation fault is an answer: a permission fault is met, and reported, by
+    // the retry.
+    let question = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
+    let this = cpu_index();
+    // A CPU that reports its own failure waits for no other: that one may have stopped in its
+    // window.
+    if fatal::failed_cpu() == Some(this) {
+        return question();
     }
+    let mut stall = None;
+    WINDOWS.translates(this, question, |open| {
+        // Another CPU failed, perhaps the one that this one waits for: it reports and ends the
+        // kernel.
+        if fatal::failed_cpu().is_some() {
+            psci::park();
+        }
+        let since = *stall.get_or_insert_with(|| {
+            this_cpu().nr_window_waits.fetch_add(1, Ordering::Relaxed);
+            Deadline::after(STALL)
+        });
+        relax();
+        if let Some(owner) = open
+            && since.is_past()
+        {
+            early_console::print(format_args!(
+                "vmwalk: CPU {this} has waited {STALL:?} for CPU {owner} to make what it broke, to reach {va:#x}\n"
+            ));
+            stall = Some(Deadline::after(STALL));
+        }
+    })
 }

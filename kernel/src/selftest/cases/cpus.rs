@@ -8,18 +8,16 @@ use core::time::Duration;
 
 use paging::{Attributes, LeafSet, LeafSize, Pfn};
 
-use crate::arch::exceptions::BreakWindow;
 use crate::arch::mmu::at_s1e1r;
-use crate::arch::percpu::{MAX_CPUS, cpu_index, nr_spurious_faults};
+use crate::arch::percpu::{MAX_CPUS, cpu_index};
 use crate::arch::probe::{probe_read, probe_write};
-use crate::arch::time::{Deadline, relax};
+use crate::arch::time::Deadline;
 use crate::mm;
 use crate::mm::areas::kernel_vmalloc;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::saboteur::tamper;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::{read, write};
 use crate::smp;
@@ -53,27 +51,27 @@ impl Meeting {
 }
 
 /// What each CPU found wrong: 0 for nothing, else a code and an address.
-struct Findings([AtomicU64; MAX_CPUS]);
+pub(super) struct Findings([AtomicU64; MAX_CPUS]);
 
 /// What a CPU may find. The order is that of [`Findings::check`].
-const LATE: u64 = 1;
-const WRONG_DATA: u64 = 2;
-const FAULTED: u64 = 3;
+pub(super) const LATE: u64 = 1;
+pub(super) const WRONG_DATA: u64 = 2;
+pub(super) const FAULTED: u64 = 3;
 const STILL_MAPPED: u64 = 4;
 const STILL_WRITABLE: u64 = 5;
 const WRONG_FAULT: u64 = 6;
 
 impl Findings {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; MAX_CPUS])
     }
 
-    fn report(&self, cpu: usize, what: u64) {
+    pub(super) fn report(&self, cpu: usize, what: u64) {
         // The first counts.
         let _ = self.0[cpu].compare_exchange(0, what, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         const TEXTS: [&str; 7] = [
             "",
             "was not there in time",
@@ -325,74 +323,6 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
         turned_on <= ROUNDS,
     )?;
     Ok(())
-}
-
-/// Another CPU faults on a page that is between break and make, waits, tries again and gets its data: counted as spurious, and not fatal.
-pub fn fault_in_a_break_is_retried(ctx: &Context) -> TestResult {
-    /// The other CPU may be late for a break, above all when its host has more to do: then the next is longer.
-    const ROUNDS: u64 = 40;
-    let other = ctx.another_cpu()?;
-    with_pages(ctx, PAGES, |mapping| {
-        mapping.verify()?;
-        write(mapping.va.0 as usize, value(0));
-        let before = nr_spurious_faults();
-        for round in 0..ROUNDS {
-            read_in_a_break(mapping, other, Duration::from_millis(1 + 2 * round))?;
-            mapping.verify()?;
-            write(mapping.va.0 as usize, value(0));
-            if nr_spurious_faults() != before {
-                break;
-            }
-        }
-        let counted = nr_spurious_faults() - before;
-        expect("no spurious fault was counted", counted, counted >= 1)?;
-        Ok(())
-    })
-}
-
-/// This CPU breaks the first page of `mapping`, as the engine does, and makes it anew after `pause`; CPU `other` reads it meanwhile.
-fn read_in_a_break(mapping: &Mapping<'_>, other: usize, pause: Duration) -> Result<(), Failure> {
-    let va = mapping.va;
-    let root = mapping.tree.root();
-    let findings = Findings::new();
-    let (broken, reading) = (Meeting::of(2), AtomicU32::new(0));
-    let first = cpu_index();
-    smp::on_each_cpu(|cpu| {
-        if cpu == first {
-            // Announced, invalid, invalidated.
-            let window = BreakWindow::open();
-            let mut old = 0;
-            // SAFETY: the page is the test's, and comes back below.
-            unsafe {
-                tamper(root, va, |descriptor| {
-                    old = descriptor;
-                    descriptor & !1
-                });
-            }
-            let met = broken.wait();
-            while met && reading.load(Ordering::Acquire) == 0 {
-                relax();
-            }
-            // The other CPU is at its load now, or in the handler.
-            Deadline::after(pause).wait();
-            // SAFETY: as it was.
-            unsafe { tamper(root, va, |_| old) };
-            drop(window);
-            if !met {
-                findings.report(cpu, LATE);
-            }
-        } else if cpu == other {
-            if !broken.wait() {
-                findings.report(cpu, LATE);
-            }
-            reading.store(1, Ordering::Release);
-            // A plain load, which no exception table names: were the fault not retried, it would be fatal.
-            if read(va.0 as usize) != value(0) {
-                findings.report(cpu, WRONG_DATA);
-            }
-        }
-    });
-    findings.check()
 }
 
 /// Cuts three pages out of the first block of `mapping` and folds it again, `rounds` times.

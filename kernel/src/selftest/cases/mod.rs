@@ -3,6 +3,7 @@
 mod alignment;
 mod areas;
 mod bad_input;
+mod breaks;
 mod bulk;
 mod counts;
 mod cpus;
@@ -145,6 +146,7 @@ pub const ALL: &[Test] = tests! {
 
     "fault.nothing_is_mapped_at_level_0" => faults::level_0,
     "fault.the_null_page_and_the_lower_half_are_not_reached" => faults::lower_half_faults,
+    "fault.in_a_window_of_its_own_cpu_is_final" => breaks::a_fault_in_its_own_window_is_final,
     "fault.a_store_to_read_only_is_a_permission_fault" => faults::write_to_read_only,
     "fault.a_call_of_data_is_a_permission_fault" => faults::execute_data,
     "fault.text_and_constants_are_read_only_by_every_alias" => faults::text_is_read_only,
@@ -247,6 +249,9 @@ pub const ALL: &[Test] = tests! {
     "smp.failed_calls_change_nothing_and_leave_nothing" => stress::own_with_faults,
     "smp.nothing_comes_back_before_its_flush" => stress::second,
     "smp.all_cpus_run_while_permissions_and_the_linear_map_change" => stress::permissions_meanwhile,
-    "smp.a_fault_in_a_break_is_retried_and_counted" => cpus::fault_in_a_break_is_retried,
+    "smp.a_fault_in_a_break_is_retried_and_counted" => breaks::a_fault_is_retried,
+    "smp.a_fault_waits_as_long_as_the_window_is_open" => breaks::a_fault_waits_as_long_as_the_window_is_open,
+    "smp.a_polled_word_outlives_many_windows" => breaks::a_polled_word_outlives_many_windows,
+    "smp.a_hole_is_reported_beside_a_window" => breaks::a_hole_is_reported_beside_a_window,
     "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,
 };
