@@ -9,6 +9,7 @@ BOOTARGS ?=         ## the kernel's arguments: selftest=GLOB[,GLOB]|none seed=N 
 QEMU ?=             ## emulator, if not qemu-system-aarch64
 TIMEOUT ?= 60       ## seconds without output after which a boot has failed
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
+BUILD ?=            ## folder of all that is built, if not build/ and target/
 PROFILE ?= release  ## release or dev; make gdb takes dev, which can be traced, unless told otherwise
 SOAK ?= 20          ## for soak: rounds; 1 is the live part alone, as in make test
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
@@ -22,8 +23,8 @@ GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
 # What is debugged lies apart from what is run, and is a kernel with hook points (vmw trace-walk).
 ifeq ($(origin PROFILE),file)
 gdb: override PROFILE := dev
-gdb: export OUT ?= build/dev
-gdb: export IMAGE ?= build/dev/Image
+gdb: export OUT ?= $(or $(BUILD),build)/dev
+gdb: export IMAGE ?= $(or $(BUILD),build)/dev/Image
 endif
 
 # What a replay runs on follows from its trace, unless it is given.
@@ -45,8 +46,9 @@ override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
+override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BENCH BENCH_WALKERS SHELL_SEED SOAK CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run soak shell ptmap test bench bench-diff lines replay lint gdb doc clean
@@ -97,4 +99,4 @@ doc: ## write the crates' documentation to the target directory's doc/
 	@scripts/setup build && scripts/cargo doc --no-deps
 
 clean: ## remove everything that was built
-	@rm -rf build target
+	@scripts/clean

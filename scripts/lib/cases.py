@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-LOGS = ROOT / "build" / "logs"
+from .paths import BUILD, ROOT
+
+LOGS = BUILD / "logs"
 
 MACHINE_VARIABLES = ("CPU", "SMP", "MEM", "GIC", "EL2", "BOOTARGS", "INITRD", "IMAGE")
 """A case sets its own: what the caller's environment says of them must not leak in."""

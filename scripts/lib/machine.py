@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .paths import program
+from .paths import BUILD, program
 
 RAM_BASE = 0x4000_0000
 STUB_AT = RAM_BASE + 0x1F_0000
@@ -43,7 +43,7 @@ class Machine:
     el2: bool = False
     bootargs: str = ""
     qemu: str = program("qemu-system-aarch64")
-    image: Path = Path("build/Image")
+    image: Path = BUILD / "Image"
     initrd: Path | None = None
     machine_options: tuple[str, ...] = ()
     extra: tuple[str, ...] = field(default=())

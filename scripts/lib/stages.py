@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from .cases import ROOT, Finished, log_path, python, run_logged
+from .cases import Finished, log_path, python, run_logged
 from .machine import Machine
 from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
+from .paths import BUILD
 from .report import Outcome, Report
 
-BUILD = ROOT / "build"
 DENY = {"RUSTDOCFLAGS": "-D warnings"}
 
 BUILD_LIMIT = 1200.0
@@ -207,7 +207,7 @@ def soak(report: Report) -> None:
 
 def variants(report: Report) -> None:
     """Other builds of the same kernel: unoptimised, and by the other toolchain route."""
-    dev = {"PROFILE": "dev", "OUT": "build/dev"}
+    dev = {"PROFILE": "dev", "OUT": str(BUILD / "dev")}
     if build_and_boot(report, "dev profile", dev):
         boot_all(report, "variants", [lock_order(f"{dev['OUT']}/Image")])
     current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
@@ -215,7 +215,7 @@ def variants(report: Report) -> None:
     name = f"{other} toolchain"
     setup = run_logged(f"variants: {name}, setup", ["scripts/setup", "build"], 900.0, {"TOOLCHAIN": other})
     if setup.good:
-        build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": f"build/{other}"})
+        build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": str(BUILD / other)})
     else:
         report.skip(f"variants: {name}", f"not to be had here (TOOLCHAIN={other} scripts/setup build): {reason(setup)}")
 
@@ -252,14 +252,14 @@ def gdb(report: Report) -> None:
     """Scripted gdb sessions on the debug kernel, and on the release kernel, which has no hook points."""
     if not have_image(report):
         return
-    debug = "build/dev"
+    debug = str(BUILD / "dev")
     done = run_logged("gdb: build", ["scripts/build"], BUILD_LIMIT, {"PROFILE": "dev", "OUT": debug})
     report.add("gdb: build", Outcome.of(done.good, done.seconds, log=done.log))
     if not done.good:
         return
     name = "gdb: sessions"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
-    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": debug, "GDB_RELEASE": "build"})))
+    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": debug, "GDB_RELEASE": str(BUILD)})))
 
 
 # ---- benches ----------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def bench(report: Report) -> None:
         return
     name = "bench: every case beside the baseline"
     command = [python(), "-B", "scripts/bench", "--quiet", "--twice", "--base", "scripts/bench-data/baseline.json", "--fail-above", DEARER_BY]
-    done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": "build/test/bench"})
+    done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": str(BUILD / "test" / "bench")})
     report.add(name, count_closing(done, "bench"))
     name = "bench: a breakdown adds up to what is counted"
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], LONG_LIMIT)
@@ -324,7 +324,7 @@ def lines(report: Report) -> None:
         return
     name = "lines: every call beside the baseline"
     command = [python(), "-B", "scripts/lines", "--quiet", "--cpus", "1,8", "--base", "scripts/bench-data/lines-baseline.json"]
-    done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "OUT": "build/test/lines"})
+    done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "OUT": str(BUILD / "test" / "lines")})
     report.add(name, count_closing(done, "lines"))
 
 

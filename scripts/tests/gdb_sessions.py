@@ -12,14 +12,14 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts" / "gdb"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gdb"))
 
+from lib.paths import BUILD, ROOT  # noqa: E402
 from tests.image_leaves import text_runs  # noqa: E402
 from vmwgdb import elf  # noqa: E402
 
-DEV = os.environ.get("GDB_DEV") or "build/dev"
-RELEASE = os.environ.get("GDB_RELEASE") or "build"
+DEV = os.environ.get("GDB_DEV") or str(BUILD / "dev")
+RELEASE = os.environ.get("GDB_RELEASE") or str(BUILD)
 INSIDE = "scripts/tests/gdb_inside"
 AT_THE_END = "break kernel::arch::psci::system_off; continue"
 """Every map is there, and nothing runs any more."""

@@ -12,10 +12,10 @@ import unittest
 from pathlib import Path
 
 from lib.machine import RAM_BASE, Machine, RawBoot
+from lib.paths import BUILD, ROOT
 from lib.replay_trace import PAGE
 from tests.make_trace import make
 
-ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT / "scripts" / "traces"
 
 FAULTS = {
@@ -144,7 +144,7 @@ class Replays(unittest.TestCase):
         self.assertIn("mode=replay takes a trace as the initrd, and there is none", self.boot_with(None))
 
     def boot_with(self, initrd: Path | None) -> str:
-        machine = Machine(bootargs="mode=replay log=warn", initrd=initrd, image=ROOT / "build" / "Image", qemu=os.environ.get("QEMU") or Machine().qemu)
+        machine = Machine(bootargs="mode=replay log=warn", initrd=initrd, image=BUILD / "Image", qemu=os.environ.get("QEMU") or Machine().qemu)
         return emulated(machine.command())
 
     def test_the_trace_is_kept_wherever_it_lies(self) -> None:
@@ -169,7 +169,7 @@ class Replays(unittest.TestCase):
             bootargs="mode=replay log=warn",
             mem="512M",
             initrd=trace,
-            image=ROOT / "build" / "Image",
+            image=BUILD / "Image",
             qemu=os.environ.get("QEMU") or Machine().qemu,
         )
         dtb = self.out / "tree.dtb"

@@ -74,6 +74,11 @@ class TheProgramsThatWereUnpacked(unittest.TestCase):
                 if named.search(line):
                     self.assertRegex(line, r"""program\(["']""", f"{file}: {line}")
 
+    def test_the_folder_of_what_is_built_is_named_in_one_place(self) -> None:
+        for file in [path for path in (ROOT / "scripts").rglob("*") if path.is_file()]:
+            if "tests" not in file.parts or file.name.endswith("_sessions.py"):
+                self.assertNotRegex(file.read_text(errors="replace"), r"""["']build/""", file)
+
 
 class ARawBoot(unittest.TestCase):
     BOOT = RawBoot(image_at=0x4060_0000, dtb_at=0x4400_0000, dtb=Path("broken.dtb"))

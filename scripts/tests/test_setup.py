@@ -518,6 +518,18 @@ class Elsewhere(Setup):
         for name in ("apt-cache", "apt-get", "dpkg"):
             (self.machine.root / "tools" / name).unlink()
 
+    def test_where_nothing_can_be_written_it_says_so_in_a_line(self) -> None:
+        (self.machine.root / "project/a file").touch()
+        said = self.done("build", status=1, BUILD="a file/build")
+        self.assertEqual(said, f"setup: {self.machine.root}/project/a file/build cannot be written; BUILD=DIR builds elsewhere\n")
+
+    def test_another_folder_is_used_for_everything(self) -> None:
+        self.own_compiler()
+        self.without_apt()
+        self.done("build", BUILD="else where")
+        self.assertEqual((self.machine.root / "project/else where/toolchain").read_text(), "distro\n")
+        self.assertFalse((self.machine.root / "project/build").exists())
+
     def test_a_compiler_that_is_no_packages_is_used(self) -> None:
         self.own_compiler()
         self.without_apt()
