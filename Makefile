@@ -7,16 +7,17 @@ GIC ?= 3            ## interrupt controller version, 2 or 3
 EL2 ?=              ## 1 enters the kernel at EL2
 BOOTARGS ?=         ## the kernel's arguments: selftest=GLOB[,GLOB]|none seed=N log=LEVEL linear=4k ...
 QEMU ?=             ## emulator, if not qemu-system-aarch64
-TIMEOUT ?= 60       ## seconds without output after which a boot has failed
+TIMEOUT ?= 60       ## seconds without output after which a boot has failed; for gdb with GDBCMD, seconds for all of it
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
 BUILD ?=            ## folder of all that is built, if not build/ and target/
 PROFILE ?= release  ## release or dev; make gdb takes dev, which can be traced, unless told otherwise
 SOAK ?= 20          ## for soak: rounds; 1 is the live part alone, as in make test
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
-BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*')
+BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*'; list names them)
 BENCH_WALKERS ?=    ## for bench and the self-test of walkers: only these beside the engine (none: the engine alone)
 TRACE ?=            ## for replay: the trace, plain or gzip (scripts/traces/linux-7.2-boot.csv.gz)
 BASE ?=             ## for bench-diff: the bench.json to compare with
+ACROSS ?=           ## for bench-diff: 1 compares figures of another CPU or build, too
 SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed with
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
 
@@ -41,14 +42,14 @@ soak: override SMP := 4
 endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
 override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run soak shell ptmap test bench bench-diff lines replay lint gdb doc clean
@@ -63,37 +64,37 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 	@scripts/setup build && scripts/build
 
 run: ## build, boot, show the self-tests live; succeeds when all passed
-	@scripts/setup run && scripts/build && scripts/run
+	@scripts/setup run && scripts/build && exec scripts/run
 
 soak: ## the host tests that can run longer, then the live stress on 4 CPUs, SOAK rounds of it (BOOTARGS adds to it)
-	@scripts/setup run && scripts/build && scripts/soak
+	@scripts/setup run && scripts/build && exec scripts/soak
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
-	@scripts/setup run && scripts/build && scripts/shell
+	@scripts/setup run && scripts/build && exec scripts/shell
 
 ptmap: ## draw what the running kernel has mapped; leave build/ptmap.svg
-	@scripts/setup run && scripts/build && scripts/ptmap
+	@scripts/setup run && scripts/build && exec scripts/ptmap
 
 test: ## test everything: lint, host tests, every machine of the boot matrix
-	@scripts/setup test && scripts/test
+	@scripts/setup test && exec scripts/test
 
 lint: ## format, clippy and rustdoc only
-	@scripts/setup test && STAGES=lint scripts/test
+	@scripts/setup test && STAGES=lint exec scripts/test
 
 bench: ## count the instructions of every operation beside Linux's; leave build/bench.json and build/bench.svg
-	@scripts/setup run && scripts/build && scripts/bench
+	@scripts/setup run && scripts/build && exec scripts/bench
 
 bench-diff: ## show what changed since BASE=FILE, a bench.json of before
-	@scripts/setup run && scripts/build && scripts/bench --base "$(BASE)"
+	@scripts/setup run && scripts/build && exec scripts/bench --base "$(BASE)"
 
 lines: ## count cache-line transfers, atomics and barriers of calls with 1 to 32 CPUs (BENCH=GLOB); leave build/lines.json
-	@scripts/setup gdb && scripts/build && scripts/lines
+	@scripts/setup gdb && scripts/build && exec scripts/lines
 
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
-	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" scripts/replay
+	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
-	@scripts/setup gdb && scripts/build && scripts/debug
+	@scripts/setup gdb && scripts/build && exec scripts/debug
 
 doc: ## write the crates' documentation to the target directory's doc/
 	@scripts/setup build && scripts/cargo doc --no-deps

@@ -10,7 +10,10 @@ named in ALLOWED; and every call and branch must stay in the range, so that noth
 """
 
 import struct
-import sys
+from pathlib import Path
+
+from lib import script
+from lib.errors import BadSetting, ScriptError, reading
 
 # ELF for the Arm 64-bit Architecture (AAELF64), "Relocation types".
 RELATIVE = {
@@ -38,7 +41,7 @@ ALLOWED = ("__image_size", "__boot_stack_end", "start_high", "EARLY")
 class Elf:
     def __init__(self, data: bytes) -> None:
         if data[:6] != b"\x7fELF\x02\x01":
-            sys.exit("not a little-endian ELF64")
+            raise ValueError("not a little-endian ELF64")
         self.data = data
         (shoff,) = struct.unpack_from("<Q", data, 0x28)
         entsize, number, names = struct.unpack_from("<HHH", data, 0x3A)
@@ -62,11 +65,14 @@ class Elf:
         return out
 
 
-def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    with open(sys.argv[1], "rb") as f:
-        elf = Elf(f.read())
+def main(argv: list[str]) -> int:
+    if len(argv) != 1:
+        raise BadSetting("usage: check-boot-pic.py vmwalk.elf")
+    with reading(argv[0]):
+        return check(Elf(Path(argv[0]).read_bytes()))
+
+
+def check(elf: Elf) -> int:
     symbols = {}
     for i, section in enumerate(elf.sections):
         if section[1] == 2:  # SHT_SYMTAB
@@ -95,10 +101,13 @@ def main() -> None:
             elif kind in BRANCHES and not low <= target < high:
                 wrong.append(f"{where:#x}: branch out of .boot.text, to {name}{addend:+#x} ({target:#x})")
     if seen == 0:
-        sys.exit("no relocation found: was the image linked with --emit-relocs?")
+        raise ScriptError("no relocation found: was the image linked with --emit-relocs?")
     if wrong:
-        sys.exit("\n".join(wrong))
+        print("\n".join(wrong))
+        raise ScriptError(f"{len(wrong)} of {seen} relocations before the MMU is on are absolute or leave .boot.text")
     print(f"{seen} relocations before the MMU is on, none absolute, no branch leaves .boot.text")
+    return 0
 
 
-main()
+if __name__ == "__main__":
+    script.run("check-boot-pic", main)

@@ -13,6 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .errors import Malformed
+from .fields import Record, decode
+
 DATA = Path(__file__).resolve().parents[1] / "bench-data"
 OURS = "vmwalk"
 MARK = "bench "
@@ -23,13 +26,15 @@ LOOPS = "test_vmalloc-linux-7.3.csv"
 
 CPUS = "cpus: "
 """What the names of work on several CPUs begin with."""
+RELEASE = "release"
+"""What a kernel says it was built as, if its figures are comparable with others."""
 BOOT_CURVE = "boot to first self-test, by MiB of RAM"
 
 Json = dict[str, Any]
 
 
-class BadOutput(Exception):
-    """The kernel's output is not what a complete bench prints; the message says where."""
+BadOutput = Malformed
+"""What the kernel printed is not a complete bench, or a file is none; the message says where."""
 
 
 @dataclass
@@ -47,17 +52,26 @@ def parse(lines: Iterable[str]) -> Output:
     for line in lines:
         if not line.startswith(MARK):
             continue
-        try:
-            record = json.loads(line.removeprefix(MARK))
-        except json.JSONDecodeError as error:
-            raise BadOutput(f"not JSON: {line!r} ({error})") from None
-        take(output, record, line)
+        take(output, decode(line.removeprefix(MARK), repr(line)), line)
     if not output.machine:
         raise BadOutput("the kernel did not say what it measures with")
     for case, walkers in output.cases.items():
         if OURS not in walkers:
             raise BadOutput(f"{case}: {OURS} itself is missing")
     return output
+
+
+def parse_name(line: str) -> str:
+    """The name in a line of `bench=list`."""
+    where = repr(line)
+    return Record(decode(line.removeprefix(MARK), where), where).text("name")
+
+
+def name_of(line: str) -> str:
+    """The case or the curve that a line is about."""
+    where = repr(line)
+    record = Record(decode(line.removeprefix(MARK), where), where)
+    return record.text("case" if "case" in record else "curve")
 
 
 def take(output: Output, record: Json, line: str) -> None:
@@ -82,7 +96,7 @@ def parse_work(lines: Iterable[str], cpus: int) -> list[Json]:
     """
     found = []
     for line in lines:
-        record = json.loads(line.removeprefix(MARK))
+        record = decode(line.removeprefix(MARK), repr(line))
         match record:
             case {"work": str(work), "cpus": int(nr), "operations": int(), "waits": int(waits)}:
                 if nr != cpus:
@@ -208,6 +222,30 @@ def advantage(cases: Iterable[Json], peer: str, ops: tuple[str, ...] = ("map", "
                 if ours > theirs[op]:
                     slower.append(f"{case['case']} ({op}: {ours} > {theirs[op]})")
     return (math.exp(sum(logs) / len(logs)) if logs else 0.0), nr, slower
+
+
+def read_document(path: Path) -> Json:
+    """A bench.json or a baseline. Raises BadOutput with the place where it is neither."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BadOutput(f"{path}: {error.strerror}") from None
+    document = Record(decode(text, str(path)), str(path))
+    document.record("machine")
+    for part in ("cases", "loops"):
+        for case in document.records(part) if part == "cases" or part in document else []:
+            case.text("case")
+            ops = [op for op in OPS if op in case]
+            if not ops:
+                raise BadOutput(f"{case.where}: expected one of {', '.join(OPS)}")
+            for op in ops:
+                case.record(op).number("instructions")
+    return document.value
+
+
+def unlike(base: Json, new: Json) -> list[str]:
+    """What differs between two machines that figures depend on, where both say it."""
+    return [f"{key} is {new[key]!r}, not {base[key]!r}" for key in ("cpu", "build") if key in base and key in new and base[key] != new[key]]
 
 
 @dataclass(frozen=True)

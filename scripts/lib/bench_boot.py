@@ -2,22 +2,25 @@
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from . import bench, emulator
-from .machine import Machine
+from .errors import ScriptError
+from .machine import Machine, parallel_boots
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond, and the PMU counts them. All CPUs run in one host thread, in turn."""
 
 NOTHING = "no-case-at-all"
 """A selection that leaves nothing but what the kernel says of the machine."""
-
+LIST = "list"
+"""A selection that prints the names of all cases and curves, and runs none."""
 
 AT_ONCE = emulator.Limits(8.0, 15.0)
 """Seconds without a line, and in all, for a boot whose CPUs have a thread of the host each."""
 
 
-class Failed(Exception):
+class Failed(ScriptError):
     """The kernel did not do what was asked; the message says what it said."""
 
 
@@ -44,6 +47,35 @@ def measure(machine: Machine, limits: emulator.Limits) -> list[str]:
         raise Failed(defect)
     lines = printed.getvalue().decode(errors="replace").splitlines()
     return [line for line in lines if line.startswith(bench.MARK)]
+
+
+def glob_argument(glob: str) -> str:
+    """Boot arguments are separated by blanks, so a blank in a glob goes as what matches it."""
+    return "".join("?" if letter.isspace() else letter for letter in glob)
+
+
+def names(cpu: str, shared: list[str], limits: emulator.Limits) -> tuple[list[str], str]:
+    """The names of all cases, curves and kinds of work, in their order; and the line about the machine."""
+    machine_line, *lines = measure(machine_for(cpu, [f"bench={LIST}", *shared]), limits)
+    return [bench.parse_name(line) for line in lines], machine_line
+
+
+def measure_each(cpu: str, chosen: list[str], shared: list[str], limits: emulator.Limits) -> list[str]:
+    """The lines of these cases and curves, each from a boot of its own.
+
+    What a case costs depends on the state of the frame allocator, and that on what ran before.
+    """
+
+    def one(name: str) -> list[str]:
+        _machine, *lines = measure(machine_for(cpu, [f"bench={glob_argument(name)}", *shared]), limits)
+        if not lines:
+            raise Failed(f"{name}: the kernel has measured nothing")
+        if others := {bench.name_of(line) for line in lines} - {name}:
+            raise Failed(f"{name}: the kernel has measured {', '.join(sorted(others))} in the same boot")
+        return lines
+
+    with ThreadPoolExecutor(parallel_boots()) as pool:
+        return [line for lines in pool.map(one, chosen) for line in lines]
 
 
 def boot_curve(cpu: str, limits: emulator.Limits) -> list[list[int]]:

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from . import processes
 from .bench_boot import Failed
+from .errors import reading
 from .machine import Machine
 from .paths import program
 
@@ -136,12 +138,13 @@ class Stub:
 
 def trace(machine: Machine, elf: Path, wanted: list[int]) -> list[Window]:
     """The measured calls with these numbers, counted from 0 behind the instrument's test of itself."""
-    reads = reads_of_the_counter(elf.read_bytes())
+    with reading(elf):
+        reads = reads_of_the_counter(elf.read_bytes())
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         stub_path = Path(folder) / "stub"
         command = [*machine.command(), "-S", "-D", str(log), "-gdb", f"unix:{stub_path},server=on,wait=off"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = processes.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             stub = Stub(stub_path)
             for address in reads:
@@ -156,8 +159,7 @@ def trace(machine: Machine, elf: Path, wanted: list[int]) -> list[Window]:
                 windows.append(one_window(stub, reads, log))
             return windows
         finally:
-            process.kill()
-            process.wait()
+            processes.end(process)
 
 
 def read_counter(stub: Stub, reads: dict[int, int]) -> int:

@@ -2,14 +2,14 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import processes
+from .errors import ScriptError
 from .paths import BUILD, ROOT
 
 LOGS = BUILD / "logs"
@@ -17,8 +17,8 @@ LOGS = BUILD / "logs"
 MACHINE_VARIABLES = ("CPU", "SMP", "MEM", "GIC", "EL2", "BOOTARGS", "INITRD", "IMAGE")
 """A case sets its own: what the caller's environment says of them must not leak in."""
 
-_running: set["subprocess.Popen[bytes]"] = set()
-_running_lock = threading.Lock()
+NOT_STARTED = 127
+"""The status of a command that is not there, as a shell gives it."""
 
 
 @dataclass(frozen=True)
@@ -55,59 +55,28 @@ def run_logged(name: str, command: list[str], limit: float, variables: dict[str,
     started = time.monotonic()
     timed_out = False
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=clean_environment(variables or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        with _running_lock:
-            _running.add(process)
+        try:
+            process = processes.start(
+                command,
+                politely=True,
+                cwd=ROOT,
+                env=clean_environment(variables or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        except ScriptError as error:
+            output.write(f"{error}\n".encode())
+            return Finished(NOT_STARTED, 0.0, log)
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
-            end(process)
+            processes.end(process)
         if timed_out:
             output.write(f"\n{name}: ended after {limit:g} s\n".encode())
     return Finished(process.returncode, time.monotonic() - started, log, timed_out)
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process's whole group, politely first: scripts/run ends its emulator itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(5)
-            break
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
-    with _running_lock:
-        _running.discard(process)
-
-
-def end_all() -> None:
-    """For an interrupted `make test`: nothing that it started goes on."""
-    with _running_lock:
-        left = list(_running)
-    for process in left:
-        end(process)
-
-
-def end_all_on_signals() -> None:
-    def stop(number: int, _frame: object) -> None:
-        end_all()
-        os._exit(128 + number)  # worker threads wait for processes that are gone; do not join them
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
 
 
 def python() -> str:

@@ -2,15 +2,14 @@
 
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import BinaryIO
 
+from . import processes
 from .ktap import End, EndKind, Reader, Transcript
 
 POWER_OFF_GRACE = 10.0
@@ -70,29 +69,15 @@ class Outlet:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def end_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP unwind like Ctrl-C, so that `finally` kills the emulator."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGHUP, stop)
-
-
 def run(command: list[str], limits: Limits, outlet: Outlet) -> tuple[Transcript, End]:
     """Boots `command` and reads it to its end, which is always also the process's end."""
-    try:
-        # No standard input: a runner in the background must not be stopped for reading it.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        return Transcript(), End(EndKind.UNSTARTED, detail=f"{command[0]}: {error.strerror}")
+    # No standard input: a runner in the background must not be stopped for reading it.
+    process = processes.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     reader = Reader()
     try:
         end = follow(process, reader, limits, outlet)
     finally:
-        process.kill()
-        process.wait()
+        processes.end(process)
     return reader.transcript, end
 
 
@@ -100,6 +85,8 @@ def follow(process: "subprocess.Popen[bytes]", reader: Reader, limits: Limits, o
     """Streams both outputs until they close or a limit is reached."""
     assert process.stdout and process.stderr
     serial = LineSplitter(reader.take)
+    complaints: list[str] = []
+    errors = LineSplitter(complaints.append)
     started = last_output = time.monotonic()
     done_at: float | None = None
     with selectors.DefaultSelector() as selector:
@@ -126,15 +113,18 @@ def follow(process: "subprocess.Popen[bytes]", reader: Reader, limits: Limits, o
                 if key.fileobj is process.stdout:
                     last_output = time.monotonic()
                     serial.feed(data)
+                else:
+                    errors.feed(data)
             if done_at is None and reader.transcript.done:
                 done_at = time.monotonic()
     serial.finish()
-    return wait_for_exit(process)
+    errors.finish()
+    return wait_for_exit(process, next((line.strip() for line in reversed(complaints) if line.strip()), ""))
 
 
-def wait_for_exit(process: "subprocess.Popen[bytes]") -> End:
+def wait_for_exit(process: "subprocess.Popen[bytes]", complaint: str) -> End:
     """Both outputs are closed: the process is as good as gone, or hangs without them."""
     try:
-        return End(EndKind.EXITED, process.wait(POWER_OFF_GRACE))
+        return End(EndKind.EXITED, process.wait(POWER_OFF_GRACE), complaint)
     except subprocess.TimeoutExpired:
         return End(EndKind.SILENT, detail=f"{POWER_OFF_GRACE:g} s with its output closed")

@@ -36,8 +36,6 @@ class EndKind(Enum):
     """It was killed while still printing, past the limit for the whole run."""
     LINGERED = auto()
     """It was killed because it said it was done and then did not power off."""
-    UNSTARTED = auto()
-    """It could not be started at all."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,13 @@ class End:
             case EndKind.EXITED if self.status < 0:
                 return f"the emulator died of signal {-self.status}"
             case EndKind.EXITED:
-                return f"the emulator exited with status {self.status}"
+                return f"the emulator exited with status {self.status}" + (f": {self.detail}" if self.detail else "")
             case EndKind.SILENT:
                 return f"no output for {self.detail}"
             case EndKind.OVERLONG:
                 return f"still running after {self.detail}"
             case EndKind.LINGERED:
                 return f"still running {self.detail} after `{DONE_LINE}`"
-            case EndKind.UNSTARTED:
-                return f"the emulator did not start: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,11 @@ class Transcript:
     alarms: list[str] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     last_line: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """The kernel did not take its arguments, and ran nothing."""
+        return not self.version_seen and any(BAD_ARGUMENT_MARK in alarm for alarm in self.alarms)
 
     @property
     def failures(self) -> list[Result]:
@@ -225,6 +226,8 @@ def reasons_against_run(seen: Transcript, end: End, tests_expected: bool) -> Ite
     yield from seen.alarms
     if defect := end.defect():
         yield defect
+    if seen.refused:
+        return
     if not seen.done:
         yield f"no `{DONE_LINE}`: " + (f"the last line was: {seen.last_line}" if seen.last_line else "nothing was printed")
     yield from seen.defects

@@ -1,7 +1,6 @@
 """What `make lines` counts: boots with the emulator's plugin, and the figures of each case."""
 
 import csv
-import json
 import os
 import re
 import subprocess
@@ -11,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import emulator
+from . import emulator, processes
 from .bench_boot import ICOUNT, Failed
 from .bench_breakdown import functions_of
 from .bench_text import align
+from .errors import Malformed, reading
+from .fields import Record, decode
 from .machine import Machine
 
 Json = dict[str, object]
@@ -69,10 +70,7 @@ def api_of(version: str) -> int:
 
 def build_plugin(qemu: str, out: Path) -> Path:
     """The plugin, built for this emulator."""
-    try:
-        version = subprocess.run([qemu, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    except OSError as error:
-        raise Failed(f"{qemu}: {error.strerror}") from None
+    version = subprocess.run([processes.find(qemu), "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60)
     api = api_of(version.stdout)
     path = (out / f"lines-{api}.so").resolve()
     built = subprocess.run([str(PLUGIN / "build"), str(api), str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -97,7 +95,7 @@ def boot(cpu: str, smp: int, glob: str, out: Path, limits: emulator.Limits) -> l
             raise Failed(transcript.alarms[0])
         if not transcript.done or end.defect():
             raise Failed(f"{smp} CPUs: {end.defect() or 'powered off early'}; the last line was {transcript.last_line!r}")
-        with rows.open() as counted:
+        with rows.open() as counted, reading("what the plugin wrote"):
             return parse(log.read_text(errors="replace").splitlines(), counted)
 
 
@@ -106,8 +104,8 @@ def parse(printed: Iterable[str], counted: Iterable[str]) -> list[Case]:
     cases: dict[int, Case] = {}
     for line in printed:
         if line.startswith("lines {"):
-            named = json.loads(line.removeprefix("lines "))
-            cases[named["number"]] = Case(named["case"], named["cpus"])
+            named = Record(decode(line.removeprefix("lines "), repr(line)), repr(line))
+            cases[named.number("number")] = Case(named.text("case"), named.number("cpus", 1))
     ended = False
     for line in counted:
         word, *rest = line.split()
@@ -202,6 +200,17 @@ def baseline(document: Json) -> Json:
         for kind in ("map", "unmap", "read")
         if kind in case
     }
+
+
+def read_baseline(path: Path) -> Json:
+    """What `baseline` gave and a file kept. Raises Malformed with the place where it is none."""
+    rows = Record(decode(path.read_bytes(), str(path)), str(path))
+    for name in rows.value:
+        row = rows.record(name)
+        for what in HELD:
+            if type(value := row.value.get(what)) not in (int, float):
+                raise Malformed(f"{row.where}: {what}: expected a number, found {value!r}")
+    return rows.value
 
 
 def regressions(base: Json, now: Json, slack: float = 0.05) -> list[str]:

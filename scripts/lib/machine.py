@@ -1,19 +1,17 @@
 """The emulated machine as the Makefile's variables describe it, and its command line."""
 
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .errors import BadSetting
 from .paths import BUILD, program
 
 RAM_BASE = 0x4000_0000
 STUB_AT = RAM_BASE + 0x1F_0000
 """Between the emulator's own device tree, at the start of RAM, and the lowest image address."""
-
-
-class BadSetting(Exception):
-    """A variable has a value that no machine can be made from; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,14 @@ def parse_seconds(name: str, value: str) -> float:
     if not 0 < seconds < 1e6:
         raise BadSetting(f"{name} is a number of seconds above zero, not {value!r}")
     return seconds
+
+
+def parallel_boots() -> int:
+    """JOBS: how many emulators may run at once."""
+    jobs = os.environ.get("JOBS") or "2"
+    if not jobs.isdecimal() or not 1 <= int(jobs) <= 1024:
+        raise BadSetting(f"JOBS is a number of boots from 1 on, not {jobs!r}")
+    return int(jobs)
 
 
 def asks_for_tests(bootargs: str) -> bool:

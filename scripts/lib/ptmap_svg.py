@@ -56,11 +56,10 @@ def stroke(outlined: bool) -> str:
 
 
 def draw_region(dump: Dump, region: Region, y: int, body: list[str]) -> int:
-    runs = list(dump.runs_in(region.start, region.end))
-    mapped = sum(min(run.end, region.end) - max(run.va, region.start) for run in runs)
+    mapped, nr_runs = dump.mapped_in(region)
     y += 22
     body.append(f'<text x="16" y="{y}" font-size="15" font-weight="bold">{escape(region.name)}</text>')
-    span = f"{region.start:#x}..{region.end:#x}, {format_size(region.size)}: {format_size(mapped)} mapped in {len(runs)} runs"
+    span = f"{region.start:#x}..{region.end:#x}, {format_size(region.size)}: {format_size(mapped)} mapped in {nr_runs} runs"
     body.append(f'<text x="{LEFT}" y="{y}" fill="#555">{span}</text>')
     y += 12
     # The slots of the root that are the region's, as a strip of their own.

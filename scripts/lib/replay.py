@@ -3,10 +3,11 @@
 Everything here is pure: lines of the console go in.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
+from .errors import Malformed
+from .fields import decode
 from .replay_trace import Need, Trace
 
 MARK = "replay {"
@@ -16,8 +17,8 @@ REQUIRED = ("machine", "trace", "peak", "verified")
 Json = dict[str, Any]
 
 
-class BadOutput(Exception):
-    """The kernel's output is not what a complete replay prints; the message says where."""
+BadOutput = Malformed
+"""The kernel's output is not what a complete replay prints; the message says where."""
 
 
 def parse(lines: Iterable[str]) -> Json:
@@ -26,10 +27,7 @@ def parse(lines: Iterable[str]) -> Json:
     for line in lines:
         if not line.startswith(MARK):
             continue
-        try:
-            record = json.loads(line.removeprefix("replay "))
-        except json.JSONDecodeError as error:
-            raise BadOutput(f"not JSON: {line!r} ({error})") from None
+        record = decode(line.removeprefix("replay "), repr(line))
         match record:
             case {"op": str(), "kind": str(), "count": int(), "tlbi": int(), "dsb": int(), "isb": int()}:
                 run["rows"].append(record)

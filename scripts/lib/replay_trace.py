@@ -10,12 +10,16 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .errors import ScriptError
+
 HEADER = "seq,cpu,op,id,size,align,kind"
 PAGE = 4096
 MAX_BYTES = 1 << 40
 MAX_CPUS = 32
 WINDOW = 256
 """How many events the CPUs may be apart."""
+MAX_TEXT = 512 << 20
+"""Bytes of text at most: what a machine has room for beside what it replays."""
 WITHHELD = 32 << 20
 """Bytes of addresses that the kernel lets wait for a flush."""
 HEAP_PER_LINE = 192
@@ -30,7 +34,7 @@ PURGES = ("drain", "unmap_aliases", "reclaim")
 BEHIND_CALLS = ("vmap_block", "vm_map_ram_area")
 
 
-class Refused(Exception):
+class Refused(ScriptError):
     """A trace that cannot be replayed; the message says where and why."""
 
 
@@ -98,9 +102,14 @@ def shown(text: bytes) -> str:
 
 
 def number(column: str, text: bytes) -> int:
-    if not text or not all(0x30 <= byte <= 0x39 for byte in text) or (value := int(text)) >= 1 << 64:
-        raise Refused(f"{column}: expected a number below 2^64, found {shown(text)}")
-    return value
+    """One or more digits, with any number of zeros in front, below 2^64."""
+    significant = text.lstrip(b"0")
+    # No more digits than 2^64 has: Python's `int` has a limit of its own.
+    if text and all(0x30 <= byte <= 0x39 for byte in text) and len(significant) <= len(str(1 << 64)):
+        value = int(significant or b"0")
+        if value < 1 << 64:
+            return value
+    raise Refused(f"{column}: expected a number below 2^64, found {shown(text)}")
 
 
 def parse_row(line: bytes) -> tuple[int, str, int, int, str]:
@@ -225,11 +234,14 @@ def need(trace: Trace, cpus: int) -> Need:
 
 
 def read(path: Path) -> bytes:
-    """The text of a trace, unpacked if it is gzip."""
-    packed = path.read_bytes()
-    if packed[:2] != b"\x1f\x8b":
-        return packed
+    """The text of a trace, unpacked if it is gzip. Raises Refused for one that is too long."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
     try:
-        return gzip.decompress(packed)
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            text = file.read(MAX_TEXT + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Refused(f"{path}: not a whole gzip file ({error})") from None
+    if len(text) > MAX_TEXT:
+        raise Refused(f"{path}: more than {MAX_TEXT >> 20} MiB of text")
+    return text

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterable
 from types import TracebackType
 
+from . import processes
+from .errors import ScriptError
 from .machine import Machine
 
 PROMPT = b"vmwalk> "
 ENTER = b"\r"
 
 
-class ShellError(Exception):
+class ShellError(ScriptError):
     """The kernel ended, or fell silent; the message has what it said last."""
 
 
@@ -31,7 +33,7 @@ class Session:
         self._ended = False
         self._news = threading.Condition()
         command = shell_machine(machine).command()
-        self._emulator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._emulator = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -47,8 +49,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        self._emulator.kill()
-        self._emulator.wait()
+        processes.end(self._emulator)
         self._reader.join()
         for stream in (self._emulator.stdin, self._emulator.stdout):
             if stream:

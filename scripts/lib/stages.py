@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from .cases import Finished, log_path, python, run_logged
-from .machine import Machine
+from .machine import Machine, parallel_boots
 from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
 from .paths import BUILD
 from .report import Outcome, Report
@@ -27,10 +27,6 @@ SILENCE_OF_SEVERAL = "90"
 """What a boot of several CPUs may be silent for; the longest silence of those ten was 14 s."""
 LONG_LIMIT = 900.0
 """For what boots more than once or for longer, and has limits for silence of its own."""
-
-
-def parallel_boots() -> int:
-    return max(1, int(os.environ.get("JOBS") or "2"))
 
 
 # ---- lint -------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class ACheckout(unittest.TestCase):
             (self.root / name).mkdir(parents=True)
         for name in ("build", "cargo", "flatten", "clean"):
             shutil.copy(SCRIPTS / name, self.root / "scripts" / name)
+        shutil.copytree(SCRIPTS / "lib", self.root / "scripts/lib", ignore=shutil.ignore_patterns("__pycache__"))
         cargo = self.root / "bin/cargo"
         cargo.write_text(CARGO)
         cargo.chmod(0o755)

@@ -57,7 +57,7 @@ class RunnerTest(unittest.TestCase):
     def test_an_emulator_that_is_not_there_fails(self) -> None:
         done = self.run_with(SUITE, QEMU="/no/such/emulator")
         self.assertEqual(done.returncode, 1)
-        self.assertIn("did not start", done.stdout)
+        self.assertEqual(done.stderr, "run: /no/such/emulator: no such program\n")
 
     def test_an_emulator_that_fails_or_is_killed_after_a_good_suite_fails(self) -> None:
         self.assertIn("status 3", self.run_with(SUITE + "; exit 3").stdout)

@@ -8,8 +8,9 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parse_seconds
+from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parallel_boots, parse_seconds
 from lib.paths import ROOT
 
 
@@ -78,6 +79,16 @@ class TheProgramsThatWereUnpacked(unittest.TestCase):
         for file in [path for path in (ROOT / "scripts").rglob("*") if path.is_file()]:
             if "tests" not in file.parts or file.name.endswith("_sessions.py"):
                 self.assertNotRegex(file.read_text(errors="replace"), r"""["']build/""", file)
+
+
+class SeveralBoots(unittest.TestCase):
+    def test_are_as_many_at_once_as_jobs_says(self) -> None:
+        for value, number in (("", 2), ("1", 1), ("16", 16)):
+            with mock.patch.dict("os.environ", {"JOBS": value}):
+                self.assertEqual(parallel_boots(), number)
+        for value in ("many", "0", "-1", "1.5", " ", "99999"):
+            with self.subTest(value=value), mock.patch.dict("os.environ", {"JOBS": value}), self.assertRaisesRegex(BadSetting, "JOBS is a number"):
+                parallel_boots()
 
 
 class ARawBoot(unittest.TestCase):

@@ -3,7 +3,8 @@
 import unittest
 from xml.etree import ElementTree
 
-from lib.ptmap import BadDump, Table, format_size, parse
+from lib.errors import Malformed
+from lib.ptmap import Table, format_size, parse
 from lib.ptmap_svg import COLOURS, LEFT, MAX_TABLES, STRIP, draw
 
 LINEAR, VMALLOC = 0xFFFF_0000_0000_0000, 0xFFFF_8000_0000_0000
@@ -65,14 +66,14 @@ class ADump(unittest.TestCase):
 
     def test_that_is_not_whole_is_refused(self) -> None:
         for lines, message in (
-            (LINES[:-1], "no last line"),
-            ([*LINES[:-2], LINES[-1]], "5 runs of 6"),
-            (LINES[2:], "no region"),
-            ([*LINES, 'ptmap {"va":1}'], "missing"),
-            ([*LINES, "ptmap {oops"], "oops"),
-            ([], "no last line"),
+            (LINES[:-1], "a last line"),
+            ([*LINES[:-2], LINES[-1]], "expected 6 runs, found 5"),
+            (LINES[2:], "a line that names a region"),
+            ([*LINES[:-1], 'ptmap {"va":1}'], "line 12: level: expected"),
+            ([*LINES, "ptmap {oops"], "line 13: expected JSON, at line 1, column 2"),
+            ([], "a last line"),
         ):
-            with self.subTest(message), self.assertRaisesRegex(BadDump, message):
+            with self.subTest(message), self.assertRaisesRegex(Malformed, message):
                 parse(lines)
 
 
