@@ -146,23 +146,6 @@ pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
     dsb_sy();
 }
 
-/// Makes what was stored in `size` bytes from `va`, which are mapped, what every CPU fetches from there once it may: clean to the point of
-/// unification, invalidate all instruction caches (Arm ARM B2.7.4, "Concurrent modification and execution of instructions").
-pub fn publish_instructions(va: usize, size: usize) {
-    let line = cache_line();
-    let mut at = va & !(line - 1);
-    while at < va + size {
-        // SAFETY: cleaning by address changes no memory that anyone could read differently; the address is mapped, as the caller promises.
-        unsafe { asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += line;
-    }
-    dsb_ish();
-    // SAFETY: invalidating instruction caches changes no memory.
-    unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
-    dsb_ish();
-    isb();
-}
-
 /// Smallest data cache line in bytes (CTR_EL0.DminLine).
 fn cache_line() -> usize {
     let ctr: u64;

@@ -1,6 +1,7 @@
 //! The AArch64 layer: everything that is an instruction or a system register.
 
 pub mod backtrace;
+pub mod cache;
 pub mod cpu;
 pub mod early_console;
 pub mod errata;

@@ -22,6 +22,7 @@ use super::tables::KernelTables;
 use super::{
     KernelTree, WalkLock, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page,
 };
+use crate::arch::cache;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::percpu::cpu_index;
 use crate::arch::probe::probe_read;
@@ -154,7 +155,7 @@ fn word(frame: Pfn, index: usize) -> *mut u64 {
 }
 
 // SAFETY: 1. `frames` gives a block to nobody else before it is freed, aligned to its size; 2. the tree translates all of TTBR1, and nobody else maps or
-// unmaps in the vmalloc region; 3. whoever else changes the tree does so through `mm`, which takes the same lock.
+// unmaps in the vmalloc region; 3. whoever else changes the tree does so through `mm`, which takes the same lock; 4. `arch::cache` and `smp` keep it.
 unsafe impl Backend for KernelBackend {
     type Granule = Granule4K;
     type Tables = KernelTables;
@@ -229,6 +230,10 @@ unsafe impl Backend for KernelBackend {
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
         edit_linear_map(linear_map_tree(), pa, size, edit)
+    }
+    fn publish_instructions(&self, range: VirtRange) {
+        // The other CPUs: `smp`, "Code".
+        cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted.

@@ -32,6 +32,9 @@ macro_rules! as_kernel_backend {
         fn is_ram(&self, start: paging::PhysAddr, size: u64) -> bool {
             $crate::mm::areas::KernelBackend.is_ram(start, size)
         }
+        fn publish_instructions(&self, range: paging::VirtRange) {
+            $crate::mm::areas::KernelBackend.publish_instructions(range);
+        }
         fn read_memory(&self, pa: paging::PhysAddr, out: &mut [u8]) -> bool {
             $crate::mm::areas::KernelBackend.read_memory(pa, out)
         }

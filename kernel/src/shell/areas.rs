@@ -7,7 +7,7 @@ use super::Shell;
 use super::held::{Blocks, HeldArea};
 use super::parse::{self, Part, Permission};
 use super::refusal::Refusal;
-use crate::arch::mmu::publish_instructions;
+use crate::arch::cache::publish_instructions;
 use crate::mm::areas::kernel_vmalloc;
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::{self, kernel_tree, walk_lock};

@@ -24,6 +24,12 @@
 //! Events: the one who changes a state that another may wait for stores with release, then DSB ISHST so that the store is visible before
 //! SEV (Arm ARM, "Wait for Event": the event register is set even for a CPU that is just about to wait, so no event is lost).
 //!
+//! # Code
+//! A CPU that goes on in instructions that another has [published](crate::arch::cache::publish_instructions) has a context synchronisation event first,
+//! which a load of their address is not (Arm ARM B2.7.4): whatever it fetched ahead is of before. With no interrupt to send, it comes with the address. A
+//! job begins with an ISB, and so does what follows a job's result. Whoever is handed an address of code in any other way, by memory alone, makes
+//! an ISB of his own after the load that got it.
+//!
 //! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both halves in one job.
 
 mod start;
@@ -32,7 +38,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::arch::mmu::dsb_ishst;
+use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::{Deadline, relax};
 
@@ -207,6 +213,8 @@ pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, No
     // SAFETY: `call` outlives the wait below.
     unsafe { post(cpu, job_of(&call)) }?;
     wait_until(|| call.done.load(Ordering::Acquire) != 0);
+    // The result may be an address of code.
+    isb();
     // SAFETY: done, so it was written, and the other CPU is through with it.
     Ok(unsafe { call.result.into_inner().assume_init() })
 }
@@ -250,6 +258,8 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     }
     f(this);
     wait_until(|| shared.left.load(Ordering::Acquire) == 0);
+    // As in `run_on`.
+    isb();
 }
 
 /// What a CPU does once it is up, until it turns itself off.
@@ -268,6 +278,8 @@ fn serve(cpu: usize) -> ! {
             start::turn_off(slot);
         }
         if slot.state.load(Ordering::Acquire) == POSTED {
+            // The job may go where code was published for it.
+            isb();
             // SAFETY: POSTED: written, and nobody else writes before IDLE.
             let job = unsafe { slot.job.get().read() };
             // SAFETY: whoever posted it keeps what it refers to until the job says that it is done.

@@ -5,7 +5,7 @@ use crate::linear::LinearEdit;
 use crate::va::NodePages;
 use core::ops::DerefMut;
 use core::panic::Location;
-use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr};
+use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 
 /// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
 pub trait Lock<T> {
@@ -48,7 +48,8 @@ pub trait WalkLock {
 /// 1. frames from [`alloc_frames`](Self::alloc_frames) are nobody else's until they are given to
 ///    [`free_frames`](Self::free_frames), and begin at a multiple of their number;
 /// 2. the tree translates the region that a [`Vmalloc`](crate::Vmalloc) is made for, and nobody else maps or unmaps there;
-/// 3. whoever else works on the tree holds [`walks`](Self::walks) as the locks' rules say.
+/// 3. whoever else works on the tree holds [`walks`](Self::walks) as the locks' rules say;
+/// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for this CPU and the others.
 pub unsafe trait Backend: NodePages + Sized + 'static {
     /// The granule of the tree.
     type Granule: Granule;
@@ -118,6 +119,16 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn edit_linear_map(&self, _pa: PhysAddr, _size: u64, _edit: LinearEdit) -> Result<Outcome, Failure> {
         Ok(Outcome::default())
     }
+
+    /// Makes what was stored in `range`, whole pages that have just become executable, what every CPU fetches from there: cleans data caches to the point
+    /// of unification and invalidates instruction caches, as far as the CPUs need either, and completes that by a DSB (Arm ARM B2.7.4).
+    ///
+    /// Then a CPU must have a context synchronisation event before it goes there. This CPU has had one when this returns. How each other has it
+    /// is the kernel's to say: an interrupt to all of them, that this waits for; or one with every way by which a CPU is handed an address of code.
+    ///
+    /// Called as the last step before the call that made the pages executable returns, with no lock held. Somebody who has no business there may take
+    /// pages of the range out meanwhile, or their access: they are passed over.
+    fn publish_instructions(&self, range: VirtRange);
 
     /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. The walk lock is held.
     fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {

@@ -127,7 +127,8 @@ impl<B: Backend> Vmalloc<B> {
         self.vmap_as(frames, Attributes::KERNEL_DATA)
     }
 
-    /// The same with other attributes.
+    /// The same with other attributes. Where they are executable, what the pages hold is
+    /// [published](Backend::publish_instructions).
     ///
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
@@ -291,7 +292,12 @@ impl<B: Backend> Vmalloc<B> {
         let area = self.reserve(place.fit, place.phase, place.align, words)?;
         let range = record::range::<B::Granule>(&area);
         match self.map(range, source, attributes) {
-            Ok(outcome) => Ok(VmArea::new(self, area, words, offset, outcome)),
+            Ok(outcome) => {
+                if attributes.is_executable() {
+                    self.backend.publish_instructions(range);
+                }
+                Ok(VmArea::new(self, area, words, offset, outcome))
+            }
             Err(error) => {
                 self.abandon(area);
                 Err(error)

@@ -47,7 +47,8 @@ impl<B: Backend> VmArea<'_, B> {
         self.pages_at(offset, size)
     }
 
-    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`.
+    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`. Where the attributes are executable, what the pages hold is
+    /// [published](Backend::publish_instructions).
     ///
     /// [Waiting](crate#contexts): for the area's parts lock; shares the walk lock.
     ///
@@ -75,9 +76,11 @@ impl<B: Backend> VmArea<'_, B> {
             vm.map_part(range, &mut source, attributes)
                 .map_err(|error| source.refusal(error))
         });
-        if result.is_err() {
+        match &result {
+            Ok(_) if attributes.is_executable() => vm.backend.publish_instructions(range),
+            Ok(_) => {}
             // What it has made is to be had again.
-            vm.reclaim_tables();
+            Err(_) => vm.reclaim_tables(),
         }
         result
     }

@@ -4,6 +4,9 @@
 //! itself is changed, which cuts its own leaves. The alias, of exactly the same pages, is changed after that, and has
 //! nothing left to fail for. A cut that turned out to be for nothing is folded again.
 //!
+//! What becomes executable, or accessible again and is executable, is [published](Backend::publish_instructions) as the last step: until the call has
+//! returned nobody goes there.
+//!
 //! An area so changed is given back at once, under either policy, in this order (Linux's `VM_FLUSH_RESET_PERMS`): it is unmapped and
 //! flushed; its alias becomes what it was, and is folded; its frames go back.
 
@@ -16,7 +19,9 @@ use crate::record::{self, Area, Head, Kind};
 use crate::state::Vmalloc;
 use crate::va::Vpn;
 use core::mem::ManuallyDrop;
-use paging::{Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange};
+use paging::{
+    Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange, Visit,
+};
 
 /// What becomes of the pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +29,13 @@ enum Change {
     Writable(bool),
     Executable(bool),
     Valid(bool),
+}
+
+/// What a change was.
+struct Changed {
+    outcome: Outcome,
+    /// Some of it can be executed now that could not before.
+    executable: bool,
 }
 
 impl Change {
@@ -58,7 +70,8 @@ macro_rules! set_memory {
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
                 let vm = self.manager();
-                vm.under_pressure(|| vm.set_memory(self.area(), range, $change))
+                let changed = vm.under_pressure(|| vm.set_memory(self.area(), range, $change))?;
+                Ok(vm.publish(range, changed))
             })*
         }
 
@@ -79,11 +92,12 @@ macro_rules! set_memory {
 set_memory! {
     /// Makes the pages writable again, and their alias in the linear map.
     set_memory_rw => Change::Writable(true);
-    /// Makes the pages executable, which must be read-only. Their alias never is.
+    /// Makes the pages executable, which must be read-only, and [publishes](Backend::publish_instructions) what they hold: any CPU that has a context
+    /// synchronisation event after this returns may go there. Their alias never is executable.
     set_memory_x => Change::Executable(true);
     /// Makes the pages not executable.
     set_memory_nx => Change::Executable(false);
-    /// Makes the pages and their alias accessible again.
+    /// Makes the pages and their alias accessible again; publishes them as [`set_memory_x`](Self::set_memory_x) does, if they are executable.
     set_memory_valid => Change::Valid(true);
     /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep their frames.
     set_memory_invalid => Change::Valid(false);
@@ -95,10 +109,11 @@ set_memory! {
 
 impl<B: Backend> Vmalloc<B> {
     fn set_memory_at(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
-        self.under_pressure(|| self.set_memory_at_once(va, size, change))
+        let changed = self.under_pressure(|| self.set_memory_at_once(va, size, change))?;
+        Ok(self.publish(VirtRange::new(va, size), changed))
     }
 
-    fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Outcome, Error> {
+    fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Changed, Error> {
         // Another CPU may be changing other pages of it, and has it meanwhile.
         let start = self.find_vm_area(va).map_or(va, |area| area.range.start);
         let _parts = self.parts.of(start).lock();
@@ -141,8 +156,28 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
+    /// Publishes what was changed in `range`, with no lock held, if it can be executed.
+    fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
+        if changed.executable {
+            self.backend.publish_instructions(range);
+        }
+        changed.outcome
+    }
+
+    /// Whether pages of `range` are executable that `change` makes so, or accessible. The walk lock is held alone.
+    fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
+        let mut executable = change == Change::Executable(true);
+        if change == Change::Valid(true) {
+            self.backend.tree().visit(range, |leaf| {
+                executable = leaf.attributes.is_executable();
+                if executable { Visit::Stop } else { Visit::Continue }
+            })?;
+        }
+        Ok(executable)
+    }
+
     /// Changes `range`, whole pages of `area`.
-    fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Outcome, Error> {
+    fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Changed, Error> {
         if !Head::of(area).owns_frames() || !record::kind(area).owns_frames() {
             return Err(match record::info_of_held::<B::Granule>(area) {
                 Some(area) => Error::WrongKind {
@@ -157,6 +192,7 @@ impl<B: Backend> Vmalloc<B> {
         let pages = first..first + (range.size >> B::Granule::PAGE_SHIFT);
         let tree = self.backend.tree();
         let _release = self.backend.walks().release();
+        let executable = self.makes_executable(range, change)?;
         let alias = change.of_alias();
         if alias.is_some() {
             let cut = self.edit_alias(area, pages.clone(), LinearEdit::Split);
@@ -187,7 +223,7 @@ impl<B: Backend> Vmalloc<B> {
             panic!("changing the alias of {range:?}: {failure}");
         }
         record::set_permissions_changed(area);
-        Ok(outcome)
+        Ok(Changed { outcome, executable })
     }
 
     /// Makes `edit` of the alias of `pages` of `area`. The walk lock is held alone.

@@ -64,7 +64,8 @@ impl Request {
         Self { wait: false, ..self }
     }
 
-    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner shareable.
+    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner shareable. Where they are executable, what the memory
+    /// holds is [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for who [does not wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
@@ -166,6 +167,9 @@ impl<B: Backend> Vmalloc<B> {
         let fit = Fit::new(pages).guarded(lead, 1);
         let mut words = record::new(kind, request.size, caller);
         if !request.wait {
+            if request.attributes.is_executable() {
+                return Err(Error::WouldBlock);
+            }
             let request = Nowait {
                 fit,
                 align,

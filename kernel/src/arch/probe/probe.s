@@ -55,6 +55,25 @@ probe_call_or_fault:
     ret
     ex_entry 14b, 15b, 1
 
+// x0: first line, x1: end, x2: bytes of a line. Returns where it stopped: at the end, or at a line that faulted. For arch::cache.
+    .global clean_to_pou_or_fault
+clean_to_pou_or_fault:
+18: dc      cvau, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    18b
+19: ret
+    ex_entry 18b, 19b, 0
+
+    .global invalidate_icache_or_fault
+invalidate_icache_or_fault:
+20: ic      ivau, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    20b
+21: ret
+    ex_entry 20b, 21b, 0
+
 // x0: SMCCC function, x1: fault. SMCCC lets x0 to x17 be lost; the fixup is only reached if the instruction did nothing.
     .global hvc_or_fault
 hvc_or_fault:

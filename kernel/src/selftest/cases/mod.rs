@@ -5,6 +5,7 @@ mod areas;
 mod bad_input;
 mod breaks;
 mod bulk;
+mod code;
 mod counts;
 mod cpus;
 mod devices;
@@ -196,6 +197,9 @@ pub const ALL: &[Test] = tests! {
     "set_memory.a_missing_table_changes_nothing" => vmalloc_api::set_memory_all_or_nothing,
     "set_memory.read_only_neighbours_in_a_block_go_without_a_table" => vmalloc_api::neighbours_stay_apart,
     "set_memory.an_area_with_a_changed_page_goes_without_a_table" => vmalloc_api::end_needs_no_table,
+    "code.runs_on_every_cpu_as_it_was_written" => code::runs_as_it_was_written,
+    "code.reaches_cpus_that_run_meanwhile" => code::reaches_cpus_that_run,
+    "code.may_be_mapped_executable" => code::mapped_executable,
     "vmalloc.the_cases_of_test_vmalloc_pass" => test_vmalloc::suite,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
 

@@ -5,7 +5,7 @@ use crate::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Vmalloc, Walk
 use mmu_model::{Cpu, Features, Model};
 use paging::{
     Attributes, Failure, Granule, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, PhysRange, Tree,
-    VirtAddr, VirtRange,
+    VirtAddr, VirtRange, Visit,
 };
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
@@ -221,6 +221,10 @@ pub struct Machine {
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
     walks: HostWalks,
+    /// Ranges that were published.
+    pub published: Mutex<Vec<VirtRange>>,
+    /// Pages that were published, and their frames, which nobody has had since.
+    fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
     /// What `vfree_atomic` could not free when its turn came.
     pub refused: Mutex<Vec<(VirtAddr, Error)>>,
     /// What is done when that is told.
@@ -277,6 +281,8 @@ unsafe impl Backend for Machine {
         // Rule 6: from here on, anybody may have them.
         let pa = PhysAddr(first.0 * PAGE);
         self.model.frame_reused(pa, PAGE << order);
+        let frames = first.0..first.0 + (1 << order);
+        unpoisoned(self.fetched_right.try_lock()).retain(|(_, frame)| !frames.contains(frame));
         self.ram().release(first.0, order);
     }
     fn take_over(&self, frame: Pfn) -> bool {
@@ -335,6 +341,21 @@ unsafe impl Backend for Machine {
         }
         edit.apply(self.tree(), VirtRange::new(VirtAddr(LINEAR + pa.0), size))
     }
+    fn publish_instructions(&self, range: VirtRange) {
+        // It may wait for other CPUs, which may want any lock.
+        may_wait();
+        drop(self.walks.release());
+        for page in 0..range.size / PAGE {
+            let va = range.start.add(page * PAGE);
+            // What is fetched from here on is right, where it can be executed by now. What is not accessible is passed over.
+            let leaf = self.tree().translate(va);
+            if let Some(leaf) = leaf.filter(|leaf| leaf.valid && leaf.attributes.is_executable()) {
+                let frame = leaf.translate(va).0 / PAGE;
+                unpoisoned(self.fetched_right.try_lock()).insert((va, frame));
+            }
+        }
+        unpoisoned(self.published.try_lock()).push(range);
+    }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         let ram = self.ram();
         for (i, byte) in out.iter_mut().enumerate() {
@@ -381,6 +402,8 @@ fn machine_with(pages: u64, features: Features, config: Config, linear: bool) ->
         trees: (0..cpus).map(tree).collect(),
         current: AtomicUsize::new(0),
         walks: HostWalks::default(),
+        published: Mutex::new(Vec::new()),
+        fetched_right: Mutex::new(BTreeSet::new()),
         refused: Mutex::new(Vec::new()),
         when_refused: RefCell::new(None),
         linear: false,
@@ -444,7 +467,27 @@ pub fn assert_sound(vm: &Vm) {
         .unwrap_or_else(|failure| panic!("{failure}"));
     tree.check(|_, _| true, |_| true)
         .unwrap_or_else(|error| panic!("{error}"));
+    assert_fetches(vm);
     vm.backend().model.assert_clean();
+}
+
+/// Whatever can be executed was published as what it maps, by the time the call that made it so has returned.
+pub fn assert_fetches(vm: &Vm) {
+    let published = unpoisoned(vm.backend().fetched_right.try_lock());
+    let visited = vm.backend().tree().visit(vm.range(), |leaf| {
+        if leaf.valid && leaf.attributes.is_executable() {
+            for page in 0..leaf.size.bytes::<G>() / PAGE {
+                let va = leaf.va.add(page * PAGE);
+                let frame = leaf.translate(va).0 / PAGE;
+                assert!(
+                    published.contains(&(va, frame)),
+                    "{va} can be executed unpublished"
+                );
+            }
+        }
+        Visit::Continue
+    });
+    visited.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The same, but for the tables.

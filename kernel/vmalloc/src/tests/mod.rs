@@ -5,6 +5,7 @@ mod bad_input;
 mod broken_callers;
 mod deferred;
 mod every_failure;
+mod executable;
 mod failures;
 mod guessed;
 mod lazy;

@@ -225,6 +225,10 @@ unsafe impl Backend for Machine {
         }
         edit.apply(&self.tree, VirtRange::new(linear(&self.tree, pa), size))
     }
+    fn publish_instructions(&self, _range: VirtRange) {
+        // Others go on meanwhile, as they may.
+        self.step();
+    }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         for (i, chunk) in out.chunks_mut(8).enumerate() {
             let at = pa.0 + 8 * i as u64;
