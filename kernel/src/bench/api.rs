@@ -171,7 +171,8 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
         let (mapped, map_count) = bench.instrument.count(|| vm.vm_map_ram(frames));
         let va = mapped.unwrap_or_else(|error| panic!("{name}: {error}"));
         let (va, nr) = black_box((va, nr));
-        let (unmapped, unmap_count) = bench.instrument.count(|| vm.vm_unmap_ram(va, nr));
+        // SAFETY: the bench's own mapping, and nothing lies in it.
+        let (unmapped, unmap_count) = bench.instrument.count(|| unsafe { vm.vm_unmap_ram(va, nr) });
         assert!(unmapped.is_ok(), "{name}: {unmapped:?}");
         if run >= WARM_UP {
             map.add(map_count);
@@ -179,7 +180,9 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
         }
     }
     if let Ok(va) = kept {
-        assert!(vm.vm_unmap_ram(va, 1).is_ok(), "{name}: the neighbour stays");
+        // SAFETY: as above.
+        let unmapped = unsafe { vm.vm_unmap_ram(va, 1) };
+        assert!(unmapped.is_ok(), "{name}: the neighbour stays");
     }
     drop(vm);
     let counts = counted_map_ram(bench, name, frames);
@@ -199,11 +202,13 @@ fn counted_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) -> (Counts, Co
         let mapped = vm.vm_map_ram(frames);
         let map = vm.backend().take();
         let va = mapped.unwrap_or_else(|error| panic!("{name}, counted: {error}"));
-        let unmapped = vm.vm_unmap_ram(va, frames.len() as u64);
+        // SAFETY: the bench's own mapping, and nothing lies in it.
+        let unmapped = unsafe { vm.vm_unmap_ram(va, frames.len() as u64) };
         assert!(unmapped.is_ok(), "{name}, counted: {unmapped:?}");
         counts = (map, vm.backend().take());
     }
-    let unkept = kept.and_then(|va| vm.vm_unmap_ram(va, 1));
+    // SAFETY: as above.
+    let unkept = kept.and_then(|va| unsafe { vm.vm_unmap_ram(va, 1) });
     assert!(unkept.is_ok(), "{name}, counted: {unkept:?}");
     counts
 }

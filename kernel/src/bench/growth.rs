@@ -64,7 +64,8 @@ fn by_live_areas(bench: &Bench<'_>) {
             live.push(made);
             if live.len().is_multiple_of(ONE_HOLE_IN) {
                 let gone = live.swap_remove(random.below(live.len() as u64) as usize);
-                let freed = vm.free_vm_area(gone);
+                // SAFETY: raw, the bench's own, and nothing lies in it.
+                let freed = unsafe { vm.free_vm_area(gone) };
                 assert!(freed.is_ok(), "{gone}: {freed:?}");
                 // Not the same length again, for the next to be a multiple.
                 live.push(reserve(&vm, &mut random).into_raw());
@@ -73,7 +74,8 @@ fn by_live_areas(bench: &Bench<'_>) {
         measure_live(bench, &vm, &live, &mut random);
     }
     for va in live {
-        let freed = vm.free_vm_area(va);
+        // SAFETY: as above.
+        let freed = unsafe { vm.free_vm_area(va) };
         assert!(freed.is_ok(), "{va}: {freed:?}");
     }
 }

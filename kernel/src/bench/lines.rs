@@ -153,7 +153,8 @@ fn one_call(call: Call, own: &[Own], me: usize, looked_at: VirtAddr) -> Result<(
             marker::end();
             let va = va?;
             marker::begin_unmap();
-            let freed = kernel_vmalloc().vfree(va);
+            // SAFETY: raw, the bench's own, and nothing lies in it.
+            let freed = unsafe { kernel_vmalloc().vfree(va) };
             marker::end();
             freed
         }
@@ -168,7 +169,8 @@ fn one_pair(make: Make, frames: &[Pfn], me: usize) -> Result<(), Error> {
         marker::end();
         let va = va?;
         marker::begin_unmap();
-        let unmapped = kernel_vmalloc().vm_unmap_ram(va, frames.len() as u64);
+        // SAFETY: as above.
+        let unmapped = unsafe { kernel_vmalloc().vm_unmap_ram(va, frames.len() as u64) };
         marker::end();
         return unmapped;
     }

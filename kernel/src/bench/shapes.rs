@@ -189,7 +189,8 @@ pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<b
     // SAFETY: just mapped, writable, and whoever lends frames leaves their first word to this.
     unsafe { ptr::write_volatile(at, first.0) };
     let same = vm.backend().read_word(first, 0) == first.0;
-    vm.vm_unmap_ram(va, params.frames.len() as u64)?;
+    // SAFETY: mapped above, and used no more.
+    unsafe { vm.vm_unmap_ram(va, params.frames.len() as u64) }?;
     Ok(same)
 }
 

@@ -86,7 +86,8 @@ pub fn nr_node_frames() -> u64 {
     NR_NODE_FRAMES.load(Ordering::Relaxed)
 }
 
-impl<T: Send> Lock<T> for IrqSpinLock<T> {
+// SAFETY: `spin`'s mutex, which acquires and releases.
+unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
     where
@@ -103,7 +104,8 @@ impl<T: Send> Lock<T> for IrqSpinLock<T> {
     }
 }
 
-impl vmalloc::WalkLock for WalkLock {
+// SAFETY: `spin`'s read-write lock, which acquires and releases.
+unsafe impl vmalloc::WalkLock for WalkLock {
     type Walk<'a> = IrqReadGuard<'a, ()>;
     type Release<'a> = IrqWriteGuard<'a, ()>;
     #[inline(always)]
@@ -281,10 +283,14 @@ pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
 ///
 /// # Errors
 /// As [`Vmalloc::iounmap`].
+///
+/// # Safety
+/// As [`Vmalloc::vfree`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
-pub fn iounmap(va: VirtAddr) -> Result<(), Error> {
-    kernel_vmalloc().iounmap(va)
+pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { kernel_vmalloc().iounmap(va) }
 }
 
 /// Maps pages of somebody else's, one behind the other.
@@ -301,10 +307,14 @@ pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
 ///
 /// # Errors
 /// As [`Vmalloc::vunmap`].
+///
+/// # Safety
+/// As [`Vmalloc::vfree`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
-pub fn vunmap(va: VirtAddr) -> Result<(), Error> {
-    kernel_vmalloc().vunmap(va)
+pub unsafe fn vunmap(va: VirtAddr) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { kernel_vmalloc().vunmap(va) }
 }
 
 /// Virtually contiguous memory with arbitrary contents.
@@ -341,10 +351,14 @@ pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
 ///
 /// # Errors
 /// As [`Vmalloc::vfree`].
+///
+/// # Safety
+/// As [`Vmalloc::vfree`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
-pub fn vfree(va: VirtAddr) -> Result<(), Error> {
-    kernel_vmalloc().vfree(va)
+pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { kernel_vmalloc().vfree(va) }
 }
 
 /// The same as [`vmalloc()`] for whoever cannot wait: under a lock, with interrupts masked, in an interrupt handler. Fails where it would
@@ -363,10 +377,14 @@ pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
 ///
 /// # Errors
 /// As [`Vmalloc::vfree_atomic`].
+///
+/// # Safety
+/// As [`Vmalloc::vfree`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
-pub fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
-    kernel_vmalloc().vfree_atomic(va)
+pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
 /// The frame that `va`, in the vmalloc region, is mapped to.

@@ -122,8 +122,10 @@ pub fn protect<B: Backend>(
     va: VirtAddr,
 ) -> Result<(), What> {
     meter.call(Operation::Protect, About::Area(area.kind), || {
-        vm.set_memory_ro(va, area.size)?;
-        vm.set_memory_x(va, area.size)
+        // SAFETY: the replay's own, which writes no more of it.
+        unsafe { vm.set_memory_ro(va, area.size) }?;
+        // SAFETY: as above.
+        unsafe { vm.set_memory_x(va, area.size) }
     })?;
     Ok(())
 }
@@ -141,14 +143,22 @@ pub fn end<B: Backend<Granule = Granule4K>>(
     given: &[Pfn],
 ) -> Result<(), What> {
     let pages = area.size / PAGE;
-    meter.call(operation, About::Area(area.kind), || match area.kind {
-        Kind::Vmalloc | Kind::VmallocHuge | Kind::Stack | Kind::Module | Kind::Execmem | Kind::BpfJit => {
-            vm.vfree(va)
+    meter.call(operation, About::Area(area.kind), || {
+        // SAFETY: raw, the replay's own, which has verified it and is done with it.
+        unsafe {
+            match area.kind {
+                Kind::Vmalloc
+                | Kind::VmallocHuge
+                | Kind::Stack
+                | Kind::Module
+                | Kind::Execmem
+                | Kind::BpfJit => vm.vfree(va),
+                Kind::Vmap => vm.vunmap(va),
+                Kind::Ioremap => vm.iounmap(va),
+                Kind::Percpu | Kind::VmapBlock => vm.free_vm_area(va),
+                Kind::VmMapRam | Kind::VmMapRamArea => vm.vm_unmap_ram(va, pages),
+            }
         }
-        Kind::Vmap => vm.vunmap(va),
-        Kind::Ioremap => vm.iounmap(va),
-        Kind::Percpu | Kind::VmapBlock => vm.free_vm_area(va),
-        Kind::VmMapRam | Kind::VmMapRamArea => vm.vm_unmap_ram(va, pages),
     })?;
     frames::free(given);
     Ok(())

@@ -40,7 +40,8 @@ static HELD: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub struct TestLock<T>(IrqSpinLock<T>);
 
-impl<T: Send> Lock<T> for TestLock<T> {
+// SAFETY: the kernel's lock. That it is said to be held although it is not keeps whoever only tries out, no more.
+unsafe impl<T: Send> Lock<T> for TestLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
     where

@@ -11,6 +11,7 @@
 pub mod audit;
 mod backend;
 mod balance;
+pub mod by_address;
 mod cases;
 mod context;
 mod failure;

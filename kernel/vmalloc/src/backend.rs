@@ -8,7 +8,11 @@ use core::panic::Location;
 use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 
 /// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
-pub trait Lock<T> {
+///
+/// # Safety
+/// An implementation promises that one guard of a lock is alive at most, on all CPUs together, that it gives the value that [`new`](Self::new) was given,
+/// and that whoever takes the lock has seen all that was done under it (acquire, and release where it is dropped).
+pub unsafe trait Lock<T> {
     /// Held until this is dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
@@ -24,7 +28,11 @@ pub trait Lock<T> {
 
 /// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks, maps
 /// and unmaps at once, or one that gives tables back. A lock that excludes more will do.
-pub trait WalkLock {
+///
+/// # Safety
+/// An implementation promises that while a [`Release`](Self::Release) is alive, on any CPU, no other guard of the lock is, and that whoever begins either
+/// has seen all that was done under the one before it (acquire, and release where it is dropped).
+pub unsafe trait WalkLock {
     /// Held while tables are read, mapped into, or unmapped from.
     type Walk<'a>
     where

@@ -159,8 +159,11 @@ impl<B: Backend> Vmalloc<B> {
     /// [`Error::Misaligned`] and [`Error::Outside`]. If the state lock is free: all those of [`vfree`](Self::vfree). If it is taken:
     /// [`Error::TooManyDeferred`] when [`MAX_DEFERRED_ADDRESSES`] wait already; an address that is wrong, or comes twice, is
     /// found out when its turn comes, and told to [`Backend::deferred_free_refused`]. Nothing has changed after an error.
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree).
     #[track_caller]
-    pub fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
+    pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
         let by = Location::caller();
         if !va.is_aligned(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(va));

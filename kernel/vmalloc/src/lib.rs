@@ -44,6 +44,8 @@
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
 #[cfg(test)]
+extern crate self as vmalloc;
+#[cfg(test)]
 extern crate std;
 
 mod area;

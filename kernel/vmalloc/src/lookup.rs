@@ -93,8 +93,13 @@ impl<B: Backend> Vmalloc<B> {
     /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`] for one that was freed
     /// already, naming the area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
     /// [`Error::Owned`], [`Error::WrongKind`]. Nothing has changed then.
+    ///
+    /// # Safety
+    /// An address that is refused takes no promise. If an area of the right kind was made [raw](crate::VmArea::into_raw) there, then, as for `Box::from_raw`:
+    /// 1. it is the caller's to end;
+    /// 2. nothing is used any more that lies in it: no reference, no stack, no code, on any CPU.
     #[track_caller]
-    pub fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
+    pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
         self.free(va, Kind::Vmalloc, Location::caller())
     }
 
@@ -104,8 +109,11 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree).
     #[track_caller]
-    pub fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
+    pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
         self.free(va, Kind::Vmap, Location::caller())
     }
 
@@ -115,8 +123,11 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree).
     #[track_caller]
-    pub fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
+    pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
         let first = va.align_down(B::Granule::PAGE_SIZE);
         self.free(first, Kind::Ioremap, Location::caller())
     }
@@ -127,8 +138,11 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree).
     #[track_caller]
-    pub fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
+    pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
         self.free(va, Kind::Reserved, Location::caller())
     }
 

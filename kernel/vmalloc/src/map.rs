@@ -155,8 +155,13 @@ impl<B: Backend> Vmalloc<B> {
     /// # Errors
     /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] if there is none to note them in; [`Error::NotToBeTakenOver`] for one that is there
     /// twice, or is not the caller's as a single one, where the [backend](Backend::take_over) can tell. The pages stay the caller's then.
+    ///
+    /// # Safety
+    /// 1. Each frame is the caller's, as [`alloc_frames`](Backend::alloc_frames) gave it, single, and is there once: what a backend cannot tell is not
+    ///    looked at.
+    /// 2. When the area ends, no frame is used any more by whatever other way there is to it.
     #[track_caller]
-    pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
+    pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
         let nr = frames.nr_frames() as u64;
         let size = self.size_of_ram_pages(nr)?;

@@ -181,8 +181,11 @@ impl<B: Backend> Vmalloc<B> {
     /// # Errors
     /// [`Error::WrongLength`] if it has another number of pages; [`Error::NotMapped`] if no mapping of a block begins there; else
     /// as [`vfree`](Self::vfree). Nothing has changed then.
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree), of a mapping of [`vm_map_ram`](Self::vm_map_ram).
     #[track_caller]
-    pub fn vm_unmap_ram(&self, va: VirtAddr, nr: u64) -> Result<(), Error> {
+    pub unsafe fn vm_unmap_ram(&self, va: VirtAddr, nr: u64) -> Result<(), Error> {
         let caller = Location::caller();
         if !va.is_aligned(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(va));

@@ -82,7 +82,11 @@ macro_rules! set_memory {
             ///
             /// # Errors
             /// As the method of [`VmArea`], and as [`vfree`](Self::vfree) for an address in no such area.
-            pub fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
+            ///
+            /// # Safety
+            /// An address that is refused takes no promise. Else the area is the caller's to change, and nothing that lies in the pages is used any more in
+            /// a way that it does not allow.
+            pub unsafe fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
                 self.set_memory_at(va, size, $change)
             })*
         }

@@ -85,8 +85,11 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Errors
     /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area begins. The area is as it was.
+    ///
+    /// # Safety
+    /// As [`vfree`](Self::vfree), unless it fits into its pages: where it moves, nothing at the old address is used any more.
     #[track_caller]
-    pub fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
+    pub unsafe fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(va));
         }

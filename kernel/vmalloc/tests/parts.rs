@@ -8,7 +8,7 @@
 mod support;
 
 use paging::{Attributes, LeafSet, LeafSize, Pfn, PhysAddr, VirtAddr, VirtRange};
-use support::{Area, PAGE, Plant, Rig, Scenario};
+use support::{Area, ByAddress, PAGE, Plant, Rig, Scenario};
 use vmalloc::{Backend, Config, Error, FlushPolicy};
 
 const STRICT: Config = Config {
@@ -151,7 +151,7 @@ const READ_BESIDE_UNMAP: Scenario = scenario(1500, |rig| {
         assert_eq!(found, expected, "never what came after");
     };
     let owner = |rig: &Rig| {
-        rig.vm.vm_unmap_ram(va, 1).expect("mapped");
+        rig.vm.raw().vm_unmap_ram(va, 1).expect("mapped");
         // It is the owner's alone.
         rig.machine().store(rig.machine().alias(frame), 55);
     };
@@ -169,7 +169,7 @@ const PERMISSIONS_BY_ADDRESS: Scenario = scenario(1000, |rig| {
     let va = rig.vm.vmalloc(4 * PAGE).expect("memory suffices").into_raw();
     let change = |page: u64| {
         let at = va.add(page * PAGE);
-        rig.vm.set_memory_ro(at, PAGE).expect("it is raw memory");
+        rig.vm.raw().set_memory_ro(at, PAGE).expect("it is raw memory");
     };
     rig.at_once(&[&|_| change(0), &|_| change(3)]);
     for page in 0..4 {
@@ -184,7 +184,7 @@ const PERMISSIONS_BY_ADDRESS: Scenario = scenario(1000, |rig| {
             "page {page}"
         );
     }
-    rig.vm.vfree(va).expect("it is raw");
+    rig.vm.raw().vfree(va).expect("it is raw");
 });
 
 #[test]

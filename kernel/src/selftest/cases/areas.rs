@@ -288,28 +288,35 @@ pub fn bad_frees_are_refused(_ctx: &Context) -> TestResult {
         Ok(()) => Err(Failure::NotRefused("a bad free")),
     };
     let wrong = |what, at: VirtAddr| Failure::Claim { what, at: at.0 };
-    match refusal(mm::vunmap(va))? {
+    // SAFETY: refused, as all bad frees below are.
+    match refusal(unsafe { mm::vunmap(va) })? {
         vmalloc::Error::WrongKind { area, .. } if area.va == va => {}
         _ => return Err(wrong("vunmap of a vmalloc is not refused as the wrong kind", va).into()),
     }
-    match refusal(mm::vfree(va.add(PAGE)))? {
+    // SAFETY: as above.
+    match refusal(unsafe { mm::vfree(va.add(PAGE)) })? {
         vmalloc::Error::Interior { area, .. } if area.va == va => {}
         _ => return Err(wrong("vfree of the middle is not refused as such", va).into()),
     }
-    match refusal(mm::vfree(va.add(4 * PAGE)))? {
+    // SAFETY: as above.
+    match refusal(unsafe { mm::vfree(va.add(4 * PAGE)) })? {
         vmalloc::Error::Guard { area, .. } if area.va == va => {}
         _ => return Err(wrong("vfree of a guard page is not refused as such", va).into()),
     }
-    match refusal(mm::vfree(va.add(8)))? {
+    // SAFETY: as above.
+    match refusal(unsafe { mm::vfree(va.add(8)) })? {
         vmalloc::Error::Misaligned(_) => {}
         _ => return Err(wrong("vfree of an odd address is not refused as such", va).into()),
     }
-    mm::vfree(va)?;
-    match refusal(mm::vfree(va))? {
+    // SAFETY: raw, the test's own, and nothing lies in it.
+    unsafe { mm::vfree(va) }?;
+    // SAFETY: it was freed, which is refused.
+    match refusal(unsafe { mm::vfree(va) })? {
         vmalloc::Error::Freed(freed) if freed.area.va == va => {}
         _ => return Err(wrong("a double vfree does not name who freed first", va).into()),
     }
-    match refusal(mm::vfree(VirtAddr(mm::linear_va(0) as u64)))? {
+    // SAFETY: as above.
+    match refusal(unsafe { mm::vfree(VirtAddr(mm::linear_va(0) as u64)) })? {
         vmalloc::Error::Outside(_) => {}
         _ => return Err(wrong("vfree outside of the region is not refused as such", va).into()),
     }

@@ -272,7 +272,8 @@ pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
         let translated = mmu::at_s1e1r(area.va().0 as usize).map_or(0, |translation| translation.pa);
         expect_value("physical address of the first byte", translated, pa.0)?;
         let raw = area.into_raw();
-        mm::iounmap(raw)?;
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        unsafe { mm::iounmap(raw) }?;
         verify_gone(ctx, raw.align_down(PAGE), pages)?;
     }
     Ok(())
@@ -314,7 +315,8 @@ pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
         write(va, MARK);
         expect_value("what the alias reads", read(alias), MARK)?;
         if raw {
-            mm::iounmap(area.into_raw())?;
+            // SAFETY: raw, the test's own, and nothing lies in it.
+            unsafe { mm::iounmap(area.into_raw()) }?;
         } else {
             area.free();
         }

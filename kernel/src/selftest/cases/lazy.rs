@@ -303,14 +303,16 @@ pub fn pressure_on_addresses_forces_it(_ctx: &Context) -> TestResult {
     expect("nothing fits", held.len() as u64, held.len() > 100)?;
     for va in &held {
         second.owe(VirtRange::new(*va, 15 * PAGE))?;
-        vm.vfree(*va)?;
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        unsafe { vm.vfree(*va) }?;
     }
     expect_value("areas that wait", vm.usage().waiting.0 as u64, held.len() as u64)?;
     let again = full(held.len())?;
     expect_value("areas that fit", again.len() as u64, held.len() as u64)?;
     for va in &again {
         second.owe(VirtRange::new(*va, 15 * PAGE))?;
-        vm.vfree(*va)?;
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        unsafe { vm.vfree(*va) }?;
     }
     second.check_empty().map_err(Failure::into)
 }

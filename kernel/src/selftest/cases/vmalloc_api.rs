@@ -56,7 +56,8 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     expect(
         "a double free is not known",
         va.0,
-        matches!(mm::vfree(va), Err(Error::Freed(_))),
+        // SAFETY: it was freed, which is refused.
+        matches!(unsafe { mm::vfree(va) }, Err(Error::Freed(_))),
     )?;
     vm.vm_unmap_aliases();
     expect_value("areas that wait", vm.usage().waiting.0 as u64, 0)?;
@@ -163,7 +164,8 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     for _ in 0..40 {
         taken.push(frames::allocate(0).ok_or(Failure::NoFrames(0))?);
     }
-    let area = kernel_vmalloc().vmap_put_pages(&taken[..])?;
+    // SAFETY: the test's own, each a single one, and used no more when the area has ended.
+    let area = unsafe { kernel_vmalloc().vmap_put_pages(&taken[..]) }?;
     for (page, frame) in (0..).zip(&taken) {
         let (va, alias) = page_of(&area, page)?;
         write(va, stamp(page));
@@ -171,7 +173,8 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
         expect_value("frame of a page", (alias - linear_va(0)) as u64 / PAGE, frame.0)?;
     }
     let va = area.into_raw();
-    mm::vunmap(va)?;
+    // SAFETY: raw, the test's own, and nothing lies in it.
+    unsafe { mm::vunmap(va) }?;
     kernel_vmalloc().vm_unmap_aliases();
     // The list of frames is the test's, on the heap; what the area took is back.
     expect(
@@ -199,14 +202,16 @@ pub fn map_ram(_ctx: &Context) -> TestResult {
         expect_value("data of a page", read(at.0 as usize), stamp(page))?;
     }
     for nr in [0, 2, 4] {
-        let refused = vm.vm_unmap_ram(a, nr);
+        // SAFETY: another length is refused.
+        let refused = unsafe { vm.vm_unmap_ram(a, nr) };
         expect(
             "a wrong length is taken",
             nr,
             matches!(refused, Err(Error::WrongLength { .. })),
         )?;
     }
-    vm.vm_unmap_ram(a, 3)?;
+    // SAFETY: the test's own mapping, and nothing lies in it.
+    unsafe { vm.vm_unmap_ram(a, 3) }?;
     expect(
         "a page is reached after its unmap",
         a.0,
@@ -215,9 +220,11 @@ pub fn map_ram(_ctx: &Context) -> TestResult {
     expect(
         "a second unmap is taken",
         a.0,
-        matches!(vm.vm_unmap_ram(a, 3), Err(Error::NotMapped(_))),
+        // SAFETY: it was unmapped, which is refused.
+        matches!(unsafe { vm.vm_unmap_ram(a, 3) }, Err(Error::NotMapped(_))),
     )?;
-    vm.vm_unmap_ram(b, 5)?;
+    // SAFETY: as the other.
+    unsafe { vm.vm_unmap_ram(b, 5) }?;
     Ok(())
 }
 

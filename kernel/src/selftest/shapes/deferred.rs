@@ -60,14 +60,18 @@ fn stamp(va: u64) -> u64 {
     va.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Frees a page that nobody reads any more. Whether it is as it was written.
-fn end(va: u64) -> Result<(), Failure> {
+/// Frees a page, if it is as it was written.
+///
+/// # Safety
+/// It is raw, and nobody reads it any more.
+unsafe fn end(va: u64) -> Result<(), Failure> {
     expect(
         "a page whose free was deferred has changed",
         va,
         read(va as usize + 8) == stamp(va),
     )?;
-    Ok(mm::vfree(VirtAddr(va))?)
+    // SAFETY: the caller's promise.
+    Ok(unsafe { mm::vfree(VirtAddr(va)) }?)
 }
 
 /// Publishes a new page once a loop, and gives the one before to `defer`.
@@ -89,7 +93,8 @@ fn replace(
     let last = readers.published.swap(0, Ordering::SeqCst);
     if last != 0 {
         readers.synchronize();
-        end(last)?;
+        // SAFETY: it is published no more, and every reader has been outside since.
+        unsafe { end(last) }?;
     }
     Ok(right)
 }
@@ -104,12 +109,14 @@ pub(super) fn noted_apart(run: &mut Run<'_>) -> Result<u64, Failure> {
         if nr == BATCH {
             nr = 0;
             readers.synchronize();
-            waiting.into_iter().try_for_each(end)?;
+            // SAFETY: as in `replace`, for each of them.
+            waiting.into_iter().try_for_each(|va| unsafe { end(va) })?;
         }
         Ok(())
     });
     readers.synchronize();
-    waiting[..nr].iter().copied().try_for_each(end)?;
+    // SAFETY: as above.
+    waiting[..nr].iter().try_for_each(|va| unsafe { end(*va) })?;
     right
 }
 
@@ -135,7 +142,8 @@ fn end_all(readers: &Readers, mut head: u64) -> Result<(), Failure> {
     readers.synchronize();
     while head != 0 {
         let next = read(head as usize);
-        end(head)?;
+        // SAFETY: as in `replace`, for each of them.
+        unsafe { end(head) }?;
         head = next;
     }
     Ok(())

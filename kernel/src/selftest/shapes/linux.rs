@@ -180,10 +180,12 @@ pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
         };
         let right = touch(&area);
         let va = area.into_raw();
-        match mm::vfree_atomic(va) {
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        match unsafe { mm::vfree_atomic(va) } {
             Err(Error::TooManyDeferred { .. }) if run.threads > 1 => {
                 drop(held);
-                mm::vfree(va)?;
+                // SAFETY: as above: it was not taken.
+                unsafe { mm::vfree(va) }?;
             }
             done => done?,
         }

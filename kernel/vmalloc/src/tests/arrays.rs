@@ -166,7 +166,7 @@ fn pages_that_are_taken_over_are_those_that_are_mapped_and_freed() {
         let vm = vm();
         let (mine, others) = (frames_of_ram(&vm, nr), frames_of_ram(&vm, nr));
         let array = Changing::new(&mine, &others);
-        let area = vm.vmap_put_pages(&array).unwrap();
+        let area = vm.raw().vmap_put_pages(&array).unwrap();
         array.assert_reads(mine.len(), 1);
         assert_maps(&area, &vm, |page| PhysAddr(mine[page as usize].0 * PAGE));
         drop(area);
@@ -208,7 +208,7 @@ fn too_long_an_array_is_refused_unread() {
             ("vmap", vm.vmap(&array).err()),
             ("vmap_as", vm.vmap_as(&array, Attributes::DEVICE).err()),
             ("vmap_pfn", vm.vmap_pfn(&array, Attributes::DEVICE).err()),
-            ("vmap_put_pages", vm.vmap_put_pages(&array).err()),
+            ("vmap_put_pages", vm.raw().vmap_put_pages(&array).err()),
             ("vm_map_ram", vm.vm_map_ram(&array).err()),
             ("map_pages", sparse.map_pages(0, &array, Attributes::DEVICE).err()),
         ] {
@@ -244,7 +244,7 @@ fn a_frame_number_beyond_all_addresses_is_named_as_it_was_given() {
             ] {
                 assert_eq!(error, Some(expected), "{what}");
             }
-            let taken = vm.vmap_put_pages(&[frame][..]).err();
+            let taken = vm.raw().vmap_put_pages(&[frame][..]).err();
             assert_eq!(taken, Some(Error::NotToBeTakenOver(frame)));
         }
     }

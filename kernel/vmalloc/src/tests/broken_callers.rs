@@ -136,8 +136,8 @@ fn a_double_free_names_the_area_and_who_freed_it() {
     let info = area.info();
     let va = area.into_raw();
     let line = line!() + 1;
-    vm.vfree(va).unwrap();
-    match vm.vfree(va) {
+    vm.raw().vfree(va).unwrap();
+    match vm.raw().vfree(va) {
         Err(Error::Freed(freed)) => {
             assert_eq!(freed.area, info);
             assert_eq!((freed.by.line(), freed.by.file()), (line, file!()));
@@ -147,10 +147,10 @@ fn a_double_free_names_the_area_and_who_freed_it() {
     // The range is in use again: the error is about what is there now.
     let again = vm.vmalloc(3 * PAGE).unwrap();
     assert_eq!(again.va(), va);
-    assert_eq!(vm.vfree(va), Err(Error::Owned(again.info())));
+    assert_eq!(vm.raw().vfree(va), Err(Error::Owned(again.info())));
     drop(again);
     assert!(
-        matches!(vm.vfree(va), Err(Error::Freed(_))),
+        matches!(vm.raw().vfree(va), Err(Error::Freed(_))),
         "freed through its handle"
     );
     assert_empty(&vm);
@@ -167,12 +167,12 @@ fn a_double_free_is_known_when_the_range_is_a_gap_again() {
     let area = vm.vmalloc(3 * PAGE).unwrap();
     let info = area.info();
     let va = area.into_raw();
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     assert_eq!(vm.check().unwrap().parked, 0);
-    assert!(matches!(vm.vfree(va), Err(Error::Freed(freed)) if freed.area == info));
-    assert!(matches!(vm.vfree(va.add(PAGE)), Err(Error::Freed(freed)) if freed.area == info));
+    assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(freed)) if freed.area == info));
+    assert!(matches!(vm.raw().vfree(va.add(PAGE)), Err(Error::Freed(freed)) if freed.area == info));
     assert_eq!(
-        vm.vfree(va.add(100 * PAGE)),
+        vm.raw().vfree(va.add(100 * PAGE)),
         Err(Error::NoArea(va.add(100 * PAGE)))
     );
     drop(keep);
@@ -187,7 +187,7 @@ fn foreign_interior_and_guard_addresses_are_told_apart() {
     let va = area.into_raw();
     let interior = va.add(PAGE);
     assert_eq!(
-        vm.vfree(interior),
+        vm.raw().vfree(interior),
         Err(Error::Interior {
             va: interior,
             area: info
@@ -195,19 +195,19 @@ fn foreign_interior_and_guard_addresses_are_told_apart() {
     );
     let guard = va.add(3 * PAGE);
     assert_eq!(
-        vm.vfree(guard),
+        vm.raw().vfree(guard),
         Err(Error::Guard {
             va: guard,
             area: info
         })
     );
-    assert_eq!(vm.vfree(va.add(1)), Err(Error::Misaligned(va.add(1))));
-    assert_eq!(vm.vfree(VirtAddr(0)), Err(Error::Outside(VirtAddr(0))));
+    assert_eq!(vm.raw().vfree(va.add(1)), Err(Error::Misaligned(va.add(1))));
+    assert_eq!(vm.raw().vfree(VirtAddr(0)), Err(Error::Outside(VirtAddr(0))));
     let linear = VirtAddr(0xffff_0000_4000_0000);
-    assert_eq!(vm.vfree(linear), Err(Error::Outside(linear)));
-    assert_eq!(vm.vfree(va.add(M2)), Err(Error::NoArea(va.add(M2))));
+    assert_eq!(vm.raw().vfree(linear), Err(Error::Outside(linear)));
+    assert_eq!(vm.raw().vfree(va.add(M2)), Err(Error::NoArea(va.add(M2))));
     assert_eq!(vm.usage().areas, 1, "nothing has happened");
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     assert_empty(&vm);
 }
 
@@ -221,7 +221,13 @@ fn each_kind_is_given_back_by_its_own_call() {
         vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap(),
         vm.get_vm_area(PAGE, PAGE).unwrap(),
     ];
-    let calls = [Vm::vfree, Vm::vunmap, Vm::iounmap, Vm::free_vm_area];
+    type End = fn(&Vm, VirtAddr) -> Result<(), Error>;
+    let calls: [End; 4] = [
+        |vm, va| vm.raw().vfree(va),
+        |vm, va| vm.raw().vunmap(va),
+        |vm, va| vm.raw().iounmap(va),
+        |vm, va| vm.raw().free_vm_area(va),
+    ];
     let kinds = [Kind::Vmalloc, Kind::Vmap, Kind::Ioremap, Kind::Reserved];
     for (i, area) in areas.into_iter().enumerate() {
         let info = area.info();
@@ -245,7 +251,7 @@ fn each_kind_is_given_back_by_its_own_call() {
 fn what_a_handle_owns_is_not_for_its_address() {
     let vm = vm();
     let area = vm.vmalloc(PAGE).unwrap();
-    assert_eq!(vm.vfree(area.va()), Err(Error::Owned(area.info())));
+    assert_eq!(vm.raw().vfree(area.va()), Err(Error::Owned(area.info())));
     area.free();
     assert_empty(&vm);
 }

@@ -17,14 +17,14 @@ fn refused(vm: &Vm) -> Vec<(VirtAddr, Error)> {
 fn a_plain_free_in_an_exception_is_caught() {
     let vm = vm();
     let va = raw(&vm);
-    let _ = in_exception(|| vm.vfree(va));
+    let _ = in_exception(|| vm.raw().vfree(va));
 }
 
 #[test]
 fn an_exception_frees_by_address_without_waiting() {
     let vm = vm();
     let va = raw(&vm);
-    in_exception(|| vm.vfree_atomic(va)).unwrap();
+    in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     let usage = vm.usage();
     assert_eq!(
         (usage.areas, usage.deferred, usage.deferred_addresses),
@@ -47,7 +47,7 @@ fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
     let vm = vm();
     let (one, other) = (raw(&vm), raw(&vm));
     let state = vm.state.lock();
-    in_exception(|| vm.vfree_atomic(one)).unwrap();
+    in_exception(|| vm.raw().vfree_atomic(one)).unwrap();
     drop(state);
     let usage = vm.usage();
     assert_eq!(
@@ -55,7 +55,7 @@ fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
         (2, (0, 0), 1)
     );
     let release = vm.backend().walks().release();
-    in_exception(|| vm.vfree_atomic(other)).unwrap();
+    in_exception(|| vm.raw().vfree_atomic(other)).unwrap();
     drop(release);
     vm.vm_unmap_aliases();
     let usage = vm.usage();
@@ -84,14 +84,14 @@ fn each_call_that_can_wait_settles() {
     for (name, call) in calls {
         let vm = vm();
         let va = raw(&vm);
-        vm.vfree_atomic(va).unwrap();
+        vm.raw().vfree_atomic(va).unwrap();
         call(&vm);
         assert_eq!(vm.usage().deferred, (0, 0), "{name}");
         assert_empty(&vm);
     }
     let vm = vm();
     let (va, other) = (raw(&vm), vm.vmalloc(PAGE).unwrap());
-    vm.vfree_atomic(va).unwrap();
+    vm.raw().vfree_atomic(va).unwrap();
     drop(other);
     assert_eq!(vm.usage().deferred, (0, 0), "a free");
     assert_empty(&vm);
@@ -101,8 +101,8 @@ fn each_call_that_can_wait_settles() {
 fn a_double_free_in_an_exception_is_refused_at_once_where_it_can_be() {
     let vm = vm();
     let va = raw(&vm);
-    vm.vfree_atomic(va).unwrap();
-    for result in [vm.vfree_atomic(va), vm.vfree(va)] {
+    vm.raw().vfree_atomic(va).unwrap();
+    for result in [vm.raw().vfree_atomic(va), vm.raw().vfree(va)] {
         assert!(matches!(result, Err(Error::Freed(freed)) if freed.area.va == va));
     }
     assert_eq!(vm.usage().refused, 0, "whoever did it was told");
@@ -114,8 +114,8 @@ fn a_double_free_that_could_not_be_looked_at_is_reported_when_its_turn_comes() {
     let vm = vm();
     let va = raw(&vm);
     let state = vm.state.lock();
-    in_exception(|| vm.vfree_atomic(va)).unwrap();
-    in_exception(|| vm.vfree_atomic(va)).unwrap();
+    in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
+    in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     drop(state);
     assert_eq!(vm.usage().deferred_addresses, 2);
     vm.vm_unmap_aliases();
@@ -134,22 +134,25 @@ fn what_is_no_area_of_its_own_memory_is_refused() {
     let mapped = vm.vmap([Pfn(RAM / PAGE)].as_slice()).unwrap().into_raw();
     let held = vm.vmalloc(2 * PAGE).unwrap();
     let inside = REGION.add(1);
-    assert_eq!(vm.vfree_atomic(inside), Err(Error::Misaligned(inside)));
+    assert_eq!(vm.raw().vfree_atomic(inside), Err(Error::Misaligned(inside)));
     let outside = VirtAddr(REGION.0 - PAGE);
-    assert_eq!(vm.vfree_atomic(outside), Err(Error::Outside(outside)));
-    assert!(matches!(vm.vfree_atomic(mapped), Err(Error::WrongKind { .. })));
-    assert!(matches!(vm.vfree_atomic(held.va()), Err(Error::Owned(_))));
+    assert_eq!(vm.raw().vfree_atomic(outside), Err(Error::Outside(outside)));
     assert!(matches!(
-        vm.vfree_atomic(held.va().add(PAGE)),
+        vm.raw().vfree_atomic(mapped),
+        Err(Error::WrongKind { .. })
+    ));
+    assert!(matches!(vm.raw().vfree_atomic(held.va()), Err(Error::Owned(_))));
+    assert!(matches!(
+        vm.raw().vfree_atomic(held.va().add(PAGE)),
         Err(Error::Interior { .. })
     ));
     let state = vm.state.lock();
-    vm.vfree_atomic(mapped).unwrap();
+    vm.raw().vfree_atomic(mapped).unwrap();
     drop(state);
     vm.vm_unmap_aliases();
     assert!(matches!(refused(&vm)[..], [(va, Error::WrongKind { .. })] if va == mapped));
     assert_eq!(vm.usage().areas, 2, "and nothing has changed");
-    vm.vunmap(mapped).unwrap();
+    vm.raw().vunmap(mapped).unwrap();
     drop(held);
     assert_empty(&vm);
 }
@@ -161,16 +164,16 @@ fn where_there_is_no_room_for_an_address_the_area_stays() {
     let state = vm.state.lock();
     let (last, others) = areas.split_last().unwrap();
     for va in others {
-        in_exception(|| vm.vfree_atomic(*va)).unwrap();
+        in_exception(|| vm.raw().vfree_atomic(*va)).unwrap();
     }
-    let refusal = in_exception(|| vm.vfree_atomic(*last));
+    let refusal = in_exception(|| vm.raw().vfree_atomic(*last));
     assert_eq!(refusal, Err(Error::TooManyDeferred { va: *last }));
     drop(state);
     assert_eq!(vm.usage().deferred_addresses, MAX_DEFERRED_ADDRESSES);
     vm.vm_unmap_aliases();
     assert_eq!(vm.usage().areas, 1);
     assert!(vm.find_vm_area(*last).is_some());
-    vm.vfree_atomic(*last).unwrap();
+    vm.raw().vfree_atomic(*last).unwrap();
     assert_empty(&vm);
 }
 
@@ -225,10 +228,10 @@ fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
 fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     let vm: &'static Vm = std::boxed::Box::leak(std::boxed::Box::new(vm()));
     let (wrong, right) = (raw(vm), raw(vm));
-    vm.vfree(wrong).unwrap();
+    vm.raw().vfree(wrong).unwrap();
     let late = |va| {
         let _state = vm.state.lock();
-        in_exception(|| vm.vfree_atomic(va)).unwrap();
+        in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     };
     late(wrong);
     late(right);

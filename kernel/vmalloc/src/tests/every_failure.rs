@@ -123,7 +123,9 @@ fn use_up_nodes(vm: &Vm) -> Vec<VirtAddr> {
 }
 
 fn free_areas(vm: &Vm, areas: Vec<VirtAddr>) {
-    areas.into_iter().for_each(|va| vm.free_vm_area(va).unwrap());
+    areas
+        .into_iter()
+        .for_each(|va| vm.raw().free_vm_area(va).unwrap());
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn of_an_allocation() {
             |vm| (use_up_nodes(vm), None),
             call,
             |vm, made| {
-                vm.vfree(made.1.unwrap()).unwrap();
+                vm.raw().vfree(made.1.unwrap()).unwrap();
                 free_areas(vm, made.0);
             },
         );
@@ -164,7 +166,7 @@ fn of_an_allocation() {
         |vm| (use_up_nodes(vm), None),
         call,
         |vm, made| {
-            vm.vfree(made.1.unwrap()).unwrap();
+            vm.raw().vfree(made.1.unwrap()).unwrap();
             free_areas(vm, made.0);
         },
     );
@@ -181,7 +183,7 @@ fn of_a_mapping() {
             free_areas(vm, made.0);
         }
     };
-    let vunmap = end(|vm, va| vm.vunmap(va).unwrap());
+    let vunmap = end(|vm, va| vm.raw().vunmap(va).unwrap());
     let call = |vm: &Vm, made: &mut Made| {
         made.2 = Some(vm.vmap(&made.1[..])?.into_raw());
         Ok(())
@@ -216,10 +218,10 @@ fn of_a_mapping() {
         [0, 3, 1],
         setup,
         call,
-        end(|vm, va| vm.iounmap(va).unwrap()),
+        end(|vm, va| vm.raw().iounmap(va).unwrap()),
     );
     let call = |vm: &Vm, made: &mut Made| {
-        made.2 = Some(vm.vmap_put_pages(&made.1[..])?.into_raw());
+        made.2 = Some(vm.raw().vmap_put_pages(&made.1[..])?.into_raw());
         made.1.clear();
         Ok(())
     };
@@ -233,14 +235,14 @@ fn of_a_mapping() {
         [0, 3, 1],
         setup,
         call,
-        end(|vm, va| vm.vm_unmap_ram(va, 40).unwrap()),
+        end(|vm, va| vm.raw().vm_unmap_ram(va, 40).unwrap()),
     );
     let call = |vm: &Vm, made: &mut Made| {
         made.2 = Some(vm.vm_map_ram(&made.1[..7])?);
         Ok(())
     };
     let unmap = |vm: &Vm, va| {
-        vm.vm_unmap_ram(va, 7).unwrap();
+        vm.raw().vm_unmap_ram(va, 7).unwrap();
         vm.vm_unmap_aliases();
     };
     all("vm_map_ram of a few", [0, 3, 1], setup, call, end(unmap));
@@ -255,7 +257,7 @@ fn of_a_part_of_a_sparse_area() {
         (block, frames, vm.get_vm_area(2 * M2, M2).unwrap().into_raw())
     };
     let end = |vm: &Vm, made: Made| {
-        vm.free_vm_area(made.2).unwrap();
+        vm.raw().free_vm_area(made.2).unwrap();
         vm.backend().free_frames(made.0, 9);
     };
     // By the handle, which is adopted for the call.
@@ -294,21 +296,21 @@ fn of_a_change() {
     type Change = fn(&Vm, VirtAddr) -> Result<(), Error>;
     let changes: [(&str, usize, Change); 5] = [
         ("ro of the last page", 2, |vm, va| {
-            vm.set_memory_ro(va.add(M2 - PAGE), PAGE).map(drop)
+            vm.raw().set_memory_ro(va.add(M2 - PAGE), PAGE).map(drop)
         }),
         ("ro of a page inside", 2, |vm, va| {
-            vm.set_memory_ro(va.add(5 * PAGE), PAGE).map(drop)
+            vm.raw().set_memory_ro(va.add(5 * PAGE), PAGE).map(drop)
         }),
         ("invalid around the end of a block", 2, |vm, va| {
-            vm.set_memory_invalid(va.add(M2 - PAGE), 2 * PAGE).map(drop)
+            vm.raw().set_memory_invalid(va.add(M2 - PAGE), 2 * PAGE).map(drop)
         }),
         ("nx of a few", 1, |vm, va| {
-            vm.set_memory_nx(va.add(K64 + PAGE), 3 * PAGE).map(drop)
+            vm.raw().set_memory_nx(va.add(K64 + PAGE), 3 * PAGE).map(drop)
         }),
         ("ro and x of a few, at once or not", 2, |vm, va| {
             let (at, size) = (va.add(K64 + PAGE), 3 * PAGE);
-            vm.set_memory_ro(at, size)?;
-            let executable = vm.set_memory_x(at, size).map(drop);
+            vm.raw().set_memory_ro(at, size)?;
+            let executable = vm.raw().set_memory_x(at, size).map(drop);
             // Its tables are there, by the change before.
             executable.inspect_err(|error| panic!("{error}"))
         }),
@@ -320,7 +322,7 @@ fn of_a_change() {
             [0, tables, 0],
             setup,
             |vm, va| change(vm, *va),
-            |vm, va| vm.vfree(va).unwrap(),
+            |vm, va| vm.raw().vfree(va).unwrap(),
         );
     }
 }
@@ -334,11 +336,11 @@ fn of_an_area_that_grows() {
         (use_up_nodes(vm), va)
     };
     let call = |vm: &Vm, made: &mut Made| {
-        made.1 = vm.vrealloc(made.1, 30 * PAGE)?;
+        made.1 = vm.raw().vrealloc(made.1, 30 * PAGE)?;
         Ok(())
     };
     all("vrealloc", [3, 0, 1], setup, call, |vm, made| {
-        vm.vfree(made.1).unwrap();
+        vm.raw().vfree(made.1).unwrap();
         free_areas(vm, made.0);
     });
 }

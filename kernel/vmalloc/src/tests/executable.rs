@@ -94,12 +94,12 @@ fn set_memory_by_address_publishes_too() {
     let area = vm.vmalloc(8 * PAGE).unwrap();
     let all = area.range();
     let va = area.into_raw();
-    vm.set_memory_ro(va, 8 * PAGE).unwrap();
-    let (result, published) = published_by(&vm, || vm.set_memory_x(va.add(PAGE), 2 * PAGE));
+    vm.raw().set_memory_ro(va, 8 * PAGE).unwrap();
+    let (result, published) = published_by(&vm, || vm.raw().set_memory_x(va.add(PAGE), 2 * PAGE));
     result.unwrap();
     assert_eq!(published, [VirtRange::new(all.start.add(PAGE), 2 * PAGE)]);
     assert_sound(&vm);
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     assert_empty(&vm);
 }
 

@@ -27,7 +27,7 @@ fn frames_and_addresses_are_withheld_until_the_flush() {
     assert_eq!(vm.backend().ram().used(), 6, "its frames are not free");
     let next = vm.vmalloc(5 * PAGE).unwrap();
     assert_ne!(next.va(), va, "its addresses are not free");
-    assert!(matches!(vm.vfree(va), Err(Error::Freed(_))));
+    assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(_))));
     assert_sound(&vm);
     vm.vm_unmap_aliases();
     assert_eq!(vm.usage().waiting, (0, 0));

@@ -72,7 +72,8 @@ fn taken<T>(tried: TryLockResult<T>) -> Option<T> {
 
 pub struct HostLock<T>(Mutex<T>);
 
-impl<T> Lock<T> for HostLock<T> {
+// SAFETY: a mutex of the host.
+unsafe impl<T> Lock<T> for HostLock<T> {
     type Guard<'a>
         = MutexGuard<'a, T>
     where
@@ -92,7 +93,8 @@ impl<T> Lock<T> for HostLock<T> {
 #[derive(Default)]
 pub struct HostWalks(pub RwLock<()>);
 
-impl WalkLock for HostWalks {
+// SAFETY: a lock of the host that many may share or one may have.
+unsafe impl WalkLock for HostWalks {
     type Walk<'a> = RwLockReadGuard<'a, ()>;
     type Release<'a> = RwLockWriteGuard<'a, ()>;
     fn walk(&self) -> Self::Walk<'_> {

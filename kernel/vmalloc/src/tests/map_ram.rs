@@ -23,14 +23,14 @@ fn small_mappings_share_a_block_and_are_flushed_when_they_end() {
         for (page, frame) in frames.iter().enumerate() {
             assert_eq!(vm.vmalloc_to_pfn(a.add(page as u64 * PAGE)), Ok(*frame));
         }
-        let issued = issued_by(&vm, || vm.vm_unmap_ram(a, 3).unwrap());
+        let issued = issued_by(&vm, || vm.raw().vm_unmap_ram(a, 3).unwrap());
         assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.tlbi), (1, 1, 3));
         // The frames are free for anything at once.
         free(&vm, &frames[..3]);
         let again = vm.vm_map_ram(&frames[3..5]).unwrap();
         assert_eq!(again, a, "the lowest pages that are free");
-        vm.vm_unmap_ram(again, 2).unwrap();
-        vm.vm_unmap_ram(b, 5).unwrap();
+        vm.raw().vm_unmap_ram(again, 2).unwrap();
+        vm.raw().vm_unmap_ram(b, 5).unwrap();
         free(&vm, &frames[3..]);
         vm.vm_unmap_aliases();
         assert_eq!(vm.usage().areas, 0, "an idle block goes");
@@ -46,32 +46,32 @@ fn a_wrong_length_is_refused_and_a_second_unmap_too() {
     let beside = vm.vm_map_ram(&frames[4..8]).unwrap();
     for nr in [0, 1, 3, 5, 8, u64::MAX] {
         assert!(
-            matches!(vm.vm_unmap_ram(small, nr), Err(Error::WrongLength { .. })),
+            matches!(vm.raw().vm_unmap_ram(small, nr), Err(Error::WrongLength { .. })),
             "{nr}"
         );
     }
     assert_eq!(
-        vm.vm_unmap_ram(small.add(PAGE), 3),
+        vm.raw().vm_unmap_ram(small.add(PAGE), 3),
         Err(Error::NotMapped(small.add(PAGE)))
     );
     assert!(matches!(
-        vm.vm_unmap_ram(small.add(1), 4),
+        vm.raw().vm_unmap_ram(small.add(1), 4),
         Err(Error::Misaligned(_))
     ));
     assert!(
-        matches!(vm.vfree(small), Err(Error::WrongKind { .. })),
+        matches!(vm.raw().vfree(small), Err(Error::WrongKind { .. })),
         "the block is nobody's to free"
     );
-    vm.vm_unmap_ram(small, 4).unwrap();
-    assert_eq!(vm.vm_unmap_ram(small, 4), Err(Error::NotMapped(small)));
-    vm.vm_unmap_ram(beside, 4).unwrap();
+    vm.raw().vm_unmap_ram(small, 4).unwrap();
+    assert_eq!(vm.raw().vm_unmap_ram(small, 4), Err(Error::NotMapped(small)));
+    vm.raw().vm_unmap_ram(beside, 4).unwrap();
     let large = vm.vm_map_ram(&frames[..]).unwrap();
     assert!(matches!(
-        vm.vm_unmap_ram(large, 39),
+        vm.raw().vm_unmap_ram(large, 39),
         Err(Error::WrongLength { .. })
     ));
-    vm.vm_unmap_ram(large, 40).unwrap();
-    assert!(matches!(vm.vm_unmap_ram(large, 40), Err(Error::Freed(_))));
+    vm.raw().vm_unmap_ram(large, 40).unwrap();
+    assert!(matches!(vm.raw().vm_unmap_ram(large, 40), Err(Error::Freed(_))));
     assert!(matches!(vm.vm_map_ram::<[Pfn]>(&[]), Err(Error::Empty)));
     free(&vm, &frames);
     vm.vm_unmap_aliases();
@@ -90,7 +90,7 @@ fn a_mapping_that_fails_leaves_its_pages_free() {
         assert_eq!(vm.usage().areas, 0);
     }
     let va = vm.vm_map_ram(&frames[..]).unwrap();
-    vm.vm_unmap_ram(va, 4).unwrap();
+    vm.raw().vm_unmap_ram(va, 4).unwrap();
     free(&vm, &frames);
     vm.vm_unmap_aliases();
     assert_empty(&vm);
@@ -120,7 +120,7 @@ fn each_cpu_has_its_block_and_any_cpu_may_unmap() {
                 let frame = frames[first + page as usize];
                 assert_eq!(vm.vmalloc_to_pfn(va.add(page * PAGE)), Ok(frame));
             }
-            vm.vm_unmap_ram(va, nr).unwrap();
+            vm.raw().vm_unmap_ram(va, nr).unwrap();
             vm.backend()
                 .model
                 .va_reused(paging::VirtRange::new(va, nr * PAGE));
@@ -131,7 +131,7 @@ fn each_cpu_has_its_block_and_any_cpu_may_unmap() {
         assert_consistent(&vm);
     }
     for (va, nr, _) in live {
-        vm.vm_unmap_ram(va, nr).unwrap();
+        vm.raw().vm_unmap_ram(va, nr).unwrap();
     }
     free(&vm, &frames);
     vm.vm_unmap_aliases();

@@ -3,6 +3,8 @@
 mod arrays;
 mod bad_input;
 mod broken_callers;
+#[path = "../../tests/support/by_address.rs"]
+mod by_address;
 mod deferred;
 mod every_failure;
 mod executable;
@@ -22,6 +24,7 @@ mod resize;
 mod whole_api;
 
 use crate::*;
+use by_address::ByAddress;
 use machine::*;
 use mmu_model::{Access, Features};
 use paging::{Attributes, Extent, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr};
@@ -210,7 +213,7 @@ fn a_stack_has_a_guard_page_of_its_own_on_either_side() {
     let pfn = vm.vmalloc_to_pfn(range.last()).unwrap();
     assert!(vm.backend().ram().is_zeroed(pfn));
     let va = stack.into_raw();
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     drop(below);
     assert_empty(&vm);
 }
@@ -282,7 +285,7 @@ fn ioremap_keeps_the_offset_in_the_page() {
         assert!(said.contains(&area.va().to_string()), "{said}");
         assert!(said.contains(&area.range().end().to_string()), "{said}");
         let va = area.into_raw();
-        vm.iounmap(va).unwrap();
+        vm.raw().iounmap(va).unwrap();
         assert_empty(&vm);
     }
 }
@@ -368,7 +371,7 @@ fn vmap_takes_shuffled_and_repeated_pages_and_leaves_them_to_their_owner() {
     let area = vm.vmap(&frames[..]).unwrap();
     assert_maps(&area, &vm, |page| PhysAddr(frames[page as usize].0 * PAGE));
     let va = area.into_raw();
-    vm.vunmap(va).unwrap();
+    vm.raw().vunmap(va).unwrap();
     let read_only = vm.vmap_as(&frames[..1], Attributes::KERNEL_RODATA).unwrap();
     assert!(!attributes_at(&vm, read_only.va()).is_writable());
     drop(read_only);
@@ -455,7 +458,7 @@ fn a_reserved_area_is_mapped_and_unmapped_in_parts() {
     assert!(matches!(area.unmap_pages(0, 1), Err(Error::Misaligned(_))));
     assert_sound(&vm);
     let va = area.into_raw();
-    vm.free_vm_area(va).unwrap();
+    vm.raw().free_vm_area(va).unwrap();
     assert_empty(&vm);
 }
 

@@ -51,7 +51,7 @@ fn small_areas_come_and_go_by_their_cpus_lock_alone() {
         alone_on_each(&vm, 4, |_| {
             drop(vm.vmalloc(3 * PAGE).unwrap());
         });
-        vm.vfree(beside).unwrap();
+        vm.raw().vfree(beside).unwrap();
         assert_empty(&vm);
     }
 }
@@ -77,15 +77,15 @@ fn vm_map_ram_takes_its_cpus_lock_alone() {
         .collect();
     alone_on_each(&vm, 4, |_| {
         let va = vm.vm_map_ram(&frames[..]).unwrap();
-        vm.vm_unmap_ram(va, 4).unwrap();
+        vm.raw().vm_unmap_ram(va, 4).unwrap();
     });
     for va in kept {
-        vm.vm_unmap_ram(va, 1).unwrap();
+        vm.raw().vm_unmap_ram(va, 1).unwrap();
     }
     frames
         .iter()
         .for_each(|frame| vm.backend().free_frames(*frame, 0));
-    vm.vfree(beside).unwrap();
+    vm.raw().vfree(beside).unwrap();
     vm.vm_unmap_aliases();
     assert_empty(&vm);
 }
@@ -153,10 +153,10 @@ fn what_a_cpu_keeps_is_given_up_when_addresses_run_out_on_another() {
 fn a_range_that_a_cpu_keeps_still_says_who_freed_it() {
     let (vm, beside) = warm(2, Config::default(), 1);
     let va = vm.vmalloc(PAGE).unwrap().into_raw();
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     vm.backend().go_to(1);
-    assert!(matches!(vm.vfree(va), Err(Error::Freed(freed)) if freed.area.va == va));
-    vm.vfree(beside).unwrap();
+    assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(freed)) if freed.area.va == va));
+    vm.raw().vfree(beside).unwrap();
     assert_empty(&vm);
 }
 
@@ -170,15 +170,18 @@ fn another_cpu_finds_the_bits_of_a_block_where_they_are() {
     assert_eq!(vm.usage().areas, 2);
     vm.backend().go_to(1);
     for va in &mapped {
-        assert!(matches!(vm.vm_unmap_ram(*va, 31), Err(Error::WrongLength { .. })));
+        assert!(matches!(
+            vm.raw().vm_unmap_ram(*va, 31),
+            Err(Error::WrongLength { .. })
+        ));
         assert_eq!(
-            vm.vm_unmap_ram(va.add(PAGE), 31),
+            vm.raw().vm_unmap_ram(va.add(PAGE), 31),
             Err(Error::NotMapped(va.add(PAGE)))
         );
     }
     for va in mapped {
-        vm.vm_unmap_ram(va, 32).unwrap();
-        assert!(vm.vm_unmap_ram(va, 32).is_err());
+        vm.raw().vm_unmap_ram(va, 32).unwrap();
+        assert!(vm.raw().vm_unmap_ram(va, 32).is_err());
     }
     assert_eq!(
         vm.usage().areas,
@@ -233,7 +236,7 @@ fn a_large_range_is_kept_for_whoever_asks_for_its_size_next() {
     assert_eq!(vm.usage().cached, (0, 0), "with its guard it is too large");
     drop(area);
     assert_eq!(vm.usage().cached, (1, 101));
-    assert!(matches!(vm.vfree(va), Err(Error::Freed(_))));
+    assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(_))));
     vm.backend().go_to(1);
     let other = vm.vmalloc(99 * PAGE).unwrap();
     assert_ne!(other.va(), va);

@@ -203,30 +203,33 @@ fn a_changed_area_is_given_back_at_once_with_its_alias_restored() {
 fn raw_areas_are_changed_by_any_address_in_them() {
     let vm = vm();
     let va = vm.vmalloc(20 * PAGE).unwrap().into_raw();
-    vm.set_memory_ro(va.add(4 * PAGE), 2 * PAGE).unwrap();
+    vm.raw().set_memory_ro(va.add(4 * PAGE), 2 * PAGE).unwrap();
     assert!(!leaf(&vm, va.add(5 * PAGE)).attributes.is_writable());
     assert!(leaf(&vm, va.add(6 * PAGE)).attributes.is_writable());
     assert!(matches!(
-        vm.set_memory_ro(va.add(19 * PAGE), 2 * PAGE),
+        vm.raw().set_memory_ro(va.add(19 * PAGE), 2 * PAGE),
         Err(Error::OutOfBounds { .. })
     ));
-    assert!(matches!(vm.set_memory_ro(va, 0), Err(Error::Empty)));
+    assert!(matches!(vm.raw().set_memory_ro(va, 0), Err(Error::Empty)));
     assert!(matches!(
-        vm.set_memory_ro(va.add(8), PAGE),
+        vm.raw().set_memory_ro(va.add(8), PAGE),
         Err(Error::Misaligned(_))
     ));
     assert!(matches!(
-        vm.set_memory_ro(va.add(20 * PAGE), PAGE),
+        vm.raw().set_memory_ro(va.add(20 * PAGE), PAGE),
         Err(Error::Guard { .. })
     ));
     assert!(matches!(
-        vm.set_memory_ro(VirtAddr(LINEAR + RAM), PAGE),
+        vm.raw().set_memory_ro(VirtAddr(LINEAR + RAM), PAGE),
         Err(Error::Outside(_))
     ));
-    vm.vfree(va).unwrap();
-    assert!(matches!(vm.set_memory_ro(va, PAGE), Err(Error::Freed(_))));
+    vm.raw().vfree(va).unwrap();
+    assert!(matches!(vm.raw().set_memory_ro(va, PAGE), Err(Error::Freed(_))));
     let held = vm.vmalloc(PAGE).unwrap();
-    assert!(matches!(vm.set_memory_ro(held.va(), PAGE), Err(Error::Owned(_))));
+    assert!(matches!(
+        vm.raw().set_memory_ro(held.va(), PAGE),
+        Err(Error::Owned(_))
+    ));
     drop(held);
     assert_empty(&vm);
 }

@@ -46,7 +46,7 @@ fn a_page_to_note_pages_in_is_won_back() {
     let taken = take_all(&vm);
     drop(waits);
     assert_eq!(vm.usage().waiting.0, 1);
-    let area = vm.vmap_put_pages(&pages[..]).unwrap();
+    let area = vm.raw().vmap_put_pages(&pages[..]).unwrap();
     assert_eq!(vm.usage().waiting.0, 0);
     drop(area);
     give_back(&vm, taken);
@@ -81,9 +81,9 @@ fn a_table_for_a_change_of_permissions_is_won_back() {
     let va = vm.vmalloc(M2).unwrap().into_raw();
     vm.vm_unmap_aliases();
     use_up_tables(&vm);
-    vm.set_memory_ro(va.add(M2 - PAGE), PAGE).unwrap();
+    vm.raw().set_memory_ro(va.add(M2 - PAGE), PAGE).unwrap();
     assert!(!attributes_at(&vm, va.add(M2 - PAGE)).is_writable());
-    vm.vfree(va).unwrap();
+    vm.raw().vfree(va).unwrap();
     assert_empty(&vm);
 }
 
@@ -156,7 +156,7 @@ fn parts_that_come_and_go_leave_no_more_empty_tables_than_areas_do() {
         }
     }
     for (nr, va) in mapped.into_iter().enumerate() {
-        vm.vm_unmap_ram(va, 32).unwrap();
+        vm.raw().vm_unmap_ram(va, 32).unwrap();
         let left = 400 - nr;
         assert!(
             vm.backend().model.nr_tables() < 4 + 64 + left.div_ceil(2),

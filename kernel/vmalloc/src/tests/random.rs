@@ -107,10 +107,10 @@ fn run(vm: &Vm, steps: &[Step]) {
                     let kind = area.kind();
                     let va = area.into_raw();
                     match kind {
-                        Kind::Vmalloc | Kind::Stack => vm.vfree(va),
-                        Kind::Vmap => vm.vunmap(va),
-                        Kind::Ioremap => vm.iounmap(va),
-                        Kind::Reserved => vm.free_vm_area(va),
+                        Kind::Vmalloc | Kind::Stack => vm.raw().vfree(va),
+                        Kind::Vmap => vm.raw().vunmap(va),
+                        Kind::Ioremap => vm.raw().iounmap(va),
+                        Kind::Reserved => vm.raw().free_vm_area(va),
                         Kind::MapRam => unreachable!("no handle is one of a block"),
                     }
                     .unwrap();

@@ -120,18 +120,18 @@ fn a_raw_area_is_resized_by_its_address() {
     let vm = vm();
     let va = vm.vmalloc(PAGE).unwrap().into_raw();
     let frame = vm.vmalloc_to_pfn(va).unwrap();
-    let grown = vm.vrealloc(va, 5 * PAGE).unwrap();
+    let grown = vm.raw().vrealloc(va, 5 * PAGE).unwrap();
     assert_eq!(vm.vmalloc_to_pfn(grown), Ok(frame));
-    assert!(matches!(vm.vrealloc(va, PAGE), Err(Error::Freed(_))));
+    assert!(matches!(vm.raw().vrealloc(va, PAGE), Err(Error::Freed(_))));
     assert!(matches!(
-        vm.vrealloc(grown.add(PAGE), PAGE),
+        vm.raw().vrealloc(grown.add(PAGE), PAGE),
         Err(Error::Interior { .. })
     ));
     assert!(matches!(
-        vm.vrealloc(VirtAddr(PAGE), PAGE),
+        vm.raw().vrealloc(VirtAddr(PAGE), PAGE),
         Err(Error::Outside(_))
     ));
-    vm.vfree(grown).unwrap();
+    vm.raw().vfree(grown).unwrap();
     assert_empty(&vm);
 }
 
@@ -139,10 +139,10 @@ fn a_raw_area_is_resized_by_its_address() {
 fn pages_handed_over_go_back_with_the_area() {
     for vm in [vm(), lazy(100, 1 << 20)] {
         let frames: Vec<_> = (0..40).map(|_| vm.backend().alloc_frames(0).unwrap()).collect();
-        let area = vm.vmap_put_pages(&frames[..]).unwrap();
+        let area = vm.raw().vmap_put_pages(&frames[..]).unwrap();
         assert_maps(&area, &vm, |page| PhysAddr(frames[page as usize].0 * PAGE));
         let va = area.into_raw();
-        vm.vunmap(va).unwrap();
+        vm.raw().vunmap(va).unwrap();
         vm.vm_unmap_aliases();
         assert_empty(&vm);
     }
@@ -154,14 +154,14 @@ fn pages_that_cannot_be_taken_over_stay_the_callers() {
     let frames: Vec<_> = (0..40).map(|_| vm.backend().alloc_frames(0).unwrap()).collect();
     vm.backend().ram().budget = Some(0);
     assert!(matches!(
-        vm.vmap_put_pages(&frames[..]),
+        vm.raw().vmap_put_pages(&frames[..]),
         Err(Error::OutOfFrames { .. })
     ));
     vm.backend().ram().budget = None;
     vm.backend().model.fail_alloc_after(1);
-    assert!(matches!(vm.vmap_put_pages(&frames[..]), Err(Error::Map(_))));
+    assert!(matches!(vm.raw().vmap_put_pages(&frames[..]), Err(Error::Map(_))));
     vm.backend().model.cancel_alloc_failure();
-    assert!(matches!(vm.vmap_put_pages::<[Pfn]>(&[]), Err(Error::Empty)));
+    assert!(matches!(vm.raw().vmap_put_pages::<[Pfn]>(&[]), Err(Error::Empty)));
     frames
         .iter()
         .for_each(|frame| vm.backend().free_frames(*frame, 0));

@@ -219,7 +219,7 @@ impl World<'_> {
                     return Ok(());
                 };
                 let (va, present) = (self.known[index].va, self.known[index].pages.len() as u64);
-                let grown = vm.vrealloc(va, pages * PAGE);
+                let grown = vm.raw().vrealloc(va, pages * PAGE);
                 if *pages > present && self.known[index].changed {
                     assert!(matches!(grown, Err(Error::PermissionsChanged(_))), "{grown:?}");
                     return Ok(());
@@ -251,12 +251,12 @@ impl World<'_> {
                 let (at, size) = (known.va.add(first as u64 * PAGE), pages as u64 * PAGE);
                 let part = &mut known.pages[first..first + pages];
                 let result = match change {
-                    Change::ReadOnly => vm.set_memory_ro(at, size),
-                    Change::Writable => vm.set_memory_rw(at, size),
-                    Change::Executable => vm.set_memory_x(at, size),
-                    Change::NotExecutable => vm.set_memory_nx(at, size),
-                    Change::Invalid => vm.set_memory_invalid(at, size),
-                    Change::Valid => vm.set_memory_valid(at, size),
+                    Change::ReadOnly => vm.raw().set_memory_ro(at, size),
+                    Change::Writable => vm.raw().set_memory_rw(at, size),
+                    Change::Executable => vm.raw().set_memory_x(at, size),
+                    Change::NotExecutable => vm.raw().set_memory_nx(at, size),
+                    Change::Invalid => vm.raw().set_memory_invalid(at, size),
+                    Change::Valid => vm.raw().set_memory_valid(at, size),
                 };
                 let both = match change {
                     Change::Writable => part.iter().any(|page| page.executable),
@@ -288,7 +288,7 @@ impl World<'_> {
             }
             Call::FreeAtomic(which) => {
                 if let Some(index) = self.pick(which, |known| known.kind == Some(Kind::Vmalloc)) {
-                    vm.vfree_atomic(self.known[index].va)?;
+                    vm.raw().vfree_atomic(self.known[index].va)?;
                     self.known.swap_remove(index);
                 }
             }
@@ -314,10 +314,10 @@ impl World<'_> {
 
     fn free(&self, known: &Known) -> Result<(), Error> {
         match known.kind {
-            None => self.vm.vm_unmap_ram(known.va, known.pages.len() as u64),
-            Some(Kind::Vmalloc) => self.vm.vfree(known.va),
-            Some(Kind::Ioremap) => self.vm.iounmap(known.va),
-            Some(_) => self.vm.vunmap(known.va),
+            None => self.vm.raw().vm_unmap_ram(known.va, known.pages.len() as u64),
+            Some(Kind::Vmalloc) => self.vm.raw().vfree(known.va),
+            Some(Kind::Ioremap) => self.vm.raw().iounmap(known.va),
+            Some(_) => self.vm.raw().vunmap(known.va),
         }
     }
 

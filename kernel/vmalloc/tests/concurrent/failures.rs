@@ -1,6 +1,6 @@
 //! What fails beside others.
 
-use crate::support::{Area, PAGE, Plant, Rig, Scenario, me};
+use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, scenario};
 use vmalloc::{Backend, Error};
 
@@ -29,7 +29,11 @@ const FAILURES: Scenario = scenario(LAZY, 1500, |rig| {
     let map = |rig: &Rig| {
         let frames: Vec<_> = (0..2).filter_map(|_| rig.machine().alloc_frames(0)).collect();
         match rig.vm.vm_map_ram(&frames[..]) {
-            Ok(va) => rig.vm.vm_unmap_ram(va, frames.len() as u64).expect("mapped"),
+            Ok(va) => rig
+                .vm
+                .raw()
+                .vm_unmap_ram(va, frames.len() as u64)
+                .expect("mapped"),
             Err(Error::Empty) => assert!(frames.is_empty()),
             Err(Error::OutOfNodes | Error::Map(paging::Error::OutOfTables(_))) => {}
             Err(other) => panic!("{other}"),

@@ -1,6 +1,6 @@
 //! Areas that change hands, and that two want to free.
 
-use crate::support::{CheckedLock, Plant, Rig, Scenario, me};
+use crate::support::{ByAddress, CheckedLock, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, scenario};
 use paging::VirtRange;
 use vmalloc::{Error, Lock};
@@ -26,7 +26,7 @@ const HANDED_OVER: Scenario = scenario(LAZY, 1500, |rig| {
             };
             rig.assert_filled(range, key);
             rig.given_back(range);
-            rig.vm.vfree(range.start).expect("it is raw");
+            rig.vm.raw().vfree(range.start).expect("it is raw");
             left -= 1;
         }
     };
@@ -49,7 +49,7 @@ const FREED_TWICE: Scenario = scenario(LAZY, 1500, |rig| {
     rig.given_back(range);
     let va = area.into_inner().into_raw();
     let freed = std::sync::atomic::AtomicUsize::new(0);
-    let free = |rig: &Rig| match rig.vm.vfree(va) {
+    let free = |rig: &Rig| match rig.vm.raw().vfree(va) {
         Ok(()) => {
             freed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 //! Pages mapped for a short while.
 
-use crate::support::{CheckedLock, PAGE, Plant, Rig, Scenario, me};
+use crate::support::{ByAddress, CheckedLock, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, STRICT, scenario};
 use paging::{Pfn, VirtAddr, VirtRange};
 use vmalloc::{Backend, Error, Lock};
@@ -18,7 +18,10 @@ const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
             assert_eq!(rig.machine().load(at), frame.0, "page {page} at {va}");
         }
         rig.given_back(VirtRange::new(va, frames.len() as u64 * PAGE));
-        rig.vm.vm_unmap_ram(va, frames.len() as u64).expect("mapped");
+        rig.vm
+            .raw()
+            .vm_unmap_ram(va, frames.len() as u64)
+            .expect("mapped");
         for frame in frames {
             rig.machine().free_frames(*frame, 0);
         }
@@ -74,7 +77,7 @@ const UNMAPPED_TWICE: Scenario = scenario(STRICT, 1000, |rig| {
     let frame = rig.machine().alloc_frames(0).expect("memory suffices");
     let va = rig.vm.vm_map_ram(&[frame][..]).expect("memory suffices");
     let ended = std::sync::atomic::AtomicUsize::new(0);
-    let unmap = |rig: &Rig| match rig.vm.vm_unmap_ram(va, 1) {
+    let unmap = |rig: &Rig| match rig.vm.raw().vm_unmap_ram(va, 1) {
         Ok(()) => {
             ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 //! Whoever cannot wait, and who deals with what he gave back.
 
-use crate::support::{Area, PAGE, Plant, Rig, Scenario, me};
+use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, ROOMY, STRICT, scenario};
 use vmalloc::{Error, Request};
 
@@ -22,7 +22,7 @@ const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
         rig.given_back(ranges[0]);
         rig.given_back(ranges[1]);
         area.into_inner().free_atomic().expect("its frames are its own");
-        rig.vm.vfree_atomic(va).expect("it is raw");
+        rig.vm.raw().vfree_atomic(va).expect("it is raw");
         rig.vm.vm_unmap_aliases();
         for range in ranges {
             for page in 0..range.size / PAGE {
@@ -67,7 +67,7 @@ const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
                         area.into_inner().free_atomic().expect("its frames are its own");
                     } else {
                         let va = area.into_inner().into_raw();
-                        rig.vm.vfree_atomic(va).expect("it is raw");
+                        rig.vm.raw().vfree_atomic(va).expect("it is raw");
                     }
                 }
                 Err(Error::WouldBlock) => {}
@@ -112,7 +112,7 @@ const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     rig.given_back(range);
     let va = area.into_inner().into_raw();
     let told = std::sync::atomic::AtomicUsize::new(0);
-    let free = |rig: &Rig| match rig.vm.vfree_atomic(va) {
+    let free = |rig: &Rig| match rig.vm.raw().vfree_atomic(va) {
         Ok(()) => {}
         Err(Error::Freed(_) | Error::Owned(_)) => {
             told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

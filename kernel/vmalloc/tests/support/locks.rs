@@ -46,7 +46,8 @@ fn release() -> Released {
 /// A lock of the checker's.
 pub struct CheckedLock<T>(shuttle::sync::Mutex<(T, Released)>);
 
-impl<T: Send> Lock<T> for CheckedLock<T> {
+// SAFETY: a mutex of the checker's.
+unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
     type Guard<'a>
         = CheckedGuard<'a, T>
     where
@@ -129,7 +130,8 @@ pub struct Release<'a> {
     _held: Option<shuttle::sync::RwLockWriteGuard<'a, ()>>,
 }
 
-impl WalkLock for Walks {
+// SAFETY: a lock of the checker's that many may share or one may have. A plant takes that away, and all that is lost then is the model's.
+unsafe impl WalkLock for Walks {
     type Walk<'a> = Walk<'a>;
     type Release<'a> = Release<'a>;
     fn walk(&self) -> Walk<'_> {

@@ -5,6 +5,7 @@
 //!
 //! A [`Plant`] breaks one promise of the machine, so that a test can show that it notices.
 
+mod by_address;
 mod locks;
 mod machine;
 mod ram;
@@ -13,6 +14,7 @@ mod scenario;
 mod seen;
 mod story;
 
+pub use by_address::ByAddress;
 pub use locks::{CheckedLock, me};
 pub use machine::Area;
 pub use ram::POISON;

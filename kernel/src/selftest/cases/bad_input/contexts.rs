@@ -58,7 +58,8 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     }
     write(last.0 as usize, 9);
     for va in others {
-        as_if_interrupted(|| vm.vfree_atomic(*va))?;
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        as_if_interrupted(|| unsafe { vm.vfree_atomic(*va) })?;
     }
     let waiting = vm.usage().deferred_addresses;
     expect_value(
@@ -68,12 +69,14 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     )?;
     let error = Error::TooManyDeferred { va: *last };
     refused("one deferred free too many", error, || {
-        as_if_interrupted(|| vm.vfree_atomic(*last))
+        // SAFETY: as above; and it is refused.
+        as_if_interrupted(|| unsafe { vm.vfree_atomic(*last) })
     })?;
     expect("a refused free took the area", last.0, read(last.0 as usize) == 9)?;
     // The next call that can wait deals with the others.
     second.owe(paging::VirtRange::new(*last, PAGE))?;
-    vm.vfree(*last)?;
+    // SAFETY: as above.
+    unsafe { vm.vfree(*last) }?;
     expect_value("addresses that wait", vm.usage().deferred_addresses as u64, 0)?;
     second.check_empty()?;
     Ok(())
@@ -88,15 +91,18 @@ pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
     let refused_before = vm.usage().refused;
     // Inside, another kind, none, and right, twice.
     for va in [raw.add(PAGE), reserved, raw.add(16 << 20), raw, raw] {
-        as_if_interrupted(|| vm.vfree_atomic(va))?;
+        // SAFETY: the one that is right is raw, the test's own, and nothing lies in it.
+        as_if_interrupted(|| unsafe { vm.vfree_atomic(va) })?;
     }
     second.owe(paging::VirtRange::new(raw, 4 * PAGE))?;
     vm.vm_unmap_aliases();
     let refused = vm.usage().refused - refused_before;
     expect_value("deferred frees that were refused", refused as u64, 4)?;
-    vm.free_vm_area(reserved)?;
+    // SAFETY: raw, the test's own.
+    unsafe { vm.free_vm_area(reserved) }?;
     // Where the lock is free, a wrong address is refused at once.
-    let again = vm.vfree_atomic(raw);
+    // SAFETY: it was freed, which is refused.
+    let again = unsafe { vm.vfree_atomic(raw) };
     expect(
         "a double free is deferred",
         raw.0,

@@ -171,7 +171,10 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
         large.set_memory_ro(3 * PAGE, PAGE)
     })?;
     nodes_run_out(&mut held)?;
-    held.into_iter().try_for_each(|va| vm.free_vm_area(va))?;
+    for va in held {
+        // SAFETY: raw, the test's own, and nothing is mapped there.
+        unsafe { vm.free_vm_area(va) }?;
+    }
     // With as many frames as it takes, and those of its tables, it goes through.
     all.give_back(5 + 3);
     let five = mm::vmalloc(5 * PAGE)?;

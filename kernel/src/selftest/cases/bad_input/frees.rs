@@ -3,9 +3,10 @@
 use paging::{Attributes, Pfn, VirtAddr};
 use vmalloc::{Error, Freed, Kind};
 
-use super::{refused, refused_as};
+use super::{refused, refused_as, refuses};
 use crate::mm::areas::kernel_vmalloc;
 use crate::mm::{self, linear_va};
+use crate::selftest::by_address::ByAddress;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
@@ -18,7 +19,8 @@ pub fn double_free(_ctx: &Context) -> TestResult {
         let (made, area) = (line!(), mm::vmalloc(size)?);
         let info = area.info();
         let va = area.into_raw();
-        let (freed, result) = (line!(), mm::vfree(va));
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        let (freed, result) = (line!(), unsafe { mm::vfree(va) });
         result?;
         if flushed {
             vm.vm_unmap_aliases();
@@ -34,7 +36,8 @@ pub fn double_free(_ctx: &Context) -> TestResult {
                 let by = told.map_or(info.caller, |told| told.by);
                 Error::Freed(Freed { area: info, by })
             },
-            || mm::vfree(va),
+            // SAFETY: it was freed, which is refused.
+            || unsafe { mm::vfree(va) },
         )?;
         let by = told.map(|told| (told.by.file().ends_with("frees.rs"), told.by.line()));
         expect(
@@ -48,7 +51,8 @@ pub fn double_free(_ctx: &Context) -> TestResult {
             info.caller.line() == made,
         )?;
         // Still so for the third.
-        let third = mm::vfree(va);
+        // SAFETY: as above.
+        let third = unsafe { mm::vfree(va) };
         expect(
             "a third free is not refused",
             va.0,
@@ -66,17 +70,19 @@ pub fn interior_address(ctx: &Context) -> TestResult {
     for page in [1, 16, 39] {
         let va = raw.add(page * PAGE);
         let error = Error::Interior { va, area: info };
-        refused("vfree of the middle", error, || mm::vfree(va))?;
+        refuses(ByAddress::Vfree, va, error)?;
     }
-    mm::vfree(raw)?;
+    // SAFETY: raw, the test's own, and nothing lies in it.
+    unsafe { mm::vfree(raw) }?;
     let device = ctx.untouched(8 * PAGE, PAGE, 0)?;
     let area = mm::ioremap(device, 8 * PAGE)?;
     let info = area.info();
     let raw = area.into_raw();
     let va = raw.add(PAGE);
     let error = Error::Interior { va, area: info };
-    refused("iounmap of the middle", error, || mm::iounmap(va.add(12)))?;
-    mm::iounmap(raw)?;
+    refuses(ByAddress::Iounmap, va.add(12), error)?;
+    // SAFETY: as above.
+    unsafe { mm::iounmap(raw) }?;
     Ok(())
 }
 
@@ -88,14 +94,14 @@ pub fn guard_page(_ctx: &Context) -> TestResult {
         va,
         area: area.info(),
     };
-    refused("vfree of the page behind", error, || mm::vfree(va))?;
+    refuses(ByAddress::Vfree, va, error)?;
     let stack = mm::alloc_stack(4 * PAGE)?;
     let va = VirtAddr(stack.range().start.0 - PAGE);
     let error = Error::Guard {
         va,
         area: stack.info(),
     };
-    refused("vfree of the page below a stack", error, || mm::vfree(va))?;
+    refuses(ByAddress::Vfree, va, error)?;
     Ok(())
 }
 
@@ -111,15 +117,9 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
         VirtAddr(!(PAGE - 1)),
     ] {
         let error = Error::Outside(va);
-        refused("vfree of another region", error, || mm::vfree(va))?;
-        refused("vunmap of another region", error, || mm::vunmap(va))?;
-        refused("iounmap of another region", error, || mm::iounmap(va))?;
-        refused("free_vm_area of another region", error, || vm.free_vm_area(va))?;
-        refused("vm_unmap_ram of another region", error, || vm.vm_unmap_ram(va, 1))?;
-        refused("vrealloc of another region", error, || vm.vrealloc(va, PAGE))?;
-        refused("set_memory_ro of another region", error, || {
-            vm.set_memory_ro(va, PAGE)
-        })?;
+        for call in ByAddress::ALL {
+            refuses(call, va, error)?;
+        }
         refused("a frame number of another region", error, || {
             mm::vmalloc_to_pfn(va)
         })?;
@@ -129,13 +129,9 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     forget_the_freed()?;
     let va = VirtAddr(range.end().0 - (1 << 36));
     let error = Error::NoArea(va);
-    refused("vfree where no area is", error, || mm::vfree(va))?;
-    refused("vunmap where no area is", error, || mm::vunmap(va))?;
-    refused("iounmap where no area is", error, || mm::iounmap(va))?;
-    refused("vrealloc where no area is", error, || vm.vrealloc(va, PAGE))?;
-    refused("set_memory_ro where no area is", error, || {
-        vm.set_memory_ro(va, PAGE)
-    })?;
+    for call in ByAddress::ALL {
+        refuses(call, va, error)?;
+    }
     Ok(())
 }
 
@@ -151,7 +147,6 @@ fn forget_the_freed() -> Result<(), Failure> {
 
 /// Addresses in a page.
 pub fn odd_address(_ctx: &Context) -> TestResult {
-    let vm = kernel_vmalloc();
     let area = mm::vmalloc(2 * PAGE)?;
     let end = area.va().add(PAGE);
     refused(
@@ -168,28 +163,28 @@ pub fn odd_address(_ctx: &Context) -> TestResult {
     for offset in [1, 8, PAGE - 1] {
         let va = raw.add(offset);
         let error = Error::Misaligned(va);
-        refused("vfree of an odd address", error, || mm::vfree(va))?;
-        refused("vunmap of an odd address", error, || mm::vunmap(va))?;
-        refused("free_vm_area of an odd address", error, || vm.free_vm_area(va))?;
-        refused("vm_unmap_ram of an odd address", error, || vm.vm_unmap_ram(va, 1))?;
-        refused("vrealloc of an odd address", error, || vm.vrealloc(va, PAGE))?;
+        for call in [
+            ByAddress::Vfree,
+            ByAddress::Vunmap,
+            ByAddress::FreeVmArea,
+            ByAddress::VmUnmapRam(1),
+            ByAddress::Vrealloc,
+        ] {
+            refuses(call, va, error)?;
+        }
     }
-    mm::vfree(raw)?;
+    // SAFETY: raw, the test's own, and nothing lies in it.
+    unsafe { mm::vfree(raw) }?;
     Ok(())
 }
 
 /// An area that has an owner, who will give it back.
 pub fn anothers_area(_ctx: &Context) -> TestResult {
-    let vm = kernel_vmalloc();
     let area = mm::vmalloc(2 * PAGE)?;
     let (va, error) = (area.va(), Error::Owned(area.info()));
-    refused("vfree of an area that has an owner", error, || mm::vfree(va))?;
-    refused("vrealloc of an area that has an owner", error, || {
-        vm.vrealloc(va, PAGE)
-    })?;
-    refused("set_memory_ro of an area that has an owner", error, || {
-        vm.set_memory_ro(va, PAGE)
-    })?;
+    for call in [ByAddress::Vfree, ByAddress::Vrealloc, ByAddress::SetMemoryRo] {
+        refuses(call, va, error)?;
+    }
     Ok(())
 }
 
@@ -199,13 +194,7 @@ pub fn wrong_kind(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 0)?;
     let pages = [block.first];
     let device = ctx.untouched(PAGE, PAGE, 0)?;
-    type Free = fn(VirtAddr) -> Result<(), Error>;
-    let calls: [(Kind, Free); 4] = [
-        (Kind::Vmalloc, |va| mm::vfree(va)),
-        (Kind::Vmap, |va| mm::vunmap(va)),
-        (Kind::Ioremap, |va| mm::iounmap(va)),
-        (Kind::Reserved, |va| kernel_vmalloc().free_vm_area(va)),
-    ];
+    let kinds = [Kind::Vmalloc, Kind::Vmap, Kind::Ioremap, Kind::Reserved];
     let areas = [
         mm::vmalloc(PAGE)?,
         mm::vmap(&pages[..])?,
@@ -231,21 +220,16 @@ pub fn wrong_kind(ctx: &Context) -> TestResult {
         }
         let va = area.into_raw();
         if kind != Kind::Vmalloc {
-            refused("vrealloc of no vmalloc", wrong(Kind::Vmalloc), || {
-                vm.vrealloc(va, 2 * PAGE)
-            })?;
+            refuses(ByAddress::Vrealloc, va, wrong(Kind::Vmalloc))?;
         }
-        let own = if kind == Kind::Stack { Kind::Vmalloc } else { kind };
-        for (expected, free) in calls {
-            if expected != own {
-                refused("a free by the wrong call", wrong(expected), || free(va))?;
+        let own = ByAddress::that_ends(kind);
+        for (expected, call) in kinds.map(|kind| (kind, ByAddress::that_ends(kind))) {
+            if call != own {
+                refuses(call, va, wrong(expected))?;
             }
         }
-        for (expected, free) in calls {
-            if expected == own {
-                free(va)?;
-            }
-        }
+        // SAFETY: raw, the test's own, and nothing lies in it.
+        unsafe { own.at(vm, va) }?;
     }
     Ok(())
 }
@@ -263,11 +247,10 @@ pub fn wrong_length(ctx: &Context) -> TestResult {
                 size: mapped * PAGE,
                 expected: nr.saturating_mul(PAGE),
             };
-            refused("vm_unmap_ram of another length", error, || {
-                vm.vm_unmap_ram(va, nr)
-            })?;
+            refuses(ByAddress::VmUnmapRam(nr), va, error)?;
         }
-        vm.vm_unmap_ram(va, mapped)?;
+        // SAFETY: the test's own mapping, and nothing lies in it.
+        unsafe { vm.vm_unmap_ram(va, mapped) }?;
     }
     Ok(())
 }
@@ -285,15 +268,11 @@ pub fn nothing_mapped(ctx: &Context) -> TestResult {
     let keep = vm.vm_map_ram(&frames[..])?;
     let va = vm.vm_map_ram(&frames[..])?;
     let second = va.add(PAGE);
-    refused(
-        "an unmap from the second page on",
-        Error::NotMapped(second),
-        || vm.vm_unmap_ram(second, 3),
-    )?;
-    vm.vm_unmap_ram(va, 4)?;
-    refused("a second vm_unmap_ram", Error::NotMapped(va), || {
-        vm.vm_unmap_ram(va, 4)
-    })?;
-    vm.vm_unmap_ram(keep, 4)?;
+    refuses(ByAddress::VmUnmapRam(3), second, Error::NotMapped(second))?;
+    // SAFETY: the test's own mapping, and nothing lies in it.
+    unsafe { vm.vm_unmap_ram(va, 4) }?;
+    refuses(ByAddress::VmUnmapRam(4), va, Error::NotMapped(va))?;
+    // SAFETY: as above.
+    unsafe { vm.vm_unmap_ram(keep, 4) }?;
     Ok(())
 }

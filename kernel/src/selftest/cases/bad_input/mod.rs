@@ -12,9 +12,12 @@ mod requests;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use paging::VirtAddr;
 use vmalloc::Error;
 
+use crate::mm::areas::kernel_vmalloc;
 use crate::selftest::balance::Balance;
+use crate::selftest::by_address::ByAddress;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult};
 
@@ -63,6 +66,12 @@ fn refused_as<T>(
     }
     PRODUCED.fetch_or(1 << number(&found), Ordering::Relaxed);
     Balance::take().check_against(&before)
+}
+
+/// `call` refuses `va` with `expected`, as [`refused`].
+fn refuses(call: ByAddress, va: VirtAddr, expected: Error) -> Result<(), Failure> {
+    // SAFETY: what is refused takes no promise. What is not is an area of the test's, or the address of none, and the test has failed.
+    refused(call.name(), expected, || unsafe { call.at(kernel_vmalloc(), va) })
 }
 
 macro_rules! errors {

@@ -258,12 +258,15 @@ pub fn pages_taken_over(ctx: &Context) -> TestResult {
         refused(
             "a page that is not to be taken over",
             Error::NotToBeTakenOver(bad),
-            || vm.vmap_put_pages(&frames[..]),
+            // SAFETY: one of them is refused, and with it all.
+            || unsafe { vm.vmap_put_pages(&frames[..]) },
         )?;
     }
-    let area = vm.vmap_put_pages(&own[..5])?;
+    // SAFETY: the test's own, each a single one, and used by no other way.
+    let area = unsafe { vm.vmap_put_pages(&own[..5]) }?;
     refused("a page that an area has", Error::NotToBeTakenOver(own[4]), || {
-        vm.vmap_put_pages(&own[4..5])
+        // SAFETY: an area has it, so it is refused.
+        unsafe { vm.vmap_put_pages(&own[4..5]) }
     })?;
     expect(
         "an area's frame is freed by another",

@@ -8,6 +8,7 @@ use vmalloc::{AreaInfo, Error, Kind, Request, Vmalloc, va};
 use super::page::{fill, id_at, verify, verify_device};
 use super::{DEVICE_SIZE, Finding, RAM_SLOTS, Round, SLOTS, Shared, Subject};
 use crate::mm::{frames, linear_va};
+use crate::selftest::by_address::ByAddress;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{is_readable, is_writable};
 
@@ -252,14 +253,14 @@ impl<'a, S: Subject> Worker<'a, S> {
         // An area that vrealloc made smaller keeps its pages.
         let range = self.mapped_range(va, &area);
         self.subject.owe(range);
-        let done = match area.kind {
-            Kind::Vmap => vm.vunmap(va),
-            Kind::Ioremap => vm.iounmap(va),
-            _ if self.rng.u32(0..4) == 0 => match vm.vfree_atomic(va) {
-                Err(Error::TooManyDeferred { .. }) => vm.vfree(va),
-                done => done,
-            },
-            _ => vm.vfree(va),
+        let call = ByAddress::that_ends(area.kind);
+        let atomic = call == ByAddress::Vfree && self.rng.u32(0..4) == 0;
+        // SAFETY: raw, and in no slot, so that it is this worker's; nothing lies in it.
+        let deferred = atomic.then(|| unsafe { vm.vfree_atomic(va) });
+        let done = match deferred {
+            // SAFETY: as above: it was not taken.
+            None | Some(Err(Error::TooManyDeferred { .. })) => unsafe { call.at(vm, va) },
+            Some(done) => done,
         };
         done.map_err(|error| Finding::refused(BAD_FREE, va.0, error))?;
         if area.kind == Kind::Vmap {
@@ -311,7 +312,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         if pages > present.size / PAGE {
             self.subject.owe(present);
         }
-        let moved = match vm.vrealloc(va, pages * PAGE) {
+        // SAFETY: raw, and in no slot, so that it is this worker's; nothing lies in it.
+        let moved = match unsafe { vm.vrealloc(va, pages * PAGE) } {
             Ok(moved) => moved,
             Err(error) => {
                 self.tolerate(NO_AREA, va.0, error)?;
@@ -333,7 +335,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         let (part, size) = (va.add(first * PAGE), nr * PAGE);
         let refused = |error| Finding::refused(NO_CHANGE, part.0, error);
         self.subject.owe(VirtRange::new(part, size));
-        if let Err(error) = vm.set_memory_ro(part, size) {
+        // SAFETY: raw, and in no slot, so that it is this worker's, as for each change below; its accesses are probed.
+        if let Err(error) = unsafe { vm.set_memory_ro(part, size) } {
             self.tolerate(NO_CHANGE, part.0, error)?;
             self.is_writable(va, 0..pages, true, NOT_UNDONE)?;
             return self.end(va, id);
@@ -349,18 +352,23 @@ impl<'a, S: Subject> Worker<'a, S> {
             // What is whole leaves by now takes no further cut, so nothing can be lacking.
             0 => {
                 let aliases = [part.0 as usize, self.alias_of(part)?];
-                vm.set_memory_invalid(part, size).map_err(refused)?;
+                // SAFETY: as above.
+                unsafe { vm.set_memory_invalid(part, size) }.map_err(refused)?;
                 if aliases.into_iter().any(is_readable) {
                     return Err(Finding::new(WRONG_PERMISSION, part.0));
                 }
-                vm.set_memory_valid(part, size).map_err(refused)?;
+                // SAFETY: as above.
+                unsafe { vm.set_memory_valid(part, size) }.map_err(refused)?;
             }
             1 => {
-                vm.set_memory_x(part, size).map_err(refused)?;
-                vm.set_memory_nx(part, size).map_err(refused)?;
+                // SAFETY: as above.
+                unsafe { vm.set_memory_x(part, size) }.map_err(refused)?;
+                // SAFETY: as above.
+                unsafe { vm.set_memory_nx(part, size) }.map_err(refused)?;
             }
             2 => {
-                vm.set_memory_rw(part, size).map_err(refused)?;
+                // SAFETY: as above.
+                unsafe { vm.set_memory_rw(part, size) }.map_err(refused)?;
                 self.is_writable(va, 0..pages, true, WRONG_PERMISSION)?;
             }
             _ => {}
@@ -430,8 +438,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.note_frames(va, pages)?;
         let range = VirtRange::new(va, pages * PAGE);
         self.subject.owe(range);
-        vm.vm_unmap_ram(va, pages)
-            .map_err(|error| Finding::refused(BAD_FREE, va.0, error))?;
+        // SAFETY: it is in no slot any more, so it is this worker's; nothing lies in it.
+        unsafe { vm.vm_unmap_ram(va, pages) }.map_err(|error| Finding::refused(BAD_FREE, va.0, error))?;
         if self.round.alone && self.subject.owes(range) {
             return Err(Finding::new(NOT_FLUSHED, va.0));
         }

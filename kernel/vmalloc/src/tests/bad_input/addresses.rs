@@ -7,18 +7,18 @@ pub fn an_address_is_between_pages(seen: &mut Seen) {
     let vm = vm();
     let raw = vm.vmalloc(PAGE).unwrap().into_raw();
     let bad = Error::Misaligned(raw.add(1));
-    seen.refused(&vm, bad, || vm.vfree(raw.add(1)));
-    seen.refused(&vm, bad, || vm.vfree_atomic(raw.add(1)));
-    seen.refused(&vm, bad, || vm.vunmap(raw.add(1)));
-    seen.refused(&vm, bad, || vm.free_vm_area(raw.add(1)));
-    seen.refused(&vm, bad, || vm.vm_unmap_ram(raw.add(1), 1));
-    seen.refused(&vm, bad, || vm.vrealloc(raw.add(1), PAGE));
+    seen.refused(&vm, bad, || vm.raw().vfree(raw.add(1)));
+    seen.refused(&vm, bad, || vm.raw().vfree_atomic(raw.add(1)));
+    seen.refused(&vm, bad, || vm.raw().vunmap(raw.add(1)));
+    seen.refused(&vm, bad, || vm.raw().free_vm_area(raw.add(1)));
+    seen.refused(&vm, bad, || vm.raw().vm_unmap_ram(raw.add(1), 1));
+    seen.refused(&vm, bad, || vm.raw().vrealloc(raw.add(1), PAGE));
     let area = vm.vmalloc(PAGE).unwrap();
     seen.refused(&vm, Error::Misaligned(area.va().add(1)), || {
         area.set_memory_ro(0, 1)
     });
     drop(area);
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -34,14 +34,14 @@ pub fn an_address_is_foreign(seen: &mut Seen) {
     ] {
         let va = VirtAddr(va);
         let bad = Error::Outside(va);
-        seen.refused(&vm, bad, || vm.vfree(va));
-        seen.refused(&vm, bad, || vm.vfree_atomic(va));
-        seen.refused(&vm, bad, || vm.vunmap(va));
-        seen.refused(&vm, bad, || vm.iounmap(va));
-        seen.refused(&vm, bad, || vm.free_vm_area(va));
-        seen.refused(&vm, bad, || vm.vm_unmap_ram(va, 1));
-        seen.refused(&vm, bad, || vm.vrealloc(va, PAGE));
-        seen.refused(&vm, bad, || vm.set_memory_ro(va, PAGE));
+        seen.refused(&vm, bad, || vm.raw().vfree(va));
+        seen.refused(&vm, bad, || vm.raw().vfree_atomic(va));
+        seen.refused(&vm, bad, || vm.raw().vunmap(va));
+        seen.refused(&vm, bad, || vm.raw().iounmap(va));
+        seen.refused(&vm, bad, || vm.raw().free_vm_area(va));
+        seen.refused(&vm, bad, || vm.raw().vm_unmap_ram(va, 1));
+        seen.refused(&vm, bad, || vm.raw().vrealloc(va, PAGE));
+        seen.refused(&vm, bad, || vm.raw().set_memory_ro(va, PAGE));
         seen.refused(&vm, bad, || vm.vmalloc_to_pfn(va));
         seen.refused(&vm, bad, || vm.vread(va, &mut [0; 8]));
     }
@@ -56,10 +56,10 @@ pub fn nothing_is_mapped_there(seen: &mut Seen) {
     let ram = vm.vm_map_ram(&[frame()[0]; 2][..]).unwrap();
     // Inside of a mapping, and where none is.
     for at in [ram.add(PAGE), ram.add(2 * PAGE)] {
-        seen.refused(&vm, Error::NotMapped(at), || vm.vm_unmap_ram(at, 1));
+        seen.refused(&vm, Error::NotMapped(at), || vm.raw().vm_unmap_ram(at, 1));
     }
-    vm.vm_unmap_ram(ram, 2).unwrap();
-    seen.refused(&vm, Error::NotMapped(ram), || vm.vm_unmap_ram(ram, 2));
+    vm.raw().vm_unmap_ram(ram, 2).unwrap();
+    seen.refused(&vm, Error::NotMapped(ram), || vm.raw().vm_unmap_ram(ram, 2));
     vm.vm_unmap_aliases();
     assert_empty(&vm);
 }
@@ -67,13 +67,13 @@ pub fn nothing_is_mapped_there(seen: &mut Seen) {
 pub fn no_area_is_there(seen: &mut Seen) {
     let vm = vm();
     let va = vm.range().start.add(100 * PAGE);
-    seen.refused(&vm, Error::NoArea(va), || vm.vfree(va));
-    seen.refused(&vm, Error::NoArea(va), || vm.vfree_atomic(va));
-    seen.refused(&vm, Error::NoArea(va), || vm.vunmap(va));
-    seen.refused(&vm, Error::NoArea(va), || vm.iounmap(va));
-    seen.refused(&vm, Error::NoArea(va), || vm.free_vm_area(va));
-    seen.refused(&vm, Error::NoArea(va), || vm.vrealloc(va, PAGE));
-    seen.refused(&vm, Error::NoArea(va), || vm.set_memory_rw(va, PAGE));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().vfree(va));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().vfree_atomic(va));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().vunmap(va));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().iounmap(va));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().free_vm_area(va));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().vrealloc(va, PAGE));
+    seen.refused(&vm, Error::NoArea(va), || vm.raw().set_memory_rw(va, PAGE));
     assert_empty(&vm);
 }
 
@@ -85,12 +85,12 @@ pub fn an_address_is_inside_an_area(seen: &mut Seen) {
     for page in 1..3 {
         let va = raw.add(page * PAGE);
         let bad = Error::Interior { va, area: info };
-        seen.refused(&vm, bad, || vm.vfree(va));
-        seen.refused(&vm, bad, || vm.vfree_atomic(va));
-        seen.refused(&vm, bad, || vm.vunmap(va));
-        seen.refused(&vm, bad, || vm.vrealloc(va, PAGE));
+        seen.refused(&vm, bad, || vm.raw().vfree(va));
+        seen.refused(&vm, bad, || vm.raw().vfree_atomic(va));
+        seen.refused(&vm, bad, || vm.raw().vunmap(va));
+        seen.refused(&vm, bad, || vm.raw().vrealloc(va, PAGE));
     }
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -101,10 +101,10 @@ pub fn an_address_is_a_guards(seen: &mut Seen) {
     let raw = stack.into_raw();
     for va in [VirtAddr(raw.0 - PAGE), raw.add(2 * PAGE)] {
         let bad = Error::Guard { va, area: info };
-        seen.refused(&vm, bad, || vm.vfree(va));
-        seen.refused(&vm, bad, || vm.vrealloc(va, PAGE));
+        seen.refused(&vm, bad, || vm.raw().vfree(va));
+        seen.refused(&vm, bad, || vm.raw().vrealloc(va, PAGE));
     }
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -112,10 +112,10 @@ pub fn a_handle_has_it(seen: &mut Seen) {
     let vm = vm();
     let area = vm.vmalloc(PAGE).unwrap();
     let bad = Error::Owned(area.info());
-    seen.refused(&vm, bad, || vm.vfree(area.va()));
-    seen.refused(&vm, bad, || vm.vfree_atomic(area.va()));
-    seen.refused(&vm, bad, || vm.vrealloc(area.va(), PAGE));
-    seen.refused(&vm, bad, || vm.set_memory_ro(area.va(), PAGE));
+    seen.refused(&vm, bad, || vm.raw().vfree(area.va()));
+    seen.refused(&vm, bad, || vm.raw().vfree_atomic(area.va()));
+    seen.refused(&vm, bad, || vm.raw().vrealloc(area.va(), PAGE));
+    seen.refused(&vm, bad, || vm.raw().set_memory_ro(area.va(), PAGE));
     drop(area);
     assert_empty(&vm);
 }
@@ -128,12 +128,12 @@ pub fn it_is_of_another_kind(seen: &mut Seen) {
     seen.refused(&vm, wrong(Kind::Reserved), || device.unmap_pages(0, PAGE));
     seen.refused(&vm, wrong(Kind::Vmalloc), || device.set_memory_ro(0, PAGE));
     let raw = device.into_raw();
-    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.vfree(raw));
-    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.vfree_atomic(raw));
-    seen.refused(&vm, wrong(Kind::Vmap), || vm.vunmap(raw));
-    seen.refused(&vm, wrong(Kind::Reserved), || vm.free_vm_area(raw));
-    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.vrealloc(raw, 2 * PAGE));
-    vm.iounmap(raw).unwrap();
+    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.raw().vfree(raw));
+    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.raw().vfree_atomic(raw));
+    seen.refused(&vm, wrong(Kind::Vmap), || vm.raw().vunmap(raw));
+    seen.refused(&vm, wrong(Kind::Reserved), || vm.raw().free_vm_area(raw));
+    seen.refused(&vm, wrong(Kind::Vmalloc), || vm.raw().vrealloc(raw, 2 * PAGE));
+    vm.raw().iounmap(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -154,16 +154,16 @@ pub fn it_was_freed_before(seen: &mut Seen) {
         let area = vm.vmalloc(3 * PAGE).unwrap();
         let check = freed_by(area.info());
         let raw = area.into_raw();
-        vm.vfree(raw).unwrap();
+        vm.raw().vfree(raw).unwrap();
         for purge in [false, true] {
             if purge {
                 vm.vm_unmap_aliases();
             }
             let calls: [&dyn Fn() -> Result<(), Error>; 4] = [
-                &|| vm.vfree(raw),
-                &|| vm.vfree_atomic(raw),
-                &|| vm.vunmap(raw),
-                &|| vm.vrealloc(raw, PAGE).map(drop),
+                &|| vm.raw().vfree(raw),
+                &|| vm.raw().vfree_atomic(raw),
+                &|| vm.raw().vunmap(raw),
+                &|| vm.raw().vrealloc(raw, PAGE).map(drop),
             ];
             for call in calls {
                 let before = everything(&vm);
@@ -189,9 +189,9 @@ pub fn it_has_another_length(seen: &mut Seen) {
                 size: nr * PAGE,
                 expected: wrong.saturating_mul(PAGE),
             };
-            seen.refused(&vm, bad, || vm.vm_unmap_ram(va, wrong));
+            seen.refused(&vm, bad, || vm.raw().vm_unmap_ram(va, wrong));
         }
-        vm.vm_unmap_ram(va, nr).unwrap();
+        vm.raw().vm_unmap_ram(va, nr).unwrap();
     }
     vm.vm_unmap_aliases();
     assert_empty(&vm);
@@ -204,9 +204,9 @@ pub fn its_permissions_were_changed(seen: &mut Seen) {
     let raw = area.into_raw();
     let info = vm.find_vm_area(raw).unwrap();
     seen.refused(&vm, Error::PermissionsChanged(info), || {
-        vm.vrealloc(raw, 8 * PAGE)
+        vm.raw().vrealloc(raw, 8 * PAGE)
     });
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -230,12 +230,12 @@ pub fn too_many_are_put_off(seen: &mut Seen) {
     let state = vm.state.lock();
     let no_such = vm.range().start.add(PAGE << 20);
     for _ in 0..crate::MAX_DEFERRED_ADDRESSES {
-        vm.vfree_atomic(no_such).unwrap();
+        vm.raw().vfree_atomic(no_such).unwrap();
     }
-    let result = vm.vfree_atomic(area);
+    let result = vm.raw().vfree_atomic(area);
     drop(state);
     seen.refused(&vm, Error::TooManyDeferred { va: area }, || result);
-    vm.vfree(area).unwrap();
+    vm.raw().vfree(area).unwrap();
     assert_eq!(vm.usage().refused, crate::MAX_DEFERRED_ADDRESSES);
     assert_empty(&vm);
 }

@@ -146,7 +146,7 @@ fn duplicate_pages_are_legal_where_they_are_somebody_elses() {
     assert_maps(&area, &vm, |_| PhysAddr(owner.0 * PAGE));
     drop(area);
     let ram = vm.vm_map_ram(&[owner; 5][..]).unwrap();
-    vm.vm_unmap_ram(ram, 5).unwrap();
+    vm.raw().vm_unmap_ram(ram, 5).unwrap();
     vm.backend().free_frames(owner, 0);
     vm.vm_unmap_aliases();
     assert_empty(&vm);

@@ -20,7 +20,7 @@ pub fn nothing_is_asked_for(seen: &mut Seen) {
     empty(&|| vm.ioremap_cache(DEVICE, 0).map(drop));
     empty(&|| vm.vmap(none).map(drop));
     empty(&|| vm.vmap_as(none, Attributes::KERNEL_RODATA).map(drop));
-    empty(&|| vm.vmap_put_pages(none).map(drop));
+    empty(&|| vm.raw().vmap_put_pages(none).map(drop));
     empty(&|| vm.vmap_pfn(none, device).map(drop));
     empty(&|| vm.vmap_extents(&[]).map(drop));
     empty(&|| {
@@ -33,12 +33,12 @@ pub fn nothing_is_asked_for(seen: &mut Seen) {
     let raw = vm.vmalloc(PAGE).unwrap().into_raw();
     let mut empty = |call: &dyn Fn() -> Result<(), Error>| seen.refused(&vm, Error::Empty, call);
     empty(&|| area.set_memory_ro(0, 0).map(drop));
-    empty(&|| vm.set_memory_ro(raw, 0).map(drop));
-    empty(&|| vm.vrealloc(raw, 0).map(drop));
+    empty(&|| vm.raw().set_memory_ro(raw, 0).map(drop));
+    empty(&|| vm.raw().vrealloc(raw, 0).map(drop));
     empty(&|| reserved.unmap_pages(0, 0).map(drop));
     empty(&|| reserved.map_pages(0, none, Attributes::KERNEL_DATA).map(drop));
     drop((area, reserved));
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -73,14 +73,18 @@ pub fn more_than_there_is(seen: &mut Seen) {
     let frames = std::vec![Pfn(RAM / PAGE); (RAM_SIZE / PAGE + 1) as usize];
     let whole = frames.len() as u64 * PAGE;
     seen.refused(&vm, too_large(whole, RAM_SIZE), || vm.vmap(&frames[..]));
-    seen.refused(&vm, too_large(whole, RAM_SIZE), || vm.vmap_put_pages(&frames[..]));
+    seen.refused(&vm, too_large(whole, RAM_SIZE), || {
+        vm.raw().vmap_put_pages(&frames[..])
+    });
     seen.refused(&vm, too_large(whole, RAM_SIZE), || vm.vm_map_ram(&frames[..]));
     let raw = vm.vmalloc(PAGE).unwrap().into_raw();
     seen.refused(&vm, too_large(2 * RAM_SIZE, RAM_SIZE), || {
-        vm.vrealloc(raw, 2 * RAM_SIZE)
+        vm.raw().vrealloc(raw, 2 * RAM_SIZE)
     });
-    seen.refused(&vm, too_large(u64::MAX, region), || vm.vrealloc(raw, u64::MAX));
-    vm.vfree(raw).unwrap();
+    seen.refused(&vm, too_large(u64::MAX, region), || {
+        vm.raw().vrealloc(raw, u64::MAX)
+    });
+    vm.raw().vfree(raw).unwrap();
     // A device may be larger than RAM, but not than the region.
     let small = vm_with(64, Features::default(), Config::default());
     seen.refused(&small, too_large(65 * PAGE, 64 * PAGE), || {
@@ -197,9 +201,9 @@ pub fn no_addresses_are_left(seen: &mut Seen) {
     seen.refused(&vm, too_large, || vm.vm_map_ram(&frame()[..]));
     let raw = vm.vmalloc(PAGE).unwrap().into_raw();
     seen.refused(&vm, Error::OutOfSpace(va::Error::NoSpace { pages: 3 }), || {
-        vm.vrealloc(raw, 2 * PAGE)
+        vm.raw().vrealloc(raw, 2 * PAGE)
     });
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     drop(full);
     let unaligned = Error::OutOfSpace(va::Error::NoAlignedSpace {
         pages: 2,
@@ -224,17 +228,17 @@ pub fn no_frames_are_left(seen: &mut Seen) {
     seen.refused(&vm, none(3 * PAGE), || vm.vmalloc(2 * PAGE + 1));
     seen.refused(&vm, none(M2), || vm.vmalloc_huge(M2));
     seen.refused(&vm, none(PAGE), || vm.alloc_stack(PAGE));
-    seen.refused(&vm, none(PAGE), || vm.vrealloc(raw, 2 * PAGE));
+    seen.refused(&vm, none(PAGE), || vm.raw().vrealloc(raw, 2 * PAGE));
     vm.backend().ram().budget = None;
     let frames: Vec<_> = (0..8).map(|_| vm.backend().alloc_frames(0).unwrap()).collect();
     vm.backend().ram().budget = Some(0);
     // To note the fifth page that it takes over.
-    seen.refused(&vm, none(PAGE), || vm.vmap_put_pages(&frames[..]));
+    seen.refused(&vm, none(PAGE), || vm.raw().vmap_put_pages(&frames[..]));
     vm.backend().ram().budget = None;
     frames
         .iter()
         .for_each(|frame| vm.backend().free_frames(*frame, 0));
-    vm.vfree(raw).unwrap();
+    vm.raw().vfree(raw).unwrap();
     assert_empty(&vm);
 }
 
@@ -244,7 +248,7 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
     let own: Vec<Pfn> = (0..6).map(|_| alloc(0)).collect();
     let (block, gone) = (alloc(1), alloc(0));
     vm.backend().free_frames(gone, 0);
-    let taken = vm.vmap_put_pages(&own[5..]).unwrap();
+    let taken = vm.raw().vmap_put_pages(&own[5..]).unwrap();
     // There twice, a block and a frame of it, free, a device's, nobody's at all, an area's.
     for bad in [
         own[0],
@@ -260,12 +264,12 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
             frames.insert(at, bad);
             // The one that comes second, if it is there twice.
             seen.refused(&vm, Error::NotToBeTakenOver(bad), || {
-                vm.vmap_put_pages(&frames[..])
+                vm.raw().vmap_put_pages(&frames[..])
             });
         }
     }
     drop(taken);
-    drop(vm.vmap_put_pages(&own[..5]).unwrap());
+    drop(vm.raw().vmap_put_pages(&own[..5]).unwrap());
     vm.backend().free_frames(block, 1);
     assert_empty(&vm);
 }
@@ -297,7 +301,7 @@ pub fn the_walker_refuses(seen: &mut Seen) {
     let no_frame = Error::Map(paging::Error::NoFrame { page: 1 });
     seen.refused(&vm, no_frame, || vm.vmap(&hole[..]));
     let own = vm.backend().alloc_frames(0).unwrap();
-    seen.refused(&vm, no_frame, || vm.vmap_put_pages(&[Some(own), None][..]));
+    seen.refused(&vm, no_frame, || vm.raw().vmap_put_pages(&[Some(own), None][..]));
     vm.backend().free_frames(own, 0);
     let beyond = Error::Map(paging::Error::PhysicalRange(PhysAddr(1 << 48)));
     seen.refused(&vm, beyond, || vm.vmap(&[Pfn(1 << 36)][..]));
