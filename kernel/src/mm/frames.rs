@@ -1,8 +1,10 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
-//! Single frames go through a magazine of the CPU, which takes no lock; everything else, and a magazine that is empty or full, through one
-//! buddy allocator. A magazine is filled from one block of 16 frames and handed out in ascending order, so that single frames that are allocated
-//! one after the other tend to be neighbours, which the walker turns into 64 KiB groups.
+//! Single frames go through a magazine of the CPU, which takes no lock; everything else, and a
+//! magazine that is empty or full, through one buddy allocator. A magazine is filled from one block of
+//! 16 frames and handed out in ascending order, so that single frames that are allocated one after the
+//! other tend to be neighbours, which the walker turns into 64 KiB groups. An allocation that finds
+//! nothing drains the magazines of all CPUs, including those that are turned off, before it fails.
 //!
 //! A double free, and a free with another order than the allocation's, panic with what the frame really is.
 
@@ -138,15 +140,15 @@ pub fn allocate(order: u8) -> Option<Pfn> {
         return None;
     }
     let zones = zones()?;
-    if order == 0 {
-        return magazine::allocate(zones);
-    }
-    if let Some(frame) = buddy()?.allocate(zones, order) {
-        return Some(frame);
-    }
-    // What this CPU holds back may be the missing piece.
-    magazine::drain(zones);
-    buddy()?.allocate(zones, order)
+    let once = || match order {
+        0 => magazine::allocate(zones),
+        order => buddy()?.allocate(zones, order),
+    };
+    once().or_else(|| {
+        // The missing frames may be in magazines, of this CPU or of others.
+        magazine::drain(zones);
+        once()
+    })
 }
 
 /// A zeroed frame.

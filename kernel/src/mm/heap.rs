@@ -1,11 +1,13 @@
 //! The heap behind `alloc`: `linked_list_allocator`, in a static region first, in regions of vmalloc as they are needed.
 //!
-//! # Lock order and recursion
-//! The heap's lock is a leaf: it is released before a new region is asked for, and nothing that gives regions (frames, tables, the vmalloc subsystem)
-//! allocates on the heap. So growing cannot come back here, and cannot wait for a lock that its caller holds, as long as nobody
-//! allocates while holding a lock of the vmalloc subsystem or of the tables.
+//! A region that becomes empty goes back to vmalloc. One stays, the smallest, so that a caller that
+//! allocates and frees at the edge does not map a region each time; [`trim`] gives that one back too.
 //!
-//! A region is never given back: what was once needed is likely to be again.
+//! # Lock order and recursion
+//! The heap's lock is a leaf: it is released before a region is asked for or given back, and nothing
+//! that does either (frames, tables, the vmalloc subsystem) uses the heap. So neither can come back
+//! here, and neither waits for a lock that its caller holds, as long as the heap is not used under a
+//! lock of the vmalloc subsystem or of the tables.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -14,7 +16,7 @@ use core::ptr::{NonNull, null_mut};
 use arrayvec::ArrayVec;
 use linked_list_allocator::Heap;
 
-use super::areas;
+use super::areas::{self, KernelArea};
 use super::layout::PAGE_SIZE;
 use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 
@@ -25,10 +27,26 @@ const MIN_GROWTH: usize = 1 << 20;
 /// Regions at most. Each is at least half as large as the heap before it, so this is no limit in practice.
 const MAX_REGIONS: usize = 48;
 
+/// Memory of the heap.
+struct Region {
+    heap: Heap,
+    /// What it lies in. `None` for the first, which is part of the image.
+    area: Option<KernelArea>,
+}
+
+impl Region {
+    /// Whether it can be given back.
+    fn is_spare(&self) -> bool {
+        self.area.is_some() && self.heap.used() == 0
+    }
+}
+
+type Regions = ArrayVec<Region, MAX_REGIONS>;
+
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap(IrqSpinLock::new("heap", ArrayVec::new_const()));
 
-struct KernelHeap(IrqSpinLock<ArrayVec<Heap, MAX_REGIONS>>);
+struct KernelHeap(IrqSpinLock<Regions>);
 
 #[repr(align(4096))]
 struct FirstRegion(UnsafeCell<[u8; FIRST_SIZE]>);
@@ -52,84 +70,109 @@ pub struct HeapStats {
 pub fn stats() -> HeapStats {
     let regions = HEAP.regions();
     HeapStats {
-        size: regions.iter().map(Heap::size).sum(),
-        used: regions.iter().map(Heap::used).sum(),
+        size: regions.iter().map(|region| region.heap.size()).sum(),
+        used: regions.iter().map(|region| region.heap.used()).sum(),
         nr_regions: regions.len(),
     }
 }
 
+/// Gives back the empty region that was kept, if there is one.
+pub fn trim() {
+    let spare = {
+        let mut regions = HEAP.regions();
+        let spare = regions.iter().position(Region::is_spare);
+        spare.map(|index| regions.remove(index))
+    };
+    drop(spare);
+}
+
+/// Takes out the larger of two empty regions.
+fn take_surplus(regions: &mut Regions) -> Option<Region> {
+    let mut spare = (0..regions.len()).filter(|&index| regions[index].is_spare());
+    let (one, other) = (spare.next()?, spare.next()?);
+    let is_larger = regions[one].heap.size() > regions[other].heap.size();
+    Some(regions.remove(if is_larger { one } else { other }))
+}
+
 impl KernelHeap {
     /// The regions: at least the first.
-    fn regions(&self) -> IrqSpinLockGuard<'_, ArrayVec<Heap, MAX_REGIONS>> {
+    fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {
-            // SAFETY: the static is this heap's, and this happens once: the list is never empty again.
-            regions.push(unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) });
+            regions.push(Region {
+                // SAFETY: the static is this heap's, and this happens once: the list is never empty again.
+                heap: unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) },
+                area: None,
+            });
         }
         regions
     }
 
     fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        // The newest is the largest.
+        // The newest is the largest, more often than not.
         self.regions()
             .iter_mut()
             .rev()
-            .find_map(|heap| heap.allocate_first_fit(layout).ok())
+            .find_map(|region| region.heap.allocate_first_fit(layout).ok())
     }
 
-    /// Adds a region that `layout` fits into.
-    fn grow(&self, layout: Layout) -> bool {
+    /// A block of a new region that it fits into.
+    fn grow(&self, layout: Layout) -> Option<NonNull<u8>> {
         let half = stats().size / 2;
         // Room for the region's own administration, and for the alignment.
-        let Some(needed) = layout.size().checked_add(layout.align() + PAGE_SIZE) else {
-            return false;
-        };
-        let Some(needed) = needed.checked_next_multiple_of(PAGE_SIZE) else {
-            return false;
-        };
+        let needed = layout.size().checked_add(layout.align() + PAGE_SIZE)?;
+        let needed = needed.checked_next_multiple_of(PAGE_SIZE)?;
         // If memory is short, what is needed will do.
         let wanted = needed.max(MIN_GROWTH).max(half.next_multiple_of(PAGE_SIZE));
-        let Some((start, size)) = new_region(wanted).or_else(|| new_region(needed)) else {
-            return false;
-        };
-        let mut regions = self.0.lock();
-        if regions.is_full() {
-            return false;
-        }
-        // SAFETY: a region that nobody else has, mapped for good.
-        regions.push(unsafe { Heap::new(start as *mut u8, size) });
-        true
+        let mut region = new_region(wanted).or_else(|| new_region(needed))?;
+        // Before other CPUs see the region: they may give an empty one back.
+        let block = region.heap.allocate_first_fit(layout).ok()?;
+        let pushed = self.0.lock().try_push(region);
+        // If there is no room, the region is unmapped here, with the lock released.
+        pushed.ok().map(|()| block)
     }
 }
 
-/// `size` bytes of vmalloc, for good.
-fn new_region(size: usize) -> Option<(usize, usize)> {
+/// `size` bytes of vmalloc.
+fn new_region(size: usize) -> Option<Region> {
     let area = areas::get()?.vmalloc(size as u64).ok()?;
-    Some((area.into_raw().0 as usize, size))
+    // SAFETY: memory of the heap's own, which stays mapped as long as the region has its area.
+    let heap = unsafe { Heap::new(area.va().0 as usize as *mut u8, size) };
+    Some(Region {
+        heap,
+        area: Some(area),
+    })
 }
 
-// SAFETY: `linked_list_allocator` keeps the contract for each region; a block goes back to the region that its address lies in.
+// SAFETY: `linked_list_allocator` keeps the contract for each region. A block goes back to the region
+// that its address lies in, and only a region without a block in use is unmapped.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        loop {
-            if let Some(block) = self.try_alloc(layout) {
-                return block.as_ptr();
-            }
-            if !self.grow(layout) {
-                return null_mut();
-            }
-        }
+        self.try_alloc(layout)
+            .or_else(|| self.grow(layout))
+            .map_or(null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let mut regions = self.0.lock();
-        let owner = regions
-            .iter_mut()
-            .find(|heap| (heap.bottom()..heap.top()).contains(&block));
-        match (owner, NonNull::new(block)) {
-            // SAFETY: the caller's promise, and this region gave it.
-            (Some(heap), Some(block)) => unsafe { heap.deallocate(block, layout) },
-            _ => panic!("free of {block:p}, which is not on the heap"),
-        }
+        let surplus = {
+            let mut regions = self.0.lock();
+            let owner = regions
+                .iter_mut()
+                .find(|region| (region.heap.bottom()..region.heap.top()).contains(&block));
+            match (owner, NonNull::new(block)) {
+                (Some(region), Some(block)) => {
+                    // SAFETY: the caller's promise, and this region gave it.
+                    unsafe { region.heap.deallocate(block, layout) };
+                    if region.is_spare() {
+                        take_surplus(&mut regions)
+                    } else {
+                        None
+                    }
+                }
+                _ => panic!("free of {block:p}, which is not on the heap"),
+            }
+        };
+        // Unmapped here, with the lock released.
+        drop(surplus);
     }
 }

@@ -1,7 +1,4 @@
 //! What is in use: counted before and after each test, and equal.
-//!
-//! A region that the heap has added stays added, which is no leak of the test that made it necessary: so what the heap owns
-//! is counted apart, and the heap itself by the bytes that are in use in it.
 
 use super::failure::Failure;
 use super::live;
@@ -10,7 +7,7 @@ use crate::mm::{frames, heap, tables};
 /// What is in use at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Balance {
-    /// Frames, less those behind the heap, its tables and its bookkeeping.
+    /// Frames, less those behind the bookkeeping of the vmalloc subsystem.
     frames: u64,
     /// Table pages, the root among them.
     tables: u64,
@@ -20,14 +17,14 @@ pub struct Balance {
     pages: u64,
     /// Bytes of the heap.
     heap: u64,
-    /// Regions of the heap: when their number has changed, frames and areas are not comparable.
-    heap_regions: u64,
 }
 
 impl Balance {
-    /// What is in use now. What is withheld for a lazy flush is flushed first, so that it counts as free.
+    /// What is in use now. Lazily withheld memory is flushed and the heap is trimmed first, so that both
+    /// count as free.
     #[must_use]
     pub fn take() -> Self {
+        heap::trim();
         let usage = live::usage();
         let heap = heap::stats();
         Self {
@@ -36,7 +33,6 @@ impl Balance {
             areas: usage.areas,
             pages: usage.pages,
             heap: heap.used as u64,
-            heap_regions: heap.nr_regions as u64,
         }
     }
 
@@ -53,18 +49,7 @@ impl Balance {
             ("vmalloc pages", before.pages, self.pages),
         ]
         .into_iter();
-        // A heap that has grown has taken frames, an area and perhaps tables for good: only its bytes can be compared then. The growth
-        // happens a few times in a run at most, so this hides no leak that repeats.
-        let comparable = if self.heap_regions == before.heap_regions {
-            5
-        } else {
-            1
-        };
-        match pairs
-            .by_ref()
-            .take(comparable)
-            .find(|(_, before, after)| before != after)
-        {
+        match pairs.find(|(_, before, after)| before != after) {
             Some((what, before, after)) => Err(Failure::Leak { what, before, after }),
             None => Ok(()),
         }

@@ -92,6 +92,7 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
 /// `purge`.
 pub fn purge<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     let before = kernel_vmalloc().usage().waiting;
+    heap::trim();
     kernel_vmalloc().vm_unmap_aliases();
     let after = kernel_vmalloc().usage().waiting;
     println!(

@@ -1,8 +1,16 @@
-//! Each CPU's own few frames.
+//! A cache of a few single frames for each CPU. Any CPU can drain it when memory is short.
 //!
-//! A magazine is its CPU's alone: interrupts are masked while it is used, and no code here moves to another CPU. Only the count is read by others.
+//! A magazine is a ring of slots. Only its own CPU puts frames in and keeps the count, with
+//! interrupts masked. A frame is taken out by an atomic exchange of its slot with [`EMPTY`]: by the
+//! magazine's own CPU, one at a time, or by a CPU that is short, all at once ([`drain`]). So each
+//! frame is taken out once, the hot path writes no line that another CPU writes, and a CPU that is
+//! busy or turned off holds nothing back. After a drain the count may be too high; an empty slot is
+//! then skipped.
+//!
+//! Putting a frame in is a store-release, and the exchange in a drain is an acquire: what was
+//! written to the frame before it was freed is ordered before what the buddy allocator writes to it.
+//! The exchange by the magazine's own CPU needs no order: it finds its own store, or `EMPTY`.
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
 
@@ -21,19 +29,23 @@ const CAPACITY: usize = 32;
 const BATCH_ORDER: u8 = 4;
 const BATCH: usize = 1 << BATCH_ORDER;
 
+/// No frame.
+const EMPTY: u64 = u64::MAX;
+
 /// On cache lines of its own.
 #[repr(align(128))]
 struct Magazine {
-    frames: UnsafeCell<[u64; CAPACITY]>,
+    /// All but `nr` slots from the `first` on are empty.
+    slots: [AtomicU64; CAPACITY],
+    /// The slot that was filled first. Only the magazine's own CPU uses it, and `nr`.
+    first: AtomicUsize,
     nr: AtomicUsize,
 }
 
-// SAFETY: `frames` is only used by the magazine's own CPU, in `with_own`, with interrupts masked.
-unsafe impl Sync for Magazine {}
-
 static MAGAZINES: [Magazine; MAX_CPUS] = [const {
     Magazine {
-        frames: UnsafeCell::new([0; CAPACITY]),
+        slots: [const { AtomicU64::new(EMPTY) }; CAPACITY],
+        first: AtomicUsize::new(0),
         nr: AtomicUsize::new(0),
     }
 }; MAX_CPUS];
@@ -78,102 +90,133 @@ fn take_aside(zones: &Zones, buddy: &mut Buddy) {
 
 /// Frames in all magazines, and those put aside.
 pub fn nr_cached() -> u64 {
-    let in_magazines = MAGAZINES
-        .iter()
-        .map(|magazine| magazine.nr.load(Relaxed) as u64)
-        .sum::<u64>();
-    in_magazines + NR_ASIDE.load(Relaxed) as u64
+    let slots = MAGAZINES.iter().flat_map(|magazine| &magazine.slots);
+    let in_magazines = slots.filter(|slot| slot.load(Relaxed) != EMPTY).count();
+    (in_magazines + NR_ASIDE.load(Relaxed)) as u64
 }
 
-/// Runs `f` with this CPU's frames and their number, which it returns anew.
+impl Magazine {
+    /// The `n`-th slot in the order in which they are filled.
+    #[inline(always)]
+    fn slot(&self, n: usize) -> &AtomicU64 {
+        &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
+    }
+
+    /// Puts a frame in, whose state is [`State::CACHED`]. There is room.
+    #[inline(always)]
+    fn push(&self, frame: u64) {
+        let nr = self.nr.load(Relaxed);
+        self.slot(nr).store(frame, Release);
+        self.nr.store(nr + 1, Relaxed);
+    }
+
+    /// Takes the newest frame out.
+    #[inline(always)]
+    fn pop(&self) -> Option<u64> {
+        loop {
+            let nr = self.nr.load(Relaxed).checked_sub(1)?;
+            self.nr.store(nr, Relaxed);
+            // Empty if another CPU has drained this magazine.
+            let frame = self.slot(nr).swap(EMPTY, Relaxed);
+            if frame != EMPTY {
+                return Some(frame);
+            }
+        }
+    }
+}
+
+/// Runs `f` with this CPU's magazine.
 #[inline(always)]
-fn with_own<R>(f: impl FnOnce(&mut [u64; CAPACITY], usize) -> (usize, R)) -> R {
+fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask();
-    let magazine = &MAGAZINES[cpu_index()];
-    // SAFETY: this CPU's own, and nothing can come between: `f` does not come back here.
-    let frames = unsafe { &mut *magazine.frames.get() };
-    let (nr, result) = f(frames, magazine.nr.load(Relaxed));
-    magazine.nr.store(nr, Relaxed);
-    result
+    f(&MAGAZINES[cpu_index()])
 }
 
 #[inline]
 pub fn allocate(zones: &Zones) -> Option<Pfn> {
-    with_own(|frames, nr| {
-        let nr = if nr == 0 { refill(zones, frames) } else { nr };
-        let Some(last) = nr.checked_sub(1) else {
-            return (0, None);
-        };
-        let frame = frames[last & (CAPACITY - 1)];
+    with_own(|own| {
+        let frame = own.pop().or_else(|| refill(zones, own))?;
         zones.set_state(frame, State::used(0));
-        (last, Some(Pfn(frame)))
+        Some(Pfn(frame))
     })
 }
 
 #[inline]
 pub fn free(zones: &Zones, frame: Pfn) -> Result<(), BadFree> {
-    with_own(|frames, nr| {
+    with_own(|own| {
         let found = zones.state(frame.0);
         if found != State::used(0) {
-            let bad = BadFree {
+            return Err(BadFree {
                 frame,
                 order: 0,
                 found,
-            };
-            return (nr, Err(bad));
+            });
         }
-        let nr = if nr == CAPACITY {
-            give_back(zones, frames, nr, BATCH)
-        } else {
-            nr
-        };
+        let has_room = own.nr.load(Relaxed) < CAPACITY || give_back(zones, own);
         zones.set_state(frame.0, State::CACHED);
-        if nr == CAPACITY {
+        if has_room {
+            own.push(frame.0);
+        } else {
             put_aside(frame.0);
-            return (nr, Ok(()));
         }
-        frames[nr & (CAPACITY - 1)] = frame.0;
-        (nr + 1, Ok(()))
+        Ok(())
     })
 }
 
-/// Gives all of this CPU's frames back.
+/// Gives the frames in the magazines of all CPUs, and those put aside, to the buddy allocator. The
+/// buddy's lock is held for one magazine at a time. Stops where it would have to wait for the lock and
+/// this CPU may not.
+#[cold]
 pub fn drain(zones: &Zones) {
-    with_own(|frames, nr| (give_back(zones, frames, nr, nr), ()));
+    for magazine in &MAGAZINES {
+        let Some(mut buddy) = buddy() else { return };
+        take_aside(zones, &mut buddy);
+        for slot in &magazine.slots {
+            take(zones, &mut buddy, slot);
+        }
+    }
 }
 
-/// Fills an empty magazine, the lowest frame on top.
+/// Gives the frame in `slot`, if there is one, to `buddy`.
+fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64) {
+    // The load keeps the lines of empty magazines shared: an exchange would take them.
+    if slot.load(Relaxed) == EMPTY {
+        return;
+    }
+    let frame = slot.swap(EMPTY, Acquire);
+    if frame != EMPTY {
+        buddy.free_cached(zones, frame);
+    }
+}
+
+/// Returns the first frame of a new batch. The others fill the magazine, which is empty, and will come
+/// out in ascending order.
 #[cold]
-fn refill(zones: &Zones, frames: &mut [u64; CAPACITY]) -> usize {
-    let Some(mut buddy) = buddy() else {
-        return 0;
-    };
+fn refill(zones: &Zones, own: &Magazine) -> Option<u64> {
+    let mut buddy = buddy()?;
     take_aside(zones, &mut buddy);
     let (first, nr) = match buddy.allocate(zones, BATCH_ORDER) {
-        Some(first) => (first, BATCH),
+        Some(first) => (first.0, BATCH as u64),
         // Memory is short or in pieces: one will do.
-        None => match buddy.allocate(zones, 0) {
-            Some(first) => (first, 1),
-            None => return 0,
-        },
+        None => (buddy.allocate(zones, 0)?.0, 1),
     };
-    for (i, frame) in frames[..nr].iter_mut().rev().enumerate() {
-        *frame = first.0 + i as u64;
-        zones.set_state(*frame, State::CACHED);
+    for frame in (first + 1..first + nr).rev() {
+        zones.set_state(frame, State::CACHED);
+        own.push(frame);
     }
-    nr
+    Some(first)
 }
 
-/// Of `had` frames gives the `nr` that have been here longest back, and returns how many are left.
+/// Gives the oldest frames of a full magazine back. Whether it has room now.
 #[cold]
-fn give_back(zones: &Zones, frames: &mut [u64; CAPACITY], had: usize, nr: usize) -> usize {
+fn give_back(zones: &Zones, own: &Magazine) -> bool {
     let Some(mut buddy) = buddy() else {
-        return had;
+        return false;
     };
     take_aside(zones, &mut buddy);
-    for frame in &frames[..nr] {
-        buddy.free_cached(zones, *frame);
-    }
-    frames.copy_within(nr..had, 0);
-    had - nr
+    (0..BATCH).for_each(|n| take(zones, &mut buddy, own.slot(n)));
+    own.first
+        .store((own.first.load(Relaxed) + BATCH) % CAPACITY, Relaxed);
+    own.nr.store(CAPACITY - BATCH, Relaxed);
+    true
 }

@@ -1,6 +1,8 @@
 //! The vmalloc subsystem, live: memory, mappings, guards, and the heap that grows by it.
 
+use alloc::vec;
 use alloc::vec::Vec;
+use core::hint::black_box;
 
 use paging::{Attributes, Granule4K, LeafSize, Pfn, PhysAddr, VirtAddr};
 
@@ -435,6 +437,40 @@ pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
         "a word of a small vector has changed",
         small.as_ptr() as u64,
         wrong.is_none(),
+    )?;
+    Ok(())
+}
+
+/// The heap grows for what does not fit, then keeps one empty region, the smallest. Trimmed, it is as
+/// large as before.
+pub fn heap_gives_back(_ctx: &Context) -> TestResult {
+    heap::trim();
+    let before = heap::stats();
+    let mut kept = None;
+    for _ in 0..3 {
+        let large: Vec<u8> = black_box(vec![1; before.size + 1]);
+        let larger: Vec<u8> = black_box(vec![2; before.size + (1 << 20)]);
+        let grown = heap::stats();
+        expect_value("regions", grown.nr_regions as u64, before.nr_regions as u64 + 2)?;
+        let wrong = large.iter().any(|byte| *byte != 1) || larger.iter().any(|byte| *byte != 2);
+        expect("a byte of a vector has changed", large.as_ptr() as u64, !wrong)?;
+        drop(large);
+        drop(larger);
+        let after = heap::stats();
+        expect_value(
+            "regions afterwards",
+            after.nr_regions as u64,
+            before.nr_regions as u64 + 1,
+        )?;
+        let kept = *kept.get_or_insert(after.size);
+        expect_value("bytes of the heap afterwards", after.size as u64, kept as u64)?;
+    }
+    heap::trim();
+    let trimmed = heap::stats();
+    expect_value(
+        "bytes of the trimmed heap",
+        trimmed.size as u64,
+        before.size as u64,
     )?;
     Ok(())
 }

@@ -6,14 +6,16 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
+use arrayvec::ArrayVec;
 use paging::{Attributes, LeafSet, LeafSize, Pfn};
 
+use super::bad_input::AllFrames;
 use crate::arch::mmu::at_s1e1r;
 use crate::arch::percpu::{MAX_CPUS, cpu_index};
 use crate::arch::probe::{probe_read, probe_write};
-use crate::arch::time::Deadline;
-use crate::mm;
+use crate::arch::time::{Deadline, relax};
 use crate::mm::areas::kernel_vmalloc;
+use crate::mm::{self, frames};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
@@ -258,6 +260,38 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
         }
     });
     findings.check()?;
+    Ok(())
+}
+
+/// All CPUs allocate and free single frames, and want more together than there are, so that each drains
+/// the magazines of the others: no frame is handed out twice.
+pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
+    const ROUNDS: u64 = 200;
+    /// What each CPU wants: as much as its magazine holds.
+    const WANTED: usize = 32;
+    ctx.needs_other_cpus()?;
+    let findings = Findings::new();
+    let nr_had = AtomicU64::new(0);
+    let mut all = AllFrames::take();
+    all.give_back((WANTED / 2 * smp::nr_online()) as u64);
+    smp::on_each_cpu(|cpu| {
+        for round in 0..ROUNDS {
+            let had: ArrayVec<Pfn, WANTED> = (0..WANTED).map_while(|_| frames::allocate(0)).collect();
+            let word = |frame: &Pfn| mm::linear_va(frame.0 * PAGE);
+            let stamp = |frame: &Pfn| frame.0 << 24 | round << 8 | cpu as u64;
+            had.iter().for_each(|frame| write(word(frame), stamp(frame)));
+            relax();
+            if had.iter().any(|frame| read(word(frame)) != stamp(frame)) {
+                findings.report(cpu, WRONG_DATA);
+            }
+            nr_had.fetch_add(had.len() as u64, Ordering::Relaxed);
+            had.into_iter().for_each(|frame| frames::free(frame, 0));
+        }
+    });
+    drop(all);
+    findings.check()?;
+    let nr_had = nr_had.into_inner();
+    expect("a frame was had in each round", nr_had, nr_had >= ROUNDS)?;
     Ok(())
 }
 

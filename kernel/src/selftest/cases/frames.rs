@@ -2,8 +2,12 @@
 
 use alloc::vec::Vec;
 
+use core::time::Duration;
+
 use paging::{Attributes, Pfn, VirtAddr};
 
+use super::bad_input::AllFrames;
+use crate::arch::time::Deadline;
 use crate::mm::frames::{self, MAX_ORDER};
 use crate::mm::layout::VMALLOC_END;
 use crate::mm::memory_plan;
@@ -13,9 +17,12 @@ use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
+use crate::smp;
 
 /// The order of a 2 MiB block.
 const BLOCK: u8 = 9;
+/// How long a CPU without work is waited for to turn itself off.
+const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
 /// Nearly all of RAM at once, in the largest blocks that there are: the first and the last page of each, mapped side by side. All are written before any is
 /// read: where a bit of an address is lost on the way, two of them are one.
@@ -167,6 +174,47 @@ pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
         after as u64,
         after + 1 >= largest(&before),
     )?;
+    Ok(())
+}
+
+/// Frames in the magazines of other CPUs can be allocated when no others are left: all of them one by
+/// one, and a pair of which one is in this CPU's magazine and one in another's.
+pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
+    /// More than a magazine is filled with at once.
+    const EACH: usize = 24;
+    /// What is in a magazine after as many were taken and freed.
+    const KEPT: u64 = 16;
+    let other = ctx.another_cpu()?;
+    for cpu in smp::online() {
+        let ran = smp::run_on(cpu, || {
+            let frames: [Option<Pfn>; EACH] = core::array::from_fn(|_| frames::allocate(0));
+            let had = frames.into_iter().flatten();
+            had.map(|frame| frames::free(frame, 0)).count()
+        });
+        expect("a CPU had frames", cpu as u64, ran == Ok(EACH))?;
+    }
+    // The magazine of a CPU that is off is drained too. On a busy host it may not be off in time.
+    Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other));
+    let kept = frames::stats().cached;
+    let first = frames::allocate(1).ok_or(Failure::NoFrames(1))?;
+    frames::split(first, 1);
+    let second = Pfn(first.0 + 1);
+    let all = AllFrames::take();
+    let left = frames::stats().free;
+    let keep_there = |frame| smp::run_on(other, || frames::free(frame, 0)).is_ok();
+    let is_there = keep_there(second);
+    let single = frames::allocate(0);
+    let is_there = is_there && single.is_none_or(keep_there);
+    frames::free(first, 0);
+    let pair = frames::allocate(1);
+    pair.into_iter().for_each(|first| frames::free(first, 1));
+    drop(all);
+    let least = KEPT * (smp::nr_online() as u64 - 1);
+    expect("CPUs keep few frames", kept, kept >= least)?;
+    expect_value("frames that could not be had", left, 0)?;
+    expect("another CPU frees a frame", other as u64, is_there)?;
+    expect("the frame that it keeps is had", second.0, single == Some(second))?;
+    expect("with its neighbour, as a pair", first.0, pair == Some(first))?;
     Ok(())
 }
 

@@ -65,6 +65,7 @@ pub const ALL: &[Test] = tests! {
     "frames.zeroed_frames_are_zero" => frames::zeroed_frames_are_zero,
     "frames.pages_from_all_over_ram_hold_their_own_data" => frames::pages_from_all_over,
     "frames.all_of_ram_can_be_had_and_comes_back" => frames::exhausted_and_given_back,
+    "frames.what_other_cpus_keep_is_had_by_one_that_is_short" => frames::kept_by_other_cpus,
 
     "map.range.one_page_is_one_4k_leaf" => leaf_sizes::one::<0, 0>,
     "map.range.64k_is_one_group_of_pages" => leaf_sizes::one::<0, 1>,
@@ -202,6 +203,7 @@ pub const ALL: &[Test] = tests! {
     "code.may_be_mapped_executable" => code::mapped_executable,
     "vmalloc.the_cases_of_test_vmalloc_pass" => test_vmalloc::suite,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
+    "heap.gives_back_what_it_grew_by" => areas::heap_gives_back,
 
     "bad_input.nothing_asked_for_is_refused" => bad_input::nothing_asked_for,
     "bad_input.more_than_there_is_or_can_be_counted_is_refused" => bad_input::too_large,
@@ -249,6 +251,7 @@ pub const ALL: &[Test] = tests! {
     "smp.parts_of_one_block_go_at_once" => cpus::parts_of_one_block_go_at_once,
     "smp.a_slow_waker_hands_over_its_job" => cpus::a_slow_waker_hands_over_its_job,
     "smp.all_cpus_allocate_and_free_at_once" => cpus::all_allocate_at_once,
+    "smp.a_frame_has_one_owner_while_all_cpus_are_short" => cpus::all_are_short_of_frames,
     "smp.areas_keep_their_data_whoever_frees_them" => stress::own,
     "smp.failed_calls_change_nothing_and_leave_nothing" => stress::own_with_faults,
     "smp.nothing_comes_back_before_its_flush" => stress::second,

@@ -171,7 +171,8 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
         large.set_memory_ro(3 * PAGE, PAGE)
     })?;
     nodes_run_out(&mut held)?;
-    for va in held {
+    // The room of the list stays: the heap might give it back.
+    for va in held.drain(..) {
         // SAFETY: raw, the test's own, and nothing is mapped there.
         unsafe { vm.free_vm_area(va) }?;
     }
