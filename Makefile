@@ -5,7 +5,7 @@ SMP ?= 1            ## number of CPUs
 MEM ?= 1G           ## RAM
 GIC ?= 3            ## interrupt controller version, 2 or 3
 EL2 ?=              ## 1 enters the kernel at EL2
-BOOTARGS ?=         ## the kernel's arguments: selftest=GLOB[,GLOB]|none seed=N log=LEVEL linear=4k ...
+BOOTARGS ?=         ## the kernel's arguments, as `make help-bootargs` lists them: selftest=GLOB seed=N ...
 QEMU ?=             ## emulator, if not qemu-system-aarch64
 TIMEOUT ?= 60       ## seconds without output after which a boot has failed; for gdb with GDBCMD, seconds for all of it
 TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup chooses
@@ -52,10 +52,13 @@ override TRACE := $(strip $(TRACE))
 export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run soak shell ptmap test bench bench-diff lines replay lint gdb doc clean
+.PHONY: help help-bootargs setup build run soak shell ptmap test bench bench-diff lines replay lint gdb doc clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
+
+help-bootargs: ## print the kernel's boot arguments, for BOOTARGS: it is the kernel itself that lists them
+	@scripts/setup run && scripts/build && BOOTARGS=help scripts/run
 
 setup: ## get what building, booting and testing need, where it is missing
 	@scripts/setup test

@@ -1,50 +1,57 @@
-//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`.
+//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`, or `help`.
+//!
+//! All of them are in one table, `ARGUMENTS`. It reads them, and it is the answer to `help`
+//! (`make help-bootargs`) and to an argument that the kernel does not know.
 //!
 //! What is not understood is refused: a test run that silently ignored a misspelt argument would prove something else than it says.
 //! The last of two equal arguments counts, but for `errata=`, which adds up.
+
+mod table;
 
 use core::fmt;
 
 use log::LevelFilter;
 
 use crate::arch::errata::{Errata, Pretence};
-use crate::arch::percpu::MAX_CPUS;
 use crate::selftest::shapes;
 use crate::{bench, selftest};
+use table::{ARGUMENTS, Argument};
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
 
-/// What the boot arguments say.
+/// What the boot arguments say. `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
 pub struct BootArgs<'a> {
-    /// `selftest=GLOB[,GLOB]` or `selftest=none`.
+    /// `help`: the list of arguments is asked for, and nothing else.
+    pub help: bool,
+    /// `selftest=`
     pub selftest: Selection<'a>,
-    /// `seed=N`, decimal or with 0x.
+    /// `seed=`
     pub seed: u64,
-    /// `log=off|error|warn|info|debug|trace`.
+    /// `log=`
     pub log: LevelFilter,
-    /// `linear=4k` or `linear=largest`.
+    /// `linear=`
     pub linear: LinearLeaves,
-    /// `selftest.break=NAME`.
+    /// `selftest.break=`
     pub planted: Option<Planted>,
-    /// `mode=selftest|shell|bench|replay`.
+    /// `mode=`
     pub mode: Mode,
-    /// `errata=none` or `errata=NAME[,NAME]`: forced on, beside what MIDR_EL1 says.
+    /// `errata=`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
-    /// `errata.midr=CPU:MIDR`: what the MIDR_EL1 of one CPU is taken to be where errata are looked up.
+    /// `errata.midr=`: what the MIDR_EL1 of one CPU is taken to be where errata are looked up.
     pub pretence: Option<Pretence>,
-    /// `bench=GLOB`: which cases of `mode=bench` run. A blank in a name is a `?` here. `bench=list` prints their names.
+    /// `bench=`: which cases of `mode=bench` run.
     pub bench: &'a str,
-    /// `bench.walkers=GLOB`: which walkers run beside the engine.
+    /// `bench.walkers=`: which walkers run beside the engine.
     pub bench_walkers: &'a str,
-    /// `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`.
+    /// `test_vmalloc=`, and what goes with it.
     pub test_vmalloc: TestVmalloc,
-    /// `soak=N`: rounds of the stress test, instead of one.
+    /// `soak=`: rounds of the stress test, instead of one.
     pub soak: u64,
-    /// `replay.break=NAME`.
+    /// `replay.break=`
     pub replay_fault: Option<ReplayFault>,
-    /// `ptdump=0|1`: whether the boot log shows all that is mapped.
+    /// `ptdump=`: whether the boot log shows all that is mapped.
     pub ptdump: bool,
 }
 
@@ -81,8 +88,25 @@ pub enum Selection<'a> {
     All,
     /// None.
     None,
+    /// None: their names are printed.
+    List,
     /// Those that one of these globs, separated by commas, matches.
     Globs(&'a str),
+}
+
+impl<'a> Selection<'a> {
+    /// What `text` asks for. `None` if a glob is missing.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        match text {
+            "none" => Some(Self::None),
+            "list" => Some(Self::List),
+            globs => globs
+                .split(',')
+                .all(|glob| !glob.is_empty())
+                .then_some(Self::Globs(globs)),
+        }
+    }
 }
 
 /// Leaves of the linear map.
@@ -118,8 +142,8 @@ macro_rules! planted {
         }
 
         impl Planted {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+            /// All of them, with their names.
+            pub const ALL: &[(&str, Self)] = &[$(($name, Self::$variant),)*];
 
             /// As the boot argument names it.
             #[must_use]
@@ -161,12 +185,6 @@ planted! {
     LockOrder = "lock-order",
 }
 
-impl Planted {
-    fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|planted| planted.name() == name)
-    }
-}
-
 /// A fault that a replay makes once, so that its checks can be seen to find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplayFault {
@@ -182,21 +200,8 @@ pub enum ReplayFault {
     Trace,
 }
 
-impl ReplayFault {
-    fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "data" => Some(Self::Data),
-            "protect" => Some(Self::Protect),
-            "frame" => Some(Self::Frame),
-            "area" => Some(Self::Area),
-            "trace" => Some(Self::Trace),
-            _ => None,
-        }
-    }
-}
-
 /// Why the boot arguments are refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum BadArgument<'a> {
     /// The kernel knows no argument of this name.
     Unknown(&'a str),
@@ -209,29 +214,25 @@ pub enum BadArgument<'a> {
         /// The whole argument.
         argument: &'a str,
         /// What would be understood.
-        expected: &'static str,
+        expected: &'static Argument,
     },
 }
 
 impl fmt::Display for BadArgument<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(argument) => write!(f, "bad boot argument `{argument}`: no argument has this name"),
-            Self::Value {
-                argument,
-                expected: "planted fault",
-            } => {
-                write!(f, "bad boot argument `{argument}`: expected one of")?;
-                Planted::ALL
-                    .iter()
-                    .try_for_each(|planted| write!(f, " {}", planted.name()))
+            Self::Unknown(argument) => {
+                write!(
+                    f,
+                    "bad boot argument `{argument}`: no argument has this name. {Help}"
+                )
             }
             Self::Value { argument, expected } => {
                 write!(f, "bad boot argument `{argument}`: expected {expected}")
             }
             Self::NoTest(glob) => write!(
                 f,
-                "bad boot argument `selftest`: no test has a name that `{glob}` matches"
+                "bad boot argument `selftest`: no test has a name that `{glob}` matches (selftest=list prints all)"
             ),
             Self::NoWalker(glob, planted) => {
                 write!(
@@ -248,9 +249,24 @@ impl fmt::Display for BadArgument<'_> {
     }
 }
 
+/// The list of all arguments, as lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Help;
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Boot arguments, separated by blanks:")?;
+        ARGUMENTS
+            .iter()
+            .try_for_each(|argument| write!(f, "\n  {argument}"))?;
+        f.write_str("\n  help: this list")
+    }
+}
+
 impl Default for BootArgs<'_> {
     fn default() -> Self {
         Self {
+            help: false,
             selftest: Selection::All,
             seed: DEFAULT_SEED,
             log: LevelFilter::Info,
@@ -277,8 +293,14 @@ impl<'a> BootArgs<'a> {
     pub fn parse(line: &'a str) -> Result<Self, BadArgument<'a>> {
         let mut args = Self::default();
         for argument in line.split_ascii_whitespace() {
-            let (name, value) = argument.split_once('=').ok_or(BadArgument::Unknown(argument))?;
-            args.set(argument, name, value)?;
+            if argument == "help" {
+                args.help = true;
+                continue;
+            }
+            let unknown = BadArgument::Unknown(argument);
+            let (name, value) = argument.split_once('=').ok_or(unknown)?;
+            let expected = ARGUMENTS.iter().find(|known| known.name == name).ok_or(unknown)?;
+            (expected.set)(&mut args, value).ok_or(BadArgument::Value { argument, expected })?;
         }
         if let Selection::Globs(list) = args.selftest
             && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
@@ -292,108 +314,6 @@ impl<'a> BootArgs<'a> {
             args.linear = LinearLeaves::Pages;
         }
         Ok(args)
-    }
-
-    fn set(&mut self, argument: &'a str, name: &str, value: &'a str) -> Result<(), BadArgument<'a>> {
-        let expected = |expected| BadArgument::Value { argument, expected };
-        match name {
-            "selftest" => {
-                self.selftest = match value {
-                    "none" => Selection::None,
-                    globs if globs.split(',').all(|glob| !glob.is_empty()) => Selection::Globs(globs),
-                    _ => return Err(expected("none, or globs separated by commas")),
-                }
-            }
-            "seed" => self.seed = parse_number(value).ok_or(expected("a number below 2^64"))?,
-            "log" => {
-                self.log = value
-                    .parse()
-                    .map_err(|_| expected("off, error, warn, info, debug or trace"))?;
-            }
-            "linear" => {
-                self.linear = match value {
-                    "4k" => LinearLeaves::Pages,
-                    "largest" => LinearLeaves::Largest,
-                    _ => return Err(expected("4k or largest")),
-                }
-            }
-            "selftest.break" => {
-                self.planted = Some(Planted::by_name(value).ok_or(expected("planted fault"))?);
-            }
-            "mode" => {
-                self.mode = match value {
-                    "selftest" => Mode::Selftest,
-                    "shell" => Mode::Shell,
-                    "bench" => Mode::Bench,
-                    "lines" => Mode::Lines,
-                    "replay" => Mode::Replay,
-                    _ => return Err(expected("selftest, shell, bench, lines or replay")),
-                }
-            }
-            "replay.break" => {
-                let fault = ReplayFault::by_name(value);
-                self.replay_fault = Some(fault.ok_or(expected("data, protect, frame, area or trace"))?);
-            }
-            "ptdump" => {
-                self.ptdump = match value {
-                    "0" => false,
-                    "1" => true,
-                    _ => return Err(expected("0 or 1")),
-                }
-            }
-            "errata" => {
-                if value != "none" {
-                    for erratum in value.split(',') {
-                        let forced =
-                            Errata::by_name(erratum).ok_or(expected("none, repeat-tlbi or no-cont"))?;
-                        self.errata = self.errata.or(forced);
-                    }
-                }
-            }
-            "errata.midr" => {
-                let pretence = value.split_once(':').and_then(|(cpu, midr)| {
-                    let cpu = usize::try_from(parse_number(cpu)?).ok()?;
-                    let midr = parse_number(midr).filter(|midr| *midr >> 32 == 0)?;
-                    (cpu < MAX_CPUS).then_some(Pretence { cpu, midr })
-                });
-                self.pretence = Some(pretence.ok_or(expected("a CPU's number, a colon and 32 bits"))?);
-            }
-            "test_vmalloc" => {
-                let mask = parse_number(value).and_then(|mask| u32::try_from(mask).ok());
-                self.test_vmalloc.mask = mask
-                    .filter(|mask| *mask != 0 && mask & !shapes::MASK == 0)
-                    .ok_or(expected(
-                        "a mask of powers of two from 1 to 4096 and from 0x10000 to 0x100000",
-                    ))?;
-            }
-            "nr_pages" => {
-                self.test_vmalloc.nr_pages = parse_number(value)
-                    .filter(|pages| (1..=1 << 20).contains(pages))
-                    .ok_or(expected("1 to 1048576 pages"))?;
-            }
-            "use_huge" => {
-                self.test_vmalloc.use_huge = match value {
-                    "0" => false,
-                    "1" => true,
-                    _ => return Err(expected("0 or 1")),
-                }
-            }
-            "loops" | "threads" | "soak" => {
-                let number = parse_number(value)
-                    .filter(|number| (1..=1 << 32).contains(number))
-                    .ok_or(expected("a number from 1 on"))?;
-                match name {
-                    "loops" => self.test_vmalloc.loops = number,
-                    "threads" => self.test_vmalloc.threads = number,
-                    _ => self.soak = number,
-                }
-            }
-            "bench" if !value.is_empty() => self.bench = value,
-            "bench.walkers" if !value.is_empty() => self.bench_walkers = value,
-            "bench" | "bench.walkers" => return Err(expected("a glob")),
-            _ => return Err(BadArgument::Unknown(argument)),
-        }
-        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ pub mod sync;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::{percpu, psci};
-use bootargs::{BootArgs, Mode};
+use bootargs::{BootArgs, Help, Mode};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
 use mm::layout::EARLY_UART_SLOT;
@@ -190,6 +190,10 @@ fn read_machine(info: &BootInfo) -> &'static Machine {
 
 fn read_arguments(machine: &Machine) -> &'static BootArgs<'static> {
     match BootArgs::parse(machine.bootargs) {
+        Ok(args) if args.help => {
+            print!("{Help}\nvmwalk: done\n");
+            psci::system_off()
+        }
         Ok(args) => ARGS.call_once(|| args),
         Err(bad) => {
             print!("vmwalk: {bad}\n");

@@ -124,5 +124,6 @@ def parallel_boots() -> int:
 
 def asks_for_tests(bootargs: str) -> bool:
     """Whether the kernel is expected to run tests; its last `selftest=` counts."""
-    selection = [arg.removeprefix("selftest=") for arg in bootargs.split() if arg.startswith("selftest=")]
-    return not selection or selection[-1] != "none"
+    words = bootargs.split()
+    selection = [word.removeprefix("selftest=") for word in words if word.startswith("selftest=")]
+    return "help" not in words and selection[-1:] not in (["none"], ["list"])

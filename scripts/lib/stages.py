@@ -186,6 +186,9 @@ def broken(report: Report) -> None:
         path.write_bytes(entry.dtb or b"")
         cases.append(entry.boot(path))
     boot_all(report, "broken", cases)
+    name = "broken: boot arguments"
+    command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "bootarg_sessions.py"]
+    report.add(name, count_unittest(run_logged(name, command, 300.0)))
 
 
 def faults(report: Report) -> None:

@@ -122,8 +122,8 @@ class ARawBoot(unittest.TestCase):
 
 
 class TheBootArguments(unittest.TestCase):
-    def test_ask_for_tests_unless_the_last_selection_is_none(self) -> None:
-        for bootargs, asked in (("", True), ("selftest=none", False), ("selftest=none seed=1", False), ("selftest=map*", True)):
+    def test_ask_for_tests_unless_the_last_selection_is_of_none(self) -> None:
+        for bootargs, asked in (("", True), ("selftest=none", False), ("selftest=list seed=1", False), ("selftest=map*", True), ("seed=1 help", False)):
             self.assertEqual(asks_for_tests(bootargs), asked, bootargs)
         self.assertTrue(asks_for_tests("selftest=none selftest=map*"))
         self.assertTrue(asks_for_tests("xselftest=none"))

@@ -131,16 +131,15 @@ impl Errata {
         }
     }
 
-    /// The switch with the name that boot arguments use (`errata=repeat-tlbi`, `errata=no-cont`).
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        match name {
-            "repeat-tlbi" => Some(REPEAT_TLBI),
-            "no-cont" => Some(Self {
+    /// The switches, by the names that the boot argument `errata=` has for them.
+    pub const SWITCHES: &[(&str, Self)] = &[
+        ("repeat-tlbi", REPEAT_TLBI),
+        (
+            "no-cont",
+            Self {
                 repeat_tlbi: false,
                 no_cont: true,
-            }),
-            _ => None,
-        }
-    }
+            },
+        ),
+    ];
 }

@@ -52,16 +52,23 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
 /// Whether there is a test whose name `glob` matches.
 #[must_use]
 pub fn selects(glob: &str) -> bool {
-    cases::ALL
-        .iter()
-        .any(|test| crate::glob::matches(glob, test.name))
+    names().any(|name| crate::glob::matches(glob, name))
 }
 
-/// Runs the tests that the arguments select, and prints their report.
+/// The names of all tests, in the order in which they run.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    cases::ALL.iter().map(|test| test.name)
+}
+
+/// Runs the tests that the arguments select, and prints their report; or prints their names.
 pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
+    if args.selftest == Selection::List {
+        names().for_each(|name| println!("{name}"));
+        return;
+    }
     let is_selected = |test: &&Test| match args.selftest {
         Selection::All => true,
-        Selection::None => false,
+        Selection::None | Selection::List => false,
         Selection::Globs(list) => crate::glob::matches_any(list, test.name),
     };
     if args.selftest != Selection::None {
