@@ -111,6 +111,10 @@ class Session:
     def off(self) -> int:
         """Turns the machine off; the emulator's exit status."""
         self.type(b"off" + ENTER)
+        return self.wait_for_end()
+
+    def wait_for_end(self) -> int:
+        """Waits until the machine is off; the emulator's exit status."""
         try:
             return self._emulator.wait(self.limit)
         except subprocess.TimeoutExpired:

@@ -6,7 +6,9 @@ nothing may be missing and the tables must be sound.
 
 import dataclasses
 import os
+import pty
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -15,10 +17,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lib.machine import Machine
-from lib.shell import ENTER, Session
+from lib.shell import ENTER, PROMPT, Session
 from lib.shell_fuzz import Typist
 from tests.image_leaves import show_size, text_runs
 
+CTRL_A, CTRL_C, CTRL_D, CTRL_E, CTRL_K, CTRL_U, CTRL_W = (bytes([ord(key) & 0x1F]) for key in "ACDEKUW")
+UP, DOWN, RIGHT, LEFT, DELETE = b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[3~"
 SEED = int(os.environ.get("SHELL_SEED") or "20261123", 0)
 LINES = int(os.environ.get("SHELL_LINES") or "4000")
 BATCH = 100
@@ -85,7 +89,7 @@ class TheShell(Case):
     def test_answers_a_bad_line_with_one_line(self) -> None:
         bad = {
             "nonsense": "is no command", "help nothing": "is no command", "Walk 0": "is no command",
-            "walk": "^usage: walk VA", "walk 1 2": "^usage: ", "walk 0xzz": "is not an address", "walk -1": "no command has options", "walk 0x1ffff800000000000": "is not an address",
+            "walk": "^usage: walk VA", "walk 1 2": "^usage: ", "walk 0xzz": "is not an address", "walk -1": "`-1` is not an address", "walk 0x1ffff800000000000": "is not an address",
             "ptdump 0": "is not enough", "ptdump 0xffffffffffffffff 2": "are no range", "ptdump 0 0": "is not a size",
             "vmalloc": "^usage: ", "vmalloc 0": "is not a size", "vmalloc 4Q": "is not a size", "vmalloc 17179869184G": "is not a size",
             "vmalloc 900M": "may still take", "vmap 23": "is not up to", "vmap 1,,2": "is not up to", "vmap 13": "are more than 4096",
@@ -189,17 +193,191 @@ class TheShell(Case):
             self.ask("ioremap 0x9000000 4K")
         self.assert_line("ioremap 0x9000000 4K", "64 areas are held")
 
-    def test_completes_names_and_recalls_lines(self) -> None:
-        self.session.type(b"pur\t" + ENTER)
-        self.assertRegex(self.session.wait_for(b"vmwalk> "), r"were withheld")
-        self.session.type(b"wal\t0x1000" + ENTER)
-        self.assertIn("not an address of the upper half", self.session.wait_for(b"vmwalk> "))
-        # The recalled line is shown behind a prompt of its own.
-        self.session.type(b"\x1b[A" + ENTER)
-        self.session.wait_for(b"vmwalk> ")
-        self.assertIn("walk of 0x0000000000001000", self.session.wait_for(b"vmwalk> "))
-        self.session.type(b"helq\b" + b"p wal" + b"x\x7f" + b"k" + ENTER)
-        self.assertIn("walk VA: ", self.session.wait_for(b"vmwalk> "))
+    def test_gives_examples_that_work(self) -> None:
+        examples = dict(re.findall(r"^  (test|vmap) .*\((\S+)\)$", self.ask("help"), re.MULTILINE))
+        self.assertEqual(sorted(examples), ["test", "vmap"])
+        self.assertRegex(self.ask(f"test {examples['test']}"), r"(?m)^# Totals: pass:[1-9]\d* fail:0 ")
+        self.assert_line(f"vmap {examples['vmap']}", r"^\d+: Vmap of ")
+
+
+class TheKeys(Case):
+    """Each key, by the command that comes of it: `help NAME` answers with NAME's usage."""
+
+    def press(self, keys: bytes) -> str:
+        """The answer to the line that `keys` and Enter make, without the echo."""
+        self.session.type(keys + ENTER)
+        return self.session.wait_for(PROMPT).partition("\n")[2]
+
+    def assert_helps(self, keys: bytes, name: str) -> None:
+        self.assertRegex(self.press(keys), rf"^{name}\b.*: ", keys)
+
+    def test_complete_what_is_clear(self) -> None:
+        self.assertIn("were withheld", self.press(b"pur\t"))
+        self.assertIn("not an address of the upper half", self.press(b"wal\t0x1000"))
+        self.assert_helps(b"he\twal\t", "walk")
+        self.assert_helps(b"cpu 1 he\tpurg\t", "purge")
+        self.assertIn("ok 1 map.range.64k_is_one_group_of_pages", self.press(b"test map.range.64\t"))
+        # In the middle of a line, what is behind the cursor stays.
+        self.assert_helps(b"hel walk" + LEFT * 5 + b"\t" + DELETE, "walk")
+
+    def test_list_the_candidates_where_it_is_not(self) -> None:
+        for typed, candidates in (
+            (b"pt\t", {"ptdump", "ptmap"}),
+            (b"help vma\t", {"vmalloc", "vmap"}),
+            (b"test tree.audit_of_\t", {"tree.audit_of_the_live_tree_finds_nothing", "tree.audit_of_live_groups_and_blocks_finds_nothing"}),
+        ):
+            self.session.type(typed)
+            listed = self.session.wait_for(PROMPT).partition("\n")[2]
+            self.assertEqual(set(listed.split()), candidates)
+            # What was typed is shown again, and goes on.
+            self.session.type(b"!" + ENTER)
+            self.assertTrue(self.session.wait_for(PROMPT).startswith(f"{typed.decode().strip()}"))
+        self.session.type(b"\t")
+        self.assertIn("vmalloc", self.session.wait_for(PROMPT))
+        self.assert_helps(b"nothing\t" + CTRL_U + b"help walk", "walk")
+
+    def test_recall_lines(self) -> None:
+        for line in ("help walk", "help free", "help stat"):
+            self.ask(line)
+        self.assert_helps(UP, "stat")
+        self.assert_helps(UP * 2, "free")
+        self.assert_helps(UP * 4, "walk")
+        self.assert_helps(UP * 2 + DOWN, "walk")
+        self.assertEqual(self.press(UP * 2 + DOWN * 3), "")
+        # A line that is recalled can be changed.
+        self.ask("help free")
+        self.assert_helps(UP + b"\b" * 4 + b"walk", "walk")
+
+    def test_go_on_recalling_when_more_was_typed_than_is_kept(self) -> None:
+        for number in range(60):
+            self.ask(f"nonsense {number} " + "x" * 150)
+        self.assertIn("is no command", self.press(UP * 3))
+        self.assert_helps(UP * 100 + CTRL_U + b"help walk", "walk")
+        self.assert_helps(UP, "walk")
+
+    def test_move_and_delete(self) -> None:
+        self.assert_helps(b"helq\b" + b"p wal" + b"x\x7f" + b"k", "walk")
+        self.assert_helps(b"elp walk" + LEFT * 8 + b"h", "walk")
+        self.assert_helps(b"hxelp walk" + LEFT * 8 + b"\b", "walk")
+        self.assert_helps(b"xxhelp walk" + CTRL_A + DELETE * 2, "walk")
+        self.assert_helps(b"xhelp walk" + CTRL_A + CTRL_D, "walk")
+        self.assert_helps(b"hel walk" + LEFT * 6 + RIGHT + b"p", "walk")
+        for home in (CTRL_A, b"\x1b[H", b"\x1b[1~", b"\x1b[7~", b"\x1bOH"):
+            for end in (CTRL_E, b"\x1b[F", b"\x1b[4~", b"\x1b[8~", b"\x1bOF"):
+                self.assert_helps(b"elp wal" + home + b"h" + end + b"k", "walk")
+
+    def test_kill_words_and_lines(self) -> None:
+        self.assert_helps(b"nonsense" + CTRL_U + b"help walk", "walk")
+        self.assert_helps(b"nonsense help walk" + LEFT * 9 + CTRL_U, "walk")
+        self.assert_helps(b"help walk and more" + LEFT * 9 + CTRL_K, "walk")
+        self.assert_helps(b"help free  " + CTRL_W + b"walk", "walk")
+        self.assert_helps(b"help nonsense walk" + LEFT * 4 + CTRL_W, "walk")
+        self.assertEqual(self.press(b"nonsense" + CTRL_W * 5 + CTRL_K + CTRL_U), "")
+
+    def test_drop_the_line(self) -> None:
+        self.session.type(b"nonsense" + CTRL_C)
+        self.assertTrue(self.session.wait_for(PROMPT).endswith("^C\n"))
+        self.assert_helps(b"help walk", "walk")
+        # One that is too long to be kept can be dropped, too.
+        self.session.type(b"x" * 500 + CTRL_C)
+        self.session.wait_for(PROMPT)
+        self.assert_helps(b"help walk", "walk")
+
+    def test_that_mean_nothing_change_nothing(self) -> None:
+        self.assert_helps(b"he\x00l\x02\x1b[5~p \x1b[1;5Cwa\x1bxl\xffk\x1b[15~", "walk")
+
+    def test_of_words_in_quotes_are_one_word(self) -> None:
+        self.assertIn("nothing has a name that `no such` matches", self.press(b'test "no such"'))
+
+
+class TheShellTurnedOffByAKey(unittest.TestCase):
+    def test_on_an_empty_line(self) -> None:
+        with Session(machine()) as session:
+            session.type(b"help wal" + CTRL_D + b"k" + ENTER)
+            self.assertIn("walk VA: ", session.wait_for(PROMPT))
+            session.type(CTRL_D)
+            self.assertEqual(session.wait_for_end(), 0)
+
+
+class ALongRun(Case):
+    """Ctrl-C ends it where it can be ended, and nothing is left of it."""
+
+    def tearDown(self) -> None:
+        self.assert_nothing_is_missing()
+
+    def interrupt(self, command: bytes, after: bytes) -> str:
+        self.session.type(command + ENTER)
+        said = self.session.wait_for(after)
+        self.session.type(CTRL_C)
+        return said + self.session.wait_for(PROMPT)
+
+    def test_of_tests_ends(self) -> None:
+        said = self.interrupt(b"test *", b"ok 20 ")
+        found = re.search(r"^Bail out! interrupted after (\d+) of (\d+) tests$", said, re.MULTILINE)
+        assert found, said[-500:]
+        self.assertLess(int(found[1]), int(found[2]))
+        self.assertNotIn("not ok", said)
+
+    def test_of_one_test_ends(self) -> None:
+        # Of all pages of 16G: the longest test of one CPU.
+        said = self.interrupt(b"test map.range.16g*", b"1..1")
+        self.assertRegex(said, r"(?m)^Bail out! interrupted after 0 of 1 tests$")
+
+    def test_of_a_test_of_all_cpus_ends(self) -> None:
+        said = self.interrupt(b"test smp.areas_keep*", b"1..1")
+        self.assertRegex(said, r"(?m)^(Bail out! interrupted after 0 of 1 tests|# Totals: pass:1 fail:0 skip:0)$")
+
+    def test_drops_what_was_typed_before_and_keeps_what_is_typed_after(self) -> None:
+        self.session.type(b"test *" + ENTER)
+        self.session.wait_for(b"ok 5 ")
+        self.session.type(b"help free" + ENTER + CTRL_C + b"help walk" + ENTER)
+        said = self.session.wait_for(b"walk VA: ")
+        self.session.wait_for(PROMPT)
+        self.assertNotIn("free ID", said)
+
+    def test_loses_nothing_that_is_typed_meanwhile(self) -> None:
+        names = "walk ptdump areas vmalloc vmap ioremap free protect probe stat purge cpu".split()
+        self.session.type(b"test map.range.*" + ENTER + b"".join(f"help {name}".encode() + ENTER for name in names))
+        for name in names:
+            self.session.wait_for(f"help {name}\r\n{name}".encode())
+        self.session.wait_for(PROMPT)
+
+
+class TheSuiteInTheShell(Case):
+    """What passes at boot passes at the prompt, whatever ran before and whatever the shell holds."""
+
+    def assert_passes(self, line: str) -> None:
+        answer = self.ask(line)
+        self.assertRegex(answer, r"(?m)^# Totals: pass:[1-9]\d* fail:0 skip:\d+$", "\n".join(re.findall(r"(?m)^.*not ok.*$|^# .*$", answer)))
+
+    def test_passes_twice_and_beside_what_the_shell_holds(self) -> None:
+        self.assert_passes("test *")
+        self.ask("ioremap 0x9000000 4K")
+        self.ask("vmalloc 64M")
+        self.ask("vmap 9,4,0")
+        identifier, _ = self.make("vmalloc 2M", "1x2M")
+        self.ask(f"protect {identifier} 64K+4K r")
+        executable, _ = self.make("vmalloc 64K", "1x64K")
+        self.ask(f"protect {executable} all rx")
+        self.assert_passes("test *")
+        self.assert_nothing_is_missing()
+
+    def test_has_all_frames_after_other_cpus_had_them(self) -> None:
+        self.assert_passes("test smp.*")
+        self.assert_passes("test frames.all*")
+
+    def test_leaves_the_heap_as_large_as_it_was(self) -> None:
+        def size() -> int:
+            found = re.search(r"^heap +\d+ bytes of (\d+) in use$", self.ask("stat"), re.MULTILINE)
+            assert found
+            return int(found[1])
+
+        self.assert_passes("test heap*")
+        before = size()
+        for _ in range(3):
+            self.assert_passes("test heap*")
+        self.assertEqual(size(), before)
+        self.assertLess(before, 4 << 20)
 
 
 class TheShellUnderFire(Case):
@@ -236,6 +414,62 @@ class TheBench(unittest.TestCase):
         with Session(dataclasses.replace(machine(SMP="1"), extra=("-icount", "shift=0"))) as session:
             self.assertRegex(session.ask("bench range?4K*"), r'(?m)^bench \{.*"range 4K, 4K pa"')
             self.assertEqual(session.off(), 0)
+
+
+    def test_is_ended_by_a_key(self) -> None:
+        with Session(dataclasses.replace(machine(SMP="1"), extra=("-icount", "shift=0"))) as session:
+            session.type(b"bench *" + ENTER)
+            session.wait_for(b'"range 4K, 4K pa"')
+            session.type(CTRL_C)
+            said = session.wait_for(PROMPT)
+            self.assertRegex(said, r"(?m)^interrupted: the other cases did not run$")
+            self.assertIn(NOTHING_MISSING, session.ask("stat"))
+            self.assertRegex(session.ask("bench range?4K*"), r'(?m)^bench \{.*"range 4K, 4K pa"')
+            self.assertEqual(session.off(), 0)
+
+
+class TheTerminal(unittest.TestCase):
+    """`make shell` on a terminal: each key is the kernel's, but for the one that ends the emulator."""
+
+    def setUp(self) -> None:
+        master, slave = pty.openpty()
+        environment = {**os.environ, "SMP": "1", "BOOTARGS": ""}
+        self.process = subprocess.Popen([sys.executable, "-B", str(SCRIPTS / "shell")], stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
+        os.close(slave)
+        self.addCleanup(os.close, master)
+        self.addCleanup(self.process.wait)
+        # It ends its emulator.
+        self.addCleanup(self.process.terminate)
+        self.terminal = master
+        self.unread = b""
+
+    def read_until(self, mark: bytes) -> bytes:
+        while mark not in self.unread:
+            ready, _, _ = select.select([self.terminal], [], [], 60)
+            self.assertTrue(ready, self.unread[-500:])
+            self.unread += os.read(self.terminal, 4096)
+        seen, _, self.unread = self.unread.partition(mark)
+        return seen
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.terminal, keys)
+
+    def test_gives_the_kernel_each_key_of_a_line(self) -> None:
+        self.read_until(PROMPT)
+        self.type(b"elp walk" + CTRL_A + b"h" + ENTER)
+        self.read_until(b"walk VA: ")
+        self.type(b"test *" + ENTER)
+        self.read_until(b"ok 3 ")
+        self.type(CTRL_C)
+        self.read_until(b"Bail out!")
+        self.read_until(PROMPT)
+        self.type(CTRL_D)
+        self.assertEqual(self.process.wait(60), 0)
+
+    def test_ends_the_emulator_by_the_key_that_it_names(self) -> None:
+        self.assertIn(b"Ctrl-] x ends the emulator", self.read_until(PROMPT))
+        self.type(b"\x1dx")
+        self.process.wait(60)
 
 
 class TheBootLog(unittest.TestCase):

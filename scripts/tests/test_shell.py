@@ -21,7 +21,7 @@ class TheTypist(unittest.TestCase):
         self.assertGreater(sum(b"\x1b" in line for line in lines), 200)
 
     def test_never_types_what_ends_the_session(self) -> None:
-        for line in (b"off", b"  off", b"o\t", b"of\t", b"off now", b"xo\bff\bof", b"o\x1b[Dff", b"test *", b"test map.*", b'test "*"', b"cpu 0 test *", b"te\tst *"):
+        for line in (b"off", b"  off", b"o\t", b"of\t", b"off now", b"xo\bff\bof", b"o\x1b[Dff", b"test *", b"test map.*", b'test "*"', b"cpu 0 test *", b"te\tst *", b"\x04", b"  \x04", b"x\b\x04", b"x\x15\x04", b"f\x03off", b"ff\x01o"):
             self.assertFalse(is_harmless(line), line)
 
     def test_does_type_tests_that_are_short(self) -> None:

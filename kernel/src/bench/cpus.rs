@@ -18,6 +18,7 @@ use crate::arch::features::Features;
 use crate::arch::pmu::InstructionCounter;
 use crate::arch::time::relax;
 use crate::bootargs::BootArgs;
+use crate::drivers::console;
 use crate::mm::areas::kernel_vmalloc;
 use crate::print;
 use crate::{smp, sync};
@@ -75,7 +76,7 @@ pub fn run(args: &BootArgs<'_>, features: &Features) {
     let pages = Pages::allocate(16, 0).unwrap_or_else(|| panic!("no memory for 16 pages"));
     let counter = InstructionCounter::start(features).ok();
     for (name, operation) in WORK {
-        if !crate::glob::matches(args.bench, name) {
+        if !crate::glob::matches(args.bench, name) || console::interrupted() {
             continue;
         }
         let each = if counter.is_some() {

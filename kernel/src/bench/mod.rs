@@ -28,6 +28,7 @@ use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::time;
 use crate::bootargs::{BootArgs, Planted};
+use crate::drivers::console;
 use crate::mm::areas::kernel_vmalloc;
 use crate::print;
 use crate::selftest::wrong_walkers::for_each_wrong_walker;
@@ -68,13 +69,14 @@ pub struct Bench<'a> {
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
-    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them all.
+    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them all. After
+    /// Ctrl-C none does.
     fn selects(&self, case: &str) -> bool {
         if self.cases == LIST {
             report::name(case);
             return false;
         }
-        crate::glob::matches(self.cases, case)
+        crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
     /// Where whole calls find their addresses.

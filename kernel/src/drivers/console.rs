@@ -4,17 +4,39 @@
 //! `arm-pl011-uart` driver over an ioremap, whole messages under one lock, so that lines of several CPUs do not mix. A panic and a fatal exception
 //! still use [`early_console`], which takes no lock; its base is moved to the same ioremap.
 
+mod typed;
+
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use arm_pl011_uart::{PL011Registers, Uart, UniqueMmioPointer};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::arch::early_console;
 use crate::sync::IrqSpinLock;
+use typed::Typed;
 
-/// The driver once there is one. The lock also keeps whole messages of the early console together.
-static CONSOLE: IrqSpinLock<Option<Uart<'static>>> = IrqSpinLock::new("console", None);
+struct Console {
+    /// The driver once there is one.
+    uart: Option<Uart<'static>>,
+    typed: Typed,
+}
+
+/// The lock also keeps whole messages of the early console together.
+static CONSOLE: IrqSpinLock<Console> = IrqSpinLock::new(
+    "console",
+    Console {
+        uart: None,
+        typed: Typed::new(),
+    },
+);
+
+/// Whether a [`Listening`] is there, and whether Ctrl-C was typed since.
+static LISTENS: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+const CTRL_C: u8 = 0x03;
 
 struct Logger;
 static LOGGER: Logger = Logger;
@@ -43,13 +65,13 @@ pub unsafe fn attach(va: usize) {
     // SAFETY: the caller's promise. The early console writes the data register too, but only when everything else has ended.
     let registers = unsafe { UniqueMmioPointer::new(registers) };
     let mut console = CONSOLE.lock();
-    *console = Some(Uart::new(registers));
+    console.uart = Some(Uart::new(registers));
     early_console::set_base(va);
 }
 
 /// Prints, each newline as CR LF, as one message.
 pub fn print(args: fmt::Arguments<'_>) {
-    match CONSOLE.lock().as_mut() {
+    match CONSOLE.lock().uart.as_mut() {
         Some(uart) => {
             // The writer itself never fails.
             let _ = Lines(uart).write_fmt(args);
@@ -58,9 +80,58 @@ pub fn print(args: fmt::Arguments<'_>) {
     }
 }
 
-/// The next byte that was typed, if there is one. Bytes with a line error are skipped.
+impl Console {
+    /// The next byte from the UART. Bytes with a line error are skipped.
+    fn receive(&mut self) -> Option<u8> {
+        self.uart.as_mut()?.read_word().ok().flatten()
+    }
+}
+
+/// The next byte that was typed, if there is one.
 pub fn read_byte() -> Option<u8> {
-    CONSOLE.lock().as_mut()?.read_word().ok().flatten()
+    let mut console = CONSOLE.lock();
+    console.typed.take().or_else(|| console.receive())
+}
+
+/// While this lives, Ctrl-C is not input: [`interrupted`] reports it.
+#[derive(Debug)]
+pub struct Listening(());
+
+/// Begins to listen for Ctrl-C.
+#[must_use = "it is listened for until this is dropped"]
+pub fn listen() -> Listening {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+    LISTENS.store(true, Ordering::Relaxed);
+    Listening(())
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENS.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input before the Ctrl-C
+/// is dropped, as a terminal does; input after it stays.
+#[inline]
+pub fn interrupted() -> bool {
+    LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())
+}
+
+#[cold]
+fn look_for_interrupt() -> bool {
+    let mut console = CONSOLE.lock();
+    while console.typed.has_room()
+        && let Some(byte) = console.receive()
+    {
+        if byte == CTRL_C {
+            console.typed.clear();
+            INTERRUPTED.store(true, Ordering::Relaxed);
+            return true;
+        }
+        console.typed.put(byte);
+    }
+    false
 }
 
 /// Writes to the UART with CR before each LF.

@@ -8,6 +8,7 @@ use paging::{Attributes, CheckError, Descriptor, Granule4K, LeafCounts, PhysAddr
 use crate::arch::mmu::Access;
 use crate::arch::probe::FaultInfo;
 use crate::arch::syndrome::FaultStatus;
+use crate::drivers::console;
 
 /// What a test returns.
 pub type TestResult = Result<(), Stop>;
@@ -204,6 +205,8 @@ pub enum Failure {
         /// What it did not do.
         what: &'static str,
     },
+    /// Ctrl-C was typed: see [`go_on`].
+    Interrupted,
 }
 
 impl fmt::Display for Oracle {
@@ -316,6 +319,7 @@ impl fmt::Display for Failure {
                 write!(f, "{what}: `{found}`, not `{expected}`")
             }
             Self::Cpu { cpu, what } => write!(f, "CPU {cpu} {what}"),
+            Self::Interrupted => write!(f, "interrupted"),
         }
     }
 }
@@ -360,6 +364,18 @@ macro_rules! stop_from {
     };
 }
 stop_from!(paging::Error, paging::Failure, CheckError, vmalloc::Error);
+
+/// Whether a test may go on. Long loops ask where they can stop.
+///
+/// # Errors
+/// Ctrl-C was typed in the shell.
+pub fn go_on() -> Result<(), Failure> {
+    if console::interrupted() {
+        Err(Failure::Interrupted)
+    } else {
+        Ok(())
+    }
+}
 
 /// `found` is `expected`.
 ///

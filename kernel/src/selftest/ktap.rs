@@ -8,6 +8,7 @@ use crate::println;
 /// The report of a run, as it is printed.
 #[derive(Debug, Default)]
 pub struct Report {
+    planned: usize,
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -19,7 +20,10 @@ impl Report {
     pub fn begin(nr: usize) -> Self {
         println!("KTAP version 1");
         println!("1..{nr}");
-        Self::default()
+        Self {
+            planned: nr,
+            ..Self::default()
+        }
     }
 
     /// Prints a diagnostic: each line of it with a `#`.
@@ -29,7 +33,7 @@ impl Report {
 
     /// Prints the result of the next test.
     pub fn result(&mut self, name: &str, result: &Result<(), Stop>) {
-        let number = self.passed + self.failed + self.skipped + 1;
+        let number = self.nr() + 1;
         match result {
             Ok(()) => {
                 self.passed += 1;
@@ -47,12 +51,25 @@ impl Report {
         }
     }
 
+    /// Prints that the run ends before its end, and the totals.
+    pub fn bail_out(self) {
+        let (ran, planned) = (self.nr(), self.planned);
+        println!("Bail out! interrupted after {ran} of {planned} tests");
+        self.end();
+    }
+
+    /// Results so far.
+    fn nr(&self) -> u32 {
+        self.passed + self.failed + self.skipped
+    }
+
     /// Prints the totals.
     pub fn end(self) {
         let Self {
             passed,
             failed,
             skipped,
+            ..
         } = self;
         println!("# Totals: pass:{passed} fail:{failed} skip:{skipped}");
     }

@@ -37,7 +37,7 @@ use crate::println;
 use balance::Balance;
 use cases::Test;
 use context::Context;
-use failure::{Failure, Stop, TestResult};
+use failure::{Failure, Stop, TestResult, go_on};
 use ktap::Report;
 
 /// A test that takes longer says so.
@@ -81,9 +81,14 @@ pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Fea
         // What is unsound before a test is not that test's doing; it has been reported by the first that looked.
         let mut known = None;
         for test in selected() {
+            if go_on().is_err() {
+                return report.bail_out();
+            }
             let ctx = Context::new(info, *features, args.planted, args.seed, test.name);
-            let result = run_one(&ctx, test, &mut known);
-            report.result(test.name, &result);
+            match run_one(&ctx, test, &mut known) {
+                Err(Stop::Fail(Failure::Interrupted)) => return report.bail_out(),
+                result => report.result(test.name, &result),
+            }
         }
         report.end();
     }
@@ -106,6 +111,12 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     }
     let balanced = Balance::take().check_against(&before);
     let sound = audit_again(ctx, known);
+    // To be interrupted is no failure. To leave something behind is.
+    if let Err(Stop::Fail(Failure::Interrupted)) = result {
+        balanced?;
+        sound?;
+        return result;
+    }
     // The test's own finding says most; the others are told as diagnostics then, but an audit's only once.
     let audited = matches!(result, Err(Stop::Fail(Failure::Audit(_))));
     for found in [&balanced, &sound] {

@@ -16,7 +16,7 @@ use core::ptr;
 use paging::descriptor::{ADDRESS, CONTIGUOUS};
 use paging::{Attributes, Descriptor, Granule, Granule4K, MemoryType, PhysAddr, VirtAddr};
 
-use super::failure::{Alias, Failure, Oracle, PageDefect};
+use super::failure::{Alias, Failure, Oracle, PageDefect, go_on};
 use super::live::TestTree;
 use super::source::PAGE;
 use crate::arch::mmu::{self, Access, Translation};
@@ -149,6 +149,9 @@ fn pattern(key: u64, page: u64, offset: usize) -> u64 {
 /// Where in a page the pattern is.
 const OFFSETS: [usize; 3] = [0, 0x7f8, 0xff8];
 
+/// How many pages are checked before it is asked whether to go on.
+const ASK_EVERY: u64 = 1024;
+
 /// Checks `pages` pages from `va` on: each as `expected` says, `None` for one that must not be mapped.
 ///
 /// # Errors
@@ -170,6 +173,9 @@ pub fn verify_pages(
     };
     let mut nr_vacant = 0;
     for page in 0..pages {
+        if page % ASK_EVERY == 0 {
+            go_on()?;
+        }
         match expected(page) {
             Some(expected) => verify_translation(tree, at(page), &expected).map_err(locate(page))?,
             None => {

@@ -5,7 +5,7 @@ use core::fmt;
 use super::Shell;
 use super::refusal::Refusal;
 use super::{access, areas, map, run, status, tables};
-use crate::println;
+use crate::{println, selftest};
 
 /// Words of a line at most; a longer one is no command's.
 pub const MAX_WORDS: usize = 8;
@@ -156,14 +156,14 @@ pub static COMMANDS: &[Command] = &[
         "test",
         "GLOB",
         1..=1,
-        "runs self-tests (ioremap_*)",
+        "runs self-tests, until Ctrl-C; `list` names them (ioremap.*)",
         Action::Run(run::test),
     ),
     command(
         "bench",
         "GLOB",
         1..=1,
-        "counts instructions of bench cases (vmap?16*)",
+        "counts instructions of bench cases, until Ctrl-C (vmap?16*)",
         Action::Run(run::bench),
     ),
     command(
@@ -243,6 +243,28 @@ pub fn execute_here<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refu
         Action::Help => help(words),
         Action::OnCpu | Action::Off => Err(Refusal::OnlyOnCpu0(command.name)),
     }
+}
+
+/// Returns the last word of `typed`, after calling `each` with the names that it may become: names of
+/// commands where a command is due, names of self-tests after `test`.
+pub fn for_each_candidate(typed: &str, mut each: impl FnMut(&'static str)) -> &str {
+    let (before, word) = typed.rsplit_once(' ').unwrap_or(("", typed));
+    let mut before = before.split_ascii_whitespace();
+    let mut place = [before.next(), before.next(), before.next()];
+    while let [Some("cpu"), Some(_), after] = place {
+        place = [after, before.next(), before.next()];
+    }
+    let mut offer = |name: &'static str| {
+        if name.starts_with(word) {
+            each(name);
+        }
+    };
+    match place {
+        [None, ..] | [Some("help"), None, _] => COMMANDS.iter().for_each(|command| offer(command.name)),
+        [Some("test"), None, _] => selftest::names().for_each(offer),
+        _ => {}
+    }
+    word
 }
 
 fn help<'a>(words: &[&'a str]) -> Result<(), Refusal<'a>> {

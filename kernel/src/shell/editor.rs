@@ -1,147 +1,179 @@
-//! The line editor: crate `embedded-cli` between the console and the commands.
-
-use core::convert::Infallible;
+//! The line editor, between the console and the commands.
+//!
+//! # Why not a crate
+//! `embedded-cli` (0.2) has no keys that kill or go to an end of the line, gives no access to the line
+//! to add them, and cannot list candidates. `noline` (0.5) asks the terminal for the cursor's position
+//! and waits for the answer, which a pipe does not give; it has no completion. `embassy-shell` (0.2)
+//! keeps one byte of what is typed while a command runs. `rustyline` and `reedline` need an operating
+//! system.
 
 use arrayvec::ArrayVec;
-use embedded_cli::arguments::Arg;
-use embedded_cli::autocomplete::{Autocompletion, Request};
-use embedded_cli::cli::{CliBuilder, CliHandle};
-use embedded_cli::command::RawCommand;
-use embedded_cli::service::{Autocomplete, CommandProcessor, Help, ProcessError};
-use embedded_io::{ErrorType, Write};
 
 use super::Shell;
-use super::command::{self, COMMANDS, MAX_WORDS, Next};
+use super::command::{self, MAX_WORDS, Next};
+use super::keys::{Decoder, Key};
+use super::line::{History, Line};
 use super::refusal::Refusal;
 use crate::arch::time::relax;
 use crate::drivers::console;
 use crate::{print, println};
 
-/// Characters of a line at most.
-pub const MAX_LINE: usize = 192;
-const HISTORY_SIZE: usize = 1024;
 const PROMPT: &str = "vmwalk> ";
+/// Columns of a list of candidates.
+const WIDTH: usize = 80;
 
-const BACKSPACE: u8 = 0x08;
-const ESCAPE: u8 = 0x1b;
-const DELETE: u8 = 0x7f;
-
-/// The console as the editor writes to it.
-struct Terminal;
-
-impl ErrorType for Terminal {
-    type Error = Infallible;
+/// What is typed, and was.
+#[derive(Debug)]
+pub struct Editor {
+    keys: Decoder,
+    line: Line,
+    history: History,
 }
 
-impl Write for Terminal {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        // The console puts a CR before each LF itself.
-        let bytes_to_show = if bytes == b"\r\n" { b"\n" } else { bytes };
-        // The editor writes what it was given, which was ASCII.
-        if let Ok(text) = core::str::from_utf8(bytes_to_show) {
-            print!("{text}");
+impl Editor {
+    /// An empty line, with room for all that may be typed.
+    pub fn new() -> Self {
+        Self {
+            keys: Decoder::default(),
+            line: Line::new(),
+            history: History::new(),
         }
-        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
-/// Names of commands are completed; the editor adds `help` of itself.
-struct Names;
-
-impl Autocomplete for Names {
-    fn autocomplete(request: Request<'_>, completion: &mut Autocompletion<'_>) {
-        let Request::CommandName(typed) = request else {
-            return;
-        };
-        COMMANDS
-            .iter()
-            .filter(|command| command.name != "help")
-            .filter_map(|command| command.name.strip_prefix(typed))
-            .for_each(|rest| completion.merge_autocompletion(rest));
-    }
-}
-
-impl Help for Names {}
-
-/// Carries out each line.
-struct Lines<'s> {
-    shell: &'s mut Shell,
-    overlong: bool,
-    next: Next,
-}
-
-impl Lines<'_> {
-    fn line<'a>(&mut self, raw: &RawCommand<'a>) -> Result<Next, Refusal<'a>> {
-        if self.overlong {
-            return Err(Refusal::Overlong);
-        }
-        let mut words = ArrayVec::<&'a str, MAX_WORDS>::new();
-        words.push(raw.name());
-        for word in raw.args().args() {
-            let Ok(Arg::Value(word)) = word else {
-                return Err(Refusal::Option);
-            };
-            if words.try_push(word).is_err() {
-                return Err(Refusal::Word {
-                    word,
-                    expected: "expected: the line has too many words",
-                });
-            }
-        }
-        command::execute(self.shell, &words)
-    }
-}
-
-impl CommandProcessor<Terminal, Infallible> for Lines<'_> {
-    fn process<'a>(
-        &mut self,
-        _: &mut CliHandle<'_, Terminal, Infallible>,
-        raw: RawCommand<'a>,
-    ) -> Result<(), ProcessError<'a, Infallible>> {
-        match self.line(&raw) {
-            Ok(next) => self.next = next,
-            Err(refusal) => println!("{refusal}"),
-        }
-        Ok(())
-    }
-}
-
-/// Reads lines and carries them out, until `off`.
-pub fn run(shell: &mut Shell) {
-    let Ok(mut cli) = CliBuilder::default()
-        .writer(Terminal)
-        .command_buffer([0; MAX_LINE])
-        .history_buffer([0; HISTORY_SIZE])
-        .prompt(PROMPT)
-        .build();
-    let mut lines = Lines {
-        shell,
-        overlong: false,
-        next: Next::Line,
-    };
-    // Characters since the last line: at least as many as the editor holds, which drops what finds no room.
-    let mut typed = 0;
-    while lines.next == Next::Line {
-        let byte = match console::read_byte() {
-            // What terminals send for the key left of the line's end.
-            Some(DELETE) => BACKSPACE,
-            Some(byte @ (b' '..=b'~' | b'\r' | b'\n' | b'\t' | BACKSPACE | ESCAPE)) => byte,
-            // Not typed by a person who wants a command.
-            Some(_) => continue,
-            None => {
+    /// Reads lines and carries them out, until `off`.
+    pub fn run(&mut self, shell: &mut Shell) {
+        print!("{PROMPT}");
+        loop {
+            let Some(byte) = console::read_byte() else {
                 relax();
                 continue;
+            };
+            let Some(key) = self.keys.accept(byte) else {
+                continue;
+            };
+            if self.press(key, shell) == Next::Off {
+                return;
             }
-        };
-        typed += usize::from((b' '..=b'~').contains(&byte));
-        lines.overlong = typed > MAX_LINE;
-        let Ok(()) = cli.process_byte::<Names, _>(byte, &mut lines);
-        if matches!(byte, b'\r' | b'\n') {
-            typed = 0;
         }
     }
+
+    fn press(&mut self, key: Key, shell: &mut Shell) -> Next {
+        let line = &mut self.line;
+        match key {
+            Key::Character(c) => line.insert(c.encode_utf8(&mut [0; 4])),
+            Key::Enter => return self.enter(shell),
+            Key::Complete => self.complete(),
+            Key::Left => line.move_left(),
+            Key::Right => line.move_right(),
+            Key::Home => line.move_to(0),
+            Key::End => line.move_to(usize::MAX),
+            Key::Older => {
+                if let Some(older) = self.history.older() {
+                    line.replace(older);
+                }
+            }
+            Key::Newer => line.replace(self.history.newer()),
+            Key::Backspace => line.backspace(),
+            Key::Delete => line.delete(),
+            Key::KillWord => line.kill_word(),
+            Key::KillToStart => line.kill_to_start(),
+            Key::KillToEnd => line.kill_to_end(),
+            Key::Cancel => {
+                line.clear();
+                self.history.leave();
+                print!("^C\n{PROMPT}");
+            }
+            Key::EndOfInput if line.text().is_empty() => {
+                println!("off");
+                return Next::Off;
+            }
+            Key::EndOfInput => line.delete(),
+        }
+        Next::Line
+    }
+
+    fn enter(&mut self, shell: &mut Shell) -> Next {
+        println!();
+        let next = execute(shell, &self.line).unwrap_or_else(|refusal| {
+            println!("{refusal}");
+            Next::Line
+        });
+        self.history.add(self.line.text());
+        self.line.clear();
+        if next == Next::Line {
+            print!("{PROMPT}");
+        }
+        next
+    }
+
+    /// Completes the word before the cursor as far as all candidates agree, or lists them.
+    fn complete(&mut self) {
+        let typed = self.line.before_cursor();
+        let (mut common, mut nr) = ("", 0);
+        let word = command::for_each_candidate(typed, |name| {
+            common = if nr == 0 { name } else { common_start(common, name) };
+            nr += 1;
+        });
+        // All candidates begin with the word.
+        let rest = common.get(word.len()..).unwrap_or_default();
+        if nr == 1 || !rest.is_empty() {
+            self.line.insert(rest);
+            if nr == 1 {
+                self.line.insert(" ");
+            }
+        } else if nr > 1 {
+            self.list();
+        }
+    }
+
+    /// Lists the candidates, and shows the line again.
+    fn list(&mut self) {
+        let typed = self.line.before_cursor();
+        let mut column = WIDTH;
+        command::for_each_candidate(typed, |name| {
+            if column + 2 + name.len() > WIDTH {
+                print!("\n{name}");
+                column = name.len();
+            } else {
+                print!("  {name}");
+                column += 2 + name.len();
+            }
+        });
+        print!("\n{PROMPT}");
+        self.line.show();
+    }
+}
+
+/// What two names begin with.
+fn common_start(one: &'static str, other: &str) -> &'static str {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
+    one.get(..same.count()).unwrap_or_default()
+}
+
+fn execute<'a>(shell: &mut Shell, line: &'a Line) -> Result<Next, Refusal<'a>> {
+    if line.is_overlong {
+        return Err(Refusal::Overlong);
+    }
+    let mut words = ArrayVec::<&str, MAX_WORDS>::new();
+    let mut rest = line.text();
+    while let Some((word, behind)) = first_word(rest) {
+        rest = behind;
+        if words.try_push(word).is_err() {
+            return Err(Refusal::Word {
+                word,
+                expected: "expected: the line has too many words",
+            });
+        }
+    }
+    command::execute(shell, &words)
+}
+
+/// The first word of `text`, and what is behind it. Between quotation marks, a word has blanks.
+fn first_word(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start_matches(' ');
+    if let Some(quoted) = text.strip_prefix('"') {
+        return Some(quoted.split_once('"').unwrap_or((quoted, "")));
+    }
+    let end = text.find(' ').unwrap_or(text.len());
+    (end != 0).then(|| text.split_at(end))
 }

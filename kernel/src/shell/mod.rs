@@ -13,6 +13,8 @@ mod areas;
 mod command;
 mod editor;
 mod held;
+mod keys;
+mod line;
 pub mod map;
 mod parse;
 mod refusal;
@@ -24,6 +26,7 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::bootargs::BootArgs;
 use crate::println;
+use editor::Editor;
 use held::Held;
 use status::InUse;
 
@@ -41,8 +44,9 @@ pub struct Shell {
 
 /// Reads commands from the console until `off`.
 pub fn run(info: &'static BootInfo, args: &BootArgs<'static>, features: &Features) {
-    // The list of areas has its room before anything is counted.
+    // What takes room on the heap has it before anything is counted.
     let held = Held::new();
+    let mut editor = Editor::new();
     let mut shell = Shell {
         info,
         args: *args,
@@ -51,6 +55,6 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'static>, features: &Feature
         before: InUse::now(),
     };
     println!("vmwalk: shell: `help` lists the commands, TAB completes, the arrows recall, `off` ends");
-    editor::run(&mut shell);
+    editor.run(&mut shell);
     println!("vmwalk: off");
 }

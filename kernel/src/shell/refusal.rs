@@ -13,8 +13,6 @@ pub enum Refusal<'a> {
     Unknown(&'a str),
     /// Too few words, or too many.
     Usage(&'static Command),
-    /// A word that begins with `-`: no command has options.
-    Option,
     /// The line is longer than the editor keeps.
     Overlong,
     /// A word is not what it should be.
@@ -97,11 +95,10 @@ impl fmt::Display for Refusal<'_> {
         match self {
             Self::Unknown(name) => write!(f, "`{name}` is no command: `help` lists them"),
             Self::Usage(command) => write!(f, "usage: {command}"),
-            Self::Option => write!(f, "no command has options: `help` lists them"),
             Self::Overlong => write!(
                 f,
                 "the line is too long: {} characters at most",
-                super::editor::MAX_LINE
+                super::line::MAX_LINE
             ),
             Self::Word { word, expected } => write!(f, "`{word}` is not {expected}"),
             Self::NoSuchId(id) => write!(f, "nothing is held as {id}: `areas` shows what is"),

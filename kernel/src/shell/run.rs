@@ -7,9 +7,10 @@ use super::refusal::Refusal;
 use crate::arch::percpu::cpu_index;
 use crate::bench as benches;
 use crate::bootargs::{BootArgs, Selection};
+use crate::drivers::console;
 use crate::mm::frames;
 use crate::mm::layout::PAGE_SIZE;
-use crate::{selftest, smp};
+use crate::{println, selftest, smp};
 
 /// The order of the block that the largest case of the benches takes.
 const BENCH_ORDER: usize = 15;
@@ -18,14 +19,20 @@ const BENCH_FRAMES: u64 = 2 << BENCH_ORDER;
 
 /// `test GLOB`.
 pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
-    let glob = words[0];
-    if let Some(glob) = glob.split(',').find(|glob| !selftest::selects(glob)) {
+    let selection = Selection::parse(words[0]).ok_or(Refusal::Word {
+        word: words[0],
+        expected: "globs separated by commas",
+    })?;
+    if let Selection::Globs(list) = selection
+        && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
+    {
         return Err(Refusal::NoMatch(glob));
     }
     let args = BootArgs {
-        selftest: Selection::Globs(glob),
+        selftest: selection,
         ..shell.args
     };
+    let _listening = console::listen();
     selftest::run_selected(shell.info, &args, &shell.features);
     Ok(())
 }
@@ -49,7 +56,12 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
         bench_walkers: "none",
         ..shell.args
     };
-    benches::run(&args, &shell.features).map_err(Refusal::Bench)
+    let _listening = console::listen();
+    benches::run(&args, &shell.features).map_err(Refusal::Bench)?;
+    if console::interrupted() {
+        println!("interrupted: the other cases did not run");
+    }
+    Ok(())
 }
 
 /// `cpu N CMD`.

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::arch::pmu::InstructionCounter;
 use crate::bootargs::TestVmalloc;
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect_value};
+use crate::selftest::failure::{Failure, TestResult, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::shapes::{self, Backing, Run, Shape};
 use crate::smp;
@@ -80,6 +80,7 @@ pub fn suite(ctx: &Context) -> TestResult {
             instructions,
             failure,
         } = run(ctx, shape, args, &backing, seed);
+        go_on()?;
         let (name, expected) = (shape.name, threads * args.loops);
         let failed = expected - passed;
         let per_loop = instructions / expected.max(1);

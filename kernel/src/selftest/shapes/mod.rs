@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use paging::{Pfn, PhysAddr, VirtAddr};
 
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Failure, go_on};
 use super::memory::{Block, Chunks};
 use super::source::PAGE;
 use super::verify::write;
@@ -143,6 +143,7 @@ fn loops(
 ) -> Result<u64, Failure> {
     let mut right = 0;
     for _ in 0..run.loops {
+        go_on()?;
         right += u64::from(each(run)?);
     }
     Ok(right)

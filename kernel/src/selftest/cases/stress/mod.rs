@@ -22,7 +22,7 @@ use crate::mm::areas::{KernelBackend, kernel_vmalloc};
 use crate::mm::{self, frames};
 use crate::selftest::backend::{SecondVmalloc, TestBackend};
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::failure::{Failure, TestResult, expect, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::source::PAGE;
 use crate::smp;
@@ -161,7 +161,7 @@ fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     let work = |cpu| {
         let mut worker = Worker::new(subject, &shared, round, cpu);
         for _ in 0..OPERATIONS {
-            if shared.stop.load(Ordering::Acquire) {
+            if shared.stop.load(Ordering::Acquire) || go_on().is_err() {
                 break;
             }
             shared.note(cpu, worker.operate());
@@ -177,10 +177,11 @@ fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
         shared.note(0, last.end_any());
     }
     shared.check()?;
-    subject.vm().check().map(drop).map_err(|_| Failure::Claim {
+    subject.vm().check().map_err(|_| Failure::Claim {
         what: "the address space is unsound",
         at: subject.vm().range().start.0,
-    })
+    })?;
+    go_on()
 }
 
 /// A soak says how far it is, so that it is not taken for dead.
