@@ -282,3 +282,34 @@ fn a_hole_at_every_page_is_named_by_each_call() {
     }
     assert_empty(&vm);
 }
+
+/// What is asked of the backend keeps its promise: no range that wraps.
+#[test]
+fn the_last_frame_numbers_of_all_are_refused() {
+    let vm = vm();
+    let device = Attributes::DEVICE;
+    const ADDRESSES: u64 = 1 << 48;
+    const LAST: u64 = ADDRESSES / PAGE - 1;
+    for frame in [LAST, LAST + 1, (1 << 52) - 1, u64::MAX] {
+        let mapped = vm.vmap_pfn(&[Pfn(frame)][..], device);
+        assert_eq!(mapped.is_ok(), frame <= LAST, "{frame:#x}: {mapped:?}");
+    }
+    for pair in [[u64::MAX, 0], [LAST, LAST + 1], [(1 << 52) - 1, 1 << 52]] {
+        let pair = pair.map(Pfn);
+        assert!(vm.vmap_pfn(&pair[..], device).is_err(), "{pair:?}");
+        let extent = Extent {
+            start: pair[0],
+            pages: 2,
+        };
+        assert!(vm.vmap_extents(&[extent]).is_err(), "{pair:?}");
+    }
+    let all = [u64::MAX, 2].map(|pages| Extent { start: Pfn(0), pages });
+    assert!(matches!(vm.vmap_extents(&all), Err(Error::TooLarge { .. })));
+    let last = PhysAddr(ADDRESSES - PAGE);
+    assert!(matches!(
+        vm.ioremap(last, PAGE + 1),
+        Err(Error::BadPhysical { .. })
+    ));
+    drop(vm.ioremap(last, PAGE).unwrap());
+    assert_empty(&vm);
+}

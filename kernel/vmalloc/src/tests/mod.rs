@@ -15,6 +15,7 @@ mod linux_bugs;
 mod machine;
 mod map_ram;
 mod nowait;
+mod others_bugs;
 mod per_cpu;
 mod permissions;
 mod pressure;
