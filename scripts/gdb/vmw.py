@@ -12,4 +12,7 @@ commands.register_all()
 tracing.register_all()
 vmalloc.register_all()
 printers.register_all()
-target.load_low_symbols()
+try:
+    target.load_low_symbols()
+except Exception as error:
+    print(f"vmw: no symbols for code before the MMU is on: {target.one_line(error)}")

@@ -308,16 +308,67 @@ class Tracing(Session):
 class Errors(Session):
     def test_what_makes_no_sense_ends_with_status_1(self) -> None:
         for commands, message in (
-            ("vmw walk", "usage: vmw walk VA"),
-            ("vmw walk no_such_symbol", "no_such_symbol"),
-            ("vmw walk 1 2 3", "usage: vmw walk VA"),
-            ("vmw ptdump nowhere", "nowhere is no range"),
-            ("vmw ptdump 0x2000-0x1000", "is empty"),
+            ("vmw walk no_such_symbol", 'gdb: vmw walk no_such_symbol: vmw: no_such_symbol is no address: No symbol "no_such_symbol"'),
             ("vmw nonsense", "Undefined vmw command"),
-            (f"{AT_THE_END}; delete; continue; vmw walk 0", "there is no machine"),
+            (f"{AT_THE_END}; delete; continue; vmw walk 0", "vmw: there is no machine"),
         ):
             with self.subTest(commands):
                 self.assertIn(message, self.gdb(commands, status=1))
+
+    def refused(self, before: str, expected: dict[str, str]) -> None:
+        """Each command is refused with a line that begins so, in one session."""
+        text = self.gdb(f"{before}source {INSIDE}/refusals.py", COMMANDS="\n".join(expected))
+        self.assertNotRegex(text, "Python Exception|Traceback|Error occurred in Python")
+        for command, message in expected.items():
+            self.assertIn(f"\n{command} => vmw: {message}", text)
+
+    def test_a_wrong_argument_is_one_line_that_names_it(self) -> None:
+        self.refused(
+            "",
+            {
+                "vmw walk": "usage: vmw walk VA [TTBR]",
+                "vmw walk 1 2 3": "usage: vmw walk VA [TTBR]",
+                "vmw walk foo": 'foo is no address: No symbol "foo"',
+                "vmw walk 1 foo": 'foo is no address: No symbol "foo"',
+                "vmw walk 'a b": "",
+                "vmw walk 1+": "1+ is no address: ",
+                'vmw walk "text"': "text is no address: ",
+                "vmw ptdump nowhere": "nowhere is no range: ",
+                "vmw ptdump 0x2000-0x1000": "the range 0x2000-0x1000 is empty",
+                "vmw ptdump 0+0": "the range 0+0 is empty",
+                "vmw ptdump 0x1000+foo": "foo is no address: ",
+                "vmw ptdump 0x1000+1P": "1P is no address: ",
+                "vmw ptdump 0xffffffffffff0000+1M": "the range 0xffffffffffff0000+1M goes on past the last address",
+                "vmw regs 1": "vmw regs takes nothing, not '1'",
+                "vmw areas all": "vmw areas takes nothing, not 'all'",
+                "vmw trace-walk": "usage: vmw trace-walk FUNCTION",
+                "vmw trace-walk no such function": "no function no such function",
+                "vmw step": "nothing is being traced",
+            },
+        )
+
+    def test_without_a_machine_every_command_says_so(self) -> None:
+        names = ("walk 0", "ptdump", "regs", "diff", "areas", "lazy", "trace-walk kernel_main", "step", "step-level", "step-leaf", "step-store", "step-barrier", "step-out")
+        expected = {f"vmw {name}": "there is no machine: it is not started, or has powered off" for name in names}
+        for before in (f"{AT_THE_END}; delete; continue; ", "disconnect; "):
+            with self.subTest(before):
+                self.refused(before, expected)
+
+    def test_a_kernel_without_symbols_is_looked_at_all_the_same(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; symbol-file; vmw walk 0xffffffff80000000; vmw ptdump image; vmw regs; vmw areas", status=1)
+        self.assertInOrder(text, "^=> pa 0x", "^[1-9][0-9]* runs$", "MMU on$", "vmw: ")
+        self.assertNotRegex(text, "Python Exception|Traceback|Error occurred in Python")
+
+    def test_a_size_may_have_a_suffix(self) -> None:
+        text = self.gdb(f"{AT_THE_END}; vmw ptdump 0xffffffff80000000+64K; vmw ptdump 0xffffffff80000000+0x10000; vmw ptdump image")
+        parts = re.split(r"(?m)^\d+ runs?\n", text[text.index("\n0xffffffff") + 1 :])
+        self.assertEqual(parts[0], parts[1])
+        self.assertIn(parts[0][:18], parts[2])
+        self.assertRegex(self.gdb(f"{AT_THE_END}; vmw ptdump $pc+0x1M; vmw walk kernel::arch::psci::system_off"), "(?m)^=> pa 0x.* EL1 r-x")
+
+    def test_a_time_limit_is_for_all_commands_together_and_says_so(self) -> None:
+        text = self.gdb("continue; python __import__('time').sleep(60)", status=1, TIMEOUT="3")
+        self.assertIn("debug: gdb has not done all of GDBCMD within 3 s", text)
 
 
 class ReleaseKernel(Session):

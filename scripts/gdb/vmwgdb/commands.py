@@ -4,7 +4,7 @@ import gdb  # type: ignore  # exists only in gdb
 
 from . import walk as walking
 from .arch import MASK, NotWalkable, describe_registers
-from .target import Physical, alive, evaluate, fail, halves, parse_range, register, registers
+from .target import Physical, alive, check_machine, evaluate, fail, halves, one_line, parse_range, register, registers, split
 
 MAX_TABLES = 20_000
 """Beyond it a snapshot is not of tables: memory that is none was followed."""
@@ -13,14 +13,27 @@ MAX_TABLES = 20_000
 class Command(gdb.Command):
     """A command below `vmw` that raises only what gdb shows as one line."""
 
+    usage = ""
+    """What stands behind the name, of a command that takes something."""
+
     def __init__(self) -> None:
         super().__init__(f"vmw {self.name}", gdb.COMMAND_DATA)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
+        argument = argument.strip()
         try:
-            self.run(argument.strip())
+            if argument and not self.usage:
+                raise fail(f"vmw {self.name} takes nothing, not {argument!r}")
+            check_machine()
+            self.run(argument)
+        except gdb.GdbError:
+            raise
         except NotWalkable as error:
             raise fail(str(error)) from None
+        except KeyboardInterrupt:
+            raise fail("interrupted") from None
+        except Exception as error:
+            raise fail(one_line(error)) from None
 
     def run(self, argument: str) -> None:
         raise NotImplementedError
@@ -42,11 +55,12 @@ class Walk(Command):
     given. Every descriptor is decoded, the contiguous group around the last one is shown and judged."""
 
     name = "walk"
+    usage = "VA [TTBR]"
 
     def run(self, argument: str) -> None:
-        words = gdb.string_to_argv(argument)
+        words = split(argument)
         if not 1 <= len(words) <= 2:
-            raise fail("usage: vmw walk VA [TTBR]")
+            raise fail(f"usage: vmw walk {self.usage}")
         va = evaluate(words[0])
         root = evaluate(words[1]) if len(words) == 2 else None
         state = registers()
@@ -67,10 +81,11 @@ class PtDump(Command):
 
     vmw ptdump [RANGE]
 
-    RANGE is START END, START-END, START+SIZE or a region of the address map (linear, vmalloc, fixed, image). Without it,
-    both halves."""
+    RANGE is START END, START-END, START+SIZE or a region of the address map (linear, vmalloc, fixed, image); SIZE may end with
+    K, M, G or T. Without it, both halves."""
 
     name = "ptdump"
+    usage = "[RANGE]"
 
     def run(self, argument: str) -> None:
         start, last = parse_range(argument) if argument else (0, MASK)
@@ -119,7 +134,7 @@ class Diff(Command):
     def _on_stop(self, _event: object) -> None:
         try:
             taken = self._take() if alive() else None
-        except gdb.GdbError:
+        except Exception:
             taken = None  # a stop without readable tables is none to compare with
         self._previous, self._current = self._current, taken
 

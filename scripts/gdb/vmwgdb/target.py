@@ -16,9 +16,46 @@ def fail(message: str) -> gdb.GdbError:
     return gdb.GdbError(f"vmw: {message}")
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; of one that is no message for people, what kind it is, too."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, gdb.error) and text else f"{type(error).__name__}: {text}"
+
+
+def check_machine() -> None:
+    if not alive():
+        raise fail("there is no machine: it is not started, or has powered off")
+
+
+def split(argument: str) -> list[str]:
+    """The words of a command's argument, as gdb takes them: quotes and backslashes keep blanks."""
+    try:
+        return list(gdb.string_to_argv(argument))
+    except (gdb.error, RuntimeError, ValueError) as error:
+        raise fail(f"{argument}: {one_line(error)}") from None
+
+
 def evaluate(expression: str) -> int:
     """An address from an expression of gdb's: `$pc`, `0x40000000`, a symbol's value."""
-    value = gdb.parse_and_eval(expression)
+    try:
+        return number_in(gdb.parse_and_eval(expression), expression)
+    except (gdb.error, TypeError, ValueError, OverflowError) as error:
+        raise fail(f"{expression} is no address: {one_line(error)}") from None
+
+
+SIZE = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)([KMGT])")
+
+
+def evaluate_size(expression: str) -> int:
+    """A number of bytes: `64K`, `0x10M`, or an expression of gdb's."""
+    if match := SIZE.fullmatch(expression):
+        return int(match[1], 0) << 10 * ("KMGT".index(match[2]) + 1)
+    return evaluate(expression)
+
+
+def number_in(value: "gdb.Value", expression: str) -> int:
+    if value.type.strip_typedefs().code == gdb.TYPE_CODE_FUNC:
+        return int(value.address) & MASK
     if value.type.strip_typedefs().code == gdb.TYPE_CODE_STRUCT:
         # VirtAddr and PhysAddr hold one number.
         fields = value.type.strip_typedefs().fields()
@@ -42,8 +79,7 @@ def alive() -> bool:
 
 
 def registers() -> Registers:
-    if not alive():
-        raise fail("there is no machine: it is not started, or has powered off")
+    check_machine()
     return Registers(
         ttbr0=register("TTBR0_EL1"),
         ttbr1=register("TTBR1_EL1"),
@@ -151,9 +187,12 @@ def parse_range(text: str) -> tuple[int, int]:
         return known[text]
     for pattern, is_size in ((r"(\S+)\s*\+\s*(\S+)", True), (r"(\S+)\s*-\s*(\S+)", False), (r"(\S+)\s+(\S+)", False)):
         if match := re.fullmatch(pattern, text):
-            start, second = evaluate(match[1]), evaluate(match[2])
-            last = (start + second if is_size else second) - 1 & MASK
-            if last < start:
+            start = evaluate(match[1])
+            # The end of all addresses is written as 2^64 or as 0.
+            end = start + evaluate_size(match[2]) if is_size else evaluate(match[2]) or MASK + 1
+            if end <= start:
                 raise fail(f"the range {text} is empty")
-            return start, last
+            if end > MASK + 1:
+                raise fail(f"the range {text} goes on past the last address")
+            return start, end - 1
     raise fail(f"{text} is no range: START END, START-END, START+SIZE, or one of {', '.join(known)}")

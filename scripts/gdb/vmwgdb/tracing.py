@@ -239,10 +239,11 @@ class TraceWalk(Command):
     debug kernel (PROFILE=dev)."""
 
     name = "trace-walk"
+    usage = "FUNCTION [if CONDITION]"
 
     def run(self, argument: str) -> None:
         if not argument:
-            raise fail("usage: vmw trace-walk FUNCTION [if CONDITION]")
+            raise fail(f"usage: vmw trace-walk {self.usage}")
         _session.start(argument)
 
 
