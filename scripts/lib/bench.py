@@ -218,7 +218,7 @@ def advantage(cases: Iterable[Json], peer: str, ops: tuple[str, ...] = ("map", "
         for op in ops:
             if op in theirs and op in case:
                 ours = max(1, case[op]["instructions"])
-                logs.append(math.log(theirs[op] / ours))
+                logs.append(math.log(max(1, theirs[op]) / ours))
                 if ours > theirs[op]:
                     slower.append(f"{case['case']} ({op}: {ours} > {theirs[op]})")
     return (math.exp(sum(logs) / len(logs)) if logs else 0.0), nr, slower

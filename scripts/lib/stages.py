@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from .bench import changes, read_document
 from .cases import Finished, log_path, python, run_logged
 from .machine import Machine, parallel_boots
 from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
@@ -275,12 +276,36 @@ def bench(report: Report) -> None:
     command = [python(), "-B", "scripts/bench", "--quiet", "--twice", "--base", "scripts/bench-data/baseline.json", "--fail-above", DEARER_BY]
     done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": str(BUILD / "test" / "bench")})
     report.add(name, count_closing(done, "bench"))
+    report.add("bench: a case costs the same whatever else runs", cases_alone(BUILD / "test" / "bench" / "bench.json"))
     name = "bench: a breakdown adds up to what is counted"
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], LONG_LIMIT)
     report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
     report.add("bench: the registered walkers", registered_walkers())
     for walker, (case, says) in WRONG_WALKERS.items():
         report.add(f"bench: {walker} is refused", refused_walker(walker, case, says))
+
+
+ALONE = ("vmalloc 4M", "test_vmalloc random_size_alloc*", "set_memory_ro 4K of 2M", "vmap 256*", "vmap 256, order 0/range-only", "vmalloc *", "range 4K, 4K pa")
+"""Selections, in another order than the bench's, some of them twice among others."""
+
+
+def cases_alone(whole: Path) -> Outcome:
+    """Some cases alone, in groups, with other walkers, and in another order: exactly the figures of the whole bench."""
+    if not whole.is_file():
+        return Outcome.of(False, 0.0, "the whole bench left no figures")
+    expected = read_document(whole)
+    seconds, same, figures = 0.0, 0, BUILD / "test" / "bench" / "alone"
+    for glob in ALONE:
+        shutil.rmtree(figures, ignore_errors=True)
+        done = run_logged(f"bench: {glob} alone", [python(), "-B", "scripts/bench", "--quiet"], BOOT_LIMIT, {"BENCH": glob, "BENCH_WALKERS": "*", "OUT": str(figures)})
+        seconds += done.seconds
+        if not done.good:
+            return Outcome.of(False, seconds, done.last_line(), done.log)
+        found = changes(expected, read_document(figures / "bench.json"))
+        if other := [change for change in found if change.before != change.after]:
+            return Outcome.of(False, seconds, f"{other[0].case} ({other[0].op}): {other[0].before} among all, {other[0].after} with BENCH={glob!r}", done.log)
+        same += len(found)
+    return Outcome.of(same >= 2 * len(ALONE), seconds, f"{same} figures")
 
 
 def registered_walkers() -> Outcome:

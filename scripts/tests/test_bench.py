@@ -3,11 +3,10 @@
 import json
 import tempfile
 import unittest
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from lib import bench, bench_breakdown, bench_svg, bench_text, stages
+from lib import bench, bench_breakdown, bench_text, stages
 from lib.bench_boot import Failed
 from lib.cases import Finished
 
@@ -235,22 +234,6 @@ class Showing(unittest.TestCase):
         text = bench_text.difference(bench.changes(self.document, new))
         self.assertRegex(text[1], r"a & b +map +100 +50 +-50\.0%")
         self.assertEqual(text[-1], "1 of 2 operations cost the same")
-
-    def test_the_picture_is_xml_with_a_bar_for_every_figure(self) -> None:
-        root = ElementTree.fromstring(bench_svg.draw(self.document))
-        space = "{http://www.w3.org/2000/svg}"
-        words = [element.text for element in root.iter(f"{space}text")]
-        for figure in ("390", "219", "300", "100", "90", "a & b: map", "pages < 10"):
-            self.assertIn(figure, words)
-        self.assertEqual(len(root.findall(f"{space}polyline")), 1)
-
-    def test_a_longer_bar_is_a_larger_figure(self) -> None:
-        root = ElementTree.fromstring(bench_svg.draw(self.document))
-        bars = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("x") == str(bench_svg.LEFT)]
-        lengths = [float(bar.get("width", "0")) for bar in bars]
-        self.assertEqual(len(lengths), 5)
-        self.assertGreater(lengths[0], lengths[1])
-        self.assertGreater(lengths[1], lengths[2])
 
 
 class Counting(unittest.TestCase):
