@@ -125,9 +125,7 @@ fn map_uart(pa: u64) {
     // Break before make: the slot may hold the guess (rule 3).
     // SAFETY: a descriptor of the slot table, which nobody else edits yet; the console that used the old mapping is off.
     unsafe { write_volatile(slot, 0) };
-    kernel::arch::mmu::dsb_ishst();
-    kernel::arch::mmu::tlbi_vaae1is(fixed_slot(EARLY_UART_SLOT));
-    kernel::arch::mmu::dsb_ish();
+    kernel::arch::mmu::flush_page(fixed_slot(EARLY_UART_SLOT));
     // SAFETY: as above; the slot was invalid and nothing else is mapped there.
     unsafe { write_volatile(slot, (pa & !0xfff) | UART) };
     // The store before any walk (rule 2), and the walk's result before the next access.

@@ -12,13 +12,17 @@ use core::fmt;
 
 use log::LevelFilter;
 
-use crate::arch::errata::{Errata, Pretence};
+use crate::arch::errata::Errata;
+use crate::arch::identity::Pretence;
 use crate::selftest::shapes;
 use crate::{bench, selftest};
 use table::{ARGUMENTS, Argument};
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
+
+/// How many registers `pretend=` may name.
+pub const NR_PRETENCES: usize = 4;
 
 /// What the boot arguments say. `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +43,9 @@ pub struct BootArgs<'a> {
     pub mode: Mode,
     /// `errata=`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
-    /// `errata.midr=`: what the MIDR_EL1 of one CPU is taken to be where errata are looked up.
-    pub pretence: Option<Pretence>,
+    /// `pretend=`: what identification registers of one CPU or another are taken to hold where
+    /// errata and features are looked up.
+    pub pretences: [Option<Pretence>; NR_PRETENCES],
     /// `bench=`: which cases of `mode=bench` run.
     pub bench: &'a str,
     /// `bench.walkers=`: which walkers run beside the engine.
@@ -274,7 +279,7 @@ impl Default for BootArgs<'_> {
             planted: None,
             mode: Mode::Selftest,
             errata: Errata::default(),
-            pretence: None,
+            pretences: [None; NR_PRETENCES],
             bench: "*",
             test_vmalloc: TestVmalloc::DEFAULT,
             soak: 1,

@@ -18,7 +18,8 @@ pub mod sync;
 
 use arch::errata::Errata;
 use arch::features::Features;
-use arch::{percpu, psci};
+use arch::identity::Register;
+use arch::{cache, identity, mmu, percpu, psci};
 use bootargs::{BootArgs, Help, Mode};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
@@ -72,20 +73,24 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
         info.device_tree.pa,
         info.device_tree.size
     );
-    let features = Features::read();
-    if !features.simd {
-        fail(format_args!("this CPU has no Advanced SIMD"));
-    }
     identify_cpus(info, machine);
-    let errata = Errata::of_all_cpus(args.pretence).or(args.errata);
-    report::log_cpu(&features, errata, args.pretence);
+    if let Some(missing) = missing(args, 0) {
+        fail(format_args!("this CPU has no {missing}"));
+    }
+    let features = common_features(args);
+    let errata = identity::cpus(&args.pretences)
+        .map(|(_, identity)| Errata::of(identity.get(Register::Midr)))
+        .fold(args.errata, Errata::or);
+    cache::init(&features, errata);
+    mmu::init(errata);
+    report::log_cpu(&features, errata, &args.pretences);
     report::log_machine(machine);
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
     report::log_memory(info, machine);
     move_console(machine);
-    start_cpus(info, machine);
+    start_cpus(info, machine, args);
     if args.ptdump {
         shell::dump_all();
     }
@@ -124,9 +129,25 @@ fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
         .map(|(index, cpu)| (index, cpu.mpidr))
 }
 
+/// What CPU `index` lacks that the kernel cannot do without.
+fn missing(args: &BootArgs<'_>, index: usize) -> Option<&'static str> {
+    identity::cpus(&args.pretences)
+        .find(|(cpu, _)| *cpu == index)
+        .and_then(|(_, identity)| Features::of(&identity).missing())
+}
+
+/// What all CPUs have that will run. This one will.
+fn common_features(args: &BootArgs<'_>) -> Features {
+    identity::cpus(&args.pretences)
+        .map(|(_, identity)| Features::of(&identity))
+        .filter(|features| features.missing().is_none())
+        .reduce(Features::common)
+        .unwrap_or_else(|| Features::of(&identity::read()))
+}
+
 /// Has every CPU say what it is. One that does not is reported, and done without.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
-    arch::errata::record_midr(0);
+    identity::record(0);
     for (index, mpidr) in other_cpus(machine) {
         if let Err(error) = smp::identify(info, index, mpidr) {
             log::warn!("CPU {index}: {error}");
@@ -135,13 +156,17 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
 }
 
 /// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
-fn start_cpus(info: &BootInfo, machine: &Machine) {
+fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs<'_>) {
     let this = percpu::this_cpu().mpidr();
     let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != this);
     for cpu in others.filter(|cpu| !cpu.by_psci) {
         log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
     }
     for (index, mpidr) in other_cpus(machine) {
+        if let Some(missing) = missing(args, index) {
+            log::warn!("CPU {index} has no {missing}: it stays off");
+            continue;
+        }
         let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
             // Left to the CPU for good, whatever becomes of it.
             Ok(area) => area.into_raw().0 as usize,

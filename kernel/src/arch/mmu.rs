@@ -6,10 +6,13 @@
 
 use core::arch::{asm, global_asm};
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ReadWriteable, Readable, TCR_EL1, TTBR0_EL1, Writeable};
+use arch_policy::flush;
 use paging::{Granule4K, Mmu, TlbiRange, VirtAddr};
 
+use super::errata::Errata;
 use super::features::Features;
 use super::interrupts;
 use super::syndrome::FaultStatus;
@@ -53,7 +56,7 @@ macro_rules! tlbi {
     ($(#[$doc:meta])* $name:ident, $instruction:literal) => {
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(va: usize) {
+        fn $name(va: usize) {
             tlbi!(@operand $instruction, va_operand(va));
         }
     };
@@ -74,23 +77,50 @@ tlbi! {
 
 /// TLBI VMALLE1IS: all entries of EL1&0, inner shareable.
 #[inline(always)]
-pub fn tlbi_vmalle1is() {
+fn tlbi_vmalle1is() {
     // SAFETY: as for the forms by VA.
     unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
 }
 
 /// TLBI RVAALE1IS with a ready operand. FEAT_TLBIRANGE only; written as SYS, since an assembler for Armv8.0 has no name for it.
 #[inline(always)]
-pub fn tlbi_rvaale1is(operand: u64) {
+fn tlbi_rvaale1is(operand: u64) {
     // SAFETY: as for the forms by VA.
     unsafe { asm!("sys #0, c8, c2, #7, {}", in(reg) operand, options(nostack, preserves_flags)) }
 }
 
 /// TLBI RVAAE1IS with a ready operand. FEAT_TLBIRANGE only.
 #[inline(always)]
-pub fn tlbi_rvaae1is(operand: u64) {
+fn tlbi_rvaae1is(operand: u64) {
     // SAFETY: as for the forms by VA.
     unsafe { asm!("sys #0, c8, c2, #3, {}", in(reg) operand, options(nostack, preserves_flags)) }
+}
+
+/// [`Errata::repeat_tlbi`] of all CPUs.
+static REPEAT_TLBI: AtomicBool = AtomicBool::new(false);
+
+/// Takes note of what TLBIs need outside of the engine's trees.
+pub fn init(errata: Errata) {
+    REPEAT_TLBI.store(errata.repeat_tlbi, Ordering::Relaxed);
+}
+
+/// Whether each is repeated.
+#[must_use]
+pub fn repeats_tlbi() -> bool {
+    REPEAT_TLBI.load(Ordering::Relaxed)
+}
+
+/// Completes the stores that made the descriptor of the page at `va` invalid, and removes what TLBs
+/// and walk caches hold for it, on every CPU.
+///
+/// For what is no engine's tree. Before [`init`] no TLBI is repeated: no other CPU has run.
+pub fn flush_page(va: usize) {
+    flush::page(&KernelMmu::WITHOUT_RANGES, VirtAddr(va as u64), repeats_tlbi());
+}
+
+/// The same for everything that was made invalid.
+pub fn flush_all() {
+    flush::all(&KernelMmu::WITHOUT_RANGES, repeats_tlbi());
 }
 
 /// Turns TTBR0 off on this CPU: walks of the lower half fault (TCR_EL1.EPD0), and what it had cached is gone.
@@ -131,27 +161,6 @@ pub unsafe fn replace_ttbr1(info: &crate::BootInfo, root: u64) {
     // SAFETY: the caller's promise, and the identity map is on.
     unsafe { replace(root, tcr | TCR_EL1::EPD1::SET.value, tcr) };
     disable_ttbr0();
-}
-
-/// Cleans and invalidates `size` bytes from `va` to the point of coherency, for an observer without caches.
-pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
-    let line = cache_line();
-    let mut at = va & !(line - 1);
-    // SAFETY: cache maintenance by address changes no memory that anyone could read differently.
-    while at < va + size {
-        // SAFETY: as above; the address is mapped, as the caller uses it.
-        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += line;
-    }
-    dsb_sy();
-}
-
-/// Smallest data cache line in bytes (CTR_EL0.DminLine).
-fn cache_line() -> usize {
-    let ctr: u64;
-    // SAFETY: reading an identification register.
-    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
-    4 << (ctr >> 16 & 0xf)
 }
 
 /// Which access an address translation instruction checks for.
@@ -217,8 +226,12 @@ pub fn at_s1e1w(va: usize) -> Result<Translation, Abort> {
     translate(va, Access::Write)
 }
 
-/// Asks the MMU for the translation of `va`. Interrupts are masked between the AT and the read of PAR_EL1, so that a handler that uses AT
-/// cannot come between.
+/// Asks the MMU for the translation of `va`. Interrupts are masked between the AT and the read of
+/// PAR_EL1, so that a handler that uses AT cannot come between.
+///
+/// DMB SY on both sides of the read, on every CPU: a Cortex-A77 (r0p0 to r1p0, erratum 1508412) can
+/// deadlock on a load from Device or non-cacheable memory beside one, be it speculative. What that
+/// needs beside store-exclusives is firmware's part.
 ///
 /// # Errors
 /// What such an access at EL1 would fault with.
@@ -231,13 +244,13 @@ pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
             Access::Read => {
                 // SAFETY: a translation has no effect but on PAR_EL1; a fault on it is reported there.
                 unsafe {
-                    asm!("at s1e1r, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
+                    asm!("at s1e1r, {va}", "isb", "dmb sy", "mrs {par}, par_el1", "dmb sy", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
                 }
             }
             Access::Write => {
                 // SAFETY: as above.
                 unsafe {
-                    asm!("at s1e1w, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
+                    asm!("at s1e1w, {va}", "isb", "dmb sy", "mrs {par}, par_el1", "dmb sy", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
                 }
             }
         }
@@ -269,6 +282,9 @@ pub struct KernelMmu {
 }
 
 impl KernelMmu {
+    /// TLBIs by VA only.
+    const WITHOUT_RANGES: Self = Self { tlbi_range: false };
+
     /// What `features` has. A repeat that an erratum asks for is the engine's (`paging::Config`).
     #[must_use]
     pub fn new(features: &Features) -> Self {

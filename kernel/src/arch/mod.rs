@@ -4,10 +4,9 @@ pub mod backtrace;
 pub mod cache;
 pub mod cpu;
 pub mod early_console;
-pub mod errata;
 pub mod exceptions;
 pub mod fatal;
-pub mod features;
+pub mod identity;
 pub mod interrupts;
 pub mod marker;
 mod mem;
@@ -19,3 +18,5 @@ pub mod psci;
 pub mod syndrome;
 pub mod table_ops;
 pub mod time;
+
+pub use arch_policy::{errata, features};

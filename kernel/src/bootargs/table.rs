@@ -4,8 +4,9 @@ use core::fmt;
 
 use log::LevelFilter;
 
-use super::{BootArgs, LinearLeaves, Mode, Planted, ReplayFault, Selection, parse_number};
-use crate::arch::errata::{Errata, Pretence};
+use super::{BootArgs, LinearLeaves, Mode, NR_PRETENCES, Planted, ReplayFault, Selection, parse_number};
+use crate::arch::errata::Errata;
+use crate::arch::identity::{Pretence, Register};
 use crate::arch::percpu::MAX_CPUS;
 use crate::selftest::shapes;
 
@@ -87,12 +88,18 @@ fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     parse_number(value).filter(|number| (least..=most).contains(number))
 }
 
-fn midr(value: &str) -> Option<Pretence> {
-    let (cpu, midr) = value.split_once(':')?;
-    Some(Pretence {
-        cpu: number(cpu, 0, MAX_CPUS as u64 - 1)? as usize,
-        midr: number(midr, 0, u64::from(u32::MAX))?,
-    })
+fn pretences(list: &str) -> Option<[Option<Pretence>; NR_PRETENCES]> {
+    let mut pretences = [None; NR_PRETENCES];
+    for (i, text) in list.split(',').enumerate() {
+        let (cpu, text) = text.split_once(':')?;
+        let (register, value) = text.split_once(':')?;
+        *pretences.get_mut(i)? = Some(Pretence {
+            cpu: number(cpu, 0, MAX_CPUS as u64 - 1)? as usize,
+            register: pick(Register::NAMES, register)?,
+            value: parse_number(value)?,
+        });
+    }
+    Some(pretences)
 }
 
 fn cases(value: &str) -> Option<u32> {
@@ -186,12 +193,19 @@ pub const ARGUMENTS: &[Argument] = &[
             Some(())
         },
     },
-    argument!(
-        "errata.midr",
-        "CPU:MIDR",
-        "what a CPU's MIDR_EL1 is taken to be where errata are looked up",
-        |args, value| args.pretence = Some(midr(value)?)
-    ),
+    Argument {
+        name: "pretend",
+        values: |f| {
+            f.write_str("CPU:")?;
+            names(f, Register::NAMES)?;
+            f.write_str(":VALUE[,...] (up to 4)")
+        },
+        what: "what identification registers of CPUs are taken to hold for errata and features",
+        set: |args, value| {
+            args.pretences = pretences(value)?;
+            Some(())
+        },
+    },
     choice!(
         "selftest.break",
         Planted::ALL,

@@ -265,6 +265,12 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
     }
 }
 
+/// Bytes that a step of DC ZVA is taken to zero; 0 if it is not used.
+#[must_use]
+pub fn zva_size() -> usize {
+    ZVA_SIZE.load(Ordering::Relaxed)
+}
+
 /// Zeroes a page.
 ///
 /// # Safety
@@ -272,7 +278,7 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
 #[inline]
 pub unsafe fn zero_page(va: usize) {
     // SAFETY: the caller's promise.
-    unsafe { table_ops::zero_table(va as *mut u64, ZVA_SIZE.load(Ordering::Relaxed)) };
+    unsafe { table_ops::zero_table(va as *mut u64, zva_size()) };
 }
 
 /// The physical address that the tables give for `va`.

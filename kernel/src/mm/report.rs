@@ -10,8 +10,9 @@ use super::layout::{
 };
 use super::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 use crate::BootInfo;
-use crate::arch::errata::{Errata, Pretence};
+use crate::arch::errata::Errata;
 use crate::arch::features::Features;
+use crate::arch::identity::{self, Pretence, Register};
 use crate::drivers::device_tree::Machine;
 
 /// "yes" or "no".
@@ -23,8 +24,8 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// The CPU: what matters for translation; and the errata of all CPUs.
-pub fn log_cpu(features: &Features, errata: Errata, pretence: Option<Pretence>) {
+/// The CPUs: what all of them have that matters for translation; and the errata of each.
+pub fn log_cpu(features: &Features, errata: Errata, pretences: &[Option<Pretence>]) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes",
         features.midr,
@@ -42,17 +43,22 @@ pub fn log_cpu(features: &Features, errata: Errata, pretence: Option<Pretence>) 
         YesNo(features.pan),
         features.zva_size,
     );
-    for (cpu, midr) in Errata::cpus(pretence) {
-        for (name, _) in Errata::matching(midr) {
-            info!("erratum {name} applies to CPU {cpu}, MIDR {midr:#010x}");
+    for (cpu, identity) in identity::cpus(pretences) {
+        let midr = identity.get(Register::Midr);
+        let own = Features::of(&identity);
+        if (Features {
+            midr: features.midr,
+            ..own
+        }) != *features
+        {
+            info!("CPU {cpu}, MIDR {midr:#010x}, differs: only what all CPUs have is used");
+        }
+        for erratum in Errata::matching(midr) {
+            info!("erratum {} applies to CPU {cpu}, MIDR {midr:#010x}", erratum.name);
         }
     }
-    if errata != Errata::default() {
-        info!(
-            "errata policy: repeat TLBI {}, no contiguous bit {}",
-            YesNo(errata.repeat_tlbi),
-            YesNo(errata.no_cont)
-        );
+    for name in errata.names() {
+        info!("errata policy: {name}");
     }
 }
 

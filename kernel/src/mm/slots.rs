@@ -10,7 +10,7 @@ use paging::{Attributes, Descriptor, PhysAddr};
 
 use super::layout::{EDIT_SLOTS, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
 use crate::BootInfo;
-use crate::arch::mmu::{dsb_ish, dsb_ishst, isb, tlbi_vaae1is};
+use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 
 /// The level 3 table, by its address in the image window; 0 before [`init`].
 static TABLE: AtomicUsize = AtomicUsize::new(0);
@@ -64,10 +64,7 @@ pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
 pub fn unmap(slot: usize) {
     let old = descriptor(slot).swap(EMPTY.0, Ordering::Relaxed);
     if Descriptor(old).is_valid() {
-        // DESIGN rule 3: invalid, complete, invalidated, complete. It may be another frame's turn next.
-        dsb_ishst();
-        tlbi_vaae1is(fixed_slot(slot));
-        dsb_ish();
-        isb();
+        // DESIGN rule 3. It may be another frame's turn next.
+        flush_page(fixed_slot(slot));
     }
 }

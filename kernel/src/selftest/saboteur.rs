@@ -27,7 +27,7 @@ use paging::mmu::MmuCounts;
 use paging::{Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
 
 use super::verify::raw_walk;
-use crate::arch::mmu::{KernelMmu, dsb_ish, dsb_ishst, isb, tlbi_vmalle1is};
+use crate::arch::mmu::{KernelMmu, flush_all};
 use crate::bootargs::Planted;
 use crate::mm::tables::KernelTables;
 
@@ -236,10 +236,7 @@ pub unsafe fn tamper(root: PhysAddr, va: VirtAddr, change: impl FnOnce(u64) -> u
 
 /// Everything is invalidated, for real.
 pub fn invalidate_all() {
-    dsb_ishst();
-    tlbi_vmalle1is();
-    dsb_ish();
-    isb();
+    flush_all();
 }
 
 /// Plants what concerns a mapping that was just made: `group` is the address of a contiguous group of pages in it, if it has one.

@@ -1,7 +1,7 @@
 //! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, then [`secondary_main`].
 //!
 //! Each CPU is turned on twice. The first time, before there are final tables, it only says what it is ([`identify`]) and turns itself off again: the
-//! policy of the tables depends on the errata of every CPU that will walk them (DESIGN rule 11).
+//! policy of the tables depends on the features and errata of every CPU that will walk them (DESIGN rules 11 and 13).
 
 use core::fmt;
 use core::ops::Range;
@@ -11,10 +11,10 @@ use core::time::Duration;
 
 use super::{ABANDONED, ABSENT, AWAKE, IDLE, OFF, SLOTS, STARTING, Slot, WAKING, publish, serve};
 use crate::BootInfo;
-use crate::arch::errata;
+use crate::arch::identity;
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::Deadline;
-use crate::arch::{early_console, exceptions, mmu, psci};
+use crate::arch::{cache, early_console, exceptions, mmu, psci};
 
 /// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
 /// first. It fills its pages, so that no cache line of it holds anything else.
@@ -138,7 +138,7 @@ pub unsafe fn start(
     ttbr1: u64,
 ) -> Result<(), StartError> {
     let (slot, conduit) = claim(info, index)?;
-    if errata::midr_of(index).is_none() {
+    if identity::of_cpu(index).is_none() {
         slot.state.store(ABANDONED, Ordering::Release);
         return Err(StartError::Unidentified(index));
     }
@@ -194,7 +194,7 @@ unsafe fn prepare(
     CONTEXT[index].store(info.image_pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables, until it has said what it is ([`errata::midr_of`]) and is
+/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables, until it has said what it is ([`identity::of_cpu`]) and is
 /// off again. For the time before the final tables.
 ///
 /// # Errors
@@ -227,7 +227,7 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     // SAFETY: the index is that of a slot, so in bounds; only a place is computed.
     let args = unsafe { addr_of_mut!(ARGS[index]) };
     // As in `turn_on`.
-    mmu::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
+    cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let (entry, context) = (&ENTRY, &CONTEXT[index]);
     psci::cpu_on(
         conduit,
@@ -237,7 +237,7 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     )
     .map_err(|error| StartError::Firmware { mpidr, error })?;
     let limit = Deadline::after(PATIENCE);
-    if !limit.wait_until(|| errata::midr_of(index).is_some()) {
+    if !limit.wait_until(|| identity::of_cpu(index).is_some()) {
         return Err(StartError::TimedOut { mpidr });
     }
     while !psci::is_off(conduit, mpidr) {
@@ -252,7 +252,7 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
 
 /// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no vectors: it may do nothing that can fault.
 extern "C" fn identify_main(index: usize) -> ! {
-    errata::record_midr(index);
+    identity::record(index);
     if let Some(conduit) = psci::conduit() {
         // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to whoever waits for it.
         psci::cpu_off(conduit);
@@ -285,7 +285,7 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
     // SAFETY: the index is in bounds; only a place is computed.
     let args = unsafe { addr_of_mut!(ARGS[index]) };
     // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line of ours: clean and invalidate.
-    mmu::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
+    cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
     loop {
         let answer = psci::cpu_on(

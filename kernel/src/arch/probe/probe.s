@@ -65,6 +65,15 @@ clean_to_pou_or_fault:
 19: ret
     ex_entry 18b, 19b, 0
 
+    .global clean_and_invalidate_or_fault
+clean_and_invalidate_or_fault:
+22: dc      civac, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    22b
+23: ret
+    ex_entry 22b, 23b, 0
+
     .global invalidate_icache_or_fault
 invalidate_icache_or_fault:
 20: ic      ivau, x0

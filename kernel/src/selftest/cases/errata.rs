@@ -1,71 +1,96 @@
-//! Errata are those of every CPU, and the tables are made for all of them.
+//! Features and errata are those of every CPU, and what is used is made for all of them (DESIGN
+//! rules 11 and 13). What is made of one CPU's registers is tested on the host (`arch-policy`).
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use paging::Mmu;
 
-use crate::arch::errata::{Errata, midr_of};
+use crate::arch::cache;
+use crate::arch::errata::Errata;
 use crate::arch::features::Features;
+use crate::arch::identity::{self, Identity, Pretence, Register};
+use crate::arch::mmu::repeats_tlbi;
 use crate::arch::percpu::MAX_CPUS;
-use crate::mm::kernel_tree;
+use crate::mm::{kernel_tree, zva_size};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
 use crate::smp;
+use crate::sync::IrqSpinLock;
 
-/// The table's first and last revisions are in, the next is out, and so are other parts and other makers.
-pub fn table_has_exact_bounds(_ctx: &Context) -> TestResult {
-    let repeats = |midr| u64::from(Errata::of(midr).repeat_tlbi);
-    for (midr, expected) in [
-        // Cortex-A76 r0p0, r3p0, r3p1, r4p0.
-        (0x410f_d0b0, 1),
-        (0x413f_d0b0, 1),
-        (0x413f_d0b1, 0),
-        (0x414f_d0b0, 0),
-        // The same part number by another maker.
-        (0x510f_d0b0, 0),
-        // Cortex-A55 r0p0, r2p0, r3p0.
-        (0x410f_d050, 1),
-        (0x412f_d050, 1),
-        (0x413f_d050, 0),
-        // Cortex-A510 r1p1, r1p2.
-        (0x411f_d461, 1),
-        (0x411f_d462, 0),
-        // Cortex-A72 r0p3, and the emulator's `max`.
-        (0x410f_d083, 0),
-        (0x000f_0510, 0),
-    ] {
-        if repeats(midr) != expected {
-            return Err(Failure::Claim {
-                what: "the table of errata is wrong for a MIDR",
-                at: midr,
-            }
-            .into());
+/// What each CPU that is up says now, and what it is taken to say; and that it recorded the same
+/// before there were final tables.
+fn identities() -> Result<[Option<Identity>; MAX_CPUS], Failure> {
+    let read = IrqSpinLock::new("identities", [None; MAX_CPUS]);
+    smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));
+    let mut read = *read.lock();
+    for (cpu, identity) in read.iter_mut().enumerate() {
+        let Some(identity) = identity else { continue };
+        let recorded = identity::of_cpu(cpu).unwrap_or_default();
+        // What a PMU says beside its size is what it does at the time.
+        for register in Register::ALL
+            .iter()
+            .filter(|register| **register != Register::Pmcr)
+        {
+            expect_value(register.name(), recorded.get(*register), identity.get(*register))?;
         }
+        let pretences = crate::args().pretences.into_iter().flatten();
+        *identity = Pretence::applied(pretences, cpu, recorded);
+    }
+    Ok(read)
+}
+
+/// Each switch is on if any CPU, or the boot arguments, need it.
+pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
+    let needed = identities()?
+        .iter()
+        .flatten()
+        .map(|identity| Errata::of(identity.get(Register::Midr)))
+        .fold(crate::args().errata, Errata::or);
+    let config = kernel_tree().config();
+    let groups = config.leaves != config.leaves.without_groups();
+    for (what, is, should_be) in [
+        ("the tree repeats TLBIs", config.repeat_tlbi, needed.repeat_tlbi),
+        ("fixed slots repeat TLBIs", repeats_tlbi(), needed.repeat_tlbi),
+        ("the contiguous bit is used", groups, !needed.no_cont),
+        (
+            "a clean invalidates",
+            cache::clean_invalidates(),
+            needed.clean_invalidates,
+        ),
+    ] {
+        expect_value(what, u64::from(is), u64::from(should_be))?;
     }
     Ok(())
 }
 
-/// What each CPU recorded before there were final tables is what it is; and the policy is what any of them, or the boot arguments, need.
-pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
-    let args = crate::args();
-    let mut needed = args.errata;
-    let midrs = [const { AtomicU64::new(0) }; MAX_CPUS];
-    smp::on_each_cpu(|cpu| midrs[cpu].store(Features::read().midr, Ordering::Release));
-    for cpu in smp::online() {
-        let midr = midrs[cpu].load(Ordering::Acquire);
-        expect_value("MIDR_EL1 as recorded", midr_of(cpu).unwrap_or(0), midr)?;
-        let pretended = args.pretence.filter(|pretence| pretence.cpu == cpu);
-        needed = needed.or(Errata::of(pretended.map_or(midr, |pretence| pretence.midr)));
-    }
-    let config = kernel_tree().config();
+/// What is used is what every CPU has that is up.
+pub fn used_is_what_every_cpu_has(ctx: &Context) -> TestResult {
+    let identities = identities()?;
+    let features = || identities.iter().flatten().map(Features::of);
+    let every = |has: fn(&Features) -> bool| features().all(|features| has(&features));
+    let least =
+        |size: fn(&Features) -> usize| features().map(|features| size(&features)).min().unwrap_or(0) as u64;
+    let by_range = u64::from(kernel_tree().mmu().has_tlbi_range());
     expect_value(
-        "TLBIs are repeated",
-        u64::from(config.repeat_tlbi),
-        u64::from(needed.repeat_tlbi),
+        "TLBI by range",
+        by_range,
+        u64::from(every(|features| features.tlbi_range)),
     )?;
-    let groups = config.leaves != config.leaves.without_groups();
+    expect_value("DC ZVA", zva_size() as u64, least(|features| features.zva_size))?;
     expect_value(
-        "the contiguous bit is used",
-        u64::from(groups),
-        u64::from(!needed.no_cont),
+        "data cache line",
+        cache::dcache_line() as u64,
+        least(|features| features.dcache_line),
+    )?;
+    let pa_bits = least(|features| usize::from(features.pa_bits.min(48)));
+    expect_value("PA bits", u64::from(kernel_tree().config().pa_bits), pa_bits)?;
+    expect_value(
+        "the tests' features",
+        ctx.features.zva_size as u64,
+        zva_size() as u64,
+    )?;
+    expect_value(
+        "the tests' features",
+        u64::from(ctx.features.tlbi_range),
+        by_range,
     )?;
     Ok(())
 }

@@ -242,8 +242,8 @@ pub const ALL: &[Test] = tests! {
     "device.the_rtc_counts_seconds" => devices::rtc_counts_seconds,
     "initrd.shuffled_copy_has_the_same_crc" => initrd::copy_has_the_same_crc,
 
-    "errata.the_table_has_exact_bounds" => errata::table_has_exact_bounds,
     "errata.the_policy_is_what_any_cpu_needs" => errata::policy_is_of_every_cpu,
+    "features.what_is_used_is_what_every_cpu_has" => errata::used_is_what_every_cpu_has,
     "locks.an_order_that_could_deadlock_is_refused" => locks::order_is_checked,
 
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,

@@ -1,0 +1,88 @@
+//! What each CPU says of itself, noted by itself before anything is decided by it (DESIGN rule 13).
+//!
+//! Features, errata and cache geometry are those of all CPUs together: each CPU is turned on once
+//! for that alone, under the first tables (`smp::identify`). What it says can be replaced by boot
+//! arguments (`pretend=`), for a machine of several kinds where there is none.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{
+    ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
+    MIDR_EL1, Readable,
+};
+use arch_policy::identity::NR_REGISTERS;
+pub use arch_policy::identity::{Identity, Pretence, Register};
+
+use super::percpu::MAX_CPUS;
+
+/// By the CPU's number; MIDR_EL1 is written last, and 0 for one that has not said.
+static IDENTITIES: [[AtomicU64; NR_REGISTERS]; MAX_CPUS] =
+    [const { [const { AtomicU64::new(0) }; NR_REGISTERS] }; MAX_CPUS];
+
+/// Reads those of the CPU that runs this.
+#[must_use]
+pub fn read() -> Identity {
+    let dfr0 = ID_AA64DFR0_EL1.get();
+    // PMUVer 0: none; 0xf: not Arm's.
+    let pmcr = if matches!(dfr0 >> 8 & 0xf, 0 | 0xf) {
+        0
+    } else {
+        let pmcr: u64;
+        // SAFETY: a PMUv3 is there, and EL2 does not trap it.
+        unsafe { asm!("mrs {}, pmcr_el0", out(reg) pmcr, options(nostack, nomem, preserves_flags)) };
+        pmcr
+    };
+    let (ctr, dczid): (u64, u64);
+    // SAFETY: reading an identification register.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
+    // SAFETY: as above.
+    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nostack, nomem, preserves_flags)) };
+    let value = |register| match register {
+        Register::Midr => MIDR_EL1.get(),
+        Register::Pfr0 => ID_AA64PFR0_EL1.get(),
+        Register::Dfr0 => dfr0,
+        Register::Isar0 => ID_AA64ISAR0_EL1.get(),
+        Register::Mmfr0 => ID_AA64MMFR0_EL1.get(),
+        Register::Mmfr1 => ID_AA64MMFR1_EL1.get(),
+        Register::Mmfr2 => ID_AA64MMFR2_EL1.get(),
+        Register::Ctr => ctr,
+        Register::Dczid => dczid,
+        Register::Pmcr => pmcr,
+    };
+    Register::ALL
+        .iter()
+        .fold(Identity::default(), |identity, register| {
+            identity.with(*register, value(*register))
+        })
+}
+
+/// Notes what the CPU that runs this says, which is number `index`.
+pub fn record(index: usize) {
+    let identity = read();
+    let Some(place) = IDENTITIES.get(index) else {
+        return;
+    };
+    // Release: the other registers before MIDR_EL1, by which a reader knows that they are there.
+    for register in Register::ALL.iter().rev() {
+        place[*register as usize].store(identity.get(*register), Ordering::Release);
+    }
+}
+
+/// What CPU `index` said, if it has.
+#[must_use]
+pub fn of_cpu(index: usize) -> Option<Identity> {
+    let place = IDENTITIES.get(index)?;
+    let midr = place[Register::Midr as usize].load(Ordering::Acquire);
+    (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
+}
+
+/// The CPUs that have said what they are, and what they are taken to be.
+pub fn cpus(pretences: &[Option<Pretence>]) -> impl Iterator<Item = (usize, Identity)> {
+    (0..MAX_CPUS).filter_map(move |cpu| {
+        let pretences = pretences.iter().copied().flatten();
+        Some((cpu, Pretence::applied(pretences, cpu, of_cpu(cpu)?)))
+    })
+}
+
+const _: () = assert!(Register::Midr as usize == 0, "written last");
