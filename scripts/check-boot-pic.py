@@ -52,6 +52,14 @@ class Elf:
     def string(self, at: int) -> str:
         return self.data[at : self.data.index(b"\0", at)].decode()
 
+    def content(self, address: int, size: int) -> int:
+        """What was linked to `address`."""
+        for _, kind, flags, start, offset, length, _, _, _, _ in self.sections:
+            if kind == 1 and flags & 2 and start <= address < start + length:  # SHT_PROGBITS, SHF_ALLOC
+                at = offset + address - start
+                return int.from_bytes(self.data[at : at + size], "little")
+        return 0
+
     def symbols(self, index: int) -> list[tuple[str, int]]:
         _, _, _, _, offset, size, link, _, _, _ = self.sections[index]
         strings = self.sections[link][4]
@@ -63,6 +71,13 @@ class Elf:
                 label = self.string(self.names + self.sections[section][0])
             out.append((label, value))
         return out
+
+
+def branch_target(where: int, kind: int, word: int) -> int:
+    """Where the branch instruction `word` at `where` goes."""
+    first, bits = {279: (5, 14), 280: (5, 19)}.get(kind, (0, 26))
+    offset = word >> first & ((1 << bits) - 1)
+    return where + 4 * (offset - (offset >> (bits - 1) << bits))
 
 
 def main(argv: list[str]) -> int:
@@ -90,16 +105,19 @@ def check(elf: Elf) -> int:
                 continue
             seen += 1
             kind = info & 0xFFFFFFFF
-            name, value = table[info >> 32]
-            target = value + addend
+            name, _ = table[info >> 32]
+            # What a relocation refers to is read from what was linked: the linker may name a section instead of a symbol, and
+            # with --fix-cortex-a53-843419 the section symbol that it names has another value than the addend is for.
             if kind == ABS64:
-                # The linker may name a section and an offset instead of the symbol.
+                target = elf.content(where, 8)
                 if target not in allowed:
-                    wrong.append(f"{where:#x}: absolute address of {name}{addend:+#x}")
+                    wrong.append(f"{where:#x}: absolute address {target:#x} ({name}{addend:+#x})")
             elif kind not in RELATIVE:
                 wrong.append(f"{where:#x}: relocation type {kind} to {name}")
-            elif kind in BRANCHES and not low <= target < high:
-                wrong.append(f"{where:#x}: branch out of .boot.text, to {name}{addend:+#x} ({target:#x})")
+            elif kind in BRANCHES:
+                target = branch_target(where, kind, elf.content(where, 4))
+                if not low <= target < high:
+                    wrong.append(f"{where:#x}: branch out of .boot.text, to {target:#x} ({name}{addend:+#x})")
     if seen == 0:
         raise ScriptError("no relocation found: was the image linked with --emit-relocs?")
     if wrong:

@@ -8,9 +8,11 @@ mod tables;
 
 pub use tables::fixed_tables;
 
+use core::arch::asm;
 use core::ffi::CStr;
 use core::ptr::read_volatile;
 
+use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
 use kernel::arch::cpu;
 use kernel::mm::layout::DTB_MAX_SIZE;
@@ -97,6 +99,29 @@ pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) 
     early
 }
 
+/// Bytes of the device tree's header.
+const HEADER_SIZE: u32 = 40;
+
+/// Writes the lines of the device tree's header back to memory, where loads with the MMU off look.
+///
+/// The boot protocol has the loader clean the image, and nothing else: a tree that it wrote or
+/// mended through a cache may be in memory as it was before.
+#[inline(always)]
+fn clean_header(dtb_pa: u64) {
+    let ctr: u64;
+    // SAFETY: reading an identification register.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
+    let line = 4 << (ctr >> 16 & 0xf); // DminLine: log2 of words
+    let end = dtb_pa.wrapping_add(HEADER_SIZE as u64);
+    let mut at = dtb_pa & !(line - 1_u64);
+    while at < end {
+        // SAFETY: changes no memory that a coherent observer could read differently.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at = at.wrapping_add(line);
+    }
+    barrier::dsb(barrier::SY);
+}
+
 /// Reads one big-endian word of the device tree's header.
 #[inline(always)]
 fn header_word(dtb_pa: u64, index: usize) -> u32 {
@@ -109,7 +134,6 @@ fn header_word(dtb_pa: u64, index: usize) -> u32 {
 #[inline(always)]
 fn check_device_tree(dtb_pa: u64) -> u64 {
     const MAGIC: u32 = 0xd00d_feed;
-    const HEADER_SIZE: u32 = 40;
     if dtb_pa == 0 {
         fail(c"no device tree: x0 is 0");
     }
@@ -119,6 +143,7 @@ fn check_device_tree(dtb_pa: u64) -> u64 {
     if dtb_pa >> 48 != 0 {
         fail(c"the device tree is beyond 48 bits of physical address");
     }
+    clean_header(dtb_pa);
     if header_word(dtb_pa, 0) != MAGIC {
         fail(c"what x0 points to is not a device tree (bad magic)");
     }

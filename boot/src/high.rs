@@ -64,7 +64,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     }
 
     let image_end = &raw const __image_end as usize;
-    let (fixed_l2, fixed_l3) = fixed_tables();
+    let fixed = fixed_tables();
     let to_pa = |va: usize| (va - IMAGE_BASE) as u64 + early.image_pa;
     let info = BOOT_INFO.call_once(|| BootInfo {
         image: early.image_pa..to_pa(image_end),
@@ -78,10 +78,10 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
         early_uart: uart_pa.map(|pa| EarlyUart { pa, va: uart_va(pa) }),
         psci_conduit: conduit,
         fixed_tables: FixedTables {
-            l2_va: fixed_l2,
-            l2_pa: to_pa(fixed_l2),
-            l3_va: fixed_l3,
-            l3_pa: to_pa(fixed_l3),
+            l2_pa: to_pa(fixed.l2),
+            l3_va: fixed.l3,
+            l3_pa: to_pa(fixed.l3),
+            dtb_l3_pa: fixed.dtb_l3.map(to_pa),
         },
         ttbr0_identity: early.ttbr0,
         ttbr1_first: early.ttbr1,
@@ -119,8 +119,7 @@ fn uart_va(pa: u64) -> usize {
 fn map_uart(pa: u64) {
     // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation table format descriptors".
     const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54 | 0b11;
-    let (_, l3) = fixed_tables();
-    let slot = (l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
+    let slot = (fixed_tables().l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
     early_console::set_base(0);
     // Break before make: the slot may hold the guess (rule 3).
     // SAFETY: a descriptor of the slot table, which nobody else edits yet; the console that used the old mapping is off.

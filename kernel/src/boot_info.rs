@@ -82,15 +82,17 @@ pub struct EarlyUart {
     pub va: usize,
 }
 
-/// The tables behind the fixed region. Both lie in .bss, so they are reached through the image window.
+/// The tables behind the fixed region. All lie in .bss, so they are reached through the image
+/// window.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedTables {
-    /// The level 2 table of the region: entry 0 links the level 3 table, the next two are the device tree window.
-    pub l2_va: usize,
-    /// Its physical address.
+    /// Physical address of the region's level 2 table: entry 0 links the level 3 table of the
+    /// slots, the next two link those of the device tree window.
     pub l2_pa: u64,
     /// The level 3 table of the page slots: entry n maps `layout::fixed_slot(n)`.
     pub l3_va: usize,
     /// Its physical address.
     pub l3_pa: u64,
+    /// The physical addresses of the level 3 tables of the device tree window.
+    pub dtb_l3_pa: [u64; 2],
 }

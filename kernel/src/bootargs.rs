@@ -186,6 +186,8 @@ planted! {
     UncountedTlbi = "uncounted-tlbi",
     /// Beside the registered walkers there are some that map or unmap wrongly.
     WrongWalker = "wrong-walker",
+    /// An instruction traps to the EL2 that the image was entered at and configured.
+    TrapToEl2 = "trap-to-el2",
     /// Two locks are taken in both orders. A build without debug assertions does not notice.
     LockOrder = "lock-order",
 }

@@ -121,6 +121,17 @@ def refusals() -> list[BootCase]:
     return [BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items()]
 
 
+def traps() -> list[BootCase]:
+    """What must end the kernel with a word, and not in a loop between two exception levels."""
+    return [
+        BootCase(
+            "an instruction that traps to EL2",
+            {"EL2": "1", "BOOTARGS": "selftest.break=trap-to-el2 selftest=errata.*"},
+            ("--expect-message", "an instruction of EL1 trapped to EL2"),
+        )
+    ]
+
+
 def rejected_runs() -> list[BootCase]:
     """Boots of a sound kernel that the runner must not let pass."""
     return [

@@ -15,7 +15,7 @@ from pathlib import Path
 from .bench import changes, read_document
 from .cases import Finished, log_path, python, run_logged
 from .machine import Machine, parallel_boots
-from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
+from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -153,9 +153,12 @@ def boot(report: Report) -> None:
     if not have_image(report):
         return
     report.add("build", Outcome.of(True, built().seconds))
-    name = "boot: position independence before the MMU is on"
-    done = run_logged(name, [python(), "-B", "scripts/check-boot-pic.py", str(BUILD / "vmwalk.elf")], 60.0)
-    report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
+    for name, script in (
+        ("boot: position independence before the MMU is on", "scripts/check-boot-pic.py"),
+        ("boot: what only silicon would show", "scripts/check-silicon.py"),
+    ):
+        done = run_logged(name, [python(), "-B", script, str(BUILD / "vmwalk.elf")], 60.0)
+        report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
     boot_all(report, "boot", boot_matrix(make_initrd(), dump_dtb()))
 
 
@@ -181,7 +184,7 @@ def broken(report: Report) -> None:
     """Broken entries and boot arguments: a clear message and a defined end, no test run."""
     if not have_image(report):
         return
-    cases = refusals() + rejected_runs()
+    cases = refusals() + traps() + rejected_runs()
     for number, entry in enumerate(broken_entries(dump_dtb().read_bytes())):
         path = BUILD / "test" / f"broken-{number}.dtb"
         path.write_bytes(entry.dtb or b"")

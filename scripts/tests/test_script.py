@@ -122,6 +122,7 @@ class AnythingWrong(Folder):
                 ("replay", ("--need",), {"TRACE": str(file)}),
                 ("flatten", (str(file), str(self.folder / "flat")), {}),
                 ("check-boot-pic.py", (str(file),), {}),
+                ("check-silicon.py", (str(file),), {}),
             ):
                 with self.subTest(script=script, arguments=arguments, file=file.name):
                     status, said = self.answer(script, *arguments, **variables)

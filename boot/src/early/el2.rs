@@ -4,6 +4,7 @@ use core::arch::asm;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::*;
+use arch_policy::el2::e2h_is_res1;
 use kernel::arch::cpu::SCTLR_EL1_MMU_OFF;
 
 /// A write to a register that has no accessor. A macro, since the name is part of the instruction.
@@ -30,6 +31,29 @@ const fn field(value: u64, shift: u32) -> u64 {
     value >> shift & 0xf
 }
 
+/// Writes HCR_EL2, and makes it so for what follows (Arm ARM, HCR_EL2.E2H).
+///
+/// Erratum AC04_CPU_23 of AmpereOne: the write can corrupt translations of accesses that are under
+/// way, so none is: DSB before it, ISB behind it.
+#[inline(always)]
+fn write_hcr_el2(value: u64) {
+    // SAFETY: barriers, and a control register of EL2; EL1 does not run yet.
+    unsafe { asm!("dsb sy", "msr hcr_el2, {}", "isb", in(reg) value, options(nostack)) }
+}
+
+/// Whether the name FAR_EL1 reaches FAR_EL2, as it does from EL2 with HCR_EL2.E2H at 1. Nothing is
+/// kept in either yet.
+#[inline(always)]
+fn far_el1_is_far_el2() -> bool {
+    const MARK: u64 = 1 << 12;
+    write_register!("far_el2", 0);
+    barrier::isb(barrier::SY);
+    write_register!("far_el1", MARK);
+    // A register by another name: in order only by this.
+    barrier::isb(barrier::SY);
+    read_register!("far_el2") == MARK
+}
+
 /// Configures EL2 for an EL1 that has the machine to itself. Runs on every CPU, at EL2 with the MMU off.
 #[unsafe(link_section = ".boot.text")]
 pub extern "C" fn configure_el2() {
@@ -37,12 +61,18 @@ pub extern "C" fn configure_el2() {
     let mmfr1 = ID_AA64MMFR1_EL1.get();
     let dfr0 = ID_AA64DFR0_EL1.get();
 
-    // EL1 is AArch64; everything else off: no stage 2, no traps, no routing, and E2H and TGE clear, so that the registers below have
-    // their plain EL2 format. The ISB makes that so before they are written (Arm ARM, HCR_EL2.E2H).
-    HCR_EL2.write(HCR_EL2::RW::EL1IsAarch64);
-    barrier::isb(barrier::SY);
-    // Where FEAT_E2H0 is not implemented E2H stays 1, and some of the registers keep their other format.
-    let e2h = HCR_EL2.is_set(HCR_EL2::E2H);
+    // EL1 is AArch64; everything else off: no stage 2, no traps, no routing, and TGE clear. E2H is
+    // clear, too, so that the registers below have their plain EL2 format, where it can be. What
+    // HCR_EL2 reads back as does not say whether it can: where it is RES1 it may hold what was
+    // written, and a hypervisor that nests this EL2 may keep the register in memory.
+    let mut e2h = e2h_is_res1(read_register!("s3_0_c0_c7_4")); // ID_AA64MMFR4_EL1
+    if !e2h {
+        write_hcr_el2(HCR_EL2::RW::EL1IsAarch64.value);
+        e2h = far_el1_is_far_el2();
+    }
+    if e2h {
+        write_hcr_el2(HCR_EL2::RW::EL1IsAarch64.value | HCR_EL2::E2H::SET.value);
+    }
 
     // Virtual counter equals physical counter; EL1 may read it and use the physical timer.
     CNTVOFF_EL2.set(0);
@@ -90,7 +120,8 @@ pub extern "C" fn configure_el2() {
             HAFGRTR_EL2.set(0); // with the activity monitors only
         }
     }
-    // FEAT_HCX: no extended traps or enables.
+    // FEAT_HCX: no extended traps or enables. So TCR2_EL1 and SCTLR2_EL1 count as 0, whatever they
+    // hold.
     if field(mmfr1, 40) != 0 {
         write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
     }

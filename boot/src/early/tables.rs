@@ -3,7 +3,8 @@
 //! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable. It exists for the few instructions of
 //!   `enable_mmu`, on every CPU.
 //! - TTBR1: the image at its linked address, 4 KiB pages with the permissions of each section, the page
-//!   below the boot stack unmapped; the device tree in its window, read-only; the table of the fixed slots, empty.
+//!   below the boot stack unmapped; the pages of the device tree in its window, read-only; the
+//!   table of the fixed slots, empty.
 //!
 //! Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN is on with them. No TLB maintenance: the
 //! tables are complete before the MMU first walks them.
@@ -34,6 +35,7 @@ struct FirstTables {
     kernel_l1: Table,
     fixed_l2: Table,
     fixed_l3: Table,
+    dtb_l3: [Table; 2],
     image_l2: Table,
     image_l3: [Table; NR_IMAGE_L3],
 }
@@ -47,6 +49,7 @@ static mut TABLES: FirstTables = FirstTables {
     kernel_l1: Table::EMPTY,
     fixed_l2: Table::EMPTY,
     fixed_l3: Table::EMPTY,
+    dtb_l3: [Table::EMPTY; 2],
     image_l2: Table::EMPTY,
     image_l3: [Table::EMPTY; NR_IMAGE_L3],
 };
@@ -126,13 +129,23 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     link!(fixed_l2[FIXED_BASE, 2] => fixed_l3);
     link!(kernel_l1[IMAGE_BASE, 1] => image_l2);
 
-    // The device tree: the one or two 2 MiB blocks it lies in.
-    const IN_BLOCK: u64 = BLOCK_2M as u64 - 1;
-    let first = dtb_pa & !IN_BLOCK;
-    let last = dtb_pa.wrapping_add(dtb_size).wrapping_sub(1) & !IN_BLOCK;
-    store!(fixed_l2[DTB_WINDOW, 2] = first | RODATA | BLOCK);
-    if last != first {
-        store!(fixed_l2[DTB_WINDOW + BLOCK_2M, 2] = last | RODATA | BLOCK);
+    // The device tree: its pages and no more. What lies beside it may be memory that is not to be
+    // mapped, where a read ahead of the program is an error.
+    let dtb_l3 = table!(dtb_l3).cast::<Table>();
+    link!(fixed_l2[DTB_WINDOW, 2] => dtb_l3);
+    let dtb_end = dtb_pa.wrapping_add(dtb_size);
+    let mut pa = dtb_pa & !(PAGE_SIZE as u64 - 1);
+    let mut page = dtb_pa as usize >> 12 & 511;
+    while pa < dtb_end {
+        let l3 = dtb_l3.wrapping_add(page >> 9);
+        if page == 512 {
+            store!(fixed_l2[DTB_WINDOW + BLOCK_2M, 2] = l3 as u64 | TABLE);
+        }
+        // SAFETY: the tables are ours alone, and at most 2 MiB from within the first of them end in
+        // the second.
+        unsafe { set(l3, page, pa | RODATA | PAGE) };
+        pa = pa.wrapping_add(PAGE_SIZE as u64);
+        page = page.wrapping_add(1);
     }
 
     // The image. PC-relative addresses of its symbols are physical here.
@@ -167,10 +180,30 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     (table!(identity_l0) as u64, table!(kernel_l0) as u64)
 }
 
-/// The addresses, in the image window, of the level 2 table of the fixed region and of the level 3 table of its page slots.
-pub fn fixed_tables() -> (usize, usize) {
+/// The addresses, in the image window, of the tables of the fixed region.
+pub struct FixedTables {
+    /// Level 2.
+    pub l2: usize,
+    /// Level 3, of the page slots.
+    pub l3: usize,
+    /// Level 3, of the device tree window.
+    pub dtb_l3: [usize; 2],
+}
+
+/// Where they are.
+pub fn fixed_tables() -> FixedTables {
     let tables = &raw mut TABLES;
     // SAFETY: only places are computed, inside of the static.
-    let (l2, l3) = unsafe { (&raw mut (*tables).fixed_l2, &raw mut (*tables).fixed_l3) };
-    (l2 as usize, l3 as usize)
+    let (l2, l3, dtb) = unsafe {
+        (
+            &raw mut (*tables).fixed_l2,
+            &raw mut (*tables).fixed_l3,
+            &raw mut (*tables).dtb_l3,
+        )
+    };
+    FixedTables {
+        l2: l2 as usize,
+        l3: l3 as usize,
+        dtb_l3: [dtb as usize, dtb as usize + size_of::<Table>()],
+    }
 }

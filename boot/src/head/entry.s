@@ -123,6 +123,17 @@ secondary_entry:
     ldr     x24, [x19, #{args_tcr}]
     ldr     x25, [x19, #{args_mair}]
     ldr     x26, [x19, #{args_sctlr}]
+    // All CPUs have one TCR_EL1 but for IPS: this one's own size of physical addresses, up to the
+    // 48 bits that the tables can name. Without the granule of the tables it cannot go on.
+    mrs     x9, id_aa64mmfr0_el1
+    ubfx    x10, x9, #28, #4            // TGran4: 0xf is none
+    cmp     x10, #0xf
+    b.eq    park
+    and     x9, x9, #0xf                // PARange
+    mov     x10, #5
+    cmp     x9, x10
+    csel    x9, x9, x10, lo
+    bfi     x24, x9, #32, #3            // IPS
     ldr     x27, [x19, #{args_stack_top}]
     ldr     x28, [x19, #{args_entry}]
     ldr     x19, [x19, #{args_argument}]
@@ -159,7 +170,7 @@ drop_to_el1:
     eret
 
 // A known EL1: MMU and caches off, RES1 bits set, early vectors, Advanced SIMD allowed (arch::table_ops uses it), SVE not, no debug
-// events, PAN off. Clobbers x9.
+// events, PAN off, nothing of TCR2_EL1 and SCTLR2_EL1. x20: exception level of entry. Clobbers x9.
 reset_el1:
     ldr     x9, ={sctlr_mmu_off}
     msr     sctlr_el1, x9
@@ -169,7 +180,19 @@ reset_el1:
     msr     cpacr_el1, x9
     msr     mdscr_el1, xzr
     msr     spsel, #1
-    isb
+    // What these two switch on gives bits of descriptors another meaning (TCR2_EL1.HAFT: bit 10 of
+    // a link), and no reset clears them where a loader or a hypervisor set them. After an EL2 of
+    // ours they count as 0, and would trap (HCRX_EL2).
+    cmp     x20, #2
+    b.eq    2f
+    mrs     x9, s3_0_c0_c7_3            // ID_AA64MMFR3_EL1
+    tst     x9, #0xf                    // TCRX
+    b.eq    1f
+    msr     s3_0_c2_c0_3, xzr           // TCR2_EL1
+1:  tst     x9, #0xf0                   // SCTLRX
+    b.eq    2f
+    msr     s3_0_c1_c0_3, xzr           // SCTLR2_EL1
+2:  isb
     // PSTATE.PAN is of no use without EL0, and SCTLR_EL1.SPAN keeps exceptions from setting it.
     mrs     x9, id_aa64mmfr1_el1
     ubfx    x9, x9, #20, #4             // PAN

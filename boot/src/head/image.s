@@ -25,8 +25,9 @@ early_vectors:
     b       early_exception
     .endr
 
-// Vectors of EL2 after the drop to EL1. Nothing lives there: a hypervisor call from EL1 gets SMCCC's NOT_SUPPORTED,
-// anything else stops the CPU.
+// Vectors of EL2 after the drop to EL1. Nothing lives there: a hypervisor call from EL1 gets SMCCC's
+// NOT_SUPPORTED. An instruction that traps is one that configure_el2 left to trap: its return address
+// is itself, so it is said, once, and ends the kernel. Anything else stops the CPU.
     .balign 2048
     .global el2_vectors
 el2_vectors:
@@ -35,6 +36,10 @@ el2_vectors:
     b       park
     .endr
     .balign 128                         // 0x400: synchronous, from a lower level in AArch64 state
+    mrs     x0, esr_el2
+    ubfx    x0, x0, #26, #6             // EC
+    cmp     x0, #0x16                   // HVC; the flags come back with the SPSR
+    b.ne    el2_trapped
     mov     x0, #-1
     eret
     .rept   7
@@ -44,6 +49,10 @@ el2_vectors:
     .balign 128
 
     .section .boot.text, "ax"
+el2_trapped:
+    adr     x0, .Lmsg_trapped
+    b       early_fail
+
 early_exception:
     mrs     x9, CurrentEL
     cmp     x9, #(2 << 2)
@@ -127,4 +136,5 @@ park:
 .Lmsg_fatal:        .asciz "vmwalk: FATAL: "
 .Lmsg_newline:      .asciz "\r\n"
 .Lmsg_exception:    .asciz "exception before the MMU was on"
+.Lmsg_trapped:      .asciz "an instruction of EL1 trapped to EL2"
     .balign 4

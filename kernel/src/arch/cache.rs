@@ -97,9 +97,12 @@ pub fn publish_instructions(va: usize, size: usize) {
     dsb_ish();
     if !FETCHES_SEE_STORES.load(Ordering::Relaxed) {
         // SAFETY: invalidating instruction caches changes no memory, and a fault ends the call.
-        for_each_line(va, size, ICACHE_LINE.load(Ordering::Relaxed), |line, end, size| unsafe {
-            invalidate_icache_or_fault(line, end, size)
-        });
+        for_each_line(
+            va,
+            size,
+            ICACHE_LINE.load(Ordering::Relaxed),
+            |line, end, size| unsafe { invalidate_icache_or_fault(line, end, size) },
+        );
         // On all CPUs of the domain, before any of them is told.
         dsb_ish();
     }

@@ -3,7 +3,7 @@
 //! Each is one instruction that the exception table names. A spurious fault is retried before the table is asked, so what is reported
 //! is what the tables say.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::fmt;
 
 use super::syndrome::{FaultStatus, Syndrome, class};
@@ -143,6 +143,17 @@ pub unsafe fn probe_write32(va: usize, value: u32) -> Result<(), FaultInfo> {
 pub unsafe fn probe_exec(va: usize) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_call_or_fault(va, fault) })
+}
+
+/// Reads SMCR_EL1, which CPTR_EL2.TSM makes trap to an EL2 that this image configured. Undefined
+/// where there is no FEAT_SME.
+pub fn trap_to_el2() {
+    // SMEN: EL1 itself lets it pass; FPEN as it was.
+    const CPACR: u64 = 0b11 << 24 | 0b11 << 20;
+    // SAFETY: what is enabled is not used, and the value read neither.
+    unsafe {
+        asm!("msr cpacr_el1, {0}", "isb", "mrs {0}, s3_0_c1_c2_6", inout(reg) CPACR => _, options(nostack))
+    };
 }
 
 /// Asks whoever is there to turn the machine off, by HVC and then by SMC; returns if nobody does.

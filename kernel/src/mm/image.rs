@@ -8,7 +8,7 @@ use paging::{
     VirtAddr, vmap_range_noflush,
 };
 
-use super::layout::{FIXED_BASE, IMAGE_BASE, NR_FIXED_SLOTS};
+use super::layout::{FIXED_BASE, IMAGE_BASE};
 use crate::BootInfo;
 
 /// Maps the sections in `tree`. The page below the boot stack stays unmapped.
@@ -53,22 +53,33 @@ pub fn link_fixed_window<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: 
             "the fixed window shares the image's level 1 table"
         );
     }
-    // SAFETY: a live table in .bss, 512 descriptors, only ever used as atomics.
-    let level2 = unsafe { &*(info.fixed_tables.l2_va as *const [AtomicU64; 512]) };
-    // Nothing but the count changes, which walks ignore: no break is needed.
-    let slots = Descriptor::table(PhysAddr(info.fixed_tables.l3_pa), NR_FIXED_SLOTS);
-    level2[0].store(slots.0, Ordering::Relaxed);
-    let occupied = level2
-        .iter()
-        .filter(|descriptor| descriptor.load(Ordering::Relaxed) != 0)
-        .count();
+    let table = |pa: u64| {
+        let va = IMAGE_BASE + (pa - info.image.start) as usize;
+        // SAFETY: a live table in .bss, 512 descriptors, only ever used as atomics.
+        unsafe { &*(va as *const [AtomicU64; 512]) }
+    };
+    let occupied = |table: &[AtomicU64; 512]| {
+        let vacant = |descriptor: &&AtomicU64| descriptor.load(Ordering::Relaxed) == 0;
+        512 - table.iter().filter(vacant).count()
+    };
+    // The slots and the device tree's pages. Nothing but the count changes, which walks ignore: no
+    // break is needed.
+    let level2 = table(info.fixed_tables.l2_pa);
+    for link in level2 {
+        let found = Descriptor(link.load(Ordering::Relaxed));
+        if found.is_table(2) {
+            let level3 = found.address::<Granule4K>();
+            let counted = Descriptor::table(level3, occupied(table(level3.0)));
+            link.store(counted.0, Ordering::Relaxed);
+        }
+    }
 
     let tables = tree.tables();
     let root_index = Granule4K::index(IMAGE_BASE as u64, 0);
     let link = Descriptor(tables.load(tree.root(), root_index));
     assert!(link.is_table(0), "the image's level 0 descriptor is {link:?}");
     let level1 = link.address::<Granule4K>();
-    let window = Descriptor::table(PhysAddr(info.fixed_tables.l2_pa), occupied);
+    let window = Descriptor::table(PhysAddr(info.fixed_tables.l2_pa), occupied(level2));
     tables.store(level1, Granule4K::index(FIXED_BASE as u64, 1), window.0);
     let counted = Descriptor::table(level1, link.occupied::<Granule4K>() + 1);
     tables.store(tree.root(), root_index, counted.0);

@@ -20,12 +20,13 @@
 //!  0xffff_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
 //!
-//! The fixed-slot region begins with one 2 MiB stretch of 4 KiB slots (a level 3 table), then the device tree window in 2 MiB blocks:
+//! The fixed-slot region begins with one 2 MiB stretch of 4 KiB slots (a level 3 table), then the
+//! device tree window:
 //!
 //! ```text
 //!  FIXED_BASE + 0          slot 0: early UART
 //!  FIXED_BASE + 4 KiB * n  slots 1..512: free for whoever edits tables (EDIT_SLOTS)
-//!  FIXED_BASE + 2 MiB      device tree: two blocks, since a tree of up to 2 MiB may cross one boundary
+//!  FIXED_BASE + 2 MiB      device tree: its pages; up to 2 MiB may cross a boundary, so two tables
 //! ```
 
 /// Bytes of a page (the 4 KiB granule).
@@ -60,7 +61,7 @@ pub const EARLY_UART_SLOT: usize = 0;
 /// The slots that are free for editing table pages that no other map reaches.
 pub const EDIT_SLOTS: core::ops::Range<usize> = 1..NR_FIXED_SLOTS;
 
-/// The device tree window: 2 MiB blocks after the page slots.
+/// The device tree window: what two level 3 tables map, after that of the page slots.
 pub const DTB_WINDOW: usize = FIXED_BASE + BLOCK_2M;
 /// Bytes of the device tree window.
 pub const DTB_WINDOW_SIZE: usize = 2 * BLOCK_2M;

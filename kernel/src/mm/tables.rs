@@ -26,7 +26,8 @@ use crate::arch::table_ops;
 /// Table pages that `alloc_table` gave and `free_table` has not got back.
 static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 
-/// Table pages in use, the root included. The two of the fixed window are part of the image, and not counted.
+/// Table pages in use, the root included. Those of the fixed window are part of the image, and not
+/// counted.
 #[must_use]
 pub fn nr_tables() -> u64 {
     NR_TABLES.load(Ordering::Relaxed)

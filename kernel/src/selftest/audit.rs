@@ -47,11 +47,14 @@ pub fn unlinked_tables(audit: &Audit) -> u64 {
     tables::nr_tables().wrapping_sub(audit.allocated_tables)
 }
 
-/// A table is a single frame in use, but for the two of the fixed window, which lie in the image.
+/// A table is a single frame in use, but for those of the fixed window, which lie in the image.
 fn is_table(info: &BootInfo, table: PhysAddr, level: Level, allocated: &mut u64) -> bool {
     let fixed = &info.fixed_tables;
-    if table.0 == fixed.l2_pa || table.0 == fixed.l3_pa {
-        return level == if table.0 == fixed.l2_pa { 2 } else { 3 };
+    if table.0 == fixed.l2_pa {
+        return level == 2;
+    }
+    if table.0 == fixed.l3_pa || fixed.dtb_l3_pa.contains(&table.0) {
+        return level == 3;
     }
     *allocated += 1;
     frames::state(Pfn(table.0 / PAGE)) == State::used(0)

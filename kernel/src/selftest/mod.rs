@@ -31,8 +31,9 @@ use paging::CheckError;
 
 use crate::BootInfo;
 use crate::arch::features::Features;
+use crate::arch::probe::trap_to_el2;
 use crate::arch::time::{Deadline, ticks};
-use crate::bootargs::{BootArgs, Selection};
+use crate::bootargs::{BootArgs, Planted, Selection};
 use crate::println;
 use balance::Balance;
 use cases::Test;
@@ -77,6 +78,9 @@ pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Fea
         Report::say(format_args!("seed={:#x}", args.seed));
         if let Some(planted) = args.planted {
             Report::say(format_args!("planted fault: {}", planted.name()));
+            if planted == Planted::TrapToEl2 {
+                trap_to_el2();
+            }
         }
         // What is unsound before a test is not that test's doing; it has been reported by the first that looked.
         let mut known = None;

@@ -56,6 +56,7 @@ pub const ALL: &[Test] = tests! {
     "tree.audit_of_live_groups_and_blocks_finds_nothing" => tree::audit_of_groups_and_blocks,
     "tree.linear_map_has_the_largest_leaves" => tree::linear_map_has_the_largest_leaves,
     "tree.every_leaf_of_the_linear_map_is_right" => faults::linear_map_is_right,
+    "tree.the_device_tree_window_has_its_pages_only" => tree::device_tree_window_has_its_pages_only,
     "tree.one_page_of_the_linear_map_can_change_and_change_back" => tree::linear_map_can_be_cut,
     "tree.every_page_of_every_section_has_its_permissions" => faults::sections_have_their_permissions,
 

@@ -2,8 +2,9 @@
 
 use paging::{Attributes, Granule4K, LeafCounts, LeafSet, PhysAddr, VirtAddr, VirtRange};
 
+use crate::arch::mmu::{at_s1e1r, at_s1e1w};
 use crate::bootargs::LinearLeaves;
-use crate::mm::layout::PAGE_SIZE;
+use crate::mm::layout::{BLOCK_2M, DTB_WINDOW, DTB_WINDOW_SIZE, PAGE_SIZE};
 use crate::mm::regions::PhysRegion;
 use crate::mm::{self, linear, linear_va};
 use crate::selftest::audit;
@@ -26,6 +27,26 @@ pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
     let mapped = audit.report.leaves.pages::<Granule4K>() * PAGE;
     // The linear map alone has all RAM; image, device tree and areas come on top.
     expect("the tree maps less than all RAM", mapped, mapped > ram)?;
+    Ok(())
+}
+
+/// The device tree's window maps its pages, read-only, and nothing beside them.
+pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
+    let tree = &ctx.info.device_tree;
+    let pages = tree.pa..tree.pa + tree.size as u64;
+    let first = tree.pa & !(BLOCK_2M as u64 - 1);
+    for offset in (0..DTB_WINDOW_SIZE).step_by(PAGE_SIZE) {
+        let va = DTB_WINDOW + offset;
+        let pa = first + offset as u64;
+        let is_of_tree = pa + PAGE > pages.start && pa < pages.end;
+        let read = at_s1e1r(va).ok().map(|found| found.pa);
+        expect(
+            "only the tree's pages",
+            va as u64,
+            read == is_of_tree.then_some(pa),
+        )?;
+        expect("read-only", va as u64, at_s1e1w(va).is_err())?;
+    }
     Ok(())
 }
 
