@@ -233,7 +233,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome.levels.insert(level);
         // Another size may be tolerated in place; another memory type never is.
         let in_place = self.config().break_policy == BreakPolicy::InPlace
-            && edit(old).is_none_or(|new| old.attributes.may_change_in_place_to(new.attributes));
+            && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
         self.replace(unit, new, &touched, in_place, pending);
         new.iter().filter(|value| **value == 0).count()
     }

@@ -196,7 +196,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let new = (editing.edit)(old);
         // A stretch of invalid pages, of which the batch has one: each is looked at by itself.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
-        let in_place = |new: PageState| !held || old.attributes.may_change_in_place_to(new.attributes);
+        let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
         if !new.is_some_and(in_place) {
             self.edit_leaf(&self.unit(node, index, va, found), editing);
             return 1;
@@ -244,7 +244,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             // To validity from none: nothing is held, or what the batch has yet to invalidate, and that agrees. From it: as a
             // permission that goes, and the flush follows.
             let held = old.valid || editing.batch.pending().may_be_held(unit.range);
-            covered && (!held || old.attributes.may_change_in_place_to(new.attributes))
+            covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
         });
         let Some(new) = in_place else {
             self.edit_unit(

@@ -24,7 +24,7 @@
 //! Ranges that share a leaf (two slices of one 2 MiB block, say) are the caller's to serialise.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{ADDRESS, Descriptor};
+use crate::descriptor::{ADDRESS, Attributes, Descriptor};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSet};
@@ -64,6 +64,9 @@ pub struct Config {
     pub break_policy: BreakPolicy,
     /// Whether a TLBI must be repeated (DESIGN rule 11).
     pub repeat_tlbi: bool,
+    /// Whether what was executable becomes not executable by break-before-make only, and not in
+    /// place (DESIGN rule 11).
+    pub break_executable: bool,
     /// More TLBIs than this become one `VMALLE1IS`. 512 is what Linux takes with 4 KiB pages: beyond it, refilling a
     /// TLB costs less than the broadcasts.
     pub flush_all_above: u32,
@@ -76,6 +79,7 @@ impl Default for Config {
             leaves: LeafSet::ALL,
             break_policy: BreakPolicy::BreakBeforeMake,
             repeat_tlbi: false,
+            break_executable: false,
             flush_all_above: 512,
         }
     }
@@ -177,6 +181,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether a live leaf with the attributes `old` may become one with `new` in place (DESIGN
+    /// rules 3 and 11).
+    pub(crate) fn may_change_in_place(&self, old: Attributes, new: Attributes) -> bool {
+        let break_it = self.config.break_executable && old.is_executable() && !new.is_executable();
+        old.may_change_in_place_to(new) && !break_it
     }
 
     /// Every address that the tree could translate.

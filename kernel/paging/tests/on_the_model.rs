@@ -65,7 +65,13 @@ proptest! {
 
 /// Every operation of the corpus, then everything unmapped.
 fn corpus_on_the_model<G: Granule>() {
-    for setup in [Setup(0), Setup(0b1), Setup(0b100), Setup(0b11_0001)] {
+    for setup in [
+        Setup(0),
+        Setup(0b1),
+        Setup(0b100),
+        Setup(0b11_0001),
+        Setup(0b100_0000),
+    ] {
         for case in corpus::<G>() {
             let (model, root) = Model::<G>::with_root(Features {
                 pa_bits: 48,

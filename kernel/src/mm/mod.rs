@@ -154,6 +154,7 @@ fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
         repeat_tlbi: errata.repeat_tlbi,
+        break_executable: errata.break_executable,
         ..Config::default()
     };
     if errata.no_cont {

@@ -77,6 +77,7 @@ impl Setup {
                 BreakPolicy::BreakBeforeMake
             },
             repeat_tlbi: self.bit(4),
+            break_executable: self.bit(6),
             flush_all_above: if self.bit(5) { 8 } else { 512 },
         }
     }

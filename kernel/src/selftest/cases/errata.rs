@@ -49,6 +49,11 @@ pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
     for (what, is, should_be) in [
         ("the tree repeats TLBIs", config.repeat_tlbi, needed.repeat_tlbi),
         ("fixed slots repeat TLBIs", repeats_tlbi(), needed.repeat_tlbi),
+        (
+            "what was executable is broken",
+            config.break_executable,
+            needed.break_executable,
+        ),
         ("the contiguous bit is used", groups, !needed.no_cont),
         (
             "a clean invalidates",
