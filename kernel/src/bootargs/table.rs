@@ -198,9 +198,9 @@ pub const ARGUMENTS: &[Argument] = &[
         values: |f| {
             f.write_str("CPU:")?;
             names(f, Register::NAMES)?;
-            f.write_str(":VALUE[,...] (up to 4)")
+            f.write_str(":VALUE[,...]")
         },
-        what: "what identification registers of CPUs are taken to hold for errata and features",
+        what: "what up to 4 identification registers of CPUs are taken to hold for errata and features",
         set: |args, value| {
             args.pretences = pretences(value)?;
             Some(())
