@@ -18,8 +18,10 @@ STUB_AT = RAM_BASE + 0x1F_0000
 class RawBoot:
     """A boot that bypasses the emulator's loader: image and device tree where we say.
 
-    A stub of three instructions enters the image as the arm64 boot protocol demands, so that
-    the kernel sees exactly this tree: the emulator's loader would mend or refuse a broken one.
+    A stub enters the image as the arm64 boot protocol demands, so that the kernel sees exactly this
+    tree: the emulator's loader would mend or refuse a broken one. What the protocol does not promise
+    is not given either: a start at EL1 finds TCR2_EL1.PIE set, where the emulator has FEAT_TCR2 (QEMU
+    11.1 has, 7.2 has not): with it no page could be accessed.
     """
 
     image_at: int
@@ -28,8 +30,22 @@ class RawBoot:
     dtb: Path | None = None
 
     def stub(self) -> bytes:
-        """`ldr x0, =dtb; ldr x4, =image; br x4`; x1 to x3 are zero from reset."""
-        return struct.pack("<IIIIQQ", 0x5800_0080, 0x5800_00A4, 0xD61F_0080, 0, self.dtb_at, self.image_at)
+        """x1 to x3 are zero from reset."""
+        code = (
+            0x5800_0180,  # ldr     x0, dtb
+            0x5800_01A4,  # ldr     x4, image
+            0xD538_4249,  # mrs     x9, CurrentEL
+            0xF100_113F,  # cmp     x9, #(1 << 2)
+            0x5400_00C1,  # b.ne    1f
+            0xD538_0769,  # mrs     x9, id_aa64mmfr3_el1
+            0xF240_0D3F,  # tst     x9, #0xf            // TCRX
+            0x5400_0060,  # b.eq    1f
+            0xD280_004A,  # mov     x10, #(1 << 1)      // PIE
+            0xD518_206A,  # msr     tcr2_el1, x10
+            0xD61F_0080,  # 1: br   x4
+            0xD503_201F,  # nop
+        )
+        return struct.pack(f"<{len(code)}IQQ", *code, self.dtb_at, self.image_at)
 
 
 @dataclass(frozen=True)

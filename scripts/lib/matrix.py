@@ -10,7 +10,8 @@ CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "
 ODD_IMAGE_AT = RAM_BASE + 0x0BA0_0000
 """2 MiB-aligned and nothing more: no multiple of 4 MiB, of 32 MiB or of where loaders put images."""
 
-RAW_DTB_AT = RAM_BASE + 0x0800_0000
+RAW_DTB_AT = RAM_BASE + 0x0817_F038
+"""8-byte aligned and nothing more, and the emulator's tree, of 1 MiB, crosses a boundary of 2 MiB."""
 
 
 @dataclass(frozen=True)

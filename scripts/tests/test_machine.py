@@ -115,7 +115,10 @@ class ARawBoot(unittest.TestCase):
             self.assertEqual((word >> 24, word & 31), (0x58, register))  # LDR (literal), 64-bit
             literal = at + 4 * (word >> 5 & 0x7FFFF)
             self.assertEqual(struct.unpack_from("<Q", stub, literal)[0], expected)
-        self.assertEqual(struct.unpack_from("<I", stub, 8)[0], 0xD61F_0000 | 4 << 5)  # BR X4
+        self.assertEqual(struct.unpack_from("<I", stub, 40)[0], 0xD61F_0000 | 4 << 5)  # BR X4
+        for at in (16, 28):
+            (word,) = struct.unpack_from("<I", stub, at)
+            self.assertEqual((word >> 24, at + 4 * (word >> 5 & 0x7FFFF)), (0x54, 40))  # B.cond to it
 
     def test_stub_lies_between_the_start_of_ram_and_the_first_image_address(self) -> None:
         self.assertTrue(RAM_BASE < STUB_AT < STUB_AT + len(self.BOOT.stub()) <= RAM_BASE + (2 << 20))
