@@ -40,6 +40,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def setUpModule() -> None:
+    """A job in the background, or under nohup, has these ignored, and all that it starts inherits that."""
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        unittest.addModuleCleanup(signal.signal, number, signal.signal(number, handler))
+
+
 class Folder(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="vmwalk-test-")
