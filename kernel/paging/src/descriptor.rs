@@ -2,11 +2,6 @@
 //!
 //! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access control), D8.6 (other
 //! attributes). Only 48-bit output addresses are built: no LPA2.
-//!
-//! A **table** descriptor carries, in bits that the walker ignores in every granule, the number of occupied descriptors in
-//! the table that it points to: the low ten bits in 11:2, the rest, which only 16K and 64K tables need, in 54:51. (With
-//! those granules the bits between 11 and the address are RES0, not ignored.) So a walk that reads the link has read the
-//! count too, an emptied table is known without a scan, and no memory is spent beside the tables.
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -260,18 +255,6 @@ impl fmt::Debug for Attributes {
     }
 }
 
-const COUNT_LOW_BITS: u32 = 10;
-const COUNT_HIGH_SHIFT: u32 = 51;
-const COUNT_HIGH: u64 = 0b1111;
-const COUNT: u64 = ((1 << COUNT_LOW_BITS) - 1) << 2 | COUNT_HIGH << COUNT_HIGH_SHIFT;
-
-#[inline(always)]
-const fn count_bits(occupied: usize) -> u64 {
-    let occupied = occupied as u64;
-    debug_assert!(occupied >> COUNT_LOW_BITS <= COUNT_HIGH);
-    (occupied & ((1 << COUNT_LOW_BITS) - 1)) << 2 | (occupied >> COUNT_LOW_BITS) << COUNT_HIGH_SHIFT
-}
-
 /// The value of one descriptor, as read at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -281,11 +264,9 @@ impl Descriptor {
     /// Nothing here: what `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
-    /// A link was here and is being given up: invalid, and not to be written until whoever put it here has invalidated
-    /// the link in every walk cache and cleared it ([`Tree::prune`](crate::Tree::prune)).
-    ///
-    /// A bit that nothing else has, so that above the last level the type bit alone tells a link from all that is none.
-    pub const LEAVING: Self = Self(1 << 63);
+    /// Bits of which every leaf, valid or not, and every link has at least one: type, memory type,
+    /// permissions. A leaf without any would be writable and executable.
+    pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
     /// A leaf of `level` that maps `pa` with `attributes`.
     #[inline(always)]
@@ -300,32 +281,11 @@ impl Descriptor {
         Self(pa.0 | attributes.0 | kind | cont)
     }
 
-    /// A link to the table at `table`, of which `occupied` descriptors are in use.
+    /// A link to the table at `table`.
     #[inline(always)]
     #[must_use]
-    pub const fn table(table: PhysAddr, occupied: usize) -> Self {
-        Self(table.0 | count_bits(occupied) | TABLE_OR_PAGE | VALID)
-    }
-
-    /// The link with its count raised by `nr`.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn occupied_more<G: Granule>(self, nr: usize) -> Self {
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            // A full table's count, and as many pins again, fit in the low field: one addition.
-            return Self(self.0 + ((nr as u64) << 2));
-        }
-        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() + nr))
-    }
-
-    /// The link with its count lowered by `nr`, which is no more than it is.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn occupied_less<G: Granule>(self, nr: usize) -> Self {
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            return Self(self.0 - ((nr as u64) << 2));
-        }
-        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() - nr))
+    pub const fn table(table: PhysAddr) -> Self {
+        Self(table.0 | TABLE_OR_PAGE | VALID)
     }
 
     /// Whether the walker uses it.
@@ -335,14 +295,13 @@ impl Descriptor {
         self.0 & VALID != 0
     }
 
-    /// Whether nothing is here, or nothing but a link that is [leaving](Self::LEAVING), or what strings tables together that
-    /// were unlinked. A descriptor can be invalid and yet not vacant: `protect` may take a page's validity away and leave the
+    /// Whether nothing is here, or nothing but what strings unlinked tables together. A descriptor
+    /// can be invalid and yet not vacant: `set_valid` takes a page's validity away and leaves the
     /// rest.
     #[inline(always)]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
-        // A leaf, valid or not, has a bit elsewhere: one without any would be writable and executable.
-        self.0 & !(ADDRESS | Self::LEAVING.0) == 0
+        self.0 & Self::KIND_BITS == 0
     }
 
     /// Whether it is a link to a table of `level + 1`.
@@ -352,15 +311,11 @@ impl Descriptor {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
     }
 
-    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has written: nothing else of its
-    /// own has the type bit there.
-    #[inline(always)]
+    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has
+    /// written: nothing else of its own has the type bit there, valid or not.
+    #[inline]
     #[must_use]
     pub(crate) const fn is_link(self) -> bool {
-        debug_assert!(
-            self.0 & (VALID | TABLE_OR_PAGE) != TABLE_OR_PAGE,
-            "an invalid link"
-        );
         self.0 & TABLE_OR_PAGE != 0
     }
 
@@ -376,17 +331,6 @@ impl Descriptor {
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
         PhysAddr(self.0 & ADDRESS & !(G::PAGE_SIZE - 1))
-    }
-
-    /// For a link: how many descriptors of the table are occupied.
-    #[inline(always)]
-    #[must_use]
-    pub fn occupied<G: Granule>(self) -> usize {
-        let low = self.0 >> 2 & ((1 << COUNT_LOW_BITS) - 1);
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            return low as usize;
-        }
-        (low | (self.0 >> COUNT_HIGH_SHIFT & COUNT_HIGH) << COUNT_LOW_BITS) as usize
     }
 
     /// The attributes of a leaf.

@@ -13,6 +13,7 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::flush::{Pending, PendingRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::leaf::Leaves;
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSize, Outcome};
 use crate::tables::Tables;
@@ -86,6 +87,15 @@ pub(crate) struct Unit {
     pub(crate) first: Descriptor,
 }
 
+/// A leaf that is taken apart: what it was, what becomes of the part in `range`.
+struct Cut<'c, E> {
+    range: VirtRange,
+    old: PageState,
+    edit: E,
+    reserve: &'c mut Reserve,
+    outcome: &'c mut Outcome,
+}
+
 /// How many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
 fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
     if level == LAST_LEVEL {
@@ -130,7 +140,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let index = G::index(va.0, node.level);
             let found = self.load(node.table, index);
             if found.is_table(node.level) {
-                node = self.child(&node, index, found);
+                node = self.child(node, found);
             } else if found.is_vacant() {
                 return None;
             } else {
@@ -140,7 +150,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// Sets aside the tables that cutting the leaves at both ends of `range` takes.
-    pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
+    pub(crate) fn reserve(&self, range: VirtRange) -> Result<Reserve, Error> {
+        let mut reserve = Reserve::new();
         let cut = |va: VirtAddr| {
             self.unit_at(va)
                 .filter(|unit| unit.range.start != va)
@@ -165,13 +176,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         for _ in 0..needed {
             let Some(table) = self.tables.alloc_table() else {
-                self.unreserve(reserve);
+                self.unreserve(&mut reserve);
                 return Err(Error::OutOfTables(LAST_LEVEL));
             };
             reserve.tables[reserve.nr] = table;
             reserve.nr += 1;
         }
-        Ok(())
+        Ok(reserve)
     }
 
     /// Gives back what was set aside and not used.
@@ -181,8 +192,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was. Gives the number of descriptors of the unit's
-    /// table that became vacant; the caller lowers the table's count by it.
+    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was.
     ///
     /// Whatever of the unit a TLB held is invalidated when this returns.
     #[cold]
@@ -194,14 +204,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         reserve: &mut Reserve,
         pending: &mut Pending<G>,
         outcome: &mut Outcome,
-    ) -> usize {
+    ) {
         let level = unit.node.level;
         let nr = unit.size.descriptors::<G>();
         let pa = unit.first.address::<G>();
         let old = PageState::of(unit.first);
-        let whole = range.contains(unit.range.start) && range.contains(unit.range.last());
+        let whole = range.covers(unit.range);
         let mut new = [0u64; MAX_UNIT];
-        let mut touched = [unit.node.table, unit.node.parent];
+        let mut touched = [unit.node.table, unit.node.table];
         for (j, slot) in new[..nr].iter_mut().enumerate() {
             let offset = (j as u64) << G::shift(level);
             let va = unit.range.start.add(offset);
@@ -209,7 +219,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let piece = VirtRange::new(va, G::size(level));
             *slot = if !range.overlaps(piece) {
                 pa.0 | old.template(level)
-            } else if range.contains(va) && range.contains(piece.last()) {
+            } else if range.covers(piece) {
                 let changed = edit(old).map_or(0, |state| pa.0 | state.template(level));
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
@@ -220,22 +230,26 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 }
             } else {
                 let table = reserve.take();
-                let occupied = self.build_table(table, level + 1, va, pa, old, range, edit, reserve, outcome);
-                outcome.tables_added += 1;
+                let mut cut = Cut {
+                    range,
+                    old,
+                    edit,
+                    reserve,
+                    outcome,
+                };
+                self.build_table(table, level + 1, va, pa, &mut cut);
                 touched[1] = table;
-                Descriptor::table(table, occupied).0
+                Descriptor::table(table).0
             };
         }
         if whole {
             outcome.leaves.add(unit.size, 1);
         }
-        let new = &new[..nr];
         outcome.levels.insert(level);
         // Another size may be tolerated in place; another memory type never is.
         let in_place = self.config().break_policy == BreakPolicy::InPlace
             && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
-        self.replace(unit, new, &touched, in_place, pending);
-        new.iter().filter(|value| **value == 0).count()
+        self.replace(unit, &new[..nr], &touched, in_place, pending);
     }
 
     /// Break, invalidate, make.
@@ -277,7 +291,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables' contents) are complete
                 // before the TLBI, the TLBI before the new descriptors.
                 self.mmu.dsb_ishst();
-                self.invalidate_and_wait(core::iter::once(stale));
+                self.invalidate_and_wait(stale);
                 make();
                 tables.leave_break();
             });
@@ -285,66 +299,59 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.publish();
     }
 
-    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps from `va` to `pa`: the
-    /// part in `range` by `edit`, the rest as it was, with the largest leaves. Gives the number of descriptors written.
-    #[allow(clippy::too_many_arguments, reason = "one recursion, called from one place")]
+    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps
+    /// from `va` to `pa`: the part in the cut's range by its edit, the rest as it was, with the
+    /// largest leaves.
     fn build_table<E: Edit>(
         &self,
         table: PhysAddr,
         level: Level,
         va: VirtAddr,
         pa: PhysAddr,
-        old: PageState,
-        range: VirtRange,
-        edit: E,
-        reserve: &mut Reserve,
-        outcome: &mut Outcome,
-    ) -> usize {
+        cut: &mut Cut<'_, E>,
+    ) {
         let size = G::size(level);
-        let mut occupied = 0;
+        let groups = self.config().leaves.contains(LeafSize::new(level, true));
+        let groups = groups && LeafSize::new(level, true).exists::<G>();
+        cut.outcome.levels.insert(level);
+        cut.outcome.tables_added += 1;
+        trace::level::<G>(Node { table, level }, va, G::table_span(level));
         let mut index = 0;
-        outcome.levels.insert(level);
-        trace::level::<G>(level, table, va, G::table_span(level));
         while index < G::ENTRIES {
             let offset = (index as u64) << G::shift(level);
             let (va, pa) = (va.add(offset), pa.add(offset));
             let piece = VirtRange::new(va, size);
-            let covered = range.contains(va) && range.contains(piece.last());
-            if !covered && range.overlaps(piece) {
-                let below = reserve.take();
-                let nr = self.build_table(below, level + 1, va, pa, old, range, edit, reserve, outcome);
-                self.tables.store(table, index, Descriptor::table(below, nr).0);
-                outcome.tables_added += 1;
-                occupied += 1;
+            let covered = cut.range.covers(piece);
+            if !covered && cut.range.overlaps(piece) {
+                let below = cut.reserve.take();
+                self.build_table(below, level + 1, va, pa, cut);
+                self.tables.store(table, index, Descriptor::table(below).0);
                 index += 1;
                 continue;
             }
-            // The stretch up to the next cut, or the end of the table.
-            let left = (G::ENTRIES - index) as u64;
-            let to_cut = if covered {
-                range.end().offset_from(va) >> G::shift(level)
+            // The stretch up to the next cut, or the end of the table. Behind the range the distance
+            // to it wraps, and is far beyond the table.
+            let edge = if covered {
+                cut.range.end()
             } else {
-                // Behind the range this wraps, and is far beyond the table.
-                range.start.offset_from(va) >> G::shift(level)
+                cut.range.start
             };
-            let nr = to_cut.min(left) as usize;
-            let state = if covered { edit(old) } else { Some(old) };
-            let filled = match state {
-                Some(state) => {
-                    occupied += nr;
-                    let leaves = self.config().leaves;
-                    let template = state.template(level);
-                    let size = (nr as u64) << G::shift(level);
-                    trace::leaves::<G>(va, pa, size, size, leaves);
-                    self.write_run(table, level, index, pa, nr, template, leaves)
-                }
-                None => self.shape_run(level, index, pa, nr, self.config().leaves),
+            let to_cut = edge.offset_from(va) >> G::shift(level);
+            let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;
+            let leaves = Leaves::divide::<G>(level, va, pa, nr, groups);
+            let state = if covered {
+                (cut.edit)(cut.old)
+            } else {
+                Some(cut.old)
             };
+            if let Some(state) = state {
+                trace::leaves::<G>(va, pa, leaves, cut.range, self.config().leaves);
+                self.fill(table, va, pa, leaves, state.template(level));
+            }
             if covered {
-                filled.count::<G>(level, outcome);
+                leaves.count::<G>(&mut cut.outcome.leaves);
             }
             index += nr;
         }
-        occupied
     }
 }

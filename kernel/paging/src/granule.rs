@@ -4,6 +4,10 @@
 //! carries no table of shifts. Levels are numbered as the architecture numbers them: 0 is the root of a 48-bit walk with
 //! 4 KiB pages, 3 holds the pages. Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
 
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::leaf::{self, Leaves};
+use crate::outcome::LeafSet;
+
 /// The level of a table or of a descriptor in it, `0..=3`.
 pub type Level = u8;
 
@@ -71,6 +75,14 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     #[inline(always)]
     fn index(va: u64, level: Level) -> usize {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
+    }
+
+    /// The leaves that come first where `size` bytes of consecutive memory from `pa` on are mapped at
+    /// `va`: the leaf rule ([`leaf::largest`]), for this granule. A granule may have a rule of its
+    /// own.
+    #[inline(always)]
+    fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+        leaf::largest::<Self>(va, pa, size, allowed)
     }
 
     /// Descriptors in use in a table of `level`: all, but in a root that resolves fewer bits.

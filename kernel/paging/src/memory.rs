@@ -98,14 +98,6 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     }
 
     #[inline]
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-        for (i, output) in outputs.iter().enumerate() {
-            self.descriptor(table, index + i)
-                .store(output.0 | template, Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         for i in index..index + nr {
             self.descriptor(table, i).store(0, Ordering::Relaxed);

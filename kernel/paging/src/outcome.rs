@@ -88,6 +88,7 @@ impl LeafSize {
         }
     }
 
+    /// Below 8, since a level is below 4.
     #[inline(always)]
     const fn slot(self) -> usize {
         self.level as usize * 2 + self.contiguous as usize
@@ -128,7 +129,7 @@ impl LeafSet {
         Self(self.0 & 0b0101_0101)
     }
 
-    /// The same with no leaf above `level`.
+    /// The same with no leaf larger than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
         // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or the group of this one.
@@ -140,6 +141,13 @@ impl LeafSet {
             keep_levels & !(1 << (2 * level + 1))
         };
         Self(self.0 & keep | Self::PAGES.0)
+    }
+
+    /// The same with no leaf of a level above `level`.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn below(self, level: Level) -> Self {
+        Self(self.0 & !0u8 << (2 * level as u32))
     }
 
     /// The sizes in both sets.
@@ -181,7 +189,7 @@ impl LeafCounts {
     /// Counts `nr` more of `size`.
     #[inline(always)]
     pub const fn add(&mut self, size: LeafSize, nr: u32) {
-        self.0[size.slot()] += nr;
+        self.0[size.slot() & 7] += nr;
     }
 
     /// Counts `nr` fewer of `size`.
@@ -339,22 +347,40 @@ pub struct Outcome {
     pub tables_added: u32,
     /// Table pages unlinked.
     pub tables_removed: u32,
-    /// Table pages that became empty and stay linked, for [`Tree::prune`](crate::Tree::prune).
-    pub tables_emptied: u32,
 }
 
 impl Outcome {
+    /// The same, field by field: where accesses must be aligned, a compiler copies the whole by a call.
+    #[inline]
+    pub(crate) const fn copied(&self) -> Self {
+        let [a, b, c, d, e, f, g, h] = self.leaves.0;
+        Self {
+            levels: self.levels,
+            leaves: LeafCounts([a, b, c, d, e, f, g, h]),
+            tables_added: self.tables_added,
+            tables_removed: self.tables_removed,
+        }
+    }
+
+    /// Counts a table that was linked at `level`, if `is_new`.
+    #[inline]
+    pub(crate) fn linked(&mut self, level: Level, is_new: bool) {
+        if is_new {
+            self.levels.insert(level);
+            self.tables_added += 1;
+        }
+    }
+
     /// Adds what `other` did.
     pub fn merge(&mut self, other: &Self) {
         self.levels.merge(other.levels);
         self.leaves.merge(&other.leaves);
         self.tables_added += other.tables_added;
         self.tables_removed += other.tables_removed;
-        self.tables_emptied += other.tables_emptied;
     }
 }
 
-/// Why an operation refused or failed. The tree is as it was before the call.
+/// Why an operation refused or failed. What is mapped is as it was before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
     /// The range is empty.
@@ -381,15 +407,16 @@ pub enum Error {
         /// The descriptor found.
         found: Descriptor,
     },
+    /// A table without a leaf is linked here, where a block would go:
+    /// [`prune`](crate::Tree::prune) the range, and map again.
+    EmptyTable {
+        /// The first address that the table translates.
+        va: VirtAddr,
+        /// The level of the link.
+        level: Level,
+    },
     /// Nothing is mapped here, and the operation needs it mapped.
     NotMapped(VirtAddr),
-    /// The change is none that may be made in place, and the caller asked for no other.
-    NeedsBreak {
-        /// Where.
-        va: VirtAddr,
-        /// What is there.
-        found: Descriptor,
-    },
     /// Writable and executable at once (DESIGN rule 10).
     WritableExecutable(VirtAddr),
     /// No page for a table of this level.
@@ -425,10 +452,10 @@ impl fmt::Display for Error {
             Self::Occupied { va, level, found } => {
                 write!(f, "{va} is taken by level {level} descriptor {found:?}")
             }
-            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
-            Self::NeedsBreak { va, found } => {
-                write!(f, "{va} with {found:?} cannot be changed in place")
+            Self::EmptyTable { va, level } => {
+                write!(f, "an empty table is linked by level {level} at {va}, where a block would go")
             }
+            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
             Self::WritableExecutable(va) => {
                 write!(f, "{va} would be writable and executable at once")
             }
@@ -446,6 +473,9 @@ pub struct Failure {
     pub error: Error,
     /// The levels that were written, although everything is as before (Linux: what `arch_sync_kernel_mappings` must hear).
     pub levels: LevelMask,
+    /// Tables that the call had linked. They stay linked, and empty unless another caller uses them
+    /// by now, until a [`prune`](crate::Tree::prune) of the range.
+    pub tables_left: u32,
 }
 
 impl From<Error> for Failure {
@@ -453,6 +483,7 @@ impl From<Error> for Failure {
         Self {
             error,
             levels: LevelMask::NONE,
+            tables_left: 0,
         }
     }
 }

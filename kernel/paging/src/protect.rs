@@ -83,8 +83,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        let mut reserve = Reserve::new();
-        self.reserve(range, &mut reserve)?;
+        let mut reserve = self.reserve(range)?;
         let mut outcome = Outcome::default();
         for cut in [range.start, range.end()] {
             // The end of the address space has no leaf behind it to cut.
@@ -112,11 +111,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut editing = Editing {
             range,
             edit,
-            reserve: Reserve::new(),
+            reserve: self.reserve(range)?,
             batch,
             outcome: Outcome::default(),
         };
-        self.reserve(range, &mut editing.reserve)?;
         self.edit_table(self.root_node(), range.start, range.size, &mut editing);
         self.unreserve(&mut editing.reserve);
         Ok(editing.outcome)
@@ -131,7 +129,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let here = part::<G>(node.level, va, remaining);
             let found = self.load(node.table, i);
             if found.is_table(node.level) {
-                self.check_edit(self.child(&node, i, found), va, here, edit)?;
+                self.check_edit(self.child(node, found), va, here, edit)?;
             } else if found.is_vacant() {
                 return Err(Error::NotMapped(va));
             } else if let Some(state) = edit(PageState::of(found))
@@ -153,7 +151,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         remaining: u64,
         editing: &mut Editing<'_, '_, G, T, M, C, E>,
     ) {
-        trace::level::<G>(node.level, node.table, va, remaining);
+        trace::level::<G>(node, va, remaining);
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
         let mut remaining = remaining;
@@ -164,7 +162,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut advance = here;
             let mut step = 1;
             if found.is_table(node.level) {
-                self.edit_table(self.child(&node, i, found), va, here, editing);
+                self.edit_table(self.child(node, found), va, here, editing);
             } else if node.level == LAST_LEVEL && !found.is_contiguous() {
                 step = self.edit_pages(node, i, index + nr, va, found, editing);
                 advance = (step as u64) << G::PAGE_SHIFT;
@@ -239,7 +237,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if new == Some(old) {
             return;
         }
-        let covered = editing.range.contains(unit.range.start) && editing.range.contains(unit.range.last());
+        let covered = editing.range.covers(unit.range);
         let in_place = new.filter(|new| {
             // To validity from none: nothing is held, or what the batch has yet to invalidate, and that agrees. From it: as a
             // permission that goes, and the flush follows.

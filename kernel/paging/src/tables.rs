@@ -15,7 +15,7 @@
 //!
 //! # Bulk operations
 //! They have plain defaults. A kernel overrides them with paired stores and DC ZVA; every descriptor must still be
-//! written by a 64-bit single-copy atomic access, except in [`zero`](Tables::zero), whose table no walker can reach.
+//! written by a 64-bit single-copy atomic access, except in [`alloc_table`](Tables::alloc_table), whose table no walker reaches yet.
 
 use crate::addr::{Pfn, PhysAddr};
 
@@ -56,14 +56,6 @@ pub unsafe trait Tables {
         }
     }
 
-    /// Writes one descriptor for each of `outputs` from `index` on: the output address plus `template`.
-    #[inline]
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-        for (i, output) in outputs.iter().enumerate() {
-            self.store(table, index + i, output.0 | template);
-        }
-    }
-
     /// Writes one descriptor for each of `frames` from `index` on: the frame's address plus `template`. Every frame number is
     /// that of an address.
     #[inline]
@@ -73,19 +65,11 @@ pub unsafe trait Tables {
         }
     }
 
-    /// The OR of the numbers of `frames`: which bits any of them has. Touches no table.
-    #[inline]
-    fn or_frames(&self, frames: &[Pfn]) -> u64 {
-        frames.iter().fold(0, |all, frame| all | frame.0)
-    }
-
     /// How many of `frames` follow each other from the first on. Touches no table.
     #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-        let Some(first) = frames.first() else {
-            return 0;
-        };
-        let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.0.wrapping_add(*i);
+        let first = frames.first().map_or(0, |frame| frame.0);
+        let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.wrapping_add(*i);
         frames.iter().zip(0..).take_while(follows).count()
     }
 
@@ -97,43 +81,26 @@ pub unsafe trait Tables {
         }
     }
 
-    /// The OR of `nr` descriptors from `index` on: 0 says that all are vacant.
+    /// What kinds of descriptors `nr` of them from `index` on are: the AND and the OR of their bits
+    /// 7:0 and 55:48, which hold type, permissions and the contiguous bit. Other bits are arbitrary.
     #[inline]
-    fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        (index..index + nr).fold(0, |all, i| all | self.load(table, i))
-    }
-
-    /// The AND of `nr` descriptors from `index` on: a bit that is set says that all have it.
-    #[inline]
-    fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        (index..index + nr).fold(!0, |all, i| all & self.load(table, i))
-    }
-
-    /// [`and_all`](Self::and_all) and [`or_all`](Self::or_all) in one pass.
-    #[inline]
-    fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         (index..index + nr).fold((!0, 0), |(and, or), i| {
             let value = self.load(table, i);
             (and & value, or | value)
         })
     }
 
-    /// As [`and_or_all`](Self::and_or_all), but only bits 7:0 and 55:48 count: what kind of descriptors they are.
-    #[inline]
-    fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        self.and_or_all(table, index, nr)
-    }
-
     /// Called before a live leaf or group that covers `broken` bytes from `va` is made invalid, with the tables that the
     /// engine will access until [`leave_break`](Self::leave_break). If `va` is how those tables are reached (the linear
     /// map is being split), accesses must take another way until then (DESIGN rule 3, last sentence).
-    #[inline(always)]
+    #[inline]
     fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {
         let _ = (va, broken, tables);
     }
 
     /// Ends what [`enter_break`](Self::enter_break) began: the new descriptors are written.
-    #[inline(always)]
+    #[inline]
     fn leave_break(&self) {}
 }
 
@@ -145,63 +112,43 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
     fn free_table(&self, table: PhysAddr) {
         (**self).free_table(table);
     }
-    #[inline(always)]
+    #[inline]
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
         (**self).load(table, index)
     }
-    #[inline(always)]
+    #[inline]
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
         (**self).store(table, index, value);
     }
-    #[inline(always)]
+    #[inline]
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
         (**self).compare_exchange(table, index, current, new)
     }
-    #[inline(always)]
+    #[inline]
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         (**self).fill_linear(table, index, nr, first, step);
     }
-    #[inline(always)]
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-        (**self).fill_outputs(table, index, outputs, template);
-    }
-    #[inline(always)]
+    #[inline]
     fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
         (**self).fill_frames(table, index, frames, page_shift, template);
     }
-    #[inline(always)]
-    fn or_frames(&self, frames: &[Pfn]) -> u64 {
-        (**self).or_frames(frames)
-    }
-    #[inline(always)]
+    #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         (**self).nr_consecutive(frames)
     }
-    #[inline(always)]
+    #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         (**self).clear(table, index, nr);
     }
-    #[inline(always)]
-    fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        (**self).or_all(table, index, nr)
+    #[inline]
+    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        (**self).kinds(table, index, nr)
     }
-    #[inline(always)]
-    fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        (**self).and_all(table, index, nr)
-    }
-    #[inline(always)]
-    fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        (**self).and_or_all(table, index, nr)
-    }
-    #[inline(always)]
-    fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        (**self).flags(table, index, nr)
-    }
-    #[inline(always)]
+    #[inline]
     fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {
         (**self).enter_break(va, broken, tables);
     }
-    #[inline(always)]
+    #[inline]
     fn leave_break(&self) {
         (**self).leave_break();
     }

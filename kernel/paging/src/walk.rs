@@ -106,7 +106,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 descriptor: found,
             });
             if found.is_table(node.level) {
-                node = self.child(&node, index, found);
+                node = self.child(node, found);
                 continue;
             }
             if !found.is_vacant() {
@@ -128,7 +128,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let index = G::index(va.0, node.level);
             let found = self.load(node.table, index);
             if found.is_table(node.level) {
-                node = self.child(&node, index, found);
+                node = self.child(node, found);
             } else if found.is_valid() {
                 return Some(self.leaf(node, index, va, found));
             } else {
@@ -164,7 +164,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut answer = Visit::Continue;
             if found.is_table(node.level) {
                 let here = part::<G>(node.level, va, remaining);
-                answer = self.visit_table(self.child(&node, i, found), va, here, visitor);
+                answer = self.visit_table(self.child(node, found), va, here, visitor);
             } else if !found.is_vacant() {
                 let leaf = self.leaf(node, i, va, found);
                 // Behind all of a group.

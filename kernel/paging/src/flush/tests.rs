@@ -124,7 +124,7 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
             }
             all.push((range, stride, links));
         }
-        assert!(pending.nr_ranges <= MAX_RANGES);
+        assert!(pending.ranges().count() <= MAX_RANGES);
         for (range, stride, links) in &all {
             let covered = pending.ranges().any(|pending| {
                 pending.range.contains(range.start)

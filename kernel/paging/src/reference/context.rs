@@ -178,7 +178,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
             return Err(Error::Occupied { va, level, found });
         }
         let new = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
-        let link = Descriptor::table(new, 0);
+        let link = Descriptor::table(new);
         // Release: the new table's zeroes are visible to a walk before the link is.
         if let Err(found) = self.tables.compare_exchange(table, index, 0, link.0) {
             self.tables.free_table(new);
