@@ -6,7 +6,7 @@ use paging::VirtRange;
 use vmalloc::{Error, Lock};
 
 const HANDED_OVER: Scenario = scenario(LAZY, 1500, |rig| {
-    let given: CheckedLock<Vec<(VirtRange, u64)>> = Lock::new(Vec::new());
+    let given: CheckedLock<Vec<(VirtRange, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let maker = |rig: &Rig| {
         for pages in [1, 3, 2] {
             let key = 10 * me() as u64 + pages;

@@ -57,7 +57,9 @@ const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
     let handler = |rig: &Rig| {
         let key = me() as u64;
         for pages in [1, 2, 9] {
-            match rig.vm.allocate(&Request::new(pages * PAGE).nowait()) {
+            let request = Request::new(pages * PAGE);
+            let request = if key % 2 == 0 { request.nolock() } else { request.nowait() };
+            match rig.vm.allocate(&request) {
                 Ok(area) => {
                     let area = Area::from(area);
                     rig.fill(&area, key);
