@@ -34,7 +34,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         for cpu in CPUS
         for el2 in (0, 1)
     ]
-    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "4", "8")]
+    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3", "4", "5", "7", "8")]
     # CPUs that need break-before-make (FEAT_BBM level 0), unlike max: faults of one in another's break are part of it.
     cases += [
         BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": "selftest=smp.*,fault.*"})
@@ -68,6 +68,11 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         ),
     ]
     return cases
+
+
+def counts_of_cpus() -> list[BootCase]:
+    """For what takes its time: the suite with each of these numbers of CPUs, most of which divide nothing."""
+    return [BootCase(f"{smp} CPUs", {"SMP": str(smp)}) for smp in (*range(1, 10), 12, 16)]
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 
 
 def refusals() -> list[BootCase]:
-    """Boot arguments that must be met by one clear line that names them, and a power-off."""
+    """What must be met by one clear line that says why, and a power-off."""
     arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "pretend=0:midi:0x410fd0b0", "test_vmalloc=8192")
     says = {argument: f"bad boot argument .*{argument.partition('=')[0]}" for argument in arguments}
     says |= {
@@ -119,7 +124,8 @@ def refusals() -> list[BootCase]:
         "bench.walkers=nosuch": "bench.walkers=nosuch`: expected none, or a glob over vmwalk rewalk series",
         "mode=bench bench.walkers=last-is-f*": "expected none, or a glob over vmwalk rewalk series$",
     }
-    return [BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items()]
+    little = BootCase("less RAM than the tests take", {"MEM": "16M"}, ("--expect-message", "MiB of RAM are free, and the self-tests take"))
+    return [little, *(BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items())]
 
 
 def traps() -> list[BootCase]:
@@ -138,6 +144,7 @@ def rejected_runs() -> list[BootCase]:
     return [
         BootCase("an empty selection", {"BOOTARGS": "selftest=no_such_test_anywhere"}, fails_with="no test has a name that"),
         BootCase("a list with a glob that selects nothing", {"BOOTARGS": "selftest=map.range.64k*,nosuch.*"}, fails_with=r"`nosuch\.\*`"),
+        BootCase("a processor without AArch64", {"CPU": "cortex-a15"}, fails_with="CPU=cortex-a15 has no AArch64 state"),
         BootCase("an emulator that ends without a word", {"QEMU": "/bin/true"}, fails_with="nothing was printed"),
     ]
 
