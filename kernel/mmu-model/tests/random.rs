@@ -197,7 +197,7 @@ impl<'a, G: Granule> Run<'a, G> {
         self.rig.model.assert_settled();
         for tree in &self.trees {
             // Nobody walks: what its maps took out goes back at once.
-            tree.reclaim();
+            tree.prune(tree.range()).expect("the tree's own range");
         }
         let leaked = self.rig.model.nr_tables() - self.rig.model.nr_linked_tables();
         assert_eq!(leaked, 0, "leaked tables");

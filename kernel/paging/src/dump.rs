@@ -1,8 +1,8 @@
 //! `dump`: what a range maps, as few lines as it takes.
 //!
-//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The display is in the style
-//! of Linux's `kernel_page_tables`: a line a run, the level's name last, with the contiguous groups shown, which Linux's
-//! marks but does not tell apart by size.
+//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The
+//! display is in the style of Linux's `kernel_page_tables`: a line a run, the level's name last,
+//! with the contiguous groups shown, which Linux's marks but does not tell apart by size.
 
 use crate::addr::{PhysAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -119,7 +119,8 @@ pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The runs of leaves in `range`, which is cut to whole pages and to this tree's half.
     ///
-    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was when it was read.
+    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was
+    /// when it was read.
     pub fn dump(&self, range: VirtRange) -> Dump<'_, G, T, M> {
         let all = self.range();
         let start = range.start.align_down(G::PAGE_SIZE).max(all.start);

@@ -1,13 +1,15 @@
 //! The seam to the barriers and invalidations: [`Mmu`], with a counting and a tracing wrapper.
 //!
-//! The methods are named as the architecture names the instructions. All invalidations are the inner-shareable form:
-//! there is no method for a local one, so it cannot be used by mistake (DESIGN rule 4).
+//! The methods are named as the architecture names the instructions. All invalidations are the
+//! inner-shareable form: there is no method for a local one, so it cannot be used by mistake
+//! (DESIGN rule 4).
 
 use crate::addr::VirtAddr;
 use crate::granule::Granule;
 use core::cell::Cell;
 
-/// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from `start`.
+/// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from
+/// `start`.
 ///
 /// Source: Arm ARM DDI 0487, C5.5, TLBI RVAE1IS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -28,8 +30,8 @@ impl TlbiRange {
         (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
     }
 
-    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any level), BaseADDR 36:0,
-    /// ASID 63:48 (ignored by the all-ASID forms).
+    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any
+    /// level), BaseADDR 36:0, ASID 63:48 (ignored by the all-ASID forms).
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
@@ -49,17 +51,20 @@ pub const fn tlbi_va_operand(va: VirtAddr) -> u64 {
 
 /// Barriers and TLB maintenance of the translation regime that a tree belongs to.
 pub trait Mmu {
-    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain, table walks included.
+    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain,
+    /// table walks included.
     fn dsb_ishst(&self);
     /// DSB ISH: earlier loads, stores and TLB maintenance are complete.
     fn dsb_ish(&self);
-    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated again.
+    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated
+    /// again.
     fn isb(&self);
     /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs.
     fn tlbi_vaale1is(&self, va: VirtAddr);
     /// TLBI VAAE1IS: entries of all levels for `va`, walk caches included, all ASIDs.
     fn tlbi_vaae1is(&self, va: VirtAddr);
-    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if [`has_tlbi_range`](Self::has_tlbi_range).
+    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if
+    /// [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaale1is(&self, range: TlbiRange);
     /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Only called if
     /// [`has_tlbi_range`](Self::has_tlbi_range).
@@ -68,9 +73,9 @@ pub trait Mmu {
     fn tlbi_vmalle1is(&self);
     /// Whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
-    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run here that could use
-    /// what is broken.
-    #[inline(always)]
+    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run
+    /// here that could use what is broken.
+    #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R
     where
         Self: Sized,
@@ -80,43 +85,43 @@ pub trait Mmu {
 }
 
 impl<M: Mmu> Mmu for &M {
-    #[inline(always)]
+    #[inline]
     fn dsb_ishst(&self) {
         (**self).dsb_ishst();
     }
-    #[inline(always)]
+    #[inline]
     fn dsb_ish(&self) {
         (**self).dsb_ish();
     }
-    #[inline(always)]
+    #[inline]
     fn isb(&self) {
         (**self).isb();
     }
-    #[inline(always)]
+    #[inline]
     fn tlbi_vaale1is(&self, va: VirtAddr) {
         (**self).tlbi_vaale1is(va);
     }
-    #[inline(always)]
+    #[inline]
     fn tlbi_vaae1is(&self, va: VirtAddr) {
         (**self).tlbi_vaae1is(va);
     }
-    #[inline(always)]
+    #[inline]
     fn tlbi_rvaale1is(&self, range: TlbiRange) {
         (**self).tlbi_rvaale1is(range);
     }
-    #[inline(always)]
+    #[inline]
     fn tlbi_rvaae1is(&self, range: TlbiRange) {
         (**self).tlbi_rvaae1is(range);
     }
-    #[inline(always)]
+    #[inline]
     fn tlbi_vmalle1is(&self) {
         (**self).tlbi_vmalle1is();
     }
-    #[inline(always)]
+    #[inline]
     fn has_tlbi_range(&self) -> bool {
         (**self).has_tlbi_range()
     }
-    #[inline(always)]
+    #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
         (**self).masked(f)
     }

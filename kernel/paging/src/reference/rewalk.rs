@@ -13,17 +13,18 @@ use crate::tables::Tables;
 
 /// What Linux up to 7.3 does.
 ///
-/// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by one, pages.
+/// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by
+///   one, pages.
 /// - An array of pages (`vmap`): one walk, pages only, whatever their addresses.
-/// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous range, again from the
-///   root.
+/// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous
+///   range, again from the root.
 ///
 /// DSB ISHST and ISB once per last-level table visited, and once for every block or link set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rewalk;
 
 /// One group or one page.
-#[inline(always)]
+#[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if step.fits_group::<G>() {
         G::cont_size(LAST_LEVEL)
@@ -137,7 +138,8 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the error path too.
+    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
+    /// error path too.
     fn map_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut page = range.start.offset_from(self.va) >> G::PAGE_SHIFT;
         let mut result = Ok(());
@@ -157,7 +159,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         result
     }
 
-    #[inline(always)]
+    #[inline]
     fn map_page(&self, table: PhysAddr, va: VirtAddr, page: u64) -> Result<(), Error> {
         let index = self.ctx.vacant_page(table, va)?;
         let pa = self.ctx.output(self.frames.frame(page as usize), page)?;
