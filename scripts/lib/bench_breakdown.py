@@ -90,13 +90,10 @@ class Stub:
         self._at_breakpoint = False
 
     def ask(self, packet: str) -> str:
-        """Sends a packet and gives the answer; the output of monitor commands is passed over."""
+        """Sends a packet and gives the answer."""
         data = packet.encode()
         self._socket.sendall(b"$" + data + b"#" + f"{sum(data) % 256:02x}".encode())
-        while True:
-            answer = self._packet()
-            if not (packet.startswith("qRcmd") and answer.startswith("O") and answer != "OK"):
-                return answer
+        return self._packet()
 
     def _packet(self) -> str:
         while (match := re.search(rb"\$([^#]*)#..", self._read)) is None:
@@ -112,7 +109,21 @@ class Stub:
         return match[1].decode()
 
     def monitor(self, command: str) -> None:
-        self.ask("qRcmd," + command.encode().hex())
+        """Has the emulator's monitor do something. Raises Failed with what it says: these commands are silent where they work."""
+        said = b""
+        answer = self.ask("qRcmd," + command.encode().hex())
+        while answer.startswith("O") and answer != "OK":
+            said += bytes.fromhex(answer[1:])
+            answer = self._packet()
+        if said.strip() or answer != "OK":
+            raise Failed(f"the emulator's monitor, asked for {command!r}: {said.decode(errors='replace').strip() or answer}")
+
+    def one_instruction_at_a_time(self, switch: str) -> None:
+        """The command has one name from QEMU 8.1 on, and had another up to 8.2."""
+        try:
+            self.monitor(f"one-insn-per-tb {switch}")
+        except Failed:
+            self.monitor(f"singlestep {switch}")
 
     def break_at(self, address: int) -> None:
         if (answer := self.ask(f"Z1,{address:x},4")) != "OK":
@@ -175,11 +186,11 @@ def one_window(stub: Stub, reads: dict[int, int], log: Path) -> Window:
     stub.run()
     before = read_counter(stub, reads)
     start = log.stat().st_size if log.exists() else 0
-    stub.monitor("singlestep on")
+    stub.one_instruction_at_a_time("on")
     stub.monitor("log exec,nochain")
     stub.run()
     stub.monitor("log none")
-    stub.monitor("singlestep off")
+    stub.one_instruction_at_a_time("off")
     after = read_counter(stub, reads)
     with log.open() as file:
         file.seek(start)

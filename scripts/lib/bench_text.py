@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .bench import Change, Json, advantage, measured
+from .bench import RELEASE, Change, Json, advantage, measured
 
 COLUMNS = (("linux-7.3", "Linux 7.3"), ("linux-7.3-series", "with the series"))
 PAIR = ("map", "unmap")
@@ -53,6 +53,8 @@ def table(document: Json) -> list[str]:
     lines += [f"* {note}" for note in notes]
     if (cpu := document["machine"].get("cpu", "max")) != "max":
         lines.append(f"Linux was measured on -cpu max, the rest here on -cpu {cpu}")
+    if (build := document["machine"].get("build", RELEASE)) != RELEASE:
+        lines.insert(0, f"of a {build} build: these are not the figures of the release kernel, and Linux's are of a release")
     parts = [lines, loops(document), protects(document), accesses(document), growth(document), cpus(document), closing(document)]
     return [line for part in parts if part for line in ("", *part)][1:]
 

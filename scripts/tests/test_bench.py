@@ -1,7 +1,10 @@
 """The bench's reading, merging and judging: what is not there must not look like a figure."""
 
 import json
+import re
+import socket
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,53 @@ class Merging(unittest.TestCase):
         self.assertEqual(set(bench.unmatched(document)), {"vm_map_ram 16"})
 
 
+class OtherMachines(unittest.TestCase):
+    def test_are_told_apart_by_cpu_and_build(self) -> None:
+        mine = {"cpu": "max", "build": "release", "midr": 1}
+        self.assertEqual(bench.unlike(mine, {**mine, "midr": 2}), [])
+        self.assertEqual(bench.unlike(mine, {**mine, "cpu": "cortex-a53"}), ["cpu is 'cortex-a53', not 'max'"])
+        self.assertEqual(bench.unlike(mine, {**mine, "build": "dev"}), ["build is 'dev', not 'release'"])
+        # A file of before it was said.
+        self.assertEqual(bench.unlike({"cpu": "max"}, mine), [])
+
+
+class ADocument(unittest.TestCase):
+    def read(self, text: str) -> bench.Json:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "bench.json"
+            path.write_text(text)
+            return bench.read_document(path)
+
+    def test_that_was_written_is_read(self) -> None:
+        document = made(counted("a", "map", 7), line("b", "loop", 5))
+        self.assertEqual(self.read(json.dumps(document)), document)
+        self.assertEqual(self.read(json.dumps(bench.baseline(document))), bench.baseline(document))
+
+    def test_that_is_none_is_refused_with_the_place(self) -> None:
+        whole = '{"machine":{},"cases":[{"case":"a","map":{"instructions":5}},%s]}'
+        for text, message in (
+            ("", r"bench.json: expected JSON, at line 1, column 1"),
+            ("# a\n\n{", r"expected JSON, at line 1, column 1"),
+            ('{\n "machine": {},\n}', r"expected JSON, at line 3, column 1"),
+            ("[]", r"expected an object, found \[\]"),
+            ("null", r"expected an object, found nothing"),
+            ("{}", r"machine: expected an object, found nothing"),
+            ('{"machine":{}}', r"cases: expected an array, found nothing"),
+            (whole % "7", r"cases\[1\]: expected an object, found 7"),
+            (whole % "{}", r"cases\[1\]: case: expected printable text, found nothing"),
+            (whole % '{"case":"b"}', r"cases\[1\]: expected one of map, unmap"),
+            (whole % '{"case":"b","map":{}}', r"cases\[1\]: map: instructions: expected a whole number from 0x0 .*, found nothing"),
+            (whole % '{"case":"b","map":{"instructions":"5"}}', r'instructions: expected a whole number .*, found "5"'),
+            (whole % '{"case":"b","map":{"instructions":1e3}}', r"instructions: expected a whole number .*, found 1000.0"),
+            (whole % '{"case":"b","map":{"instructions":-1}}', r"instructions: expected a whole number .*, found -1"),
+            (whole % '{"case":"b","map":{"instructions":true}}', r"instructions: expected a whole number .*, found true"),
+            (whole % '{"case":"b","map":{"instructions":NaN}}', r"expected JSON: NaN is no number"),
+            ("[" * 100_000, r"expected JSON"),
+        ):
+            with self.subTest(text[:60]), self.assertRaisesRegex(bench.BadOutput, message):
+                self.read(text)
+
+
 class SeveralCpus(unittest.TestCase):
     @staticmethod
     def record(cpus: int, waits: int, **more: Any) -> str:
@@ -182,6 +232,59 @@ class BreakingDown(unittest.TestCase):
         self.assertEqual(bench_breakdown.innermost(["core::ptr::drop_in_place"]), "core::ptr::drop_in_place")
 
 
+class TheStub(unittest.TestCase):
+    """The emulator's debugger stub is played by a thread, which knows some commands of the monitor."""
+
+    def commands(self, known: tuple[str, ...]) -> tuple[list[str], str]:
+        """What one is asked for to run one instruction at a time, and what came of it."""
+        asked: list[str] = []
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "stub"
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(path))
+            server.listen()
+
+            def serve() -> None:
+                connection = server.accept()[0]
+                data = b""
+                while more := connection.recv(4096):
+                    data += more
+                    while found := re.search(rb"\$([^#]*)#..", data):
+                        data = data[found.end() :]
+                        answers = [b"l"]
+                        if found[1].startswith(b"qRcmd,"):
+                            command = bytes.fromhex(found[1][6:].decode()).decode()
+                            asked.append(command)
+                            answers = [b"OK"] if command in known else [b"O" + f"unknown command: '{command}'\r\n".encode().hex().encode(), b"OK"]
+                        for answer in answers:
+                            connection.sendall(b"$" + answer + b"#" + f"{sum(answer) % 256:02x}".encode())
+                connection.close()
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            try:
+                stub = bench_breakdown.Stub(path)
+                try:
+                    stub.one_instruction_at_a_time("on")
+                    outcome = "done"
+                except Failed as failed:
+                    outcome = str(failed)
+                stub._socket.close()
+            finally:
+                thread.join()
+                server.close()
+        return asked, outcome
+
+    def test_is_asked_by_the_name_that_its_emulator_has(self) -> None:
+        new, old = "one-insn-per-tb on", "singlestep on"
+        self.assertEqual(self.commands((new,)), ([new], "done"))
+        self.assertEqual(self.commands((new, old)), ([new], "done"))
+        self.assertEqual(self.commands((old,)), ([new, old], "done"))
+
+    def test_that_knows_neither_name_is_a_failure_that_says_so(self) -> None:
+        self.assertEqual(self.commands(())[1], "the emulator's monitor, asked for 'singlestep on': unknown command: 'singlestep on'")
+
+
 class Judging(unittest.TestCase):
     def test_two_percent_is_allowed_and_more_is_not(self) -> None:
         base = made(line("a", "map", 100), line("b", "map", 100))
@@ -228,6 +331,11 @@ class Showing(unittest.TestCase):
         self.assertIn("100 / 90", text[1])
         self.assertEqual(text[0].index("Linux 7.3") + len("Linux 7.3"), text[1].index("390 / 219") + len("390 / 219"))
         self.assertIn("* the walk alone", text)
+
+    def test_figures_of_another_build_are_marked(self) -> None:
+        self.assertNotIn("build", "\n".join(bench_text.table(self.document)))
+        self.document["machine"]["build"] = "dev"
+        self.assertIn("of a dev build: these are not the figures of the release kernel", bench_text.table(self.document)[0])
 
     def test_the_difference_shows_what_changed_and_counts_the_rest(self) -> None:
         new = made(counted("a & b", "map", 50), counted("a & b", "unmap", 90))

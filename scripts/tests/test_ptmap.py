@@ -1,5 +1,6 @@
 """The model of a dump, and the picture of it, from a dump that is written here."""
 
+import json
 import unittest
 from xml.etree import ElementTree
 
@@ -75,6 +76,67 @@ class ADump(unittest.TestCase):
         ):
             with self.subTest(message), self.assertRaisesRegex(Malformed, message):
                 parse(lines)
+
+
+class AMalformedDump(unittest.TestCase):
+    """Each is refused at once, with its line: none is drawn, and none is drawn for ever."""
+
+    RUN: dict[str, object] = {"va": VMALLOC, "pa": G, "size": 4096, "level": 3, "contiguous": False, "leaf": 4096, "name": "4K", "attributes": "rw- Normal-WB", "valid": True}
+
+    def assert_refused(self, message: str, *records: object) -> None:
+        lines = [f"ptmap {record if isinstance(record, str) else json.dumps(record)}" for record in records]
+        with self.assertRaisesRegex(Malformed, message):
+            parse([*LINES[:2], *lines, f'ptmap {{"runs":{len(lines)}}}'], "file")
+
+    def test_is_refused_field_by_field(self) -> None:
+        for field, value, message in (
+            ("leaf", -65536, "leaf: expected 0x1000, a leaf of level 3, found -65536"),
+            ("leaf", 0, "leaf: expected 0x1000"),
+            ("leaf", 1, "leaf: expected 0x1000"),
+            ("leaf", 4096.0, "leaf: expected 0x1000"),
+            ("level", 7, "level: expected a whole number from 0x1 to 0x3, found 7"),
+            ("level", 0, "level: expected a whole number"),
+            ("level", True, "level: expected a whole number from 0x1 to 0x3, found true"),
+            ("contiguous", 1, "contiguous: expected true or false, found 1"),
+            ("contiguous", True, "leaf: expected 0x10000, a leaf of level 3 with the contiguous bit, found 4096"),
+            ("size", 0, "size: expected a multiple of 0x1000 from 0x1"),
+            ("size", 4097, "size: expected a multiple of 0x1000"),
+            ("size", "4096", 'size: expected a multiple of 0x1000 .*, found "4096"'),
+            ("size", 64 * T, "size: expected no more than 131,072 tables of level 3 need"),
+            ("size", 1 << 48, "size: expected at most 0x800000000000, to the end of the half"),
+            ("va", VMALLOC + 1, "va: expected a multiple of 0x1000"),
+            ("va", 1 << 64, "va: expected a multiple of 0x1000 from 0x0 to 0xffffffffffffffff"),
+            ("va", -4096, "va: expected"),
+            ("pa", 1 << 52, "pa: expected a multiple of 0x1000 from 0x0 to 0xffffffffff000"),
+            ("attributes", None, "attributes: expected printable text, found nothing"),
+            ("attributes", "a\0b", "attributes: expected printable text"),
+            ("name", 4, "name: expected printable text, found 4"),
+            ("valid", "yes", 'valid: expected true or false, found "yes"'),
+        ):
+            with self.subTest(field=field, value=value):
+                self.assert_refused(f"^file: line 3: {message}", self.RUN | {field: value})
+
+    def test_has_its_runs_in_order(self) -> None:
+        self.assert_refused(f"file: line 4: va: expected {VMALLOC + 4096:#x} or more, behind the run before it", self.RUN, self.RUN)
+
+    def test_of_regions_that_are_none_is_refused(self) -> None:
+        for region, message in (
+            ({"region": "x", "start": "0", "size": "4096"}, 'start: expected a multiple of 0x8000000000 .*, found "0"'),
+            ({"region": "x", "start": 0, "size": 4096}, "size: expected a multiple of 0x8000000000"),
+            ({"region": "x", "start": VMALLOC, "size": 1 << 48}, "size: expected at most"),
+            ({"region": None, "start": 0, "size": T}, "region: expected printable text"),
+        ):
+            with self.subTest(region):
+                self.assert_refused(f"file: line 3: {message}", region)
+
+    def test_that_is_no_json_is_refused(self) -> None:
+        self.assert_refused("file: line 3: expected JSON", '{"a":' + "[" * 100_000)
+        self.assert_refused("file: line 3: expected JSON", '{"a":' + "1" * 5_000 + "}")
+        self.assert_refused("file: line 3: level: expected", '{"a":Infinity}'.replace("Infinity", "1"))
+
+    def test_goes_on_behind_its_last_line(self) -> None:
+        with self.assertRaisesRegex(Malformed, f"line {len(LINES) + 1}: expected nothing behind the number of runs"):
+            parse([*LINES, LINES[-1]])
 
 
 class ThePicture(unittest.TestCase):

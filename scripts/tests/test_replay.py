@@ -6,6 +6,7 @@ import random
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from lib import replay, replay_trace
 from lib.replay_trace import HEADER, PAGE, Refused, Trace, need, parse
@@ -26,6 +27,22 @@ class TheReader(unittest.TestCase):
             with self.subTest(path.stem), self.assertRaises(Refused) as refused:
                 parse(path.read_bytes())
             self.assertEqual(str(refused.exception), path.with_suffix(".txt").read_text().rstrip("\n"), path.stem)
+
+    def test_a_number_has_digits_and_nothing_else_and_any_number_of_zeros_in_front(self) -> None:
+        for text, value in ((b"0", 0), (b"0" * 5000, 0), (b"0" * 5000 + b"7", 7), (b"18446744073709551615", (1 << 64) - 1)):
+            self.assertEqual(replay_trace.number("id", text), value)
+        for text in (b"", b"+1", b"-1", b" 1", b"1 ", b"1_0", b"0x1", b"1.0", "٣".encode(), b"18446744073709551616", b"0" * 5000 + b"18446744073709551616", b"9" * 5000):
+            with self.subTest(text[:30]), self.assertRaisesRegex(Refused, r"^id: expected a number below 2\^64, found `"):
+                replay_trace.number("id", text)
+
+    def test_a_text_that_is_too_long_is_refused_before_it_is_all_unpacked(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(replay_trace, "MAX_TEXT", 1 << 20):
+            path = Path(folder) / "trace.csv.gz"
+            path.write_bytes(gzip.compress(bytes(1 << 20)))
+            self.assertEqual(len(replay_trace.read(path)), 1 << 20)
+            path.write_bytes(gzip.compress(bytes((1 << 20) + 1)))
+            with self.assertRaisesRegex(Refused, "more than 1 MiB of text"):
+                replay_trace.read(path)
 
     def test_the_boot_of_linux_is_as_its_readme_says(self) -> None:
         boot = parse(replay_trace.read(TRACES / "linux-7.2-boot.csv.gz"))

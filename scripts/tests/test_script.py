@@ -209,11 +209,19 @@ class ASignal(Folder):
         self.assert_gone(started)
 
     def test_that_kills_make_test_ends_the_boots(self) -> None:
-        stage = "import sys; from lib import cases, script; script.run('x', lambda _: cases.run_logged('x', ['scripts/run'], 600.0).status)"
+        # As a stage boots: several at once in threads, more of them waiting.
+        stage = """
+from concurrent.futures import ThreadPoolExecutor
+from lib import cases, script
+def main(_):
+    with ThreadPoolExecutor(2) as pool:
+        return max(pool.map(lambda i: cases.run_logged(f"x{i}", ["scripts/run"], 600.0).status, range(6)))
+script.run("x", main)
+"""
         for number in (signal.SIGKILL, signal.SIGTERM):
             with self.subTest(signal=number):
                 (self.folder / "pid").unlink(missing_ok=True)
-                process = self.start([sys.executable, "-B", "-c", stage], self.alone(), PYTHONPATH="scripts")
+                process = self.start([sys.executable, "-B", "-c", stage], self.alone(), PYTHONPATH="scripts", BUILD=str(self.folder))
                 (started,) = self.pids("pid")
                 process.send_signal(number)
                 process.wait(PATIENCE)
