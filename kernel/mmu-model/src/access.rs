@@ -1,4 +1,5 @@
-//! What an access may do: the model's own table walker, and everything else that a CPU may use in its place.
+//! What an access may do: the model's own table walker, and everything else that a CPU may use in
+//! its place.
 
 use crate::descriptor::{self as desc, Entry, PERMISSIONS, show};
 use crate::machine::{Machine, Reach};
@@ -48,6 +49,13 @@ enum May {
 }
 
 impl May {
+    fn result(self) -> Result<u64, Fault> {
+        match self {
+            Self::Reach { pa, .. } => Ok(pa),
+            Self::Fault(fault) => Err(fault),
+        }
+    }
+
     fn same(self, other: Self) -> bool {
         self == other || matches!((self, other), (Self::Fault(_), Self::Fault(_)))
     }
@@ -82,7 +90,8 @@ impl<G: Granule> Machine<G> {
             .map(|(root, _)| *root)
     }
 
-    /// Walks for `va` from `table` down, through what stands there now. Calls `step` with each table and index.
+    /// Walks for `va` from `table` down, through what stands there now. Calls `step` with each
+    /// table and index.
     fn walk_from(&self, table: u32, va: u64, access: Access, mut step: impl FnMut(u32, usize)) -> May {
         let mut number = table;
         loop {
@@ -105,7 +114,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Every way in which `cpu`'s access may go other than by the current tables: what it may do, and why.
+    /// Every way in which `cpu`'s access may go other than by the current tables: what it may do,
+    /// and why.
     fn other_ways(&self, cpu: usize, va: u64, access: Access, path: &[(u32, usize)]) -> Vec<(May, String)> {
         let mut ways = Vec::new();
         for (number, index) in path {
@@ -208,10 +218,7 @@ impl<G: Granule> Machine<G> {
                 )
             });
         }
-        match now {
-            May::Reach { pa, .. } => Ok(pa),
-            May::Fault(fault) => Err(fault),
-        }
+        now.result()
     }
 
     /// What the access does by the tables as they are, and one other thing that it may do.
@@ -231,14 +238,59 @@ impl<G: Granule> Machine<G> {
             .other_ways(cpu, va, access, &path)
             .into_iter()
             .find(|(may, _)| {
-                // A handler that asks the tables and retries turns a fault that need not be into nothing.
+                // A handler that asks the tables and retries turns a fault that need not be into
+                // nothing.
                 let forgiven = retries && matches!((now, *may), (May::Reach { .. }, May::Fault(_)));
                 !now.same(*may) && !forgiven
             });
         (now, other)
     }
 
-    /// Table memory at `pa` is about to be accessed: if that is through the linear map, the map must be whole there.
+    /// Everything that the access may do now: what the tables say, and what may be held or missed.
+    pub(crate) fn possible(&self, cpu: usize, va: u64, access: Access) -> Vec<Result<u64, Fault>> {
+        let mut path = Vec::with_capacity(4);
+        let now = match self.root_of(va) {
+            Some(root) => self.walk_from(root, va, access, |table, index| path.push((table, index))),
+            None => May::Fault(Fault::Translation(G::ROOT_LEVEL)),
+        };
+        let mut all = vec![now.result()];
+        for (may, _) in self.other_ways(cpu, va, access, &path) {
+            if !all.contains(&may.result()) {
+                all.push(may.result());
+            }
+        }
+        all
+    }
+
+    /// AT: the walk misses what it may miss. What it finds invalid has been observed to be so.
+    pub(crate) fn ask(&mut self, cpu: usize, va: u64, access: Access) -> Result<u64, Fault> {
+        self.event(cpu, Event::At { va });
+        let mut path = Vec::with_capacity(4);
+        let Some(root) = self.root_of(va) else {
+            return Err(Fault::Translation(G::ROOT_LEVEL));
+        };
+        let now = self.walk_from(root, va, access, |table, index| path.push((table, index)));
+        let missed = path.into_iter().find(|(table, index)| {
+            let fresh = self.table(*table).slots[*index].fresh;
+            self.read(*table, *index) == 0 || !self.s.clocks.context(cpu).has(fresh)
+        });
+        let answer = match missed {
+            Some((table, index)) => {
+                let broken = self.table(table).slots[index].broken;
+                if let Some(number) = broken.checked_sub(1) {
+                    let behind = self.s.behind_breaks[number as usize];
+                    self.s.clocks.acquire(cpu, &behind, self.features.ets2);
+                }
+                Err(Fault::Translation(self.table(table).level))
+            }
+            None => now.result(),
+        };
+        self.synchronise_context(cpu);
+        answer
+    }
+
+    /// Table memory at `pa` is about to be accessed: if that is through the linear map, the map
+    /// must be whole there.
     pub(crate) fn reach_table(&mut self, cpu: usize, pa: u64, access: Access) {
         let Some(base) = self.features.linear_map else {
             return;

@@ -1,16 +1,27 @@
-//! Which stores are known to whom: the part of the memory model that translation table walks depend on.
+//! Which stores are known to whom: the part of the memory model that translation table walks depend
+//! on.
 //!
-//! Every store to table memory has a number, counted for each CPU. A set of stores that is closed towards the past of each
-//! CPU is then one number for each CPU: a [`Clock`]. Four of them tell all that the rules need:
+//! Every store to table memory has a number, counted for each CPU. A set of stores that is closed
+//! towards the past of each CPU is then one number for each CPU: a [`Clock`]. Five of them tell all
+//! that the rules need:
 //!
-//! - `seen[c]`: the stores of others that CPU `c` has observed through an acquire of a release (and, of its own, all);
-//! - `known[c]`: those which a DSB of `c` has completed. A TLBI of `c` removes what **these** have overwritten. DSB ISHST
-//!   completes the CPU's own stores; DSB ISH also those it has observed (cumulativity; Arm ARM B2.3.12 "DSB", and the
-//!   last row of the sequence table);
-//! - `certain`: those that somebody's DSB has completed: no walk of any CPU can miss them any more (Arm ARM D8.2.6);
-//! - `context[c]`: those that were certain at the last context synchronisation of `c`: only these cannot be missed by the
-//!   translation of an access of `c`, which may have been made ahead (Arm ARM D8.2.6, K13.5.3). With FEAT_ETS2 a DSB or a
-//!   hand-over does for this what otherwise only an ISB does.
+//! - `seen[c]`: the stores of others that CPU `c` has observed through an acquire of a release
+//!   (and, of its own, all);
+//! - `known[c]`: those which a DSB of `c` has completed. A TLBI of `c` removes what **these** have
+//!   overwritten. DSB ISHST completes the CPU's own stores; DSB ISH also those it has observed
+//!   (cumulativity; Arm ARM B2.3.12 "DSB", and the last row of the sequence table);
+//! - `certain`: those that a DSB of any CPU has completed: no walk can miss them any more (Arm ARM
+//!   D8.2.6). So are a store-release that another CPU has loaded, and what is ordered before it:
+//!   what one other observer has observed all have (Arm ARM B2.3, "Other-multi-copy atomicity").
+//!   That is how a CPU may map below a link that another one is still to complete;
+//! - `context[c]`: those that were certain at the last context synchronisation of `c`: only these
+//!   cannot be missed by the translation of an access of `c`, which may have been made ahead (Arm
+//!   ARM D8.2.6, K13.5.3). With FEAT_ETS2 a DSB or a hand-over does for this what otherwise only an
+//!   ISB does;
+//! - `ordered[c]`: those that any further plain store of `c` is ordered behind, so that an observer
+//!   of the one has observed the others: by a DMB or DSB between them, or by a load-acquire (Arm
+//!   ARM B2.3.7, "Barrier-ordered-before"). A store-release is ordered behind all that is `seen`;
+//!   what is stored later is not ordered behind a store-release.
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = 8;
@@ -19,6 +30,8 @@ pub const MAX_CPUS: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct StoreId {
     pub(crate) cpu: u8,
+    /// Whether it is a store-release: it is observed after all that its CPU has stored before.
+    pub(crate) release: bool,
     pub(crate) number: u32,
 }
 
@@ -51,17 +64,27 @@ pub(crate) struct Clocks {
     seen: [Clock; MAX_CPUS],
     known: [Clock; MAX_CPUS],
     context: [Clock; MAX_CPUS],
+    ordered: [Clock; MAX_CPUS],
     certain: Clock,
 }
 
 impl Clocks {
     /// Numbers a new store of `cpu`.
-    pub(crate) fn store(&mut self, cpu: usize) -> StoreId {
+    pub(crate) fn store(&mut self, cpu: usize, release: bool) -> StoreId {
         let own = &mut self.seen[cpu].0[cpu];
         *own += 1;
         StoreId {
             cpu: cpu as u8,
+            release,
             number: *own,
+        }
+    }
+
+    /// `cpu` loads what `store` has stored: if it is another CPU's store-release, no walk can miss it
+    /// any more.
+    pub(crate) fn loaded(&mut self, cpu: usize, store: StoreId) {
+        if store.release && usize::from(store.cpu) != cpu {
+            self.certain = self.certain.with(usize::from(store.cpu), store.number);
         }
     }
 
@@ -91,8 +114,24 @@ impl Clocks {
         &self.certain
     }
 
-    /// DSB of `cpu`: ISHST, or ISH if `loads` too.
+    /// What the last store of `cpu` is ordered behind: an observer of it has observed these.
+    pub(crate) fn before(&self, cpu: usize, release: bool) -> Clock {
+        if release {
+            self.seen[cpu]
+        } else {
+            self.ordered[cpu]
+        }
+    }
+
+    /// DMB of `cpu`. ISHST does what ISH does: what the CPU has observed, it has observed by a
+    /// load-acquire, behind which its stores are ordered anyhow.
+    pub(crate) fn dmb(&mut self, cpu: usize) {
+        self.ordered[cpu] = self.seen[cpu];
+    }
+
+    /// DSB of `cpu`: ISHST, or ISH if `loads` too. It orders as a DMB does, and completes.
     pub(crate) fn dsb(&mut self, cpu: usize, loads: bool, ets2: bool) {
+        self.dmb(cpu);
         let done = if loads {
             self.seen[cpu]
         } else {
@@ -119,6 +158,7 @@ impl Clocks {
     /// `cpu` loads with acquire what was stored with release by one that had seen `seen` by then.
     pub(crate) fn acquire(&mut self, cpu: usize, seen: &Clock, ets2: bool) {
         self.seen[cpu].join(seen);
+        self.ordered[cpu].join(seen);
         if ets2 {
             self.context[cpu].join(&self.certain);
         }

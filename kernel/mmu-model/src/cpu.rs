@@ -6,7 +6,8 @@ use crate::machine::Machine;
 use crate::violation::{Event, Rule};
 use paging::{Granule, Mmu, PhysAddr, Tables, TlbiRange, VirtAddr};
 
-/// One CPU of a [`Model`]. Implements [`Tables`] and [`Mmu`] for it; further methods are what only a test needs.
+/// One CPU of a [`Model`]. Implements [`Tables`] and [`Mmu`] for it; further methods are what only
+/// a test needs.
 #[derive(Debug)]
 pub struct Cpu<'a, G: Granule> {
     model: &'a Model<G>,
@@ -26,14 +27,19 @@ impl<'a, G: Granule> Cpu<'a, G> {
         Self { model, cpu }
     }
 
+    /// Runs `f` on the machine and the number of this CPU.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Machine<G>, usize) -> R) -> R {
+        self.model.with(|machine| f(machine, self.cpu))
+    }
+
     /// The machine.
     #[must_use]
     pub const fn model(&self) -> &'a Model<G> {
         self.model
     }
 
-    /// An access at `va` as the kernel makes it in the course of its work. Anything that it may do other than what the
-    /// tables say is a violation, a fault included. Gives the physical address.
+    /// An access at `va` as the kernel makes it in the course of its work. Anything that it may do
+    /// other than what the tables say is a violation, a fault included. Gives the physical address.
     ///
     /// # Errors
     /// The fault, if the tables as they are do not permit it. That is no violation.
@@ -43,7 +49,8 @@ impl<'a, G: Granule> Cpu<'a, G> {
             .map(PhysAddr)
     }
 
-    /// The same on a kernel whose fault handler asks the tables and retries: a fault that need not be is forgiven.
+    /// The same on a kernel whose fault handler asks the tables and retries: a fault that need not
+    /// be is forgiven.
     ///
     /// # Errors
     /// The fault, if the tables as they are do not permit it.
@@ -51,6 +58,15 @@ impl<'a, G: Granule> Cpu<'a, G> {
         self.model
             .with(|machine| machine.access(self.cpu, va.0, access, true))
             .map(PhysAddr)
+    }
+
+    /// Returns everything that an access at `va` may come to now, by the tables and by what this
+    /// CPU may hold or miss: physical addresses and faults. It judges nothing: for an access that
+    /// races with an edit on purpose.
+    #[must_use]
+    pub fn possible(&self, va: VirtAddr, access: Access) -> Vec<Result<PhysAddr, Fault>> {
+        let all = self.model.machine().possible(self.cpu, va.0, access);
+        all.into_iter().map(|may| may.map(PhysAddr)).collect()
     }
 
     /// TLBI VAALE1: last-level entries for `va`, of this CPU only.
@@ -93,7 +109,11 @@ impl<G: Granule> Machine<G> {
     fn read_raw(&mut self, cpu: usize, table: u64, index: usize) -> u64 {
         self.reach_table(cpu, table + 8 * index as u64, Access::Read);
         match self.table_at(table) {
-            Some(number) if index < 1 << G::INDEX_BITS => self.table(number).slots[index].value,
+            Some(number) if index < 1 << G::INDEX_BITS => {
+                let slot = self.table(number).slots[index];
+                self.s.clocks.loaded(cpu, slot.fresh);
+                slot.value
+            }
             _ => {
                 self.violate(Rule::BadTable, || {
                     format!("CPU {cpu} loads index {index} of {table:#x}, which is no table in use")
@@ -110,8 +130,10 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-// SAFETY: 1. `alloc` hands out pages of the pool one at a time, zeroed, and judges it when one comes back too early;
-// 2. every access goes to the one memory under the one lock, in order, which is stronger than what is asked;
+// SAFETY: 1. `alloc` hands out pages of the pool one at a time, zeroed, and judges it when one
+// comes back too early;
+// 2. every access goes to the one memory under the one lock, in order, which is stronger than what
+//    is asked;
 // 3. the overridden bulk operations do one access after the other as the defaults do.
 unsafe impl<G: Granule> Tables for Cpu<'_, G> {
     fn alloc_table(&self) -> Option<PhysAddr> {

@@ -1,11 +1,13 @@
 //! Descriptors as the architecture defines them: the model's own constants and its own decoder.
 //!
-//! Nothing here comes from `paging::descriptor`: a bit that the engine has wrong must look wrong here. Geometry is
-//! computed from the plain facts of [`Granule`] (shifts, levels, where a leaf may be), not by its methods.
+//! Nothing here comes from `paging::descriptor`: a bit that the engine has wrong must look wrong
+//! here. Geometry is computed from the plain facts of [`Granule`] (shifts, levels, where a leaf may
+//! be), not by its methods.
 //!
-//! Source: Arm ARM DDI 0487, D8.3 (VMSAv8-64 translation table descriptor formats), D8.4.1 (permissions), D8.6 (memory
-//! attributes), D8.7.1 (contiguous bit). Not modelled, and therefore refused: 52-bit output addresses, hierarchical
-//! permissions (APTable and its like), NSTable, the nT bit.
+//! Source: Arm ARM DDI 0487, D8.3 (VMSAv8-64 translation table descriptor formats), D8.4.1
+//! (permissions), D8.6 (memory attributes), D8.7.1 (contiguous bit). Not modelled, and therefore
+//! refused: 52-bit output addresses, hierarchical permissions (APTable and its like), NSTable, the
+//! nT bit.
 
 use core::fmt;
 use paging::Granule;
@@ -43,8 +45,9 @@ pub const SOFTWARE: u64 = 0xf << 55;
 /// Bits 47:12.
 pub const ADDRESS: u64 = ((1 << 48) - 1) & !0xfff;
 
-/// What may change in a live leaf without break-before-make: permissions, AF, DBM, GP. (Arm ARM D8.16.1 lists what may
-/// not; these are not in the list. Software bits are not even seen by a walk.)
+/// What may change in a live leaf without break-before-make: permissions, AF, DBM, GP. (Arm ARM
+/// D8.16.1 lists what may not; these are not in the list. Software bits are not even seen by a
+/// walk.)
 pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIRTY_MODIFIER | PXN | UXN;
 /// Ignored bits of a table descriptor: 11:2 and 58:51.
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
@@ -105,7 +108,8 @@ pub fn decode<G: Granule>(level: u8, raw: u64) -> Entry {
     }
 }
 
-/// `raw` with everything cleared that a walk does not see: two descriptors with the same value are one to it.
+/// `raw` with everything cleared that a walk does not see: two descriptors with the same value are
+/// one to it.
 pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
     match decode::<G>(level, raw) {
         Entry::Invalid => 0,
@@ -116,8 +120,8 @@ pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
 
 /// Whether a TLB may hold what the normalised `value` says: valid, and not an Access flag fault.
 ///
-/// Source: Arm ARM D8.16 (TLB maintenance): an entry that causes a Translation, Address size or Access flag fault is
-/// never held. Hardware management of AF is off (TCR_EL1.HA = 0).
+/// Source: Arm ARM D8.16 (TLB maintenance): an entry that causes a Translation, Address size or
+/// Access flag fault is never held. Hardware management of AF is off (TCR_EL1.HA = 0).
 pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
     match decode::<G>(level, value) {
         Entry::Invalid => false,
@@ -131,7 +135,8 @@ pub fn output<G: Granule>(level: u8, leaf: u64) -> u64 {
     leaf & ADDRESS & !(size::<G>(level) - 1)
 }
 
-/// What is wrong with the encoding of `raw` at `level`, if anything: reserved encodings and non-zero RES0 bits.
+/// What is wrong with the encoding of `raw` at `level`, if anything: reserved encodings and
+/// non-zero RES0 bits.
 pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'static str> {
     if raw & VALID == 0 {
         return None;

@@ -1,8 +1,9 @@
 //! Barriers and TLBIs.
 //!
-//! A TLBI is remembered with what its CPU knew to be complete when it was issued, and takes effect at the next DSB ISH of
-//! that CPU (Arm ARM D8.16, "completion of TLB maintenance instructions"): until then nobody may rely on it, and between
-//! the two it may act at any moment, so what it removes is judged by the earliest.
+//! A TLBI is remembered with what its CPU knew to be complete when it was issued, and takes effect
+//! at the next DSB ISH of that CPU (Arm ARM D8.16, "completion of TLB maintenance instructions"):
+//! until then it is not to be relied on, and between the two it may act at any moment, so what it
+//! removes is judged by the earliest.
 
 use crate::clock::Clock;
 use crate::descriptor::{self as desc, Entry, PXN};
@@ -26,19 +27,22 @@ pub(crate) struct Tlbi {
     since: u32,
 }
 
-/// A translation that no TLB holds any more, but that a CPU without an ISB since may have translated ahead with.
+/// A translation that no TLB holds any more, but that a CPU without an ISB since may have
+/// translated ahead with.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ghost {
     pub(crate) cpu: u8,
     pub(crate) level: u8,
     pub(crate) as_group: bool,
-    /// Only for instructions: another CPU's accesses are waited for by the DSB, what it has fetched is not.
+    /// Only for instructions: another CPU's accesses are waited for by the DSB, what it has fetched
+    /// is not.
     pub(crate) fetch_only: bool,
     pub(crate) va: u64,
     pub(crate) value: u64,
 }
 
-/// Bits that a virtual address has in the operand of a TLBI by VA: 55:12, the rest is a copy of bit 55.
+/// Bits that a virtual address has in the operand of a TLBI by VA: 55:12, the rest is a copy of bit
+/// 55.
 fn decode_va_operand<G: Granule>(operand: u64) -> u64 {
     let va = operand << 12;
     ((va << 8) as i64 >> 8) as u64 & !(G::PAGE_SIZE - 1)
@@ -69,6 +73,11 @@ impl<G: Granule> Machine<G> {
             self.complete(cpu);
         }
         self.s.last_dsb[cpu] = self.s.time;
+    }
+
+    pub(crate) fn dmb(&mut self, cpu: usize, loads: bool) {
+        self.event(cpu, if loads { Event::DmbIsh } else { Event::DmbIshst });
+        self.s.clocks.dmb(cpu);
     }
 
     pub(crate) fn synchronise_context(&mut self, cpu: usize) {
@@ -158,7 +167,8 @@ impl<G: Granule> Machine<G> {
         self.s.pending.push(tlbi);
     }
 
-    /// An entry that this TLBI is there for, and would remove but for a DSB that is missing, is a mistake already now.
+    /// An entry that this TLBI is there for, and would remove but for a DSB that is missing, is a
+    /// mistake already now.
     fn lint_leading_dsb(&mut self, tlbi: &Tlbi) {
         if self.s.stale.is_empty() || self.s.clocks.knows_own(tlbi.cpu) {
             return;

@@ -1,9 +1,11 @@
-//! The verdict on a descriptor at the moment it is stored: what else may be held for the addresses it translates.
+//! The verdict on a descriptor at the moment it is stored: what else may be held for the addresses
+//! it translates.
 //!
-//! A new descriptor is readable by walks from its store on, so it must agree with everything that may be held then: the
-//! old values of its own place, of larger and smaller leaves over the same addresses, and, where the contiguous bit is
-//! involved, of the whole group. "Agree": the same output and memory attributes for each address, at the same leaf size
-//! (the size may differ where [`Features::tolerates_size_change`] says that the CPU neither faults nor mixes then).
+//! A new descriptor is readable by walks from its store on, so it must agree with everything that
+//! may be held then: the old values of its own place, of larger and smaller leaves over the same
+//! addresses, and, where the contiguous bit is involved, of the whole group. "Agree": the same
+//! output and memory attributes for each address, at the same leaf size (the size may differ where
+//! [`Features::tolerates_size_change`] says that the CPU neither faults nor mixes then).
 
 use crate::Features;
 use crate::descriptor::{self as desc, CONTIGUOUS, Entry, PERMISSIONS, show};
@@ -60,8 +62,11 @@ impl<G: Granule> Machine<G> {
                 self.judge_group_members(cpu, number, index, leaf);
             }
         }
-        if !self.s.stale.is_empty() && desc::cacheable::<G>(level, value) {
-            self.judge_against_held(cpu, leaf);
+        if desc::cacheable::<G>(level, value) {
+            if !self.s.stale.is_empty() {
+                self.judge_against_held(cpu, leaf);
+            }
+            self.judge_aliases(cpu, number, index, value);
         }
     }
 
@@ -80,8 +85,9 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Against the members of its group as they stand: no two that contradict each other, not even for a moment. Members
-    /// that are missing yet, and permissions that differ yet, are judged at the next DSB.
+    /// Against the members of its group as they stand: no two that contradict each other, not even
+    /// for a moment. Members that are missing yet, and permissions that differ yet, are judged at
+    /// the next DSB.
     fn judge_group_members(&mut self, cpu: usize, number: u32, index: usize, leaf: Leaf) {
         let Leaf { level, value, .. } = leaf;
         let entries = desc::group_entries::<G>(level);
@@ -108,7 +114,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// What was `stored`, and what `there` is as member `other` of its group, cannot be in one group.
+    /// What was `stored`, and what `there` is as member `other` of its group, cannot be in one
+    /// group.
     fn violate_mixed(&mut self, cpu: usize, stored: Leaf, other: usize, there: u64) {
         let Leaf { level, va, value } = stored;
         self.violate(Rule::MixedGroup, || {
@@ -120,7 +127,8 @@ impl<G: Granule> Machine<G> {
         });
     }
 
-    /// Against everything that may be held for the addresses which the leaf, or the group it is of, translates.
+    /// Against everything that may be held for the addresses which the leaf, or the group it is of,
+    /// translates.
     fn judge_against_held(&mut self, cpu: usize, leaf: Leaf) {
         let Leaf { level, va, value } = leaf;
         let (first, size) = if is_group::<G>(level, value) {
@@ -147,8 +155,9 @@ impl<G: Granule> Machine<G> {
                         };
                         leaf.agrees::<G>(&held, &self.features)
                     }
-                    // Links above it were judged when the way down was stored. Those at its level and below lead to
-                    // leaves, which are listed as well where they were valid; but a leaf over a link is a size change.
+                    // Links above it were judged when the way down was stored. Those at its level
+                    // and below lead to leaves, which are listed as well where they were valid; but
+                    // a leaf over a link is a size change.
                     _ => at < level || self.features.tolerates_size_change,
                 };
                 if !agrees {
@@ -210,7 +219,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// At a DSB of `cpu`: every group whose stores are now certain is whole and uniform, or has no contiguous member.
+    /// At a DSB of `cpu`: every group whose stores are now certain is whole and uniform, or has no
+    /// contiguous member.
     pub(crate) fn judge_touched_groups(&mut self, cpu: usize) {
         if self.s.touched.is_empty() {
             return;
@@ -227,8 +237,9 @@ impl<G: Granule> Machine<G> {
 
     fn judge_group(&mut self, cpu: usize, number: u32, first: usize) {
         let table = self.table(number);
-        // In a table that was cut off, members that are missing are on their way out with the rest: whoever may hold the
-        // group is listed as stale. Members that contradict each other were judged when they were stored.
+        // In a table that was cut off, members that are missing are on their way out with the rest,
+        // and the group is listed as stale. Members that contradict each other were judged when
+        // they were stored.
         if table.reach != Reach::Live || table.contiguous == 0 {
             return;
         }
@@ -272,17 +283,11 @@ impl<G: Granule> Machine<G> {
             .stale
             .iter()
             .find(|(level, _, old)| match desc::decode::<G>(*level, old.value) {
-                Entry::Leaf(leaf) => {
-                    let bytes = if old.held_as_group != 0 {
-                        desc::group_size::<G>(*level)
-                    } else {
-                        desc::size::<G>(*level)
-                    };
-                    let output = desc::output::<G>(*level, leaf) & !(bytes - 1);
-                    overlaps(pa, last, output, bytes)
-                }
                 Entry::Table(table) => overlaps(pa, last, table, G::PAGE_SIZE),
-                Entry::Invalid => false,
+                _ => {
+                    let frames = old.frames::<G>(*level);
+                    frames.is_some_and(|(first, bytes)| overlaps(pa, last, first, bytes))
+                }
             })
             .map(|(level, va, old)| (level, va, *old));
         if let Some((level, va, old)) = found {

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod aliases;
 mod clock;
 mod cpu;
 pub mod descriptor;
@@ -13,14 +14,17 @@ mod reach;
 mod settle;
 mod stale;
 mod violation;
+mod words;
 
 pub use access::{Access, Fault, Translation};
 pub use clock::MAX_CPUS;
 pub use cpu::Cpu;
 pub use violation::{Counters, Event, Rule, Violation};
+pub use words::Word;
 
 use machine::{Machine, State};
 use paging::{Granule, PhysAddr, Tables, VirtAddr, VirtRange};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is modelled, fixed when a [`Model`] is made.
@@ -36,15 +40,23 @@ pub struct Features {
     pub pa_bits: u32,
     /// FEAT_TLBIRANGE.
     pub tlbi_range: bool,
-    /// FEAT_ETS2: a translation fault is never due to a store that a DSB completed earlier, even without an ISB.
+    /// FEAT_ETS2: a translation fault is never due to a store that a DSB completed earlier, even
+    /// without an ISB.
     pub ets2: bool,
-    /// The CPU is known to take a change of leaf size, with the same output and attributes, without a conflict abort and
-    /// without mixing the two up (more than FEAT_BBM level 2 promises; DESIGN rule 3).
+    /// The CPU is known to take a change of leaf size, with the same output and attributes, without
+    /// a conflict abort and without mixing the two up (more than FEAT_BBM level 2 promises; DESIGN
+    /// rule 3).
     pub tolerates_size_change: bool,
-    /// Tolerate non-zero RES0 bits (`PAGE_SHIFT-1:12`) in a table descriptor, which only 16K and 64K granules have.
+    /// Tolerate non-zero RES0 bits (`PAGE_SHIFT-1:12`) in a table descriptor, which only 16K and
+    /// 64K granules have.
     pub table_res0_ignored: bool,
-    /// If set, table memory is accessed at `linear_map + pa`, and must be mapped there whenever it is accessed, except
-    /// between `enter_break` and `leave_break` for the tables named there.
+    /// MAIR_EL1: what the attribute index of a leaf means.
+    pub mair: u64,
+    /// Physical addresses that have one memory type at a time ([`Rule::MismatchedAlias`]): RAM. All,
+    /// unless a test says otherwise.
+    pub one_memory_type: Range<u64>,
+    /// If set, table memory is accessed at `linear_map + pa`, and must be mapped there whenever it
+    /// is accessed, except between `enter_break` and `leave_break` for the tables named there.
     pub linear_map: Option<u64>,
     /// Panic at the first violation, in the middle of what caused it.
     pub panics: bool,
@@ -63,6 +75,9 @@ impl Default for Features {
             ets2: false,
             tolerates_size_change: false,
             table_res0_ignored: false,
+            // Device-nGnRnE, Device-nGnRE, Normal Non-cacheable, Write-Back, Write-Through.
+            mair: 0xbb_ff_44_04_00,
+            one_memory_type: 0..u64::MAX,
             linear_map: None,
             panics: false,
             log_events: 100,
@@ -70,7 +85,8 @@ impl Default for Features {
     }
 }
 
-/// What the rules depend on, without log, counters and violations: to be kept by a search and put back.
+/// What the rules depend on, without log, counters and violations: to be kept by a search and put
+/// back.
 #[derive(Clone, Debug)]
 pub struct ModelState(pub(crate) State);
 
@@ -85,7 +101,8 @@ impl Released {
     }
 }
 
-/// Table memory, walkers, TLBs and walk caches of up to [`MAX_CPUS`] CPUs, worst case. See the [crate] documentation.
+/// Table memory, walkers, TLBs and walk caches of up to [`MAX_CPUS`] CPUs, worst case. See the
+/// [crate] documentation.
 #[derive(Debug)]
 pub struct Model<G: Granule> {
     machine: Mutex<Machine<G>>,
@@ -95,7 +112,8 @@ impl<G: Granule> Model<G> {
     /// A machine without any table.
     ///
     /// # Panics
-    /// If `features.cpus` is not within `1..=MAX_CPUS`, or `pool_base` is not a multiple of the page size.
+    /// If `features.cpus` is not within `1..=MAX_CPUS`, or `pool_base` is not a multiple of the
+    /// page size.
     #[must_use]
     pub fn new(features: Features) -> Self {
         Self {
@@ -103,7 +121,8 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// A machine with one root table for the upper half of the address space, and its physical address.
+    /// A machine with one root table for the upper half of the address space, and its physical
+    /// address.
     #[must_use]
     pub fn with_root(features: Features) -> (Self, PhysAddr) {
         let model = Self::new(features);
@@ -122,7 +141,9 @@ impl<G: Granule> Model<G> {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Machine<G>) -> R) -> R {
         let mut machine = self.machine();
         let result = f(&mut machine);
-        if machine.features.panics && !machine.journal.violations.is_empty() {
+        // What is dropped on the way up from a panic may flush: it is not judged any more.
+        let panics = machine.features.panics && !std::thread::panicking();
+        if panics && !machine.journal.violations.is_empty() {
             let story = report(&machine);
             drop(machine);
             panic!("{story}");
@@ -136,8 +157,8 @@ impl<G: Granule> Model<G> {
         Cpu::new(self, cpu)
     }
 
-    /// Makes `root` the table where walks for the `1 << VA_BITS` bytes from `base` on begin, as a write of TTBR with its
-    /// barriers does.
+    /// Makes `root` the table where walks for the `1 << VA_BITS` bytes from `base` on begin, as a
+    /// write of TTBR with its barriers does.
     ///
     /// # Panics
     /// If `root` is not a table in use, or is linked already.
@@ -145,13 +166,14 @@ impl<G: Granule> Model<G> {
         self.with(|machine| machine.set_root(root.0, base.0));
     }
 
-    /// CPU `from` stores with release, and CPU `to` reads that with acquire: a lock or a flag is handed over.
+    /// CPU `from` stores with release, and CPU `to` reads that with acquire: a lock or a flag is
+    /// handed over.
     pub fn hand_over(&self, from: usize, to: usize) {
         self.with(|machine| machine.hand_over(from, to));
     }
 
-    /// CPU `cpu` stores with release, as whoever drops a lock does. What it knows by then is for whoever
-    /// [acquires](Self::acquire) it, however much later.
+    /// CPU `cpu` stores with release, as one that drops a lock does. What it knows by then is known
+    /// to the CPU that [acquires](Self::acquire) it, however much later.
     #[must_use]
     pub fn release(&self, cpu: usize) -> Released {
         Released(*self.machine().s.clocks.seen(cpu))
@@ -162,13 +184,14 @@ impl<G: Granule> Model<G> {
         self.with(|machine| machine.acquire(cpu, &released.0));
     }
 
-    /// `size` bytes of physical memory are given to somebody else: nothing that may be held may lead there, unless the
-    /// tables say so at present.
+    /// `size` bytes of physical memory get another owner: nothing that may be held may lead there,
+    /// unless the tables say so at present.
     pub fn frame_reused(&self, pa: PhysAddr, size: u64) {
         self.with(|machine| machine.frame_reused(pa.0, size));
     }
 
-    /// A range of addresses is handed out again: nothing may be held for it, unless the tables say so at present.
+    /// A range of addresses is handed out again: nothing may be held for it, unless the tables say
+    /// so at present.
     pub fn va_reused(&self, range: VirtRange) {
         self.with(|machine| machine.va_reused(range.start.0, range.size));
     }
@@ -189,8 +212,8 @@ impl<G: Granule> Model<G> {
         self.machine().s.nr_tables
     }
 
-    /// Table pages that walks from the roots reach, roots included: fewer than [`nr_tables`](Self::nr_tables) where some
-    /// are kept in reserve, or leaked.
+    /// Table pages that walks from the roots reach, roots included: fewer than
+    /// [`nr_tables`](Self::nr_tables) where some are kept in reserve, or leaked.
     #[must_use]
     pub fn nr_linked_tables(&self) -> usize {
         self.machine().nr_linked_tables()
@@ -202,7 +225,8 @@ impl<G: Granule> Model<G> {
         self.machine().translate(va.0)
     }
 
-    /// Every valid leaf, by the model's own walker: the address of its descriptor's first byte, and the descriptor.
+    /// Every valid leaf, by the model's own walker: the address of its descriptor's first byte, and
+    /// the descriptor.
     #[must_use]
     pub fn leaves(&self) -> Vec<(VirtAddr, Translation)> {
         let leaves = self.machine().leaves();
@@ -250,8 +274,8 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// Whether everything begun is finished: no entry held that is not what the tables say, no store or TLBI without its
-    /// DSB.
+    /// Whether everything begun is finished: no entry held that is not what the tables say, no
+    /// store or TLBI without its DSB.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.machine().unsettled().is_none()
@@ -281,11 +305,13 @@ impl<G: Granule> Model<G> {
 
     /// Goes back to `state`. Log, counters and violations stay.
     pub fn restore(&self, state: &ModelState) {
-        self.machine().s.clone_from(&state.0);
+        let mut machine = self.machine();
+        machine.s.clone_from(&state.0);
+        machine.frames = None;
     }
 
-    /// The state as words: equal for two states that no rule and no walk can tell apart. Where tables lie does not count;
-    /// how many are in use does. To be hashed by a search.
+    /// The state as words: equal for two states that no rule and no walk can tell apart. Where
+    /// tables lie does not count; how many are in use does. To be hashed by a search.
     #[must_use]
     pub fn canonical(&self) -> Vec<u64> {
         self.machine().canonical()

@@ -1,14 +1,17 @@
 //! Table memory, and what a store to it does to what walks may read.
 //!
-//! A table is **private** until a link to it is stored in a table that walks can reach; **live** while links lead to it
-//! from the root; **dying** from when one of these is taken out until no walk cache can hold a link to it; then **out of
-//! reach**. Only live and dying tables have an address, so only they are judged.
+//! A table is **private** until a link to it is stored in a table that walks can reach; **live**
+//! while links lead to it from the root; **dying** from when one of these is taken out until no
+//! walk cache can hold a link to it; then **out of reach**. Only live and dying tables have an
+//! address, so only they are judged.
 
-use crate::clock::{Clocks, StoreId};
+use crate::aliases::Frames;
+use crate::clock::{Clock, Clocks, StoreId};
 use crate::descriptor::{self as desc, CONTIGUOUS, Entry};
 use crate::invalidate::{Ghost, Tlbi};
 use crate::stale::{CpuMask, Old, Stale};
 use crate::violation::{Event, Journal, Rule};
+use crate::words::History;
 use crate::{Features, ModelState};
 use paging::Granule;
 use std::marker::PhantomData;
@@ -29,6 +32,9 @@ pub(crate) struct Slot {
     pub(crate) fresh: StoreId,
     /// The event of the last store.
     pub(crate) stored_at: u32,
+    /// What the store is ordered behind that last made this invalid where it was valid: an index
+    /// into [`State::behind_breaks`]. 0: there was none.
+    pub(crate) broken: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +62,7 @@ impl Table {
             value: 0,
             fresh: StoreId::default(),
             stored_at: time,
+            broken: 0,
         };
         Self {
             slots: vec![slot; entries].into_boxed_slice(),
@@ -86,6 +93,8 @@ pub(crate) struct Machine<G> {
     pub(crate) features: Features,
     pub(crate) s: State,
     pub(crate) journal: Journal,
+    /// Nothing where it is out of date. See [`Frames`].
+    pub(crate) frames: Option<Frames>,
     pub(crate) granule: PhantomData<G>,
 }
 
@@ -101,6 +110,11 @@ pub(crate) struct State {
     pub(crate) pending: Vec<Tlbi>,
     pub(crate) ghosts: Vec<Ghost>,
     pub(crate) touched: Vec<Touched>,
+    /// Memory types of all leaves that walks have reached since the start, a bit each.
+    pub(crate) kinds: u32,
+    pub(crate) words: Vec<History>,
+    /// What a CPU has observed that has found a descriptor invalid. See [`Slot::broken`].
+    pub(crate) behind_breaks: Vec<Clock>,
     /// The event of each CPU's last DSB.
     pub(crate) last_dsb: [u32; crate::MAX_CPUS],
     /// The number of each CPU's last store that changed what a walk sees.
@@ -132,6 +146,7 @@ impl<G: Granule> Machine<G> {
             },
             features,
             s: State::default(),
+            frames: None,
             granule: PhantomData,
         }
     }
@@ -214,7 +229,7 @@ impl<G: Granule> Machine<G> {
             });
             return;
         };
-        let id = self.s.clocks.store(cpu);
+        let id = self.s.clocks.store(cpu, release);
         let slot = self.table(number).slots[index];
         self.event(
             cpu,
@@ -265,7 +280,12 @@ impl<G: Granule> Machine<G> {
                 self.touch(cpu, number, level, index);
             }
         }
+        if new == 0 {
+            let behind = self.behind_break(cpu, release);
+            self.table_mut(number).slots[index].broken = behind;
+        }
         self.take_out(number, level, index, old, slot.stored_at, id);
+        self.update_frames(number, index, old, new);
         if new != 0 {
             self.put_in(cpu, number, index, new, release);
         }
@@ -274,6 +294,7 @@ impl<G: Granule> Machine<G> {
     pub(crate) fn touch(&mut self, cpu: usize, table: u32, level: u8, index: usize) {
         let store = StoreId {
             cpu: cpu as u8,
+            release: false,
             number: self.s.clocks.last(cpu),
         };
         let first = (index & !(desc::group_entries::<G>(level) - 1)) as u32;
@@ -283,6 +304,17 @@ impl<G: Granule> Machine<G> {
             }
             _ => self.s.touched.push(Touched { store, table, first }),
         }
+    }
+
+    /// The number of what a store of `cpu` is ordered behind that makes a descriptor invalid: that
+    /// of the last one, if it is the same.
+    fn behind_break(&mut self, cpu: usize, release: bool) -> u32 {
+        let behind = self.s.clocks.before(cpu, release);
+        let behinds = &mut self.s.behind_breaks;
+        if behinds.last() != Some(&behind) {
+            behinds.push(behind);
+        }
+        behinds.len() as u32
     }
 
     /// `old` no longer stands at `index` of a live or dying table: remember it.
@@ -296,7 +328,8 @@ impl<G: Granule> Machine<G> {
                 continue;
             }
             if entry.value == old {
-                // Dying, and so remembered already; or the same value as once before: the later end is the one.
+                // Dying, and so remembered already; or the same value as once before: the later end
+                // is the one.
                 if entry.held == all {
                     known_already = true;
                     entry.held_as_group = if is_group::<G>(level, old) { all } else { 0 };

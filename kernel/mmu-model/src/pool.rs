@@ -34,7 +34,7 @@ impl<G: Granule> Machine<G> {
         });
         let pa = self.address_of(number as u32);
         self.event(cpu, Event::Alloc(pa));
-        let zeroed = self.s.clocks.store(cpu);
+        let zeroed = self.s.clocks.store(cpu, false);
         let table = Table::new(1 << G::INDEX_BITS, zeroed, self.s.time);
         self.s.tables[number] = Some(Box::new(table));
         self.s.nr_tables += 1;
@@ -71,7 +71,8 @@ impl<G: Granule> Machine<G> {
                 )
             });
             self.put_out_of_reach(number);
-            // Forget the links: the page is about to mean something else, which is the violation just reported.
+            // Forget the links: the page is about to mean something else, which is the violation
+            // just reported.
             let link = pa | desc::TABLE_OR_PAGE;
             let parent = level - 1;
             let at = va & !(desc::size::<G>(parent) - 1);

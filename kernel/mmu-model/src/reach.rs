@@ -1,4 +1,5 @@
-//! Tables coming within the reach of walks and going out of it: what a link brings, and what its removal leaves behind.
+//! Tables coming within the reach of walks and going out of it: what a link brings, and what its
+//! removal leaves behind.
 
 use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
@@ -16,6 +17,8 @@ impl<G: Granule> Machine<G> {
         table.cuts.push(id);
         let was_live = table.reach == Reach::Live;
         table.reach = Reach::Dying;
+        self.frames = None;
+        let table = self.table(number);
         let level = table.level;
         for index in 0..desc::entries::<G>(level) {
             let value = self.read(number, index);
@@ -94,6 +97,7 @@ impl<G: Granule> Machine<G> {
         if table.slots[..entries].iter().all(|slot| slot.value == 0) {
             return;
         }
+        self.frames = None;
         for index in 0..entries {
             let raw = self.table(number).slots[index].value;
             if let Some(defect) = desc::defect::<G>(level, raw, self.features.table_res0_ignored) {
@@ -130,16 +134,16 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Rule 2: whoever sees the link sees the table zeroed. A release store orders what the CPU stored or observed before;
-    /// a plain one needs it to be certain already.
+    /// Rule 2: a walk that sees the link sees the table zeroed. A release store orders what the CPU
+    /// stored or observed before; a plain one what a barrier before it has ordered, or a DSB has
+    /// made certain.
     fn check_contents_seen(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
         let table = self.table(number);
         if table.reach == Reach::Gone && table.rewritten.is_none() {
             return;
         }
-        let seen = |store: StoreId| {
-            self.s.clocks.certain().has(store) || release && self.s.clocks.seen(cpu).has(store)
-        };
+        let before = self.s.clocks.before(cpu, release);
+        let seen = |store: StoreId| self.s.clocks.certain().has(store) || before.has(store);
         let early = if !seen(table.zeroed) {
             Some((table.zeroed, "its zeroing"))
         } else {
@@ -154,7 +158,7 @@ impl<G: Granule> Machine<G> {
             self.violate(Rule::LinkedTooEarly, || {
                 format!(
                     "CPU {cpu} links the level {level} table {pa:#x} for {va:#x}{how}, but {what}, stored by CPU {}, is \
-                     neither complete (DSB) nor ordered before the link (release): a walk may read what was in that \
+                     neither complete (DSB) nor ordered before the link (DMB, release): a walk may read what was in that \
                      memory before",
                     store.cpu
                 )
@@ -168,6 +172,7 @@ impl<G: Granule> Machine<G> {
         table.reach = Reach::Live;
         table.cuts.clear();
         let (level, va) = (table.level, table.va);
+        self.frames = None;
         let last = va.wrapping_add((desc::size::<G>(level) << G::INDEX_BITS) - 1);
         let mut children = Vec::new();
         let mut nr = Vec::new();
@@ -197,7 +202,7 @@ impl<G: Granule> Machine<G> {
         let table = self.table_mut(number);
         table.reach = Reach::Gone;
         table.stale_links = 0;
-        // Being out of reach, it can be linked again; whatever was stored since must then be seen.
+        // Being out of reach, it can be linked again; what was stored since must then be seen.
         table.rewritten = None;
         let cut = table.cuts.first().copied();
         let (level, va) = (table.level, table.va);

@@ -6,8 +6,8 @@ use crate::machine::Machine;
 use paging::Granule;
 
 impl<G: Granule> Machine<G> {
-    /// What is not finished: an entry that may be held and is not what the tables say, a TLBI without its DSB, a store
-    /// without its DSB, a group written in part. None if all is done.
+    /// What is not finished: an entry that may be held and is not what the tables say, a TLBI
+    /// without its DSB, a store without its DSB, a group written in part. None if all is done.
     pub(crate) fn unsettled(&self) -> Option<String> {
         if let Some((level, va, old)) = self.s.stale.iter().next() {
             let nr = self.s.stale.len();
@@ -24,7 +24,11 @@ impl<G: Granule> Machine<G> {
         }
         let certain = |(cpu, number): (usize, &u32)| {
             let cpu = cpu as u8;
-            self.s.clocks.certain().has(StoreId { cpu, number: *number })
+            self.s.clocks.certain().has(StoreId {
+                cpu,
+                release: false,
+                number: *number,
+            })
         };
         if !self.s.last_seen_store.iter().enumerate().all(certain) {
             return Some("a walk may miss stores that no DSB has completed".into());
@@ -38,7 +42,8 @@ impl<G: Granule> Machine<G> {
         None
     }
 
-    /// The state as words that are equal for states which no rule can tell apart. Where table pages lie does not count.
+    /// The state as words that are equal for states which no rule can tell apart. Where table pages
+    /// lie does not count.
     pub(crate) fn canonical(&self) -> Vec<u64> {
         let mut words = vec![self.s.nr_tables as u64];
         for (root, va) in &self.s.roots {
@@ -67,7 +72,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Unfinished business, by its numbers: states that differ only in event numbers count as different here.
+    /// Unfinished business, by its numbers: states that differ only in event numbers count as
+    /// different here.
     fn canonical_pending(&self, words: &mut Vec<u64>) {
         words.push(u64::MAX);
         for (level, va, old) in self.s.stale.iter() {

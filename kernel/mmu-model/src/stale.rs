@@ -1,10 +1,13 @@
 //! What a TLB or walk cache may hold besides what the tables say now.
 //!
-//! A walk may fill a TLB at any time, so every value that a walk could read is held, by every CPU. What the tables say now
-//! need not be written down. What they said earlier must be, until an invalidation reaches it: one [`Old`] for each such
-//! value, kept by level and address, because that is how a TLBI finds it. Its table may be gone long before.
+//! A walk may fill a TLB at any time, so every value that a walk could read is held, by every CPU.
+//! What the tables say now need not be written down. What they said earlier must be, until an
+//! invalidation reaches it: one [`Old`] for each such value, kept by level and address, because
+//! that is how a TLBI finds it. Its table may be gone long before.
 
 use crate::clock::{Clock, StoreId};
+use crate::descriptor::{self as desc, Entry};
+use paging::Granule;
 use std::collections::BTreeMap;
 
 /// CPUs, one bit each.
@@ -15,7 +18,8 @@ pub(crate) type CpuMask = u8;
 pub(crate) enum Miss {
     /// The store that took the entry out was not complete when the TLBI was issued.
     NotComplete,
-    /// The entry is a link, and the TLBI a last-level one; or a leaf that a link still held could bring back.
+    /// The entry is a link, and the TLBI a last-level one; or a leaf that a link still held could
+    /// bring back.
     LastLevelOnly,
     /// Not inner-shareable: other CPUs keep theirs.
     Local,
@@ -47,9 +51,24 @@ pub(crate) struct Old {
 }
 
 impl Old {
-    /// Whether no walk can read it again once the stores in `known` are complete, so that an invalidation removes it for
-    /// good. `since`: the event of the last DSB before the TLBI. `cuts`: what took out links above it; they help only if
-    /// the same TLBI removes the links held for its address, which the all-levels form does.
+    /// The first address and the number of bytes that it leads to, if it is a leaf: those of the
+    /// group if it may be held as one entry for that.
+    pub(crate) fn frames<G: Granule>(&self, level: u8) -> Option<(u64, u64)> {
+        let Entry::Leaf(leaf) = desc::decode::<G>(level, self.value) else {
+            return None;
+        };
+        let bytes = if self.held_as_group != 0 {
+            desc::group_size::<G>(level)
+        } else {
+            desc::size::<G>(level)
+        };
+        Some((desc::output::<G>(level, leaf) & !(bytes - 1), bytes))
+    }
+
+    /// Whether no walk can read it again once the stores in `known` are complete, so that an
+    /// invalidation removes it for good. `since`: the event of the last DSB before the TLBI.
+    /// `cuts`: what took out links above it; they help only if the same TLBI removes the links held
+    /// for its address, which the all-levels form does.
     pub(crate) fn removable(&self, known: &Clock, since: u32, all_levels: bool, cuts: &[StoreId]) -> bool {
         let has = |store: Option<StoreId>| store.is_some_and(|store| known.has(store));
         has(self.gone)

@@ -3,31 +3,41 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The rule that was broken. The numbers are those of the rules of the tables in the project's design.
+/// The rule that was broken. The numbers are those of the rules of the tables in the project's
+/// design.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
-    /// Two translations for one address, or a leaf and a link, or two links, may be held at once and differ in more than
-    /// permissions, AF and software bits (rule 3; Arm ARM D8.16.1, break-before-make).
+    /// Two translations for one address, or a leaf and a link, or two links, may be held at once
+    /// and differ in more than permissions, AF and software bits (rule 3; Arm ARM D8.16.1,
+    /// break-before-make).
     BreakBeforeMake,
-    /// A contiguous group is not all or nothing: its members differ, or only some are there (rule 1; Arm ARM D8.7.1).
+    /// A contiguous group is not all or nothing: its members differ, or only some are there (rule
+    /// 1; Arm ARM D8.7.1).
     MixedGroup,
     /// A contiguous group's output is not aligned to the group (rule 1; Arm ARM D8.7.1).
     MisalignedGroup,
-    /// An access may use something other than the one current translation (rules 2 to 4; Arm ARM D8.2.6, D8.16).
+    /// An access may use something other than the one current translation (rules 2 to 4; Arm ARM
+    /// D8.2.6, D8.16).
     StaleAccess,
+    /// A frame may be reached with two memory types, cacheabilities or shareabilities (rule 12; Arm
+    /// ARM B2.8).
+    MismatchedAlias,
     /// A frame is reused while an entry that leads to it may be held (rule 6).
     FrameReused,
-    /// A table page is given back while a link to it is in place or may be held (rules 5 and 6; Arm ARM D8.16).
+    /// A table page is given back while a link to it is in place or may be held (rules 5 and 6; Arm
+    /// ARM D8.16).
     TableReused,
     /// A range of addresses is reused while an entry for it may be held (rule 6).
     VaReused,
-    /// A table was linked before its zeroing or its contents were sure to be seen by a walk that sees the link (rule 2).
+    /// A table was linked before its zeroing or its contents were sure to be seen by a walk that
+    /// sees the link (rule 2).
     LinkedTooEarly,
     /// A table was linked at two places at once, or moved while a link to it may be held.
     LinkedTwice,
     /// A link leads to memory that is no table of this pool.
     NotATable,
-    /// A TLBI was issued before a DSB completed this CPU's stores which it is there for (rule 3; Arm ARM D8.16).
+    /// A TLBI was issued before a DSB completed this CPU's stores which it is there for (rule 3;
+    /// Arm ARM D8.16).
     TlbiBeforeDsb,
     /// The operand of a TLBI is malformed, or its form is not implemented (Arm ARM C5.5).
     TlbiOperand,
@@ -35,9 +45,11 @@ pub enum Rule {
     MalformedDescriptor,
     /// An output address beyond the implemented size (Arm ARM D8.2.3).
     OutputTooLarge,
-    /// A table page is given back that was not handed out, or a descriptor is accessed outside the tables in use.
+    /// A table page is given back that was not handed out, or a descriptor is accessed outside the
+    /// tables in use.
     BadTable,
-    /// The table memory was accessed through the linear map while its translation there was broken (rule 3).
+    /// The table memory was accessed through the linear map while its translation there was broken
+    /// (rule 3).
     TableOutOfReach,
     /// Not settled where the caller said that everything is (see `assert_settled`).
     NotSettled,
@@ -88,6 +100,31 @@ pub enum Event {
     DsbIshst,
     /// DSB ISH.
     DsbIsh,
+    /// DMB ISHST.
+    DmbIshst,
+    /// DMB ISH.
+    DmbIsh,
+    /// A word was loaded with acquire.
+    WordLoad {
+        /// Which.
+        word: usize,
+        /// The value returned.
+        value: u64,
+    },
+    /// A word was stored.
+    WordStore {
+        /// Which.
+        word: usize,
+        /// The value stored.
+        value: u64,
+        /// With release.
+        release: bool,
+    },
+    /// AT, and the ISB behind it.
+    At {
+        /// The address asked for.
+        va: u64,
+    },
     /// ISB or another context synchronisation.
     ContextSynchronised,
     /// A TLBI.
@@ -174,6 +211,17 @@ impl fmt::Display for Event {
             Self::Free(table) => write!(f, "free table {table:#x}"),
             Self::DsbIshst => f.write_str("DSB ISHST"),
             Self::DsbIsh => f.write_str("DSB ISH"),
+            Self::DmbIshst => f.write_str("DMB ISHST"),
+            Self::DmbIsh => f.write_str("DMB ISH"),
+            Self::WordLoad { word, value } => write!(f, "LDAR word {word}: {value:#x}"),
+            Self::WordStore { word, value, release } => {
+                write!(
+                    f,
+                    "{} word {word}: {value:#x}",
+                    if release { "STLR" } else { "STR" }
+                )
+            }
+            Self::At { va } => write!(f, "AT {va:#x}"),
             Self::ContextSynchronised => f.write_str("ISB"),
             Self::Tlbi {
                 first,
@@ -233,7 +281,8 @@ pub(crate) struct Journal {
     pub(crate) counters: Counters,
 }
 
-/// Violations kept with their story; of further ones only the first of its rule, the rest are counted.
+/// Violations kept with their story; of further ones only the first of its rule, the rest are
+/// counted.
 const KEPT: usize = 32;
 
 impl Journal {

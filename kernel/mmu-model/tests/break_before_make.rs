@@ -136,7 +136,8 @@ for_granules! {
     }
 
     fn a_block_over_pages_of_which_one_was_not_invalidated_is_a_conflict<G>() {
-        // Peers' defect: the pages go, their table goes with a TLBI for its first page, the block comes.
+        // Peers' defect: the pages go, their table goes with a TLBI for its first page, the block
+        // comes.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         let (block, page) = (d::size::<G>(2), G::PAGE_SIZE);
@@ -264,7 +265,8 @@ fn reserved_encodings_and_misaligned_blocks_are_refused() {
     let rig = Rig::<Granule4K>::plain();
     let va = rig.va(0);
     for (level, raw) in [
-        // A block at level 3, a block at level 0, a block of a misaligned frame, the reserved shareability.
+        // A block at level 3, a block at level 0, a block of a misaligned frame, the reserved
+        // shareability.
         (3, A | RW | 0b01),
         (0, 1 << 39 | RW | 0b01),
         (2, 0x1000 | RW | 0b01),

@@ -171,7 +171,8 @@ for_granules! {
     }
 
     fn a_member_that_was_never_written_is_reachable_by_the_entry_for_the_group<G>() {
-        // One member comes and goes, as when a map fails on its way. Its neighbour's address may be translated by it.
+        // One member comes and goes, as when a map fails on its way. Its neighbour's address may be
+        // translated by it.
         let rig = Rig::<G>::plain();
         let (va, next) = (rig.va(0), rig.va(1));
         rig.table(3, va);
@@ -197,7 +198,8 @@ for_granules! {
             let va = rig.va(0);
             let (size, group) = (d::size::<G>(level), d::group_size::<G>(level));
             let last = group - size;
-            // The last of the pages, mapped singly to the same frame, is taken out but not invalidated.
+            // The last of the pages, mapped singly to the same frame, is taken out but not
+            // invalidated.
             rig.map(level, va.add(last), rig.frames(0) + last, RW);
             rig.put(0, level, va.add(last), 0);
             rig.cpu(0).dsb_ishst();

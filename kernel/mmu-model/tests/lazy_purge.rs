@@ -1,5 +1,5 @@
-//! Lazy purge across CPUs, small and whole: every interleaving of two CPUs that unmap, of which one purges for both, and of a third that
-//! looks.
+//! Lazy purge across CPUs, small and whole: every interleaving of two CPUs that unmap, of which one
+//! purges for both, and of a third that looks.
 //!
 //! ```text
 //!   unmapper (CPU 0)               purger (CPU 1), twice              looker (CPU 2)
@@ -16,8 +16,9 @@
 //!   DSB ISHST; ISB; read
 //! ```
 //!
-//! With all steps, no interleaving breaks a rule. Each way to leave one out breaks one on some interleaving, the purger's leading DSB
-//! ISH included: the unmapper has none of its own (see the last row of the sequence table).
+//! With all steps, no interleaving breaks a rule. Each way to leave one out breaks one on some
+//! interleaving, the purger's leading DSB ISH included: the unmapper issues none (see the last row
+//! of the sequence table).
 
 use mmu_model::{Access, Features, Model, ModelState, Released, Rule};
 use paging::{
@@ -76,7 +77,7 @@ struct Search<'a> {
     table: PhysAddr,
     leaf: u64,
     programs: [Vec<Step>; 3],
-    /// Whether whoever takes the lock sees what was stored before it was dropped.
+    /// Whether the CPU that takes the lock sees what was stored before it was dropped.
     acquires: bool,
     /// Complete interleavings.
     nr: u64,
@@ -162,7 +163,8 @@ impl Search<'_> {
             let violations = self.model.take_violations();
             let rules = violations.iter().map(|violation| format!("{:?}", violation.rule));
             self.broken.extend(rules);
-            // A TLBI that does not wait for the store is a fault by itself, but it shall be seen what comes of it.
+            // A TLBI that does not wait for the store is a fault by itself, but it shall be seen
+            // what comes of it.
             if violations
                 .iter()
                 .all(|violation| violation.rule == Rule::TlbiBeforeDsb)
@@ -221,7 +223,7 @@ fn search(programs: [Vec<Step>; 3], acquires: bool) -> (BTreeSet<String>, u64) {
     (search.broken, search.nr)
 }
 
-/// The purger's program: it purges twice, so that whatever comes late is purged too.
+/// The purger's program: it purges twice, so that what comes late is purged too.
 fn purger(purge: &[Step]) -> Vec<Step> {
     [&[Unmap(1), Push(1)], purge, purge].concat()
 }
@@ -290,7 +292,8 @@ fn a_list_that_is_taken_without_acquire_tells_the_purger_nothing() {
     assert_broken(PURGE, false);
 }
 
-/// The barrier that is not needed: DESIGN's cheap side. And if the unmapper has one, it does not stand in for the purger's.
+/// The barrier that is not needed: DESIGN's cheap side. And if the unmapper has one, it does not
+/// stand in for the purger's.
 #[test]
 fn a_dsb_of_the_unmapper_is_neither_needed_nor_enough() {
     let mut unmapper = UNMAPPER.to_vec();

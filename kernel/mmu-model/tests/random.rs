@@ -1,5 +1,6 @@
-//! Random sequences of the engine's operations at full size, on the granules that processors have: several operations to a
-//! flush, flushes by another CPU, refused table pages, and accesses in between.
+//! Random sequences of the engine's operations at full size, on the granules that processors have:
+//! several operations to a flush, flushes by another CPU, refused table pages, and accesses in
+//! between.
 
 mod common;
 
@@ -49,7 +50,8 @@ struct Run<'a, G: Granule> {
 
 impl<'a, G: Granule> Run<'a, G> {
     fn new(rig: &'a Rig<G>, seed: u64, config: Config) -> Self {
-        // A window over the middle of two second-level tables: whole blocks, groups of them, and their borders.
+        // A window over the middle of two second-level tables: whole blocks, groups of them, and
+        // their borders.
         let block = 1 << G::INDEX_BITS;
         let trees = (0..2)
             .map(|cpu| Tree::new(rig.root, Half::High, rig.cpu(cpu), rig.cpu(cpu), config))
@@ -101,8 +103,9 @@ impl<'a, G: Granule> Run<'a, G> {
             Attributes::KERNEL_RODATA
         };
         let taken = (page..page + pages).any(|page| self.naive.contains_key(&page));
-        // Not before the flush: the caller's rules. The addresses may still be held, and walk caches may hold links to the
-        // tables that were cut off, so nothing may be linked in their place.
+        // Not before the flush: the caller's rules. The addresses may still be held, and walk
+        // caches may hold links to the tables that were cut off, so nothing may be linked in their
+        // place.
         let reused = |gone: &u64| (page..page + pages).contains(gone);
         if self.pending.nr_dead_tables() != 0 || self.withheld.iter().any(reused) {
             self.flush();
@@ -187,7 +190,7 @@ impl<'a, G: Granule> Run<'a, G> {
         }
     }
 
-    /// By whoever works now: mostly not by the one that took it out.
+    /// By the CPU that works now: mostly not the one that took it out.
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         self.tree().flush(pending, true);
@@ -196,7 +199,7 @@ impl<'a, G: Granule> Run<'a, G> {
         }
         self.rig.model.assert_settled();
         for tree in &self.trees {
-            // Nobody walks: what its maps took out goes back at once.
+            // No walk is under way: what its maps took out goes back at once.
             tree.reclaim();
         }
         let leaked = self.rig.model.nr_tables() - self.rig.model.nr_linked_tables();

@@ -1,5 +1,5 @@
-//! The architecture's verdict on barrier sequences, row by row: the right one is accepted, and each way of dropping a step
-//! is rejected.
+//! The architecture's verdict on barrier sequences, row by row: the right one is accepted, and each
+//! way of dropping a step is rejected.
 
 mod common;
 
@@ -354,7 +354,8 @@ fn row_7_without_acquire_the_purger_knows_nothing_of_the_store() {
 
 #[test]
 fn row_7_a_dsb_of_the_storer_does_not_order_the_purgers_tlbi() {
-    // The TLBI is ordered after the acquire by nothing but a DSB of the purger that waits for loads.
+    // The TLBI is ordered after the acquire by nothing but a DSB of the purger that waits for
+    // loads.
     lazy_purge(|rig| rig.cpu(0).dsb_ish(), true, |_| ()).assert_broken(&[Rule::StaleAccess]);
 }
 
@@ -388,8 +389,9 @@ fn row_7_what_the_storer_did_after_the_release_is_not_acquired() {
 
 #[test]
 fn a_later_store_to_the_same_descriptor_completes_the_ones_before_it() {
-    // CPU 0 makes the page read-only and issues no DSB; CPU 1 takes it out, with a DSB for its own store only. No walk that
-    // must find the second store can find what stood there before the first.
+    // CPU 0 makes the page read-only and issues no DSB; CPU 1 takes it out, with a DSB for its own
+    // store only. No walk that must find the second store can find what stood there before the
+    // first.
     let (rig, va) = mapped(2, RW);
     rig.put(0, 3, va, rig.leaf(3, A, RO));
     rig.model.hand_over(0, 1);

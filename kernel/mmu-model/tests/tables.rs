@@ -155,8 +155,9 @@ for_granules! {
     }
 
     fn what_a_held_link_leads_to_comes_back_after_a_last_level_tlbi<G>() {
-        // The table was cut off with its page still in it. Last-level TLBI for the page, all-levels TLBI for another
-        // page of the table: between the two a walk by way of the held link brings the page back.
+        // The table was cut off with its page still in it. Last-level TLBI for the page, all-levels
+        // TLBI for another page of the table: between the two a walk by way of the held link brings
+        // the page back.
         for cleared in [false, true] {
             let rig = Rig::<G>::plain();
             let (va, other) = (rig.va(2), rig.va(3));
@@ -223,8 +224,8 @@ for_granules! {
     }
 
     fn no_other_table_comes_where_one_was_cut_off_before_the_flush<G>() {
-        // A lazy purge must not leave a link behind in the walk caches for another to be stored in its place: an access
-        // to the new table's pages may go by the old one, and find nothing.
+        // A lazy purge must not leave a link behind in the walk caches for another to be stored in
+        // its place: an access to the new table's pages may go by the old one, and find nothing.
         for flushed in [false, true] {
             let rig = Rig::<G>::plain();
             let va = rig.va(0);
@@ -363,8 +364,8 @@ fn a_pool_runs_out() {
     assert!(model.cpu(0).alloc_table().is_some());
 }
 
-/// A linear map of 2M blocks over the first 1G of physical memory, where the tables themselves lie; the last block before
-/// the tables' own and the tables' own are at hand.
+/// A linear map of 2M blocks over the first 1G of physical memory, where the tables themselves lie;
+/// the last block before the tables' own and the tables' own are at hand.
 fn rig_in_linear_map() -> (Rig<Granule4K>, VirtAddr) {
     let base = 0u64.wrapping_sub(1 << 48);
     let rig = Rig::<Granule4K>::new(Features {

@@ -1,4 +1,5 @@
-//! Tables built by hand, descriptor by descriptor, so that a test decides about every store and barrier itself.
+//! Tables built by hand, descriptor by descriptor, so that a test decides about every store and
+//! barrier itself.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use mmu_model::descriptor as d;
@@ -144,7 +145,8 @@ impl<G: Granule> Rig<G> {
         self.cpu(0).isb();
     }
 
-    /// DSB ISHST, one TLBI of the last level per `stride` over `size` bytes, DSB ISH, ISB: what ends an unmap.
+    /// DSB ISHST, one TLBI of the last level per `stride` over `size` bytes, DSB ISH, ISB: what
+    /// ends an unmap.
     pub fn flush_leaves(&self, va: VirtAddr, size: u64, stride: u64) {
         let cpu = self.cpu(0);
         cpu.dsb_ishst();

@@ -1,12 +1,14 @@
-//! Every sequence of the engine's operations, up to a depth, on the smallest geometry: 64 pages, leaves of 1, 2, 4, 8, 16
-//! and 32 pages, three levels.
+//! Every sequence of the engine's operations, up to a depth, on the smallest geometry: 64 pages,
+//! leaves of 1, 2, 4, 8, 16 and 32 pages, three levels.
 //!
-//! A breadth-first search. A state is what the model's memory and TLBs are; states that no walk can tell apart are visited
-//! once. After each operation and its flush: no rule of the model is broken, nothing stale is left, no table is leaked, and
-//! the model's own walker finds exactly what a `BTreeMap` from pages to frames and attributes says. An operation that must
-//! fail leaves the state as it was; so does each that is refused its k-th table page, for every k.
+//! A breadth-first search. A state is what the model's memory and TLBs are; states that no walk can
+//! tell apart are visited once. After each operation and its flush: no rule of the model is broken,
+//! nothing stale is left, no table is leaked, and the model's own walker finds exactly what a
+//! `BTreeMap` from pages to frames and attributes says. An operation that must fail leaves the
+//! state as it was; so does each that is refused its k-th table page, for every k.
 //!
-//! `MMU_MODEL_DEPTH` adds to the depth of every search: 0 by default, for half a minute on two CPUs; 1 for some minutes.
+//! `MMU_MODEL_DEPTH` adds to the depth of every search: 0 by default, for half a minute on two
+//! CPUs; 1 for some minutes.
 
 mod one_batch;
 mod ops;
@@ -26,7 +28,8 @@ type TinyBatch<'t, 'a> = FlushBatch<'t, TinyGranule, Cpu<'a, TinyGranule>, Cpu<'
 const PAGE: u64 = 1 << 12;
 const BASE: u64 = 0u64.wrapping_sub(64 * PAGE);
 
-/// What should be mapped: page to frame and attribute bits. Told by someone who knows nothing of leaves.
+/// What should be mapped: page to frame and attribute bits. Told by someone who knows nothing of
+/// leaves.
 type Naive = BTreeMap<u64, (u64, u64)>;
 
 #[track_caller]

@@ -1,8 +1,8 @@
 //! Several edits of the same pages before one flush.
 //!
-//! The tables must come to say what they say when each edit is flushed by itself, and at no moment may a TLB hold two
-//! translations of a page that do not agree (Arm ARM D8.16.1): also where a leaf was made invalid, and what a TLB still
-//! holds of it is known to the batch alone.
+//! The tables must come to say what they say when each edit is flushed by itself, and at no moment
+//! may a TLB hold two translations of a page that do not agree (Arm ARM D8.16.1): also where a leaf
+//! was made invalid, and what a TLB still holds of it is known to the batch alone.
 
 use crate::ops::{Change, Op, Source, What, ops};
 use crate::{BASE, PAGE, TinyBatch, TinyTree};

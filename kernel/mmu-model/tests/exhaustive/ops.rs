@@ -101,7 +101,8 @@ impl Op {
         match self.what {
             What::Map(source) => {
                 if let Some(page) = self.pages().find(|page| before.contains_key(page)) {
-                    // Where, the caller compares; at which level and what, is the engine's business.
+                    // Where, the caller compares; at which level and what, is the engine's
+                    // business.
                     return Err(Error::NotMapped(VirtAddr(BASE + page * PAGE)));
                 }
                 let frames = source.frames(self.start, self.pages);

@@ -143,7 +143,7 @@ impl Search {
             let story = || format!("{op:?} after {:?}", node.path);
             let allocs = model.counters().allocs;
             let result = op.run(&tree);
-            // Nobody walks: what a map took out goes back at once.
+            // No walk is under way: what a map took out goes back at once.
             tree.reclaim();
             let allocs = model.counters().allocs - allocs;
             self.assert_finished(model, root, node, op, None);

@@ -217,7 +217,11 @@ fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
 /// # Panics
 /// If a rule of the architecture is broken, or anything is not as the naive map has it; with the story.
 pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
-    let (model, root) = Model::<G>::with_root(setup.features());
+    let (model, root) = Model::<G>::with_root(Features {
+        // Every frame may come up again, as memory of any type.
+        one_memory_type: 0..0,
+        ..setup.features()
+    });
     let cpu = model.cpu(0);
     let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, setup.config());
     let base = tree.range().start.add(1 << (G::VA_BITS - 2));

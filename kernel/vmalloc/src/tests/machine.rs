@@ -392,7 +392,11 @@ pub fn vm_with_linear_map(cpus: usize, config: Config) -> Vm {
 
 fn machine_with(pages: u64, features: Features, config: Config, linear: bool) -> Vm {
     let cpus = features.cpus;
-    let (model, root) = Model::with_root(features);
+    let (model, root) = Model::with_root(Features {
+        // What devices are mapped as is up to their drivers.
+        one_memory_type: RAM..RAM + RAM_SIZE,
+        ..features
+    });
     let model: &'static Model<G> = Box::leak(Box::new(model));
     let tree = |cpu| {
         let cpu = model.cpu(cpu);

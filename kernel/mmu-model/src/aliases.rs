@@ -1,0 +1,242 @@
+//! Frames, and the memory types that they are mapped with.
+//!
+//! A location that is mapped twice with different attributes loses the coherency that each mapping
+//! alone would give: a cacheable alias may be allocated by speculation and written back over what a
+//! Non-cacheable one has stored (Arm ARM B2.8, "Mismatched memory attributes"; DESIGN rule 12).
+//! Mapped means here what it means everywhere in the model: a walk could find it now, or a TLB may
+//! still hold it.
+//!
+//! What counts is the memory type with its variant of Device, the cacheability without its
+//! allocation hints, and the shareability, which only cacheable memory has a choice of. Permissions
+//! do not count.
+
+use crate::descriptor::{self as desc, Entry, show};
+use crate::machine::{Machine, Reach};
+use crate::violation::Rule;
+use paging::Granule;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What must be alike in all mappings of a location, as the attribute byte of MAIR_EL1 and
+/// SH\[1:0\] give it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Memory {
+    /// The byte says which variant.
+    Device(u8),
+    /// Outer and inner cacheability, and SH\[1:0\].
+    Normal(Cache, Cache, u8),
+}
+
+/// The cacheability of one level of caches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Cache {
+    None,
+    Through,
+    Back,
+}
+
+impl Cache {
+    /// Source: Arm ARM, MAIR_EL1, "oooo" and "iiii": 0b0100 is Non-cacheable, bit 2 otherwise
+    /// Write-Back; bit 3 and the two low bits say how long and when a line is allocated.
+    fn of(nibble: u8) -> Self {
+        match nibble {
+            0b0100 => Self::None,
+            _ if nibble & 0b0100 != 0 => Self::Back,
+            _ => Self::Through,
+        }
+    }
+}
+
+impl Memory {
+    /// What the normalised `leaf` maps its frames as.
+    pub(crate) fn of(mair: u64, leaf: u64) -> Self {
+        let index = (leaf & desc::ATTR_INDEX) >> 2;
+        let byte = (mair >> (8 * index)) as u8;
+        if byte & 0xf0 == 0 {
+            return Self::Device(byte);
+        }
+        let (outer, inner) = (Cache::of(byte >> 4), Cache::of(byte & 0xf));
+        let cacheable = (outer, inner) != (Cache::None, Cache::None);
+        // What is cacheable nowhere is treated as Outer Shareable, with any SH (Arm ARM D8.6,
+        // "Shareability").
+        let shareability = if cacheable {
+            (leaf & desc::SHAREABILITY) >> 8
+        } else {
+            0b10
+        };
+        Self::Normal(outer, inner, shareability as u8)
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(byte) => write!(f, "Device {byte:#04x}"),
+            Self::Normal(outer, inner, shareability) => {
+                write!(f, "Normal, outer {outer:?}, inner {inner:?}, SH {shareability}")
+            }
+        }
+    }
+}
+
+/// A valid leaf of a table that walks reach: what it maps, and where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Mapped {
+    memory: Memory,
+    level: u8,
+    first: u64,
+    va: u64,
+    value: u64,
+}
+
+impl Mapped {
+    fn last<G: Granule>(&self) -> u64 {
+        self.first + (desc::size::<G>(self.level) - 1)
+    }
+}
+
+/// All of them, by memory type and frame. Known from the tables, and kept only as long as it saves
+/// looking through these.
+#[derive(Clone, Debug)]
+pub(crate) struct Frames(BTreeSet<Mapped>);
+
+impl Frames {
+    /// One that maps some of `first..=last` otherwise than as `memory`.
+    fn mismatched<G: Granule>(&self, memory: Memory, first: u64, last: u64) -> Option<Mapped> {
+        let ours = memory;
+        let mut from = LOWEST;
+        // From each memory type that there is to the next: they are few.
+        while let Some(Mapped { memory, .. }) = self.0.range(from..).next().copied() {
+            let at = |level, first, va| Mapped {
+                memory,
+                level,
+                first,
+                va,
+                value: va,
+            };
+            let mut levels = (G::ROOT_LEVEL..=3).filter(|_| memory != ours);
+            let found = levels.find_map(|level| {
+                // Leaves are aligned to their size.
+                let first = first & !(desc::size::<G>(level) - 1);
+                let mut there = self.0.range(at(level, first, 0)..=at(level, last, u64::MAX));
+                there.next().copied()
+            });
+            if found.is_some() {
+                return found;
+            }
+            from = at(u8::MAX, 0, 0);
+        }
+        None
+    }
+}
+
+/// The first in order.
+const LOWEST: Mapped = Mapped {
+    memory: Memory::Device(0),
+    level: 0,
+    first: 0,
+    va: 0,
+    value: 0,
+};
+
+impl<G: Granule> Machine<G> {
+    /// What stands at `index` of `number`, if a TLB may hold it and it is a leaf.
+    fn mapped(&self, number: u32, index: usize, value: u64) -> Option<Mapped> {
+        let level = self.table(number).level;
+        match desc::decode::<G>(level, value) {
+            Entry::Leaf(leaf) if desc::cacheable::<G>(level, value) => Some(Mapped {
+                memory: Memory::of(self.features.mair, leaf),
+                level,
+                first: desc::output::<G>(level, leaf),
+                va: self.slot_va(number, index),
+                value: leaf,
+            }),
+            _ => None,
+        }
+    }
+
+    /// `new` stands where `old` did in a table that walks reach.
+    pub(crate) fn update_frames(&mut self, number: u32, index: usize, old: u64, new: u64) {
+        if self.frames.is_none() || self.table(number).reach != Reach::Live {
+            return;
+        }
+        let [old, new] = [old, new].map(|value| self.mapped(number, index, value));
+        if let Some(Frames(frames)) = &mut self.frames {
+            old.map(|old| frames.remove(&old));
+            frames.extend(new);
+        }
+    }
+
+    fn frames(&self) -> Frames {
+        let live = self.s.tables.iter().zip(0..).filter_map(|(table, number)| {
+            let table = table.as_ref()?;
+            (table.reach == Reach::Live).then_some((number, desc::entries::<G>(table.level)))
+        });
+        let leaves = live.flat_map(|(number, entries)| {
+            (0..entries).filter_map(move |index| self.mapped(number, index, self.read(number, index)))
+        });
+        Frames(leaves.collect())
+    }
+
+    /// Judges the leaf `value` that stands at `index` of `number`, where walks find it from now on,
+    /// against every other translation of its frames.
+    pub(crate) fn judge_aliases(&mut self, cpu: usize, number: u32, index: usize, value: u64) {
+        let kind = kind(value);
+        self.s.kinds |= kind;
+        if self.s.kinds == kind {
+            return;
+        }
+        let Some(new) = self.mapped(number, index, value) else {
+            return;
+        };
+        // What of it is RAM.
+        let ram = &self.features.one_memory_type;
+        let (first, last) = (
+            new.first.max(ram.start),
+            new.last::<G>().min(ram.end.saturating_sub(1)),
+        );
+        if ram.is_empty() || first > last {
+            return;
+        }
+        let frames = self.frames.take().unwrap_or_else(|| self.frames());
+        let standing = frames.mismatched::<G>(new.memory, first, last).map(|other| {
+            let what = show::<G>(other.level, other.value);
+            (
+                other.va,
+                other.memory,
+                format!("level {}: {what}, in the tables", other.level),
+            )
+        });
+        self.frames = Some(frames);
+        if let Some((va, memory, why)) = standing.or_else(|| self.held_alias(&new, first, last)) {
+            self.violate(Rule::MismatchedAlias, || {
+                format!(
+                    "CPU {cpu} stores at level {} for {:#x}: {}, which is {}; at {va:#x} the same frame is {memory}: {why}",
+                    new.level,
+                    new.va,
+                    show::<G>(new.level, new.value),
+                    new.memory,
+                )
+            });
+        }
+    }
+
+    /// What a TLB may hold that maps some of `first..=last` otherwise than `new`, at other
+    /// addresses. At its own it is a break that is missing, and judged as such.
+    fn held_alias(&self, new: &Mapped, first: u64, last: u64) -> Option<(u64, Memory, String)> {
+        self.s.stale.iter().find_map(|(level, va, old)| {
+            let (pa, bytes) = old.frames::<G>(level)?;
+            let memory = Memory::of(self.features.mair, old.value);
+            let elsewhere = (va ^ new.va) & !(bytes - 1) != 0;
+            let overlaps = pa <= last && first <= pa + (bytes - 1);
+            (memory != new.memory && elsewhere && overlaps)
+                .then(|| (va, memory, self.why_held(level, va, old)))
+        })
+    }
+}
+
+/// The attribute index and SH of a leaf as one bit: where only one of them has occurred, no two
+/// mappings differ.
+fn kind(leaf: u64) -> u32 {
+    1 << ((leaf & desc::ATTR_INDEX) | (leaf & desc::SHAREABILITY) >> 8)
+}
