@@ -1,0 +1,47 @@
+//! What one CPU unmaps and another one flushes.
+
+use crate::Case;
+use crate::kernel::Kernel;
+
+/// Until it has seen to all that the two others leave.
+fn purge_and_map(cpu: &Kernel, foreign: bool) {
+    let mut nr = 0;
+    while nr < 3 {
+        for (page, pages) in cpu.purge(foreign) {
+            // Flushed, so that anything may come there.
+            for page in page..page + pages {
+                cpu.map_page(page, 63 - page);
+            }
+            nr += 1;
+        }
+        cpu.seat.turn();
+    }
+}
+
+const fn lazy(flush: fn(&Kernel)) -> [fn(&Kernel); 3] {
+    [
+        |cpu| {
+            cpu.map(0, 3);
+            cpu.unmap_lazily(0, 3);
+            cpu.map(8, 4);
+            cpu.unmap_lazily(8, 4);
+        },
+        |cpu| {
+            cpu.map(4, 1);
+            cpu.unmap_lazily(4, 1);
+            cpu.map(5, 2);
+        },
+        flush,
+    ]
+}
+
+/// Two CPUs leave their flushes to a third, which maps other frames at the same pages.
+pub const LAZY: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, true)));
+
+/// The same with the barrier that waits for the flushing CPU's own stores alone.
+pub const LAZY_NOT_FOREIGN: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, false)));
+
+#[test]
+fn a_lazy_flush_by_another_cpu() {
+    LAZY.run();
+}
