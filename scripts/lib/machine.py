@@ -1,13 +1,17 @@
 """The emulated machine as the Makefile's variables describe it, and its command line."""
 
+import json
 import os
+import re
 import struct
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import BadSetting
-from .paths import BUILD, program
+from . import processes
+from .errors import BadSetting, ScriptError
+from .paths import BUILD, ROOT, program
 
 RAM_BASE = 0x4000_0000
 STUB_AT = RAM_BASE + 0x1F_0000
@@ -66,7 +70,7 @@ class Machine:
     def from_environment(env: Mapping[str, str]) -> "Machine":
         """Unset and empty variables mean the default, as in the Makefile."""
         plain = Machine()
-        return Machine(
+        machine = Machine(
             cpu=env.get("CPU") or plain.cpu,
             smp=env.get("SMP") or plain.smp,
             mem=env.get("MEM") or plain.mem,
@@ -77,6 +81,25 @@ class Machine:
             image=Path(env["IMAGE"]) if env.get("IMAGE") else plain.image,
             initrd=Path(env["INITRD"]) if env.get("INITRD") else None,
         )
+        machine.check()
+        return machine
+
+    def check(self) -> None:
+        """Raises BadSetting for what the emulator would take, and no kernel could run on."""
+        if not re.fullmatch("0*[1-9][0-9]*", self.smp):
+            raise BadSetting(f"SMP is a number of CPUs from 1 on, not {self.smp!r}")
+        if self.gic not in ("2", "3"):
+            raise BadSetting(f"GIC is 2 or 3, not {self.gic!r}")
+        parse_size("MEM", self.mem)
+        # The default is an AArch64 CPU of every emulator.
+        if self.cpu != Machine.cpu and is_aarch64(self.qemu, self.cpu) is False:
+            raise BadSetting(f"CPU={self.cpu} has no AArch64 state, which this kernel is written for")
+
+    def check_for_tests(self) -> None:
+        """Raises BadSetting for a machine with less RAM than the self-tests take."""
+        needed = ram_for_tests(int(self.smp))
+        if parse_size("MEM", self.mem) < needed << 20:
+            raise BadSetting(f"MEM={self.mem} is too little: the self-tests take MEM={needed}M with SMP={self.smp}")
 
     def _board(self) -> list[str]:
         options = ["virt", f"gic-version={self.gic}"]
@@ -112,6 +135,51 @@ class Machine:
         return line
 
 
+def is_aarch64(qemu: str, cpu: str) -> bool | None:
+    """Returns what the emulator says of this processor; None if it says nothing of it."""
+    of_cpu = {"path": "/machine/unattached/device[0]", "property": "aarch64"}
+    asked = [{"execute": "qmp_capabilities"}, {"execute": "qom-get", "arguments": of_cpu, "id": "aarch64"}, {"execute": "quit"}]
+    command = [qemu, "-M", "virt", "-cpu", cpu, "-display", "none", "-nic", "none", "-S", "-qmp", "stdio"]
+    try:
+        process = processes.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except ScriptError:
+        return None
+    try:
+        said, _ = process.communicate("\n".join(map(json.dumps, asked)).encode(), timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    finally:
+        processes.end(process)
+    for line in said.splitlines():
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and answer.get("id") == "aarch64":
+            # Processors of AArch32 alone have no such property.
+            return False if "error" in answer else answer.get("return")
+    return None
+
+
+OUTSIDE_TESTS = 5
+"""MiB: image, device tree, first tables, and what lies below the image."""
+
+
+def ram_for_tests(cpus: int) -> int:
+    """Returns MiB: what the suite, which says it in its source, takes free, and what is never free."""
+    source = (ROOT / "kernel/src/selftest/mod.rs").read_text()
+    free, per_cpu = (int(re.findall(rf"const {name}: u64 = (\d+);", source)[0]) for name in ("FREE_MIB", "FREE_MIB_PER_CPU"))
+    return OUTSIDE_TESTS + free + per_cpu * (cpus - 1)
+
+
+def parse_size(name: str, value: str) -> int:
+    """Returns bytes, of what the emulator's -m takes: MiB without a unit, and perhaps more after a comma."""
+    size = re.fullmatch(r"(?:size=)?(\d+)([bkmgt]?)(?:,.*)?", value, re.IGNORECASE)
+    if not size or int(size[1]) == 0:
+        raise BadSetting(f"{name} is a size such as 512M or 2G, not {value!r}")
+    return int(size[1]) << {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}[size[2].lower()]
+
+
 def parse_switch(name: str, value: str) -> bool:
     if value in ("", "0"):
         return False
@@ -139,7 +207,7 @@ def parallel_boots() -> int:
 
 
 def asks_for_tests(bootargs: str) -> bool:
-    """Whether the kernel is expected to run tests; its last `selftest=` counts."""
+    """Whether the kernel is expected to run tests; the last of an argument counts."""
     words = bootargs.split()
-    selection = [word.removeprefix("selftest=") for word in words if word.startswith("selftest=")]
-    return "help" not in words and selection[-1:] not in (["none"], ["list"])
+    last = dict(word.split("=", 1) for word in words if "=" in word)
+    return "help" not in words and last.get("selftest") not in ("none", "list") and last.get("mode", "selftest") == "selftest"

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .machine import RAM_BASE
+from .machine import RAM_BASE, ram_for_tests
 
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
+
+BREAKING = ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1")
+"""CPUs that need break-before-make (FEAT_BBM level 0), unlike max: faults of one in another's break are part of it."""
 
 ODD_IMAGE_AT = RAM_BASE + 0x0BA0_0000
 """2 MiB-aligned and nothing more: no multiple of 4 MiB, of 32 MiB or of where loaders put images."""
@@ -34,16 +37,17 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         for cpu in CPUS
         for el2 in (0, 1)
     ]
-    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "4", "8")]
-    # CPUs that need break-before-make (FEAT_BBM level 0), unlike max: faults of one in another's break are part of it.
+    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3", "4", "5", "7", "8")]
+    # One number of CPUs for each: `make soak` has the others.
     cases += [
         BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": "selftest=smp.*,fault.*"})
-        for cpu, smp in (("cortex-a53", "2"), ("cortex-a72", "4"), ("cortex-a76", "8"), ("neoverse-n1", "4"))
+        for cpu, smp in zip(BREAKING, ("2", "4", "8", "4"), strict=True)
     ]
     # CPUs that run in turn fault at other moments than such as run at once.
     in_turn = ("-accel", "tcg,thread=single")
     cases += [BootCase("2 CPUs in turn", {"SMP": "2", "BOOTARGS": "selftest=smp.a_*,smp.read*"}, extra=in_turn)]
     cases += [BootCase(f"{mem} of RAM", {"MEM": mem}) for mem in ("128M", "1G", "8G")]
+    cases += [BootCase("the least RAM", {"SMP": "2", "MEM": f"{ram_for_tests(2)}M"})]
     # More than most hosts have: hardly any of it is touched, and nothing is set aside for the rest.
     lazily = ("-object", "memory-backend-ram,id=ram,size=64G,reserve=off", "-machine", "memory-backend=ram")
     cases += [
@@ -67,6 +71,14 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
             arguments=("--raw", hex(ODD_IMAGE_AT), "--raw-dtb", hex(RAW_DTB_AT), "--dtb", str(dtb)),
         ),
     ]
+    return cases
+
+
+def counts_of_cpus() -> list[BootCase]:
+    """For what takes its time: the suite with each of these numbers of CPUs, and what several do on each that needs break-before-make."""
+    cases = [BootCase(f"{smp} CPUs", {"SMP": str(smp)}) for smp in (*range(1, 10), 12, 16)]
+    of_several = "selftest=smp.*,fault.*"
+    cases += [BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": of_several}) for cpu in BREAKING for smp in ("2", "4", "8")]
     return cases
 
 
@@ -110,7 +122,7 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 
 
 def refusals() -> list[BootCase]:
-    """Boot arguments that must be met by one clear line that names them, and a power-off."""
+    """What must be met by one clear line that says why, and a power-off."""
     arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "pretend=0:midi:0x410fd0b0", "test_vmalloc=8192")
     says = {argument: f"bad boot argument .*{argument.partition('=')[0]}" for argument in arguments}
     says |= {
@@ -119,7 +131,8 @@ def refusals() -> list[BootCase]:
         "bench.walkers=nosuch": "bench.walkers=nosuch`: expected none, or a glob over vmwalk rewalk series",
         "mode=bench bench.walkers=last-is-f*": "expected none, or a glob over vmwalk rewalk series$",
     }
-    return [BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items()]
+    little = BootCase("less RAM than the tests take", {"MEM": "16M"}, ("--expect-message", "MiB of RAM are free, and the self-tests take"))
+    return [little, *(BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items())]
 
 
 def traps() -> list[BootCase]:
@@ -138,6 +151,8 @@ def rejected_runs() -> list[BootCase]:
     return [
         BootCase("an empty selection", {"BOOTARGS": "selftest=no_such_test_anywhere"}, fails_with="no test has a name that"),
         BootCase("a list with a glob that selects nothing", {"BOOTARGS": "selftest=map.range.64k*,nosuch.*"}, fails_with=r"`nosuch\.\*`"),
+        BootCase("a MiB less than the tests take", {"SMP": "2", "MEM": f"{ram_for_tests(2) - 1}M"}, fails_with="the self-tests take MEM="),
+        BootCase("a processor without AArch64", {"CPU": "cortex-a15"}, fails_with="CPU=cortex-a15 has no AArch64 state"),
         BootCase("an emulator that ends without a word", {"QEMU": "/bin/true"}, fails_with="nothing was printed"),
     ]
 

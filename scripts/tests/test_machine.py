@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parallel_boots, parse_seconds
+from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parallel_boots, parse_seconds, ram_for_tests
 from lib.paths import ROOT
 
 
@@ -45,6 +45,53 @@ class TheMachine(unittest.TestCase):
         with self.assertRaisesRegex(BadSetting, "EL2 is 1 or 0, not 'yes'"):
             Machine.from_environment({"EL2": "yes"})
 
+    def test_refuses_what_the_emulator_would_take_and_no_kernel_could_run_on(self) -> None:
+        for name, values in {
+            "SMP": ("0", "-1", "two", "1.5", "4,sockets=2"),
+            "MEM": ("0", "lots", "-1G", "1GiB", "M"),
+            "GIC": ("1", "7", "max"),
+        }.items():
+            for value in values:
+                with self.subTest(name=name, value=value), self.assertRaisesRegex(BadSetting, f"^{name} is .*, not '{value}'$"):
+                    Machine.from_environment({name: value})
+        for name, values in {"SMP": ("1", "07", "32"), "MEM": ("128", "64M", "2g", "size=1G,maxmem=2G"), "GIC": ("2", "3")}.items():
+            for value in values:
+                Machine.from_environment({name: value})
+
+    def test_asks_the_emulator_whether_a_processor_is_aarch64(self) -> None:
+        def emulator(says: str) -> str:
+            path = Path(folder) / "emulator"
+            path.write_text(f"#!/bin/sh\n{says}\n")
+            path.chmod(0o755)
+            return str(path)
+
+        greeting = """echo '{"QMP": {}}'; echo '{"return": {}}'; """
+        with tempfile.TemporaryDirectory(prefix="vmwalk-cpu-") as folder:
+            gone = emulator(greeting + """echo '{"id": "aarch64", "error": {"desc": "Property not found"}}'""")
+            with self.assertRaisesRegex(BadSetting, "^CPU=cortex-a15 has no AArch64 state"):
+                Machine.from_environment({"CPU": "cortex-a15", "QEMU": gone})
+            # The default is not asked for.
+            Machine.from_environment({"CPU": "max", "QEMU": gone})
+            Machine.from_environment({"CPU": "cortex-a53", "QEMU": emulator(greeting + """echo '{"id": "aarch64", "return": true}'""")})
+            # What an emulator that says nothing of it lacks is told when it boots.
+            for says in ("exit 1", "echo unable to find CPU model >&2; exit 1", "echo []; echo '{'", "cat"):
+                Machine.from_environment({"CPU": "cortex-a53", "QEMU": emulator(says)})
+            Machine.from_environment({"CPU": "cortex-a53", "QEMU": str(Path(folder) / "none")})
+
+    def test_with_less_ram_than_the_tests_take_is_refused_with_what_they_take(self) -> None:
+        for cpus in ("1", "8"):
+            needed = ram_for_tests(int(cpus))
+            Machine(mem=f"{needed}M", smp=cpus).check_for_tests()
+            with self.assertRaisesRegex(BadSetting, f"^MEM={needed - 1}M is too little: the self-tests take MEM={needed}M with SMP={cpus}$"):
+                Machine(mem=f"{needed - 1}M", smp=cpus).check_for_tests()
+
+    def test_is_judged_before_anything_boots(self) -> None:
+        env = {**os.environ, "QEMU": "/bin/false"}
+        for variables, says in (({"SMP": "0"}, "SMP is "), ({"MEM": "8M"}, "MEM=8M is too little")):
+            done = subprocess.run([ROOT / "scripts/run"], env={**env, **variables}, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertRegex(done.stderr, f"^run: {says}[^\n]*\n$")
+
     def test_passes_extra_arguments_last(self) -> None:
         self.assertEqual(Machine(extra=("-icount", "shift=0")).command()[-2:], ["-icount", "shift=0"])
 
@@ -78,7 +125,7 @@ class TheProgramsThatWereUnpacked(unittest.TestCase):
     def test_the_folder_of_what_is_built_is_named_in_one_place(self) -> None:
         for file in [path for path in (ROOT / "scripts").rglob("*") if path.is_file()]:
             if "tests" not in file.parts or file.name.endswith("_sessions.py"):
-                self.assertNotRegex(file.read_text(errors="replace"), r"""["']build/""", file)
+                self.assertIsNone(re.search(r"""["']build/""", file.read_text(errors="replace")), file)
 
 
 class SeveralBoots(unittest.TestCase):
@@ -100,7 +147,7 @@ class ARawBoot(unittest.TestCase):
         self.assertEqual(
             devices,
             [
-                "loader,file=build/Image,addr=0x40600000,force-raw=on",
+                f"loader,file={Machine().image},addr=0x40600000,force-raw=on",
                 f"loader,file=stub,addr={STUB_AT:#x},force-raw=on",
                 "loader,file=broken.dtb,addr=0x44000000,force-raw=on",
                 f"loader,addr={STUB_AT:#x},cpu-num=0",
@@ -130,6 +177,8 @@ class TheBootArguments(unittest.TestCase):
             self.assertEqual(asks_for_tests(bootargs), asked, bootargs)
         self.assertTrue(asks_for_tests("selftest=none selftest=map*"))
         self.assertTrue(asks_for_tests("xselftest=none"))
+        self.assertFalse(asks_for_tests("selftest=map* mode=bench"))
+        self.assertTrue(asks_for_tests("mode=bench mode=selftest"))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ use crate::arch::features::Features;
 use crate::arch::probe::trap_to_el2;
 use crate::arch::time::{Deadline, ticks};
 use crate::bootargs::{BootArgs, Planted, Selection};
-use crate::println;
+use crate::mm::frames;
+use crate::{println, smp};
 use balance::Balance;
 use cases::Test;
 use context::Context;
@@ -44,8 +45,22 @@ use ktap::Report;
 /// A test that takes longer says so.
 const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
 
-/// Runs the tests that the boot arguments select, and prints the report.
+/// Free RAM that the suite takes with one CPU, in MiB. scripts/lib/machine.py reads it here.
+const FREE_MIB: u64 = 26;
+/// What each other CPU takes beside that.
+const FREE_MIB_PER_CPU: u64 = 1;
+
+/// Runs the tests that the boot arguments select, and prints the report. With less RAM than they take, none runs.
 pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
+    let nr_cpus = smp::nr_online() as u64;
+    let needed = FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1);
+    let free = frames::stats().free >> 8;
+    let some_run = !matches!(args.selftest, Selection::None | Selection::List);
+    if some_run && free < needed {
+        crate::fail(format_args!(
+            "{free} MiB of RAM are free, and the self-tests take {needed} with {nr_cpus} CPUs"
+        ));
+    }
     run_selected(info, args, features);
     println!("vmwalk: done");
 }
