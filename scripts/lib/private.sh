@@ -1,7 +1,7 @@
 # The private folder: programs that the machine lacks and that cannot or should not be installed,
 # unpacked below $build/private with the libraries they need. Sourced by scripts/setup.
 #
-#   root   what `dpkg -x` unpacked
+#   root   what was unpacked
 #   bin    a wrapper for each program, which alone sees the unpacked libraries
 #   apt    apt's view of this machine, which any user may write
 #
@@ -103,6 +103,15 @@ private_download() {
     (cd "$private/apt/debs" && apt look 900 download "$@")
 }
 
+# private_unpack FILE: without what a compiler's source package has beside the library, which is ten
+# times as many files.
+private_unpack() {
+    mkdir -p "$private/root"
+    dpkg --fsys-tarfile "$1" | tar -x -C "$private/root" --no-same-owner \
+        --no-wildcards-match-slash --exclude './usr/share/doc' \
+        --exclude './usr/src/rustc-*/src' --exclude './usr/src/rustc-*/compiler'
+}
+
 # private_fetch WHY PACKAGE...: unpacks the packages and what they need.
 private_fetch() {
     local why=$1 plan deb
@@ -117,7 +126,7 @@ private_fetch() {
     # shellcheck disable=SC2086  # packages, one word each
     private_download $plan || { private_update && plan=$(private_plan "$@") && private_download $plan; } || return 1
     for deb in "$private"/apt/debs/*.deb; do
-        dpkg -x "$deb" "$private/root" || return 1
+        private_unpack "$deb" || return 1
     done
     rm -f "$private"/apt/debs/*.deb
     private_wrap

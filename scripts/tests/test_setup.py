@@ -15,13 +15,13 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 TARGET = "aarch64-unknown-none-softfloat"
-TOOLS = "awk basename cat chmod cmp cp cut dirname env find flock grep head ln ls mkdir mv readlink rm sed sh sort tail timeout tr true wc".split()
+TOOLS = "awk basename cat chmod cmp cp cut dirname env find flock grep head ln ls mkdir mv readlink rm sed sh sort tail tar timeout tr true wc".split()
 
 APT = (Path(__file__).with_name("made_up_apt.py")).read_text()
 
 DPKG = """#!/bin/sh
 case $1 in
-    -x) name=${2##*/}; cp -a "$ROOT/packages/${name%%_*}/." "$3" ;;
+    --fsys-tarfile) name=${2##*/}; tar -c -C "$ROOT/packages/${name%%_*}" . ;;
     -S) shift; for path in "$@"; do grep ": $path\\$" "$ROOT/owners" || echo "dpkg-query: no path found matching pattern $path" >&2; done ;;
 esac
 """
@@ -62,15 +62,14 @@ class Distribution:
             for place in ("/usr", "/etc", "/var/lib"):
                 text = re.sub(rf"(?<=[ =]){place}/", f"{root}{place}/", text)
             text = text.replace("file=${folder#", f"file={root}${{folder#")
-            file = root / "project/scripts" / name
-            file.parent.mkdir(exist_ok=True)
-            self.script(file, text)
+            self.script(root / "project/scripts" / name, text)
         (root / "project/Cargo.toml").write_text('[workspace.package]\nrust-version = "1.88"\n')
         self.package("lld", "1:18.0-57", {"usr/bin/ld.lld": "#!/bin/sh\n"})
         self.package("ca-certificates", "20240203", {"etc/ssl/certs/ca-certificates.crt": "certificates\n"})
 
     @staticmethod
     def script(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
 
@@ -81,8 +80,8 @@ class Distribution:
         (self.root / "archive" / f"{name}@{suite}").write_text(json.dumps(entry))
         for path, text in (files or {f"usr/share/doc/{name}/copyright": ""}).items():
             file = self.root / "packages" / name / path
-            file.parent.mkdir(parents=True, exist_ok=True)
             if text.startswith("->"):
+                file.parent.mkdir(parents=True, exist_ok=True)
                 file.unlink(missing_ok=True)
                 file.symlink_to(text.removeprefix("->"))
             else:
@@ -480,7 +479,12 @@ class OnADebianWithoutItsSecuritySuite(Setup):
         (self.machine.root / "etc/apt/targets").write_text("http://mirror.made.up/debian/ bookworm\n")
 
     def test_the_compiler_is_unpacked_from_there_and_the_machine_stays_as_it_is(self) -> None:
+        tools, library = (f"usr/src/rustc-1.96.0/{path}" for path in ("src/tools/one_of_many", "library/std/src/lib.rs"))
+        for file in (tools, library):
+            self.machine.script(self.machine.root / "packages/rust-web-src" / file, "")
         said = self.done("build")
+        unpacked = self.machine.root / "project/build/private/root"
+        self.assertEqual(((unpacked / library).exists(), (unpacked / tools).exists()), (True, False))
         self.assertIn(f"setup: no suite of this machine has a rustc of 1.88 or newer; looking into another: deb {self.LINE}\n", said)
         did = self.machine.did()
         self.assertEqual([line.partition("=")[0] for line in did], ["update", "update of lists of its own", "download rustc-web", "install lld ca-certificates"])
