@@ -415,6 +415,12 @@ class TheBench(unittest.TestCase):
             self.assertRegex(session.ask("bench range?4K*"), r'(?m)^bench \{.*"range 4K, 4K pa"')
             self.assertEqual(session.off(), 0)
 
+    def test_says_so_where_no_case_is_selected(self) -> None:
+        for smp, says in (("1", "`no.such.case` matches no case: `bench list` names them"), ("2", "matches no case that runs on 2 CPUs: `bench cpus*` does")):
+            with Session(dataclasses.replace(machine(SMP=smp), extra=("-icount", "shift=0"))) as session:
+                self.assertRegex(session.ask("bench no.such.case"), rf"^[^\n]*{re.escape(says)}\n$")
+                self.assertRegex(session.ask("bench list"), r'(?m)^bench \{.*"range 4K, 4K pa"')
+                self.assertEqual(session.off(), 0)
 
     def test_is_ended_by_a_key(self) -> None:
         with Session(dataclasses.replace(machine(SMP="1"), extra=("-icount", "shift=0"))) as session:

@@ -22,6 +22,8 @@ mod pages;
 mod report;
 pub(crate) mod shapes;
 
+use core::cell::Cell;
+
 use paging::{VirtAddr, VirtRange, for_each_walker};
 
 use crate::arch::features::Features;
@@ -63,6 +65,8 @@ pub struct Bench<'a> {
     mmu: KernelMmu,
     /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB on.
     va: VirtAddr,
+    /// Where only a search is made for what `cases` selects, whether there is any. Nothing runs then.
+    found: Option<&'a Cell<bool>>,
 }
 
 /// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for whole calls.
@@ -72,6 +76,10 @@ impl Bench<'_> {
     /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them all. After
     /// Ctrl-C none does.
     fn selects(&self, case: &str) -> bool {
+        if let Some(found) = self.found {
+            found.set(found.get() || crate::glob::matches(self.cases, case));
+            return false;
+        }
         if self.cases == LIST {
             report::name(case);
             return false;
@@ -171,47 +179,88 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
-    if crate::smp::nr_online() > 1 || cpus::selects(args.bench) && args.bench != "*" {
+    if only_several_cpus(args.bench) {
         // What is counted below is counted on one CPU.
         cpus::run(args, features);
         print!("vmwalk: done\n");
         return Ok(());
     }
     let since_reset = time::since_reset().as_nanos();
+    with_bench(args, features, None, |bench| {
+        print!(
+            "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
+            features.midr,
+            features.tlbi_range,
+            features.zva_size,
+            bench.instrument.empty(),
+            // One instruction is one nanosecond of the machine's time.
+            since_reset
+        );
+        run_selected(bench);
+    })?;
+    if args.bench == LIST {
+        cpus::list();
+    }
+    print!("vmwalk: done\n");
+    Ok(())
+}
+
+/// Whether [`run`] would run or list anything.
+///
+/// # Errors
+/// Instructions cannot be counted here.
+pub fn selects(args: &BootArgs<'_>, features: &Features) -> Result<bool, Error> {
+    if only_several_cpus(args.bench) {
+        return Ok(cpus::selects(args.bench));
+    }
+    let found = Cell::new(args.bench == LIST);
+    with_bench(args, features, Some(&found), run_selected)?;
+    Ok(found.get())
+}
+
+/// Whether a selection is of what all CPUs do at once, and of nothing else.
+fn only_several_cpus(cases: &str) -> bool {
+    cases != LIST && (crate::smp::nr_online() > 1 || cpus::selects(cases) && cases != "*")
+}
+
+/// Runs `f` with what every case has.
+fn with_bench(
+    args: &BootArgs<'_>,
+    features: &Features,
+    found: Option<&Cell<bool>>,
+    f: impl FnOnce(&Bench<'_>),
+) -> Result<(), Error> {
     let reserved = kernel_vmalloc()
         .get_vm_area(RESERVED, GIB)
         .unwrap_or_else(|error| panic!("addresses for the bench: {error}"));
-    let bench = Bench {
+    f(&Bench {
         instrument: Instrument::new(features)?,
         cases: args.bench,
         walkers: args.bench_walkers,
         wrong_walkers: args.planted == Some(Planted::WrongWalker),
         mmu: KernelMmu::new(features),
         va: reserved.va(),
-    };
-    print!(
-        "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
-        features.midr,
-        features.tlbi_range,
-        features.zva_size,
-        bench.instrument.empty(),
-        // One instruction is one nanosecond of the machine's time.
-        since_reset
-    );
+        found,
+    });
+    Ok(())
+}
+
+/// Asks about every case and every curve, and runs those that are selected.
+fn run_selected(bench: &Bench<'_>) {
     for (name, size, alignment) in RANGES {
-        engine::run(&bench, name, Source::Range(nowhere().add(*alignment), *size));
+        engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
     }
     for (name, size, alignment) in IOREMAPS {
-        api::run(&bench, name, Call::Ioremap(nowhere().add(*alignment), *size));
+        api::run(bench, name, Call::Ioremap(nowhere().add(*alignment), *size));
     }
     for (name, alone, nr, order) in ARRAYS {
-        with_pages(&bench, &[name, alone], *nr, *order, |pages| {
-            api::run(&bench, name, Call::Vmap(pages.frames()));
-            engine::run(&bench, alone, Source::Pages(pages.frames()));
+        with_pages(bench, &[name, alone], *nr, *order, |pages| {
+            api::run(bench, name, Call::Vmap(pages.frames()));
+            engine::run(bench, alone, Source::Pages(pages.frames()));
         });
     }
     for (name, nr, order, shift) in CHUNKS {
-        with_pages(&bench, &[name], *nr, *order, |pages| {
+        with_pages(bench, &[name], *nr, *order, |pages| {
             let extents = pages.extents();
             // Of single pages, nothing is known.
             let source = if *order == 0 {
@@ -219,27 +268,22 @@ pub fn run(args: &BootArgs<'_>, features: &Features) -> Result<(), Error> {
             } else {
                 Source::Chunks(pages.frames(), *shift, &extents)
             };
-            engine::run(&bench, name, source);
+            engine::run(bench, name, source);
         });
     }
     for (name, nr) in MAP_RAM {
-        with_pages(&bench, &[name], *nr, 0, |pages| {
-            api::run_map_ram(&bench, name, pages.frames())
+        with_pages(bench, &[name], *nr, 0, |pages| {
+            api::run_map_ram(bench, name, pages.frames())
         });
     }
     for (name, call) in ALLOCATIONS {
-        api::run(&bench, name, *call);
+        api::run(bench, name, *call);
     }
     for case in loops::CASES {
-        loops::run(&bench, *case);
+        loops::run(bench, *case);
     }
-    alone::run(&bench);
-    growth::run(&bench);
-    if args.bench == LIST {
-        cpus::list();
-    }
-    print!("vmwalk: done\n");
-    Ok(())
+    alone::run(bench);
+    growth::run(bench);
 }
 
 /// Whether there is a walker that `glob` selects to run beside the engine, or in its place in the self-test of walkers; `none` asks for none.

@@ -65,8 +65,10 @@ pub enum Refusal<'a> {
     Unsound(CheckError),
     /// The address space is unsound.
     Addresses(vmalloc::va::Violation),
-    /// No test or case has a name that matches.
+    /// No test has a name that matches.
     NoMatch(&'a str),
+    /// No bench case for this number of CPUs has a name that matches.
+    NoCase(&'a str, usize),
     /// There is not enough free memory, in large enough blocks.
     LittleMemory {
         /// Bytes that are free so.
@@ -125,6 +127,11 @@ impl fmt::Display for Refusal<'_> {
             Self::Unsound(error) => write!(f, "UNSOUND: {error}"),
             Self::Addresses(error) => write!(f, "UNSOUND: {error}"),
             Self::NoMatch(glob) => write!(f, "nothing has a name that `{glob}` matches"),
+            Self::NoCase(glob, 1) => write!(f, "`{glob}` matches no case: `bench list` names them"),
+            Self::NoCase(glob, cpus) => write!(
+                f,
+                "`{glob}` matches no case that runs on {cpus} CPUs: `bench cpus*` does"
+            ),
             Self::LittleMemory { free, needed } => write!(
                 f,
                 "{} are free in large blocks, and {} are needed: `free ID` first",

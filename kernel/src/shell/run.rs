@@ -56,6 +56,9 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
         bench_walkers: "none",
         ..shell.args
     };
+    if !benches::selects(&args, &shell.features).map_err(Refusal::Bench)? {
+        return Err(Refusal::NoCase(words[0], smp::nr_online()));
+    }
     let _listening = console::listen();
     benches::run(&args, &shell.features).map_err(Refusal::Bench)?;
     if console::interrupted() {
