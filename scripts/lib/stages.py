@@ -14,8 +14,9 @@ from pathlib import Path
 
 from .bench import changes, read_document
 from .cases import Finished, log_path, python, run_logged
+from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs, traps
+from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -55,7 +56,7 @@ def lint(report: Report) -> None:
 def runner(report: Report) -> None:
     """The unit tests of everything in scripts/: a judge that errs would make all else worthless."""
     name = "runner: unit tests"
-    done = run_logged(name, [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts"], 300.0)
+    done = run_logged(name, [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts"], LONG_LIMIT)
     report.add(name, count_unittest(done))
 
 
@@ -127,23 +128,23 @@ def have_image(report: Report) -> bool:
     return done.good
 
 
-def boot_case(stage: str, case: BootCase) -> Outcome:
+def boot_case(stage: str, case: BootCase, limit: float = BOOT_LIMIT) -> Outcome:
     """Boots one case through scripts/run, whose exit status is the verdict."""
     name = f"{stage}: {case.name}"
     command = [python(), "-B", "scripts/run", *case.arguments, *(["--", *case.extra] if case.extra else [])]
     patience = {"TIMEOUT": SILENCE_OF_SEVERAL} if int(case.variables.get("SMP", "1")) > 1 else {}
-    done = run_logged(name, command, BOOT_LIMIT, patience | case.variables)
+    done = run_logged(name, command, limit, patience | case.variables)
     verdict = re.sub(r"^run: (PASS|FAIL): | \([\d.]+ s\)$", "", done.last_line())
     if not case.fails_with:
         return Outcome.of(done.good, done.seconds, verdict, done.log)
     reasons = [line for line in done.text().splitlines() if line.startswith("run: ")]
-    rejected = done.status == 1 and any(re.search(case.fails_with, line) for line in reasons)
+    rejected = done.status in (1, 2) and any(re.search(case.fails_with, line) for line in reasons)
     return Outcome.of(rejected, done.seconds, f"rejected: {case.fails_with}" if rejected else verdict, done.log)
 
 
-def boot_all(report: Report, stage: str, cases: list[BootCase]) -> None:
+def boot_all(report: Report, stage: str, cases: list[BootCase], limit: float = BOOT_LIMIT) -> None:
     with ThreadPoolExecutor(parallel_boots()) as pool:
-        outcomes = {pool.submit(boot_case, stage, case): case for case in cases}
+        outcomes = {pool.submit(boot_case, stage, case, limit): case for case in cases}
         for future, case in outcomes.items():
             report.add(f"{stage}: {case.name}", future.result())
 
@@ -199,6 +200,27 @@ def faults(report: Report) -> None:
     """The suite must notice each fault that the kernel can plant in itself."""
     if have_image(report):
         boot_all(report, "faults", planted_faults())
+
+
+def counts(report: Report) -> None:
+    """The whole suite with each number of CPUs."""
+    if have_image(report):
+        boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
+
+
+NOT_LINKED_AS_ONE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "0"}
+"""For a build that is about what it takes, and not about what comes out."""
+
+
+def fresh(report: Report) -> None:
+    """`make run` in a root that is a Debian 12 as debootstrap leaves it."""
+    name = "fresh: debian-12-run"
+    done = run_logged(name, [python(), "-B", "scripts/fresh", "debian-12-run"], 2 * LONG_LIMIT, NOT_LINKED_AS_ONE)
+    verdict = re.sub(r"^fresh: debian-12-run: (skipped: )?", "", done.last_line())
+    if done.status == Skipped.status:
+        report.skip(name, verdict)
+    else:
+        report.add(name, Outcome.of(done.good, done.seconds, verdict, done.log))
 
 
 def soak(report: Report) -> None:
@@ -421,4 +443,10 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "replay": replay,
     "soak": soak,
     "variants": variants,
+    "fresh": fresh,
 }
+
+LONGER: dict[str, Callable[[Report], None]] = {
+    "counts": counts,
+}
+"""For what takes its time: these run only when they are named."""
