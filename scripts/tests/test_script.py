@@ -208,6 +208,24 @@ class ASignal(Folder):
         process.wait(PATIENCE)
         self.assert_gone(started)
 
+    def test_ends_the_host_part_of_a_soak_with_all_that_cargo_started(self) -> None:
+        self.emulator().rename(self.folder / "cargo")
+        (self.folder / "toolchain").write_text("made-up\n")
+        (self.folder / "toolchain-made-up.env").write_text(f"PATH='{self.folder}':$PATH\nkernel_flags=\n")
+        for command, number in ((["scripts/soak"], signal.SIGTERM), (self.makefile("scripts/soak"), signal.SIGTERM), (["scripts/soak"], signal.SIGKILL)):
+            with self.subTest(command=command, signal=number):
+                for name in ("pid", "child"):
+                    (self.folder / name).unlink(missing_ok=True)
+                process = self.start(command, Path("/bin/true"), BUILD=str(self.folder), SOAK="2", TOOLCHAIN="")
+                cargo, child = self.pids("pid", "child")
+                process.send_signal(number)
+                process.wait(PATIENCE)
+                self.assert_gone(cargo)
+                if number != signal.SIGKILL:
+                    self.assert_gone(child)
+                else:
+                    os.kill(child, signal.SIGKILL)
+
     def test_that_kills_make_test_ends_the_boots(self) -> None:
         # As a stage boots: several at once in threads, more of them waiting.
         stage = """
@@ -258,10 +276,11 @@ class ATerminalThatGoesAway(Folder):
 
 
 class TheExecutables(unittest.TestCase):
-    def test_all_python_scripts_have_the_one_way_in(self) -> None:
+    def test_all_python_scripts_have_the_one_way_in_and_leave_nothing_in_the_checkout(self) -> None:
         for path in sorted((ROOT / "scripts").iterdir()):
-            if path.is_file() and path.stat().st_mode & stat.S_IXUSR and path.read_bytes().startswith(b"#!/usr/bin/env python3"):
+            if path.is_file() and path.stat().st_mode & stat.S_IXUSR and b"python" in path.read_bytes().partition(b"\n")[0]:
                 with self.subTest(path.name):
+                    self.assertTrue(path.read_text().startswith("#!/usr/bin/env -S python3 -B\n"))
                     self.assertRegex(path.read_text(), r'(?m)^    script\.run\("[\w-]+(: FAIL)?", main\)$')
 
 
