@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Prove that code which runs before the MMU is on refers to nothing by absolute address.
 
 Usage: check-boot-pic.py vmwalk.elf

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Look in the linked code for what only silicon would show: instructions that errata or the architecture ask for, and that
 an emulator never misses.
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Makes a trace out of random numbers, larger than the one of a boot and with every kind in it.
 
     scripts/tests/make_trace.py --seed 1 --events 50000 --areas 2400 --mib 770 > trace.csv

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """What the host's reader says of traces: read from the standard input, each behind a line with its length in bytes.
 
 A line for each: the refusal, or what it counts. kernel/trace-replay/tests holds it against what the

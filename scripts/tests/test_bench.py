@@ -132,7 +132,7 @@ class ADocument(unittest.TestCase):
         for text, message in (
             ("", r"bench.json: expected JSON, at line 1, column 1"),
             ("# a\n\n{", r"expected JSON, at line 1, column 1"),
-            ('{\n "machine": {},\n}', r"expected JSON, at line 3, column 1"),
+            ('{\n "machine": {},\n 7}', r"expected JSON, at line 3, column 2"),
             ("[]", r"expected an object, found \[\]"),
             ("null", r"expected an object, found nothing"),
             ("{}", r"machine: expected an object, found nothing"),
