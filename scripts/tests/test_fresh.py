@@ -2,6 +2,10 @@
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
+import tempfile
 import unittest
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -12,7 +16,8 @@ from lib import fresh, stages
 from lib.cases import Finished
 from lib.report import Report
 
-SPEC = spec_from_loader("fresh_script", SourceFileLoader("fresh_script", str(Path(__file__).resolve().parents[1] / "fresh")))
+SCRIPTS = Path(__file__).resolve().parents[1]
+SPEC = spec_from_loader("fresh_script", SourceFileLoader("fresh_script", str(SCRIPTS / "fresh")))
 assert SPEC and SPEC.loader
 fresh_script = module_from_spec(SPEC)
 SPEC.loader.exec_module(fresh_script)
@@ -58,7 +63,7 @@ class TheScript(unittest.TestCase):
         """The status, and what is said, of as many cases as there are ends."""
         said = io.StringIO()
         names = list(fresh.CASES)[: len(ends)]
-        with mock.patch.object(fresh_script, "run_case", side_effect=ends), mock.patch.object(Path, "read_text", return_value=""), contextlib.redirect_stdout(said):
+        with mock.patch.object(fresh_script, "run_case", side_effect=ends), mock.patch.object(fresh_script, "take_room"), mock.patch.object(Path, "read_text", return_value=""), contextlib.redirect_stdout(said):
             return fresh_script.main(names), said.getvalue().splitlines()
 
     def test_goes_on_behind_a_case_that_cannot_be_had(self) -> None:
@@ -72,6 +77,33 @@ class TheScript(unittest.TestCase):
 
     def test_fails_where_one_failed(self) -> None:
         self.assertEqual(self.run_cases(fresh.Failed("no"), fresh.Skipped("no"), None)[0], 1)
+
+
+class TheRoom(unittest.TestCase):
+    TAKE = """
+import sys
+from lib import fresh
+fresh.ENOUGH_RAM = int(sys.argv[1])
+fresh.take_room()
+print(fresh.ROOTS.is_mount())
+"""
+
+    def taken(self, enough: int) -> bool:
+        """Whether roots lie in RAM, where so much of it is enough; for others they never do."""
+        with tempfile.TemporaryDirectory(prefix="vmwalk-fresh-") as folder:
+            env = {**os.environ, "BUILD": folder, "PYTHONPATH": str(SCRIPTS)}
+            command = [sys.executable, "-B", "-c", self.TAKE, str(enough)]
+            said = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+            self.assertFalse((Path(folder) / "fresh/roots").is_mount())
+        return said == "True\n"
+
+    def test_is_in_ram_where_there_is_plenty(self) -> None:
+        if subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+            self.skipTest("nothing can be mounted here")
+        self.assertTrue(self.taken(1))
+
+    def test_is_on_the_disk_where_ram_is_short(self) -> None:
+        self.assertFalse(self.taken(1 << 60))
 
 
 class TheStage(unittest.TestCase):
