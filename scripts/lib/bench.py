@@ -7,6 +7,7 @@ contents of build/bench.json come out.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -151,11 +152,27 @@ def read_linux(folder: Path = DATA) -> dict[str, dict[str, Json]]:
     peers: dict[str, dict[str, Json]] = {}
     for peer, file in LINUX.items():
         peers[peer] = {
-            row["case"]: {"map": int(row["map"]), "unmap": int(row["unmap"]), "lazy": int(row["lazy_purge"])}
+            row["case"]: {"map": int(row["map"]), "unmap": int(row["unmap"]), "lazy": int(row["lazy_purge"])} | linux_entries(row["leaves"] or "")
             for row in read_csv(folder / file)
         }
     peers["linux-7.3"] |= read_loops(folder)
     return peers
+
+
+def linux_entries(leaves: str) -> Json:
+    """How many TLB entries the leaves need that Linux wrote, where any were counted.
+
+    Descriptors are counted, by kind: "pud=0 pmd=0 contpte=16 pte=1 none=0", or "16xcont 1x4K". Of those with the contiguous
+    bit, 16 are one entry.
+    """
+    kinds = {kind: int(nr) for kind, nr in re.findall(r"(\w+)=(\d+)", leaves)} | {kind: int(nr) for nr, kind in re.findall(r"(\d+)x(\w+)", leaves)}
+    entries = sum(nr // 16 if kind.startswith("cont") else nr for kind, nr in kinds.items() if kind != "none")
+    return {"tlb_entries": entries} if entries else {}
+
+
+def tlb_entries(leaves: str) -> int:
+    """How many TLB entries our leaves need ("3x4K 16x64K"): a whole contiguous group is one leaf, and one entry."""
+    return sum(int(count) for count in re.findall(r"(\d+)x", leaves))
 
 
 def read_loops(folder: Path = DATA) -> dict[str, Json]:
@@ -188,7 +205,7 @@ def document(output: Output, linux: Mapping[str, Mapping[str, Json]], machine: J
         ours = walkers[OURS]
         case: Json = {"case": name} | {op: figures(ours[op]) for op in OPS if op in ours}
         if leaves := ours.get("map", {}).get("leaves"):
-            case["leaves"] = leaves
+            case |= {"leaves": leaves, "tlb_entries": tlb_entries(leaves)}
         peers: Json = {peer: rows[name] for peer, rows in linux.items() if name in rows}
         for walker, ops in walkers.items():
             if walker != OURS:
@@ -272,6 +289,26 @@ def changes(base: Json, new: Json) -> list[Change]:
         for op in OPS
         if op in case and op in after[case["case"]]
     ]
+
+
+ACCESSES = ("loads", "stores", "tables", "tlbi", "dsb", "isb")
+"""What an operation does to tables and TLBs, whatever instructions it takes."""
+
+
+def other_accesses(base: Json, new: Json) -> list[str]:
+    """Where two builds of the same kernel did something else to the tables: which case, and what."""
+    after = {case["case"]: case for case in measured(new)}
+    found = [f"{case['case']} did not run" for case in measured(base) if case["case"] not in after]
+    for case in measured(base):
+        other = after.get(case["case"], {})
+        if other and case.get("leaves") != other.get("leaves"):
+            found.append(f"{case['case']}: leaves {case.get('leaves')}, then {other.get('leaves')}")
+        for op in OPS:
+            for key in ACCESSES:
+                one, two = (side.get(op, {}).get(key) for side in (case, other))
+                if other and one != two:
+                    found.append(f"{case['case']} ({op}): {key} {one}, then {two}")
+    return found
 
 
 def missing(base: Json, new: Json) -> list[str]:

@@ -39,15 +39,16 @@ def walkers(document: Json) -> list[str]:
 
 
 def table(document: Json) -> list[str]:
-    """Instructions per call, map / unmap, beside the peers; then what the calls did to the tables."""
+    """Instructions per call, map / unmap, and TLB entries, beside the peers; then what the calls did to the tables."""
     peers = [*COLUMNS, *((name, name) for name in walkers(document))]
-    rows = [["instructions, map / unmap", *(title for _, title in peers), "vmwalk", "lazy"]]
+    rows = [["instructions, map / unmap", *(title for _, title in peers), "vmwalk", "lazy", "TLB entries", *(title for _, title in COLUMNS)]]
     for case in document["cases"]:
         if "protect" in case:
             continue
         ours = " / ".join(number(case[op]["instructions"]) for op in PAIR if op in case)
         lazy = number(case["lazy"]["instructions"]) if "lazy" in case else "-"
-        rows.append([case["case"], *(pair(case["peers"].get(name)) for name, _ in peers), ours, lazy])
+        entries = [side.get("tlb_entries") for side in (case, *(case["peers"].get(name) or {} for name, _ in COLUMNS))]
+        rows.append([case["case"], *(pair(case["peers"].get(name)) for name, _ in peers), ours, lazy, *map(number, entries)])
     lines = align(rows) if len(rows) > 1 else []
     notes = sorted({entry["note"] for case in document["cases"] for entry in case["peers"].values() if "note" in entry})
     lines += [f"* {note}" for note in notes]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from .bench import changes, read_document
+from .bench import changes, measured, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
@@ -273,18 +273,24 @@ def build_and_boot(report: Report, name: str, variables: dict[str, str]) -> bool
 # ---- gdb --------------------------------------------------------------------------------------
 
 
+DEBUG = BUILD / "dev"
+"""The build that gdb steps: with hook points, and with debug assertions."""
+
+
+def have_debug_image(report: Report, stage: str) -> bool:
+    """Builds the kernel that gdb steps."""
+    done = run_logged(f"{stage}: build", ["scripts/build"], BUILD_LIMIT, {"PROFILE": "dev", "OUT": str(DEBUG)})
+    report.add(f"{stage}: debug build", Outcome.of(done.good, done.seconds, log=done.log))
+    return done.good
+
+
 def gdb(report: Report) -> None:
     """Scripted gdb sessions on the debug kernel, and on the release kernel, which has no hook points."""
-    if not have_image(report):
-        return
-    debug = str(BUILD / "dev")
-    done = run_logged("gdb: build", ["scripts/build"], BUILD_LIMIT, {"PROFILE": "dev", "OUT": debug})
-    report.add("gdb: build", Outcome.of(done.good, done.seconds, log=done.log))
-    if not done.good:
+    if not have_image(report) or not have_debug_image(report, "gdb"):
         return
     name = "gdb: sessions"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
-    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": debug, "GDB_RELEASE": str(BUILD)})))
+    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
 
 
 # ---- benches ----------------------------------------------------------------------------------
@@ -302,6 +308,8 @@ def bench(report: Report) -> None:
     done = run_logged(name, command, LONG_LIMIT, {"BENCH": "", "BENCH_WALKERS": "none", "OUT": str(BUILD / "test" / "bench")})
     report.add(name, count_closing(done, "bench"))
     report.add("bench: a case costs the same whatever else runs", cases_alone(BUILD / "test" / "bench" / "bench.json"))
+    if have_debug_image(report, "bench"):
+        report.add("bench: what gdb steps does the same to the tables", stepped(BUILD / "test" / "bench" / "bench.json"))
     name = "bench: a breakdown adds up to what is counted"
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], LONG_LIMIT)
     report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
@@ -331,6 +339,19 @@ def cases_alone(whole: Path) -> Outcome:
             return Outcome.of(False, seconds, f"{other[0].case} ({other[0].op}): {other[0].before} among all, {other[0].after} with BENCH={glob!r}", done.log)
         same += len(found)
     return Outcome.of(same >= 2 * len(ALONE), seconds, f"{same} figures")
+
+
+def stepped(whole: Path) -> Outcome:
+    """Leaves, loads and stores of descriptors, tables, TLBIs and barriers of every case: the same in the build with hooks."""
+    figures = BUILD / "test" / "bench" / "stepped"
+    variables = {"IMAGE": str(DEBUG / "Image"), "BENCH": "", "BENCH_WALKERS": "none", "OUT": str(figures)}
+    shutil.rmtree(figures, ignore_errors=True)
+    done = run_logged("bench: of the debug build", [python(), "-B", "scripts/bench", "--quiet"], LONG_LIMIT, variables)
+    if not done.good or not whole.is_file():
+        return Outcome.of(False, done.seconds, done.last_line() if not done.good else "the whole bench left no figures", done.log)
+    release, debug = read_document(whole), read_document(figures / "bench.json")
+    other = other_accesses(release, debug)
+    return Outcome.of(not other, done.seconds, other[0] if other else f"{len(measured(release))} cases", done.log)
 
 
 def registered_walkers() -> Outcome:

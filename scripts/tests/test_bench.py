@@ -73,10 +73,21 @@ class Merging(unittest.TestCase):
 
     def test_every_committed_table_of_linux_is_read(self) -> None:
         linux = bench.read_linux()
-        self.assertEqual(linux["linux-7.3"]["range 4K, 4K pa"], {"map": 390, "unmap": 219, "lazy": 30})
+        self.assertEqual(linux["linux-7.3"]["range 4K, 4K pa"], {"map": 390, "unmap": 219, "lazy": 30, "tlb_entries": 1})
+        self.assertEqual(linux["linux-7.3"]["range 64K, 64K pa"]["tlb_entries"], 1)
+        self.assertEqual(linux["linux-7.3"]["vmap 25600, order 9"]["tlb_entries"], 25_600)
+        self.assertEqual(linux["linux-7.3-series"]["vmap 25600, order 9"]["tlb_entries"], 50)
         self.assertEqual(linux["linux-7.3-series"]["vmap 25600, order 9"]["map"], 188_496)
         self.assertEqual(linux["linux-7.3"]["test_vmalloc long_busy_list_alloc, 101 pages"], {"loop": 43_937})
         self.assertEqual(linux["linux-7.3"]["test_vmalloc fix_size_alloc, 256 pages, huge"], {"loop": 63_189})
+
+    def test_a_contiguous_group_is_one_tlb_entry_on_either_side(self) -> None:
+        self.assertEqual(bench.tlb_entries("3x4K 16x64K 2x2M"), 21)
+        self.assertEqual(bench.linux_entries("pud=1 pmd=2 contpte=48 pte=4 none=9"), {"tlb_entries": 10})
+        self.assertEqual(bench.linux_entries("32xcont 1x2M"), {"tlb_entries": 3})
+        self.assertEqual(bench.linux_entries(""), {})
+        document = made(line("a", "map", 1, leaves="3x4K 16x64K"), line("b", "map", 1))
+        self.assertEqual([case.get("tlb_entries") for case in document["cases"]], [19, None])
 
     def test_the_advantage_is_the_geometric_mean_and_names_what_is_dearer(self) -> None:
         linux = {"linux-7.3": {"a": {"map": 800, "unmap": 200}, "b": {"map": 50}}}
@@ -294,6 +305,17 @@ class Judging(unittest.TestCase):
     def test_what_became_cheaper_is_no_regression(self) -> None:
         self.assertEqual(bench.regressions(made(line("a", "map", 100)), made(line("a", "map", 1)), 2.0), [])
 
+    def test_another_build_may_take_other_instructions_and_no_other_accesses(self) -> None:
+        release = made(counted("a", "map", 100), counted("a", "unmap", 90))
+        self.assertEqual(bench.other_accesses(release, made(counted("a", "map", 900), counted("a", "unmap", 800))), [])
+        more = {"allocated": 1, "freed": 2, "tlbi": 3, "dsb": 4, "isb": 5}
+        debug = made(line("a", "map", 1, loads=7, stores=2, leaves="1x4K", **more), line("a", "unmap", 1, loads=6, stores=1, **more))
+        self.assertEqual(
+            bench.other_accesses(release, debug),
+            ["a: leaves None, then 1x4K", "a (map): loads 6, then 7", "a (unmap): stores 2, then 1"],
+        )
+        self.assertEqual(bench.other_accesses(release, made(counted("b", "map", 1))), ["a did not run"])
+
     def test_an_operation_that_disappeared_is_missed(self) -> None:
         base = made(line("a", "map", 100), line("a", "unmap", 100), line("b", "map", 1))
         new = made(line("a", "map", 100), line("c", "map", 1))
@@ -315,7 +337,7 @@ class Judging(unittest.TestCase):
 
 class Showing(unittest.TestCase):
     def setUp(self) -> None:
-        linux = {"linux-7.3": {"a & b": {"map": 390, "unmap": 219}}}
+        linux = {"linux-7.3": {"a & b": {"map": 390, "unmap": 219, "tlb_entries": 256}}}
         self.document = made(
             counted("a & b", "map", 100),
             counted("a & b", "unmap", 90),
@@ -331,6 +353,7 @@ class Showing(unittest.TestCase):
         self.assertIn("100 / 90", text[1])
         self.assertEqual(text[0].index("Linux 7.3") + len("Linux 7.3"), text[1].index("390 / 219") + len("390 / 219"))
         self.assertIn("* the walk alone", text)
+        self.assertRegex(text[1], r"100 / 90 +- +- +256 +-$")
 
     def test_figures_of_another_build_are_marked(self) -> None:
         self.assertNotIn("build", "\n".join(bench_text.table(self.document)))

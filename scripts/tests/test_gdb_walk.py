@@ -39,8 +39,8 @@ class Memory:
         return struct.pack("<512Q", *table)[offset : offset + size]
 
 
-def link(pa: int, count: int) -> int:
-    return pa | count << 2 | 0b11
+def link(pa: int) -> int:
+    return pa | 0b11
 
 
 def group(pa: int, template: int, level: int) -> list[int]:
@@ -50,10 +50,10 @@ def group(pa: int, template: int, level: int) -> list[int]:
 def example() -> Memory:
     """Upper half: level 3 at 0x4000 with a group at [16..31] and a page at [40]; a 2M block; a 1G block."""
     memory = Memory()
-    memory.table(0x1000, {0: link(0x3000, 2)})
+    memory.table(0x1000, {0: link(0x3000)})
     memory.table(0x2000, {})
-    memory.table(0x3000, {0: link(0x5000, 2), 1: 0x4000_0000 | DATA | BLOCK})
-    memory.table(0x5000, {0: link(0x4000, 17), 1: 0x8020_0000 | TEXT | BLOCK})
+    memory.table(0x3000, {0: link(0x5000), 1: 0x4000_0000 | DATA | BLOCK})
+    memory.table(0x5000, {0: link(0x4000), 1: 0x8020_0000 | TEXT | BLOCK})
     memory.table(0x4000, {40: 0x9_9000 | DATA | PAGE} | dict(enumerate(group(0x7_0000, DATA | PAGE, 3), 16)))
     return memory
 
@@ -118,12 +118,8 @@ class Walks(unittest.TestCase):
         found = self.walk(0xFFFF_FFFF_FFFF_FFFF & ~((1 << 39) - 1) | 40 << 12, registers)
         self.assertEqual(([step.level for step in found.steps], found.pa), ([1, 2, 3], 0x9_9000))
 
-    def test_a_count_that_is_not_the_tables_is_said(self) -> None:
-        self.assertNotIn("occupied", self.text(upper(40 << 12)))
-        self.memory.tables[0x5000][0] = link(0x4000, 19)
-        self.assertIn("count 19 (17 occupied, 2 by a call that is under way)", self.text(upper(40 << 12)))
-        self.memory.tables[0x5000][0] = link(0x4000, 3)
-        self.assertIn("count 3 (17 occupied: not a count of the engine's)", self.text(upper(40 << 12)))
+    def test_how_full_a_table_is_is_said(self) -> None:
+        self.assertIn("table -> 0x4000, 17 in use", self.text(upper(40 << 12)))
 
     def test_what_tables_and_wxn_take_away_is_shown(self) -> None:
         self.memory.tables[0x3000][0] |= 1 << 62
@@ -215,7 +211,7 @@ class Dumps(unittest.TestCase):
 
     def test_the_last_page_of_the_address_space_ends_at_0(self) -> None:
         memory = example()
-        memory.table(0x1000, {511: link(0x6000, 1)})
+        memory.table(0x1000, {511: link(0x6000)})
         memory.table(0x6000, {511: 0x4000_0000 | DATA | BLOCK})
         self.assertIn("0xffffffffc0000000-0x0000000000000000", self.runs(memory)[-1])
 
@@ -232,12 +228,12 @@ class Diffs(unittest.TestCase):
 
     def test_a_group_that_came_and_a_page_that_went(self) -> None:
         memory = example()
-        memory.table(0x5000, {0: link(0x4000, 32)})
+        memory.tables[0x5000][0] |= 1 << 59
         memory.table(0x4000, dict(enumerate(group(0xA_0000, DATA | PAGE, 3), 64)) | {40: 0})
         self.assertEqual(
             self.diff(memory),
             [
-                "  level 2 link [0] at 0xffff000000000000: count 17 -> 32",
+                "  level 2 link [0] at 0xffff000000000000: 0x4003 -> 0x800000000004003",
                 "- 0xffff000000028000-0xffff000000029000 0x000000099000     4K L3 4K   - rw- Normal-WB",
                 "+ 0xffff000000040000-0xffff000000050000 0x0000000a0000    64K L3 64K  C rw- Normal-WB",
             ],
@@ -245,7 +241,7 @@ class Diffs(unittest.TestCase):
 
     def test_a_new_table_and_what_it_replaces(self) -> None:
         memory = example()
-        memory.table(0x5000, {1: link(0x6000, 1)})
+        memory.table(0x5000, {1: link(0x6000)})
         memory.table(0x6000, {3: 0x8020_3000 | TEXT | PAGE})
         self.assertEqual(
             [line[:46] for line in self.diff(memory)],
@@ -309,9 +305,9 @@ class Words(unittest.TestCase):
         made = "[16..31] 0x007000000007070f.. pa 0x70000 C rw- Normal-WB: 1 x 64K group"
         self.assertEqual(event.lines, ("store level 3 table 0x4000[16..31]: 16 descriptors", f"  {made}"))
         links = {
-            (0, link(0x4000, 3)): "links table 0x4000, count 3",
-            (link(0x4000, 0), 0): "unlinks table 0x4000",
-            (link(0x4000, 3), link(0x4000, 19)): "count of table 0x4000: 3 -> 19",
+            (0, link(0x4000)): "links table 0x4000",
+            (link(0x4000), 0): "unlinks table 0x4000",
+            (link(0x4000), link(0x6000)): "links table 0x6000 in place of 0x4000",
         }
         for (old, new), words in links.items():
             line = events.store_event(K4, 2, 4, 0x5000, 0, [new], old).lines[0]

@@ -4,7 +4,7 @@ use crate::Model;
 use crate::access::{Access, Fault};
 use crate::machine::Machine;
 use crate::violation::{Event, Rule};
-use paging::{Granule, Mmu, PhysAddr, Tables, TlbiRange, VirtAddr};
+use paging::{Granule, Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
 
 /// One CPU of a [`Model`]. Implements [`Tables`] and [`Mmu`] for it; further methods are what only
 /// a test needs.
@@ -177,10 +177,10 @@ unsafe impl<G: Granule> Tables for Cpu<'_, G> {
         });
     }
 
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
         self.model.with(|machine| {
-            for (i, output) in outputs.iter().enumerate() {
-                machine.store_plain(self.cpu, table.0, index + i, output.0 | template);
+            for (i, frame) in frames.iter().enumerate() {
+                machine.store_plain(self.cpu, table.0, index + i, frame.0 << page_shift | template);
             }
         });
     }

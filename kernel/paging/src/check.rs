@@ -1,8 +1,9 @@
 //! `check`: an audit of the whole tree, from the descriptors up.
 //!
-//! What an emulator does not show, the tables must: a contiguous group that is not whole, misaligned or mixed works on a
-//! CPU that ignores the bit and breaks on one that does not (DESIGN section 5). The audit reads every descriptor and
-//! trusts none of the engine's shortcuts: counts are counted again, groups compared member by member.
+//! What an emulator does not show, the tables must: a contiguous group that is not whole,
+//! misaligned or mixed works on a CPU that ignores the bit and breaks on one that does not (DESIGN
+//! section 5). The audit reads every descriptor and trusts none of the engine's shortcuts: groups
+//! are compared member by member.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -24,25 +25,8 @@ pub enum CheckError {
         /// The table.
         table: PhysAddr,
     },
-    /// The count in the link to a table is not the number of its occupied descriptors.
-    BadCount {
-        /// Where the table translates.
-        va: VirtAddr,
-        /// The table.
-        table: PhysAddr,
-        /// The count in the link.
-        counted: usize,
-        /// What is there.
-        occupied: usize,
-    },
-    /// A table without a single occupied descriptor is linked.
-    EmptyTable {
-        /// Where it translates.
-        va: VirtAddr,
-        /// The table.
-        table: PhysAddr,
-    },
-    /// A member of a contiguous group differs from its first in more than the consecutive address (DESIGN rule 1).
+    /// A member of a contiguous group differs from its first in more than the consecutive address
+    /// (DESIGN rule 1).
     MixedGroup {
         /// The member.
         va: VirtAddr,
@@ -51,16 +35,16 @@ pub enum CheckError {
         /// What it should be.
         expected: Descriptor,
     },
-    /// A descriptor outside any contiguous group's first place carries the bit where the level has no such groups, or the
-    /// group's output address is not a multiple of its size.
+    /// A descriptor outside any contiguous group's first place carries the bit where the level has
+    /// no such groups, or the group's output address is not a multiple of its size.
     MisalignedGroup {
         /// The group.
         va: VirtAddr,
         /// Its first descriptor.
         found: Descriptor,
     },
-    /// A block at a level that has none, an address that is not a multiple of the block or beyond the implemented size, or
-    /// a reserved encoding.
+    /// A block at a level that has none, an address that is not a multiple of the block or beyond
+    /// the implemented size, or a reserved encoding.
     BadDescriptor {
         /// Where.
         va: VirtAddr,
@@ -86,16 +70,6 @@ impl fmt::Display for CheckError {
             Self::BadTable { va, table } => {
                 write!(f, "table {table} at {va} is linked twice or is no table memory")
             }
-            Self::BadCount {
-                va,
-                table,
-                counted,
-                occupied,
-            } => write!(
-                f,
-                "table {table} at {va} counts {counted} descriptors and has {occupied}"
-            ),
-            Self::EmptyTable { va, table } => write!(f, "table {table} at {va} is empty and linked"),
             Self::MixedGroup { va, found, expected } => {
                 write!(f, "group member at {va} is {found:?}, not {expected:?}")
             }
@@ -124,6 +98,8 @@ impl core::error::Error for CheckError {}
 pub struct Report {
     /// Tables, the root included.
     pub tables: u64,
+    /// Of those, linked ones that are empty: what [`prune`](Tree::prune) gives back.
+    pub empty_tables: u64,
     /// Leaves by size.
     pub leaves: LeafCounts,
     /// Leaves that keep their place but are not valid.
@@ -140,9 +116,9 @@ struct Audit<FT, FL> {
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Audits the whole tree. No operation may be writing to it.
     ///
-    /// `on_table` hears every table once per link, root first, with its level, and says whether it may be there: a caller
-    /// that keeps a set of the tables it handed out finds leaks and double links with it. `on_leaf` says whether a leaf is
-    /// one that the caller knows of.
+    /// `on_table` hears every table once per link, root first, with its level, and says whether it
+    /// may be there: a caller that keeps a set of the tables it handed out finds leaks and double
+    /// links with it. `on_leaf` says whether a leaf is one that the caller knows of.
     ///
     /// # Errors
     /// The first [`CheckError`], in ascending order of addresses.
@@ -160,13 +136,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(audit.report)
     }
 
-    /// Checks the table `node` that translates from `va` on, and gives its number of occupied descriptors.
+    /// Checks the table `node` that translates from `va` on.
     fn check_table<FT, FL>(
         &self,
         node: Node,
         va: VirtAddr,
         audit: &mut Audit<FT, FL>,
-    ) -> Result<usize, CheckError>
+    ) -> Result<(), CheckError>
     where
         FT: FnMut(PhysAddr, Level) -> bool,
         FL: FnMut(&Leaf) -> bool,
@@ -179,27 +155,27 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         audit.report.tables += 1;
         let entries = G::root_entries_at(node.level);
-        let mut occupied = 0;
+        let mut is_empty = true;
         for i in 0..entries {
             let found = self.load(node.table, i);
             if found == Descriptor::VACANT {
                 continue;
             }
-            occupied += 1;
+            is_empty = false;
             let va = va.add((i as u64) << G::shift(node.level));
             if found.is_table(node.level) {
-                self.check_link(node, i, found, va, audit)?;
+                self.check_link(node, found, va, audit)?;
             } else {
                 self.check_leaf(node, i, found, va, audit)?;
             }
         }
-        Ok(occupied)
+        audit.report.empty_tables += u64::from(is_empty && node.level != G::ROOT_LEVEL);
+        Ok(())
     }
 
     fn check_link<FT, FL>(
         &self,
         node: Node,
-        index: usize,
         found: Descriptor,
         va: VirtAddr,
         audit: &mut Audit<FT, FL>,
@@ -208,32 +184,17 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         FT: FnMut(PhysAddr, Level) -> bool,
         FL: FnMut(&Leaf) -> bool,
     {
-        let child = self.child(&node, index, found);
-        // Only what `Descriptor::table` writes: an attribute in a link would narrow everything below it.
-        if found != Descriptor::table(child.table, found.occupied::<G>()) {
+        let child = self.child(node, found);
+        // Only what `Descriptor::table` writes: an attribute in a link would narrow everything
+        // below it.
+        if found != Descriptor::table(child.table) {
             return Err(CheckError::BadDescriptor {
                 va,
                 level: node.level,
                 found,
             });
         }
-        let occupied = self.check_table(child, va, audit)?;
-        let counted = found.occupied::<G>();
-        if counted != occupied {
-            return Err(CheckError::BadCount {
-                va,
-                table: child.table,
-                counted,
-                occupied,
-            });
-        }
-        if occupied == 0 {
-            return Err(CheckError::EmptyTable {
-                va,
-                table: child.table,
-            });
-        }
-        Ok(())
+        self.check_table(child, va, audit)
     }
 
     fn check_leaf<FT, FL>(
@@ -248,25 +209,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         FL: FnMut(&Leaf) -> bool,
     {
         let level = node.level;
-        let bad = CheckError::BadDescriptor { va, level, found };
+        self.check_bits(level, found, va)?;
         let pa = PhysAddr(found.0 & ADDRESS);
-        let page_bit = found.0 & TABLE_OR_PAGE != 0;
-        if !G::leaf_allowed(level)
-            || page_bit != (level == LAST_LEVEL)
-            || !pa.is_aligned(G::size(level))
-            || pa.0 & self.unimplemented_pa() != 0
-        {
-            return Err(bad);
-        }
-        let attributes = found.attributes();
-        let type_bits = found.0 & (VALID | TABLE_OR_PAGE | CONTIGUOUS);
-        // Bits that the engine never writes: reserved ones, and SH 0b01 (Arm ARM D8.3, D8.6.2).
-        if found.0 != pa.0 | attributes.bits() | type_bits || attributes.memory().shareability() == 0b01 {
-            return Err(bad);
-        }
-        if attributes.is_writable() && attributes.is_executable() {
-            return Err(CheckError::WritableExecutable { va, attributes });
-        }
         let size = LeafSize::new(level, found.is_contiguous());
         let within = index & (size.descriptors::<G>() - 1);
         if found.is_contiguous() {
@@ -276,7 +220,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if within == 0 {
                 self.check_group(node, index, found, va)?;
             } else {
-                // Its group's first descriptor must have been one of a group, or this one stands alone.
+                // Its group's first descriptor must have been one of a group, or this one stands
+                // alone.
                 let first = self.load(node.table, index - within);
                 let expected = Descriptor(first.0.wrapping_add((within as u64) << G::shift(level)));
                 return if found == expected {
@@ -290,7 +235,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             va,
             pa,
             size,
-            attributes,
+            attributes: found.attributes(),
             valid: found.is_valid(),
         };
         if !(audit.on_leaf)(&leaf) {
@@ -298,6 +243,28 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         audit.report.leaves.add(size, 1);
         audit.report.invalid_leaves += u64::from(!leaf.valid);
+        Ok(())
+    }
+
+    /// A leaf's own bits.
+    fn check_bits(&self, level: Level, found: Descriptor, va: VirtAddr) -> Result<(), CheckError> {
+        let pa = PhysAddr(found.0 & ADDRESS);
+        let page_bit = found.0 & TABLE_OR_PAGE != 0;
+        let attributes = found.attributes();
+        let type_bits = found.0 & (VALID | TABLE_OR_PAGE | CONTIGUOUS);
+        if !G::leaf_allowed(level)
+            || page_bit != (level == LAST_LEVEL)
+            || !pa.is_aligned(G::size(level))
+            || pa.0 & self.unimplemented_pa() != 0
+            // Bits that the engine never writes: reserved ones, and SH 0b01 (Arm ARM D8.3, D8.6.2).
+            || found.0 != pa.0 | attributes.bits() | type_bits
+            || attributes.memory().shareability() == 0b01
+        {
+            return Err(CheckError::BadDescriptor { va, level, found });
+        }
+        if attributes.is_writable_and_executable() {
+            return Err(CheckError::WritableExecutable { va, attributes });
+        }
         Ok(())
     }
 

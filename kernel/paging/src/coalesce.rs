@@ -1,15 +1,17 @@
-//! `coalesce`: leaves that could be larger are folded, the ladder upwards; and `fold`, one rung of it in one place.
+//! `coalesce`: leaves that could be larger are folded, the ladder upwards; and `fold`, one rung of
+//! it in one place.
 //!
-//! Pages that have come to lie side by side (a split undone, a permission set back) become a contiguous group, a table full
-//! of them a block, sixteen blocks a group. The same rules in reverse: the descriptors of a group-to-be are broken all at
-//! once; a table gives way to a block by break, invalidate (at all levels, every page of the block: a TLB may hold any of
-//! them), make; the table goes back after the batch has flushed (DESIGN rules 1, 3, 5).
+//! Pages that have come to lie side by side (a split undone, a permission set back) become a
+//! contiguous group, a table full of them a block, sixteen blocks a group. The same rules in
+//! reverse: the descriptors of a group-to-be are broken all at once; a table gives way to a block
+//! by break, invalidate (at all levels, every page of the block: a TLB may hold any of them), make;
+//! the table goes back after the batch has flushed (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::edit::PageState;
 use crate::flush::{FlushBatch, PendingRange};
-use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
@@ -26,13 +28,16 @@ struct Uniform {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Folds what can be folded within `range` into the largest leaves that the tree's policy allows.
+    /// Folds what can be folded within `range` into the largest leaves that the tree's policy
+    /// allows.
     ///
-    /// Only what lies in the range whole is folded. The outcome counts the leaves made. Granularity: a page.
+    /// Only what lies in the range whole is folded. The outcome counts the leaves made.
+    /// Granularity: a page.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical). It takes no memory and cannot fail otherwise.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical). It takes no memory and cannot fail
+    /// otherwise.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn coalesce<C>(
         &self,
@@ -45,14 +50,18 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Folds what the leaf of `size` around `va` would map into that leaf, if the tree's policy allows it and every descriptor of the rung below
-    /// is a leaf that agrees with the others. Nothing is looked at that the leaf would not replace, and nothing below that rung: whoever
-    /// climbs from the place where a leaf was cut, rung by rung, and ends where nothing was folded, has undone the cut and read little else.
+    /// Folds what the leaf of `size` around `va` would map into that leaf, if the tree's policy
+    /// allows it and every descriptor of the rung below is a leaf that agrees with the others.
+    /// Nothing is looked at that the leaf would not replace, and nothing below that rung: whoever
+    /// climbs from the place where a leaf was cut, rung by rung, and ends where nothing was folded,
+    /// has undone the cut and read little else.
     ///
-    /// The outcome counts the leaf if `va` lies in one of `size`, or in a larger one, afterwards; its levels are none if that was so before.
+    /// The outcome counts the leaf if `va` lies in one of `size`, or in a larger one, afterwards;
+    /// its levels are none if that was so before.
     ///
     /// # Errors
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical) if such a leaf does not lie in the tree's half. It takes no memory and cannot fail otherwise.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical) if such a leaf does not lie in the
+    /// tree's half. It takes no memory and cannot fail otherwise.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn fold<C>(
         &self,
@@ -67,9 +76,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let bytes = size.bytes::<G>();
         let va = va.align_down(bytes);
         self.validate(VirtRange::new(va, bytes))?;
-        // A group's descriptors are of its own level, a block's are those of the table that it replaces.
+        // A group's descriptors are of its own level, a block's those of the table that it
+        // replaces.
         let rung = size.level() + u8::from(!size.is_contiguous());
         let mut node = self.root_node();
+        let mut parent = (node, 0);
         while node.level < rung {
             let index = G::index(va.0, node.level);
             let found = self.load(node.table, index);
@@ -77,7 +88,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 outcome.leaves.add(size, u32::from(!found.is_vacant()));
                 return Ok(outcome);
             }
-            node = self.child(&node, index, found);
+            parent = (node, index);
+            node = self.child(node, found);
         }
         if size.is_contiguous() {
             let (index, nr) = (G::index(va.0, rung), G::cont_entries(rung));
@@ -87,16 +99,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             } else {
                 self.fold_groups(node, index, nr, va, batch, &mut outcome);
             }
-        } else if let Some(uniform) = self.uniform(node, 0, G::ENTRIES)
-            && uniform.pa.is_aligned(bytes)
-            && uniform.state.valid
-        {
-            self.fold_table(&node, va, uniform, batch, &mut outcome);
+        } else if let Some(uniform) = self.block_of(node, va) {
+            self.fold_table(parent, node, va, uniform, batch, &mut outcome);
         }
         Ok(outcome)
     }
 
-    /// Folds within one table. If all of it is in the range and maps as one, says so and leaves it to the caller.
+    /// Folds within one table. If all of it is in the range and maps as one, says so and leaves it
+    /// to the caller.
     fn coalesce_table<C>(
         &self,
         node: Node,
@@ -108,44 +118,48 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let level = node.level;
         let (index, nr) = self.slots(level, va, remaining);
         if level < LAST_LEVEL {
-            let mut va = va;
-            let mut remaining = remaining;
+            let (mut va, mut remaining) = (va, remaining);
             for i in index..index + nr {
                 let here = part::<G>(level, va, remaining);
                 let found = self.load(node.table, i);
                 if found.is_table(level) {
-                    let child = self.child(&node, i, found);
+                    let child = self.child(node, found);
                     if let Some(uniform) = self.coalesce_table(child, va, here, batch, outcome) {
-                        self.fold_table(&child, va, uniform, batch, outcome);
+                        self.fold_table((node, i), child, va, uniform, batch, outcome);
                     }
                 }
                 va = va.add(here);
                 remaining -= here;
             }
         }
-        let whole = nr == G::ENTRIES && level > G::ROOT_LEVEL;
-        let block = LeafSize::new(level.wrapping_sub(1), false);
-        let foldable = whole
-            && G::leaf_allowed(level - 1)
-            && self.config().leaves.contains(block)
-            && G::table_span(level) == part::<G>(level - 1, va, remaining);
-        if foldable
-            && let Some(uniform) = self.uniform(node, 0, G::ENTRIES)
-            && uniform.pa.is_aligned(G::table_span(level))
-            && uniform.state.valid
-        {
+        let whole = level > G::ROOT_LEVEL && remaining == G::table_span(level);
+        if whole && let Some(uniform) = self.block_of(node, va) {
             return Some(uniform);
         }
-        if self.groups_allowed(self.config().leaves, level) && G::leaf_allowed(level) {
-            // A descriptor that the range covers in part, at either end, is not the caller's to fold.
-            let head = va.0.wrapping_neg() & (G::size(level) - 1);
-            if let Some(whole) = remaining.checked_sub(head) {
-                let index = index + usize::from(head != 0);
-                let nr = ((whole >> G::shift(level)) as usize).min(G::root_entries_at(level) - index);
-                self.fold_groups(node, index, nr, va.add(head), batch, outcome);
-            }
+        // A descriptor that the range covers in part, at either end, is not the caller's to fold.
+        let head = va.0.wrapping_neg() & (G::size(level) - 1);
+        if let Some(whole) = remaining.checked_sub(head) {
+            let index = index + usize::from(head != 0);
+            let nr = ((whole >> G::shift(level)) as usize).min(G::root_entries_at(level) - index);
+            self.fold_groups(node, index, nr, va.add(head), batch, outcome);
         }
         None
+    }
+
+    /// What the block maps that may take the place of all of `node`, which begins at `va`.
+    fn block_of(&self, node: Node, va: VirtAddr) -> Option<Uniform> {
+        let block = LeafSize::new(node.level - 1, false);
+        if !self.config().leaves.contains(block) || !block.exists::<G>() {
+            return None;
+        }
+        let uniform = self.uniform(node, 0, G::ENTRIES)?;
+        self.is_made(block, va, uniform).then_some(uniform)
+    }
+
+    /// Whether the leaf rule makes a leaf of `size` of what `uniform` maps at `va`.
+    fn is_made(&self, size: LeafSize, va: VirtAddr, uniform: Uniform) -> bool {
+        let bytes = size.bytes::<G>();
+        uniform.state.valid && G::leaves(va, uniform.pa, bytes, self.config().leaves).first() == size
     }
 
     /// What `nr` descriptors from `index` on map as one, whether they are in groups or not.
@@ -158,7 +172,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: first.address::<G>(),
             state: PageState::of(first),
         };
-        // All that counts in one word. (A table differs in its type; no address of an aligned leaf runs into what is above it.)
+        // All that counts in one word. (A table differs in its type; no address of an aligned leaf
+        // runs into what is above it.)
         let step = G::size(node.level);
         let mut expected = first.0 & ALIKE;
         let consecutive = (index + 1..index + nr).all(|i| {
@@ -179,91 +194,74 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome: &mut Outcome,
     ) {
         let level = node.level;
-        let group = G::cont_entries(level);
-        let first = (index + group - 1) & !(group - 1);
-        for head in (first..index + nr).step_by(group) {
+        let (group, size) = (G::cont_entries(level), LeafSize::new(level, true));
+        if !self.config().leaves.contains(size) || !size.exists::<G>() {
+            return;
+        }
+        for head in (index.next_multiple_of(group)..index + nr).step_by(group) {
             if head + group > index + nr || self.load(node.table, head).is_contiguous() {
                 continue;
             }
             let Some(uniform) = self.uniform(node, head, group) else {
                 continue;
             };
-            if !uniform.state.valid || !uniform.pa.is_aligned(G::cont_size(level)) {
+            let start = va.add(((head - index) as u64) << G::shift(level));
+            if !self.is_made(size, start, uniform) {
                 continue;
             }
-            let start = va
-                .align_down(G::size(level))
-                .add(((head - index) as u64) << G::shift(level));
             let range = VirtRange::new(start, G::cont_size(level));
-            let template = uniform.state.template(level) | CONTIGUOUS;
-            self.remake(
-                node,
-                head,
-                group,
+            let first = uniform.pa.0 | uniform.state.template(level) | CONTIGUOUS;
+            let stale = PendingRange {
                 range,
-                level,
-                false,
-                Descriptor(uniform.pa.0 | template),
-            );
+                stride: level,
+                links: false,
+            };
+            self.remake(node, head, group, stale, Descriptor(first));
             batch.pending_mut().publish();
             outcome.levels.insert(level);
-            outcome.leaves.add(LeafSize::new(level, true), 1);
+            outcome.leaves.add(size, 1);
         }
     }
 
-    /// Puts a block where the link to `child` is, which maps as one from `va` on.
+    /// Puts a block where the link to `child` is, at an index of a node above, which maps as one
+    /// from `va` on.
     fn fold_table<C>(
         &self,
-        child: &Node,
+        (node, index): (Node, usize),
+        child: Node,
         va: VirtAddr,
         uniform: Uniform,
         batch: &mut FlushBatch<'_, G, T, M, C>,
         outcome: &mut Outcome,
     ) {
-        let level = child.level - 1;
-        let node = Node {
-            table: child.parent,
-            level,
-            // Not needed: the parent's own count does not change, one descriptor gives way to one.
-            parent: child.parent,
-            index: 0,
+        let level = node.level;
+        let stale = PendingRange {
+            range: VirtRange::new(va, G::size(level)),
+            stride: LAST_LEVEL,
+            links: true,
         };
-        let start = va.align_down(G::size(level));
-        let range = VirtRange::new(start, G::size(level));
         let block = Descriptor(uniform.pa.0 | uniform.state.template(level));
-        self.remake(node, child.index, 1, range, LAST_LEVEL, true, block);
-        // DESIGN rule 5: its walk cache entries are gone, by the all-levels TLBI and the DSB in `remake`; it still goes
-        // through the batch, so that whoever reads along without a lock is waited for.
+        self.remake(node, index, 1, stale, block);
+        // DESIGN rule 5: its walk cache entries are gone, by the all-levels TLBI and the DSB in
+        // `remake`. It still goes through the batch, for readers that a flush with tables keeps
+        // out.
         batch.pending_mut().publish();
-        batch.pending_mut().bury(&self.tables, child.table);
+        batch.pending_mut().defer_free(&self.tables, child.table);
         outcome.levels.insert(level);
         outcome.tables_removed += 1;
         outcome.leaves.add(LeafSize::new(level, false), 1);
     }
 
-    /// Break, invalidate `range`, make `nr` descriptors from `first` up.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one sequence, two callers, nothing to bundle"
-    )]
-    fn remake(
-        &self,
-        node: Node,
-        index: usize,
-        nr: usize,
-        range: VirtRange,
-        stride: Level,
-        links: bool,
-        first: Descriptor,
-    ) {
-        let stale = PendingRange { range, stride, links };
+    /// Break, invalidate what is `stale`, make `nr` descriptors from `first` up.
+    fn remake(&self, node: Node, index: usize, nr: usize, stale: PendingRange, first: Descriptor) {
+        let VirtRange { start, size } = stale.range;
         self.mmu.masked(|| {
-            self.tables.enter_break(range.start, range.size, &[node.table]);
+            self.tables.enter_break(start, size, &[node.table]);
             self.tables.clear(node.table, index, nr);
-            // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a level 2 promise covers
-            // it least.
+            // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a
+            // level 2 promise covers it least.
             self.mmu.dsb_ishst();
-            self.invalidate_and_wait(core::iter::once(stale));
+            self.invalidate_and_wait(stale);
             self.tables
                 .fill_linear(node.table, index, nr, first.0, G::size(node.level));
             self.tables.leave_break();

@@ -1,12 +1,7 @@
 //! The bits of a VMSAv8-64 stage 1 descriptor, and the attributes of a leaf.
 //!
-//! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access control), D8.6 (other
-//! attributes). Only 48-bit output addresses are built: no LPA2.
-//!
-//! A **table** descriptor carries, in bits that the walker ignores in every granule, the number of occupied descriptors in
-//! the table that it points to: the low ten bits in 11:2, the rest, which only 16K and 64K tables need, in 54:51. (With
-//! those granules the bits between 11 and the address are RES0, not ignored.) So a walk that reads the link has read the
-//! count too, an emptied table is known without a scan, and no memory is spent beside the tables.
+//! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access
+//! control), D8.6 (other attributes). Only 48-bit output addresses are built: no LPA2.
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -49,9 +44,11 @@ pub const SOFTWARE_SHIFT: u32 = 55;
 /// The software bits as a mask.
 pub const SOFTWARE: u64 = 0b1111 << SOFTWARE_SHIFT;
 
-/// Bits of a live leaf that may change in place, without break-before-make: permissions, AF, DBM and software bits.
+/// Bits of a live leaf that may change in place, without break-before-make: permissions, AF, DBM
+/// and software bits.
 ///
-/// Source: Arm ARM D8.16.1 (break-before-make requirements): whatever is not listed there. DESIGN rule 3.
+/// Source: Arm ARM D8.16.1 (break-before-make requirements): whatever is not listed there. DESIGN
+/// rule 3.
 pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | AP_READ_ONLY
     | ACCESSED
@@ -80,7 +77,8 @@ impl MemoryType {
     /// Normal, inner and outer write-through cacheable. MAIR index 4.
     pub const NORMAL_WT: Self = Self::new(4, 0b11);
 
-    /// The memory type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer, 3 inner).
+    /// The memory type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer, 3
+    /// inner).
     ///
     /// # Panics
     /// If `index` exceeds 7 or `shareability` is 1 or exceeds 3: reserved encodings.
@@ -116,7 +114,8 @@ impl fmt::Debug for MemoryType {
     }
 }
 
-/// The attributes of a leaf: every bit of its descriptor but the address, the type bits and the contiguous bit.
+/// The attributes of a leaf: every bit of its descriptor but the address, the type bits and the
+/// contiguous bit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Attributes(u64);
@@ -125,7 +124,8 @@ impl Attributes {
     /// Every bit that is one of them.
     pub(crate) const ALL: u64 = ATTR_INDEX | SHAREABILITY | NOT_GLOBAL | CHANGEABLE_IN_PLACE;
 
-    /// Kernel memory of type `memory`: global, accessed, read-only, never executable. Widen it with the methods below.
+    /// Kernel memory of type `memory`: global, accessed, read-only, never executable. Widen it with
+    /// the methods below.
     #[must_use]
     pub const fn kernel(memory: MemoryType) -> Self {
         Self(
@@ -190,7 +190,7 @@ impl Attributes {
     }
 
     /// Whether EL1 may write and execute: what no leaf may be (DESIGN rule 10).
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_writable_and_executable(self) -> bool {
         self.0 & (AP_READ_ONLY | PRIVILEGED_EXECUTE_NEVER) == 0
@@ -212,20 +212,21 @@ impl Attributes {
     }
 
     /// The bits as they stand in a descriptor.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// Attributes from descriptor bits; address, type and contiguous bits are dropped.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits & Self::ALL)
     }
 
-    /// Whether a live leaf with these attributes may become one with `new` in place (DESIGN rule 3).
+    /// Whether a live leaf with these attributes may become one with `new` in place (DESIGN rule
+    /// 3).
     #[must_use]
     pub const fn may_change_in_place_to(self, new: Self) -> bool {
         (self.0 ^ new.0) & !CHANGEABLE_IN_PLACE == 0
@@ -260,18 +261,6 @@ impl fmt::Debug for Attributes {
     }
 }
 
-const COUNT_LOW_BITS: u32 = 10;
-const COUNT_HIGH_SHIFT: u32 = 51;
-const COUNT_HIGH: u64 = 0b1111;
-const COUNT: u64 = ((1 << COUNT_LOW_BITS) - 1) << 2 | COUNT_HIGH << COUNT_HIGH_SHIFT;
-
-#[inline(always)]
-const fn count_bits(occupied: usize) -> u64 {
-    let occupied = occupied as u64;
-    debug_assert!(occupied >> COUNT_LOW_BITS <= COUNT_HIGH);
-    (occupied & ((1 << COUNT_LOW_BITS) - 1)) << 2 | (occupied >> COUNT_LOW_BITS) << COUNT_HIGH_SHIFT
-}
-
 /// The value of one descriptor, as read at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
@@ -281,14 +270,12 @@ impl Descriptor {
     /// Nothing here: what `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
-    /// A link was here and is being given up: invalid, and not to be written until whoever put it here has invalidated
-    /// the link in every walk cache and cleared it ([`Tree::prune`](crate::Tree::prune)).
-    ///
-    /// A bit that nothing else has, so that above the last level the type bit alone tells a link from all that is none.
-    pub const LEAVING: Self = Self(1 << 63);
+    /// Bits of which every leaf, valid or not, and every link has at least one: type, memory type,
+    /// permissions. A leaf without any would be writable and executable.
+    pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
     /// A leaf of `level` that maps `pa` with `attributes`.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn leaf(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
         let kind = if level == LAST_LEVEL {
@@ -300,97 +287,60 @@ impl Descriptor {
         Self(pa.0 | attributes.0 | kind | cont)
     }
 
-    /// A link to the table at `table`, of which `occupied` descriptors are in use.
-    #[inline(always)]
+    /// A link to the table at `table`.
+    #[inline]
     #[must_use]
-    pub const fn table(table: PhysAddr, occupied: usize) -> Self {
-        Self(table.0 | count_bits(occupied) | TABLE_OR_PAGE | VALID)
-    }
-
-    /// The link with its count raised by `nr`.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn occupied_more<G: Granule>(self, nr: usize) -> Self {
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            // A full table's count, and as many pins again, fit in the low field: one addition.
-            return Self(self.0 + ((nr as u64) << 2));
-        }
-        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() + nr))
-    }
-
-    /// The link with its count lowered by `nr`, which is no more than it is.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn occupied_less<G: Granule>(self, nr: usize) -> Self {
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            return Self(self.0 - ((nr as u64) << 2));
-        }
-        Self(self.0 & !COUNT | count_bits(self.occupied::<G>() - nr))
+    pub const fn table(table: PhysAddr) -> Self {
+        Self(table.0 | TABLE_OR_PAGE | VALID)
     }
 
     /// Whether the walker uses it.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
-    /// Whether nothing is here, or nothing but a link that is [leaving](Self::LEAVING), or what strings tables together that
-    /// were unlinked. A descriptor can be invalid and yet not vacant: `protect` may take a page's validity away and leave the
+    /// Whether nothing is here, or nothing but what strings unlinked tables together. A descriptor
+    /// can be invalid and yet not vacant: `set_valid` takes a page's validity away and leaves the
     /// rest.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
-        // A leaf, valid or not, has a bit elsewhere: one without any would be writable and executable.
-        self.0 & !(ADDRESS | Self::LEAVING.0) == 0
+        self.0 & Self::KIND_BITS == 0
     }
 
     /// Whether it is a link to a table of `level + 1`.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_table(self, level: Level) -> bool {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
     }
 
-    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has written: nothing else of its
-    /// own has the type bit there.
-    #[inline(always)]
+    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has
+    /// written: nothing else of its own has the type bit there, valid or not.
+    #[inline]
     #[must_use]
     pub(crate) const fn is_link(self) -> bool {
-        debug_assert!(
-            self.0 & (VALID | TABLE_OR_PAGE) != TABLE_OR_PAGE,
-            "an invalid link"
-        );
         self.0 & TABLE_OR_PAGE != 0
     }
 
     /// Whether it carries the contiguous bit.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.0 & CONTIGUOUS != 0
     }
 
     /// The output address of a leaf or the address of the table linked, for granule `G`.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
         PhysAddr(self.0 & ADDRESS & !(G::PAGE_SIZE - 1))
     }
 
-    /// For a link: how many descriptors of the table are occupied.
-    #[inline(always)]
-    #[must_use]
-    pub fn occupied<G: Granule>(self) -> usize {
-        let low = self.0 >> 2 & ((1 << COUNT_LOW_BITS) - 1);
-        if G::INDEX_BITS < COUNT_LOW_BITS {
-            return low as usize;
-        }
-        (low | (self.0 >> COUNT_HIGH_SHIFT & COUNT_HIGH) << COUNT_LOW_BITS) as usize
-    }
-
     /// The attributes of a leaf.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn attributes(self) -> Attributes {
         Attributes::from_bits(self.0)

@@ -1,8 +1,8 @@
 //! `dump`: what a range maps, as few lines as it takes.
 //!
-//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The display is in the style
-//! of Linux's `kernel_page_tables`: a line a run, the level's name last, with the contiguous groups shown, which Linux's
-//! marks but does not tell apart by size.
+//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The
+//! display is in the style of Linux's `kernel_page_tables`: a line a run, the level's name last,
+//! with the contiguous groups shown, which Linux's marks but does not tell apart by size.
 
 use crate::addr::{PhysAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -12,7 +12,8 @@ use crate::outcome::{DisplaySize, LeafSize};
 use crate::tables::Tables;
 use crate::tree::Tree;
 use crate::walk::{Leaf, Visit};
-use core::fmt;
+use arrayvec::ArrayString;
+use core::fmt::{self, Write};
 use core::marker::PhantomData;
 
 /// A run of leaves of one size and one set of attributes, consecutive in VA and PA.
@@ -57,7 +58,6 @@ impl<G: Granule> DumpRun<G> {
 
 impl<G: Granule> fmt::Display for DumpRun<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = DisplaySize(self.size.bytes::<G>());
         write!(
             f,
             "{:#018x}-{:#018x} {:#014x} {:>6} L{} {:<4} {} {:?}{}",
@@ -65,9 +65,9 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
             self.range.end(),
             self.pa,
             // Formatted apart, so that the width applies to the whole.
-            Padded::new(DisplaySize(self.range.size)).as_str(),
+            text(DisplaySize(self.range.size)),
             self.size.level(),
-            Padded::new(unit).as_str(),
+            text(DisplaySize(self.size.bytes::<G>())),
             if self.size.is_contiguous() { 'C' } else { '-' },
             self.attributes,
             if self.valid { "" } else { " invalid" },
@@ -75,37 +75,11 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
     }
 }
 
-/// A short text in place: `DisplaySize` with a width.
-struct Padded {
-    text: [u8; 24],
-    len: usize,
-}
-
-impl Padded {
-    fn new(value: impl fmt::Display) -> Self {
-        use fmt::Write;
-        let mut padded = Self {
-            text: [0; 24],
-            len: 0,
-        };
-        // A size has at most 20 digits and a unit.
-        let _ = write!(padded, "{value}");
-        padded
-    }
-
-    fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.text[..self.len]).unwrap_or("?")
-    }
-}
-
-impl fmt::Write for Padded {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let end = self.len + s.len();
-        let slot = self.text.get_mut(self.len..end).ok_or(fmt::Error)?;
-        slot.copy_from_slice(s.as_bytes());
-        self.len = end;
-        Ok(())
-    }
+/// The text of a size, which has at most 20 digits and a unit, for a format that gives it a width.
+fn text(size: DisplaySize) -> ArrayString<24> {
+    let mut text = ArrayString::new();
+    let _ = write!(text, "{size}");
+    text
 }
 
 /// The runs of a range, in ascending order.
@@ -119,7 +93,8 @@ pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The runs of leaves in `range`, which is cut to whole pages and to this tree's half.
     ///
-    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was when it was read.
+    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was
+    /// when it was read.
     pub fn dump(&self, range: VirtRange) -> Dump<'_, G, T, M> {
         let all = self.range();
         let start = range.start.align_down(G::PAGE_SIZE).max(all.start);

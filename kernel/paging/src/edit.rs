@@ -1,23 +1,27 @@
-//! Leaves that an operation covers only in part: taken apart, down a ladder and no further than needed.
+//! Leaves that an operation covers only in part: taken apart, down a ladder and no further than
+//! needed.
 //!
-//! A whole leaf (a block, or all descriptors of a group) is one *unit*. When `unmap`, `protect` or `split` covers a unit
-//! in part, the unit is rewritten: the covered part as the operation wants it, the rest as it was, each with the largest
-//! leaves that the cuts leave possible: 1G into 32M groups, those into 2M, those into 64K groups, those into 4K (DESIGN
-//! rule 8). The new tables are filled before anything is broken, so the unit is broken **once**, however deep the cut.
+//! A whole leaf (a block, or all descriptors of a group) is one *unit*. When `unmap`, `protect` or
+//! `split` covers a unit in part, the unit is rewritten: the covered part as the operation wants
+//! it, the rest as it was, each with the largest leaves that the cuts leave possible: 1G into 32M
+//! groups, those into 2M, those into 64K groups, those into 4K (DESIGN rule 8). The new tables are
+//! filled before anything is broken, so the unit is broken **once**, however deep the cut.
 //!
-//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for every address of the unit,
-//! DSB ISH, then the new descriptors. Interrupts are masked on this CPU meanwhile; another CPU that faults in between
-//! retries.
+//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for
+//! every address of the unit, DSB ISH, then the new descriptors. Interrupts are masked on this CPU
+//! meanwhile; another CPU that faults in between retries.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::flush::{Pending, PendingRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::leaf::Leaves;
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{BreakPolicy, Node, Tree};
+use arrayvec::ArrayVec;
 
 /// The largest contiguous group of any granule: 128 descriptors, 16K pages at level 3.
 const MAX_UNIT: usize = 128;
@@ -34,7 +38,7 @@ pub struct PageState {
 }
 
 impl PageState {
-    #[inline(always)]
+    #[inline]
     pub(crate) const fn of(found: Descriptor) -> Self {
         Self {
             attributes: found.attributes(),
@@ -43,7 +47,7 @@ impl PageState {
     }
 
     /// The leaf's bits but for its address and the contiguous bit.
-    #[inline(always)]
+    #[inline]
     pub(crate) const fn template(self, level: Level) -> u64 {
         let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
         self.attributes.bits() | kind | if self.valid { VALID } else { 0 }
@@ -55,24 +59,18 @@ pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
 impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
 
 /// Table pages set aside before anything is changed.
-pub(crate) struct Reserve {
-    tables: [PhysAddr; MAX_RESERVE],
-    nr: usize,
-}
+pub(crate) struct Reserve(ArrayVec<PhysAddr, MAX_RESERVE>);
 
 impl Reserve {
     pub(crate) const fn new() -> Self {
-        Self {
-            tables: [PhysAddr(0); MAX_RESERVE],
-            nr: 0,
-        }
+        Self(ArrayVec::new_const())
     }
 
     fn take(&mut self) -> PhysAddr {
-        // The count was taken with the same arithmetic as the building uses them up.
-        assert!(self.nr != 0, "a split needs more tables than it reserved");
-        self.nr -= 1;
-        self.tables[self.nr]
+        // They were counted with the same arithmetic as the building uses them up.
+        self.0
+            .pop()
+            .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
     }
 }
 
@@ -84,6 +82,15 @@ pub(crate) struct Unit {
     pub(crate) size: LeafSize,
     pub(crate) range: VirtRange,
     pub(crate) first: Descriptor,
+}
+
+/// A leaf that is taken apart: what it was, what becomes of the part in `range`.
+struct Cut<'c, E> {
+    range: VirtRange,
+    old: PageState,
+    edit: E,
+    reserve: &'c mut Reserve,
+    outcome: &'c mut Outcome,
 }
 
 /// How many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
@@ -103,8 +110,9 @@ fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize 
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The unit that the descriptor `found` at `index` of `node` belongs to. `va` lies in the descriptor.
-    #[inline(always)]
+    /// The unit that the descriptor `found` at `index` of `node` belongs to. `va` lies in the
+    /// descriptor.
+    #[inline]
     pub(crate) fn unit(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Unit {
         let size = LeafSize::new(node.level, found.is_contiguous());
         let start = va.align_down(size.bytes::<G>());
@@ -123,37 +131,34 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The unit that holds `va`, if any.
-    pub(crate) fn unit_at(&self, va: VirtAddr) -> Option<Unit> {
+    /// The unit that a cut at `va` goes through, if any: one that holds `va` and begins before it.
+    pub(crate) fn unit_cut_at(&self, va: VirtAddr) -> Option<Unit> {
+        // The end of the address space has no leaf behind it to cut.
+        if va.0 == 0 {
+            return None;
+        }
         let mut node = self.root_node();
         loop {
             let index = G::index(va.0, node.level);
             let found = self.load(node.table, index);
-            if found.is_table(node.level) {
-                node = self.child(&node, index, found);
-            } else if found.is_vacant() {
-                return None;
-            } else {
-                return Some(self.unit(node, index, va, found));
+            if !found.is_table(node.level) {
+                let unit = (!found.is_vacant()).then(|| self.unit(node, index, va, found))?;
+                return (unit.range.start != va).then_some(unit);
             }
+            if va.is_aligned(G::size(node.level)) {
+                // A table begins here, and with it all that it holds.
+                return None;
+            }
+            node = self.child(node, found);
         }
     }
 
     /// Sets aside the tables that cutting the leaves at both ends of `range` takes.
     pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
-        let cut = |va: VirtAddr| {
-            self.unit_at(va)
-                .filter(|unit| unit.range.start != va)
-                .map(|unit| (unit, va.0))
-        };
-        let start = cut(range.start);
-        // The end at the very top of the address space is 0: no leaf holds it, and none is cut there.
-        let end = if range.end().0 == 0 {
-            None
-        } else {
-            cut(range.end())
-        };
+        let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
+        let (start, end) = (cut(range.start), cut(range.end()));
         let needed = match (start, end) {
+            (None, None) => return Ok(()),
             (Some((unit, a)), Some((other, b))) if unit.range == other.range => {
                 nr_tables::<G>(unit.node.level, Some(a), Some(b))
             }
@@ -168,21 +173,19 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 self.unreserve(reserve);
                 return Err(Error::OutOfTables(LAST_LEVEL));
             };
-            reserve.tables[reserve.nr] = table;
-            reserve.nr += 1;
+            reserve.0.push(table);
         }
         Ok(())
     }
 
     /// Gives back what was set aside and not used.
     pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
-        while reserve.nr != 0 {
-            self.tables.free_table(reserve.take());
+        while let Some(table) = reserve.0.pop() {
+            self.tables.free_table(table);
         }
     }
 
-    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was. Gives the number of descriptors of the unit's
-    /// table that became vacant; the caller lowers the table's count by it.
+    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was.
     ///
     /// Whatever of the unit a TLB held is invalidated when this returns.
     #[cold]
@@ -194,14 +197,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         reserve: &mut Reserve,
         pending: &mut Pending<G>,
         outcome: &mut Outcome,
-    ) -> usize {
+    ) {
         let level = unit.node.level;
         let nr = unit.size.descriptors::<G>();
         let pa = unit.first.address::<G>();
         let old = PageState::of(unit.first);
-        let whole = range.contains(unit.range.start) && range.contains(unit.range.last());
+        let whole = range.covers(unit.range);
         let mut new = [0u64; MAX_UNIT];
-        let mut touched = [unit.node.table, unit.node.parent];
+        let mut touched = [unit.node.table, unit.node.table];
         for (j, slot) in new[..nr].iter_mut().enumerate() {
             let offset = (j as u64) << G::shift(level);
             let va = unit.range.start.add(offset);
@@ -209,7 +212,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let piece = VirtRange::new(va, G::size(level));
             *slot = if !range.overlaps(piece) {
                 pa.0 | old.template(level)
-            } else if range.contains(va) && range.contains(piece.last()) {
+            } else if range.covers(piece) {
                 let changed = edit(old).map_or(0, |state| pa.0 | state.template(level));
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
@@ -220,22 +223,26 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 }
             } else {
                 let table = reserve.take();
-                let occupied = self.build_table(table, level + 1, va, pa, old, range, edit, reserve, outcome);
-                outcome.tables_added += 1;
+                let mut cut = Cut {
+                    range,
+                    old,
+                    edit,
+                    reserve,
+                    outcome,
+                };
+                self.build_table(table, level + 1, va, pa, &mut cut);
                 touched[1] = table;
-                Descriptor::table(table, occupied).0
+                Descriptor::table(table).0
             };
         }
         if whole {
             outcome.leaves.add(unit.size, 1);
         }
-        let new = &new[..nr];
         outcome.levels.insert(level);
         // Another size may be tolerated in place; another memory type never is.
         let in_place = self.config().break_policy == BreakPolicy::InPlace
             && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
-        self.replace(unit, new, &touched, in_place, pending);
-        new.iter().filter(|value| **value == 0).count()
+        self.replace(unit, &new[..nr], &touched, in_place, pending);
     }
 
     /// Break, invalidate, make.
@@ -259,14 +266,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: node.level,
             links: false,
         };
-        // A unit that no walk uses is held by no TLB, but for what the batch has yet to invalidate: nothing to break.
+        // A unit that no walk uses is held by no TLB, but for what the batch has yet to invalidate:
+        // nothing to break.
         if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
             // DESIGN rule 2: a new table's contents are complete before its link.
             self.mmu.dsb_ishst();
             make();
         } else if in_place {
-            // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The new tables' contents
-            // first, then the new descriptors, then the flush that the caller's batch makes.
+            // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The
+            // new tables' contents first, then the new descriptors, then the flush that the
+            // caller's batch makes.
             self.mmu.dsb_ishst();
             make();
             pending.invalidate(stale.range, stale.stride, false);
@@ -274,10 +283,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.mmu.masked(|| {
                 tables.enter_break(unit.range.start, unit.range.size, touched);
                 tables.clear(node.table, index, new.len());
-                // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables' contents) are complete
-                // before the TLBI, the TLBI before the new descriptors.
+                // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables'
+                // contents) are complete before the TLBI, the TLBI before the new descriptors.
                 self.mmu.dsb_ishst();
-                self.invalidate_and_wait(core::iter::once(stale));
+                self.invalidate_and_wait(stale);
                 make();
                 tables.leave_break();
             });
@@ -285,66 +294,55 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.publish();
     }
 
-    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps from `va` to `pa`: the
-    /// part in `range` by `edit`, the rest as it was, with the largest leaves. Gives the number of descriptors written.
-    #[allow(clippy::too_many_arguments, reason = "one recursion, called from one place")]
+    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps
+    /// from `va` to `pa`: the part in the cut's range by its edit, the rest as it was, with the
+    /// largest leaves.
     fn build_table<E: Edit>(
         &self,
         table: PhysAddr,
         level: Level,
         va: VirtAddr,
         pa: PhysAddr,
-        old: PageState,
-        range: VirtRange,
-        edit: E,
-        reserve: &mut Reserve,
-        outcome: &mut Outcome,
-    ) -> usize {
+        cut: &mut Cut<'_, E>,
+    ) {
         let size = G::size(level);
-        let mut occupied = 0;
+        let groups = self.config().leaves.contains(LeafSize::new(level, true));
+        let groups = groups && LeafSize::new(level, true).exists::<G>();
+        cut.outcome.levels.insert(level);
+        cut.outcome.tables_added += 1;
+        trace::level::<G>(Node { table, level }, va, G::table_span(level));
         let mut index = 0;
-        outcome.levels.insert(level);
-        trace::level::<G>(level, table, va, G::table_span(level));
         while index < G::ENTRIES {
             let offset = (index as u64) << G::shift(level);
             let (va, pa) = (va.add(offset), pa.add(offset));
             let piece = VirtRange::new(va, size);
-            let covered = range.contains(va) && range.contains(piece.last());
-            if !covered && range.overlaps(piece) {
-                let below = reserve.take();
-                let nr = self.build_table(below, level + 1, va, pa, old, range, edit, reserve, outcome);
-                self.tables.store(table, index, Descriptor::table(below, nr).0);
-                outcome.tables_added += 1;
-                occupied += 1;
+            let covered = cut.range.covers(piece);
+            if !covered && cut.range.overlaps(piece) {
+                let below = cut.reserve.take();
+                self.build_table(below, level + 1, va, pa, cut);
+                self.tables.store(table, index, Descriptor::table(below).0);
                 index += 1;
                 continue;
             }
-            // The stretch up to the next cut, or the end of the table.
-            let left = (G::ENTRIES - index) as u64;
-            let to_cut = if covered {
-                range.end().offset_from(va) >> G::shift(level)
+            // The stretch up to the next cut, or the end of the table. Behind the range the
+            // distance to it wraps, and is far beyond the table.
+            let edge = if covered { cut.range.end() } else { cut.range.start };
+            let to_cut = edge.offset_from(va) >> G::shift(level);
+            let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;
+            let leaves = Leaves::divide::<G>(level, va, pa, nr, groups);
+            let state = if covered {
+                (cut.edit)(cut.old)
             } else {
-                // Behind the range this wraps, and is far beyond the table.
-                range.start.offset_from(va) >> G::shift(level)
+                Some(cut.old)
             };
-            let nr = to_cut.min(left) as usize;
-            let state = if covered { edit(old) } else { Some(old) };
-            let filled = match state {
-                Some(state) => {
-                    occupied += nr;
-                    let leaves = self.config().leaves;
-                    let template = state.template(level);
-                    let size = (nr as u64) << G::shift(level);
-                    trace::leaves::<G>(va, pa, size, size, leaves);
-                    self.write_run(table, level, index, pa, nr, template, leaves)
-                }
-                None => self.shape_run(level, index, pa, nr, self.config().leaves),
-            };
+            if let Some(state) = state {
+                trace::leaves::<G>(va, pa, leaves, cut.range, self.config().leaves);
+                self.fill(table, va, pa, leaves, state.template(level));
+            }
             if covered {
-                filled.count::<G>(level, outcome);
+                leaves.count::<G>(&mut cut.outcome.leaves);
             }
             index += nr;
         }
-        occupied
     }
 }

@@ -1,34 +1,38 @@
 //! What must be invalidated before anything is given back: [`Pending`] and [`FlushBatch`].
 //!
-//! An operation that takes translations out of a live tree does not invalidate them on the spot. It records, from the
-//! tables **as they were** (DESIGN rule 4), which ranges a TLB may hold, at which stride, whether a walk cache may hold a
-//! link, and which tables are unlinked. One flush then covers any number of operations:
+//! An operation that takes translations out of a live tree does not invalidate them on the spot. It
+//! records, from the tables **as they were** (DESIGN rule 4), which ranges a TLB may hold, at which
+//! stride, whether a walk cache may hold a link, and which tables are unlinked. One flush then
+//! covers any number of operations:
 //!
-//! 1. DSB ISHST: the stores that took the entries out are complete for table walks (rule 3; Arm ARM D8.16, K13.5.3);
-//! 2. the fewest TLBIs: by range where FEAT_TLBIRANGE is, by VA otherwise, one `VMALLE1IS` above a threshold;
+//! 1. DSB ISHST: the stores that took the entries out are complete for table walks (rule 3; Arm ARM
+//!    D8.16, K13.5.3);
+//! 2. the fewest TLBIs: by range where FEAT_TLBIRANGE is, by VA otherwise, one `VMALLE1IS` above a
+//!    threshold;
 //! 3. DSB ISH: the invalidations are complete on every CPU of the domain;
 //! 4. ISB: this CPU forgets what it fetched or translated ahead;
-//! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back (rules 5 and 6).
+//! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back
+//!    (rules 5 and 6).
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
-use pending::linked;
-
 mod pending;
 
-pub use pending::{Pending, PendingRange, TakenOut};
+pub use pending::{Pending, PendingRange};
 
 /// Most pages that one range operation covers: NUM 31, SCALE 3.
 const MAX_RANGE_OP: u64 = 32 << 16;
 
-/// The largest range operation at `start` that covers no more than `pages` pages, which are at least 2.
+/// The largest range operation at `start` that covers no more than `pages` pages, which are at
+/// least 2.
 #[inline(always)]
 fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     let units = (pages / 2).min(MAX_RANGE_OP / 2);
-    // Base 32: the place of the first digit is the SCALE, the digit itself NUM + 1. 2^20 units are 32 of SCALE 3.
+    // Base 32: the place of the first digit is the SCALE, the digit itself NUM + 1. 2^20 units are
+    // 32 of SCALE 3.
     let scale = (units.ilog2() / 5).min(3);
     TlbiRange {
         start,
@@ -37,7 +41,8 @@ fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     }
 }
 
-/// The smallest range operation that covers `pages` pages, at least 2 and at most [`MAX_RANGE_OP`], and ends at `end`.
+/// The smallest range operation that covers `pages` pages, at least 2 and at most [`MAX_RANGE_OP`],
+/// and ends at `end`.
 #[inline]
 fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     let units = pages.div_ceil(2);
@@ -55,9 +60,10 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
 
 /// The fewest TLBIs that cover `pages` pages from `start`, and nothing beside them.
 ///
-/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. One that is as large as fits leaves a rest that is smaller than
-/// one unit of its SCALE; a second one, which may overlap it, ends where the range ends. So two always suffice, up to 2^21
-/// pages; every further 2^21 take one more. A rest of one page goes by VA.
+/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. One that is as large as fits leaves a
+/// rest that is smaller than one unit of its SCALE; a second one, which may overlap it, ends where
+/// the range ends. So two always suffice, up to 2^21 pages; every further 2^21 take one more. A
+/// rest of one page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -110,10 +116,46 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
         .fold(0, u64::saturating_add)
 }
 
+/// The one operation that covers `pages` pages from `start` on and nothing beside them, if there is
+/// one: the first SCALE that reaches tells, since a multiple of a larger unit is one of its unit,
+/// too.
+#[inline(always)]
+fn exact_op(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
+    let scale = (0..4).find(|scale| pages <= 32 << (5 * scale + 1))?;
+    let shift = 5 * scale + 1;
+    let units = pages >> shift;
+    (units << shift == pages).then(|| TlbiRange {
+        start,
+        scale: scale as u8,
+        num: units as u8 - 1,
+    })
+}
+
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The TLBIs for `ranges`, without a barrier.
+    /// The TLBIs for `stale`. Most often one does.
     #[inline(always)]
-    fn issue_tlbis(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
+    fn issue(&self, stale: PendingRange) {
+        let PendingRange { range, stride, links } = stale;
+        if range.size >> G::shift(stride) == 1 {
+            self.issue_by_va(range.start, links);
+        } else if self.mmu.has_tlbi_range()
+            && let Some(op) = exact_op(range.start, range.size >> G::PAGE_SHIFT)
+        {
+            self.issue_by_range(op, links);
+        } else {
+            self.issue_pieces(range.start, range.size, stride, links);
+        }
+    }
+
+    /// The same, where it takes more than one. Its arguments fit into registers.
+    #[inline(never)]
+    fn issue_pieces(&self, start: VirtAddr, size: u64, stride: Level, links: bool) {
+        let range = VirtRange::new(start, size);
+        self.issue_several(core::iter::once(PendingRange { range, stride, links }));
+    }
+
+    /// The TLBIs for `ranges`, the fewest.
+    fn issue_several(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
@@ -121,178 +163,118 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return;
         }
         for pending in ranges {
-            self.issue_range(&pending, by_range);
-        }
-    }
-
-    #[inline(always)]
-    fn issue_range(&self, pending: &PendingRange, by_range: bool) {
-        let mmu = &self.mmu;
-        let VirtRange { start, size } = pending.range;
-        let by_va = |va| {
-            if pending.links {
-                mmu.tlbi_vaae1is(va);
+            let PendingRange { range, stride, links } = pending;
+            let VirtRange { start, size } = range;
+            let shift = G::shift(stride);
+            let nr_by_va = size >> shift;
+            if by_range && nr_tlbis::<G>(&pending, true) < nr_by_va {
+                let op = |op| self.issue_by_range(op, links);
+                let by_va = |va| self.issue_by_va(va, links);
+                for_each_range_op::<G>(start, size >> G::PAGE_SHIFT, op, by_va);
             } else {
-                mmu.tlbi_vaale1is(va);
+                (0..nr_by_va).for_each(|i| self.issue_by_va(start.add(i << shift), links));
             }
-        };
-        let stride = G::shift(pending.stride);
-        let nr_by_va = size >> stride;
-        if by_range && nr_tlbis::<G>(pending, true) < nr_by_va {
-            let op = |range| {
-                if pending.links {
-                    mmu.tlbi_rvaae1is(range);
-                } else {
-                    mmu.tlbi_rvaale1is(range);
-                }
-            };
-            for_each_range_op::<G>(start, size >> G::PAGE_SHIFT, op, by_va);
-        } else {
-            (0..nr_by_va).for_each(|i| by_va(start.add(i << stride)));
         }
     }
 
-    /// The TLBIs for the leaves of level `stride` in `range`, of which there are at least two, and with `links` for the links
-    /// to them: most often one operation does.
     #[inline(always)]
-    pub(crate) fn issue_one(&self, range: VirtRange, stride: Level, links: bool) {
-        let VirtRange { start, size } = range;
-        let by_range = self.mmu.has_tlbi_range() && self.config().flush_all_above != 0;
-        let issued = by_range && {
-            let pages = size >> G::PAGE_SHIFT;
-            // The first SCALE that reaches: what is a multiple of a larger unit is one of its unit, too.
-            if pages <= 32 << 1 {
-                self.issue_exactly::<0>(start, pages, links)
-            } else if pages <= 32 << 6 {
-                self.issue_exactly::<1>(start, pages, links)
-            } else if pages <= 32 << 11 {
-                self.issue_exactly::<2>(start, pages, links)
-            } else {
-                pages <= 32 << 16 && self.issue_exactly::<3>(start, pages, links)
-            }
-        };
-        if !issued {
-            self.issue_several(range, stride, links);
-        }
-    }
-
-    /// The range operation of `SCALE` that covers `pages` pages and nothing beside them. `false`: there is none.
-    #[inline(always)]
-    fn issue_exactly<const SCALE: u8>(&self, start: VirtAddr, pages: u64, links: bool) -> bool {
-        let shift = 5 * u32::from(SCALE) + 1;
-        if pages & ((1 << shift) - 1) != 0 {
-            return false;
-        }
-        let num = (pages >> shift) as u8 - 1;
-        let op = TlbiRange {
-            start,
-            scale: SCALE,
-            num,
-        };
+    fn issue_by_va(&self, va: VirtAddr, links: bool) {
         if links {
-            self.mmu.tlbi_rvaae1is(op);
+            self.mmu.tlbi_vaae1is(va);
         } else {
-            self.mmu.tlbi_rvaale1is(op);
-        }
-        true
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn issue_several(&self, range: VirtRange, stride: Level, links: bool) {
-        self.issue_tlbis(core::iter::once(PendingRange { range, stride, links }));
-    }
-
-    /// TLBIs for `ranges`, then DSB ISH; once more the last of them on a CPU that may complete a TLBI too early.
-    ///
-    /// The caller has issued the leading DSB.
-    #[inline(always)]
-    pub(crate) fn invalidate_and_wait(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
-        self.issue_tlbis(ranges.clone());
-        if let Some(last) = ranges.last() {
-            self.wait_for_tlbis(last.range.start);
+            self.mmu.tlbi_vaale1is(va);
         }
     }
 
-    /// The DSB ISH behind TLBIs, of which one was for `va`; there is one, or this would not be needed.
     #[inline(always)]
-    pub(crate) fn wait_for_tlbis(&self, va: VirtAddr) {
-        // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB of the CPU that
-        // issued them.
+    fn issue_by_range(&self, range: TlbiRange, links: bool) {
+        if links {
+            self.mmu.tlbi_rvaae1is(range);
+        } else {
+            self.mmu.tlbi_rvaale1is(range);
+        }
+    }
+
+    /// TLBIs for `stale`, then DSB ISH. The caller has issued the leading DSB.
+    #[inline]
+    pub(crate) fn invalidate_and_wait(&self, stale: PendingRange) {
+        self.issue(stale);
+        self.wait_for_tlbis(stale.range.start);
+    }
+
+    /// The DSB ISH behind TLBIs, of which one was for `va`; once more the last of them on a CPU
+    /// that may complete a TLBI too early.
+    #[inline(always)]
+    fn wait_for_tlbis(&self, va: VirtAddr) {
+        // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB
+        // of the CPU that issued them.
         self.mmu.dsb_ish();
         if self.config().repeat_tlbi {
-            // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly have.
+            // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly
+            // have.
             self.mmu.tlbi_vaae1is(va);
             self.mmu.dsb_ish();
         }
     }
 
-    /// Leaves `taken` to the flush of `pending`.
+    /// Leaves all that is pending in `some` to the flush of `pending`.
     ///
-    /// Areas mostly lie side by side, with a guard page between them, and what is left where one begins at a group. Where TLBIs go
-    /// by range, one over all of it is fewer; if somebody else's page is in between, it is translated anew.
-    #[inline(always)]
-    pub fn leave(&self, taken: TakenOut, pending: &mut Pending<G>) {
-        pending.record(taken.range, self.slack());
-    }
-
-    /// Leaves all that is pending in `some` to the flush of `pending`, as [`leave`](Self::leave).
+    /// Areas mostly lie side by side, with a guard page between them, and what is left where one
+    /// begins at a group. Where TLBIs go by range, one over all of it is fewer; if another's page
+    /// is in between, it is translated anew.
     #[inline]
     pub fn leave_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
-        pending.append(&self.tables, some, self.slack());
-    }
-
-    #[inline(always)]
-    fn slack(&self) -> u64 {
-        if self.mmu.has_tlbi_range() {
+        let slack = if self.mmu.has_tlbi_range() {
             G::cont_size(LAST_LEVEL)
         } else {
             0
-        }
+        };
+        pending.append(&self.tables, some, slack);
     }
 
     /// Flushes what is pending and gives the dead tables back.
     ///
-    /// `foreign` says that another CPU took some of it out and handed it over by release and acquire: then the leading
-    /// barrier is DSB ISH, which waits for stores observed too, where DSB ISHST waits for this CPU's own (lazy purge;
-    /// Arm ARM B2.3.12).
+    /// `foreign` says that another CPU took some of it out and handed it over by release and
+    /// acquire: then the leading barrier is DSB ISH, which waits for stores observed too, where DSB
+    /// ISHST waits for this CPU's own (lazy purge; Arm ARM B2.3.12).
     pub fn flush(&self, mut pending: Pending<G>, foreign: bool) {
         self.flush_in_place(&mut pending, foreign);
     }
 
     /// As [`flush`](Self::flush); nothing is pending afterwards.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn flush_in_place(&self, pending: &mut Pending<G>, foreign: bool) {
-        if pending.is_empty() {
-            return;
+        if !pending.is_empty() {
+            self.flush_pending(pending, foreign);
         }
-        let mmu = &self.mmu;
-        if foreign {
-            mmu.dsb_ish();
-        } else {
-            // The one leading barrier: what was written is complete for table walks before the first TLBI.
-            mmu.dsb_ishst();
-        }
-        if pending.nr_ranges != 0 {
-            self.invalidate_and_wait(pending.ranges());
-        }
-        // This CPU may have fetched or translated ahead by what is gone (oracle: without the ISB it may still hit).
-        mmu.isb();
-        if pending.dead.is_some() {
-            // Tables may go back now: so may those that waited for such a moment.
-            self.reclaim();
-        }
-        pending.release(&self.tables);
     }
 
-    /// Flushes what is pending; its dead tables are withheld, since others walk.
-    pub(crate) fn flush_withholding(&self, mut pending: Pending<G>) {
-        let mut next = pending.dead.take();
-        self.flush_in_place(&mut pending, false);
-        while let Some(table) = next {
-            next = linked(&self.tables, table);
-            self.withhold(table);
+    #[inline(always)]
+    fn flush_pending(&self, pending: &mut Pending<G>, foreign: bool) {
+        if foreign {
+            self.mmu.dsb_ish();
+        } else {
+            // The one leading barrier: what was written is complete for table walks before the
+            // first TLBI.
+            self.mmu.dsb_ishst();
         }
+        if let Some(only) = pending.only() {
+            self.invalidate_and_wait(only);
+        } else if let Some(first) = pending.ranges().next() {
+            self.issue_several(pending.ranges());
+            self.wait_for_tlbis(first.range.start);
+        }
+        // This CPU may have fetched or translated ahead by what is gone: without the ISB it may
+        // still hit.
+        self.mmu.isb();
+        pending.finish(&self.tables);
+    }
+
+    /// As [`flush`](Self::flush), for a batch that is dropped.
+    #[cold]
+    #[inline(never)]
+    fn flush_late(&self, pending: &mut Pending<G>) {
+        self.flush_pending(pending, false);
     }
 
     /// An empty batch on this tree.
@@ -308,7 +290,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
 /// Collects what operations take out, and flushes when it is dropped.
 ///
-/// `C` is whatever must not be reused before the flush: frames, a range of addresses. It is dropped right after.
+/// `C` is whatever must not be reused before the flush: frames, a range of addresses. It is dropped
+/// right after.
 #[must_use = "it flushes where it is dropped, which is here"]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
     tree: &'a Tree<G, T, M>,
@@ -317,9 +300,9 @@ pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
-    /// Leaves what is collected to the flush of `pending`, as [`Tree::leave`].
+    /// Leaves what is collected to the flush of `pending`, as [`Tree::leave_all`].
     #[inline]
-    pub fn leave_to(mut self, pending: &mut Pending<G>) {
+    pub fn leave_to(&mut self, pending: &mut Pending<G>) {
         self.tree.leave_all(&mut self.pending, pending);
     }
 
@@ -334,10 +317,19 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
-    /// Flushes now and gives back what was withheld to the caller.
+    /// Flushes now and gives back what was withheld to the caller. The batch is as new.
     #[inline]
-    pub fn flush(mut self) -> Option<C> {
+    pub fn flush(&mut self) -> Option<C> {
         self.tree.flush_in_place(&mut self.pending, false);
+        self.withheld.take()
+    }
+
+    /// As `flush`, where most often there is nothing to do any more.
+    #[inline]
+    fn flush_if_needed(&mut self) -> Option<C> {
+        if !self.pending.is_empty() {
+            self.tree.flush_late(&mut self.pending);
+        }
         self.withheld.take()
     }
 
@@ -351,17 +343,17 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
         &self.pending
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn pending_mut(&mut self) -> &mut Pending<G> {
         &mut self.pending
     }
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
+    #[inline]
     fn drop(&mut self) {
-        self.tree.flush_in_place(&mut self.pending, false);
-        // Field order would do; said here because it is the point: what is withheld goes back after the flush.
-        drop(self.withheld.take());
+        // What is withheld goes back after the flush.
+        drop(self.flush_if_needed());
     }
 }
 

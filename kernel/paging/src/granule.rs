@@ -1,8 +1,44 @@
 //! Geometry: what a translation granule makes of the 64 bits of an address.
 //!
-//! Everything that depends on the granule is a constant of [`Granule`], so that a walker is compiled for one geometry and
-//! carries no table of shifts. Levels are numbered as the architecture numbers them: 0 is the root of a 48-bit walk with
-//! 4 KiB pages, 3 holds the pages. Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
+//! Everything that depends on the granule is a constant of [`Granule`], so that a walker is
+//! compiled for one geometry and carries no table of shifts. Levels are numbered as the
+//! architecture numbers them: 0 is the root of a 48-bit walk with 4 KiB pages, 3 holds the pages.
+//! Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
+//!
+//! # Example: another granule
+//! A granule is eight facts, here those of 4 KiB pages with 39-bit addresses. Every operation, every
+//! leaf size and every TLBI follows from them.
+//!
+//! ```
+//! use paging::{Granule, LeafSet, LeafSize, Level, PhysAddr, VirtAddr};
+//!
+//! #[derive(Clone, Copy, Default, Debug)]
+//! struct Granule4K39;
+//!
+//! impl Granule for Granule4K39 {
+//!     const NAME: &'static str = "4K, 39 bits";
+//!     const PAGE_SHIFT: u32 = 12;
+//!     const INDEX_BITS: u32 = 9;
+//!     const ROOT_LEVEL: Level = 1; // 39 bits are three levels of 9, and 12.
+//!     const VA_BITS: u32 = 39;
+//!     const TLBI_TG: u64 = 1;
+//!     fn leaf_allowed(level: Level) -> bool {
+//!         level >= 1
+//!     }
+//!     fn cont_shift(level: Level) -> u32 {
+//!         if level >= 1 { 4 } else { 0 }
+//!     }
+//! }
+//!
+//! assert_eq!(Granule4K39::table_span(1), 1 << 39);
+//! let (va, pa) = (VirtAddr(0x4000_0000), PhysAddr(0x8000_0000));
+//! let leaves = Granule4K39::leaves(va, pa, 1 << 30, LeafSet::ALL);
+//! assert_eq!(leaves.first(), LeafSize::BLOCK1);
+//! ```
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::leaf::{self, Leaves};
+use crate::outcome::LeafSet;
 
 /// The level of a table or of a descriptor in it, `0..=3`.
 pub type Level = u8;
@@ -12,7 +48,8 @@ pub const LAST_LEVEL: Level = 3;
 
 /// The geometry of a translation granule.
 ///
-/// The provided methods are all constant arithmetic. A new granule states six facts and gets every operation.
+/// The provided methods are all constant arithmetic: a new granule states its facts, and gets every
+/// operation.
 pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// A short name, as "4K".
     const NAME: &'static str;
@@ -24,12 +61,14 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const ROOT_LEVEL: Level;
     /// Bits of virtual address that are translated in each half.
     const VA_BITS: u32;
-    /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3 for 64K.
+    /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3
+    /// for 64K.
     const TLBI_TG: u64;
 
     /// Whether a descriptor of `level` may be a block (or, at the last level, a page).
     fn leaf_allowed(level: Level) -> bool;
-    /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no contiguous bit.
+    /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no
+    /// contiguous bit.
     fn cont_shift(level: Level) -> u32;
 
     /// Size of a page in bytes.
@@ -38,43 +77,51 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const ENTRIES: usize = 1 << Self::INDEX_BITS;
 
     /// log2 of the bytes that one descriptor of `level` covers.
-    #[inline(always)]
+    #[inline]
     fn shift(level: Level) -> u32 {
         Self::PAGE_SHIFT + Self::INDEX_BITS * (LAST_LEVEL - level) as u32
     }
 
     /// Bytes that one descriptor of `level` covers.
-    #[inline(always)]
+    #[inline]
     fn size(level: Level) -> u64 {
         1 << Self::shift(level)
     }
 
     /// Bytes that one table of `level` covers. Does not overflow for the root: at most 2^48.
-    #[inline(always)]
+    #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)
     }
 
     /// Descriptors in a contiguous group at `level`; 1 where there is no contiguous bit.
-    #[inline(always)]
+    #[inline]
     fn cont_entries(level: Level) -> usize {
         1 << Self::cont_shift(level)
     }
 
     /// Bytes that a contiguous group of `level` covers.
-    #[inline(always)]
+    #[inline]
     fn cont_size(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::cont_shift(level))
     }
 
     /// The index of the descriptor of `level` that `va` selects in its table.
-    #[inline(always)]
+    #[inline]
     fn index(va: u64, level: Level) -> usize {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
     }
 
-    /// Descriptors in use in a table of `level`: all, but in a root that resolves fewer bits.
+    /// The leaves that come first where `size` bytes of consecutive memory from `pa` on are mapped
+    /// at `va`: the leaf rule ([`leaf::largest`]), for this granule. A granule may have a rule of
+    /// its own.
     #[inline(always)]
+    fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+        leaf::largest::<Self>(va, pa, size, allowed)
+    }
+
+    /// Descriptors in use in a table of `level`: all, but in a root that resolves fewer bits.
+    #[inline]
     fn root_entries_at(level: Level) -> usize {
         if level == Self::ROOT_LEVEL {
             1 << (Self::VA_BITS - Self::shift(level))
@@ -96,12 +143,12 @@ impl Granule for Granule4K {
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 1;
 
-    #[inline(always)]
+    #[inline]
     fn leaf_allowed(level: Level) -> bool {
         level >= 1
     }
 
-    #[inline(always)]
+    #[inline]
     fn cont_shift(level: Level) -> u32 {
         if level >= 1 { 4 } else { 0 }
     }
@@ -119,12 +166,12 @@ impl Granule for Granule16K {
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 2;
 
-    #[inline(always)]
+    #[inline]
     fn leaf_allowed(level: Level) -> bool {
         level >= 2
     }
 
-    #[inline(always)]
+    #[inline]
     fn cont_shift(level: Level) -> u32 {
         match level {
             3 => 7,
@@ -134,7 +181,8 @@ impl Granule for Granule16K {
     }
 }
 
-/// 64 KiB pages, 48-bit addresses, levels 1 to 3. Leaves: 64K, 2M (32 pages), 512M, 16G (32 blocks).
+/// 64 KiB pages, 48-bit addresses, levels 1 to 3. Leaves: 64K, 2M (32 pages), 512M, 16G (32
+/// blocks).
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule64K;
 
@@ -146,21 +194,22 @@ impl Granule for Granule64K {
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 3;
 
-    #[inline(always)]
+    #[inline]
     fn leaf_allowed(level: Level) -> bool {
         level >= 2
     }
 
-    #[inline(always)]
+    #[inline]
     fn cont_shift(level: Level) -> u32 {
         if level >= 2 { 5 } else { 0 }
     }
 }
 
-/// A geometry for exhaustive tests: 4 descriptors a table, contiguous groups of 2, levels 1 to 3, 4 KiB pages.
+/// A geometry for exhaustive tests: 4 descriptors a table, contiguous groups of 2, levels 1 to 3, 4
+/// KiB pages.
 ///
-/// 64 pages of virtual space in all: a leaf is 1, 2, 4, 8, 16 or 32 pages. Descriptors keep their real format, so a
-/// model of the walker needs no second decoder. No processor implements it.
+/// 64 pages of virtual space in all: a leaf is 1, 2, 4, 8, 16 or 32 pages. Descriptors keep their
+/// real format, so a model of the walker needs no second decoder. No processor implements it.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct TinyGranule;
 
@@ -172,12 +221,12 @@ impl Granule for TinyGranule {
     const VA_BITS: u32 = 18;
     const TLBI_TG: u64 = 1;
 
-    #[inline(always)]
+    #[inline]
     fn leaf_allowed(level: Level) -> bool {
         level >= 1
     }
 
-    #[inline(always)]
+    #[inline]
     fn cont_shift(_level: Level) -> u32 {
         1
     }

@@ -1,39 +1,180 @@
-//! The one decision of the walker: how large a leaf may be here.
+//! The leaf rule: which leaves a piece of memory gets.
+//!
+//! [`largest`] is the whole rule, and the code that runs: `map` asks it once for each physical run
+//! and table, and writes what it answers. Everything else that wants to know what `map` would do
+//! (where `vmalloc` puts an area, the debugger's trace, the tests) asks it too, through
+//! [`Granule::leaves`]. What lies in a leaf that is taken apart is divided by [`Leaves::divide`],
+//! the second half of the rule.
+//!
+//! # Example: another rule
+//! To change the rule for everybody, change [`largest`]. To try one beside it, give a granule
+//! another [`leaves`](Granule::leaves): here one that makes no block where the memory has not two
+//! of them.
+//!
+//! ```
+//! use paging::{Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, PhysAddr, VirtAddr};
+//!
+//! #[derive(Clone, Copy, Default, Debug)]
+//! struct NoLoneBlocks;
+//!
+//! impl Granule for NoLoneBlocks {
+//!     const NAME: &'static str = "4K, no lone blocks";
+//!     const PAGE_SHIFT: u32 = Granule4K::PAGE_SHIFT;
+//!     const INDEX_BITS: u32 = Granule4K::INDEX_BITS;
+//!     const ROOT_LEVEL: Level = Granule4K::ROOT_LEVEL;
+//!     const VA_BITS: u32 = Granule4K::VA_BITS;
+//!     const TLBI_TG: u64 = Granule4K::TLBI_TG;
+//!     fn leaf_allowed(level: Level) -> bool {
+//!         Granule4K::leaf_allowed(level)
+//!     }
+//!     fn cont_shift(level: Level) -> u32 {
+//!         Granule4K::cont_shift(level)
+//!     }
+//!     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+//!         let allowed = if size < 2 << 21 { allowed.at_most(LeafSize::PAGE_GROUP) } else { allowed };
+//!         paging::leaf::largest::<Self>(va, pa, size, allowed)
+//!     }
+//! }
+//!
+//! let (va, pa) = (VirtAddr(1 << 30), PhysAddr(1 << 30));
+//! let leaves = |size| NoLoneBlocks::leaves(va, pa, size, LeafSet::ALL).first();
+//! assert_eq!(leaves(2 << 20), LeafSize::PAGE_GROUP);
+//! assert_eq!(leaves(4 << 20), LeafSize::BLOCK2);
+//! ```
+//!
+//! A leaf size that the rule never makes is added the same way: it has to be one that the granule's
+//! [`leaf_allowed`](Granule::leaf_allowed) and [`cont_shift`](Granule::cont_shift) know.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::granule::Granule;
-use crate::outcome::{LeafSet, LeafSize};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::outcome::{LeafCounts, LeafSet, LeafSize};
 
-/// The largest leaf that may be placed at `va` for `pa`.
+/// Leaves of one level, side by side in one table: single ones, then whole contiguous groups, then
+/// single ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaves {
+    /// The level of all of them.
+    pub level: Level,
+    /// Descriptors in all, at least 1.
+    pub nr: usize,
+    /// Of those, descriptors in groups.
+    pub grouped: usize,
+    /// Of those, single leaves before the groups. 0 where there are no groups.
+    pub head: usize,
+}
+
+impl Leaves {
+    /// Divides `nr` descriptors of `level` that map the consecutive memory from `pa` on at `va`:
+    /// groups, if `groups` says so, wherever one lies whole, and single leaves around them.
+    #[inline(always)]
+    #[must_use]
+    pub fn divide<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, nr: usize, groups: bool) -> Self {
+        let mut leaves = Self {
+            level,
+            nr,
+            grouped: 0,
+            head: 0,
+        };
+        let group = G::cont_entries(level);
+        // Only where both addresses agree modulo the group are both multiples of it at one place.
+        if nr >= group && groups && (va.0 ^ pa.0) & (G::cont_size(level) - 1) == 0 {
+            let head = G::index(va.0, level).wrapping_neg() & (group - 1);
+            let grouped = nr.saturating_sub(head) & !(group - 1);
+            if grouped != 0 {
+                (leaves.grouped, leaves.head) = (grouped, head);
+            }
+        }
+        leaves
+    }
+
+    /// How many bytes they map.
+    #[inline]
+    #[must_use]
+    pub fn bytes<G: Granule>(self) -> u64 {
+        (self.nr as u64) << G::shift(self.level)
+    }
+
+    /// The first of them.
+    #[inline]
+    #[must_use]
+    pub const fn first(self) -> LeafSize {
+        LeafSize::new(self.level, self.head == 0 && self.grouped != 0)
+    }
+
+    /// Counts them.
+    #[inline]
+    pub(crate) fn count<G: Granule>(self, counts: &mut LeafCounts) {
+        let groups = self.grouped >> G::cont_shift(self.level);
+        counts.add(LeafSize::new(self.level, false), (self.nr - self.grouped) as u32);
+        counts.add(LeafSize::new(self.level, true), groups as u32);
+    }
+}
+
+/// The leaves that come first where `size` bytes of consecutive memory from `pa` on are mapped at
+/// `va`: as large as they can be, and as many as the same table takes.
 ///
-/// `run` is the number of physically consecutive bytes from `pa` on, `remaining` the number of bytes of the range from
-/// `va` on. A leaf is legal when `va` and `pa` are both multiples of its size, the run covers it, the range covers it, the
-/// granule has it, and `allowed` contains it (DESIGN section 3). This function is the whole rule: the walker's loops are
-/// held to it by a property test and, in debug builds, by an assertion at every leaf.
-///
-/// # Panics
-/// In debug builds, if `va`, `pa`, `run` or `remaining` is not a multiple of the page size, or `run` or `remaining` is 0.
+/// A leaf is legal where `va` and `pa` are both multiples of its size, the memory covers it, the
+/// granule has it, and `allowed` contains it (DESIGN section 3). All addresses and `size` are
+/// multiples of the page size, and `size` is not 0.
+#[cfg_attr(not(feature = "trace"), inline(always))]
+#[cfg_attr(feature = "trace", inline(never))]
 #[must_use]
-pub fn choose_leaf<G: Granule>(
-    va: VirtAddr,
-    pa: PhysAddr,
-    run: u64,
-    remaining: u64,
-    allowed: LeafSet,
-) -> LeafSize {
-    debug_assert!(
-        (va.0 | pa.0 | run | remaining) & (G::PAGE_SIZE - 1) == 0 && run != 0 && remaining != 0,
-        "va {va:?} pa {pa:?} run {run:#x} remaining {remaining:#x}"
-    );
-    LeafSize::ALL
-        .into_iter()
-        .find(|size| {
-            let bytes = size.bytes::<G>();
-            size.exists::<G>()
-                && allowed.contains(*size)
-                && (va.0 | pa.0) & (bytes - 1) == 0
-                && run >= bytes
-                && remaining >= bytes
-        })
-        .unwrap_or(LeafSize::PAGE)
+pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+    // Each turn has a level of its own to return, so that what follows is compiled for it.
+    for level in G::ROOT_LEVEL..LAST_LEVEL {
+        let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
+        let fits = |leaf: LeafSize| {
+            let bytes = leaf.bytes::<G>();
+            leaf.exists::<G>() && (va.0 | pa.0) & (bytes - 1) == 0 && size >= bytes
+        };
+        if !fits(single) {
+            continue;
+        }
+        if allowed.contains(single) {
+            return divided::<G>(level, va, pa, size, allowed);
+        }
+        if allowed.contains(group) && fits(group) {
+            // Groups but not their members: what remains goes by smaller leaves.
+            let leaves = divided::<G>(level, va, pa, size, allowed);
+            return Leaves {
+                nr: leaves.grouped,
+                ..leaves
+            };
+        }
+    }
+    divided::<G>(LAST_LEVEL, va, pa, size, allowed)
+}
+
+/// The leaves of `level`, as many as fit into `size` bytes and the table.
+#[inline(always)]
+fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+    let group = LeafSize::new(level, true);
+    let left = G::root_entries_at(level) - G::index(va.0, level);
+    let nr = ((size >> G::shift(level)) as usize).min(left);
+    Leaves::divide::<G>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
+}
+
+/// The largest leaf that the rule makes somewhere in the `pages` pages from `pa` on, where they are
+/// mapped at addresses congruent to theirs. What an area's place is chosen for.
+#[inline]
+#[must_use]
+pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
+    // Most often there are too few pages for any other size.
+    if pages < G::cont_entries(LAST_LEVEL) as u64 {
+        return LeafSize::PAGE;
+    }
+    largest_of_many::<G>(pa, pages, allowed)
+}
+
+#[inline(never)]
+fn largest_of_many<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
+    let is_made = |size: &LeafSize| {
+        let bytes = size.bytes::<G>();
+        let skip = pa.0.wrapping_neg() & (bytes - 1);
+        let at = pa.0.wrapping_add(skip);
+        pages >= (skip + bytes) >> G::PAGE_SHIFT
+            && G::leaves(VirtAddr(at), PhysAddr(at), bytes, allowed).first() == *size
+    };
+    let mut sizes = LeafSize::ALL.into_iter().filter(|size| size.exists::<G>());
+    sizes.find(is_made).unwrap_or(LeafSize::PAGE)
 }

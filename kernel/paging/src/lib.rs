@@ -1,12 +1,15 @@
 //! AArch64 translation tables: one walker, generic over where the frames come from.
 //!
-//! A [`Tree`] maps a contiguous physical range ([`PhysRange`]), an array of pages that is contiguous only in places
-//! ([`PageArray`]) or a list of runs ([`Extents`]) by one and the same walker, with the largest leaves that the addresses
-//! allow: pages, contiguous groups of pages, blocks, contiguous groups of blocks. It takes them apart again, down a ladder
-//! and by break-before-make, when a part is unmapped or protected; it folds them; it audits and prints them.
+//! A [`Tree`] maps a contiguous physical range ([`PhysRange`]), an array of pages that is
+//! contiguous only in places ([`PageArray`]) or a list of runs ([`Extents`]) by one and the same
+//! walker, with the largest leaves that the addresses allow: pages, contiguous groups of pages,
+//! blocks, contiguous groups of blocks. It takes them apart again, down a ladder and by
+//! break-before-make, when a part is unmapped or protected; it folds them; it audits and prints
+//! them.
 //!
-//! The crate has no assembly, no globals and no `unsafe` but in the one module that touches table memory. A kernel brings
-//! table memory ([`Tables`]) and barriers ([`Mmu`]); a test brings vectors and counters.
+//! The crate has no assembly, no globals and no `unsafe` but in the one module that touches table
+//! memory. A kernel brings table memory ([`Tables`]) and barriers ([`Mmu`]); a test brings vectors
+//! and counters.
 //!
 //! ```
 //! use paging::mmu::NoMmu;
@@ -54,12 +57,12 @@ mod addr;
 mod check;
 mod coalesce;
 pub mod descriptor;
-mod direct;
 mod dump;
 mod edit;
+mod fill;
 mod flush;
 pub mod granule;
-mod leaf;
+pub mod leaf;
 mod map;
 mod memory;
 pub mod mmu;
@@ -73,20 +76,19 @@ pub mod trace;
 mod tree;
 mod unmap;
 mod walk;
-mod withheld;
 
 pub use addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 pub use check::{CheckError, Report};
 pub use descriptor::{Attributes, Descriptor, MemoryType};
 pub use dump::{Dump, DumpRun};
-pub use flush::{FlushBatch, Pending, PendingRange, TakenOut};
+pub use flush::{FlushBatch, Pending, PendingRange};
 pub use granule::{Granule, Granule4K, Granule16K, Granule64K, LAST_LEVEL, Level, TinyGranule};
-pub use leaf::choose_leaf;
+pub use leaf::Leaves;
 pub use map::{vmap_pages_range_noflush_walk, vmap_range_noflush};
 pub use memory::{LinearTables, TablePages};
 pub use mmu::{Mmu, TlbiRange};
 pub use outcome::{DisplaySize, Error, Failure, LeafCounts, LeafSet, LeafSize, LevelMask, Outcome};
-pub use source::{Extent, Extents, FrameArray, PageArray, PhysRange, PhysSource, Run};
+pub use source::{Extent, Extents, FrameArray, PageArray, PhysRange, PhysSource, Piece, Run};
 pub use tables::Tables;
 pub use tree::{BreakPolicy, Config, Half, Tree};
 pub use walk::{Leaf, Step, Visit, Walk};

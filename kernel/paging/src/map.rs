@@ -1,85 +1,64 @@
 //! `map`: the one walker.
 //!
-//! The seed asks whether a contiguous physical range and an array of pages need a walker each. This is the one that serves
-//! both. It never asks what its source is, only how long the physical run at a page is ([`PhysSource::run_at`]), and is
-//! compiled once for each source. [`vmap_range_noflush`] and [`vmap_pages_range_noflush_walk`] are its two instantiations
-//! under the names that Linux gives to its two walkers.
+//! Linux has two walkers for kernel ranges, one for a contiguous physical range and one for an
+//! array of pages. This is the one that serves both, and lists of extents too. It asks its source
+//! for one piece after the other ([`PhysSource::piece_at`]), the leaf rule for the leaves of each
+//! ([`Granule::leaves`]), and is compiled once for each kind of source. [`vmap_range_noflush`] and
+//! [`vmap_pages_range_noflush_walk`] are two of its instances, under Linux's names.
 //!
-//! One call: check that the whole range is vacant, before anything is changed; descend once; at each position fill the
-//! largest leaves that VA, PA and run allow; one DSB ISHST and one ISB at the end, however large the range (DESIGN rule 2).
-//! What fails on the way (no page for a table, no frame for a page) takes out again what the call has put in, invalidates
-//! it, and leaves the tree as it was (rule 7).
+//! One call, of one page or of 100 GiB: descend to the table that holds all of the range; see that
+//! the range is vacant, before anything is written; fill table after table; one DSB ISHST and one
+//! ISB at the end (DESIGN rule 2). What fails on the way (no page for a table, no frame for a page)
+//! takes out again what the call has written, and flushes (rule 7).
 
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{Attributes, Descriptor};
-use crate::granule::{Granule, LAST_LEVEL};
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::descriptor::Attributes;
+use crate::fill::template;
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::leaf::Leaves;
 use crate::mmu::Mmu;
-use crate::outcome::{Error, Failure, LeafSet, LeafSize, Outcome};
-use crate::source::{FrameArray, PageArray, PhysSource, output};
+use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
+use crate::source::{FrameArray, PageArray, PhysRange, PhysSource, Piece, Run, output};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Node, Tree, part};
-
-mod fill;
-mod in_one_table;
-mod vacancy;
-
-pub(crate) use fill::valid_bits;
+use crate::tree::{Node, Tree, level_around, part};
 
 /// One call of `map`, as it goes.
-struct Mapping<'s, S> {
-    source: &'s mut S,
+struct Mapping {
+    range: VirtRange,
     attributes: Attributes,
     allowed: LeafSet,
-    /// The next page of the source.
-    page: u64,
-    /// The first address, for reporting and checking.
-    range: VirtRange,
-    /// The last run that was looked for in an array: its first page, its length, and whether it is known to end there. Two
-    /// levels ask about the same run.
-    known: (u64, u64, bool),
-    /// The check met links to tables that are empty: other CPUs are about to take them out.
-    empty_links: bool,
-    outcome: Outcome,
+    /// The table that holds all of the range.
+    top: Node,
+    /// The table that was filled last, and an address in it.
+    node: Node,
+    /// Bytes that are mapped.
+    done: u64,
+    /// Empty tables are linked in the range.
+    has_tables: bool,
 }
 
-impl<'s, S> Mapping<'s, S> {
+impl Mapping {
     #[inline(always)]
-    fn new(range: VirtRange, source: &'s mut S, attributes: Attributes, allowed: LeafSet) -> Self {
-        Self {
-            source,
-            attributes,
-            allowed,
-            page: 0,
-            range,
-            known: (0, 0, false),
-            empty_links: false,
-            outcome: Outcome::default(),
-        }
-    }
-
-    #[inline(always)]
-    fn va<G: Granule>(&self) -> VirtAddr {
-        self.range.start.add(self.page << G::PAGE_SHIFT)
-    }
-
-    #[inline(always)]
-    fn remaining<G: Granule>(&self) -> u64 {
-        self.range.size - (self.page << G::PAGE_SHIFT)
+    const fn va(&self) -> VirtAddr {
+        self.range.start.add(self.done)
     }
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Maps `range` to the pages of `source`, in order, with the largest leaves in `allowed` that are legal at each place.
+    /// Maps `range` to the pages of `source`, in order, with the largest leaves in `allowed` that
+    /// are legal at each place.
     ///
-    /// Granularity: a page. `range.size` must be exactly the size of the source.
+    /// Granularity: a page. The source has at least as many pages as the range.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`] for the range; [`Error::NoFrame`] if the source is
-    /// shorter or lacks a page; [`Error::PhysicalRange`] for an address that is not a multiple of the page size or beyond
-    /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is taken;
-    /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. The tree is as it was before the call.
-    #[cfg_attr(not(feature = "trace"), inline(always))]
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`] for the range;
+    /// [`Error::NoFrame`] if the source is shorter or lacks a page; [`Error::PhysicalRange`] for an
+    /// address that is not a multiple of the page size or beyond
+    /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is
+    /// taken; [`Error::EmptyTable`] if a [`prune`](Self::prune) of the range is needed first;
+    /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. Nothing is mapped then; tables that
+    /// were made stay linked ([`Failure::tables_left`]).
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn map<S: PhysSource<G>>(
         &self,
@@ -88,349 +67,293 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        let pages = range.size >> G::PAGE_SHIFT;
-        if !cfg!(feature = "trace")
-            && let Some(pa) = whole_run::<G, S>(source, pages)
-        {
-            return self.map_run(range, pa, attributes, allowed);
+        // Compiled for each level of the table that holds all of the range, whose arithmetic is
+        // constant then.
+        match level_around::<G>(range) {
+            3 => self.walk_under::<3, S>(range, source, attributes, allowed),
+            2 => self.walk_under::<2, S>(range, source, attributes, allowed),
+            1 => self.walk_under::<1, S>(range, source, attributes, allowed),
+            _ => self.walk_under::<0, S>(range, source, attributes, allowed),
         }
-        if !cfg!(feature = "trace")
-            && let Some(frames) = source.pfns(0, pages)
-            && lies_in_one_table_of_pages::<G>(range)
-        {
-            return self.map_frames(range, frames, attributes, allowed);
-        }
-        self.map_several(range, source, attributes, allowed)
     }
 
-    /// What is more than one run, or not known to be one.
-    #[inline(never)]
-    fn map_several<S: PhysSource<G>>(
+    #[inline]
+    fn walk_under<const TOP: Level, S: PhysSource<G>>(
         &self,
         range: VirtRange,
         source: &mut S,
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        if S::RUNS_ARE_FREE && !cfg!(feature = "trace") {
-            if lies_in_one_table_of_pages::<G>(range) {
-                return self.map_runs::<LAST_LEVEL, S>(range, source, attributes, allowed);
-            }
-            if fills_blocks_of_one_table::<G>(range) {
-                return self.map_runs::<2, S>(range, source, attributes, allowed);
-            }
-        }
-        self.map_source(range, source, attributes, allowed)
-    }
-
-    /// What is left of a call that has filled `done` of `nr` descriptors of a table, with which `outcome` came about. All `nr` are
-    /// vacant but for those, and counted. With the barriers.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn map_rest<S: PhysSource<G>>(
-        &self,
-        range: VirtRange,
-        source: &mut S,
-        attributes: Attributes,
-        allowed: LeafSet,
-        (node, nr, done): (Node, usize, usize),
-        outcome: Outcome,
-    ) -> Result<Outcome, Failure> {
-        let mut mapping = Mapping::new(range, source, attributes, allowed);
-        mapping.page = (done as u64) << (G::shift(node.level) - G::PAGE_SHIFT);
-        mapping.outcome = outcome;
-        if done == 0 {
-            mapping.outcome = Outcome::default();
-        }
-        let result = if node.level == LAST_LEVEL {
-            let index = G::index(range.start.0, LAST_LEVEL) + done;
-            let filled = self.fill_pages(&mut mapping, node.table, index, nr - done);
-            self.settle(&node, nr - done, filled)
-        } else {
-            // What is counted and not written pins the table meanwhile.
-            let result = self.map_table(&mut mapping, node);
-            if node.level != G::ROOT_LEVEL {
-                self.vacate(&node, nr - done);
-            }
-            result
-        };
-        match result {
-            Ok(()) => {
-                self.publish();
-                Ok(mapping.outcome)
-            }
-            Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
-        }
-    }
-
-    /// Checks what was asked for, then maps it, with its barriers.
-    #[inline(never)]
-    pub(crate) fn map_source<S: PhysSource<G>>(
-        &self,
-        range: VirtRange,
-        source: &mut S,
-        attributes: Attributes,
-        allowed: LeafSet,
-    ) -> Result<Outcome, Failure> {
-        self.check_request(range, source, attributes)?;
-        let allowed = allowed.intersection(self.config().leaves);
-        let outcome = self.map_pieces(range, source, attributes, allowed)?;
-        self.publish();
-        Ok(outcome)
-    }
-
-    /// The same where it is known that [`map_in_one_table`](Self::map_in_one_table) cannot do it.
-    #[inline(always)]
-    pub(crate) fn map_in_many_tables<S: PhysSource<G>>(
-        &self,
-        range: VirtRange,
-        source: &mut S,
-        attributes: Attributes,
-        allowed: LeafSet,
-    ) -> Result<Outcome, Failure> {
-        self.check_request(range, source, attributes)?;
-        let allowed = allowed.intersection(self.config().leaves);
-        let outcome = self.map_anywhere(Mapping::new(range, source, attributes, allowed))?;
-        self.publish();
-        Ok(outcome)
-    }
-
-    /// What can be refused without a look at the tables.
-    #[inline(always)]
-    fn check_request<S: PhysSource<G>>(
-        &self,
-        range: VirtRange,
-        source: &S,
-        attributes: Attributes,
-    ) -> Result<(), Failure> {
         self.validate(range)?;
         if attributes.is_writable_and_executable() {
             return Err(Error::WritableExecutable(range.start).into());
         }
-        if source.pages() < range.size >> G::PAGE_SHIFT {
-            return Err(Error::NoFrame { page: source.pages() }.into());
-        }
-        Ok(())
-    }
-
-    /// Every other case: tables may be missing, and the range may lie in many.
-    #[inline(never)]
-    fn map_anywhere<S: PhysSource<G>>(&self, mut mapping: Mapping<'_, S>) -> Result<Outcome, Failure> {
-        let range = mapping.range;
-        match self.map_from_root(&mut mapping) {
-            Ok(()) => Ok(mapping.outcome),
-            Err(error) => Err(self.undo(range, error, mapping.page, mapping.outcome.levels)),
-        }
-    }
-
-    /// Walks down as long as one table holds the whole range, pins it, then checks and fills from there.
-    fn map_from_root<S: PhysSource<G>>(&self, mapping: &mut Mapping<'_, S>) -> Result<(), Error> {
-        let VirtRange { start, size } = mapping.range;
-        loop {
-            let mut node = self.root_node();
-            while G::size(node.level) > size && part::<G>(node.level, start, size) == size {
-                let index = G::index(start.0, node.level);
-                let found = self.load(node.table, index);
-                if node.level + 1 == LAST_LEVEL || !found.is_table(node.level) {
-                    break;
-                }
-                node = self.child(&node, index, found);
+        let mut mapping = Mapping {
+            range,
+            attributes,
+            allowed: allowed.intersection(self.config().leaves).below(TOP),
+            top: self.root_node(),
+            node: self.root_node(),
+            done: 0,
+            has_tables: false,
+        };
+        let mut outcome = Outcome::default();
+        match self.write_pieces::<TOP, S>(&mut mapping, source, &mut outcome) {
+            Ok(()) => {
+                // DESIGN rule 2, Arm ARM K13.5.3: the descriptors before a walk that needs them;
+                // and this CPU forgets an invalid descriptor that it has fetched ahead.
+                self.mmu.dsb_ishst();
+                self.mmu.isb();
+                Ok(outcome.copied())
             }
-            if self.occupy(&node, 1).is_err() {
-                continue;
+            Err(error) => {
+                let written = VirtRange::new(range.start, mapping.done);
+                Err(self.undo(written, error, outcome.levels, outcome.tables_added))
             }
-            let result = self
-                .check_vacant(node, start, size, &mut mapping.empty_links)
-                .and_then(|()| self.map_table(mapping, node));
-            self.unpin(&node);
-            return result;
         }
     }
 
-    /// Ends the pin of a node. Nothing to do for the root, which nobody can unlink.
     #[inline(always)]
-    fn unpin(&self, node: &Node) {
-        if node.level != G::ROOT_LEVEL {
-            self.vacate(node, 1);
-        }
-    }
-
-    /// After `fill_pages` of `nr` reserved descriptors: gives back the count of those it did not write.
-    #[inline(always)]
-    fn settle(&self, node: &Node, nr: usize, filled: Result<(), (usize, Error)>) -> Result<(), Error> {
-        filled.map_err(|(done, error)| {
-            self.vacate(node, nr - done);
-            error
-        })
-    }
-
-    /// Fills the part of the mapping that lies in `node`, a table above the last level that is pinned or the root.
-    fn map_table<S: PhysSource<G>>(&self, mapping: &mut Mapping<'_, S>, node: Node) -> Result<(), Error> {
-        let va = mapping.va::<G>();
-        let span = G::table_span(node.level);
-        let in_table = mapping.remaining::<G>().min(span - (va.0 & (span - 1)));
-        let end = mapping.page + (in_table >> G::PAGE_SHIFT);
-        while mapping.page < end {
-            let va = mapping.va::<G>();
-            let here = (end - mapping.page) << G::PAGE_SHIFT;
-            if !self.map_blocks(mapping, &node, va, here)? {
-                self.map_child(mapping, &node, va)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills blocks and groups of `node.level` at `va`, if the source has a run for one. `here` bytes may be filled.
-    #[inline]
-    fn map_blocks<S: PhysSource<G>>(
+    fn write_pieces<const TOP: Level, S: PhysSource<G>>(
         &self,
-        mapping: &mut Mapping<'_, S>,
-        node: &Node,
-        va: VirtAddr,
-        here: u64,
-    ) -> Result<bool, Error> {
-        let level = node.level;
-        let size = G::size(level);
-        let single = LeafSize::new(level, false);
-        if !G::leaf_allowed(level)
-            || !mapping.allowed.contains(single)
-            || va.0 & (size - 1) != 0
-            || here < size
-        {
-            return Ok(false);
-        }
-        let whole = here & !(size - 1);
-        // How far it pays to look: a source that must read looks at the head first, then no further than the leaf that
-        // alignment leaves possible.
-        let mut limit = whole;
-        if !S::RUNS_ARE_FREE {
-            let head = self.run_at(mapping, 1)?;
-            if head.0.0 & (size - 1) != 0 {
-                return Ok(false);
-            }
-            let group = G::cont_size(level);
-            let grouped = self.groups_allowed(mapping.allowed, level)
-                && (va.0 | head.0.0) & (group - 1) == 0
-                && here >= group;
-            limit = if grouped { group } else { size };
-        }
-        let (pa, run) = self.run_at(mapping, limit >> G::PAGE_SHIFT)?;
-        let nr = (run >> (G::shift(level) - G::PAGE_SHIFT)) as usize;
-        if pa.0 & (size - 1) != 0 || nr == 0 {
-            return Ok(false);
-        }
-        let index = G::index(va.0, level);
-        if mapping.empty_links {
-            self.clear_empty_links(node, index, nr, va);
-        }
-        if self.occupy(node, nr).is_err() {
-            unreachable!("a pinned table was unlinked");
-        }
-        self.fill_run(mapping, node.table, level, index, va, pa, nr);
-        Ok(true)
-    }
-
-    /// Descends at `va`: makes the child if it is missing, and fills it.
-    fn map_child<S: PhysSource<G>>(
-        &self,
-        mapping: &mut Mapping<'_, S>,
-        node: &Node,
-        va: VirtAddr,
+        mapping: &mut Mapping,
+        source: &mut S,
+        outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let index = G::index(va.0, node.level);
-        if node.level + 1 == LAST_LEVEL {
-            let here = part::<G>(node.level, va, mapping.remaining::<G>());
-            let nr = (here >> G::PAGE_SHIFT) as usize;
-            let child = self.enter(mapping, node, index, va, nr)?;
-            trace::level::<G>(child.level, child.table, va, here);
-            let filled = self.fill_pages(mapping, child.table, G::index(va.0, LAST_LEVEL), nr);
-            return self.settle(&child, nr, filled);
+        let VirtRange { start, size } = mapping.range;
+        let pages = size >> G::PAGE_SHIFT;
+        if source.pages() < pages {
+            return Err(Error::NoFrame { page: source.pages() });
         }
-        // Pinned by one while we work below it.
-        let child = self.enter(mapping, node, index, va, 1)?;
-        let here = part::<G>(node.level, va, mapping.remaining::<G>());
-        trace::level::<G>(child.level, child.table, va, here);
-        let result = self.map_table(mapping, child);
-        self.vacate(&child, 1);
+        trace::level::<G>(self.root_node(), start, size);
+        mapping.top = self.table_at(self.root_node(), TOP, mapping.range, outcome)?;
+        mapping.node = mapping.top;
+        mapping.has_tables = self.check_vacant(mapping.top, start, size)?;
+        while mapping.done < size {
+            let page = mapping.done >> G::PAGE_SHIFT;
+            match source.piece_at(page, pages - page, mapping.va()) {
+                Some(Piece::Run(run)) => self.write_run(mapping, run, outcome)?,
+                Some(Piece::Frames(frames)) => self.write_run(mapping, self.run_of(frames), outcome)?,
+                Some(Piece::Singles(frames)) => self.write_singles(mapping, frames, outcome)?,
+                None => return Err(Error::NoFrame { page }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The run at the head of `frames`, of which there is one.
+    #[inline(always)]
+    fn run_of(&self, frames: &[Pfn]) -> Run {
+        let group = G::cont_entries(LAST_LEVEL);
+        // Where the next group does not go on, nothing behind the first is looked at.
+        let goes_on = frames
+            .get(group)
+            .is_none_or(|next| next.0.wrapping_sub(frames[0].0) == group as u64);
+        let frames = if goes_on { frames } else { &frames[..group] };
+        Run {
+            pa: output::<G>(frames[0].0),
+            pages: self.tables.nr_consecutive(frames) as u64,
+        }
+    }
+
+    /// Maps a physical run, across as many leaf sizes and tables as it takes.
+    #[inline(always)]
+    fn write_run(&self, mapping: &mut Mapping, run: Run, outcome: &mut Outcome) -> Result<(), Error> {
+        let (mut pa, mut left) = (run.pa, run.pages << G::PAGE_SHIFT);
+        let mut result = Ok(());
+        if (pa.0 | pa.0.wrapping_add(left - G::PAGE_SIZE)) & self.unimplemented_pa() != 0 {
+            (left, result) = self.implemented_part(pa);
+        }
+        while left != 0 {
+            let leaves = G::leaves(mapping.va(), pa, left, mapping.allowed);
+            let bytes = match leaves.level {
+                3 => self.write_leaves::<3>(mapping, pa, leaves, outcome)?,
+                2 => self.write_leaves::<2>(mapping, pa, leaves, outcome)?,
+                1 => self.write_leaves::<1>(mapping, pa, leaves, outcome)?,
+                _ => self.write_leaves::<0>(mapping, pa, leaves, outcome)?,
+            };
+            pa = pa.add(bytes);
+            left -= bytes;
+        }
         result
     }
 
-    /// The table behind descriptor `index` of `node`, made if it is missing, with its count raised by `nr`.
-    fn enter<S>(
+    /// Maps `leaves`, which are of `LEVEL`, to the memory from `pa` on. Gives how many bytes they
+    /// are.
+    #[inline(always)]
+    fn write_leaves<const LEVEL: Level>(
         &self,
-        mapping: &mut Mapping<'_, S>,
-        node: &Node,
-        index: usize,
-        va: VirtAddr,
-        nr: usize,
-    ) -> Result<Node, Error> {
-        loop {
-            let found = self.load(node.table, index);
-            if found.is_table(node.level) {
-                let child = self.child(node, index, found);
-                if self.occupy(&child, nr).is_ok() {
-                    return Ok(child);
-                }
-                continue;
+        mapping: &mut Mapping,
+        pa: PhysAddr,
+        leaves: Leaves,
+        outcome: &mut Outcome,
+    ) -> Result<u64, Error> {
+        let leaves = Leaves {
+            level: LEVEL,
+            ..leaves
+        };
+        let va = mapping.va();
+        let node = self.enter(mapping, LEVEL, outcome)?;
+        if LEVEL < LAST_LEVEL && mapping.has_tables {
+            self.check_no_table(node, va, leaves.nr)?;
+        }
+        trace::leaves::<G>(va, pa, leaves, mapping.range, mapping.allowed);
+        self.fill(node.table, va, pa, leaves, template(LEVEL, mapping.attributes));
+        outcome.levels.insert(LEVEL);
+        leaves.count::<G>(&mut outcome.leaves);
+        let bytes = leaves.bytes::<G>();
+        mapping.done += bytes;
+        Ok(bytes)
+    }
+
+    /// Maps frames that can only be single pages, across as many tables as it takes.
+    #[inline(always)]
+    fn write_singles(
+        &self,
+        mapping: &mut Mapping,
+        frames: &[Pfn],
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        // As `output` rotates them.
+        let bad = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
+        let (mut left, mut result) = (frames, Ok(()));
+        if or_of(frames) & bad != 0 {
+            (left, result) = implemented_frames::<G>(frames, bad);
+        }
+        while !left.is_empty() {
+            let va = mapping.va();
+            let node = self.enter(mapping, LAST_LEVEL, outcome)?;
+            let here = (G::ENTRIES - G::index(va.0, LAST_LEVEL)).min(left.len());
+            let (here, rest) = left.split_at(here);
+            trace::singles::<G>(va, here, mapping.range, mapping.allowed);
+            self.fill_singles(node.table, va, here, template(LAST_LEVEL, mapping.attributes));
+            outcome.levels.insert(LAST_LEVEL);
+            outcome.leaves.add(LeafSize::PAGE, here.len() as u32);
+            mapping.done += (here.len() as u64) << G::PAGE_SHIFT;
+            left = rest;
+        }
+        result
+    }
+
+    /// The table of `level` that translates the next address: most often the one before.
+    #[inline(always)]
+    fn enter(&self, mapping: &mut Mapping, level: u8, outcome: &mut Outcome) -> Result<Node, Error> {
+        let va = mapping.va();
+        let starts_table = mapping.done != 0 && va.0 & (G::table_span(level) - 1) == 0;
+        if level != mapping.node.level || starts_table {
+            let rest = VirtRange::new(va, mapping.range.size - mapping.done);
+            mapping.node = self.table_at(mapping.top, level, rest, outcome)?;
+        }
+        Ok(mapping.node)
+    }
+
+    /// Whether nothing in `remaining` bytes from `va` on is mapped, below `node`. Gives whether
+    /// there are links to tables.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] for the first address that is taken.
+    #[inline]
+    fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        if self.kinds(node, index, nr).is_vacant() {
+            return Ok(false);
+        }
+        self.check_each_vacant(node, va, remaining)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_each_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
+        let (index, nr) = self.slots(node.level, va, remaining);
+        let level = node.level;
+        let (mut va, mut remaining, mut has_tables) = (va, remaining, false);
+        for i in index..index + nr {
+            let here = part::<G>(level, va, remaining);
+            let found = self.load(node.table, i);
+            if found.is_table(level) {
+                has_tables = true;
+                self.check_vacant(self.child(node, found), va, here)?;
+            } else if !found.is_vacant() {
+                return Err(Error::Occupied { va, level, found });
             }
-            if found == Descriptor::LEAVING {
-                core::hint::spin_loop();
-                continue;
+            va = va.add(here);
+            remaining -= here;
+        }
+        Ok(has_tables)
+    }
+
+    /// Refuses to put `nr` blocks from `va` on where a table is linked, which is empty.
+    ///
+    /// Another caller may be reading it, so it is not for `map` to take it out.
+    #[cold]
+    #[inline(never)]
+    fn check_no_table(&self, node: Node, va: VirtAddr, nr: usize) -> Result<(), Error> {
+        let level = node.level;
+        let index = G::index(va.0, level);
+        for i in 0..nr {
+            if self.load(node.table, index + i).is_table(level) {
+                let va = va.add((i as u64) << G::shift(level));
+                return Err(Error::EmptyTable { va, level });
             }
-            if !found.is_vacant() {
-                return Err(Error::Occupied {
-                    va,
-                    level: node.level,
-                    found,
-                });
-            }
-            let level = node.level + 1;
-            let table = self.tables.alloc_table().ok_or(Error::OutOfTables(level))?;
-            if self.occupy(node, 1).is_err() {
-                unreachable!("a pinned table was unlinked");
-            }
-            // The exchange releases: a walk that finds the link finds the table zeroed (DESIGN rule 2).
-            let link = Descriptor::table(table, nr);
-            match self.tables.compare_exchange(node.table, index, 0, link.0) {
-                Ok(()) => {
-                    mapping.outcome.levels.insert(node.level);
-                    mapping.outcome.tables_added += 1;
-                    return Ok(self.child(node, index, link));
-                }
-                Err(_) => {
-                    // Another CPU was faster. Ours was never linked.
-                    self.unpin(node);
-                    self.tables.free_table(table);
-                }
-            }
+        }
+        Ok(())
+    }
+
+    /// Of a run from `pa` on that does not lie at implemented addresses: the bytes that do, and the
+    /// error for the rest.
+    #[cold]
+    #[inline(never)]
+    fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
+        let end = 1 << self.config().pa_bits;
+        if pa.0 & self.unimplemented_pa() != 0 {
+            (0, Err(Error::PhysicalRange(pa)))
+        } else {
+            (end - pa.0, Err(Error::PhysicalRange(PhysAddr(end))))
+        }
+    }
+
+    /// After a failure: takes out what was `written`. Tables stay: others may be in them.
+    #[cold]
+    #[inline(never)]
+    fn undo(&self, written: VirtRange, error: Error, levels: LevelMask, tables_left: u32) -> Failure {
+        let mut batch = self.batch();
+        if written.size != 0 {
+            // A speculative walk may have taken up what was there for a moment (DESIGN rule 6).
+            self.unmap_leaves(written, batch.pending_mut());
+        }
+        if tables_left != 0 {
+            // Links that stay are as complete as those of a map that succeeds (rule 2).
+            batch.pending_mut().publish();
+        }
+        batch.flush();
+        Failure {
+            error,
+            levels,
+            tables_left,
         }
     }
 }
 
-/// Where the physical run begins that is all `pages` of `source`, if it is one and that is cheap to know.
-#[inline(always)]
-fn whole_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64) -> Option<PhysAddr> {
-    if S::RUNS_ARE_FREE && pages != 0 {
-        let run = source.run_at(0, pages)?;
-        return (run.pages == pages).then_some(run.pa);
-    }
-    if pages == 1 {
-        return Some(output::<G>(source.pfns(0, 1)?.first()?.0));
-    }
-    None
+/// The bits that any of `frames` has.
+#[inline]
+fn or_of(frames: &[Pfn]) -> u64 {
+    // Eight in a turn: what counts the turns costs as much as to look at two.
+    let eights = frames.chunks_exact(8);
+    let rest = eights.remainder().iter().fold(0, |any, frame| any | frame.0);
+    eights.fold(rest, |any, eight| {
+        eight.iter().fold(any, |any, frame| any | frame.0)
+    })
 }
 
-/// Whether one table of level 2 holds `range`, and more than a block of it.
-#[inline(always)]
-fn fills_blocks_of_one_table<G: Granule>(range: VirtRange) -> bool {
-    let extent = crate::direct::extent(range);
-    G::leaf_allowed(2) && extent >= crate::direct::bound::<G>(3) && extent < crate::direct::bound::<G>(2)
-}
-
-/// Whether one last-level table holds `range`, if it is not empty.
-#[inline(always)]
-fn lies_in_one_table_of_pages<G: Granule>(range: VirtRange) -> bool {
-    crate::direct::extent(range) < crate::direct::bound::<G>(LAST_LEVEL)
+/// Of frames of which some have any of the bits of `bad`: those before the first that has, and the
+/// error for it.
+#[cold]
+#[inline(never)]
+fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(), Error>) {
+    let good = frames.iter().take_while(|frame| frame.0 & bad == 0).count();
+    let odd = frames.get(good).map_or(0, |frame| frame.0);
+    (&frames[..good], Err(Error::PhysicalRange(output::<G>(odd))))
 }
 
 /// Maps one contiguous physical range: Linux's walker for ioremap.
@@ -449,7 +372,8 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
     attributes: Attributes,
     allowed: LeafSet,
 ) -> Result<Outcome, Failure> {
-    tree.map_run(VirtRange::new(va, size), pa, attributes, allowed)
+    let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
+    tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
 }
 
 /// Maps an array of pages that is contiguous only in places: Linux's walker for vmap and vmalloc.

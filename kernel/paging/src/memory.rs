@@ -1,7 +1,8 @@
 //! Table memory that is mapped at a fixed distance: the only module with `unsafe`.
 //!
-//! A kernel that maps all its RAM linearly reaches a table at its physical address plus a constant. [`LinearTables`] is
-//! that, over any allocator of pages; a kernel with faster stores of its own implements [`Tables`] itself.
+//! A kernel that maps all its RAM linearly reaches a table at its physical address plus a constant.
+//! [`LinearTables`] is that, over any allocator of pages; a kernel with faster stores of its own
+//! implements [`Tables`] itself.
 
 use crate::addr::PhysAddr;
 use crate::granule::Granule;
@@ -12,8 +13,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Pages for tables.
 ///
 /// # Safety
-/// `alloc` gives the address of a page that is nobody else's until `free`, that [`LinearTables`] can reach, and that no
-/// stale translation leads to as a table. Its contents may be anything.
+/// `alloc` gives the address of a page that is nobody else's until `free`, that [`LinearTables`]
+/// can reach, and that no stale translation leads to as a table. Its contents may be anything.
 pub unsafe trait TablePages {
     /// A page of the granule's size, aligned to it.
     fn alloc(&self) -> Option<PhysAddr>;
@@ -33,9 +34,11 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
     /// Tables from `pages`, each mapped at its physical address plus `offset`, wrapping.
     ///
     /// # Safety
-    /// 1. Every page that `pages` gives, and the root that a tree is made with, is mapped there as readable and writable
-    ///    memory that the hardware walker sees coherently, for as long as this exists.
-    /// 2. Nothing else accesses those pages while they are tables, but for hardware walks and other `LinearTables`.
+    /// 1. Every page that `pages` gives, and the root that a tree is made with, is mapped there as
+    ///    readable and writable memory that the hardware walker sees coherently, for as long as
+    ///    this exists.
+    /// 2. Nothing else accesses those pages while they are tables, but for hardware walks and other
+    ///    `LinearTables`.
     #[must_use]
     pub const unsafe fn new(offset: u64, pages: P) -> Self {
         Self {
@@ -50,19 +53,21 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
         &self.pages
     }
 
-    #[inline(always)]
+    #[inline]
     fn descriptor(&self, table: PhysAddr, index: usize) -> &AtomicU64 {
         debug_assert!(index < G::ENTRIES, "descriptor {index} of {table:?}");
         let address = table.0.wrapping_add(self.offset) as usize + index * 8;
         let pointer = core::ptr::with_exposed_provenance::<AtomicU64>(address);
-        // SAFETY: by 1. of `new` the page is mapped, by 2. only atomic accesses reach it; a table is aligned to its page,
-        // so the descriptor is aligned to 8, and `index` stays within the page.
+        // SAFETY: by 1. of `new` the page is mapped, by 2. only atomic accesses reach it; a table
+        // is aligned to its page, so the descriptor is aligned to 8, and `index` stays within the
+        // page.
         unsafe { &*pointer }
     }
 }
 
-// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, loads acquire, stores release,
-// acquire-release for the exchange; the bulk operations have the effect of the defaults.
+// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, loads
+// acquire, stores release, acquire-release for the exchange; the bulk operations have the effect of
+// the defaults.
 unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.alloc()?;
@@ -74,14 +79,14 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
         self.pages.free(table);
     }
 
-    #[inline(always)]
+    #[inline]
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        // Acquire, although a processor orders the accesses behind a link by their addresses: the language does not, and
-        // the table behind it may have been anybody's memory before.
+        // Acquire, although a processor orders the accesses behind a link by their addresses: the
+        // language does not, and the table behind it may have been anybody's memory before.
         self.descriptor(table, index).load(Ordering::Acquire)
     }
 
-    #[inline(always)]
+    #[inline]
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
         // Release: it may be a link, to a table that a split has filled.
         self.descriptor(table, index).store(value, Ordering::Release);
@@ -98,21 +103,13 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     }
 
     #[inline]
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-        for (i, output) in outputs.iter().enumerate() {
-            self.descriptor(table, index + i)
-                .store(output.0 | template, Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         for i in index..index + nr {
             self.descriptor(table, i).store(0, Ordering::Relaxed);
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
         self.descriptor(table, index)
             .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)

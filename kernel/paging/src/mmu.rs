@@ -1,13 +1,15 @@
 //! The seam to the barriers and invalidations: [`Mmu`], with a counting and a tracing wrapper.
 //!
-//! The methods are named as the architecture names the instructions. All invalidations are the inner-shareable form:
-//! there is no method for a local one, so it cannot be used by mistake (DESIGN rule 4).
+//! The methods are named as the architecture names the instructions. All invalidations are the
+//! inner-shareable form: there is no method for a local one, so it cannot be used by mistake
+//! (DESIGN rule 4).
 
 use crate::addr::VirtAddr;
 use crate::granule::Granule;
 use core::cell::Cell;
 
-/// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from `start`.
+/// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from
+/// `start`.
 ///
 /// Source: Arm ARM DDI 0487, C5.5, TLBI RVAE1IS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -28,8 +30,8 @@ impl TlbiRange {
         (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
     }
 
-    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any level), BaseADDR 36:0,
-    /// ASID 63:48 (ignored by the all-ASID forms).
+    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any
+    /// level), BaseADDR 36:0, ASID 63:48 (ignored by the all-ASID forms).
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
@@ -49,17 +51,20 @@ pub const fn tlbi_va_operand(va: VirtAddr) -> u64 {
 
 /// Barriers and TLB maintenance of the translation regime that a tree belongs to.
 pub trait Mmu {
-    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain, table walks included.
+    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain,
+    /// table walks included.
     fn dsb_ishst(&self);
     /// DSB ISH: earlier loads, stores and TLB maintenance are complete.
     fn dsb_ish(&self);
-    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated again.
+    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated
+    /// again.
     fn isb(&self);
     /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs.
     fn tlbi_vaale1is(&self, va: VirtAddr);
     /// TLBI VAAE1IS: entries of all levels for `va`, walk caches included, all ASIDs.
     fn tlbi_vaae1is(&self, va: VirtAddr);
-    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if [`has_tlbi_range`](Self::has_tlbi_range).
+    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if
+    /// [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaale1is(&self, range: TlbiRange);
     /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Only called if
     /// [`has_tlbi_range`](Self::has_tlbi_range).
@@ -68,9 +73,9 @@ pub trait Mmu {
     fn tlbi_vmalle1is(&self);
     /// Whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
-    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run here that could use
-    /// what is broken.
-    #[inline(always)]
+    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run
+    /// here that could use what is broken.
+    #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R
     where
         Self: Sized,
@@ -79,47 +84,42 @@ pub trait Mmu {
     }
 }
 
+/// The methods of [`Mmu`]: each tells `$saw` of its event, then goes on to `$inner`.
+macro_rules! forward {
+    ($self:ident, $inner:expr, $saw:expr) => {
+        forward! { $self, $inner, $saw,
+            dsb_ishst() DsbIshst,
+            dsb_ish() DsbIsh,
+            isb() Isb,
+            tlbi_vaale1is(va: VirtAddr) TlbiLastLevel,
+            tlbi_vaae1is(va: VirtAddr) TlbiAllLevels,
+            tlbi_rvaale1is(range: TlbiRange) TlbiRangeLastLevel,
+            tlbi_rvaae1is(range: TlbiRange) TlbiRangeAllLevels,
+            tlbi_vmalle1is() TlbiAll,
+        }
+        #[inline]
+        fn has_tlbi_range(&$self) -> bool {
+            $inner.has_tlbi_range()
+        }
+        #[inline]
+        fn masked<R>(&$self, f: impl FnOnce() -> R) -> R {
+            $inner.masked(f)
+        }
+    };
+    ($self:ident, $inner:expr, $saw:expr, $($name:ident($($arg:ident: $type:ty)?) $event:ident,)*) => {$(
+        #[inline]
+        fn $name(&$self $(, $arg: $type)?) {
+            $saw(MmuEvent::$event $(($arg))?);
+            $inner.$name($($arg)?);
+        }
+    )*};
+}
+
+/// For a wrapper that looks at no event.
+const fn unseen(_: MmuEvent) {}
+
 impl<M: Mmu> Mmu for &M {
-    #[inline(always)]
-    fn dsb_ishst(&self) {
-        (**self).dsb_ishst();
-    }
-    #[inline(always)]
-    fn dsb_ish(&self) {
-        (**self).dsb_ish();
-    }
-    #[inline(always)]
-    fn isb(&self) {
-        (**self).isb();
-    }
-    #[inline(always)]
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        (**self).tlbi_vaale1is(va);
-    }
-    #[inline(always)]
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        (**self).tlbi_vaae1is(va);
-    }
-    #[inline(always)]
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        (**self).tlbi_rvaale1is(range);
-    }
-    #[inline(always)]
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        (**self).tlbi_rvaae1is(range);
-    }
-    #[inline(always)]
-    fn tlbi_vmalle1is(&self) {
-        (**self).tlbi_vmalle1is();
-    }
-    #[inline(always)]
-    fn has_tlbi_range(&self) -> bool {
-        (**self).has_tlbi_range()
-    }
-    #[inline(always)]
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        (**self).masked(f)
-    }
+    forward!(self, (**self), unseen);
 }
 
 /// One barrier or invalidation, as [`Tracing`] hands it on.
@@ -157,44 +157,7 @@ impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
 }
 
 impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
-    fn dsb_ishst(&self) {
-        (self.sink)(MmuEvent::DsbIshst);
-        self.inner.dsb_ishst();
-    }
-    fn dsb_ish(&self) {
-        (self.sink)(MmuEvent::DsbIsh);
-        self.inner.dsb_ish();
-    }
-    fn isb(&self) {
-        (self.sink)(MmuEvent::Isb);
-        self.inner.isb();
-    }
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        (self.sink)(MmuEvent::TlbiLastLevel(va));
-        self.inner.tlbi_vaale1is(va);
-    }
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        (self.sink)(MmuEvent::TlbiAllLevels(va));
-        self.inner.tlbi_vaae1is(va);
-    }
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        (self.sink)(MmuEvent::TlbiRangeLastLevel(range));
-        self.inner.tlbi_rvaale1is(range);
-    }
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        (self.sink)(MmuEvent::TlbiRangeAllLevels(range));
-        self.inner.tlbi_rvaae1is(range);
-    }
-    fn tlbi_vmalle1is(&self) {
-        (self.sink)(MmuEvent::TlbiAll);
-        self.inner.tlbi_vmalle1is();
-    }
-    fn has_tlbi_range(&self) -> bool {
-        self.inner.has_tlbi_range()
-    }
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.inner.masked(f)
-    }
+    forward!(self, self.inner, (self.sink));
 }
 
 /// How many of each a piece of work has issued.
@@ -240,64 +203,25 @@ impl<M: Mmu> Counting<M> {
         self.counts.take()
     }
 
-    fn count(&self, add: impl FnOnce(&mut MmuCounts)) {
+    fn count(&self, event: MmuEvent) {
         let mut counts = self.counts.get();
-        add(&mut counts);
+        match event {
+            MmuEvent::DsbIshst => counts.dsb_ishst += 1,
+            MmuEvent::TlbiRangeLastLevel(_) | MmuEvent::TlbiRangeAllLevels(_) => counts.tlbi_range += 1,
+            MmuEvent::TlbiAll => counts.tlbi_all += 1,
+            _ => {}
+        }
+        match event {
+            MmuEvent::DsbIshst | MmuEvent::DsbIsh => counts.dsb += 1,
+            MmuEvent::Isb => counts.isb += 1,
+            _ => counts.tlbi += 1,
+        }
         self.counts.set(counts);
     }
 }
 
 impl<M: Mmu> Mmu for Counting<M> {
-    fn dsb_ishst(&self) {
-        self.count(|c| {
-            c.dsb += 1;
-            c.dsb_ishst += 1;
-        });
-        self.inner.dsb_ishst();
-    }
-    fn dsb_ish(&self) {
-        self.count(|c| c.dsb += 1);
-        self.inner.dsb_ish();
-    }
-    fn isb(&self) {
-        self.count(|c| c.isb += 1);
-        self.inner.isb();
-    }
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        self.count(|c| c.tlbi += 1);
-        self.inner.tlbi_vaale1is(va);
-    }
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        self.count(|c| c.tlbi += 1);
-        self.inner.tlbi_vaae1is(va);
-    }
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        self.count(|c| {
-            c.tlbi += 1;
-            c.tlbi_range += 1;
-        });
-        self.inner.tlbi_rvaale1is(range);
-    }
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        self.count(|c| {
-            c.tlbi += 1;
-            c.tlbi_range += 1;
-        });
-        self.inner.tlbi_rvaae1is(range);
-    }
-    fn tlbi_vmalle1is(&self) {
-        self.count(|c| {
-            c.tlbi += 1;
-            c.tlbi_all += 1;
-        });
-        self.inner.tlbi_vmalle1is();
-    }
-    fn has_tlbi_range(&self) -> bool {
-        self.inner.has_tlbi_range()
-    }
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.inner.masked(f)
-    }
+    forward!(self, self.inner, |event| self.count(event));
 }
 
 /// Issues nothing: for a tree that no CPU uses yet, and for counting alone.

@@ -39,35 +39,35 @@ impl LeafSize {
     ];
 
     /// The leaf of `level`, single or as a group.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn new(level: Level, contiguous: bool) -> Self {
         Self { level, contiguous }
     }
 
     /// The level of its descriptors.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn level(self) -> Level {
         self.level
     }
 
     /// Whether it is a contiguous group.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.contiguous
     }
 
     /// Whether granule `G` has it.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn exists<G: Granule>(self) -> bool {
         G::leaf_allowed(self.level) && (!self.contiguous || G::cont_shift(self.level) != 0)
     }
 
     /// Bytes that it maps.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn bytes<G: Granule>(self) -> u64 {
         if self.contiguous {
@@ -78,7 +78,7 @@ impl LeafSize {
     }
 
     /// Descriptors that it takes.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub fn descriptors<G: Granule>(self) -> usize {
         if self.contiguous {
@@ -88,7 +88,8 @@ impl LeafSize {
         }
     }
 
-    #[inline(always)]
+    /// Below 8, since a level is below 4.
+    #[inline]
     const fn slot(self) -> usize {
         self.level as usize * 2 + self.contiguous as usize
     }
@@ -122,16 +123,18 @@ impl LeafSet {
         Self(set)
     }
 
-    /// The same without any contiguous group: for CPUs whose contiguous bit has an erratum (DESIGN rule 11).
+    /// The same without any contiguous group: for CPUs whose contiguous bit has an erratum (DESIGN
+    /// rule 11).
     #[must_use]
     pub const fn without_groups(self) -> Self {
         Self(self.0 & 0b0101_0101)
     }
 
-    /// The same with no leaf above `level`.
+    /// The same with no leaf larger than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
-        // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or the group of this one.
+        // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or
+        // the group of this one.
         let level = size.level as usize;
         let keep_levels = !0u8 << (2 * level);
         let keep = if size.contiguous {
@@ -142,15 +145,22 @@ impl LeafSet {
         Self(self.0 & keep | Self::PAGES.0)
     }
 
+    /// The same with no leaf of a level above `level`.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn below(self, level: Level) -> Self {
+        Self(self.0 & !0u8 << (2 * level as u32))
+    }
+
     /// The sizes in both sets.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Whether `size` is in the set.
-    #[inline(always)]
+    #[inline]
     #[must_use]
     pub const fn contains(self, size: LeafSize) -> bool {
         self.0 & (1 << size.slot()) != 0
@@ -179,9 +189,9 @@ impl LeafCounts {
     }
 
     /// Counts `nr` more of `size`.
-    #[inline(always)]
+    #[inline]
     pub const fn add(&mut self, size: LeafSize, nr: u32) {
-        self.0[size.slot()] += nr;
+        self.0[size.slot() & 7] += nr;
     }
 
     /// Counts `nr` fewer of `size`.
@@ -275,7 +285,8 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// The levels at which a call wrote a descriptor, link or leaf: Linux's `pgtbl_mod_mask`, by Arm's numbers.
+/// The levels at which a call wrote a descriptor, link or leaf: Linux's `pgtbl_mod_mask`, by Arm's
+/// numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LevelMask(u32);
 
@@ -296,7 +307,7 @@ impl LevelMask {
     }
 
     /// Adds `level`.
-    #[inline(always)]
+    #[inline]
     pub const fn insert(&mut self, level: Level) {
         self.0 |= 1 << level;
     }
@@ -332,29 +343,48 @@ impl fmt::Debug for LevelMask {
 pub struct Outcome {
     /// Levels at which a descriptor was written.
     pub levels: LevelMask,
-    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`, `fold`), by size before the change
-    /// for `unmap`, after it for the others.
+    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`,
+    /// `fold`), by size before the change for `unmap`, after it for the others.
     pub leaves: LeafCounts,
     /// Table pages linked.
     pub tables_added: u32,
     /// Table pages unlinked.
     pub tables_removed: u32,
-    /// Table pages that became empty and stay linked, for [`Tree::prune`](crate::Tree::prune).
-    pub tables_emptied: u32,
 }
 
 impl Outcome {
+    /// The same, field by field: where accesses must be aligned, a compiler copies the whole by a
+    /// call.
+    #[inline]
+    pub(crate) const fn copied(&self) -> Self {
+        let [a, b, c, d, e, f, g, h] = self.leaves.0;
+        Self {
+            levels: self.levels,
+            leaves: LeafCounts([a, b, c, d, e, f, g, h]),
+            tables_added: self.tables_added,
+            tables_removed: self.tables_removed,
+        }
+    }
+
+    /// Counts a table that was linked at `level`, if `is_new`.
+    #[inline]
+    pub(crate) fn linked(&mut self, level: Level, is_new: bool) {
+        if is_new {
+            self.levels.insert(level);
+            self.tables_added += 1;
+        }
+    }
+
     /// Adds what `other` did.
     pub fn merge(&mut self, other: &Self) {
         self.levels.merge(other.levels);
         self.leaves.merge(&other.leaves);
         self.tables_added += other.tables_added;
         self.tables_removed += other.tables_removed;
-        self.tables_emptied += other.tables_emptied;
     }
 }
 
-/// Why an operation refused or failed. The tree is as it was before the call.
+/// Why an operation refused or failed. What is mapped is as it was before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
     /// The range is empty.
@@ -365,7 +395,8 @@ pub enum Error {
     NonCanonical(VirtAddr, u64),
     /// A physical address (this one) lies beyond what the CPU or the tree implements.
     PhysicalRange(PhysAddr),
-    /// A frame number (this one) has bits where no physical address has any: see [`of_frames`](Self::of_frames).
+    /// A frame number (this one) has bits where no physical address has any: see
+    /// [`of_frames`](Self::of_frames).
     FrameRange(Pfn),
     /// The source has no frame for this page of the range.
     NoFrame {
@@ -381,15 +412,16 @@ pub enum Error {
         /// The descriptor found.
         found: Descriptor,
     },
+    /// A table without a leaf is linked here, where a block would go:
+    /// [`prune`](crate::Tree::prune) the range, and map again.
+    EmptyTable {
+        /// The first address that the table translates.
+        va: VirtAddr,
+        /// The level of the link.
+        level: Level,
+    },
     /// Nothing is mapped here, and the operation needs it mapped.
     NotMapped(VirtAddr),
-    /// The change is none that may be made in place, and the caller asked for no other.
-    NeedsBreak {
-        /// Where.
-        va: VirtAddr,
-        /// What is there.
-        found: Descriptor,
-    },
     /// Writable and executable at once (DESIGN rule 10).
     WritableExecutable(VirtAddr),
     /// No page for a table of this level.
@@ -397,8 +429,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same, of a map whose source has frame numbers: one that is too large for an address is named as it was given, not as it would stand in a
-    /// descriptor.
+    /// The same, of a map whose source has frame numbers: one that is too large for an address is
+    /// named as it was given, not as it would stand in a descriptor.
     #[must_use]
     pub fn of_frames<G: Granule>(self) -> Self {
         match self {
@@ -425,10 +457,13 @@ impl fmt::Display for Error {
             Self::Occupied { va, level, found } => {
                 write!(f, "{va} is taken by level {level} descriptor {found:?}")
             }
-            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
-            Self::NeedsBreak { va, found } => {
-                write!(f, "{va} with {found:?} cannot be changed in place")
+            Self::EmptyTable { va, level } => {
+                write!(
+                    f,
+                    "an empty table is linked by level {level} at {va}, where a block would go"
+                )
             }
+            Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
             Self::WritableExecutable(va) => {
                 write!(f, "{va} would be writable and executable at once")
             }
@@ -444,8 +479,12 @@ impl core::error::Error for Error {}
 pub struct Failure {
     /// Why.
     pub error: Error,
-    /// The levels that were written, although everything is as before (Linux: what `arch_sync_kernel_mappings` must hear).
+    /// The levels that were written, although everything is as before (Linux: what
+    /// `arch_sync_kernel_mappings` must hear).
     pub levels: LevelMask,
+    /// Tables that the call had linked. They stay linked, and empty unless another caller uses them
+    /// by now, until a [`prune`](crate::Tree::prune) of the range.
+    pub tables_left: u32,
 }
 
 impl From<Error> for Failure {
@@ -453,6 +492,7 @@ impl From<Error> for Failure {
         Self {
             error,
             levels: LevelMask::NONE,
+            tables_left: 0,
         }
     }
 }

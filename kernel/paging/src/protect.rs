@@ -1,9 +1,10 @@
 //! `protect`, `set_valid` and `split`: leaves that stay, and change.
 //!
-//! A leaf that the range covers whole keeps its size: permissions, AF and software bits change in place (DESIGN rule 3),
-//! for a whole contiguous group too; anything else goes break, invalidate, make. A leaf that the range covers in part is
-//! taken apart first, in the same single break that gives the covered part its new attributes. All or nothing: the whole
-//! range is looked at before anything is written.
+//! A leaf that the range covers whole keeps its size: permissions, AF and software bits change in
+//! place (DESIGN rule 3), for a whole contiguous group too; anything else goes break, invalidate,
+//! make. A leaf that the range covers in part is taken apart first, in the same single break that
+//! gives the covered part its new attributes. All or nothing: the whole range is looked at before
+//! anything is written.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor};
@@ -28,13 +29,14 @@ struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Gives every page in `range` the attributes that `change` makes of its own.
     ///
-    /// `change` is called more than once for a leaf and must answer alike. The outcome counts the leaves changed, as they
-    /// are afterwards. Granularity: a page. The old permissions may be used until `batch` has flushed.
+    /// `change` is called more than once for a leaf and must answer alike. The outcome counts the
+    /// leaves changed, as they are afterwards. Granularity: a page. The old permissions may be used
+    /// until `batch` has flushed.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a page of the range is not
-    /// mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a split needs a table page and there is none.
-    /// Nothing has changed then.
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a
+    /// page of the range is not mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a
+    /// split needs a table page and there is none. Nothing has changed then.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn protect<C>(
         &self,
@@ -54,11 +56,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         )
     }
 
-    /// Makes every page in `range` valid or invalid; it keeps its frame, its attributes and its place in either case.
+    /// Makes every page in `range` valid or invalid; it keeps its frame, its attributes and its
+    /// place in either case.
     ///
-    /// A page that was made invalid may be held by a TLB until `batch` has flushed, and only `batch` knows: until then it is
-    /// edited with the same batch. A change of its memory type, or of the leaf that it is in, then goes break, invalidate,
-    /// make as if it were valid (DESIGN rule 3).
+    /// A page that was made invalid may be held by a TLB until `batch` has flushed, and only
+    /// `batch` knows: until then it is edited with the same batch. A change of its memory type, or
+    /// of the leaf that it is in, then goes break, invalidate, make as if it were valid (DESIGN
+    /// rule 3).
     ///
     /// # Errors
     /// As [`protect`](Self::protect).
@@ -75,7 +79,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Cuts the leaves at both ends of `range`, so that none reaches over either.
     ///
     /// # Errors
-    /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is no error.
+    /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is
+    /// no error.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn split<C>(
         &self,
@@ -87,12 +92,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.reserve(range, &mut reserve)?;
         let mut outcome = Outcome::default();
         for cut in [range.start, range.end()] {
-            // The end of the address space has no leaf behind it to cut.
-            let Some(unit) = self.unit_at(cut).filter(|_| cut.0 != 0) else {
-                continue;
-            };
             // A cut at a leaf's own edge is none (Linux unfolded a block there for nothing).
-            if unit.range.start != cut {
+            if let Some(unit) = self.unit_cut_at(cut) {
                 let pending = batch.pending_mut();
                 self.edit_unit(&unit, range, Some, &mut reserve, pending, &mut outcome);
             }
@@ -131,7 +132,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let here = part::<G>(node.level, va, remaining);
             let found = self.load(node.table, i);
             if found.is_table(node.level) {
-                self.check_edit(self.child(&node, i, found), va, here, edit)?;
+                self.check_edit(self.child(node, found), va, here, edit)?;
             } else if found.is_vacant() {
                 return Err(Error::NotMapped(va));
             } else if let Some(state) = edit(PageState::of(found))
@@ -153,7 +154,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         remaining: u64,
         editing: &mut Editing<'_, '_, G, T, M, C, E>,
     ) {
-        trace::level::<G>(node.level, node.table, va, remaining);
+        trace::level::<G>(node, va, remaining);
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
         let mut remaining = remaining;
@@ -164,7 +165,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut advance = here;
             let mut step = 1;
             if found.is_table(node.level) {
-                self.edit_table(self.child(&node, i, found), va, here, editing);
+                self.edit_table(self.child(node, found), va, here, editing);
             } else if node.level == LAST_LEVEL && !found.is_contiguous() {
                 step = self.edit_pages(node, i, index + nr, va, found, editing);
                 advance = (step as u64) << G::PAGE_SHIFT;
@@ -180,8 +181,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Edits the single page `found` at `index` of `node`, and with it those behind it, before `end`, that differ from it in nothing but
-    /// their frame. Gives how many.
+    /// Edits the single page `found` at `index` of `node`, and with it those behind it, before
+    /// `end`, that differ from it in nothing but their frame. Gives how many.
     #[inline(never)]
     fn edit_pages<C, E: Edit>(
         &self,
@@ -239,10 +240,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if new == Some(old) {
             return;
         }
-        let covered = editing.range.contains(unit.range.start) && editing.range.contains(unit.range.last());
+        let covered = editing.range.covers(unit.range);
         let in_place = new.filter(|new| {
-            // To validity from none: nothing is held, or what the batch has yet to invalidate, and that agrees. From it: as a
-            // permission that goes, and the flush follows.
+            // To validity from none: nothing is held, or what the batch has yet to invalidate, and
+            // that agrees. From it: as a permission that goes, and the flush follows.
             let held = old.valid || editing.batch.pending().may_be_held(unit.range);
             covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
         });

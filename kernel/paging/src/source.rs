@@ -1,18 +1,19 @@
 //! Where the frames come from: [`PhysSource`] and its three implementations.
 //!
-//! A walker asks its source one thing: how long is the physical run that begins at this page? A contiguous range knows; an
-//! array finds out by reading on. Pages are asked for in ascending order, and a source may keep what it has read: an array
-//! reads **each element once**, also when a run crosses leaves and tables, and the element that ended a run is the head of
-//! the next.
+//! A source hands out its pages front to back, in pieces ([`Piece`]): a physical run, or a slice of
+//! an array, of which it says whether a leaf larger than a page can begin in it. That is all that
+//! the walker needs to know. A contiguous range knows its run; a list of extents goes from one to
+//! the next; an array that is read element by element reads **each once**: what ended a run is the
+//! head of the next.
 
-use crate::addr::{Pfn, PhysAddr};
-use crate::granule::Granule;
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::granule::{Granule, LAST_LEVEL};
 
 /// The output address of frame `n`.
 ///
-/// By rotation, so that a frame number too large for an address leaves bits where an address has none, and the walker's
-/// one check of each address (`pa & !implemented == 0`) refuses it.
-#[inline(always)]
+/// By rotation, so that a frame number too large for an address leaves bits where an address has
+/// none, and the walker's one check of each address (`pa & !implemented == 0`) refuses it.
+#[inline]
 pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
 }
@@ -26,10 +27,22 @@ pub struct Run {
     pub pages: u64,
 }
 
+/// What a source has at a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Piece<'a> {
+    /// A physical run.
+    Run(Run),
+    /// Frames, at least one, of which the first could begin a contiguous group of pages. How many
+    /// of them follow each other is for the walker to find out.
+    Frames(&'a [Pfn]),
+    /// Frames, at least one, of which none can begin a contiguous group of pages.
+    Singles(&'a [Pfn]),
+}
+
 /// A source of physical pages, read front to back.
 pub trait PhysSource<G: Granule> {
-    /// Whether [`run_at`](Self::run_at) costs the same for every length: then the walker asks for all it could use, and
-    /// otherwise no further than the leaf that it may be able to place.
+    /// Whether [`run_at`](Self::run_at) costs the same for every length. A caller that only wants
+    /// to know what a mapping would look like asks an array for no more than it must.
     const RUNS_ARE_FREE: bool;
 
     /// How many pages there are.
@@ -37,56 +50,32 @@ pub trait PhysSource<G: Granule> {
 
     /// The physical run at `page`, at least 1 and at most `limit` pages. `limit` is at least 1.
     ///
-    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit, but nothing before it, unless the source was
-    /// [rewound](Self::rewind).
     /// `None` if there is no frame for `page`. A run ends before a page without a frame.
+    ///
+    /// # Panics
+    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit,
+    /// but nothing before it, unless the source was [rewound](Self::rewind). A source that keeps
+    /// its place asserts that.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// Pages will be asked for from the first on again: by whoever tries a map once more that failed. A source that keeps no place has nothing to
-    /// do; one that does must not take the default.
-    fn rewind(&mut self) {}
-
-    /// The physical runs of the first `pages` pages, one behind the other, where no page but the first was asked for so far. Afterwards pages may be
-    /// asked for from the start of the last of these runs on.
-    ///
-    /// For a source that can go through its runs without keeping its place in memory.
+    /// The piece at `page`, which is mapped at `va`: at most `limit` pages, otherwise as long as
+    /// can be. `None`, and what may be asked for, as for [`run_at`](Self::run_at).
     #[inline(always)]
-    fn runs(&mut self, pages: u64) -> impl Iterator<Item = Run> {
-        let mut page = 0;
-        core::iter::from_fn(move || {
-            if page >= pages {
-                return None;
-            }
-            let run = self.run_at(page, pages - page)?;
-            page += run.pages;
-            Some(run)
-        })
+    fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
+        let _ = va;
+        self.run_at(page, limit).map(Piece::Run)
     }
 
-    /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: then the walker may look at many of them
-    /// at once, and may do so again. By default they do not.
-    #[inline(always)]
+    /// Pages will be asked for from the first on again: a map that failed is tried once more. A
+    /// source that keeps no place has nothing to do; one that does must not take the default.
+    fn rewind(&mut self) {}
+
+    /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: to look at
+    /// without moving on. By default they do not.
+    #[inline]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let _ = (page, nr);
         None
-    }
-
-    /// The output addresses of the pages from `page` on, into all of `outputs`, without a look at contiguity.
-    ///
-    /// # Errors
-    /// The first page without a frame.
-    #[inline]
-    fn outputs_at(&mut self, page: u64, outputs: &mut [PhysAddr]) -> Result<(), u64> {
-        let mut done = 0;
-        while done < outputs.len() {
-            let at = page + done as u64;
-            let run = self.run_at(at, (outputs.len() - done) as u64).ok_or(at)?;
-            for (i, output) in outputs[done..][..run.pages as usize].iter_mut().enumerate() {
-                *output = run.pa.add((i as u64) << G::PAGE_SHIFT);
-            }
-            done += run.pages as usize;
-        }
-        Ok(())
     }
 }
 
@@ -98,7 +87,8 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// `pages` pages from `start` on. `start` must be a multiple of the page size: `map` refuses it otherwise.
+    /// `pages` pages from `start` on. `start` must be a multiple of the page size: `map` refuses it
+    /// otherwise.
     #[must_use]
     pub const fn new(start: PhysAddr, pages: u64) -> Self {
         Self { start, pages }
@@ -108,12 +98,12 @@ impl PhysRange {
 impl<G: Granule> PhysSource<G> for PhysRange {
     const RUNS_ARE_FREE: bool = true;
 
-    #[inline(always)]
+    #[inline]
     fn pages(&self) -> u64 {
         self.pages
     }
 
-    #[inline(always)]
+    #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
         (page < self.pages).then(|| Run {
             pa: self.start.add(page << G::PAGE_SHIFT),
@@ -122,68 +112,71 @@ impl<G: Granule> PhysSource<G> for PhysRange {
     }
 }
 
-/// A list of frame numbers to read from: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of frame handles.
+/// A list of frame numbers to read from: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of
+/// frame handles.
 pub trait FrameArray {
     /// How many frames.
     fn nr_frames(&self) -> usize;
-    /// The frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`: there is none (a null page).
+    /// The frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`: there is
+    /// none (a null page).
     fn frame(&self, index: usize) -> Option<Pfn>;
     /// All of them, if they lie in memory as frame numbers.
-    #[inline(always)]
+    #[inline]
     fn as_pfns(&self) -> Option<&[Pfn]> {
         None
     }
 }
 
 impl FrameArray for [Pfn] {
-    #[inline(always)]
+    #[inline]
     fn nr_frames(&self) -> usize {
         self.len()
     }
-    #[inline(always)]
+    #[inline]
     fn frame(&self, index: usize) -> Option<Pfn> {
         self.get(index).copied()
     }
-    #[inline(always)]
+    #[inline]
     fn as_pfns(&self) -> Option<&[Pfn]> {
         Some(self)
     }
 }
 
 impl FrameArray for [u64] {
-    #[inline(always)]
+    #[inline]
     fn nr_frames(&self) -> usize {
         self.len()
     }
-    #[inline(always)]
+    #[inline]
     fn frame(&self, index: usize) -> Option<Pfn> {
         self.get(index).map(|n| Pfn(*n))
     }
 }
 
 impl FrameArray for [u32] {
-    #[inline(always)]
+    #[inline]
     fn nr_frames(&self) -> usize {
         self.len()
     }
-    #[inline(always)]
+    #[inline]
     fn frame(&self, index: usize) -> Option<Pfn> {
         self.get(index).map(|n| Pfn(u64::from(*n)))
     }
 }
 
 impl FrameArray for [Option<Pfn>] {
-    #[inline(always)]
+    #[inline]
     fn nr_frames(&self) -> usize {
         self.len()
     }
-    #[inline(always)]
+    #[inline]
     fn frame(&self, index: usize) -> Option<Pfn> {
         self.get(index).copied().flatten()
     }
 }
 
-/// An array of pages that is contiguous only in places: what `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
+/// An array of pages that is contiguous only in places: what `vmap` maps, Linux's
+/// `vmap_pages_range_noflush_walk`.
 #[derive(Debug)]
 pub struct PageArray<'a, A: FrameArray + ?Sized> {
     frames: &'a A,
@@ -191,7 +184,8 @@ pub struct PageArray<'a, A: FrameArray + ?Sized> {
     start: u64,
     end: u64,
     head: u64,
-    /// The element at `end`, if it has been read and did not continue the run. `Some(None)`: read, and there is no frame.
+    /// The element at `end`, if it has been read and did not continue the run. `Some(None)`: read,
+    /// and there is no frame.
     next: Option<Option<Pfn>>,
 }
 
@@ -212,14 +206,14 @@ impl<'a, A: FrameArray + ?Sized> PageArray<'a, A> {
 impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     const RUNS_ARE_FREE: bool = false;
 
-    #[inline(always)]
+    #[inline]
     fn pages(&self) -> u64 {
         self.frames.nr_frames() as u64
     }
 
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
-        debug_assert!(
+        assert!(
             page >= self.start,
             "page {page} is asked for after page {}",
             self.start
@@ -244,24 +238,12 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
             self.end = page + 1;
         }
         let stop = nr.min(page.saturating_add(limit));
-        if self.next.is_none() {
-            if let Some(frames) = self.frames.as_pfns() {
-                // As below, without a look at each index.
-                let rest = frames.get(self.end as usize..stop as usize).unwrap_or_default();
-                let first = self.head.wrapping_add(self.end - self.start);
-                let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.wrapping_add(*i);
-                self.end += rest.iter().zip(0..).take_while(follows).count() as u64;
-                if self.end < stop {
-                    self.next = Some(frames.get(self.end as usize).copied());
-                }
-            }
-            while self.next.is_none() && self.end < stop {
-                let read = self.frames.frame(self.end as usize);
-                if read != Some(Pfn(self.head.wrapping_add(self.end - self.start))) {
-                    self.next = Some(read);
-                    break;
-                }
+        while self.next.is_none() && self.end < stop {
+            let read = self.frames.frame(self.end as usize);
+            if read == Some(Pfn(self.head.wrapping_add(self.end - self.start))) {
                 self.end += 1;
+            } else {
+                self.next = Some(read);
             }
         }
         Some(Run {
@@ -270,35 +252,47 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
         })
     }
 
+    #[inline(always)]
+    fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
+        let Some(all) = self.frames.as_pfns() else {
+            return PhysSource::<G>::run_at(self, page, limit).map(Piece::Run);
+        };
+        let rest = all.get(page as usize..)?;
+        let frames = &rest[..rest.len().min(limit as usize)];
+        match frames.get(..pages_to_group::<G>(frames, va)) {
+            Some(singles @ [_, ..]) => Some(Piece::Singles(singles)),
+            _ => (!frames.is_empty()).then_some(Piece::Frames(frames)),
+        }
+    }
+
     #[cold]
     fn rewind(&mut self) {
         *self = Self::new(self.frames);
     }
 
-    #[inline(always)]
+    #[inline]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let (first, nr) = (page as usize, nr as usize);
         self.frames.as_pfns()?.get(first..)?.get(..nr)
     }
+}
 
-    #[inline]
-    fn outputs_at(&mut self, page: u64, outputs: &mut [PhysAddr]) -> Result<(), u64> {
-        for (at, address) in (page..).zip(outputs) {
-            let frame = if at < self.end {
-                Some(Pfn(self.head.wrapping_add(at - self.start)))
-            } else {
-                match self.next.take() {
-                    Some(read) if at == self.end => read,
-                    _ if at < self.frames.nr_frames() as u64 => self.frames.frame(at as usize),
-                    _ => None,
-                }
-            };
-            let Some(frame) = frame else {
-                return Err(at);
-            };
-            *address = output::<G>(frame.0);
-        }
-        Ok(())
+/// How many of `frames`, which are mapped from `va` on, come before the first that could be the
+/// head of a contiguous group of pages.
+#[inline]
+fn pages_to_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> usize {
+    let group = G::cont_entries(LAST_LEVEL);
+    let to_boundary = G::index(va.0, LAST_LEVEL).wrapping_neg() & (group - 1);
+    let is_head = |frame: &Pfn| frame.0 & (group as u64 - 1) == 0;
+    if to_boundary == 0 && frames.len() >= group && is_head(&frames[0]) {
+        return 0;
+    }
+    let Some(behind) = frames.get(to_boundary..) else {
+        return frames.len();
+    };
+    match behind.chunks_exact(group).position(|pages| is_head(&pages[0])) {
+        Some(place) => to_boundary + place * group,
+        None => frames.len(),
     }
 }
 
@@ -316,7 +310,8 @@ pub struct Extent {
 pub struct Extents<'a> {
     extents: &'a [Extent],
     pages: u64,
-    /// The extents from the cursor on, and the number of the page at which the first of them begins.
+    /// The extents from the cursor on, and the number of the page at which the first of them
+    /// begins.
     rest: &'a [Extent],
     begins: u64,
 }
@@ -339,7 +334,7 @@ impl<'a> Extents<'a> {
 impl<G: Granule> PhysSource<G> for Extents<'_> {
     const RUNS_ARE_FREE: bool = true;
 
-    #[inline(always)]
+    #[inline]
     fn pages(&self) -> u64 {
         self.pages
     }
@@ -350,34 +345,9 @@ impl<G: Granule> PhysSource<G> for Extents<'_> {
         self.begins = 0;
     }
 
-    #[inline(always)]
-    fn runs(&mut self, pages: u64) -> impl Iterator<Item = Run> {
-        let (mut rest, mut left) = (self.extents, pages);
-        core::iter::from_fn(move || {
-            let (mut first, mut nr) = (0, 0);
-            while let Some((extent, behind)) = rest.split_first()
-                && nr < left
-            {
-                if nr == 0 {
-                    first = extent.start.0;
-                } else if extent.pages != 0 && extent.start.0 != first.wrapping_add(nr) {
-                    break;
-                }
-                nr = nr.saturating_add(extent.pages);
-                rest = behind;
-            }
-            nr = nr.min(left);
-            left -= nr;
-            (nr != 0).then(|| Run {
-                pa: output::<G>(first),
-                pages: nr,
-            })
-        })
-    }
-
     #[inline]
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
-        debug_assert!(
+        assert!(
             page >= self.begins,
             "page {page} is asked for after page {}",
             self.begins

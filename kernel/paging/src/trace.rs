@@ -1,27 +1,35 @@
-//! Hook points for a debugger: functions that do nothing and are called at each step of an operation.
+//! Hook points for a debugger: functions that do nothing and are called at each step of an
+//! operation.
 //!
-//! With the feature `trace` the engine calls one of `hook`'s functions when a walk enters a table, when it has chosen a
-//! leaf, and after each store, TLBI and barrier. A debugger sets breakpoints on them (`break paging::trace::hook::leaf_chosen`)
-//! and finds everything in the argument registers, whatever the optimiser did to the walker. `scripts/gdb` does so for
-//! `vmw trace-walk`.
+//! With the feature `trace` the engine calls one of `hook`'s functions when a walk enters a table,
+//! when it has chosen a leaf, and after each store, TLBI and barrier. A debugger sets breakpoints
+//! on them (`break paging::trace::hook::leaf_chosen`) and finds everything in the argument
+//! registers, whatever the optimiser did to the walker. `scripts/gdb` does so for `vmw trace-walk`.
 //!
-//! Without the feature nothing of this is compiled: [`Hooked<T>`] is `T`, and the calls are empty and inline.
+//! Without the feature nothing of this is compiled: [`Hooked<T>`] is `T`, and the calls are empty
+//! and inline.
 //!
-//! What is *not* an event: the look whether a range is vacant before `map` writes, and plain reads (`translate`, `visit`,
-//! `check`, `dump`). They choose and change nothing.
+//! The hooks are a seam, never a branch: a build with them takes the same way as one without, and
+//! does the same loads, stores and barriers.
+//!
+//! What is *not* an event: the look whether a range is vacant before `map` writes, and plain reads
+//! (`translate`, `visit`, `check`, `dump`). They choose and change nothing.
 
-use crate::addr::{PhysAddr, VirtAddr};
-use crate::granule::{Granule, Level};
+use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::granule::Granule;
+use crate::leaf::Leaves;
 use crate::outcome::LeafSet;
+use crate::tree::Node;
 
-/// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that tells the hooks.
+/// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that
+/// tells the hooks.
 #[cfg(not(feature = "trace"))]
 pub type Hooked<T> = T;
 #[cfg(feature = "trace")]
 pub use enabled::Hooked;
 
 /// Puts the hooks, if there are any, in front of `inner`.
-#[inline(always)]
+#[inline]
 pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
     #[cfg(feature = "trace")]
     return Hooked(inner);
@@ -30,7 +38,7 @@ pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
 }
 
 /// What is behind the hooks, for whoever uses it apart from the tree.
-#[inline(always)]
+#[inline]
 pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
     #[cfg(feature = "trace")]
     return &hooked.0;
@@ -38,41 +46,49 @@ pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
     hooked
 }
 
-/// An operation goes on in `table`, of `level`, with `size` bytes of its range from `va` on still before it.
-#[inline(always)]
-pub(crate) fn level<G: Granule>(level: Level, table: PhysAddr, va: VirtAddr, size: u64) {
+/// An operation goes on in the table `node`, with `size` bytes of its range from `va` on still
+/// before it.
+#[inline]
+pub(crate) fn level<G: Granule>(node: Node, va: VirtAddr, size: u64) {
     #[cfg(feature = "trace")]
     enabled::call5(
         hook::level_entered,
         [
-            u64::from(level),
-            table.0,
-            G::index(va.0, level) as u64,
+            u64::from(node.level),
+            node.table.0,
+            G::index(va.0, node.level) as u64,
             va.0,
             size,
         ],
     );
-    let _ = (G::NAME, level, table, va, size);
+    let _ = (G::NAME, node, va, size);
 }
 
-/// `size` bytes from `va` on are about to be mapped to the physical run from `pa` on, with the leaves that
-/// [`choose_leaf`](crate::choose_leaf) chooses. `remaining` is what is left of the operation's range at `va`.
-#[inline(always)]
-pub(crate) fn leaves<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, remaining: u64, allowed: LeafSet) {
+/// `leaves`, which the leaf rule chose for a physical run from `pa` on in the operation's `range`,
+/// are about to be written at `va`.
+#[inline]
+pub(crate) fn leaves<G: Granule>(
+    va: VirtAddr,
+    pa: PhysAddr,
+    leaves: Leaves,
+    range: VirtRange,
+    allowed: LeafSet,
+) {
     #[cfg(feature = "trace")]
-    enabled::leaves::<G>(va, pa, size, remaining, allowed);
-    let _ = (G::NAME, va, pa, size, remaining, allowed);
+    enabled::leaves::<G>(va, pa, leaves, range, allowed);
+    let _ = (G::NAME, va, pa, leaves, range, allowed);
 }
 
-/// Single pages are about to be mapped from `va` on, without a look at how long the runs are: the place forbids more.
-#[inline(always)]
-pub(crate) fn singles<G: Granule>(va: VirtAddr, outputs: &[PhysAddr], remaining: u64, allowed: LeafSet) {
+/// Single pages are about to be mapped from `va` on, of which none can begin a larger leaf.
+#[inline]
+pub(crate) fn singles<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
     #[cfg(feature = "trace")]
-    enabled::singles::<G>(va, outputs, remaining, allowed);
-    let _ = (G::NAME, va, outputs, remaining, allowed);
+    enabled::singles::<G>(va, frames, range, allowed);
+    let _ = (G::NAME, va, frames, range, allowed);
 }
 
-/// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at the first instruction.
+/// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at
+/// the first instruction.
 ///
 /// Names, order and meaning of the arguments are stable.
 #[cfg(feature = "trace")]
@@ -91,19 +107,21 @@ pub mod hook {
     }
 
     hooks! {
-        /// An operation goes on in the table at physical address `table`, of `level`, at descriptor `index`, with `size`
-        /// bytes of its range from `va` on still before it.
+        /// An operation goes on in the table at physical address `table`, of `level`, at descriptor
+        /// `index`, with `size` bytes of its range from `va` on still before it.
         level_entered(level, table, index, va, size);
-        /// A leaf was chosen and is about to be written. `run` is the number of physically consecutive bytes from `pa`
-        /// that the walker knows of, 0 where it did not look because the place forbids a larger leaf; `remaining` the
-        /// bytes of the range from `va` on; `allowed` the sizes allowed, bit `2 * level + contiguous`.
+        /// A leaf was chosen and is about to be written. `run` is the number of physically
+        /// consecutive bytes from `pa` that the walker knows of, 0 where it did not look because
+        /// the place forbids a larger leaf; `remaining` the bytes of the range from `va` on;
+        /// `allowed` the sizes allowed, bit `2 * level + contiguous`.
         leaf_chosen(level, contiguous, va, pa, run, remaining, allowed);
-        /// `nr` descriptors from `index` on of the table at physical address `table` were written. `kind` 0: one, with
-        /// `first`. 1: `first`, `first + step`, and so on. 2: outputs as they come, the first of them in `first`, the
-        /// common bits in `step`. 3: cleared. 4: exchanged, `step` for `first`.
+        /// `nr` descriptors from `index` on of the table at physical address `table` were written.
+        /// `kind` 0: one, with `first`. 1: `first`, `first + step`, and so on. 2: outputs as they
+        /// come, the first of them in `first`, the common bits in `step`. 3: cleared. 4: exchanged,
+        /// `step` for `first`.
         descriptors_stored(kind, table, index, nr, first, step);
-        /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4: VMALLE1IS. `pages` from
-        /// `va` on are covered; `scale` and `num` are the range operand's.
+        /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4:
+        /// VMALLE1IS. `pages` from `va` on are covered; `scale` and `num` are the range operand's.
         tlbi_issued(kind, va, pages, scale, num);
         /// A barrier was issued. `kind` 0: DSB ISHST, 1: DSB ISH, 2: ISB.
         barrier_issued(kind);
@@ -112,11 +130,10 @@ pub mod hook {
 
 #[cfg(feature = "trace")]
 mod enabled {
-    use super::{Granule, LeafSet, PhysAddr, VirtAddr, hook};
-    use crate::addr::Pfn;
-    use crate::leaf::choose_leaf;
+    use super::{Granule, LeafSet, Leaves, Pfn, PhysAddr, VirtAddr, VirtRange, hook};
     use crate::mmu::{Mmu, TlbiRange};
     use crate::outcome::LeafSize;
+    use crate::source::output;
     use crate::tables::Tables;
     use core::hint::black_box;
 
@@ -157,24 +174,28 @@ mod enabled {
     pub(super) fn leaves<G: Granule>(
         va: VirtAddr,
         pa: PhysAddr,
-        size: u64,
-        remaining: u64,
+        leaves: Leaves,
+        range: VirtRange,
         allowed: LeafSet,
     ) {
+        let size = leaves.bytes::<G>();
         let mut done = 0;
         while done < size {
-            let (va, pa, run, remaining) = (va.add(done), pa.add(done), size - done, remaining - done);
-            let chosen = choose_leaf::<G>(va, pa, run, remaining, allowed);
-            leaf(chosen, va, pa, run, remaining, allowed);
+            let index = (done >> G::shift(leaves.level)) as usize;
+            let grouped = index >= leaves.head && index < leaves.head + leaves.grouped;
+            let chosen = LeafSize::new(leaves.level, grouped);
+            let at = va.add(done);
+            let remaining = range.end().offset_from(at);
+            leaf(chosen, at, pa.add(done), size - done, remaining, allowed);
             done += chosen.bytes::<G>();
         }
     }
 
-    pub(super) fn singles<G: Granule>(va: VirtAddr, outputs: &[PhysAddr], remaining: u64, allowed: LeafSet) {
-        for (i, output) in outputs.iter().enumerate() {
-            let done = (i as u64) << G::PAGE_SHIFT;
-            let (va, remaining) = (va.add(done), remaining - done);
-            leaf(LeafSize::PAGE, va, *output, 0, remaining, allowed);
+    pub(super) fn singles<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
+        for (i, frame) in frames.iter().enumerate() {
+            let at = va.add((i as u64) << G::PAGE_SHIFT);
+            let remaining = range.end().offset_from(at);
+            leaf(LeafSize::PAGE, at, output::<G>(frame.0), 0, remaining, allowed);
         }
     }
 
@@ -206,34 +227,20 @@ mod enabled {
             self.0.fill_linear(table, index, nr, first, step);
             stored(1, table, index, nr, first, step);
         }
-        fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-            self.0.fill_outputs(table, index, outputs, template);
-            let first = outputs.first().map_or(0, |output| output.0);
-            stored(2, table, index, outputs.len(), first, template);
-        }
         fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
             self.0.fill_frames(table, index, frames, page_shift, template);
             let first = frames.first().map_or(0, |frame| frame.0 << page_shift);
             stored(2, table, index, frames.len(), first, template);
         }
-        fn or_frames(&self, frames: &[Pfn]) -> u64 {
-            self.0.or_frames(frames)
-        }
-        fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-            self.0.nr_consecutive(frames)
-        }
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             self.0.clear(table, index, nr);
             stored(3, table, index, nr, 0, 0);
         }
-        fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-            self.0.or_all(table, index, nr)
+        fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+            self.0.nr_consecutive(frames)
         }
-        fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-            self.0.and_all(table, index, nr)
-        }
-        fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-            self.0.and_or_all(table, index, nr)
+        fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+            self.0.kinds(table, index, nr)
         }
         fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
             self.0.enter_break(va, broken, tables);

@@ -1,36 +1,37 @@
 //! A translation tree: its root, its half of the address space, and the links between its tables.
 //!
 //! # Who may call what at once
-//! Operations take `&self`. Any number of them may run at once **on ranges that share no leaf**, before or after: no lock
-//! is needed between disjoint areas, not even where they share tables. The story:
+//! Operations take `&self`. The rule is ownership of **addresses**: a range belongs to one caller
+//! from before its map until after the flush that follows its unmap.
 //!
-//! 1. A link carries the number of occupied descriptors in its table ([`Descriptor::occupied`]). It changes only by
-//!    compare-exchange.
-//! 2. Whoever is about to write into a table first raises the count in the link: by the descriptors it will write, or by
-//!    one while it works further down. If the link is gone or leads elsewhere, it walks again.
-//! 3. A table is unlinked only by exchanging a link with count 0. A count raised in between makes that fail, and the table
-//!    stays.
-//! 4. So nobody writes into an unlinked table. Somebody may still *read* one for a moment: the environment must not hand
-//!    an unlinked table out again while a walk that may have begun before it was unlinked is under way (a readers' lock
-//!    around walks and the release of a [`Pending`](crate::Pending), an epoch, or one lock for all). [`Tree::map`] gives no
-//!    table back that was linked: those that it takes out are withheld until [`Tree::reclaim`], [`Tree::prune`] or a flush
-//!    that gives back tables of its own.
-//! 5. A link that is gone may linger in walk caches, and until it is invalidated no other link may take its place: that is
-//!    break-before-make, too. [`Tree::unmap_keeping_tables`] and [`Tree::prune`] see to it themselves: an emptied table
-//!    stays linked, and a pruned link is replaced by a mark that `map` waits for until the invalidation is complete.
-//!    [`Tree::unmap`] unlinks at once and leaves the invalidation to the batch: then nothing may be mapped in the span of
-//!    a table that it unlinked, until the batch has flushed. With one lock around unmap and flush that is so by itself.
+//! 1. [`map`](Tree::map), [`unmap`](Tree::unmap), [`protect`](Tree::protect) and the other edits
+//!    may run at once on ranges that share no leaf. They may share tables: each writes the leaves
+//!    of its own range and nothing else, by plain stores.
+//! 2. A missing table is linked by compare-exchange from 0. The loser of a race frees its page and
+//!    uses the winner's table. So the only word that two callers ever both write is a link, once.
+//! 3. A table is unlinked only (a) by an `unmap` or `coalesce` whose range covers **all that the
+//!    table translates**, since then nobody else has a leaf below it, and (b) by
+//!    [`prune`](Tree::prune), which looks for empty tables and must be called with all other
+//!    operations kept out. An emptied table that (a) does not cover stays linked, for the next map.
+//! 4. An unlinked table may linger in walk caches until the flush, so nothing may be mapped in its
+//!    span before that: the owner of the range keeps it until then anyway. It is freed by the
+//!    flush, and software that reads tables of others ([`translate`](Tree::translate),
+//!    [`walk`](Tree::walk), [`visit`](Tree::visit), [`dump`](Tree::dump)) must not be in it any
+//!    more: with a readers' lock around walks, the flush of a batch that holds tables takes it
+//!    alone.
+//! 5. `map` takes no table out. Where an empty one stands in the way of a block it fails with
+//!    [`Error::EmptyTable`]; `prune` the range, and map again.
 //!
-//! Ranges that share a leaf (two slices of one 2 MiB block, say) are the caller's to serialise.
+//! There are no counts, no marks in links, and no lock: mapping and unmapping where tables exist
+//! writes no word that another range's owner reads or writes.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{ADDRESS, Attributes, Descriptor};
+use crate::descriptor::{Attributes, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
-use crate::outcome::{Error, LeafSet};
+use crate::outcome::{Error, LeafSet, Outcome};
 use crate::tables::Tables;
 use crate::trace::{self, Hooked};
-use crate::withheld::Withheld;
 use core::marker::PhantomData;
 
 /// Which half of the address space a tree translates.
@@ -48,8 +49,8 @@ pub enum BreakPolicy {
     /// Invalid first, invalidated, then made anew: right on every CPU (DESIGN rule 3).
     #[default]
     BreakBeforeMake,
-    /// Replaced in place, invalidated afterwards. Only for CPUs that are known to keep translating without a conflict
-    /// abort; FEAT_BBM level 2 alone does not promise that (Arm ARM D8.16.1.1).
+    /// Replaced in place, invalidated afterwards. Only for CPUs that are known to keep translating
+    /// without a conflict abort; FEAT_BBM level 2 alone does not promise that (Arm ARM D8.16.1.1).
     InPlace,
 }
 
@@ -58,7 +59,8 @@ pub enum BreakPolicy {
 pub struct Config {
     /// Implemented physical address bits (ID_AA64MMFR0_EL1.PARange), at most 48.
     pub pa_bits: u32,
-    /// Leaf sizes that any mapping may use. Without groups on a CPU whose contiguous bit has an erratum.
+    /// Leaf sizes that any mapping may use. Without groups on a CPU whose contiguous bit has an
+    /// erratum.
     pub leaves: LeafSet,
     /// How live leaves are split and folded.
     pub break_policy: BreakPolicy,
@@ -67,8 +69,8 @@ pub struct Config {
     /// Whether what was executable becomes not executable by break-before-make only, and not in
     /// place (DESIGN rule 11).
     pub break_executable: bool,
-    /// More TLBIs than this become one `VMALLE1IS`. 512 is what Linux takes with 4 KiB pages: beyond it, refilling a
-    /// TLB costs less than the broadcasts.
+    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. 512 is what Linux takes with 4 KiB pages:
+    /// beyond it, refilling a TLB costs less than the broadcasts.
     pub flush_all_above: u32,
 }
 
@@ -89,42 +91,57 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
-    /// Its first address, and bits that a physical address must not have: known by `half` and `config`, and asked for in
-    /// every call.
+    /// The first address: known by `half`, and asked for in every call.
     start: VirtAddr,
+    /// Bits that a physical address must not have: known by `config`, and asked for in every call.
     unimplemented_pa: u64,
     half: Half,
-    // The engine goes through the fields, and so through the hooks; who uses a tree gets what is behind them.
+    // The engine goes through these fields, and so through the hooks; callers get what is behind.
     pub(crate) tables: Hooked<T>,
     pub(crate) mmu: Hooked<M>,
     config: Config,
-    pub(crate) withheld: Withheld,
     granule: PhantomData<G>,
 }
 
-/// A table on the way down: where it is, and which descriptor links to it.
+/// A table, and the level of its descriptors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
     pub(crate) table: PhysAddr,
     pub(crate) level: Level,
-    /// The table and index of the link; for the root, itself and no meaning.
-    pub(crate) parent: PhysAddr,
-    pub(crate) index: usize,
 }
 
-/// The link was gone, or led to another table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Unlinked;
+/// What kinds of descriptors a stretch of a table holds: the AND and the OR of their bits
+/// ([`Tables::kinds`]).
+#[derive(Clone, Copy)]
+pub(crate) struct Kinds {
+    pub(crate) and: u64,
+    pub(crate) or: u64,
+}
+
+impl Kinds {
+    /// Whether all of them are vacant.
+    #[inline(always)]
+    pub(crate) const fn is_vacant(self) -> bool {
+        self.or & Descriptor::KIND_BITS == 0
+    }
+
+    /// Whether all of them are valid leaves of `level`.
+    #[inline(always)]
+    pub(crate) const fn are_valid_leaves(self, level: Level) -> bool {
+        self.and & VALID != 0 && (level == LAST_LEVEL || self.or & TABLE_OR_PAGE == 0)
+    }
+}
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The tree whose root table is at `root`.
     ///
-    /// Not `unsafe`, since table memory is reached only through `T`, whose implementation made that promise; but a tree
-    /// that a CPU translates by is as powerful as a pointer, so a kernel guards who may call `map`, `unmap` and `protect`
-    /// on which ranges.
+    /// Not `unsafe`, since table memory is reached only through `T`, whose implementation made that
+    /// promise; but a tree that a CPU translates by is as powerful as a pointer, so a kernel guards
+    /// who may call `map`, `unmap` and `protect` on which ranges.
     ///
     /// # Panics
-    /// If `root` is not aligned to a page or `config.pa_bits` is not within `PAGE_SHIFT + 1..=48`.
+    /// If `root` is not aligned to a page, `config.pa_bits` is not within `PAGE_SHIFT + 1..=48`, or
+    /// `config.flush_all_above` is 0.
     pub fn new(root: PhysAddr, half: Half, tables: T, mmu: M, config: Config) -> Self {
         assert!(root.is_aligned(G::PAGE_SIZE), "root table at {root:?}");
         assert!(
@@ -132,6 +149,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             "{} physical address bits",
             config.pa_bits
         );
+        assert!(config.flush_all_above != 0, "no TLBI by address would be allowed");
         let start = match half {
             Half::Low => VirtAddr(0),
             Half::High => VirtAddr(0u64.wrapping_sub(1 << G::VA_BITS)),
@@ -144,13 +162,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             tables: trace::hooked(tables),
             mmu: trace::hooked(mmu),
             config,
-            withheld: Withheld::default(),
             granule: PhantomData,
         }
     }
 
-    /// Another handle on the same tables, with the same policy. A table that one of them withholds
-    /// ([`reclaim`](Self::reclaim)) is none of the other's.
+    /// Another handle on the same tables, with the same policy.
     pub fn handle<U: Tables, N: Mmu>(&self, tables: U, mmu: N) -> Tree<G, U, N> {
         Tree::new(self.root, self.half, tables, mmu, self.config)
     }
@@ -166,19 +182,19 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// The table memory.
-    #[inline(always)]
+    #[inline]
     pub fn tables(&self) -> &T {
         trace::inner(&self.tables)
     }
 
     /// The barriers and invalidations.
-    #[inline(always)]
+    #[inline]
     pub fn mmu(&self) -> &M {
         trace::inner(&self.mmu)
     }
 
     /// The policy.
-    #[inline(always)]
+    #[inline]
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -191,224 +207,195 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// Every address that the tree could translate.
+    #[inline]
     pub fn range(&self) -> VirtRange {
         VirtRange::new(self.start, 1 << G::VA_BITS)
     }
 
-    /// The first of them.
-    #[inline(always)]
-    pub(crate) fn start(&self) -> VirtAddr {
-        self.start
-    }
-
     /// Whether `range` is page-aligned, not empty, and in this tree's half.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn validate(&self, range: VirtRange) -> Result<(), Error> {
         let VirtRange { start, size } = range;
-        if (start.0 | size) & (G::PAGE_SIZE - 1) != 0 {
-            let odd = if start.is_aligned(G::PAGE_SIZE) {
-                size
-            } else {
-                start.0
-            };
-            return Err(Error::Misaligned(odd));
+        // Both ends in this half, and a last page that is not before the first, as for an empty
+        // range.
+        let (first, length) = (start.offset_from(self.start), size.wrapping_sub(1));
+        let within = (first | length | first.wrapping_add(length)) >> G::VA_BITS == 0;
+        if (start.0 | size) & (G::PAGE_SIZE - 1) == 0 && within {
+            return Ok(());
         }
-        if size == 0 {
-            return Err(Error::Empty(start));
-        }
-        let all = self.range();
-        let offset = start.offset_from(all.start);
-        if offset >= all.size || size > all.size - offset {
-            return Err(Error::NonCanonical(start, size));
-        }
-        Ok(())
+        Err(refusal::<G>(range))
     }
 
     /// Bits that a physical address must not have.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn unimplemented_pa(&self) -> u64 {
         self.unimplemented_pa
     }
 
     /// The root as a node.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn root_node(&self) -> Node {
         Node {
             table: self.root,
             level: G::ROOT_LEVEL,
-            parent: self.root,
-            index: 0,
         }
     }
 
-    /// The node behind the link `found` at `index` of `node`.
-    #[inline(always)]
-    pub(crate) fn child(&self, node: &Node, index: usize, found: Descriptor) -> Node {
+    /// The node behind the link `found` in `node`.
+    #[inline]
+    pub(crate) fn child(&self, node: Node, found: Descriptor) -> Node {
         Node {
             table: found.address::<G>(),
             level: node.level + 1,
-            parent: node.table,
-            index,
         }
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn load(&self, table: PhysAddr, index: usize) -> Descriptor {
         Descriptor(self.tables.load(table, index))
     }
 
-    /// As [`load`](Self::load), but waits for a link that is leaving.
+    /// The kinds of `nr` descriptors of `node` from `index` on.
+    #[inline]
+    pub(crate) fn kinds(&self, node: Node, index: usize, nr: usize) -> Kinds {
+        let (and, or) = if nr == 1 {
+            let found = self.tables.load(node.table, index);
+            (found, found)
+        } else {
+            self.tables.kinds(node.table, index, nr)
+        };
+        Kinds { and, or }
+    }
+
+    /// The table of `level` that translates all of `range`, if it is linked.
     #[inline(always)]
-    pub(crate) fn load_settled(&self, table: PhysAddr, index: usize) -> Descriptor {
-        loop {
-            let found = self.load(table, index);
-            if found != Descriptor::LEAVING {
-                return found;
+    pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
+        let mut table = self.root;
+        // A loop over constants, so that each turn has constant shifts.
+        for above in G::ROOT_LEVEL..LAST_LEVEL {
+            if above >= level {
+                break;
             }
-            core::hint::spin_loop();
-        }
-    }
-
-    /// Raises the count of occupied descriptors of `node` by `nr`, which also keeps it linked.
-    #[inline(always)]
-    pub(crate) fn occupy(&self, node: &Node, nr: usize) -> Result<(), Unlinked> {
-        let link = self.load(node.parent, node.index);
-        self.occupy_from(node, link, nr)
-    }
-
-    /// As [`occupy`](Self::occupy), where the link has just been read.
-    #[inline(always)]
-    pub(crate) fn occupy_from(&self, node: &Node, link: Descriptor, nr: usize) -> Result<(), Unlinked> {
-        if node.level == G::ROOT_LEVEL {
-            return Ok(());
-        }
-        let mut link = link.0;
-        loop {
-            if !Descriptor(link).is_table(node.level - 1) || table_of(link, G::PAGE_SIZE) != node.table {
-                return Err(Unlinked);
+            trace::level::<G>(Node { table, level: above }, range.start, range.size);
+            let found = self.load(table, G::index(range.start.0, above));
+            if !found.is_link() {
+                return None;
             }
-            let raised = Descriptor(link).occupied_more::<G>(nr).0;
-            match self
-                .tables
-                .compare_exchange(node.parent, node.index, link, raised)
-            {
-                Ok(()) => return Ok(()),
-                Err(found) => link = found,
-            }
+            table = found.address::<G>();
         }
+        trace::level::<G>(Node { table, level }, range.start, range.size);
+        Some(table)
     }
 
-    /// As [`occupy`](Self::occupy), where the link has just been found to lead to `node`.
-    #[inline(always)]
-    pub(crate) fn occupy_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Result<(), Unlinked> {
-        let raised = link.occupied_more::<G>(nr).0;
-        if node.level == G::ROOT_LEVEL
-            || self
-                .tables
-                .compare_exchange(node.parent, node.index, link.0, raised)
-                .is_ok()
-        {
-            return Ok(());
-        }
-        self.occupy(node, nr)
-    }
-
-    /// As [`vacate`](Self::vacate), where the link has just been found to lead to `node`, which is not the root.
-    #[inline(always)]
-    pub(crate) fn vacate_seen(&self, node: &Node, link: Descriptor, nr: usize) -> Descriptor {
-        if link.occupied::<G>() >= nr {
-            let lowered = link.occupied_less::<G>(nr);
-            if self
-                .tables
-                .compare_exchange(node.parent, node.index, link.0, lowered.0)
-                .is_ok()
-            {
-                return lowered;
-            }
-        }
-        self.vacate(node, nr)
-    }
-
-    /// Lowers the count of `node` by `nr` and gives the link that it left, whose count may now be 0.
+    /// The table of `level` that translates the first address of `range`, from `above` down. What
+    /// is missing is made.
     ///
-    /// # Panics
-    /// If the count was lower, or the node is not linked: the tree is corrupt.
+    /// # Errors
+    /// [`Error::OutOfTables`]; [`Error::Occupied`] if a leaf is on the way.
     #[inline(always)]
-    pub(crate) fn vacate(&self, node: &Node, nr: usize) -> Descriptor {
-        let mut link = self.tables.load(node.parent, node.index);
-        loop {
-            let counts = Descriptor(link).is_table(node.level - 1)
-                && table_of(link, G::PAGE_SIZE) == node.table
-                && Descriptor(link).occupied::<G>() >= nr;
-            if !counts {
-                corrupt_count(link, node.table, nr);
+    pub(crate) fn table_at(
+        &self,
+        above: Node,
+        level: Level,
+        range: VirtRange,
+        outcome: &mut Outcome,
+    ) -> Result<Node, Error> {
+        let va = range.start;
+        let mut table = above.table;
+        // As in `linked_table`.
+        for at in G::ROOT_LEVEL..LAST_LEVEL {
+            if at < above.level || at >= level {
+                continue;
             }
-            let lowered = Descriptor(link).occupied_less::<G>(nr).0;
-            match self
-                .tables
-                .compare_exchange(node.parent, node.index, link, lowered)
-            {
-                Ok(()) => return Descriptor(lowered),
-                Err(found) => link = found,
+            let index = G::index(va.0, at);
+            let found = self.load(table, index);
+            table = if found.is_link() {
+                found.address::<G>()
+            } else {
+                let (table, is_new) = self.link_table(Node { table, level: at }, index, va)?;
+                outcome.linked(at, is_new);
+                table
+            };
+            trace::level::<G>(Node { table, level: at + 1 }, va, range.size);
+        }
+        Ok(Node { table, level })
+    }
+
+    /// The table behind `index` of `node`: a new one, unless another caller is faster. Whether it
+    /// is new.
+    #[cold]
+    #[inline(never)]
+    fn link_table(&self, node: Node, index: usize, va: VirtAddr) -> Result<(PhysAddr, bool), Error> {
+        let level = node.level;
+        let found = self.load(node.table, index);
+        if !found.is_vacant() && !found.is_table(level) {
+            return Err(Error::Occupied { va, level, found });
+        }
+        let table = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
+        let link = Descriptor::table(table);
+        // The exchange releases: a walk that finds the link finds the table zeroed (DESIGN rule 2).
+        match self.tables.compare_exchange(node.table, index, 0, link.0) {
+            Ok(()) => Ok((table, true)),
+            Err(found) => {
+                // Another caller's range has a part in the same span. This page was never linked.
+                self.tables.free_table(table);
+                let found = Descriptor(found);
+                if !found.is_table(level) {
+                    return Err(Error::Occupied { va, level, found });
+                }
+                Ok((found.address::<G>(), false))
             }
         }
     }
 
-    /// As [`vacate`](Self::vacate), where an unmap of the whole span may have unlinked `node` already.
-    pub(crate) fn vacate_if_linked(&self, node: &Node, nr: usize) {
-        let mut link = self.load(node.parent, node.index);
-        while link.is_table(node.level - 1) && table_of(link.0, G::PAGE_SIZE) == node.table {
-            let lowered = link.occupied_less::<G>(nr);
-            match self
-                .tables
-                .compare_exchange(node.parent, node.index, link.0, lowered.0)
-            {
-                Ok(()) => return,
-                Err(found) => link = Descriptor(found),
-            }
-        }
-    }
-
-    /// Unlinks `node` if `link` is still its link and counts nothing. The link stays counted in the parent's own link.
-    #[inline(always)]
-    pub(crate) fn unlink_if_empty(&self, node: &Node, link: Descriptor) -> bool {
-        // Another CPU may have unlinked it meanwhile, and a third may have linked another in its place.
-        link.occupied::<G>() == 0
-            && table_of(link.0, G::PAGE_SIZE) == node.table
-            && self
-                .tables
-                .compare_exchange(node.parent, node.index, link.0, 0)
-                .is_ok()
-    }
-
-    /// How many descriptors of `level` the range `va + remaining` touches from `va` to the end of its table, and the index
-    /// of the first.
-    #[inline(always)]
+    /// The index of the first descriptor of `level` that the range `va + remaining` touches, and
+    /// how many. One table holds all of it.
+    #[inline]
     pub(crate) fn slots(&self, level: Level, va: VirtAddr, remaining: u64) -> (usize, usize) {
         let index = G::index(va.0, level);
         let shift = G::shift(level);
-        let offset = va.0 & ((1 << shift) - 1);
-        // The root may resolve fewer bits than a table has, but a validated range never leaves it.
-        let nr = (offset + remaining).div_ceil(1 << shift);
-        let left = (G::root_entries_at(level) - index) as u64;
-        (index, nr.min(left) as usize)
+        let nr = (va.0.wrapping_add(remaining - 1) >> shift) - (va.0 >> shift) + 1;
+        debug_assert!(
+            index + nr as usize <= G::root_entries_at(level),
+            "{remaining:#x} bytes at {va:?} leave their table of level {level}"
+        );
+        (index, nr as usize)
     }
 }
 
-/// Takes values and not the node, which would have to be in memory for it.
+/// Why `range` is refused.
 #[cold]
 #[inline(never)]
-fn corrupt_count(link: u64, table: PhysAddr, nr: usize) -> ! {
-    panic!("link {link:#x} of table {table:?} cannot lose {nr}");
+fn refusal<G: Granule>(range: VirtRange) -> Error {
+    let VirtRange { start, size } = range;
+    if !start.is_aligned(G::PAGE_SIZE) {
+        Error::Misaligned(start.0)
+    } else if size & (G::PAGE_SIZE - 1) != 0 {
+        Error::Misaligned(size)
+    } else if size == 0 {
+        Error::Empty(start)
+    } else {
+        Error::NonCanonical(start, size)
+    }
 }
 
-#[inline(always)]
-fn table_of(link: u64, page_size: u64) -> PhysAddr {
-    PhysAddr(link & ADDRESS & !(page_size - 1))
+/// The level of the lowest table that translates all of `range`, and more than that.
+#[inline]
+pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
+    let VirtRange { start, size } = range;
+    // The bits that vary within the range, and its size: a descriptor that covers just the range is
+    // looked at as a whole, since it may be a block, or a link to a table that goes.
+    let extent = (start.0 ^ start.0.wrapping_add(size.wrapping_sub(1))) | size;
+    let mut level = LAST_LEVEL;
+    while level > G::ROOT_LEVEL && extent >= G::size(level - 1) {
+        level -= 1;
+    }
+    level
 }
 
-/// The part of `range` that lies in the descriptor of `level` which covers `va`: from `va` on, its size.
-#[inline(always)]
+/// The part of `range` that lies in the descriptor of `level` which covers `va`: from `va` on, its
+/// size.
+#[inline]
 pub(crate) fn part<G: Granule>(level: Level, va: VirtAddr, remaining: u64) -> u64 {
     let size = G::size(level);
     remaining.min(size - (va.0 & (size - 1)))

@@ -1,7 +1,7 @@
 //! Reading a tree: `translate`, `walk` level by level, and `visit` leaf by leaf.
 //!
-//! Nothing is written. A walk may run beside operations on other ranges; see [`Tree`] on what the environment must wait
-//! for before it hands an unlinked table out again.
+//! Nothing is written. A walk may run beside operations on other ranges; see [`Tree`] on what the
+//! environment must wait for before it hands an unlinked table out again.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, Descriptor};
@@ -57,8 +57,8 @@ pub struct Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
     steps: [Option<Step>; 4],
-    /// The leaf it ended at, or `None` for a translation fault at the level of the last step. An invalid leaf that keeps
-    /// its place is shown, with [`Leaf::valid`] false.
+    /// The leaf it ended at, or `None` for a translation fault at the level of the last step. An
+    /// invalid leaf that keeps its place is shown, with [`Leaf::valid`] false.
     pub leaf: Option<Leaf>,
 }
 
@@ -106,7 +106,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 descriptor: found,
             });
             if found.is_table(node.level) {
-                node = self.child(&node, index, found);
+                node = self.child(node, found);
                 continue;
             }
             if !found.is_vacant() {
@@ -128,7 +128,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let index = G::index(va.0, node.level);
             let found = self.load(node.table, index);
             if found.is_table(node.level) {
-                node = self.child(&node, index, found);
+                node = self.child(node, found);
             } else if found.is_valid() {
                 return Some(self.leaf(node, index, va, found));
             } else {
@@ -137,8 +137,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Calls `visitor` for each leaf that has a part in `range`, in ascending order; leaves that reach over an end of the
-    /// range are given whole.
+    /// Calls `visitor` for each leaf that has a part in `range`, in ascending order; leaves that
+    /// reach over an end of the range are given whole.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`].
@@ -164,7 +164,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let mut answer = Visit::Continue;
             if found.is_table(node.level) {
                 let here = part::<G>(node.level, va, remaining);
-                answer = self.visit_table(self.child(&node, i, found), va, here, visitor);
+                answer = self.visit_table(self.child(node, found), va, here, visitor);
             } else if !found.is_vacant() {
                 let leaf = self.leaf(node, i, va, found);
                 // Behind all of a group.
@@ -184,7 +184,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// The leaf that `found` at `index`, which covers `va`, belongs to.
-    #[inline(always)]
+    #[inline]
     fn leaf(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Leaf {
         let size = LeafSize::new(node.level, found.is_contiguous());
         let within = index & (size.descriptors::<G>() - 1);

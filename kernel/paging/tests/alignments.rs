@@ -90,6 +90,7 @@ fn map_and_compare<G: Granule>(
     let gone = tree.unmap(range, &mut batch).expect("takes no memory");
     batch.flush();
     assert_eq!(gone.leaves, outcome.leaves, "what was mapped is what is unmapped");
+    support::prune(tree);
     assert_eq!(tree.tables().live(), 1, "only the root is left");
 }
 

@@ -1,8 +1,7 @@
-//! `choose_leaf` is the whole rule of leaf choice: what it gives is legal, and nothing larger is.
+//! The leaf rule: each leaf that it gives is legal, and none larger is.
 
 use paging::{
     Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize, PhysAddr, TinyGranule, VirtAddr,
-    choose_leaf,
 };
 use proptest::prelude::*;
 
@@ -60,23 +59,51 @@ fn pages() -> impl Strategy<Value = u64> {
     (0u32..28, 0u64..64, 0u64..3).prop_map(|(shift, n, odd)| ((n << shift) + odd) & ((1 << 35) - 1))
 }
 
-fn check<Gr: Granule>(va: u64, pa: u64, run: u64, remaining: u64, bits: u8) -> Result<(), TestCaseError> {
+fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestCaseError> {
     let page = Gr::PAGE_SIZE;
     let (va, pa) = (va * page, pa * page % (1 << 48));
-    let (run, remaining) = (run.max(1) * page, remaining.max(1) * page);
+    let size = size.max(1) * page;
     let allowed = subset(bits);
-    let legal = |size: u64| va % size == 0 && pa % size == 0 && run >= size && remaining >= size;
-    let chosen = choose_leaf::<Gr>(VirtAddr(va), PhysAddr(pa), run, remaining, allowed);
+    let leaves = Gr::leaves(VirtAddr(va), PhysAddr(pa), size, allowed);
+    let within = leaves.bytes::<Gr>();
+    prop_assert!(within != 0 && within <= size, "{leaves:?} of {size:#x}");
+    let table = Gr::table_span(leaves.level);
+    prop_assert!(
+        va % table + within <= table,
+        "{leaves:?} at {va:#x} reach over the end of their table"
+    );
+    let mut done = 0;
+    let tail = leaves.nr - leaves.head - leaves.grouped;
+    for (nr, contiguous) in [(leaves.head, false), (leaves.grouped, true), (tail, false)] {
+        let leaf = LeafSize::new(leaves.level, contiguous);
+        let each = leaf.descriptors::<Gr>();
+        prop_assert_eq!(nr % each, 0, "{:?}", leaves);
+        // The first and the last of each kind stand for all.
+        for i in [0, (nr / each).saturating_sub(1)].into_iter().take(nr) {
+            let at = done + i as u64 * leaf.bytes::<Gr>();
+            check_leaf::<Gr>(leaf, va + at, pa + at, size - at, allowed)?;
+        }
+        done += (nr as u64) << Gr::shift(leaves.level);
+    }
+    Ok(())
+}
+
+/// Whether `chosen` is legal at `va` for `pa`, with `left` bytes still to map, and nothing larger is.
+fn check_leaf<Gr: Granule>(
+    chosen: LeafSize,
+    va: u64,
+    pa: u64,
+    left: u64,
+    allowed: LeafSet,
+) -> Result<(), TestCaseError> {
+    let legal = |size: u64| va % size == 0 && pa % size == 0 && left >= size;
     let bytes = sizes::<Gr>()
         .iter()
         .find(|(size, _)| *size == chosen)
         .map(|(_, bytes)| *bytes);
     prop_assert!(bytes.is_some(), "{} has no {chosen:?}", Gr::NAME);
     let bytes = bytes.unwrap_or(0);
-    prop_assert!(
-        legal(bytes),
-        "{chosen:?} at {va:#x} for {pa:#x}, run {run:#x}, {remaining:#x} left"
-    );
+    prop_assert!(legal(bytes), "{chosen:?} at {va:#x} for {pa:#x}, {left:#x} left");
     prop_assert!(allowed.contains(chosen));
     for (larger, size) in sizes::<Gr>() {
         if size > bytes && allowed.contains(larger) {
@@ -91,23 +118,23 @@ proptest! {
 
     #[test]
     fn the_leaf_chosen_is_legal_and_none_larger_is_on_4k(
-        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
     ) {
-        check::<Granule4K>(va, pa, run, remaining, bits)?;
+        check::<Granule4K>(va, pa, size, bits)?;
     }
 
     #[test]
     fn the_leaf_chosen_is_legal_and_none_larger_is_on_16k(
-        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
     ) {
-        check::<Granule16K>(va, pa, run, remaining, bits)?;
+        check::<Granule16K>(va, pa, size, bits)?;
     }
 
     #[test]
     fn the_leaf_chosen_is_legal_and_none_larger_is_on_64k(
-        va in pages(), pa in pages(), run in pages(), remaining in pages(), bits in 0u8..64
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
     ) {
-        check::<Granule64K>(va, pa, run, remaining, bits)?;
+        check::<Granule64K>(va, pa, size, bits)?;
     }
 }
 
@@ -115,11 +142,9 @@ proptest! {
 fn the_leaf_chosen_is_legal_and_none_larger_is_for_every_argument_of_the_tiny_granule() {
     for va in 0..32 {
         for pa in 0..32 {
-            for run in 1..=33 {
-                for remaining in 1..=33 {
-                    for bits in 0..64 {
-                        check::<TinyGranule>(va, pa, run, remaining, bits).expect("legal and largest");
-                    }
+            for size in 1..=33 {
+                for bits in 0..64 {
+                    check::<TinyGranule>(va, pa, size, bits).expect("legal and largest");
                 }
             }
         }

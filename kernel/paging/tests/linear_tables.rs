@@ -155,8 +155,7 @@ fn threads_share_tables_in_linear_memory() {
                         .expect("vacant");
                         assert_eq!(tree.translate(range.start).map(|leaf| leaf.pa), Some(pa));
                         let mut batch = tree.batch();
-                        tree.unmap_keeping_tables(range, &mut batch)
-                            .expect("nothing to split");
+                        tree.unmap(range, &mut batch).expect("nothing to split");
                         batch.flush();
                     }
                 });

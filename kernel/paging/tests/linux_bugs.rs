@@ -9,8 +9,8 @@ mod support;
 use mmu_model::{Access, Features, Model};
 use paging::mmu::MmuEvent;
 use paging::{
-    Attributes, BreakPolicy, Config, Granule, Granule4K, Granule16K, Granule64K, Half, LeafSet, LeafSize,
-    LevelMask, Pfn, PhysAddr, Tree, VirtAddr, VirtRange,
+    Attributes, BreakPolicy, Config, Error, Granule, Granule4K, Granule16K, Granule64K, Half, LeafSet,
+    LeafSize, LevelMask, Pfn, PhysAddr, Tree, VirtAddr, VirtRange,
 };
 use support::corpus::base;
 use support::ops::{Change, Op};
@@ -90,8 +90,9 @@ fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
         let failure = tree
             .map(part(base(&tree), 3, 1024), &mut source, DATA, LeafSet::ALL)
             .expect_err("a page is missing");
+        // Those of the links to the table that holds all of the range, and those written below it.
         let mut wanted = LevelMask::NONE;
-        for level in 0..if k == 0 { 3 } else { 4 } {
+        for level in 0..if k == 0 { 2 } else { 4 } {
             wanted.insert(level);
         }
         assert_eq!(failure.levels, wanted, "page {k}");
@@ -289,15 +290,20 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
                 (3, LeafSize::PAGE),
                 (1 << 18, LeafSize::BLOCK1),
             ] {
-                Shape::Range((1 << 24) + (round << 18), pages)
-                    .map(tree, at, DATA, LeafSet::ALL)
-                    .expect("vacant");
+                // What the last round left empty is in the way of a block, and is refused, not replaced.
+                let range = Shape::Range((1 << 24) + (round << 18), pages);
+                if let Err(failure) = range.map(tree, at, DATA, LeafSet::ALL) {
+                    assert!(matches!(failure.error, Error::EmptyTable { .. }), "{failure}");
+                    tree.prune(part(at, 0, pages)).expect("a valid range");
+                    range.map(tree, at, DATA, LeafSet::ALL).expect("vacant");
+                }
                 assert_eq!(tree.translate(at).expect("mapped").size, leaf);
                 model.cpu(0).access(at, Access::Write).expect("mapped");
                 let mut batch = tree.batch();
                 tree.unmap(part(at, 0, pages), &mut batch).expect("mapped");
             }
         }
+        support::prune(tree);
         assert_eq!(
             model.nr_tables(),
             1,

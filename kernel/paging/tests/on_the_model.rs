@@ -108,6 +108,7 @@ fn corpus_on_the_model<G: Granule>() {
                     model.log()
                 );
             }
+            support::prune(&tree);
             assert_eq!(model.nr_tables(), 1, "{} on {}", case.name, G::NAME);
         }
     }

@@ -88,7 +88,11 @@ fn run_sequence<G: Granule>(seed: u64, steps: usize, window: u64) {
                 let taken = (0..frames.len() as u64)
                     .map(|i| va.0 + (i << G::PAGE_SHIFT))
                     .find(|va| naive.0.contains_key(va));
-                let result = shape.map(&tree, va, attributes, LeafSet::ALL);
+                let mut result = shape.map(&tree, va, attributes, LeafSet::ALL);
+                if matches!(result, Err(failure) if matches!(failure.error, Error::EmptyTable { .. })) {
+                    support::prune(&tree);
+                    result = shape.map(&tree, va, attributes, LeafSet::ALL);
+                }
                 match (taken, result) {
                     (None, Ok(outcome)) => {
                         let size = (frames.len() as u64) << G::PAGE_SHIFT;

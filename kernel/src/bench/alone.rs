@@ -157,7 +157,10 @@ fn make_read_only<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn unmap<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
-    tree.unmap_and_flush(range)
+    let mut batch = tree.batch();
+    let result = tree.unmap(range, &mut batch);
+    batch.flush();
+    result
 }
 
 /// What is measured of a case, in the order in which it is done.
@@ -192,6 +195,7 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     if !bench.selects(name) {
         return;
     }
+    bench.prune();
     let tree = mm::kernel_tree();
     let _alone = mm::walk_lock().release();
     let (range, pa) = (VirtRange::new(bench.va, size), nowhere().add(alignment));
@@ -237,8 +241,7 @@ fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before:
     if !bench.selects(name) {
         return;
     }
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    bench.prune();
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     let neighbour = vm.ioremap(nowhere(), 4096);
     let mut measured = Measured::new();

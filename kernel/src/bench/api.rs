@@ -14,7 +14,6 @@ use super::counting::Counts;
 use super::engine::{self, Source, nowhere};
 use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
-use crate::mm;
 use crate::mm::areas::KernelVmalloc;
 
 /// What the reference walkers do of such a case.
@@ -64,8 +63,7 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
         return;
     }
     // Tables that were kept for other cases are none of this one's.
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    bench.prune();
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     let (map, unmap, outcome) = measure(bench, name, &vm, call);
     drop(vm);
@@ -158,8 +156,7 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
     if !bench.selects(name) {
         return;
     }
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    bench.prune();
     let nr = frames.len() as u64;
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     // Beside it, so that what it lies in stays.

@@ -129,7 +129,10 @@ fn map_live_extents<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn unmap_live<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
-    tree.unmap_and_flush(range)
+    let mut batch = tree.batch();
+    let result = tree.unmap(range, &mut batch);
+    batch.flush();
+    result
 }
 
 #[inline(never)]
@@ -171,6 +174,7 @@ pub fn run(bench: &Bench<'_>, name: &str, source: Source<'_>) {
     if !bench.selects(name) {
         return;
     }
+    bench.prune();
     let range = VirtRange::new(bench.va, source.size());
     live(bench, name, range, source);
     walkers(bench, name, range, source, "");

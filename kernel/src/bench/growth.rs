@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 use core::hint::black_box;
 
-use paging::{Attributes, Granule4K, LeafSet, Pfn, VirtAddr, VirtRange};
+use paging::{Attributes, Failure, Granule4K, LeafSet, Outcome, Pfn, VirtAddr, VirtRange};
 use vmalloc::{FlushPolicy, VmArea};
 
 use super::backend::{kernel_policy, subsystem};
@@ -53,8 +53,7 @@ pub fn run(bench: &Bench<'_>) {
 
 /// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and with holes between them.
 fn by_live_areas(bench: &Bench<'_>) {
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "before {BY_LIVE_ADDRESSES}: {pruned:?}");
+    bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
     let mut random = Random::new(SEED);
     let mut live: Vec<VirtAddr> = Vec::new();
@@ -128,6 +127,13 @@ fn point(bench: &Bench<'_>, curve: &str, x: u64, y: u64) {
     }
 }
 
+fn unmap(tree: &mm::KernelTree, range: VirtRange) -> Result<Outcome, Failure> {
+    let mut batch = tree.batch();
+    let result = tree.unmap(range, &mut batch);
+    batch.flush();
+    result
+}
+
 /// Sizes in pages: 1 page to 1 GiB.
 fn sizes() -> impl Iterator<Item = u64> {
     (0..=18).step_by(2).map(|order| 1 << order)
@@ -142,6 +148,7 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
     let _alone = mm::walk_lock().release();
     let pa = nowhere().add(alignment);
     for pages in sizes() {
+        bench.prune();
         let range = black_box(VirtRange::new(bench.va, pages << 12));
         let mut taken = 0;
         // The second time, everything that comes once is there.
@@ -155,7 +162,7 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
                     Attributes::DEVICE,
                     LeafSet::ALL,
                 )?;
-                tree.unmap_and_flush(range)
+                unmap(tree, range)
             });
             assert!(done.is_ok(), "{name}: {done:?}");
             taken = u64::from(count);
@@ -178,6 +185,7 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
     let _alone = mm::walk_lock().release();
     for nr in sizes() {
         let frames: &[Pfn] = black_box(&pages.frames()[..nr as usize]);
+        bench.prune();
         let range = VirtRange::new(bench.va, nr << 12);
         let mut taken = 0;
         for _ in 0..2 {
@@ -189,7 +197,7 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
                     Attributes::KERNEL_DATA,
                     LeafSet::ALL,
                 )?;
-                tree.unmap_and_flush(range)
+                unmap(tree, range)
             });
             assert!(done.is_ok(), "{name}: {done:?}");
             taken = u64::from(count);
@@ -209,8 +217,7 @@ fn withheld(bench: &Bench<'_>, name: &str) {
     if !bench.selects(name) {
         return;
     }
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
     let mut random = Random::new(SEED);
     for nr in 0..=AREAS {

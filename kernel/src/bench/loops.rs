@@ -11,7 +11,6 @@ use super::measure::{Samples, Summary};
 use super::pages::Pages;
 use super::report::{Line, Op};
 use super::shapes::{self, Params, Shape};
-use crate::mm;
 
 /// Rounds of a case.
 const ROUNDS: usize = 100;
@@ -136,8 +135,7 @@ fn shape_of<B: vmalloc::Backend + 'static>(name: &str) -> Shape<B> {
 
 /// Instructions of the whole test, and of each round of loops.
 fn measure(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) -> (u64, Samples) {
-    let pruned = mm::kernel_tree().prune(bench.region());
-    assert!(pruned.is_ok(), "{name}: {pruned:?}");
+    bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
     let shape = shape_of(shape);
     let (held, before) = bench.instrument.count(|| (shape.prepare)(&vm, params));

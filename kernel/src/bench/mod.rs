@@ -87,6 +87,12 @@ impl Bench<'_> {
         crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
+    /// Gives back the tables that other cases left, so that each begins alike. No walk may be under way.
+    fn prune(&self) {
+        let pruned = crate::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));
+        assert!(pruned.is_ok(), "{pruned:?}");
+    }
+
     /// Where whole calls find their addresses.
     fn region(&self) -> VirtRange {
         VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)

@@ -2,7 +2,7 @@
 //! the linear map itself is being edited.
 //!
 //! All 512 slots of the window are one level 3 table in .bss. A slot that is not in use holds [`EMPTY`], which is invalid but not vacant: so the
-//! table is full at all times, and the count in the link to it ([`paging`]'s occupied field) never changes, whoever uses slots.
+//! table is full at all times, and none that is to be pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

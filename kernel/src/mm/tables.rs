@@ -67,18 +67,6 @@ macro_rules! accesses {
             unsafe { table_ops::fill_linear(at(self.va(table), index), nr, first, step) };
         }
         #[inline(always)]
-        fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-            // SAFETY: as above; a PhysAddr is a u64.
-            unsafe {
-                table_ops::fill_outputs(
-                    at(self.va(table), index),
-                    outputs.len(),
-                    outputs.as_ptr().cast(),
-                    template,
-                )
-            };
-        }
-        #[inline(always)]
         fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
             debug_assert_eq!(1 << page_shift, PAGE_SIZE);
             let _ = page_shift;
@@ -93,9 +81,9 @@ macro_rules! accesses {
             };
         }
         #[inline(always)]
-        fn or_frames(&self, frames: &[Pfn]) -> u64 {
-            // SAFETY: a Pfn is a u64.
-            unsafe { table_ops::or_all(frames.as_ptr().cast(), frames.len()) }
+        fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+            // SAFETY: as above.
+            unsafe { table_ops::clear(at(self.va(table), index), nr) };
         }
         #[inline(always)]
         fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
@@ -104,29 +92,9 @@ macro_rules! accesses {
             unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), frames.len(), first) }
         }
         #[inline(always)]
-        fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+        fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
             // SAFETY: as above.
-            unsafe { table_ops::clear(at(self.va(table), index), nr) };
-        }
-        #[inline(always)]
-        fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-            // SAFETY: `nr` descriptors of a table.
-            unsafe { table_ops::or_all(at(self.va(table), index), nr) }
-        }
-        #[inline(always)]
-        fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-            // SAFETY: as above.
-            unsafe { table_ops::and_all(at(self.va(table), index), nr) }
-        }
-        #[inline(always)]
-        fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-            // SAFETY: as above.
-            unsafe { table_ops::and_or_all(at(self.va(table), index), nr) }
-        }
-        #[inline(always)]
-        fn flags(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-            // SAFETY: as above.
-            unsafe { table_ops::flags(at(self.va(table), index), nr) }
+            unsafe { table_ops::kinds(at(self.va(table), index), nr) }
         }
     };
 }

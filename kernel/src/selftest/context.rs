@@ -79,6 +79,12 @@ impl Context {
         )
     }
 
+    /// Gives back the tables that earlier mappings left empty: a map fails where one is in the way of
+    /// a block.
+    pub fn prune(&self) {
+        crate::mm::areas::kernel_vmalloc().vm_unmap_aliases();
+    }
+
     /// Leaf sizes that the kernel uses on this CPU.
     #[must_use]
     pub fn leaves(&self) -> LeafSet {

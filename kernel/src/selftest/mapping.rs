@@ -71,6 +71,7 @@ impl<'a> Mapping<'a> {
         memory: Memory,
         allowed: LeafSet,
     ) -> Result<Self, Failure> {
+        ctx.prune();
         let tree = ctx.tree();
         tree.mmu().begin(Work::Map);
         let outcome = source.map(&tree, va, attributes, allowed)?;

@@ -191,29 +191,17 @@ unsafe impl Tables for TestTables {
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         self.inner.fill_linear(table, index, nr, first, step);
     }
-    fn fill_outputs(&self, table: PhysAddr, index: usize, outputs: &[PhysAddr], template: u64) {
-        self.inner.fill_outputs(table, index, outputs, template);
-    }
     fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
         self.inner.fill_frames(table, index, frames, page_shift, template);
-    }
-    fn or_frames(&self, frames: &[Pfn]) -> u64 {
-        self.inner.or_frames(frames)
-    }
-    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-        self.inner.nr_consecutive(frames)
     }
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         self.inner.clear(table, index, nr);
     }
-    fn or_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        self.inner.or_all(table, index, nr)
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        self.inner.nr_consecutive(frames)
     }
-    fn and_all(&self, table: PhysAddr, index: usize, nr: usize) -> u64 {
-        self.inner.and_all(table, index, nr)
-    }
-    fn and_or_all(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        self.inner.and_or_all(table, index, nr)
+    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        self.inner.kinds(table, index, nr)
     }
     fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         self.inner.enter_break(va, broken, tables);

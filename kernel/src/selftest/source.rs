@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use paging::{
-    Attributes, Extent, Extents, FrameArray, Granule4K, LeafCounts, LeafSet, Outcome, Pfn, PhysAddr,
-    PhysSource, VirtAddr, VirtRange, choose_leaf,
+    Attributes, Extent, Extents, FrameArray, Granule4K, LeafCounts, LeafSet, LeafSize, Outcome, Pfn,
+    PhysAddr, PhysSource, VirtAddr, VirtRange,
 };
 
 use super::live::TestTree;
@@ -177,19 +177,26 @@ impl Source {
         while page < to {
             let end_of_run = to.min(page + self.run(page));
             while page < end_of_run {
-                let size = choose_leaf::<Granule4K>(
-                    va.add((page - from) * PAGE),
-                    self.pa(page),
-                    (end_of_run - page) * PAGE,
-                    (to - page) * PAGE,
-                    allowed,
-                );
+                let va = va.add((page - from) * PAGE);
+                let size = largest_legal(va, self.pa(page), (end_of_run - page) * PAGE, allowed);
                 counts.add(size, 1);
                 page += size.bytes::<Granule4K>() / PAGE;
             }
         }
         counts
     }
+}
+
+/// The largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by size: what the engine's leaf rule is held
+/// against.
+fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> LeafSize {
+    LeafSize::ALL
+        .into_iter()
+        .find(|leaf| {
+            let bytes = leaf.bytes::<Granule4K>();
+            allowed.contains(*leaf) && (va.0 | pa.0).is_multiple_of(bytes) && size >= bytes
+        })
+        .unwrap_or(LeafSize::PAGE)
 }
 
 fn map_extents(

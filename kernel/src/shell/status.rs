@@ -1,6 +1,6 @@
 //! `stat` and `purge`: what is in use, and whether the tables are sound.
 
-use paging::{CheckError, DisplaySize, Granule4K};
+use paging::{DisplaySize, Granule4K};
 
 use super::Shell;
 use super::refusal::Refusal;
@@ -65,15 +65,12 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     );
     match audit::audit(shell.info) {
         Ok(audit) => println!(
-            "tree     sound: {} tables, {} unlinked, {}",
+            "tree     sound: {} tables, {} of them empty, {} unlinked, {}",
             audit.report.tables,
+            audit.report.empty_tables,
             audit::unlinked_tables(&audit),
             audit.report.leaves.display::<Granule4K>()
         ),
-        // As it should be between an unmap and the next prune, and told first by an audit that looks for more.
-        Err(CheckError::EmptyTable { .. }) => {
-            println!("tree     not audited: `purge` first, emptied tables are still linked")
-        }
         Err(error) => return Err(Refusal::Unsound(error)),
     }
     let (now, before) = (InUse::now(), shell.before);

@@ -249,8 +249,6 @@ impl<B: Backend> Vmalloc<B> {
             }
         }
         drop(held);
-        // Those of a map that failed where it could not wait.
-        self.reclaim_tables();
     }
 }
 

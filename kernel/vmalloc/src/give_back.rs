@@ -15,11 +15,10 @@
 //! [`Vmalloc::vm_unmap_aliases`], purge whatever there is.
 //!
 //! # Tables
-//! An unmap leaves the tables linked that it empties, so that it may run beside maps: an unlinked table whose link is still in
-//! a walk cache, and a new one in its place, would be two links for one address (DESIGN rule 3). The next map there finds its table
-//! ready. [`EMPTIED_LIMIT`] times that a table was left empty, a purge that is asked for, and memory that runs out have the
-//! empty ones pruned. Only a table that an area covers whole is unlinked by the unmap itself; nobody maps there before the flush,
-//! since its addresses are withheld.
+//! An unmap takes a table out only if the area covers all that it translates: its addresses are withheld until the flush, so
+//! that no other table can come into its place meanwhile (DESIGN rule 3). A table of which an area covers a part stays linked,
+//! though it may be empty, for the next map there. Those are as many as were ever in use at once, at most. They are pruned when
+//! memory runs out, by a purge that is asked for, and where one is in the way of a block.
 //!
 //! Either way a table goes back with all walks kept out: someone may still be reading it.
 
@@ -124,38 +123,6 @@ impl<G: Granule> Waiting<G> {
     }
 }
 
-/// Unmaps that left an empty table linked, between one pruning and the next. More tables than these can not be empty.
-pub(crate) const EMPTIED_LIMIT: usize = 64;
-
-/// Where tables may be linked that are empty.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Emptied {
-    span: Option<VirtRange>,
-    nr: usize,
-}
-
-impl Emptied {
-    /// Whether an empty table may be linked in `range`.
-    pub fn may_be_in(&self, range: VirtRange) -> bool {
-        self.span.is_some_and(|span| span.overlaps(range))
-    }
-
-    fn note(&mut self, range: VirtRange, tables: u32) {
-        if tables == 0 {
-            return;
-        }
-        self.nr += tables as usize;
-        self.span = Some(match self.span {
-            None => range,
-            Some(span) => {
-                let start = span.start.min(range.start);
-                let last = span.last().max(range.last());
-                VirtRange::new(start, last.offset_from(start) + 1)
-            }
-        });
-    }
-}
-
 impl<B: Backend> Vmalloc<B> {
     /// Ends `area`, which nobody else can take any more.
     #[inline(never)]
@@ -174,28 +141,24 @@ impl<B: Backend> Vmalloc<B> {
         if !head.may_be_mapped() {
             return self.release(area);
         }
-        // A policy may let it wait for a flush.
-        if self.config.flush != FlushPolicy::Strict && head.can_wait() && !head.permissions_changed() {
-            return self.end_later(area, range);
+        let mut batch = self.backend.tree().batch();
+        self.take_out(range, &mut batch);
+        // A policy may let it wait for a flush. Where nothing was mapped, there is none to wait for.
+        let waits =
+            self.config.flush != FlushPolicy::Strict && head.can_wait() && !head.permissions_changed();
+        if waits && !batch.pending().is_empty() {
+            return self.let_wait(area, &mut batch);
         }
-        // Most often one table holds all of it, and nothing has to be collected.
-        let walk = self.backend.walks().walk();
-        let taken = self.backend.tree().unmap_one_table(range);
-        drop(walk);
-        if let Some(outcome) = taken {
-            self.end_flushed(area, range, outcome.tables_emptied);
-        } else {
-            self.end_now(area, range);
-        }
+        self.flush(&mut batch);
+        self.end_flushed(area);
     }
 
-    /// Takes whatever is mapped in `range` out, and gives how many tables that left empty.
-    #[inline(always)]
-    fn take_out<'t>(&'t self, range: VirtRange, batch: &mut Batch<'t, B>) -> u32 {
-        match self.unmap(range, batch) {
-            Ok(outcome) => outcome.tables_emptied,
+    /// Takes whatever is mapped in `range` out.
+    #[inline]
+    fn take_out<'t>(&'t self, range: VirtRange, batch: &mut Batch<'t, B>) {
+        if let Err(failure) = self.unmap(range, batch) {
             // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
-            Err(failure) => panic!("unmapping {range:?}: {failure}"),
+            panic!("unmapping {range:?}: {failure}");
         }
     }
 
@@ -205,59 +168,18 @@ impl<B: Backend> Vmalloc<B> {
         self.end(area);
     }
 
-    /// Ends `area` with a flush of its own.
-    #[inline(never)]
-    fn end_now(&self, area: Area, range: VirtRange) {
-        let mut batch = self.backend.tree().batch();
-        let emptied = self.take_out(range, &mut batch);
-        self.flush(batch);
-        self.end_flushed(area, range, emptied);
-    }
-
-    /// Takes `area` out, and leaves it to a flush that covers others too.
-    #[inline(never)]
-    fn end_later(&self, area: Area, range: VirtRange) {
-        let tree = self.backend.tree();
-        let walk = self.backend.walks().walk();
-        let taken = tree.take_out_of_one_table(range);
-        drop(walk);
-        let Some(taken) = taken else {
-            return self.end_anything_later(area, range);
-        };
-        let prune = self.note_emptied_tables(range, u32::from(taken.emptied()));
-        self.let_wait(area, prune, |pending| tree.leave(taken, pending));
-    }
-
-    /// The same, whatever is mapped.
-    #[inline(never)]
-    fn end_anything_later(&self, area: Area, range: VirtRange) {
-        let tree = self.backend.tree();
-        let mut batch = tree.batch();
-        let emptied = self.take_out(range, &mut batch);
-        if batch.pending().is_empty() {
-            // Nothing was mapped, so nothing is to be flushed.
-            drop(batch);
-            return self.end_flushed(area, range, emptied);
-        }
-        let prune = self.note_emptied_tables(range, emptied);
-        self.let_wait(area, prune, |pending| batch.leave_to(pending));
-    }
-
-    /// Lets `area`, which is out of the tables, wait for a flush; `leave` records what that must cover. Then prunes, if there is reason to.
-    #[inline(always)]
-    fn let_wait(&self, area: Area, prune: bool, leave: impl FnOnce(&mut Pending<B::Granule>)) {
+    /// Lets `area`, which is out of the tables, wait for the flush of `batch`, which covers others too.
+    #[inline]
+    fn let_wait(&self, area: Area, batch: &mut Batch<'_, B>) {
         let slot = self.this_cpu();
         let mut cpu = slot.state.lock();
         cpu.waiting.push(area);
-        leave(&mut cpu.waiting.pending);
+        batch.leave_to(&mut cpu.waiting.pending);
         let due = cpu.waiting.is_due(self.shares.cpu) && self.pass_on(&mut cpu.waiting);
         slot.nr_waiting.store(cpu.waiting.nr_areas(), Relaxed);
         drop(cpu);
         if due {
             self.purge_if_due();
-        }
-        if prune {
-            self.prune();
         }
     }
 
@@ -270,34 +192,15 @@ impl<B: Backend> Vmalloc<B> {
         state.waiting.is_due(self.shares.common)
     }
 
-    /// Ends `area`, which is flushed, and left `emptied` tables empty.
-    #[inline(always)]
-    fn end_flushed(&self, area: Area, range: VirtRange, emptied: u32) {
+    /// Ends `area`, which is flushed.
+    #[inline]
+    fn end_flushed(&self, area: Area) {
         let head = Head::of(&area);
         if head.permissions_changed() {
             self.reset_alias(&area);
         }
         free_area(&self.backend, &area, head);
-        // Noted before the range can be mapped again: by blocks, perhaps.
-        let prune = self.note_emptied_tables(range, emptied);
         self.release(area);
-        if prune {
-            self.prune();
-        }
-    }
-
-    /// Notes that an unmap of `range` left `tables` tables empty. Whether there are so many by now that they should be pruned.
-    #[inline(always)]
-    pub(crate) fn note_emptied_tables(&self, range: VirtRange, tables: u32) -> bool {
-        tables != 0 && self.note_some_emptied(range, tables)
-    }
-
-    #[inline(never)]
-    fn note_some_emptied(&self, range: VirtRange, tables: u32) -> bool {
-        let mut state = self.state.lock();
-        state.emptied.note(range, tables);
-        self.any_emptied.store(true, Relaxed);
-        state.emptied.nr >= EMPTIED_LIMIT
     }
 
     /// Unmaps `range`, which is the caller's alone, beside whatever others do. `batch` has what is to be flushed.
@@ -308,17 +211,20 @@ impl<B: Backend> Vmalloc<B> {
         batch: &mut Batch<'t, B>,
     ) -> Result<Outcome, Failure> {
         let _walk = self.backend.walks().walk();
-        self.backend.tree().unmap_keeping_tables(range, batch)
+        self.backend.tree().unmap(range, batch)
     }
 
-    /// Notes what an unmap of a part of a block left empty: whoever gives the block back has it pruned, where that is due.
-    pub(crate) fn note_emptied(&self, range: VirtRange, outcome: &Outcome) {
-        self.note_emptied_tables(range, outcome.tables_emptied);
+    /// Unmaps `range`, no leaf of which reaches over its ends, and flushes.
+    #[inline]
+    pub(crate) fn take_out_now(&self, range: VirtRange) {
+        let mut batch = self.backend.tree().batch();
+        self.take_out(range, &mut batch);
+        self.flush(&mut batch);
     }
 
     /// Flushes `batch`. Where tables go back, all walks are kept out meanwhile.
     #[inline]
-    pub(crate) fn flush(&self, batch: Batch<'_, B>) {
+    pub(crate) fn flush(&self, batch: &mut Batch<'_, B>) {
         let _release = (batch.pending().nr_dead_tables() != 0).then(|| self.backend.walks().release());
         batch.flush();
     }
@@ -394,26 +300,25 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives back the tables that are linked and empty, and waits for whoever is doing so.
+    /// Gives back the tables that are linked and empty within `range`, with all walks kept out. Whether there were any.
     #[cold]
     #[inline(never)]
-    pub(crate) fn prune(&self) {
-        let _purge = self.purge.lock();
-        let mut state = self.state.lock();
-        let emptied = core::mem::take(&mut state.emptied);
-        self.any_emptied.store(false, Relaxed);
-        drop(state);
-        let Some(span) = emptied.span else {
-            return;
-        };
+    pub(crate) fn prune(&self, range: VirtRange) -> bool {
         let _release = self.backend.walks().release();
-        match self.backend.tree().prune(span) {
-            Ok(outcome) if outcome.tables_removed == 0 => {}
-            Ok(_) => {
-                self.nr_purges.fetch_add(1, Relaxed);
-            }
-            // The span is made of areas, so it is whole pages of the region.
-            Err(failure) => panic!("pruning {span:?}: {failure}"),
+        match self.backend.tree().prune(range) {
+            Ok(outcome) => outcome.tables_removed != 0,
+            // The range is the region, or an area's, so it is whole pages of the tree's half.
+            Err(failure) => panic!("pruning {range:?}: {failure}"),
+        }
+    }
+
+    /// Gives back all tables of the region that are linked and empty, and waits for whoever is doing so.
+    #[cold]
+    #[inline(never)]
+    fn prune_all(&self) {
+        let _purge = self.purge.lock();
+        if self.prune(self.range()) {
+            self.nr_purges.fetch_add(1, Relaxed);
         }
     }
 
@@ -423,37 +328,13 @@ impl<B: Backend> Vmalloc<B> {
         self.nr_purges.load(Relaxed)
     }
 
-    /// Gives back the tables that a failed map has withheld, since others were walking.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn reclaim_tables(&self) {
-        let tree = self.backend.tree();
-        if tree.withholds_tables() {
-            let _release = self.backend.walks().release();
-            tree.reclaim();
-        }
-    }
-
-    /// Gives back the empty tables that are linked within `range`, which is the caller's and about to be mapped by blocks, with
-    /// all walks kept out.
-    pub(crate) fn prune_before_blocks(&self, range: VirtRange) {
-        // Whoever left a table empty here noted it before the range could be had again.
-        if self.any_emptied.load(Relaxed) && self.state.lock().emptied.may_be_in(range) {
-            let _release = self.backend.walks().release();
-            if let Err(failure) = self.backend.tree().prune(range) {
-                panic!("pruning {range:?}: {failure}");
-            }
-        }
-    }
-
     /// Gives back whatever is withheld, and waits for what is on its way back: for whoever finds no memory, before he gives up.
     /// Whether anything was given back since there were `purges`, by whomever: then it is worth another try.
     pub(crate) fn purge_and_prune(&self, purges: usize) -> bool {
         self.settle_and_wait();
         let dropped = self.drop_idle_blocks();
         self.purge();
-        self.reclaim_tables();
-        self.prune();
+        self.prune_all();
         dropped || self.nr_purges() != purges
     }
 

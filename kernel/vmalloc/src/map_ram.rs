@@ -10,7 +10,7 @@
 //! mappings. So whoever unmaps looks into his own slot first, then asks the address space, then looks into the slot that the words name; and if
 //! the block is no longer there, its words have the bits by now.
 
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::{Backend, Lock};
 use crate::cpu::{CpuSlot, NR_CPU_SLOTS};
 use crate::error::Error;
 use crate::place::Phase;
@@ -205,29 +205,9 @@ impl<B: Backend> Vmalloc<B> {
             },
         };
         let range = VirtRange::new(va, nr << B::Granule::PAGE_SHIFT);
-        // Most often one table holds all of it.
-        let walk = self.backend.walks().walk();
-        let taken = self.backend.tree().unmap_one_table(range);
-        drop(walk);
-        match taken {
-            Some(outcome) => self.note_emptied(range, &outcome),
-            None => self.unmap_small(range),
-        }
+        self.take_out_now(range);
         self.give_small_back(found, page, nr, caller);
         Ok(())
-    }
-
-    /// Unmaps and flushes a mapping that lies in two tables.
-    #[inline(never)]
-    fn unmap_small(&self, range: VirtRange) {
-        let mut batch = self.backend.tree().batch();
-        let outcome = match self.unmap(range, &mut batch) {
-            Ok(outcome) => outcome,
-            // Leaves end where the mapping does, so nothing needs a split.
-            Err(failure) => panic!("unmapping {range:?}: {failure}"),
-        };
-        self.flush(batch);
-        self.note_emptied(range, &outcome);
     }
 
     /// As [`Bits::begin_end`] where `va` is not in this CPU's block: gives the slot to look into first later on. `None` if it

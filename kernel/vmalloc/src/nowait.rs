@@ -15,8 +15,7 @@ use crate::record::{self, Area, WORDS};
 use crate::state::Vmalloc;
 use crate::va::{self, Fit};
 use core::panic::Location;
-use core::sync::atomic::Ordering::Relaxed;
-use paging::{Attributes, LeafSet, LeafSize, Outcome, PhysAddr, Run};
+use paging::{Attributes, LeafSize, Outcome, PhysAddr, Run};
 
 /// What is asked for.
 pub(crate) struct Nowait {
@@ -34,9 +33,9 @@ impl<B: Backend> Vmalloc<B> {
         request: &Nowait,
         words: &[u64; WORDS],
     ) -> Result<VmArea<'_, B>, Error> {
-        let (area, leaves) = self.reserve_nowait(request, words)?;
+        let area = self.reserve_nowait(request, words)?;
         let mut blocks = Blocks::none(&self.backend);
-        let result = self.back_nowait(request, &area, leaves, &mut blocks);
+        let result = self.back_nowait(request, &area, &mut blocks);
         match result {
             Ok(outcome) => {
                 let area = VmArea::new(self, area, words, 0, outcome);
@@ -52,8 +51,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Addresses, and the leaves that may be used there.
-    fn reserve_nowait(&self, request: &Nowait, words: &[u64; WORDS]) -> Result<(Area, LeafSet), Error> {
+    /// Addresses.
+    fn reserve_nowait(&self, request: &Nowait, words: &[u64; WORDS]) -> Result<Area, Error> {
         let blocks = Run {
             pa: PhysAddr(0),
             pages: request.fit.pages.min(1 << request.max_order),
@@ -63,9 +62,7 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(mut cpu) = self.this_cpu().state.try_lock() {
             // The best place only: what is kept is of the last of its size.
             if let Some(area) = places().next().and_then(|fit| cpu.cache.take(&fit, words)) {
-                drop(cpu);
-                let emptied = self.any_emptied.load(Relaxed);
-                return Ok((area, self.leaves_beside(emptied)));
+                return Ok(area);
             }
         }
         let mut state = self.state.try_lock().ok_or(Error::WouldBlock)?;
@@ -81,30 +78,17 @@ impl<B: Backend> Vmalloc<B> {
                 done => done,
             };
             match reserved {
-                Ok(area) => {
-                    let emptied = state.emptied.may_be_in(record::range::<B::Granule>(&area));
-                    return Ok((area, self.leaves_beside(emptied)));
-                }
+                Ok(area) => return Ok(area),
                 Err(error) => refused = Self::refusal(error),
             }
         }
         Err(refused)
     }
 
-    /// Empty tables are only taken out with all walks kept out. Where some may be, no block is mapped.
-    const fn leaves_beside(&self, emptied: bool) -> LeafSet {
-        if emptied {
-            self.leaves.at_most(LeafSize::PAGE_GROUP)
-        } else {
-            self.leaves
-        }
-    }
-
     fn back_nowait(
         &self,
         request: &Nowait,
         area: &Area,
-        leaves: LeafSet,
         blocks: &mut Blocks<'_, B>,
     ) -> Result<Outcome, Error> {
         let pages = request.fit.pages;
@@ -113,9 +97,17 @@ impl<B: Backend> Vmalloc<B> {
         let range = record::range::<B::Granule>(area);
         let _walk = self.backend.walks().try_walk().ok_or(Error::WouldBlock)?;
         let tree = self.backend.tree();
-        let outcome = self
-            .backend
-            .without_waiting(|| tree.map(range, &mut blocks.source(pages), request.attributes, leaves))?;
-        Ok(outcome)
+        let map = |leaves| {
+            let mut source = blocks.source(pages);
+            self.backend
+                .without_waiting(|| tree.map(range, &mut source, request.attributes, leaves))
+        };
+        match map(self.leaves) {
+            Err(failure) if matches!(failure.error, paging::Error::EmptyTable { .. }) => {
+                // It is taken out with all walks kept out, by a call that can wait. Here no block is mapped.
+                Ok(map(self.leaves.at_most(LeafSize::PAGE_GROUP))?)
+            }
+            done => Ok(done?),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! parts lock, one of a few that all areas share.
 
 use crate::area::VmArea;
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::ram::{self, NoRam};
 use crate::record::{self, Kind};
@@ -76,11 +76,8 @@ impl<B: Backend> VmArea<'_, B> {
             vm.map_part(range, &mut source, attributes)
                 .map_err(|error| source.refusal(error))
         });
-        match &result {
-            Ok(_) if attributes.is_executable() => vm.backend.publish_instructions(range),
-            Ok(_) => {}
-            // What it has made is to be had again.
-            Err(_) => vm.reclaim_tables(),
+        if result.is_ok() && attributes.is_executable() {
+            vm.backend.publish_instructions(range);
         }
         result
     }
@@ -95,18 +92,13 @@ impl<B: Backend> VmArea<'_, B> {
     pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
         let range = self.part(offset, size)?;
         let vm = self.manager();
-        let (outcome, prune) = vm.under_pressure(|| {
+        vm.under_pressure(|| {
             let _parts = vm.parts.of(self.range().start).lock();
             let mut batch = vm.backend.tree().batch();
             let outcome = vm.unmap(range, &mut batch)?;
-            vm.flush(batch);
-            // Noted before somebody else can map there: by blocks, perhaps.
-            Ok((outcome, vm.note_emptied_tables(range, outcome.tables_emptied)))
-        })?;
-        if prune {
-            vm.prune();
-        }
-        Ok(outcome)
+            vm.flush(&mut batch);
+            Ok(outcome)
+        })
     }
 }
 
@@ -118,13 +110,22 @@ impl<B: Backend> Vmalloc<B> {
         source: &mut S,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
-        if range.size >= B::Granule::size(2) {
-            self.prune_before_blocks(range);
+        let mut tries = 0;
+        loop {
+            let mapped = self.map_once(range, source, attributes);
+            let Err(failure) = mapped else {
+                return mapped.map_err(Error::of_map::<B::Granule>);
+            };
+            let in_the_way = matches!(failure.error, paging::Error::EmptyTable { .. });
+            if in_the_way || failure.tables_left != 0 {
+                self.prune(range);
+            }
+            if !in_the_way || tries != 0 {
+                return Err(Error::of_map::<B::Granule>(failure));
+            }
+            tries += 1;
+            source.rewind();
         }
-        let _walk = self.backend.walks().walk();
-        let leaves = self.config.leaves;
-        let mapped = self.backend.tree().map(range, source, attributes, leaves);
-        mapped.map_err(Error::of_map::<B::Granule>)
     }
 
     /// Calls `once`, with no lock held, until it succeeds, or fails for something else than memory, or there was nothing to give back that

@@ -19,7 +19,7 @@
 //! it costs no more for more pages.
 
 use crate::va::Fit;
-use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run};
+use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
 
 /// Runs that are looked at, besides the first.
 pub(crate) const MAX_RUNS: usize = 3;
@@ -316,37 +316,13 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// The largest leaf that `run` holds, in bytes. 0 for none but pages.
+/// The largest leaf that the engine's rule makes in `run`, in bytes. 0 for none but pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
-    if run.pages >= LeafSize::BLOCK2.bytes::<G>() >> G::PAGE_SHIFT {
-        return largest_block::<G>(run, allowed);
+    match leaf::largest_within::<G>(run.pa, run.pages, allowed) {
+        LeafSize::PAGE => 0,
+        size => size.bytes::<G>(),
     }
-    let group = LeafSize::PAGE_GROUP;
-    if is_leaf::<G>(group, allowed) && holds::<G>(run, group.bytes::<G>()) {
-        group.bytes::<G>()
-    } else {
-        0
-    }
-}
-
-/// The same of a run of any length.
-#[inline(never)]
-fn largest_block<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
-    LeafSize::ALL
-        .into_iter()
-        .filter(|size| is_leaf::<G>(*size, allowed))
-        .map(LeafSize::bytes::<G>)
-        .find(|bytes| holds::<G>(run, *bytes))
-        .unwrap_or(0)
-}
-
-/// Whether `run` holds an aligned leaf of `bytes`.
-#[inline(always)]
-fn holds<G: Granule>(run: Run, bytes: u64) -> bool {
-    let skip = run.pa.0.wrapping_neg() & (bytes - 1);
-    // In pages, since a run may be as long as the physical address space.
-    run.pages >= (skip >> G::PAGE_SHIFT) + (bytes >> G::PAGE_SHIFT)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use crate::backend::{Backend, Lock, WalkLock};
 use crate::cpu::{CpuSlots, Shares};
 use crate::deferred::{Deferred, Settling};
 use crate::error::Error;
-use crate::give_back::{Emptied, FlushPolicy, Purge, Waiting};
+use crate::give_back::{FlushPolicy, Purge, Waiting};
 use crate::parts::PartsLocks;
 use crate::place::{self, Phase};
 use crate::record::{self, Area, Freed, WORDS};
 use crate::va::{self, Cache, Fit, LargeCache, Space, Vpn};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use paging::{Attributes, Failure, Granule, LeafSet, Outcome, PhysSource, VirtRange};
 
 /// Policy, fixed when a [`Vmalloc`] is made.
@@ -70,7 +70,6 @@ pub(crate) struct State<G> {
     pub large: LargeCache<WORDS>,
     /// What the CPUs have passed on.
     pub waiting: Waiting<G>,
-    pub emptied: Emptied,
     freed: [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
@@ -126,8 +125,6 @@ pub struct Vmalloc<B: Backend> {
     pub(crate) backend: B,
     pub(crate) state: B::Lock<State<B::Granule>>,
     pub(crate) cpus: CpuSlots<B>,
-    /// Whether empty tables may be linked: written with the state lock held, looked at without.
-    pub(crate) any_emptied: AtomicBool,
     pub(crate) shares: Shares,
     pub(crate) config: Config,
     pub(crate) deferred: Deferred,
@@ -170,7 +167,6 @@ impl<B: Backend> Vmalloc<B> {
             space: Space::new(start, range.size >> B::Granule::PAGE_SHIFT, page),
             large: LargeCache::new(config.cached_areas / LARGE_SHARE),
             waiting: Waiting::new(),
-            emptied: Emptied::default(),
             freed: [None; REMEMBERED],
             next_freed: 0,
         };
@@ -181,7 +177,6 @@ impl<B: Backend> Vmalloc<B> {
             state: B::Lock::new(state),
             config,
             cpus,
-            any_emptied: AtomicBool::new(false),
             shares: Shares::of(config.flush),
             deferred: Deferred::new(),
             settling: B::Lock::new(Settling),
@@ -386,10 +381,6 @@ impl<B: Backend> Vmalloc<B> {
         source: &mut S,
         attributes: Attributes,
     ) -> Result<Outcome, Error> {
-        if range.size >= B::Granule::size(2) {
-            // Where blocks may go, empty tables would be taken out by the map itself, while others walk.
-            self.prune_before_blocks(range);
-        }
         let purges = self.nr_purges();
         match self.map_once(range, source, attributes) {
             Ok(outcome) => Ok(outcome),
@@ -399,7 +390,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps what failed for lack of a table, as often as there is hope.
+    /// Maps what failed for an empty table in the way, or for lack of a table, as often as there is hope.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -411,9 +402,13 @@ impl<B: Backend> Vmalloc<B> {
         mut purges: usize,
     ) -> Result<Outcome, Failure> {
         loop {
-            // What it has made is to be had again, for the next try or for others.
-            self.reclaim_tables();
-            if !matches!(failure.error, paging::Error::OutOfTables { .. }) || !self.purge_and_prune(purges) {
+            let in_the_way = matches!(failure.error, paging::Error::EmptyTable { .. });
+            if in_the_way || failure.tables_left != 0 {
+                // The range is this call's, so none comes back into the way. What the call has made is to be had again.
+                self.prune(range);
+            }
+            let short = matches!(failure.error, paging::Error::OutOfTables(_));
+            if !in_the_way && !(short && self.purge_and_prune(purges)) {
                 return Err(failure);
             }
             purges = self.nr_purges();
@@ -425,8 +420,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
+    /// Maps `range`, or gives the reason why it is not done at the first try.
     #[inline(always)]
-    fn map_once<S: PhysSource<B::Granule>>(
+    pub(crate) fn map_once<S: PhysSource<B::Granule>>(
         &self,
         range: VirtRange,
         source: &mut S,

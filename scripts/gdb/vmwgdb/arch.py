@@ -263,11 +263,6 @@ class Descriptor:
         return self.value & ADDRESS & ~(self.geometry.page_size - 1)
 
     @property
-    def occupied(self) -> int:
-        """vmwalk's count of occupied descriptors in a link's ignored bits (paging::descriptor)."""
-        return (self.value & (self.geometry.page_size - 1)) >> 2
-
-    @property
     def attr_index(self) -> int:
         return bits(self.value, 4, 2)
 

@@ -32,7 +32,7 @@ def show_offset(offset: int) -> str:
 
 
 def why_not(size: int, va: int, pa: int, run: int, remaining: int, allowed: bool) -> list[str]:
-    """Every condition of `choose_leaf` that a leaf of `size` bytes fails here."""
+    """Every condition of the leaf rule (paging::leaf) that a leaf of `size` bytes fails here."""
     text = show_size(size)
     reasons = []
     if not allowed:
@@ -84,7 +84,7 @@ def store_event(geometry: Geometry, level: int | None, kind: int, table: int, in
     if kind == 4:
         return Event("store", (f"store {place}: {exchange(Descriptor(old, shown, geometry), first)}",))
     if first.table and level is not None:
-        return Event("store", (f"store {place}: link to table {first.address:#x}, count {first.occupied}",))
+        return Event("store", (f"store {place}: link to table {first.address:#x}",))
     lines = [f"store {place}: {nr} descriptor{'s' if nr > 1 else ''}"]
     start = 0
     step = geometry.size(shown)
@@ -106,10 +106,10 @@ def store_event(geometry: Geometry, level: int | None, kind: int, table: int, in
 
 def exchange(old: Descriptor, new: Descriptor) -> str:
     if old.vacant:
-        return f"links table {new.address:#x}, count {new.occupied}"
+        return f"links table {new.address:#x}"
     if new.vacant:
         return f"unlinks table {old.address:#x}"
-    return f"count of table {new.address:#x}: {old.occupied} -> {new.occupied}"
+    return f"links table {new.address:#x} in place of {old.address:#x}"
 
 
 def tlbi_event(geometry: Geometry, kind: int, va: int, pages: int, scale: int, num: int) -> Event:

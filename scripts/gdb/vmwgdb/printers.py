@@ -53,7 +53,7 @@ def show_descriptor(value: int) -> str:
     if value & 0b11 == 0b11:
         as_link, as_page = Descriptor(value, 2, GEOMETRY), Descriptor(value, 3, GEOMETRY)
         if value >> 48 == 0:
-            return f"{value:#018x} table {as_link.address:#x}, count {as_link.occupied}; or page {as_page.attributes()}"
+            return f"{value:#018x} table {as_link.address:#x}; or page {as_page.attributes()}"
         return f"{value:#018x} page {as_page.address:#x} {as_page.attributes()}{' C' if as_page.contiguous else ''}"
     leaf = Descriptor(value, 2, GEOMETRY)
     kind = "block" if value & 1 else "invalid"

@@ -101,8 +101,8 @@ class Walk:
     """Why there is no translation; empty if there is one."""
     pa: int = 0
     group: Group | None = None
-    counts: list[tuple[int, int]] = field(default_factory=list)
-    """For each link followed: the count that it carries and what its table has."""
+    in_use: list[int] = field(default_factory=list)
+    """For each link followed: how many descriptors of its table are in use."""
     narrowed: int = 0
     """Bits 63:59 of all table descriptors passed."""
 
@@ -131,7 +131,7 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> 
     while True:
         entries = words(read(table, 8 * half.entries(level)))
         if result.steps:
-            result.counts.append((result.steps[-1].descriptor.occupied, sum(entry != 0 for entry in entries)))
+            result.in_use.append(sum(entry != 0 for entry in entries))
         index = half.index(va, level)
         descriptor = Descriptor(entries[index], level, half.geometry)
         result.steps.append(Step(level, table, index, descriptor))
@@ -215,12 +215,7 @@ def describe_walk(result: Walk, registers: Registers) -> list[str]:
         descriptor = step.descriptor
         text = f"  level {step.level}  {step.table:#014x}[{step.index:3}] = {descriptor.value:#018x}  {descriptor.kind}"
         if descriptor.table:
-            carried, has = result.counts[i]
-            text += f" -> {descriptor.address:#x}, count {carried}"
-            if carried > has:
-                text += f" ({has} occupied, {carried - has} by a call that is under way)"
-            elif carried < has:
-                text += f" ({has} occupied: not a count of the engine's)"
+            text += f" -> {descriptor.address:#x}, {result.in_use[i]} in use"
             if descriptor.narrowing():
                 text += f", {descriptor.narrowing()}"
         elif not descriptor.vacant:
@@ -401,11 +396,11 @@ def describe_diff(old: Snapshot, new: Snapshot, half_of: Callable[[int], Half]) 
 
 
 def changed_links(half: Half, level: int, va: int, before: tuple[int, ...], after: tuple[int, ...]) -> list[str]:
-    """Links that still lead to the same table and count otherwise."""
+    """Links that still lead to the same table and have other bits: none of the engine's does."""
     lines = []
     for i, (one, two) in enumerate(zip(before, after)):
         was, now = Descriptor(one, level, half.geometry), Descriptor(two, level, half.geometry)
         if was.table and now.table and was.address == now.address and one != two:
             where = va + i * half.geometry.size(level)
-            lines.append(f"  level {level} link [{i}] at {where:#018x}: count {was.occupied} -> {now.occupied}")
+            lines.append(f"  level {level} link [{i}] at {where:#018x}: {one:#x} -> {two:#x}")
     return lines

@@ -144,7 +144,7 @@ impl Search {
             let allocs = model.counters().allocs;
             let result = op.run(&tree);
             // No walk is under way: what a map took out goes back at once.
-            tree.reclaim();
+            tree.prune(tree.range()).expect("the tree's own range");
             let allocs = model.counters().allocs - allocs;
             self.assert_finished(model, root, node, op, None);
             match (op.expected(&before), result) {
@@ -181,7 +181,7 @@ impl Search {
         model.fail_alloc_after(k);
         let tree = Tree::new(root, Half::High, model.cpu(0), model.cpu(0), self.config);
         let result = op.run(&tree);
-        tree.reclaim();
+        tree.prune(tree.range()).expect("the tree's own range");
         assert!(
             matches!(
                 result,
@@ -225,13 +225,13 @@ impl Search {
         let tree = Tree::new(root, Half::High, again.cpu(0), again.cpu(0), self.config);
         for op in &node.path {
             let _ = op.run(&tree);
-            tree.reclaim();
+            tree.prune(tree.range()).expect("the tree's own range");
         }
         if let Some(k) = refused {
             again.fail_alloc_after(k);
         }
         let result = op.run(&tree);
-        tree.reclaim();
+        tree.prune(tree.range()).expect("the tree's own range");
         println!(
             "{op:?} after {:?}, table refused: {refused:?}: {result:?}",
             node.path

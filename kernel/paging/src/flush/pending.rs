@@ -1,8 +1,10 @@
-//! What is collected until a flush: ranges that a TLB may hold, and tables that are no longer linked.
+//! What is collected until a flush: ranges that a TLB may hold, and tables that are no longer
+//! linked.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::tables::Tables;
+use arrayvec::ArrayVec;
 use core::marker::PhantomData;
 
 /// Ranges a [`Pending`] keeps apart before it merges them.
@@ -13,13 +15,15 @@ pub(super) const MAX_RANGES: usize = 8;
 pub struct PendingRange {
     /// The addresses.
     pub range: VirtRange,
-    /// The level whose descriptors a TLB may hold one by one: a group is held as its descriptors (rule 4).
+    /// The level whose descriptors a TLB may hold one by one: a group is held as its descriptors
+    /// (rule 4).
     pub stride: Level,
     /// Whether a link was taken out too, so that walk caches must be invalidated (rule 5).
     pub links: bool,
 }
 
-/// A [`PendingRange`] in two words. The size is a multiple of the page size, so its low bits are free: stride and links.
+/// A [`PendingRange`] in two words. The size is a multiple of the page size, so its low bits are
+/// free: stride and links.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
     start: u64,
@@ -31,9 +35,7 @@ const LINKS: u64 = 0b100;
 const FLAGS: u64 = STRIDE | LINKS;
 
 impl Packed {
-    const NONE: Self = Self { start: 0, size: 0 };
-
-    #[inline(always)]
+    #[inline]
     pub(super) const fn new(range: VirtRange, stride: Level, links: bool) -> Self {
         let links = if links { LINKS } else { 0 };
         Self {
@@ -42,7 +44,7 @@ impl Packed {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) const fn unpack(self) -> PendingRange {
         PendingRange {
             range: VirtRange::new(VirtAddr(self.start), self.size & !FLAGS),
@@ -52,13 +54,13 @@ impl Packed {
     }
 
     /// The last byte.
-    #[inline(always)]
+    #[inline]
     const fn last(self) -> u64 {
         self.start + (self.size() - 1)
     }
 
     /// The smallest that has both, at the smaller stride.
-    #[inline(always)]
+    #[inline]
     fn joined(self, other: Self) -> Self {
         let start = self.start.min(other.start);
         let size = (self.last().max(other.last()) - start).wrapping_add(1);
@@ -69,66 +71,39 @@ impl Packed {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     const fn size(self) -> u64 {
         self.size & !FLAGS
     }
 
     /// Whether `new`, by which it would grow by `growth`, is best recorded as more of it.
-    #[inline(always)]
+    #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
         // Where it goes on at another stride, that is kept apart, since it would need more TLBIs.
         growth == 0 || (growth <= new.size() + slack && (self.size ^ new.size) & STRIDE == 0)
     }
 
     /// By how much it grows if it takes `new` in.
-    #[inline(always)]
+    #[inline]
     fn growth(self, new: Self) -> u64 {
         let ends = new.last().max(self.last()) - self.last();
         ends + (self.start - new.start.min(self.start))
     }
 }
 
-/// Leaves of one table that were taken out, and that a TLB may still hold.
-///
-/// What [`Pending`] is for operations of any kind, in two words.
-#[must_use = "translations may linger: give it to Tree::leave"]
-#[derive(Debug)]
-pub struct TakenOut {
-    pub(super) range: Packed,
-    emptied: bool,
-}
-
-impl TakenOut {
-    #[inline(always)]
-    pub(crate) const fn new(range: VirtRange, stride: Level, emptied: bool) -> Self {
-        Self {
-            range: Packed::new(range, stride, false),
-            emptied,
-        }
-    }
-
-    /// Whether their table is empty now. It stays linked.
-    #[inline(always)]
-    #[must_use]
-    pub const fn emptied(&self) -> bool {
-        self.emptied
-    }
-}
-
 /// What an operation has taken out and not yet invalidated: ranges and dead tables.
 ///
-/// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one with dead tables
-/// leaks them, which is safe, and is why it is `must_use`: give it to [`Tree::flush`](crate::Tree::flush).
+/// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one
+/// with dead tables leaks them, which is safe, and is why it is `must_use`: give it to
+/// [`Tree::flush`](crate::Tree::flush).
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
-    ranges: [Packed; MAX_RANGES],
-    pub(super) nr_ranges: usize,
-    /// A list of dead tables, linked through their first descriptor. A table is a page, so the link has bit 0 clear: a
-    /// stale walk reads it as an invalid descriptor.
-    pub(super) dead: Option<PhysAddr>,
-    nr_dead: usize,
+    ranges: ArrayVec<Packed, MAX_RANGES>,
+    /// A list of dead tables, linked through their first descriptor; 0 for none. A table is a page,
+    /// so the link has bit 0 clear: a stale walk reads it as an invalid descriptor.
+    dead: PhysAddr,
+    nr_dead: u32,
     /// Descriptors were written that other CPUs must see, with nothing to invalidate.
     published: bool,
     granule: PhantomData<G>,
@@ -142,12 +117,11 @@ impl<G: Granule> Default for Pending<G> {
 
 impl<G: Granule> Pending<G> {
     /// Nothing pending.
-    #[inline(always)]
+    #[inline]
     pub const fn new() -> Self {
         Self {
-            ranges: [Packed::NONE; MAX_RANGES],
-            nr_ranges: 0,
-            dead: None,
+            ranges: ArrayVec::new_const(),
+            dead: NONE,
             nr_dead: 0,
             published: false,
             granule: PhantomData,
@@ -155,21 +129,22 @@ impl<G: Granule> Pending<G> {
     }
 
     /// The ranges to invalidate.
-    #[inline(always)]
+    #[inline]
     pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
-        self.ranges[..self.nr_ranges].iter().map(|packed| packed.unpack())
+        self.ranges.iter().map(|packed| packed.unpack())
     }
 
     /// How many tables wait to be given back.
     #[must_use]
     pub const fn nr_dead_tables(&self) -> usize {
-        self.nr_dead
+        self.nr_dead as usize
     }
 
     /// Whether a flush would have nothing to do.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.nr_ranges == 0 && self.dead.is_none() && !self.published
+    pub fn is_empty(&self) -> bool {
+        // A dead table's link is in a range, or was published.
+        self.ranges.is_empty() && !self.published
     }
 
     /// Whether a TLB may hold something for an address in `range` that the next flush invalidates.
@@ -187,10 +162,10 @@ impl<G: Granule> Pending<G> {
     #[inline]
     pub(crate) fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
         let new = Packed::new(range, stride, links);
-        if self.nr_ranges != 0 {
-            let slot = &mut self.ranges[self.nr_ranges - 1];
+        if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Neighbours of one stride become one range; so does a repetition of what was just recorded.
+            // Neighbours of one stride become one range; so does a repetition of what was just
+            // recorded.
             if last.range.end() == range.start && last.stride == stride {
                 slot.size = (slot.size + range.size) | (new.size & LINKS);
                 return;
@@ -200,24 +175,22 @@ impl<G: Granule> Pending<G> {
                 return;
             }
         }
-        if self.nr_ranges < MAX_RANGES {
-            self.ranges[self.nr_ranges] = new;
-            self.nr_ranges += 1;
-        } else {
+        if self.ranges.try_push(new).is_err() {
             self.collect(new, 0);
         }
     }
 
     /// Records that a walk cache may hold the link of `level` that translates `span`.
     ///
-    /// Any one address of the span, invalidated at all levels, finds it there. So it goes with the leaves that were just
-    /// recorded, if one of their TLBIs falls into the span, and costs none of its own.
+    /// Any one address of the span, invalidated at all levels, finds it there. So it goes with the
+    /// leaves that were just recorded, if one of their TLBIs falls into the span, and costs none of
+    /// its own.
     #[inline]
     pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
-        if self.nr_ranges != 0 {
-            let slot = &mut self.ranges[self.nr_ranges - 1];
+        if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Entries of a stride no larger than the span, aligned as it is: the first that overlaps it lies in it.
+            // Entries of a stride no larger than the span, aligned as it is: the first that
+            // overlaps it lies in it.
             if last.stride >= level && last.range.overlaps(span) {
                 slot.size |= LINKS;
                 return;
@@ -226,32 +199,30 @@ impl<G: Granule> Pending<G> {
         self.invalidate(VirtRange::new(span.start, G::PAGE_SIZE), LAST_LEVEL, true);
     }
 
-    /// As [`invalidate`](Self::invalidate), where `new` may continue either of the ranges that were recorded last, at either end
-    /// and up to `slack` bytes away: areas of two kinds often come and go by turns.
-    #[inline(always)]
+    /// As [`invalidate`](Self::invalidate), where `new` may continue either of the ranges that were
+    /// recorded last, at either end and up to `slack` bytes away: areas of two kinds often come and
+    /// go by turns.
+    #[inline]
     pub(super) fn record(&mut self, new: Packed, slack: u64) {
-        for old in self.ranges[..self.nr_ranges].iter_mut().rev().take(2) {
+        for old in self.ranges.iter_mut().rev().take(2) {
             if old.is_continued_by(new, old.growth(new), slack) {
                 *old = old.joined(new);
                 return;
             }
         }
-        if let Some(free) = self.ranges.get_mut(self.nr_ranges) {
-            *free = new;
-            self.nr_ranges += 1;
-        } else {
+        if self.ranges.try_push(new).is_err() {
             self.collect(new, slack);
         }
     }
 
-    /// The same, where `new` may continue any of the ranges: many operations are put together, several streams of them perhaps.
-    /// Where there is no room, the range that grows least takes it in: to invalidate more than needed is always allowed.
+    /// The same, where `new` may continue any of the ranges: many operations are put together,
+    /// several streams of them perhaps. Where there is no room, the range that grows least takes it
+    /// in: to invalidate more than needed is always allowed.
     #[inline(never)]
     pub(super) fn collect(&mut self, new: Packed, slack: u64) {
         let (mut least, mut nearest) = (u64::MAX, 0);
-        let ranges = &mut self.ranges[..self.nr_ranges];
         // The last first: most often it is the one.
-        for (i, old) in ranges.iter().enumerate().rev() {
+        for (i, old) in self.ranges.iter().enumerate().rev() {
             let growth = old.growth(new);
             if growth < least {
                 (least, nearest) = (growth, i);
@@ -260,14 +231,14 @@ impl<G: Granule> Pending<G> {
                 }
             }
         }
-        if let Some(old) = ranges.get_mut(nearest)
-            && (self.nr_ranges == MAX_RANGES || old.is_continued_by(new, least, slack))
+        let is_full = self.ranges.is_full();
+        if let Some(old) = self.ranges.get_mut(nearest)
+            && (is_full || old.is_continued_by(new, least, slack))
         {
             *old = old.joined(new);
             return;
         }
-        self.ranges[self.nr_ranges] = new;
-        self.nr_ranges += 1;
+        self.ranges.push(new);
     }
 
     /// Records that descriptors were written which replace nothing that a TLB may hold.
@@ -278,9 +249,9 @@ impl<G: Granule> Pending<G> {
 
     /// Takes a table that is no longer linked. Its span must be in a range with `links`.
     #[inline]
-    pub(crate) fn bury<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
-        tables.store(table, 0, self.dead.map_or(0, PhysAddr::get));
-        self.dead = Some(table);
+    pub(crate) fn defer_free<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
+        tables.store(table, 0, self.dead.0);
+        self.dead = table;
         self.nr_dead += 1;
     }
 
@@ -290,18 +261,15 @@ impl<G: Granule> Pending<G> {
     }
 
     /// Takes over all that is pending in `other`, where nothing is then.
-    #[inline(always)]
+    #[inline]
     pub(super) fn append<T: Tables>(&mut self, tables: &T, other: &mut Self, slack: u64) {
-        if self.is_empty() {
-            core::mem::swap(self, other);
-            return;
+        match other.ranges[..] {
+            [one] => self.record(one, slack),
+            ref several => several.iter().for_each(|range| self.collect(*range, slack)),
         }
-        for range in &other.ranges[..other.nr_ranges] {
-            self.collect(*range, slack);
-        }
-        other.nr_ranges = 0;
+        other.ranges.clear();
         self.published |= core::mem::take(&mut other.published);
-        if other.dead.is_some() {
+        if other.dead != NONE {
             self.append_dead(tables, other);
         }
     }
@@ -309,29 +277,49 @@ impl<G: Granule> Pending<G> {
     #[cold]
     #[inline(never)]
     fn append_dead<T: Tables>(&mut self, tables: &T, other: &mut Self) {
-        let mut next = other.dead.take();
-        while let Some(table) = next {
-            next = linked(tables, table);
-            self.bury(tables, table);
+        while let Some(table) = other.next_dead(tables) {
+            self.defer_free(tables, table);
         }
-        other.nr_dead = 0;
     }
 
-    #[inline(always)]
-    pub(super) fn release<T: Tables>(&mut self, tables: &T) {
-        while let Some(table) = self.dead {
-            self.dead = linked(tables, table);
+    /// Takes the next of the dead tables.
+    fn next_dead<T: Tables>(&mut self, tables: &T) -> Option<PhysAddr> {
+        let table = self.dead;
+        if table == NONE {
+            return None;
+        }
+        self.dead = PhysAddr(tables.load(table, 0));
+        self.nr_dead -= 1;
+        Some(table)
+    }
+
+    /// After the flush: nothing is pending any more.
+    #[inline]
+    pub(super) fn finish<T: Tables>(&mut self, tables: &T) {
+        self.ranges.clear();
+        self.published = false;
+        if self.dead != NONE {
+            self.free_dead(tables);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_dead<T: Tables>(&mut self, tables: &T) {
+        while let Some(table) = self.next_dead(tables) {
             tables.free_table(table);
         }
-        self.nr_dead = 0;
-        self.nr_ranges = 0;
-        self.published = false;
+    }
+
+    /// The range, if there is no other.
+    #[inline]
+    pub(super) fn only(&self) -> Option<PendingRange> {
+        match self.ranges[..] {
+            [only] => Some(only.unpack()),
+            _ => None,
+        }
     }
 }
 
-pub(super) fn linked<T: Tables>(tables: &T, table: PhysAddr) -> Option<PhysAddr> {
-    match tables.load(table, 0) {
-        0 => None,
-        next => Some(PhysAddr(next)),
-    }
-}
+/// No table.
+const NONE: PhysAddr = PhysAddr(0);

@@ -1,4 +1,5 @@
-//! Range operations for every length: what they cover, told from the operand by the architecture's formula, and how many.
+//! Range operations for every length: what they cover, told from the operand by the architecture's
+//! formula, and how many.
 
 extern crate std;
 
@@ -8,8 +9,8 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule16K, Granule64K};
 use std::vec::Vec;
 
-/// What the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 * SCALE + 1) * granule size)`
-/// (Arm ARM C5.5, TLBI RVAE1IS), as page numbers from `start` on.
+/// What the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 * SCALE + 1)
+/// * granule size)` (Arm ARM C5.5, TLBI RVAE1IS), as page numbers from `start` on.
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
     for_each_range_op::<G>(
@@ -35,7 +36,8 @@ fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     pieces.into_inner()
 }
 
-/// Whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)` with NUM below 32.
+/// Whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)` with NUM
+/// below 32.
 fn is_one_operation(pages: u64) -> bool {
     (0..4).any(|scale| pages % (2 << (5 * scale)) == 0 && (1..=32).contains(&(pages / (2 << (5 * scale)))))
 }
@@ -124,7 +126,7 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
             }
             all.push((range, stride, links));
         }
-        assert!(pending.nr_ranges <= MAX_RANGES);
+        assert!(pending.ranges().count() <= MAX_RANGES);
         for (range, stride, links) in &all {
             let covered = pending.ranges().any(|pending| {
                 pending.range.contains(range.start)

@@ -85,10 +85,11 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         counts
     }
 
-    /// Gives back every table of the tree, whatever it maps. The reference walkers themselves keep emptied tables.
+    /// Gives back every table of the tree, whatever it maps. The reference walkers themselves keep
+    /// emptied tables.
     pub fn release(self) {
-        // No walk cache may hold a table that is given away (DESIGN rule 5). Nothing is unlinked: the whole tree goes, and
-        // no CPU walks it any more.
+        // No walk cache may hold a table that is given away (DESIGN rule 5). Nothing is unlinked:
+        // the whole tree goes, and no CPU walks it any more.
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
         self.mmu.dsb_ish();
@@ -131,12 +132,12 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
 
     /// The address of `frame`, page `page` of a range.
     ///
-    /// Linux asks `pfn_valid` here, a lookup of its own that dominates its cost for page arrays. There is no memory map
-    /// to look up in: only what no address could express is refused.
+    /// Linux asks `pfn_valid` here, a lookup of its own that dominates its cost for page arrays.
+    /// There is no memory map to look up in: only what no address could express is refused.
     ///
     /// # Errors
     /// [`Error::NoFrame`], [`Error::BadFrame`].
-    #[inline(always)]
+    #[inline]
     pub fn output(&self, frame: Option<Pfn>, page: u64) -> Result<PhysAddr, Error> {
         let frame = frame.ok_or(Error::NoFrame { page })?;
         if frame.0 > ADDRESS >> G::PAGE_SHIFT {
@@ -145,7 +146,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
     }
 
-    /// The table of `level` that translates `va`, after one walk from the root that adds what is missing.
+    /// The table of `level` that translates `va`, after one walk from the root that adds what is
+    /// missing.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -157,7 +159,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(table)
     }
 
-    /// The table below the descriptor of `level` that `va` selects in `table`, added if there is none.
+    /// The table below the descriptor of `level` that `va` selects in `table`, added if there is
+    /// none.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -178,7 +181,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
             return Err(Error::Occupied { va, level, found });
         }
         let new = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
-        let link = Descriptor::table(new, 0);
+        let link = Descriptor::table(new);
         // Release: the new table's zeroes are visible to a walk before the link is.
         if let Err(found) = self.tables.compare_exchange(table, index, 0, link.0) {
             self.tables.free_table(new);
@@ -211,7 +214,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     }
 
     /// The index of the page descriptor for `va` in `table`, which must be vacant.
-    #[inline(always)]
+    #[inline]
     pub(super) fn vacant_page(&self, table: PhysAddr, va: VirtAddr) -> Result<usize, Error> {
         let index = G::index(va.0, LAST_LEVEL);
         let found = Descriptor(self.tables.load(table, index));
@@ -222,10 +225,12 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(index)
     }
 
-    /// Writes `size` bytes of page descriptors from `index` on: one page, or one or more whole contiguous groups.
+    /// Writes `size` bytes of page descriptors from `index` on: one page, or one or more whole
+    /// contiguous groups.
     ///
-    /// Only the first descriptor was looked at, by [`vacant_page`](Self::vacant_page): Linux looks at no other either.
-    #[inline(always)]
+    /// Only the first descriptor was looked at, by [`vacant_page`](Self::vacant_page): Linux looks
+    /// at no other either.
+    #[inline]
     pub(super) fn store_pages(
         &self,
         table: PhysAddr,
@@ -252,8 +257,9 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Places a block of `level` at `va`, if the slice of the range that falls to this descriptor is exactly the block,
-    /// VA and PA are aligned to it, and neither the architecture nor `max_shift` is against it. Returns whether it did.
+    /// Places a block of `level` at `va`, if the slice of the range that falls to this descriptor
+    /// is exactly the block, VA and PA are aligned to it, and neither the architecture nor
+    /// `max_shift` is against it. Returns whether it did.
     ///
     /// An empty table that hangs there is taken out first and given back.
     #[inline]
@@ -290,7 +296,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
 
     /// Unlinks and frees the table under descriptor `index` of `table`, and those below it first.
     ///
-    /// Linux trusts its callers that all are empty. Here a live leaf is an error: a test may be that caller.
+    /// Linux trusts its callers that all are empty. Here a live leaf is an error: a test may be
+    /// that caller.
     #[cold]
     fn free_lower(&self, table: PhysAddr, index: usize, level: Level, va: VirtAddr) -> Result<(), Error> {
         let lower = Descriptor(self.tables.load(table, index)).address::<G>();
@@ -311,9 +318,9 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// DSB ISHST, so that walks see the stores; ISB, so that this CPU forgets a fault it may have speculated
-    /// (Arm ARM B2.3.12 and D8.2.6, ordering and completion of descriptor updates).
-    #[inline(always)]
+    /// DSB ISHST, so that walks see the stores; ISB, so that this CPU forgets a fault it may have
+    /// speculated (Arm ARM B2.3.12 and D8.2.6, ordering and completion of descriptor updates).
+    #[inline]
     pub(super) fn publish(&self) {
         self.mmu.dsb_ishst();
         self.mmu.isb();
@@ -321,7 +328,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
 }
 
 /// Cuts `range` into the parts that fall to one descriptor of `level` each.
-#[inline(always)]
+#[inline]
 pub(super) fn slices<G: Granule>(range: VirtRange, level: Level) -> impl Iterator<Item = VirtRange> {
     let entry = G::size(level);
     let mut va = range.start;

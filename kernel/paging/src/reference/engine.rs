@@ -1,4 +1,5 @@
-//! [`Engine`]: the engine behind the trait of the reference walkers, so that it stands in every list beside them.
+//! [`Engine`]: the engine behind the trait of the reference walkers, so that it stands in every
+//! list beside them.
 
 use super::context::Context;
 use super::{Error, Walker};
@@ -6,20 +7,20 @@ use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
 use crate::granule::Granule;
 use crate::mmu::Mmu;
-use crate::outcome::{Failure, LeafSet, LevelMask, Outcome};
-use crate::source::{FrameArray, PageArray, PhysRange};
+use crate::outcome::{Failure, LeafSet, LevelMask};
+use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
 
 /// The engine, [`Tree`], with every leaf size allowed and no policy that is not the default.
 ///
-/// It keeps its counts in the links, so it must be the only walker of its tree. Unlike the others it leaves nothing behind
-/// when it fails, gives emptied tables back, and splits what an unmap covers in part.
+/// Unlike the others it leaves nothing behind when it fails, and splits what an unmap covers in
+/// part.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 
 /// The context's tree, in the half that `va` lies in.
-#[inline(always)]
+#[inline]
 fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'a, G, T, M>,
     va: VirtAddr,
@@ -28,16 +29,39 @@ fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     Tree::new(ctx.root, half, ctx.tables, ctx.mmu, Config::default())
 }
 
-/// What a map says. The tree is this walker's alone, so that nobody is in the tables of one that failed.
-#[inline(always)]
-fn levels<G: Granule, T: Tables, M: Mmu>(
-    tree: &Tree<G, T, M>,
-    result: Result<Outcome, Failure>,
+/// Maps `range`. The tree is this walker's alone, so what is left, or in the way, can go at once.
+#[inline]
+fn map<G: Granule, T: Tables, M: Mmu, S: PhysSource<G>>(
+    ctx: &Context<'_, G, T, M>,
+    range: VirtRange,
+    source: &mut S,
+    attributes: Attributes,
 ) -> Result<LevelMask, Error> {
-    tree.reclaim();
-    result
-        .map(|outcome| outcome.levels)
-        .map_err(|failure| Error::Engine(failure.error))
+    let tree = tree(ctx, range.start);
+    match tree.map(range, source, attributes, LeafSet::ALL) {
+        Ok(outcome) => Ok(outcome.levels),
+        Err(failure) => after_a_failure(&tree, range, source, attributes, failure),
+    }
+}
+
+#[cold]
+fn after_a_failure<G: Granule, T: Tables, M: Mmu, S: PhysSource<G>>(
+    tree: &Tree<G, T, M>,
+    range: VirtRange,
+    source: &mut S,
+    attributes: Attributes,
+    failure: Failure,
+) -> Result<LevelMask, Error> {
+    let engine = |failure: Failure| Error::Engine(failure.error);
+    if failure.tables_left != 0 || matches!(failure.error, crate::Error::EmptyTable { .. }) {
+        tree.prune(range).map_err(engine)?;
+    }
+    if !matches!(failure.error, crate::Error::EmptyTable { .. }) {
+        return Err(engine(failure));
+    }
+    source.rewind();
+    let mapped = tree.map(range, source, attributes, LeafSet::ALL);
+    mapped.map(|outcome| outcome.levels).map_err(engine)
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
@@ -53,9 +77,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
         attributes: Attributes,
     ) -> Result<LevelMask, Error> {
         let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
-        let tree = tree(ctx, va);
-        let result = tree.map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL);
-        levels(&tree, result)
+        map(ctx, VirtRange::new(va, size), &mut source, attributes)
     }
 
     #[inline]
@@ -68,9 +90,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Engine {
     ) -> Result<LevelMask, Error> {
         let size = (frames.nr_frames() as u64) << G::PAGE_SHIFT;
         let mut source = PageArray::new(frames);
-        let tree = tree(ctx, va);
-        let result = tree.map(VirtRange::new(va, size), &mut source, attributes, LeafSet::ALL);
-        levels(&tree, result)
+        map(ctx, VirtRange::new(va, size), &mut source, attributes)
     }
 
     #[inline]

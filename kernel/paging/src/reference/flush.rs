@@ -9,12 +9,14 @@ const MAX_RANGE_PAGES: u64 = 1 << 21;
 
 /// Invalidates last-level entries for `size` bytes from `va` on: Linux's `flush_tlb_kernel_range`.
 ///
-/// With FEAT_TLBIRANGE by range operations up to 2M pages; without it page by page below as many pages as a table has
-/// descriptors (512 with 4 KiB pages); everything beyond either limit. The stride is always a page.
+/// With FEAT_TLBIRANGE by range operations up to 2M pages; without it page by page below as many
+/// pages as a table has descriptors (512 with 4 KiB pages); everything beyond either limit. The
+/// stride is always a page.
 pub fn flush_range<G: Granule, M: Mmu>(mmu: &M, va: VirtAddr, size: u64) {
     let pages = size >> G::PAGE_SHIFT;
     let by_range = mmu.has_tlbi_range();
-    // The descriptors' stores are complete before the invalidation that relies on them (Arm ARM D8.16.1).
+    // The descriptors' stores are complete before the invalidation that relies on them (Arm ARM
+    // D8.16.1).
     mmu.dsb_ishst();
     if by_range && pages <= MAX_RANGE_PAGES {
         flush_by_range::<G, M>(mmu, va, pages);
@@ -37,7 +39,8 @@ fn flush_by_range<G: Granule, M: Mmu>(mmu: &M, mut va: VirtAddr, mut pages: u64)
         if units == 0 {
             continue;
         }
-        // At most 32: what is above a scale's reach was taken by the next larger one, and SCALE 3 reaches the limit.
+        // At most 32: what is above a scale's reach was taken by the next larger one, and SCALE 3
+        // reaches the limit.
         let range = TlbiRange {
             start: va,
             scale,
@@ -52,7 +55,8 @@ fn flush_by_range<G: Granule, M: Mmu>(mmu: &M, mut va: VirtAddr, mut pages: u64)
     }
 }
 
-/// Invalidates what walk caches hold of the table at `va`, which was unlinked: all levels, not the last-level form.
+/// Invalidates what walk caches hold of the table at `va`, which was unlinked: all levels, not the
+/// last-level form.
 pub(super) fn flush_table<M: Mmu>(mmu: &M, va: VirtAddr) {
     mmu.dsb_ishst();
     mmu.tlbi_vaae1is(va);

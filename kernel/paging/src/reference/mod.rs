@@ -1,16 +1,19 @@
-//! Plain walkers to hold the engine against: in differential tests and in benches, never in a kernel.
+//! Plain walkers to hold the engine against: in differential tests and in benches, never in a
+//! kernel.
 //!
-//! [`Rewalk`] is what Linux up to 7.3 does, [`Series`] what the 2026 series made of it. Both are written from described
-//! behaviour: which levels are tried, how far a step goes, what is checked, where barriers and invalidations stand. Their
-//! defects are kept where a measurement or a test is about them, and named there.
+//! [`Rewalk`] is what Linux up to 7.3 does, [`Series`] what the 2026 series made of it. Both are
+//! written from described behaviour: which levels are tried, how far a step goes, what is checked,
+//! where barriers and invalidations stand. Their defects are kept where a measurement or a test is
+//! about them, and named there.
 //!
 //! [`Engine`] is the engine itself behind the same trait, so that lists of walkers have it too.
 //!
 //! # What they are not
-//! They run on **trees of their own**, made by [`Context::new`], one walker to a tree. The engine keeps the number of
-//! occupied descriptors of a table in the link to it; these walkers do not keep it, so neither may go on with a tree that
-//! the other has changed. They take no lock: one caller at a time. Where one of them fails, what it had written stays; the
-//! caller unmaps the range, as Linux's callers do.
+//! They run on **trees of their own**, made by [`Context::new`], one walker to a tree. The engine
+//! keeps the number of occupied descriptors of a table in the link to it; these walkers do not keep
+//! it, so neither may go on with a tree that the other has changed. They take no lock: one caller
+//! at a time. Where one of them fails, what it had written stays; the caller unmaps the range, as
+//! Linux's callers do.
 //!
 //! # A walker of your own
 //! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add one line to the list in
@@ -23,12 +26,13 @@
 //! | the kernel's self-tests | the live MMU: `AT`, data by two addresses, and that nothing is left in the TLB | `BOOTARGS='selftest=walkers.*' make run` |
 //! | the bench | every case that takes a range or an array; each page is checked before anything is counted | `make bench` |
 //!
-//! `BENCH_WALKERS=GLOB` selects walkers by name, in the bench and in the self-tests. That each of the four finds a wrong walker out
-//! is itself tested, with walkers that are wrong on purpose.
+//! `BENCH_WALKERS=GLOB` selects walkers by name, in the bench and in the self-tests. That each of
+//! the four finds a wrong walker out is itself tested, with walkers that are wrong on purpose.
 //!
-//! [`Context`] offers the steps of a walk, and [`Walker::unmap`] has a default, so that an idea about mapping is all that
-//! there is to write. This one is complete; as a file, with a program around it that shows it beside the others, it is in
-//! `examples/walker`, and the crate's README tells the way from there into the bench.
+//! [`Context`] offers the steps of a walk, and [`Walker::unmap`] has a default, so that an idea
+//! about mapping is all that there is to write. This one is complete; as a file, with a program
+//! around it that shows it beside the others, it is in `examples/walker`, and the crate's README
+//! tells the way from there into the bench.
 //!
 //! ```
 //! use paging::reference::{Context, Error, Walker};
@@ -121,7 +125,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
     /// A short name for tables and selections, without blanks.
     const NAME: &'static str;
 
-    /// Maps `size` bytes at `va` to the contiguous physical range that begins at `pa`: what `ioremap` needs.
+    /// Maps `size` bytes at `va` to the contiguous physical range that begins at `pa`: what
+    /// `ioremap` needs.
     ///
     /// `va`, `pa` and `size` are multiples of the page size, and nothing is mapped there.
     ///
@@ -136,7 +141,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps the pages of `frames`, in order, at `va`: what `vmap` needs. Nothing is known about the array.
+    /// Maps the pages of `frames`, in order, at `va`: what `vmap` needs. Nothing is known about the
+    /// array.
     ///
     /// # Errors
     /// See [`Error`].
@@ -148,8 +154,9 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps the pages of `frames` where the caller knows that each chunk of `1 << shift` bytes is physically contiguous
-    /// and aligned to its size: what `vmalloc` with large blocks needs. `shift` is at least the page shift.
+    /// Maps the pages of `frames` where the caller knows that each chunk of `1 << shift` bytes is
+    /// physically contiguous and aligned to its size: what `vmalloc` with large blocks needs.
+    /// `shift` is at least the page shift.
     ///
     /// The knowledge is a help, not an order: by default it is not used.
     ///
@@ -168,7 +175,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         self.map_pages(ctx, va, frames, attributes)
     }
 
-    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB. By default [`unmap_range`], what Linux does.
+    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB. By default
+    /// [`unmap_range`], what Linux does.
     ///
     /// # Errors
     /// See [`Error`].
@@ -178,7 +186,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
     }
 }
 
-/// Runs a block once for each registered [`Walker`], each time with its own type: no dynamic dispatch.
+/// Runs a block once for each registered [`Walker`], each time with its own type: no dynamic
+/// dispatch.
 ///
 /// `for_each_walker!(|walker| { ... })`. To register a walker, add a line to the list below.
 #[macro_export]

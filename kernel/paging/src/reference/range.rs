@@ -1,7 +1,8 @@
-//! The walk for one contiguous physical range, in one pass from the root: Linux's `vmap_range_noflush`.
+//! The walk for one contiguous physical range, in one pass from the root: Linux's
+//! `vmap_range_noflush`.
 //!
-//! [`Rewalk`](super::Rewalk) and [`Series`](super::Series) share it. They differ in one answer, as the kernels do whose
-//! architecture hook it is: how far a step at the last level goes.
+//! [`Rewalk`](super::Rewalk) and [`Series`](super::Series) share it. They differ in one answer, as
+//! the kernels do whose architecture hook it is: how far a step at the last level goes.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -26,7 +27,7 @@ pub(super) struct Step {
 
 impl Step {
     /// Whether a contiguous group may begin here.
-    #[inline(always)]
+    #[inline]
     pub(super) fn fits_group<G: Granule>(&self) -> bool {
         let group = G::cont_size(LAST_LEVEL);
         G::cont_shift(LAST_LEVEL) != 0
@@ -36,7 +37,8 @@ impl Step {
     }
 }
 
-/// Maps contiguous ranges; `step_size` says how many bytes one step at the last level maps: a page, or whole groups.
+/// Maps contiguous ranges; `step_size` says how many bytes one step at the last level maps: a page,
+/// or whole groups.
 pub(super) struct RangeWalk<'c, 'a, G, T, M, S> {
     pub(super) ctx: &'c Context<'a, G, T, M>,
     pub(super) attributes: Attributes,
@@ -55,11 +57,11 @@ impl<G: Granule, T: Tables, M: Mmu, S: Fn(&Step) -> u64> RangeWalk<'_, '_, G, T,
         let last = pa.0.saturating_add(range.size - 1);
         self.ctx.output(Some(Pfn(last >> G::PAGE_SHIFT)), 0)?;
         let mut levels = LevelMask::NONE;
-        self.map_level(self.ctx.root, G::ROOT_LEVEL, range, pa, &mut levels)?;
+        self.fill_level(self.ctx.root, G::ROOT_LEVEL, range, pa, &mut levels)?;
         Ok(levels)
     }
 
-    fn map_level(
+    fn fill_level(
         &self,
         table: PhysAddr,
         level: Level,
@@ -78,16 +80,17 @@ impl<G: Granule, T: Tables, M: Mmu, S: Fn(&Step) -> u64> RangeWalk<'_, '_, G, T,
             }
             let next = self.ctx.next_table(table, level, slice.start, levels)?;
             if level + 1 == LAST_LEVEL {
-                self.map_last(next, slice, pa, levels)?;
+                self.fill_last(next, slice, pa, levels)?;
             } else {
-                self.map_level(next, level + 1, slice, pa, levels)?;
+                self.fill_level(next, level + 1, slice, pa, levels)?;
             }
         }
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the error path too.
-    fn map_last(
+    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
+    /// error path too.
+    fn fill_last(
         &self,
         table: PhysAddr,
         range: VirtRange,

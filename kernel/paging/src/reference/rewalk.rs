@@ -13,17 +13,18 @@ use crate::tables::Tables;
 
 /// What Linux up to 7.3 does.
 ///
-/// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by one, pages.
+/// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by
+///   one, pages.
 /// - An array of pages (`vmap`): one walk, pages only, whatever their addresses.
-/// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous range, again from the
-///   root.
+/// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous
+///   range, again from the root.
 ///
 /// DSB ISHST and ISB once per last-level table visited, and once for every block or link set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rewalk;
 
 /// One group or one page.
-#[inline(always)]
+#[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if step.fits_group::<G>() {
         G::cont_size(LAST_LEVEL)
@@ -69,7 +70,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Rewalk {
         };
         let mut levels = LevelMask::NONE;
         let range = VirtRange::new(va, size);
-        walk.map_level(ctx.root, G::ROOT_LEVEL, range, &mut levels)?;
+        walk.fill_level(ctx.root, G::ROOT_LEVEL, range, &mut levels)?;
         Ok(levels)
     }
 
@@ -119,7 +120,7 @@ struct PagesWalk<'c, 'a, G, T, M, A: ?Sized> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G, T, M, A> {
-    fn map_level(
+    fn fill_level(
         &self,
         table: PhysAddr,
         level: Level,
@@ -129,21 +130,22 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         for slice in slices::<G>(range, level) {
             let next = self.ctx.next_table(table, level, slice.start, levels)?;
             if level + 1 == LAST_LEVEL {
-                self.map_last(next, slice, levels)?;
+                self.fill_last(next, slice, levels)?;
             } else {
-                self.map_level(next, level + 1, slice, levels)?;
+                self.fill_level(next, level + 1, slice, levels)?;
             }
         }
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the error path too.
-    fn map_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
+    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
+    /// error path too.
+    fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut page = range.start.offset_from(self.va) >> G::PAGE_SHIFT;
         let mut result = Ok(());
         let mut done = 0;
         while done < range.size {
-            result = self.map_page(table, range.start.add(done), page);
+            result = self.fill_page(table, range.start.add(done), page);
             if result.is_err() {
                 break;
             }
@@ -157,8 +159,8 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         result
     }
 
-    #[inline(always)]
-    fn map_page(&self, table: PhysAddr, va: VirtAddr, page: u64) -> Result<(), Error> {
+    #[inline]
+    fn fill_page(&self, table: PhysAddr, va: VirtAddr, page: u64) -> Result<(), Error> {
         let index = self.ctx.vacant_page(table, va)?;
         let pa = self.ctx.output(self.frames.frame(page as usize), page)?;
         self.ctx

@@ -1,5 +1,5 @@
-//! [`Series`]: the two walkers that the 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap with contiguous
-//! memory" has, in its text of July.
+//! [`Series`]: the two walkers that the 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap
+//! with contiguous memory" has, in its text of July.
 
 use super::context::{Context, slices};
 use super::range::{ANY_SHIFT, RangeWalk, Step};
@@ -17,28 +17,32 @@ const BLOCK_LEVEL: Level = LAST_LEVEL - 1;
 
 /// What the 2026 series does.
 ///
-/// - A contiguous range: as [`Rewalk`](super::Rewalk), but one step at the last level writes many contiguous groups: the
-///   largest power of two that fits what is left in the table, at most half of it.
+/// - A contiguous range: as [`Rewalk`](super::Rewalk), but one step at the last level writes many
+///   contiguous groups: the largest power of two that fits what is left in the table, at most half
+///   of it.
 /// - An array in chunks: one walk, with blocks of level 2 (never of level 1), groups and pages.
-/// - An array of pages (`vmap`): the array is scanned for chunks, each as large as contiguity and the alignment of its
-///   first frame allow; neighbours of equal size go into one walk as above. At the first single page scanning stops, and
-///   the rest is mapped in pages.
+/// - An array of pages (`vmap`): the array is scanned for chunks, each as large as contiguity and
+///   the alignment of its first frame allow; neighbours of equal size go into one walk as above. At
+///   the first single page scanning stops, and the rest is mapped in pages.
 ///
-/// Scanning looks along the whole physical run at each chunk, so a long run whose frames are badly aligned is looked at
-/// many times: the text of July does that.
+/// Scanning looks along the whole physical run at each chunk, so a long run whose frames are badly
+/// aligned is looked at many times: the text of July does that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Series {
-    /// Keep a defect of the text of July: in the walk for arrays, the size of a step is bounded by the size of a chunk
-    /// but not by where in a chunk it begins. When a chunk has been entered at an offset, because a table ended within it
-    /// or because a chunk before it was smaller, the step runs past its end, and **pages of the chunks behind it are
-    /// mapped to wrong frames**, without an error.
+    /// Keep a defect of the text of July: in the walk for arrays, the size of a step is bounded by
+    /// the size of a chunk but not by where in a chunk it begins. When a chunk has been entered at
+    /// an offset, because a table ended within it or because a chunk before it was smaller, the
+    /// step runs past its end, and **pages of the chunks behind it are mapped to wrong frames**,
+    /// without an error.
     ///
-    /// Off, the size is also bounded by the alignment of the frame number, which bounds chunks already.
+    /// Off, the size is also bounded by the alignment of the frame number, which bounds chunks
+    /// already.
     pub overrun: bool,
 }
 
-/// A page, or groups: what is left, the allowed size, half a table, the least of them rounded down to a power of two.
-#[inline(always)]
+/// A page, or groups: what is left, the allowed size, half a table, the least of them rounded down
+/// to a power of two.
+#[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if !step.fits_group::<G>() {
         return G::PAGE_SIZE;
@@ -164,19 +168,19 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         if from != to {
             let start = self.va.add(from << G::PAGE_SHIFT);
             let range = VirtRange::new(start, (to - from) << G::PAGE_SHIFT);
-            self.map_level(self.ctx.root, G::ROOT_LEVEL, range, &mut levels)?;
+            self.fill_level(self.ctx.root, G::ROOT_LEVEL, range, &mut levels)?;
         }
         Ok(levels)
     }
 
     /// The output address of the page that goes to `va`.
-    #[inline(always)]
+    #[inline]
     fn output(&self, va: VirtAddr) -> Result<PhysAddr, Error> {
         let page = va.offset_from(self.va) >> G::PAGE_SHIFT;
         self.ctx.output(self.frames.frame(page as usize), page)
     }
 
-    fn map_level(
+    fn fill_level(
         &self,
         table: PhysAddr,
         level: Level,
@@ -186,7 +190,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         for slice in slices::<G>(range, level) {
             if level < BLOCK_LEVEL {
                 let next = self.ctx.next_table(table, level, slice.start, levels)?;
-                self.map_level(next, level + 1, slice, levels)?;
+                self.fill_level(next, level + 1, slice, levels)?;
                 continue;
             }
             if self.shift >= G::shift(level) {
@@ -200,17 +204,18 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
                 }
             }
             let next = self.ctx.next_table(table, level, slice.start, levels)?;
-            self.map_last(next, slice, levels)?;
+            self.fill_last(next, slice, levels)?;
         }
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the error path too.
-    fn map_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
+    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
+    /// error path too.
+    fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut result = Ok(());
         let mut done = 0;
         while done < range.size {
-            match self.map_step(table, range.start.add(done), range.size - done) {
+            match self.fill_step(table, range.start.add(done), range.size - done) {
                 Ok(size) => done += size,
                 Err(error) => {
                     result = Err(error);
@@ -226,8 +231,8 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
     }
 
     /// One step; only its first page and its first descriptor are looked at.
-    #[inline(always)]
-    fn map_step(&self, table: PhysAddr, va: VirtAddr, left: u64) -> Result<u64, Error> {
+    #[inline]
+    fn fill_step(&self, table: PhysAddr, va: VirtAddr, left: u64) -> Result<u64, Error> {
         let index = self.ctx.vacant_page(table, va)?;
         let pa = self.output(va)?;
         let mut size = step_size::<G>(&Step {

@@ -40,8 +40,7 @@ impl<G: Granule, W: Word> Handle<G, W> {
     pub fn try_map(self, page: u64, pages: u64) -> Result<(), Error> {
         let mut source = PhysRange::new(Self::frame(page), pages);
         let range = self.range(page, pages);
-        self.0
-            .map(range, &mut source, DATA, LeafSet::ALL)
+        self.shared(|tree| tree.map(range, &mut source, DATA, LeafSet::ALL))
             .map(|outcome| assert_eq!(outcome.leaves.pages::<G>(), pages))
             .map_err(|failure| failure.error)
     }
@@ -51,38 +50,42 @@ impl<G: Granule, W: Word> Handle<G, W> {
             .unwrap_or_else(|error| panic!("map of {pages} pages at {page}: {error}"));
     }
 
-    /// Unlinks emptied tables on the way.
-    pub fn unmap(self, page: u64, pages: u64) -> u64 {
-        let mut batch = self.0.batch();
-        let outcome = self
-            .0
-            .unmap(self.range(page, pages), &mut batch)
-            .expect("nothing to split");
-        batch.flush();
-        outcome.leaves.pages::<G>()
+    /// As often as an empty table is in the way, prunes and maps again.
+    pub fn map_after_prunes(self, page: u64, pages: u64) {
+        loop {
+            match self.try_map(page, pages) {
+                Err(Error::EmptyTable { .. }) => self.prune(),
+                done => break done.expect("vacant"),
+            }
+        }
     }
 
-    pub fn unmap_keeping(self, page: u64, pages: u64) -> u64 {
+    pub fn unmap(self, page: u64, pages: u64) -> u64 {
         let mut batch = self.0.batch();
         let range = self.range(page, pages);
         let outcome = self
-            .0
-            .unmap_keeping_tables(range, &mut batch)
+            .shared(|tree| tree.unmap(range, &mut batch))
             .expect("nothing to split");
         batch.flush();
         outcome.leaves.pages::<G>()
     }
 
+    /// Beside other operations and walks.
+    pub fn shared<R>(self, work: impl FnOnce(&Shared<'static, G, W>) -> R) -> R {
+        W::shared(&self.0.tables().walks, || work(self.0))
+    }
+
+    /// With all of them kept out.
     pub fn prune(self) {
-        self.0.prune(self.0.range()).expect("the tree's own range");
+        let pruned = W::alone(&self.0.tables().walks, || self.0.prune(self.0.range()));
+        pruned.expect("the tree's own range");
     }
 
     pub fn assert_maps(self, page: u64, pages: u64) {
         for page in page..page + pages {
             let va = self.range(page, 1).start;
             let leaf = self
-                .0
-                .translate(va)
+                .shared(|tree| tree.translate(va))
                 .unwrap_or_else(|| panic!("page {page} is not mapped"));
             assert_eq!(leaf.translate(va), Self::frame(page), "page {page}");
         }
@@ -90,11 +93,12 @@ impl<G: Granule, W: Word> Handle<G, W> {
 
     pub fn assert_vacant(self, page: u64, pages: u64) {
         for page in page..page + pages {
-            assert_eq!(self.0.translate(self.range(page, 1).start), None, "page {page}");
+            let va = self.range(page, 1).start;
+            assert_eq!(self.shared(|tree| tree.translate(va)), None, "page {page}");
         }
     }
 
-    /// Counts are true, nothing is lost; and all can be taken down to the root.
+    /// Nothing is lost; and all can be taken down to the root.
     pub fn assert_sound(self) {
         self.prune();
         let mut seen = BTreeSet::new();
@@ -102,7 +106,7 @@ impl<G: Granule, W: Word> Handle<G, W> {
             .check(|table, _| seen.insert(table), |_| true)
             .unwrap_or_else(|error| panic!("{error}"));
         audit(self.0);
-        self.unmap_keeping(0, 1 << (G::VA_BITS - G::PAGE_SHIFT));
+        self.unmap(0, 1 << (G::VA_BITS - G::PAGE_SHIFT));
         self.prune();
         assert_eq!(self.0.tables().live(), 1, "only the root is left");
     }

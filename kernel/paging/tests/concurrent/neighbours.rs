@@ -104,7 +104,7 @@ fn blocks_in_one_table_are_cut_beside_each_other() {
         },
         &[
             |tree| {
-                assert_eq!(tree.unmap_keeping(1, 2), 2);
+                assert_eq!(tree.unmap(1, 2), 2);
                 tree.assert_maps(0, 1);
                 tree.assert_maps(3, 1);
                 tree.assert_vacant(1, 2);

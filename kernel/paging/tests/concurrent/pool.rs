@@ -9,14 +9,27 @@ const POOL_AT: u64 = 0x40_0000_0000;
 
 /// A word that threads share: shuttle's under the checker, the processor's otherwise.
 pub trait Word: Default + Send + Sync {
+    /// A readers' lock of the same kind.
+    type Lock: Default + Send + Sync;
+    fn shared<R>(lock: &Self::Lock, work: impl FnOnce() -> R) -> R;
+    fn alone<R>(lock: &Self::Lock, work: impl FnOnce() -> R) -> R;
     fn load(&self) -> u64;
     fn store(&self, value: u64);
     fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64>;
 }
 
 macro_rules! word {
-    ($atomic:ty, $ordering:ident) => {
+    ($atomic:ty, $ordering:ident, $lock:ty) => {
         impl Word for $atomic {
+            type Lock = $lock;
+            fn shared<R>(lock: &$lock, work: impl FnOnce() -> R) -> R {
+                let _held = lock.read().expect("no panic under this lock");
+                work()
+            }
+            fn alone<R>(lock: &$lock, work: impl FnOnce() -> R) -> R {
+                let _held = lock.write().expect("no panic under this lock");
+                work()
+            }
             fn load(&self) -> u64 {
                 self.load($ordering::Relaxed)
             }
@@ -30,16 +43,22 @@ macro_rules! word {
     };
 }
 
-word!(shuttle::sync::atomic::AtomicU64, CheckedOrdering);
+word!(
+    shuttle::sync::atomic::AtomicU64,
+    CheckedOrdering,
+    shuttle::sync::RwLock<()>
+);
 
-word!(std::sync::atomic::AtomicU64, RealOrdering);
+word!(std::sync::atomic::AtomicU64, RealOrdering, std::sync::RwLock<()>);
 
 const FREE: u8 = 0;
 const IN_USE: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 
 /// A pool of tables in shared words. What is given back can still be read, and waits for [`quiesce`](Self::quiesce).
-pub struct Pool<W> {
+pub struct Pool<W: Word> {
+    /// Held shared by every operation and walk, alone by `prune`.
+    pub walks: W::Lock,
     words: Vec<W>,
     entries: usize,
     shift: u32,
@@ -51,6 +70,7 @@ pub struct Pool<W> {
 impl<W: Word> Pool<W> {
     pub fn new<G: Granule>(tables: usize) -> Self {
         Self {
+            walks: W::Lock::default(),
             words: (0..tables * G::ENTRIES).map(|_| W::default()).collect(),
             entries: G::ENTRIES,
             shift: G::PAGE_SHIFT,

@@ -23,7 +23,7 @@ impl Epoch {
 const THREADS: u64 = 4;
 
 /// Threads map, check and unmap pages that are interleaved within the same last-level and level 2 tables.
-fn on_threads(rounds: u64, keeping: bool, own: fn(thread: u64, rng: &mut Rng) -> (u64, u64)) {
+fn on_threads(rounds: u64, pruning: bool, own: fn(thread: u64, rng: &mut Rng) -> (u64, u64)) {
     let pool: &'static Pool<std::sync::atomic::AtomicU64> = Box::leak(Box::new(Pool::new::<Granule4K>(256)));
     let handle = Handle(Box::leak(Box::new(tree::<Granule4K, _>(pool))));
     let epoch = Epoch(std::sync::RwLock::new(()));
@@ -36,19 +36,13 @@ fn on_threads(rounds: u64, keeping: bool, own: fn(thread: u64, rng: &mut Rng) ->
                 let mut rng = Rng(0x9e37_79b9 + thread);
                 for round in 0..rounds {
                     let (page, pages) = own(thread, &mut rng);
-                    epoch.during(|| handle.map(page, pages));
+                    epoch.during(|| handle.map_after_prunes(page, pages));
                     epoch.during(|| handle.assert_maps(page, pages));
                     epoch.during(|| handle.assert_maps(515, 1));
-                    let gone = epoch.during(|| {
-                        if keeping {
-                            handle.unmap_keeping(page, pages)
-                        } else {
-                            handle.unmap(page, pages)
-                        }
-                    });
+                    let gone = epoch.during(|| handle.unmap(page, pages));
                     assert_eq!(gone, pages);
                     epoch.during(|| handle.assert_vacant(page, 1));
-                    if keeping && round % 4 == thread {
+                    if pruning && round % 4 == thread {
                         epoch.during(|| handle.prune());
                     }
                     if round % 8 == thread {
@@ -64,15 +58,16 @@ fn on_threads(rounds: u64, keeping: bool, own: fn(thread: u64, rng: &mut Rng) ->
                 epoch.during(|| handle.assert_maps(515, 1));
                 epoch.during(|| {
                     handle
-                        .0
-                        .visit(handle.range(0, 4096), |leaf| {
-                            let page = leaf.va.offset_from(handle.0.range().start) >> 12;
-                            assert!(leaf.valid, "{leaf:?}");
-                            assert_eq!(
-                                leaf.pa,
-                                Handle::<Granule4K, std::sync::atomic::AtomicU64>::frame(page)
-                            );
-                            Visit::Continue
+                        .shared(|tree| {
+                            tree.visit(handle.range(0, 4096), |leaf| {
+                                let page = leaf.va.offset_from(handle.0.range().start) >> 12;
+                                assert!(leaf.valid, "{leaf:?}");
+                                assert_eq!(
+                                    leaf.pa,
+                                    Handle::<Granule4K, std::sync::atomic::AtomicU64>::frame(page)
+                                );
+                                Visit::Continue
+                            })
                         })
                         .expect("a valid range");
                 });
@@ -89,8 +84,8 @@ fn on_threads(rounds: u64, keeping: bool, own: fn(thread: u64, rng: &mut Rng) ->
 
 #[test]
 fn threads_that_share_last_level_tables_disturb_nobody() {
-    for keeping in [false, true] {
-        on_threads(3000, keeping, |thread, rng| {
+    for pruning in [false, true] {
+        on_threads(3000, pruning, |thread, rng| {
             // Strips of 8 pages, each thread its own, over two tables.
             let strip = rng.below(30) * THREADS + thread;
             (516 - 240 + strip * 8, 1 + rng.below(7))
@@ -100,8 +95,8 @@ fn threads_that_share_last_level_tables_disturb_nobody() {
 
 #[test]
 fn threads_that_share_level_2_tables_disturb_nobody() {
-    for keeping in [false, true] {
-        on_threads(1500, keeping, |thread, rng| {
+    for pruning in [false, true] {
+        on_threads(1500, pruning, |thread, rng| {
             // Up to 1.5 tables each, from odd places: a table's worth of blocks lies between threads.
             (1024 + thread * 1024 + rng.below(300), 1 + rng.below(700))
         });

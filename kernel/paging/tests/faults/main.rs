@@ -53,10 +53,8 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
     levels
 }
 
-/// The levels at which `events` changed a descriptor that walks can reach, but for a link's count. `before` are the tables
-/// linked before.
+/// The levels at which `events` changed a descriptor that walks can reach. `before` are the tables linked before.
 fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) -> LevelMask {
-    let counted = (G::PAGE_SIZE - 1) & !3 | 0xf << 51;
     let mut linked = before;
     let mut mask = LevelMask::NONE;
     for event in events {
@@ -69,9 +67,6 @@ fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) 
         let link = |value: u64| {
             (level < 3 && value & 3 == 3).then_some(PhysAddr(value & 0xffff_ffff_f000 & !(G::PAGE_SIZE - 1)))
         };
-        if link(old).is_some() && link(old) == link(new) && (old ^ new) & !counted == 0 {
-            continue;
-        }
         mask.insert(level);
         if let Some(gone) = link(old) {
             linked.remove(&gone);

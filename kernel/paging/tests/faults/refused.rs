@@ -105,6 +105,7 @@ fn ranges_that_are_empty_misaligned_or_outside_are_refused_by_every_operation() 
     );
     tree.unmap(last, &mut batch).expect("mapped");
     batch.flush();
+    crate::support::prune(&tree);
     assert_eq!(tree.tables().host.live(), 1);
 }
 

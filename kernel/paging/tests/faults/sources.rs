@@ -3,7 +3,7 @@
 use crate::support::corpus::base;
 use crate::support::ops::Op;
 use crate::support::traced::{TracedTree, traced};
-use crate::support::{Naive, Shape, audit};
+use crate::support::{Naive, Shape, audit, prune};
 use crate::{DATA, assert_freed_in_order, levels, levels_written};
 use paging::{
     Config, Error, Extent, Extents, Granule, Granule4K, LeafSet, LevelMask, PageArray, Pfn, PhysAddr,
@@ -20,6 +20,7 @@ fn fails_alike<G: Granule>(
     wanted: Error,
 ) {
     let range = VirtRange::new(at, (frames.len() as u64) << G::PAGE_SHIFT);
+    prune(tree);
     let before = tree.tables().host.snapshot();
     let naive = Naive::of(tree);
     let mut said = BTreeSet::new();
@@ -35,7 +36,7 @@ fn fails_alike<G: Granule>(
             "{what}: levels"
         );
         assert_freed_in_order(&events, what);
-        tree.reclaim();
+        tree.prune(tree.range()).expect("the tree's own range");
         assert_eq!(tree.tables().host.snapshot(), before, "{what}");
         assert_eq!(Naive::of(tree), naive, "{what}");
         said.insert(failure.levels.bits());
@@ -195,7 +196,7 @@ fn a_misaligned_physical_range_is_refused() {
             .expect_err("misaligned");
         assert_eq!(failure.error, Error::PhysicalRange(PhysAddr((1 << 30) + odd)));
     }
-    tree.reclaim();
+    tree.prune(tree.range()).expect("the tree's own range");
     assert_eq!(tree.tables().host.live(), 1);
 }
 
@@ -224,5 +225,6 @@ fn something_in_the_way_at_any_page_is_said_before_anything_changes() {
                 .expect("mapped");
         }
     }
+    prune(&tree);
     assert_eq!(tree.tables().host.live(), 1);
 }

@@ -141,9 +141,7 @@ impl Kernel {
             .map(|leaf| PhysAddr(leaf.pa))
             .collect();
         let range = range(page, pages);
-        self.tree
-            .unmap_keeping_tables(range, batch)
-            .expect("memory suffices");
+        self.tree.unmap(range, batch).expect("memory suffices");
         Left { page, pages, frames }
     }
 

@@ -310,6 +310,25 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
         unmap(10, 33),
     );
 
+    add(
+        "prune what an unmap left empty",
+        vec![
+            range(s.table - 4, 3 * s.table + 8),
+            unmap(s.table - 4, 3 * s.table),
+            range(9 * s.table, 1),
+            unmap(9 * s.table, 1),
+        ],
+        Op::Prune {
+            page: 0,
+            pages: 20 * s.table,
+        },
+    );
+    add(
+        "map pages where an empty table is linked",
+        vec![range(s.block + 3, 1), unmap(s.block + 3, 1)],
+        Op::map(s.block, scattered(a, s.table)),
+    );
+
     let split = |pages: u64| {
         vec![
             range(pages, pages),
@@ -359,7 +378,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
-    // Each unmap in its other forms; on one granule, since what they have of their own knows of none.
+    // Each unmap in its other form; on one granule, since what they have of their own knows of none.
     let forms: Vec<_> = cases
         .iter()
         .filter(|_| G::INDEX_BITS == 9)
@@ -367,19 +386,13 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             let Op::Unmap { page, pages } = case.op else {
                 return None;
             };
-            let other = |op, how| Case {
-                name: Box::leak(format!("{}, {how}", case.name).into_boxed_str()),
+            Some(Case {
+                name: Box::leak(format!("{}, flushed later", case.name).into_boxed_str()),
                 setup: case.setup.clone(),
-                op,
-            };
-            Some([
-                other(Op::UnmapAndFlush { page, pages }, "and flush"),
-                other(Op::UnmapOneTable { page, pages }, "in one table"),
-                other(Op::TakeOut { page, pages }, "taken out"),
-                other(Op::UnmapKeeping { page, pages }, "keeping tables"),
-            ])
+                op: Op::UnmapLater { page, pages },
+            })
         })
         .collect();
-    cases.extend(forms.into_iter().flatten());
+    cases.extend(forms);
     cases
 }

@@ -171,12 +171,8 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
             },
         },
         4 => Op::Unmap { page, pages },
-        5 => match raw.seed % 3 {
-            0 => Op::UnmapAndFlush { page, pages },
-            1 => Op::UnmapOneTable { page, pages },
-            _ => Op::TakeOut { page, pages },
-        },
-        6 => Op::UnmapKeeping { page, pages },
+        5 => Op::UnmapLater { page, pages },
+        6 => Op::Prune { page, pages },
         7 | 8 => Op::Protect {
             page,
             pages,
@@ -299,14 +295,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
                 model.frame_reused(PhysAddr(*pa), G::PAGE_SIZE);
             }
         }
-        let unmaps = matches!(
-            op,
-            Op::Unmap { .. }
-                | Op::UnmapAndFlush { .. }
-                | Op::UnmapOneTable { .. }
-                | Op::TakeOut { .. }
-                | Op::UnmapKeeping { .. }
-        );
+        let unmaps = matches!(op, Op::Unmap { .. } | Op::UnmapLater { .. });
         if expected == Expected::Done && unmaps {
             model.va_reused(op.range::<G>(base));
         }

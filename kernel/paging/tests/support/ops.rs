@@ -1,6 +1,6 @@
 //! Operations as data: applied to a tree, and to a naive map that says what must come of it.
 
-use super::{Naive, Shape, leaves_in};
+use super::{Naive, Shape};
 use paging::{
     Attributes, Error, Failure, Granule, LeafSet, MemoryType, Mmu, Outcome, Pending, Tables, Tree, VirtAddr,
     VirtRange,
@@ -57,23 +57,12 @@ pub enum Op {
         page: u64,
         pages: u64,
     },
-    /// By `unmap_and_flush`, which has ways of its own.
-    UnmapAndFlush {
+    /// As `Unmap`, but the flush is left to another batch.
+    UnmapLater {
         page: u64,
         pages: u64,
     },
-    /// By `unmap_one_table`, then `prune`, where that is enough; or by `unmap_and_flush`.
-    UnmapOneTable {
-        page: u64,
-        pages: u64,
-    },
-    /// By `take_out_of_one_table`, a flush of what that took, and `prune`, where that is enough; or by `unmap_and_flush`.
-    TakeOut {
-        page: u64,
-        pages: u64,
-    },
-    /// By `unmap_keeping_tables`, then `prune`.
-    UnmapKeeping {
+    Prune {
         page: u64,
         pages: u64,
     },
@@ -135,10 +124,8 @@ impl Op {
         let (page, pages) = match self {
             Self::Map { page, shape, .. } => (*page, shape.pages()),
             Self::Unmap { page, pages }
-            | Self::UnmapAndFlush { page, pages }
-            | Self::UnmapOneTable { page, pages }
-            | Self::TakeOut { page, pages }
-            | Self::UnmapKeeping { page, pages }
+            | Self::UnmapLater { page, pages }
+            | Self::Prune { page, pages }
             | Self::Protect { page, pages, .. }
             | Self::SetValid { page, pages, .. }
             | Self::Split { page, pages }
@@ -162,30 +149,30 @@ impl Op {
                 allowed,
                 ..
             } => {
-                let result = shape.map(tree, range.start, *attributes, *allowed);
-                // Nobody else walks here.
-                tree.reclaim();
-                result
-            }
-            Self::Unmap { .. } => tree.unmap(range, &mut batch),
-            Self::UnmapAndFlush { .. } => tree.unmap_and_flush(range),
-            Self::UnmapOneTable { .. } => match tree.unmap_one_table(range) {
-                // It keeps the table, also where that is empty now.
-                Some(mut outcome) => tree.prune(range).map(|pruned| {
+                // No other caller walks here, so what is left, or is in the way, may go at once.
+                let mut pruned = Outcome::default();
+                let mut result = shape.map(tree, range.start, *attributes, *allowed);
+                if matches!(result, Err(failure) if matches!(failure.error, Error::EmptyTable { .. })) {
+                    pruned = tree.prune(range)?;
+                    result = shape.map(tree, range.start, *attributes, *allowed);
+                }
+                if matches!(result, Err(failure) if failure.tables_left != 0) {
+                    tree.prune(range)?;
+                }
+                result.map(|mut outcome| {
                     outcome.merge(&pruned);
                     outcome
-                }),
-                None => tree.unmap_and_flush(range),
-            },
-            Self::TakeOut { .. } => take_out(tree, range),
-            Self::UnmapKeeping { .. } => {
-                let kept = tree.unmap_keeping_tables(range, &mut batch);
-                batch.flush();
-                return kept.and_then(|mut outcome| {
-                    outcome.merge(&tree.prune(range)?);
-                    Ok(outcome)
-                });
+                })
             }
+            Self::Unmap { .. } => tree.unmap(range, &mut batch),
+            Self::UnmapLater { .. } => {
+                let mut pending = Pending::new();
+                let gone = tree.unmap(range, &mut batch);
+                batch.leave_to(&mut pending);
+                tree.flush(pending, false);
+                return gone;
+            }
+            Self::Prune { .. } => tree.prune(range),
             Self::Protect { change, .. } => tree.protect(range, |old| change.apply(old), &mut batch),
             Self::SetValid { valid, .. } => tree.set_valid(range, *valid, &mut batch),
             Self::Split { .. } => tree.split(range, &mut batch),
@@ -232,11 +219,7 @@ impl Op {
                 }
                 Expected::Done
             }
-            Self::Unmap { .. }
-            | Self::UnmapAndFlush { .. }
-            | Self::UnmapOneTable { .. }
-            | Self::TakeOut { .. }
-            | Self::UnmapKeeping { .. } => {
+            Self::Unmap { .. } | Self::UnmapLater { .. } => {
                 pages().for_each(|va| {
                     map.0.remove(&va);
                 });
@@ -246,31 +229,7 @@ impl Op {
                 (pa, change.apply(attributes), valid)
             }),
             Self::SetValid { valid, .. } => edit(map, &|(pa, attributes, _)| (pa, attributes, *valid)),
-            Self::Split { .. } | Self::Coalesce { .. } => Expected::Done,
+            Self::Split { .. } | Self::Coalesce { .. } | Self::Prune { .. } => Expected::Done,
         }
     }
-}
-
-/// What is taken out is not counted by the engine, so it is counted here before.
-fn take_out<G: Granule, T: Tables, M: Mmu>(
-    tree: &Tree<G, T, M>,
-    range: VirtRange,
-) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::default();
-    // No range that is refused is looked at.
-    if range.size > 0 && tree.range().contains(range.start) && tree.range().contains(range.last()) {
-        for leaf in leaves_in(tree, range) {
-            outcome.levels.insert(leaf.size.level());
-            outcome.leaves.add(leaf.size, 1);
-        }
-    }
-    let Some(taken) = tree.take_out_of_one_table(range) else {
-        return tree.unmap_and_flush(range);
-    };
-    outcome.tables_emptied = u32::from(taken.emptied());
-    let mut pending = Pending::new();
-    tree.leave(taken, &mut pending);
-    tree.flush(pending, false);
-    outcome.merge(&tree.prune(range)?);
-    Ok(outcome)
 }

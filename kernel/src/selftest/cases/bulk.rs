@@ -56,50 +56,15 @@ pub fn fills_equal_single_stores(_: &Context) -> TestResult {
     // SAFETY: `nr` words of an array of the caller's.
     let fill_linear = |at, nr| unsafe { table_ops::fill_linear(at, nr, first, step) };
     every_place("fill_linear", fill_linear, |i| first + i as u64 * step)?;
-    // SAFETY: as above, and as many outputs.
-    let fill_outputs = |at, nr| unsafe { table_ops::fill_outputs(at, nr, outputs.as_ptr(), template) };
-    every_place("fill_outputs", fill_outputs, |i| outputs[i] | template)?;
-    // SAFETY: as above.
+    // SAFETY: as above, and as many frames.
     let fill_frames = |at, nr| unsafe { table_ops::fill_frames(at, nr, frames.as_ptr(), template) };
     every_place("fill_frames", fill_frames, |i| outputs[i] | template)?;
     // SAFETY: as above.
     every_place("clear", |at, nr| unsafe { table_ops::clear(at, nr) }, |_| 0)
 }
 
-/// Folds over descriptors.
+/// What kind of descriptors there are, over a whole table and less.
 pub fn folds_equal_single_loads(_: &Context) -> TestResult {
-    let mut words = [0u64; WORDS];
-    for round in 0..64 {
-        scatter(&mut words, round);
-        for nr in 0..=WORDS {
-            let part = &mut words[..nr];
-            // One bit that no other word has, or lacks: it must be found wherever it is.
-            let odd = round as usize % WORDS;
-            let bit = 1 << (round % 64);
-            for (i, word) in part.iter_mut().enumerate() {
-                *word = if i == odd { *word | bit } else { *word & !bit };
-            }
-            let (and, or) = part
-                .iter()
-                .fold((!0, 0), |(and, or), word| (and & word, or | word));
-            // SAFETY: `nr` words of an array.
-            let found = unsafe { table_ops::or_all(part.as_ptr(), nr) };
-            expect("or_all", nr as u64, found == or)?;
-            part.iter_mut().for_each(|word| *word = !*word);
-            // SAFETY: as above.
-            let found = unsafe { table_ops::and_all(part.as_ptr(), nr) };
-            expect("and_all", nr as u64, found == !or)?;
-            // SAFETY: as above.
-            let found = unsafe { table_ops::and_or_all(part.as_ptr(), nr) };
-            expect("and_or_all", nr as u64, found == (!or, !and))?;
-            part.iter_mut().for_each(|word| *word = !*word);
-        }
-    }
-    Ok(())
-}
-
-/// What kind of descriptors there are: the same bits of the same folds, over a whole table and less.
-pub fn flags_equal_the_folds(_: &Context) -> TestResult {
     const FLAGS: u64 = 0x00ff_0000_0000_00ff;
     let mut words = [0u64; 8 * table_ops::BLOCK + 5];
     for round in 0..32u64 {
@@ -115,9 +80,9 @@ pub fn flags_equal_the_folds(_: &Context) -> TestResult {
                 .iter()
                 .fold((!0, 0), |(and, or), word| (and & word, or | word));
             // SAFETY: `nr` words of an array.
-            let found = unsafe { table_ops::flags(part.as_ptr(), nr) };
+            let found = unsafe { table_ops::kinds(part.as_ptr(), nr) };
             let same = (found.0 ^ and) & FLAGS == 0 && (found.1 ^ or) & FLAGS == 0;
-            expect("flags", nr as u64, same)?;
+            expect("kinds", nr as u64, same)?;
         }
     }
     Ok(())

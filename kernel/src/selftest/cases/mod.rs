@@ -48,7 +48,6 @@ macro_rules! tests {
 pub const ALL: &[Test] = tests! {
     "bulk.fills_equal_single_stores" => bulk::fills_equal_single_stores,
     "bulk.folds_equal_single_loads" => bulk::folds_equal_single_loads,
-    "bulk.flags_equal_the_folds" => bulk::flags_equal_the_folds,
     "bulk.runs_end_at_the_first_wrong_frame" => bulk::runs_end_at_the_first_wrong_frame,
     "bulk.memory_functions_equal_byte_loops" => bulk::memory_functions_equal_byte_loops,
 

@@ -1,4 +1,4 @@
-//! `map` runs while others walk: it gives back no table that one of them may be reading, and yet loses none.
+//! `map` runs while others walk: it takes no table out that was linked, says so, and `prune` gives all of them back.
 
 mod support;
 
@@ -88,11 +88,15 @@ fn beside_walks<R>(tree: &Walked, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Every table is back after `reclaim`, and the tree as it was.
-fn is_as_before(tree: &Walked, before: &support::Naive, live: usize, what: &str) {
-    tree.reclaim();
-    assert!(!tree.withholds_tables(), "{what}");
-    assert_eq!(tree.reclaim(), 0, "{what}");
+/// Every table is back after a prune, and the tree as it was.
+fn is_as_before(tree: &Walked, before: &support::Naive, live: usize, left: u32, what: &str) {
+    assert_eq!(&support::Naive::of(tree), before, "{what}");
+    assert_eq!(
+        tree.tables().live(),
+        live + left as usize,
+        "{what}: what is left is said"
+    );
+    support::prune(tree);
     assert_eq!(tree.tables().live(), live, "{what}: tables are lost");
     assert_eq!(&support::Naive::of(tree), before, "{what}");
     support::audit(tree);
@@ -100,7 +104,7 @@ fn is_as_before(tree: &Walked, before: &support::Naive, live: usize, what: &str)
 
 #[test]
 fn a_failed_map_gives_no_table_back_that_a_walk_may_be_in() {
-    let mut withheld = 0;
+    let mut left = 0;
     for case in corpus::<Granule4K>() {
         let Op::Map {
             shape,
@@ -124,11 +128,12 @@ fn a_failed_map_gives_no_table_back_that_a_walk_may_be_in() {
                 break;
             };
             assert!(matches!(failure.error, Error::OutOfTables(_)), "{failure:?}");
-            withheld += u32::from(tree.withholds_tables());
-            is_as_before(&tree, &before, live, &format!("{}, table {k}", case.name));
+            left += u32::from(failure.tables_left != 0);
+            let what = format!("{}, table {k}", case.name);
+            is_as_before(&tree, &before, live, failure.tables_left, &what);
         }
     }
-    assert!(withheld > 10, "{withheld} failures had made tables");
+    assert!(left > 10, "{left} failures had made tables");
 }
 
 #[test]
@@ -144,9 +149,10 @@ fn a_map_that_meets_a_page_without_a_frame_gives_none_back_either() {
     let result = beside_walks(&tree, || {
         tree.map(range, &mut source, Attributes::KERNEL_DATA, LeafSet::ALL)
     });
-    assert_eq!(result.expect_err("a hole").error, Error::NoFrame { page: 550 });
-    assert!(tree.withholds_tables());
-    is_as_before(&tree, &before, live, "a hole");
+    let failure = result.expect_err("a hole");
+    assert_eq!(failure.error, Error::NoFrame { page: 550 });
+    assert_ne!(failure.tables_left, 0);
+    is_as_before(&tree, &before, live, failure.tables_left, "a hole");
 }
 
 /// A tree with empty tables that are linked, `levels` of them on top of each other under one descriptor of level 2 - `levels`.
@@ -162,99 +168,76 @@ fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
         let mapped = Shape::Range(9, 1).map(&tree, page.start, Attributes::KERNEL_DATA, LeafSet::PAGES);
         assert!(mapped.is_ok());
         let mut batch = tree.batch();
-        let unmapped = tree.unmap_keeping_tables(page, &mut batch).expect("mapped");
-        assert_eq!(unmapped.tables_emptied, 1);
+        tree.unmap(page, &mut batch).expect("mapped");
         batch.flush();
     }
     (tree, VirtRange::new(va, size))
 }
 
 #[test]
-fn a_block_over_links_to_empty_tables_goes_in_and_withholds_them() {
-    // One link to an empty table; and one to a table of links to empty tables, over which a block of 1G once spun.
+fn a_block_over_empty_tables_is_refused_and_goes_in_after_a_prune() {
+    // One link to an empty table; and one to a table of links to empty tables.
     for (levels, tables) in [(1, 1), (2, 3)] {
         let (tree, range) = with_empty_links(levels);
         let live = tree.tables().live();
-        let mapped = beside_walks(&tree, || {
-            Shape::Range(1 << 18, range.size >> 12).map(
-                &tree,
-                range.start,
-                Attributes::KERNEL_DATA,
-                LeafSet::ALL,
-            )
-        });
-        let mapped = mapped.expect("empty tables are not in the way");
+        let before = support::Naive::of(&tree);
+        let block = Shape::Range(1 << 18, range.size >> 12);
+        let map = || block.map(&tree, range.start, Attributes::KERNEL_DATA, LeafSet::ALL);
+        let failure = beside_walks(&tree, map).expect_err("tables are in the way");
+        let (va, level) = (range.start, 3 - levels as u8);
+        assert_eq!(failure.error, Error::EmptyTable { va, level });
+        assert!(
+            failure.levels.is_empty() && failure.tables_left == 0,
+            "{failure:?}"
+        );
+        assert_eq!(support::Naive::of(&tree), before);
+        let pruned = tree.prune(range).expect("a valid range");
+        assert_eq!(pruned.tables_removed, tables);
+        assert_eq!(tree.tables().live(), live - tables as usize);
+        let mapped = beside_walks(&tree, map).expect("vacant");
         let leaf = tree.translate(range.start).expect("mapped");
         assert_eq!(leaf.size.bytes::<Granule4K>(), range.size, "{mapped:?}");
-        assert!(tree.withholds_tables());
-        assert_eq!(tree.tables().live(), live, "none is back yet");
-        assert_eq!(tree.reclaim(), tables);
-        assert_eq!(tree.tables().live(), live - tables);
         support::audit(&tree);
     }
 }
 
 #[test]
-fn prune_and_a_flush_of_tables_give_back_what_was_withheld() {
-    let release: [fn(&Walked, VirtAddr); 2] = [
-        |tree, va| {
-            tree.prune(VirtRange::new(va, 1 << 12)).expect("a valid range");
-        },
-        |tree, va| {
-            let mut batch = tree.batch();
-            let one = VirtRange::new(va, 1 << 12);
-            let out = tree.unmap(one, &mut batch).expect("mapped");
-            assert_ne!(out.tables_removed, 0);
-            batch.flush();
-        },
-    ];
-    for release in release {
-        let tree = walked();
-        let va = tree.range().start.add(1 << 46);
-        let elsewhere = va.add(1 << 40);
-        let one = Shape::Range(5, 1);
-        one.map(&tree, elsewhere, Attributes::KERNEL_DATA, LeafSet::PAGES)
-            .expect("vacant");
-        let live = tree.tables().live();
-        tree.tables().host.budget.set(2);
-        let failed = beside_walks(&tree, || {
-            one.map(&tree, va, Attributes::KERNEL_DATA, LeafSet::PAGES)
-        });
-        assert!(failed.is_err());
-        assert!(tree.withholds_tables() && tree.tables().live() > live);
-        release(&tree, elsewhere);
-        assert!(!tree.withholds_tables());
-        assert!(tree.tables().live() <= live);
-    }
+fn what_was_mapped_before_an_empty_table_in_the_way_is_taken_out_again() {
+    let (tree, range) = with_empty_links(1);
+    let before = support::Naive::of(&tree);
+    // A block and a half before the table, whose descriptors are vacant.
+    let start = VirtAddr(range.start.0 - (3 << 20));
+    let whole = Shape::Range((1 << 18) - (3 << 8), 5 << 8);
+    let failure = whole
+        .map(&tree, start, Attributes::KERNEL_DATA, LeafSet::ALL)
+        .expect_err("a table is in the way");
+    let wanted = Error::EmptyTable {
+        va: range.start,
+        level: 2,
+    };
+    assert_eq!(failure.error, wanted);
+    assert!(failure.levels.contains(2) && failure.levels.contains(3));
+    assert_eq!(support::Naive::of(&tree), before);
+    let whole_range = VirtRange::new(start, 5 << 20);
+    tree.prune(whole_range).expect("a valid range");
+    let mapped = whole.map(&tree, start, Attributes::KERNEL_DATA, LeafSet::ALL);
+    assert_eq!(mapped.expect("vacant").leaves.pages::<Granule4K>(), 5 << 8);
 }
 
 #[test]
-fn a_flush_without_tables_gives_none_back() {
-    let tree = walked();
-    let va = tree.range().start.add(1 << 46);
-    let two = Shape::Range(5, 2);
-    two.map(&tree, va, Attributes::KERNEL_DATA, LeafSet::PAGES)
-        .expect("vacant");
-    tree.tables().host.budget.set(1);
-    beside_walks(&tree, || {
-        let failed = Shape::Range(5, 1).map(&tree, va.add(1 << 40), Attributes::KERNEL_DATA, LeafSet::PAGES);
-        assert!(failed.is_err() && tree.withholds_tables());
-        let out = tree
-            .unmap_one_table(VirtRange::new(va, 1 << 12))
-            .expect("one page");
-        assert_eq!(out.tables_removed, 0);
-        let mut batch = tree.batch();
-        tree.unmap_keeping_tables(VirtRange::new(va.add(1 << 12), 1 << 12), &mut batch)
-            .expect("mapped");
-        batch.flush();
-    });
-    assert!(tree.withholds_tables());
-    assert_ne!(tree.reclaim(), 0);
+fn an_empty_table_is_used_where_no_block_goes() {
+    let (tree, range) = with_empty_links(1);
+    let live = tree.tables().live();
+    // Not congruent: pages only.
+    let pages = Shape::Range((1 << 18) + 1, range.size >> 12);
+    let mapped = pages.map(&tree, range.start, Attributes::KERNEL_DATA, LeafSet::ALL);
+    assert_eq!(mapped.expect("empty tables are vacant").tables_added, 0);
+    assert_eq!(tree.tables().live(), live);
 }
 
-/// The worst machine keeps every translation that it may: what is withheld is in none.
+/// On the worst machine, which keeps every translation that it may.
 #[test]
-fn what_is_withheld_is_in_no_walk_cache() {
+fn what_is_left_is_used_and_pruned_soundly() {
     use mmu_model::{Features, Model};
     for tlbi_range in [false, true] {
         let (model, root) = Model::<Granule4K>::with_root(Features {
@@ -267,21 +250,22 @@ fn what_is_withheld_is_in_no_walk_cache() {
         for k in 0..3 {
             model.fail_alloc_after(k);
             let failed = Shape::Range(5, 700).map(&tree, va, Attributes::KERNEL_DATA, LeafSet::PAGES);
-            assert!(failed.is_err(), "{k}");
             model.cancel_alloc_failure();
-            assert_eq!(tree.withholds_tables(), k != 0);
-            assert!(model.is_settled() && model.violations().is_empty());
-            // Other tables in the same place, while the old ones are withheld.
+            assert_eq!(failed.expect_err("short").tables_left, k as u32);
+            assert!(model.violations().is_empty());
+            // In the same place, by what is left and what is missing.
             Shape::Range(9, 3)
                 .map(&tree, va, Attributes::KERNEL_DATA, LeafSet::PAGES)
                 .expect("vacant");
-            tree.reclaim();
-            let out = tree.unmap_and_flush(VirtRange::new(va, 3 << 12)).expect("mapped");
-            assert_eq!(out.tables_removed, 3);
+            let mut batch = tree.batch();
+            tree.unmap(VirtRange::new(va, 3 << 12), &mut batch)
+                .expect("mapped");
+            batch.flush();
+            let pruned = tree.prune(tree.range()).expect("its own range");
+            assert_eq!(pruned.tables_removed, 3);
             assert!(
-                model.violations().is_empty(),
-                "{}\n{}",
-                model.violations()[0],
+                model.violations().is_empty() && model.is_settled(),
+                "{}",
                 model.log()
             );
             assert_eq!(model.nr_tables(), 1);

@@ -1,0 +1,68 @@
+//! Fill: descriptors written into a table, many at once.
+
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
+use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::leaf::Leaves;
+use crate::mmu::Mmu;
+use crate::tables::Tables;
+use crate::tree::{Node, Tree};
+
+impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// Writes `leaves`, which map the consecutive memory from `pa` on at `va`, into `table`.
+    /// `template` is a single leaf's bits but for its address.
+    #[inline(always)]
+    pub(crate) fn fill(&self, table: PhysAddr, va: VirtAddr, pa: PhysAddr, leaves: Leaves, template: u64) {
+        let Leaves {
+            level,
+            nr,
+            grouped,
+            head,
+        } = leaves;
+        let mut index = G::index(va.0, level);
+        let (mut first, step) = (pa.0 | template, G::size(level));
+        // Single leaves, groups, single leaves: most often only one of these.
+        let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
+        loop {
+            if singles == 1 {
+                self.tables.store(table, index, first);
+            } else if singles != 0 {
+                self.tables.fill_linear(table, index, singles, first, step);
+            }
+            if groups == 0 {
+                return;
+            }
+            index += singles;
+            first += singles as u64 * step;
+            self.tables
+                .fill_linear(table, index, groups, first | CONTIGUOUS, step);
+            index += groups;
+            first += groups as u64 * step;
+            (singles, groups) = (nr - head - grouped, 0);
+        }
+    }
+
+    /// Writes a page for each of `frames` into `table`, from `va` on.
+    #[inline(always)]
+    pub(crate) fn fill_singles(&self, table: PhysAddr, va: VirtAddr, frames: &[Pfn], template: u64) {
+        let index = G::index(va.0, LAST_LEVEL);
+        self.tables
+            .fill_frames(table, index, frames, G::PAGE_SHIFT, template);
+    }
+
+    /// Makes `nr` descriptors of `node` from `index` on vacant.
+    #[inline(always)]
+    pub(crate) fn clear(&self, node: Node, index: usize, nr: usize) {
+        if nr == 1 {
+            self.tables.store(node.table, index, 0);
+        } else {
+            self.tables.clear(node.table, index, nr);
+        }
+    }
+}
+
+/// The bits of a valid single leaf of `level`, but for its address.
+#[inline(always)]
+pub(crate) const fn template(level: Level, attributes: Attributes) -> u64 {
+    Descriptor::leaf(level, PhysAddr(0), attributes, false).0
+}
