@@ -6,13 +6,13 @@
 //! # Order
 //! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
 //!
-//! 0. the vmalloc subsystem's settling lock, held while what an exception handler gave back is taken out;
-//! 1. its purge lock, held from the flush of what was withheld until all of it is given back; or one of its parts locks, held while parts of an area are
-//!    changed: never both;
-//! 2. its state, or the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock)): neither while the other is held;
-//! 3. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
-//! 4. frames ([`mm::frames`](crate::mm::frames));
-//! 5. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
+//! 0. the lock of a gate of the vmalloc subsystem, held for a few instructions;
+//! 1. a CPU's shard of it (the crate's documentation says what that is);
+//! 2. its common shard;
+//! 3. the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock));
+//! 4. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
+//! 5. frames ([`mm::frames`](crate::mm::frames));
+//! 6. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
 //!
 //! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
 
@@ -54,13 +54,26 @@ fn note_wait() {
 /// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then goes on with the one that holds the lock, where it
 /// would else run the waiting one for hundreds of millions of instructions.
 #[derive(Debug)]
-struct Turn;
+pub struct Turn;
 
 impl RelaxStrategy for Turn {
     #[inline(always)]
     fn relax() {
         core::hint::spin_loop();
         time::relax();
+    }
+}
+
+/// On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs. For a lock that many CPUs take, beside what they read.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Padded<T>(pub T);
+
+impl<T> Deref for Padded<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 
@@ -94,15 +107,23 @@ impl<T> IrqSpinLock<T> {
     pub fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
-        if self.lock.is_locked() {
-            note_wait();
-        }
-        let guard = self.lock.lock();
+        // No load before the exchange: where another CPU had the lock last, it would fetch the line once more.
+        let guard = match self.lock.try_lock() {
+            Some(guard) => guard,
+            None => self.wait(),
+        };
         IrqSpinLockGuard {
             guard,
             _token: token,
             _masked: masked,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> SpinMutexGuard<'_, T, Turn> {
+        note_wait();
+        self.lock.lock()
     }
 
     /// Takes the lock if nobody holds it.

@@ -85,7 +85,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         self.reserve(range, &mut unmapping.reserve)?;
         let node = self.table_around(range);
-        self.unmap_table(node, range.start, range.size, &mut unmapping);
+        self.unmap_each(node, range.start, range.size, &mut unmapping);
         self.unreserve(&mut unmapping.reserve);
         Ok(unmapping.outcome.copied())
     }
@@ -188,11 +188,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Takes out what `remaining` bytes from `va` on map below `node`.
     #[inline(never)]
     fn unmap_table(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
-        let level = node.level;
         let (pending, outcome) = (&mut *unmapping.pending, &mut unmapping.outcome);
-        if self.unmap_whole_leaves(node, va, remaining, pending, outcome) {
-            return;
+        if !self.unmap_whole_leaves(node, va, remaining, pending, outcome) {
+            self.unmap_each(node, va, remaining, unmapping);
         }
+    }
+
+    /// The same, one descriptor after the other.
+    fn unmap_each(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
+        let level = node.level;
         let (index, nr) = self.slots(level, va, remaining);
         let (mut i, mut va, mut remaining) = (index, va, remaining);
         while i < index + nr {

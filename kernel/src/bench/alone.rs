@@ -197,7 +197,6 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     }
     bench.prune();
     let tree = mm::kernel_tree();
-    let _alone = mm::walk_lock().release();
     let (range, pa) = (VirtRange::new(bench.va, size), nowhere().add(alignment));
     let part = part.map(|(offset, size)| VirtRange::new(bench.va.add(offset), size));
     let mut measured = Measured::new();

@@ -204,7 +204,6 @@ pub fn walker_name<W: Walker<Granule4K, KernelTables, KernelMmu>>(_: &W) -> &'st
 
 fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
     let tree = mm::kernel_tree();
-    let _walk = mm::walk_lock().walk();
     let attributes = source.attributes();
     let kept = neighbour(range);
     let keep = vmap_range_noflush(tree, kept, nowhere(), 4096, Attributes::DEVICE, LeafSet::PAGES);

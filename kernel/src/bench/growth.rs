@@ -145,7 +145,6 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
         return;
     }
     let tree = mm::kernel_tree();
-    let _alone = mm::walk_lock().release();
     let pa = nowhere().add(alignment);
     for pages in sizes() {
         bench.prune();
@@ -182,7 +181,6 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
     let scattered = |page: usize| first + (page as u64 * 0x9e37 % most as u64);
     let pages = Pages::elsewhere(most, scattered).unwrap_or_else(|| panic!("{name}: no memory"));
     let tree = mm::kernel_tree();
-    let _alone = mm::walk_lock().release();
     for nr in sizes() {
         let frames: &[Pfn] = black_box(&pages.frames()[..nr as usize]);
         bench.prune();

@@ -7,27 +7,27 @@
 //! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
 
 use core::panic::Location;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use paging::{
     Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
 };
 use spin::Once;
+use spin::mutex::SpinMutex;
 use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Request, VmArea, Vmalloc};
+use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, Request, VmArea, Vmalloc};
 
 use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
 use super::tables::KernelTables;
-use super::{
-    KernelTree, WalkLock, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page,
-};
+use super::{KernelTree, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page};
 use crate::arch::cache;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::percpu::cpu_index;
 use crate::arch::probe::probe_read;
+use crate::arch::time;
 use crate::bootargs::LinearLeaves;
-use crate::sync::{IrqReadGuard, IrqSpinLock, IrqSpinLockGuard, IrqWriteGuard};
+use crate::sync::{IrqSpinLock, IrqSpinLockGuard, Turn};
 
 /// What the kernel gives to the vmalloc subsystem.
 #[derive(Clone, Copy, Debug)]
@@ -42,25 +42,48 @@ static VMALLOC: Once<KernelVmalloc> = Once::new();
 /// Frames taken for the subsystem's nodes: they are never given back, which a leak test must know.
 static NR_NODE_FRAMES: AtomicU64 = AtomicU64::new(0);
 
-/// What is withheld at most until one flush covers it all: 256 areas, or 32 MiB of addresses.
-const CONFIG: Config = Config {
-    leaves: LeafSet::ALL,
-    flush: FlushPolicy::Lazy {
-        areas: 256,
-        pages: (32 << 20) / PAGE_SIZE as u64,
-    },
-    cached_areas: 256,
-};
+/// The subsystem has put something off until a CPU has time for it.
+static DEFERRED_WORK: AtomicBool = AtomicBool::new(false);
 
-/// Sets the subsystem up.
+/// CPUs that the machine has.
+static NR_CPUS: AtomicUsize = AtomicUsize::new(1);
+/// Held around a whole change of the linear map, from its first cut to its last fold, with interrupts enabled.
+static LINEAR_MAP: SpinMutex<(), Turn> = SpinMutex::new(());
+
+/// What is withheld at most until a flush, for one CPU: 256 areas, or 32 MiB of addresses. Other CPUs add to it.
+const LAZY_AREAS: usize = 256;
+const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
+
+/// Sets the subsystem up, on a machine of `nr_cpus` CPUs.
 ///
 /// # Errors
 /// There is no frame for it.
-pub fn init() -> Result<(), Error> {
+pub fn init(nr_cpus: usize) -> Result<(), Error> {
+    NR_CPUS.store(nr_cpus.max(1), Ordering::Relaxed);
     let range = VirtRange::new(VirtAddr(VMALLOC_BASE as u64), (VMALLOC_END - VMALLOC_BASE) as u64);
-    let vmalloc = Vmalloc::new(range, KernelBackend, CONFIG)?;
+    let config = Config {
+        leaves: LeafSet::ALL,
+        flush: FlushPolicy::lazy_for(nr_cpus, frames::nr_total(), LAZY_AREAS, LAZY_PAGES),
+        cached_areas: 256,
+    };
+    let vmalloc = Vmalloc::new(range, KernelBackend, config)?;
     VMALLOC.call_once(|| vmalloc);
+    frames::set_shrink(|| kernel_vmalloc().shrink());
     Ok(())
+}
+
+/// Whether the subsystem has put something off until a CPU has time for it.
+#[inline]
+pub fn has_deferred_work() -> bool {
+    DEFERRED_WORK.load(Ordering::Relaxed)
+}
+
+/// Does a part of what was put off, on a CPU that has nothing else to do.
+pub fn do_deferred_work() {
+    // Before it is looked at: what is put off meanwhile says so again.
+    if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
+        DEFERRED_WORK.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The kernel's vmalloc subsystem, or `None` before it is set up.
@@ -92,8 +115,13 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
         = IrqSpinLockGuard<'a, T>
     where
         Self: 'a;
-    fn new(value: T) -> Self {
-        IrqSpinLock::new(core::any::type_name::<T>(), value)
+    fn new(class: LockClass, value: T) -> Self {
+        let class = match class {
+            LockClass::Gate => "vmalloc gate",
+            LockClass::Shard => "vmalloc shard",
+            LockClass::CommonShard => "vmalloc common shard",
+        };
+        IrqSpinLock::new(class, value)
     }
     #[inline(always)]
     fn lock(&self) -> IrqSpinLockGuard<'_, T> {
@@ -101,22 +129,6 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     }
     fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
         IrqSpinLock::try_lock(self)
-    }
-}
-
-// SAFETY: `spin`'s read-write lock, which acquires and releases.
-unsafe impl vmalloc::WalkLock for WalkLock {
-    type Walk<'a> = IrqReadGuard<'a, ()>;
-    type Release<'a> = IrqWriteGuard<'a, ()>;
-    #[inline(always)]
-    fn walk(&self) -> IrqReadGuard<'_, ()> {
-        WalkLock::walk(self)
-    }
-    fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
-        WalkLock::try_walk(self)
-    }
-    fn release(&self) -> IrqWriteGuard<'_, ()> {
-        WalkLock::release(self)
     }
 }
 
@@ -147,6 +159,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
         return Ok(Outcome::default());
     }
     let va = VirtAddr(linear_va(pa.0) as u64);
+    let _alone = walk_lock().release();
     edit.apply(tree, VirtRange::new(va, size))
 }
 
@@ -157,21 +170,17 @@ fn word(frame: Pfn, index: usize) -> *mut u64 {
 }
 
 // SAFETY: 1. `frames` gives a block to nobody else before it is freed, aligned to its size; 2. the tree translates all of TTBR1, and nobody else maps or
-// unmaps in the vmalloc region; 3. whoever else changes the tree does so through `mm`, which takes the same lock; 4. `arch::cache` and `smp` keep it.
+// unmaps in the vmalloc region; 3. `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and
+// `smp` keep it.
 unsafe impl Backend for KernelBackend {
     type Granule = Granule4K;
     type Tables = KernelTables;
     type Mmu = KernelMmu;
     type Lock<T: Send> = IrqSpinLock<T>;
-    type WalkLock = WalkLock;
 
     #[inline]
     fn tree(&self) -> &KernelTree {
         kernel_tree()
-    }
-    #[inline]
-    fn walks(&self) -> &WalkLock {
-        walk_lock()
     }
     #[inline]
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
@@ -192,6 +201,22 @@ unsafe impl Backend for KernelBackend {
     }
     fn nr_frames(&self) -> u64 {
         frames::nr_total()
+    }
+    fn nr_free_frames(&self) -> u64 {
+        frames::stats().free
+    }
+    fn has_free_frames(&self, nr: u64) -> bool {
+        frames::has_free(nr)
+    }
+    fn nr_cpus(&self) -> usize {
+        NR_CPUS.load(Ordering::Relaxed)
+    }
+    fn relax(&self) {
+        time::relax();
+    }
+    fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _alone = LINEAR_MAP.lock();
+        f()
     }
     fn zero_frames(&self, first: Pfn, order: u32) {
         let start = linear_va(first.0 * PAGE_SIZE as u64);
@@ -226,6 +251,10 @@ unsafe impl Backend for KernelBackend {
     fn deferred_free_refused(&self, va: VirtAddr, by: &'static Location<'static>, error: &Error) {
         log::error!("vfree_atomic({va}) by {by}: {error}");
     }
+    fn deferred_work(&self) {
+        // No event is sent: what waits for work polls, and a CPU that is off is not turned on for it.
+        DEFERRED_WORK.store(true, Ordering::Release);
+    }
     #[inline]
     fn cpu(&self) -> usize {
         cpu_index()
@@ -238,12 +267,20 @@ unsafe impl Backend for KernelBackend {
         cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted.
-        for (at, byte) in (pa.0..).zip(out) {
-            match probe_read(linear_va(at & !7)) {
-                Ok(word) => *byte = word.to_le_bytes()[(at & 7) as usize],
-                Err(_) => return false,
-            }
+        // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted. A word at a time; what begins or
+        // ends inside of one takes a part of it.
+        let mut at = pa.0;
+        let mut out = out;
+        while !out.is_empty() {
+            let Ok(word) = probe_read(linear_va(at & !7)) else {
+                return false;
+            };
+            let from = (at & 7) as usize;
+            let nr = (8 - from).min(out.len());
+            let (part, rest) = out.split_at_mut(nr);
+            part.copy_from_slice(&word.to_le_bytes()[from..from + nr]);
+            at += nr as u64;
+            out = rest;
         }
         true
     }
@@ -361,15 +398,24 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// The same as [`vmalloc()`] for whoever cannot wait: under a lock, with interrupts masked, in an interrupt handler. Fails where it would
-/// have to.
+/// The same as [`vmalloc()`] for an interrupt handler, or under a lock with interrupts masked: it waits for locks and for nothing else.
 ///
 /// # Errors
-/// As [`Vmalloc::vmalloc`], and [`Error::WouldBlock`]: see [`Request::nowait`].
+/// As [`Vmalloc::vmalloc`]: see [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
+}
+
+/// The same for the handler of an exception that may have interrupted the holder of any lock: it tries each lock once.
+///
+/// # Errors
+/// As [`Vmalloc::vmalloc`], and [`Error::WouldBlock`]: see [`Request::nolock`].
+#[track_caller]
+#[cfg_attr(feature = "trace", inline(never))]
+pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
+    kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
 /// The same as [`vfree`] in any context, an exception handler that interrupted the holder of a lock included. Never waits: the area goes

@@ -1,9 +1,9 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
-//! Single frames go through a magazine of the CPU, which takes no lock; everything else, and a
-//! magazine that is empty or full, through one buddy allocator. A magazine is filled from one block of
-//! 16 frames and handed out in ascending order, so that single frames that are allocated one after the
-//! other tend to be neighbours, which the walker turns into 64 KiB groups. An allocation that finds
+//! Blocks of the common orders go through a magazine of the CPU, which takes no lock; everything else,
+//! and a magazine that is empty or full, through one buddy allocator. A magazine is filled from a run
+//! of 64 frames and handed out in ascending order, so that single frames that are allocated one after
+//! the other tend to be neighbours, which the walker turns into 64 KiB groups. An allocation that finds
 //! nothing drains the magazines of all CPUs, including those that are turned off, before it fails.
 //!
 //! A double free, and a free with another order than the allocation's, panic with what the frame really is.
@@ -12,7 +12,7 @@ mod buddy;
 mod inject;
 mod magazine;
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use paging::Pfn;
 use spin::Once;
@@ -22,14 +22,17 @@ use super::regions::{PhysRegion, Regions};
 use super::{linear_va, zero_page};
 use crate::arch::interrupts;
 use crate::arch::percpu::{MAX_CPUS, cpu_index};
-use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
+use crate::sync::{IrqSpinLock, IrqSpinLockGuard, Padded};
 use buddy::{Buddy, Zones};
 
 pub use buddy::{BadFree, MAX_ORDER, State};
 pub use inject::{Injection, fail_nth, fail_some};
 
 static ZONES: Once<Zones> = Once::new();
-static BUDDY: IrqSpinLock<Buddy> = IrqSpinLock::new("frames", Buddy::new());
+static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
+
+/// The free frames of the buddy allocator, for those that do not hold its lock. Written with it held.
+static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 /// Whether a CPU is in [`without_waiting`].
 static NOWAIT: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
@@ -140,14 +143,35 @@ pub fn allocate(order: u8) -> Option<Pfn> {
         return None;
     }
     let zones = zones()?;
-    let once = || match order {
-        0 => magazine::allocate(zones),
-        order => buddy()?.allocate(zones, order),
+    let once = || {
+        if magazine::has(order) {
+            magazine::allocate(zones, order)
+        } else {
+            buddy()?.allocate(zones, order)
+        }
     };
     once().or_else(|| {
         // The missing frames may be in magazines, of this CPU or of others.
         magazine::drain(zones);
         once()
+    })
+}
+
+/// What gives frames back that others withhold.
+static SHRINK: Once<fn()> = Once::new();
+
+/// Where [`allocate_waiting`] finds none, it calls `shrink`.
+pub fn set_shrink(shrink: fn()) {
+    SHRINK.call_once(|| shrink);
+}
+
+/// As [`allocate`]; where there is none, after what is withheld for later was given back. Called with no lock held, and with interrupts enabled. Not by the
+/// vmalloc subsystem, which withholds.
+#[must_use]
+pub fn allocate_waiting(order: u8) -> Option<Pfn> {
+    allocate(order).or_else(|| {
+        SHRINK.get()?();
+        allocate(order)
     })
 }
 
@@ -185,8 +209,8 @@ pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
             found: State::FOREIGN,
         });
     };
-    if order == 0 {
-        return magazine::free(zones, frame);
+    if magazine::has(order) {
+        return magazine::free(zones, frame, order);
     }
     BUDDY.lock().free(zones, frame, order)
 }
@@ -244,6 +268,12 @@ pub fn stats() -> FrameStats {
         free: buddy.nr_free() + cached,
         cached,
     }
+}
+
+/// Whether `nr` frames are free, at this moment. Mostly one load.
+#[must_use]
+pub fn has_free(nr: u64) -> bool {
+    NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
 }
 
 /// Free blocks of each order, for the boot log. Walks the lists.

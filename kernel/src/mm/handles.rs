@@ -5,15 +5,12 @@ use vmalloc::va::{NodePage, NodePages};
 use vmalloc::{Backend, LinearEdit};
 
 use super::areas::{KernelBackend, edit_linear_map};
-use super::{WalkLock, kernel_tree, linear_map_tree};
+use super::{kernel_tree, linear_map_tree};
 use crate::sync::IrqSpinLock;
 
 /// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as [`KernelBackend`] has them.
 macro_rules! as_kernel_backend {
     () => {
-        fn walks(&self) -> &$crate::mm::WalkLock {
-            $crate::mm::walk_lock()
-        }
         fn take_over(&self, frame: paging::Pfn) -> bool {
             $crate::mm::areas::KernelBackend.take_over(frame)
         }
@@ -25,6 +22,21 @@ macro_rules! as_kernel_backend {
         }
         fn nr_frames(&self) -> u64 {
             $crate::mm::areas::KernelBackend.nr_frames()
+        }
+        fn nr_free_frames(&self) -> u64 {
+            $crate::mm::areas::KernelBackend.nr_free_frames()
+        }
+        fn has_free_frames(&self, nr: u64) -> bool {
+            $crate::mm::areas::KernelBackend.has_free_frames(nr)
+        }
+        fn nr_cpus(&self) -> usize {
+            $crate::mm::areas::KernelBackend.nr_cpus()
+        }
+        fn relax(&self) {
+            $crate::mm::areas::KernelBackend.relax();
+        }
+        fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
+            $crate::mm::areas::KernelBackend.alone_in_linear_map(f)
         }
         fn zero_frames(&self, first: paging::Pfn, order: u32) {
             $crate::mm::areas::KernelBackend.zero_frames(first, order);
@@ -90,7 +102,6 @@ unsafe impl<T: Tables + 'static, L: Tables + 'static, M: Mmu + 'static> Backend 
     type Tables = T;
     type Mmu = M;
     type Lock<V: Send> = IrqSpinLock<V>;
-    type WalkLock = WalkLock;
 
     as_kernel_backend!();
 

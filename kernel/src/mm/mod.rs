@@ -8,9 +8,9 @@
 //! 4. What is left of the plan becomes [frames], and on them stands the vmalloc subsystem ([areas]).
 //!
 //! # The lock of the tables
-//! The kernel has one tree and one [walk lock](walk_lock). Whoever walks shares it, to read as well as to map and unmap ranges that are his alone: the engine
-//! lets such changes run side by side. Whoever gives emptied tables back has it alone, so that nobody still walks through one; the linear map, whose leaves
-//! are nobody's alone, is only edited so ([`with_linear_map_tables`]).
+//! The kernel has one tree. What maps and unmaps a range of its own takes no lock: the engine lets such changes run side by side, and the vmalloc subsystem sees to
+//! it that no table goes under what walks an area. What reads the tree as a whole, as a dump or an audit does, shares the [walk lock](walk_lock); it is held alone while
+//! the memory of a table is given back ([`tables::KernelTables`]), and while the linear map is edited.
 
 pub mod areas;
 pub mod dump;
@@ -41,10 +41,10 @@ use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Planted};
 use crate::drivers::device_tree::Machine;
-use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard};
+use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
 pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
-    vmalloc, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
+    vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
 };
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
@@ -66,7 +66,7 @@ struct Memory {
 }
 
 static MEMORY: Once<Memory> = Once::new();
-static WALKS: WalkLock = WalkLock(IrqRwLock::new("walks", ()));
+static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
 /// What [`Features::zva_size`] says.
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -146,7 +146,7 @@ pub fn init(
         image,
     });
     fatal::set_dump_walk(dump::walk);
-    areas::init().map_err(|_| InitError::NoRoom)
+    areas::init(machine.cpus.len()).map_err(|_| InitError::NoRoom)
 }
 
 /// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so [`KernelMmu`] is not told to repeat each.
@@ -179,7 +179,7 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// For walks: to read anything, to map or unmap a range that nobody else works on. Nothing is allocated on the heap while it is held.
+    /// To read any part of the tree. Nothing is allocated on the heap while it is held.
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
@@ -189,28 +189,22 @@ impl WalkLock {
         self.0.try_read()
     }
 
-    /// For what must be alone: giving tables back.
+    /// For what must be alone: giving the memory of a table back, and editing the linear map.
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }
 }
 
-/// The lock around walks of the kernel's tree.
+/// The lock around walks of the kernel's tree as a whole.
 #[must_use]
 pub fn walk_lock() -> &'static WalkLock {
     &WALKS
 }
 
-/// The kernel's tree. Whoever uses it while another CPU may give tables back holds the [walk lock](walk_lock).
+/// The kernel's tree. What reads addresses that are not its own holds the [walk lock](walk_lock).
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
-}
-
-/// Runs `f` with the kernel's tree, alone. Not for addresses in the linear map. Nothing is allocated on the heap in it.
-pub fn with_tables<R>(f: impl FnOnce(&'static KernelTree) -> R) -> R {
-    let _alone = WALKS.release();
-    f(&memory().tree)
 }
 
 /// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map. Nothing is allocated on the heap in it.

@@ -18,7 +18,7 @@ use paging::{Attributes, Pfn, PhysAddr, Tables, VirtAddr};
 
 use super::layout::{LINEAR_BASE, LINEAR_END, PAGE_SIZE, fixed_slot};
 use super::regions::{PhysRegion, Regions};
-use super::{frames, linear_va, slots, zero_page};
+use super::{frames, linear_va, slots, walk_lock, zero_page};
 use crate::arch::exceptions::BreakWindow;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::table_ops;
@@ -142,8 +142,9 @@ unsafe impl Tables for KernelTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
     }
-    #[inline]
     fn free_table(&self, table: PhysAddr) {
+        // What reads the tree as a whole may be in it: it was unlinked before, so no other reader gets there.
+        let _alone = walk_lock().release();
         free_table(table);
     }
     fn enter_break(&self, va: VirtAddr, _broken: u64, _tables: &[PhysAddr]) {

@@ -13,7 +13,7 @@
 
 use paging::{Granule4K, Pfn, VirtAddr};
 use trace_replay::{Area, Kind, PAGE};
-use vmalloc::{Backend, Vmalloc, WalkLock};
+use vmalloc::{Backend, Vmalloc};
 
 use super::failure::{Alias, What};
 use super::stats::Verified;
@@ -160,9 +160,7 @@ pub fn verify<B: Backend<Granule = Granule4K>>(
                     return Err(What::Writable { page, alias });
                 }
             }
-            let walk = vm.backend().walks().walk();
             let leaf = vm.backend().tree().translate(at);
-            drop(walk);
             if !leaf.is_some_and(|leaf| leaf.attributes.is_executable()) {
                 return Err(What::NotExecutable { page });
             }

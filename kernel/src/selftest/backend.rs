@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 use paging::{Granule4K, LeafSet, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
 use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, Vmalloc};
+use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, Vmalloc};
 
 use super::failure::{Failure, expect_value};
 use super::ledger::{Ledger, LedgerMmu};
@@ -24,7 +24,7 @@ use super::verify::{read, write};
 use crate::mm::areas::{KernelArea, KernelBackend, edit_linear_map};
 use crate::mm::handles::as_kernel_backend;
 use crate::mm::tables::LinearMapTables;
-use crate::mm::{WalkLock, frames, kernel_tree, linear_va};
+use crate::mm::{frames, kernel_tree, linear_va, walk_lock};
 use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 
 /// Pages for nodes at most.
@@ -46,8 +46,8 @@ unsafe impl<T: Send> Lock<T> for TestLock<T> {
         = IrqSpinLockGuard<'a, T>
     where
         Self: 'a;
-    fn new(value: T) -> Self {
-        Self(<IrqSpinLock<T> as Lock<T>>::new(value))
+    fn new(class: LockClass, value: T) -> Self {
+        Self(<IrqSpinLock<T> as Lock<T>>::new(class, value))
     }
     fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         self.0.lock()
@@ -95,14 +95,12 @@ impl NodePages for TestBackend {
     }
 }
 
-// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem has reserved the region for this one; 3. the walk lock is the
-// kernel's.
+// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem has reserved the region for this one; 3. as the kernel's.
 unsafe impl Backend for TestBackend {
     type Granule = Granule4K;
     type Tables = TestTables;
     type Mmu = LedgerMmu;
     type Lock<T: Send> = TestLock<T>;
-    type WalkLock = WalkLock;
 
     as_kernel_backend!();
 
@@ -194,7 +192,7 @@ impl SecondVmalloc {
     /// # Errors
     /// It is no range of addresses.
     pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
-        let _walk = KernelBackend.walks().walk();
+        let _walk = walk_lock().walk();
         self.vm().backend().tree.visit(range, |leaf| {
             self.ledger().owe(leaf.va, leaf.size);
             Visit::Continue
@@ -208,7 +206,7 @@ impl SecondVmalloc {
     /// What is.
     pub fn check_empty(&self) -> Result<(), Failure> {
         let vm = self.vm();
-        vm.vm_unmap_aliases();
+        vm.shrink();
         match vm.backend().too_early.load(Ordering::Acquire) {
             0 => {}
             frame => {
@@ -245,7 +243,8 @@ impl SecondVmalloc {
 impl Drop for SecondVmalloc {
     fn drop(&mut self) {
         if let Some(vm) = self.vm.take() {
-            vm.vm_unmap_aliases();
+            // The addresses go back without a table.
+            vm.shrink();
             let node_frames = core::mem::take(&mut *vm.backend().node_frames.lock());
             drop(vm);
             // Nobody has a node any more.

@@ -1,6 +1,6 @@
 //! What a test is given.
 
-use paging::{LeafSet, LeafSize, PhysAddr};
+use paging::{LeafSet, LeafSize, PhysAddr, VirtRange};
 
 use super::failure::{Failure, Stop};
 use super::live::TestTree;
@@ -79,10 +79,14 @@ impl Context {
         )
     }
 
-    /// Gives back the tables that earlier mappings left empty: a map fails where one is in the way of
+    /// Gives back the tables that earlier mappings left empty in `range`, which is the test's: a map fails where one is in the way of
     /// a block.
-    pub fn prune(&self) {
-        crate::mm::areas::kernel_vmalloc().vm_unmap_aliases();
+    ///
+    /// # Errors
+    /// It is no range of addresses.
+    pub fn prune(&self, range: VirtRange) -> Result<(), Failure> {
+        mm::kernel_tree().prune(range)?;
+        Ok(())
     }
 
     /// Leaf sizes that the kernel uses on this CPU.

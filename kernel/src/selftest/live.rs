@@ -5,6 +5,7 @@ use paging::{Granule4K, Tree, VirtAddr};
 use super::failure::Failure;
 use super::saboteur::{TestMmu, TestTables};
 use super::source::PAGE;
+use crate::mm;
 use crate::mm::areas::{self, KernelArea};
 
 /// The tree that tests map with: the live tables, through the suite's wrappers.
@@ -29,10 +30,20 @@ pub fn reserve(size: u64, align: u64) -> Result<KernelArea, Failure> {
     Ok(areas::kernel_vmalloc().get_vm_area(size, align)?)
 }
 
-/// What the vmalloc subsystem holds now, after whatever is withheld was flushed and given back.
+/// Gives back what the vmalloc subsystem withholds or keeps for later, and the tables above the last level that it leaves linked and empty. No other CPU may
+/// be using it.
+pub fn give_back_all() {
+    let vm = areas::kernel_vmalloc();
+    vm.shrink();
+    if let Err(failure) = mm::kernel_tree().prune(vm.range()) {
+        unreachable!("the region is whole pages of the upper half: {failure}");
+    }
+}
+
+/// What the vmalloc subsystem holds now, after [all was given back](give_back_all) that can be.
 #[must_use]
 pub fn usage() -> Usage {
-    areas::kernel_vmalloc().vm_unmap_aliases();
+    give_back_all();
     let usage = areas::kernel_vmalloc().usage();
     Usage {
         areas: usage.areas as u64,

@@ -71,7 +71,7 @@ impl<'a> Mapping<'a> {
         memory: Memory,
         allowed: LeafSet,
     ) -> Result<Self, Failure> {
-        ctx.prune();
+        ctx.prune(VirtRange::new(va, source.pages() * PAGE))?;
         let tree = ctx.tree();
         tree.mmu().begin(Work::Map);
         let outcome = source.map(&tree, va, attributes, allowed)?;

@@ -16,6 +16,7 @@ use super::line::{History, Line};
 use super::refusal::Refusal;
 use crate::arch::time::relax;
 use crate::drivers::console;
+use crate::mm::areas;
 use crate::{print, println};
 
 const PROMPT: &str = "vmwalk> ";
@@ -45,6 +46,7 @@ impl Editor {
         print!("{PROMPT}");
         loop {
             let Some(byte) = console::read_byte() else {
+                areas::do_deferred_work();
                 relax();
                 continue;
             };

@@ -41,6 +41,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::time::{Deadline, relax};
+use crate::mm::areas;
 
 pub use start::{LINGER, SecondaryArgs, StartError, WAKER_IS_KEPT, identify, nr_turned_on, start};
 
@@ -267,9 +268,14 @@ fn serve(cpu: usize) -> ! {
     let slot = &SLOTS[cpu];
     loop {
         // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
-        let posted =
-            Deadline::after(start::LINGER).wait_until(|| slot.state.load(Ordering::Acquire) == POSTED);
-        if !posted
+        let is_posted = || slot.state.load(Ordering::Acquire) == POSTED;
+        let has_work =
+            Deadline::after(start::LINGER).wait_until(|| is_posted() || areas::has_deferred_work());
+        if has_work && !is_posted() {
+            areas::do_deferred_work();
+            continue;
+        }
+        if !has_work
             && slot
                 .state
                 .compare_exchange(IDLE, OFF, Ordering::AcqRel, Ordering::Relaxed)

@@ -9,17 +9,16 @@
 
 use core::fmt;
 
-/// The classes whose order is written down: a class may be taken while one of a lower level is held. Two of one level may not be held
-/// together, but for those of vmalloc, whose order among themselves is learned.
-pub const LEVELS: [(&str, u8); 8] = [
-    ("vmalloc::deferred::Settling", 0),
-    ("vmalloc::give_back::Purge", 1),
-    ("vmalloc::parts::Parts", 1),
-    ("walks", 2),
-    ("vmalloc", 2),
-    ("heap", 3),
-    ("frames", 4),
-    ("console", 5),
+/// The classes whose order is written down: a class may be taken while one of a lower level is held, and two of one level may not be held
+/// together.
+pub const LEVELS: [(&str, u8); 7] = [
+    ("vmalloc gate", 0),
+    ("vmalloc shard", 1),
+    ("vmalloc common shard", 2),
+    ("walks", 3),
+    ("heap", 4),
+    ("frames", 5),
+    ("console", 6),
 ];
 
 /// Classes that there is room for.
@@ -123,8 +122,8 @@ impl Graph {
             if before == class {
                 return Err(Violation::Recursion { class: taken });
             }
-            if let (Some((of, low)), Some((at, high))) = (level(held), level(taken))
-                && (low > high || low == high && (of, at) != ("vmalloc", "vmalloc"))
+            if let (Some(low), Some(high)) = (level(held), level(taken))
+                && low >= high
             {
                 return Err(Violation::Level { held, taken });
             }
@@ -159,9 +158,10 @@ impl Default for Graph {
     }
 }
 
-/// The entry of [`LEVELS`] that `class` belongs to: its own, or its crate's.
-fn level(class: &str) -> Option<(&'static str, u8)> {
-    let family = class.split("::").next().unwrap_or(class);
-    let of = |wanted: &str| LEVELS.into_iter().find(|(name, _)| *name == wanted);
-    of(class).or_else(|| of(family))
+/// The level of `class`, if it is written down.
+fn level(class: &str) -> Option<u8> {
+    LEVELS
+        .into_iter()
+        .find(|(name, _)| *name == class)
+        .map(|(_, level)| level)
 }

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::record::{self, Area, AreaInfo, Kind};
-use crate::state::Vmalloc;
+use crate::region::Vmalloc;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::panic::Location;
@@ -107,13 +107,14 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// The physical address that the byte at `offset` is mapped to.
     ///
-    /// [Waiting](crate#contexts): shares the walk lock.
+    /// No lock is needed: the area is the holder's, and so are its tables.
     #[must_use]
     pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size() {
             return None;
         }
-        self.vm.translate(self.va().add(offset))
+        let va = self.va().add(offset);
+        Some(self.vm.backend.tree().translate(va)?.translate(va))
     }
 
     /// Leaves the area to whoever knows its address: the call of its kind that gives back (`vfree`, `vunmap`, `iounmap`,
@@ -131,7 +132,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Gives all of it back, as dropping it does, and remembers the caller as who did.
     ///
-    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for: a small area takes its CPU's lock alone, besides sharing the walk lock. For other
+    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for. For other
     /// contexts see [`free_atomic`](Self::free_atomic).
     #[track_caller]
     #[inline(always)]
@@ -148,9 +149,9 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     #[inline(always)]
     pub(crate) fn free_for(self, caller: &'static Location<'static>) {
-        let vm = self.vm;
+        let (vm, range) = (self.vm, self.range);
         if let Some(area) = self.into_area() {
-            vm.give_back(area, caller);
+            vm.give_back(area, range, caller);
         }
     }
 
@@ -186,7 +187,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
 impl<B: Backend> Drop for VmArea<'_, B> {
     fn drop(&mut self) {
         if let Some(area) = self.area.take() {
-            self.vm.give_back(area, Location::caller());
+            self.vm.give_back(area, self.range, Location::caller());
         }
     }
 }

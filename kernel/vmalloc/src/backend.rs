@@ -1,4 +1,4 @@
-//! The seam to the kernel around: [`Backend`], [`Lock`], [`WalkLock`].
+//! The seam to the kernel around: [`Backend`], [`Lock`].
 
 use crate::error::Error;
 use crate::linear::LinearEdit;
@@ -7,46 +7,34 @@ use core::ops::DerefMut;
 use core::panic::Location;
 use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 
-/// A lock around a value. Wherever an exception handler may want it, it is taken with interrupts masked.
+/// What a lock is for. A lock may be taken while one further up is held, never the other way round, and none twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LockClass {
+    /// Of a gate: held for a few instructions, with nothing else taken.
+    Gate,
+    /// Of a CPU's shard. Never are two of these held.
+    Shard,
+    /// Of the common shard.
+    CommonShard,
+}
+
+/// A lock around a value, that masks interrupts while it is held.
 ///
 /// # Safety
 /// An implementation promises that one guard of a lock is alive at most, on all CPUs together, that it gives the value that [`new`](Self::new) was given,
-/// and that whoever takes the lock has seen all that was done under it (acquire, and release where it is dropped).
+/// and that what takes the lock has seen all that was done under it (acquire, and release where it is dropped).
 pub unsafe trait Lock<T> {
     /// Held until this is dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
     /// An unlocked lock around `value`.
-    fn new(value: T) -> Self;
+    fn new(class: LockClass, value: T) -> Self;
     /// Takes the lock, and waits for it.
     fn lock(&self) -> Self::Guard<'_>;
     /// Takes the lock if nobody holds it, this CPU included: an exception handler may ask for what the code holds that it
     /// interrupted, and is refused.
     fn try_lock(&self) -> Option<Self::Guard<'_>>;
-}
-
-/// What keeps a table from being unlinked and handed out again while somebody may be reading it: any number of walks, maps
-/// and unmaps at once, or one that gives tables back. A lock that excludes more will do.
-///
-/// # Safety
-/// An implementation promises that while a [`Release`](Self::Release) is alive, on any CPU, no other guard of the lock is, and that whoever begins either
-/// has seen all that was done under the one before it (acquire, and release where it is dropped).
-pub unsafe trait WalkLock {
-    /// Held while tables are read, mapped into, or unmapped from.
-    type Walk<'a>
-    where
-        Self: 'a;
-    /// Held while tables go back.
-    type Release<'a>
-    where
-        Self: 'a;
-    /// Begins a walk.
-    fn walk(&self) -> Self::Walk<'_>;
-    /// Begins a walk if that needs no waiting.
-    fn try_walk(&self) -> Option<Self::Walk<'_>>;
-    /// Waits for all walks to end, and keeps new ones out.
-    fn release(&self) -> Self::Release<'_>;
 }
 
 /// What the kernel gives to the subsystem.
@@ -56,7 +44,8 @@ pub unsafe trait WalkLock {
 /// 1. frames from [`alloc_frames`](Self::alloc_frames) are nobody else's until they are given to
 ///    [`free_frames`](Self::free_frames), and begin at a multiple of their number;
 /// 2. the tree translates the region that a [`Vmalloc`](crate::Vmalloc) is made for, and nobody else maps or unmaps there;
-/// 3. whoever else works on the tree holds [`walks`](Self::walks) as the locks' rules say;
+/// 3. no table of the region is freed by anything but its [`free_table`](Tables::free_table), which a reader of the whole tree, if the kernel has one, may
+///    keep waiting;
 /// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for this CPU and the others.
 pub unsafe trait Backend: NodePages + Sized + 'static {
     /// The granule of the tree.
@@ -67,17 +56,13 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     type Mmu: Mmu;
     /// The kernel's lock.
     type Lock<T: Send>: Lock<T>;
-    /// The lock around walks.
-    type WalkLock: WalkLock;
 
     /// The tree.
     fn tree(&self) -> &Tree<Self::Granule, Self::Tables, Self::Mmu>;
-    /// The lock around walks of the tree.
-    fn walks(&self) -> &Self::WalkLock;
 
     /// `1 << order` frames that follow each other, the first at a multiple of that. `None` when there are none so many.
     fn alloc_frames(&self, order: u32) -> Option<Pfn>;
-    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole. Never called for a request that may not wait.
+    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole. Never called from where locks are only tried.
     fn free_frames(&self, first: Pfn, order: u32);
     /// Makes `frame`, that [`alloc_frames`](Self::alloc_frames) gave as a single one to whoever has it, an area's own: until it is
     /// [handed back](Self::hand_back), nobody else may free it or hand it over. False if it is no such frame, or is an area's already.
@@ -92,6 +77,16 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn max_order(&self) -> u32;
     /// Frames of RAM in all: nothing larger is even tried. Asked once, when a [`Vmalloc`](crate::Vmalloc) is made.
     fn nr_frames(&self) -> u64;
+    /// Frames that are free at this moment: a request for more than these and what is withheld is refused before it takes any.
+    ///
+    /// The default believes that all may be.
+    fn nr_free_frames(&self) -> u64 {
+        self.nr_frames()
+    }
+    /// Whether `nr` frames are free. Asked often, so an answer that reads less is better.
+    fn has_free_frames(&self, nr: u64) -> bool {
+        nr <= self.nr_free_frames()
+    }
 
     /// Fills frames with zeros.
     fn zero_frames(&self, first: Pfn, order: u32);
@@ -103,7 +98,7 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// Runs `f`. Within it, and on this CPU, [`alloc_frames`](Self::alloc_frames), [`node_page`](NodePages::node_page), and the
     /// tree's [`alloc_table`](Tables::alloc_table) and [`free_table`](Tables::free_table) wait for nobody: where an allocator's lock
     /// is taken, or its memory has to be got from somewhere, there is none. This is how
-    /// [`Request::nowait`](crate::Request::nowait) reaches them.
+    /// [`Request::nolock`](crate::Request::nolock) reaches them.
     ///
     /// The default is for allocators that never wait.
     fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
@@ -114,13 +109,31 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// is no such area. Nobody is left to return the error to. A kernel logs it. Called with no lock held.
     fn deferred_free_refused(&self, _va: VirtAddr, _by: &'static Location<'static>, _error: &Error) {}
 
+    /// Something was put off for a call that may wait: [`deal_with_deferred`](crate::Vmalloc::deal_with_deferred), or any other that
+    /// allocates or frees, on the CPU whose area it is. A kernel wakes what makes one. Called in any context.
+    fn deferred_work(&self) {}
+
+    /// CPUs that there may be. Asked once, when a [`Vmalloc`](crate::Vmalloc) is made.
+    fn nr_cpus(&self) -> usize {
+        1
+    }
     /// The number of the CPU that this runs on: a hint, for what each CPU keeps for itself.
     fn cpu(&self) -> usize {
         0
     }
+    /// A step of waiting for another CPU.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
 
-    /// Changes the linear map where it maps the `size` bytes of RAM at `pa`, by [`LinearEdit::apply`] on its tree. The walk lock is
-    /// held alone. A kernel without a linear map has nothing to change.
+    /// Runs `f`, which makes several [edits of the linear map](Self::edit_linear_map), while no other subsystem on the same linear map does. Interrupts
+    /// stay enabled. The default is for the only subsystem.
+    fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    /// Changes the linear map where it maps the `size` bytes of RAM at `pa`, by [`LinearEdit::apply`] on its tree. One call at a time, from
+    /// one [`Vmalloc`](crate::Vmalloc). A kernel without a linear map has nothing to change.
     ///
     /// # Errors
     /// There is no page for a table; only for [`LinearEdit::Split`].
@@ -138,7 +151,8 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// pages of the range out meanwhile, or their access: they are passed over.
     fn publish_instructions(&self, range: VirtRange);
 
-    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. The walk lock is held.
+    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. A lock is held. The linear map may be
+    /// broken there for a moment, by an edit on another CPU.
     fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {
         false
     }

@@ -1,33 +1,38 @@
-//! What an exception handler gives back: [`Vmalloc::vfree_atomic`] and [`VmArea::free_atomic`].
+//! Areas that are ended on another CPU than theirs, or in an exception handler ([`Vmalloc::vfree_atomic`] and [`VmArea::free_atomic`]).
 //!
-//! A handler may have interrupted the holder of any lock, on its own CPU, so it must not wait for one. What it gives back is put
-//! where the next call that can wait finds it: an allocation, a free, a purge. Until then it stays mapped, and its frames and
-//! addresses are withheld.
+//! A handler may have interrupted the holder of any lock, on its own CPU, so it must not wait for one. Another CPU may wait; but each line of the shard that it
+//! writes is one that the shard's CPU must fetch again. Both put the area where a later call finds it: one that allocates or frees on the CPU whose area it is, or a
+//! purge. Until then it stays mapped, and its frames and addresses are withheld.
 //!
-//! - An [area](VmArea::free_atomic) goes into an [`Inbox`], linked by its own node: there is always room.
-//! - An address means a look into the address space, under the state lock. If that is free, the area goes into the inbox, and a wrong
+//! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] says that there is something.
+//! - What other CPUs have ended, the CPU takes in at one of sixteen calls, many at once. Only what may be withheld under a lazy policy waits so. Where
+//!   half of the shard's share of that is reached, the CPU that ends one more takes them in itself.
+//!
+//! - An [area](VmArea::free_atomic) goes into its shard's [`Inbox`], linked by its own node: there is always room.
+//! - An address means a look into its shard. If the lock is free, the area goes into the inbox, and a wrong
 //!   address is refused at once. If not, the address goes into one of [`MAX_DEFERRED_ADDRESSES`] slots, and is looked at later. Nobody is there then to
 //!   be told that it was wrong, so [`Backend::deferred_free_refused`] is, and [`Usage::refused`](crate::Usage::refused)
 //!   counts it.
 //!
 //! # A slot
 //! ```text
-//!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address --swap-acquire--> TAKEN --store-release--> FREE
-//!            whoever fills it      he writes who he is                       whoever empties it
+//!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address --compare-exchange--> TAKEN --store-release--> FREE
+//!            by what fills it       who wants it freed                       by what empties it
 //! ```
-//! A handler that interrupts another one at any of these steps finds the slot not free, and takes the next: nobody ever
+//! A handler that interrupts another one at any of these steps finds the slot not free, and takes the next: nothing ever
 //! waits for a slot to become anything.
 //!
 //! # Whose turn it is
-//! One call at a time deals with what was deferred, under the settling lock, from when it takes areas out of the inbox until they are out of the
-//! tables and flushed, or wait for a flush. Most calls leave it to whoever has the lock. [`Vmalloc::vm_unmap_aliases`], and whoever finds no
-//! memory, waits for him: an area in his hands is in the inbox no more, and on no other list yet.
+//! What was deferred is dealt with inside the purge gate of its shard, from when it leaves the inbox or its slot until it waits for a flush or is freed. Most
+//! calls leave it to whatever is inside, and deal with [`STEP`] areas at most. [`Vmalloc::vm_unmap_aliases`] waits, and deals with all.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::record::{self, Area, Head, Kind, WORDS};
-use crate::state::Vmalloc;
+use crate::region::Vmalloc;
+use crate::reserve::Context;
+use crate::shard::{STEP, Shard};
 use crate::va::Inbox;
 use core::panic::Location;
 use core::ptr::null_mut;
@@ -37,11 +42,6 @@ use paging::{Granule, VirtAddr};
 
 /// Addresses that can wait for a call that frees them.
 pub const MAX_DEFERRED_ADDRESSES: usize = 64;
-
-/// What the settling lock guards: areas that are out of the inbox, and not yet out of the tables.
-pub(crate) struct Settling;
-
-type SettlingGuard<'a, B> = <<B as Backend>::Lock<Settling> as Lock<Settling>>::Guard<'a>;
 
 /// A slot's word when there is no address in it. Addresses are whole pages, so neither is one.
 const FREE: u64 = 0;
@@ -54,22 +54,67 @@ struct Slot {
     by: AtomicPtr<Location<'static>>,
 }
 
-/// What waits for a call that can wait.
-pub(crate) struct Deferred {
-    areas: Inbox<WORDS>,
+/// Areas of one shard that wait for a call that deals with them.
+pub(crate) struct DeferredAreas {
+    new: Inbox<WORDS>,
+    /// How many there are, and in the low bits how many pages they have.
+    usage: AtomicU64,
+}
+
+const NR_SHIFT: u32 = 38;
+
+/// One area of `pages` pages, as it is counted.
+const fn one_of(pages: u64) -> u64 {
+    1 << NR_SHIFT | pages
+}
+
+const fn counted(usage: u64) -> (usize, u64) {
+    ((usage >> NR_SHIFT) as usize, usage & ((1 << NR_SHIFT) - 1))
+}
+
+impl DeferredAreas {
+    pub const fn new() -> Self {
+        Self {
+            new: Inbox::new(),
+            usage: AtomicU64::new(0),
+        }
+    }
+
+    /// Areas and their pages, guards included.
+    pub fn usage(&self) -> (usize, u64) {
+        counted(self.usage.load(Relaxed))
+    }
+
+    /// Whether anything waits. What has just come may be missed: then it waits for the call after this one.
+    #[inline(always)]
+    fn any(&self) -> bool {
+        self.usage.load(Relaxed) != 0
+    }
+
+    /// Takes in `area`, which has `pages` pages, guards included. Gives what there is now.
+    fn push(&self, area: Area, pages: u64) -> (usize, u64) {
+        let one = one_of(pages);
+        let before = self.usage.fetch_add(one, Relaxed);
+        self.new.push(area);
+        counted(before + one)
+    }
+
+    /// `area` is out.
+    fn gone(&self, area: &Area) {
+        self.usage.fetch_sub(one_of(area.reserved()), Relaxed);
+    }
+}
+
+/// Addresses that wait for a call that looks at them.
+pub(crate) struct Addresses {
     slots: [Slot; MAX_DEFERRED_ADDRESSES],
-    /// Areas and addresses: what every call that can wait looks at.
     nr: AtomicUsize,
-    nr_areas: AtomicUsize,
-    pages: AtomicU64,
-    nr_addresses: AtomicUsize,
     nr_refused: AtomicUsize,
 }
 
-impl Deferred {
+impl Addresses {
     pub const fn new() -> Self {
         Self {
-            areas: Inbox::new(),
             slots: [const {
                 Slot {
                     va: AtomicU64::new(FREE),
@@ -77,86 +122,53 @@ impl Deferred {
                 }
             }; MAX_DEFERRED_ADDRESSES],
             nr: AtomicUsize::new(0),
-            nr_areas: AtomicUsize::new(0),
-            pages: AtomicU64::new(0),
-            nr_addresses: AtomicUsize::new(0),
             nr_refused: AtomicUsize::new(0),
         }
     }
 
-    /// Areas and their pages; addresses; and how many of those were refused so far.
-    pub fn usage(&self) -> ((usize, u64), usize, usize) {
-        (
-            (self.nr_areas.load(Relaxed), self.pages.load(Relaxed)),
-            self.nr_addresses.load(Relaxed),
-            self.nr_refused.load(Relaxed),
-        )
-    }
-
-    /// Whether anything waits. What has just come may be missed: then it waits for the call after this one.
-    #[inline(always)]
-    fn any(&self) -> bool {
-        self.nr.load(Relaxed) != 0
-    }
-
-    /// Takes an area that is retired.
-    pub fn push(&self, area: Area) {
-        self.nr_areas.fetch_add(1, Relaxed);
-        self.pages.fetch_add(area.reserved(), Relaxed);
-        self.areas.push(area);
-        // Behind it, so that whoever sees the number finds as many.
-        self.nr.fetch_add(1, Release);
+    /// How many there are, and how many were refused so far.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
 
     /// Takes an address, if there is room.
-    fn push_address(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
+    fn push(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
         let slot = self
             .slots
             .iter()
             .find(|slot| slot.va.compare_exchange(FREE, TAKEN, Acquire, Relaxed).is_ok())
             .ok_or(Error::TooManyDeferred { va })?;
         slot.by.store(core::ptr::from_ref(by).cast_mut(), Relaxed);
-        self.nr_addresses.fetch_add(1, Relaxed);
+        self.nr.fetch_add(1, Relaxed);
         slot.va.store(va.0, Release);
-        self.nr.fetch_add(1, Release);
         Ok(())
     }
+}
 
-    /// Takes the address out that is in `slot`, if one is.
-    fn take_address(&self, slot: &Slot) -> Option<(VirtAddr, &'static Location<'static>)> {
-        let va = slot.va.load(Relaxed);
-        if va == FREE || va == TAKEN || slot.va.compare_exchange(va, TAKEN, AcqRel, Relaxed).is_err() {
-            return None;
-        }
-        let by = slot.by.load(Relaxed);
-        slot.va.store(FREE, Release);
-        self.nr_addresses.fetch_sub(1, Relaxed);
-        self.nr.fetch_sub(1, Relaxed);
-        // SAFETY: whoever filled the slot put a `&'static Location` there before the address, which was acquired.
-        let by = unsafe { by.as_ref() }?;
-        Some((VirtAddr(va), by))
+impl Slot {
+    /// The address in it.
+    fn address(&self) -> Option<VirtAddr> {
+        let va = self.va.load(Relaxed);
+        (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// Takes all areas out, linked behind each other.
-    fn take_areas(&self) -> Option<Area> {
-        self.areas.take_all()
-    }
-
-    /// `area` is out.
-    fn gone(&self, area: &Area) {
-        self.nr_areas.fetch_sub(1, Relaxed);
-        self.pages.fetch_sub(area.reserved(), Relaxed);
-        self.nr.fetch_sub(1, Relaxed);
+    /// Takes `va` out, if it is still there. Gives who wants it freed.
+    fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
+        self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
+        let by = self.by.load(Relaxed);
+        self.va.store(FREE, Release);
+        // SAFETY: what filled the slot put a `&'static Location` there before the address, which was acquired.
+        unsafe { by.as_ref() }
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
     /// Gives back memory of [`vmalloc`](Self::vmalloc) and its kin from any context: also from the handler of an exception that
-    /// interrupted the holder of a lock of the subsystem on this CPU. Never waits. The area goes with the next call that can
-    /// wait; until then it stays mapped, and [`Usage::deferred`](crate::Usage::deferred) counts it.
+    /// interrupted the holder of a lock of the subsystem on this CPU. Never waits. The area goes with a later call;
+    /// until then it stays mapped, and [`Usage::deferred`](crate::Usage::deferred) counts it.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] and [`Error::Outside`]. If the state lock is free: all those of [`vfree`](Self::vfree). If it is taken:
+    /// [`Error::Misaligned`] and [`Error::Outside`]. If the lock of the area's shard is free: all those of [`vfree`](Self::vfree). If it is taken:
     /// [`Error::TooManyDeferred`] when [`MAX_DEFERRED_ADDRESSES`] wait already; an address that is wrong, or comes twice, is
     /// found out when its turn comes, and told to [`Backend::deferred_free_refused`]. Nothing has changed after an error.
     ///
@@ -171,84 +183,219 @@ impl<B: Backend> Vmalloc<B> {
         if !self.is_vmalloc_addr(va) {
             return Err(Error::Outside(va));
         }
-        let Some(mut state) = self.state.try_lock() else {
-            return self.deferred.push_address(va, by);
+        let Some((shard, mut held)) = self.try_shard_at(Self::page_of(va)) else {
+            self.addresses.push(va, by)?;
+            self.put_off_shared();
+            self.backend.deferred_work();
+            return Ok(());
         };
-        let claimed = Self::claim(&mut state, va, Kind::Vmalloc);
-        drop(state);
-        self.defer(claimed?, by);
+        let mut area = Self::claim(&mut held, va, Kind::Vmalloc)?;
+        record::set_freer(&area, by);
+        area.retire();
+        drop(held);
+        self.leave_to_next_call(shard, area);
         Ok(())
     }
 
-    /// Leaves `area`, which is the caller's alone, to the next call that can wait.
+    /// Leaves `area`, which is the caller's alone, to a later call.
     pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
+        let shard = self.shard_of(&area);
         area.retire();
-        self.deferred.push(area);
+        self.leave_to_next_call(shard, area);
     }
 
-    /// Gives back what waits for a call that can wait, as this one. No lock is held. If another call is about it, it is left
-    /// to that one.
-    #[inline(always)]
-    pub(crate) fn settle(&self) {
-        if self.deferred.any() {
-            self.settle_with(|| self.settling.try_lock());
+    fn leave_to_next_call(&self, shard: &Shard<B>, area: Area) {
+        let pages = area.reserved();
+        shard.inbox.push(area, pages);
+        shard.look_soon();
+        if shard.is_common() {
+            self.put_off_shared();
+        }
+        self.backend.deferred_work();
+    }
+
+    /// There is something that all CPUs share to be dealt with: by this one's next call, or by another's next look.
+    fn put_off_shared(&self) {
+        self.shared_work.store(true, Release);
+        self.this_shard().look_soon();
+    }
+
+    /// Leaves `area` of another CPU's `shard` to that. Its body has `pages` pages. Of the area, only its state and its link are written.
+    #[inline(never)]
+    pub(crate) fn hand_in(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
+        // What looks at it meanwhile has the shard's lock, and what unmaps it takes that.
+        area.retire();
+        let pages = pages + area.guards();
+        let (nr, pages) = shard.inbox.push(area, pages);
+        if self.share.is_reached_by((2 * nr, 2 * pages)) {
+            self.take_in(shard, (nr, pages));
         }
     }
 
-    /// The same, and waits for whoever is about it: what was deferred before this call is out of the tables when it returns,
-    /// and is flushed or on a list of those that wait for a flush.
+    /// Deals with what was ended in `shard`, whose CPU does not do it, and flushes if that is due.
     #[cold]
-    pub(crate) fn settle_and_wait(&self) {
-        // Even where nothing seems to be left: the number goes down before the area is out.
-        self.settle_with(|| Some(self.settling.lock()));
+    fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
+        let inside = match shard.purge.try_enter() {
+            Some(inside) => inside,
+            None if !self.share.is_reached_by(usage) => return,
+            None => shard.purge.enter(&self.backend),
+        };
+        self.settle_all(shard);
+        self.flush_inside(shard);
+        drop(inside);
+    }
+
+    /// Deals with some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs share. No lock is held. Gives this CPU's shard.
+    #[inline(always)]
+    pub(crate) fn settle(&self, context: Context) -> &'static Shard<B> {
+        let shard = self.this_shard();
+        if context != Context::Exception && shard.is_time_to_look() {
+            self.look(shard, context);
+        }
+        shard
+    }
+
+    #[inline(never)]
+    fn look(&self, shard: &Shard<B>, context: Context) {
+        shard.look_later();
+        if shard.inbox.any() {
+            self.settle_some(shard, context);
+        }
+        if context == Context::Waiting && self.shared_work.load(Relaxed) {
+            self.settle_shared();
+        }
+    }
+
+    /// Deals with what was deferred on any CPU, and gives whether all of it was dealt with. At most [`STEP`] areas of each shard are, and none of one that
+    /// is being flushed. For what [`Backend::deferred_work`] wakes: it calls this until there is no more.
+    ///
+    /// [Waiting](crate#contexts).
+    pub fn deal_with_deferred(&self) -> bool {
+        self.settle_addresses(false);
+        for shard in self.shards.iter().filter(|shard| shard.inbox.any()) {
+            self.settle_some(shard, Context::Waiting);
+        }
+        self.addresses.nr.load(Relaxed) == 0 && self.shards.iter().all(|shard| !shard.inbox.any())
     }
 
     #[cold]
     #[inline(never)]
-    fn settle_with<'a>(&'a self, turn: impl Fn() -> Option<SettlingGuard<'a, B>>) {
-        let Some(mut held) = turn() else {
+    fn settle_shared(&self) {
+        // Before anything is looked at: what comes meanwhile says so again.
+        self.shared_work.swap(false, AcqRel);
+        self.settle_addresses(false);
+        let common = self.shards.common();
+        self.settle_some(common, Context::Waiting);
+        if self.addresses.nr.load(Relaxed) != 0 || common.inbox.any() {
+            self.put_off_shared();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_some(&self, shard: &Shard<B>, context: Context) {
+        let Some(inside) = shard.purge.try_enter() else {
             return;
         };
-        let mut list = self.deferred.take_areas();
-        while let Some(mut area) = list {
-            list = area.link(None);
-            self.deferred.gone(&area);
-            self.end_retired(area);
+        let mut left = STEP;
+        let old = shard.state.lock().deferred.take();
+        let mut kept = self.settle_list(shard, old, &mut left, context);
+        if left != 0 {
+            // All of the old ones were looked at, so what is kept are a few.
+            let mut rest = self.settle_list(shard, shard.inbox.new.take_all(), &mut left, context);
+            while let Some(mut area) = kept {
+                kept = area.link(rest.take());
+                rest = Some(area);
+            }
+            kept = rest;
         }
-        // Each slot once: whoever fills them all the time does not keep this call here, nor from those that were filled before.
-        let slots = if self.deferred.nr_addresses.load(Relaxed) == 0 {
-            // It is counted before it is in its slot, and until it is out.
-            &[]
-        } else {
-            &self.deferred.slots[..]
-        };
-        for slot in slots {
-            let Some((va, by)) = self.deferred.take_address(slot) else {
+        shard.state.lock().deferred = kept;
+        self.flush_inside(shard);
+        drop(inside);
+    }
+
+    /// Deals with all that was deferred in `shard` before this call. Inside its purge gate.
+    pub(crate) fn settle_all(&self, shard: &Shard<B>) {
+        let mut held = shard.state.lock();
+        let lists = [held.deferred.take(), shard.inbox.new.take_all()];
+        drop(held);
+        for list in lists {
+            let none = self.settle_list(shard, list, &mut { usize::MAX }, Context::Waiting);
+            debug_assert!(none.is_none(), "all were to be dealt with");
+        }
+    }
+
+    /// Ends areas of `list`, as long as there are some `left` to be dealt with. Gives the rest.
+    fn settle_list(
+        &self,
+        shard: &Shard<B>,
+        list: Option<Area>,
+        left: &mut usize,
+        context: Context,
+    ) -> Option<Area> {
+        let (mut list, mut kept): (_, Option<Area>) = (list, None);
+        while *left != 0
+            && let Some(mut area) = list
+        {
+            *left -= 1;
+            list = area.link(None);
+            if context != Context::Waiting && Head::of(&area).permissions_changed() {
+                // The linear map is to be put right, behind a gate: for a call that may wait there.
+                area.link(kept.take());
+                kept = Some(area);
+                continue;
+            }
+            shard.inbox.gone(&area);
+            let held = shard.state.lock();
+            self.end(shard, held, area);
+        }
+        while let Some(mut area) = kept {
+            kept = area.link(list.take());
+            list = Some(area);
+        }
+        list
+    }
+
+    /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them all the time does not keep this call here, nor from those that
+    /// were filled before. If it does not wait, those are left whose shard is being purged.
+    pub(crate) fn settle_addresses(&self, wait: bool) {
+        if self.addresses.nr.load(Relaxed) == 0 {
+            // An address is counted before it is in its slot, and until it is out.
+            return;
+        }
+        for slot in &self.addresses.slots {
+            let Some(va) = slot.address() else {
                 continue;
             };
-            let mut state = self.state.lock();
-            let claimed = Self::claim(&mut state, va, Kind::Vmalloc);
-            drop(state);
-            match claimed {
-                Ok(mut area) => {
-                    record::set_freer(&area, by);
-                    area.retire();
-                    self.end_retired(area);
-                }
-                Err(error) => {
-                    self.deferred.nr_refused.fetch_add(1, Relaxed);
-                    // Told with no lock held; what is left then is in its slot, for whoever comes first.
-                    drop(held);
+            // An area in use keeps its shard, so it is this one's if it is one at all.
+            let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
+            let inside = if wait {
+                shard.purge.enter(&self.backend)
+            } else if let Some(inside) = shard.purge.try_enter() {
+                inside
+            } else {
+                continue;
+            };
+            if let Some(by) = slot.take(va) {
+                let freed = self.free_deferred(va, by);
+                self.addresses.nr.fetch_sub(1, Relaxed);
+                // Told with nothing held.
+                drop(inside);
+                if let Err(error) = freed {
+                    self.addresses.nr_refused.fetch_add(1, Relaxed);
                     self.backend.deferred_free_refused(va, by, &error);
-                    let Some(again) = turn() else {
-                        return;
-                    };
-                    held = again;
                 }
             }
         }
-        drop(held);
+    }
+
+    fn free_deferred(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
+        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+        let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
+        record::set_freer(&area, by);
+        self.end(shard, held, area);
+        Ok(())
     }
 }
 
@@ -257,7 +404,7 @@ impl<B: Backend> VmArea<'_, B> {
     /// waits.)
     ///
     /// # Errors
-    /// The area itself, if its pages are somebody else's: they would stay mapped behind his back for a while.
+    /// The area itself, if its pages are somebody else's: they would stay mapped behind the owner's back for a while.
     #[track_caller]
     pub fn free_atomic(self) -> Result<(), Self> {
         if !Head::of(self.area()).can_wait() {

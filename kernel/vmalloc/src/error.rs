@@ -121,11 +121,14 @@ impl Error {
         Self::Map(failure.error.of_frames::<G>())
     }
 
-    /// Whether memory is all that was missing: what is withheld may make up for it.
-    pub(crate) const fn is_for_memory(&self) -> bool {
+    /// Whether memory or addresses are all that was missing: what is withheld may make up for it.
+    pub(crate) const fn is_for_want(&self) -> bool {
         matches!(
             self,
-            Self::OutOfFrames { .. } | Self::OutOfNodes | Self::Map(paging::Error::OutOfTables(_))
+            Self::OutOfFrames { .. }
+                | Self::OutOfNodes
+                | Self::OutOfSpace(_)
+                | Self::Map(paging::Error::OutOfTables(_))
         )
     }
 }

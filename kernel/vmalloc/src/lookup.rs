@@ -1,12 +1,14 @@
 //! What is at an address, and giving back by address.
 
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, AreaInfo, Kind};
-use crate::state::{State, Vmalloc};
-use crate::va::{self, Vpn};
+use crate::record::{self, Area, AreaInfo, Kind, WORDS};
+use crate::region::Vmalloc;
+use crate::reserve::Context;
+use crate::shard::State;
+use crate::va::{self, Segment, Vpn};
 use core::panic::Location;
-use paging::{Granule, Pfn, PhysAddr, VirtAddr};
+use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
     /// Whether `va` is in the region.
@@ -17,21 +19,51 @@ impl<B: Backend> Vmalloc<B> {
         self.range().contains(va)
     }
 
+    /// What is at `va`, if an area in use that may be told of has that page. `look` is called with the lock of its shard held: as long as it is, the area
+    /// is not unmapped, and neither its tables nor its frames go back.
+    #[inline]
+    pub(crate) fn look_at<R>(
+        &self,
+        va: VirtAddr,
+        look: impl FnOnce(&Segment<WORDS>) -> Option<R>,
+    ) -> Option<R> {
+        let page = Self::page_of(va);
+        let (_, held) = self.shard_at(page)?;
+        let segment = held.space.find(page)?;
+        let in_use = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
+        if in_use { look(&segment) } else { None }
+    }
+
+    /// The same, with the valid leaf that maps `va`, if there is one. Where a call changes parts of the area, a leaf may be broken for a moment (DESIGN rule 3): then
+    /// that call is waited for, with no lock held.
+    pub(crate) fn look_at_leaf<R>(
+        &self,
+        va: VirtAddr,
+        mut look: impl FnMut(&Segment<WORDS>, &Leaf) -> Option<R>,
+    ) -> Option<R> {
+        loop {
+            let seen = self.look_at(va, |segment| match self.backend.tree().translate(va) {
+                Some(leaf) => look(segment, &leaf).map(Some),
+                // Nothing for certain, or nothing at this moment.
+                None => record::is_busy_in(&segment.words).then_some(None),
+            });
+            match seen {
+                Some(None) => self.backend.relax(),
+                seen => return seen.flatten(),
+            }
+        }
+    }
+
     /// The area in use whose pages hold `va`, guards not counted.
     ///
-    /// [Waiting](crate#contexts): for the state lock.
+    /// Waits for the lock of the shard that has the address.
     pub fn find_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let segment = self.state.lock().space.find(page)?;
-        let live = segment.state.is_live() && record::is_ready(&segment.words);
-        (live && segment.contains(page))
-            .then(|| record::info::<B::Granule>(&segment))
-            .flatten()
+        self.look_at(va, record::info::<B::Granule>)
     }
 
     /// The first area in use that begins at `va` or above: for listings, which hold no lock between one area and the next.
     ///
-    /// [Waiting](crate#contexts): for the state lock.
+    /// Waits for each shard's lock in turn.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         let from = if self.range().contains(va) {
             va
@@ -40,38 +72,43 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             return None;
         };
-        let page = Vpn(from.0 >> B::Granule::PAGE_SHIFT);
-        let state = self.state.lock();
-        state
-            .space
-            .segments_from(page)
-            .filter(|segment| segment.state.is_live() && record::is_ready(&segment.words))
-            .filter_map(|segment| record::info::<B::Granule>(&segment))
-            .find(|area| area.va >= va)
+        // The area around `from` begins before it, but its bytes may not.
+        self.next_segment(Self::page_of(from), |segment| {
+            record::info::<B::Granule>(segment).filter(|area| area.va >= va)
+        })
+    }
+
+    /// The lowest of what `say` has to say of the areas in use that end behind `page`, by their first page: of each shard its first.
+    pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
+        let mut lowest: Option<(Vpn, R)> = None;
+        for shard in self.shards.iter() {
+            let held = shard.state.lock();
+            let found = held
+                .space
+                .segments_from(page)
+                .filter(|segment| segment.state.is_live() && record::is_ready(&segment.words))
+                .find_map(|segment| Some((segment.start(), say(&segment)?)));
+            drop(held);
+            if let Some(found) = found
+                && lowest.as_ref().is_none_or(|lowest| found.0 < lowest.0)
+            {
+                lowest = Some(found);
+            }
+        }
+        lowest.map(|(_, said)| said)
     }
 
     /// The physical address that the area of an ioremap begins at.
     ///
-    /// [Waiting](crate#contexts): for the state lock.
+    /// Waits for the lock of the shard that has the address.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let segment = self.state.lock().space.find(page)?;
-        (segment.state.is_live() && segment.contains(page))
-            .then(|| record::physical(&segment.words))
-            .flatten()
-    }
-
-    /// What `va` is mapped to.
-    #[inline]
-    pub(crate) fn translate(&self, va: VirtAddr) -> Option<PhysAddr> {
-        let _walk = self.backend.walks().walk();
-        let leaf = self.backend.tree().translate(va)?;
-        Some(leaf.translate(va))
+        self.look_at(va, |segment| record::physical(&segment.words))
     }
 
     /// The frame that `va` is mapped to, in leaves of any size.
     ///
-    /// [Waiting](crate#contexts): shares the walk lock.
+    /// Waits for the lock of the shard that has the address; and where nothing is mapped, for a call that changes parts of the area. The holder of an area needs
+    /// neither: [`VmArea::translate`](crate::VmArea::translate).
     ///
     /// # Errors
     /// [`Error::Outside`], [`Error::NotMapped`].
@@ -79,15 +116,15 @@ impl<B: Backend> Vmalloc<B> {
         if !self.is_vmalloc_addr(va) {
             return Err(Error::Outside(va));
         }
-        let pa = self.translate(va).ok_or(Error::NotMapped(va))?;
+        let pa = self.look_at_leaf(va, |_, leaf| Some(leaf.translate(va)));
+        let pa = pa.ok_or(Error::NotMapped(va))?;
         Ok(Pfn(pa.0 >> B::Granule::PAGE_SHIFT))
     }
 
     /// Gives back memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic). Takes the state lock to find the area, shares the walk lock to unmap it, takes this CPU's
-    /// lock to give its addresses back. Under a lazy policy the flush, the frames and the addresses wait for a purge; the call that reaches a
-    /// limit makes it, under the purge lock. An area that a `set_memory_*` changed is flushed at once, with all walks kept out.
+    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic). Takes the lock of the area's shard, and no other. Under a lazy policy the flush, the frames and the addresses wait
+    /// for a purge; the call that reaches the shard's share makes it. An area that a `set_memory_*` changed is flushed at once.
     ///
     /// # Errors
     /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`] for one that was freed
@@ -100,7 +137,7 @@ impl<B: Backend> Vmalloc<B> {
     /// 2. nothing is used any more that lies in it: no reference, no stack, no code, on any CPU.
     #[track_caller]
     pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free(va, Kind::Vmalloc, Location::caller())
+        self.free_at(va, Kind::Vmalloc, Location::caller())
     }
 
     /// Gives back a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
@@ -114,7 +151,7 @@ impl<B: Backend> Vmalloc<B> {
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free(va, Kind::Vmap, Location::caller())
+        self.free_at(va, Kind::Vmap, Location::caller())
     }
 
     /// Gives back a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its first page.
@@ -129,7 +166,7 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
         let first = va.align_down(B::Granule::PAGE_SIZE);
-        self.free(first, Kind::Ioremap, Location::caller())
+        self.free_at(first, Kind::Ioremap, Location::caller())
     }
 
     /// Gives back what [`get_vm_area`](Self::get_vm_area) reserved, and unmaps whatever is mapped there.
@@ -143,10 +180,10 @@ impl<B: Backend> Vmalloc<B> {
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free(va, Kind::Reserved, Location::caller())
+        self.free_at(va, Kind::Reserved, Location::caller())
     }
 
-    pub(crate) fn free(
+    pub(crate) fn free_at(
         &self,
         va: VirtAddr,
         expected: Kind,
@@ -158,10 +195,13 @@ impl<B: Backend> Vmalloc<B> {
         if !self.is_vmalloc_addr(va) {
             return Err(Error::Outside(va));
         }
-        let mut state = self.state.lock();
-        let claimed = Self::claim(&mut state, va, expected);
-        drop(state);
-        self.give_back(claimed?, by);
+        self.settle(Context::Waiting);
+        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+        let area = Self::claim(&mut held, va, expected)?;
+        record::set_freer(&area, by);
+        if self.end(shard, held, area) {
+            self.flush_if_due(shard);
+        }
         Ok(())
     }
 
@@ -199,10 +239,8 @@ impl<B: Backend> Vmalloc<B> {
             va::Error::Owned { .. } => area().map(Error::Owned),
             va::Error::Freed { .. } => segment
                 .as_ref()
-                .filter(|segment| segment.state != va::State::Taken)
                 .and_then(record::freed::<B::Granule>)
                 .map(Error::Freed),
-            va::Error::Outside(_) => Some(Error::Outside(va)),
             _ => state.recall(va).map(Error::Freed),
         };
         explained.unwrap_or(Error::NoArea(va))

@@ -7,12 +7,13 @@ use crate::frames::Blocks;
 use crate::place::Phase;
 use crate::ram::{self, NoRam};
 use crate::record::{self, Kind};
-use crate::state::Vmalloc;
+use crate::region::Vmalloc;
+use crate::reserve::Context;
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{
-    Attributes, Extent, Extents, FrameArray, Granule, LeafSize, MemoryType, Outcome, PageArray, PhysAddr,
-    PhysRange, PhysSource, Run,
+    Attributes, Extent, Extents, Failure, FrameArray, Granule, LeafSize, MemoryType, Outcome, PageArray,
+    PhysAddr, PhysRange, PhysSource, Run, VirtRange,
 };
 
 /// What a new area asks for.
@@ -32,7 +33,7 @@ const fn io(memory: MemoryType) -> Attributes {
 impl<B: Backend> Vmalloc<B> {
     /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the pages around are mapped.
     ///
-    /// [Waiting](crate#contexts). Takes this CPU's lock or the state lock for the addresses, and shares the walk lock for the map; one DSB and one ISB. Nothing is put off.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one, for the addresses; one DSB and one ISB.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages; [`Error::OutOfSpace`],
@@ -111,13 +112,13 @@ impl<B: Backend> Vmalloc<B> {
             align: page,
         };
         let mut source = PhysRange::new(first, pages);
-        self.map_new(place, &mut source, io(memory), &words, offset)
+        self.map_new(place, &mut source, io(memory), &words, offset, Context::Waiting)
     }
 
     /// Maps pages of somebody else's, contiguous or not, readable and writable. They stay their owner's. A page may be there
     /// more than once.
     ///
-    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap). The array is read with the walk lock shared.
+    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM, [`Error::OutOfSpace`],
@@ -206,7 +207,7 @@ impl<B: Backend> Vmalloc<B> {
             align: B::Granule::PAGE_SIZE,
         };
         let words = record::new(Kind::Vmap, size, caller);
-        self.map_new(place, &mut source, attributes, &words, 0)
+        self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
             .map_err(|error| source.refusal(error))
     }
 
@@ -244,7 +245,7 @@ impl<B: Backend> Vmalloc<B> {
             phase: self.phase_of(&mut source, new),
             align: B::Granule::PAGE_SIZE,
         };
-        self.map_new(place, &mut source, attributes, &words, 0)
+        self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
     /// The phase for the memory of `source`, of which nothing was read yet.
@@ -293,10 +294,11 @@ impl<B: Backend> Vmalloc<B> {
         attributes: Attributes,
         words: &[u64; record::WORDS],
         offset: u64,
+        context: Context,
     ) -> Result<VmArea<'_, B>, Error> {
-        let area = self.reserve(place.fit, place.phase, place.align, words)?;
+        let area = self.reserve(place.fit, place.phase, place.align, words, context)?;
         let range = record::range::<B::Granule>(&area);
-        match self.map(range, source, attributes) {
+        match self.map(range, source, attributes, context) {
             Ok(outcome) => {
                 if attributes.is_executable() {
                     self.backend.publish_instructions(range);
@@ -310,10 +312,81 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
+    /// Maps `range`, which no lock is needed for: its addresses are the caller's alone, and nothing else writes the descriptors that
+    /// translate them.
+    #[inline(always)]
+    pub(crate) fn map<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        context: Context,
+    ) -> Result<Outcome, Error> {
+        match self
+            .backend
+            .tree()
+            .map(range, source, attributes, self.config.leaves)
+        {
+            Ok(outcome) => Ok(outcome),
+            Err(failure) => self.map_again(range, source, attributes, failure, context),
+        }
+    }
+
+    /// Maps what failed for lack of a table, or because an empty table above the last level is linked where a block would go: smaller areas have left it, each of
+    /// which covered a part of it.
+    #[cold]
+    #[inline(never)]
+    fn map_again<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+        failure: Failure,
+        context: Context,
+    ) -> Result<Outcome, Error> {
+        let mut failed = Some(failure);
+        let once = || {
+            let failure = match failed.take() {
+                Some(failure) => failure,
+                None => match self.map_once(range, source, attributes) {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(failure) => failure,
+                },
+            };
+            if !matches!(failure.error, paging::Error::EmptyTable { .. }) {
+                return Err(Error::of_map::<B::Granule>(failure));
+            }
+            // Where a block goes the range covers all that the table translates, and nothing is mapped yet.
+            let mut batch = self.backend.tree().batch();
+            self.unmap_all(range, &mut batch);
+            batch.flush();
+            self.map_once(range, source, attributes)
+                .map_err(Error::of_map::<B::Granule>)
+        };
+        if context == Context::Waiting {
+            self.under_pressure(once)
+        } else {
+            let mut once = once;
+            once()
+        }
+    }
+
+    fn map_once<S: PhysSource<B::Granule>>(
+        &self,
+        range: VirtRange,
+        source: &mut S,
+        attributes: Attributes,
+    ) -> Result<Outcome, Failure> {
+        source.rewind();
+        self.backend
+            .tree()
+            .map(range, source, attributes, self.config.leaves)
+    }
+
     /// Reserves addresses for `size` bytes, at a multiple of `align` bytes, and maps nothing.
     /// [`map_pages`](VmArea::map_pages) does.
     ///
-    /// [Waiting](crate#contexts). Takes this CPU's lock or the state lock; no table is touched.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; no table is touched.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`], [`Error::OutOfNodes`].
@@ -321,7 +394,7 @@ impl<B: Backend> Vmalloc<B> {
     pub fn get_vm_area(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
         let (pages, align) = self.pages_and_align(size, align)?;
         let words = record::new(Kind::Reserved, size, Location::caller());
-        let area = self.reserve(Fit::new(pages), Phase::NONE, align, &words)?;
+        let area = self.reserve(Fit::new(pages), Phase::NONE, align, &words, Context::Waiting)?;
         Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
     }
 

@@ -1,29 +1,27 @@
 //! `vm_map_ram`: a few pages for a short while, without the address space being asked.
 //!
-//! Each CPU has a block of [`BLOCK_PAGES`] pages, of which it hands out parts; a bit for each page that is in use, for the first
+//! Each CPU's shard has a block of [`BLOCK_PAGES`] pages, of which it hands out parts; a bit for each page that is in use, for the first
 //! and for the last page of each mapping. More than [`MAX_SMALL`] pages get an area of their own. Unlike Linux's, an unmap flushes at once: the pages are
 //! somebody else's, who may use them for something else when it returns.
 //!
-//! # Where the bits are
-//! While a block is a CPU's, in the CPU's slot, under its lock, and the block's own words say whose it is. When the CPU takes a new one, the bits
-//! of the old one go into its words, under the state lock, and it is nobody's: it never becomes a CPU's again, and goes with the last of its
-//! mappings. So whoever unmaps looks into his own slot first, then asks the address space, then looks into the slot that the words name; and if
-//! the block is no longer there, its words have the bits by now.
+//! A block is an area of the shard, and its bits are in the area's words, under the shard's lock. The shard knows the one that it hands out from; the others are found by
+//! their address, get no new mapping, and go with the last that they have.
 
 use crate::backend::{Backend, Lock};
-use crate::cpu::{CpuSlot, NR_CPU_SLOTS};
+use crate::end::Held;
 use crate::error::Error;
 use crate::place::Phase;
 use crate::record::{self, Area, Kind};
-use crate::state::{State, Vmalloc};
-use crate::va::{Fit, Segment, Vpn};
+use crate::region::Vmalloc;
+use crate::reserve::Context;
+use crate::shard::{Shard, State};
+use crate::va::{Fit, Vpn};
 use core::panic::Location;
-use core::sync::atomic::Ordering::Relaxed;
 use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
 
-/// Pages of a block.
+/// Pages of a block, where a last-level table has room for them and a guard.
 pub const BLOCK_PAGES: u64 = 64;
-/// The most pages that come from a block.
+/// The most pages that come from such a block.
 pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 
 /// The pages of a block.
@@ -32,6 +30,16 @@ pub(crate) struct Bits {
     used: u64,
     starts: u64,
     lasts: u64,
+}
+
+/// Pages of a block of this granule: it fits into a piece, with a guard behind.
+const fn pages_of_block<G: Granule>() -> u64 {
+    let piece = 1 << G::INDEX_BITS;
+    if BLOCK_PAGES < piece {
+        BLOCK_PAGES
+    } else {
+        piece - 1
+    }
 }
 
 /// The bits of `nr` pages from `first` on. `nr` is at least 1 and at most all.
@@ -58,15 +66,21 @@ const fn clear_run(used: u64, nr: u64) -> Option<u64> {
 }
 
 impl Bits {
-    fn of(segment: &Segment<{ record::WORDS }>) -> Self {
-        let [used, starts, lasts] = record::map_ram(&segment.words);
+    #[inline(always)]
+    fn of(block: &Area) -> Self {
+        let [used, starts, lasts] = record::map_ram(block);
         Self { used, starts, lasts }
     }
 
-    /// Takes the lowest `nr` pages in a row. Gives the first.
     #[inline(always)]
-    fn take(&mut self, nr: u64) -> Option<u64> {
-        let first = clear_run(self.used, nr)?;
+    fn store(self, block: &Area) {
+        record::set_map_ram(block, [self.used, self.starts, self.lasts]);
+    }
+
+    /// Takes the lowest `nr` pages in a row of a block of `pages`. Gives the first.
+    #[inline(always)]
+    fn take(&mut self, nr: u64, pages: u64) -> Option<u64> {
+        let first = clear_run(self.used | !bits(0, pages), nr)?;
         self.used |= bits(first, nr);
         self.starts |= 1 << first;
         self.lasts |= 1 << (first + nr - 1);
@@ -100,83 +114,89 @@ impl Bits {
     }
 }
 
-/// The block that a CPU hands out from.
-#[derive(Clone, Copy)]
-pub(crate) struct Current {
-    start: Vpn,
-    bits: Bits,
-}
-
-impl Current {
-    /// The number of `page` in the block, if it is there.
-    #[inline(always)]
-    fn index_of(&self, page: Vpn) -> Option<u64> {
-        let index = page.0.wrapping_sub(self.start.0);
-        (index < BLOCK_PAGES).then_some(index)
+/// Calls `f` with the bits of the block around `page`, and the number of the page in it, and keeps what it makes of the bits unless it fails. `None` if no block is there.
+#[inline(always)]
+fn with_block<G: Granule, R>(
+    state: &mut State<G>,
+    page: Vpn,
+    f: impl FnOnce(&mut Bits, u64) -> Result<R, Error>,
+) -> Option<Result<R, Error>> {
+    let apply = |block: &Area| {
+        let index = page.0.wrapping_sub(block.first().0);
+        if index >= pages_of_block::<G>() {
+            return None;
+        }
+        let mut bits = Bits::of(block);
+        let result = f(&mut bits, index);
+        if result.is_ok() {
+            bits.store(block);
+        }
+        Some(result)
+    };
+    if let Some(block) = &state.block
+        && page.0.wrapping_sub(block.first().0) < pages_of_block::<G>()
+    {
+        return apply(block);
+    }
+    let lent = state.space.lend(page)?;
+    if record::kind(&lent) == Kind::MapRam {
+        apply(&lent)
+    } else {
+        None
     }
 }
 
-/// The bits of `page`'s block in a slot.
-#[inline(always)]
-fn in_slot(block: &mut Option<Current>, page: Vpn) -> Option<(&mut Bits, u64)> {
-    let current = block.as_mut()?;
-    let index = current.index_of(page)?;
-    Some((&mut current.bits, index))
-}
-
-/// Who has the bits of the block around an address.
-enum Holder {
-    /// A slot, when it was looked at.
-    Slot(usize),
-    /// Its words: the first page of the block.
-    Words(Vpn),
-    /// It is in no such block.
-    None,
-}
-
 impl<B: Backend> Vmalloc<B> {
+    const BLOCK: u64 = pages_of_block::<B::Granule>();
+    /// The most pages that come from it.
+    const SMALL: u64 = Self::BLOCK / 2;
+
     /// Maps pages of somebody else's, readable and writable, for a short while. [`vm_unmap_ram`](Self::vm_unmap_ram) ends it.
     ///
-    /// Not from an exception handler. Up to [`MAX_SMALL`] pages take this CPU's lock, which is waited for, and share the walk lock;
-    /// more of them as [`vmap`](Self::vmap).
+    /// [Waiting](crate#contexts). Up to [`MAX_SMALL`] pages take the lock of this CPU's shard; more of them as [`vmap`](Self::vmap).
     ///
     /// # Errors
     /// As [`vmap`](Self::vmap).
     #[track_caller]
     pub fn vm_map_ram<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VirtAddr, Error> {
         let nr = frames.nr_frames() as u64;
-        if nr.wrapping_sub(1) >= MAX_SMALL {
+        if nr.wrapping_sub(1) >= Self::SMALL {
             if nr == 0 {
                 return Err(Error::Empty);
             }
             return Ok(self.vmap(frames)?.into_raw());
         }
-        let slot = self.this_cpu();
-        let mut cpu = slot.state.lock();
-        let taken = match &mut cpu.block {
-            Some(block) => block.bits.take(nr).map(|first| Vpn(block.start.0 + first)),
-            None => None,
-        };
-        drop(cpu);
+        let taken = Self::take_of_block(&mut self.this_shard().state.lock(), nr);
         let page = match taken {
             Some(page) => page,
             None => self.take_of_a_new_block(nr, Location::caller())?,
         };
         let va = VirtAddr(page.0 << B::Granule::PAGE_SHIFT);
         let range = VirtRange::new(va, nr << B::Granule::PAGE_SHIFT);
-        match self.map(range, &mut PageArray::new(frames), Attributes::KERNEL_DATA) {
+        let mut source = PageArray::new(frames);
+        match self.map(range, &mut source, Attributes::KERNEL_DATA, Context::Waiting) {
             Ok(_) => Ok(va),
             Err(error) => {
-                self.give_small_back(slot, page, nr, Location::caller());
+                if let Some((shard, held)) = self.shard_at(page) {
+                    self.give_small_back(shard, held, page, nr, Location::caller());
+                }
                 Err(error)
             }
         }
     }
 
+    #[inline(always)]
+    fn take_of_block(state: &mut State<B::Granule>, nr: u64) -> Option<Vpn> {
+        let block = state.block.as_ref()?;
+        let mut bits = Bits::of(block);
+        let first = bits.take(nr, Self::BLOCK)?;
+        bits.store(block);
+        Some(Vpn(block.first().0 + first))
+    }
+
     /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this returns.
     ///
-    /// Not from an exception handler. On the CPU that mapped it, a small one takes that CPU's lock and shares the walk lock; on another
-    /// one the state lock too.
+    /// [Waiting](crate#contexts). A small one takes the lock of the shard that has the block.
     ///
     /// # Errors
     /// [`Error::WrongLength`] if it has another number of pages; [`Error::NotMapped`] if no mapping of a block begins there; else
@@ -190,195 +210,134 @@ impl<B: Backend> Vmalloc<B> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {
             return Err(Error::Misaligned(va));
         }
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let slot = self.this_cpu();
-        let mut cpu = slot.state.lock();
-        let own = in_slot(&mut cpu.block, page)
-            .map(|(bits, first)| bits.begin_end(va, first, nr, B::Granule::PAGE_SIZE));
-        drop(cpu);
-        let found = match own {
-            Some(Ok(())) => slot,
+        let page = Self::page_of(va);
+        let page_size = B::Granule::PAGE_SIZE;
+        let (shard, mut held) = self.shard_at(page).ok_or(Error::Outside(va))?;
+        let begun = with_block(&mut *held, page, |bits, first| {
+            bits.begin_end(va, first, nr, page_size)
+        });
+        match begun {
+            Some(Ok(())) => {}
             Some(Err(error)) => return Err(error),
-            None => match self.begin_end_elsewhere(va, nr)? {
-                Some(slot) => slot,
-                None => return self.free(va, Kind::Vmap, caller),
-            },
-        };
-        let range = VirtRange::new(va, nr << B::Granule::PAGE_SHIFT);
-        self.take_out_now(range);
-        self.give_small_back(found, page, nr, caller);
+            None => {
+                Self::check_length(&held, va, nr)?;
+                drop(held);
+                return self.free_at(va, Kind::Vmap, caller);
+            }
+        }
+        // With the lock held, for what reads it: as for an area that ends.
+        let mut batch = self.backend.tree().batch();
+        self.unmap_all(VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
+        drop(held);
+        batch.flush();
+        self.give_small_back(shard, shard.state.lock(), page, nr, caller);
         Ok(())
     }
 
-    /// As [`Bits::begin_end`] where `va` is not in this CPU's block: gives the slot to look into first later on. `None` if it
-    /// is in no block.
-    #[inline(never)]
-    fn begin_end_elsewhere(&self, va: VirtAddr, nr: u64) -> Result<Option<&CpuSlot<B>>, Error> {
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let page_size = B::Granule::PAGE_SIZE;
-        loop {
-            let state = self.state.lock();
-            let segment = state.space.find(page).ok_or(Error::Outside(va))?;
-            match Self::holder_of(&segment, page) {
-                Holder::None => {
-                    let live = segment.state.is_live() && segment.start() == page;
-                    let expected = nr.saturating_mul(page_size);
-                    let size = record::size_of(&segment.words);
-                    if live && record::kind_of(&segment.words) == Kind::Vmap && size != expected {
-                        return Err(Error::WrongLength { va, size, expected });
-                    }
-                    return Ok(None);
-                }
-                Holder::Words(block) => {
-                    let mut bits = Bits::of(&segment);
-                    bits.begin_end(va, page.0 - block.0, nr, page_size)?;
-                    Self::set_words(&state, block, bits);
-                    return Ok(Some(self.this_cpu()));
-                }
-                Holder::Slot(index) => {
-                    drop(state);
-                    let slot = self.cpus.of(index);
-                    if let Some((bits, first)) = in_slot(&mut slot.state.lock().block, page) {
-                        bits.begin_end(va, first, nr, page_size)?;
-                        return Ok(Some(slot));
-                    }
-                    // It is nobody's by now, for good: the words have the bits.
-                }
+    /// Refuses to unmap an area of its own by another length.
+    fn check_length(state: &State<B::Granule>, va: VirtAddr, nr: u64) -> Result<(), Error> {
+        let page = Self::page_of(va);
+        let expected = nr.saturating_mul(B::Granule::PAGE_SIZE);
+        if let Some(segment) = state.space.find(page)
+            && segment.state.is_live()
+            && segment.start() == page
+            && record::kind_of(&segment.words) == Kind::Vmap
+        {
+            let size = record::size_of(&segment.words);
+            if size != expected {
+                return Err(Error::WrongLength { va, size, expected });
             }
         }
+        Ok(())
     }
 
-    fn holder_of(segment: &Segment<{ record::WORDS }>, page: Vpn) -> Holder {
-        let live = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
-        if !live || record::kind_of(&segment.words) != Kind::MapRam {
-            return Holder::None;
-        }
-        match segment.words[record::MAP_RAM_SLOT].checked_sub(1) {
-            Some(slot) => Holder::Slot(slot as usize % NR_CPU_SLOTS),
-            None => Holder::Words(segment.start()),
-        }
-    }
-
-    fn set_words(state: &State<B::Granule>, block: Vpn, bits: Bits) {
-        let space = &state.space;
-        space.set_word(block, record::MAP_RAM_USED, bits.used);
-        space.set_word(block, record::MAP_RAM_STARTS, bits.starts);
-        space.set_word(block, record::MAP_RAM_LASTS, bits.lasts);
-    }
-
-    /// Takes `nr` pages of a new block, which becomes this CPU's.
+    /// Takes `nr` pages of a new block, which becomes this shard's.
     #[inline(never)]
     fn take_of_a_new_block(&self, nr: u64, caller: &'static Location<'static>) -> Result<Vpn, Error> {
-        let index = self.backend.cpu() % NR_CPU_SLOTS;
-        let size = BLOCK_PAGES << B::Granule::PAGE_SHIFT;
-        let mut words = record::new(Kind::MapRam, size, caller);
-        words[record::MAP_RAM_SLOT] = index as u64 + 1;
-        let area = self.reserve(Fit::new(BLOCK_PAGES), Phase::NONE, B::Granule::PAGE_SIZE, &words)?;
-        let mut block = Current {
-            start: area.start(),
-            bits: Bits::default(),
-        };
-        let Some(first) = block.bits.take(nr) else {
+        let size = Self::BLOCK << B::Granule::PAGE_SHIFT;
+        let words = record::new(Kind::MapRam, size, caller);
+        let align = B::Granule::PAGE_SIZE;
+        let block = self.reserve(
+            Fit::new(Self::BLOCK),
+            Phase::NONE,
+            align,
+            &words,
+            Context::Waiting,
+        )?;
+        let shard = self.shard_of(&block);
+        let mut bits = Bits::default();
+        let Some(first) = bits.take(nr, Self::BLOCK) else {
             unreachable!("an empty block has no room for {nr} pages")
         };
-        record::set_ready(&area, &words);
-        area.entrust();
-        let slot = self.cpus.of(index);
-        let mut cpu = slot.state.lock();
-        slot.has_block.store(true, Relaxed);
-        let idle = cpu.block.replace(block).and_then(|old| self.disown(old));
-        drop(cpu);
-        if let Some(idle) = idle {
-            self.give_back(idle, caller);
+        bits.store(&block);
+        record::set_ready(&block, &words);
+        // In the shard's hand, and yet no handle's: no call of another kind gets it.
+        block.expose();
+        let page = Vpn(block.start().0 + first);
+        let mut held = shard.state.lock();
+        // What had the last block's place is found by its address from now on.
+        match held.block.replace(block) {
+            Some(idle) if Bits::of(&idle).used == 0 => self.end_block(shard, held, idle, caller),
+            _ => {}
         }
-        Ok(Vpn(block.start.0 + first))
+        Ok(page)
     }
 
-    /// Makes `block` nobody's, which has just been taken out of its slot, whose lock is held. Gives it, if it has no mapping.
-    fn disown(&self, block: Current) -> Option<Area> {
-        let mut state = self.state.lock();
-        Self::set_words(&state, block.start, block.bits);
-        state.space.set_word(block.start, record::MAP_RAM_SLOT, 0);
-        Self::claim_if_idle(&mut state, block.start, block.bits)
+    /// Ends a block without a mapping.
+    fn end_block(&self, shard: &Shard<B>, held: Held<'_, B>, block: Area, by: &'static Location<'static>) {
+        record::set_freer(&block, by);
+        if self.end(shard, held, block) {
+            self.flush_if_due(shard);
+        }
     }
 
-    /// Takes a block that is nobody's, if it has no mapping.
-    fn claim_if_idle(state: &mut State<B::Granule>, block: Vpn, bits: Bits) -> Option<Area> {
-        // Nobody else can claim it: its kind is no call's.
-        (bits.used == 0).then(|| state.space.claim(block).ok()).flatten()
-    }
-
-    /// Pages of a block, in `slot` perhaps, may be taken again: no TLB knows them.
+    /// Pages of a block may be taken again: no TLB knows them. The shard's lock is held.
     #[inline(always)]
-    fn give_small_back(&self, slot: &CpuSlot<B>, page: Vpn, nr: u64, caller: &'static Location<'static>) {
-        let mut cpu = slot.state.lock();
-        let here = in_slot(&mut cpu.block, page);
-        if let Some((bits, first)) = here {
+    fn give_small_back(
+        &self,
+        shard: &Shard<B>,
+        mut held: Held<'_, B>,
+        page: Vpn,
+        nr: u64,
+        caller: &'static Location<'static>,
+    ) {
+        let idle = with_block(&mut *held, page, |bits, first| {
             bits.give_back(first, nr);
-            return;
-        }
-        drop(cpu);
-        self.give_small_back_elsewhere(page, nr, caller);
-    }
-
-    #[inline(never)]
-    fn give_small_back_elsewhere(&self, page: Vpn, nr: u64, caller: &'static Location<'static>) {
-        loop {
-            let mut state = self.state.lock();
-            let Some(segment) = state.space.find(page) else {
-                return;
-            };
-            match Self::holder_of(&segment, page) {
-                Holder::None => return,
-                Holder::Words(block) => {
-                    let mut bits = Bits::of(&segment);
-                    bits.give_back(page.0 - block.0, nr);
-                    Self::set_words(&state, block, bits);
-                    let idle = Self::claim_if_idle(&mut state, block, bits);
-                    drop(state);
-                    if let Some(idle) = idle {
-                        self.give_back(idle, caller);
-                    }
-                    return;
-                }
-                Holder::Slot(index) => {
-                    drop(state);
-                    if let Some((bits, first)) = in_slot(&mut self.cpus.of(index).state.lock().block, page) {
-                        bits.give_back(first, nr);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives back the CPUs' blocks that have no mapping. Whether there was any.
-    #[track_caller]
-    pub(crate) fn drop_idle_blocks(&self) -> bool {
-        let caller = Location::caller();
-        let mut any = false;
-        self.cpus.each(|slot| {
-            if slot.has_block.load(Relaxed) {
-                any |= self.drop_idle_block(slot, caller);
-            }
+            Ok(bits.used == 0)
         });
-        any
+        let current = held
+            .block
+            .as_ref()
+            .is_some_and(|block| page.0.wrapping_sub(block.first().0) < Self::BLOCK);
+        if !current && matches!(idle, Some(Ok(true))) {
+            self.end_left_block(shard, held, page, caller);
+        }
     }
 
+    /// Ends the block around `page`, which the shard no longer hands out from.
     #[inline(never)]
-    fn drop_idle_block(&self, slot: &CpuSlot<B>, caller: &'static Location<'static>) -> bool {
-        let mut cpu = slot.state.lock();
-        let idle = cpu
-            .block
-            .take_if(|block| block.bits.used == 0)
-            .and_then(|block| self.disown(block));
-        slot.has_block.store(cpu.block.is_some(), Relaxed);
-        drop(cpu);
-        let any = idle.is_some();
-        if let Some(idle) = idle {
-            self.give_back(idle, caller);
+    fn end_left_block(
+        &self,
+        shard: &Shard<B>,
+        mut held: Held<'_, B>,
+        page: Vpn,
+        caller: &'static Location<'static>,
+    ) {
+        let start = held.space.find(page).map_or(page, |segment| segment.start());
+        // No other call can have claimed it: its kind is none's.
+        if let Ok(block) = held.space.claim(start) {
+            self.end_block(shard, held, block, caller);
         }
-        any
+    }
+
+    /// Gives back the block of `shard` if it has no mapping.
+    #[track_caller]
+    pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
+        let mut held = shard.state.lock();
+        let idle = held.block.take_if(|block| Bits::of(block).used == 0);
+        if let Some(idle) = idle {
+            self.end_block(shard, held, idle, Location::caller());
+        }
     }
 }
 

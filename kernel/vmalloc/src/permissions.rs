@@ -4,20 +4,23 @@
 //! itself is changed, which cuts its own leaves. The alias, of exactly the same pages, is changed after that, and has
 //! nothing left to fail for. A cut that turned out to be for nothing is folded again.
 //!
+//! The linear map is every area's, so one call at a time changes it, behind a gate: from the cut to the last fold. What is read meanwhile by others may be broken
+//! for a moment (DESIGN rule 3), which the kernel's fault handler sees to.
+//!
 //! What becomes executable, or accessible again and is executable, is [published](Backend::publish_instructions) as the last step: until the call has
-//! returned nobody goes there.
+//! returned nothing goes there.
 //!
 //! An area so changed is given back at once, under either policy, in this order (Linux's `VM_FLUSH_RESET_PERMS`): it is unmapped and
 //! flushed; its alias becomes what it was, and is folded; its frames go back.
 
 use crate::area::VmArea;
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::linear::LinearEdit;
+use crate::parts::Busy;
 use crate::record::{self, Area, Head, Kind};
-use crate::state::Vmalloc;
-use crate::va::Vpn;
+use crate::region::Vmalloc;
 use core::mem::ManuallyDrop;
 use paging::{
     Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange, Visit,
@@ -70,7 +73,10 @@ macro_rules! set_memory {
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
                 let vm = self.manager();
-                let changed = vm.under_pressure(|| vm.set_memory(self.area(), range, $change))?;
+                let changed = vm.under_pressure(|| {
+                    let _busy = Busy::begin(vm, self.area());
+                    vm.set_memory(self.area(), range, $change)
+                })?;
                 Ok(vm.publish(range, changed))
             })*
         }
@@ -106,8 +112,7 @@ set_memory! {
     /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep their frames.
     set_memory_invalid => Change::Valid(false);
     /// Makes the pages read-only, and their alias in the linear map. `offset` and `size` are whole pages, in the area; a larger leaf
-    /// that they cut is split, no further than needed. All or nothing. May not be called from an exception handler; waits
-    /// for all walks.
+    /// that they cut is split, no further than needed. All or nothing. [Waiting](crate#contexts): for what else changes parts of the area, and the linear map.
     set_memory_ro => Change::Writable(false);
 }
 
@@ -118,45 +123,50 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Changed, Error> {
-        // Another CPU may be changing other pages of it, and has it meanwhile.
-        let start = self.find_vm_area(va).map_or(va, |area| area.range.start);
-        let _parts = self.parts.of(start).lock();
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;
-        // The area is this call's alone meanwhile: whoever frees it is told that it has an owner.
+        // The area is this call's alone meanwhile: what frees it is told that it has an owner.
         let handle = VmArea::adopt(self, area);
+        let busy = Busy::adopt(self, handle.area());
         let result = handle
             .pages_at(va.offset_from(start), size)
             .and_then(|range| self.set_memory(handle.area(), range, change));
+        drop(busy);
         handle.into_raw();
         result
     }
 
-    /// Takes the raw area around `va`.
+    /// Takes the raw area around `va`, and makes it busy. Another call may be changing other pages of it, and has it meanwhile: that is waited for.
     fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
-        let mut state = self.state.lock();
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let start = match state.space.find(page) {
-            Some(segment) if segment.state.is_live() && segment.contains(page) => {
-                // Not even for a moment: a block of `vm_map_ram` may be about to be given back.
-                if !record::kind_of(&segment.words).owns_frames()
-                    && let Some(area) = record::info::<B::Granule>(&segment)
-                {
-                    return Err(Error::WrongKind {
-                        area,
-                        expected: Kind::Vmalloc,
-                    });
+        loop {
+            let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+            let page = Self::page_of(va);
+            let start = match held.space.find(page) {
+                Some(segment) if segment.state.is_live() && segment.contains(page) => {
+                    // Not even for a moment: a block of `vm_map_ram` may be about to be given back.
+                    if !record::kind_of(&segment.words).owns_frames()
+                        && let Some(area) = record::info::<B::Granule>(&segment)
+                    {
+                        return Err(Error::WrongKind {
+                            area,
+                            expected: Kind::Vmalloc,
+                        });
+                    }
+                    segment.start()
                 }
-                Vpn(segment.first.0 + u64::from(segment.lead))
+                _ => page,
+            };
+            if held.space.lend(start).is_some_and(|area| record::is_busy(&area)) {
+                drop(held);
+                self.backend.relax();
+                continue;
             }
-            _ => page,
-        };
-        match state.space.claim(start) {
-            Ok(area) => Ok(area),
-            Err(error) => Err(Self::explain(&state, va, error)),
+            let area = match held.space.claim(start) {
+                Ok(area) => area,
+                Err(error) => return Err(Self::explain(&held, va, error)),
+            };
+            record::set_busy(&area, true);
+            return Ok(area);
         }
     }
 
@@ -168,7 +178,7 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Whether pages of `range` are executable that `change` makes so, or accessible. The walk lock is held alone.
+    /// Whether pages of `range`, of an area that is busy, are executable that `change` makes so, or accessible.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -194,8 +204,20 @@ impl<B: Backend> Vmalloc<B> {
         let first =
             range.start.offset_from(record::range::<B::Granule>(area).start) >> B::Granule::PAGE_SHIFT;
         let pages = first..first + (range.size >> B::Granule::PAGE_SHIFT);
+        let _alone = self.linear_map.enter(&self.backend);
+        self.backend
+            .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
+    }
+
+    /// The same, of pages `pages` of the area, while nothing else changes the linear map.
+    fn set_memory_alone(
+        &self,
+        area: &Area,
+        range: VirtRange,
+        pages: core::ops::Range<u64>,
+        change: Change,
+    ) -> Result<Changed, Error> {
         let tree = self.backend.tree();
-        let _release = self.backend.walks().release();
         let executable = self.makes_executable(range, change)?;
         let alias = change.of_alias();
         if alias.is_some() {
@@ -230,14 +252,14 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Changed { outcome, executable })
     }
 
-    /// Makes `edit` of the alias of `pages` of `area`. The walk lock is held alone.
+    /// Makes `edit` of the alias of `pages` of `area`. Behind the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)
         })
     }
 
-    /// Folds what cutting the alias of `pages` left in pieces. The walk lock is held alone.
+    /// Folds what cutting the alias of `pages` left in pieces. Behind the linear map's gate.
     ///
     /// Beyond the run itself only leaves that reached over an end of it can have been cut, so what there is to fold lies around its ends: from each
     /// up the ladder, as far as it goes. A leaf that cannot be made would lie in every larger one, so nothing larger is looked at.
@@ -295,11 +317,13 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Makes the alias of `area` what it was before any `set_memory_*`. The area is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
-        let _release = self.backend.walks().release();
-        if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
-            // Every leaf was cut at the edges of what was changed, and what was not is already as it is to be.
-            panic!("restoring the alias of {area:?}: {failure}");
-        }
-        self.coalesce_alias(area, 0..area.pages());
+        let _alone = self.linear_map.enter(&self.backend);
+        self.backend.alone_in_linear_map(|| {
+            if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
+                // Every leaf was cut at the edges of what was changed, and what was not is already as it is to be.
+                panic!("restoring the alias of {area:?}: {failure}");
+            }
+            self.coalesce_alias(area, 0..area.pages());
+        });
     }
 }

@@ -319,6 +319,11 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
 /// The largest leaf that the engine's rule makes in `run`, in bytes. 0 for none but pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
+    // Pages alone, as most often, are not worth asking about.
+    let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;
+    if run.pages < group {
+        return 0;
+    }
     match leaf::largest_within::<G>(run.pa, run.pages, allowed) {
         LeafSize::PAGE => 0,
         size => size.bytes::<G>(),

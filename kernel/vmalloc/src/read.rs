@@ -1,13 +1,11 @@
 //! What areas hold: `vread`, which copies it, and `vmallocinfo`, which lists it.
 
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::record::{self, AreaInfo, Head, Kind};
-use crate::state::Vmalloc;
-use crate::va::{Life, Vpn};
+use crate::region::Vmalloc;
 use core::fmt;
-use core::sync::atomic::{Ordering, fence};
-use paging::{Granule, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
+use paging::{Granule, LAST_LEVEL, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
 
 /// An area as [`Vmalloc::vmallocinfo`] lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,14 +62,11 @@ impl fmt::Display for AreaListing {
     }
 }
 
-/// Looked at with the walk lock held once.
-const STEP: u64 = 32 << 20;
-
 impl<B: Backend> Vmalloc<B> {
     /// Calls `each` for every area in use, in the order of addresses. No lock is held between one area and the next, nor in
     /// `each`: what comes and goes meanwhile is listed or not.
     ///
-    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, a step at a time.
+    /// Waits for each shard's lock in turn, and holds that of an area for one span of it at a time.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
         let mut from = self.range().start;
         while let Some(listing) = self.listing_from(from) {
@@ -84,47 +79,62 @@ impl<B: Backend> Vmalloc<B> {
         if !self.range().contains(from) {
             return None;
         }
-        let page = Vpn(from.0 >> B::Granule::PAGE_SHIFT);
-        let state = self.state.lock();
-        let segment = state.space.segments_from(page).find(|segment| {
+        let page = Self::page_of(from);
+        let mut listing = self.next_segment(page, |segment| {
             // Not the one whose guard this may be.
-            let begins = segment.first.0 + u64::from(segment.lead) >= page.0;
-            begins && segment.state.is_live() && record::is_ready(&segment.words)
+            if segment.start() < page {
+                return None;
+            }
+            let head = Head::in_words(&segment.words);
+            Some(AreaListing {
+                info: record::info::<B::Granule>(segment)?,
+                physical: record::physical(&segment.words),
+                leaves: LeafCounts::default(),
+                invalid: 0,
+                owns_frames: head.owns_frames(),
+                permissions_changed: head.permissions_changed(),
+            })
         })?;
-        drop(state);
-        let info = record::info::<B::Granule>(&segment)?;
-        let (leaves, invalid) = self.count_leaves(info.range);
-        Some(AreaListing {
-            info,
-            physical: record::physical(&segment.words),
-            leaves,
-            invalid,
-            owns_frames: Head::in_words(&segment.words).owns_frames(),
-            permissions_changed: Head::in_words(&segment.words).permissions_changed(),
-        })
+        self.count_leaves(&mut listing);
+        Some(listing)
     }
 
-    fn count_leaves(&self, range: VirtRange) -> (LeafCounts, u32) {
-        let (mut leaves, mut invalid) = (LeafCounts::default(), 0);
-        let mut done = 0;
-        while done < range.size {
-            let size = STEP.min(range.size - done);
-            let part = VirtRange::new(range.start.add(done), size);
-            let _walk = self.backend.walks().walk();
-            let visited = self.backend.tree().visit(part, |leaf| {
-                // One that begins before this part was counted with the part before.
-                if part.contains(leaf.va) {
-                    leaves.add(leaf.size, 1);
-                    invalid += u32::from(!leaf.valid);
+    /// Counts the leaves of an area, as long as it is in use: a span under one hold of its shard's lock. Where no table is, nothing is looked at for as
+    /// much as that table would translate.
+    fn count_leaves(&self, listing: &mut AreaListing) {
+        let info = listing.info;
+        let mut at = info.range.start;
+        while info.range.contains(at) {
+            let left = info.range.end().offset_from(at);
+            let step = self.look_at(at, |segment| {
+                if record::info::<B::Granule>(segment) != Some(info) {
+                    return None;
                 }
-                Visit::Continue
+                let tree = self.backend.tree();
+                let vacant = tree.walk(at).ok().filter(|walk| walk.leaf.is_none());
+                // A table of this level is missing: nothing is mapped up to where the next one would begin.
+                let level = vacant.map_or(LAST_LEVEL - 1, |walk| walk.level().min(LAST_LEVEL - 1));
+                let span = B::Granule::size(level);
+                let step = (span - (at.0 & (span - 1))).min(left);
+                let part = VirtRange::new(at, step.min(B::Granule::size(LAST_LEVEL - 1)));
+                if level == LAST_LEVEL - 1 {
+                    let visited = tree.visit(part, |leaf| {
+                        // One that begins before this part was counted with the part before.
+                        if part.contains(leaf.va) {
+                            listing.leaves.add(leaf.size, 1);
+                            listing.invalid += u32::from(!leaf.valid);
+                        }
+                        Visit::Continue
+                    });
+                    visited.ok()?;
+                }
+                Some(step)
             });
-            if visited.is_err() {
-                break;
-            }
-            done += size;
+            let Some(step) = step else {
+                return;
+            };
+            at = at.add(step);
         }
-        (leaves, invalid)
     }
 
     /// Copies from `va` on into `out`, whatever is there: memory as it is, zeros for holes, guards, device memory and sparse areas.
@@ -133,8 +143,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Safe beside anything that others do: what is given back while it is read is read as zeros, and never as what came
     /// after it.
     ///
-    /// [Waiting](crate#contexts): for the state lock, and shares the walk lock, for each page; all walks are kept out for one that
-    /// [`vm_map_ram`](Self::vm_map_ram) mapped.
+    /// Waits for the lock of the shard that has the address, and holds it while a page is copied.
     ///
     /// # Errors
     /// [`Error::Outside`] if `out` does not lie in the region whole.
@@ -162,55 +171,20 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Reads a part of one page, if it is memory of an area in use before and after.
+    /// Reads a part of one page, if it is memory of an area in use. It stays so as long as its shard's lock is held: an area is retired, and a mapping of
+    /// `vm_map_ram` unmapped, under that lock, before the frame is free. So is a page of an area whose permissions change; but if it is made invalid meanwhile,
+    /// its alias may be so before it is read, which is a page that cannot be read.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
-        let Some((before, kind)) = self.readable_at(va) else {
-            return false;
-        };
-        let copied = if kind == Kind::MapRam {
-            self.read_short_mapping(va, out)
-        } else {
-            // Held while it is read: nobody takes the linear map's leaf away meanwhile.
-            let _walk = self.backend.walks().walk();
-            self.read_mapped(va, out)
-        };
-        if !copied {
-            return false;
-        }
-        // The frame may have been freed and used again while it was read. An area is dead before its frames are free, and never lives again:
-        // the same one alive, before and after, means that the frame was its own all along.
-        fence(Ordering::Acquire);
-        self.readable_at(va) == Some((before, kind))
-    }
-
-    /// Reads a part of one page of a block of `vm_map_ram`, if it is mapped. The block outlives its mappings, so that it is alive says nothing of
-    /// them; but who ends one takes it out with the walk lock shared, before its pages are his again, and here that is held alone.
-    #[cold]
-    fn read_short_mapping(&self, va: VirtAddr, out: &mut [u8]) -> bool {
-        // Most of a block is not mapped, which is no reason to keep anybody out.
-        self.translate(va).is_some() && {
-            let _release = self.backend.walks().release();
-            self.read_mapped(va, out)
-        }
-    }
-
-    /// Reads what `va` is mapped to, if that is RAM. The walk lock is held.
-    fn read_mapped(&self, va: VirtAddr, out: &mut [u8]) -> bool {
-        let Some(leaf) = self.backend.tree().translate(va) else {
-            return false;
-        };
-        let pa = leaf.translate(va);
-        let page = B::Granule::PAGE_SIZE;
-        self.backend.is_ram(pa.align_down(page), page) && self.backend.read_memory(pa, out)
-    }
-
-    /// Which area of memory in use `va` is in, and of which kind that is.
-    fn readable_at(&self, va: VirtAddr) -> Option<(Life, Kind)> {
-        let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
-        let segment = self.state.lock().space.find(page)?;
-        let live = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
-        let kind = record::kind_of(&segment.words);
-        let memory = !matches!(kind, Kind::Ioremap | Kind::Reserved);
-        (live && memory).then_some((segment.life, kind))
+        let read = self.look_at_leaf(va, |segment, leaf| {
+            let kind = record::kind_of(&segment.words);
+            if matches!(kind, Kind::Ioremap | Kind::Reserved) {
+                return None;
+            }
+            let pa = leaf.translate(va);
+            let page = B::Granule::PAGE_SIZE;
+            let memory = self.backend.is_ram(pa.align_down(page), page);
+            (memory && self.backend.read_memory(pa, out)).then_some(())
+        });
+        read.is_some()
     }
 }

@@ -1,11 +1,11 @@
 //! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
 //!
 //! ```text
-//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 62:8, device 63
-//!   word 1   caller that made it (a `Location`)
-//!   word 2   caller that freed it, or 0
+//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 61:8, busy 62, device 63
+//!   word 1   caller that freed it, or 0 (a `Location`)
+//!   word 2   caller that made it
 //!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
-//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages, and whose block it is
+//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages
 //! ```
 
 use crate::va::{self, Segment};
@@ -18,8 +18,8 @@ pub(crate) const WORDS: usize = 8;
 pub(crate) const INLINE_BLOCKS: usize = 4;
 
 const KIND_AND_SIZE: usize = 0;
-const CALLER: usize = 1;
-const FREER: usize = 2;
+const FREER: usize = 1;
+const CALLER: usize = 2;
 const BEHIND: usize = 3;
 const BLOCKS: usize = 4;
 
@@ -30,6 +30,10 @@ const NR_SHIFT: u32 = 5;
 const SIZE_SHIFT: u32 = 8;
 /// An ioremap without any RAM.
 const DEVICE: u64 = 1 << 63;
+/// A call is changing parts of the area. Written under the shard's lock.
+const BUSY: u64 = 1 << 62;
+/// The bits above the size.
+const ABOVE: u64 = DEVICE | BUSY;
 
 pub(crate) type Area = va::Area<WORDS>;
 
@@ -132,7 +136,7 @@ impl Head {
 
     #[inline(always)]
     const fn size(self) -> u64 {
-        (self.0 & !DEVICE) >> SIZE_SHIFT
+        (self.0 & !ABOVE) >> SIZE_SHIFT
     }
 
     /// Whether pages of the area, or their alias, may not be as they were mapped at first.
@@ -164,15 +168,32 @@ pub(crate) fn set_pages_mapped(area: &Area) {
     set_permissions_changed(area);
 }
 
-/// The words of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
-pub(crate) const MAP_RAM_USED: usize = 4;
-pub(crate) const MAP_RAM_STARTS: usize = 5;
-pub(crate) const MAP_RAM_LASTS: usize = 6;
-/// The slot whose block it is, plus one, which has the bits as long as it is; 0 when it is nobody's, and the words have them.
-pub(crate) const MAP_RAM_SLOT: usize = 7;
+/// Marks an area as one that a call is changing parts of, or as one that none is.
+pub(crate) fn set_busy(area: &Area, busy: bool) {
+    let rest = area.word(KIND_AND_SIZE) & !BUSY;
+    area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
+}
 
-pub(crate) const fn map_ram(words: &[u64; WORDS]) -> [u64; 3] {
-    [words[MAP_RAM_USED], words[MAP_RAM_STARTS], words[MAP_RAM_LASTS]]
+pub(crate) const fn is_busy_in(words: &[u64; WORDS]) -> bool {
+    words[KIND_AND_SIZE] & BUSY != 0
+}
+
+/// Whether a call is changing parts of the area.
+pub(crate) fn is_busy(area: &Area) -> bool {
+    area.word(KIND_AND_SIZE) & BUSY != 0
+}
+
+/// The bits of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
+#[inline(always)]
+pub(crate) fn map_ram(area: &Area) -> [u64; 3] {
+    core::array::from_fn(|i| area.word(BLOCKS + i))
+}
+
+#[inline(always)]
+pub(crate) fn set_map_ram(area: &Area, bits: [u64; 3]) {
+    for (i, word) in bits.into_iter().enumerate() {
+        area.set_word(BLOCKS + i, word);
+    }
 }
 
 #[inline(always)]
@@ -235,7 +256,7 @@ pub(crate) const fn size_of(words: &[u64; WORDS]) -> u64 {
 
 /// Replaces the size, which still fits into the area's pages.
 pub(crate) fn set_size(area: &Area, size: u64) {
-    let flags = area.word(KIND_AND_SIZE) & (DEVICE | ((1 << SIZE_SHIFT) - 1));
+    let flags = area.word(KIND_AND_SIZE) & (ABOVE | ((1 << SIZE_SHIFT) - 1));
     area.set_word(KIND_AND_SIZE, flags | size << SIZE_SHIFT);
 }
 

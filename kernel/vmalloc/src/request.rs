@@ -5,11 +5,12 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::{Blocks, block_word};
 use crate::map::Place;
-use crate::nowait::Nowait;
+use crate::nolock::Nolock;
 use crate::place::Phase;
 use crate::ram;
 use crate::record::{self, Kind, WORDS};
-use crate::state::Vmalloc;
+use crate::region::Vmalloc;
+use crate::reserve::Context;
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, Granule, LeafSize, Pfn, PhysAddr, PhysRange, Run};
@@ -22,7 +23,7 @@ pub struct Request {
     align: u64,
     zero: bool,
     huge: bool,
-    wait: bool,
+    context: Context,
     attributes: Attributes,
 }
 
@@ -34,7 +35,7 @@ impl Request {
             align: 1,
             zero: false,
             huge: false,
-            wait: true,
+            context: Context::Waiting,
             attributes: Attributes::KERNEL_DATA,
         }
     }
@@ -54,18 +55,29 @@ impl Request {
         Self { huge: true, ..self }
     }
 
-    /// The same without waiting for anything, as Linux's `GFP_NOWAIT`: not for a lock, not for memory to be won back. Where it would have to
-    /// wait it fails, with [`Error::WouldBlock`] or with what it lacks. May be asked for with any lock held that is not one of
-    /// the subsystem's, with interrupts masked, and in an interrupt handler.
-    ///
-    /// What a failed one had got so far cannot always be given back without waiting either. It goes back with the next call
-    /// that can wait, and is counted in [`Usage::deferred`](crate::Usage::deferred) until then.
+    /// The same for an interrupt handler, or under a lock that masks interrupts, as Linux's `GFP_NOWAIT`: it waits for locks, which all mask
+    /// interrupts, and for nothing else. Nothing is flushed, purged or won back: where there is nothing it fails with what it lacks.
     pub const fn nowait(self) -> Self {
-        Self { wait: false, ..self }
+        Self {
+            context: Context::Interrupt,
+            ..self
+        }
+    }
+
+    /// The same for the handler of an exception that may have interrupted the holder of any lock on this CPU, as Linux's `alloc_pages_nolock`. Every lock
+    /// is tried once: where one is taken it fails with [`Error::WouldBlock`], or with what it lacks.
+    ///
+    /// What a failed one had got so far cannot always be given back without waiting either. It goes back with a later call,
+    /// and is counted in [`Usage::deferred`](crate::Usage::deferred) until then.
+    pub const fn nolock(self) -> Self {
+        Self {
+            context: Context::Exception,
+            ..self
+        }
     }
 
     /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner shareable. Where they are executable, what the memory
-    /// holds is [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for who [does not wait](Self::nowait).
+    /// holds is [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for what [does not wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
@@ -75,8 +87,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of frames of up to a level 2
     /// leaf, large ones first, order by order smaller where there are none, mapped as what they turned out to be.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`]. Takes this CPU's lock or the state lock for the addresses, and shares the walk lock for the map. Where
-    /// memory, tables or addresses have run out it purges what is withheld, and tries again, before it fails.
+    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`] and [`Request::nolock`]. Takes the lock of this CPU's shard, or of the common one, for the addresses. Where
+    /// memory, tables or addresses have run out it purges what is withheld, and tries again, twice at most, before it fails.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`], [`Error::OutOfSpace`],
@@ -163,14 +175,14 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             self.backend.max_order().min(usual)
         };
-        let lead = u8::from(kind == Kind::Stack);
+        let lead = u16::from(kind == Kind::Stack);
         let fit = Fit::new(pages).guarded(lead, 1);
         let mut words = record::new(kind, request.size, caller);
-        if !request.wait {
-            if request.attributes.is_executable() {
-                return Err(Error::WouldBlock);
-            }
-            let request = Nowait {
+        if request.context != Context::Waiting && request.attributes.is_executable() {
+            return Err(Error::WouldBlock);
+        }
+        if request.context == Context::Exception {
+            let request = Nolock {
                 fit,
                 align,
                 max_order,
@@ -178,7 +190,7 @@ impl<B: Backend> Vmalloc<B> {
                 attributes: request.attributes,
                 caller,
             };
-            return self.allocate_nowait(&request, &words);
+            return self.allocate_nolock(&request, &words);
         }
         let order = pages.trailing_zeros();
         let mut max_order = max_order;
@@ -216,7 +228,7 @@ impl<B: Backend> Vmalloc<B> {
             align,
         };
         let mut source = PhysRange::new(run.pa, run.pages);
-        let result = self.map_new(place, &mut source, request.attributes, words, 0);
+        let result = self.map_new(place, &mut source, request.attributes, words, 0, request.context);
         if result.is_err() {
             self.backend.free_frames(first, order);
         }
@@ -232,27 +244,41 @@ impl<B: Backend> Vmalloc<B> {
         max_order: u32,
         words: &[u64; WORDS],
     ) -> Result<VmArea<'_, B>, Error> {
-        let blocks = self.frames(fit.pages, max_order, request.zero)?;
+        let blocks = self.frames(fit.pages, max_order, request.zero, request.context)?;
         let mut source = blocks.source(fit.pages);
         let place = Place {
             fit,
             phase: self.phase_of(&mut source, || blocks.source(fit.pages)),
             align,
         };
-        let area = self.map_new(place, &mut source, request.attributes, words, 0)?;
+        let area = self.map_new(place, &mut source, request.attributes, words, 0, request.context)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
 
-    /// Frames, after a flush of what is withheld if there are none without.
-    pub(crate) fn frames(&self, pages: u64, max_order: u32, zero: bool) -> Result<Blocks<'_, B>, Error> {
-        loop {
-            let purges = self.nr_purges();
-            match Blocks::allocate(&self.backend, pages, max_order, zero) {
-                // Others may be faster to take what comes back, but each time somebody has got on.
-                Err(Error::OutOfFrames { .. }) if self.purge_and_prune(purges) => {}
-                done => return done,
+    /// Frames, after a flush of what is withheld if there are none without. More than there are is refused before any is taken.
+    pub(crate) fn frames(
+        &self,
+        pages: u64,
+        max_order: u32,
+        zero: bool,
+        context: Context,
+    ) -> Result<Blocks<'_, B>, Error> {
+        let once = || {
+            if pages >= WORTH_COUNTING && !self.backend.has_free_frames(pages) {
+                return Err(Error::OutOfFrames {
+                    size: pages << B::Granule::PAGE_SHIFT,
+                });
             }
+            Blocks::allocate(&self.backend, pages, max_order, zero)
+        };
+        if context == Context::Waiting {
+            self.under_pressure(once)
+        } else {
+            once()
         }
     }
 }
+
+/// Pages from which on it is worth asking whether there are so many, before any is taken that others may want.
+const WORTH_COUNTING: u64 = 16;

@@ -1,12 +1,13 @@
 //! `vrealloc`: more memory, or less, without copying a page.
 
 use crate::area::VmArea;
-use crate::backend::{Backend, Lock, WalkLock};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::map::Place;
 use crate::record::{self, Head, Kind};
-use crate::state::Vmalloc;
+use crate::region::Vmalloc;
+use crate::reserve::Context;
 use crate::va::Fit;
 use core::mem::ManuallyDrop;
 use core::panic::Location;
@@ -43,22 +44,14 @@ impl<B: Backend> VmArea<'_, B> {
         if Head::of(self.area()).permissions_changed() {
             return Err(Error::PermissionsChanged(self.info()));
         }
-        let walk = vm.backend.walks().walk();
         let leaf = vm.backend.tree().translate(self.range().start);
-        drop(walk);
         let attributes = leaf.ok_or(Error::NotMapped(self.range().start))?.attributes;
         let block2 = LeafSize::BLOCK2.bytes::<B::Granule>() >> B::Granule::PAGE_SHIFT;
         let max_order = vm.backend.max_order().min(block2.ilog2());
-        let extra = vm.frames(pages - present, max_order, false)?;
+        let extra = vm.frames(pages - present, max_order, false, Context::Waiting)?;
         let old = ManuallyDrop::new(Blocks::of_area(&vm.backend, self.area()));
         // Owns no frames yet: a failure below frees its list, and the new frames by `extra`.
-        let joined = loop {
-            let purges = vm.nr_purges();
-            match Blocks::joined(&old, &extra) {
-                Err(Error::OutOfFrames { .. }) if vm.purge_and_prune(purges) => {}
-                done => break done?,
-            }
-        };
+        let joined = vm.under_pressure(|| Blocks::joined(&old, &extra))?;
         let words = record::new(Kind::Vmalloc, size, caller);
         let mut source = joined.source(pages);
         let place = Place {
@@ -66,7 +59,7 @@ impl<B: Backend> VmArea<'_, B> {
             phase: vm.phase_of(&mut source, || joined.source(pages)),
             align: page,
         };
-        let new = vm.map_new(place, &mut source, attributes, &words, 0)?;
+        let new = vm.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)?;
         // Nothing can fail from here on.
         new.keep_blocks(joined);
         drop(ManuallyDrop::into_inner(old).without_frames());
@@ -81,7 +74,7 @@ impl<B: Backend> VmArea<'_, B> {
 impl<B: Backend> Vmalloc<B> {
     /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be another.
     ///
-    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the state lock to find the area.
+    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard to find it.
     ///
     /// # Errors
     /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area begins. The area is as it was.
@@ -96,10 +89,9 @@ impl<B: Backend> Vmalloc<B> {
         if !self.is_vmalloc_addr(va) {
             return Err(Error::Outside(va));
         }
-        let mut state = self.state.lock();
-        let claimed = Self::claim(&mut state, va, Kind::Vmalloc);
-        drop(state);
-        let area = claimed?;
+        let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+        let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
+        drop(held);
         let mut area = VmArea::adopt(self, area);
         let result = area.vrealloc(size);
         let va = area.into_raw();

@@ -1,5 +1,5 @@
-//! One address space, a cache for each CPU in front of it, each under a lock of its own: no range is handed out twice, on schedules that
-//! a model checker chooses and on real threads (those under Miri too, which watches the memory itself).
+//! A space and a cache for each CPU, under a lock of its own, which take pieces from a common space and give them back: no range is handed out twice, on schedules
+//! that a model checker chooses and on real threads (those under Miri too, which watches the memory itself).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vmalloc::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
@@ -30,7 +30,8 @@ impl<T: Send> Guarded<T> for std::sync::Mutex<T> {
 
 const CPUS: usize = 3;
 const START: u64 = 1 << 30;
-const PAGES: u64 = 24;
+const PIECE: u64 = 8;
+const PAGES: u64 = 6 * PIECE;
 
 fn node_page() -> &'static mut NodePage {
     Box::leak(Box::new(NodePage::uninit()))
@@ -40,63 +41,104 @@ fn node_page() -> &'static mut NodePage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Plant {
     Nothing,
-    /// It looks whether there is something to drain, and takes it without asking again.
-    DrainsWhatWasThere,
+    /// It looks for a free piece, and takes it without asking again.
+    TakesWhatWasFree,
     /// It gives a range back while it still uses it.
     GivesBackTooEarly,
 }
 
+struct Cpu {
+    space: Space<2>,
+    cache: Cache<2>,
+}
+
 struct Shared<S, C> {
-    space: S,
-    caches: [C; CPUS],
+    common: S,
+    cpus: [C; CPUS],
     /// Ranges in use, by whom. Bookkeeping of the test: no part of the schedules.
     used: std::sync::Mutex<Vec<(u64, u64, usize)>>,
     /// Ranges that came from a cache.
     hits: AtomicUsize,
 }
 
-impl<S: Guarded<Space<2>>, C: Guarded<Cache<2>>> Shared<S, C> {
+fn piece() -> Fit {
+    Fit::new(PIECE).guarded(0, 0).congruent(PIECE, 0)
+}
+
+impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
     fn new() -> Self {
         Self {
-            space: S::new(Space::new(Vpn(START), PAGES, node_page())),
-            caches: std::array::from_fn(|_| C::new(Cache::new(2))),
+            common: S::new(Space::new(Vpn(START), PAGES, node_page())),
+            cpus: std::array::from_fn(|cpu| {
+                C::new(Cpu {
+                    space: Space::empty(cpu as u16, PAGES, node_page()),
+                    cache: Cache::new(2, 0),
+                })
+            }),
             used: std::sync::Mutex::default(),
             hits: AtomicUsize::new(0),
         }
     }
 
-    fn take(&self, cpu: usize, fit: &Fit, words: &[u64; 2]) -> Option<Area<2>> {
-        if let Some(area) = self.caches[cpu].with(|cache| cache.take(fit, words)) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Some(area);
-        }
-        loop {
-            match self.space.with(|space| space.reserve(fit, words)) {
+    fn take(&self, cpu: usize, fit: &Fit, words: &[u64; 2], plant: Plant) -> Option<Area<2>> {
+        let seen = self.common.with(|common| common.lowest(&piece()));
+        self.cpus[cpu].with(|own| {
+            if let Some(area) = own.cache.take(fit, words) {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                return Some(area);
+            }
+            match own.space.reserve(fit, words) {
                 Ok(area) => return Some(area),
-                Err(Error::NoNodes) => self.space.with(|space| space.feed(node_page())),
-                Err(Error::NoSpace { .. }) => return None,
+                Err(Error::NoNodes) => own.space.feed(node_page()),
+                Err(Error::NoSpace { .. }) => {}
                 Err(other) => panic!("{other}"),
             }
-        }
+            let start = self.common.with(|common| {
+                let start = if plant == Plant::TakesWhatWasFree {
+                    seen.ok()?
+                } else {
+                    common.lowest(&piece()).ok()?
+                };
+                if common.nr_spare_nodes() == 0 {
+                    common.feed(node_page());
+                }
+                let removed = common.remove(start, PIECE);
+                assert!(plant == Plant::TakesWhatWasFree || removed == Ok(true));
+                Some(start)
+            })?;
+            own.space.add(start, PIECE).expect("nodes suffice");
+            own.space.reserve(fit, words).ok()
+        })
     }
 
-    fn put(&self, cpu: usize, area: Area<2>) {
-        if let Err(area) = self.caches[cpu].with(|cache| cache.put(area)) {
-            self.space.with(|space| space.release(area));
-        }
-    }
-
-    fn drain(&self, cpu: usize, plant: Plant) {
-        if plant == Plant::DrainsWhatWasThere {
-            if self.caches[cpu].with(|cache| cache.nr_areas()) != 0 {
-                let area = self.caches[cpu].with(Cache::drain).expect("there was one");
-                self.space.with(|space| space.release(area));
+    /// A range goes back to the CPU that it is of.
+    fn put(&self, area: Area<2>) {
+        self.cpus[area.owner() as usize].with(|own| {
+            if let Some(given_up) = own.cache.put(area) {
+                own.space.release(given_up);
             }
-            return;
-        }
-        while let Some(area) = self.caches[cpu].with(Cache::drain) {
-            self.space.with(|space| space.release(area));
-        }
+        });
+    }
+
+    /// Gives a CPU's free pieces back, after what it keeps.
+    fn drain(&self, cpu: usize) {
+        self.cpus[cpu].with(|own| {
+            while let Some(area) = own.cache.drain() {
+                own.space.release(area);
+            }
+            while let Ok(start) = own.space.lowest(&piece()) {
+                if own.space.nr_spare_nodes() == 0 {
+                    own.space.feed(node_page());
+                }
+                assert_eq!(own.space.remove(start, PIECE), Ok(true));
+                self.common.with(|common| {
+                    if common.nr_spare_nodes() == 0 {
+                        common.feed(node_page());
+                    }
+                    common.add(start, PIECE).expect("a node is spare");
+                });
+            }
+        });
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u64, usize)>> {
@@ -120,31 +162,34 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cache<2>>> Shared<S, C> {
         self.used().retain(|(other, ..)| *other != start);
     }
 
-    /// What one CPU does: ranges of three sizes come and go, by its own cache and by the next one's, which it drains too.
+    /// What one CPU does: ranges of three sizes come and go; it gives back those of the next one too, and drains it.
     fn work(&self, cpu: usize, rounds: usize, plant: Plant) {
         for round in 0..rounds {
             let fit = Fit::new(1 + (round / 2 % 3) as u64);
             let words = [cpu as u64, round as u64];
-            let Some(area) = self.take(cpu, &fit, &words) else {
-                // Everything is in caches or in use.
-                self.drain(cpu, plant);
+            let from = if round % 2 == 0 { cpu } else { (cpu + 1) % CPUS };
+            let Some(area) = self.take(from, &fit, &words, plant) else {
+                self.drain(cpu);
                 continue;
             };
             self.begin(&area, cpu);
-            assert_eq!(area.words(), words, "somebody else's");
+            assert_eq!(
+                (area.words(), area.owner() as usize),
+                (words, from),
+                "somebody else's"
+            );
             let start = area.start().0;
-            let home = if round % 2 == 0 { cpu } else { (cpu + 1) % CPUS };
             if plant == Plant::GivesBackTooEarly {
-                self.put(home, area);
+                self.put(area);
                 // Here another thread may go on.
-                self.caches[cpu].with(|_| ());
+                self.cpus[cpu].with(|_| ());
                 self.end(start);
             } else {
                 self.end(start);
-                self.put(home, area);
+                self.put(area);
             }
             if round % 2 == 1 {
-                self.drain((cpu + 1) % CPUS, plant);
+                self.drain((cpu + 1) % CPUS);
             }
         }
     }
@@ -152,18 +197,19 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cache<2>>> Shared<S, C> {
     /// Nothing is lost.
     fn assert_whole(&self) {
         for cpu in 0..CPUS {
-            self.caches[cpu]
-                .with(|cache| cache.check())
-                .expect("a sound cache");
-            self.drain(cpu, Plant::Nothing);
+            self.cpus[cpu]
+                .with(|own| own.cache.check().and(own.space.check()))
+                .expect("a sound CPU");
+            self.drain(cpu);
+            assert_eq!(self.cpus[cpu].with(|own| own.space.pages()), 0);
         }
-        let census = self.space.with(|space| space.check()).expect("a sound space");
+        let census = self.common.with(|space| space.check()).expect("a sound space");
         assert_eq!((census.gaps, census.vacant, census.live), (1, PAGES, 0));
     }
 }
 
 fn on_schedules(plant: Plant) {
-    type Checked = Shared<shuttle::sync::Mutex<Space<2>>, shuttle::sync::Mutex<Cache<2>>>;
+    type Checked = Shared<shuttle::sync::Mutex<Space<2>>, shuttle::sync::Mutex<Cpu>>;
     let nr = std::env::var("SHUTTLE_SCHEDULES")
         .ok()
         .and_then(|nr| nr.parse().ok())
@@ -191,8 +237,8 @@ fn no_range_is_handed_out_twice_whoever_takes_puts_and_drains() {
 }
 
 #[test]
-fn a_drain_that_does_not_ask_again_is_noticed() {
-    assert!(std::panic::catch_unwind(|| on_schedules(Plant::DrainsWhatWasThere)).is_err());
+fn a_piece_that_is_taken_as_it_was_seen_is_noticed() {
+    assert!(std::panic::catch_unwind(|| on_schedules(Plant::TakesWhatWasFree)).is_err());
 }
 
 #[test]
@@ -201,9 +247,9 @@ fn a_range_given_back_too_early_is_noticed() {
 }
 
 #[test]
-fn real_threads_share_a_space_and_their_caches() {
+fn real_threads_share_a_space_and_their_pieces() {
     let rounds = if cfg!(miri) { 30 } else { 20_000 };
-    let shared = Shared::<std::sync::Mutex<Space<2>>, std::sync::Mutex<Cache<2>>>::new();
+    let shared = Shared::<std::sync::Mutex<Space<2>>, std::sync::Mutex<Cpu>>::new();
     std::thread::scope(|scope| {
         for cpu in 0..CPUS {
             let shared = &shared;

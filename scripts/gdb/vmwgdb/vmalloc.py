@@ -19,6 +19,9 @@ from .target import Physical, fail, registers
 
 STATIC = "kernel::mm::areas::VMALLOC"
 PAGE_SHIFT = 12
+GUARD_BITS = 14
+MAX_GUARD = (1 << GUARD_BITS) - 1
+"""Of `meta` in kernel/vmalloc/src/va/node.rs."""
 
 
 def find(value: "gdb.Value", prefix: str) -> "gdb.Value":
@@ -47,12 +50,6 @@ def elements(array: "gdb.Value") -> Iterator["gdb.Value"]:
     """The elements of an array."""
     low, high = array.type.range()
     return (array[i] for i in range(low, high + 1))
-
-
-def only_field(value: "gdb.Value") -> "gdb.Value":
-    """The one field of a tuple structure."""
-    (field,) = value.type.fields()
-    return value[field]
 
 
 def names(enum: str) -> dict[int, str]:
@@ -121,7 +118,11 @@ class Segment:
         text += f" guards={self.lead}+{self.trail}"
         if self.kind == "ioremap":
             text += f" pa={self.words[3]:#x}"
-        return f"{text} by {location(self.words[1])}"
+        return f"{text} by {location(self.words[2])}"
+
+    @property
+    def freer(self) -> str:
+        return location(self.words[1])
 
 
 def segment_of(node: "gdb.Value") -> Segment:
@@ -131,17 +132,16 @@ def segment_of(node: "gdb.Value") -> Segment:
         start=number(node["start"]),
         pages=number(node["pages"]),
         state=names("vmalloc::va::State")[meta & 0xFF],
-        lead=meta >> 8 & 0xFF,
-        trail=meta >> 16 & 0xFF,
+        lead=meta >> 8 & MAX_GUARD,
+        trail=meta >> 8 + GUARD_BITS & MAX_GUARD,
         words=words,
         kinds=names("vmalloc::record::Kind"),
     )
 
 
-def node_pointer(space: "gdb.Value") -> "gdb.Type":
-    """The type of a pointer to a node of a `Space<WORDS>`."""
-    words = space.type.name.rsplit("<", 1)[1].rstrip(">")
-    return gdb.lookup_type(f"vmalloc::va::node::Node<{words}>").pointer()
+def node_pointer() -> "gdb.Type":
+    """The type of a pointer to the node of an area."""
+    return gdb.lookup_type("vmalloc::va::node::Node<8>").pointer()
 
 
 def show_area(value: "gdb.Value") -> str:
@@ -154,8 +154,7 @@ def show_handle(value: "gdb.Value") -> str:
     address = number(value["area"])
     if not address:
         return "given away"
-    state = find(value["vm"].dereference()["state"], "vmalloc::state::State<")
-    node = gdb.Value(address).cast(node_pointer(find(state["space"], "vmalloc::va::space::Space<"))).dereference()
+    node = gdb.Value(address).cast(node_pointer()).dereference()
     return f"{segment_of(node).show()}, {value['outcome']['leaves'].format_string()}"
 
 
@@ -178,7 +177,7 @@ class Subsystem:
         once = symbol.value()
         data = once["data"]
         name = str(data.type)
-        start = name.index("vmalloc::state::Vmalloc<")
+        start = name.index("vmalloc::region::Vmalloc<")
         kind = gdb.lookup_type(name[start : name.rindex(">>")])
         self.value = data.address.cast(kind.pointer()).dereference()
         try:
@@ -186,36 +185,37 @@ class Subsystem:
                 raise fail("the vmalloc subsystem is not set up yet")
         except gdb.MemoryError:
             raise fail("the vmalloc subsystem is not set up yet: the MMU is off") from None
-        self.state = find(self.value["state"], "vmalloc::state::State<")
-        self.space = find(self.state["space"], "vmalloc::va::space::Space<")
-        self._node = node_pointer(self.space)
+        self._node = node_pointer()
 
     def _at(self, address: int) -> "gdb.Value":
         return gdb.Value(address).cast(self._node).dereference()
 
-    def segments(self) -> Iterator[Segment]:
-        """All of them, in address order. The list is whole between two changes: under its lock it may not be."""
-        address = number(self.space["tree"]["root"])
-        while before := number(self._at(address)["prev"]):
-            address = before
-        while address:
-            node = self._at(address)
-            yield segment_of(node)
-            address = number(node["next"])
+    def shards(self) -> Iterator[tuple[str, "gdb.Value", "gdb.Value"]]:
+        """The shards, the common one first: whose each is, and what is behind its lock."""
+        shards = self.value["shards"]
+        table = shards["table"].dereference()
+        for index in range(number(shards["nr"])):
+            shard = table[index].dereference()
+            owner = f"CPU {index - 1}" if index else "the common shard"
+            yield owner, shard, find(shard["own"], "vmalloc::shard::State<")
 
-    def cpu_slots(self) -> Iterator[tuple[int, "gdb.Value"]]:
-        """What each CPU keeps for itself, behind its lock."""
-        index = 0
-        for page in elements(only_field(self.value["cpus"])):
-            for slot in elements(page.dereference()):
-                yield index, find(slot["state"], "vmalloc::cpu::CpuState<")
-                index += 1
+    def segments(self) -> list[Segment]:
+        """All of them, in address order. A shard's list is whole between two changes: under its lock it may not be."""
+        found = []
+        for _, _, state in self.shards():
+            address = number(state["space"]["tree"]["root"])
+            while address and (before := number(self._at(address)["prev"])):
+                address = before
+            while address:
+                node = self._at(address)
+                found.append(segment_of(node))
+                address = number(node["next"])
+        return sorted(found, key=lambda segment: segment.start)
 
     def waiting_lists(self) -> Iterator[tuple[str, "gdb.Value"]]:
         """Every list of areas that wait for a flush, with whose it is."""
-        yield "all CPUs", self.state["waiting"]
-        for index, slot in self.cpu_slots():
-            yield f"CPU {index}", slot["waiting"]
+        for owner, _, state in self.shards():
+            yield owner, state["waiting"]
 
     def chain(self, head: "gdb.Value") -> Iterator[Segment]:
         """The areas of a list, the latest first."""
@@ -226,10 +226,10 @@ class Subsystem:
             address = number(node["chain"])
 
     def deferred(self) -> tuple[list[Segment], list[tuple[int, int]]]:
-        """What was given back where nothing could be waited for: areas, and addresses with who gave them."""
-        deferred = self.value["deferred"]
-        addresses = [(number(slot["va"]), number(slot["by"])) for slot in elements(deferred["slots"])]
-        return list(self.chain(deferred["areas"]["newest"])), [(va, by) for va, by in addresses if va > 1]
+        """What was given back on another CPU, or where nothing could be waited for: areas, and addresses with who gave them."""
+        areas = [segment for _, shard, state in self.shards() for head in (shard["inbox"]["new"]["newest"], state["deferred"]) for segment in self.chain(head)]
+        addresses = [(number(slot["va"]), number(slot["by"])) for slot in elements(self.value["addresses"]["slots"])]
+        return areas, [(va, by) for va, by in addresses if va > 1]
 
 
 class Areas(Command):
@@ -244,7 +244,7 @@ class Areas(Command):
         state = registers()
         shown = reserved = 0
         with_state: Counter[str] = Counter()
-        segments = list(subsystem.segments())
+        segments = subsystem.segments()
         with Physical() as memory:
             tables = [(segment, self._leaves(memory, state, segment)) for segment in segments if segment.state != "Gap"]
         for segment, leaves in tables:
@@ -275,15 +275,15 @@ class Lazy(Command):
 
     vmw lazy
 
-    Areas that were taken out and wait for a flush, with each CPU and passed on by all, the ranges that it will invalidate,
-    dead tables; what was given back from an exception; areas that are being given back at this moment; and ranges that are
+    Areas that were taken out and wait for a flush, of each shard, the ranges that it will invalidate, dead tables; what was
+    given back from an exception or on another CPU; areas that are being given back at this moment; and ranges that are
     flushed and kept for the next of the same size."""
 
     name = "lazy"
 
     def run(self, argument: str) -> None:
         subsystem = Subsystem()
-        policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::give_back::FlushPolicy::", "")
+        policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::purge::FlushPolicy::", "")
         print(f"policy: {policy}")
         listed: set[int] = set()
         for owner, waiting in subsystem.waiting_lists():
@@ -294,24 +294,24 @@ class Lazy(Command):
             what = f"{owner}: {nr_areas} area{'s' if nr_areas > 1 else ''} of {pages} pages {verb} for a flush"
             print(f"{what}: a TLB may still hold translations of {them}")
             for segment in subsystem.chain(waiting["areas"]):
-                print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+                print(f"  {segment.show()}, freed by {segment.freer}")
                 listed.add(segment.start)
             self._pending(waiting["pending"])
         if not listed:
             print("nothing waits for a flush")
         areas, addresses = subsystem.deferred()
         if areas or addresses:
-            print("given back where nothing could be waited for, and still mapped:")
+            print("given back on another CPU, or where nothing could be waited for, and still mapped:")
         for segment in areas:
-            print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+            print(f"  {segment.show()}, freed by {segment.freer}")
             listed.add(segment.start)
         for va, by in addresses:
             print(f"  what is at {va:#018x}, by {location(by)}")
-        segments = list(subsystem.segments())
+        segments = subsystem.segments()
         for segment in segments:
             if segment.state == "Retired" and segment.start not in listed:
                 print("an area is being given back now: its flush is not done, or its frames and addresses are not back yet")
-                print(f"  {segment.show()}, freed by {location(segment.words[2])}")
+                print(f"  {segment.show()}, freed by {segment.freer}")
         parked = [segment for segment in segments if segment.state == "Parked"]
         pages = sum(segment.pages for segment in parked)
         if parked:
@@ -321,8 +321,10 @@ class Lazy(Command):
 
     @staticmethod
     def _pending(pending: "gdb.Value") -> None:
-        for i in range(number(pending["nr_ranges"])):
-            entry = pending["ranges"][i]
+        ranges = pending["ranges"]
+        packed = gdb.lookup_type("paging::flush::pending::Packed")
+        for i in range(number(ranges["len"])):
+            entry = gdb.Value(int(ranges["xs"].address) + i * packed.sizeof).cast(packed.pointer()).dereference()
             start, size = number(entry["start"]), number(entry["size"])
             # paging::flush::Packed: stride and links in the low bits of the size.
             stride, links = size & 0b11, ", and links: walk caches too" if size & 0b100 else ""

@@ -10,15 +10,15 @@ AREAS, PAGES = 1000, 1 << 20
 
 
 def write_policy() -> None:
-    policy = Subsystem().value["config"]["flush"]
-    address = int(policy.address)
-    kind = gdb.lookup_type("vmalloc::give_back::FlushPolicy::Lazy")
+    subsystem = Subsystem().value
+    kind = gdb.lookup_type("vmalloc::purge::FlushPolicy::Lazy")
     places = {field.name: field.bitpos // 8 for field in kind.fields()}
-    data = bytearray(policy.type.sizeof)
-    struct.pack_into("<Q", data, 0, 1)
-    struct.pack_into("<Q", data, places["areas"], AREAS)
-    struct.pack_into("<Q", data, places["pages"], PAGES)
-    gdb.selected_inferior().write_memory(address, bytes(data))
+    for policy in (subsystem["config"]["flush"], subsystem["share"]):
+        data = bytearray(policy.type.sizeof)
+        struct.pack_into("<Q", data, 0, 1)
+        struct.pack_into("<Q", data, places["areas"], AREAS)
+        struct.pack_into("<Q", data, places["pages"], PAGES)
+        gdb.selected_inferior().write_memory(int(policy.address), bytes(data))
 
 
 write_policy()

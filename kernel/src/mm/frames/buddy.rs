@@ -34,14 +34,16 @@ impl State {
     pub const FOREIGN: Self = Self(0);
     /// Inside of a block, not its first frame.
     pub const INSIDE: Self = Self(0x20);
-    /// One free frame in a CPU's magazine.
-    pub const CACHED: Self = Self(0x40);
-
     /// One frame in use, that another than its owner is to free.
     pub const TAKEN_OVER: Self = Self(0xe0);
 
     const fn free(order: u8) -> Self {
         Self(0x80 | order)
+    }
+
+    /// The first frame of a free block in a CPU's magazine.
+    pub const fn cached(order: u8) -> Self {
+        Self(0x40 | order)
     }
 
     /// Eight frames of this state, as they lie in memory.
@@ -61,7 +63,7 @@ impl fmt::Debug for State {
         match self.0 & 0xe0 {
             0x00 => f.write_str("not an allocator's frame"),
             0x20 => f.write_str("inside of a block"),
-            0x40 => f.write_str("free, in a magazine"),
+            0x40 => write!(f, "free, order {order}, in a magazine"),
             0x80 => write!(f, "free, order {order}"),
             0xe0 => f.write_str("in use, taken over"),
             _ => write!(f, "in use, order {order}"),
@@ -206,6 +208,11 @@ impl Buddy {
         self.nr_free
     }
 
+    fn set_free(&mut self, nr: u64) {
+        self.nr_free = nr;
+        super::NR_FREE.store(nr, Relaxed);
+    }
+
     /// Frames that were ever given to the allocator.
     pub fn nr_total(&self) -> u64 {
         self.nr_total
@@ -261,7 +268,7 @@ impl Buddy {
             self.link(zones, frame + (1 << have), have);
         }
         zones.set_state(frame, State::used(order));
-        self.nr_free -= 1 << order;
+        self.set_free(self.nr_free - (1 << order));
         Some(Pfn(frame))
     }
 
@@ -278,13 +285,13 @@ impl Buddy {
         Ok(())
     }
 
-    /// Takes back one frame of a magazine.
-    pub fn free_cached(&mut self, zones: &Zones, frame: u64) {
-        self.release(zones, frame, 0);
+    /// Takes back a block of a magazine.
+    pub fn free_cached(&mut self, zones: &Zones, frame: u64, order: u8) {
+        self.release(zones, frame, order);
     }
 
     fn release(&mut self, zones: &Zones, frame: u64, order: u8) {
-        self.nr_free += 1 << order;
+        self.set_free(self.nr_free + (1 << order));
         let Some(zone) = zones.zone(frame) else {
             return;
         };

@@ -1,15 +1,22 @@
-//! A cache of a few single frames for each CPU. Any CPU can drain it when memory is short.
+//! A cache of a few blocks for each CPU, of the orders up to that of a level 2 block. Any CPU can drain
+//! it when memory is short.
 //!
-//! A magazine is a ring of slots. Only its own CPU puts frames in and keeps the count, with
-//! interrupts masked. A frame is taken out by an atomic exchange of its slot with [`EMPTY`]: by the
-//! magazine's own CPU, one at a time, or by a CPU that is short, all at once ([`drain`]). So each
-//! frame is taken out once, the hot path writes no line that another CPU writes, and a CPU that is
-//! busy or turned off holds nothing back. After a drain the count may be too high; an empty slot is
-//! then skipped.
+//! A magazine has a ring of slots for each order. Only its own CPU puts blocks in and keeps the
+//! count, with interrupts masked. A block is taken out by an atomic exchange of its slot with
+//! [`EMPTY`]: by the magazine's own CPU, one at a time, or by a CPU that is short, all at once
+//! ([`drain`]). So each block is taken out once, the hot path writes no line that another CPU writes,
+//! and a CPU that is busy or turned off holds nothing back. After a drain the count may be too high;
+//! an empty slot is then skipped.
 //!
-//! Putting a frame in is a store-release, and the exchange in a drain is an acquire: what was
-//! written to the frame before it was freed is ordered before what the buddy allocator writes to it.
+//! A ring is filled from a run of 64 frames that begins at a multiple of 64: the states of these frames
+//! are one cache line, which is then this CPU's alone as long as their blocks stay here.
+//!
+//! Putting a block in is a store-release, and the exchange in a drain is an acquire: what was
+//! written to the block before it was freed is ordered before what the buddy allocator writes to it.
 //! The exchange by the magazine's own CPU needs no order: it finds its own store, or `EMPTY`.
+//!
+//! Of two CPUs that free one block at once, one makes its state that of a free one, by exchange; the
+//! other is told.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
@@ -23,18 +30,14 @@ use crate::arch::percpu::{MAX_CPUS, cpu_index};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 
-/// Frames in a magazine at most.
-const CAPACITY: usize = 32;
-/// The order of the block that fills it, and as many frames as leave it when it is full.
-const BATCH_ORDER: u8 = 4;
-const BATCH: usize = 1 << BATCH_ORDER;
+/// Frames that fill an empty ring: their states are a cache line.
+const RUN_ORDER: u8 = 6;
 
-/// No frame.
+/// No block.
 const EMPTY: u64 = u64::MAX;
 
-/// On cache lines of its own.
-#[repr(align(128))]
-struct Magazine {
+/// Blocks of one order.
+struct Ring<const CAPACITY: usize> {
     /// All but `nr` slots from the `first` on are empty.
     slots: [AtomicU64; CAPACITY],
     /// The slot that was filled first. Only the magazine's own CPU uses it, and `nr`.
@@ -42,13 +45,92 @@ struct Magazine {
     nr: AtomicUsize,
 }
 
+/// On cache lines of its own. A ring has room for what a lazy purge frees at once.
+#[repr(align(128))]
+struct Magazine {
+    order_0: Ring<256>,
+    order_1: Ring<64>,
+    order_2: Ring<64>,
+    order_3: Ring<32>,
+    order_4: Ring<32>,
+    order_5: Ring<8>,
+    order_6: Ring<4>,
+    order_7: Ring<4>,
+    order_8: Ring<4>,
+    order_9: Ring<4>,
+}
+
 static MAGAZINES: [Magazine; MAX_CPUS] = [const {
     Magazine {
-        slots: [const { AtomicU64::new(EMPTY) }; CAPACITY],
-        first: AtomicUsize::new(0),
-        nr: AtomicUsize::new(0),
+        order_0: Ring::new(),
+        order_1: Ring::new(),
+        order_2: Ring::new(),
+        order_3: Ring::new(),
+        order_4: Ring::new(),
+        order_5: Ring::new(),
+        order_6: Ring::new(),
+        order_7: Ring::new(),
+        order_8: Ring::new(),
+        order_9: Ring::new(),
     }
 }; MAX_CPUS];
+
+/// The largest order that magazines have.
+const LARGEST: u8 = 9;
+
+/// Whether magazines have blocks of `order`.
+#[inline(always)]
+pub const fn has(order: u8) -> bool {
+    order <= LARGEST
+}
+
+/// Calls `$f` with the ring of `$order` in `$magazine`.
+macro_rules! with_ring {
+    ($magazine:expr, $order:expr, $ring:ident => $f:expr) => {
+        match $order {
+            0 => {
+                let $ring = &$magazine.order_0;
+                $f
+            }
+            1 => {
+                let $ring = &$magazine.order_1;
+                $f
+            }
+            2 => {
+                let $ring = &$magazine.order_2;
+                $f
+            }
+            3 => {
+                let $ring = &$magazine.order_3;
+                $f
+            }
+            4 => {
+                let $ring = &$magazine.order_4;
+                $f
+            }
+            5 => {
+                let $ring = &$magazine.order_5;
+                $f
+            }
+            6 => {
+                let $ring = &$magazine.order_6;
+                $f
+            }
+            7 => {
+                let $ring = &$magazine.order_7;
+                $f
+            }
+            8 => {
+                let $ring = &$magazine.order_8;
+                $f
+            }
+            _ => {
+                let $ring = &$magazine.order_9;
+                $f
+            }
+        }
+    };
+}
 
 /// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number of the last one, plus one, or 0. The first word of
 /// each is the same of the next. Pushed one by one, taken all at once.
@@ -60,8 +142,16 @@ fn link(frame: u64) -> *mut u64 {
     linear_va(frame * PAGE_SIZE as u64) as *mut u64
 }
 
+/// Puts the frames of a block aside, each as a single one.
 #[cold]
-fn put_aside(frame: u64) {
+fn put_aside(zones: &Zones, first: u64, order: u8) {
+    for frame in first..first + (1 << order) {
+        zones.set_state(frame, State::cached(0));
+        put_frame_aside(frame);
+    }
+}
+
+fn put_frame_aside(frame: u64) {
     NR_ASIDE.fetch_add(1, Relaxed);
     let mut last = ASIDE.load(Relaxed);
     loop {
@@ -83,26 +173,46 @@ fn take_aside(zones: &Zones, buddy: &mut Buddy) {
     while let Some(frame) = last.checked_sub(1) {
         // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
         last = unsafe { link(frame).read() };
-        buddy.free_cached(zones, frame);
+        buddy.free_cached(zones, frame, 0);
         NR_ASIDE.fetch_sub(1, Relaxed);
     }
 }
 
 /// Frames in all magazines, and those put aside.
 pub fn nr_cached() -> u64 {
-    let slots = MAGAZINES.iter().flat_map(|magazine| &magazine.slots);
-    let in_magazines = slots.filter(|slot| slot.load(Relaxed) != EMPTY).count();
-    (in_magazines + NR_ASIDE.load(Relaxed)) as u64
+    let in_magazines: u64 = MAGAZINES.iter().map(Magazine::nr_frames).sum();
+    in_magazines + NR_ASIDE.load(Relaxed) as u64
 }
 
 impl Magazine {
+    fn nr_frames(&self) -> u64 {
+        (0..=LARGEST)
+            .map(|order| with_ring!(self, order, ring => ring.nr_blocks()) << order)
+            .sum()
+    }
+}
+
+impl<const CAPACITY: usize> Ring<CAPACITY> {
+    const fn new() -> Self {
+        Self {
+            slots: [const { AtomicU64::new(EMPTY) }; CAPACITY],
+            first: AtomicUsize::new(0),
+            nr: AtomicUsize::new(0),
+        }
+    }
+
+    fn nr_blocks(&self) -> u64 {
+        let full = |slot: &&AtomicU64| slot.load(Relaxed) != EMPTY;
+        self.slots.iter().filter(full).count() as u64
+    }
+
     /// The `n`-th slot in the order in which they are filled.
     #[inline(always)]
     fn slot(&self, n: usize) -> &AtomicU64 {
         &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
     }
 
-    /// Puts a frame in, whose state is [`State::CACHED`]. There is room.
+    /// Puts a block in, whose state is [cached](State::cached). There is room.
     #[inline(always)]
     fn push(&self, frame: u64) {
         let nr = self.nr.load(Relaxed);
@@ -110,7 +220,7 @@ impl Magazine {
         self.nr.store(nr + 1, Relaxed);
     }
 
-    /// Takes the newest frame out.
+    /// Takes the newest block out.
     #[inline(always)]
     fn pop(&self) -> Option<u64> {
         loop {
@@ -123,6 +233,66 @@ impl Magazine {
             }
         }
     }
+
+    #[inline(always)]
+    fn allocate(&self, zones: &Zones, order: u8) -> Option<Pfn> {
+        let frame = self.pop().or_else(|| self.refill(zones, order))?;
+        zones.set_state(frame, State::used(order));
+        Some(Pfn(frame))
+    }
+
+    /// Takes a block in, whose state is cached by now. Whether there is room.
+    #[inline(always)]
+    fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
+        let has_room = self.nr.load(Relaxed) < CAPACITY || self.give_back(zones, order);
+        if has_room {
+            self.push(frame);
+        }
+        has_room
+    }
+
+    /// Returns the first block of a new run. The others fill the ring, which is empty, and will come out in ascending order.
+    #[cold]
+    fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
+        let mut buddy = buddy()?;
+        take_aside(zones, &mut buddy);
+        let run = if order < RUN_ORDER {
+            buddy.allocate(zones, RUN_ORDER)
+        } else {
+            None
+        };
+        let (first, nr) = match run {
+            Some(first) => (first.0, 1 << (RUN_ORDER - order)),
+            // Memory is short or in pieces, or the block is larger: one will do.
+            None => (buddy.allocate(zones, order)?.0, 1),
+        };
+        for frame in (1..nr).rev().map(|i: u64| first + (i << order)) {
+            zones.set_state(frame, State::cached(order));
+            self.push(frame);
+        }
+        Some(first)
+    }
+
+    /// Gives the older half of a full ring back. Whether it has room now.
+    #[cold]
+    fn give_back(&self, zones: &Zones, order: u8) -> bool {
+        let Some(mut buddy) = buddy() else {
+            return false;
+        };
+        take_aside(zones, &mut buddy);
+        let half = CAPACITY / 2;
+        (0..half).for_each(|n| take(zones, &mut buddy, self.slot(n), order));
+        self.first
+            .store((self.first.load(Relaxed) + half) % CAPACITY, Relaxed);
+        self.nr.store(CAPACITY - half, Relaxed);
+        true
+    }
+
+    fn drain(&self, zones: &Zones, buddy: &mut Buddy, order: u8) {
+        for slot in &self.slots {
+            take(zones, buddy, slot, order);
+        }
+    }
 }
 
 /// Runs `f` with this CPU's magazine.
@@ -132,91 +302,52 @@ fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     f(&MAGAZINES[cpu_index()])
 }
 
+/// A block of `order`, which magazines [have](has).
 #[inline]
-pub fn allocate(zones: &Zones) -> Option<Pfn> {
-    with_own(|own| {
-        let frame = own.pop().or_else(|| refill(zones, own))?;
-        zones.set_state(frame, State::used(0));
-        Some(Pfn(frame))
-    })
+pub fn allocate(zones: &Zones, order: u8) -> Option<Pfn> {
+    with_own(|own| with_ring!(own, order, ring => ring.allocate(zones, order)))
 }
 
+/// Takes back a block of `order`, which magazines [have](has).
 #[inline]
-pub fn free(zones: &Zones, frame: Pfn) -> Result<(), BadFree> {
+pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     with_own(|own| {
-        let found = zones.state(frame.0);
-        if found != State::used(0) {
+        if !zones.exchange(frame.0, State::used(order), State::cached(order)) {
             return Err(BadFree {
                 frame,
-                order: 0,
-                found,
+                order,
+                found: zones.state(frame.0),
             });
         }
-        let has_room = own.nr.load(Relaxed) < CAPACITY || give_back(zones, own);
-        zones.set_state(frame.0, State::CACHED);
-        if has_room {
-            own.push(frame.0);
-        } else {
-            put_aside(frame.0);
+        if !with_ring!(own, order, ring => ring.take_in(zones, frame.0, order)) {
+            put_aside(zones, frame.0, order);
         }
         Ok(())
     })
 }
 
-/// Gives the frames in the magazines of all CPUs, and those put aside, to the buddy allocator. The
-/// buddy's lock is held for one magazine at a time. Stops where it would have to wait for the lock and
+/// Gives the blocks in the magazines of all CPUs, and the frames put aside, to the buddy allocator. The
+/// buddy's lock is held for one ring at a time. Stops where it would have to wait for the lock and
 /// this CPU may not.
 #[cold]
 pub fn drain(zones: &Zones) {
     for magazine in &MAGAZINES {
-        let Some(mut buddy) = buddy() else { return };
-        take_aside(zones, &mut buddy);
-        for slot in &magazine.slots {
-            take(zones, &mut buddy, slot);
+        for order in 0..=LARGEST {
+            let Some(mut buddy) = buddy() else { return };
+            take_aside(zones, &mut buddy);
+            with_ring!(magazine, order, ring => ring.drain(zones, &mut buddy, order));
         }
     }
 }
 
-/// Gives the frame in `slot`, if there is one, to `buddy`.
-fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64) {
+/// Gives the block in `slot`, if there is one, to `buddy`.
+fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64, order: u8) {
     // The load keeps the lines of empty magazines shared: an exchange would take them.
     if slot.load(Relaxed) == EMPTY {
         return;
     }
     let frame = slot.swap(EMPTY, Acquire);
     if frame != EMPTY {
-        buddy.free_cached(zones, frame);
+        buddy.free_cached(zones, frame, order);
     }
-}
-
-/// Returns the first frame of a new batch. The others fill the magazine, which is empty, and will come
-/// out in ascending order.
-#[cold]
-fn refill(zones: &Zones, own: &Magazine) -> Option<u64> {
-    let mut buddy = buddy()?;
-    take_aside(zones, &mut buddy);
-    let (first, nr) = match buddy.allocate(zones, BATCH_ORDER) {
-        Some(first) => (first.0, BATCH as u64),
-        // Memory is short or in pieces: one will do.
-        None => (buddy.allocate(zones, 0)?.0, 1),
-    };
-    for frame in (first + 1..first + nr).rev() {
-        zones.set_state(frame, State::CACHED);
-        own.push(frame);
-    }
-    Some(first)
-}
-
-/// Gives the oldest frames of a full magazine back. Whether it has room now.
-#[cold]
-fn give_back(zones: &Zones, own: &Magazine) -> bool {
-    let Some(mut buddy) = buddy() else {
-        return false;
-    };
-    take_aside(zones, &mut buddy);
-    (0..BATCH).for_each(|n| take(zones, &mut buddy, own.slot(n)));
-    own.first
-        .store((own.first.load(Relaxed) + BATCH) % CAPACITY, Relaxed);
-    own.nr.store(CAPACITY - BATCH, Relaxed);
-    true
 }

@@ -204,7 +204,7 @@ pub fn fresh_map(ctx: &Context) -> TestResult {
             walker: Walker::Range,
         };
         for va in [window.start, window.start.add(PAGE)] {
-            ctx.prune();
+            ctx.prune(paging::VirtRange::new(va, pages * PAGE))?;
             tree.mmu().begin(Work::Map);
             let outcome = source.map(&tree, va, Attributes::DEVICE, ctx.leaves())?;
             let counts = tree.mmu().take();

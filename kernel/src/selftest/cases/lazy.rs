@@ -16,7 +16,7 @@ use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::{self, frames};
 use crate::selftest::backend::SecondVmalloc;
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::failure::{Failure, TestResult, expect, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::memory::Chunks;
 use crate::selftest::source::PAGE;
@@ -170,6 +170,42 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
         reached.into_inner(),
         0,
     )?)
+}
+
+/// What an area gave back that was freed, and that waits for a flush, is there for what asks the frame allocator and may wait.
+pub fn withheld_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
+    let area = mm::vmalloc(PAGES * PAGE)?;
+    let _all = AllFrames::take();
+    area.free();
+    let none = frames::allocate(0);
+    expect("a frame is free", 0, none.is_none())?;
+    let Some(frame) = frames::allocate_waiting(0) else {
+        return Err(Failure::Claim {
+            what: "frames that wait for a flush are not given back",
+            at: PAGES,
+        }
+        .into());
+    };
+    frames::free(frame, 0);
+    Ok(())
+}
+
+/// A CPU that has ended an area where nothing could be waited for, and makes no call any more, deals with it before it turns itself off.
+pub fn idle_cpus_do_deferred_work(ctx: &Context) -> TestResult {
+    ctx.needs_other_cpus()?;
+    let vm = kernel_vmalloc();
+    vm.vm_unmap_aliases();
+    let other = smp::online()
+        .find(|cpu| *cpu != 0)
+        .ok_or(Failure::NotRefused("no other CPU"))?;
+    let area = mm::vmalloc(PAGE)?;
+    let ended = smp::run_on(other, move || area.free_atomic().is_ok());
+    expect("an area of its own is not ended", other as u64, ended == Ok(true))?;
+    while vm.usage().deferred.0 != 0 {
+        go_on()?;
+        time::relax();
+    }
+    Ok(())
 }
 
 /// However much one CPU frees, less than the policy lets wait waits afterwards.

@@ -231,7 +231,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     for (first, nr) in [(0, 512), (512, 512), (0, 1024)] {
         let mut batch = mapping.tree.batch();
         let outcome = mapping.tree.split(mapping.part(first, nr), &mut batch)?;
-        drop(batch);
+        batch.flush();
         expect(
             "a split at a block's edge changed something",
             first,
@@ -242,6 +242,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     let (first, nr) = (21, 700);
     let mut batch = mapping.tree.batch();
     mapping.tree.split(mapping.part(first, nr), &mut batch)?;
+    batch.flush();
     drop(batch);
     let parts = [
         greedy(ctx, &mapping, 0, first),
@@ -252,6 +253,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once took the group apart.
     let mut batch = mapping.tree.batch();
     let outcome = mapping.tree.split(mapping.part(64, 16), &mut batch)?;
+    batch.flush();
     drop(batch);
     expect(
         "a split at a group's edges changed something",

@@ -56,7 +56,7 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     vm.vm_unmap_aliases();
     let census = || {
         // Other threads are at work.
-        vm.check_space().map_err(|_| Failure::Claim {
+        vm.check().map_err(|_| Failure::Claim {
             what: "the address space is unsound",
             at: vm.range().start.0,
         })

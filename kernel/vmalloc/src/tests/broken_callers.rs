@@ -35,7 +35,7 @@ fn nothing_and_too_much_are_refused() {
     assert_eq!(
         no_room_for_a_guard,
         Some(Error::TooLarge {
-            size: region + PAGE,
+            size: region + M2,
             limit: region
         })
     );

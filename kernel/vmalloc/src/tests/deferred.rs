@@ -1,7 +1,6 @@
 //! What exception handlers give back.
 
 use super::*;
-use crate::backend::{Lock, WalkLock};
 
 fn raw(vm: &Vm) -> VirtAddr {
     vm.vmalloc(PAGE).unwrap().into_raw()
@@ -46,7 +45,7 @@ fn an_exception_frees_by_address_without_waiting() {
 fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
     let vm = vm();
     let (one, other) = (raw(&vm), raw(&vm));
-    let state = vm.state.lock();
+    let state = hold_all(&vm);
     in_exception(|| vm.raw().vfree_atomic(one)).unwrap();
     drop(state);
     let usage = vm.usage();
@@ -54,9 +53,7 @@ fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
         (usage.areas, usage.deferred, usage.deferred_addresses),
         (2, (0, 0), 1)
     );
-    let release = vm.backend().walks().release();
     in_exception(|| vm.raw().vfree_atomic(other)).unwrap();
-    drop(release);
     vm.vm_unmap_aliases();
     let usage = vm.usage();
     assert_eq!(
@@ -97,6 +94,35 @@ fn each_call_that_can_wait_settles() {
     assert_empty(&vm);
 }
 
+/// Areas of each kind of shard, and an address: another CPU deals with all of it, a bounded number at a time.
+#[test]
+fn any_cpu_can_deal_with_what_was_deferred() {
+    let vm = lazy_on(3, 3000, 1 << 20);
+    let large = vm.vmalloc(3 * M2).unwrap();
+    let raw = raw(&vm);
+    let areas: Vec<_> = (0..150).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
+    for area in areas {
+        in_exception(|| area.free_atomic()).unwrap();
+    }
+    in_exception(|| large.free_atomic()).unwrap();
+    let locks = hold_all(&vm);
+    in_exception(|| vm.raw().vfree_atomic(raw)).unwrap();
+    drop(locks);
+    vm.backend().go_to(2);
+    let gate = vm.shards.get(1).purge.try_enter();
+    assert!(
+        !vm.deal_with_deferred(),
+        "what flushes the shard is not waited for"
+    );
+    assert_eq!(vm.usage().deferred.0, 150);
+    drop(gate);
+    assert!(!vm.deal_with_deferred() && !vm.deal_with_deferred());
+    assert_eq!(vm.usage().deferred.0, 150 - 2 * 64);
+    assert!(vm.deal_with_deferred());
+    assert_eq!((vm.usage().deferred.0, vm.usage().deferred_addresses), (0, 0));
+    assert_empty(&vm);
+}
+
 #[test]
 fn a_double_free_in_an_exception_is_refused_at_once_where_it_can_be() {
     let vm = vm();
@@ -113,7 +139,7 @@ fn a_double_free_in_an_exception_is_refused_at_once_where_it_can_be() {
 fn a_double_free_that_could_not_be_looked_at_is_reported_when_its_turn_comes() {
     let vm = vm();
     let va = raw(&vm);
-    let state = vm.state.lock();
+    let state = hold_all(&vm);
     in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     drop(state);
@@ -146,7 +172,7 @@ fn what_is_no_area_of_its_own_memory_is_refused() {
         vm.raw().vfree_atomic(held.va().add(PAGE)),
         Err(Error::Interior { .. })
     ));
-    let state = vm.state.lock();
+    let state = hold_all(&vm);
     vm.raw().vfree_atomic(mapped).unwrap();
     drop(state);
     vm.vm_unmap_aliases();
@@ -161,7 +187,7 @@ fn what_is_no_area_of_its_own_memory_is_refused() {
 fn where_there_is_no_room_for_an_address_the_area_stays() {
     let vm = vm();
     let areas: Vec<VirtAddr> = (0..=MAX_DEFERRED_ADDRESSES).map(|_| raw(&vm)).collect();
-    let state = vm.state.lock();
+    let state = hold_all(&vm);
     let (last, others) = areas.split_last().unwrap();
     for va in others {
         in_exception(|| vm.raw().vfree_atomic(*va)).unwrap();
@@ -182,13 +208,12 @@ fn a_handle_is_given_back_in_any_context() {
     let vm = lazy(1000, 1 << 20);
     let areas: Vec<_> = (0..200).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
     let device = vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap();
-    let state = vm.state.lock();
-    let release = vm.backend().walks().release();
+    let state = hold_all(&vm);
     for area in areas {
         in_exception(|| area.free_atomic()).unwrap();
     }
     in_exception(|| device.free_atomic()).unwrap();
-    drop((state, release));
+    drop(state);
     assert_eq!(
         vm.usage().deferred,
         (201, 402),
@@ -230,7 +255,7 @@ fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     let (wrong, right) = (raw(vm), raw(vm));
     vm.raw().vfree(wrong).unwrap();
     let late = |va| {
-        let _state = vm.state.lock();
+        let _state = hold_all(vm);
         in_exception(|| vm.raw().vfree_atomic(va)).unwrap();
     };
     late(wrong);

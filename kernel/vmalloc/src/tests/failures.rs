@@ -6,6 +6,8 @@ use super::*;
 fn at_each(vm: &Vm, set: impl Fn(&Vm, Option<u64>), f: impl Fn(&Vm) -> Result<(), Error>) -> Vec<Error> {
     let mut errors = Vec::new();
     for k in 0.. {
+        vm.shrink();
+        vm.backend().tree().prune(vm.range()).unwrap();
         let before = vm.usage();
         let used = vm.backend().ram().used();
         let tables = vm.backend().model.nr_tables();
@@ -17,6 +19,8 @@ fn at_each(vm: &Vm, set: impl Fn(&Vm, Option<u64>), f: impl Fn(&Vm) -> Result<()
             return errors;
         };
         errors.push(error);
+        vm.shrink();
+        vm.backend().tree().prune(vm.range()).unwrap();
         let after = vm.usage();
         assert_eq!((after.areas, after.pages), (before.areas, before.pages));
         assert_eq!(vm.backend().ram().used(), used, "frames, at failure {k}");
@@ -114,7 +118,7 @@ fn a_page_for_areas_may_fail() {
 
 #[test]
 fn addresses_may_run_out() {
-    let vm = vm_with(64, Features::default(), Config::default());
+    let vm = vm_with(512, Features::default(), Config::default());
     let mut areas = Vec::new();
     let error = loop {
         match vm.vmalloc(3 * PAGE) {
@@ -122,16 +126,16 @@ fn addresses_may_run_out() {
             Err(error) => break error,
         }
     };
-    assert_eq!(areas.len(), 16);
+    assert_eq!(areas.len(), 128);
     assert_eq!(error, Error::OutOfSpace(va::Error::NoSpace { pages: 4 }));
-    assert_eq!(vm.backend().ram().used(), 48);
+    assert_eq!(vm.backend().ram().used(), 3 * 128);
     drop(areas.remove(3));
     areas.push(vm.vmalloc(3 * PAGE).unwrap());
     // What is kept for the next of its size is given up for one of another.
     areas.truncate(8);
     assert!(vm.usage().cached.0 != 0);
     areas.clear();
-    areas.push(vm.vmalloc(63 * PAGE).unwrap());
+    areas.push(vm.vmalloc(511 * PAGE).unwrap());
     drop(areas);
     assert_empty(&vm);
 }
@@ -149,8 +153,8 @@ fn frames_may_run_out() {
 
 #[test]
 fn a_phase_is_given_up_step_by_step_where_space_is_tight() {
-    // 600 pages: no room for 2M at the phase of the memory, but for its 64K groups.
-    let vm = vm_with(600, Features::default(), Config::default());
+    // 1024 pages: no room for 2M at the phase of the memory, but for its 64K groups.
+    let vm = vm_with(1024, Features::default(), Config::default());
     let pa = PhysAddr(0x1020_0000 - 64 * PAGE);
     let area = vm.ioremap(pa, 64 * PAGE + M2).unwrap();
     assert_eq!(area.outcome().leaves.get(LeafSize::BLOCK2), 0);
@@ -158,7 +162,7 @@ fn a_phase_is_given_up_step_by_step_where_space_is_tight() {
     assert_eq!(area.outcome().leaves.get(LeafSize::PAGE), 0);
     drop(area);
     let odd = vm.vmalloc(PAGE).unwrap();
-    let area = vm.ioremap(pa.add(PAGE), 590 * PAGE).unwrap();
+    let area = vm.ioremap(pa.add(PAGE), 511 * PAGE).unwrap();
     assert!(
         area.outcome().leaves.get(LeafSize::PAGE) > 0,
         "anywhere, in the end"

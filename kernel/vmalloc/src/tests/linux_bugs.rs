@@ -102,7 +102,7 @@ fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
 fn bug_4_a_map_in_an_exception_owes_nothing() {
     let vm = vm();
     let keep = vm.vmalloc(PAGE).unwrap();
-    let request = Request::new(3 * PAGE).nowait();
+    let request = Request::new(3 * PAGE).nolock();
     let mut areas = Vec::new();
     let outside = issued_by(&vm, || areas.push(vm.allocate(&request).unwrap()));
     let inside = issued_by(&vm, || {

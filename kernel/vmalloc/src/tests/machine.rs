@@ -1,7 +1,7 @@
 //! A machine for tests: frames, RAM and locks of the host, tables and TLBs of the model.
 
 use crate::va::{NodePage, NodePages};
-use crate::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, Vmalloc, WalkLock};
+use crate::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, Vmalloc};
 use mmu_model::{Cpu, Features, Model};
 use paging::{
     Attributes, Failure, Granule, Granule4K, Half, LeafSet, Mmu, Outcome, Pfn, PhysAddr, PhysRange, Tree,
@@ -10,9 +10,10 @@ use paging::{
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
+use std::sync::{Mutex, MutexGuard, TryLockError, TryLockResult};
 use std::vec::Vec;
 
 pub type G = Granule4K;
@@ -72,41 +73,120 @@ fn taken<T>(tried: TryLockResult<T>) -> Option<T> {
 
 pub struct HostLock<T>(Mutex<T>);
 
-// SAFETY: a mutex of the host.
-unsafe impl<T> Lock<T> for HostLock<T> {
-    type Guard<'a>
-        = MutexGuard<'a, T>
-    where
-        T: 'a;
-    fn new(value: T) -> Self {
-        Self(Mutex::new(value))
-    }
-    fn lock(&self) -> MutexGuard<'_, T> {
-        may_wait();
-        unpoisoned(self.0.try_lock())
-    }
-    fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        taken(self.0.try_lock())
+/// What was done under one hold of a lock.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Hold {
+    pub loads: u64,
+    pub stores: u64,
+    /// TLBIs and barriers.
+    pub waits: u64,
+}
+
+std::thread_local! {
+    /// Whether locks are taken for another CPU.
+    static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
+    /// Locks that are held.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    /// What counts, and what it had counted when the first lock was taken.
+    static COUNTS: Cell<Option<(&'static Model<G>, Hold)>> = const { Cell::new(None) };
+    /// The most under one hold.
+    static MOST: Cell<Hold> = const { Cell::new(Hold { loads: 0, stores: 0, waits: 0 }) };
+}
+
+fn counted(model: &Model<G>) -> Hold {
+    let counts = model.counters();
+    Hold {
+        loads: counts.loads,
+        stores: counts.stores,
+        waits: counts.tlbi_va + counts.tlbi_range + counts.tlbi_all + counts.dsb_ish + counts.dsb_ishst,
     }
 }
 
-#[derive(Default)]
-pub struct HostWalks(pub RwLock<()>);
+/// The most that was done under one hold of a lock while `f` ran.
+pub fn most_under_a_hold(vm: &Vm, f: impl FnOnce()) -> Hold {
+    COUNTS.set(Some((vm.backend().model, Hold::default())));
+    MOST.set(Hold::default());
+    f();
+    COUNTS.set(None);
+    MOST.get()
+}
 
-// SAFETY: a lock of the host that many may share or one may have.
-unsafe impl WalkLock for HostWalks {
-    type Walk<'a> = RwLockReadGuard<'a, ()>;
-    type Release<'a> = RwLockWriteGuard<'a, ()>;
-    fn walk(&self) -> Self::Walk<'_> {
-        may_wait();
-        unpoisoned(self.0.try_read())
+/// Memory is neither asked for nor given back under a lock of the subsystem.
+fn holds_no_lock() {
+    assert_eq!(HELD.get(), 0, "an allocator is called under a lock");
+}
+
+/// Takes locks by `f` as another CPU would: what runs meanwhile holds none of them.
+pub fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
+    with(&ELSEWHERE, f)
+}
+
+pub struct HostGuard<'a, T> {
+    guard: MutexGuard<'a, T>,
+    elsewhere: bool,
+}
+
+impl<'a, T> HostGuard<'a, T> {
+    fn new(guard: MutexGuard<'a, T>) -> Self {
+        let elsewhere = ELSEWHERE.get();
+        if elsewhere {
+            return Self { guard, elsewhere };
+        }
+        if HELD.replace(HELD.get() + 1) == 0
+            && let Some((model, _)) = COUNTS.get()
+        {
+            COUNTS.set(Some((model, counted(model))));
+        }
+        Self { guard, elsewhere }
     }
-    fn try_walk(&self) -> Option<Self::Walk<'_>> {
-        taken(self.0.try_read())
+}
+
+impl<T> Drop for HostGuard<'_, T> {
+    fn drop(&mut self) {
+        if self.elsewhere {
+            return;
+        }
+        if HELD.replace(HELD.get() - 1) == 1
+            && let Some((model, before)) = COUNTS.get()
+        {
+            let (now, most) = (counted(model), MOST.get());
+            MOST.set(Hold {
+                loads: most.loads.max(now.loads - before.loads),
+                stores: most.stores.max(now.stores - before.stores),
+                waits: most.waits.max(now.waits - before.waits),
+            });
+        }
     }
-    fn release(&self) -> Self::Release<'_> {
+}
+
+impl<T> Deref for HostGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for HostGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+// SAFETY: a mutex of the host.
+unsafe impl<T> Lock<T> for HostLock<T> {
+    type Guard<'a>
+        = HostGuard<'a, T>
+    where
+        T: 'a;
+    fn new(_class: LockClass, value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+    fn lock(&self) -> HostGuard<'_, T> {
         may_wait();
-        unpoisoned(self.0.try_write())
+        HostGuard::new(unpoisoned(self.0.try_lock()))
+    }
+    fn try_lock(&self) -> Option<HostGuard<'_, T>> {
+        taken(self.0.try_lock()).map(HostGuard::new)
     }
 }
 
@@ -222,15 +302,16 @@ pub struct Machine {
     /// The tree as each CPU sees it, and which of them runs.
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
-    walks: HostWalks,
-    /// Ranges that were published.
-    pub published: Mutex<Vec<VirtRange>>,
-    /// Pages that were published, and their frames, which nobody has had since.
-    fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
     /// What `vfree_atomic` could not free when its turn came.
     pub refused: Mutex<Vec<(VirtAddr, Error)>>,
     /// What is done when that is told.
     pub when_refused: RefCell<Option<Box<dyn Fn()>>>,
+    /// Ranges that were published.
+    pub published: Mutex<Vec<VirtRange>>,
+    /// Pages that were published, and their frames, which nobody has had since.
+    fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
+    /// How often it was said that there is deferred work.
+    pub deferred_work: AtomicUsize,
     /// RAM is mapped at `LINEAR`, in the same tree.
     linear: bool,
     /// Tables of a tree with no area.
@@ -255,6 +336,7 @@ impl Machine {
 
 impl NodePages for Machine {
     fn node_page(&self) -> Option<&'static mut NodePage> {
+        holds_no_lock();
         let mut ram = self.ram();
         let none = ram.locked && WITHOUT_WAITING.get();
         (!none && Ram::spend(&mut ram.node_budget)).then(|| Box::leak(Box::new(NodePage::uninit())))
@@ -267,19 +349,17 @@ unsafe impl Backend for Machine {
     type Tables = Cpu<'static, G>;
     type Mmu = Cpu<'static, G>;
     type Lock<T: Send> = HostLock<T>;
-    type WalkLock = HostWalks;
 
     fn tree(&self) -> &Tree<G, Self::Tables, Self::Mmu> {
         &self.trees[self.current.load(Ordering::Relaxed)]
     }
-    fn walks(&self) -> &HostWalks {
-        &self.walks
-    }
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
+        holds_no_lock();
         self.ram().alloc(order).map(Pfn)
     }
     fn free_frames(&self, first: Pfn, order: u32) {
         may_wait();
+        holds_no_lock();
         // Rule 6: from here on, anybody may have them.
         let pa = PhysAddr(first.0 * PAGE);
         self.model.frame_reused(pa, PAGE << order);
@@ -333,11 +413,22 @@ unsafe impl Backend for Machine {
             f();
         }
     }
+    fn nr_free_frames(&self) -> u64 {
+        RAM_SIZE / PAGE - self.ram().used()
+    }
+    fn deferred_work(&self) {
+        self.deferred_work.fetch_add(1, Ordering::Relaxed);
+    }
+    fn nr_cpus(&self) -> usize {
+        self.trees.len()
+    }
+    fn relax(&self) {
+        panic!("another CPU is waited for, and there is none");
+    }
     fn cpu(&self) -> usize {
         self.current.load(Ordering::Relaxed)
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
-        assert!(self.walks.0.try_read().is_err(), "the walk lock is held alone");
         if !self.linear {
             return Ok(Outcome::default());
         }
@@ -346,7 +437,6 @@ unsafe impl Backend for Machine {
     fn publish_instructions(&self, range: VirtRange) {
         // It may wait for other CPUs, which may want any lock.
         may_wait();
-        drop(self.walks.release());
         for page in 0..range.size / PAGE {
             let va = range.start.add(page * PAGE);
             // What is fetched from here on is right, where it can be executed by now. What is not accessible is passed over.
@@ -407,11 +497,11 @@ fn machine_with(pages: u64, features: Features, config: Config, linear: bool) ->
         ram: Mutex::new(Ram::new()),
         trees: (0..cpus).map(tree).collect(),
         current: AtomicUsize::new(0),
-        walks: HostWalks::default(),
-        published: Mutex::new(Vec::new()),
-        fetched_right: Mutex::new(BTreeSet::new()),
         refused: Mutex::new(Vec::new()),
         when_refused: RefCell::new(None),
+        published: Mutex::new(Vec::new()),
+        fetched_right: Mutex::new(BTreeSet::new()),
+        deferred_work: AtomicUsize::new(0),
         linear: false,
         base_tables: 1,
     };
@@ -437,6 +527,11 @@ pub fn lazy(areas: usize, pages: u64) -> Vm {
     lazy_on(1, areas, pages)
 }
 
+/// A lazy policy that gives each shard of a machine of one CPU so much.
+pub fn lazy_share(areas: usize, pages: u64) -> Vm {
+    lazy(2 * areas, 2 * pages)
+}
+
 pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     let config = Config {
         flush: FlushPolicy::Lazy { areas, pages },
@@ -449,13 +544,20 @@ pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     vm_with(1 << 34, features, config)
 }
 
-/// Nothing is held, mapped, or broken, and nothing was on the way.
+/// Nothing is held, mapped, or broken, and nothing was on the way. All that is kept goes back when it is asked for, but for tables above the last level.
 pub fn assert_empty(vm: &Vm) {
+    assert_consistent(vm);
+    vm.shrink();
     let usage = vm.usage();
     assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
-    assert_consistent(vm);
-    vm.vm_unmap_aliases();
+    assert_eq!(
+        (usage.waiting, usage.cached, usage.pieces, usage.deferred),
+        ((0, 0), (0, 0), 0, (0, 0))
+    );
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
+    // Addresses are handed out lowest first.
+    assert_eq!(nr_last_level_tables_of(vm, 2000), 0, "tables of pieces stay");
+    vm.backend().tree().prune(vm.range()).expect("pruned");
     assert_eq!(
         vm.backend().model.nr_tables(),
         vm.backend().base_tables,
@@ -463,6 +565,22 @@ pub fn assert_empty(vm: &Vm) {
     );
     vm.backend().model.va_reused(vm.range());
     assert_sound(vm);
+}
+
+/// Tables of the last level that are linked in the first spans of the region.
+pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
+    let linked = |span: u64| {
+        let va = vm.range().start.add(span * M2);
+        vm.backend()
+            .tree()
+            .walk(va)
+            .expect("an address of the tree")
+            .level()
+            == 3
+    };
+    (0..spans.min(vm.range().size / M2))
+        .filter(|span| linked(*span))
+        .count()
 }
 
 /// The invariants of the address space, of the tables, and of the TLB. Takes empty tables out, which may stay linked.
@@ -473,7 +591,6 @@ pub fn assert_sound(vm: &Vm) {
         .unwrap_or_else(|failure| panic!("{failure}"));
     tree.check(|_, _| true, |_| true)
         .unwrap_or_else(|error| panic!("{error}"));
-    assert_fetches(vm);
     vm.backend().model.assert_clean();
 }
 
@@ -500,7 +617,13 @@ pub fn assert_fetches(vm: &Vm) {
 pub fn assert_consistent(vm: &Vm) {
     let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
     assert_eq!(census.retired, vm.usage().waiting.0 + vm.usage().deferred.0);
+    assert_fetches(vm);
     vm.backend().model.assert_clean();
+}
+
+/// Takes the locks of all shards, as what an exception handler interrupted may have.
+pub fn hold_all(vm: &Vm) -> Vec<impl Sized + '_> {
+    vm.shards.iter().map(|shard| shard.state.lock()).collect()
 }
 
 /// Pseudo-random numbers that are the same each time.

@@ -32,7 +32,7 @@ fn small_mappings_share_a_block_and_are_flushed_when_they_end() {
         vm.raw().vm_unmap_ram(again, 2).unwrap();
         vm.raw().vm_unmap_ram(b, 5).unwrap();
         free(&vm, &frames[3..]);
-        vm.vm_unmap_aliases();
+        vm.shrink();
         assert_eq!(vm.usage().areas, 0, "an idle block goes");
         assert_empty(&vm);
     }
@@ -74,7 +74,7 @@ fn a_wrong_length_is_refused_and_a_second_unmap_too() {
     assert!(matches!(vm.raw().vm_unmap_ram(large, 40), Err(Error::Freed(_))));
     assert!(matches!(vm.vm_map_ram::<[Pfn]>(&[]), Err(Error::Empty)));
     free(&vm, &frames);
-    vm.vm_unmap_aliases();
+    vm.shrink();
     assert_empty(&vm);
 }
 
@@ -86,13 +86,15 @@ fn a_mapping_that_fails_leaves_its_pages_free() {
         vm.backend().model.fail_alloc_after(k);
         assert!(matches!(vm.vm_map_ram(&frames[..]), Err(Error::Map(_))));
         vm.backend().model.cancel_alloc_failure();
-        vm.vm_unmap_aliases();
+        vm.shrink();
         assert_eq!(vm.usage().areas, 0);
+        // Tables that it had made.
+        vm.backend().tree().prune(vm.range()).unwrap();
     }
     let va = vm.vm_map_ram(&frames[..]).unwrap();
     vm.raw().vm_unmap_ram(va, 4).unwrap();
     free(&vm, &frames);
-    vm.vm_unmap_aliases();
+    vm.shrink();
     assert_empty(&vm);
 }
 
@@ -134,6 +136,6 @@ fn each_cpu_has_its_block_and_any_cpu_may_unmap() {
         vm.raw().vm_unmap_ram(va, nr).unwrap();
     }
     free(&vm, &frames);
-    vm.vm_unmap_aliases();
+    vm.shrink();
     assert_empty(&vm);
 }

@@ -2,9 +2,11 @@
 
 mod arrays;
 mod bad_input;
+mod bounds;
 mod broken_callers;
 #[path = "../../tests/support/by_address.rs"]
 mod by_address;
+mod contexts;
 mod deferred;
 mod every_failure;
 mod executable;
@@ -14,7 +16,6 @@ mod lazy;
 mod linux_bugs;
 mod machine;
 mod map_ram;
-mod nowait;
 mod others_bugs;
 mod per_cpu;
 mod permissions;
@@ -556,9 +557,9 @@ fn listing_goes_from_area_to_area() {
 
 #[test]
 fn the_region_is_what_is_vmalloc() {
-    let vm = vm_with(16, Features::default(), Config::default());
-    assert!(vm.is_vmalloc_addr(REGION) && vm.is_vmalloc_addr(REGION.add(16 * PAGE - 1)));
-    assert!(!vm.is_vmalloc_addr(REGION.add(16 * PAGE)) && !vm.is_vmalloc_addr(VirtAddr(REGION.0 - 1)));
-    let outside = REGION.add(16 * PAGE);
+    let vm = vm_with(512, Features::default(), Config::default());
+    assert!(vm.is_vmalloc_addr(REGION) && vm.is_vmalloc_addr(REGION.add(512 * PAGE - 1)));
+    assert!(!vm.is_vmalloc_addr(REGION.add(512 * PAGE)) && !vm.is_vmalloc_addr(VirtAddr(REGION.0 - 1)));
+    let outside = REGION.add(512 * PAGE);
     assert_eq!(vm.vmalloc_to_pfn(outside), Err(Error::Outside(outside)));
 }

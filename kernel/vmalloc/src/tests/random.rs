@@ -156,7 +156,7 @@ proptest! {
     #[test]
     fn random_calls_keep_every_promise_in_a_tight_region(steps in steps()) {
         let features = Features { tlbi_range: true, ..Features::default() };
-        run(&vm_with(3000, features, Config::default()), &steps);
+        run(&vm_with(6 * 512, features, Config::default()), &steps);
     }
 
     #[test]

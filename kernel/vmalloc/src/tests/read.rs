@@ -76,11 +76,11 @@ fn vread_of_invalid_pages_and_sparse_areas_is_zero() {
 
 #[test]
 fn vread_outside_of_the_region_is_refused() {
-    let vm = vm_with(16, Features::default(), Config::default());
+    let vm = vm_with(512, Features::default(), Config::default());
     let mut out = [0; 16];
-    assert_eq!(vm.vread(REGION.add(16 * PAGE - 16), &mut out), Ok(0));
+    assert_eq!(vm.vread(REGION.add(512 * PAGE - 16), &mut out), Ok(0));
     for va in [
-        REGION.add(16 * PAGE - 15),
+        REGION.add(512 * PAGE - 15),
         VirtAddr(0),
         VirtAddr(u64::MAX),
         VirtAddr(REGION.0 - 1),

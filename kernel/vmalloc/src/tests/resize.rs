@@ -201,12 +201,12 @@ fn vmap_pfn_takes_more_pages_than_there_is_ram() {
         Some(PhysAddr((first + nr) * PAGE - 1))
     );
     drop(area);
-    let small = vm_with(64, Features::default(), Config::default());
+    let small = vm_with(512, Features::default(), Config::default());
     assert_eq!(
-        small.vmap_pfn(&frames[..65], device).err(),
+        small.vmap_pfn(&frames[..513], device).err(),
         Some(Error::TooLarge {
-            size: 65 * PAGE,
-            limit: 64 * PAGE
+            size: 513 * PAGE,
+            limit: 512 * PAGE
         })
     );
     assert_empty(&vm);

@@ -419,7 +419,7 @@ fn run(vm: &Vm, steps: &[Step]) {
     // The machine has a tree for each CPU, which withholds the tables of a failed map by itself.
     for cpu in 0..CPUS {
         vm.backend().go_to(cpu);
-        vm.vm_unmap_aliases();
+        vm.shrink();
     }
     for frame in &world.foreign {
         vm.backend().free_frames(*frame, 0);

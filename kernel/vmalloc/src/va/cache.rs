@@ -1,57 +1,75 @@
-//! [`Cache`]: areas kept for the next one of the same size.
+//! [`Cache`]: areas that were given back, kept for the next of the same size.
 //!
-//! A parked area stays reserved in its [`Space`](super::Space): the tree does not change when it comes and goes, and neither
-//! takes more than a few instructions. The price is that a parked range is not joined with its neighbours, and that what comes
-//! from a cache is not the lowest fit. Both are bounded by the cache's limit, and whoever finds no space drains it and asks again.
+//! A range that comes and goes again and again need not be cut from its space and joined with its neighbours each time. A cache belongs to a
+//! space, and is guarded by what guards that.
 //!
-//! There is a class for each size of some sizes that follow each other: [`Cache`] for small areas, [`LargeCache`] for those above.
-//!
-//! # Invariants (checked by [`Sizes::check`])
-//! 1. Everything in a class is parked, and has the class's number of pages, guards included.
-//! 2. There are no more areas than the limit, and as many as are counted.
-//!
-//! A cache needs no space at hand, so that each CPU may have its own, under its own lock.
+//! Sizes come and go. What nothing asks for any more would fill the cache, so a full one gives up an area for each that comes: of one size until it has none of
+//! that, then of the next. A size in use is soon there again. And
+//! [`age`](Cache::age) gives up a quarter of what was not touched since it was called last. Of a size in use, that is nothing.
 
 use super::node::NodeRef;
 use super::space::Area;
 use super::{Fit, State, Violation, Vpn};
 
-/// The largest area that a [`Cache`] takes, in pages, guards included.
-pub const MAX_CACHED_PAGES: usize = 65;
+/// The largest area that is kept, in pages (or what else is the unit), guards included: 1 MiB of pages of 4 KiB and a guard page.
+pub const MAX_CACHED_PAGES: usize = 257;
 
-/// The largest area that a [`LargeCache`] takes, in pages, guards included: 1 MiB of pages of 4 KiB and a guard page.
-pub const MAX_LARGE_CACHED_PAGES: usize = 257;
-
-/// Small areas that were given back, by size.
-pub type Cache<const W: usize> = Sizes<W, 0, MAX_CACHED_PAGES>;
-
-/// Areas that were given back and are too large for a [`Cache`], by size.
-pub type LargeCache<const W: usize> =
-    Sizes<W, MAX_CACHED_PAGES, { MAX_LARGE_CACHED_PAGES - MAX_CACHED_PAGES }>;
-
-/// Areas that were given back, by size: of more than `ABOVE` pages, guards included, and at most `NR` more than that.
-pub struct Sizes<const W: usize, const ABOVE: usize, const NR: usize> {
-    /// Of each size the area parked last, and the others behind it.
-    classes: [Option<NodeRef<W>>; NR],
+/// Areas that were given back, by size: at index i those of i + 1 units, guards included.
+pub struct Cache<const W: usize> {
+    /// The area put last, and the others behind it.
+    heads: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
+    counts: [Counts; MAX_CACHED_PAGES],
     nr_areas: usize,
-    pages: u64,
+    /// The most areas.
     limit: usize,
+    /// A unit is 1 << this many pages.
+    unit_shift: u32,
+    /// The index of the size that is given up when the cache is full.
+    hand: usize,
+}
+
+/// Of one size.
+#[derive(Clone, Copy)]
+struct Counts {
+    /// How many there are.
+    nr: u16,
+    /// The fewest that there were since it was aged.
+    low: u16,
 }
 
 // SAFETY: parked areas belong to the cache as an `Area` does to its holder; it reads what does not change while they exist, and
 // `chain`, which is its own.
-unsafe impl<const W: usize, const ABOVE: usize, const NR: usize> Send for Sizes<W, ABOVE, NR> {}
+unsafe impl<const W: usize> Send for Cache<W> {}
 
-impl<const W: usize, const ABOVE: usize, const NR: usize> Sizes<W, ABOVE, NR> {
-    /// An empty cache for at most `limit` areas.
+impl<const W: usize> Cache<W> {
+    /// An empty cache for at most `limit` areas, of a multiple of `1 << unit_shift` pages each.
     #[must_use]
-    pub const fn new(limit: usize) -> Self {
+    pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
-            classes: [None; NR],
+            heads: [None; MAX_CACHED_PAGES],
+            counts: [Counts { nr: 0, low: 0 }; MAX_CACHED_PAGES],
             nr_areas: 0,
-            pages: 0,
-            limit,
+            // A size is counted in 16 bits.
+            limit: if limit < u16::MAX as usize {
+                limit
+            } else {
+                u16::MAX as usize
+            },
+            unit_shift,
+            hand: 0,
         }
+    }
+
+    /// The index of areas of `pages` pages.
+    #[inline(always)]
+    const fn index(&self, pages: u64) -> usize {
+        (pages >> self.unit_shift).wrapping_sub(1) as usize
+    }
+
+    /// How many pages the areas at `index` have.
+    #[inline(always)]
+    const fn pages_at(&self, index: usize) -> u64 {
+        (index as u64 + 1) << self.unit_shift
     }
 
     /// Areas in it.
@@ -62,50 +80,73 @@ impl<const W: usize, const ABOVE: usize, const NR: usize> Sizes<W, ABOVE, NR> {
 
     /// Pages in it, guards included.
     #[must_use]
-    pub const fn pages(&self) -> u64 {
-        self.pages
+    pub fn pages(&self) -> u64 {
+        let of_size = |(index, counts): (usize, &Counts)| u64::from(counts.nr) * self.pages_at(index);
+        self.counts.iter().enumerate().map(of_size).sum()
     }
 
-    /// An area for `fit` with `words`, if the one parked last in that size is good for it.
+    /// An area for `fit` with `words`, if the one put last in that size is good for it.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
-        let pages = fit.reserved();
-        let head = self.classes.get_mut(Self::class_of(pages))?;
-        let node = (*head)?;
+        let index = self.index(fit.reserved());
+        let node = (*self.heads.get(index)?)?;
         if fit.pages == 0
             || !fit.align.is_power_of_two()
             || node.start.get() & (fit.align - 1) != fit.residue()
         {
             return None;
         }
-        *head = node.chain.get();
-        self.nr_areas -= 1;
-        self.pages -= pages;
-        node.chain.set(None);
-        node.begin_again(words, fit.lead, fit.trail);
+        self.unlink(index, node);
+        node.begin(words, fit.lead, fit.trail);
         Some(Area { node })
     }
 
-    /// Parks an area. No TLB may hold a translation of it any more.
-    ///
-    /// # Errors
-    /// The area, if it is too large or the cache is full.
+    /// Takes out `node`, the first of its size.
     #[inline(always)]
-    pub fn put(&mut self, area: Area<W>) -> Result<(), Area<W>> {
+    fn unlink(&mut self, index: usize, node: NodeRef<W>) {
+        self.heads[index] = node.chain.take();
+        let counts = &mut self.counts[index];
+        counts.nr -= 1;
+        counts.low = counts.low.min(counts.nr);
+        self.nr_areas -= 1;
+    }
+
+    /// Keeps an area. No TLB may hold a translation of it any more. Gives what is to go back to the space: the area itself if it is not kept, or another
+    /// if the cache was full.
+    #[inline(always)]
+    #[must_use = "what is not kept is to go back to the space"]
+    pub fn put(&mut self, area: Area<W>) -> Option<Area<W>> {
         let node = area.node;
-        let pages = node.pages.get();
-        let Some(head) = self.classes.get_mut(Self::class_of(pages)) else {
-            return Err(area);
-        };
-        if self.nr_areas >= self.limit {
-            return Err(area);
+        let index = self.index(node.pages.get());
+        if index >= MAX_CACHED_PAGES || self.limit == 0 {
+            return Some(area);
         }
+        let given_up = if self.nr_areas >= self.limit {
+            self.give_up()
+        } else {
+            None
+        };
         node.set_state(State::Parked);
-        node.chain.set(*head);
-        *head = Some(node);
+        node.chain.set(self.heads[index]);
+        self.heads[index] = Some(node);
+        self.counts[index].nr += 1;
         self.nr_areas += 1;
-        self.pages += pages;
-        Ok(())
+        given_up
+    }
+
+    /// Takes out an area of the size whose turn it is.
+    #[inline(never)]
+    fn give_up(&mut self) -> Option<Area<W>> {
+        let turns = (self.hand..MAX_CACHED_PAGES).chain(0..self.hand);
+        self.hand = turns.into_iter().find(|index| self.counts[*index].nr != 0)?;
+        self.take_any(self.hand)
+    }
+
+    fn take_any(&mut self, index: usize) -> Option<Area<W>> {
+        let node = self.heads[index]?;
+        self.unlink(index, node);
+        node.set_state(State::Retired);
+        Some(Area { node })
     }
 
     /// Takes any area out: until there is none left, to give the ranges back to their space.
@@ -113,27 +154,36 @@ impl<const W: usize, const ABOVE: usize, const NR: usize> Sizes<W, ABOVE, NR> {
         if self.nr_areas == 0 {
             return None;
         }
-        let head = self.classes.iter_mut().find(|head| head.is_some())?;
-        let node = (*head)?;
-        *head = node.chain.take();
-        self.nr_areas -= 1;
-        self.pages -= node.pages.get();
-        node.set_state(State::Retired);
-        Some(Area { node })
+        let index = self.counts.iter().position(|counts| counts.nr != 0)?;
+        self.take_any(index)
+    }
+
+    /// Gives `gone` a quarter, rounded up, of the areas of each size that were not touched since this was called last: at most `most` of them.
+    /// Begins with the size at `from`, and gives where to go on, or `None` when it is through.
+    pub fn age(&mut self, from: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> Option<usize> {
+        let mut left = most;
+        for index in from..MAX_CACHED_PAGES {
+            let mut idle = self.counts[index].low.div_ceil(4);
+            while idle != 0 {
+                if left == 0 {
+                    return Some(index);
+                }
+                let Some(area) = self.take_any(index) else {
+                    break;
+                };
+                gone(area);
+                (idle, left) = (idle - 1, left - 1);
+            }
+            self.counts[index].low = self.counts[index].nr;
+        }
+        None
     }
 
     /// Whether areas of `pages` pages, guards included, are none too large for it.
     #[inline(always)]
     #[must_use]
     pub const fn has_class(pages: u64) -> bool {
-        pages <= (ABOVE + NR) as u64
-    }
-
-    /// The index of the class of areas of `pages` pages, guards included; not below `NR` if there is none.
-    #[inline(always)]
-    const fn class_of(pages: u64) -> usize {
-        // Also where there are fewer: the difference wraps.
-        pages.wrapping_sub(ABOVE as u64 + 1) as usize
+        pages <= MAX_CACHED_PAGES as u64
     }
 
     /// Checks the invariants.
@@ -142,23 +192,29 @@ impl<const W: usize, const ABOVE: usize, const NR: usize> Sizes<W, ABOVE, NR> {
     /// The first that does not hold.
     pub fn check(&self) -> Result<(), Violation> {
         let (mut nr, mut pages) = (0, 0);
-        for (class, head) in self.classes.iter().enumerate() {
+        for (index, head) in self.heads.iter().enumerate() {
+            let mut in_class = 0;
             for node in core::iter::successors(*head, |node| node.chain.get()) {
                 let at = Vpn(node.start.get());
                 if node.state() != State::Parked {
                     return Err(Violation::State(at));
                 }
-                if Self::class_of(node.pages.get()) != class {
+                if node.pages.get() != self.pages_at(index) {
                     return Err(Violation::CacheClass(at));
                 }
                 nr += 1;
+                in_class += 1;
                 pages += node.pages.get();
                 if nr > self.nr_areas {
                     return Err(Violation::Count);
                 }
             }
+            let counts = self.counts[index];
+            if in_class != counts.nr || counts.low > in_class {
+                return Err(Violation::Count);
+            }
         }
-        if nr != self.nr_areas || pages != self.pages || nr > self.limit {
+        if nr != self.nr_areas || pages != self.pages() || nr > self.limit {
             return Err(Violation::Count);
         }
         Ok(())

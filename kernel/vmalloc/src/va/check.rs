@@ -26,12 +26,26 @@ pub struct Census {
     pub height: u32,
 }
 
+impl Census {
+    /// Adds what another space holds.
+    pub fn add(&mut self, other: &Self) {
+        self.live += other.live;
+        self.retired += other.retired;
+        self.parked += other.parked;
+        self.gaps += other.gaps;
+        self.reserved += other.reserved;
+        self.vacant += other.vacant;
+        self.largest_gap = self.largest_gap.max(other.largest_gap);
+        self.height = self.height.max(other.height);
+    }
+}
+
 /// An invariant that does not hold, and the first page of the segment where it shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// The segment does not begin where the one before it ends, or is empty, or the region is not covered (invariant 1).
+    /// The segment begins before the one before it ends, or is empty (invariant 1).
     Cover(Vpn),
-    /// Two gaps are neighbours (2).
+    /// Two gaps touch (2).
     AdjacentGaps(Vpn),
     /// The tree's order is not the list's, or a link and its counterpart disagree (3).
     Link(Vpn),
@@ -52,8 +66,8 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, at) = match *self {
-            Self::Cover(at) => ("does not continue the one before it", at),
-            Self::AdjacentGaps(at) => ("is a gap next to a gap", at),
+            Self::Cover(at) => ("overlaps the one before it, or is empty", at),
+            Self::AdjacentGaps(at) => ("is a gap that touches a gap", at),
             Self::Link(at) => ("is linked wrongly", at),
             Self::Balance(at) => ("is out of balance", at),
             Self::Largest(at) => ("has a wrong largest gap", at),
@@ -99,10 +113,6 @@ impl<const W: usize> Space<W> {
             return Err(Violation::Link(Vpn(root.start.get())));
         }
         let (height, _) = self.check_subtree(root, &mut walk)?;
-        let end = walk.prev.map_or(self.start, |last| last.end());
-        if end != self.start + self.pages {
-            return Err(Violation::Cover(Vpn(end)));
-        }
         if let Some(last) = walk.prev
             && last.next.get().is_some()
         {
@@ -164,10 +174,11 @@ impl<const W: usize> Space<W> {
     /// Checks a segment against the one before it.
     fn check_segment(&self, node: NodeRef<W>, walk: &mut Walk<W>) -> Result<(), Violation> {
         let at = Vpn(node.start.get());
-        if node.owner != self.pool.owner() {
+        if node.owner() != self.pool.owner() {
             return Err(Violation::Foreign(at));
         }
-        if at.0 != walk.prev.map_or(self.start, |prev| prev.end()) || node.pages.get() == 0 {
+        let touches = walk.prev.is_some_and(|prev| prev.end() == at.0);
+        if walk.prev.is_some_and(|prev| prev.end() > at.0) || node.pages.get() == 0 {
             return Err(Violation::Cover(at));
         }
         if !same(node.prev.get(), walk.prev)
@@ -179,7 +190,7 @@ impl<const W: usize> Space<W> {
         let census = &mut walk.census;
         let gap = match node.state() {
             State::Gap => {
-                if walk.prev.is_some_and(|prev| prev.is_gap()) {
+                if touches && walk.prev.is_some_and(|prev| prev.is_gap()) {
                     return Err(Violation::AdjacentGaps(at));
                 }
                 census.gaps += 1;

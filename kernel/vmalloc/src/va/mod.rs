@@ -5,13 +5,13 @@
 //!
 //! # Structure
 //!
-//! The region is cut into **segments** that touch: each is an area (somebody's) or a gap (nobody's), and each begins where
-//! the one before it ends. Every change either cuts one segment or joins neighbours, so two areas cannot overlap: there is
-//! no way to write it down. Segments form a list in address order and, with the same nodes, a balanced tree by
+//! A space has **ranges**, which are [added](Space::add) and [removed](Space::remove), and need not touch. What it has is cut into
+//! **segments**: each is an area, in use, or a gap, free. Every change either cuts one segment or joins neighbours that touch, so two areas
+//! cannot overlap: there is no way to write it down. Segments form a list in address order and, with the same nodes, a balanced tree by
 //! address in which every node knows the largest gap below it.
 //!
 //! ```text
-//!   list:   |area 2|gap 3|area 1|area 4|gap 6 ...|      each begins where the one before ends
+//!   list:   |area 2|gap 3|area 1|     |area 4|gap 6 ...|      what is between two ranges is another space's
 //!
 //!   tree:                 area 1 (largest gap below: 6)
 //!                        /      \
@@ -21,9 +21,8 @@
 //! ```
 //!
 //! # Invariants (all checked by [`Space::check`])
-//! 1. The list covers the region: the first segment begins at its start, the last ends at its end, and each of the others
-//!    ends where its successor begins. No segment is empty.
-//! 2. Two gaps are never neighbours.
+//! 1. No segment is empty, and none begins before the end of the one before it.
+//! 2. Two gaps never touch.
 //! 3. The tree's in-order is the list's order; parent and child agree about each other.
 //! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for a leaf.
 //! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is its own (0 for an area).
@@ -32,11 +31,9 @@
 //! # Cost
 //! With n segments: reserve, release, claim and find are O(log n) in the worst case, also with alignment and phase (see
 //! [`Space::reserve`]). Nothing allocates: nodes come from pages handed in by [`Space::feed`], `reserve` needs two spare
-//! ones at most, and giving an area back needs none, as the area's own node becomes the gap's.
+//! ones at most, `add` and `remove` one, and giving an area back needs none, as the area's own node becomes the gap's.
 //!
-//! # What is not under the space's lock
-//! An [`Area`] that is somebody's, a [`Cache`] and an [`Inbox`] need no space at hand: taking an area out of one, or
-//! putting it there, leaves the tree as it is.
+//! Taking an area out of a [`Cache`] or an [`Inbox`], or putting it there, leaves the tree as it is.
 //!
 //! # Guards
 //! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`] behind it belong to the
@@ -52,11 +49,11 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cache, LargeCache, MAX_CACHED_PAGES, MAX_LARGE_CACHED_PAGES, Sizes};
+pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use inbox::Inbox;
-pub use node::{NodePage, NodePages};
-pub use space::{Area, Life, Segment, Space, TIGHT_TRIES};
+pub use node::{MAX_GUARD, NodePage, NodePages};
+pub use space::{Area, Lent, Segment, Space, TIGHT_TRIES};
 
 use core::fmt;
 
@@ -75,9 +72,9 @@ pub struct Fit {
     /// See [`align`](Self::align); below it.
     pub phase: u64,
     /// Guard pages before the body.
-    pub lead: u8,
+    pub lead: u16,
     /// Guard pages behind the body.
-    pub trail: u8,
+    pub trail: u16,
 }
 
 impl Fit {
@@ -101,7 +98,7 @@ impl Fit {
 
     /// The same with `lead` guard pages before the body and `trail` behind it.
     #[must_use]
-    pub const fn guarded(self, lead: u8, trail: u8) -> Self {
+    pub const fn guarded(self, lead: u16, trail: u16) -> Self {
         Self { lead, trail, ..self }
     }
 
@@ -144,7 +141,7 @@ impl Fit {
 
     /// What the first reserved page is modulo `align`.
     #[inline(always)]
-    const fn residue(&self) -> u64 {
+    pub(crate) const fn residue(&self) -> u64 {
         self.phase.wrapping_sub(self.lead as u64) & (self.align - 1)
     }
 }
@@ -162,8 +159,6 @@ pub enum State {
     Retired,
     /// In a [`Cache`].
     Parked,
-    /// On its way out of a [`Cache`], to a new owner.
-    Taken,
 }
 
 impl State {
@@ -214,7 +209,7 @@ pub enum Error {
     },
     /// Fewer than two spare nodes: [`Space::feed`] one more page and ask again.
     NoNodes,
-    /// The page is not in this region.
+    /// The page is not in this space.
     Outside(Vpn),
     /// Nothing is reserved here.
     Vacant(Vpn),
@@ -266,7 +261,7 @@ impl fmt::Display for Error {
                 write!(f, "no gap of {pages} pages found at {phase} modulo {align}")
             }
             Self::NoNodes => write!(f, "no spare nodes"),
-            Self::Outside(page) => write!(f, "page {:#x} is not in this region", page.0),
+            Self::Outside(page) => write!(f, "page {:#x} is not in this space", page.0),
             Self::Vacant(page) => write!(f, "nothing is reserved at page {:#x}", page.0),
             Self::Interior { page, start, pages } => {
                 write!(

@@ -4,32 +4,29 @@
 //! plain `&'static Node`, and following a link needs no `unsafe`: whatever it leads to is a node.
 //!
 //! # Who may touch what
-//! - `start` and `pages` of an area that is not a gap do not change. They may be read by whoever holds its [`Area`](super::Area) or the
+//! - `start` and `pages` of an area that is not a gap do not change. They may be read by the holder of its [`Area`](super::Area) and of the
 //!   space.
-//! - `chain` belongs to whoever holds the node outside the tree: its `Area`, a cache, an inbox, or the pool.
-//! - `meta` and `words` are atomic, and whoever has the space may look at them while somebody who has the area changes them: below.
+//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, an inbox, or the pool.
+//! - `meta` and `words` are atomic. The holder of the area changes them, and the holder of the space may read them meanwhile: each word is
+//!   one of those that the area had, and `meta` is stored by release after the words of a new area.
 //! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
-//! # What is seen of an area that somebody else holds
-//! An area goes from a cache to its next holder, and back, without the space being asked. A look at its words meanwhile must not mix two holders':
-//!
-//! 1. Only `&mut Space` makes a gap of an area, or an area of a gap. All other changes of state are the holder's.
-//! 2. A new holder first makes the state [`Taken`](State::Taken), with the next [generation](Node::begin); a release fence; the words; and then, by release,
-//!    the state [`Owned`](State::Owned).
-//! 3. Every change of `meta` is a release.
-//! 4. A look acquires `meta`, reads the words, and after an acquire fence reads `meta` again. If it is the same, the words are the state's.
-//!
-//! For: a word of the next holder that is seen makes his fence (2) synchronise with the look's (4), so that his `Taken`, or something later, is seen too, which has
-//! another generation. And the words of this holder were there before his `Owned` (2), or are single words that he has changed since. The words
-//! of a `Taken` area are anybody's.
+//! An area that is taken out of a cache, or cut anew, changes state under the lock of the space, which also guards the cache. So
+//! a look at the space never mixes two uses of one node. Its holder may retire it at any time.
 //!
 //! These rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours stand on.
 
 use super::State;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, size_of};
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU64, fence};
+
+/// Bits that a node has for the number of guard pages on either side.
+const GUARD_BITS: u32 = 14;
+const OWNER_SHIFT: u32 = 48;
+/// The most guard pages on either side of an area.
+pub const MAX_GUARD: u16 = (1 << GUARD_BITS) - 1;
 
 /// A page of memory for nodes, given for ever.
 #[repr(C, align(4096))]
@@ -44,6 +41,11 @@ impl NodePage {
 
     /// Holds `value` instead of nodes, for ever.
     pub fn hold<T>(&'static mut self, value: T) -> &'static T {
+        self.hold_mut(value)
+    }
+
+    /// The same, for its only user.
+    pub fn hold_mut<T>(&'static mut self, value: T) -> &'static mut T {
         const { assert!(size_of::<T>() <= size_of::<Self>() && align_of::<T>() <= align_of::<Self>()) };
         let place = core::ptr::from_mut(self).cast::<MaybeUninit<T>>();
         // SAFETY: the page is ours alone and for ever (`&'static mut`), and large and aligned enough, as asserted above.
@@ -80,52 +82,63 @@ impl Side {
 }
 
 /// A segment of the region, or a spare node.
-#[repr(C)]
+///
+/// What another CPU than that of its space touches when it ends an area is in its first half line: state, link, and the first two words. Half a line is never
+/// in two lines.
+#[repr(C, align(32))]
 pub(super) struct Node<const W: usize> {
-    // What a search reads comes first.
+    /// State, guards and owner: see [`meta`].
+    meta: AtomicU64,
+    /// The next one in a cache, an inbox or the pool.
+    pub chain: Link<W>,
+    /// The caller's.
+    words: [AtomicU64; W],
     /// First page.
     pub start: Cell<u64>,
+    /// Pages, guards included.
+    pub pages: Cell<u64>,
     /// The subtrees below and above, indexed by a [`Side`].
     child: [Link<W>; 2],
     /// Largest gap in this subtree, saturated.
     pub max: Cell<u32>,
     /// Pages of this gap, saturated; 0 for an area.
     pub gap: Cell<u32>,
+    /// Its rank in the tree (module `tree`).
+    pub rank: Cell<u32>,
     pub parent: Link<W>,
     /// Neighbours in address order.
     pub prev: Link<W>,
     pub next: Link<W>,
-    /// Pages, guards included.
-    pub pages: Cell<u64>,
-    /// Its rank in the tree (module `tree`).
-    pub rank: Cell<u32>,
-    /// State in bits 7:0, lead in 15:8, trail in 23:16, generation in 63:24.
-    meta: AtomicU64,
-    /// The next one in a cache or in the pool.
-    pub chain: Link<W>,
-    /// The space that it was cut for. Never changes.
-    pub owner: usize,
-    /// The caller's.
-    words: [AtomicU64; W],
 }
 
 impl<const W: usize> Node<W> {
-    fn new(owner: usize) -> Self {
+    fn new(owner: u16) -> Self {
         Self {
+            meta: AtomicU64::new(State::Gap as u64 | (owner as u64) << OWNER_SHIFT),
+            chain: Cell::new(None),
+            words: [const { AtomicU64::new(0) }; W],
             start: Cell::new(0),
+            pages: Cell::new(0),
             child: [const { Cell::new(None) }; 2],
             max: Cell::new(0),
             gap: Cell::new(0),
             parent: Cell::new(None),
             prev: Cell::new(None),
             next: Cell::new(None),
-            pages: Cell::new(0),
             rank: Cell::new(1),
-            meta: AtomicU64::new(State::Gap as u64),
-            chain: Cell::new(None),
-            owner,
-            words: [const { AtomicU64::new(0) }; W],
         }
+    }
+
+    /// The number of the space that it was cut for.
+    #[inline(always)]
+    pub fn owner(&self) -> u16 {
+        (self.meta.load(Relaxed) >> OWNER_SHIFT) as u16
+    }
+
+    /// Its owner alone, as `meta` has it.
+    #[inline(always)]
+    fn owner_bits(&self) -> u64 {
+        self.meta.load(Relaxed) >> OWNER_SHIFT << OWNER_SHIFT
     }
 
     #[inline(always)]
@@ -151,7 +164,7 @@ impl<const W: usize> Node<W> {
 
     /// State, lead and trail of one moment.
     #[inline(always)]
-    pub fn state_and_guards(&self) -> (State, u8, u8) {
+    pub fn state_and_guards(&self) -> (State, u16, u16) {
         let meta = self.meta.load(Acquire);
         let (lead, trail) = guards_of(meta);
         (state_of(meta), lead, trail)
@@ -163,66 +176,29 @@ impl<const W: usize> Node<W> {
     }
 
     #[inline(always)]
-    pub fn guards(&self) -> (u8, u8) {
+    pub fn guards(&self) -> (u16, u16) {
         guards_of(self.meta.load(Relaxed))
     }
 
-    /// The node is a gap. For whoever has the space.
+    /// Makes the node a gap.
     #[inline(always)]
     pub fn set_gap_state(&self) {
-        let generation = self.meta.load(Relaxed) & !(GENERATION - 1);
-        self.meta.store(generation | State::Gap as u64, Release);
+        self.meta.store(self.owner_bits() | State::Gap as u64, Release);
     }
 
-    /// The node becomes an area that is somebody's, in its next generation, with `words`. For whoever has the space.
+    /// Makes the node an area that is in use, with `words`.
     #[inline(always)]
-    pub fn begin(&self, words: &[u64; W], lead: u8, trail: u8) {
-        let generation = (self.meta.load(Relaxed) & !(GENERATION - 1)).wrapping_add(GENERATION);
+    pub fn begin(&self, words: &[u64; W], lead: u16, trail: u16) {
         self.set_words(words);
         self.meta
-            .store(meta(generation, State::Owned, lead, trail), Release);
+            .store(self.owner_bits() | meta(State::Owned, lead, trail), Release);
     }
 
-    /// The area gets its next holder, who has `words`, while others may look.
-    #[inline(always)]
-    pub fn begin_again(&self, words: &[u64; W], lead: u8, trail: u8) {
-        let before = self.meta.load(Relaxed);
-        let generation = (before & !(GENERATION - 1)).wrapping_add(GENERATION);
-        let (old_lead, old_trail) = guards_of(before);
-        let taken = meta(generation, State::Taken, old_lead, old_trail);
-        // Nobody who looks at a word of the new holder takes it for one of the last: see the module.
-        self.meta.store(taken, Release);
-        fence(Release);
-        self.set_words(words);
-        self.meta
-            .store(meta(generation, State::Owned, lead, trail), Release);
-    }
-
-    /// Changes the state and nothing else. For whoever holds the area: nobody else changes it then.
+    /// Changes the state and nothing else.
     #[inline(always)]
     pub fn set_state(&self, state: State) {
         let rest = self.meta.load(Relaxed) & !0xff;
         self.meta.store(rest | state as u64, Release);
-    }
-
-    /// What lies here: state, guards, generation and words that belong together.
-    #[inline]
-    pub fn look(&self) -> Look<W> {
-        loop {
-            let before = self.meta.load(Acquire);
-            let words = self.words();
-            fence(Acquire);
-            if self.meta.load(Relaxed) == before {
-                let (lead, trail) = guards_of(before);
-                return Look {
-                    state: state_of(before),
-                    lead,
-                    trail,
-                    generation: before / GENERATION,
-                    words,
-                };
-            }
-        }
     }
 
     /// Sets the bounds.
@@ -255,26 +231,18 @@ impl<const W: usize> Node<W> {
     }
 }
 
-/// What was seen of a node.
-pub(super) struct Look<const W: usize> {
-    pub state: State,
-    pub lead: u8,
-    pub trail: u8,
-    pub generation: u64,
-    pub words: [u64; W],
-}
-
-/// One generation more.
-const GENERATION: u64 = 1 << 24;
-
+/// State in bits 7:0, lead in 21:8, trail in 35:22. The number of the space that the node was cut for, which never changes, is in 63:48.
 #[inline(always)]
-const fn meta(generation: u64, state: State, lead: u8, trail: u8) -> u64 {
-    generation | state as u64 | (lead as u64) << 8 | (trail as u64) << 16
+const fn meta(state: State, lead: u16, trail: u16) -> u64 {
+    state as u64 | (lead as u64) << 8 | (trail as u64) << (8 + GUARD_BITS)
 }
 
 #[inline(always)]
-const fn guards_of(meta: u64) -> (u8, u8) {
-    ((meta >> 8) as u8, (meta >> 16) as u8)
+const fn guards_of(meta: u64) -> (u16, u16) {
+    (
+        (meta >> 8) as u16 & MAX_GUARD,
+        (meta >> (8 + GUARD_BITS)) as u16 & MAX_GUARD,
+    )
 }
 
 #[inline(always)]
@@ -284,7 +252,6 @@ const fn state_of(meta: u64) -> State {
         x if x == State::Raw as u8 => State::Raw,
         x if x == State::Retired as u8 => State::Retired,
         x if x == State::Parked as u8 => State::Parked,
-        x if x == State::Taken as u8 => State::Taken,
         _ => State::Gap,
     }
 }
@@ -301,7 +268,7 @@ pub(super) const fn saturate(pages: u64) -> u32 {
 
 /// Spare nodes: those that were in use, and the rest of the page fed last.
 pub(super) struct Pool<const W: usize> {
-    owner: usize,
+    owner: u16,
     spare: Option<NodeRef<W>>,
     fresh: &'static mut [MaybeUninit<Node<W>>],
     nr_spare: usize,
@@ -316,10 +283,9 @@ impl<const W: usize> Pool<W> {
         nr
     };
 
-    pub fn new(page: &'static mut NodePage) -> Self {
+    pub fn new(owner: u16, page: &'static mut NodePage) -> Self {
         let mut pool = Self {
-            // Pages are never given back, so no other space ever has this number.
-            owner: core::ptr::from_ref::<NodePage>(page).addr(),
+            owner,
             spare: None,
             fresh: &mut [],
             nr_spare: 0,
@@ -330,7 +296,7 @@ impl<const W: usize> Pool<W> {
     }
 
     /// The number of the space, which its nodes bear.
-    pub const fn owner(&self) -> usize {
+    pub const fn owner(&self) -> u16 {
         self.owner
     }
 

@@ -4,6 +4,7 @@ use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
 use super::{Error, Fit, State, Vpn};
 use core::fmt;
+use core::marker::PhantomData;
 
 /// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are tried.
 pub const TIGHT_TRIES: usize = 8;
@@ -48,6 +49,27 @@ impl<const W: usize> Area<W> {
         (Vpn(start + lead), pages - lead - trail)
     }
 
+    /// The number of the space that it belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner(&self) -> u16 {
+        self.node.owner()
+    }
+
+    /// The first page, guards included.
+    #[inline(always)]
+    #[must_use]
+    pub fn first(&self) -> Vpn {
+        Vpn(self.node.start.get())
+    }
+
+    /// Guard pages, before and behind the body together.
+    #[must_use]
+    pub fn guards(&self) -> u64 {
+        let (lead, trail) = self.node.guards();
+        u64::from(lead) + u64::from(trail)
+    }
+
     /// Pages reserved in all, guards included.
     #[inline(always)]
     #[must_use]
@@ -88,6 +110,17 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Retired);
     }
 
+    /// Leaves the area to whoever knows its address, as [`entrust`](Self::entrust), and keeps it in hand: for an area that no claim gets.
+    pub fn expose(&self) {
+        self.node.set_state(State::Raw);
+    }
+
+    /// Whether it is in use.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.node.state().is_live()
+    }
+
     /// Leaves the area to whoever knows its address, as [`Space::entrust`], which also asks whose it is.
     #[inline]
     pub fn entrust(self) {
@@ -107,6 +140,19 @@ impl<const W: usize> fmt::Debug for Area<W> {
     }
 }
 
+/// An area that is another's, for as long as the space is borrowed.
+pub struct Lent<'s, const W: usize> {
+    area: Area<W>,
+    space: PhantomData<&'s mut Space<W>>,
+}
+
+impl<const W: usize> core::ops::Deref for Lent<'_, W> {
+    type Target = Area<W>;
+    fn deref(&self) -> &Area<W> {
+        &self.area
+    }
+}
+
 /// What lies at an address: a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment<const W: usize> {
@@ -117,36 +163,23 @@ pub struct Segment<const W: usize> {
     /// Pages, guards included.
     pub reserved: u64,
     /// Guard pages before the body.
-    pub lead: u8,
+    pub lead: u16,
     /// Guard pages behind the body.
-    pub trail: u8,
-    /// The caller's words; arbitrary for a gap, and for an area that is [`Taken`](State::Taken).
+    pub trail: u16,
+    /// The caller's words; arbitrary for a gap.
     pub words: [u64; W],
-    /// Tells one use of these pages from any other, before and after.
-    pub life: Life,
-}
-
-/// From one reservation of an area to its end. No two are equal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Life {
-    node: usize,
-    generation: u64,
 }
 
 impl<const W: usize> Segment<W> {
     fn of(node: NodeRef<W>) -> Self {
-        let look = node.look();
+        let (state, lead, trail) = node.state_and_guards();
         Self {
-            state: look.state,
+            state,
             first: Vpn(node.start.get()),
             reserved: node.pages.get(),
-            lead: look.lead,
-            trail: look.trail,
-            words: look.words,
-            life: Life {
-                node: core::ptr::from_ref(node).addr(),
-                generation: look.generation,
-            },
+            lead,
+            trail,
+            words: node.words(),
         }
     }
 
@@ -176,7 +209,8 @@ impl<const W: usize> Segment<W> {
 pub struct Space<const W: usize> {
     pub(super) tree: Tree<W>,
     pub(super) pool: Pool<W>,
-    pub(super) start: u64,
+    /// Pages of the region: nothing larger is looked for.
+    pub(super) region: u64,
     pub(super) pages: u64,
     pub(super) nr_areas: usize,
     pub(super) nr_gaps: usize,
@@ -192,51 +226,129 @@ unsafe impl<const W: usize> Send for Space<W> {}
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// The region of `pages` pages from `start` on, all of it one gap. `page` holds its first nodes.
+    /// A space that has the `pages` pages from `start` on, all of it one gap. `page` holds its first nodes.
     ///
     /// # Panics
-    /// If the region is empty or larger than 2^52 pages, or runs over the end of the address space.
+    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space.
     #[must_use]
     pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
-        assert!(
-            pages != 0 && pages <= 1 << 52 && start.0.checked_add(pages).is_some(),
-            "no region: {pages} pages at page {:#x}",
-            start.0
-        );
-        let mut pool = Pool::new(page);
-        let Some(root) = pool.take() else {
-            unreachable!("a page holds three nodes");
-        };
-        root.set_bounds(start.0, pages);
-        root.gap.set(saturate(pages));
+        // Pages are never given back, so no other space has this number, but by chance.
+        let owner = core::ptr::from_ref::<NodePage>(page).addr() / size_of::<NodePage>();
+        let mut space = Self::empty(owner as u16, pages, page);
+        let added = space.add(start, pages);
+        debug_assert!(added.is_ok(), "a page holds three nodes");
+        space
+    }
+
+    /// A space that has no pages yet, of a region of `region` pages. Its areas bear the number `owner`. `page` holds its first nodes.
+    #[must_use]
+    pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
-            tree: Tree::new(root),
-            pool,
-            start: start.0,
-            pages,
+            tree: Tree::new(),
+            pool: Pool::new(owner, page),
+            region,
+            pages: 0,
             nr_areas: 0,
-            nr_gaps: 1,
+            nr_gaps: 0,
             reserved: 0,
         }
     }
 
-    /// The first page of the region.
-    #[must_use]
-    pub const fn start(&self) -> Vpn {
-        Vpn(self.start)
+    /// Gives the space the `pages` pages from `start` on, which no space has.
+    ///
+    /// # Errors
+    /// [`Error::NoNodes`].
+    ///
+    /// # Panics
+    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space, or the space has some of it.
+    pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
+        let start = start.0;
+        assert!(
+            pages != 0 && pages <= 1 << 52 && start.checked_add(pages).is_some(),
+            "no range: {pages} pages at page {start:#x}"
+        );
+        let before = self.tree.find(start);
+        let next = match before {
+            Some(before) => before.next.get(),
+            None => self.tree.first(),
+        };
+        assert!(
+            before.is_none_or(|before| before.end() <= start)
+                && next.is_none_or(|next| start + pages <= next.start.get()),
+            "{pages} pages at page {start:#x} are in the space already"
+        );
+        let node = self.pool.take().ok_or(Error::NoNodes)?;
+        node.set_bounds(start, pages);
+        match (before, next) {
+            (Some(before), _) => self.tree.insert_after(before, node),
+            (None, Some(next)) => self.tree.insert_before(next, node),
+            (None, None) => self.tree.insert_first(node),
+        }
+        self.pages += pages;
+        self.settle(node);
+        Ok(())
     }
 
-    /// Pages of the region.
+    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap. Whether they were.
+    ///
+    /// # Errors
+    /// [`Error::NoNodes`].
+    pub fn remove(&mut self, start: Vpn, pages: u64) -> Result<bool, Error> {
+        let start = start.0;
+        let gap = match self.tree.find(start) {
+            Some(node) if node.is_gap() && start + pages <= node.end() => node,
+            _ => return Ok(false),
+        };
+        if self.pool.nr_spare() == 0 {
+            return Err(Error::NoNodes);
+        }
+        self.take_out(gap, start, pages);
+        Ok(true)
+    }
+
+    /// The first page of the range that [`reserve`](Self::reserve) would give for `fit`.
+    ///
+    /// # Errors
+    /// As `reserve`, but for nodes.
+    pub fn lowest(&self, fit: &Fit) -> Result<Vpn, Error> {
+        let total = fit.total(self.region)?;
+        self.search(fit, total).map(|(_, at)| Vpn(at))
+    }
+
+    /// Takes `pages` pages at `at` out of `gap`. There is a spare node.
+    fn take_out(&mut self, gap: NodeRef<W>, at: u64, pages: u64) {
+        let (start, end) = (gap.start.get(), gap.end());
+        let (before, behind) = (at - start, end - (at + pages));
+        self.pages -= pages;
+        if before == 0 && behind == 0 {
+            self.tree.remove_any(gap);
+            self.pool.give_back(gap);
+            self.nr_gaps -= 1;
+            return;
+        }
+        if before == 0 {
+            gap.set_bounds(at + pages, behind);
+            self.tree.set_gap(gap, saturate(behind));
+            return;
+        }
+        gap.set_bounds(start, before);
+        self.tree.set_gap(gap, saturate(before));
+        if behind != 0 {
+            let Some(rest) = self.pool.take() else {
+                unreachable!("a node was spare");
+            };
+            rest.set_bounds(at + pages, behind);
+            rest.set_gap_state();
+            self.tree.insert_after(gap, rest);
+            self.tree.set_gap(rest, saturate(behind));
+            self.nr_gaps += 1;
+        }
+    }
+
+    /// Pages that the space has.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.pages
-    }
-
-    /// Whether `page` is in the region.
-    #[inline(always)]
-    #[must_use]
-    pub const fn contains(&self, page: Vpn) -> bool {
-        page.0.wrapping_sub(self.start) < self.pages
     }
 
     /// Areas, in whatever state.
@@ -289,7 +401,7 @@ impl<const W: usize> Space<W> {
     /// - [`Error::NoNodes`]: feed a page and ask again.
     #[inline]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; W]) -> Result<Area<W>, Error> {
-        let total = fit.total(self.pages)?;
+        let total = fit.total(self.region)?;
         if self.pool.nr_spare() < 2 {
             return Err(Error::NoNodes);
         }
@@ -390,12 +502,25 @@ impl<const W: usize> Space<W> {
     pub fn release(&mut self, area: Area<W>) {
         let node = area.node;
         self.assert_ours(node);
-        let (mut start, mut pages) = (node.start.get(), node.pages.get());
         self.nr_areas -= 1;
-        self.reserved -= pages;
+        self.reserved -= node.pages.get();
+        self.settle(node);
+    }
+
+    /// Makes `node`, which is in the tree and no gap, a gap: one with those that it touches.
+    #[inline]
+    fn settle(&mut self, node: NodeRef<W>) {
+        let (mut start, mut pages) = (node.start.get(), node.pages.get());
         self.nr_gaps += 1;
-        let behind = node.next.get().filter(|next| next.is_gap());
-        let before = node.prev.get().filter(|prev| prev.is_gap());
+        let end = start + pages;
+        let behind = node
+            .next
+            .get()
+            .filter(|next| next.is_gap() && next.start.get() == end);
+        let before = node
+            .prev
+            .get()
+            .filter(|prev| prev.is_gap() && prev.end() == start);
         let mut keep = node;
         if let Some(next) = behind {
             pages += next.pages.get();
@@ -431,7 +556,7 @@ impl<const W: usize> Space<W> {
 
     fn assert_ours(&self, node: NodeRef<W>) {
         assert_eq!(
-            node.owner,
+            node.owner(),
             self.pool.owner(),
             "an area of another space: {:#x} pages",
             node.pages.get()
@@ -464,7 +589,7 @@ impl<const W: usize> Space<W> {
                 Ok(Area { node })
             }
             State::Gap => Err(Error::Vacant(page)),
-            State::Retired | State::Parked | State::Taken => Err(Error::Freed {
+            State::Retired | State::Parked => Err(Error::Freed {
                 start,
                 pages: pages(),
             }),
@@ -492,48 +617,47 @@ impl<const W: usize> Space<W> {
 
     #[inline]
     fn node_at(&self, page: Vpn) -> Result<NodeRef<W>, Error> {
-        if !self.contains(page) {
-            return Err(Error::Outside(page));
-        }
-        self.tree.find(page.0).ok_or(Error::Outside(page))
-    }
-
-    /// Replaces word `index` of the segment that contains `page`. Whether there is one.
-    ///
-    /// # Panics
-    /// If there is no word `index`.
-    pub fn set_word(&self, page: Vpn, index: usize, value: u64) -> bool {
-        match self.node_at(page) {
-            Ok(node) => {
-                node.set_word(index, value);
-                true
-            }
-            Err(_) => false,
+        match self.tree.find(page.0) {
+            Some(node) if page.0 < node.end() => Ok(node),
+            _ => Err(Error::Outside(page)),
         }
     }
 
-    /// The segment that contains `page`, in whatever state; `None` outside the region.
+    /// The area in use that contains `page`, guards included, whoever has it: to read and change its words.
+    pub fn lend(&mut self, page: Vpn) -> Option<Lent<'_, W>> {
+        let node = self.node_at(page).ok()?;
+        node.state().is_live().then_some(Lent {
+            area: Area { node },
+            space: PhantomData,
+        })
+    }
+
+    /// The segment that contains `page`, in whatever state; `None` where the space has no page.
     #[inline]
     #[must_use]
     pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
         self.node_at(page).ok().map(Segment::of)
     }
 
-    /// All segments in address order, from the one that contains `page` on.
+    /// All segments in address order, from the first one that ends behind `page` on.
     pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
-        core::iter::successors(self.node_at(page).ok(), |node| node.next.get()).map(Segment::of)
+        let first = match self.tree.find(page.0) {
+            Some(node) if page.0 < node.end() => Some(node),
+            Some(node) => node.next.get(),
+            None => self.tree.first(),
+        };
+        core::iter::successors(first, |node| node.next.get()).map(Segment::of)
     }
 
     /// All segments in address order.
     pub fn segments(&self) -> impl Iterator<Item = Segment<W>> + '_ {
-        self.segments_from(Vpn(self.start))
+        self.segments_from(Vpn(0))
     }
 }
 
 impl<const W: usize> fmt::Debug for Space<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Space")
-            .field("start", &format_args!("{:#x}", self.start))
             .field("pages", &format_args!("{:#x}", self.pages))
             .field("areas", &self.nr_areas)
             .field("gaps", &self.nr_gaps)

@@ -56,14 +56,40 @@ fn side_of<const W: usize>(parent: NodeRef<W>, node: NodeRef<W>) -> Side {
 }
 
 impl<const W: usize> Tree<W> {
-    /// The tree of one node, which is the first gap.
-    pub fn new(root: NodeRef<W>) -> Self {
-        root.max.set(root.gap.get());
+    /// An empty tree.
+    pub const fn new() -> Self {
         Self {
-            root: Cell::new(Some(root)),
+            root: Cell::new(None),
             #[cfg(test)]
             visits: Cell::new(0),
         }
+    }
+
+    /// The segment with the lowest start.
+    pub fn first(&self) -> Option<NodeRef<W>> {
+        let mut first = self.root.get()?;
+        while let Some(left) = first.child(Side::Left) {
+            first = left;
+        }
+        Some(first)
+    }
+
+    /// Puts `new`, which is no gap yet, into an empty tree.
+    pub fn insert_first(&self, new: NodeRef<W>) {
+        debug_assert!(self.root.get().is_none());
+        new.prev.set(None);
+        new.next.set(None);
+        new.parent.set(None);
+        Self::make_leaf(new);
+        self.root.set(Some(new));
+    }
+
+    fn make_leaf(new: NodeRef<W>) {
+        new.set_child(Side::Left, None);
+        new.set_child(Side::Right, None);
+        new.rank.set(1);
+        new.gap.set(0);
+        new.max.set(0);
     }
 
     pub fn root(&self) -> Option<NodeRef<W>> {
@@ -173,11 +199,7 @@ impl<const W: usize> Tree<W> {
     #[inline(always)]
     fn hang(&self, parent: NodeRef<W>, side: Side, new: NodeRef<W>) {
         debug_assert!(parent.child(side).is_none());
-        new.set_child(Side::Left, None);
-        new.set_child(Side::Right, None);
-        new.rank.set(1);
-        new.gap.set(0);
-        new.max.set(0);
+        Self::make_leaf(new);
         attach(parent, side, Some(new));
         self.fix_inserted(new);
     }
@@ -201,6 +223,34 @@ impl<const W: usize> Tree<W> {
         let side = side_of(parent, node);
         attach(parent, side, child);
         self.fix_removed(parent, side);
+    }
+
+    /// Takes out `node`, which may have two children.
+    pub fn remove_any(&self, node: NodeRef<W>) {
+        let (Some(_), Some(_), Some(stand_in)) =
+            (node.child(Side::Left), node.child(Side::Right), node.prev.get())
+        else {
+            return self.remove(node);
+        };
+        // The predecessor is in the left subtree, and has no right child: it can go. Then it takes the node's place.
+        let gap = stand_in.gap.get();
+        self.remove(stand_in);
+        let prev = stand_in.prev.get();
+        let next = node.next.get();
+        if let Some(prev) = prev {
+            prev.next.set(Some(stand_in));
+        }
+        if let Some(next) = next {
+            next.prev.set(Some(stand_in));
+        }
+        stand_in.next.set(next);
+        self.replace(node.parent.get(), node, Some(stand_in));
+        attach(stand_in, Side::Left, node.child(Side::Left));
+        attach(stand_in, Side::Right, node.child(Side::Right));
+        stand_in.rank.set(node.rank.get());
+        stand_in.max.set(node.max.get());
+        stand_in.gap.set(node.gap.get());
+        self.set_gap(stand_in, gap);
     }
 
     /// Puts `new` where `old` was below `parent`, or at the root.

@@ -1,12 +1,12 @@
 //! Areas that change hands, and that two want to free.
 
-use crate::support::{ByAddress, CheckedLock, Plant, Rig, Scenario, me};
+use crate::support::{Area, ByAddress, CheckedLock, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, scenario};
 use paging::VirtRange;
 use vmalloc::{Error, Lock};
 
 const HANDED_OVER: Scenario = scenario(LAZY, 1500, |rig| {
-    let given: CheckedLock<Vec<(VirtRange, u64)>> = Lock::new(Vec::new());
+    let given: CheckedLock<Vec<(VirtRange, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let maker = |rig: &Rig| {
         for pages in [1, 3, 2] {
             let key = 10 * me() as u64 + pages;
@@ -41,6 +41,45 @@ fn what_one_cpu_makes_another_may_free() {
 #[test]
 fn a_hand_over_that_orders_nothing_is_noticed() {
     HANDED_OVER.catches(Plant::LocksDoNotOrder, REUSED);
+}
+
+/// The same by handles: the CPU that ends one leaves it to the CPU whose area it is, which may be taking others in, or be flushed.
+const HANDED_ON: Scenario = scenario(LAZY, 1500, |rig| {
+    let given: CheckedLock<Vec<(Area<'_>, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
+    let maker = |_: &Rig| {
+        for pages in [1, 3, 2] {
+            let key = 10 * me() as u64 + pages;
+            let area = rig.filled(pages, key);
+            given.lock().push((area, key));
+        }
+        // One of its calls takes in what others have ended.
+        for _ in 0..16 {
+            drop(rig.vm.get_vm_area(PAGE, PAGE).expect("addresses suffice"));
+        }
+    };
+    let ender = |_: &Rig| {
+        let mut left = 3;
+        while left != 0 {
+            let next = given.lock().pop();
+            let Some((area, key)) = next else {
+                shuttle::thread::yield_now();
+                continue;
+            };
+            rig.check_and_free(area, key);
+            left -= 1;
+        }
+    };
+    rig.at_once(&[&maker, &ender, &maker, &ender]);
+});
+
+#[test]
+fn what_one_cpu_makes_another_may_end() {
+    HANDED_ON.holds();
+}
+
+#[test]
+fn an_area_that_another_cpu_ends_and_whose_flush_does_nothing_is_noticed() {
+    HANDED_ON.catches(Plant::NoTlbi, REUSED);
 }
 
 const FREED_TWICE: Scenario = scenario(LAZY, 1500, |rig| {

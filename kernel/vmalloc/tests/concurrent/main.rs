@@ -4,12 +4,13 @@
 //! cannot fail is none. `SHUTTLE_SCHEDULES` sets how many schedules are tried.
 
 mod caches;
+mod contexts;
 mod failures;
 mod growth;
 mod hand_over;
 mod lazy_purge;
 mod map_ram;
-mod nowait;
+
 mod permissions;
 mod readers;
 #[path = "../support/mod.rs"]
@@ -27,7 +28,11 @@ const STRICT: Config = Config {
 };
 
 const LAZY: Config = Config {
-    flush: FlushPolicy::Lazy { areas: 3, pages: 64 },
+    // Two or three for each shard.
+    flush: FlushPolicy::Lazy {
+        areas: 27,
+        pages: 576,
+    },
     ..STRICT
 };
 

@@ -6,7 +6,7 @@ use paging::{Pfn, VirtAddr, VirtRange};
 use vmalloc::{Backend, Error, Lock};
 
 const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
-    let given: CheckedLock<Vec<(VirtAddr, Vec<Pfn>)>> = Lock::new(Vec::new());
+    let given: CheckedLock<Vec<(VirtAddr, Vec<Pfn>)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let ram = |rig: &Rig, nr: u64| -> Vec<Pfn> {
         let frame = || rig.machine().alloc_frames(0).expect("memory suffices");
         (0..nr).map(|_| frame()).collect()

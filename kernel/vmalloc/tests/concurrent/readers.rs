@@ -67,7 +67,7 @@ fn readers_see_what_stays_while_others_come_and_go() {
 #[test]
 fn readers_of_tables_that_go_are_noticed() {
     // A table goes between two steps of a reader: he is held up for long.
-    READERS.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
+    READERS.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
 /// A reader of an area that is given back meanwhile, and whose frames another area has next.

@@ -38,7 +38,7 @@ fn nobody_reads_or_writes_a_table_that_was_given_back() {
 
 #[test]
 fn a_walk_that_keeps_nobody_out_is_noticed() {
-    TABLES.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
+    TABLES.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
 /// The addresses of one area of pages are those of an area of blocks next: the table between them goes while others read.
@@ -73,7 +73,7 @@ fn bug_1_nobody_walks_a_table_that_a_block_replaces() {
 
 #[test]
 fn a_table_that_a_block_replaces_under_a_walker_is_noticed() {
-    BUG_1.catches_on(Schedules::Priorities, Plant::WalksDoNotExclude, &["BadTable"]);
+    BUG_1.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
 /// Readers of the tables that a failing map made and takes back.

@@ -5,10 +5,10 @@
 
 use super::{Plant, Small};
 use mmu_model::{Model, Released};
-use std::cell::RefCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, TryLockError};
-use vmalloc::{Lock, WalkLock};
+use vmalloc::{Lock, LockClass};
 
 thread_local! {
     /// The machine of the execution under way: a [`Lock`] is made of a value and nothing else. All of an execution runs on one
@@ -44,143 +44,103 @@ fn release() -> Released {
 }
 
 /// A lock of the checker's.
-pub struct CheckedLock<T>(shuttle::sync::Mutex<(T, Released)>);
+pub struct CheckedLock<T> {
+    lock: shuttle::sync::Mutex<Released>,
+    value: UnsafeCell<T>,
+}
 
-// SAFETY: a mutex of the checker's.
+// SAFETY: the value is reached through a guard, which one thread at a time has; and on a machine on which locks do not exclude, all threads of an execution
+// are one of the host's.
+unsafe impl<T: Send> Sync for CheckedLock<T> {}
+
+impl<T> CheckedLock<T> {
+    fn guard<'a>(&'a self, held: shuttle::sync::MutexGuard<'a, Released>) -> CheckedGuard<'a, T> {
+        acquire(&held);
+        let (_, plant) = running();
+        // The third CPU looks at what it finds, and keeps nobody out.
+        let excludes = plant != Plant::LooksDoNotExclude || me() != 3;
+        CheckedGuard {
+            lock: self,
+            held: excludes.then_some(held),
+        }
+    }
+}
+
+// SAFETY: a mutex of the checker's. A plant takes that away, and all that is lost then is the model's.
 unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
     type Guard<'a>
         = CheckedGuard<'a, T>
     where
         T: 'a;
-    fn new(value: T) -> Self {
-        Self(shuttle::sync::Mutex::new((value, Released::default())))
+    fn new(_class: LockClass, value: T) -> Self {
+        Self {
+            lock: shuttle::sync::Mutex::default(),
+            value: UnsafeCell::new(value),
+        }
     }
     fn lock(&self) -> CheckedGuard<'_, T> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        acquire(&held.1);
-        CheckedGuard(held)
+        self.guard(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
     fn try_lock(&self) -> Option<CheckedGuard<'_, T>> {
-        let held = match self.0.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        acquire(&held.1);
-        Some(CheckedGuard(held))
+        match self.lock.try_lock() {
+            Ok(held) => Some(self.guard(held)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(self.guard(poisoned.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
-pub struct CheckedGuard<'a, T>(shuttle::sync::MutexGuard<'a, (T, Released)>);
+pub struct CheckedGuard<'a, T> {
+    lock: &'a CheckedLock<T>,
+    held: Option<shuttle::sync::MutexGuard<'a, Released>>,
+}
 
 impl<T> Deref for CheckedGuard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.0.0
+        // SAFETY: see `CheckedLock`.
+        unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T> DerefMut for CheckedGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0.0
+        // SAFETY: see `CheckedLock`.
+        unsafe { &mut *self.lock.value.get() }
     }
 }
 
 impl<T> Drop for CheckedGuard<'_, T> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.0.1 = release();
+        if let Some(held) = &mut self.held
+            && !std::thread::panicking()
+        {
+            **held = release();
         }
     }
 }
 
-/// What was released with the walk lock: by whoever held it alone last, and by all. A walk learns of the first, a release of
-/// both.
+/// What keeps an edit of the linear map from what must not see it half-way: the judgement of what TLBs may hold.
 #[derive(Default)]
-struct Handed {
-    alone: Released,
-    all: Released,
-}
+pub struct Edits(shuttle::sync::RwLock<Released>);
 
-/// The walk lock.
-#[derive(Default)]
-pub struct Walks {
-    lock: shuttle::sync::RwLock<()>,
-    handed: std::sync::Mutex<Handed>,
-}
-
-impl Walks {
-    /// Waits for whoever has it alone, and learns nothing of what he did.
-    pub fn keep_releases_out(&self) -> shuttle::sync::RwLockReadGuard<'_, ()> {
-        self.lock.read().unwrap_or_else(PoisonError::into_inner)
+impl Edits {
+    /// No edit is under way. What was done in one is not learned.
+    pub fn keep_out(&self) -> shuttle::sync::RwLockReadGuard<'_, Released> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handed(&self) -> std::sync::MutexGuard<'_, Handed> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn is_under_way(&self) -> bool {
+        self.0.try_read().is_err()
     }
-}
 
-pub struct Walk<'a> {
-    walks: &'a Walks,
-    _held: Option<shuttle::sync::RwLockReadGuard<'a, ()>>,
-}
-
-pub struct Release<'a> {
-    walks: &'a Walks,
-    _held: Option<shuttle::sync::RwLockWriteGuard<'a, ()>>,
-}
-
-// SAFETY: a lock of the checker's that many may share or one may have. A plant takes that away, and all that is lost then is the model's.
-unsafe impl WalkLock for Walks {
-    type Walk<'a> = Walk<'a>;
-    type Release<'a> = Release<'a>;
-    fn walk(&self) -> Walk<'_> {
-        let (_, plant) = running();
-        let excludes = plant != Plant::WalksDoNotExclude || me() != 3;
-        let held = excludes.then(|| self.lock.read().unwrap_or_else(PoisonError::into_inner));
-        acquire(&self.handed().alone);
-        Walk {
-            walks: self,
-            _held: held,
-        }
-    }
-    fn try_walk(&self) -> Option<Walk<'_>> {
-        let held = match self.lock.try_read() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        acquire(&self.handed().alone);
-        Some(Walk {
-            walks: self,
-            _held: Some(held),
-        })
-    }
-    fn release(&self) -> Release<'_> {
-        let held = self.lock.write().unwrap_or_else(PoisonError::into_inner);
-        acquire(&self.handed().all);
-        Release {
-            walks: self,
-            _held: Some(held),
-        }
-    }
-}
-
-impl Drop for Walk<'_> {
-    fn drop(&mut self) {
+    pub fn edit<R>(&self, f: impl FnOnce() -> R) -> R {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        acquire(&held);
+        let result = f();
         if !std::thread::panicking() {
-            self.walks.handed().all.join(&release());
+            *held = release();
         }
-    }
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let released = release();
-            let mut handed = self.walks.handed();
-            handed.all.join(&released);
-            handed.alone.join(&released);
-        }
+        result
     }
 }

@@ -1,6 +1,6 @@
 //! What the subsystem stands on: a tree, frames and locks.
 
-use super::locks::{CheckedLock, Walks, me, set_running};
+use super::locks::{CheckedLock, Edits, me, set_running};
 use super::ram::{FIRST, FRAMES, MAX_ORDER, Ram};
 use super::seen::Seen;
 use super::{PAGE, Plant, Small};
@@ -17,7 +17,7 @@ use vmalloc::{Backend, LinearEdit, VmArea};
 pub struct Machine {
     seen: Seen,
     tree: Tree<Small, Seen, Seen>,
-    walks: Walks,
+    pub(super) edits: Edits,
     ram: Mutex<Ram>,
     /// Tables of a tree without areas.
     pub(super) base_tables: usize,
@@ -89,7 +89,7 @@ impl Machine {
         Self {
             seen,
             tree,
-            walks: Walks::default(),
+            edits: Edits::default(),
             ram: Mutex::new(Ram::new()),
             base_tables: model.nr_tables(),
         }
@@ -163,20 +163,15 @@ impl NodePages for Machine {
     }
 }
 
-// SAFETY: 1. the allocator asserts what it gives and takes; 2. the tree is this machine's alone; 3. the tests work on the
-// tree through the subsystem, or with `walks`.
+// SAFETY: 1. the allocator asserts what it gives and takes; 2. the tree is this machine's alone; 3. nothing reads it as a whole while others work on it.
 unsafe impl Backend for Machine {
     type Granule = Small;
     type Tables = Seen;
     type Mmu = Seen;
     type Lock<T: Send> = CheckedLock<T>;
-    type WalkLock = Walks;
 
     fn tree(&self) -> &Tree<Small, Seen, Seen> {
         &self.tree
-    }
-    fn walks(&self) -> &Walks {
-        &self.walks
     }
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
         self.step();
@@ -190,7 +185,7 @@ unsafe impl Backend for Machine {
         {
             // DESIGN rule 6: from here on, anybody may have them. Not while the linear map is broken somewhere: what may be held
             // of that is the same mapping.
-            let _whole = self.walks.keep_releases_out();
+            let _whole = self.edits.keep_out();
             self.model().frame_reused(PhysAddr(first.0 * PAGE), PAGE << order);
         }
         if self.seen.plant == Plant::FramesLeak && first.0.is_multiple_of(7) {
@@ -216,14 +211,24 @@ unsafe impl Backend for Machine {
         self.step();
         self.ram().write(frame.0, index, value);
     }
+    fn nr_free_frames(&self) -> u64 {
+        FRAMES - self.ram().used()
+    }
+    fn nr_cpus(&self) -> usize {
+        mmu_model::MAX_CPUS
+    }
     fn cpu(&self) -> usize {
         me()
+    }
+    fn relax(&self) {
+        shuttle::thread::yield_now();
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
         if self.seen.plant == Plant::AliasIsForgotten {
             return Ok(Outcome::default());
         }
-        edit.apply(&self.tree, VirtRange::new(linear(&self.tree, pa), size))
+        let range = VirtRange::new(linear(&self.tree, pa), size);
+        self.edits.edit(|| edit.apply(&self.tree, range))
     }
     fn publish_instructions(&self, _range: VirtRange) {
         // Others go on meanwhile, as they may.
@@ -232,8 +237,18 @@ unsafe impl Backend for Machine {
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         for (i, chunk) in out.chunks_mut(8).enumerate() {
             let at = pa.0 + 8 * i as u64;
-            // Through the linear map, as a kernel does it.
-            let value = self.load(linear(&self.tree, PhysAddr(at & !7)));
+            // Through the linear map, as a kernel does it: an access to a leaf that is broken for a moment is made again, to an invalid one it fails.
+            let va = linear(&self.tree, PhysAddr(at & !7));
+            let value = loop {
+                self.step();
+                if self.model().translate(va).is_some() {
+                    break self.load_now(va);
+                }
+                if !self.edits.is_under_way() && self.model().translate(va).is_none() {
+                    return false;
+                }
+                shuttle::thread::yield_now();
+            };
             let from = (at % 8) as usize;
             chunk.copy_from_slice(&value.to_le_bytes()[from..from + chunk.len()]);
         }

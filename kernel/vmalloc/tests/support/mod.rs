@@ -55,8 +55,8 @@ pub enum Plant {
     NoTrailingDsb,
     /// TLBIs are left out.
     NoTlbi,
-    /// The third CPU's walks do not wait for whoever gives tables back, nor he for them.
-    WalksDoNotExclude,
+    /// The third CPU takes locks, and keeps nobody out by them.
+    LooksDoNotExclude,
     /// Whoever takes a lock does not see what was stored before it was dropped: a lock without acquire.
     LocksDoNotOrder,
     /// One block of frames in seven is lost when it is given back.

@@ -4,7 +4,7 @@ use super::machine::{Area, Machine};
 use super::{PAGE, Plant, me};
 use paging::{Mmu, VirtRange};
 use std::sync::Mutex;
-use vmalloc::{Backend, Config, Vmalloc, WalkLock};
+use vmalloc::{Backend, Config, Vmalloc};
 
 /// What the threads of a test share.
 pub struct Rig {
@@ -83,7 +83,7 @@ impl Rig {
     /// No TLB holds anything of `range` but what the tables say.
     pub fn assert_forgotten(&self, range: VirtRange) {
         // With tables in peace, so that only this range's own are judged.
-        let _walk = self.machine().walks().walk();
+        let _whole = self.machine().edits.keep_out();
         self.machine().model().va_reused(range);
         self.machine().model().assert_clean();
     }
@@ -134,11 +134,14 @@ impl Rig {
         let usage = self.vm.usage();
         let census = self.vm.check().unwrap_or_else(|violation| panic!("{violation}"));
         assert_eq!(census.retired, usage.waiting.0 + usage.deferred.0);
-        self.vm.vm_unmap_aliases();
+        self.vm.shrink();
         let usage = self.vm.usage();
-        assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
+        assert_eq!((usage.areas, usage.pages, usage.pieces), (0, 0, 0), "{usage:?}");
         assert_eq!(self.machine().ram().used(), 0, "frames leaked");
         let tree = self.machine().tree();
+        // Tables above the last level stay.
+        tree.prune(self.vm.range())
+            .unwrap_or_else(|failure| panic!("{failure}"));
         tree.check(|_, _| true, |_| true)
             .unwrap_or_else(|error| panic!("{error}"));
         let model = self.machine().model();

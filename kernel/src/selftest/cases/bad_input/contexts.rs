@@ -6,7 +6,6 @@ use paging::VirtAddr;
 use vmalloc::{Error, FlushPolicy, MAX_DEFERRED_ADDRESSES, Request};
 
 use super::refused;
-use crate::mm;
 use crate::mm::areas::kernel_vmalloc;
 use crate::selftest::backend::{SecondVmalloc, as_if_interrupted};
 use crate::selftest::context::Context;
@@ -14,17 +13,12 @@ use crate::selftest::failure::{TestResult, expect, expect_value};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
-/// The walk lock is this CPU's own, or the state lock is held by what was interrupted: an allocation that may not wait says so. What it had got
-/// goes back with the next call that can wait.
+/// The locks of the subsystem are held by what was interrupted: an allocation that only tries them says so.
 pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    let nowait = Request::new(5 * PAGE).nowait();
-    refused("memory where the tables are another's", Error::WouldBlock, || {
-        let _alone = mm::walk_lock().release();
-        vm.allocate(&nowait)
-    })?;
+    let nolock = Request::new(5 * PAGE).nolock();
     // The same request where nobody is in the way.
-    let area = vm.allocate(&nowait)?;
+    let area = vm.allocate(&nolock)?;
     write(area.va().0 as usize, 5);
     expect(
         "memory is not as written",
@@ -36,7 +30,7 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     refused(
         "memory where the address space is another's",
         Error::WouldBlock,
-        || as_if_interrupted(|| second.vm().allocate(&nowait)),
+        || as_if_interrupted(|| second.vm().allocate(&nolock)),
     )?;
     second.check_empty()?;
     Ok(())

@@ -1,7 +1,7 @@
 //! Giving back what is not there, not whole, not one's own, or not in this way.
 
 use paging::{Attributes, Pfn, VirtAddr};
-use vmalloc::{Error, Freed, Kind};
+use vmalloc::{Error, Freed, Kind, va};
 
 use super::{refused, refused_as, refuses};
 use crate::mm::areas::kernel_vmalloc;
@@ -135,10 +135,11 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees so many areas that those before them are not remembered any more: large ones, which nothing keeps for the next of their size.
+/// Frees so many areas that those before them are not remembered any more: of the shard that all CPUs share, as an address has that no CPU has; and too large to be
+/// kept for the next of their size.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
-    let size = vmalloc::va::MAX_LARGE_CACHED_PAGES as u64 * PAGE;
+    let size = (va::MAX_CACHED_PAGES as u64 + 1) * 512 * PAGE;
     for _ in 0..256 {
         vm.get_vm_area(size, 1)?.free();
     }

@@ -1,7 +1,6 @@
 //! Addresses and parts that are not what the call is for.
 
 use super::*;
-use crate::backend::{Lock, WalkLock};
 
 pub fn an_address_is_between_pages(seen: &mut Seen) {
     let vm = vm();
@@ -60,7 +59,7 @@ pub fn nothing_is_mapped_there(seen: &mut Seen) {
     }
     vm.raw().vm_unmap_ram(ram, 2).unwrap();
     seen.refused(&vm, Error::NotMapped(ram), || vm.raw().vm_unmap_ram(ram, 2));
-    vm.vm_unmap_aliases();
+    vm.shrink();
     assert_empty(&vm);
 }
 
@@ -193,7 +192,7 @@ pub fn it_has_another_length(seen: &mut Seen) {
         }
         vm.raw().vm_unmap_ram(va, nr).unwrap();
     }
-    vm.vm_unmap_aliases();
+    vm.shrink();
     assert_empty(&vm);
 }
 
@@ -212,14 +211,9 @@ pub fn its_permissions_were_changed(seen: &mut Seen) {
 
 pub fn a_lock_is_taken(seen: &mut Seen) {
     let vm = vm();
-    let state = vm.state.lock();
-    let result = vm.allocate(&Request::new(PAGE).nowait());
+    let state = hold_all(&vm);
+    let result = vm.allocate(&Request::new(PAGE).nolock());
     drop(state);
-    seen.refused(&vm, Error::WouldBlock, || result);
-    let release = vm.backend().walks().release();
-    let result = vm.allocate(&Request::new(PAGE).nowait());
-    drop(release);
-    vm.vm_unmap_aliases();
     seen.refused(&vm, Error::WouldBlock, || result);
     assert_empty(&vm);
 }
@@ -227,7 +221,7 @@ pub fn a_lock_is_taken(seen: &mut Seen) {
 pub fn too_many_are_put_off(seen: &mut Seen) {
     let vm = vm();
     let area = vm.vmalloc(PAGE).unwrap().into_raw();
-    let state = vm.state.lock();
+    let state = hold_all(&vm);
     let no_such = vm.range().start.add(PAGE << 20);
     for _ in 0..crate::MAX_DEFERRED_ADDRESSES {
         vm.raw().vfree_atomic(no_such).unwrap();

@@ -62,7 +62,8 @@ pub fn more_than_there_is(seen: &mut Seen) {
         seen.refused(&vm, too_large(size, region), || vm.get_vm_area(size, PAGE));
         seen.refused(&vm, too_large(size, region), || vm.alloc_stack(size));
     }
-    seen.refused(&vm, too_large(region + PAGE, region), || {
+    // With its guard it takes one table more.
+    seen.refused(&vm, too_large(region + M2, region), || {
         vm.get_vm_area(region, PAGE)
     });
     for pages in [RAM_SIZE / PAGE + 1, u64::MAX / PAGE, u64::MAX] {
@@ -86,10 +87,8 @@ pub fn more_than_there_is(seen: &mut Seen) {
     });
     vm.raw().vfree(raw).unwrap();
     // A device may be larger than RAM, but not than the region.
-    let small = vm_with(64, Features::default(), Config::default());
-    seen.refused(&small, too_large(65 * PAGE, 64 * PAGE), || {
-        small.ioremap(DEVICE, 64 * PAGE)
-    });
+    let small = vm_with(512, Features::default(), Config::default());
+    seen.refused(&small, too_large(2 * M2, M2), || small.ioremap(DEVICE, M2));
     assert_empty(&vm);
 }
 
@@ -186,19 +185,17 @@ pub fn memory_of_its_own_is_asked_for_uncached(seen: &mut Seen) {
 }
 
 pub fn no_addresses_are_left(seen: &mut Seen) {
-    let vm = vm_with(64, Features::default(), Config::default());
-    let full = vm.get_vm_area(60 * PAGE, PAGE).unwrap();
+    let vm = vm_with(512, Features::default(), Config::default());
+    let full = vm.get_vm_area(508 * PAGE, PAGE).unwrap();
     let none = Error::OutOfSpace(va::Error::NoSpace { pages: 4 });
     seen.refused(&vm, none, || vm.vmalloc(3 * PAGE));
     seen.refused(&vm, none, || vm.ioremap(DEVICE, 3 * PAGE));
     seen.refused(&vm, none, || vm.vmap(&[frame()[0]; 3][..]));
     seen.refused(&vm, none, || vm.get_vm_area(3 * PAGE, PAGE));
-    // Not even for one block and its guard.
-    let too_large = Error::TooLarge {
-        size: 65 * PAGE,
-        limit: 64 * PAGE,
-    };
-    seen.refused(&vm, too_large, || vm.vm_map_ram(&frame()[..]));
+    let block = Error::OutOfSpace(va::Error::NoSpace { pages: 65 });
+    seen.refused(&vm, block, || vm.vm_map_ram(&frame()[..]));
+    let large = Error::OutOfSpace(va::Error::NoSpace { pages: 512 });
+    seen.refused(&vm, large, || vm.get_vm_area(511 * PAGE, M2));
     let raw = vm.vmalloc(PAGE).unwrap().into_raw();
     seen.refused(&vm, Error::OutOfSpace(va::Error::NoSpace { pages: 3 }), || {
         vm.raw().vrealloc(raw, 2 * PAGE)
@@ -206,11 +203,11 @@ pub fn no_addresses_are_left(seen: &mut Seen) {
     vm.raw().vfree(raw).unwrap();
     drop(full);
     let unaligned = Error::OutOfSpace(va::Error::NoAlignedSpace {
-        pages: 2,
+        pages: 512,
         align: 1 << 40,
         phase: 0,
     });
-    let far = vm_with(64, Features::default(), Config::default());
+    let far = vm_with(1024, Features::default(), Config::default());
     let first = far.vmalloc(PAGE).unwrap();
     seen.refused(&far, unaligned, || {
         far.allocate(&Request::new(PAGE).aligned(PAGE << 40))
@@ -276,8 +273,8 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
 
 pub fn no_nodes_are_left(seen: &mut Seen) {
     let vm = vm();
+    let mut areas = Vec::from([vm.get_vm_area(PAGE, PAGE).unwrap()]);
     vm.backend().ram().node_budget = Some(0);
-    let mut areas = Vec::new();
     while let Ok(area) = vm.get_vm_area(PAGE, PAGE) {
         areas.push(area);
     }
@@ -342,7 +339,7 @@ trait ForgetTheBlock {
 impl ForgetTheBlock for Vm {
     fn vm_map_ram_and_forget_the_block(&self, frames: &[Pfn]) -> Result<VirtAddr, Error> {
         let result = self.vm_map_ram(frames);
-        self.vm_unmap_aliases();
+        self.shrink();
         result
     }
 }

@@ -82,7 +82,7 @@ enum Step {
 
 fn fits() -> impl Strategy<Value = Fit> {
     let pages = prop_oneof![8 => 1..6u64, 3 => 1..70u64, 1 => 1..700u64];
-    (pages, 0..9u32, any::<u64>(), 0..2u8, 0..2u8, any::<bool>()).prop_map(
+    (pages, 0..9u32, any::<u64>(), 0..2u16, 0..2u16, any::<bool>()).prop_map(
         |(pages, shift, phase, lead, trail, aligned)| {
             let shift = if aligned { shift } else { 0 };
             Fit::new(pages)

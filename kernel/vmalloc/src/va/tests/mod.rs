@@ -2,7 +2,7 @@
 
 mod against_model;
 mod cost;
-mod looks;
+mod ranges;
 
 use super::*;
 use core::cell::Cell;
@@ -352,34 +352,35 @@ fn areas_that_wait_are_a_list() {
 #[test]
 fn a_cache_gives_the_last_of_the_same_size_and_phase() {
     let mut space = space(1000);
-    let mut cache = Cache::new(2);
+    let mut cache = Cache::new(2, 0);
     let areas: Vec<_> = (0..3)
         .map(|_| reserve(&mut space, &Fit::new(1)).unwrap())
         .collect();
     let starts: Vec<_> = areas.iter().map(Area::start).collect();
-    let mut refused = Vec::new();
+    let mut given_up = Vec::new();
     for mut area in areas {
         area.retire();
-        refused.extend(cache.put(area).err());
+        given_up.extend(cache.put(area));
     }
-    assert_eq!(refused.len(), 1, "its limit is 2");
-    space.release(refused.remove(0));
+    assert_eq!(given_up.len(), 1, "its limit is 2");
+    assert_eq!(given_up[0].start(), starts[1], "the one put last before");
+    space.release(given_up.remove(0));
     assert_eq!((cache.nr_areas(), cache.pages()), (2, 4));
     cache.check().unwrap();
     assert_eq!(space.check().unwrap().parked, 2);
     assert_eq!(
-        space.find(starts[1]).unwrap().state,
+        space.find(starts[2]).unwrap().state,
         State::Parked,
         "still reserved, and known"
     );
     assert!(cache.take(&Fit::new(2), &[0, 0]).is_none());
     assert!(cache.take(&bare(1), &[0, 0]).is_none());
-    let wrong = Fit::new(1).congruent(2, (starts[1].0 + 1) % 2);
+    let wrong = Fit::new(1).congruent(2, (starts[2].0 + 1) % 2);
     assert!(cache.take(&wrong, &[0, 0]).is_none());
     // Two pages in all, now without a guard.
     let area = cache.take(&bare(2), &[8, 9]).unwrap();
-    assert_eq!((area.start(), area.pages(), area.words()), (starts[1], 2, [8, 9]));
-    assert_eq!(space.find(starts[1]).unwrap().state, State::Owned);
+    assert_eq!((area.start(), area.pages(), area.words()), (starts[2], 2, [8, 9]));
+    assert_eq!(space.find(starts[2]).unwrap().state, State::Owned);
     space.release(area);
     let last = cache.drain().unwrap();
     assert_eq!(last.start(), starts[0]);
@@ -390,50 +391,81 @@ fn a_cache_gives_the_last_of_the_same_size_and_phase() {
 }
 
 #[test]
-fn the_cache_of_large_areas_takes_those_that_are_too_large_for_the_other() {
-    let mut space = space(10_000);
-    let mut cache = LargeCache::<2>::new(4);
-    for pages in [1, MAX_CACHED_PAGES, MAX_LARGE_CACHED_PAGES + 1] {
-        let area = reserve(&mut space, &bare(pages as u64)).unwrap();
-        space.release(cache.put(area).unwrap_err());
-    }
-    let sizes = [MAX_CACHED_PAGES + 1, MAX_LARGE_CACHED_PAGES].map(|pages| pages as u64);
-    let areas = sizes.map(|pages| reserve(&mut space, &bare(pages)).unwrap());
-    let starts = [areas[0].start(), areas[1].start()];
-    for area in areas {
-        cache.put(area).unwrap();
-        cache.check().unwrap();
-    }
-    assert_eq!(cache.pages(), sizes[0] + sizes[1]);
-    for pages in [0, 1, sizes[0] - 1, sizes[0] + 1, sizes[1] + 1, u64::MAX] {
-        assert!(cache.take(&bare(pages), &[0, 0]).is_none(), "{pages}");
-    }
-    for (pages, start) in sizes.into_iter().zip(starts) {
-        let area = cache.take(&bare(pages), &[0, 0]).unwrap();
-        assert_eq!((area.start(), area.pages()), (start, pages));
-        space.release(area);
-    }
-    assert_eq!((cache.nr_areas(), cache.pages()), (0, 0));
-    assert_eq!(space.check().unwrap().gaps, 1);
-}
-
-#[test]
 fn a_cache_refuses_large_areas_and_nonsense() {
     let mut space = space(1000);
-    let mut cache = Cache::new(8);
+    let mut cache = Cache::new(8, 0);
     let large = reserve(&mut space, &bare(MAX_CACHED_PAGES as u64 + 1)).unwrap();
-    space.release(cache.put(large).unwrap_err());
+    space.release(cache.put(large).unwrap());
     let largest = reserve(&mut space, &bare(MAX_CACHED_PAGES as u64)).unwrap();
-    cache.put(largest).unwrap();
+    assert!(cache.put(largest).is_none());
     for pages in [0, MAX_CACHED_PAGES as u64 + 1, u64::MAX] {
         assert!(cache.take(&bare(pages), &[0, 0]).is_none());
         assert!(cache.take(&Fit::new(pages), &[0, 0]).is_none());
     }
-    assert!(cache.take(&Fit::new(0).guarded(60, 5), &[0, 0]).is_none());
+    assert!(cache.take(&Fit::new(0).guarded(250, 7), &[0, 0]).is_none());
     assert!(
         cache
             .take(&bare(MAX_CACHED_PAGES as u64).congruent(3, 0), &[0, 0])
             .is_none()
     );
-    assert!(cache.take(&bare(MAX_CACHED_PAGES as u64), &[0, 0]).is_some());
+    let taken = cache.take(&bare(MAX_CACHED_PAGES as u64), &[0, 0]).unwrap();
+    let mut nothing = Cache::new(0, 0);
+    space.release(nothing.put(taken).unwrap());
+}
+
+/// A cache filled with a size that nothing asks for any more still keeps what comes and goes.
+#[test]
+fn a_full_cache_gives_up_the_size_that_it_has_most_of() {
+    let mut space = space(10_000);
+    let mut cache = Cache::new(8, 0);
+    let areas: Vec<_> = (0..8).map(|_| reserve(&mut space, &bare(3)).unwrap()).collect();
+    for area in areas {
+        assert!(cache.put(area).is_none());
+    }
+    for round in 0..20 {
+        let area = cache.take(&bare(1), &[0, 0]);
+        assert_eq!(area.is_some(), round != 0, "round {round}");
+        let area = area.unwrap_or_else(|| reserve(&mut space, &bare(1)).unwrap());
+        if let Some(given_up) = cache.put(area) {
+            assert_eq!((given_up.pages(), round), (3, 0));
+            space.release(given_up);
+        }
+        cache.check().unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
+    let mut space = space(10_000);
+    let mut cache = Cache::new(100, 0);
+    let areas: Vec<_> = (0..32)
+        .map(|i| reserve(&mut space, &bare(1 + i % 2)).unwrap())
+        .collect();
+    for area in areas {
+        assert!(cache.put(area).is_none());
+    }
+    assert_eq!(cache.age(0, usize::MAX, |_| panic!("all of it is new")), None);
+    let mut idle = 16;
+    for _ in 0..12 {
+        // All areas of a page are in use between one purge and the next.
+        let used: Vec<_> = (0..16).map(|_| cache.take(&bare(1), &[0, 0]).unwrap()).collect();
+        for area in used {
+            assert!(cache.put(area).is_none());
+        }
+        let mut gone = Vec::new();
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let before = gone.len();
+            from = cache.age(at, 3, |area| gone.push(area));
+            assert!(gone.len() - before <= 3, "no more at once than asked for");
+        }
+        assert!(gone.iter().all(|area| area.pages() == 2));
+        let expected = idle / 4 + usize::from(idle % 4 != 0);
+        // In steps of three, what is left of a quarter is asked for anew.
+        assert!(gone.len() >= expected, "{} of {idle}", gone.len());
+        idle -= gone.len();
+        gone.into_iter().for_each(|area| space.release(area));
+        cache.check().unwrap();
+    }
+    assert_eq!((idle, cache.nr_areas()), (0, 16));
 }

@@ -1,11 +1,9 @@
-//! Memory for whoever cannot wait.
+//! Memory where locks are only tried, and where nothing but locks is waited for.
 
 use super::*;
-use crate::backend::{Lock, WalkLock};
-use paging::LeafSet;
 
-fn nowait(size: u64) -> Request {
-    Request::new(size).nowait()
+fn nolock(size: u64) -> Request {
+    Request::new(size).nolock()
 }
 
 #[test]
@@ -16,16 +14,16 @@ fn memory_without_waiting_is_as_good() {
         (K64, LeafSize::PAGE_GROUP),
         (M2, LeafSize::BLOCK2),
     ] {
-        let area = in_exception(|| vm.allocate(&nowait(size).zeroed())).unwrap();
+        let area = in_exception(|| vm.allocate(&nolock(size).zeroed())).unwrap();
         assert_eq!(area.outcome().leaves.get(leaf), 1, "{size:#x} bytes");
         let pa = area.translate(0).unwrap();
         assert_maps(&area, &vm, |page| pa.add(page * PAGE));
         assert!(vm.backend().ram().is_zeroed(Pfn(pa.0 / PAGE)));
     }
-    let area = vm.allocate(&nowait(32 << 20).huge()).unwrap();
+    let area = vm.allocate(&nolock(32 << 20).huge()).unwrap();
     assert_eq!(area.outcome().leaves.get(LeafSize::BLOCK2_GROUP), 1);
     drop(area);
-    let area = vm.allocate(&nowait(PAGE).aligned(K64)).unwrap();
+    let area = vm.allocate(&nolock(PAGE).aligned(K64)).unwrap();
     assert!(area.va().is_aligned(K64));
     drop(area);
     assert_empty(&vm);
@@ -34,8 +32,8 @@ fn memory_without_waiting_is_as_good() {
 #[test]
 fn whoever_holds_a_lock_is_not_waited_for() {
     let vm = vm();
-    let state = vm.state.lock();
-    let result = in_exception(|| vm.allocate(&nowait(PAGE)));
+    let state = hold_all(&vm);
+    let result = in_exception(|| vm.allocate(&nolock(PAGE)));
     assert_eq!(result.err(), Some(Error::WouldBlock));
     drop(state);
     assert_eq!(
@@ -43,17 +41,17 @@ fn whoever_holds_a_lock_is_not_waited_for() {
         Usage::default(),
         "nothing was got, and nothing is deferred"
     );
-    let release = vm.backend().walks().release();
-    let result = in_exception(|| vm.allocate(&nowait(PAGE)));
-    assert_eq!(result.err(), Some(Error::WouldBlock));
-    drop(release);
+    // Frames are in somebody's hands when the area is there already.
+    vm.backend().ram().budget = Some(0);
+    let result = in_exception(|| vm.allocate(&nolock(PAGE)));
+    assert_eq!(result.err(), Some(Error::OutOfFrames { size: PAGE }));
+    vm.backend().ram().budget = None;
     assert_eq!(vm.usage().areas, 0);
     assert_eq!(
         vm.usage().deferred,
         (1, 2),
-        "what it had got waits for who can wait"
+        "what it had got waits for a call that deals with it"
     );
-    assert_eq!(vm.backend().ram().used(), 1);
     drop(vm.vmalloc(PAGE).unwrap());
     assert_eq!(vm.usage().deferred, (0, 0));
     assert_empty(&vm);
@@ -62,8 +60,10 @@ fn whoever_holds_a_lock_is_not_waited_for() {
 #[test]
 fn an_allocator_whose_lock_is_taken_has_nothing() {
     let vm = vm();
+    // Addresses are there.
+    drop(vm.vmalloc(2 * PAGE).unwrap());
     vm.backend().ram().locked = true;
-    let result = vm.allocate(&nowait(PAGE));
+    let result = vm.allocate(&nolock(PAGE));
     assert_eq!(result.err(), Some(Error::OutOfFrames { size: PAGE }));
     let area = vm.vmalloc(PAGE).unwrap();
     drop(area);
@@ -79,7 +79,7 @@ fn nothing_is_purged_for_who_cannot_wait() {
     assert_ne!(waiting.0, 0);
     let size = RAM_SIZE / 2 + PAGE;
     assert_eq!(
-        vm.allocate(&nowait(size)).err(),
+        vm.allocate(&nolock(size)).err(),
         Some(Error::OutOfFrames { size })
     );
     assert_eq!(vm.usage().waiting, waiting);
@@ -95,7 +95,7 @@ fn whatever_fails_first_leaves_nothing_behind() {
     for k in 0.. {
         vm.backend().ram().budget = Some(k);
         let result = in_exception(|| {
-            vm.allocate(&nowait(20 * PAGE))
+            vm.allocate(&nolock(20 * PAGE))
                 .map(|area| area.free_atomic().unwrap())
         });
         vm.backend().ram().budget = None;
@@ -109,9 +109,11 @@ fn whatever_fails_first_leaves_nothing_behind() {
         frames += 1;
     }
     for k in 0.. {
+        vm.shrink();
+        vm.backend().tree().prune(vm.range()).unwrap();
         vm.backend().model.fail_alloc_after(k);
         let result = in_exception(|| {
-            vm.allocate(&nowait(20 * PAGE))
+            vm.allocate(&nolock(20 * PAGE))
                 .map(|area| area.free_atomic().unwrap())
         });
         vm.backend().model.cancel_alloc_failure();
@@ -131,81 +133,95 @@ fn whatever_fails_first_leaves_nothing_behind() {
     assert_empty(&vm);
 }
 
-/// The tables that a failed map has made may be read by others, so it gives none back; the next call that can wait does.
-#[test]
-fn tables_of_a_map_that_failed_go_with_the_next_call_that_can_wait() {
-    let vm = vm();
-    let base = vm.backend().model.nr_tables();
-    vm.backend().model.fail_alloc_after(1);
-    let result = in_exception(|| vm.allocate(&nowait(PAGE)));
-    vm.backend().model.cancel_alloc_failure();
-    assert!(matches!(
-        result.err(),
-        Some(Error::Map(paging::Error::OutOfTables(_)))
-    ));
-    assert_eq!(vm.backend().model.nr_tables(), base + 1, "withheld");
-    drop(vm.get_vm_area(PAGE, PAGE).unwrap());
-    assert_eq!(vm.backend().model.nr_tables(), base);
-    assert_empty(&vm);
-}
-
 #[test]
 fn a_page_for_areas_is_asked_for_without_waiting() {
     let vm = vm();
     let mut areas = Vec::new();
     vm.backend().ram().node_budget = Some(0);
     let error = loop {
-        match vm.allocate(&nowait(PAGE)) {
+        match vm.allocate(&nolock(PAGE)) {
             Ok(area) => areas.push(area),
             Err(error) => break error,
         }
     };
     assert_eq!(error, Error::OutOfNodes);
     vm.backend().ram().node_budget = None;
-    areas.push(in_exception(|| vm.allocate(&nowait(PAGE))).unwrap());
+    areas.push(in_exception(|| vm.allocate(&nolock(PAGE))).unwrap());
     drop(areas);
     assert_empty(&vm);
 }
 
-/// Taking an empty table out while others walk is what the engine's map would do for a block.
+/// A workload of an interrupt handler and nothing else: what it gives back is dealt with by what it asks for, a bounded number of areas at a time.
 #[test]
-fn no_block_is_mapped_over_an_empty_table_without_waiting() {
-    let vm = vm_with(1 << 12, Features::default(), Config::default());
-    let pages = vm
-        .vmap_as(vec_of_frames().as_slice(), Attributes::KERNEL_DATA)
-        .unwrap();
-    drop(pages);
-    let area = vm.allocate(&nowait(M2)).unwrap();
-    assert_eq!(area.outcome().tables_removed, 0);
-    assert_eq!(area.outcome().leaves.get(LeafSize::BLOCK2), 0);
-    assert_eq!(area.outcome().leaves.get(LeafSize::PAGE_GROUP), 32);
-    drop(area);
-    let area = vm.vmalloc(M2).unwrap();
-    assert_eq!(
-        area.outcome().leaves.get(LeafSize::BLOCK2),
-        1,
-        "who can wait prunes"
+fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {
+    let vm = lazy(64, 1 << 20);
+    for round in 0..3 * RAM_SIZE / PAGE {
+        let area = vm.allocate(&Request::new(PAGE).nowait()).unwrap();
+        let va = area.into_raw();
+        vm.raw().vfree_atomic(va).unwrap();
+        assert!(vm.usage().deferred.0 <= 1, "round {round}");
+        assert!(vm.backend().ram().used() < 80, "round {round}");
+    }
+    assert!(
+        vm.backend()
+            .deferred_work
+            .load(std::sync::atomic::Ordering::Relaxed)
+            != 0
     );
-    drop(area);
+    vm.shrink();
     assert_empty(&vm);
-    assert!(vm.config().leaves == LeafSet::ALL);
 }
 
-/// Every other frame of 2M: no leaf but pages, in each table.
-fn vec_of_frames() -> Vec<Pfn> {
-    (0..1024).map(|i| Pfn(RAM / PAGE + i * 2)).collect()
+/// An interrupt handler that interrupted a purge, or a call that waits for one, waits for neither.
+#[test]
+fn an_interrupt_handler_waits_for_no_gate() {
+    let vm = lazy(4, 1 << 20);
+    let raw: Vec<_> = (0..8).map(|_| vm.vmalloc(PAGE).unwrap().into_raw()).collect();
+    let gates: Vec<_> = vm
+        .shards
+        .iter()
+        .map(|shard| shard.purge.try_enter().expect("nothing is inside"))
+        .collect();
+    let linear_map = vm.linear_map.try_enter();
+    for va in raw {
+        vm.raw().vfree_atomic(va).unwrap();
+        drop(vm.allocate(&Request::new(PAGE).nowait()).unwrap().free_atomic());
+    }
+    assert_eq!(vm.usage().deferred.0, 16);
+    drop((gates, linear_map));
+    assert_empty(&vm);
+}
+
+/// A changed area in the inbox is left for a call that may wait for the linear map.
+#[test]
+fn a_changed_area_is_not_dealt_with_in_an_interrupt() {
+    let vm = vm_with_linear_map(1, Config::default());
+    let area = vm.vmalloc(PAGE).unwrap();
+    area.set_memory_ro(0, PAGE).unwrap();
+    area.free_atomic().unwrap();
+    let linear_map = vm.linear_map.try_enter();
+    for _ in 0..3 {
+        let area = vm.allocate(&Request::new(PAGE).nowait()).unwrap();
+        area.free_atomic().unwrap();
+    }
+    assert_eq!(vm.usage().deferred.0, 2, "the changed one, and the last");
+    drop(linear_map);
+    drop(vm.vmalloc(PAGE).unwrap());
+    drop(vm.vmalloc(PAGE).unwrap());
+    assert_eq!(vm.usage().deferred.0, 0);
+    assert_empty(&vm);
 }
 
 #[test]
 fn without_waiting_bad_requests_are_as_bad() {
     let vm = vm();
-    assert_eq!(vm.allocate(&nowait(0)).err(), Some(Error::Empty));
+    assert_eq!(vm.allocate(&nolock(0)).err(), Some(Error::Empty));
     assert!(matches!(
-        vm.allocate(&nowait(RAM_SIZE + 1)).err(),
+        vm.allocate(&nolock(RAM_SIZE + 1)).err(),
         Some(Error::TooLarge { .. })
     ));
     let align = 3;
-    let request = nowait(PAGE).aligned(align);
+    let request = nolock(PAGE).aligned(align);
     assert_eq!(vm.allocate(&request).err(), Some(Error::BadAlignment { align }));
     assert_eq!(vm.usage(), Usage::default());
     assert_empty(&vm);

@@ -1,0 +1,164 @@
+//! How an area ends, by four verbs:
+//!
+//! 1. **retire**: it stops being one that is in use. From then on nothing begins to look at what it maps.
+//! 2. **unmap**: whatever is mapped there is taken out of the tables; under its shard's lock, or after that was had: a look holds that lock from when it finds the
+//!    area in use until it is done with its tables and frames (`lookup`).
+//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, where its frames are not its own.
+//! 4. **free**: after the flush, its frames go back, then its addresses.
+//!
+//! # Bounds
+//! A small area is retired, unmapped and queued under one hold of its shard's lock, which a table's descriptors bound. On another CPU than the shard's it is
+//! retired, and left to that one (`deferred`). A large one is retired under the lock, and unmapped with no lock held: its tables are its own.
+//!
+//! # Tables
+//! A piece keeps its table, however empty, as long as it is a CPU's. A large area is unmapped by all of its spans, so its tables are unlinked with it, and go
+//! back with its flush.
+
+use crate::backend::{Backend, Lock};
+use crate::frames::free_area;
+use crate::owner::COMMON;
+use crate::purge::FlushPolicy;
+use crate::record::{self, Area, Head};
+use crate::region::Vmalloc;
+use crate::reserve::Context;
+use crate::shard::{Shard, State};
+use core::panic::Location;
+use paging::{FlushBatch, Granule, LAST_LEVEL, VirtRange};
+
+/// A batch on the backend's tree.
+pub(crate) type Batch<'t, B> =
+    FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
+
+/// A shard's lock, held.
+pub(crate) type Held<'a, B> =
+    <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
+
+impl<B: Backend> Vmalloc<B> {
+    /// Ends `area`, which nobody else can take any more, and whose body is `range`.
+    #[inline(never)]
+    pub(crate) fn give_back(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
+        let here = self.settle(Context::Waiting);
+        record::set_freer(&area, by);
+        let owner = usize::from(area.owner());
+        let shard = if owner == here.number() {
+            here
+        } else {
+            let shard = self.shards.get(owner);
+            // Nothing of another CPU's shard is read for it.
+            if owner != COMMON && self.waits(Head::of(&area)) {
+                return self.hand_in(shard, area, range.size >> B::Granule::PAGE_SHIFT);
+            }
+            shard
+        };
+        let held = shard.state.lock();
+        if self.end(shard, held, area) {
+            self.flush_if_due(shard);
+        }
+    }
+
+    /// Whether the policy lets an area of this head wait for a flush.
+    #[inline(always)]
+    fn waits(&self, head: Head) -> bool {
+        self.config.flush != FlushPolicy::Strict && head.can_wait() && !head.permissions_changed()
+    }
+
+    /// Ends `area` of `shard`, whose lock is held. Whether the shard is due for a flush by now.
+    #[inline(always)]
+    pub(crate) fn end(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
+        let head = Head::of(&area);
+        if !head.may_be_mapped() {
+            held.release(area);
+            return false;
+        }
+        area.retire();
+        let waits = self.waits(head);
+        if shard.is_common() {
+            drop(held);
+            return self.end_large(shard, area, waits);
+        }
+        // It covers no table whole, so its tables stay.
+        let mut batch = self.backend.tree().batch();
+        self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
+        if waits {
+            return self.queue(held, area, &mut batch);
+        }
+        drop(held);
+        self.free(shard, area, &mut batch);
+        false
+    }
+
+    /// The same for an area that is retired, and has whole spans.
+    #[inline(never)]
+    fn end_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
+        let mut batch = self.backend.tree().batch();
+        self.unmap_spans(&area, &mut batch);
+        if waits {
+            return self.queue(shard.state.lock(), area, &mut batch);
+        }
+        self.free(shard, area, &mut batch);
+        false
+    }
+
+    /// Lets `area` wait for the next flush of its shard, whose lock is held, with what was unmapped of it. Whether that is due by now.
+    #[inline(always)]
+    fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
+        batch.leave_to(&mut held.waiting.pending);
+        held.waiting.push(area);
+        self.share.is_reached_by(held.waiting.usage())
+    }
+
+    /// Flushes what was unmapped of `area`, and frees it.
+    #[inline(always)]
+    fn free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
+        batch.flush();
+        let head = Head::of(&area);
+        if head.permissions_changed() {
+            self.reset_alias(&area);
+        }
+        free_area(&self.backend, &area, head);
+        shard.state.lock().release(area);
+    }
+
+    /// Ends `area`, whose map failed, and which has no frames.
+    #[cold]
+    pub(crate) fn abandon(&self, mut area: Area) {
+        let shard = self.shard_of(&area);
+        let mut held = shard.state.lock();
+        area.retire();
+        if !shard.is_common() {
+            // What the map has made are empty tables, or none: the piece keeps them.
+            held.release(area);
+            return;
+        }
+        drop(held);
+        let mut batch = self.backend.tree().batch();
+        self.unmap_spans(&area, &mut batch);
+        batch.flush();
+        shard.state.lock().release(area);
+    }
+
+    /// Unmaps a large area, and its tables.
+    fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
+        let body = record::range::<B::Granule>(area);
+        // Most tables are full, or full to the end of the body, and are quickly read as such.
+        self.unmap_all(body, batch);
+        // That has unlinked those that the body covers whole. Of the first and the last it may cover a part: they are empty now.
+        let span = B::Granule::size(LAST_LEVEL - 1);
+        let (first, last) = (body.start.align_down(span), body.last().align_down(span));
+        if first != body.start {
+            self.unmap_all(VirtRange::new(first, span), batch);
+        }
+        if last.add(span) != body.end() && (last != first || first == body.start) {
+            self.unmap_all(VirtRange::new(last, span), batch);
+        }
+    }
+
+    /// Takes all of `range` out, and the tables that it covers whole.
+    #[inline]
+    pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
+        if let Err(failure) = self.backend.tree().unmap(range, batch) {
+            // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
+            panic!("unmapping {range:?}: {failure}");
+        }
+    }
+}

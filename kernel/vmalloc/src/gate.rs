@@ -1,0 +1,57 @@
+//! [`Gate`]: mutual exclusion with interrupts enabled, for what takes long.
+
+use crate::backend::{Backend, Lock, LockClass};
+
+/// Who is next.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tickets {
+    next: u32,
+    serving: u32,
+}
+
+/// One call at a time is inside; others wait, first come, first served, or go on without.
+///
+/// The lock in it is held for a few instructions each time, so whatever is done inside masks no interrupt. An interrupt handler must not wait here: what it
+/// interrupted may be inside. It may [try](Self::try_enter).
+pub(crate) struct Gate<B: Backend>(B::Lock<Tickets>);
+
+/// Inside, until this is dropped.
+pub(crate) struct Inside<'g, B: Backend>(&'g Gate<B>);
+
+impl<B: Backend> Gate<B> {
+    pub fn new(class: LockClass) -> Self {
+        Self(B::Lock::new(class, Tickets::default()))
+    }
+
+    /// Waits for its turn.
+    pub fn enter(&self, backend: &B) -> Inside<'_, B> {
+        let mut tickets = self.0.lock();
+        let mine = tickets.next;
+        tickets.next = mine.wrapping_add(1);
+        while tickets.serving != mine {
+            drop(tickets);
+            backend.relax();
+            tickets = self.0.lock();
+        }
+        drop(tickets);
+        Inside(self)
+    }
+
+    /// Enters if nobody is inside.
+    pub fn try_enter(&self) -> Option<Inside<'_, B>> {
+        let mut tickets = self.0.lock();
+        if tickets.serving != tickets.next {
+            return None;
+        }
+        tickets.next = tickets.next.wrapping_add(1);
+        drop(tickets);
+        Some(Inside(self))
+    }
+}
+
+impl<B: Backend> Drop for Inside<'_, B> {
+    fn drop(&mut self) {
+        let mut tickets = self.0.0.lock();
+        tickets.serving = tickets.serving.wrapping_add(1);
+    }
+}

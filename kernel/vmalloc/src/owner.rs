@@ -1,0 +1,116 @@
+//! [`Owners`]: from an address to the shard that has it.
+//!
+//! A number for each span (what a last-level table translates), in a tree of pages two deep that is made where it is needed. What has no number yet is the
+//! common shard's. It is read without a lock, and hardly ever written: when a piece changes hands.
+//!
+//! # A look that holds
+//! A number may be out of date when it has been read. So a reader takes the lock of the shard that it names, and [reads it again](Owners::of):
+//! - A piece goes from the common shard to a CPU's with both locks held.
+//! - It goes back in two steps: out of the CPU's space under that lock; then into the common space, with the number, under that one.
+//!
+//! So as long as a shard's lock is held and the number is the shard's, either its space has the piece, or no area is there.
+
+use crate::va::NodePage;
+use core::ptr::null_mut;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU16};
+
+/// The common shard.
+pub(crate) const COMMON: usize = 0;
+
+const LEAF: usize = 2048;
+const BRANCH: usize = 512;
+const ROOT: usize = 128;
+
+/// Spans that there may be.
+pub(crate) const MAX_SPANS: u64 = (ROOT * BRANCH * LEAF) as u64;
+
+type Leaf = [AtomicU16; LEAF];
+type Branch = [AtomicPtr<Leaf>; BRANCH];
+
+/// Which shard has which span.
+pub(crate) struct Owners([AtomicPtr<Branch>; ROOT]);
+
+/// What `pointer` leads to.
+fn follow<T>(pointer: &AtomicPtr<T>) -> Option<&'static T> {
+    // SAFETY: null, or from `hang`, which was given it for ever; acquired, so that its contents are seen.
+    unsafe { pointer.load(Acquire).as_ref() }
+}
+
+/// Hangs `new` there, if nothing is.
+fn hang<T>(pointer: &AtomicPtr<T>, new: &'static T) {
+    // Release: who follows it finds what is in it. Another that came first stays, and this one is a page that is not used.
+    let new = core::ptr::from_ref(new).cast_mut();
+    let _ = pointer.compare_exchange(null_mut(), new, AcqRel, Relaxed);
+}
+
+impl Owners {
+    pub const fn new() -> Self {
+        Self([const { AtomicPtr::new(null_mut()) }; ROOT])
+    }
+
+    #[inline(always)]
+    fn slot(&self, span: u64) -> Option<&'static AtomicU16> {
+        let span = span as usize;
+        let branch = follow(self.0.get(span / (LEAF * BRANCH))?)?;
+        let leaf = follow(&branch[span / LEAF % BRANCH])?;
+        Some(&leaf[span % LEAF])
+    }
+
+    /// The number of the shard that has `span`.
+    #[inline(always)]
+    pub fn of(&self, span: u64) -> usize {
+        self.slot(span)
+            .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
+    }
+
+    /// Gives `span` to shard `owner`: with the locks held that the module names. False if there is [no room](Self::feed) to note it.
+    pub fn set(&self, span: u64, owner: usize) -> bool {
+        match self.slot(span) {
+            Some(slot) => slot.store(owner as u16, Relaxed),
+            None => return owner == COMMON,
+        }
+        true
+    }
+
+    /// Makes room for `span`, with a page for each of what is missing.
+    pub fn feed(&self, span: u64, page: &'static mut NodePage) {
+        let span = span as usize;
+        let root = &self.0[span / (LEAF * BRANCH)];
+        match follow(root) {
+            Some(branch) => hang(
+                &branch[span / LEAF % BRANCH],
+                page.hold([const { AtomicU16::new(COMMON as u16) }; LEAF]),
+            ),
+            None => hang(root, page.hold([const { AtomicPtr::new(null_mut()) }; BRANCH])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+
+    fn page() -> &'static mut NodePage {
+        Box::leak(Box::new(NodePage::uninit()))
+    }
+
+    #[test]
+    fn each_span_has_its_own_number_and_the_common_one_by_default() {
+        let owners = Owners::new();
+        let spans = [0, 1, 2047, 2048, 1 << 20, (1 << 20) + 1, MAX_SPANS - 1];
+        for (i, span) in spans.into_iter().enumerate() {
+            assert_eq!(owners.of(span), COMMON);
+            assert!(owners.set(span, COMMON), "what it is already");
+            while !owners.set(span, i + 1) {
+                owners.feed(span, page());
+            }
+        }
+        for (i, span) in spans.into_iter().enumerate() {
+            assert_eq!(owners.of(span), i + 1);
+        }
+        assert_eq!(owners.of(2), COMMON);
+        assert_eq!(owners.of(MAX_SPANS), COMMON);
+    }
+}

@@ -1,0 +1,392 @@
+//! When what was unmapped is flushed and given back, and what is done where something has run out.
+//!
+//! Neither the frames, nor the tables, nor the addresses of an area may be used again before no TLB can hold a translation of it (DESIGN rule 6). When
+//! the flush comes is policy:
+//!
+//! - [`FlushPolicy::Strict`]: before the call that ends the area returns, for each area alone;
+//! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
+//!
+//! Lazy is only what can be withheld. The pages of a `vmap` and of a reserved area are somebody else's, who may use them for
+//! something else as soon as the call returns: these are flushed at once under either policy.
+//!
+//! # One flush a shard
+//! Each shard has its own list of areas that wait, and its own flush: no CPU passes a list of another's. A flush takes the list under the shard's lock; it
+//! invalidates, frees the frames and gives the addresses back to that shard, [`STEP`] areas under one hold of the lock. All that is done inside the shard's
+//! purge gate, with interrupts enabled. So what finds nothing to flush and has passed the gate knows that nothing is on its way back.
+//!
+//! # What is withheld at most
+//! Each shard's share is the policy's limit divided by the number of shards, and what the CPU that gives an area back adds to it; twice that while
+//! a flush of the shard is under way, and then it is waited for. Half as much more may be in its inbox.
+//!
+//! # Where something has run out
+//! A call that finds no frame, table, node or addresses flushes all shards, and tries once more if something came back. If that was not enough, and what is
+//! kept (ranges for the next of their size, pieces without an area and their tables) could be, that is given back too, and it tries a last time. So every
+//! call ends, whatever others do, and what cannot be had at all takes nothing from others.
+
+use crate::backend::{Backend, Lock};
+use crate::error::Error;
+use crate::frames::free_area;
+use crate::owner::COMMON;
+use crate::record::{Area, Head, WORDS};
+use crate::region::Vmalloc;
+use crate::shard::{Flushing, STEP, Shard};
+use crate::va::{self, Fit};
+use paging::{Granule, Pending, VirtAddr, VirtRange};
+
+/// When what was unmapped is flushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum FlushPolicy {
+    /// Before the call that gives an area back returns.
+    Strict,
+    /// When this many areas, or pages of addresses, wait on all CPUs together; when memory or addresses run out; or when
+    /// [`Vmalloc::vm_unmap_aliases`] asks. Until then an area that was ended may be accessible: by what a TLB holds; and where another CPU than the one that made it
+    /// ended it, by its tables.
+    Lazy {
+        /// Areas.
+        areas: usize,
+        /// Pages of addresses, guards included.
+        pages: u64,
+    },
+}
+
+impl FlushPolicy {
+    /// A lazy policy for a machine of `cpus` CPUs and `frames` frames, from what is good for one CPU: as much more as the CPUs have bits, since a flush
+    /// disturbs all of them, as Linux's `lazy_max_pages`; and never more than 1/64 of RAM.
+    #[must_use]
+    pub const fn lazy_for(cpus: usize, frames: u64, areas: usize, pages: u64) -> Self {
+        let bits = match cpus.checked_ilog2() {
+            Some(log) => log as usize + 1,
+            None => 1,
+        };
+        let scaled = pages.saturating_mul(bits as u64);
+        Self::Lazy {
+            areas: areas.saturating_mul(bits),
+            pages: if scaled < frames / 64 { scaled } else { frames / 64 },
+        }
+    }
+
+    /// What each of `shards` lets wait.
+    pub(crate) const fn share_of(self, shards: usize) -> Self {
+        match self {
+            Self::Strict => self,
+            Self::Lazy { areas, pages } => Self::Lazy {
+                areas: areas / shards,
+                pages: pages / shards as u64,
+            },
+        }
+    }
+
+    /// Whether `usage`, areas and their pages, is as much as this lets wait.
+    #[inline(always)]
+    pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
+        match self {
+            Self::Strict => usage.0 != 0,
+            Self::Lazy { areas, pages } => usage.0 >= areas || usage.1 >= pages,
+        }
+    }
+}
+
+/// Pieces without an area that a shard keeps at a purge, with their tables.
+const IDLE_PIECES: u64 = 2;
+
+/// Pieces that are unlinked for one flush.
+const PIECES_AT_ONCE: usize = 16;
+
+/// What could be had if everything that is withheld or kept went back: no less than that.
+#[derive(Clone, Copy, Default)]
+struct Potential {
+    /// Frames that wait for a flush.
+    frames: u64,
+    /// Pages of addresses that are in no area in use.
+    addresses: u64,
+    /// Pages of addresses that CPUs have and could give back.
+    in_pieces: u64,
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// Flushes `shard`, which has reached its share. One flush at a time: while another one is under way, it is left to wait, up to a limit.
+    #[inline(never)]
+    pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
+        let inside = match shard.purge.try_enter() {
+            Some(inside) => inside,
+            None => {
+                let (nr, pages) = shard.state.lock().waiting.usage();
+                if !self.share.is_reached_by((nr / 2, pages / 2)) {
+                    return;
+                }
+                shard.purge.enter(&self.backend)
+            }
+        };
+        self.flush_inside(shard);
+        drop(inside);
+    }
+
+    /// Flushes `shard` if it has reached its share. Inside its purge gate.
+    pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
+        let usage = shard.state.lock().waiting.usage();
+        if self.share.is_reached_by(usage) {
+            self.flush_shard(shard);
+            self.return_pieces(shard, IDLE_PIECES);
+        }
+    }
+
+    /// Flushes once for all that waits in `shard`, then gives all of it back. Inside the shard's purge gate.
+    pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
+        let mut state = shard.state.lock();
+        if state.waiting.usage().0 == 0 {
+            return;
+        }
+        let mut due = state.waiting.take();
+        let (nr_areas, pages) = due.usage();
+        state.flushing = Flushing { nr_areas, pages };
+        drop(state);
+        let pending = core::mem::replace(&mut due.pending, Pending::new());
+        // Other CPUs may have written the invalid descriptors: the shard's lock handed them over, and the leading barrier
+        // must wait for stores observed as well as for this CPU's own (DSB ISH, Arm ARM B2.3.12).
+        self.backend.tree().flush(pending, true);
+        // The oldest first, which suits the tree.
+        let mut flushed: Option<Area> = None;
+        while let Some(mut area) = due.pop() {
+            free_area(&self.backend, &area, Head::of(&area));
+            area.link(flushed.take());
+            flushed = Some(area);
+        }
+        let mut age_from = Some(0);
+        while flushed.is_some() || age_from.is_some() {
+            let mut state = shard.state.lock();
+            let mut left = STEP;
+            while left != 0
+                && let Some(mut area) = flushed.take()
+            {
+                flushed = area.link(None);
+                state.flushing.nr_areas -= 1;
+                state.flushing.pages -= area.reserved();
+                state.nr_given_back += 1;
+                state.release(area);
+                left -= 1;
+            }
+            if flushed.is_none()
+                && left != 0
+                && let Some(from) = age_from
+            {
+                let mut gone: Option<Area> = None;
+                age_from = state.cache.age(from, left, |mut area| {
+                    area.link(gone.take());
+                    gone = Some(area);
+                });
+                while let Some(mut area) = gone {
+                    gone = area.link(None);
+                    state.join(area);
+                }
+            }
+        }
+    }
+
+    /// Gives a CPU's pieces without an area back to the common shard, less `keep` of them: a quarter of them, or all if none is to be kept.
+    /// Inside the shard's purge gate, or not: others may do the same.
+    fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
+        if shard.is_common() {
+            return 0;
+        }
+        let piece = Fit::new(Self::SPAN_PAGES)
+            .guarded(0, 0)
+            .congruent(Self::SPAN_PAGES, 0);
+        let mut returned = 0;
+        loop {
+            let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
+            let mut batch = self.backend.tree().batch();
+            for place in &mut idle {
+                let mut state = shard.state.lock();
+                let vacant = (state.space.pages() - state.space.reserved()) / Self::SPAN_PAGES;
+                if vacant <= keep {
+                    break;
+                }
+                // An area for now: the piece is the shard's until no TLB knows its table.
+                let Ok(mut area) = state.space.reserve(&piece, &[0; WORDS]) else {
+                    break;
+                };
+                area.retire();
+                // With the lock held: it keeps out those that look at this shard's tables.
+                self.unmap_all(Self::whole(&area), &mut batch);
+                *place = Some(area);
+                if keep != 0 && returned + 1 >= vacant.div_ceil(4) {
+                    break;
+                }
+            }
+            batch.flush();
+            let mut all = true;
+            for area in idle.into_iter().flatten() {
+                if self.return_piece(shard, area) {
+                    returned += 1;
+                } else {
+                    all = false;
+                }
+            }
+            let full = returned != 0 && returned.is_multiple_of(PIECES_AT_ONCE as u64);
+            if !all || !full || keep != 0 {
+                return returned;
+            }
+        }
+    }
+
+    /// Gives a piece back that is unmapped and flushed. False if the common shard has no node for it: then it stays.
+    fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
+        if self.shards.common().state.lock().space.nr_spare_nodes() == 0
+            && let Some(page) = self.backend.node_page()
+        {
+            self.shards.common().state.lock().space.feed(page);
+        }
+        let start = area.first();
+        let mut state = shard.state.lock();
+        state.space.release(area);
+        let mut common = self.shards.common().state.lock();
+        if common.space.nr_spare_nodes() == 0 || state.space.remove(start, Self::SPAN_PAGES) != Ok(true) {
+            return false;
+        }
+        let noted = self.owners.set(self.span_of(start), COMMON);
+        debug_assert!(noted, "a piece was had without a note");
+        let added = common.space.add(start, Self::SPAN_PAGES);
+        debug_assert!(added.is_ok(), "a node was spare");
+        true
+    }
+
+    /// All pages of an area, guards included.
+    pub(crate) fn whole(area: &Area) -> VirtRange {
+        VirtRange::new(
+            VirtAddr(area.first().0 << B::Granule::PAGE_SHIFT),
+            area.reserved() << B::Granule::PAGE_SHIFT,
+        )
+    }
+
+    /// Makes sure that no TLB holds a translation of an area that was given back before this call by this CPU, or by one that
+    /// this CPU has since heard from.
+    ///
+    /// Under [`FlushPolicy::Strict`] no TLB ever does, but for areas that were given back where nothing could be waited for.
+    ///
+    /// [Waiting](crate#contexts): for each shard's purge gate in turn, inside which another CPU may be giving back what it has flushed.
+    pub fn vm_unmap_aliases(&self) {
+        self.flush_all();
+    }
+
+    /// Flushes all shards. Gives how many areas were given back meanwhile, by whichever CPU.
+    fn flush_all(&self) -> u64 {
+        self.settle_addresses(true);
+        let mut given_back = 0;
+        for shard in self.shards.iter() {
+            let before = shard.state.lock().nr_given_back;
+            let _inside = shard.purge.enter(&self.backend);
+            self.settle_all(shard);
+            self.flush_shard(shard);
+            given_back += shard.state.lock().nr_given_back - before;
+        }
+        given_back
+    }
+
+    /// Gives back all that is withheld or kept for later: what waits for a flush, ranges that are kept for the next of their size, blocks of
+    /// `vm_map_ram` and pieces without a mapping, and the tables of those. For a kernel that is short of memory.
+    ///
+    /// [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
+    pub fn shrink(&self) {
+        self.give_up_all();
+    }
+
+    /// The same. Gives how many areas and ranges became free, and how many pieces.
+    fn give_up_all(&self) -> (u64, u64) {
+        for shard in self.shards.iter() {
+            self.drop_idle_block(shard);
+        }
+        let mut freed = self.flush_all();
+        let mut pieces = 0;
+        for shard in self.shards.iter() {
+            let _inside = shard.purge.enter(&self.backend);
+            loop {
+                let mut state = shard.state.lock();
+                for _ in 0..STEP {
+                    if let Some(area) = state.cache.drain() {
+                        state.join(area);
+                        freed += 1;
+                    }
+                }
+                if state.cache.nr_areas() == 0 {
+                    break;
+                }
+            }
+            pieces += self.return_pieces(shard, 0);
+        }
+        (freed, pieces)
+    }
+
+    fn potential(&self) -> Potential {
+        let mut all = Potential::default();
+        for shard in self.shards.iter() {
+            let state = shard.state.lock();
+            let withheld = state.waiting.usage().1 + state.flushing.pages;
+            all.frames += withheld;
+            all.addresses += state.space.pages() - state.space.reserved() + withheld + state.cache.pages();
+            if !shard.is_common() {
+                all.in_pieces +=
+                    state.space.pages() - state.space.reserved() + withheld + state.cache.pages();
+            }
+            drop(state);
+            let deferred = shard.inbox.usage();
+            all.frames += deferred.1;
+            all.addresses += deferred.1;
+        }
+        all
+    }
+
+    /// Whether what `error` lacks could be there if all that is withheld and kept went back.
+    fn could_help(&self, error: &Error) -> bool {
+        let all = self.potential();
+        match *error {
+            Error::OutOfFrames { size } => {
+                let tables = all.in_pieces / Self::SPAN_PAGES;
+                self.backend.nr_free_frames().saturating_add(all.frames + tables)
+                    >= size >> B::Granule::PAGE_SHIFT
+            }
+            Error::OutOfSpace(va::Error::NoSpace { pages } | va::Error::NoAlignedSpace { pages, .. }) => {
+                all.addresses >= pages
+            }
+            _ => true,
+        }
+    }
+
+    /// Calls `once`, with no lock held; and again after a flush of what is withheld, and a last time after all that is kept was given back, if it
+    /// fails for something that has come back by that.
+    #[inline(always)]
+    pub(crate) fn under_pressure<R>(&self, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
+        match once() {
+            Err(error) if error.is_for_want() => self.again(error, once),
+            done => done,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn again<R>(&self, error: Error, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
+        if !self.could_help(&error) {
+            return Err(error);
+        }
+        let mut error = error;
+        // What another CPU has given back just before this counts, too: for frames it can be seen.
+        if self.flush_all() != 0 || self.has_frames_for(&error) {
+            match once() {
+                Err(again) if again.is_for_want() && self.could_help(&again) => error = again,
+                done => return done,
+            }
+        }
+        let (freed, pieces) = self.give_up_all();
+        let helps = match error {
+            Error::OutOfSpace(_) | Error::OutOfNodes => freed + pieces != 0,
+            _ => pieces != 0 || self.has_frames_for(&error),
+        };
+        if helps { once() } else { Err(error) }
+    }
+
+    fn has_frames_for(&self, error: &Error) -> bool {
+        match *error {
+            Error::OutOfFrames { size } => self.backend.has_free_frames(size >> B::Granule::PAGE_SHIFT),
+            _ => false,
+        }
+    }
+}

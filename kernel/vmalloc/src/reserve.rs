@@ -1,0 +1,278 @@
+//! Reserving addresses: a small area from its CPU's shard, any other from the common one.
+
+use crate::backend::{Backend, Lock};
+use crate::error::Error;
+use crate::place::{self, Phase};
+use crate::record::{Area, WORDS};
+use crate::region::Vmalloc;
+use crate::shard::{Shard, State};
+use crate::va::{self, Fit, Vpn};
+use paging::Granule;
+
+/// What a call may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Context {
+    /// Wait for locks and gates, and win memory back.
+    Waiting,
+    /// Wait for locks, which mask interrupts: an interrupt handler.
+    Interrupt,
+    /// Try locks, once: a handler that may have interrupted the holder of any.
+    Exception,
+}
+
+/// What is missing for a reservation.
+enum Lack {
+    /// Nodes in the shard of this number.
+    Nodes(usize),
+    /// Room to note the owner of this span.
+    Note(u64),
+    /// Addresses, or a lock, or sense.
+    Else(Error),
+}
+
+impl<B: Backend> Vmalloc<B> {
+    /// Whether `fit` goes into a piece, wherever that is.
+    #[inline(always)]
+    const fn is_small(fit: &Fit) -> bool {
+        fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
+    }
+
+    /// Reserves the best place for `fit` at `phase`, or the next best, and so on.
+    #[inline(always)]
+    pub(crate) fn reserve(
+        &self,
+        fit: Fit,
+        phase: Phase,
+        align: u64,
+        words: &[u64; WORDS],
+        context: Context,
+    ) -> Result<Area, Error> {
+        let shard = self.settle(context);
+        let best = place::best::<B::Granule>(fit, phase, align);
+        if Self::is_small(&best) {
+            if let Ok(area) = shard.state.lock().reserve(&best, words) {
+                return Ok(area);
+            }
+        } else if let Ok(best) = Self::in_whole_spans(&best) {
+            let common = self.shards.common();
+            if let Ok(area) = common.state.lock().reserve(&best, words) {
+                return Ok(area);
+            }
+        }
+        self.reserve_anywhere(fit, phase, align, words, context)
+    }
+
+    /// The same where the first place is taken, or there is no node for it, or it is large.
+    #[inline(never)]
+    fn reserve_anywhere(
+        &self,
+        fit: Fit,
+        phase: Phase,
+        align: u64,
+        words: &[u64; WORDS],
+        context: Context,
+    ) -> Result<Area, Error> {
+        let once = || self.reserve_once(fit, phase, align, words, context);
+        if context == Context::Waiting {
+            self.under_pressure(once)
+        } else {
+            once()
+        }
+    }
+
+    pub(crate) fn reserve_once(
+        &self,
+        fit: Fit,
+        phase: Phase,
+        align: u64,
+        words: &[u64; WORDS],
+        context: Context,
+    ) -> Result<Area, Error> {
+        let mut refused = Error::Empty;
+        for fit in place::candidates::<B::Granule>(fit, phase, align, self.leaves) {
+            match self.reserve_at(&fit, words, context) {
+                Err(error @ (Error::OutOfSpace(_) | Error::TooLarge { .. })) => refused = error,
+                done => return done,
+            }
+        }
+        Err(refused)
+    }
+
+    fn reserve_at(&self, fit: &Fit, words: &[u64; WORDS], context: Context) -> Result<Area, Error> {
+        loop {
+            let result = if Self::is_small(fit) {
+                self.reserve_small(self.this_shard(), fit, words, context)
+            } else {
+                self.reserve_large(fit, words, context)
+            };
+            let lack = match result {
+                Ok(area) => return Ok(area),
+                Err(Lack::Else(error)) => return Err(error),
+                Err(lack) => lack,
+            };
+            // Memory is never asked for with a lock held.
+            let page = if context == Context::Exception {
+                self.backend.without_waiting(|| self.backend.node_page())
+            } else {
+                self.backend.node_page()
+            };
+            let page = page.ok_or(Error::OutOfNodes)?;
+            match lack {
+                Lack::Note(span) => self.owners.feed(span, page),
+                Lack::Nodes(shard) => self.hold(self.shards.get(shard), context)?.space.feed(page),
+                Lack::Else(_) => {}
+            }
+        }
+    }
+
+    /// Takes the lock of `shard`, as `context` may.
+    fn hold(
+        &self,
+        shard: &'static Shard<B>,
+        context: Context,
+    ) -> Result<crate::end::Held<'static, B>, Error> {
+        if context == Context::Exception {
+            shard.state.try_lock().ok_or(Error::WouldBlock)
+        } else {
+            Ok(shard.state.lock())
+        }
+    }
+
+    fn reserve_small(
+        &self,
+        shard: &'static Shard<B>,
+        fit: &Fit,
+        words: &[u64; WORDS],
+        context: Context,
+    ) -> Result<Area, Lack> {
+        let mut state = self.hold(shard, context).map_err(Lack::Else)?;
+        let refused = match state.reserve(fit, words) {
+            Ok(area) => return Ok(area),
+            Err(va::Error::NoNodes) => return Err(Lack::Nodes(shard.number())),
+            Err(error @ (va::Error::NoSpace { .. } | va::Error::NoAlignedSpace { .. })) => error,
+            Err(error) => return Err(Lack::Else(Self::refusal(error))),
+        };
+        if !self.take_piece(shard, &mut state, context)? {
+            return Err(Lack::Else(Self::refusal(refused)));
+        }
+        match state.reserve(fit, words) {
+            Ok(area) => Ok(area),
+            Err(va::Error::NoNodes) => Err(Lack::Nodes(shard.number())),
+            Err(error) => Err(Lack::Else(Self::refusal(error))),
+        }
+    }
+
+    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has one. Both locks are: see `owner`.
+    fn take_piece(
+        &self,
+        shard: &Shard<B>,
+        state: &mut State<B::Granule>,
+        context: Context,
+    ) -> Result<bool, Lack> {
+        if state.space.nr_spare_nodes() == 0 {
+            return Err(Lack::Nodes(shard.number()));
+        }
+        let piece = Fit::new(Self::SPAN_PAGES)
+            .guarded(0, 0)
+            .congruent(Self::SPAN_PAGES, 0);
+        let common = self.shards.common();
+        let mut common = self.hold(common, context).map_err(Lack::Else)?;
+        let Ok(start) = common.space.lowest(&piece) else {
+            return Ok(false);
+        };
+        let span = self.span_of(start);
+        if common.space.nr_spare_nodes() == 0 {
+            return Err(Lack::Nodes(crate::owner::COMMON));
+        }
+        if !self.owners.set(span, shard.number()) {
+            return Err(Lack::Note(span));
+        }
+        let removed = common.space.remove(start, Self::SPAN_PAGES);
+        debug_assert_eq!(removed, Ok(true), "it was found there");
+        let added = state.space.add(start, Self::SPAN_PAGES);
+        debug_assert!(added.is_ok(), "a node was spare");
+        Ok(true)
+    }
+
+    fn reserve_large(&self, fit: &Fit, words: &[u64; WORDS], context: Context) -> Result<Area, Lack> {
+        let fit = Self::in_whole_spans(fit).map_err(Lack::Else)?;
+        let mut state = self.hold(self.shards.common(), context).map_err(Lack::Else)?;
+        match state.space.reserve(&fit, words) {
+            Ok(area) => Ok(area),
+            Err(va::Error::NoNodes) => Err(Lack::Nodes(crate::owner::COMMON)),
+            Err(error) => Err(Lack::Else(Self::refusal(error))),
+        }
+    }
+
+    /// `fit` with the guards that make it whole spans: the body begins at its phase in the first.
+    pub(crate) fn in_whole_spans(fit: &Fit) -> Result<Fit, Error> {
+        let span = Self::SPAN_PAGES;
+        let lead = u64::from(fit.lead);
+        let begins = if fit.align <= span {
+            lead + (fit.phase.wrapping_sub(lead) & (fit.align - 1))
+        } else {
+            let phase = fit.phase & (span - 1);
+            if phase < lead { phase + span } else { phase }
+        };
+        let used = fit
+            .pages
+            .checked_add(begins + u64::from(fit.trail) + span)
+            .ok_or(Error::TooLarge {
+                size: u64::MAX,
+                limit: u64::MAX,
+            })?
+            - span;
+        let total = used.div_ceil(span) * span;
+        // Both are at most a span, and a guard.
+        let (lead, trail) = (begins as u16, (total - begins - fit.pages) as u16);
+        debug_assert!(u64::from(lead.max(trail)) <= u64::from(va::MAX_GUARD));
+        let (align, phase) = if fit.align <= span {
+            (span, begins & (span - 1))
+        } else {
+            (fit.align, fit.phase)
+        };
+        Ok(fit.congruent(align, phase).guarded(lead, trail))
+    }
+
+    /// Why the address space has no room.
+    #[cold]
+    pub(crate) fn refusal(error: va::Error) -> Error {
+        let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
+        match error {
+            va::Error::NoNodes => Error::OutOfNodes,
+            va::Error::TooLarge { pages, region } => Error::TooLarge {
+                size: bytes(pages),
+                limit: bytes(region),
+            },
+            error => Error::OutOfSpace(error),
+        }
+    }
+
+    /// The shard that has `page`, with its lock held, if that is in the region.
+    #[inline]
+    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, crate::end::Held<'static, B>)> {
+        let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
+        if page.0.wrapping_sub(first) >= self.range().size >> B::Granule::PAGE_SHIFT {
+            return None;
+        }
+        let span = self.span_of(page);
+        loop {
+            let shard = self.shards.get(self.owners.of(span));
+            let held = shard.state.lock();
+            if self.owners.of(span) == shard.number() {
+                return Some((shard, held));
+            }
+        }
+    }
+
+    /// The same, without waiting.
+    pub(crate) fn try_shard_at(
+        &self,
+        page: Vpn,
+    ) -> Option<(&'static Shard<B>, crate::end::Held<'static, B>)> {
+        let span = self.span_of(page);
+        let shard = self.shards.get(self.owners.of(span));
+        let held = shard.state.try_lock()?;
+        (self.owners.of(span) == shard.number()).then_some((shard, held))
+    }
+}

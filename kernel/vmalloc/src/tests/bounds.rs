@@ -1,0 +1,95 @@
+//! What is done under one hold of a lock, which masks interrupts, has a bound, however much is asked for.
+
+use super::*;
+
+/// Descriptors of a last-level table.
+const TABLE: u64 = 512;
+
+/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor given back, in one: the machine looks at that always.
+#[track_caller]
+fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
+    let most = most_under_a_hold(vm, f);
+    // Each descriptor is read with the others, then alone where they are not alike; and on the way down, for the part and for both of its ends.
+    assert!(
+        most.loads <= 2 * TABLE + 16 && most.stores <= TABLE,
+        "{what}: {most:?}"
+    );
+    assert_eq!(most.waits, 0, "{what}: a barrier or a TLBI under a lock");
+}
+
+/// Every call on an area of `size` bytes.
+fn each_call(vm: &Vm, size: u64) {
+    let pages = size / PAGE;
+    let mut area = None;
+    bounded("an allocation", vm, || {
+        area = Some(vm.allocate(&Request::new(size).zeroed()).unwrap());
+    });
+    let area = area.unwrap();
+    let va = area.va();
+    bounded("reads", vm, || {
+        vm.find_vm_area(va).unwrap();
+        vm.vmalloc_to_pfn(va).unwrap();
+        let mut out = std::vec![0; 3 * PAGE as usize];
+        vm.vread(va, &mut out).unwrap();
+        vm.vmallocinfo(|_| ());
+    });
+    bounded("a change of permissions", vm, || {
+        area.set_memory_ro(0, size).unwrap();
+        area.set_memory_rw(0, size).unwrap();
+    });
+    bounded("the end of a changed area", vm, || drop(area));
+    let raw = vm.vmalloc(size).unwrap().into_raw();
+    bounded("a free by address", vm, || vm.raw().vfree(raw).unwrap());
+    let area = vm.vmalloc(size).unwrap();
+    bounded("a free where nothing is waited for", vm, || {
+        area.free_atomic().unwrap();
+        vm.vm_unmap_aliases();
+    });
+    let mut area = vm.vmalloc(size / 2).unwrap();
+    bounded("an area that grows", vm, || area.vrealloc(size).unwrap());
+    drop(area);
+    let device = vm.ioremap(PhysAddr(0x900_0000), size).unwrap();
+    bounded("an iounmap", vm, || drop(device));
+    let frames = std::vec![Pfn(RAM / PAGE); pages as usize];
+    let mut mapped = None;
+    bounded("a vmap", vm, || mapped = Some(vm.vmap(&frames[..]).unwrap()));
+    bounded("a vunmap", vm, || drop(mapped));
+    let sparse = vm.get_vm_area(size, PAGE).unwrap();
+    bounded("parts", vm, || {
+        sparse.map_pages(0, &frames[..], Attributes::KERNEL_DATA).unwrap();
+        sparse.unmap_pages(PAGE, size - PAGE).unwrap();
+    });
+    bounded("the end of a sparse area", vm, || drop(sparse));
+    bounded("a purge", vm, || vm.vm_unmap_aliases());
+}
+
+#[test]
+fn no_call_does_more_under_a_lock_than_a_table_has_descriptors() {
+    for vm in [
+        vm_with_linear_map(2, Config::default()),
+        lazy_on(2, 1 << 20, 1 << 40),
+    ] {
+        vm.backend().ram().largest = 3;
+        for size in [4 * PAGE, 300 * PAGE, 700 * PAGE, 16 * M2] {
+            each_call(&vm, size);
+        }
+        bounded("all that is kept", &vm, || vm.shrink());
+        assert_empty(&vm);
+    }
+}
+
+/// Many areas wait, of frames by the single: their flush frees all of it with no lock held, and gives 64 ranges back at a time.
+#[test]
+fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
+    let vm = lazy_on(1, 1 << 20, 1 << 40);
+    vm.backend().ram().largest = 0;
+    let areas: Vec<_> = (0..500)
+        .map(|i| vm.vmalloc((1 + i % 7) * PAGE).unwrap())
+        .collect();
+    drop(areas);
+    drop(vm.vmalloc(64 << 20).unwrap());
+    assert_eq!(vm.usage().waiting.0, 501);
+    bounded("a flush", &vm, || vm.vm_unmap_aliases());
+    assert_eq!(vm.usage().waiting.0, 0);
+    assert_empty(&vm);
+}
