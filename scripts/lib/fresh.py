@@ -289,4 +289,7 @@ def run_case(name: str, log: Path) -> None:
     try:
         case.act(Machine(name, case.suite, log))
     finally:
+        logs = ROOTS / name / CHECKOUT[1:] / "build" / "logs"
+        if logs.is_dir():
+            shutil.copytree(logs, log.with_name(f"fresh-{name}"), dirs_exist_ok=True)
         remove(ROOTS / name)

@@ -58,6 +58,19 @@ class AMake(unittest.TestCase):
         self.assert_failed(AMachine("setup: removing qemu-utils\n", self.BEFORE, {"libc6": "2.36"}), "removed qemu-utils")
 
 
+class ACase(unittest.TestCase):
+    def test_that_fails_leaves_the_logs_of_its_commands_and_no_root(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="vmwalk-fresh-") as folder:
+            roots, log = Path(folder) / "roots", Path(folder) / "logs/typed.log"
+            logs = roots / "debian-12" / fresh.CHECKOUT[1:] / "build" / "logs"
+            logs.mkdir(parents=True)
+            (logs / "gdb.log").write_text("why")
+            with mock.patch.object(fresh, "ROOTS", roots), mock.patch.object(fresh, "Machine", side_effect=fresh.Failed("no")), self.assertRaises(fresh.Failed):
+                fresh.run_case("debian-12", log)
+            self.assertEqual((log.with_name("fresh-debian-12") / "gdb.log").read_text(), "why")
+            self.assertFalse((roots / "debian-12").exists())
+
+
 class TheScript(unittest.TestCase):
     def run_cases(self, *ends: Exception | None) -> tuple[int, list[str]]:
         """The status, and what is said, of as many cases as there are ends."""
