@@ -133,9 +133,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         while mapping.done < size {
             let page = mapping.done >> G::PAGE_SHIFT;
             match source.piece_at(page, pages - page, mapping.va()) {
-                Some(Piece::Run(run)) => self.write_run(mapping, run, outcome)?,
-                Some(Piece::Frames(frames)) => self.write_run(mapping, self.run_of(frames), outcome)?,
-                Some(Piece::Singles(frames)) => self.write_singles(mapping, frames, outcome)?,
+                Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
+                Some(Piece::Frames(frames)) => {
+                    self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?
+                }
+                Some(Piece::Singles(frames)) => self.write_singles::<TOP>(mapping, frames, outcome)?,
                 None => return Err(Error::NoFrame { page }),
             }
         }
@@ -159,7 +161,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Maps a physical run, across as many leaf sizes and tables as it takes.
     #[inline(always)]
-    fn write_run(&self, mapping: &mut Mapping, run: Run, outcome: &mut Outcome) -> Result<(), Error> {
+    fn write_run<const TOP: Level>(
+        &self,
+        mapping: &mut Mapping,
+        run: Run,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
         let (mut pa, mut left) = (run.pa, run.pages << G::PAGE_SHIFT);
         let mut result = Ok(());
         if (pa.0 | pa.0.wrapping_add(left - G::PAGE_SIZE)) & self.unimplemented_pa() != 0 {
@@ -168,10 +175,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         while left != 0 {
             let leaves = G::leaves(mapping.va(), pa, left, mapping.allowed);
             let bytes = match leaves.level {
-                3 => self.write_leaves::<3>(mapping, pa, leaves, outcome)?,
-                2 => self.write_leaves::<2>(mapping, pa, leaves, outcome)?,
-                1 => self.write_leaves::<1>(mapping, pa, leaves, outcome)?,
-                _ => self.write_leaves::<0>(mapping, pa, leaves, outcome)?,
+                0 if TOP == 0 => self.write_leaves::<TOP, 0>(mapping, pa, leaves, outcome)?,
+                1 if TOP <= 1 => self.write_leaves::<TOP, 1>(mapping, pa, leaves, outcome)?,
+                2 if TOP <= 2 => self.write_leaves::<TOP, 2>(mapping, pa, leaves, outcome)?,
+                _ => self.write_leaves::<TOP, 3>(mapping, pa, leaves, outcome)?,
             };
             pa = pa.add(bytes);
             left -= bytes;
@@ -182,7 +189,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Maps `leaves`, which are of `LEVEL`, to the memory from `pa` on. Gives how many bytes they
     /// are.
     #[inline(always)]
-    fn write_leaves<const LEVEL: Level>(
+    fn write_leaves<const TOP: Level, const LEVEL: Level>(
         &self,
         mapping: &mut Mapping,
         pa: PhysAddr,
@@ -194,7 +201,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             ..leaves
         };
         let va = mapping.va();
-        let node = self.enter(mapping, LEVEL, outcome)?;
+        let node = self.enter::<TOP>(mapping, LEVEL, outcome)?;
         if LEVEL < LAST_LEVEL && mapping.has_tables {
             self.check_no_table(node, va, leaves.nr)?;
         }
@@ -209,7 +216,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Maps frames that can only be single pages, across as many tables as it takes.
     #[inline(always)]
-    fn write_singles(
+    fn write_singles<const TOP: Level>(
         &self,
         mapping: &mut Mapping,
         frames: &[Pfn],
@@ -223,7 +230,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         while !left.is_empty() {
             let va = mapping.va();
-            let node = self.enter(mapping, LAST_LEVEL, outcome)?;
+            let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
             let here = (G::ENTRIES - G::index(va.0, LAST_LEVEL)).min(left.len());
             let (here, rest) = left.split_at(here);
             trace::singles::<G>(va, here, mapping.range, mapping.allowed);
@@ -238,7 +245,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// The table of `level` that translates the next address: most often the one before.
     #[inline(always)]
-    fn enter(&self, mapping: &mut Mapping, level: u8, outcome: &mut Outcome) -> Result<Node, Error> {
+    fn enter<const TOP: Level>(
+        &self,
+        mapping: &mut Mapping,
+        level: Level,
+        outcome: &mut Outcome,
+    ) -> Result<Node, Error> {
+        if level == TOP {
+            // One table of that level holds all of the range.
+            return Ok(mapping.top);
+        }
         let va = mapping.va();
         let starts_table = mapping.done != 0 && va.0 & (G::table_span(level) - 1) == 0;
         if level != mapping.node.level || starts_table {
