@@ -164,7 +164,8 @@ impl<'a, G: Granule> Run<'a, G> {
             _ if page % 2 == 0 => tree.split(range, &mut batch),
             _ => tree.coalesce(range, &mut batch),
         };
-        let (pending, _) = batch.detach();
+        let mut pending = Pending::new();
+        batch.leave_to(&mut pending);
         let tables = *self.tree().tables();
         self.pending.merge(&tables, pending);
         match (result, which, change) {

@@ -1,10 +1,11 @@
 //! Fill: descriptors written into a table, many at once.
 
-use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
-use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::granule::Granule;
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
+use crate::outcome::LeafSize;
 use crate::tables::Tables;
 use crate::tree::{Node, Tree};
 
@@ -42,14 +43,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Writes a page for each of `frames` into `table`, from `va` on.
-    #[inline(always)]
-    pub(crate) fn fill_singles(&self, table: PhysAddr, va: VirtAddr, frames: &[Pfn], template: u64) {
-        let index = G::index(va.0, LAST_LEVEL);
-        self.tables
-            .fill_frames(table, index, frames, G::PAGE_SHIFT, template);
-    }
-
     /// Makes `nr` descriptors of `node` from `index` on vacant.
     #[inline(always)]
     pub(crate) fn clear(&self, node: Node, index: usize, nr: usize) {
@@ -61,8 +54,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// The bits of a valid single leaf of `level`, but for its address.
+/// The bits of a descriptor of a valid leaf of `size`, but for its address.
 #[inline(always)]
-pub(crate) const fn template(level: Level, attributes: Attributes) -> u64 {
-    Descriptor::leaf(level, PhysAddr(0), attributes, false).0
+pub(crate) const fn template(size: LeafSize, attributes: Attributes) -> u64 {
+    Descriptor::leaf(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0
 }

@@ -324,20 +324,6 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
         self.withheld.take()
     }
 
-    /// As `flush`, where most often there is nothing to do any more.
-    #[inline]
-    fn flush_if_needed(&mut self) -> Option<C> {
-        if !self.pending.is_empty() {
-            self.tree.flush_late(&mut self.pending);
-        }
-        self.withheld.take()
-    }
-
-    /// What is collected, to be flushed later: a lazy purge merges many of these.
-    pub fn detach(mut self) -> (Pending<G>, Option<C>) {
-        (core::mem::take(&mut self.pending), self.withheld.take())
-    }
-
     /// What is collected so far.
     pub fn pending(&self) -> &Pending<G> {
         &self.pending
@@ -352,8 +338,10 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
     #[inline]
     fn drop(&mut self) {
-        // What is withheld goes back after the flush.
-        drop(self.flush_if_needed());
+        // Most often there is nothing to do any more. What is withheld goes back after this.
+        if !self.pending.is_empty() {
+            self.tree.flush_late(&mut self.pending);
+        }
     }
 }
 

@@ -134,9 +134,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let page = mapping.done >> G::PAGE_SHIFT;
             match source.piece_at(page, pages - page, mapping.va()) {
                 Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
-                Some(Piece::Frames(frames)) => {
-                    self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?
-                }
+                Some(Piece::Frames(frames)) => match self.lone_groups(mapping, frames) {
+                    [] => self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?,
+                    groups => self.write_frames::<TOP>(mapping, groups, LeafSize::PAGE_GROUP, outcome)?,
+                },
                 Some(Piece::Singles(frames)) => self.write_singles::<TOP>(mapping, frames, outcome)?,
                 None => return Err(Error::NoFrame { page }),
             }
@@ -157,6 +158,30 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: output::<G>(frames[0].0),
             pages: self.tables.nr_consecutive(frames) as u64,
         }
+    }
+
+    /// The groups of pages at the head of `frames`, as many as lie in the same table, if the first
+    /// has no neighbour in memory that it could be part of a larger leaf with.
+    #[inline(never)]
+    fn lone_groups<'f>(&self, mapping: &Mapping, frames: &'f [Pfn]) -> &'f [Pfn] {
+        let (va, group) = (mapping.va(), G::cont_entries(LAST_LEVEL));
+        let goes_on = |next: &Pfn| next.0.wrapping_sub(frames[0].0) == group as u64;
+        if frames.get(group).is_none_or(goes_on) {
+            return &[];
+        }
+        let is_group = |(chunk, i): &(&[Pfn], u64)| {
+            let (bytes, pa) = (G::cont_size(LAST_LEVEL), output::<G>(chunk[0].0));
+            let leaves = G::leaves(va.add(i * bytes), pa, bytes, mapping.allowed);
+            pa.0 & self.unimplemented_pa() == 0
+                && leaves.first() == LeafSize::PAGE_GROUP
+                && self.tables.nr_consecutive(chunk) == group
+        };
+        let left = G::ENTRIES - G::index(va.0, LAST_LEVEL);
+        let groups = frames[..left.min(frames.len())]
+            .chunks_exact(group)
+            .zip(0..)
+            .take_while(is_group);
+        &frames[..groups.count() * group]
     }
 
     /// Maps a physical run, across as many leaf sizes and tables as it takes.
@@ -206,7 +231,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.check_no_table(node, va, leaves.nr)?;
         }
         trace::leaves::<G>(va, pa, leaves, mapping.range, mapping.allowed);
-        self.fill(node.table, va, pa, leaves, template(LEVEL, mapping.attributes));
+        self.fill(
+            node.table,
+            va,
+            pa,
+            leaves,
+            template(LeafSize::new(LEVEL, false), mapping.attributes),
+        );
         outcome.levels.insert(LEVEL);
         leaves.count::<G>(&mut outcome.leaves);
         let bytes = leaves.bytes::<G>();
@@ -214,7 +245,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(bytes)
     }
 
-    /// Maps frames that can only be single pages, across as many tables as it takes.
+    /// Maps frames that can only be single pages.
     #[inline(always)]
     fn write_singles<const TOP: Level>(
         &self,
@@ -222,25 +253,43 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         frames: &[Pfn],
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
+        let (mut good, mut result) = (frames, Ok(()));
         // As `output` rotates them.
         let bad = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
-        let (mut left, mut result) = (frames, Ok(()));
         if or_of(frames) & bad != 0 {
-            (left, result) = implemented_frames::<G>(frames, bad);
+            (good, result) = implemented_frames::<G>(frames, bad);
         }
+        self.write_frames::<TOP>(mapping, good, LeafSize::PAGE, outcome)?;
+        result
+    }
+
+    /// Maps frames by leaves of size `leaf`, pages or whole groups of them, across as many tables as
+    /// it takes.
+    #[inline(always)]
+    fn write_frames<const TOP: Level>(
+        &self,
+        mapping: &mut Mapping,
+        frames: &[Pfn],
+        leaf: LeafSize,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let mut left = frames;
         while !left.is_empty() {
             let va = mapping.va();
             let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
-            let here = (G::ENTRIES - G::index(va.0, LAST_LEVEL)).min(left.len());
-            let (here, rest) = left.split_at(here);
-            trace::singles::<G>(va, here, mapping.range, mapping.allowed);
-            self.fill_singles(node.table, va, here, template(LAST_LEVEL, mapping.attributes));
+            let index = G::index(va.0, LAST_LEVEL);
+            let (here, rest) = left.split_at((G::ENTRIES - index).min(left.len()));
+            trace::frames::<G>(va, here, leaf, mapping.range, mapping.allowed);
+            let template = template(leaf, mapping.attributes);
+            self.tables
+                .fill_frames(node.table, index, here, G::PAGE_SHIFT, template);
             outcome.levels.insert(LAST_LEVEL);
-            outcome.leaves.add(LeafSize::PAGE, here.len() as u32);
+            let nr = here.len() / leaf.descriptors::<G>();
+            outcome.leaves.add(leaf, nr as u32);
             mapping.done += (here.len() as u64) << G::PAGE_SHIFT;
             left = rest;
         }
-        result
+        Ok(())
     }
 
     /// The table of `level` that translates the next address: most often the one before.
@@ -321,12 +370,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[cold]
     #[inline(never)]
     fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
-        let end = 1 << self.config().pa_bits;
-        if pa.0 & self.unimplemented_pa() != 0 {
-            (0, Err(Error::PhysicalRange(pa)))
-        } else {
-            (end - pa.0, Err(Error::PhysicalRange(PhysAddr(end))))
-        }
+        let to_end = (1u64 << self.config().pa_bits).saturating_sub(pa.0);
+        let good = to_end * u64::from(pa.is_aligned(G::PAGE_SIZE));
+        (good, Err(Error::PhysicalRange(pa.add(good))))
     }
 
     /// After a failure: takes out what was `written`. Tables stay: others may be in them.
@@ -354,12 +400,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 /// The bits that any of `frames` has.
 #[inline]
 fn or_of(frames: &[Pfn]) -> u64 {
+    let (mut any, mut left) = (0, frames);
     // Eight in a turn: what counts the turns costs as much as to look at two.
-    let eights = frames.chunks_exact(8);
-    let rest = eights.remainder().iter().fold(0, |any, frame| any | frame.0);
-    eights.fold(rest, |any, eight| {
-        eight.iter().fold(any, |any, frame| any | frame.0)
-    })
+    while let [a, b, c, d, e, f, g, h, rest @ ..] = left {
+        any |= (a.0 | b.0) | (c.0 | d.0) | (e.0 | f.0) | (g.0 | h.0);
+        left = rest;
+    }
+    left.iter().fold(any, |any, frame| any | frame.0)
 }
 
 /// Of frames of which some have any of the bits of `bad`: those before the first that has, and the

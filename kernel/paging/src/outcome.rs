@@ -136,12 +136,8 @@ impl LeafSet {
         // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or
         // the group of this one.
         let level = size.level as usize;
-        let keep_levels = !0u8 << (2 * level);
-        let keep = if size.contiguous {
-            keep_levels
-        } else {
-            keep_levels & !(1 << (2 * level + 1))
-        };
+        let other_group = (!size.contiguous as u8) << (2 * level + 1);
+        let keep = (!0u8 << (2 * level)) & !other_group;
         Self(self.0 & keep | Self::PAGES.0)
     }
 

@@ -142,27 +142,22 @@ impl FrameArray for [Pfn] {
     }
 }
 
-impl FrameArray for [u64] {
-    #[inline]
-    fn nr_frames(&self) -> usize {
-        self.len()
-    }
-    #[inline]
-    fn frame(&self, index: usize) -> Option<Pfn> {
-        self.get(index).map(|n| Pfn(*n))
-    }
+macro_rules! frame_numbers {
+    ($($number:ty)*) => {$(
+        impl FrameArray for [$number] {
+            #[inline]
+            fn nr_frames(&self) -> usize {
+                self.len()
+            }
+            #[inline]
+            fn frame(&self, index: usize) -> Option<Pfn> {
+                self.get(index).map(|n| Pfn(u64::from(*n)))
+            }
+        }
+    )*};
 }
 
-impl FrameArray for [u32] {
-    #[inline]
-    fn nr_frames(&self) -> usize {
-        self.len()
-    }
-    #[inline]
-    fn frame(&self, index: usize) -> Option<Pfn> {
-        self.get(index).map(|n| Pfn(u64::from(*n)))
-    }
-}
+frame_numbers! { u64 u32 }
 
 impl FrameArray for [Option<Pfn>] {
     #[inline]
@@ -278,19 +273,19 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
 }
 
 /// How many of `frames`, which are mapped from `va` on, come before the first that could be the
-/// head of a contiguous group of pages.
+/// head of a contiguous group of pages: of what would be a group the first and the last are looked at.
 #[inline]
 fn pages_to_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> usize {
     let group = G::cont_entries(LAST_LEVEL);
     let to_boundary = G::index(va.0, LAST_LEVEL).wrapping_neg() & (group - 1);
-    let is_head = |frame: &Pfn| frame.0 & (group as u64 - 1) == 0;
-    if to_boundary == 0 && frames.len() >= group && is_head(&frames[0]) {
-        return 0;
-    }
+    let could_be = |pages: &[Pfn]| {
+        let (first, last) = (pages[0].0, pages[group - 1].0);
+        first & (group as u64 - 1) == 0 && last.wrapping_sub(first) == group as u64 - 1
+    };
     let Some(behind) = frames.get(to_boundary..) else {
         return frames.len();
     };
-    match behind.chunks_exact(group).position(|pages| is_head(&pages[0])) {
+    match behind.chunks_exact(group).position(could_be) {
         Some(place) => to_boundary + place * group,
         None => frames.len(),
     }

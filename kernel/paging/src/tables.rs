@@ -21,7 +21,7 @@
 //! descriptor must still be written by a 64-bit single-copy atomic access, except in
 //! [`alloc_table`](Tables::alloc_table), whose table no walker reaches yet.
 
-use crate::addr::{Pfn, PhysAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 
 /// Memory for translation tables, and access to it.
 ///
@@ -103,7 +103,7 @@ pub unsafe trait Tables {
     /// `va` is how those tables are reached (the linear map is being split), accesses must take
     /// another way until then (DESIGN rule 3, last sentence).
     #[inline]
-    fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {
+    fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         let _ = (va, broken, tables);
     }
 
@@ -112,18 +112,44 @@ pub unsafe trait Tables {
     fn leave_break(&self) {}
 }
 
+/// The methods of [`Tables`] that write no descriptor that a walk may see, as `$inner` has them.
+macro_rules! forward_unwritten {
+    ($self:ident, $inner:expr) => {
+        fn alloc_table(&$self) -> Option<PhysAddr> {
+            $inner.alloc_table()
+        }
+        fn free_table(&$self, table: PhysAddr) {
+            $inner.free_table(table);
+        }
+        #[inline]
+        fn load(&$self, table: PhysAddr, index: usize) -> u64 {
+            $inner.load(table, index)
+        }
+        #[inline]
+        fn nr_consecutive(&$self, frames: &[Pfn]) -> usize {
+            $inner.nr_consecutive(frames)
+        }
+        #[inline]
+        fn kinds(&$self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+            $inner.kinds(table, index, nr)
+        }
+        #[inline]
+        fn enter_break(&$self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
+            $inner.enter_break(va, broken, tables);
+        }
+        #[inline]
+        fn leave_break(&$self) {
+            $inner.leave_break();
+        }
+    };
+}
+#[cfg(feature = "trace")]
+pub(crate) use forward_unwritten;
+
 // SAFETY: every method forwards to `T`, which keeps the promises.
 unsafe impl<T: Tables + ?Sized> Tables for &T {
-    fn alloc_table(&self) -> Option<PhysAddr> {
-        (**self).alloc_table()
-    }
-    fn free_table(&self, table: PhysAddr) {
-        (**self).free_table(table);
-    }
-    #[inline]
-    fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        (**self).load(table, index)
-    }
+    forward_unwritten!(self, (**self));
+
     #[inline]
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
         (**self).store(table, index, value);
@@ -141,23 +167,7 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
         (**self).fill_frames(table, index, frames, page_shift, template);
     }
     #[inline]
-    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-        (**self).nr_consecutive(frames)
-    }
-    #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         (**self).clear(table, index, nr);
-    }
-    #[inline]
-    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        (**self).kinds(table, index, nr)
-    }
-    #[inline]
-    fn enter_break(&self, va: crate::VirtAddr, broken: u64, tables: &[PhysAddr]) {
-        (**self).enter_break(va, broken, tables);
-    }
-    #[inline]
-    fn leave_break(&self) {
-        (**self).leave_break();
     }
 }

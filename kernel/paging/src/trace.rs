@@ -18,7 +18,7 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::granule::Granule;
 use crate::leaf::Leaves;
-use crate::outcome::LeafSet;
+use crate::outcome::{LeafSet, LeafSize};
 use crate::tree::Node;
 
 /// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that
@@ -79,12 +79,19 @@ pub(crate) fn leaves<G: Granule>(
     let _ = (G::NAME, va, pa, leaves, range, allowed);
 }
 
-/// Single pages are about to be mapped from `va` on, of which none can begin a larger leaf.
+/// Frames are about to be mapped from `va` on by leaves of size `leaf`: single pages, of which none
+/// can begin a larger leaf, or whole groups of them.
 #[inline]
-pub(crate) fn singles<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
+pub(crate) fn frames<G: Granule>(
+    va: VirtAddr,
+    frames: &[Pfn],
+    leaf: LeafSize,
+    range: VirtRange,
+    allowed: LeafSet,
+) {
     #[cfg(feature = "trace")]
-    enabled::singles::<G>(va, frames, range, allowed);
-    let _ = (G::NAME, va, frames, range, allowed);
+    enabled::frames::<G>(va, frames, leaf, range, allowed);
+    let _ = (G::NAME, va, frames, leaf, range, allowed);
 }
 
 /// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at
@@ -130,11 +137,10 @@ pub mod hook {
 
 #[cfg(feature = "trace")]
 mod enabled {
-    use super::{Granule, LeafSet, Leaves, Pfn, PhysAddr, VirtAddr, VirtRange, hook};
+    use super::{Granule, LeafSet, LeafSize, Leaves, Pfn, PhysAddr, VirtAddr, VirtRange, hook};
     use crate::mmu::{Mmu, TlbiRange};
-    use crate::outcome::LeafSize;
     use crate::source::output;
-    use crate::tables::Tables;
+    use crate::tables::{Tables, forward_unwritten};
     use core::hint::black_box;
 
     // The optimiser does not see what is called, so it changes neither the signature nor the call.
@@ -191,11 +197,20 @@ mod enabled {
         }
     }
 
-    pub(super) fn singles<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
-        for (i, frame) in frames.iter().enumerate() {
-            let at = va.add((i as u64) << G::PAGE_SHIFT);
+    pub(super) fn frames<G: Granule>(
+        va: VirtAddr,
+        frames: &[Pfn],
+        size: LeafSize,
+        range: VirtRange,
+        allowed: LeafSet,
+    ) {
+        let bytes = size.bytes::<G>();
+        // Of a page it was not looked how long its run is.
+        let run = if size.is_contiguous() { bytes } else { 0 };
+        for (chunk, i) in frames.chunks(size.descriptors::<G>()).zip(0..) {
+            let at = va.add(i * bytes);
             let remaining = range.end().offset_from(at);
-            leaf(LeafSize::PAGE, at, output::<G>(frame.0), 0, remaining, allowed);
+            leaf(size, at, output::<G>(chunk[0].0), run, remaining, allowed);
         }
     }
 
@@ -205,15 +220,8 @@ mod enabled {
 
     // SAFETY: every method forwards to `T`, which keeps the promises.
     unsafe impl<T: Tables> Tables for Hooked<T> {
-        fn alloc_table(&self) -> Option<PhysAddr> {
-            self.0.alloc_table()
-        }
-        fn free_table(&self, table: PhysAddr) {
-            self.0.free_table(table);
-        }
-        fn load(&self, table: PhysAddr, index: usize) -> u64 {
-            self.0.load(table, index)
-        }
+        forward_unwritten!(self, self.0);
+
         fn store(&self, table: PhysAddr, index: usize, value: u64) {
             self.0.store(table, index, value);
             stored(0, table, index, 1, value, 0);
@@ -235,18 +243,6 @@ mod enabled {
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             self.0.clear(table, index, nr);
             stored(3, table, index, nr, 0, 0);
-        }
-        fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-            self.0.nr_consecutive(frames)
-        }
-        fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-            self.0.kinds(table, index, nr)
-        }
-        fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
-            self.0.enter_break(va, broken, tables);
-        }
-        fn leave_break(&self) {
-            self.0.leave_break();
         }
     }
 

@@ -267,7 +267,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Deals with what was deferred on any CPU, and gives whether all of it was dealt with. At most [`STEP`] areas of each shard are, and none of one that
+    /// Deals with what was deferred on any CPU, and gives whether all of it was dealt with. At most `STEP` areas of each shard are, and none of one that
     /// is being flushed. For what [`Backend::deferred_work`] wakes: it calls this until there is no more.
     ///
     /// [Waiting](crate#contexts).

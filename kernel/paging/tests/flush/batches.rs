@@ -15,8 +15,7 @@ fn an_empty_batch_issues_nothing() {
     tree.flush(Pending::new(), false);
     tree.flush(Pending::new(), true);
     assert!(tree.batch().pending().is_empty());
-    let (pending, cargo) = tree.batch().withhold(7).detach();
-    assert!(pending.is_empty() && cargo == Some(7));
+    assert_eq!(tree.batch().withhold(7).flush(), Some(7));
     assert_eq!(tree.tables().log.take(), []);
     // Operations that find nothing to do, too.
     for op in [
@@ -77,11 +76,12 @@ fn a_flush_for_another_cpu_begins_with_dsb_ish() {
     let tree = prepared::<Granule4K>(&[map(3, 40)], Config::default(), false);
     let mut batch = tree.batch();
     tree.unmap(range_of(&tree, 3, 40), &mut batch).expect("mapped");
-    let (pending, _) = batch.detach();
+    let mut pending = Pending::new();
+    batch.leave_to(&mut pending);
     assert_eq!(
         word(&tree.tables().log.take()),
         "S",
-        "a detached batch does not flush"
+        "what is left to another flush is not flushed"
     );
     tree.flush(pending, true);
     let all = tree.tables().log.take();
@@ -98,7 +98,7 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
         let mut batch = tree.batch();
         tree.unmap(range_of(&tree, i * 1024, 512), &mut batch)
             .expect("mapped");
-        all.merge(tree.tables(), batch.detach().0);
+        batch.leave_to(&mut all);
     }
     assert_eq!(all.nr_dead_tables(), 30);
     tree.tables().log.take();

@@ -163,7 +163,8 @@ impl Kernel {
     pub fn unmap_lazily(&self, page: u64, pages: u64) {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
-        let (pending, _) = batch.detach();
+        let mut pending = Pending::new();
+        batch.leave_to(&mut pending);
         let (lock, knowledge) = &self.shared.lazy;
         let mut lazy = lock.lock().expect("no panic under this lock");
         lazy.push((left, pending));
