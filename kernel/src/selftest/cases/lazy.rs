@@ -239,7 +239,8 @@ pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    let size = 64 * PAGE;
+    // So little that it waits whatever the machine's thresholds are.
+    let size = 16 * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
     let mut all = AllFrames::take();

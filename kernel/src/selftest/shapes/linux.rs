@@ -52,8 +52,6 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
             held.push(area);
         }
     }
-    // What is withheld is no hole yet.
-    vm.vm_unmap_aliases();
     let census = || {
         // Other threads are at work.
         vm.check().map_err(|_| Failure::Claim {
@@ -62,6 +60,8 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         })
     };
     loops(run, |run| {
+        // What is withheld is no hole yet, nor what an idle CPU is giving back.
+        vm.vm_unmap_aliases();
         let before = census()?;
         let area = mm::vmalloc(PAGE)?;
         let after = census()?;
