@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from .bench import changes, measured, other_accesses, read_document
+from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
@@ -351,7 +351,7 @@ def stepped(whole: Path) -> Outcome:
         return Outcome.of(False, done.seconds, done.last_line() if not done.good else "the whole bench left no figures", done.log)
     release, debug = read_document(whole), read_document(figures / "bench.json")
     other = other_accesses(release, debug)
-    return Outcome.of(not other, done.seconds, other[0] if other else f"{len(measured(release))} cases", done.log)
+    return Outcome.of(not other, done.seconds, other[0] if other else f"{len(release['cases'])} cases", done.log)
 
 
 def registered_walkers() -> Outcome:

@@ -72,7 +72,7 @@ class Case(unittest.TestCase):
         self.ask("purge")
         answer = self.ask("stat")
         self.assertIn(NOTHING_MISSING, answer)
-        self.assertRegex(answer, r"(?m)^tree     sound: \d+ tables, 0 unlinked, ")
+        self.assertRegex(answer, r"(?m)^tree     sound: \d+ tables, \d+ of them empty, 0 unlinked, ")
         self.assertRegex(answer, r"(?m)^space    sound: ")
 
 

@@ -12,7 +12,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = {"machine": {"build": "release", "midr": 1, "tlbi_range": True, "zva": 64, "empty_pair": 2}}
 CURVES = {
     "get_vm_area + free_vm_area of 1 to 16 pages, by live areas": [(0, 245), (100, 248), (1_000, 249), (15_000, 255), (100_000, 262)],
-    "get_vm_area + free_vm_area, dearest of 400, by live areas": [(0, 617), (100, 784), (1_000, 915), (15_000, 970), (100_000, 1_549)],
+    "get_vm_area + free_vm_area, dearest of 2,000, by live areas": [(0, 617), (100, 784), (1_000, 915), (15_000, 970), (100_000, 1_549)],
     "vmalloc + vfree of 1 page, by live areas": [(0, 1_203), (100, 1_080), (100_000, 1_193)],
     "find_vm_area, by live areas": [(100, 96), (100_000, 148)],
     **{f"map + unmap of {what}, per 1,000 pages": [(1, 2_000_000), (256, 9_000), (262_144, last)] for what, last in (("a range in 4K", 2_500), ("a range in 2M and more", 1), ("an array in 4K", 19_000))},

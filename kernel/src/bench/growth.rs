@@ -19,7 +19,7 @@ use crate::mm::areas::KernelVmalloc;
 /// Live areas.
 const LIVE: &[usize] = &[0, 100, 1_000, 15_000, 100_000];
 /// Pairs of calls that are averaged.
-const PAIRS: u64 = 400;
+const PAIRS: u64 = 2_000;
 /// An area that lives, and one that is measured, has 1 to this many pages.
 const MOST_PAGES: u64 = 16;
 /// Of so many areas that are made, one goes again and leaves a hole.
@@ -28,7 +28,7 @@ const SEED: u64 = 0x5eed_0003;
 
 const BY_LIVE_ADDRESSES: &str = "get_vm_area + free_vm_area of 1 to 16 pages, by live areas";
 const BY_LIVE_AREAS: &str = "vmalloc + vfree of 1 page, by live areas";
-const WORST_BY_LIVE: &str = "get_vm_area + free_vm_area, dearest of 400, by live areas";
+const WORST_BY_LIVE: &str = "get_vm_area + free_vm_area, dearest of 2,000, by live areas";
 const FIND_BY_LIVE: &str = "find_vm_area, by live areas";
 
 /// Runs those that are selected.

@@ -47,6 +47,10 @@ def why_not(size: int, va: int, pa: int, run: int, remaining: int, allowed: bool
     return reasons
 
 
+NOT_FOLLOWED = "the frames do not follow each other for as long"
+"""Of a page whose first and last neighbour in a group were looked at, and no more."""
+
+
 def level_event(geometry: Geometry, level: int, table: int, index: int, va: int, size: int) -> Event:
     text = f"level {level}: enters table {table:#x} at descriptor {index}, va {va:#x}, {show_size(size)} to go"
     return Event("level", (text,))
@@ -65,7 +69,7 @@ def leaf_event(
     for other_level, other_group, size in geometry.leaf_sizes():
         if size > chosen:
             in_set = bool(allowed >> (2 * other_level + other_group) & 1)
-            reasons = why_not(size, va, pa, run, remaining, in_set) or ["no reason found: the walker should have taken it"]
+            reasons = why_not(size, va, pa, run, remaining, in_set) or [NOT_FOLLOWED if not run else "no reason found: the walker should have taken it"]
             refused.append((show_size(size), "; ".join(reasons)))
     lines = (first, *(f"  not {size:<4} {reasons}" for size, reasons in refused))
     next_larger = f" (not {refused[-1][0]}: {refused[-1][1]})" if refused else ""

@@ -48,7 +48,7 @@ struct Ring<const CAPACITY: usize> {
 /// On cache lines of its own. A ring has room for what a lazy purge frees at once.
 #[repr(align(128))]
 struct Magazine {
-    order_0: Ring<256>,
+    order_0: Ring<512>,
     order_1: Ring<64>,
     order_2: Ring<64>,
     order_3: Ring<32>,
