@@ -183,7 +183,8 @@ class TheShell(Case):
         self.ask(f"free {identifier}")
         withheld = re.search(r"withheld (\d+) of (\w+);", self.ask("stat"))
         assert withheld
-        self.assert_line("purge", f"^{withheld[1]} areas of {withheld[2]} were withheld, 0 are$")
+        # Or an idle CPU was faster.
+        self.assert_line("purge", f"^({withheld[1]} areas of {withheld[2]}|0 areas of 0) were withheld, 0 are$")
         self.assertIn("withheld 0 of 0", self.ask("stat"))
 
     def test_holds_no_more_than_its_share(self) -> None:

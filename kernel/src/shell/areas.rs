@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use crate::arch::cache::publish_instructions;
 use crate::mm::areas::kernel_vmalloc;
 use crate::mm::layout::PAGE_SIZE;
-use crate::mm::{self, kernel_tree, walk_lock};
+use crate::mm::{self, kernel_tree};
 use crate::{print, println};
 
 /// Lines of a listing at most.
@@ -152,11 +152,9 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     let mut batch = kernel_tree().batch();
-    let changed = {
-        let _walk = walk_lock().walk();
-        kernel_tree().protect(range, change, &mut batch)
-    };
-    // No table goes back here: a protect only adds them. So the walks need not be kept out.
+    // The range is the area's alone. Walks are not held off: a table that was reserved for a cut and is
+    // not needed goes back, which waits for all of them.
+    let changed = kernel_tree().protect(range, change, &mut batch);
     batch.flush();
     let outcome = changed.map_err(|failure| Refusal::Engine(failure.error))?;
     println!(
