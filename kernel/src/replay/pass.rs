@@ -337,7 +337,7 @@ where
             *self.space.lock() = Some(space);
         }
         // An unmap may leave an empty table linked, which is unsound only when nobody is going to look at it again.
-        self.vm.vm_unmap_aliases();
+        self.vm.shrink();
         // Read-only aliases make the linear map another than the kernel's own audit expects, so only what holds of every tree is asked.
         let checked = mm::kernel_tree().check(|_, _| true, |_: &Leaf| true);
         if let Err(error) = checked {
@@ -381,7 +381,10 @@ where
     }
 
     fn holdings(&self) -> Holdings {
-        self.vm.vm_unmap_aliases();
+        self.vm.shrink();
+        // Tables above those that an area can own stay for the next.
+        let pruned = mm::kernel_tree().prune(self.vm.range());
+        assert!(pruned.is_ok(), "{pruned:?}");
         let usage = self.vm.usage();
         Holdings {
             areas: usage.areas as u64,
