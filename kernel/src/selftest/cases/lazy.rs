@@ -25,7 +25,7 @@ use crate::smp;
 use crate::sync::IrqSpinLock;
 
 /// Pages of the area that is freed.
-const PAGES: u64 = 32;
+const PAGES: u64 = 4;
 
 /// What a load through a freed address gave.
 const FAULT: u64 = u64::MAX;
@@ -239,8 +239,8 @@ pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    // So little that it waits whatever the machine's thresholds are.
-    let size = 16 * PAGE;
+    // So little that it waits whatever the thresholds are, and more than the frames given back below.
+    let size = 2 * PAGES * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
     let mut all = AllFrames::take();
