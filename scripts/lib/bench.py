@@ -118,17 +118,13 @@ def measured(document: Json) -> list[Json]:
 def too_steep(document: Json) -> list[str]:
     """Curves that rise more than they may.
 
-    By live areas: in proportion to the logarithm of their number, from 100 on, and a tenth more; the
-    dearest of many, from the dearest with fewer areas on, since what is done now and then (a new span,
-    a page for records) is not in every sample. Per page: not at all, but for a twentieth between one
-    size and the next.
+    By live areas: in proportion to the logarithm of their number, from 100 on, and a tenth more. Per
+    page: not at all, but for a twentieth between one size and the next.
     """
     complaints = []
     for name, points in document.get("curves", {}).items():
         if name.endswith("by live areas"):
             first_x, first_y = next((x, y) for x, y in points if x >= 100)
-            if "dearest" in name:
-                first_y = max(y for x, y in points if x <= first_x)
             for x, y in points:
                 if x > first_x and y > 1.1 * first_y * math.log(x) / math.log(first_x):
                     complaints.append(f"{name}: {y:,} at {x:,} is more than logarithmic growth from {first_y:,} at {first_x:,}")
