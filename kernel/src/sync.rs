@@ -4,15 +4,17 @@
 //! A panic takes no lock at all, so none of these can hide its message.
 //!
 //! # Order
-//! A CPU that holds one of the locks below may take those further down, never one further up, and none twice:
+//! A holder of one may take those further down, none further up, and none twice. Levels are those
+//! of `docs/LOCKING.md`; 1 to 3 are above these locks and mask nothing.
 //!
-//! 0. the lock of a gate of the vmalloc subsystem, held for a few instructions;
-//! 1. a CPU's shard of it (the crate's documentation says what that is);
-//! 2. its common shard;
-//! 3. the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock));
-//! 4. the heap ([`mm::heap`](crate::mm::heap)): never held while anything else is called, growing included;
-//! 5. frames ([`mm::frames`](crate::mm::frames));
-//! 6. the console ([`drivers::console`](crate::drivers::console)): a message may be logged under any lock.
+//! 4. the lock in a gate of the `vmalloc` crate, held for a few instructions;
+//! 5. a CPU's shard of it;
+//! 6. its common shard;
+//! 7. the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock));
+//! 8. the heap ([`mm::heap`](crate::mm::heap)): nothing is called under it, growing included;
+//! 9. frames ([`mm::frames`](crate::mm::frames));
+//! 10. the console ([`drivers::console`](crate::drivers::console)): any lock may be held by the
+//!     one that logs.
 //!
 //! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
 

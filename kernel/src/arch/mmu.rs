@@ -1,7 +1,7 @@
 //! Barriers, TLB maintenance and address translation instructions, named as the architecture names them, and [`KernelMmu`],
 //! which gives them to the engine.
 //!
-//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes where is the engine's business (DESIGN section 3, rules 2 to 5). None is marked as free of memory effects, so
+//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes where is the engine's business (DESIGN rules 2 to 5). None is marked as free of memory effects, so
 //! the compiler moves no access across them.
 
 use core::arch::{asm, global_asm};

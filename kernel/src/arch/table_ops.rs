@@ -40,7 +40,7 @@
 //! come here. CPACR_EL1.FPEN lets every CPU use them; [`Features`](super::features::Features) says
 //! whether it has them.
 //!
-//! None has a barrier: that is the caller's (DESIGN section 3, rule 2).
+//! None has a barrier: that is the caller's (DESIGN rule 2).
 
 use core::arch::asm;
 

@@ -1,6 +1,6 @@
 //! Every page of every mapping, asked of everyone who can know: the engine, the descriptors, the MMU itself, and data.
 //!
-//! The emulator uses a wrong page without complaint (DESIGN section 5), so nothing here infers one page from another. What
+//! The emulator uses a wrong page without complaint (`docs/DESIGN.md`), so nothing here infers one page from another. What
 //! is asked of each page that should be mapped:
 //!
 //! 1. `Tree::translate`: output address and attributes;

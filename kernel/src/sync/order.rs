@@ -9,16 +9,17 @@
 
 use core::fmt;
 
-/// The classes whose order is written down: a class may be taken while one of a lower level is held, and two of one level may not be held
-/// together.
+/// Classes and their levels, as `docs/LOCKING.md` numbers them. A class may be taken while one of a
+/// lower level is held. Two of one level may not be held together. Levels 1 to 3 are not locks of
+/// this module: they are gates and bits of the `vmalloc` crate, held with interrupts enabled.
 pub const LEVELS: [(&str, u8); 7] = [
-    ("vmalloc gate", 0),
-    ("vmalloc shard", 1),
-    ("vmalloc common shard", 2),
-    ("walks", 3),
-    ("heap", 4),
-    ("frames", 5),
-    ("console", 6),
+    ("vmalloc gate", 4),
+    ("vmalloc shard", 5),
+    ("vmalloc common shard", 6),
+    ("walks", 7),
+    ("heap", 8),
+    ("frames", 9),
+    ("console", 10),
 ];
 
 /// Classes that there is room for.

@@ -93,3 +93,16 @@ fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     assert_eq!(vm.usage().waiting.0, 0);
     assert_empty(&vm);
 }
+
+/// The mutant: a walk of three tables' pages under one hold.
+#[test]
+#[should_panic = "a walk of all pages: Hold"]
+fn a_hold_that_does_too_much_is_noticed() {
+    let vm = vm_with_linear_map(1, Config::default());
+    let area = vm.vmalloc(3 * TABLE * PAGE).unwrap();
+    let lock = HostLock::new(LockClass::Shard, ());
+    bounded("a walk of all pages", &vm, || {
+        let _held = lock.lock();
+        (0..3 * TABLE).for_each(|page| assert!(area.translate(page * PAGE).is_some()));
+    });
+}

@@ -288,7 +288,7 @@ fn a_table_that_an_area_covers_whole_goes_with_it() {
     }
 }
 
-/// The lazy purge of DESIGN section 5's oracle: CPU 0 takes out, CPU 1 purges, and then no CPU may still translate.
+/// A lazy purge on two CPUs (DESIGN rule 6): CPU 0 takes out, CPU 1 purges, and then no CPU may still translate.
 #[test]
 fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     let vm = lazy_on(3, 1000, 1 << 30);
