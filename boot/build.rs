@@ -12,7 +12,7 @@ fn main() {
     // Cortex-A53 up to r0p4: a load behind an ADRP at the end of a page may use a wrong address.
     // scripts/check-silicon.py looks whether one is left.
     println!("cargo::rustc-link-arg-bins=--fix-cortex-a53-843419");
-    // Relocations stay in the ELF, so that scripts/check-boot-pic can prove that code which runs before the
-    // MMU is on refers to nothing by absolute address.
+    // Relocations stay in the ELF, so that scripts/check-boot-pic can prove that code which runs
+    // before the MMU is on refers to nothing by absolute address.
     println!("cargo::rustc-link-arg-bins=--emit-relocs");
 }

@@ -106,8 +106,9 @@ def check(elf: Elf) -> int:
             seen += 1
             kind = info & 0xFFFFFFFF
             name, _ = table[info >> 32]
-            # What a relocation refers to is read from what was linked: the linker may name a section instead of a symbol, and
-            # with --fix-cortex-a53-843419 the section symbol that it names has another value than the addend is for.
+            # What a relocation refers to is read from what was linked: the linker may name a
+            # section instead of a symbol, and with --fix-cortex-a53-843419 the section symbol that
+            # it names has another value than the addend is for.
             if kind == ABS64:
                 target = elf.content(where, 8)
                 if target not in allowed:

@@ -1,7 +1,9 @@
-//! What runs in Rust before the MMU is on: it builds the first tables and computes the register values they need.
+//! What runs in Rust before the MMU is on: it builds the first tables and computes the register
+//! values they need.
 //!
-//! The rules of the crate's module comment hold for every line here. Also, with the MMU off all data accesses are
-//! Device-nGnRnE: they must be aligned (the target has `strict-align`), and exclusives are not used.
+//! The rules of the crate's module comment hold for every line here. Also, with the MMU off all
+//! data accesses are Device-nGnRnE: they must be aligned (the target has `strict-align`), and
+//! exclusives are not used.
 
 pub mod el2;
 mod tables;
@@ -17,7 +19,8 @@ use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
 use kernel::arch::cpu;
 use kernel::mm::layout::DTB_MAX_SIZE;
 
-/// The PL011 that a start which cannot read its device tree writes its last words to: that of QEMU's virt machine.
+/// The PL011 that a start which cannot read its device tree writes its last words to: that of
+/// QEMU's virt machine.
 pub const GUESSED_PL011: usize = 0x0900_0000;
 
 /// What is known before the MMU is on, and what turns it on.
@@ -68,11 +71,13 @@ fn fail(reason: &'static CStr) -> ! {
     unsafe { early_fail(reason.as_ptr()) }
 }
 
-/// Checks the device tree's header, builds the first tables, and returns where [`EARLY`] physically is.
+/// Checks the device tree's header, builds the first tables, and returns where [`EARLY`] physically
+/// is.
 ///
 /// # Safety
 ///
-/// Called once, by the first CPU, at EL1 with the MMU off and .bss zeroed. `image_pa` is where the image was loaded.
+/// Called once, by the first CPU, at EL1 with the MMU off and .bss zeroed. `image_pa` is where the
+/// image was loaded.
 #[unsafe(link_section = ".boot.text")]
 pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) -> *const Early {
     if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::TGran4::NotSupported) {
@@ -126,11 +131,13 @@ fn clean_header(dtb_pa: u64) {
 #[inline(always)]
 fn header_word(dtb_pa: u64, index: usize) -> u32 {
     let word = (dtb_pa as *const u32).wrapping_add(index);
-    // SAFETY: aligned; the boot protocol says that a device tree is there. Where nothing is, the early vectors end the start.
+    // SAFETY: aligned; the boot protocol says that a device tree is there. Where nothing is, the
+    // early vectors end the start.
     u32::from_be(unsafe { read_volatile(word) })
 }
 
-/// Checks what can be checked without parsing (Devicetree Specification, "Flattened Devicetree Format", "Header"), and returns the size.
+/// Checks what can be checked without parsing (Devicetree Specification, "Flattened Devicetree
+/// Format", "Header"), and returns the size.
 #[inline(always)]
 fn check_device_tree(dtb_pa: u64) -> u64 {
     const MAGIC: u32 = 0xd00d_feed;

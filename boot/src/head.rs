@@ -1,8 +1,8 @@
-//! Entry of the first CPU and of the others, in assembly: what has to happen before Rust has a stack, and the few instructions around
-//! the moment when the MMU goes on.
+//! Entry of the first CPU and of the others, in assembly: what has to happen before Rust has a
+//! stack, and the few instructions around the moment when the MMU goes on.
 //!
-//! `image.s` is the header and the early vectors and failure path, `entry.s` the way from the first instruction
-//! to [`crate::high::start_high`].
+//! `image.s` is the header and the early vectors and failure path, `entry.s` the way from the first
+//! instruction to [`crate::high::start_high`].
 
 use core::arch::global_asm;
 use core::mem::offset_of;

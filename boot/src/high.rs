@@ -1,4 +1,5 @@
-//! The first Rust at linked addresses: finds the console in the device tree, describes the boot to the kernel, and calls it.
+//! The first Rust at linked addresses: finds the console in the device tree, describes the boot to
+//! the kernel, and calls it.
 
 use core::ptr::write_volatile;
 
@@ -117,12 +118,13 @@ fn uart_va(pa: u64) -> usize {
 
 /// Maps the PL011 at `pa` in the early UART's slot and makes it the early console.
 fn map_uart(pa: u64) {
-    // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation table format descriptors".
+    // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation
+    // table format descriptors".
     const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54 | 0b11;
     let slot = (fixed_tables().l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
     early_console::set_base(0);
-    // Break before make: the slot may hold the guess (rule 3).
-    // SAFETY: a descriptor of the slot table, which nobody else edits yet; the console that used the old mapping is off.
+    // Break before make: the slot may hold the guess (rule 3). SAFETY: a descriptor of the slot
+    // table, which nobody else edits yet; the console that used the old mapping is off.
     unsafe { write_volatile(slot, 0) };
     kernel::arch::mmu::flush_page(fixed_slot(EARLY_UART_SLOT));
     // SAFETY: as above; the slot was invalid and nothing else is mapped there.

@@ -7,7 +7,8 @@ use crate::arch::psci::Conduit;
 /// What the image found when it was entered, and what it left behind.
 #[derive(Debug, Clone)]
 pub struct BootInfo {
-    /// Physical addresses of the image, .bss and boot stack included. Starts on 2 MiB, ends on 64 KiB.
+    /// Physical addresses of the image, .bss and boot stack included. Starts on 2 MiB, ends on 64
+    /// KiB.
     pub image: Range<u64>,
     /// Bounds of the sections at their linked addresses.
     pub sections: Sections,
@@ -21,7 +22,8 @@ pub struct BootInfo {
     pub psci_conduit: Option<Conduit>,
     /// Tables of the fixed region, for linking into the final tables and for edit slots.
     pub fixed_tables: FixedTables,
-    /// TTBR0 value of the identity map that CPUs use to turn their MMU on. Its tables are part of .bss.
+    /// TTBR0 value of the identity map that CPUs use to turn their MMU on. Its tables are part of
+    /// .bss.
     pub ttbr0_identity: u64,
     /// TTBR1 value of the first tables. Its tables are part of .bss.
     pub ttbr1_first: u64,
@@ -31,8 +33,8 @@ pub struct BootInfo {
     pub mair: u64,
     /// SCTLR_EL1 with the MMU on.
     pub sctlr: u64,
-    /// Physical address that a CPU is started at through PSCI CPU_ON, with the physical address of its
-    /// [`SecondaryArgs`](crate::smp::SecondaryArgs) as the context.
+    /// Physical address that a CPU is started at through PSCI CPU_ON, with the physical address of
+    /// its [`SecondaryArgs`](crate::smp::SecondaryArgs) as the context.
     pub secondary_entry: u64,
 }
 
@@ -44,8 +46,9 @@ impl BootInfo {
     }
 }
 
-/// Bounds of the sections, linked addresses. `text`, `rodata`, `data` start on 64 KiB; all bounds are page-aligned. `rodata` ends where `data`
-/// starts, `data` where `bss` starts, `bss` where the guard page is.
+/// Bounds of the sections, linked addresses. `text`, `rodata`, `data` start on 64 KiB; all bounds
+/// are page-aligned. `rodata` ends where `data` starts, `data` where `bss` starts, `bss` where the
+/// guard page is.
 #[derive(Debug, Clone)]
 pub struct Sections {
     /// Code: read-only and executable.
@@ -62,7 +65,8 @@ pub struct Sections {
     pub boot_stack: Range<usize>,
 }
 
-/// The flattened device tree that the loader passed; its header was checked, and its structure parses.
+/// The flattened device tree that the loader passed; its header was checked, and its structure
+/// parses.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceTree {
     /// Physical address, 8-byte aligned.

@@ -1,10 +1,12 @@
-//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`, or `help`.
+//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`, or
+//! `help`.
 //!
 //! All of them are in one table, `ARGUMENTS`. It reads them, and it is the answer to `help`
 //! (`make help-bootargs`) and to an argument that the kernel does not know.
 //!
-//! What is not understood is refused: a test run that silently ignored a misspelt argument would prove something else than it says.
-//! The last of two equal arguments counts, but for `errata=`, which adds up.
+//! What is not understood is refused: a test run that silently ignored a misspelt argument would
+//! prove something else than it says. The last of two equal arguments counts, but for `errata=`,
+//! which adds up.
 
 mod table;
 
@@ -162,7 +164,8 @@ macro_rules! planted {
 }
 
 planted! {
-    /// An unmap is not followed by a TLBI. Needs a linear map of pages, so that nothing else empties the TLB.
+    /// An unmap is not followed by a TLBI. Needs a linear map of pages, so that nothing else
+    /// empties the TLB.
     SkipTlbi = "skip-tlbi",
     /// A permission change is not followed by a TLBI. As above.
     StalePermission = "stale-permission",
@@ -182,7 +185,8 @@ planted! {
     LeakTable = "leak-table",
     /// A frame that a test is done with never goes back.
     LeakFrame = "leak-frame",
-    /// One TLBI in four of the second subsystem is not entered where it is counted, as if it had not been issued.
+    /// One TLBI in four of the second subsystem is not entered where it is counted, as if it had
+    /// not been issued.
     UncountedTlbi = "uncounted-tlbi",
     /// Beside the registered walkers there are some that map or unmap wrongly.
     WrongWalker = "wrong-walker",

@@ -1,8 +1,10 @@
-//! Globs over names of tests and cases: `*` for any run of characters, `?` for one, everything else for itself.
+//! Globs over names of tests and cases: `*` for any run of characters, `?` for one, everything else
+//! for itself.
 
 /// Whether `name` matches `glob`.
 ///
-/// The one star that may have to take more is the last one met, so one place to go back to is enough.
+/// The one star that may have to take more is the last one met, so one place to go back to is
+/// enough.
 #[must_use]
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());

@@ -57,7 +57,8 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("GICv3, EL2, 4 CPUs", {"GIC": "3", "EL2": "1", "SMP": "4"}),
         # Cortex-A76 r0p0 as the last of four: a TLBI has to be repeated for the sake of one CPU.
         BootCase("an erratum of the last CPU", {"SMP": "4", "BOOTARGS": "pretend=3:midr:0x410fd0b0 selftest=errata.*,count.*,smp.*,vmalloc.*"}),
-        # CPU 1 without TLBI by range and with DC ZVA of 16 bytes, CPU 2 with 36 bits of PA and another cache line.
+        # CPU 1 without TLBI by range and with DC ZVA of 16 bytes, CPU 2 with 36 bits of PA and
+        # another cache line.
         BootCase("CPUs that differ", {"SMP": "3", "BOOTARGS": "pretend=1:isar0:0,1:dczid:2,2:mmfr0:1,2:ctr:0x84420002 selftest=features.*,errata.*,count.*,smp.*,vmalloc.*,bulk.*"}),
         # And one that may not use DC ZVA, with errata of its own.
         BootCase("errata of every CPU", {"SMP": "2", "BOOTARGS": "pretend=0:midr:0x410fd4d0,1:midr:0x410fd030,1:dczid:0x14 selftest=features.*,errata.*,count.*,set_memory.*"}),
@@ -158,7 +159,8 @@ def rejected_runs() -> list[BootCase]:
 
 
 PLANTED_FAULTS: dict[str, tuple[str, str]] = {
-    # selftest.break=NAME -> what the name or the diagnostics of a failing test must match, and which tests run.
+    # selftest.break=NAME -> what the name or the diagnostics of a failing test must match, and
+    # which tests run.
     "skip-tlbi": (r"reached it by a stale translation", "*"),
     "stale-permission": (r"no_stale_permission.*permitted", "protect.*"),
     "skip-dsb": (r"DSB ISHST of a fresh map: 0", "count.*,map.array.orders*"),

@@ -101,7 +101,8 @@ class Session:
 
     def type_lines(self, lines: Iterable[bytes], number: int) -> str:
         """Types lines of any bytes at once, and waits until all are done; `number` tells one call from the next."""
-        # The letter ends whatever sequence the last line left open, so that the mark is read as it is.
+        # The letter ends whatever sequence the last line left open, so that the mark is read as it
+        # is.
         mark = f"mark{number}"
         self.type(b"".join(line + ENTER for line in lines) + b"a" + ENTER + f"help {mark}".encode() + ENTER)
         text = self.wait_for(f"`{mark}` is no command".encode())

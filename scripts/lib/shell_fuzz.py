@@ -17,7 +17,8 @@ RANGES = ("all", "0+4K", "64K+4K", "4K+64K", "0+1M", "1M+2M", "1+1", "0+0", "4K"
 TESTS = ("map.range.64k*", "map.array.2m_is*", "tree.audit_of_the*", "protect.whole_leaves*", "nosuchtest*", "")
 ODD = "\"\\'`$;|&<>(){}[]~!@#%^=-_ ,.:*?/"
 
-# Control keys: TAB, backspace, delete, arrows, ends of the line, what kills, unfinished and unknown sequences, and bytes that are none.
+# Control keys: TAB, backspace, delete, arrows, ends of the line, kills, unfinished and unknown
+# sequences, bytes that are none.
 KEYS = (
     *(b"\t", b"\b", b"\x7f", b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[3~", b"\x1b[H", b"\x1bOF", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17"),
     *(b"\x1b[", b"\x1b", b"\x1bO", b"\x1b[1;5C", b"\x1b[999999999999~", b"\x1b[;;", b"\x00", b"\x03", b"\x04", b"\xff", b"\xc3\xa9", b"\xe2\x82"),
@@ -115,7 +116,8 @@ def is_harmless(line: bytes) -> bool:
     keys = any(byte < 0x20 or byte == 0x7F for byte in line)
     if plain.lstrip(' "\0').startswith("o"):
         return False
-    # With keys in it the line may become another: by completion, by recall, by characters taken out.
+    # With keys in it the line may become another: by completion, by recall, by characters taken
+    # out.
     if keys and ("o" in plain and ("\t" in plain or plain.count("f") >= 2)):
         return False
     if keys and (set(plain) & set("*?") or any(word in plain for word in ("test", "tes", "est"))):

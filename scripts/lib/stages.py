@@ -428,7 +428,8 @@ def shell(report: Report) -> None:
 MIRI: list[tuple[str, str, list[str]]] = [
     # A table's address is a number to the engine: its provenance is exposed and taken up again.
     ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "linear_tables"]),
-    # So is that of whoever made an area. Pages for areas are given for ever. Left out is what takes long and touches nothing more.
+    # So is that of whoever made an area. Pages for areas are given for ever. Left out is what takes
+    # long and touches nothing more.
     (
         "miri: vmalloc",
         "-Zmiri-permissive-provenance -Zmiri-ignore-leaks",

@@ -59,7 +59,8 @@ class TheBootArguments(unittest.TestCase):
         choices = {name: values.split("|") for name, values in self.arguments.items() if re.fullmatch(r"[a-z0-9|-]+", values)}
         self.assertGreater(len(choices), 6)
         self.assertEqual(choices["mode"][0], "selftest")
-        # The last of each counts, so the first comes last; and no fault of a replay or of the kernel matters where nothing runs.
+        # The last of each counts, so the first comes last; and no fault of a replay or of the
+        # kernel matters where nothing runs.
         every = [f"{name}={value}" for name, values in choices.items() for value in reversed(values)]
         other = "seed=0xffff errata=none errata=repeat-tlbi,no-cont pretend=0:midr:0x410fd0b0,1:dczid:4 soak=4294967296 test_vmalloc=0x1f1fff nr_pages=1048576 loops=1 threads=64 bench=x bench.walkers=none selftest=none"
         self.assertEqual(boot(f"{' '.join(every)} {other}")[-1], DONE)

@@ -1,4 +1,5 @@
-//! From EL2: hands the whole machine to EL1, with nothing trapped, no second stage, and timers and PMU open.
+//! From EL2: hands the whole machine to EL1, with nothing trapped, no second stage, and timers and
+//! PMU open.
 
 use core::arch::asm;
 
@@ -11,7 +12,8 @@ use kernel::arch::cpu::SCTLR_EL1_MMU_OFF;
 macro_rules! write_register {
     ($name:literal, $value:expr) => {{
         let value: u64 = $value;
-        // SAFETY: a control register of EL2 or below that the caller checked to exist; EL1 does not run yet.
+        // SAFETY: a control register of EL2 or below that the caller checked to exist; EL1 does not
+        // run yet.
         unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack)) }
     }};
 }
@@ -54,7 +56,8 @@ fn far_el1_is_far_el2() -> bool {
     read_register!("far_el2") == MARK
 }
 
-/// Configures EL2 for an EL1 that has the machine to itself. Runs on every CPU, at EL2 with the MMU off.
+/// Configures EL2 for an EL1 that has the machine to itself. Runs on every CPU, at EL2 with the MMU
+/// off.
 #[unsafe(link_section = ".boot.text")]
 pub extern "C" fn configure_el2() {
     let pfr0 = ID_AA64PFR0_EL1.get();
@@ -82,8 +85,8 @@ pub extern "C" fn configure_el2() {
         CNTHCTL_EL2.write(CNTHCTL_EL2::EL1PCEN::SET + CNTHCTL_EL2::EL1PCTEN::SET);
     }
 
-    // FP, SVE and trace are not trapped here: CPACR_EL1 decides at EL1. Bits 13, 12, 9 and 7:0 are RES1 in the plain format, and bit 8
-    // (TZ) is too where SVE is not implemented.
+    // FP, SVE and trace are not trapped here: CPACR_EL1 decides at EL1. Bits 13, 12, 9 and 7:0 are
+    // RES1 in the plain format, and bit 8 (TZ) is too where SVE is not implemented.
     if e2h {
         write_register!("cptr_el2", 0b11 << 20 | 0b11 << 16); // FPEN, ZEN
     } else if ID_AA64PFR0_EL1.read(ID_AA64PFR0_EL1::SVE) != 0 {
@@ -93,8 +96,9 @@ pub extern "C" fn configure_el2() {
     }
     write_register!("hstr_el2", 0);
 
-    // All event counters belong to EL1, none of their registers traps, nor do those of debug. HPMN may not be 0 and has to be
-    // what there is (Arm ARM, MDCR_EL2.HPMN). PMUVer 0xf is a PMU that is not Arm's.
+    // All event counters belong to EL1, none of their registers traps, nor do those of debug. HPMN
+    // may not be 0 and has to be what there is (Arm ARM, MDCR_EL2.HPMN). PMUVer 0xf is a PMU that
+    // is not Arm's.
     let pmu = field(dfr0, 8);
     let counters = if pmu != 0 && pmu != 0xf {
         read_register!("pmcr_el0") >> 11 & 0x1f
@@ -109,7 +113,8 @@ pub extern "C" fn configure_el2() {
     write_register!("vpidr_el2", MIDR_EL1.get());
     VMPIDR_EL2.set(MPIDR_EL1.get());
 
-    // Fine-grained traps would trap even TLBI and AT (FEAT_FGT), and are UNKNOWN out of reset where firmware left them.
+    // Fine-grained traps would trap even TLBI and AT (FEAT_FGT), and are UNKNOWN out of reset where
+    // firmware left them.
     if field(ID_AA64MMFR0_EL1.get(), 56) != 0 {
         HFGRTR_EL2.set(0);
         HFGWTR_EL2.set(0);
@@ -126,8 +131,8 @@ pub extern "C" fn configure_el2() {
         write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
     }
 
-    // The system-register interface of a GICv3, for EL1 too. It may be implemented and yet held off by EL3: then SRE
-    // reads as 0, and the virtual interface control must not be touched.
+    // The system-register interface of a GICv3, for EL1 too. It may be implemented and yet held off
+    // by EL3: then SRE reads as 0, and the virtual interface control must not be touched.
     if field(pfr0, 24) != 0 {
         ICC_SRE_EL2.modify(ICC_SRE_EL2::SRE::SET + ICC_SRE_EL2::ENABLE::SET);
         barrier::isb(barrier::SY);
@@ -136,7 +141,8 @@ pub extern "C" fn configure_el2() {
         }
     }
 
-    // What EL1 starts with. With E2H stuck at 1 the plain name means SCTLR_EL2 here, and the other encoding is the EL1 register.
+    // What EL1 starts with. With E2H stuck at 1 the plain name means SCTLR_EL2 here, and the other
+    // encoding is the EL1 register.
     if e2h {
         write_register!("s3_5_c1_c0_0", SCTLR_EL1_MMU_OFF); // SCTLR_EL12
     } else {

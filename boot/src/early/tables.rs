@@ -1,13 +1,13 @@
 //! The first tables.
 //!
-//! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable. It exists for the few instructions of
-//!   `enable_mmu`, on every CPU.
-//! - TTBR1: the image at its linked address, 4 KiB pages with the permissions of each section, the page
-//!   below the boot stack unmapped; the pages of the device tree in its window, read-only; the
+//! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable. It
+//!   exists for the few instructions of `enable_mmu`, on every CPU.
+//! - TTBR1: the image at its linked address, 4 KiB pages with the permissions of each section, the
+//!   page below the boot stack unmapped; the pages of the device tree in its window, read-only; the
 //!   table of the fixed slots, empty.
 //!
-//! Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN is on with them. No TLB maintenance: the
-//! tables are complete before the MMU first walks them.
+//! Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN is on
+//! with them. No TLB maintenance: the tables are complete before the MMU first walks them.
 
 use core::ptr::write_volatile;
 
@@ -94,7 +94,8 @@ unsafe fn set(table: *mut Table, i: usize, descriptor: u64) {
 ///
 /// # Safety
 ///
-/// MMU off, .bss zeroed, called once. `image_pa` is 2 MiB-aligned; the device tree is at most 2 MiB long.
+/// MMU off, .bss zeroed, called once. `image_pa` is 2 MiB-aligned; the device tree is at most 2 MiB
+/// long.
 #[unsafe(link_section = ".boot.text")]
 pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     let tables = &raw mut TABLES;
@@ -172,7 +173,8 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
         } else {
             pa | DATA | PAGE
         };
-        // SAFETY: the tables are ours alone; linker.ld asserts that the image has no more pages than they have entries.
+        // SAFETY: the tables are ours alone; linker.ld asserts that the image has no more pages
+        // than they have entries.
         unsafe { set(l3, page, descriptor) };
         pa = pa.wrapping_add(PAGE_SIZE as u64);
         page = page.wrapping_add(1);

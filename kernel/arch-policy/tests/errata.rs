@@ -73,7 +73,8 @@ const NOT_AFFECTED: &[u64] = &[
     0x410f_d870,
     0x410f_d8e0,
     0x410f_d8b0,
-    // Falkor v1 r1p0, Falkor, Kryo2xx Gold, which has Falkor's number, and Kryo4xx Gold rfpf and rcpd.
+    // Falkor v1 r1p0, Falkor, Kryo2xx Gold, which has Falkor's number, and Kryo4xx Gold rfpf and
+    // rcpd.
     0x511f_8000,
     0x510f_c000,
     0x51af_8001,

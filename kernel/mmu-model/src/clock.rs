@@ -80,8 +80,8 @@ impl Clocks {
         }
     }
 
-    /// `cpu` loads what `store` has stored: if it is another CPU's store-release, no walk can miss it
-    /// any more.
+    /// `cpu` loads what `store` has stored: if it is another CPU's store-release, no walk can miss
+    /// it any more.
     pub(crate) fn loaded(&mut self, cpu: usize, store: StoreId) {
         if store.release && usize::from(store.cpu) != cpu {
             self.certain = self.certain.with(usize::from(store.cpu), store.number);

@@ -52,8 +52,8 @@ pub struct Features {
     pub table_res0_ignored: bool,
     /// MAIR_EL1: what the attribute index of a leaf means.
     pub mair: u64,
-    /// Physical addresses that have one memory type at a time ([`Rule::MismatchedAlias`]): RAM. All,
-    /// unless a test says otherwise.
+    /// Physical addresses that have one memory type at a time ([`Rule::MismatchedAlias`]): RAM.
+    /// All, unless a test says otherwise.
     pub one_memory_type: Range<u64>,
     /// If set, table memory is accessed at `linear_map + pa`, and must be mapped there whenever it
     /// is accessed, except between `enter_break` and `leave_break` for the tables named there.

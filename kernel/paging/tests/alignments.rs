@@ -1,5 +1,5 @@
-//! Every alignment of head and tail, every length, every source: the leaves are the ones that `choose_leaf` chooses with
-//! the true run lengths, and every page maps to its frame.
+//! Every alignment of head and tail, every length, every source: the leaves are the ones that
+//! `choose_leaf` chooses with the true run lengths, and every page maps to its frame.
 
 mod support;
 
@@ -11,7 +11,8 @@ use support::{HostTree, audit, expected_of_runs, leaves_in, tree};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// Physically consecutive runs, told as an array without an array's memory: `(first frame, pages)` one after the other.
+/// Physically consecutive runs, told as an array without an array's memory: `(first frame, pages)`
+/// one after the other.
 struct Runs<'a>(&'a [(u64, u64)]);
 
 impl FrameArray for Runs<'_> {
@@ -31,8 +32,8 @@ impl FrameArray for Runs<'_> {
     }
 }
 
-/// Maps `runs` at `va` from `source`, holds the leaves against the expectation, `probes` pages of each leaf against their
-/// frames, and takes all of it out again.
+/// Maps `runs` at `va` from `source`, holds the leaves against the expectation, `probes` pages of
+/// each leaf against their frames, and takes all of it out again.
 fn map_and_compare<G: Granule>(
     tree: &HostTree<G>,
     va: VirtAddr,

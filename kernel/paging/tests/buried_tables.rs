@@ -35,8 +35,9 @@ fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
 
 #[test]
 fn every_leaf_of_a_table_unlinked_whole_is_invalidated_at_all_levels() {
-    // With holes, so that a CPU without range operations gets a range for each stretch. While the link lingers in a walk
-    // cache, a leaf invalidated at the last level only is taken up again from the dead table.
+    // With holes, so that a CPU without range operations gets a range for each stretch. While the
+    // link lingers in a walk cache, a leaf invalidated at the last level only is taken up again
+    // from the dead table.
     let holes: &[(u64, u64)] = &[(0, 3), (7, 1), (100, 40), (511, 1)];
     for (mapped, nr) in [(holes, 45), (&[(0, 512)], 512)] {
         let events = tlbis(mapped, false);

@@ -14,7 +14,8 @@ use support::corpus::{base, corpus};
 use support::traced::traced;
 use support::{HostTree, Shape, audit, tree};
 
-/// The audit of a caller that knows its tables: each may be linked once, and must be one that was handed out.
+/// The audit of a caller that knows its tables: each may be linked once, and must be one that was
+/// handed out.
 fn check<G: Granule>(tree: &HostTree<G>) -> Result<paging::Report, CheckError> {
     let mut seen = BTreeSet::new();
     tree.check(

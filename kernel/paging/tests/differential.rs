@@ -1,7 +1,9 @@
-//! Held against `aarch64-paging`, a page-table library by others that shares no code with this one: both build the same
-//! tables, each reads what the other would, and its list of bits that may change on a live entry agrees with ours.
+//! Held against `aarch64-paging`, a page-table library by others that shares no code with this one:
+//! both build the same tables, each reads what the other would, and its list of bits that may
+//! change on a live entry agrees with ours.
 //!
-//! It has no contiguous groups, so those are off where tables are compared, and on where it only reads.
+//! It has no contiguous groups, so those are off where tables are compared, and on where it only
+//! reads.
 
 mod support;
 
@@ -33,8 +35,8 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
 #[derive(Default)]
 struct Heap(RefCell<Vec<*mut u8>>);
 
-// SAFETY: pages from the global allocator, of the size and alignment of a 4K table, given back when all is over; nobody
-// translates by them.
+// SAFETY: pages from the global allocator, of the size and alignment of a 4K table, given back when
+// all is over; nobody translates by them.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not of size 0.
@@ -49,7 +51,8 @@ unsafe impl TablePages for Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         for page in self.0.take() {
-            // SAFETY: allocated above with this layout, and the tree that used it is gone with its tables.
+            // SAFETY: allocated above with this layout, and the tree that used it is gone with its
+            // tables.
             unsafe { dealloc(page, PAGE) };
         }
     }
@@ -58,7 +61,8 @@ impl Drop for Heap {
 type Ours = Tree<Granule4K, LinearTables<Granule4K, Heap>, NoMmu>;
 
 fn ours(half: Half, leaves: LeafSet) -> Ours {
-    // SAFETY: 1. the pages are mapped at their own address; 2. the other library only reads, while no operation runs.
+    // SAFETY: 1. the pages are mapped at their own address; 2. the other library only reads, while
+    // no operation runs.
     let tables = unsafe { LinearTables::new(0, Heap::default()) };
     let root = tables.alloc_table().expect("memory");
     let config = Config {
@@ -199,7 +203,8 @@ fn both_libraries_build_the_same_tables() {
     }
 }
 
-/// Reads tables that lie at their own addresses, and hands out the one root that was made by someone else.
+/// Reads tables that lie at their own addresses, and hands out the one root that was made by
+/// someone else.
 struct Reader {
     root: PhysAddr,
 }
@@ -296,8 +301,8 @@ fn flags(bits: u64) -> El1Attributes {
 
 #[test]
 fn what_may_change_in_place_agrees_with_the_other_librarys_list() {
-    // The differences, all of them: access from EL0 and the guarded-page bit are permissions to us, and it refuses them; it
-    // lets an entry become not global in place, which we do not.
+    // The differences, all of them: access from EL0 and the guarded-page bit are permissions to us,
+    // and it refuses them; it lets an entry become not global in place, which we do not.
     let ours_alone = AP_USER | GUARDED;
     let theirs_alone = NOT_GLOBAL;
     let every_bit: Vec<u64> = (0..64)
@@ -353,7 +358,8 @@ fn no_store_of_the_corpus_breaks_the_other_librarys_rule() {
                 "{}: {old:#x} -> {new:#x}",
                 case.name
             );
-            // A link stays one, and differs in its count, which walkers ignore; a page looks the same, and does not.
+            // A link stays one, and differs in its count, which walkers ignore; a page looks the
+            // same, and does not.
             let count = 0xffc;
             if old & 3 == 3 && new & 3 == 3 && (old ^ new) & !count == 0 && old >> 50 == 0 {
                 continue;

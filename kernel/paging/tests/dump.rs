@@ -1,4 +1,5 @@
-//! `Tree::dump` gives as few runs as there are, cut to what was asked for, and says them in a line each.
+//! `Tree::dump` gives as few runs as there are, cut to what was asked for, and says them in a line
+//! each.
 
 mod support;
 

@@ -184,7 +184,8 @@ fn a_group_of_blocks_is_judged_by_its_sixteen_descriptors() {
         .expect("takes no memory");
     batch.flush();
     assert_eq!(outcome.leaves.get(LeafSize::BLOCK2_GROUP), 0);
-    // Two links on the way down; whether the first of the sixteen is a group already; twice more for a group to be. None of the tables is looked into.
+    // Two links on the way down; whether the first of the sixteen is a group already; twice more
+    // for a group to be. None of the tables is looked into.
     assert_eq!((tree.tables().loads.get(), tree.tables().stores.get()), (5, 0));
     assert_eq!(tree.mmu().take().tlbi, 0);
 }

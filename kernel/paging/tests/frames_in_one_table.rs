@@ -1,5 +1,5 @@
-//! An array of frame numbers, the same read frame by frame, and a list of extents map alike, to the last descriptor, barrier
-//! and error.
+//! An array of frame numbers, the same read frame by frame, and a list of extents map alike, to the
+//! last descriptor, barrier and error.
 
 mod support;
 
@@ -92,8 +92,8 @@ enum Fault {
     Beyond(u64),
 }
 
-/// Maps `frames` at page `at` of a table as an array of frame numbers, as extents, and as an array that is read frame by frame, and
-/// holds what came about against each other.
+/// Maps `frames` at page `at` of a table as an array of frame numbers, as extents, and as an array
+/// that is read frame by frame, and holds what came about against each other.
 fn by_all_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bool, fault: Fault) {
     let mut frames = frames.to_vec();
     let name = format!(

@@ -1,5 +1,6 @@
-//! The fuzzer's entry without the fuzzer: the corpus that is kept in the tree, each input also with bytes changed, and
-//! inputs from seeds. The fuzzer itself: `cargo +nightly fuzz run sequences` in this crate (see `fuzz/`).
+//! The fuzzer's entry without the fuzzer: the corpus that is kept in the tree, each input also with
+//! bytes changed, and inputs from seeds. The fuzzer itself: `cargo +nightly fuzz run sequences` in
+//! this crate (see `fuzz/`).
 
 mod support;
 

@@ -1,7 +1,9 @@
-//! What each mapping costs, to the last load: a table that a reader can follow, kept in `golden/counts.txt`.
+//! What each mapping costs, to the last load: a table that a reader can follow, kept in
+//! `golden/counts.txt`.
 //!
-//! A change that costs an access more, or saves one, shows here as a line that differs. If that is meant, write the table
-//! anew with `GOLDEN=write cargo test -p paging --test golden_counts`, and let the review look at the difference.
+//! A change that costs an access more, or saves one, shows here as a line that differs. If that is
+//! meant, write the table anew with `GOLDEN=write cargo test -p paging --test golden_counts`, and
+//! let the review look at the difference.
 
 mod support;
 
@@ -201,8 +203,9 @@ fn every_count_is_the_one_in_the_table() {
 
 #[test]
 fn one_page_more_in_a_table_that_is_there_costs_four_loads_and_one_store() {
-    // Said in words, for what the table cannot say: where the numbers of the commonest case come from. Three links and the
-    // descriptor itself are read, and nothing but the descriptor is written.
+    // Said in words, for what the table cannot say: where the numbers of the commonest case come
+    // from. Three links and the descriptor itself are read, and nothing but the descriptor is
+    // written.
     let [map, unmap] = lines("one page", &Shape::Range(1 << 24, 1), true);
     assert_eq!((map.loads, map.stores), (4, 1));
     assert_eq!((unmap.loads, unmap.stores), (4, 1));

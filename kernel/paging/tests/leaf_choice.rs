@@ -9,8 +9,8 @@ const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
 
-/// The leaves of each granule in bytes, largest first, from the architecture's tables and from none of the engine's
-/// arithmetic (Arm ARM D8.6.1, table of contiguous sizes).
+/// The leaves of each granule in bytes, largest first, from the architecture's tables and from none
+/// of the engine's arithmetic (Arm ARM D8.6.1, table of contiguous sizes).
 fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
     use LeafSize as L;
     match Gr::NAME {
@@ -88,7 +88,8 @@ fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestC
     Ok(())
 }
 
-/// Whether `chosen` is legal at `va` for `pa`, with `left` bytes still to map, and nothing larger is.
+/// Whether `chosen` is legal at `va` for `pa`, with `left` bytes still to map, and nothing larger
+/// is.
 fn check_leaf<Gr: Granule>(
     chosen: LeafSize,
     va: u64,
@@ -114,7 +115,11 @@ fn check_leaf<Gr: Granule>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 8192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 8192,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_leaf_chosen_is_legal_and_none_larger_is_on_4k(

@@ -128,7 +128,8 @@ fn a_tree_in_linear_memory_lives_its_whole_life() {
 #[test]
 fn threads_share_tables_in_linear_memory() {
     run(|tree| {
-        // Freed pages go back to the heap at once here, so that what shares a table is kept mapped around the threads.
+        // Freed pages go back to the heap at once here, so that what shares a table is kept mapped
+        // around the threads.
         vmap_range_noflush(
             tree,
             BASE,

@@ -1,8 +1,9 @@
 //! Bugs that Linux had in this area, and their stories; each as a claim that this engine keeps.
 //!
-//! The numbers are those of the list that they come from. Left out is what only an allocator or a page structure can get
-//! wrong: 4 (lazy mode in an interrupt; here nothing is left for later), 6 (cache flush address), 9 (compound pages), 16
-//! (the allocator's pools). 1 (a walker that reads a table while it is given back) is told in `concurrent`.
+//! The numbers are those of the list that they come from. Left out is what only an allocator or a
+//! page structure can get wrong: 4 (lazy mode in an interrupt; here nothing is left for later), 6
+//! (cache flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a walker that reads a
+//! table while it is given back) is told in `concurrent`.
 
 mod support;
 
@@ -79,8 +80,9 @@ fn chunks(orders: impl IntoIterator<Item = u32>) -> Vec<Pfn> {
     frames
 }
 
-/// Bug 2: A walker returned early when a page of the array was missing, past the call that tells other page tables which levels
-/// were modified: what had been written stayed unknown. Here the levels come with the failure.
+/// Bug 2: A walker returned early when a page of the array was missing, past the call that tells
+/// other page tables which levels were modified: what had been written stayed unknown. Here the
+/// levels come with the failure.
 #[test]
 fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     for k in [0u64, 1, 17, 600, 1023] {
@@ -99,8 +101,8 @@ fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     }
 }
 
-/// Bug 3: An error inside the loop over pages left the lazy mode on, in which barriers are only noted down: what came next ran
-/// without them. A failed call leaves no barrier owing.
+/// Bug 3: An error inside the loop over pages left the lazy mode on, in which barriers are only
+/// noted down: what came next ran without them. A failed call leaves no barrier owing.
 #[test]
 fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     on_model(|model, tree, at| {
@@ -114,8 +116,9 @@ fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     });
 }
 
-/// Bug 5: The index into the array of pages was advanced by the bytes of the step and not by its pages: the second step read far
-/// beyond. With steps of every size, each page must be the next of the array.
+/// Bug 5: The index into the array of pages was advanced by the bytes of the step and not by its
+/// pages: the second step read far beyond. With steps of every size, each page must be the next of
+/// the array.
 #[test]
 fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     for orders in [
@@ -134,8 +137,9 @@ fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     }
 }
 
-/// Bug 7: A batch of contiguous pages was mapped in steps of the size that the *first* fits, and the last step ran over the end of
-/// the batch: pages of the next batch came to lie where they do not belong. Chunks of ascending order, off by 64K.
+/// Bug 7: A batch of contiguous pages was mapped in steps of the size that the *first* fits, and
+/// the last step ran over the end of the batch: pages of the next batch came to lie where they do
+/// not belong. Chunks of ascending order, off by 64K.
 #[test]
 fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     for orders in [
@@ -145,8 +149,8 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
         vec![5, 4, 5, 4, 5],
         vec![8, 8, 8, 8],
         vec![9, 9, 9],
-        // The arrays for which the overrun is known: 480 of 1024 pages wrong (at 64K), 240 of 784, 240 of 784, 240 of 1040,
-        // 1152 of 2080.
+        // The arrays for which the overrun is known: 480 of 1024 pages wrong (at 64K), 240 of 784,
+        // 240 of 784, 240 of 1040, 1152 of 2080.
         vec![4, 8, 8, 8],
         vec![8, 4, 8, 8],
         vec![4, 9, 9],
@@ -169,8 +173,9 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     }
 }
 
-/// Bug 8: The allocator ran out of large chunks and went on with single pages, but the caller mapped all of it with the large
-/// shift: memory of others was mapped. The size of a leaf comes from the addresses and from nothing that was hoped for.
+/// Bug 8: The allocator ran out of large chunks and went on with single pages, but the caller
+/// mapped all of it with the large shift: memory of others was mapped. The size of a leaf comes
+/// from the addresses and from nothing that was hoped for.
 #[test]
 fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     for large in 0..4 {
@@ -187,8 +192,9 @@ fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     }
 }
 
-/// Bug 10: A permission change over part of a huge area went as far as it could and stopped with an error: half of the range had
-/// the new rights. All or nothing, whatever is missing: a table page for the split, or a page of the range.
+/// Bug 10: A permission change over part of a huge area went as far as it could and stopped with an
+/// error: half of the range had the new rights. All or nothing, whatever is missing: a table page
+/// for the split, or a page of the range.
 #[test]
 fn bug_10_a_permission_change_is_all_or_nothing() {
     for (setup, budget) in [
@@ -213,8 +219,8 @@ fn bug_10_a_permission_change_is_all_or_nothing() {
     }
 }
 
-/// Bug 11: Of an area whose middle was made read-only, the alias in the linear map changed as a whole. What is outside of the
-/// range keeps its rights, to the page.
+/// Bug 11: Of an area whose middle was made read-only, the alias in the linear map changed as a
+/// whole. What is outside of the range keeps its rights, to the page.
 #[test]
 fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     for (page, pages) in [
@@ -247,8 +253,9 @@ fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     }
 }
 
-/// Bug 12: A block took the place of a table of pages: the table leaked, or went back while walk caches still led to it. Map
-/// pages, unmap them, map a block at the same address: an all-levels TLBI between, and the table is given back once.
+/// Bug 12: A block took the place of a table of pages: the table leaked, or went back while walk
+/// caches still led to it. Map pages, unmap them, map a block at the same address: an all-levels
+/// TLBI between, and the table is given back once.
 #[test]
 fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     let tree = fresh();
@@ -290,7 +297,8 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
                 (3, LeafSize::PAGE),
                 (1 << 18, LeafSize::BLOCK1),
             ] {
-                // What the last round left empty is in the way of a block, and is refused, not replaced.
+                // What the last round left empty is in the way of a block, and is refused, not
+                // replaced.
                 let range = Shape::Range((1 << 24) + (round << 18), pages);
                 if let Err(failure) = range.map(tree, at, DATA, LeafSet::ALL) {
                     assert!(matches!(failure.error, Error::EmptyTable { .. }), "{failure}");
@@ -312,9 +320,10 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     });
 }
 
-/// Bug 13: Code that changes attributes in place was written for a linear map of pages and met blocks; and a split in place, legal
-/// only where every CPU tolerates it, was decided before all CPUs were known. Blocks are cut here whatever their size, and
-/// nothing is changed in place unless the caller has said that it may be.
+/// Bug 13: Code that changes attributes in place was written for a linear map of pages and met
+/// blocks; and a split in place, legal only where every CPU tolerates it, was decided before all
+/// CPUs were known. Blocks are cut here whatever their size, and nothing is changed in place unless
+/// the caller has said that it may be.
 #[test]
 fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     assert_eq!(Config::default().break_policy, BreakPolicy::BreakBeforeMake);
@@ -331,8 +340,9 @@ fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     }
 }
 
-/// Bug 14: The step that unfolds a group of pages compared the address with the size of a group of *blocks*: at an address that is
-/// aligned to a group it unfolded that group for nothing. A cut at a leaf's own edge cuts nothing.
+/// Bug 14: The step that unfolds a group of pages compared the address with the size of a group of
+/// *blocks*: at an address that is aligned to a group it unfolded that group for nothing. A cut at
+/// a leaf's own edge cuts nothing.
 #[test]
 fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     for (leaf, size) in [
@@ -372,8 +382,9 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     }
 }
 
-/// Bug 15: A copy of the entry that was read before a split was used after it: the second stage took apart what was no longer
-/// there. Both ends in one leaf, in two leaves, on two levels: the tables say what was asked for, each page once.
+/// Bug 15: A copy of the entry that was read before a split was used after it: the second stage
+/// took apart what was no longer there. Both ends in one leaf, in two leaves, on two levels: the
+/// tables say what was asked for, each page once.
 #[test]
 fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     for (page, pages) in [
@@ -418,7 +429,8 @@ fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     }
 }
 
-/// Bug 17: To unmap a part of a block took all of it: the rest of the memory was gone. The rest stays, with its frames.
+/// Bug 17: To unmap a part of a block took all of it: the rest of the memory was gone. The rest
+/// stays, with its frames.
 #[test]
 fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     for size in [16, 512, 512 * 16, 1 << 18] {
@@ -450,9 +462,9 @@ fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     }
 }
 
-/// Bug 18: Pages were promoted to a large one, and the TLB entries of the small pages stayed; a later invalidation of the large
-/// page named its first address alone. After a fold every page that it replaced is invalidated, and the model, which keeps
-/// each of them, agrees.
+/// Bug 18: Pages were promoted to a large one, and the TLB entries of the small pages stayed; a
+/// later invalidation of the large page named its first address alone. After a fold every page that
+/// it replaced is invalidated, and the model, which keeps each of them, agrees.
 #[test]
 fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     for pages in [16, 512] {
@@ -505,8 +517,8 @@ fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     });
 }
 
-/// Bug 19: Contiguous mappings hung on the configuration of another feature, and were silently off where that was. Counted, for
-/// every granule, with nothing but defaults.
+/// Bug 19: Contiguous mappings hung on the configuration of another feature, and were silently off
+/// where that was. Counted, for every granule, with nothing but defaults.
 #[test]
 fn bug_19_contiguous_groups_are_on_unless_someone_turns_them_off() {
     fn granule<G: Granule>() {

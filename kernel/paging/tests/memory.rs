@@ -1,7 +1,9 @@
-//! `LinearTables`, the one module with `unsafe`, on real memory that is really given back: what Miri is for.
+//! `LinearTables`, the one module with `unsafe`, on real memory that is really given back: what
+//! Miri is for.
 //!
-//! `cargo +nightly miri test -p paging --test memory` sees every access to a page that is not there any more, every one that
-//! is out of bounds or not aligned, and every data race. Without Miri the claims are about contents alone.
+//! `cargo +nightly miri test -p paging --test memory` sees every access to a page that is not there
+//! any more, every one that is out of bounds or not aligned, and every data race. Without Miri the
+//! claims are about contents alone.
 
 use paging::mmu::NoMmu;
 use paging::{
@@ -52,7 +54,8 @@ impl Heap {
     }
 }
 
-// SAFETY: pages of the global allocator, one owner each; they go back only when no operation is under way.
+// SAFETY: pages of the global allocator, one owner each; they go back only when no operation is
+// under way.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not of size 0.

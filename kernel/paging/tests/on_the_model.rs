@@ -1,5 +1,6 @@
-//! The engine on the worst-case model of TLBs and walk caches: random sequences on every granule, the corpus with leaves of
-//! up to 16G, and the reference walkers. No rule is broken, and the tables say what a naive map says, after every step.
+//! The engine on the worst-case model of TLBs and walk caches: random sequences on every granule,
+//! the corpus with leaves of up to 16G, and the reference walkers. No rule is broken, and the
+//! tables say what a naive map says, after every step.
 
 mod support;
 
@@ -129,7 +130,8 @@ fn the_corpus_on_64k_breaks_no_rule() {
     corpus_on_the_model::<Granule64K>();
 }
 
-/// What the model has against a walker that maps and unmaps ranges and arrays: the rules that it broke, or that something is not flushed.
+/// What the model has against a walker that maps and unmaps ranges and arrays: the rules that it
+/// broke, or that something is not flushed.
 fn verdict_on<W>(walker: &W) -> Vec<String>
 where
     W: for<'m> Walker<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>,
@@ -214,7 +216,8 @@ fn a_walker_in_the_list_that_forgets_its_tlbi_is_found_out() {
 
 #[test]
 fn the_verdict_can_be_guilty() {
-    // The same harness, with one TLBI swallowed: without this, "no rule is broken" might mean that none is looked at.
+    // The same harness, with one TLBI swallowed: without this, "no rule is broken" might mean that
+    // none is looked at.
     struct Forgetful<'m>(mmu_model::Cpu<'m, Granule4K>);
     impl Mmu for Forgetful<'_> {
         fn dsb_ishst(&self) {

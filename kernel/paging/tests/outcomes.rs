@@ -1,4 +1,5 @@
-//! What an operation says it did is what it did: leaves by size, pages, levels; the same whatever way it went.
+//! What an operation says it did is what it did: leaves by size, pages, levels; the same whatever
+//! way it went.
 
 mod support;
 
@@ -213,7 +214,8 @@ fn a_whole_leaf_that_changes_is_counted_once_in_place_or_broken() {
 
 #[test]
 fn a_fold_takes_only_what_lies_in_the_range_whole() {
-    // Sixteen blocks that could be one group; the range reaches into the first, or the last, but not over it.
+    // Sixteen blocks that could be one group; the range reaches into the first, or the last, but
+    // not over it.
     let blocks = Op::Map {
         page: 512 * 16,
         shape: Shape::Range(512 * 16, 512 * 16),

@@ -8,8 +8,8 @@ use paging::{
 };
 use support::{Shape, tree};
 
-/// Granule4K with a rule of its own: groups of pages only at every other 64K of memory, and no block in the second half of
-/// a gigabyte.
+/// Granule4K with a rule of its own: groups of pages only at every other 64K of memory, and no
+/// block in the second half of a gigabyte.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 struct Odd;
 
@@ -38,7 +38,8 @@ impl Granule for Odd {
         } else {
             allowed
         };
-        // What comes behind may fall under another clause, so no more than to the next 64K, or one block.
+        // What comes behind may fall under another clause, so no more than to the next 64K, or one
+        // block.
         let most = if leaf::largest::<Self>(va, pa, size, allowed).level == 3 {
             1 << 16
         } else {

@@ -1,7 +1,8 @@
 //! Defects that were found in other kernels' page tables, each as a claim about this one.
 //!
-//! None of them names who had it: what matters is the mistake. Where the mistake is one of order or reuse, the judge is the
-//! worst-case model of TLBs and walk caches; where it is one of contents, the tables themselves.
+//! None of them names who had it: what matters is the mistake. Where the mistake is one of order or
+//! reuse, the judge is the worst-case model of TLBs and walk caches; where it is one of contents,
+//! the tables themselves.
 
 mod support;
 
@@ -53,13 +54,15 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     model.assert_settled();
 }
 
-/// Defect 1: The list of what to invalidate was made by walking the tree after the leaves had been taken out of it. A table that
-/// went as a whole was no longer there to be walked: 512 pages, one TLBI; 511 of them, 511.
+/// Defect 1: The list of what to invalidate was made by walking the tree after the leaves had been
+/// taken out of it. A table that went as a whole was no longer there to be walked: 512 pages, one
+/// TLBI; 511 of them, 511.
 #[test]
 fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     for (mapped, unmapped) in [(512, 512), (512, 511), (512, 1), (600, 512), (513, 513)] {
         let tree = fresh(false);
-        // Frames that are nowhere contiguous, so that each page is a descriptor; aligned to a table.
+        // Frames that are nowhere contiguous, so that each page is a descriptor; aligned to a
+        // table.
         let frames = (0..mapped).map(|i| Pfn(7 + 2 * i)).collect();
         Op::map(512, Shape::Array(frames))
             .apply(&tree, base(&tree))
@@ -83,9 +86,9 @@ fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     }
 }
 
-/// Defect 2: Groups began wherever a counter said, not where both addresses are multiples of the group: of the 256 ways in which a
-/// virtual and a physical address can be off by pages, 254 gave a group that no CPU may be shown. The example: off by one
-/// in both, 64 pages.
+/// Defect 2: Groups began wherever a counter said, not where both addresses are multiples of the
+/// group: of the 256 ways in which a virtual and a physical address can be off by pages, 254 gave a
+/// group that no CPU may be shown. The example: off by one in both, 64 pages.
 #[test]
 fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     let tree = fresh(false);
@@ -132,8 +135,8 @@ fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     assert_eq!(sizes, wanted);
 }
 
-/// Defect 3: The TLBI followed the store with nothing between them, or with a fence that only the compiler sees: a walker may read
-/// the old descriptor after the TLBI.
+/// Defect 3: The TLBI followed the store with nothing between them, or with a fence that only the
+/// compiler sees: a walker may read the old descriptor after the TLBI.
 #[test]
 fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     for tlbi_range in [false, true] {
@@ -152,8 +155,9 @@ fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     }
 }
 
-/// Defect 4: A fresh mapping was used without any barrier, since "invalid entries are never cached": the walker may not see the
-/// store yet, and the pipeline may have fetched the fault. Real boards did fault.
+/// Defect 4: A fresh mapping was used without any barrier, since "invalid entries are never
+/// cached": the walker may not see the store yet, and the pipeline may have fetched the fault. Real
+/// boards did fault.
 #[test]
 fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     on_model(|model, tree, at| {
@@ -165,7 +169,8 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
                 for offset in [0, pages / 2, pages - 1] {
                     let va = at.add((page + offset) << 12);
                     if cpu == 1 {
-                        // The other CPU is told by a release that it acquires, and synchronises itself.
+                        // The other CPU is told by a release that it acquires, and synchronises
+                        // itself.
                         model.hand_over(0, 1);
                         paging::Mmu::isb(&model.cpu(1));
                     }
@@ -183,8 +188,8 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     });
 }
 
-/// Defect 5: A table page went back to the allocator before the walk caches had been told, in one case even before it was
-/// unlinked: whoever got the page next had it walked as a table.
+/// Defect 5: A table page went back to the allocator before the walk caches had been told, in one
+/// case even before it was unlinked: whoever got the page next had it walked as a table.
 #[test]
 fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     on_model(|_, tree, at| {
@@ -204,8 +209,8 @@ fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     });
 }
 
-/// Defect 6: A table was linked first and zeroed through the link, since a recursive map offers no other way: walks found whatever
-/// the page had held.
+/// Defect 6: A table was linked first and zeroed through the link, since a recursive map offers no
+/// other way: walks found whatever the page had held.
 #[test]
 fn a_table_is_zeroed_before_it_is_linked() {
     on_model(|_, tree, at| {
@@ -218,7 +223,8 @@ fn a_table_is_zeroed_before_it_is_linked() {
         let mut batch = tree.batch();
         tree.unmap(range(at, 0, 40 << 18), &mut batch).expect("mapped");
     });
-    // And a table that is filled before it is linked: a cut block, whose new table must be complete.
+    // And a table that is filled before it is linked: a cut block, whose new table must be
+    // complete.
     let tree = fresh(false);
     Op::map(512, Shape::Range(1 << 20, 512))
         .apply(&tree, base(&tree))
@@ -245,8 +251,8 @@ fn a_table_is_zeroed_before_it_is_linked() {
     );
 }
 
-/// Defect 7: A block was placed because the *first* page of its run had the right address; the rest of the pages was never looked
-/// at. Every page of a leaf must be the one that was asked for.
+/// Defect 7: A block was placed because the *first* page of its run had the right address; the rest
+/// of the pages was never looked at. Every page of a leaf must be the one that was asked for.
 #[test]
 fn every_page_under_a_large_leaf_was_compared() {
     struct Odd {
@@ -294,8 +300,8 @@ fn every_page_under_a_large_leaf_was_compared() {
     }
 }
 
-/// Defect 8: A mapping that failed half-way left its first half behind; in one kernel the addresses even went back to the
-/// allocator with the pages still mapped.
+/// Defect 8: A mapping that failed half-way left its first half behind; in one kernel the addresses
+/// even went back to the allocator with the pages still mapped.
 #[test]
 fn a_map_that_fails_leaves_no_prefix_mapped() {
     on_model(|model, tree, at| {
@@ -319,10 +325,12 @@ fn a_map_that_fails_leaves_no_prefix_mapped() {
     });
 }
 
-/// Defect 9: Beyond some number of pages the invalidation became one of everything, but of the CPU's own TLB alone.
+/// Defect 9: Beyond some number of pages the invalidation became one of everything, but of the
+/// CPU's own TLB alone.
 #[test]
 fn an_invalidation_of_everything_reaches_every_cpu() {
-    // There is no local form that could be asked for; and the model, which tells them apart, holds the engine to it.
+    // There is no local form that could be asked for; and the model, which tells them apart, holds
+    // the engine to it.
     on_model(|model, tree, at| {
         let frames = (0..2000).map(|i| Pfn(7 + 2 * i)).collect();
         Shape::Array(frames)
@@ -337,8 +345,9 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
     });
 }
 
-/// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the other CPUs, since at that place
-/// nobody may wait for them. Here the batch owns what must not be reused, and gives it back after its flush.
+/// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the
+/// other CPUs, since at that place nobody may wait for them. Here the batch owns what must not be
+/// reused, and gives it back after its flush.
 #[test]
 fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
     struct Area<'m> {
@@ -387,7 +396,8 @@ fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
     model.assert_settled();
 }
 
-/// Defect 11: Contiguous mappings could be made and never removed: fine while booting, useless for an allocator.
+/// Defect 11: Contiguous mappings could be made and never removed: fine while booting, useless for
+/// an allocator.
 #[test]
 fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     for pages in [16, 512 * 16, 1 << 22] {
@@ -414,8 +424,9 @@ fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     }
 }
 
-/// Defect 12: A part of a contiguous group was unmapped or protected by rewriting the descriptors of that part, or after a check of
-/// the first descriptor alone: fifteen others still promised a group.
+/// Defect 12: A part of a contiguous group was unmapped or protected by rewriting the descriptors
+/// of that part, or after a check of the first descriptor alone: fifteen others still promised a
+/// group.
 #[test]
 fn part_of_a_group_changes_only_after_the_group_was_taken_apart() {
     let parts = (0..16).flat_map(|first| (first + 1..=16).map(move |end| (first, end - first)));

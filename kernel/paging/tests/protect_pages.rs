@@ -1,4 +1,5 @@
-//! Pages that lie side by side and are alike are changed in one go: what comes about is what page by page comes about.
+//! Pages that lie side by side and are alike are changed in one go: what comes about is what page
+//! by page comes about.
 
 mod support;
 

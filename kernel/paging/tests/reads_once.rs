@@ -1,4 +1,5 @@
-//! An array is read once: not once to find a run and again to write it, not once for each leaf, not again after a failure.
+//! An array is read once: not once to find a run and again to write it, not once for each leaf, not
+//! again after a failure.
 
 mod support;
 

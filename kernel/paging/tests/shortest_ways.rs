@@ -1,5 +1,5 @@
-//! One leaf, one table's leaves, one table that is covered whole, runs of blocks in one table: what most calls are, to the
-//! last barrier, and on the worst machine.
+//! One leaf, one table's leaves, one table that is covered whole, runs of blocks in one table: what
+//! most calls are, to the last barrier, and on the worst machine.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! `map` runs while others walk: it takes no table out that was linked, says so, and `prune` gives all of them back.
+//! `map` runs while others walk: it takes no table out that was linked, says so, and `prune` gives
+//! all of them back.
 
 mod support;
 
@@ -13,8 +14,8 @@ use support::corpus::{base, corpus};
 use support::ops::Op;
 use support::{Host, Live, Shape};
 
-/// Table memory whose environment lets walks begin and end at any time, but for as long as `kept_out` says: a table to which
-/// any descriptor has led must not come back meanwhile.
+/// Table memory whose environment lets walks begin and end at any time, but for as long as
+/// `kept_out` says: a table to which any descriptor has led must not come back meanwhile.
 struct WalkedBeside {
     host: Host<Granule4K>,
     linked: RefCell<BTreeSet<PhysAddr>>,
@@ -155,7 +156,8 @@ fn a_map_that_meets_a_page_without_a_frame_gives_none_back_either() {
     is_as_before(&tree, &before, live, failure.tables_left, "a hole");
 }
 
-/// A tree with empty tables that are linked, `levels` of them on top of each other under one descriptor of level 2 - `levels`.
+/// A tree with empty tables that are linked, `levels` of them on top of each other under one
+/// descriptor of level 2 - `levels`.
 fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
     let tree = walked();
     let va = tree.range().start.add(1 << 46);

@@ -1,5 +1,5 @@
-//! Cases that Linux has no peer for: groups of blocks, permissions of a part of a large leaf, whole tables taken out, lists of extents, memory that
-//! begins inside a block.
+//! Cases that Linux has no peer for: groups of blocks, permissions of a part of a large leaf, whole
+//! tables taken out, lists of extents, memory that begins inside a block.
 
 use core::hint::black_box;
 
@@ -27,7 +27,8 @@ const GROUPS: &[(&str, u64, u64)] = &[
     ("range 1G, 32M pa", GIB, 32 * MIB),
 ];
 
-/// What is done to a mapping between map and unmap: name, its size, the alignment of its physical address, and the part that becomes read-only.
+/// What is done to a mapping between map and unmap: name, its size, the alignment of its physical
+/// address, and the part that becomes read-only.
 const PROTECTS: &[(&str, u64, u64, (u64, u64))] = &[
     ("protect 4K of 4K", 4 * KIB, 4 * KIB, (0, 4 * KIB)),
     ("protect 1M of 1M, 4K pa", MIB, 4 * KIB, (0, MIB)),
@@ -61,7 +62,8 @@ const EXTENTS: &[(&str, usize, u8)] = &[
     ("vmap_extents 25600, order 9", 25600, 9),
 ];
 
-/// `set_memory_ro` of pages of a `vmalloc_huge` of 2 MiB, alias included: name, offset, size, and whether the leaves are cut already.
+/// `set_memory_ro` of pages of a `vmalloc_huge` of 2 MiB, alias included: name, offset, size, and
+/// whether the leaves are cut already.
 const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M", 20 * KIB, 4 * KIB, false),
     ("set_memory_ro 64K of 2M", 64 * KIB, 64 * KIB, false),
@@ -69,7 +71,8 @@ const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M, cut before", 20 * KIB, 4 * KIB, true),
 ];
 
-/// Memory that begins inside a block: name, how far inside a multiple of 2 MiB, size. `ioremap` takes addresses that are no multiple of a page, too.
+/// Memory that begins inside a block: name, how far inside a multiple of 2 MiB, size. `ioremap`
+/// takes addresses that are no multiple of a page, too.
 const IOREMAP_INSIDE: &[(&str, u64, u64)] = &[
     ("ioremap 8M, 64K into a block", 64 * KIB, 8 * MIB),
     ("ioremap 8M, 1M into a block", MIB, 8 * MIB),
@@ -190,7 +193,8 @@ impl Measured {
     }
 }
 
-/// The engine alone on the kernel's live tree: mapped, a part made read-only, unmapped. No page beside it stays, so that its tables go and come.
+/// The engine alone on the kernel's live tree: mapped, a part made read-only, unmapped. No page
+/// beside it stays, so that its tables go and come.
 fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(u64, u64)>) {
     if !bench.selects(name) {
         return;
@@ -234,8 +238,8 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     measured.print(name, counts, leaves, part.is_some());
 }
 
-/// `set_memory_ro` of a part of an area of 2 MiB in one block, whose alias in the linear map lies in a block, too. Both are cut, and the alias is
-/// folded again when the area goes.
+/// `set_memory_ro` of a part of an area of 2 MiB in one block, whose alias in the linear map lies
+/// in a block, too. Both are cut, and the alias is folded again when the area goes.
 fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before: bool) {
     if !bench.selects(name) {
         return;

@@ -1,7 +1,9 @@
-//! Cases of whole calls: `ioremap`, `vmap`, `vmalloc` and their kin, from the choice of an address to the last barrier, and back.
+//! Cases of whole calls: `ioremap`, `vmap`, `vmalloc` and their kin, from the choice of an address
+//! to the last barrier, and back.
 //!
-//! They run in a subsystem of their own, on a region that the kernel's own has reserved for it: the same code on the same tree, but nobody else's areas in it.
-//! Warm as all cases are: a page beside the area stays mapped.
+//! They run in a subsystem of their own, on a region that the kernel's own has reserved for it: the
+//! same code on the same tree, but nobody else's areas in it. Warm as all cases are: a page beside
+//! the area stays mapped.
 
 use core::hint::black_box;
 
@@ -130,7 +132,8 @@ fn measure(
     (map, unmap, leaves)
 }
 
-/// What a purge owes for each call: that of several areas that were given back, divided by their number.
+/// What a purge owes for each call: that of several areas that were given back, divided by their
+/// number.
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     const AREAS: usize = 8;
     let vm = subsystem(bench.region(), LAZY);

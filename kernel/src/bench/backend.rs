@@ -1,4 +1,5 @@
-//! Subsystems for the bench: each on addresses that nobody else maps anything in, with the kernel's backend or with one that counts.
+//! Subsystems for the bench: each on addresses that nobody else maps anything in, with the kernel's
+//! backend or with one that counts.
 
 use alloc::boxed::Box;
 

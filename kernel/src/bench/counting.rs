@@ -1,6 +1,7 @@
 //! Table memory that counts what passes through it.
 //!
-//! Counting costs instructions, so nothing is counted while instructions are: a case runs once more through this, on the same tables.
+//! Counting costs instructions, so nothing is counted while instructions are: a case runs once more
+//! through this, on the same tables.
 
 use core::cell::Cell;
 use core::ops::{Add, Sub};
@@ -86,7 +87,8 @@ impl<T: Tables> CountingTables<T> {
         }
     }
 
-    /// What has passed, with the barriers and invalidations that `mmu` has counted; both start again at zero.
+    /// What has passed, with the barriers and invalidations that `mmu` has counted; both start
+    /// again at zero.
     pub fn take<M: Mmu>(&self, mmu: &Counting<M>) -> Counts {
         self.counts.take().with(&mmu.take())
     }

@@ -1,10 +1,14 @@
-//! The same work on all CPUs at once, on the kernel's own subsystem: instructions per operation, and waits for locks.
+//! The same work on all CPUs at once, on the kernel's own subsystem: instructions per operation,
+//! and waits for locks.
 //!
-//! Which of the two is to be had depends on the emulator (README, "Several CPUs"). Under `-icount` one host thread runs all CPUs in turn, each until it yields: the
-//! counter of INST_RETIRED counts the instructions of all of them together, and nobody is ever interrupted while he holds a lock. Without it, each CPU has a
-//! host thread: locks are really contended, and nothing counts instructions.
+//! Which of the two is to be had depends on the emulator (README, "Several CPUs"). Under `-icount`
+//! one host thread runs all CPUs in turn, each until it yields: the counter of INST_RETIRED counts
+//! the instructions of all of them together, and nobody is ever interrupted while he holds a lock.
+//! Without it, each CPU has a host thread: locks are really contended, and nothing counts
+//! instructions.
 //!
-//! So every CPU yields after each operation. Under `-icount` that interleaves them, operation by operation; without it, it is a hint that does nothing.
+//! So every CPU yields after each operation. Under `-icount` that interleaves them, operation by
+//! operation; without it, it is a hint that does nothing.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,9 +27,11 @@ use crate::mm::areas::kernel_vmalloc;
 use crate::print;
 use crate::{smp, sync};
 
-/// Operations of each CPU where instructions are counted: an operation is an allocation, or a mapping, and its end.
+/// Operations of each CPU where instructions are counted: an operation is an allocation, or a
+/// mapping, and its end.
 const COUNTED: u64 = 1_000;
-/// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all CPUs.
+/// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all
+/// CPUs.
 const UNCOUNTED: u64 = 4_000;
 const SEED: u64 = 0x5eed_0004;
 
@@ -84,7 +90,8 @@ pub fn run(args: &BootArgs<'_>, features: &Features) {
         } else {
             UNCOUNTED / smp::nr_online() as u64
         };
-        // Once before, so that every CPU has come up, and where it is counted, what is lazily made is there.
+        // Once before, so that every CPU has come up, and where it is counted, what is lazily made
+        // is there.
         work(pages.frames(), *operation, if counter.is_some() { 2 } else { 0 });
         let waits = sync::nr_waits();
         let before = counter.as_ref().map(InstructionCounter::read);
@@ -104,7 +111,8 @@ pub fn run(args: &BootArgs<'_>, features: &Features) {
     }
 }
 
-/// Each CPU does `nr` operations, all at once. How many CPUs there were, and how many operations succeeded.
+/// Each CPU does `nr` operations, all at once. How many CPUs there were, and how many operations
+/// succeeded.
 fn work(frames: &[Pfn], operation: Operation, nr: u64) -> (u32, u64) {
     let expected = smp::nr_online() as u32;
     let (ready, done) = (AtomicU32::new(0), AtomicU64::new(0));

@@ -1,7 +1,10 @@
-//! Cases of the walkers alone: a range or an array is mapped at a reserved address, unmapped, and flushed.
+//! Cases of the walkers alone: a range or an array is mapped at a reserved address, unmapped, and
+//! flushed.
 //!
-//! The engine runs on the kernel's own live tree, as the vmalloc subsystem uses it; every walker of [`for_each_walker!`] runs on a tree of its own
-//! in the same boot. All of them are warm: a page behind the range stays mapped, so that no table above it, and no table that it shares, comes and goes.
+//! The engine runs on the kernel's own live tree, as the vmalloc subsystem uses it; every walker of
+//! [`for_each_walker!`] runs on a tree of its own in the same boot. All of them are warm: a page
+//! behind the range stays mapped, so that no table above it, and no table that it shares, comes and
+//! goes.
 
 use core::hint::black_box;
 
@@ -28,8 +31,9 @@ pub enum Source<'a> {
     Range(PhysAddr, u64),
     /// An array of pages.
     Pages(&'a [Pfn]),
-    /// The same, of which it is known that chunks of `1 << shift` bytes are contiguous. The reference walkers are told so; the
-    /// engine gets what an allocator of chunks has, a list of extents.
+    /// The same, of which it is known that chunks of `1 << shift` bytes are contiguous. The
+    /// reference walkers are told so; the engine gets what an allocator of chunks has, a list of
+    /// extents.
     Chunks(&'a [Pfn], u32, &'a [Extent]),
 }
 
@@ -62,7 +66,8 @@ const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }
 
-/// Returns a physical address from which on there is no RAM, a multiple of every leaf: nothing reads or writes through mappings of it.
+/// Returns a physical address from which on there is no RAM, a multiple of every leaf: nothing
+/// reads or writes through mappings of it.
 ///
 /// The upper half of what the CPU's physical addresses reach, or 1 TiB where they reach further.
 #[must_use]
@@ -71,7 +76,8 @@ pub fn nowhere() -> PhysAddr {
     PhysAddr(1 << (pa_bits - 1).min(40))
 }
 
-// The measured functions are not inlined: a kernel calls them, too, and their arguments shall not become constants in them.
+// The measured functions are not inlined: a kernel calls them, too, and their arguments shall not
+// become constants in them.
 
 #[inline(never)]
 fn map_live<T: Tables, M: Mmu>(
@@ -180,7 +186,8 @@ pub fn run(bench: &Bench<'_>, name: &str, source: Source<'_>) {
     walkers(bench, name, range, source, "");
 }
 
-/// Runs every selected walker on `source`, on trees of their own. `note` says what of the case they do.
+/// Runs every selected walker on `source`, on trees of their own. `note` says what of the case they
+/// do.
 pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>, note: &'static str) {
     for_each_walker!(|walker| {
         let walker_name = walker_name(&walker);

@@ -1,6 +1,8 @@
-//! How costs grow: with the number of live areas, with the size of a mapping; what lazy purge withholds over time.
+//! How costs grow: with the number of live areas, with the size of a mapping; what lazy purge
+//! withholds over time.
 //!
-//! Curves are selected by their names, as cases are. Each point is a count of one boot, and the same in the next.
+//! Curves are selected by their names, as cases are. Each point is a count of one boot, and the
+//! same in the next.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -51,7 +53,8 @@ pub fn run(bench: &Bench<'_>) {
     withheld(bench, "KiB withheld, by areas of 1 to 100 pages given back");
 }
 
-/// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and with holes between them.
+/// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and
+/// with holes between them.
 fn by_live_areas(bench: &Bench<'_>) {
     bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
@@ -139,7 +142,8 @@ fn sizes() -> impl Iterator<Item = u64> {
     (0..=18).step_by(2).map(|order| 1 << order)
 }
 
-/// The engine alone, on a range whose physical address is an odd multiple of `alignment`. Cold: nothing beside it is mapped, so tables come and go.
+/// The engine alone, on a range whose physical address is an odd multiple of `alignment`. Cold:
+/// nothing beside it is mapped, so tables come and go.
 fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
     if !bench.selects(name) {
         return;

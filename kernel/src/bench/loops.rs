@@ -1,8 +1,9 @@
 //! The shapes of `lib/test_vmalloc.c`: instructions per loop, all of them.
 //!
-//! Linux's figures are of whole tests: what is set up before the loops, the loops, and what is taken down after them, flushes included, divided by the
-//! number of loops. So are these, under the kernel's own flush policy, and with a purge of all that is left at the end. Beside it stands what a
-//! loop alone takes (`steady`), the median of many rounds.
+//! Linux's figures are of whole tests: what is set up before the loops, the loops, and what is
+//! taken down after them, flushes included, divided by the number of loops. So are these, under the
+//! kernel's own flush policy, and with a purge of all that is left at the end. Beside it stands
+//! what a loop alone takes (`steady`), the median of many rounds.
 
 use super::Bench;
 use super::backend::{counting_subsystem, kernel_policy, subsystem};
@@ -25,7 +26,8 @@ const BUSY: u64 = 15_000;
 /// The seed of what is random: the same loops in every boot.
 const SEED: u64 = 0x5eed_0002;
 
-/// A case: the name that Linux's figure stands under, the shape, its pages, whether they are asked for in large blocks.
+/// A case: the name that Linux's figure stands under, the shape, its pages, whether they are asked
+/// for in large blocks.
 pub type Case = (&'static str, &'static str, u64, bool);
 
 /// The cases that there are figures of Linux for.

@@ -1,12 +1,16 @@
-//! `mode=bench`: instructions, table accesses and barriers of each operation, counted and repeatable.
+//! `mode=bench`: instructions, table accesses and barriers of each operation, counted and
+//! repeatable.
 //!
-//! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one CPU, with interrupts masked around each measured call,
-//! in a fixed order and from fixed seeds, so that two boots print the same numbers.
+//! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one
+//! CPU, with interrupts masked around each measured call, in a fixed order and from fixed seeds, so
+//! that two boots print the same numbers.
 //!
-//! What a case costs depends on the state of the frame allocator, and each case leaves another: `scripts/bench` boots once for each, so that all
-//! start from the same. `bench=list` prints their names.
+//! What a case costs depends on the state of the frame allocator, and each case leaves another:
+//! `scripts/bench` boots once for each, so that all start from the same. `bench=list` prints their
+//! names.
 //!
-//! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that `scripts/bench` can put them side by side.
+//! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that
+//! `scripts/bench` can put them side by side.
 
 mod alone;
 mod api;
@@ -63,18 +67,21 @@ pub struct Bench<'a> {
     /// Whether walkers that are wrong run, too: each must be refused.
     wrong_walkers: bool,
     mmu: KernelMmu,
-    /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB on.
+    /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB
+    /// on.
     va: VirtAddr,
-    /// Where only a search is made for what `cases` selects, whether there is any. Nothing runs then.
+    /// Where only a search is made for what `cases` selects, whether there is any. Nothing runs
+    /// then.
     found: Option<&'a Cell<bool>>,
 }
 
-/// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for whole calls.
+/// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for
+/// whole calls.
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
-    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them all. After
-    /// Ctrl-C none does.
+    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them
+    /// all. After Ctrl-C none does.
     fn selects(&self, case: &str) -> bool {
         if let Some(found) = self.found {
             found.set(found.get() || crate::glob::matches(self.cases, case));
@@ -87,7 +94,8 @@ impl Bench<'_> {
         crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
-    /// Gives back the tables that other cases left, so that each begins alike. No walk may be under way.
+    /// Gives back the tables that other cases left, so that each begins alike. No walk may be under
+    /// way.
     fn prune(&self) {
         let pruned = crate::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));
         assert!(pruned.is_ok(), "{pruned:?}");
@@ -132,7 +140,8 @@ const IOREMAPS: &[(&str, u64, u64)] = &[
     ("ioremap 1G, 1G pa", GIB, GIB),
 ];
 
-/// Page arrays of vmap: the name of the whole call, that of the walk alone, pages, order of the chunks.
+/// Page arrays of vmap: the name of the whole call, that of the walk alone, pages, order of the
+/// chunks.
 const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 1, order 0", "vmap 1, order 0/range-only", 1, 0),
     ("vmap 16, order 0", "vmap 16, order 0/range-only", 16, 0),
@@ -147,7 +156,8 @@ const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 25600, order 9", "vmap 25600, order 9/range-only", 25600, 9),
 ];
 
-/// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference walkers are told.
+/// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference
+/// walkers are told.
 const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 1M, shift 12", 256, 0, 12),
     ("pages-range 1M, shift 16", 256, 4, 16),
@@ -292,7 +302,8 @@ fn run_selected(bench: &Bench<'_>) {
     growth::run(bench);
 }
 
-/// Whether there is a walker that `glob` selects to run beside the engine, or in its place in the self-test of walkers; `none` asks for none.
+/// Whether there is a walker that `glob` selects to run beside the engine, or in its place in the
+/// self-test of walkers; `none` asks for none.
 #[must_use]
 pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     let mut known = glob == "none";

@@ -29,10 +29,12 @@ impl Random {
     }
 }
 
-/// Frames in chunks of 2^`order`, each chunk contiguous and aligned to its size, the chunks in random order. Given back when dropped.
+/// Frames in chunks of 2^`order`, each chunk contiguous and aligned to its size, the chunks in
+/// random order. Given back when dropped.
 ///
-/// All are of one block, so that which of them are neighbours follows from the seed alone, and not from what was allocated before. The array
-/// lies in a block of frames too, and not on the heap, so that a case leaves the heap alone.
+/// All are of one block, so that which of them are neighbours follows from the seed alone, and not
+/// from what was allocated before. The array lies in a block of frames too, and not on the heap, so
+/// that a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,
@@ -61,7 +63,8 @@ impl Pages {
         Some(pages)
     }
 
-    /// `nr` frames that are nobody's, as `frame` says: to be mapped and not touched. There is memory for the array alone.
+    /// `nr` frames that are nobody's, as `frame` says: to be mapped and not touched. There is
+    /// memory for the array alone.
     #[must_use]
     pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
         let pages = Self::array(nr, 0)?;

@@ -1,4 +1,5 @@
-//! What the bench says on the console: a line of JSON for each measured operation, for `scripts/bench` to read.
+//! What the bench says on the console: a line of JSON for each measured operation, for
+//! `scripts/bench` to read.
 
 use core::fmt;
 

@@ -1,7 +1,8 @@
-//! The case shapes of Linux's `lib/test_vmalloc.c` that there are figures for: what is set up before the loops, and one loop.
+//! The case shapes of Linux's `lib/test_vmalloc.c` that there are figures for: what is set up
+//! before the loops, and one loop.
 //!
-//! The bench counts them on a subsystem that is fresh for each. The self-tests run the same loops on the kernel's own, on all CPUs at once, beside
-//! shapes that are theirs alone.
+//! The bench counts them on a subsystem that is fresh for each. The self-tests run the same loops
+//! on the kernel's own, on all CPUs at once, beside shapes that are theirs alone.
 
 use alloc::vec::Vec;
 use core::ptr;

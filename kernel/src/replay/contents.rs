@@ -1,15 +1,17 @@
 //! What is in an area's pages, and what is asked of each page.
 //!
-//! Every word of each page of RAM is a number made from the area's id, the page, and its place in the page. All are written by one address: the
-//! area's where the frames are the area's own, else the linear map's. Before the area ends, of each page:
+//! Every word of each page of RAM is a number made from the area's id, the page, and its place in
+//! the page. All are written by one address: the area's where the frames are the area's own, else
+//! the linear map's. Before the area ends, of each page:
 //!
 //! 1. the tables give a frame (`vmalloc_to_pfn`): the one that was given, where frames were given;
 //! 2. `AT S1E1R` gives the same frame;
-//! 3. all 512 words are read by the area, and the first and the last by the linear map: they are what was written, so that nobody else has had the
-//!    frame meanwhile, not even as a table;
+//! 3. all 512 words are read by the area, and the first and the last by the linear map: they are
+//!    what was written, so that nobody else has had the frame meanwhile, not even as a table;
 //! 4. of code: `AT S1E1W` is refused by both addresses, and the leaf is executable.
 //!
-//! Devices are asked 1, 2, and whether the MMU takes the page for Device-nGnRE. Nothing of them is read or written.
+//! Devices are asked 1, 2, and whether the MMU takes the page for Device-nGnRE. Nothing of them is
+//! read or written.
 
 use paging::{Granule4K, Pfn, VirtAddr};
 use trace_replay::{Area, Kind, PAGE};
@@ -73,7 +75,8 @@ fn compare(
 }
 
 fn write(va: u64, value: u64) {
-    // SAFETY: a word of a page that the replay was given, mapped writable at `va`; nobody else uses it.
+    // SAFETY: a word of a page that the replay was given, mapped writable at `va`; nobody else uses
+    // it.
     unsafe { (va as *mut u64).write_volatile(value) };
 }
 
@@ -106,7 +109,8 @@ pub fn spoil(va: VirtAddr) {
     write(va.0, !read(va.0));
 }
 
-/// Asks all that is asked of each page of `area`, which is mapped at `va`. `frame` says what a page was given, if it was.
+/// Asks all that is asked of each page of `area`, which is mapped at `va`. `frame` says what a page
+/// was given, if it was.
 ///
 /// # Errors
 /// The first page that is not as it should be.
@@ -170,7 +174,8 @@ pub fn verify<B: Backend<Granule = Granule4K>>(
     Ok(verified)
 }
 
-/// Looks that the guard pages of `area` are not mapped: one behind it, and of a stack one below. Gives their number.
+/// Looks that the guard pages of `area` are not mapped: one behind it, and of a stack one below.
+/// Gives their number.
 ///
 /// # Errors
 /// The one that is.

@@ -1,4 +1,5 @@
-//! Physical ranges for `ioremap`: at the upper end of what the CPU can address, where no RAM is. They are mapped, looked up, and never touched.
+//! Physical ranges for `ioremap`: at the upper end of what the CPU can address, where no RAM is.
+//! They are mapped, looked up, and never touched.
 
 use alloc::vec::Vec;
 
@@ -7,12 +8,14 @@ use trace_replay::{Kind, PAGE, Trace};
 
 use crate::mm;
 
-/// Where each `ioremap` of a trace maps: known beforehand, so that it is the same whichever CPU comes first.
+/// Where each `ioremap` of a trace maps: known beforehand, so that it is the same whichever CPU
+/// comes first.
 pub struct Devices(Vec<PhysAddr>);
 
 impl Devices {
-    /// One behind the other from three quarters of the physical address space on, each aligned as its area asks to be, so that the area can be as well;
-    /// from the start again where the end is reached.
+    /// One behind the other from three quarters of the physical address space on, each aligned as
+    /// its area asks to be, so that the area can be as well; from the start again where the end is
+    /// reached.
     #[must_use]
     pub fn new(trace: &Trace) -> Self {
         let limit = 1u64 << mm::kernel_tree().config().pa_bits;

@@ -1,7 +1,8 @@
 //! Frames of the replay's own, for areas that map somebody else's pages.
 //!
-//! A trace does not say how its pages lay in physical memory, so this chooses: in 16 chunks there are 8 single pages, 4 of order 2, 2 of order 4, one of
-//! order 6 and one of order 9, in an order drawn from the area's id; no chunk larger than what is left. A per-CPU chunk has single pages
+//! A trace does not say how its pages lay in physical memory, so this chooses: in 16 chunks there
+//! are 8 single pages, 4 of order 2, 2 of order 4, one of order 6 and one of order 9, in an order
+//! drawn from the area's id; no chunk larger than what is left. A per-CPU chunk has single pages
 //! alone, as Linux allocates it.
 
 use paging::Pfn;

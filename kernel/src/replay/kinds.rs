@@ -5,14 +5,15 @@
 //! | vmalloc | `allocate`, aligned as asked | `vfree` |
 //! | vmalloc_huge | the same in the largest blocks | `vfree` |
 //! | stack | `alloc_stack_aligned`: a guard below, too | `vfree` |
-//! | module, execmem, bpf_jit | `allocate`; written; `set_memory_ro` and `set_memory_x` of all of it | `vfree` |
+//! | module, execmem, bpf_jit | `allocate`; written; then `set_memory_ro`, `set_memory_x` | `vfree` |
 //! | vmap | `vmap` of [frames](super::frames) of the replay's | `vunmap` |
 //! | ioremap | `ioremap` of a [range](super::device) without RAM | `iounmap` |
 //! | percpu | `get_vm_area`, and `map_pages` of single frames of the replay's | `free_vm_area` |
 //! | vm_map_ram, vm_map_ram_area | `vm_map_ram` of frames of the replay's | `vm_unmap_ram` |
 //! | vmap_block | `get_vm_area`: addresses alone | `free_vm_area` |
 //!
-//! Areas go by address, as in the kernel that the trace is of: `into_raw` is part of what is counted.
+//! Areas go by address, as in the kernel that the trace is of: `into_raw` is part of what is
+//! counted.
 
 use paging::{Attributes, Granule4K, Pfn, PhysAddr, VirtAddr};
 use trace_replay::{Area, Kind, PAGE};
@@ -58,7 +59,8 @@ pub const fn maps_given_frames(kind: Kind) -> bool {
     )
 }
 
-/// Makes `area`. `given` has room for its pages if it maps frames of the replay's, and has them afterwards.
+/// Makes `area`. `given` has room for its pages if it maps frames of the replay's, and has them
+/// afterwards.
 ///
 /// # Errors
 /// What is wrong. Nothing is left of the area then.
@@ -111,7 +113,8 @@ pub fn make<B: Backend<Granule = Granule4K>>(
     })
 }
 
-/// Makes code of `area`, which has been written: read-only first, then executable, so that no page ever is both.
+/// Makes code of `area`, which has been written: read-only first, then executable, so that no page
+/// ever is both.
 ///
 /// # Errors
 /// The call that was refused.
@@ -164,7 +167,8 @@ pub fn end<B: Backend<Granule = Granule4K>>(
     Ok(())
 }
 
-/// Whether `va` is where an area that asked for `area.align` may begin. What maps other memory goes by where that lies.
+/// Whether `va` is where an area that asked for `area.align` may begin. What maps other memory goes
+/// by where that lies.
 #[must_use]
 pub fn is_placed(area: &Area, va: VirtAddr) -> bool {
     let align = match area.kind {

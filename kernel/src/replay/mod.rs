@@ -1,11 +1,14 @@
 //! `mode=replay`: what another kernel's vmalloc did, event by event, done by this one.
 //!
-//! The trace is the initrd (`scripts/replay` puts it there). Every line of it is performed through the calls that the rest of the kernel uses, and what
-//! they give is verified page by page ([`contents`]). Twice: first by the kernel's own subsystem, with nothing in between, which is where
-//! instructions are counted and peaks are taken; then by a second one on the same tree and frames, whose barriers and invalidations are counted.
+//! The trace is the initrd (`scripts/replay` puts it there). Every line of it is performed through
+//! the calls that the rest of the kernel uses, and what they give is verified page by page
+//! ([`contents`]). Twice: first by the kernel's own subsystem, with nothing in between, which is
+//! where instructions are counted and peaks are taken; then by a second one on the same tree and
+//! frames, whose barriers and invalidations are counted.
 //!
-//! With one CPU all events happen in the order of the trace. With more, each performs its own ([`order`] says what is kept between them).
-//! Instructions are counted with one CPU only, and only where the emulator counts them.
+//! With one CPU all events happen in the order of the trace. With more, each performs its own
+//! ([`order`] says what is kept between them). Instructions are counted with one CPU only, and only
+//! where the emulator counts them.
 
 mod contents;
 mod counting;
@@ -152,7 +155,8 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) ->
 
     if args.replay_fault == Some(ReplayFault::Trace) {
         let first = text.as_ptr() as usize;
-        // SAFETY: a byte of the initrd, in the linear map; nobody reads it at the same time, and spoiling it is what is asked for.
+        // SAFETY: a byte of the initrd, in the linear map; nobody reads it at the same time, and
+        // spoiling it is what is asked for.
         unsafe { (first as *mut u8).write_volatile(!text[0]) };
     }
     let after = checksum(text);
@@ -194,8 +198,8 @@ fn checksum(text: &[u8]) -> u64 {
 fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
     let withheld = match kernel_vmalloc().config().flush {
         FlushPolicy::Strict => 0,
-        // The most that the policy lets wait on a machine of any size: the script says it before there
-        // is one.
+        // The most that the policy lets wait on a machine of any size: the script says it before
+        // there is one.
         FlushPolicy::Lazy { .. } => 32 << 20,
     };
     trace.need(

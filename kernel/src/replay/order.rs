@@ -4,8 +4,9 @@
 //! 2. An area ends after it was made, whichever CPUs do it.
 //! 3. No event begins before all are done that are [`WINDOW`] or more places before it, on any CPU.
 //!
-//! Nothing else is kept, as nothing else is kept between CPUs anywhere. The third bounds what the CPUs can hold at a time, which is how the RAM is
-//! known that they need. There is no deadlock: the first event that is not done waits for nothing that is not done.
+//! Nothing else is kept, as nothing else is kept between CPUs anywhere. The third bounds what the
+//! CPUs can hold at a time, which is how the RAM is known that they need. There is no deadlock: the
+//! first event that is not done waits for nothing that is not done.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,7 +41,8 @@ impl Order {
 
     /// Event `index` is done.
     pub fn end(&self, index: usize) {
-        // Sequentially consistent, all of it: of two CPUs that are done at the same time, one at least sees both and moves on.
+        // Sequentially consistent, all of it: of two CPUs that are done at the same time, one at
+        // least sees both and moves on.
         self.done[index].store(true, Ordering::SeqCst);
         let mut low = self.low.load(Ordering::SeqCst);
         while self.done.get(low).is_some_and(|done| done.load(Ordering::SeqCst)) {

@@ -118,7 +118,8 @@ where
         }
     }
 
-    /// Performs everything, ends what the trace leaves, and holds what is in use against what was. Gives the number of failures, and tells the first.
+    /// Performs everything, ends what the trace leaves, and holds what is in use against what was.
+    /// Gives the number of failures, and tells the first.
     pub fn run(&self, instrument: Option<&Instrument>) -> u64 {
         let before = self.holdings();
         self.alone(|worker| {
@@ -160,7 +161,8 @@ where
         }
     }
 
-    /// Performs the events of `cpu`. With fewer CPUs than the trace has, each takes those of several.
+    /// Performs the events of `cpu`. With fewer CPUs than the trace has, each takes those of
+    /// several.
     fn perform_own(&self, cpu: usize, worker: &mut Worker, before: Holdings) {
         for (index, event) in self.trace.events.iter().enumerate() {
             if event.cpu as usize % self.workers.len() == cpu {
@@ -259,7 +261,8 @@ where
         Ok(())
     }
 
-    /// Verifies area `number` and ends it; waits for it to be made. With [`Operation::Rest`], if it is there.
+    /// Verifies area `number` and ends it; waits for it to be made. With [`Operation::Rest`], if it
+    /// is there.
     fn end(
         &self,
         worker: &mut Worker,
@@ -329,16 +332,19 @@ where
         Ok(())
     }
 
-    /// When the trace is over and its last areas are there: how the address space lies, and whether it and the tables are sound.
+    /// When the trace is over and its last areas are there: how the address space lies, and whether
+    /// it and the tables are sound.
     fn look_at_the_end(&self) {
         if self.workers.len() == 1 {
             let mut space = space::survey(self.vm);
             self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
             *self.space.lock() = Some(space);
         }
-        // An unmap may leave an empty table linked, which is unsound only when nobody is going to look at it again.
+        // An unmap may leave an empty table linked, which is unsound only when nobody is going to
+        // look at it again.
         self.vm.shrink();
-        // Read-only aliases make the linear map another than the kernel's own audit expects, so only what holds of every tree is asked.
+        // Read-only aliases make the linear map another than the kernel's own audit expects, so
+        // only what holds of every tree is asked.
         let checked = mm::kernel_tree().check(|_, _| true, |_: &Leaf| true);
         if let Err(error) = checked {
             self.tell(Finding::of_all(What::Unsound(error)));
@@ -348,7 +354,8 @@ where
         }
     }
 
-    /// When everything has ended: as much is in use as before, and the tables are those of a kernel that does nothing.
+    /// When everything has ended: as much is in use as before, and the tables are those of a kernel
+    /// that does nothing.
     fn look_afterwards(&self, before: Holdings) {
         let after = self.holdings();
         for (what, before, after) in [

@@ -1,5 +1,5 @@
-//! What a replay says on the console: lines of JSON behind `replay `, for `scripts/replay` to read. No text in them has a character that
-//! JSON would escape.
+//! What a replay says on the console: lines of JSON behind `replay `, for `scripts/replay` to read.
+//! No text in them has a character that JSON would escape.
 
 use trace_replay::{Need, Trace};
 
@@ -35,7 +35,8 @@ pub fn trace(trace: &Trace, need: &Need, free: u64) {
     );
 }
 
-/// A row for each operation and kind: instructions from one pass, barriers and invalidations from the other.
+/// A row for each operation and kind: instructions from one pass, barriers and invalidations from
+/// the other.
 pub fn stats(plain: &Stats, counted: &Stats) {
     for ((operation, about, plain), (.., counted)) in plain.rows().zip(counted.rows()) {
         print!(

@@ -6,8 +6,9 @@ use vmalloc::{Backend, Kind, Vmalloc};
 
 /// What lies between the first and the last area in use.
 ///
-/// A hole is a range that no area in use has, guards taken off; what is kept for the next area of the same size, or waits for a flush, is in a hole. What
-/// lies behind the last area, nearly all of the region, is none: it has never been in use.
+/// A hole is a range that no area in use has, guards taken off; what is kept for the next area of
+/// the same size, or waits for a flush, is in a hole. What lies behind the last area, nearly all of
+/// the region, is none: it has never been in use.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Space {
     /// Areas in use, those among them that are not of the trace.

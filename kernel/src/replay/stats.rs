@@ -162,7 +162,8 @@ impl Stats {
         )
     }
 
-    /// Empty, with room for the instructions of every call that `trace` makes: nothing is allocated while it is replayed.
+    /// Empty, with room for the instructions of every call that `trace` makes: nothing is allocated
+    /// while it is replayed.
     #[must_use]
     pub fn with_room(trace: &Trace) -> Self {
         let mut stats = Self::new();
@@ -260,7 +261,8 @@ impl Peaks {
 /// What was looked at and found right.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verified {
-    /// Pages of RAM: their translation by the tables and by the MMU, and their words by two addresses.
+    /// Pages of RAM: their translation by the tables and by the MMU, and their words by two
+    /// addresses.
     pub pages: u64,
     /// Pages of devices: their translation by the tables and by the MMU.
     pub device_pages: u64,
@@ -268,7 +270,8 @@ pub struct Verified {
     pub code_pages: u64,
     /// Guard pages: not mapped.
     pub guards: u64,
-    /// Mappings of somebody else's pages: gone when the call returned. With one CPU only: with more, the address may be another's already.
+    /// Mappings of somebody else's pages: gone when the call returned. With one CPU only: with
+    /// more, the address may be another's already.
     pub gone: u64,
 }
 

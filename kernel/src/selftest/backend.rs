@@ -1,9 +1,13 @@
-//! A second vmalloc subsystem on the live tables, for a range of addresses that the kernel's has reserved.
+//! A second vmalloc subsystem on the live tables, for a range of addresses that the kernel's has
+//! reserved.
 //!
-//! It is the same code on the same frames, tables, locks and MMU, but its invalidations are entered in a [`Ledger`], its addresses can be made few, and the
-//! code that an exception would have interrupted can be made to hold its lock. So what the kernel's own subsystem does unseen is seen here:
+//! It is the same code on the same frames, tables, locks and MMU, but its invalidations are entered
+//! in a [`Ledger`], its addresses can be made few, and the code that an exception would have
+//! interrupted can be made to hold its lock. So what the kernel's own subsystem does unseen is seen
+//! here:
 //!
-//! - no frame is freed, and no address handed out again, that a TLB could still know (DESIGN rule 6);
+//! - no frame is freed, and no address handed out again, that a TLB could still know (DESIGN rule
+//!   6);
 //! - in the end nothing is owed, and nothing is left: no area, no address, no record.
 
 use alloc::boxed::Box;
@@ -30,7 +34,8 @@ use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 /// Pages for nodes at most.
 const MOST_NODE_PAGES: usize = 256;
 
-/// Where a page of an area notes its own address, as a word of the page: whoever frees the frame finds it there.
+/// Where a page of an area notes its own address, as a word of the page: whoever frees the frame
+/// finds it there.
 pub const VA_WORD: usize = 2;
 
 /// The code that runs holds every [`TestLock`], as far as whoever only tries one can tell.
@@ -40,7 +45,8 @@ static HELD: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub struct TestLock<T>(IrqSpinLock<T>);
 
-// SAFETY: the kernel's lock. That it is said to be held although it is not keeps whoever only tries out, no more.
+// SAFETY: the kernel's lock. That it is said to be held although it is not keeps whoever only tries
+// out, no more.
 unsafe impl<T: Send> Lock<T> for TestLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
@@ -90,12 +96,14 @@ impl NodePages for TestBackend {
             return None;
         }
         let page = linear_va(frame.0 * PAGE) as *mut NodePage;
-        // SAFETY: a frame of our own, in the linear map, that is freed when nobody has the subsystem any more; arbitrary contents are allowed.
+        // SAFETY: a frame of our own, in the linear map, that is freed when nobody has the
+        // subsystem any more; arbitrary contents are allowed.
         Some(unsafe { &mut *page })
     }
 }
 
-// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem has reserved the region for this one; 3. as the kernel's.
+// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem
+// has reserved the region for this one; 3. as the kernel's.
 unsafe impl Backend for TestBackend {
     type Granule = Granule4K;
     type Tables = TestTables;
@@ -200,7 +208,8 @@ impl SecondVmalloc {
         Ok(())
     }
 
-    /// Nothing was handed out or freed too early; and after a flush, nothing is owed and nothing is left.
+    /// Nothing was handed out or freed too early; and after a flush, nothing is owed and nothing is
+    /// left.
     ///
     /// # Errors
     /// What is.

@@ -1,4 +1,5 @@
-//! The calls that end or change memory by address, as values: for tests that try one after the other.
+//! The calls that end or change memory by address, as values: for tests that try one after the
+//! other.
 
 use paging::VirtAddr;
 use vmalloc::{Backend, Error, Kind, Vmalloc};

@@ -79,8 +79,8 @@ impl Context {
         )
     }
 
-    /// Gives back the tables that earlier mappings left empty in `range`, which is the test's: a map fails where one is in the way of
-    /// a block.
+    /// Gives back the tables that earlier mappings left empty in `range`, which is the test's: a
+    /// map fails where one is in the way of a block.
     ///
     /// # Errors
     /// It is no range of addresses.
@@ -129,8 +129,9 @@ impl Context {
             .ok_or(Stop::Skip("there is one CPU"))
     }
 
-    /// The address of `size` bytes, a multiple of `align` and `phase` more, where neither RAM nor any device is: the upper end of
-    /// what the CPU can address. To be mapped as a device, and never touched.
+    /// The address of `size` bytes, a multiple of `align` and `phase` more, where neither RAM nor
+    /// any device is: the upper end of what the CPU can address. To be mapped as a device, and
+    /// never touched.
     ///
     /// # Errors
     /// There is no such range above RAM.

@@ -1,4 +1,5 @@
-//! KTAP version 1 on the console: the plan first, a line a test, what is worth knowing as diagnostics, totals last.
+//! KTAP version 1 on the console: the plan first, a line a test, what is worth knowing as
+//! diagnostics, totals last.
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
-//! The live kernel, as the suite sees it: what tests map with, and what the subsystem for addresses says.
+//! The live kernel, as the suite sees it: what tests map with, and what the subsystem for addresses
+//! says.
 
 use paging::{Granule4K, Tree, VirtAddr};
 
@@ -30,8 +31,8 @@ pub fn reserve(size: u64, align: u64) -> Result<KernelArea, Failure> {
     Ok(areas::kernel_vmalloc().get_vm_area(size, align)?)
 }
 
-/// Gives back what the vmalloc subsystem withholds or keeps for later, and the tables above the last level that it leaves linked and empty. No other CPU may
-/// be using it.
+/// Gives back what the vmalloc subsystem withholds or keeps for later, and the tables above the
+/// last level that it leaves linked and empty. No other CPU may be using it.
 pub fn give_back_all() {
     let vm = areas::kernel_vmalloc();
     vm.shrink();

@@ -1,4 +1,5 @@
-//! A mapping that a test makes on the live tables: mapped, counted, verified page by page, and unmapped whatever happens.
+//! A mapping that a test makes on the live tables: mapped, counted, verified page by page, and
+//! unmapped whatever happens.
 
 use paging::mmu::MmuCounts;
 use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtRange, Visit};
@@ -11,7 +12,8 @@ use super::saboteur::{Work, invalidate_all, plant_in_mapping};
 use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
 
-/// Runs `test` on a mapping of `nr` pages, a power of two, each with a leaf and so a TLB entry of its own.
+/// Runs `test` on a mapping of `nr` pages, a power of two, each with a leaf and so a TLB entry of
+/// its own.
 ///
 /// # Errors
 /// It cannot be made; and those of `test`.
@@ -45,7 +47,8 @@ pub struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    /// Maps `source` at `va`, and checks what that must have done: the largest leaves, one DSB ISHST, one ISB, no TLBI.
+    /// Maps `source` at `va`, and checks what that must have done: the largest leaves, one DSB
+    /// ISHST, one ISB, no TLBI.
     ///
     /// # Errors
     /// The engine refused, or did something else.
@@ -189,7 +192,8 @@ impl<'a> Mapping<'a> {
         self.verify_as(|page| Some(self.expected(page)))
     }
 
-    /// As [`verify`](Self::verify), for one page in 512 and the last: for a mapping of the same leaf that another test verifies page by page.
+    /// As [`verify`](Self::verify), for one page in 512 and the last: for a mapping of the same
+    /// leaf that another test verifies page by page.
     ///
     /// # Errors
     /// The first that is not right.
@@ -242,7 +246,8 @@ impl<'a> Mapping<'a> {
         Ok((outcome?, counts))
     }
 
-    /// Gives `pages` pages from page `page` on what `change` makes of their attributes, and flushes.
+    /// Gives `pages` pages from page `page` on what `change` makes of their attributes, and
+    /// flushes.
     ///
     /// # Errors
     /// The engine refused.
@@ -286,7 +291,8 @@ impl Drop for Mapping<'_> {
     fn drop(&mut self) {
         self.tree.mmu().begin(Work::Other);
         let mut batch = self.tree.batch();
-        // What is not mapped any more is passed over; a part of a leaf is never left, so no table is needed.
+        // What is not mapped any more is passed over; a part of a leaf is never left, so no table
+        // is needed.
         let left = self.tree.unmap(self.range(), &mut batch);
         batch.flush();
         if left.is_err() || self.ctx.planted.is_some() {

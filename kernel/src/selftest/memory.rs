@@ -66,7 +66,8 @@ impl Drop for Block {
     }
 }
 
-/// Blocks of the orders in a list, no two of them neighbours in physical memory where they are neighbours in the list.
+/// Blocks of the orders in a list, no two of them neighbours in physical memory where they are
+/// neighbours in the list.
 #[derive(Debug)]
 pub struct Chunks(Vec<Block>);
 
@@ -77,7 +78,8 @@ impl Chunks {
     /// A block is not to be had.
     pub fn allocate(ctx: &Context, orders: &[u8]) -> Result<Self, Failure> {
         let mut chunks: Vec<Block> = Vec::with_capacity(orders.len());
-        // Blocks that would continue the one before: kept until the end, so that they do not come again.
+        // Blocks that would continue the one before: kept until the end, so that they do not come
+        // again.
         let mut set_aside = Vec::new();
         for order in orders {
             loop {
@@ -117,7 +119,8 @@ impl Chunks {
     }
 }
 
-/// A range of addresses of the vmalloc region in which nothing is mapped. It is given back when it is dropped.
+/// A range of addresses of the vmalloc region in which nothing is mapped. It is given back when it
+/// is dropped.
 #[derive(Debug)]
 pub struct Window {
     _area: KernelArea,

@@ -1,12 +1,13 @@
 //! The suite that runs in the emulator, on the live tables, and prints KTAP.
 //!
 //! What each test may rely on, and cannot avoid:
-//! - before and after it, what is in use is counted ([`balance`]) and the whole live tree is audited ([`audit`]): a leak or an unsound tree is its
-//!   failure, whatever it returned;
+//! - before and after it, what is in use is counted ([`balance`]) and the whole live tree is
+//!   audited ([`audit`]): a leak or an unsound tree is its failure, whatever it returned;
 //! - every page of every mapping that it makes is asked of everyone who can know ([`verify`]);
 //! - it gets random numbers of its own, so that it does the same whichever tests run before it.
 //!
-//! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is wrong.
+//! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is
+//! wrong.
 
 pub mod audit;
 mod backend;
@@ -50,7 +51,8 @@ const FREE_MIB: u64 = 26;
 /// What each other CPU takes beside that.
 const FREE_MIB_PER_CPU: u64 = 1;
 
-/// Runs the tests that the boot arguments select, and prints the report. With less RAM than they take, none runs.
+/// Runs the tests that the boot arguments select, and prints the report. With less RAM than they
+/// take, none runs.
 pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
     let nr_cpus = smp::nr_online() as u64;
     let needed = FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1);
@@ -97,7 +99,8 @@ pub fn run_selected(info: &'static BootInfo, args: &BootArgs<'_>, features: &Fea
                 trap_to_el2();
             }
         }
-        // What is unsound before a test is not that test's doing; it has been reported by the first that looked.
+        // What is unsound before a test is not that test's doing; it has been reported by the first
+        // that looked.
         let mut known = None;
         for test in selected() {
             if go_on().is_err() {
@@ -136,7 +139,8 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
         sound?;
         return result;
     }
-    // The test's own finding says most; the others are told as diagnostics then, but an audit's only once.
+    // The test's own finding says most; the others are told as diagnostics then, but an audit's
+    // only once.
     let audited = matches!(result, Err(Stop::Fail(Failure::Audit(_))));
     for found in [&balanced, &sound] {
         if let (Err(_), Err(failure)) = (&result, found)

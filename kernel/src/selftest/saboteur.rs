@@ -1,24 +1,25 @@
-//! Faults that the suite plants to see that it finds them: wrappers around the barriers and the table memory that tests map with,
-//! and stores past the engine. The engine itself knows nothing of it.
+//! Faults that the suite plants to see that it finds them: wrappers around the barriers and the
+//! table memory that tests map with, and stores past the engine. The engine itself knows nothing of
+//! it.
 //!
 //! | `selftest.break=` | what is wrong |
 //! |---|---|
 //! | `skip-tlbi` | the flush of a test's unmap issues no TLBI |
 //! | `stale-permission` | the flush of a test's permission change issues no TLBI |
 //! | `skip-dsb` | a map issues no DSB ISHST |
-//! | `wrong-output` | one member of a contiguous group of pages has its neighbour's output address |
+//! | `wrong-output` | one member of a group of pages has its neighbour's output |
 //! | `mixed-group` | one member of a contiguous group lacks the contiguous bit |
 //! | `writable-rodata` | a read-only mapping's first leaf is writable |
 //! | `writable-text` | the linear map's alias of the kernel's text is writable |
 //! | `no-guard` | the guard page behind an area is mapped |
 //! | `leak-table` | a table that an unmap takes out never goes back |
 //! | `leak-frame` | a frame that a test is done with never goes back |
-//! | `wrong-walker` | a walker beside the registered ones maps wrongly, in the self-test of walkers and in the bench ([`wrong_walkers`](super::wrong_walkers)) |
-//! | `uncounted-tlbi` | the ledger of the stress misses one TLBI in four ([`ledger`](super::ledger)) |
+//! | `wrong-walker` | an extra walker maps wrongly, in self-test and bench (`wrong_walkers.rs`) |
+//! | `uncounted-tlbi` | the stress's ledger misses one TLBI in four (`ledger.rs`) |
 //! | `lock-order` | two locks are taken in both orders: for builds that check (`cases/locks.rs`) |
 //!
-//! What a planted fault leaves behind is confined: frames and addresses of a test go back only after everything was
-//! invalidated for real.
+//! What a planted fault leaves behind is confined: frames and addresses of a test go back only
+//! after everything was invalidated for real.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -150,7 +151,8 @@ impl Mmu for TestMmu {
     }
 }
 
-/// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's own, so that it is what the tests test.
+/// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's
+/// own, so that it is what the tests test.
 #[derive(Debug)]
 pub struct TestTables {
     inner: KernelTables,
@@ -169,7 +171,8 @@ impl TestTables {
     }
 }
 
-// SAFETY: everything goes to the kernel's table memory; a table that is not given back is nobody's, which is a leak and harms nothing else.
+// SAFETY: everything goes to the kernel's table memory; a table that is not given back is nobody's,
+// which is a leak and harms nothing else.
 unsafe impl Tables for TestTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         self.inner.alloc_table()
@@ -211,7 +214,8 @@ unsafe impl Tables for TestTables {
     }
 }
 
-/// Replaces the descriptor that ends the walk of `va`, as no engine would, and makes the new one used.
+/// Replaces the descriptor that ends the walk of `va`, as no engine would, and makes the new one
+/// used.
 ///
 /// # Safety
 /// Nothing that Rust relies on is reached through `va`.
@@ -227,7 +231,8 @@ pub fn invalidate_all() {
     flush_all();
 }
 
-/// Plants what concerns a mapping that was just made: `group` is the address of a contiguous group of pages in it, if it has one.
+/// Plants what concerns a mapping that was just made: `group` is the address of a contiguous group
+/// of pages in it, if it has one.
 pub fn plant_in_mapping(
     planted: Option<Planted>,
     root: PhysAddr,
@@ -237,7 +242,8 @@ pub fn plant_in_mapping(
 ) {
     match (planted, group) {
         (Some(Planted::WrongOutput), Some(group)) => {
-            // SAFETY: the frame is one of the mapping's own, so that no one else's memory is reached.
+            // SAFETY: the frame is one of the mapping's own, so that no one else's memory is
+            // reached.
             unsafe {
                 tamper(root, group.add(5 << 12), |old| {
                     old & !ADDRESS | ((old & ADDRESS) + 0x1000)

@@ -1,4 +1,5 @@
-//! Where the pages of a test's mapping come from: the three kinds of source, and what each must become.
+//! Where the pages of a test's mapping come from: the three kinds of source, and what each must
+//! become.
 
 use alloc::vec::Vec;
 
@@ -28,7 +29,8 @@ impl Walker {
     pub const ALL: [Self; 3] = [Self::Range, Self::Array, Self::Extents];
 }
 
-/// An array of consecutive frames that takes no memory, so that it can be as long as the largest leaf.
+/// An array of consecutive frames that takes no memory, so that it can be as long as the largest
+/// leaf.
 #[derive(Clone, Copy, Debug)]
 pub struct Consecutive {
     first: u64,
@@ -169,7 +171,8 @@ impl Source {
         }
     }
 
-    /// The leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at each place the largest that is legal.
+    /// The leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at each
+    /// place the largest that is legal.
     #[must_use]
     pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -187,8 +190,8 @@ impl Source {
     }
 }
 
-/// The largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by size: what the engine's leaf rule is held
-/// against.
+/// The largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by size:
+/// what the engine's leaf rule is held against.
 fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> LeafSize {
     LeafSize::ALL
         .into_iter()

@@ -1,15 +1,19 @@
-//! Every page of every mapping, asked of everyone who can know: the engine, the descriptors, the MMU itself, and data.
+//! Every page of every mapping, asked of everyone who can know: the engine, the descriptors, the
+//! MMU itself, and data.
 //!
-//! The emulator uses a wrong page without complaint (`docs/DESIGN.md`), so nothing here infers one page from another. What
-//! is asked of each page that should be mapped:
+//! The emulator uses a wrong page without complaint (`docs/DESIGN.md`), so nothing here infers one
+//! page from another. What is asked of each page that should be mapped:
 //!
 //! 1. `Tree::translate`: output address and attributes;
-//! 2. the descriptors, read here and not by the engine: the same, and for a contiguous group, that it goes with its first;
-//! 3. `AT S1E1R` and `AT S1E1W`, PAR_EL1: output address, memory attribute, shareability; for a read-only page the
-//!    latter is a permission fault at the level of the leaf;
-//! 4. for RAM, data: written by one alias and read by the other, both ways, all pages written before any is read.
+//! 2. the descriptors, read here and not by the engine: the same, and for a contiguous group, that
+//!    it goes with its first;
+//! 3. `AT S1E1R` and `AT S1E1W`, PAR_EL1: output address, memory attribute, shareability; for a
+//!    read-only page the latter is a permission fault at the level of the leaf;
+//! 4. for RAM, data: written by one alias and read by the other, both ways, all pages written
+//!    before any is read.
 //!
-//! And of each page that should not be: that all of them say so, at the same level, an actual load and store among them.
+//! And of each page that should not be: that all of them say so, at the same level, an actual load
+//! and store among them.
 
 use core::ptr;
 
@@ -42,9 +46,11 @@ pub enum Memory {
     Untouched,
 }
 
-/// Pages of one mapping that are all probed by a real load and store when they are gone; of those beyond, one in 512 is.
+/// Pages of one mapping that are all probed by a real load and store when they are gone; of those
+/// beyond, one in 512 is.
 const MOST_PROBES: u64 = 4096;
-/// Pages of one mapping that are all looked up when they are gone; of those beyond, one in 64 is: a 16G leaf is 16 descriptors.
+/// Pages of one mapping that are all looked up when they are gone; of those beyond, one in 64 is: a
+/// 16G leaf is 16 descriptors.
 const MOST_VACANT: u64 = 1 << 18;
 
 /// The walk of an address, by the descriptors alone.
@@ -63,11 +69,13 @@ pub struct RawWalk {
 /// Reads a descriptor through the linear map.
 fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
     let at = linear_va(table.0) as *const u64;
-    // SAFETY: tables lie in RAM, which the linear map has; the index is one of a table's; walkers and this only read.
+    // SAFETY: tables lie in RAM, which the linear map has; the index is one of a table's; walkers
+    // and this only read.
     Descriptor(unsafe { ptr::read_volatile(at.add(index & 511)) })
 }
 
-/// Walks for `va` from the table at `root`, with nothing but the format of descriptors (Arm ARM D8.3) to go by.
+/// Walks for `va` from the table at `root`, with nothing but the format of descriptors (Arm ARM
+/// D8.3) to go by.
 #[must_use]
 pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
     let mut table = root;
@@ -102,7 +110,8 @@ impl RawWalk {
         PhysAddr(self.descriptor.0 & ADDRESS | within)
     }
 
-    /// A member of a contiguous group must be what the group's first makes it, and a neighbour that is none must be none.
+    /// A member of a contiguous group must be what the group's first makes it, and a neighbour that
+    /// is none must be none.
     fn check_group(&self) -> Result<(), PageDefect> {
         let within = self.index & 15;
         let first = read_descriptor(self.table, self.index - within);
@@ -122,9 +131,11 @@ impl RawWalk {
     }
 }
 
-/// Attribute byte and SH that PAR_EL1 shows for a memory type. Written out, not computed from MAIR_EL1: this is the oracle.
+/// Attribute byte and SH that PAR_EL1 shows for a memory type. Written out, not computed from
+/// MAIR_EL1: this is the oracle.
 ///
-/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, whatever the descriptor says.
+/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, whatever the
+/// descriptor says.
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -152,7 +163,8 @@ const OFFSETS: [usize; 3] = [0, 0x7f8, 0xff8];
 /// How many pages are checked before it is asked whether to go on.
 const ASK_EVERY: u64 = 1024;
 
-/// Checks `pages` pages from `va` on: each as `expected` says, `None` for one that must not be mapped.
+/// Checks `pages` pages from `va` on: each as `expected` says, `None` for one that must not be
+/// mapped.
 ///
 /// # Errors
 /// The first page that is wrong.
@@ -280,7 +292,8 @@ fn fault(oracle: Oracle, found: FaultStatus, expected: FaultStatus) -> Result<()
     }
 }
 
-/// One page that must not be mapped: a translation fault for everyone, at the level where the descriptors end.
+/// One page that must not be mapped: a translation fault for everyone, at the level where the
+/// descriptors end.
 fn verify_vacant(tree: &TestTree, va: VirtAddr, probe: bool) -> Result<(), PageDefect> {
     let raw = raw_walk(tree.root(), va);
     if raw.descriptor.is_valid() {
@@ -308,14 +321,16 @@ fn verify_vacant(tree: &TestTree, va: VirtAddr, probe: bool) -> Result<(), PageD
     if probe { probe_vacant(va, expected) } else { Ok(()) }
 }
 
-/// A load, and a store, at a page that must not be mapped. AT walks the tables; these use what the TLB holds.
+/// A load, and a store, at a page that must not be mapped. AT walks the tables; these use what the
+/// TLB holds.
 fn probe_vacant(va: VirtAddr, expected: FaultStatus) -> Result<(), PageDefect> {
     let va = va.0 as usize;
     let read = Oracle::Probe(Access::Read);
     let found = probe_read(va).err().ok_or(PageDefect::StillMapped(read))?;
     fault(read, found.status().unwrap_or(FaultStatus::Other(0)), expected)?;
     let write = Oracle::Probe(Access::Write);
-    // SAFETY: the load before it has faulted. Were the page mapped after all, it would be a frame that the test has not given back.
+    // SAFETY: the load before it has faulted. Were the page mapped after all, it would be a frame
+    // that the test has not given back.
     let found = unsafe { probe_write(va, 0) }
         .err()
         .ok_or(PageDefect::StillMapped(write))?;
@@ -329,7 +344,8 @@ fn verify_data(
     expected: &impl Fn(u64) -> Option<Expected>,
     key: u64,
 ) -> Result<(), (u64, PageDefect)> {
-    // All are written before any is read: two pages that share a frame would each look right by themselves.
+    // All are written before any is read: two pages that share a frame would each look right by
+    // themselves.
     for page in 0..pages {
         if let Some(expected) = expected(page) {
             for offset in OFFSETS {
@@ -378,8 +394,9 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside it there. A load or store that meets a leaf in a
-/// break faults, and is made again; AT takes no exception, so it is made where nobody breaks a leaf: whoever does has the walk lock alone.
+/// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside
+/// it there. A load or store that meets a leaf in a break faults, and is made again; AT takes no
+/// exception, so it is made where nobody breaks a leaf: whoever does has the walk lock alone.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
@@ -400,7 +417,8 @@ pub fn is_writable(va: usize) -> bool {
 /// A load that the compiler makes where it stands.
 #[must_use]
 pub fn read(va: usize) -> u64 {
-    // SAFETY: an address that AT has translated for reading, or of the linear map, of a frame that the test owns.
+    // SAFETY: an address that AT has translated for reading, or of the linear map, of a frame that
+    // the test owns.
     unsafe { ptr::read_volatile(va as *const u64) }
 }
 

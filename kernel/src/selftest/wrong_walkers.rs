@@ -1,7 +1,9 @@
-//! Walkers that are wrong on purpose, each in another way: what checks walkers must find each of them out (`selftest.break=wrong-walker`).
+//! Walkers that are wrong on purpose, each in another way: what checks walkers must find each of
+//! them out (`selftest.break=wrong-walker`).
 //!
-//! They are in no list but their own, [`for_each_wrong_walker!`], and stand for the usual mistakes of a new one: an index that is off, a run that is not
-//! looked at to its end, an unmap that stops early. Else they do as [`Rewalk`] or [`Series`] does.
+//! They are in no list but their own, [`for_each_wrong_walker!`], and stand for the usual mistakes
+//! of a new one: an index that is off, a run that is not looked at to its end, an unmap that stops
+//! early. Else they do as [`Rewalk`] or [`Series`] does.
 
 use paging::reference::{Context, Error, Rewalk, Series, Walker};
 use paging::{Attributes, FrameArray, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
@@ -20,7 +22,8 @@ macro_rules! for_each_wrong_walker {
 }
 pub(crate) use for_each_wrong_walker;
 
-/// A walker that makes an array of `$array` and gives it to `$maps`, and unmaps as many pages as `$unmapped` says of all of them.
+/// A walker that makes an array of `$array` and gives it to `$maps`, and unmaps as many pages as
+/// `$unmapped` says of all of them.
 macro_rules! wrong_walker {
     ($(#[$doc:meta])* $walker:ident, $name:literal, $maps:expr, $array:expr, $unmapped:expr) => {
         $(#[$doc])*
@@ -73,7 +76,8 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// Where a frame is aligned to a block and so is the page, a block is mapped, whatever the frames behind it are.
+    /// Where a frame is aligned to a block and so is the page, a block is mapped, whatever the
+    /// frames behind it are.
     TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
         let within = page % PAGES_PER_BLOCK;
         match frames.frame(page - within) {

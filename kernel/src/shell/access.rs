@@ -1,7 +1,8 @@
 //! `probe`: an access, and what comes of it.
 //!
-//! Loads are tried wherever the tables have RAM, or nothing. Stores and calls are tried only where they can do no harm: in the shell's own areas, which hold
-//! zeros, and where the tables say that they must fault. Of everything else the MMU is asked, which translates without an access.
+//! Loads are tried wherever the tables have RAM, or nothing. Stores and calls are tried only where
+//! they can do no harm: in the shell's own areas, which hold zeros, and where the tables say that
+//! they must fault. Of everything else the MMU is asked, which translates without an access.
 
 use paging::{Leaf, MemoryType, VirtAddr};
 
@@ -50,12 +51,14 @@ fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
 
 fn write(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
-    // A store to a device may do anything, and one elsewhere changes what somebody relies on, if only for a moment.
+    // A store to a device may do anything, and one elsewhere changes what somebody relies on, if
+    // only for a moment.
     if !own || leaf.is_none_or(is_device) {
         return answer("store", va, at_s1e1w(address));
     }
     let done = probe_read(address).and_then(|value| {
-        // SAFETY: the shell's own memory, of which nobody has a reference, and the value that it has.
+        // SAFETY: the shell's own memory, of which nobody has a reference, and the value that it
+        // has.
         unsafe { probe_write(address, value) }.map(|()| value)
     });
     report("store", va, done);
@@ -69,7 +72,8 @@ fn execute<'a>(va: VirtAddr, leaf: Option<&Leaf>, own: bool) -> Result<(), Refus
         println!("{va}: the tables permit execution; it is the kernel's own code, and not called");
         return Ok(());
     }
-    // SAFETY: what is not executable is not executed, and what is executable is the shell's own: zeros, each an undefined instruction.
+    // SAFETY: what is not executable is not executed, and what is executable is the shell's own:
+    // zeros, each an undefined instruction.
     match unsafe { probe_exec(va.0 as usize) } {
         Ok(()) => println!("{va}: the call returned"),
         Err(fault) if fault.was_executed() => println!("{va}: executed (an undefined instruction)"),

@@ -152,8 +152,8 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     let mut batch = kernel_tree().batch();
-    // The range is the area's alone. Walks are not held off: a table that was reserved for a cut and is
-    // not needed goes back, which waits for all of them.
+    // The range is the area's alone. Walks are not held off: a table that was reserved for a cut
+    // and is not needed goes back, which waits for all of them.
     let changed = kernel_tree().protect(range, change, &mut batch);
     batch.flush();
     let outcome = changed.map_err(|failure| Refusal::Engine(failure.error))?;

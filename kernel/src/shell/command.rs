@@ -225,7 +225,8 @@ pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal
     Ok(Next::Line)
 }
 
-/// Carries out a command on whatever CPU this is. Those that work on the shell itself are not for it.
+/// Carries out a command on whatever CPU this is. Those that work on the shell itself are not for
+/// it.
 ///
 /// # Errors
 /// Why it was not carried out.
@@ -245,8 +246,8 @@ pub fn execute_here<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refu
     }
 }
 
-/// Returns the last word of `typed`, after calling `each` with the names that it may become: names of
-/// commands where a command is due, names of self-tests after `test`.
+/// Returns the last word of `typed`, after calling `each` with the names that it may become: names
+/// of commands where a command is due, names of self-tests after `test`.
 pub fn for_each_candidate(typed: &str, mut each: impl FnMut(&'static str)) -> &str {
     let (before, word) = typed.rsplit_once(' ').unwrap_or(("", typed));
     let mut before = before.split_ascii_whitespace();

@@ -1,11 +1,11 @@
 //! The line editor, between the console and the commands.
 //!
 //! # Why not a crate
-//! `embedded-cli` (0.2) has no keys that kill or go to an end of the line, gives no access to the line
-//! to add them, and cannot list candidates. `noline` (0.5) asks the terminal for the cursor's position
-//! and waits for the answer, which a pipe does not give; it has no completion. `embassy-shell` (0.2)
-//! keeps one byte of what is typed while a command runs. `rustyline` and `reedline` need an operating
-//! system.
+//! `embedded-cli` (0.2) has no keys that kill or go to an end of the line, gives no access to the
+//! line to add them, and cannot list candidates. `noline` (0.5) asks the terminal for the cursor's
+//! position and waits for the answer, which a pipe does not give; it has no completion.
+//! `embassy-shell` (0.2) keeps one byte of what is typed while a command runs. `rustyline` and
+//! `reedline` need an operating system.
 
 use arrayvec::ArrayVec;
 

@@ -55,7 +55,8 @@ impl Drop for Blocks {
     }
 }
 
-/// An area, and what is behind it. The fields are dropped in order: first the mapping, then the frames.
+/// An area, and what is behind it. The fields are dropped in order: first the mapping, then the
+/// frames.
 #[derive(Debug)]
 pub struct HeldArea {
     /// What the commands call it.

@@ -1,7 +1,7 @@
 //! A line that is being typed, and the lines before it.
 //!
-//! Each change is shown at once: the text after the cursor is printed again and the cursor moved back
-//! (ECMA-48: CUB, EL).
+//! Each change is shown at once: the text after the cursor is printed again and the cursor moved
+//! back (ECMA-48: CUB, EL).
 
 use alloc::string::String;
 use core::ops::Range;

@@ -1,6 +1,8 @@
-//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run in the regions, each line with `ptmap ` before it.
+//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run in
+//! the regions, each line with `ptmap ` before it.
 //!
-//! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs there were, so that a reader knows it has them all.
+//! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs
+//! there were, so that a reader knows it has them all.
 
 use paging::{DisplaySize, DumpRun, Granule4K, VirtAddr, VirtRange};
 

@@ -1,10 +1,14 @@
 //! `mode=shell`: a command line on the console, to look at the tables and to make areas by hand.
 //!
 //! # What it promises
-//! Nothing that is typed ends the kernel. Numbers are checked, accesses go through probes, and each command is bounded in what it takes and prints:
-//! - it holds at most [`held::MAX_HELD`] areas, and at most a quarter of the frames, so that whatever else is asked for finds memory;
-//! - it changes only areas that it holds itself, and never makes anything writable and executable (DESIGN rule 10: the engine refuses);
-//! - it stores and executes only in areas that it holds, which it fills with zeros, and 0 is an undefined instruction; of everything else it asks the MMU.
+//! Nothing that is typed ends the kernel. Numbers are checked, accesses go through probes, and each
+//! command is bounded in what it takes and prints:
+//! - it holds at most [`held::MAX_HELD`] areas, and at most a quarter of the frames, so that
+//!   whatever else is asked for finds memory;
+//! - it changes only areas that it holds itself, and never makes anything writable and executable
+//!   (DESIGN rule 10: the engine refuses);
+//! - it stores and executes only in areas that it holds, which it fills with zeros, and 0 is an
+//!   undefined instruction; of everything else it asks the MMU.
 //!
 //! A line that is not understood gets one line that says why.
 

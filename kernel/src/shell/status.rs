@@ -22,7 +22,8 @@ pub struct InUse {
 }
 
 impl InUse {
-    /// Now. What is withheld counts as in use, but for the frames behind bookkeeping, which never go back.
+    /// Now. What is withheld counts as in use, but for the frames behind bookkeeping, which never
+    /// go back.
     pub fn now() -> Self {
         let usage = kernel_vmalloc().usage();
         Self {

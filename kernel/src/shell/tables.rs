@@ -41,7 +41,8 @@ pub fn dump_all() {
 
 fn dump(range: VirtRange, max_lines: usize) {
     let mut nr = 0;
-    // Leaves that keep their place but are not valid, as the free slots of the fixed window: neighbours are told together.
+    // Leaves that keep their place but are not valid, as the free slots of the fixed window:
+    // neighbours are told together.
     let mut idle: Option<(VirtRange, u64)> = None;
     let tell = |idle: &mut Option<(VirtRange, u64)>| {
         if let Some((range, runs)) = idle.take() {
@@ -81,7 +82,8 @@ fn dump(range: VirtRange, max_lines: usize) {
     }
 }
 
-/// Calls `f` for each run, until it says that it is enough; whether it did. Nothing is held while `f` runs.
+/// Calls `f` for each run, until it says that it is enough; whether it did. Nothing is held while
+/// `f` runs.
 pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<Granule4K>) -> bool) -> bool {
     let mut runs = kernel_tree().dump(range);
     loop {

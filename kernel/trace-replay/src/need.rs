@@ -3,8 +3,9 @@
 use crate::row::PAGE;
 use crate::trace::{Action, Area, HEAP_PER_LINE, Trace};
 
-/// How many events the CPUs may be apart: an event begins only when all that are so many places before it are done. Without a bound, a CPU
-/// that is ahead would allocate what the others have not freed yet, and no amount of memory would be known to suffice.
+/// How many events the CPUs may be apart: an event begins only when all that are so many places
+/// before it are done. Without a bound, a CPU that is ahead would allocate what the others have not
+/// freed yet, and no amount of memory would be known to suffice.
 pub const WINDOW: usize = 256;
 
 /// What a replay's need depends on beside the trace.
@@ -29,7 +30,8 @@ pub struct Need {
     pub peak_ram: u64,
     /// The most RAM in areas that the CPUs can hold at any moment, as far apart as they may be.
     pub ram: u64,
-    /// Free RAM that is enough for all: areas, what waits for a flush, tables, book-keeping, and the replay's own.
+    /// Free RAM that is enough for all: areas, what waits for a flush, tables, book-keeping, and
+    /// the replay's own.
     pub free_ram: u64,
 }
 
@@ -64,7 +66,8 @@ impl Trace {
         need.ram = self.most_ram(if machine.cpus > 1 { WINDOW } else { 1 });
         let largest = self.areas.iter().map(Area::ram).max().unwrap_or(0);
         let held = need.ram + machine.withheld + u64::from(machine.cpus) * largest;
-        // A table page for each 2 MiB, and as many again for the linear map, which permissions cut; what is in odd places.
+        // A table page for each 2 MiB, and as many again for the linear map, which permissions cut;
+        // what is in odd places.
         let tables = (need.peak_bytes + machine.withheld) / 512 * 2 + held / 64;
         let heap = lines * HEAP_PER_LINE;
         need.free_ram =
@@ -72,8 +75,8 @@ impl Trace {
         need
     }
 
-    /// The most RAM in areas at any moment, when each CPU may be `window` events ahead of the last event that is not done: as if all allocations of a
-    /// window were there, and none of its frees.
+    /// The most RAM in areas at any moment, when each CPU may be `window` events ahead of the last
+    /// event that is not done: as if all allocations of a window were there, and none of its frees.
     fn most_ram(&self, window: usize) -> u64 {
         let made = |index: usize| match self.events.get(index).map(|event| (event, event.action)) {
             Some((event, Action::Alloc(_))) => self.area_of(event).map_or(0, Area::ram),

@@ -151,7 +151,8 @@ impl Row {
     /// Reads `line`, which has no line feed, for a machine with room for `max_cpus` CPUs.
     ///
     /// # Errors
-    /// What is wrong with the first bad column, from left to right; the kind is looked at with the operation.
+    /// What is wrong with the first bad column, from left to right; the kind is looked at with the
+    /// operation.
     pub fn parse(line: &[u8], max_cpus: u32) -> Result<Self, Problem<'_>> {
         let mut columns: [&[u8]; NR_COLUMNS] = [&[]; NR_COLUMNS];
         let mut nr = 0;

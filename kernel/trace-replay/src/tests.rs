@@ -1,4 +1,5 @@
-//! Refusals are files that the host's parser is held against, too; what is accepted is held against a plain model.
+//! Refusals are files that the host's parser is held against, too; what is accepted is held against
+//! a plain model.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -156,7 +157,8 @@ fn the_need_counts_ram_and_not_devices() {
     assert!(trace.need(5, lazy).free_ram >= need.free_ram + (32 << 20));
 }
 
-/// A trace that is right, from random numbers: which area each event is about, and what kinds there are.
+/// A trace that is right, from random numbers: which area each event is about, and what kinds there
+/// are.
 fn sound(seeds: &[(Index, bool, Kind, u64, u32)]) -> (String, BTreeMap<u64, u64>) {
     let mut text = text(&[]);
     let mut live: Vec<(u64, Kind, u64)> = Vec::new();

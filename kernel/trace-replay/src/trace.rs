@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use crate::error::{Error, Problem};
 use crate::row::{HEADER, Kind, Op, PAGE, PurgeKind, Row};
 
-/// Bytes of the heap that a trace takes for each of its lines, at most, while it is parsed and performed.
+/// Bytes of the heap that a trace takes for each of its lines, at most, while it is parsed and
+/// performed.
 pub const HEAP_PER_LINE: u64 = 192;
 
 /// An area of a trace.
@@ -86,8 +87,8 @@ struct Known {
 impl Trace {
     /// Reads a whole trace, for a machine with room for `max_cpus` CPUs.
     ///
-    /// The calls of `vm_map_ram` and the blocks and areas that Linux makes for them are two views of the same thing. If there are calls, they
-    /// are taken, and the others left out.
+    /// The calls of `vm_map_ram` and the blocks and areas that Linux makes for them are two views
+    /// of the same thing. If there are calls, they are taken, and the others left out.
     ///
     /// # Errors
     /// The first line that cannot be performed.

@@ -1,6 +1,8 @@
-//! The host's reader and this one read the same: what is refused, in which words, and what of the rest is made.
+//! The host's reader and this one read the same: what is refused, in which words, and what of the
+//! rest is made.
 //!
-//! Traces are generated, wrong ones above all; `scripts/tests/read_traces.py` says what the host's reader makes of each.
+//! Traces are generated, wrong ones above all; `scripts/tests/read_traces.py` says what the host's
+//! reader makes of each.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -71,7 +73,8 @@ fn digits(least: usize, most: usize) -> impl Strategy<Value = String> {
         .prop_map(|digits| digits.into_iter().map(|digit| char::from(b'0' + digit)).collect())
 }
 
-/// A number as it should be, near a bound, or with something about it that one language takes for a number and another does not.
+/// A number as it should be, near a bound, or with something about it that one language takes for a
+/// number and another does not.
 fn number() -> impl Strategy<Value = String> {
     let odd = [
         "", "-1", "+1", " 1", "1 ", "\t1", "1_000", "0x10", "1e3", "1.0", "٣", "１", "-0", "0b1", "1\u{0}",

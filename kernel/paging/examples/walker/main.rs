@@ -1,7 +1,9 @@
-//! A walker of one's own beside the registered ones: leaves, barriers and table accesses for the same array of pages.
+//! A walker of one's own beside the registered ones: leaves, barriers and table accesses for the
+//! same array of pages.
 //!
-//! `cargo run -p paging --example walker`. The walker itself is the file beside this one; the README of the crate tells how it gets into the
-//! bench, the differential tests, the model and the kernel's self-tests.
+//! `cargo run -p paging --example walker`. The walker itself is the file beside this one; the
+//! README of the crate tells how it gets into the bench, the differential tests, the model and the
+//! kernel's self-tests.
 
 mod one_by_one;
 

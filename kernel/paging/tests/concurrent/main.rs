@@ -1,10 +1,11 @@
-//! One tree, many threads: the protocol that `tree.rs` tells as a story, on schedules that a model checker chooses and on
-//! real threads.
+//! One tree, many threads: the protocol that `tree.rs` tells as a story, on schedules that a model
+//! checker chooses and on real threads.
 //!
-//! Ranges that share no leaf need no lock, even where they share tables: no table is written to after it was unlinked, no
-//! leaf is lost, no table is given back twice or not at all, and a reader sees what is there. Only `prune` keeps all others
-//! out, by a readers' lock as a kernel has it. A table that was given back is not handed out again while a walk from before
-//! is under way, as the story demands.
+//! Ranges that share no leaf need no lock, even where they share tables: no table is written to
+//! after it was unlinked, no leaf is lost, no table is given back twice or not at all, and a reader
+//! sees what is there. Only `prune` keeps all others out, by a readers' lock as a kernel has it. A
+//! table that was given back is not handed out again while a walk from before is under way, as the
+//! story demands.
 
 mod handle;
 mod neighbours;
@@ -27,11 +28,13 @@ type Checked = Handle<TinyGranule, shuttle::sync::atomic::AtomicU64>;
 enum Schedules {
     /// At each step anew.
     Random,
-    /// By priorities, which change a few times: finds what takes a long wait at one place. No thread may spin on another.
+    /// By priorities, which change a few times: finds what takes a long wait at one place. No
+    /// thread may spin on another.
     Priorities,
 }
 
-/// Runs `threads` at once on many schedules, on a tree made by `setup`, and sees a sound tree afterwards.
+/// Runs `threads` at once on many schedules, on a tree made by `setup`, and sees a sound tree
+/// afterwards.
 fn on_schedules(setup: fn(Checked), threads: &'static [fn(Checked)]) {
     on_schedules_of(24, Schedules::Random, setup, threads);
 }

@@ -66,8 +66,8 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
 
 #[test]
 fn a_reader_never_meets_a_table_that_a_failed_map_has_given_up() {
-    // Two tables but for the root, which are handed out again at once. A map misses a third; the next wants both for another
-    // page.
+    // Two tables but for the root, which are handed out again at once. A map misses a third; the
+    // next wants both for another page.
     on_schedules_with(
         || Pool::new::<TinyGranule>(3).at_once(),
         Schedules::Priorities,

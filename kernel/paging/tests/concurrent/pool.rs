@@ -55,7 +55,8 @@ const FREE: u8 = 0;
 const IN_USE: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 
-/// A pool of tables in shared words. What is given back can still be read, and waits for [`quiesce`](Self::quiesce).
+/// A pool of tables in shared words. What is given back can still be read, and waits for
+/// [`quiesce`](Self::quiesce).
 pub struct Pool<W: Word> {
     /// Held shared by every operation and walk, alone by `prune`.
     pub walks: W::Lock,
@@ -131,8 +132,8 @@ impl<W: Word> Live for &Pool<W> {
     }
 }
 
-// SAFETY: pages are zeroed when they are handed out, distinct, and not handed out again before `quiesce`; every access is
-// atomic.
+// SAFETY: pages are zeroed when they are handed out, distinct, and not handed out again before
+// `quiesce`; every access is atomic.
 unsafe impl<W: Word> Tables for Pool<W> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let number = {

@@ -5,7 +5,8 @@ use crate::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
 use paging::{Granule4K, Visit};
 
-/// What is given back waits until nobody is in an operation: operations read-lock this, reuse write-locks it.
+/// What is given back waits until nobody is in an operation: operations read-lock this, reuse
+/// write-locks it.
 struct Epoch(std::sync::RwLock<()>);
 
 impl Epoch {
@@ -22,7 +23,8 @@ impl Epoch {
 
 const THREADS: u64 = 4;
 
-/// Threads map, check and unmap pages that are interleaved within the same last-level and level 2 tables.
+/// Threads map, check and unmap pages that are interleaved within the same last-level and level 2
+/// tables.
 fn on_threads(rounds: u64, pruning: bool, own: fn(thread: u64, rng: &mut Rng) -> (u64, u64)) {
     let pool: &'static Pool<std::sync::atomic::AtomicU64> = Box::leak(Box::new(Pool::new::<Granule4K>(256)));
     let handle = Handle(Box::leak(Box::new(tree::<Granule4K, _>(pool))));
@@ -97,7 +99,8 @@ fn threads_that_share_last_level_tables_disturb_nobody() {
 fn threads_that_share_level_2_tables_disturb_nobody() {
     for pruning in [false, true] {
         on_threads(1500, pruning, |thread, rng| {
-            // Up to 1.5 tables each, from odd places: a table's worth of blocks lies between threads.
+            // Up to 1.5 tables each, from odd places: a table's worth of blocks lies between
+            // threads.
             (1024 + thread * 1024 + rng.below(300), 1 + rng.below(700))
         });
     }

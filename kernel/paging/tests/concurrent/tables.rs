@@ -84,7 +84,8 @@ fn a_hole_is_passed_over_while_its_tables_go() {
                 assert_eq!(tree.unmap(9, 1), 1);
                 tree.prune();
             },
-            // Holes under the same tables, in their first descriptors and over the border of two of them.
+            // Holes under the same tables, in their first descriptors and over the border of two of
+            // them.
             |tree| assert_eq!(tree.unmap(0, 7), 0),
             |tree| assert_eq!(tree.unmap(8, 1), 0),
         ],

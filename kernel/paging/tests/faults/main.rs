@@ -1,5 +1,5 @@
-//! A failed operation leaves everything as it was (DESIGN rule 7): whichever table page is missing, whichever frame is
-//! bad, wherever something is in the way.
+//! A failed operation leaves everything as it was (DESIGN rule 7): whichever table page is missing,
+//! whichever frame is bad, wherever something is in the way.
 
 mod out_of_tables;
 mod refused;
@@ -53,7 +53,8 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
     levels
 }
 
-/// The levels at which `events` changed a descriptor that walks can reach. `before` are the tables linked before.
+/// The levels at which `events` changed a descriptor that walks can reach. `before` are the tables
+/// linked before.
 fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) -> LevelMask {
     let mut linked = before;
     let mut mask = LevelMask::NONE;

@@ -41,7 +41,8 @@ fn every_allocation_fails<G: Granule>(case: &Case) -> u64 {
         );
         assert_freed_in_order(&events, &name);
         audit(&tree);
-        // And the same once more, with memory: the failure has left nothing that would be in the way.
+        // And the same once more, with memory: the failure has left nothing that would be in the
+        // way.
         tree.tables().host.budget.set(u64::MAX);
         case.op
             .apply(&tree, base(&tree))

@@ -11,7 +11,8 @@ use paging::{
 };
 use std::collections::BTreeSet;
 
-/// Maps from each source in turn, each of which goes wrong at page `k`, and sees nothing changed and the same said.
+/// Maps from each source in turn, each of which goes wrong at page `k`, and sees nothing changed
+/// and the same said.
 fn fails_alike<G: Granule>(
     tree: &TracedTree<G>,
     at: VirtAddr,
@@ -148,7 +149,8 @@ fn an_address_beyond_the_implemented_ones_at_any_page_changes_nothing() {
             let frames: Vec<_> = (0..1100)
                 .map(|i| Some(if i == k { bad } else { (1 << 20) + i }))
                 .collect();
-            // The address as it would stand in a descriptor: what does not fit is where no address has bits.
+            // The address as it would stand in a descriptor: what does not fit is where no address
+            // has bits.
             let wanted = Error::PhysicalRange(PhysAddr(bad.rotate_left(12)));
             fails_alike(
                 &tree,

@@ -118,8 +118,8 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
     assert_eq!(tree.tables().host.live(), 3);
 }
 
-/// Takes single pages out, every one of `distance` and in the order of `pages`, as areas with a guard page between; gives
-/// how many TLBIs the flush of all of them issues.
+/// Takes single pages out, every one of `distance` and in the order of `pages`, as areas with a
+/// guard page between; gives how many TLBIs the flush of all of them issues.
 fn tlbis_for_pages(pages: &[u64], distance: u64, tlbi_range: bool) -> usize {
     let setup: Vec<_> = pages.iter().map(|page| map(distance * page, 1)).collect();
     let tree = prepared::<Granule4K>(&setup, Config::default(), tlbi_range);

@@ -1,6 +1,8 @@
-//! Barriers and invalidations: which, in which order, how many; told from the sequence of everything a tree does.
+//! Barriers and invalidations: which, in which order, how many; told from the sequence of
+//! everything a tree does.
 //!
-//! A sequence reads as a word: A a table is taken, S a store, s DSB ISHST, T a TLBI, d DSB ISH, i ISB, F a table goes back.
+//! A sequence reads as a word: A a table is taken, S a store, s DSB ISHST, T a TLBI, d DSB ISH, i
+//! ISB, F a table goes back.
 
 mod batches;
 mod ranges;
@@ -52,8 +54,8 @@ fn tlbis(events: &[Event]) -> Vec<MmuEvent> {
         .collect()
 }
 
-/// The operand of a TLBI by range, taken apart by the format of the architecture (Arm ARM C5.5, TLBI RVAE1IS, and the
-/// formula there): first address and pages.
+/// The operand of a TLBI by range, taken apart by the format of the architecture (Arm ARM C5.5,
+/// TLBI RVAE1IS, and the formula there): first address and pages.
 fn decode<G: Granule>(operand: u64) -> (u64, u64) {
     assert_eq!(operand >> 48, 0, "an ASID in {operand:#x}");
     let granule = match operand >> 46 & 3 {

@@ -98,7 +98,8 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
                     assert_eq!(once.matches("Td").count(), word.matches("TdTd").count(), "{what}");
                     word = once;
                 }
-                // A leaf that no walk uses is replaced without a break, but behind the new tables' contents.
+                // A leaf that no walk uses is replaced without a break, but behind the new tables'
+                // contents.
                 if case.name.contains("valid") {
                     word = word.replace("SsS", "S").replace("AsS", "S");
                     word = word

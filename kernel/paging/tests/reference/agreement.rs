@@ -33,7 +33,8 @@ fn an_unmap_passes_over_holes() {
     });
 }
 
-/// Maps with `map`, sees that `frames` and nothing else is mapped in the `span` pages from 0 on, and unmaps.
+/// Maps with `map`, sees that `frames` and nothing else is mapped in the `span` pages from 0 on,
+/// and unmaps.
 fn map_and_unmap<Gr, W, F>(walker: &W, va: VirtAddr, frames: &[Pfn], span: u64, map: F)
 where
     Gr: Granule,
@@ -61,7 +62,8 @@ where
     });
 }
 
-/// Random arrays and ranges at random places in a space of `span` pages: the same ones for every walker.
+/// Random arrays and ranges at random places in a space of `span` pages: the same ones for every
+/// walker.
 pub fn agrees_on_random_mappings<Gr, W>(walker: &W, seed: u64, rounds: u32, span: u64)
 where
     Gr: Granule,
@@ -92,7 +94,8 @@ where
         map_and_unmap(walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
             walker.map_range(ctx, va, pa, size, DATA)
         });
-        // Whoever is told the size of chunks maps the same: of as many pages as there are, of order `0..=10`.
+        // Whoever is told the size of chunks maps the same: of as many pages as there are, of order
+        // `0..=10`.
         let order = random(11) as u32;
         let mut whole = chunks(&[order; 3]);
         whole.truncate(span as usize);

@@ -90,7 +90,8 @@ fn links_to_new_tables_cost_a_pair_of_barriers_each() {
 
 #[test]
 fn an_array_in_chunks_is_walked_again_for_each_up_to_7_3_and_once_with_the_series() {
-    // pages, order, shift, pairs of barriers: rewalk (one per chunk), series (one per table or block)
+    // pages, order, shift, pairs of barriers: rewalk (one per chunk), series (one per table or
+    // block)
     let cases = [
         (256, 4, 16, 16, 1),
         (1024, 9, 21, 2, 2),
@@ -116,7 +117,8 @@ fn an_array_in_chunks_is_walked_again_for_each_up_to_7_3_and_once_with_the_serie
 #[test]
 fn vmap_with_the_series_walks_once_per_run_of_equal_chunks() {
     let series = Series::default();
-    // 8 and 8 go together, the 4s in a walk of their own, the rest in a third: all in one table here.
+    // 8 and 8 go together, the 4s in a walk of their own, the rest in a third: all in one table
+    // here.
     for (orders, pairs) in [
         (&[8, 8, 4, 4, 0][..], 2 + 1),
         (&[8, 8], 1),

@@ -1,5 +1,5 @@
-//! The engine beside the two that it replaces, on the lists that lead the series astray: as right, with larger leaves and
-//! fewer barriers.
+//! The engine beside the two that it replaces, on the lists that lead the series astray: as right,
+//! with larger leaves and fewer barriers.
 
 use super::memory::Memory;
 use super::overrun::OVERRUNS;

@@ -5,7 +5,8 @@ use super::{Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
 use paging::reference::{Rewalk, Series, Walker};
 use paging::{Granule4K, LeafCounts, LeafSize, PhysAddr, VirtRange};
 
-/// Leaves as Linux's census counts them, in descriptors: 1G blocks, 2M blocks, pages in groups, single pages.
+/// Leaves as Linux's census counts them, in descriptors: 1G blocks, 2M blocks, pages in groups,
+/// single pages.
 pub type Census = [u32; 4];
 
 pub fn census(counts: &LeafCounts) -> Census {
@@ -70,7 +71,8 @@ fn a_contiguous_range_takes_the_leaves_that_linux_takes() {
     }
 }
 
-/// Leaves of an array of `pages` pages in chunks of `1 << order`; `shift`: what the walker is told, or nothing.
+/// Leaves of an array of `pages` pages in chunks of `1 << order`; `shift`: what the walker is told,
+/// or nothing.
 fn array_leaves<W>(walker: &W, pages: usize, order: u32, shift: Option<u32>) -> Census
 where
     W: Walker<Granule4K, Memory, Counter>,

@@ -1,5 +1,6 @@
-//! The reference walkers do what they are said to do: leaves, levels, barriers, invalidations, errors, and the one defect
-//! that is kept under a switch. What every registered walker must do is in `agreement`.
+//! The reference walkers do what they are said to do: leaves, levels, barriers, invalidations,
+//! errors, and the one defect that is kept under a switch. What every registered walker must do is
+//! in `agreement`.
 
 mod agreement;
 mod barriers;
@@ -23,7 +24,8 @@ const G: u64 = 1 << 30;
 const VA: VirtAddr = VirtAddr(0xffff_8000_4000_0000);
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// Runs a block for each of the two walkers that do as Linux does: for claims about how, not only what.
+/// Runs a block for each of the two walkers that do as Linux does: for claims about how, not only
+/// what.
 macro_rules! for_both {
     (|$walker:ident| $body:block) => {
         paging::for_each_walker! { @each |$walker| $body
@@ -63,8 +65,8 @@ fn chunks(orders: &[u32]) -> Vec<Pfn> {
     frames
 }
 
-/// How many pages of `frames` at `va` are not mapped to their frame, readable and writable. Every one must be mapped to
-/// something.
+/// How many pages of `frames` at `va` are not mapped to their frame, readable and writable. Every
+/// one must be mapped to something.
 fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
     ctx: &Context<'_, Gr, T, Mm>,
     va: VirtAddr,

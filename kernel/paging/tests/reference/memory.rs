@@ -40,8 +40,8 @@ impl Memory {
     }
 }
 
-// SAFETY: pages are zeroed when handed out, never handed out twice, and no TLB exists here; a single thread makes every
-// access atomic and ordered; no bulk operation is overridden.
+// SAFETY: pages are zeroed when handed out, never handed out twice, and no TLB exists here; a
+// single thread makes every access atomic and ordered; no bulk operation is overridden.
 unsafe impl Tables for Memory {
     fn alloc_table(&self) -> Option<PhysAddr> {
         self.budget.set(self.budget.get().checked_sub(1)?);

@@ -22,7 +22,8 @@ where
     (wrong, frames.len())
 }
 
-/// Chunk orders, offset of the VA from a 2M boundary, wrong pages of how many with the overrun kept.
+/// Chunk orders, offset of the VA from a 2M boundary, wrong pages of how many with the overrun
+/// kept.
 pub type Overrun = (&'static [u32], u64, (usize, usize));
 
 pub const OVERRUNS: [Overrun; 8] = [

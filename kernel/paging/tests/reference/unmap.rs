@@ -28,7 +28,8 @@ fn an_unmap_is_one_flush_by_range_operations_where_there_are_some() {
     }
 }
 
-/// The invalidations of an unmap of `size` bytes at `va`, in order, with and without FEAT_TLBIRANGE.
+/// The invalidations of an unmap of `size` bytes at `va`, in order, with and without
+/// FEAT_TLBIRANGE.
 fn flush_events(va: VirtAddr, size: u64, tlbi_range: bool) -> Vec<MmuEvent> {
     let events = RefCell::new(Vec::new());
     let mmu = Tracing::new(NoMmu { tlbi_range }, |event| events.borrow_mut().push(event));

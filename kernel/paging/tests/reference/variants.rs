@@ -1,5 +1,5 @@
-//! Walkers that are not registered: the worked example, which is right, and three that are wrong, each in another way. All
-//! go through what every registered walker goes through.
+//! Walkers that are not registered: the worked example, which is right, and three that are wrong,
+//! each in another way. All go through what every registered walker goes through.
 
 use super::agreement::agrees_on_random_mappings;
 use super::memory::Memory;

@@ -1,5 +1,5 @@
-//! The corpus: one operation each on a tree that was made ready for it, so that every way through the engine that takes
-//! memory, splits, folds or unlinks is in it. In pages of any granule.
+//! The corpus: one operation each on a tree that was made ready for it, so that every way through
+//! the engine that takes memory, splits, folds or unlinks is in it. In pages of any granule.
 
 use super::Shape;
 use super::ops::{Change, Op};
@@ -378,7 +378,8 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
-    // Each unmap in its other form; on one granule, since what they have of their own knows of none.
+    // Each unmap in its other form; on one granule, since what they have of their own knows of
+    // none.
     let forms: Vec<_> = cases
         .iter()
         .filter(|_| G::INDEX_BITS == 9)

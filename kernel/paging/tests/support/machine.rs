@@ -1,5 +1,5 @@
-//! A sequence of operations on the worst-case model: raw numbers in, a verdict out. The random tests and the fuzzer are
-//! this with different sources of numbers.
+//! A sequence of operations on the worst-case model: raw numbers in, a verdict out. The random
+//! tests and the fuzzer are this with different sources of numbers.
 
 use super::ops::{Change, Expected, Op};
 use super::{Live, Naive, Shape, expected_leaves, leaves_in};
@@ -208,10 +208,12 @@ fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
     pages
 }
 
-/// Runs `ops` on a fresh model, one after the other, each flushed; after each everything is held against a naive map.
+/// Runs `ops` on a fresh model, one after the other, each flushed; after each everything is held
+/// against a naive map.
 ///
 /// # Panics
-/// If a rule of the architecture is broken, or anything is not as the naive map has it; with the story.
+/// If a rule of the architecture is broken, or anything is not as the naive map has it; with the
+/// story.
 pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     let (model, root) = Model::<G>::with_root(Features {
         // Every frame may come up again, as memory of any type.

@@ -226,7 +226,8 @@ impl Shape {
     }
 }
 
-/// The largest leaf that may be placed at `va` for `pa`, told size by size: what the engine's leaf rule is held against.
+/// The largest leaf that may be placed at `va` for `pa`, told size by size: what the engine's leaf
+/// rule is held against.
 pub fn choose_leaf<G: Granule>(
     va: VirtAddr,
     pa: PhysAddr,
@@ -310,7 +311,8 @@ pub fn leaves_in<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>, range: Vir
     leaves
 }
 
-/// Links carry nothing but an address, groups are whole: a walk of the raw tables that shares no code with the engine.
+/// Links carry nothing but an address, groups are whole: a walk of the raw tables that shares no
+/// code with the engine.
 pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     fn table<G: Granule, T: Tables, M: Mmu>(
         tree: &Tree<G, T, M>,

@@ -37,8 +37,8 @@ impl Event {
         )
     }
 
-    /// A letter for each kind, so that a sequence reads as a word: A alloc, F free, S store, s DSB ISHST, d DSB ISH, i ISB,
-    /// T TLBI, n a note.
+    /// A letter for each kind, so that a sequence reads as a word: A alloc, F free, S store, s DSB
+    /// ISHST, d DSB ISH, i ISB, T TLBI, n a note.
     pub fn letter(&self) -> char {
         match self {
             Self::Alloc(_) | Self::AllocFailed => 'A',

@@ -15,9 +15,11 @@ const K64: u64 = 64 << 10;
 const M2: u64 = 2 << 20;
 const M32: u64 = 32 << 20;
 
-/// Offsets modulo 2M: on the block, on a page, on a group, a group before the block, a page before it, in the middle.
+/// Offsets modulo 2M: on the block, on a page, on a group, a group before the block, a page before
+/// it, in the middle.
 const OFFSETS_2M: [u64; 6] = [0, PAGE, K64, M2 - K64, M2 - PAGE, M2 / 2];
-/// Offsets modulo 32M: on the group, on a block, a block before the group, and those where only smaller leaves agree.
+/// Offsets modulo 32M: on the group, on a block, a block before the group, and those where only
+/// smaller leaves agree.
 const OFFSETS_32M: [u64; 4] = [0, M2, M32 - M2, M32 - K64];
 
 fn source(walker: Walker, start: u64, pages: u64) -> Source {
@@ -28,7 +30,8 @@ fn source(walker: Walker, start: u64, pages: u64) -> Source {
     }
 }
 
-/// RAM at every offset of VA and PA modulo 2M: 5 MiB and 3 pages, so that leaves end as oddly as they begin.
+/// RAM at every offset of VA and PA modulo 2M: 5 MiB and 3 pages, so that leaves end as oddly as
+/// they begin.
 pub fn every_offset_modulo_2m<const WALKER: usize>(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 11)?;
     let size = 5 * M2 / 2 + 3 * PAGE;
@@ -168,8 +171,9 @@ pub fn memory_types(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Pages are mapped, used and unmapped; then a block is mapped at the same address, to other frames; then pages again. What a walk cache kept of the
-/// table that is gone would lead to the old frames.
+/// Pages are mapped, used and unmapped; then a block is mapped at the same address, to other
+/// frames; then pages again. What a walk cache kept of the table that is gone would lead to the old
+/// frames.
 pub fn block_after_pages(ctx: &Context) -> TestResult {
     let blocks = [Block::allocate(ctx, 9)?, Block::allocate(ctx, 9)?];
     let window = Window::reserve(M2, M2, 0)?;

@@ -231,7 +231,8 @@ fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The guard of `area` is mapped to a frame of the test, as no subsystem would; and taken out again whatever is found.
+/// The guard of `area` is mapped to a frame of the test, as no subsystem would; and taken out again
+/// whatever is found.
 fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     let tree = ctx.tree();
     let guard = area.range().end();
@@ -354,7 +355,8 @@ pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
             let fired = injection.fired();
             drop(injection);
             match area {
-                // A block that could not be had was made up for by smaller ones: which the mapping must not take for the large one.
+                // A block that could not be had was made up for by smaller ones: which the mapping
+                // must not take for the large one.
                 Ok(area) => {
                     let frames = frames_of(&area)?;
                     verify_area(ctx, &area, |page| frames[page as usize])?;
@@ -441,8 +443,8 @@ pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The heap grows for what does not fit, then keeps one empty region, the smallest. Trimmed, it is as
-/// large as before.
+/// The heap grows for what does not fit, then keeps one empty region, the smallest. Trimmed, it is
+/// as large as before.
 pub fn heap_gives_back(_ctx: &Context) -> TestResult {
     heap::trim();
     let before = heap::stats();

@@ -8,7 +8,8 @@ use crate::arch::table_ops;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
 
-/// More than two blocks of the vector loops and every remainder, with words that stay untouched on both sides.
+/// More than two blocks of the vector loops and every remainder, with words that stay untouched on
+/// both sides.
 const WORDS: usize = 2 * table_ops::BLOCK + table_ops::BLOCK / 2;
 const MARK: u64 = 0x5a5a_a5a5_1234_8765;
 /// Bytes: more than two turns of the copying loops.
@@ -25,7 +26,8 @@ fn scatter(words: &mut [u64], seed: u64) {
     }
 }
 
-/// Holds what `operation` leaves of an array against what `expected` says of each word, from every start and for every length.
+/// Holds what `operation` leaves of an array against what `expected` says of each word, from every
+/// start and for every length.
 fn every_place(
     what: &'static str,
     operation: impl Fn(*mut u64, usize),

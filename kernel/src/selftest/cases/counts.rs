@@ -1,7 +1,8 @@
 //! How many barriers and invalidations an operation takes, exactly.
 //!
-//! That a fresh map takes one DSB ISHST, one ISB and no TLBI is asserted of every mapping of every test (`Mapping::map`). Here
-//! is the rest: what an unmap takes, a permission change, a break, and many of them under one flush.
+//! That a fresh map takes one DSB ISHST, one ISB and no TLBI is asserted of every mapping of every
+//! test (`Mapping::map`). Here is the rest: what an unmap takes, a permission change, a break, and
+//! many of them under one flush.
 
 use paging::mmu::MmuCounts;
 use paging::{Attributes, Granule4K, LeafSet, LeafSize};
@@ -14,7 +15,8 @@ use crate::selftest::saboteur::Work;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// What one flush takes: DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and with the erratum that a TLBI completes too early, one more TLBI and DSB ISH.
+/// What one flush takes: DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and with the erratum that a TLBI
+/// completes too early, one more TLBI and DSB ISH.
 fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Failure> {
     let repeated = u64::from(crate::mm::kernel_tree().config().repeat_tlbi);
     expect_value("TLBIs of a flush", counts.tlbi, tlbi + repeated)?;
@@ -27,13 +29,14 @@ fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Fail
     Ok(())
 }
 
-/// TLBIs for `entries` entries of `pages` pages each, side by side: by range where there is such a thing and it takes fewer.
+/// TLBIs for `entries` entries of `pages` pages each, side by side: by range where there is such a
+/// thing and it takes fewer.
 fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     if !ctx.features.tlbi_range {
         return entries;
     }
-    // By range: an operation covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none covers just so many, two that may
-    // overlap do, up to 2^21 pages.
+    // By range: an operation covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none covers
+    // just so many, two that may overlap do, up to 2^21 pages.
     let all = entries * pages;
     let one =
         all == 1 || (0..4).any(|scale| all.is_multiple_of(2 << (5 * scale)) && all >> (5 * scale + 1) <= 32);
@@ -41,9 +44,11 @@ fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     entries.min(operations)
 }
 
-/// Maps `pages` pages with leaves of `allowed`, beside a page that keeps their table, and unmaps all of them at once.
+/// Maps `pages` pages with leaves of `allowed`, beside a page that keeps their table, and unmaps
+/// all of them at once.
 fn unmap_takes(ctx: &Context, pages: u64, align: u64, allowed: LeafSet, entry_pages: u64) -> TestResult {
-    // The neighbour is in the same table as the end of the range: no table goes, so that all TLBIs are last-level ones.
+    // The neighbour is in the same table as the end of the range: no table goes, so that all TLBIs
+    // are last-level ones.
     let size = (pages + 1) * PAGE;
     let window = Window::reserve(size + align, 2 * (size + align).next_power_of_two(), 0)?;
     let start = ctx.untouched(size, align, 0)?;
@@ -137,7 +142,8 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block that is cut: one break (DSB ISHST, TLBI, DSB ISH), then what was made is published by one DSB ISHST and ISB, however deep the cut.
+/// A block that is cut: one break (DSB ISHST, TLBI, DSB ISH), then what was made is published by
+/// one DSB ISHST and ISB, however deep the cut.
 pub fn cut_block(ctx: &Context) -> TestResult {
     let window = Window::reserve(1 << 30, 1 << 30, 0)?;
     for bytes in [2u64 << 20, 1 << 30] {

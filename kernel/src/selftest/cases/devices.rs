@@ -20,7 +20,8 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
-/// Every page of an area that maps `region` as `memory`, by everyone; and its leaves, the largest that are legal.
+/// Every page of an area that maps `region` as `memory`, by everyone; and its leaves, the largest
+/// that are legal.
 fn verify_io(
     ctx: &Context,
     area: &KernelArea,
@@ -65,7 +66,8 @@ fn load32(va: VirtAddr) -> Result<u32, Failure> {
     })
 }
 
-/// Frames that are no RAM, mapped by a list of them: the device answers, at each of its two places in the area.
+/// Frames that are no RAM, mapped by a list of them: the device answers, at each of its two places
+/// in the area.
 pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
     /// RTCPeriphID0: 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
     const PERIPHERAL_ID0: u64 = 0xfe0;
@@ -122,7 +124,8 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
         }
     };
     let took = ticks() - began;
-    // One tick, that comes within a second; a host that stopped the emulator for long may make it more.
+    // One tick, that comes within a second; a host that stopped the emulator for long may make it
+    // more.
     let elapsed = took.div_ceil(Deadline::ticks_of(Duration::from_secs(1)));
     let counted = u64::from(second.wrapping_sub(first));
     expect(
@@ -212,7 +215,8 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
         u64::from(load32(base.add(PERIPHERAL_ID0))?),
         0x11,
     )?;
-    // Every mapping of it is an ioremap (the shell may hold one): the slot of the early console is empty.
+    // Every mapping of it is an ioremap (the shell may hold one): the slot of the early console is
+    // empty.
     let (mut mappings, mut elsewhere) = (0, None);
     let tree = kernel_tree();
     tree.visit(tree.range(), |leaf| {
@@ -313,7 +317,8 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM that an `ioremap_cache` maps is its owner's again when the mapping has ended: a store by the old address does not reach it.
+/// RAM that an `ioremap_cache` maps is its owner's again when the mapping has ended: a store by the
+/// old address does not reach it.
 pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
     const MARK: u64 = 0x6f77_6e65_6421_0000;
     let block = Block::allocate(ctx, 0)?;

@@ -119,7 +119,8 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
     let level = mm::kernel_tree()
         .translate(VirtAddr(va as u64))
         .map_or(0, |leaf| leaf.size.level());
-    // SAFETY: callers pass the address of a zero word, which is an undefined instruction, should it be executable.
+    // SAFETY: callers pass the address of a zero word, which is an undefined instruction, should it
+    // be executable.
     let probed = unsafe { probe_exec(va) };
     match probed {
         Err(fault) if fault.permission_level() == Some(level) => Ok(()),
@@ -134,7 +135,8 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
     }
 }
 
-/// Two neighbours of a leaf size: when one goes, its addresses fault at that leaf's level, and the other's do not.
+/// Two neighbours of a leaf size: when one goes, its addresses fault at that leaf's level, and the
+/// other's do not.
 fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
     let bytes = size.bytes::<Granule4K>();
     let pages = bytes / PAGE;
@@ -194,8 +196,9 @@ pub fn level_0(_ctx: &Context) -> TestResult {
 
 /// A translation that the TLB is known to hold is gone after the unmap, page by page, on 4K pages.
 ///
-/// Each page is loaded and stored right before the unmap, and again right after; nothing in between touches another page but the
-/// stack's and the tables', so that nothing but the TLBI of the flush can have emptied the TLB.
+/// Each page is loaded and stored right before the unmap, and again right after; nothing in between
+/// touches another page but the stack's and the tables', so that nothing but the TLBI of the flush
+/// can have emptied the TLB.
 pub fn no_stale_translation(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -221,7 +224,8 @@ pub fn no_stale_translation(ctx: &Context) -> TestResult {
     })
 }
 
-/// A store that was permitted, and that the TLB is known to permit, is refused after the page became read-only.
+/// A store that was permitted, and that the TLB is known to permit, is refused after the page
+/// became read-only.
 pub fn no_stale_permission(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -269,7 +273,8 @@ pub fn write_to_read_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A call of data: heap, frame, mapping, stack, .data, .rodata, and the linear map's alias of the text.
+/// A call of data: heap, frame, mapping, stack, .data, .rodata, and the linear map's alias of the
+/// text.
 pub fn execute_data(ctx: &Context) -> TestResult {
     static CONSTANT: u64 = 0;
     static mut VARIABLE: u64 = 0;

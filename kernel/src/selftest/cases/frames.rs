@@ -24,8 +24,9 @@ const BLOCK: u8 = 9;
 /// How long a CPU without work is waited for to turn itself off.
 const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
-/// Nearly all of RAM at once, in the largest blocks that there are: the first and the last page of each, mapped side by side. All are written before any is
-/// read: where a bit of an address is lost on the way, two of them are one.
+/// Nearly all of RAM at once, in the largest blocks that there are: the first and the last page of
+/// each, mapped side by side. All are written before any is read: where a bit of an address is lost
+/// on the way, two of them are one.
 pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     let nr_free = frames::stats().free;
     let mut blocks: Vec<Block> = Vec::new();
@@ -46,7 +47,8 @@ pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block of every order that there is memory for, several of each: each aligned to its size, in RAM, none overlapping another.
+/// A block of every order that there is memory for, several of each: each aligned to its size, in
+/// RAM, none overlapping another.
 pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     let mut blocks: Vec<Block> = Vec::new();
     let mut largest = 0;
@@ -105,7 +107,8 @@ pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block freed twice, with another order, from its middle, or never allocated: refused each time, and nothing changes.
+/// A block freed twice, with another order, from its middle, or never allocated: refused each time,
+/// and nothing changes.
 pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     let before = frames::stats().used();
     let refused = |what, frame: Pfn, order| match frames::try_free(frame, order) {
@@ -139,13 +142,14 @@ pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Everything is allocated, the largest blocks first, until there is nothing: then whoever wants memory is refused in order. All of it comes
-/// back, and merges.
+/// Everything is allocated, the largest blocks first, until there is nothing: then whoever wants
+/// memory is refused in order. All of it comes back, and merges.
 pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();
     let nr_blocks: u64 = before.iter().sum();
-    // Room for all there can be: when nothing is left, nothing may be needed. What is in magazines comes one by one.
+    // Room for all there can be: when nothing is left, nothing may be needed. What is in magazines
+    // comes one by one.
     let mut blocks: Vec<(Pfn, u8)> = Vec::with_capacity((nr_blocks + frames::stats().cached) as usize + 64);
     let nr_free = frames::stats().free;
     let mut nr = 0;
@@ -166,7 +170,8 @@ pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
     expect_value("frames that could not be had", left, 0)?;
     expect_value("frames that were had", nr, nr_free)?;
     expect_value("free frames afterwards", frames::stats().free, nr_free)?;
-    // Blocks merge as far as they did before, but for what a magazine holds back now, and did not then.
+    // Blocks merge as far as they did before, but for what a magazine holds back now, and did not
+    // then.
     let largest = |blocks: &[u64]| blocks.iter().rposition(|nr| *nr != 0).unwrap_or(0);
     let after = largest(&frames::free_blocks());
     expect(
@@ -177,8 +182,8 @@ pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames in the magazines of other CPUs can be allocated when no others are left: all of them one by
-/// one, and a pair of which one is in this CPU's magazine and one in another's.
+/// Frames in the magazines of other CPUs can be allocated when no others are left: all of them one
+/// by one, and a pair of which one is in this CPU's magazine and one in another's.
 pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
     /// More than a magazine is filled with at once.
     const EACH: usize = 24;

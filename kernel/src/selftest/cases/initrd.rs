@@ -1,4 +1,5 @@
-//! The initrd: its pages copied to shuffled frames, mapped side by side, and the checksum of the whole as it was.
+//! The initrd: its pages copied to shuffled frames, mapped side by side, and the checksum of the
+//! whole as it was.
 
 use alloc::vec::Vec;
 use core::slice;
@@ -18,7 +19,8 @@ fn crc32(va: usize, size: usize) -> u64 {
     u64::from(Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(bytes))
 }
 
-/// The CRC-32 of the copy, read through the mapping, is that of the original, read through the linear map.
+/// The CRC-32 of the copy, read through the mapping, is that of the original, read through the
+/// linear map.
 pub fn copy_has_the_same_crc(ctx: &Context) -> TestResult {
     let Some(initrd) = memory_plan().initrd else {
         return Err(Stop::Skip("the loader passed no initrd"));

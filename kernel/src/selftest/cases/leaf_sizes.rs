@@ -1,4 +1,5 @@
-//! Both walkers, and the list of runs, on every leaf size: exactly one leaf of it, every page right, nothing left behind.
+//! Both walkers, and the list of runs, on every leaf size: exactly one leaf of it, every page
+//! right, nothing left behind.
 
 use paging::{Attributes, Granule4K, LeafCounts, LeafSize};
 
@@ -19,7 +20,8 @@ pub const SIZES: [LeafSize; 6] = [
     LeafSize::BLOCK1_GROUP,
 ];
 
-/// What one leaf of a size is made of: RAM if there is a free block, else addresses that are never touched.
+/// What one leaf of a size is made of: RAM if there is a free block, else addresses that are never
+/// touched.
 ///
 /// 16G is never RAM here, also where there is so much: all of it would be written.
 fn backing(
@@ -67,7 +69,8 @@ fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
     let mut one = LeafCounts::default();
     one.add(size, 1);
     expect_leaves(mapping.leaves()?, one)?;
-    // Four million pages of one and the same leaf, whichever walker has made it: all of them for one walker.
+    // Four million pages of one and the same leaf, whichever walker has made it: all of them for
+    // one walker.
     if size == LeafSize::BLOCK1_GROUP && walker != Walker::Range {
         mapping.verify_sampled()?;
     } else {

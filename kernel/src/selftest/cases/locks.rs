@@ -21,7 +21,8 @@ fn expect(what: &'static str, found: Result<(), Violation>, expected: Result<(),
     Ok(())
 }
 
-/// Orders that could end in a circle are refused when they are first seen, those that cannot are not.
+/// Orders that could end in a circle are refused when they are first seen, those that cannot are
+/// not.
 pub fn order_is_checked(ctx: &Context) -> TestResult {
     let graph = &mut Graph::new();
     expect("a before b", wait(graph, &["a"], "b"), Ok(()))?;

@@ -1,5 +1,5 @@
-//! One mebibyte in pieces of many orders: small enough to be followed leaf by leaf in a debugger (`vmw trace-walk
-//! kernel::mm::areas::vmap`), and with every reason for and against a group in it.
+//! One mebibyte in pieces of many orders: small enough to be followed leaf by leaf in a debugger
+//! (`vmw trace-walk kernel::mm::areas::vmap`), and with every reason for and against a group in it.
 
 use paging::{Attributes, LeafSize, PhysAddr};
 
@@ -10,8 +10,9 @@ use crate::selftest::memory::Chunks;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{Expected, Memory, verify_pages};
 
-/// Orders of the pieces, 256 pages in all. A piece of order 4 or more is aligned to 64K and may be a group where it also begins
-/// at a multiple of 16 pages of the array: all but the one of order 4 at page 129.
+/// Orders of the pieces, 256 pages in all. A piece of order 4 or more is aligned to 64K and may be
+/// a group where it also begins at a multiple of 16 pages of the array: all but the one of order 4
+/// at page 129.
 const ORDERS: [u8; 15] = [6, 4, 2, 1, 1, 3, 5, 0, 4, 1, 0, 2, 3, 5, 6];
 
 /// As many groups as pieces and their places allow, and every page where it belongs.

@@ -1,4 +1,5 @@
-//! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest leaves that remain legal.
+//! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest
+//! leaves that remain legal.
 
 use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtRange};
 
@@ -250,7 +251,8 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
         greedy(ctx, &mapping, first + nr, 1024),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
-    // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once took the group apart.
+    // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once
+    // took the group apart.
     let mut batch = mapping.tree.batch();
     let outcome = mapping.tree.split(mapping.part(64, 16), &mut batch)?;
     batch.flush();
@@ -370,7 +372,8 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
 
 /// Every table page that a map needs fails in turn: refused each time, and nothing is left behind.
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // Pages on both sides of a 1G boundary, where nothing else is: tables of levels 1, 2, 2, 3 and 3 at most.
+    // Pages on both sides of a 1G boundary, where nothing else is: tables of levels 1, 2, 2, 3 and
+    // 3 at most.
     let gib = 1 << 30;
     let window = Window::reserve(2 * gib, gib, 0)?;
     let va = window.start.add(gib - 20 * PAGE);

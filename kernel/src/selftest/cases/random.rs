@@ -14,7 +14,8 @@ use crate::selftest::verify::{Expected, Memory, verify_pages};
 /// What each page of a window is.
 type Model = Vec<Option<Expected>>;
 
-/// Random unmaps, maps, permission changes, cuts and folds in 8 MiB, held against a model page by page.
+/// Random unmaps, maps, permission changes, cuts and folds in 8 MiB, held against a model page by
+/// page.
 pub fn random_edits_equal_a_page_model(ctx: &Context) -> TestResult {
     const PAGES: u64 = 2048;
     let block = Block::allocate(ctx, 11)?;

@@ -1,7 +1,8 @@
-//! `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`: the [`shapes`](crate::selftest::shapes), each thread a CPU.
+//! `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`: the
+//! [`shapes`](crate::selftest::shapes), each thread a CPU.
 //!
-//! A case says how many of its loops were right and how many were not, the first thing that was wrong, and what a loop takes in
-//! instructions where they can be counted (`-icount`).
+//! A case says how many of its loops were right and how many were not, the first thing that was
+//! wrong, and what a loop takes in instructions where they can be counted (`-icount`).
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -65,7 +65,8 @@ pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The linear map has the largest leaves that RAM and the image's bounds allow, or single pages if it was told so.
+/// The linear map has the largest leaves that RAM and the image's bounds allow, or single pages if
+/// it was told so.
 pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     let allowed = match crate::args().linear {
         LinearLeaves::Largest => ctx.leaves(),
@@ -96,8 +97,8 @@ pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One page of the linear map becomes read-only and writable again: the leaf around it is cut and folded, through the fixed slots where it maps its
-/// own tables, and every other page stays right.
+/// One page of the linear map becomes read-only and writable again: the leaf around it is cut and
+/// folded, through the fixed slots where it maps its own tables, and every other page stays right.
 pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     let block = Block::allocate(ctx, 9)?;

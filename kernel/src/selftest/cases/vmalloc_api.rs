@@ -37,7 +37,8 @@ fn fill(area: &KernelArea) {
     }
 }
 
-/// A free costs no flush; until there is one, neither frames nor addresses are handed out; a flush that is asked for gives them back.
+/// A free costs no flush; until there is one, neither frames nor addresses are handed out; a flush
+/// that is asked for gives them back.
 pub fn lazy_purge(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -69,7 +70,8 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Growth maps the same frames, with what is in them, at another address; the old one is not reached.
+/// Growth maps the same frames, with what is in them, at another address; the old one is not
+/// reached.
 pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(PAGE)?;
     fill(&area);
@@ -185,7 +187,8 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two small mappings in one block; a wrong length and a second unmap are refused; nothing is reached afterwards.
+/// Two small mappings in one block; a wrong length and a second unmap are refused; nothing is
+/// reached afterwards.
 pub fn map_ram(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = mm::vmalloc(8 * PAGE)?;
@@ -228,7 +231,8 @@ pub fn map_ram(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Whether each page of `area` and its alias can be written as `expected` says; and that each can be read.
+/// Whether each page of `area` and its alias can be written as `expected` says; and that each can
+/// be read.
 fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<(), Failure> {
     for page in 0..pages(area) {
         let (va, alias) = page_of(area, page)?;
@@ -250,7 +254,8 @@ fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<
     Ok(())
 }
 
-/// Linux bugs 10 and 11: a slice of a block, whole and alone, in the area and in the linear map; and all as before in the end.
+/// Linux bugs 10 and 11: a slice of a block, whole and alone, in the area and in the linear map;
+/// and all as before in the end.
 pub fn set_memory_slice(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     for (first, nr) in [(0, 1), (100, 9), (16, 16), (500, 40), (0, 512)] {
@@ -336,8 +341,9 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two areas whose memory shares a block of the linear map, both read-only, while a third one's end folds what is around: each still goes without a table.
-/// (Folded into one block, the first could not be given back its permissions without cutting it, and there may be no table for that.)
+/// Two areas whose memory shares a block of the linear map, both read-only, while a third one's end
+/// folds what is around: each still goes without a table. (Folded into one block, the first could
+/// not be given back its permissions without cutting it, and there may be no table for that.)
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     const SIZE: u64 = 1 << 20;
     let before = audit::audit(ctx.info)?.report;
@@ -382,11 +388,13 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area of many pieces, of which one is read-only, goes without a table: what was not changed is not cut.
+/// An area of many pieces, of which one is read-only, goes without a table: what was not changed is
+/// not cut.
 pub fn end_needs_no_table(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     for first in [0, 511, 700] {
-        // Pieces of 2^9, 2^8, ... pages, each in a block of the linear map of its own, or in the middle of one.
+        // Pieces of 2^9, 2^8, ... pages, each in a block of the linear map of its own, or in the
+        // middle of one.
         let area = mm::vmalloc(1023 * PAGE)?;
         area.set_memory_ro(first * PAGE, PAGE)?;
         let injection = frames::fail_nth(1);

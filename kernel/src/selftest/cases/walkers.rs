@@ -1,7 +1,8 @@
 //! Every walker of [`for_each_walker!`] that `bench.walkers=` selects, on the live MMU.
 //!
-//! A walker has a tree of its own. Of that, what lies under one entry of the root is linked into the live root, where nothing else is: so its mappings are
-//! translated, written and read for real, and what it has unmapped is looked for in the TLB.
+//! A walker has a tree of its own. Of that, what lies under one entry of the root is linked into
+//! the live root, where nothing else is: so its mappings are translated, written and read for real,
+//! and what it has unmapped is looked for in the TLB.
 
 use alloc::vec::Vec;
 

@@ -25,7 +25,8 @@ fn random_part(run: &mut Run<'_>, pages: u64) -> core::ops::Range<u64> {
     first..first + run.rng.u64(1..=pages - first)
 }
 
-/// Frames that `area` maps in this order: each, and with the largest leaves that their order allows.
+/// Frames that `area` maps in this order: each, and with the largest leaves that their order
+/// allows.
 fn maps_frames(run: &mut Run<'_>, area: &KernelArea, frames: Vec<Pfn>) -> Result<(), Failure> {
     let start = area.range().start;
     for page in pages_to_check(run, frames.len() as u64) {
@@ -70,7 +71,8 @@ pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// A part of two blocks is unmapped in a sparse area, and mapped again: the rest stays, in leaves cut no further than needed.
+/// A part of two blocks is unmapped in a sparse area, and mapped again: the rest stays, in leaves
+/// cut no further than needed.
 pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     let block = run.backing.block.first.0;
     let frames: Vec<Pfn> = (block..block + PART_PAGES).map(Pfn).collect();
@@ -101,7 +103,8 @@ pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// A part of two blocks becomes read-only, and writable again, with exactly its alias; contents stay.
+/// A part of two blocks becomes read-only, and writable again, with exactly its alias; contents
+/// stay.
 pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let area = mm::vmalloc(PART_PAGES * PAGE)?;
@@ -135,7 +138,8 @@ pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failur
     })
 }
 
-/// 4K, 64K, 2M, 32M and 1G of a device at a multiple of as much: one leaf each, where the contiguous bit may be used.
+/// 4K, 64K, 2M, 32M and 1G of a device at a multiple of as much: one leaf each, where the
+/// contiguous bit may be used.
 pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
     const SIZES: [(LeafSize, LeafSize); 5] = [
         (LeafSize::PAGE, LeafSize::PAGE),

@@ -1,4 +1,5 @@
-//! What the shapes check: translations as the MMU has them, contents, and leaves as the tables have them.
+//! What the shapes check: translations as the MMU has them, contents, and leaves as the tables have
+//! them.
 
 use paging::{Granule4K, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtAddr, VirtRange, Visit};
 
@@ -60,8 +61,10 @@ pub(super) fn has_leaves(range: VirtRange, expected: LeafCounts) -> Result<(), F
     expect_leaves(leaves_of(range)?, expected)
 }
 
-/// Leaves that are left of `pages` pages, mapped by leaves as large as `allowed` has them below a level 1 block and as aligned as their number, when the
-/// leaves that the pages `cut` share with others were cut there and no further (DESIGN rule 8). What is within `cut` is counted only if `kept`.
+/// Leaves that are left of `pages` pages, mapped by leaves as large as `allowed` has them below a
+/// level 1 block and as aligned as their number, when the leaves that the pages `cut` share with
+/// others were cut there and no further (DESIGN rule 8). What is within `cut` is counted only if
+/// `kept`.
 pub(super) fn after_cut(pages: u64, cut: core::ops::Range<u64>, kept: bool, allowed: LeafSet) -> LeafCounts {
     let mut leaves = LeafCounts::default();
     let mut page = 0;

@@ -42,7 +42,8 @@ pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, shapes::fix_size)
 }
 
-/// Holes of a page, which a page must fit into: each takes a hole whole, or a range that is kept for its like, and none is cut off a larger gap.
+/// Holes of a page, which a page must fit into: each takes a hole whole, or a range that is kept
+/// for its like, and none is cut off a larger gap.
 pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     let vm = kernel_vmalloc();
     let mut held = Vec::new();
@@ -94,8 +95,8 @@ pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, shapes::random_size_align)
 }
 
-/// Every power of two; there, the top is expected to fail. Here an alignment that there are many places for succeeds, on however many CPUs at once, and one
-/// of 2^63 never does.
+/// Every power of two; there, the top is expected to fail. Here an alignment that there are many
+/// places for succeeds, on however many CPUs at once, and one of 2^63 never does.
 pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |_| {
         let vm = kernel_vmalloc();
@@ -113,8 +114,9 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Objects of 1 byte to a quarter of a page at alignments of 1 to 2048, each at the same offset in a unit of every CPU: one reserved area for all units,
-/// with pages under the objects only, as Linux's per-CPU chunks have them.
+/// Objects of 1 byte to a quarter of a page at alignments of 1 to 2048, each at the same offset in
+/// a unit of every CPU: one reserved area for all units, with pages under the objects only, as
+/// Linux's per-CPU chunks have them.
 pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
     const UNIT_PAGES: u64 = 16;
     const OBJECTS: usize = 16;
@@ -168,7 +170,8 @@ pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, shapes::map_ram)
 }
 
-/// Pages under a spin lock, with interrupts masked: had without waiting, and given back without waiting. Another CPU may be in the way, and nobody else.
+/// Pages under a spin lock, with interrupts masked: had without waiting, and given back without
+/// waiting. Another CPU may be in the way, and nobody else.
 pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     let lock = IrqSpinLock::new("no_block", ());
     let right = loops(run, |run| {

@@ -1,7 +1,9 @@
-//! The shapes of work that `test_vmalloc=MASK` asks for: those of Linux's `lib/test_vmalloc.c` by its numbers, and behind them what that one lacks.
+//! The shapes of work that `test_vmalloc=MASK` asks for: those of Linux's `lib/test_vmalloc.c` by
+//! its numbers, and behind them what that one lacks.
 //!
-//! A shape prints nothing and measures nothing: it does its loops, checks what it got, and says how many loops were right. So the suite runs them
-//! for what they find, and a bench for what they take.
+//! A shape prints nothing and measures nothing: it does its loops, checks what it got, and says how
+//! many loops were right. So the suite runs them for what they find, and a bench for what they
+//! take.
 
 mod beyond;
 mod check;

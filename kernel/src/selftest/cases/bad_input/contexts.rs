@@ -13,7 +13,8 @@ use crate::selftest::failure::{TestResult, expect, expect_value};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
-/// The locks of the subsystem are held by what was interrupted: an allocation that only tries them says so.
+/// The locks of the subsystem are held by what was interrupted: an allocation that only tries them
+/// says so.
 pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let nolock = Request::new(5 * PAGE).nolock();
@@ -36,7 +37,8 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A handler that interrupted the holder of the lock gives back addresses until there is no room; the next is refused, and stays as it was.
+/// A handler that interrupted the holder of the lock gives back addresses until there is no room;
+/// the next is refused, and stays as it was.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(64 << 20, FlushPolicy::Strict)?;
     let vm = second.vm();

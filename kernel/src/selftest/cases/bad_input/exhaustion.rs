@@ -1,4 +1,5 @@
-//! When there is no more of something: addresses, frames, pages for tables, pages for the book-keeping.
+//! When there is no more of something: addresses, frames, pages for tables, pages for the
+//! book-keeping.
 
 use alloc::vec::Vec;
 
@@ -31,7 +32,8 @@ const fn reserved(pages: u64) -> u64 {
     }
 }
 
-/// All addresses are reserved, large pieces first: then each call says what it found no room for, and one page given back makes room for one.
+/// All addresses are reserved, large pieces first: then each call says what it found no room for,
+/// and one page given back makes room for one.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     // Everything that takes addresses of its own comes first.
@@ -101,7 +103,8 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All frames, in blocks linked through their first words: whoever holds them needs no memory, and touches little of it.
+/// All frames, in blocks linked through their first words: whoever holds them needs no memory, and
+/// touches little of it.
 pub struct AllFrames {
     /// The newest block: its first frame, and its order in bits 7:0; 0 for none.
     head: u64,
@@ -163,7 +166,8 @@ impl Drop for AllFrames {
     }
 }
 
-/// All frames are taken: then each call says what it found none for, and as many as it needs make it go through.
+/// All frames are taken: then each call says what it found none for, and as many as it needs make
+/// it go through.
 pub fn frames_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     // As many areas as all records that there are, and those of another page.

@@ -12,7 +12,8 @@ use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
 use crate::selftest::source::PAGE;
 
-/// The second free is told of the area that was there, who made it, and who freed it first: before the flush and after it.
+/// The second free is told of the area that was there, who made it, and who freed it first: before
+/// the flush and after it.
 pub fn double_free(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     for (size, flushed) in [(PAGE, false), (PAGE, true), (3 << 20, false), (3 << 20, true)] {
@@ -135,8 +136,9 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees so many areas that those before them are not remembered any more: of the shard that all CPUs share, as an address has that no CPU has; and too large to be
-/// kept for the next of their size.
+/// Frees so many areas that those before them are not remembered any more: of the shard that all
+/// CPUs share, as an address has that no CPU has; and too large to be kept for the next of their
+/// size.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
     let size = (va::MAX_CACHED_PAGES as u64 + 1) * 512 * PAGE;
@@ -189,7 +191,8 @@ pub fn anothers_area(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each kind has its own call, and none takes another's; nor is a device or a foreign page given permissions, resized or made sparse.
+/// Each kind has its own call, and none takes another's; nor is a device or a foreign page given
+/// permissions, resized or made sparse.
 pub fn wrong_kind(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 0)?;
@@ -256,7 +259,8 @@ pub fn wrong_length(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses where nothing is mapped: a guard, a page of a small mapping that is not its first, one that is gone.
+/// Addresses where nothing is mapped: a guard, a page of a small mapping that is not its first, one
+/// that is gone.
 pub fn nothing_mapped(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 2)?;

@@ -1,8 +1,8 @@
-//! Callers that ask for what cannot be, or give back what is not theirs: each gets the error that says so, with the values that say why, and nothing
-//! has changed afterwards.
+//! Callers that ask for what cannot be, or give back what is not theirs: each gets the error that
+//! says so, with the values that say why, and nothing has changed afterwards.
 //!
-//! [`every_error_has_a_test`] holds the list of errors against the tests: a new error does not compile before it is listed, and a test that is listed
-//! for an error has to produce it.
+//! [`every_error_has_a_test`] holds the list of errors against the tests: a new error does not
+//! compile before it is listed, and a test that is listed for an error has to produce it.
 
 mod contexts;
 mod exhaustion;
@@ -70,7 +70,8 @@ fn refused_as<T>(
 
 /// `call` refuses `va` with `expected`, as [`refused`].
 fn refuses(call: ByAddress, va: VirtAddr, expected: Error) -> Result<(), Failure> {
-    // SAFETY: what is refused takes no promise. What is not is an area of the test's, or the address of none, and the test has failed.
+    // SAFETY: what is refused takes no promise. What is not is an area of the test's, or the
+    // address of none, and the test has failed.
     refused(call.name(), expected, || unsafe { call.at(kernel_vmalloc(), va) })
 }
 

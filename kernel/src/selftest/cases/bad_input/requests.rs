@@ -73,7 +73,8 @@ pub fn nothing_asked_for(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// More than all RAM, than the region, and than there are addresses; in bytes whose pages would be counted past the last number, too.
+/// More than all RAM, than the region, and than there are addresses; in bytes whose pages would be
+/// counted past the last number, too.
 pub fn too_large(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let (ram, region) = (frames::nr_total() * PAGE, vm.range().size);
@@ -148,7 +149,8 @@ pub fn physical_overflow(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM with another memory type than the linear map has it with: by range, by page frame, as memory of its own.
+/// RAM with another memory type than the linear map has it with: by range, by page frame, as memory
+/// of its own.
 pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -242,7 +244,8 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A page handed over that is there twice, of a block, free, a device's, or an area's already; and nobody frees what is an area's.
+/// A page handed over that is there twice, of a block, free, a device's, or an area's already; and
+/// nobody frees what is an area's.
 pub fn pages_taken_over(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -335,7 +338,8 @@ pub fn part_outside(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area with pages of other permissions does not move; nor does one of another kind, whatever its size.
+/// An area with pages of other permissions does not move; nor does one of another kind, whatever
+/// its size.
 pub fn changed_permissions(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(2 * PAGE)?;
     area.set_memory_ro(0, PAGE)?;

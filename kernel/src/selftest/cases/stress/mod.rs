@@ -1,13 +1,15 @@
-//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by whoever comes by.
+//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by whoever
+//! comes by.
 //!
-//! Every page carries a pattern keyed by its area and its number, verified before the area goes, by its own address and through the linear
-//! map; a device's pages are translated, and never touched. What is in use is counted by the suite before and after, and the tree audited.
+//! Every page carries a pattern keyed by its area and its number, verified before the area goes, by
+//! its own address and through the linear map; a device's pages are translated, and never touched.
+//! What is in use is counted by the suite before and after, and the tree audited.
 //!
 //! | on | shows |
 //! |---|---|
 //! | the kernel's own subsystem | no data are lost, whoever frees |
-//! | the same while allocations of frames, tables and records fail by chance | a call that failed has changed nothing, and leaves nothing behind |
-//! | a second subsystem with few addresses ([`SecondVmalloc`]) | nothing comes back before its flush; nothing is owed in the end; no area, address, record is left |
+//! | the same, with allocations failing at random | a failed call changes nothing and leaves nothing |
+//! | a [`SecondVmalloc`] with few addresses | no reuse before its flush; nothing owed or left |
 //! | that one on one CPU | each TLBI was owed, and each debt was paid |
 
 mod page;
@@ -231,7 +233,8 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A second subsystem with 32 MiB of addresses, which run out, and allocations that fail; lazily and strictly flushed in turn.
+/// A second subsystem with 32 MiB of addresses, which run out, and allocations that fail; lazily
+/// and strictly flushed in turn.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::args().soak {
@@ -263,8 +266,9 @@ pub fn second(ctx: &Context) -> TestResult {
 /// One CPU, nothing lacking, no permission changed: all debts are paid, and each TLBI pays one.
 pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    // Two areas to a flush of each shard. Of more there may be more ranges than are kept apart: then what lies between two is invalidated too, which may be what
-    // another shard is yet to flush.
+    // Two areas to a flush of each shard. Of more there may be more ranges than are kept apart:
+    // then what lies between two is invalidated too, which may be what another shard is yet to
+    // flush.
     let shards = KernelBackend.nr_cpus() + 1;
     for flush in [
         FlushPolicy::Strict,
@@ -283,7 +287,8 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
         second.check_empty()?;
         let paid = second.ledger().nr_paid();
         expect("nothing was owed", paid, paid != 0)?;
-        // Debts that were put together may have guards between them: by range those cost nothing, one by one they are invalidated too.
+        // Debts that were put together may have guards between them: by range those cost nothing,
+        // one by one they are invalidated too.
         if flush == FlushPolicy::Strict || ctx.features.tlbi_range {
             expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
         }
@@ -291,8 +296,8 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPU 0 changes parts of a block back and forth; the others read all of it meanwhile, through both addresses: each break of a leaf that
-/// they run through is waited for, and no other data are read.
+/// CPU 0 changes parts of a block back and forth; the others read all of it meanwhile, through both
+/// addresses: each break of a leaf that they run through is waited for, and no other data are read.
 pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let shared = Shared::new();

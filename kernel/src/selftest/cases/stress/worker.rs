@@ -189,7 +189,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         match self.rng.u32(0..6) {
             0 | 1 => request.huge(),
             2 => request.zeroed(),
-            // Where nothing is lacking, memory for who does not wait may still be: it fails for what it would have to wait for.
+            // Where nothing is lacking, memory for who does not wait may still be: it fails for
+            // what it would have to wait for.
             3 if self.round.scarce => request.nowait(),
             _ => request,
         }
@@ -326,7 +327,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(moved)
     }
 
-    /// A part becomes read-only and perhaps inaccessible or executable for a while, by both its addresses; then the area goes.
+    /// A part becomes read-only and perhaps inaccessible or executable for a while, by both its
+    /// addresses; then the area goes.
     fn change(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<(), Finding> {
         let vm = self.vm();
         let pages = area.size.div_ceil(PAGE);
@@ -335,7 +337,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         let (part, size) = (va.add(first * PAGE), nr * PAGE);
         let refused = |error| Finding::refused(NO_CHANGE, part.0, error);
         self.subject.owe(VirtRange::new(part, size));
-        // SAFETY: raw, and in no slot, so that it is this worker's, as for each change below; its accesses are probed.
+        // SAFETY: raw, and in no slot, so that it is this worker's, as for each change below; its
+        // accesses are probed.
         if let Err(error) = unsafe { vm.set_memory_ro(part, size) } {
             self.tolerate(NO_CHANGE, part.0, error)?;
             self.is_writable(va, 0..pages, true, NOT_UNDONE)?;
@@ -462,7 +465,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         found
     }
 
-    /// Translates and reads pages of an area that another CPU may be freeing: it gets memory or none, and no fault.
+    /// Translates and reads pages of an area that another CPU may be freeing: it gets memory or
+    /// none, and no fault.
     fn peek(&mut self) -> Result<(), Finding> {
         let word = self.shared.slots[self.rng.usize(0..SLOTS)].load(Ordering::Acquire);
         if word == 0 {
