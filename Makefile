@@ -52,7 +52,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help help-bootargs setup build run soak fresh shell ptmap test bench bench-diff lines replay lint gdb doc clean
+.PHONY: help help-bootargs setup build run soak fresh shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -101,6 +101,9 @@ replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 C
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
 	@scripts/setup gdb && scripts/build && exec scripts/debug
+
+docs: ## make the transcripts, tables and pictures of README and docs/ anew, from boots and from scripts/bench-data
+	@scripts/setup gdb && scripts/build && PROFILE=dev OUT=$(or $(BUILD),build)/dev scripts/build && SMP= MEM= BOOTARGS= exec scripts/docs
 
 doc: ## write the crates' documentation to the target directory's doc/
 	@scripts/setup build && scripts/cargo doc --no-deps

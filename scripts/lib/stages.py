@@ -293,6 +293,18 @@ def gdb(report: Report) -> None:
     report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
 
 
+# ---- documents --------------------------------------------------------------------------------
+
+
+def docs(report: Report) -> None:
+    """What README and docs/ show of consoles, of gdb and of figures is what comes out; all but the replay, which has a stage of its own."""
+    if not have_image(report) or not have_debug_image(report, "docs"):
+        return
+    name = "docs: transcripts, tables and pictures"
+    command = [python(), "-B", "scripts/docs", "--check", "--only", "run,shell,gdb,figures,example,picture"]
+    report.add(name, count_closing(run_logged(name, command, LONG_LIMIT, {"GDB_DEV": str(DEBUG)}), "docs"))
+
+
 # ---- benches ----------------------------------------------------------------------------------
 
 DEARER_BY = "2"
@@ -460,6 +472,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "faults": faults,
     "gdb": gdb,
     "shell": shell,
+    "docs": docs,
     "bench": bench,
     "lines": lines,
     "replay": replay,

@@ -138,13 +138,15 @@ class Looking(Session):
             self.assertRegex(body, r"(?m)^=> pa .* leaf of a BROKEN GROUP", title)
             self.assertGreaterEqual(len(re.findall(r"(?m)^0x.* BROKEN GROUP$", body)), 2, title)
 
-    def test_a_group_is_broken_as_the_readme_does_it(self) -> None:
-        text = (ROOT / "README.md").read_text()
+    def test_a_group_is_broken_as_the_docs_do_it(self) -> None:
+        text = (ROOT / "docs" / "GDB.md").read_text()
         shown = text[text.index("(gdb) set language c\n") :].split("```")[0]
         commands = re.findall(r"(?m)^\(gdb\) (.*)$", shown)
         self.assertEqual(len(commands), 3)
         answer = self.gdb("; ".join((AT_THE_END, *commands)))
-        self.assertIn(shown.split("...\n", 1)[1], answer)
+        broken = shown[shown.index("    BROKEN GROUP:\n") :]
+        self.assertIn("CONT clear", broken)
+        self.assertIn(broken, answer)
 
     def test_values_are_printed_as_what_they_are(self) -> None:
         text = self.gdb(f"source {INSIDE}/printers.py")

@@ -11,7 +11,7 @@ use trace_replay::{Area, Kind};
 use super::contents::mix;
 use crate::mm::frames;
 
-/// Of all areas that are mapped so, as boot log and README state it.
+/// Of all areas that are mapped so, as the boot log and `docs/TRACES.md` say.
 pub const MIX: &str = "8 of order 0, 4 of order 2, 2 of order 4, 1 of order 6, 1 of order 9 in 16 chunks";
 
 /// There is no frame left.
