@@ -19,7 +19,7 @@ pub mod sync;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
-use arch::{cache, identity, mmu, percpu, psci};
+use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help, Mode};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
@@ -73,6 +73,9 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
         info.device_tree.pa,
         info.device_tree.size
     );
+    if let Err(error) = mm::init_early(info, machine) {
+        fail(format_args!("{error}"));
+    }
     identify_cpus(info, machine);
     if let Some(missing) = missing(args, 0) {
         fail(format_args!("this CPU has no {missing}"));
@@ -122,9 +125,8 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
 
 /// The CPUs of the device tree but this one that firmware can turn on, with the numbers that they get.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
-    let this = percpu::this_cpu().mpidr();
     (1..)
-        .zip(machine.cpus.iter().filter(move |cpu| cpu.mpidr != this))
+        .zip(machine.other_cpus())
         .filter(|(_, cpu)| cpu.by_psci)
         .map(|(index, cpu)| (index, cpu.mpidr))
 }
@@ -157,9 +159,7 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
 
 /// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs<'_>) {
-    let this = percpu::this_cpu().mpidr();
-    let others = machine.cpus.iter().filter(|cpu| cpu.mpidr != this);
-    for cpu in others.filter(|cpu| !cpu.by_psci) {
+    for cpu in machine.other_cpus().filter(|cpu| !cpu.by_psci) {
         log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
     }
     for (index, mpidr) in other_cpus(machine) {
@@ -181,7 +181,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs<'_>) {
             log::warn!("CPU {index}: {error}");
         }
     }
-    log::info!("{} of {} CPUs are up", smp::nr_online(), machine.cpus.len());
+    log::info!("{} of {} CPUs are up", smp::nr_online(), machine.nr_cpus());
 }
 
 /// From the early UART's fixed slot to an ioremap.

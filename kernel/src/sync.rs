@@ -34,23 +34,26 @@ use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
 use crate::arch::time;
+use crate::per_cpu;
 #[cfg(debug_assertions)]
 use held::Token;
 #[cfg(not(debug_assertions))]
 use unchecked::Token;
 
-/// How often a lock was wanted that somebody held, on all CPUs since the boot.
-static NR_WAITS: AtomicU64 = AtomicU64::new(0);
+per_cpu! {
+    /// How often the CPU wanted a lock that was held.
+    static NR_WAITS: AtomicU64 = AtomicU64::new(0);
+}
 
-/// How often a lock was wanted that somebody held, on all CPUs since the boot.
+/// How often a lock was wanted that was held, on all CPUs since the boot.
 #[must_use]
 pub fn nr_waits() -> u64 {
-    NR_WAITS.load(Relaxed)
+    NR_WAITS.iter().map(|nr| nr.load(Relaxed)).sum()
 }
 
 #[cold]
 fn note_wait() {
-    NR_WAITS.fetch_add(1, Relaxed);
+    NR_WAITS.this().fetch_add(1, Relaxed);
 }
 
 /// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then goes on with the one that holds the lock, where it
@@ -76,6 +79,34 @@ impl<T> Deref for Padded<T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+/// A static that several CPUs write again and again: for the self-test of its place.
+#[derive(Clone, Copy, Debug)]
+pub struct HotWord {
+    /// What it is.
+    pub name: &'static str,
+    /// Its first address.
+    pub start: usize,
+    size: usize,
+}
+
+impl HotWord {
+    /// That is `word`.
+    pub fn of<T>(name: &'static str, word: &'static T) -> Self {
+        Self {
+            name,
+            start: &raw const *word as usize,
+            size: size_of::<T>(),
+        }
+    }
+
+    /// Whether its cache lines hold nothing else: as those of what is [padded](Padded).
+    #[must_use]
+    pub const fn has_lines_of_its_own(&self) -> bool {
+        const LINES: usize = align_of::<Padded<u8>>();
+        self.start.is_multiple_of(LINES) && self.size.is_multiple_of(LINES)
     }
 }
 
@@ -209,10 +240,10 @@ impl<T> IrqRwLock<T> {
     pub fn read(&self) -> IrqReadGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
-        if self.lock.writer_count() != 0 {
+        let guard = self.lock.try_read().unwrap_or_else(|| {
             note_wait();
-        }
-        let guard = self.lock.read();
+            self.lock.read()
+        });
         IrqReadGuard {
             guard,
             _token: token,
@@ -237,10 +268,10 @@ impl<T> IrqRwLock<T> {
     pub fn write(&self) -> IrqWriteGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
-        if self.lock.writer_count() + self.lock.reader_count() != 0 {
+        let guard = self.lock.try_write().unwrap_or_else(|| {
             note_wait();
-        }
-        let guard = self.lock.write();
+            self.lock.write()
+        });
         IrqWriteGuard {
             guard,
             _token: token,

@@ -15,7 +15,7 @@ from .errors import ScriptError
 HEADER = "seq,cpu,op,id,size,align,kind"
 PAGE = 4096
 MAX_BYTES = 1 << 40
-MAX_CPUS = 32
+MAX_CPUS = 4096
 WINDOW = 256
 """How many events the CPUs may be apart."""
 MAX_TEXT = 512 << 20

@@ -35,6 +35,8 @@
 //! A CPU does not wait for its own window. What it has broken it may not touch (DESIGN rule 3), and
 //! a fault on it is final.
 
+use core::marker::PhantomData;
+
 /// The memory and the barriers that the protocol runs on.
 pub trait Platform {
     /// One CPU's word.
@@ -63,10 +65,33 @@ pub trait Platform {
 #[derive(Debug)]
 pub struct Line<W>(pub W);
 
-/// The windows of `CPUS` CPUs.
+/// The words of all CPUs.
+pub trait Words {
+    /// One CPU's word.
+    type Word;
+
+    /// CPUs.
+    fn nr(&self) -> usize;
+    /// The word of `cpu`, which is below [`nr`](Self::nr).
+    fn of(&self, cpu: usize) -> &Self::Word;
+}
+
+impl<W, const CPUS: usize> Words for [Line<W>; CPUS] {
+    type Word = W;
+
+    fn nr(&self) -> usize {
+        CPUS
+    }
+    fn of(&self, cpu: usize) -> &W {
+        &self[cpu].0
+    }
+}
+
+/// The windows of all CPUs.
 #[derive(Debug)]
-pub struct Windows<P: Platform, const CPUS: usize> {
-    words: [Line<P::Word>; CPUS],
+pub struct Windows<P, W> {
+    words: W,
+    platform: PhantomData<P>,
 }
 
 /// The words of all CPUs but one, at one moment.
@@ -78,10 +103,13 @@ pub struct Look {
     pub open: Option<usize>,
 }
 
-impl<P: Platform, const CPUS: usize> Windows<P, CPUS> {
+impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
     /// None is open. `words` hold 0.
-    pub const fn new(words: [Line<P::Word>; CPUS]) -> Self {
-        Self { words }
+    pub const fn new(words: W) -> Self {
+        Self {
+            words,
+            platform: PhantomData,
+        }
     }
 
     /// Opens the window of `cpu`, which runs this: before a descriptor is made invalid.
@@ -90,7 +118,7 @@ impl<P: Platform, const CPUS: usize> Windows<P, CPUS> {
     /// If it is open: a break within a break would close it too early.
     #[inline]
     pub fn open(&self, cpu: usize) {
-        let word = &self.words[cpu].0;
+        let word = self.words.of(cpu);
         let closed = P::load_own(word);
         assert!(
             closed & 1 == 0,
@@ -105,7 +133,7 @@ impl<P: Platform, const CPUS: usize> Windows<P, CPUS> {
     /// If it is not open.
     #[inline]
     pub fn close(&self, cpu: usize) {
-        let word = &self.words[cpu].0;
+        let word = self.words.of(cpu);
         let open = P::load_own(word);
         assert!(open & 1 == 1, "CPU {cpu} closes a break window that is not open");
         P::close(word, open + 1);
@@ -114,9 +142,9 @@ impl<P: Platform, const CPUS: usize> Windows<P, CPUS> {
     /// The words of all CPUs but `cpu`.
     pub fn look(&self, cpu: usize) -> Look {
         let mut look = Look { sum: 0, open: None };
-        for (other, Line(word)) in self.words.iter().enumerate() {
+        for other in 0..self.words.nr() {
             if other != cpu {
-                let word = P::load(word);
+                let word = P::load(self.words.of(other));
                 look.sum = look.sum.wrapping_add(word);
                 if word & 1 == 1 {
                     look.open = Some(other);

@@ -71,7 +71,7 @@ impl<const WHAT: u8> Platform for Without<WHAT> {
 const INVALID: u64 = 0;
 const VALID: u64 = 1;
 
-fn windows<const WHAT: u8, const CPUS: usize>() -> Windows<Without<WHAT>, CPUS> {
+fn windows<const WHAT: u8, const CPUS: usize>() -> Windows<Without<WHAT>, [Line<Word>; CPUS]> {
     Windows::new(std::array::from_fn(|_| {
         Line(Word {
             shared: AtomicU64::new(0),

@@ -14,11 +14,13 @@ use aarch64_cpu::registers::{
 use arch_policy::identity::NR_REGISTERS;
 pub use arch_policy::identity::{Identity, Pretence, Register};
 
-use super::percpu::MAX_CPUS;
+use super::percpu::nr_cpus;
+use crate::per_cpu;
 
-/// By the CPU's number; MIDR_EL1 is written last, and 0 for one that has not said.
-static IDENTITIES: [[AtomicU64; NR_REGISTERS]; MAX_CPUS] =
-    [const { [const { AtomicU64::new(0) }; NR_REGISTERS] }; MAX_CPUS];
+per_cpu! {
+    /// MIDR_EL1 is written last, and 0 for a CPU that has not said.
+    static IDENTITY: [AtomicU64; NR_REGISTERS] = [const { AtomicU64::new(0) }; NR_REGISTERS];
+}
 
 /// Reads those of the CPU that runs this.
 #[must_use]
@@ -60,9 +62,7 @@ pub fn read() -> Identity {
 /// Notes what the CPU that runs this says, which is number `index`.
 pub fn record(index: usize) {
     let identity = read();
-    let Some(place) = IDENTITIES.get(index) else {
-        return;
-    };
+    let place = IDENTITY.of(index);
     // Release: the other registers before MIDR_EL1, by which a reader knows that they are there.
     for register in Register::ALL.iter().rev() {
         place[*register as usize].store(identity.get(*register), Ordering::Release);
@@ -72,14 +72,14 @@ pub fn record(index: usize) {
 /// What CPU `index` said, if it has.
 #[must_use]
 pub fn of_cpu(index: usize) -> Option<Identity> {
-    let place = IDENTITIES.get(index)?;
+    let place = IDENTITY.get(index)?;
     let midr = place[Register::Midr as usize].load(Ordering::Acquire);
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
 /// The CPUs that have said what they are, and what they are taken to be.
 pub fn cpus(pretences: &[Option<Pretence>]) -> impl Iterator<Item = (usize, Identity)> {
-    (0..MAX_CPUS).filter_map(move |cpu| {
+    (0..nr_cpus()).filter_map(move |cpu| {
         let pretences = pretences.iter().copied().flatten();
         Some((cpu, Pretence::applied(pretences, cpu, of_cpu(cpu)?)))
     })

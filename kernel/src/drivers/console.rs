@@ -14,7 +14,7 @@ use arm_pl011_uart::{PL011Registers, Uart, UniqueMmioPointer};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::arch::early_console;
-use crate::sync::IrqSpinLock;
+use crate::sync::{HotWord, IrqSpinLock, Padded};
 use typed::Typed;
 
 struct Console {
@@ -24,13 +24,19 @@ struct Console {
 }
 
 /// The lock also keeps whole messages of the early console together.
-static CONSOLE: IrqSpinLock<Console> = IrqSpinLock::new(
+static CONSOLE: Padded<IrqSpinLock<Console>> = Padded(IrqSpinLock::new(
     "console",
     Console {
         uart: None,
         typed: Typed::new(),
     },
-);
+));
+
+/// What all CPUs write here.
+#[must_use]
+pub fn hot_words() -> [HotWord; 1] {
+    [HotWord::of("the console", &CONSOLE)]
+}
 
 /// Whether a [`Listening`] is there, and whether Ctrl-C was typed since.
 static LISTENS: AtomicBool = AtomicBool::new(false);

@@ -14,7 +14,7 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
-use crate::arch::percpu::MAX_CPUS;
+use crate::arch::percpu::{MAX_CPUS, this_cpu};
 use crate::arch::psci::Conduit;
 use crate::mm::regions::{MAX_REGIONS, PhysRegion};
 
@@ -37,10 +37,9 @@ pub struct Machine {
     pub rtc: Option<PhysRegion>,
     /// The configuration space of the first `pci-host-ecam-generic`.
     pub ecam: Option<PhysRegion>,
-    /// The CPUs that may be used, in the order of the tree.
-    pub cpus: ArrayVec<Cpu, MAX_CPUS>,
-    /// CPUs of the tree that there is no room for.
-    pub nr_ignored_cpus: usize,
+    /// CPUs of the tree that may be used.
+    pub nr_listed_cpus: usize,
+    tree: Tree,
     /// How firmware is called.
     pub psci: Option<Conduit>,
 }
@@ -112,11 +111,10 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
         console: stdout_pl011(tree),
         rtc: None,
         ecam: None,
-        cpus: ArrayVec::new(),
-        nr_ignored_cpus: 0,
+        nr_listed_cpus: read_cpus(tree)?,
+        tree,
         psci: psci_conduit(tree),
     };
-    read_cpus(tree, &mut machine)?;
     bus::for_each_node(tree, &mut |path| {
         let slots = [
             (&mut machine.console, "arm,pl011"),
@@ -280,27 +278,50 @@ fn read_bootargs(chosen: TreeNode) -> Result<&'static str, Error> {
     }
 }
 
-fn read_cpus(tree: Tree, machine: &mut Machine) -> Result<(), Error> {
-    let Some(cpus) = tree.find_node("/cpus") else {
-        return Ok(());
-    };
-    for node in cpus.children() {
-        if string(node, "device_type") != Some("cpu") || !is_available(node) {
-            continue;
-        }
-        let bad = || Error::Property {
+/// The nodes of the CPUs that may be used, in the order of the tree.
+fn cpu_nodes(tree: Tree) -> impl Iterator<Item = TreeNode> {
+    let cpus = tree.find_node("/cpus").into_iter();
+    cpus.flat_map(|cpus| cpus.children())
+        .filter(|node| string(*node, "device_type") == Some("cpu") && is_available(*node))
+}
+
+fn read_cpu(node: TreeNode) -> Option<Cpu> {
+    Some(Cpu {
+        mpidr: node.reg().ok()??.next()?.address().ok()?,
+        by_psci: string(node, "enable-method") == Some("psci"),
+    })
+}
+
+/// Counts the CPUs, and sees to it that each can be read.
+fn read_cpus(tree: Tree) -> Result<usize, Error> {
+    let mut nr = 0;
+    for node in cpu_nodes(tree) {
+        read_cpu(node).ok_or_else(|| Error::Property {
             node: node.name(),
             property: "reg",
-        };
-        let reg = node.reg().map_err(|_| bad())?.and_then(|mut regs| regs.next());
-        let mpidr = reg.ok_or_else(bad)?.address().map_err(|_| bad())?;
-        let cpu = Cpu {
-            mpidr,
-            by_psci: string(node, "enable-method") == Some("psci"),
-        };
-        if machine.cpus.try_push(cpu).is_err() {
-            machine.nr_ignored_cpus += 1;
-        }
+        })?;
+        nr += 1;
     }
-    Ok(())
+    Ok(nr)
+}
+
+impl Machine {
+    /// The CPUs that may be used beside the one that runs this, in the order of the tree: as many as
+    /// the kernel has numbers for.
+    ///
+    /// Read from the tree each time, so that the kernel needs no room for them.
+    pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
+        let this = this_cpu().mpidr();
+        // All of them were read before, so that none is left out.
+        cpu_nodes(self.tree)
+            .filter_map(read_cpu)
+            .filter(move |cpu| cpu.mpidr != this)
+            .take(MAX_CPUS - 1)
+    }
+
+    /// CPUs that have a number.
+    #[must_use]
+    pub fn nr_cpus(&self) -> usize {
+        1 + self.other_cpus().count()
+    }
 }

@@ -7,7 +7,7 @@
 //! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
 
 use core::panic::Location;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use paging::{
     Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
@@ -23,11 +23,11 @@ use super::tables::KernelTables;
 use super::{KernelTree, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page};
 use crate::arch::cache;
 use crate::arch::mmu::KernelMmu;
-use crate::arch::percpu::cpu_index;
+use crate::arch::percpu::{cpu_index, nr_cpus};
 use crate::arch::probe::probe_read;
 use crate::arch::time;
 use crate::bootargs::LinearLeaves;
-use crate::sync::{IrqSpinLock, IrqSpinLockGuard, Turn};
+use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
 
 /// What the kernel gives to the vmalloc subsystem.
 #[derive(Clone, Copy, Debug)]
@@ -40,36 +40,43 @@ pub type KernelArea = VmArea<'static, KernelBackend>;
 
 static VMALLOC: Once<KernelVmalloc> = Once::new();
 /// Frames taken for the subsystem's nodes: they are never given back, which a leak test must know.
-static NR_NODE_FRAMES: AtomicU64 = AtomicU64::new(0);
+static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 /// The subsystem has put something off until a CPU has time for it.
-static DEFERRED_WORK: AtomicBool = AtomicBool::new(false);
+static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// CPUs that the machine has.
-static NR_CPUS: AtomicUsize = AtomicUsize::new(1);
 /// Held around a whole change of the linear map, from its first cut to its last fold, with interrupts enabled.
-static LINEAR_MAP: SpinMutex<(), Turn> = SpinMutex::new(());
+static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
 /// What is withheld at most until a flush, for one CPU: 256 areas, or 32 MiB of addresses. Other CPUs add to it.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
-/// Sets the subsystem up, on a machine of `nr_cpus` CPUs.
+/// Sets the subsystem up.
 ///
 /// # Errors
 /// There is no frame for it.
-pub fn init(nr_cpus: usize) -> Result<(), Error> {
-    NR_CPUS.store(nr_cpus.max(1), Ordering::Relaxed);
+pub fn init() -> Result<(), Error> {
     let range = VirtRange::new(VirtAddr(VMALLOC_BASE as u64), (VMALLOC_END - VMALLOC_BASE) as u64);
     let config = Config {
         leaves: LeafSet::ALL,
-        flush: FlushPolicy::lazy_for(nr_cpus, frames::nr_total(), LAZY_AREAS, LAZY_PAGES),
+        flush: FlushPolicy::lazy_for(nr_cpus(), frames::nr_total(), LAZY_AREAS, LAZY_PAGES),
         cached_areas: 256,
     };
     let vmalloc = Vmalloc::new(range, KernelBackend, config)?;
     VMALLOC.call_once(|| vmalloc);
     frames::set_shrink(|| kernel_vmalloc().shrink());
     Ok(())
+}
+
+/// What all CPUs write here.
+#[must_use]
+pub fn hot_words() -> [HotWord; 3] {
+    [
+        HotWord::of("the count of node frames", &NR_NODE_FRAMES),
+        HotWord::of("whether work was put off", &DEFERRED_WORK),
+        HotWord::of("the lock of the linear map", &LINEAR_MAP),
+    ]
 }
 
 /// Whether the subsystem has put something off until a CPU has time for it.
@@ -209,7 +216,7 @@ unsafe impl Backend for KernelBackend {
         frames::has_free(nr)
     }
     fn nr_cpus(&self) -> usize {
-        NR_CPUS.load(Ordering::Relaxed)
+        nr_cpus()
     }
     fn relax(&self) {
         time::relax();

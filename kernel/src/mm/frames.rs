@@ -21,8 +21,8 @@ use super::layout::PAGE_SIZE;
 use super::regions::{PhysRegion, Regions};
 use super::{linear_va, zero_page};
 use crate::arch::interrupts;
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
-use crate::sync::{IrqSpinLock, IrqSpinLockGuard, Padded};
+use crate::per_cpu;
+use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 use buddy::{Buddy, Zones};
 
 pub use buddy::{BadFree, MAX_ORDER, State};
@@ -34,8 +34,20 @@ static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Bud
 /// The free frames of the buddy allocator, for those that do not hold its lock. Written with it held.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
-/// Whether a CPU is in [`without_waiting`].
-static NOWAIT: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CPUS];
+per_cpu! {
+    /// Whether a CPU is in [`without_waiting`].
+    static NOWAIT: AtomicBool = AtomicBool::new(false);
+}
+
+/// What all CPUs write here.
+#[must_use]
+pub fn hot_words() -> [HotWord; 3] {
+    [
+        HotWord::of("the buddy allocator", &BUDDY),
+        HotWord::of("the count of free frames", &NR_FREE),
+        magazine::hot_word(),
+    ]
+}
 
 /// Runs `f`, with interrupts masked. Within it nothing here waits for the buddy allocator: while another CPU, or what this one
 /// interrupted, has its lock, no block is there, and a single frame only if this CPU's magazine has one. A single frame can be given back, and
@@ -44,7 +56,7 @@ static NOWAIT: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_C
 /// Not for the handler of an exception that interrupted this module: a magazine may be half changed then.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
-    let flag = &NOWAIT[cpu_index()];
+    let flag = NOWAIT.this();
     // Only this CPU reads it.
     let before = flag.swap(true, Ordering::Relaxed);
     let result = f();
@@ -54,7 +66,7 @@ pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
 
 /// The buddy allocator. `None` if that means waiting, and this CPU may not.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
-    if NOWAIT[cpu_index()].load(Ordering::Relaxed) {
+    if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
     } else {
         Some(BUDDY.lock())

@@ -18,7 +18,7 @@ use linked_list_allocator::Heap;
 
 use super::areas::{self, KernelArea};
 use super::layout::PAGE_SIZE;
-use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
+use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
 /// Bytes of the first region, which is part of the image.
 const FIRST_SIZE: usize = 256 << 10;
@@ -44,9 +44,15 @@ impl Region {
 type Regions = ArrayVec<Region, MAX_REGIONS>;
 
 #[global_allocator]
-static HEAP: KernelHeap = KernelHeap(IrqSpinLock::new("heap", ArrayVec::new_const()));
+static HEAP: KernelHeap = KernelHeap(Padded(IrqSpinLock::new("heap", ArrayVec::new_const())));
 
-struct KernelHeap(IrqSpinLock<Regions>);
+struct KernelHeap(Padded<IrqSpinLock<Regions>>);
+
+/// What all CPUs write here.
+#[must_use]
+pub fn hot_words() -> [HotWord; 1] {
+    [HotWord::of("the heap", &HEAP)]
+}
 
 #[repr(align(4096))]
 struct FirstRegion(UnsafeCell<[u8; FIRST_SIZE]>);

@@ -39,7 +39,7 @@ pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: &BootInfo) -> 
 
 /// Links the fixed window's tables, which are part of the image and live, into `tree`, beside the image.
 ///
-/// By hand, since the engine only links tables that it allocated. The engine never changes anything in the window.
+/// By hand, since the engine only links tables that it allocated. From here on the engine changes nothing in the window.
 ///
 /// # Panics
 /// If the image is not mapped in `tree`.

@@ -8,7 +8,8 @@
 //!  0xffff_ffff_8000_0000 +--------------------------+ IMAGE_BASE
 //!                        | (unused, 1 GiB)          |
 //!  0xffff_ffff_4000_0000 +--------------------------+ FIXED_END
-//!                        | fixed slots              |  1 GiB: early UART, table edit slots, device tree
+//!                        | fixed slots              |  1 GiB: early UART, table edit slots, device tree,
+//!                        |                          |  blocks of the CPUs
 //!  0xffff_ffff_0000_0000 +--------------------------+ FIXED_BASE
 //!                        | (unused)                 |
 //!  0xffff_c000_0000_0000 +--------------------------+ VMALLOC_END
@@ -27,6 +28,7 @@
 //!  FIXED_BASE + 0          slot 0: early UART
 //!  FIXED_BASE + 4 KiB * n  slots 1..512: free for whoever edits tables (EDIT_SLOTS)
 //!  FIXED_BASE + 2 MiB      device tree: its pages; up to 2 MiB may cross a boundary, so two tables
+//!  FIXED_BASE + 512 MiB    blocks of the CPUs but the first, as many as the machine has (mm::per_cpu)
 //! ```
 
 /// Bytes of a page (the 4 KiB granule).
@@ -68,6 +70,11 @@ pub const DTB_WINDOW_SIZE: usize = 2 * BLOCK_2M;
 /// The largest device tree that the arm64 boot protocol allows.
 pub const DTB_MAX_SIZE: usize = BLOCK_2M;
 
+/// The window of the blocks of all CPUs but the one that booted.
+pub const PER_CPU_WINDOW: usize = FIXED_BASE + (512 << 20);
+/// Bytes of that window.
+pub const PER_CPU_WINDOW_SIZE: usize = 512 << 20;
+
 /// The address of page slot `slot` of the fixed region.
 #[must_use]
 pub const fn fixed_slot(slot: usize) -> usize {
@@ -84,6 +91,7 @@ const _: () = {
     assert!(LINEAR_BASE.is_multiple_of(1 << 39) && VMALLOC_BASE.is_multiple_of(1 << 39));
     assert!(FIXED_BASE.is_multiple_of(1 << 30) && IMAGE_BASE.is_multiple_of(1 << 30));
     assert!(DTB_WINDOW >= FIXED_BASE + NR_FIXED_SLOTS * PAGE_SIZE);
-    assert!(DTB_WINDOW + DTB_WINDOW_SIZE <= FIXED_END);
+    assert!(DTB_WINDOW + DTB_WINDOW_SIZE <= PER_CPU_WINDOW);
+    assert!(PER_CPU_WINDOW + PER_CPU_WINDOW_SIZE <= FIXED_END);
     assert!(EARLY_UART_SLOT < EDIT_SLOTS.start);
 };

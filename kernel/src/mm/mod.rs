@@ -1,7 +1,8 @@
 //! Memory: the final tables, frames, the heap, and what is built on them.
 //!
 //! # From the first tables to the final ones
-//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's.
+//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's. The [memory of each CPU](per_cpu) is taken from it first, since all CPUs
+//!    are asked what they are before the policy of the final tables is known.
 //! 2. The final tables are built by the engine, while the first ones are live, in pages taken from the plan and reached through fixed slots
 //!    ([`tables::EarlyTables`]): the [linear map](linear) and the [image], and the table of the fixed window, which both have.
 //! 3. TTBR1 is replaced, with walks off in between ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
@@ -20,6 +21,7 @@ pub mod heap;
 pub mod image;
 pub mod layout;
 pub mod linear;
+pub mod per_cpu;
 pub mod plan;
 pub mod regions;
 pub mod report;
@@ -41,7 +43,7 @@ use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Planted};
 use crate::drivers::device_tree::Machine;
-use crate::sync::{IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
+use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
 pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
     vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
@@ -91,7 +93,17 @@ impl fmt::Display for InitError {
     }
 }
 
-/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions.
+/// Sets up what is needed before all CPUs have said what they are: the fixed slots, and the memory of each CPU.
+///
+/// # Errors
+/// There is no room for it. Nothing but the early console works then.
+pub fn init_early(info: &'static BootInfo, machine: &Machine) -> Result<(), InitError> {
+    dump::init(info);
+    slots::init(info);
+    per_cpu::init(info, machine)
+}
+
+/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions. After [`init_early`].
 ///
 /// # Errors
 /// Why it cannot be. Nothing but the early console works then.
@@ -107,14 +119,22 @@ pub fn init(
 ) -> Result<(), InitError> {
     assert!(!MEMORY.is_completed(), "memory was set up twice");
     ZVA_SIZE.store(features.zva_size, Ordering::Relaxed);
-    dump::init(info);
-    slots::init(info);
-
-    let plan = Plan::new(info, machine, features.pa_bits).map_err(InitError::Plan)?;
+    let mut plan = Plan::new(info, machine, features.pa_bits).map_err(InitError::Plan)?;
+    let mut taken = Regions::new();
+    if let Some(memory) = per_cpu::memory() {
+        for region in [memory.blocks, memory.tables] {
+            plan.free
+                .remove(region)
+                .map_err(|error| InitError::Plan(error.into()))?;
+        }
+        taken
+            .add(memory.tables)
+            .map_err(|error| InitError::Plan(error.into()))?;
+    }
     let config = config(features, errata);
     let pages = RefCell::new(EarlyPages {
         free: plan.free.clone(),
-        taken: Regions::new(),
+        taken,
     });
     let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
@@ -146,7 +166,7 @@ pub fn init(
         image,
     });
     fatal::set_dump_walk(dump::walk);
-    areas::init(machine.cpus.len()).map_err(|_| InitError::NoRoom)
+    areas::init().map_err(|_| InitError::NoRoom)
 }
 
 /// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so [`KernelMmu`] is not told to repeat each.
@@ -199,6 +219,12 @@ impl WalkLock {
 #[must_use]
 pub fn walk_lock() -> &'static WalkLock {
     &WALKS
+}
+
+/// What all CPUs write here.
+#[must_use]
+pub fn hot_words() -> [HotWord; 1] {
+    [HotWord::of("the walk lock", &WALKS)]
 }
 
 /// The kernel's tree. What reads addresses that are not its own holds the [walk lock](walk_lock).

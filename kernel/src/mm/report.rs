@@ -13,6 +13,7 @@ use crate::BootInfo;
 use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::identity::{self, Pretence, Register};
+use crate::arch::percpu::nr_cpus;
 use crate::drivers::device_tree::Machine;
 
 /// "yes" or "no".
@@ -83,9 +84,12 @@ pub fn log_machine(machine: &Machine) {
             info!("{name} {region} {}", DisplaySize(region.size()));
         }
     }
-    info!("CPUs: {}", machine.cpus.len() + machine.nr_ignored_cpus);
-    if machine.nr_ignored_cpus != 0 {
-        warn!("there is no room for {} of them", machine.nr_ignored_cpus);
+    info!("CPUs: {}", machine.nr_listed_cpus);
+    if machine.nr_listed_cpus > nr_cpus() {
+        warn!(
+            "there is no room for {} of them",
+            machine.nr_listed_cpus - nr_cpus()
+        );
     }
     if machine.psci.is_none() {
         warn!("the device tree does not say how PSCI is called");

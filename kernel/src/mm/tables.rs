@@ -22,15 +22,22 @@ use super::{frames, linear_va, slots, walk_lock, zero_page};
 use crate::arch::exceptions::BreakWindow;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::table_ops;
+use crate::per_cpu;
 
-/// Table pages that `alloc_table` gave and `free_table` has not got back.
-static NR_TABLES: AtomicU64 = AtomicU64::new(0);
+per_cpu! {
+    /// Table pages that `alloc_table` gave on a CPU, less those that `free_table` got back on it.
+    static NR_TABLES: AtomicU64 = AtomicU64::new(0);
+}
 
 /// Table pages in use, the root included. Those of the fixed window are part of the image, and not
 /// counted.
 #[must_use]
 pub fn nr_tables() -> u64 {
-    NR_TABLES.load(Ordering::Relaxed)
+    // A table may be freed on another CPU than it was made on: the terms wrap, and the sum does not.
+    NR_TABLES
+        .iter()
+        .map(|nr| nr.load(Ordering::Relaxed))
+        .fold(0, u64::wrapping_add)
 }
 
 /// Where descriptor `index` of `table` is, if the table is mapped at `va`.
@@ -103,12 +110,12 @@ macro_rules! accesses {
 #[inline]
 fn allocate_table() -> Option<PhysAddr> {
     let frame = frames::allocate_zeroed()?;
-    NR_TABLES.fetch_add(1, Ordering::Relaxed);
+    NR_TABLES.this().fetch_add(1, Ordering::Relaxed);
     Some(PhysAddr(frame.0 * PAGE_SIZE as u64))
 }
 
 fn free_table(table: PhysAddr) {
-    NR_TABLES.fetch_sub(1, Ordering::Relaxed);
+    NR_TABLES.this().fetch_sub(1, Ordering::Relaxed);
     frames::free(Pfn(table.0 / PAGE_SIZE as u64), 0);
 }
 
@@ -300,11 +307,11 @@ unsafe impl Tables for EarlyTables<'_> {
         let table = self.pages.borrow_mut().take()?;
         // SAFETY: the slot maps the page, which is nobody else's, as Normal memory.
         unsafe { zero_page(self.va(table)) };
-        NR_TABLES.fetch_add(1, Ordering::Relaxed);
+        NR_TABLES.this().fetch_add(1, Ordering::Relaxed);
         Some(table)
     }
     fn free_table(&self, table: PhysAddr) {
-        NR_TABLES.fetch_sub(1, Ordering::Relaxed);
+        NR_TABLES.this().fetch_sub(1, Ordering::Relaxed);
         self.pages.borrow_mut().give_back(table);
     }
     accesses!();

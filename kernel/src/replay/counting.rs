@@ -9,9 +9,9 @@ use paging::{Mmu, TlbiRange, VirtAddr};
 use super::stats::Counts;
 use crate::arch::features::Features;
 use crate::arch::mmu::KernelMmu;
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
 use crate::mm::handles::BackendBy;
 use crate::mm::tables::{KernelTables, LinearMapTables};
+use crate::per_cpu;
 
 /// What one CPU has issued. On lines of its own, so that counting is no contention.
 #[repr(align(128))]
@@ -21,17 +21,17 @@ struct Shard {
     isb: AtomicU64,
 }
 
-static SHARDS: [Shard; MAX_CPUS] = [const {
-    Shard {
+per_cpu! {
+    static SHARD: Shard = Shard {
         tlbi: AtomicU64::new(0),
         dsb: AtomicU64::new(0),
         isb: AtomicU64::new(0),
-    }
-}; MAX_CPUS];
+    };
+}
 
 /// What this CPU has issued so far through any [`CountingMmu`].
 pub fn of_this_cpu() -> Counts {
-    let shard = &SHARDS[cpu_index()];
+    let shard = SHARD.this();
     Counts {
         tlbi: shard.tlbi.load(Ordering::Relaxed),
         dsb: shard.dsb.load(Ordering::Relaxed),
@@ -44,7 +44,7 @@ pub fn of_this_cpu() -> Counts {
 pub struct CountingMmu(KernelMmu);
 
 fn count(counter: impl FnOnce(&Shard) -> &AtomicU64) {
-    counter(&SHARDS[cpu_index()]).fetch_add(1, Ordering::Relaxed);
+    counter(SHARD.this()).fetch_add(1, Ordering::Relaxed);
 }
 
 impl Mmu for CountingMmu {

@@ -10,11 +10,11 @@ use super::source::PAGE;
 use crate::BootInfo;
 use crate::mm::frames::{self, State};
 use crate::mm::layout::{
-    DTB_WINDOW, FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_BASE,
-    VMALLOC_END,
+    DTB_WINDOW, FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, PER_CPU_WINDOW,
+    VMALLOC_BASE, VMALLOC_END,
 };
 use crate::mm::regions::PhysRegion;
-use crate::mm::{self, linear, tables};
+use crate::mm::{self, linear, per_cpu, tables};
 
 /// What an audit found, and how many tables it met that the allocator of tables knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,8 +97,16 @@ fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
         && leaf.attributes == attributes
 }
 
-/// Slots that are not in use are invalid; the device tree is read-only; what else is there is the early UART.
+/// Slots that are not in use are invalid; the device tree is read-only; the memory of the CPUs is data; what else is there is the early UART.
 fn is_fixed(leaf: &Leaf) -> bool {
+    if leaf.va.0 >= PER_CPU_WINDOW as u64 {
+        return leaf.valid
+            && leaf.attributes == Attributes::KERNEL_DATA
+            && per_cpu::memory().is_some_and(|memory| {
+                let pa = memory.blocks.start + (leaf.va.0 - PER_CPU_WINDOW as u64);
+                leaf.pa.0 == pa && pa < memory.blocks.end
+            });
+    }
     if leaf.va.0 >= DTB_WINDOW as u64 {
         return leaf.valid && leaf.attributes == Attributes::KERNEL_RODATA;
     }

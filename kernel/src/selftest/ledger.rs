@@ -14,7 +14,7 @@ use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange};
 
 use super::saboteur::TestMmu;
 use super::source::PAGE;
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::arch::percpu::{cpu_index, nr_cpus};
 use crate::bootargs::Planted;
 use crate::smp;
 use crate::sync::IrqSpinLock;
@@ -73,7 +73,7 @@ pub struct Ledger {
     pages: Bits,
     blocks: Bits,
     /// What each CPU has invalidated since its last DSB ISH.
-    issued: [IrqSpinLock<Vec<VirtRange>>; MAX_CPUS],
+    issued: Vec<IrqSpinLock<Vec<VirtRange>>>,
     /// TLBIs at the last level that paid nothing.
     idle: AtomicU64,
     /// Entries that are paid.
@@ -89,10 +89,12 @@ impl Ledger {
             pages: Bits::new(range.size / PAGE),
             blocks: Bits::new(range.size.div_ceil(BLOCK)),
             // Nothing is allocated where TLBIs are issued: the lists are as long as they get.
-            issued: core::array::from_fn(|cpu| {
-                let most = if smp::is_online(cpu) { MOST_ISSUED } else { 0 };
-                IrqSpinLock::new("ledger", Vec::with_capacity(most))
-            }),
+            issued: (0..nr_cpus())
+                .map(|cpu| {
+                    let most = if smp::is_online(cpu) { MOST_ISSUED } else { 0 };
+                    IrqSpinLock::new("ledger", Vec::with_capacity(most))
+                })
+                .collect(),
             idle: AtomicU64::new(0),
             paid: AtomicU64::new(0),
         }

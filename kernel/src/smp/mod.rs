@@ -39,9 +39,10 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::mmu::{dsb_ishst, isb};
-use crate::arch::percpu::{self, MAX_CPUS};
+use crate::arch::percpu;
 use crate::arch::time::{Deadline, relax};
 use crate::mm::areas;
+use crate::per_cpu;
 
 pub use start::{LINGER, SecondaryArgs, StartError, WAKER_IS_KEPT, identify, nr_turned_on, start};
 
@@ -65,7 +66,8 @@ struct Job {
 
 unsafe fn no_closure(_: *const ()) {}
 
-/// What the CPUs share about one of them.
+/// What the CPUs share about one of them. On cache lines of its own: others write it.
+#[repr(align(128))]
 struct Slot {
     state: AtomicU32,
     job: UnsafeCell<Job>,
@@ -74,15 +76,15 @@ struct Slot {
 // SAFETY: `job` is written by whoever moved `state` to CLAIMED, or for whom it became AWAKE, and read by the slot's own CPU after it saw POSTED.
 unsafe impl Sync for Slot {}
 
-static SLOTS: [Slot; MAX_CPUS] = [const {
-    Slot {
+per_cpu! {
+    static SLOT: Slot = Slot {
         state: AtomicU32::new(ABSENT),
         job: UnsafeCell::new(Job {
             call: no_closure,
             closure: core::ptr::null(),
         }),
-    }
-}; MAX_CPUS];
+    };
+}
 
 /// The CPU is not up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +108,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
-        || SLOTS.get(cpu).is_some_and(|slot| {
+        || SLOT.get(cpu).is_some_and(|slot| {
             let state = slot.state.load(Ordering::Acquire);
             matches!(state, IDLE | CLAIMED | POSTED | OFF | WAKING | AWAKE)
         })
@@ -116,14 +118,13 @@ pub fn is_online(cpu: usize) -> bool {
 /// Whether CPU `cpu` turned itself off for lack of work.
 #[must_use]
 pub fn is_turned_off(cpu: usize) -> bool {
-    SLOTS
-        .get(cpu)
+    SLOT.get(cpu)
         .is_some_and(|slot| slot.state.load(Ordering::Acquire) == OFF)
 }
 
 /// The CPUs that are up, in order.
 pub fn online() -> impl Iterator<Item = usize> {
-    (0..MAX_CPUS).filter(|&cpu| is_online(cpu))
+    (0..percpu::nr_cpus()).filter(|&cpu| is_online(cpu))
 }
 
 /// How many are up.
@@ -137,7 +138,7 @@ pub fn nr_online() -> usize {
 /// # Safety
 /// What the job refers to lives until the job says that it is done.
 unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
-    let slot = SLOTS.get(cpu).ok_or(NotOnline(cpu))?;
+    let slot = SLOT.get(cpu).ok_or(NotOnline(cpu))?;
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
@@ -265,7 +266,7 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
 
 /// What a CPU does once it is up, until it turns itself off.
 fn serve(cpu: usize) -> ! {
-    let slot = &SLOTS[cpu];
+    let slot = SLOT.of(cpu);
     loop {
         // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
         let is_posted = || slot.state.load(Ordering::Acquire) == POSTED;

@@ -3,18 +3,21 @@
 //! Each CPU is turned on twice. The first time, before there are final tables, it only says what it is ([`identify`]) and turns itself off again: the
 //! policy of the tables depends on the features and errata of every CPU that will walk them (DESIGN rules 11 and 13).
 
+use core::cell::UnsafeCell;
 use core::fmt;
+use core::mem::offset_of;
 use core::ops::Range;
-use core::ptr::{addr_of, addr_of_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::{ABANDONED, ABSENT, AWAKE, IDLE, OFF, SLOTS, STARTING, Slot, WAKING, publish, serve};
+use super::{ABANDONED, ABSENT, AWAKE, IDLE, OFF, SLOT, STARTING, Slot, WAKING, publish, serve};
 use crate::BootInfo;
 use crate::arch::identity;
-use crate::arch::percpu::{self, MAX_CPUS};
+use crate::arch::percpu;
 use crate::arch::time::Deadline;
 use crate::arch::{cache, early_console, exceptions, mmu, psci};
+use crate::mm::per_cpu as memory;
+use crate::per_cpu;
 
 /// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
 /// first. It fills its pages, so that no cache line of it holds anything else.
@@ -58,8 +61,38 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
     scratch: [0; 503],
 };
 
-/// One for each CPU, so that a CPU that comes late finds its own.
-static mut ARGS: [SecondaryArgs; MAX_CPUS] = [EMPTY; MAX_CPUS];
+/// In the memory of a CPU; the one that turns that CPU on writes them.
+struct Args(UnsafeCell<SecondaryArgs>);
+
+// SAFETY: written by the CPU that moved the slot to STARTING, and read by the slot's own CPU after it was turned on.
+unsafe impl Sync for Args {}
+
+/// What is known of a CPU that can be turned on.
+struct Start {
+    mpidr: AtomicU64,
+    /// The physical address of its arguments.
+    context: AtomicU64,
+    /// How often it was turned on.
+    nr: AtomicU64,
+}
+
+per_cpu! {
+    /// One for each CPU, so that a CPU that comes late finds its own.
+    static ARGS: Args = Args(UnsafeCell::new(EMPTY));
+}
+
+per_cpu! {
+    static START: Start = Start {
+        mpidr: AtomicU64::new(0),
+        context: AtomicU64::new(0),
+        nr: AtomicU64::new(0),
+    };
+}
+
+/// The arguments of CPU `index`.
+fn args_of(index: usize) -> *mut SecondaryArgs {
+    ARGS.of(index).0.get()
+}
 
 /// How long a CPU looks for another job before it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
@@ -149,7 +182,7 @@ pub unsafe fn start(
 
 /// The slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs on.
 fn claim(info: &BootInfo, index: usize) -> Result<(&'static Slot, psci::Conduit), StartError> {
-    let slot = SLOTS
+    let slot = SLOT
         .get(index)
         .filter(|_| index != 0)
         .ok_or(StartError::Index(index))?;
@@ -172,8 +205,7 @@ unsafe fn prepare(
     stack: Range<usize>,
     main: extern "C" fn(usize) -> !,
 ) {
-    // SAFETY: the index is that of a slot, so in bounds; only a place is computed.
-    let args = unsafe { addr_of_mut!(ARGS[index]) };
+    let args = args_of(index);
     // SAFETY: the caller's promise.
     unsafe {
         args.write(SecondaryArgs {
@@ -190,8 +222,9 @@ unsafe fn prepare(
         });
     }
     ENTRY.store(info.secondary_entry, Ordering::Relaxed);
-    MPIDR[index].store(mpidr, Ordering::Relaxed);
-    CONTEXT[index].store(info.image_pa(args as usize), Ordering::Relaxed);
+    let start = START.of(index);
+    start.mpidr.store(mpidr, Ordering::Relaxed);
+    start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
 /// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables, until it has said what it is ([`identity::of_cpu`]) and is
@@ -201,10 +234,9 @@ unsafe fn prepare(
 /// Why it is not known. [`start`] refuses it then.
 pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartError> {
     let (slot, conduit) = claim(info, index)?;
-    // SAFETY: the index is in bounds; only a place is computed.
-    let scratch = unsafe { addr_of!(ARGS[index].scratch) } as usize;
+    let scratch = args_of(index) as usize + offset_of!(SecondaryArgs, scratch);
     let bottom = scratch.next_multiple_of(16);
-    // SAFETY: the slot was ABSENT, so nobody uses these arguments. They are in the image, which the first tables map.
+    // SAFETY: the slot was ABSENT, so nobody uses these arguments. The first tables map them.
     unsafe {
         prepare(
             info,
@@ -224,11 +256,10 @@ pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartEr
 
 /// Turns CPU `index` on, whose arguments are written, and waits until it is known and off.
 fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartError> {
-    // SAFETY: the index is that of a slot, so in bounds; only a place is computed.
-    let args = unsafe { addr_of_mut!(ARGS[index]) };
+    let args = args_of(index);
     // As in `turn_on`.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
-    let (entry, context) = (&ENTRY, &CONTEXT[index]);
+    let (entry, context) = (&ENTRY, &START.of(index).context);
     psci::cpu_on(
         conduit,
         mpidr,
@@ -262,10 +293,6 @@ extern "C" fn identify_main(index: usize) -> ! {
 
 /// What turning a CPU on needs, also the next time.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
-static MPIDR: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-static CONTEXT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-/// How often each was turned on.
-static NR_TURNED_ON: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
 /// How often CPU `cpu` was turned on so far.
 ///
@@ -273,17 +300,17 @@ static NR_TURNED_ON: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_C
 /// If there can be no such CPU.
 #[must_use]
 pub fn nr_turned_on(cpu: usize) -> u64 {
-    NR_TURNED_ON[cpu].load(Ordering::Relaxed)
+    START.of(cpu).nr.load(Ordering::Relaxed)
 }
+
 /// Firmware refused CPU_OFF once: not asked again.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are written, and waits until its state is another.
 fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartError> {
-    let slot = &SLOTS[index];
-    let mpidr = MPIDR[index].load(Ordering::Relaxed);
-    // SAFETY: the index is in bounds; only a place is computed.
-    let args = unsafe { addr_of_mut!(ARGS[index]) };
+    let (slot, start) = (SLOT.of(index), START.of(index));
+    let mpidr = start.mpidr.load(Ordering::Relaxed);
+    let args = args_of(index);
     // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line of ours: clean and invalidate.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
@@ -292,11 +319,11 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
             conduit,
             mpidr,
             ENTRY.load(Ordering::Relaxed),
-            CONTEXT[index].load(Ordering::Relaxed),
+            start.context.load(Ordering::Relaxed),
         );
         match answer {
             Ok(()) => {
-                NR_TURNED_ON[index].fetch_add(1, Ordering::Relaxed);
+                start.nr.fetch_add(1, Ordering::Relaxed);
                 break;
             }
             // One that is just turning itself off; or that could not, and is IDLE again.
@@ -329,7 +356,7 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
 /// Turns CPU `index` on again, if nobody else is doing so. Whether it is AWAKE for the caller, who hands it a job next. If it does not come, its
 /// state says so.
 pub(super) fn wake(index: usize) -> bool {
-    let slot = &SLOTS[index];
+    let slot = SLOT.of(index);
     let ours = slot
         .state
         .compare_exchange(OFF, WAKING, Ordering::Acquire, Ordering::Relaxed);
@@ -371,13 +398,16 @@ pub(super) fn turn_off(slot: &Slot) {
 /// The first Rust of a CPU that was started, at linked addresses, on its own stack.
 extern "C" fn secondary_main(index: usize) -> ! {
     // SAFETY: the index is what `start` passed; the arguments were written before this CPU was started, and are not again.
-    let (bottom, top) = unsafe { (ARGS[index].stack_bottom, ARGS[index].stack_top) };
+    let (bottom, top) = unsafe {
+        let args = &*args_of(index);
+        (args.stack_bottom, args.stack_top)
+    };
     // SAFETY: this CPU is `index`, and runs on this stack.
     unsafe { percpu::init_secondary(index, bottom..top) };
     exceptions::install_vectors();
     // The identity map has done its service.
     mmu::disable_ttbr0();
-    let slot = &SLOTS[index];
+    let slot = SLOT.of(index);
     let step = |from, to| {
         slot.state
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use spin::mutex::SpinMutex;
 
 use super::order::{Graph, Violation};
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::per_cpu;
 
 /// Locks that one CPU may hold at once.
 const MAX_HELD: usize = 8;
@@ -18,12 +18,12 @@ struct Held {
     nr: AtomicU8,
 }
 
-static HELD: [Held; MAX_CPUS] = [const {
-    Held {
+per_cpu! {
+    static HELD: Held = Held {
         classes: [const { AtomicU8::new(0) }; MAX_HELD],
         nr: AtomicU8::new(0),
-    }
-}; MAX_CPUS];
+    };
+}
 
 /// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are unmasked.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Token {
     }
 
     fn take(name: &'static str, waits: bool) -> Self {
-        let held = &HELD[cpu_index()];
+        let held = HELD.this();
         let nr = usize::from(held.nr.load(Relaxed));
         let mut classes = [0; MAX_HELD];
         for (copy, class) in classes.iter_mut().zip(&held.classes) {
@@ -78,7 +78,7 @@ impl Token {
 impl Drop for Token {
     fn drop(&mut self) {
         // Guards are dropped in any order: the newest of its class goes, and what came after it moves down.
-        let held = &HELD[cpu_index()];
+        let held = HELD.this();
         let nr = usize::from(held.nr.load(Relaxed));
         let classes = &held.classes[..nr];
         let Some(at) = classes.iter().rposition(|held| held.load(Relaxed) == self.class) else {

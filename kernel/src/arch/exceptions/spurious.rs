@@ -16,14 +16,15 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use core::time::Duration;
 
-use arch_policy::windows::{Line, Platform, Windows};
+use arch_policy::windows::{Line, Platform, Windows, Words};
 
 use super::Frame;
 use crate::arch::mmu::{self, Access};
-use crate::arch::percpu::{MAX_CPUS, cpu_index, this_cpu};
+use crate::arch::percpu::{cpu_index, nr_cpus, this_cpu};
 use crate::arch::syndrome::FaultStatus;
 use crate::arch::time::{Deadline, relax, ticks};
 use crate::arch::{early_console, fatal, psci};
+use crate::per_cpu;
 
 /// Retries of one instruction for one address without a pause and without a window.
 const MAX_RETRIES: usize = 64;
@@ -64,7 +65,23 @@ impl Platform for Cpus {
     }
 }
 
-static WINDOWS: Windows<Cpus, MAX_CPUS> = Windows::new([const { Line(AtomicU64::new(0)) }; MAX_CPUS]);
+per_cpu! {
+    static WINDOW: Line<AtomicU64> = Line(AtomicU64::new(0));
+}
+
+impl Words for Cpus {
+    type Word = AtomicU64;
+
+    fn nr(&self) -> usize {
+        nr_cpus()
+    }
+    #[inline]
+    fn of(&self, cpu: usize) -> &AtomicU64 {
+        &WINDOW.of(cpu).0
+    }
+}
+
+static WINDOWS: Windows<Cpus, Cpus> = Windows::new(Cpus);
 
 /// From before the break until after the make: faults of other CPUs wait for the end of it.
 ///

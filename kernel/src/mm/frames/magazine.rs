@@ -26,9 +26,10 @@ use paging::Pfn;
 use super::buddy;
 use super::buddy::{BadFree, Buddy, State, Zones};
 use crate::arch::interrupts;
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
+use crate::per_cpu;
+use crate::sync::{HotWord, Padded};
 
 /// Frames that fill an empty ring: their states are a cache line.
 const RUN_ORDER: u8 = 6;
@@ -60,8 +61,8 @@ struct Magazine {
     order_9: Ring<4>,
 }
 
-static MAGAZINES: [Magazine; MAX_CPUS] = [const {
-    Magazine {
+per_cpu! {
+    static MAGAZINE: Magazine = Magazine {
         order_0: Ring::new(),
         order_1: Ring::new(),
         order_2: Ring::new(),
@@ -72,8 +73,8 @@ static MAGAZINES: [Magazine; MAX_CPUS] = [const {
         order_7: Ring::new(),
         order_8: Ring::new(),
         order_9: Ring::new(),
-    }
-}; MAX_CPUS];
+    };
+}
 
 /// The largest order that magazines have.
 const LARGEST: u8 = 9;
@@ -134,8 +135,20 @@ macro_rules! with_ring {
 
 /// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number of the last one, plus one, or 0. The first word of
 /// each is the same of the next. Pushed one by one, taken all at once.
-static ASIDE: AtomicU64 = AtomicU64::new(0);
-static NR_ASIDE: AtomicUsize = AtomicUsize::new(0);
+static ASIDE: Padded<Aside> = Padded(Aside {
+    last: AtomicU64::new(0),
+    nr: AtomicUsize::new(0),
+});
+
+struct Aside {
+    last: AtomicU64,
+    nr: AtomicUsize,
+}
+
+/// The word here that all CPUs write.
+pub fn hot_word() -> HotWord {
+    HotWord::of("the frames that were put aside", &ASIDE)
+}
 
 /// The first word of a frame in the linear map.
 fn link(frame: u64) -> *mut u64 {
@@ -152,12 +165,15 @@ fn put_aside(zones: &Zones, first: u64, order: u8) {
 }
 
 fn put_frame_aside(frame: u64) {
-    NR_ASIDE.fetch_add(1, Relaxed);
-    let mut last = ASIDE.load(Relaxed);
+    ASIDE.nr.fetch_add(1, Relaxed);
+    let mut last = ASIDE.last.load(Relaxed);
     loop {
         // SAFETY: a free frame, in the linear map, that this call alone knows of.
         unsafe { link(frame).write(last) };
-        match ASIDE.compare_exchange_weak(last, frame + 1, Release, Relaxed) {
+        match ASIDE
+            .last
+            .compare_exchange_weak(last, frame + 1, Release, Relaxed)
+        {
             Ok(_) => return,
             Err(found) => last = found,
         }
@@ -166,22 +182,22 @@ fn put_frame_aside(frame: u64) {
 
 /// Gives what was put aside to `buddy`.
 fn take_aside(zones: &Zones, buddy: &mut Buddy) {
-    if ASIDE.load(Relaxed) == 0 {
+    if ASIDE.last.load(Relaxed) == 0 {
         return;
     }
-    let mut last = ASIDE.swap(0, Acquire);
+    let mut last = ASIDE.last.swap(0, Acquire);
     while let Some(frame) = last.checked_sub(1) {
         // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
         last = unsafe { link(frame).read() };
         buddy.free_cached(zones, frame, 0);
-        NR_ASIDE.fetch_sub(1, Relaxed);
+        ASIDE.nr.fetch_sub(1, Relaxed);
     }
 }
 
 /// Frames in all magazines, and those put aside.
 pub fn nr_cached() -> u64 {
-    let in_magazines: u64 = MAGAZINES.iter().map(Magazine::nr_frames).sum();
-    in_magazines + NR_ASIDE.load(Relaxed) as u64
+    let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
+    in_magazines + ASIDE.nr.load(Relaxed) as u64
 }
 
 impl Magazine {
@@ -299,7 +315,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask();
-    f(&MAGAZINES[cpu_index()])
+    f(MAGAZINE.this())
 }
 
 /// A block of `order`, which magazines [have](has).
@@ -331,7 +347,7 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
 /// this CPU may not.
 #[cold]
 pub fn drain(zones: &Zones) {
-    for magazine in &MAGAZINES {
+    for magazine in MAGAZINE.iter() {
         for order in 0..=LARGEST {
             let Some(mut buddy) = buddy() else { return };
             take_aside(zones, &mut buddy);

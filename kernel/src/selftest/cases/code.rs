@@ -1,5 +1,6 @@
 //! Code: what is made executable runs on every CPU as it was written last.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use paging::{Attributes, Pfn, VirtAddr};
@@ -8,7 +9,7 @@ use vmalloc::Request;
 use super::cpus::Meeting;
 use crate::arch::cache::publish_instructions;
 use crate::arch::mmu::isb;
-use crate::arch::percpu::MAX_CPUS;
+use crate::arch::percpu::nr_cpus;
 use crate::arch::probe::probe_write;
 use crate::mm::areas::{KernelArea, kernel_vmalloc};
 use crate::mm::{self, linear_va};
@@ -88,7 +89,7 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     let published = AtomicU64::new(0);
     let handed: [Meeting; ROUNDS] = core::array::from_fn(|_| Meeting::of(nr));
     let called: [Meeting; ROUNDS] = core::array::from_fn(|_| Meeting::of(nr));
-    let wrong = [const { AtomicU64::new(0) }; MAX_CPUS];
+    let wrong: Vec<AtomicU64> = (0..nr_cpus()).map(|_| AtomicU64::new(0)).collect();
     let result = IrqSpinLock::new("result", Ok(()));
     smp::on_each_cpu(|cpu| {
         let mut area = None;

@@ -3,6 +3,7 @@
 //! Each test hands every CPU one closure that does both halves, touch and look again, since a CPU that was turned off in between would
 //! come back with an empty TLB and prove nothing.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -11,7 +12,7 @@ use paging::{Attributes, LeafSet, LeafSize, Pfn};
 
 use super::bad_input::AllFrames;
 use crate::arch::mmu::at_s1e1r;
-use crate::arch::percpu::{MAX_CPUS, cpu_index};
+use crate::arch::percpu::{cpu_index, nr_cpus};
 use crate::arch::probe::{probe_read, probe_write};
 use crate::arch::time::{Deadline, relax};
 use crate::mm::areas::kernel_vmalloc;
@@ -53,7 +54,7 @@ impl Meeting {
 }
 
 /// What each CPU found wrong: 0 for nothing, else a code and an address.
-pub(super) struct Findings([AtomicU64; MAX_CPUS]);
+pub(super) struct Findings(Box<[AtomicU64]>);
 
 /// What a CPU may find. The order is that of [`Findings::check`].
 pub(super) const LATE: u64 = 1;
@@ -64,8 +65,8 @@ const STILL_WRITABLE: u64 = 5;
 const WRONG_FAULT: u64 = 6;
 
 impl Findings {
-    pub(super) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; MAX_CPUS])
+    pub(super) fn new() -> Self {
+        Self((0..nr_cpus()).map(|_| AtomicU64::new(0)).collect())
     }
 
     pub(super) fn report(&self, cpu: usize, what: u64) {

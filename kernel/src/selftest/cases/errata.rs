@@ -1,6 +1,8 @@
 //! Features and errata are those of every CPU, and what is used is made for all of them (DESIGN
 //! rules 11 and 13). What is made of one CPU's registers is tested on the host (`arch-policy`).
 
+use alloc::vec::Vec;
+
 use paging::Mmu;
 
 use crate::arch::cache;
@@ -8,7 +10,7 @@ use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::identity::{self, Identity, Pretence, Register};
 use crate::arch::mmu::repeats_tlbi;
-use crate::arch::percpu::MAX_CPUS;
+use crate::arch::percpu::nr_cpus;
 use crate::mm::{kernel_tree, zva_size};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
@@ -17,10 +19,10 @@ use crate::sync::IrqSpinLock;
 
 /// What each CPU that is up says now, and what it is taken to say; and that it recorded the same
 /// before there were final tables.
-fn identities() -> Result<[Option<Identity>; MAX_CPUS], Failure> {
-    let read = IrqSpinLock::new("identities", [None; MAX_CPUS]);
+fn identities() -> Result<Vec<Option<Identity>>, Failure> {
+    let read = IrqSpinLock::new("identities", alloc::vec![None; nr_cpus()]);
     smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));
-    let mut read = *read.lock();
+    let mut read = core::mem::take(&mut *read.lock());
     for (cpu, identity) in read.iter_mut().enumerate() {
         let Some(identity) = identity else { continue };
         let recorded = identity::of_cpu(cpu).unwrap_or_default();

@@ -9,7 +9,7 @@ use vmalloc::{Error, FlushPolicy};
 
 use super::bad_input::AllFrames;
 use super::cpus::Meeting;
-use crate::arch::percpu::MAX_CPUS;
+use crate::arch::percpu::nr_cpus;
 use crate::arch::probe::probe_read;
 use crate::arch::time;
 use crate::mm::areas::{KernelArea, kernel_vmalloc};
@@ -51,7 +51,8 @@ pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
     let nr = smp::nr_online();
     let meetings: [Meeting; 4] = core::array::from_fn(|_| Meeting::of(nr));
     let [touched, freed, looked, flushed] = &meetings;
-    let (stale, wrong) = (AtomicU64::new(0), [const { AtomicU64::new(0) }; MAX_CPUS]);
+    let stale = AtomicU64::new(0);
+    let wrong: Vec<AtomicU64> = (0..nr_cpus()).map(|_| AtomicU64::new(0)).collect();
     let late = AtomicU64::new(0);
     let meet = |meeting: &Meeting| {
         if !meeting.wait() {

@@ -19,6 +19,7 @@ mod locks;
 mod mixed_orders;
 mod order_lists;
 mod partial;
+mod percpu;
 mod random;
 mod stress;
 mod test_vmalloc;
@@ -248,6 +249,9 @@ pub const ALL: &[Test] = tests! {
     "features.what_is_used_is_what_every_cpu_has" => errata::used_is_what_every_cpu_has,
     "locks.an_order_that_could_deadlock_is_refused" => locks::order_is_checked,
 
+    "smp.each_cpu_has_variables_of_its_own" => percpu::each_has_its_own,
+    "smp.memory_is_taken_for_the_cpus_of_the_machine" => percpu::memory_follows_the_machine,
+    "smp.words_that_all_write_have_cache_lines_of_their_own" => percpu::hot_words_have_their_own_lines,
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
     "smp.parts_of_one_block_go_at_once" => cpus::parts_of_one_block_go_at_once,

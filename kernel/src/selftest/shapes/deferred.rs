@@ -3,12 +3,13 @@
 //! A thread publishes a page where all find it, and takes out the one before; that one is freed after every thread has been seen outside of its
 //! reading. The form with one argument notes what waits apart, the form with two links it through the memory itself.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use paging::VirtAddr;
 
 use super::{Run, loops};
-use crate::arch::percpu::MAX_CPUS;
+use crate::arch::percpu::nr_cpus;
 use crate::arch::time::relax;
 use crate::mm;
 use crate::selftest::failure::{Failure, expect};
@@ -24,14 +25,14 @@ pub(crate) struct Readers {
     /// The page that all read, or 0.
     published: AtomicU64,
     /// Odd while the thread reads.
-    reading: [AtomicU64; MAX_CPUS],
+    reading: Box<[AtomicU64]>,
 }
 
 impl Readers {
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             published: AtomicU64::new(0),
-            reading: [const { AtomicU64::new(0) }; MAX_CPUS],
+            reading: (0..nr_cpus()).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -47,7 +48,7 @@ impl Readers {
 
     /// Waits until each thread has been outside of its reading once.
     fn synchronize(&self) {
-        for reading in &self.reading {
+        for reading in &*self.reading {
             let seen = reading.load(Ordering::SeqCst);
             while seen % 2 == 1 && reading.load(Ordering::SeqCst) == seen {
                 relax();

@@ -33,6 +33,8 @@ use worker::Worker;
 
 /// Operations of each CPU in a round.
 const OPERATIONS: u64 = 150;
+/// Operations of all CPUs in a round at most: the more there are, the longer each takes on the few CPUs of an emulator's host.
+const MOST_OPERATIONS: u64 = 16 * OPERATIONS;
 /// Areas that all CPUs share. Each is a word, 0 for none; who swaps one out owns it.
 const SLOTS: usize = 24;
 /// Mappings of `vm_map_ram` that all CPUs share, in the same way.
@@ -160,9 +162,10 @@ impl Shared {
 /// One round; everything that it has made is gone afterwards.
 fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     let shared = Shared::new();
+    let operations = OPERATIONS.min(MOST_OPERATIONS / smp::nr_online() as u64).max(1);
     let work = |cpu| {
         let mut worker = Worker::new(subject, &shared, round, cpu);
-        for _ in 0..OPERATIONS {
+        for _ in 0..operations {
             if shared.stop.load(Ordering::Acquire) || go_on().is_err() {
                 break;
             }
