@@ -124,7 +124,7 @@ fn map_uart(pa: u64) {
     let slot = (fixed_tables().l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
     early_console::set_base(0);
     // Break before make: the slot may hold the guess (rule 3). SAFETY: a descriptor of the slot
-    // table, which nobody else edits yet; the console that used the old mapping is off.
+    // table, which nothing else edits yet; the console that used the old mapping is off.
     unsafe { write_volatile(slot, 0) };
     kernel::arch::mmu::flush_page(fixed_slot(EARLY_UART_SLOT));
     // SAFETY: as above; the slot was invalid and nothing else is mapped there.

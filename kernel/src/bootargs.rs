@@ -220,7 +220,7 @@ pub enum BadArgument<'a> {
     NoTest(&'a str),
     /// No walker has a name that this glob matches.
     NoWalker(&'a str, Option<Planted>),
-    /// The value is none of those that there are.
+    /// The value is not one of those that there are.
     Value {
         /// The whole argument.
         argument: &'a str,

@@ -36,7 +36,7 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
 struct Heap(RefCell<Vec<*mut u8>>);
 
 // SAFETY: pages from the global allocator, of the size and alignment of a 4K table, given back when
-// all is over; nobody translates by them.
+// all is over; no CPU translates by them.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not of size 0.

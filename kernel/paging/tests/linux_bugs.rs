@@ -193,8 +193,8 @@ fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
 }
 
 /// Bug 10: A permission change over part of a huge area went as far as it could and stopped with an
-/// error: half of the range had the new rights. All or nothing, whatever is missing: a table page
-/// for the split, or a page of the range.
+/// error: half of the range had the new rights. All or nothing, if anything is missing: a table
+/// page for the split, or a page of the range.
 #[test]
 fn bug_10_a_permission_change_is_all_or_nothing() {
     for (setup, budget) in [
@@ -322,7 +322,7 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
 
 /// Bug 13: Code that changes attributes in place was written for a linear map of pages and met
 /// blocks; and a split in place, legal only where every CPU tolerates it, was decided before all
-/// CPUs were known. Blocks are cut here whatever their size, and nothing is changed in place unless
+/// CPUs were known. Blocks of any size are split here, and nothing is changed in place unless
 /// the caller has said that it may be.
 #[test]
 fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {

@@ -21,7 +21,7 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Err(_) => panic!("a page has a layout"),
 };
 
-/// Pages from the heap, never zeroed, given back at once or when nobody is in an operation.
+/// Pages from the heap, never zeroed, given back at once or when no operation runs.
 struct Heap {
     in_use: Mutex<BTreeSet<u64>>,
     waiting: Mutex<Vec<u64>>,
@@ -43,7 +43,7 @@ impl Heap {
 
     fn give_back(pa: u64) {
         let page = std::ptr::with_exposed_provenance_mut::<u8>((pa + OFFSET) as usize);
-        // SAFETY: from `alloc` with this layout, and nobody uses it any more.
+        // SAFETY: from `alloc` with this layout, and no longer in use.
         unsafe { dealloc(page, PAGE) };
     }
 

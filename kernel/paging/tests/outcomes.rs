@@ -1,5 +1,5 @@
-//! What an operation says it did is what it did: leaves by size, pages, levels; the same whatever
-//! way it went.
+//! What an operation says it did is what it did: leaves by size, pages, levels; the same
+//! for every way to do it.
 
 mod support;
 
@@ -150,7 +150,7 @@ fn an_unmap_takes_out_the_tables_that_it_covers_whole_and_no_other() {
 fn what_is_left_to_another_flush_is_not_flushed_before() {
     let mut nr = 0;
     for case in corpus::<Granule4K>() {
-        // What is cut is broken at once, whoever flushes.
+        // What is cut is broken at once, not at the flush.
         let Op::Unmap { .. } = case.op else {
             continue;
         };

@@ -189,7 +189,7 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
 }
 
 /// Defect 5: A table page went back to the allocator before the walk caches had been told, in one
-/// case even before it was unlinked: whoever got the page next had it walked as a table.
+/// case even before it was unlinked: the next user of the page had it walked as a table.
 #[test]
 fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     on_model(|_, tree, at| {
@@ -210,7 +210,7 @@ fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
 }
 
 /// Defect 6: A table was linked first and zeroed through the link, since a recursive map offers no
-/// other way: walks found whatever the page had held.
+/// other way: walks found what the page had held before.
 #[test]
 fn a_table_is_zeroed_before_it_is_linked() {
     on_model(|_, tree, at| {
@@ -346,7 +346,7 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
 }
 
 /// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the
-/// other CPUs, since at that place nobody may wait for them. Here the batch owns what must not be
+/// other CPUs, since that place may not wait for them. Here the batch owns what must not be
 /// reused, and gives it back after its flush.
 #[test]
 fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {

@@ -325,7 +325,7 @@ fn a_source_that_is_rewound_gives_the_same_pages_again() {
     }
 }
 
-/// A source that holds whoever reads it to the contract: no page is asked for before one that was.
+/// A source that holds its reader to the contract: no page is asked for before one that was.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,

@@ -2,7 +2,7 @@
 //! to the last barrier, and back.
 //!
 //! They run in a subsystem of their own, on a region that the kernel's own has reserved for it: the
-//! same code on the same tree, but nobody else's areas in it. Warm as all cases are: a page beside
+//! same code on the same tree, but no other areas in it. Warm as all cases are: a page beside
 //! the area stays mapped.
 
 use core::hint::black_box;

@@ -1,4 +1,4 @@
-//! Subsystems for the bench: each on addresses that nobody else maps anything in, with the kernel's
+//! Subsystems for the bench: each on addresses of its own, with the kernel's
 //! backend or with one that counts.
 
 use alloc::boxed::Box;

@@ -1,11 +1,11 @@
 //! The same work on all CPUs at once, on the kernel's own subsystem: instructions per operation,
 //! and waits for locks.
 //!
-//! Which of the two is to be had depends on the emulator (`scripts/bench-data/README.md`, "Several CPUs"). Under `-icount`
-//! one host thread runs all CPUs in turn, each until it yields: the counter of INST_RETIRED counts
-//! the instructions of all of them together, and nobody is ever interrupted while he holds a lock.
-//! Without it, each CPU has a host thread: locks are really contended, and nothing counts
-//! instructions.
+//! Which of the two is to be had depends on the emulator (`scripts/bench-data/README.md`, "Several
+//! CPUs"). Under `-icount` one host thread runs all CPUs in turn, each until it yields: the counter
+//! of INST_RETIRED counts the instructions of all of them together, and no CPU is interrupted while
+//! it holds a lock. Without it, each CPU has a host thread: locks are really contended, and nothing
+//! counts instructions.
 //!
 //! So every CPU yields after each operation. Under `-icount` that interleaves them, operation by
 //! operation; without it, it is a hint that does nothing.

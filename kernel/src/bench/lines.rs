@@ -1,6 +1,6 @@
 //! `mode=lines`: what calls cost that instruction counts hide, on several CPUs.
 //!
-//! The CPUs take turns, one call at a time, each on areas of its own, so that whatever one CPU's
+//! The CPUs take turns, one call at a time, each on areas of its own, so that what one CPU's
 //! call finds in a line that another CPU has written is sharing that the design makes, not chance.
 //! An emulator plugin counts between the [markers](crate::arch::marker): cache-line transfers,
 //! atomic read-modify-writes, barriers, TLBIs (`scripts/lines`). Nothing is counted here.

@@ -38,7 +38,7 @@ impl Random {
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,
-    /// Where the frames are from, unless they are nobody's.
+    /// Where the frames are from, unless they have no owner.
     block: Option<Block>,
     order: u8,
 }
@@ -63,7 +63,7 @@ impl Pages {
         Some(pages)
     }
 
-    /// `nr` frames that are nobody's, as `frame` says: to be mapped and not touched. There is
+    /// `nr` frames without an owner, as `frame` says: to be mapped and not touched. There is
     /// memory for the array alone.
     #[must_use]
     pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
@@ -83,7 +83,7 @@ impl Pages {
             // SAFETY: within the block, which is ours and in the linear map.
             unsafe { at.add(i).write(Pfn(0)) };
         }
-        // SAFETY: as above, initialised, and handed to nobody else before it is dropped.
+        // SAFETY: as above, initialised, and handed out to nothing else before it is dropped.
         let array = unsafe { core::slice::from_raw_parts_mut(at, nr) };
         Some(Self {
             array,

@@ -21,7 +21,7 @@ pub enum Op {
     Lazy,
     /// A change of permissions, while it is mapped.
     Protect,
-    /// A loop that allocates and gives back, whatever it owes included.
+    /// A loop that allocates and frees, what it owes included.
     Loop,
 }
 

@@ -80,7 +80,7 @@ const fn shape<B: Backend + 'static>(
 /// A byte of the area's first page is written and read back.
 fn touch<B: Backend>(area: &VmArea<'_, B>) -> bool {
     let at = area.as_ptr();
-    // SAFETY: the first byte of an area of memory that was just allocated, and nobody else's.
+    // SAFETY: the first byte of an area of memory that was just allocated, and of no other use.
     unsafe { ptr::write_volatile(at, 1) };
     // SAFETY: as above.
     unsafe { ptr::read_volatile(at) == 1 }
@@ -187,7 +187,7 @@ pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<b
     let at = ptr::with_exposed_provenance_mut::<u64>(va.0 as usize);
     let first = params.frames[0];
     // Other CPUs may run the same loop on the same frames: all write the same.
-    // SAFETY: just mapped, writable, and whoever lends frames leaves their first word to this.
+    // SAFETY: just mapped, writable, and the lender of frames leaves their first word to this.
     unsafe { ptr::write_volatile(at, first.0) };
     let same = vm.backend().read_word(first, 0) == first.0;
     // SAFETY: mapped above, and used no more.
@@ -195,7 +195,7 @@ pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<b
     Ok(same)
 }
 
-/// An area for whoever cannot wait; it goes as any other.
+/// An area for a context that cannot wait; it is freed as any other.
 ///
 /// # Errors
 /// Those of the call, [`Error::WouldBlock`] among them.

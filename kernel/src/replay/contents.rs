@@ -7,7 +7,7 @@
 //! 1. the tables give a frame (`vmalloc_to_pfn`): the one that was given, where frames were given;
 //! 2. `AT S1E1R` gives the same frame;
 //! 3. all 512 words are read by the area, and the first and the last by the linear map: they are
-//!    what was written, so that nobody else has had the frame meanwhile, not even as a table;
+//!    what was written, so the frame was not reused meanwhile, not even as a table;
 //! 4. of code: `AT S1E1W` is refused by both addresses, and the leaf is executable.
 //!
 //! Devices are asked 1, 2, and whether the MMU takes the page for Device-nGnRE. Nothing of them is
@@ -75,8 +75,8 @@ fn compare(
 }
 
 fn write(va: u64, value: u64) {
-    // SAFETY: a word of a page that the replay was given, mapped writable at `va`; nobody else uses
-    // it.
+    // SAFETY: a word of a page that the replay was given, mapped writable at `va`; nothing else
+    // uses it.
     unsafe { (va as *mut u64).write_volatile(value) };
 }
 

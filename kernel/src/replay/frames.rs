@@ -1,4 +1,4 @@
-//! Frames of the replay's own, for areas that map somebody else's pages.
+//! Frames of the replay's own, for areas that map pages of a caller.
 //!
 //! A trace does not say how its pages lay in physical memory, so this chooses: in 16 chunks there
 //! are 8 single pages, 4 of order 2, 2 of order 4, one of order 6 and one of order 9, in an order

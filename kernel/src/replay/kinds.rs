@@ -5,7 +5,7 @@
 //! | vmalloc | `allocate`, aligned as asked | `vfree` |
 //! | vmalloc_huge | the same in the largest blocks | `vfree` |
 //! | stack | `alloc_stack_aligned`: a guard below, too | `vfree` |
-//! | module, execmem, bpf_jit | `allocate`; written; then `set_memory_ro`, `set_memory_x` | `vfree` |
+//! | module, execmem, bpf_jit | `allocate`; written; `set_memory_ro`, `set_memory_x` | `vfree` |
 //! | vmap | `vmap` of [frames](super::frames) of the replay's | `vunmap` |
 //! | ioremap | `ioremap` of a [range](super::device) without RAM | `iounmap` |
 //! | percpu | `get_vm_area`, and `map_pages` of single frames of the replay's | `free_vm_area` |

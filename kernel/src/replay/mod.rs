@@ -155,7 +155,7 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) ->
 
     if args.replay_fault == Some(ReplayFault::Trace) {
         let first = text.as_ptr() as usize;
-        // SAFETY: a byte of the initrd, in the linear map; nobody reads it at the same time, and
+        // SAFETY: a byte of the initrd, in the linear map; nothing reads it at the same time, and
         // spoiling it is what is asked for.
         unsafe { (first as *mut u8).write_volatile(!text[0]) };
     }
@@ -186,7 +186,7 @@ fn text() -> Result<&'static [u8], Error> {
             return Err(Error::TraceNotKept(frame));
         }
     }
-    // SAFETY: in the linear map, whole, and nobody's but this mode's.
+    // SAFETY: in the linear map, whole, and used by this mode only.
     Ok(unsafe { core::slice::from_raw_parts(linear_va(initrd.start) as *const u8, initrd.size() as usize) })
 }
 

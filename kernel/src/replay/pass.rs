@@ -319,7 +319,7 @@ where
         Ok(())
     }
 
-    /// Of somebody else's pages nothing may be left when the call returns.
+    /// Of a caller's pages nothing may be left when the call returns.
     fn verify_gone(&self, worker: &mut Worker, area: &Area, va: VirtAddr) -> Result<(), What> {
         if self.workers.len() == 1 && maps_given_frames(area.kind) {
             for at in [va, va.add(area.size - PAGE)] {
@@ -340,7 +340,7 @@ where
             self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
             *self.space.lock() = Some(space);
         }
-        // An unmap may leave an empty table linked, which is unsound only when nobody is going to
+        // An unmap may leave an empty table linked, which is unsound only when nothing is going to
         // look at it again.
         self.vm.shrink();
         // Read-only aliases make the linear map another than the kernel's own audit expects, so

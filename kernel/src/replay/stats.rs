@@ -270,7 +270,7 @@ pub struct Verified {
     pub code_pages: u64,
     /// Guard pages: not mapped.
     pub guards: u64,
-    /// Mappings of somebody else's pages: gone when the call returned. With one CPU only: with
+    /// Mappings of a caller's pages: gone when the call returned. With one CPU only: with
     /// more, the address may be another's already.
     pub gone: u64,
 }

@@ -34,19 +34,19 @@ use crate::sync::{IrqSpinLock, IrqSpinLockGuard};
 /// Pages for nodes at most.
 const MOST_NODE_PAGES: usize = 256;
 
-/// Where a page of an area notes its own address, as a word of the page: whoever frees the frame
+/// Where a page of an area notes its own address, as a word of the page: what frees the frame
 /// finds it there.
 pub const VA_WORD: usize = 2;
 
-/// The code that runs holds every [`TestLock`], as far as whoever only tries one can tell.
+/// The code that runs holds every [`TestLock`], as far as code that only tries one can tell.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 /// A kernel's lock that an exception handler may find taken by what it interrupted.
 #[derive(Debug)]
 pub struct TestLock<T>(IrqSpinLock<T>);
 
-// SAFETY: the kernel's lock. That it is said to be held although it is not keeps whoever only tries
-// out, no more.
+// SAFETY: the kernel's lock. That it is said to be held although it is not keeps code that only
+// tries out, no more.
 unsafe impl<T: Send> Lock<T> for TestLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
@@ -96,7 +96,7 @@ impl NodePages for TestBackend {
             return None;
         }
         let page = linear_va(frame.0 * PAGE) as *mut NodePage;
-        // SAFETY: a frame of our own, in the linear map, that is freed when nobody has the
+        // SAFETY: a frame of our own, in the linear map, that is freed when nothing has the
         // subsystem any more; arbitrary contents are allowed.
         Some(unsafe { &mut *page })
     }
@@ -256,7 +256,7 @@ impl Drop for SecondVmalloc {
             vm.shrink();
             let node_frames = core::mem::take(&mut *vm.backend().node_frames.lock());
             drop(vm);
-            // Nobody has a node any more.
+            // No node is in use any more.
             node_frames.iter().for_each(|frame| frames::free(*frame, 0));
         }
     }

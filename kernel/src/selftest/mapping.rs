@@ -1,5 +1,5 @@
 //! A mapping that a test makes on the live tables: mapped, counted, verified page by page, and
-//! unmapped whatever happens.
+//! unmapped in any case.
 
 use paging::mmu::MmuCounts;
 use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtRange, Visit};
@@ -115,7 +115,7 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::KERNEL_DATA, ctx.owned(), allowed)
     }
 
-    /// The same of what nobody reads or writes, as a device.
+    /// The same of what is never read or written, as a device.
     ///
     /// # Errors
     /// As there.

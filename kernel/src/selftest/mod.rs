@@ -2,7 +2,7 @@
 //!
 //! What each test may rely on, and cannot avoid:
 //! - before and after it, what is in use is counted ([`balance`]) and the whole live tree is
-//!   audited ([`audit`]): a leak or an unsound tree is its failure, whatever it returned;
+//!   audited ([`audit`]): a leak or an unsound tree is its failure, even if it returned success;
 //! - every page of every mapping that it makes is asked of everyone who can know ([`verify`]);
 //! - it gets random numbers of its own, so that it does the same whichever tests run before it.
 //!

@@ -171,7 +171,7 @@ impl TestTables {
     }
 }
 
-// SAFETY: everything goes to the kernel's table memory; a table that is not given back is nobody's,
+// SAFETY: everything goes to the kernel's table memory; a table that is not freed has no owner,
 // which is a leak and harms nothing else.
 unsafe impl Tables for TestTables {
     fn alloc_table(&self) -> Option<PhysAddr> {

@@ -42,7 +42,7 @@ pub struct Expected {
 pub enum Memory {
     /// Frames of the test: data is written and read. The key goes into the pattern.
     Owned(u64),
-    /// Memory of somebody else, or devices: translated, never accessed.
+    /// Memory of another owner, or devices: translated, never accessed.
     Untouched,
 }
 
@@ -134,8 +134,8 @@ impl RawWalk {
 /// Attribute byte and SH that PAR_EL1 shows for a memory type. Written out, not computed from
 /// MAIR_EL1: this is the oracle.
 ///
-/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, whatever the
-/// descriptor says.
+/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, regardless of the
+/// descriptor.
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -396,19 +396,19 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
 
 /// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside
 /// it there. A load or store that meets a leaf in a break faults, and is made again; AT takes no
-/// exception, so it is made where nobody breaks a leaf: whoever does has the walk lock alone.
+/// exception, so it is made where no leaf is broken: that takes the walk lock alone.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
 }
 
-/// Whether the MMU permits a load at `va`, wherever that is, whatever other CPUs do meanwhile.
+/// Whether the MMU permits a load at `va`, anywhere, while other CPUs do anything.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)
 }
 
-/// Whether the MMU permits a store at `va`, wherever that is, whatever other CPUs do meanwhile.
+/// Whether the MMU permits a store at `va`, anywhere, while other CPUs do anything.
 #[must_use]
 pub fn is_writable(va: usize) -> bool {
     permits(va, Access::Write)

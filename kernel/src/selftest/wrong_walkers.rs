@@ -76,8 +76,8 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// Where a frame is aligned to a block and so is the page, a block is mapped, whatever the
-    /// frames behind it are.
+    /// Where a frame is aligned to a block and so is the page, a block is mapped, regardless of the
+    /// frames behind it.
     TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
         let within = page % PAGES_PER_BLOCK;
         match frames.frame(page - within) {

@@ -42,7 +42,7 @@ fn is_device(leaf: &Leaf) -> bool {
 fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
     match leaf {
-        // A load may take a byte from a device that somebody waits for.
+        // A load may take a byte from a device that other code waits for.
         Some(leaf) if is_device(leaf) && !own => answer("load", va, at_s1e1r(address)),
         Some(leaf) if is_device(leaf) => report("32-bit load", va, probe_read32(address).map(u64::from)),
         _ => report("load", va, probe_read(address)),
@@ -51,13 +51,13 @@ fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
 
 fn write(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
-    // A store to a device may do anything, and one elsewhere changes what somebody relies on, if
+    // A store to a device may do anything, and one elsewhere changes what other code relies on, if
     // only for a moment.
     if !own || leaf.is_none_or(is_device) {
         return answer("store", va, at_s1e1w(address));
     }
     let done = probe_read(address).and_then(|value| {
-        // SAFETY: the shell's own memory, of which nobody has a reference, and the value that it
+        // SAFETY: the shell's own memory, of which no reference exists, and the value that it
         // has.
         unsafe { probe_write(address, value) }.map(|()| value)
     });

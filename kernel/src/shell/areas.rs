@@ -67,7 +67,7 @@ pub fn vmalloc<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
     let size = parse::size(words[0])?;
     let frames = size.div_ceil(PAGE_SIZE as u64);
     shell.held.admit(frames)?;
-    // Zeroed, so that whatever is executed in it later is an undefined instruction.
+    // Zeroed, so that anything executed in it later is an undefined instruction.
     let area = kernel_vmalloc().allocate(&Request::new(size).zeroed())?;
     announce(shell.held.hold(area, Blocks::default(), frames));
     Ok(())
@@ -136,7 +136,7 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     if execute {
-        // Zeros, and not what the frames held before, whoever fetches.
+        // Zeros, and not what the frames held before, for any fetch.
         publish_instructions(range.start.0 as usize, range.size as usize);
     }
     let change = |attributes: Attributes| {

@@ -225,7 +225,7 @@ pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal
     Ok(Next::Line)
 }
 
-/// Carries out a command on whatever CPU this is. Those that work on the shell itself are not for
+/// Carries out a command on this CPU. Those that work on the shell itself are not for
 /// it.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! Nothing that is typed ends the kernel. Numbers are checked, accesses go through probes, and each
 //! command is bounded in what it takes and prints:
 //! - it holds at most [`held::MAX_HELD`] areas, and at most a quarter of the frames, so that
-//!   whatever else is asked for finds memory;
+//!   everything else finds memory;
 //! - it changes only areas that it holds itself, and never makes anything writable and executable
 //!   (DESIGN rule 10: the engine refuses);
 //! - it stores and executes only in areas that it holds, which it fills with zeros, and 0 is an

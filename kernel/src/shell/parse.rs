@@ -153,7 +153,7 @@ pub fn part(word: &str) -> Result<Part, Refusal<'_>> {
 /// `r`, `rw`, `rx` or `rwx`.
 ///
 /// # Errors
-/// It is none of them.
+/// It is not one of them.
 pub fn permission(word: &str) -> Result<Permission, Refusal<'_>> {
     let (write, execute) = match word {
         "r" => (false, false),
@@ -174,7 +174,7 @@ pub fn permission(word: &str) -> Result<Permission, Refusal<'_>> {
 /// `r`, `w` or `x`.
 ///
 /// # Errors
-/// It is none of them.
+/// It is not one of them.
 pub fn access(word: &str) -> Result<Access, Refusal<'_>> {
     match word {
         "r" => Ok(Access::Read),

@@ -2,7 +2,7 @@
 //! `scripts/traces/README.md` describes the form.
 //!
 //! Nothing in a trace is trusted: it comes from outside, through a loader. [`Trace::parse`] refuses
-//! whatever it cannot perform, and says which line and why; what it returns can be performed
+//! what it cannot perform, and says which line and why; what it returns can be performed
 //! without another look at the text. [`Trace::need`] says how much memory that takes.
 //!
 //! `scripts/lib/replay_trace.py` is the same for the host side, which wants to know before the

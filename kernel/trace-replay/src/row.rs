@@ -55,7 +55,7 @@ named! {
         Execmem = "execmem",
         /// Memory for programs that a just-in-time compiler makes.
         BpfJit = "bpf_jit",
-        /// Pages of somebody else's.
+        /// Pages of a caller.
         Vmap = "vmap",
         /// A physical range that is no RAM.
         Ioremap = "ioremap",
@@ -75,7 +75,7 @@ named! {
     PurgeKind {
         /// Enough of them waited.
         Drain = "drain",
-        /// Somebody asked.
+        /// A caller asked.
         UnmapAliases = "unmap_aliases",
         /// There was no room left.
         Reclaim = "reclaim",

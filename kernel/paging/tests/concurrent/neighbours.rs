@@ -47,7 +47,7 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
             |tree| {
                 for _ in 0..3 {
                     tree.assert_maps(2, 1);
-                    // Whatever else a walk gives: a page that somebody has mapped, to its frame.
+                    // Anything else that a walk gives is a page that is mapped, with its frame.
                     tree.0
                         .visit(tree.range(0, 16), |leaf| {
                             let page = leaf.va.offset_from(tree.0.range().start) >> 12;

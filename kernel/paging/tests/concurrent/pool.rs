@@ -111,7 +111,7 @@ impl<W: Word> Pool<W> {
         assert_eq!(state, IN_USE, "a store into {table:?}, which was given back");
     }
 
-    /// Nobody is in an operation: what was given back may be handed out again.
+    /// No operation runs: what was given back may be handed out again.
     pub fn quiesce(&self) {
         for state in self.states.lock().expect("no panic under this lock").iter_mut() {
             if *state == GIVEN_BACK {

@@ -5,7 +5,7 @@ use crate::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
 use paging::{Granule4K, Visit};
 
-/// What is given back waits until nobody is in an operation: operations read-lock this, reuse
+/// What is given back waits until no operation runs: operations read-lock this, reuse
 /// write-locks it.
 struct Epoch(std::sync::RwLock<()>);
 

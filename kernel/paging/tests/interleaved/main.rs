@@ -4,7 +4,7 @@
 //! `concurrent` asks whether the tables come out right on such schedules, and has no TLBs;
 //! `mmu-model`'s exhaustive search has TLBs and one CPU. Here both meet: a CPU's entry may be stale
 //! because of what another one does in between. After every unmap all CPUs try the addresses, and
-//! the frames go to somebody else; the model panics at the first rule that is broken. What each CPU
+//! the frames are reused; the model panics at the first rule that is broken. What each CPU
 //! may do without a lock, and for what walks are kept out, is the contract in `src/tree.rs`.
 //!
 //! `defects` has a CPU for each step left out, and the model finds out all of them.

@@ -29,7 +29,7 @@ impl Platform for Here {
     type Word = Word;
 
     fn load(word: &Word) -> u64 {
-        // Whatever the memory model permits.
+        // Any value that the memory model permits.
         let any = |nr| shuttle::rand::thread_rng().gen_range(0..nr);
         Self::with(|seat| seat.turn().load_acquire(*word, any))
     }

@@ -94,8 +94,8 @@ where
         map_and_unmap(walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
             walker.map_range(ctx, va, pa, size, DATA)
         });
-        // Whoever is told the size of chunks maps the same: of as many pages as there are, of order
-        // `0..=10`.
+        // A walker that is told the size of chunks maps the same: of as many pages as there are, of
+        // order `0..=10`.
         let order = random(11) as u32;
         let mut whole = chunks(&[order; 3]);
         whole.truncate(span as usize);

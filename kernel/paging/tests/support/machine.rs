@@ -291,7 +291,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
             );
             assert_eq!(outcome.leaves.pages::<G>(), shape.pages(), "{}", what());
         }
-        // Whatever is gone may be used for something else from now on.
+        // What is gone may be reused from now on.
         for (va, (pa, _, valid)) in &before.0 {
             if *valid && !naive.0.contains_key(va) {
                 model.frame_reused(PhysAddr(*pa), G::PAGE_SIZE);

@@ -346,7 +346,7 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     assert_eq!(seen.len(), tree.tables().live(), "tables are leaked");
 }
 
-/// A small deterministic generator: the tests must not depend on a seed that nobody knows.
+/// A small deterministic generator: the tests must not depend on an unknown seed.
 pub struct Rng(pub u64);
 
 impl Rng {

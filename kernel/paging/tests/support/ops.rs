@@ -97,7 +97,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether `result` is what was expected. A failure for want of tables is none of its business.
+    /// Whether `result` is what was expected. A failure for lack of tables is not judged here.
     pub fn is_met_by(self, result: &Result<Outcome, Failure>) -> bool {
         match (self, result.as_ref().map_err(|failure| failure.error)) {
             (Self::Done, Ok(_)) => true,

@@ -196,7 +196,7 @@ pub fn vmap_of_order_lists(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The pages before and behind each kind of area are reached by nobody.
+/// The pages before and behind each kind of area are not reachable.
 pub fn guard_pages(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 2)?;
     let frames: Vec<Pfn> = (0..4).map(|page| Pfn(block.first.0 + page)).collect();
@@ -232,7 +232,7 @@ fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
 }
 
 /// The guard of `area` is mapped to a frame of the test, as no subsystem would; and taken out again
-/// whatever is found.
+/// in any case.
 fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     let tree = ctx.tree();
     let guard = area.range().end();

@@ -90,7 +90,7 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Runs of frame numbers end where the first is wrong, in whatever bit.
+/// Runs of frame numbers end where the first is wrong, in any bit.
 pub fn runs_end_at_the_first_wrong_frame(_: &Context) -> TestResult {
     let first = 0xf_fff0_1234;
     for nr in 0..=WORDS {

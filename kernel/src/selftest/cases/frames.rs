@@ -142,8 +142,8 @@ pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Everything is allocated, the largest blocks first, until there is nothing: then whoever wants
-/// memory is refused in order. All of it comes back, and merges.
+/// Everything is allocated, the largest blocks first, until there is nothing: then a call that
+/// wants memory is refused in order. All of it comes back, and merges.
 pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();

@@ -14,7 +14,7 @@ use crate::selftest::source::PAGE;
 
 /// CRC-32, as of Ethernet and zip, of `size` bytes at `va`.
 fn crc32(va: usize, size: usize) -> u64 {
-    // SAFETY: mapped and readable for so many bytes, and nobody writes there.
+    // SAFETY: mapped and readable for so many bytes, and nothing writes there.
     let bytes = unsafe { slice::from_raw_parts(va as *const u8, size) };
     u64::from(Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(bytes))
 }
@@ -38,7 +38,8 @@ pub fn copy_has_the_same_crc(ctx: &Context) -> TestResult {
         let from = original + i * PAGE as usize;
         let bytes = (size - i * PAGE as usize).min(PAGE as usize);
         let to = linear_va(block.start().0) as *mut u8;
-        // SAFETY: a frame of the test, and the initrd, which nobody writes; both in the linear map.
+        // SAFETY: a frame of the test, and the initrd, which nothing writes; both in the linear
+        // map.
         unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to, bytes) };
     }
     let frames: Vec<paging::Pfn> = blocks.iter().map(|block| block.first).collect();

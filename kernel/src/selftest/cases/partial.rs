@@ -198,7 +198,7 @@ pub fn protect_page_of_1g_block(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::BLOCK1, 1000, 1)
 }
 
-/// A whole leaf keeps its size, whatever its permissions become.
+/// A whole leaf keeps its size under any permissions.
 pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
     for size in [
         LeafSize::PAGE,

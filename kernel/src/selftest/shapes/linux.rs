@@ -171,7 +171,7 @@ pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
 }
 
 /// Pages under a spin lock, with interrupts masked: had without waiting, and given back without
-/// waiting. Another CPU may be in the way, and nobody else.
+/// waiting. Only another CPU may be in the way.
 pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     let lock = IrqSpinLock::new("no_block", ());
     let right = loops(run, |run| {

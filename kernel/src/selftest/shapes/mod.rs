@@ -24,7 +24,7 @@ use crate::mm::{self, linear_va};
 
 pub(crate) use deferred::Readers;
 
-/// What all threads of a run share: memory and addresses that the shapes map, and nobody changes.
+/// What all threads of a run share: memory and addresses that the shapes map and never change.
 #[derive(Debug)]
 pub(crate) struct Backing {
     /// Keeps `pages` alive.

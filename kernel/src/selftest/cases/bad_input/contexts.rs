@@ -18,7 +18,7 @@ use crate::selftest::verify::{read, write};
 pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let nolock = Request::new(5 * PAGE).nolock();
-    // The same request where nobody is in the way.
+    // The same request with no other in the way.
     let area = vm.allocate(&nolock)?;
     write(area.va().0 as usize, 5);
     expect(
@@ -78,7 +78,8 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses that turn out to be wrong when nobody is left to be told: counted, and nothing else.
+/// Addresses that turn out to be wrong when no caller is left to be told: counted, and nothing
+/// else.
 pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(64 << 20, FlushPolicy::Strict)?;
     let vm = second.vm();

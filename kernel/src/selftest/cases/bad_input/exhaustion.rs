@@ -103,7 +103,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All frames, in blocks linked through their first words: whoever holds them needs no memory, and
+/// All frames, in blocks linked through their first words: to hold them needs no memory, and
 /// touches little of it.
 pub struct AllFrames {
     /// The newest block: its first frame, and its order in bits 7:0; 0 for none.

@@ -45,7 +45,7 @@ impl FrameArray for OneMissing {
     }
 }
 
-/// No bytes and no pages, of whatever.
+/// No bytes and no pages, of every kind.
 pub fn nothing_asked_for(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let none: [Pfn; 0] = [];
@@ -245,7 +245,7 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
 }
 
 /// A page handed over that is there twice, of a block, free, a device's, or an area's already; and
-/// nobody frees what is an area's.
+/// what is an area's cannot be freed.
 pub fn pages_taken_over(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -338,8 +338,8 @@ pub fn part_outside(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area with pages of other permissions does not move; nor does one of another kind, whatever
-/// its size.
+/// An area with pages of other permissions does not move; nor does one of another kind, at any
+/// size.
 pub fn changed_permissions(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(2 * PAGE)?;
     area.set_memory_ro(0, PAGE)?;

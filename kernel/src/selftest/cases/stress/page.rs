@@ -3,7 +3,7 @@
 //! ```text
 //!   word 0   a number made of the two below
 //!   word 1   the area's number 63:32, the page's number 31:0
-//!   word 2   the page's address (`VA_WORD`), for whoever frees the frame
+//!   word 2   the page's address (`VA_WORD`), for the CPU that frees the frame
 //! ```
 
 use paging::{PhysAddr, VirtAddr};

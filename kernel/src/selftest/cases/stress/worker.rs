@@ -86,7 +86,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// One operation, on whatever is in a slot.
+    /// One operation, on what is in a slot.
     pub fn operate(&mut self) -> Result<(), Finding> {
         match self.rng.u32(0..16) {
             0 => self.vm().vm_unmap_aliases(),
@@ -119,7 +119,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// Puts an area where all find it; whoever put one here meanwhile has his taken out in turn.
+    /// Puts an area where all find it; one that was put here meanwhile is taken out in turn.
     fn publish(&mut self, slot: &AtomicU64, va: VirtAddr, id: u32) -> Result<(), Finding> {
         match slot.swap(self.pack(va, id), Ordering::AcqRel) {
             0 => Ok(()),
