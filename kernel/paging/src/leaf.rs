@@ -168,13 +168,20 @@ pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) ->
 
 #[inline(never)]
 fn largest_of_many<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    let is_made = |size: &LeafSize| {
-        let bytes = size.bytes::<G>();
-        let skip = pa.0.wrapping_neg() & (bytes - 1);
-        let at = pa.0.wrapping_add(skip);
-        pages >= (skip + bytes) >> G::PAGE_SHIFT
-            && G::leaves(VirtAddr(at), PhysAddr(at), bytes, allowed).first() == *size
-    };
-    let mut sizes = LeafSize::ALL.into_iter().filter(|size| size.exists::<G>());
-    sizes.find(is_made).unwrap_or(LeafSize::PAGE)
+    // As in `largest`: what is constant of a size is so in each turn.
+    for level in G::ROOT_LEVEL..=LAST_LEVEL {
+        for contiguous in [true, false] {
+            let size = LeafSize::new(level, contiguous);
+            let bytes = size.bytes::<G>();
+            let skip = pa.0.wrapping_neg() & (bytes - 1);
+            if !size.exists::<G>() || pages < (skip + bytes) >> G::PAGE_SHIFT {
+                continue;
+            }
+            let at = pa.0.wrapping_add(skip);
+            if G::leaves(VirtAddr(at), PhysAddr(at), bytes, allowed).first() == size {
+                return size;
+            }
+        }
+    }
+    LeafSize::PAGE
 }

@@ -134,10 +134,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let page = mapping.done >> G::PAGE_SHIFT;
             match source.piece_at(page, pages - page, mapping.va()) {
                 Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
-                Some(Piece::Frames(frames)) => match self.lone_groups(mapping, frames) {
-                    [] => self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?,
-                    groups => self.write_frames::<TOP>(mapping, groups, LeafSize::PAGE_GROUP, outcome)?,
-                },
+                Some(Piece::Frames(frames)) => {
+                    match self.lone_groups(mapping.va(), frames, mapping.allowed) {
+                        [] => self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?,
+                        groups => self.write_frames::<TOP>(mapping, groups, LeafSize::PAGE_GROUP, outcome)?,
+                    }
+                }
                 Some(Piece::Singles(frames)) => self.write_singles::<TOP>(mapping, frames, outcome)?,
                 None => return Err(Error::NoFrame { page }),
             }
@@ -163,25 +165,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// The groups of pages at the head of `frames`, as many as lie in the same table, if the first
     /// has no neighbour in memory that it could be part of a larger leaf with.
     #[inline(never)]
-    fn lone_groups<'f>(&self, mapping: &Mapping, frames: &'f [Pfn]) -> &'f [Pfn] {
-        let (va, group) = (mapping.va(), G::cont_entries(LAST_LEVEL));
+    fn lone_groups<'f>(&self, va: VirtAddr, frames: &'f [Pfn], allowed: LeafSet) -> &'f [Pfn] {
+        let group = G::cont_entries(LAST_LEVEL);
         let goes_on = |next: &Pfn| next.0.wrapping_sub(frames[0].0) == group as u64;
         if frames.get(group).is_none_or(goes_on) {
             return &[];
         }
-        let is_group = |(chunk, i): &(&[Pfn], u64)| {
-            let (bytes, pa) = (G::cont_size(LAST_LEVEL), output::<G>(chunk[0].0));
-            let leaves = G::leaves(va.add(i * bytes), pa, bytes, mapping.allowed);
-            pa.0 & self.unimplemented_pa() == 0
-                && leaves.first() == LeafSize::PAGE_GROUP
-                && self.tables.nr_consecutive(chunk) == group
+        let here = &frames[..frames.len().min(G::ENTRIES - G::index(va.0, LAST_LEVEL))];
+        let frames = &frames[..self.tables.nr_in_groups(here, group)];
+        let is_lone = |(head, i): &(&Pfn, u64)| {
+            let (bytes, pa) = (G::cont_size(LAST_LEVEL), output::<G>(head.0));
+            let leaves = G::leaves(va.add(i * bytes), pa, bytes, allowed);
+            pa.0 & self.unimplemented_pa() == 0 && leaves.first() == LeafSize::PAGE_GROUP
         };
-        let left = G::ENTRIES - G::index(va.0, LAST_LEVEL);
-        let groups = frames[..left.min(frames.len())]
-            .chunks_exact(group)
-            .zip(0..)
-            .take_while(is_group);
-        &frames[..groups.count() * group]
+        let lone = frames.iter().step_by(group).zip(0..).take_while(is_lone);
+        &frames[..lone.count() * group]
     }
 
     /// Maps a physical run, across as many leaf sizes and tables as it takes.
@@ -256,7 +254,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let (mut good, mut result) = (frames, Ok(()));
         // As `output` rotates them.
         let bad = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
-        if or_of(frames) & bad != 0 {
+        if self.tables.or_of_frames(frames) & bad != 0 {
             (good, result) = implemented_frames::<G>(frames, bad);
         }
         self.write_frames::<TOP>(mapping, good, LeafSize::PAGE, outcome)?;
@@ -321,7 +319,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline]
     fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
-        if self.kinds(node, index, nr).is_vacant() {
+        if self.are_vacant(node, index, nr) {
             return Ok(false);
         }
         self.check_each_vacant(node, va, remaining)
@@ -395,18 +393,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             tables_left,
         }
     }
-}
-
-/// The bits that any of `frames` has.
-#[inline]
-fn or_of(frames: &[Pfn]) -> u64 {
-    let (mut any, mut left) = (0, frames);
-    // Eight in a turn: what counts the turns costs as much as to look at two.
-    while let [a, b, c, d, e, f, g, h, rest @ ..] = left {
-        any |= (a.0 | b.0) | (c.0 | d.0) | (e.0 | f.0) | (g.0 | h.0);
-        left = rest;
-    }
-    left.iter().fold(any, |any, frame| any | frame.0)
 }
 
 /// Of frames of which some have any of the bits of `bad`: those before the first that has, and the

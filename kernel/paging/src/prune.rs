@@ -56,7 +56,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if child.level < LAST_LEVEL {
                     self.prune_table(child, va, here, pending, outcome);
                 }
-                if self.kinds(child, 0, G::ENTRIES).is_vacant() {
+                if self.are_vacant(child, 0, G::ENTRIES) {
                     self.tables.store(node.table, i, 0);
                     // DESIGN rule 5: a walk cache may hold the link.
                     let span = VirtRange::new(va.align_down(G::size(level)), G::size(level));

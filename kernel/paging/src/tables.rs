@@ -22,6 +22,7 @@
 //! [`alloc_table`](Tables::alloc_table), whose table no walker reaches yet.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::descriptor::Descriptor;
 
 /// Memory for translation tables, and access to it.
 ///
@@ -71,6 +72,12 @@ pub unsafe trait Tables {
         }
     }
 
+    /// The OR of the numbers of `frames`. Touches no table.
+    #[inline]
+    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
+        frames.iter().fold(0, |or, frame| or | frame.0)
+    }
+
     /// How many of `frames` follow each other from the first on. Touches no table.
     #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
@@ -79,12 +86,27 @@ pub unsafe trait Tables {
         frames.iter().zip(0..).take_while(follows).count()
     }
 
+    /// How many of `frames` lie in whole groups of `group` that follow each other, whatever the
+    /// first of each, before the first group that does not. Touches no table.
+    #[inline]
+    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
+        let is_group = |frames: &&[Pfn]| self.nr_consecutive(frames) == group;
+        frames.chunks_exact(group).take_while(is_group).count() * group
+    }
+
     /// Writes 0 to `nr` descriptors from `index` on.
     #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         for i in index..index + nr {
             self.store(table, i, 0);
         }
+    }
+
+    /// Whether `nr` descriptors from `index` on are vacant: bits 7:0 and 55:48 are 0.
+    #[inline]
+    fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+        let or = (index..index + nr).fold(0, |or, i| or | self.load(table, i));
+        Descriptor(or).is_vacant()
     }
 
     /// What kinds of descriptors `nr` of them from `index` on are: the AND and the OR of their bits
@@ -112,34 +134,31 @@ pub unsafe trait Tables {
     fn leave_break(&self) {}
 }
 
-/// The methods of [`Tables`] that write no descriptor that a walk may see, as `$inner` has them.
+/// Methods of a trait as `$inner` has them.
+macro_rules! forward {
+    ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
+        #[inline]
+        fn $name(&$self $(, $arg: $type)*) $(-> $result)? {
+            $inner.$name($($arg),*)
+        }
+    )*};
+}
+pub(crate) use forward;
+
+/// The methods of [`Tables`] that write no descriptor that a walk may see.
 macro_rules! forward_unwritten {
-    ($self:ident, $inner:expr) => {
-        fn alloc_table(&$self) -> Option<PhysAddr> {
-            $inner.alloc_table()
-        }
-        fn free_table(&$self, table: PhysAddr) {
-            $inner.free_table(table);
-        }
-        #[inline]
-        fn load(&$self, table: PhysAddr, index: usize) -> u64 {
-            $inner.load(table, index)
-        }
-        #[inline]
-        fn nr_consecutive(&$self, frames: &[Pfn]) -> usize {
-            $inner.nr_consecutive(frames)
-        }
-        #[inline]
-        fn kinds(&$self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-            $inner.kinds(table, index, nr)
-        }
-        #[inline]
-        fn enter_break(&$self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
-            $inner.enter_break(va, broken, tables);
-        }
-        #[inline]
-        fn leave_break(&$self) {
-            $inner.leave_break();
+    ($self:ident => $inner:expr) => {
+        $crate::tables::forward! { $self => $inner;
+            fn alloc_table() -> Option<PhysAddr>;
+            fn free_table(table: PhysAddr);
+            fn load(table: PhysAddr, index: usize) -> u64;
+            fn or_of_frames(frames: &[Pfn]) -> u64;
+            fn nr_consecutive(frames: &[Pfn]) -> usize;
+            fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
+            fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
+            fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
+            fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
+            fn leave_break();
         }
     };
 }
@@ -148,26 +167,12 @@ pub(crate) use forward_unwritten;
 
 // SAFETY: every method forwards to `T`, which keeps the promises.
 unsafe impl<T: Tables + ?Sized> Tables for &T {
-    forward_unwritten!(self, (**self));
-
-    #[inline]
-    fn store(&self, table: PhysAddr, index: usize, value: u64) {
-        (**self).store(table, index, value);
-    }
-    #[inline]
-    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
-        (**self).compare_exchange(table, index, current, new)
-    }
-    #[inline]
-    fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
-        (**self).fill_linear(table, index, nr, first, step);
-    }
-    #[inline]
-    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
-        (**self).fill_frames(table, index, frames, page_shift, template);
-    }
-    #[inline]
-    fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
-        (**self).clear(table, index, nr);
+    forward_unwritten!(self => (**self));
+    forward! { self => (**self);
+        fn store(table: PhysAddr, index: usize, value: u64);
+        fn compare_exchange(table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
+        fn fill_linear(table: PhysAddr, index: usize, nr: usize, first: u64, step: u64);
+        fn fill_frames(table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64);
+        fn clear(table: PhysAddr, index: usize, nr: usize);
     }
 }

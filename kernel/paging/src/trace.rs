@@ -220,7 +220,7 @@ mod enabled {
 
     // SAFETY: every method forwards to `T`, which keeps the promises.
     unsafe impl<T: Tables> Tables for Hooked<T> {
-        forward_unwritten!(self, self.0);
+        forward_unwritten!(self => self.0);
 
         fn store(&self, table: PhysAddr, index: usize, value: u64) {
             self.0.store(table, index, value);

@@ -255,6 +255,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Descriptor(self.tables.load(table, index))
     }
 
+    /// Whether `nr` descriptors of `node` from `index` on are vacant.
+    #[inline]
+    pub(crate) fn are_vacant(&self, node: Node, index: usize, nr: usize) -> bool {
+        if nr == 1 {
+            self.load(node.table, index).is_vacant()
+        } else {
+            self.tables.are_vacant(node.table, index, nr)
+        }
+    }
+
     /// The kinds of `nr` descriptors of `node` from `index` on.
     #[inline]
     pub(crate) fn kinds(&self, node: Node, index: usize, nr: usize) -> Kinds {

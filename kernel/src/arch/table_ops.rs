@@ -16,21 +16,27 @@
 //!
 //! # Which have a vector version
 //! Those that it makes at least 1.3 times as fast on two of three processors. Cycles for a
-//! descriptor in the steady state, by `llvm-mca` 19 (`-iterations=200`, all data in the first cache):
+//! descriptor in the steady state, by `llvm-mca` 19 (`-iterations=200`, all data in the first cache),
+//! the general version with as many in a turn:
 //!
 //! ```text
 //!                          cortex-a55   cortex-a76   neoverse-n1   instructions
 //! fill_linear  general        2.13         1.06          0.52          1.63   <- used
 //!              vector         0.81         1.00          0.50          0.94
-//! fill_frames  general        3.50         1.38          1.00          2.50   <- used
-//!              vector         2.63         1.07          1.00          1.38
+//! fill_frames  general        3.50         1.38          1.00          2.50
+//!              vector         2.69         1.01          1.00          1.38   <- used
 //! clear        general        0.75         1.00          0.50          0.63   <- used
 //!              vector         0.63         1.00          0.25          0.25
-//! kinds        general        2.50         1.26          0.79          2.88
-//!              vector         1.81         0.76          0.32          0.63   <- used
-//! consecutive  general        5.13         1.26          0.76          3.00
-//!              vector         3.50         0.88          0.78          1.88   <- used
+//! kinds        general        3.75         1.07          0.73          2.69
+//!              vector         1.91         0.75          0.38          0.56   <- used
+//! or_of        general        3.75         0.81          0.50          1.69
+//!              vector         2.00         0.50          0.25          0.75   <- used
+//! consecutive  general        4.94         1.82          1.25          4.25
+//!              vector         3.38         0.88          0.78          1.81   <- used
+//! blocks       vector         3.56         0.88          0.82          1.94   <- used
 //! ```
+//!
+//! `are_vacant` is half of `kinds`; `blocks` has the general version of `consecutive`.
 //!
 //! # Vector registers
 //! The kernel is built without them (softfloat), so no compiled code has anything in them, and none
@@ -43,9 +49,65 @@
 //! None has a barrier: that is the caller's (DESIGN rule 2).
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Words that a vector loop takes in a turn.
 pub const BLOCK: usize = 16;
+
+/// Bits 7:0 and 55:48 of a descriptor.
+const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
+
+/// `nr` words from `at` on, one by one.
+///
+/// # Safety
+/// `at` is 8-byte aligned and readable for `nr` words.
+#[inline(always)]
+unsafe fn words(at: *const u64, nr: usize) -> impl Iterator<Item = u64> {
+    // SAFETY: the caller's promise.
+    (0..nr).map(move |i| unsafe { AtomicU64::from_ptr(at.add(i).cast_mut()) }.load(Ordering::Relaxed))
+}
+
+/// Constants for vector registers.
+#[repr(C, align(16))]
+struct Constants<const BYTES: usize>([u8; BYTES]);
+
+/// The bytes of a block's descriptors that say what kinds they are, in v16 and v17: eight bytes 0,
+/// then as many bytes 6, in each.
+macro_rules! bytes_of_block {
+    () => {
+        concat!(
+            "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64\n",
+            "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64\n",
+            "tbl v16.16b, {{v0.16b, v1.16b, v2.16b, v3.16b}}, v24.16b\n",
+            "tbl v17.16b, {{v4.16b, v5.16b, v6.16b, v7.16b}}, v24.16b\n",
+        )
+    };
+}
+
+/// Where a block in v0 to v7 differs from what v16 to v23 hold: 0 in `{a}` for nowhere.
+macro_rules! or_of_differences {
+    () => {
+        concat!(
+            "eor v0.16b, v0.16b, v16.16b\n",
+            "eor v1.16b, v1.16b, v17.16b\n",
+            "eor v2.16b, v2.16b, v18.16b\n",
+            "eor v3.16b, v3.16b, v19.16b\n",
+            "eor v4.16b, v4.16b, v20.16b\n",
+            "eor v5.16b, v5.16b, v21.16b\n",
+            "eor v6.16b, v6.16b, v22.16b\n",
+            "eor v7.16b, v7.16b, v23.16b\n",
+            "orr v0.16b, v0.16b, v4.16b\n",
+            "orr v1.16b, v1.16b, v5.16b\n",
+            "orr v2.16b, v2.16b, v6.16b\n",
+            "orr v3.16b, v3.16b, v7.16b\n",
+            "orr v0.16b, v0.16b, v1.16b\n",
+            "orr v2.16b, v2.16b, v3.16b\n",
+            "orr v0.16b, v0.16b, v2.16b\n",
+            "umaxp v0.4s, v0.4s, v0.4s\n",
+            "mov {a}, v0.d[0]\n",
+        )
+    };
+}
 
 /// `asm!` around a loop over whole blocks with vector registers, interrupts masked.
 macro_rules! vector_asm {
@@ -121,50 +183,52 @@ pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
 /// As for [`fill_linear`]; `frames` is readable for `nr` words.
 #[inline]
 pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template: u64) {
-    // SAFETY: loads and stores within the caller's ranges: eight in a turn, then one by one.
-    unsafe {
-        asm!(
-            "subs {nr}, {nr}, #8",
-            "b.lo 3f",
-            "2:",
-            "ldp {a}, {b}, [{from}]",
-            "ldp {c}, {d}, [{from}, #16]",
-            "ldp {e}, {f}, [{from}, #32]",
-            "ldp {g}, {h}, [{from}, #48]",
-            "orr {a}, {template}, {a}, lsl #12",
-            "orr {b}, {template}, {b}, lsl #12",
-            "stp {a}, {b}, [{at}]",
-            "orr {c}, {template}, {c}, lsl #12",
-            "orr {d}, {template}, {d}, lsl #12",
-            "stp {c}, {d}, [{at}, #16]",
-            "orr {e}, {template}, {e}, lsl #12",
-            "orr {f}, {template}, {f}, lsl #12",
-            "stp {e}, {f}, [{at}, #32]",
-            "orr {g}, {template}, {g}, lsl #12",
-            "orr {h}, {template}, {h}, lsl #12",
-            "stp {g}, {h}, [{at}, #48]",
-            "add {from}, {from}, #64",
-            "add {at}, {at}, #64",
-            "subs {nr}, {nr}, #8",
-            "b.hs 2b",
-            "3:",
-            "adds {nr}, {nr}, #8",
-            "b.eq 5f",
-            "4:",
-            "ldr {a}, [{from}], #8",
-            "orr {a}, {template}, {a}, lsl #12",
-            "subs {nr}, {nr}, #1",
-            "str {a}, [{at}], #8",
-            "b.ne 4b",
-            "5:",
-            at = inout(reg) at => _,
-            from = inout(reg) frames => _,
-            nr = inout(reg) nr => _,
-            template = in(reg) template,
-            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
-            e = out(reg) _, f = out(reg) _, g = out(reg) _, h = out(reg) _,
-            options(nostack)
-        );
+    let (mut at, mut frames) = (at, frames);
+    if nr >= BLOCK {
+        let end = at.wrapping_add(nr & !(BLOCK - 1));
+        // SAFETY: loads and stores within the caller's ranges.
+        unsafe {
+            vector_asm!(
+                [
+                    "dup v24.2d, {template}",
+                    "2:",
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
+                    "shl v0.2d, v0.2d, #12",
+                    "shl v1.2d, v1.2d, #12",
+                    "shl v2.2d, v2.2d, #12",
+                    "shl v3.2d, v3.2d, #12",
+                    "shl v4.2d, v4.2d, #12",
+                    "shl v5.2d, v5.2d, #12",
+                    "shl v6.2d, v6.2d, #12",
+                    "shl v7.2d, v7.2d, #12",
+                    "orr v0.16b, v0.16b, v24.16b",
+                    "orr v1.16b, v1.16b, v24.16b",
+                    "orr v2.16b, v2.16b, v24.16b",
+                    "orr v3.16b, v3.16b, v24.16b",
+                    "orr v4.16b, v4.16b, v24.16b",
+                    "orr v5.16b, v5.16b, v24.16b",
+                    "orr v6.16b, v6.16b, v24.16b",
+                    "orr v7.16b, v7.16b, v24.16b",
+                    "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                    "cmp {at}, {end}",
+                    "b.lo 2b",
+                ]
+                at = inout(reg) at,
+                from = inout(reg) frames,
+                end = in(reg) end,
+                template = in(reg) template,
+                options(nostack)
+            );
+        }
+    }
+    for i in 0..nr % BLOCK {
+        // SAFETY: what is left of the caller's ranges.
+        unsafe {
+            let frame = frames.add(i).read();
+            AtomicU64::from_ptr(at.add(i)).store(frame << 12 | template, Ordering::Relaxed);
+        }
     }
 }
 
@@ -231,6 +295,9 @@ pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
     }
 }
 
+/// Where bytes 0 of eight descriptors are in four registers, then their bytes 6.
+static PLACES: Constants<16> = Constants([0, 8, 16, 24, 32, 40, 48, 56, 6, 14, 22, 30, 38, 46, 54, 62]);
+
 /// The AND and the OR of bits 7:0 and 55:48 of `nr` descriptors from `at` on, which say what kinds
 /// they are. The other bits are arbitrary.
 ///
@@ -240,91 +307,153 @@ pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
 #[must_use]
 pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
     let (mut and, mut or) = (u64::MAX, 0u64);
-    let (mut at, mut nr) = (at, nr);
+    let mut at = at;
     if nr >= BLOCK {
+        let end = at.wrapping_add(nr & !(BLOCK - 1));
         // SAFETY: loads within the caller's range. TBL takes byte 0 of eight descriptors, then byte 6
-        // of them, into one register; at the end the eight of each are folded into one.
+        // of them, into one register. What is collected is their OR and, as AND, the OR of their
+        // complements; at the end the eight bytes of each are folded into one.
         unsafe {
             vector_asm!(
                 [
-                    "fmov d24, {places}",
-                    "movi v25.8b, #6",
-                    "add v25.8b, v25.8b, v24.8b",
-                    "mov v24.d[1], v25.d[0]",
-                    "movi v20.2d, #0xffffffffffffffff",
+                    "adrp {a}, {places}",
+                    "ldr q24, [{a}, :lo12:{places}]",
+                    "movi v20.2d, #0",
                     "movi v21.2d, #0",
-                    "sub {nr}, {nr}, #16",
+                    // Two blocks in a turn; an odd number begins in the middle of one.
+                    "tbnz {nr}, #4, 3f",
                     "2:",
-                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
-                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
-                    "tbl v16.16b, {{v0.16b, v1.16b, v2.16b, v3.16b}}, v24.16b",
-                    "tbl v17.16b, {{v4.16b, v5.16b, v6.16b, v7.16b}}, v24.16b",
-                    "subs {nr}, {nr}, #16",
-                    "and v20.16b, v20.16b, v16.16b",
-                    "orr v21.16b, v21.16b, v16.16b",
-                    "and v20.16b, v20.16b, v17.16b",
-                    "orr v21.16b, v21.16b, v17.16b",
-                    "b.hs 2b",
-                    "add {nr}, {nr}, #16",
-                    "ushr v16.2d, v20.2d, #32",
-                    "ushr v17.2d, v21.2d, #32",
-                    "and v20.16b, v20.16b, v16.16b",
-                    "orr v21.16b, v21.16b, v17.16b",
-                    "ushr v16.2d, v20.2d, #16",
-                    "ushr v17.2d, v21.2d, #16",
-                    "and v20.16b, v20.16b, v16.16b",
-                    "orr v21.16b, v21.16b, v17.16b",
-                    "ushr v16.2d, v20.2d, #8",
-                    "ushr v17.2d, v21.2d, #8",
-                    "and v20.16b, v20.16b, v16.16b",
-                    "orr v21.16b, v21.16b, v17.16b",
-                    "mov {and}, v20.d[0]",
-                    "mov {a}, v20.d[1]",
-                    "bfi {and}, {a}, #48, #8",
-                    "mov {or}, v21.d[0]",
-                    "mov {a}, v21.d[1]",
-                    "bfi {or}, {a}, #48, #8",
+                    bytes_of_block!(),
+                    "orr v20.16b, v20.16b, v16.16b",
+                    "orn v21.16b, v21.16b, v16.16b",
+                    "orr v20.16b, v20.16b, v17.16b",
+                    "orn v21.16b, v21.16b, v17.16b",
+                    "3:",
+                    bytes_of_block!(),
+                    "orr v20.16b, v20.16b, v16.16b",
+                    "orn v21.16b, v21.16b, v16.16b",
+                    "orr v20.16b, v20.16b, v17.16b",
+                    "orn v21.16b, v21.16b, v17.16b",
+                    "cmp {at}, {end}",
+                    "b.lo 2b",
+                    "uzp1 v16.4s, v20.4s, v21.4s",
+                    "uzp2 v17.4s, v20.4s, v21.4s",
+                    "orr v16.16b, v16.16b, v17.16b",
+                    "rev32 v17.8h, v16.8h",
+                    "orr v16.16b, v16.16b, v17.16b",
+                    "rev16 v17.16b, v16.16b",
+                    "orr v16.16b, v16.16b, v17.16b",
+                    "mov {or}, v16.d[0]",
+                    "mov {and}, v16.d[1]",
                 ]
                 at = inout(reg) at,
-                nr = inout(reg) nr,
+                nr = in(reg) nr,
+                end = in(reg) end,
                 and = out(reg) and,
                 or = out(reg) or,
                 a = out(reg) _,
-                places = in(reg) 0x3830_2820_1810_0800u64,
+                places = sym PLACES,
+                options(nostack, readonly)
+            );
+        }
+        and = !and;
+    }
+    // SAFETY: what is left of the caller's range.
+    for word in unsafe { words(at, nr % BLOCK) } {
+        (and, or) = (and & word, or | word);
+    }
+    (and, or)
+}
+
+/// Whether bits 7:0 and 55:48 of `nr` descriptors from `at` on are all 0.
+///
+/// # Safety
+/// As for [`kinds`].
+#[inline]
+#[must_use]
+pub unsafe fn are_vacant(at: *const u64, nr: usize) -> bool {
+    let (mut or, mut at) = (0u64, at);
+    if nr >= BLOCK {
+        let end = at.wrapping_add(nr & !(BLOCK - 1));
+        // SAFETY: loads within the caller's range. As in `kinds`, of which this is half.
+        unsafe {
+            vector_asm!(
+                [
+                    "adrp {or}, {places}",
+                    "ldr q24, [{or}, :lo12:{places}]",
+                    "movi v20.2d, #0",
+                    "tbnz {nr}, #4, 3f",
+                    "2:",
+                    bytes_of_block!(),
+                    "orr v20.16b, v20.16b, v16.16b",
+                    "orr v20.16b, v20.16b, v17.16b",
+                    "3:",
+                    bytes_of_block!(),
+                    "orr v20.16b, v20.16b, v16.16b",
+                    "orr v20.16b, v20.16b, v17.16b",
+                    "cmp {at}, {end}",
+                    "b.lo 2b",
+                    "umaxp v20.4s, v20.4s, v20.4s",
+                    "mov {or}, v20.d[0]",
+                ]
+                at = inout(reg) at,
+                nr = in(reg) nr,
+                end = in(reg) end,
+                or = out(reg) or,
+                places = sym PLACES,
                 options(nostack, readonly)
             );
         }
     }
-    // SAFETY: as above: two at a time, then the last of an odd number.
-    unsafe {
-        asm!(
-            "subs {nr}, {nr}, #2",
-            "b.lo 3f",
-            "2:",
-            "ldp {a}, {b}, [{at}], #16",
-            "and {c}, {a}, {b}",
-            "orr {a}, {a}, {b}",
-            "and {and}, {and}, {c}",
-            "subs {nr}, {nr}, #2",
-            "orr {or}, {or}, {a}",
-            "b.hs 2b",
-            "3:",
-            "tbz {nr}, #0, 4f",
-            "ldr {a}, [{at}]",
-            "and {and}, {and}, {a}",
-            "orr {or}, {or}, {a}",
-            "4:",
-            at = inout(reg) at => _,
-            nr = inout(reg) nr => _,
-            and = inout(reg) and,
-            or = inout(reg) or,
-            a = out(reg) _,
-            b = out(reg) _,
-            c = out(reg) _,
-            options(nostack, readonly)
-        );
+    // SAFETY: what is left of the caller's range.
+    let rest = unsafe { words(at, nr % BLOCK) };
+    rest.fold(or, |or, word| or | word & KIND_BITS) == 0
+}
+
+/// The OR of `nr` words from `at` on.
+///
+/// # Safety
+/// `at` is 8-byte aligned and readable for `nr` words.
+#[inline]
+#[must_use]
+pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
+    let (mut or, mut at) = (0u64, at);
+    if nr >= BLOCK {
+        let end = at.wrapping_add(nr & !(BLOCK - 1));
+        // SAFETY: loads within the caller's range.
+        unsafe {
+            vector_asm!(
+                [
+                    "movi v16.2d, #0",
+                    "movi v17.2d, #0",
+                    "2:",
+                    "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                    "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                    "orr v0.16b, v0.16b, v2.16b",
+                    "orr v1.16b, v1.16b, v3.16b",
+                    "orr v4.16b, v4.16b, v6.16b",
+                    "orr v5.16b, v5.16b, v7.16b",
+                    "orr v0.16b, v0.16b, v4.16b",
+                    "orr v1.16b, v1.16b, v5.16b",
+                    "cmp {at}, {end}",
+                    "orr v16.16b, v16.16b, v0.16b",
+                    "orr v17.16b, v17.16b, v1.16b",
+                    "b.lo 2b",
+                    "orr v16.16b, v16.16b, v17.16b",
+                    "mov {or}, v16.d[0]",
+                    "mov {a}, v16.d[1]",
+                    "orr {or}, {or}, {a}",
+                ]
+                at = inout(reg) at,
+                end = in(reg) end,
+                or = out(reg) or,
+                a = out(reg) _,
+                options(nostack, readonly)
+            );
+        }
     }
-    (and, or)
+    // SAFETY: what is left of the caller's range.
+    unsafe { words(at, nr % BLOCK) }.fold(or, |or, word| or | word)
 }
 
 /// How many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on, before the
@@ -359,26 +488,9 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
                     "2:",
                     "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
                     "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
-                    "eor v0.16b, v0.16b, v16.16b",
-                    "eor v1.16b, v1.16b, v17.16b",
-                    "eor v2.16b, v2.16b, v18.16b",
-                    "eor v3.16b, v3.16b, v19.16b",
-                    "eor v4.16b, v4.16b, v20.16b",
-                    "eor v5.16b, v5.16b, v21.16b",
-                    "eor v6.16b, v6.16b, v22.16b",
-                    "eor v7.16b, v7.16b, v23.16b",
-                    "orr v0.16b, v0.16b, v4.16b",
-                    "orr v1.16b, v1.16b, v5.16b",
-                    "orr v2.16b, v2.16b, v6.16b",
-                    "orr v3.16b, v3.16b, v7.16b",
-                    "orr v0.16b, v0.16b, v1.16b",
-                    "orr v2.16b, v2.16b, v3.16b",
-                    "orr v0.16b, v0.16b, v2.16b",
-                    "umaxp v0.4s, v0.4s, v0.4s",
-                    "mov {a}, v0.d[0]",
+                    or_of_differences!(),
                     "cbnz {a}, 3f",
                     "subs {nr}, {nr}, #16",
-                    "b.lo 4f",
                     "add v16.2d, v16.2d, v24.2d",
                     "add v17.2d, v17.2d, v24.2d",
                     "add v18.2d, v18.2d, v24.2d",
@@ -387,7 +499,8 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
                     "add v21.2d, v21.2d, v24.2d",
                     "add v22.2d, v22.2d, v24.2d",
                     "add v23.2d, v23.2d, v24.2d",
-                    "b 2b",
+                    "b.hs 2b",
+                    "b 4f",
                     "3:",
                     "sub {at}, {at}, #128",
                     "4:",
@@ -413,4 +526,67 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
         nr -= 1;
     }
     all - nr
+}
+
+/// 0 to 15, a word each.
+static INDEXES: Constants<{ 8 * BLOCK }> = {
+    let mut bytes = [0; 8 * BLOCK];
+    let mut i = 0;
+    while i < BLOCK {
+        bytes[8 * i] = i as u8;
+        i += 1;
+    }
+    Constants(bytes)
+};
+
+/// How many of the `nr` words from `at` on lie in blocks of [`BLOCK`] consecutive ones, whatever the
+/// first of each, before the first block that is not so.
+///
+/// # Safety
+/// `at` is 8-byte aligned and readable for `nr` words.
+#[inline]
+#[must_use]
+pub unsafe fn nr_in_blocks(at: *const u64, nr: usize) -> usize {
+    if nr < BLOCK {
+        return 0;
+    }
+    let end = at.wrapping_add(nr & !(BLOCK - 1));
+    let mut last = at;
+    // SAFETY: loads within the caller's range.
+    unsafe {
+        vector_asm!(
+            [
+                "adrp {a}, {indexes}",
+                "add {a}, {a}, :lo12:{indexes}",
+                "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{a}], #64",
+                "ld1 {{v20.2d, v21.2d, v22.2d, v23.2d}}, [{a}]",
+                "2:",
+                "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                "dup v24.2d, v0.d[0]",
+                "sub v0.2d, v0.2d, v24.2d",
+                "sub v1.2d, v1.2d, v24.2d",
+                "sub v2.2d, v2.2d, v24.2d",
+                "sub v3.2d, v3.2d, v24.2d",
+                "sub v4.2d, v4.2d, v24.2d",
+                "sub v5.2d, v5.2d, v24.2d",
+                "sub v6.2d, v6.2d, v24.2d",
+                "sub v7.2d, v7.2d, v24.2d",
+                or_of_differences!(),
+                "cbnz {a}, 3f",
+                "cmp {at}, {end}",
+                "b.lo 2b",
+                "b 4f",
+                "3:",
+                "sub {at}, {at}, #128",
+                "4:",
+            ]
+            at = inout(reg) last,
+            end = in(reg) end,
+            a = out(reg) _,
+            indexes = sym INDEXES,
+            options(nostack, readonly)
+        );
+    }
+    (last as usize - at as usize) / 8
 }

@@ -140,8 +140,18 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         self.count(|c| c.stores += nr as u64);
         self.inner.clear(table, index, nr);
     }
+    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
+        self.inner.or_of_frames(frames)
+    }
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         self.inner.nr_consecutive(frames)
+    }
+    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
+        self.inner.nr_in_groups(frames, group)
+    }
+    fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+        self.count(|c| c.loads += nr as u64);
+        self.inner.are_vacant(table, index, nr)
     }
     fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         self.count(|c| c.loads += nr as u64);

@@ -93,10 +93,27 @@ macro_rules! accesses {
             unsafe { table_ops::clear(at(self.va(table), index), nr) };
         }
         #[inline(always)]
+        fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
+            // SAFETY: a Pfn is a u64.
+            unsafe { table_ops::or_of(frames.as_ptr().cast(), frames.len()) }
+        }
+        #[inline(always)]
         fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
             let first = frames.first().map_or(0, |frame| frame.0);
             // SAFETY: a Pfn is a u64.
             unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), frames.len(), first) }
+        }
+        #[inline(always)]
+        fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
+            // The only groups of pages that there are.
+            debug_assert_eq!(group, table_ops::BLOCK);
+            // SAFETY: as above.
+            unsafe { table_ops::nr_in_blocks(frames.as_ptr().cast(), frames.len()) }
+        }
+        #[inline(always)]
+        fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+            // SAFETY: as above.
+            unsafe { table_ops::are_vacant(at(self.va(table), index), nr) }
         }
         #[inline(always)]
         fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {

@@ -200,8 +200,17 @@ unsafe impl Tables for TestTables {
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         self.inner.clear(table, index, nr);
     }
+    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
+        self.inner.or_of_frames(frames)
+    }
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         self.inner.nr_consecutive(frames)
+    }
+    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
+        self.inner.nr_in_groups(frames, group)
+    }
+    fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+        self.inner.are_vacant(table, index, nr)
     }
     fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         self.inner.kinds(table, index, nr)

@@ -8,9 +8,11 @@ use crate::arch::table_ops;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
 
-/// More than two blocks of the vector loops and every remainder, with words that stay untouched on
-/// both sides.
-const WORDS: usize = 2 * table_ops::BLOCK + table_ops::BLOCK / 2;
+/// More than three blocks of the vector loops, which take two in a turn, and every remainder, with
+/// words that stay untouched on both sides.
+const WORDS: usize = 3 * table_ops::BLOCK + table_ops::BLOCK / 2;
+/// The bits that say what kind a descriptor is.
+const FLAGS: u64 = 0x00ff_0000_0000_00ff;
 const MARK: u64 = 0x5a5a_a5a5_1234_8765;
 /// Bytes: more than two turns of the copying loops.
 const BYTES: usize = 150;
@@ -67,7 +69,6 @@ pub fn fills_equal_single_stores(_: &Context) -> TestResult {
 
 /// What kind of descriptors there are, over a whole table and less.
 pub fn folds_equal_single_loads(_: &Context) -> TestResult {
-    const FLAGS: u64 = 0x00ff_0000_0000_00ff;
     let mut words = [0u64; 8 * table_ops::BLOCK + 5];
     for round in 0..32u64 {
         scatter(&mut words, round);
@@ -85,6 +86,48 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
             let found = unsafe { table_ops::kinds(part.as_ptr(), nr) };
             let same = (found.0 ^ and) & FLAGS == 0 && (found.1 ^ or) & FLAGS == 0;
             expect("kinds", nr as u64, same)?;
+            // SAFETY: as above.
+            let found = unsafe { table_ops::or_of(part.as_ptr(), nr) };
+            expect("or_of", nr as u64, found == or)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is vacant is so in the bits that say what kind a descriptor is, and in no others.
+pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
+    for nr in 0..=WORDS {
+        let mut words = [!FLAGS; WORDS];
+        // SAFETY: `nr` words of an array.
+        let are_vacant = |words: &[u64]| unsafe { table_ops::are_vacant(words.as_ptr(), nr) };
+        expect("are_vacant", nr as u64, are_vacant(&words))?;
+        for place in 0..WORDS {
+            let bit = (place * 7 + nr) % 16;
+            words[place] |= 1 << if bit < 8 { bit } else { 40 + bit };
+            let right = are_vacant(&words) == (place >= nr);
+            expect("are_vacant", nr as u64, right)?;
+            words[place] = !FLAGS;
+        }
+    }
+    Ok(())
+}
+
+/// Blocks of consecutive frame numbers end before the first that is wrong in any bit of any word.
+pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
+    const BLOCK: usize = table_ops::BLOCK;
+    for nr in 0..=WORDS {
+        for wrong in 0..=nr {
+            let mut frames = [0u64; WORDS];
+            for (i, frame) in frames.iter_mut().enumerate() {
+                *frame = 0xf_fff0_1238 - 0x100 * (i / BLOCK) as u64 + (i % BLOCK) as u64;
+            }
+            if let Some(frame) = frames[..nr].get_mut(wrong) {
+                *frame ^= 1 << ((wrong * 7 + nr) % 64);
+            }
+            // SAFETY: `nr` words of an array.
+            let found = unsafe { table_ops::nr_in_blocks(frames.as_ptr(), nr) };
+            let right = wrong.min(nr) / BLOCK * BLOCK;
+            expect("nr_in_blocks", wrong as u64, found == right)?;
         }
     }
     Ok(())

@@ -49,6 +49,8 @@ macro_rules! tests {
 pub const ALL: &[Test] = tests! {
     "bulk.fills_equal_single_stores" => bulk::fills_equal_single_stores,
     "bulk.folds_equal_single_loads" => bulk::folds_equal_single_loads,
+    "bulk.one_bit_is_not_vacant" => bulk::one_bit_is_not_vacant,
+    "bulk.blocks_end_before_the_first_wrong_one" => bulk::blocks_end_before_the_first_wrong_one,
     "bulk.runs_end_at_the_first_wrong_frame" => bulk::runs_end_at_the_first_wrong_frame,
     "bulk.memory_functions_equal_byte_loops" => bulk::memory_functions_equal_byte_loops,
 
