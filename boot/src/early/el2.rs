@@ -125,8 +125,8 @@ pub extern "C" fn configure_el2() {
             HAFGRTR_EL2.set(0); // with the activity monitors only
         }
     }
-    // FEAT_HCX: no extended traps or enables. So TCR2_EL1 and SCTLR2_EL1 count as 0, even if they
-    // hold.
+    // FEAT_HCX: no extended traps or enables. So TCR2_EL1 and SCTLR2_EL1 count as 0,
+    // regardless of their contents.
     if field(mmfr1, 40) != 0 {
         write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
     }
