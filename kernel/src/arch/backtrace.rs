@@ -1,8 +1,9 @@
 //! Backtraces by frame records.
 //!
-//! AAPCS64, "The Frame Pointer": x29 points to {previous x29, return address}. Code is built with frame pointers, and the vectors and the entry code
-//! keep the chain. What the chain points to may be anything by the time one is wanted, so each record is read by a probe, must lie higher
-//! than the one before on the same stack, and their number is bounded.
+//! AAPCS64, "The Frame Pointer": x29 points to {previous x29, return address}. Code is built with
+//! frame pointers, and the vectors and the entry code keep the chain. What the chain points to may
+//! be anything by the time one is wanted, so each record is read by a probe, must lie higher than
+//! the one before on the same stack, and their number is bounded.
 
 use core::arch::asm;
 
@@ -48,8 +49,8 @@ pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
     }
 }
 
-/// Prints the addresses from the record at `fp` outwards, one a line, for `addr2line` or gdb. A return address is printed as it
-/// is: the call is the instruction before it.
+/// Prints the addresses from the record at `fp` outwards, one a line, for `addr2line` or gdb. A
+/// return address is printed as it is: the call is the instruction before it.
 pub fn dump(fp: usize) {
     print(format_args!("backtrace (return addresses):\n"));
     let mut nr = 0;

@@ -1,12 +1,13 @@
 //! Caches: what was stored becomes what is fetched, or what is read past them.
 //!
-//! Arm ARM B2.7.4, "Concurrent modification and execution of instructions": clean the data cache to the
-//! point of unification, invalidate instruction caches, each completed by a DSB, then a context
-//! synchronisation event on every CPU that goes there. CTR_EL0 says which of the two a CPU does without.
+//! Arm ARM B2.7.4, "Concurrent modification and execution of instructions": clean the data cache to
+//! the point of unification, invalidate instruction caches, each completed by a DSB, then a context
+//! synchronisation event on every CPU that goes there. CTR_EL0 says which of the two a CPU does
+//! without.
 //!
-//! An operation by address goes to the caches of all CPUs of the domain, whichever CPU issues it. So a
-//! loop steps by the shortest line of any of them, and what is left out is what none of them needs
-//! (DESIGN rule 13).
+//! An operation by address goes to the caches of all CPUs of the domain, whichever CPU issues it.
+//! So a loop steps by the shortest line of any of them, and what is left out is what none of them
+//! needs (DESIGN rule 13).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +19,8 @@ use super::identity;
 use super::mmu::{dsb_ish, dsb_sy, isb};
 
 unsafe extern "C" {
-    /// DC CVAU of each line from `line` to below `end`; returns where it stopped: at `end` or beyond, or at a line that faulted.
+    /// DC CVAU of each line from `line` to below `end`; returns where it stopped: at `end` or
+    /// beyond, or at a line that faulted.
     fn clean_to_pou_or_fault(line: usize, end: usize, size: usize) -> usize;
     /// The same with DC CIVAC.
     fn clean_and_invalidate_or_fault(line: usize, end: usize, size: usize) -> usize;
@@ -77,8 +79,9 @@ pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
     dsb_sy();
 }
 
-/// Makes what was stored in `size` bytes from `va` what every CPU fetches from there, once it has had a context synchronisation event, as this CPU has when
-/// this returns. The others have theirs where they are handed the address: see [`smp`](crate::smp#code).
+/// Makes what was stored in `size` bytes from `va` what every CPU fetches from there, once it has
+/// had a context synchronisation event, as this CPU has when this returns. The others have theirs
+/// where they are handed the address: see [`smp`](crate::smp#code).
 ///
 /// Pages that cannot be read, or go meanwhile, are passed over. No lock is taken.
 pub fn publish_instructions(va: usize, size: usize) {
@@ -88,7 +91,8 @@ pub fn publish_instructions(va: usize, size: usize) {
         } else {
             clean_to_pou_or_fault
         };
-        // SAFETY: cleaning by address changes no memory that anyone could read differently, and a fault ends the call.
+        // SAFETY: cleaning by address changes no memory that anyone could read differently, and a
+        // fault ends the call.
         for_each_line(va, size, dcache_line(), |line, end, size| unsafe {
             clean(line, end, size)
         });
@@ -110,7 +114,8 @@ pub fn publish_instructions(va: usize, size: usize) {
     isb();
 }
 
-/// Calls `each(line, end, size)`, which returns where it stopped, for all lines of the range but those of pages where it stops before the end.
+/// Calls `each(line, end, size)`, which returns where it stopped, for all lines of the range but
+/// those of pages where it stops before the end.
 fn for_each_line(va: usize, size: usize, line: usize, each: impl Fn(usize, usize, usize) -> usize) {
     let end = va + size;
     let mut at = va & !(line - 1);

@@ -1,6 +1,7 @@
 //! Values of the system registers that set up translation, the same on every CPU.
 //!
-//! They are computed before the MMU is on, so nothing here may touch memory: constants, and registers.
+//! They are computed before the MMU is on, so nothing here may touch memory: constants, and
+//! registers.
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, TCR_EL1};
 use tock_registers::fields::FieldValue;
@@ -26,21 +27,25 @@ pub const MAIR_EL1: u64 = 0x00 << (8 * memory_type::DEVICE_NGNRNE)
     | 0xff << (8 * memory_type::NORMAL)
     | 0xbb << (8 * memory_type::NORMAL_WT);
 
-/// Bits of SCTLR_EL1 that are RES1 in an implementation without the feature that gives them a meaning, and that have their
-/// Armv8.0 meaning when set: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, SED, ITD.
+/// Bits of SCTLR_EL1 that are RES1 in an implementation without the feature that gives them a
+/// meaning, and that have their Armv8.0 meaning when set: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS,
+/// SED, ITD.
 const SCTLR_EL1_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 11 | 1 << 8 | 1 << 7;
 
 /// SCTLR_EL1 before translation: little endian, MMU and caches off.
 pub const SCTLR_EL1_MMU_OFF: u64 = SCTLR_EL1_RES1;
 
-/// SCTLR_EL1 with translation: M, C, I; SA and SA0 check the stack pointer's alignment; WXN since no map has anything writable and
-/// executable (rule 10); nTWE and nTWI, of no use without EL0, as they are set on reset.
+/// SCTLR_EL1 with translation: M, C, I; SA and SA0 check the stack pointer's alignment; WXN since
+/// no map has anything writable and executable (rule 10); nTWE and nTWI, of no use without EL0, as
+/// they are set on reset.
 pub const SCTLR_EL1_MMU_ON: u64 =
     SCTLR_EL1_RES1 | 1 << 19 | 1 << 18 | 1 << 16 | 1 << 12 | 1 << 4 | 1 << 3 | 1 << 2 | 1 << 0;
 
-/// TCR_EL1: 4 KiB granule and 48-bit addresses in both halves; walks are inner shareable, write-back, read- and write-allocate, as the
-/// tables are mapped; the output size is what the CPU has, up to the 48 bits that this granule can name without FEAT_LPA2.
-/// Hardware management of Access flag and dirty state stays off: software sets AF, and a descriptor changes only by software.
+/// TCR_EL1: 4 KiB granule and 48-bit addresses in both halves; walks are inner shareable,
+/// write-back, read- and write-allocate, as the tables are mapped; the output size is what the CPU
+/// has, up to the 48 bits that this granule can name without FEAT_LPA2. Hardware management of
+/// Access flag and dirty state stays off: software sets AF, and a descriptor changes only by
+/// software.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {

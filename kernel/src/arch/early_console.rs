@@ -1,6 +1,7 @@
 //! A PL011 by polling: for the time before there is a driver, and for a panic's last words.
 //!
-//! It takes no lock. A line of two CPUs may interleave; a line is never lost to a lock whose holder is what died.
+//! It takes no lock. A line of two CPUs may interleave; a line is never lost to a lock whose holder
+//! is what died.
 
 use core::fmt::{self, Write};
 use core::ptr::{read_volatile, write_volatile};
@@ -15,7 +16,8 @@ const UARTDR: usize = 0x00;
 const UARTFR: usize = 0x18;
 const UARTFR_TXFF: u32 = 1 << 5;
 const UARTFR_BUSY: u32 = 1 << 3;
-/// How often to look whether the FIFO has room, before the byte is sent anyway: a stuck UART does not stop the kernel.
+/// How often to look whether the FIFO has room, before the byte is sent anyway: a stuck UART does
+/// not stop the kernel.
 const PATIENCE: u32 = 1 << 20;
 
 /// Where the PL011's registers are mapped from now on; 0 switches the console off.
@@ -35,7 +37,8 @@ pub fn print(args: fmt::Arguments<'_>) {
     let _ = Console.write_fmt(args);
 }
 
-/// Waits until what was printed has left the UART, but not forever: for the moment before power-off.
+/// Waits until what was printed has left the UART, but not forever: for the moment before
+/// power-off.
 pub fn flush() {
     let base = base();
     if base != 0 {
@@ -45,7 +48,7 @@ pub fn flush() {
 
 fn wait_while(base: usize, flags: u32) {
     for _ in 0..PATIENCE {
-        // SAFETY: whoever set the base mapped a PL011 there.
+        // SAFETY: a PL011 is mapped at the base, by the promise of its setter.
         let seen = unsafe { read_volatile((base + UARTFR) as *const u32) };
         if seen & flags == 0 {
             return;
@@ -64,7 +67,7 @@ impl Write for Console {
         }
         let put = |byte: u8| {
             wait_while(base, UARTFR_TXFF);
-            // SAFETY: whoever set the base mapped a PL011 there.
+            // SAFETY: a PL011 is mapped at the base, by the promise of its setter.
             unsafe { write_volatile((base + UARTDR) as *mut u32, u32::from(byte)) };
         };
         for byte in s.bytes() {

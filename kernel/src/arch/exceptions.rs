@@ -1,13 +1,17 @@
 //! Exceptions taken at EL1.
 //!
-//! No interrupt controller is in use, so every exception here is synchronous or an SError, and one of these:
+//! No interrupt controller is in use, so every exception here is synchronous or an SError, and one
+//! of these:
 //!
-//! 1. a translation fault on a kernel address that the tables now translate: retried (`exceptions/spurious.rs`);
-//! 2. a fault of an instruction that the exception table names: goes on at its fixup (`exceptions/extable.rs`);
+//! 1. a translation fault on a kernel address that the tables now translate: retried
+//!    (`exceptions/spurious.rs`);
+//! 2. a fault of an instruction that the exception table names: goes on at its fixup
+//!    (`exceptions/extable.rs`);
 //! 3. anything else: fatal.
 //!
-//! Registers are saved on the stack that was in use, or on the CPU's overflow stack when that one has no room left: its guard page is
-//! reported by the very handler that would otherwise need the stack.
+//! Registers are saved on the stack that was in use, or on the CPU's overflow stack when that one
+//! has no room left: its guard page is reported by the very handler that would otherwise need the
+//! stack.
 
 mod extable;
 mod spurious;
@@ -90,7 +94,8 @@ impl Frame {
         VECTORS[(self.vector & 3) as usize]
     }
 
-    /// Whether it came through the vector of synchronous exceptions from EL1 with its own stack pointer: the only one that can be handled.
+    /// Whether it came through the vector of synchronous exceptions from EL1 with its own stack
+    /// pointer: the only one that can be handled.
     fn is_synchronous(&self) -> bool {
         self.vector == 4
     }

@@ -1,4 +1,5 @@
-//! The end of a run that failed: an exception nobody expected, or a panic. Says all it knows, and turns the machine off.
+//! The end of a run that failed: an unexpected exception, or a panic. Says all it knows, and turns
+//! the machine off.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -12,8 +13,9 @@ use super::percpu::{self, this_cpu};
 use super::syndrome::class;
 use super::{backtrace, interrupts, psci};
 
-/// Prints the walk of an address, level by level, one line each. Runs when the kernel is already broken: takes no lock, allocates nothing, and
-/// reads tables through [`probe_read`](super::probe::probe_read) or an equal.
+/// Prints the walk of an address, level by level, one line each. Runs when the kernel is already
+/// broken: takes no lock, allocates nothing, and reads tables through
+/// [`probe_read`](super::probe::probe_read) or an equal.
 pub type DumpWalk = fn(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>));
 
 static DUMP_WALK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
@@ -46,8 +48,9 @@ pub(super) fn failed_cpu() -> Option<usize> {
 /// Failures of that CPU within its own report.
 static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
-/// The report itself failed. The first time that is worth a line; should the console be what fails, the second ends without a word, and
-/// the third, in the attempt to turn the machine off, stops this CPU.
+/// The report itself failed. The first time that is worth a line; should the console be what fails,
+/// the second ends without a word, and the third, in the attempt to turn the machine off, stops
+/// this CPU.
 fn again(why: fmt::Arguments<'_>) -> ! {
     match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
         0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
@@ -57,7 +60,8 @@ fn again(why: fmt::Arguments<'_>) -> ! {
     psci::system_off()
 }
 
-/// Lets one CPU through, once. A second failure of the same CPU happened within its own report; another CPU's is of no interest any more.
+/// Lets one CPU through, once. A second failure of the same CPU happened within its own report;
+/// another CPU's is of no interest any more.
 fn enter() {
     let _masked = core::mem::ManuallyDrop::new(interrupts::mask());
     let this = percpu::cpu_index();
@@ -155,7 +159,8 @@ fn dump_frame(frame: &Frame) {
     ));
 }
 
-/// Ends the run with a message: for what the machine or its loader got wrong, where a panic would blame the kernel.
+/// Ends the run with a message: for what the machine or its loader got wrong, where a panic would
+/// blame the kernel.
 pub fn stop(why: fmt::Arguments<'_>) -> ! {
     enter();
     print(format_args!("\nvmwalk: FATAL: {why}\n"));

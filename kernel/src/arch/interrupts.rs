@@ -45,7 +45,8 @@ impl Drop for Masked {
     }
 }
 
-/// Unmasks SError, so that an asynchronous abort is reported where it happens and not at the next unmasking.
+/// Unmasks SError, so that an asynchronous abort is reported where it happens and not at the next
+/// unmasking.
 pub fn unmask_serror() {
     // SAFETY: the vectors are installed and report it.
     unsafe { asm!("msr daifclr, #0b0100", options(nostack, preserves_flags)) };

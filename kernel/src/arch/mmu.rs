@@ -1,8 +1,9 @@
-//! Barriers, TLB maintenance and address translation instructions, named as the architecture names them, and [`KernelMmu`],
-//! which gives them to the engine.
+//! Barriers, TLB maintenance and address translation instructions, named as the architecture names
+//! them, and [`KernelMmu`], which gives them to the engine.
 //!
-//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes where is the engine's business (DESIGN rules 2 to 5). None is marked as free of memory effects, so
-//! the compiler moves no access across them.
+//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes
+//! where is the engine's business (DESIGN rules 2 to 5). None is marked as free of memory effects,
+//! so the compiler moves no access across them.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -17,16 +18,17 @@ use super::features::Features;
 use super::interrupts;
 use super::syndrome::FaultStatus;
 
-/// DSB ISHST: earlier stores are complete for the inner shareable domain, its table walkers included.
-/// Arm ARM, "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation table walks".
+/// DSB ISHST: earlier stores are complete for the inner shareable domain, its table walkers
+/// included. Arm ARM, "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation
+/// table walks".
 #[inline(always)]
 pub fn dsb_ishst() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) }
 }
 
-/// DSB ISH: earlier accesses and TLB maintenance are complete for the inner shareable domain.
-/// Arm ARM, "TLB maintenance instructions", "Ordering and completion of TLB maintenance instructions".
+/// DSB ISH: earlier accesses and TLB maintenance are complete for the inner shareable domain. Arm
+/// ARM, "TLB maintenance instructions", "Ordering and completion of TLB maintenance instructions".
 #[inline(always)]
 pub fn dsb_ish() {
     // SAFETY: a barrier.
@@ -40,7 +42,8 @@ pub fn dsb_sy() {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
 }
 
-/// ISB: what this CPU has fetched or translated ahead is discarded. Arm ARM, "Instruction Synchronization Barrier (ISB)".
+/// ISB: what this CPU has fetched or translated ahead is discarded. Arm ARM, "Instruction
+/// Synchronization Barrier (ISB)".
 #[inline(always)]
 pub fn isb() {
     // SAFETY: a barrier.
@@ -82,7 +85,8 @@ fn tlbi_vmalle1is() {
     unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
 }
 
-/// TLBI RVAALE1IS with a ready operand. FEAT_TLBIRANGE only; written as SYS, since an assembler for Armv8.0 has no name for it.
+/// TLBI RVAALE1IS with a ready operand. FEAT_TLBIRANGE only; written as SYS, since an assembler for
+/// Armv8.0 has no name for it.
 #[inline(always)]
 fn tlbi_rvaale1is(operand: u64) {
     // SAFETY: as for the forms by VA.
@@ -123,14 +127,16 @@ pub fn flush_all() {
     flush::all(&KernelMmu::WITHOUT_RANGES, repeats_tlbi());
 }
 
-/// Turns TTBR0 off on this CPU: walks of the lower half fault (TCR_EL1.EPD0), and what it had cached is gone.
+/// Turns TTBR0 off on this CPU: walks of the lower half fault (TCR_EL1.EPD0), and what it had
+/// cached is gone.
 pub fn disable_ttbr0() {
     TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
     TTBR0_EL1.set(0);
     // In effect before the invalidation, so that no walk caches anything after it.
     isb();
-    // The identity map was global, so everything is invalidated, on this CPU only: each turns off its own.
-    // SAFETY: removes cached translations; what is removed is walked again from the tables.
+    // The identity map was global, so everything is invalidated, on this CPU only: each turns off
+    // its own. SAFETY: removes cached translations; what is removed is walked again from the
+    // tables.
     unsafe { asm!("tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
     isb();
 }
@@ -139,12 +145,14 @@ global_asm!(include_str!("mmu/replace_ttbr1.s"));
 
 /// Makes `root` (the physical address of a level 0 table) this CPU's upper half.
 ///
-/// The old and the new tables may map the same address with different leaf sizes, so the switch is a break-before-make of everything (rule 3): it
-/// runs in the identity map, with walks of the upper half disabled and the TLB emptied in between. TTBR0 is off afterwards.
+/// The old and the new tables may map the same address with different leaf sizes, so the switch is
+/// a break-before-make of everything (rule 3): it runs in the identity map, with walks of the upper
+/// half disabled and the TLB emptied in between. TTBR0 is off afterwards.
 ///
 /// # Safety
-/// The new tables map the code, stack, data and vectors in use at the same addresses to the same memory, and are complete (DSB ISHST has been done).
-/// Nothing that only the old tables map is used any more.
+/// The new tables map the code, stack, data and vectors in use at the same addresses to the same
+/// memory, and are complete (DSB ISHST has been done). Nothing that only the old tables map is used
+/// any more.
 pub unsafe fn replace_ttbr1(info: &crate::BootInfo, root: u64) {
     unsafe extern "C" {
         fn replace_ttbr1_identity(root: u64, tcr_break: u64, tcr: u64);
@@ -179,7 +187,8 @@ pub struct Translation {
     pub pa: u64,
     /// The attribute byte, as MAIR_EL1 has them.
     pub attribute: u8,
-    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner. Device and Normal non-cacheable memory always report 0b10.
+    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner. Device and Normal non-cacheable memory
+    /// always report 0b10.
     pub shareability: u8,
     /// PAR_EL1 as read.
     pub par: u64,
@@ -239,10 +248,12 @@ pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
     let par: u64;
     {
         let _masked = interrupts::mask();
-        // The ISB makes the result visible to the read (Arm ARM, "Address translation instructions").
+        // The ISB makes the result visible to the read (Arm ARM, "Address translation
+        // instructions").
         match access {
             Access::Read => {
-                // SAFETY: a translation has no effect but on PAR_EL1; a fault on it is reported there.
+                // SAFETY: a translation has no effect but on PAR_EL1; a fault on it is reported
+                // there.
                 unsafe {
                     asm!("at s1e1r, {va}", "isb", "dmb sy", "mrs {par}, par_el1", "dmb sy", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
                 }

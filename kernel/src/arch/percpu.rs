@@ -1,12 +1,13 @@
 //! Variables of each CPU.
 //!
-//! What [`per_cpu!`](crate::per_cpu) declares exists once for each CPU of the machine. The image has
-//! its initial value, in the section that is the template. Each CPU has a block, a copy of the
+//! What [`per_cpu!`](crate::per_cpu) declares exists once for each CPU of the machine. The image
+//! has its initial value, in the section that is the template. Each CPU has a block, a copy of the
 //! template: that of the CPU that booted is part of .bss, the others lie in a window of the fixed
 //! region, in RAM that is taken for as many CPUs as the device tree lists (`mm::per_cpu`).
 //!
-//! TPIDR_EL1 points to the block of the CPU before that CPU's vectors are installed, and the vectors
-//! rely on it: a block begins with a [`PerCpu`], whose first words tell which stacks are good.
+//! TPIDR_EL1 points to the block of the CPU before that CPU's vectors are installed, and the
+//! vectors rely on it: a block begins with a [`PerCpu`], whose first words tell which stacks are
+//! good.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -204,7 +205,8 @@ unsafe fn copy_template(cpu: usize) {
 /// If blocks have outgrown the window.
 ///
 /// # Safety
-/// Called once, by the first CPU, while no other runs. The window is mapped writable as far as their blocks reach.
+/// Called once, by the first CPU, while no other runs. The window is mapped writable as far as
+/// their blocks reach.
 pub unsafe fn init_blocks(nr: usize) {
     assert!(
         block_size() <= MAX_BLOCK_SIZE && nr <= MAX_CPUS,
@@ -224,11 +226,13 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 /// Fills in the data of CPU `index` and points this CPU's TPIDR_EL1 to it.
 ///
 /// # Safety
-/// Called once for each `index`, by the CPU that it becomes, which runs on `stack`. Its block is there.
+/// Called once for each `index`, by the CPU that it becomes, which runs on `stack`. Its block is
+/// there.
 unsafe fn init(index: usize, stack: Range<usize>) {
     let overflow = OVERFLOW_STACK.of(index).0.get() as usize;
     let this = block(index) as *mut PerCpu;
-    // SAFETY: a block begins with it, and nobody else has a reference to that of a CPU that has not come up.
+    // SAFETY: a block begins with it, and there is no other reference to that of a CPU that has not
+    // come up.
     unsafe {
         this.write(PerCpu {
             stack_low: stack.start,
@@ -270,7 +274,8 @@ pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     unsafe { init(index, stack) };
 }
 
-/// The data of the CPU that runs this. Does not go to another CPU: hence no `'static` sharing of cells in it beyond atomics.
+/// The data of the CPU that runs this. Does not go to another CPU: hence no `'static` sharing of
+/// cells in it beyond atomics.
 #[inline(always)]
 #[must_use]
 pub fn this_cpu() -> &'static PerCpu {
@@ -311,7 +316,8 @@ pub fn nr_spurious_faults() -> u64 {
     sum(|cpu| &cpu.nr_spurious_faults)
 }
 
-/// Faults that had to wait for another CPU's break window, on all CPUs. One is counted as soon as it waits.
+/// Faults that had to wait for another CPU's break window, on all CPUs. One is counted as soon as
+/// it waits.
 #[must_use]
 pub fn nr_window_waits() -> u64 {
     sum(|cpu| &cpu.nr_window_waits)

@@ -1,9 +1,11 @@
 //! The performance monitors: one event counter, counting instructions.
 //!
-//! INST_RETIRED (event 0x08; Arm ARM, "Common event numbers") is "instruction architecturally executed". In an emulator under `-icount` it counts guest instructions
-//! exactly and repeatably, which is what the benches are made of.
+//! INST_RETIRED (event 0x08; Arm ARM, "Common event numbers") is "instruction architecturally
+//! executed". In an emulator under `-icount` it counts guest instructions exactly and repeatably,
+//! which is what the benches are made of.
 //!
-//! Only counter 0 is touched. Its low 32 bits are read, since more of them exist with FEAT_PMUv3p5 only; differences of up to 2^32 - 1 come out right.
+//! Only counter 0 is touched. Its low 32 bits are read, since more of them exist with FEAT_PMUv3p5
+//! only; differences of up to 2^32 - 1 come out right.
 
 use core::arch::asm;
 
@@ -60,8 +62,9 @@ impl InstructionCounter {
         if events & 1 << INST_RETIRED == 0 {
             return Err(Unavailable::NoEvent(events));
         }
-        // PMEVTYPER0_EL0 with all filter bits 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0: P, U, NSK are 0).
-        // SAFETY: programs a counter that nobody else uses; it has no effect but on itself, and overflow interrupts stay disabled.
+        // PMEVTYPER0_EL0 with all filter bits 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0:
+        // P, U, NSK are 0). SAFETY: programs a counter that nothing else uses; it has no effect but
+        // on itself, and overflow interrupts stay disabled.
         unsafe {
             asm!(
                 "msr pmintenclr_el1, {all}",
@@ -85,8 +88,9 @@ impl InstructionCounter {
         })
     }
 
-    /// The count at this place in the program. The ISB keeps the read from being executed early (Arm ARM, "Synchronization
-    /// requirements for AArch64 System registers"), and the compiler moves no access to memory across it.
+    /// The count at this place in the program. The ISB keeps the read from being executed early
+    /// (Arm ARM, "Synchronization requirements for AArch64 System registers"), and the compiler
+    /// moves no access to memory across it.
     #[inline(always)]
     #[must_use]
     pub fn read(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! Accesses that report a fault instead of dying of it.
 //!
-//! Each is one instruction that the exception table names. A spurious fault is retried before the table is asked, so what is reported
-//! is what the tables say.
+//! Each is one instruction that the exception table names. A spurious fault is retried before the
+//! table is asked, so what is reported is what the tables say.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -21,7 +21,8 @@ pub struct FaultInfo {
 }
 
 impl FaultInfo {
-    /// The fault status of an abort; `None` if the exception was not an abort (an undefined instruction that could be fetched).
+    /// The fault status of an abort; `None` if the exception was not an abort (an undefined
+    /// instruction that could be fetched).
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
@@ -51,7 +52,8 @@ impl FaultInfo {
         Syndrome(self.esr).is_write()
     }
 
-    /// Whether what faulted was an instruction that had been fetched: the address is executable, whatever is there.
+    /// Whether what faulted was an instruction that had been fetched: the address is executable,
+    /// with anything there.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN
@@ -94,7 +96,8 @@ fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
 /// Loads 64 bits from `va`.
 ///
 /// # Errors
-/// The fault that the load took. An unaligned address in device memory, or with SCTLR_EL1.A, is an alignment fault.
+/// The fault that the load took. An unaligned address in device memory, or with SCTLR_EL1.A, is an
+/// alignment fault.
 pub fn probe_read(va: usize) -> Result<u64, FaultInfo> {
     // SAFETY: a load has no effect on Rust's memory; if it faults, it has none at all.
     catch(|fault| unsafe { probe_read64_or_fault(va, fault) })
@@ -133,13 +136,15 @@ pub unsafe fn probe_write32(va: usize, value: u32) -> Result<(), FaultInfo> {
     catch(|fault| unsafe { probe_write32_or_fault(va, fault, value) })
 }
 
-/// Calls `va`. An instruction there that is undefined is an error too, with [`FaultInfo::was_executed`].
+/// Calls `va`. An instruction there that is undefined is an error too, with
+/// [`FaultInfo::was_executed`].
 ///
 /// # Errors
 /// The fault that the fetch of its first instruction took.
 ///
 /// # Safety
-/// If `va` is executable, there is a function without arguments, or an undefined instruction (0 is one).
+/// If `va` is executable, there is a function without arguments, or an undefined instruction (0 is
+/// one).
 pub unsafe fn probe_exec(va: usize) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_call_or_fault(va, fault) })
@@ -156,10 +161,11 @@ pub fn trap_to_el2() {
     };
 }
 
-/// Asks whoever is there to turn the machine off, by HVC and then by SMC; returns if nobody does.
+/// Asks for a power-off by HVC and then by SMC; returns if neither answers.
 pub(super) fn try_system_off() {
     const SYSTEM_OFF: u64 = 0x8400_0008;
-    // SAFETY: SMCCC: either it ends here, or only x0 to x17 change, or it is undefined and in the table.
+    // SAFETY: SMCCC: either it ends here, or only x0 to x17 change, or it is undefined and in the
+    // table.
     let _ = catch(|fault| unsafe { hvc_or_fault(SYSTEM_OFF, fault) });
     // SAFETY: as above.
     let _ = catch(|fault| unsafe { smc_or_fault(SYSTEM_OFF, fault) });

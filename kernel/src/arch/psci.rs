@@ -65,10 +65,11 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     state == Ok(psci::AffinityState::Off)
 }
 
-/// Turns the machine off. Where nobody can be asked to, this CPU stops.
+/// Turns the machine off. Where there is no firmware to ask, this CPU stops.
 pub fn system_off() -> ! {
     early_console::flush();
-    // Firmware that returns from SYSTEM_OFF, or no word in the tree: try what there may be, each under the exception table.
+    // Firmware that returns from SYSTEM_OFF, or no word in the tree: try what there may be, each
+    // under the exception table.
     let _ = match conduit() {
         Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
         Some(Conduit::Smc) => psci::system_off::<Smc>(),

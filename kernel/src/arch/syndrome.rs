@@ -4,7 +4,7 @@ use core::fmt;
 
 /// Exception classes that this kernel tells apart.
 pub mod class {
-    /// Undefined instruction, and whatever else has no class.
+    /// Undefined instruction, and all that has no class.
     pub const UNKNOWN: u64 = 0x00;
     /// FP or SIMD access while CPACR_EL1 traps it.
     pub const FP: u64 = 0x07;

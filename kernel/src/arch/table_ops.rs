@@ -16,8 +16,8 @@
 //!
 //! # Which have a vector version
 //! Those that it makes at least 1.3 times as fast on two of three processors. Cycles for a
-//! descriptor in the steady state, by `llvm-mca` 19 (`-iterations=200`, all data in the first cache),
-//! the general version with as many in a turn:
+//! descriptor in the steady state, by `llvm-mca` 19 (`-iterations=200`, all data in the first
+//! cache), the general version with as many in a turn:
 //!
 //! ```text
 //!                          cortex-a55   cortex-a76   neoverse-n1   instructions
@@ -42,9 +42,9 @@
 //! The kernel is built without them (softfloat), so no compiled code has anything in them, and none
 //! is saved anywhere. They are used here alone, and only for whole blocks of [`BLOCK`] words: with
 //! interrupts masked from the first use to the last, so that no handler that comes in between can
-//! come here too; a synchronous exception that returns (a probe, a retry in a break window) does not
-//! come here. CPACR_EL1.FPEN lets every CPU use them; [`Features`](super::features::Features) says
-//! whether it has them.
+//! come here too; a synchronous exception that returns (a probe, a retry in a break window) does
+//! not come here. CPACR_EL1.FPEN lets every CPU use them; [`Features`](super::features::Features)
+//! says whether it has them.
 //!
 //! None has a barrier: that is the caller's (DESIGN rule 2).
 
@@ -124,7 +124,8 @@ macro_rules! vector_asm {
     };
 }
 
-/// The lines eight times over. Not by `.rept`: the compiler counts lines to see how far it may branch.
+/// The lines eight times over. Not by `.rept`: the compiler counts lines to see how far it may
+/// branch.
 macro_rules! eight_times {
     ($($line:literal,)*) => {
         concat!(
@@ -136,7 +137,8 @@ macro_rules! eight_times {
 /// Stores `first`, `first + step`, `first + 2 * step`, ... to `nr` descriptors from `at` on.
 ///
 /// # Safety
-/// `at` is 8-byte aligned and mapped, Normal memory, for `nr` descriptors, that the caller may write.
+/// `at` is 8-byte aligned and mapped, Normal memory, for `nr` descriptors, that the caller may
+/// write.
 #[inline]
 pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
     // SAFETY: `nr` stores within the caller's range: sixteen in a turn, then pairs, then the last.
@@ -266,11 +268,12 @@ pub unsafe fn clear(at: *mut u64, nr: usize) {
 }
 
 /// Zeroes a table that no walker reaches. `zva_size` is
-/// [`Features::zva_size`](super::features::Features::zva_size): 0 means that DC ZVA is not to be used.
+/// [`Features::zva_size`](super::features::Features::zva_size): 0 means that DC ZVA is not to be
+/// used.
 ///
 /// # Safety
-/// `table` is 4 KiB-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by the
-/// caller, and not linked into live tables.
+/// `table` is 4 KiB-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by
+/// the caller, and not linked into live tables.
 #[inline]
 pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
     const SIZE: usize = 4096;
@@ -310,8 +313,8 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
     let mut at = at;
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
-        // SAFETY: loads within the caller's range. TBL takes byte 0 of eight descriptors, then byte 6
-        // of them, into one register. What is collected is their OR and, as AND, the OR of their
+        // SAFETY: loads within the caller's range. TBL takes byte 0 of eight descriptors, then byte
+        // 6 of them, into one register. What is collected is their OR and, as AND, the OR of their
         // complements; at the end the eight bytes of each are folded into one.
         unsafe {
             vector_asm!(
@@ -456,8 +459,8 @@ pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
     unsafe { words(at, nr % BLOCK) }.fold(or, |or, word| or | word)
 }
 
-/// How many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on, before the
-/// first that is not.
+/// How many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on, before
+/// the first that is not.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.
@@ -467,7 +470,8 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
     let all = nr;
     let (mut at, mut nr) = (at, nr);
     if nr >= BLOCK {
-        // SAFETY: loads within the caller's range. Blocks that are right in all words are passed over.
+        // SAFETY: loads within the caller's range. Blocks that are right in all words are passed
+        // over.
         unsafe {
             vector_asm!(
                 [
@@ -539,8 +543,8 @@ static INDEXES: Constants<{ 8 * BLOCK }> = {
     Constants(bytes)
 };
 
-/// How many of the `nr` words from `at` on lie in blocks of [`BLOCK`] consecutive ones, whatever the
-/// first of each, before the first block that is not so.
+/// Returns how many of the `nr` words from `at` on lie in blocks of [`BLOCK`] consecutive values,
+/// up to the first block that is not consecutive. Blocks need not continue each other.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.

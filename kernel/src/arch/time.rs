@@ -15,7 +15,8 @@ pub fn ticks() -> u64 {
     ticks
 }
 
-/// What the virtual counter says of the time since the machine was reset. Under `-icount shift=0`, that is a nanosecond for each instruction.
+/// What the virtual counter says of the time since the machine was reset. Under `-icount shift=0`,
+/// that is a nanosecond for each instruction.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());
@@ -31,8 +32,8 @@ fn frequency() -> u64 {
     }
 }
 
-/// A step of a loop that waits for another CPU or a device: YIELD, so that an emulator which runs its CPUs in turn goes on with the next. Not
-/// WFE: nothing promises an event.
+/// A step of a loop that waits for another CPU or a device: YIELD, so that an emulator which runs
+/// its CPUs in turn goes on with the next. Not WFE: nothing promises an event.
 #[inline(always)]
 pub fn relax() {
     // SAFETY: a hint.
@@ -67,8 +68,9 @@ impl Deadline {
 
     /// Waits until `done` says so, or until then. Whether it was done.
     ///
-    /// The counter is read once in 256 looks. Reading it is dear: it drains the pipeline, and an emulator takes a lock around it that all its CPUs share,
-    /// so that a few which wait keep away the one that works.
+    /// The counter is read once in 256 looks. Reading it is dear: it drains the pipeline, and an
+    /// emulator takes a lock around it that all its CPUs share, so that a few which wait keep away
+    /// the one that works.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {
             for _ in 0..LOOKS {

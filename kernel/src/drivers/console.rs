@@ -1,8 +1,10 @@
 //! The console: a PL011, behind a lock, and the `log` backend on it.
 //!
-//! Until [`attach`] everything goes to the early console, which polls the same UART through its fixed slot. After it, everybody writes through the
-//! `arm-pl011-uart` driver over an ioremap, whole messages under one lock, so that lines of several CPUs do not mix. A panic and a fatal exception
-//! still use [`early_console`], which takes no lock; its base is moved to the same ioremap.
+//! Until [`attach`] everything goes to the early console, which polls the same UART through its
+//! fixed slot. After it, everybody writes through the `arm-pl011-uart` driver over an ioremap,
+//! whole messages under one lock, so that lines of several CPUs do not mix. A panic and a fatal
+//! exception still use [`early_console`], which takes no lock; its base is moved to the same
+//! ioremap.
 
 mod typed;
 
@@ -63,12 +65,14 @@ pub fn init_log(level: LevelFilter) {
 /// It is used as the loader left it: only the loader knows its clock, and with it the baud rate.
 ///
 /// # Safety
-/// A PL011 is mapped at `va` as device memory, for good, and nobody else uses it but the early console.
+/// A PL011 is mapped at `va` as device memory, for good, and only the early console uses it
+/// besides.
 pub unsafe fn attach(va: usize) {
     let Some(registers) = NonNull::new(va as *mut PL011Registers) else {
         return;
     };
-    // SAFETY: the caller's promise. The early console writes the data register too, but only when everything else has ended.
+    // SAFETY: the caller's promise. The early console writes the data register too, but only when
+    // everything else has ended.
     let registers = unsafe { UniqueMmioPointer::new(registers) };
     let mut console = CONSOLE.lock();
     console.uart = Some(Uart::new(registers));
@@ -117,8 +121,8 @@ impl Drop for Listening {
     }
 }
 
-/// Whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input before the Ctrl-C
-/// is dropped, as a terminal does; input after it stays.
+/// Whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input before the
+/// Ctrl-C is dropped, as a terminal does; input after it stays.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())
@@ -183,7 +187,7 @@ impl Log for Logger {
     }
 }
 
-/// Prints to the console, whatever the log level: the suite's own output.
+/// Prints to the console at any log level: the suite's own output.
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {

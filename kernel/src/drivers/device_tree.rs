@@ -1,9 +1,11 @@
 //! The device tree, read once into plain values.
 //!
-//! `dtoolkit` does the parsing: it validates the whole blob before anything is read from it, needs no heap, and names what the
-//! specification names. What is here is the meaning: which nodes count, and what an address in them is to the CPU.
+//! `dtoolkit` does the parsing: it validates the whole blob before anything is read from it, needs
+//! no heap, and names what the specification names. What is here is the meaning: which nodes count,
+//! and what an address in them is to the CPU.
 //!
-//! Source: Devicetree Specification 0.4, chapters 2 and 3; for `/cpus`, `/reserved-memory` and `/chosen` also the Linux bindings.
+//! Source: Devicetree Specification 0.4, chapters 2 and 3; for `/cpus`, `/reserved-memory` and
+//! `/chosen` also the Linux bindings.
 
 mod bus;
 
@@ -25,7 +27,8 @@ pub use bus::Path;
 pub struct Machine {
     /// RAM, bank by bank, as it is written.
     pub memory: ArrayVec<PhysRegion, MAX_REGIONS>,
-    /// Ranges of RAM that are not the kernel's, from the reservation block and from `/reserved-memory`.
+    /// Ranges of RAM that are not the kernel's, from the reservation block and from
+    /// `/reserved-memory`.
     pub reserved: ArrayVec<Reserved, MAX_REGIONS>,
     /// The initial RAM disk.
     pub initrd: Option<PhysRegion>,
@@ -130,7 +133,8 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
     Ok(machine)
 }
 
-/// The registers of the PL011 that `stdout-path` names, or `None` if it names none or something else.
+/// The registers of the PL011 that `stdout-path` names, or `None` if it names none or something
+/// else.
 #[must_use]
 pub fn stdout_pl011(tree: Tree) -> Option<PhysRegion> {
     compatible_region(&stdout(tree)?, "arm,pl011")
@@ -161,7 +165,8 @@ pub fn psci_conduit(tree: Tree) -> Option<Conduit> {
     }
 }
 
-/// The first range of registers of the last node of `path`, if the node is `compatible` and switched on.
+/// The first range of registers of the last node of `path`, if the node is `compatible` and
+/// switched on.
 fn compatible_region(path: &Path<'static>, compatible: &str) -> Option<PhysRegion> {
     let node = path.node();
     if !node.is_compatible(compatible) || !is_available(node) {
@@ -215,14 +220,16 @@ fn read_reserved(tree: Tree) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error> {
     if let Some(node) = tree.find_node("/reserved-memory") {
         for child in node.children().filter(|child| is_available(*child)) {
             let no_map = child.property("no-map").is_some();
-            // A child with a size and no `reg` asks for memory that firmware has not chosen; it is for drivers that this kernel has not.
+            // A child with a size and no `reg` asks for memory that firmware has not chosen; it is
+            // for drivers that this kernel has not.
             for_each_reg(child, |region| add(region, no_map))?;
         }
     }
     Ok(reserved)
 }
 
-/// Calls `f` with each range of `reg` that is not empty. The node's parent has the addresses of the CPU.
+/// Calls `f` with each range of `reg` that is not empty. The node's parent has the addresses of the
+/// CPU.
 fn for_each_reg(node: TreeNode, mut f: impl FnMut(PhysRegion) -> Result<(), Error>) -> Result<(), Error> {
     let bad = || Error::Property {
         node: node.name(),
@@ -242,7 +249,7 @@ fn for_each_reg(node: TreeNode, mut f: impl FnMut(PhysRegion) -> Result<(), Erro
     Ok(())
 }
 
-/// `linux,initrd-start` and `linux,initrd-end`: each 32 or 64 bits, whatever `#address-cells` says.
+/// `linux,initrd-start` and `linux,initrd-end`: each 32 or 64 bits, regardless of `#address-cells`.
 fn read_initrd(chosen: TreeNode) -> Result<Option<PhysRegion>, Error> {
     let bad = |property| Error::Property {
         node: "chosen",
@@ -306,8 +313,8 @@ fn read_cpus(tree: Tree) -> Result<usize, Error> {
 }
 
 impl Machine {
-    /// The CPUs that may be used beside the one that runs this, in the order of the tree: as many as
-    /// the kernel has numbers for.
+    /// The CPUs that may be used beside the one that runs this, in the order of the tree: as many
+    /// as the kernel has numbers for.
     ///
     /// Read from the tree each time, so that the kernel needs no room for them.
     pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {

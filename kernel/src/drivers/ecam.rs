@@ -1,7 +1,7 @@
 //! PCI Express configuration space through the Enhanced Configuration Access Mechanism.
 //!
-//! Source: PCI Express Base Specification, "Enhanced Configuration Access Mechanism": 4 KiB for each function, at bus << 20 | device << 15 |
-//! function << 12.
+//! Source: PCI Express Base Specification, "Enhanced Configuration Access Mechanism": 4 KiB for
+//! each function, at bus << 20 | device << 15 | function << 12.
 
 use core::ptr::read_volatile;
 
@@ -55,7 +55,8 @@ impl Ecam {
         if offset >= self.size {
             return None;
         }
-        // SAFETY: in the window, by the check; 4-byte aligned, since functions are 4 KiB apart. Reading an id has no side effect.
+        // SAFETY: in the window, by the check; 4-byte aligned, since functions are 4 KiB apart.
+        // Reading an id has no side effect.
         let id = unsafe { read_volatile((self.base + offset) as *const u32) };
         // All ones: no device.
         (id as u16 != 0xffff).then_some((id as u16, (id >> 16) as u16))

@@ -1,8 +1,9 @@
-//! The vmalloc subsystem of the kernel: crate [`vmalloc`](mod@vmalloc) on the kernel's tree, frames and locks, and its calls under
-//! the names that Linux gives them.
+//! The vmalloc subsystem of the kernel: crate [`vmalloc`](mod@vmalloc) on the kernel's tree, frames
+//! and locks, and its calls under the names that Linux gives them.
 //!
-//! What they return owns its area: dropping it gives everything back. [`into_raw`](VmArea::into_raw) leaves it to whoever knows the address, and the call of
-//! its kind takes it back by that.
+//! What they return owns its area: dropping it gives everything back.
+//! [`into_raw`](VmArea::into_raw) leaves it to the holder of the address, and the call of its kind
+//! takes it back by that.
 //!
 //! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
 
@@ -45,10 +46,12 @@ static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 /// The subsystem has put something off until a CPU has time for it.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// Held around a whole change of the linear map, from its first cut to its last fold, with interrupts enabled.
+/// Held around a whole change of the linear map, from its first cut to its last fold, with
+/// interrupts enabled.
 static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
-/// What is withheld at most until a flush, for one CPU: 256 areas, or 32 MiB of addresses. Other CPUs add to it.
+/// What is withheld at most until a flush, for one CPU: 256 areas, or 32 MiB of addresses. Other
+/// CPUs add to it.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
@@ -144,7 +147,8 @@ impl NodePages for KernelBackend {
         let frame = frames::allocate(0)?;
         NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
         let page = linear_va(frame.0 * PAGE_SIZE as u64) as *mut NodePage;
-        // SAFETY: a frame of our own, in the linear map, that is never freed; a node page may have arbitrary contents.
+        // SAFETY: a frame of our own, in the linear map, that is never freed; a node page may have
+        // arbitrary contents.
         Some(unsafe { &mut *page })
     }
 }
@@ -176,9 +180,10 @@ fn word(frame: Pfn, index: usize) -> *mut u64 {
     (linear_va(frame.0 * PAGE_SIZE as u64) as *mut u64).wrapping_add(index)
 }
 
-// SAFETY: 1. `frames` gives a block to nobody else before it is freed, aligned to its size; 2. the tree translates all of TTBR1, and nobody else maps or
-// unmaps in the vmalloc region; 3. `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and
-// `smp` keep it.
+// SAFETY: 1. `frames` gives a block to no other caller before it is freed, aligned to its size; 2.
+// the tree translates all of TTBR1, and nothing else maps or unmaps in the vmalloc region; 3.
+// `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and `smp`
+// keep it.
 unsafe impl Backend for KernelBackend {
     type Granule = Granule4K;
     type Tables = KernelTables;
@@ -235,7 +240,8 @@ unsafe impl Backend for KernelBackend {
             });
     }
     fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        // SAFETY: in a frame that `alloc_frames` gave, by the caller's promise; nobody else uses it.
+        // SAFETY: in a frame that `alloc_frames` gave, by the caller's promise; nothing else uses
+        // it.
         unsafe { word(frame, index).read() }
     }
     fn write_word(&self, frame: Pfn, index: usize, value: u64) {
@@ -259,7 +265,8 @@ unsafe impl Backend for KernelBackend {
         log::error!("vfree_atomic({va}) by {by}: {error}");
     }
     fn deferred_work(&self) {
-        // No event is sent: what waits for work polls, and a CPU that is off is not turned on for it.
+        // No event is sent: what waits for work polls, and a CPU that is off is not turned on for
+        // it.
         DEFERRED_WORK.store(true, Ordering::Release);
     }
     #[inline]
@@ -274,8 +281,9 @@ unsafe impl Backend for KernelBackend {
         cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        // The alias of a frame may be invalid by a `set_memory_invalid` through another area: probed, not trusted. A word at a time; what begins or
-        // ends inside of one takes a part of it.
+        // The alias of a frame may be invalid by a `set_memory_invalid` through another area:
+        // probed, not trusted. A word at a time; what begins or ends inside of one takes a part of
+        // it.
         let mut at = pa.0;
         let mut out = out;
         while !out.is_empty() {
@@ -337,7 +345,7 @@ pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().iounmap(va) }
 }
 
-/// Maps pages of somebody else's, one behind the other.
+/// Maps the caller's pages, one behind the other.
 ///
 /// # Errors
 /// As [`Vmalloc::vmap`].
@@ -405,7 +413,8 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// The same as [`vmalloc()`] for an interrupt handler, or under a lock with interrupts masked: it waits for locks and for nothing else.
+/// The same as [`vmalloc()`] for an interrupt handler, or under a lock with interrupts masked: it
+/// waits for locks and for nothing else.
 ///
 /// # Errors
 /// As [`Vmalloc::vmalloc`]: see [`Request::nowait`].
@@ -415,7 +424,8 @@ pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// The same for the handler of an exception that may have interrupted the holder of any lock: it tries each lock once.
+/// The same for the handler of an exception that may have interrupted the holder of any lock: it
+/// tries each lock once.
 ///
 /// # Errors
 /// As [`Vmalloc::vmalloc`], and [`Error::WouldBlock`]: see [`Request::nolock`].
@@ -425,8 +435,8 @@ pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
-/// The same as [`vfree`] in any context, an exception handler that interrupted the holder of a lock included. Never waits: the area goes
-/// with the next call that can.
+/// The same as [`vfree`] in any context, an exception handler that interrupted the holder of a lock
+/// included. Never waits: the area goes with the next call that can.
 ///
 /// # Errors
 /// As [`Vmalloc::vfree_atomic`].

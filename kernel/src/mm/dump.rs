@@ -1,7 +1,8 @@
 //! The walk of an address, level by level, for a fatal exception.
 //!
-//! It runs when the kernel is already broken, so it takes no lock, allocates nothing, starts from TTBR1_EL1 as it is, and reads each descriptor
-//! through a probe: a table that is not there is reported and not stumbled over.
+//! It runs when the kernel is already broken, so it takes no lock, allocates nothing, starts from
+//! TTBR1_EL1 as it is, and reads each descriptor through a probe: a table that is not there is
+//! reported and not stumbled over.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,12 +1,14 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
-//! Blocks of the common orders go through a magazine of the CPU, which takes no lock; everything else,
-//! and a magazine that is empty or full, through one buddy allocator. A magazine is filled from a run
-//! of 64 frames and handed out in ascending order, so that single frames that are allocated one after
-//! the other tend to be neighbours, which the walker turns into 64 KiB groups. An allocation that finds
-//! nothing drains the magazines of all CPUs, including those that are turned off, before it fails.
+//! Blocks of the common orders go through a magazine of the CPU, which takes no lock; everything
+//! else, and a magazine that is empty or full, through one buddy allocator. A magazine is filled
+//! from a run of 64 frames and handed out in ascending order, so that single frames that are
+//! allocated one after the other tend to be neighbours, which the walker turns into 64 KiB groups.
+//! An allocation that finds nothing drains the magazines of all CPUs, including those that are
+//! turned off, before it fails.
 //!
-//! A double free, and a free with another order than the allocation's, panic with what the frame really is.
+//! A double free, and a free with another order than the allocation's, panic with what the frame
+//! really is.
 
 mod buddy;
 mod inject;
@@ -31,7 +33,8 @@ pub use inject::{Injection, fail_nth, fail_some};
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
 
-/// The free frames of the buddy allocator, for those that do not hold its lock. Written with it held.
+/// The free frames of the buddy allocator, for those that do not hold its lock. Written with it
+/// held.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 per_cpu! {
@@ -49,11 +52,12 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Runs `f`, with interrupts masked. Within it nothing here waits for the buddy allocator: while another CPU, or what this one
-/// interrupted, has its lock, no block is there, and a single frame only if this CPU's magazine has one. A single frame can be given back, and
-/// nothing else.
+/// Runs `f`, with interrupts masked. Within it nothing here waits for the buddy allocator: while
+/// another CPU, or what this one interrupted, has its lock, no block is there, and a single frame
+/// only if this CPU's magazine has one. A single frame can be given back, and nothing else.
 ///
-/// Not for the handler of an exception that interrupted this module: a magazine may be half changed then.
+/// Not for the handler of an exception that interrupted this module: a magazine may be half changed
+/// then.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
     let flag = NOWAIT.this();
@@ -96,8 +100,9 @@ impl FrameStats {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives all of `free` to the allocator, and `single` as single frames in use. `ram` is what the linear map has, and contains both, which have nothing
-/// in common; the states of its frames are kept in memory taken from `free`. The linear map is in use.
+/// Gives all of `free` to the allocator, and `single` as single frames in use. `ram` is what the
+/// linear map has, and contains both, which have nothing in common; the states of its frames are
+/// kept in memory taken from `free`. The linear map is in use.
 ///
 /// # Errors
 /// There is no room for the states.
@@ -116,7 +121,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
         let pa = free.take(size).ok_or(NoRoom)?;
         let va = linear_va(pa);
         for word in (va..va + size as usize).step_by(size_of::<u64>()) {
-            // SAFETY: in the linear map, aligned, and just taken from what nobody uses.
+            // SAFETY: in the linear map, aligned, and just taken from free memory.
             unsafe { (word as *mut u64).write(State::INSIDE.times_eight()) };
         }
         // SAFETY: as above, initialised, and never given to anybody else.
@@ -177,8 +182,8 @@ pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
 
-/// As [`allocate`]; where there is none, after what is withheld for later was given back. Called with no lock held, and with interrupts enabled. Not by the
-/// vmalloc subsystem, which withholds.
+/// As [`allocate`]; where there is none, after what is withheld for later was given back. Called
+/// with no lock held, and with interrupts enabled. Not by the vmalloc subsystem, which withholds.
 #[must_use]
 pub fn allocate_waiting(order: u8) -> Option<Pfn> {
     allocate(order).or_else(|| {
@@ -227,7 +232,8 @@ pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     BUDDY.lock().free(zones, frame, order)
 }
 
-/// Makes an allocated block of 2^`order` frames 2^`order` blocks of one frame, each to be freed by itself.
+/// Makes an allocated block of 2^`order` frames 2^`order` blocks of one frame, each to be freed by
+/// itself.
 ///
 /// # Panics
 /// If it is no allocated block of this order.
@@ -243,8 +249,9 @@ pub fn split(frame: Pfn, order: u8) {
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
 }
 
-/// Makes `frame`, a single one in use, somebody's who frees it in place of its owner: it can be freed by nobody before it is
-/// [handed back](hand_back). False if it is not in use as a single frame, or was taken over already.
+/// Makes `frame`, a single one in use, the property of a call that frees it in place of its owner:
+/// it cannot be freed before it is [handed back](hand_back). False if it is not in use as a single
+/// frame, or was taken over already.
 #[must_use]
 pub fn take_over(frame: Pfn) -> bool {
     zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))

@@ -1,4 +1,5 @@
-//! The kernel's backend by other handles on its trees: for whoever counts, or notes, what passes through them.
+//! The kernel's backend by other handles on its trees: for code that counts, or notes, what passes
+//! through them.
 
 use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree};
 use vmalloc::va::{NodePage, NodePages};
@@ -8,7 +9,8 @@ use super::areas::{KernelBackend, edit_linear_map};
 use super::{kernel_tree, linear_map_tree};
 use crate::sync::IrqSpinLock;
 
-/// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as [`KernelBackend`] has them.
+/// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as
+/// [`KernelBackend`] has them.
 macro_rules! as_kernel_backend {
     () => {
         fn take_over(&self, frame: paging::Pfn) -> bool {
@@ -68,7 +70,8 @@ macro_rules! as_kernel_backend {
 }
 pub(crate) use as_kernel_backend;
 
-/// The kernel's backend, with `T` and `M` in the place of its tables and barriers, and `L` in that of those for the linear map.
+/// The kernel's backend, with `T` and `M` in the place of its tables and barriers, and `L` in that
+/// of those for the linear map.
 #[derive(Debug)]
 pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
     tree: Tree<Granule4K, T, M>,

@@ -1,13 +1,15 @@
-//! The heap behind `alloc`: `linked_list_allocator`, in a static region first, in regions of vmalloc as they are needed.
+//! The heap behind `alloc`: `linked_list_allocator`, in a static region first, in regions of
+//! vmalloc as they are needed.
 //!
 //! A region that becomes empty goes back to vmalloc. One stays, the smallest, so that a caller that
-//! allocates and frees at the edge does not map a region each time; [`trim`] gives that one back too.
+//! allocates and frees at the edge does not map a region each time; [`trim`] gives that one back
+//! too.
 //!
 //! # Lock order and recursion
-//! The heap's lock is a leaf: it is released before a region is asked for or given back, and nothing
-//! that does either (frames, tables, the vmalloc subsystem) uses the heap. So neither can come back
-//! here, and neither waits for a lock that its caller holds, as long as the heap is not used under a
-//! lock of the vmalloc subsystem or of the tables.
+//! The heap's lock is a leaf: it is released before a region is asked for or given back, and
+//! nothing that does either (frames, tables, the vmalloc subsystem) uses the heap. So neither can
+//! come back here, and neither waits for a lock that its caller holds, as long as the heap is not
+//! used under a lock of the vmalloc subsystem or of the tables.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -24,7 +26,8 @@ use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 const FIRST_SIZE: usize = 256 << 10;
 /// The smallest region that is added.
 const MIN_GROWTH: usize = 1 << 20;
-/// Regions at most. Each is at least half as large as the heap before it, so this is no limit in practice.
+/// Regions at most. Each is at least half as large as the heap before it, so this is no limit in
+/// practice.
 const MAX_REGIONS: usize = 48;
 
 /// Memory of the heap.
@@ -106,7 +109,8 @@ impl KernelHeap {
         let mut regions = self.0.lock();
         if regions.is_empty() {
             regions.push(Region {
-                // SAFETY: the static is this heap's, and this happens once: the list is never empty again.
+                // SAFETY: the static is this heap's, and this happens once: the list is never empty
+                // again.
                 heap: unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) },
                 area: None,
             });
@@ -150,8 +154,8 @@ fn new_region(size: usize) -> Option<Region> {
     })
 }
 
-// SAFETY: `linked_list_allocator` keeps the contract for each region. A block goes back to the region
-// that its address lies in, and only a region without a block in use is unmapped.
+// SAFETY: `linked_list_allocator` keeps the contract for each region. A block goes back to the
+// region that its address lies in, and only a region without a block in use is unmapped.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.try_alloc(layout)

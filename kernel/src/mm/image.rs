@@ -1,5 +1,5 @@
-//! The image window: each section of the image with what it needs and no more (DESIGN rule 10). And the fixed window, which the final tables
-//! share with the first ones.
+//! The image window: each section of the image with what it needs and no more (DESIGN rule 10). And
+//! the fixed window, which the final tables share with the first ones.
 
 use paging::{
     Attributes, Descriptor, Failure, Granule, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree,
@@ -37,9 +37,11 @@ pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: &BootInfo) -> 
     Ok(outcome)
 }
 
-/// Links the fixed window's tables, which are part of the image and live, into `tree`, beside the image.
+/// Links the fixed window's tables, which are part of the image and live, into `tree`, beside the
+/// image.
 ///
-/// By hand, since the engine only links tables that it allocated. From here on the engine changes nothing in the window.
+/// By hand, since the engine only links tables that it allocated. From here on the engine changes
+/// nothing in the window.
 ///
 /// # Panics
 /// If the image is not mapped in `tree`.

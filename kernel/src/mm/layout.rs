@@ -8,7 +8,7 @@
 //!  0xffff_ffff_8000_0000 +--------------------------+ IMAGE_BASE
 //!                        | (unused, 1 GiB)          |
 //!  0xffff_ffff_4000_0000 +--------------------------+ FIXED_END
-//!                        | fixed slots              |  1 GiB: early UART, table edit slots, device tree,
+//!                        | fixed slots              |  1 GiB: early UART, edit slots, device tree,
 //!                        |                          |  blocks of the CPUs
 //!  0xffff_ffff_0000_0000 +--------------------------+ FIXED_BASE
 //!                        | (unused)                 |
@@ -26,9 +26,9 @@
 //!
 //! ```text
 //!  FIXED_BASE + 0          slot 0: early UART
-//!  FIXED_BASE + 4 KiB * n  slots 1..512: free for whoever edits tables (EDIT_SLOTS)
+//!  FIXED_BASE + 4 KiB * n  slots 1..512: free for edits of tables (EDIT_SLOTS)
 //!  FIXED_BASE + 2 MiB      device tree: its pages; up to 2 MiB may cross a boundary, so two tables
-//!  FIXED_BASE + 512 MiB    blocks of the CPUs but the first, as many as the machine has (mm::per_cpu)
+//!  FIXED_BASE + 512 MiB    a block for each CPU but the first (mm::per_cpu)
 //! ```
 
 /// Bytes of a page (the 4 KiB granule).

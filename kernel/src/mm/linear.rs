@@ -1,7 +1,9 @@
-//! The linear map: all of RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, with the largest leaves.
+//! The linear map: all of RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, with the largest
+//! leaves.
 //!
-//! Writable and never executable, but for the alias of the image's text and constants, which is read-only: else a stray store through the linear map
-//! would change what the image map protects (DESIGN rule 10).
+//! Writable and never executable, but for the alias of the image's text and constants, which is
+//! read-only: else a stray store through the linear map would change what the image map protects
+//! (DESIGN rule 10).
 
 use paging::{
     Attributes, Failure, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
@@ -12,7 +14,8 @@ use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
 
-/// Maps `ram` in `tree`, whose linear region is empty. `writable_text` plants a fault: the alias of the text is writable.
+/// Maps `ram` in `tree`, whose linear region is empty. `writable_text` plants a fault: the alias of
+/// the text is writable.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -63,7 +66,7 @@ pub fn map<T: Tables, M: Mmu>(
     Ok(outcome)
 }
 
-/// The part of the image that nobody may write: text and constants, which lie side by side.
+/// The part of the image that is never written: text and constants, which lie side by side.
 #[must_use]
 pub fn constant_part(info: &BootInfo) -> PhysRegion {
     PhysRegion {

@@ -1,17 +1,23 @@
 //! Memory: the final tables, frames, the heap, and what is built on them.
 //!
 //! # From the first tables to the final ones
-//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's. The [memory of each CPU](per_cpu) is taken from it first, since all CPUs
-//!    are asked what they are before the policy of the final tables is known.
-//! 2. The final tables are built by the engine, while the first ones are live, in pages taken from the plan and reached through fixed slots
-//!    ([`tables::EarlyTables`]): the [linear map](linear) and the [image], and the table of the fixed window, which both have.
-//! 3. TTBR1 is replaced, with walks off in between ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
-//! 4. What is left of the plan becomes [frames], and on them stands the vmalloc subsystem ([areas]).
+//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's. The [memory of each
+//!    CPU](per_cpu) is taken from it first, since all CPUs are asked what they are before the
+//!    policy of the final tables is known.
+//! 2. The final tables are built by the engine, while the first ones are live, in pages taken from
+//!    the plan and reached through fixed slots ([`tables::EarlyTables`]): the [linear map](linear)
+//!    and the [image], and the table of the fixed window, which both have.
+//! 3. TTBR1 is replaced, with walks off in between
+//!    ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
+//! 4. What is left of the plan becomes [frames], and on them stands the vmalloc subsystem
+//!    ([areas]).
 //!
 //! # The lock of the tables
-//! The kernel has one tree. What maps and unmaps a range of its own takes no lock: the engine lets such changes run side by side, and the vmalloc subsystem sees to
-//! it that no table goes under what walks an area. What reads the tree as a whole, as a dump or an audit does, shares the [walk lock](walk_lock); it is held alone while
-//! the memory of a table is given back ([`tables::KernelTables`]), and while the linear map is edited.
+//! The kernel has one tree. What maps and unmaps a range of its own takes no lock: the engine lets
+//! such changes run side by side, and the vmalloc subsystem sees to it that no table goes under
+//! what walks an area. What reads the tree as a whole, as a dump or an audit does, shares the [walk
+//! lock](walk_lock); it is held alone while the memory of a table is given back
+//! ([`tables::KernelTables`]), and while the linear map is edited.
 
 pub mod areas;
 pub mod dump;
@@ -72,7 +78,8 @@ static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
 /// What [`Features::zva_size`] says.
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Why memory cannot be set up. Each is a fault of what the loader says, or of a machine that the kernel is not made for.
+/// Why memory cannot be set up. Each is a fault of what the loader says, or of a machine that the
+/// kernel is not made for.
 #[derive(Clone, Copy, Debug)]
 pub enum InitError {
     /// The ranges of RAM cannot be made a plan of.
@@ -93,7 +100,8 @@ impl fmt::Display for InitError {
     }
 }
 
-/// Sets up what is needed before all CPUs have said what they are: the fixed slots, and the memory of each CPU.
+/// Sets up what is needed before all CPUs have said what they are: the fixed slots, and the memory
+/// of each CPU.
 ///
 /// # Errors
 /// There is no room for it. Nothing but the early console works then.
@@ -103,7 +111,8 @@ pub fn init_early(info: &'static BootInfo, machine: &Machine) -> Result<(), Init
     per_cpu::init(info, machine)
 }
 
-/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions. After [`init_early`].
+/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions. After
+/// [`init_early`].
 ///
 /// # Errors
 /// Why it cannot be. Nothing but the early console works then.
@@ -152,7 +161,8 @@ pub fn init(
     drop(building);
     // DESIGN rule 2: complete for walks before they begin.
     dsb_ishst();
-    // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the linear map and vmalloc were not there before.
+    // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the
+    // linear map and vmalloc were not there before.
     unsafe { mmu::replace_ttbr1(info, root.0) };
 
     let EarlyPages { free, taken } = pages.into_inner();
@@ -169,7 +179,8 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so [`KernelMmu`] is not told to repeat each.
+/// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so
+/// [`KernelMmu`] is not told to repeat each.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
@@ -233,13 +244,15 @@ pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map. Nothing is allocated on the heap in it.
+/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map. Nothing is
+/// allocated on the heap in it.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// The kernel's tree in the form that may edit the linear map, for whoever has the [walk lock](walk_lock) alone.
+/// The kernel's tree in the form that may edit the linear map, for the holder of the [walk
+/// lock](walk_lock) alone.
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
@@ -295,7 +308,8 @@ pub fn zva_size() -> usize {
 /// Zeroes a page.
 ///
 /// # Safety
-/// `va` is page-aligned and mapped writable as Normal memory, that is the caller's alone and reached by no table walk.
+/// `va` is page-aligned and mapped writable as Normal memory, that is the caller's alone and
+/// reached by no table walk.
 #[inline]
 pub unsafe fn zero_page(va: usize) {
     // SAFETY: the caller's promise.

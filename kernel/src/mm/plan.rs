@@ -10,10 +10,10 @@ use crate::drivers::device_tree::Machine;
 /// RAM, and what of it is whose.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must not be mapped and what the CPU
-    /// cannot address.
+    /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must
+    /// not be mapped and what the CPU cannot address.
     pub ram: Regions,
-    /// Of that, what nobody uses: less image, device tree, initrd and reserved memory.
+    /// Of that, what is unused: less image, device tree, initrd and reserved memory.
     pub free: Regions,
     /// RAM in all, in bytes.
     pub total: u64,

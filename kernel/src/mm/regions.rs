@@ -1,4 +1,5 @@
-//! Physical memory as a sorted list of ranges, for the time before there are frames: RAM, less what is taken.
+//! Physical memory as a sorted list of ranges, for the time before there are frames: RAM, less what
+//! is taken.
 
 use core::fmt;
 
@@ -175,7 +176,8 @@ impl Regions {
         Ok(())
     }
 
-    /// Takes `size` bytes, a multiple of the page size, aligned to a page, out of the lowest range that has them.
+    /// Takes `size` bytes, a multiple of the page size, aligned to a page, out of the lowest range
+    /// that has them.
     pub fn take(&mut self, size: u64) -> Option<u64> {
         let found = self.0.iter_mut().find(|here| here.size() >= size)?;
         let start = found.start;

@@ -1,8 +1,9 @@
-//! Fixed slots: pages of a small window whose tables lie in the image, so that they can be used before there is a linear map, and while
-//! the linear map itself is being edited.
+//! Fixed slots: pages of a small window whose tables lie in the image, so that they can be used
+//! before there is a linear map, and while the linear map itself is being edited.
 //!
-//! All 512 slots of the window are one level 3 table in .bss. A slot that is not in use holds [`EMPTY`], which is invalid but not vacant: so the
-//! table is full at all times, and none that is to be pruned.
+//! All 512 slots of the window are one level 3 table in .bss. A slot that is not in use holds
+//! [`EMPTY`], which is invalid but not vacant: so the table is full at all times, and none that is
+//! to be pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -15,7 +16,8 @@ use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 /// The level 3 table, by its address in the image window; 0 before [`init`].
 static TABLE: AtomicUsize = AtomicUsize::new(0);
 
-/// What an unused slot holds: a page that maps nothing, invalid (bit 0), with a mark that keeps it from being vacant.
+/// What an unused slot holds: a page that maps nothing, invalid (bit 0), with a mark that keeps it
+/// from being vacant.
 pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
 
 /// The slots that are the window through which tables are reached while the linear map is built.
@@ -47,14 +49,16 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     unsafe { &*table.add(slot) }
 }
 
-/// Maps the page at `pa` with `attributes` in `slot`, and gives its address there. What the slot held before is gone.
+/// Maps the page at `pa` with `attributes` in `slot`, and gives its address there. What the slot
+/// held before is gone.
 ///
 /// The caller alone uses the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);
     descriptor(slot).store(new.0, Ordering::Relaxed);
-    // DESIGN rule 2: the descriptor before a walk; an earlier "invalid" that was fetched ahead is forgotten.
+    // DESIGN rule 2: the descriptor before a walk; an earlier "invalid" that was fetched ahead is
+    // forgotten.
     dsb_ishst();
     isb();
     fixed_slot(slot) + (pa.0 as usize & (PAGE_SIZE - 1))

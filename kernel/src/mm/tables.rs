@@ -1,15 +1,18 @@
-//! Table memory for the engine: [`KernelTables`] through the linear map, [`LinearMapTables`] for editing the linear map itself,
-//! [`EarlyTables`] before there is one.
+//! Table memory for the engine: [`KernelTables`] through the linear map, [`LinearMapTables`] for
+//! editing the linear map itself, [`EarlyTables`] before there is one.
 //!
 //! # How the first table is reached
-//! The final tables are built while the first ones are live, and those map no RAM. So [`EarlyTables`] takes pages from the list of free RAM and
-//! reaches each through a fixed slot, a window of 64 that is a cache by page number. The walker does not notice: it names tables by
-//! physical address. Once TTBR1 holds the result, the same pages are reached through the linear map.
+//! The final tables are built while the first ones are live, and those map no RAM. So
+//! [`EarlyTables`] takes pages from the list of free RAM and reaches each through a fixed slot, a
+//! window of 64 that is a cache by page number. The walker does not notice: it names tables by
+//! physical address. Once TTBR1 holds the result, the same pages are reached through the linear
+//! map.
 //!
 //! # How the linear map is edited
-//! Its tables are RAM, so the linear map reaches them. When a leaf is broken that maps the very table being edited, that way is closed
-//! until the leaf is made anew (DESIGN rule 3): [`LinearMapTables`] goes through fixed slots then. Nothing in vmalloc can come into that position, so
-//! [`KernelTables`] has no such question on its way.
+//! Its tables are RAM, so the linear map reaches them. When a leaf is broken that maps the very
+//! table being edited, that way is closed until the leaf is made anew (DESIGN rule 3):
+//! [`LinearMapTables`] goes through fixed slots then. Nothing in vmalloc can come into that
+//! position, so [`KernelTables`] has no such question on its way.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +36,8 @@ per_cpu! {
 /// counted.
 #[must_use]
 pub fn nr_tables() -> u64 {
-    // A table may be freed on another CPU than it was made on: the terms wrap, and the sum does not.
+    // A table may be freed on another CPU than it was made on: the terms wrap, and the sum does
+    // not.
     NR_TABLES
         .iter()
         .map(|nr| nr.load(Ordering::Relaxed))
@@ -53,7 +57,8 @@ macro_rules! accesses {
     () => {
         #[inline(always)]
         fn load(&self, table: PhysAddr, index: usize) -> u64 {
-            // SAFETY: a table's memory is only ever accessed atomically, and is there for as long as it is a table.
+            // SAFETY: a table's memory is only ever accessed atomically, and is there for as long
+            // as it is a table.
             unsafe { AtomicU64::from_ptr(at(self.va(table), index)) }.load(Ordering::Relaxed)
         }
         #[inline(always)]
@@ -143,14 +148,16 @@ pub struct KernelTables;
 impl KernelTables {
     #[inline(always)]
     fn va(&self, table: PhysAddr) -> usize {
-        // As `linear_va`; but no physical address reaches up to the bits of the base, and an OR goes into the load's address.
+        // As `linear_va`; but no physical address reaches up to the bits of the base, and an OR
+        // goes into the load's address.
         LINEAR_BASE | table.0 as usize
     }
 }
 
 const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
 
-/// The break that is being entered on this CPU ends with [`close_window`]: the engine's two calls cannot hand a guard on.
+/// The break that is being entered on this CPU ends with [`close_window`]: the engine's two calls
+/// cannot hand a guard on.
 fn open_window() {
     core::mem::forget(BreakWindow::open());
 }
@@ -159,15 +166,17 @@ fn close_window() {
     drop(BreakWindow::adopt());
 }
 
-// SAFETY: 1. a frame, zeroed, its own until it is freed, and freed by the engine only after a flush; 2. the linear map reaches every frame, and accesses
-// are atomics or `table_ops`, which says why its pairs are as good; 3. so do the bulk operations.
+// SAFETY: 1. a frame, zeroed, its own until it is freed, and freed by the engine only after a
+// flush; 2. the linear map reaches every frame, and accesses are atomics or `table_ops`, which says
+// why its pairs are as good; 3. so do the bulk operations.
 unsafe impl Tables for KernelTables {
     #[inline]
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
     }
     fn free_table(&self, table: PhysAddr) {
-        // What reads the tree as a whole may be in it: it was unlinked before, so no other reader gets there.
+        // What reads the tree as a whole may be in it: it was unlinked before, so no other reader
+        // gets there.
         let _alone = walk_lock().release();
         free_table(table);
     }
@@ -185,10 +194,12 @@ unsafe impl Tables for KernelTables {
     accesses!();
 }
 
-/// Tables for editing the linear map. For one CPU at a time: whoever holds the lock of the kernel's tables.
+/// Tables for editing the linear map. For one CPU at a time, which holds the lock of the kernel's
+/// tables.
 #[derive(Debug, Default)]
 pub struct LinearMapTables {
-    /// Tables that the broken range maps, each reached through the break slot of its place here. 0: none.
+    /// Tables that the broken range maps, each reached through the break slot of its place here. 0:
+    /// none.
     diverted: [AtomicU64; slots::BREAK_SLOTS.len()],
 }
 
@@ -214,7 +225,8 @@ impl LinearMapTables {
     }
 }
 
-// SAFETY: as for `KernelTables`. While a range is broken, a table in it is reached through a slot, which maps the same frame with the same attributes.
+// SAFETY: as for `KernelTables`. While a range is broken, a table in it is reached through a slot,
+// which maps the same frame with the same attributes.
 unsafe impl Tables for LinearMapTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
@@ -238,8 +250,9 @@ unsafe impl Tables for LinearMapTables {
         open_window();
     }
     fn leave_break(&self) {
-        // The new descriptors are to be seen by walks before the linear map is used again: the stores went through another address,
-        // but to the same memory, and a walk is another observer (Arm ARM K13.5.3).
+        // The new descriptors are to be seen by walks before the linear map is used again: the
+        // stores went through another address, but to the same memory, and a walk is another
+        // observer (Arm ARM K13.5.3).
         dsb_ishst();
         isb();
         close_window();
@@ -255,9 +268,10 @@ unsafe impl Tables for LinearMapTables {
 /// Pages for tables, before there are frames.
 #[derive(Clone, Debug)]
 pub struct EarlyPages {
-    /// What nobody uses.
+    /// What is unused.
     pub free: Regions,
-    /// What was taken. It becomes frames in use, so that the engine may give these tables back like any other.
+    /// What was taken. It becomes frames in use, so that the engine may give these tables back like
+    /// any other.
     pub taken: Regions,
 }
 
@@ -318,11 +332,12 @@ impl Drop for EarlyTables<'_> {
     }
 }
 
-// SAFETY: 1. a page of free RAM, zeroed, taken out of the list of what is free; 2. the slot maps it, and nobody else uses the window; 3. as above.
+// SAFETY: 1. a page of free RAM, zeroed, taken out of the list of what is free; 2. the slot maps
+// it, and nothing else uses the window; 3. as above.
 unsafe impl Tables for EarlyTables<'_> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.borrow_mut().take()?;
-        // SAFETY: the slot maps the page, which is nobody else's, as Normal memory.
+        // SAFETY: the slot maps the page, which is this code's only, as Normal memory.
         unsafe { zero_page(self.va(table)) };
         NR_TABLES.this().fetch_add(1, Ordering::Relaxed);
         Some(table)

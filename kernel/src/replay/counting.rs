@@ -1,6 +1,8 @@
-//! A backend whose barriers and invalidations are counted, CPU by CPU: the kernel's tree, frames and locks, by another handle.
+//! A backend whose barriers and invalidations are counted, CPU by CPU: the kernel's tree, frames
+//! and locks, by another handle.
 //!
-//! The linear map is edited through a counting handle, too, since the aliases of code are a part of what its permissions cost.
+//! The linear map is edited through a counting handle, too, since the aliases of code are a part of
+//! what its permissions cost.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

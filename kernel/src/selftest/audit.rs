@@ -1,7 +1,9 @@
-//! The audit of the whole live tree: `Tree::check`, with what the kernel knows of tables and leaves.
+//! The audit of the whole live tree: `Tree::check`, with what the kernel knows of tables and
+//! leaves.
 //!
-//! The engine's part: every count, every contiguous group, every address, W^X. This part: that each table is a frame in use
-//! and met once, and that each leaf is where something of the kernel is, maps what it should, and permits no more.
+//! The engine's part: every count, every contiguous group, every address, W^X. This part: that each
+//! table is a frame in use and met once, and that each leaf is where something of the kernel is,
+//! maps what it should, and permits no more.
 
 use paging::{Attributes, CheckError, Granule4K, Leaf, Level, MemoryType, Pfn, PhysAddr, Report};
 
@@ -97,7 +99,8 @@ fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
         && leaf.attributes == attributes
 }
 
-/// Slots that are not in use are invalid; the device tree is read-only; the memory of the CPUs is data; what else is there is the early UART.
+/// Slots that are not in use are invalid; the device tree is read-only; the memory of the CPUs is
+/// data; what else is there is the early UART.
 fn is_fixed(leaf: &Leaf) -> bool {
     if leaf.va.0 >= PER_CPU_WINDOW as u64 {
         return leaf.valid

@@ -1,8 +1,10 @@
-//! What the TLB is owed, page by page: every entry that an operation takes out or changes is a debt, a TLBI that covers it and the DSB behind
-//! that pay it.
+//! What the TLB is owed, page by page: every entry that an operation takes out or changes is a
+//! debt, a TLBI that covers it and the DSB behind that pay it.
 //!
-//! An entry is what a TLB may hold (DESIGN rule 4): a page, each page of a group, a level 2 block, each block of a group. A debt is entered just before the
-//! operation that makes it, so one that another CPU's flush of everything pays meanwhile is paid early; nothing is ever taken for unpaid that is paid.
+//! An entry is what a TLB may hold (DESIGN rule 4): a page, each page of a group, a level 2 block,
+//! each block of a group. A debt is entered just before the operation that makes it, so one that
+//! another CPU's flush of everything pays meanwhile is paid early; nothing is ever taken for unpaid
+//! that is paid.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,7 +24,8 @@ use crate::sync::IrqSpinLock;
 const BLOCK: u64 = 2 << 20;
 const PAGES_OF_BLOCK: u64 = BLOCK / PAGE;
 
-/// TLBIs of one CPU between two DSBs, at most: the engine's threshold for one TLBI of everything, and some.
+/// TLBIs of one CPU between two DSBs, at most: the engine's threshold for one TLBI of everything,
+/// and some.
 const MOST_ISSUED: usize = 600;
 
 /// A set of small numbers.

@@ -1,10 +1,11 @@
 //! The other CPUs: bringing them up through PSCI, and running closures on them.
 //!
-//! There are no inter-processor interrupts. A CPU that has come up looks for a job, runs it, and looks again; whoever
-//! handed it the job waits for its completion. A CPU without work for a while (`start::LINGER`) turns itself off through PSCI, and is turned on again by the
-//! next job: that saves power on a machine, and in an emulator the host's time for the CPU that works.
+//! There are no inter-processor interrupts. A CPU that has come up looks for a job, runs it, and
+//! looks again; the CPU that handed it the job waits for its completion. A CPU without work for a
+//! while (`start::LINGER`) turns itself off through PSCI, and is turned on again by the next job:
+//! that saves power on a machine, and in an emulator the host's time for the CPU that works.
 //!
-//! A slot has one atomic state, and whoever holds the state that precedes a step may make it:
+//! A slot has one atomic state, and the holder of the state that precedes a step may make it:
 //!
 //! ```text
 //!     identify, start          that CPU        run_on, on_each_cpu            that CPU
@@ -18,19 +19,23 @@
 //!                                 that CPU                    job is written
 //! ```
 //!
-//! A CPU that is turned on for a job stays on until it has it: on a busy host its LINGER may be over before the CPU that turned it on runs again, and
-//! the two would go on so for seconds.
+//! A CPU that is turned on for a job stays on until it has it: on a busy host its LINGER may be
+//! over before the CPU that turned it on runs again, and the two would go on so for seconds.
 //!
-//! Events: the one who changes a state that another may wait for stores with release, then DSB ISHST so that the store is visible before
-//! SEV (Arm ARM, "Wait for Event": the event register is set even for a CPU that is just about to wait, so no event is lost).
+//! Events: the one who changes a state that another may wait for stores with release, then DSB
+//! ISHST so that the store is visible before SEV (Arm ARM, "Wait for Event": the event register is
+//! set even for a CPU that is just about to wait, so no event is lost).
 //!
 //! # Code
-//! A CPU that goes on in instructions that another has [published](crate::arch::cache::publish_instructions) has a context synchronisation event first,
-//! which a load of their address is not (Arm ARM B2.7.4): whatever it fetched ahead is of before. With no interrupt to send, it comes with the address. A
-//! job begins with an ISB, and so does what follows a job's result. Whoever is handed an address of code in any other way, by memory alone, makes
-//! an ISB of his own after the load that got it.
+//! A CPU that goes on in instructions that another has
+//! [published](crate::arch::cache::publish_instructions) has a context synchronisation event first,
+//! which a load of their address is not (Arm ARM B2.7.4): what it fetched ahead dates from before.
+//! With no interrupt to send, it comes with the address. A job begins with an ISB, and so does what
+//! follows a job's result. A CPU that is handed an address of code in any other way, by memory
+//! alone, makes an ISB of its own after the load that got it.
 //!
-//! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both halves in one job.
+//! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both
+//! halves in one job.
 
 mod start;
 
@@ -73,7 +78,8 @@ struct Slot {
     job: UnsafeCell<Job>,
 }
 
-// SAFETY: `job` is written by whoever moved `state` to CLAIMED, or for whom it became AWAKE, and read by the slot's own CPU after it saw POSTED.
+// SAFETY: `job` is written by the CPU that moved `state` to CLAIMED, or for whom it became AWAKE,
+// and read by the slot's own CPU after it saw POSTED.
 unsafe impl Sync for Slot {}
 
 per_cpu! {
@@ -90,7 +96,7 @@ per_cpu! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOnline(pub usize);
 
-/// Stores `state` and wakes whoever waits for it.
+/// Stores `state` and wakes the CPUs that wait for it.
 fn publish(slot: &Slot, state: u32) {
     slot.state.store(state, Ordering::Release);
     dsb_ishst();
@@ -142,7 +148,7 @@ unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
-            // Turned on again by whoever sees it first; the others wait for IDLE.
+            // Turned on again by the CPU that sees it first; the others wait for IDLE.
             OFF => {
                 if start::wake(cpu) {
                     break;
@@ -176,7 +182,8 @@ struct Call<F, R> {
 impl<F: FnOnce() -> R, R> Call<F, R> {
     unsafe fn run(this: *const ()) {
         let this = this.cast::<Self>();
-        // SAFETY: the caller waits for `done`, so the call lives; until then only this CPU uses the cells.
+        // SAFETY: the caller waits for `done`, so the call lives; until then only this CPU uses the
+        // cells.
         let call = unsafe { &*this };
         // SAFETY: as above.
         let closure = unsafe { &mut *call.closure.get() }.take();
@@ -193,7 +200,8 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
 
 /// Runs `f` on CPU `cpu` and waits for what it returns. On the calling CPU it is just called.
 ///
-/// CPU 0 hands out work and takes none. Two others that hand each other work at the same time wait for ever.
+/// CPU 0 hands out work and takes none. Two others that hand each other work at the same time wait
+/// for ever.
 ///
 /// # Errors
 /// That CPU is not up, or it is CPU 0 and this is another.
@@ -221,7 +229,8 @@ pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, No
     Ok(unsafe { call.result.into_inner().assume_init() })
 }
 
-/// Runs `f(cpu)` on every CPU that is up, at the same time, the calling one included, and waits for all of them.
+/// Runs `f(cpu)` on every CPU that is up, at the same time, the calling one included, and waits for
+/// all of them.
 ///
 /// # Panics
 /// Called by a CPU other than 0, which could not hand work to CPU 0.
@@ -231,7 +240,7 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
         left: AtomicU32,
     }
     unsafe fn run<F: Fn(usize) + Sync>(shared: *const ()) {
-        // SAFETY: the caller waits until nobody is left.
+        // SAFETY: the caller waits until no CPU is left.
         let shared = unsafe { &*shared.cast::<Shared<'_, F>>() };
         (shared.f)(percpu::cpu_index());
         shared.left.fetch_sub(1, Ordering::AcqRel);
@@ -268,7 +277,8 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
 fn serve(cpu: usize) -> ! {
     let slot = SLOT.of(cpu);
     loop {
-        // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not configured.
+        // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not
+        // configured.
         let is_posted = || slot.state.load(Ordering::Acquire) == POSTED;
         let has_work =
             Deadline::after(start::LINGER).wait_until(|| is_posted() || areas::has_deferred_work());
@@ -287,9 +297,10 @@ fn serve(cpu: usize) -> ! {
         if slot.state.load(Ordering::Acquire) == POSTED {
             // The job may go where code was published for it.
             isb();
-            // SAFETY: POSTED: written, and nobody else writes before IDLE.
+            // SAFETY: POSTED: written, and nothing else writes before IDLE.
             let job = unsafe { slot.job.get().read() };
-            // SAFETY: whoever posted it keeps what it refers to until the job says that it is done.
+            // SAFETY: the CPU that posted it keeps what it refers to until the job says that it is
+            // done.
             unsafe { (job.call)(job.closure) };
             publish(slot, IDLE);
         }

@@ -1,7 +1,8 @@
 //! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, then [`secondary_main`].
 //!
-//! Each CPU is turned on twice. The first time, before there are final tables, it only says what it is ([`identify`]) and turns itself off again: the
-//! policy of the tables depends on the features and errata of every CPU that will walk them (DESIGN rules 11 and 13).
+//! Each CPU is turned on twice. The first time, before there are final tables, it only says what it
+//! is ([`identify`]) and turns itself off again: the policy of the tables depends on the features
+//! and errata of every CPU that will walk them (DESIGN rules 11 and 13).
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -19,8 +20,9 @@ use crate::arch::{cache, early_console, exceptions, mmu, psci};
 use crate::mm::per_cpu as memory;
 use crate::per_cpu;
 
-/// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU off, so it is cleaned to the point of coherency
-/// first. It fills its pages, so that no cache line of it holds anything else.
+/// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU
+/// off, so it is cleaned to the point of coherency first. It fills its pages, so that no cache line
+/// of it holds anything else.
 #[repr(C, align(4096))]
 pub struct SecondaryArgs {
     /// TTBR0_EL1: the identity map.
@@ -41,7 +43,8 @@ pub struct SecondaryArgs {
     pub argument: usize,
     /// Lower end of the stack.
     stack_bottom: usize,
-    /// The stack with the MMU off is the end of this; the first half is the stack of [`identify_main`].
+    /// The stack with the MMU off is the end of this; the first half is the stack of
+    /// [`identify_main`].
     scratch: [u64; 503],
 }
 
@@ -64,7 +67,8 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
 /// In the memory of a CPU; the one that turns that CPU on writes them.
 struct Args(UnsafeCell<SecondaryArgs>);
 
-// SAFETY: written by the CPU that moved the slot to STARTING, and read by the slot's own CPU after it was turned on.
+// SAFETY: written by the CPU that moved the slot to STARTING, and read by the slot's own CPU after
+// it was turned on.
 unsafe impl Sync for Args {}
 
 /// What is known of a CPU that can be turned on.
@@ -100,10 +104,12 @@ pub const LINGER: Duration = Duration::from_micros(200);
 /// Between two attempts to turn on a CPU that is not off yet.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// How long whoever turned a CPU on is kept away before the next step, in microseconds: a self-test makes of this one what a busy host makes of any.
+/// How long the CPU that turned another on is kept away before the next step, in microseconds: a
+/// self-test makes of this one what a busy host makes of any.
 pub static WAKER_IS_KEPT: AtomicU64 = AtomicU64::new(0);
 
-/// How long a CPU may take from CPU_ON until it says so. It is spent only on one that does not come: on a busy host an emulated CPU may not run for seconds.
+/// How long a CPU may take from CPU_ON until it says so. It is spent only on one that does not
+/// come: on a busy host an emulated CPU may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a CPU did not come up. It can be reported; the boot goes on without it.
@@ -120,7 +126,8 @@ pub enum StartError {
         /// Its answer.
         error: psci::Error,
     },
-    /// Firmware accepted, and nothing came. The CPU may still come and will then park, so its stack stays taken.
+    /// Firmware accepted, and nothing came. The CPU may still come and will then park, so its stack
+    /// stays taken.
     TimedOut {
         /// The CPU's affinity.
         mpidr: u64,
@@ -154,15 +161,17 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts the CPU with affinity `mpidr` as number `index` (1 and up), and waits until it is up or a bounded time is over. It runs on `stack`,
-/// under the tables of `ttbr1` (a TTBR1_EL1 value), with the registers that the first CPU booted with.
+/// Starts the CPU with affinity `mpidr` as number `index` (1 and up), and waits until it is up or a
+/// bounded time is over. It runs on `stack`, under the tables of `ttbr1` (a TTBR1_EL1 value), with
+/// the registers that the first CPU booted with.
 ///
 /// # Errors
 /// Why it is not up. Other CPUs are not affected.
 ///
 /// # Safety
-/// `stack` is mapped writable in `ttbr1`, 16-byte aligned at its end, with an unmapped page below, and belongs to this CPU from now on, also after
-/// [`StartError::TimedOut`]. `ttbr1` maps the image at its linked address.
+/// `stack` is mapped writable in `ttbr1`, 16-byte aligned at its end, with an unmapped page below,
+/// and belongs to this CPU from now on, also after [`StartError::TimedOut`]. `ttbr1` maps the image
+/// at its linked address.
 pub unsafe fn start(
     info: &BootInfo,
     index: usize,
@@ -175,7 +184,8 @@ pub unsafe fn start(
         slot.state.store(ABANDONED, Ordering::Release);
         return Err(StartError::Unidentified(index));
     }
-    // SAFETY: STARTING is ours alone, and whoever used these arguments to identify itself is off.
+    // SAFETY: STARTING is ours alone, and the CPU that used these arguments to identify itself is
+    // off.
     unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
     turn_on(index, conduit, STARTING)
 }
@@ -227,8 +237,9 @@ unsafe fn prepare(
     start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables, until it has said what it is ([`identity::of_cpu`]) and is
-/// off again. For the time before the final tables.
+/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables,
+/// until it has said what it is ([`identity::of_cpu`]) and is off again. For the time before the
+/// final tables.
 ///
 /// # Errors
 /// Why it is not known. [`start`] refuses it then.
@@ -236,7 +247,7 @@ pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartEr
     let (slot, conduit) = claim(info, index)?;
     let scratch = args_of(index) as usize + offset_of!(SecondaryArgs, scratch);
     let bottom = scratch.next_multiple_of(16);
-    // SAFETY: the slot was ABSENT, so nobody uses these arguments. The first tables map them.
+    // SAFETY: the slot was ABSENT, so nothing uses these arguments. The first tables map them.
     unsafe {
         prepare(
             info,
@@ -281,11 +292,13 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     Ok(())
 }
 
-/// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no vectors: it may do nothing that can fault.
+/// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no
+/// vectors: it may do nothing that can fault.
 extern "C" fn identify_main(index: usize) -> ! {
     identity::record(index);
     if let Some(conduit) = psci::conduit() {
-        // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to whoever waits for it.
+        // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to the CPU that
+        // waits for it.
         psci::cpu_off(conduit);
     }
     psci::park()
@@ -306,12 +319,14 @@ pub fn nr_turned_on(cpu: usize) -> u64 {
 /// Firmware refused CPU_OFF once: not asked again.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are written, and waits until its state is another.
+/// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are
+/// written, and waits until its state is another.
 fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartError> {
     let (slot, start) = (SLOT.of(index), START.of(index));
     let mpidr = start.mpidr.load(Ordering::Relaxed);
     let args = args_of(index);
-    // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line of ours: clean and invalidate.
+    // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line
+    // of ours: clean and invalidate.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
     loop {
@@ -353,8 +368,8 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
     Ok(())
 }
 
-/// Turns CPU `index` on again, if nobody else is doing so. Whether it is AWAKE for the caller, who hands it a job next. If it does not come, its
-/// state says so.
+/// Turns CPU `index` on again, if no other CPU is doing so. Whether it is AWAKE for the caller, who
+/// hands it a job next. If it does not come, its state says so.
 pub(super) fn wake(index: usize) -> bool {
     let slot = SLOT.of(index);
     let ours = slot
@@ -373,7 +388,7 @@ pub(super) fn wake(index: usize) -> bool {
         Deadline::after(Duration::from_micros(kept)).wait();
     }
     match turned_on {
-        // Otherwise it could not turn itself off, and is IDLE, or somebody's.
+        // Otherwise it could not turn itself off, and is IDLE, or claimed.
         Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,
         Err(error) => {
             early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
@@ -387,17 +402,19 @@ pub(super) fn turn_off(slot: &Slot) {
     if !STAYS_ON.load(Ordering::Relaxed)
         && let Some(conduit) = psci::conduit()
     {
-        // Nothing of ours is left behind in a cache that may lose power: firmware cleans what it turns off (PSCI, CPU_OFF).
+        // Nothing of ours is left behind in a cache that may lose power: firmware cleans what it
+        // turns off (PSCI, CPU_OFF).
         psci::cpu_off(conduit);
         STAYS_ON.store(true, Ordering::Relaxed);
     }
-    // Still on: whoever wants it on has it.
+    // Still on, as the CPU that wants it on asks.
     publish(slot, IDLE);
 }
 
 /// The first Rust of a CPU that was started, at linked addresses, on its own stack.
 extern "C" fn secondary_main(index: usize) -> ! {
-    // SAFETY: the index is what `start` passed; the arguments were written before this CPU was started, and are not again.
+    // SAFETY: the index is what `start` passed; the arguments were written before this CPU was
+    // started, and are not again.
     let (bottom, top) = unsafe {
         let args = &*args_of(index);
         (args.stack_bottom, args.stack_top)
@@ -416,6 +433,7 @@ extern "C" fn secondary_main(index: usize) -> ! {
     if !step(STARTING, IDLE) && !step(WAKING, AWAKE) {
         psci::park();
     }
-    // Whoever waits for the change polls: no event, and above all no second store, since a job may be posted by now.
+    // A CPU that waits for the change polls: no event, and above all no second store, since a job
+    // may be posted by now.
     serve(index)
 }

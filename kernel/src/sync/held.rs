@@ -12,7 +12,8 @@ const MAX_HELD: usize = 8;
 
 static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
 
-/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts masked.
+/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts
+/// masked.
 struct Held {
     classes: [AtomicU8; MAX_HELD],
     nr: AtomicU8,
@@ -25,7 +26,8 @@ per_cpu! {
     };
 }
 
-/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are unmasked.
+/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are
+/// unmasked.
 #[derive(Debug)]
 pub struct Token {
     class: u8,
@@ -77,7 +79,8 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // Guards are dropped in any order: the newest of its class goes, and what came after it moves down.
+        // Guards are dropped in any order: the newest of its class goes, and what came after it
+        // moves down.
         let held = HELD.this();
         let nr = usize::from(held.nr.load(Relaxed));
         let classes = &held.classes[..nr];

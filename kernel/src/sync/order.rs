@@ -1,11 +1,14 @@
-//! The order of locks, checked when one is taken and not when two CPUs wait for each other: in builds with debug assertions.
+//! The order of locks, checked when one is taken and not when two CPUs wait for each other: in
+//! builds with debug assertions.
 //!
-//! Locks of one kind are a class, named as the lock is. Every time a class is taken while another is held, that is remembered for good; to take two
-//! the other way round is then refused, whether or not another CPU happens to be in the way. What the documentation of [`sync`](super) says about
-//! the order holds from the start, by [`LEVELS`].
+//! Locks of one kind are a class, named as the lock is. Every time a class is taken while another
+//! is held, that is remembered for good; to take two the other way round is then refused, whether
+//! or not another CPU happens to be in the way. What the documentation of [`sync`](super) says
+//! about the order holds from the start, by [`LEVELS`].
 //!
-//! A lock that is tried and not waited for cannot close a circle, so it adds nothing; but it is held. Locks mask interrupts, so an interrupt never
-//! finds its own CPU's lock taken, and there is no more to check than the order.
+//! A lock that is tried and not waited for cannot close a circle, so it adds nothing; but it is
+//! held. Locks mask interrupts, so an interrupt never finds its own CPU's lock taken, and there is
+//! no more to check than the order.
 
 use core::fmt;
 
@@ -112,7 +115,8 @@ impl Graph {
         Ok((self.nr - 1) as u8)
     }
 
-    /// Notes that `class` is waited for by one who holds `held`, all of them numbers that [`class`](Self::class) gave.
+    /// Notes that `class` is waited for by one who holds `held`, all of them numbers that
+    /// [`class`](Self::class) gave.
     ///
     /// # Errors
     /// It could end in a circle. Nothing is noted then.

@@ -1,4 +1,5 @@
-//! Parts of one area, or of one leaf, in the hands of many CPUs at once: as `concurrent`, on schedules that a model checker chooses.
+//! Parts of one area, or of one leaf, in the hands of many CPUs at once: as `concurrent`, on
+//! schedules that a model checker chooses.
 
 #[allow(
     dead_code,
@@ -30,7 +31,8 @@ fn block_of(rig: &Rig, order: u32) -> (Pfn, Vec<Pfn>) {
     (first, (0..1 << order).map(|i| Pfn(first.0 + i)).collect())
 }
 
-/// Two CPUs each take a part out of one leaf of a sparse area: it is split once, and what is between stays.
+/// Two CPUs each take a part out of one leaf of a sparse area: it is split once, and what is
+/// between stays.
 fn unmap_parts_of_one_leaf(rig: &Rig, order: u32, parts: [VirtRange; 2]) {
     let (first, frames) = block_of(rig, order);
     let size = PAGE << order;
@@ -89,7 +91,8 @@ fn parts_of_one_block_whose_flush_does_nothing_are_noticed() {
     );
 }
 
-/// Two CPUs want the same pages of a sparse area: one maps, the other is told; then both take them out, and one finds nothing there.
+/// Two CPUs want the same pages of a sparse area: one maps, the other is told; then both take them
+/// out, and one finds nothing there.
 const SAME_PAGES: Scenario = scenario(1500, |rig| {
     let frames = [0, 1].map(|_| rig.machine().alloc_frames(0).expect("memory suffices"));
     let area = Area::from(rig.vm.get_vm_area(4 * PAGE, PAGE).expect("addresses suffice"));
@@ -138,7 +141,8 @@ fn of_two_cpus_that_map_the_same_pages_one_does_and_each_page_is_taken_out_once(
     SAME_PAGES.holds();
 }
 
-/// What is mapped for a short while is read by another CPU, while its owner unmaps it, and has the frame for something else.
+/// What is mapped for a short while is read by another CPU, while its owner unmaps it, and has the
+/// frame for something else.
 const READ_BESIDE_UNMAP: Scenario = scenario(1500, |rig| {
     let frame = rig.machine().alloc_frames(0).expect("memory suffices");
     let va = rig.vm.vm_map_ram(&[frame][..]).expect("memory suffices");

@@ -1,5 +1,6 @@
-//! A space and a cache for each CPU, under a lock of its own, which take pieces from a common space and give them back: no range is handed out twice, on schedules
-//! that a model checker chooses and on real threads (those under Miri too, which watches the memory itself).
+//! A space and a cache for each CPU, under a lock of its own, which take pieces from a common space
+//! and give them back: no range is handed out twice, on schedules that a model checker chooses and
+//! on real threads (those under Miri too, which watches the memory itself).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vmalloc::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
@@ -162,7 +163,8 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         self.used().retain(|(other, ..)| *other != start);
     }
 
-    /// What one CPU does: ranges of three sizes come and go; it gives back those of the next one too, and drains it.
+    /// What one CPU does: ranges of three sizes come and go; it gives back those of the next one
+    /// too, and drains it.
     fn work(&self, cpu: usize, rounds: usize, plant: Plant) {
         for round in 0..rounds {
             let fit = Fit::new(1 + (round / 2 % 3) as u64);

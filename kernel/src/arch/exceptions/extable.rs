@@ -1,7 +1,7 @@
 //! The exception table: instructions that may fault, and where to go on if they do.
 //!
-//! An entry is three words in `.ex_table`: the instruction and the fixup, each relative to the word itself, and the kind. The
-//! fixup finds ESR_EL1 in x9 and FAR_EL1 in x10.
+//! An entry is three words in `.ex_table`: the instruction and the fixup, each relative to the word
+//! itself, and the kind. The fixup finds ESR_EL1 in x9 and FAR_EL1 in x10.
 
 use super::Frame;
 use crate::arch::syndrome::class;

@@ -6,7 +6,8 @@ use dtoolkit::{Node, Property};
 
 use crate::mm::regions::PhysRegion;
 
-/// Nodes from the root down to the deepest that is looked at; what is deeper is no device that the kernel uses.
+/// Nodes from the root down to the deepest that is looked at; what is deeper is no device that the
+/// kernel uses.
 const MAX_DEPTH: usize = 8;
 
 /// A node and all nodes above it, the root first.
@@ -43,7 +44,8 @@ impl<'a> Path<'a> {
         self.0[self.0.len() - 1]
     }
 
-    /// What `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus above it.
+    /// What `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus above
+    /// it.
     ///
     /// `None` if a bus on the way is not mapped into the one above, or not as one piece.
     #[must_use]

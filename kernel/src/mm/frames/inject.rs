@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations until the one that fails, that one counted; 0 for none; [`BY_CHANCE`] where chance decides.
+/// Allocations until the one that fails, that one counted; 0 for none; [`BY_CHANCE`] where chance
+/// decides.
 static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
 const BY_CHANCE: u64 = u64::MAX;
 
@@ -11,8 +12,8 @@ static DRAW: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 
-/// The `k`-th allocation from now on fails, counted from 1, whichever CPU makes it; those before and after it do not. Until the
-/// result is dropped.
+/// The `k`-th allocation from now on fails, counted from 1, whichever CPU makes it; those before
+/// and after it do not. Until the result is dropped.
 ///
 /// # Panics
 /// For k = 0, and while another injection is on.
@@ -22,8 +23,8 @@ pub fn fail_nth(k: u64) -> Injection {
     begin(k)
 }
 
-/// About one in `one_in` allocations from now on fails, whichever CPU makes it, in a sequence that `seed` decides. Until the result is
-/// dropped.
+/// About one in `one_in` allocations from now on fails, whichever CPU makes it, in a sequence that
+/// `seed` decides. Until the result is dropped.
 ///
 /// # Panics
 /// For `one_in` = 0, and while another injection is on.
@@ -81,7 +82,8 @@ fn count_down() -> bool {
     }
 }
 
-/// SplitMix64 over the number of the allocation (Steele, Lea, Flood 2014): each CPU that comes by takes the next.
+/// SplitMix64 over the number of the allocation (Steele, Lea, Flood 2014): each CPU that comes by
+/// takes the next.
 fn draw() -> bool {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

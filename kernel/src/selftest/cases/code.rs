@@ -33,7 +33,8 @@ const fn returns(value: u16) -> u64 {
 /// What the function at `va` returns.
 ///
 /// # Safety
-/// One that [`returns`] made is there, published, and this CPU has had a context synchronisation event since.
+/// One that [`returns`] made is there, published, and this CPU has had a context synchronisation
+/// event since.
 unsafe fn call(va: VirtAddr) -> u64 {
     // SAFETY: the caller's promise: it is executable, and keeps to the procedure call standard.
     let function: extern "C" fn() -> u64 = unsafe { core::mem::transmute(va.0 as usize) };
@@ -54,7 +55,8 @@ fn make_code(area: &KernelArea, value: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each CPU in turn runs what was written last, at the same address: a job has its context synchronisation event.
+/// Each CPU in turn runs what was written last, at the same address: a job has its context
+/// synchronisation event.
 pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     const PAGES: u64 = 3;
     let area = mm::vmalloc(PAGES * PAGE)?;
@@ -82,8 +84,8 @@ pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs that are in a job already are handed one function after the other by memory alone, each at an address that another had before it, and make the
-/// ISB that this needs.
+/// CPUs that are in a job already are handed one function after the other by memory alone, each at
+/// an address that another had before it, and make the ISB that this needs.
 pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     let nr = smp::nr_online();
     let published = AtomicU64::new(0);
@@ -113,7 +115,7 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
             }
             let mut late = !handed[round].wait();
             let va = VirtAddr(published.load(Ordering::Acquire));
-            // Whatever was fetched ahead is of before the address was known.
+            // What was fetched ahead dates from before the address was known.
             isb();
             if va.0 == 0 {
                 return;
@@ -142,8 +144,9 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Code that is mapped executable from the start, of somebody else's frames and as memory of its own; and what is written by the alias of a mapping that
-/// is executable, once whoever wrote it has published it.
+/// Code that is mapped executable from the start, of a caller's frames and as memory of its own;
+/// and what is written by the alias of a mapping that is executable, once its writer has published
+/// it.
 pub fn mapped_executable(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let owner = mm::vmalloc(2 * PAGE)?;

@@ -1,7 +1,7 @@
 //! What one CPU does to the tables, seen by the others.
 //!
-//! Each test hands every CPU one closure that does both halves, touch and look again, since a CPU that was turned off in between would
-//! come back with an empty TLB and prove nothing.
+//! Each test hands every CPU one closure that does both halves, touch and look again, since a CPU
+//! that was turned off in between would come back with an empty TLB and prove nothing.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -28,8 +28,9 @@ use crate::sync::IrqSpinLock;
 
 /// Pages that are looked at.
 const PAGES: u64 = 32;
-/// How long a CPU waits for the others: on a host that is busy an emulated CPU may not run for seconds. A test with two waits
-/// still says which CPU did not come, before `make test` takes the silence for a hang (scripts/lib/stages.py).
+/// How long a CPU waits for the others: on a host that is busy an emulated CPU may not run for
+/// seconds. A test with two waits still says which CPU did not come, before `make test` takes the
+/// silence for a hang (scripts/lib/stages.py).
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A point that all CPUs reach before any goes on; or one gives up, and all see it.
@@ -97,7 +98,8 @@ impl Findings {
     }
 }
 
-/// Every CPU runs `others(cpu)` between two meetings, then `then(cpu)` after this one has run `this` in between.
+/// Every CPU runs `others(cpu)` between two meetings, then `then(cpu)` after this one has run
+/// `this` in between.
 fn in_two_halves(
     findings: &Findings,
     touch: impl Fn(usize) + Sync,
@@ -264,8 +266,8 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs allocate and free single frames, and want more together than there are, so that each drains
-/// the magazines of the others: no frame is handed out twice.
+/// All CPUs allocate and free single frames, and want more together than there are, so that each
+/// drains the magazines of the others: no frame is handed out twice.
 pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 200;
     /// What each CPU wants: as much as its magazine holds.
@@ -296,7 +298,7 @@ pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs unmap parts of one block at once: each part goes, and whatever is between them stays.
+/// All CPUs unmap parts of one block at once: each part goes, and what is between them stays.
 pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 24;
     const ORDER: u8 = 9;
@@ -334,7 +336,8 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A CPU that was off gets its job though the one that turned it on is kept away for longer than a CPU without work stays on.
+/// A CPU that was off gets its job though the one that turned it on is kept away for longer than a
+/// CPU without work stays on.
 pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 8;
     const OFF_BY_THEN: Duration = Duration::from_millis(500);
@@ -376,7 +379,8 @@ fn cut_and_fold(mapping: &Mapping<'_>, rounds: u64) -> Result<u64, Failure> {
     Ok(rounds)
 }
 
-/// Blocks are cut and folded under the feet of the other CPUs, which read through them all the time: each load gets its data.
+/// Blocks are cut and folded under the feet of the other CPUs, which read through them all the
+/// time: each load gets its data.
 pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 20;
     let nr_others = ctx.needs_other_cpus()?;

@@ -34,8 +34,10 @@ fn mark(page: u64) -> u64 {
     page ^ 0x6d61_726b_0000_0000
 }
 
-/// Every CPU reads an area, which is then freed, and reads on: whoever has a translation left finds what was there, and never what came after it, however
-/// much comes; after `vm_unmap_aliases` everybody faults. All of it is one job of each CPU: one that was off in between would have an empty TLB.
+/// Every CPU reads an area, which is then freed, and reads on: a CPU that has a translation left
+/// finds what was there, and never what came after it, however much comes; after `vm_unmap_aliases`
+/// everybody faults. All of it is one job of each CPU: one that was off in between would have an
+/// empty TLB.
 pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -114,7 +116,7 @@ pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
             .into());
         }
     }
-    // Before the flush, nobody got its frames.
+    // Before the flush, its frames were not reused.
     for other in &others {
         for page in 0..PAGES {
             let frame = mm::vmalloc_to_pfn(other.va().add(page * PAGE))?;
@@ -133,8 +135,8 @@ pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// What cannot wait gives areas back, and other CPUs deal with them whenever they come by: after `vm_unmap_aliases` none can be reached, whoever
-/// has it in hand.
+/// What cannot wait gives areas back, and other CPUs deal with them whenever they come by: after
+/// `vm_unmap_aliases` none can be reached, no matter who has it in hand.
 pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 100;
     let vm = kernel_vmalloc();
@@ -173,7 +175,8 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     )?)
 }
 
-/// What an area gave back that was freed, and that waits for a flush, is there for what asks the frame allocator and may wait.
+/// What an area gave back that was freed, and that waits for a flush, is there for what asks the
+/// frame allocator and may wait.
 pub fn withheld_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
     let _all = AllFrames::take();
@@ -191,7 +194,8 @@ pub fn withheld_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A CPU that has ended an area where nothing could be waited for, and makes no call any more, deals with it before it turns itself off.
+/// A CPU that has ended an area where nothing could be waited for, and makes no call any more,
+/// deals with it before it turns itself off.
 pub fn idle_cpus_do_deferred_work(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let vm = kernel_vmalloc();
@@ -236,11 +240,11 @@ pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames that wait are had by whoever needs them: the purge comes before the refusal.
+/// Frames that wait go to a call that needs them: the purge comes before the refusal.
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    // So little that it waits whatever the thresholds are, and more than the frames given back below.
+    // So little that it waits under any thresholds, and more than the frames given back below.
     let size = 2 * PAGES * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
@@ -251,11 +255,11 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     expect_value("areas that wait", vm.usage().waiting.0 as u64, 1)?;
     let again = mm::vmalloc(size)?;
     expect_value("areas that wait", vm.usage().waiting.0 as u64, 0)?;
-    // And by who needs more of what he has.
+    // And to a call that needs more of what it has.
     b.free();
     expect_value("areas that wait", vm.usage().waiting.0 as u64, 1)?;
     grows.vrealloc(size)?;
-    // What nobody has is refused.
+    // More than there is is refused.
     let none = Error::OutOfFrames { size };
     expect(
         "memory is had that there is not",
@@ -266,8 +270,8 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One allocation fails, whichever, of frames, of tables or of records, while something waits: each kind of area is had all the same, since the call purges
-/// and tries again, from its first page on.
+/// One allocation fails, whichever, of frames, of tables or of records, while something waits: each
+/// kind of area is had all the same, since the call purges and tries again, from its first page on.
 pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let chunks = Chunks::allocate(ctx, &[8, 4, 8, 0, 7, 6])?;
@@ -322,7 +326,7 @@ fn maps(area: &KernelArea, what: &str, extents: &[Extent]) -> Result<(), Failure
     Ok(())
 }
 
-/// Addresses that wait are had by whoever needs them.
+/// Addresses that wait go to a call that needs them.
 pub fn pressure_on_addresses_forces_it(_ctx: &Context) -> TestResult {
     let lazy = FlushPolicy::Lazy {
         areas: 1 << 20,

@@ -15,7 +15,8 @@ crate::per_cpu! {
     static WRITTEN_BY: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Each CPU finds its own instance of a variable, others find that one by its number, and its overflow stack is in its own block.
+/// Each CPU finds its own instance of a variable, others find that one by its number, and its
+/// overflow stack is in its own block.
 pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     let elsewhere = AtomicU64::new(0);
     smp::on_each_cpu(|cpu| {
@@ -39,7 +40,8 @@ pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM is taken for the blocks of the CPUs that the device tree has, and the window maps nothing behind them.
+/// RAM is taken for the blocks of the CPUs that the device tree has, and the window maps nothing
+/// behind them.
 pub fn memory_follows_the_machine(_ctx: &Context) -> TestResult {
     let others = crate::machine().other_cpus().count();
     expect_value("CPUs with a number", nr_cpus() as u64, 1 + others as u64)?;

@@ -1,7 +1,9 @@
-//! `kvfree_rcu`: memory that readers may still be looking at when its owner is done with it, and that is freed when none is any more.
+//! `kvfree_rcu`: memory that readers may still be looking at when its owner is done with it, and
+//! that is freed when none is any more.
 //!
-//! A thread publishes a page where all find it, and takes out the one before; that one is freed after every thread has been seen outside of its
-//! reading. The form with one argument notes what waits apart, the form with two links it through the memory itself.
+//! A thread publishes a page where all find it, and takes out the one before; that one is freed
+//! after every thread has been seen outside of its reading. The form with one argument notes what
+//! waits apart, the form with two links it through the memory itself.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +40,8 @@ impl Readers {
 
     /// Looks at the published page, if there is one. Whether it is as it was written.
     fn look(&self, thread: usize) -> bool {
-        // Sequentially consistent: who does not see this thread reading has taken the page out before this thread can find it.
+        // Sequentially consistent: who does not see this thread reading has taken the page out
+        // before this thread can find it.
         self.reading[thread].fetch_add(1, Ordering::SeqCst);
         let va = self.published.load(Ordering::SeqCst);
         let right = va == 0 || (0..4).all(|_| read(va as usize + 8) == stamp(va));
@@ -64,7 +67,7 @@ fn stamp(va: u64) -> u64 {
 /// Frees a page, if it is as it was written.
 ///
 /// # Safety
-/// It is raw, and nobody reads it any more.
+/// It is raw, and no longer read.
 unsafe fn end(va: u64) -> Result<(), Failure> {
     expect(
         "a page whose free was deferred has changed",

@@ -4,7 +4,8 @@ use crate::support::{PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, STRICT, scenario};
 use vmalloc::Error;
 
-/// One CPU wants nearly all addresses, so that what is kept for the next of its size is given up, again and again.
+/// One CPU wants nearly all addresses, so that what is kept for the next of its size is given up,
+/// again and again.
 const BUG_16: Scenario = scenario(STRICT, 1500, |rig| {
     let churn = |rig: &Rig| {
         for pages in [1, 2, 1] {

@@ -1,11 +1,11 @@
-//! Whoever cannot wait, and who deals with what he gave back.
+//! Contexts that cannot wait, and what deals with what they freed.
 
 use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, ROOMY, STRICT, scenario};
 use vmalloc::{Error, Request};
 
-/// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, of an area that its owner could not wait for, and that another
-/// CPU is giving back in his place.
+/// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, of an area that its
+/// owner could not wait for, and that another CPU is freeing in its place.
 const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
     let settle = |rig: &Rig| {
         for _ in 0..2 {
@@ -51,8 +51,8 @@ fn a_deferred_area_whose_flush_does_nothing_is_noticed() {
     DEFERRED.catches(Plant::NoTlbi, REUSED);
 }
 
-/// Memory asked for and given back where nothing can be waited for, beside those who wait, purge, and deal with what was deferred. Locks
-/// are found taken, so that all ways of it are gone.
+/// Memory asked for and given back where nothing can be waited for, beside those who wait, purge,
+/// and deal with what was deferred. Locks are found taken, so that all ways of it are gone.
 const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
     let handler = |rig: &Rig| {
         let key = me() as u64;
@@ -112,7 +112,8 @@ fn frames_lost_where_nothing_was_waited_for_are_noticed() {
     NOWAIT.catches(Plant::FramesLeak, &["frames leaked"]);
 }
 
-/// The same address given back twice by handlers that may not look: one frees it, and whoever deals with the other is told.
+/// The same address given back twice by handlers that may not look: one frees it, and the call that
+/// deals with the other is told.
 const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);
     let range = area.range();

@@ -43,7 +43,8 @@ fn a_hand_over_that_orders_nothing_is_noticed() {
     HANDED_OVER.catches(Plant::LocksDoNotOrder, REUSED);
 }
 
-/// The same by handles: the CPU that ends one leaves it to the CPU whose area it is, which may be taking others in, or be flushed.
+/// The same by handles: the CPU that ends one leaves it to the CPU whose area it is, which may be
+/// taking others in, or be flushed.
 const HANDED_ON: Scenario = scenario(LAZY, 1500, |rig| {
     let given: CheckedLock<Vec<(Area<'_>, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let maker = |_: &Rig| {

@@ -1,7 +1,8 @@
-//! Many CPUs in one region, on schedules that a model checker chooses, judged by the model of the MMU.
+//! Many CPUs in one region, on schedules that a model checker chooses, judged by the model of the
+//! MMU.
 //!
-//! Each claim is a [`Scenario`]; beside it stand the machines on which it must fail ([`Plant`]), so that a claim which
-//! cannot fail is none. `SHUTTLE_SCHEDULES` sets how many schedules are tried.
+//! Each claim is a [`Scenario`]; beside it stand the machines on which it must fail ([`Plant`]), so
+//! that a claim which cannot fail is none. `SHUTTLE_SCHEDULES` sets how many schedules are tried.
 
 mod caches;
 mod contexts;
@@ -36,13 +37,13 @@ const LAZY: Config = Config {
     ..STRICT
 };
 
-/// Whoever flushes a range keeps it: nobody else maps anything there.
+/// The CPU that flushes a range keeps it: nothing else is mapped there.
 const ROOMY: Config = Config {
     cached_areas: 64,
     ..LAZY
 };
 
-/// Nothing is flushed before somebody asks.
+/// Nothing is flushed before a call asks.
 const LAZIEST: Config = Config {
     flush: FlushPolicy::Lazy {
         areas: 1000,

@@ -11,7 +11,7 @@ const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
         let frame = || rig.machine().alloc_frames(0).expect("memory suffices");
         (0..nr).map(|_| frame()).collect()
     };
-    // Whoever unmaps may use the pages for anything at once.
+    // The pages may be used for anything at once after the unmap.
     let unmap = |rig: &Rig, va: VirtAddr, frames: &[Pfn]| {
         for (page, frame) in frames.iter().enumerate() {
             let at = va.add(page as u64 * PAGE);

@@ -6,7 +6,8 @@ use mmu_model::Access;
 use paging::VirtAddr;
 use vmalloc::Request;
 
-/// Parts of areas become read-only and back, with the linear map cut and folded, while others read through both.
+/// Parts of areas become read-only and back, with the linear map cut and folded, while others read
+/// through both.
 const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     let stays = rig.filled(2, 99);
     let stays_at = stays.range();
@@ -42,7 +43,8 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
                 // By the linear map, with the shard's lock held: it may be broken as well.
                 assert_eq!(rig.vm.vread(at, &mut word), Ok(8));
                 assert_eq!(u64::from_le_bytes(word), 99 << 16 | page);
-                // By the linear map, without: it may be broken, and the fault handler waits for it to be made.
+                // By the linear map, without: it may be broken, and the fault handler waits for it
+                // to be made.
                 let found = rig.machine().load_through_breaks(alias(rig, at));
                 assert_eq!(found, 99 << 16 | page);
             }
@@ -52,7 +54,8 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     rig.check_and_free(stays, 99);
 });
 
-/// A block of an area is cut, which breaks it for a moment, while another CPU looks for what is mapped there.
+/// A block of an area is cut, which breaks it for a moment, while another CPU looks for what is
+/// mapped there.
 const CUT: Scenario = scenario(LAZY, 600, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let area = Area::from(rig.vm.allocate(&request).expect("memory suffices"));

@@ -4,7 +4,8 @@ use crate::support::{Area, PAGE, POISON, Plant, Rig, Scenario, Schedules, Small,
 use crate::{LAZY, STRICT, scenario};
 use vmalloc::Request;
 
-/// One area stays; others come and go around it; readers see it whole, and of the others nothing that is not so.
+/// One area stays; others come and go around it; readers see it whole, and of the others nothing
+/// that is not so.
 const READERS: Scenario = scenario(LAZY, 1000, |rig| {
     let stays = rig.filled(2, 99);
     let stays_at = stays.range();
@@ -66,7 +67,7 @@ fn readers_see_what_stays_while_others_come_and_go() {
 
 #[test]
 fn readers_of_tables_that_go_are_noticed() {
-    // A table goes between two steps of a reader: he is held up for long.
+    // A table goes between two steps of a reader, which is held up for long.
     READERS.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
@@ -82,7 +83,8 @@ const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
             let found = u64::from_le_bytes(word);
             match copied {
                 0 => assert_eq!(found, 0, "nothing was there"),
-                // The area, or what took its addresses meanwhile, before anything was written or after.
+                // The area, or what took its addresses meanwhile, before anything was written or
+                // after.
                 _ => assert!(
                     [77 << 16, 2 << 16, POISON].contains(&found),
                     "read {found:#x} at an address that never had it"

@@ -1,4 +1,4 @@
-//! Tables that come and go under whoever walks them.
+//! Tables that come and go under walks.
 
 use crate::support::{Area, PAGE, Plant, Rig, Scenario, Schedules, me};
 use crate::{LAZY, STRICT, scenario};
@@ -41,7 +41,8 @@ fn a_walk_that_keeps_nobody_out_is_noticed() {
     TABLES.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// The addresses of one area of pages are those of an area of blocks next: the table between them goes while others read.
+/// The addresses of one area of pages are those of an area of blocks next: the table between them
+/// goes while others read.
 const BUG_1: Scenario = scenario(STRICT, 1000, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let keep = rig.filled(1, 99);

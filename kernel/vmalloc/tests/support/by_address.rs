@@ -3,7 +3,8 @@
 use paging::{FrameArray, Outcome, VirtAddr};
 use vmalloc::{Backend, Error, VmArea, Vmalloc};
 
-/// A [`Vmalloc`] on a machine whose memory is a model's: its frames are numbers, and nothing of Rust's lies in what it maps.
+/// A [`Vmalloc`] on a machine whose memory is a model's: its frames are numbers, and nothing of
+/// Rust's lies in what it maps.
 pub struct Raw<'v, B: Backend>(&'v Vmalloc<B>);
 
 /// Where the calls are to be had.
@@ -24,7 +25,8 @@ macro_rules! by_address {
         impl<'v, B: Backend> Raw<'v, B> {
             $(#[track_caller]
             pub fn $name(&self, $($arg: $type),*) -> Result<$result, Error> {
-                // SAFETY: nothing is ever used that lies there: see `Raw`. What an area is, and whose, is what the tests are about.
+                // SAFETY: nothing is ever used that lies there: see `Raw`. What an area is, and
+                // whose, is what the tests are about.
                 unsafe { self.0.$name($($arg),*) }
             })*
 

@@ -1,7 +1,8 @@
-//! The locks of a [`Machine`](super::Machine): the checker decides who gets them, and the model is told who learns what.
+//! The locks of a [`Machine`](super::Machine): the checker decides who gets them, and the model is
+//! told who learns what.
 //!
-//! A lock hands on what was known when it was dropped, and nothing that its former holder came to know later: each keeps
-//! what was [`Released`] with it.
+//! A lock hands on what was known when it was dropped, and nothing that its former holder came to
+//! know later: each keeps what was [`Released`] with it.
 
 use super::{Plant, Small};
 use mmu_model::{Model, Released};
@@ -11,8 +12,8 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use vmalloc::{Lock, LockClass};
 
 thread_local! {
-    /// The machine of the execution under way: a [`Lock`] is made of a value and nothing else. All of an execution runs on one
-    /// thread of the host.
+    /// The machine of the execution under way: a [`Lock`] is made of a value and nothing else. All
+    /// of an execution runs on one thread of the host.
     static RUNNING: RefCell<Option<(Arc<Model<Small>>, Plant)>> = const { RefCell::new(None) };
 }
 
@@ -49,15 +50,15 @@ pub struct CheckedLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached through a guard, which one thread at a time has; and on a machine on which locks do not exclude, all threads of an execution
-// are one of the host's.
+// SAFETY: the value is reached through a guard, which one thread at a time has; and on a machine on
+// which locks do not exclude, all threads of an execution are one of the host's.
 unsafe impl<T: Send> Sync for CheckedLock<T> {}
 
 impl<T> CheckedLock<T> {
     fn guard<'a>(&'a self, held: shuttle::sync::MutexGuard<'a, Released>) -> CheckedGuard<'a, T> {
         acquire(&held);
         let (_, plant) = running();
-        // The third CPU looks at what it finds, and keeps nobody out.
+        // The third CPU looks at what it finds, and keeps no other out.
         let excludes = plant != Plant::LooksDoNotExclude || me() != 3;
         CheckedGuard {
             lock: self,
@@ -66,7 +67,8 @@ impl<T> CheckedLock<T> {
     }
 }
 
-// SAFETY: a mutex of the checker's. A plant takes that away, and all that is lost then is the model's.
+// SAFETY: a mutex of the checker's. A plant takes that away, and all that is lost then is the
+// model's.
 unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
     type Guard<'a>
         = CheckedGuard<'a, T>
@@ -120,7 +122,8 @@ impl<T> Drop for CheckedGuard<'_, T> {
     }
 }
 
-/// What keeps an edit of the linear map from what must not see it half-way: the judgement of what TLBs may hold.
+/// What keeps an edit of the linear map from what must not see it half-way: the judgement of what
+/// TLBs may hold.
 #[derive(Default)]
 pub struct Edits(shuttle::sync::RwLock<Released>);
 

@@ -23,7 +23,8 @@ pub struct Machine {
     pub(super) base_tables: usize,
 }
 
-/// An area as its owner holds it. A test that failed leaves it behind: giving it back would wait for threads that run no more.
+/// An area as its owner holds it. A test that failed leaves it behind: giving it back would wait
+/// for threads that run no more.
 pub struct Area<'v>(Option<VmArea<'v, Machine>>);
 
 impl<'v> From<VmArea<'v, Machine>> for Area<'v> {
@@ -137,8 +138,9 @@ impl Machine {
         self.ram().peek(pa.0 / PAGE, (pa.0 % PAGE / 8) as usize)
     }
 
-    /// A load from the linear map, as the kernel makes it without any lock. While a leaf of it is broken, the access goes by what is
-    /// held of before, which is the same, or faults and is made again.
+    /// A load from the linear map, as the kernel makes it without any lock. While a leaf of it is
+    /// broken, the access goes by what is held of before, which is the same, or faults and is made
+    /// again.
     pub fn load_through_breaks(&self, va: VirtAddr) -> u64 {
         for _ in 0..100_000 {
             self.step();
@@ -163,7 +165,8 @@ impl NodePages for Machine {
     }
 }
 
-// SAFETY: 1. the allocator asserts what it gives and takes; 2. the tree is this machine's alone; 3. nothing reads it as a whole while others work on it.
+// SAFETY: 1. the allocator asserts what it gives and takes; 2. the tree is this machine's alone; 3.
+// nothing reads it as a whole while others work on it.
 unsafe impl Backend for Machine {
     type Granule = Small;
     type Tables = Seen;
@@ -183,8 +186,8 @@ unsafe impl Backend for Machine {
         }
         self.step();
         {
-            // DESIGN rule 6: from here on, anybody may have them. Not while the linear map is broken somewhere: what may be held
-            // of that is the same mapping.
+            // DESIGN rule 6: from here on, anybody may have them. Not while the linear map is
+            // broken somewhere: what may be held of that is the same mapping.
             let _whole = self.edits.keep_out();
             self.model().frame_reused(PhysAddr(first.0 * PAGE), PAGE << order);
         }
@@ -237,7 +240,8 @@ unsafe impl Backend for Machine {
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         for (i, chunk) in out.chunks_mut(8).enumerate() {
             let at = pa.0 + 8 * i as u64;
-            // Through the linear map, as a kernel does it: an access to a leaf that is broken for a moment is made again, to an invalid one it fails.
+            // Through the linear map, as a kernel does it: an access to a leaf that is broken for a
+            // moment is made again, to an invalid one it fails.
             let va = linear(&self.tree, PhysAddr(at & !7));
             let value = loop {
                 self.step();

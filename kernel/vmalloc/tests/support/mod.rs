@@ -1,7 +1,9 @@
-//! A machine for tests of many threads: each thread of the checker (`shuttle`) is a CPU of the model.
+//! A machine for tests of many threads: each thread of the checker (`shuttle`) is a CPU of the
+//! model.
 //!
-//! Every access to a table, every barrier and every lock is a step at which another thread may go on. The model judges
-//! each, and knows what a CPU knows only by the locks that were really handed over. It panics at the first violation.
+//! Every access to a table, every barrier and every lock is a step at which another thread may go
+//! on. The model judges each, and knows what a CPU knows only by the locks that were really handed
+//! over. It panics at the first violation.
 //!
 //! A [`Plant`] breaks one promise of the machine, so that a test can show that it notices.
 
@@ -55,9 +57,10 @@ pub enum Plant {
     NoTrailingDsb,
     /// TLBIs are left out.
     NoTlbi,
-    /// The third CPU takes locks, and keeps nobody out by them.
+    /// The third CPU takes locks, and keeps no other out by them.
     LooksDoNotExclude,
-    /// Whoever takes a lock does not see what was stored before it was dropped: a lock without acquire.
+    /// The taker of a lock does not see what was stored before it was dropped: a lock without
+    /// acquire.
     LocksDoNotOrder,
     /// One block of frames in seven is lost when it is given back.
     FramesLeak,

@@ -7,7 +7,7 @@ pub const MAX_ORDER: u32 = 3;
 pub const FIRST: u64 = 0x4_0000;
 pub const FRAMES: u64 = 64;
 
-/// What is in a frame that nobody has written since it was given back.
+/// What is in a frame that was not written since it was freed.
 pub const POISON: u64 = 0xdead_dead_dead_dead;
 
 pub struct Ram {

@@ -1,4 +1,5 @@
-//! What the threads of a test share, and what they do with it: areas with known contents, each noted while it is somebody's.
+//! What the threads of a test share, and what they do with it: areas with known contents, each
+//! noted while it is in use.
 
 use super::machine::{Area, Machine};
 use super::{PAGE, Plant, me};
@@ -9,7 +10,7 @@ use vmalloc::{Backend, Config, Vmalloc};
 /// What the threads of a test share.
 pub struct Rig {
     pub vm: Vmalloc<Machine>,
-    /// Ranges in use, guards included, and whose: nobody's twice.
+    /// Ranges in use, guards included, and whose: none twice.
     live: Mutex<Vec<(VirtRange, u64)>>,
 }
 
@@ -40,11 +41,11 @@ impl Rig {
             for job in jobs {
                 let (started, ended) = (&started, &ended);
                 scope.spawn(move || {
-                    // Whoever is switched to has synchronised its context.
+                    // The thread that is switched to has synchronised its context.
                     model.acquire(me(), started);
                     model.cpu(me()).isb();
                     job(self);
-                    // As whoever switches away from a thread does.
+                    // As a switch away from a thread does.
                     model.cpu(me()).dsb_ish();
                     ended
                         .lock()
@@ -59,12 +60,14 @@ impl Rig {
         model.cpu(me()).isb();
     }
 
-    /// Notes that `range` is in use: nobody else has any of it, and no TLB has anything of whoever had it before.
+    /// Notes that `range` is in use: nothing else has any of it, and no TLB has anything of its
+    /// former holder.
     pub fn taken(&self, range: VirtRange, key: u64) {
         self.note_taken(range, VirtRange::new(range.start, range.size + PAGE), key);
     }
 
-    /// The same for a part of a block of `vm_map_ram`, where no guard lies between one and the next.
+    /// The same for a part of a block of `vm_map_ram`, where no guard lies between one and the
+    /// next.
     pub fn taken_without_guard(&self, range: VirtRange, key: u64) {
         self.note_taken(range, range, key);
     }

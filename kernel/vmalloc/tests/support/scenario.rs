@@ -54,8 +54,8 @@ impl Scenario {
         self.run(Plant::Nothing, Schedules::Priorities, nr / 3);
     }
 
-    /// The same where a thread may wait for another without a lock: a map that meets the mark of a link which is on its way out. No
-    /// schedule may keep that other from going on for ever.
+    /// The same where a thread may wait for another without a lock: a map that meets the mark of a
+    /// link which is on its way out. No schedule may keep that other from going on for ever.
     pub fn holds_where_some_spin(self) {
         self.run(Plant::Nothing, Schedules::Random, nr_schedules(self.schedules));
     }

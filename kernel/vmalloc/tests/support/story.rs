@@ -1,4 +1,5 @@
-//! What a test that is to fail says when it does: the first panic of a thread that listens, which is not printed.
+//! What a test that is to fail says when it does: the first panic of a thread that listens, which
+//! is not printed.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -7,7 +8,8 @@ thread_local! {
     static STORY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Makes it possible to listen. Before the checker runs for the first time: it installs a hook of its own, which calls this one.
+/// Makes it possible to listen. Before the checker runs for the first time: it installs a hook of
+/// its own, which calls this one.
 pub fn install() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,5 +1,5 @@
-//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by whoever
-//! comes by.
+//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by any CPU
+//! that comes by.
 //!
 //! Every page carries a pattern keyed by its area and its number, verified before the area goes, by
 //! its own address and through the linear map; a device's pages are translated, and never touched.
@@ -7,8 +7,8 @@
 //!
 //! | on | shows |
 //! |---|---|
-//! | the kernel's own subsystem | no data are lost, whoever frees |
-//! | the same, with allocations failing at random | a failed call changes nothing and leaves nothing |
+//! | the kernel's own subsystem | no data are lost, whichever CPU frees |
+//! | the same, with allocations failing at random | a failed call changes and leaves nothing |
 //! | a [`SecondVmalloc`] with few addresses | no reuse before its flush; nothing owed or left |
 //! | that one on one CPU | each TLBI was owed, and each debt was paid |
 
@@ -33,7 +33,8 @@ use worker::Worker;
 
 /// Operations of each CPU in a round.
 const OPERATIONS: u64 = 150;
-/// Operations of all CPUs in a round at most: the more there are, the longer each takes on the few CPUs of an emulator's host.
+/// Operations of all CPUs in a round at most: the more there are, the longer each takes on the few
+/// CPUs of an emulator's host.
 const MOST_OPERATIONS: u64 = 16 * OPERATIONS;
 /// Areas that all CPUs share. Each is a word, 0 for none; who swaps one out owns it.
 const SLOTS: usize = 24;
