@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from . import processes
 from .errors import ScriptError
+from .machine import parallel_boots
 from .paths import BUILD, ROOT
 
 LOGS = BUILD / "logs"
@@ -52,6 +55,17 @@ def run_logged(name: str, command: list[str], limit: float, variables: dict[str,
     """Runs `command` from the project's root; past `limit` seconds all it started is ended."""
     log = log_path(name)
     log.parent.mkdir(parents=True, exist_ok=True)
+    with slots():
+        return run_now(name, command, limit, variables, log)
+
+
+@cache
+def slots() -> threading.BoundedSemaphore:
+    """As many commands run at once as JOBS says, whichever stages want them."""
+    return threading.BoundedSemaphore(parallel_boots())
+
+
+def run_now(name: str, command: list[str], limit: float, variables: dict[str, str] | None, log: Path) -> Finished:
     started = time.monotonic()
     timed_out = False
     with log.open("wb") as output:

@@ -37,7 +37,8 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         for cpu in CPUS
         for el2 in (0, 1)
     ]
-    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3", "4", "5", "7", "8")]
+    # 4 and 8 CPUs are below, each with a GIC and EL2.
+    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3", "5", "7")]
     # One number of CPUs for each: `make soak` has the others.
     cases += [
         BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": "selftest=smp.*,fault.*"})

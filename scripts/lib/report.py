@@ -1,6 +1,7 @@
 """The record of a `make test`: a line per case as it ends, and one count at the end."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Report:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cases = 0
+        self._cases: Counter[int] = Counter()
+        """By thread: each stage has one."""
         self.passed = 0
         self.failed = 0
         self.skipped: list[str] = []
@@ -41,7 +43,7 @@ class Report:
         failed = outcome.failed if outcome.failed or outcome.good else 1
         note = f": {outcome.note}" if outcome.note else ""
         with self._lock:
-            self._cases += 1
+            self._cases[threading.get_ident()] += 1
             self.passed += outcome.passed
             self.failed += failed
             print(f"{'ok  ' if outcome.good else 'FAIL'} {name} ({outcome.seconds:.1f} s){note}", flush=True)
@@ -51,7 +53,7 @@ class Report:
     def skip(self, name: str, reason: str) -> None:
         """Leaves a case out, aloud: the reason stands in the log and in the closing lines."""
         with self._lock:
-            self._cases += 1
+            self._cases[threading.get_ident()] += 1
             self.skipped.append(name)
             print(f"skip {name}: {reason}", flush=True)
 
@@ -69,9 +71,9 @@ class Report:
     def stage(self, name: str) -> Iterator[None]:
         """A stage that ends without having run or skipped a case is itself a failure."""
         print(f"== {name}", flush=True)
-        before = self._cases
+        before = self._cases[threading.get_ident()]
         yield
-        if self._cases == before:
+        if self._cases[threading.get_ident()] == before:
             self.add(name, Outcome.of(False, 0.0, "the stage ran nothing"))
 
     def closing(self) -> str:

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
@@ -115,7 +117,24 @@ def counted(done: Finished, passed: int, failed: int, ignored: int = 0) -> Outco
 # ---- boots ------------------------------------------------------------------------------------
 
 
-@cache
+T = TypeVar("T")
+
+once = threading.RLock()
+"""Held while something is made that several stages want."""
+
+
+def made_once(make: Callable[[], T]) -> Callable[[], T]:
+    """What `make` returns, made by the first who asks; others wait for it."""
+    made = cache(make)
+
+    def get() -> T:
+        with once:
+            return made()
+
+    return get
+
+
+@made_once
 def built() -> Finished:
     return run_logged("boot: build", ["scripts/build"], BUILD_LIMIT)
 
@@ -171,6 +190,7 @@ def make_initrd() -> Path:
     return path
 
 
+@made_once
 def dump_dtb() -> Path:
     """The emulator's own device tree for the default machine."""
     path = BUILD / "test" / "virt.dtb"
@@ -439,7 +459,7 @@ def shell(report: Report) -> None:
 
 MIRI: list[tuple[str, str, list[str]]] = [
     # A table's address is a number to the engine: its provenance is exposed and taken up again.
-    ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "linear_tables"]),
+    ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "all", "linear_tables::"]),
     # So is that of whoever made an area. Pages for areas are given for ever. Left out is what takes
     # long and touches nothing more.
     (

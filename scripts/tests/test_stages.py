@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from importlib.machinery import SourceFileLoader
@@ -118,6 +119,69 @@ class AReport(unittest.TestCase):
             self.report.add("lint", Outcome.of(False, 1.0, log=Path(log.name)))
         self.assertIn("| line 99\n", self.output.getvalue())
         self.assertNotIn("| line 9\n", self.output.getvalue())
+
+
+class StagesAtOnce(WithFolder):
+    """`scripts/test` runs as many stages at once as JOBS says, and as many commands."""
+
+    def test_count_their_own_cases(self) -> None:
+        report, both = Report(), threading.Barrier(2)
+
+        def busy() -> None:
+            with report.stage("busy"):
+                both.wait()
+                report.add("busy: a case", Outcome.of(True, 1.0))
+                both.wait()
+
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            other = threading.Thread(target=busy)
+            other.start()
+            with report.stage("idle"):
+                both.wait()
+                both.wait()
+            other.join()
+        self.assertIn("FAIL idle (0.0 s): the stage ran nothing", output.getvalue())
+        self.assertEqual(report.closing(), "1 passed, 1 failed")
+
+    def test_run_no_more_commands_than_jobs(self) -> None:
+        marks = self.folder / "marks"
+        command = ["sh", "-c", f"echo + >>{marks}; sleep 0.2; echo - >>{marks}"]
+        for jobs in (1, 2):
+            marks.write_text("")
+            cases.slots.cache_clear()
+            self.addCleanup(cases.slots.cache_clear)
+            with mock.patch.dict("os.environ", {"JOBS": str(jobs)}):
+                threads = [threading.Thread(target=cases.run_logged, args=(f"marks {n}", command, 20.0)) for n in range(5)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            running = [0]
+            for mark in marks.read_text().split():
+                running.append(running[-1] + (1 if mark == "+" else -1))
+            self.assertEqual((len(running), max(running)), (11, jobs))
+
+    def test_make_once_what_several_want(self) -> None:
+        made, both = [], threading.Barrier(2)
+
+        def make() -> int:
+            made.append(1)
+            time.sleep(0.1)
+            return len(made)
+
+        get = stages.made_once(make)
+
+        def want() -> None:
+            both.wait()
+            found.append(get())
+
+        found: list[int] = []
+        threads = [threading.Thread(target=want) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((found, made), ([1, 1], [1]))
 
 
 class ACommand(WithFolder):

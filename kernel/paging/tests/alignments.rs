@@ -1,7 +1,7 @@
 //! Every alignment of head and tail, every length, every source: the leaves are the ones that
 //! `choose_leaf` chooses with the true run lengths, and every page maps to its frame.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Extent, Extents, FrameArray, Granule, Granule4K, Granule16K, Granule64K, LeafSet,

@@ -1,6 +1,6 @@
 //! A table that a range covers whole is unlinked with its descriptors in it.
 
-mod support;
+use crate::support;
 
 use paging::mmu::{MmuEvent, NoMmu, Tracing};
 use paging::{

@@ -1,6 +1,6 @@
 //! `Tree::check` finds each kind of damage, and nothing in a tree that the engine left.
 
-mod support;
+use crate::support;
 
 use paging::descriptor::{
     ACCESSED, ADDRESS, CONTIGUOUS, PRIVILEGED_EXECUTE_NEVER, SHAREABILITY_SHIFT, VALID,

@@ -5,7 +5,7 @@
 //! It has no contiguous groups, so those are off where tables are compared, and on where it only
 //! reads.
 
-mod support;
+use crate::support;
 
 use aarch64_paging::descriptor::{El1Attributes, PagingAttributes, PhysicalAddress, VirtualAddress};
 use aarch64_paging::paging::{

@@ -1,7 +1,7 @@
 //! `Tree::dump` gives as few runs as there are, cut to what was asked for, and says them in a line
 //! each.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, DumpRun, Granule4K, Half, LeafSet, LeafSize, MemoryType, Tree, VirtAddr, VirtRange,

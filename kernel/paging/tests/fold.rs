@@ -1,6 +1,6 @@
 //! `fold`, on the model: one rung of the ladder in one place, and nothing else is looked at.
 
-mod support;
+use crate::support;
 
 use mmu_model::{Features, Model};
 use paging::{

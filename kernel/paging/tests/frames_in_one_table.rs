@@ -1,7 +1,7 @@
 //! An array of frame numbers, the same read frame by frame, and a list of extents map alike, to the
 //! last descriptor, barrier and error.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Error, Extent, Extents, Failure, FrameArray, Granule, Granule4K, Granule16K,

@@ -2,7 +2,7 @@
 //! bytes changed, and inputs from seeds. The fuzzer itself: `cargo +nightly fuzz run sequences` in
 //! this crate (see `fuzz/`).
 
-mod support;
+use crate::support;
 
 use std::fs;
 use support::Rng;

@@ -2,10 +2,10 @@
 //! `golden/counts.txt`.
 //!
 //! A change that costs an access more, or saves one, shows here as a line that differs. If that is
-//! meant, write the table anew with `GOLDEN=write cargo test -p paging --test golden_counts`, and
+//! meant, write the table anew with `GOLDEN=write cargo test -p paging golden_counts`, and
 //! let the review look at the difference.
 
-mod support;
+use crate::support;
 
 use paging::mmu::MmuCounts;
 use paging::{Attributes, Config, Granule, Granule4K, LeafSet, Outcome, Pfn, VirtAddr, VirtRange};
@@ -197,7 +197,7 @@ fn every_count_is_the_one_in_the_table() {
     }
     assert!(
         kept == now,
-        "the counts have changed; if that is meant: GOLDEN=write cargo test -p paging --test golden_counts\n{differing}"
+        "the counts have changed; if that is meant: GOLDEN=write cargo test -p paging golden_counts\n{differing}"
     );
 }
 

@@ -5,7 +5,7 @@
 //! (cache flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a walker that reads a
 //! table while it is given back) is told in `concurrent`.
 
-mod support;
+use crate::support;
 
 use mmu_model::{Access, Features, Model};
 use paging::mmu::MmuEvent;

@@ -1,7 +1,7 @@
 //! `LinearTables`, the one module with `unsafe`, on real memory that is really given back: what
 //! Miri is for.
 //!
-//! `cargo +nightly miri test -p paging --test memory` sees every access to a page that is not there
+//! `cargo +nightly miri test -p paging --test all memory::` sees every access to a page that is not there
 //! any more, every one that is out of bounds or not aligned, and every data race. Without Miri the
 //! claims are about contents alone.
 

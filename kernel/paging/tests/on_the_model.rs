@@ -2,7 +2,7 @@
 //! the corpus with leaves of up to 16G, and the reference walkers. No rule is broken, and the
 //! tables say what a naive map says, after every step.
 
-mod support;
+use crate::support;
 
 use mmu_model::{Features, Model};
 use paging::mmu::NoMmu;

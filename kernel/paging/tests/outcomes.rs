@@ -1,7 +1,7 @@
 //! What an operation says it did is what it did: leaves by size, pages, levels; the same
 //! for every way to do it.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Granule, Granule4K, Granule16K, LeafCounts, LeafSet, LeafSize, MemoryType, Outcome,

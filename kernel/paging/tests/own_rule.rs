@@ -1,6 +1,6 @@
 //! The leaf rule is one function: a granule with another one maps everything by that.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Extent, Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, Pfn, PhysAddr,

@@ -4,7 +4,7 @@
 //! reuse, the judge is the worst-case model of TLBs and walk caches; where it is one of contents,
 //! the tables themselves.
 
-mod support;
+use crate::support;
 
 use mmu_model::{Features, Model};
 use paging::mmu::MmuEvent;

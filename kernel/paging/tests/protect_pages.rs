@@ -1,7 +1,7 @@
 //! Pages that lie side by side and are alike are changed in one go: what comes about is what page
 //! by page comes about.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Granule, Granule4K, Granule64K, LeafSet, LeafSize, Outcome, Pfn, TinyGranule,

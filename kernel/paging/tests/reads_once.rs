@@ -1,7 +1,7 @@
 //! An array is read once: not once to find a run and again to write it, not once for each leaf, not
 //! again after a failure.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Error, Extent, Extents, FrameArray, Granule, Granule4K, Granule16K, Granule64K,

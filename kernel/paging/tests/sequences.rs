@@ -1,6 +1,6 @@
 //! Random sequences of every operation, on every granule, held against a naive map after each step.
 
-mod support;
+use crate::support;
 
 use paging::{
     Attributes, Config, Error, Extent, Granule, Granule4K, Granule16K, Granule64K, LeafSet, MemoryType, Pfn,

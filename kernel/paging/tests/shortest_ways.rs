@@ -1,7 +1,7 @@
 //! One leaf, one table's leaves, one table that is covered whole, runs of blocks in one table: what
 //! most calls are, to the last barrier, and on the worst machine.
 
-mod support;
+use crate::support;
 
 use mmu_model::{Features, Model};
 use paging::{

@@ -1,7 +1,7 @@
 //! `map` runs while others walk: it takes no table out that was linked, says so, and `prune` gives
 //! all of them back.
 
-mod support;
+use crate::support;
 
 use paging::mmu::NoMmu;
 use paging::{

@@ -1,6 +1,6 @@
 //! What is said to a person: errors, addresses, sizes; and the small questions that values answer.
 
-mod support;
+use crate::support;
 
 use paging::mmu::{Counting, NoMmu};
 use paging::{

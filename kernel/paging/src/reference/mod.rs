@@ -21,8 +21,8 @@
 //!
 //! | where | what it goes through | run by |
 //! |---|---|---|
-//! | `tests/reference/agreement.rs` | the same random arrays and ranges as all others, in every granule, page by page | `cargo test -p paging --test reference` |
-//! | `tests/on_the_model.rs` | the model of a worst-case TLB: no rule broken, everything flushed | `cargo test -p paging --test on_the_model` |
+//! | `tests/reference/agreement.rs` | the same random arrays and ranges as all others, in every granule, page by page | `cargo test -p paging reference` |
+//! | `tests/on_the_model.rs` | the model of a worst-case TLB: no rule broken, everything flushed | `cargo test -p paging on_the_model` |
 //! | the kernel's self-tests | the live MMU: `AT`, data by two addresses, and that nothing is left in the TLB | `BOOTARGS='selftest=walkers.*' make run` |
 //! | the bench | every case that takes a range or an array; each page is checked before anything is counted | `make bench` |
 //!

@@ -1,7 +1,7 @@
 //! A tree, as each thread has it.
 
-use crate::DATA;
-use crate::pool::{Pool, Word};
+use crate::concurrent::DATA;
+use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Live, audit};
 use paging::mmu::NoMmu;
 use paging::{Config, Error, Granule, Half, LeafSet, PhysAddr, PhysRange, Tables, Tree, VirtRange};

@@ -11,8 +11,6 @@ mod handle;
 mod neighbours;
 mod pool;
 mod real_threads;
-#[path = "../support/mod.rs"]
-mod support;
 mod tables;
 
 use handle::{Handle, tree};

@@ -1,7 +1,7 @@
 //! Failed maps, readers and splits beside others.
 
-use crate::pool::Pool;
-use crate::{Checked, Schedules, on_schedules, on_schedules_of, on_schedules_with};
+use crate::concurrent::pool::Pool;
+use crate::concurrent::{Checked, Schedules, on_schedules, on_schedules_of, on_schedules_with};
 use paging::{Attributes, Error, TinyGranule, Visit};
 
 #[test]

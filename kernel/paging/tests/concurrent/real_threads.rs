@@ -1,7 +1,7 @@
 //! The same on threads of the host.
 
-use crate::handle::{Handle, tree};
-use crate::pool::{Pool, Word};
+use crate::concurrent::handle::{Handle, tree};
+use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
 use paging::{Granule4K, Visit};
 

@@ -1,6 +1,6 @@
 //! Tables that are made, emptied, pruned and taken out by several at once.
 
-use crate::{Schedules, on_schedules, on_schedules_of};
+use crate::concurrent::{Schedules, on_schedules, on_schedules_of};
 use paging::LeafSize;
 
 #[test]
@@ -211,7 +211,7 @@ fn a_block_where_a_table_stood_goes_in_after_a_prune() {
 #[test]
 fn a_table_that_an_unmap_covers_whole_goes_by_it_or_by_a_prune_and_never_by_both() {
     // Once a prune beside such an unmap gave a table back twice; counts in links had allowed it.
-    let setup: fn(crate::Checked) = |tree| {
+    let setup: fn(crate::concurrent::Checked) = |tree| {
         tree.map(20, 1);
         tree.map(5, 1);
         tree.unmap(5, 1);

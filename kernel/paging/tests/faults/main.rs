@@ -4,8 +4,7 @@
 mod out_of_tables;
 mod refused;
 mod sources;
-#[path = "../support/mod.rs"]
-mod support;
+use crate::support;
 
 use paging::mmu::MmuEvent;
 use paging::{Attributes, Config, Granule, Granule4K, LevelMask, PhysAddr};

@@ -1,10 +1,10 @@
 //! No table page at the k-th allocation.
 
+use crate::faults::{assert_freed_in_order, levels, levels_written, prepared};
 use crate::support::corpus::{Case, base, corpus};
 use crate::support::ops::{Change, Op};
 use crate::support::traced::{Event, traced};
 use crate::support::{Shape, audit, leaves_in};
-use crate::{assert_freed_in_order, levels, levels_written, prepared};
 use paging::{
     Config, Error, Granule, Granule4K, Granule16K, Granule64K, LevelMask, Tables, TinyGranule, VirtRange,
 };

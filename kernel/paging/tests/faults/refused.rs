@@ -1,6 +1,6 @@
 //! Ranges and rights that are refused, and what is in the way.
 
-use crate::DATA;
+use crate::faults::DATA;
 use crate::support::corpus::base;
 use crate::support::ops::Op;
 use crate::support::traced::traced;

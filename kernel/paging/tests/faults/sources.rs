@@ -1,10 +1,10 @@
 //! A source that goes wrong at the k-th page, whichever kind it is.
 
+use crate::faults::{DATA, assert_freed_in_order, levels, levels_written};
 use crate::support::corpus::base;
 use crate::support::ops::Op;
 use crate::support::traced::{TracedTree, traced};
 use crate::support::{Naive, Shape, audit, prune};
-use crate::{DATA, assert_freed_in_order, levels, levels_written};
 use paging::{
     Config, Error, Extent, Extents, Granule, Granule4K, LeafSet, LevelMask, PageArray, Pfn, PhysAddr,
     PhysRange, VirtAddr, VirtRange,

@@ -1,9 +1,9 @@
 //! What is gathered before it is flushed: batches, pending work, and what waits for the flush.
 
+use crate::flush::{DSB_ISH, covered, events, map, prepared, range_of, tlbis, unmap};
 use crate::support::Rng;
 use crate::support::ops::Op;
 use crate::support::traced::{Event, Log, word};
-use crate::{DSB_ISH, covered, events, map, prepared, range_of, tlbis, unmap};
 use paging::{Config, Granule4K, Pending, PendingRange};
 use std::collections::BTreeSet;
 

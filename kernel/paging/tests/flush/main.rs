@@ -7,8 +7,7 @@
 mod batches;
 mod ranges;
 mod strides;
-#[path = "../support/mod.rs"]
-mod support;
+use crate::support;
 mod words;
 
 use paging::mmu::MmuEvent;

@@ -1,10 +1,10 @@
 //! TLBIs by range, their operands, and the threshold above which everything is invalidated.
 
+use crate::flush::{DSB_ISH, covered, decode, events, map, prepared, range_of, tlbis, tree, unmap};
 use crate::support::corpus::base;
 use crate::support::ops::Op;
 use crate::support::traced::word;
 use crate::support::{Rng, Shape};
-use crate::{DSB_ISH, covered, decode, events, map, prepared, range_of, tlbis, tree, unmap};
 use paging::mmu::{MmuEvent, tlbi_va_operand};
 use paging::{
     Attributes, Config, Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize, TlbiRange, VirtAddr,

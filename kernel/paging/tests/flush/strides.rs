@@ -1,8 +1,8 @@
 //! Which addresses and which levels a leaf and a table take.
 
+use crate::flush::{DSB_ISH, covered, events, is_all_levels, map, prepared, range_of, tlbis, unmap};
 use crate::support::corpus::corpus;
 use crate::support::traced::{Event, TracedTree};
-use crate::{DSB_ISH, covered, events, is_all_levels, map, prepared, range_of, tlbis, unmap};
 use paging::mmu::MmuEvent;
 use paging::{Config, Granule, Granule4K, Granule16K, Granule64K, LeafSize, PhysAddr, VirtAddr, VirtRange};
 use std::collections::BTreeMap;

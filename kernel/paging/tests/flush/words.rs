@@ -1,10 +1,10 @@
 //! Each operation as a word.
 
+use crate::flush::{DSB_ISHST, ISB, events, is_all_levels, map, prepared, range_of, tlbis, tree, unmap};
 use crate::support::Shape;
 use crate::support::corpus::corpus;
 use crate::support::ops::{Change, Op};
 use crate::support::traced::{Event, word};
-use crate::{DSB_ISHST, ISB, events, is_all_levels, map, prepared, range_of, tlbis, tree, unmap};
 use paging::{Attributes, Config, Granule4K, LeafSet};
 
 #[test]

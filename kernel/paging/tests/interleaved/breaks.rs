@@ -1,7 +1,7 @@
 //! Leaves that one CPU breaks while another one uses them.
 
-use crate::Case;
-use crate::kernel::range;
+use crate::interleaved::Case;
+use crate::interleaved::kernel::range;
 use paging::Attributes;
 
 /// A block of four pages is split, changed and folded; a CPU reads the pages of it that stay.

@@ -1,11 +1,11 @@
 //! Each step left out, and found out.
 
-use crate::breaks::SPLIT;
-use crate::lazy::{LAZY, LAZY_NOT_FOREIGN};
-use crate::neighbours::{ONE_TABLE, WHOLE_SPAN};
-use crate::prune::PRUNE;
-use crate::seat::Defect;
-use crate::{Case, schedules};
+use crate::interleaved::breaks::SPLIT;
+use crate::interleaved::lazy::{LAZY, LAZY_NOT_FOREIGN};
+use crate::interleaved::neighbours::{ONE_TABLE, WHOLE_SPAN};
+use crate::interleaved::prune::PRUNE;
+use crate::interleaved::seat::Defect;
+use crate::interleaved::{Case, schedules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `case` on CPUs with this defect until the model panics, and asserts that it says `verdict`.

@@ -2,8 +2,8 @@
 //! and addresses on after the flush, keeps walks out where that is called for, and retries a fault
 //! that a break window explains.
 
-use crate::BASE;
-use crate::seat::Seat;
+use crate::interleaved::BASE;
+use crate::interleaved::seat::Seat;
 use mmu_model::{Access, Released};
 use paging::{
     Attributes, Config, Error, FlushBatch, Half, LeafSet, Mmu, Pending, PhysAddr, PhysRange, TinyGranule,
@@ -152,7 +152,7 @@ impl Kernel {
             model.frame_reused(*frame, PAGE);
         }
         for page in left.page..left.page + left.pages {
-            for cpu in 0..crate::CPUS {
+            for cpu in 0..crate::interleaved::CPUS {
                 let access = model.cpu(cpu).access(range(page, 1).start, Access::Read);
                 assert!(access.is_err(), "page {page} is still mapped");
             }

@@ -1,7 +1,7 @@
 //! What one CPU unmaps and another one flushes.
 
-use crate::Case;
-use crate::kernel::Kernel;
+use crate::interleaved::Case;
+use crate::interleaved::kernel::Kernel;
 
 /// Until it has seen to all that the two others leave.
 fn purge_and_map(cpu: &Kernel, foreign: bool) {

@@ -1,6 +1,6 @@
 //! CPUs that work on ranges of their own, in tables that they share, without any lock.
 
-use crate::Case;
+use crate::interleaved::Case;
 use paging::Error;
 
 /// One last-level table, which both miss at first; its pages, and a group of two.

@@ -1,6 +1,6 @@
 //! Tables taken out by one CPU that others have walked: with all walks kept out.
 
-use crate::Case;
+use crate::interleaved::Case;
 
 /// Pages that come and go in tables which are pruned meanwhile.
 pub const PRUNE: Case = Case::new(

@@ -2,10 +2,10 @@
 //! in; and the CPUs that do not do what the engine asks of them, of which the model must find out
 //! each.
 
-use crate::CPUS;
-use crate::windows::Here;
+use crate::interleaved::CPUS;
+use crate::interleaved::windows::Here;
 use arch_policy::windows::{Line, Windows};
-use mmu_model::{Cpu, Model};
+use mmu_model::{Cpu, Model, Word};
 use paging::{Mmu, PhysAddr, Tables, TinyGranule, TlbiRange, VirtAddr};
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub enum Defect {
 pub struct Seat {
     pub model: Arc<Model<TinyGranule>>,
     pub number: usize,
-    pub windows: Arc<Windows<Here, CPUS>>,
+    pub windows: Arc<Windows<Here, [Line<Word>; CPUS]>>,
     /// Shuttle lets others in where this is touched: of the model it knows nothing.
     turns: Arc<AtomicU64>,
     defect: Defect,

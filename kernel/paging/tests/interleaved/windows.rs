@@ -1,6 +1,6 @@
 //! The kernel's protocol of break windows (`arch_policy::windows`), on the model's words.
 
-use crate::seat::{Defect, Seat};
+use crate::interleaved::seat::{Defect, Seat};
 use arch_policy::windows::Platform;
 use mmu_model::Word;
 use paging::Mmu;
