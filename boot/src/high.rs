@@ -94,7 +94,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     kernel::kernel_main(info)
 }
 
-/// The section bounds from the linker script.
+/// Returns the section bounds from the linker script.
 fn sections() -> Sections {
     macro_rules! range {
         ($start:ident .. $end:ident) => {
@@ -111,7 +111,7 @@ fn sections() -> Sections {
     }
 }
 
-/// Where the UART whose registers begin at `pa` appears in its slot.
+/// Returns where the UART whose registers begin at `pa` appears in its slot.
 fn uart_va(pa: u64) -> usize {
     fixed_slot(EARLY_UART_SLOT) + (pa as usize & 0xfff)
 }

@@ -39,7 +39,7 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
-    /// The physical address of something in the image, by its linked address.
+    /// Returns the physical address of something in the image, by its linked address.
     #[must_use]
     pub fn image_pa(&self, va: usize) -> u64 {
         (va - crate::mm::layout::IMAGE_BASE) as u64 + self.image.start

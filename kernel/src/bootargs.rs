@@ -102,7 +102,7 @@ pub enum Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// What `text` asks for. `None` if a glob is missing.
+    /// Returns what `text` asks for. `None` if a glob is missing.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         match text {
@@ -328,7 +328,7 @@ impl<'a> BootArgs<'a> {
     }
 }
 
-/// A number, decimal or hexadecimal with 0x.
+/// Returns a number, decimal or hexadecimal with 0x.
 pub fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         // `from_str_radix` would take a sign.

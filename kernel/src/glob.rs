@@ -1,7 +1,7 @@
 //! Globs over names of tests and cases: `*` for any run of characters, `?` for one, everything else
 //! for itself.
 
-/// Whether `name` matches `glob`.
+/// Returns whether `name` matches `glob`.
 ///
 /// The one star that may have to take more is the last one met, so one place to go back to is
 /// enough.
@@ -33,7 +33,7 @@ pub fn matches(glob: &str, name: &str) -> bool {
     glob[g..].iter().all(|c| *c == b'*')
 }
 
-/// Whether `name` matches one of the globs in `list`, which commas separate.
+/// Returns whether `name` matches one of the globs in `list`, which commas separate.
 #[must_use]
 pub fn matches_any(list: &str, name: &str) -> bool {
     list.split(',').any(|glob| matches(glob, name))

@@ -216,6 +216,18 @@ def lock_classes() -> dict[str, str]:
     return found
 
 
+STATIC_LOCK = re.compile(r"^(?:pub )?static (\w+): [\w:<]*(?:SpinMutex|Mutex|RwLock)<", re.MULTILINE)
+"""A lock that has no class."""
+
+
+def static_locks() -> dict[str, str]:
+    """The locks without a class that are the kernel's own, and the file of each."""
+    found = {}
+    for path in sorted((ROOT / "kernel/src").rglob("*.rs")):
+        found |= {name: str(path.relative_to(ROOT)) for name in STATIC_LOCK.findall(text_of(path)) if "Irq" not in name}
+    return found
+
+
 def broken_locks(text: str, order: list[tuple[int, str]], classes: dict[str, str]) -> list[str]:
     """Where the page's order is not that of the code, or leaves a lock out."""
     listed = [(int(cells[0]), cells[1].strip("`")) for cells in rows(text, "level") if cells[1].startswith("`")]

@@ -86,6 +86,12 @@ class Locks(unittest.TestCase):
         self.assertGreater(len(order), 5)
         self.assertEqual(docs.broken_locks(LOCKING.read_text(), order, docs.lock_classes()), [])
 
+    def test_a_lock_without_a_class_is_on_the_page(self) -> None:
+        locks = docs.static_locks()
+        self.assertIn("LINEAR_MAP", locks)
+        text = LOCKING.read_text()
+        self.assertEqual([name for name in locks if f"`{name}`" not in text], [])
+
     def test_another_order_and_another_lock_are_told(self) -> None:
         text, order = LOCKING.read_text(), docs.levels(docs.ORDER.read_text())
         classes = docs.lock_classes()

@@ -43,8 +43,8 @@ fn write_hcr_el2(value: u64) {
     unsafe { asm!("dsb sy", "msr hcr_el2, {}", "isb", in(reg) value, options(nostack)) }
 }
 
-/// Whether the name FAR_EL1 reaches FAR_EL2, as it does from EL2 with HCR_EL2.E2H at 1. Nothing is
-/// kept in either yet.
+/// Returns whether the name FAR_EL1 reaches FAR_EL2, as it does from EL2 with HCR_EL2.E2H at 1.
+/// Nothing is kept in either yet.
 #[inline(always)]
 fn far_el1_is_far_el2() -> bool {
     const MARK: u64 = 1 << 12;

@@ -192,7 +192,7 @@ pub struct FixedTables {
     pub dtb_l3: [usize; 2],
 }
 
-/// Where they are.
+/// Returns where they are.
 pub fn fixed_tables() -> FixedTables {
     let tables = &raw mut TABLES;
     // SAFETY: only places are computed, inside of the static.

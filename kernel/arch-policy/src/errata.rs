@@ -141,7 +141,7 @@ pub const TABLE: &[Erratum] = &[
 ];
 
 impl Erratum {
-    /// Whether the CPU with this MIDR_EL1 has it.
+    /// Returns whether the CPU with this MIDR_EL1 has it.
     #[must_use]
     pub fn applies_to(&self, midr: u64) -> bool {
         let implementer = (midr >> 24) as u8;
@@ -160,7 +160,7 @@ impl Errata {
         ("break-executable", BREAK_EXECUTABLE),
     ];
 
-    /// The errata of the CPU with this MIDR_EL1.
+    /// Returns the errata of the CPU with this MIDR_EL1.
     pub fn matching(midr: u64) -> impl Iterator<Item = &'static Erratum> {
         TABLE.iter().filter(move |erratum| erratum.applies_to(midr))
     }
@@ -183,7 +183,7 @@ impl Errata {
         }
     }
 
-    /// The names of the switches that are on.
+    /// Returns the names of the switches that are on.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::SWITCHES
             .iter()

@@ -57,7 +57,7 @@ pub const NR_REGISTERS: usize = Register::ALL.len();
 pub struct Identity(pub [u64; NR_REGISTERS]);
 
 impl Identity {
-    /// The value of `register`.
+    /// Returns the value of `register`.
     #[must_use]
     pub const fn get(&self, register: Register) -> u64 {
         self.0[register as usize]
@@ -83,7 +83,7 @@ pub struct Pretence {
 }
 
 impl Pretence {
-    /// What CPU `cpu` says by all of `pretences`, if it really says `identity`.
+    /// Returns what CPU `cpu` says by all of `pretences`, if it really says `identity`.
     #[must_use]
     pub fn applied(pretences: impl Iterator<Item = Self>, cpu: usize, identity: Identity) -> Identity {
         pretences

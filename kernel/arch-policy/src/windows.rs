@@ -72,7 +72,7 @@ pub trait Words {
 
     /// CPUs.
     fn nr(&self) -> usize;
-    /// The word of `cpu`, which is below [`nr`](Self::nr).
+    /// Returns the word of `cpu`, which is below [`nr`](Self::nr).
     fn of(&self, cpu: usize) -> &Self::Word;
 }
 
@@ -139,7 +139,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         P::close(word, open + 1);
     }
 
-    /// The words of all CPUs but `cpu`.
+    /// Returns the words of all CPUs but `cpu`.
     pub fn look(&self, cpu: usize) -> Look {
         let mut look = Look { sum: 0, open: None };
         for other in 0..self.words.nr() {
@@ -154,8 +154,8 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         look
     }
 
-    /// Whether the MMU translates an address on `cpu`, which runs this, now or once no other CPU
-    /// has a window open.
+    /// Returns whether the MMU translates an address on `cpu`, which runs this, now or once no
+    /// other CPU has a window open.
     ///
     /// `question` asks the MMU. `wait` runs after each answer that is not final, with a CPU whose
     /// window is open, if one still is.

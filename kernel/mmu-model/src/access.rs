@@ -179,7 +179,8 @@ impl<G: Granule> Machine<G> {
         ways
     }
 
-    /// What an access does by way of a held `value`; None if that is the way it goes anyhow.
+    /// Returns what an access does by way of a held `value`; None if that is the way it goes
+    /// anyhow.
     fn by(
         &self,
         level: u8,
@@ -221,7 +222,7 @@ impl<G: Granule> Machine<G> {
         now.result()
     }
 
-    /// What the access does by the tables as they are, and one other thing that it may do.
+    /// Returns what the access does by the tables as they are, and one other thing that it may do.
     fn judge_access(
         &self,
         cpu: usize,
@@ -317,7 +318,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// The leaf that the tables have for `va` now.
+    /// Returns the leaf that the tables have for `va` now.
     pub(crate) fn translate(&self, va: u64) -> Option<Translation> {
         let mut at = None;
         self.walk_from(self.root_of(va)?, va, Access::Read, |table, index| {

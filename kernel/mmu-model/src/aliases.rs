@@ -48,7 +48,7 @@ impl Cache {
 }
 
 impl Memory {
-    /// What the normalised `leaf` maps its frames as.
+    /// Returns what the normalised `leaf` maps its frames as.
     pub(crate) fn of(mair: u64, leaf: u64) -> Self {
         let index = (leaf & desc::ATTR_INDEX) >> 2;
         let byte = (mair >> (8 * index)) as u8;
@@ -140,7 +140,7 @@ const LOWEST: Mapped = Mapped {
 };
 
 impl<G: Granule> Machine<G> {
-    /// What stands at `index` of `number`, if a TLB may hold it and it is a leaf.
+    /// Returns what stands at `index` of `number`, if a TLB may hold it and it is a leaf.
     fn mapped(&self, number: u32, index: usize, value: u64) -> Option<Mapped> {
         let level = self.table(number).level;
         match desc::decode::<G>(level, value) {
@@ -221,7 +221,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// What a TLB may hold that maps some of `first..=last` otherwise than `new`, at other
+    /// Returns what a TLB may hold that maps some of `first..=last` otherwise than `new`, at other
     /// addresses. At its own it is a break that is missing, and judged as such.
     fn held_alias(&self, new: &Mapped, first: u64, last: u64) -> Option<(u64, Memory, String)> {
         self.s.stale.iter().find_map(|(level, va, old)| {
@@ -235,8 +235,8 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// The attribute index and SH of a leaf as one bit: where only one of them has occurred, no two
-/// mappings differ.
+/// Returns the attribute index and SH of a leaf as one bit: where only one of them has occurred, no
+/// two mappings differ.
 fn kind(leaf: u64) -> u32 {
     1 << ((leaf & desc::ATTR_INDEX) | (leaf & desc::SHAREABILITY) >> 8)
 }

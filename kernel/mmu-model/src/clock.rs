@@ -40,7 +40,7 @@ pub struct StoreId {
 pub struct Clock([u32; MAX_CPUS]);
 
 impl Clock {
-    /// Whether the set holds `store`.
+    /// Returns whether the set holds `store`.
     pub fn has(&self, store: StoreId) -> bool {
         store.number <= self.0[usize::from(store.cpu)]
     }
@@ -88,12 +88,12 @@ impl Clocks {
         }
     }
 
-    /// The number of the last store of `cpu`.
+    /// Returns the number of the last store of `cpu`.
     pub(crate) fn last(&self, cpu: usize) -> u32 {
         self.seen[cpu].0[cpu]
     }
 
-    /// Whether a DSB of `cpu` has completed all of its own stores.
+    /// Returns whether a DSB of `cpu` has completed all of its own stores.
     pub(crate) fn knows_own(&self, cpu: usize) -> bool {
         self.known[cpu].0[cpu] == self.last(cpu)
     }
@@ -114,7 +114,8 @@ impl Clocks {
         &self.certain
     }
 
-    /// What the last store of `cpu` is ordered behind: an observer of it has observed these.
+    /// Returns what the last store of `cpu` is ordered behind: an observer of it has observed
+    /// these.
     pub(crate) fn before(&self, cpu: usize, release: bool) -> Clock {
         if release {
             self.seen[cpu]

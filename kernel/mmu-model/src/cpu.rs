@@ -32,7 +32,7 @@ impl<'a, G: Granule> Cpu<'a, G> {
         self.model.with(|machine| f(machine, self.cpu))
     }
 
-    /// The machine.
+    /// Returns the machine.
     #[must_use]
     pub const fn model(&self) -> &'a Model<G> {
         self.model

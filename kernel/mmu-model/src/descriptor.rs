@@ -57,7 +57,7 @@ pub fn shift<G: Granule>(level: u8) -> u32 {
     G::PAGE_SHIFT + G::INDEX_BITS * u32::from(3 - level)
 }
 
-/// Bytes that one descriptor of `level` covers.
+/// Returns the bytes that one descriptor of `level` covers.
 pub fn size<G: Granule>(level: u8) -> u64 {
     1 << shift::<G>(level)
 }
@@ -67,7 +67,7 @@ pub fn group_entries<G: Granule>(level: u8) -> usize {
     1 << G::cont_shift(level)
 }
 
-/// Bytes that a contiguous group of `level` covers.
+/// Returns the bytes that a contiguous group of `level` covers.
 pub fn group_size<G: Granule>(level: u8) -> u64 {
     size::<G>(level) << G::cont_shift(level)
 }
@@ -81,7 +81,7 @@ pub fn entries<G: Granule>(level: u8) -> usize {
     }
 }
 
-/// The index that a walk for `va` uses in a table of `level`.
+/// Returns the index that a walk for `va` uses in a table of `level`.
 pub fn index<G: Granule>(level: u8, va: u64) -> usize {
     (va >> shift::<G>(level)) as usize & (entries::<G>(level) - 1)
 }
@@ -97,7 +97,7 @@ pub enum Entry {
     Leaf(u64),
 }
 
-/// What `raw` says to a walk at `level`.
+/// Returns what `raw` says to a walk at `level`.
 pub fn decode<G: Granule>(level: u8, raw: u64) -> Entry {
     match (raw & 0b11, level) {
         (0b11, 3) => Entry::Leaf(raw & !SOFTWARE),
@@ -118,7 +118,8 @@ pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
     }
 }
 
-/// Whether a TLB may hold what the normalised `value` says: valid, and not an Access flag fault.
+/// Returns whether a TLB may hold what the normalised `value` says: valid, and not an Access flag
+/// fault.
 ///
 /// Source: Arm ARM D8.16 (TLB maintenance): an entry that causes a Translation, Address size or
 /// Access flag fault is never held. Hardware management of AF is off (TCR_EL1.HA = 0).
@@ -130,12 +131,12 @@ pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
     }
 }
 
-/// The output address of a leaf of `level`.
+/// Returns the output address of a leaf of `level`.
 pub fn output<G: Granule>(level: u8, leaf: u64) -> u64 {
     leaf & ADDRESS & !(size::<G>(level) - 1)
 }
 
-/// What is wrong with the encoding of `raw` at `level`, if anything: reserved encodings and
+/// Returns what is wrong with the encoding of `raw` at `level`, if anything: reserved encodings and
 /// non-zero RES0 bits.
 pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'static str> {
     if raw & VALID == 0 {

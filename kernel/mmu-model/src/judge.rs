@@ -23,7 +23,7 @@ struct Leaf {
 }
 
 impl Leaf {
-    /// Whether two leaves agree for every address that both translate.
+    /// Returns whether two leaves agree for every address that both translate.
     fn agrees<G: Granule>(&self, other: &Self, features: &Features) -> bool {
         let offset = |leaf: &Self| desc::output::<G>(leaf.level, leaf.value).wrapping_sub(leaf.va);
         let same_size = self.level == other.level && (self.value ^ other.value) & CONTIGUOUS == 0;
@@ -34,7 +34,7 @@ impl Leaf {
     }
 }
 
-/// Whether `first..=last` and `size` bytes from `va` share an address.
+/// Returns whether `first..=last` and `size` bytes from `va` share an address.
 fn overlaps(first: u64, last: u64, va: u64, size: u64) -> bool {
     va <= last && first <= va.wrapping_add(size - 1)
 }
@@ -327,7 +327,7 @@ impl<G: Granule> Machine<G> {
 
     // Stories.
 
-    /// What `old` is, who may hold it, and why.
+    /// Returns what `old` is, who may hold it, and why.
     pub(crate) fn why_held(&self, level: u8, va: u64, old: &Old) -> String {
         let holders: Vec<_> = (0..self.features.cpus)
             .filter(|cpu| old.held & 1 << cpu != 0)

@@ -109,7 +109,7 @@ pub struct Model<G: Granule> {
 }
 
 impl<G: Granule> Model<G> {
-    /// A machine without any table.
+    /// Returns a machine without any table.
     ///
     /// # Panics
     /// If `features.cpus` is not within `1..=MAX_CPUS`, or `pool_base` is not a multiple of the
@@ -121,8 +121,8 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// A machine with one root table for the upper half of the address space, and its physical
-    /// address.
+    /// Returns a machine with one root table for the upper half of the address space, and its
+    /// physical address.
     #[must_use]
     pub fn with_root(features: Features) -> (Self, PhysAddr) {
         let model = Self::new(features);
@@ -151,7 +151,7 @@ impl<G: Granule> Model<G> {
         result
     }
 
-    /// The handle of CPU `cpu`: its stores, barriers, TLBIs and accesses.
+    /// Returns the handle of CPU `cpu`: its stores, barriers, TLBIs and accesses.
     #[must_use]
     pub const fn cpu(&self, cpu: usize) -> Cpu<'_, G> {
         Cpu::new(self, cpu)
@@ -219,7 +219,7 @@ impl<G: Granule> Model<G> {
         self.machine().nr_linked_tables()
     }
 
-    /// What the tables translate `va` to at present, by the model's own walker.
+    /// Returns what the tables translate `va` to at present, by the model's own walker.
     #[must_use]
     pub fn translate(&self, va: VirtAddr) -> Option<Translation> {
         self.machine().translate(va.0)
@@ -236,13 +236,13 @@ impl<G: Granule> Model<G> {
             .collect()
     }
 
-    /// What passed through since the start.
+    /// Returns what passed through since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.machine().journal.counters
     }
 
-    /// What was found wrong so far; of very many, the first.
+    /// Returns what was found wrong so far; of very many, the first.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.machine().journal.violations.clone()
@@ -254,7 +254,7 @@ impl<G: Granule> Model<G> {
         std::mem::take(&mut self.machine().journal.violations)
     }
 
-    /// The last events, a line each.
+    /// Returns the last events, a line each.
     #[must_use]
     pub fn log(&self) -> String {
         self.machine().journal.tail()
@@ -274,8 +274,8 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// Whether everything begun is finished: no entry held that is not what the tables say, no
-    /// store or TLBI without its DSB.
+    /// Returns whether everything begun is finished: no entry held that is not what the tables say,
+    /// no store or TLBI without its DSB.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.machine().unsettled().is_none()
@@ -297,7 +297,7 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// What the rules depend on, as it is now.
+    /// Returns what the rules depend on, as it is now.
     #[must_use]
     pub fn state(&self) -> ModelState {
         ModelState(self.machine().s.clone())
@@ -310,8 +310,8 @@ impl<G: Granule> Model<G> {
         machine.frames = None;
     }
 
-    /// The state as words: equal for two states that no rule and no walk can tell apart. Where
-    /// tables lie does not count; how many are in use does. To be hashed by a search.
+    /// Returns the state as words: equal for two states that no rule and no walk can tell apart.
+    /// Where tables lie does not count; how many are in use does. To be hashed by a search.
     #[must_use]
     pub fn canonical(&self) -> Vec<u64> {
         self.machine().canonical()

@@ -165,7 +165,7 @@ impl<G: Granule> Machine<G> {
         self.journal.violate(self.s.time, rule, story);
     }
 
-    /// The number of the table page at `pa`, if it is in use.
+    /// Returns the number of the table page at `pa`, if it is in use.
     pub(crate) fn table_at(&self, pa: u64) -> Option<u32> {
         let offset = pa.checked_sub(self.features.pool_base)?;
         let number = offset >> G::PAGE_SHIFT;
@@ -306,8 +306,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// The number of what a store of `cpu` is ordered behind that makes a descriptor invalid: that
-    /// of the last one, if it is the same.
+    /// Returns the number of what a store of `cpu` is ordered behind that makes a descriptor
+    /// invalid: that of the last one, if it is the same.
     fn behind_break(&mut self, cpu: usize, release: bool) -> u32 {
         let behind = self.s.clocks.before(cpu, release);
         let behinds = &mut self.s.behind_breaks;
@@ -413,7 +413,7 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// Whether a TLB may hold the normalised `value` as one entry for a group.
+/// Returns whether a TLB may hold the normalised `value` as one entry for a group.
 pub(crate) fn is_group<G: Granule>(level: u8, value: u64) -> bool {
     matches!(desc::decode::<G>(level, value), Entry::Leaf(leaf)
         if leaf & CONTIGUOUS != 0 && G::cont_shift(level) != 0)

@@ -6,8 +6,8 @@ use crate::machine::Machine;
 use paging::Granule;
 
 impl<G: Granule> Machine<G> {
-    /// What is not finished: an entry that may be held and is not what the tables say, a TLBI
-    /// without its DSB, a store without its DSB, a group written in part. None if all is done.
+    /// Returns what is not finished: an entry that may be held and is not what the tables say, a
+    /// TLBI without its DSB, a store without its DSB, a group written in part. None if all is done.
     pub(crate) fn unsettled(&self) -> Option<String> {
         if let Some((level, va, old)) = self.s.stale.iter().next() {
             let nr = self.s.stale.len();
@@ -42,8 +42,8 @@ impl<G: Granule> Machine<G> {
         None
     }
 
-    /// The state as words that are equal for states which no rule can tell apart. Where table pages
-    /// lie does not count.
+    /// Returns the state as words that are equal for states which no rule can tell apart. Where
+    /// table pages lie does not count.
     pub(crate) fn canonical(&self) -> Vec<u64> {
         let mut words = vec![self.s.nr_tables as u64];
         for (root, va) in &self.s.roots {

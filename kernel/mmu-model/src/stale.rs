@@ -51,8 +51,8 @@ pub(crate) struct Old {
 }
 
 impl Old {
-    /// The first address and the number of bytes that it leads to, if it is a leaf: those of the
-    /// group if it may be held as one entry for that.
+    /// Returns the first address and the number of bytes that it leads to, if it is a leaf: those
+    /// of the group if it may be held as one entry for that.
     pub(crate) fn frames<G: Granule>(&self, level: u8) -> Option<(u64, u64)> {
         let Entry::Leaf(leaf) = desc::decode::<G>(level, self.value) else {
             return None;
@@ -65,8 +65,8 @@ impl Old {
         Some((desc::output::<G>(level, leaf) & !(bytes - 1), bytes))
     }
 
-    /// Whether no walk can read it again once the stores in `known` are complete, so that an
-    /// invalidation removes it for good. `since`: the event of the last DSB before the TLBI.
+    /// Returns whether no walk can read it again once the stores in `known` are complete, so that
+    /// an invalidation removes it for good. `since`: the event of the last DSB before the TLBI.
     /// `cuts`: what took out links above it; they help only if the same TLBI removes the links held
     /// for its address, which the all-levels form does.
     pub(crate) fn removable(&self, known: &Clock, since: u32, all_levels: bool, cuts: &[StoreId]) -> bool {

@@ -314,7 +314,7 @@ impl Journal {
         }
     }
 
-    /// The log as text, a line an event.
+    /// Returns the log as text, a line an event.
     pub(crate) fn tail(&self) -> String {
         self.log
             .iter()

@@ -47,7 +47,7 @@ enum Order {
 }
 
 impl History {
-    /// The oldest value that a CPU may load which has observed `seen`.
+    /// Returns the oldest value that a CPU may load which has observed `seen`.
     fn oldest(&self, cpu: usize, seen: &Clock) -> usize {
         let observed = self.stored.iter().rposition(|stored| seen.has(stored.store));
         observed.unwrap_or(0).max(self.loaded[cpu])

@@ -13,7 +13,7 @@ use crate::mm::layout::LINEAR_BASE;
 
 const MAX_FRAMES: usize = 48;
 
-/// The frame pointer of the caller.
+/// Returns the frame pointer of the caller.
 #[inline(always)]
 #[must_use]
 pub fn frame_pointer() -> usize {

@@ -61,7 +61,7 @@ pub fn dcache_line() -> usize {
     }
 }
 
-/// Whether a clean to the point of unification invalidates, too.
+/// Returns whether a clean to the point of unification invalidates, too.
 #[must_use]
 pub fn clean_invalidates() -> bool {
     CLEAN_INVALIDATES.load(Ordering::Relaxed)

@@ -25,7 +25,7 @@ pub fn set_base(va: usize) {
     BASE.store(va, Ordering::Release);
 }
 
-/// Where the registers are mapped, or 0.
+/// Returns where the registers are mapped, or 0.
 #[must_use]
 pub fn base() -> usize {
     BASE.load(Ordering::Acquire)

@@ -88,14 +88,14 @@ impl Frame {
         Syndrome(self.esr)
     }
 
-    /// The kind of exception.
+    /// Returns the kind of exception.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         VECTORS[(self.vector & 3) as usize]
     }
 
-    /// Whether it came through the vector of synchronous exceptions from EL1 with its own stack
-    /// pointer: the only one that can be handled.
+    /// Returns whether it came through the vector of synchronous exceptions from EL1 with its own
+    /// stack pointer: the only one that can be handled.
     fn is_synchronous(&self) -> bool {
         self.vector == 4
     }

@@ -40,7 +40,7 @@ const NOBODY: usize = usize::MAX;
 /// The CPU that failed first: it alone reports.
 static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
 
-/// The CPU that failed, if one has.
+/// Returns the CPU that failed, if one has.
 pub(super) fn failed_cpu() -> Option<usize> {
     Some(FAILED.load(Ordering::Acquire)).filter(|cpu| *cpu != NOBODY)
 }

@@ -69,7 +69,7 @@ pub fn record(index: usize) {
     }
 }
 
-/// What CPU `index` said, if it has.
+/// Returns what CPU `index` said, if it has.
 #[must_use]
 pub fn of_cpu(index: usize) -> Option<Identity> {
     let place = IDENTITY.get(index)?;
@@ -77,7 +77,7 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
-/// The CPUs that have said what they are, and what they are taken to be.
+/// Returns the CPUs that have said what they are, and what they are taken to be.
 pub fn cpus(pretences: &[Option<Pretence>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
         let pretences = pretences.iter().copied().flatten();

@@ -50,7 +50,8 @@ pub fn isb() {
     unsafe { asm!("isb", options(nostack, preserves_flags)) }
 }
 
-/// The operand of a TLBI by VA: VA\[55:12\], any level, ASID 0 (ignored by the all-ASID forms).
+/// Returns the operand of a TLBI by VA: VA\[55:12\], any level, ASID 0 (ignored by the all-ASID
+/// forms).
 const fn va_operand(va: usize) -> u64 {
     va as u64 >> 12 & ((1 << 44) - 1)
 }
@@ -108,7 +109,7 @@ pub fn init(errata: Errata) {
     REPEAT_TLBI.store(errata.repeat_tlbi, Ordering::Relaxed);
 }
 
-/// Whether each is repeated.
+/// Returns whether each is repeated.
 #[must_use]
 pub fn repeats_tlbi() -> bool {
     REPEAT_TLBI.load(Ordering::Relaxed)
@@ -296,7 +297,8 @@ impl KernelMmu {
     /// TLBIs by VA only.
     const WITHOUT_RANGES: Self = Self { tlbi_range: false };
 
-    /// What `features` has. A repeat that an erratum asks for is the engine's (`paging::Config`).
+    /// Returns what `features` has. A repeat that an erratum asks for is the engine's
+    /// (`paging::Config`).
     #[must_use]
     pub fn new(features: &Features) -> Self {
         Self {

@@ -56,7 +56,7 @@ pub struct EachCpu<T>(UnsafeCell<T>);
 unsafe impl<T: Sync> Sync for EachCpu<T> {}
 
 impl<T> EachCpu<T> {
-    /// The initial value.
+    /// Returns the initial value.
     ///
     /// # Safety
     /// It becomes a static of the section `.percpu`, and nothing else.
@@ -91,7 +91,7 @@ impl<T> EachCpu<T> {
         (cpu < nr_cpus()).then(|| self.of(cpu))
     }
 
-    /// Those of all CPUs of the machine, in order.
+    /// Returns those of all CPUs of the machine, in order.
     pub fn iter(&'static self) -> impl Iterator<Item = &'static T> {
         (0..nr_cpus()).map(|cpu| self.of(cpu))
     }
@@ -170,13 +170,13 @@ pub fn nr_cpus() -> usize {
     NR_CPUS.load(Ordering::Relaxed)
 }
 
-/// Bytes of a block: whole pages.
+/// Returns the bytes of a block: whole pages.
 #[must_use]
 pub fn block_size() -> usize {
     &raw const __percpu_end as usize - &raw const __percpu_start as usize
 }
 
-/// Where the block of CPU `cpu` begins.
+/// Returns where the block of CPU `cpu` begins.
 fn block(cpu: usize) -> usize {
     match cpu.checked_sub(1) {
         None => &raw const __percpu_boot as usize,
@@ -274,8 +274,8 @@ pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     unsafe { init(index, stack) };
 }
 
-/// The data of the CPU that runs this. Does not go to another CPU: hence no `'static` sharing of
-/// cells in it beyond atomics.
+/// Returns the data of the CPU that runs this. Does not go to another CPU: hence no `'static`
+/// sharing of cells in it beyond atomics.
 #[inline(always)]
 #[must_use]
 pub fn this_cpu() -> &'static PerCpu {
@@ -283,7 +283,7 @@ pub fn this_cpu() -> &'static PerCpu {
     unsafe { &*(TPIDR_EL1.get() as *const PerCpu) }
 }
 
-/// The number of the CPU that runs this; 0 is the one that booted.
+/// Returns the number of the CPU that runs this; 0 is the one that booted.
 #[inline(always)]
 #[must_use]
 pub fn cpu_index() -> usize {
@@ -297,13 +297,13 @@ impl PerCpu {
         self.mpidr
     }
 
-    /// The stack this CPU runs on.
+    /// Returns the stack this CPU runs on.
     #[must_use]
     pub fn stack(&self) -> Range<usize> {
         self.stack_low..self.stack_high
     }
 
-    /// The stack for exceptions that find no room on it.
+    /// Returns the stack for exceptions that find no room on it.
     #[must_use]
     pub fn overflow_stack(&self) -> Range<usize> {
         self.overflow_low..self.overflow_high

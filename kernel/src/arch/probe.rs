@@ -21,14 +21,14 @@ pub struct FaultInfo {
 }
 
 impl FaultInfo {
-    /// The fault status of an abort; `None` if the exception was not an abort (an undefined
+    /// Returns the fault status of an abort; `None` if the exception was not an abort (an undefined
     /// instruction that could be fetched).
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
     }
 
-    /// Whether it is a translation fault, and at which level.
+    /// Returns whether it is a translation fault, and at which level.
     #[must_use]
     pub fn translation_level(&self) -> Option<u8> {
         match self.status() {
@@ -37,7 +37,7 @@ impl FaultInfo {
         }
     }
 
-    /// Whether it is a permission fault, and at which level.
+    /// Returns whether it is a permission fault, and at which level.
     #[must_use]
     pub fn permission_level(&self) -> Option<u8> {
         match self.status() {
@@ -46,14 +46,14 @@ impl FaultInfo {
         }
     }
 
-    /// Whether a write faulted.
+    /// Returns whether a write faulted.
     #[must_use]
     pub fn is_write(&self) -> bool {
         Syndrome(self.esr).is_write()
     }
 
-    /// Whether what faulted was an instruction that had been fetched: the address is executable,
-    /// with anything there.
+    /// Returns whether what faulted was an instruction that had been fetched: the address is
+    /// executable, with anything there.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN

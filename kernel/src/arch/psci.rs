@@ -26,7 +26,7 @@ pub fn set_conduit(conduit: Conduit) {
     CONDUIT.store(conduit as u8, Ordering::Relaxed);
 }
 
-/// What [`set_conduit`] said, or `None`.
+/// Returns what [`set_conduit`] said, or `None`.
 #[must_use]
 pub fn conduit() -> Option<Conduit> {
     match CONDUIT.load(Ordering::Relaxed) {
@@ -55,7 +55,7 @@ pub fn cpu_off(conduit: Conduit) {
     };
 }
 
-/// Whether the CPU with affinity `mpidr` is off, as far as firmware says.
+/// Returns whether the CPU with affinity `mpidr` is off, as far as firmware says.
 #[must_use]
 pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     let state = match conduit {

@@ -91,7 +91,7 @@ impl Syndrome {
         self.0 >> 26 & 0x3f
     }
 
-    /// Whether it is a data or an instruction abort, so that a fault status is there.
+    /// Returns whether it is a data or an instruction abort, so that a fault status is there.
     #[must_use]
     pub const fn is_abort(self) -> bool {
         matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
@@ -113,13 +113,13 @@ impl Syndrome {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
     }
 
-    /// Whether FAR_EL1 holds the address: aborts without FnV, and PC alignment.
+    /// Returns whether FAR_EL1 holds the address: aborts without FnV, and PC alignment.
     #[must_use]
     pub const fn far_valid(self) -> bool {
         self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT
     }
 
-    /// The class in words.
+    /// Returns the class in words.
     #[must_use]
     pub const fn class_name(self) -> &'static str {
         match self.class() {

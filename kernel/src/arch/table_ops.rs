@@ -301,8 +301,8 @@ pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
 /// Where bytes 0 of eight descriptors are in four registers, then their bytes 6.
 static PLACES: Constants<16> = Constants([0, 8, 16, 24, 32, 40, 48, 56, 6, 14, 22, 30, 38, 46, 54, 62]);
 
-/// The AND and the OR of bits 7:0 and 55:48 of `nr` descriptors from `at` on, which say what kinds
-/// they are. The other bits are arbitrary.
+/// Returns the AND and the OR of bits 7:0 and 55:48 of `nr` descriptors from `at` on, which say
+/// what kinds they are. The other bits are arbitrary.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` descriptors.
@@ -368,7 +368,7 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
     (and, or)
 }
 
-/// Whether bits 7:0 and 55:48 of `nr` descriptors from `at` on are all 0.
+/// Returns whether bits 7:0 and 55:48 of `nr` descriptors from `at` on are all 0.
 ///
 /// # Safety
 /// As for [`kinds`].
@@ -413,7 +413,7 @@ pub unsafe fn are_vacant(at: *const u64, nr: usize) -> bool {
     rest.fold(or, |or, word| or | word & KIND_BITS) == 0
 }
 
-/// The OR of `nr` words from `at` on.
+/// Returns the OR of `nr` words from `at` on.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.
@@ -459,8 +459,8 @@ pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
     unsafe { words(at, nr % BLOCK) }.fold(or, |or, word| or | word)
 }
 
-/// How many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on, before
-/// the first that is not.
+/// Returns how many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on,
+/// before the first that is not.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.

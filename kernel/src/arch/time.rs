@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 
-/// The virtual counter. Read in order: no earlier than what is before it in the program.
+/// Returns the virtual counter. Read in order: no earlier than what is before it in the program.
 #[must_use]
 pub fn ticks() -> u64 {
     let ticks: u64;
@@ -15,8 +15,8 @@ pub fn ticks() -> u64 {
     ticks
 }
 
-/// What the virtual counter says of the time since the machine was reset. Under `-icount shift=0`,
-/// that is a nanosecond for each instruction.
+/// Returns what the virtual counter says of the time since the machine was reset. Under `-icount
+/// shift=0`, that is a nanosecond for each instruction.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());
@@ -54,13 +54,13 @@ impl Deadline {
         Self(ticks().saturating_add(Self::ticks_of(wait)))
     }
 
-    /// How many ticks `wait` is.
+    /// Returns how many ticks `wait` is.
     #[must_use]
     pub fn ticks_of(wait: Duration) -> u64 {
         (wait.as_nanos() * u128::from(frequency()) / 1_000_000_000) as u64
     }
 
-    /// Whether it is past.
+    /// Returns whether it is past.
     #[must_use]
     pub fn is_past(self) -> bool {
         ticks() >= self.0

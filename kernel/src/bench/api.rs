@@ -50,7 +50,7 @@ impl Call<'_> {
         }
     }
 
-    /// Whether the pages may stay in a TLB until a later purge.
+    /// Returns whether the pages may stay in a TLB until a later purge.
     const fn may_be_lazy(&self) -> bool {
         matches!(self, Self::Ioremap(..) | Self::Vmalloc(_) | Self::VmallocHuge(_))
     }

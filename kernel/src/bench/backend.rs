@@ -19,12 +19,12 @@ pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
     pages: u64::MAX,
 };
 
-/// The policy of the kernel's own subsystem.
+/// Returns the policy of the kernel's own subsystem.
 pub fn kernel_policy() -> FlushPolicy {
     kernel_vmalloc().config().flush
 }
 
-/// A subsystem on `range`, configured as the kernel's but for when it flushes.
+/// Returns a subsystem on `range`, configured as the kernel's but for when it flushes.
 ///
 /// # Panics
 /// If there is no memory for it.
@@ -65,7 +65,7 @@ pub type CountingBackend =
     BackendBy<CountingTables<KernelTables>, CountingTables<LinearMapTables>, Counting<KernelMmu>>;
 
 impl CountingBackend {
-    /// What has passed, the linear map's part included; all starts again at zero.
+    /// Returns what has passed, the linear map's part included; all starts again at zero.
     pub fn take(&self) -> Counts {
         let (tree, linear_map) = (self.tree(), self.linear_map());
         tree.tables().take(tree.mmu()) + linear_map.tables().take(linear_map.mmu())

@@ -79,7 +79,7 @@ pub struct CountingTables<T> {
 }
 
 impl<T: Tables> CountingTables<T> {
-    /// A counter in front of `inner`, at zero.
+    /// Returns a counter in front of `inner`, at zero.
     pub fn new(inner: T) -> Self {
         Self {
             inner,
@@ -87,8 +87,8 @@ impl<T: Tables> CountingTables<T> {
         }
     }
 
-    /// What has passed, with the barriers and invalidations that `mmu` has counted; both start
-    /// again at zero.
+    /// Returns what has passed, with the barriers and invalidations that `mmu` has counted; both
+    /// start again at zero.
     pub fn take<M: Mmu>(&self, mmu: &Counting<M>) -> Counts {
         self.counts.take().with(&mmu.take())
     }

@@ -64,7 +64,7 @@ const WORK: &[(&str, Operation)] = &[
     }),
 ];
 
-/// Whether a glob selects some of it.
+/// Returns whether a glob selects some of it.
 pub fn selects(cases: &str) -> bool {
     WORK.iter().any(|(name, _)| crate::glob::matches(cases, name))
 }

@@ -45,7 +45,7 @@ impl Source<'_> {
         }
     }
 
-    /// The address of a page.
+    /// Returns the address of a page.
     fn pa(&self, page: u64) -> PhysAddr {
         match self {
             Self::Range(pa, _) => pa.add(page << 12),
@@ -61,7 +61,7 @@ impl Source<'_> {
     }
 }
 
-/// The page that stays mapped behind `range`.
+/// Returns the page that stays mapped behind `range`.
 const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }

@@ -18,7 +18,7 @@ pub const WARM_UP: usize = 3;
 /// Instructions that the compiler may put around the loop of known length.
 const MOST_AROUND: u32 = 4;
 
-/// How often a case that maps `size` bytes runs.
+/// Returns how often a case that maps `size` bytes runs.
 #[must_use]
 pub const fn runs(size: u64) -> usize {
     if size >= LARGE { RUNS_LARGE } else { RUNS }
@@ -83,7 +83,7 @@ impl Instrument {
         Ok(instrument)
     }
 
-    /// What an empty pair of reads counts. It is subtracted from every measurement.
+    /// Returns what an empty pair of reads counts. It is subtracted from every measurement.
     #[must_use]
     pub const fn empty(&self) -> u32 {
         self.empty

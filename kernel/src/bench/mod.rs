@@ -80,8 +80,8 @@ pub struct Bench<'a> {
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
-    /// Whether the case runs. Every case and every curve is asked about, so [`LIST`] prints them
-    /// all. After Ctrl-C none does.
+    /// Returns whether the case runs. Every case and every curve is asked about, so [`LIST`] prints
+    /// them all. After Ctrl-C none does.
     fn selects(&self, case: &str) -> bool {
         if let Some(found) = self.found {
             found.set(found.get() || crate::glob::matches(self.cases, case));
@@ -101,7 +101,7 @@ impl Bench<'_> {
         assert!(pruned.is_ok(), "{pruned:?}");
     }
 
-    /// Where whole calls find their addresses.
+    /// Returns where whole calls find their addresses.
     fn region(&self) -> VirtRange {
         VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)
     }
@@ -234,7 +234,7 @@ pub fn selects(args: &BootArgs<'_>, features: &Features) -> Result<bool, Error> 
     Ok(found.get())
 }
 
-/// Whether a selection is of what all CPUs do at once, and of nothing else.
+/// Returns whether a selection is of what all CPUs do at once, and of nothing else.
 fn only_several_cpus(cases: &str) -> bool {
     cases != LIST && (crate::smp::nr_online() > 1 || cpus::selects(cases) && cases != "*")
 }
@@ -302,8 +302,8 @@ fn run_selected(bench: &Bench<'_>) {
     growth::run(bench);
 }
 
-/// Whether there is a walker that `glob` selects to run beside the engine, or in its place in the
-/// self-test of walkers; `none` asks for none.
+/// Returns whether there is a walker that `glob` selects to run beside the engine, or in its place
+/// in the self-test of walkers; `none` asks for none.
 #[must_use]
 pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     let mut known = glob == "none";

@@ -14,13 +14,13 @@ const SEED: u64 = 0x5eed_0001;
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence for `seed`, which is not 0.
+    /// Returns a sequence for `seed`, which is not 0.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number below `bound`.
+    /// Returns the next number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -46,7 +46,7 @@ pub struct Pages {
 /// An allocated block: its first frame, and its order.
 type Block = (Pfn, u8);
 
-/// The order of the least block that has `nr` frames.
+/// Returns the order of the least block that has `nr` frames.
 const fn order_for(nr: usize) -> u8 {
     nr.next_power_of_two().ilog2() as u8
 }
@@ -74,7 +74,7 @@ impl Pages {
         Some(pages)
     }
 
-    /// An array of `nr` zeroes.
+    /// Returns an array of `nr` zeroes.
     fn array(nr: usize, order: u8) -> Option<Self> {
         let array_order = order_for((nr * size_of::<Pfn>()).div_ceil(PAGE_SIZE));
         let block = frames::allocate(array_order)?;
@@ -116,7 +116,7 @@ impl Pages {
         }
     }
 
-    /// The chunks, in order.
+    /// Returns the chunks, in order.
     #[must_use]
     pub fn extents(&self) -> Vec<Extent> {
         let chunk = self.chunk();
@@ -127,7 +127,7 @@ impl Pages {
         self.array.chunks(chunk).map(extent).collect()
     }
 
-    /// The frames, in order.
+    /// Returns the frames, in order.
     #[must_use]
     pub fn frames(&self) -> &[Pfn] {
         self.array

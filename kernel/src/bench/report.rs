@@ -60,7 +60,7 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The engine's own line, of which only instructions are known yet.
+    /// Returns the engine's own line, of which only instructions are known yet.
     #[must_use]
     pub fn of(case: &'a str, op: Op, samples: &Samples) -> Self {
         Self::new(case, op, samples.summary())

@@ -83,7 +83,7 @@ fn pick<T: Copy>(choices: &Choices<T>, value: &str) -> Option<T> {
     found.map(|(_, choice)| *choice)
 }
 
-/// A number of a range.
+/// Returns a number of a range.
 fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     parse_number(value).filter(|number| (least..=most).contains(number))
 }

@@ -34,7 +34,7 @@ static CONSOLE: Padded<IrqSpinLock<Console>> = Padded(IrqSpinLock::new(
     },
 ));
 
-/// What all CPUs write here.
+/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the console", &CONSOLE)]
@@ -91,13 +91,13 @@ pub fn print(args: fmt::Arguments<'_>) {
 }
 
 impl Console {
-    /// The next byte from the UART. Bytes with a line error are skipped.
+    /// Returns the next byte from the UART. Bytes with a line error are skipped.
     fn receive(&mut self) -> Option<u8> {
         self.uart.as_mut()?.read_word().ok().flatten()
     }
 }
 
-/// The next byte that was typed, if there is one.
+/// Returns the next byte that was typed, if there is one.
 pub fn read_byte() -> Option<u8> {
     let mut console = CONSOLE.lock();
     console.typed.take().or_else(|| console.receive())
@@ -121,8 +121,8 @@ impl Drop for Listening {
     }
 }
 
-/// Whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input before the
-/// Ctrl-C is dropped, as a terminal does; input after it stays.
+/// Returns whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input
+/// before the Ctrl-C is dropped, as a terminal does; input after it stays.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())

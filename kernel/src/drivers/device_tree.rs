@@ -133,14 +133,14 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
     Ok(machine)
 }
 
-/// The registers of the PL011 that `stdout-path` names, or `None` if it names none or something
-/// else.
+/// Returns the registers of the PL011 that `stdout-path` names, or `None` if it names none or
+/// something else.
 #[must_use]
 pub fn stdout_pl011(tree: Tree) -> Option<PhysRegion> {
     compatible_region(&stdout(tree)?, "arm,pl011")
 }
 
-/// The node that `stdout-path` names, with those above it.
+/// Returns the node that `stdout-path` names, with those above it.
 #[must_use]
 pub fn stdout(tree: Tree) -> Option<Path<'static>> {
     let chosen = tree.find_node("/chosen")?;
@@ -165,7 +165,7 @@ pub fn psci_conduit(tree: Tree) -> Option<Conduit> {
     }
 }
 
-/// The first range of registers of the last node of `path`, if the node is `compatible` and
+/// Returns the first range of registers of the last node of `path`, if the node is `compatible` and
 /// switched on.
 fn compatible_region(path: &Path<'static>, compatible: &str) -> Option<PhysRegion> {
     let node = path.node();
@@ -176,7 +176,7 @@ fn compatible_region(path: &Path<'static>, compatible: &str) -> Option<PhysRegio
     path.translate(PhysRegion::new(reg.address().ok()?, reg.size().ok()?)?)
 }
 
-/// A property that is a string.
+/// Returns a property that is a string.
 fn string(node: TreeNode, name: &str) -> Option<&'static str> {
     node.property(name)?.value_as::<&'static str>().ok()
 }
@@ -285,7 +285,7 @@ fn read_bootargs(chosen: TreeNode) -> Result<&'static str, Error> {
     }
 }
 
-/// The nodes of the CPUs that may be used, in the order of the tree.
+/// Returns the nodes of the CPUs that may be used, in the order of the tree.
 fn cpu_nodes(tree: Tree) -> impl Iterator<Item = TreeNode> {
     let cpus = tree.find_node("/cpus").into_iter();
     cpus.flat_map(|cpus| cpus.children())
@@ -313,8 +313,8 @@ fn read_cpus(tree: Tree) -> Result<usize, Error> {
 }
 
 impl Machine {
-    /// The CPUs that may be used beside the one that runs this, in the order of the tree: as many
-    /// as the kernel has numbers for.
+    /// Returns the CPUs that may be used beside the one that runs this, in the order of the tree:
+    /// as many as the kernel has numbers for.
     ///
     /// Read from the tree each time, so that the kernel needs no room for them.
     pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {

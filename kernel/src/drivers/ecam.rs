@@ -24,7 +24,7 @@ impl Function {
         function: 0,
     };
 
-    /// The offset of its 4 KiB in the window.
+    /// Returns the offset of its 4 KiB in the window.
     #[must_use]
     pub const fn offset(self) -> usize {
         (self.bus as usize) << 20 | (self.device as usize & 31) << 15 | (self.function as usize & 7) << 12
@@ -39,7 +39,7 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// The window of `size` bytes that is mapped at `base`.
+    /// Returns the window of `size` bytes that is mapped at `base`.
     ///
     /// # Safety
     /// It is mapped as device memory for as long as this is used.

@@ -1,11 +1,11 @@
 //! The vmalloc subsystem of the kernel: crate [`vmalloc`](mod@vmalloc) on the kernel's tree, frames
 //! and locks, and its calls under the names that Linux gives them.
 //!
-//! What they return owns its area: dropping it gives everything back.
-//! [`into_raw`](VmArea::into_raw) leaves it to the holder of the address, and the call of its kind
-//! takes it back by that.
+//! A call returns a handle that owns its area; dropping it frees the area.
+//! [`into_raw`](VmArea::into_raw) turns the handle into an address, which the call of its kind
+//! (`vfree`, `vunmap`, `iounmap`) frees.
 //!
-//! In a traced build (feature `trace`) each is a function of its own, for a debugger to break on.
+//! In a traced build (feature `trace`) each call is a function of its own, to break on.
 
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ use crate::arch::time;
 use crate::bootargs::LinearLeaves;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
 
-/// What the kernel gives to the vmalloc subsystem.
+/// The [`Backend`] of the kernel's vmalloc subsystem: its tree, frames, locks and linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelBackend;
 
@@ -40,18 +40,18 @@ pub type KernelVmalloc = Vmalloc<KernelBackend>;
 pub type KernelArea = VmArea<'static, KernelBackend>;
 
 static VMALLOC: Once<KernelVmalloc> = Once::new();
-/// Frames taken for the subsystem's nodes: they are never given back, which a leak test must know.
+/// Frames taken for the subsystem's nodes. They are never freed, which leak tests take off.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
-/// The subsystem has put something off until a CPU has time for it.
+/// Whether there is deferred work, for an idle CPU to take.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// Held around a whole change of the linear map, from its first cut to its last fold, with
-/// interrupts enabled.
+/// Serialises the changes that several subsystems make to the one linear map, each from its first
+/// split to its last fold. Held with interrupts enabled.
 static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
-/// What is withheld at most until a flush, for one CPU: 256 areas, or 32 MiB of addresses. Other
-/// CPUs add to it.
+/// The purge threshold of a machine with one CPU: as many areas or pages wait for a flush at most.
+/// [`FlushPolicy::lazy_for`] scales it by the number of CPUs.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
@@ -72,7 +72,7 @@ pub fn init() -> Result<(), Error> {
     Ok(())
 }
 
-/// What all CPUs write here.
+/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 3] {
     [
@@ -82,15 +82,15 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Whether the subsystem has put something off until a CPU has time for it.
+/// Returns whether the subsystem has put something off until a CPU has time for it.
 #[inline]
 pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-/// Does a part of what was put off, on a CPU that has nothing else to do.
+/// Does a part of the deferred work. For a CPU that is idle.
 pub fn do_deferred_work() {
-    // Before it is looked at: what is put off meanwhile says so again.
+    // Cleared first: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
         DEFERRED_WORK.store(true, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
 
-/// The kernel's vmalloc subsystem.
+/// Returns the kernel's vmalloc subsystem.
 ///
 /// # Panics
 /// Before it is set up.
@@ -153,7 +153,8 @@ impl NodePages for KernelBackend {
     }
 }
 
-/// What [`Backend::edit_linear_map`] says, by this handle on the kernel's tables.
+/// Edits the linear map as [`Backend::edit_linear_map`] says, through this handle on the kernel's
+/// tables.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -163,7 +164,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     size: u64,
     edit: LinearEdit,
 ) -> Result<Outcome, Failure> {
-    // A map of single pages is to stay one.
+    // With `linear=4k` the linear map stays in single pages.
     if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
         && crate::args().linear == LinearLeaves::Pages
     {
@@ -174,7 +175,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     edit.apply(tree, VirtRange::new(va, size))
 }
 
-/// The address of word `index` of `frame` in the linear map.
+/// Returns the address of word `index` of `frame` in the linear map.
 fn word(frame: Pfn, index: usize) -> *mut u64 {
     assert!(index < PAGE_SIZE / size_of::<u64>(), "word {index} of a frame");
     (linear_va(frame.0 * PAGE_SIZE as u64) as *mut u64).wrapping_add(index)
@@ -389,7 +390,7 @@ pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
 
-/// A stack with an unmapped guard page on either side.
+/// Returns a stack with an unmapped guard page on either side.
 ///
 /// # Errors
 /// As [`Vmalloc::alloc_stack`].
@@ -450,7 +451,7 @@ pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
-/// The frame that `va`, in the vmalloc region, is mapped to.
+/// Returns the frame that `va`, in the vmalloc region, is mapped to.
 ///
 /// # Errors
 /// As [`Vmalloc::vmalloc_to_pfn`].

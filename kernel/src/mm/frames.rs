@@ -1,14 +1,11 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
-//! Blocks of the common orders go through a magazine of the CPU, which takes no lock; everything
-//! else, and a magazine that is empty or full, through one buddy allocator. A magazine is filled
-//! from a run of 64 frames and handed out in ascending order, so that single frames that are
-//! allocated one after the other tend to be neighbours, which the walker turns into 64 KiB groups.
-//! An allocation that finds nothing drains the magazines of all CPUs, including those that are
-//! turned off, before it fails.
+//! Blocks of common orders come from a per-CPU magazine, without a lock. Others, and the refill of
+//! a magazine, come from one buddy allocator. A magazine is filled from a run of 64 frames and
+//! handed out in ascending order, so that single frames tend to be neighbours, which the walker
+//! maps as 64 KiB groups. Before an allocation fails, the magazines of all CPUs are drained.
 //!
-//! A double free, and a free with another order than the allocation's, panic with what the frame
-//! really is.
+//! A double free, or a free with another order, panics with the frame's real state.
 
 mod buddy;
 mod inject;
@@ -33,8 +30,7 @@ pub use inject::{Injection, fail_nth, fail_some};
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
 
-/// The free frames of the buddy allocator, for those that do not hold its lock. Written with it
-/// held.
+/// Free frames of the buddy allocator, readable without its lock and written under it.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 per_cpu! {
@@ -42,7 +38,7 @@ per_cpu! {
     static NOWAIT: AtomicBool = AtomicBool::new(false);
 }
 
-/// What all CPUs write here.
+/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 3] {
     [
@@ -52,12 +48,10 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Runs `f`, with interrupts masked. Within it nothing here waits for the buddy allocator: while
-/// another CPU, or what this one interrupted, has its lock, no block is there, and a single frame
-/// only if this CPU's magazine has one. A single frame can be given back, and nothing else.
+/// Runs `f` with interrupts masked, and never waits for the buddy allocator in it: while its lock
+/// is held, an allocation finds what this CPU's magazine has, and only single frames can be freed.
 ///
-/// Not for the handler of an exception that interrupted this module: a magazine may be half changed
-/// then.
+/// Not for an exception that interrupted this module: the magazine may be half changed.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
     let flag = NOWAIT.this();
@@ -68,7 +62,7 @@ pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The buddy allocator. `None` if that means waiting, and this CPU may not.
+/// Returns the buddy allocator. `None` if that means waiting, and this CPU may not.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
@@ -96,13 +90,13 @@ impl FrameStats {
     }
 }
 
-/// RAM is described by more ranges than there is room for, or too small for its own description.
+/// RAM has more ranges than fit, or is too small for the states of its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives all of `free` to the allocator, and `single` as single frames in use. `ram` is what the
-/// linear map has, and contains both, which have nothing in common; the states of its frames are
-/// kept in memory taken from `free`. The linear map is in use.
+/// Gives `free` to the allocator, and notes `single` as single frames in use. `ram` is what the
+/// linear map maps; it contains both, which do not overlap. The states of frames are kept in memory
+/// taken from `free`.
 ///
 /// # Errors
 /// There is no room for the states.
@@ -124,7 +118,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
             // SAFETY: in the linear map, aligned, and just taken from free memory.
             unsafe { (word as *mut u64).write(State::INSIDE.times_eight()) };
         }
-        // SAFETY: as above, initialised, and never given to anybody else.
+        // SAFETY: as above, initialised, and never given out.
         let states = unsafe { core::slice::from_raw_parts(va as *const AtomicU8, frames as usize) };
         zones.add(&region, states);
     }
@@ -152,7 +146,7 @@ fn zones() -> Option<&'static Zones> {
     ZONES.get()
 }
 
-/// A block of 2^`order` frames, aligned to its size, with arbitrary contents.
+/// Returns a block of 2^`order` frames, aligned to its size, with arbitrary contents.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {
@@ -168,16 +162,16 @@ pub fn allocate(order: u8) -> Option<Pfn> {
         }
     };
     once().or_else(|| {
-        // The missing frames may be in magazines, of this CPU or of others.
+        // Frames may be in the magazines of this CPU or of others.
         magazine::drain(zones);
         once()
     })
 }
 
-/// What gives frames back that others withhold.
+/// Frees what waits for a flush elsewhere.
 static SHRINK: Once<fn()> = Once::new();
 
-/// Where [`allocate_waiting`] finds none, it calls `shrink`.
+/// Sets what [`allocate_waiting`] calls before it fails.
 pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
@@ -192,7 +186,7 @@ pub fn allocate_waiting(order: u8) -> Option<Pfn> {
     })
 }
 
-/// A zeroed frame.
+/// Returns a zeroed frame.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
@@ -277,7 +271,7 @@ pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// How many frames are free, at this moment. Exact when no other CPU allocates or frees.
+/// Returns how many frames are free, at this moment. Exact when no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();
@@ -289,7 +283,7 @@ pub fn stats() -> FrameStats {
     }
 }
 
-/// Whether `nr` frames are free, at this moment. Mostly one load.
+/// Returns whether `nr` frames are free, at this moment. Mostly one load.
 #[must_use]
 pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
@@ -302,13 +296,13 @@ pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     core::array::from_fn(|order| buddy.nr_blocks(order as u8))
 }
 
-/// What `frame` is to the allocator.
+/// Returns what `frame` is to the allocator.
 #[must_use]
 pub fn state(frame: Pfn) -> State {
     zones().map_or(State::FOREIGN, |zones| zones.state(frame.0))
 }
 
-/// The range of physical memory of a block.
+/// Returns the range of physical memory of a block.
 #[must_use]
 pub fn region(frame: Pfn, order: u8) -> PhysRegion {
     let start = frame.0 * PAGE_SIZE as u64;

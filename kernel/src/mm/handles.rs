@@ -87,7 +87,7 @@ impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
         }
     }
 
-    /// The handle by which the linear map is edited.
+    /// Returns the handle by which the linear map is edited.
     pub fn linear_map(&self) -> &Tree<Granule4K, L, M> {
         &self.linear_map
     }

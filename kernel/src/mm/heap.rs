@@ -38,7 +38,7 @@ struct Region {
 }
 
 impl Region {
-    /// Whether it can be given back.
+    /// Returns whether it can be given back.
     fn is_spare(&self) -> bool {
         self.area.is_some() && self.heap.used() == 0
     }
@@ -51,7 +51,7 @@ static HEAP: KernelHeap = KernelHeap(Padded(IrqSpinLock::new("heap", ArrayVec::n
 
 struct KernelHeap(Padded<IrqSpinLock<Regions>>);
 
-/// What all CPUs write here.
+/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the heap", &HEAP)]
@@ -74,7 +74,7 @@ pub struct HeapStats {
     pub nr_regions: usize,
 }
 
-/// How much the heap has, at this moment.
+/// Returns how much the heap has, at this moment.
 #[must_use]
 pub fn stats() -> HeapStats {
     let regions = HEAP.regions();
@@ -104,7 +104,7 @@ fn take_surplus(regions: &mut Regions) -> Option<Region> {
 }
 
 impl KernelHeap {
-    /// The regions: at least the first.
+    /// Returns the regions: at least the first.
     fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {

@@ -75,7 +75,7 @@ pub const PER_CPU_WINDOW: usize = FIXED_BASE + (512 << 20);
 /// Bytes of that window.
 pub const PER_CPU_WINDOW_SIZE: usize = 512 << 20;
 
-/// The address of page slot `slot` of the fixed region.
+/// Returns the address of page slot `slot` of the fixed region.
 #[must_use]
 pub const fn fixed_slot(slot: usize) -> usize {
     assert!(slot < NR_FIXED_SLOTS);

@@ -66,7 +66,7 @@ pub fn map<T: Tables, M: Mmu>(
     Ok(outcome)
 }
 
-/// The part of the image that is never written: text and constants, which lie side by side.
+/// Returns the part of the image that is never written: text and constants, which lie side by side.
 #[must_use]
 pub fn constant_part(info: &BootInfo) -> PhysRegion {
     PhysRegion {

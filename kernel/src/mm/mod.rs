@@ -9,15 +9,14 @@
 //!    and the [image], and the table of the fixed window, which both have.
 //! 3. TTBR1 is replaced, with walks off in between
 //!    ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
-//! 4. What is left of the plan becomes [frames], and on them stands the vmalloc subsystem
-//!    ([areas]).
+//! 4. What remains of the plan becomes [frames], which the vmalloc subsystem ([areas]) uses.
 //!
-//! # The lock of the tables
-//! The kernel has one tree. What maps and unmaps a range of its own takes no lock: the engine lets
-//! such changes run side by side, and the vmalloc subsystem sees to it that no table goes under
-//! what walks an area. What reads the tree as a whole, as a dump or an audit does, shares the [walk
-//! lock](walk_lock); it is held alone while the memory of a table is given back
-//! ([`tables::KernelTables`]), and while the linear map is edited.
+//! # The walk lock
+//! The kernel has one tree. To map or unmap a range of one's own takes no lock: the engine allows
+//! such changes side by side, and the vmalloc subsystem keeps a table linked while its area is
+//! walked. A reader of the tree as a whole (a dump, an audit) shares the [walk lock](walk_lock). It
+//! is held exclusively while a table is freed ([`tables::KernelTables`]), and while the linear map
+//! is edited.
 
 pub mod areas;
 pub mod dump;
@@ -78,13 +77,12 @@ static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
 /// What [`Features::zva_size`] says.
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Why memory cannot be set up. Each is a fault of what the loader says, or of a machine that the
-/// kernel is not made for.
+/// Why memory cannot be set up: the loader or the device tree is wrong, or the machine too small.
 #[derive(Clone, Copy, Debug)]
 pub enum InitError {
-    /// The ranges of RAM cannot be made a plan of.
+    /// The ranges of RAM make no plan.
     Plan(plan::Error),
-    /// A map cannot be built: most likely, RAM is too small for its own tables.
+    /// A map cannot be built, most likely because RAM has no room for its tables.
     Map(Failure),
     /// There is no room for the table's root, or for the states of the frames.
     NoRoom,
@@ -179,7 +177,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// The policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so
+/// Returns the policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so
 /// [`KernelMmu`] is not told to repeat each.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
@@ -210,7 +208,7 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// To read any part of the tree. Nothing is allocated on the heap while it is held.
+    /// Shares the lock, to read any part of the tree. Nothing is allocated on the heap meanwhile.
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
@@ -220,25 +218,26 @@ impl WalkLock {
         self.0.try_read()
     }
 
-    /// For what must be alone: giving the memory of a table back, and editing the linear map.
+    /// Takes the lock exclusively, to free a table or to edit the linear map.
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }
 }
 
-/// The lock around walks of the kernel's tree as a whole.
+/// Returns the lock around walks of the kernel's tree as a whole.
 #[must_use]
 pub fn walk_lock() -> &'static WalkLock {
     &WALKS
 }
 
-/// What all CPUs write here.
+/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// The kernel's tree. What reads addresses that are not its own holds the [walk lock](walk_lock).
+/// Returns the kernel's tree. What reads addresses that are not its own holds the [walk
+/// lock](walk_lock).
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
@@ -251,7 +250,7 @@ pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) ->
     f(&memory().linear_map_tree)
 }
 
-/// The kernel's tree in the form that may edit the linear map, for the holder of the [walk
+/// Returns the kernel's tree in the form that may edit the linear map, for the holder of the [walk
 /// lock](walk_lock) alone.
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
@@ -264,32 +263,32 @@ pub fn kernel_ttbr1() -> u64 {
     kernel_tree().root().0
 }
 
-/// RAM, and what of it is whose.
+/// Returns which parts of RAM are free, reserved, or the kernel's.
 #[must_use]
 pub fn memory_plan() -> &'static Plan {
     &memory().plan
 }
 
-/// What building the linear map did: its leaves by size.
+/// Returns what building the linear map did: its leaves by size.
 #[must_use]
 pub fn linear_map_outcome() -> &'static Outcome {
     &memory().linear_map
 }
 
-/// What building the image's map did.
+/// Returns what building the image's map did.
 #[must_use]
 pub fn image_outcome() -> &'static Outcome {
     &memory().image
 }
 
-/// Where the linear map has the physical address `pa`.
+/// Returns where the linear map has the physical address `pa`.
 #[inline(always)]
 #[must_use]
 pub const fn linear_va(pa: u64) -> usize {
     LINEAR_BASE + pa as usize
 }
 
-/// The physical address that `va`, in the linear map, maps.
+/// Returns the physical address that `va`, in the linear map, maps.
 #[must_use]
 pub const fn linear_pa(va: usize) -> Option<u64> {
     if va >= LINEAR_BASE && va < LINEAR_END {
@@ -299,7 +298,7 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
     }
 }
 
-/// Bytes that a step of DC ZVA is taken to zero; 0 if it is not used.
+/// Returns the bytes that a step of DC ZVA is taken to zero; 0 if it is not used.
 #[must_use]
 pub fn zva_size() -> usize {
     ZVA_SIZE.load(Ordering::Relaxed)
@@ -316,7 +315,7 @@ pub unsafe fn zero_page(va: usize) {
     unsafe { table_ops::zero_table(va as *mut u64, zva_size()) };
 }
 
-/// The physical address that the tables give for `va`.
+/// Returns the physical address that the tables give for `va`.
 #[must_use]
 pub fn translate(va: usize) -> Option<PhysAddr> {
     let va = VirtAddr(va as u64);

@@ -32,13 +32,13 @@ pub struct PerCpuMemory {
 
 static MEMORY: Once<PerCpuMemory> = Once::new();
 
-/// What was taken. `None` on a machine of one CPU.
+/// Returns what was taken. `None` on a machine of one CPU.
 #[must_use]
 pub fn memory() -> Option<&'static PerCpuMemory> {
     MEMORY.get()
 }
 
-/// The physical address of something in a block, by its address in the window.
+/// Returns the physical address of something in a block, by its address in the window.
 ///
 /// # Panics
 /// If there are no blocks.

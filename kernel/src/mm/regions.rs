@@ -35,13 +35,13 @@ impl PhysRegion {
         self.end - self.start
     }
 
-    /// Whether nothing is in it.
+    /// Returns whether nothing is in it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
-    /// The whole pages in it.
+    /// Returns the whole pages in it.
     #[must_use]
     pub const fn shrink_to_pages(self) -> Self {
         let page = PAGE_SIZE as u64;
@@ -54,7 +54,7 @@ impl PhysRegion {
         Self { start, end }
     }
 
-    /// The pages that it touches.
+    /// Returns the pages that it touches.
     #[must_use]
     pub const fn grow_to_pages(self) -> Self {
         let page = PAGE_SIZE as u64;
@@ -67,7 +67,7 @@ impl PhysRegion {
         }
     }
 
-    /// What both have.
+    /// Returns what both have.
     #[must_use]
     pub const fn intersection(&self, other: &Self) -> Self {
         let start = if self.start > other.start {
@@ -104,18 +104,18 @@ impl Regions {
         Self(ArrayVec::new_const())
     }
 
-    /// The ranges.
+    /// Returns the ranges.
     pub fn iter(&self) -> impl Iterator<Item = &PhysRegion> {
         self.0.iter()
     }
 
-    /// Bytes in all of them.
+    /// Returns the bytes in all of them.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.iter().map(PhysRegion::size).sum()
     }
 
-    /// Whether `region` lies in one of them.
+    /// Returns whether `region` lies in one of them.
     #[must_use]
     pub fn contains(&self, region: &PhysRegion) -> bool {
         self.iter()

@@ -1,9 +1,8 @@
-//! Fixed slots: pages of a small window whose tables lie in the image, so that they can be used
-//! before there is a linear map, and while the linear map itself is being edited.
+//! Fixed slots (Linux's fixmap): pages whose descriptors are written directly. Their tables lie in
+//! the image, so that they work before there is a linear map, and while it is being edited.
 //!
-//! All 512 slots of the window are one level 3 table in .bss. A slot that is not in use holds
-//! [`EMPTY`], which is invalid but not vacant: so the table is full at all times, and none that is
-//! to be pruned.
+//! The 512 slots are one level 3 table in .bss. An unused slot holds [`EMPTY`], which is invalid
+//! but not vacant, so that the table always counts as full and is never pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -16,13 +15,12 @@ use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 /// The level 3 table, by its address in the image window; 0 before [`init`].
 static TABLE: AtomicUsize = AtomicUsize::new(0);
 
-/// What an unused slot holds: a page that maps nothing, invalid (bit 0), with a mark that keeps it
-/// from being vacant.
+/// The content of an unused slot: an invalid page descriptor (bit 0 clear) that is not vacant.
 pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
 
-/// The slots that are the window through which tables are reached while the linear map is built.
+/// Slots through which tables are reached while the linear map is built.
 pub const EARLY_TABLE_SLOTS: core::ops::Range<usize> = EDIT_SLOTS.start..EDIT_SLOTS.start + 64;
-/// The slots through which tables are reached while a part of the linear map is broken.
+/// Slots through which tables are reached while a part of the linear map is broken.
 pub const BREAK_SLOTS: [usize; 4] = [
     NR_FIXED_SLOTS - 4,
     NR_FIXED_SLOTS - 3,
@@ -49,16 +47,14 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     unsafe { &*table.add(slot) }
 }
 
-/// Maps the page at `pa` with `attributes` in `slot`, and gives its address there. What the slot
-/// held before is gone.
-///
-/// The caller alone uses the slot.
+/// Maps the page at `pa` with `attributes` in `slot`, in place of what it held, and returns the
+/// address. No other CPU may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);
     descriptor(slot).store(new.0, Ordering::Relaxed);
-    // DESIGN rule 2: the descriptor before a walk; an earlier "invalid" that was fetched ahead is
-    // forgotten.
+    // DESIGN rule 2: the descriptor is complete before a walk, and this CPU forgets the invalid one
+    // that it may have fetched.
     dsb_ishst();
     isb();
     fixed_slot(slot) + (pa.0 as usize & (PAGE_SIZE - 1))
@@ -68,7 +64,7 @@ pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
 pub fn unmap(slot: usize) {
     let old = descriptor(slot).swap(EMPTY.0, Ordering::Relaxed);
     if Descriptor(old).is_valid() {
-        // DESIGN rule 3. It may be another frame's turn next.
+        // DESIGN rule 3: the slot may map another frame next.
         flush_page(fixed_slot(slot));
     }
 }

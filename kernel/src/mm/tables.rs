@@ -44,7 +44,7 @@ pub fn nr_tables() -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
-/// Where descriptor `index` of `table` is, if the table is mapped at `va`.
+/// Returns where descriptor `index` of `table` is, if the table is mapped at `va`.
 #[inline(always)]
 fn at(va: usize, index: usize) -> *mut u64 {
     (va as *mut u64).wrapping_add(index)
@@ -128,7 +128,7 @@ macro_rules! accesses {
     };
 }
 
-/// A zeroed frame as a table.
+/// Returns a zeroed frame as a table.
 #[inline]
 fn allocate_table() -> Option<PhysAddr> {
     let frame = frames::allocate_zeroed()?;

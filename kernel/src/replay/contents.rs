@@ -40,7 +40,7 @@ const fn word(first: u64, index: u64) -> u64 {
     first.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// The first word of a page of an area.
+/// Returns the first word of a page of an area.
 const fn first_word(area: &Area, page: u64) -> u64 {
     mix(area.id, page)
 }
@@ -85,7 +85,7 @@ fn read(va: u64) -> u64 {
     unsafe { (va as *const u64).read_volatile() }
 }
 
-/// Where the linear map has `frame`.
+/// Returns where the linear map has `frame`.
 fn alias(frame: Pfn) -> u64 {
     linear_va(frame.0 * PAGE) as u64
 }

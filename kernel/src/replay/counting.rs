@@ -31,7 +31,7 @@ per_cpu! {
     };
 }
 
-/// What this CPU has issued so far through any [`CountingMmu`].
+/// Returns what this CPU has issued so far through any [`CountingMmu`].
 pub fn of_this_cpu() -> Counts {
     let shard = SHARD.this();
     Counts {

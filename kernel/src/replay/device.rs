@@ -35,7 +35,7 @@ impl Devices {
         Self(trace.areas.iter().map(place).collect())
     }
 
-    /// Where area number `area` maps.
+    /// Returns where area number `area` maps.
     #[must_use]
     pub fn of(&self, area: u32) -> PhysAddr {
         self.0[area as usize]

@@ -50,7 +50,7 @@ impl Meter<'_> {
     }
 }
 
-/// Whether an area of this kind maps frames of the replay's own.
+/// Returns whether an area of this kind maps frames of the replay's own.
 #[must_use]
 pub const fn maps_given_frames(kind: Kind) -> bool {
     matches!(
@@ -167,8 +167,8 @@ pub fn end<B: Backend<Granule = Granule4K>>(
     Ok(())
 }
 
-/// Whether `va` is where an area that asked for `area.align` may begin. What maps other memory goes
-/// by where that lies.
+/// Returns whether `va` is where an area that asked for `area.align` may begin. What maps other
+/// memory goes by where that lies.
 #[must_use]
 pub fn is_placed(area: &Area, va: VirtAddr) -> bool {
     let align = match area.kind {

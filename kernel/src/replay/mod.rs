@@ -174,7 +174,7 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) ->
     Ok(())
 }
 
-/// The initrd: RAM that the plan keeps from the frame allocator, wherever it lies.
+/// Returns the initrd: RAM that the plan keeps from the frame allocator, wherever it lies.
 fn text() -> Result<&'static [u8], Error> {
     let Some(initrd) = memory_plan().initrd else {
         return Err(crate::machine().initrd.map_or(Error::NoTrace, Error::OutsideRam));

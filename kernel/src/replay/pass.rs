@@ -405,7 +405,7 @@ where
         self.vm.check().map_or(0, |census| census.gaps as u64)
     }
 
-    /// Whether `fault` is to be planted, which happens once.
+    /// Returns whether `fault` is to be planted, which happens once.
     fn plants(&self, fault: ReplayFault) -> bool {
         self.fault == Some(fault) && !self.planted.swap(true, Ordering::Relaxed)
     }
@@ -425,7 +425,7 @@ where
         let _ = self.findings.lock().try_push(finding);
     }
 
-    /// What the events took.
+    /// Returns what the events took.
     pub fn stats(&self) -> Stats {
         let mut all = Stats::new();
         self.workers
@@ -434,14 +434,14 @@ where
         all
     }
 
-    /// The most of what was in use.
+    /// Returns the most of what was in use.
     pub fn peaks(&self) -> Peaks {
         self.workers
             .iter()
             .fold(Peaks::default(), |peaks, worker| peaks.max(&worker.lock().peaks))
     }
 
-    /// What was verified.
+    /// Returns what was verified.
     pub fn verified(&self) -> Verified {
         let mut all = Verified::default();
         self.workers

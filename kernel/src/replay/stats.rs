@@ -215,7 +215,7 @@ impl Stats {
         }
     }
 
-    /// The rows with a call in them.
+    /// Returns the rows with a call in them.
     pub fn rows(&self) -> impl Iterator<Item = (Operation, About, &Row)> {
         let keys = Operation::ALL
             .iter()

@@ -177,7 +177,7 @@ impl SecondVmalloc {
         })
     }
 
-    /// The subsystem.
+    /// Returns the subsystem.
     ///
     /// # Panics
     /// Never: it is there until this is dropped.
@@ -189,7 +189,7 @@ impl SecondVmalloc {
         }
     }
 
-    /// The ledger of its addresses.
+    /// Returns the ledger of its addresses.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.vm().backend().ledger

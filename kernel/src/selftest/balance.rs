@@ -20,8 +20,8 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// What is in use now. Lazily withheld memory is flushed and the heap is trimmed first, so that
-    /// both count as free.
+    /// Returns what is in use now. Lazily withheld memory is flushed and the heap is trimmed first,
+    /// so that both count as free.
     #[must_use]
     pub fn take() -> Self {
         heap::trim();

@@ -37,7 +37,7 @@ impl ByAddress {
         Self::SetMemoryRo,
     ];
 
-    /// The call that gives an area of `kind` back.
+    /// Returns the call that gives an area of `kind` back.
     #[must_use]
     pub const fn that_ends(kind: Kind) -> Self {
         match kind {
@@ -49,7 +49,7 @@ impl ByAddress {
         }
     }
 
-    /// What it is, for a report.
+    /// Returns what it is, for a report.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -48,7 +48,8 @@ impl Context {
         }
     }
 
-    /// A number that differs from test to test, and from seed to seed (FNV-1a over the name).
+    /// Returns a number that differs from test to test, and from seed to seed (FNV-1a over the
+    /// name).
     fn key(&self) -> u64 {
         self.name
             .bytes()
@@ -69,7 +70,8 @@ impl Context {
         Memory::Owned(self.key())
     }
 
-    /// The live tree, through this suite's wrappers: a handle of its own on the same tables.
+    /// Returns the live tree, through this suite's wrappers: a handle of its own on the same
+    /// tables.
     #[must_use]
     pub fn tree(&self) -> TestTree {
         let kernel = mm::kernel_tree();
@@ -118,7 +120,7 @@ impl Context {
         }
     }
 
-    /// The number of a CPU that is not this one.
+    /// Returns the number of a CPU that is not this one.
     ///
     /// # Errors
     /// There is none.
@@ -129,9 +131,9 @@ impl Context {
             .ok_or(Stop::Skip("there is one CPU"))
     }
 
-    /// The address of `size` bytes, a multiple of `align` and `phase` more, where neither RAM nor
-    /// any device is: the upper end of what the CPU can address. To be mapped as a device, and
-    /// never touched.
+    /// Returns the address of `size` bytes, a multiple of `align` and `phase` more, where neither
+    /// RAM nor any device is: the upper end of what the CPU can address. To be mapped as a device,
+    /// and never touched.
     ///
     /// # Errors
     /// There is no such range above RAM.

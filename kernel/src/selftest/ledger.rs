@@ -121,7 +121,7 @@ impl Ledger {
         (first..first + nr).for_each(|bit| bits.set(bit));
     }
 
-    /// Whether the TLB may still hold the page at `va` as it was.
+    /// Returns whether the TLB may still hold the page at `va` as it was.
     #[must_use]
     pub fn owes(&self, va: VirtAddr) -> bool {
         self.range.contains(va) && {
@@ -130,7 +130,7 @@ impl Ledger {
         }
     }
 
-    /// The first page that is still owed.
+    /// Returns the first page that is still owed.
     #[must_use]
     pub fn first_debt(&self) -> Option<VirtAddr> {
         let page = self.pages.first();
@@ -181,7 +181,7 @@ impl Ledger {
         })
     }
 
-    /// The pages that `range` has of the ledger's.
+    /// Returns the pages that `range` has of the ledger's.
     fn pages_of(&self, range: VirtRange) -> Option<(u64, u64)> {
         let start = range.start.max(self.range.start);
         let last = range.last().min(self.range.last());
@@ -205,7 +205,7 @@ pub struct LedgerMmu {
 }
 
 impl LedgerMmu {
-    /// What `inner` issues, entered in `ledger`.
+    /// Returns what `inner` issues, entered in `ledger`.
     #[must_use]
     pub fn new(inner: TestMmu, ledger: Arc<Ledger>) -> Self {
         let misses = crate::args().planted == Some(Planted::UncountedTlbi);

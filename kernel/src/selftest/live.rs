@@ -41,7 +41,8 @@ pub fn give_back_all() {
     }
 }
 
-/// What the vmalloc subsystem holds now, after [all was given back](give_back_all) that can be.
+/// Returns what the vmalloc subsystem holds now, after [all was given back](give_back_all) that can
+/// be.
 #[must_use]
 pub fn usage() -> Usage {
     give_back_all();
@@ -53,7 +54,7 @@ pub fn usage() -> Usage {
     }
 }
 
-/// Whether `start..=last` lies in the pages of one area in use, guards not counted.
+/// Returns whether `start..=last` lies in the pages of one area in use, guards not counted.
 #[must_use]
 pub fn is_area(start: usize, last: usize) -> bool {
     let Some(area) = areas::kernel_vmalloc().find_vm_area(VirtAddr(start as u64)) else {

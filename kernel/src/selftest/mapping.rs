@@ -128,26 +128,26 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::DEVICE, Memory::Untouched, allowed)
     }
 
-    /// The leaves that it should have while nothing has changed.
+    /// Returns the leaves that it should have while nothing has changed.
     #[must_use]
     pub fn expected_leaves(&self) -> LeafCounts {
         self.source
             .expected_leaves(self.va, 0, self.source.pages(), self.allowed)
     }
 
-    /// The addresses.
+    /// Returns the addresses.
     #[must_use]
     pub fn range(&self) -> VirtRange {
         VirtRange::new(self.va, self.source.size())
     }
 
-    /// The addresses of `pages` pages from page `page` on.
+    /// Returns the addresses of `pages` pages from page `page` on.
     #[must_use]
     pub fn part(&self, page: u64, pages: u64) -> VirtRange {
         VirtRange::new(self.va.add(page * PAGE), pages * PAGE)
     }
 
-    /// The leaves that the live tables have in its range.
+    /// Returns the leaves that the live tables have in its range.
     ///
     /// # Errors
     /// The range is none.
@@ -160,7 +160,7 @@ impl<'a> Mapping<'a> {
         Ok(counts)
     }
 
-    /// The first contiguous group of pages, if it has one.
+    /// Returns the first contiguous group of pages, if it has one.
     fn first_group(&self) -> Option<VirtAddr> {
         let mut group = None;
         // The range was good for `map`.
@@ -175,7 +175,7 @@ impl<'a> Mapping<'a> {
         group
     }
 
-    /// What page `page` should be while nothing has changed.
+    /// Returns what page `page` should be while nothing has changed.
     #[must_use]
     pub fn expected(&self, page: u64) -> Expected {
         Expected {

@@ -23,7 +23,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block of 2^`order` frames, aligned to its size.
+    /// Returns a block of 2^`order` frames, aligned to its size.
     ///
     /// # Errors
     /// There is none.
@@ -42,7 +42,7 @@ impl Block {
         PhysAddr(self.first.0 * PAGE)
     }
 
-    /// How many pages.
+    /// Returns how many pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
         1 << self.order
@@ -98,7 +98,7 @@ impl Chunks {
         Ok(Self(chunks))
     }
 
-    /// The runs, in order.
+    /// Returns the runs, in order.
     #[must_use]
     pub fn extents(&self) -> Vec<Extent> {
         self.0.iter().map(Block::extent).collect()
@@ -109,7 +109,7 @@ impl Chunks {
         rng.shuffle(&mut self.0);
     }
 
-    /// The frames, in order.
+    /// Returns the frames, in order.
     #[must_use]
     pub fn frames(&self) -> Vec<Pfn> {
         self.0

@@ -67,13 +67,13 @@ pub fn run(info: &'static BootInfo, args: &BootArgs<'_>, features: &Features) {
     println!("vmwalk: done");
 }
 
-/// Whether there is a test whose name `glob` matches.
+/// Returns whether there is a test whose name `glob` matches.
 #[must_use]
 pub fn selects(glob: &str) -> bool {
     names().any(|name| crate::glob::matches(glob, name))
 }
 
-/// The names of all tests, in the order in which they run.
+/// Returns the names of all tests, in the order in which they run.
 pub fn names() -> impl Iterator<Item = &'static str> {
     cases::ALL.iter().map(|test| test.name)
 }

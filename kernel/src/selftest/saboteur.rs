@@ -61,7 +61,7 @@ pub struct TestMmu {
 }
 
 impl TestMmu {
-    /// A wrapper around `inner`, counting from zero.
+    /// Returns a wrapper around `inner`, counting from zero.
     #[must_use]
     pub fn new(inner: KernelMmu, planted: Option<Planted>) -> Self {
         Self {
@@ -90,7 +90,8 @@ impl TestMmu {
         self.take();
     }
 
-    /// What was issued since the last [`begin`](Self::begin) or `take`, and starts again at zero.
+    /// Returns what was issued since the last [`begin`](Self::begin) or `take`, and starts again at
+    /// zero.
     pub fn take(&self) -> MmuCounts {
         let dsb_ishst = self.dsb_ishst.swap(0, Relaxed);
         let tlbi_range = self.tlbi_range.swap(0, Relaxed);
@@ -161,7 +162,7 @@ pub struct TestTables {
 }
 
 impl TestTables {
-    /// A wrapper around the kernel's.
+    /// Returns a wrapper around the kernel's.
     #[must_use]
     pub fn new(planted: Option<Planted>) -> Self {
         Self {

@@ -65,7 +65,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The frames of the runs one by one, for the array walker.
+    /// Returns the frames of the runs one by one, for the array walker.
     #[must_use]
     pub fn array_of(extents: &[Extent]) -> Self {
         Self::Array(
@@ -76,7 +76,7 @@ impl Source {
         )
     }
 
-    /// How many pages.
+    /// Returns how many pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
         match self {
@@ -92,7 +92,7 @@ impl Source {
         self.pages() * PAGE
     }
 
-    /// The address of page `page`.
+    /// Returns the address of page `page`.
     #[must_use]
     pub fn pa(&self, page: u64) -> PhysAddr {
         match self {
@@ -171,8 +171,8 @@ impl Source {
         }
     }
 
-    /// The leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at each
-    /// place the largest that is legal.
+    /// Returns the leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at
+    /// each place the largest that is legal.
     #[must_use]
     pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -190,8 +190,8 @@ impl Source {
     }
 }
 
-/// The largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by size:
-/// what the engine's leaf rule is held against.
+/// Returns the largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by
+/// size: what the engine's leaf rule is held against.
 fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> LeafSize {
     LeafSize::ALL
         .into_iter()

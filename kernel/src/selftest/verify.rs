@@ -97,13 +97,13 @@ pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
 }
 
 impl RawWalk {
-    /// Whether it ended at a leaf: a page at level 3, a block above.
+    /// Returns whether it ended at a leaf: a page at level 3, a block above.
     #[must_use]
     pub fn is_leaf(&self) -> bool {
         self.descriptor.0 & 0b11 == if self.level == 3 { 0b11 } else { 0b01 } && self.level != 0
     }
 
-    /// The address that `va` goes to.
+    /// Returns the address that `va` goes to.
     #[must_use]
     pub fn output(&self, va: VirtAddr) -> PhysAddr {
         let within = va.0 & (Granule4K::size(self.level) - 1);
@@ -402,13 +402,13 @@ fn permits(va: usize, access: Access) -> bool {
     mmu::translate(va, access).is_ok()
 }
 
-/// Whether the MMU permits a load at `va`, anywhere, while other CPUs do anything.
+/// Returns whether the MMU permits a load at `va`, anywhere, while other CPUs do anything.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)
 }
 
-/// Whether the MMU permits a store at `va`, anywhere, while other CPUs do anything.
+/// Returns whether the MMU permits a store at `va`, anywhere, while other CPUs do anything.
 #[must_use]
 pub fn is_writable(va: usize) -> bool {
     permits(va, Access::Write)

@@ -32,7 +32,7 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// An empty line, with room for all that may be typed.
+    /// Returns an empty line, with room for all that may be typed.
     pub fn new() -> Self {
         Self {
             keys: Decoder::default(),
@@ -146,7 +146,7 @@ impl Editor {
     }
 }
 
-/// What two names begin with.
+/// Returns what two names begin with.
 fn common_start(one: &'static str, other: &str) -> &'static str {
     let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
     one.get(..same.count()).unwrap_or_default()
@@ -170,7 +170,8 @@ fn execute<'a>(shell: &mut Shell, line: &'a Line) -> Result<Next, Refusal<'a>> {
     command::execute(shell, &words)
 }
 
-/// The first word of `text`, and what is behind it. Between quotation marks, a word has blanks.
+/// Returns the first word of `text`, and what is behind it. Between quotation marks, a word has
+/// blanks.
 fn first_word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches(' ');
     if let Some(quoted) = text.strip_prefix('"') {

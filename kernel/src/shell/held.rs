@@ -85,7 +85,7 @@ impl Held {
         }
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub fn nr(&self) -> usize {
         self.areas.len()
     }
@@ -122,7 +122,7 @@ impl Held {
         &self.areas[index]
     }
 
-    /// The area of this number.
+    /// Returns the area of this number.
     ///
     /// # Errors
     /// There is none.
@@ -131,7 +131,7 @@ impl Held {
         found.ok_or(Refusal::NoSuchId(id))
     }
 
-    /// The area whose pages hold `va`.
+    /// Returns the area whose pages hold `va`.
     pub fn at(&self, va: VirtAddr) -> Option<&HeldArea> {
         self.areas.iter().find(|held| held.area.range().contains(va))
     }

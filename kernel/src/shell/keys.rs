@@ -57,7 +57,7 @@ enum State {
 
 const ESCAPE: u8 = 0x1b;
 
-/// The byte of a control key.
+/// Returns the byte of a control key.
 const fn ctrl(letter: u8) -> u8 {
     letter & 0x1f
 }
@@ -81,7 +81,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// The key that `byte` completes. What means nothing is none.
+    /// Returns the key that `byte` completes. What means nothing is none.
     pub fn accept(&mut self, byte: u8) -> Option<Key> {
         let after_cr = core::mem::replace(&mut self.after_cr, byte == b'\r');
         if byte < b' ' {

@@ -23,7 +23,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// An empty one, with its room.
+    /// Returns an empty one, with its room.
     pub fn new() -> Self {
         Self {
             text: String::with_capacity(MAX_LINE),
@@ -32,12 +32,12 @@ impl Line {
         }
     }
 
-    /// What was typed.
+    /// Returns what was typed.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What of it is before the cursor.
+    /// Returns what of it is before the cursor.
     pub fn before_cursor(&self) -> &str {
         &self.text[..self.cursor]
     }
@@ -168,7 +168,7 @@ impl History {
         self.lines.push('\n');
     }
 
-    /// The `back`-th line from the end.
+    /// Returns the `back`-th line from the end.
     fn line(&self, back: usize) -> Option<&str> {
         self.lines.lines().nth_back(back.checked_sub(1)?)
     }
@@ -178,7 +178,7 @@ impl History {
         self.back = 0;
     }
 
-    /// The line before the recalled one, if there is one.
+    /// Returns the line before the recalled one, if there is one.
     pub fn older(&mut self) -> Option<&str> {
         let back = self.back + 1;
         self.line(back)?;
@@ -186,7 +186,7 @@ impl History {
         self.line(back)
     }
 
-    /// The line after the recalled one; an empty one after the newest.
+    /// Returns the line after the recalled one; an empty one after the newest.
     pub fn newer(&mut self) -> &str {
         self.back = self.back.saturating_sub(1);
         self.line(self.back).unwrap_or_default()

@@ -38,7 +38,7 @@ pub enum Part {
     From(u64, u64),
 }
 
-/// A number, decimal or with 0x; or with one of K, M, G, T behind it.
+/// Returns a number, decimal or with 0x; or with one of K, M, G, T behind it.
 fn scaled(word: &str) -> Option<u64> {
     let (digits, shift) = match word.as_bytes().last()? {
         b'K' | b'k' => (&word[..word.len() - 1], 10),
@@ -50,7 +50,7 @@ fn scaled(word: &str) -> Option<u64> {
     parse_number(digits)?.checked_mul(1 << shift)
 }
 
-/// A number.
+/// Returns a number.
 ///
 /// # Errors
 /// It is none, or too large.
@@ -61,7 +61,7 @@ pub fn number(word: &str) -> Result<u64, Refusal<'_>> {
     })
 }
 
-/// A size in bytes, above 0.
+/// Returns a size in bytes, above 0.
 ///
 /// # Errors
 /// It is none.
@@ -72,7 +72,7 @@ pub fn size(word: &str) -> Result<u64, Refusal<'_>> {
     })
 }
 
-/// A virtual address.
+/// Returns a virtual address.
 ///
 /// # Errors
 /// It is none.
@@ -83,7 +83,7 @@ pub fn va(word: &str) -> Result<VirtAddr, Refusal<'_>> {
     })
 }
 
-/// A physical address.
+/// Returns a physical address.
 ///
 /// # Errors
 /// It is none.
@@ -94,7 +94,7 @@ pub fn pa(word: &str) -> Result<PhysAddr, Refusal<'_>> {
     })
 }
 
-/// A range of addresses that does not wrap.
+/// Returns a range of addresses that does not wrap.
 ///
 /// # Errors
 /// One of the words is not what it should be, or the range runs over the end.

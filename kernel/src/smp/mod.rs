@@ -110,7 +110,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Whether CPU `cpu` runs what it is handed. The calling CPU is.
+/// Returns whether CPU `cpu` runs what it is handed. The calling CPU is.
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
@@ -121,19 +121,19 @@ pub fn is_online(cpu: usize) -> bool {
         || cpu == 0
 }
 
-/// Whether CPU `cpu` turned itself off for lack of work.
+/// Returns whether CPU `cpu` turned itself off for lack of work.
 #[must_use]
 pub fn is_turned_off(cpu: usize) -> bool {
     SLOT.get(cpu)
         .is_some_and(|slot| slot.state.load(Ordering::Acquire) == OFF)
 }
 
-/// The CPUs that are up, in order.
+/// Returns the CPUs that are up, in order.
 pub fn online() -> impl Iterator<Item = usize> {
     (0..percpu::nr_cpus()).filter(|&cpu| is_online(cpu))
 }
 
-/// How many are up.
+/// Returns how many are up.
 #[must_use]
 pub fn nr_online() -> usize {
     online().count()

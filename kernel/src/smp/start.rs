@@ -93,7 +93,7 @@ per_cpu! {
     };
 }
 
-/// The arguments of CPU `index`.
+/// Returns the arguments of CPU `index`.
 fn args_of(index: usize) -> *mut SecondaryArgs {
     ARGS.of(index).0.get()
 }
@@ -190,7 +190,8 @@ pub unsafe fn start(
     turn_on(index, conduit, STARTING)
 }
 
-/// The slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs on.
+/// Returns the slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs
+/// on.
 fn claim(info: &BootInfo, index: usize) -> Result<(&'static Slot, psci::Conduit), StartError> {
     let slot = SLOT
         .get(index)
@@ -307,7 +308,7 @@ extern "C" fn identify_main(index: usize) -> ! {
 /// What turning a CPU on needs, also the next time.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 
-/// How often CPU `cpu` was turned on so far.
+/// Returns how often CPU `cpu` was turned on so far.
 ///
 /// # Panics
 /// If there can be no such CPU.

@@ -98,7 +98,7 @@ impl Graph {
         }
     }
 
-    /// The number of a class, which is new the first time it is seen.
+    /// Returns the number of a class, which is new the first time it is seen.
     ///
     /// # Errors
     /// [`Violation::NoRoom`].
@@ -142,7 +142,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether `to` was taken after `from`, directly or by way of others.
+    /// Returns whether `to` was taken after `from`, directly or by way of others.
     fn reaches(&self, from: u8, to: u8) -> bool {
         let mut reached = 1u32 << from;
         loop {
@@ -163,7 +163,7 @@ impl Default for Graph {
     }
 }
 
-/// The level of `class`, if it is written down.
+/// Returns the level of `class`, if it is written down.
 fn level(class: &str) -> Option<u8> {
     LEVELS
         .into_iter()

@@ -41,7 +41,7 @@ const FIXED: u64 = 16 << 20;
 const PER_AREA: u64 = 1 << 10;
 
 impl Trace {
-    /// What a replay on `machine` takes. The lines of the text were `lines`.
+    /// Returns what a replay on `machine` takes. The lines of the text were `lines`.
     #[must_use]
     pub fn need(&self, lines: u64, machine: Machine) -> Need {
         let mut need = Need::default();

@@ -31,7 +31,7 @@ macro_rules! named {
                 }
             }
 
-            /// The one that a trace names so.
+            /// Returns the one that a trace names so.
             #[must_use]
             pub fn by_name(name: &[u8]) -> Option<Self> {
                 Self::ALL.iter().copied().find(|one| one.name().as_bytes() == name)
@@ -83,7 +83,7 @@ named! {
 }
 
 impl Kind {
-    /// Whether a guard page is part of the size.
+    /// Returns whether a guard page is part of the size.
     #[must_use]
     pub const fn has_guard(self) -> bool {
         !matches!(
@@ -92,13 +92,13 @@ impl Kind {
         )
     }
 
-    /// Whether RAM is mapped in it.
+    /// Returns whether RAM is mapped in it.
     #[must_use]
     pub const fn is_ram(self) -> bool {
         !matches!(self, Self::Ioremap | Self::VmapBlock)
     }
 
-    /// Whether it is code when it is done: written first, then read-only and executable.
+    /// Returns whether it is code when it is done: written first, then read-only and executable.
     #[must_use]
     pub const fn is_code(self) -> bool {
         matches!(self, Self::Module | Self::Execmem | Self::BpfJit)

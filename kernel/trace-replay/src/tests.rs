@@ -157,8 +157,8 @@ fn the_need_counts_ram_and_not_devices() {
     assert!(trace.need(5, lazy).free_ram >= need.free_ram + (32 << 20));
 }
 
-/// A trace that is right, from random numbers: which area each event is about, and what kinds there
-/// are.
+/// Returns a trace that is right, from random numbers: which area each event is about, and what
+/// kinds there are.
 fn sound(seeds: &[(Index, bool, Kind, u64, u32)]) -> (String, BTreeMap<u64, u64>) {
     let mut text = text(&[]);
     let mut live: Vec<(u64, Kind, u64)> = Vec::new();

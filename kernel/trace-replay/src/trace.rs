@@ -32,7 +32,7 @@ impl Area {
         self.size / PAGE
     }
 
-    /// Bytes of RAM that are mapped in it.
+    /// Returns the bytes of RAM that are mapped in it.
     #[must_use]
     pub const fn ram(&self) -> u64 {
         if self.kind.is_ram() { self.size } else { 0 }
@@ -210,7 +210,7 @@ impl Trace {
         self.nr_skipped = before - pre - self.events.len();
     }
 
-    /// The area of an event, if it has one.
+    /// Returns the area of an event, if it has one.
     #[must_use]
     pub fn area_of(&self, event: &Event) -> Option<&Area> {
         match event.action {

@@ -31,7 +31,7 @@ fn entries() -> &'static [Entry] {
     unsafe { core::slice::from_raw_parts(start, nr) }
 }
 
-/// The address that `word` of an entry means.
+/// Returns the address that `word` of an entry means.
 fn target(word: &i32) -> u64 {
     (&raw const *word as u64).wrapping_add_signed(i64::from(*word))
 }

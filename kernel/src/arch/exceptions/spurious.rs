@@ -161,7 +161,7 @@ impl Retry {
     }
 }
 
-/// Whether the fault is spurious, so that the access is to be made again.
+/// Returns whether the fault is spurious, so that the access is to be made again.
 pub fn retry(frame: &Frame) -> bool {
     let syndrome = frame.syndrome();
     let Some(FaultStatus::Translation(_)) = syndrome.fault_status() else {
@@ -184,7 +184,7 @@ pub fn retry(frame: &Frame) -> bool {
     true
 }
 
-/// Whether `AT` translates `va`, now or once no other CPU has a window open.
+/// Returns whether `AT` translates `va`, now or once no other CPU has a window open.
 fn translates(va: usize, access: Access) -> bool {
     // Anything but a translation fault is an answer: a permission fault is met, and reported, by
     // the retry.

@@ -21,7 +21,7 @@ impl Typed {
         }
     }
 
-    /// Whether one more byte can be [put](Self::put) in.
+    /// Returns whether one more byte can be [put](Self::put) in.
     pub fn has_room(&self) -> bool {
         !self.bytes.is_full()
     }
@@ -32,7 +32,7 @@ impl Typed {
         let _ = self.bytes.try_push(byte);
     }
 
-    /// The next byte.
+    /// Returns the next byte.
     pub fn take(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.nr_read).copied();
         match byte {

@@ -21,13 +21,13 @@ impl<'a> Path<'a> {
         Self(nodes)
     }
 
-    /// The node that the absolute `path` names.
+    /// Returns the node that the absolute `path` names.
     #[must_use]
     pub fn resolve(tree: Fdt<'a>, path: &str) -> Option<Self> {
         Self::root(tree).descend(path)
     }
 
-    /// The node that `path` names from this one on.
+    /// Returns the node that `path` names from this one on.
     #[must_use]
     pub fn descend(mut self, path: &str) -> Option<Self> {
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -37,15 +37,15 @@ impl<'a> Path<'a> {
         Some(self)
     }
 
-    /// The node itself.
+    /// Returns the node itself.
     #[must_use]
     pub fn node(&self) -> FdtNode<'a> {
         // Never empty: it begins with the root, and nothing takes the root away.
         self.0[self.0.len() - 1]
     }
 
-    /// What `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus above
-    /// it.
+    /// Returns what `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus
+    /// above it.
     ///
     /// `None` if a bus on the way is not mapped into the one above, or not as one piece.
     #[must_use]

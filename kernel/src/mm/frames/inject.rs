@@ -48,7 +48,7 @@ fn begin(mode: u64) -> Injection {
 pub struct Injection(());
 
 impl Injection {
-    /// Whether the allocation has failed, or any has.
+    /// Returns whether the allocation has failed, or any has.
     #[must_use]
     pub fn fired(&self) -> bool {
         match COUNTDOWN.load(Ordering::Relaxed) {
@@ -64,7 +64,7 @@ impl Drop for Injection {
     }
 }
 
-/// Whether this allocation is the one.
+/// Returns whether this allocation is the one.
 #[inline(always)]
 pub fn fails() -> bool {
     COUNTDOWN.load(Ordering::Relaxed) != 0 && count_down()

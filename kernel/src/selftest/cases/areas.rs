@@ -37,7 +37,7 @@ fn verify_area(ctx: &Context, area: &KernelArea, pa: impl Fn(u64) -> PhysAddr) -
     )
 }
 
-/// The frames behind `area`, as the subsystem tells them.
+/// Returns the frames behind `area`, as the subsystem tells them.
 fn frames_of(area: &KernelArea) -> Result<Vec<PhysAddr>, Failure> {
     let range = area.range();
     (0..range.size / PAGE)

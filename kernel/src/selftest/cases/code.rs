@@ -23,14 +23,14 @@ use crate::sync::IrqSpinLock;
 /// How often code is written anew.
 const ROUNDS: usize = 24;
 
-/// A function that returns `value`: MOVZ W0, #value; RET.
+/// Returns a function that returns `value`: MOVZ W0, #value; RET.
 const fn returns(value: u16) -> u64 {
     const MOVZ_W0: u64 = 0x5280_0000;
     const RET: u64 = 0xd65f_03c0;
     RET << 32 | MOVZ_W0 | (value as u64) << 5
 }
 
-/// What the function at `va` returns.
+/// Returns what the function at `va` returns.
 ///
 /// # Safety
 /// One that [`returns`] made is there, published, and this CPU has had a context synchronisation

@@ -47,7 +47,7 @@ impl Meeting {
         }
     }
 
-    /// Whether all have come.
+    /// Returns whether all have come.
     pub(super) fn wait(&self) -> bool {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         Deadline::after(PATIENCE).wait_until(|| self.arrived.load(Ordering::Acquire) >= self.expected)

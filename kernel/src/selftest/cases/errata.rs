@@ -17,8 +17,8 @@ use crate::selftest::failure::{Failure, TestResult, expect_value};
 use crate::smp;
 use crate::sync::IrqSpinLock;
 
-/// What each CPU that is up says now, and what it is taken to say; and that it recorded the same
-/// before there were final tables.
+/// Returns what each CPU that is up says now, and what it is taken to say; and that it recorded the
+/// same before there were final tables.
 fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     let read = IrqSpinLock::new("identities", alloc::vec![None; nr_cpus()]);
     smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));

@@ -20,8 +20,8 @@ pub const SIZES: [LeafSize; 6] = [
     LeafSize::BLOCK1_GROUP,
 ];
 
-/// What one leaf of a size is made of: RAM if there is a free block, else addresses that are never
-/// touched.
+/// Returns what one leaf of a size is made of: RAM if there is a free block, else addresses that
+/// are never touched.
 ///
 /// 16G is never RAM here, also where there is so much: all of it would be written.
 fn backing(

@@ -60,7 +60,7 @@ impl Setup {
     }
 }
 
-/// The leaves of pages `from..to` of `mapping` by themselves.
+/// Returns the leaves of pages `from..to` of `mapping` by themselves.
 fn greedy(ctx: &Context, mapping: &Mapping<'_>, from: u64, to: u64) -> LeafCounts {
     let va = mapping.va.add(from * PAGE);
     mapping.source.expected_leaves(va, from, to, ctx.leaves())

@@ -16,7 +16,7 @@ use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_leaves,
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
-/// The address of a page of `area`, and of the same frame in the linear map.
+/// Returns the address of a page of `area`, and of the same frame in the linear map.
 fn page_of(area: &KernelArea, page: u64) -> Result<(usize, usize), Failure> {
     let va = area.range().start.add(page * PAGE);
     let pfn = mm::vmalloc_to_pfn(va)?;

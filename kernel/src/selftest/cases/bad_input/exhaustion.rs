@@ -23,7 +23,8 @@ const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
 /// Pages that a last-level table translates.
 const PIECE: u64 = 512;
 
-/// What an area of `pages` pages, guards included, takes: whole tables if it is larger than one.
+/// Returns what an area of `pages` pages, guards included, takes: whole tables if it is larger than
+/// one.
 const fn reserved(pages: u64) -> u64 {
     if pages > PIECE {
         pages.next_multiple_of(PIECE)

@@ -83,7 +83,7 @@ macro_rules! errors {
             $($error,)*
         }
 
-        /// The place of an error in the list. There is no wildcard on purpose.
+        /// Returns the place of an error in the list. There is no wildcard on purpose.
         fn number(error: &Error) -> u32 {
             (match error {
                 $(Error::$error { .. } => Listed::$error,)*

@@ -75,7 +75,7 @@ trait Subject: Sync {
     fn vm(&self) -> &Vmalloc<Self::Backend>;
     /// What maps `range`, which is the caller's alone, is taken out or changed next.
     fn owe(&self, range: VirtRange);
-    /// Whether the TLB may still hold any page of `range` as it was.
+    /// Returns whether the TLB may still hold any page of `range` as it was.
     fn owes(&self, range: VirtRange) -> bool;
 }
 

@@ -61,7 +61,7 @@ pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) ->
     Ok(())
 }
 
-/// The area that the page at `va` says it is of.
+/// Returns the area that the page at `va` says it is of.
 pub fn id_at(va: VirtAddr) -> u32 {
     (read(va.0 as usize + 8) >> 32) as u32
 }

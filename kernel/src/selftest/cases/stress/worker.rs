@@ -67,7 +67,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.subject.vm()
     }
 
-    /// The word of a slot: the address in pages of the region, and a number below 2^[`ID_BITS`].
+    /// Returns the word of a slot: the address in pages of the region, and a number below
+    /// 2^[`ID_BITS`].
     fn pack(&self, va: VirtAddr, number: u32) -> u64 {
         (va.offset_from(self.vm().range().start) / PAGE) << ID_BITS | u64::from(number)
     }
@@ -273,7 +274,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// All pages of an area of this CPU's, which may be more than its size says.
+    /// Returns all pages of an area of this CPU's, which may be more than its size says.
     fn mapped_range(&self, va: VirtAddr, area: &AreaInfo) -> VirtRange {
         let mut pages = area.size.div_ceil(PAGE);
         while self
