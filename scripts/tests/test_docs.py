@@ -27,6 +27,18 @@ class Links(unittest.TestCase):
             self.assertEqual(docs.broken_references(DESIGN, text), [says])
 
 
+class Questions(unittest.TestCase):
+    def test_a_newcomer_is_sent_to_a_name_in_a_file(self) -> None:
+        page = ROOT / "docs" / "CONTRIBUTING.md"
+        questions = docs.rows(page.read_text(), "question")
+        self.assertEqual(len(questions), 7)
+        for question, answer in questions:
+            with self.subTest(question):
+                named = [reference for reference in docs.references(answer) if reference.names]
+                self.assertTrue(named)
+                self.assertLessEqual(len({reference.path for reference in named}), 2, "more than two files to look at")
+
+
 class Rules(unittest.TestCase):
     text: str
 
