@@ -284,14 +284,15 @@ pub(crate) fn candidates<G: Granule>(
     align: u64,
     allowed: LeafSet,
 ) -> impl Iterator<Item = Fit> + Clone {
-    let leaves = LeafSize::ALL.into_iter().filter_map(move |size| {
+    // A leaf below what the caller insists on follows from that, if it can be had at all.
+    let any = phase.leaf > align && phase.pa.is_aligned(align);
+    let leaves = any.then_some(LeafSize::ALL).into_iter().flatten();
+    let congruent = leaves.filter_map(move |size| {
         let bytes = size.bytes::<G>();
-        // A leaf below what the caller insists on follows from that, if it can be had at all.
-        let wanted =
-            is_leaf::<G>(size, allowed) && bytes <= phase.leaf && bytes > align && phase.pa.is_aligned(align);
+        let wanted = is_leaf::<G>(size, allowed) && bytes <= phase.leaf && bytes > align;
         wanted.then(|| phase.congruent::<G>(fit, bytes))
     });
-    leaves.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
+    congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
 /// How long a run it takes to know all there is to know of one of `pages` pages: the largest leaf that could be

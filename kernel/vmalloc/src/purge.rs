@@ -30,7 +30,7 @@ use crate::owner::COMMON;
 use crate::record::{Area, Head, WORDS};
 use crate::region::Vmalloc;
 use crate::shard::{Flushing, STEP, Shard};
-use crate::va::{self, Fit};
+use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
 /// When what was unmapped is flushed.
@@ -188,9 +188,6 @@ impl<B: Backend> Vmalloc<B> {
         if shard.is_common() {
             return 0;
         }
-        let piece = Fit::new(Self::SPAN_PAGES)
-            .guarded(0, 0)
-            .congruent(Self::SPAN_PAGES, 0);
         let mut returned = 0;
         loop {
             let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
@@ -202,7 +199,7 @@ impl<B: Backend> Vmalloc<B> {
                     break;
                 }
                 // An area for now: the piece is the shard's until no TLB knows its table.
-                let Ok(mut area) = state.space.reserve(&piece, &[0; WORDS]) else {
+                let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
                     break;
                 };
                 area.retire();

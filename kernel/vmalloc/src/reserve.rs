@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
+use crate::owner::COMMON;
 use crate::place::{self, Phase};
 use crate::record::{Area, WORDS};
 use crate::region::Vmalloc;
@@ -31,6 +32,11 @@ enum Lack {
 }
 
 impl<B: Backend> Vmalloc<B> {
+    /// A piece of addresses: a span.
+    pub(crate) const PIECE: Fit = Fit::new(Self::SPAN_PAGES)
+        .guarded(0, 0)
+        .congruent(Self::SPAN_PAGES, 0);
+
     /// Whether `fit` goes into a piece, wherever that is.
     #[inline(always)]
     const fn is_small(fit: &Fit) -> bool {
@@ -152,46 +158,45 @@ impl<B: Backend> Vmalloc<B> {
             Err(error @ (va::Error::NoSpace { .. } | va::Error::NoAlignedSpace { .. })) => error,
             Err(error) => return Err(Lack::Else(Self::refusal(error))),
         };
-        if !self.take_piece(shard, &mut state, context)? {
-            return Err(Lack::Else(Self::refusal(refused)));
-        }
-        match state.reserve(fit, words) {
-            Ok(area) => Ok(area),
-            Err(va::Error::NoNodes) => Err(Lack::Nodes(shard.number())),
-            Err(error) => Err(Lack::Else(Self::refusal(error))),
-        }
+        self.reserve_in_new_piece(shard, &mut state, fit, words, context)?
+            .ok_or(Lack::Else(Self::refusal(refused)))
     }
 
-    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has one. Both locks are: see `owner`.
-    fn take_piece(
+    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has one, and reserves `fit` there. Both locks are: see `owner`.
+    fn reserve_in_new_piece(
         &self,
         shard: &Shard<B>,
         state: &mut State<B::Granule>,
+        fit: &Fit,
+        words: &[u64; WORDS],
         context: Context,
-    ) -> Result<bool, Lack> {
-        if state.space.nr_spare_nodes() == 0 {
-            return Err(Lack::Nodes(shard.number()));
-        }
-        let piece = Fit::new(Self::SPAN_PAGES)
-            .guarded(0, 0)
-            .congruent(Self::SPAN_PAGES, 0);
+    ) -> Result<Option<Area>, Lack> {
         let common = self.shards.common();
         let mut common = self.hold(common, context).map_err(Lack::Else)?;
-        let Ok(start) = common.space.lowest(&piece) else {
-            return Ok(false);
+        let Ok(start) = common.space.lowest(&Self::PIECE) else {
+            return Ok(None);
         };
         let span = self.span_of(start);
         if common.space.nr_spare_nodes() == 0 {
-            return Err(Lack::Nodes(crate::owner::COMMON));
+            return Err(Lack::Nodes(COMMON));
         }
         if !self.owners.set(span, shard.number()) {
             return Err(Lack::Note(span));
         }
-        let removed = common.space.remove(start, Self::SPAN_PAGES);
-        debug_assert_eq!(removed, Ok(true), "it was found there");
-        let added = state.space.add(start, Self::SPAN_PAGES);
-        debug_assert!(added.is_ok(), "a node was spare");
-        Ok(true)
+        match state.space.add_reserved(start, Self::SPAN_PAGES, fit, words) {
+            Ok(area) => {
+                let removed = common.space.remove(start, Self::SPAN_PAGES);
+                debug_assert_eq!(removed, Ok(true), "it was found there");
+                Ok(Some(area))
+            }
+            Err(error) => {
+                self.owners.set(span, COMMON);
+                Err(match error {
+                    va::Error::NoNodes => Lack::Nodes(shard.number()),
+                    error => Lack::Else(Self::refusal(error)),
+                })
+            }
+        }
     }
 
     fn reserve_large(&self, fit: &Fit, words: &[u64; WORDS], context: Context) -> Result<Area, Lack> {
@@ -199,7 +204,7 @@ impl<B: Backend> Vmalloc<B> {
         let mut state = self.hold(self.shards.common(), context).map_err(Lack::Else)?;
         match state.space.reserve(&fit, words) {
             Ok(area) => Ok(area),
-            Err(va::Error::NoNodes) => Err(Lack::Nodes(crate::owner::COMMON)),
+            Err(va::Error::NoNodes) => Err(Lack::Nodes(COMMON)),
             Err(error) => Err(Lack::Else(Self::refusal(error))),
         }
     }

@@ -79,6 +79,29 @@ fn only_what_is_free_whole_is_removed() {
 }
 
 #[test]
+fn a_range_that_is_too_small_for_an_area_does_not_come() {
+    let mut space = empty();
+    space.feed(node_page());
+    for (fit, error) in [
+        (bare(9), Error::TooLarge { pages: 9, region: 8 }),
+        (bare(3).congruent(8, 6), Error::NoSpace { pages: 3 }),
+        (bare(0), Error::Empty),
+    ] {
+        assert_eq!(space.add_reserved(Vpn(96), 8, &fit, &[0; 2]).err(), Some(error));
+    }
+    let mut hungry = Space::<2>::empty(7, 1 << 20, node_page());
+    while hungry.nr_spare_nodes() > 2 {
+        let at = (hungry.nr_areas() as u64) * 2;
+        let _ = hungry.add_reserved(Vpn(at), 1, &bare(1), &[0; 2]).unwrap();
+    }
+    let refused = hungry.add_reserved(Vpn(1000), 8, &bare(1), &[0; 2]);
+    assert_eq!(refused.err(), Some(Error::NoNodes));
+    assert_eq!((space.pages(), space.nr_areas()), (0, 0));
+    space.check().unwrap();
+    hungry.check().unwrap();
+}
+
+#[test]
 #[should_panic(expected = "are in the space already")]
 fn a_range_that_is_there_already_is_a_broken_caller() {
     let mut space = empty();
@@ -126,6 +149,41 @@ proptest! {
             let census = space.check().unwrap_or_else(|violation| panic!("{violation}"));
             prop_assert_eq!(census.live, areas.len());
             prop_assert_eq!(space.pages(), pieces.len() as u64 * PIECE);
+        }
+    }
+
+    /// A range that comes with an area in it is one that comes, and then the area, where no gap had room for it before.
+    #[test]
+    fn a_range_can_come_with_an_area_in_it(steps in prop::collection::vec((0..20u64, 1..9u64, 0..4u32, 0..8u64, any::<bool>()), 1..120)) {
+        let (mut one, mut other) = (empty(), empty());
+        let mut areas: Vec<(Area<2>, Area<2>)> = Vec::new();
+        for (piece, pages, align, phase, ends) in steps {
+            let fit = bare(pages).congruent(1 << align, phase & ((1 << align) - 1)).guarded((phase % 2) as u16, 0);
+            let is_there = other.find(Vpn(piece * PIECE)).is_some();
+            match (reserve(&mut one, &fit), reserve(&mut other, &fit)) {
+                (Ok(area), Ok(same)) => areas.push((area, same)),
+                (Err(_), Err(_)) if !is_there => {
+                    one.feed(node_page());
+                    let Ok(area) = one.add_reserved(Vpn(piece * PIECE), PIECE, &fit, &[1, 2]) else {
+                        prop_assert!(one.find(Vpn(piece * PIECE)).is_none(), "it came, and no area with it");
+                        continue;
+                    };
+                    add(&mut other, piece * PIECE, PIECE);
+                    areas.push((area, reserve(&mut other, &fit).unwrap()));
+                }
+                (one, other) => prop_assert_eq!(one.err(), other.err()),
+            }
+            if ends && !areas.is_empty() {
+                let (area, same) = areas.swap_remove(piece as usize % areas.len());
+                one.release(area);
+                other.release(same);
+            }
+            one.check().unwrap_or_else(|violation| panic!("{violation}"));
+            let bounds = |space: &Space<2>| -> Vec<_> {
+                space.segments().map(|segment| (segment.state, segment.first, segment.reserved, segment.lead)).collect()
+            };
+            prop_assert_eq!(bounds(&one), bounds(&other));
+            prop_assert_eq!((one.pages(), one.nr_areas(), one.nr_gaps(), one.reserved()), (other.pages(), other.nr_areas(), other.nr_gaps(), other.reserved()));
         }
     }
 }
