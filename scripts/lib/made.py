@@ -7,6 +7,7 @@ block before. What differs from one build or boot to the next is masked when blo
 
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -170,8 +171,19 @@ def difference(page: str, block: Block, made: list[str]) -> str | None:
     return None
 
 
-EXACT = frozenset({"figures"})
+EXACT = frozenset({"figures", "quote"})
 """Kinds that are made of committed files, with nothing to mask."""
+
+
+def quoted(source: list[str], first: str, behind: str) -> list[str]:
+    """The lines from the one that contains `first` to before the next that is `behind`, without their indentation. Raises Malformed if there are none."""
+    begins = [number for number, line in enumerate(source) if first in line]
+    if len(begins) != 1:
+        raise Malformed(f"{len(begins)} lines have {first!r}")
+    ends = [number for number, line in enumerate(source) if line.strip() == behind and number > begins[0]]
+    if not ends:
+        raise Malformed(f"no line behind {first!r} is {behind!r}")
+    return textwrap.dedent("\n".join(source[begins[0] : ends[0]])).split("\n")
 
 Maker = Callable[[Session], list[list[str]]]
 

@@ -321,7 +321,7 @@ def docs(report: Report) -> None:
     if not have_image(report) or not have_debug_image(report, "docs"):
         return
     name = "docs: transcripts, tables and pictures"
-    command = [python(), "-B", "scripts/docs", "--check", "--only", "run,shell,gdb,figures,example,picture"]
+    command = [python(), "-B", "scripts/docs", "--check", "--only", "run,shell,gdb,figures,example,quote,picture"]
     report.add(name, count_closing(run_logged(name, command, LONG_LIMIT, {"GDB_DEV": str(DEBUG)}), "docs"))
 
 

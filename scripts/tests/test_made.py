@@ -73,6 +73,13 @@ class Made(unittest.TestCase):
     def test_what_has_no_maker_stays(self) -> None:
         self.assertEqual(made.remake("page", PAGE, {}), (PAGE, []))
 
+    def test_a_quote_is_what_stands_between_two_lines_without_its_indentation(self) -> None:
+        source = ["fn f() {", "    let a = 1;", "    if a {", "        b", "    }", "    Ok(())", "}"]
+        self.assertEqual(made.quoted(source, "let a", "Ok(())"), ["let a = 1;", "if a {", "    b", "}"])
+        for first, behind, says in (("nothing", "}", "0 lines have"), ("a", "}", "2 lines have"), ("let a", "None", "no line behind")):
+            with self.assertRaisesRegex(Malformed, says):
+                made.quoted(source, first, behind)
+
     def test_a_long_answer_is_shortened_in_the_middle(self) -> None:
         lines = [f"line {i}" for i in range(made.HEAD + made.TAIL + 2)]
         self.assertEqual(made.shortened(lines[:-1]), lines[:-1])
@@ -125,7 +132,7 @@ class Tables(unittest.TestCase):
                 self.assertEqual(len({row.count("|") for row in rows}), 1)
 
     def test_every_block_of_the_pages_has_a_maker(self) -> None:
-        kinds = {"run", "shell", "gdb", "figures", "example", "replay"}
+        kinds = {"run", "shell", "gdb", "figures", "example", "quote", "replay"}
         pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "kernel").glob("*/README.md")]
         found = [block for page in pages for block in made.blocks(page.name, page.read_text())]
         self.assertLessEqual({block.kind for block in found}, kinds)

@@ -13,7 +13,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
-const MAX_CPUS: u32 = 32;
+const MAX_CPUS: u32 = 4096;
 const ALONE: Machine = Machine { cpus: 1, withheld: 0 };
 
 fn text(lines: &[&str]) -> String {

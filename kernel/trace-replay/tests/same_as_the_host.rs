@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use trace_replay::{HEADER, Machine, Trace};
 
-const MAX_CPUS: u32 = 32;
+const MAX_CPUS: u32 = 4096;
 const WITHHELD: u64 = 32 << 20;
 /// As many CPUs replay each trace.
 const CPUS: u32 = 3;
@@ -85,8 +85,8 @@ fn number() -> impl Strategy<Value = String> {
         "1",
         "4096",
         "8192",
-        "31",
-        "32",
+        "4095",
+        "4096",
         "4294967295",
         "4294967296",
         "1099511627776",
