@@ -144,7 +144,7 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
 
 impl NodePages for KernelBackend {
     fn node_page(&self) -> Option<&'static mut NodePage> {
-        let frame = frames::allocate(0)?;
+        let frame = frames::allocate_no_reclaim(0)?;
         NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
         let page = linear_va(frame.0 * PAGE_SIZE as u64) as *mut NodePage;
         // SAFETY: a frame of our own, in the linear map, that is never freed; a node page may have
@@ -197,7 +197,7 @@ unsafe impl Backend for KernelBackend {
     }
     #[inline]
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
-        frames::allocate(u8::try_from(order).ok()?)
+        frames::allocate_no_reclaim(u8::try_from(order).ok()?)
     }
     #[inline]
     fn free_frames(&self, first: Pfn, order: u32) {

@@ -90,7 +90,7 @@ pub struct TestBackend {
 
 impl NodePages for TestBackend {
     fn node_page(&self) -> Option<&'static mut NodePage> {
-        let frame = frames::allocate(0)?;
+        let frame = frames::allocate_no_reclaim(0)?;
         if self.node_frames.lock().try_push(frame).is_err() {
             frames::free(frame, 0);
             return None;

@@ -26,7 +26,7 @@ impl Blocks {
     /// # Errors
     /// There is none.
     pub fn take(&mut self, order: u8) -> Result<(), Refusal<'static>> {
-        let block = frames::allocate_waiting(order).ok_or(Refusal::NoBlock(order))?;
+        let block = frames::allocate(order).ok_or(Refusal::NoBlock(order))?;
         if self.0.try_push((block, order)).is_err() {
             frames::free(block, order);
             return Err(Refusal::NoBlock(order));

@@ -181,9 +181,9 @@ pub fn withheld_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
     let _all = AllFrames::take();
     area.free();
-    let none = frames::allocate(0);
+    let none = frames::allocate_no_reclaim(0);
     expect("a frame is free", 0, none.is_none())?;
-    let Some(frame) = frames::allocate_waiting(0) else {
+    let Some(frame) = frames::allocate(0) else {
         return Err(Failure::Claim {
             what: "frames that wait for a flush are not given back",
             at: PAGES,

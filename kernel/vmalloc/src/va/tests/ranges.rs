@@ -94,8 +94,11 @@ fn a_range_that_is_too_small_for_an_area_does_not_come() {
         let at = (hungry.nr_areas() as u64) * 2;
         let _ = hungry.add_reserved(Vpn(at), 1, &bare(1), &[0; 2]).unwrap();
     }
-    let refused = hungry.add_reserved(Vpn(1000), 8, &bare(1), &[0; 2]);
+    // One for itself, and one for the rest on either side.
+    let amid = bare(2).congruent(4, 2);
+    let refused = hungry.add_reserved(Vpn(1000), 8, &amid, &[0; 2]);
     assert_eq!(refused.err(), Some(Error::NoNodes));
+    assert!(hungry.find(Vpn(1000)).is_none());
     assert_eq!((space.pages(), space.nr_areas()), (0, 0));
     space.check().unwrap();
     hungry.check().unwrap();
