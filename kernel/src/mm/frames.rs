@@ -146,10 +146,33 @@ fn zones() -> Option<&'static Zones> {
     ZONES.get()
 }
 
-/// Returns a block of 2^`order` frames, aligned to its size, with arbitrary contents.
+/// Frees what waits for a flush, or is kept for later, elsewhere.
+static SHRINK: Once<fn()> = Once::new();
+
+/// Sets what [`allocate`] calls before it fails.
+pub fn set_shrink(shrink: fn()) {
+    SHRINK.call_once(|| shrink);
+}
+
+/// Returns a block of 2^`order` frames, aligned to its size, with arbitrary contents. Where there is
+/// none, what is withheld for later is given back first, which waits for other CPUs: called with no
+/// lock held.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {
+    allocate_no_reclaim(order).or_else(|| {
+        let may_wait = !NOWAIT.this().load(Ordering::Relaxed);
+        let shrink = SHRINK.get().filter(|_| may_wait)?;
+        shrink();
+        allocate_no_reclaim(order)
+    })
+}
+
+/// Returns one of the blocks that are free now: for the vmalloc subsystem and for tables. The
+/// subsystem is what withholds, makes its own retries, and may be inside a gate that `shrink` enters.
+#[inline]
+#[must_use]
+pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
     if inject::fails() {
         return None;
     }
@@ -168,29 +191,11 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Frees what waits for a flush elsewhere.
-static SHRINK: Once<fn()> = Once::new();
-
-/// Sets what [`allocate_waiting`] calls before it fails.
-pub fn set_shrink(shrink: fn()) {
-    SHRINK.call_once(|| shrink);
-}
-
-/// As [`allocate`]; where there is none, after what is withheld for later was given back. Called
-/// with no lock held, and with interrupts enabled. Not by the vmalloc subsystem, which withholds.
-#[must_use]
-pub fn allocate_waiting(order: u8) -> Option<Pfn> {
-    allocate(order).or_else(|| {
-        SHRINK.get()?();
-        allocate(order)
-    })
-}
-
-/// Returns a zeroed frame.
+/// Returns a zeroed frame, of those that are free now: for tables.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
-    let frame = allocate(0)?;
+    let frame = allocate_no_reclaim(0)?;
     // SAFETY: in the linear map, page-aligned, and ours.
     unsafe { zero_page(linear_va(frame.0 * PAGE_SIZE as u64)) };
     Some(frame)
