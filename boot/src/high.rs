@@ -91,7 +91,19 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
         sctlr: early.sctlr,
         secondary_entry: to_pa(secondary_entry as *const () as usize),
     });
-    kernel::kernel_main(info)
+    kernel_main(info)
+}
+
+/// What the kernel runs: the harness, or nothing.
+#[cfg(feature = "harness")]
+type Init = harness::Harness;
+#[cfg(not(feature = "harness"))]
+type Init = ();
+
+/// The kernel. A symbol for the debugger to stop at.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
+    kernel::start::<Init>(info)
 }
 
 /// Returns the section bounds from the linker script.

@@ -10,7 +10,7 @@
 //!   `.boot.text`, and `scripts/check-boot-pic.py` proves from the relocations of the linked image
 //!   that it refers to nothing by absolute address.
 //! - [`high`] runs at linked addresses, under the first tables, and is plain Rust. It finishes what
-//!   a [`kernel::BootInfo`] says and calls [`kernel::kernel_main`].
+//!   a [`kernel::BootInfo`] says and calls [`kernel::start`].
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 

@@ -1,119 +1,46 @@
 //! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`, or
 //! `help`.
 //!
-//! All of them are in one table, `ARGUMENTS`. It reads them, and it is the answer to `help`
-//! (`make help-bootargs`) and to an argument that the kernel does not know.
+//! Each has an [`Argument`] in a table: those of the kernel in `ARGUMENTS`, those of what it runs
+//! in [`Init::ARGUMENTS`]. The tables read them, and are the answer to `help` (`make
+//! help-bootargs`) and to an argument that neither has.
 //!
 //! What is not understood is refused: a test run that silently ignored a misspelt argument would
 //! prove something else than it says. The last of two equal arguments counts, but for `errata=`,
 //! which adds up.
 
+mod argument;
 mod table;
 
 use core::fmt;
+use core::marker::PhantomData;
 
 use log::LevelFilter;
 
+use crate::Init;
 use crate::arch::errata::Errata;
 use crate::arch::identity::Pretence;
-use crate::selftest::shapes;
-use crate::{bench, selftest};
-use table::{ARGUMENTS, Argument};
+use table::ARGUMENTS;
 
-/// The seed of the random sequences of the self-tests, unless `seed=` says another.
-pub const DEFAULT_SEED: u64 = 0x5eed_0001;
+pub use argument::{Argument, Choices, names, number, parse_number, pick};
 
 /// How many registers `pretend=` may name.
 pub const NR_PRETENCES: usize = 4;
 
-/// What the boot arguments say. `ARGUMENTS` says how each is written.
+/// What the kernel's own boot arguments say. `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
-pub struct BootArgs<'a> {
-    /// `help`: the list of arguments is asked for, and nothing else.
-    pub help: bool,
-    /// `selftest=`
-    pub selftest: Selection<'a>,
-    /// `seed=`
-    pub seed: u64,
+pub struct BootArgs {
     /// `log=`
     pub log: LevelFilter,
     /// `linear=`
     pub linear: LinearLeaves,
-    /// `selftest.break=`
-    pub planted: Option<Planted>,
-    /// `mode=`
-    pub mode: Mode,
+    /// `rodata=`
+    pub rodata: Rodata,
     /// `errata=`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
     /// `pretend=`: what identification registers of one CPU or another are taken to hold where
     /// errata and features are looked up.
     pub pretences: [Option<Pretence>; NR_PRETENCES],
-    /// `bench=`: which cases of `mode=bench` run.
-    pub bench: &'a str,
-    /// `bench.walkers=`: which walkers run beside the engine.
-    pub bench_walkers: &'a str,
-    /// `test_vmalloc=`, and what goes with it.
-    pub test_vmalloc: TestVmalloc,
-    /// `soak=`: rounds of the stress test, instead of one.
-    pub soak: u64,
-    /// `replay.break=`
-    pub replay_fault: Option<ReplayFault>,
-    /// `ptdump=`: whether the boot log shows all that is mapped.
-    pub ptdump: bool,
-}
-
-/// Which cases of `lib/test_vmalloc.c`'s shapes run, and how.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TestVmalloc {
-    /// Their bits.
-    pub mask: u32,
-    /// Pages of a case whose size is fixed.
-    pub nr_pages: u64,
-    /// Whether these are asked for in large blocks.
-    pub use_huge: bool,
-    /// Loops of each case on each thread.
-    pub loops: u64,
-    /// Threads, each on a CPU of its own; no more than there are CPUs.
-    pub threads: u64,
-}
-
-impl TestVmalloc {
-    /// A few loops of everything.
-    pub const DEFAULT: Self = Self {
-        mask: shapes::MASK,
-        nr_pages: 1,
-        use_huge: false,
-        loops: 20,
-        threads: 1,
-    };
-}
-
-/// Which self-tests run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Selection<'a> {
-    /// All of them.
-    All,
-    /// None.
-    None,
-    /// None: their names are printed.
-    List,
-    /// Those that one of these globs, separated by commas, matches.
-    Globs(&'a str),
-}
-
-impl<'a> Selection<'a> {
-    /// Returns what `text` asks for. `None` if a glob is missing.
-    #[must_use]
-    pub fn parse(text: &'a str) -> Option<Self> {
-        match text {
-            "none" => Some(Self::None),
-            "list" => Some(Self::List),
-            globs => globs
-                .split(',')
-                .all(|glob| !glob.is_empty())
-                .then_some(Self::Globs(globs)),
-        }
-    }
 }
 
 /// Leaves of the linear map.
@@ -125,215 +52,104 @@ pub enum LinearLeaves {
     Pages,
 }
 
-/// What the kernel does once it is up.
+/// Which maps of the image's text and constants are read-only. The image's own always is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// Runs the self-tests and powers off.
-    Selftest,
-    /// A command line on the console.
-    Shell,
-    /// Runs the benches and powers off.
-    Bench,
-    /// Runs the calls whose cache lines are counted, and powers off.
-    Lines,
-    /// Replays the trace that is the initrd, and powers off.
-    Replay,
+pub enum Rodata {
+    /// Their alias in the linear map, too.
+    Full,
+    /// The alias stays writable.
+    On,
 }
 
-macro_rules! planted {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A fault that the kernel plants in itself, so that the suite can be seen to find it.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Planted {
-            $($(#[$doc])* $variant,)*
+impl Default for BootArgs {
+    fn default() -> Self {
+        Self {
+            log: LevelFilter::Info,
+            linear: LinearLeaves::Largest,
+            rodata: Rodata::Full,
+            errata: Errata::default(),
+            pretences: [None; NR_PRETENCES],
         }
-
-        impl Planted {
-            /// All of them, with their names.
-            pub const ALL: &[(&str, Self)] = &[$(($name, Self::$variant),)*];
-
-            /// As the boot argument names it.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
-planted! {
-    /// An unmap is not followed by a TLBI. Needs a linear map of pages, so that nothing else
-    /// empties the TLB.
-    SkipTlbi = "skip-tlbi",
-    /// A permission change is not followed by a TLBI. As above.
-    StalePermission = "stale-permission",
-    /// A map is not followed by a DSB.
-    SkipDsb = "skip-dsb",
-    /// One descriptor of a group has a wrong output address.
-    WrongOutput = "wrong-output",
-    /// One descriptor of a group lacks the contiguous bit.
-    MixedGroup = "mixed-group",
-    /// A read-only mapping is writable.
-    WritableRodata = "writable-rodata",
-    /// The linear map's alias of the kernel's text is writable.
-    WritableText = "writable-text",
-    /// The guard page behind an area is mapped.
-    NoGuard = "no-guard",
-    /// A table that an unmap takes out never goes back.
-    LeakTable = "leak-table",
-    /// A frame that a test is done with never goes back.
-    LeakFrame = "leak-frame",
-    /// One TLBI in four of the second subsystem is not entered where it is counted, as if it had
-    /// not been issued.
-    UncountedTlbi = "uncounted-tlbi",
-    /// Beside the registered walkers there are some that map or unmap wrongly.
-    WrongWalker = "wrong-walker",
-    /// An instruction traps to the EL2 that the image was entered at and configured.
-    TrapToEl2 = "trap-to-el2",
-    /// Two locks are taken in both orders. A build without debug assertions does not notice.
-    LockOrder = "lock-order",
-}
-
-/// A fault that a replay makes once, so that its checks can be seen to find it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReplayFault {
-    /// A word of an area is overwritten before it is verified.
-    Data,
-    /// An area of code stays writable.
-    Protect,
-    /// A frame is taken and never given back.
-    Frame,
-    /// An area that the trace leaves is never ended.
-    Area,
-    /// A byte of the trace is overwritten.
-    Trace,
+    }
 }
 
 /// Why the boot arguments are refused.
-#[derive(Clone, Copy, Debug)]
-pub enum BadArgument<'a> {
-    /// The kernel knows no argument of this name.
-    Unknown(&'a str),
-    /// No self-test has a name that this glob matches.
-    NoTest(&'a str),
-    /// No walker has a name that this glob matches.
-    NoWalker(&'a str, Option<Planted>),
+pub enum BadArgument<I: Init> {
+    /// No argument has this name.
+    Unknown(&'static str),
     /// The value is not one of those that there are.
     Value {
         /// The whole argument.
-        argument: &'a str,
+        argument: &'static str,
         /// What would be understood.
-        expected: &'static Argument,
+        expected: &'static dyn fmt::Display,
     },
+    /// What the kernel runs refuses them.
+    Refused(I::Refusal),
 }
 
-impl fmt::Display for BadArgument<'_> {
+impl<I: Init> fmt::Display for BadArgument<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(argument) => {
+                let help = Help::<I>::default();
                 write!(
                     f,
-                    "bad boot argument `{argument}`: no argument has this name. {Help}"
+                    "bad boot argument `{argument}`: no argument has this name. {help}"
                 )
             }
             Self::Value { argument, expected } => {
                 write!(f, "bad boot argument `{argument}`: expected {expected}")
             }
-            Self::NoTest(glob) => write!(
-                f,
-                "bad boot argument `selftest`: no test has a name that `{glob}` matches (selftest=list prints all)"
-            ),
-            Self::NoWalker(glob, planted) => {
-                write!(
-                    f,
-                    "bad boot argument `bench.walkers={glob}`: expected none, or a glob over"
-                )?;
-                let mut result = Ok(());
-                bench::for_each_name(*planted == Some(Planted::WrongWalker), |name| {
-                    result = result.and_then(|()| write!(f, " {name}"));
-                });
-                result
-            }
+            Self::Refused(refusal) => write!(f, "bad boot argument {refusal}"),
         }
     }
 }
 
 /// The list of all arguments, as lines.
 #[derive(Clone, Copy, Debug)]
-pub struct Help;
+pub struct Help<I>(PhantomData<I>);
 
-impl fmt::Display for Help {
+impl<I> Default for Help<I> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<I: Init> fmt::Display for Help<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Boot arguments, separated by blanks:")?;
-        ARGUMENTS
-            .iter()
-            .try_for_each(|argument| write!(f, "\n  {argument}"))?;
+        for argument in ARGUMENTS {
+            write!(f, "\n  {argument}")?;
+        }
+        for argument in I::ARGUMENTS {
+            write!(f, "\n  {argument}")?;
+        }
         f.write_str("\n  help: this list")
     }
 }
 
-impl Default for BootArgs<'_> {
-    fn default() -> Self {
-        Self {
-            help: false,
-            selftest: Selection::All,
-            seed: DEFAULT_SEED,
-            log: LevelFilter::Info,
-            linear: LinearLeaves::Largest,
-            planted: None,
-            mode: Mode::Selftest,
-            errata: Errata::default(),
-            pretences: [None; NR_PRETENCES],
-            bench: "*",
-            test_vmalloc: TestVmalloc::DEFAULT,
-            soak: 1,
-            bench_walkers: "*",
-            replay_fault: None,
-            ptdump: false,
+/// Reads `line`, for the kernel and for what it runs. `None` if all that is asked for is the list
+/// of arguments.
+///
+/// # Errors
+/// The first argument that is not understood.
+pub fn parse<I: Init>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
+    let mut args = BootArgs::default();
+    let mut init = I::default();
+    let mut help = false;
+    for argument in line.split_ascii_whitespace() {
+        if argument == "help" {
+            help = true;
+            continue;
         }
+        let unknown = || BadArgument::Unknown(argument);
+        let (name, value) = argument.split_once('=').ok_or_else(unknown)?;
+        let set = Argument::set(ARGUMENTS, name, &mut args, value)
+            .or_else(|| Argument::set(I::ARGUMENTS, name, &mut init, value))
+            .ok_or_else(unknown)?;
+        set.map_err(|expected| BadArgument::Value { argument, expected })?;
     }
-}
-
-impl<'a> BootArgs<'a> {
-    /// Reads `line`.
-    ///
-    /// # Errors
-    /// The first argument that is not understood.
-    pub fn parse(line: &'a str) -> Result<Self, BadArgument<'a>> {
-        let mut args = Self::default();
-        for argument in line.split_ascii_whitespace() {
-            if argument == "help" {
-                args.help = true;
-                continue;
-            }
-            let unknown = BadArgument::Unknown(argument);
-            let (name, value) = argument.split_once('=').ok_or(unknown)?;
-            let expected = ARGUMENTS.iter().find(|known| known.name == name).ok_or(unknown)?;
-            (expected.set)(&mut args, value).ok_or(BadArgument::Value { argument, expected })?;
-        }
-        if let Selection::Globs(list) = args.selftest
-            && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
-        {
-            return Err(BadArgument::NoTest(glob));
-        }
-        if !bench::knows_walker(args.bench_walkers, args.planted == Some(Planted::WrongWalker)) {
-            return Err(BadArgument::NoWalker(args.bench_walkers, args.planted));
-        }
-        if matches!(args.planted, Some(Planted::SkipTlbi | Planted::StalePermission)) {
-            args.linear = LinearLeaves::Pages;
-        }
-        Ok(args)
-    }
-}
-
-/// Returns a number, decimal or hexadecimal with 0x.
-pub fn parse_number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        // `from_str_radix` would take a sign.
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
-        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        _ => None,
-    }
+    init.check(&mut args).map_err(BadArgument::Refused)?;
+    Ok((!help).then_some((args, init)))
 }

@@ -1,18 +1,15 @@
-//! The vmwalk kernel: everything that runs after the MMU is on.
+//! The vmwalk kernel: everything that runs after the MMU is on, but for what it [runs](Init) when it
+//! is up.
 #![no_std]
 
 extern crate alloc;
 
 pub mod arch;
-pub mod bench;
 mod boot_info;
 pub mod bootargs;
 pub mod drivers;
-mod glob;
+mod init;
 pub mod mm;
-mod replay;
-mod selftest;
-mod shell;
 pub mod smp;
 pub mod sync;
 
@@ -20,7 +17,7 @@ use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
 use arch::{cache, identity, mmu, psci};
-use bootargs::{BootArgs, Help, Mode};
+use bootargs::{BootArgs, Help};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
 use mm::layout::EARLY_UART_SLOT;
@@ -28,11 +25,12 @@ use mm::report;
 use paging::PhysAddr;
 
 pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+pub use init::Init;
 
 /// Bytes of the stack of each CPU but the first.
 const CPU_STACK_SIZE: u64 = 64 << 10;
 
-static ARGS: spin::Once<BootArgs<'static>> = spin::Once::new();
+static ARGS: spin::Once<BootArgs> = spin::Once::new();
 static MACHINE: spin::Once<Machine> = spin::Once::new();
 
 /// What the boot arguments say.
@@ -40,7 +38,7 @@ static MACHINE: spin::Once<Machine> = spin::Once::new();
 /// # Panics
 /// Before they are read.
 #[must_use]
-pub fn args() -> &'static BootArgs<'static> {
+pub fn args() -> &'static BootArgs {
     match ARGS.get() {
         Some(args) => args,
         None => panic!("the boot arguments are asked for before they are read"),
@@ -60,10 +58,9 @@ pub fn machine() -> &'static Machine {
 }
 
 /// The kernel, from the first tables to the power-off. Runs on the boot stack of the first CPU.
-#[unsafe(no_mangle)]
-pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
+pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     let machine = read_machine(info);
-    let args = read_arguments(machine);
+    let (args, init) = read_arguments::<I>(machine);
     console::init_log(args.log);
     log::info!(
         "entered at EL{}, image at {:#x}..{:#x}, device tree at {:#x} ({} bytes)",
@@ -94,32 +91,7 @@ pub extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     report::log_memory(info, machine);
     move_console(machine);
     start_cpus(info, machine, args);
-    if args.ptdump {
-        shell::dump_all();
-    }
-    if args.mode == Mode::Shell {
-        shell::run(info, args, &features);
-    }
-    if args.mode == Mode::Bench {
-        match bench::run(args, &features) {
-            Ok(()) => psci::system_off(),
-            Err(error) => fail(format_args!("{error}")),
-        }
-    }
-    if args.mode == Mode::Lines {
-        bench::lines::run(args);
-        print!("vmwalk: done\n");
-        psci::system_off();
-    }
-    if args.mode == Mode::Replay {
-        match replay::run(info, args, &features) {
-            Ok(()) => psci::system_off(),
-            Err(error) => fail(format_args!("{error}")),
-        }
-    }
-    if args.mode == Mode::Selftest {
-        selftest::run(info, args, &features);
-    }
+    init.run(info, &features);
     psci::system_off()
 }
 
@@ -132,14 +104,14 @@ fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
 }
 
 /// What CPU `index` lacks that the kernel cannot do without.
-fn missing(args: &BootArgs<'_>, index: usize) -> Option<&'static str> {
+fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.pretences)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing())
 }
 
 /// What all CPUs have that will run. This one will.
-fn common_features(args: &BootArgs<'_>) -> Features {
+fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.pretences)
         .map(|(_, identity)| Features::of(&identity))
         .filter(|features| features.missing().is_none())
@@ -158,7 +130,7 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
 }
 
 /// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
-fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs<'_>) {
+fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| !cpu.by_psci) {
         log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
     }
@@ -213,13 +185,13 @@ fn read_machine(info: &BootInfo) -> &'static Machine {
     }
 }
 
-fn read_arguments(machine: &Machine) -> &'static BootArgs<'static> {
-    match BootArgs::parse(machine.bootargs) {
-        Ok(args) if args.help => {
-            print!("{Help}\nvmwalk: done\n");
+fn read_arguments<I: Init>(machine: &Machine) -> (&'static BootArgs, I) {
+    match bootargs::parse(machine.bootargs) {
+        Ok(Some((args, init))) => (ARGS.call_once(|| args), init),
+        Ok(None) => {
+            print!("{}\nvmwalk: done\n", Help::<I>::default());
             psci::system_off()
         }
-        Ok(args) => ARGS.call_once(|| args),
         Err(bad) => {
             print!("vmwalk: {bad}\n");
             psci::system_off()
@@ -227,8 +199,8 @@ fn read_arguments(machine: &Machine) -> &'static BootArgs<'static> {
     }
 }
 
-/// Ends a boot that cannot go on: the machine is not what the kernel needs.
-fn fail(reason: core::fmt::Arguments<'_>) -> ! {
+/// Ends a boot that cannot go on: the machine is not what the kernel needs, or what it runs.
+pub fn fail(reason: core::fmt::Arguments<'_>) -> ! {
     print!("vmwalk: FATAL: {reason}\n");
     psci::system_off()
 }

@@ -223,7 +223,7 @@ STATIC_LOCK = re.compile(r"^(?:pub )?static (\w+): [\w:<]*(?:SpinMutex|Mutex|RwL
 def static_locks() -> dict[str, str]:
     """The locks without a class that are the kernel's own, and the file of each."""
     found = {}
-    for path in sorted((ROOT / "kernel/src").rglob("*.rs")):
+    for path in sorted([*(ROOT / "kernel/src").rglob("*.rs"), *(ROOT / "kernel/harness/src").rglob("*.rs")]):
         found |= {name: str(path.relative_to(ROOT)) for name in STATIC_LOCK.findall(text_of(path)) if "Irq" not in name}
     return found
 

@@ -167,7 +167,7 @@ OUTSIDE_TESTS = 5
 
 def ram_for_tests(cpus: int) -> int:
     """Returns MiB: what the suite, which says it in its source, takes free, and what is never free."""
-    source = (ROOT / "kernel/src/selftest/mod.rs").read_text()
+    source = (ROOT / "kernel/harness/src/selftest/mod.rs").read_text()
     free, per_cpu = (int(re.findall(rf"const {name}: u64 = (\d+);", source)[0]) for name in ("FREE_MIB", "FREE_MIB_PER_CPU"))
     return OUTSIDE_TESTS + free + per_cpu * (cpus - 1)
 

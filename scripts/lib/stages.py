@@ -41,11 +41,11 @@ def lint(report: Report) -> None:
     checks: list[tuple[str, list[str], dict[str, str]]] = [
         ("rustfmt", ["scripts/cargo", "fmt", "--all", "--", "--check", "--color", "never"], {}),
         ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
-        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "--", "-D", "warnings"], {}),
+        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "--", "-D", "warnings"], {}),
         ("clippy, kernel as released", ["scripts/cargo", "kernel", "clippy", "--release", "-p", "boot", "--", "-D", "warnings"], {}),
         ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "--features", "trace", "--", "-D", "warnings"], {}),
         ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
-        ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", "-p", "boot", "-p", "kernel"], DENY),
+        ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", "-p", "boot", "-p", "kernel", "-p", "harness"], DENY),
     ]
     for name, command, variables in checks:
         done = run_logged(f"lint: {name}", command, BUILD_LIMIT, variables)

@@ -25,7 +25,7 @@ AT_THE_END = "break kernel::arch::psci::system_off; continue"
 """Every map is there, and nothing runs any more."""
 QUIET = {"BOOTARGS": "selftest=none"}
 MIXED = "selftest=vmap.a_mebibyte_of_mixed_orders*"
-"""One vmap of 256 pages in pieces of 15 orders: 13 groups and 48 single pages (kernel/src/selftest/cases/mixed_orders.rs)."""
+"""One vmap of 256 pages in pieces of 15 orders: 13 groups and 48 single pages (kernel/harness/src/selftest/cases/mixed_orders.rs)."""
 HEX = r"0x[0-9a-f]+"
 
 
@@ -198,7 +198,7 @@ class Areas(Session):
     def test_an_area_is_printed_as_what_it_is(self) -> None:
         commands = f"break {self.line_of('batch.leave_to(&mut held')}; continue; print area"
         text = self.gdb(commands, BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
-        area = r"0xffff8\S+  1060K vmalloc retired guards=0\+1 by kernel/src/selftest/cases/areas.rs:\d+"
+        area = r"0xffff8\S+  1060K vmalloc retired guards=0\+1 by kernel/harness/src/selftest/cases/areas.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$")
         self.assertNotIn("Python Exception", text)
 
@@ -247,7 +247,7 @@ class Tracing(Session):
             r"^store level 3 table \S+: 64 descriptors$",
             r"^  \[\d+\.\.\d+\] 0x\S+\.\. pa \S+ C rw- Normal-WB: 4 x 64K group$",
             r"^\+ 0xffff8\S+ \S+   256K L3 64K  C rw- Normal-WB$",
-            r"^0xffff8\S+     1M vmap owned not-ready .* by kernel/src/selftest/cases/mixed_orders.rs:\d+$",
+            r"^0xffff8\S+     1M vmap owned not-ready .* by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
             "^    4x64K  rw- Normal-WB$",
             r"^  \. leaf 4K .* \(not 64K: the frames do not follow each other for as long\)$",
             r"^  \. leaf 4K .* \(not 64K: va is \d+K past a multiple of 64K; pa is ",
@@ -267,7 +267,7 @@ class Tracing(Session):
             r"^  \. store level 3 table \S+: 256 x vacant$",
             "^DSB ISHST$",
             "^an area is being given back now",
-            r"^  0xffff8\S+     1M vmap retired .*, freed by kernel/src/selftest/cases/mixed_orders.rs:\d+$",
+            r"^  0xffff8\S+     1M vmap retired .*, freed by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
             "^TLBI RVAALE1IS: va 0xffff8.*, 256 pages, .* last level$",
             r"^  \. DSB ISH$\n^  \. ISB$",
             r"has returned: .*, 1 TLBI, 2 DSB, 1 ISB$",
@@ -285,7 +285,7 @@ class Tracing(Session):
             "^nothing waits for a flush$",
             "has returned: .*, 0 TLBI, 0 DSB, 0 ISB$",
             "^CPU 0: 1 area of 266 pages waits for a flush: a TLB may still hold translations of it$",
-            r"^  0xffff8\S+  1060K vmalloc retired .* by kernel/src/selftest/cases/areas.rs:\d+, freed by \S+:\d+$",
+            r"^  0xffff8\S+  1060K vmalloc retired .* by kernel/harness/src/selftest/cases/areas.rs:\d+, freed by \S+:\d+$",
             r"^  to invalidate: 0xffff8\S+\+1060K by level 3 descriptors$",
             r"^0xffff8\S+  1060K vmalloc retired .*\n    nothing mapped$",
         )

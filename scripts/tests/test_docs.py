@@ -63,7 +63,7 @@ class Rules(unittest.TestCase):
     def test_a_test_or_fault_that_is_none_is_told(self) -> None:
         for old, new, says in (
             ("`the_levels_reported_are_the_levels_written`", "`levels_written`", "rule 9: ../kernel/paging/tests/faults/main.rs: `levels_written` is no test"),
-            ("`count.a_fresh_map_is_one_dsb", "`count.no_fresh_map_is_one_dsb", "rule 2: ../kernel/src/selftest/cases/mod.rs: `count.no_fresh_map_is_one_dsb_one_isb_and_no_tlbi` is no test"),
+            ("`count.a_fresh_map_is_one_dsb", "`count.no_fresh_map_is_one_dsb", "rule 2: ../kernel/harness/src/selftest/cases/mod.rs: `count.no_fresh_map_is_one_dsb_one_isb_and_no_tlbi` is no test"),
             ("`selftest.break=skip-dsb`", "`selftest.break=skip-all`", "rule 2: no stage plants `selftest.break=skip-all`"),
             ("`SilentLevels`", "`LoudLevels`", "rule 9: ../kernel/paging/tests/reference/variants.rs: `LoudLevels` is no mutant"),
         ):

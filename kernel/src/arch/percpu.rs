@@ -42,8 +42,9 @@ macro_rules! per_cpu {
         $(#[$meta])*
         #[unsafe(link_section = ".percpu")]
         $vis static $NAME: $crate::arch::percpu::EachCpu<$T> = {
+            let initial: $T = $initial;
             // SAFETY: a static of the section that is the template.
-            unsafe { $crate::arch::percpu::EachCpu::in_template($initial) }
+            unsafe { $crate::arch::percpu::EachCpu::in_template(initial) }
         };
     };
 }

@@ -2,8 +2,8 @@
 //! leaves.
 //!
 //! Writable and never executable, but for the alias of the image's text and constants, which is
-//! read-only: else a stray store through the linear map would change what the image map protects
-//! (DESIGN rule 10).
+//! read-only unless `rodata=` says otherwise: else a stray store through the linear map would change
+//! what the image map protects (DESIGN rule 10).
 
 use paging::{
     Attributes, Failure, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
@@ -14,8 +14,8 @@ use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
 
-/// Maps `ram` in `tree`, whose linear region is empty. `writable_text` plants a fault: the alias of
-/// the text is writable.
+/// Maps `ram` in `tree`, whose linear region is empty. The alias of the image's text and constants
+/// gets the attributes `alias`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -24,14 +24,9 @@ pub fn map<T: Tables, M: Mmu>(
     ram: &Regions,
     info: &BootInfo,
     leaves: LeafSet,
-    writable_text: bool,
+    alias: Attributes,
 ) -> Result<Outcome, Failure> {
     let constant = constant_part(info);
-    let constant_attributes = if writable_text {
-        Attributes::KERNEL_DATA
-    } else {
-        Attributes::KERNEL_RODATA
-    };
     let before = PhysRegion {
         start: 0,
         end: constant.start,
@@ -44,7 +39,7 @@ pub fn map<T: Tables, M: Mmu>(
     for region in ram.iter() {
         let parts = [
             (before, Attributes::KERNEL_DATA),
-            (constant, constant_attributes),
+            (constant, alias),
             (behind, Attributes::KERNEL_DATA),
         ];
         for (part, attributes) in parts {

@@ -21,7 +21,6 @@
 pub mod areas;
 pub mod dump;
 pub mod frames;
-pub mod handles;
 pub mod heap;
 pub mod image;
 pub mod layout;
@@ -38,7 +37,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use paging::mmu::NoMmu;
-use paging::{Config, Failure, Granule4K, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr};
+use paging::{
+    Attributes, Config, Failure, Granule4K, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr,
+};
 use spin::Once;
 
 use crate::BootInfo;
@@ -46,7 +47,7 @@ use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{fatal, table_ops};
-use crate::bootargs::{BootArgs, LinearLeaves, Planted};
+use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
 use crate::drivers::device_tree::Machine;
 use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
 pub use areas::{
@@ -120,7 +121,7 @@ pub fn init_early(info: &'static BootInfo, machine: &Machine) -> Result<(), Init
 pub fn init(
     info: &'static BootInfo,
     machine: &Machine,
-    args: &BootArgs<'_>,
+    args: &BootArgs,
     features: &Features,
     errata: Errata,
 ) -> Result<(), InitError> {
@@ -151,9 +152,11 @@ pub fn init(
         LinearLeaves::Largest => LeafSet::ALL,
         LinearLeaves::Pages => LeafSet::PAGES,
     };
-    let writable_text = args.planted == Some(Planted::WritableText);
-    let linear_map =
-        linear::map(&building, &plan.ram, info, leaves, writable_text).map_err(InitError::Map)?;
+    let constant = match args.rodata {
+        Rodata::Full => Attributes::KERNEL_RODATA,
+        Rodata::On => Attributes::KERNEL_DATA,
+    };
+    let linear_map = linear::map(&building, &plan.ram, info, leaves, constant).map_err(InitError::Map)?;
     let image = image::map(&building, info).map_err(InitError::Map)?;
     image::link_fixed_window(&building, info);
     drop(building);

@@ -1,0 +1,244 @@
+//! How costs grow: with the number of live areas, with the size of a mapping; what lazy purge
+//! withholds over time.
+//!
+//! Curves are selected by their names, as cases are. Each point is a count of one boot, and the
+//! same in the next.
+
+use alloc::vec::Vec;
+use core::hint::black_box;
+
+use kernel::mm;
+use kernel::mm::areas::KernelVmalloc;
+use paging::{Attributes, Failure, Granule4K, LeafSet, Outcome, Pfn, VirtAddr, VirtRange};
+use vmalloc::{FlushPolicy, VmArea};
+
+use super::backend::{kernel_policy, subsystem};
+use super::engine::nowhere;
+use super::pages::{Pages, Random};
+use super::report;
+use super::{Bench, GIB, KIB};
+
+/// Live areas.
+const LIVE: &[usize] = &[0, 100, 1_000, 15_000, 100_000];
+/// Pairs of calls that are averaged.
+const PAIRS: u64 = 2_000;
+/// An area that lives, and one that is measured, has 1 to this many pages.
+const MOST_PAGES: u64 = 16;
+/// Of so many areas that are made, one goes again and leaves a hole.
+const ONE_HOLE_IN: usize = 5;
+const SEED: u64 = 0x5eed_0003;
+
+const BY_LIVE_ADDRESSES: &str = "get_vm_area + free_vm_area of 1 to 16 pages, by live areas";
+const BY_LIVE_AREAS: &str = "vmalloc + vfree of 1 page, by live areas";
+const WORST_BY_LIVE: &str = "get_vm_area + free_vm_area, dearest of 2,000, by live areas";
+const FIND_BY_LIVE: &str = "find_vm_area, by live areas";
+
+/// Runs those that are selected.
+///
+/// # Panics
+/// If something cannot be carried out.
+pub fn run(bench: &Bench<'_>) {
+    let by_live = [BY_LIVE_ADDRESSES, BY_LIVE_AREAS, WORST_BY_LIVE, FIND_BY_LIVE];
+    if by_live.iter().filter(|name| bench.selects(name)).count() > 0 {
+        by_live_areas(bench);
+    }
+    for (name, alignment) in [
+        ("map + unmap of a range in 4K, per 1,000 pages", 4 * KIB),
+        ("map + unmap of a range in 64K, per 1,000 pages", 64 * KIB),
+        ("map + unmap of a range in 2M and more, per 1,000 pages", GIB),
+    ] {
+        by_pages(bench, name, alignment);
+    }
+    by_pages_of_array(bench, "map + unmap of an array in 4K, per 1,000 pages");
+    withheld(bench, "KiB withheld, by areas of 1 to 100 pages given back");
+}
+
+/// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and
+/// with holes between them.
+fn by_live_areas(bench: &Bench<'_>) {
+    bench.prune();
+    let vm = subsystem(bench.region(), kernel_policy());
+    let mut random = Random::new(SEED);
+    let mut live: Vec<VirtAddr> = Vec::new();
+    for &nr in LIVE {
+        while live.len() < nr {
+            let made = reserve(&vm, &mut random).into_raw();
+            live.push(made);
+            if live.len().is_multiple_of(ONE_HOLE_IN) {
+                let gone = live.swap_remove(random.below(live.len() as u64) as usize);
+                // SAFETY: raw, the bench's own, and nothing lies in it.
+                let freed = unsafe { vm.free_vm_area(gone) };
+                assert!(freed.is_ok(), "{gone}: {freed:?}");
+                // Not the same length again, for the next to be a multiple.
+                live.push(reserve(&vm, &mut random).into_raw());
+            }
+        }
+        measure_live(bench, &vm, &live, &mut random);
+    }
+    for va in live {
+        // SAFETY: as above.
+        let freed = unsafe { vm.free_vm_area(va) };
+        assert!(freed.is_ok(), "{va}: {freed:?}");
+    }
+}
+
+fn reserve<'v>(vm: &'v KernelVmalloc, random: &mut Random) -> VmArea<'v, kernel::mm::areas::KernelBackend> {
+    let size = (1 + random.below(MOST_PAGES)) << 12;
+    vm.get_vm_area(size, 4096)
+        .unwrap_or_else(|error| panic!("an area of {size} bytes: {error}"))
+}
+
+fn measure_live(bench: &Bench<'_>, vm: &KernelVmalloc, live: &[VirtAddr], random: &mut Random) {
+    let x = live.len() as u64;
+    let (mut sum, mut most) = (0, 0);
+    for _ in 0..PAIRS {
+        let size = black_box((1 + random.below(MOST_PAGES)) << 12);
+        let (done, taken) = bench
+            .instrument
+            .count(|| vm.get_vm_area(size, 4096).map(VmArea::free));
+        assert!(done.is_ok(), "{BY_LIVE_ADDRESSES}: {done:?}");
+        sum += u64::from(taken);
+        most = most.max(u64::from(taken));
+    }
+    point(bench, BY_LIVE_ADDRESSES, x, sum / PAIRS);
+    point(bench, WORST_BY_LIVE, x, most);
+    let mut sum = 0;
+    for _ in 0..PAIRS {
+        let size = black_box(4096);
+        let (done, taken) = bench.instrument.count(|| vm.vmalloc(size).map(VmArea::free));
+        assert!(done.is_ok(), "{BY_LIVE_AREAS}: {done:?}");
+        sum += u64::from(taken);
+    }
+    point(bench, BY_LIVE_AREAS, x, sum / PAIRS);
+    if live.is_empty() {
+        return;
+    }
+    let mut sum = 0;
+    for _ in 0..PAIRS {
+        let va = live[random.below(x) as usize];
+        let (found, taken) = bench.instrument.count(|| vm.find_vm_area(va));
+        assert!(found.is_some(), "{FIND_BY_LIVE}: nothing at {va}");
+        sum += u64::from(taken);
+    }
+    point(bench, FIND_BY_LIVE, x, sum / PAIRS);
+}
+
+/// Prints a point of one of several curves that are measured together, if that curve is selected.
+fn point(bench: &Bench<'_>, curve: &str, x: u64, y: u64) {
+    if bench.selects(curve) {
+        report::point(curve, x, y);
+    }
+}
+
+fn unmap(tree: &mm::KernelTree, range: VirtRange) -> Result<Outcome, Failure> {
+    let mut batch = tree.batch();
+    let result = tree.unmap(range, &mut batch);
+    batch.flush();
+    result
+}
+
+/// Sizes in pages: 1 page to 1 GiB.
+fn sizes() -> impl Iterator<Item = u64> {
+    (0..=18).step_by(2).map(|order| 1 << order)
+}
+
+/// The engine alone, on a range whose physical address is an odd multiple of `alignment`. Cold:
+/// nothing beside it is mapped, so tables come and go.
+fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
+    if !bench.selects(name) {
+        return;
+    }
+    let tree = mm::kernel_tree();
+    let pa = nowhere().add(alignment);
+    for pages in sizes() {
+        bench.prune();
+        let range = black_box(VirtRange::new(bench.va, pages << 12));
+        let mut taken = 0;
+        // The second time, everything that comes once is there.
+        for _ in 0..2 {
+            let (done, count) = bench.instrument.count(|| {
+                paging::vmap_range_noflush(
+                    tree,
+                    range.start,
+                    pa,
+                    range.size,
+                    Attributes::DEVICE,
+                    LeafSet::ALL,
+                )?;
+                unmap(tree, range)
+            });
+            assert!(done.is_ok(), "{name}: {done:?}");
+            taken = u64::from(count);
+        }
+        report::point(name, pages, per_thousand(taken, pages));
+    }
+}
+
+/// The same for an array of pages, no two of them next to each other.
+fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
+    if !bench.selects(name) {
+        return;
+    }
+    let most = (GIB >> 12) as usize;
+    let first = nowhere().0 >> 12;
+    // Odd times a power of two less one: all numbers, none behind its neighbour.
+    let scattered = |page: usize| first + (page as u64 * 0x9e37 % most as u64);
+    let pages = Pages::elsewhere(most, scattered).unwrap_or_else(|| panic!("{name}: no memory"));
+    let tree = mm::kernel_tree();
+    for nr in sizes() {
+        let frames: &[Pfn] = black_box(&pages.frames()[..nr as usize]);
+        bench.prune();
+        let range = VirtRange::new(bench.va, nr << 12);
+        let mut taken = 0;
+        for _ in 0..2 {
+            let (done, count) = bench.instrument.count(|| {
+                paging::vmap_pages_range_noflush_walk::<Granule4K, _, _, _>(
+                    tree,
+                    range.start,
+                    frames,
+                    Attributes::KERNEL_DATA,
+                    LeafSet::ALL,
+                )?;
+                unmap(tree, range)
+            });
+            assert!(done.is_ok(), "{name}: {done:?}");
+            taken = u64::from(count);
+        }
+        report::point(name, nr, per_thousand(taken, nr));
+    }
+}
+
+const fn per_thousand(taken: u64, pages: u64) -> u64 {
+    (taken * 1_000).div_ceil(pages)
+}
+
+/// What waits for a flush while areas come and go under the kernel's policy.
+fn withheld(bench: &Bench<'_>, name: &str) {
+    const AREAS: u64 = 1_500;
+    const EVERY: u64 = 10;
+    if !bench.selects(name) {
+        return;
+    }
+    bench.prune();
+    let vm = subsystem(bench.region(), kernel_policy());
+    let mut random = Random::new(SEED);
+    for nr in 0..=AREAS {
+        let (areas, pages) = vm.usage().waiting;
+        let bounded = match kernel_policy() {
+            FlushPolicy::Strict => areas == 0,
+            FlushPolicy::Lazy {
+                areas: most,
+                pages: most_pages,
+            } => areas < most && pages < most_pages,
+        };
+        assert!(bounded, "{name}: {areas} areas of {pages} pages are withheld");
+        if nr.is_multiple_of(EVERY) {
+            report::point(name, nr, pages * (4096 / KIB));
+        }
+        let made = vm.vmalloc((1 + random.below(100)) << 12);
+        drop(made.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+    vm.vm_unmap_aliases();
+    let left = vm.usage().waiting.1;
+    assert!(left == 0, "{name}: {left} pages are withheld after a purge");
+}

@@ -1,0 +1,156 @@
+//! The instrument: instructions of one call, and the median of many.
+
+use core::hint::black_box;
+
+use kernel::arch::features::Features;
+use kernel::arch::interrupts;
+use kernel::arch::pmu::{self, InstructionCounter, Unavailable};
+
+/// How often a case runs.
+pub const RUNS: usize = 101;
+/// How often one runs that maps 32 MiB or more.
+pub const RUNS_LARGE: usize = 41;
+/// From how many bytes on a case is large.
+pub const LARGE: u64 = 32 << 20;
+/// Runs before the measured ones: what is lazily made is there afterwards.
+pub const WARM_UP: usize = 3;
+
+/// Instructions that the compiler may put around the loop of known length.
+const MOST_AROUND: u32 = 4;
+
+/// Returns how often a case that maps `size` bytes runs.
+#[must_use]
+pub const fn runs(size: u64) -> usize {
+    if size >= LARGE { RUNS_LARGE } else { RUNS }
+}
+
+/// Why nothing can be measured.
+#[derive(Clone, Copy, Debug)]
+pub enum Error {
+    /// There is no counter.
+    Unavailable(Unavailable),
+    /// The counter counts something else than instructions.
+    Inexact {
+        /// Instructions that were executed.
+        executed: u32,
+        /// What it counted.
+        counted: u32,
+    },
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Unavailable(why) => write!(f, "{why}"),
+            Self::Inexact { executed, counted } => write!(
+                f,
+                "the instruction counter counts {counted} for {executed} instructions; boot with -icount shift=0"
+            ),
+        }
+    }
+}
+
+/// The counter, and what reading it twice costs.
+#[derive(Debug)]
+pub struct Instrument {
+    counter: InstructionCounter,
+    /// Instructions counted between two reads with nothing in between.
+    empty: u32,
+}
+
+impl Instrument {
+    /// Starts the counter and holds it against loops of known length.
+    ///
+    /// # Errors
+    /// There is no counter, or it is not exact.
+    pub fn new(features: &Features) -> Result<Self, Error> {
+        let counter = InstructionCounter::start(features).map_err(Error::Unavailable)?;
+        let mut instrument = Self { counter, empty: 0 };
+        instrument.empty = instrument.count(|| ()).1;
+        // Around the loop, the compiler moves a register or two: the same for every length.
+        let mut around = 0;
+        for rounds in [1u32, 10, 1_000, 1_000_000] {
+            let rounds = black_box(rounds);
+            let ((), counted) = instrument.count(|| pmu::known_loop(rounds));
+            if rounds == 1 {
+                around = counted.wrapping_sub(2).min(MOST_AROUND);
+            }
+            let executed = 2 * rounds + around;
+            if counted != executed {
+                return Err(Error::Inexact { executed, counted });
+            }
+        }
+        Ok(instrument)
+    }
+
+    /// Returns what an empty pair of reads counts. It is subtracted from every measurement.
+    #[must_use]
+    pub const fn empty(&self) -> u32 {
+        self.empty
+    }
+
+    /// Runs `work` with interrupts masked. Gives what it gave, and how many instructions it took.
+    #[inline(always)]
+    pub fn count<R>(&self, work: impl FnOnce() -> R) -> (R, u32) {
+        let _masked = interrupts::mask_all();
+        let before = self.counter.read();
+        let result = work();
+        let after = self.counter.read();
+        (result, after.wrapping_sub(before).wrapping_sub(self.empty))
+    }
+}
+
+/// Measurements of one operation.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    values: [u32; RUNS],
+    nr: usize,
+}
+
+impl Samples {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            values: [0; RUNS],
+            nr: 0,
+        }
+    }
+
+    /// Takes one more.
+    pub fn add(&mut self, instructions: u32) {
+        self.values[self.nr] = instructions;
+        self.nr += 1;
+    }
+
+    /// Median, least and most.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut sorted = self.values;
+        let sorted = &mut sorted[..self.nr];
+        assert!(!sorted.is_empty(), "a case without a run");
+        sorted.sort_unstable();
+        Summary {
+            median: sorted[sorted.len() / 2],
+            min: sorted[0],
+            max: sorted[sorted.len() - 1],
+            runs: sorted.len(),
+        }
+    }
+}
+
+/// What many runs took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// The median.
+    pub median: u32,
+    /// The least.
+    pub min: u32,
+    /// The most.
+    pub max: u32,
+    /// How many there were.
+    pub runs: usize,
+}

@@ -1,0 +1,330 @@
+//! `mode=bench`: instructions, table accesses and barriers of each operation, counted and
+//! repeatable.
+//!
+//! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one
+//! CPU, with interrupts masked around each measured call, in a fixed order and from fixed seeds, so
+//! that two boots print the same numbers.
+//!
+//! What a case costs depends on the state of the frame allocator, and each case leaves another:
+//! `scripts/bench` boots once for each, so that all start from the same. `bench=list` prints their
+//! names.
+//!
+//! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that
+//! `scripts/bench` can put them side by side.
+
+mod alone;
+mod api;
+mod backend;
+mod counting;
+mod cpus;
+mod engine;
+mod growth;
+pub mod lines;
+mod loops;
+mod measure;
+mod pages;
+mod report;
+pub(crate) mod shapes;
+
+use core::cell::Cell;
+
+use kernel::arch::features::Features;
+use kernel::arch::mmu::KernelMmu;
+use kernel::arch::time;
+use kernel::drivers::console;
+use kernel::mm::areas::kernel_vmalloc;
+use kernel::print;
+use paging::{VirtAddr, VirtRange, for_each_walker};
+
+use crate::options::{Options, Planted};
+use crate::selftest::wrong_walkers::for_each_wrong_walker;
+use api::Call;
+use engine::{Source, nowhere};
+use pages::Pages;
+
+pub use measure::{Error, Instrument};
+
+/// The engine's name in the column of walkers.
+const OURS: &str = "vmwalk";
+
+/// The selection that runs no case, and prints the names of all.
+const LIST: &str = "list";
+
+/// What the kernel was built as. Only the figures of a release build are comparable with others.
+const BUILD: &str = match (cfg!(debug_assertions), cfg!(feature = "trace")) {
+    (false, false) => "release",
+    (false, true) => "release with hook points",
+    (true, _) => "dev",
+};
+
+/// What every case has.
+pub struct Bench<'a> {
+    instrument: Instrument,
+    /// Glob over case names.
+    cases: &'a str,
+    /// Glob over walkers.
+    walkers: &'a str,
+    /// Whether walkers that are wrong run, too: each must be refused.
+    wrong_walkers: bool,
+    mmu: KernelMmu,
+    /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB
+    /// on.
+    va: VirtAddr,
+    /// Where only a search is made for what `cases` selects, whether there is any. Nothing runs
+    /// then.
+    found: Option<&'a Cell<bool>>,
+}
+
+/// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for
+/// whole calls.
+const RESERVED: u64 = 256 * GIB;
+
+impl Bench<'_> {
+    /// Returns whether the case runs. Every case and every curve is asked about, so [`LIST`] prints
+    /// them all. After Ctrl-C none does.
+    fn selects(&self, case: &str) -> bool {
+        if let Some(found) = self.found {
+            found.set(found.get() || crate::glob::matches(self.cases, case));
+            return false;
+        }
+        if self.cases == LIST {
+            report::name(case);
+            return false;
+        }
+        crate::glob::matches(self.cases, case) && !console::interrupted()
+    }
+
+    /// Gives back the tables that other cases left, so that each begins alike. No walk may be under
+    /// way.
+    fn prune(&self) {
+        let pruned = kernel::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));
+        assert!(pruned.is_ok(), "{pruned:?}");
+    }
+
+    /// Returns where whole calls find their addresses.
+    fn region(&self) -> VirtRange {
+        VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Contiguous ranges: name, size, and what the physical address is an odd multiple of.
+const RANGES: &[(&str, u64, u64)] = &[
+    ("range 4K, 4K pa", 4 * KIB, 4 * KIB),
+    ("range 64K, 64K pa", 64 * KIB, 64 * KIB),
+    ("range 1M, 4K pa", MIB, 4 * KIB),
+    ("range 1M, 64K pa", MIB, 64 * KIB),
+    ("range 1M, 2M pa", MIB, 2 * MIB),
+    ("range 2M, 4K pa", 2 * MIB, 4 * KIB),
+    ("range 2M, 64K pa", 2 * MIB, 64 * KIB),
+    ("range 2M, 2M pa", 2 * MIB, 2 * MIB),
+    ("range 32M, 4K pa", 32 * MIB, 4 * KIB),
+    ("range 32M, 64K pa", 32 * MIB, 64 * KIB),
+    ("range 32M, 2M pa", 32 * MIB, 2 * MIB),
+    ("range 1G, 2M pa", GIB, 2 * MIB),
+    ("range 1G, 1G pa", GIB, GIB),
+];
+
+/// The same as whole calls.
+const IOREMAPS: &[(&str, u64, u64)] = &[
+    ("ioremap 4K, 4K pa", 4 * KIB, 4 * KIB),
+    ("ioremap 64K, 64K pa", 64 * KIB, 64 * KIB),
+    ("ioremap 1M, 4K pa", MIB, 4 * KIB),
+    ("ioremap 1M, 64K pa", MIB, 64 * KIB),
+    ("ioremap 1M, 2M pa", MIB, 2 * MIB),
+    ("ioremap 2M, 2M pa", 2 * MIB, 2 * MIB),
+    ("ioremap 32M, 2M pa", 32 * MIB, 2 * MIB),
+    ("ioremap 1G, 1G pa", GIB, GIB),
+];
+
+/// Page arrays of vmap: the name of the whole call, that of the walk alone, pages, order of the
+/// chunks.
+const ARRAYS: &[(&str, &str, usize, u8)] = &[
+    ("vmap 1, order 0", "vmap 1, order 0/range-only", 1, 0),
+    ("vmap 16, order 0", "vmap 16, order 0/range-only", 16, 0),
+    ("vmap 16, order 4", "vmap 16, order 4/range-only", 16, 4),
+    ("vmap 256, order 0", "vmap 256, order 0/range-only", 256, 0),
+    ("vmap 256, order 4", "vmap 256, order 4/range-only", 256, 4),
+    ("vmap 256, order 8", "vmap 256, order 8/range-only", 256, 8),
+    ("vmap 512, order 9", "vmap 512, order 9/range-only", 512, 9),
+    ("vmap 25600, order 0", "vmap 25600, order 0/range-only", 25600, 0),
+    ("vmap 25600, order 4", "vmap 25600, order 4/range-only", 25600, 4),
+    ("vmap 25600, order 8", "vmap 25600, order 8/range-only", 25600, 8),
+    ("vmap 25600, order 9", "vmap 25600, order 9/range-only", 25600, 9),
+];
+
+/// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference
+/// walkers are told.
+const CHUNKS: &[(&str, usize, u8, u32)] = &[
+    ("pages-range 1M, shift 12", 256, 0, 12),
+    ("pages-range 1M, shift 16", 256, 4, 16),
+    ("pages-range 4M, shift 12", 1024, 0, 12),
+    ("pages-range 4M, shift 21", 1024, 9, 21),
+    ("pages-range 100M, shift 16", 25600, 4, 16),
+    ("pages-range 100M, shift 21", 25600, 9, 21),
+];
+
+/// Pages mapped for a short while.
+const MAP_RAM: &[(&str, usize)] = &[("vm_map_ram 1", 1), ("vm_map_ram 16", 16), ("vm_map_ram 32", 32)];
+
+/// Memory of its own, and addresses alone.
+const ALLOCATIONS: &[(&str, Call<'_>)] = &[
+    ("vmalloc_huge 64K", Call::VmallocHuge(64 * KIB)),
+    ("vmalloc_huge 1M", Call::VmallocHuge(MIB)),
+    ("vmalloc_huge 2M", Call::VmallocHuge(2 * MIB)),
+    ("vmalloc_huge 4M", Call::VmallocHuge(4 * MIB)),
+    ("vmalloc 4M", Call::Vmalloc(4 * MIB)),
+    ("vmalloc 1 page", Call::Vmalloc(4 * KIB)),
+    ("vmalloc 16 pages", Call::Vmalloc(64 * KIB)),
+    ("vmalloc 256 pages", Call::Vmalloc(MIB)),
+    ("get_vm_area 1 page", Call::Reserve(4 * KIB, 4 * KIB)),
+    ("get_vm_area 1M", Call::Reserve(MIB, 4 * KIB)),
+    // An area for ioremap is aligned to its size, where the memory is not known yet.
+    ("get_vm_area 1M ioremap", Call::Reserve(MIB, MIB)),
+    ("get_vm_area 100M", Call::Reserve(100 * MIB, 4 * KIB)),
+];
+
+/// Runs the selected cases and prints a line for each measured operation.
+///
+/// # Errors
+/// Instructions cannot be counted here.
+///
+/// # Panics
+/// If a case cannot be carried out.
+pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
+    if only_several_cpus(options.bench) {
+        // What is counted below is counted on one CPU.
+        cpus::run(options, features);
+        print!("vmwalk: done\n");
+        return Ok(());
+    }
+    let since_reset = time::since_reset().as_nanos();
+    with_bench(options, features, None, |bench| {
+        print!(
+            "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
+            features.midr,
+            features.tlbi_range,
+            features.zva_size,
+            bench.instrument.empty(),
+            // One instruction is one nanosecond of the machine's time.
+            since_reset
+        );
+        run_selected(bench);
+    })?;
+    if options.bench == LIST {
+        cpus::list();
+    }
+    print!("vmwalk: done\n");
+    Ok(())
+}
+
+/// Whether [`run`] would run or list anything.
+///
+/// # Errors
+/// Instructions cannot be counted here.
+pub fn selects(options: &Options<'_>, features: &Features) -> Result<bool, Error> {
+    if only_several_cpus(options.bench) {
+        return Ok(cpus::selects(options.bench));
+    }
+    let found = Cell::new(options.bench == LIST);
+    with_bench(options, features, Some(&found), run_selected)?;
+    Ok(found.get())
+}
+
+/// Returns whether a selection is of what all CPUs do at once, and of nothing else.
+fn only_several_cpus(cases: &str) -> bool {
+    cases != LIST && (kernel::smp::nr_online() > 1 || cpus::selects(cases) && cases != "*")
+}
+
+/// Runs `f` with what every case has.
+fn with_bench(
+    options: &Options<'_>,
+    features: &Features,
+    found: Option<&Cell<bool>>,
+    f: impl FnOnce(&Bench<'_>),
+) -> Result<(), Error> {
+    let reserved = kernel_vmalloc()
+        .get_vm_area(RESERVED, GIB)
+        .unwrap_or_else(|error| panic!("addresses for the bench: {error}"));
+    f(&Bench {
+        instrument: Instrument::new(features)?,
+        cases: options.bench,
+        walkers: options.bench_walkers,
+        wrong_walkers: options.planted == Some(Planted::WrongWalker),
+        mmu: KernelMmu::new(features),
+        va: reserved.va(),
+        found,
+    });
+    Ok(())
+}
+
+/// Asks about every case and every curve, and runs those that are selected.
+fn run_selected(bench: &Bench<'_>) {
+    for (name, size, alignment) in RANGES {
+        engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
+    }
+    for (name, size, alignment) in IOREMAPS {
+        api::run(bench, name, Call::Ioremap(nowhere().add(*alignment), *size));
+    }
+    for (name, alone, nr, order) in ARRAYS {
+        with_pages(bench, &[name, alone], *nr, *order, |pages| {
+            api::run(bench, name, Call::Vmap(pages.frames()));
+            engine::run(bench, alone, Source::Pages(pages.frames()));
+        });
+    }
+    for (name, nr, order, shift) in CHUNKS {
+        with_pages(bench, &[name], *nr, *order, |pages| {
+            let extents = pages.extents();
+            // Of single pages, nothing is known.
+            let source = if *order == 0 {
+                Source::Pages(pages.frames())
+            } else {
+                Source::Chunks(pages.frames(), *shift, &extents)
+            };
+            engine::run(bench, name, source);
+        });
+    }
+    for (name, nr) in MAP_RAM {
+        with_pages(bench, &[name], *nr, 0, |pages| {
+            api::run_map_ram(bench, name, pages.frames())
+        });
+    }
+    for (name, call) in ALLOCATIONS {
+        api::run(bench, name, *call);
+    }
+    for case in loops::CASES {
+        loops::run(bench, *case);
+    }
+    alone::run(bench);
+    growth::run(bench);
+}
+
+/// Returns whether there is a walker that `glob` selects to run beside the engine, or in its place
+/// in the self-test of walkers; `none` asks for none.
+#[must_use]
+pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
+    let mut known = glob == "none";
+    for_each_name(wrong_too, |name| known |= crate::glob::matches(glob, name));
+    known
+}
+
+/// Hands the names of all walkers to `f`, those of the wrong ones too if they are asked for.
+pub fn for_each_name(wrong_too: bool, mut f: impl FnMut(&'static str)) {
+    for_each_walker!(|walker| { f(engine::walker_name(&walker)) });
+    if wrong_too {
+        for_each_wrong_walker!(|walker| { f(engine::walker_name(&walker)) });
+    }
+}
+
+/// Runs `f` with an array of frames, if one of the cases is selected.
+fn with_pages(bench: &Bench<'_>, names: &[&str], nr: usize, order: u8, f: impl FnOnce(&Pages)) {
+    // Not `any`, which would ask about the first alone.
+    if names.iter().filter(|name| bench.selects(name)).count() > 0 {
+        let pages =
+            Pages::allocate(nr, order).unwrap_or_else(|| panic!("no memory for {nr} pages of order {order}"));
+        f(&pages);
+    }
+}

@@ -1,0 +1,224 @@
+//! `mode=replay`: what another kernel's vmalloc did, event by event, done by this one.
+//!
+//! The trace is the initrd (`scripts/replay` puts it there). Every line of it is performed through
+//! the calls that the rest of the kernel uses, and what they give is verified page by page
+//! ([`contents`]). Twice: first by the kernel's own subsystem, with nothing in between, which is
+//! where instructions are counted and peaks are taken; then by a second one on the same tree and
+//! frames, whose barriers and invalidations are counted.
+//!
+//! With one CPU all events happen in the order of the trace. With more, each performs its own
+//! ([`order`] says what is kept between them). Instructions are counted with one CPU only, and only
+//! where the emulator counts them.
+
+mod contents;
+mod counting;
+mod device;
+mod failure;
+mod frames;
+mod kinds;
+mod order;
+mod pass;
+mod report;
+mod space;
+mod stats;
+
+use core::fmt;
+
+use alloc::boxed::Box;
+use crc::{CRC_64_ECMA_182, Crc};
+use kernel::BootInfo;
+use kernel::arch::features::Features;
+use kernel::arch::percpu::MAX_CPUS;
+use kernel::mm::areas::kernel_vmalloc;
+use kernel::mm::frames::State;
+use kernel::mm::layout::PAGE_SIZE;
+use kernel::mm::regions::PhysRegion;
+use kernel::mm::{self, linear_va, memory_plan};
+use kernel::{println, smp};
+use paging::DisplaySize;
+use trace_replay::{HEAP_PER_LINE, Machine, Need, Trace};
+use vmalloc::{FlushPolicy, Vmalloc};
+
+use crate::bench::Instrument;
+use crate::options::{Options, ReplayFault};
+use counting::counting_backend;
+use device::Devices;
+use failure::{Finding, What};
+use pass::Pass;
+
+/// Addresses that the kernel's subsystem has reserved for the second pass.
+const RESERVED: u64 = 8 << 40;
+
+/// Why there is no replay.
+#[derive(Debug)]
+pub enum Error {
+    /// The loader passed no initrd.
+    NoTrace,
+    /// It did, but not in RAM.
+    OutsideRam(PhysRegion),
+    /// A line cannot be performed.
+    Trace(trace_replay::Error<'static>),
+    /// There is not enough RAM.
+    Ram {
+        /// Free bytes that it takes.
+        needed: u64,
+        /// Free bytes.
+        free: u64,
+    },
+    /// A frame under the trace is not kept from the frame allocator.
+    TraceNotKept(u64),
+    /// There are no addresses for the second pass.
+    Addresses(vmalloc::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTrace => f.write_str("mode=replay takes a trace as the initrd, and there is none"),
+            Self::OutsideRam(initrd) => write!(
+                f,
+                "the trace is an initrd at {initrd}, which does not lie in RAM that the device tree lists"
+            ),
+            Self::Trace(error) => write!(f, "trace: {error}"),
+            Self::Ram { needed, free } => write!(
+                f,
+                "trace: it takes {} MiB of free RAM to replay it, and {} MiB are free",
+                needed.div_ceil(1 << 20),
+                free >> 20
+            ),
+            Self::TraceNotKept(frame) => {
+                write!(
+                    f,
+                    "frame {frame:#x} of the trace is in the hands of the frame allocator"
+                )
+            }
+            Self::Addresses(error) => write!(f, "no addresses for the second pass: {error}"),
+        }
+    }
+}
+
+/// Replays the initrd and prints what it took.
+///
+/// # Errors
+/// Why it cannot be replayed. What goes wrong in a replay is in its report.
+pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) -> Result<(), Error> {
+    let text = text()?;
+    let before = checksum(text);
+    let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+    // Before anything is read, so that the heap has room for what a line may become.
+    enough(lines * HEAP_PER_LINE)?;
+    let trace = Trace::parse(text, MAX_CPUS as u32).map_err(Error::Trace)?;
+    let cpus = smp::nr_online().min(trace.nr_cpus as usize);
+    let need = need(&trace, lines, cpus);
+    enough(need.free_ram)?;
+    println!(
+        "replay: {} events of {} areas on {} CPUs, replayed on {cpus}; at most {} areas and {} at once, {} of RAM; it takes {} of free RAM, {} are free",
+        trace.events.len(),
+        trace.areas.len(),
+        trace.nr_cpus,
+        need.peak_areas,
+        DisplaySize(need.peak_bytes),
+        DisplaySize(need.peak_ram),
+        DisplaySize(need.free_ram),
+        DisplaySize(free())
+    );
+
+    let instrument = if cpus == 1 {
+        Instrument::new(features).ok()
+    } else {
+        None
+    };
+    report::machine(features, cpus, instrument.is_some());
+    report::trace(&trace, &need, free());
+    let devices = Devices::new(&trace);
+    let mut nr_failures = 0;
+
+    let plain = Pass::new(
+        info,
+        kernel_vmalloc(),
+        &trace,
+        &devices,
+        cpus,
+        options.replay_fault,
+        instrument.is_some(),
+    );
+    nr_failures += plain.run(instrument.as_ref());
+
+    let region = kernel_vmalloc()
+        .get_vm_area(RESERVED, 1 << 30)
+        .map_err(Error::Addresses)?;
+    let backend = counting_backend(features);
+    let vm = Vmalloc::new(region.range(), backend, *kernel_vmalloc().config()).map_err(Error::Addresses)?;
+    let vm = Box::new(vm);
+    let counted = Pass::new(info, &*vm, &trace, &devices, cpus, None, false);
+    nr_failures += counted.run(None);
+
+    if options.replay_fault == Some(ReplayFault::Trace) {
+        let first = text.as_ptr() as usize;
+        // SAFETY: a byte of the initrd, in the linear map; nothing reads it at the same time, and
+        // spoiling it is what is asked for.
+        unsafe { (first as *mut u8).write_volatile(!text[0]) };
+    }
+    let after = checksum(text);
+    if before != after {
+        nr_failures += 1;
+        report::failure(&Finding::of_all(What::TraceChanged { before, after }));
+    }
+    report::stats(&plain.stats(), &counted.stats());
+    report::peaks(&plain.peaks(), &plain.verified());
+    if let Some(space) = plain.space() {
+        report::space(&space);
+    }
+    report::failures(nr_failures);
+    println!("vmwalk: done");
+    Ok(())
+}
+
+/// Returns the initrd: RAM that the plan keeps from the frame allocator, wherever it lies.
+fn text() -> Result<&'static [u8], Error> {
+    let Some(initrd) = memory_plan().initrd else {
+        return Err(kernel::machine().initrd.map_or(Error::NoTrace, Error::OutsideRam));
+    };
+    let pages = initrd.grow_to_pages();
+    let frames = pages.start / PAGE_SIZE as u64..pages.end / PAGE_SIZE as u64;
+    for frame in frames {
+        if mm::frames::state(paging::Pfn(frame)) != State::FOREIGN {
+            return Err(Error::TraceNotKept(frame));
+        }
+    }
+    // SAFETY: in the linear map, whole, and used by this mode only.
+    Ok(unsafe { core::slice::from_raw_parts(linear_va(initrd.start) as *const u8, initrd.size() as usize) })
+}
+
+fn checksum(text: &[u8]) -> u64 {
+    // Read as it is now, not as the compiler remembers it.
+    Crc::<u64>::new(&CRC_64_ECMA_182).checksum(core::hint::black_box(text))
+}
+
+fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
+    let withheld = match kernel_vmalloc().config().flush {
+        FlushPolicy::Strict => 0,
+        // The most that the policy lets wait on a machine of any size: the script says it before
+        // there is one.
+        FlushPolicy::Lazy { .. } => 32 << 20,
+    };
+    trace.need(
+        lines,
+        Machine {
+            cpus: cpus as u32,
+            withheld,
+        },
+    )
+}
+
+fn free() -> u64 {
+    mm::frames::stats().free * PAGE_SIZE as u64
+}
+
+fn enough(needed: u64) -> Result<(), Error> {
+    let free = free();
+    if free < needed {
+        return Err(Error::Ram { needed, free });
+    }
+    Ok(())
+}

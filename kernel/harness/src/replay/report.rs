@@ -1,0 +1,104 @@
+//! What a replay says on the console: lines of JSON behind `replay `, for `scripts/replay` to read.
+//! No text in them has a character that JSON would escape.
+
+use kernel::arch::features::Features;
+use kernel::print;
+use trace_replay::{Need, Trace};
+
+use super::failure::Finding;
+use super::frames::MIX;
+use super::space::Space;
+use super::stats::{Peaks, Stats, Verified};
+
+/// What it runs on.
+pub fn machine(features: &Features, cpus: usize, counted: bool) {
+    print!(
+        "replay {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"cpus\":{cpus},\"instructions\":{counted}}}}}\n",
+        features.midr, features.tlbi_range
+    );
+}
+
+/// What is replayed.
+pub fn trace(trace: &Trace, need: &Need, free: u64) {
+    print!(
+        "replay {{\"trace\":{{\"events\":{},\"areas\":{},\"cpus\":{},\"pre\":{},\"skipped\":{},\"peak_areas\":{},\"peak_bytes\":{},\"peak_ram\":{},\"left_areas\":{},\"needs\":{},\"free\":{free},\"mix\":\"{MIX}\"}}}}\n",
+        trace.events.len(),
+        trace.areas.len(),
+        trace.nr_cpus,
+        trace.nr_pre,
+        trace.nr_skipped,
+        need.peak_areas,
+        need.peak_bytes,
+        need.peak_ram,
+        need.left_areas,
+        need.free_ram
+    );
+}
+
+/// A row for each operation and kind: instructions from one pass, barriers and invalidations from
+/// the other.
+pub fn stats(plain: &Stats, counted: &Stats) {
+    for ((operation, about, plain), (.., counted)) in plain.rows().zip(counted.rows()) {
+        print!(
+            "replay {{\"op\":\"{}\",\"kind\":\"{}\",\"count\":{}",
+            operation.name(),
+            about.name(),
+            plain.count
+        );
+        if let Some(summary) = plain.summary() {
+            print!(
+                ",\"instructions\":{{\"median\":{},\"p99\":{},\"max\":{},\"total\":{}}}",
+                summary.median, summary.p99, summary.max, summary.total
+            );
+        }
+        let counts = counted.counts;
+        print!(
+            ",\"tlbi\":{},\"dsb\":{},\"isb\":{}}}\n",
+            counts.tlbi, counts.dsb, counts.isb
+        );
+    }
+}
+
+/// The most of what was in use, and what was verified.
+pub fn peaks(peaks: &Peaks, verified: &Verified) {
+    print!(
+        "replay {{\"peak\":{{\"live_areas\":{},\"live_bytes\":{},\"withheld_areas\":{},\"withheld_bytes\":{},\"ram_bytes\":{},\"tables\":{}}}}}\n",
+        peaks.live_areas,
+        peaks.live_bytes,
+        peaks.withheld_areas,
+        peaks.withheld_bytes,
+        peaks.ram_bytes,
+        peaks.tables
+    );
+    print!(
+        "replay {{\"verified\":{{\"pages\":{},\"code_pages\":{},\"device_pages\":{},\"guards\":{},\"gone\":{}}}}}\n",
+        verified.pages, verified.code_pages, verified.device_pages, verified.guards, verified.gone
+    );
+}
+
+/// How the address space lies when the trace ends.
+pub fn space(space: &Space) {
+    print!(
+        "replay {{\"space\":{{\"areas\":{},\"span\":{},\"holes\":{},\"hole_bytes\":{},\"largest_hole\":{},\"gaps\":{},\"most_gaps\":{},\"largest_gap\":{},\"waiting\":{},\"kept\":{}}}}}\n",
+        space.areas,
+        space.span,
+        space.holes,
+        space.hole_bytes,
+        space.largest_hole,
+        space.gaps,
+        space.most_gaps,
+        space.largest_gap,
+        space.waiting,
+        space.kept
+    );
+}
+
+/// Something that went wrong.
+pub fn failure(finding: &Finding) {
+    print!("replay {{\"failure\":\"{finding}\"}}\n");
+}
+
+/// How much went wrong.
+pub fn failures(nr: u64) {
+    print!("replay {{\"failures\":{nr}}}\n");
+}

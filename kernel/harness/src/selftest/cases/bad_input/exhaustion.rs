@@ -1,0 +1,226 @@
+//! When there is no more of something: addresses, frames, pages for tables, pages for the
+//! book-keeping.
+
+use alloc::vec::Vec;
+
+use kernel::mm::areas::{self, KernelArea, kernel_vmalloc};
+use kernel::mm::{self, frames, linear_va};
+use paging::{Attributes, Pfn, VirtAddr};
+use vmalloc::{Error, Request, va};
+
+use super::refused;
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, TestResult, expect};
+use crate::selftest::memory::Block;
+use crate::selftest::source::PAGE;
+use crate::selftest::verify::{read, write};
+
+/// Areas that all addresses together take at most.
+const MOST_AREAS: usize = 4096;
+/// Records of areas that a page holds, at most: each is its eight words and links.
+const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
+
+/// Pages that a last-level table translates.
+const PIECE: u64 = 512;
+
+/// Returns what an area of `pages` pages, guards included, takes: whole tables if it is larger than
+/// one.
+const fn reserved(pages: u64) -> u64 {
+    if pages > PIECE {
+        pages.next_multiple_of(PIECE)
+    } else {
+        pages
+    }
+}
+
+/// All addresses are reserved, large pieces first: then each call says what it found no room for,
+/// and one page given back makes room for one.
+pub fn addresses_run_out(ctx: &Context) -> TestResult {
+    let vm = kernel_vmalloc();
+    // Everything that takes addresses of its own comes first.
+    let mut held: Vec<KernelArea> = Vec::with_capacity(MOST_AREAS);
+    let block = Block::allocate(ctx, 6)?;
+    let frames: [Pfn; 64] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
+    let device = ctx.untouched(PAGE, PAGE, 0)?;
+    let mut grows = mm::vmalloc(PAGE)?;
+    vm.shrink();
+    let mut size = vm.range().size / 2;
+    while size >= PAGE {
+        match vm.get_vm_area(size, 1) {
+            Ok(area) if held.len() < MOST_AREAS => held.push(area),
+            Ok(area) => {
+                return Err(Failure::Claim {
+                    what: "addresses do not run out",
+                    at: area.va().0,
+                }
+                .into());
+            }
+            Err(Error::OutOfSpace(va::Error::NoSpace { pages })) => {
+                expect(
+                    "other pages are missing",
+                    pages,
+                    pages == reserved(size / PAGE + 1),
+                )?;
+                size /= 2;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let none = |pages| Error::OutOfSpace(va::Error::NoSpace { pages });
+    refused("a page of addresses", none(2), || vm.get_vm_area(1, 1))?;
+    refused("a vmalloc", none(2), || mm::vmalloc(PAGE))?;
+    refused("a vmalloc of blocks", none(reserved(1025)), || {
+        vm.vmalloc_huge(4 << 20)
+    })?;
+    refused("a stack, with two guards", none(6), || mm::alloc_stack(4 * PAGE))?;
+    refused("a vmap", none(65), || mm::vmap(&frames[..]))?;
+    refused("a block for vm_map_ram", none(65), || vm.vm_map_ram(&frames[..3]))?;
+    refused("an ioremap", none(2), || mm::ioremap(device, PAGE))?;
+    refused("a move by vrealloc", none(101), || grows.vrealloc(100 * PAGE))?;
+    let align = 1 << 40;
+    // What is aligned to more than a table has whole tables.
+    let aligned = none(PIECE);
+    refused("a page at an alignment", aligned, || {
+        vm.allocate(&Request::new(PAGE).aligned(align))
+    })?;
+    // The last is given back: there is room for one of its size, and no more.
+    let last = held.pop().ok_or(Failure::NotRefused("all areas"))?;
+    let (va, size) = (last.va(), last.size());
+    last.free();
+    let again = vm.get_vm_area(size, 1)?;
+    expect("the addresses went elsewhere", again.va().0, again.va() == va)?;
+    refused("a page more", none(2), || mm::vmalloc(PAGE))?;
+    drop(again);
+    drop(held);
+    // An alignment that no gap has, where there are gaps enough.
+    let error = Error::OutOfSpace(va::Error::NoAlignedSpace {
+        pages: PIECE,
+        align: 1 << 51,
+        phase: 0,
+    });
+    refused("a page at an alignment that no gap has", error, || {
+        vm.allocate(&Request::new(PAGE).aligned(1 << 63))
+    })?;
+    Ok(())
+}
+
+/// All frames, in blocks linked through their first words: to hold them needs no memory, and
+/// touches little of it.
+pub struct AllFrames {
+    /// The newest block: its first frame, and its order in bits 7:0; 0 for none.
+    head: u64,
+}
+
+impl AllFrames {
+    /// Takes all, after what waits was given back.
+    pub fn take() -> Self {
+        // What is withheld would be found when it is needed.
+        kernel_vmalloc().shrink();
+        let mut all = Self { head: 0 };
+        for order in (0..=frames::MAX_ORDER).rev() {
+            while let Some(first) = frames::allocate(order) {
+                all.put(first, order);
+            }
+        }
+        all
+    }
+
+    fn put(&mut self, first: Pfn, order: u8) {
+        write(linear_va(first.0 * PAGE), self.head);
+        self.head = first.0 << 8 | u64::from(order);
+    }
+
+    fn pop(&mut self) -> Option<(Pfn, u8)> {
+        let (first, order) = (Pfn(self.head >> 8), self.head as u8);
+        if self.head == 0 {
+            return None;
+        }
+        self.head = read(linear_va(first.0 * PAGE));
+        Some((first, order))
+    }
+
+    /// Gives back `nr` frames, neither more nor less.
+    pub fn give_back(&mut self, nr: u64) {
+        let mut left = nr;
+        while left != 0
+            && let Some((first, order)) = self.pop()
+        {
+            if 1 << order <= left {
+                left -= 1 << order;
+                frames::free(first, order);
+                continue;
+            }
+            frames::split(first, order);
+            let (free, keep) = (first.0..first.0 + left, first.0 + left..first.0 + (1 << order));
+            free.for_each(|frame| frames::free(Pfn(frame), 0));
+            keep.for_each(|frame| self.put(Pfn(frame), 0));
+            left = 0;
+        }
+    }
+}
+
+impl Drop for AllFrames {
+    fn drop(&mut self) {
+        while let Some((first, order)) = self.pop() {
+            frames::free(first, order);
+        }
+    }
+}
+
+/// All frames are taken: then each call says what it found none for, and as many as it needs make
+/// it go through.
+pub fn frames_run_out(ctx: &Context) -> TestResult {
+    let vm = kernel_vmalloc();
+    // As many areas as all records that there are, and those of another page.
+    let mut held: Vec<VirtAddr> =
+        Vec::with_capacity((areas::nr_node_frames() as usize + 1) * RECORDS_OF_PAGE);
+    let mut area = mm::vmalloc(PAGE)?;
+    let large = mm::vmalloc(2 << 20)?;
+    let block = Block::allocate(ctx, 6)?;
+    let far = vm.get_vm_area(4 << 30, 1 << 30)?;
+    let mut all = AllFrames::take();
+    let none = |size| Error::OutOfFrames { size };
+    refused("a vmalloc of a byte", none(PAGE), || mm::vmalloc(1))?;
+    refused("a vmalloc", none(5 * PAGE), || mm::vmalloc(5 * PAGE))?;
+    refused("a vmalloc of blocks", none(4 << 20), || vm.vmalloc_huge(4 << 20))?;
+    refused("a stack", none(4 * PAGE), || mm::alloc_stack(4 * PAGE))?;
+    // vrealloc needs frames for what is new.
+    refused("vrealloc", none(99 * PAGE), || area.vrealloc(100 * PAGE))?;
+    let pages = [block.first];
+    let no_table = |level| Error::Map(paging::Error::OutOfTables(level));
+    refused("a map where no table is", no_table(2), || {
+        far.map_pages(2 << 30, &pages[..], Attributes::KERNEL_DATA)
+    })?;
+    refused("a cut of a block", no_table(3), || {
+        large.set_memory_ro(3 * PAGE, PAGE)
+    })?;
+    nodes_run_out(&mut held)?;
+    // The room of the list stays: the heap might give it back.
+    for va in held.drain(..) {
+        // SAFETY: raw, the test's own, and nothing is mapped there.
+        unsafe { vm.free_vm_area(va) }?;
+    }
+    // With as many frames as it takes, and those of its tables, it goes through.
+    all.give_back(5 + 3);
+    let five = mm::vmalloc(5 * PAGE)?;
+    refused("more pages than there are", none(9 * PAGE), || {
+        mm::vmalloc(9 * PAGE)
+    })?;
+    drop(five);
+    drop(all);
+    Ok(())
+}
+
+/// Areas that need no frame, until there is no record for one more.
+fn nodes_run_out(held: &mut Vec<VirtAddr>) -> Result<(), Failure> {
+    let vm = kernel_vmalloc();
+    while held.len() < held.capacity() {
+        match vm.get_vm_area(PAGE, 1) {
+            Ok(area) => held.push(area.into_raw()),
+            Err(_) => break,
+        }
+    }
+    refused("an area that no record is left for", Error::OutOfNodes, || {
+        vm.get_vm_area(PAGE, 1)
+    })
+}

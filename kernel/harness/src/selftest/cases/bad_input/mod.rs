@@ -1,0 +1,138 @@
+//! Callers that ask for what cannot be, or give back what is not theirs: each gets the error that
+//! says so, with the values that say why, and nothing has changed afterwards.
+//!
+//! [`every_error_has_a_test`] holds the list of errors against the tests: a new error does not
+//! compile before it is listed, and a test that is listed for an error has to produce it.
+
+mod contexts;
+mod exhaustion;
+mod frees;
+mod requests;
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use kernel::mm::areas::kernel_vmalloc;
+use paging::VirtAddr;
+use vmalloc::Error;
+
+use crate::selftest::balance::Balance;
+use crate::selftest::by_address::ByAddress;
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, TestResult};
+
+pub use contexts::{deferred_bad_frees, lock_is_taken, too_many_deferred};
+pub(super) use exhaustion::AllFrames;
+pub use exhaustion::{addresses_run_out, frames_run_out};
+pub use frees::{
+    anothers_area, double_free, foreign_address, guard_page, interior_address, nothing_mapped, odd_address,
+    wrong_kind, wrong_length,
+};
+pub use requests::{
+    alignment_of_no_power_of_two, changed_permissions, device_that_is_ram, duplicate_pages,
+    nothing_asked_for, null_page, pages_taken_over, part_outside, physical_overflow, too_large,
+    writable_and_executable,
+};
+
+/// Bits of [`Listed::number`] of the errors that were produced since it was last 0.
+static PRODUCED: AtomicU32 = AtomicU32::new(0);
+
+/// `call` fails with `expected`, and nothing is in use afterwards that was not before.
+fn refused<T>(
+    what: &'static str,
+    expected: Error,
+    call: impl FnOnce() -> Result<T, Error>,
+) -> Result<(), Failure> {
+    refused_as(what, |_| expected, call)
+}
+
+/// The same where the error says something that is only known once it is there.
+fn refused_as<T>(
+    what: &'static str,
+    expected: impl FnOnce(&Error) -> Error,
+    call: impl FnOnce() -> Result<T, Error>,
+) -> Result<(), Failure> {
+    let before = Balance::take();
+    let found = match call() {
+        Err(found) => found,
+        Ok(_) => return Err(Failure::NotRefused(what)),
+    };
+    let expected = expected(&found);
+    if found != expected {
+        return Err(Failure::Refusal {
+            what,
+            found_and_expected: Box::new([found, expected]),
+        });
+    }
+    PRODUCED.fetch_or(1 << number(&found), Ordering::Relaxed);
+    Balance::take().check_against(&before)
+}
+
+/// `call` refuses `va` with `expected`, as [`refused`].
+fn refuses(call: ByAddress, va: VirtAddr, expected: Error) -> Result<(), Failure> {
+    // SAFETY: what is refused takes no promise. What is not is an area of the test's, or the
+    // address of none, and the test has failed.
+    refused(call.name(), expected, || unsafe { call.at(kernel_vmalloc(), va) })
+}
+
+macro_rules! errors {
+    ($($error:ident => $test:path,)*) => {
+        /// The errors in the order of the list.
+        #[derive(Clone, Copy)]
+        enum Listed {
+            $($error,)*
+        }
+
+        /// Returns the place of an error in the list. There is no wildcard on purpose.
+        fn number(error: &Error) -> u32 {
+            (match error {
+                $(Error::$error { .. } => Listed::$error,)*
+            }) as u32
+        }
+
+        /// Every error, and a test that produces it.
+        const LIST: &[(Listed, &str, fn(&Context) -> TestResult)] = &[
+            $((Listed::$error, stringify!($error), $test),)*
+        ];
+    };
+}
+
+errors! {
+    Empty => nothing_asked_for,
+    TooLarge => too_large,
+    BadAlignment => alignment_of_no_power_of_two,
+    BadPhysical => physical_overflow,
+    Ram => device_that_is_ram,
+    MemoryType => device_that_is_ram,
+    OutOfSpace => addresses_run_out,
+    OutOfFrames => frames_run_out,
+    NotToBeTakenOver => pages_taken_over,
+    OutOfNodes => frames_run_out,
+    Map => null_page,
+    Misaligned => odd_address,
+    Outside => foreign_address,
+    NotMapped => nothing_mapped,
+    NoArea => foreign_address,
+    Interior => interior_address,
+    Guard => guard_page,
+    Owned => anothers_area,
+    WrongKind => wrong_kind,
+    Freed => double_free,
+    WrongLength => wrong_length,
+    PermissionsChanged => changed_permissions,
+    OutOfBounds => part_outside,
+    WouldBlock => lock_is_taken,
+    TooManyDeferred => too_many_deferred,
+}
+
+/// Each error of the list is produced by the test that is listed for it.
+pub fn every_error_has_a_test(ctx: &Context) -> TestResult {
+    for (error, name, test) in LIST {
+        PRODUCED.store(0, Ordering::Relaxed);
+        test(ctx)?;
+        if PRODUCED.load(Ordering::Relaxed) >> *error as u32 & 1 == 0 {
+            return Err(Failure::NotRefused(name).into());
+        }
+    }
+    Ok(())
+}

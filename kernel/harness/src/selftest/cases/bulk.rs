@@ -1,0 +1,210 @@
+//! The assembly that moves many words at once, held against loops that move one.
+
+use core::hint::black_box;
+
+use kernel::arch::table_ops;
+use paging::Pfn;
+
+use crate::selftest::context::Context;
+use crate::selftest::failure::{TestResult, expect};
+
+/// More than three blocks of the vector loops, which take two in a turn, and every remainder, with
+/// words that stay untouched on both sides.
+const WORDS: usize = 3 * table_ops::BLOCK + table_ops::BLOCK / 2;
+/// The bits that say what kind a descriptor is.
+const FLAGS: u64 = 0x00ff_0000_0000_00ff;
+const MARK: u64 = 0x5a5a_a5a5_1234_8765;
+/// Bytes: more than two turns of the copying loops.
+const BYTES: usize = 150;
+
+/// `words` with numbers that differ in every bit somewhere.
+fn scatter(words: &mut [u64], seed: u64) {
+    let mut next = seed | 1;
+    for word in words {
+        next = next
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        *word = next;
+    }
+}
+
+/// Holds what `operation` leaves of an array against what `expected` says of each word, from every
+/// start and for every length.
+fn every_place(
+    what: &'static str,
+    operation: impl Fn(*mut u64, usize),
+    expected: impl Fn(usize) -> u64,
+) -> TestResult {
+    for start in 0..3 {
+        for nr in 0..=WORDS - 3 {
+            let mut words = [MARK; WORDS];
+            operation(words[start..].as_mut_ptr(), nr);
+            for (i, word) in words.iter().enumerate() {
+                let inside = (start..start + nr).contains(&i);
+                let right = if inside { expected(i - start) } else { MARK };
+                expect(what, i as u64, *word == right)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills and clears.
+pub fn fills_equal_single_stores(_: &Context) -> TestResult {
+    let (first, step) = (0x0060_0001_2345_6703, 0x1000);
+    let template = 0x0060_0000_0000_0703;
+    let mut numbers = [0u64; WORDS];
+    scatter(&mut numbers, 7);
+    let frames = numbers.map(|number| number >> 40);
+    let outputs = frames.map(|frame| frame << 12);
+    // SAFETY: `nr` words of an array of the caller's.
+    let fill_linear = |at, nr| unsafe { table_ops::fill_linear(at, nr, first, step) };
+    every_place("fill_linear", fill_linear, |i| first + i as u64 * step)?;
+    // SAFETY: as above, and as many frames.
+    let fill_frames = |at, nr| unsafe { table_ops::fill_frames(at, nr, frames.as_ptr(), template) };
+    every_place("fill_frames", fill_frames, |i| outputs[i] | template)?;
+    // SAFETY: as above.
+    every_place("clear", |at, nr| unsafe { table_ops::clear(at, nr) }, |_| 0)
+}
+
+/// What kind of descriptors there are, over a whole table and less.
+pub fn folds_equal_single_loads(_: &Context) -> TestResult {
+    let mut words = [0u64; 8 * table_ops::BLOCK + 5];
+    for round in 0..32u64 {
+        scatter(&mut words, round);
+        for nr in 0..=words.len() {
+            // All alike but one, so that each bit of each word is seen to count.
+            let part = &mut words[..nr];
+            part.iter_mut().for_each(|word| *word = 0x0060_1234_5678_9703);
+            if let Some(word) = part.get_mut(round as usize * 5 % nr.max(1)) {
+                *word ^= 1 << (if round < 8 { round } else { 40 + round % 16 });
+            }
+            let (and, or) = part
+                .iter()
+                .fold((!0, 0), |(and, or), word| (and & word, or | word));
+            // SAFETY: `nr` words of an array.
+            let found = unsafe { table_ops::kinds(part.as_ptr(), nr) };
+            let same = (found.0 ^ and) & FLAGS == 0 && (found.1 ^ or) & FLAGS == 0;
+            expect("kinds", nr as u64, same)?;
+            // SAFETY: as above.
+            let found = unsafe { table_ops::or_of(part.as_ptr(), nr) };
+            expect("or_of", nr as u64, found == or)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is vacant is so in the bits that say what kind a descriptor is, and in no others.
+pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
+    for nr in 0..=WORDS {
+        let mut words = [!FLAGS; WORDS];
+        // SAFETY: `nr` words of an array.
+        let are_vacant = |words: &[u64]| unsafe { table_ops::are_vacant(words.as_ptr(), nr) };
+        expect("are_vacant", nr as u64, are_vacant(&words))?;
+        for place in 0..WORDS {
+            let bit = (place * 7 + nr) % 16;
+            words[place] |= 1 << if bit < 8 { bit } else { 40 + bit };
+            let right = are_vacant(&words) == (place >= nr);
+            expect("are_vacant", nr as u64, right)?;
+            words[place] = !FLAGS;
+        }
+    }
+    Ok(())
+}
+
+/// Blocks of consecutive frame numbers end before the first that is wrong in any bit of any word.
+pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
+    const BLOCK: usize = table_ops::BLOCK;
+    for nr in 0..=WORDS {
+        for wrong in 0..=nr {
+            let mut frames = [0u64; WORDS];
+            for (i, frame) in frames.iter_mut().enumerate() {
+                *frame = 0xf_fff0_1238 - 0x100 * (i / BLOCK) as u64 + (i % BLOCK) as u64;
+            }
+            if let Some(frame) = frames[..nr].get_mut(wrong) {
+                *frame ^= 1 << ((wrong * 7 + nr) % 64);
+            }
+            // SAFETY: `nr` words of an array.
+            let found = unsafe { table_ops::nr_in_blocks(frames.as_ptr(), nr) };
+            let right = wrong.min(nr) / BLOCK * BLOCK;
+            expect("nr_in_blocks", wrong as u64, found == right)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs of frame numbers end where the first is wrong, in any bit.
+pub fn runs_end_at_the_first_wrong_frame(_: &Context) -> TestResult {
+    let first = 0xf_fff0_1234;
+    for nr in 0..=WORDS {
+        for wrong in 0..=nr {
+            let mut frames = [Pfn(0); WORDS];
+            for (i, frame) in frames.iter_mut().enumerate() {
+                *frame = Pfn(first + i as u64);
+            }
+            if let Some(frame) = frames[..nr].get_mut(wrong) {
+                frame.0 ^= 1 << ((wrong * 7 + nr) % 64);
+            }
+            // SAFETY: `nr` frames of an array, each a word.
+            let found = unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), nr, first) };
+            expect("nr_consecutive", wrong as u64, found == wrong)?;
+        }
+    }
+    Ok(())
+}
+
+unsafe extern "C" {
+    fn memcpy(to: *mut u8, from: *const u8, nr: usize) -> *mut u8;
+    fn memmove(to: *mut u8, from: *const u8, nr: usize) -> *mut u8;
+    fn memset(to: *mut u8, value: i32, nr: usize) -> *mut u8;
+}
+
+/// Every length, every alignment, every overlap.
+pub fn memory_functions_equal_byte_loops(_: &Context) -> TestResult {
+    let mut source = [0u8; BYTES];
+    for (i, byte) in source.iter_mut().enumerate() {
+        *byte = (i as u8).wrapping_mul(0x6d) ^ 0xa5;
+    }
+    for nr in 0..BYTES - 40 {
+        for from in 0..17 {
+            for to in [0, 1, 7, 8, 15, 16, 17, 31, 33] {
+                let mut copied = [0x77u8; BYTES];
+                // SAFETY: `nr` bytes fit behind both places, in different arrays.
+                let result = unsafe { memcpy(copied.as_mut_ptr().add(to), source.as_ptr().add(from), nr) };
+                expect("memcpy's result", nr as u64, result == copied[to..].as_mut_ptr())?;
+                let right = |i: usize| {
+                    if (to..to + nr).contains(&i) {
+                        source[i - to + from]
+                    } else {
+                        0x77
+                    }
+                };
+                expect("memcpy", nr as u64, (0..BYTES).all(|i| copied[i] == right(i)))?;
+                let mut moved = source;
+                let at = black_box(moved.as_mut_ptr());
+                // SAFETY: as above, in one array.
+                unsafe { memmove(at.add(to), at.add(from), nr) };
+                let right = |i: usize| {
+                    if (to..to + nr).contains(&i) {
+                        source[i - to + from]
+                    } else {
+                        source[i]
+                    }
+                };
+                expect("memmove", nr as u64, (0..BYTES).all(|i| moved[i] == right(i)))?;
+            }
+            let mut set = source;
+            // SAFETY: as above. Only the low byte of the value counts.
+            unsafe { memset(black_box(set.as_mut_ptr()).add(from), 0x1_a9, nr) };
+            let right = |i: usize| {
+                if (from..from + nr).contains(&i) {
+                    0xa9
+                } else {
+                    source[i]
+                }
+            };
+            expect("memset", nr as u64, (0..BYTES).all(|i| set[i] == right(i)))?;
+        }
+    }
+    Ok(())
+}

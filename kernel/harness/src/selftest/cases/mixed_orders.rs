@@ -1,0 +1,43 @@
+//! One mebibyte in pieces of many orders: small enough to be followed leaf by leaf in a debugger
+//! (`vmw trace-walk kernel::mm::areas::vmap`), and with every reason for and against a group in it.
+
+use kernel::mm;
+use paging::{Attributes, LeafSize, PhysAddr};
+
+use crate::selftest::context::Context;
+use crate::selftest::failure::{TestResult, expect_value};
+use crate::selftest::memory::Chunks;
+use crate::selftest::source::PAGE;
+use crate::selftest::verify::{Expected, Memory, verify_pages};
+
+/// Orders of the pieces, 256 pages in all. A piece of order 4 or more is aligned to 64K and may be
+/// a group where it also begins at a multiple of 16 pages of the array: all but the one of order 4
+/// at page 129.
+const ORDERS: [u8; 15] = [6, 4, 2, 1, 1, 3, 5, 0, 4, 1, 0, 2, 3, 5, 6];
+
+/// As many groups as pieces and their places allow, and every page where it belongs.
+pub fn one_mebibyte(ctx: &Context) -> TestResult {
+    let chunks = Chunks::allocate(ctx, &ORDERS)?;
+    let frames = chunks.frames();
+    expect_value("pages", frames.len() as u64, 256)?;
+    let area = mm::vmap(frames.as_slice())?;
+    let leaves = area.outcome().leaves;
+    let expected = |page: u64| {
+        Some(Expected {
+            pa: PhysAddr(frames[page as usize].0 * PAGE),
+            attributes: Attributes::KERNEL_DATA,
+        })
+    };
+    let range = area.range();
+    verify_pages(&ctx.tree(), range.start, 256, expected, ctx.owned())?;
+    // Orders 6, 4, 5, 5 and 6.
+    expect_value(
+        "64K leaves",
+        leaves.get(LeafSize::PAGE_GROUP).into(),
+        4 + 1 + 2 + 2 + 4,
+    )?;
+    expect_value("4K leaves", leaves.get(LeafSize::PAGE).into(), 256 - 13 * 16)?;
+    area.free();
+    verify_pages(&ctx.tree(), range.start, 256, |_| None, Memory::Untouched)?;
+    Ok(())
+}

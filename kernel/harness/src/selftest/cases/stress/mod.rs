@@ -1,0 +1,338 @@
+//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by any CPU
+//! that comes by.
+//!
+//! Every page carries a pattern keyed by its area and its number, verified before the area goes, by
+//! its own address and through the linear map; a device's pages are translated, and never touched.
+//! What is in use is counted by the suite before and after, and the tree audited.
+//!
+//! | on | shows |
+//! |---|---|
+//! | the kernel's own subsystem | no data are lost, whichever CPU frees |
+//! | the same, with allocations failing at random | a failed call changes and leaves nothing |
+//! | a [`SecondVmalloc`] with few addresses | no reuse before its flush; nothing owed or left |
+//! | that one on one CPU | each TLBI was owed, and each debt was paid |
+
+mod page;
+mod worker;
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kernel::mm::areas::{KernelBackend, kernel_vmalloc};
+use kernel::mm::{self, frames};
+use kernel::smp;
+use kernel::sync::IrqSpinLock;
+use paging::{PhysAddr, VirtRange};
+use vmalloc::{Backend, Error, FlushPolicy, Vmalloc};
+
+use crate::selftest::backend::{SecondVmalloc, TestBackend};
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, TestResult, expect, expect_value, go_on};
+use crate::selftest::ktap::Report;
+use crate::selftest::source::PAGE;
+use worker::Worker;
+
+/// Operations of each CPU in a round.
+const OPERATIONS: u64 = 150;
+/// Operations of all CPUs in a round at most: the more there are, the longer each takes on the few
+/// CPUs of an emulator's host.
+const MOST_OPERATIONS: u64 = 16 * OPERATIONS;
+/// Areas that all CPUs share. Each is a word, 0 for none; who swaps one out owns it.
+const SLOTS: usize = 24;
+/// Mappings of `vm_map_ram` that all CPUs share, in the same way.
+const RAM_SLOTS: usize = 8;
+/// Bytes of the device that is mapped.
+const DEVICE_SIZE: u64 = 8 << 20;
+
+/// What a CPU found wrong.
+#[derive(Clone, Copy, Debug)]
+struct Finding {
+    what: &'static str,
+    at: u64,
+    error: Option<Error>,
+}
+
+impl Finding {
+    const fn new(what: &'static str, at: u64) -> Self {
+        Self {
+            what,
+            at,
+            error: None,
+        }
+    }
+
+    const fn refused(what: &'static str, at: u64, error: Error) -> Self {
+        Self {
+            what,
+            at,
+            error: Some(error),
+        }
+    }
+}
+
+/// The subsystem that is stressed.
+trait Subject: Sync {
+    type Backend: Backend;
+    fn vm(&self) -> &Vmalloc<Self::Backend>;
+    /// What maps `range`, which is the caller's alone, is taken out or changed next.
+    fn owe(&self, range: VirtRange);
+    /// Returns whether the TLB may still hold any page of `range` as it was.
+    fn owes(&self, range: VirtRange) -> bool;
+}
+
+/// The kernel's own.
+struct Own;
+
+impl Subject for Own {
+    type Backend = KernelBackend;
+    fn vm(&self) -> &Vmalloc<KernelBackend> {
+        kernel_vmalloc()
+    }
+    fn owe(&self, _range: VirtRange) {}
+    fn owes(&self, _range: VirtRange) -> bool {
+        false
+    }
+}
+
+impl Subject for SecondVmalloc {
+    type Backend = TestBackend;
+    fn vm(&self) -> &Vmalloc<TestBackend> {
+        SecondVmalloc::vm(self)
+    }
+    fn owe(&self, range: VirtRange) {
+        if let Err(failure) = SecondVmalloc::owe(self, range) {
+            panic!("no leaves of {range:?} are found: {failure}");
+        }
+    }
+    fn owes(&self, range: VirtRange) -> bool {
+        (0..range.size / PAGE).any(|page| self.ledger().owes(range.start.add(page * PAGE)))
+    }
+}
+
+/// What a round is made of.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    seed: u64,
+    /// CPUs that take part: all, or the first alone.
+    alone: bool,
+    /// Something may be lacking: a call may fail for that.
+    scarce: bool,
+    /// Permissions change.
+    permissions: bool,
+    /// The device's first address.
+    device: PhysAddr,
+}
+
+/// What the CPUs share.
+struct Shared {
+    slots: [AtomicU64; SLOTS],
+    ram_slots: [AtomicU64; RAM_SLOTS],
+    finding: IrqSpinLock<Option<(usize, Finding)>>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    const fn new() -> Self {
+        Self {
+            slots: [const { AtomicU64::new(0) }; SLOTS],
+            ram_slots: [const { AtomicU64::new(0) }; RAM_SLOTS],
+            finding: IrqSpinLock::new("finding", None),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn note(&self, cpu: usize, result: Result<(), Finding>) {
+        if let Err(finding) = result {
+            self.finding.lock().get_or_insert((cpu, finding));
+            self.stop.store(true, Ordering::Release);
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let Some((cpu, finding)) = *self.finding.lock() else {
+            return Ok(());
+        };
+        let Finding { what, at, error } = finding;
+        match error {
+            Some(error) => Report::say(format_args!("CPU {cpu} {what}, at {at:#x}: {error}")),
+            None => Report::say(format_args!("CPU {cpu} {what}, at {at:#x}")),
+        }
+        Err(Failure::Cpu { cpu, what })
+    }
+}
+
+/// One round; everything that it has made is gone afterwards.
+fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
+    let shared = Shared::new();
+    let operations = OPERATIONS.min(MOST_OPERATIONS / smp::nr_online() as u64).max(1);
+    let work = |cpu| {
+        let mut worker = Worker::new(subject, &shared, round, cpu);
+        for _ in 0..operations {
+            if shared.stop.load(Ordering::Acquire) || go_on().is_err() {
+                break;
+            }
+            shared.note(cpu, worker.operate());
+        }
+    };
+    if round.alone {
+        work(0);
+    } else {
+        smp::on_each_cpu(work);
+    }
+    let mut last = Worker::new(subject, &shared, round, 0);
+    for _ in 0..SLOTS + RAM_SLOTS {
+        shared.note(0, last.end_any());
+    }
+    shared.check()?;
+    subject.vm().check().map_err(|_| Failure::Claim {
+        what: "the address space is unsound",
+        at: subject.vm().range().start.0,
+    })?;
+    go_on()
+}
+
+/// A soak says how far it is, so that it is not taken for dead.
+fn say_round(nr: u64) {
+    let all = crate::options().soak;
+    if all > 1 {
+        Report::say(format_args!("round {} of {all}", nr + 1));
+    }
+}
+
+fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
+    Ok(Round {
+        seed,
+        alone: false,
+        scarce: false,
+        permissions: true,
+        device: ctx.untouched(DEVICE_SIZE, 2 << 20, 0)?,
+    })
+}
+
+/// The kernel's subsystem: `soak=N` rounds, one in every run of the suite.
+pub fn own(ctx: &Context) -> TestResult {
+    let mut rng = ctx.rng();
+    for nr in 0..crate::options().soak {
+        say_round(nr);
+        stress(&Own, round_of(ctx, rng.u64(..))?)?;
+    }
+    Ok(())
+}
+
+/// The same while one in 20 allocations of frames fails, those for tables and records among them.
+pub fn own_with_faults(ctx: &Context) -> TestResult {
+    let mut rng = ctx.rng();
+    for nr in 0..crate::options().soak {
+        say_round(nr);
+        let round = Round {
+            scarce: true,
+            ..round_of(ctx, rng.u64(..))?
+        };
+        let injection = frames::fail_some(rng.u64(..), 20);
+        let result = stress(&Own, round);
+        let fired = injection.fired();
+        drop(injection);
+        result?;
+        expect("no allocation has failed", round.seed, fired)?;
+    }
+    Ok(())
+}
+
+/// A second subsystem with 32 MiB of addresses, which run out, and allocations that fail; lazily
+/// and strictly flushed in turn.
+pub fn second(ctx: &Context) -> TestResult {
+    let mut rng = ctx.rng();
+    for nr in 0..crate::options().soak {
+        say_round(nr);
+        for flush in [
+            FlushPolicy::Lazy {
+                areas: 32,
+                pages: 1024,
+            },
+            FlushPolicy::Strict,
+        ] {
+            let second = SecondVmalloc::new(32 << 20, flush)?;
+            let round = Round {
+                scarce: true,
+                ..round_of(ctx, rng.u64(..))?
+            };
+            let injection = frames::fail_some(rng.u64(..), 40);
+            let result = stress(&second, round);
+            drop(injection);
+            result?;
+            second.check_empty()?;
+            let paid = second.ledger().nr_paid();
+            expect("nothing was owed", paid, paid != 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// One CPU, nothing lacking, no permission changed: all debts are paid, and each TLBI pays one.
+pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
+    let mut rng = ctx.rng();
+    // Two areas to a flush of each shard. Of more there may be more ranges than are kept apart:
+    // then what lies between two is invalidated too, which may be what another shard is yet to
+    // flush.
+    let shards = KernelBackend.nr_cpus() + 1;
+    for flush in [
+        FlushPolicy::Strict,
+        FlushPolicy::Lazy {
+            areas: 2 * shards,
+            pages: 1 << 20,
+        },
+    ] {
+        let second = SecondVmalloc::new(1 << 30, flush)?;
+        let round = Round {
+            alone: true,
+            permissions: false,
+            ..round_of(ctx, rng.u64(..))?
+        };
+        stress(&second, round)?;
+        second.check_empty()?;
+        let paid = second.ledger().nr_paid();
+        expect("nothing was owed", paid, paid != 0)?;
+        // Debts that were put together may have guards between them: by range those cost nothing,
+        // one by one they are invalidated too.
+        if flush == FlushPolicy::Strict || ctx.features.tlbi_range {
+            expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// CPU 0 changes parts of a block back and forth; the others read all of it meanwhile, through both
+/// addresses: each break of a leaf that they run through is waited for, and no other data are read.
+pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
+    ctx.needs_other_cpus()?;
+    let shared = Shared::new();
+    let area = mm::vmalloc(2 << 20)?;
+    let (va, pages) = (area.va(), area.range().size / PAGE);
+    page::fill(va, 0..pages, 1);
+    let mut rng = ctx.rng();
+    let parts: [(u64, u64); 12] = core::array::from_fn(|_| {
+        let first = rng.u64(0..pages);
+        (first, rng.u64(1..=pages - first))
+    });
+    // The more there are to read, the longer it takes on the few CPUs of an emulator's host.
+    let parts = &parts[..(32 / smp::nr_online()).clamp(3, parts.len())];
+    smp::on_each_cpu(|cpu| {
+        if cpu == 0 {
+            for &(first, nr) in parts {
+                let changed = area
+                    .set_memory_ro(first * PAGE, nr * PAGE)
+                    .and_then(|_| area.set_memory_rw(first * PAGE, nr * PAGE));
+                let found = changed
+                    .map(drop)
+                    .map_err(|error| Finding::refused("was refused a change of permissions", va.0, error));
+                shared.note(cpu, found);
+            }
+            shared.stop.store(true, Ordering::Release);
+        } else {
+            while !shared.stop.load(Ordering::Acquire) {
+                shared.note(cpu, page::verify(kernel_vmalloc(), va, pages, 1));
+            }
+        }
+    });
+    shared.check()?;
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects, on the live MMU.
+//!
+//! A walker has a tree of its own. Of that, what lies under one entry of the root is linked into
+//! the live root, where nothing else is: so its mappings are translated, written and read for real,
+//! and what it has unmapped is looked for in the TLB.
+
+use alloc::vec::Vec;
+
+use kernel::arch::mmu::KernelMmu;
+use kernel::mm;
+use kernel::mm::tables::KernelTables;
+use paging::reference::{Context as Walk, Error, Walker};
+use paging::{Attributes, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr, for_each_walker};
+
+use crate::options::Planted;
+use crate::selftest::context::Context;
+use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
+use crate::selftest::ktap::Report;
+use crate::selftest::memory::{Block, Chunks};
+use crate::selftest::source::PAGE;
+use crate::selftest::verify::{Expected, verify_pages};
+use crate::selftest::wrong_walkers::LastIsFirst;
+
+/// Addresses that no region of the kernel's has, under one entry of the root.
+const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
+/// The entry.
+const SLOT: usize = (BASE.0 >> 39) as usize & 511;
+/// A page here stays mapped, so that the table that is linked stays.
+const KEPT: VirtAddr = BASE.add(256 << 30);
+
+type KernelWalk<'a> = Walk<'a, Granule4K, KernelTables, KernelMmu>;
+trait KernelWalker: Walker<Granule4K, KernelTables, KernelMmu> {}
+impl<W: Walker<Granule4K, KernelTables, KernelMmu>> KernelWalker for W {}
+
+/// A link of the live root to a walker's tree, until it is dropped.
+struct Grafted<'a> {
+    root: PhysAddr,
+    mmu: &'a KernelMmu,
+}
+
+impl<'a> Grafted<'a> {
+    /// Links what `walk` has under [`SLOT`].
+    fn new(walk: &KernelWalk<'a>) -> Result<Self, Failure> {
+        let root = mm::kernel_tree().root();
+        let found = KernelTables.load(root, SLOT);
+        expect_value("entry of the live root where nothing is", found, 0)?;
+        KernelTables.store(root, SLOT, KernelTables.load(walk.root, SLOT));
+        walk.mmu.dsb_ishst();
+        walk.mmu.isb();
+        Ok(Self { root, mmu: walk.mmu })
+    }
+}
+
+impl Drop for Grafted<'_> {
+    fn drop(&mut self) {
+        KernelTables.store(self.root, SLOT, 0);
+        // Walk caches, too, forget what was below (DESIGN rule 5).
+        self.mmu.dsb_ishst();
+        self.mmu.tlbi_vmalle1is();
+        self.mmu.dsb_ish();
+        self.mmu.isb();
+    }
+}
+
+/// What is mapped, as the walker's three calls take it.
+enum Source<'a> {
+    Range(PhysAddr, u64),
+    Pages(&'a [Pfn]),
+    Chunks(&'a [Pfn], u32),
+}
+
+impl Source<'_> {
+    fn pages(&self) -> u64 {
+        match self {
+            Self::Range(_, pages) => *pages,
+            Self::Pages(frames) | Self::Chunks(frames, _) => frames.len() as u64,
+        }
+    }
+
+    fn pa(&self, page: u64) -> PhysAddr {
+        match self {
+            Self::Range(start, _) => start.add(page * PAGE),
+            Self::Pages(frames) | Self::Chunks(frames, _) => PhysAddr(frames[page as usize].0 * PAGE),
+        }
+    }
+
+    fn map(
+        &self,
+        walker: &impl KernelWalker,
+        walk: &KernelWalk<'_>,
+        va: VirtAddr,
+    ) -> Result<LevelMask, Error> {
+        let data = Attributes::KERNEL_DATA;
+        match self {
+            Self::Range(start, pages) => walker.map_range(walk, va, *start, pages * PAGE, data),
+            Self::Pages(frames) => walker.map_pages(walk, va, *frames, data),
+            Self::Chunks(frames, shift) => walker.map_chunks(walk, va, *frames, *shift, data),
+        }
+    }
+}
+
+/// Maps every page to its frame, and leaves no translation of it behind when it is unmapped.
+pub fn registered(ctx: &Context) -> TestResult {
+    ctx.needs_groups()?;
+    let mut nr = 0;
+    for_each_walker!(|walker| {
+        nr += u32::from(run(ctx, &walker)?);
+    });
+    if nr == 0 {
+        return Err(Stop::Skip("bench.walkers= selects no registered walker"));
+    }
+    if ctx.planted == Some(Planted::WrongWalker) {
+        run(ctx, &LastIsFirst)?;
+    }
+    Ok(())
+}
+
+/// Whether the walker is selected; if it is, it is tested.
+fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<bool, Failure> {
+    if !crate::glob::matches(crate::options().bench_walkers, W::NAME) {
+        return Ok(false);
+    }
+    let mmu = *mm::kernel_tree().mmu();
+    let walk = Walk::new(&KernelTables, &mmu).ok_or(Failure::NoFrames(0))?;
+    let result = on_tree(ctx, walker, &walk);
+    walk.release();
+    if result.is_err() {
+        Report::say(format_args!("walker {}:", W::NAME));
+    }
+    result.map(|()| true)
+}
+
+fn on_tree<W: KernelWalker>(ctx: &Context, walker: &W, walk: &KernelWalk<'_>) -> Result<(), Failure> {
+    let kept = Block::allocate(ctx, 0)?;
+    let data = Attributes::KERNEL_DATA;
+    let made = walker.map_range(walk, KEPT, kept.start(), PAGE, data);
+    expect("a walker refuses to map a page", KEPT.0, made.is_ok())?;
+    let grafted = Grafted::new(walk)?;
+
+    let block = Block::allocate(ctx, 10)?;
+    let mixed = Chunks::allocate(ctx, &[0, 4, 8, 9, 0, 5, 7, 1])?;
+    let even = Chunks::allocate(ctx, &[4; 40])?;
+    let scattered = Chunks::allocate(ctx, &[0; 70])?;
+    let (mixed, even, scattered) = (mixed.frames(), even.frames(), scattered.frames());
+    let one_by_one: Vec<Pfn> = mixed.iter().rev().copied().collect();
+    let sources = [
+        Source::Range(block.start(), 1),
+        Source::Range(block.start(), block.pages()),
+        Source::Range(block.start().add(5 * PAGE), block.pages() - 9),
+        Source::Pages(&mixed),
+        Source::Pages(&one_by_one),
+        Source::Pages(&scattered),
+        Source::Chunks(&even, 16),
+        Source::Chunks(&mixed, 12),
+    ];
+    for source in &sources {
+        for offset in [0, 5 * PAGE, 16 * PAGE, 507 * PAGE] {
+            maps_and_unmaps(ctx, walker, walk, BASE.add(offset), source)?;
+        }
+    }
+    drop(grafted);
+    let gone = walker.unmap(walk, KEPT, PAGE);
+    expect("a walker refuses to unmap a page", KEPT.0, gone.is_ok())
+}
+
+/// Each page by everyone who can know, data by both addresses, then that each is gone.
+fn maps_and_unmaps<W: KernelWalker>(
+    ctx: &Context,
+    walker: &W,
+    walk: &KernelWalk<'_>,
+    va: VirtAddr,
+    source: &Source<'_>,
+) -> Result<(), Failure> {
+    let (tree, pages) = (ctx.tree(), source.pages());
+    let mapped = source.map(walker, walk, va);
+    expect("a walker refuses to map", va.0, mapped.is_ok())?;
+    let expected = |page| {
+        Some(Expected {
+            pa: source.pa(page),
+            attributes: Attributes::KERNEL_DATA,
+        })
+    };
+    verify_pages(&tree, va, pages, expected, ctx.owned())?;
+    let unmapped = walker.unmap(walk, va, pages * PAGE);
+    expect("a walker refuses to unmap", va.0, unmapped.is_ok())?;
+    verify_pages(&tree, va, pages, |_| None, ctx.owned())
+}

@@ -1,0 +1,160 @@
+//! What a test is given.
+
+use kernel::BootInfo;
+use kernel::arch::features::Features;
+use kernel::arch::percpu::cpu_index;
+use kernel::mm;
+use kernel::smp;
+use paging::{LeafSet, LeafSize, PhysAddr, VirtRange};
+
+use super::failure::{Failure, Stop};
+use super::live::TestTree;
+use super::saboteur::{TestMmu, TestTables};
+use super::source::PAGE;
+use super::verify::Memory;
+use crate::options::Planted;
+
+/// What a test is given.
+#[derive(Debug)]
+pub struct Context {
+    /// What the boot side told the kernel.
+    pub info: &'static BootInfo,
+    /// What this CPU has.
+    pub features: Features,
+    /// The fault that is planted, if any.
+    pub planted: Option<Planted>,
+    /// Of the run.
+    seed: u64,
+    /// The test's name.
+    name: &'static str,
+}
+
+impl Context {
+    /// For the test `name` of a run with `seed`.
+    #[must_use]
+    pub fn new(
+        info: &'static BootInfo,
+        features: Features,
+        planted: Option<Planted>,
+        seed: u64,
+        name: &'static str,
+    ) -> Self {
+        Self {
+            info,
+            features,
+            planted,
+            seed,
+            name,
+        }
+    }
+
+    /// Returns a number that differs from test to test, and from seed to seed (FNV-1a over the
+    /// name).
+    fn key(&self) -> u64 {
+        self.name
+            .bytes()
+            .fold(self.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
+
+    /// Random numbers of this test: the same for the same seed, whichever tests run before it.
+    #[must_use]
+    pub fn rng(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.key())
+    }
+
+    /// Frames of this test, for data.
+    #[must_use]
+    pub fn owned(&self) -> Memory {
+        Memory::Owned(self.key())
+    }
+
+    /// Returns the live tree, through this suite's wrappers: a handle of its own on the same
+    /// tables.
+    #[must_use]
+    pub fn tree(&self) -> TestTree {
+        let kernel = mm::kernel_tree();
+        kernel.handle(
+            TestTables::new(self.planted),
+            TestMmu::new(*kernel.mmu(), self.planted),
+        )
+    }
+
+    /// Gives back the tables that earlier mappings left empty in `range`, which is the test's: a
+    /// map fails where one is in the way of a block.
+    ///
+    /// # Errors
+    /// It is no range of addresses.
+    pub fn prune(&self, range: VirtRange) -> Result<(), Failure> {
+        mm::kernel_tree().prune(range)?;
+        Ok(())
+    }
+
+    /// Leaf sizes that the kernel uses on this CPU.
+    #[must_use]
+    pub fn leaves(&self) -> LeafSet {
+        mm::kernel_tree().config().leaves
+    }
+
+    /// This test is about contiguous groups.
+    ///
+    /// # Errors
+    /// The contiguous bit is switched off.
+    pub fn needs_groups(&self) -> Result<(), Stop> {
+        if self.leaves().contains(LeafSize::PAGE_GROUP) {
+            Ok(())
+        } else {
+            Err(Stop::Skip("the contiguous bit is switched off by an erratum"))
+        }
+    }
+
+    /// This test is about other CPUs; gives their numbers' count.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn needs_other_cpus(&self) -> Result<usize, Stop> {
+        match smp::nr_online() {
+            0 | 1 => Err(Stop::Skip("there is one CPU")),
+            nr => Ok(nr - 1),
+        }
+    }
+
+    /// Returns the number of a CPU that is not this one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn another_cpu(&self) -> Result<usize, Stop> {
+        let this = cpu_index();
+        smp::online()
+            .find(|cpu| *cpu != this)
+            .ok_or(Stop::Skip("there is one CPU"))
+    }
+
+    /// Returns the address of `size` bytes, a multiple of `align` and `phase` more, where neither
+    /// RAM nor any device is: the upper end of what the CPU can address. To be mapped as a device,
+    /// and never touched.
+    ///
+    /// # Errors
+    /// There is no such range above RAM.
+    pub fn untouched(&self, size: u64, align: u64, phase: u64) -> Result<PhysAddr, Failure> {
+        let limit = 1u64 << mm::kernel_tree().config().pa_bits;
+        let ram_end = mm::memory_plan()
+            .ram
+            .iter()
+            .map(|region| region.end)
+            .max()
+            .unwrap_or(0);
+        let top = (limit - size - phase) & !(align - 1);
+        let start = top + phase;
+        if start < ram_end || !start.is_multiple_of(PAGE) {
+            return Err(Failure::Range {
+                what: "start of a physical range above RAM",
+                found: start,
+                least: ram_end,
+                most: limit,
+            });
+        }
+        Ok(PhysAddr(start))
+    }
+}

@@ -1,0 +1,272 @@
+//! What the TLB is owed, page by page: every entry that an operation takes out or changes is a
+//! debt, a TLBI that covers it and the DSB behind that pay it.
+//!
+//! An entry is what a TLB may hold (DESIGN rule 4): a page, each page of a group, a level 2 block,
+//! each block of a group. A debt is entered just before the operation that makes it, so one that
+//! another CPU's flush of everything pays meanwhile is paid early; nothing is ever taken for unpaid
+//! that is paid.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kernel::arch::percpu::{cpu_index, nr_cpus};
+use kernel::smp;
+use kernel::sync::IrqSpinLock;
+use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange};
+
+use super::saboteur::TestMmu;
+use super::source::PAGE;
+use crate::options::Planted;
+
+const BLOCK: u64 = 2 << 20;
+const PAGES_OF_BLOCK: u64 = BLOCK / PAGE;
+
+/// TLBIs of one CPU between two DSBs, at most: the engine's threshold for one TLBI of everything,
+/// and some.
+const MOST_ISSUED: usize = 600;
+
+/// A set of small numbers.
+struct Bits(Box<[AtomicU64]>);
+
+impl Bits {
+    fn new(nr: u64) -> Self {
+        Self(
+            (0..nr.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect::<Vec<_>>()
+                .into_boxed_slice(),
+        )
+    }
+
+    fn set(&self, bit: u64) {
+        self.0[(bit / 64) as usize].fetch_or(1 << (bit % 64), Ordering::AcqRel);
+    }
+
+    fn has(&self, bit: u64) -> bool {
+        self.0[(bit / 64) as usize].load(Ordering::Acquire) >> (bit % 64) & 1 != 0
+    }
+
+    /// Takes out `first..end`; gives how many there were.
+    fn clear(&self, first: u64, end: u64) -> u64 {
+        let mut cleared = 0;
+        let mut bit = first;
+        while bit < end {
+            let upto = end.min((bit / 64 + 1) * 64);
+            let mask = (u64::MAX >> (64 - (upto - bit))) << (bit % 64);
+            let word = &self.0[(bit / 64) as usize];
+            if word.load(Ordering::Acquire) & mask != 0 {
+                cleared += u64::from((word.fetch_and(!mask, Ordering::AcqRel) & mask).count_ones());
+            }
+            bit = upto;
+        }
+        cleared
+    }
+
+    fn first(&self) -> Option<u64> {
+        (0..self.0.len() as u64 * 64).find(|bit| self.has(*bit))
+    }
+}
+
+/// The debts of a range of addresses.
+pub struct Ledger {
+    range: VirtRange,
+    pages: Bits,
+    blocks: Bits,
+    /// What each CPU has invalidated since its last DSB ISH.
+    issued: Vec<IrqSpinLock<Vec<VirtRange>>>,
+    /// TLBIs at the last level that paid nothing.
+    idle: AtomicU64,
+    /// Entries that are paid.
+    paid: AtomicU64,
+}
+
+impl Ledger {
+    /// Nothing is owed in `range`, which begins at a multiple of 2M.
+    #[must_use]
+    pub fn new(range: VirtRange) -> Self {
+        Self {
+            range,
+            pages: Bits::new(range.size / PAGE),
+            blocks: Bits::new(range.size.div_ceil(BLOCK)),
+            // Nothing is allocated where TLBIs are issued: the lists are as long as they get.
+            issued: (0..nr_cpus())
+                .map(|cpu| {
+                    let most = if smp::is_online(cpu) { MOST_ISSUED } else { 0 };
+                    IrqSpinLock::new("ledger", Vec::with_capacity(most))
+                })
+                .collect(),
+            idle: AtomicU64::new(0),
+            paid: AtomicU64::new(0),
+        }
+    }
+
+    fn page(&self, va: VirtAddr) -> u64 {
+        va.offset_from(self.range.start) / PAGE
+    }
+
+    /// The entries of a leaf are taken out or changed next.
+    pub fn owe(&self, va: VirtAddr, size: LeafSize) {
+        let page = self.page(va);
+        let (bits, first, nr) = match size {
+            LeafSize::PAGE | LeafSize::PAGE_GROUP => (&self.pages, page, size.bytes::<Granule4K>() / PAGE),
+            _ => (
+                &self.blocks,
+                page / PAGES_OF_BLOCK,
+                size.bytes::<Granule4K>() / BLOCK,
+            ),
+        };
+        (first..first + nr).for_each(|bit| bits.set(bit));
+    }
+
+    /// Returns whether the TLB may still hold the page at `va` as it was.
+    #[must_use]
+    pub fn owes(&self, va: VirtAddr) -> bool {
+        self.range.contains(va) && {
+            let page = self.page(va);
+            self.pages.has(page) || self.blocks.has(page / PAGES_OF_BLOCK)
+        }
+    }
+
+    /// Returns the first page that is still owed.
+    #[must_use]
+    pub fn first_debt(&self) -> Option<VirtAddr> {
+        let page = self.pages.first();
+        let block = self.blocks.first().map(|block| block * PAGES_OF_BLOCK);
+        let first = page.into_iter().chain(block).min()?;
+        Some(self.range.start.add(first * PAGE))
+    }
+
+    /// TLBIs at the last level that invalidated nothing that had to be.
+    #[must_use]
+    pub fn idle(&self) -> u64 {
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Entries that were owed and are paid.
+    #[must_use]
+    pub fn nr_paid(&self) -> u64 {
+        self.paid.load(Ordering::Relaxed)
+    }
+
+    /// This CPU has issued a TLBI for `range`.
+    fn issue(&self, range: VirtRange, last_level: bool) {
+        if last_level && !self.is_owed(range) {
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut issued = self.issued[cpu_index()].lock();
+        // More than the engine ever issues at once: what is not noted stays owed, which is found.
+        if issued.len() < issued.capacity() {
+            issued.push(range);
+        }
+    }
+
+    /// This CPU's TLBIs are complete.
+    fn complete(&self) {
+        let mut issued = self.issued[cpu_index()].lock();
+        for range in issued.drain(..) {
+            if let Some((first, end)) = self.pages_of(range) {
+                let blocks = (first / PAGES_OF_BLOCK, end.div_ceil(PAGES_OF_BLOCK));
+                let paid = self.pages.clear(first, end) + self.blocks.clear(blocks.0, blocks.1);
+                self.paid.fetch_add(paid, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn is_owed(&self, range: VirtRange) -> bool {
+        self.pages_of(range).is_some_and(|(first, end)| {
+            (first..end).any(|page| self.pages.has(page) || self.blocks.has(page / PAGES_OF_BLOCK))
+        })
+    }
+
+    /// Returns the pages that `range` has of the ledger's.
+    fn pages_of(&self, range: VirtRange) -> Option<(u64, u64)> {
+        let start = range.start.max(self.range.start);
+        let last = range.last().min(self.range.last());
+        (start <= last).then(|| (self.page(start), self.page(last) + 1))
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ledger of {:?}", self.range)
+    }
+}
+
+/// The suite's barriers and invalidations, entered in a ledger.
+#[derive(Debug)]
+pub struct LedgerMmu {
+    inner: TestMmu,
+    ledger: Arc<Ledger>,
+    /// Counts down to a TLBI that is not entered, for a planted fault.
+    until_missed: Option<AtomicU64>,
+}
+
+impl LedgerMmu {
+    /// Returns what `inner` issues, entered in `ledger`.
+    #[must_use]
+    pub fn new(inner: TestMmu, ledger: Arc<Ledger>) -> Self {
+        let misses = crate::options().planted == Some(Planted::UncountedTlbi);
+        Self {
+            inner,
+            ledger,
+            until_missed: misses.then(|| AtomicU64::new(0)),
+        }
+    }
+
+    fn enter(&self, range: VirtRange, last_level: bool) {
+        let missed = self.until_missed.as_ref();
+        if missed.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) % 4 != 3) {
+            self.ledger.issue(range, last_level);
+        }
+    }
+
+    fn page(va: VirtAddr) -> VirtRange {
+        VirtRange::new(va.align_down(PAGE), PAGE)
+    }
+
+    fn pages(range: TlbiRange) -> VirtRange {
+        VirtRange::new(range.start, range.pages() * PAGE)
+    }
+}
+
+impl Mmu for LedgerMmu {
+    fn dsb_ishst(&self) {
+        self.inner.dsb_ishst();
+    }
+    fn dsb_ish(&self) {
+        self.inner.dsb_ish();
+        self.ledger.complete();
+    }
+    fn isb(&self) {
+        self.inner.isb();
+    }
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        self.inner.tlbi_vaale1is(va);
+        self.enter(Self::page(va), true);
+    }
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        self.inner.tlbi_vaae1is(va);
+        self.enter(Self::page(va), false);
+    }
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        self.inner.tlbi_rvaale1is(range);
+        self.enter(Self::pages(range), true);
+    }
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        self.inner.tlbi_rvaae1is(range);
+        self.enter(Self::pages(range), false);
+    }
+    fn tlbi_vmalle1is(&self) {
+        self.inner.tlbi_vmalle1is();
+        self.enter(self.ledger.range, true);
+    }
+    fn has_tlbi_range(&self) -> bool {
+        self.inner.has_tlbi_range()
+    }
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.inner.masked(f)
+    }
+}

@@ -1,0 +1,273 @@
+//! Faults that the suite plants to see that it finds them: wrappers around the barriers and the
+//! table memory that tests map with, and stores past the engine. The engine itself knows nothing of
+//! it.
+//!
+//! | `selftest.break=` | what is wrong |
+//! |---|---|
+//! | `skip-tlbi` | the flush of a test's unmap issues no TLBI |
+//! | `stale-permission` | the flush of a test's permission change issues no TLBI |
+//! | `skip-dsb` | a map issues no DSB ISHST |
+//! | `wrong-output` | one member of a group of pages has its neighbour's output |
+//! | `mixed-group` | one member of a contiguous group lacks the contiguous bit |
+//! | `writable-rodata` | a read-only mapping's first leaf is writable |
+//! | `writable-text` | the linear map's alias of the kernel's text is writable |
+//! | `no-guard` | the guard page behind an area is mapped |
+//! | `leak-table` | a table that an unmap takes out never goes back |
+//! | `leak-frame` | a frame that a test is done with never goes back |
+//! | `wrong-walker` | an extra walker maps wrongly, in self-test and bench (`wrong_walkers.rs`) |
+//! | `uncounted-tlbi` | the stress's ledger misses one TLBI in four (`ledger.rs`) |
+//! | `lock-order` | two locks are taken in both orders: for builds that check (`cases/locks.rs`) |
+//!
+//! What a planted fault leaves behind is confined: frames and addresses of a test go back only
+//! after everything was invalidated for real.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use kernel::arch::mmu::{KernelMmu, flush_all};
+use kernel::mm::tables::KernelTables;
+use paging::descriptor::{ADDRESS, AP_READ_ONLY, CONTIGUOUS};
+use paging::mmu::MmuCounts;
+use paging::{Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
+
+use super::verify::raw_walk;
+use crate::options::Planted;
+
+/// What a piece of work does with the barriers: it decides which planted fault applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// Fresh mappings.
+    Map,
+    /// Unmaps and their flush.
+    Unmap,
+    /// Permission changes and their flush.
+    Protect,
+    /// Anything else: nothing is left out.
+    Other,
+}
+
+/// The kernel's barriers and invalidations, counted, without those that a planted fault leaves out.
+#[derive(Debug)]
+pub struct TestMmu {
+    inner: KernelMmu,
+    planted: Option<Planted>,
+    skip_tlbi: AtomicBool,
+    skip_dsb: AtomicBool,
+    dsb_ishst: AtomicU64,
+    dsb_ish: AtomicU64,
+    isb: AtomicU64,
+    tlbi_va: AtomicU64,
+    tlbi_range: AtomicU64,
+    tlbi_all: AtomicU64,
+}
+
+impl TestMmu {
+    /// Returns a wrapper around `inner`, counting from zero.
+    #[must_use]
+    pub fn new(inner: KernelMmu, planted: Option<Planted>) -> Self {
+        Self {
+            inner,
+            planted,
+            skip_tlbi: AtomicBool::new(false),
+            skip_dsb: AtomicBool::new(false),
+            dsb_ishst: AtomicU64::new(0),
+            dsb_ish: AtomicU64::new(0),
+            isb: AtomicU64::new(0),
+            tlbi_va: AtomicU64::new(0),
+            tlbi_range: AtomicU64::new(0),
+            tlbi_all: AtomicU64::new(0),
+        }
+    }
+
+    /// Says what the operations from here on are, and starts counting at zero.
+    pub fn begin(&self, work: Work) {
+        let skip_tlbi = matches!(
+            (self.planted, work),
+            (Some(Planted::SkipTlbi), Work::Unmap) | (Some(Planted::StalePermission), Work::Protect)
+        );
+        self.skip_tlbi.store(skip_tlbi, Relaxed);
+        let skip_dsb = self.planted == Some(Planted::SkipDsb) && work == Work::Map;
+        self.skip_dsb.store(skip_dsb, Relaxed);
+        self.take();
+    }
+
+    /// Returns what was issued since the last [`begin`](Self::begin) or `take`, and starts again at
+    /// zero.
+    pub fn take(&self) -> MmuCounts {
+        let dsb_ishst = self.dsb_ishst.swap(0, Relaxed);
+        let tlbi_range = self.tlbi_range.swap(0, Relaxed);
+        let tlbi_all = self.tlbi_all.swap(0, Relaxed);
+        MmuCounts {
+            dsb: dsb_ishst + self.dsb_ish.swap(0, Relaxed),
+            dsb_ishst,
+            isb: self.isb.swap(0, Relaxed),
+            tlbi: self.tlbi_va.swap(0, Relaxed) + tlbi_range + tlbi_all,
+            tlbi_range,
+            tlbi_all,
+        }
+    }
+
+    fn tlbi(&self, counter: &AtomicU64, issue: impl FnOnce()) {
+        if !self.skip_tlbi.load(Relaxed) {
+            counter.fetch_add(1, Relaxed);
+            issue();
+        }
+    }
+}
+
+impl Mmu for TestMmu {
+    fn dsb_ishst(&self) {
+        if !self.skip_dsb.load(Relaxed) {
+            self.dsb_ishst.fetch_add(1, Relaxed);
+            self.inner.dsb_ishst();
+        }
+    }
+    fn dsb_ish(&self) {
+        self.dsb_ish.fetch_add(1, Relaxed);
+        self.inner.dsb_ish();
+    }
+    fn isb(&self) {
+        self.isb.fetch_add(1, Relaxed);
+        self.inner.isb();
+    }
+    fn tlbi_vaale1is(&self, va: VirtAddr) {
+        self.tlbi(&self.tlbi_va, || self.inner.tlbi_vaale1is(va));
+    }
+    fn tlbi_vaae1is(&self, va: VirtAddr) {
+        self.tlbi(&self.tlbi_va, || self.inner.tlbi_vaae1is(va));
+    }
+    fn tlbi_rvaale1is(&self, range: TlbiRange) {
+        self.tlbi(&self.tlbi_range, || self.inner.tlbi_rvaale1is(range));
+    }
+    fn tlbi_rvaae1is(&self, range: TlbiRange) {
+        self.tlbi(&self.tlbi_range, || self.inner.tlbi_rvaae1is(range));
+    }
+    fn tlbi_vmalle1is(&self) {
+        self.tlbi(&self.tlbi_all, || self.inner.tlbi_vmalle1is());
+    }
+    fn has_tlbi_range(&self) -> bool {
+        self.inner.has_tlbi_range()
+    }
+    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.inner.masked(f)
+    }
+}
+
+/// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's
+/// own, so that it is what the tests test.
+#[derive(Debug)]
+pub struct TestTables {
+    inner: KernelTables,
+    /// The next table that comes back is kept.
+    leak: AtomicBool,
+}
+
+impl TestTables {
+    /// Returns a wrapper around the kernel's.
+    #[must_use]
+    pub fn new(planted: Option<Planted>) -> Self {
+        Self {
+            inner: KernelTables,
+            leak: AtomicBool::new(planted == Some(Planted::LeakTable)),
+        }
+    }
+}
+
+// SAFETY: everything goes to the kernel's table memory; a table that is not freed has no owner,
+// which is a leak and harms nothing else.
+unsafe impl Tables for TestTables {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        self.inner.alloc_table()
+    }
+    fn free_table(&self, table: PhysAddr) {
+        if !self.leak.swap(false, Relaxed) {
+            self.inner.free_table(table);
+        }
+    }
+    fn load(&self, table: PhysAddr, index: usize) -> u64 {
+        self.inner.load(table, index)
+    }
+    fn store(&self, table: PhysAddr, index: usize, value: u64) {
+        self.inner.store(table, index, value);
+    }
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        self.inner.compare_exchange(table, index, current, new)
+    }
+    fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
+        self.inner.fill_linear(table, index, nr, first, step);
+    }
+    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
+        self.inner.fill_frames(table, index, frames, page_shift, template);
+    }
+    fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+        self.inner.clear(table, index, nr);
+    }
+    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
+        self.inner.or_of_frames(frames)
+    }
+    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
+        self.inner.nr_consecutive(frames)
+    }
+    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
+        self.inner.nr_in_groups(frames, group)
+    }
+    fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
+        self.inner.are_vacant(table, index, nr)
+    }
+    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+        self.inner.kinds(table, index, nr)
+    }
+    fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
+        self.inner.enter_break(va, broken, tables);
+    }
+    fn leave_break(&self) {
+        self.inner.leave_break();
+    }
+}
+
+/// Replaces the descriptor that ends the walk of `va`, as no engine would, and makes the new one
+/// used.
+///
+/// # Safety
+/// Nothing that Rust relies on is reached through `va`.
+pub unsafe fn tamper(root: PhysAddr, va: VirtAddr, change: impl FnOnce(u64) -> u64) {
+    let walk = raw_walk(root, va);
+    let tables = KernelTables;
+    tables.store(walk.table, walk.index, change(walk.descriptor.0));
+    invalidate_all();
+}
+
+/// Everything is invalidated, for real.
+pub fn invalidate_all() {
+    flush_all();
+}
+
+/// Plants what concerns a mapping that was just made: `group` is the address of a contiguous group
+/// of pages in it, if it has one.
+pub fn plant_in_mapping(
+    planted: Option<Planted>,
+    root: PhysAddr,
+    start: VirtAddr,
+    group: Option<VirtAddr>,
+    read_only: bool,
+) {
+    match (planted, group) {
+        (Some(Planted::WrongOutput), Some(group)) => {
+            // SAFETY: the frame is one of the mapping's own, so that no one else's memory is
+            // reached.
+            unsafe {
+                tamper(root, group.add(5 << 12), |old| {
+                    old & !ADDRESS | ((old & ADDRESS) + 0x1000)
+                })
+            };
+        }
+        (Some(Planted::MixedGroup), Some(group)) => {
+            // SAFETY: the page still maps what it did.
+            unsafe { tamper(root, group.add(9 << 12), |old| old & !CONTIGUOUS) };
+        }
+        (Some(Planted::WritableRodata), _) if read_only => {
+            // SAFETY: the page is a test's, and is only read.
+            unsafe { tamper(root, start, |old| old & !AP_READ_ONLY) };
+        }
+        _ => {}
+    }
+}

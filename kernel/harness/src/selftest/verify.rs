@@ -1,0 +1,429 @@
+//! Every page of every mapping, asked of everyone who can know: the engine, the descriptors, the
+//! MMU itself, and data.
+//!
+//! The emulator uses a wrong page without complaint (`docs/DESIGN.md`), so nothing here infers one
+//! page from another. What is asked of each page that should be mapped:
+//!
+//! 1. `Tree::translate`: output address and attributes;
+//! 2. the descriptors, read here and not by the engine: the same, and for a contiguous group, that
+//!    it goes with its first;
+//! 3. `AT S1E1R` and `AT S1E1W`, PAR_EL1: output address, memory attribute, shareability; for a
+//!    read-only page the latter is a permission fault at the level of the leaf;
+//! 4. for RAM, data: written by one alias and read by the other, both ways, all pages written
+//!    before any is read.
+//!
+//! And of each page that should not be: that all of them say so, at the same level, an actual load
+//! and store among them.
+
+use core::ptr;
+
+use kernel::arch::mmu::{self, Access, Translation};
+use kernel::arch::probe::{probe_read, probe_write};
+use kernel::arch::syndrome::FaultStatus;
+use kernel::mm::{linear_va, walk_lock};
+use paging::descriptor::{ADDRESS, CONTIGUOUS};
+use paging::{Attributes, Descriptor, Granule, Granule4K, MemoryType, PhysAddr, VirtAddr};
+
+use super::failure::{Alias, Failure, Oracle, PageDefect, go_on};
+use super::live::TestTree;
+use super::source::PAGE;
+
+/// What a page should map to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expected {
+    /// The output address.
+    pub pa: PhysAddr,
+    /// The attributes.
+    pub attributes: Attributes,
+}
+
+/// What is behind a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Frames of the test: data is written and read. The key goes into the pattern.
+    Owned(u64),
+    /// Memory of another owner, or devices: translated, never accessed.
+    Untouched,
+}
+
+/// Pages of one mapping that are all probed by a real load and store when they are gone; of those
+/// beyond, one in 512 is.
+const MOST_PROBES: u64 = 4096;
+/// Pages of one mapping that are all looked up when they are gone; of those beyond, one in 64 is: a
+/// 16G leaf is 16 descriptors.
+const MOST_VACANT: u64 = 1 << 18;
+
+/// The walk of an address, by the descriptors alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RawWalk {
+    /// The level at which it ended.
+    pub level: u8,
+    /// The table of that level.
+    pub table: PhysAddr,
+    /// The index in it.
+    pub index: usize,
+    /// What is there.
+    pub descriptor: Descriptor,
+}
+
+/// Reads a descriptor through the linear map.
+fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
+    let at = linear_va(table.0) as *const u64;
+    // SAFETY: tables lie in RAM, which the linear map has; the index is one of a table's; walkers
+    // and this only read.
+    Descriptor(unsafe { ptr::read_volatile(at.add(index & 511)) })
+}
+
+/// Walks for `va` from the table at `root`, with nothing but the format of descriptors (Arm ARM
+/// D8.3) to go by.
+#[must_use]
+pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
+    let mut table = root;
+    let mut level = 0;
+    loop {
+        let index = (va.0 >> (39 - 9 * u32::from(level))) as usize & 511;
+        let descriptor = read_descriptor(table, index);
+        if level == 3 || descriptor.0 & 0b11 != 0b11 {
+            return RawWalk {
+                level,
+                table,
+                index,
+                descriptor,
+            };
+        }
+        table = PhysAddr(descriptor.0 & ADDRESS);
+        level += 1;
+    }
+}
+
+impl RawWalk {
+    /// Returns whether it ended at a leaf: a page at level 3, a block above.
+    #[must_use]
+    pub fn is_leaf(&self) -> bool {
+        self.descriptor.0 & 0b11 == if self.level == 3 { 0b11 } else { 0b01 } && self.level != 0
+    }
+
+    /// Returns the address that `va` goes to.
+    #[must_use]
+    pub fn output(&self, va: VirtAddr) -> PhysAddr {
+        let within = va.0 & (Granule4K::size(self.level) - 1);
+        PhysAddr(self.descriptor.0 & ADDRESS | within)
+    }
+
+    /// A member of a contiguous group must be what the group's first makes it, and a neighbour that
+    /// is none must be none.
+    fn check_group(&self) -> Result<(), PageDefect> {
+        let within = self.index & 15;
+        let first = read_descriptor(self.table, self.index - within);
+        if (self.descriptor.0 | first.0) & CONTIGUOUS == 0 || within == 0 {
+            return Ok(());
+        }
+        let expected = Descriptor(first.0 + within as u64 * Granule4K::size(self.level));
+        // The first may be invalid or a link, and then this one is no member.
+        if self.descriptor == expected {
+            Ok(())
+        } else {
+            Err(PageDefect::MixedGroup {
+                found: self.descriptor,
+                expected,
+            })
+        }
+    }
+}
+
+/// Attribute byte and SH that PAR_EL1 shows for a memory type. Written out, not computed from
+/// MAIR_EL1: this is the oracle.
+///
+/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, regardless of the
+/// descriptor.
+fn par_of(memory: MemoryType) -> (u8, u8) {
+    match memory.index() {
+        0 => (0x00, 0b10),
+        1 => (0x04, 0b10),
+        2 => (0x44, 0b10),
+        3 => (0xff, memory.shareability()),
+        4 => (0xbb, memory.shareability()),
+        _ => (0, 0),
+    }
+}
+
+/// What word of the pattern belongs at `offset` of page `page`.
+fn pattern(key: u64, page: u64, offset: usize) -> u64 {
+    // SplitMix64's finaliser: every bit of the three decides on every bit of the word.
+    let mut z =
+        key ^ page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Where in a page the pattern is.
+const OFFSETS: [usize; 3] = [0, 0x7f8, 0xff8];
+
+/// How many pages are checked before it is asked whether to go on.
+const ASK_EVERY: u64 = 1024;
+
+/// Checks `pages` pages from `va` on: each as `expected` says, `None` for one that must not be
+/// mapped.
+///
+/// # Errors
+/// The first page that is wrong.
+pub fn verify_pages(
+    tree: &TestTree,
+    va: VirtAddr,
+    pages: u64,
+    expected: impl Fn(u64) -> Option<Expected>,
+    memory: Memory,
+) -> Result<(), Failure> {
+    let at = |page: u64| va.add(page * PAGE);
+    let locate = |page: u64| {
+        move |defect| Failure::Page {
+            page,
+            va: at(page),
+            defect,
+        }
+    };
+    let mut nr_vacant = 0;
+    for page in 0..pages {
+        if page % ASK_EVERY == 0 {
+            go_on()?;
+        }
+        match expected(page) {
+            Some(expected) => verify_translation(tree, at(page), &expected).map_err(locate(page))?,
+            None => {
+                // A page that is gone is accessed for real too, unless there are very many of them.
+                let probe = nr_vacant < MOST_PROBES || page % 512 == 0;
+                if nr_vacant < MOST_VACANT || page % 64 == 0 {
+                    verify_vacant(tree, at(page), probe).map_err(locate(page))?;
+                }
+                nr_vacant += 1;
+            }
+        }
+    }
+    if let Memory::Owned(key) = memory {
+        verify_data(va, pages, &expected, key).map_err(|(page, defect)| locate(page)(defect))?;
+    }
+    Ok(())
+}
+
+/// One page, by everyone who only translates.
+fn verify_translation(tree: &TestTree, va: VirtAddr, expected: &Expected) -> Result<(), PageDefect> {
+    let output = |oracle, found| {
+        if found == expected.pa {
+            Ok(())
+        } else {
+            Err(PageDefect::Output {
+                oracle,
+                found,
+                expected: expected.pa,
+            })
+        }
+    };
+    let attributes = |found| {
+        if found == expected.attributes {
+            Ok(())
+        } else {
+            Err(PageDefect::Attributes {
+                found,
+                expected: expected.attributes,
+            })
+        }
+    };
+    let raw = raw_walk(tree.root(), va);
+    if !raw.is_leaf() {
+        return Err(PageDefect::NotMapped(Oracle::Descriptors));
+    }
+    output(Oracle::Descriptors, raw.output(va))?;
+    attributes(raw.descriptor.attributes())?;
+    raw.check_group()?;
+
+    let leaf = tree.translate(va).ok_or(PageDefect::NotMapped(Oracle::Engine))?;
+    output(Oracle::Engine, leaf.translate(va))?;
+    attributes(leaf.attributes)?;
+    if leaf.size.level() != raw.level {
+        return Err(PageDefect::Level {
+            descriptors: raw.level,
+            engine: leaf.size.level(),
+        });
+    }
+
+    let read = Oracle::At(Access::Read);
+    let translation = mmu::at_s1e1r(va.0 as usize).map_err(|abort| PageDefect::Refused {
+        oracle: read,
+        status: abort.status,
+    })?;
+    output(read, PhysAddr(translation.pa))?;
+    memory_type(&translation, expected.attributes.memory())?;
+
+    let write = Oracle::At(Access::Write);
+    match (mmu::at_s1e1w(va.0 as usize), expected.attributes.is_writable()) {
+        (Ok(translation), true) => {
+            output(write, PhysAddr(translation.pa))?;
+            memory_type(&translation, expected.attributes.memory())
+        }
+        (Ok(_), false) => Err(PageDefect::Permitted(write)),
+        (Err(abort), true) => Err(PageDefect::Refused {
+            oracle: write,
+            status: abort.status,
+        }),
+        (Err(abort), false) => fault(write, abort.status, FaultStatus::Permission(raw.level)),
+    }
+}
+
+fn memory_type(translation: &Translation, memory: MemoryType) -> Result<(), PageDefect> {
+    let found = (translation.attribute, translation.shareability);
+    let expected = par_of(memory);
+    if found == expected {
+        Ok(())
+    } else {
+        Err(PageDefect::MemoryType { found, expected })
+    }
+}
+
+fn fault(oracle: Oracle, found: FaultStatus, expected: FaultStatus) -> Result<(), PageDefect> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(PageDefect::Fault {
+            oracle,
+            found,
+            expected,
+        })
+    }
+}
+
+/// One page that must not be mapped: a translation fault for everyone, at the level where the
+/// descriptors end.
+fn verify_vacant(tree: &TestTree, va: VirtAddr, probe: bool) -> Result<(), PageDefect> {
+    let raw = raw_walk(tree.root(), va);
+    if raw.descriptor.is_valid() {
+        return Err(PageDefect::StillMapped(Oracle::Descriptors));
+    }
+    if tree.translate(va).is_some() {
+        return Err(PageDefect::StillMapped(Oracle::Engine));
+    }
+    if let Ok(walk) = tree.walk(va)
+        && walk.level() != raw.level
+    {
+        return Err(PageDefect::Level {
+            descriptors: raw.level,
+            engine: walk.level(),
+        });
+    }
+    let expected = FaultStatus::Translation(raw.level);
+    for access in [Access::Read, Access::Write] {
+        let oracle = Oracle::At(access);
+        match mmu::translate(va.0 as usize, access) {
+            Ok(_) => return Err(PageDefect::StillMapped(oracle)),
+            Err(abort) => fault(oracle, abort.status, expected)?,
+        }
+    }
+    if probe { probe_vacant(va, expected) } else { Ok(()) }
+}
+
+/// A load, and a store, at a page that must not be mapped. AT walks the tables; these use what the
+/// TLB holds.
+fn probe_vacant(va: VirtAddr, expected: FaultStatus) -> Result<(), PageDefect> {
+    let va = va.0 as usize;
+    let read = Oracle::Probe(Access::Read);
+    let found = probe_read(va).err().ok_or(PageDefect::StillMapped(read))?;
+    fault(read, found.status().unwrap_or(FaultStatus::Other(0)), expected)?;
+    let write = Oracle::Probe(Access::Write);
+    // SAFETY: the load before it has faulted. Were the page mapped after all, it would be a frame
+    // that the test has not given back.
+    let found = unsafe { probe_write(va, 0) }
+        .err()
+        .ok_or(PageDefect::StillMapped(write))?;
+    fault(write, found.status().unwrap_or(FaultStatus::Other(0)), expected)
+}
+
+/// The data of all pages that are mapped, both ways.
+fn verify_data(
+    va: VirtAddr,
+    pages: u64,
+    expected: &impl Fn(u64) -> Option<Expected>,
+    key: u64,
+) -> Result<(), (u64, PageDefect)> {
+    // All are written before any is read: two pages that share a frame would each look right by
+    // themselves.
+    for page in 0..pages {
+        if let Some(expected) = expected(page) {
+            for offset in OFFSETS {
+                write(linear_va(expected.pa.0) + offset, pattern(key, page, offset));
+            }
+        }
+    }
+    for page in 0..pages {
+        let Some(expected) = expected(page) else { continue };
+        let mapped = (va.0 + page * PAGE) as usize;
+        for offset in OFFSETS {
+            let wanted = pattern(key, page, offset);
+            compare(Alias::ReadByMapping, offset, read(mapped + offset), wanted)
+                .map_err(|defect| (page, defect))?;
+            if expected.attributes.is_writable() {
+                write(mapped + offset, !wanted);
+            }
+        }
+    }
+    for page in 0..pages {
+        let Some(expected) = expected(page) else { continue };
+        for offset in OFFSETS {
+            let wanted = pattern(key, page, offset);
+            let wanted = if expected.attributes.is_writable() {
+                !wanted
+            } else {
+                wanted
+            };
+            let found = read(linear_va(expected.pa.0) + offset);
+            compare(Alias::ReadByLinear, offset, found, wanted).map_err(|defect| (page, defect))?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(), PageDefect> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(PageDefect::Data {
+            alias,
+            offset,
+            found,
+            expected,
+        })
+    }
+}
+
+/// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside
+/// it there. A load or store that meets a leaf in a break faults, and is made again; AT takes no
+/// exception, so it is made where no leaf is broken: that takes the walk lock alone.
+fn permits(va: usize, access: Access) -> bool {
+    let _walk = walk_lock().walk();
+    mmu::translate(va, access).is_ok()
+}
+
+/// Returns whether the MMU permits a load at `va`, anywhere, while other CPUs do anything.
+#[must_use]
+pub fn is_readable(va: usize) -> bool {
+    permits(va, Access::Read)
+}
+
+/// Returns whether the MMU permits a store at `va`, anywhere, while other CPUs do anything.
+#[must_use]
+pub fn is_writable(va: usize) -> bool {
+    permits(va, Access::Write)
+}
+
+/// A load that the compiler makes where it stands.
+#[must_use]
+pub fn read(va: usize) -> u64 {
+    // SAFETY: an address that AT has translated for reading, or of the linear map, of a frame that
+    // the test owns.
+    unsafe { ptr::read_volatile(va as *const u64) }
+}
+
+/// A store that the compiler makes where it stands.
+pub fn write(va: usize, value: u64) {
+    // SAFETY: as for `read`, translated for writing.
+    unsafe { ptr::write_volatile(va as *mut u64, value) };
+}

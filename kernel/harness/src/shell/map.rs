@@ -1,0 +1,59 @@
+//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run in
+//! the regions, each line with `ptmap ` before it.
+//!
+//! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs
+//! there were, so that a reader knows it has them all.
+
+use kernel::mm::areas::kernel_vmalloc;
+use kernel::mm::layout::{LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END};
+use kernel::println;
+use paging::{DisplaySize, DumpRun, Granule4K, VirtAddr, VirtRange};
+
+use super::Shell;
+use super::refusal::Refusal;
+use super::tables::for_each_run;
+
+/// `ptmap`.
+pub fn ptmap<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
+    let regions = [
+        ("linear", LINEAR_BASE, LINEAR_END),
+        ("vmalloc", VMALLOC_BASE, VMALLOC_END),
+    ];
+    for (name, start, end) in regions {
+        println!(
+            "ptmap {{\"region\":\"{name}\",\"start\":{start},\"size\":{}}}",
+            end - start
+        );
+    }
+    let mut next = kernel_vmalloc().next_vm_area(VirtAddr(0));
+    while let Some(area) = next {
+        println!(
+            "ptmap {{\"area\":\"{:?}\",\"va\":{},\"size\":{},\"caller\":\"{}\"}}",
+            area.kind, area.va.0, area.size, area.caller
+        );
+        next = kernel_vmalloc().next_vm_area(area.va.add(1));
+    }
+    let mut nr = 0;
+    let mut print = |run: &DumpRun<Granule4K>| {
+        nr += 1;
+        let leaf = run.size.bytes::<Granule4K>();
+        println!(
+            "ptmap {{\"va\":{},\"pa\":{},\"size\":{},\"level\":{},\"contiguous\":{},\"leaf\":{leaf},\"name\":\"{}\",\"attributes\":\"{:?}\",\"valid\":{}}}",
+            run.range.start.0,
+            run.pa.0,
+            run.range.size,
+            run.size.level(),
+            run.size.is_contiguous(),
+            DisplaySize(leaf),
+            run.attributes,
+            run.valid
+        );
+        true
+    };
+    for (_, start, end) in regions {
+        let range = VirtRange::new(VirtAddr(start as u64), (end - start) as u64);
+        for_each_run(range, &mut print);
+    }
+    println!("ptmap {{\"runs\":{nr}}}");
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! One boot argument: how it is written, what it is for, and what notes its value.
+
+use core::fmt;
+
+/// A boot argument, noted in a `T`. [`boot_argument!`](crate::boot_argument) makes one.
+pub struct Argument<T> {
+    /// Its name.
+    pub name: &'static str,
+    /// Writes what may stand behind the `=`.
+    pub values: fn(&mut fmt::Formatter<'_>) -> fmt::Result,
+    /// What it is for.
+    pub what: &'static str,
+    /// Notes a value. `None` if it is not understood.
+    pub set: fn(&mut T, &'static str) -> Option<()>,
+}
+
+impl<T: 'static> Argument<T> {
+    /// Notes `value` by the argument of `list` whose name is `name`. `None` if there is none.
+    ///
+    /// # Errors
+    /// The value is not understood. It says what would be.
+    pub fn set(
+        list: &'static [Self],
+        name: &str,
+        noted: &mut T,
+        value: &'static str,
+    ) -> Option<Result<(), &'static dyn fmt::Display>> {
+        let known = list.iter().find(|known| known.name == name)?;
+        Some((known.set)(noted, value).ok_or(known))
+    }
+}
+
+/// How it is written, and what it is for.
+impl<T> fmt::Display for Argument<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.name)?;
+        (self.values)(f)?;
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl<T> fmt::Debug for Argument<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Makes an [`Argument`]: of `one of` some [`Choices`], or of values as they are shown. The last
+/// part notes a value; a `?` in it says that it is not understood.
+#[macro_export]
+macro_rules! boot_argument {
+    ($name:literal, one of $choices:expr, $what:literal, |$args:ident, $chosen:ident| $note:expr) => {
+        $crate::bootargs::Argument {
+            name: $name,
+            values: |f| $crate::bootargs::names(f, $choices),
+            what: $what,
+            set: |$args, value| {
+                let $chosen = $crate::bootargs::pick($choices, value)?;
+                $note;
+                Some(())
+            },
+        }
+    };
+    ($name:literal, $values:literal, $what:literal, |$args:ident, $value:ident| $note:expr) => {
+        $crate::bootargs::Argument {
+            name: $name,
+            values: |f| f.write_str($values),
+            what: $what,
+            set: |$args, $value| {
+                $note;
+                Some(())
+            },
+        }
+    };
+}
+
+/// Values by their names.
+pub type Choices<T> = [(&'static str, T)];
+
+/// Writes the names of `choices`.
+///
+/// # Errors
+/// Those of the writer.
+pub fn names<T>(f: &mut fmt::Formatter<'_>, choices: &Choices<T>) -> fmt::Result {
+    let mut separator = "";
+    for (name, _) in choices {
+        write!(f, "{separator}{name}")?;
+        separator = "|";
+    }
+    Ok(())
+}
+
+/// Returns the value whose name is `value`.
+#[must_use]
+pub fn pick<T: Copy>(choices: &Choices<T>, value: &str) -> Option<T> {
+    let found = choices.iter().find(|(name, _)| *name == value);
+    found.map(|(_, choice)| *choice)
+}
+
+/// Returns a number of a range.
+#[must_use]
+pub fn number(value: &str, least: u64, most: u64) -> Option<u64> {
+    parse_number(value).filter(|number| (least..=most).contains(number))
+}
+
+/// Returns a number, decimal or hexadecimal with 0x.
+#[must_use]
+pub fn parse_number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        // `from_str_radix` would take a sign.
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).ok(),
+        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    }
+}
