@@ -74,6 +74,11 @@ pub trait Words {
     fn nr(&self) -> usize;
     /// Returns the word of `cpu`, which is below [`nr`](Self::nr).
     fn of(&self, cpu: usize) -> &Self::Word;
+    /// The word of `cpu`, which runs this.
+    #[inline]
+    fn own(&self, cpu: usize) -> &Self::Word {
+        self.of(cpu)
+    }
 }
 
 impl<W, const CPUS: usize> Words for [Line<W>; CPUS] {
@@ -118,7 +123,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
     /// If it is open: a break within a break would close it too early.
     #[inline]
     pub fn open(&self, cpu: usize) {
-        let word = self.words.of(cpu);
+        let word = self.words.own(cpu);
         let closed = P::load_own(word);
         assert!(
             closed & 1 == 0,
@@ -133,7 +138,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
     /// If it is not open.
     #[inline]
     pub fn close(&self, cpu: usize) {
-        let word = self.words.of(cpu);
+        let word = self.words.own(cpu);
         let open = P::load_own(word);
         assert!(open & 1 == 1, "CPU {cpu} closes a break window that is not open");
         P::close(word, open + 1);

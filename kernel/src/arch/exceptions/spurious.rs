@@ -79,6 +79,10 @@ impl Words for Cpus {
     fn of(&self, cpu: usize) -> &AtomicU64 {
         &WINDOW.of(cpu).0
     }
+    #[inline]
+    fn own(&self, _cpu: usize) -> &AtomicU64 {
+        &WINDOW.this().0
+    }
 }
 
 static WINDOWS: Windows<Cpus, Cpus> = Windows::new(Cpus);
