@@ -14,35 +14,35 @@ macro_rules! address {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The address as a plain number.
+            /// Returns the address as a plain number.
             #[inline]
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// The address `bytes` further on, wrapping at the end of the 64-bit space.
+            /// Returns the address `bytes` further on, wrapping at the end of the 64-bit space.
             #[inline]
             #[must_use]
             pub const fn add(self, bytes: u64) -> Self {
                 Self(self.0.wrapping_add(bytes))
             }
 
-            /// The distance in bytes from `earlier` to `self`, wrapping.
+            /// Returns the distance in bytes from `earlier` to `self`, wrapping.
             #[inline]
             #[must_use]
             pub const fn offset_from(self, earlier: Self) -> u64 {
                 self.0.wrapping_sub(earlier.0)
             }
 
-            /// Whether the address is a multiple of `size`, a power of two in bytes.
+            /// Returns whether the address is a multiple of `size`, a power of two in bytes.
             #[inline]
             #[must_use]
             pub const fn is_aligned(self, size: u64) -> bool {
                 self.0 & (size - 1) == 0
             }
 
-            /// The address rounded down to a multiple of `size`, a power of two in bytes.
+            /// Returns the address rounded down to a multiple of `size`, a power of two in bytes.
             #[inline]
             #[must_use]
             pub const fn align_down(self, size: u64) -> Self {
@@ -98,42 +98,43 @@ pub struct VirtRange {
 }
 
 impl VirtRange {
-    /// The range of `size` bytes that begins at `start`.
+    /// Returns the range of `size` bytes that begins at `start`.
     #[inline]
     #[must_use]
     pub const fn new(start: VirtAddr, size: u64) -> Self {
         Self { start, size }
     }
 
-    /// The last address in the range. Meaningless for an empty range.
+    /// Returns the last address in the range. Meaningless for an empty range.
     #[inline]
     #[must_use]
     pub const fn last(self) -> VirtAddr {
         VirtAddr(self.start.0.wrapping_add(self.size).wrapping_sub(1))
     }
 
-    /// The first address behind the range; 0 if the range ends at the top of the address space.
+    /// Returns the first address behind the range; 0 if the range ends at the top of the address
+    /// space.
     #[inline]
     #[must_use]
     pub const fn end(self) -> VirtAddr {
         self.start.add(self.size)
     }
 
-    /// Whether `va` lies in the range.
+    /// Returns whether `va` lies in the range.
     #[inline]
     #[must_use]
     pub const fn contains(self, va: VirtAddr) -> bool {
         va.offset_from(self.start) < self.size
     }
 
-    /// Whether all of `other`, which is not empty, lies in the range.
+    /// Returns whether all of `other`, which is not empty, lies in the range.
     #[inline]
     #[must_use]
     pub const fn covers(self, other: Self) -> bool {
         self.contains(other.start) && self.contains(other.last())
     }
 
-    /// Whether the two ranges share an address.
+    /// Returns whether the two ranges share an address.
     #[inline]
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {

@@ -1,11 +1,9 @@
-//! `coalesce`: leaves that could be larger are folded, the ladder upwards; and `fold`, one rung of
-//! it in one place.
+//! `coalesce`: folds leaves into larger ones, up the ladder; and `fold`: one rung, in one place.
 //!
-//! Pages that have come to lie side by side (a split undone, a permission set back) become a
-//! contiguous group, a table full of them a block, sixteen blocks a group. The same rules in
-//! reverse: the descriptors of a group-to-be are broken all at once; a table gives way to a block
-//! by break, invalidate (at all levels, every page of the block: a TLB may hold any of them), make;
-//! the table goes back after the batch has flushed (DESIGN rules 1, 3, 5).
+//! Pages that are alike again (a split undone, a permission set back) become a contiguous group, a
+//! full table a block, sixteen blocks a group. All descriptors of a group-to-be are broken at once.
+//! A block replaces a table by break-before-make, with every page of it invalidated at all levels,
+//! since a TLB may hold any. The table is freed after the batch has flushed (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -17,7 +15,7 @@ use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
 
-/// What must be alike in leaves that map as one, and their addresses, which must follow each other.
+/// What must be equal in leaves that are folded; their addresses must be consecutive.
 const ALIKE: u64 = Attributes::ALL | ADDRESS | VALID | TABLE_OR_PAGE;
 
 /// What a stretch of descriptors maps as one: the first address, and the state that all share.
@@ -31,7 +29,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Folds what can be folded within `range` into the largest leaves that the tree's policy
     /// allows.
     ///
-    /// Only what lies in the range whole is folded. The outcome counts the leaves made.
+    /// Only what lies whole in the range is folded. The outcome counts the leaves made.
     /// Granularity: a page.
     ///
     /// # Errors
@@ -52,9 +50,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Folds what the leaf of `size` around `va` would map into that leaf, if the tree's policy
     /// allows it and every descriptor of the rung below is a leaf that agrees with the others.
-    /// Nothing is looked at that the leaf would not replace, and nothing below that rung: whoever
-    /// climbs from the place where a leaf was cut, rung by rung, and ends where nothing was folded,
-    /// has undone the cut and read little else.
+    /// Nothing is looked at that the leaf would not replace, and nothing below that rung: a caller
+    /// that climbs from the place where a leaf was cut, rung by rung, and ends where nothing was
+    /// folded, has undone the cut and read little else.
     ///
     /// The outcome counts the leaf if `va` lies in one of `size`, or in a larger one, afterwards;
     /// its levels are none if that was so before.
@@ -105,8 +103,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Folds within one table. If all of it is in the range and maps as one, says so and leaves it
-    /// to the caller.
+    /// Folds within one table. If all of it could become one block, says so and leaves that to the
+    /// caller.
     fn coalesce_table<C>(
         &self,
         node: Node,
@@ -136,7 +134,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if whole && let Some(uniform) = self.block_of(node, va) {
             return Some(uniform);
         }
-        // A descriptor that the range covers in part, at either end, is not the caller's to fold.
+        // A descriptor that the range covers in part is not folded.
         let head = va.0.wrapping_neg() & (G::size(level) - 1);
         if let Some(whole) = remaining.checked_sub(head) {
             let index = index + usize::from(head != 0);
@@ -146,7 +144,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         None
     }
 
-    /// What the block maps that may take the place of all of `node`, which begins at `va`.
+    /// Returns what a block in place of `node`, which begins at `va`, would map.
     fn block_of(&self, node: Node, va: VirtAddr) -> Option<Uniform> {
         let block = LeafSize::new(node.level - 1, false);
         if !self.config().leaves.contains(block) || !block.exists::<G>() {
@@ -156,13 +154,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.is_made(block, va, uniform).then_some(uniform)
     }
 
-    /// Whether the leaf rule makes a leaf of `size` of what `uniform` maps at `va`.
+    /// Returns whether the leaf rule makes a leaf of `size` of what `uniform` maps at `va`.
     fn is_made(&self, size: LeafSize, va: VirtAddr, uniform: Uniform) -> bool {
         let bytes = size.bytes::<G>();
         uniform.state.valid && G::leaves(va, uniform.pa, bytes, self.config().leaves).first() == size
     }
 
-    /// What `nr` descriptors from `index` on map as one, whether they are in groups or not.
+    /// Returns what `nr` descriptors from `index` on map if they are uniform, in groups or not.
     fn uniform(&self, node: Node, index: usize, nr: usize) -> Option<Uniform> {
         let first = self.load(node.table, index);
         if first.is_vacant() || first.is_table(node.level) {
@@ -172,8 +170,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: first.address::<G>(),
             state: PageState::of(first),
         };
-        // All that counts in one word. (A table differs in its type; no address of an aligned leaf
-        // runs into what is above it.)
+        // One comparison: a table differs in its type bits, and an aligned leaf's address carries
+        // into none above it.
         let step = G::size(node.level);
         let mut expected = first.0 & ALIKE;
         let consecutive = (index + 1..index + nr).all(|i| {
@@ -183,7 +181,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         consecutive.then_some(uniform)
     }
 
-    /// Makes groups of whole, aligned, uniform stretches of single descriptors.
+    /// Folds aligned, uniform stretches of single descriptors into groups.
     fn fold_groups<C>(
         &self,
         node: Node,
@@ -223,8 +221,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Puts a block where the link to `child` is, at an index of a node above, which maps as one
-    /// from `va` on.
+    /// Replaces the link to `child`, which is uniform from `va` on, by a block.
     fn fold_table<C>(
         &self,
         (node, index): (Node, usize),
@@ -242,9 +239,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         let block = Descriptor(uniform.pa.0 | uniform.state.template(level));
         self.remake(node, index, 1, stale, block);
-        // DESIGN rule 5: its walk cache entries are gone, by the all-levels TLBI and the DSB in
-        // `remake`. It still goes through the batch, for readers that a flush with tables keeps
-        // out.
+        // DESIGN rule 5: walk caches were invalidated by `remake`. The table still goes through the
+        // batch, whose flush keeps software readers out.
         batch.pending_mut().publish();
         batch.pending_mut().defer_free(&self.tables, child.table);
         outcome.levels.insert(level);
@@ -252,14 +248,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome.leaves.add(LeafSize::new(level, false), 1);
     }
 
-    /// Break, invalidate what is `stale`, make `nr` descriptors from `first` up.
+    /// Breaks, invalidates what is `stale`, and makes `nr` descriptors from `first` up.
     fn remake(&self, node: Node, index: usize, nr: usize, stale: PendingRange, first: Descriptor) {
         let VirtRange { start, size } = stale.range;
         self.mmu.masked(|| {
             self.tables.enter_break(start, size, &[node.table]);
             self.tables.clear(node.table, index, nr);
-            // DESIGN rule 3, Arm ARM D8.16.1. Always by break here: folding is never urgent, and a
-            // level 2 promise covers it least.
+            // DESIGN rule 3, Arm ARM D8.16.1. Always break-before-make: folding is never urgent.
             self.mmu.dsb_ishst();
             self.invalidate_and_wait(stale);
             self.tables

@@ -47,7 +47,7 @@ pub const SOFTWARE: u64 = 0b1111 << SOFTWARE_SHIFT;
 /// Bits of a live leaf that may change in place, without break-before-make: permissions, AF, DBM
 /// and software bits.
 ///
-/// Source: Arm ARM D8.16.1 (break-before-make requirements): whatever is not listed there. DESIGN
+/// Source: Arm ARM D8.16.1 (break-before-make requirements): all that is not listed there. DESIGN
 /// rule 3.
 pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | AP_READ_ONLY
@@ -77,8 +77,8 @@ impl MemoryType {
     /// Normal, inner and outer write-through cacheable. MAIR index 4.
     pub const NORMAL_WT: Self = Self::new(4, 0b11);
 
-    /// The memory type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer, 3
-    /// inner).
+    /// Returns the memory type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer,
+    /// 3 inner).
     ///
     /// # Panics
     /// If `index` exceeds 7 or `shareability` is 1 or exceeds 3: reserved encodings.
@@ -88,13 +88,13 @@ impl MemoryType {
         Self { index, shareability }
     }
 
-    /// The index into MAIR_EL1.
+    /// Returns the index into MAIR_EL1.
     #[must_use]
     pub const fn index(self) -> u8 {
         self.index
     }
 
-    /// The SH field: 0 non-shareable, 2 outer, 3 inner shareable.
+    /// Returns the SH field: 0 non-shareable, 2 outer, 3 inner shareable.
     #[must_use]
     pub const fn shareability(self) -> u8 {
         self.shareability
@@ -177,26 +177,26 @@ impl Attributes {
         Self(self.0 & !SOFTWARE | ((bits as u64) << SOFTWARE_SHIFT & SOFTWARE))
     }
 
-    /// Whether a store from EL1 is permitted.
+    /// Returns whether a store from EL1 is permitted.
     #[must_use]
     pub const fn is_writable(self) -> bool {
         self.0 & AP_READ_ONLY == 0
     }
 
-    /// Whether EL1 may execute from it.
+    /// Returns whether EL1 may execute from it.
     #[must_use]
     pub const fn is_executable(self) -> bool {
         self.0 & PRIVILEGED_EXECUTE_NEVER == 0
     }
 
-    /// Whether EL1 may write and execute: what no leaf may be (DESIGN rule 10).
+    /// Returns whether EL1 may write and execute: what no leaf may be (DESIGN rule 10).
     #[inline]
     #[must_use]
     pub const fn is_writable_and_executable(self) -> bool {
         self.0 & (AP_READ_ONLY | PRIVILEGED_EXECUTE_NEVER) == 0
     }
 
-    /// The memory type.
+    /// Returns the memory type.
     #[must_use]
     pub const fn memory(self) -> MemoryType {
         MemoryType {
@@ -205,13 +205,13 @@ impl Attributes {
         }
     }
 
-    /// The software bits (58:55).
+    /// Returns the software bits (58:55).
     #[must_use]
     pub const fn software(self) -> u8 {
         ((self.0 & SOFTWARE) >> SOFTWARE_SHIFT) as u8
     }
 
-    /// The bits as they stand in a descriptor.
+    /// Returns the bits as they stand in a descriptor.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -225,8 +225,8 @@ impl Attributes {
         Self(bits & Self::ALL)
     }
 
-    /// Whether a live leaf with these attributes may become one with `new` in place (DESIGN rule
-    /// 3).
+    /// Returns whether a live leaf with these attributes may become one with `new` in place (DESIGN
+    /// rule 3).
     #[must_use]
     pub const fn may_change_in_place_to(self, new: Self) -> bool {
         (self.0 ^ new.0) & !CHANGEABLE_IN_PLACE == 0
@@ -274,7 +274,7 @@ impl Descriptor {
     /// permissions. A leaf without any would be writable and executable.
     pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
-    /// A leaf of `level` that maps `pa` with `attributes`.
+    /// Returns a leaf of `level` that maps `pa` with `attributes`.
     #[inline]
     #[must_use]
     pub const fn leaf(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
@@ -287,23 +287,23 @@ impl Descriptor {
         Self(pa.0 | attributes.0 | kind | cont)
     }
 
-    /// A link to the table at `table`.
+    /// Returns a link to the table at `table`.
     #[inline]
     #[must_use]
     pub const fn table(table: PhysAddr) -> Self {
         Self(table.0 | TABLE_OR_PAGE | VALID)
     }
 
-    /// Whether the walker uses it.
+    /// Returns whether the walker uses it.
     #[inline]
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
-    /// Whether nothing is here, or nothing but what strings unlinked tables together. A descriptor
-    /// can be invalid and yet not vacant: `set_valid` takes a page's validity away and leaves the
-    /// rest.
+    /// Returns whether nothing is here, or nothing but what strings unlinked tables together. A
+    /// descriptor can be invalid and yet not vacant: `set_valid` takes a page's validity away and
+    /// leaves the rest.
     #[inline]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
@@ -325,21 +325,21 @@ impl Descriptor {
         self.0 & TABLE_OR_PAGE != 0
     }
 
-    /// Whether it carries the contiguous bit.
+    /// Returns whether it carries the contiguous bit.
     #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.0 & CONTIGUOUS != 0
     }
 
-    /// The output address of a leaf or the address of the table linked, for granule `G`.
+    /// Returns the output address of a leaf or the address of the table linked, for granule `G`.
     #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
         PhysAddr(self.0 & ADDRESS & !(G::PAGE_SIZE - 1))
     }
 
-    /// The attributes of a leaf.
+    /// Returns the attributes of a leaf.
     #[inline]
     #[must_use]
     pub const fn attributes(self) -> Attributes {

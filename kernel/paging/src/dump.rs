@@ -46,7 +46,7 @@ impl<G: Granule> DumpRun<G> {
         }
     }
 
-    /// Whether `next` continues the run.
+    /// Returns whether `next` continues the run.
     fn continues(&self, next: &Self) -> bool {
         self.range.end() == next.range.start
             && self.pa.add(self.range.size) == next.pa
@@ -75,7 +75,8 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
     }
 }
 
-/// The text of a size, which has at most 20 digits and a unit, for a format that gives it a width.
+/// Returns the text of a size, which has at most 20 digits and a unit, for a format that gives it a
+/// width.
 fn text(size: DisplaySize) -> ArrayString<24> {
     let mut text = ArrayString::new();
     let _ = write!(text, "{size}");
@@ -91,7 +92,7 @@ pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The runs of leaves in `range`, which is cut to whole pages and to this tree's half.
+    /// Returns the runs of leaves in `range`, which is cut to whole pages and to this tree's half.
     ///
     /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was
     /// when it was read.

@@ -1,15 +1,14 @@
-//! Leaves that an operation covers only in part: taken apart, down a ladder and no further than
-//! needed.
+//! Splits leaves that an operation covers in part, down a ladder and no further than needed.
 //!
 //! A whole leaf (a block, or all descriptors of a group) is one *unit*. When `unmap`, `protect` or
-//! `split` covers a unit in part, the unit is rewritten: the covered part as the operation wants
-//! it, the rest as it was, each with the largest leaves that the cuts leave possible: 1G into 32M
-//! groups, those into 2M, those into 64K groups, those into 4K (DESIGN rule 8). The new tables are
-//! filled before anything is broken, so the unit is broken **once**, however deep the cut.
+//! `split` covers a unit in part, it is rewritten: the covered part as the operation wants it, the
+//! rest as it was, each with the largest leaves that are left: 1G into 32M groups, those into 2M,
+//! those into 64K groups, those into 4K (DESIGN rule 8). The new tables are filled first, so the
+//! unit is broken **once**, however deep the cut.
 //!
-//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for
-//! every address of the unit, DSB ISH, then the new descriptors. Interrupts are masked on this CPU
-//! meanwhile; another CPU that faults in between retries.
+//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for each
+//! address of the unit, DSB ISH, the new descriptors. Interrupts are masked on this CPU meanwhile;
+//! another CPU that faults in between retries.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -25,15 +24,15 @@ use arrayvec::ArrayVec;
 
 /// The largest contiguous group of any granule: 128 descriptors, 16K pages at level 3.
 const MAX_UNIT: usize = 128;
-/// Two cuts, each at most one table at each level below the root.
+/// Tables for two cuts: each takes at most one at each level below the root.
 const MAX_RESERVE: usize = 8;
 
-/// What a leaf is, apart from where it maps to.
+/// A leaf without its output address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageState {
     /// Its attributes.
     pub attributes: Attributes,
-    /// Whether the walker uses it. An invalid leaf keeps its place, its frame and its attributes.
+    /// Whether walks use it. An invalid leaf keeps its place, its frame and its attributes.
     pub valid: bool,
 }
 
@@ -46,7 +45,7 @@ impl PageState {
         }
     }
 
-    /// The leaf's bits but for its address and the contiguous bit.
+    /// Returns the leaf's bits without its address and the contiguous bit.
     #[inline]
     pub(crate) const fn template(self, level: Level) -> u64 {
         let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
@@ -58,7 +57,7 @@ impl PageState {
 pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
 impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
 
-/// Table pages set aside before anything is changed.
+/// Table pages reserved before anything is changed.
 pub(crate) struct Reserve(ArrayVec<PhysAddr, MAX_RESERVE>);
 
 impl Reserve {
@@ -67,7 +66,7 @@ impl Reserve {
     }
 
     fn take(&mut self) -> PhysAddr {
-        // They were counted with the same arithmetic as the building uses them up.
+        // As many were reserved: both use the same arithmetic.
         self.0
             .pop()
             .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
@@ -84,7 +83,7 @@ pub(crate) struct Unit {
     pub(crate) first: Descriptor,
 }
 
-/// A leaf that is taken apart: what it was, what becomes of the part in `range`.
+/// A split: what the leaf was, and what becomes of the part in `range`.
 struct Cut<'c, E> {
     range: VirtRange,
     old: PageState,
@@ -93,7 +92,7 @@ struct Cut<'c, E> {
     outcome: &'c mut Outcome,
 }
 
-/// How many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
+/// Returns how many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
 fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
     if level == LAST_LEVEL {
         return 0;
@@ -110,8 +109,7 @@ fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize 
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The unit that the descriptor `found` at `index` of `node` belongs to. `va` lies in the
-    /// descriptor.
+    /// Returns the unit of the descriptor `found` at `index` of `node`, which translates `va`.
     #[inline]
     pub(crate) fn unit(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Unit {
         let size = LeafSize::new(node.level, found.is_contiguous());
@@ -131,9 +129,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The unit that a cut at `va` goes through, if any: one that holds `va` and begins before it.
+    /// Returns the unit that a cut at `va` goes through: one that holds `va` and begins before it.
     pub(crate) fn unit_cut_at(&self, va: VirtAddr) -> Option<Unit> {
-        // The end of the address space has no leaf behind it to cut.
+        // Behind the end of the address space there is no leaf.
         if va.0 == 0 {
             return None;
         }
@@ -146,14 +144,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 return (unit.range.start != va).then_some(unit);
             }
             if va.is_aligned(G::size(node.level)) {
-                // A table begins here, and with it all that it holds.
+                // A table begins here: no leaf spans the cut.
                 return None;
             }
             node = self.child(node, found);
         }
     }
 
-    /// Sets aside the tables that cutting the leaves at both ends of `range` takes.
+    /// Reserves the tables that splits at both ends of `range` take (DESIGN rule 8).
     pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
         let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
         let (start, end) = (cut(range.start), cut(range.end()));
@@ -178,7 +176,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Gives back what was set aside and not used.
+    /// Frees what was reserved and not used.
     pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
         while let Some(table) = reserve.0.pop() {
             self.tables.free_table(table);
@@ -187,7 +185,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was.
     ///
-    /// Whatever of the unit a TLB held is invalidated when this returns.
+    /// What a TLB held of the unit is invalidated when this returns.
     #[cold]
     pub(crate) fn edit_unit<E: Edit>(
         &self,
@@ -239,7 +237,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             outcome.leaves.add(unit.size, 1);
         }
         outcome.levels.insert(level);
-        // Another size may be tolerated in place; another memory type never is.
+        // A change of size may be allowed in place; one of memory type never is.
         let in_place = self.config().break_policy == BreakPolicy::InPlace
             && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
         self.replace(unit, &new[..nr], &touched, in_place, pending);
@@ -266,16 +264,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: node.level,
             links: false,
         };
-        // A unit that no walk uses is held by no TLB, but for what the batch has yet to invalidate:
-        // nothing to break.
+        // No TLB holds an invalid unit, except for what the batch has yet to invalidate: no break.
         if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
-            // DESIGN rule 2: a new table's contents are complete before its link.
+            // DESIGN rule 2: the new tables' contents are complete before their links.
             self.mmu.dsb_ishst();
             make();
         } else if in_place {
-            // The CPU is known to keep translating by either (DESIGN rule 3, the exception). The
-            // new tables' contents first, then the new descriptors, then the flush that the
-            // caller's batch makes.
+            // The CPU tolerates it (DESIGN rule 3, `BreakPolicy::InPlace`): new tables, then new
+            // descriptors, then the flush of the caller's batch.
             self.mmu.dsb_ishst();
             make();
             pending.invalidate(stale.range, stale.stride, false);
@@ -324,8 +320,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 index += 1;
                 continue;
             }
-            // The stretch up to the next cut, or the end of the table. Behind the range the
-            // distance to it wraps, and is far beyond the table.
+            // Up to the next cut or the end of the table. Behind the range the distance wraps, and
+            // is far beyond the table.
             let edge = if covered { cut.range.end() } else { cut.range.start };
             let to_cut = edge.offset_from(va) >> G::shift(level);
             let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;

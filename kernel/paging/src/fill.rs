@@ -1,4 +1,4 @@
-//! Fill: descriptors written into a table, many at once.
+//! Writes runs of descriptors into a table.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
@@ -10,8 +10,8 @@ use crate::tables::Tables;
 use crate::tree::{Node, Tree};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Writes `leaves`, which map the consecutive memory from `pa` on at `va`, into `table`.
-    /// `template` is a single leaf's bits but for its address.
+    /// Writes `leaves` into `table`: consecutive memory from `pa` on, at `va`. `template` is a
+    /// single leaf's bits without its address.
     #[inline(always)]
     pub(crate) fn fill(&self, table: PhysAddr, va: VirtAddr, pa: PhysAddr, leaves: Leaves, template: u64) {
         let Leaves {
@@ -22,7 +22,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } = leaves;
         let mut index = G::index(va.0, level);
         let (mut first, step) = (pa.0 | template, G::size(level));
-        // Single leaves, groups, single leaves: most often only one of these.
+        // Single leaves, groups, single leaves: mostly only one of these.
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
             if singles == 1 {
@@ -43,7 +43,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Makes `nr` descriptors of `node` from `index` on vacant.
+    /// Clears `nr` descriptors of `node` from `index` on.
     #[inline(always)]
     pub(crate) fn clear(&self, node: Node, index: usize, nr: usize) {
         if nr == 1 {
@@ -54,7 +54,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// The bits of a descriptor of a valid leaf of `size`, but for its address.
+/// Returns the bits of a valid leaf of `size` without its address.
 #[inline(always)]
 pub(crate) const fn template(size: LeafSize, attributes: Attributes) -> u64 {
     Descriptor::leaf(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0

@@ -1,17 +1,16 @@
-//! What must be invalidated before anything is given back: [`Pending`] and [`FlushBatch`].
+//! What must be invalidated before anything is freed: [`Pending`] and [`FlushBatch`].
 //!
-//! An operation that takes translations out of a live tree does not invalidate them on the spot. It
-//! records, from the tables **as they were** (DESIGN rule 4), which ranges a TLB may hold, at which
-//! stride, whether a walk cache may hold a link, and which tables are unlinked. One flush then
-//! covers any number of operations:
+//! An operation that unmaps does not invalidate at once. It records, from the tables **as they
+//! were** (DESIGN rule 4), which ranges a TLB may hold, at which stride, whether a walk cache may
+//! hold a link, and which tables were unlinked. One flush then covers any number of operations:
 //!
-//! 1. DSB ISHST: the stores that took the entries out are complete for table walks (rule 3; Arm ARM
+//! 1. DSB ISHST: the stores that cleared the entries are complete for table walks (rule 3; Arm ARM
 //!    D8.16, K13.5.3);
 //! 2. the fewest TLBIs: by range where FEAT_TLBIRANGE is, by VA otherwise, one `VMALLE1IS` above a
 //!    threshold;
 //! 3. DSB ISH: the invalidations are complete on every CPU of the domain;
-//! 4. ISB: this CPU forgets what it fetched or translated ahead;
-//! 5. only then the dead tables, and whatever else was [withheld](FlushBatch::withhold), go back
+//! 4. ISB: this CPU drops what it fetched or translated ahead;
+//! 5. only then the dead tables, and what else was [withheld](FlushBatch::withhold), go back
 //!    (rules 5 and 6).
 
 use crate::addr::{VirtAddr, VirtRange};
@@ -23,11 +22,10 @@ mod pending;
 
 pub use pending::{Pending, PendingRange};
 
-/// Most pages that one range operation covers: NUM 31, SCALE 3.
+/// The most pages that one range operation covers: NUM 31, SCALE 3.
 const MAX_RANGE_OP: u64 = 32 << 16;
 
-/// The largest range operation at `start` that covers no more than `pages` pages, which are at
-/// least 2.
+/// Returns the largest range operation at `start` that covers at most `pages` pages (2 or more).
 #[inline(always)]
 fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     let units = (pages / 2).min(MAX_RANGE_OP / 2);
@@ -41,8 +39,8 @@ fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     }
 }
 
-/// The smallest range operation that covers `pages` pages, at least 2 and at most [`MAX_RANGE_OP`],
-/// and ends at `end`.
+/// Returns the smallest range operation that covers `pages` pages (2 to [`MAX_RANGE_OP`]) and ends
+/// at `end`.
 #[inline]
 fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     let units = pages.div_ceil(2);
@@ -58,7 +56,7 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     op
 }
 
-/// The fewest TLBIs that cover `pages` pages from `start`, and nothing beside them.
+/// Makes the fewest TLBIs that cover exactly `pages` pages from `start`.
 ///
 /// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. One that is as large as fits leaves a
 /// rest that is smaller than one unit of its SCALE; a second one, which may overlap it, ends where
@@ -86,7 +84,7 @@ pub(crate) fn for_each_range_op<G: Granule>(
     }
 }
 
-/// How many TLBIs [`for_each_range_op`] makes of `pages` pages, at least 1.
+/// Returns how many TLBIs [`for_each_range_op`] makes of `pages` pages (1 or more).
 #[inline(always)]
 fn nr_range_ops(pages: u64) -> u64 {
     if pages <= 1 {
@@ -99,7 +97,7 @@ fn nr_range_ops(pages: u64) -> u64 {
     pages.div_ceil(MAX_RANGE_OP)
 }
 
-/// How many TLBIs `pending` takes.
+/// Returns how many TLBIs `pending` takes.
 #[inline(always)]
 fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
     let by_va = pending.range.size >> G::shift(pending.stride);
@@ -116,9 +114,9 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
         .fold(0, u64::saturating_add)
 }
 
-/// The one operation that covers `pages` pages from `start` on and nothing beside them, if there is
-/// one: the first SCALE that reaches tells, since a multiple of a larger unit is one of its unit,
-/// too.
+/// Returns the one operation that covers `pages` pages from `start` on and nothing beside them, if
+/// there is one: the first SCALE that reaches tells, since a multiple of a larger unit is one of
+/// its unit, too.
 #[inline(always)]
 fn exact_op(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     let scale = (0..4).find(|scale| pages <= 32 << (5 * scale + 1))?;
@@ -132,7 +130,7 @@ fn exact_op(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The TLBIs for `stale`. Most often one does.
+    /// Issues the TLBIs for `stale`, mostly one.
     #[inline(always)]
     fn issue(&self, stale: PendingRange) {
         let PendingRange { range, stride, links } = stale;
@@ -154,7 +152,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.issue_several(core::iter::once(PendingRange { range, stride, links }));
     }
 
-    /// The TLBIs for `ranges`, the fewest.
+    /// Issues the fewest TLBIs for `ranges`.
     fn issue_several(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
@@ -195,15 +193,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// TLBIs for `stale`, then DSB ISH. The caller has issued the leading DSB.
+    /// Issues TLBIs for `stale`, then DSB ISH. The caller has issued the leading DSB.
     #[inline]
     pub(crate) fn invalidate_and_wait(&self, stale: PendingRange) {
         self.issue(stale);
         self.wait_for_tlbis(stale.range.start);
     }
 
-    /// The DSB ISH behind TLBIs, of which one was for `va`; once more the last of them on a CPU
-    /// that may complete a TLBI too early.
+    /// Issues the DSB ISH behind TLBIs, of which one was for `va`; and repeats both on a CPU whose
+    /// erratum completes a TLBI too early.
     #[inline(always)]
     fn wait_for_tlbis(&self, va: VirtAddr) {
         // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB
@@ -217,7 +215,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Leaves all that is pending in `some` to the flush of `pending`.
+    /// Moves all that is pending in `some` to `pending`.
     ///
     /// Areas mostly lie side by side, with a guard page between them, and what is left where one
     /// begins at a group. Where TLBIs go by range, one over all of it is fewer; if another's page
@@ -232,7 +230,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.append(&self.tables, some, slack);
     }
 
-    /// Flushes what is pending and gives the dead tables back.
+    /// Flushes what is pending and frees the unlinked tables.
     ///
     /// `foreign` says that another CPU took some of it out and handed it over by release and
     /// acquire: then the leading barrier is DSB ISH, which waits for stores observed too, where DSB
@@ -264,8 +262,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.issue_several(pending.ranges());
             self.wait_for_tlbis(first.range.start);
         }
-        // This CPU may have fetched or translated ahead by what is gone: without the ISB it may
-        // still hit.
+        // This CPU may have fetched or translated ahead by what is gone (Arm ARM K13.5.3).
         self.mmu.isb();
         pending.finish(&self.tables);
     }
@@ -277,7 +274,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.flush_pending(pending, false);
     }
 
-    /// An empty batch on this tree.
+    /// Returns an empty batch on this tree.
     #[inline]
     pub fn batch(&self) -> FlushBatch<'_, G, T, M> {
         FlushBatch {
@@ -288,9 +285,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Collects what operations take out, and flushes when it is dropped.
+/// Collects what operations unmap, and flushes when it is dropped.
 ///
-/// `C` is whatever must not be reused before the flush: frames, a range of addresses. It is dropped
+/// `C` is what must not be reused before the flush: frames, a range of addresses. It is dropped
 /// right after.
 #[must_use = "it flushes where it is dropped, which is here"]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
@@ -300,13 +297,13 @@ pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
-    /// Leaves what is collected to the flush of `pending`, as [`Tree::leave_all`].
+    /// Moves what is collected to `pending`, as [`Tree::leave_all`].
     #[inline]
     pub fn leave_to(&mut self, pending: &mut Pending<G>) {
         self.tree.leave_all(&mut self.pending, pending);
     }
 
-    /// The same batch, which also owns `cargo` until it has flushed.
+    /// Returns the batch, which now owns `cargo` until it has flushed.
     pub fn withhold<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,
@@ -317,14 +314,14 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
-    /// Flushes now and gives back what was withheld to the caller. The batch is as new.
+    /// Flushes now and returns what was withheld. The batch is empty then.
     #[inline]
     pub fn flush(&mut self) -> Option<C> {
         self.tree.flush_in_place(&mut self.pending, false);
         self.withheld.take()
     }
 
-    /// What is collected so far.
+    /// Returns what is collected so far.
     pub fn pending(&self) -> &Pending<G> {
         &self.pending
     }

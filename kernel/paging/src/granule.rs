@@ -6,8 +6,8 @@
 //! Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
 //!
 //! # Example: another granule
-//! A granule is eight facts, here those of 4 KiB pages with 39-bit addresses. Every operation, every
-//! leaf size and every TLBI follows from them.
+//! A granule is eight facts, here those of 4 KiB pages with 39-bit addresses. Every operation,
+//! every leaf size and every TLBI follows from them.
 //!
 //! ```
 //! use paging::{Granule, LeafSet, LeafSize, Level, PhysAddr, VirtAddr};
@@ -65,7 +65,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// for 64K.
     const TLBI_TG: u64;
 
-    /// Whether a descriptor of `level` may be a block (or, at the last level, a page).
+    /// Returns whether a descriptor of `level` may be a block (or, at the last level, a page).
     fn leaf_allowed(level: Level) -> bool;
     /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no
     /// contiguous bit.
@@ -82,13 +82,14 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         Self::PAGE_SHIFT + Self::INDEX_BITS * (LAST_LEVEL - level) as u32
     }
 
-    /// Bytes that one descriptor of `level` covers.
+    /// Returns the bytes that one descriptor of `level` covers.
     #[inline]
     fn size(level: Level) -> u64 {
         1 << Self::shift(level)
     }
 
-    /// Bytes that one table of `level` covers. Does not overflow for the root: at most 2^48.
+    /// Returns the bytes that one table of `level` covers. Does not overflow for the root: at most
+    /// 2^48.
     #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)
@@ -100,21 +101,21 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         1 << Self::cont_shift(level)
     }
 
-    /// Bytes that a contiguous group of `level` covers.
+    /// Returns the bytes that a contiguous group of `level` covers.
     #[inline]
     fn cont_size(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::cont_shift(level))
     }
 
-    /// The index of the descriptor of `level` that `va` selects in its table.
+    /// Returns the index of the descriptor of `level` that `va` selects in its table.
     #[inline]
     fn index(va: u64, level: Level) -> usize {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
     }
 
-    /// The leaves that come first where `size` bytes of consecutive memory from `pa` on are mapped
-    /// at `va`: the leaf rule ([`leaf::largest`]), for this granule. A granule may have a rule of
-    /// its own.
+    /// Returns the leaves that come first where `size` bytes of consecutive memory from `pa` on are
+    /// mapped at `va`: the leaf rule ([`leaf::largest`]), for this granule. A granule may have a
+    /// rule of its own.
     #[inline(always)]
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
         leaf::largest::<Self>(va, pa, size, allowed)

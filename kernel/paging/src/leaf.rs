@@ -1,15 +1,13 @@
 //! The leaf rule: which leaves a piece of memory gets.
 //!
 //! [`largest`] is the whole rule, and the code that runs: `map` asks it once for each physical run
-//! and table, and writes what it answers. Everything else that wants to know what `map` would do
-//! (where `vmalloc` puts an area, the debugger's trace, the tests) asks it too, through
-//! [`Granule::leaves`]. What lies in a leaf that is taken apart is divided by [`Leaves::divide`],
-//! the second half of the rule.
+//! and table, and writes the answer. So does all else that needs to know what `map` would do
+//! (where `vmalloc` puts an area, the debugger's trace, the tests), through [`Granule::leaves`].
+//! [`Leaves::divide`] does the same for a leaf that is split.
 //!
 //! # Example: another rule
-//! To change the rule for everybody, change [`largest`]. To try one beside it, give a granule
-//! another [`leaves`](Granule::leaves): here one that makes no block where the memory has not two
-//! of them.
+//! To change the rule, change [`largest`]. To try one beside it, give a granule another
+//! [`leaves`](Granule::leaves): here one that makes no single block.
 //!
 //! ```
 //! use paging::{Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, PhysAddr, VirtAddr};
@@ -31,7 +29,8 @@
 //!         Granule4K::cont_shift(level)
 //!     }
 //!     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-//!         let allowed = if size < 2 << 21 { allowed.at_most(LeafSize::PAGE_GROUP) } else { allowed };
+//!         let small = allowed.at_most(LeafSize::PAGE_GROUP);
+//!         let allowed = if size < 2 << 21 { small } else { allowed };
 //!         paging::leaf::largest::<Self>(va, pa, size, allowed)
 //!     }
 //! }
@@ -42,15 +41,15 @@
 //! assert_eq!(leaves(4 << 20), LeafSize::BLOCK2);
 //! ```
 //!
-//! A leaf size that the rule never makes is added the same way: it has to be one that the granule's
-//! [`leaf_allowed`](Granule::leaf_allowed) and [`cont_shift`](Granule::cont_shift) know.
+//! A leaf size must be one that the granule's [`leaf_allowed`](Granule::leaf_allowed) and
+//! [`cont_shift`](Granule::cont_shift) know.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::outcome::{LeafCounts, LeafSet, LeafSize};
 
-/// Leaves of one level, side by side in one table: single ones, then whole contiguous groups, then
-/// single ones.
+/// Leaves of one level, side by side in one table: single ones, whole contiguous groups, single
+/// ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaves {
     /// The level of all of them.
@@ -64,8 +63,8 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// Divides `nr` descriptors of `level` that map the consecutive memory from `pa` on at `va`:
-    /// groups, if `groups` says so, wherever one lies whole, and single leaves around them.
+    /// Divides `nr` descriptors of `level` that map consecutive memory from `pa` on at `va`: whole
+    /// groups, if `groups` allows them, and single leaves around them.
     #[inline(always)]
     #[must_use]
     pub fn divide<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, nr: usize, groups: bool) -> Self {
@@ -76,7 +75,7 @@ impl Leaves {
             head: 0,
         };
         let group = G::cont_entries(level);
-        // Only where both addresses agree modulo the group are both multiples of it at one place.
+        // VA and PA must be congruent modulo the group for a group to be aligned in both.
         if nr >= group && groups && (va.0 ^ pa.0) & (G::cont_size(level) - 1) == 0 {
             let head = G::index(va.0, level).wrapping_neg() & (group - 1);
             let grouped = nr.saturating_sub(head) & !(group - 1);
@@ -87,14 +86,14 @@ impl Leaves {
         leaves
     }
 
-    /// How many bytes they map.
+    /// Returns how many bytes they map.
     #[inline]
     #[must_use]
     pub fn bytes<G: Granule>(self) -> u64 {
         (self.nr as u64) << G::shift(self.level)
     }
 
-    /// The first of them.
+    /// Returns the first of them.
     #[inline]
     #[must_use]
     pub const fn first(self) -> LeafSize {
@@ -110,17 +109,17 @@ impl Leaves {
     }
 }
 
-/// The leaves that come first where `size` bytes of consecutive memory from `pa` on are mapped at
-/// `va`: as large as they can be, and as many as the same table takes.
+/// Returns the first leaves of `size` bytes of consecutive memory from `pa` on, mapped at `va`: the
+/// largest legal ones, as many as the same table takes.
 ///
-/// A leaf is legal where `va` and `pa` are both multiples of its size, the memory covers it, the
-/// granule has it, and `allowed` contains it (DESIGN section 3). All addresses and `size` are
+/// A leaf is legal where `va` and `pa` are multiples of its size, the memory covers it, the granule
+/// has it, and `allowed` contains it. All addresses and `size` are
 /// multiples of the page size, and `size` is not 0.
 #[cfg_attr(not(feature = "trace"), inline(always))]
 #[cfg_attr(feature = "trace", inline(never))]
 #[must_use]
 pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-    // Each turn has a level of its own to return, so that what follows is compiled for it.
+    // Unrolled by level, so that the caller's code is compiled for each.
     for level in G::ROOT_LEVEL..LAST_LEVEL {
         let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
         let fits = |leaf: LeafSize| {
@@ -134,7 +133,7 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
             return divided::<G>(level, va, pa, size, allowed);
         }
         if allowed.contains(group) && fits(group) {
-            // Groups but not their members: what remains goes by smaller leaves.
+            // Groups are allowed but single leaves are not: the rest is left to smaller leaves.
             let leaves = divided::<G>(level, va, pa, size, allowed);
             return Leaves {
                 nr: leaves.grouped,
@@ -145,7 +144,7 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
     divided::<G>(LAST_LEVEL, va, pa, size, allowed)
 }
 
-/// The leaves of `level`, as many as fit into `size` bytes and the table.
+/// Returns the leaves of `level`, as many as fit into `size` bytes and the table.
 #[inline(always)]
 fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
     let group = LeafSize::new(level, true);
@@ -154,12 +153,12 @@ fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allo
     Leaves::divide::<G>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// The largest leaf that the rule makes somewhere in the `pages` pages from `pa` on, where they are
-/// mapped at addresses congruent to theirs. What an area's place is chosen for.
+/// Returns the largest leaf that the rule makes anywhere in `pages` pages from `pa` on, mapped at
+/// congruent addresses. An area's place is chosen for it.
 #[inline]
 #[must_use]
 pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    // Most often there are too few pages for any other size.
+    // Mostly there are too few pages for any other size.
     if pages < G::cont_entries(LAST_LEVEL) as u64 {
         return LeafSize::PAGE;
     }

@@ -3,9 +3,8 @@
 //! A [`Tree`] maps a contiguous physical range ([`PhysRange`]), an array of pages that is
 //! contiguous only in places ([`PageArray`]) or a list of runs ([`Extents`]) by one and the same
 //! walker, with the largest leaves that the addresses allow: pages, contiguous groups of pages,
-//! blocks, contiguous groups of blocks. It takes them apart again, down a ladder and by
-//! break-before-make, when a part is unmapped or protected; it folds them; it audits and prints
-//! them.
+//! blocks, contiguous groups of blocks. It splits them, down a ladder and by break-before-make,
+//! when a part is unmapped or protected; it folds, audits and prints them.
 //!
 //! The crate has no assembly, no globals and no `unsafe` but in the one module that touches table
 //! memory. A kernel brings table memory ([`Tables`]) and barriers ([`Mmu`]); a test brings vectors
@@ -13,7 +12,8 @@
 //!
 //! ```
 //! use paging::mmu::NoMmu;
-//! use paging::{Attributes, Config, Granule4K, Half, LeafSet, LeafSize, LinearTables, PhysAddr, Tables, Tree, VirtAddr};
+//! use paging::{Attributes, Config, Granule4K, Half, LeafSet, LeafSize, LinearTables, PhysAddr};
+//! use paging::{Tables, Tree, VirtAddr};
 //! # use paging::TablePages;
 //! # struct Heap;
 //! # // SAFETY: pages from the global allocator, aligned, never freed here.
@@ -21,23 +21,28 @@
 //! #     fn alloc(&self) -> Option<PhysAddr> {
 //! #         #[repr(align(4096))]
 //! #         struct Page([u8; 4096]);
-//! #         Some(PhysAddr(Box::leak(Box::new(Page([0; 4096]))).0.as_mut_ptr().expose_provenance() as u64))
+//! #         let page = Box::leak(Box::new(Page([0; 4096])));
+//! #         Some(PhysAddr(page.0.as_mut_ptr().expose_provenance() as u64))
 //! #     }
 //! #     fn free(&self, _page: PhysAddr) {}
 //! # }
-//! // On a host, tables are plain memory at their own address and nobody walks them.
+//! // On a host, tables are plain memory at their own address and no CPU walks them.
 //! // SAFETY: `Heap`'s pages are mapped at offset 0 and used for nothing else.
 //! let tables = unsafe { LinearTables::<Granule4K, _>::new(0, Heap) };
 //! let root = tables.alloc_table().ok_or("no memory")?;
-//! let tree = Tree::<Granule4K, _, _>::new(root, Half::High, tables, NoMmu::default(), Config::default());
+//! let config = Config::default();
+//! let tree = Tree::<Granule4K, _, _>::new(root, Half::High, tables, NoMmu::default(), config);
 //!
-//! // 3 MiB of device registers from an odd 64 KiB on: VA and PA agree modulo 2 MiB, so a block fits in the middle.
+//! // 3 MiB of device registers at an odd 64 KiB: VA and PA agree modulo 2 MiB, so a block fits.
 //! let va = VirtAddr(0xffff_8000_001f_0000);
-//! let outcome = paging::vmap_range_noflush(&tree, va, PhysAddr(0x1_001f_0000), 0x30_0000, Attributes::DEVICE, LeafSet::ALL)?;
+//! let (pa, size) = (PhysAddr(0x1_001f_0000), 0x30_0000);
+//! let outcome =
+//!     paging::vmap_range_noflush(&tree, va, pa, size, Attributes::DEVICE, LeafSet::ALL)?;
 //! assert_eq!(outcome.leaves.get(LeafSize::BLOCK2), 1);
 //! assert_eq!(outcome.leaves.get(LeafSize::PAGE_GROUP), 16);
 //!
-//! // One page in the middle of the block goes: the block is split as far as that takes, and one flush covers it all.
+//! // A page in the middle of the block is unmapped: the block is split no further than needed, and
+//! // one flush covers all.
 //! let mut batch = tree.batch();
 //! tree.unmap(paging::VirtRange::new(VirtAddr(0xffff_8000_0030_0000), 0x1000), &mut batch)?;
 //! batch.flush();

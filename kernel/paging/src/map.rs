@@ -1,15 +1,15 @@
 //! `map`: the one walker.
 //!
-//! Linux has two walkers for kernel ranges, one for a contiguous physical range and one for an
-//! array of pages. This is the one that serves both, and lists of extents too. It asks its source
-//! for one piece after the other ([`PhysSource::piece_at`]), the leaf rule for the leaves of each
-//! ([`Granule::leaves`]), and is compiled once for each kind of source. [`vmap_range_noflush`] and
-//! [`vmap_pages_range_noflush_walk`] are two of its instances, under Linux's names.
+//! Linux has two walkers for kernel ranges: one for a contiguous physical range, one for an array
+//! of pages. This one serves both, and lists of extents. It asks its source for piece after piece
+//! ([`PhysSource::piece_at`]) and the leaf rule for the leaves of each ([`Granule::leaves`]). It is
+//! compiled once for each kind of source. [`vmap_range_noflush`] and
+//! [`vmap_pages_range_noflush_walk`] are two instances, under Linux's names.
 //!
-//! One call, of one page or of 100 GiB: descend to the table that holds all of the range; see that
-//! the range is vacant, before anything is written; fill table after table; one DSB ISHST and one
-//! ISB at the end (DESIGN rule 2). What fails on the way (no page for a table, no frame for a page)
-//! takes out again what the call has written, and flushes (rule 7).
+//! A call, of a page or of 100 GiB: descend to the table that holds all of the range; check that
+//! the range is vacant; fill table after table; one DSB ISHST and one ISB (DESIGN rule 2). If a
+//! table or a frame is missing on the way, what was written is taken out again and flushed (rule
+//! 7).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -23,18 +23,18 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, level_around, part};
 
-/// One call of `map`, as it goes.
+/// The state of a `map` call.
 struct Mapping {
     range: VirtRange,
     attributes: Attributes,
     allowed: LeafSet,
     /// The table that holds all of the range.
     top: Node,
-    /// The table that was filled last, and an address in it.
+    /// The table that was filled last.
     node: Node,
-    /// Bytes that are mapped.
+    /// Bytes mapped so far.
     done: u64,
-    /// Empty tables are linked in the range.
+    /// Whether empty tables are linked in the range.
     has_tables: bool,
 }
 
@@ -56,7 +56,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// [`Error::NoFrame`] if the source is shorter or lacks a page; [`Error::PhysicalRange`] for an
     /// address that is not a multiple of the page size or beyond
     /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is
-    /// taken; [`Error::EmptyTable`] if a [`prune`](Self::prune) of the range is needed first;
+    /// mapped; [`Error::EmptyTable`] if a [`prune`](Self::prune) of the range is needed first;
     /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. Nothing is mapped then; tables that
     /// were made stay linked ([`Failure::tables_left`]).
     #[cfg_attr(feature = "trace", inline(never))]
@@ -67,8 +67,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        // Compiled for each level of the table that holds all of the range, whose arithmetic is
-        // constant then.
+        // One instance for each level of that table, so that its shifts are constants.
         match level_around::<G>(range) {
             3 => self.walk_under::<3, S>(range, source, attributes, allowed),
             2 => self.walk_under::<2, S>(range, source, attributes, allowed),
@@ -101,8 +100,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut outcome = Outcome::default();
         match self.write_pieces::<TOP, S>(&mut mapping, source, &mut outcome) {
             Ok(()) => {
-                // DESIGN rule 2, Arm ARM K13.5.3: the descriptors before a walk that needs them;
-                // and this CPU forgets an invalid descriptor that it has fetched ahead.
+                // DESIGN rule 2, Arm ARM K13.5.3: the descriptors are complete before a walk needs
+                // them, and this CPU forgets an invalid one that it may have fetched.
                 self.mmu.dsb_ishst();
                 self.mmu.isb();
                 Ok(outcome.copied())
@@ -147,11 +146,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// The run at the head of `frames`, of which there is one.
+    /// Returns the run at the head of `frames`, which is not empty.
     #[inline(always)]
     fn run_of(&self, frames: &[Pfn]) -> Run {
         let group = G::cont_entries(LAST_LEVEL);
-        // Where the next group does not go on, nothing behind the first is looked at.
+        // If the second group does not continue the first, no more is looked at.
         let goes_on = frames
             .get(group)
             .is_none_or(|next| next.0.wrapping_sub(frames[0].0) == group as u64);
@@ -162,8 +161,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The groups of pages at the head of `frames`, as many as lie in the same table, if the first
-    /// has no neighbour in memory that it could be part of a larger leaf with.
+    /// Returns the groups of pages at the head of `frames` that lie in the same table, if the first
+    /// cannot be part of a larger leaf.
     #[inline(never)]
     fn lone_groups<'f>(&self, va: VirtAddr, frames: &'f [Pfn], allowed: LeafSet) -> &'f [Pfn] {
         let group = G::cont_entries(LAST_LEVEL);
@@ -182,7 +181,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         &frames[..lone.count() * group]
     }
 
-    /// Maps a physical run, across as many leaf sizes and tables as it takes.
+    /// Maps a physical run, by any leaf sizes and across any number of tables.
     #[inline(always)]
     fn write_run<const TOP: Level>(
         &self,
@@ -209,8 +208,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Maps `leaves`, which are of `LEVEL`, to the memory from `pa` on. Gives how many bytes they
-    /// are.
+    /// Maps `leaves`, which are of `LEVEL`, to the memory from `pa` on. Returns their bytes.
     #[inline(always)]
     fn write_leaves<const TOP: Level, const LEVEL: Level>(
         &self,
@@ -261,8 +259,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Maps frames by leaves of size `leaf`, pages or whole groups of them, across as many tables as
-    /// it takes.
+    /// Maps frames by leaves of size `leaf`, pages or whole groups of them, across as many tables
+    /// as it takes.
     #[inline(always)]
     fn write_frames<const TOP: Level>(
         &self,
@@ -290,7 +288,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// The table of `level` that translates the next address: most often the one before.
+    /// Returns the table of `level` that translates the next address, mostly the last one.
     #[inline(always)]
     fn enter<const TOP: Level>(
         &self,
@@ -311,11 +309,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(mapping.node)
     }
 
-    /// Whether nothing in `remaining` bytes from `va` on is mapped, below `node`. Gives whether
-    /// there are links to tables.
+    /// Checks that nothing is mapped in `remaining` bytes from `va` on, below `node`. Returns
+    /// whether tables are linked there.
     ///
     /// # Errors
-    /// [`Error::Occupied`] for the first address that is taken.
+    /// [`Error::Occupied`] for the first address that is mapped.
     #[inline]
     fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
@@ -346,9 +344,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(has_tables)
     }
 
-    /// Refuses to put `nr` blocks from `va` on where a table is linked, which is empty.
-    ///
-    /// Another caller may be reading it, so it is not for `map` to take it out.
+    /// Refuses `nr` blocks from `va` on where an empty table is linked. `map` cannot unlink it,
+    /// since another caller may be reading it.
     #[cold]
     #[inline(never)]
     fn check_no_table(&self, node: Node, va: VirtAddr, nr: usize) -> Result<(), Error> {
@@ -363,8 +360,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Of a run from `pa` on that does not lie at implemented addresses: the bytes that do, and the
-    /// error for the rest.
+    /// Returns how many bytes from `pa` on have implemented addresses, and the error for the rest.
     #[cold]
     #[inline(never)]
     fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
@@ -373,17 +369,17 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         (good, Err(Error::PhysicalRange(pa.add(good))))
     }
 
-    /// After a failure: takes out what was `written`. Tables stay: others may be in them.
+    /// Takes out what a failed call has `written`. Tables stay, since others may use them.
     #[cold]
     #[inline(never)]
     fn undo(&self, written: VirtRange, error: Error, levels: LevelMask, tables_left: u32) -> Failure {
         let mut batch = self.batch();
         if written.size != 0 {
-            // A speculative walk may have taken up what was there for a moment (DESIGN rule 6).
+            // A speculative walk may have cached what was there for a moment (DESIGN rule 6).
             self.unmap_leaves(written, batch.pending_mut());
         }
         if tables_left != 0 {
-            // Links that stay are as complete as those of a map that succeeds (rule 2).
+            // The links stay: they must be as complete as after a success (rule 2).
             batch.pending_mut().publish();
         }
         batch.flush();
@@ -395,8 +391,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Of frames of which some have any of the bits of `bad`: those before the first that has, and the
-/// error for it.
+/// Returns the frames before the first that has a bit of `bad`, and the error for that one.
 #[cold]
 #[inline(never)]
 fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(), Error>) {

@@ -13,10 +13,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Pages for tables.
 ///
 /// # Safety
-/// `alloc` gives the address of a page that is nobody else's until `free`, that [`LinearTables`]
+/// `alloc` gives the address of a page that has no other use until `free`, that [`LinearTables`]
 /// can reach, and that no stale translation leads to as a table. Its contents may be anything.
 pub unsafe trait TablePages {
-    /// A page of the granule's size, aligned to it.
+    /// Returns a page of the granule's size, aligned to it.
     fn alloc(&self) -> Option<PhysAddr>;
     /// Takes a page back.
     fn free(&self, page: PhysAddr);
@@ -48,7 +48,7 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
         }
     }
 
-    /// The allocator.
+    /// Returns the allocator.
     pub fn pages(&self) -> &P {
         &self.pages
     }

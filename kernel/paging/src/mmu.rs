@@ -23,15 +23,15 @@ pub struct TlbiRange {
 }
 
 impl TlbiRange {
-    /// The number of pages that it covers.
+    /// Returns the number of pages that it covers.
     #[inline]
     #[must_use]
     pub const fn pages(self) -> u64 {
         (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
     }
 
-    /// The 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any
-    /// level), BaseADDR 36:0, ASID 63:48 (ignored by the all-ASID forms).
+    /// Returns the 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0:
+    /// any level), BaseADDR 36:0, ASID 63:48 (ignored by the all-ASID forms).
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
@@ -40,7 +40,7 @@ impl TlbiRange {
     }
 }
 
-/// The operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0.
+/// Returns the operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0.
 ///
 /// Source: Arm ARM DDI 0487, C5.5, TLBI VAAE1IS.
 #[inline]
@@ -71,7 +71,7 @@ pub trait Mmu {
     fn tlbi_rvaae1is(&self, range: TlbiRange);
     /// TLBI VMALLE1IS: everything of this regime.
     fn tlbi_vmalle1is(&self);
-    /// Whether FEAT_TLBIRANGE is implemented.
+    /// Returns whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
     /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run
     /// here that could use what is broken.
@@ -150,7 +150,7 @@ pub struct Tracing<M, F> {
 }
 
 impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
-    /// A tracer in front of `inner`.
+    /// Returns a tracer in front of `inner`.
     pub const fn new(inner: M, sink: F) -> Self {
         Self { inner, sink }
     }
@@ -185,7 +185,7 @@ pub struct Counting<M> {
 }
 
 impl<M: Mmu> Counting<M> {
-    /// A counter in front of `inner`, at zero.
+    /// Returns a counter in front of `inner`, at zero.
     pub fn new(inner: M) -> Self {
         Self {
             inner,
@@ -193,12 +193,12 @@ impl<M: Mmu> Counting<M> {
         }
     }
 
-    /// What was issued since the start or the last [`take`](Self::take).
+    /// Returns what was issued since the start or the last [`take`](Self::take).
     pub fn counts(&self) -> MmuCounts {
         self.counts.get()
     }
 
-    /// The counts, and starts again at zero.
+    /// Returns the counts, and starts again at zero.
     pub fn take(&self) -> MmuCounts {
         self.counts.take()
     }

@@ -38,35 +38,35 @@ impl LeafSize {
         Self::PAGE,
     ];
 
-    /// The leaf of `level`, single or as a group.
+    /// Returns the leaf of `level`, single or as a group.
     #[inline]
     #[must_use]
     pub const fn new(level: Level, contiguous: bool) -> Self {
         Self { level, contiguous }
     }
 
-    /// The level of its descriptors.
+    /// Returns the level of its descriptors.
     #[inline]
     #[must_use]
     pub const fn level(self) -> Level {
         self.level
     }
 
-    /// Whether it is a contiguous group.
+    /// Returns whether it is a contiguous group.
     #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.contiguous
     }
 
-    /// Whether granule `G` has it.
+    /// Returns whether granule `G` has it.
     #[inline]
     #[must_use]
     pub fn exists<G: Granule>(self) -> bool {
         G::leaf_allowed(self.level) && (!self.contiguous || G::cont_shift(self.level) != 0)
     }
 
-    /// Bytes that it maps.
+    /// Returns the bytes that it maps.
     #[inline]
     #[must_use]
     pub fn bytes<G: Granule>(self) -> u64 {
@@ -111,7 +111,8 @@ impl LeafSet {
     /// Single pages only.
     pub const PAGES: Self = Self(1 << LeafSize::PAGE.slot());
 
-    /// The set of `sizes` and, always, the page: without it not every range could be mapped.
+    /// Returns the set of `sizes` and, always, the page: without it not every range could be
+    /// mapped.
     #[must_use]
     pub const fn of(sizes: &[LeafSize]) -> Self {
         let mut set = Self::PAGES.0;
@@ -148,14 +149,14 @@ impl LeafSet {
         Self(self.0 & !0u8 << (2 * level as u32))
     }
 
-    /// The sizes in both sets.
+    /// Returns the sizes in both sets.
     #[inline]
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether `size` is in the set.
+    /// Returns whether `size` is in the set.
     #[inline]
     #[must_use]
     pub const fn contains(self, size: LeafSize) -> bool {
@@ -178,7 +179,7 @@ impl fmt::Debug for LeafSet {
 pub struct LeafCounts([u32; 8]);
 
 impl LeafCounts {
-    /// How many leaves of `size`. A group counts as one.
+    /// Returns how many leaves of `size`. A group counts as one.
     #[must_use]
     pub const fn get(&self, size: LeafSize) -> u32 {
         self.0[size.slot()]
@@ -217,7 +218,7 @@ impl LeafCounts {
             .sum()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|nr| *nr == 0)
@@ -290,13 +291,13 @@ impl LevelMask {
     /// No level.
     pub const NONE: Self = Self(0);
 
-    /// The mask of one level.
+    /// Returns the mask of one level.
     #[must_use]
     pub const fn of(level: Level) -> Self {
         Self(1 << level)
     }
 
-    /// Whether `level` was modified.
+    /// Returns whether `level` was modified.
     #[must_use]
     pub const fn contains(self, level: Level) -> bool {
         self.0 & (1 << level) != 0
@@ -319,7 +320,7 @@ impl LevelMask {
         self.0 as u8
     }
 
-    /// Whether no level was modified.
+    /// Returns whether no level was modified.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0

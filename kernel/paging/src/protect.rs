@@ -1,10 +1,9 @@
-//! `protect`, `set_valid` and `split`: leaves that stay, and change.
+//! `protect`, `set_valid` and `split`: change leaves that stay.
 //!
 //! A leaf that the range covers whole keeps its size: permissions, AF and software bits change in
-//! place (DESIGN rule 3), for a whole contiguous group too; anything else goes break, invalidate,
-//! make. A leaf that the range covers in part is taken apart first, in the same single break that
-//! gives the covered part its new attributes. All or nothing: the whole range is looked at before
-//! anything is written.
+//! place (DESIGN rule 3), for a whole contiguous group too; anything else by break-before-make. A
+//! leaf that the range covers in part is split, in the same break that gives the covered part its
+//! new attributes. All or nothing: the whole range is checked before anything is written.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor};
@@ -17,7 +16,7 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
 
-/// One call, as it goes.
+/// The state of a call.
 struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
     range: VirtRange,
     edit: E,
@@ -76,7 +75,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.edit(range, |state| Some(PageState { valid, ..state }), batch)
     }
 
-    /// Cuts the leaves at both ends of `range`, so that none reaches over either.
+    /// Splits the leaves at both ends of `range`, so that none spans either.
     ///
     /// # Errors
     /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is
@@ -92,7 +91,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.reserve(range, &mut reserve)?;
         let mut outcome = Outcome::default();
         for cut in [range.start, range.end()] {
-            // A cut at a leaf's own edge is none (Linux unfolded a block there for nothing).
+            // A cut at a leaf's edge splits nothing (Linux split a block there).
             if let Some(unit) = self.unit_cut_at(cut) {
                 let pending = batch.pending_mut();
                 self.edit_unit(&unit, range, Some, &mut reserve, pending, &mut outcome);
@@ -123,7 +122,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(editing.outcome)
     }
 
-    /// Whether everything in the range is there and may become what `edit` makes of it.
+    /// Checks that all of the range is mapped and may become what `edit` makes of it.
     fn check_edit<E: Edit>(&self, node: Node, va: VirtAddr, remaining: u64, edit: E) -> Result<(), Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
@@ -195,7 +194,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> usize {
         let old = PageState::of(found);
         let new = (editing.edit)(old);
-        // A stretch of invalid pages, of which the batch has one: each is looked at by itself.
+        // If the batch has one of these invalid pages, each is edited by itself.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
         let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
         if !new.is_some_and(in_place) {

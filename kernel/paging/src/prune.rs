@@ -1,8 +1,7 @@
-//! `prune`: gives back tables that are empty and still linked.
+//! `prune`: unlinks and frees tables that are empty.
 //!
-//! Nothing counts what is in a table. So `prune` looks: at 64 cache lines of each table of the
-//! range, with 4 KiB pages. It is for when memory is short, or when an empty table is in the way of
-//! a block.
+//! Tables have no counts, so `prune` reads them: 64 cache lines each with 4 KiB pages. It is for
+//! when memory is short, or when an empty table is in the way of a block.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::flush::Pending;
@@ -14,8 +13,8 @@ use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Unlinks the tables without a leaf that translate any of `range`, invalidates the links, and
-    /// gives the tables back. Upwards: a table whose last link goes is empty itself.
+    /// Unlinks the empty tables that translate any of `range`, invalidates the links, and frees the
+    /// tables. A table whose last link goes is empty, too.
     ///
     /// No other operation on the tree may be under way, and no walk of it by software: another
     /// caller could be about to write into a table that looks empty. The outcome counts the tables

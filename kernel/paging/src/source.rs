@@ -9,7 +9,7 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL};
 
-/// The output address of frame `n`.
+/// Returns the output address of frame `n`.
 ///
 /// By rotation, so that a frame number too large for an address leaves bits where an address has
 /// none, and the walker's one check of each address (`pa & !implemented == 0`) refuses it.
@@ -45,10 +45,11 @@ pub trait PhysSource<G: Granule> {
     /// to know what a mapping would look like asks an array for no more than it must.
     const RUNS_ARE_FREE: bool;
 
-    /// How many pages there are.
+    /// Returns how many pages there are.
     fn pages(&self) -> u64;
 
-    /// The physical run at `page`, at least 1 and at most `limit` pages. `limit` is at least 1.
+    /// Returns the physical run at `page`, at least 1 and at most `limit` pages. `limit` is at
+    /// least 1.
     ///
     /// `None` if there is no frame for `page`. A run ends before a page without a frame.
     ///
@@ -58,8 +59,8 @@ pub trait PhysSource<G: Granule> {
     /// its place asserts that.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// The piece at `page`, which is mapped at `va`: at most `limit` pages, otherwise as long as
-    /// can be. `None`, and what may be asked for, as for [`run_at`](Self::run_at).
+    /// Returns the piece at `page`, which is mapped at `va`: at most `limit` pages, otherwise as
+    /// long as can be. `None`, and what may be asked for, as for [`run_at`](Self::run_at).
     #[inline(always)]
     fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
         let _ = va;
@@ -70,8 +71,8 @@ pub trait PhysSource<G: Granule> {
     /// source that keeps no place has nothing to do; one that does must not take the default.
     fn rewind(&mut self) {}
 
-    /// The frame numbers of `nr` pages from `page` on, if they lie in memory as such: to look at
-    /// without moving on. By default they do not.
+    /// Returns the frame numbers of `nr` pages from `page` on, if they lie in memory as such: to
+    /// look at without moving on. By default they do not.
     #[inline]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let _ = (page, nr);
@@ -115,12 +116,12 @@ impl<G: Granule> PhysSource<G> for PhysRange {
 /// A list of frame numbers to read from: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of
 /// frame handles.
 pub trait FrameArray {
-    /// How many frames.
+    /// Returns how many frames.
     fn nr_frames(&self) -> usize;
-    /// The frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`: there is
-    /// none (a null page).
+    /// Returns the frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`:
+    /// there is none (a null page).
     fn frame(&self, index: usize) -> Option<Pfn>;
-    /// All of them, if they lie in memory as frame numbers.
+    /// Returns all of them, if they lie in memory as frame numbers.
     #[inline]
     fn as_pfns(&self) -> Option<&[Pfn]> {
         None
@@ -185,7 +186,7 @@ pub struct PageArray<'a, A: FrameArray + ?Sized> {
 }
 
 impl<'a, A: FrameArray + ?Sized> PageArray<'a, A> {
-    /// The pages of `frames`, in order.
+    /// Returns the pages of `frames`, in order.
     #[must_use]
     pub const fn new(frames: &'a A) -> Self {
         Self {
@@ -272,8 +273,9 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     }
 }
 
-/// How many of `frames`, which are mapped from `va` on, come before the first that could be the
-/// head of a contiguous group of pages: of what would be a group the first and the last are looked at.
+/// Returns how many of `frames`, which are mapped from `va` on, come before the first that could be
+/// the head of a contiguous group of pages: of what would be a group the first and the last are
+/// looked at.
 #[inline]
 fn pages_to_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> usize {
     let group = G::cont_entries(LAST_LEVEL);
@@ -312,7 +314,7 @@ pub struct Extents<'a> {
 }
 
 impl<'a> Extents<'a> {
-    /// The pages of `extents`, in order.
+    /// Returns the pages of `extents`, in order.
     #[must_use]
     pub fn new(extents: &'a [Extent]) -> Self {
         Self {

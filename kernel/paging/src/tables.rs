@@ -72,13 +72,13 @@ pub unsafe trait Tables {
         }
     }
 
-    /// The OR of the numbers of `frames`. Touches no table.
+    /// Returns the OR of the numbers of `frames`. Touches no table.
     #[inline]
     fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
         frames.iter().fold(0, |or, frame| or | frame.0)
     }
 
-    /// How many of `frames` follow each other from the first on. Touches no table.
+    /// Returns how many of `frames` follow each other from the first on. Touches no table.
     #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         let first = frames.first().map_or(0, |frame| frame.0);
@@ -86,8 +86,8 @@ pub unsafe trait Tables {
         frames.iter().zip(0..).take_while(follows).count()
     }
 
-    /// How many of `frames` lie in whole groups of `group` that follow each other, whatever the
-    /// first of each, before the first group that does not. Touches no table.
+    /// Returns how many of `frames` lie in groups of `group` consecutive frames, up to the first
+    /// group that is not consecutive. Groups need not continue each other. Touches no table.
     #[inline]
     fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
         let is_group = |frames: &&[Pfn]| self.nr_consecutive(frames) == group;
@@ -102,16 +102,16 @@ pub unsafe trait Tables {
         }
     }
 
-    /// Whether `nr` descriptors from `index` on are vacant: bits 7:0 and 55:48 are 0.
+    /// Returns whether `nr` descriptors from `index` on are vacant: bits 7:0 and 55:48 are 0.
     #[inline]
     fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
         let or = (index..index + nr).fold(0, |or, i| or | self.load(table, i));
         Descriptor(or).is_vacant()
     }
 
-    /// What kinds of descriptors `nr` of them from `index` on are: the AND and the OR of their bits
-    /// 7:0 and 55:48, which hold type, permissions and the contiguous bit. Other bits are
-    /// arbitrary.
+    /// Returns what kinds of descriptors `nr` of them from `index` on are: the AND and the OR of
+    /// their bits 7:0 and 55:48, which hold type, permissions and the contiguous bit. Other bits
+    /// are arbitrary.
     #[inline]
     fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         (index..index + nr).fold((!0, 0), |(and, or), i| {

@@ -4,7 +4,8 @@
 //! With the feature `trace` the engine calls one of `hook`'s functions when a walk enters a table,
 //! when it has chosen a leaf, and after each store, TLBI and barrier. A debugger sets breakpoints
 //! on them (`break paging::trace::hook::leaf_chosen`) and finds everything in the argument
-//! registers, whatever the optimiser did to the walker. `scripts/gdb` does so for `vmw trace-walk`.
+//! registers, regardless of what the optimiser did to the walker. `scripts/gdb` does so for `vmw
+//! trace-walk`.
 //!
 //! Without the feature nothing of this is compiled: [`Hooked<T>`] is `T`, and the calls are empty
 //! and inline.
@@ -37,7 +38,7 @@ pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
     inner
 }
 
-/// What is behind the hooks, for whoever uses it apart from the tree.
+/// Returns what is behind the hooks, for use apart from the tree.
 #[inline]
 pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
     #[cfg(feature = "trace")]

@@ -10,7 +10,7 @@
 //! 2. A missing table is linked by compare-exchange from 0. The loser of a race frees its page and
 //!    uses the winner's table. So the only word that two callers ever both write is a link, once.
 //! 3. A table is unlinked only (a) by an `unmap` or `coalesce` whose range covers **all that the
-//!    table translates**, since then nobody else has a leaf below it, and (b) by
+//!    table translates**, since then no other range has a leaf below it, and (b) by
 //!    [`prune`](Tree::prune), which looks for empty tables and must be called with all other
 //!    operations kept out. An emptied table that (a) does not cover stays linked, for the next map.
 //! 4. An unlinked table may linger in walk caches until the flush, so nothing may be mapped in its
@@ -46,7 +46,7 @@ pub enum Half {
 /// What may be assumed of the CPU when a live leaf is replaced by leaves of another size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum BreakPolicy {
-    /// Invalid first, invalidated, then made anew: right on every CPU (DESIGN rule 3).
+    /// Break-before-make: right on every CPU (DESIGN rule 3).
     #[default]
     BreakBeforeMake,
     /// Replaced in place, invalidated afterwards. Only for CPUs that are known to keep translating
@@ -66,11 +66,11 @@ pub struct Config {
     pub break_policy: BreakPolicy,
     /// Whether a TLBI must be repeated (DESIGN rule 11).
     pub repeat_tlbi: bool,
-    /// Whether what was executable becomes not executable by break-before-make only, and not in
-    /// place (DESIGN rule 11).
+    /// Whether execute permission is taken away by break-before-make, not in place (DESIGN rule
+    /// 11).
     pub break_executable: bool,
-    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. 512 is what Linux takes with 4 KiB pages:
-    /// beyond it, refilling a TLB costs less than the broadcasts.
+    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. 512 is what Linux takes with 4 KiB
+    /// pages: beyond it, refilling a TLB costs less than the broadcasts.
     pub flush_all_above: u32,
 }
 
@@ -87,16 +87,16 @@ impl Default for Config {
     }
 }
 
-/// A translation tree over table memory `T`, maintained through `M`.
+/// A translation tree: tables in `T`, barriers and TLBIs by `M`.
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
-    /// The first address: known by `half`, and asked for in every call.
+    /// The first address, by `half`; used in every call.
     start: VirtAddr,
-    /// Bits that a physical address must not have: known by `config`, and asked for in every call.
+    /// Bits that a physical address must not have, by `config`; used in every call.
     unimplemented_pa: u64,
     half: Half,
-    // The engine goes through these fields, and so through the hooks; callers get what is behind.
+    // The engine uses these fields, with their hooks; callers get what is behind.
     pub(crate) tables: Hooked<T>,
     pub(crate) mmu: Hooked<M>,
     config: Config,
@@ -119,13 +119,13 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
-    /// Whether all of them are vacant.
+    /// Returns whether all of them are vacant.
     #[inline(always)]
     pub(crate) const fn is_vacant(self) -> bool {
         self.or & Descriptor::KIND_BITS == 0
     }
 
-    /// Whether all of them are valid leaves of `level`.
+    /// Returns whether all of them are valid leaves of `level`.
     #[inline(always)]
     pub(crate) const fn are_valid_leaves(self, level: Level) -> bool {
         self.and & VALID != 0 && (level == LAST_LEVEL || self.or & TABLE_OR_PAGE == 0)
@@ -133,7 +133,7 @@ impl Kinds {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// The tree whose root table is at `root`.
+    /// Returns the tree whose root table is at `root`.
     ///
     /// Not `unsafe`, since table memory is reached only through `T`, whose implementation made that
     /// promise; but a tree that a CPU translates by is as powerful as a pointer, so a kernel guards
@@ -166,41 +166,41 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Another handle on the same tables, with the same policy.
+    /// Returns another handle on the same tables, with the same policy.
     pub fn handle<U: Tables, N: Mmu>(&self, tables: U, mmu: N) -> Tree<G, U, N> {
         Tree::new(self.root, self.half, tables, mmu, self.config)
     }
 
-    /// The root table: what TTBR0 or TTBR1 holds.
+    /// Returns the root table: what TTBR0 or TTBR1 holds.
     pub fn root(&self) -> PhysAddr {
         self.root
     }
 
-    /// The half of the address space that it translates.
+    /// Returns the half of the address space that it translates.
     pub fn half(&self) -> Half {
         self.half
     }
 
-    /// The table memory.
+    /// Returns the table memory.
     #[inline]
     pub fn tables(&self) -> &T {
         trace::inner(&self.tables)
     }
 
-    /// The barriers and invalidations.
+    /// Returns the barriers and invalidations.
     #[inline]
     pub fn mmu(&self) -> &M {
         trace::inner(&self.mmu)
     }
 
-    /// The policy.
+    /// Returns the policy.
     #[inline]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether a live leaf with the attributes `old` may become one with `new` in place (DESIGN
-    /// rules 3 and 11).
+    /// Returns whether a live leaf with the attributes `old` may become one with `new` in place
+    /// (DESIGN rules 3 and 11).
     pub(crate) fn may_change_in_place(&self, old: Attributes, new: Attributes) -> bool {
         let break_it = self.config.break_executable && old.is_executable() && !new.is_executable();
         old.may_change_in_place_to(new) && !break_it
@@ -232,7 +232,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unimplemented_pa
     }
 
-    /// The root as a node.
+    /// Returns the root as a node.
     #[inline]
     pub(crate) fn root_node(&self) -> Node {
         Node {
@@ -241,7 +241,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The node behind the link `found` in `node`.
+    /// Returns the node behind the link `found` in `node`.
     #[inline]
     pub(crate) fn child(&self, node: Node, found: Descriptor) -> Node {
         Node {
@@ -255,7 +255,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Descriptor(self.tables.load(table, index))
     }
 
-    /// Whether `nr` descriptors of `node` from `index` on are vacant.
+    /// Returns whether `nr` descriptors of `node` from `index` on are vacant.
     #[inline]
     pub(crate) fn are_vacant(&self, node: Node, index: usize, nr: usize) -> bool {
         if nr == 1 {
@@ -265,7 +265,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The kinds of `nr` descriptors of `node` from `index` on.
+    /// Returns the kinds of `nr` descriptors of `node` from `index` on.
     #[inline]
     pub(crate) fn kinds(&self, node: Node, index: usize, nr: usize) -> Kinds {
         let (and, or) = if nr == 1 {
@@ -277,7 +277,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Kinds { and, or }
     }
 
-    /// The table of `level` that translates all of `range`, if it is linked.
+    /// Returns the table of `level` that translates all of `range`, if it is linked.
     #[inline(always)]
     pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
         let mut table = self.root;
@@ -297,8 +297,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Some(table)
     }
 
-    /// The table of `level` that translates the first address of `range`, from `above` down. What
-    /// is missing is made.
+    /// Returns the table of `level` that translates the first address of `range`, from `above`
+    /// down. What is missing is made.
     ///
     /// # Errors
     /// [`Error::OutOfTables`]; [`Error::Occupied`] if a leaf is on the way.
@@ -331,8 +331,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(Node { table, level })
     }
 
-    /// The table behind `index` of `node`: a new one, unless another caller is faster. Whether it
-    /// is new.
+    /// Returns the table behind `index` of `node`: a new one, unless another caller is faster.
+    /// Whether it is new.
     #[cold]
     #[inline(never)]
     fn link_table(&self, node: Node, index: usize, va: VirtAddr) -> Result<(PhysAddr, bool), Error> {
@@ -347,7 +347,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         match self.tables.compare_exchange(node.table, index, 0, link.0) {
             Ok(()) => Ok((table, true)),
             Err(found) => {
-                // Another caller's range has a part in the same span. This page was never linked.
+                // Another caller was faster. This page was never linked.
                 self.tables.free_table(table);
                 let found = Descriptor(found);
                 if !found.is_table(level) {
@@ -358,8 +358,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The index of the first descriptor of `level` that the range `va + remaining` touches, and
-    /// how many. One table holds all of it.
+    /// Returns the index of the first descriptor of `level` that the range `va + remaining`
+    /// touches, and how many. One table holds all of it.
     #[inline]
     pub(crate) fn slots(&self, level: Level, va: VirtAddr, remaining: u64) -> (usize, usize) {
         let index = G::index(va.0, level);
@@ -373,7 +373,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Why `range` is refused.
+/// Returns why `range` is refused.
 #[cold]
 #[inline(never)]
 fn refusal<G: Granule>(range: VirtRange) -> Error {
@@ -389,7 +389,7 @@ fn refusal<G: Granule>(range: VirtRange) -> Error {
     }
 }
 
-/// The level of the lowest table that translates all of `range`, and more than that.
+/// Returns the level of the lowest table that translates more than `range`, and all of it.
 #[inline]
 pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     let VirtRange { start, size } = range;
@@ -403,8 +403,8 @@ pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     level
 }
 
-/// The part of `range` that lies in the descriptor of `level` which covers `va`: from `va` on, its
-/// size.
+/// Returns the part of `range` that lies in the descriptor of `level` which covers `va`: from `va`
+/// on, its size.
 #[inline]
 pub(crate) fn part<G: Granule>(level: Level, va: VirtAddr, remaining: u64) -> u64 {
     let size = G::size(level);

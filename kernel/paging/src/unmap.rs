@@ -1,9 +1,9 @@
-//! `unmap`: takes leaves out, and the tables that the range covers whole.
+//! `unmap`: clears leaves, and unlinks the tables that the range covers whole.
 //!
-//! What to invalidate is read from the tables as they were, before the stores (DESIGN rule 4), and
-//! goes into the caller's [`FlushBatch`]; nothing is given back before that has flushed. A table of
-//! which the range covers all is unlinked with its descriptors in it. One of which it covers a part
-//! stays linked, though it may be empty then: others may map there. Holes are passed over.
+//! What to invalidate is read from the tables before the stores (DESIGN rule 4) and goes into the
+//! caller's [`FlushBatch`]; nothing is freed before that has flushed. A table that the range covers
+//! whole is unlinked with its descriptors in it. One that it covers in part stays linked, even if
+//! it is empty, since others may map there. Holes are skipped.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor};
@@ -16,10 +16,10 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Kinds, Node, Tree, level_around, part};
 
-/// One call of `unmap`, as it goes.
+/// The state of an `unmap` call.
 struct Unmapping<'p, G: Granule> {
     range: VirtRange,
-    /// Whether tables that the range covers whole are taken out, too.
+    /// Whether tables that the range covers whole are unlinked, too.
     takes_tables: bool,
     reserve: Reserve,
     pending: &'p mut Pending<G>,
@@ -27,9 +27,9 @@ struct Unmapping<'p, G: Granule> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Takes whatever is mapped in `range` out. A leaf that the range covers in part is split
-    /// first, down to what the cut needs; the rest of it stays mapped. Tables that the range covers
-    /// whole are unlinked, and given back by the flush.
+    /// Takes out all that is mapped in `range`. A leaf that the range covers in part is split
+    /// first, no further than needed; the rest stays mapped. Tables that the range covers whole are
+    /// unlinked, and freed by the flush.
     ///
     /// The outcome counts what was taken out. Granularity: a page. Neither the addresses nor the
     /// frames that were mapped may be reused before `batch` has flushed.
@@ -73,7 +73,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_anything(range, pending)
     }
 
-    /// Every other case: cut leaves, holes, links.
+    /// Returns all other cases: leaves covered in part, holes, links.
     #[inline(never)]
     fn unmap_anything(&self, range: VirtRange, pending: &mut Pending<G>) -> Result<Outcome, Failure> {
         let mut unmapping = Unmapping {
@@ -90,7 +90,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(unmapping.outcome.copied())
     }
 
-    /// Takes out what a failing `map` has written: leaves that end where `range` does. Tables stay.
+    /// Clears what a failing `map` has written: leaves that end where `range` does. Tables stay.
     pub(crate) fn unmap_leaves(&self, range: VirtRange, pending: &mut Pending<G>) {
         let mut unmapping = Unmapping {
             range,
@@ -103,8 +103,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_table(node, range.start, range.size, &mut unmapping);
     }
 
-    /// The lowest table that translates all of `range`, or the lowest that exists of those that
-    /// would.
+    /// Returns the lowest table that translates all of `range`, or the lowest of them that exists.
     fn table_around(&self, range: VirtRange) -> Node {
         let level = level_around::<G>(range);
         let mut node = self.root_node();
@@ -118,8 +117,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         node
     }
 
-    /// The common case: nothing but valid leaves in this table, all of them whole. Takes them out,
-    /// or does nothing.
+    /// Clears the range if it holds only valid leaves of this table, all covered whole. Else it
+    /// does nothing.
     #[inline(always)]
     fn unmap_whole_leaves(
         &self,
@@ -141,12 +140,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         self.count_leaves(node, index, nr, kinds, outcome);
         self.clear(node, index, nr);
-        // DESIGN rule 4: a group may be held as its members, so the stride is one for both.
+        // DESIGN rule 4: a TLB may hold a group as its members, so both have the same stride.
         pending.invalidate(VirtRange::new(va, size), level, false);
         true
     }
 
-    /// Whether a contiguous group sticks out of `nr` descriptors of `node` from `index` on.
+    /// Returns whether the edge of `nr` descriptors from `index` on cuts a contiguous group.
     #[inline(always)]
     fn cuts_group(&self, node: Node, index: usize, nr: usize, kinds: Kinds) -> bool {
         let cut = |at: usize| at & (G::cont_entries(node.level) - 1) != 0;
@@ -174,7 +173,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             .add(LeafSize::new(level, false), (nr - grouped) as u32);
     }
 
-    /// How many of `nr` descriptors from `index` on are in groups: by the first of each.
+    /// Returns how many of `nr` descriptors from `index` on are in groups.
     #[inline(never)]
     fn nr_grouped(&self, node: Node, index: usize, nr: usize) -> usize {
         let group = G::cont_entries(node.level);
@@ -185,7 +184,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         groups << G::cont_shift(node.level)
     }
 
-    /// Takes out what `remaining` bytes from `va` on map below `node`.
+    /// Clears `remaining` bytes from `va` on below `node`.
     #[inline(never)]
     fn unmap_table(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
         let (pending, outcome) = (&mut *unmapping.pending, &mut unmapping.outcome);
@@ -194,7 +193,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The same, one descriptor after the other.
+    /// The same, descriptor by descriptor.
     fn unmap_each(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
         let level = node.level;
         let (index, nr) = self.slots(level, va, remaining);
@@ -215,7 +214,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             } else if !found.is_vacant() {
                 next = self.unmap_leaf(node, i, va, found, unmapping);
             }
-            // To the end of what was handled: one descriptor, or the rest of a group.
+            // On to what follows: the next descriptor, or the one behind a group.
             let step = here + ((next - i - 1) as u64) * G::size(level);
             va = va.add(step);
             remaining = remaining.saturating_sub(step);
@@ -223,8 +222,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Takes out the leaf `found` at `index` of `node`, or the part of it that is to go. Gives the
-    /// index behind it.
+    /// Clears the leaf `found` at `index` of `node`, or the part in the range. Returns the index
+    /// behind it.
     fn unmap_leaf(
         &self,
         node: Node,
@@ -251,12 +250,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         unit.index + nr
     }
 
-    /// Takes `node`, which was just unlinked and whose whole span, from `va` on, the range covers;
-    /// and all tables below it. The flush gives them back.
+    /// Defers the free of `node`, which was just unlinked and whose span the range covers, and of
+    /// all tables below it, to the flush.
     ///
-    /// Its descriptors stay as they are. So as long as a walk cache holds the link, a walk may take
-    /// up any of them again: every leaf is invalidated at all levels, since TLBIs are in no order
-    /// among themselves before the DSB.
+    /// Their descriptors stay. While a walk cache holds the link, a walk may load any of them
+    /// again. So every leaf is invalidated at all levels: TLBIs are not ordered among themselves
+    /// before the DSB.
     fn take_table(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let kinds = self.kinds(node, 0, G::ENTRIES);
         let span = VirtRange::new(va, G::table_span(node.level));
@@ -266,7 +265,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else if !kinds.is_vacant() {
             self.take_descriptors(node, va, unmapping);
         }
-        // A walk cache may hold the link to it (DESIGN rule 5). Those in it were seen to above.
+        // A walk cache may hold the link (DESIGN rule 5). Links in the table were recorded above.
         let level = node.level - 1;
         unmapping.pending.invalidate_link(span, level);
         unmapping.pending.defer_free(&self.tables, node.table);
@@ -274,10 +273,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         unmapping.outcome.tables_removed += 1;
     }
 
-    /// Takes what is linked and mapped in the table `node`, which was unlinked.
+    /// Records what is linked and mapped in the unlinked table `node`.
     fn take_descriptors(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let level = node.level;
-        // Where TLBIs go by range, one for all pages of a table costs no more than for some.
+        // By range, a TLBI for all pages of a table costs no more than for some.
         let at_once = level == LAST_LEVEL && self.mmu.has_tlbi_range();
         if at_once {
             let span = VirtRange::new(va, G::table_span(level));
@@ -300,7 +299,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Records a leaf, in `range`, that was taken out. One that was invalid is held by no TLB.
+/// Records a cleared leaf in `range`. No TLB holds one that was invalid.
 fn took_out<G: Granule>(
     range: VirtRange,
     leaf: LeafSize,

@@ -27,13 +27,13 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The addresses that it covers.
+    /// Returns the addresses that it covers.
     #[must_use]
     pub fn range<G: Granule>(&self) -> VirtRange {
         VirtRange::new(self.va, self.size.bytes::<G>())
     }
 
-    /// The physical address that `va`, inside the leaf, maps to.
+    /// Returns the physical address that `va`, inside the leaf, maps to.
     #[must_use]
     pub const fn translate(&self, va: VirtAddr) -> PhysAddr {
         self.pa.add(va.offset_from(self.va))
@@ -68,7 +68,7 @@ impl Walk {
         self.steps.iter().flatten()
     }
 
-    /// The level at which the walk ended.
+    /// Returns the level at which the walk ended.
     #[must_use]
     pub fn level(&self) -> Level {
         self.steps().last().map_or(0, |step| step.level)
@@ -117,7 +117,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(walk)
     }
 
-    /// The leaf that translates `va`, if there is a valid one.
+    /// Returns the leaf that translates `va`, if there is a valid one.
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<Leaf> {
         if !self.range().contains(va) {
@@ -183,7 +183,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Visit::Continue
     }
 
-    /// The leaf that `found` at `index`, which covers `va`, belongs to.
+    /// Returns the leaf that `found` at `index`, which covers `va`, belongs to.
     #[inline]
     fn leaf(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Leaf {
         let size = LeafSize::new(node.level, found.is_contiguous());

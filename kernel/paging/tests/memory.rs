@@ -1,9 +1,9 @@
 //! `LinearTables`, the one module with `unsafe`, on real memory that is really given back: what
 //! Miri is for.
 //!
-//! `cargo +nightly miri test -p paging --test all memory::` sees every access to a page that is not there
-//! any more, every one that is out of bounds or not aligned, and every data race. Without Miri the
-//! claims are about contents alone.
+//! `cargo +nightly miri test -p paging --test all memory::` sees every access to a page that is not
+//! there any more, every one that is out of bounds or not aligned, and every data race. Without
+//! Miri the claims are about contents alone.
 
 use paging::mmu::NoMmu;
 use paging::{

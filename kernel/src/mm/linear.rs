@@ -2,8 +2,8 @@
 //! leaves.
 //!
 //! Writable and never executable, but for the alias of the image's text and constants, which is
-//! read-only unless `rodata=` says otherwise: else a stray store through the linear map would change
-//! what the image map protects (DESIGN rule 10).
+//! read-only unless `rodata=` says otherwise: else a stray store through the linear map would
+//! change what the image map protects (DESIGN rule 10).
 
 use paging::{
     Attributes, Failure, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,

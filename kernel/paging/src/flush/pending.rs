@@ -1,5 +1,4 @@
-//! What is collected until a flush: ranges that a TLB may hold, and tables that are no longer
-//! linked.
+//! What is collected until a flush: ranges that a TLB may hold, and unlinked tables.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -53,13 +52,13 @@ impl Packed {
         }
     }
 
-    /// The last byte.
+    /// Returns the last byte.
     #[inline]
     const fn last(self) -> u64 {
         self.start + (self.size() - 1)
     }
 
-    /// The smallest that has both, at the smaller stride.
+    /// Returns the smallest range that has both, at the smaller stride.
     #[inline]
     fn joined(self, other: Self) -> Self {
         let start = self.start.min(other.start);
@@ -76,7 +75,7 @@ impl Packed {
         self.size & !FLAGS
     }
 
-    /// Whether `new`, by which it would grow by `growth`, is best recorded as more of it.
+    /// Returns whether `new`, by which it would grow by `growth`, is best recorded as more of it.
     #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
         // Where it goes on at another stride, that is kept apart, since it would need more TLBIs.
@@ -91,7 +90,7 @@ impl Packed {
     }
 }
 
-/// What an operation has taken out and not yet invalidated: ranges and dead tables.
+/// What operations have unmapped and not yet invalidated: ranges, and unlinked tables.
 ///
 /// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one
 /// with dead tables leaks them, which is safe, and is why it is `must_use`: give it to
@@ -100,11 +99,11 @@ impl Packed {
 #[derive(Debug)]
 pub struct Pending<G> {
     ranges: ArrayVec<Packed, MAX_RANGES>,
-    /// A list of dead tables, linked through their first descriptor; 0 for none. A table is a page,
+    /// A list of unlinked tables, through their first descriptor; 0 for none. A table is a page,
     /// so the link has bit 0 clear: a stale walk reads it as an invalid descriptor.
     dead: PhysAddr,
     nr_dead: u32,
-    /// Descriptors were written that other CPUs must see, with nothing to invalidate.
+    /// Whether descriptors were written that need a barrier and no TLBI.
     published: bool,
     granule: PhantomData<G>,
 }
@@ -128,31 +127,32 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// The ranges to invalidate.
+    /// Returns the ranges to invalidate.
     #[inline]
     pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
         self.ranges.iter().map(|packed| packed.unpack())
     }
 
-    /// How many tables wait to be given back.
+    /// Returns how many tables wait to be freed.
     #[must_use]
     pub const fn nr_dead_tables(&self) -> usize {
         self.nr_dead as usize
     }
 
-    /// Whether a flush would have nothing to do.
+    /// Returns whether a flush would have nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         // A dead table's link is in a range, or was published.
         self.ranges.is_empty() && !self.published
     }
 
-    /// Whether a TLB may hold something for an address in `range` that the next flush invalidates.
+    /// Returns whether a TLB may hold something for an address in `range` that the next flush
+    /// invalidates.
     pub(crate) fn may_be_held(&self, range: VirtRange) -> bool {
         self.ranges().any(|pending| pending.range.overlaps(range))
     }
 
-    /// How many TLBIs a flush of this will issue on a CPU with or without FEAT_TLBIRANGE.
+    /// Returns how many TLBIs a flush will issue, with FEAT_TLBIRANGE or without.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
         super::nr_all_tlbis::<G>(self.ranges(), tlbi_range)
@@ -247,7 +247,7 @@ impl<G: Granule> Pending<G> {
         self.published = true;
     }
 
-    /// Takes a table that is no longer linked. Its span must be in a range with `links`.
+    /// Defers the free of an unlinked table. Its span must be in a range with `links`.
     #[inline]
     pub(crate) fn defer_free<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
         tables.store(table, 0, self.dead.0);
@@ -293,7 +293,7 @@ impl<G: Granule> Pending<G> {
         Some(table)
     }
 
-    /// After the flush: nothing is pending any more.
+    /// Frees the tables after the flush; nothing is pending then.
     #[inline]
     pub(super) fn finish<T: Tables>(&mut self, tables: &T) {
         self.ranges.clear();
@@ -311,7 +311,7 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// The range, if there is no other.
+    /// Returns the range, if there is no other.
     #[inline]
     pub(super) fn only(&self) -> Option<PendingRange> {
         match self.ranges[..] {

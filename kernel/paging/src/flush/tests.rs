@@ -9,7 +9,8 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule16K, Granule64K};
 use std::vec::Vec;
 
-/// What the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 * SCALE + 1)
+/// Returns what the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 *
+/// SCALE + 1)
 /// * granule size)` (Arm ARM C5.5, TLBI RVAE1IS), as page numbers from `start` on.
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
@@ -36,8 +37,8 @@ fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     pieces.into_inner()
 }
 
-/// Whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)` with NUM
-/// below 32.
+/// Returns whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)`
+/// with NUM below 32.
 fn is_one_operation(pages: u64) -> bool {
     (0..4).any(|scale| pages % (2 << (5 * scale)) == 0 && (1..=32).contains(&(pages / (2 << (5 * scale)))))
 }

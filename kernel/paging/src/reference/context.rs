@@ -22,13 +22,13 @@ pub struct Context<'a, G, T, M> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
-    /// An empty tree, or `None` if there is no page for its root.
+    /// Returns an empty tree, or `None` if there is no page for its root.
     #[must_use]
     pub fn new(tables: &'a T, mmu: &'a M) -> Option<Self> {
         Some(Self::from_root(tables.alloc_table()?, tables, mmu))
     }
 
-    /// The tree at `root`, which only reference walkers change.
+    /// Returns the tree at `root`, which only reference walkers change.
     #[must_use]
     pub const fn from_root(root: PhysAddr, tables: &'a T, mmu: &'a M) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// The leaf descriptor that maps `va`, and its level: one walk from the root.
+    /// Returns the leaf descriptor that maps `va`, and its level: one walk from the root.
     #[must_use]
     pub fn leaf_at(&self, va: VirtAddr) -> Option<(Descriptor, Level)> {
         let mut table = self.root;
@@ -57,7 +57,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Where `va` is mapped to, and by which leaf.
+    /// Returns where `va` is mapped to, and by which leaf.
     #[must_use]
     pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
         let (found, level) = self.leaf_at(va)?;
@@ -66,7 +66,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Some((found.address::<G>().add(within), leaf))
     }
 
-    /// The leaves that map `range`, by size. A contiguous group counts as one.
+    /// Returns the leaves that map `range`, by size. A contiguous group counts as one.
     #[must_use]
     pub fn leaf_counts(&self, range: VirtRange) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -85,7 +85,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         counts
     }
 
-    /// Gives back every table of the tree, whatever it maps. The reference walkers themselves keep
+    /// Frees every table of the tree, with all that it maps. The reference walkers themselves keep
     /// emptied tables.
     pub fn release(self) {
         // No walk cache may hold a table that is given away (DESIGN rule 5). Nothing is unlinked:
@@ -130,7 +130,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// The address of `frame`, page `page` of a range.
+    /// Returns the address of `frame`, page `page` of a range.
     ///
     /// Linux asks `pfn_valid` here, a lookup of its own that dominates its cost for page arrays.
     /// There is no memory map to look up in: only what no address could express is refused.
@@ -146,8 +146,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
     }
 
-    /// The table of `level` that translates `va`, after one walk from the root that adds what is
-    /// missing.
+    /// Returns the table of `level` that translates `va`, after one walk from the root that adds
+    /// what is missing.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -159,8 +159,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(table)
     }
 
-    /// The table below the descriptor of `level` that `va` selects in `table`, added if there is
-    /// none.
+    /// Returns the table below the descriptor of `level` that `va` selects in `table`, added if
+    /// there is none.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -213,7 +213,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// The index of the page descriptor for `va` in `table`, which must be vacant.
+    /// Returns the index of the page descriptor for `va` in `table`, which must be vacant.
     #[inline]
     pub(super) fn vacant_page(&self, table: PhysAddr, va: VirtAddr) -> Result<usize, Error> {
         let index = G::index(va.0, LAST_LEVEL);

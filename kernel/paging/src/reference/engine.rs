@@ -19,7 +19,7 @@ use crate::tree::{Config, Half, Tree};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 
-/// The context's tree, in the half that `va` lies in.
+/// Returns the context's tree, in the half that `va` lies in.
 #[inline]
 fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'a, G, T, M>,

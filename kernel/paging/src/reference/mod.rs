@@ -17,14 +17,16 @@
 //!
 //! # A walker of your own
 //! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add one line to the list in
-//! [`for_each_walker!`](crate::for_each_walker). From then on it is in whatever iterates that list:
+//! [`for_each_walker!`](crate::for_each_walker). From then on it is in all that iterates that list:
 //!
-//! | where | what it goes through | run by |
-//! |---|---|---|
-//! | `tests/reference/agreement.rs` | the same random arrays and ranges as all others, in every granule, page by page | `cargo test -p paging reference` |
-//! | `tests/on_the_model.rs` | the model of a worst-case TLB: no rule broken, everything flushed | `cargo test -p paging on_the_model` |
-//! | the kernel's self-tests | the live MMU: `AT`, data by two addresses, and that nothing is left in the TLB | `BOOTARGS='selftest=walkers.*' make run` |
-//! | the bench | every case that takes a range or an array; each page is checked before anything is counted | `make bench` |
+//! - `tests/reference/agreement.rs` (`cargo test -p paging reference`): the same random arrays and
+//!   ranges as all others, in every granule, page by page
+//! - `tests/on_the_model.rs` (`cargo test -p paging on_the_model`): the model of a worst-case TLB:
+//!   no rule broken, everything flushed
+//! - the kernel's self-tests (`BOOTARGS='selftest=walkers.*' make run`): the live MMU: `AT`, data
+//!   by two addresses, and that nothing is left in the TLB
+//! - the bench (`make bench`): every case that takes a range or an array; each page is checked
+//!   before anything is counted
 //!
 //! `BENCH_WALKERS=GLOB` selects walkers by name, in the bench and in the self-tests. That each of
 //! the four finds a wrong walker out is itself tested, with walkers that are wrong on purpose.

@@ -26,7 +26,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Whether a contiguous group may begin here.
+    /// Returns whether a contiguous group may begin here.
     #[inline]
     pub(super) fn fits_group<G: Granule>(&self) -> bool {
         let group = G::cont_size(LAST_LEVEL);

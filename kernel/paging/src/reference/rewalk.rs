@@ -15,7 +15,7 @@ use crate::tables::Tables;
 ///
 /// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by
 ///   one, pages.
-/// - An array of pages (`vmap`): one walk, pages only, whatever their addresses.
+/// - An array of pages (`vmap`): one walk, pages only, at any addresses.
 /// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous
 ///   range, again from the root.
 ///

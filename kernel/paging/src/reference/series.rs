@@ -40,8 +40,8 @@ pub struct Series {
     pub overrun: bool,
 }
 
-/// A page, or groups: what is left, the allowed size, half a table, the least of them rounded down
-/// to a power of two.
+/// Returns a page, or groups: what is left, the allowed size, half a table, the least of them
+/// rounded down to a power of two.
 #[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if !step.fits_group::<G>() {
@@ -173,7 +173,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         Ok(levels)
     }
 
-    /// The output address of the page that goes to `va`.
+    /// Returns the output address of the page that goes to `va`.
     #[inline]
     fn output(&self, va: VirtAddr) -> Result<PhysAddr, Error> {
         let page = va.offset_from(self.va) >> G::PAGE_SHIFT;

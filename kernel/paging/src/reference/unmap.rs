@@ -92,7 +92,7 @@ fn unmap_last<G: Granule, T: Tables, M: Mmu>(
 
 /// Clears the contiguous group that begins at `index`, out of line and descriptor by descriptor, as
 /// Linux's getter for large pages does. What a CPU may have set in one of them it folds into its
-/// result; nobody here would read that.
+/// result, which nothing here would read.
 #[inline(never)]
 fn clear_group<G: Granule, T: Tables, M: Mmu>(ctx: &Context<'_, G, T, M>, table: PhysAddr, index: usize) {
     for i in index..index + G::cont_entries(LAST_LEVEL) {
