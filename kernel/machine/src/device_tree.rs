@@ -16,16 +16,14 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
-use crate::arch::percpu::{MAX_CPUS, this_cpu};
-use crate::arch::psci::Conduit;
-use crate::mm::regions::{MAX_REGIONS, PhysRegion};
+use crate::regions::{MAX_REGIONS, PhysRegion};
 
 pub use bus::Path;
 
 /// What the device tree says of the machine.
 #[derive(Clone, Debug)]
-pub struct Machine {
-    /// RAM, bank by bank, as it is written.
+pub struct Machine<'a> {
+    /// RAM, bank by bank, as it is written. Empty if the loader has filled none in.
     pub memory: ArrayVec<PhysRegion, MAX_REGIONS>,
     /// Ranges of RAM that are not the kernel's, from the reservation block and from
     /// `/reserved-memory`.
@@ -33,7 +31,7 @@ pub struct Machine {
     /// The initial RAM disk.
     pub initrd: Option<PhysRegion>,
     /// `/chosen/bootargs`.
-    pub bootargs: &'static str,
+    pub bootargs: &'a str,
     /// The PL011 that `stdout-path` names, or else the first there is.
     pub console: Option<PhysRegion>,
     /// The first `arm,pl031`.
@@ -42,9 +40,23 @@ pub struct Machine {
     pub ecam: Option<PhysRegion>,
     /// CPUs of the tree that may be used.
     pub nr_listed_cpus: usize,
-    tree: Tree,
+    tree: Fdt<'a>,
     /// How firmware is called.
     pub psci: Option<Conduit>,
+    /// The CPU that read the tree.
+    this: u64,
+    /// CPUs that the kernel has numbers for.
+    max_cpus: usize,
+}
+
+/// How firmware is called: `method` of the PSCI node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Conduit {
+    /// `method = "hvc"`.
+    Hvc = 1,
+    /// `method = "smc"`.
+    Smc = 2,
 }
 
 /// A range of RAM that is not the kernel's.
@@ -67,15 +79,13 @@ pub struct Cpu {
 
 /// Why a device tree is of no use. It was valid as a blob; what it says is not.
 #[derive(Clone, Debug)]
-pub enum Error {
+pub enum Error<'a> {
     /// The blob is not valid.
     Blob(dtoolkit::error::FdtParseError),
-    /// No memory node has a bank.
-    NoMemory,
     /// A property of this node has a value that is none.
     Property {
         /// The node.
-        node: &'static str,
+        node: &'a str,
         /// The property.
         property: &'static str,
     },
@@ -83,11 +93,10 @@ pub enum Error {
     TooManyRegions,
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for Error<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blob(error) => write!(f, "{error}"),
-            Self::NoMemory => write!(f, "there is no memory node with a bank of RAM"),
             Self::Property { node, property } => {
                 write!(f, "property `{property}` of node `{node}` cannot be understood")
             }
@@ -96,14 +105,12 @@ impl fmt::Display for Error {
     }
 }
 
-type Tree = Fdt<'static>;
-type TreeNode = FdtNode<'static>;
-
-/// Reads what `blob`, a whole device tree, says.
+/// Reads what `blob`, a whole device tree, says. It is read on the CPU with the affinity fields
+/// `this`, for a kernel that has numbers for `max_cpus`.
 ///
 /// # Errors
 /// Why it is of no use.
-pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
+pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Error<'_>> {
     let tree = Fdt::new(blob).map_err(Error::Blob)?;
     let chosen = tree.find_node("/chosen");
     let mut machine = Machine {
@@ -117,6 +124,8 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
         nr_listed_cpus: read_cpus(tree)?,
         tree,
         psci: psci_conduit(tree),
+        this,
+        max_cpus,
     };
     bus::for_each_node(tree, &mut |path| {
         let slots = [
@@ -126,7 +135,7 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
         ];
         for (slot, compatible) in slots {
             if slot.is_none() {
-                *slot = compatible_region(path, compatible);
+                *slot = path.registers_of(compatible);
             }
         }
     });
@@ -136,13 +145,13 @@ pub fn read(blob: &'static [u8]) -> Result<Machine, Error> {
 /// Returns the registers of the PL011 that `stdout-path` names, or `None` if it names none or
 /// something else.
 #[must_use]
-pub fn stdout_pl011(tree: Tree) -> Option<PhysRegion> {
-    compatible_region(&stdout(tree)?, "arm,pl011")
+pub fn stdout_pl011(tree: Fdt<'_>) -> Option<PhysRegion> {
+    stdout(tree)?.registers_of("arm,pl011")
 }
 
 /// Returns the node that `stdout-path` names, with those above it.
 #[must_use]
-pub fn stdout(tree: Tree) -> Option<Path<'static>> {
+pub fn stdout(tree: Fdt<'_>) -> Option<Path<'_>> {
     let chosen = tree.find_node("/chosen")?;
     // Options follow a colon: "serial0:115200n8".
     let path = string(chosen, "stdout-path")?.split(':').next()?;
@@ -155,38 +164,38 @@ pub fn stdout(tree: Tree) -> Option<Path<'static>> {
     Path::resolve(tree, alias)?.descend(rest)
 }
 
-/// `method` of the `/psci` node.
-#[must_use]
-pub fn psci_conduit(tree: Tree) -> Option<Conduit> {
-    match string(tree.find_node("/psci")?, "method")? {
-        "hvc" => Some(Conduit::Hvc),
-        "smc" => Some(Conduit::Smc),
-        _ => None,
-    }
-}
+/// What a PSCI node is compatible with, of any version.
+const PSCI: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 
-/// Returns the first range of registers of the last node of `path`, if the node is `compatible` and
-/// switched on.
-fn compatible_region(path: &Path<'static>, compatible: &str) -> Option<PhysRegion> {
-    let node = path.node();
-    if !node.is_compatible(compatible) || !is_available(node) {
-        return None;
-    }
-    let reg = node.reg().ok()??.next()?;
-    path.translate(PhysRegion::new(reg.address().ok()?, reg.size().ok()?)?)
+/// Returns `method` of the first PSCI node that is switched on, wherever it is: `/psci` mostly, or
+/// `/firmware/psci`.
+#[must_use]
+pub fn psci_conduit(tree: Fdt<'_>) -> Option<Conduit> {
+    let mut conduit = None;
+    bus::for_each_node(tree, &mut |path| {
+        let node = path.node();
+        if conduit.is_none() && PSCI.iter().any(|name| node.is_compatible(name)) && path.is_available() {
+            conduit = match string(node, "method") {
+                Some("hvc") => Some(Conduit::Hvc),
+                Some("smc") => Some(Conduit::Smc),
+                _ => None,
+            };
+        }
+    });
+    conduit
 }
 
 /// Returns a property that is a string.
-fn string(node: TreeNode, name: &str) -> Option<&'static str> {
-    node.property(name)?.value_as::<&'static str>().ok()
+fn string<'a>(node: FdtNode<'a>, name: &str) -> Option<&'a str> {
+    node.property(name)?.value_as::<&str>().ok()
 }
 
 /// No `status`, or one that says so. "ok" is older than the specification, and in use.
-fn is_available(node: TreeNode) -> bool {
+fn is_available(node: FdtNode<'_>) -> bool {
     node.property("status").is_none() || matches!(string(node, "status"), Some("okay" | "ok"))
 }
 
-fn read_memory(tree: Tree) -> Result<ArrayVec<PhysRegion, MAX_REGIONS>, Error> {
+fn read_memory(tree: Fdt<'_>) -> Result<ArrayVec<PhysRegion, MAX_REGIONS>, Error<'_>> {
     let mut banks = ArrayVec::new();
     let root = tree.root();
     for node in root.children() {
@@ -197,13 +206,10 @@ fn read_memory(tree: Tree) -> Result<ArrayVec<PhysRegion, MAX_REGIONS>, Error> {
             banks.try_push(region).map_err(|_| Error::TooManyRegions)
         })?;
     }
-    if banks.is_empty() {
-        return Err(Error::NoMemory);
-    }
     Ok(banks)
 }
 
-fn read_reserved(tree: Tree) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error> {
+fn read_reserved(tree: Fdt<'_>) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error<'_>> {
     let mut reserved = ArrayVec::new();
     let mut add = |region, no_map| {
         reserved
@@ -230,7 +236,10 @@ fn read_reserved(tree: Tree) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error> {
 
 /// Calls `f` with each range of `reg` that is not empty. The node's parent has the addresses of the
 /// CPU.
-fn for_each_reg(node: TreeNode, mut f: impl FnMut(PhysRegion) -> Result<(), Error>) -> Result<(), Error> {
+fn for_each_reg<'a>(
+    node: FdtNode<'a>,
+    mut f: impl FnMut(PhysRegion) -> Result<(), Error<'a>>,
+) -> Result<(), Error<'a>> {
     let bad = || Error::Property {
         node: node.name(),
         property: "reg",
@@ -250,7 +259,7 @@ fn for_each_reg(node: TreeNode, mut f: impl FnMut(PhysRegion) -> Result<(), Erro
 }
 
 /// `linux,initrd-start` and `linux,initrd-end`: each 32 or 64 bits, regardless of `#address-cells`.
-fn read_initrd(chosen: TreeNode) -> Result<Option<PhysRegion>, Error> {
+fn read_initrd(chosen: FdtNode<'_>) -> Result<Option<PhysRegion>, Error<'_>> {
     let bad = |property| Error::Property {
         node: "chosen",
         property,
@@ -275,10 +284,10 @@ fn read_initrd(chosen: TreeNode) -> Result<Option<PhysRegion>, Error> {
     }
 }
 
-fn read_bootargs(chosen: TreeNode) -> Result<&'static str, Error> {
+fn read_bootargs(chosen: FdtNode<'_>) -> Result<&str, Error<'_>> {
     match chosen.property("bootargs") {
         None => Ok(""),
-        Some(property) => property.value_as::<&'static str>().map_err(|_| Error::Property {
+        Some(property) => property.value_as::<&str>().map_err(|_| Error::Property {
             node: "chosen",
             property: "bootargs",
         }),
@@ -286,13 +295,13 @@ fn read_bootargs(chosen: TreeNode) -> Result<&'static str, Error> {
 }
 
 /// Returns the nodes of the CPUs that may be used, in the order of the tree.
-fn cpu_nodes(tree: Tree) -> impl Iterator<Item = TreeNode> {
+fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
     let cpus = tree.find_node("/cpus").into_iter();
     cpus.flat_map(|cpus| cpus.children())
         .filter(|node| string(*node, "device_type") == Some("cpu") && is_available(*node))
 }
 
-fn read_cpu(node: TreeNode) -> Option<Cpu> {
+fn read_cpu(node: FdtNode<'_>) -> Option<Cpu> {
     Some(Cpu {
         mpidr: node.reg().ok()??.next()?.address().ok()?,
         by_psci: string(node, "enable-method") == Some("psci"),
@@ -300,7 +309,7 @@ fn read_cpu(node: TreeNode) -> Option<Cpu> {
 }
 
 /// Counts the CPUs, and sees to it that each can be read.
-fn read_cpus(tree: Tree) -> Result<usize, Error> {
+fn read_cpus(tree: Fdt<'_>) -> Result<usize, Error<'_>> {
     let mut nr = 0;
     for node in cpu_nodes(tree) {
         read_cpu(node).ok_or_else(|| Error::Property {
@@ -312,18 +321,21 @@ fn read_cpus(tree: Tree) -> Result<usize, Error> {
     Ok(nr)
 }
 
-impl Machine {
-    /// Returns the CPUs that may be used beside the one that runs this, in the order of the tree:
-    /// as many as the kernel has numbers for.
+impl Machine<'_> {
+    /// Returns the CPUs that may be used, in the order of the tree.
     ///
     /// Read from the tree each time, so that the kernel needs no room for them.
-    pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
-        let this = this_cpu().mpidr();
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> {
         // All of them were read before, so that none is left out.
-        cpu_nodes(self.tree)
-            .filter_map(read_cpu)
-            .filter(move |cpu| cpu.mpidr != this)
-            .take(MAX_CPUS - 1)
+        cpu_nodes(self.tree).filter_map(read_cpu)
+    }
+
+    /// Returns the CPUs of [`cpus`](Self::cpus) but the one that read the tree: as many as the
+    /// kernel has numbers for.
+    pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
+        self.cpus()
+            .filter(|cpu| cpu.mpidr != self.this)
+            .take(self.max_cpus - 1)
     }
 
     /// CPUs that have a number.

@@ -2,10 +2,8 @@
 
 use core::fmt;
 
-use super::layout::{LINEAR_BASE, LINEAR_END};
-use super::regions::{PhysRegion, Regions, TooManyRegions};
-use crate::BootInfo;
-use crate::drivers::device_tree::Machine;
+use crate::device_tree::Machine;
+use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
 /// RAM, and what of it is whose.
 #[derive(Clone, Debug)]
@@ -28,6 +26,8 @@ pub struct Plan {
 /// Why there is no plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
+    /// The device tree lists no RAM.
+    NoMemory,
     /// RAM and what is reserved in it are in too many pieces.
     TooManyRegions,
     /// The image does not lie in mapped RAM.
@@ -39,6 +39,10 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoMemory => write!(
+                f,
+                "the device tree lists no RAM: its loader must fill in the `reg` of a memory node"
+            ),
             Self::TooManyRegions => write!(f, "RAM and its reserved ranges are in too many pieces"),
             Self::ImageOutsideRam(image) => write!(
                 f,
@@ -59,12 +63,20 @@ impl From<TooManyRegions> for Error {
 }
 
 impl Plan {
-    /// Makes the plan for a CPU with `pa_bits` of physical address.
+    /// Makes the plan for a kernel that reaches physical addresses below `limit`, and whose image
+    /// and device tree lie at `image` and `tree`.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn new(info: &BootInfo, machine: &Machine, pa_bits: u8) -> Result<Self, Error> {
-        let limit = (1 << pa_bits.min(48)).min((LINEAR_END - LINEAR_BASE) as u64);
+    pub fn new(
+        machine: &Machine<'_>,
+        image: PhysRegion,
+        tree: PhysRegion,
+        limit: u64,
+    ) -> Result<Self, Error> {
+        if machine.memory.is_empty() {
+            return Err(Error::NoMemory);
+        }
         let mut ram = Regions::new();
         for bank in &machine.memory {
             ram.add(*bank)?;
@@ -85,14 +97,6 @@ impl Plan {
         }
         let ram = whole_pages;
 
-        let image = PhysRegion {
-            start: info.image.start,
-            end: info.image.end,
-        };
-        let tree = PhysRegion {
-            start: info.device_tree.pa,
-            end: info.device_tree.pa + info.device_tree.size as u64,
-        };
         if !ram.contains(&image) {
             return Err(Error::ImageOutsideRam(image));
         }

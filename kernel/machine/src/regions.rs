@@ -5,7 +5,7 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
-use super::layout::PAGE_SIZE;
+use crate::PAGE_SIZE;
 
 /// Ranges that a list has room for.
 pub const MAX_REGIONS: usize = 128;
@@ -44,7 +44,7 @@ impl PhysRegion {
     /// Returns the whole pages in it.
     #[must_use]
     pub const fn shrink_to_pages(self) -> Self {
-        let page = PAGE_SIZE as u64;
+        let page = PAGE_SIZE;
         let end = self.end & !(page - 1);
         // A start in the very last page has no page after it.
         let start = match self.start.checked_next_multiple_of(page) {
@@ -57,7 +57,7 @@ impl PhysRegion {
     /// Returns the pages that it touches.
     #[must_use]
     pub const fn grow_to_pages(self) -> Self {
-        let page = PAGE_SIZE as u64;
+        let page = PAGE_SIZE;
         Self {
             start: self.start & !(page - 1),
             end: match self.end.checked_next_multiple_of(page) {

@@ -4,19 +4,10 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use smccc::{Hvc, Smc, psci};
 
+pub use machine::device_tree::Conduit;
 pub use smccc::psci::error::Error;
 
 use super::{early_console, probe};
-
-/// How firmware is called: `method` of the device tree's `/psci` node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Conduit {
-    /// `method = "hvc"`.
-    Hvc = 1,
-    /// `method = "smc"`.
-    Smc = 2,
-}
 
 /// 0, or a [`Conduit`].
 static CONDUIT: AtomicU8 = AtomicU8::new(0);

@@ -26,8 +26,6 @@ pub mod image;
 pub mod layout;
 pub mod linear;
 pub mod per_cpu;
-pub mod plan;
-pub mod regions;
 pub mod report;
 pub mod slots;
 pub mod tables;
@@ -50,13 +48,14 @@ use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
 use crate::drivers::device_tree::Machine;
 use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
+pub use ::machine::{plan, regions};
 pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
     vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
 };
 use layout::{LINEAR_BASE, LINEAR_END};
 use plan::Plan;
-use regions::Regions;
+use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
 /// The kernel's tree, for every address but those of the linear map.
@@ -110,6 +109,20 @@ pub fn init_early(info: &'static BootInfo, machine: &Machine) -> Result<(), Init
     per_cpu::init(info, machine)
 }
 
+/// Makes the plan of RAM for a CPU with `pa_bits` of physical address.
+fn plan_of(info: &BootInfo, machine: &Machine, pa_bits: u8) -> Result<Plan, InitError> {
+    let image = PhysRegion {
+        start: info.image.start,
+        end: info.image.end,
+    };
+    let tree = PhysRegion {
+        start: info.device_tree.pa,
+        end: info.device_tree.pa + info.device_tree.size as u64,
+    };
+    let limit = (1 << pa_bits.min(48)).min((LINEAR_END - LINEAR_BASE) as u64);
+    Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
+}
+
 /// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions. After
 /// [`init_early`].
 ///
@@ -127,7 +140,7 @@ pub fn init(
 ) -> Result<(), InitError> {
     assert!(!MEMORY.is_completed(), "memory was set up twice");
     ZVA_SIZE.store(features.zva_size, Ordering::Relaxed);
-    let mut plan = Plan::new(info, machine, features.pa_bits).map_err(InitError::Plan)?;
+    let mut plan = plan_of(info, machine, features.pa_bits)?;
     let mut taken = Regions::new();
     if let Some(memory) = per_cpu::memory() {
         for region in [memory.blocks, memory.tables] {

@@ -10,11 +10,10 @@ use paging::mmu::NoMmu;
 use paging::{Attributes, Config, Granule4K, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
 use spin::Once;
 
-use super::InitError;
 use super::layout::{BLOCK_2M, PAGE_SIZE, PER_CPU_WINDOW};
-use super::plan::Plan;
 use super::regions::{PhysRegion, Regions};
 use super::tables::{EarlyPages, EarlyTables};
+use super::{InitError, plan_of};
 use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::mmu::{dsb_ishst, isb};
@@ -62,7 +61,7 @@ pub fn init(info: &BootInfo, machine: &Machine) -> Result<(), InitError> {
     }
     // What this CPU can address. Another that cannot address so much fails to come up.
     let pa_bits = Features::of(&identity::read()).pa_bits;
-    let mut plan = Plan::new(info, machine, pa_bits).map_err(InitError::Plan)?;
+    let mut plan = plan_of(info, machine, pa_bits)?;
     let tables = (size as usize).div_ceil(BLOCK_2M) * PAGE_SIZE;
     let start = plan.free.take(size + tables as u64).ok_or(InitError::NoRoom)?;
     let memory = PerCpuMemory {

@@ -2,9 +2,10 @@
 
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
-use crate::mm::regions::PhysRegion;
+use crate::regions::PhysRegion;
 
 /// Nodes from the root down to the deepest that is looked at; what is deeper is no device that the
 /// kernel uses.
@@ -42,6 +43,31 @@ impl<'a> Path<'a> {
     pub fn node(&self) -> FdtNode<'a> {
         // Never empty: it begins with the root, and nothing takes the root away.
         self.0[self.0.len() - 1]
+    }
+
+    /// Returns the nodes, the root first.
+    pub fn nodes(&self) -> impl Iterator<Item = FdtNode<'a>> {
+        self.0.iter().copied()
+    }
+
+    /// Returns the first range of registers of the node, as the CPU addresses it.
+    #[must_use]
+    pub fn registers(&self) -> Option<PhysRegion> {
+        let reg = self.node().reg().ok()??.next()?;
+        self.translate(PhysRegion::new(reg.address().ok()?, reg.size().ok()?)?)
+    }
+
+    /// Returns whether neither the node nor a bus above it is switched off.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.nodes().all(super::is_available)
+    }
+
+    /// Returns [`registers`](Self::registers), if the node is `compatible` and available.
+    #[must_use]
+    pub fn registers_of(&self, compatible: &str) -> Option<PhysRegion> {
+        let wanted = self.node().is_compatible(compatible) && self.is_available();
+        wanted.then(|| self.registers())?
     }
 
     /// Returns what `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus
