@@ -165,6 +165,9 @@ class Machine:
             shutil.copy2(ROOT / name, target)
         with (self.root / "etc/passwd").open("a") as passwd:
             passwd.write(f"someone:x:{USER}:{USER}::/home/someone:/bin/sh\n")
+        with (self.root / "etc/shadow").open("a") as shadow:
+            # PAM, which sudo asks, has no account without one.
+            shadow.write("someone:*:19000:0:99999:7:::\n")
         subprocess.run(["chown", "-R", f"{USER}:{USER}", str(self.root / "home/someone")], check=True)
 
     def type(self, command: str, user: int = 0, fails: bool = False) -> str:

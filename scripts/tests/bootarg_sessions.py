@@ -47,7 +47,7 @@ class TheBootArguments(unittest.TestCase):
                 self.assertEqual(rest, self.listed[1:-1])
 
     def test_refuse_a_value_that_is_none(self) -> None:
-        bad = ["selftest=a,,b", "seed=1x", "seed=-1", "seed=18446744073709551616", "errata=none,no-cont", "errata=no-cont,", "pretend=99:midr:0x410fd0b0", "pretend=0:midi:1", "pretend=0:midr", "pretend=0:midr:1,0:midr:1,0:midr:1,0:midr:1,0:midr:1"]
+        bad = ["selftest=a,,b", "seed=1x", "seed=-1", "seed=18446744073709551616", "errata=none,no-cont", "errata=no-cont,", "pretend=4096:midr:0x410fd0b0", "pretend=0:midi:1", "pretend=0:midr", "pretend=0:midr:1,0:midr:1,0:midr:1,0:midr:1,0:midr:1"]
         bad += ["test_vmalloc=0", "test_vmalloc=8192", "nr_pages=0", "nr_pages=1048577", "soak=0", "threads=4294967297", "ptdump=2", "linear=4K", "mode=Shell"]
         for argument in [f"{name}=" for name in self.arguments] + bad:
             with self.subTest(argument):
