@@ -23,7 +23,8 @@ pub struct VmArea<'v, B: Backend> {
 }
 
 impl<'v, B: Backend> VmArea<'v, B> {
-    /// The handle of an area that is mapped, or needs not be, and has the words that it was reserved with.
+    /// Returns the handle of an area that is mapped, or needs not be, and has the words that it was
+    /// reserved with.
     #[inline(always)]
     pub(crate) fn new(
         vm: &'v Vmalloc<B>,
@@ -47,19 +48,20 @@ impl<'v, B: Backend> VmArea<'v, B> {
         blocks.leave_to(self.area());
     }
 
-    /// The address of what was asked for: in the first page, and not at its start where a physical range has an offset.
+    /// Returns the address of what was asked for: in the first page, and not at its start where a
+    /// physical range has an offset.
     #[must_use]
     pub fn va(&self) -> VirtAddr {
         self.range.start.add(self.offset)
     }
 
-    /// The same as a pointer. Whoever uses it upholds what the memory is for.
+    /// The same as a pointer. Its user upholds what the memory is for.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
     }
 
-    /// The handle of an area that has been mapped before.
+    /// Returns the handle of an area that has been mapped before.
     pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
         Self {
             vm,
@@ -81,31 +83,31 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// The size in bytes that was asked for.
+    /// Returns the size in bytes that was asked for.
     #[must_use]
     pub fn size(&self) -> u64 {
         record::size(self.area())
     }
 
-    /// The pages, without guards.
+    /// Returns the pages, without guards.
     #[must_use]
     pub fn range(&self) -> VirtRange {
         self.range
     }
 
-    /// What it is for.
+    /// Returns what it is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
         record::kind(self.area())
     }
 
-    /// What mapping it took: leaves by size, tables, levels.
+    /// Returns what mapping it took: leaves by size, tables, levels.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// The physical address that the byte at `offset` is mapped to.
+    /// Returns the physical address that the byte at `offset` is mapped to.
     ///
     /// No lock is needed: the area is the holder's, and so are its tables.
     #[must_use]
@@ -117,8 +119,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Some(self.vm.backend.tree().translate(va)?.translate(va))
     }
 
-    /// Leaves the area to whoever knows its address: the call of its kind that gives back (`vfree`, `vunmap`, `iounmap`,
-    /// `free_vm_area`) takes it.
+    /// Leaves the area to the holder of its address: the call of its kind that gives back (`vfree`,
+    /// `vunmap`, `iounmap`, `free_vm_area`) takes it.
     ///
     /// Any [context](crate#contexts).
     #[inline]
@@ -132,15 +134,15 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Gives all of it back, as dropping it does, and remembers the caller as who did.
     ///
-    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for. For other
-    /// contexts see [`free_atomic`](Self::free_atomic).
+    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for. For
+    /// other contexts see [`free_atomic`](Self::free_atomic).
     #[track_caller]
     #[inline(always)]
     pub fn free(self) {
         self.free_for(Location::caller());
     }
 
-    /// The area alone.
+    /// Returns the area alone.
     #[inline(always)]
     pub(crate) fn into_area(self) -> Option<Area> {
         // Nothing of it has to be in memory for its drop, which has nothing left to do.
@@ -155,7 +157,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// What [`Vmalloc::find_vm_area`] says of it.
+    /// Returns what [`Vmalloc::find_vm_area`] says of it.
     #[must_use]
     pub fn info(&self) -> AreaInfo {
         match record::info_of_held::<B::Granule>(self.area()) {
@@ -164,7 +166,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// The pages from `offset` on, `size` bytes, of the area.
+    /// Returns the pages from `offset` on, `size` bytes, of the area.
     pub(crate) fn pages_at(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         let start = self.range.start.add(offset);
         if !(start.0 | size).is_multiple_of(B::Granule::PAGE_SIZE) {

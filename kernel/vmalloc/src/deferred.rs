@@ -1,30 +1,39 @@
-//! Areas that are ended on another CPU than theirs, or in an exception handler ([`Vmalloc::vfree_atomic`] and [`VmArea::free_atomic`]).
+//! Areas freed on another CPU than theirs, or in an exception handler ([`Vmalloc::vfree_atomic`]
+//! and [`VmArea::free_atomic`]).
 //!
-//! A handler may have interrupted the holder of any lock, on its own CPU, so it must not wait for one. Another CPU may wait; but each line of the shard that it
-//! writes is one that the shard's CPU must fetch again. Both put the area where a later call finds it: one that allocates or frees on the CPU whose area it is, or a
-//! purge. Until then it stays mapped, and its frames and addresses are withheld.
+//! A handler may have interrupted the holder of any lock, so it must not wait for one. Another CPU
+//! may wait; but each line of the shard that it writes must be fetched again by the shard's CPU.
+//! Both defer the free to a later call: one that allocates or frees on the CPU that owns the area,
+//! or a purge. Until then the area stays mapped, and its frames and addresses are withheld.
 //!
-//! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] says that there is something.
-//! - What other CPUs have ended, the CPU takes in at one of sixteen calls, many at once. Only what may be withheld under a lazy policy waits so. Where
-//!   half of the shard's share of that is reached, the CPU that ends one more takes them in itself.
+//! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] announces it.
+//! - What other CPUs have freed, the CPU drains at one of sixteen calls, many at once. Only what
+//!   may wait under a lazy policy does so. When half of the shard's share is reached, the CPU that
+//!   frees one more drains them itself.
 //!
-//! - An [area](VmArea::free_atomic) goes into its shard's [`Inbox`], linked by its own node: there is always room.
-//! - An address means a look into its shard. If the lock is free, the area goes into the inbox, and a wrong
-//!   address is refused at once. If not, the address goes into one of [`MAX_DEFERRED_ADDRESSES`] slots, and is looked at later. Nobody is there then to
-//!   be told that it was wrong, so [`Backend::deferred_free_refused`] is, and [`Usage::refused`](crate::Usage::refused)
-//!   counts it.
+//! - An [area](VmArea::free_atomic) goes into its shard's deferred-free list ([`Inbox`]), linked by
+//!   its own node: there is always room.
+//! - An address needs a lookup in its shard. If the lock is free, the area goes into the list, and
+//!   a wrong address is refused at once. If not, the address goes into one of
+//!   [`MAX_DEFERRED_ADDRESSES`] slots. If it turns out to be wrong, no caller is left to be told:
+//!   [`Backend::deferred_free_refused`] is, and [`Usage::refused`](crate::Usage::refused) counts
+//!   it.
 //!
 //! # A slot
 //! ```text
-//!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address --compare-exchange--> TAKEN --store-release--> FREE
-//!            by what fills it       who wants it freed                       by what empties it
+//!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address
+//!            by what fills it                by what fills it
+//!
+//!   the address --compare-exchange--> TAKEN --store-release--> FREE
+//!               by what empties it          by what empties it
 //! ```
-//! A handler that interrupts another one at any of these steps finds the slot not free, and takes the next: nothing ever
-//! waits for a slot to become anything.
+//! A handler that interrupts another at any of these steps finds the slot not free, and takes the
+//! next: nothing ever waits for a slot.
 //!
 //! # Whose turn it is
-//! What was deferred is dealt with inside the purge gate of its shard, from when it leaves the inbox or its slot until it waits for a flush or is freed. Most
-//! calls leave it to whatever is inside, and deal with [`STEP`] areas at most. [`Vmalloc::vm_unmap_aliases`] waits, and deals with all.
+//! Deferred areas are drained inside the purge gate of their shard, until they wait for a flush or
+//! are freed. Most calls skip a gate that is taken, and drain at most [`STEP`] areas.
+//! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -40,7 +49,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use paging::{Granule, VirtAddr};
 
-/// Addresses that can wait for a call that frees them.
+/// The most addresses that can be deferred.
 pub const MAX_DEFERRED_ADDRESSES: usize = 64;
 
 /// A slot's word when there is no address in it. Addresses are whole pages, so neither is one.
@@ -50,11 +59,11 @@ const TAKEN: u64 = 1;
 struct Slot {
     /// `FREE`, `TAKEN`, or the address.
     va: AtomicU64,
-    /// Who wants it freed.
+    /// The caller that wants it freed.
     by: AtomicPtr<Location<'static>>,
 }
 
-/// Areas of one shard that wait for a call that deals with them.
+/// Deferred areas of one shard.
 pub(crate) struct DeferredAreas {
     new: Inbox<WORDS>,
     /// How many there are, and in the low bits how many pages they have.
@@ -63,7 +72,7 @@ pub(crate) struct DeferredAreas {
 
 const NR_SHIFT: u32 = 38;
 
-/// One area of `pages` pages, as it is counted.
+/// Returns the count of one area of `pages` pages.
 const fn one_of(pages: u64) -> u64 {
     1 << NR_SHIFT | pages
 }
@@ -85,13 +94,14 @@ impl DeferredAreas {
         counted(self.usage.load(Relaxed))
     }
 
-    /// Whether anything waits. What has just come may be missed: then it waits for the call after this one.
+    /// Returns whether anything waits. A push that races may be missed, and is found by the next
+    /// call.
     #[inline(always)]
     fn any(&self) -> bool {
         self.usage.load(Relaxed) != 0
     }
 
-    /// Takes in `area`, which has `pages` pages, guards included. Gives what there is now.
+    /// Pushes `area`, which has `pages` pages, guards included. Returns the counts.
     fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
@@ -99,13 +109,13 @@ impl DeferredAreas {
         counted(before + one)
     }
 
-    /// `area` is out.
+    /// Takes `area` off the counts.
     fn gone(&self, area: &Area) {
         self.usage.fetch_sub(one_of(area.reserved()), Relaxed);
     }
 }
 
-/// Addresses that wait for a call that looks at them.
+/// Deferred addresses.
 pub(crate) struct Addresses {
     slots: [Slot; MAX_DEFERRED_ADDRESSES],
     nr: AtomicUsize,
@@ -126,12 +136,12 @@ impl Addresses {
         }
     }
 
-    /// How many there are, and how many were refused so far.
+    /// Returns how many there are, and how many were refused so far.
     pub fn usage(&self) -> (usize, usize) {
         (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
 
-    /// Takes an address, if there is room.
+    /// Queues an address, if there is room.
     fn push(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
         let slot = self
             .slots
@@ -146,31 +156,35 @@ impl Addresses {
 }
 
 impl Slot {
-    /// The address in it.
+    /// Returns the address in it.
     fn address(&self) -> Option<VirtAddr> {
         let va = self.va.load(Relaxed);
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// Takes `va` out, if it is still there. Gives who wants it freed.
+    /// Takes `va` out, if it is still there. Returns the caller that wants it freed.
     fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);
         self.va.store(FREE, Release);
-        // SAFETY: what filled the slot put a `&'static Location` there before the address, which was acquired.
+        // SAFETY: what filled the slot put a `&'static Location` there before the address, which
+        // was acquired.
         unsafe { by.as_ref() }
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Gives back memory of [`vmalloc`](Self::vmalloc) and its kin from any context: also from the handler of an exception that
-    /// interrupted the holder of a lock of the subsystem on this CPU. Never waits. The area goes with a later call;
-    /// until then it stays mapped, and [`Usage::deferred`](crate::Usage::deferred) counts it.
+    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context: also in the handler
+    /// of an exception that interrupted the holder of a lock of the subsystem on this CPU. Never
+    /// waits. A later call frees the area; until then it stays mapped, and
+    /// [`Usage::deferred`](crate::Usage::deferred) counts it.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] and [`Error::Outside`]. If the lock of the area's shard is free: all those of [`vfree`](Self::vfree). If it is taken:
-    /// [`Error::TooManyDeferred`] when [`MAX_DEFERRED_ADDRESSES`] wait already; an address that is wrong, or comes twice, is
-    /// found out when its turn comes, and told to [`Backend::deferred_free_refused`]. Nothing has changed after an error.
+    /// [`Error::Misaligned`] and [`Error::Outside`]. If the lock of the area's shard is free: all
+    /// those of [`vfree`](Self::vfree). If it is taken: [`Error::TooManyDeferred`] when
+    /// [`MAX_DEFERRED_ADDRESSES`] wait already; an address that is wrong, or comes twice, is found
+    /// when its turn comes, and reported to [`Backend::deferred_free_refused`]. Nothing has changed
+    /// after an error.
     ///
     /// # Safety
     /// As [`vfree`](Self::vfree).
@@ -197,7 +211,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Leaves `area`, which is the caller's alone, to a later call.
+    /// Defers the free of `area`, which is the caller's alone, to a later call.
     pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         let shard = self.shard_of(&area);
@@ -215,16 +229,17 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.deferred_work();
     }
 
-    /// There is something that all CPUs share to be dealt with: by this one's next call, or by another's next look.
+    /// Notes that there is shared deferred work: for this CPU's next call, or another's next drain.
     fn put_off_shared(&self) {
         self.shared_work.store(true, Release);
         self.this_shard().look_soon();
     }
 
-    /// Leaves `area` of another CPU's `shard` to that. Its body has `pages` pages. Of the area, only its state and its link are written.
+    /// Defers the free of `area` to its `shard`, which is another CPU's. Its body has `pages`
+    /// pages. Of the area, only its state and its link are written.
     #[inline(never)]
     pub(crate) fn hand_in(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
-        // What looks at it meanwhile has the shard's lock, and what unmaps it takes that.
+        // A lookup holds the shard's lock meanwhile, and the unmap takes it.
         area.retire();
         let pages = pages + area.guards();
         let (nr, pages) = shard.inbox.push(area, pages);
@@ -233,7 +248,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Deals with what was ended in `shard`, whose CPU does not do it, and flushes if that is due.
+    /// Drains `shard`, whose CPU does not, and flushes if that is due.
     #[cold]
     fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
         let inside = match shard.purge.try_enter() {
@@ -246,7 +261,8 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Deals with some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs share. No lock is held. Gives this CPU's shard.
+    /// Drains some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs
+    /// share. No lock is held. Returns this CPU's shard.
     #[inline(always)]
     pub(crate) fn settle(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
@@ -267,8 +283,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Deals with what was deferred on any CPU, and gives whether all of it was dealt with. At most `STEP` areas of each shard are, and none of one that
-    /// is being flushed. For what [`Backend::deferred_work`] wakes: it calls this until there is no more.
+    /// Drains what was deferred on any CPU. Returns whether that was all. At most `STEP` areas of
+    /// each shard are, and none of one that is being flushed. For what [`Backend::deferred_work`]
+    /// wakes: it calls this until there is no more.
     ///
     /// [Waiting](crate#contexts).
     pub fn deal_with_deferred(&self) -> bool {
@@ -282,7 +299,7 @@ impl<B: Backend> Vmalloc<B> {
     #[cold]
     #[inline(never)]
     fn settle_shared(&self) {
-        // Before anything is looked at: what comes meanwhile says so again.
+        // Cleared first: what is deferred meanwhile sets it again.
         self.shared_work.swap(false, AcqRel);
         self.settle_addresses(false);
         let common = self.shards.common();
@@ -302,7 +319,7 @@ impl<B: Backend> Vmalloc<B> {
         let old = shard.state.lock().deferred.take();
         let mut kept = self.settle_list(shard, old, &mut left, context);
         if left != 0 {
-            // All of the old ones were looked at, so what is kept are a few.
+            // All of the old ones were drained, so few are kept.
             let mut rest = self.settle_list(shard, shard.inbox.new.take_all(), &mut left, context);
             while let Some(mut area) = kept {
                 kept = area.link(rest.take());
@@ -315,7 +332,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Deals with all that was deferred in `shard` before this call. Inside its purge gate.
+    /// Drains all that was deferred in `shard` before this call. Inside its purge gate.
     pub(crate) fn settle_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.inbox.new.take_all()];
@@ -326,7 +343,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Ends areas of `list`, as long as there are some `left` to be dealt with. Gives the rest.
+    /// Frees areas of `list` while some are `left` to be handled. Returns the rest.
     fn settle_list(
         &self,
         shard: &Shard<B>,
@@ -341,7 +358,7 @@ impl<B: Backend> Vmalloc<B> {
             *left -= 1;
             list = area.link(None);
             if context != Context::Waiting && Head::of(&area).permissions_changed() {
-                // The linear map is to be put right, behind a gate: for a call that may wait there.
+                // The linear map must be restored, behind a gate: for a call that may wait.
                 area.link(kept.take());
                 kept = Some(area);
                 continue;
@@ -357,8 +374,9 @@ impl<B: Backend> Vmalloc<B> {
         list
     }
 
-    /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them all the time does not keep this call here, nor from those that
-    /// were filled before. If it does not wait, those are left whose shard is being purged.
+    /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them
+    /// all the time does not keep this call here, nor from those that were filled before. If it
+    /// does not wait, those are left whose shard is being purged.
     pub(crate) fn settle_addresses(&self, wait: bool) {
         if self.addresses.nr.load(Relaxed) == 0 {
             // An address is counted before it is in its slot, and until it is out.
@@ -380,7 +398,7 @@ impl<B: Backend> Vmalloc<B> {
             if let Some(by) = slot.take(va) {
                 let freed = self.free_deferred(va, by);
                 self.addresses.nr.fetch_sub(1, Relaxed);
-                // Told with nothing held.
+                // Reported with no lock held.
                 drop(inside);
                 if let Err(error) = freed {
                     self.addresses.nr_refused.fetch_add(1, Relaxed);
@@ -400,11 +418,12 @@ impl<B: Backend> Vmalloc<B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Gives all of it back from any context, as [`Vmalloc::vfree_atomic`], and always finds room. Never waits. (Dropping it
-    /// waits.)
+    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`], and always finds room. Never
+    /// waits. (Dropping it waits.)
     ///
     /// # Errors
-    /// The area itself, if its pages are somebody else's: they would stay mapped behind the owner's back for a while.
+    /// The area itself, if its pages are a caller's: they would stay mapped behind the owner's back
+    /// for a while.
     #[track_caller]
     pub fn free_atomic(self) -> Result<(), Self> {
         if !Head::of(self.area()).can_wait() {

@@ -29,8 +29,8 @@ pub enum Error {
         /// Its size.
         size: u64,
     },
-    /// The physical range has RAM in it, which is mapped cacheable elsewhere: two memory types for one place are not
-    /// coherent (Arm ARM B2.8). Of an array of frames: its first that is RAM.
+    /// The physical range has RAM in it, which is mapped cacheable elsewhere: two memory types for
+    /// one place are not coherent (Arm ARM B2.8). Of an array of frames: its first that is RAM.
     Ram {
         /// Its start.
         pa: PhysAddr,
@@ -46,11 +46,13 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
-    /// The frame cannot be taken over: it was not given as a single one, it is an area's already, or it is there twice.
+    /// The frame cannot be taken over: it was not given as a single one, it is an area's already,
+    /// or it is there twice.
     NotToBeTakenOver(Pfn),
     /// No page is left for the book-keeping of areas.
     OutOfNodes,
-    /// The walker refused: no table page, no frame for a page of the array, an address that the CPU does not implement.
+    /// The walker refused: no table page, no frame for a page of the array, an address that the CPU
+    /// does not implement.
     Map(paging::Error),
     /// The address is not a multiple of the page size.
     Misaligned(VirtAddr),
@@ -98,7 +100,8 @@ pub enum Error {
     PermissionsChanged(AreaInfo),
     /// A lock is taken that this call does not wait for.
     WouldBlock,
-    /// As many addresses wait for a call that can free them as there is room for. The area is as it was.
+    /// As many addresses wait for a call that can free them as there is room for. The area is as it
+    /// was.
     TooManyDeferred {
         /// The address.
         va: VirtAddr,
@@ -121,7 +124,8 @@ impl Error {
         Self::Map(failure.error.of_frames::<G>())
     }
 
-    /// Whether memory or addresses are all that was missing: what is withheld may make up for it.
+    /// Returns whether memory or addresses are all that was missing: what is withheld may make up
+    /// for it.
     pub(crate) const fn is_for_want(&self) -> bool {
         matches!(
             self,

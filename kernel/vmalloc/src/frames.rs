@@ -1,15 +1,16 @@
 //! The frames of an area that owns them: [`Blocks`].
 //!
-//! A block is what the frame allocator gave in one piece. The first four are kept with the area; the others in a list of
-//! frames of their own, each full of blocks. So an area of a page, or of a megabyte in one piece, needs no list, and none
-//! needs an array of its pages.
+//! A block is what the frame allocator gave in one piece. The first four are kept with the area;
+//! the others in a list of frames of their own, each full of blocks. So an area of a page, or of a
+//! megabyte in one piece, needs no list, and none needs an array of its pages.
 
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::record::{self, Area, Head, INLINE_BLOCKS, Kind};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
-/// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the order is kept plus one.
+/// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the
+/// order is kept plus one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Block(u64);
 
@@ -42,13 +43,14 @@ pub(crate) struct Blocks<'b, B: Backend> {
     backend: &'b B,
     inline: [u64; INLINE_BLOCKS],
     nr_inline: usize,
-    /// The first and the last page of the list, as links, and how many words of the last are in use.
+    /// The first and the last page of the list, as links, and how many words of the last are in
+    /// use.
     list: u64,
     tail: u64,
     nr_tail: usize,
     /// Whether the frames are its own. Its list always is.
     owns: bool,
-    /// Whether they were taken over from somebody, each as a single one. So is its list then.
+    /// Whether they were taken over from a caller, each as a single one. So is its list then.
     taken_over: bool,
 }
 
@@ -66,8 +68,8 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// `pages` frames in blocks as large as there are: of order `max_order` at first, and order by order less where there
-    /// are none.
+    /// `pages` frames in blocks as large as there are: of order `max_order` at first, and order by
+    /// order less where there are none.
     pub fn allocate(backend: &'b B, pages: u64, max_order: u32, zero: bool) -> Result<Self, Error> {
         let mut blocks = Self::new(backend);
         blocks.fill(pages, max_order, zero)?;
@@ -79,7 +81,8 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Self::new(backend)
     }
 
-    /// Takes `pages` frames in. What a failure leaves are those that there were: fewer, and its own. Frees nothing.
+    /// Takes `pages` frames in. What a failure leaves are those that there were: fewer, and its
+    /// own. Frees nothing.
     pub fn fill(&mut self, pages: u64, max_order: u32, zero: bool) -> Result<(), Error> {
         let backend = self.backend;
         let mut remaining = pages;
@@ -112,7 +115,8 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(())
     }
 
-    /// Makes sure that a block can be [pushed](Self::push). False if the list needs a page and there is none.
+    /// Makes sure that a block can be [pushed](Self::push). False if the list needs a page and
+    /// there is none.
     fn make_room(&mut self) -> bool {
         let last = list_words::<B::Granule>() - 1;
         if self.nr_inline < INLINE_BLOCKS || (self.tail != 0 && self.nr_tail != last) {
@@ -127,7 +131,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             return false;
         };
         if self.taken_over {
-            // Somebody may hand over a frame that he does not have, and that this page is now.
+            // A caller may hand over a frame that it does not have, and that this page is now.
             let taken = self.backend.take_over(page);
             debug_assert!(taken, "a new frame is somebody's");
         }
@@ -166,7 +170,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(())
     }
 
-    /// The blocks of `area`, taken over from it.
+    /// Returns the blocks of `area`, taken over from it.
     pub fn of_area(backend: &'b B, area: &Area) -> Self {
         let (inline, nr_inline, list) = record::blocks(area);
         Self {
@@ -181,7 +185,8 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// The blocks of `a` and those of `b` behind them, in a list of its own. It does not own the frames.
+    /// Returns the blocks of `a` and those of `b` behind them, in a list of its own. It does not
+    /// own the frames.
     pub fn joined(a: &Self, b: &Self) -> Result<Self, Error> {
         let mut joined = Self::new(a.backend).without_frames();
         for block in a.cursor().chain(b.cursor()) {
@@ -190,8 +195,9 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(joined)
     }
 
-    /// The first `nr` of `frames`, each of which was given as a single one, taken over. They are not owned before [`leave_to`](Self::leave_to) hands them
-    /// to an area, and are handed back if it does not come to that. Each is read once.
+    /// Returns the first `nr` of `frames`, each of which was given as a single one, taken over.
+    /// They are not owned before [`leave_to`](Self::leave_to) hands them to an area, and are handed
+    /// back if it does not come to that. Each is read once.
     pub fn of_single_frames<A: FrameArray + ?Sized>(
         backend: &'b B,
         frames: &A,
@@ -231,7 +237,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         core::mem::forget(self);
     }
 
-    /// The pages, in order.
+    /// Returns the pages, in order.
     pub fn source(&self, pages: u64) -> BlockSource<'_, 'b, B> {
         let mut next = self.cursor();
         BlockSource {
@@ -286,7 +292,8 @@ impl<B: Backend> Drop for Blocks<'_, B> {
 /// Reads blocks in order.
 struct Cursor<'a, 'b, B: Backend> {
     blocks: &'a Blocks<'b, B>,
-    /// The next block: of the inline ones as long as it is below their number, then of the page that `list` links to.
+    /// The next block: of the inline ones as long as it is below their number, then of the page
+    /// that `list` links to.
     index: usize,
     list: u64,
 }
@@ -374,7 +381,7 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
     }
 }
 
-/// The word that keeps one block.
+/// Returns the word that keeps one block.
 #[inline(always)]
 pub(crate) const fn block_word(first: Pfn, order: u32) -> u64 {
     Block::new(first, order).0

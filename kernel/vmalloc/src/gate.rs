@@ -2,17 +2,18 @@
 
 use crate::backend::{Backend, Lock, LockClass};
 
-/// Who is next.
+/// The tickets of a gate.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tickets {
     next: u32,
     serving: u32,
 }
 
-/// One call at a time is inside; others wait, first come, first served, or go on without.
+/// One call at a time is inside. Others wait, first come, first served, or go on without.
 ///
-/// The lock in it is held for a few instructions each time, so whatever is done inside masks no interrupt. An interrupt handler must not wait here: what it
-/// interrupted may be inside. It may [try](Self::try_enter).
+/// The lock in it is held for a few instructions each time, so work done inside masks no interrupt.
+/// An interrupt handler must not wait here: what it interrupted may be inside. It may
+/// [try](Self::try_enter).
 pub(crate) struct Gate<B: Backend>(B::Lock<Tickets>);
 
 /// Inside, until this is dropped.
@@ -23,7 +24,7 @@ impl<B: Backend> Gate<B> {
         Self(B::Lock::new(class, Tickets::default()))
     }
 
-    /// Waits for its turn.
+    /// Waits for its turn, and enters.
     pub fn enter(&self, backend: &B) -> Inside<'_, B> {
         let mut tickets = self.0.lock();
         let mine = tickets.next;
@@ -37,7 +38,7 @@ impl<B: Backend> Gate<B> {
         Inside(self)
     }
 
-    /// Enters if nobody is inside.
+    /// Enters if no call is inside.
     pub fn try_enter(&self) -> Option<Inside<'_, B>> {
         let mut tickets = self.0.lock();
         if tickets.serving != tickets.next {

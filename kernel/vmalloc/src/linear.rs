@@ -5,16 +5,18 @@ use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtAddr, V
 /// A change of a part of the linear map. [`apply`](Self::apply) makes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinearEdit {
-    /// The leaves at both ends are cut, so that none reaches over either. The only one that may fail, for lack of a table.
+    /// The leaves at both ends are cut, so that none reaches over either. The only one that may
+    /// fail, for lack of a table.
     Split,
     /// Every page is writable, or is not.
     SetWritable(bool),
     /// Every page is valid, or is not.
     SetValid(bool),
-    /// Every page is valid and writable, as memory that nobody uses is.
+    /// Every page is valid and writable, as unused memory is.
     Restore,
-    /// What was cut is folded into leaves as large as the policy of the linear map has them; but only what is valid and writable, as memory that nobody uses
-    /// is. The rest stays as it was cut: it is of several areas perhaps, and each is to be restored without a cut, which may fail.
+    /// What was cut is folded into leaves as large as the policy of the linear map has them; but
+    /// only what is valid and writable, as unused memory is. The rest stays as it was cut: it is of
+    /// several areas perhaps, and each is to be restored without a cut, which may fail.
     Coalesce,
     /// The same in one place, and into a leaf of this size or not at all. The range is that leaf's.
     Fold(LeafSize),
@@ -24,7 +26,8 @@ impl LinearEdit {
     /// Makes the change in `tree`, and flushes.
     ///
     /// # Errors
-    /// As those of [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`], [`Tree::coalesce`] and [`Tree::fold`]. Nothing has changed then.
+    /// As those of [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`], [`Tree::coalesce`] and
+    /// [`Tree::fold`]. Nothing has changed then.
     pub fn apply<G: Granule, T: Tables, M: Mmu>(
         self,
         tree: &Tree<G, T, M>,
@@ -37,8 +40,9 @@ impl LinearEdit {
             Self::SetWritable(false) => tree.protect(range, |old| old.read_only(), &mut batch)?,
             Self::SetValid(valid) => tree.set_valid(range, valid, &mut batch)?,
             Self::Restore => {
-                // Only what is not so already, which begins and ends where leaves do: an edit sets tables aside for the leaves that its range cuts, also
-                // where they stay as they are.
+                // Only what is not so already, which begins and ends where leaves do: an edit sets
+                // tables aside for the leaves that its range cuts, also where they stay as they
+                // are.
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(changed) = next_stretch(tree, at, range, false)? {
@@ -66,7 +70,8 @@ impl LinearEdit {
                 }
                 outcome
             }
-            // All of a leaf is alike, so all of it is plain if its first page is: nothing else is looked at for that.
+            // All of a leaf is alike, so all of it is plain if its first page is: nothing else is
+            // looked at for that.
             Self::Fold(size) => match tree.translate(range.start) {
                 Some(first) if first.attributes.is_writable() => tree.fold(range.start, size, &mut batch)?,
                 _ => Outcome::default(),
@@ -86,7 +91,8 @@ struct Stretch {
     invalid: bool,
 }
 
-/// The first stretch of `range`, from `at` on, in which every leaf is valid and writable (`plain`), or none is.
+/// Returns the first stretch of `range`, from `at` on, in which every leaf is valid and writable
+/// (`plain`), or none is.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,

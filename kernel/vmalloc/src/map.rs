@@ -31,13 +31,15 @@ const fn io(memory: MemoryType) -> Attributes {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the pages around are mapped.
+    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the
+    /// pages around are mapped.
     ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one, for the addresses; one DSB and one ISB.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one, for the
+    /// addresses; one DSB and one ISB.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages; [`Error::OutOfSpace`],
-    /// [`Error::OutOfNodes`], [`Error::TooLarge`], [`Error::Map`].
+    /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages;
+    /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::TooLarge`], [`Error::Map`].
     #[track_caller]
     pub fn ioremap(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRE, Location::caller())
@@ -115,14 +117,14 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, io(memory), &words, offset, Context::Waiting)
     }
 
-    /// Maps pages of somebody else's, contiguous or not, readable and writable. They stay their owner's. A page may be there
-    /// more than once.
+    /// Maps the caller's pages, contiguous or not, readable and writable. They stay their owner's.
+    /// A page may be there more than once.
     ///
     /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM, [`Error::OutOfSpace`],
-    /// [`Error::OutOfNodes`], [`Error::Map`].
+    /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM,
+    /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::Map`].
     #[track_caller]
     pub fn vmap<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         self.vmap_as(frames, Attributes::KERNEL_DATA)
@@ -134,7 +136,8 @@ impl<B: Backend> Vmalloc<B> {
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM and the attributes are not of its memory type.
+    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM and the attributes are not
+    /// of its memory type.
     #[track_caller]
     pub fn vmap_as<A: FrameArray + ?Sized>(
         &self,
@@ -149,25 +152,27 @@ impl<B: Backend> Vmalloc<B> {
         self.vmap_source(|| PageArray::new(frames), size, attributes, caller)
     }
 
-    /// Maps pages that the area takes over: they are freed with it, each as a single frame, and by nobody else.
+    /// Maps pages that the area takes over: they are freed with it, each as a single frame, and in
+    /// no other way.
     ///
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] if there is none to note them in; [`Error::NotToBeTakenOver`] for one that is there
-    /// twice, or is not the caller's as a single one, where the [backend](Backend::take_over) can tell. The pages stay the caller's then.
+    /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] if there is none to note them in;
+    /// [`Error::NotToBeTakenOver`] for one that is there twice, or is not the caller's as a single
+    /// one, where the [backend](Backend::take_over) can tell. The pages stay the caller's then.
     ///
     /// # Safety
-    /// 1. Each frame is the caller's, as [`alloc_frames`](Backend::alloc_frames) gave it, single, and is there once: what a backend cannot tell is not
-    ///    looked at.
-    /// 2. When the area ends, no frame is used any more by whatever other way there is to it.
+    /// 1. Each frame is the caller's, as [`alloc_frames`](Backend::alloc_frames) gave it, single,
+    ///    and is there once: what a backend cannot tell is not looked at.
+    /// 2. When the area ends, no frame is used any more by any other way to it.
     #[track_caller]
     pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
         let nr = frames.nr_frames() as u64;
         let size = self.size_of_ram_pages(nr)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
-        // What was taken over is what is mapped, whatever the array says by now.
+        // What was taken over is what is mapped, even if the array says otherwise by now.
         let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
@@ -178,7 +183,8 @@ impl<B: Backend> Vmalloc<B> {
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), but for more than there is RAM, and [`Error::Ram`] if one of them is RAM.
+    /// As [`vmap`](Self::vmap), but for more than there is RAM, and [`Error::Ram`] if one of them
+    /// is RAM.
     #[track_caller]
     pub fn vmap_pfn<A: FrameArray + ?Sized>(
         &self,
@@ -211,7 +217,7 @@ impl<B: Backend> Vmalloc<B> {
             .map_err(|error| source.refusal(error))
     }
 
-    /// Maps physical extents of somebody else's, one behind the other, readable and writable.
+    /// Maps physical extents of the caller's, one behind the other, readable and writable.
     ///
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
@@ -248,7 +254,7 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
-    /// The phase for the memory of `source`, of which nothing was read yet.
+    /// Returns the phase for the memory of `source`, of which nothing was read yet.
     #[inline(always)]
     pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
         &self,
@@ -264,13 +270,13 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// The size of `pages` pages, none of which is there more often than all RAM.
+    /// Returns the size of `pages` pages, none of which is there more often than all RAM.
     #[inline(always)]
     pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
         Self::size_of_pages(pages, self.nr_frames)
     }
 
-    /// The size of `pages` pages, which are no more than `limit`.
+    /// Returns the size of `pages` pages, which are no more than `limit`.
     #[inline(always)]
     fn size_of_pages(pages: u64, limit: u64) -> Result<u64, Error> {
         if pages == 0 {
@@ -312,8 +318,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps `range`, which no lock is needed for: its addresses are the caller's alone, and nothing else writes the descriptors that
-    /// translate them.
+    /// Maps `range`, which no lock is needed for: its addresses are the caller's alone, and nothing
+    /// else writes the descriptors that translate them.
     #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
@@ -332,8 +338,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps what failed for lack of a table, or because an empty table above the last level is linked where a block would go: smaller areas have left it, each of
-    /// which covered a part of it.
+    /// Maps what failed for lack of a table, or because an empty table above the last level is
+    /// linked where a block would go: smaller areas have left it, each of which covered a part of
+    /// it.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -356,7 +363,8 @@ impl<B: Backend> Vmalloc<B> {
             if !matches!(failure.error, paging::Error::EmptyTable { .. }) {
                 return Err(Error::of_map::<B::Granule>(failure));
             }
-            // Where a block goes the range covers all that the table translates, and nothing is mapped yet.
+            // Where a block goes the range covers all that the table translates, and nothing is
+            // mapped yet.
             let mut batch = self.backend.tree().batch();
             self.unmap_all(range, &mut batch);
             batch.flush();
@@ -386,10 +394,12 @@ impl<B: Backend> Vmalloc<B> {
     /// Reserves addresses for `size` bytes, at a multiple of `align` bytes, and maps nothing.
     /// [`map_pages`](VmArea::map_pages) does.
     ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; no table is touched.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; no
+    /// table is touched.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`], [`Error::OutOfNodes`].
+    /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`],
+    /// [`Error::OutOfNodes`].
     #[track_caller]
     pub fn get_vm_area(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
         let (pages, align) = self.pages_and_align(size, align)?;

@@ -1,10 +1,12 @@
 //! Memory where no lock may be waited for: [`Request::nolock`](crate::Request::nolock).
 //!
-//! Addresses first, frames then, the map last; each lock is only tried. The area exists from the first step on, so that
-//! whatever a later one fails for, all that was got belongs to an area: it is [deferred](crate::deferred), which waits for nothing either.
+//! Addresses first, then frames, then the map; each lock is only tried. The area exists from the
+//! first step on, so if a later step fails, all that was allocated belongs to an area, whose free
+//! is [deferred](crate::deferred).
 //!
-//! The physical run is not known when the addresses are chosen, and need not be: a block of frames is aligned to its size, so addresses
-//! aligned to the largest leaf that fits are congruent to any blocks that come.
+//! The physical run is not known when the addresses are chosen, and need not be: a block of frames
+//! is aligned to its size, so addresses aligned to the largest leaf that fits are congruent to any
+//! block.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -48,7 +50,8 @@ impl<B: Backend> Vmalloc<B> {
                 Ok(area)
             }
             Err(error) => {
-                // It has no frames, or some, none of them mapped: a later call unmaps nothing and frees them.
+                // It has no frames, or some, none of them mapped: a later call unmaps nothing and
+                // frees them.
                 blocks.leave_to(&area);
                 self.defer(area, request.caller);
                 Err(error)
@@ -70,7 +73,8 @@ impl<B: Backend> Vmalloc<B> {
         let tree = self.backend.tree();
         self.backend.without_waiting(|| {
             match tree.map(range, &mut source, request.attributes, self.leaves) {
-                // An empty table is in the way of a block, and cannot be freed here: groups of pages do as well.
+                // An empty table is in the way of a block, and cannot be freed here: groups of
+                // pages do as well.
                 Err(failure) if matches!(failure.error, paging::Error::EmptyTable { .. }) => {
                     PhysSource::<B::Granule>::rewind(&mut source);
                     let leaves = self.leaves.at_most(LeafSize::PAGE_GROUP);

@@ -1,14 +1,18 @@
 //! [`Owners`]: from an address to the shard that has it.
 //!
-//! A number for each span (what a last-level table translates), in a tree of pages two deep that is made where it is needed. What has no number yet is the
-//! common shard's. It is read without a lock, and hardly ever written: when a piece changes hands.
+//! A number for each span (what a last-level table translates), in a radix tree of two levels whose
+//! pages are made on demand. A span without a number is the common shard's. It is read without a
+//! lock, and written only when a piece changes hands.
 //!
-//! # A look that holds
-//! A number may be out of date when it has been read. So a reader takes the lock of the shard that it names, and [reads it again](Owners::of):
+//! # A lookup that holds
+//! A number may be stale once it is read. So a reader takes the lock of the shard that it names,
+//! and [reads it again](Owners::of):
 //! - A piece goes from the common shard to a CPU's with both locks held.
-//! - It goes back in two steps: out of the CPU's space under that lock; then into the common space, with the number, under that one.
+//! - It goes back in two steps: out of the CPU's space under that lock; then into the common space,
+//!   with the number, under that one.
 //!
-//! So as long as a shard's lock is held and the number is the shard's, either its space has the piece, or no area is there.
+//! So while a shard's lock is held and the number is the shard's, either its space has the piece,
+//! or there is no area.
 
 use crate::va::NodePage;
 use core::ptr::null_mut;
@@ -31,15 +35,17 @@ type Branch = [AtomicPtr<Leaf>; BRANCH];
 /// Which shard has which span.
 pub(crate) struct Owners([AtomicPtr<Branch>; ROOT]);
 
-/// What `pointer` leads to.
+/// Returns what `pointer` leads to.
 fn follow<T>(pointer: &AtomicPtr<T>) -> Option<&'static T> {
-    // SAFETY: null, or from `hang`, which was given it for ever; acquired, so that its contents are seen.
+    // SAFETY: null, or from `hang`, which was given it for ever; acquired, so that its contents are
+    // seen.
     unsafe { pointer.load(Acquire).as_ref() }
 }
 
 /// Hangs `new` there, if nothing is.
 fn hang<T>(pointer: &AtomicPtr<T>, new: &'static T) {
-    // Release: who follows it finds what is in it. Another that came first stays, and this one is a page that is not used.
+    // Release: who follows it finds what is in it. Another that came first stays, and this one is a
+    // page that is not used.
     let new = core::ptr::from_ref(new).cast_mut();
     let _ = pointer.compare_exchange(null_mut(), new, AcqRel, Relaxed);
 }
@@ -57,14 +63,15 @@ impl Owners {
         Some(&leaf[span % LEAF])
     }
 
-    /// The number of the shard that has `span`.
+    /// Returns the number of the shard that has `span`.
     #[inline(always)]
     pub fn of(&self, span: u64) -> usize {
         self.slot(span)
             .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
     }
 
-    /// Gives `span` to shard `owner`: with the locks held that the module names. False if there is [no room](Self::feed) to note it.
+    /// Gives `span` to shard `owner`: with the locks held that the module names. False if there is
+    /// [no room](Self::feed) to note it.
     pub fn set(&self, span: u64, owner: usize) -> bool {
         match self.slot(span) {
             Some(slot) => slot.store(owner as u16, Relaxed),

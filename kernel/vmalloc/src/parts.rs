@@ -1,8 +1,10 @@
-//! Parts of an area: sparse areas, which are mapped and unmapped by parts, and what keeps two calls from changing parts of one area at once.
+//! Sparse areas, which are mapped and unmapped in parts; and what keeps two calls from changing
+//! parts of one area at once.
 //!
-//! Tables are changed beside others' changes because each call changes leaves that are its own. Of one area that is not so: two calls may
-//! want parts of one leaf, which only one of them can split, or the same pages. So one call at a time changes parts of an area, which a bit in its words says.
-//! Other calls wait for that, with interrupts enabled.
+//! Calls change tables side by side because each changes leaves of its own. Within one area two
+//! calls may want the same pages, or parts of one leaf, which only one of them can split. So one
+//! call at a time changes parts of an area: the busy bit in its words. Others wait, with interrupts
+//! enabled.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -50,7 +52,7 @@ impl<B: Backend> Drop for Busy<'_, B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// The pages from `offset` on, `size` bytes, if they lie in a reserved area.
+    /// Returns the pages from `offset` on, `size` bytes, if they lie in a reserved area.
     fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         if self.kind() != Kind::Reserved {
             return Err(Error::WrongKind {
@@ -61,14 +63,16 @@ impl<B: Backend> VmArea<'_, B> {
         self.pages_at(offset, size)
     }
 
-    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`. Where the attributes are executable, what the pages hold is
+    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`. Where the
+    /// attributes are executable, what the pages hold is
     /// [published](Backend::publish_instructions).
     ///
     /// [Waiting](crate#contexts): for what else changes parts of the area.
     ///
     /// # Errors
-    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`];
-    /// [`Error::Ram`] if one of them is RAM and the attributes are not of its memory type; or [`Error::Map`].
+    /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`],
+    /// [`Error::OutOfBounds`]; [`Error::Ram`] if one of them is RAM and the attributes are not of
+    /// its memory type; or [`Error::Map`].
     pub fn map_pages<A: FrameArray + ?Sized>(
         &self,
         offset: u64,
@@ -96,10 +100,12 @@ impl<B: Backend> VmArea<'_, B> {
         result
     }
 
-    /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`. Holes are passed over;
-    /// a larger leaf that the part cuts is split. Tables that the part covers whole go.
+    /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`.
+    /// Holes are passed over; a larger leaf that the part cuts is split. Tables that the part
+    /// covers whole go.
     ///
-    /// [Waiting](crate#contexts): for what else changes parts of the area; flushes before it returns.
+    /// [Waiting](crate#contexts): for what else changes parts of the area; flushes before it
+    /// returns.
     ///
     /// # Errors
     /// As [`map_pages`](Self::map_pages).
@@ -114,7 +120,8 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps a part of `area`, which is busy. An empty table of an earlier part may be where a block would go: that is taken out first.
+    /// Maps a part of `area`, which is busy. An empty table of an earlier part may be where a block
+    /// would go: that is taken out first.
     fn map_part<S: PhysSource<B::Granule>>(
         &self,
         area: &Area,
@@ -132,8 +139,9 @@ impl<B: Backend> Vmalloc<B> {
         mapped.map_err(Error::of_map::<B::Granule>)
     }
 
-    /// Calls `step` for the parts of `range` that lie in one span, each with the lock of the area's shard held: what looks at the area does so under that lock,
-    /// and finds a table that goes before it does, or not at all.
+    /// Calls `step` for the parts of `range` that lie in one span, each with the lock of the area's
+    /// shard held: what looks at the area does so under that lock, and finds a table that goes
+    /// before it does, or not at all.
     fn by_spans(
         &self,
         area: &Area,
@@ -171,7 +179,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(outcome)
     }
 
-    /// Takes the tables out that `range` of `area`, which is busy, covers in part, and that are empty.
+    /// Takes the tables out that `range` of `area`, which is busy, covers in part, and that are
+    /// empty.
     fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         let whole = Self::whole(area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
@@ -188,7 +197,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes the tables out that translate nothing but a part of `area`, which is busy, and are empty: those of the last level first, then those above.
+    /// Takes the tables out that translate nothing but a part of `area`, which is busy, and are
+    /// empty: those of the last level first, then those above.
     fn prune_part(&self, area: &Area, range: VirtRange) -> Result<(), Error> {
         let tree = self.backend.tree();
         let mut batch = tree.batch();
@@ -204,7 +214,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes out the table that translates `span`, all of it of `area`, which is busy, if there is one and it is empty.
+    /// Takes out the table that translates `span`, all of it of `area`, which is busy, if there is
+    /// one and it is empty.
     fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         // With the lock held, as `by_spans`. No other call maps here meanwhile.
         let _held = self.shard_of(area).state.lock();

@@ -1,17 +1,21 @@
-//! `set_memory_*`: permissions of any pages of an area that owns its frames, and of their alias in the linear map.
+//! `set_memory_*`: permissions of any pages of an area that owns its frames, and of their alias in
+//! the linear map.
 //!
-//! All or nothing. Whatever may fail comes first: the linear map is cut at the edges of the physical runs, then the area
-//! itself is changed, which cuts its own leaves. The alias, of exactly the same pages, is changed after that, and has
-//! nothing left to fail for. A cut that turned out to be for nothing is folded again.
+//! All or nothing. What may fail comes first: the linear map is split at the edges of the physical
+//! runs, then the area itself is changed, which splits its own leaves. The alias of exactly the
+//! same pages is changed after that, and can no longer fail. A split that was not needed is folded
+//! again.
 //!
-//! The linear map is every area's, so one call at a time changes it, behind a gate: from the cut to the last fold. What is read meanwhile by others may be broken
-//! for a moment (DESIGN rule 3), which the kernel's fault handler sees to.
+//! The linear map is shared by all areas, so one call at a time changes it, behind a gate, from the
+//! split to the last fold. Other CPUs may find a leaf broken meanwhile (DESIGN rule 3): the
+//! kernel's fault handler retries.
 //!
-//! What becomes executable, or accessible again and is executable, is [published](Backend::publish_instructions) as the last step: until the call has
-//! returned nothing goes there.
+//! What becomes executable, or valid again while executable, is
+//! [published](Backend::publish_instructions) as the last step, before the call returns.
 //!
-//! An area so changed is given back at once, under either policy, in this order (Linux's `VM_FLUSH_RESET_PERMS`): it is unmapped and
-//! flushed; its alias becomes what it was, and is folded; its frames go back.
+//! An area so changed is freed at once, under either policy, in this order (Linux's
+//! `VM_FLUSH_RESET_PERMS`): it is unmapped and flushed; its alias is restored and folded; its
+//! frames are freed.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -52,7 +56,7 @@ impl Change {
         }
     }
 
-    /// The alias is never executable, whatever the area is.
+    /// The alias is never executable, even if the area is.
     const fn of_alias(self) -> Option<LinearEdit> {
         match self {
             Self::Writable(writable) => Some(LinearEdit::SetWritable(writable)),
@@ -68,8 +72,9 @@ macro_rules! set_memory {
             $($(#[$doc])*
             ///
             /// # Errors
-            /// [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`]; [`Error::WrongKind`] if it does not own its
-            /// frames; [`Error::Map`] if a page would be writable and executable, or a split has no table. Nothing has changed then.
+            /// [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`];
+            /// [`Error::WrongKind`] if it does not own its frames; [`Error::Map`] if a page would
+            /// be writable and executable, or a split has no table. Nothing has changed then.
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
                 let vm = self.manager();
@@ -87,11 +92,13 @@ macro_rules! set_memory {
             /// `va` is in an area that was made raw.
             ///
             /// # Errors
-            /// As the method of [`VmArea`], and as [`vfree`](Self::vfree) for an address in no such area.
+            /// As the method of [`VmArea`], and as [`vfree`](Self::vfree) for an address in no such
+            /// area.
             ///
             /// # Safety
-            /// An address that is refused takes no promise. Else the area is the caller's to change, and nothing that lies in the pages is used any more in
-            /// a way that it does not allow.
+            /// An address that is refused takes no promise. Else the area is the caller's to
+            /// change, and nothing that lies in the pages is used any more in a way that it does
+            /// not allow.
             pub unsafe fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
                 self.set_memory_at(va, size, $change)
             })*
@@ -102,17 +109,22 @@ macro_rules! set_memory {
 set_memory! {
     /// Makes the pages writable again, and their alias in the linear map.
     set_memory_rw => Change::Writable(true);
-    /// Makes the pages executable, which must be read-only, and [publishes](Backend::publish_instructions) what they hold: any CPU that has a context
+    /// Makes the pages executable, which must be read-only, and
+    /// [publishes](Backend::publish_instructions) what they hold: any CPU that has a context
     /// synchronisation event after this returns may go there. Their alias never is executable.
     set_memory_x => Change::Executable(true);
     /// Makes the pages not executable.
     set_memory_nx => Change::Executable(false);
-    /// Makes the pages and their alias accessible again; publishes them as [`set_memory_x`](Self::set_memory_x) does, if they are executable.
+    /// Makes the pages and their alias accessible again; publishes them as
+    /// [`set_memory_x`](Self::set_memory_x) does, if they are executable.
     set_memory_valid => Change::Valid(true);
-    /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep their frames.
+    /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep
+    /// their frames.
     set_memory_invalid => Change::Valid(false);
-    /// Makes the pages read-only, and their alias in the linear map. `offset` and `size` are whole pages, in the area; a larger leaf
-    /// that they cut is split, no further than needed. All or nothing. [Waiting](crate#contexts): for what else changes parts of the area, and the linear map.
+    /// Makes the pages read-only, and their alias in the linear map. `offset` and `size` are whole
+    /// pages, in the area; a larger leaf that they cut is split, no further than needed. All or
+    /// nothing. [Waiting](crate#contexts): for what else changes parts of the area, and the linear
+    /// map.
     set_memory_ro => Change::Writable(false);
 }
 
@@ -136,7 +148,8 @@ impl<B: Backend> Vmalloc<B> {
         result
     }
 
-    /// Takes the raw area around `va`, and makes it busy. Another call may be changing other pages of it, and has it meanwhile: that is waited for.
+    /// Takes the raw area around `va`, and makes it busy. Another call may be changing other pages
+    /// of it, and has it meanwhile: that is waited for.
     fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
         loop {
             let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
@@ -178,7 +191,8 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Whether pages of `range`, of an area that is busy, are executable that `change` makes so, or accessible.
+    /// Whether pages of `range`, of an area that is busy, are executable that `change` makes so, or
+    /// accessible.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -261,8 +275,9 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Folds what cutting the alias of `pages` left in pieces. Behind the linear map's gate.
     ///
-    /// Beyond the run itself only leaves that reached over an end of it can have been cut, so what there is to fold lies around its ends: from each
-    /// up the ladder, as far as it goes. A leaf that cannot be made would lie in every larger one, so nothing larger is looked at.
+    /// Beyond the run itself only leaves that reached over an end of it can have been cut, so what
+    /// there is to fold lies around its ends: from each up the ladder, as far as it goes. A leaf
+    /// that cannot be made would lie in every larger one, so nothing larger is looked at.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
         let folded = self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
@@ -315,12 +330,14 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Makes the alias of `area` what it was before any `set_memory_*`. The area is unmapped and flushed.
+    /// Makes the alias of `area` what it was before any `set_memory_*`. The area is unmapped and
+    /// flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
         let _alone = self.linear_map.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {
             if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
-                // Every leaf was cut at the edges of what was changed, and what was not is already as it is to be.
+                // Every leaf was cut at the edges of what was changed, and what was not is already
+                // as it is to be.
                 panic!("restoring the alias of {area:?}: {failure}");
             }
             self.coalesce_alias(area, 0..area.pages());

@@ -1,7 +1,7 @@
 //! Where an area goes: congruent to the memory that it will map.
 //!
-//! A leaf needs its virtual and its physical address aligned alike. So what matters is not that the virtual address is
-//! aligned, but that it is where the memory is, modulo the leaf:
+//! A leaf needs its virtual and its physical address aligned alike. So what matters is not that the
+//! virtual address is aligned, but that it is where the memory is, modulo the leaf:
 //!
 //! ```text
 //!   run                            leaf     the virtual address is
@@ -12,11 +12,13 @@
 //! ```
 //!
 //! # Memory in several runs
-//! It has one of them to follow: if the first does not hold the largest leaf that could be, one of the next few that holds a larger one. The area then
-//! begins as far before that phase as the run lies behind the area's start. A list of extents knows its runs, and the next
-//! [`MAX_RUNS`] are looked at. An array does not: a few frames are, at its start, behind the first run and on the way to its middle; where those at both ends
-//! of an aligned block, or of a short array, are as far apart as it is long, it is taken for one run. Whether it is one the map finds out. Either way
-//! it costs no more for more pages.
+//! It has one of them to follow: if the first does not hold the largest leaf that could be, one of
+//! the next few that holds a larger one. The area then begins as far before that phase as the run
+//! lies behind the area's start. A list of extents knows its runs, and the next [`MAX_RUNS`] are
+//! looked at. An array does not: a few frames are, at its start, behind the first run and on the
+//! way to its middle; where those at both ends of an aligned block, or of a short array, are as far
+//! apart as it is long, it is taken for one run. Whether it is one the map finds out. Either way it
+//! costs no more for more pages.
 
 use crate::va::Fit;
 use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
@@ -49,8 +51,8 @@ impl Phase {
         }
     }
 
-    /// The memory of `source`, of which nothing was read yet; `again` makes another one like it, for when more was read than the
-    /// first run.
+    /// Returns the memory of `source`, of which nothing was read yet; `again` makes another one
+    /// like it, for when more was read than the first run.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -58,7 +60,8 @@ impl Phase {
         again: impl FnOnce() -> S,
     ) -> Self {
         let pages = source.pages();
-        // Most often the first run is as good as any: what is read of it is not read again, since the source remembers it.
+        // Most often the first run is as good as any: what is read of it is not read again, since
+        // the source remembers it.
         let limit = if S::RUNS_ARE_FREE {
             run_worth_knowing::<G>(pages)
         } else {
@@ -68,8 +71,8 @@ impl Phase {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
-        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block is large. A run that did not end
-        // may be all there is.
+        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block
+        // is large. A run that did not end may be all there is.
         let unseen = if first.pages == limit {
             pages
         } else {
@@ -88,8 +91,8 @@ impl Phase {
         phase
     }
 
-    /// The first run of `source`, of `pages` pages of which nothing was read yet. Nothing behind it is read, but the page that ends it: for a source that must
-    /// read each page once.
+    /// Returns the first run of `source`, of `pages` pages of which nothing was read yet. Nothing
+    /// behind it is read, but the page that ends it: for a source that must read each page once.
     pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
         source
             .run_at(0, run_worth_knowing::<G>(pages))
@@ -139,7 +142,8 @@ impl Phase {
             source,
             next: first.pages,
         };
-        // A run that is longer than was looked at may be long enough for any leaf: from the small ones up, each by its last page.
+        // A run that is longer than was looked at may be long enough for any leaf: from the small
+        // ones up, each by its last page.
         if first.pages == few::<G>() {
             let blocks = LeafSize::ALL
                 .into_iter()
@@ -206,7 +210,8 @@ impl<S> Seen<'_, S> {
         run
     }
 
-    /// Whether the first aligned leaf of `bytes` that `run`, from page `at` on, could hold seems to be there: by its ends.
+    /// Returns whether the first aligned leaf of `bytes` that `run`, from page `at` on, could hold
+    /// seems to be there: by its ends.
     fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
     where
         S: PhysSource<G>,
@@ -218,7 +223,8 @@ impl<S> Seen<'_, S> {
             && self.has::<G>(run, at, last)
     }
 
-    /// Whether the page `offset` bytes behind page `at`, where `run` begins, has the frame that the run would have there.
+    /// Returns whether the page `offset` bytes behind page `at`, where `run` begins, has the frame
+    /// that the run would have there.
     fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
     where
         S: PhysSource<G>,
@@ -232,8 +238,9 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// The run at `page`, at most `limit` pages. Frame numbers that lie in memory are taken for one where the last of them is as far from the first
-/// as it would be in one; and `source` stays where it is.
+/// Returns the run at `page`, at most `limit` pages. Frame numbers that lie in memory are taken for
+/// one where the last of them is as far from the first as it would be in one; and `source` stays
+/// where it is.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -267,7 +274,8 @@ const fn aligned(pages: u64) -> Run {
     }
 }
 
-/// The best place for `fit` at `phase`, where the caller insists on `align` (bytes, a power of two, at least a page).
+/// Returns the best place for `fit` at `phase`, where the caller insists on `align` (bytes, a power
+/// of two, at least a page).
 #[inline(always)]
 pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     if phase.leaf > align && phase.pa.is_aligned(align) {
@@ -277,7 +285,7 @@ pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     }
 }
 
-/// The places worth trying for `fit`: the best first, then with less and less of the phase.
+/// Returns the places worth trying for `fit`: the best first, then with less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
     phase: Phase,
@@ -295,8 +303,8 @@ pub(crate) fn candidates<G: Granule>(
     congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// How long a run it takes to know all there is to know of one of `pages` pages: the largest leaf that could be
-/// among them, wherever in it the run begins.
+/// Returns how long a run it takes to know all there is to know of one of `pages` pages: the
+/// largest leaf that could be among them, wherever in it the run begins.
 fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
     let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
     let block = in_pages(LeafSize::BLOCK2);
@@ -317,7 +325,7 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// The largest leaf that the engine's rule makes in `run`, in bytes. 0 for none but pages.
+/// Returns the largest leaf that the engine's rule makes in `run`, in bytes. 0 for none but pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
     // Pages alone, as most often, are not worth asking about.

@@ -1,8 +1,10 @@
 //! What RAM may be mapped as: [`RAM`], which is what the linear map has it as, and nothing else.
 //!
-//! Two mappings of one place with different memory types are not coherent (Arm ARM B2.8, "Mismatched memory attributes"). A second type would need
-//! the linear map's alias to be taken out, and its lines to be cleaned and invalidated, before the new mapping is used, and again before the
-//! alias comes back. So whoever asks for it is refused (DESIGN rule 12), by each call that maps frames with attributes of the caller's:
+//! Two mappings of one place with different memory types are not coherent (Arm ARM B2.8,
+//! "Mismatched memory attributes"). A second type would need the linear map's alias to be taken
+//! out, and its lines to be cleaned and invalidated, before the new mapping is used, and again
+//! before the alias comes back. So it is refused (DESIGN rule 12), by each call that maps frames
+//! with attributes of the caller's:
 //!
 //! | call | what is looked at |
 //! |---|---|
@@ -10,8 +12,9 @@
 //! | `ioremap` and its kin | the range |
 //! | `vmap_as`, `map_pages`, `vmap_pfn` | [each page](NoRam), as it is handed out to be mapped |
 //!
-//! `vmap_pfn` refuses RAM with any attributes: that is what it is for. Memory that is to be seen uncached is kept out of the linear map from the
-//! start (`no-map` in a device tree): then it is no RAM here, and `ioremap_wc` maps it.
+//! `vmap_pfn` refuses RAM with any attributes: that is what it is for. Memory that is to be seen
+//! uncached is kept out of the linear map from the start (`no-map` in a device tree): then it is no
+//! RAM here, and `ioremap_wc` maps it.
 
 use crate::backend::Backend;
 use crate::error::Error;
@@ -20,15 +23,15 @@ use paging::{Attributes, Granule, MemoryType, PhysAddr, PhysSource, Run};
 /// The memory type of RAM.
 const RAM: MemoryType = MemoryType::NORMAL;
 
-/// Whether RAM may be mapped with `attributes`.
+/// Returns whether RAM may be mapped with `attributes`.
 #[inline(always)]
 pub(crate) const fn may_be(attributes: Attributes) -> bool {
     let memory = attributes.memory();
     memory.index() == RAM.index() && memory.shareability() == RAM.shareability()
 }
 
-/// The pages of another source, none of which is RAM. Each is looked at when it is handed out, and what was looked at is what is mapped: an array that
-/// changes meanwhile gets nothing past it.
+/// The pages of another source, none of which is RAM. Each is looked at when it is handed out, and
+/// what was looked at is what is mapped: an array that changes meanwhile gets nothing past it.
 pub(crate) struct NoRam<'b, B: Backend, S> {
     backend: &'b B,
     source: S,
@@ -59,7 +62,8 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
     fn before_ram(&mut self, run: Run) -> Option<Run> {
         let page = B::Granule::PAGE_SIZE;
         let bytes = run.pages.saturating_mul(page);
-        // What is no address of a page, or wraps, is refused by the map, which names it as it was given.
+        // What is no address of a page, or wraps, is refused by the map, which names it as it was
+        // given.
         if !run.pa.is_aligned(page)
             || run.pa.0.checked_add(bytes).is_none()
             || !self.backend.is_ram(run.pa, bytes)

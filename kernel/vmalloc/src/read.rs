@@ -63,8 +63,8 @@ impl fmt::Display for AreaListing {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Calls `each` for every area in use, in the order of addresses. No lock is held between one area and the next, nor in
-    /// `each`: what comes and goes meanwhile is listed or not.
+    /// Calls `each` for every area in use, in the order of addresses. No lock is held between one
+    /// area and the next, nor in `each`: what comes and goes meanwhile is listed or not.
     ///
     /// Waits for each shard's lock in turn, and holds that of an area for one span of it at a time.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
@@ -99,8 +99,8 @@ impl<B: Backend> Vmalloc<B> {
         Some(listing)
     }
 
-    /// Counts the leaves of an area, as long as it is in use: a span under one hold of its shard's lock. Where no table is, nothing is looked at for as
-    /// much as that table would translate.
+    /// Counts the leaves of an area, as long as it is in use: a span under one hold of its shard's
+    /// lock. Where no table is, nothing is looked at for as much as that table would translate.
     fn count_leaves(&self, listing: &mut AreaListing) {
         let info = listing.info;
         let mut at = info.range.start;
@@ -112,7 +112,8 @@ impl<B: Backend> Vmalloc<B> {
                 }
                 let tree = self.backend.tree();
                 let vacant = tree.walk(at).ok().filter(|walk| walk.leaf.is_none());
-                // A table of this level is missing: nothing is mapped up to where the next one would begin.
+                // A table of this level is missing: nothing is mapped up to where the next one
+                // would begin.
                 let level = vacant.map_or(LAST_LEVEL - 1, |walk| walk.level().min(LAST_LEVEL - 1));
                 let span = B::Granule::size(level);
                 let step = (span - (at.0 & (span - 1))).min(left);
@@ -137,11 +138,11 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Copies from `va` on into `out`, whatever is there: memory as it is, zeros for holes, guards, device memory and sparse areas.
-    /// Gives the number of bytes that were memory.
+    /// Copies from `va` on into `out`: memory as it is, zeros for holes, guards, device memory and
+    /// sparse areas. Gives the number of bytes that were memory.
     ///
-    /// Safe beside anything that others do: what is given back while it is read is read as zeros, and never as what came
-    /// after it.
+    /// Safe beside anything that others do: what is given back while it is read is read as zeros,
+    /// and never as what came after it.
     ///
     /// Waits for the lock of the shard that has the address, and holds it while a page is copied.
     ///
@@ -171,9 +172,11 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Reads a part of one page, if it is memory of an area in use. It stays so as long as its shard's lock is held: an area is retired, and a mapping of
-    /// `vm_map_ram` unmapped, under that lock, before the frame is free. So is a page of an area whose permissions change; but if it is made invalid meanwhile,
-    /// its alias may be so before it is read, which is a page that cannot be read.
+    /// Reads a part of one page, if it is memory of an area in use. It stays so as long as its
+    /// shard's lock is held: an area is retired, and a mapping of `vm_map_ram` unmapped, under that
+    /// lock, before the frame is free. So is a page of an area whose permissions change; but if it
+    /// is made invalid meanwhile, its alias may be so before it is read, which is a page that
+    /// cannot be read.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
             let kind = record::kind_of(&segment.words);

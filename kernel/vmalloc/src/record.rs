@@ -1,11 +1,14 @@
-//! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is mapped.
+//! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is
+//! mapped.
 //!
 //! ```text
-//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5, size in bytes 61:8, busy 62, device 63
+//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5,
+//!            size in bytes 61:8, busy 62, device 63
 //!   word 1   caller that freed it, or 0 (a `Location`)
 //!   word 2   caller that made it
 //!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
-//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of first and of last pages
+//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of
+//!            first and of last pages
 //! ```
 
 use crate::va::{self, Segment};
@@ -23,7 +26,7 @@ const CALLER: usize = 2;
 const BEHIND: usize = 3;
 const BLOCKS: usize = 4;
 
-/// Of a reserved area, whose permissions nobody changes: pages were mapped there.
+/// Of a reserved area, whose permissions never change: pages were mapped there.
 const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
@@ -37,12 +40,12 @@ const ABOVE: u64 = DEVICE | BUSY;
 
 pub(crate) type Area = va::Area<WORDS>;
 
-/// What an area is for. Each kind is given back by its own call.
+/// The kind of an area. Each is freed by its own call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Kind {
     /// Memory of its own: `vmalloc`, `vfree`.
     Vmalloc,
-    /// Pages of somebody else's: `vmap`, `vunmap`.
+    /// Pages of the caller: `vmap`, `vunmap`.
     Vmap,
     /// A physical range: `ioremap`, `iounmap`.
     Ioremap,
@@ -66,17 +69,18 @@ impl Kind {
         }
     }
 
-    /// Whether the area's frames are its own, and go back with it.
+    /// Returns whether the area's frames are its own, and are freed with it.
     #[must_use]
     pub const fn owns_frames(self) -> bool {
         matches!(self, Self::Vmalloc | Self::Stack)
     }
 }
 
-/// An area, as whoever asks is told.
+/// An area, as a caller is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
-    /// Where the caller's bytes begin: in the first page, and not at its start where a physical range has an offset.
+    /// Where the caller's bytes begin: in the first page, and not at its start where a physical
+    /// range has an offset.
     pub va: VirtAddr,
     /// How many bytes there are of them: what was asked for.
     pub size: u64,
@@ -84,16 +88,16 @@ pub struct AreaInfo {
     pub range: VirtRange,
     /// What it is for.
     pub kind: Kind,
-    /// Who made it.
+    /// The caller that made it.
     pub caller: &'static Location<'static>,
 }
 
-/// An area that was given back.
+/// An area that was freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Freed {
     /// The area that was there.
     pub area: AreaInfo,
-    /// Who gave it back.
+    /// The caller that freed it.
     pub by: &'static Location<'static>,
 }
 
@@ -121,14 +125,15 @@ impl Head {
         self.0 >> NR_SHIFT & 0b111
     }
 
-    /// Whether frames go back with the area: it has blocks.
+    /// Returns whether frames go back with the area: it has blocks.
     #[inline(always)]
     pub const fn owns_frames(self) -> bool {
         self.nr_inline() != 0
     }
 
-    /// Whether what the area maps is not used for something else before it is flushed, however late that is: its own frames
-    /// are withheld, and a device stays where it is. All other frames are somebody else's, RAM that an `ioremap_cache` maps included.
+    /// Returns whether what the area maps is not used for something else before it is flushed,
+    /// however late that is: its own frames are withheld, and a device stays where it is. All other
+    /// frames are the caller's, RAM that an `ioremap_cache` maps included.
     #[inline(always)]
     pub const fn can_wait(self) -> bool {
         self.owns_frames() || self.0 & DEVICE != 0
@@ -139,19 +144,19 @@ impl Head {
         (self.0 & !ABOVE) >> SIZE_SHIFT
     }
 
-    /// Whether pages of the area, or their alias, may not be as they were mapped at first.
+    /// Returns whether pages of the area, or their alias, may not be as they were mapped at first.
     #[inline(always)]
     pub const fn permissions_changed(self) -> bool {
         self.0 & PERMISSIONS_CHANGED != 0 && !self.is(Kind::Reserved)
     }
 
-    /// Whether a page of the area may be mapped.
+    /// Returns whether a page of the area may be mapped.
     #[inline(always)]
     pub const fn may_be_mapped(self) -> bool {
         !self.is(Kind::Reserved) || self.0 & PERMISSIONS_CHANGED != 0
     }
 
-    /// The block of an area that has just one.
+    /// Returns the block of an area that has just one.
     #[inline(always)]
     pub fn one_block(self, area: &Area) -> Option<u64> {
         (self.nr_inline() == 1 && area.word(BEHIND) == 0).then(|| area.word(BLOCKS))
@@ -178,12 +183,12 @@ pub(crate) const fn is_busy_in(words: &[u64; WORDS]) -> bool {
     words[KIND_AND_SIZE] & BUSY != 0
 }
 
-/// Whether a call is changing parts of the area.
+/// Returns whether a call is changing parts of the area.
 pub(crate) fn is_busy(area: &Area) -> bool {
     area.word(KIND_AND_SIZE) & BUSY != 0
 }
 
-/// The bits of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
+/// Returns the bits of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
 #[inline(always)]
 pub(crate) fn map_ram(area: &Area) -> [u64; 3] {
     core::array::from_fn(|i| area.word(BLOCKS + i))
@@ -201,7 +206,7 @@ fn word_of(location: &'static Location<'static>) -> u64 {
     core::ptr::from_ref(location).expose_provenance() as u64
 }
 
-/// The location that a word names; `None` for 0.
+/// Returns the location that a word names; `None` for 0.
 ///
 /// `word` is 0 or comes from [`word_of`]: the words of an area are written by this module alone.
 fn location_of(word: u64) -> Option<&'static Location<'static>> {
@@ -210,7 +215,7 @@ fn location_of(word: u64) -> Option<&'static Location<'static>> {
     unsafe { pointer.as_ref() }
 }
 
-/// The words of a new area. It is not ready yet: nobody is told of it.
+/// Returns the words of a new area. It is not ready yet: no caller is told of it.
 #[inline(always)]
 pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> [u64; WORDS] {
     let mut words = [0; WORDS];
@@ -219,7 +224,8 @@ pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> 
     words
 }
 
-/// Marks an area as ready: it is mapped, and may be told of. Its first word is still that of `words`.
+/// Marks an area as ready: it is mapped, and may be told of. Its first word is still that of
+/// `words`.
 #[inline(always)]
 pub(crate) fn set_ready(area: &Area, words: &[u64; WORDS]) {
     area.set_word(KIND_AND_SIZE, words[KIND_AND_SIZE] | READY);
@@ -311,7 +317,7 @@ fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInf
     })
 }
 
-/// The addresses of the body of a segment.
+/// Returns the addresses of the body of a segment.
 fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
     let pages = segment.reserved - u64::from(segment.lead) - u64::from(segment.trail);
     VirtRange::new(
@@ -320,12 +326,12 @@ fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
     )
 }
 
-/// The area of a segment that is not a gap.
+/// Returns the area of a segment that is not a gap.
 pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
     info_of::<G>(range_of::<G>(segment), &segment.words)
 }
 
-/// The area of a segment that is not a gap, and who gave it back.
+/// Returns the area of a segment that is not a gap, and who gave it back.
 pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
     Some(Freed {
         area: info::<G>(segment)?,
@@ -333,12 +339,12 @@ pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
     })
 }
 
-/// The area that `area` holds.
+/// Returns the area that `area` holds.
 pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
     info_of::<G>(range::<G>(area), &area.words())
 }
 
-/// The area that is being given back.
+/// Returns the area that is being given back.
 pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
     let words = area.words();
     Some(Freed {
@@ -347,7 +353,7 @@ pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
     })
 }
 
-/// The addresses of the body.
+/// Returns the addresses of the body.
 #[inline(always)]
 pub(crate) fn range<G: Granule>(area: &Area) -> VirtRange {
     let (start, pages) = area.body();

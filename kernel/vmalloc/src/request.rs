@@ -15,7 +15,8 @@ use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, Granule, LeafSize, Pfn, PhysAddr, PhysRange, Run};
 
-/// What memory is asked for. [`Vmalloc::vmalloc`] and its kin are the common ones; [`Vmalloc::allocate`] takes any.
+/// A request for memory. [`Vmalloc::vmalloc`] and its kin are the common ones;
+/// [`Vmalloc::allocate`] takes any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a request does nothing until Vmalloc::allocate gets it"]
 pub struct Request {
@@ -55,8 +56,9 @@ impl Request {
         Self { huge: true, ..self }
     }
 
-    /// The same for an interrupt handler, or under a lock that masks interrupts, as Linux's `GFP_NOWAIT`: it waits for locks, which all mask
-    /// interrupts, and for nothing else. Nothing is flushed, purged or won back: where there is nothing it fails with what it lacks.
+    /// The same for an interrupt handler, or under a lock that masks interrupts, as Linux's
+    /// `GFP_NOWAIT`: it waits for locks, which all mask interrupts, and for nothing else. Nothing
+    /// is flushed, purged or won back: where there is nothing it fails with what it lacks.
     pub const fn nowait(self) -> Self {
         Self {
             context: Context::Interrupt,
@@ -64,11 +66,13 @@ impl Request {
         }
     }
 
-    /// The same for the handler of an exception that may have interrupted the holder of any lock on this CPU, as Linux's `alloc_pages_nolock`. Every lock
-    /// is tried once: where one is taken it fails with [`Error::WouldBlock`], or with what it lacks.
+    /// The same for the handler of an exception that may have interrupted the holder of any lock on
+    /// this CPU, as Linux's `alloc_pages_nolock`. Every lock is tried once: where one is taken it
+    /// fails with [`Error::WouldBlock`], or with what it lacks.
     ///
-    /// What a failed one had got so far cannot always be given back without waiting either. It goes back with a later call,
-    /// and is counted in [`Usage::deferred`](crate::Usage::deferred) until then.
+    /// What a failed one had got so far cannot always be given back without waiting either. It goes
+    /// back with a later call, and is counted in [`Usage::deferred`](crate::Usage::deferred) until
+    /// then.
     pub const fn nolock(self) -> Self {
         Self {
             context: Context::Exception,
@@ -76,23 +80,28 @@ impl Request {
         }
     }
 
-    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner shareable. Where they are executable, what the memory
-    /// holds is [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for what [does not wait](Self::nowait).
+    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner
+    /// shareable. Where they are executable, what the memory holds is
+    /// [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for
+    /// what [does not wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of frames of up to a level 2
-    /// leaf, large ones first, order by order smaller where there are none, mapped as what they turned out to be.
+    /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of
+    /// frames of up to a level 2 leaf, large ones first, order by order smaller where there are
+    /// none, mapped as what they turned out to be.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`] and [`Request::nolock`]. Takes the lock of this CPU's shard, or of the common one, for the addresses. Where
-    /// memory, tables or addresses have run out it purges what is withheld, and tries again, twice at most, before it fails.
+    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`] and
+    /// [`Request::nolock`]. Takes the lock of this CPU's shard, or of the common one, for the
+    /// addresses. Where memory, tables or addresses have run out it purges what is withheld, and
+    /// tries again, twice at most, before it fails.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`], [`Error::OutOfSpace`],
-    /// [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
+    /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`],
+    /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
     #[track_caller]
     #[inline]
     pub fn vmalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
@@ -132,8 +141,8 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(request, Kind::Vmalloc, Location::caller())
     }
 
-    /// A stack of `size` bytes, filled with zeros, with a guard page of its own below and one above. It grows down from the end
-    /// of its [`range`](VmArea::range).
+    /// Returns a stack of `size` bytes, filled with zeros, with a guard page of its own below and
+    /// one above. It grows down from the end of its [`range`](VmArea::range).
     ///
     /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
     ///
@@ -144,7 +153,8 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())
     }
 
-    /// The same at a multiple of `align` bytes, a power of two: where the bits of a stack pointer tell whether it has left its stack.
+    /// The same at a multiple of `align` bytes, a power of two: where the bits of a stack pointer
+    /// tell whether it has left its stack.
     ///
     /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
     ///
@@ -256,7 +266,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// Frames, after a flush of what is withheld if there are none without. More than there are is refused before any is taken.
+    /// Frames, after a flush of what is withheld if there are none without. More than there are is
+    /// refused before any is taken.
     pub(crate) fn frames(
         &self,
         pages: u64,
@@ -280,5 +291,6 @@ impl<B: Backend> Vmalloc<B> {
     }
 }
 
-/// Pages from which on it is worth asking whether there are so many, before any is taken that others may want.
+/// Pages from which on it is worth asking whether there are so many, before any is taken that
+/// others may want.
 const WORTH_COUNTING: u64 = 16;

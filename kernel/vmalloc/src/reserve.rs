@@ -10,18 +10,18 @@ use crate::shard::{Shard, State};
 use crate::va::{self, Fit, Vpn};
 use paging::Granule;
 
-/// What a call may do.
+/// What a call may wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// Wait for locks and gates, and win memory back.
+    /// Waits for locks and gates, and purges.
     Waiting,
-    /// Wait for locks, which mask interrupts: an interrupt handler.
+    /// Waits for locks, which mask interrupts: an interrupt handler.
     Interrupt,
-    /// Try locks, once: a handler that may have interrupted the holder of any.
+    /// Tries each lock once: a handler that may have interrupted the holder of any.
     Exception,
 }
 
-/// What is missing for a reservation.
+/// What a reservation lacks.
 enum Lack {
     /// Nodes in the shard of this number.
     Nodes(usize),
@@ -37,7 +37,7 @@ impl<B: Backend> Vmalloc<B> {
         .guarded(0, 0)
         .congruent(Self::SPAN_PAGES, 0);
 
-    /// Whether `fit` goes into a piece, wherever that is.
+    /// Returns whether `fit` goes into a piece, wherever that is.
     #[inline(always)]
     const fn is_small(fit: &Fit) -> bool {
         fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
@@ -116,7 +116,7 @@ impl<B: Backend> Vmalloc<B> {
                 Err(Lack::Else(error)) => return Err(error),
                 Err(lack) => lack,
             };
-            // Memory is never asked for with a lock held.
+            // Memory is never allocated with a lock held.
             let page = if context == Context::Exception {
                 self.backend.without_waiting(|| self.backend.node_page())
             } else {
@@ -131,7 +131,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Takes the lock of `shard`, as `context` may.
+    /// Takes the lock of `shard`, in the way that `context` allows.
     fn hold(
         &self,
         shard: &'static Shard<B>,
@@ -162,7 +162,8 @@ impl<B: Backend> Vmalloc<B> {
             .ok_or(Lack::Else(Self::refusal(refused)))
     }
 
-    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has one, and reserves `fit` there. Both locks are: see `owner`.
+    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has
+    /// one, and reserves `fit` there. Both locks are: see `owner`.
     fn reserve_in_new_piece(
         &self,
         shard: &Shard<B>,
@@ -239,7 +240,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(fit.congruent(align, phase).guarded(lead, trail))
     }
 
-    /// Why the address space has no room.
+    /// Returns why the address space has no room.
     #[cold]
     pub(crate) fn refusal(error: va::Error) -> Error {
         let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
@@ -253,7 +254,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// The shard that has `page`, with its lock held, if that is in the region.
+    /// Returns the shard that has `page`, with its lock held, if that is in the region.
     #[inline]
     pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, crate::end::Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;

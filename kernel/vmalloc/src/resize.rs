@@ -14,16 +14,19 @@ use core::panic::Location;
 use paging::{Granule, LeafSize, VirtAddr};
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Changes the size of memory of `vmalloc` to `size` bytes. What fits into its pages stays where it is, and keeps them; else
-    /// the area moves: the same frames, and new ones behind them, at another address, with the attributes that it had. What is
-    /// new has arbitrary contents. No page is copied. The old addresses are unmapped and flushed before this returns. Where it moves, the new address
-    /// is a multiple of the page size: an alignment that the area was asked for with is not kept.
+    /// Changes the size of memory of `vmalloc` to `size` bytes. What fits into its pages stays
+    /// where it is, and keeps them; else the area moves: the same frames, and new ones behind them,
+    /// at another address, with the attributes that it had. What is new has arbitrary contents. No
+    /// page is copied. The old addresses are unmapped and flushed before this returns. Where it
+    /// moves, the new address is a multiple of the page size: an alignment that the area was asked
+    /// for with is not kept.
     ///
     /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
     ///
     /// # Errors
-    /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it has to move and a `set_memory_*`
-    /// changed it; else as [`Vmalloc::vmalloc`]. The area is as it was then.
+    /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it has to
+    /// move and a `set_memory_*` changed it; else as [`Vmalloc::vmalloc`]. The area is as it was
+    /// then.
     #[track_caller]
     pub fn vrealloc(&mut self, size: u64) -> Result<(), Error> {
         let caller = Location::caller();
@@ -72,15 +75,19 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be another.
+    /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be
+    /// another.
     ///
-    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard to find it.
+    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard to
+    /// find it.
     ///
     /// # Errors
-    /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area begins. The area is as it was.
+    /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area
+    /// begins. The area is as it was.
     ///
     /// # Safety
-    /// As [`vfree`](Self::vfree), unless it fits into its pages: where it moves, nothing at the old address is used any more.
+    /// As [`vfree`](Self::vfree), unless it fits into its pages: where it moves, nothing at the old
+    /// address is used any more.
     #[track_caller]
     pub unsafe fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {

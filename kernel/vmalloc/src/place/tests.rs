@@ -31,7 +31,8 @@ fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
     (fit.align, fit.phase)
 }
 
-/// The same for an array of the same frames, and how many of them were looked at before the map looks.
+/// The same for an array of the same frames, and how many of them were looked at before the map
+/// looks.
 fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usize) {
     struct Counted(Vec<Pfn>, core::cell::Cell<usize>);
     impl FrameArray for Counted {
@@ -181,7 +182,7 @@ fn no_more_is_looked_at_in_more_pages() {
     }
 }
 
-/// A source that holds whoever reads it to the contract: no page is asked for before one that was.
+/// A source that holds its reader to the contract: no page is asked for before one that was.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,

@@ -1,10 +1,12 @@
-//! Arrays of frames: what is mapped is what was checked, whatever the array says at another time; and what it says wrong is named.
+//! Arrays of frames: what is mapped is what was checked, even if the array says otherwise later;
+//! and what it says wrong is named.
 
 use super::*;
 use paging::FrameArray;
 use std::cell::Cell;
 
-/// An array that counts how often each element is read, and answers otherwise from the second time on.
+/// An array that counts how often each element is read, and answers otherwise from the second time
+/// on.
 struct Changing<'a> {
     first: &'a [Pfn],
     then: &'a [Pfn],
@@ -136,7 +138,8 @@ fn a_run_that_ends_in_ram_is_refused_at_its_first_page_of_ram() {
     assert_empty(&vm);
 }
 
-/// A map that lacks a table is tried again, once what was withheld is back, and reads the array again: it is looked at again, too.
+/// A map that lacks a table is tried again, once what was withheld is back, and reads the array
+/// again: it is looked at again, too.
 #[test]
 fn what_is_read_for_a_second_try_is_looked_at_for_it() {
     for succeed in 0..2 {
@@ -254,7 +257,8 @@ fn a_frame_number_beyond_all_addresses_is_named_as_it_was_given() {
     assert_empty(&vm);
 }
 
-/// Where the placement looks ahead, too: it looks at a few pages, in order, and one of them may be missing.
+/// Where the placement looks ahead, too: it looks at a few pages, in order, and one of them may be
+/// missing.
 #[test]
 fn a_hole_at_every_page_is_named_by_each_call() {
     let vm = vm();

@@ -1,15 +1,18 @@
-//! What is done under one hold of a lock, which masks interrupts, has a bound, however much is asked for.
+//! What is done under one hold of a lock, which masks interrupts, has a bound, however much is
+//! asked for.
 
 use super::*;
 
 /// Descriptors of a last-level table.
 const TABLE: u64 = 512;
 
-/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor given back, in one: the machine looks at that always.
+/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor given back, in
+/// one: the machine looks at that always.
 #[track_caller]
 fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
     let most = most_under_a_hold(vm, f);
-    // Each descriptor is read with the others, then alone where they are not alike; and on the way down, for the part and for both of its ends.
+    // Each descriptor is read with the others, then alone where they are not alike; and on the way
+    // down, for the part and for both of its ends.
     assert!(
         most.loads <= 2 * TABLE + 16 && most.stores <= TABLE,
         "{what}: {most:?}"
@@ -78,7 +81,8 @@ fn no_call_does_more_under_a_lock_than_a_table_has_descriptors() {
     }
 }
 
-/// Many areas wait, of frames by the single: their flush frees all of it with no lock held, and gives 64 ranges back at a time.
+/// Many areas wait, of frames by the single: their flush frees all of it with no lock held, and
+/// gives 64 ranges back at a time.
 #[test]
 fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     let vm = lazy_on(1, 1 << 20, 1 << 40);

@@ -41,7 +41,7 @@ fn whoever_holds_a_lock_is_not_waited_for() {
         Usage::default(),
         "nothing was got, and nothing is deferred"
     );
-    // Frames are in somebody's hands when the area is there already.
+    // Frames are in use when the area is there already.
     vm.backend().ram().budget = Some(0);
     let result = in_exception(|| vm.allocate(&nolock(PAGE)));
     assert_eq!(result.err(), Some(Error::OutOfFrames { size: PAGE }));
@@ -151,7 +151,8 @@ fn a_page_for_areas_is_asked_for_without_waiting() {
     assert_empty(&vm);
 }
 
-/// A workload of an interrupt handler and nothing else: what it gives back is dealt with by what it asks for, a bounded number of areas at a time.
+/// A workload of an interrupt handler and nothing else: what it gives back is dealt with by what it
+/// asks for, a bounded number of areas at a time.
 #[test]
 fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {
     let vm = lazy(64, 1 << 20);

@@ -94,7 +94,8 @@ fn each_call_that_can_wait_settles() {
     assert_empty(&vm);
 }
 
-/// Areas of each kind of shard, and an address: another CPU deals with all of it, a bounded number at a time.
+/// Areas of each kind of shard, and an address: another CPU deals with all of it, a bounded number
+/// at a time.
 #[test]
 fn any_cpu_can_deal_with_what_was_deferred() {
     let vm = lazy_on(3, 3000, 1 << 20);
@@ -248,7 +249,8 @@ fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
     assert_empty(&vm);
 }
 
-/// Whoever fills the slots as fast as they are emptied does not keep a purge from what was there before.
+/// Slots that are filled as fast as they are emptied do not keep a purge from what was there
+/// before.
 #[test]
 fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     let vm: &'static Vm = std::boxed::Box::leak(std::boxed::Box::new(vm()));

@@ -1,4 +1,5 @@
-//! Every call, with each of what it allocates failing in turn: frames, tables, pages for areas, and all of them together.
+//! Every call, with each of what it allocates failing in turn: frames, tables, pages for areas, and
+//! all of them together.
 
 use super::*;
 
@@ -20,8 +21,9 @@ fn fail(vm: &Vm, what: What, k: Option<u64>) {
     }
 }
 
-/// What must be the same after a failure: areas and their leaves, the whole linear map, frames, tables. Empty tables may be left, which a piece or a
-/// larger span keeps, and so may what is kept for the next: these go first.
+/// What must be the same after a failure: areas and their leaves, the whole linear map, frames,
+/// tables. Empty tables may be left, which a piece or a larger span keeps, and so may what is kept
+/// for the next: these go first.
 fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usize) {
     vm.shrink();
     vm.backend().tree().prune(vm.range()).unwrap();
@@ -50,7 +52,8 @@ fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usiz
     )
 }
 
-/// Runs `call` on new machines, with the k-th allocation and all after it failing, for each k until it succeeds.
+/// Runs `call` on new machines, with the k-th allocation and all after it failing, for each k until
+/// it succeeds.
 fn at_each<S>(
     name: &str,
     what: What,
@@ -98,7 +101,8 @@ fn free_singles(vm: &Vm, frames: Vec<Pfn>) {
         .for_each(|frame| vm.backend().free_frames(frame, 0));
 }
 
-/// `call` with each kind of allocation failing. `least` is how many of each it makes at least, so that none of it passes for want of allocations.
+/// `call` with each kind of allocation failing. `least` is how many of each it makes at least, so
+/// that none of it passes for want of allocations.
 fn all<S>(
     name: &str,
     least: [usize; 3],

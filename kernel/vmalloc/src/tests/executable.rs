@@ -1,6 +1,8 @@
-//! What becomes executable is published, whole, once it is so and before the call returns; and nothing else is.
+//! What becomes executable is published, whole, once it is so and before the call returns; and
+//! nothing else is.
 //!
-//! The machine looks at each page that is published, and the checks of every other test at each page that can be executed.
+//! The machine looks at each page that is published, and the checks of every other test at each
+//! page that can be executed.
 
 use super::*;
 use paging::{Outcome, VirtRange};

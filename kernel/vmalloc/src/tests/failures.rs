@@ -1,8 +1,9 @@
-//! Whatever runs out, and whenever: a distinct error, and everything as before (DESIGN rule 7).
+//! If anything runs out, at any time: a distinct error, and everything as before (DESIGN rule 7).
 
 use super::*;
 
-/// Calls `f` with the k-th use of something failing, for each k until it succeeds; gives the errors.
+/// Calls `f` with the k-th use of something failing, for each k until it succeeds; gives the
+/// errors.
 fn at_each(vm: &Vm, set: impl Fn(&Vm, Option<u64>), f: impl Fn(&Vm) -> Result<(), Error>) -> Vec<Error> {
     let mut errors = Vec::new();
     for k in 0.. {

@@ -97,8 +97,9 @@ fn areas_side_by_side_are_flushed_as_one_range() {
     assert_empty(&vm);
 }
 
-/// DESIGN rule 6: by whose frames they are, not by the call. Each mapping is used on another CPU, and its frame, where it is not the area's, freed
-/// as soon as the call that ends the mapping is back: the model looks for translations of it.
+/// DESIGN rule 6: by whose frames they are, not by the call. Each mapping is used on another CPU,
+/// and its frame, where it is not the area's, freed as soon as the call that ends the mapping is
+/// back: the model looks for translations of it.
 #[test]
 fn what_waits_is_decided_by_whose_frames_they_are() {
     type Map = for<'v> fn(&'v Vm, Pfn) -> VmArea<'v, Machine>;
@@ -210,7 +211,8 @@ fn what_runs_out_forces_the_flush() {
     assert_empty(&vm);
 }
 
-/// An unlinked table in a walk cache and a new one in its place would be two links for one address. So a piece keeps its table.
+/// An unlinked table in a walk cache and a new one in its place would be two links for one address.
+/// So a piece keeps its table.
 #[test]
 fn a_piece_keeps_its_table_until_it_goes_back() {
     let vm = lazy(1000, 1 << 30);
@@ -265,7 +267,8 @@ fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     }
 }
 
-/// An area that covers a table whole unlinks it; its addresses are withheld until that is flushed, and so is the table.
+/// An area that covers a table whole unlinks it; its addresses are withheld until that is flushed,
+/// and so is the table.
 #[test]
 fn a_table_that_an_area_covers_whole_goes_with_it() {
     for lazy in [false, true] {
@@ -288,7 +291,8 @@ fn a_table_that_an_area_covers_whole_goes_with_it() {
     }
 }
 
-/// A lazy purge on two CPUs (DESIGN rule 6): CPU 0 takes out, CPU 1 purges, and then no CPU may still translate.
+/// A lazy purge on two CPUs (DESIGN rule 6): CPU 0 takes out, CPU 1 purges, and then no CPU may
+/// still translate.
 #[test]
 fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     let vm = lazy_on(3, 1000, 1 << 30);
@@ -345,7 +349,7 @@ fn areas_freed_on_other_cpus_than_their_own_are_withheld_alike() {
     }
 }
 
-/// Linux lets stale translations of the pages outlive `vunmap`; whoever reuses them must know.
+/// Linux lets stale translations of the pages outlive `vunmap`; their user must know.
 #[test]
 fn pages_of_somebody_else_are_flushed_at_once() {
     let vm = lazy(1000, 1 << 30);

@@ -1,30 +1,59 @@
 //! Bugs that Linux had in this area, each as a claim that is kept here; and where it is kept.
 //!
-//! The numbers are those of the list that they come from. Tests of the engine are in `paging/tests/linux_bugs.rs`, those that need
-//! many CPUs in `tests/concurrent`, all others here. The table is checked: see
-//! [`every_bug_of_the_list_has_its_tests_or_a_reason`].
+//! The numbers are those of the list that they come from. Tests of the engine are in
+//! `paging/tests/linux_bugs.rs`, those that need many CPUs in `tests/concurrent`, all others here.
+//! The list is checked: see [`every_bug_of_the_list_has_its_tests_or_a_reason`].
 //!
-//! | bug | what it was | kept by |
-//! |---|---|---|
-//! | 1 | a table is freed under a walker when a block replaces it | `bug_1_nobody_walks_a_table_that_a_block_replaces`, `bug_1_the_lock_around_walks_is_never_taken_twice` |
-//! | 2 | levels that were modified are not reported when a map fails | `bug_2_the_levels_written_are_reported_when_the_map_fails_half_way` |
-//! | 3 | a failure leaves barriers owing | `bug_3_a_failed_map_leaves_no_barrier_owing`, `bug_3_an_allocation_that_fails_half_way_owes_no_barrier` |
-//! | 4 | barriers are put off in an interrupt | `bug_4_a_map_in_an_exception_owes_nothing` |
-//! | 5 | the array is followed by bytes, not pages | `bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes`, `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array` |
-//! | 6 | the cache is flushed from the wrong address on | cannot be: data caches of AArch64 are physically tagged, and no mapping here comes with a cache flush |
-//! | 7 | a batch overruns the end of its run | `bug_7_no_leaf_reaches_over_the_end_of_its_run`, `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array` |
-//! | 8 | small pages are mapped as the large ones that were asked for | `bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds`, `bug_8_what_fell_back_half_way_is_mapped_as_what_it_is` |
-//! | 9 | pages of a huge area are no pages of their own | `bug_9_each_page_of_a_huge_area_is_a_page` |
-//! | 10 | a permission change stops half-way | `bug_10_a_permission_change_is_all_or_nothing`, `bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all` |
-//! | 11 | the alias changes beyond what was asked for | `bug_11_rights_change_inside_the_range_and_nowhere_else`, `bug_11_the_alias_of_the_slice_changes_and_of_nothing_else` |
-//! | 12 | a block meets stale links to the table that it replaces | `bug_12_a_block_where_a_table_was_meets_no_stale_link`, `bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link` |
-//! | 13 | in-place splits before all CPUs are known to take them | `bug_13_blocks_are_met_and_in_place_is_never_a_default` |
-//! | 14 | a cut at the edge of a leaf unfolds it for nothing | `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`, `bug_14_a_slice_that_ends_where_leaves_do_splits_nothing` |
-//! | 15 | a split goes on with a copy of what it has replaced | `bug_15_every_stage_of_a_split_reads_the_tables_anew` |
-//! | 16 | kept ranges are dropped while they are given out | `bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus` |
-//! | 17 | unmapping a part of a block removes it whole | `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`, `bug_17_a_part_of_a_block_goes_and_the_rest_stays` |
-//! | 18 | a fold leaves entries of the pieces | `bug_18_a_fold_invalidates_every_page_it_replaces`, `bug_18_the_linear_map_is_folded_without_a_trace` |
-//! | 19 | contiguous groups are silently off | `bug_19_contiguous_groups_are_on_unless_someone_turns_them_off`, `bug_19_areas_of_64k_are_groups` |
+//! - 1: a table is freed under a walker when a block replaces it:
+//!   `bug_1_nobody_walks_a_table_that_a_block_replaces`,
+//!   `bug_1_the_lock_around_walks_is_never_taken_twice`
+//! - 2: levels that were modified are not reported when a map fails:
+//!   `bug_2_the_levels_written_are_reported_when_the_map_fails_half_way`
+//! - 3: a failure leaves barriers owing:
+//!   `bug_3_a_failed_map_leaves_no_barrier_owing`,
+//!   `bug_3_an_allocation_that_fails_half_way_owes_no_barrier`
+//! - 4: barriers are put off in an interrupt:
+//!   `bug_4_a_map_in_an_exception_owes_nothing`
+//! - 5: the array is followed by bytes, not pages:
+//!   `bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes`,
+//!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
+//! - 6: the cache is flushed from the wrong address on; cannot be: data caches of AArch64 are
+//!   physically tagged, and no mapping here comes with a cache flush
+//! - 7: a batch overruns the end of its run:
+//!   `bug_7_no_leaf_reaches_over_the_end_of_its_run`,
+//!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
+//! - 8: small pages are mapped as the large ones that were asked for:
+//!   `bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds`,
+//!   `bug_8_what_fell_back_half_way_is_mapped_as_what_it_is`
+//! - 9: pages of a huge area are no pages of their own:
+//!   `bug_9_each_page_of_a_huge_area_is_a_page`
+//! - 10: a permission change stops half-way:
+//!   `bug_10_a_permission_change_is_all_or_nothing`,
+//!   `bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all`
+//! - 11: the alias changes beyond what was asked for:
+//!   `bug_11_rights_change_inside_the_range_and_nowhere_else`,
+//!   `bug_11_the_alias_of_the_slice_changes_and_of_nothing_else`
+//! - 12: a block meets stale links to the table that it replaces:
+//!   `bug_12_a_block_where_a_table_was_meets_no_stale_link`,
+//!   `bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link`
+//! - 13: in-place splits before all CPUs are known to take them:
+//!   `bug_13_blocks_are_met_and_in_place_is_never_a_default`
+//! - 14: a cut at the edge of a leaf unfolds it for nothing:
+//!   `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`,
+//!   `bug_14_a_slice_that_ends_where_leaves_do_splits_nothing`
+//! - 15: a split goes on with a copy of what it has replaced:
+//!   `bug_15_every_stage_of_a_split_reads_the_tables_anew`
+//! - 16: kept ranges are dropped while they are given out:
+//!   `bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus`
+//! - 17: unmapping a part of a block removes it whole:
+//!   `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`,
+//!   `bug_17_a_part_of_a_block_goes_and_the_rest_stays`
+//! - 18: a fold leaves entries of the pieces:
+//!   `bug_18_a_fold_invalidates_every_page_it_replaces`,
+//!   `bug_18_the_linear_map_is_folded_without_a_trace`
+//! - 19: contiguous groups are silently off:
+//!   `bug_19_contiguous_groups_are_on_unless_someone_turns_them_off`,
+//!   `bug_19_areas_of_64k_are_groups`
 
 use super::*;
 use paging::Leaf;
@@ -46,9 +75,10 @@ fn alias(vm: &Vm, area: &VmArea<'_, Machine>, page: u64) -> VirtAddr {
     VirtAddr(LINEAR + frame.0 * PAGE)
 }
 
-/// Bug 1, the mitigation: it took the lock that keeps walks out inside of one that let walks in, which with a writer in between
-/// never ends. Locks of these tests panic where one is taken twice or against the order, so every call is made while a walk
-/// is under way nowhere, and all of them come through.
+/// Bug 1, the mitigation: it took the lock that keeps walks out inside of one that let walks in,
+/// which with a writer in between never ends. Locks of these tests panic where one is taken twice
+/// or against the order, so every call is made while a walk is under way nowhere, and all of them
+/// come through.
 #[test]
 fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     for config in [
@@ -74,7 +104,8 @@ fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     }
 }
 
-/// Bug 3: see the engine's. Here the allocation as a whole: what comes next pays for its own barriers and no more.
+/// Bug 3: see the engine's. Here the allocation as a whole: what comes next pays for its own
+/// barriers and no more.
 #[test]
 fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     let vm = vm();
@@ -96,8 +127,8 @@ fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     assert_empty(&vm);
 }
 
-/// Bug 4: in an interrupt, the mode in which barriers are put off was entered where it must not be. Here a call in an exception
-/// issues what the same call issues elsewhere, before it returns.
+/// Bug 4: in an interrupt, the mode in which barriers are put off was entered where it must not be.
+/// Here a call in an exception issues what the same call issues elsewhere, before it returns.
 #[test]
 fn bug_4_a_map_in_an_exception_owes_nothing() {
     let vm = vm();
@@ -116,7 +147,8 @@ fn bug_4_a_map_in_an_exception_owes_nothing() {
     assert_empty(&vm);
 }
 
-/// Bugs 5 and 7: chunks of ascending order at an offset that none of them fits, compared page by page.
+/// Bugs 5 and 7: chunks of ascending order at an offset that none of them fits, compared page by
+/// page.
 #[test]
 fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     for orders in [
@@ -142,7 +174,8 @@ fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     }
 }
 
-/// Bug 8: there were no more large blocks half-way through; the rest was of small ones, and mapped as if it were large.
+/// Bug 8: there were no more large blocks half-way through; the rest was of small ones, and mapped
+/// as if it were large.
 #[test]
 fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     for blocks in 0..4 {
@@ -190,8 +223,8 @@ fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     }
 }
 
-/// Bug 9: a page in the middle of a large block could not be used as a page. Here each has its frame, can be mapped somewhere else
-/// by it, and is written through either.
+/// Bug 9: a page in the middle of a large block could not be used as a page. Here each has its
+/// frame, can be mapped somewhere else by it, and is written through either.
 #[test]
 fn bug_9_each_page_of_a_huge_area_is_a_page() {
     let vm = linear();
@@ -290,7 +323,8 @@ fn bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link() {
     }
 }
 
-/// Bug 14: the alignment of the wrong leaf was looked at, and a group was unfolded that ended where the cut was.
+/// Bug 14: the alignment of the wrong leaf was looked at, and a group was unfolded that ended where
+/// the cut was.
 #[test]
 fn bug_14_a_slice_that_ends_where_leaves_do_splits_nothing() {
     let vm = linear();
@@ -326,7 +360,8 @@ fn bug_17_a_part_of_a_block_goes_and_the_rest_stays() {
     assert_empty(&vm);
 }
 
-/// Bug 18: after a promotion, entries of the pieces stayed, and an invalidation by the first address missed them.
+/// Bug 18: after a promotion, entries of the pieces stayed, and an invalidation by the first
+/// address missed them.
 #[test]
 fn bug_18_the_linear_map_is_folded_without_a_trace() {
     let vm = linear();
@@ -384,17 +419,28 @@ fn source(file: &str) -> String {
     }
 }
 
-/// The table's rows: number, and what keeps it.
-fn rows(table: &str) -> Vec<(u32, String)> {
-    let row = |line: &str| {
-        let mut cells = line.strip_prefix("//! |")?.split('|').map(str::trim);
-        let number = cells.next()?.parse().ok()?;
-        Some((number, cells.nth(1)?.to_string()))
-    };
-    table.lines().filter_map(row).collect()
+/// Returns the list's items: number, and what keeps it.
+fn rows(list: &str) -> Vec<(u32, String)> {
+    let mut rows: Vec<(u32, String)> = Vec::new();
+    let mut is_item = false;
+    for line in list.lines() {
+        if let Some((number, text)) = line.strip_prefix("//! - ").and_then(|item| item.split_once(": ")) {
+            let number = number.parse().ok();
+            is_item = number.is_some();
+            rows.extend(number.map(|number| (number, text.to_string())));
+        } else if let (true, Some(text), Some((_, row))) =
+            (is_item, line.strip_prefix("//!   "), rows.last_mut())
+        {
+            row.push(' ');
+            row.push_str(text);
+        } else {
+            is_item = false;
+        }
+    }
+    rows
 }
 
-/// What is wrong with the table, or with the tests that it names.
+/// Returns what is wrong with the list, or with the tests that it names.
 fn defects(table: &str, tests: &str) -> Vec<String> {
     let rows = rows(table);
     let numbers: Vec<_> = rows.iter().map(|(number, _)| *number).collect();
@@ -405,7 +451,7 @@ fn defects(table: &str, tests: &str) -> Vec<String> {
     let mut named = Vec::new();
     for (number, kept_by) in &rows {
         let names: Vec<_> = kept_by.split('`').skip(1).step_by(2).collect();
-        if names.is_empty() && !kept_by.starts_with("cannot be: ") {
+        if names.is_empty() && !kept_by.contains("cannot be: ") {
             defects.push(format!("bug {number} has neither a test nor a reason"));
         }
         for name in names {
@@ -430,11 +476,11 @@ fn every_bug_of_the_list_has_its_tests_or_a_reason() {
     let tests: String = FILES.iter().map(|file| source(file)).collect();
     assert_eq!(defects(&table, &tests), [""; 0]);
     // And each way to forget one is noticed.
-    let without = table.replacen("//! | 16 |", "//! | sixteen |", 1);
+    let without = table.replacen("//! - 16: ", "//! - sixteen: ", 1);
     assert_eq!(defects(&without, &tests).len(), 2, "no row, and a test in no row");
     let without = tests.replacen("fn bug_9_", "fn bug_nine_", 1);
     assert_eq!(defects(&table, &without).len(), 2, "no test, and one in no row");
-    let without = table.replacen("| cannot be: ", "| ", 1);
+    let without = table.replacen("; cannot be: ", "; ", 1);
     assert_eq!(
         defects(&without, &tests),
         ["bug 6 has neither a test nor a reason"]

@@ -27,7 +27,8 @@ pub const RAM_SIZE: u64 = 256 << 20;
 pub const LINEAR: u64 = 0xffff_0000_0000_0000;
 pub const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
-/// These tests have one thread, so whoever would wait would wait for ever. A test that panics has said all there is to say.
+/// These tests have one thread, so a wait would never end. A test that panics has said all there is
+/// to say.
 fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
     match tried {
         Ok(guard) => guard,
@@ -37,7 +38,8 @@ fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
 }
 
 std::thread_local! {
-    /// Whether this thread is in an exception handler, which may have interrupted the holder of any lock.
+    /// Whether this thread is in an exception handler, which may have interrupted the holder of any
+    /// lock.
     static IN_EXCEPTION: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread is in `without_waiting`.
     static WITHOUT_WAITING: Cell<bool> = const { Cell::new(false) };
@@ -50,7 +52,8 @@ fn with<R>(flag: &'static std::thread::LocalKey<Cell<bool>>, f: impl FnOnce() ->
     result
 }
 
-/// Runs `f` as an exception handler does, in which waiting for any lock is a deadlock, and is reported.
+/// Runs `f` as an exception handler does, in which waiting for any lock is a deadlock, and is
+/// reported.
 pub fn in_exception<R>(f: impl FnOnce() -> R) -> R {
     with(&IN_EXCEPTION, f)
 }
@@ -205,7 +208,7 @@ pub struct Ram {
     /// Succeed this often more, then fail once and for all.
     pub budget: Option<u64>,
     pub node_budget: Option<u64>,
-    /// Somebody has the allocator's lock: who does not wait gets nothing.
+    /// The allocator's lock is held: a call that does not wait gets nothing.
     pub locked: bool,
 }
 
@@ -308,7 +311,7 @@ pub struct Machine {
     pub when_refused: RefCell<Option<Box<dyn Fn()>>>,
     /// Ranges that were published.
     pub published: Mutex<Vec<VirtRange>>,
-    /// Pages that were published, and their frames, which nobody has had since.
+    /// Pages that were published, and their frames, which were not reused since.
     fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
     /// How often it was said that there is deferred work.
     pub deferred_work: AtomicUsize,
@@ -324,7 +327,8 @@ impl Machine {
         let from = self.current.swap(cpu, Ordering::Relaxed);
         if from != cpu {
             self.model.hand_over(from, cpu);
-            // What it goes on with may have been translated ahead: whoever switches to it takes an exception or does this.
+            // What it goes on with may have been translated ahead: what switches to it takes an
+            // exception or does this.
             self.model.cpu(cpu).isb();
         }
     }
@@ -343,7 +347,8 @@ impl NodePages for Machine {
     }
 }
 
-// SAFETY: the allocator asserts what it gives and takes; the tree is this machine's alone, on one thread.
+// SAFETY: the allocator asserts what it gives and takes; the tree is this machine's alone, on one
+// thread.
 unsafe impl Backend for Machine {
     type Granule = G;
     type Tables = Cpu<'static, G>;
@@ -439,7 +444,8 @@ unsafe impl Backend for Machine {
         may_wait();
         for page in 0..range.size / PAGE {
             let va = range.start.add(page * PAGE);
-            // What is fetched from here on is right, where it can be executed by now. What is not accessible is passed over.
+            // What is fetched from here on is right, where it can be executed by now. What is not
+            // accessible is passed over.
             let leaf = self.tree().translate(va);
             if let Some(leaf) = leaf.filter(|leaf| leaf.valid && leaf.attributes.is_executable()) {
                 let frame = leaf.translate(va).0 / PAGE;
@@ -544,7 +550,8 @@ pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     vm_with(1 << 34, features, config)
 }
 
-/// Nothing is held, mapped, or broken, and nothing was on the way. All that is kept goes back when it is asked for, but for tables above the last level.
+/// Nothing is held, mapped, or broken, and nothing was on the way. All that is kept goes back when
+/// it is asked for, but for tables above the last level.
 pub fn assert_empty(vm: &Vm) {
     assert_consistent(vm);
     vm.shrink();
@@ -583,7 +590,8 @@ pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
         .count()
 }
 
-/// The invariants of the address space, of the tables, and of the TLB. Takes empty tables out, which may stay linked.
+/// The invariants of the address space, of the tables, and of the TLB. Takes empty tables out,
+/// which may stay linked.
 pub fn assert_sound(vm: &Vm) {
     assert_consistent(vm);
     let tree = vm.backend().tree();
@@ -594,7 +602,8 @@ pub fn assert_sound(vm: &Vm) {
     vm.backend().model.assert_clean();
 }
 
-/// Whatever can be executed was published as what it maps, by the time the call that made it so has returned.
+/// All that can be executed was published as what it maps, by the time the call that made it so has
+/// returned.
 pub fn assert_fetches(vm: &Vm) {
     let published = unpoisoned(vm.backend().fetched_right.try_lock());
     let visited = vm.backend().tree().visit(vm.range(), |leaf| {

@@ -1,18 +1,28 @@
 //! Bugs that other systems had, by their public reports, each tried here as a claim that is kept.
 //!
-//! | reported for | what it was | kept by |
-//! |---|---|---|
-//! | asterinas 1214, 2779, 2868; ruxos 141; SerenityOS 5162 | a size or an alignment that is too large overflows where it is rounded up | `any_size_at_any_alignment_is_refused_or_right` |
-//! | Linux bdebd6a2831b; asterinas | a copy runs over the end of what there is | `a_read_at_any_place_of_any_length_stays_in_the_region` |
-//! | Linux fc1e0d980037 | a block of `vm_map_ram` that is full is passed over by a flush | `a_full_block_leaves_no_translation_behind` |
-//! | Linux ac0476e8ca2e | `vm_map_ram` of no pages is mapped | `short_mappings_of_every_length_end_by_their_own_length` |
-//! | Linux 7cf85e2f0fb2 | an address in the last page belongs to no area | `each_byte_of_the_last_page_is_the_areas` |
-//! | nuttx 15556 | a device is unmapped by an address that was never mapped | `a_device_is_unmapped_by_its_first_page_alone` |
-//! | Linux 5ea8ec74c57c, 70d1eb031a68 | what is read after a new size is of the old one | `what_is_read_follows_the_size` |
-//! | phoenix-rtos-kernel 829 | a kernel mapping outlives its invalidation, since it is of one ASID | `each_kind_of_area_is_global_and_not_for_user_code` |
-//! | Linux fc2c22693c60 | a listing takes a lock that it holds | `anything_may_be_called_while_areas_are_listed` |
-//! | zephyr 72706; osv 1397 | tables are counted wrong where parts come and go | `tables_come_and_go_with_their_last_page` |
-//! | edk2 9095 | a page of a block that was read-only stays so when it is writable again | `a_page_of_a_read_only_block_is_writable_again` |
+//! - asterinas 1214, 2779, 2868; ruxos 141; SerenityOS 5162: a size or an alignment that is too
+//!   large overflows where it is rounded up:
+//!   `any_size_at_any_alignment_is_refused_or_right`
+//! - Linux bdebd6a2831b; asterinas: a copy runs over the end of what there is:
+//!   `a_read_at_any_place_of_any_length_stays_in_the_region`
+//! - Linux fc1e0d980037: a block of `vm_map_ram` that is full is passed over by a flush:
+//!   `a_full_block_leaves_no_translation_behind`
+//! - Linux ac0476e8ca2e: `vm_map_ram` of no pages is mapped:
+//!   `short_mappings_of_every_length_end_by_their_own_length`
+//! - Linux 7cf85e2f0fb2: an address in the last page belongs to no area:
+//!   `each_byte_of_the_last_page_is_the_areas`
+//! - nuttx 15556: a device is unmapped by an address that was never mapped:
+//!   `a_device_is_unmapped_by_its_first_page_alone`
+//! - Linux 5ea8ec74c57c, 70d1eb031a68: what is read after a new size is of the old one:
+//!   `what_is_read_follows_the_size`
+//! - phoenix-rtos-kernel 829: a kernel mapping outlives its invalidation, since it is of one ASID:
+//!   `each_kind_of_area_is_global_and_not_for_user_code`
+//! - Linux fc2c22693c60: a listing takes a lock that it holds:
+//!   `anything_may_be_called_while_areas_are_listed`
+//! - zephyr 72706; osv 1397: tables are counted wrong where parts come and go:
+//!   `tables_come_and_go_with_their_last_page`
+//! - edk2 9095: a page of a block that was read-only stays so when it is writable again:
+//!   `a_page_of_a_read_only_block_is_writable_again`
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! `set_memory_*`: what was asked for and nothing else, in the area and in the linear map; all or nothing; undone at the end.
+//! `set_memory_*`: what was asked for and nothing else, in the area and in the linear map; all or
+//! nothing; undone at the end.
 
 use super::*;
 use paging::Leaf;
@@ -169,7 +170,8 @@ fn any_table_may_be_missing_and_neither_area_nor_alias_changes() {
     assert!(failed >= 2, "the linear map and the area are split");
 }
 
-/// `VM_FLUSH_RESET_PERMS`: the alias is writable again before the frames are anybody's, and under the lazy policy too.
+/// `VM_FLUSH_RESET_PERMS`: the alias is writable again before the frames are anybody's, and under
+/// the lazy policy too.
 #[test]
 fn a_changed_area_is_given_back_at_once_with_its_alias_restored() {
     let config = Config {
@@ -296,7 +298,8 @@ fn random_changes_equal_a_page_model() {
     assert_eq!(linear_leaves(&vm), whole);
 }
 
-/// What an end folds depends on what its neighbours still need cut, so the last one folds what the others could not.
+/// What an end folds depends on what its neighbours still need cut, so the last one folds what the
+/// others could not.
 #[test]
 fn whatever_order_areas_end_in_the_linear_map_is_whole_again() {
     for seed in 1..=6 {

@@ -1,4 +1,5 @@
-//! What is withheld is not missed: whoever would fail for lack of memory has it given back, and tries again.
+//! What is withheld is not missed: a call that would fail for lack of memory frees it, and tries
+//! again.
 
 use super::*;
 
@@ -20,7 +21,8 @@ fn give_back(vm: &Vm, taken: Vec<(Pfn, u32)>) {
     }
 }
 
-/// A machine on which the table of a piece that is idle is all that is to be had: nothing is left of the pool.
+/// A machine on which the table of a piece that is idle is all that is to be had: nothing is left
+/// of the pool.
 fn machine_with_an_idle_table_only() -> Vm {
     let features = Features {
         // The root, two above a block; and one for a piece.
@@ -165,7 +167,8 @@ fn parts_that_come_and_go_leave_no_tables() {
     assert_empty(&vm);
 }
 
-/// A call ends after two more tries, whatever others do: one that asks for what it cannot have is refused without any.
+/// A call ends after two more tries, no matter what others do: one that asks for what it cannot
+/// have is refused without any.
 #[test]
 fn a_request_for_more_frames_than_there_are_takes_none() {
     let vm = vm();

@@ -1,4 +1,5 @@
-//! Random calls, checked after each: every area still maps what it did, nothing overlaps, and the model finds no fault.
+//! Random calls, checked after each: every area still maps what it did, nothing overlaps, and the
+//! model finds no fault.
 
 use super::*;
 use proptest::prelude::*;
@@ -146,7 +147,11 @@ fn run(vm: &Vm, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_calls_keep_every_promise_strictly(steps in steps()) {

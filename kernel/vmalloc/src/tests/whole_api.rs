@@ -1,6 +1,7 @@
-//! The whole API against a plain model: random calls, on any CPU, with failures injected. After each, every address translates to
-//! what the model says, with those rights, by the area and by the linear map, and holds what was written there; the model of the
-//! MMU judges every step; at the end nothing is left.
+//! The whole API against a plain model: random calls, on any CPU, with failures injected. After
+//! each, every address translates to what the model says, with those rights, by the area and by the
+//! linear map, and holds what was written there; the model of the MMU judges every step; at the end
+//! nothing is left.
 
 use super::*;
 use paging::Leaf;
@@ -98,7 +99,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 const CPUS: usize = 2;
-/// Frames that are somebody else's.
+/// Frames of a caller.
 const FOREIGN: usize = 48;
 const DEVICE: u64 = 0x900_0000;
 
@@ -139,7 +140,7 @@ impl World<'_> {
         }
     }
 
-    /// Memory of its own from page `from` on: whatever frames it has, they are nobody else's. Written.
+    /// Memory of its own from page `from` on: all its frames are its own. Written.
     fn own_pages(&mut self, va: VirtAddr, from: u64, to: u64) -> Vec<Page> {
         let mut pages = Vec::new();
         for page in from..to {

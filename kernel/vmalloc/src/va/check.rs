@@ -136,7 +136,8 @@ impl<const W: usize> Space<W> {
         Ok(census)
     }
 
-    /// Checks a subtree; gives its height and largest gap. Recursion is no deeper than the tree is high.
+    /// Checks a subtree; gives its height and largest gap. Recursion is no deeper than the tree is
+    /// high.
     fn check_subtree(&self, top: Option<NodeRef<W>>, walk: &mut Walk<W>) -> Result<(u32, u32), Violation> {
         let Some(node) = top else {
             return Ok((0, 0));

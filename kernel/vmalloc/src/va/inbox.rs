@@ -1,14 +1,15 @@
-//! [`Inbox`]: areas handed in without a lock.
+//! [`Inbox`]: a shard's deferred-free list, a stack without a lock.
 //!
-//! A list that anybody may push to, whatever he interrupted, and that is emptied whole. A push links the area's own node, so
-//! there is always room; and since nobody takes a single one out, a head that was seen before means the same list (no ABA).
+//! Any context may push, and it is emptied whole. A push links the area's own node, so there is
+//! always room. No single one is popped, so a head that was seen before means the same list (no
+//! ABA).
 
 use super::node::Node;
 use super::space::Area;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// Areas on their way back.
+/// Deferred areas.
 pub struct Inbox<const W: usize> {
     newest: AtomicPtr<Node<W>>,
 }
@@ -20,7 +21,7 @@ impl<const W: usize> Default for Inbox<W> {
 }
 
 impl<const W: usize> Inbox<W> {
-    /// Nothing in it.
+    /// Empty.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -28,21 +29,23 @@ impl<const W: usize> Inbox<W> {
         }
     }
 
-    /// The areas from `newest` on.
+    /// Returns the areas from `newest` on.
     fn list(newest: *mut Node<W>) -> Option<Area<W>> {
         // SAFETY: null, or one of the `&'static Node` that `push` put there.
         let node = unsafe { newest.as_ref() }?;
         Some(Area { node })
     }
 
-    /// Hands `area` in. Waits for nobody; lock-free: it tries again only where another push came first.
+    /// Pushes `area`. Lock-free: it tries again only if another push came first.
     pub fn push(&self, area: Area<W>) {
         let node = area.node;
         let mut newest = self.newest.load(Ordering::Relaxed);
         loop {
-            // The node is this call's alone until the exchange. The area below it may be read only by who takes the list.
+            // The node is this call's alone until the exchange. The area below it may be read only
+            // by who takes the list.
             node.chain.set(Self::list(newest).map(|below| below.node));
-            // Release: whoever takes the list finds the link, and the area as its last holder left it.
+            // Release: the taker of the list finds the link, and the area as its last holder left
+            // it.
             match self.newest.compare_exchange_weak(
                 newest,
                 core::ptr::from_ref(node).cast_mut(),
@@ -55,7 +58,8 @@ impl<const W: usize> Inbox<W> {
         }
     }
 
-    /// Takes everything out: the area handed in last, with the others [linked](Area::link) behind it.
+    /// Takes everything out: the area handed in last, with the others [linked](Area::link) behind
+    /// it.
     pub fn take_all(&self) -> Option<Area<W>> {
         Self::list(self.newest.swap(null_mut(), Ordering::Acquire))
     }

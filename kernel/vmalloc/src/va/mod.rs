@@ -1,17 +1,19 @@
-//! The virtual address space of one region: [`Space`] reserves ranges of pages, finds them and takes them back.
+//! The virtual address space of one region: [`Space`] reserves ranges of pages, finds them and
+//! takes them back.
 //!
-//! Everything here is counted in pages; a [`Vpn`] is a virtual address divided by the page size. What a range is used for,
-//! and the tables behind it, are the caller's.
+//! Everything here is counted in pages; a [`Vpn`] is a virtual address divided by the page size.
+//! What a range is used for, and the tables behind it, are the caller's.
 //!
 //! # Structure
 //!
-//! A space has **ranges**, which are [added](Space::add) and [removed](Space::remove), and need not touch. What it has is cut into
-//! **segments**: each is an area, in use, or a gap, free. Every change either cuts one segment or joins neighbours that touch, so two areas
-//! cannot overlap: there is no way to write it down. Segments form a list in address order and, with the same nodes, a balanced tree by
-//! address in which every node knows the largest gap below it.
+//! A space has **ranges**, which are [added](Space::add) and [removed](Space::remove), and need not
+//! touch. What it has is cut into **segments**: each is an area, in use, or a gap, free. Every
+//! change either cuts one segment or joins neighbours that touch, so two areas cannot overlap:
+//! there is no way to write it down. Segments form a list in address order and, with the same
+//! nodes, a balanced tree by address in which every node knows the largest gap below it.
 //!
 //! ```text
-//!   list:   |area 2|gap 3|area 1|     |area 4|gap 6 ...|      what is between two ranges is another space's
+//!   list:   |area 2|gap 3|area 1|     |area 4|gap 6 ...|   between two ranges: another space's
 //!
 //!   tree:                 area 1 (largest gap below: 6)
 //!                        /      \
@@ -24,20 +26,24 @@
 //! 1. No segment is empty, and none begins before the end of the one before it.
 //! 2. Two gaps never touch.
 //! 3. The tree's in-order is the list's order; parent and child agree about each other.
-//! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for a leaf.
-//! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is its own (0 for an area).
+//! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for
+//!    a leaf.
+//! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is
+//!    its own (0 for an area).
 //! 6. Every node that was ever fed is a segment or spare.
 //!
 //! # Cost
-//! With n segments: reserve, release, claim and find are O(log n) in the worst case, also with alignment and phase (see
-//! [`Space::reserve`]). Nothing allocates: nodes come from pages handed in by [`Space::feed`], `reserve` needs two spare
-//! ones at most, `add` and `remove` one, and giving an area back needs none, as the area's own node becomes the gap's.
+//! With n segments: reserve, release, claim and find are O(log n) in the worst case, also with
+//! alignment and phase (see [`Space::reserve`]). Nothing allocates: nodes come from pages handed in
+//! by [`Space::feed`], `reserve` needs two spare ones at most, `add` and `remove` one, and giving
+//! an area back needs none, as the area's own node becomes the gap's.
 //!
-//! Taking an area out of a [`Cache`] or an [`Inbox`], or putting it there, leaves the tree as it is.
+//! Taking an area out of a [`Cache`] or an [`Inbox`], or putting it there, leaves the tree as it
+//! is.
 //!
 //! # Guards
-//! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`] behind it belong to the
-//! area and to nobody else.
+//! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`]
+//! behind it belong to the area only.
 
 mod cache;
 mod check;
@@ -139,7 +145,7 @@ impl Fit {
         self.lead as u64 + self.trail as u64
     }
 
-    /// What the first reserved page is modulo `align`.
+    /// Returns what the first reserved page is modulo `align`.
     #[inline(always)]
     pub(crate) const fn residue(&self) -> u64 {
         self.phase.wrapping_sub(self.lead as u64) & (self.align - 1)
@@ -149,11 +155,12 @@ impl Fit {
 /// What a segment is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum State {
-    /// Nobody's.
+    /// Free.
     Gap,
-    /// Reserved, and its [`Area`] is somebody's.
+    /// Reserved, and its [`Area`] is held.
     Owned,
-    /// Reserved, and its [`Area`] was given to [`Space::entrust`]: whoever knows the address may claim it.
+    /// Reserved, and its [`Area`] was given to [`Space::entrust`]: the holder of the address may
+    /// claim it.
     Raw,
     /// Taken out by its owner, and not yet given back: a TLB may still hold translations of it.
     Retired,
@@ -162,7 +169,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether the segment is an area in use.
+    /// Returns whether the segment is an area in use.
     #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Owned | Self::Raw)
@@ -198,7 +205,8 @@ pub enum Error {
         /// Pages asked for, guards included.
         pages: u64,
     },
-    /// Gaps of that size exist, but none of those that were looked at holds the pages at that alignment and phase.
+    /// Gaps of that size exist, but none of those that were looked at holds the pages at that
+    /// alignment and phase.
     NoAlignedSpace {
         /// Pages asked for, guards included.
         pages: u64,
@@ -231,7 +239,7 @@ pub enum Error {
         /// Pages of the body.
         pages: u64,
     },
-    /// The area belongs to a handle: it is not for whoever knows its address.
+    /// The area belongs to a handle: its address alone does not free it.
     Owned {
         /// The first page of the body.
         start: Vpn,

@@ -1,20 +1,25 @@
 //! Nodes, the pages that they are cut from, and the pool of spare ones.
 //!
-//! A page that was fed is never given back, and what was a [`Node`] once stays a [`Node`] for ever. So a node is named by a
-//! plain `&'static Node`, and following a link needs no `unsafe`: whatever it leads to is a node.
+//! A page that was fed is never given back, and what was a [`Node`] once stays a [`Node`] for ever.
+//! So a node is named by a plain `&'static Node`, and following a link needs no `unsafe`: all that
+//! it leads to is a node.
 //!
 //! # Who may touch what
-//! - `start` and `pages` of an area that is not a gap do not change. They may be read by the holder of its [`Area`](super::Area) and of the
-//!   space.
-//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, an inbox, or the pool.
-//! - `meta` and `words` are atomic. The holder of the area changes them, and the holder of the space may read them meanwhile: each word is
-//!   one of those that the area had, and `meta` is stored by release after the words of a new area.
+//! - `start` and `pages` of an area that is not a gap do not change. They may be read by the holder
+//!   of its [`Area`](super::Area) and of the space.
+//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, an inbox, or
+//!   the pool.
+//! - `meta` and `words` are atomic. The holder of the area changes them, and the holder of the
+//!   space may read them meanwhile: each word is one of those that the area had, and `meta` is
+//!   stored by release after the words of a new area.
 //! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
-//! An area that is taken out of a cache, or cut anew, changes state under the lock of the space, which also guards the cache. So
-//! a look at the space never mixes two uses of one node. Its holder may retire it at any time.
+//! An area that is taken out of a cache, or cut anew, changes state under the lock of the space,
+//! which also guards the cache. So a look at the space never mixes two uses of one node. Its holder
+//! may retire it at any time.
 //!
-//! These rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours stand on.
+//! These rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours
+//! stand on.
 
 use super::State;
 use core::cell::Cell;
@@ -33,7 +38,7 @@ pub const MAX_GUARD: u16 = (1 << GUARD_BITS) - 1;
 pub struct NodePage(MaybeUninit<[u8; 4096]>);
 
 impl NodePage {
-    /// A page with arbitrary contents.
+    /// Returns a page with arbitrary contents.
     #[must_use]
     pub const fn uninit() -> Self {
         Self(MaybeUninit::uninit())
@@ -48,7 +53,8 @@ impl NodePage {
     pub fn hold_mut<T>(&'static mut self, value: T) -> &'static mut T {
         const { assert!(size_of::<T>() <= size_of::<Self>() && align_of::<T>() <= align_of::<Self>()) };
         let place = core::ptr::from_mut(self).cast::<MaybeUninit<T>>();
-        // SAFETY: the page is ours alone and for ever (`&'static mut`), and large and aligned enough, as asserted above.
+        // SAFETY: the page is ours alone and for ever (`&'static mut`), and large and aligned
+        // enough, as asserted above.
         unsafe { &mut *place }.write(value)
     }
 }
@@ -83,8 +89,8 @@ impl Side {
 
 /// A segment of the region, or a spare node.
 ///
-/// What another CPU than that of its space touches when it ends an area is in its first half line: state, link, and the first two words. Half a line is never
-/// in two lines.
+/// What another CPU than that of its space touches when it ends an area is in its first half line:
+/// state, link, and the first two words. Half a line is never in two lines.
 #[repr(C, align(32))]
 pub(super) struct Node<const W: usize> {
     /// State, guards and owner: see [`meta`].
@@ -129,7 +135,7 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// The number of the space that it was cut for.
+    /// Returns the number of the space that it was cut for.
     #[inline(always)]
     pub fn owner(&self) -> u16 {
         (self.meta.load(Relaxed) >> OWNER_SHIFT) as u16
@@ -151,7 +157,7 @@ impl<const W: usize> Node<W> {
         self.child[side as usize].set(child);
     }
 
-    /// The page behind the last.
+    /// Returns the page behind the last.
     #[inline(always)]
     pub fn end(&self) -> u64 {
         self.start.get() + self.pages.get()
@@ -231,7 +237,8 @@ impl<const W: usize> Node<W> {
     }
 }
 
-/// State in bits 7:0, lead in 21:8, trail in 35:22. The number of the space that the node was cut for, which never changes, is in 63:48.
+/// State in bits 7:0, lead in 21:8, trail in 35:22. The number of the space that the node was cut
+/// for, which never changes, is in 63:48.
 #[inline(always)]
 const fn meta(state: State, lead: u16, trail: u16) -> u64 {
     state as u64 | (lead as u64) << 8 | (trail as u64) << (8 + GUARD_BITS)
@@ -295,7 +302,7 @@ impl<const W: usize> Pool<W> {
         pool
     }
 
-    /// The number of the space, which its nodes bear.
+    /// Returns the number of the space, which its nodes bear.
     pub const fn owner(&self) -> u16 {
         self.owner
     }
@@ -310,8 +317,9 @@ impl<const W: usize> Pool<W> {
 
     pub fn feed(&mut self, page: &'static mut NodePage) {
         let base = core::ptr::from_mut(page).cast::<MaybeUninit<Node<W>>>();
-        // SAFETY: the page is ours alone and for ever (`&'static mut`), is 4096 bytes at a multiple of 4096, which is more
-        // than a node's alignment, and NODES_PER_PAGE nodes fit into it. Uninitialised contents are fine for MaybeUninit.
+        // SAFETY: the page is ours alone and for ever (`&'static mut`), is 4096 bytes at a multiple
+        // of 4096, which is more than a node's alignment, and NODES_PER_PAGE nodes fit into it.
+        // Uninitialised contents are fine for MaybeUninit.
         let fresh = unsafe { core::slice::from_raw_parts_mut(base, Self::NODES_PER_PAGE) };
         // What is left of the page before is few nodes or none: put it on the chain.
         let rest = core::mem::replace(&mut self.fresh, fresh);
@@ -324,7 +332,7 @@ impl<const W: usize> Pool<W> {
         self.nr_fed += Self::NODES_PER_PAGE;
     }
 
-    /// A spare node: a leaf of the tree that is not linked yet.
+    /// Returns a spare node: a leaf of the tree that is not linked yet.
     #[inline]
     pub fn take(&mut self) -> Option<NodeRef<W>> {
         let node = match self.spare {
@@ -356,6 +364,6 @@ impl<const W: usize> Pool<W> {
     }
 }
 
-// SAFETY: a pool is reached by one thread at a time when it is moved; the nodes that it names are reached through it alone,
-// but for those that are in use, and these obey the rules of the module.
+// SAFETY: a pool is reached by one thread at a time when it is moved; the nodes that it names are
+// reached through it alone, but for those that are in use, and these obey the rules of the module.
 unsafe impl<const W: usize> Send for Pool<W> {}

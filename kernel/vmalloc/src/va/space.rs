@@ -6,25 +6,27 @@ use super::{Error, Fit, State, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
-/// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are tried.
+/// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are
+/// tried.
 pub const TIGHT_TRIES: usize = 8;
 
-/// A reserved range, guards included. Whoever has it owns the range.
+/// A reserved range, guards included. Its holder owns the range.
 ///
-/// It has no destructor, since giving back needs the space: dropping it leaks the range until [`Space::check`] says so.
+/// It has no destructor, since giving back needs the space: dropping it leaks the range until
+/// [`Space::check`] says so.
 #[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
 pub struct Area<const W: usize> {
     pub(super) node: NodeRef<W>,
 }
 
-// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to the area, which is not
-// Clone.
+// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to
+// the area, which is not Clone.
 unsafe impl<const W: usize> Send for Area<W> {}
 // SAFETY: through `&Area`, only unchanging bounds and atomics are reached.
 unsafe impl<const W: usize> Sync for Area<W> {}
 
 impl<const W: usize> Area<W> {
-    /// The first page of the body.
+    /// Returns the first page of the body.
     #[inline(always)]
     #[must_use]
     pub fn start(&self) -> Vpn {
@@ -39,7 +41,7 @@ impl<const W: usize> Area<W> {
         self.node.pages.get() - u64::from(lead) - u64::from(trail)
     }
 
-    /// The first page of the body, and its pages.
+    /// Returns the first page of the body, and its pages.
     #[inline(always)]
     #[must_use]
     pub fn body(&self) -> (Vpn, u64) {
@@ -49,14 +51,14 @@ impl<const W: usize> Area<W> {
         (Vpn(start + lead), pages - lead - trail)
     }
 
-    /// The number of the space that it belongs to.
+    /// Returns the number of the space that it belongs to.
     #[inline(always)]
     #[must_use]
     pub fn owner(&self) -> u16 {
         self.node.owner()
     }
 
-    /// The first page, guards included.
+    /// Returns the first page, guards included.
     #[inline(always)]
     #[must_use]
     pub fn first(&self) -> Vpn {
@@ -77,7 +79,7 @@ impl<const W: usize> Area<W> {
         self.node.pages.get()
     }
 
-    /// The caller's words.
+    /// Returns the caller's words.
     #[inline(always)]
     #[must_use]
     pub fn words(&self) -> [u64; W] {
@@ -103,31 +105,34 @@ impl<const W: usize> Area<W> {
         self.node.set_word(index, value);
     }
 
-    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to wait until no TLB knows
-    /// it, and to release it.
+    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to
+    /// wait until no TLB knows it, and to release it.
     #[inline]
     pub fn retire(&mut self) {
         self.node.set_state(State::Retired);
     }
 
-    /// Leaves the area to whoever knows its address, as [`entrust`](Self::entrust), and keeps it in hand: for an area that no claim gets.
+    /// Makes the area one that its address frees, as [`entrust`](Self::entrust), and keeps it: for
+    /// an area that cannot be claimed.
     pub fn expose(&self) {
         self.node.set_state(State::Raw);
     }
 
-    /// Whether it is in use.
+    /// Returns whether it is in use.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.node.state().is_live()
     }
 
-    /// Leaves the area to whoever knows its address, as [`Space::entrust`], which also asks whose it is.
+    /// Makes the area one that its address frees, as [`Space::entrust`], which also checks its
+    /// space.
     #[inline]
     pub fn entrust(self) {
         self.node.set_state(State::Raw);
     }
 
-    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that wait.
+    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that
+    /// wait.
     pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
         let before = self.node.chain.replace(rest.map(|area| area.node));
         before.map(|node| Self { node })
@@ -183,7 +188,7 @@ impl<const W: usize> Segment<W> {
         }
     }
 
-    /// The first page of the body.
+    /// Returns the first page of the body.
     #[must_use]
     pub const fn start(&self) -> Vpn {
         Vpn(self.first.0 + self.lead as u64)
@@ -195,14 +200,15 @@ impl<const W: usize> Segment<W> {
         self.reserved - self.lead as u64 - self.trail as u64
     }
 
-    /// Whether `page` is in the body.
+    /// Returns whether `page` is in the body.
     #[must_use]
     pub const fn contains(&self, page: Vpn) -> bool {
         page.0.wrapping_sub(self.start().0) < self.pages()
     }
 }
 
-/// A region of virtual pages. `W` is the number of 64-bit words that a caller may keep with each area.
+/// A region of virtual pages. `W` is the number of 64-bit words that a caller may keep with each
+/// area.
 ///
 /// Not synchronised: `&self` looks, `&mut self` changes. Areas are `Send`, and taking one out of a
 /// [`Cache`](super::Cache) or putting it there does not touch the space at all.
@@ -217,16 +223,19 @@ pub struct Space<const W: usize> {
     pub(super) reserved: u64,
 }
 
-// SAFETY: the nodes that are not in use by an `Area` are reached through the space alone, and moving it moves that access.
-// What it shares with areas that other threads hold is atomic, or does not change while they exist (`node`'s rules).
+// SAFETY: the nodes that are not in use by an `Area` are reached through the space alone, and
+// moving it moves that access. What it shares with areas that other threads hold is atomic, or does
+// not change while they exist (`node`'s rules).
 unsafe impl<const W: usize> Send for Space<W> {}
-// SAFETY: `&Space` only reads: links, summaries and bounds, which only `&mut Space` writes; and atomics. It never reads
-// `chain` of a node in use. `visits` exists in this crate's tests alone, which share no space between threads.
+// SAFETY: `&Space` only reads: links, summaries and bounds, which only `&mut Space` writes; and
+// atomics. It never reads `chain` of a node in use. `visits` exists in this crate's tests alone,
+// which share no space between threads.
 #[cfg(not(test))]
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// A space that has the `pages` pages from `start` on, all of it one gap. `page` holds its first nodes.
+    /// Returns a space that has the `pages` pages from `start` on, all of it one gap. `page` holds
+    /// its first nodes.
     ///
     /// # Panics
     /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space.
@@ -240,7 +249,8 @@ impl<const W: usize> Space<W> {
         space
     }
 
-    /// A space that has no pages yet, of a region of `region` pages. Its areas bear the number `owner`. `page` holds its first nodes.
+    /// Returns a space that has no pages yet, of a region of `region` pages. Its areas bear the
+    /// number `owner`. `page` holds its first nodes.
     #[must_use]
     pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
@@ -260,7 +270,8 @@ impl<const W: usize> Space<W> {
     /// [`Error::NoNodes`].
     ///
     /// # Panics
-    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space, or the space has some of it.
+    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space,
+    /// or the space has some of it.
     pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
         let before = self.place_for(start.0, pages);
         let node = self.insert(before, start.0, pages)?;
@@ -268,11 +279,14 @@ impl<const W: usize> Space<W> {
         Ok(())
     }
 
-    /// The same, and reserves what `fit` asks for, and no gap had, in these pages and the gap that ends before them. Done as one, since a gap of all
-    /// the pages would be told to each node above it, and then that it is gone.
+    /// The same, and reserves what `fit` asks for, and no gap had, in these pages and the gap that
+    /// ends before them. Done as one, since a gap of all the pages would be told to each node above
+    /// it, and then that it is gone.
     ///
     /// # Errors
-    /// [`Error::NoNodes`] if it takes more nodes, three at most, than are spare; those of [`reserve`](Self::reserve) if `fit` is not for these pages. The space does not have them then.
+    /// [`Error::NoNodes`] if it takes more nodes, three at most, than are spare; those of
+    /// [`reserve`](Self::reserve) if `fit` is not for these pages. The space does not have them
+    /// then.
     ///
     /// # Panics
     /// As `add`.
@@ -326,7 +340,8 @@ impl<const W: usize> Space<W> {
         Ok(Area { node })
     }
 
-    /// The segment that is the next before the `pages` pages from `start` on, none of which the space has.
+    /// Returns the segment that is the next before the `pages` pages from `start` on, none of which
+    /// the space has.
     fn place_for(&self, start: u64, pages: u64) -> Option<NodeRef<W>> {
         assert!(
             pages != 0 && pages <= 1 << 52 && start.checked_add(pages).is_some(),
@@ -342,7 +357,8 @@ impl<const W: usize> Space<W> {
         before
     }
 
-    /// Puts a node for the `pages` pages from `start` on, which is no gap yet, into the tree behind `before`.
+    /// Puts a node for the `pages` pages from `start` on, which is no gap yet, into the tree behind
+    /// `before`.
     fn insert(&mut self, before: Option<NodeRef<W>>, start: u64, pages: u64) -> Result<NodeRef<W>, Error> {
         let node = self.pool.take().ok_or(Error::NoNodes)?;
         node.set_bounds(start, pages);
@@ -357,7 +373,8 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap. Whether they were.
+    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap.
+    /// Whether they were.
     ///
     /// # Errors
     /// [`Error::NoNodes`].
@@ -374,7 +391,7 @@ impl<const W: usize> Space<W> {
         Ok(true)
     }
 
-    /// The first page of the range that [`reserve`](Self::reserve) would give for `fit`.
+    /// Returns the first page of the range that [`reserve`](Self::reserve) would give for `fit`.
     ///
     /// # Errors
     /// As `reserve`, but for nodes.
@@ -419,7 +436,7 @@ impl<const W: usize> Space<W> {
         self.pages
     }
 
-    /// Areas, in whatever state.
+    /// Areas, in any state.
     #[must_use]
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
@@ -451,21 +468,24 @@ impl<const W: usize> Space<W> {
     /// Reserves what `fit` asks for, and keeps `words` with it.
     ///
     /// # Where
-    /// Call a gap *large* if it has all the pages asked for, guards included, and *sure* if it also has `align - 1` more:
-    /// such a gap holds the range at any phase. A gap that is large holds it or not. The range begins
-    /// - at the lowest address at all that fits, whenever one of the [`TIGHT_TRIES`] lowest large gaps holds it; without an
-    ///   alignment the first of them does;
+    /// Call a gap *large* if it has all the pages asked for, guards included, and *sure* if it also
+    /// has `align - 1` more: such a gap holds the range at any phase. A gap that is large holds it
+    /// or not. The range begins
+    /// - at the lowest address at all that fits, whenever one of the [`TIGHT_TRIES`] lowest large
+    ///   gaps holds it; without an alignment the first of them does;
     /// - otherwise at the lowest address that fits in the lowest sure gap.
     ///
-    /// So each of the two steps is a bounded number of descents, however many gaps there are. (Sizes and alignments beyond
-    /// 2^32 - 1 pages are one class to the tree: the gaps of that class are all looked at. No region has more than its
-    /// pages / 2^32 of them, 4 in one of 64 TiB.)
+    /// So each of the two steps is a bounded number of descents, however many gaps there are.
+    /// (Sizes and alignments beyond 2^32 - 1 pages are one class to the tree: the gaps of that
+    /// class are all looked at. No region has more than its pages / 2^32 of them, 4 in one of 64
+    /// TiB.)
     ///
     /// # Errors
-    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: it makes no sense;
+    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: it
+    ///   makes no sense;
     /// - [`Error::NoSpace`]: there is no large gap;
-    /// - [`Error::NoAlignedSpace`]: there are large gaps, none is sure, and those that were tried do not hold it. With less
-    ///   alignment it may fit;
+    /// - [`Error::NoAlignedSpace`]: there are large gaps, none is sure, and those that were tried
+    ///   do not hold it. With less alignment it may fit;
     /// - [`Error::NoNodes`]: feed a page and ask again.
     #[inline]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; W]) -> Result<Area<W>, Error> {
@@ -481,7 +501,7 @@ impl<const W: usize> Space<W> {
         Ok(Area { node })
     }
 
-    /// The gap and the first page for `total` pages, as [`reserve`](Self::reserve) says.
+    /// Returns the gap and the first page for `total` pages, as [`reserve`](Self::reserve) says.
     #[inline]
     fn search(&self, fit: &Fit, total: u64) -> Result<(NodeRef<W>, u64), Error> {
         let residue = fit.residue();
@@ -504,7 +524,8 @@ impl<const W: usize> Space<W> {
             candidate = self.tree.next_fit(gap, large);
         }
         if candidate.is_some() {
-            // The sum cannot overflow in a region below 2^52 pages unless the alignment is beyond any use.
+            // The sum cannot overflow in a region below 2^52 pages unless the alignment is beyond
+            // any use.
             let sure = saturate(total.saturating_add(fit.align - 1));
             candidate = self.tree.lowest_fit(sure);
             while let Some(gap) = candidate {
@@ -563,7 +584,8 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Takes a range back. It may be handed out again at once: no TLB may hold a translation of it any more.
+    /// Takes a range back. It may be handed out again at once: no TLB may hold a translation of it
+    /// any more.
     ///
     /// # Panics
     /// If the area is of another space.
@@ -613,8 +635,8 @@ impl<const W: usize> Space<W> {
         } else {
             (lower, upper)
         };
-        // In this order, the larger gap stops the news that the smaller is gone, and it is not carried to the root and
-        // back.
+        // In this order, the larger gap stops the news that the smaller is gone, and it is not
+        // carried to the root and back.
         self.tree.set_gap(keep, saturate(pages));
         self.tree.remove(drop);
         self.pool.give_back(drop);
@@ -631,7 +653,7 @@ impl<const W: usize> Space<W> {
         );
     }
 
-    /// Leaves the area to whoever knows its address: [`claim`](Self::claim) gives it back.
+    /// Leaves the area to the holder of its address: [`claim`](Self::claim) gives it back.
     ///
     /// # Panics
     /// If the area is of another space.
@@ -640,11 +662,12 @@ impl<const W: usize> Space<W> {
         area.node.set_state(State::Raw);
     }
 
-    /// Takes the area whose body begins at `page` away from whoever knows its address.
+    /// Takes the area whose body begins at `page` away from the holder of its address.
     ///
     /// # Errors
-    /// [`Error::Outside`], [`Error::Vacant`], [`Error::Interior`], [`Error::Guard`], [`Error::Owned`], or [`Error::Freed`]
-    /// for an area that was given back, and is not reusable yet or in a cache.
+    /// [`Error::Outside`], [`Error::Vacant`], [`Error::Interior`], [`Error::Guard`],
+    /// [`Error::Owned`], or [`Error::Freed`] for an area that was given back, and is not reusable
+    /// yet or in a cache.
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Error> {
         let node = self.node_at(page)?;
@@ -691,7 +714,8 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// The area in use that contains `page`, guards included, whoever has it: to read and change its words.
+    /// Returns the area in use that contains `page`, guards included, in any hands: to read and
+    /// change its words.
     pub fn lend(&mut self, page: Vpn) -> Option<Lent<'_, W>> {
         let node = self.node_at(page).ok()?;
         node.state().is_live().then_some(Lent {
@@ -700,14 +724,14 @@ impl<const W: usize> Space<W> {
         })
     }
 
-    /// The segment that contains `page`, in whatever state; `None` where the space has no page.
+    /// Returns the segment that contains `page`, in any state; `None` where the space has no page.
     #[inline]
     #[must_use]
     pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
         self.node_at(page).ok().map(Segment::of)
     }
 
-    /// All segments in address order, from the first one that ends behind `page` on.
+    /// Returns all segments in address order, from the first one that ends behind `page` on.
     pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
         let first = match self.tree.find(page.0) {
             Some(node) if page.0 < node.end() => Some(node),
@@ -717,7 +741,7 @@ impl<const W: usize> Space<W> {
         core::iter::successors(first, |node| node.next.get()).map(Segment::of)
     }
 
-    /// All segments in address order.
+    /// Returns all segments in address order.
     pub fn segments(&self) -> impl Iterator<Item = Segment<W>> + '_ {
         self.segments_from(Vpn(0))
     }

@@ -1,14 +1,16 @@
-//! The tree of segments: a rank-balanced tree by address that knows the largest gap below each node, over the list in
-//! address order.
+//! The tree of segments: a rank-balanced tree by address that knows the largest gap below each
+//! node, over the list in address order.
 //!
-//! It is a weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015). Every node has a rank; a missing one
-//! has 0, a leaf has 1, and a child's rank is one or two less than its parent's. So no path is longer than 2 log2 n, an
-//! insertion or a removal rotates twice at most, and, which an AVL tree does not promise, any mixture of both touches O(1)
-//! nodes each on average: a range that comes and goes at the end of a long list does not walk to the root each time.
+//! It is a weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015). Every node
+//! has a rank; a missing one has 0, a leaf has 1, and a child's rank is one or two less than its
+//! parent's. So no path is longer than 2 log2 n, an insertion or a removal rotates twice at most,
+//! and, which an AVL tree does not promise, any mixture of both touches O(1) nodes each on average:
+//! a range that comes and goes at the end of a long list does not walk to the root each time.
 //!
-//! Neighbours in the list help the tree. Of two neighbours, one lies in the subtree of the other, so that the lower one
-//! has no right child or the upper one has no left child: there is always a free place between them, and one of the two
-//! always has one child at most. So insertion needs no search, and removal never has to exchange nodes.
+//! Neighbours in the list help the tree. Of two neighbours, one lies in the subtree of the other,
+//! so that the lower one has no right child or the upper one has no left child: there is always a
+//! free place between them, and one of the two always has one child at most. So insertion needs no
+//! search, and removal never has to exchange nodes.
 
 use super::node::{Link, NodeRef, Side};
 use core::cell::Cell;
@@ -30,7 +32,7 @@ fn max<const W: usize>(subtree: Option<NodeRef<W>>) -> u32 {
     subtree.map_or(0, |node| node.max.get())
 }
 
-/// The largest gap of `node` and its subtrees.
+/// Returns the largest gap of `node` and its subtrees.
 #[inline(always)]
 fn largest<const W: usize>(node: NodeRef<W>) -> u32 {
     let below = max(node.child(Side::Left)).max(max(node.child(Side::Right)));
@@ -46,7 +48,7 @@ fn attach<const W: usize>(parent: NodeRef<W>, side: Side, child: Option<NodeRef<
     }
 }
 
-/// The side of `parent` that `node` is on.
+/// Returns the side of `parent` that `node` is on.
 #[inline(always)]
 fn side_of<const W: usize>(parent: NodeRef<W>, node: NodeRef<W>) -> Side {
     match parent.child(Side::Left) {
@@ -56,7 +58,7 @@ fn side_of<const W: usize>(parent: NodeRef<W>, node: NodeRef<W>) -> Side {
 }
 
 impl<const W: usize> Tree<W> {
-    /// An empty tree.
+    /// Returns an empty tree.
     pub const fn new() -> Self {
         Self {
             root: Cell::new(None),
@@ -65,7 +67,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// The segment with the lowest start.
+    /// Returns the segment with the lowest start.
     pub fn first(&self) -> Option<NodeRef<W>> {
         let mut first = self.root.get()?;
         while let Some(left) = first.child(Side::Left) {
@@ -102,7 +104,8 @@ impl<const W: usize> Tree<W> {
         self.visits.set(self.visits.get() + 1);
     }
 
-    /// The segment with the highest start at or below `page`: the one that contains it, if the region does.
+    /// Returns the segment with the highest start at or below `page`: the one that contains it, if
+    /// the region does.
     #[inline]
     pub fn find(&self, page: u64) -> Option<NodeRef<W>> {
         let mut found = None;
@@ -119,7 +122,7 @@ impl<const W: usize> Tree<W> {
         found
     }
 
-    /// The lowest gap of at least `want` pages (saturated) in the subtree of `top`.
+    /// Returns the lowest gap of at least `want` pages (saturated) in the subtree of `top`.
     #[inline]
     fn first_fit(&self, top: Option<NodeRef<W>>, want: u32) -> Option<NodeRef<W>> {
         let mut node = top.filter(|top| top.max.get() >= want)?;
@@ -138,13 +141,13 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// The lowest gap of at least `want` pages (saturated).
+    /// Returns the lowest gap of at least `want` pages (saturated).
     #[inline]
     pub fn lowest_fit(&self, want: u32) -> Option<NodeRef<W>> {
         self.first_fit(self.root.get(), want)
     }
 
-    /// The lowest gap of at least `want` pages (saturated) above `node`.
+    /// Returns the lowest gap of at least `want` pages (saturated) above `node`.
     pub fn next_fit(&self, node: NodeRef<W>, want: u32) -> Option<NodeRef<W>> {
         let mut node = node;
         if let Some(found) = self.first_fit(node.child(Side::Right), want) {
@@ -232,7 +235,8 @@ impl<const W: usize> Tree<W> {
         else {
             return self.remove(node);
         };
-        // The predecessor is in the left subtree, and has no right child: it can go. Then it takes the node's place.
+        // The predecessor is in the left subtree, and has no right child: it can go. Then it takes
+        // the node's place.
         let gap = stand_in.gap.get();
         self.remove(stand_in);
         let prev = stand_in.prev.get();
@@ -328,7 +332,8 @@ impl<const W: usize> Tree<W> {
                 node = parent;
                 continue;
             }
-            // The other side is two lower: one rotation, or two where the inner grandchild is the higher one.
+            // The other side is two lower: one rotation, or two where the inner grandchild is the
+            // higher one.
             if let Some(inner) = node.child(side.other())
                 && ranks.0 - inner.rank.get() == 1
             {

@@ -1,8 +1,9 @@
-//! Every way to be refused: with exactly that error, values included, and with everything as it was.
+//! Every way to be refused: with exactly that error, values included, and with everything as it
+//! was.
 //!
-//! The tables at the end name the test that produces each variant of [`Error`], and all variants of [`va::Error`]. They are matches
-//! without a wildcard, so a new variant does not compile before it has a test; and a test that no longer produces what it is
-//! named for is found out.
+//! The tables at the end name the test that produces each variant of [`Error`], and all variants of
+//! [`va::Error`]. They are matches without a wildcard, so a new variant does not compile before it
+//! has a test; and a test that no longer produces what it is named for is found out.
 
 mod addresses;
 mod requests;
@@ -28,7 +29,8 @@ fn everything(vm: &Vm) -> String {
     let mut areas = String::new();
     vm.vmallocinfo(|area| areas += &format!("{area}\n"));
     let usage = Usage {
-        // A range that was tried and given up may be kept for the next, and so may the piece that it is in.
+        // A range that was tried and given up may be kept for the next, and so may the piece that
+        // it is in.
         cached: (0, 0),
         pieces: 0,
         ..vm.usage()

@@ -246,7 +246,7 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
     let (block, gone) = (alloc(1), alloc(0));
     vm.backend().free_frames(gone, 0);
     let taken = vm.raw().vmap_put_pages(&own[5..]).unwrap();
-    // There twice, a block and a frame of it, free, a device's, nobody's at all, an area's.
+    // There twice, a block and a frame of it, free, a device's, no frame at all, an area's.
     for bad in [
         own[0],
         block,

@@ -1,4 +1,5 @@
-//! Random requests against a plain model: a map from the first page to the number of pages of what is reserved.
+//! Random requests against a plain model: a map from the first page to the number of pages of what
+//! is reserved.
 
 use super::*;
 use proptest::prelude::*;
@@ -29,7 +30,8 @@ impl Model {
         gaps
     }
 
-    /// Where `fit` must go, by the words of `Space::reserve`, and by looking at every page of every gap.
+    /// Where `fit` must go, by the words of `Space::reserve`, and by looking at every page of every
+    /// gap.
     fn place(&self, fit: &Fit) -> Result<u64, Error> {
         let total = fit.pages + u64::from(fit.lead) + u64::from(fit.trail);
         let large: Vec<_> = self
@@ -193,7 +195,11 @@ fn run(region: u64, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn reserve_goes_where_the_model_says_in_a_region_that_runs_out(region in 1..3000u64, steps in steps()) {

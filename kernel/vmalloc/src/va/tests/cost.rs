@@ -1,4 +1,5 @@
-//! Node visits per operation stay within a constant times log n, from 100 to 100,000 areas, whatever the request.
+//! Node visits per operation stay within a constant times log n, from 100 to 100,000 areas, for any
+//! request.
 
 use super::*;
 
@@ -7,8 +8,9 @@ fn max_height(n: usize) -> u64 {
     (2.0 * ((n + 1) as f64).log2()) as u64
 }
 
-/// What an operation may visit, from what it does: a descent is one path, a step to the next candidate two, a node that
-/// comes or goes is one path and two rotations, and a gap that changes its size one path.
+/// What an operation may visit, from what it does: a descent is one path, a step to the next
+/// candidate two, a node that comes or goes is one path and two rotations, and a gap that changes
+/// its size one path.
 struct Bounds {
     height: u64,
 }
@@ -55,7 +57,8 @@ impl Numbers {
     }
 }
 
-/// Holds `n` areas of 1 to 4 pages, with a hole of one page (at an odd address, if `odd_holes`) behind each.
+/// Holds `n` areas of 1 to 4 pages, with a hole of one page (at an odd address, if `odd_holes`)
+/// behind each.
 fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
     let mut space = Space::new(Vpn(1 << 40), 1 << 34, node_page());
     let mut numbers = Numbers(n + 1);
@@ -134,7 +137,8 @@ fn a_phase_that_no_hole_has_costs_no_more_with_more_holes() {
     let mut worst = Vec::new();
     for n in [100, 1_000, 10_000, 100_000] {
         let (mut space, _areas) = populate(n, true);
-        // n holes of exactly that size, every one of them at the wrong phase: the range goes behind all of them.
+        // n holes of exactly that size, every one of them at the wrong phase: the range goes behind
+        // all of them.
         let fit = bare(1).congruent(2, 0);
         let (reserve, _, _) = measure(&mut space, &fit);
         worst.push(reserve);

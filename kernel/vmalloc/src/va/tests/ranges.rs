@@ -113,7 +113,11 @@ fn a_range_that_is_there_already_is_a_broken_caller() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Pieces come and go in any order, beside areas; the space is the sum of them at all times.
     #[test]
@@ -155,7 +159,8 @@ proptest! {
         }
     }
 
-    /// A range that comes with an area in it is one that comes, and then the area, where no gap had room for it before.
+    /// A range that comes with an area in it is one that comes, and then the area, where no gap had
+    /// room for it before.
     #[test]
     fn a_range_can_come_with_an_area_in_it(steps in prop::collection::vec((0..20u64, 1..9u64, 0..4u32, 0..8u64, any::<bool>()), 1..120)) {
         let (mut one, mut other) = (empty(), empty());
