@@ -1,49 +1,13 @@
 //! Reads device trees as the kernel does and prints what it makes of each: one JSON object a line.
 //! `scripts/device-trees` holds that against another reading.
 
+#[path = "../tests/support/described.rs"]
+mod described;
+
 use std::process::ExitCode;
 
-use dtoolkit::Node;
-use dtoolkit::fdt::Fdt;
-use machine::device_tree::{self, Conduit, Path};
-use machine::regions::PhysRegion;
-use serde_json::{Value, json};
-
-fn region(region: Option<PhysRegion>) -> Value {
-    region.map_or(Value::Null, |region| json!([region.start, region.end]))
-}
-
-fn path(path: &Path<'_>) -> String {
-    let names: Vec<&str> = path.nodes().skip(1).map(|node| node.name()).collect();
-    format!("/{}", names.join("/"))
-}
-
-fn described(blob: &[u8]) -> Result<Value, String> {
-    let machine = device_tree::read(blob, 0, usize::MAX).map_err(|error| error.to_string())?;
-    let tree = Fdt::new(blob).map_err(|error| error.to_string())?;
-    let stdout = device_tree::stdout(tree);
-    let memory = machine.memory.iter().map(|bank| region(Some(*bank)));
-    let reserved = machine
-        .reserved
-        .iter()
-        .map(|reserved| json!([reserved.region.start, reserved.region.end, reserved.no_map]));
-    Ok(json!({
-        "memory": memory.collect::<Vec<_>>(),
-        "reserved": reserved.collect::<Vec<_>>(),
-        "initrd": region(machine.initrd),
-        "bootargs": machine.bootargs,
-        "stdout": stdout.as_ref().map(path),
-        "stdout_registers": region(stdout.as_ref().and_then(Path::registers)),
-        "pl011": region(machine.console),
-        "pl031": region(machine.rtc),
-        "ecam": region(machine.ecam),
-        "cpus": machine.cpus().map(|cpu| json!([cpu.mpidr, cpu.by_psci])).collect::<Vec<_>>(),
-        "psci": machine.psci.map(|conduit| match conduit {
-            Conduit::Hvc => "hvc",
-            Conduit::Smc => "smc",
-        }),
-    }))
-}
+use described::described;
+use serde_json::json;
 
 fn main() -> ExitCode {
     for file in std::env::args_os().skip(1) {

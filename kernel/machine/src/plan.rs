@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::PAGE_SIZE;
 use crate::device_tree::Machine;
 use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
@@ -11,7 +12,8 @@ pub struct Plan {
     /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must
     /// not be mapped and what the CPU cannot address.
     pub ram: Regions,
-    /// Of that, what is unused: less image, device tree, initrd and reserved memory.
+    /// Of that, what is unused: less image, device tree, initrd and reserved memory, and less the
+    /// page at physical address 0: no table may be there ([`paging::Tables`]).
     pub free: Regions,
     /// RAM in all, in bytes.
     pub total: u64,
@@ -55,6 +57,11 @@ impl fmt::Display for Error {
         }
     }
 }
+
+const PAGE_0: PhysRegion = PhysRegion {
+    start: 0,
+    end: PAGE_SIZE,
+};
 
 impl From<TooManyRegions> for Error {
     fn from(_: TooManyRegions) -> Self {
@@ -110,7 +117,7 @@ impl Plan {
             .reserved
             .iter()
             .map(|reserved| reserved.region)
-            .chain([image, tree])
+            .chain([image, tree, PAGE_0])
             .chain(initrd);
         for region in taken {
             free.remove(region.grow_to_pages())?;

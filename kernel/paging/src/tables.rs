@@ -30,7 +30,8 @@ use crate::descriptor::Descriptor;
 /// An implementation promises:
 /// 1. `alloc_table` returns the address of one page (of the granule the tree uses), aligned to its
 ///    size, all zero, owned by the caller until `free_table`, and never one that any TLB or walk
-///    cache may still reach as a table;
+///    cache may still reach as a table, nor the page at physical address 0, which stands for no
+///    table;
 /// 2. accesses reach that memory, and are single-copy atomic and ordered as the module says;
 /// 3. overridden bulk operations have the effect of their defaults.
 pub unsafe trait Tables {

@@ -321,5 +321,5 @@ impl<G: Granule> Pending<G> {
     }
 }
 
-/// No table.
+/// No table. [`Tables`](crate::Tables) never has one there.
 const NONE: PhysAddr = PhysAddr(0);

@@ -1,0 +1,47 @@
+//! What the kernel makes of a device tree, as a JSON object.
+
+use dtoolkit::Node;
+use dtoolkit::fdt::Fdt;
+use machine::device_tree::{self, Conduit, Path};
+use machine::regions::PhysRegion;
+use serde_json::{Value, json};
+
+fn region(region: Option<PhysRegion>) -> Value {
+    region.map_or(Value::Null, |region| json!([region.start, region.end]))
+}
+
+fn path(path: &Path<'_>) -> String {
+    let names: Vec<&str> = path.nodes().skip(1).map(|node| node.name()).collect();
+    format!("/{}", names.join("/"))
+}
+
+/// Returns all that the kernel reads in `blob`.
+///
+/// # Errors
+/// Why the kernel refuses it.
+pub fn described(blob: &[u8]) -> Result<Value, String> {
+    let machine = device_tree::read(blob, 0, usize::MAX).map_err(|error| error.to_string())?;
+    let tree = Fdt::new(blob).map_err(|error| error.to_string())?;
+    let stdout = device_tree::stdout(tree);
+    let memory = machine.memory.iter().map(|bank| region(Some(*bank)));
+    let reserved = machine
+        .reserved
+        .iter()
+        .map(|reserved| json!([reserved.region.start, reserved.region.end, reserved.no_map]));
+    Ok(json!({
+        "memory": memory.collect::<Vec<_>>(),
+        "reserved": reserved.collect::<Vec<_>>(),
+        "initrd": region(machine.initrd),
+        "bootargs": machine.bootargs,
+        "stdout": stdout.as_ref().map(path),
+        "stdout_registers": region(stdout.as_ref().and_then(Path::registers)),
+        "pl011": region(machine.console),
+        "pl031": region(machine.rtc),
+        "ecam": region(machine.ecam),
+        "cpus": machine.cpus().map(|cpu| json!([cpu.mpidr, cpu.by_psci])).collect::<Vec<_>>(),
+        "psci": machine.psci.map(|conduit| match conduit {
+            Conduit::Hvc => "hvc",
+            Conduit::Smc => "smc",
+        }),
+    }))
+}

@@ -1,0 +1,151 @@
+//! Real device trees, read by the kernel's own code. `tests/dtb/README.md` says what they are.
+
+#[path = "support/described.rs"]
+mod described;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use described::described;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+use machine::device_tree::{self, Machine};
+use machine::plan::{self, Plan};
+use machine::regions::PhysRegion;
+use serde_json::Value;
+
+const DTB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dtb");
+const PAGE: u64 = 4096;
+
+/// The trees, by file name.
+fn sample() -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(DTB).unwrap().map(|entry| entry.unwrap().path());
+    let trees = files.filter(|path| path.extension().is_some_and(|ending| ending == "dtb"));
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    trees
+        .map(|path| (name(&path), fs::read(&path).unwrap()))
+        .collect()
+}
+
+fn read(blob: &[u8]) -> Machine<'_> {
+    device_tree::read(blob, 0, 32).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Returns the plan for an image of 4 MiB and a tree of 64 KiB in the largest bank.
+fn plan_of(machine: &Machine<'_>) -> Result<Plan, plan::Error> {
+    let bank = machine.memory.iter().copied().max_by_key(PhysRegion::size);
+    let start = bank.map_or(0, |bank| bank.start) + (2 << 20);
+    let image = PhysRegion::new(start, 4 << 20).unwrap();
+    let tree = PhysRegion::new(image.end, 64 << 10).unwrap();
+    Plan::new(machine, image, tree, 1 << 47)
+}
+
+#[test]
+fn each_reads_as_libfdt_reads_it() {
+    let expected = fs::read_to_string(format!("{DTB}/expected.json")).unwrap();
+    let expected: BTreeMap<String, Value> = serde_json::from_str(&expected).unwrap();
+    let trees = sample();
+    assert!(trees.len() >= 60);
+    assert!(trees.keys().eq(expected.keys()));
+    for (name, blob) in &trees {
+        assert_eq!(described(blob).as_ref(), Ok(&expected[name]), "{name}");
+    }
+}
+
+#[test]
+fn every_kind_is_in_the_sample() {
+    fn has_long_name(node: FdtNode<'_>) -> bool {
+        node.name_without_address().len() > 31
+            || node.properties().any(|property| property.name().len() > 31)
+            || node.children().any(has_long_name)
+    }
+    let trees = sample();
+    let all: Vec<(Fdt<'_>, Machine<'_>)> = trees
+        .values()
+        .map(|blob| (Fdt::new(blob).unwrap(), read(blob)))
+        .collect();
+    let expect = |kind: &str, is: &dyn Fn(&Fdt<'_>, &Machine<'_>) -> bool| {
+        assert!(all.iter().any(|(tree, machine)| is(tree, machine)), "no {kind}");
+    };
+    let compatible = |tree: &Fdt<'_>, with: &str| {
+        device_tree::stdout(*tree).is_some_and(|stdout| {
+            let property = stdout.node().property("compatible").unwrap();
+            property
+                .value()
+                .split(|byte| *byte == 0)
+                .any(|name| name == with.as_bytes())
+        })
+    };
+    let enabled_by = |tree: &Fdt<'_>, method: &[u8]| {
+        let cpus = tree.find_node("/cpus").unwrap();
+        cpus.children().any(|cpu| {
+            cpu.property("enable-method")
+                .is_some_and(|property| property.value() == method)
+        })
+    };
+    expect("name of more than 31 characters", &|tree, _| {
+        has_long_name(tree.root())
+    });
+    expect("PSCI under /firmware", &|tree, machine| {
+        tree.find_node("/firmware/psci").is_some() && machine.psci.is_some()
+    });
+    expect("machine without PSCI", &|_, machine| machine.psci.is_none());
+    expect("tree without memory", &|_, machine| machine.memory.is_empty());
+    expect("memory at 0", &|_, machine| {
+        machine.memory.iter().any(|bank| bank.start == 0)
+    });
+    expect("several banks", &|_, machine| machine.memory.len() > 2);
+    expect("no-map", &|_, machine| {
+        machine.reserved.iter().any(|reserved| reserved.no_map)
+    });
+    expect("reservation block", &|tree, _| {
+        tree.memory_reservations().next().is_some()
+    });
+    expect("PL011", &|tree, machine| {
+        machine.console.is_some() && compatible(tree, "arm,pl011")
+    });
+    expect("8250", &|tree, _| compatible(tree, "ns16550a"));
+    expect("PL031", &|_, machine| machine.rtc.is_some());
+    expect("ECAM", &|_, machine| machine.ecam.is_some());
+    expect("spin-table", &|tree, _| enabled_by(tree, b"spin-table\0"));
+    expect("tree without stdout-path", &|tree, _| {
+        device_tree::stdout(*tree).is_none()
+    });
+}
+
+#[test]
+fn a_tree_without_memory_says_that_the_loader_must_fill_it_in() {
+    let trees = sample();
+    let machines = trees.values().map(|blob| read(blob));
+    let without: Vec<_> = machines.filter(|machine| machine.memory.is_empty()).collect();
+    assert!(!without.is_empty());
+    for machine in without {
+        let error = plan_of(&machine).unwrap_err();
+        assert_eq!(error, plan::Error::NoMemory);
+        assert!(error.to_string().contains("its loader must fill in"));
+    }
+}
+
+#[test]
+fn the_page_at_0_is_mapped_and_never_given_out() {
+    let trees = sample();
+    let first = PhysRegion { start: 0, end: PAGE };
+    let mut nr = 0;
+    for (name, blob) in &trees {
+        let machine = read(blob);
+        if !machine.memory.iter().any(|bank| bank.start == 0) {
+            continue;
+        }
+        let mut plan = plan_of(&machine).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let no_map = |reserved: &device_tree::Reserved| reserved.no_map && reserved.region.start == 0;
+        assert_eq!(
+            plan.ram.contains(&first),
+            !machine.reserved.iter().any(no_map),
+            "{name}"
+        );
+        assert_ne!(plan.free.take(PAGE), Some(0), "{name}");
+        nr += 1;
+    }
+    assert!(nr > 1);
+}
