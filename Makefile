@@ -52,7 +52,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help help-bootargs setup build run soak fresh shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
+.PHONY: help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -69,11 +69,14 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && exec scripts/run
 
-soak: ## what can run longer: host tests, 1 to 16 CPUs, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
+soak: ## what can run longer: host tests, 1 to 16 CPUs, device trees, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
 	@scripts/setup test && scripts/build && exec scripts/soak
 
 fresh: ## try `make run` and `make test` in minimal roots of Debian 12 and 13, as root and as a user
 	@scripts/setup test && exec scripts/fresh
+
+device-trees: ## read all trees of Debian's arm64 kernel as the kernel does and as libfdt does; they must agree
+	@scripts/setup build && exec scripts/device-trees
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
 	@scripts/setup run && scripts/build && exec scripts/shell

@@ -191,9 +191,3 @@ def cpus(tree: Tree) -> list[Any]:
 def psci(tree: Tree, nodes: list[tuple[int, ...]]) -> str | None:
     methods = [tree.text(path[-1], "method") for path in nodes if tree.compatible(path[-1]) & PSCI and tree.available(path)]
     return next((method for method in methods if method in ("hvc", "smc")), None)
-
-
-def differences(kernel: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """One line for each value that is not the same in both readings."""
-    names = [*other, *(name for name in kernel if name not in other)]
-    return [f"{name}: the kernel reads {kernel.get(name)}, libfdt {other.get(name)}" for name in names if kernel.get(name) != other.get(name)]
