@@ -4,66 +4,40 @@
 use kernel::mm::areas::{KernelBackend, edit_linear_map};
 use kernel::mm::{kernel_tree, linear_map_tree};
 use kernel::sync::IrqSpinLock;
-use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree};
+use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
 use vmalloc::va::{NodePage, NodePages};
 use vmalloc::{Backend, LinearEdit};
 
 /// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as
 /// [`KernelBackend`] has them.
 macro_rules! as_kernel_backend {
-    () => {
-        fn take_over(&self, frame: paging::Pfn) -> bool {
-            kernel::mm::areas::KernelBackend.take_over(frame)
+    ($self:ident) => {
+        paging::forward! { $self => kernel::mm::areas::KernelBackend;
+            fn take_over(frame: paging::Pfn) -> bool;
+            fn hand_back(frame: paging::Pfn);
+            fn max_order() -> u32;
+            fn nr_frames() -> u64;
+            fn nr_free_frames() -> u64;
+            fn has_free_frames(nr: u64) -> bool;
+            fn zero_frames(first: paging::Pfn, order: u32);
+            fn nr_cpus() -> usize;
+            fn cpu() -> usize;
+            fn relax();
+            fn is_ram(start: paging::PhysAddr, size: u64) -> bool;
+            fn publish_instructions(range: paging::VirtRange);
+            fn read_memory(pa: paging::PhysAddr, out: &mut [u8]) -> bool;
+            fn deferred_work();
+            fn deferred_free_refused(
+                va: paging::VirtAddr,
+                by: &'static core::panic::Location<'static>,
+                error: &vmalloc::Error,
+            );
         }
-        fn hand_back(&self, frame: paging::Pfn) {
-            kernel::mm::areas::KernelBackend.hand_back(frame);
-        }
-        fn max_order(&self) -> u32 {
-            kernel::mm::areas::KernelBackend.max_order()
-        }
-        fn nr_frames(&self) -> u64 {
-            kernel::mm::areas::KernelBackend.nr_frames()
-        }
-        fn nr_free_frames(&self) -> u64 {
-            kernel::mm::areas::KernelBackend.nr_free_frames()
-        }
-        fn has_free_frames(&self, nr: u64) -> bool {
-            kernel::mm::areas::KernelBackend.has_free_frames(nr)
-        }
-        fn nr_cpus(&self) -> usize {
-            kernel::mm::areas::KernelBackend.nr_cpus()
-        }
-        fn relax(&self) {
-            kernel::mm::areas::KernelBackend.relax();
-        }
-        fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
+        fn alone_in_linear_map<R>(&$self, f: impl FnOnce() -> R) -> R {
             kernel::mm::areas::KernelBackend.alone_in_linear_map(f)
         }
-        fn zero_frames(&self, first: paging::Pfn, order: u32) {
-            kernel::mm::areas::KernelBackend.zero_frames(first, order);
-        }
-        fn is_ram(&self, start: paging::PhysAddr, size: u64) -> bool {
-            kernel::mm::areas::KernelBackend.is_ram(start, size)
-        }
-        fn publish_instructions(&self, range: paging::VirtRange) {
-            kernel::mm::areas::KernelBackend.publish_instructions(range);
-        }
-        fn read_memory(&self, pa: paging::PhysAddr, out: &mut [u8]) -> bool {
-            kernel::mm::areas::KernelBackend.read_memory(pa, out)
-        }
-        fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
+        fn without_waiting<R>(&$self, f: impl FnOnce() -> R) -> R {
             kernel::mm::areas::KernelBackend.without_waiting(f)
-        }
-        fn deferred_free_refused(
-            &self,
-            va: paging::VirtAddr,
-            by: &'static core::panic::Location<'static>,
-            error: &vmalloc::Error,
-        ) {
-            kernel::mm::areas::KernelBackend.deferred_free_refused(va, by, error);
-        }
-        fn cpu(&self) -> usize {
-            kernel::mm::areas::KernelBackend.cpu()
         }
     };
 }
@@ -99,28 +73,23 @@ impl<T: Tables, L: Tables, M: Mmu> NodePages for BackendBy<T, L, M> {
 }
 
 // SAFETY: the kernel's backend keeps the promises; the trees are the kernel's, by other handles.
+#[deny(clippy::missing_trait_methods)]
 unsafe impl<T: Tables + 'static, L: Tables + 'static, M: Mmu + 'static> Backend for BackendBy<T, L, M> {
     type Granule = Granule4K;
     type Tables = T;
     type Mmu = M;
     type Lock<V: Send> = IrqSpinLock<V>;
 
-    as_kernel_backend!();
+    as_kernel_backend!(self);
 
     fn tree(&self) -> &Tree<Granule4K, T, M> {
         &self.tree
     }
-    fn alloc_frames(&self, order: u32) -> Option<Pfn> {
-        KernelBackend.alloc_frames(order)
-    }
-    fn free_frames(&self, first: Pfn, order: u32) {
-        KernelBackend.free_frames(first, order);
-    }
-    fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        KernelBackend.read_word(frame, index)
-    }
-    fn write_word(&self, frame: Pfn, index: usize, value: u64) {
-        KernelBackend.write_word(frame, index, value);
+    forward! { self => KernelBackend;
+        fn alloc_frames(order: u32) -> Option<Pfn>;
+        fn free_frames(first: Pfn, order: u32);
+        fn read_word(frame: Pfn, index: usize) -> u64;
+        fn write_word(frame: Pfn, index: usize, value: u64);
     }
     fn edit_linear_map(&self, pa: PhysAddr, size: u64, edit: LinearEdit) -> Result<Outcome, Failure> {
         edit_linear_map(&self.linear_map, pa, size, edit)

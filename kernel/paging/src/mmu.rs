@@ -84,17 +84,19 @@ pub trait Mmu {
     }
 }
 
-/// The methods of [`Mmu`]: each tells `$saw` of its event, then goes on to `$inner`.
-macro_rules! forward {
-    ($self:ident, $inner:expr, $saw:expr) => {
-        forward! { $self, $inner, $saw,
+/// Implements all methods of [`Mmu`] for a wrapper around `$inner`. Each calls `$around` with the
+/// wrapper, its [`MmuEvent`], and a closure that has `$inner` issue it.
+#[macro_export]
+macro_rules! forward_mmu {
+    ($self:ident => $inner:expr, $around:expr) => {
+        $crate::forward_mmu! { $self => $inner, $around;
             dsb_ishst() DsbIshst,
             dsb_ish() DsbIsh,
             isb() Isb,
-            tlbi_vaale1is(va: VirtAddr) TlbiLastLevel,
-            tlbi_vaae1is(va: VirtAddr) TlbiAllLevels,
-            tlbi_rvaale1is(range: TlbiRange) TlbiRangeLastLevel,
-            tlbi_rvaae1is(range: TlbiRange) TlbiRangeAllLevels,
+            tlbi_vaale1is(va: $crate::VirtAddr) TlbiLastLevel,
+            tlbi_vaae1is(va: $crate::VirtAddr) TlbiAllLevels,
+            tlbi_rvaale1is(range: $crate::TlbiRange) TlbiRangeLastLevel,
+            tlbi_rvaae1is(range: $crate::TlbiRange) TlbiRangeAllLevels,
             tlbi_vmalle1is() TlbiAll,
         }
         #[inline]
@@ -106,20 +108,23 @@ macro_rules! forward {
             $inner.masked(f)
         }
     };
-    ($self:ident, $inner:expr, $saw:expr, $($name:ident($($arg:ident: $type:ty)?) $event:ident,)*) => {$(
+    ($self:ident => $inner:expr, $around:expr; $($name:ident($($arg:ident: $type:ty)?) $event:ident,)*) => {$(
         #[inline]
         fn $name(&$self $(, $arg: $type)?) {
-            $saw(MmuEvent::$event $(($arg))?);
-            $inner.$name($($arg)?);
+            $around($self, $crate::mmu::MmuEvent::$event $(($arg))?, || $inner.$name($($arg)?));
         }
     )*};
 }
 
 /// For a wrapper that looks at no event.
-const fn unseen(_: MmuEvent) {}
+#[inline]
+fn plainly<T>(_: &T, _: MmuEvent, issue: impl FnOnce()) {
+    issue();
+}
 
+#[deny(clippy::missing_trait_methods)]
 impl<M: Mmu> Mmu for &M {
-    forward!(self, (**self), unseen);
+    forward_mmu!(self => (**self), plainly);
 }
 
 /// One barrier or invalidation, as [`Tracing`] hands it on.
@@ -154,10 +159,17 @@ impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
     pub const fn new(inner: M, sink: F) -> Self {
         Self { inner, sink }
     }
+
+    #[inline]
+    fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
+        (self.sink)(event);
+        issue();
+    }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
-    forward!(self, self.inner, (self.sink));
+    forward_mmu!(self => self.inner, Self::around);
 }
 
 /// How many of each a piece of work has issued.
@@ -203,6 +215,12 @@ impl<M: Mmu> Counting<M> {
         self.counts.take()
     }
 
+    #[inline]
+    fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
+        self.count(event);
+        issue();
+    }
+
     fn count(&self, event: MmuEvent) {
         let mut counts = self.counts.get();
         match event {
@@ -220,8 +238,9 @@ impl<M: Mmu> Counting<M> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<M: Mmu> Mmu for Counting<M> {
-    forward!(self, self.inner, |event| self.count(event));
+    forward_mmu!(self => self.inner, Self::around);
 }
 
 /// Issues nothing: for a tree that no CPU uses yet, and for counting alone.

@@ -135,21 +135,25 @@ pub unsafe trait Tables {
     fn leave_break(&self) {}
 }
 
-/// Methods of a trait as `$inner` has them.
+/// Implements methods of a trait as `$inner` has them, for a wrapper that changes others:
+/// `forward! { self => self.inner; fn load(table: PhysAddr, index: usize) -> u64; }`.
+///
+/// A wrapper must not forget a method that has a default, as the bulk operations of [`Tables`]
+/// have. `#[deny(clippy::missing_trait_methods)]` on its `impl` has the compiler say so.
+#[macro_export]
 macro_rules! forward {
-    ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
+    ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
         #[inline]
         fn $name(&$self $(, $arg: $type)*) $(-> $result)? {
             $inner.$name($($arg),*)
         }
     )*};
 }
-pub(crate) use forward;
 
 /// The methods of [`Tables`] that write no descriptor that a walk may see.
 macro_rules! forward_unwritten {
     ($self:ident => $inner:expr) => {
-        $crate::tables::forward! { $self => $inner;
+        $crate::forward! { $self => $inner;
             fn alloc_table() -> Option<PhysAddr>;
             fn free_table(table: PhysAddr);
             fn load(table: PhysAddr, index: usize) -> u64;
@@ -167,6 +171,7 @@ macro_rules! forward_unwritten {
 pub(crate) use forward_unwritten;
 
 // SAFETY: every method forwards to `T`, which keeps the promises.
+#[deny(clippy::missing_trait_methods)]
 unsafe impl<T: Tables + ?Sized> Tables for &T {
     forward_unwritten!(self => (**self));
     forward! { self => (**self);

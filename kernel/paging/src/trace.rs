@@ -220,6 +220,7 @@ mod enabled {
     pub struct Hooked<T>(pub(super) T);
 
     // SAFETY: every method forwards to `T`, which keeps the promises.
+    #[deny(clippy::missing_trait_methods)]
     unsafe impl<T: Tables> Tables for Hooked<T> {
         forward_unwritten!(self => self.0);
 
@@ -259,6 +260,7 @@ mod enabled {
         );
     }
 
+    #[deny(clippy::missing_trait_methods)]
     impl<M: Mmu> Mmu for Hooked<M> {
         fn dsb_ishst(&self) {
             self.0.dsb_ishst();

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::ops::{Add, Sub};
 
 use paging::mmu::{Counting, MmuCounts};
-use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr};
+use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward};
 
 /// What one operation did to tables and TLBs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -102,6 +102,7 @@ impl<T: Tables> CountingTables<T> {
 }
 
 // SAFETY: every method forwards to `T`, which keeps the promises.
+#[deny(clippy::missing_trait_methods)]
 unsafe impl<T: Tables> Tables for CountingTables<T> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.inner.alloc_table()?;
@@ -140,15 +141,6 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         self.count(|c| c.stores += nr as u64);
         self.inner.clear(table, index, nr);
     }
-    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
-        self.inner.or_of_frames(frames)
-    }
-    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-        self.inner.nr_consecutive(frames)
-    }
-    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
-        self.inner.nr_in_groups(frames, group)
-    }
     fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
         self.count(|c| c.loads += nr as u64);
         self.inner.are_vacant(table, index, nr)
@@ -157,10 +149,11 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         self.count(|c| c.loads += nr as u64);
         self.inner.kinds(table, index, nr)
     }
-    fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
-        self.inner.enter_break(va, broken, tables);
-    }
-    fn leave_break(&self) {
-        self.inner.leave_break();
+    forward! { self => self.inner;
+        fn or_of_frames(frames: &[Pfn]) -> u64;
+        fn nr_consecutive(frames: &[Pfn]) -> usize;
+        fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
+        fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
+        fn leave_break();
     }
 }

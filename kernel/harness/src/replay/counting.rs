@@ -10,7 +10,8 @@ use kernel::arch::features::Features;
 use kernel::arch::mmu::KernelMmu;
 use kernel::mm::tables::{KernelTables, LinearMapTables};
 use kernel::per_cpu;
-use paging::{Mmu, TlbiRange, VirtAddr};
+
+use paging::mmu::{MmuEvent, Tracing};
 
 use super::stats::Counts;
 use crate::handles::BackendBy;
@@ -41,53 +42,17 @@ pub fn of_this_cpu() -> Counts {
     }
 }
 
-/// Counts what passes through it, and hands it on.
-#[derive(Clone, Copy, Debug)]
-pub struct CountingMmu(KernelMmu);
+/// The kernel's barriers and invalidations, counted.
+type CountingMmu = Tracing<KernelMmu, fn(MmuEvent)>;
 
-fn count(counter: impl FnOnce(&Shard) -> &AtomicU64) {
-    counter(SHARD.this()).fetch_add(1, Ordering::Relaxed);
-}
-
-impl Mmu for CountingMmu {
-    fn dsb_ishst(&self) {
-        count(|shard| &shard.dsb);
-        self.0.dsb_ishst();
-    }
-    fn dsb_ish(&self) {
-        count(|shard| &shard.dsb);
-        self.0.dsb_ish();
-    }
-    fn isb(&self) {
-        count(|shard| &shard.isb);
-        self.0.isb();
-    }
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        count(|shard| &shard.tlbi);
-        self.0.tlbi_vaale1is(va);
-    }
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        count(|shard| &shard.tlbi);
-        self.0.tlbi_vaae1is(va);
-    }
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        count(|shard| &shard.tlbi);
-        self.0.tlbi_rvaale1is(range);
-    }
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        count(|shard| &shard.tlbi);
-        self.0.tlbi_rvaae1is(range);
-    }
-    fn tlbi_vmalle1is(&self) {
-        count(|shard| &shard.tlbi);
-        self.0.tlbi_vmalle1is();
-    }
-    fn has_tlbi_range(&self) -> bool {
-        self.0.has_tlbi_range()
-    }
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.0.masked(f)
-    }
+fn count(event: MmuEvent) {
+    let shard = SHARD.this();
+    let counter = match event {
+        MmuEvent::DsbIshst | MmuEvent::DsbIsh => &shard.dsb,
+        MmuEvent::Isb => &shard.isb,
+        _ => &shard.tlbi,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The kernel's backend with trees that count.
@@ -96,6 +61,7 @@ pub type CountingBackend = BackendBy<KernelTables, LinearMapTables, CountingMmu>
 /// One on the kernel's tables.
 #[must_use]
 pub fn counting_backend(features: &Features) -> CountingBackend {
-    let mmu = CountingMmu(KernelMmu::new(features));
-    BackendBy::new(KernelTables, LinearMapTables::new(), || mmu)
+    BackendBy::new(KernelTables, LinearMapTables::new(), || {
+        CountingMmu::new(KernelMmu::new(features), count)
+    })
 }

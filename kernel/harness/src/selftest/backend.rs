@@ -104,13 +104,14 @@ impl NodePages for TestBackend {
 
 // SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem
 // has reserved the region for this one; 3. as the kernel's.
+#[deny(clippy::missing_trait_methods)]
 unsafe impl Backend for TestBackend {
     type Granule = Granule4K;
     type Tables = TestTables;
     type Mmu = LedgerMmu;
     type Lock<T: Send> = TestLock<T>;
 
-    as_kernel_backend!();
+    as_kernel_backend!(self);
 
     fn tree(&self) -> &LedgerTree {
         &self.tree

@@ -15,7 +15,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::arch::percpu::{cpu_index, nr_cpus};
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
-use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange};
+use paging::mmu::MmuEvent;
+use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange, forward_mmu};
 
 use super::saboteur::TestMmu;
 use super::source::PAGE;
@@ -230,43 +231,22 @@ impl LedgerMmu {
     fn pages(range: TlbiRange) -> VirtRange {
         VirtRange::new(range.start, range.pages() * PAGE)
     }
+
+    fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
+        issue();
+        match event {
+            MmuEvent::DsbIshst | MmuEvent::Isb => {}
+            MmuEvent::DsbIsh => self.ledger.complete(),
+            MmuEvent::TlbiLastLevel(va) => self.enter(Self::page(va), true),
+            MmuEvent::TlbiAllLevels(va) => self.enter(Self::page(va), false),
+            MmuEvent::TlbiRangeLastLevel(range) => self.enter(Self::pages(range), true),
+            MmuEvent::TlbiRangeAllLevels(range) => self.enter(Self::pages(range), false),
+            MmuEvent::TlbiAll => self.enter(self.ledger.range, true),
+        }
+    }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Mmu for LedgerMmu {
-    fn dsb_ishst(&self) {
-        self.inner.dsb_ishst();
-    }
-    fn dsb_ish(&self) {
-        self.inner.dsb_ish();
-        self.ledger.complete();
-    }
-    fn isb(&self) {
-        self.inner.isb();
-    }
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        self.inner.tlbi_vaale1is(va);
-        self.enter(Self::page(va), true);
-    }
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        self.inner.tlbi_vaae1is(va);
-        self.enter(Self::page(va), false);
-    }
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        self.inner.tlbi_rvaale1is(range);
-        self.enter(Self::pages(range), true);
-    }
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        self.inner.tlbi_rvaae1is(range);
-        self.enter(Self::pages(range), false);
-    }
-    fn tlbi_vmalle1is(&self) {
-        self.inner.tlbi_vmalle1is();
-        self.enter(self.ledger.range, true);
-    }
-    fn has_tlbi_range(&self) -> bool {
-        self.inner.has_tlbi_range()
-    }
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.inner.masked(f)
-    }
+    forward_mmu!(self => self.inner, Self::around);
 }

@@ -26,8 +26,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use kernel::arch::mmu::{KernelMmu, flush_all};
 use kernel::mm::tables::KernelTables;
 use paging::descriptor::{ADDRESS, AP_READ_ONLY, CONTIGUOUS};
-use paging::mmu::MmuCounts;
-use paging::{Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
+use paging::mmu::{MmuCounts, MmuEvent};
+use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward, forward_mmu};
 
 use super::verify::raw_walk;
 use crate::options::Planted;
@@ -106,50 +106,28 @@ impl TestMmu {
         }
     }
 
-    fn tlbi(&self, counter: &AtomicU64, issue: impl FnOnce()) {
-        if !self.skip_tlbi.load(Relaxed) {
+    fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
+        let skip_tlbi = self.skip_tlbi.load(Relaxed);
+        let (counter, skip) = match event {
+            MmuEvent::DsbIshst => (&self.dsb_ishst, self.skip_dsb.load(Relaxed)),
+            MmuEvent::DsbIsh => (&self.dsb_ish, false),
+            MmuEvent::Isb => (&self.isb, false),
+            MmuEvent::TlbiLastLevel(_) | MmuEvent::TlbiAllLevels(_) => (&self.tlbi_va, skip_tlbi),
+            MmuEvent::TlbiRangeLastLevel(_) | MmuEvent::TlbiRangeAllLevels(_) => {
+                (&self.tlbi_range, skip_tlbi)
+            }
+            MmuEvent::TlbiAll => (&self.tlbi_all, skip_tlbi),
+        };
+        if !skip {
             counter.fetch_add(1, Relaxed);
             issue();
         }
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Mmu for TestMmu {
-    fn dsb_ishst(&self) {
-        if !self.skip_dsb.load(Relaxed) {
-            self.dsb_ishst.fetch_add(1, Relaxed);
-            self.inner.dsb_ishst();
-        }
-    }
-    fn dsb_ish(&self) {
-        self.dsb_ish.fetch_add(1, Relaxed);
-        self.inner.dsb_ish();
-    }
-    fn isb(&self) {
-        self.isb.fetch_add(1, Relaxed);
-        self.inner.isb();
-    }
-    fn tlbi_vaale1is(&self, va: VirtAddr) {
-        self.tlbi(&self.tlbi_va, || self.inner.tlbi_vaale1is(va));
-    }
-    fn tlbi_vaae1is(&self, va: VirtAddr) {
-        self.tlbi(&self.tlbi_va, || self.inner.tlbi_vaae1is(va));
-    }
-    fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        self.tlbi(&self.tlbi_range, || self.inner.tlbi_rvaale1is(range));
-    }
-    fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        self.tlbi(&self.tlbi_range, || self.inner.tlbi_rvaae1is(range));
-    }
-    fn tlbi_vmalle1is(&self) {
-        self.tlbi(&self.tlbi_all, || self.inner.tlbi_vmalle1is());
-    }
-    fn has_tlbi_range(&self) -> bool {
-        self.inner.has_tlbi_range()
-    }
-    fn masked<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.inner.masked(f)
-    }
+    forward_mmu!(self => self.inner, Self::around);
 }
 
 /// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's
@@ -174,53 +152,28 @@ impl TestTables {
 
 // SAFETY: everything goes to the kernel's table memory; a table that is not freed has no owner,
 // which is a leak and harms nothing else.
+#[deny(clippy::missing_trait_methods)]
 unsafe impl Tables for TestTables {
-    fn alloc_table(&self) -> Option<PhysAddr> {
-        self.inner.alloc_table()
-    }
     fn free_table(&self, table: PhysAddr) {
         if !self.leak.swap(false, Relaxed) {
             self.inner.free_table(table);
         }
     }
-    fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        self.inner.load(table, index)
-    }
-    fn store(&self, table: PhysAddr, index: usize, value: u64) {
-        self.inner.store(table, index, value);
-    }
-    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
-        self.inner.compare_exchange(table, index, current, new)
-    }
-    fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
-        self.inner.fill_linear(table, index, nr, first, step);
-    }
-    fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
-        self.inner.fill_frames(table, index, frames, page_shift, template);
-    }
-    fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
-        self.inner.clear(table, index, nr);
-    }
-    fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
-        self.inner.or_of_frames(frames)
-    }
-    fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
-        self.inner.nr_consecutive(frames)
-    }
-    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
-        self.inner.nr_in_groups(frames, group)
-    }
-    fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
-        self.inner.are_vacant(table, index, nr)
-    }
-    fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
-        self.inner.kinds(table, index, nr)
-    }
-    fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
-        self.inner.enter_break(va, broken, tables);
-    }
-    fn leave_break(&self) {
-        self.inner.leave_break();
+    forward! { self => self.inner;
+        fn alloc_table() -> Option<PhysAddr>;
+        fn load(table: PhysAddr, index: usize) -> u64;
+        fn store(table: PhysAddr, index: usize, value: u64);
+        fn compare_exchange(table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
+        fn fill_linear(table: PhysAddr, index: usize, nr: usize, first: u64, step: u64);
+        fn fill_frames(table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64);
+        fn clear(table: PhysAddr, index: usize, nr: usize);
+        fn or_of_frames(frames: &[Pfn]) -> u64;
+        fn nr_consecutive(frames: &[Pfn]) -> usize;
+        fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
+        fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
+        fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
+        fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
+        fn leave_break();
     }
 }
 
