@@ -21,10 +21,8 @@ mod engine;
 mod growth;
 pub mod lines;
 mod loops;
-mod measure;
 mod pages;
 mod report;
-pub(crate) mod shapes;
 
 use core::cell::Cell;
 
@@ -37,12 +35,12 @@ use kernel::print;
 use paging::{VirtAddr, VirtRange, for_each_walker};
 
 use crate::options::{Options, Planted};
-use crate::selftest::wrong_walkers::for_each_wrong_walker;
+use crate::wrong_walkers::for_each_wrong_walker;
 use api::Call;
 use engine::{Source, nowhere};
 use pages::Pages;
 
-pub use measure::{Error, Instrument};
+use crate::measure::{Error, Instrument};
 
 /// The engine's name in the column of walkers.
 const OURS: &str = "vmwalk";
@@ -51,10 +49,11 @@ const OURS: &str = "vmwalk";
 const LIST: &str = "list";
 
 /// What the kernel was built as. Only the figures of a release build are comparable with others.
-const BUILD: &str = match (cfg!(debug_assertions), cfg!(feature = "trace")) {
-    (false, false) => "release",
-    (false, true) => "release with hook points",
-    (true, _) => "dev",
+const BUILD: &str = match (option_env!("VMWALK_PROFILE"), cfg!(debug_assertions)) {
+    (Some(profile), _) => profile,
+    (None, true) => "dev",
+    (None, false) if cfg!(feature = "trace") => "release with hook points",
+    (None, false) => "release",
 };
 
 /// What every case has.
