@@ -42,7 +42,7 @@ impl BootInfo {
     /// Returns the physical address of something in the image, by its linked address.
     #[must_use]
     pub fn image_pa(&self, va: usize) -> u64 {
-        (va - crate::mm::layout::IMAGE_BASE) as u64 + self.image.start
+        (va - crate::layout::IMAGE_BASE) as u64 + self.image.start
     }
 }
 

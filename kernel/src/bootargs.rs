@@ -2,7 +2,7 @@
 //! `help`.
 //!
 //! Each has an [`Argument`] in a table: those of the kernel in `ARGUMENTS`, those of what it runs
-//! in [`Init::ARGUMENTS`]. The tables read them, and are the answer to `help` (`make
+//! in [`Options::ARGUMENTS`]. The tables read them, and are the answer to `help` (`make
 //! help-bootargs`) and to an argument that neither has.
 //!
 //! What is not understood is refused: a test run that silently ignored a misspelt argument would
@@ -17,7 +17,6 @@ use core::marker::PhantomData;
 
 use log::LevelFilter;
 
-use crate::Init;
 use crate::arch::errata::Errata;
 use crate::arch::identity::Pretence;
 use table::ARGUMENTS;
@@ -41,6 +40,8 @@ pub struct BootArgs {
     /// `pretend=`: what identification registers of one CPU or another are taken to hold where
     /// errata and features are looked up.
     pub pretences: [Option<Pretence>; NR_PRETENCES],
+    /// `fail_page_alloc=`: one in how many allocations of frames fails, once the kernel is up.
+    pub fail_page_alloc: Option<u64>,
 }
 
 /// Leaves of the linear map.
@@ -69,12 +70,39 @@ impl Default for BootArgs {
             rodata: Rodata::Full,
             errata: Errata::default(),
             pretences: [None; NR_PRETENCES],
+            fail_page_alloc: None,
         }
     }
 }
 
+/// What boot arguments say to what the kernel runs.
+pub trait Options: Default + 'static {
+    /// The arguments.
+    const ARGUMENTS: &'static [Argument<Self>];
+
+    /// Why it refuses them: the name or all of one, between backquotes, and more.
+    type Refusal: fmt::Display;
+
+    /// Looks at all arguments once they are read, and may change how the kernel sets itself up.
+    ///
+    /// # Errors
+    /// They do not go together, or name something that is not there.
+    fn check(&mut self, args: &mut BootArgs) -> Result<(), Self::Refusal>;
+}
+
+/// There are none.
+impl Options for () {
+    const ARGUMENTS: &'static [Argument<Self>] = &[];
+
+    type Refusal = core::convert::Infallible;
+
+    fn check(&mut self, _: &mut BootArgs) -> Result<(), Self::Refusal> {
+        Ok(())
+    }
+}
+
 /// Why the boot arguments are refused.
-pub enum BadArgument<I: Init> {
+pub enum BadArgument<I: Options> {
     /// No argument has this name.
     Unknown(&'static str),
     /// The value is not one of those that there are.
@@ -88,7 +116,7 @@ pub enum BadArgument<I: Init> {
     Refused(I::Refusal),
 }
 
-impl<I: Init> fmt::Display for BadArgument<I> {
+impl<I: Options> fmt::Display for BadArgument<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(argument) => {
@@ -116,7 +144,7 @@ impl<I> Default for Help<I> {
     }
 }
 
-impl<I: Init> fmt::Display for Help<I> {
+impl<I: Options> fmt::Display for Help<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Boot arguments, separated by blanks:")?;
         for argument in ARGUMENTS {
@@ -134,7 +162,7 @@ impl<I: Init> fmt::Display for Help<I> {
 ///
 /// # Errors
 /// The first argument that is not understood.
-pub fn parse<I: Init>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
+pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
     let mut args = BootArgs::default();
     let mut init = I::default();
     let mut help = false;

@@ -9,7 +9,9 @@ mod boot_info;
 pub mod bootargs;
 pub mod drivers;
 mod init;
+pub mod layout;
 pub mod mm;
+mod report;
 pub mod smp;
 pub mod sync;
 
@@ -20,8 +22,8 @@ use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
-use mm::layout::EARLY_UART_SLOT;
-use mm::report;
+use layout::EARLY_UART_SLOT;
+use mm::frames::fail_page_alloc;
 use paging::PhysAddr;
 
 pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
@@ -88,9 +90,12 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
-    report::log_memory(info, machine);
+    report::log_memory(info, machine, args.rodata);
     move_console(machine);
     start_cpus(info, machine, args);
+    let _injection = args
+        .fail_page_alloc
+        .map(|one_in| fail_page_alloc::fail_some(0, one_in));
     init.run(info, &features);
     psci::system_off()
 }

@@ -82,7 +82,7 @@ impl<T> Deref for Padded<T> {
     }
 }
 
-/// A static that several CPUs write again and again: for the self-test of its place.
+/// A static that several CPUs write again and again, and where it is: on a cache line of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct HotWord {
     /// What it is.

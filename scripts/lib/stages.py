@@ -255,6 +255,7 @@ def variants(report: Report) -> None:
     dev = {"PROFILE": "dev", "OUT": str(BUILD / "dev")}
     if build_and_boot(report, "dev profile", dev):
         boot_all(report, "variants", [lock_order(f"{dev['OUT']}/Image")])
+    without_harness(report)
     current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
     other = {"rustup": "distro", "distro": "rustup"}[current]
     name = f"{other} toolchain"
@@ -263,6 +264,17 @@ def variants(report: Report) -> None:
         build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": str(BUILD / other)})
     else:
         report.skip(f"variants: {name}", f"not to be had here (TOOLCHAIN={other} scripts/setup build): {reason(setup)}")
+
+
+def without_harness(report: Report) -> None:
+    """The kernel alone: it builds, boots, says what it has set up, and knows no argument but its own."""
+    out = BUILD / "bare"
+    done = run_logged("variants: without the harness, build", ["scripts/build", "--no-default-features"], BUILD_LIMIT, {"PROFILE": "dev", "OUT": str(out)})
+    report.add("variants: without the harness, build", Outcome.of(done.good, done.seconds, log=done.log))
+    if done.good:
+        name = "variants: without the harness, boots"
+        command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "bare_sessions.py"]
+        report.add(name, count_unittest(run_logged(name, command, 300.0, {"IMAGE": str(out / "Image"), "BOOTARGS": ""})))
 
 
 def reason(done: Finished) -> str:

@@ -62,8 +62,15 @@ class TheBootArguments(unittest.TestCase):
         # The last of each counts, so the first comes last; and no fault of a replay or of the
         # kernel matters where nothing runs.
         every = [f"{name}={value}" for name, values in choices.items() for value in reversed(values)]
-        other = "seed=0xffff errata=none errata=repeat-tlbi,no-cont pretend=0:midr:0x410fd0b0,1:dczid:4 soak=4294967296 test_vmalloc=0x1f1fff nr_pages=1048576 loops=1 threads=64 bench=x bench.walkers=none selftest=none"
+        other = "seed=0xffff errata=none errata=repeat-tlbi,no-cont pretend=0:midr:0x410fd0b0,1:dczid:4 fail_page_alloc=4294967296 soak=4294967296 test_vmalloc=0x1f1fff nr_pages=1048576 loops=1 threads=64 bench=x bench.walkers=none selftest=none"
         self.assertEqual(boot(f"{' '.join(every)} {other}")[-1], DONE)
+
+    def test_have_allocations_fail_as_often_as_they_say(self) -> None:
+        # Frames that are taken before the kernel is up are not refused.
+        said = boot("fail_page_alloc=1 selftest=vmalloc.vzalloc*")
+        self.assertNotIn("FATAL", "".join(said))
+        self.assertIn("# Totals: pass:0 fail:1 skip:0", said)
+        self.assertIn("# Totals: pass:1 fail:0 skip:0", boot("fail_page_alloc=4294967296 selftest=vmalloc.vzalloc*"))
 
     def test_list_the_self_tests(self) -> None:
         names = [line for line in boot("selftest=list") if not line.startswith("vmwalk: ")]

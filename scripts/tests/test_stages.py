@@ -273,7 +273,7 @@ class AWrongWalker(WithFolder):
         self.assertFalse(self.outcome(self.REFUSAL, 1, walker="another"))
 
     def test_has_a_case_for_each_that_the_kernel_has(self) -> None:
-        source = (SCRIPTS.parent / "kernel/harness/src/selftest/wrong_walkers.rs").read_text()
+        source = (SCRIPTS.parent / "kernel/harness/src/wrong_walkers.rs").read_text()
         names = re.findall(r"^    [A-Z]\w+, \"([a-z-]+)\", ", source, re.MULTILINE)
         self.assertEqual(sorted(names), sorted(WRONG_WALKERS))
 

@@ -4,18 +4,23 @@
 
 extern crate alloc;
 
-pub mod bench;
+mod bench;
 mod glob;
 mod handles;
+mod measure;
 mod options;
 mod replay;
 mod selftest;
 mod shell;
+mod test_vmalloc;
+mod wrong_walkers;
+
+use core::fmt;
 
 use kernel::arch::features::Features;
-use kernel::bootargs::{Argument, BootArgs, LinearLeaves, Rodata};
+use kernel::bootargs::{self, Argument, BootArgs, LinearLeaves, Rodata};
 use kernel::{BootInfo, Init, print};
-use options::{ARGUMENTS, Mode, Options, Planted, Refusal};
+use options::{ARGUMENTS, Mode, Options, Planted, Selection};
 
 static OPTIONS: spin::Once<Options<'static>> = spin::Once::new();
 
@@ -33,13 +38,20 @@ fn options() -> &'static Options<'static> {
 /// All of it. `mode=` says what runs.
 pub type Harness = Options<'static>;
 
-impl Init for Harness {
+impl bootargs::Options for Harness {
     const ARGUMENTS: &'static [Argument<Self>] = ARGUMENTS;
 
     type Refusal = Refusal;
 
     fn check(&mut self, args: &mut BootArgs) -> Result<(), Refusal> {
-        self.names_exist()?;
+        if let Selection::Globs(list) = self.selftest
+            && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
+        {
+            return Err(Refusal::NoTest(glob));
+        }
+        if !bench::knows_walker(self.bench_walkers, self.planted == Some(Planted::WrongWalker)) {
+            return Err(Refusal::NoWalker(self.bench_walkers, self.planted));
+        }
         match self.planted {
             // So that nothing else empties the TLB.
             Some(Planted::SkipTlbi | Planted::StalePermission) => args.linear = LinearLeaves::Pages,
@@ -48,7 +60,9 @@ impl Init for Harness {
         }
         Ok(())
     }
+}
 
+impl Init for Harness {
     fn run(self, info: &'static BootInfo, features: &Features) {
         let options = OPTIONS.call_once(|| self);
         if options.ptdump {
@@ -70,6 +84,34 @@ impl Init for Harness {
                 if let Err(error) = replay::run(info, options, features) {
                     kernel::fail(format_args!("{error}"));
                 }
+            }
+        }
+    }
+}
+
+/// Why the boot arguments are refused.
+#[derive(Clone, Copy, Debug)]
+pub enum Refusal {
+    /// No self-test has a name that this glob matches.
+    NoTest(&'static str),
+    /// No walker has a name that this glob matches.
+    NoWalker(&'static str, Option<Planted>),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTest(glob) => write!(
+                f,
+                "`selftest`: no test has a name that `{glob}` matches (selftest=list prints all)"
+            ),
+            Self::NoWalker(glob, planted) => {
+                write!(f, "`bench.walkers={glob}`: expected none, or a glob over")?;
+                let mut result = Ok(());
+                bench::for_each_name(*planted == Some(Planted::WrongWalker), |name| {
+                    result = result.and_then(|()| write!(f, " {name}"));
+                });
+                result
             }
         }
     }

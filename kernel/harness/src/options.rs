@@ -2,15 +2,13 @@
 
 mod table;
 
-use core::fmt;
-
-use crate::selftest::shapes;
-use crate::{bench, selftest};
-
 pub use table::ARGUMENTS;
 
 /// The seed of the random sequences of the self-tests, unless `seed=` says another.
 pub const DEFAULT_SEED: u64 = 0x5eed_0001;
+
+/// The bits of all cases of `test_vmalloc=`.
+pub const CASES: u32 = 0x1f_1fff;
 
 /// What the boot arguments of the harness say. `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
@@ -54,25 +52,6 @@ impl Default for Options<'_> {
     }
 }
 
-impl Options<'static> {
-    /// Looks whether there is a test for each glob of `selftest=`, and a walker for
-    /// `bench.walkers=`.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn names_exist(&self) -> Result<(), Refusal> {
-        if let Selection::Globs(list) = self.selftest
-            && let Some(glob) = list.split(',').find(|glob| !selftest::selects(glob))
-        {
-            return Err(Refusal::NoTest(glob));
-        }
-        if !bench::knows_walker(self.bench_walkers, self.planted == Some(Planted::WrongWalker)) {
-            return Err(Refusal::NoWalker(self.bench_walkers, self.planted));
-        }
-        Ok(())
-    }
-}
-
 /// Which cases of `lib/test_vmalloc.c`'s shapes run, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TestVmalloc {
@@ -91,7 +70,7 @@ pub struct TestVmalloc {
 impl TestVmalloc {
     /// A few loops of everything.
     pub const DEFAULT: Self = Self {
-        mask: shapes::MASK,
+        mask: CASES,
         nr_pages: 1,
         use_huge: false,
         loops: 20,
@@ -211,32 +190,4 @@ pub enum ReplayFault {
     Area,
     /// A byte of the trace is overwritten.
     Trace,
-}
-
-/// Why the boot arguments are refused.
-#[derive(Clone, Copy, Debug)]
-pub enum Refusal {
-    /// No self-test has a name that this glob matches.
-    NoTest(&'static str),
-    /// No walker has a name that this glob matches.
-    NoWalker(&'static str, Option<Planted>),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoTest(glob) => write!(
-                f,
-                "`selftest`: no test has a name that `{glob}` matches (selftest=list prints all)"
-            ),
-            Self::NoWalker(glob, planted) => {
-                write!(f, "`bench.walkers={glob}`: expected none, or a glob over")?;
-                let mut result = Ok(());
-                bench::for_each_name(*planted == Some(Planted::WrongWalker), |name| {
-                    result = result.and_then(|()| write!(f, " {name}"));
-                });
-                result
-            }
-        }
-    }
 }

@@ -9,7 +9,7 @@ use core::arch::asm;
 
 use super::early_console::print;
 use super::probe::probe_read;
-use crate::mm::layout::LINEAR_BASE;
+use crate::layout::LINEAR_BASE;
 
 const MAX_FRAMES: usize = 48;
 

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use aarch64_cpu::registers::{Readable, SCTLR_EL1, TCR_EL1, TPIDR_EL1, TTBR1_EL1};
 
 use super::early_console::print;
-use super::exceptions::Frame;
+use super::frame::Frame;
 use super::percpu::{self, this_cpu};
 use super::syndrome::class;
 use super::{backtrace, interrupts, psci};

@@ -154,17 +154,17 @@ global_asm!(include_str!("mmu/replace_ttbr1.s"));
 /// The new tables map the code, stack, data and vectors in use at the same addresses to the same
 /// memory, and are complete (DSB ISHST has been done). Nothing that only the old tables map is used
 /// any more.
-pub unsafe fn replace_ttbr1(info: &crate::BootInfo, root: u64) {
+pub unsafe fn replace_ttbr1(ttbr0_identity: u64, image_pa: impl Fn(usize) -> u64, root: u64) {
     unsafe extern "C" {
         fn replace_ttbr1_identity(root: u64, tcr_break: u64, tcr: u64);
     }
     // No exception can be taken while there is no upper half, and none is expected.
     let _masked = interrupts::mask_all();
-    TTBR0_EL1.set(info.ttbr0_identity);
+    TTBR0_EL1.set(ttbr0_identity);
     let tcr = TCR_EL1.get() & !TCR_EL1::EPD0::SET.value;
     TCR_EL1.set(tcr);
     isb();
-    let identity = info.image_pa(replace_ttbr1_identity as *const () as usize) as usize;
+    let identity = image_pa(replace_ttbr1_identity as *const () as usize) as usize;
     // SAFETY: the same function where the identity map has it; it needs no relocation.
     let replace: unsafe extern "C" fn(u64, u64, u64) = unsafe { core::mem::transmute(identity) };
     // SAFETY: the caller's promise, and the identity map is on.

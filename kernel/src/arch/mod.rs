@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod early_console;
 pub mod exceptions;
 pub mod fatal;
+mod frame;
 pub mod identity;
 pub mod interrupts;
 pub mod marker;

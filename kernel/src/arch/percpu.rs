@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
 
-use crate::mm::layout::{PER_CPU_WINDOW, PER_CPU_WINDOW_SIZE};
+use crate::layout::{PER_CPU_WINDOW, PER_CPU_WINDOW_SIZE};
 
 /// CPUs that the window has addresses for. Memory is taken only for those of the machine.
 pub const MAX_CPUS: usize = 4096;
@@ -121,8 +121,6 @@ pub struct PerCpu {
     offset: usize,
     /// Affinity fields of MPIDR_EL1.
     mpidr: u64,
-    /// For the rule of spurious faults: see `exceptions`.
-    pub(super) last_retry: super::exceptions::Retry,
     /// Faults of this CPU that were retried and not fatal.
     pub(super) nr_spurious_faults: AtomicU64,
     /// Faults of this CPU that had to wait for another CPU's break window.
@@ -145,7 +143,6 @@ const fn empty() -> PerCpu {
         index: 0,
         offset: 0,
         mpidr: 0,
-        last_retry: super::exceptions::Retry::none(),
         nr_spurious_faults: AtomicU64::new(0),
         nr_window_waits: AtomicU64::new(0),
     }

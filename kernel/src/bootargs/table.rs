@@ -87,4 +87,10 @@ pub const ARGUMENTS: &[Argument<BootArgs>] = &[
             Some(())
         },
     },
+    boot_argument!(
+        "fail_page_alloc",
+        "1..4294967296",
+        "one in how many allocations of frames fails, by chance, once the kernel is up (none does)",
+        |args, value| args.fail_page_alloc = Some(number(value, 1, 1 << 32)?)
+    ),
 ];

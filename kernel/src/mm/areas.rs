@@ -21,13 +21,15 @@ use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, 
 use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
 use super::tables::KernelTables;
-use super::{KernelTree, frames, kernel_tree, linear_map_tree, linear_va, memory_plan, walk_lock, zero_page};
+use super::{
+    KernelTree, frames, kernel_tree, linear_map_leaves, linear_map_tree, linear_va, memory_plan, walk_lock,
+    zero_page,
+};
 use crate::arch::cache;
 use crate::arch::mmu::KernelMmu;
 use crate::arch::percpu::{cpu_index, nr_cpus};
 use crate::arch::probe::probe_read;
 use crate::arch::time;
-use crate::bootargs::LinearLeaves;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
 
 /// The [`Backend`] of the kernel's vmalloc subsystem: its tree, frames, locks and linear map.
@@ -40,7 +42,7 @@ pub type KernelVmalloc = Vmalloc<KernelBackend>;
 pub type KernelArea = VmArea<'static, KernelBackend>;
 
 static VMALLOC: Once<KernelVmalloc> = Once::new();
-/// Frames taken for the subsystem's nodes. They are never freed, which leak tests take off.
+/// Frames taken for the subsystem's nodes. They are never freed: no leak.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 /// Whether there is deferred work, for an idle CPU to take.
@@ -165,9 +167,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     edit: LinearEdit,
 ) -> Result<Outcome, Failure> {
     // With `linear=4k` the linear map stays in single pages.
-    if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_))
-        && crate::args().linear == LinearLeaves::Pages
-    {
+    if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) && linear_map_leaves() == LeafSet::PAGES {
         return Ok(Outcome::default());
     }
     let va = VirtAddr(linear_va(pa.0) as u64);

@@ -8,7 +8,7 @@
 //! A double free, or a free with another order, panics with the frame's real state.
 
 mod buddy;
-mod inject;
+pub mod fail_page_alloc;
 mod magazine;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -25,7 +25,6 @@ use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 use buddy::{Buddy, Zones};
 
 pub use buddy::{BadFree, MAX_ORDER, State};
-pub use inject::{Injection, fail_nth, fail_some};
 
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
@@ -173,7 +172,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
-    if inject::fails() {
+    if fail_page_alloc::fails() {
         return None;
     }
     let zones = zones()?;

@@ -23,10 +23,8 @@ pub mod dump;
 pub mod frames;
 pub mod heap;
 pub mod image;
-pub mod layout;
 pub mod linear;
 pub mod per_cpu;
-pub mod report;
 pub mod slots;
 pub mod tables;
 
@@ -34,6 +32,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use ::machine::device_tree::Machine;
 use paging::mmu::NoMmu;
 use paging::{
     Attributes, Config, Failure, Granule4K, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr,
@@ -46,7 +45,7 @@ use crate::arch::features::Features;
 use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
-use crate::drivers::device_tree::Machine;
+pub use crate::layout;
 use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
 pub use ::machine::{plan, regions};
 pub use areas::{
@@ -69,6 +68,8 @@ struct Memory {
     linear_map_tree: LinearMapTree,
     plan: Plan,
     linear_map: Outcome,
+    /// The leaves that the linear map may have.
+    linear_map_leaves: LeafSet,
     image: Outcome,
 }
 
@@ -103,14 +104,14 @@ impl fmt::Display for InitError {
 ///
 /// # Errors
 /// There is no room for it. Nothing but the early console works then.
-pub fn init_early(info: &'static BootInfo, machine: &Machine) -> Result<(), InitError> {
+pub fn init_early(info: &'static BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     dump::init(info);
     slots::init(info);
     per_cpu::init(info, machine)
 }
 
 /// Makes the plan of RAM for a CPU with `pa_bits` of physical address.
-fn plan_of(info: &BootInfo, machine: &Machine, pa_bits: u8) -> Result<Plan, InitError> {
+fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, InitError> {
     let image = PhysRegion {
         start: info.image.start,
         end: info.image.end,
@@ -133,7 +134,7 @@ fn plan_of(info: &BootInfo, machine: &Machine, pa_bits: u8) -> Result<Plan, Init
 /// When it is called a second time.
 pub fn init(
     info: &'static BootInfo,
-    machine: &Machine,
+    machine: &Machine<'_>,
     args: &BootArgs,
     features: &Features,
     errata: Errata,
@@ -177,7 +178,7 @@ pub fn init(
     dsb_ishst();
     // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the
     // linear map and vmalloc were not there before.
-    unsafe { mmu::replace_ttbr1(info, root.0) };
+    unsafe { mmu::replace_ttbr1(info.ttbr0_identity, |va| info.image_pa(va), root.0) };
 
     let EarlyPages { free, taken } = pages.into_inner();
     frames::init(&plan.ram, free, &taken).map_err(|_| InitError::NoRoom)?;
@@ -187,6 +188,7 @@ pub fn init(
         linear_map_tree: Tree::new(root, Half::High, LinearMapTables::new(), kernel_mmu, config),
         plan,
         linear_map,
+        linear_map_leaves: leaves,
         image,
     });
     fatal::set_dump_walk(dump::walk);
@@ -283,6 +285,12 @@ pub fn kernel_ttbr1() -> u64 {
 #[must_use]
 pub fn memory_plan() -> &'static Plan {
     &memory().plan
+}
+
+/// Returns the leaves that the linear map may have.
+#[must_use]
+pub fn linear_map_leaves() -> LeafSet {
+    memory().linear_map_leaves
 }
 
 /// Returns what building the linear map did: its leaves by size.

@@ -6,6 +6,7 @@
 
 use core::cell::RefCell;
 
+use machine::device_tree::Machine;
 use paging::mmu::NoMmu;
 use paging::{Attributes, Config, Granule4K, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
 use spin::Once;
@@ -18,7 +19,6 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::{identity, percpu};
-use crate::drivers::device_tree::Machine;
 
 /// RAM that is no longer free.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub fn pa(va: usize) -> u64 {
 ///
 /// # Errors
 /// There is no room, or RAM is such that there is no plan of it.
-pub fn init(info: &BootInfo, machine: &Machine) -> Result<(), InitError> {
+pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     let nr = machine.nr_cpus();
     let size = ((nr - 1) * percpu::block_size()) as u64;
     if size == 0 {

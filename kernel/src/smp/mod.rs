@@ -49,7 +49,7 @@ use crate::arch::time::{Deadline, relax};
 use crate::mm::areas;
 use crate::per_cpu;
 
-pub use start::{LINGER, SecondaryArgs, StartError, WAKER_IS_KEPT, identify, nr_turned_on, start};
+pub use start::{LINGER, SecondaryArgs, StartError, identify, nr_turned_on, start};
 
 /// No CPU yet.
 const ABSENT: u32 = 0;
@@ -139,18 +139,18 @@ pub fn nr_online() -> usize {
     online().count()
 }
 
-/// Hands `job` to `cpu`, once it is idle.
+/// Hands `job` to `cpu`, once it is idle. Calls `woken` after it has turned it on for that.
 ///
 /// # Safety
 /// What the job refers to lives until the job says that it is done.
-unsafe fn post(cpu: usize, job: Job) -> Result<(), NotOnline> {
+unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotOnline> {
     let slot = SLOT.get(cpu).ok_or(NotOnline(cpu))?;
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
             // Turned on again by the CPU that sees it first; the others wait for IDLE.
             OFF => {
-                if start::wake(cpu) {
+                if start::wake(cpu, &mut woken) {
                     break;
                 }
             }
@@ -206,6 +206,19 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
 /// # Errors
 /// That CPU is not up, or it is CPU 0 and this is another.
 pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, NotOnline> {
+    run_on_woken(cpu, || (), f)
+}
+
+/// [`run_on`], and calls `woken` on this CPU each time that it has turned on `cpu`, before it hands
+/// over the job: to account for it, or to do meanwhile what need not be done first.
+///
+/// # Errors
+/// As for [`run_on`].
+pub fn run_on_woken<R: Send>(
+    cpu: usize,
+    woken: impl FnMut(),
+    f: impl FnOnce() -> R + Send,
+) -> Result<R, NotOnline> {
     fn job_of<F: FnOnce() -> R, R>(call: &Call<F, R>) -> Job {
         Job {
             call: Call::<F, R>::run,
@@ -221,7 +234,7 @@ pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, No
         done: AtomicU32::new(0),
     };
     // SAFETY: `call` outlives the wait below.
-    unsafe { post(cpu, job_of(&call)) }?;
+    unsafe { post(cpu, job_of(&call), woken) }?;
     wait_until(|| call.done.load(Ordering::Acquire) != 0);
     // The result may be an address of code.
     isb();
@@ -263,7 +276,7 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
             closure: (&raw const shared).cast(),
         };
         // SAFETY: `shared` outlives the wait below.
-        if unsafe { post(cpu, job) }.is_err() {
+        if unsafe { post(cpu, job, || ()) }.is_err() {
             shared.left.fetch_sub(1, Ordering::AcqRel);
         }
     }

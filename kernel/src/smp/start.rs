@@ -104,10 +104,6 @@ pub const LINGER: Duration = Duration::from_micros(200);
 /// Between two attempts to turn on a CPU that is not off yet.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// How long the CPU that turned another on is kept away before the next step, in microseconds: a
-/// self-test makes of this one what a busy host makes of any.
-pub static WAKER_IS_KEPT: AtomicU64 = AtomicU64::new(0);
-
 /// How long a CPU may take from CPU_ON until it says so. It is spent only on one that does not
 /// come: on a busy host an emulated CPU may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -370,8 +366,8 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
 }
 
 /// Turns CPU `index` on again, if no other CPU is doing so. Whether it is AWAKE for the caller, who
-/// hands it a job next. If it does not come, its state says so.
-pub(super) fn wake(index: usize) -> bool {
+/// hands it a job next. If it does not come, its state says so. Calls `woken` when it is on.
+pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     let slot = SLOT.of(index);
     let ours = slot
         .state
@@ -384,10 +380,7 @@ pub(super) fn wake(index: usize) -> bool {
         return false;
     };
     let turned_on = turn_on(index, conduit, WAKING);
-    let kept = WAKER_IS_KEPT.load(Ordering::Relaxed);
-    if kept != 0 {
-        Deadline::after(Duration::from_micros(kept)).wait();
-    }
+    woken();
     match turned_on {
         // Otherwise it could not turn itself off, and is IDLE, or claimed.
         Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,

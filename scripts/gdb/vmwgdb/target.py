@@ -8,7 +8,7 @@ import gdb  # type: ignore  # exists only in gdb
 from . import elf
 from .arch import MASK, NotWalkable, Half, Registers
 
-LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "mm" / "layout.rs"
+LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "layout.rs"
 
 
 def fail(message: str) -> gdb.GdbError:
@@ -170,7 +170,7 @@ def load_low_symbols() -> None:
 
 
 def regions() -> dict[str, tuple[int, int]]:
-    """First and last address of each region of the address map, as kernel/src/mm/layout.rs has them."""
+    """First and last address of each region of the address map, as kernel/src/layout.rs has them."""
     found = dict(re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (0x[0-9a-f_]+);", LAYOUT.read_text(), re.MULTILINE))
     pairs = {}
     for name, value in found.items():

@@ -16,10 +16,10 @@ use super::api::{self, Call};
 use super::backend::{counting_subsystem, subsystem};
 use super::counting::{CountingTables, Counts};
 use super::engine::{self, Source, nowhere};
-use super::measure::{Samples, WARM_UP, runs};
 use super::pages::Pages;
 use super::report::{Line, Op};
 use super::{Bench, GIB, KIB, MIB, with_pages};
+use crate::measure::{Samples, WARM_UP, runs};
 
 /// Contiguous ranges in groups of blocks: name, size, alignment of the physical address.
 const GROUPS: &[(&str, u64, u64)] = &[

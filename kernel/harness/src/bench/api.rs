@@ -15,8 +15,8 @@ use super::Bench;
 use super::backend::{LAZY, counting_subsystem, subsystem};
 use super::counting::Counts;
 use super::engine::{self, Source, nowhere};
-use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
+use crate::measure::{Samples, WARM_UP, runs};
 
 /// What the reference walkers do of such a case.
 const WALK_ALONE: &str = "the walk alone: the walker has no more";

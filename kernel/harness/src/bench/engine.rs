@@ -20,9 +20,9 @@ use paging::{
 
 use super::Bench;
 use super::counting::{CountingTables, Counts};
-use super::measure::{Samples, WARM_UP, runs};
 use super::report::{Line, Op};
-use crate::selftest::wrong_walkers::for_each_wrong_walker;
+use crate::measure::{Samples, WARM_UP, runs};
+use crate::wrong_walkers::for_each_wrong_walker;
 
 /// What a case maps.
 #[derive(Clone, Copy)]

@@ -8,10 +8,10 @@
 use super::Bench;
 use super::backend::{counting_subsystem, kernel_policy, subsystem};
 use super::counting::Counts;
-use super::measure::{Samples, Summary};
 use super::pages::Pages;
 use super::report::{Line, Op};
-use super::shapes::{self, Params, Shape};
+use crate::measure::{Samples, Summary};
+use crate::test_vmalloc::{self, Params, Shape};
 
 /// Rounds of a case.
 const ROUNDS: usize = 100;
@@ -131,7 +131,7 @@ pub fn run(bench: &Bench<'_>, (name, shape, nr_pages, use_huge): Case) {
 }
 
 fn shape_of<B: vmalloc::Backend + 'static>(name: &str) -> Shape<B> {
-    let found = shapes::all().into_iter().find(|shape| shape.name == name);
+    let found = test_vmalloc::all().into_iter().find(|shape| shape.name == name);
     found.unwrap_or_else(|| panic!("there is no shape {name}"))
 }
 

@@ -8,7 +8,7 @@ use paging::{Granule4K, LeafCounts};
 
 use super::OURS;
 use super::counting::Counts;
-use super::measure::{Samples, Summary};
+use crate::measure::{Samples, Summary};
 
 /// What was measured of a case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

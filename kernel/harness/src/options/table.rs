@@ -3,8 +3,7 @@
 use kernel::boot_argument;
 use kernel::bootargs::{Argument, Choices, number, parse_number};
 
-use super::{Mode, Options, Planted, ReplayFault, Selection};
-use crate::selftest::shapes;
+use super::{CASES, Mode, Options, Planted, ReplayFault, Selection};
 
 const MODES: &Choices<Mode> = &[
     ("selftest", Mode::Selftest),
@@ -26,7 +25,7 @@ const REPLAY_FAULTS: &Choices<ReplayFault> = &[
 
 fn cases(value: &str) -> Option<u32> {
     let mask = u32::try_from(parse_number(value)?).ok()?;
-    (mask != 0 && mask & !shapes::MASK == 0).then_some(mask)
+    (mask != 0 && mask & !CASES == 0).then_some(mask)
 }
 
 /// All arguments of the harness.

@@ -22,7 +22,7 @@ use vmalloc::{Backend, Request, VmArea, Vmalloc};
 use super::failure::What;
 use super::stats::{About, Counts, Operation, Stats};
 use super::{contents, counting, frames};
-use crate::bench::Instrument;
+use crate::measure::Instrument;
 
 /// Calls that are counted.
 pub struct Meter<'a> {

@@ -39,7 +39,7 @@ use paging::DisplaySize;
 use trace_replay::{HEAP_PER_LINE, Machine, Need, Trace};
 use vmalloc::{FlushPolicy, Vmalloc};
 
-use crate::bench::Instrument;
+use crate::measure::Instrument;
 use crate::options::{Options, ReplayFault};
 use counting::counting_backend;
 use device::Devices;

@@ -20,7 +20,7 @@ use super::order::Order;
 use super::space::{self, Space};
 use super::stats::{About, Operation, Peaks, Stats, Verified};
 use super::{contents, report};
-use crate::bench::Instrument;
+use crate::measure::Instrument;
 use crate::options::ReplayFault;
 use crate::selftest::audit;
 

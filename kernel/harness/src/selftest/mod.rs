@@ -26,7 +26,6 @@ mod saboteur;
 pub(crate) mod shapes;
 mod source;
 mod verify;
-pub(crate) mod wrong_walkers;
 
 use kernel::BootInfo;
 use kernel::arch::features::Features;

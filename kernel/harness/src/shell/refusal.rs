@@ -77,7 +77,7 @@ pub enum Refusal<'a> {
         needed: u64,
     },
     /// Instructions cannot be counted here.
-    Bench(crate::bench::Error),
+    Bench(crate::measure::Error),
     /// That CPU is not up.
     NotOnline(u64),
     /// The command hands out work to other CPUs, which CPU 0 alone can.

@@ -10,6 +10,7 @@ use super::Shell;
 use super::command;
 use super::parse;
 use super::refusal::Refusal;
+use crate::measure::Instrument;
 use crate::options::{Options, Selection};
 use crate::{bench as benches, selftest};
 
@@ -51,7 +52,7 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
         });
     }
     // With several CPUs the benches would go on without: but what was typed here is to count.
-    benches::Instrument::new(&shell.features).map_err(Refusal::Bench)?;
+    Instrument::new(&shell.features).map_err(Refusal::Bench)?;
     let options = Options {
         bench: words[0],
         bench_walkers: "none",

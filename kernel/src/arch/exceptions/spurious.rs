@@ -117,9 +117,14 @@ impl Drop for BreakWindow {
     }
 }
 
-/// The last retry of a CPU. Only that CPU uses it, and only here, with everything masked.
+per_cpu! {
+    /// Used by that CPU alone, with everything masked.
+    static LAST_RETRY: Retry = Retry::none();
+}
+
+/// The last retry of a CPU.
 #[derive(Debug)]
-pub struct Retry {
+struct Retry {
     elr: AtomicUsize,
     far: AtomicUsize,
     windows: AtomicU64,
@@ -129,7 +134,7 @@ pub struct Retry {
 
 impl Retry {
     /// None yet.
-    pub(crate) const fn none() -> Self {
+    const fn none() -> Self {
         Self {
             elr: AtomicUsize::new(0),
             far: AtomicUsize::new(0),
@@ -181,7 +186,7 @@ pub fn retry(frame: &Frame) -> bool {
         Access::Read
     };
     let far = frame.far as usize;
-    if !translates(far, access) || !this_cpu().last_retry.may_retry(frame.elr as usize, far) {
+    if !translates(far, access) || !LAST_RETRY.this().may_retry(frame.elr as usize, far) {
         return false;
     }
     this_cpu().nr_spurious_faults.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use core::hint::black_box;
 
 use kernel::arch::percpu::{cpu_index, this_cpu};
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
+use kernel::mm::frames::fail_page_alloc;
 use kernel::mm::layout::{VMALLOC_BASE, VMALLOC_END};
 use kernel::mm::{self, heap};
 use kernel::smp;
@@ -350,7 +351,7 @@ pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
     for size in [PAGE, 40 * PAGE, (2 << 20) + PAGE] {
         let mut k = 1;
         loop {
-            let injection = mm::frames::fail_nth(k);
+            let injection = fail_page_alloc::fail_nth(k);
             let area = mm::vmalloc(size);
             let fired = injection.fired();
             drop(injection);

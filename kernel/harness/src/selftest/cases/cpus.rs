@@ -347,9 +347,8 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     for round in 0..ROUNDS {
         // It does so soon, unless its host has no time for it.
         woken += u64::from(Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other)));
-        smp::WAKER_IS_KEPT.store(2 * smp::LINGER.as_micros() as u64, Ordering::Relaxed);
-        let answer = smp::run_on(other, || round + 1);
-        smp::WAKER_IS_KEPT.store(0, Ordering::Relaxed);
+        let keep_away = || Deadline::after(2 * smp::LINGER).wait();
+        let answer = smp::run_on_woken(other, keep_away, || round + 1);
         expect(
             "the job's answer comes back",
             round,

@@ -8,6 +8,7 @@ use kernel::arch::percpu::nr_cpus;
 use kernel::arch::probe::probe_read;
 use kernel::arch::time;
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
+use kernel::mm::frames::fail_page_alloc;
 use kernel::mm::{self, frames};
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
@@ -291,7 +292,7 @@ pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
             // No table is left that is empty; and something waits.
             vm.vm_unmap_aliases();
             mm::vmalloc(PAGE)?.free();
-            let injection = frames::fail_nth(k);
+            let injection = fail_page_alloc::fail_nth(k);
             let made = make();
             let fired = injection.fired();
             drop(injection);

@@ -1,7 +1,7 @@
 //! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest
 //! leaves that remain legal.
 
-use kernel::mm::frames;
+use kernel::mm::frames::fail_page_alloc;
 use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtRange};
 
 use crate::selftest::context::Context;
@@ -386,7 +386,7 @@ pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
     let tree = ctx.tree();
     let mut nr_failed = 0;
     loop {
-        let injection = frames::fail_nth(nr_failed + 1);
+        let injection = fail_page_alloc::fail_nth(nr_failed + 1);
         let result = source.map(&tree, va, Attributes::KERNEL_DATA, ctx.leaves());
         let fired = injection.fired();
         drop(injection);

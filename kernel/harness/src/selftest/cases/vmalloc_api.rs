@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use kernel::arch::mmu::at_s1e1w;
 use kernel::arch::probe::{probe_read, probe_write};
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
+use kernel::mm::frames::fail_page_alloc;
 use kernel::mm::{self, frames, linear_va};
 use paging::{Pfn, PhysAddr, VirtAddr};
 use vmalloc::{Error, VmArea};
@@ -306,7 +307,7 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
         fill(&area);
         // With nothing withheld, there is nothing that could be given back for another try.
         kernel_vmalloc().vm_unmap_aliases();
-        let injection = frames::fail_nth(k);
+        let injection = fail_page_alloc::fail_nth(k);
         let result = area.set_memory_ro(7 * PAGE, 3 * PAGE);
         let fired = injection.fired();
         drop(injection);
@@ -367,7 +368,7 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     let third = mm::vmalloc(PAGE)?;
     third.set_memory_ro(0, PAGE)?;
     third.free();
-    let injection = frames::fail_nth(1);
+    let injection = fail_page_alloc::fail_nth(1);
     first.free();
     drop(injection);
     let writable = |alias: usize| at_s1e1w(alias).is_ok();
@@ -397,7 +398,7 @@ pub fn end_needs_no_table(ctx: &Context) -> TestResult {
         // middle of one.
         let area = mm::vmalloc(1023 * PAGE)?;
         area.set_memory_ro(first * PAGE, PAGE)?;
-        let injection = frames::fail_nth(1);
+        let injection = fail_page_alloc::fail_nth(1);
         area.free();
         let fired = injection.fired();
         drop(injection);

@@ -19,7 +19,7 @@ use crate::selftest::ktap::Report;
 use crate::selftest::memory::{Block, Chunks};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{Expected, verify_pages};
-use crate::selftest::wrong_walkers::LastIsFirst;
+use crate::wrong_walkers::LastIsFirst;
 
 /// Addresses that no region of the kernel's has, under one entry of the root.
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);

@@ -10,10 +10,10 @@ use paging::{Attributes, Pfn};
 use vmalloc::{Error, Request};
 
 use super::{Run, loops};
-use crate::bench::shapes::{self, Params};
 use crate::selftest::failure::Failure;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
+use crate::test_vmalloc::{self, Params};
 
 /// A word is written and read back; then the area goes.
 fn touch(area: &KernelArea) -> bool {
@@ -39,7 +39,7 @@ fn steps(
 }
 
 pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::fix_size)
+    steps(run, test_vmalloc::fix_size)
 }
 
 /// Holes of a page, which a page must fit into: each takes a hole whole, or a range that is kept
@@ -78,21 +78,21 @@ pub(super) fn long_busy_list(run: &mut Run<'_>) -> Result<u64, Failure> {
     let held = (0..most)
         .map(|_| mm::vmalloc(PAGE))
         .collect::<Result<Vec<_>, _>>()?;
-    let right = steps(run, shapes::hundred_and_one);
+    let right = steps(run, test_vmalloc::hundred_and_one);
     drop(held);
     right
 }
 
 pub(super) fn random_size(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::random_size)
+    steps(run, test_vmalloc::random_size)
 }
 
 pub(super) fn fix_align(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::fix_align)
+    steps(run, test_vmalloc::fix_align)
 }
 
 pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::random_size_align)
+    steps(run, test_vmalloc::random_size_align)
 }
 
 /// Every power of two; there, the top is expected to fail. Here an alignment that there are many
@@ -167,7 +167,7 @@ fn populate(
 }
 
 pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::map_ram)
+    steps(run, test_vmalloc::map_ram)
 }
 
 /// Pages under a spin lock, with interrupts masked: had without waiting, and given back without
@@ -200,5 +200,5 @@ pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
 }
 
 pub(super) fn vrealloc(run: &mut Run<'_>) -> Result<u64, Failure> {
-    steps(run, shapes::vrealloc)
+    steps(run, test_vmalloc::vrealloc)
 }

@@ -21,6 +21,7 @@ use super::failure::{Failure, go_on};
 use super::memory::{Block, Chunks};
 use super::source::PAGE;
 use super::verify::write;
+use crate::options::CASES;
 
 pub(crate) use deferred::Readers;
 
@@ -112,8 +113,7 @@ macro_rules! shapes {
     ($($bit:literal $name:ident = $body:expr,)*) => {
         /// All shapes.
         pub(crate) const ALL: &[Shape] = &[$(Shape { bit: $bit, name: stringify!($name), body: $body },)*];
-        /// Their bits.
-        pub(crate) const MASK: u32 = 0 $(| $bit)*;
+        const _: () = assert!(0 $(| $bit)* == CASES, "a shape that `test_vmalloc=` does not know");
     };
 }
 

@@ -17,8 +17,9 @@ mod worker;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use kernel::mm;
 use kernel::mm::areas::{KernelBackend, kernel_vmalloc};
-use kernel::mm::{self, frames};
+use kernel::mm::frames::fail_page_alloc;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
 use paging::{PhysAddr, VirtRange};
@@ -227,7 +228,7 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
             scarce: true,
             ..round_of(ctx, rng.u64(..))?
         };
-        let injection = frames::fail_some(rng.u64(..), 20);
+        let injection = fail_page_alloc::fail_some(rng.u64(..), 20);
         let result = stress(&Own, round);
         let fired = injection.fired();
         drop(injection);
@@ -255,7 +256,7 @@ pub fn second(ctx: &Context) -> TestResult {
                 scarce: true,
                 ..round_of(ctx, rng.u64(..))?
             };
-            let injection = frames::fail_some(rng.u64(..), 40);
+            let injection = fail_page_alloc::fail_some(rng.u64(..), 40);
             let result = stress(&second, round);
             drop(injection);
             result?;

@@ -8,13 +8,14 @@ use paging::{DisplaySize, Granule4K};
 use super::layout::{
     FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END,
 };
-use super::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 use crate::BootInfo;
 use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::identity::{self, Pretence, Register};
 use crate::arch::percpu::nr_cpus;
+use crate::bootargs::Rodata;
 use crate::drivers::device_tree::Machine;
+use crate::mm::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 
 /// "yes" or "no".
 struct YesNo(bool);
@@ -97,7 +98,7 @@ pub fn log_machine(machine: &Machine) {
 }
 
 /// The address map, the leaves it is made of, and free memory.
-pub fn log_memory(info: &BootInfo, machine: &Machine) {
+pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     let plan = memory_plan();
     if plan.beyond != 0 {
         warn!(
@@ -124,8 +125,12 @@ pub fn log_memory(info: &BootInfo, machine: &Machine) {
         LINEAR_BASE,
         LINEAR_END,
         format_args!(
-            "{} of RAM rw-, its text and constants r--: {}",
+            "{} of RAM rw-, its text and constants {}: {}",
             DisplaySize(plan.ram.size()),
+            match rodata {
+                Rodata::Full => "r--",
+                Rodata::On => "rw-",
+            },
             linear_map_outcome().leaves.display::<Granule4K>()
         ),
     );
@@ -166,7 +171,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine) {
         stats.free,
         stats.free >> 8,
         tables::nr_tables(),
-        super::heap::stats().size >> 10
+        crate::mm::heap::stats().size >> 10
     );
 }
 

@@ -1,4 +1,8 @@
-//! Allocations that fail on purpose: for the rule that any k-th one may (DESIGN rule 7).
+//! Fault injection: allocations that fail on purpose, since any may (DESIGN rule 7). Linux's
+//! `fail_page_alloc`.
+//!
+//! `fail_page_alloc=` has it on from the end of the boot; code that wants to know what a failure
+//! does has it on for a while.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,10 +17,10 @@ static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 
 /// The `k`-th allocation from now on fails, counted from 1, whichever CPU makes it; those before
-/// and after it do not. Until the result is dropped.
+/// and after it do not. Until the result is dropped, and instead of what was on before.
 ///
 /// # Panics
-/// For k = 0, and while another injection is on.
+/// For k = 0, and while the k-th of another call is still to fail.
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_nth(k: u64) -> Injection {
     assert!(k != 0, "the first allocation is number 1");
@@ -24,28 +28,40 @@ pub fn fail_nth(k: u64) -> Injection {
 }
 
 /// About one in `one_in` allocations from now on fails, whichever CPU makes it, in a sequence that
-/// `seed` decides. Until the result is dropped.
+/// `seed` decides. Until the result is dropped, and instead of what was on before.
 ///
 /// # Panics
-/// For `one_in` = 0, and while another injection is on.
+/// For `one_in` = 0, and while the k-th of another call is still to fail.
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_some(seed: u64, one_in: u64) -> Injection {
     assert!(one_in != 0, "one in none");
+    let injection = begin(0);
     DRAW.store(seed, Ordering::Relaxed);
     ONE_IN.store(one_in, Ordering::Relaxed);
     NR_FAILED.store(0, Ordering::Relaxed);
-    begin(BY_CHANCE)
+    COUNTDOWN.store(BY_CHANCE, Ordering::Relaxed);
+    injection
 }
 
 fn begin(mode: u64) -> Injection {
     let before = COUNTDOWN.swap(mode, Ordering::Relaxed);
-    assert!(before == 0, "an injection with {before} allocations to go is on");
-    Injection(())
+    assert!(
+        before == 0 || before == BY_CHANCE,
+        "an injection with {before} allocations to go is on"
+    );
+    Injection {
+        before,
+        one_in: ONE_IN.load(Ordering::Relaxed),
+    }
 }
 
 /// An injection that is on.
 #[derive(Debug)]
-pub struct Injection(());
+pub struct Injection {
+    /// What was on before.
+    before: u64,
+    one_in: u64,
+}
 
 impl Injection {
     /// Returns whether the allocation has failed, or any has.
@@ -60,7 +76,8 @@ impl Injection {
 
 impl Drop for Injection {
     fn drop(&mut self) {
-        COUNTDOWN.store(0, Ordering::Relaxed);
+        ONE_IN.store(self.one_in, Ordering::Relaxed);
+        COUNTDOWN.store(self.before, Ordering::Relaxed);
     }
 }
 

@@ -5,21 +5,22 @@
 //! of a new one: an index that is off, a run that is not looked at to its end, an unmap that stops
 //! early. Else they do as [`Rewalk`] or [`Series`] does.
 
+use kernel::mm::layout::PAGE_SIZE;
 use paging::reference::{Context, Error, Rewalk, Series, Walker};
 use paging::{Attributes, FrameArray, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
-
-use super::source::PAGE;
 
 /// As `for_each_walker!`, for the wrong ones.
 macro_rules! for_each_wrong_walker {
     (|$walker:ident| $body:block) => {
         paging::for_each_walker! { @each |$walker| $body
-            $crate::selftest::wrong_walkers::LastIsFirst,
-            $crate::selftest::wrong_walkers::TrustsTheFirst,
-            $crate::selftest::wrong_walkers::LeavesTheLast,
+            $crate::wrong_walkers::LastIsFirst,
+            $crate::wrong_walkers::TrustsTheFirst,
+            $crate::wrong_walkers::LeavesTheLast,
         }
     };
 }
+const PAGE: u64 = PAGE_SIZE as u64;
+
 pub(crate) use for_each_wrong_walker;
 
 /// A walker that makes an array of `$array` and gives it to `$maps`, and unmaps as many pages as
