@@ -118,6 +118,8 @@ def shortened(lines: list[str]) -> list[str]:
 MASKS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), by)
     for pattern, by in (
+        # Image and linear map: which leaves there are depends on how large the image is.
+        (r"^0xffff(?:ffff|0000)\w+-\w+ 0x\w+ +\S+ L\d \S+ +[C-] (\S+ \S+.*)$", r"RUN \1"),
         (r"0x[0-9a-f]{3,}(\.\.)?", "ADDRESS"),
         (r"(\.rs(?::|, line ))\d+(:\d+)?", r"\1LINE"),
         (r"^\d+\t.*", "SOURCE"),
@@ -155,7 +157,7 @@ def masked(kind: str, lines: list[str]) -> list[str]:
     return found
 
 
-MANY = re.compile("ADDRESS-ADDRESS ADDRESS SIZE |PASSED$")
+MANY = re.compile("RUN |ADDRESS-ADDRESS ADDRESS SIZE |PASSED$")
 """Masked lines that stand for any number of their like: runs of leaves, and events that gdb passes on the way to one."""
 
 

@@ -118,6 +118,10 @@ class Made(unittest.TestCase):
         more = [run.format("000000", "28M"), run.format("800000", "2M")]
         self.assertIsNone(made.difference("page", block, more))
         self.assertIsNotNone(made.difference("page", block, [more[0].replace("rw-", "r--")]))
+        area = "0xffff800000030000-0xffff800000040000 0x000048100000    64K L3 64K  C rw- Normal-WB"
+        block = Block("shell", {}, [area], 0)
+        self.assertIsNone(made.difference("page", block, [area.replace("481", "482")]))
+        self.assertIsNotNone(made.difference("page", block, [area.replace("L3 64K  C", "L3 4K   -")]))
 
 
 class Tables(unittest.TestCase):
