@@ -1,13 +1,17 @@
-//! [`Shard`]: the address space, or the part of it that is a CPU's, with all that belongs to it.
+//! [`Shard`]: a CPU's part of the address space, or the common part, and all that belongs to it.
 //!
-//! There is one for each CPU, and the common one. Each has a lock, on cache lines of its own, and behind it its ranges of addresses, those that it keeps for
-//! the next of their size, the areas that wait for its next flush, and its block of `vm_map_ram`. An area belongs to the shard that it was reserved from
-//! to its end, whichever CPU ends it.
+//! Each CPU has a shard, and there is the common one. A shard's lock, on cache lines of its own,
+//! guards its addresses, the ranges that it keeps for the next area of a size, the areas that wait
+//! for its next flush, and its block of `vm_map_ram`. An area belongs to the shard that it was
+//! reserved from until it is freed, whichever CPU frees it.
 //!
-//! - **A CPU's shard** gets addresses in pieces, each what one last-level table translates. Small areas come from it.
-//! - **The common shard** has all addresses that no CPU has. An area from it has whole spans of last-level tables.
+//! - **A CPU's shard** gets addresses in pieces: what one last-level table translates. Small areas
+//!   come from it.
+//! - **The common shard** has all other addresses. An area from it has whole spans of last-level
+//!   tables.
 //!
-//! So no last-level table has descriptors of areas of two shards, nor of two large ones: DESIGN section 2, "Nothing shared on a hot path".
+//! So a last-level table has descriptors of one shard's areas, or of one large area
+//! (docs/DESIGN.md, "Nothing shared on a hot path").
 
 use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
@@ -19,19 +23,19 @@ use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Pending, VirtAddr};
 
-/// Areas, frames or pieces that are dealt with under one hold of a lock, at most.
+/// The most areas, frames or pieces that are handled under one hold of a lock (DESIGN rule 14).
 pub(crate) const STEP: usize = 64;
 
-/// Areas given back that a shard remembers, so that who frees twice is told who freed once.
+/// Freed areas that a shard remembers, so that a double free names the first.
 const REMEMBERED: usize = 64;
 
-/// Calls of a CPU from one look into its inbox to the next, less one.
+/// Calls of a CPU between two drains of its deferred-free list, less one.
 const CALLS_TO_A_LOOK: i32 = 15;
 
-/// Shards that there may be.
+/// The most shards.
 const MAX_SHARDS: usize = 512;
 
-/// Areas that were unmapped, and what must be flushed before they go back.
+/// Unmapped areas, and what must be flushed before they are freed.
 pub(crate) struct Waiting<G> {
     areas: Option<Area>,
     nr_areas: usize,
@@ -72,13 +76,13 @@ impl<G: Granule> Waiting<G> {
         Some(area)
     }
 
-    /// Takes all of it, and leaves nothing.
+    /// Takes all, and leaves none.
     pub const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new())
     }
 }
 
-/// What is being flushed, and given back.
+/// What is being flushed and freed.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flushing {
     pub nr_areas: usize,
@@ -91,9 +95,9 @@ pub(crate) struct State<G: 'static> {
     pub cache: Cache<WORDS>,
     pub waiting: Waiting<G>,
     pub flushing: Flushing,
-    /// Areas that were flushed and given back, ever.
+    /// Areas flushed and freed, ever.
     pub nr_given_back: u64,
-    /// Out of the inbox, and not dealt with yet.
+    /// Out of the deferred-free list, and not unmapped yet.
     pub deferred: Option<Area>,
     /// The block that `vm_map_ram` takes from. Its words have its bits.
     pub block: Option<Area>,
@@ -110,7 +114,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// The area that was given back last where `va` is.
+    /// Returns the area that was given back last where `va` is.
     pub fn recall(&self, va: VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
@@ -127,7 +131,8 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Lets a range be reserved again: kept for the next of its size, or joined with its neighbours. No TLB knows it.
+    /// Frees a range that no TLB knows: kept for the next of its size, or joined with its
+    /// neighbours.
     #[inline(always)]
     pub fn release(&mut self, area: Area) {
         if let Some(area) = self.cache.put(area) {
@@ -135,7 +140,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Lets a range be reserved again, and joined with its neighbours. Until then its own words say who freed it.
+    /// Frees a range and joins it with its neighbours. Until then its own words say who freed it.
     pub fn join(&mut self, area: Area) {
         self.remember(record::freed_area::<G>(&area));
         self.space.release(area);
@@ -145,18 +150,18 @@ impl<G: Granule> State<G> {
 /// A shard. On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs.
 #[repr(C, align(128))]
 pub(crate) struct Shard<B: Backend> {
-    // What other CPUs write, beside what is written for a flush.
+    // Written by other CPUs, beside what a flush writes.
     pub inbox: DeferredAreas,
-    /// Entered by what flushes the shard, or deals with its inbox, until all of that is given back.
+    /// The purge gate: held to flush the shard or to drain its list, until all of that is freed.
     pub purge: Gate<B>,
     own: Apart<Own<B>>,
 }
 
-/// What no other CPU than the shard's touches, as a rule.
+/// Touched by the shard's own CPU, as a rule.
 #[repr(C)]
 pub(crate) struct Own<B: Backend> {
     number: usize,
-    /// Calls of the CPU until its next look into the inbox.
+    /// Calls of the CPU until it drains the list.
     until_look: AtomicI32,
     pub state: B::Lock<State<B::Granule>>,
 }
@@ -233,21 +238,23 @@ impl<B: Backend> Shard<B> {
         self.number == COMMON
     }
 
-    /// Whether this call of the CPU is to look into the inbox: every sixteenth is. What another CPU has just written is not fetched more often.
+    /// Returns whether this call is to drain the deferred-free list, as every sixteenth does: the
+    /// line that other CPUs write is fetched no more often.
     #[inline(always)]
     pub fn is_time_to_look(&self) -> bool {
-        // By its CPU alone; or by another that frees where nothing can be waited for, and then it does not matter who is first.
+        // By its CPU alone; or by another that frees where nothing can be waited for, and then it
+        // does not matter who is first.
         let left = self.until_look.load(Relaxed) - 1;
         self.until_look.store(left, Relaxed);
         left < 0
     }
 
-    /// The next call is to look.
+    /// Makes the next call drain.
     pub fn look_soon(&self) {
         self.until_look.store(0, Relaxed);
     }
 
-    /// The next look is some calls away.
+    /// Puts the next drain some calls off.
     pub fn look_later(&self) {
         self.until_look.store(CALLS_TO_A_LOOK, Relaxed);
     }
@@ -255,7 +262,8 @@ impl<B: Backend> Shard<B> {
 
 /// All shards: the common one, and one for each CPU.
 pub(crate) struct Shards<B: Backend> {
-    /// By their numbers; and behind the last the first again, but for the common one, so that more CPUs than shards share them.
+    /// By their numbers; and behind the last the first again, but for the common one, so that more
+    /// CPUs than shards share them.
     table: &'static [&'static Shard<B>; MAX_SHARDS],
     nr: usize,
 }
@@ -282,7 +290,7 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn get(&self, number: usize) -> &'static Shard<B> {
-        // In bounds whatever the number is, and so it is not looked at.
+        // In bounds for any number, and so it is not looked at.
         self.table[number % MAX_SHARDS]
     }
 
@@ -291,7 +299,7 @@ impl<B: Backend> Shards<B> {
         self.get(COMMON)
     }
 
-    /// The shard of CPU `cpu`.
+    /// Returns the shard of CPU `cpu`.
     #[inline(always)]
     pub fn of_cpu(&self, cpu: usize) -> &'static Shard<B> {
         self.get((cpu + 1).min(MAX_SHARDS - 1))

@@ -1,15 +1,19 @@
 //! The buddy allocator: blocks of 2^order frames, aligned to their size.
 //!
 //! # Why not the crate
-//! `buddy_system_allocator` was the first choice. Its heap looks for a block's buddy by walking the list of all free blocks of the order, so that n
-//! frames freed in shuffled order cost n²: with a few hundred MiB of single frames a test that frees them does not end. It also cannot tell
-//! a double free. Here each frame has one byte of state and free blocks are doubly linked, so both answers are one load.
+//! `buddy_system_allocator` was the first choice. Its heap looks for a block's buddy by walking the
+//! list of all free blocks of the order, so that n frames freed in shuffled order cost n²: with a
+//! few hundred MiB of single frames a test that frees them does not end. It also cannot tell a
+//! double free. Here each frame has one byte of state and free blocks are doubly linked, so both
+//! answers are one load.
 //!
 //! # Structure
-//! - [`Zones`]: contiguous RAM, each with one state byte for each frame. The byte of a block's first frame says what the block is; the
-//!   others are [`State::INSIDE`]. Fixed once it is made.
-//! - Free blocks of an order are a list through the first 16 bytes of the blocks themselves, which the linear map reaches.
-//! - A block's buddy differs in one bit of the frame number. It is merged with only if it is free as one block of the same order, in the same zone.
+//! - [`Zones`]: contiguous RAM, each with one state byte for each frame. The byte of a block's
+//!   first frame says what the block is; the others are [`State::INSIDE`]. Fixed once it is made.
+//! - Free blocks of an order are a list through the first 16 bytes of the blocks themselves, which
+//!   the linear map reaches.
+//! - A block's buddy differs in one bit of the frame number. It is merged with only if it is free
+//!   as one block of the same order, in the same zone.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -146,7 +150,8 @@ impl Zones {
 }
 
 impl Zone {
-    // Relaxed: a byte changes only under the buddy's lock, or by the one CPU that owns the frame at that moment.
+    // Relaxed: a byte changes only under the buddy's lock, or by the one CPU that owns the frame at
+    // that moment.
     #[inline]
     fn state(&self, frame: u64) -> State {
         State(self.states[(frame - self.start) as usize].load(Relaxed))
@@ -174,12 +179,13 @@ fn links(frame: u64) -> *mut Links {
 }
 
 fn read_links(frame: u64) -> Links {
-    // SAFETY: only asked of free blocks, which are nobody else's, and whose first bytes are their links.
+    // SAFETY: only asked of free blocks, which are the allocator's, and whose first bytes are their
+    // links.
     unsafe { links(frame).read() }
 }
 
 fn write_links(frame: u64, value: Links) {
-    // SAFETY: the block is being freed or is free: nobody else uses its memory.
+    // SAFETY: the block is being freed or is free: nothing else uses its memory.
     unsafe { links(frame).write(value) };
 }
 
@@ -229,7 +235,8 @@ impl Buddy {
         nr
     }
 
-    /// Gives `region`, whole pages within one zone that nobody uses and that are [`State::INSIDE`] so far, to the allocator.
+    /// Gives `region`, whole pages within one zone that are unused and that are [`State::INSIDE`]
+    /// so far, to the allocator.
     pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
         let mut at = region.start / PAGE_SIZE as u64;
         let end = region.end / PAGE_SIZE as u64;

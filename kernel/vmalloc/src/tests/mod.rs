@@ -246,7 +246,8 @@ fn ioremap_is_congruent_so_that_large_leaves_happen_at_odd_places() {
     let vm = vm();
     // Something first, so that nothing is aligned by accident.
     let first = vm.vmalloc(1).unwrap();
-    // 64K before a 2M boundary, to 128K + 1 page behind the next: 1 group, 1 block, 2 groups, 1 page.
+    // 64K before a 2M boundary, to 128K + 1 page behind the next: 1 group, 1 block, 2 groups, 1
+    // page.
     let pa = PhysAddr(0x1020_0000 - K64);
     let area = vm.ioremap(pa, K64 + M2 + 2 * K64 + PAGE).unwrap();
     let leaves = &area.outcome().leaves;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::backend::Lock;
 
-/// A machine of `cpus` CPUs on which an area of `pages` pages has come and gone, and a page beside it stays, so that no table
-/// becomes empty.
+/// A machine of `cpus` CPUs on which an area of `pages` pages has come and gone, and a page beside
+/// it stays, so that no table becomes empty.
 fn warm(cpus: usize, config: Config, pages: u64) -> (Vm, VirtAddr) {
     let features = Features {
         cpus,
@@ -30,7 +30,8 @@ const LAZY: Config = Config {
     cached_areas: 8,
 };
 
-/// Runs `f` on each CPU in turn while all locks but those of its own shard are taken: waiting for one is a panic.
+/// Runs `f` on each CPU in turn while all locks but those of its own shard are taken: waiting for
+/// one is a panic.
 fn alone_on_each(vm: &Vm, cpus: usize, f: impl Fn(usize)) {
     for cpu in 0..cpus {
         vm.backend().go_to(cpu);
@@ -63,7 +64,8 @@ fn a_cpu_that_has_no_room_asks_for_a_piece() {
     });
 }
 
-/// Each size up to that of a piece, less its guard, and an ioremap: the CPU's own lock, and no other.
+/// Each size up to that of a piece, less its guard, and an ioremap: the CPU's own lock, and no
+/// other.
 #[test]
 fn areas_of_all_sizes_that_fit_into_a_piece_stay_on_the_cpu() {
     let config = Config {
@@ -133,7 +135,7 @@ fn no_two_owners_share_a_table() {
     assert_empty(&vm);
 }
 
-/// 256 dead ranges of three pages keep nobody from what is asked for now.
+/// 256 dead ranges of three pages do not keep a request from what it asks for now.
 #[test]
 fn a_cache_full_of_a_size_that_is_gone_lets_go() {
     let (vm, beside) = warm(1, Config::default(), 1);
@@ -224,7 +226,8 @@ fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
     }
 }
 
-/// What all CPUs together have without an area goes down to a few pieces, and to none when it is asked for.
+/// What all CPUs together have without an area goes down to a few pieces, and to none when it is
+/// asked for.
 #[test]
 fn pieces_without_an_area_go_back() {
     let config = Config {

@@ -1,20 +1,21 @@
-//! [`Cache`]: areas that were given back, kept for the next of the same size.
+//! [`Cache`]: freed ranges, kept for the next area of the same size.
 //!
-//! A range that comes and goes again and again need not be cut from its space and joined with its neighbours each time. A cache belongs to a
-//! space, and is guarded by what guards that.
+//! A range that comes and goes need not be cut from its space and joined with its neighbours each
+//! time. A cache belongs to a space, and is guarded by its lock.
 //!
-//! Sizes come and go. What nothing asks for any more would fill the cache, so a full one gives up an area for each that comes: of one size until it has none of
-//! that, then of the next. A size in use is soon there again. And
-//! [`age`](Cache::age) gives up a quarter of what was not touched since it was called last. Of a size in use, that is nothing.
+//! What is no longer asked for would fill the cache. So a full one gives up a range for each that
+//! comes: of one size until it has none of that, then of the next. And [`age`](Cache::age) gives up
+//! a quarter of what was not used since its last call.
 
 use super::node::NodeRef;
 use super::space::Area;
 use super::{Fit, State, Violation, Vpn};
 
-/// The largest area that is kept, in pages (or what else is the unit), guards included: 1 MiB of pages of 4 KiB and a guard page.
+/// The largest area that is kept, in pages (or what else is the unit), guards included: 1 MiB of
+/// pages of 4 KiB and a guard page.
 pub const MAX_CACHED_PAGES: usize = 257;
 
-/// Areas that were given back, by size: at index i those of i + 1 units, guards included.
+/// Freed ranges, by size: at index i those of i + 1 units, guards included.
 pub struct Cache<const W: usize> {
     /// The area put last, and the others behind it.
     heads: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
@@ -37,12 +38,13 @@ struct Counts {
     low: u16,
 }
 
-// SAFETY: parked areas belong to the cache as an `Area` does to its holder; it reads what does not change while they exist, and
-// `chain`, which is its own.
+// SAFETY: parked areas belong to the cache as an `Area` does to its holder; it reads what does not
+// change while they exist, and `chain`, which is its own.
 unsafe impl<const W: usize> Send for Cache<W> {}
 
 impl<const W: usize> Cache<W> {
-    /// An empty cache for at most `limit` areas, of a multiple of `1 << unit_shift` pages each.
+    /// Returns an empty cache for at most `limit` areas, of a multiple of `1 << unit_shift` pages
+    /// each.
     #[must_use]
     pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
@@ -60,13 +62,13 @@ impl<const W: usize> Cache<W> {
         }
     }
 
-    /// The index of areas of `pages` pages.
+    /// Returns the index of areas of `pages` pages.
     #[inline(always)]
     const fn index(&self, pages: u64) -> usize {
         (pages >> self.unit_shift).wrapping_sub(1) as usize
     }
 
-    /// How many pages the areas at `index` have.
+    /// Returns how many pages the areas at `index` have.
     #[inline(always)]
     const fn pages_at(&self, index: usize) -> u64 {
         (index as u64 + 1) << self.unit_shift
@@ -85,7 +87,7 @@ impl<const W: usize> Cache<W> {
         self.counts.iter().enumerate().map(of_size).sum()
     }
 
-    /// An area for `fit` with `words`, if the one put last in that size is good for it.
+    /// Returns an area for `fit` with `words`, if the one put last in that size is good for it.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
         let index = self.index(fit.reserved());
@@ -111,8 +113,8 @@ impl<const W: usize> Cache<W> {
         self.nr_areas -= 1;
     }
 
-    /// Keeps an area. No TLB may hold a translation of it any more. Gives what is to go back to the space: the area itself if it is not kept, or another
-    /// if the cache was full.
+    /// Keeps an area. No TLB may hold a translation of it any more. Gives what is to go back to the
+    /// space: the area itself if it is not kept, or another if the cache was full.
     #[inline(always)]
     #[must_use = "what is not kept is to go back to the space"]
     pub fn put(&mut self, area: Area<W>) -> Option<Area<W>> {
@@ -158,8 +160,9 @@ impl<const W: usize> Cache<W> {
         self.take_any(index)
     }
 
-    /// Gives `gone` a quarter, rounded up, of the areas of each size that were not touched since this was called last: at most `most` of them.
-    /// Begins with the size at `from`, and gives where to go on, or `None` when it is through.
+    /// Gives `gone` a quarter, rounded up, of the areas of each size that were not touched since
+    /// this was called last: at most `most` of them. Begins with the size at `from`, and gives
+    /// where to go on, or `None` when it is through.
     pub fn age(&mut self, from: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> Option<usize> {
         let mut left = most;
         for index in from..MAX_CACHED_PAGES {
@@ -179,7 +182,7 @@ impl<const W: usize> Cache<W> {
         None
     }
 
-    /// Whether areas of `pages` pages, guards included, are none too large for it.
+    /// Returns whether areas of `pages` pages, guards included, are none too large for it.
     #[inline(always)]
     #[must_use]
     pub const fn has_class(pages: u64) -> bool {
