@@ -67,6 +67,11 @@ class HostTestCounts(WithFolder):
         text = "Ran 9 tests in 1s\n\nFAILED (failures=1, errors=2)\n"
         self.assertEqual(self.counts(stages.count_unittest(self.finished(text, 1))), (6, 3, False))
 
+    def test_of_unittest_take_off_what_was_skipped(self) -> None:
+        outcome = stages.count_unittest(self.finished("Ran 9 tests in 1s\n\nOK (skipped=2)\n"))
+        self.assertEqual(self.counts(outcome), (7, 0, True))
+        self.assertEqual(outcome.note, "7 passed, 2 ignored")
+
     def test_of_a_command_that_failed_to_build_are_one_failure(self) -> None:
         for count in (stages.count_nextest, stages.count_libtest, stages.count_unittest):
             self.assertEqual(self.counts(count(self.finished("error: could not compile\n", 101))), (0, 1, False))
