@@ -22,9 +22,7 @@
 //!     const ROOT_LEVEL: Level = 1; // 39 bits are three levels of 9, and 12.
 //!     const VA_BITS: u32 = 39;
 //!     const TLBI_TG: u64 = 1;
-//!     fn leaf_allowed(level: Level) -> bool {
-//!         level >= 1
-//!     }
+//!     const FIRST_LEAF_LEVEL: Level = 1;
 //!     fn cont_shift(level: Level) -> u32 {
 //!         if level >= 1 { 4 } else { 0 }
 //!     }
@@ -65,8 +63,9 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// for 64K.
     const TLBI_TG: u64;
 
-    /// Returns whether a descriptor of `level` may be a block (or, at the last level, a page).
-    fn leaf_allowed(level: Level) -> bool;
+    /// The first level of which a descriptor may be a leaf: a block, or at the last level a page.
+    const FIRST_LEAF_LEVEL: Level;
+
     /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no
     /// contiguous bit.
     fn cont_shift(level: Level) -> u32;
@@ -75,6 +74,12 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const PAGE_SIZE: u64 = 1 << Self::PAGE_SHIFT;
     /// Descriptors in a table.
     const ENTRIES: usize = 1 << Self::INDEX_BITS;
+
+    /// Returns whether a descriptor of `level` may be a leaf.
+    #[inline]
+    fn leaf_allowed(level: Level) -> bool {
+        level >= Self::FIRST_LEAF_LEVEL
+    }
 
     /// log2 of the bytes that one descriptor of `level` covers.
     #[inline]
@@ -143,13 +148,8 @@ impl Granule for Granule4K {
     const ROOT_LEVEL: Level = 0;
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 1;
+    const FIRST_LEAF_LEVEL: Level = 1;
 
-    #[inline]
-    fn leaf_allowed(level: Level) -> bool {
-        level >= 1
-    }
-
-    #[inline]
     fn cont_shift(level: Level) -> u32 {
         if level >= 1 { 4 } else { 0 }
     }
@@ -166,13 +166,8 @@ impl Granule for Granule16K {
     const ROOT_LEVEL: Level = 0;
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 2;
+    const FIRST_LEAF_LEVEL: Level = 2;
 
-    #[inline]
-    fn leaf_allowed(level: Level) -> bool {
-        level >= 2
-    }
-
-    #[inline]
     fn cont_shift(level: Level) -> u32 {
         match level {
             3 => 7,
@@ -194,13 +189,8 @@ impl Granule for Granule64K {
     const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 48;
     const TLBI_TG: u64 = 3;
+    const FIRST_LEAF_LEVEL: Level = 2;
 
-    #[inline]
-    fn leaf_allowed(level: Level) -> bool {
-        level >= 2
-    }
-
-    #[inline]
     fn cont_shift(level: Level) -> u32 {
         if level >= 2 { 5 } else { 0 }
     }
@@ -221,13 +211,8 @@ impl Granule for TinyGranule {
     const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 18;
     const TLBI_TG: u64 = 1;
+    const FIRST_LEAF_LEVEL: Level = 1;
 
-    #[inline]
-    fn leaf_allowed(level: Level) -> bool {
-        level >= 1
-    }
-
-    #[inline]
     fn cont_shift(_level: Level) -> u32 {
         1
     }

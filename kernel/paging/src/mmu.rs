@@ -117,7 +117,6 @@ macro_rules! forward_mmu {
 }
 
 /// For a wrapper that looks at no event.
-#[inline]
 fn plainly<T>(_: &T, _: MmuEvent, issue: impl FnOnce()) {
     issue();
 }
@@ -160,7 +159,6 @@ impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
         Self { inner, sink }
     }
 
-    #[inline]
     fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
         (self.sink)(event);
         issue();
@@ -215,7 +213,6 @@ impl<M: Mmu> Counting<M> {
         self.counts.take()
     }
 
-    #[inline]
     fn around(&self, event: MmuEvent, issue: impl FnOnce()) {
         self.count(event);
         issue();

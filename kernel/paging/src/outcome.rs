@@ -53,7 +53,6 @@ impl LeafSize {
     }
 
     /// Returns whether it is a contiguous group.
-    #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.contiguous
@@ -143,21 +142,18 @@ impl LeafSet {
     }
 
     /// The same with no leaf of a level above `level`.
-    #[inline]
     #[must_use]
     pub(crate) const fn below(self, level: Level) -> Self {
         Self(self.0 & !0u8 << (2 * level as u32))
     }
 
     /// Returns the sizes in both sets.
-    #[inline]
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Returns whether `size` is in the set.
-    #[inline]
     #[must_use]
     pub const fn contains(self, size: LeafSize) -> bool {
         self.0 & (1 << size.slot()) != 0

@@ -20,9 +20,7 @@ impl Granule for Odd {
     const ROOT_LEVEL: Level = Granule4K::ROOT_LEVEL;
     const VA_BITS: u32 = Granule4K::VA_BITS;
     const TLBI_TG: u64 = Granule4K::TLBI_TG;
-    fn leaf_allowed(level: Level) -> bool {
-        Granule4K::leaf_allowed(level)
-    }
+    const FIRST_LEAF_LEVEL: Level = Granule4K::FIRST_LEAF_LEVEL;
     fn cont_shift(level: Level) -> u32 {
         Granule4K::cont_shift(level)
     }

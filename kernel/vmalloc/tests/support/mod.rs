@@ -37,9 +37,7 @@ impl Granule for Small {
     const VA_BITS: u32 = 21;
     const TLBI_TG: u64 = 1;
 
-    fn leaf_allowed(level: Level) -> bool {
-        level >= 1
-    }
+    const FIRST_LEAF_LEVEL: Level = 1;
     fn cont_shift(_level: Level) -> u32 {
         1
     }
