@@ -68,7 +68,7 @@ class Looking(Session):
             r"^#0  vmwalk::early::early_setup \(.*image_pa=",
             "early_setup.* in section",
             "^kernel_main.* in section",
-            r"^#0  .*kernel::\S+ \(.*kernel/src/lib.rs:\d+$",
+            r"^#0  .*kernel_main \(.*boot/src/high.rs:\d+$",
         )
 
     def test_with_the_mmu_off_an_address_is_physical(self) -> None:
@@ -196,7 +196,7 @@ class Areas(Session):
         return f"end.rs:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
     def test_an_area_is_printed_as_what_it_is(self) -> None:
-        commands = f"break {self.line_of('batch.leave_to(&mut held')}; continue; print area"
+        commands = f"break {self.line_of('self.share.is_reached_by(held')}; continue; print area"
         text = self.gdb(commands, BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
         area = r"0xffff8\S+  1060K vmalloc retired guards=0\+1 by kernel/harness/src/selftest/cases/areas.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$")
