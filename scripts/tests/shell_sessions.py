@@ -133,6 +133,16 @@ class TheShell(Case):
         identifier, va = self.make("vmalloc 5000", "2x4K")
         self.assertRegex(self.ask("areas"), rf"(?m)^ *{identifier}  {va:#x}\.\.\S+ Vmalloc, 5000, made by ")
 
+    def test_gives_back_the_table_that_a_protect_reserved_and_did_not_need(self) -> None:
+        # A cut through the block takes a table; to stay as it is takes no cut.
+        identifier, _ = self.make("vmalloc 2M", "1x2M")
+        before = re.search(r"tables ([+-]\d+)", self.ask("stat"))
+        for _ in range(3):
+            self.assert_line(f"protect {identifier} 64K+4K rw", "4K at .* is rw: none")
+        after = re.search(r"tables ([+-]\d+)", self.ask("stat"))
+        assert before and after
+        self.assertEqual(before[1], after[1])
+
     def test_protects_part_of_an_area_and_only_that(self) -> None:
         identifier, va = self.make("vmalloc 1M", "16x64K")
         self.assert_line(f"protect {identifier} 64K+4K r", "4K at .* is r: 1x4K")
