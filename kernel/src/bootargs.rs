@@ -42,6 +42,8 @@ pub struct BootArgs {
     pub pretences: [Option<Pretence>; NR_PRETENCES],
     /// `fail_page_alloc=`: one in how many allocations of frames fails, once the kernel is up.
     pub fail_page_alloc: Option<u64>,
+    /// `masked=`: sections with interrupts masked are measured.
+    pub masked: bool,
 }
 
 /// Leaves of the linear map.
@@ -71,6 +73,7 @@ impl Default for BootArgs {
             errata: Errata::default(),
             pretences: [None; NR_PRETENCES],
             fail_page_alloc: None,
+            masked: false,
         }
     }
 }

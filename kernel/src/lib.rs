@@ -18,7 +18,7 @@ pub mod sync;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
-use arch::{cache, identity, mmu, psci};
+use arch::{alternatives, cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
@@ -90,6 +90,8 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
+    // SAFETY: the others are off, and none of what is called here is a site.
+    unsafe { alternatives::apply(info, &features, args.masked) };
     report::log_memory(info, machine, args.rodata);
     move_console(machine);
     start_cpus(info, machine, args);

@@ -29,7 +29,7 @@ impl fmt::Display for YesNo {
 /// The CPUs: what all of them have that matters for translation; and the errata of each.
 pub fn log_cpu(features: &Features, errata: Errata, pretences: &[Option<Pretence>]) {
     info!(
-        "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes",
+        "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes, LSE {}",
         features.midr,
         features.pa_bits,
         if features.granule_4k { " 4K" } else { "" },
@@ -44,6 +44,7 @@ pub fn log_cpu(features: &Features, errata: Errata, pretences: &[Option<Pretence
         },
         YesNo(features.pan),
         features.zva_size,
+        YesNo(features.lse),
     );
     for (cpu, identity) in identity::cpus(pretences) {
         let midr = identity.get(Register::Midr);

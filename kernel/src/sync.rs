@@ -1,4 +1,4 @@
-//! The kernel's locks: `spin`'s, taken with interrupts masked.
+//! The kernel's locks, taken with interrupts masked: `lock_api`'s mutex on a [word](Word) of ours, `spin`'s reader-writer lock.
 //!
 //! Masked, because an exception handler may want the same lock: an interrupt that spins on what the interrupted code holds never ends.
 //! A panic takes no lock at all, so none of these can hide its message.
@@ -26,14 +26,15 @@ mod unchecked;
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 use spin::RelaxStrategy;
-use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
-use crate::arch::time;
+use crate::arch::{atomic, time};
 use crate::per_cpu;
 #[cfg(debug_assertions)]
 use held::Token;
@@ -66,6 +67,39 @@ impl RelaxStrategy for Turn {
     fn relax() {
         core::hint::spin_loop();
         time::relax();
+    }
+}
+
+/// The word of a spin lock: 1 while it is held. Taken by one read-modify-write, with no load before: where another CPU had the lock
+/// last, that would fetch the line once more.
+///
+/// Our own since no crate's takes an atomic instruction where the CPU has it and exclusives where not, in one image.
+#[derive(Debug)]
+pub struct Word(AtomicU32);
+
+// SAFETY: of all that swap a 1 in, one finds the 0, until it is stored again.
+unsafe impl RawMutex for Word {
+    const INIT: Self = Self(AtomicU32::new(0));
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            // Waiting CPUs share the line until it is written.
+            while self.is_locked() {
+                Turn::relax();
+            }
+        }
+    }
+    #[inline(always)]
+    fn try_lock(&self) -> bool {
+        atomic::swap_acquire(&self.0, 1) == 0
+    }
+    #[inline(always)]
+    unsafe fn unlock(&self) {
+        self.0.store(0, Release);
+    }
+    fn is_locked(&self) -> bool {
+        self.0.load(Relaxed) != 0
     }
 }
 
@@ -112,7 +146,7 @@ impl HotWord {
 
 /// A spin lock that masks interrupts on this CPU while it is held.
 pub struct IrqSpinLock<T> {
-    lock: SpinMutex<T, Turn>,
+    lock: Mutex<Word, T>,
     class: &'static str,
 }
 
@@ -121,7 +155,7 @@ pub struct IrqSpinLock<T> {
 /// Fields are dropped in order: first the lock, then what the checker knows of it, then the mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
-    guard: SpinMutexGuard<'a, T, Turn>,
+    guard: MutexGuard<'a, Word, T>,
     _token: Token,
     _masked: Masked,
 }
@@ -130,17 +164,17 @@ impl<T> IrqSpinLock<T> {
     /// An unlocked lock around `value`, of class `class`: see [`order`].
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
-            lock: SpinMutex::new(value),
+            lock: Mutex::new(value),
             class,
         }
     }
 
     /// Takes the lock, and waits for it.
     #[inline(always)]
+    #[track_caller]
     pub fn lock(&self) -> IrqSpinLockGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
-        // No load before the exchange: where another CPU had the lock last, it would fetch the line once more.
         let guard = match self.lock.try_lock() {
             Some(guard) => guard,
             None => self.wait(),
@@ -154,13 +188,14 @@ impl<T> IrqSpinLock<T> {
 
     #[cold]
     #[inline(never)]
-    fn wait(&self) -> SpinMutexGuard<'_, T, Turn> {
+    fn wait(&self) -> MutexGuard<'_, Word, T> {
         note_wait();
         self.lock.lock()
     }
 
     /// Takes the lock if nobody holds it.
     #[inline]
+    #[track_caller]
     pub fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
         let masked = interrupts::mask();
         let guard = self.lock.try_lock()?;
@@ -237,6 +272,7 @@ impl<T> IrqRwLock<T> {
 
     /// Shares the lock with whoever else reads.
     #[inline(always)]
+    #[track_caller]
     pub fn read(&self) -> IrqReadGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
@@ -253,6 +289,7 @@ impl<T> IrqRwLock<T> {
 
     /// Shares the lock if nobody has it alone.
     #[inline]
+    #[track_caller]
     pub fn try_read(&self) -> Option<IrqReadGuard<'_, T>> {
         let masked = interrupts::mask();
         let guard = self.lock.try_read()?;
@@ -265,6 +302,7 @@ impl<T> IrqRwLock<T> {
 
     /// Takes the lock alone.
     #[inline]
+    #[track_caller]
     pub fn write(&self) -> IrqWriteGuard<'_, T> {
         let masked = interrupts::mask();
         let token = Token::wait_for(self.class);
@@ -281,6 +319,7 @@ impl<T> IrqRwLock<T> {
 
     /// Takes the lock alone if nobody holds it.
     #[inline]
+    #[track_caller]
     pub fn try_write(&self) -> Option<IrqWriteGuard<'_, T>> {
         let masked = interrupts::mask();
         let guard = self.lock.try_write()?;

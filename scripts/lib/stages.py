@@ -263,7 +263,7 @@ def variants(report: Report) -> None:
     """Other builds of the same kernel: unoptimised, and by the other toolchain route."""
     dev = {"PROFILE": "dev", "OUT": str(BUILD / "dev")}
     if build_and_boot(report, "dev profile", dev):
-        boot_all(report, "variants", [lock_order(f"{dev['OUT']}/Image")])
+        boot_all(report, "variants", [planted(f"{dev['OUT']}/Image") for planted in (lock_order, long_hold)])
     without_harness(report)
     current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
     other = {"rustup": "distro", "distro": "rustup"}[current]
@@ -298,6 +298,15 @@ def lock_order(image: str) -> BootCase:
         "dev profile, planted lock-order",
         {"IMAGE": image, "BOOTARGS": "selftest.break=lock-order selftest=locks.*"},
         ("--expect-message", says),
+    )
+
+
+def long_hold(image: str) -> BootCase:
+    """More done with interrupts masked than may be: measured in a build with debug assertions."""
+    return BootCase(
+        "dev profile, planted long-hold",
+        {"IMAGE": image, "BOOTARGS": "selftest.break=long-hold selftest=masked.*"},
+        ("--expect-fail", "65 blocks of frames with interrupts masked, and at most 64 may be"),
     )
 
 

@@ -31,6 +31,8 @@ pub struct Features {
     pub granule_64k: bool,
     /// FEAT_TLBIRANGE: TLBI by range.
     pub tlbi_range: bool,
+    /// FEAT_LSE: atomics that are one instruction.
+    pub lse: bool,
     /// FEAT_BBM.
     pub bbm: Bbm,
     /// FEAT_HAFDBS: hardware sets the Access flag.
@@ -88,6 +90,7 @@ impl Features {
             granule_16k: field(mmfr0, 20) != 0,
             granule_64k: field(mmfr0, 24) != 0xf,
             tlbi_range: field(identity.get(Register::Isar0), 56) >= 2,
+            lse: field(identity.get(Register::Isar0), 20) >= 2,
             bbm: match field(identity.get(Register::Mmfr2), 52) {
                 0 => Bbm::Level0,
                 1 => Bbm::Level1,
@@ -131,6 +134,7 @@ impl Features {
             granule_16k: self.granule_16k && other.granule_16k,
             granule_64k: self.granule_64k && other.granule_64k,
             tlbi_range: self.tlbi_range && other.tlbi_range,
+            lse: self.lse && other.lse,
             bbm: self.bbm.min(other.bbm),
             hardware_access_flag: self.hardware_access_flag && other.hardware_access_flag,
             hardware_dirty_state: self.hardware_dirty_state && other.hardware_dirty_state,

@@ -30,6 +30,7 @@ fn fields_are_where_the_manual_has_them() {
             granule_16k: true,
             granule_64k: true,
             tlbi_range: true,
+            lse: true,
             bbm: Bbm::Level2,
             hardware_access_flag: true,
             hardware_dirty_state: true,
@@ -57,6 +58,7 @@ fn what_one_lacks_none_has() {
     };
     let mmfr0 = max().get(Register::Mmfr0);
     assert!(!with(Register::Isar0, 0x1021_1110_1021_2120).tlbi_range);
+    assert!(!with(Register::Isar0, 0x1221_1110_1001_2120).lse);
     assert!(
         !with(Register::Isar0, 0x1121_1110_1021_2120).tlbi_range,
         "TLBIOS alone"

@@ -58,6 +58,7 @@ impl bootargs::Options for Harness {
             Some(Planted::WritableText) => args.rodata = Rodata::On,
             _ => {}
         }
+        args.masked |= self.mode == Mode::Selftest;
         Ok(())
     }
 }

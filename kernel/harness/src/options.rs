@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub bench_walkers: &'a str,
     /// `test_vmalloc=`, and what goes with it.
     pub test_vmalloc: TestVmalloc,
+    /// `lines.areas=`: areas that live while `mode=lines` counts.
+    pub lines_areas: u64,
     /// `soak=`: rounds of the stress test, instead of one.
     pub soak: u64,
     /// `replay.break=`
@@ -45,6 +47,7 @@ impl Default for Options<'_> {
             bench: "*",
             bench_walkers: "*",
             test_vmalloc: TestVmalloc::DEFAULT,
+            lines_areas: 0,
             soak: 1,
             replay_fault: None,
             ptdump: false,
@@ -175,6 +178,8 @@ planted! {
     TrapToEl2 = "trap-to-el2",
     /// Two locks are taken in both orders. A build without debug assertions does not notice.
     LockOrder = "lock-order",
+    /// Interrupts are masked for longer than they may be.
+    LongHold = "long-hold",
 }
 
 /// A fault that a replay makes once, so that its checks can be seen to find it.

@@ -248,7 +248,7 @@ pub fn at_s1e1w(va: usize) -> Result<Translation, Abort> {
 pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
     let par: u64;
     {
-        let _masked = interrupts::mask();
+        let _masked = interrupts::mask_briefly();
         // The ISB makes the result visible to the read (Arm ARM, "Address translation
         // instructions").
         match access {

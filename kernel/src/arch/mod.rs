@@ -1,5 +1,7 @@
 //! The AArch64 layer: everything that is an instruction or a system register.
 
+pub mod alternatives;
+pub mod atomic;
 pub mod backtrace;
 pub mod cache;
 pub mod cpu;
@@ -10,6 +12,7 @@ mod frame;
 pub mod identity;
 pub mod interrupts;
 pub mod marker;
+pub mod masked;
 mod mem;
 pub mod mmu;
 pub mod percpu;

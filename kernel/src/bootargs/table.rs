@@ -21,6 +21,8 @@ const LEVELS: &Choices<LevelFilter> = &[
 
 const LINEAR: &Choices<LinearLeaves> = &[("largest", LinearLeaves::Largest), ("4k", LinearLeaves::Pages)];
 
+const SWITCH: &Choices<bool> = &[("0", false), ("1", true)];
+
 const RODATA: &Choices<Rodata> = &[("full", Rodata::Full), ("on", Rodata::On)];
 
 fn pretences(list: &str) -> Option<[Option<Pretence>; NR_PRETENCES]> {
@@ -92,5 +94,11 @@ pub const ARGUMENTS: &[Argument<BootArgs>] = &[
         "1..4294967296",
         "one in how many allocations of frames fails, by chance, once the kernel is up (none does)",
         |args, value| args.fail_page_alloc = Some(number(value, 1, 1 << 32)?)
+    ),
+    boot_argument!(
+        "masked",
+        one of SWITCH,
+        "whether sections with interrupts masked are measured, in a build with debug assertions (0; self-tests always do)",
+        |args, measured| args.masked = measured
     ),
 ];

@@ -227,16 +227,19 @@ pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
     /// Shares the lock, to read any part of the tree. Nothing is allocated on the heap meanwhile.
+    #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
 
     /// [`walk`](Self::walk), if that needs no waiting.
+    #[track_caller]
     pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
         self.0.try_read()
     }
 
     /// Takes the lock exclusively, to free a table or to edit the linear map.
+    #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }

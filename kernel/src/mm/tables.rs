@@ -23,6 +23,7 @@ use super::layout::{LINEAR_BASE, LINEAR_END, PAGE_SIZE, fixed_slot};
 use super::regions::{PhysRegion, Regions};
 use super::{frames, linear_va, slots, walk_lock, zero_page};
 use crate::arch::exceptions::BreakWindow;
+use crate::arch::masked;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::table_ops;
 use crate::per_cpu;
@@ -63,6 +64,7 @@ macro_rules! accesses {
         }
         #[inline(always)]
         fn store(&self, table: PhysAddr, index: usize, value: u64) {
+            masked::writes(1);
             // SAFETY: as for `load`.
             unsafe { AtomicU64::from_ptr(at(self.va(table), index)) }.store(value, Ordering::Relaxed);
         }
@@ -75,6 +77,7 @@ macro_rules! accesses {
         }
         #[inline(always)]
         fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
+            masked::writes(nr);
             // SAFETY: `nr` descriptors of a table that the engine writes.
             unsafe { table_ops::fill_linear(at(self.va(table), index), nr, first, step) };
         }
@@ -82,6 +85,7 @@ macro_rules! accesses {
         fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
             debug_assert_eq!(1 << page_shift, PAGE_SIZE);
             let _ = page_shift;
+            masked::writes(frames.len());
             // SAFETY: as above; a Pfn is a u64.
             unsafe {
                 table_ops::fill_frames(
@@ -94,6 +98,7 @@ macro_rules! accesses {
         }
         #[inline(always)]
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
+            masked::writes(nr);
             // SAFETY: as above.
             unsafe { table_ops::clear(at(self.va(table), index), nr) };
         }
@@ -122,6 +127,7 @@ macro_rules! accesses {
         }
         #[inline(always)]
         fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
+            masked::looks_at(nr);
             // SAFETY: as above.
             unsafe { table_ops::kinds(at(self.va(table), index), nr) }
         }

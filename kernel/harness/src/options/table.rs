@@ -109,6 +109,12 @@ pub const ARGUMENTS: &[Argument<Options<'static>>] = &[
         |args, value| args.bench_walkers = some(value)?
     ),
     boot_argument!(
+        "lines.areas",
+        "0..4294967296",
+        "for mode=lines: areas that are there beside those of the calls (0), made by all CPUs in equal shares",
+        |args, value| args.lines_areas = number(value, 0, 1 << 32)?
+    ),
+    boot_argument!(
         "replay.break",
         one of REPLAY_FAULTS,
         "for mode=replay: a fault that it makes, and has to find",

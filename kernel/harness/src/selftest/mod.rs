@@ -111,6 +111,7 @@ pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &F
                 result => report.result(test.name, &result),
             }
         }
+        cases::masked::report(features);
         report.end();
     }
 }

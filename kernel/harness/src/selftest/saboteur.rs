@@ -16,6 +16,7 @@
 //! | `leak-frame` | a frame that a test is done with never goes back |
 //! | `wrong-walker` | an extra walker maps wrongly, in self-test and bench (`wrong_walkers.rs`) |
 //! | `uncounted-tlbi` | the stress's ledger misses one TLBI in four (`ledger.rs`) |
+//! | `long-hold` | 65 blocks of frames go under one lock (`cases/masked.rs`) |
 //! | `lock-order` | two locks are taken in both orders: for builds that check (`cases/locks.rs`) |
 //!
 //! What a planted fault leaves behind is confined: frames and addresses of a test go back only

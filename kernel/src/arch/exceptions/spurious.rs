@@ -79,7 +79,7 @@ impl Words for Cpus {
     fn of(&self, cpu: usize) -> &AtomicU64 {
         &WINDOW.of(cpu).0
     }
-    #[inline]
+    #[inline(always)]
     fn own(&self, _cpu: usize) -> &AtomicU64 {
         &WINDOW.this().0
     }

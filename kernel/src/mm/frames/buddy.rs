@@ -21,6 +21,8 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 use paging::Pfn;
 
+use crate::arch::atomic;
+use crate::arch::masked;
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 use crate::mm::regions::{MAX_REGIONS, PhysRegion};
@@ -136,7 +138,7 @@ impl Zones {
     pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
         self.zone(frame).is_some_and(|zone| {
             let state = &zone.states[(frame - zone.start) as usize];
-            state.compare_exchange(from.0, to.0, Relaxed, Relaxed).is_ok()
+            atomic::exchange_relaxed(state, from.0, to.0)
         })
     }
 
@@ -262,6 +264,7 @@ impl Buddy {
         if order > MAX_ORDER {
             return None;
         }
+        masked::moves_block();
         let enough = self.occupied >> order;
         if enough == 0 {
             return None;
@@ -298,6 +301,7 @@ impl Buddy {
     }
 
     fn release(&mut self, zones: &Zones, frame: u64, order: u8) {
+        masked::moves_block();
         self.set_free(self.nr_free + (1 << order));
         let Some(zone) = zones.zone(frame) else {
             return;

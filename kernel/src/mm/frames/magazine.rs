@@ -25,7 +25,7 @@ use paging::Pfn;
 
 use super::buddy;
 use super::buddy::{BadFree, Buddy, State, Zones};
-use crate::arch::interrupts;
+use crate::arch::{atomic, interrupts, masked};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 use crate::per_cpu;
@@ -33,6 +33,12 @@ use crate::sync::{HotWord, Padded};
 
 /// Frames that fill an empty ring: their states are a cache line.
 const RUN_ORDER: u8 = 6;
+
+/// Blocks that are given to the buddy allocator under one hold of its lock, at most (DESIGN rule 14).
+const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
+    Some(most) => most as usize,
+    None => unreachable!(),
+};
 
 /// No block.
 const EMPTY: u64 = u64::MAX;
@@ -180,17 +186,34 @@ fn put_frame_aside(frame: u64) {
     }
 }
 
-/// Gives what was put aside to `buddy`.
-fn take_aside(zones: &Zones, buddy: &mut Buddy) {
+/// Gives what was put aside to the buddy allocator, if it can be waited for.
+fn take_aside(zones: &Zones) {
     if ASIDE.last.load(Relaxed) == 0 {
         return;
     }
     let mut last = ASIDE.last.swap(0, Acquire);
+    while last != 0 {
+        let Some(mut buddy) = buddy() else {
+            return put_back_aside(last);
+        };
+        for _ in 0..MOST_BLOCKS {
+            let Some(frame) = last.checked_sub(1) else { break };
+            // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
+            last = unsafe { link(frame).read() };
+            buddy.free_cached(zones, frame, 0);
+            ASIDE.nr.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Puts frames aside again that begin with `last`, as [`Aside::last`] has it.
+#[cold]
+fn put_back_aside(mut last: u64) {
     while let Some(frame) = last.checked_sub(1) {
-        // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
+        // SAFETY: as in `take_aside`.
         last = unsafe { link(frame).read() };
-        buddy.free_cached(zones, frame, 0);
         ASIDE.nr.fetch_sub(1, Relaxed);
+        put_frame_aside(frame);
     }
 }
 
@@ -243,7 +266,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
             let nr = self.nr.load(Relaxed).checked_sub(1)?;
             self.nr.store(nr, Relaxed);
             // Empty if another CPU has drained this magazine.
-            let frame = self.slot(nr).swap(EMPTY, Relaxed);
+            let frame = atomic::swap_relaxed(self.slot(nr), EMPTY);
             if frame != EMPTY {
                 return Some(frame);
             }
@@ -270,8 +293,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     /// Returns the first block of a new run. The others fill the ring, which is empty, and will come out in ascending order.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
+        take_aside(zones);
         let mut buddy = buddy()?;
-        take_aside(zones, &mut buddy);
         let run = if order < RUN_ORDER {
             buddy.allocate(zones, RUN_ORDER)
         } else {
@@ -289,32 +312,39 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(first)
     }
 
-    /// Gives the older half of a full ring back. Whether it has room now.
+    /// Gives the oldest blocks of a full ring back: half of them, or as many as one hold of the lock may. Whether it has room now.
     #[cold]
     fn give_back(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
             return false;
         };
-        take_aside(zones, &mut buddy);
-        let half = CAPACITY / 2;
-        (0..half).for_each(|n| take(zones, &mut buddy, self.slot(n), order));
+        let nr = (CAPACITY / 2).min(MOST_BLOCKS);
+        (0..nr).for_each(|n| take(zones, &mut buddy, self.slot(n), order));
         self.first
-            .store((self.first.load(Relaxed) + half) % CAPACITY, Relaxed);
-        self.nr.store(CAPACITY - half, Relaxed);
+            .store((self.first.load(Relaxed) + nr) % CAPACITY, Relaxed);
+        self.nr.store(CAPACITY - nr, Relaxed);
         true
     }
 
-    fn drain(&self, zones: &Zones, buddy: &mut Buddy, order: u8) {
-        for slot in &self.slots {
-            take(zones, buddy, slot, order);
-        }
+    /// Whether the lock was had each time.
+    fn drain(&self, zones: &Zones, order: u8) -> bool {
+        self.slots.chunks(MOST_BLOCKS).all(|slots| {
+            // The load keeps the lines of empty magazines shared, and the lock where it is.
+            if slots.iter().all(|slot| slot.load(Relaxed) == EMPTY) {
+                return true;
+            }
+            let Some(mut buddy) = buddy() else { return false };
+            slots.iter().for_each(|slot| take(zones, &mut buddy, slot, order));
+            true
+        })
     }
 }
 
-/// Runs `f` with this CPU's magazine.
+/// Runs `f` with this CPU's magazine. What takes longer than an exchange holds the buddy's lock, for
+/// [`MOST_BLOCKS`] at most.
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
-    let _masked = interrupts::mask();
+    let _masked = interrupts::mask_briefly();
     f(MAGAZINE.this())
 }
 
@@ -343,15 +373,16 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
 }
 
 /// Gives the blocks in the magazines of all CPUs, and the frames put aside, to the buddy allocator. The
-/// buddy's lock is held for one ring at a time. Stops where it would have to wait for the lock and
+/// buddy's lock is held for [`MOST_BLOCKS`] at a time. Stops where it would have to wait for the lock and
 /// this CPU may not.
 #[cold]
 pub fn drain(zones: &Zones) {
+    take_aside(zones);
     for magazine in MAGAZINE.iter() {
         for order in 0..=LARGEST {
-            let Some(mut buddy) = buddy() else { return };
-            take_aside(zones, &mut buddy);
-            with_ring!(magazine, order, ring => ring.drain(zones, &mut buddy, order));
+            if !with_ring!(magazine, order, ring => ring.drain(zones, order)) {
+                return;
+            }
         }
     }
 }

@@ -399,13 +399,16 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     let (ready, done) = (Meeting::of(nr_others + 1), AtomicU32::new(0));
     let work = IrqSpinLock::new("work", Ok(0u64));
     let first = cpu_index();
-    let mapping_of_first = IrqSpinLock::new("mapping", &mapping);
+    let mapping_of_first = IrqSpinLock::new("mapping", Some(&mapping));
     smp::on_each_cpu(|cpu| {
         if !ready.wait() {
             findings.report(cpu, LATE);
         }
         if cpu == first {
-            *work.lock() = cut_and_fold(*mapping_of_first.lock(), ROUNDS);
+            // Not under a lock, which masks interrupts.
+            let mapping = mapping_of_first.lock().take();
+            let result = mapping.map_or(Ok(0), |mapping| cut_and_fold(mapping, ROUNDS));
+            *work.lock() = result;
             done.store(1, Ordering::Release);
         } else {
             let mut page = 13 * cpu as u64;

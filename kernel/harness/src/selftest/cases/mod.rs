@@ -2,6 +2,7 @@
 
 mod alignment;
 mod areas;
+mod atomics;
 mod bad_input;
 mod breaks;
 mod bulk;
@@ -16,6 +17,7 @@ mod initrd;
 mod lazy;
 mod leaf_sizes;
 mod locks;
+pub(super) mod masked;
 mod mixed_orders;
 mod order_lists;
 mod partial;
@@ -249,11 +251,14 @@ pub const ALL: &[Test] = tests! {
 
     "errata.the_policy_is_what_any_cpu_needs" => errata::policy_is_of_every_cpu,
     "features.what_is_used_is_what_every_cpu_has" => errata::used_is_what_every_cpu_has,
+    "features.atomics_are_what_every_cpu_has" => atomics::are_what_every_cpu_has,
+    "features.atomics_do_what_they_say" => atomics::do_what_they_say,
     "locks.an_order_that_could_deadlock_is_refused" => locks::order_is_checked,
 
     "smp.each_cpu_has_variables_of_its_own" => percpu::each_has_its_own,
     "smp.memory_is_taken_for_the_cpus_of_the_machine" => percpu::memory_follows_the_machine,
     "smp.words_that_all_write_have_cache_lines_of_their_own" => percpu::hot_words_have_their_own_lines,
+    "smp.atomics_exclude_each_other" => atomics::exclude_each_other,
     "smp.a_mapping_is_seen_by_all_and_then_by_none" => cpus::mapping_is_seen_and_goes,
     "smp.read_only_is_so_for_all" => cpus::read_only_is_seen,
     "smp.parts_of_one_block_go_at_once" => cpus::parts_of_one_block_go_at_once,
@@ -269,4 +274,6 @@ pub const ALL: &[Test] = tests! {
     "smp.a_polled_word_outlives_many_windows" => breaks::a_polled_word_outlives_many_windows,
     "smp.a_hole_is_reported_beside_a_window" => breaks::a_hole_is_reported_beside_a_window,
     "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,
+
+    "masked.no_section_of_the_boot_was_longer_than_one_may_be" => masked::sections_have_a_bound,
 };
