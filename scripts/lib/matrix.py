@@ -10,6 +10,11 @@ CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "
 BREAKING = ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1")
 """CPUs that need break-before-make (FEAT_BBM level 0), unlike max: faults of one in another's break are part of it."""
 
+IN_TURN = ("-accel", "tcg,thread=single")
+
+OF_MANY = "selftest=tree.*,frames.*,smp.each*,smp.mem*,smp.words*"
+"""What depends on the number of CPUs, and takes seconds with 512 of them."""
+
 ODD_IMAGE_AT = RAM_BASE + 0x0BA0_0000
 """2 MiB-aligned and nothing more: no multiple of 4 MiB, of 32 MiB or of where loaders put images."""
 
@@ -45,8 +50,9 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         for cpu, smp in zip(BREAKING, ("2", "4", "8", "4"), strict=True)
     ]
     # CPUs that run in turn fault at other moments than such as run at once.
-    in_turn = ("-accel", "tcg,thread=single")
-    cases += [BootCase("2 CPUs in turn", {"SMP": "2", "BOOTARGS": "selftest=smp.a_*,smp.read*"}, extra=in_turn)]
+    cases += [BootCase("2 CPUs in turn", {"SMP": "2", "BOOTARGS": "selftest=smp.a_*,smp.read*"}, extra=IN_TURN)]
+    # More than a host has: those that wait would keep those from running that they wait for.
+    cases += [BootCase("128 CPUs in turn", {"SMP": "128", "BOOTARGS": OF_MANY}, extra=IN_TURN)]
     cases += [BootCase(f"{mem} of RAM", {"MEM": mem}) for mem in ("128M", "1G", "8G")]
     cases += [BootCase("the least RAM", {"SMP": "2", "MEM": f"{ram_for_tests(2)}M"})]
     # More than most hosts have: hardly any of it is touched, and nothing is set aside for the rest.
@@ -79,6 +85,8 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
 def counts_of_cpus() -> list[BootCase]:
     """For what takes its time: the suite with each of these numbers of CPUs, and what several do on each that needs break-before-make."""
     cases = [BootCase(f"{smp} CPUs", {"SMP": str(smp)}) for smp in (*range(1, 10), 12, 16)]
+    cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp, "TIMEOUT": "300"}, extra=IN_TURN) for smp in ("8", "16", "32", "64")]
+    cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp, "MEM": "2G", "TIMEOUT": "300", "BOOTARGS": OF_MANY}, extra=IN_TURN) for smp in ("256", "512")]
     of_several = "selftest=smp.*,fault.*"
     cases += [BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": of_several}) for cpu in BREAKING for smp in ("2", "4", "8")]
     return cases
