@@ -11,7 +11,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use paging::{
-    Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
+    Failure, FrameArray, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
 };
 use spin::Once;
 use spin::mutex::SpinMutex;
@@ -64,9 +64,8 @@ const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 pub fn init() -> Result<(), Error> {
     let range = VirtRange::new(VirtAddr(VMALLOC_BASE as u64), (VMALLOC_END - VMALLOC_BASE) as u64);
     let config = Config {
-        leaves: LeafSet::ALL,
         flush: FlushPolicy::lazy_for(nr_cpus(), frames::nr_total(), LAZY_AREAS, LAZY_PAGES),
-        cached_areas: 256,
+        ..Config::default()
     };
     let vmalloc = Vmalloc::new(range, KernelBackend, config)?;
     VMALLOC.call_once(|| vmalloc);

@@ -3,7 +3,7 @@
 //! 1. **retire**: it stops being one that is in use. From then on nothing begins to look at what it maps.
 //! 2. **unmap**: whatever is mapped there is taken out of the tables; under its shard's lock, or after that was had: a look holds that lock from when it finds the
 //!    area in use until it is done with its tables and frames (`lookup`).
-//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, where its frames are not its own.
+//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, where its frames are not its own (but see [`ForeignPages`]).
 //! 4. **free**: after the flush, its frames go back, then its addresses.
 //!
 //! # Bounds
@@ -17,7 +17,7 @@
 use crate::backend::{Backend, Lock};
 use crate::frames::free_area;
 use crate::owner::COMMON;
-use crate::purge::FlushPolicy;
+use crate::purge::{FlushPolicy, ForeignPages};
 use crate::record::{self, Area, Head};
 use crate::region::Vmalloc;
 use crate::reserve::Context;
@@ -44,8 +44,9 @@ impl<B: Backend> Vmalloc<B> {
             here
         } else {
             let shard = self.shards.get(owner);
-            // Nothing of another CPU's shard is read for it.
-            if owner != COMMON && self.waits(Head::of(&area)) {
+            // Nothing of another CPU's shard is read for it. It stays mapped, which is only for what is withheld.
+            let head = Head::of(&area);
+            if owner != COMMON && head.can_wait() && self.waits(head) {
                 return self.hand_in(shard, area, range.size >> B::Granule::PAGE_SHIFT);
             }
             shard
@@ -59,7 +60,15 @@ impl<B: Backend> Vmalloc<B> {
     /// Whether the policy lets an area of this head wait for a flush.
     #[inline(always)]
     fn waits(&self, head: Head) -> bool {
-        self.config.flush != FlushPolicy::Strict && head.can_wait() && !head.permissions_changed()
+        self.config.flush != FlushPolicy::Strict
+            && (head.can_wait() || self.config.foreign == ForeignPages::Defer)
+            && !head.permissions_changed()
+    }
+
+    /// Whether mappings of somebody else's pages wait for a flush.
+    #[inline(always)]
+    pub(crate) fn defers_foreign(&self) -> bool {
+        self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
     /// Ends `area` of `shard`, whose lock is held. Whether the shard is due for a flush by now.

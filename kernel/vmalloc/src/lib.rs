@@ -103,7 +103,7 @@ pub use deferred::MAX_DEFERRED_ADDRESSES;
 pub use error::Error;
 pub use linear::LinearEdit;
 pub use map_ram::{BLOCK_PAGES, MAX_SMALL};
-pub use purge::FlushPolicy;
+pub use purge::{FlushPolicy, ForeignPages};
 pub use read::AreaListing;
 pub use record::{AreaInfo, Freed, Kind};
 pub use region::{Config, Usage, Vmalloc};

@@ -142,7 +142,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Gives back a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
     ///
-    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns under any policy.
+    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).

@@ -2,7 +2,8 @@
 //!
 //! Each CPU's shard has a block of [`BLOCK_PAGES`] pages, of which it hands out parts; a bit for each page that is in use, for the first
 //! and for the last page of each mapping. More than [`MAX_SMALL`] pages get an area of their own. Unlike Linux's, an unmap flushes at once: the pages are
-//! somebody else's, who may use them for something else when it returns.
+//! somebody else's, who may use them for something else when it returns. Where it is to wait ([`ForeignPages::Defer`](crate::ForeignPages::Defer)), pages of a block are
+//! handed out once; a block that has no more and no mapping ends as an area does, and its addresses are used again after a flush.
 //!
 //! A block is an area of the shard, and its bits are in the area's words, under the shard's lock. The shard knows the one that it hands out from; the others are found by
 //! their address, get no new mapping, and go with the last that they have.
@@ -51,6 +52,11 @@ const fn bits(first: u64, nr: u64) -> u64 {
 /// The lowest `nr` clear bits in a row.
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
+    // The first that is clear, most often: what is given back is soon taken again.
+    let first = (!used).trailing_zeros() as u64;
+    if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
+        return Some(first);
+    }
     // Bit i: as many pages as `have` are free from page i on. Each step adds up to as many again.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
@@ -103,6 +109,16 @@ impl Bits {
         }
         self.starts &= !(1 << first);
         Ok(())
+    }
+
+    /// Whether the block can end. Pages that were unmapped stay in use until they are flushed; where that waits, the block's end is what waits for it.
+    #[inline(always)]
+    const fn is_idle(self, deferred: bool) -> bool {
+        if deferred {
+            self.starts == 0
+        } else {
+            self.used == 0
+        }
     }
 
     /// The pages, which no TLB knows, may be taken again.
@@ -177,8 +193,12 @@ impl<B: Backend> Vmalloc<B> {
         match self.map(range, &mut source, Attributes::KERNEL_DATA, Context::Waiting) {
             Ok(_) => Ok(va),
             Err(error) => {
-                if let Some((shard, held)) = self.shard_at(page) {
-                    self.give_small_back(shard, held, page, nr, Location::caller());
+                if let Some((shard, mut held)) = self.shard_at(page) {
+                    with_block(&mut *held, page, |bits, first| {
+                        bits.give_back(first, nr);
+                        Ok(())
+                    });
+                    self.end_if_left(shard, held, page, Location::caller());
                 }
                 Err(error)
             }
@@ -194,7 +214,8 @@ impl<B: Backend> Vmalloc<B> {
         Some(Vpn(block.first().0 + first))
     }
 
-    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this returns.
+    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it
+    /// wait.
     ///
     /// [Waiting](crate#contexts). A small one takes the lock of the shard that has the block.
     ///
@@ -228,9 +249,20 @@ impl<B: Backend> Vmalloc<B> {
         // With the lock held, for what reads it: as for an area that ends.
         let mut batch = self.backend.tree().batch();
         self.unmap_all(VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
-        drop(held);
-        batch.flush();
-        self.give_small_back(shard, shard.state.lock(), page, nr, caller);
+        let held = if self.defers_foreign() {
+            batch.leave_to(&mut held.waiting.pending);
+            held
+        } else {
+            drop(held);
+            batch.flush();
+            let mut held = shard.state.lock();
+            with_block(&mut *held, page, |bits, first| {
+                bits.give_back(first, nr);
+                Ok(())
+            });
+            held
+        };
+        self.end_if_left(shard, held, page, caller);
         Ok(())
     }
 
@@ -277,7 +309,9 @@ impl<B: Backend> Vmalloc<B> {
         let mut held = shard.state.lock();
         // What had the last block's place is found by its address from now on.
         match held.block.replace(block) {
-            Some(idle) if Bits::of(&idle).used == 0 => self.end_block(shard, held, idle, caller),
+            Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
+                self.end_block(shard, held, idle, caller)
+            }
             _ => {}
         }
         Ok(page)
@@ -291,41 +325,29 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Pages of a block may be taken again: no TLB knows them. The shard's lock is held.
+    /// Ends the block around `page` if it has no mapping and the shard no longer hands out from it.
     #[inline(always)]
-    fn give_small_back(
+    fn end_if_left(
         &self,
         shard: &Shard<B>,
         mut held: Held<'_, B>,
         page: Vpn,
-        nr: u64,
         caller: &'static Location<'static>,
     ) {
-        let idle = with_block(&mut *held, page, |bits, first| {
-            bits.give_back(first, nr);
-            Ok(bits.used == 0)
-        });
         let current = held
             .block
             .as_ref()
             .is_some_and(|block| page.0.wrapping_sub(block.first().0) < Self::BLOCK);
-        if !current && matches!(idle, Some(Ok(true))) {
-            self.end_left_block(shard, held, page, caller);
+        if current {
+            return;
         }
-    }
-
-    /// Ends the block around `page`, which the shard no longer hands out from.
-    #[inline(never)]
-    fn end_left_block(
-        &self,
-        shard: &Shard<B>,
-        mut held: Held<'_, B>,
-        page: Vpn,
-        caller: &'static Location<'static>,
-    ) {
+        let deferred = self.defers_foreign();
+        let idle = with_block(&mut *held, page, |bits, _| Ok(bits.is_idle(deferred)));
         let start = held.space.find(page).map_or(page, |segment| segment.start());
         // No other call can have claimed it: its kind is none's.
-        if let Ok(block) = held.space.claim(start) {
+        if let Some(Ok(true)) = idle
+            && let Ok(block) = held.space.claim(start)
+        {
             self.end_block(shard, held, block, caller);
         }
     }
@@ -334,7 +356,8 @@ impl<B: Backend> Vmalloc<B> {
     #[track_caller]
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
-        let idle = held.block.take_if(|block| Bits::of(block).used == 0);
+        let deferred = self.defers_foreign();
+        let idle = held.block.take_if(|block| Bits::of(block).is_idle(deferred));
         if let Some(idle) = idle {
             self.end_block(shard, held, idle, Location::caller());
         }

@@ -6,8 +6,8 @@
 //! - [`FlushPolicy::Strict`]: before the call that ends the area returns, for each area alone;
 //! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
 //!
-//! Lazy is only what can be withheld. The pages of a `vmap` and of a reserved area are somebody else's, who may use them for
-//! something else as soon as the call returns: these are flushed at once under either policy.
+//! Lazy is only what can be withheld. The pages of a `vmap`, of `vm_map_ram` and of a reserved area are somebody else's, who may use them for something else as soon
+//! as the call returns: these are flushed at once under either policy, unless [`ForeignPages::Defer`] says otherwise.
 //!
 //! # One flush a shard
 //! Each shard has its own list of areas that wait, and its own flush: no CPU passes a list of another's. A flush takes the list under the shard's lock; it
@@ -47,6 +47,21 @@ pub enum FlushPolicy {
         /// Pages of addresses, guards included.
         pages: u64,
     },
+}
+
+/// What a lazy policy does with mappings of somebody else's pages: those of `vmap`, `vm_map_ram`, `map_pages`, and `ioremap_cache` of RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+pub enum ForeignPages {
+    /// They are flushed before the call that ends the mapping returns. The default: who owns the pages needs to know nothing of TLBs.
+    #[default]
+    Flush,
+    /// They are unmapped before the call returns, and wait for the flush, as Linux's do: a `vunmap` and a `vm_unmap_ram` have no TLBI and no DSB.
+    ///
+    /// # Hazard
+    /// The frames are not withheld. Until the flush, a TLB may hold translations of them: a stray access through the old address reaches whatever the frames are used for by
+    /// then, and what a CPU speculates there may bring their lines into its cache with the attributes of the old mapping. Before frames change hands in a way that
+    /// must not see this (to a guest, a device, another memory type) their owner calls [`Vmalloc::vm_unmap_aliases`].
+    Defer,
 }
 
 impl FlushPolicy {
@@ -133,7 +148,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Flushes once for all that waits in `shard`, then gives all of it back. Inside the shard's purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
-        if state.waiting.usage().0 == 0 {
+        if state.waiting.is_empty() {
             return;
         }
         let mut due = state.waiting.take();

@@ -5,7 +5,7 @@ use crate::deferred::Addresses;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::owner::{MAX_SPANS, Owners};
-use crate::purge::FlushPolicy;
+use crate::purge::{FlushPolicy, ForeignPages};
 use crate::shard::{Apart, Shard, Shards};
 use crate::va::{self, Vpn};
 use core::fmt;
@@ -19,6 +19,8 @@ pub struct Config {
     pub leaves: LeafSet,
     /// When what was unmapped is flushed.
     pub flush: FlushPolicy,
+    /// Whether that holds for pages of somebody else's.
+    pub foreign: ForeignPages,
     /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each CPU keeps for its next of the same size.
     pub cached_areas: usize,
 }
@@ -28,6 +30,7 @@ impl Default for Config {
         Self {
             leaves: LeafSet::ALL,
             flush: FlushPolicy::Strict,
+            foreign: ForeignPages::Flush,
             cached_areas: 256,
         }
     }

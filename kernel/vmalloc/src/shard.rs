@@ -59,6 +59,11 @@ impl<G: Granule> Waiting<G> {
         (self.nr_areas, self.pages)
     }
 
+    /// Whether nothing is to be flushed, nor to go back.
+    pub fn is_empty(&self) -> bool {
+        self.nr_areas == 0 && self.pending.is_empty()
+    }
+
     #[inline(always)]
     pub fn push(&mut self, mut area: Area) {
         self.nr_areas += 1;

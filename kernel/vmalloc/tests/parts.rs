@@ -10,12 +10,13 @@ mod support;
 
 use paging::{Attributes, LeafSet, LeafSize, Pfn, PhysAddr, VirtAddr, VirtRange};
 use support::{Area, ByAddress, PAGE, Plant, Rig, Scenario};
-use vmalloc::{Backend, Config, Error, FlushPolicy};
+use vmalloc::{Backend, Config, Error, FlushPolicy, ForeignPages};
 
 const STRICT: Config = Config {
     leaves: LeafSet::ALL,
     flush: FlushPolicy::Strict,
     cached_areas: 2,
+    foreign: ForeignPages::Flush,
 };
 
 const fn scenario(schedules: usize, body: fn(&Rig)) -> Scenario {

@@ -12,7 +12,7 @@ use paging::{Extent, Pfn, PhysAddr, VirtRange};
 use vmalloc::FlushPolicy;
 
 use super::Bench;
-use super::backend::{LAZY, counting_subsystem, subsystem};
+use super::backend::{LAZY, counting_subsystem, deferring_subsystem, subsystem};
 use super::counting::Counts;
 use super::engine::{self, Source, nowhere};
 use super::report::{Line, Op};
@@ -160,8 +160,41 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
         return;
     }
     bench.prune();
-    let nr = frames.len() as u64;
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
+    let (map, unmap) = measure_map_ram(bench, name, &vm, frames);
+    drop(vm);
+    let counts = counted_map_ram(bench, name, frames);
+    for (op, samples, counts) in [(Op::Map, &map, counts.0), (Op::Unmap, &unmap, counts.1)] {
+        Line::of(name, op, samples).counts(counts).print();
+    }
+}
+
+/// Runs the case `names.0` of `vmap` and `names.1` of `vm_map_ram` where the unmap is not flushed, as
+/// Linux's are not.
+///
+/// # Panics
+/// If a call fails.
+pub fn run_deferred(bench: &Bench<'_>, names: (&str, &str), frames: &[Pfn]) {
+    if bench.selects(names.0) {
+        bench.prune();
+        let vm = deferring_subsystem(bench.region());
+        let (map, unmap, leaves) = measure(bench, names.0, &vm, Call::Vmap(frames));
+        for (op, samples) in [(Op::Map, &map), (Op::Unmap, &unmap)] {
+            Line::of(names.0, op, samples).leaves(leaves).print();
+        }
+    }
+    if bench.selects(names.1) {
+        bench.prune();
+        let vm = deferring_subsystem(bench.region());
+        let (map, unmap) = measure_map_ram(bench, names.1, &vm, frames);
+        for (op, samples) in [(Op::Map, &map), (Op::Unmap, &unmap)] {
+            Line::of(names.1, op, samples).print();
+        }
+    }
+}
+
+fn measure_map_ram(bench: &Bench<'_>, name: &str, vm: &KernelVmalloc, frames: &[Pfn]) -> (Samples, Samples) {
+    let nr = frames.len() as u64;
     // Beside it, so that what it lies in stays.
     let kept = vm.vm_map_ram(&frames[..1]);
     assert!(kept.is_ok(), "{name}: {kept:?}");
@@ -184,11 +217,7 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
         let unmapped = unsafe { vm.vm_unmap_ram(va, 1) };
         assert!(unmapped.is_ok(), "{name}: the neighbour stays");
     }
-    drop(vm);
-    let counts = counted_map_ram(bench, name, frames);
-    for (op, samples, counts) in [(Op::Map, &map, counts.0), (Op::Unmap, &unmap, counts.1)] {
-        Line::of(name, op, samples).counts(counts).print();
-    }
+    (map, unmap)
 }
 
 /// What the two calls do to the tables, beside a mapping that stays.

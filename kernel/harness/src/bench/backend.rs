@@ -8,7 +8,7 @@ use kernel::mm::areas::{KernelBackend, KernelVmalloc, kernel_vmalloc};
 use kernel::mm::tables::{KernelTables, LinearMapTables};
 use paging::VirtRange;
 use paging::mmu::Counting;
-use vmalloc::{Backend, Config, FlushPolicy, Vmalloc};
+use vmalloc::{Backend, Config, FlushPolicy, ForeignPages, Vmalloc};
 
 use super::counting::{CountingTables, Counts};
 use crate::handles::BackendBy;
@@ -32,7 +32,21 @@ pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// The same with the backend that counts.
+/// Returns a subsystem that lets everything wait until it is asked for, pages of somebody else's too,
+/// as Linux does.
+///
+/// # Panics
+/// If there is no memory for it.
+pub fn deferring_subsystem(range: VirtRange) -> Box<KernelVmalloc> {
+    let config = Config {
+        flush: LAZY,
+        foreign: ForeignPages::Defer,
+        ..*kernel_vmalloc().config()
+    };
+    with_config(range, KernelBackend, config)
+}
+
+/// As [`subsystem`], with the backend that counts.
 ///
 /// # Panics
 /// If there is no memory for it.
@@ -54,6 +68,10 @@ fn new<B: Backend>(range: VirtRange, backend: B, flush: FlushPolicy) -> Box<Vmal
         flush,
         ..*kernel_vmalloc().config()
     };
+    with_config(range, backend, config)
+}
+
+fn with_config<B: Backend>(range: VirtRange, backend: B, config: Config) -> Box<Vmalloc<B>> {
     match Vmalloc::new(range, backend, config) {
         Ok(vm) => Box::new(vm),
         Err(error) => panic!("a region for the bench: {error}"),

@@ -169,6 +169,9 @@ const CHUNKS: &[(&str, usize, u8, u32)] = &[
 /// Pages mapped for a short while.
 const MAP_RAM: &[(&str, usize)] = &[("vm_map_ram 1", 1), ("vm_map_ram 16", 16), ("vm_map_ram 32", 32)];
 
+/// The same, and `vmap`, where what ends is not flushed at once, but with others, as Linux's.
+const DEFERRED: (&str, &str) = ("vmap 16, order 0, deferred", "vm_map_ram 16, deferred");
+
 /// Memory of its own, and addresses alone.
 const ALLOCATIONS: &[(&str, Call<'_>)] = &[
     ("vmalloc_huge 64K", Call::VmallocHuge(64 * KIB)),
@@ -291,6 +294,9 @@ fn run_selected(bench: &Bench<'_>) {
             api::run_map_ram(bench, name, pages.frames())
         });
     }
+    with_pages(bench, &[DEFERRED.0, DEFERRED.1], 16, 0, |pages| {
+        api::run_deferred(bench, DEFERRED, pages.frames());
+    });
     for (name, call) in ALLOCATIONS {
         api::run(bench, name, *call);
     }

@@ -19,7 +19,7 @@ use kernel::mm::areas::{KernelArea, KernelBackend, edit_linear_map};
 use kernel::mm::tables::LinearMapTables;
 use kernel::mm::{frames, kernel_tree, linear_va, walk_lock};
 use kernel::sync::{IrqSpinLock, IrqSpinLockGuard};
-use paging::{Granule4K, LeafSet, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
+use paging::{Granule4K, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
 use vmalloc::va::{NodePage, NodePages};
 use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, Vmalloc};
 
@@ -168,9 +168,9 @@ impl SecondVmalloc {
             too_early: AtomicU64::new(0),
         };
         let policy = Config {
-            leaves: LeafSet::ALL,
             flush,
             cached_areas: 16,
+            ..Config::default()
         };
         Ok(Self {
             vm: Some(Box::new(Vmalloc::new(range, backend, policy)?)),

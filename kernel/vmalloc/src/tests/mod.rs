@@ -11,6 +11,7 @@ mod deferred;
 mod every_failure;
 mod executable;
 mod failures;
+mod foreign;
 mod guessed;
 mod lazy;
 mod linux_bugs;

@@ -28,6 +28,7 @@ const LAZY: Config = Config {
         pages: 1 << 20,
     },
     cached_areas: 8,
+    foreign: ForeignPages::Flush,
 };
 
 /// Runs `f` on each CPU in turn while all locks but those of its own shard are taken: waiting for

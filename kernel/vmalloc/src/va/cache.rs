@@ -120,24 +120,34 @@ impl<const W: usize> Cache<W> {
     pub fn put(&mut self, area: Area<W>) -> Option<Area<W>> {
         let node = area.node;
         let index = self.index(node.pages.get());
-        if index >= MAX_CACHED_PAGES || self.limit == 0 {
+        if index >= MAX_CACHED_PAGES {
             return Some(area);
         }
-        let given_up = if self.nr_areas >= self.limit {
-            self.give_up()
-        } else {
-            None
-        };
-        node.set_state(State::Parked);
-        node.chain.set(self.heads[index]);
-        self.heads[index] = Some(node);
-        self.counts[index].nr += 1;
-        self.nr_areas += 1;
-        given_up
+        if self.nr_areas >= self.limit {
+            return self.put_for_another(area, index);
+        }
+        self.link(index, node);
+        None
     }
 
-    /// Takes out an area of the size whose turn it is.
+    #[inline(always)]
+    fn link(&mut self, index: usize, node: NodeRef<W>) {
+        node.set_state(State::Parked);
+        node.chain.set(self.heads[index].replace(node));
+        self.counts[index].nr += 1;
+        self.nr_areas += 1;
+    }
+
+    /// Keeps `area` in a full cache, and takes out one of the size whose turn it is.
     #[inline(never)]
+    fn put_for_another(&mut self, area: Area<W>, index: usize) -> Option<Area<W>> {
+        let Some(given_up) = self.give_up() else {
+            return Some(area);
+        };
+        self.link(index, area.node);
+        Some(given_up)
+    }
+
     fn give_up(&mut self) -> Option<Area<W>> {
         let turns = (self.hand..MAX_CACHED_PAGES).chain(0..self.hand);
         self.hand = turns.into_iter().find(|index| self.counts[*index].nr != 0)?;

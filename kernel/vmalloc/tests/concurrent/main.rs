@@ -20,12 +20,13 @@ mod tables;
 
 use paging::LeafSet;
 use support::{Rig, Scenario};
-use vmalloc::{Config, FlushPolicy};
+use vmalloc::{Config, FlushPolicy, ForeignPages};
 
 const STRICT: Config = Config {
     leaves: LeafSet::ALL,
     flush: FlushPolicy::Strict,
     cached_areas: 2,
+    foreign: ForeignPages::Flush,
 };
 
 const LAZY: Config = Config {
@@ -40,6 +41,7 @@ const LAZY: Config = Config {
 /// The CPU that flushes a range keeps it: nothing else is mapped there.
 const ROOMY: Config = Config {
     cached_areas: 64,
+    foreign: ForeignPages::Flush,
     ..LAZY
 };
 
