@@ -149,6 +149,16 @@ impl Zones {
             zone.set_state(frame, state);
         }
     }
+
+    /// Makes each of `nr` blocks of 2^`order` frames, in a row from `first` on and in one zone, something
+    /// else.
+    pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
+        if let Some(zone) = self.zone(first) {
+            let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
+            let firsts = states.iter().step_by(1 << order);
+            firsts.for_each(|block| block.store(state.0, Relaxed));
+        }
+    }
 }
 
 impl Zone {

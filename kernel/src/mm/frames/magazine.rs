@@ -305,10 +305,12 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
             // Memory is short or in pieces, or the block is larger: one will do.
             None => (buddy.allocate(zones, order)?.0, 1),
         };
-        for frame in (1..nr).rev().map(|i: u64| first + (i << order)) {
-            zones.set_state(frame, State::cached(order));
-            self.push(frame);
+        zones.set_states(first, nr, order, State::cached(order));
+        let others = (1..nr).rev().map(|i: u64| first + (i << order));
+        for (n, frame) in others.enumerate() {
+            self.slot(n).store(frame, Release);
         }
+        self.nr.store(nr as usize - 1, Relaxed);
         Some(first)
     }
 
