@@ -11,7 +11,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use paging::{
-    Failure, FrameArray, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
+    Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
 };
 use spin::Once;
 use spin::mutex::SpinMutex;
