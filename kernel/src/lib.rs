@@ -18,7 +18,7 @@ pub mod sync;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
-use arch::{alternatives, cache, identity, mmu, psci};
+use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
@@ -91,7 +91,7 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
         fail(format_args!("{error}"));
     }
     // SAFETY: the others are off, and none of what is called here is a site.
-    unsafe { alternatives::apply(info, &features, args.masked) };
+    unsafe { mm::apply_alternatives(info, &features, args.masked) };
     report::log_memory(info, machine, args.rodata);
     move_console(machine);
     start_cpus(info, machine, args);

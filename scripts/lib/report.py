@@ -70,8 +70,9 @@ class Report:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """A stage that ends without having run or skipped a case is itself a failure."""
-        print(f"== {name}", flush=True)
-        before = self._cases[threading.get_ident()]
+        with self._lock:
+            before = self._cases[threading.get_ident()]
+            print(f"== {name}", flush=True)
         yield
         if self._cases[threading.get_ident()] == before:
             self.add(name, Outcome.of(False, 0.0, "the stage ran nothing"))

@@ -16,13 +16,7 @@
 
 use core::arch::asm;
 
-use paging::{Attributes, PhysAddr};
-
-use super::cache;
 use super::features::Features;
-use crate::BootInfo;
-use crate::mm::layout::EDIT_SLOTS;
-use crate::mm::slots;
 
 /// When a site is replaced. What assembly has in its entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,12 +151,10 @@ pub fn nr_sites(condition: Condition) -> usize {
 /// Sites with this condition that hold their replacement now.
 #[must_use]
 pub fn nr_replaced(condition: Condition) -> usize {
-    let is_replaced = |site: &&Site| {
-        let (at, from) = (Site::address(&site.site), Site::address(&site.replacement));
-        (0..site.nr_words() * 4).step_by(4).all(|offset| {
+    let is_replaced = |site: &&'static Site| {
+        Replacement(site).words().all(|(at, word)| {
             // SAFETY: an instruction of the image, which is mapped readable.
-            let found = unsafe { ((at + offset) as *const u32).read_volatile() };
-            found == site.word(at, from, offset)
+            unsafe { (at as *const u32).read_volatile() == word }
         })
     };
     sites()
@@ -172,41 +164,26 @@ pub fn nr_replaced(condition: Condition) -> usize {
         .count()
 }
 
-/// Replaces what all CPUs together have the condition for, and what is `measured`. After [`cache::init`].
-///
-/// # Safety
-/// Called by the first CPU, while no other runs. No caller is in the middle of a site.
-pub unsafe fn apply(info: &BootInfo, features: &Features, measured: bool) {
-    if measured {
-        // SAFETY: the caller's promise; every CPU has branches.
-        unsafe { replace(info, Condition::Measured) };
-    }
-    if features.lse {
-        // SAFETY: the caller's promise, and all CPUs have what the replacement needs.
-        unsafe { replace(info, Condition::Lse) };
-    }
+/// The sites to replace where all CPUs together have `features`, and where sections are `measured`.
+pub fn to_replace(features: &Features, measured: bool) -> impl Iterator<Item = Replacement> {
+    let lse = features.lse;
+    let is_due = move |site: &&Site| {
+        (measured && site.condition == Condition::Measured as u32)
+            || (lse && site.condition == Condition::Lse as u32)
+    };
+    sites().iter().filter(is_due).map(Replacement)
 }
 
-/// # Safety
-/// As for [`apply`], and all CPUs can execute the replacements.
-unsafe fn replace(info: &BootInfo, condition: Condition) {
-    const PAGE: usize = crate::mm::layout::PAGE_SIZE;
-    let slot = EDIT_SLOTS.start;
-    let mut mapped = usize::MAX;
-    let mut alias = 0;
-    for site in sites().iter().filter(|site| site.condition == condition as u32) {
-        let (at, from) = (Site::address(&site.site), Site::address(&site.replacement));
-        for offset in (0..site.nr_words() * 4).step_by(4) {
-            let va = at + offset;
-            if va & !(PAGE - 1) != mapped {
-                mapped = va & !(PAGE - 1);
-                alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
-            }
-            let word = site.word(at, from, offset);
-            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the site meanwhile.
-            unsafe { ((alias + va % PAGE) as *mut u32).write_volatile(word) };
-        }
-        cache::publish_instructions(at, site.nr_words() * 4);
+/// A site, with what is put in its place.
+#[derive(Clone, Copy)]
+pub struct Replacement(&'static Site);
+
+impl Replacement {
+    /// Returns the addresses and the new words of its instructions, in order.
+    pub fn words(self) -> impl Iterator<Item = (usize, u32)> {
+        let (at, from) = (Site::address(&self.0.site), Site::address(&self.0.replacement));
+        (0..self.0.nr_words() * 4)
+            .step_by(4)
+            .map(move |offset| (at + offset, self.0.word(at, from, offset)))
     }
-    slots::unmap(slot);
 }

@@ -6,7 +6,7 @@
 //! which an emulator derives from the instructions that it has executed (`-icount`): what one takes is measured by a
 //! loop of a known length. Elsewhere it is time.
 //!
-//! It is measured in a build with debug assertions, in a boot that runs the self-tests or that is asked to by
+//! It is measured in a build with debug assertions, in a boot that is asked to, as by
 //! `masked=1`. In others of that build each place where it would be is a NOP
 //! ([`Condition::Measured`](super::alternatives::Condition)).
 //!

@@ -98,7 +98,7 @@ pub const ARGUMENTS: &[Argument<BootArgs>] = &[
     boot_argument!(
         "masked",
         one of SWITCH,
-        "whether sections with interrupts masked are measured, in a build with debug assertions (0; self-tests always do)",
+        "whether sections with interrupts masked are measured, in a build with debug assertions (0; a suite of tests always does)",
         |args, measured| args.masked = measured
     ),
 ];

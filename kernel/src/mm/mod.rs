@@ -18,6 +18,7 @@
 //! is held exclusively while a table is freed ([`tables::KernelTables`]), and while the linear map
 //! is edited.
 
+mod alternatives;
 pub mod areas;
 pub mod dump;
 pub mod frames;
@@ -48,6 +49,7 @@ use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
 pub use crate::layout;
 use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
 pub use ::machine::{plan, regions};
+pub use alternatives::apply_alternatives;
 pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
     vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,

@@ -1,0 +1,33 @@
+//! Writes the instructions that [`alternatives`](crate::arch::alternatives) chooses.
+
+use paging::{Attributes, PhysAddr};
+
+use super::layout::{EDIT_SLOTS, PAGE_SIZE};
+use super::slots;
+use crate::BootInfo;
+use crate::arch::features::Features;
+use crate::arch::{alternatives, cache};
+
+/// Replaces what all CPUs together have the features for, and what is `measured`. After [`cache::init`].
+///
+/// # Safety
+/// Called by the first CPU, while no other runs. No caller is in the middle of a site.
+pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured: bool) {
+    let slot = EDIT_SLOTS.start;
+    let mut mapped = usize::MAX;
+    let mut alias = 0;
+    for site in alternatives::to_replace(features, measured) {
+        for (va, word) in site.words() {
+            if va & !(PAGE_SIZE - 1) != mapped {
+                mapped = va & !(PAGE_SIZE - 1);
+                alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
+            }
+            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the site meanwhile.
+            unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
+            cache::publish_instructions(va, size_of::<u32>());
+        }
+    }
+    if mapped != usize::MAX {
+        slots::unmap(slot);
+    }
+}
