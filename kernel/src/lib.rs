@@ -1,5 +1,5 @@
-//! The vmwalk kernel: everything that runs after the MMU is on, but for what it [runs](Init) when it
-//! is up.
+//! The vmwalk kernel: everything that runs after the MMU is on, but for what it [runs](Init) when
+//! it is up.
 #![no_std]
 
 extern crate alloc;
@@ -102,7 +102,8 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// The CPUs of the device tree but this one that firmware can turn on, with the numbers that they get.
+/// The CPUs of the device tree but this one that firmware can turn on, with the numbers that they
+/// get.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
     (1..)
         .zip(machine.other_cpus())
@@ -136,7 +137,8 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
     }
 }
 
-/// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not come up is reported, and done without.
+/// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not
+/// come up is reported, and done without.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| !cpu.by_psci) {
         log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
@@ -147,7 +149,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             continue;
         }
         let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
-            // Left to the CPU for good, whatever becomes of it.
+            // Left to the CPU for good, even if it never comes up.
             Ok(area) => area.into_raw().0 as usize,
             Err(error) => {
                 log::warn!("CPU {index} has no stack: {error}");
@@ -155,7 +157,8 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             }
         };
         let stack = stack..stack + CPU_STACK_SIZE as usize;
-        // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run under, which map the image.
+        // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run
+        // under, which map the image.
         if let Err(error) = unsafe { smp::start(info, index, mpidr, stack, mm::kernel_ttbr1()) } {
             log::warn!("CPU {index}: {error}");
         }
@@ -181,7 +184,8 @@ fn move_console(machine: &Machine) {
 
 fn read_machine(info: &BootInfo) -> &'static Machine {
     let tree = &info.device_tree;
-    // SAFETY: the boot crate maps as many bytes as the header says, read-only, in a window that stays.
+    // SAFETY: the boot crate maps as many bytes as the header says, read-only, in a window that
+    // stays.
     let blob = unsafe { core::slice::from_raw_parts(tree.va as *const u8, tree.size) };
     match device_tree::read(blob) {
         Ok(machine) => MACHINE.call_once(|| machine),

@@ -1,7 +1,9 @@
-//! The kernel's locks, taken with interrupts masked: `lock_api`'s mutex on a [word](Word) of ours, `spin`'s reader-writer lock.
+//! The kernel's locks, taken with interrupts masked: `lock_api`'s mutex on a [word](Word) of ours,
+//! `spin`'s reader-writer lock.
 //!
-//! Masked, because an exception handler may want the same lock: an interrupt that spins on what the interrupted code holds never ends.
-//! A panic takes no lock at all, so none of these can hide its message.
+//! Masked, because an exception handler may want the same lock: an interrupt that spins on what the
+//! interrupted code holds never ends. A panic takes no lock at all, so none of these can hide its
+//! message.
 //!
 //! # Order
 //! A holder of one may take those further down, none further up, and none twice. Levels are those
@@ -57,8 +59,9 @@ fn note_wait() {
     NR_WAITS.this().fetch_add(1, Relaxed);
 }
 
-/// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then goes on with the one that holds the lock, where it
-/// would else run the waiting one for hundreds of millions of instructions.
+/// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then
+/// goes on with the one that holds the lock, where it would else run the waiting one for hundreds
+/// of millions of instructions.
 #[derive(Debug)]
 pub struct Turn;
 
@@ -70,10 +73,11 @@ impl RelaxStrategy for Turn {
     }
 }
 
-/// The word of a spin lock: 1 while it is held. Taken by one read-modify-write, with no load before: where another CPU had the lock
-/// last, that would fetch the line once more.
+/// The word of a spin lock: 1 while it is held. Taken by one read-modify-write, with no load
+/// before: where another CPU had the lock last, that would fetch the line once more.
 ///
-/// Our own since no crate's takes an atomic instruction where the CPU has it and exclusives where not, in one image.
+/// Our own since no crate's takes an atomic instruction where the CPU has it and exclusives where
+/// not, in one image.
 #[derive(Debug)]
 pub struct Word(AtomicU32);
 
@@ -103,7 +107,8 @@ unsafe impl RawMutex for Word {
     }
 }
 
-/// On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs. For a lock that many CPUs take, beside what they read.
+/// On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs. For a lock that many
+/// CPUs take, beside what they read.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Padded<T>(pub T);
@@ -193,7 +198,7 @@ impl<T> IrqSpinLock<T> {
         self.lock.lock()
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is free.
     #[inline]
     #[track_caller]
     pub fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
@@ -206,7 +211,7 @@ impl<T> IrqSpinLock<T> {
         })
     }
 
-    /// Whether somebody holds it, at this moment.
+    /// Whether it is held, at this moment.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_locked()
@@ -270,7 +275,7 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Shares the lock with whoever else reads.
+    /// Shares the lock with other readers.
     #[inline(always)]
     #[track_caller]
     pub fn read(&self) -> IrqReadGuard<'_, T> {
@@ -287,7 +292,7 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Shares the lock if nobody has it alone.
+    /// Shares the lock if no writer has it.
     #[inline]
     #[track_caller]
     pub fn try_read(&self) -> Option<IrqReadGuard<'_, T>> {
@@ -317,7 +322,7 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Takes the lock alone if nobody holds it.
+    /// Takes the lock alone if it is free.
     #[inline]
     #[track_caller]
     pub fn try_write(&self) -> Option<IrqWriteGuard<'_, T>> {

@@ -7,14 +7,14 @@
 // option. This file may not be copied, modified, or distributed
 // except according to those terms.
 
-//! A read-only API for parsing and traversing a [Flattened Device Tree (FDT)].
+//! A read-only API for parsing and traversing a [Flattened Device Tree (FDT)][fdt].
 //!
 //! This module provides the [`Fdt`] struct, which is the entry point for
 //! parsing and traversing an FDT blob. The API is designed to be safe and
 //! efficient, performing no memory allocation and providing a zero-copy view
 //! of the FDT data.
 //!
-//! [Flattened Device Tree (FDT)]: https://devicetree-specification.readthedocs.io/en/latest/chapter5-flattened-format.html
+//! [fdt]: https://devicetree-specification.readthedocs.io/en/latest/chapter5-flattened-format.html
 
 pub(crate) mod node;
 pub(crate) mod property;

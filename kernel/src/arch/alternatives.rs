@@ -1,7 +1,7 @@
 //! Instructions that are replaced at boot, once it is known what all CPUs have.
 //!
-//! Inline assembly names, beside its instructions, others to put in their place, and when: one image
-//! runs on every CPU, and what runs has no test in it. The sites are a section of the image
+//! Inline assembly names, beside its instructions, others to put in their place, and when: one
+//! image runs on every CPU, and what runs has no test in it. The sites are a section of the image
 //! ([`alternative!`]), an entry of four words each:
 //!
 //! ```text
@@ -11,8 +11,8 @@
 //! An entry of no words has a branch to its replacement put in the place of one instruction.
 //!
 //! The text is mapped read-only and stays so: a site is written through a fixed slot, which is not
-//! executable, by the CPU that boots while no other runs (DESIGN rule 10). Stores to instructions are
-//! published as any are (Arm ARM B2.7.4), and the other CPUs fetch theirs later.
+//! executable, by the CPU that boots while no other runs (DESIGN rule 10). Stores to instructions
+//! are published as any are (Arm ARM B2.7.4), and the other CPUs fetch theirs later.
 
 use core::arch::asm;
 
@@ -42,10 +42,11 @@ unsafe extern "C" {
     static __alternatives_end: Site;
 }
 
-/// The text of an inline assembly with an alternative: `$first` until it is replaced by `$second`, which
-/// has as many instructions. Operands are the same for both; labels 661 to 664 are taken.
+/// The text of an inline assembly with an alternative: `$first` until it is replaced by `$second`,
+/// which has as many instructions. Operands are the same for both; labels 661 to 664 are taken.
 ///
-/// A branch in `$second` goes to a place in `$second`; its end, which is that of the site, is `664f`.
+/// A branch in `$second` goes to a place in `$second`; its end, which is that of the site, is
+/// `664f`.
 #[macro_export]
 macro_rules! alternative {
     ($first:expr, $second:expr, $condition:expr) => {
@@ -84,8 +85,9 @@ macro_rules! if_lse {
     };
 }
 
-/// Whether sections with interrupts masked are [measured](super::masked). A NOP if they are not, and nothing in
-/// a build without debug assertions: two NOPs to a lock cost up to 9 % of a call, by what the compiler no longer inlines.
+/// Whether sections with interrupts masked are [measured](super::masked). A NOP if they are not,
+/// and nothing in a build without debug assertions: two NOPs to a lock cost up to 9 % of a call, by
+/// what the compiler no longer inlines.
 #[inline(always)]
 pub(super) fn is_measured() -> bool {
     if !cfg!(debug_assertions) {

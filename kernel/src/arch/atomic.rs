@@ -1,11 +1,11 @@
-//! The read-modify-writes of locks and free lists: one instruction each where all CPUs have FEAT_LSE, and a
-//! loop of exclusives where one has not.
+//! The read-modify-writes of locks and free lists: one instruction each where all CPUs have
+//! FEAT_LSE, and a loop of exclusives where one has not.
 //!
-//! What the compiler makes for the baseline is the loop. Its load fetches the cache line to read, and
-//! its store once more to write; of many CPUs that want one line, the one that has both at the right
-//! moment is not any that waits longest. An atomic instruction fetches the line once, or is done
-//! where the line is (Arm ARM B2.2, "Atomicity"; "Atomic instructions"). Which of the two is there is
-//! decided at boot, without a test at run time: [`alternatives`](super::alternatives).
+//! What the compiler makes for the baseline is the loop. Its load fetches the cache line to read,
+//! and its store once more to write; of many CPUs that want one line, the one that has both at the
+//! right moment is not any that waits longest. An atomic instruction fetches the line once, or is
+//! done where the line is (Arm ARM B2.2, "Atomicity"; "Atomic instructions"). Which of the two is
+//! there is decided at boot, without a test at run time: [`alternatives`](super::alternatives).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
@@ -16,7 +16,8 @@ use crate::{alternative, if_lse};
 #[inline(always)]
 pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     let old: u32;
-    // SAFETY: an atomic of the caller's. Memory is an operand, since what the lock protects is not to be read ahead.
+    // SAFETY: an atomic of the caller's. Memory is an operand, since what the lock protects is not
+    // to be read ahead.
     unsafe {
         asm!(
             alternative!(

@@ -56,7 +56,8 @@ pub fn mask_briefly() -> MaskedBriefly {
     }
 }
 
-/// Masks everything that DAIF masks, debug exceptions and SError too. For what takes no lock; it is not measured.
+/// Masks everything that DAIF masks, debug exceptions and SError too. For what takes no lock; it is
+/// not measured.
 #[inline(always)]
 pub fn mask_all() -> MaskedBriefly {
     let daif: u64;

@@ -1,17 +1,17 @@
 //! The longest section with interrupts masked, measured: since the boot, on each CPU.
 //!
-//! A section lasts from the first guard that a CPU takes to the last that it drops: a lock, or a mask of its
-//! own ([`interrupts`](super::interrupts)). What is done in it is counted in steps ([`Count`]): these have
-//! the bound of DESIGN rule 14, on any machine. How long it takes is read from CNTVCT_EL0,
-//! which an emulator derives from the instructions that it has executed (`-icount`): what one takes is measured by a
-//! loop of a known length. Elsewhere it is time.
+//! A section lasts from the first guard that a CPU takes to the last that it drops: a lock, or a
+//! mask of its own ([`interrupts`](super::interrupts)). What is done in it is counted in steps
+//! ([`Count`]): these have the bound of DESIGN rule 14, on any machine. How long it takes is read
+//! from CNTVCT_EL0, which an emulator derives from the instructions that it has executed
+//! (`-icount`): what one takes is measured by a loop of a known length. Elsewhere it is time.
 //!
 //! It is measured in a build with debug assertions, in a boot that is asked to, as by
 //! `masked=1`. In others of that build each place where it would be is a NOP
 //! ([`Condition::Measured`](super::alternatives::Condition)).
 //!
-//! Not measured: what [`mask_briefly`](super::interrupts::mask_briefly) guards, a few instructions that
-//! no argument makes more.
+//! Not measured: what [`mask_briefly`](super::interrupts::mask_briefly) guards, a few instructions
+//! that no argument makes more.
 
 use core::arch::asm;
 use core::fmt;
@@ -47,8 +47,8 @@ impl Count {
     pub const fn bound(self) -> Option<u64> {
         match self {
             Self::Ticks => None,
-            // A table that is filled, and the group of 16 that it takes a block from, broken and made
-            // (DESIGN rule 3).
+            // A table that is filled, and the group of 16 that it takes a block from, broken and
+            // made (DESIGN rule 3).
             Self::Written => Some(512 + 2 * 16),
             // A table's.
             Self::LookedAt => Some(512),

@@ -8,7 +8,8 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::{alternatives, cache};
 
-/// Replaces what all CPUs together have the features for, and what is `measured`. After [`cache::init`].
+/// Replaces what all CPUs together have the features for, and what is `measured`. After
+/// [`cache::init`].
 ///
 /// # Safety
 /// Called by the first CPU, while no other runs. No caller is in the middle of a site.
@@ -22,7 +23,8 @@ pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured:
                 mapped = va & !(PAGE_SIZE - 1);
                 alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
             }
-            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the site meanwhile.
+            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the
+            // site meanwhile.
             unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
             cache::publish_instructions(va, size_of::<u32>());
         }

@@ -1,18 +1,22 @@
-//! How an area ends, by four verbs:
+//! How an area is freed, by four verbs:
 //!
-//! 1. **retire**: it stops being one that is in use. From then on nothing begins to look at what it maps.
-//! 2. **unmap**: whatever is mapped there is taken out of the tables; under its shard's lock, or after that was had: a look holds that lock from when it finds the
-//!    area in use until it is done with its tables and frames (`lookup`).
-//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, where its frames are not its own (but see [`ForeignPages`]).
-//! 4. **free**: after the flush, its frames go back, then its addresses.
+//! 1. **retire**: it is no longer in use. No lookup finds it from then on.
+//! 2. **unmap**: its leaves are cleared, under its shard's lock or after that was held: a lookup
+//!    holds that lock from when it finds the area until it is done with its tables and frames
+//!    (`lookup`).
+//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, if its frames are
+//!    not its own.
+//! 4. **free**: after the flush its frames are freed, then its addresses.
 //!
 //! # Bounds
-//! A small area is retired, unmapped and queued under one hold of its shard's lock, which a table's descriptors bound. On another CPU than the shard's it is
-//! retired, and left to that one (`deferred`). A large one is retired under the lock, and unmapped with no lock held: its tables are its own.
+//! A small area is retired, unmapped and queued under one hold of its shard's lock: at most a
+//! table's descriptors. On another CPU than the shard's it is retired, and left to that CPU
+//! (`deferred`). A large area is retired under the lock and unmapped without: its tables are its
+//! own.
 //!
 //! # Tables
-//! A piece keeps its table, however empty, as long as it is a CPU's. A large area is unmapped by all of its spans, so its tables are unlinked with it, and go
-//! back with its flush.
+//! A piece keeps its table, even if empty, as long as a CPU has it. A large area is unmapped by
+//! whole spans, so its tables are unlinked with it and freed by its flush.
 
 use crate::backend::{Backend, Lock};
 use crate::frames::free_area;
@@ -34,7 +38,7 @@ pub(crate) type Held<'a, B> =
     <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
 
 impl<B: Backend> Vmalloc<B> {
-    /// Ends `area`, which nobody else can take any more, and whose body is `range`.
+    /// Frees `area`, which cannot be found any more, and whose body is `range`.
     #[inline(never)]
     pub(crate) fn give_back(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
         let here = self.settle(Context::Waiting);
@@ -44,7 +48,8 @@ impl<B: Backend> Vmalloc<B> {
             here
         } else {
             let shard = self.shards.get(owner);
-            // Nothing of another CPU's shard is read for it. It stays mapped, which is only for what is withheld.
+            // Nothing of another CPU's shard is read here. It stays mapped, which is only for what
+            // is withheld.
             let head = Head::of(&area);
             if owner != COMMON && head.can_wait() && self.waits(head) {
                 return self.hand_in(shard, area, range.size >> B::Granule::PAGE_SHIFT);
@@ -57,7 +62,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Whether the policy lets an area of this head wait for a flush.
+    /// Returns whether the policy lets such an area wait for a flush.
     #[inline(always)]
     fn waits(&self, head: Head) -> bool {
         self.config.flush != FlushPolicy::Strict
@@ -65,13 +70,13 @@ impl<B: Backend> Vmalloc<B> {
             && !head.permissions_changed()
     }
 
-    /// Whether mappings of somebody else's pages wait for a flush.
+    /// Returns whether mappings of somebody else's pages wait for a flush.
     #[inline(always)]
     pub(crate) fn defers_foreign(&self) -> bool {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Ends `area` of `shard`, whose lock is held. Whether the shard is due for a flush by now.
+    /// Frees `area` of `shard`, whose lock is held. Returns whether the shard is due for a flush.
     #[inline(always)]
     pub(crate) fn end(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
@@ -96,7 +101,7 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// The same for an area that is retired, and has whole spans.
+    /// The same for a retired area that has whole spans.
     #[inline(never)]
     fn end_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
@@ -108,7 +113,8 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// Lets `area` wait for the next flush of its shard, whose lock is held, with what was unmapped of it. Whether that is due by now.
+    /// Queues `area`, with what was unmapped of it, for the next flush of its shard, whose lock is
+    /// held. Returns whether that is due.
     #[inline(always)]
     fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
         batch.leave_to(&mut held.waiting.pending);
@@ -116,7 +122,7 @@ impl<B: Backend> Vmalloc<B> {
         self.share.is_reached_by(held.waiting.usage())
     }
 
-    /// Flushes what was unmapped of `area`, and frees it.
+    /// Flushes what was unmapped of `area`, and frees its frames and addresses.
     #[inline(always)]
     fn free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
         batch.flush();
@@ -128,14 +134,14 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Ends `area`, whose map failed, and which has no frames.
+    /// Frees `area`, whose map failed, and which has no frames.
     #[cold]
     pub(crate) fn abandon(&self, mut area: Area) {
         let shard = self.shard_of(&area);
         let mut held = shard.state.lock();
         area.retire();
         if !shard.is_common() {
-            // What the map has made are empty tables, or none: the piece keeps them.
+            // The map has made empty tables at most, which the piece keeps.
             held.release(area);
             return;
         }
@@ -149,9 +155,10 @@ impl<B: Backend> Vmalloc<B> {
     /// Unmaps a large area, and its tables.
     fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
         let body = record::range::<B::Granule>(area);
-        // Most tables are full, or full to the end of the body, and are quickly read as such.
+        // Most tables are full, or full up to the end of the body, and are quickly recognised.
         self.unmap_all(body, batch);
-        // That has unlinked those that the body covers whole. Of the first and the last it may cover a part: they are empty now.
+        // This unlinked the tables that the body covers whole. The first and the last may be left,
+        // empty.
         let span = B::Granule::size(LAST_LEVEL - 1);
         let (first, last) = (body.start.align_down(span), body.last().align_down(span));
         if first != body.start {
@@ -162,11 +169,11 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Takes all of `range` out, and the tables that it covers whole.
+    /// Unmaps all of `range`, with the tables that it covers whole.
     #[inline]
     pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
         if let Err(failure) = self.backend.tree().unmap(range, batch) {
-            // No leaf reaches over the end of an area, so nothing needs a split, which is all that could fail.
+            // No leaf spans the end of an area, so no split is needed, and only a split could fail.
             panic!("unmapping {range:?}: {failure}");
         }
     }

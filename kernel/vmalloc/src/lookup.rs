@@ -1,4 +1,4 @@
-//! What is at an address, and giving back by address.
+//! Lookups by address, and frees by address.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -11,7 +11,7 @@ use core::panic::Location;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Whether `va` is in the region.
+    /// Returns whether `va` is in the region.
     ///
     /// Any [context](crate#contexts).
     #[inline]
@@ -19,8 +19,9 @@ impl<B: Backend> Vmalloc<B> {
         self.range().contains(va)
     }
 
-    /// What is at `va`, if an area in use that may be told of has that page. `look` is called with the lock of its shard held: as long as it is, the area
-    /// is not unmapped, and neither its tables nor its frames go back.
+    /// Returns what is at `va`, if an area in use that may be told of has that page. `look` is
+    /// called with the lock of its shard held: as long as it is, the area is not unmapped, and
+    /// neither its tables nor its frames go back.
     #[inline]
     pub(crate) fn look_at<R>(
         &self,
@@ -34,8 +35,9 @@ impl<B: Backend> Vmalloc<B> {
         if in_use { look(&segment) } else { None }
     }
 
-    /// The same, with the valid leaf that maps `va`, if there is one. Where a call changes parts of the area, a leaf may be broken for a moment (DESIGN rule 3): then
-    /// that call is waited for, with no lock held.
+    /// The same, with the valid leaf that maps `va`, if there is one. Where a call changes parts of
+    /// the area, a leaf may be broken for a moment (DESIGN rule 3): then that call is waited for,
+    /// with no lock held.
     pub(crate) fn look_at_leaf<R>(
         &self,
         va: VirtAddr,
@@ -54,14 +56,15 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// The area in use whose pages hold `va`, guards not counted.
+    /// Returns the area in use whose pages hold `va`, guards not counted.
     ///
     /// Waits for the lock of the shard that has the address.
     pub fn find_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         self.look_at(va, record::info::<B::Granule>)
     }
 
-    /// The first area in use that begins at `va` or above: for listings, which hold no lock between one area and the next.
+    /// Returns the first area in use that begins at `va` or above: for listings, which hold no lock
+    /// between one area and the next.
     ///
     /// Waits for each shard's lock in turn.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
@@ -78,7 +81,8 @@ impl<B: Backend> Vmalloc<B> {
         })
     }
 
-    /// The lowest of what `say` has to say of the areas in use that end behind `page`, by their first page: of each shard its first.
+    /// Returns the lowest of what `say` has to say of the areas in use that end behind `page`, by
+    /// their first page: of each shard its first.
     pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {
@@ -98,17 +102,18 @@ impl<B: Backend> Vmalloc<B> {
         lowest.map(|(_, said)| said)
     }
 
-    /// The physical address that the area of an ioremap begins at.
+    /// Returns the physical address that the area of an ioremap begins at.
     ///
     /// Waits for the lock of the shard that has the address.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
         self.look_at(va, |segment| record::physical(&segment.words))
     }
 
-    /// The frame that `va` is mapped to, in leaves of any size.
+    /// Returns the frame that `va` is mapped to, in leaves of any size.
     ///
-    /// Waits for the lock of the shard that has the address; and where nothing is mapped, for a call that changes parts of the area. The holder of an area needs
-    /// neither: [`VmArea::translate`](crate::VmArea::translate).
+    /// Waits for the lock of the shard that has the address; and where nothing is mapped, for a
+    /// call that changes parts of the area. The holder of an area needs neither:
+    /// [`VmArea::translate`](crate::VmArea::translate).
     ///
     /// # Errors
     /// [`Error::Outside`], [`Error::NotMapped`].
@@ -121,18 +126,22 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Pfn(pa.0 >> B::Granule::PAGE_SHIFT))
     }
 
-    /// Gives back memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
+    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic). Takes the lock of the area's shard, and no other. Under a lazy policy the flush, the frames and the addresses wait
-    /// for a purge; the call that reaches the shard's share makes it. An area that a `set_memory_*` changed is flushed at once.
+    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic).
+    /// Takes the lock of the area's shard, and no other. Under a lazy policy the flush, the frames
+    /// and the addresses wait for a purge; the call that reaches the shard's share makes it. An
+    /// area that a `set_memory_*` changed is flushed at once.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`] for one that was freed
-    /// already, naming the area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
-    /// [`Error::Owned`], [`Error::WrongKind`]. Nothing has changed then.
+    /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`]
+    /// for one that was freed already, naming the area and who freed it; [`Error::NoArea`],
+    /// [`Error::Interior`], [`Error::Guard`], [`Error::Owned`], [`Error::WrongKind`]. Nothing has
+    /// changed then.
     ///
     /// # Safety
-    /// An address that is refused takes no promise. If an area of the right kind was made [raw](crate::VmArea::into_raw) there, then, as for `Box::from_raw`:
+    /// An address that is refused takes no promise. If an area of the right kind was made
+    /// [raw](crate::VmArea::into_raw) there, then, as for `Box::from_raw`:
     /// 1. it is the caller's to end;
     /// 2. nothing is used any more that lies in it: no reference, no stack, no code, on any CPU.
     #[track_caller]
@@ -140,9 +149,10 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(va, Kind::Vmalloc, Location::caller())
     }
 
-    /// Gives back a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
+    /// Frees a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
     ///
-    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
+    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns, unless
+    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
@@ -154,7 +164,8 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(va, Kind::Vmap, Location::caller())
     }
 
-    /// Gives back a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its first page.
+    /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its
+    /// first page.
     ///
     /// [Waiting](crate#contexts), as [`vfree`](Self::vfree).
     ///
@@ -169,9 +180,10 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(first, Kind::Ioremap, Location::caller())
     }
 
-    /// Gives back what [`get_vm_area`](Self::get_vm_area) reserved, and unmaps whatever is mapped there.
+    /// Frees what [`get_vm_area`](Self::get_vm_area) reserved, and unmaps all that is mapped there.
     ///
-    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). If no page was ever mapped there, nothing is flushed.
+    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). If no page was ever mapped there,
+    /// nothing is flushed.
     ///
     /// # Errors
     /// As [`vfree`](Self::vfree).
@@ -205,7 +217,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes the area of kind `expected` that begins at `va` away from whoever knows its address.
+    /// Takes the area of kind `expected` that begins at `va` away from the holder of its address.
     pub(crate) fn claim(state: &mut State<B::Granule>, va: VirtAddr, expected: Kind) -> Result<Area, Error> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let area = match state.space.claim(page) {

@@ -1,12 +1,13 @@
-//! `vm_map_ram`: a few pages for a short while, without the address space being asked.
+//! `vm_map_ram`: a few pages for a short while, without a reservation.
 //!
-//! Each CPU's shard has a block of [`BLOCK_PAGES`] pages, of which it hands out parts; a bit for each page that is in use, for the first
-//! and for the last page of each mapping. More than [`MAX_SMALL`] pages get an area of their own. Unlike Linux's, an unmap flushes at once: the pages are
-//! somebody else's, who may use them for something else when it returns. Where it is to wait ([`ForeignPages::Defer`](crate::ForeignPages::Defer)), pages of a block are
-//! handed out once; a block that has no more and no mapping ends as an area does, and its addresses are used again after a flush.
+//! Each CPU's shard has a block of [`BLOCK_PAGES`] pages, of which it hands out parts: a bit for
+//! each page in use, for the first and for the last page of each mapping. More than [`MAX_SMALL`]
+//! pages get an area of their own. Unlike Linux's, an unmap flushes at once: the pages are the
+//! caller's, which may reuse them when it returns.
 //!
-//! A block is an area of the shard, and its bits are in the area's words, under the shard's lock. The shard knows the one that it hands out from; the others are found by
-//! their address, get no new mapping, and go with the last that they have.
+//! A block is an area of the shard, and its bits are in the area's words, under the shard's lock.
+//! The shard knows the block that it hands out from. Others are found by their address, get no new
+//! mapping, and are freed with their last.
 
 use crate::backend::{Backend, Lock};
 use crate::end::Held;
@@ -43,13 +44,13 @@ const fn pages_of_block<G: Granule>() -> u64 {
     }
 }
 
-/// The bits of `nr` pages from `first` on. `nr` is at least 1 and at most all.
+/// Returns the bits of `nr` pages from `first` on. `nr` is at least 1 and at most all.
 #[inline(always)]
 const fn bits(first: u64, nr: u64) -> u64 {
     (u64::MAX >> (BLOCK_PAGES - nr)) << first
 }
 
-/// The lowest `nr` clear bits in a row.
+/// Returns the lowest `nr` clear bits in a row.
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
     // The first that is clear, most often: what is given back is soon taken again.
@@ -93,7 +94,8 @@ impl Bits {
         Some(first)
     }
 
-    /// The mapping of `nr` pages from `first` on ends: a second time is refused from now on, and the pages stay taken.
+    /// The mapping of `nr` pages from `first` on ends: a second time is refused from now on, and
+    /// the pages stay taken.
     #[inline(always)]
     fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
         if self.starts >> first & 1 == 0 {
@@ -111,7 +113,8 @@ impl Bits {
         Ok(())
     }
 
-    /// Whether the block can end. Pages that were unmapped stay in use until they are flushed; where that waits, the block's end is what waits for it.
+    /// Returns whether the block can end. Pages that were unmapped stay in use until they are
+    /// flushed; where that waits, the block's end is what waits for it.
     #[inline(always)]
     const fn is_idle(self, deferred: bool) -> bool {
         if deferred {
@@ -130,7 +133,8 @@ impl Bits {
     }
 }
 
-/// Calls `f` with the bits of the block around `page`, and the number of the page in it, and keeps what it makes of the bits unless it fails. `None` if no block is there.
+/// Calls `f` with the bits of the block around `page`, and the number of the page in it, and keeps
+/// what it makes of the bits unless it fails. `None` if no block is there.
 #[inline(always)]
 fn with_block<G: Granule, R>(
     state: &mut State<G>,
@@ -167,9 +171,11 @@ impl<B: Backend> Vmalloc<B> {
     /// The most pages that come from it.
     const SMALL: u64 = Self::BLOCK / 2;
 
-    /// Maps pages of somebody else's, readable and writable, for a short while. [`vm_unmap_ram`](Self::vm_unmap_ram) ends it.
+    /// Maps the caller's pages, readable and writable, for a short while.
+    /// [`vm_unmap_ram`](Self::vm_unmap_ram) ends it.
     ///
-    /// [Waiting](crate#contexts). Up to [`MAX_SMALL`] pages take the lock of this CPU's shard; more of them as [`vmap`](Self::vmap).
+    /// [Waiting](crate#contexts). Up to [`MAX_SMALL`] pages take the lock of this CPU's shard; more
+    /// of them as [`vmap`](Self::vmap).
     ///
     /// # Errors
     /// As [`vmap`](Self::vmap).
@@ -214,14 +220,14 @@ impl<B: Backend> Vmalloc<B> {
         Some(Vpn(block.first().0 + first))
     }
 
-    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it
-    /// wait.
+    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this
+    /// returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
     ///
     /// [Waiting](crate#contexts). A small one takes the lock of the shard that has the block.
     ///
     /// # Errors
-    /// [`Error::WrongLength`] if it has another number of pages; [`Error::NotMapped`] if no mapping of a block begins there; else
-    /// as [`vfree`](Self::vfree). Nothing has changed then.
+    /// [`Error::WrongLength`] if it has another number of pages; [`Error::NotMapped`] if no mapping
+    /// of a block begins there; else as [`vfree`](Self::vfree). Nothing has changed then.
     ///
     /// # Safety
     /// As [`vfree`](Self::vfree), of a mapping of [`vm_map_ram`](Self::vm_map_ram).

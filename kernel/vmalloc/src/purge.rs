@@ -1,27 +1,32 @@
-//! When what was unmapped is flushed and given back, and what is done where something has run out.
+//! When unmapped areas are flushed and freed, and what is done where something has run out.
 //!
-//! Neither the frames, nor the tables, nor the addresses of an area may be used again before no TLB can hold a translation of it (DESIGN rule 6). When
-//! the flush comes is policy:
+//! Frames, tables and addresses of an area may not be reused while a TLB can hold a translation of
+//! it (DESIGN rule 6). When the flush comes is policy:
 //!
-//! - [`FlushPolicy::Strict`]: before the call that ends the area returns, for each area alone;
+//! - [`FlushPolicy::Strict`]: before the call that frees the area returns, for each area alone;
 //! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
 //!
-//! Lazy is only what can be withheld. The pages of a `vmap`, of `vm_map_ram` and of a reserved area are somebody else's, who may use them for something else as soon
-//! as the call returns: these are flushed at once under either policy, unless [`ForeignPages::Defer`] says otherwise.
+//! Only what can be withheld waits. The pages of a `vmap` and of a reserved area are the caller's,
+//! which may reuse them as soon as the call returns: they are flushed at once under either policy.
 //!
 //! # One flush a shard
-//! Each shard has its own list of areas that wait, and its own flush: no CPU passes a list of another's. A flush takes the list under the shard's lock; it
-//! invalidates, frees the frames and gives the addresses back to that shard, [`STEP`] areas under one hold of the lock. All that is done inside the shard's
-//! purge gate, with interrupts enabled. So what finds nothing to flush and has passed the gate knows that nothing is on its way back.
+//! Each shard has its own list of areas that wait, and its own flush. A flush takes the list under
+//! the shard's lock, invalidates, frees the frames, and gives the addresses back to the shard,
+//! [`STEP`] areas under one hold of the lock. All that is done inside the shard's purge gate, with
+//! interrupts enabled. So a call that passes the gate and finds nothing to flush knows that nothing
+//! is on its way back.
 //!
 //! # What is withheld at most
-//! Each shard's share is the policy's limit divided by the number of shards, and what the CPU that gives an area back adds to it; twice that while
-//! a flush of the shard is under way, and then it is waited for. Half as much more may be in its inbox.
+//! A shard's share is the policy's limit divided by the number of shards, and what the freeing CPU
+//! adds to it; twice that while a flush of the shard is under way, and then it is waited for. Half
+//! as much more may be in its deferred-free list.
 //!
 //! # Where something has run out
-//! A call that finds no frame, table, node or addresses flushes all shards, and tries once more if something came back. If that was not enough, and what is
-//! kept (ranges for the next of their size, pieces without an area and their tables) could be, that is given back too, and it tries a last time. So every
-//! call ends, whatever others do, and what cannot be had at all takes nothing from others.
+//! A call that lacks frames, tables, nodes or addresses flushes all shards, and tries once more if
+//! something was freed. If what is kept (ranges for the next of their size, pieces without an area
+//! and their tables) could help, that is freed, too, and it tries a last time. So a call ends, no
+//! matter what others do (DESIGN rule 14), and a request that cannot be met takes nothing from
+//! others.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -33,14 +38,15 @@ use crate::shard::{Flushing, STEP, Shard};
 use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
-/// When what was unmapped is flushed.
+/// When unmapped areas are flushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum FlushPolicy {
-    /// Before the call that gives an area back returns.
+    /// Before the call that frees an area returns.
     Strict,
-    /// When this many areas, or pages of addresses, wait on all CPUs together; when memory or addresses run out; or when
-    /// [`Vmalloc::vm_unmap_aliases`] asks. Until then an area that was ended may be accessible: by what a TLB holds; and where another CPU than the one that made it
-    /// ended it, by its tables.
+    /// When this many areas, or pages of addresses, wait on all CPUs together; when memory or
+    /// addresses run out; or when [`Vmalloc::vm_unmap_aliases`] asks. Until then an area that was
+    /// ended may be accessible: by what a TLB holds; and where another CPU than the one that made
+    /// it ended it, by its tables.
     Lazy {
         /// Areas.
         areas: usize,
@@ -49,24 +55,30 @@ pub enum FlushPolicy {
     },
 }
 
-/// What a lazy policy does with mappings of somebody else's pages: those of `vmap`, `vm_map_ram`, `map_pages`, and `ioremap_cache` of RAM.
+/// What a lazy policy does with mappings of somebody else's pages: those of `vmap`, `vm_map_ram`,
+/// `map_pages`, and `ioremap_cache` of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum ForeignPages {
-    /// They are flushed before the call that ends the mapping returns. The default: who owns the pages needs to know nothing of TLBs.
+    /// They are flushed before the call that ends the mapping returns. The default: who owns the
+    /// pages needs to know nothing of TLBs.
     #[default]
     Flush,
-    /// They are unmapped before the call returns, and wait for the flush, as Linux's do: a `vunmap` and a `vm_unmap_ram` have no TLBI and no DSB.
+    /// They are unmapped before the call returns, and wait for the flush, as Linux's do: a `vunmap`
+    /// and a `vm_unmap_ram` have no TLBI and no DSB.
     ///
     /// # Hazard
-    /// The frames are not withheld. Until the flush, a TLB may hold translations of them: a stray access through the old address reaches whatever the frames are used for by
-    /// then, and what a CPU speculates there may bring their lines into its cache with the attributes of the old mapping. Before frames change hands in a way that
-    /// must not see this (to a guest, a device, another memory type) their owner calls [`Vmalloc::vm_unmap_aliases`].
+    /// The frames are not withheld. Until the flush, a TLB may hold translations of them: a stray
+    /// access through the old address reaches whatever the frames are used for by then, and what a
+    /// CPU speculates there may bring their lines into its cache with the attributes of the old
+    /// mapping. Before frames change hands in a way that must not see this (to a guest, a device,
+    /// another memory type) their owner calls [`Vmalloc::vm_unmap_aliases`].
     Defer,
 }
 
 impl FlushPolicy {
-    /// A lazy policy for a machine of `cpus` CPUs and `frames` frames, from what is good for one CPU: as much more as the CPUs have bits, since a flush
-    /// disturbs all of them, as Linux's `lazy_max_pages`; and never more than 1/64 of RAM.
+    /// Returns a lazy policy for a machine of `cpus` CPUs and `frames` frames, from what is good
+    /// for one CPU: as much more as the CPUs have bits, since a flush disturbs all of them, as
+    /// Linux's `lazy_max_pages`; and never more than 1/64 of RAM.
     #[must_use]
     pub const fn lazy_for(cpus: usize, frames: u64, areas: usize, pages: u64) -> Self {
         let bits = match cpus.checked_ilog2() {
@@ -80,7 +92,7 @@ impl FlushPolicy {
         }
     }
 
-    /// What each of `shards` lets wait.
+    /// Returns what each of `shards` lets wait.
     pub(crate) const fn share_of(self, shards: usize) -> Self {
         match self {
             Self::Strict => self,
@@ -91,7 +103,7 @@ impl FlushPolicy {
         }
     }
 
-    /// Whether `usage`, areas and their pages, is as much as this lets wait.
+    /// Returns whether `usage`, areas and their pages, is as much as this lets wait.
     #[inline(always)]
     pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
         match self {
@@ -119,7 +131,8 @@ struct Potential {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Flushes `shard`, which has reached its share. One flush at a time: while another one is under way, it is left to wait, up to a limit.
+    /// Flushes `shard`, which has reached its share. One flush at a time: while another one is
+    /// under way, it is left to wait, up to a limit.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
         let inside = match shard.purge.try_enter() {
@@ -145,7 +158,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes once for all that waits in `shard`, then gives all of it back. Inside the shard's purge gate.
+    /// Flushes once for all that waits in `shard`, then gives all of it back. Inside the shard's
+    /// purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
         if state.waiting.is_empty() {
@@ -156,8 +170,9 @@ impl<B: Backend> Vmalloc<B> {
         state.flushing = Flushing { nr_areas, pages };
         drop(state);
         let pending = core::mem::replace(&mut due.pending, Pending::new());
-        // Other CPUs may have written the invalid descriptors: the shard's lock handed them over, and the leading barrier
-        // must wait for stores observed as well as for this CPU's own (DSB ISH, Arm ARM B2.3.12).
+        // Other CPUs may have written the invalid descriptors: the shard's lock handed them over,
+        // and the leading barrier must wait for stores observed as well as for this CPU's own (DSB
+        // ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
         // The oldest first, which suits the tree.
         let mut flushed: Option<Area> = None;
@@ -197,8 +212,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives a CPU's pieces without an area back to the common shard, less `keep` of them: a quarter of them, or all if none is to be kept.
-    /// Inside the shard's purge gate, or not: others may do the same.
+    /// Gives a CPU's pieces without an area back to the common shard, less `keep` of them: a
+    /// quarter of them, or all if none is to be kept. Inside the shard's purge gate, or not: others
+    /// may do the same.
     fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
         if shard.is_common() {
             return 0;
@@ -241,7 +257,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives a piece back that is unmapped and flushed. False if the common shard has no node for it: then it stays.
+    /// Gives a piece back that is unmapped and flushed. False if the common shard has no node for
+    /// it: then it stays.
     fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
         if self.shards.common().state.lock().space.nr_spare_nodes() == 0
             && let Some(page) = self.backend.node_page()
@@ -262,7 +279,7 @@ impl<B: Backend> Vmalloc<B> {
         true
     }
 
-    /// All pages of an area, guards included.
+    /// Returns all pages of an area, guards included.
     pub(crate) fn whole(area: &Area) -> VirtRange {
         VirtRange::new(
             VirtAddr(area.first().0 << B::Granule::PAGE_SHIFT),
@@ -270,17 +287,19 @@ impl<B: Backend> Vmalloc<B> {
         )
     }
 
-    /// Makes sure that no TLB holds a translation of an area that was given back before this call by this CPU, or by one that
-    /// this CPU has since heard from.
+    /// Makes sure that no TLB holds a translation of an area that was freed before this call by
+    /// this CPU, or by one that this CPU has since heard from.
     ///
-    /// Under [`FlushPolicy::Strict`] no TLB ever does, but for areas that were given back where nothing could be waited for.
+    /// Under [`FlushPolicy::Strict`] no TLB ever does, except for areas freed where nothing may
+    /// wait.
     ///
-    /// [Waiting](crate#contexts): for each shard's purge gate in turn, inside which another CPU may be giving back what it has flushed.
+    /// [Waiting](crate#contexts): for each shard's purge gate in turn, in which another CPU may be
+    /// freeing what it has flushed.
     pub fn vm_unmap_aliases(&self) {
         self.flush_all();
     }
 
-    /// Flushes all shards. Gives how many areas were given back meanwhile, by whichever CPU.
+    /// Flushes all shards. Returns how many areas were freed meanwhile, by any CPU.
     fn flush_all(&self) -> u64 {
         self.settle_addresses(true);
         let mut given_back = 0;
@@ -294,15 +313,16 @@ impl<B: Backend> Vmalloc<B> {
         given_back
     }
 
-    /// Gives back all that is withheld or kept for later: what waits for a flush, ranges that are kept for the next of their size, blocks of
-    /// `vm_map_ram` and pieces without a mapping, and the tables of those. For a kernel that is short of memory.
+    /// Frees all that is withheld or kept for later: what waits for a flush, ranges that are kept
+    /// for the next of their size, blocks of `vm_map_ram` and pieces without a mapping, and the
+    /// tables of those. For a kernel that is short of memory.
     ///
     /// [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
     pub fn shrink(&self) {
         self.give_up_all();
     }
 
-    /// The same. Gives how many areas and ranges became free, and how many pieces.
+    /// The same. Returns how many areas and ranges became free, and how many pieces.
     fn give_up_all(&self) -> (u64, u64) {
         for shard in self.shards.iter() {
             self.drop_idle_block(shard);
@@ -347,7 +367,8 @@ impl<B: Backend> Vmalloc<B> {
         all
     }
 
-    /// Whether what `error` lacks could be there if all that is withheld and kept went back.
+    /// Returns whether what `error` lacks could be there if all that is withheld and kept were
+    /// freed.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();
         match *error {
@@ -363,8 +384,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Calls `once`, with no lock held; and again after a flush of what is withheld, and a last time after all that is kept was given back, if it
-    /// fails for something that has come back by that.
+    /// Calls `once`, with no lock held; again after a flush of all that waits, and a last time
+    /// after all that is kept was freed, each if what it lacked was freed by that.
     #[inline(always)]
     pub(crate) fn under_pressure<R>(&self, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
         match once() {

@@ -17,11 +17,12 @@ use paging::{Granule, LeafSet, VirtAddr, VirtRange};
 pub struct Config {
     /// Leaf sizes that mappings may use. The tree's own policy limits them further.
     pub leaves: LeafSet,
-    /// When what was unmapped is flushed.
+    /// When unmapped areas are flushed.
     pub flush: FlushPolicy,
     /// Whether that holds for pages of somebody else's.
     pub foreign: ForeignPages,
-    /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each CPU keeps for its next of the same size.
+    /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each
+    /// CPU keeps for its next of the same size.
     pub cached_areas: usize,
 }
 
@@ -36,13 +37,13 @@ impl Default for Config {
     }
 }
 
-/// What the subsystem holds at a moment.
+/// What is in use at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Areas in use.
     pub areas: usize,
-    /// Pages of addresses in use, guards included. An area that does not come from a CPU's piece has whole tables, so the rest of
-    /// its last one is counted as a guard.
+    /// Pages of addresses in use, guards included. An area that does not come from a CPU's piece
+    /// has whole tables, so the rest of its last one is counted as a guard.
     pub pages: u64,
     /// Areas that were unmapped and wait for a flush; and their pages, guards included.
     pub waiting: (usize, u64),
@@ -50,11 +51,11 @@ pub struct Usage {
     pub cached: (usize, u64),
     /// Pages of addresses that CPUs have for their small areas, in use or not.
     pub pieces: u64,
-    /// Areas that were given back on another CPU than theirs, or where nothing could be waited for, and are dealt with by a later call; and their
-    /// pages, guards included.
+    /// Areas whose free was deferred to a later call: freed on another CPU than theirs, or where
+    /// nothing may wait; and their pages, guards included.
     pub deferred: (usize, u64),
-    /// Addresses that [`Vmalloc::vfree_atomic`] took without looking, for a later call. What is there is counted as in use
-    /// so far.
+    /// Addresses that [`Vmalloc::vfree_atomic`] queued without a lookup. Their areas are counted as
+    /// in use so far.
     pub deferred_addresses: usize,
     /// Of these, how many could not be freed when their turn came, ever: see
     /// [`Backend::deferred_free_refused`].
@@ -63,9 +64,9 @@ pub struct Usage {
 
 /// The vmalloc subsystem of one region of kernel addresses.
 ///
-/// Every call may be made on any CPU at any time, in the [contexts](crate#contexts) that it names.
+/// Every call may be made on any CPU, in the [contexts](crate#contexts) that it names.
 pub struct Vmalloc<B: Backend> {
-    // Everything in here is read by all CPUs and hardly ever written, so all of them keep its cache lines.
+    // All of this is read by all CPUs and rarely written, so that they share its cache lines.
     pub(crate) backend: B,
     pub(crate) config: Config,
     /// Leaf sizes that both policies allow, this one's and the tree's.
@@ -76,27 +77,30 @@ pub struct Vmalloc<B: Backend> {
     /// Which shard has which span.
     pub(crate) owners: Owners,
     pub(crate) shards: Shards<B>,
-    /// What one shard lets wait before it flushes.
+    /// How much may wait in one shard before it flushes.
     pub(crate) share: FlushPolicy,
     pub(crate) addresses: Addresses,
-    /// There may be addresses, or areas in the common shard's inbox.
+    /// Whether there may be deferred addresses, or areas in the common shard's list.
     pub(crate) shared_work: AtomicBool,
-    /// Entered to change the linear map.
+    /// The gate around changes of the linear map.
     pub(crate) linear_map: Apart<Gate<B>>,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Pages of a span: what a last-level table translates. A CPU gets addresses for its small areas in pieces of one span.
+    /// Pages of a span: what a last-level table translates. A CPU gets addresses for its small
+    /// areas in pieces of one span.
     pub(crate) const SPAN_PAGES: u64 = 1 << B::Granule::INDEX_BITS;
 
-    /// The subsystem for `range`, of which nothing is mapped yet, and none of whose last-level tables translates anything else.
+    /// Returns the subsystem for `range`, of which nothing is mapped yet, and none of whose
+    /// last-level tables translates anything else.
     ///
     /// # Errors
-    /// [`Error::OutOfNodes`] if there are no pages for the book-keeping: three for each CPU and for what CPUs share.
+    /// [`Error::OutOfNodes`] if there are no pages for the book-keeping: three for each CPU and for
+    /// what CPUs share.
     ///
     /// # Panics
-    /// If `range` is empty, does not consist of whole spans of last-level tables (2 MiB with pages of 4 KiB), is larger than 2^27 of them,
-    /// or not in the tree's half.
+    /// If `range` is empty, does not consist of whole spans of last-level tables (2 MiB with pages
+    /// of 4 KiB), is larger than 2^27 of them, or not in the tree's half.
     pub fn new(range: VirtRange, backend: B, config: Config) -> Result<Self, Error> {
         let all = backend.tree().range();
         let span = Self::SPAN_PAGES << B::Granule::PAGE_SHIFT;
@@ -132,34 +136,34 @@ impl<B: Backend> Vmalloc<B> {
         })
     }
 
-    /// The region.
+    /// Returns the region.
     pub fn range(&self) -> VirtRange {
         self.range
     }
 
-    /// The backend.
+    /// Returns the backend.
     pub fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// The policy.
+    /// Returns the policy.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The page that `va` is in.
+    /// Returns the page that `va` is in.
     #[inline(always)]
     pub(crate) const fn page_of(va: VirtAddr) -> Vpn {
         Vpn(va.0 >> B::Granule::PAGE_SHIFT)
     }
 
-    /// The span that `page`, in the region, is in: its number.
+    /// Returns the span that `page`, in the region, is in: its number.
     #[inline(always)]
     pub(crate) const fn span_of(&self, page: Vpn) -> u64 {
         (page.0 - (self.range.start.0 >> B::Granule::PAGE_SHIFT)) / Self::SPAN_PAGES
     }
 
-    /// What is held at this moment.
+    /// Returns what is in use at this moment.
     ///
     /// [Waiting](crate#contexts): for each shard's lock. Exact when nothing else happens meanwhile.
     pub fn usage(&self) -> Usage {
@@ -192,8 +196,9 @@ impl<B: Backend> Vmalloc<B> {
         usage
     }
 
-    /// Checks every invariant of the address space. For tests: it takes time in proportion to the number of areas, with one shard's lock held after the
-    /// other, and the sums are exact only when nothing else happens meanwhile.
+    /// Checks every invariant of the address space. For tests: it takes time in proportion to the
+    /// number of areas, with one shard's lock held after the other, and the sums are exact only
+    /// when nothing else happens meanwhile.
     ///
     /// # Errors
     /// The first that does not hold.
@@ -232,13 +237,13 @@ impl<B: Backend> fmt::Debug for Vmalloc<B> {
 
 /// The shard of the area, by the number of its space.
 impl<B: Backend> Vmalloc<B> {
-    /// The shard that `area` is of: nothing is looked up, since its node bears the number.
+    /// Returns the shard that `area` is of: nothing is looked up, since its node bears the number.
     #[inline(always)]
     pub(crate) fn shard_of(&self, area: &crate::record::Area) -> &'static Shard<B> {
         self.shards.get(usize::from(area.owner()))
     }
 
-    /// The shard of the CPU that this runs on.
+    /// Returns the shard of the CPU that this runs on.
     #[inline(always)]
     pub(crate) fn this_shard(&self) -> &'static Shard<B> {
         self.shards.of_cpu(self.backend.cpu())

@@ -59,7 +59,7 @@ impl<G: Granule> Waiting<G> {
         (self.nr_areas, self.pages)
     }
 
-    /// Whether nothing is to be flushed, nor to go back.
+    /// Returns whether nothing is to be flushed, nor to go back.
     pub fn is_empty(&self) -> bool {
         self.nr_areas == 0 && self.pending.is_empty()
     }

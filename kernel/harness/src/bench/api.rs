@@ -169,8 +169,8 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
     }
 }
 
-/// Runs the case `names.0` of `vmap` and `names.1` of `vm_map_ram` where the unmap is not flushed, as
-/// Linux's are not.
+/// Runs the case `names.0` of `vmap` and `names.1` of `vm_map_ram` where the unmap is not flushed,
+/// as Linux's are not.
 ///
 /// # Panics
 /// If a call fails.

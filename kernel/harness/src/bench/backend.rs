@@ -32,8 +32,8 @@ pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// Returns a subsystem that lets everything wait until it is asked for, pages of somebody else's too,
-/// as Linux does.
+/// Returns a subsystem that lets everything wait until it is asked for, pages of somebody else's
+/// too, as Linux does.
 ///
 /// # Panics
 /// If there is no memory for it.

@@ -150,8 +150,8 @@ impl Zones {
         }
     }
 
-    /// Makes each of `nr` blocks of 2^`order` frames, in a row from `first` on and in one zone, something
-    /// else.
+    /// Makes each of `nr` blocks of 2^`order` frames, in a row from `first` on and in one zone,
+    /// something else.
     pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
         if let Some(zone) = self.zone(first) {
             let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];

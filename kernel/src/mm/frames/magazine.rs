@@ -1,22 +1,22 @@
-//! A cache of a few blocks for each CPU, of the orders up to that of a level 2 block. Any CPU can drain
-//! it when memory is short.
+//! A cache of a few blocks for each CPU, of the orders up to that of a level 2 block. Any CPU can
+//! drain it when memory is short.
 //!
 //! A magazine has a ring of slots for each order. Only its own CPU puts blocks in and keeps the
 //! count, with interrupts masked. A block is taken out by an atomic exchange of its slot with
 //! [`EMPTY`]: by the magazine's own CPU, one at a time, or by a CPU that is short, all at once
-//! ([`drain`]). So each block is taken out once, the hot path writes no line that another CPU writes,
-//! and a CPU that is busy or turned off holds nothing back. After a drain the count may be too high;
-//! an empty slot is then skipped.
+//! ([`drain`]). So each block is taken out once, the hot path writes no line that another CPU
+//! writes, and a CPU that is busy or turned off holds nothing back. After a drain the count may be
+//! too high; an empty slot is then skipped.
 //!
-//! A ring is filled from a run of 64 frames that begins at a multiple of 64: the states of these frames
-//! are one cache line, which is then this CPU's alone as long as their blocks stay here.
+//! A ring is filled from a run of 64 frames that begins at a multiple of 64: the states of these
+//! frames are one cache line, which is then this CPU's alone as long as their blocks stay here.
 //!
 //! Putting a block in is a store-release, and the exchange in a drain is an acquire: what was
-//! written to the block before it was freed is ordered before what the buddy allocator writes to it.
-//! The exchange by the magazine's own CPU needs no order: it finds its own store, or `EMPTY`.
+//! written to the block before it was freed is ordered before what the buddy allocator writes to
+//! it. The exchange by the magazine's own CPU needs no order: it finds its own store, or `EMPTY`.
 //!
-//! Of two CPUs that free one block at once, one makes its state that of a free one, by exchange; the
-//! other is told.
+//! Of two CPUs that free one block at once, one makes its state that of a free one, by exchange;
+//! the other is told.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
@@ -34,7 +34,8 @@ use crate::sync::{HotWord, Padded};
 /// Frames that fill an empty ring: their states are a cache line.
 const RUN_ORDER: u8 = 6;
 
-/// Blocks that are given to the buddy allocator under one hold of its lock, at most (DESIGN rule 14).
+/// Blocks that are given to the buddy allocator under one hold of its lock, at most (DESIGN rule
+/// 14).
 const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
     Some(most) => most as usize,
     None => unreachable!(),
@@ -139,8 +140,9 @@ macro_rules! with_ring {
     };
 }
 
-/// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number of the last one, plus one, or 0. The first word of
-/// each is the same of the next. Pushed one by one, taken all at once.
+/// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number
+/// of the last one, plus one, or 0. The first word of each is the same of the next. Pushed one by
+/// one, taken all at once.
 static ASIDE: Padded<Aside> = Padded(Aside {
     last: AtomicU64::new(0),
     nr: AtomicUsize::new(0),
@@ -198,7 +200,8 @@ fn take_aside(zones: &Zones) {
         };
         for _ in 0..MOST_BLOCKS {
             let Some(frame) = last.checked_sub(1) else { break };
-            // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote the link.
+            // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote
+            // the link.
             last = unsafe { link(frame).read() };
             buddy.free_cached(zones, frame, 0);
             ASIDE.nr.fetch_sub(1, Relaxed);
@@ -290,7 +293,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         has_room
     }
 
-    /// Returns the first block of a new run. The others fill the ring, which is empty, and will come out in ascending order.
+    /// Returns the first block of a new run. The others fill the ring, which is empty, and will
+    /// come out in ascending order.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
         take_aside(zones);
@@ -314,7 +318,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(first)
     }
 
-    /// Gives the oldest blocks of a full ring back: half of them, or as many as one hold of the lock may. Whether it has room now.
+    /// Gives the oldest blocks of a full ring back: half of them, or as many as one hold of the
+    /// lock may. Whether it has room now.
     #[cold]
     fn give_back(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
@@ -342,8 +347,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// Runs `f` with this CPU's magazine. What takes longer than an exchange holds the buddy's lock, for
-/// [`MOST_BLOCKS`] at most.
+/// Runs `f` with this CPU's magazine. What takes longer than an exchange holds the buddy's lock,
+/// for [`MOST_BLOCKS`] at most.
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask_briefly();
@@ -374,9 +379,9 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     })
 }
 
-/// Gives the blocks in the magazines of all CPUs, and the frames put aside, to the buddy allocator. The
-/// buddy's lock is held for [`MOST_BLOCKS`] at a time. Stops where it would have to wait for the lock and
-/// this CPU may not.
+/// Gives the blocks in the magazines of all CPUs, and the frames put aside, to the buddy allocator.
+/// The buddy's lock is held for [`MOST_BLOCKS`] at a time. Stops where it would have to wait for
+/// the lock and this CPU may not.
 #[cold]
 pub fn drain(zones: &Zones) {
     take_aside(zones);

@@ -143,7 +143,8 @@ fn strict_means_all_pages() {
     assert_empty(&vm);
 }
 
-/// Pages of a block are handed out once before a flush. However many mappings come and go, what waits is flushed when the policy's share is reached.
+/// Pages of a block are handed out once before a flush. However many mappings come and go, what
+/// waits is flushed when the policy's share is reached.
 #[test]
 fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
     let vm = vm_of(ForeignPages::Defer);

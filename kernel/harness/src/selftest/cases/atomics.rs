@@ -12,7 +12,8 @@ use kernel::arch::identity;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
 
-/// Every site is one instruction if every CPU has FEAT_LSE, and a loop of exclusives if one has not.
+/// Every site is one instruction if every CPU has FEAT_LSE, and a loop of exclusives if one has
+/// not.
 pub fn are_what_every_cpu_has(ctx: &Context) -> TestResult {
     let every = identity::cpus(&kernel::args().pretences).all(|(_, identity)| Features::of(&identity).lse);
     let sites = alternatives::nr_sites(Condition::Lse) as u64;
@@ -76,7 +77,8 @@ pub fn do_what_they_say(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs add under one lock, and take bytes that each is to have once: nothing is lost, and nothing is had twice.
+/// All CPUs add under one lock, and take bytes that each is to have once: nothing is lost, and
+/// nothing is had twice.
 pub fn exclude_each_other(_ctx: &Context) -> TestResult {
     const TURNS: u64 = 2_000;
     const BYTES: usize = 4_096;

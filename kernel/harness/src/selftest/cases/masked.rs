@@ -49,7 +49,8 @@ pub fn report(features: &Features) {
     };
     let ticks = longest.count(Count::Ticks);
     if InstructionCounter::start(features).is_ok() {
-        // Only under `-icount` can instructions be counted, and there they are what the ticks are made of.
+        // Only under `-icount` can instructions be counted, and there they are what the ticks are
+        // made of.
         let nr = ticks * 1_000_000 / masked::ticks_of_a_million().max(1);
         Report::say(format_args!(
             "longest section with interrupts masked: {nr} instructions, {longest}"
