@@ -18,16 +18,18 @@ pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured:
     let mut mapped = usize::MAX;
     let mut alias = 0;
     for site in alternatives::to_replace(features, measured) {
+        let (mut first, mut bytes) = (0, 0);
         for (va, word) in site.words() {
             if va & !(PAGE_SIZE - 1) != mapped {
                 mapped = va & !(PAGE_SIZE - 1);
                 alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
             }
-            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the
-            // site meanwhile.
+            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the site meanwhile.
             unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
-            cache::publish_instructions(va, size_of::<u32>());
+            bytes += size_of::<u32>();
+            first = va + size_of::<u32>() - bytes;
         }
+        cache::publish_instructions(first, bytes);
     }
     if mapped != usize::MAX {
         slots::unmap(slot);
