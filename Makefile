@@ -52,7 +52,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
+.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,9 @@ bench-diff: ## show what changed since BASE=FILE, a bench.json of before
 
 lines: ## count cache-line transfers, atomics and barriers of calls with 1 to 32 CPUs (BENCH=GLOB); leave build/lines.json
 	@scripts/setup gdb && scripts/build && exec scripts/lines
+
+growth: ## count the same with 1 to 64 CPUs and 0 to 1,000,000 live areas; leave build/lines-growth.csv and .svg
+	@scripts/setup run && scripts/build && exec scripts/lines --growth
 
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
 	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
-from . import bench, bench_svg, lines
+from . import bench, bench_svg, lines, lines_growth
 from .bench import DATA, Json
 
 LINUX, SERIES = "linux-7.3", "linux-7.3-series"
@@ -156,6 +156,12 @@ def engine() -> list[str]:
     return table(["instructions, map / unmap", "Linux 7.3", "`paging`"], rows)
 
 
+def growth() -> list[str]:
+    """What a call and its end cost on a few and on many CPUs, by live areas."""
+    header = ["call and its end", "live areas", "bytes a live area", *(f"{what}, {cpus} CPUs" for cpus in lines_growth.TABLE_CPUS for what in lines_growth.SHOWN)]
+    return table(header, list(lines_growth.pairs(lines_growth.read_csv(DATA / "lines-growth.csv"))))
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "short": short,
     "instructions": instructions,
@@ -163,6 +169,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "alone": alone,
     "shared": shared,
     "held": held,
+    "growth": growth,
     "engine": engine,
 }
 

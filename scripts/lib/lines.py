@@ -48,6 +48,10 @@ class Case:
     calls: tuple[list[list[int]], list[list[int]]] = field(default_factory=lambda: ([], []))
     sites: tuple["Counter[int]", "Counter[int]"] = field(default_factory=lambda: (Counter(), Counter()))
     """Transfers by the address of the instruction."""
+    live: int = 0
+    """Areas that were there throughout."""
+    live_bytes: int = 0
+    """What the subsystem took to know of them."""
 
     def means(self) -> Json:
         kinds = ("read",) if self.name in READS else KINDS
@@ -79,10 +83,10 @@ def build_plugin(qemu: str, out: Path) -> Path:
     return path
 
 
-def boot(cpu: str, smp: int, glob: str, out: Path, limits: emulator.Limits) -> list[Case]:
-    """The cases of one boot with `smp` CPUs, which take turns: two boots count the same."""
+def boot(cpu: str, smp: int, glob: str, out: Path, limits: emulator.Limits, areas: int = 0) -> list[Case]:
+    """The cases of one boot with `smp` CPUs, which take turns: two boots count the same. `areas` are there beside those of the calls."""
     env = {**os.environ, "CPU": cpu, "SMP": str(smp), "MEM": "1024", "GIC": "3", "EL2": ""}
-    env["BOOTARGS"] = f"mode=lines log=warn bench={glob}"
+    env["BOOTARGS"] = f"mode=lines log=warn bench={glob}" + (f" lines.areas={areas}" if areas else "")
     plain = Machine.from_environment(env)
     plugin = build_plugin(plain.qemu, out)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,10 +106,14 @@ def boot(cpu: str, smp: int, glob: str, out: Path, limits: emulator.Limits) -> l
 def parse(printed: Iterable[str], counted: Iterable[str]) -> list[Case]:
     """The cases that the kernel named, with the rows that the plugin wrote while each ran."""
     cases: dict[int, Case] = {}
+    live = live_bytes = 0
     for line in printed:
+        if line.startswith("areas {"):
+            areas = Record(decode(line.removeprefix("areas "), repr(line)), repr(line))
+            live, live_bytes = areas.number("areas", 1), areas.number("bytes")
         if line.startswith("lines {"):
             named = Record(decode(line.removeprefix("lines "), repr(line)), repr(line))
-            cases[named.number("number")] = Case(named.text("case"), named.number("cpus", 1))
+            cases[named.number("number")] = Case(named.text("case"), named.number("cpus", 1), live=live, live_bytes=live_bytes)
     ended = False
     for line in counted:
         word, *rest = line.split()

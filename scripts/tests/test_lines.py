@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from lib import lines
+from lib import lines, lines_growth
 from lib.bench_boot import Failed
 
 HERE = Path(__file__).resolve().parent
@@ -134,6 +134,46 @@ class Judging(unittest.TestCase):
     def test_a_row_that_is_gone_or_new_is_told(self) -> None:
         self.assertEqual(len(lines.regressions(self.BASE, {})), 1)
         self.assertEqual(len(lines.regressions({}, self.BASE)), 1)
+
+
+class Growth(unittest.TestCase):
+    """Curves by CPUs and by areas, of what boots printed and the plugin wrote."""
+
+    def cases(self, cpus: int, areas: int, instructions: int) -> list[lines.Case]:
+        printed = ['areas {"areas":%d,"cpus":%d,"bytes":%d}' % (areas, cpus, 100 * areas)] if areas else []
+        printed.append('lines {"number":2,"case":"vmalloc 1","cpus":%d}' % cpus)
+        rows = [f"call 2 {kind} {instructions} 10 10 {5 + kind} 0 0 0 0 0 {cpus - 1}" for kind in (0, 1)]
+        return lines.parse(printed, [*rows, "end"])
+
+    def points(self) -> list[lines_growth.Point]:
+        boots = [(cpus, areas) for cpus in (1, 8) for areas in (0, 1000)]
+        return [point for cpus, areas in boots for point in lines_growth.points(self.cases(cpus, areas, 100 * cpus + areas))]
+
+    def test_a_call_and_its_end_are_added_up(self) -> None:
+        self.assertEqual(lines_growth.curve(self.points(), "instructions", "cpus", 0), {"vmalloc 1": [[1, 200], [8, 1600]]})
+        self.assertEqual(lines_growth.curve(self.points(), "lines", "areas", 8), {"vmalloc 1": [[0, 11], [1000, 11]]})
+
+    def test_bytes_an_area_are_those_of_the_boot(self) -> None:
+        self.assertEqual([point.bytes_an_area for point in self.points()], [0, 0, 100, 100] * 2)
+
+    def test_the_table_has_what_was_measured_and_says_what_was_not(self) -> None:
+        table = lines_growth.table(self.points())
+        self.assertEqual(len(table), 1 + 4)
+        self.assertRegex(table[-1], r"^vmalloc 1, unmap +1,000 +1,800 +6 +7 +- +- +-$")
+
+    def test_the_picture_has_a_line_for_each_curve(self) -> None:
+        picture = lines_growth.draw(self.points(), "max")
+        # By CPUs, and by areas with 8; none with 64 was measured.
+        self.assertEqual(picture.count("<polyline"), 6)
+
+    def test_the_file_has_a_row_for_each_call(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "growth.csv"
+            lines_growth.write_csv(self.points(), path)
+            rows = path.read_text().splitlines()
+        self.assertEqual(len(rows), 1 + 8)
+        self.assertEqual(rows[0].split(",")[:5], ["case", "kind", "cpus", "areas", "instructions"])
+
 
 
 if __name__ == "__main__":

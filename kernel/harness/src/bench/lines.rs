@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 
 use kernel::arch::marker;
 use kernel::arch::time::relax;
-use kernel::mm::areas::{KernelArea, kernel_vmalloc};
+use kernel::mm::areas::{KernelArea, kernel_vmalloc, nr_node_frames};
+use kernel::mm::layout::PAGE_SIZE;
 use kernel::print;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
@@ -93,6 +94,7 @@ pub fn run(options: &Options<'_>) {
             handed: IrqSpinLock::new("handed area", None),
         })
         .collect();
+    populate(options.lines_areas, nr_cpus as u64);
     // The number of the case that the plugin writes down: one for the warm-up, one for what counts.
     let mut number = 0;
     for (name, call) in CASES {
@@ -104,6 +106,26 @@ pub fn run(options: &Options<'_>) {
         one_case(*call, &own);
         print!("lines {{\"number\":{number},\"case\":\"{name}\",\"cpus\":{nr_cpus}}}\n");
     }
+}
+
+/// Makes `nr` areas, addresses of a page each, that stay: each CPU its share. Prints what they take.
+fn populate(nr: u64, nr_cpus: u64) {
+    if nr == 0 {
+        return;
+    }
+    let frames = nr_node_frames();
+    smp::on_each_cpu(|cpu| {
+        let place = smp::online().position(|other| other == cpu).unwrap_or(0) as u64;
+        for _ in 0..nr / nr_cpus + u64::from(place < nr % nr_cpus) {
+            let made = kernel_vmalloc().get_vm_area(PAGE_SIZE as u64, PAGE_SIZE as u64);
+            // Left to the end of the machine.
+            let _ = made
+                .unwrap_or_else(|error| panic!("an area to live: {error}"))
+                .into_raw();
+        }
+    });
+    let bytes = (nr_node_frames() - frames) * PAGE_SIZE as u64;
+    print!("areas {{\"areas\":{nr},\"cpus\":{nr_cpus},\"bytes\":{bytes}}}\n");
 }
 
 /// Every CPU does `call`, one after the other, round after round.
