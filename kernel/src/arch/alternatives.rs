@@ -2,7 +2,7 @@
 //!
 //! Inline assembly names, beside its instructions, others to put in their place, and when: one
 //! image runs on every CPU, and what runs has no test in it. The sites are a section of the image
-//! ([`alternative!`]), an entry of four words each:
+//! ([`alternative!`](crate::alternative!)), an entry of four words each:
 //!
 //! ```text
 //!   from here to the site | from here to the replacement | words | condition
@@ -77,7 +77,7 @@ macro_rules! alternative {
     };
 }
 
-/// [`Condition::Lse`], as [`alternative!`] takes it.
+/// [`Condition::Lse`], as [`alternative!`](crate::alternative!) takes it.
 #[macro_export]
 macro_rules! if_lse {
     () => {
