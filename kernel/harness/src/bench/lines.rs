@@ -108,7 +108,8 @@ pub fn run(options: &Options<'_>) {
     }
 }
 
-/// Makes `nr` areas, addresses of a page each, that stay: each CPU its share. Prints what they take.
+/// Makes `nr` areas, addresses of a page each, that stay: each CPU its share. Prints what
+/// they take.
 fn populate(nr: u64, nr_cpus: u64) {
     if nr == 0 {
         return;
