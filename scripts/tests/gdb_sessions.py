@@ -203,7 +203,7 @@ class Areas(Session):
         self.assertNotIn("Python Exception", text)
 
     def test_what_a_test_holds_is_printed_as_what_it_is(self) -> None:
-        text = self.gdb(f"break {self.line_of('area.retire()')}; continue; up; up; up; up; info locals", BOOTARGS=MIXED)
+        text = self.gdb(f"break {self.line_of('self.settle(Context::Waiting)')}; continue; up; up; up; info locals", BOOTARGS=MIXED)
         self.assertInOrder(text, "^leaves = 13x64K 48x4K$")
         self.assertNotIn("Python Exception", text)
 
