@@ -25,9 +25,9 @@ from .report import Outcome, Report
 DENY = {"RUSTDOCFLAGS": "-D warnings"}
 
 BUILD_LIMIT = 1200.0
-BOOT_LIMIT = 240.0
+BOOT_LIMIT = 480.0
 """What a boot may take: time is no claim of any test. The slowest of ten of 8 CPUs took 43 s on 2 cores that 8 others wanted."""
-SILENCE_OF_SEVERAL = "90"
+SILENCE_OF_SEVERAL = "180"
 """What a boot of several CPUs may be silent for; the longest silence of those ten was 14 s."""
 LONG_LIMIT = 900.0
 """For what boots more than once or for longer, and has limits for silence of its own."""
@@ -255,7 +255,7 @@ def fresh(report: Report) -> None:
 def soak(report: Report) -> None:
     """`make soak` as whoever types it gets it, one round of it."""
     name = "soak: one round on 4 CPUs"
-    done = run_logged(name, ["make", "--no-print-directory", "soak"], LONG_LIMIT, {"SOAK": "1", "SMP": "4", "BOOTARGS": ""})
+    done = run_logged(name, ["make", "--no-print-directory", "soak"], LONG_LIMIT, {"SOAK": "1", "SMP": "4", "BOOTARGS": "", "TIMEOUT": SILENCE_OF_SEVERAL})
     report.add(name, Outcome.of(done.good, done.seconds, done.last_line().removeprefix("run: "), done.log))
 
 
@@ -340,7 +340,7 @@ def gdb(report: Report) -> None:
         return
     name = "gdb: sessions"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
-    report.add(name, count_unittest(run_logged(name, command, 600.0, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
+    report.add(name, count_unittest(run_logged(name, command, LONG_LIMIT, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
 
 
 # ---- documents --------------------------------------------------------------------------------
