@@ -70,7 +70,7 @@ impl<B: Backend> Vmalloc<B> {
             && !head.permissions_changed()
     }
 
-    /// Returns whether mappings of somebody else's pages wait for a flush.
+    /// Returns whether mappings of another owner's pages wait for a flush.
     #[inline(always)]
     pub(crate) fn defers_foreign(&self) -> bool {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer

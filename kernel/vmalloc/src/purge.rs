@@ -55,7 +55,7 @@ pub enum FlushPolicy {
     },
 }
 
-/// What a lazy policy does with mappings of somebody else's pages: those of `vmap`, `vm_map_ram`,
+/// What a lazy policy does with mappings of another owner's pages: those of `vmap`, `vm_map_ram`,
 /// `map_pages`, and `ioremap_cache` of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum ForeignPages {
@@ -68,7 +68,7 @@ pub enum ForeignPages {
     ///
     /// # Hazard
     /// The frames are not withheld. Until the flush, a TLB may hold translations of them: a stray
-    /// access through the old address reaches whatever the frames are used for by then, and what a
+    /// access through the old address reaches the frames' next use, and what a
     /// CPU speculates there may bring their lines into its cache with the attributes of the old
     /// mapping. Before frames change hands in a way that must not see this (to a guest, a device,
     /// another memory type) their owner calls [`Vmalloc::vm_unmap_aliases`].

@@ -19,7 +19,7 @@ pub struct Config {
     pub leaves: LeafSet,
     /// When unmapped areas are flushed.
     pub flush: FlushPolicy,
-    /// Whether that holds for pages of somebody else's.
+    /// Whether that holds for pages of another owner.
     pub foreign: ForeignPages,
     /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each
     /// CPU keeps for its next of the same size.

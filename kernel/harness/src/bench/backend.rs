@@ -32,7 +32,7 @@ pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// Returns a subsystem that lets everything wait until it is asked for, pages of somebody else's
+/// Returns a subsystem that lets everything wait until it is asked for, pages of another owner
 /// too, as Linux does.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! Pages that are somebody else's: flushed at once, or deferred as Linux does.
+//! Pages of another owner: flushed at once, or deferred as Linux does.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn can_access(vm: &Vm, va: VirtAddr) -> bool {
     possible.iter().any(Result::is_ok)
 }
 
-/// What maps a frame of somebody else's, and what ends that.
+/// What maps a frame of another owner, and what ends that.
 type Pair = (&'static str, fn(&Vm, Pfn) -> VirtAddr, fn(&Vm, VirtAddr));
 
 const PAIRS: [Pair; 5] = [
