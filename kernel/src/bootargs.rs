@@ -3,11 +3,12 @@
 //!
 //! Each has an [`Argument`] in a table: those of the kernel in `ARGUMENTS`, those of what it runs
 //! in [`Options::ARGUMENTS`]. The tables read them, and are the answer to `help` (`make
-//! help-bootargs`) and to an argument that neither has.
+//! help-bootargs`).
 //!
-//! What is not understood is refused: a test run that silently ignored a misspelt argument would
-//! prove something else than it says. The last of two equal arguments counts, but for `errata=`,
-//! which adds up.
+//! A word that neither table has is passed over: a loader's command line is made for Linux
+//! (`console=ttyAMA0 root=/dev/vda1 quiet`). One line names all such words ([`PassedOver`]), so that
+//! a misspelt argument is seen. An argument of the tables with a value that is not understood is
+//! refused. The last of two equal arguments counts, but for `errata=`, which adds up.
 
 mod argument;
 mod table;
@@ -106,9 +107,7 @@ impl Options for () {
 
 /// Why the boot arguments are refused.
 pub enum BadArgument<I: Options> {
-    /// No argument has this name.
-    Unknown(&'static str),
-    /// The value is not one of those that there are.
+    /// The value is not one of those that there are, or there is none.
     Value {
         /// The whole argument.
         argument: &'static str,
@@ -122,13 +121,6 @@ pub enum BadArgument<I: Options> {
 impl<I: Options> fmt::Display for BadArgument<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(argument) => {
-                let help = Help::<I>::default();
-                write!(
-                    f,
-                    "bad boot argument `{argument}`: no argument has this name. {help}"
-                )
-            }
             Self::Value { argument, expected } => {
                 write!(f, "bad boot argument `{argument}`: expected {expected}")
             }
@@ -164,7 +156,7 @@ impl<I: Options> fmt::Display for Help<I> {
 /// of arguments.
 ///
 /// # Errors
-/// The first argument that is not understood.
+/// The first argument with a value that is not understood.
 pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
     let mut args = BootArgs::default();
     let mut init = I::default();
@@ -174,13 +166,54 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
             help = true;
             continue;
         }
-        let unknown = || BadArgument::Unknown(argument);
-        let (name, value) = argument.split_once('=').ok_or_else(unknown)?;
-        let set = Argument::set(ARGUMENTS, name, &mut args, value)
+        // No argument takes an empty value, so a name alone is refused.
+        let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
+        Argument::set(ARGUMENTS, name, &mut args, value)
             .or_else(|| Argument::set(I::ARGUMENTS, name, &mut init, value))
-            .ok_or_else(unknown)?;
-        set.map_err(|expected| BadArgument::Value { argument, expected })?;
+            .unwrap_or(Ok(()))
+            .map_err(|expected| BadArgument::Value { argument, expected })?;
     }
     init.check(&mut args).map_err(BadArgument::Refused)?;
     Ok((!help).then_some((args, init)))
+}
+
+/// The words of a line that [`parse`] passed over, as a list.
+pub struct PassedOver<I> {
+    line: &'static str,
+    of: PhantomData<I>,
+}
+
+impl<I: Options> PassedOver<I> {
+    /// Returns those of `line`, if there are any.
+    #[must_use]
+    pub fn of(line: &'static str) -> Option<Self> {
+        let words = Self {
+            line,
+            of: PhantomData,
+        };
+        words.iter().next().is_some().then_some(words)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &'static str> + use<I> {
+        let is_known = |word: &&str| {
+            let name = word.split('=').next().unwrap_or(word);
+            *word == "help"
+                || ARGUMENTS.iter().any(|known| known.name == name)
+                || I::ARGUMENTS.iter().any(|known| known.name == name)
+        };
+        self.line
+            .split_ascii_whitespace()
+            .filter(move |word| !is_known(word))
+    }
+}
+
+impl<I: Options> fmt::Display for PassedOver<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for word in self.iter() {
+            write!(f, "{separator}{word}")?;
+            separator = " ";
+        }
+        Ok(())
+    }
 }

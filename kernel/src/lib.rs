@@ -19,7 +19,7 @@ use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
 use arch::{cache, identity, mmu, psci};
-use bootargs::{BootArgs, Help};
+use bootargs::{BootArgs, Help, PassedOver};
 use drivers::console;
 use drivers::device_tree::{self, Machine};
 use layout::EARLY_UART_SLOT;
@@ -64,6 +64,9 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     let machine = read_machine(info);
     let (args, init) = read_arguments::<I>(machine);
     console::init_log(args.log);
+    if let Some(words) = PassedOver::<I>::of(machine.bootargs) {
+        log::warn!("no boot arguments of this kernel, passed over: {words} (`help` lists those it has)");
+    }
     log::info!(
         "entered at EL{}, image at {:#x}..{:#x}, device tree at {:#x} ({} bytes)",
         info.entry_el,

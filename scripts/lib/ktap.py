@@ -17,6 +17,7 @@ VERSION_LINE = "KTAP version 1"
 DONE_LINE = "vmwalk: done"
 FATAL_MARK = "vmwalk: FATAL"
 BAD_ARGUMENT_MARK = "vmwalk: bad boot argument"
+PASSED_OVER = re.compile(r"vmwalk: warning: no boot arguments of this kernel, passed over: (.*) \(`help` lists those it has\)")
 
 PLAN = re.compile(r"1\.\.(\d+)(?: #.*)?")
 RESULT = re.compile(r"(ok|not ok) (\d+) (?:- )?(\S.*)")
@@ -87,6 +88,8 @@ class Transcript:
     totals: tuple[int, int, int] | None = None
     done: bool = False
     version_seen: bool = False
+    passed_over: str = ""
+    """The boot arguments that the kernel does not have: a run without them proves less than it was asked to."""
     alarms: list[str] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     last_line: str = ""
@@ -122,6 +125,8 @@ class Reader:
         if FATAL_MARK in line or BAD_ARGUMENT_MARK in line:
             # Anywhere in the line: a kernel that dies may do so in the middle of printing one.
             seen.alarms.append(line.strip())
+        elif match := PASSED_OVER.fullmatch(line):
+            seen.passed_over = match[1]
         elif line == VERSION_LINE:
             self._expect_open("a version line")
             if seen.version_seen:
@@ -213,10 +218,11 @@ def judge(seen: Transcript, end: End, expected: Expectation) -> Verdict:
         return Verdict(not reasons, f"refused: {seen.alarms[0] if seen.alarms else 'nothing'}", tuple(reasons))
     reasons = list(reasons_against_run(seen, end, expected.tests))
     passed, failed, skipped = seen.counts()
-    summary = f"{passed} passed, {failed} failed, {skipped} skipped"
+    told = f"; passed over: {seen.passed_over}" if seen.passed_over else ""
+    summary = f"{passed} passed, {failed} failed, {skipped} skipped{told}"
     if expected.failing is not None:
         reasons += reasons_against_detection(seen, expected.failing)
-        return Verdict(not reasons, f"caught: {named_failure(seen, expected.failing)}", tuple(reasons))
+        return Verdict(not reasons, f"caught: {named_failure(seen, expected.failing)}{told}", tuple(reasons))
     reasons += [f"not ok {result.number} {result.name}" for result in seen.failures]
     return Verdict(not reasons, summary, tuple(reasons))
 

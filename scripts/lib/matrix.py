@@ -15,6 +15,8 @@ IN_TURN = ("-accel", "tcg,thread=single")
 OF_MANY = "selftest=tree.*,frames.*,smp.each*,smp.mem*,smp.words*"
 """What depends on the number of CPUs, and takes seconds with 512 of them."""
 
+FOR_LINUX = "console=ttyAMA0,115200n8 root=/dev/vda1 rw quiet earlycon=pl011,0x9000000 no_such_argument=1"
+
 ODD_IMAGE_AT = RAM_BASE + 0x0BA0_0000
 """2 MiB-aligned and nothing more: no multiple of 4 MiB, of 32 MiB or of where loaders put images."""
 
@@ -31,6 +33,8 @@ class BootCase:
     arguments: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     """Passed on to the emulator."""
+    passes_over: str = ""
+    """The words of its boot arguments that are none of the kernel's."""
     fails_with: str = ""
     """For a run that scripts/run itself must reject: a pattern that its reasons must match."""
 
@@ -73,6 +77,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("test_vmalloc on 4 CPUs", {"SMP": "4", "BOOTARGS": "selftest=vmalloc.the_cases* threads=4 nr_pages=16 use_huge=1 loops=8"}),
         BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
         BootCase("another seed", {"BOOTARGS": "seed=2026"}),
+        BootCase("a command line for Linux", {"BOOTARGS": f"{FOR_LINUX} selftest=tree.*"}, passes_over=FOR_LINUX),
         BootCase("an initrd", {"INITRD": str(initrd)}),
         BootCase("no test asked for", {"BOOTARGS": "selftest=none"}),
         BootCase(
@@ -134,7 +139,7 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 
 def refusals() -> list[BootCase]:
     """What must be met by one clear line that says why, and a power-off."""
-    arguments = ("linear=5k", "seed=many", "no_such_argument=1", "selftest.break=no-such-fault", "log=loud", "pretend=0:midi:0x410fd0b0", "test_vmalloc=8192")
+    arguments = ("linear=5k", "seed=many", "selftest.break=no-such-fault", "log=loud", "pretend=0:midi:0x410fd0b0", "test_vmalloc=8192")
     says = {argument: f"bad boot argument .*{argument.partition('=')[0]}" for argument in arguments}
     says |= {
         "selftest=no_such_test_anywhere": "no test has a name that `no_such_test_anywhere` matches",

@@ -29,7 +29,7 @@ class TheKernelAlone(unittest.TestCase):
         self.assertLessEqual({"log", "linear", "rodata", "errata", "pretend", "fail_page_alloc"}, set(names))
         self.assertTrue({"mode", "selftest", "selftest.break", "seed", "soak", "bench", "ptdump", "replay.break"}.isdisjoint(names), names)
         self.assertEqual(listed[-2:], ["  help: this list", "vmwalk: done"])
-        self.assertEqual(boot("selftest=none")[0], "vmwalk: bad boot argument `selftest=none`: no argument has this name. Boot arguments, separated by blanks:")
+        self.assertEqual(boot("selftest=none")[0], "vmwalk: warning: no boot arguments of this kernel, passed over: selftest=none (`help` lists those it has)")
 
     def test_says_what_its_arguments_did(self) -> None:
         said = "\n".join(boot("linear=4k rodata=on"))

@@ -39,17 +39,21 @@ class TheBootArguments(unittest.TestCase):
         for name in ("selftest", "seed", "mode", "pretend", "bench.walkers", "replay.break", "use_huge"):
             self.assertIn(name, self.arguments)
 
-    def test_are_the_answer_to_one_that_there_is_not(self) -> None:
-        for argument in ("no_such_argument=1", "Selftest=none", "selftest", "quiet", "helpme"):
-            with self.subTest(argument):
-                first, *rest = boot(f"selftest=none {argument} seed=1")
-                self.assertEqual(first, f"vmwalk: bad boot argument `{argument}`: no argument has this name. {self.listed[0]}")
-                self.assertEqual(rest, self.listed[1:-1])
+    def test_may_be_among_those_of_linux(self) -> None:
+        # A misspelt one is told, too.
+        others = "no_such_argument=1 console=ttyAMA0,115200n8 root=/dev/vda1 quiet Selftest=none helpme -- single"
+        first, second, *rest = boot(f"selftest=tree.audit_of_the* {others}")
+        self.assertEqual(first, f"vmwalk: warning: no boot arguments of this kernel, passed over: {others} (`help` lists those it has)")
+        self.assertTrue(second.startswith("vmwalk: entered at EL1, "), second)
+        self.assertFalse([line for line in rest if "passed over" in line])
+        self.assertEqual(rest[-2:], ["# Totals: pass:1 fail:0 skip:0", DONE])
+        self.assertNotIn("passed over", boot("selftest=none seed=1")[0])
+        self.assertEqual(boot("quiet help"), self.listed)
 
     def test_refuse_a_value_that_is_none(self) -> None:
         bad = ["selftest=a,,b", "seed=1x", "seed=-1", "seed=18446744073709551616", "errata=none,no-cont", "errata=no-cont,", "pretend=4096:midr:0x410fd0b0", "pretend=0:midi:1", "pretend=0:midr", "pretend=0:midr:1,0:midr:1,0:midr:1,0:midr:1,0:midr:1"]
         bad += ["test_vmalloc=0", "test_vmalloc=8192", "nr_pages=0", "nr_pages=1048577", "soak=0", "threads=4294967297", "ptdump=2", "linear=4K", "mode=Shell"]
-        for argument in [f"{name}=" for name in self.arguments] + bad:
+        for argument in [*self.arguments, *(f"{name}=" for name in self.arguments), *bad]:
             with self.subTest(argument):
                 name = argument.partition("=")[0]
                 (line,) = boot(f"selftest=none {argument}")

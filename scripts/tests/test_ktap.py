@@ -179,6 +179,10 @@ class ARun(VerdictTest):
     def test_that_refused_a_boot_argument_fails(self) -> None:
         self.assert_fails(BAD_ARGUMENT.splitlines()[1] + "\n" + GOOD, "vmwalk: bad boot argument")
 
+    def test_that_passed_over_boot_arguments_passes_and_says_so(self) -> None:
+        given = verdict("vmwalk: warning: no boot arguments of this kernel, passed over: quiet sed=1 (`help` lists those it has)\n" + GOOD)
+        self.assertEqual((given.passed, given.summary), (True, "2 passed, 0 failed, 1 skipped; passed over: quiet sed=1"))
+
     def test_whose_emulator_did_not_end_well_fails(self) -> None:
         for end, because in (
             (End(EndKind.EXITED, 1), "exited with status 1"),
