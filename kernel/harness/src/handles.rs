@@ -5,8 +5,7 @@ use kernel::mm::areas::{KernelBackend, edit_linear_map};
 use kernel::mm::{kernel_tree, linear_map_tree};
 use kernel::sync::IrqSpinLock;
 use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, LinearEdit};
+use vmalloc::{Backend, LinearEdit, NodePage, NodePages};
 
 /// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as
 /// [`KernelBackend`] has them.

@@ -17,6 +17,7 @@ use core::fmt;
 
 /// What the audit found wrong: the first thing, with the place and the values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum CheckError {
     /// A table is linked from two places, or is not memory that tables may lie in.
     BadTable {

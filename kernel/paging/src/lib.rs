@@ -51,6 +51,22 @@
 //! assert_eq!(leaf.size, LeafSize::PAGE);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # What is public
+//! - [`Tree`] and its policy: [`Config`], [`BreakPolicy`], [`Half`]. `map`, `unmap`, `protect`,
+//!   `set_valid`, `split`, `coalesce`, `fold`, `prune`, `translate`, `visit`, `check`, `dump`; and
+//!   [`vmap_range_noflush`], [`vmap_pages_range_noflush_walk`], by Linux's names.
+//! - What is mapped: [`PhysSource`] and its implementations; [`Attributes`], [`MemoryType`],
+//!   [`LeafSet`].
+//! - What comes of it: [`Outcome`], [`Error`] in a [`Failure`]; [`FlushBatch`], which flushes when
+//!   it is dropped, and [`Pending`], for a flush that waits.
+//! - What is there: [`Leaf`], [`Dump`], [`Report`] and [`CheckError`].
+//! - What a kernel brings: [`Tables`], ready made as [`LinearTables`]; [`Mmu`], wrapped by what is
+//!   in [`mmu`]; a [`Granule`].
+//! - Addresses: [`VirtAddr`], [`PhysAddr`], [`Pfn`], [`VirtRange`].
+//! - Apart: the leaf rule in [`leaf`], other walkers in [`mod@reference`], hooks in [`trace`].
+//!
+//! Errors and policies may get variants: they are `#[non_exhaustive]`.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]

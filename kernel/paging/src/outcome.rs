@@ -379,6 +379,7 @@ impl Outcome {
 
 /// Why an operation refused or failed. What is mapped is as it was before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The range is empty.
     Empty(VirtAddr),
@@ -451,15 +452,10 @@ impl fmt::Display for Error {
                 write!(f, "{va} is taken by level {level} descriptor {found:?}")
             }
             Self::EmptyTable { va, level } => {
-                write!(
-                    f,
-                    "an empty table is linked by level {level} at {va}, where a block would go"
-                )
+                write!(f, "an empty table is where a level {level} block goes, at {va}")
             }
             Self::NotMapped(va) => write!(f, "nothing is mapped at {va}"),
-            Self::WritableExecutable(va) => {
-                write!(f, "{va} would be writable and executable at once")
-            }
+            Self::WritableExecutable(va) => write!(f, "{va} would be writable and executable at once"),
             Self::OutOfTables(level) => write!(f, "no page for a level {level} table"),
         }
     }

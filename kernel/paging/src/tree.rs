@@ -45,6 +45,7 @@ pub enum Half {
 
 /// What may be assumed of the CPU when a live leaf is replaced by leaves of another size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[non_exhaustive]
 pub enum BreakPolicy {
     /// Break-before-make: right on every CPU (DESIGN rule 3).
     #[default]
@@ -88,6 +89,9 @@ impl Default for Config {
 }
 
 /// A translation tree: tables in `T`, barriers and TLBIs by `M`.
+///
+/// It has no destructor: it is a [handle](Self::handle) on tables by which a CPU may translate. To
+/// have them back, unmap the [range](Self::range), flush, and free the [root](Self::root).
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,

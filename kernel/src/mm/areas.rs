@@ -15,8 +15,10 @@ use paging::{
 };
 use spin::Once;
 use spin::mutex::SpinMutex;
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, Request, VmArea, Vmalloc};
+use vmalloc::{
+    Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, NodePage, NodePages, Request, VmArea,
+    Vmalloc,
+};
 
 use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;

@@ -58,7 +58,8 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     type Tables: Tables;
     /// Its barriers and invalidations.
     type Mmu: Mmu;
-    /// The kernel's lock.
+    /// The kernel's lock. Two of them lie in a node page with what they guard, which leaves 128
+    /// bytes for each; what is too large does not compile.
     type Lock<T: Send>: Lock<T>;
 
     /// Returns the tree.

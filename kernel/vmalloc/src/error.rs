@@ -7,6 +7,7 @@ use paging::{Granule, MemoryType, Pfn, PhysAddr, VirtAddr, VirtRange};
 
 /// Why a call was refused or failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// No bytes, no pages, or only empty extents.
     Empty,

@@ -1,6 +1,6 @@
 //! Kernel virtual address space: who owns which range, and what is mapped there.
 //!
-//! Two rings. [`va`] decides where: it reserves ranges of virtual pages and finds them again, and
+//! Two rings. `va` decides where: it reserves ranges of virtual pages and finds them again, and
 //! knows nothing of tables. [`Vmalloc`] puts memory there: [`ioremap`](Vmalloc::ioremap),
 //! [`vmap`](Vmalloc::vmap), [`vmalloc`](Vmalloc::vmalloc) and their kin, each by one call of the
 //! one walker of `paging`. Frames, locks, and what is RAM come from the kernel, through
@@ -58,6 +58,19 @@
 //! with its tables and frames (`lookup`). An area is retired under that lock before it is unmapped
 //! (`end`); tables of a live area are unlinked under it (`parts`), and so are those of a piece that
 //! goes back (`purge`). They are freed after a flush, which comes later.
+//!
+//! # What is public
+//! - [`Vmalloc`] and its policy: [`Config`], [`FlushPolicy`], [`ForeignPages`]. Its calls are the
+//!   table of the crate's README.
+//! - What they take and give: [`Request`]; [`VmArea`], which frees its area when it is dropped;
+//!   [`Error`], [`SpaceError`], [`AreaInfo`], [`Kind`], [`Freed`], [`AreaListing`], [`Usage`].
+//! - What a kernel brings: [`Backend`], [`NodePages`] with [`NodePage`], [`Lock`] with
+//!   [`LockClass`]; [`LinearEdit`], where it has a linear map. With the feature `spin` there is a
+//!   ready-made lock, `SpinLock`, which wants only `Interrupts`.
+//! - Bounds: [`MAX_DEFERRED_ADDRESSES`], [`MAX_CACHED_PAGES`], [`BLOCK_PAGES`], [`MAX_SMALL`].
+//! - For tests, what [`Vmalloc::check`] gives: [`Census`], [`Violation`], [`Vpn`].
+//!
+//! Errors and policies may get variants: they are `#[non_exhaustive]`.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
@@ -92,10 +105,17 @@ mod request;
 mod reserve;
 mod resize;
 mod shard;
-pub mod va;
+#[cfg(feature = "spin")]
+mod spin_lock;
+mod va;
 
 #[cfg(test)]
 mod tests;
+
+/// The example in the README runs as a test.
+#[cfg(all(doctest, feature = "spin"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use area::VmArea;
 pub use backend::{Backend, Lock, LockClass};
@@ -108,3 +128,6 @@ pub use read::AreaListing;
 pub use record::{AreaInfo, Freed, Kind};
 pub use region::{Config, Usage, Vmalloc};
 pub use request::Request;
+#[cfg(feature = "spin")]
+pub use spin_lock::{Interrupts, SpinLock, SpinLockGuard};
+pub use va::{Census, Error as SpaceError, MAX_CACHED_PAGES, NodePage, NodePages, Violation, Vpn};

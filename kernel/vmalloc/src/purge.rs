@@ -40,6 +40,7 @@ use paging::{Granule, Pending, VirtAddr, VirtRange};
 
 /// When unmapped areas are flushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
 pub enum FlushPolicy {
     /// Before the call that frees an area returns.
     Strict,
@@ -58,6 +59,7 @@ pub enum FlushPolicy {
 /// What a lazy policy does with mappings of another owner's pages: those of `vmap`, `vm_map_ram`,
 /// `map_pages`, and `ioremap_cache` of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[non_exhaustive]
 pub enum ForeignPages {
     /// They are flushed before the call that ends the mapping returns. The default: who owns the
     /// pages needs to know nothing of TLBs.

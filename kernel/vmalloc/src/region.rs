@@ -65,6 +65,10 @@ pub struct Usage {
 /// The vmalloc subsystem of one region of kernel addresses.
 ///
 /// Every call may be made on any CPU, in the [contexts](crate#contexts) that it names.
+///
+/// It has no destructor. A handle borrows it, so it is dropped after the last one; an area that was
+/// turned into an address stays mapped, as a kernel's does. Node pages are given for ever: a node
+/// is never anything else, which is why following a link needs no `unsafe`.
 pub struct Vmalloc<B: Backend> {
     // All of this is read by all CPUs and rarely written, so that they share its cache lines.
     pub(crate) backend: B,

@@ -98,7 +98,7 @@ pub enum What {
     /// The tree is not sound.
     Unsound(CheckError),
     /// The address space is not sound.
-    Space(vmalloc::va::Violation),
+    Space(vmalloc::Violation),
     /// The trace is not what it was, so it was not kept.
     TraceChanged {
         /// Its checksum before.

@@ -197,10 +197,10 @@ fn checksum(text: &[u8]) -> u64 {
 
 fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
     let withheld = match kernel_vmalloc().config().flush {
-        FlushPolicy::Strict => 0,
         // The most that the policy lets wait on a machine of any size: the script says it before
         // there is one.
         FlushPolicy::Lazy { .. } => 32 << 20,
+        _ => 0,
     };
     trace.need(
         lines,

@@ -20,8 +20,7 @@ use kernel::mm::tables::LinearMapTables;
 use kernel::mm::{frames, kernel_tree, linear_va, walk_lock};
 use kernel::sync::{IrqSpinLock, IrqSpinLockGuard};
 use paging::{Granule4K, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, Vmalloc};
+use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, NodePage, NodePages, Vmalloc};
 
 use super::failure::{Failure, expect_value};
 use super::ledger::{Ledger, LedgerMmu};

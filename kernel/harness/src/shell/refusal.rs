@@ -64,7 +64,7 @@ pub enum Refusal<'a> {
     /// The live tree is unsound.
     Unsound(CheckError),
     /// The address space is unsound.
-    Addresses(vmalloc::va::Violation),
+    Addresses(vmalloc::Violation),
     /// No test has a name that matches.
     NoMatch(&'a str),
     /// No bench case for this number of CPUs has a name that matches.

@@ -211,6 +211,7 @@ macro_rules! for_each_walker {
 
 /// Why a reference walker refused or stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The range is empty.
     Empty(VirtAddr),

@@ -20,6 +20,7 @@ mod map_ram;
 mod others_bugs;
 mod per_cpu;
 mod permissions;
+mod pieces;
 mod pressure;
 mod random;
 mod read;

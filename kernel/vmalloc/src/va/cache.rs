@@ -192,13 +192,6 @@ impl<const W: usize> Cache<W> {
         None
     }
 
-    /// Returns whether areas of `pages` pages, guards included, are none too large for it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn has_class(pages: u64) -> bool {
-        pages <= MAX_CACHED_PAGES as u64
-    }
-
     /// Checks the invariants.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ impl Census {
 
 /// An invariant that does not hold, and the first page of the segment where it shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Violation {
     /// The segment begins before the one before it ends, or is empty (invariant 1).
     Cover(Vpn),

@@ -59,7 +59,7 @@ pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use inbox::Inbox;
 pub use node::{MAX_GUARD, NodePage, NodePages};
-pub use space::{Area, Lent, Segment, Space, TIGHT_TRIES};
+pub use space::{Area, Segment, Space};
 
 use core::fmt;
 
@@ -178,6 +178,7 @@ impl State {
 
 /// Why a request was refused. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// No pages were asked for.
     Empty,
@@ -215,7 +216,7 @@ pub enum Error {
         /// The phase, in pages.
         phase: u64,
     },
-    /// Fewer than two spare nodes: [`Space::feed`] one more page and ask again.
+    /// Fewer than two spare nodes: it takes one more page of them.
     NoNodes,
     /// The page is not in this space.
     Outside(Vpn),

@@ -118,12 +118,6 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Raw);
     }
 
-    /// Returns whether it is in use.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.node.state().is_live()
-    }
-
     /// Makes the area one that its address frees, as [`Space::entrust`], which also checks its
     /// space.
     #[inline]
@@ -234,21 +228,6 @@ unsafe impl<const W: usize> Send for Space<W> {}
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// Returns a space that has the `pages` pages from `start` on, all of it one gap. `page` holds
-    /// its first nodes.
-    ///
-    /// # Panics
-    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space.
-    #[must_use]
-    pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
-        // Pages are never given back, so no other space has this number, but by chance.
-        let owner = core::ptr::from_ref::<NodePage>(page).addr() / size_of::<NodePage>();
-        let mut space = Self::empty(owner as u16, pages, page);
-        let added = space.add(start, pages);
-        debug_assert!(added.is_ok(), "a page holds three nodes");
-        space
-    }
-
     /// Returns a space that has no pages yet, of a region of `region` pages. Its areas bear the
     /// number `owner`. `page` holds its first nodes.
     #[must_use]
@@ -440,12 +419,6 @@ impl<const W: usize> Space<W> {
     #[must_use]
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
-    }
-
-    /// Gaps.
-    #[must_use]
-    pub const fn nr_gaps(&self) -> usize {
-        self.nr_gaps
     }
 
     /// Pages in areas, guards included.

@@ -10,8 +10,7 @@ use paging::{
 };
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vmalloc::va::{NodePage, NodePages};
-use vmalloc::{Backend, LinearEdit, VmArea};
+use vmalloc::{Backend, LinearEdit, NodePage, NodePages, VmArea};
 
 /// The machine around a [`Vmalloc`].
 pub struct Machine {

@@ -4,6 +4,7 @@ mod against_model;
 mod cost;
 mod ranges;
 
+use super::space::TIGHT_TRIES;
 use super::*;
 use core::cell::Cell;
 use std::boxed::Box;
@@ -27,6 +28,21 @@ impl NodePages for HostPages {
 
 pub(super) fn node_page() -> &'static mut NodePage {
     HostPages::default().node_page().expect("host memory")
+}
+
+impl<const W: usize> Space<W> {
+    /// Returns a space that has the `pages` pages from `start` on, all of it one gap.
+    pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
+        // Pages are never given back, so no other space has this number, but by chance.
+        let owner = core::ptr::from_ref::<NodePage>(page).addr() / size_of::<NodePage>();
+        let mut space = Self::empty(owner as u16, pages, page);
+        space.add(start, pages).expect("a page holds three nodes");
+        space
+    }
+
+    pub fn nr_gaps(&self) -> usize {
+        self.nr_gaps
+    }
 }
 
 pub(super) fn space(pages: u64) -> Space<2> {

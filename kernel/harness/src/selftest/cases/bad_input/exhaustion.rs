@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use kernel::mm::areas::{self, KernelArea, kernel_vmalloc};
 use kernel::mm::{self, frames, linear_va};
 use paging::{Attributes, Pfn, VirtAddr};
-use vmalloc::{Error, Request, va};
+use vmalloc::{Error, Request, SpaceError};
 
 use super::refused;
 use crate::selftest::context::Context;
@@ -55,7 +55,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
                 }
                 .into());
             }
-            Err(Error::OutOfSpace(va::Error::NoSpace { pages })) => {
+            Err(Error::OutOfSpace(SpaceError::NoSpace { pages })) => {
                 expect(
                     "other pages are missing",
                     pages,
@@ -66,7 +66,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
             Err(error) => return Err(error.into()),
         }
     }
-    let none = |pages| Error::OutOfSpace(va::Error::NoSpace { pages });
+    let none = |pages| Error::OutOfSpace(SpaceError::NoSpace { pages });
     refused("a page of addresses", none(2), || vm.get_vm_area(1, 1))?;
     refused("a vmalloc", none(2), || mm::vmalloc(PAGE))?;
     refused("a vmalloc of blocks", none(reserved(1025)), || {
@@ -93,7 +93,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     drop(again);
     drop(held);
     // An alignment that no gap has, where there are gaps enough.
-    let error = Error::OutOfSpace(va::Error::NoAlignedSpace {
+    let error = Error::OutOfSpace(SpaceError::NoAlignedSpace {
         pages: PIECE,
         align: 1 << 51,
         phase: 0,

@@ -3,7 +3,7 @@
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::mm::{self, linear_va};
 use paging::{Attributes, Pfn, VirtAddr};
-use vmalloc::{Error, Freed, Kind, va};
+use vmalloc::{Error, Freed, Kind, MAX_CACHED_PAGES};
 
 use super::{refused, refused_as, refuses};
 use crate::selftest::by_address::ByAddress;
@@ -141,7 +141,7 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
 /// size.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
-    let size = (va::MAX_CACHED_PAGES as u64 + 1) * 512 * PAGE;
+    let size = (MAX_CACHED_PAGES as u64 + 1) * 512 * PAGE;
     for _ in 0..256 {
         vm.get_vm_area(size, 1)?.free();
     }

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::mm::{frames, linear_va};
 use paging::{Pfn, VirtAddr, VirtRange};
-use vmalloc::{AreaInfo, Error, Kind, Request, Vmalloc, va};
+use vmalloc::{AreaInfo, Error, Kind, Request, SpaceError, Vmalloc};
 
 use super::page::{fill, id_at, verify, verify_device};
 use super::{DEVICE_SIZE, Finding, RAM_SLOTS, Round, SLOTS, Shared, Subject};
@@ -46,7 +46,7 @@ fn lacks(error: &Error) -> bool {
         error,
         Error::OutOfFrames { .. }
             | Error::OutOfNodes
-            | Error::OutOfSpace(va::Error::NoSpace { .. } | va::Error::NoAlignedSpace { .. })
+            | Error::OutOfSpace(SpaceError::NoSpace { .. } | SpaceError::NoAlignedSpace { .. })
             | Error::Map(paging::Error::OutOfTables(_))
     )
 }

@@ -2,8 +2,10 @@
 //! and give them back: no range is handed out twice, on schedules that a model checker chooses and
 //! on real threads (those under Miri too, which watches the memory itself).
 
+use crate::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
+use std::boxed::Box;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use vmalloc::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
+use std::vec::Vec;
 
 /// A value that threads share: under shuttle's lock with the checker, under the host's otherwise.
 trait Guarded<T>: Send + Sync {
