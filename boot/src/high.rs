@@ -5,10 +5,11 @@ use core::ptr::write_volatile;
 
 use aarch64_cpu::asm::barrier;
 use dtoolkit::fdt::Fdt;
-use kernel::arch::{cpu::memory_type, early_console, exceptions, fatal, percpu, psci};
-use kernel::drivers::device_tree;
-use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, fixed_slot};
-use kernel::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+use kernel::arch::early_console::{self, MappedUart};
+use kernel::arch::{cpu::memory_type, exceptions, fatal, percpu, psci};
+use kernel::drivers::device_tree::{self, Uart};
+use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, PAGE_SIZE, fixed_slot};
+use kernel::{BootInfo, DeviceTree, FixedTables, Sections};
 
 use crate::early::{Early, GUESSED_PL011, fixed_tables};
 
@@ -30,6 +31,11 @@ unsafe extern "C" {
 
 static BOOT_INFO: spin::Once<BootInfo> = spin::Once::new();
 
+/// The early consoles: that of the device tree, and the guess.
+static EARLY_UART: spin::Once<MappedUart> = spin::Once::new();
+// SAFETY: it is used while the slot maps it.
+static GUESSED_UART: MappedUart = unsafe { MappedUart::new(Uart::PL011, uart_va(GUESSED_PL011 as u64)) };
+
 /// Goes on from `enable_mmu`, on the boot stack.
 ///
 /// # Safety
@@ -42,7 +48,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     exceptions::install_vectors();
 
     // Should the device tree turn out to be broken, the guess is what there is to say so on.
-    map_uart(GUESSED_PL011 as u64);
+    map_uart(GUESSED_PL011 as u64, &GUESSED_UART);
     let dtb_va = DTB_WINDOW + (early.dtb_pa as usize & (BLOCK_2M - 1));
     // SAFETY: the first tables map as many bytes as the header says, read-only.
     let blob = unsafe { core::slice::from_raw_parts(dtb_va as *const u8, early.dtb_size as usize) };
@@ -53,10 +59,11 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
             early.dtb_pa
         )),
     };
-    let uart_pa = device_tree::stdout_pl011(fdt).map(|registers| registers.start);
-    early_console::set_base(0);
-    if let Some(pa) = uart_pa {
-        map_uart(pa);
+    early_console::set(None);
+    if let Some((pa, uart)) = one_page_console(fdt) {
+        // SAFETY: it is used while the slot maps it.
+        let uart = EARLY_UART.call_once(|| unsafe { MappedUart::new(uart, uart_va(pa)) });
+        map_uart(pa, uart);
     }
 
     let conduit = device_tree::psci_conduit(fdt);
@@ -76,7 +83,6 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
             va: dtb_va,
         },
         entry_el: early.entry_el as u8,
-        early_uart: uart_pa.map(|pa| EarlyUart { pa, va: uart_va(pa) }),
         psci_conduit: conduit,
         fixed_tables: FixedTables {
             l2_pa: to_pa(fixed.l2),
@@ -124,17 +130,24 @@ fn sections() -> Sections {
 }
 
 /// Returns where the UART whose registers begin at `pa` appears in its slot.
-fn uart_va(pa: u64) -> usize {
+const fn uart_va(pa: u64) -> usize {
     fixed_slot(EARLY_UART_SLOT) + (pa as usize & 0xfff)
 }
 
-/// Maps the PL011 at `pa` in the early UART's slot and makes it the early console.
-fn map_uart(pa: u64) {
+/// Returns the console of the device tree, and where it is, if the slot has room for its registers.
+fn one_page_console(fdt: Fdt<'_>) -> Option<(u64, Uart)> {
+    let console = device_tree::console(fdt)?;
+    let pa = console.registers.start;
+    ((pa as usize & 0xfff) + console.uart.extent() <= PAGE_SIZE).then_some((pa, console.uart))
+}
+
+/// Maps the UART at `pa` in the early UART's slot and makes it the early console.
+fn map_uart(pa: u64, uart: &'static MappedUart) {
     // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation
     // table format descriptors".
     const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54 | 0b11;
     let slot = (fixed_tables().l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
-    early_console::set_base(0);
+    early_console::set(None);
     // Break before make: the slot may hold the guess (rule 3). SAFETY: a descriptor of the slot
     // table, which nothing else edits yet; the console that used the old mapping is off.
     unsafe { write_volatile(slot, 0) };
@@ -144,5 +157,5 @@ fn map_uart(pa: u64) {
     // The store before any walk (rule 2), and the walk's result before the next access.
     kernel::arch::mmu::dsb_ishst();
     barrier::isb(barrier::SY);
-    early_console::set_base(uart_va(pa));
+    early_console::set(Some(uart));
 }

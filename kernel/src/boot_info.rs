@@ -16,8 +16,6 @@ pub struct BootInfo {
     pub device_tree: DeviceTree,
     /// The exception level that the loader entered at: 1 or 2.
     pub entry_el: u8,
-    /// The PL011 of `stdout-path`, mapped in a fixed slot; `None` if the tree names none.
-    pub early_uart: Option<EarlyUart>,
     /// How PSCI is called; `None` if the tree has no `/psci` node that says it.
     pub psci_conduit: Option<Conduit>,
     /// Tables of the fixed region, for linking into the final tables and for edit slots.
@@ -74,15 +72,6 @@ pub struct DeviceTree {
     /// `totalsize` of its header, in bytes.
     pub size: usize,
     /// Where it is mapped, read-only: in the window of the fixed region.
-    pub va: usize,
-}
-
-/// The UART that early messages go to.
-#[derive(Debug, Clone, Copy)]
-pub struct EarlyUart {
-    /// Physical address of its registers.
-    pub pa: u64,
-    /// Where they are mapped.
     pub va: usize,
 }
 

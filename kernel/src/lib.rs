@@ -15,18 +15,19 @@ mod report;
 pub mod smp;
 pub mod sync;
 
+use arch::early_console::MappedUart;
 use arch::errata::Errata;
 use arch::features::Features;
 use arch::identity::Register;
 use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help, PassedOver};
 use drivers::console;
-use drivers::device_tree::{self, Machine};
+use drivers::device_tree::{self, Console, Machine};
 use layout::EARLY_UART_SLOT;
 use mm::frames::fail_page_alloc;
 use paging::PhysAddr;
 
-pub use boot_info::{BootInfo, DeviceTree, EarlyUart, FixedTables, Sections};
+pub use boot_info::{BootInfo, DeviceTree, FixedTables, Sections};
 pub use init::Init;
 
 /// Bytes of the stack of each CPU but the first.
@@ -171,14 +172,19 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
 
 /// From the early UART's fixed slot to an ioremap.
 fn move_console(machine: &Machine) {
-    let Some(uart) = machine.console else {
+    let Some(Console { registers, uart }) = machine.console else {
         return;
     };
-    match mm::ioremap(PhysAddr(uart.start), uart.size()) {
+    match mm::ioremap(PhysAddr(registers.start), registers.size()) {
         Ok(area) => {
-            log::info!("console: PL011 at {:#x}, ioremap at {}", uart.start, area.va());
+            log::info!(
+                "console: {} at {:#x}, ioremap at {}",
+                uart.model.name,
+                registers.start,
+                area.va()
+            );
             // SAFETY: just mapped, and left to the console for good.
-            unsafe { console::attach(area.into_raw().0 as usize) };
+            console::attach(unsafe { MappedUart::new(uart, area.into_raw().0 as usize) });
             mm::slots::unmap(EARLY_UART_SLOT);
         }
         Err(error) => log::warn!("the console stays in its fixed slot: {error}"),

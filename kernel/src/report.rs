@@ -77,8 +77,15 @@ pub fn log_machine(machine: &Machine) {
     if let Some(initrd) = machine.initrd {
         info!("initrd {initrd} ({} bytes)", initrd.size());
     }
+    if let Some(node) = machine.unknown_stdout {
+        warn!("stdout-path names {node}, which this kernel has no driver for");
+    }
+    let console = machine.console;
     for (name, region) in [
-        ("PL011", machine.console),
+        (
+            console.map_or("", |console| console.uart.model.name),
+            console.map(|console| console.registers),
+        ),
         ("PL031", machine.rtc),
         ("PCIe configuration space", machine.ecam),
     ] {

@@ -11,6 +11,25 @@ import libfdt
 PSCI = {"arm,psci-1.0", "arm,psci-0.2", "arm,psci"}
 TOP = 1 << 64
 
+FAMILIES = {
+    "PL011": "arm,pl011 arm,sbsa-uart",
+    "8250": "ns16550 ns16550a snps,dw-apb-uart brcm,bcm2835-aux-uart mediatek,mt6577-uart nvidia,tegra20-uart ti,am654-uart",
+    "Emma Mobile": "renesas,em-uart",
+    "Cadence": "cdns,uart-r1p8 cdns,uart-r1p12",
+    "i.MX": "fsl,imx21-uart fsl,imx6q-uart",
+    "LPUART": "fsl,imx7ulp-lpuart fsl,imx8qxp-lpuart",
+    "Meson": "amlogic,meson-ao-uart amlogic,meson-gx-uart",
+    "Armada 3700": "marvell,armada-3700-uart",
+    "Exynos": "samsung,exynos4210-uart samsung,exynos5433-uart samsung,exynos850-uart samsung,exynos8895-uart google,gs101-uart",
+    "SCIF": "renesas,scif renesas,hscif",
+    "SCIFA": "renesas,scif-r9a07g044 renesas,scif-r9a09g057",
+    "GENI": "qcom,geni-debug-uart",
+    "UARTDM": "qcom,msm-uartdm",
+}
+"""The UARTs that Linux drives in the same way, by their compatible strings."""
+
+UARTS = {name: family for family, names in FAMILIES.items() for name in names.split()}
+
 Region = list[int]
 
 
@@ -129,12 +148,23 @@ def read(blob: bytes) -> dict[str, Any]:
         "bootargs": (None if chosen is None else tree.text(chosen, "bootargs")) or "",
         "stdout": stdout and tree.fdt.get_path(stdout[-1]),
         "stdout_registers": stdout and tree.registers(stdout),
-        "pl011": first(tree, [*([stdout] if stdout else []), *nodes], "arm,pl011"),
+        "console": console(tree, stdout, nodes),
         "pl031": first(tree, nodes, "arm,pl031"),
         "ecam": first(tree, nodes, "pci-host-ecam-generic"),
         "cpus": cpus(tree),
         "psci": psci(tree, nodes),
     }
+
+
+def console(tree: Tree, stdout: tuple[int, ...] | None, nodes: list[tuple[int, ...]]) -> list[Any] | None:
+    """Where the UART is that stdout-path names, and its family; else those of the first PL011."""
+    if stdout and tree.available(stdout):
+        names = (tree.value(stdout[-1], "compatible") or b"").decode().split("\0")
+        family = next((UARTS[name] for name in names if name in UARTS), None)
+        if family and (found := tree.registers(stdout)):
+            return [*found, family]
+    pl011 = first(tree, nodes, "arm,pl011")
+    return [*pl011, "PL011"] if pl011 else None
 
 
 def memory(tree: Tree) -> list[Region]:

@@ -1,36 +1,127 @@
-"""Boots on boards that are not virt, with the device trees that the emulator gives them: the stage `boot` of scripts/test runs this."""
+"""Boots on boards that are not virt, with the device trees that their machines have: the stage `boot` of scripts/test runs this."""
 
 import os
+import selectors
+import struct
 import subprocess
+import tempfile
+import time
 import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from lib import processes
 from lib.machine import Machine
+from lib.paths import ROOT, program
 
 HOST = Machine.from_environment({"QEMU": os.environ.get("QEMU", ""), "IMAGE": os.environ.get("IMAGE", "")})
+TREES = ROOT / "kernel" / "machine" / "tests" / "dtb"
+LIMIT = 600.0
+"""Seconds that a boot may take: a whole suite, on a host that does other things."""
+DONE = "vmwalk: done"
 
 
-def boot(board: str, *options: str, bootargs: str) -> list[str]:
-    """What the kernel prints on the board until it turns it off. Skips where the emulator has no such board."""
+def command(board: str, *options: str, bootargs: str) -> list[str]:
+    """The emulator's command line. Skips where it has no such board."""
     machines = subprocess.run([HOST.qemu, "-M", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
-    if board not in [line.split()[0] for line in machines.stdout.splitlines() if line]:
+    if board.split(",")[0] not in [line.split()[0] for line in machines.stdout.splitlines() if line]:
         raise unittest.SkipTest(f"{HOST.qemu} has no {board}")
-    command = [HOST.qemu, "-M", board, *options, "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none", "-serial", "stdio"]
-    command += ["-kernel", str(HOST.image), "-append", bootargs]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240)
-    if done.returncode != 0:
-        raise AssertionError(f"{board}: exit {done.returncode}: {done.stderr}")
-    return done.stdout.splitlines()
+    line = [HOST.qemu, "-M", board, *options, "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none"]
+    return [*line, "-kernel", str(HOST.image), "-append", bootargs]
+
+
+def boot(board: str, *options: str, bootargs: str, parks: bool = False) -> list[str]:
+    """What the kernel prints on the board until it turns it off; if it parks, until it has nothing more to say."""
+    process = processes.start(command(board, *options, bootargs=bootargs), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said, deadline = b"", time.monotonic() + LIMIT
+    assert process.stdout
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while not (parks and DONE.encode() in said):
+                if not selector.select(deadline - time.monotonic()):
+                    raise AssertionError(f"{board}: no end within {LIMIT:g} s: {said[-600:].decode(errors='replace')}")
+                data = os.read(process.stdout.fileno(), 65536)
+                said += data
+                if not data:
+                    break
+        if not parks and process.wait(60) != 0:
+            raise AssertionError(f"{board}: exit {process.returncode}: {said[-600:].decode(errors='replace')}")
+    finally:
+        processes.end(process)
+        process.stdout.close()
+    return said.decode().splitlines()
+
+
+@contextmanager
+def changed(tree: bytes, was: bytes, now: bytes) -> Iterator[str]:
+    """A device tree with other bytes, of the same number, in one property."""
+    assert len(was) == len(now) and tree.count(was) == 1, (was, tree.count(was))
+    with tempfile.NamedTemporaryFile(prefix="vmwalk-tree-", suffix=".dtb") as file:
+        file.write(tree.replace(was, now))
+        file.flush()
+        yield file.name
+
+
+def packed(tree: bytes) -> bytes:
+    """The tree without what the emulator leaves free behind it, which it would double."""
+    _, _, structure, strings, _, _, _, _, strings_size, structure_size = struct.unpack_from(">10I", tree)
+    end = max(structure + structure_size, strings + strings_size)
+    return tree[:4] + struct.pack(">I", end) + tree[8:end]
 
 
 class Boards(unittest.TestCase):
+    def assert_passed(self, said: list[str]) -> None:
+        self.assertEqual([line for line in said if line.startswith("not ok") or "FATAL" in line or "warning" in line], [])
+        self.assertTrue(any(line.startswith("# Totals: pass:") and "fail:0" in line for line in said), said[-5:])
+        self.assertEqual(said[-1], DONE)
+
     def test_versal_with_long_names_and_ram_at_0(self) -> None:
         # Two application cores, and two of real time that run nothing here.
-        said = boot("xlnx-versal-virt", "-smp", "4", "-m", "2G", bootargs="selftest=tree.*,frames.*")
+        said = boot("xlnx-versal-virt", "-smp", "4", "-m", "2G", "-serial", "stdio", bootargs="selftest=tree.*,frames.*")
         self.assertIn("vmwalk: RAM 0x0000000000..0x0080000000 2G", said)
         self.assertIn("vmwalk: 2 of 2 CPUs are up", said)
-        self.assertEqual([line for line in said if line.startswith("not ok")], [])
-        self.assertTrue(any(line.startswith("# Totals: pass:") and "fail:0" in line for line in said), said[-5:])
-        self.assertEqual(said[-1], "vmwalk: done")
+        self.assert_passed(said)
+
+    def test_a_raspberry_pi_3_by_its_pl011(self) -> None:
+        tree = (TREES / "bcm2837-rpi-3-b.dtb").read_bytes()
+        with changed(tree, b"serial1:115200n8\0", b"serial0:115200n8\0") as dtb:
+            said = boot("raspi3b", "-dtb", dtb, "-serial", "stdio", bootargs="selftest=device.*", parks=True)
+        self.assertIn("vmwalk: PL011 0x003f201000..0x003f201200 512", said)
+        self.assertIn("ok 1 device.the_console_runs_through_an_ioremap", said)
+
+
+class WithoutAConsole(unittest.TestCase):
+    def test_what_is_printed_is_kept_for_a_debugger(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="vmwalk-kept-") as folder:
+            tree, stub = Path(folder) / "virt.dtb", Path(folder) / "gdb"
+            subprocess.run(HOST.dump_dtb_command(tree), stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=120)
+            with changed(packed(tree.read_bytes()), b"arm,pl011\0arm,primecell\0", b"no-other,has-this-uart\0\0") as dtb:
+                line = command("virt,gic-version=3", "-cpu", HOST.cpu, "-m", HOST.mem, "-dtb", dtb, "-serial", "stdio", "-gdb", f"unix:{stub},server=on,wait=off", bootargs="selftest=tree.*")
+                emulator = processes.start(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                try:
+                    kept = self.kept(stub)
+                    self.assertIsNone(emulator.poll(), "the machine is off, and what was kept with it")
+                finally:
+                    processes.end(emulator)
+                    printed = emulator.communicate()[0]
+        self.assertEqual(printed, b"")
+        self.assertTrue(kept.startswith("vmwalk: entered at EL1, "), kept[:200])
+        self.assertIn("vmwalk: warning: stdout-path names pl011@9000000, which this kernel has no driver for\\n", kept)
+        self.assertIn("# Totals: pass:7 fail:0 skip:0\\nvmwalk: done\\n", kept)
+
+    def kept(self, stub: Path) -> str:
+        """What the debugger finds once the kernel has ended."""
+        gdb = [program("gdb-multiarch"), "-q", "-nx", "-batch", "-ex", "set print elements 0", "-ex", f"target remote {stub}", "-ex", "set print repeats 0", "-ex", "x/s &kernel::arch::early_console::KEPT", str(HOST.image.with_name("vmwalk.elf"))]
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            time.sleep(1)
+            said = subprocess.run(gdb, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120).stdout
+            if DONE in said:
+                (line,) = [line for line in said.splitlines() if "KEPT" in line]
+                return line[line.index('"') + 1 : line.rindex('"')]
+        raise AssertionError(f"nothing is kept that ends with {DONE}: {said[-600:]}")
 
 
 if __name__ == "__main__":

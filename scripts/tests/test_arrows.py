@@ -10,7 +10,7 @@ ROOT_NAMES = {"per_cpu": "arch", "print": "drivers", "println": "drivers", "boot
 """Where a name of the kernel's root, or a macro, has its definition."""
 
 KERNEL = ["layout", "arch", "boot_info", "bootargs", "sync", "drivers", "mm", "smp", "report", "init"]
-ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "early_console", "percpu", "frame", "identity", "probe", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
+ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio", "early_console", "percpu", "frame", "identity", "probe", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
 HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
 
 MAY_NOT = [("mm", "drivers"), ("drivers", "mm"), ("mm", "smp"), ("arch", "sync")]

@@ -17,6 +17,7 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
 use crate::regions::{MAX_REGIONS, PhysRegion};
+use crate::uart::Uart;
 
 pub use bus::Path;
 
@@ -32,8 +33,10 @@ pub struct Machine<'a> {
     pub initrd: Option<PhysRegion>,
     /// `/chosen/bootargs`.
     pub bootargs: &'a str,
-    /// The PL011 that `stdout-path` names, or else the first there is.
-    pub console: Option<PhysRegion>,
+    /// The UART of [`console`].
+    pub console: Option<Console>,
+    /// The node that `stdout-path` names, if it is no UART that is [known](crate::uart::known).
+    pub unknown_stdout: Option<&'a str>,
     /// The first `arm,pl031`.
     pub rtc: Option<PhysRegion>,
     /// The configuration space of the first `pci-host-ecam-generic`.
@@ -47,6 +50,15 @@ pub struct Machine<'a> {
     this: u64,
     /// CPUs that the kernel has numbers for.
     max_cpus: usize,
+}
+
+/// A UART, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    /// Its registers.
+    pub registers: PhysRegion,
+    /// What they are.
+    pub uart: Uart,
 }
 
 /// How firmware is called: `method` of the PSCI node.
@@ -118,7 +130,11 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
         reserved: read_reserved(tree)?,
         initrd: chosen.map_or(Ok(None), read_initrd)?,
         bootargs: chosen.map_or(Ok(""), read_bootargs)?,
-        console: stdout_pl011(tree),
+        console: console(tree),
+        unknown_stdout: stdout(tree)
+            .map(|path| path.node())
+            .filter(|node| Uart::of(*node).is_none())
+            .map(|node| node.name()),
         rtc: None,
         ecam: None,
         nr_listed_cpus: read_cpus(tree)?,
@@ -129,7 +145,6 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
     };
     bus::for_each_node(tree, &mut |path| {
         let slots = [
-            (&mut machine.console, "arm,pl011"),
             (&mut machine.rtc, "arm,pl031"),
             (&mut machine.ecam, "pci-host-ecam-generic"),
         ];
@@ -142,11 +157,28 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
     Ok(machine)
 }
 
-/// Returns the registers of the PL011 that `stdout-path` names, or `None` if it names none or
-/// something else.
+/// Returns the UART that `stdout-path` names, or else the first PL011. `None` if neither is one that
+/// is [known](crate::uart::known), switched on and within the CPU's reach.
+///
+/// Nothing but a PL011 is guessed: an access to a UART whose clock is off may never end.
 #[must_use]
-pub fn stdout_pl011(tree: Fdt<'_>) -> Option<PhysRegion> {
-    stdout(tree)?.registers_of("arm,pl011")
+pub fn console(tree: Fdt<'_>) -> Option<Console> {
+    let mut console = stdout(tree).as_ref().and_then(Console::of);
+    bus::for_each_node(tree, &mut |path| {
+        if console.is_none() && path.node().is_compatible("arm,pl011") {
+            console = Console::of(path);
+        }
+    });
+    console
+}
+
+impl Console {
+    fn of(path: &Path<'_>) -> Option<Self> {
+        let uart = Uart::of(path.node()).filter(|_| path.is_available())?;
+        let registers = path.registers()?;
+        // Registers beyond what the node has are not its own.
+        (uart.extent() as u64 <= registers.size()).then_some(Self { registers, uart })
+    }
 }
 
 /// Returns the node that `stdout-path` names, with those above it.

@@ -1,34 +1,108 @@
-//! A PL011 by polling: for the time before there is a driver, and for a panic's last words.
+//! The console by polling: for the time before there is one behind a lock, and for a panic's last
+//! words.
 //!
 //! It takes no lock. A line of two CPUs may interleave; a line is never lost to a lock whose holder
 //! is what died.
+//!
+//! What is printed here is also kept in memory, and on a machine without a console that the kernel
+//! knows that is all there is: `x/s &kernel::arch::early_console::KEPT` in gdb.
 
 use core::fmt::{self, Write};
-use core::ptr::{read_volatile, write_volatile};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-use super::time::relax;
+use machine::uart::Uart;
 
-/// Address of the registers, or 0 for none.
-static BASE: AtomicUsize = AtomicUsize::new(0);
+use super::mmio::Mmio;
 
-const UARTDR: usize = 0x00;
-const UARTFR: usize = 0x18;
-const UARTFR_TXFF: u32 = 1 << 5;
-const UARTFR_BUSY: u32 = 1 << 3;
-/// How often to look whether the FIFO has room, before the byte is sent anyway: a stuck UART does
-/// not stop the kernel.
-const PATIENCE: u32 = 1 << 20;
-
-/// Where the PL011's registers are mapped from now on; 0 switches the console off.
-pub fn set_base(va: usize) {
-    BASE.store(va, Ordering::Release);
+/// A UART whose registers are mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedUart {
+    uart: Uart,
+    registers: Mmio,
 }
 
-/// Returns where the registers are mapped, or 0.
+impl MappedUart {
+    /// Returns the UART whose registers are mapped at `va`.
+    ///
+    /// # Safety
+    /// They are mapped as device memory for as long as this is used.
+    #[must_use]
+    pub const unsafe fn new(uart: Uart, va: usize) -> Self {
+        Self {
+            uart,
+            // SAFETY: the caller's promise; a UART does not access memory.
+            registers: unsafe { Mmio::new(va) },
+        }
+    }
+
+    /// Returns where its registers are mapped.
+    #[must_use]
+    pub fn base(&self) -> usize {
+        self.registers.base()
+    }
+
+    /// Sends `text`, each newline as CR LF.
+    pub fn send(&self, text: &str) {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.uart.send(&self.registers, b'\r');
+            }
+            self.uart.send(&self.registers, byte);
+        }
+    }
+
+    /// Returns the next byte that came in.
+    #[must_use]
+    pub fn receive(&self) -> Option<u8> {
+        self.uart.receive(&self.registers)
+    }
+}
+
+/// A [`MappedUart`], or null for none.
+static DEVICE: AtomicPtr<MappedUart> = AtomicPtr::new(ptr::null_mut());
+
+/// Nothing is printed any more.
+static OFF: AtomicBool = AtomicBool::new(false);
+
+/// Prints to `device` from now on; `None` for memory alone.
+pub fn set(device: Option<&'static MappedUart>) {
+    let device = device.map_or(ptr::null_mut(), |device| ptr::from_ref(device).cast_mut());
+    DEVICE.store(device, Ordering::Release);
+}
+
+/// Prints nothing from now on: the console is what fails.
+pub fn switch_off() {
+    OFF.store(true, Ordering::Relaxed);
+}
+
+/// Returns what is printed to.
 #[must_use]
-pub fn base() -> usize {
-    BASE.load(Ordering::Acquire)
+pub fn device() -> Option<&'static MappedUart> {
+    // SAFETY: null, or a reference that `set` got.
+    unsafe { DEVICE.load(Ordering::Acquire).as_ref() }
+}
+
+/// Bytes of [`KEPT`]. The oldest go first.
+const KEPT_SIZE: usize = 1 << 15;
+
+/// What was printed, and where the next byte goes.
+#[repr(C)]
+struct Kept {
+    text: [AtomicU8; KEPT_SIZE],
+    next: AtomicUsize,
+}
+
+static KEPT: Kept = Kept {
+    text: [const { AtomicU8::new(0) }; KEPT_SIZE],
+    next: AtomicUsize::new(0),
+};
+
+fn keep(text: &str) {
+    for byte in text.bytes() {
+        let at = KEPT.next.fetch_add(1, Ordering::Relaxed) % KEPT_SIZE;
+        KEPT.text[at].store(byte, Ordering::Relaxed);
+    }
 }
 
 /// Prints, each newline as CR LF.
@@ -40,41 +114,22 @@ pub fn print(args: fmt::Arguments<'_>) {
 /// Waits until what was printed has left the UART, but not forever: for the moment before
 /// power-off.
 pub fn flush() {
-    let base = base();
-    if base != 0 {
-        wait_while(base, UARTFR_BUSY);
-    }
-}
-
-fn wait_while(base: usize, flags: u32) {
-    for _ in 0..PATIENCE {
-        // SAFETY: a PL011 is mapped at the base, by the promise of its setter.
-        let seen = unsafe { read_volatile((base + UARTFR) as *const u32) };
-        if seen & flags == 0 {
-            return;
-        }
-        relax();
+    if let Some(device) = device()
+        && !OFF.load(Ordering::Relaxed)
+    {
+        device.uart.flush(&device.registers);
     }
 }
 
 struct Console;
 
 impl Write for Console {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let base = base();
-        if base == 0 {
-            return Ok(());
-        }
-        let put = |byte: u8| {
-            wait_while(base, UARTFR_TXFF);
-            // SAFETY: a PL011 is mapped at the base, by the promise of its setter.
-            unsafe { write_volatile((base + UARTDR) as *mut u32, u32::from(byte)) };
-        };
-        for byte in s.bytes() {
-            if byte == b'\n' {
-                put(b'\r');
-            }
-            put(byte);
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        keep(text);
+        if let Some(device) = device()
+            && !OFF.load(Ordering::Relaxed)
+        {
+            device.send(text);
         }
         Ok(())
     }

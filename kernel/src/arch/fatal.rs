@@ -54,7 +54,7 @@ static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 fn again(why: fmt::Arguments<'_>) -> ! {
     match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
         0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
-        1 => super::early_console::set_base(0),
+        1 => super::early_console::switch_off(),
         _ => psci::park(),
     }
     psci::system_off()

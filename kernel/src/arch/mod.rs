@@ -14,6 +14,7 @@ pub mod interrupts;
 pub mod marker;
 pub mod masked;
 mod mem;
+pub mod mmio;
 pub mod mmu;
 pub mod percpu;
 pub mod pmu;

@@ -56,9 +56,13 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     state == Ok(psci::AffinityState::Off)
 }
 
-/// Turns the machine off. Where there is no firmware to ask, this CPU stops.
+/// Turns the machine off. Where there is no firmware to ask, this CPU stops; and where there is no
+/// console, since what is kept in memory for a debugger would be lost.
 pub fn system_off() -> ! {
     early_console::flush();
+    if early_console::device().is_none() {
+        park();
+    }
     // Firmware that returns from SYSTEM_OFF, or no word in the tree: try what there may be, each
     // under the exception table.
     let _ = match conduit() {

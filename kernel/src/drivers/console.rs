@@ -1,27 +1,24 @@
-//! The console: a PL011, behind a lock, and the `log` backend on it.
+//! The console: a UART, behind a lock, and the `log` backend on it.
 //!
 //! Until [`attach`] everything goes to the early console, which polls the same UART through its
-//! fixed slot. After it, everybody writes through the `arm-pl011-uart` driver over an ioremap,
-//! whole messages under one lock, so that lines of several CPUs do not mix. A panic and a fatal
-//! exception still use [`early_console`], which takes no lock; its base is moved to the same
-//! ioremap.
+//! fixed slot. After it, whole messages are written through an ioremap under one lock, so that
+//! lines of several CPUs do not mix. A panic and a fatal exception still use [`early_console`],
+//! which takes no lock, through the same ioremap.
 
 mod typed;
 
 use core::fmt::{self, Write};
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use arm_pl011_uart::{PL011Registers, Uart, UniqueMmioPointer};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::arch::early_console;
+use crate::arch::early_console::{self, MappedUart};
 use crate::sync::{HotWord, IrqSpinLock, Padded};
 use typed::Typed;
 
 struct Console {
-    /// The driver once there is one.
-    uart: Option<Uart<'static>>,
+    /// The UART through its ioremap, once there is one.
+    uart: Option<&'static MappedUart>,
     typed: Typed,
 }
 
@@ -60,28 +57,20 @@ pub fn init_log(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Makes the PL011 that is mapped at `va` the console.
+static ATTACHED: spin::Once<MappedUart> = spin::Once::new();
+
+/// Makes `uart` the console.
 ///
 /// It is used as the loader left it: only the loader knows its clock, and with it the baud rate.
-///
-/// # Safety
-/// A PL011 is mapped at `va` as device memory, for good, and only the early console uses it
-/// besides.
-pub unsafe fn attach(va: usize) {
-    let Some(registers) = NonNull::new(va as *mut PL011Registers) else {
-        return;
-    };
-    // SAFETY: the caller's promise. The early console writes the data register too, but only when
-    // everything else has ended.
-    let registers = unsafe { UniqueMmioPointer::new(registers) };
-    let mut console = CONSOLE.lock();
-    console.uart = Some(Uart::new(registers));
-    early_console::set_base(va);
+pub fn attach(uart: MappedUart) {
+    let uart = ATTACHED.call_once(|| uart);
+    CONSOLE.lock().uart = Some(uart);
+    early_console::set(Some(uart));
 }
 
 /// Prints, each newline as CR LF, as one message.
 pub fn print(args: fmt::Arguments<'_>) {
-    match CONSOLE.lock().uart.as_mut() {
+    match CONSOLE.lock().uart {
         Some(uart) => {
             // The writer itself never fails.
             let _ = Lines(uart).write_fmt(args);
@@ -91,9 +80,9 @@ pub fn print(args: fmt::Arguments<'_>) {
 }
 
 impl Console {
-    /// Returns the next byte from the UART. Bytes with a line error are skipped.
-    fn receive(&mut self) -> Option<u8> {
-        self.uart.as_mut()?.read_word().ok().flatten()
+    /// Returns the next byte from the UART.
+    fn receive(&self) -> Option<u8> {
+        self.uart?.receive()
     }
 }
 
@@ -144,20 +133,12 @@ fn look_for_interrupt() -> bool {
     false
 }
 
-/// Writes to the UART with CR before each LF.
-struct Lines<'a>(&'a mut Uart<'static>);
+/// Writes to the UART.
+struct Lines<'a>(&'a MappedUart);
 
 impl Write for Lines<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for line in text.split_inclusive('\n') {
-            match line.strip_suffix('\n') {
-                Some(line) => {
-                    self.0.write_str(line)?;
-                    self.0.write_str("\r\n")?;
-                }
-                None => self.0.write_str(line)?,
-            }
-        }
+        self.0.send(text);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use crate::arch::percpu::{MAX_CPUS, this_cpu};
 
 pub use machine::device_tree::*;
+pub use machine::uart::Uart;
 
 /// What the device tree says of this machine. The tree stays mapped.
 pub type Machine = machine::device_tree::Machine<'static>;

@@ -35,7 +35,9 @@ pub fn described(blob: &[u8]) -> Result<Value, String> {
         "bootargs": machine.bootargs,
         "stdout": stdout.as_ref().map(path),
         "stdout_registers": region(stdout.as_ref().and_then(Path::registers)),
-        "pl011": region(machine.console),
+        "console": machine.console.map(|console| {
+            json!([console.registers.start, console.registers.end, console.uart.model.name])
+        }),
         "pl031": region(machine.rtc),
         "ecam": region(machine.ecam),
         "cpus": machine.cpus().map(|cpu| json!([cpu.mpidr, cpu.by_psci])).collect::<Vec<_>>(),

@@ -8,7 +8,7 @@ use kernel::arch::probe::{probe_read, probe_write};
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
 use kernel::mm::frames::fail_page_alloc;
 use kernel::mm::{self, frames, linear_va};
-use paging::{Pfn, PhysAddr, VirtAddr};
+use paging::{Pfn, VirtAddr};
 use vmalloc::{Error, VmArea};
 
 use crate::selftest::audit;
@@ -332,7 +332,7 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     kernel_vmalloc().vm_unmap_aliases();
     let after = audit::audit(ctx.info)?.report;
     expect_leaves(after.leaves, before.leaves)?;
-    let device = mm::ioremap(PhysAddr(0x900_0000), PAGE)?;
+    let device = mm::ioremap(ctx.untouched(PAGE, PAGE, 0)?, PAGE)?;
     let refused = device.set_memory_ro(0, PAGE);
     expect(
         "a device is changed",
