@@ -7,7 +7,7 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use kernel::smp::SecondaryArgs;
+use kernel::smp::{Pen, SecondaryArgs};
 
 use crate::early::Early;
 
@@ -28,6 +28,9 @@ global_asm!(
     args_entry = const offset_of!(SecondaryArgs, entry),
     args_argument = const offset_of!(SecondaryArgs, argument),
     args_size = const size_of::<SecondaryArgs>(),
+    pen = sym kernel::smp::PEN,
+    pen_context = const offset_of!(Pen, context),
+    affinity = const kernel::arch::percpu::AFFINITY,
     sctlr_mmu_off = const kernel::arch::cpu::SCTLR_EL1_MMU_OFF,
     start_high = sym crate::high::start_high,
     early = sym crate::early::EARLY,

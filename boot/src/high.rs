@@ -27,6 +27,8 @@ unsafe extern "C" {
     static __boot_stack_end: u8;
     static __image_end: u8;
     fn secondary_entry();
+    fn pen_entry();
+    fn pen_return();
 }
 
 static BOOT_INFO: spin::Once<BootInfo> = spin::Once::new();
@@ -96,6 +98,8 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
         mair: early.mair,
         sctlr: early.sctlr,
         secondary_entry: to_pa(secondary_entry as *const () as usize),
+        pen_entry: to_pa(pen_entry as *const () as usize),
+        pen_return: to_pa(pen_return as *const () as usize),
     });
     kernel_main(info)
 }

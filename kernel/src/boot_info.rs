@@ -34,6 +34,11 @@ pub struct BootInfo {
     /// Physical address that a CPU is started at through PSCI CPU_ON, with the physical address of
     /// its [`SecondaryArgs`](crate::smp::SecondaryArgs) as the context.
     pub secondary_entry: u64,
+    /// Physical address that a CPU in a spin table is let go to: it waits there for
+    /// [`PEN`](crate::smp::PEN).
+    pub pen_entry: u64,
+    /// Physical address at which such a CPU goes back there, from the identity map.
+    pub pen_return: u64,
 }
 
 impl BootInfo {

@@ -22,7 +22,7 @@ use arch::identity::Register;
 use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help, PassedOver};
 use drivers::console;
-use drivers::device_tree::{self, Console, Machine};
+use drivers::device_tree::{self, Console, EnableMethod, Machine};
 use layout::EARLY_UART_SLOT;
 use mm::frames::fail_page_alloc;
 use paging::PhysAddr;
@@ -106,13 +106,12 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// The CPUs of the device tree but this one that firmware can turn on, with the numbers that they
-/// get.
-fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64)> {
+/// The CPUs of the device tree but this one that can be turned on, with the numbers that they get,
+/// and how.
+fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMethod)> {
     (1..)
         .zip(machine.other_cpus())
-        .filter(|(_, cpu)| cpu.by_psci)
-        .map(|(index, cpu)| (index, cpu.mpidr))
+        .filter_map(|(index, cpu)| Some((index, cpu.mpidr, cpu.method?)))
 }
 
 /// What CPU `index` lacks that the kernel cannot do without.
@@ -134,8 +133,8 @@ fn common_features(args: &BootArgs) -> Features {
 /// Has every CPU say what it is. One that does not is reported, and done without.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
     identity::record(0);
-    for (index, mpidr) in other_cpus(machine) {
-        if let Err(error) = smp::identify(info, index, mpidr) {
+    for (index, mpidr, method) in other_cpus(machine) {
+        if let Err(error) = smp::identify(info, index, mpidr, method) {
             log::warn!("CPU {index}: {error}");
         }
     }
@@ -144,10 +143,13 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
 /// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not
 /// come up is reported, and done without.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
-    for cpu in machine.other_cpus().filter(|cpu| !cpu.by_psci) {
-        log::warn!("the CPU with MPIDR {:#x} cannot be started by PSCI", cpu.mpidr);
+    for cpu in machine.other_cpus().filter(|cpu| cpu.method.is_none()) {
+        log::warn!(
+            "the CPU with MPIDR {:#x} stays off: its enable-method is neither psci nor spin-table",
+            cpu.mpidr
+        );
     }
-    for (index, mpidr) in other_cpus(machine) {
+    for (index, mpidr, method) in other_cpus(machine) {
         if let Some(missing) = missing(args, index) {
             log::warn!("CPU {index} has no {missing}: it stays off");
             continue;
@@ -163,7 +165,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
         let stack = stack..stack + CPU_STACK_SIZE as usize;
         // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run
         // under, which map the image.
-        if let Err(error) = unsafe { smp::start(info, index, mpidr, stack, mm::kernel_ttbr1()) } {
+        if let Err(error) = unsafe { smp::start(info, index, (mpidr, method), stack, mm::kernel_ttbr1()) } {
             log::warn!("CPU {index}: {error}");
         }
     }

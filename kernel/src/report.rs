@@ -14,7 +14,7 @@ use crate::arch::features::Features;
 use crate::arch::identity::{self, Pretence, Register};
 use crate::arch::percpu::nr_cpus;
 use crate::bootargs::Rodata;
-use crate::drivers::device_tree::Machine;
+use crate::drivers::device_tree::{Cpu, EnableMethod, Machine};
 use crate::mm::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 
 /// "yes" or "no".
@@ -100,7 +100,8 @@ pub fn log_machine(machine: &Machine) {
             machine.nr_listed_cpus - nr_cpus()
         );
     }
-    if machine.psci.is_none() {
+    let by_psci = |cpu: Cpu| cpu.method == Some(EnableMethod::Psci);
+    if machine.psci.is_none() && machine.other_cpus().any(by_psci) {
         warn!("the device tree does not say how PSCI is called");
     }
 }

@@ -215,7 +215,16 @@ def cpus(tree: Tree) -> list[Any]:
     nodes = [node for node in tree.children(parent) if tree.text(node, "device_type") == "cpu" and tree.available((node,))]
     width, size = tree.cells(parent)
     addresses = [rows_of(tree.value(node, "reg") or b"", width, size) for node in nodes]
-    return [[rows[0][0] if rows else None, tree.text(node, "enable-method") == "psci"] for node, rows in zip(nodes, addresses)]
+    return [[rows[0][0] if rows else None, enable_method(tree, node)] for node, rows in zip(nodes, addresses)]
+
+
+def enable_method(tree: Tree, node: int) -> str | int | None:
+    """`psci`, or where a CPU in a spin table looks."""
+    method = tree.text(node, "enable-method")
+    release = tree.value(node, "cpu-release-addr") or b""
+    if method == "spin-table" and len(release) in (4, 8) and int.from_bytes(release, "big") % 8 == 0:
+        return int.from_bytes(release, "big")
+    return method if method == "psci" else None
 
 
 def psci(tree: Tree, nodes: list[tuple[int, ...]]) -> str | None:

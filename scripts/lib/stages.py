@@ -189,7 +189,7 @@ def boot(report: Report) -> None:
     boot_all(report, "boot", boot_matrix(make_initrd(), dump_dtb()))
     name = "boot: other boards"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "board_sessions.py"]
-    done = run_logged(name, command, 300.0)
+    done = run_logged(name, command, LONG_LIMIT)
     outcome = count_unittest(done)
     if done.good and outcome.passed == 0:
         report.skip(name, "the emulator has none of them")

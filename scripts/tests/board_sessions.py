@@ -1,6 +1,7 @@
 """Boots on boards that are not virt, with the device trees that their machines have: the stage `boot` of scripts/test runs this."""
 
 import os
+import re
 import selectors
 import struct
 import subprocess
@@ -17,6 +18,8 @@ from lib.paths import ROOT, program
 
 HOST = Machine.from_environment({"QEMU": os.environ.get("QEMU", ""), "IMAGE": os.environ.get("IMAGE", "")})
 TREES = ROOT / "kernel" / "machine" / "tests" / "dtb"
+RPI3 = "bcm2837-rpi-3-b.dtb"
+PAGE = ROOT / "docs" / "MACHINES.md"
 LIMIT = 600.0
 """Seconds that a boot may take: a whole suite, on a host that does other things."""
 DONE = "vmwalk: done"
@@ -72,24 +75,41 @@ def packed(tree: bytes) -> bytes:
 
 
 class Boards(unittest.TestCase):
-    def assert_passed(self, said: list[str]) -> None:
-        self.assertEqual([line for line in said if line.startswith("not ok") or "FATAL" in line or "warning" in line], [])
+    def assert_passed(self, said: list[str], warned_of: str | None = None) -> None:
+        warnings = [line for line in said if "warning" in line and not (warned_of and warned_of in line)]
+        self.assertEqual([line for line in said if line.startswith("not ok") or "FATAL" in line] + warnings, [])
         self.assertTrue(any(line.startswith("# Totals: pass:") and "fail:0" in line for line in said), said[-5:])
         self.assertEqual(said[-1], DONE)
+
+    def assert_in_table(self, board: str, tree: str, turned_on: str, said: list[str], tests: str) -> None:
+        """The page about machines has a row of what was seen."""
+        text = "\n".join(said)
+        found = [re.search(pattern, text) for pattern in (r"entered at (EL\d)", r"(\d+) of \1 CPUs are up", r"console: (\S+) at")]
+        level, cpus, console = (match[1] if match else "none" for match in found)
+        self.assertIn(f"| `{board}` | {tree} | {level} | {cpus} by {turned_on} | {console} | {tests} |\n", PAGE.read_text())
 
     def test_versal_with_long_names_and_ram_at_0(self) -> None:
         # Two application cores, and two of real time that run nothing here.
         said = boot("xlnx-versal-virt", "-smp", "4", "-m", "2G", "-serial", "stdio", bootargs="selftest=tree.*,frames.*")
         self.assertIn("vmwalk: RAM 0x0000000000..0x0080000000 2G", said)
-        self.assertIn("vmwalk: 2 of 2 CPUs are up", said)
         self.assert_passed(said)
+        self.assert_in_table("xlnx-versal-virt", "the emulator's", "PSCI", said, "`tree.*`, `frames.*`")
+
+    def test_a_raspberry_pi_3_by_its_mini_uart_and_spin_table(self) -> None:
+        # With nothing that virt has: what needs a device of it says so, and nothing fails.
+        said = boot("raspi3b", "-dtb", str(TREES / RPI3), "-serial", "null", "-serial", "stdio", bootargs="console=ttyS1,115200", parks=True)
+        self.assertIn("vmwalk: RAM 0x0000000000..0x003c000000 960M", said)
+        self.assert_passed(said, "passed over: console=ttyS1,115200")
+        skipped = [line.partition(" # SKIP ")[2] for line in said if "SKIP" in line]
+        self.assertEqual(len([reason for reason in skipped if reason.startswith("the device tree has no")]), 3, skipped)
+        self.assert_in_table("raspi3b", "Debian's `bcm2837-rpi-3-b`", "spin table", said, "all")
 
     def test_a_raspberry_pi_3_by_its_pl011(self) -> None:
-        tree = (TREES / "bcm2837-rpi-3-b.dtb").read_bytes()
-        with changed(tree, b"serial1:115200n8\0", b"serial0:115200n8\0") as dtb:
+        with changed((TREES / RPI3).read_bytes(), b"serial1:115200n8\0", b"serial0:115200n8\0") as dtb:
             said = boot("raspi3b", "-dtb", dtb, "-serial", "stdio", bootargs="selftest=device.*", parks=True)
-        self.assertIn("vmwalk: PL011 0x003f201000..0x003f201200 512", said)
         self.assertIn("ok 1 device.the_console_runs_through_an_ioremap", said)
+        self.assert_passed(said)
+        self.assert_in_table("raspi3b", "the same, `stdout-path` `serial0`", "spin table", said, "`device.*`")
 
 
 class WithoutAConsole(unittest.TestCase):

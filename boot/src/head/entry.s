@@ -95,6 +95,36 @@ primary_entry:
 .Lmsg_endian:       .asciz "entered in big-endian state"
     .balign 4
 
+// Entry of a CPU that waits in a spin table of its firmware, which lets it go once. It waits here until the kernel calls its
+// number; then it comes as one that was turned on. MMU off. EL2 or EL1.
+    .global pen_entry
+pen_entry:
+    msr     daifset, #0xf
+.Lpen:
+    adrp    x10, {pen}
+    add     x10, x10, :lo12:{pen}
+    mrs     x11, mpidr_el1
+    ldr     x9, ={affinity}
+    and     x11, x11, x9
+1:  ldr     x9, [x10]                   // Device memory, as all is with the MMU off: in order with the next
+    cmp     x9, x11
+    b.eq    2f
+    wfe
+    b       1b
+2:  ldr     x0, [x10, #{pen_context}]
+    b       secondary_entry
+
+// Back to the pen, from EL1 with the MMU on. x0: address of a word that is 1 once nothing but registers is used. Entered at its
+// physical address, in the identity map, so that the MMU may go off.
+    .global pen_return
+pen_return:
+    ldr     x9, ={sctlr_mmu_off}
+    mov     x10, #1
+    stlr    x10, [x0]
+    msr     sctlr_el1, x9
+    isb
+    b       .Lpen
+
 // Entry of every other CPU, from PSCI CPU_ON. x0: physical address of its SecondaryArgs, which the caller cleaned to the
 // point of coherency. MMU off. EL2 or EL1. What stops it here, stops it silently: the CPU that asked reports who did not come.
     .global secondary_entry

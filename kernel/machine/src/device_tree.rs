@@ -85,8 +85,18 @@ pub struct Reserved {
 pub struct Cpu {
     /// The affinity fields of its MPIDR_EL1.
     pub mpidr: u64,
-    /// Its `enable-method` is `psci`.
-    pub by_psci: bool,
+    /// Its `enable-method`; `None` if it is one that the kernel does not know.
+    pub method: Option<EnableMethod>,
+}
+
+/// How a CPU is turned on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EnableMethod {
+    /// By PSCI.
+    Psci,
+    /// It waits for an address to go to, in the 64 bits at this physical address
+    /// (`cpu-release-addr`).
+    SpinTable(u64),
 }
 
 /// Why a device tree is of no use. It was valid as a blob; what it says is not.
@@ -298,15 +308,7 @@ fn read_initrd(chosen: FdtNode<'_>) -> Result<Option<PhysRegion>, Error<'_>> {
     };
     let address = |name: &'static str| match chosen.property(name) {
         None => Ok(None),
-        Some(property) => match property.value().len() {
-            4 => property
-                .value_as::<u32>()
-                .map(u64::from)
-                .map_err(|_| bad(name))
-                .map(Some),
-            8 => property.value_as::<u64>().map_err(|_| bad(name)).map(Some),
-            _ => Err(bad(name)),
-        },
+        Some(_) => number(chosen, name).ok_or(bad(name)).map(Some),
     };
     match (address("linux,initrd-start")?, address("linux,initrd-end")?) {
         (Some(start), Some(end)) if start < end => Ok(Some(PhysRegion { start, end })),
@@ -336,8 +338,24 @@ fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
 fn read_cpu(node: FdtNode<'_>) -> Option<Cpu> {
     Some(Cpu {
         mpidr: node.reg().ok()??.next()?.address().ok()?,
-        by_psci: string(node, "enable-method") == Some("psci"),
+        method: match string(node, "enable-method") {
+            Some("psci") => Some(EnableMethod::Psci),
+            Some("spin-table") => number(node, "cpu-release-addr")
+                .filter(|release| release.is_multiple_of(8))
+                .map(EnableMethod::SpinTable),
+            _ => None,
+        },
     })
+}
+
+/// Returns a property that is a number of 32 or 64 bits.
+fn number(node: FdtNode<'_>, name: &str) -> Option<u64> {
+    let property = node.property(name)?;
+    match property.value().len() {
+        4 => property.value_as::<u32>().ok().map(u64::from),
+        8 => property.value_as::<u64>().ok(),
+        _ => None,
+    }
 }
 
 /// Counts the CPUs, and sees to it that each can be read.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::PAGE_SIZE;
-use crate::device_tree::Machine;
+use crate::device_tree::{Cpu, EnableMethod, Machine};
 use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
 /// RAM, and what of it is whose.
@@ -12,8 +12,9 @@ pub struct Plan {
     /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must
     /// not be mapped and what the CPU cannot address.
     pub ram: Regions,
-    /// Of that, what is unused: less image, device tree, initrd and reserved memory, and less the
-    /// page at physical address 0: no table may be there ([`paging::Tables`]).
+    /// Of that, what is unused: less image, device tree, initrd and reserved memory, less where
+    /// CPUs look for an address to go to, and less the page at physical address 0: no table may be
+    /// there ([`paging::Tables`]).
     pub free: Regions,
     /// RAM in all, in bytes.
     pub total: u64,
@@ -62,6 +63,14 @@ const PAGE_0: PhysRegion = PhysRegion {
     start: 0,
     end: PAGE_SIZE,
 };
+
+/// Returns the page where a CPU that waits in a spin table looks.
+fn release_page(cpu: Cpu) -> Option<PhysRegion> {
+    match cpu.method {
+        Some(EnableMethod::SpinTable(release)) => PhysRegion::new(release, 8).map(PhysRegion::grow_to_pages),
+        _ => None,
+    }
+}
 
 impl From<TooManyRegions> for Error {
     fn from(_: TooManyRegions) -> Self {
@@ -117,6 +126,7 @@ impl Plan {
             .reserved
             .iter()
             .map(|reserved| reserved.region)
+            .chain(machine.cpus().filter_map(release_page))
             .chain([image, tree, PAGE_0])
             .chain(initrd);
         for region in taken {

@@ -10,7 +10,7 @@ use std::path::Path;
 use described::described;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
-use machine::device_tree::{self, Machine};
+use machine::device_tree::{self, EnableMethod, Machine};
 use machine::plan::{self, Plan};
 use machine::regions::PhysRegion;
 use serde_json::Value;
@@ -113,7 +113,12 @@ fn every_kind_is_in_the_sample() {
     });
     expect("PL031", &|_, machine| machine.rtc.is_some());
     expect("ECAM", &|_, machine| machine.ecam.is_some());
-    expect("spin-table", &|tree, _| enabled_by(tree, b"spin-table\0"));
+    expect("spin-table", &|tree, machine| {
+        enabled_by(tree, b"spin-table\0")
+            && machine
+                .cpus()
+                .all(|cpu| matches!(cpu.method, Some(EnableMethod::SpinTable(_))))
+    });
     expect("tree without stdout-path", &|tree, _| {
         device_tree::stdout(*tree).is_none()
     });
@@ -156,6 +161,30 @@ fn a_tree_without_memory_says_that_the_loader_must_fill_it_in() {
         assert_eq!(error, plan::Error::NoMemory);
         assert!(error.to_string().contains("its loader must fill in"));
     }
+}
+
+#[test]
+fn where_cpus_wait_in_a_spin_table_is_mapped_and_never_given_out() {
+    let trees = sample();
+    let mut nr = 0;
+    for (name, blob) in &trees {
+        let machine = read(blob);
+        let Ok(plan) = plan_of(&machine) else { continue };
+        for cpu in machine.cpus() {
+            if let Some(EnableMethod::SpinTable(release)) = cpu.method {
+                let at = PhysRegion::new(release, 8).unwrap();
+                assert!(
+                    !plan
+                        .free
+                        .iter()
+                        .any(|free| free.start < at.end && at.start < free.end)
+                );
+                nr += usize::from(plan.ram.contains(&at));
+                assert!(release % 8 == 0, "{name}");
+            }
+        }
+    }
+    assert!(nr > 4, "{nr}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ pub unsafe fn init_blocks(nr: usize) {
 }
 
 /// Affinity fields of MPIDR_EL1: Aff3, Aff2, Aff1, Aff0.
-const AFFINITY: u64 = 0xff_00ff_ffff;
+pub const AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// Fills in the data of CPU `index` and points this CPU's TPIDR_EL1 to it.
 ///

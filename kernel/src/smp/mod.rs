@@ -1,4 +1,4 @@
-//! The other CPUs: bringing them up through PSCI, and running closures on them.
+//! The other CPUs: bringing them up through PSCI or a spin table, and running closures on them.
 //!
 //! There are no inter-processor interrupts. A CPU that has come up looks for a job, runs it, and
 //! looks again; the CPU that handed it the job waits for its completion. A CPU without work for a
@@ -19,6 +19,8 @@
 //!                                 that CPU                    job is written
 //! ```
 //!
+//! A CPU that came by a spin table has nothing to turn it off, and stays IDLE.
+//!
 //! A CPU that is turned on for a job stays on until it has it: on a busy host its LINGER may be
 //! over before the CPU that turned it on runs again, and the two would go on so for seconds.
 //!
@@ -37,6 +39,7 @@
 //! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both
 //! halves in one job.
 
+mod pen;
 mod start;
 
 use core::cell::UnsafeCell;
@@ -49,7 +52,8 @@ use crate::arch::time::{Deadline, relax};
 use crate::mm::areas;
 use crate::per_cpu;
 
-pub use start::{LINGER, SecondaryArgs, StartError, identify, nr_turned_on, start};
+pub use pen::{PEN, Pen};
+pub use start::{LINGER, SecondaryArgs, StartError, identify, nr_turned_on, start, turns_off};
 
 /// No CPU yet.
 const ABSENT: u32 = 0;
@@ -300,6 +304,7 @@ fn serve(cpu: usize) -> ! {
             continue;
         }
         if !has_work
+            && start::turns_off(cpu)
             && slot
                 .state
                 .compare_exchange(IDLE, OFF, Ordering::AcqRel, Ordering::Relaxed)

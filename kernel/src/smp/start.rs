@@ -1,7 +1,8 @@
-//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, then [`secondary_main`].
+//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, or a call to where a CPU
+//! waits for one ([`pen`]); then [`secondary_main`].
 //!
 //! Each CPU is turned on twice. The first time, before there are final tables, it only says what it
-//! is ([`identify`]) and turns itself off again: the policy of the tables depends on the features
+//! is ([`identify`]) and turns itself off again, or goes back to wait: the policy of the tables depends on the features
 //! and errata of every CPU that will walk them (DESIGN rules 11 and 13).
 
 use core::cell::UnsafeCell;
@@ -11,12 +12,14 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use super::pen;
 use super::{ABANDONED, ABSENT, AWAKE, IDLE, OFF, SLOT, STARTING, Slot, WAKING, publish, serve};
 use crate::BootInfo;
 use crate::arch::identity;
 use crate::arch::percpu;
 use crate::arch::time::Deadline;
 use crate::arch::{cache, early_console, exceptions, mmu, psci};
+use crate::drivers::device_tree::EnableMethod;
 use crate::mm::per_cpu as memory;
 use crate::per_cpu;
 
@@ -78,6 +81,10 @@ struct Start {
     context: AtomicU64,
     /// How often it was turned on.
     nr: AtomicU64,
+    /// Where it goes back to the pen, if it waits in one; else 0.
+    pen_return: AtomicU64,
+    /// Not 0: it has said what it is, and waits in the pen again.
+    gone: AtomicU64,
 }
 
 per_cpu! {
@@ -90,6 +97,8 @@ per_cpu! {
         mpidr: AtomicU64::new(0),
         context: AtomicU64::new(0),
         nr: AtomicU64::new(0),
+        pen_return: AtomicU64::new(0),
+        gone: AtomicU64::new(0),
     };
 }
 
@@ -157,7 +166,7 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts the CPU with affinity `mpidr` as number `index` (1 and up), and waits until it is up or a
+/// Starts `cpu`, its affinity and how it is turned on, as number `index` (1 and up), and waits until it is up or a
 /// bounded time is over. It runs on `stack`, under the tables of `ttbr1` (a TTBR1_EL1 value), with
 /// the registers that the first CPU booted with.
 ///
@@ -171,11 +180,12 @@ impl fmt::Display for StartError {
 pub unsafe fn start(
     info: &BootInfo,
     index: usize,
-    mpidr: u64,
+    cpu: (u64, EnableMethod),
     stack: Range<usize>,
     ttbr1: u64,
 ) -> Result<(), StartError> {
-    let (slot, conduit) = claim(info, index)?;
+    let (mpidr, method) = cpu;
+    let (slot, way) = claim(info, index, method)?;
     if identity::of_cpu(index).is_none() {
         slot.state.store(ABANDONED, Ordering::Release);
         return Err(StartError::Unidentified(index));
@@ -183,21 +193,31 @@ pub unsafe fn start(
     // SAFETY: STARTING is ours alone, and the CPU that used these arguments to identify itself is
     // off.
     unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
-    turn_on(index, conduit, STARTING)
+    turn_on(index, way, STARTING)
+}
+
+/// What brings a CPU up.
+#[derive(Clone, Copy)]
+enum Way {
+    Psci(psci::Conduit),
+    Pen,
 }
 
 /// Returns the slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs
 /// on.
-fn claim(info: &BootInfo, index: usize) -> Result<(&'static Slot, psci::Conduit), StartError> {
+fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'static Slot, Way), StartError> {
     let slot = SLOT
         .get(index)
         .filter(|_| index != 0)
         .ok_or(StartError::Index(index))?;
-    let conduit = info.psci_conduit.ok_or(StartError::NoConduit)?;
+    let way = match method {
+        EnableMethod::Psci => Way::Psci(info.psci_conduit.ok_or(StartError::NoConduit)?),
+        EnableMethod::SpinTable(_) => Way::Pen,
+    };
     slot.state
         .compare_exchange(ABSENT, STARTING, Ordering::Acquire, Ordering::Relaxed)
         .map_err(|_| StartError::Index(index))?;
-    Ok((slot, conduit))
+    Ok((slot, way))
 }
 
 /// Writes what CPU `index` comes up with: on `stack`, under the tables of `ttbr1`, in `main`.
@@ -234,14 +254,14 @@ unsafe fn prepare(
     start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns the CPU with affinity `mpidr`, which will be number `index`, on under the first tables,
+/// Turns the CPU with affinity `mpidr`, which will be number `index`, on by `method` under the first tables,
 /// until it has said what it is ([`identity::of_cpu`]) and is off again. For the time before the
 /// final tables.
 ///
 /// # Errors
 /// Why it is not known. [`start`] refuses it then.
-pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartError> {
-    let (slot, conduit) = claim(info, index)?;
+pub fn identify(info: &BootInfo, index: usize, mpidr: u64, method: EnableMethod) -> Result<(), StartError> {
+    let (slot, way) = claim(info, index, method)?;
     let scratch = args_of(index) as usize + offset_of!(SecondaryArgs, scratch);
     let bottom = scratch.next_multiple_of(16);
     // SAFETY: the slot was ABSENT, so nothing uses these arguments. The first tables map them.
@@ -255,7 +275,17 @@ pub fn identify(info: &BootInfo, index: usize, mpidr: u64) -> Result<(), StartEr
             identify_main,
         );
     }
-    let result = ask(index, conduit, mpidr);
+    if let EnableMethod::SpinTable(release) = method {
+        START
+            .of(index)
+            .pen_return
+            .store(info.pen_return, Ordering::Relaxed);
+        pen::let_go(info, release);
+    }
+    let result = match way {
+        Way::Psci(conduit) => ask(index, conduit, mpidr),
+        Way::Pen => ask_in_pen(index, mpidr),
+    };
     // One that may still be on keeps its arguments.
     let state = if result.is_ok() { ABSENT } else { ABANDONED };
     slot.state.store(state, Ordering::Release);
@@ -289,10 +319,34 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     Ok(())
 }
 
+/// [`ask`], of a CPU that waits in the pen.
+fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
+    let args = args_of(index);
+    // As in `turn_on`.
+    cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
+    let start = START.of(index);
+    pen::call(mpidr, start.context.load(Ordering::Relaxed));
+    let gone = || start.gone.load(Ordering::Acquire) != 0;
+    let came = Deadline::after(PATIENCE).wait_until(gone);
+    pen::end_call();
+    if came {
+        Ok(())
+    } else {
+        Err(StartError::TimedOut { mpidr })
+    }
+}
+
 /// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no
 /// vectors: it may do nothing that can fault.
 extern "C" fn identify_main(index: usize) -> ! {
     identity::record(index);
+    let start = START.of(index);
+    let pen_return = start.pen_return.load(Ordering::Relaxed);
+    if pen_return != 0 {
+        // SAFETY: the identity map is on, as `secondary_entry` turned it on; the address is that of
+        // `BootInfo`.
+        unsafe { pen::go_back(pen_return, &start.gone) };
+    }
     if let Some(conduit) = psci::conduit() {
         // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to the CPU that
         // waits for it.
@@ -318,7 +372,7 @@ static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are
 /// written, and waits until its state is another.
-fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartError> {
+fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     let (slot, start) = (SLOT.of(index), START.of(index));
     let mpidr = start.mpidr.load(Ordering::Relaxed);
     let args = args_of(index);
@@ -326,6 +380,16 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
     // of ours: clean and invalidate.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
+    let conduit = match way {
+        Way::Psci(conduit) => conduit,
+        Way::Pen => {
+            start.nr.fetch_add(1, Ordering::Relaxed);
+            pen::call(mpidr, start.context.load(Ordering::Relaxed));
+            let result = wait_for_change(slot, mpidr, from, limit);
+            pen::end_call();
+            return result;
+        }
+    };
     loop {
         let answer = psci::cpu_on(
             conduit,
@@ -352,6 +416,12 @@ fn turn_on(index: usize, conduit: psci::Conduit, from: u32) -> Result<(), StartE
             }
         }
     }
+    wait_for_change(slot, mpidr, from, limit)
+}
+
+/// Waits until the state of a CPU that was turned on is no longer `from`. After `limit` it is given
+/// up.
+fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Result<(), StartError> {
     // No WFE: a CPU that never comes sends no event.
     if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
         // Either this comes first, and the CPU parks, or the CPU was just in time.
@@ -379,7 +449,7 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     let Some(conduit) = psci::conduit() else {
         return false;
     };
-    let turned_on = turn_on(index, conduit, WAKING);
+    let turned_on = turn_on(index, Way::Psci(conduit), WAKING);
     woken();
     match turned_on {
         // Otherwise it could not turn itself off, and is IDLE, or claimed.
@@ -389,6 +459,13 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
             false
         }
     }
+}
+
+/// Returns whether CPU `cpu` turns itself off for lack of work. One that no firmware turns on does
+/// not.
+#[must_use]
+pub fn turns_off(cpu: usize) -> bool {
+    START.of(cpu).pen_return.load(Ordering::Relaxed) == 0
 }
 
 /// Turns this CPU off, whose slot is OFF. Returns if firmware does not.

@@ -2,12 +2,20 @@
 
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
-use machine::device_tree::{self, Conduit, Path};
+use machine::device_tree::{self, Conduit, Cpu, EnableMethod, Path};
 use machine::regions::PhysRegion;
 use serde_json::{Value, json};
 
 fn region(region: Option<PhysRegion>) -> Value {
     region.map_or(Value::Null, |region| json!([region.start, region.end]))
+}
+
+fn method(cpu: Cpu) -> Value {
+    match cpu.method {
+        Some(EnableMethod::Psci) => json!("psci"),
+        Some(EnableMethod::SpinTable(release)) => json!(release),
+        None => Value::Null,
+    }
 }
 
 fn path(path: &Path<'_>) -> String {
@@ -40,7 +48,7 @@ pub fn described(blob: &[u8]) -> Result<Value, String> {
         }),
         "pl031": region(machine.rtc),
         "ecam": region(machine.ecam),
-        "cpus": machine.cpus().map(|cpu| json!([cpu.mpidr, cpu.by_psci])).collect::<Vec<_>>(),
+        "cpus": machine.cpus().map(|cpu| json!([cpu.mpidr, method(cpu)])).collect::<Vec<_>>(),
         "psci": machine.psci.map(|conduit| match conduit {
             Conduit::Hvc => "hvc",
             Conduit::Smc => "smc",

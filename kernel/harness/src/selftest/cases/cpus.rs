@@ -20,7 +20,7 @@ use paging::{Attributes, LeafSet, LeafSize, Pfn};
 
 use super::bad_input::AllFrames;
 use crate::selftest::context::Context;
-use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
@@ -342,6 +342,9 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 8;
     const OFF_BY_THEN: Duration = Duration::from_millis(500);
     let other = ctx.another_cpu()?;
+    if !smp::turns_off(other) {
+        return Err(Stop::Skip("no firmware turns the CPUs off and on"));
+    }
     let mut woken = 0;
     let before = smp::nr_turned_on(other);
     for round in 0..ROUNDS {
