@@ -6,9 +6,9 @@
 //! help-bootargs`).
 //!
 //! A word that neither table has is passed over: a loader's command line is made for Linux
-//! (`console=ttyAMA0 root=/dev/vda1 quiet`). One line names all such words ([`PassedOver`]), so that
-//! a misspelt argument is seen. An argument of the tables with a value that is not understood is
-//! refused. The last of two equal arguments counts, but for `errata=`, which adds up.
+//! (`console=ttyAMA0 root=/dev/vda1 quiet`). One line names all such words ([`PassedOver`]), so
+//! that a misspelt argument is seen. An argument of the tables with a value that is not understood
+//! is refused. The last of two equal arguments counts, but for `errata=`, which adds up.
 
 mod argument;
 mod table;
@@ -19,13 +19,13 @@ use core::marker::PhantomData;
 use log::LevelFilter;
 
 use crate::arch::errata::Errata;
-use crate::arch::identity::Pretence;
+use crate::arch::identity::Override;
 use table::ARGUMENTS;
 
 pub use argument::{Argument, Choices, names, number, parse_number, pick};
 
-/// How many registers `pretend=` may name.
-pub const NR_PRETENCES: usize = 4;
+/// How many registers `id_override=` may name.
+pub const NR_OVERRIDES: usize = 4;
 
 /// What the kernel's own boot arguments say. `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +38,9 @@ pub struct BootArgs {
     pub rodata: Rodata,
     /// `errata=`: forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
-    /// `pretend=`: what identification registers of one CPU or another are taken to hold where
+    /// `id_override=`: what identification registers of one CPU or another are taken to hold where
     /// errata and features are looked up.
-    pub pretences: [Option<Pretence>; NR_PRETENCES],
+    pub overrides: [Option<Override>; NR_OVERRIDES],
     /// `fail_page_alloc=`: one in how many allocations of frames fails, once the kernel is up.
     pub fail_page_alloc: Option<u64>,
     /// `masked=`: sections with interrupts masked are measured.
@@ -72,7 +72,7 @@ impl Default for BootArgs {
             linear: LinearLeaves::Largest,
             rodata: Rodata::Full,
             errata: Errata::default(),
-            pretences: [None; NR_PRETENCES],
+            overrides: [None; NR_OVERRIDES],
             fail_page_alloc: None,
             masked: false,
         }

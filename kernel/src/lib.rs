@@ -84,12 +84,12 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
         fail(format_args!("this CPU has no {missing}"));
     }
     let features = common_features(args);
-    let errata = identity::cpus(&args.pretences)
+    let errata = identity::cpus(&args.overrides)
         .map(|(_, identity)| Errata::of(identity.get(Register::Midr)))
         .fold(args.errata, Errata::or);
     cache::init(&features, errata);
     mmu::init(errata);
-    report::log_cpu(&features, errata, &args.pretences);
+    report::log_cpu(&features, errata, &args.overrides);
     report::log_machine(machine);
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
@@ -116,14 +116,14 @@ fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMeth
 
 /// What CPU `index` lacks that the kernel cannot do without.
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
-    identity::cpus(&args.pretences)
+    identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing())
 }
 
 /// What all CPUs have that will run. This one will.
 fn common_features(args: &BootArgs) -> Features {
-    identity::cpus(&args.pretences)
+    identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
         .filter(|features| features.missing().is_none())
         .reduce(Features::common)

@@ -11,7 +11,7 @@ use super::layout::{
 use crate::BootInfo;
 use crate::arch::errata::Errata;
 use crate::arch::features::Features;
-use crate::arch::identity::{self, Pretence, Register};
+use crate::arch::identity::{self, Override, Register};
 use crate::arch::percpu::nr_cpus;
 use crate::bootargs::Rodata;
 use crate::drivers::device_tree::{Cpu, EnableMethod, Machine};
@@ -27,7 +27,7 @@ impl fmt::Display for YesNo {
 }
 
 /// The CPUs: what all of them have that matters for translation; and the errata of each.
-pub fn log_cpu(features: &Features, errata: Errata, pretences: &[Option<Pretence>]) {
+pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override>]) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes, LSE {}",
         features.midr,
@@ -46,7 +46,7 @@ pub fn log_cpu(features: &Features, errata: Errata, pretences: &[Option<Pretence
         features.zva_size,
         YesNo(features.lse),
     );
-    for (cpu, identity) in identity::cpus(pretences) {
+    for (cpu, identity) in identity::cpus(overrides) {
         let midr = identity.get(Register::Midr);
         let own = Features::of(&identity);
         if (Features {

@@ -251,7 +251,7 @@ GROUPS = (
     (", per 1,000 pages", "A mapping, by its size", "pages", "instructions per 1,000 pages", True),
     (", by MiB of RAM", "Boot to the first self-test", "MiB of RAM", "instructions", True),
 )
-WITHHELD = ("What lazy purge withholds", "areas given back", "KiB", False)
+LAZY = ("What waits for a lazy purge", "areas given back", "KiB", False)
 
 
 def curves(found: Json) -> Iterator[str]:
@@ -265,7 +265,7 @@ def curves(found: Json) -> Iterator[str]:
                 plots.setdefault(tuple(what), {})[name.removesuffix(end)] = points  # type: ignore[arg-type]
                 break
         else:
-            plots.setdefault(WITHHELD if name.startswith("KiB withheld") else (name, "", "", False), {})[""] = points
+            plots.setdefault(LAZY if name.startswith("KiB lazy") else (name, "", "", False), {})[""] = points
     room = (WIDTH - 2 * MARGIN) / PLOTS
     for i, (what, lines) in enumerate(list(plots.items())[:PLOTS]):
         yield from plot(*what, lines, MARGIN + i * room, room)

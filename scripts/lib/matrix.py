@@ -68,12 +68,12 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("GICv2, EL2, 8 CPUs in turn", {"GIC": "2", "EL2": "1", "SMP": "8"}, extra=IN_TURN),
         BootCase("GICv3, EL2, 4 CPUs", {"GIC": "3", "EL2": "1", "SMP": "4"}),
         # Cortex-A76 r0p0 as the last of four: a TLBI has to be repeated for the sake of one CPU.
-        BootCase("an erratum of the last CPU", {"SMP": "4", "BOOTARGS": "pretend=3:midr:0x410fd0b0 selftest=errata.*,count.*,smp.*,vmalloc.*"}),
+        BootCase("an erratum of the last CPU", {"SMP": "4", "BOOTARGS": "id_override=3:midr:0x410fd0b0 selftest=errata.*,count.*,smp.*,vmalloc.*"}),
         # CPU 1 without TLBI by range and with DC ZVA of 16 bytes, CPU 2 with 36 bits of PA and
         # another cache line.
-        BootCase("CPUs that differ", {"SMP": "3", "BOOTARGS": "pretend=1:isar0:0,1:dczid:2,2:mmfr0:1,2:ctr:0x84420002 selftest=features.*,errata.*,count.*,smp.*,vmalloc.*,bulk.*"}),
+        BootCase("CPUs that differ", {"SMP": "3", "BOOTARGS": "id_override=1:isar0:0,1:dczid:2,2:mmfr0:1,2:ctr:0x84420002 selftest=features.*,errata.*,count.*,smp.*,vmalloc.*,bulk.*"}),
         # And one that may not use DC ZVA, with errata of its own.
-        BootCase("errata of every CPU", {"SMP": "2", "BOOTARGS": "pretend=0:midr:0x410fd4d0,1:midr:0x410fd030,1:dczid:0x14 selftest=features.*,errata.*,count.*,set_memory.*"}),
+        BootCase("errata of every CPU", {"SMP": "2", "BOOTARGS": "id_override=0:midr:0x410fd4d0,1:midr:0x410fd030,1:dczid:0x14 selftest=features.*,errata.*,count.*,set_memory.*"}),
         BootCase("test_vmalloc on 4 CPUs", {"SMP": "4", "BOOTARGS": "selftest=vmalloc.the_cases* threads=4 nr_pages=16 use_huge=1 loops=8"}),
         BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
         BootCase("another seed", {"BOOTARGS": "seed=2026"}),
@@ -139,7 +139,7 @@ def broken_entries(dtb: bytes) -> list[BrokenEntry]:
 
 def refusals() -> list[BootCase]:
     """What must be met by one clear line that says why, and a power-off."""
-    arguments = ("linear=5k", "seed=many", "selftest.break=no-such-fault", "log=loud", "pretend=0:midi:0x410fd0b0", "test_vmalloc=8192")
+    arguments = ("linear=5k", "seed=many", "selftest.break=no-such-fault", "log=loud", "id_override=0:midi:0x410fd0b0", "test_vmalloc=8192")
     says = {argument: f"bad boot argument .*{argument.partition('=')[0]}" for argument in arguments}
     says |= {
         "selftest=no_such_test_anywhere": "no test has a name that `no_such_test_anywhere` matches",

@@ -88,14 +88,14 @@ def summary(run: Json) -> list[str]:
     peak, verified = run["peak"], run["verified"]
     lines = [
         f"peak      {peak['live_areas']:,} areas in use, {mib(peak['live_bytes'])} with guards; {mib(peak['ram_bytes'])} of RAM; {peak['tables']:,} table pages",
-        f"withheld  at most {peak['withheld_areas']:,} areas, {mib(peak['withheld_bytes'])}",
+        f"lazy      at most {peak['lazy_areas']:,} areas, {mib(peak['lazy_bytes'])}",
     ]
     if space := run.get("space"):
         used = space["span"] - space["hole_bytes"]
         lines += [
             f"space     at the end {space['areas']:,} areas in {mib(space['span'])}, {100 * used / max(1, space['span']):.0f}% in use;"
             f" {space['holes']:,} holes, {mib(space['hole_bytes'])}, the largest {mib(space['largest_hole'])};"
-            f" {mib(space['kept'])} of them kept for the next of a size, {mib(space['waiting'])} waiting",
+            f" {mib(space['kept'])} of them kept for the next of a size, {mib(space['lazy'])} lazy",
             f"          free ranges of the allocator: {space['gaps']:,}, at most {space['most_gaps']:,}; the largest {space['largest_gap'] / (1 << 40):.1f} TiB",
         ]
     lines.append(

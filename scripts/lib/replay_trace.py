@@ -20,7 +20,7 @@ WINDOW = 256
 """How many events the CPUs may be apart."""
 MAX_TEXT = 512 << 20
 """Bytes of text at most: what a machine has room for beside what it replays."""
-WITHHELD = 32 << 20
+LAZY = 32 << 20
 """Bytes of addresses that the kernel lets wait for a flush."""
 HEAP_PER_LINE = 192
 PER_AREA = 1 << 10
@@ -227,8 +227,8 @@ def need(trace: Trace, cpus: int) -> Need:
             peak_areas, peak_bytes = max(peak_areas, areas), max(peak_bytes, size)
     every = trace.areas
     largest = max((area.ram for area in every), default=0)
-    held = most_ram(trace, WINDOW if cpus > 1 else 1) + WITHHELD + cpus * largest
-    tables = (peak_bytes + WITHHELD) // 512 * 2 + held // 64
+    held = most_ram(trace, WINDOW if cpus > 1 else 1) + LAZY + cpus * largest
+    tables = (peak_bytes + LAZY) // 512 * 2 + held // 64
     free = held + tables + trace.lines * HEAP_PER_LINE + len(every) * PER_AREA + FIXED
     return Need(peak_areas, peak_bytes, most_ram(trace, 1), -(-free // PAGE) * PAGE)
 

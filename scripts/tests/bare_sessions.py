@@ -26,7 +26,7 @@ class TheKernelAlone(unittest.TestCase):
     def test_has_arguments_of_its_own_and_no_others(self) -> None:
         listed = boot("help")
         names = [line.partition("=")[0].strip() for line in listed[1:-2]]
-        self.assertLessEqual({"log", "linear", "rodata", "errata", "pretend", "fail_page_alloc"}, set(names))
+        self.assertLessEqual({"log", "linear", "rodata", "errata", "id_override", "fail_page_alloc"}, set(names))
         self.assertTrue({"mode", "selftest", "selftest.break", "seed", "soak", "bench", "ptdump", "replay.break"}.isdisjoint(names), names)
         self.assertEqual(listed[-2:], ["  help: this list", "vmwalk: done"])
         self.assertEqual(boot("selftest=none")[0], "vmwalk: warning: no boot arguments of this kernel, passed over: selftest=none (`help` lists those it has)")

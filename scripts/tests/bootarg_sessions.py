@@ -36,7 +36,7 @@ class TheBootArguments(unittest.TestCase):
         self.assertEqual(self.listed[0], "Boot arguments, separated by blanks:")
         self.assertEqual(self.listed[-2:], ["  help: this list", DONE])
         self.assertEqual(len(self.arguments), len(self.listed) - 3, self.listed)
-        for name in ("selftest", "seed", "mode", "pretend", "bench.walkers", "replay.break", "use_huge"):
+        for name in ("selftest", "seed", "mode", "id_override", "bench.walkers", "replay.break", "use_huge"):
             self.assertIn(name, self.arguments)
 
     def test_may_be_among_those_of_linux(self) -> None:
@@ -51,7 +51,7 @@ class TheBootArguments(unittest.TestCase):
         self.assertEqual(boot("quiet help"), self.listed)
 
     def test_refuse_a_value_that_is_none(self) -> None:
-        bad = ["selftest=a,,b", "seed=1x", "seed=-1", "seed=18446744073709551616", "errata=none,no-cont", "errata=no-cont,", "pretend=4096:midr:0x410fd0b0", "pretend=0:midi:1", "pretend=0:midr", "pretend=0:midr:1,0:midr:1,0:midr:1,0:midr:1,0:midr:1"]
+        bad = ["selftest=a,,b", "seed=1x", "seed=-1", "seed=18446744073709551616", "errata=none,no-cont", "errata=no-cont,", "id_override=4096:midr:0x410fd0b0", "id_override=0:midi:1", "id_override=0:midr", "id_override=0:midr:1,0:midr:1,0:midr:1,0:midr:1,0:midr:1"]
         bad += ["test_vmalloc=0", "test_vmalloc=8192", "nr_pages=0", "nr_pages=1048577", "soak=0", "threads=4294967297", "ptdump=2", "linear=4K", "mode=Shell"]
         for argument in [*self.arguments, *(f"{name}=" for name in self.arguments), *bad]:
             with self.subTest(argument):
@@ -66,7 +66,7 @@ class TheBootArguments(unittest.TestCase):
         # The last of each counts, so the first comes last; and no fault of a replay or of the
         # kernel matters where nothing runs.
         every = [f"{name}={value}" for name, values in choices.items() for value in reversed(values)]
-        other = "seed=0xffff errata=none errata=repeat-tlbi,no-cont pretend=0:midr:0x410fd0b0,1:dczid:4 fail_page_alloc=4294967296 soak=4294967296 test_vmalloc=0x1f1fff nr_pages=1048576 loops=1 threads=64 bench=x bench.walkers=none selftest=none"
+        other = "seed=0xffff errata=none errata=repeat-tlbi,no-cont id_override=0:midr:0x410fd0b0,1:dczid:4 fail_page_alloc=4294967296 soak=4294967296 test_vmalloc=0x1f1fff nr_pages=1048576 loops=1 threads=64 bench=x bench.walkers=none selftest=none"
         self.assertEqual(boot(f"{' '.join(every)} {other}")[-1], DONE)
 
     def test_have_allocations_fail_as_often_as_they_say(self) -> None:

@@ -191,9 +191,9 @@ class Areas(Session):
 
     @staticmethod
     def line_of(text: str) -> str:
-        """Where gdb breaks for the first line of end.rs that has `text`."""
-        lines = (ROOT / "kernel/vmalloc/src/end.rs").read_text().splitlines()
-        return f"end.rs:{next(number for number, line in enumerate(lines, 1) if text in line)}"
+        """Where gdb breaks for the first line of free.rs that has `text`."""
+        lines = (ROOT / "kernel/vmalloc/src/free.rs").read_text().splitlines()
+        return f"free.rs:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
     def test_an_area_is_printed_as_what_it_is(self) -> None:
         commands = f"break {self.line_of('self.share.is_reached_by(held')}; continue; print area"
@@ -203,7 +203,7 @@ class Areas(Session):
         self.assertNotIn("Python Exception", text)
 
     def test_what_a_test_holds_is_printed_as_what_it_is(self) -> None:
-        text = self.gdb(f"break {self.line_of('self.settle(Context::Waiting)')}; continue; up; up; up; info locals", BOOTARGS=MIXED)
+        text = self.gdb(f"break {self.line_of('self.drain_some(Context::Waiting)')}; continue; up; up; up; info locals", BOOTARGS=MIXED)
         self.assertInOrder(text, "^leaves = 13x64K 48x4K$")
         self.assertNotIn("Python Exception", text)
 
@@ -259,11 +259,11 @@ class Tracing(Session):
         leaves = re.findall(r"^(?:  \. )?leaf (64K|4K) ", text, re.MULTILINE)
         self.assertEqual((leaves.count("64K"), leaves.count("4K")), (13, 48))
 
-    def test_its_release_is_followed_to_the_flush_and_withheld_until_then(self) -> None:
-        text = self.gdb("vmw trace-walk Vmalloc::give_back; vmw step-barrier; vmw lazy; vmw step; vmw step-out; vmw lazy", BOOTARGS=MIXED)
+    def test_its_release_is_followed_to_the_flush_and_lazy_until_then(self) -> None:
+        text = self.gdb("vmw trace-walk Vmalloc::free_area; vmw step-barrier; vmw lazy; vmw step; vmw step-out; vmw lazy", BOOTARGS=MIXED)
         self.assertInOrder(
             text,
-            "^vmalloc::region::Vmalloc::give_back at kernel/vmalloc/src/end.rs",
+            "^vmalloc::region::Vmalloc::free_area at kernel/vmalloc/src/free.rs",
             r"^  \. store level 3 table \S+: 256 x vacant$",
             "^DSB ISHST$",
             "^an area is being given back now",
@@ -277,7 +277,7 @@ class Tracing(Session):
 
     def test_under_a_lazy_policy_an_area_waits_with_what_is_to_be_invalidated(self) -> None:
         set_up = f"break kernel::mm::areas::ioremap; continue; source {INSIDE}/lazy.py; vmw lazy"
-        release = "vmw trace-walk Vmalloc::give_back; vmw step-out"
+        release = "vmw trace-walk Vmalloc::free_area; vmw step-out"
         text = self.gdb(f"{set_up}; {release}; vmw lazy; vmw areas", BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
         self.assertInOrder(
             text,
@@ -291,7 +291,7 @@ class Tracing(Session):
         )
 
     def test_without_range_operations_each_page_is_one_tlbi(self) -> None:
-        text = self.gdb("vmw trace-walk Vmalloc::give_back; vmw step-out", BOOTARGS=MIXED, CPU="cortex-a53")
+        text = self.gdb("vmw trace-walk Vmalloc::free_area; vmw step-out", BOOTARGS=MIXED, CPU="cortex-a53")
         self.assertEqual(len(re.findall(r"(?m)^  \. TLBI VAALE1IS: va 0xffff8\S+, one entry, last level$", text)), 256)
 
     def test_the_same_happens_on_the_first_of_several_cpus(self) -> None:

@@ -188,14 +188,14 @@ class TheShell(Case):
         self.assertRegex(self.ask("cpu 1 stat"), r"tree     sound")
         self.assertRegex(self.ask("cpu 0 cpu 1 help walk"), "^walk VA")
 
-    def test_purge_gives_back_whatever_is_withheld(self) -> None:
+    def test_purge_frees_all_that_is_lazy(self) -> None:
         identifier, _ = self.make("vmalloc 2M", "1x2M")
         self.ask(f"free {identifier}")
-        withheld = re.search(r"withheld (\d+) of (\w+);", self.ask("stat"))
-        assert withheld
+        lazy = re.search(r"lazy (\d+) of (\w+);", self.ask("stat"))
+        assert lazy
         # Or an idle CPU was faster.
-        self.assert_line("purge", f"^({withheld[1]} areas of {withheld[2]}|0 areas of 0) were withheld, 0 are$")
-        self.assertIn("withheld 0 of 0", self.ask("stat"))
+        self.assert_line("purge", f"^({lazy[1]} areas of {lazy[2]}|0 areas of 0) were lazy, 0 are$")
+        self.assertIn("lazy 0 of 0", self.ask("stat"))
 
     def test_holds_no_more_than_its_share(self) -> None:
         self.make("vmalloc 200M", ".*")
@@ -223,7 +223,7 @@ class TheKeys(Case):
         self.assertRegex(self.press(keys), rf"^{name}\b.*: ", keys)
 
     def test_complete_what_is_clear(self) -> None:
-        self.assertIn("were withheld", self.press(b"pur\t"))
+        self.assertIn("were lazy", self.press(b"pur\t"))
         self.assertIn("not an address of the upper half", self.press(b"wal\t0x1000"))
         self.assert_helps(b"he\twal\t", "walk")
         self.assert_helps(b"cpu 1 he\tpurg\t", "purge")

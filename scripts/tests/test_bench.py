@@ -206,7 +206,7 @@ class Growing(unittest.TestCase):
         self.assertEqual(len(self.steep("w, per 1,000 pages", (1, 900), (4, 400), (16, 450))), 1)
 
     def test_other_curves_may_be_of_any_form(self) -> None:
-        self.assertEqual(self.steep("KiB withheld", (0, 0), (100, 30_000), (200, 10)), [])
+        self.assertEqual(self.steep("KiB lazy", (0, 0), (100, 30_000), (200, 10)), [])
 
 
 class BreakingDown(unittest.TestCase):

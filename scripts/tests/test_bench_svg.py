@@ -16,7 +16,7 @@ CURVES = {
     "vmalloc + vfree of 1 page, by live areas": [(0, 1_203), (100, 1_080), (100_000, 1_193)],
     "find_vm_area, by live areas": [(100, 96), (100_000, 148)],
     **{f"map + unmap of {what}, per 1,000 pages": [(1, 2_000_000), (256, 9_000), (262_144, last)] for what, last in (("a range in 4K", 2_500), ("a range in 2M and more", 1), ("an array in 4K", 19_000))},
-    "KiB withheld, by areas of 1 to 100 pages given back": [(10 * i, 16_000 * i % 17_000) for i in range(151)],
+    "KiB lazy, by areas of 1 to 100 pages freed": [(10 * i, 16_000 * i % 17_000) for i in range(151)],
     bench.BOOT_CURVE: [(128, 1_358_224), (8_192, 1_770_912)],
 }
 

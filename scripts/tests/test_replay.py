@@ -139,7 +139,7 @@ def account(**changes: object) -> list[str]:
     told = {
         "machine": {"cpus": 1, "instructions": True},
         "trace": {"needs": found.free_ram, "peak_areas": 1, "peak_bytes": 16384, "peak_ram": 16384, "skipped": 0},
-        "peak": dict.fromkeys(("live_areas", "live_bytes", "withheld_areas", "withheld_bytes", "ram_bytes", "tables"), 7),
+        "peak": dict.fromkeys(("live_areas", "live_bytes", "lazy_areas", "lazy_bytes", "ram_bytes", "tables"), 7),
         "verified": dict.fromkeys(("pages", "code_pages", "device_pages", "guards", "gone"), 9),
         "failures": 0,
     } | changes

@@ -73,7 +73,7 @@ impl Identity {
 
 /// Something that a CPU is taken to say: a machine whose CPUs differ, where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pretence {
+pub struct Override {
     /// The CPU's number.
     pub cpu: usize,
     /// The register.
@@ -82,14 +82,14 @@ pub struct Pretence {
     pub value: u64,
 }
 
-impl Pretence {
-    /// Returns what CPU `cpu` says by all of `pretences`, if it really says `identity`.
+impl Override {
+    /// Returns what CPU `cpu` says by all of `overrides`, if it really says `identity`.
     #[must_use]
-    pub fn applied(pretences: impl Iterator<Item = Self>, cpu: usize, identity: Identity) -> Identity {
-        pretences
-            .filter(|pretence| pretence.cpu == cpu)
-            .fold(identity, |identity, pretence| {
-                identity.with(pretence.register, pretence.value)
+    pub fn applied(overrides: impl Iterator<Item = Self>, cpu: usize, identity: Identity) -> Identity {
+        overrides
+            .filter(|forced| forced.cpu == cpu)
+            .fold(identity, |identity, forced| {
+                identity.with(forced.register, forced.value)
             })
     }
 }

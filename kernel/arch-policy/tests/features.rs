@@ -1,7 +1,7 @@
 //! What one CPU has, and what two have together.
 
 use arch_policy::features::{Bbm, Features};
-use arch_policy::identity::{Identity, Pretence, Register};
+use arch_policy::identity::{Identity, Override, Register};
 
 /// The emulator's `max`, as far as registers matter here.
 fn max() -> Identity {
@@ -100,20 +100,20 @@ fn what_the_kernel_needs_is_missed() {
 }
 
 #[test]
-fn a_pretence_is_of_one_register_of_one_cpu() {
-    let pretences = [
-        Pretence {
+fn an_override_is_of_one_register_of_one_cpu() {
+    let overrides = [
+        Override {
             cpu: 1,
             register: Register::Isar0,
             value: 0,
         },
-        Pretence {
+        Override {
             cpu: 1,
             register: Register::Midr,
             value: 7,
         },
     ];
-    let of = |cpu| Pretence::applied(pretences.into_iter(), cpu, max());
+    let of = |cpu| Override::applied(overrides.into_iter(), cpu, max());
     assert_eq!(of(0), max());
     assert_eq!(of(1), max().with(Register::Isar0, 0).with(Register::Midr, 7));
     for (name, register) in Register::NAMES {

@@ -208,7 +208,7 @@ unsafe impl<G: Granule> Tables for Cpu<'_, G> {
         });
     }
 
-    fn leave_break(&self) {
+    fn exit_break(&self) {
         self.model.with(|machine| {
             machine.event(self.cpu, Event::LeaveBreak);
             let cpu = self.cpu as u8;

@@ -10,8 +10,8 @@ mod invalidate;
 mod judge;
 mod machine;
 mod pool;
+mod quiescent;
 mod reach;
-mod settle;
 mod stale;
 mod violation;
 mod words;
@@ -56,7 +56,7 @@ pub struct Features {
     /// All, unless a test says otherwise.
     pub one_memory_type: Range<u64>,
     /// If set, table memory is accessed at `linear_map + pa`, and must be mapped there whenever it
-    /// is accessed, except between `enter_break` and `leave_break` for the tables named there.
+    /// is accessed, except between `enter_break` and `exit_break` for the tables named there.
     pub linear_map: Option<u64>,
     /// Panic at the first violation, in the middle of what caused it.
     pub panics: bool,
@@ -277,8 +277,8 @@ impl<G: Granule> Model<G> {
     /// Returns whether everything begun is finished: no entry held that is not what the tables say,
     /// no store or TLBI without its DSB.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.machine().unsettled().is_none()
+    pub fn is_quiescent(&self) -> bool {
+        self.machine().not_quiescent().is_none()
     }
 
     /// That no rule was broken and everything begun is finished.
@@ -286,11 +286,11 @@ impl<G: Granule> Model<G> {
     /// # Panics
     /// If not; with the story.
     #[track_caller]
-    pub fn assert_settled(&self) {
+    pub fn assert_quiescent(&self) {
         self.assert_clean();
         let mut machine = self.machine();
-        if let Some(what) = machine.unsettled() {
-            machine.violate(Rule::NotSettled, || what);
+        if let Some(what) = machine.not_quiescent() {
+            machine.violate(Rule::NotQuiescent, || what);
             let story = report(&machine);
             drop(machine);
             panic!("{story}");

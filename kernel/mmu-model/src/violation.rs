@@ -51,8 +51,8 @@ pub enum Rule {
     /// The table memory was accessed through the linear map while its translation there was broken
     /// (rule 3).
     TableOutOfReach,
-    /// Not settled where the caller said that everything is (see `assert_settled`).
-    NotSettled,
+    /// Not quiescent where the caller said that everything is (see `assert_quiescent`).
+    NotQuiescent,
 }
 
 /// One broken rule, with its story.
@@ -157,7 +157,7 @@ pub enum Event {
         /// Bytes.
         size: u64,
     },
-    /// `leave_break`.
+    /// `exit_break`.
     LeaveBreak,
 }
 

@@ -30,7 +30,7 @@ for_granules! {
         let rig = Rig::<G>::plain();
         let frames = rig.frames(0);
         rig.map(3, rig.va(0), frames + 3 * G::PAGE_SIZE, NC);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
         rig.map(2, rig.va(1 << G::INDEX_BITS), frames, RW);
         rig.assert_broken(&[Rule::MismatchedAlias]);
     }
@@ -42,7 +42,7 @@ for_granules! {
         rig.map(2, rig.va(0), frames + block, RW);
         rig.map(3, rig.va(1 << G::INDEX_BITS), frames + block - G::PAGE_SIZE, NC);
         rig.map(3, rig.va((1 << G::INDEX_BITS) + 1), frames + 2 * block, NC);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn an_alias_that_was_taken_out_and_flushed_is_none<G>() {
@@ -53,7 +53,7 @@ for_granules! {
         rig.put(0, 2, rig.va(0), 0);
         rig.flush_leaves(rig.va(0), block, block);
         rig.map(3, rig.va(1 << G::INDEX_BITS), frames, NC);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn one_that_was_taken_out_may_still_be_held<G>() {
@@ -121,7 +121,7 @@ fn permissions_are_no_part_of_the_memory_type() {
         (RW, RW | d::NOT_GLOBAL),
         (NC, NC | d::AP_READ_ONLY),
     ] {
-        twice(first, second).model.assert_settled();
+        twice(first, second).model.assert_quiescent();
     }
 }
 
@@ -139,7 +139,9 @@ fn what_is_cacheable_nowhere_is_outer_shareable_whatever_sh_says() {
     let inner = |attributes| attributes & !d::SHAREABILITY | 0b11 << 8;
     let outer = |attributes| attributes & !d::SHAREABILITY | 0b10 << 8;
     for attributes in [NC, DEVICE] {
-        twice(inner(attributes), outer(attributes)).model.assert_settled();
+        twice(inner(attributes), outer(attributes))
+            .model
+            .assert_quiescent();
     }
 }
 
@@ -152,13 +154,13 @@ fn two_indices_that_mair_gives_one_meaning_are_one_type() {
     });
     rig.map(3, rig.va(0), A, RW);
     rig.map(3, rig.va(7), A, THROUGH);
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]
 fn a_leaf_without_its_access_flag_translates_nothing() {
-    twice(RW, NC & !d::ACCESS_FLAG).model.assert_settled();
-    twice(RW & !d::ACCESS_FLAG, NC).model.assert_settled();
+    twice(RW, NC & !d::ACCESS_FLAG).model.assert_quiescent();
+    twice(RW & !d::ACCESS_FLAG, NC).model.assert_quiescent();
 }
 
 #[test]

@@ -29,14 +29,18 @@ fn permissions_may_change_in_place() {
         (RW, RW & !d::UXN),
         (RW, RW | d::GUARDED),
     ] {
-        changed_in_place(old, new).model.assert_settled();
+        changed_in_place(old, new).model.assert_quiescent();
     }
 }
 
 #[test]
 fn the_access_flag_may_change_in_place() {
-    changed_in_place(RW, RW & !d::ACCESS_FLAG).model.assert_settled();
-    changed_in_place(RW & !d::ACCESS_FLAG, RW).model.assert_settled();
+    changed_in_place(RW, RW & !d::ACCESS_FLAG)
+        .model
+        .assert_quiescent();
+    changed_in_place(RW & !d::ACCESS_FLAG, RW)
+        .model
+        .assert_quiescent();
 }
 
 #[test]
@@ -46,7 +50,7 @@ fn software_bits_are_not_seen_by_walks_and_need_no_flush() {
     rig.map(3, va, A, RW);
     rig.put(0, 3, va, rig.leaf(3, A, RW | 0b1010 << 55));
     rig.made();
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn a_leaf_whose_access_flag_is_clear_is_never_held() {
     rig.put(0, 3, va, rig.leaf(3, 2 * A, RW));
     rig.made();
     assert!(rig.cpu(0).access(va, Access::Read).is_ok());
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 /// A block of level 2 at page 0, and a table full of pages that map the same.
@@ -96,7 +100,7 @@ for_granules! {
         let last = va.add(d::size::<G>(2) - 8);
         let pa = rig.cpu(0).access(last, Access::Write).map(|pa| pa.0);
         assert_eq!(pa, Ok(rig.frames(0) + d::size::<G>(2) - 8));
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_block_replaced_by_a_table_in_place_is_a_conflict<G>() {
@@ -114,7 +118,7 @@ for_granules! {
         let block = rig.cpu(0).load(table, index);
         assert!(rig.cpu(0).compare_exchange(table, index, block, child.0 | 0b11).is_ok());
         rig.flush_leaves(va, d::size::<G>(2), d::size::<G>(2));
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn but_never_other_pages<G>() {
@@ -132,7 +136,7 @@ for_granules! {
         rig.map(2, va, rig.frames(0), RW);
         rig.put(0, 2, va, 0);
         rig.flush_leaves(va.add(G::PAGE_SIZE), G::PAGE_SIZE, G::PAGE_SIZE);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_block_over_pages_of_which_one_was_not_invalidated_is_a_conflict<G>() {
@@ -172,7 +176,7 @@ for_granules! {
         rig.put(0, 2, va, rig.leaf(2, rig.frames(0), RW));
         rig.made();
         cpu.free_table(child);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_block_where_an_empty_table_was_cut_off_and_not_invalidated_is_a_conflict<G>() {
@@ -224,7 +228,7 @@ for_granules! {
         rig.put(0, 3, va, 0);
         rig.put(0, 3, va, rig.leaf(3, rig.frames(0), RO));
         rig.flush_leaves(va, G::PAGE_SIZE, G::PAGE_SIZE);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn the_count_in_a_live_link_may_change_without_a_word<G>() {
@@ -240,7 +244,7 @@ for_granules! {
         }
         rig.made();
         assert!(rig.cpu(0).access(va, Access::Read).is_ok());
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 }
 
@@ -291,7 +295,7 @@ fn an_output_beyond_the_implemented_size_is_refused() {
     });
     let va = rig.va(0);
     rig.map(3, va, (1 << 40) - 0x1000, RW);
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
     rig.map(3, va.add(0x1000), 1 << 40, RW);
     rig.assert_broken(&[Rule::OutputTooLarge]);
 }

@@ -23,7 +23,7 @@ for_granules! {
             let last = va.add(d::group_size::<G>(level) - 8);
             let pa = rig.cpu(0).access(last, Access::Write).map(|pa| pa.0);
             assert_eq!(pa, Ok(rig.frames(0) + d::group_size::<G>(level) - 8));
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -103,7 +103,7 @@ for_granules! {
             rig.put_group(0, level, va, Some((rig.frames(0), RO)));
             rig.flush_leaves(va, d::group_size::<G>(level), d::size::<G>(level));
             assert!(rig.cpu(0).access(va, Access::Write).is_err());
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -132,7 +132,7 @@ for_granules! {
             rig.made();
             assert!(rig.cpu(0).access(va, Access::Read).is_err());
             assert!(rig.cpu(0).access(va.add(size), Access::Read).is_ok());
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -234,7 +234,7 @@ for_granules! {
             rig.flush_leaves(va, group, size);
             rig.put_group(0, level, va, Some((rig.frames(0), RW)));
             rig.made();
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -259,7 +259,7 @@ for_granules! {
             }
             rig.put_group(0, level, va, Some((rig.frames(0), RW)));
             rig.flush_leaves(va, group, size);
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -317,7 +317,7 @@ fn a_range_tlbi_removes_all_members_of_a_group() {
     });
     rig.cpu(0).dsb_ish();
     rig.cpu(0).isb();
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]

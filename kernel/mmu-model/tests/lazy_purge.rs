@@ -68,7 +68,7 @@ struct World {
     list: Vec<usize>,
     lock: Released,
     taken: Vec<usize>,
-    given_back: [bool; 2],
+    freed: [bool; 2],
 }
 
 struct Search<'a> {
@@ -99,7 +99,7 @@ impl Search<'_> {
     fn can_step(&self, cpu: usize, world: &World) -> bool {
         match self.programs[cpu].get(world.at[cpu]) {
             None => false,
-            Some(Await(page)) => world.given_back[*page],
+            Some(Await(page)) => world.freed[*page],
             Some(_) => true,
         }
     }
@@ -130,7 +130,7 @@ impl Search<'_> {
             GiveBack => {
                 for page in std::mem::take(&mut world.taken) {
                     self.model.frame_reused(PhysAddr(FRAMES[page]), PAGE);
-                    world.given_back[page] = true;
+                    world.freed[page] = true;
                 }
                 self.acquire(cpu, world);
                 self.release(cpu, world);

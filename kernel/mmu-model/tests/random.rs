@@ -36,7 +36,7 @@ struct Run<'a, G: Granule> {
     /// Page to frame and attributes.
     naive: BTreeMap<u64, (u64, Attributes)>,
     /// Pages that must not be reused before the pending flush.
-    withheld: Vec<u64>,
+    lazy: Vec<u64>,
     pending: Pending<G>,
     /// Who works at present: as under one lock.
     cpu: usize,
@@ -61,7 +61,7 @@ impl<'a, G: Granule> Run<'a, G> {
             rng: Rng(seed),
             trees,
             naive: BTreeMap::new(),
-            withheld: Vec::new(),
+            lazy: Vec::new(),
             pending: Pending::new(),
             cpu: 0,
             base: block << G::INDEX_BITS,
@@ -107,7 +107,7 @@ impl<'a, G: Granule> Run<'a, G> {
         // caches may hold links to the tables that were cut off, so nothing may be linked in their
         // place.
         let reused = |gone: &u64| (page..page + pages).contains(gone);
-        if self.pending.nr_dead_tables() != 0 || self.withheld.iter().any(reused) {
+        if self.pending.nr_dead_tables() != 0 || self.lazy.iter().any(reused) {
             self.flush();
         }
         // Congruent to the addresses for the largest of the leaves, or only for some of them.
@@ -165,7 +165,7 @@ impl<'a, G: Granule> Run<'a, G> {
             _ => tree.coalesce(range, &mut batch),
         };
         let mut pending = Pending::new();
-        batch.leave_to(&mut pending);
+        batch.defer_to(&mut pending);
         let tables = *self.tree().tables();
         self.pending.merge(&tables, pending);
         match (result, which, change) {
@@ -178,7 +178,7 @@ impl<'a, G: Granule> Run<'a, G> {
             (Ok(_), 0 | 1, _) => {
                 for page in page..page + pages {
                     if self.naive.remove(&page).is_some() {
-                        self.withheld.push(page);
+                        self.lazy.push(page);
                     }
                 }
             }
@@ -195,10 +195,10 @@ impl<'a, G: Granule> Run<'a, G> {
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         self.tree().flush(pending, true);
-        for page in std::mem::take(&mut self.withheld) {
+        for page in std::mem::take(&mut self.lazy) {
             self.rig.model.va_reused(self.range(page, 1));
         }
-        self.rig.model.assert_settled();
+        self.rig.model.assert_quiescent();
         for tree in &self.trees {
             // No walk is under way: what its maps took out goes back at once.
             tree.prune(tree.range()).expect("the tree's own range");
@@ -300,7 +300,7 @@ fn run<G: Granule>(seeds: u64, steps: u64) {
         run.trees[0]
             .prune(all)
             .expect("the range of the tree that is used");
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
         assert_eq!(rig.model.nr_tables(), 1, "only the root is left");
         maps += run.maps;
     }

@@ -41,7 +41,7 @@ fn unmap_and_load(ishst: bool, tlbi: bool, ish: bool, isb: bool) -> Rig<Granule4
 
 #[test]
 fn row_1_unmap_with_all_four_steps_must_fault() {
-    unmap_and_load(true, true, true, true).model.assert_settled();
+    unmap_and_load(true, true, true, true).model.assert_quiescent();
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn unmap_and_hand_over(tlbi: impl Fn(&Rig<Granule4K>, VirtAddr)) -> Rig<Granule4
 fn row_2_after_an_inner_shareable_tlbi_the_other_cpu_must_fault() {
     unmap_and_hand_over(|rig, va| rig.cpu(0).tlbi_vaale1is(va))
         .model
-        .assert_settled();
+        .assert_quiescent();
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn map_and_load(dsb: bool, isb: bool, ets2: bool) -> Rig<Granule4K> {
 
 #[test]
 fn row_3_a_fresh_map_with_dsb_and_isb_never_faults() {
-    map_and_load(true, true, false).model.assert_settled();
+    map_and_load(true, true, false).model.assert_quiescent();
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn row_3_without_the_isb_it_may_fault() {
 
 #[test]
 fn row_3_without_the_isb_it_never_faults_on_a_cpu_with_ets2() {
-    map_and_load(true, false, true).model.assert_settled();
+    map_and_load(true, false, true).model.assert_quiescent();
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn row_3_a_handler_that_retries_needs_no_isb() {
     rig.cpu(0).dsb_ishst();
     rig.model.hand_over(0, 1);
     assert!(rig.cpu(1).access_with_retry(va, Access::Write).is_ok());
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
     assert!(rig.cpu(1).access(va, Access::Write).is_ok());
     rig.assert_broken(&[Rule::StaleAccess]);
 }
@@ -249,7 +249,7 @@ fn break_and_make(ishst: bool, tlbi: bool, ish: bool) -> Rig<Granule4K> {
 
 #[test]
 fn row_5_through_invalid_dsb_tlbi_dsb_is_sound() {
-    break_and_make(true, true, true).model.assert_settled();
+    break_and_make(true, true, true).model.assert_quiescent();
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn row_6_read_only_in_place_needs_no_break() {
         assert_eq!(rig.cpu(cpu).access(va, Access::Write), Err(Fault::Permission(3)));
         assert!(rig.cpu(cpu).access(va, Access::Read).is_ok());
     }
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn lazy_purge(
 fn row_7_a_lazy_purge_by_another_cpu_is_sound_without_a_dsb_of_the_storer() {
     lazy_purge(|_| (), true, |rig| rig.cpu(1).dsb_ish())
         .model
-        .assert_settled();
+        .assert_quiescent();
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn row_7_what_the_storer_did_after_the_release_is_not_acquired() {
         if late {
             rig.assert_broken(&[Rule::StaleAccess]);
         } else {
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 }
@@ -429,5 +429,5 @@ fn after_its_isb_the_other_cpu_cannot_execute_either() {
     rig.model.hand_over(0, 1);
     rig.cpu(1).isb();
     assert!(rig.cpu(1).access(va, Access::Execute).is_err());
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }

@@ -19,7 +19,7 @@ for_granules! {
         cpu.store(child, 0, rig.leaf(3, rig.frames(0), RW));
         rig.made();
         assert!(cpu.access(va, Access::Write).is_ok());
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_table_linked_by_a_plain_store_needs_a_dsb_after_its_zeroing<G>() {
@@ -76,7 +76,7 @@ for_granules! {
 
     fn a_table_given_back_after_an_all_levels_tlbi_is_sound<G>() {
         let rig = unlinked::<G>(|rig, va| rig.cpu(0).tlbi_vaae1is(va), true);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_table_given_back_after_a_last_level_tlbi_is_reused_too_early<G>() {
@@ -182,7 +182,7 @@ for_granules! {
                 cpu.dsb_ish();
                 cpu.isb();
             }
-            rig.model.assert_settled();
+            rig.model.assert_quiescent();
         }
     }
 
@@ -220,7 +220,7 @@ for_granules! {
         rig.cpu(0).dsb_ish();
         rig.cpu(0).isb();
         assert!(rig.cpu(0).access(va, Access::Write).is_ok());
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn no_other_table_comes_where_one_was_cut_off_before_the_flush<G>() {
@@ -322,7 +322,7 @@ fn a_frame_is_reused_only_after_its_translation_is_gone_everywhere() {
     rig.model.assert_clean();
     rig.flush_leaves(va, 0x1000, 0x1000);
     rig.model.frame_reused(frame, 0x1000);
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn a_linear_map_that_holds_the_tables_is_not_broken_under_their_feet() {
         let (table, index) = rig.slot(2, own);
         boot.store(table, index, rig.leaf(2, 0x20_0000, RW));
         rig.made();
-        boot.leave_break();
+        boot.exit_break();
         rig.model.assert_clean();
         if fixed_slot {
             boot.enter_break(own, 2 << 20, &[table]);
@@ -401,7 +401,7 @@ fn a_linear_map_that_holds_the_tables_is_not_broken_under_their_feet() {
         boot.store(table, index, rig.leaf(2, 0x20_0000, RW));
         boot.dsb_ishst();
         boot.isb();
-        boot.leave_break();
+        boot.exit_break();
         rig.assert_broken(if fixed_slot { &[] } else { &[Rule::TableOutOfReach] });
     }
 }
@@ -427,22 +427,22 @@ fn a_state_is_put_back_and_the_canonical_form_knows_it_again() {
 }
 
 #[test]
-fn what_is_not_finished_is_not_settled() {
+fn what_is_not_finished_is_not_quiescent() {
     let rig = Rig::<Granule4K>::plain();
     let va = rig.va(0);
-    assert!(rig.model.is_settled());
+    assert!(rig.model.is_quiescent());
     rig.table(3, va);
     rig.put(0, 3, va, rig.leaf(3, 0x5000, RW));
-    assert!(!rig.model.is_settled());
+    assert!(!rig.model.is_quiescent());
     rig.made();
-    assert!(rig.model.is_settled());
+    assert!(rig.model.is_quiescent());
     rig.cpu(0).tlbi_vaale1is(va);
-    assert!(!rig.model.is_settled());
+    assert!(!rig.model.is_quiescent());
     rig.cpu(0).dsb_ish();
-    assert!(rig.model.is_settled());
+    assert!(rig.model.is_quiescent());
     rig.put(0, 3, va, 0);
     rig.made();
-    assert!(!rig.model.is_settled());
+    assert!(!rig.model.is_quiescent());
 }
 
 #[test]

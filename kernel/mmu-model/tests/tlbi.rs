@@ -63,7 +63,7 @@ for_granules! {
         cpu.dsb_ish();
         cpu.isb();
         cpu.free_table(table);
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn an_all_levels_range_frees_every_table_in_it<G>() {
@@ -94,7 +94,7 @@ for_granules! {
         cpu.dsb_ish();
         cpu.isb();
         tables.into_iter().for_each(|table| cpu.free_table(table));
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn the_last_page_of_the_address_space_is_covered<G>() {
@@ -114,7 +114,7 @@ for_granules! {
         cpu.dsb_ish();
         cpu.isb();
         rig.model.va_reused(VirtRange::new(last, 2 * G::PAGE_SIZE));
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 
     fn a_range_tlbi_without_the_feature_is_undefined<G>() {
@@ -152,7 +152,7 @@ for_granules! {
         rig.cpu(0).tlbi_vmalle1is();
         rig.cpu(0).dsb_ish();
         rig.cpu(0).isb();
-        rig.model.assert_settled();
+        rig.model.assert_quiescent();
     }
 }
 
@@ -176,7 +176,7 @@ fn repeating_a_tlbi_and_its_dsb_is_harmless() {
         rig.cpu(0).dsb_ish();
     }
     rig.cpu(0).isb();
-    rig.model.assert_settled();
+    rig.model.assert_quiescent();
 }
 
 #[test]

@@ -259,7 +259,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.invalidate_and_wait(stale);
             self.tables
                 .fill_linear(node.table, index, nr, first.0, G::size(node.level));
-            self.tables.leave_break();
+            self.tables.exit_break();
         });
     }
 }

@@ -187,7 +187,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ///
     /// What a TLB held of the unit is invalidated when this returns.
     #[cold]
-    pub(crate) fn edit_unit<E: Edit>(
+    pub(crate) fn split_leaf<E: Edit>(
         &self,
         unit: &Unit,
         range: VirtRange,
@@ -284,7 +284,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 self.mmu.dsb_ishst();
                 self.invalidate_and_wait(stale);
                 make();
-                tables.leave_break();
+                tables.exit_break();
             });
         }
         pending.publish();

@@ -10,7 +10,7 @@
 //!    threshold;
 //! 3. DSB ISH: the invalidations are complete on every CPU of the domain;
 //! 4. ISB: this CPU drops what it fetched or translated ahead;
-//! 5. only then the dead tables, and what else was [withheld](FlushBatch::withhold), go back
+//! 5. only then the dead tables, and what else was [deferred](FlushBatch::defer), go back
 //!    (rules 5 and 6).
 
 use crate::addr::{VirtAddr, VirtRange};
@@ -221,7 +221,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// begins at a group. Where TLBIs go by range, one over all of it is fewer; if another's page
     /// is in between, it is translated anew.
     #[inline]
-    pub fn leave_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
+    pub fn defer_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
         let slack = if self.mmu.has_tlbi_range() {
             G::cont_size(LAST_LEVEL)
         } else {
@@ -280,7 +280,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         FlushBatch {
             tree: self,
             pending: Pending::new(),
-            withheld: None,
+            deferred: None,
         }
     }
 }
@@ -293,32 +293,32 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
     tree: &'a Tree<G, T, M>,
     pending: Pending<G>,
-    withheld: Option<C>,
+    deferred: Option<C>,
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
-    /// Moves what is collected to `pending`, as [`Tree::leave_all`].
+    /// Moves what is collected to `pending`, as [`Tree::defer_all`].
     #[inline]
-    pub fn leave_to(&mut self, pending: &mut Pending<G>) {
-        self.tree.leave_all(&mut self.pending, pending);
+    pub fn defer_to(&mut self, pending: &mut Pending<G>) {
+        self.tree.defer_all(&mut self.pending, pending);
     }
 
     /// Returns the batch, which now owns `cargo` until it has flushed.
-    pub fn withhold<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
+    pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,
             pending: core::mem::take(&mut self.pending),
-            withheld: Some(cargo),
+            deferred: Some(cargo),
         }
     }
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
-    /// Flushes now and returns what was withheld. The batch is empty then.
+    /// Flushes now and returns what was deferred. The batch is empty then.
     #[inline]
     pub fn flush(&mut self) -> Option<C> {
         self.tree.flush_in_place(&mut self.pending, false);
-        self.withheld.take()
+        self.deferred.take()
     }
 
     /// Returns what is collected so far.
@@ -335,7 +335,7 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
     #[inline]
     fn drop(&mut self) {
-        // Most often there is nothing to do any more. What is withheld goes back after this.
+        // Most often there is nothing to do any more. What is deferred goes back after this.
         if !self.pending.is_empty() {
             self.tree.flush_late(&mut self.pending);
         }

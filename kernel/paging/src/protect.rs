@@ -94,7 +94,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             // A cut at a leaf's edge splits nothing (Linux split a block there).
             if let Some(unit) = self.unit_cut_at(cut) {
                 let pending = batch.pending_mut();
-                self.edit_unit(&unit, range, Some, &mut reserve, pending, &mut outcome);
+                self.split_leaf(&unit, range, Some, &mut reserve, pending, &mut outcome);
             }
         }
         self.unreserve(&mut reserve);
@@ -247,7 +247,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
         });
         let Some(new) = in_place else {
-            self.edit_unit(
+            self.split_leaf(
                 unit,
                 editing.range,
                 editing.edit,

@@ -122,7 +122,7 @@ pub unsafe trait Tables {
     }
 
     /// Called before a live leaf or group that covers `broken` bytes from `va` is made invalid,
-    /// with the tables that the engine will access until [`leave_break`](Self::leave_break). If
+    /// with the tables that the engine will access until [`exit_break`](Self::exit_break). If
     /// `va` is how those tables are reached (the linear map is being split), accesses must take
     /// another way until then (DESIGN rule 3, last sentence).
     #[inline]
@@ -132,7 +132,7 @@ pub unsafe trait Tables {
 
     /// Ends what [`enter_break`](Self::enter_break) began: the new descriptors are written.
     #[inline]
-    fn leave_break(&self) {}
+    fn exit_break(&self) {}
 }
 
 /// Implements methods of a trait as `$inner` has them, for a wrapper that changes others:
@@ -163,7 +163,7 @@ macro_rules! forward_unwritten {
             fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
             fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
             fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
-            fn leave_break();
+            fn exit_break();
         }
     };
 }

@@ -245,7 +245,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 outcome,
                 ..
             } = unmapping;
-            self.edit_unit(&unit, *range, |_| None, reserve, pending, outcome);
+            self.split_leaf(&unit, *range, |_| None, reserve, pending, outcome);
         }
         unit.index + nr
     }

@@ -79,7 +79,7 @@ fn ram_mapped_a_second_time_as_what_it_is_is_sound() {
     let machine = machine();
     let space = Space::new(&machine);
     space.vmap(&FRAMES, WB.read_only());
-    space.model.assert_settled();
+    space.model.assert_quiescent();
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn with_the_alias_gone_and_flushed_it_is_sound_both_ways() {
         batch.flush();
     }
     space.vmap(&FRAMES, NC);
-    space.model.assert_settled();
+    space.model.assert_quiescent();
     // Back again: first the mapping goes, then the alias comes.
     let area = VirtRange::new(space.tree.range().start.add(1 << 46), 3 << 12);
     let mut batch = space.batch();
@@ -123,7 +123,7 @@ fn with_the_alias_gone_and_flushed_it_is_sound_both_ways() {
             .set_valid(space.alias(frame, 1), true, &mut space.batch())
             .expect("mapped");
     }
-    space.model.assert_settled();
+    space.model.assert_quiescent();
 }
 
 #[test]
@@ -177,5 +177,5 @@ fn the_alias_may_change_its_type_instead() {
         .expect("memory suffices");
     batch.flush();
     space.vmap(&[5], NC);
-    space.model.assert_settled();
+    space.model.assert_quiescent();
 }

@@ -5,10 +5,10 @@ mod support;
 
 mod aliases;
 mod alignments;
-mod buried_tables;
 mod check;
 #[path = "concurrent/main.rs"]
 mod concurrent;
+mod deferred_tables;
 mod differential;
 mod dump;
 mod executable;

@@ -34,7 +34,7 @@ fn stores(break_executable: bool, old: Attributes, new: Attributes) -> Vec<(u64,
         let stores = model.counters().stores - before;
         let leaf = tree.translate(range.start).expect("mapped");
         assert_eq!((leaf.size, leaf.attributes), (size, new));
-        model.assert_settled();
+        model.assert_quiescent();
         (size.descriptors::<Granule4K>() as u64, stores)
     };
     sizes.into_iter().map(of_size).collect()

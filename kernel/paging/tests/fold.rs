@@ -33,7 +33,7 @@ fn on_model(config: Config, test: impl FnOnce(&ModelTree<'_>, VirtAddr)) {
     tree.map(VirtRange::new(at, 1 << 30), &mut source, DATA, LeafSet::ALL)
         .expect("vacant");
     test(&tree, at);
-    model.assert_settled();
+    model.assert_quiescent();
 }
 
 fn protect(tree: &ModelTree<'_>, at: VirtAddr, writable: bool) {

@@ -32,7 +32,7 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     let cpu = model.cpu(0);
     let tree = Tree::new(root, Half::High, cpu, cpu, Config::default());
     test(&model, &tree, tree.range().start.add(1 << 46));
-    model.assert_settled();
+    model.assert_quiescent();
 }
 
 fn fresh() -> TracedTree<Granule4K> {
@@ -111,7 +111,7 @@ fn bug_3_a_failed_map_leaves_no_barrier_owing() {
             let mut source = paging::PageArray::new(frames.as_slice());
             tree.map(part(at, 3, 1024), &mut source, DATA, LeafSet::ALL)
                 .expect_err("a page is missing");
-            model.assert_settled();
+            model.assert_quiescent();
         }
     });
 }

@@ -41,7 +41,7 @@ impl Heap {
         self.in_use.lock().expect("no panic").len()
     }
 
-    fn give_back(pa: u64) {
+    fn dealloc(pa: u64) {
         let page = std::ptr::with_exposed_provenance_mut::<u8>((pa + OFFSET) as usize);
         // SAFETY: from `alloc` with this layout, and no longer in use.
         unsafe { dealloc(page, PAGE) };
@@ -50,7 +50,7 @@ impl Heap {
     fn quiesce(&self) {
         std::mem::take(&mut *self.waiting.lock().expect("no panic"))
             .into_iter()
-            .for_each(Self::give_back);
+            .for_each(Self::dealloc);
     }
 }
 
@@ -74,7 +74,7 @@ unsafe impl TablePages for Heap {
             "{page:?} is given back twice"
         );
         if self.at_once {
-            Self::give_back(page.0);
+            Self::dealloc(page.0);
         } else {
             self.waiting.lock().expect("no panic").push(page.0);
         }
@@ -85,7 +85,7 @@ impl Drop for Heap {
     fn drop(&mut self) {
         self.quiesce();
         for page in std::mem::take(&mut *self.in_use.lock().expect("no panic")) {
-            Self::give_back(page);
+            Self::dealloc(page);
         }
     }
 }

@@ -102,7 +102,7 @@ fn corpus_on_the_model<G: Granule>() {
                     model.log()
                 );
                 assert!(
-                    model.is_settled(),
+                    model.is_quiescent(),
                     "{} on {}: something is not flushed\n{}",
                     case.name,
                     G::NAME,
@@ -160,7 +160,7 @@ where
             walker.unmap(&ctx, va, size).expect("unmaps");
         }
         against.extend(model.violations().iter().map(ToString::to_string));
-        if !model.is_settled() {
+        if !model.is_quiescent() {
             against.push(format!("{}: something is not flushed", W::NAME));
         }
     }
@@ -250,6 +250,6 @@ fn the_verdict_can_be_guilty() {
         !model.take_violations().is_empty(),
         "a split without its TLBI is seen"
     );
-    assert!(!model.is_settled());
+    assert!(!model.is_quiescent());
     assert!(tree.tables().load(root, 0) == model.cpu(0).load(root, 0));
 }

@@ -33,7 +33,7 @@ fn for_each_leaf(
         edit(&tree, range);
         let leaf = tree.translate(range.start).expect("mapped");
         assert_eq!((leaf.size, leaf.attributes), (size, NC), "{size:?}");
-        model.assert_settled();
+        model.assert_quiescent();
     }
 }
 

@@ -167,7 +167,7 @@ fn what_is_left_to_another_flush_is_not_flushed_before() {
         let range = case.op.range::<Granule4K>(base(&tree));
         tree.unmap(range, &mut batch).expect("nothing is cut");
         let mut pending = Pending::new();
-        batch.leave_to(&mut pending);
+        batch.defer_to(&mut pending);
         assert_eq!(word(&tree.tables().log.take()), "S", "{}", case.name);
         // What was invalid is in no TLB; that it is gone is published all the same.
         let flush = if case.name.contains("invalid") {

@@ -51,7 +51,7 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     let cpu = model.cpu(0);
     let tree = Tree::new(root, Half::High, cpu, cpu, Config::default());
     test(&model, &tree, tree.range().start.add(1 << 46));
-    model.assert_settled();
+    model.assert_quiescent();
 }
 
 /// Defect 1: The list of what to invalidate was made by walking the tree after the leaves had been
@@ -349,7 +349,7 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
 /// other CPUs, since that place may not wait for them. Here the batch owns what must not be
 /// reused, and gives it back after its flush.
 #[test]
-fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
+fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     struct Area<'m> {
         model: &'m Model<Granule4K>,
         va: VirtRange,
@@ -367,7 +367,7 @@ fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
             Shape::Range(1 << 20, pages)
                 .map(tree, at, DATA, LeafSet::ALL)
                 .expect("vacant");
-            let mut batch = tree.batch().withhold(Area {
+            let mut batch = tree.batch().defer(Area {
                 model,
                 va: range(at, 0, pages),
                 pa: PhysAddr(1 << 32),
@@ -393,7 +393,7 @@ fn addresses_and_frames_are_withheld_until_the_flush_is_complete() {
     drop(early);
     assert_eq!(model.take_violations().len(), 2, "the addresses and the frames");
     batch.flush();
-    model.assert_settled();
+    model.assert_quiescent();
 }
 
 /// Defect 11: Contiguous mappings could be made and never removed: fine while booting, useless for

@@ -161,7 +161,7 @@ fn on_the_model(
             violations[0],
             model.log()
         );
-        assert!(model.is_settled(), "{name}, {step}: something is not flushed");
+        assert!(model.is_quiescent(), "{name}, {step}: something is not flushed");
     };
     map(&tree, va.add(pages << 12), 1, LeafSet::PAGES);
     let tables = model.nr_tables();

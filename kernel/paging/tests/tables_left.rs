@@ -266,7 +266,7 @@ fn what_is_left_is_used_and_pruned_soundly() {
             let pruned = tree.prune(tree.range()).expect("its own range");
             assert_eq!(pruned.tables_removed, 3);
             assert!(
-                model.violations().is_empty() && model.is_settled(),
+                model.violations().is_empty() && model.is_quiescent(),
                 "{}",
                 model.log()
             );

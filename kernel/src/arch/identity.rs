@@ -2,7 +2,7 @@
 //!
 //! Features, errata and cache geometry are those of all CPUs together: each CPU is turned on once
 //! for that alone, under the first tables (`smp::identify`). What it says can be replaced by boot
-//! arguments (`pretend=`), for a machine of several kinds where there is none.
+//! arguments (`id_override=`), for a machine of several kinds where there is none.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use aarch64_cpu::registers::{
     MIDR_EL1, Readable,
 };
 use arch_policy::identity::NR_REGISTERS;
-pub use arch_policy::identity::{Identity, Pretence, Register};
+pub use arch_policy::identity::{Identity, Override, Register};
 
 use super::percpu::nr_cpus;
 use crate::per_cpu;
@@ -78,10 +78,10 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
 }
 
 /// Returns the CPUs that have said what they are, and what they are taken to be.
-pub fn cpus(pretences: &[Option<Pretence>]) -> impl Iterator<Item = (usize, Identity)> {
+pub fn cpus(overrides: &[Option<Override>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
-        let pretences = pretences.iter().copied().flatten();
-        Some((cpu, Pretence::applied(pretences, cpu, of_cpu(cpu)?)))
+        let overrides = overrides.iter().copied().flatten();
+        Some((cpu, Override::applied(overrides, cpu, of_cpu(cpu)?)))
     })
 }
 

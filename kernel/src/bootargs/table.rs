@@ -3,10 +3,10 @@
 use log::LevelFilter;
 
 use super::{
-    Argument, BootArgs, Choices, LinearLeaves, NR_PRETENCES, Rodata, names, number, parse_number, pick,
+    Argument, BootArgs, Choices, LinearLeaves, NR_OVERRIDES, Rodata, names, number, parse_number, pick,
 };
 use crate::arch::errata::Errata;
-use crate::arch::identity::{Pretence, Register};
+use crate::arch::identity::{Override, Register};
 use crate::arch::percpu::MAX_CPUS;
 use crate::boot_argument;
 
@@ -25,18 +25,18 @@ const SWITCH: &Choices<bool> = &[("0", false), ("1", true)];
 
 const RODATA: &Choices<Rodata> = &[("full", Rodata::Full), ("on", Rodata::On)];
 
-fn pretences(list: &str) -> Option<[Option<Pretence>; NR_PRETENCES]> {
-    let mut pretences = [None; NR_PRETENCES];
+fn overrides(list: &str) -> Option<[Option<Override>; NR_OVERRIDES]> {
+    let mut overrides = [None; NR_OVERRIDES];
     for (i, text) in list.split(',').enumerate() {
         let (cpu, text) = text.split_once(':')?;
         let (register, value) = text.split_once(':')?;
-        *pretences.get_mut(i)? = Some(Pretence {
+        *overrides.get_mut(i)? = Some(Override {
             cpu: number(cpu, 0, MAX_CPUS as u64 - 1)? as usize,
             register: pick(Register::NAMES, register)?,
             value: parse_number(value)?,
         });
     }
-    Some(pretences)
+    Some(overrides)
 }
 
 /// All arguments of the kernel.
@@ -77,7 +77,7 @@ pub const ARGUMENTS: &[Argument<BootArgs>] = &[
         },
     },
     Argument {
-        name: "pretend",
+        name: "id_override",
         values: |f| {
             f.write_str("CPU:")?;
             names(f, Register::NAMES)?;
@@ -85,7 +85,7 @@ pub const ARGUMENTS: &[Argument<BootArgs>] = &[
         },
         what: "what up to 4 identification registers of CPUs are taken to hold for errata and features",
         set: |args, value| {
-            args.pretences = pretences(value)?;
+            args.overrides = overrides(value)?;
             Some(())
         },
     },

@@ -24,7 +24,8 @@ pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured:
                 mapped = va & !(PAGE_SIZE - 1);
                 alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
             }
-            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the site meanwhile.
+            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the
+            // site meanwhile.
             unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
             bytes += size_of::<u32>();
             first = va + size_of::<u32>() - bytes;

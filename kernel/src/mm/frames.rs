@@ -154,7 +154,7 @@ pub fn set_shrink(shrink: fn()) {
 }
 
 /// Returns a block of 2^`order` frames, aligned to its size, with arbitrary contents. Where there
-/// is none, what is withheld for later is given back first, which waits for other CPUs: called with
+/// is none, what is freed lazily is flushed first, which waits for other CPUs: called with
 /// no lock held.
 #[inline]
 #[must_use]
@@ -168,7 +168,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
 }
 
 /// Returns one of the blocks that are free now: for the vmalloc subsystem and for tables. The
-/// subsystem is what withholds, makes its own retries, and may be inside a gate that `shrink`
+/// subsystem is what frees lazily, makes its own retries, and may be inside a gate that `shrink`
 /// enters.
 #[inline]
 #[must_use]

@@ -194,7 +194,7 @@ unsafe impl Tables for KernelTables {
         );
         open_window();
     }
-    fn leave_break(&self) {
+    fn exit_break(&self) {
         close_window();
     }
     accesses!();
@@ -255,7 +255,7 @@ unsafe impl Tables for LinearMapTables {
         }
         open_window();
     }
-    fn leave_break(&self) {
+    fn exit_break(&self) {
         // The new descriptors are to be seen by walks before the linear map is used again: the
         // stores went through another address, but to the same memory, and a walk is another
         // observer (Arm ARM K13.5.3).
@@ -289,7 +289,7 @@ impl EarlyPages {
     }
 
     /// If a list has no room, the page is lost, and nothing else.
-    fn give_back(&mut self, table: PhysAddr) {
+    fn free_page(&mut self, table: PhysAddr) {
         if self.taken.remove(page(table.0)).is_ok() {
             let _ = self.free.add(page(table.0));
         }
@@ -350,7 +350,7 @@ unsafe impl Tables for EarlyTables<'_> {
     }
     fn free_table(&self, table: PhysAddr) {
         NR_TABLES.this().fetch_sub(1, Ordering::Relaxed);
-        self.pages.borrow_mut().give_back(table);
+        self.pages.borrow_mut().free_page(table);
     }
     accesses!();
 }

@@ -14,7 +14,7 @@ pub struct Machine {
     /// CPUs that replay at the same time.
     pub cpus: u32,
     /// Bytes of addresses that may wait for a flush.
-    pub withheld: u64,
+    pub lazy: u64,
 }
 
 /// What a replay takes.
@@ -65,10 +65,10 @@ impl Trace {
         need.left_areas = areas;
         need.ram = self.most_ram(if machine.cpus > 1 { WINDOW } else { 1 });
         let largest = self.areas.iter().map(Area::ram).max().unwrap_or(0);
-        let held = need.ram + machine.withheld + u64::from(machine.cpus) * largest;
+        let held = need.ram + machine.lazy + u64::from(machine.cpus) * largest;
         // A table page for each 2 MiB, and as many again for the linear map, which permissions cut;
         // what is in odd places.
-        let tables = (need.peak_bytes + machine.withheld) / 512 * 2 + held / 64;
+        let tables = (need.peak_bytes + machine.lazy) / 512 * 2 + held / 64;
         let heap = lines * HEAP_PER_LINE;
         need.free_ram =
             (held + tables + heap + self.areas.len() as u64 * PER_AREA + FIXED).next_multiple_of(PAGE);

@@ -14,7 +14,7 @@ use proptest::sample::{Index, select};
 use super::*;
 
 const MAX_CPUS: u32 = 4096;
-const ALONE: Machine = Machine { cpus: 1, withheld: 0 };
+const ALONE: Machine = Machine { cpus: 1, lazy: 0 };
 
 fn text(lines: &[&str]) -> String {
     let mut text = String::from(HEADER);
@@ -144,7 +144,7 @@ fn the_need_counts_ram_and_not_devices() {
     assert_eq!(need.peak_bytes, (256 << 20) + (1 << 20));
     assert_eq!((need.peak_ram, need.ram), (1 << 20, 1 << 20));
     assert_eq!((need.peak_areas, need.left_areas), (2, 2));
-    let more = trace.need(5, Machine { cpus: 2, withheld: 0 });
+    let more = trace.need(5, Machine { cpus: 2, lazy: 0 });
     assert_eq!(
         more.ram,
         (1 << 20) + (512 << 10),
@@ -152,7 +152,7 @@ fn the_need_counts_ram_and_not_devices() {
     );
     let lazy = Machine {
         cpus: 1,
-        withheld: 32 << 20,
+        lazy: 32 << 20,
     };
     assert!(trace.need(5, lazy).free_ram >= need.free_ram + (32 << 20));
 }
@@ -285,7 +285,7 @@ proptest! {
         let alone = trace.need(0, ALONE);
         prop_assert_eq!(perform(&trace, 1, &picks), alone.peak_ram);
         prop_assert_eq!(alone.ram, alone.peak_ram);
-        let many = trace.need(0, Machine { cpus: 4, withheld: 0 });
+        let many = trace.need(0, Machine { cpus: 4, lazy: 0 });
         prop_assert!(perform(&trace, WINDOW, &picks) <= many.ram);
     }
 }

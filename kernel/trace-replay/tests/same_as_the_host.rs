@@ -14,7 +14,7 @@ use proptest::sample::select;
 use trace_replay::{HEADER, Machine, Trace};
 
 const MAX_CPUS: u32 = 4096;
-const WITHHELD: u64 = 32 << 20;
+const LAZY: u64 = 32 << 20;
 /// As many CPUs replay each trace.
 const CPUS: u32 = 3;
 
@@ -29,7 +29,7 @@ fn read_here(text: &[u8]) -> String {
         lines,
         Machine {
             cpus: CPUS,
-            withheld: WITHHELD,
+            lazy: LAZY,
         },
     );
     format!(

@@ -45,7 +45,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     /// Takes the frames that are mapped here as its own.
     pub(crate) fn keep_blocks(&self, blocks: Blocks<'_, B>) {
-        blocks.leave_to(self.area());
+        blocks.hand_to(self.area());
     }
 
     /// Returns the address of what was asked for: in the first page, and not at its start where a
@@ -153,7 +153,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
     pub(crate) fn free_for(self, caller: &'static Location<'static>) {
         let (vm, range) = (self.vm, self.range);
         if let Some(area) = self.into_area() {
-            vm.give_back(area, range, caller);
+            vm.free_area(area, range, caller);
         }
     }
 
@@ -189,7 +189,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
 impl<B: Backend> Drop for VmArea<'_, B> {
     fn drop(&mut self) {
         if let Some(area) = self.area.take() {
-            self.vm.give_back(area, self.range, Location::caller());
+            self.vm.free_area(area, self.range, Location::caller());
         }
     }
 }

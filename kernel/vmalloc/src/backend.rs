@@ -87,7 +87,7 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// Frames of RAM in all: nothing larger is even tried. Asked once, when a
     /// [`Vmalloc`](crate::Vmalloc) is made.
     fn nr_frames(&self) -> u64;
-    /// Frames that are free at this moment: a request for more than these and what is withheld is
+    /// Frames that are free at this moment: a request for more than these and what is lazy is
     /// refused before it takes any.
     ///
     /// The default believes that all may be.

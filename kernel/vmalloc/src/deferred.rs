@@ -4,15 +4,15 @@
 //! A handler may have interrupted the holder of any lock, so it must not wait for one. Another CPU
 //! may wait; but each line of the shard that it writes must be fetched again by the shard's CPU.
 //! Both defer the free to a later call: one that allocates or frees on the CPU that owns the area,
-//! or a purge. Until then the area stays mapped, and its frames and addresses are withheld.
+//! or a purge. Until then the area stays mapped, and its frames and addresses are its own.
 //!
 //! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] announces it.
 //! - What other CPUs have freed, the CPU drains at one of sixteen calls, many at once. Only what
 //!   may wait under a lazy policy does so. When half of the shard's share is reached, the CPU that
 //!   frees one more drains them itself.
 //!
-//! - An [area](VmArea::free_atomic) goes into its shard's deferred-free list ([`Inbox`]), linked by
-//!   its own node: there is always room.
+//! - An [area](VmArea::free_atomic) goes into its shard's deferred-free list ([`DeferredList`]),
+//!   linked by its own node: there is always room.
 //! - An address needs a lookup in its shard. If the lock is free, the area goes into the list, and
 //!   a wrong address is refused at once. If not, the address goes into one of
 //!   [`MAX_DEFERRED_ADDRESSES`] slots. If it turns out to be wrong, no caller is left to be told:
@@ -42,7 +42,7 @@ use crate::record::{self, Area, Head, Kind, WORDS};
 use crate::region::Vmalloc;
 use crate::reserve::Context;
 use crate::shard::{STEP, Shard};
-use crate::va::Inbox;
+use crate::va::DeferredList;
 use core::panic::Location;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -65,7 +65,7 @@ struct Slot {
 
 /// Deferred areas of one shard.
 pub(crate) struct DeferredAreas {
-    new: Inbox<WORDS>,
+    new: DeferredList<WORDS>,
     /// How many there are, and in the low bits how many pages they have.
     usage: AtomicU64,
 }
@@ -84,7 +84,7 @@ const fn counted(usage: u64) -> (usize, u64) {
 impl DeferredAreas {
     pub const fn new() -> Self {
         Self {
-            new: Inbox::new(),
+            new: DeferredList::new(),
             usage: AtomicU64::new(0),
         }
     }
@@ -207,7 +207,7 @@ impl<B: Backend> Vmalloc<B> {
         record::set_freer(&area, by);
         area.retire();
         drop(held);
-        self.leave_to_next_call(shard, area);
+        self.defer_to_next_call(shard, area);
         Ok(())
     }
 
@@ -216,12 +216,12 @@ impl<B: Backend> Vmalloc<B> {
         record::set_freer(&area, by);
         let shard = self.shard_of(&area);
         area.retire();
-        self.leave_to_next_call(shard, area);
+        self.defer_to_next_call(shard, area);
     }
 
-    fn leave_to_next_call(&self, shard: &Shard<B>, area: Area) {
+    fn defer_to_next_call(&self, shard: &Shard<B>, area: Area) {
         let pages = area.reserved();
-        shard.inbox.push(area, pages);
+        shard.deferred_list.push(area, pages);
         shard.look_soon();
         if shard.is_common() {
             self.put_off_shared();
@@ -238,11 +238,11 @@ impl<B: Backend> Vmalloc<B> {
     /// Defers the free of `area` to its `shard`, which is another CPU's. Its body has `pages`
     /// pages. Of the area, only its state and its link are written.
     #[inline(never)]
-    pub(crate) fn hand_in(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
+    pub(crate) fn defer_to_owner(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
         // A lookup holds the shard's lock meanwhile, and the unmap takes it.
         area.retire();
         let pages = pages + area.guards();
-        let (nr, pages) = shard.inbox.push(area, pages);
+        let (nr, pages) = shard.deferred_list.push(area, pages);
         if self.share.is_reached_by((2 * nr, 2 * pages)) {
             self.take_in(shard, (nr, pages));
         }
@@ -256,7 +256,7 @@ impl<B: Backend> Vmalloc<B> {
             None if !self.share.is_reached_by(usage) => return,
             None => shard.purge.enter(&self.backend),
         };
-        self.settle_all(shard);
+        self.drain_all(shard);
         self.flush_inside(shard);
         drop(inside);
     }
@@ -264,7 +264,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Drains some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs
     /// share. No lock is held. Returns this CPU's shard.
     #[inline(always)]
-    pub(crate) fn settle(&self, context: Context) -> &'static Shard<B> {
+    pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
         if context != Context::Exception && shard.is_time_to_look() {
             self.look(shard, context);
@@ -275,11 +275,11 @@ impl<B: Backend> Vmalloc<B> {
     #[inline(never)]
     fn look(&self, shard: &Shard<B>, context: Context) {
         shard.look_later();
-        if shard.inbox.any() {
-            self.settle_some(shard, context);
+        if shard.deferred_list.any() {
+            self.drain_step(shard, context);
         }
         if context == Context::Waiting && self.shared_work.load(Relaxed) {
-            self.settle_shared();
+            self.drain_shared();
         }
     }
 
@@ -289,38 +289,38 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// [Waiting](crate#contexts).
     pub fn deal_with_deferred(&self) -> bool {
-        self.settle_addresses(false);
-        for shard in self.shards.iter().filter(|shard| shard.inbox.any()) {
-            self.settle_some(shard, Context::Waiting);
+        self.drain_addresses(false);
+        for shard in self.shards.iter().filter(|shard| shard.deferred_list.any()) {
+            self.drain_step(shard, Context::Waiting);
         }
-        self.addresses.nr.load(Relaxed) == 0 && self.shards.iter().all(|shard| !shard.inbox.any())
+        self.addresses.nr.load(Relaxed) == 0 && self.shards.iter().all(|shard| !shard.deferred_list.any())
     }
 
     #[cold]
     #[inline(never)]
-    fn settle_shared(&self) {
+    fn drain_shared(&self) {
         // Cleared first: what is deferred meanwhile sets it again.
         self.shared_work.swap(false, AcqRel);
-        self.settle_addresses(false);
+        self.drain_addresses(false);
         let common = self.shards.common();
-        self.settle_some(common, Context::Waiting);
-        if self.addresses.nr.load(Relaxed) != 0 || common.inbox.any() {
+        self.drain_step(common, Context::Waiting);
+        if self.addresses.nr.load(Relaxed) != 0 || common.deferred_list.any() {
             self.put_off_shared();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn settle_some(&self, shard: &Shard<B>, context: Context) {
+    fn drain_step(&self, shard: &Shard<B>, context: Context) {
         let Some(inside) = shard.purge.try_enter() else {
             return;
         };
         let mut left = STEP;
         let old = shard.state.lock().deferred.take();
-        let mut kept = self.settle_list(shard, old, &mut left, context);
+        let mut kept = self.drain_list(shard, old, &mut left, context);
         if left != 0 {
             // All of the old ones were drained, so few are kept.
-            let mut rest = self.settle_list(shard, shard.inbox.new.take_all(), &mut left, context);
+            let mut rest = self.drain_list(shard, shard.deferred_list.new.take_all(), &mut left, context);
             while let Some(mut area) = kept {
                 kept = area.link(rest.take());
                 rest = Some(area);
@@ -333,18 +333,18 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Drains all that was deferred in `shard` before this call. Inside its purge gate.
-    pub(crate) fn settle_all(&self, shard: &Shard<B>) {
+    pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
-        let lists = [held.deferred.take(), shard.inbox.new.take_all()];
+        let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
         drop(held);
         for list in lists {
-            let none = self.settle_list(shard, list, &mut { usize::MAX }, Context::Waiting);
+            let none = self.drain_list(shard, list, &mut { usize::MAX }, Context::Waiting);
             debug_assert!(none.is_none(), "all were to be dealt with");
         }
     }
 
     /// Frees areas of `list` while some are `left` to be handled. Returns the rest.
-    fn settle_list(
+    fn drain_list(
         &self,
         shard: &Shard<B>,
         list: Option<Area>,
@@ -363,9 +363,9 @@ impl<B: Backend> Vmalloc<B> {
                 kept = Some(area);
                 continue;
             }
-            shard.inbox.gone(&area);
+            shard.deferred_list.gone(&area);
             let held = shard.state.lock();
-            self.end(shard, held, area);
+            self.free_held(shard, held, area);
         }
         while let Some(mut area) = kept {
             kept = area.link(list.take());
@@ -377,7 +377,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them
     /// all the time does not keep this call here, nor from those that were filled before. If it
     /// does not wait, those are left whose shard is being purged.
-    pub(crate) fn settle_addresses(&self, wait: bool) {
+    pub(crate) fn drain_addresses(&self, wait: bool) {
         if self.addresses.nr.load(Relaxed) == 0 {
             // An address is counted before it is in its slot, and until it is out.
             return;
@@ -412,7 +412,7 @@ impl<B: Backend> Vmalloc<B> {
         let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
         let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
         record::set_freer(&area, by);
-        self.end(shard, held, area);
+        self.free_held(shard, held, area);
         Ok(())
     }
 }

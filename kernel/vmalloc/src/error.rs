@@ -125,7 +125,7 @@ impl Error {
         Self::Map(failure.error.of_frames::<G>())
     }
 
-    /// Returns whether memory or addresses are all that was missing: what is withheld may make up
+    /// Returns whether memory or addresses are all that was missing: what is lazy may make up
     /// for it.
     pub(crate) const fn is_for_want(&self) -> bool {
         matches!(

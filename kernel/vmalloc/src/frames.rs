@@ -196,7 +196,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
     }
 
     /// Returns the first `nr` of `frames`, each of which was given as a single one, taken over.
-    /// They are not owned before [`leave_to`](Self::leave_to) hands them to an area, and are handed
+    /// They are not owned before [`hand_to`](Self::hand_to) hands them to an area, and are handed
     /// back if it does not come to that. Each is read once.
     pub fn of_single_frames<A: FrameArray + ?Sized>(
         backend: &'b B,
@@ -232,7 +232,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
     }
 
     /// Leaves the frames to `area`.
-    pub fn leave_to(self, area: &Area) {
+    pub fn hand_to(self, area: &Area) {
         record::set_blocks(area, &self.inline[..self.nr_inline], self.list);
         core::mem::forget(self);
     }
@@ -389,7 +389,7 @@ pub(crate) const fn block_word(first: Pfn, order: u32) -> u64 {
 
 /// Frees the frames of an area that owns them.
 #[inline(always)]
-pub(crate) fn free_area<B: Backend>(backend: &B, area: &Area, head: Head) {
+pub(crate) fn free_frames_of<B: Backend>(backend: &B, area: &Area, head: Head) {
     if let Some(word) = head.one_block(area) {
         let block = Block(word);
         backend.free_frames(block.first(), block.order());

@@ -10,12 +10,12 @@
 //!
 //! ```text
 //!   reserve VA (congruent to the memory) -> map -> in use
-//!   in use -> unmap -> withheld -> flush -> frames, then VA, are free
+//!   in use -> unmap -> lazy -> flush -> frames, then VA, are free
 //! ```
 //!
 //! Between unmap and flush a TLB may still hold translations, so frames, tables and addresses are
-//! withheld (DESIGN rule 6). When the flush comes is a [policy](FlushPolicy); that it comes first
-//! is not.
+//! not free yet (DESIGN rule 6): they are *lazy*. When the flush comes is a [policy](FlushPolicy);
+//! that it comes first is not.
 //!
 //! # Shards
 //! Each CPU has a shard: addresses in pieces of what one last-level table translates, from which
@@ -56,8 +56,8 @@
 //! The holder of an area reads it without a lock: nothing of it is freed before the holder frees
 //! it. All others find an area in use under its shard's lock, and hold that until they are done
 //! with its tables and frames (`lookup`). An area is retired under that lock before it is unmapped
-//! (`end`); tables of a live area are unlinked under it (`parts`), and so are those of a piece that
-//! goes back (`purge`). They are freed after a flush, which comes later.
+//! (`free`); tables of a live area are unlinked under it (`sparse`), and so are those of a piece
+//! that goes back (`purge`). They are freed after a flush, which comes later.
 //!
 //! # What is public
 //! - [`Vmalloc`] and its policy: [`Config`], [`FlushPolicy`], [`ForeignPages`]. Its calls are the
@@ -83,9 +83,9 @@ extern crate std;
 mod area;
 mod backend;
 mod deferred;
-mod end;
 mod error;
 mod frames;
+mod free;
 mod gate;
 mod linear;
 mod lookup;
@@ -93,7 +93,6 @@ mod map;
 mod map_ram;
 mod nolock;
 mod owner;
-mod parts;
 mod permissions;
 mod place;
 mod purge;
@@ -105,6 +104,7 @@ mod request;
 mod reserve;
 mod resize;
 mod shard;
+mod sparse;
 #[cfg(feature = "spin")]
 mod spin_lock;
 mod va;

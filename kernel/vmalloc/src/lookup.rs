@@ -207,11 +207,11 @@ impl<B: Backend> Vmalloc<B> {
         if !self.is_vmalloc_addr(va) {
             return Err(Error::Outside(va));
         }
-        self.settle(Context::Waiting);
+        self.drain_some(Context::Waiting);
         let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
         let area = Self::claim(&mut held, va, expected)?;
         record::set_freer(&area, by);
-        if self.end(shard, held, area) {
+        if self.free_held(shard, held, area) {
             self.flush_if_due(shard);
         }
         Ok(())

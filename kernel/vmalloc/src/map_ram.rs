@@ -10,8 +10,8 @@
 //! mapping, and are freed with their last.
 
 use crate::backend::{Backend, Lock};
-use crate::end::Held;
 use crate::error::Error;
+use crate::free::Held;
 use crate::place::Phase;
 use crate::record::{self, Area, Kind};
 use crate::region::Vmalloc;
@@ -126,7 +126,7 @@ impl Bits {
 
     /// The pages, which no TLB knows, may be taken again.
     #[inline(always)]
-    fn give_back(&mut self, first: u64, nr: u64) {
+    fn free(&mut self, first: u64, nr: u64) {
         self.used &= !bits(first, nr);
         self.starts &= !bits(first, nr);
         self.lasts &= !bits(first, nr);
@@ -201,10 +201,10 @@ impl<B: Backend> Vmalloc<B> {
             Err(error) => {
                 if let Some((shard, mut held)) = self.shard_at(page) {
                     with_block(&mut *held, page, |bits, first| {
-                        bits.give_back(first, nr);
+                        bits.free(first, nr);
                         Ok(())
                     });
-                    self.end_if_left(shard, held, page, Location::caller());
+                    self.free_if_idle(shard, held, page, Location::caller());
                 }
                 Err(error)
             }
@@ -256,19 +256,19 @@ impl<B: Backend> Vmalloc<B> {
         let mut batch = self.backend.tree().batch();
         self.unmap_all(VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
         let held = if self.defers_foreign() {
-            batch.leave_to(&mut held.waiting.pending);
+            batch.defer_to(&mut held.lazy.pending);
             held
         } else {
             drop(held);
             batch.flush();
             let mut held = shard.state.lock();
             with_block(&mut *held, page, |bits, first| {
-                bits.give_back(first, nr);
+                bits.free(first, nr);
                 Ok(())
             });
             held
         };
-        self.end_if_left(shard, held, page, caller);
+        self.free_if_idle(shard, held, page, caller);
         Ok(())
     }
 
@@ -316,7 +316,7 @@ impl<B: Backend> Vmalloc<B> {
         // What had the last block's place is found by its address from now on.
         match held.block.replace(block) {
             Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
-                self.end_block(shard, held, idle, caller)
+                self.free_block(shard, held, idle, caller)
             }
             _ => {}
         }
@@ -324,16 +324,16 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Ends a block without a mapping.
-    fn end_block(&self, shard: &Shard<B>, held: Held<'_, B>, block: Area, by: &'static Location<'static>) {
+    fn free_block(&self, shard: &Shard<B>, held: Held<'_, B>, block: Area, by: &'static Location<'static>) {
         record::set_freer(&block, by);
-        if self.end(shard, held, block) {
+        if self.free_held(shard, held, block) {
             self.flush_if_due(shard);
         }
     }
 
     /// Ends the block around `page` if it has no mapping and the shard no longer hands out from it.
     #[inline(always)]
-    fn end_if_left(
+    fn free_if_idle(
         &self,
         shard: &Shard<B>,
         mut held: Held<'_, B>,
@@ -354,7 +354,7 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(Ok(true)) = idle
             && let Ok(block) = held.space.claim(start)
         {
-            self.end_block(shard, held, block, caller);
+            self.free_block(shard, held, block, caller);
         }
     }
 
@@ -365,7 +365,7 @@ impl<B: Backend> Vmalloc<B> {
         let deferred = self.defers_foreign();
         let idle = held.block.take_if(|block| Bits::of(block).is_idle(deferred));
         if let Some(idle) = idle {
-            self.end_block(shard, held, idle, Location::caller());
+            self.free_block(shard, held, idle, Location::caller());
         }
     }
 }

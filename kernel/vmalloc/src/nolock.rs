@@ -52,7 +52,7 @@ impl<B: Backend> Vmalloc<B> {
             Err(error) => {
                 // It has no frames, or some, none of them mapped: a later call unmaps nothing and
                 // frees them.
-                blocks.leave_to(&area);
+                blocks.hand_to(&area);
                 self.defer(area, request.caller);
                 Err(error)
             }

@@ -22,9 +22,9 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
 use crate::linear::LinearEdit;
-use crate::parts::Busy;
 use crate::record::{self, Area, Head, Kind};
 use crate::region::Vmalloc;
+use crate::sparse::Busy;
 use core::mem::ManuallyDrop;
 use paging::{
     Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange, Visit,

@@ -6,8 +6,9 @@
 //! - [`FlushPolicy::Strict`]: before the call that frees the area returns, for each area alone;
 //! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
 //!
-//! Only what can be withheld waits. The pages of a `vmap` and of a reserved area are the caller's,
-//! which may reuse them as soon as the call returns: they are flushed at once under either policy.
+//! Only what can be freed lazily waits. The pages of a `vmap` and of a reserved area are the
+//! caller's, which may reuse them as soon as the call returns: they are flushed at once under
+//! either policy.
 //!
 //! # One flush a shard
 //! Each shard has its own list of areas that wait, and its own flush. A flush takes the list under
@@ -16,7 +17,7 @@
 //! interrupts enabled. So a call that passes the gate and finds nothing to flush knows that nothing
 //! is on its way back.
 //!
-//! # What is withheld at most
+//! # What is lazy at most
 //! A shard's share is the policy's limit divided by the number of shards, and what the freeing CPU
 //! adds to it; twice that while a flush of the shard is under way, and then it is waited for. Half
 //! as much more may be in its deferred-free list.
@@ -30,7 +31,7 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::frames::free_area;
+use crate::frames::free_frames_of;
 use crate::owner::COMMON;
 use crate::record::{Area, Head, WORDS};
 use crate::region::Vmalloc;
@@ -69,7 +70,7 @@ pub enum ForeignPages {
     /// and a `vm_unmap_ram` have no TLBI and no DSB.
     ///
     /// # Hazard
-    /// The frames are not withheld. Until the flush, a TLB may hold translations of them: a stray
+    /// The frames are not kept back. Until the flush, a TLB may hold translations of them: a stray
     /// access through the old address reaches the frames' next use, and what a
     /// CPU speculates there may bring their lines into its cache with the attributes of the old
     /// mapping. Before frames change hands in a way that must not see this (to a guest, a device,
@@ -121,7 +122,7 @@ const IDLE_PIECES: u64 = 2;
 /// Pieces that are unlinked for one flush.
 const PIECES_AT_ONCE: usize = 16;
 
-/// What could be had if everything that is withheld or kept went back: no less than that.
+/// What could be had if everything that is lazy or kept went back: no less than that.
 #[derive(Clone, Copy, Default)]
 struct Potential {
     /// Frames that wait for a flush.
@@ -140,7 +141,7 @@ impl<B: Backend> Vmalloc<B> {
         let inside = match shard.purge.try_enter() {
             Some(inside) => inside,
             None => {
-                let (nr, pages) = shard.state.lock().waiting.usage();
+                let (nr, pages) = shard.state.lock().lazy.usage();
                 if !self.share.is_reached_by((nr / 2, pages / 2)) {
                     return;
                 }
@@ -153,7 +154,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Flushes `shard` if it has reached its share. Inside its purge gate.
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
-        let usage = shard.state.lock().waiting.usage();
+        let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
             self.flush_shard(shard);
             self.return_pieces(shard, IDLE_PIECES);
@@ -164,10 +165,10 @@ impl<B: Backend> Vmalloc<B> {
     /// purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
-        if state.waiting.is_empty() {
+        if state.lazy.is_empty() {
             return;
         }
-        let mut due = state.waiting.take();
+        let mut due = state.lazy.take();
         let (nr_areas, pages) = due.usage();
         state.flushing = Flushing { nr_areas, pages };
         drop(state);
@@ -179,7 +180,7 @@ impl<B: Backend> Vmalloc<B> {
         // The oldest first, which suits the tree.
         let mut flushed: Option<Area> = None;
         while let Some(mut area) = due.pop() {
-            free_area(&self.backend, &area, Head::of(&area));
+            free_frames_of(&self.backend, &area, Head::of(&area));
             area.link(flushed.take());
             flushed = Some(area);
         }
@@ -193,7 +194,7 @@ impl<B: Backend> Vmalloc<B> {
                 flushed = area.link(None);
                 state.flushing.nr_areas -= 1;
                 state.flushing.pages -= area.reserved();
-                state.nr_given_back += 1;
+                state.nr_freed += 1;
                 state.release(area);
                 left -= 1;
             }
@@ -303,19 +304,19 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Flushes all shards. Returns how many areas were freed meanwhile, by any CPU.
     fn flush_all(&self) -> u64 {
-        self.settle_addresses(true);
-        let mut given_back = 0;
+        self.drain_addresses(true);
+        let mut nr_freed = 0;
         for shard in self.shards.iter() {
-            let before = shard.state.lock().nr_given_back;
+            let before = shard.state.lock().nr_freed;
             let _inside = shard.purge.enter(&self.backend);
-            self.settle_all(shard);
+            self.drain_all(shard);
             self.flush_shard(shard);
-            given_back += shard.state.lock().nr_given_back - before;
+            nr_freed += shard.state.lock().nr_freed - before;
         }
-        given_back
+        nr_freed
     }
 
-    /// Frees all that is withheld or kept for later: what waits for a flush, ranges that are kept
+    /// Frees all that is lazy or kept for later: what waits for a flush, ranges that are kept
     /// for the next of their size, blocks of `vm_map_ram` and pieces without a mapping, and the
     /// tables of those. For a kernel that is short of memory.
     ///
@@ -354,22 +355,21 @@ impl<B: Backend> Vmalloc<B> {
         let mut all = Potential::default();
         for shard in self.shards.iter() {
             let state = shard.state.lock();
-            let withheld = state.waiting.usage().1 + state.flushing.pages;
-            all.frames += withheld;
-            all.addresses += state.space.pages() - state.space.reserved() + withheld + state.cache.pages();
+            let lazy = state.lazy.usage().1 + state.flushing.pages;
+            all.frames += lazy;
+            all.addresses += state.space.pages() - state.space.reserved() + lazy + state.cache.pages();
             if !shard.is_common() {
-                all.in_pieces +=
-                    state.space.pages() - state.space.reserved() + withheld + state.cache.pages();
+                all.in_pieces += state.space.pages() - state.space.reserved() + lazy + state.cache.pages();
             }
             drop(state);
-            let deferred = shard.inbox.usage();
+            let deferred = shard.deferred_list.usage();
             all.frames += deferred.1;
             all.addresses += deferred.1;
         }
         all
     }
 
-    /// Returns whether what `error` lacks could be there if all that is withheld and kept were
+    /// Returns whether what `error` lacks could be there if all that is lazy and kept were
     /// freed.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();

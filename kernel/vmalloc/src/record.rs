@@ -132,8 +132,8 @@ impl Head {
     }
 
     /// Returns whether what the area maps is not used for something else before it is flushed,
-    /// however late that is: its own frames are withheld, and a device stays where it is. All other
-    /// frames are the caller's, RAM that an `ioremap_cache` maps included.
+    /// however late that is: its own frames are freed after it, and a device stays where it is. All
+    /// other frames are the caller's, RAM that an `ioremap_cache` maps included.
     #[inline(always)]
     pub const fn can_wait(self) -> bool {
         self.owns_frames() || self.0 & DEVICE != 0

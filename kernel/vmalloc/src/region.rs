@@ -46,7 +46,7 @@ pub struct Usage {
     /// has whole tables, so the rest of its last one is counted as a guard.
     pub pages: u64,
     /// Areas that were unmapped and wait for a flush; and their pages, guards included.
-    pub waiting: (usize, u64),
+    pub lazy: (usize, u64),
     /// Ranges kept for the next of the same size; and their pages.
     pub cached: (usize, u64),
     /// Pages of addresses that CPUs have for their small areas, in use or not.
@@ -174,9 +174,9 @@ impl<B: Backend> Vmalloc<B> {
         let mut usage = Usage::default();
         for shard in self.shards.iter() {
             let state = shard.state.lock();
-            let (waiting, cached) = (&state.waiting, &state.cache);
-            usage.waiting.0 += waiting.usage().0 + state.flushing.nr_areas;
-            usage.waiting.1 += waiting.usage().1 + state.flushing.pages;
+            let (lazy, cached) = (&state.lazy, &state.cache);
+            usage.lazy.0 += lazy.usage().0 + state.flushing.nr_areas;
+            usage.lazy.1 += lazy.usage().1 + state.flushing.pages;
             usage.cached.0 += cached.nr_areas();
             usage.cached.1 += cached.pages();
             usage.areas += state.space.nr_areas();
@@ -185,17 +185,17 @@ impl<B: Backend> Vmalloc<B> {
                 usage.pieces += state.space.pages();
             }
             drop(state);
-            let deferred = shard.inbox.usage();
+            let deferred = shard.deferred_list.usage();
             usage.deferred.0 += deferred.0;
             usage.deferred.1 += deferred.1;
         }
         // What is deferred comes and goes without a lock.
         usage.areas = usage
             .areas
-            .saturating_sub(usage.waiting.0 + usage.cached.0 + usage.deferred.0);
+            .saturating_sub(usage.lazy.0 + usage.cached.0 + usage.deferred.0);
         usage.pages = usage
             .pages
-            .saturating_sub(usage.waiting.1 + usage.cached.1 + usage.deferred.1);
+            .saturating_sub(usage.lazy.1 + usage.cached.1 + usage.deferred.1);
         (usage.deferred_addresses, usage.refused) = self.addresses.usage();
         usage
     }

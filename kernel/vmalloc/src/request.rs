@@ -96,7 +96,7 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`] and
     /// [`Request::nolock`]. Takes the lock of this CPU's shard, or of the common one, for the
-    /// addresses. Where memory, tables or addresses have run out it purges what is withheld, and
+    /// addresses. Where memory, tables or addresses have run out it purges what is lazy, and
     /// tries again, twice at most, before it fails.
     ///
     /// # Errors
@@ -266,7 +266,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// Frames, after a flush of what is withheld if there are none without. More than there are is
+    /// Frames, after a flush of what is lazy if there are none without. More than there are is
     /// refused before any is taken.
     pub(crate) fn frames(
         &self,

@@ -53,7 +53,7 @@ impl<B: Backend> Vmalloc<B> {
         words: &[u64; WORDS],
         context: Context,
     ) -> Result<Area, Error> {
-        let shard = self.settle(context);
+        let shard = self.drain_some(context);
         let best = place::best::<B::Granule>(fit, phase, align);
         if Self::is_small(&best) {
             if let Ok(area) = shard.state.lock().reserve(&best, words) {
@@ -136,7 +136,7 @@ impl<B: Backend> Vmalloc<B> {
         &self,
         shard: &'static Shard<B>,
         context: Context,
-    ) -> Result<crate::end::Held<'static, B>, Error> {
+    ) -> Result<crate::free::Held<'static, B>, Error> {
         if context == Context::Exception {
             shard.state.try_lock().ok_or(Error::WouldBlock)
         } else {
@@ -256,7 +256,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Returns the shard that has `page`, with its lock held, if that is in the region.
     #[inline]
-    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, crate::end::Held<'static, B>)> {
+    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, crate::free::Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
         if page.0.wrapping_sub(first) >= self.range().size >> B::Granule::PAGE_SHIFT {
             return None;
@@ -275,7 +275,7 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn try_shard_at(
         &self,
         page: Vpn,
-    ) -> Option<(&'static Shard<B>, crate::end::Held<'static, B>)> {
+    ) -> Option<(&'static Shard<B>, crate::free::Held<'static, B>)> {
         let span = self.span_of(page);
         let shard = self.shards.get(self.owners.of(span));
         let held = shard.state.try_lock()?;

@@ -36,14 +36,14 @@ const CALLS_TO_A_LOOK: i32 = 15;
 const MAX_SHARDS: usize = 512;
 
 /// Unmapped areas, and what must be flushed before they are freed.
-pub(crate) struct Waiting<G> {
+pub(crate) struct LazyList<G> {
     areas: Option<Area>,
     nr_areas: usize,
     pages: u64,
     pub pending: Pending<G>,
 }
 
-impl<G: Granule> Waiting<G> {
+impl<G: Granule> LazyList<G> {
     pub const fn new() -> Self {
         Self {
             areas: None,
@@ -98,10 +98,10 @@ pub(crate) struct Flushing {
 pub(crate) struct State<G: 'static> {
     pub space: Space<WORDS>,
     pub cache: Cache<WORDS>,
-    pub waiting: Waiting<G>,
+    pub lazy: LazyList<G>,
     pub flushing: Flushing,
     /// Areas flushed and freed, ever.
-    pub nr_given_back: u64,
+    pub nr_freed: u64,
     /// Out of the deferred-free list, and not unmapped yet.
     pub deferred: Option<Area>,
     /// The block that `vm_map_ram` takes from. Its words have its bits.
@@ -156,7 +156,7 @@ impl<G: Granule> State<G> {
 #[repr(C, align(128))]
 pub(crate) struct Shard<B: Backend> {
     // Written by other CPUs, beside what a flush writes.
-    pub inbox: DeferredAreas,
+    pub deferred_list: DeferredAreas,
     /// The purge gate: held to flush the shard or to drain its list, until all of that is freed.
     pub purge: Gate<B>,
     own: Apart<Own<B>>,
@@ -218,9 +218,9 @@ impl<B: Backend> Shard<B> {
                                 0
                             },
                         ),
-                        waiting: Waiting::new(),
+                        lazy: LazyList::new(),
                         flushing: Flushing::default(),
-                        nr_given_back: 0,
+                        nr_freed: 0,
                         deferred: None,
                         block: None,
                         freed,
@@ -228,7 +228,7 @@ impl<B: Backend> Shard<B> {
                     },
                 ),
             }),
-            inbox: DeferredAreas::new(),
+            deferred_list: DeferredAreas::new(),
             purge: Gate::new(LockClass::Gate),
         }))
     }

@@ -212,10 +212,10 @@ class Subsystem:
                 address = number(node["next"])
         return sorted(found, key=lambda segment: segment.start)
 
-    def waiting_lists(self) -> Iterator[tuple[str, "gdb.Value"]]:
+    def lazy_lists(self) -> Iterator[tuple[str, "gdb.Value"]]:
         """Every list of areas that wait for a flush, with whose it is."""
         for owner, _, state in self.shards():
-            yield owner, state["waiting"]
+            yield owner, state["lazy"]
 
     def chain(self, head: "gdb.Value") -> Iterator[Segment]:
         """The areas of a list, the latest first."""
@@ -227,7 +227,7 @@ class Subsystem:
 
     def deferred(self) -> tuple[list[Segment], list[tuple[int, int]]]:
         """What was given back on another CPU, or where nothing could be waited for: areas, and addresses with who gave them."""
-        areas = [segment for _, shard, state in self.shards() for head in (shard["inbox"]["new"]["newest"], state["deferred"]) for segment in self.chain(head)]
+        areas = [segment for _, shard, state in self.shards() for head in (shard["deferred_list"]["new"]["newest"], state["deferred"]) for segment in self.chain(head)]
         addresses = [(number(slot["va"]), number(slot["by"])) for slot in elements(self.value["addresses"]["slots"])]
         return areas, [(va, by) for va, by in addresses if va > 1]
 
@@ -271,7 +271,7 @@ class Areas(Command):
 
 
 class Lazy(Command):
-    """Show what the vmalloc subsystem withholds from reuse, and why.
+    """Show what the vmalloc subsystem frees lazily, and why it waits.
 
     vmw lazy
 
@@ -286,7 +286,7 @@ class Lazy(Command):
         policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::purge::FlushPolicy::", "")
         print(f"policy: {policy}")
         listed: set[int] = set()
-        for owner, waiting in subsystem.waiting_lists():
+        for owner, waiting in subsystem.lazy_lists():
             nr_areas, pages = number(waiting["nr_areas"]), number(waiting["pages"])
             if not nr_areas:
                 continue

@@ -13,7 +13,7 @@ use vmalloc::{Backend, Config, FlushPolicy, ForeignPages, Vmalloc};
 use super::counting::{CountingTables, Counts};
 use crate::handles::BackendBy;
 
-/// Never reached by a case: what is withheld stays so until it is asked for.
+/// Never reached by a case: what is lazy stays so until it is asked for.
 pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
     areas: usize::MAX,
     pages: u64::MAX,

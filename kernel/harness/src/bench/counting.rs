@@ -154,6 +154,6 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         fn nr_consecutive(frames: &[Pfn]) -> usize;
         fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
         fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
-        fn leave_break();
+        fn exit_break();
     }
 }

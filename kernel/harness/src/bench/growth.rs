@@ -1,5 +1,5 @@
 //! How costs grow: with the number of live areas, with the size of a mapping; what lazy purge
-//! withholds over time.
+//! keeps over time.
 //!
 //! Curves are selected by their names, as cases are. Each point is a count of one boot, and the
 //! same in the next.
@@ -50,7 +50,7 @@ pub fn run(bench: &Bench<'_>) {
         by_pages(bench, name, alignment);
     }
     by_pages_of_array(bench, "map + unmap of an array in 4K, per 1,000 pages");
-    withheld(bench, "KiB withheld, by areas of 1 to 100 pages given back");
+    lazy(bench, "KiB lazy, by areas of 1 to 100 pages freed");
 }
 
 /// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and
@@ -213,7 +213,7 @@ const fn per_thousand(taken: u64, pages: u64) -> u64 {
 }
 
 /// What waits for a flush while areas come and go under the kernel's policy.
-fn withheld(bench: &Bench<'_>, name: &str) {
+fn lazy(bench: &Bench<'_>, name: &str) {
     const AREAS: u64 = 1_500;
     const EVERY: u64 = 10;
     if !bench.selects(name) {
@@ -223,7 +223,7 @@ fn withheld(bench: &Bench<'_>, name: &str) {
     let vm = subsystem(bench.region(), kernel_policy());
     let mut random = Random::new(SEED);
     for nr in 0..=AREAS {
-        let (areas, pages) = vm.usage().waiting;
+        let (areas, pages) = vm.usage().lazy;
         let bounded = match kernel_policy() {
             FlushPolicy::Lazy {
                 areas: most,
@@ -231,7 +231,7 @@ fn withheld(bench: &Bench<'_>, name: &str) {
             } => areas < most && pages < most_pages,
             _ => areas == 0,
         };
-        assert!(bounded, "{name}: {areas} areas of {pages} pages are withheld");
+        assert!(bounded, "{name}: {areas} areas of {pages} pages are lazy");
         if nr.is_multiple_of(EVERY) {
             report::point(name, nr, pages * (4096 / KIB));
         }
@@ -239,6 +239,6 @@ fn withheld(bench: &Bench<'_>, name: &str) {
         drop(made.unwrap_or_else(|error| panic!("{name}: {error}")));
     }
     vm.vm_unmap_aliases();
-    let left = vm.usage().waiting.1;
-    assert!(left == 0, "{name}: {left} pages are withheld after a purge");
+    let left = vm.usage().lazy.1;
+    assert!(left == 0, "{name}: {left} pages are lazy after a purge");
 }

@@ -196,7 +196,7 @@ fn checksum(text: &[u8]) -> u64 {
 }
 
 fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
-    let withheld = match kernel_vmalloc().config().flush {
+    let lazy = match kernel_vmalloc().config().flush {
         // The most that the policy lets wait on a machine of any size: the script says it before
         // there is one.
         FlushPolicy::Lazy { .. } => 32 << 20,
@@ -206,7 +206,7 @@ fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
         lines,
         Machine {
             cpus: cpus as u32,
-            withheld,
+            lazy,
         },
     )
 }

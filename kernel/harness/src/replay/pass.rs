@@ -46,7 +46,7 @@ struct Worker {
     given: Vec<Pfn>,
 }
 
-/// What is in use at one moment. Nothing is withheld then.
+/// What is in use at one moment. Nothing is lazy then.
 #[derive(Clone, Copy)]
 struct Holdings {
     areas: u64,
@@ -191,8 +191,8 @@ where
         worker.peaks = worker.peaks.max(&Peaks {
             live_areas: (usage.areas as u64).saturating_sub(before.areas),
             live_bytes: usage.pages.saturating_sub(before.pages) * PAGE,
-            withheld_areas: usage.waiting.0 as u64,
-            withheld_bytes: usage.waiting.1 * PAGE,
+            lazy_areas: usage.lazy.0 as u64,
+            lazy_bytes: usage.lazy.1 * PAGE,
             ram_bytes: (frames::stats().used() - areas::nr_node_frames()).saturating_sub(before.frames)
                 * PAGE,
             tables: tables::nr_tables().saturating_sub(before.tables),
@@ -217,7 +217,7 @@ where
         let device = self.devices.of(number);
         let place = match kinds::make(self.vm, &mut meter, operation, area, device, given) {
             Ok(va) => {
-                let done = self.settle(&mut meter, verified, area, va, number, given);
+                let done = self.finish(&mut meter, verified, area, va, number, given);
                 self.note(area.line, area, done);
                 va.0
             }
@@ -234,7 +234,7 @@ where
     }
 
     /// What follows when an area was made: looks where it is, writes it, makes code of it.
-    fn settle(
+    fn finish(
         &self,
         meter: &mut Meter<'_>,
         verified: &mut Verified,

@@ -62,13 +62,8 @@ pub fn stats(plain: &Stats, counted: &Stats) {
 /// The most of what was in use, and what was verified.
 pub fn peaks(peaks: &Peaks, verified: &Verified) {
     print!(
-        "replay {{\"peak\":{{\"live_areas\":{},\"live_bytes\":{},\"withheld_areas\":{},\"withheld_bytes\":{},\"ram_bytes\":{},\"tables\":{}}}}}\n",
-        peaks.live_areas,
-        peaks.live_bytes,
-        peaks.withheld_areas,
-        peaks.withheld_bytes,
-        peaks.ram_bytes,
-        peaks.tables
+        "replay {{\"peak\":{{\"live_areas\":{},\"live_bytes\":{},\"lazy_areas\":{},\"lazy_bytes\":{},\"ram_bytes\":{},\"tables\":{}}}}}\n",
+        peaks.live_areas, peaks.live_bytes, peaks.lazy_areas, peaks.lazy_bytes, peaks.ram_bytes, peaks.tables
     );
     print!(
         "replay {{\"verified\":{{\"pages\":{},\"code_pages\":{},\"device_pages\":{},\"guards\":{},\"gone\":{}}}}}\n",
@@ -79,7 +74,7 @@ pub fn peaks(peaks: &Peaks, verified: &Verified) {
 /// How the address space lies when the trace ends.
 pub fn space(space: &Space) {
     print!(
-        "replay {{\"space\":{{\"areas\":{},\"span\":{},\"holes\":{},\"hole_bytes\":{},\"largest_hole\":{},\"gaps\":{},\"most_gaps\":{},\"largest_gap\":{},\"waiting\":{},\"kept\":{}}}}}\n",
+        "replay {{\"space\":{{\"areas\":{},\"span\":{},\"holes\":{},\"hole_bytes\":{},\"largest_hole\":{},\"gaps\":{},\"most_gaps\":{},\"largest_gap\":{},\"lazy\":{},\"kept\":{}}}}}\n",
         space.areas,
         space.span,
         space.holes,
@@ -88,7 +83,7 @@ pub fn space(space: &Space) {
         space.gaps,
         space.most_gaps,
         space.largest_gap,
-        space.waiting,
+        space.lazy,
         space.kept
     );
 }

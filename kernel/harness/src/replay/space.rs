@@ -26,7 +26,7 @@ pub struct Space {
     /// Bytes of its largest.
     pub largest_gap: u64,
     /// Bytes that wait for a flush.
-    pub waiting: u64,
+    pub lazy: u64,
     /// Bytes that are kept for the next area of the same size.
     pub kept: u64,
     /// The most gaps that there were, looked at in 64 places of the trace and at its end.
@@ -38,7 +38,7 @@ pub struct Space {
 pub fn survey<B: Backend>(vm: &Vmalloc<B>) -> Space {
     let usage = vm.usage();
     let mut space = Space {
-        waiting: usage.waiting.1 * PAGE,
+        lazy: usage.lazy.1 * PAGE,
         kept: usage.cached.1 * PAGE,
         ..Space::default()
     };

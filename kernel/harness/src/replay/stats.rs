@@ -234,9 +234,9 @@ pub struct Peaks {
     /// Bytes of addresses in use, guards included.
     pub live_bytes: u64,
     /// Areas that waited for a flush.
-    pub withheld_areas: u64,
+    pub lazy_areas: u64,
     /// Bytes of addresses that waited, guards included; the frames behind them waited, too.
-    pub withheld_bytes: u64,
+    pub lazy_bytes: u64,
     /// Bytes of RAM in use that were not before.
     pub ram_bytes: u64,
     /// Table pages in use that were not before.
@@ -250,8 +250,8 @@ impl Peaks {
         Self {
             live_areas: self.live_areas.max(other.live_areas),
             live_bytes: self.live_bytes.max(other.live_bytes),
-            withheld_areas: self.withheld_areas.max(other.withheld_areas),
-            withheld_bytes: self.withheld_bytes.max(other.withheld_bytes),
+            lazy_areas: self.lazy_areas.max(other.lazy_areas),
+            lazy_bytes: self.lazy_bytes.max(other.lazy_bytes),
             ram_bytes: self.ram_bytes.max(other.ram_bytes),
             tables: self.tables.max(other.tables),
         }

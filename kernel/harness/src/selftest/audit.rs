@@ -33,7 +33,7 @@ pub struct Audit {
 /// The first thing that is wrong.
 pub fn audit(info: &BootInfo) -> Result<Audit, CheckError> {
     // A piece of a CPU keeps its table, and tables above the last level stay: both may be empty.
-    live::give_back_all();
+    live::free_all_kept();
     let mut allocated_tables = 0;
     let report = mm::kernel_tree().check(
         |table, level| is_table(info, table, level, &mut allocated_tables),

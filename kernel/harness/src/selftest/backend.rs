@@ -23,9 +23,9 @@ use paging::{Granule4K, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit
 use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, NodePage, NodePages, Vmalloc};
 
 use super::failure::{Failure, expect_value};
+use super::fault_injection::{TestMmu, TestTables};
 use super::ledger::{Ledger, LedgerMmu};
 use super::live;
-use super::saboteur::{TestMmu, TestTables};
 use super::source::PAGE;
 use super::verify::{read, write};
 use crate::handles::as_kernel_backend;
@@ -234,7 +234,7 @@ impl SecondVmalloc {
         let usage = vm.usage();
         expect_value("areas that are left", usage.areas as u64, 0)?;
         expect_value("pages of addresses that are left", usage.pages, 0)?;
-        expect_value("areas that wait for a flush", usage.waiting.0 as u64, 0)?;
+        expect_value("areas that wait for a flush", usage.lazy.0 as u64, 0)?;
         expect_value("areas that were deferred", usage.deferred.0 as u64, 0)?;
         expect_value("addresses that were deferred", usage.deferred_addresses as u64, 0)?;
         let census = vm.check().map_err(|_| Failure::Claim {

@@ -21,7 +21,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Returns what is in use now. Lazily withheld memory is flushed and the heap is trimmed first,
+    /// Returns what is in use now. Lazily freed memory is flushed and the heap is trimmed first,
     /// so that both count as free.
     #[must_use]
     pub fn take() -> Self {

@@ -8,8 +8,8 @@ use kernel::smp;
 use paging::{LeafSet, LeafSize, PhysAddr, VirtRange};
 
 use super::failure::{Failure, Stop};
+use super::fault_injection::{TestMmu, TestTables};
 use super::live::TestTree;
-use super::saboteur::{TestMmu, TestTables};
 use super::source::PAGE;
 use super::verify::Memory;
 use crate::options::Planted;

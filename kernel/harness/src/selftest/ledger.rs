@@ -18,7 +18,7 @@ use kernel::sync::IrqSpinLock;
 use paging::mmu::MmuEvent;
 use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange, forward_mmu};
 
-use super::saboteur::TestMmu;
+use super::fault_injection::TestMmu;
 use super::source::PAGE;
 use crate::options::Planted;
 

@@ -6,7 +6,7 @@ use kernel::mm::areas::{self, KernelArea};
 use paging::{Granule4K, Tree, VirtAddr};
 
 use super::failure::Failure;
-use super::saboteur::{TestMmu, TestTables};
+use super::fault_injection::{TestMmu, TestTables};
 use super::source::PAGE;
 
 /// The tree that tests map with: the live tables, through the suite's wrappers.
@@ -31,9 +31,9 @@ pub fn reserve(size: u64, align: u64) -> Result<KernelArea, Failure> {
     Ok(areas::kernel_vmalloc().get_vm_area(size, align)?)
 }
 
-/// Gives back what the vmalloc subsystem withholds or keeps for later, and the tables above the
+/// Frees what the vmalloc subsystem frees lazily or keeps for later, and the tables above the
 /// last level that it leaves linked and empty. No other CPU may be using it.
-pub fn give_back_all() {
+pub fn free_all_kept() {
     let vm = areas::kernel_vmalloc();
     vm.shrink();
     if let Err(failure) = mm::kernel_tree().prune(vm.range()) {
@@ -41,11 +41,11 @@ pub fn give_back_all() {
     }
 }
 
-/// Returns what the vmalloc subsystem holds now, after [all was given back](give_back_all) that can
+/// Returns what the vmalloc subsystem holds now, after [all was given back](free_all_kept) that can
 /// be.
 #[must_use]
 pub fn usage() -> Usage {
-    give_back_all();
+    free_all_kept();
     let usage = areas::kernel_vmalloc().usage();
     Usage {
         areas: usage.areas as u64,

@@ -6,9 +6,9 @@ use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtR
 
 use super::context::Context;
 use super::failure::{Failure, TestResult, expect_leaves, expect_value};
+use super::fault_injection::{Work, invalidate_all, plant_in_mapping};
 use super::live::TestTree;
 use super::memory::{Block, Window};
-use super::saboteur::{Work, invalidate_all, plant_in_mapping};
 use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
 

@@ -6,8 +6,8 @@
 //! - every page of every mapping that it makes is asked of everyone who can know ([`verify`]);
 //! - it gets random numbers of its own, so that it does the same whichever tests run before it.
 //!
-//! `selftest.break=NAME` plants a fault ([`saboteur`]): then the suite has to fail, and say what is
-//! wrong.
+//! `selftest.break=NAME` plants a fault ([`fault_injection`]): then the suite has to fail, and say
+//! what is wrong.
 
 pub mod audit;
 mod backend;
@@ -17,12 +17,12 @@ mod cases;
 mod context;
 mod failure;
 
+mod fault_injection;
 mod ktap;
 mod ledger;
 mod live;
 mod mapping;
 mod memory;
-mod saboteur;
 pub(crate) mod shapes;
 mod source;
 mod verify;

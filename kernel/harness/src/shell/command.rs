@@ -179,7 +179,7 @@ pub static COMMANDS: &[Command] = &[
         "purge",
         "",
         0..=0,
-        "flushes what is withheld, and gives it back",
+        "flushes what is lazy, and frees it",
         Action::Run(status::purge),
     ),
     command(

@@ -22,7 +22,7 @@ pub struct InUse {
 }
 
 impl InUse {
-    /// Now. What is withheld counts as in use, but for the frames behind bookkeeping, which never
+    /// Now. What is lazy counts as in use, but for the frames behind bookkeeping, which never
     /// go back.
     pub fn now() -> Self {
         let usage = kernel_vmalloc().usage();
@@ -47,11 +47,11 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
         frames.total, frames.free, frames.cached
     );
     println!(
-        "vmalloc  {} areas of {}; withheld {} of {}; kept for reuse {} of {}",
+        "vmalloc  {} areas of {}; lazy {} of {}; kept for reuse {} of {}",
         usage.areas,
         size_of(usage.pages),
-        usage.waiting.0,
-        size_of(usage.waiting.1),
+        usage.lazy.0,
+        size_of(usage.lazy.1),
         usage.cached.0,
         size_of(usage.cached.1)
     );
@@ -89,12 +89,12 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
 
 /// `purge`.
 pub fn purge<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
-    let before = kernel_vmalloc().usage().waiting;
+    let before = kernel_vmalloc().usage().lazy;
     heap::trim();
     kernel_vmalloc().vm_unmap_aliases();
-    let after = kernel_vmalloc().usage().waiting;
+    let after = kernel_vmalloc().usage().lazy;
     println!(
-        "{} areas of {} were withheld, {} are",
+        "{} areas of {} were lazy, {} are",
         before.0,
         DisplaySize(before.1 * PAGE_SIZE as u64),
         after.0

@@ -105,9 +105,9 @@ fn two_operations_may_share_a_flush() {
                 let results = [first, second].map(|op| op.run_in(&tree, &mut batch));
                 batch.flush();
                 assert_eq!(results, [Ok(()), Ok(())], "{first:?}, {second:?}");
-                if !model.is_settled() || !model.violations().is_empty() {
+                if !model.is_quiescent() || !model.violations().is_empty() {
                     println!("{first:?}, {second:?} after {map:?}");
-                    model.assert_settled();
+                    model.assert_quiescent();
                 }
                 let after = first.expected(&before).and_then(|naive| second.expected(&naive));
                 assert_eq!(Ok(found(&model)), after, "{first:?}, {second:?} after {map:?}");

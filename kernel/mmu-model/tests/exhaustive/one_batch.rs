@@ -77,9 +77,9 @@ fn every_three_edits_in_one_batch(features: Features, config: Config) {
                 let mut batch = tree.batch();
                 let together = steps.map(|edit| edit.run(&tree, &mut batch));
                 batch.flush();
-                if !model.is_settled() || !model.violations().is_empty() {
+                if !model.is_quiescent() || !model.violations().is_empty() {
                     println!("{steps:?}");
-                    model.assert_settled();
+                    model.assert_quiescent();
                 }
                 assert_eq!(together, one_by_one, "{steps:?}");
                 assert_eq!(model.canonical(), expected, "{steps:?}");

@@ -212,7 +212,7 @@ impl Search {
         refused: Option<u64>,
     ) {
         let leaked = model.nr_tables() - model.nr_linked_tables();
-        if model.violations().is_empty() && model.is_settled() && leaked == 0 {
+        if model.violations().is_empty() && model.is_quiescent() && leaked == 0 {
             return;
         }
         // Once more from the start, with a log.
@@ -236,11 +236,11 @@ impl Search {
             "{op:?} after {:?}, table refused: {refused:?}: {result:?}",
             node.path
         );
-        again.assert_settled();
+        again.assert_quiescent();
         panic!(
-            "{leaked} tables leaked, {:?}, settled {}: {op:?} after {:?} (not when replayed)",
+            "{leaked} tables leaked, {:?}, quiescent {}: {op:?} after {:?} (not when replayed)",
             model.violations(),
-            model.is_settled(),
+            model.is_quiescent(),
             node.path
         );
     }

@@ -49,7 +49,7 @@ where
     for violation in &broken {
         println!("  breaks a rule: {violation}");
     }
-    mapped.is_ok() && unmapped.is_ok() && right && broken.is_empty() && model.is_settled()
+    mapped.is_ok() && unmapped.is_ok() && right && broken.is_empty() && model.is_quiescent()
 }
 
 fn main() {

@@ -53,7 +53,7 @@ word!(std::sync::atomic::AtomicU64, RealOrdering, std::sync::RwLock<()>);
 
 const FREE: u8 = 0;
 const IN_USE: u8 = 1;
-const GIVEN_BACK: u8 = 2;
+const UNLINKED: u8 = 2;
 
 /// A pool of tables in shared words. What is given back can still be read, and waits for
 /// [`quiesce`](Self::quiesce).
@@ -114,7 +114,7 @@ impl<W: Word> Pool<W> {
     /// No operation runs: what was given back may be handed out again.
     pub fn quiesce(&self) {
         for state in self.states.lock().expect("no panic under this lock").iter_mut() {
-            if *state == GIVEN_BACK {
+            if *state == UNLINKED {
                 *state = FREE;
             }
         }
@@ -150,7 +150,7 @@ unsafe impl<W: Word> Tables for Pool<W> {
     fn free_table(&self, table: PhysAddr) {
         let state = std::mem::replace(
             &mut self.states.lock().expect("no panic under this lock")[self.number(table)],
-            if self.at_once { FREE } else { GIVEN_BACK },
+            if self.at_once { FREE } else { UNLINKED },
         );
         assert_eq!(state, IN_USE, "{table:?} is given back twice");
     }

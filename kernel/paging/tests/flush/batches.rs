@@ -15,7 +15,7 @@ fn an_empty_batch_issues_nothing() {
     tree.flush(Pending::new(), false);
     tree.flush(Pending::new(), true);
     assert!(tree.batch().pending().is_empty());
-    assert_eq!(tree.batch().withhold(7).flush(), Some(7));
+    assert_eq!(tree.batch().defer(7).flush(), Some(7));
     assert_eq!(tree.tables().log.take(), []);
     // Operations that find nothing to do, too.
     for op in [
@@ -77,7 +77,7 @@ fn a_flush_for_another_cpu_begins_with_dsb_ish() {
     let mut batch = tree.batch();
     tree.unmap(range_of(&tree, 3, 40), &mut batch).expect("mapped");
     let mut pending = Pending::new();
-    batch.leave_to(&mut pending);
+    batch.defer_to(&mut pending);
     assert_eq!(
         word(&tree.tables().log.take()),
         "S",
@@ -98,7 +98,7 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
         let mut batch = tree.batch();
         tree.unmap(range_of(&tree, i * 1024, 512), &mut batch)
             .expect("mapped");
-        batch.leave_to(&mut all);
+        batch.defer_to(&mut all);
     }
     assert_eq!(all.nr_dead_tables(), 30);
     tree.tables().log.take();
@@ -131,9 +131,9 @@ fn tlbis_for_pages(pages: &[u64], distance: u64, tlbi_range: bool) -> usize {
             let mut batch = tree.batch();
             tree.unmap(range_of(&tree, distance * page, 1), &mut batch)
                 .expect("a page");
-            batch.leave_to(&mut some);
+            batch.defer_to(&mut some);
         }
-        tree.leave_all(&mut some, &mut all);
+        tree.defer_all(&mut some, &mut all);
         assert!(some.is_empty());
     }
     tree.tables().log.take();
@@ -180,7 +180,7 @@ fn leaves_of_different_strides_are_recorded_apart() {
         let mut batch = tree.batch();
         tree.unmap(range_of(&tree, first, pages), &mut batch)
             .expect("a leaf");
-        batch.leave_to(&mut all);
+        batch.defer_to(&mut all);
     }
     assert_eq!(all.ranges().count(), 2, "{all:?}");
     assert_eq!(all.nr_tlbis(true), 2);
@@ -197,10 +197,10 @@ impl Drop for Frames {
 }
 
 #[test]
-fn what_is_withheld_goes_back_after_the_flush() {
+fn what_is_deferred_goes_back_after_the_flush() {
     for flush in [false, true] {
         let tree = prepared::<Granule4K>(&[map(3, 40)], Config::default(), false);
-        let mut batch = tree.batch().withhold(Frames(tree.tables().log.clone()));
+        let mut batch = tree.batch().defer(Frames(tree.tables().log.clone()));
         tree.unmap(range_of(&tree, 3, 40), &mut batch).expect("mapped");
         if flush {
             drop(batch.flush());
@@ -215,7 +215,7 @@ fn what_is_withheld_goes_back_after_the_flush() {
 fn a_panic_between_unmap_and_flush_does_not_leak_the_frames_early() {
     let tree = prepared::<Granule4K>(&[map(3, 40)], Config::default(), false);
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut batch = tree.batch().withhold(Frames(tree.tables().log.clone()));
+        let mut batch = tree.batch().defer(Frames(tree.tables().log.clone()));
         tree.unmap(range_of(&tree, 3, 40), &mut batch).expect("mapped");
         std::panic::resume_unwind(Box::new("the caller's own trouble"));
     }));

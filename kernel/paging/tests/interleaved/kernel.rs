@@ -164,7 +164,7 @@ impl Kernel {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
         let mut pending = Pending::new();
-        batch.leave_to(&mut pending);
+        batch.defer_to(&mut pending);
         let (lock, knowledge) = &self.shared.lazy;
         let mut lazy = lock.lock().expect("no panic under this lock");
         lazy.push((left, pending));
@@ -183,7 +183,7 @@ impl Kernel {
         let mut all = Pending::new();
         let mut given = Vec::new();
         for (left, mut pending) in waiting {
-            self.tree.leave_all(&mut pending, &mut all);
+            self.tree.defer_all(&mut pending, &mut all);
             given.push(left);
         }
         self.tree.flush(all, foreign);

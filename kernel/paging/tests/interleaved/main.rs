@@ -98,14 +98,14 @@ impl Case {
             model.hand_over(number, 0);
         }
         boot.purge(true);
-        model.assert_settled();
+        model.assert_quiescent();
         cpus.iter().chain([&boot]).for_each(Kernel::prune);
-        model.assert_settled();
+        model.assert_quiescent();
         assert_eq!(model.nr_tables(), model.nr_linked_tables(), "a table is lost");
         let (all, mut batch) = (boot.tree.range(), boot.tree.batch());
         boot.tree.unmap(all, &mut batch).expect("nothing to split");
         batch.flush();
-        model.assert_settled();
+        model.assert_quiescent();
         assert_eq!(model.nr_tables(), 1, "only the root is left");
     }
 }

@@ -146,8 +146,8 @@ unsafe impl Tables for Seat {
         self.turn().enter_break(va, broken, tables);
     }
 
-    fn leave_break(&self) {
-        self.turn().leave_break();
+    fn exit_break(&self) {
+        self.turn().exit_break();
         self.windows.close(self.number);
     }
 }

@@ -254,7 +254,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
             model.log()
         );
         assert!(
-            model.is_settled(),
+            model.is_quiescent(),
             "{}: something is not flushed\n{}",
             what(),
             model.log()
@@ -324,7 +324,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     let mut batch = tree.batch();
     tree.unmap(tree.range(), &mut batch).expect("nothing to split");
     batch.flush();
-    model.assert_settled();
+    model.assert_quiescent();
     assert_eq!(model.nr_tables(), 1, "only the root is left");
 }
 

@@ -168,7 +168,7 @@ impl Op {
             Self::UnmapLater { .. } => {
                 let mut pending = Pending::new();
                 let gone = tree.unmap(range, &mut batch);
-                batch.leave_to(&mut pending);
+                batch.defer_to(&mut pending);
                 tree.flush(pending, false);
                 return gone;
             }

@@ -155,7 +155,7 @@ struct Aside {
 
 /// The word here that all CPUs write.
 pub fn hot_word() -> HotWord {
-    HotWord::of("the frames that were put aside", &ASIDE)
+    HotWord::of("the frames that were deferred", &ASIDE)
 }
 
 /// The first word of a frame in the linear map.
@@ -165,7 +165,7 @@ fn link(frame: u64) -> *mut u64 {
 
 /// Puts the frames of a block aside, each as a single one.
 #[cold]
-fn put_aside(zones: &Zones, first: u64, order: u8) {
+fn defer(zones: &Zones, first: u64, order: u8) {
     for frame in first..first + (1 << order) {
         zones.set_state(frame, State::cached(0));
         put_frame_aside(frame);
@@ -188,7 +188,7 @@ fn put_frame_aside(frame: u64) {
     }
 }
 
-/// Gives what was put aside to the buddy allocator, if it can be waited for.
+/// Gives what was deferred to the buddy allocator, if it can be waited for.
 fn take_aside(zones: &Zones) {
     if ASIDE.last.load(Relaxed) == 0 {
         return;
@@ -200,7 +200,7 @@ fn take_aside(zones: &Zones) {
         };
         for _ in 0..MOST_BLOCKS {
             let Some(frame) = last.checked_sub(1) else { break };
-            // SAFETY: a free frame, in the linear map, that is this call's now; `put_aside` wrote
+            // SAFETY: a free frame, in the linear map, that is this call's now; `defer` wrote
             // the link.
             last = unsafe { link(frame).read() };
             buddy.free_cached(zones, frame, 0);
@@ -220,7 +220,7 @@ fn put_back_aside(mut last: u64) {
     }
 }
 
-/// Frames in all magazines, and those put aside.
+/// Frames in all magazines, and those deferred.
 pub fn nr_cached() -> u64 {
     let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
     in_magazines + ASIDE.nr.load(Relaxed) as u64
@@ -286,7 +286,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     /// Takes a block in, whose state is cached by now. Whether there is room.
     #[inline(always)]
     fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
-        let has_room = self.nr.load(Relaxed) < CAPACITY || self.give_back(zones, order);
+        let has_room = self.nr.load(Relaxed) < CAPACITY || self.drain_half(zones, order);
         if has_room {
             self.push(frame);
         }
@@ -321,7 +321,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     /// Gives the oldest blocks of a full ring back: half of them, or as many as one hold of the
     /// lock may. Whether it has room now.
     #[cold]
-    fn give_back(&self, zones: &Zones, order: u8) -> bool {
+    fn drain_half(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
             return false;
         };
@@ -373,13 +373,13 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
             });
         }
         if !with_ring!(own, order, ring => ring.take_in(zones, frame.0, order)) {
-            put_aside(zones, frame.0, order);
+            defer(zones, frame.0, order);
         }
         Ok(())
     })
 }
 
-/// Gives the blocks in the magazines of all CPUs, and the frames put aside, to the buddy allocator.
+/// Gives the blocks in the magazines of all CPUs, and the frames deferred, to the buddy allocator.
 /// The buddy's lock is held for [`MOST_BLOCKS`] at a time. Stops where it would have to wait for
 /// the lock and this CPU may not.
 #[cold]

@@ -138,7 +138,7 @@ fn a_run_that_ends_in_ram_is_refused_at_its_first_page_of_ram() {
     assert_empty(&vm);
 }
 
-/// A map that lacks a table is tried again, once what was withheld is back, and reads the array
+/// A map that lacks a table is tried again, once what was lazy is free, and reads the array
 /// again: it is looked at again, too.
 #[test]
 fn what_is_read_for_a_second_try_is_looked_at_for_it() {

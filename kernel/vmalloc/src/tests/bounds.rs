@@ -92,9 +92,9 @@ fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
         .collect();
     drop(areas);
     drop(vm.vmalloc(64 << 20).unwrap());
-    assert_eq!(vm.usage().waiting.0, 501);
+    assert_eq!(vm.usage().lazy.0, 501);
     bounded("a flush", &vm, || vm.vm_unmap_aliases());
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     assert_empty(&vm);
 }
 

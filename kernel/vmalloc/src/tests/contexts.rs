@@ -75,14 +75,14 @@ fn an_allocator_whose_lock_is_taken_has_nothing() {
 fn nothing_is_purged_for_who_cannot_wait() {
     let vm = lazy(1000, 1 << 30);
     drop(vm.vmalloc(RAM_SIZE / 2).unwrap());
-    let waiting = vm.usage().waiting;
+    let waiting = vm.usage().lazy;
     assert_ne!(waiting.0, 0);
     let size = RAM_SIZE / 2 + PAGE;
     assert_eq!(
         vm.allocate(&nolock(size)).err(),
         Some(Error::OutOfFrames { size })
     );
-    assert_eq!(vm.usage().waiting, waiting);
+    assert_eq!(vm.usage().lazy, waiting);
     drop(vm.vmalloc(size).unwrap());
     assert_empty(&vm);
 }
@@ -193,7 +193,7 @@ fn an_interrupt_handler_waits_for_no_gate() {
     assert_empty(&vm);
 }
 
-/// A changed area in the inbox is left for a call that may wait for the linear map.
+/// A changed area in the deferred-free list is left for a call that may wait for the linear map.
 #[test]
 fn a_changed_area_is_not_dealt_with_in_an_interrupt() {
     let vm = vm_with_linear_map(1, Config::default());

@@ -31,12 +31,12 @@ fn an_exception_frees_by_address_without_waiting() {
     );
     assert_eq!(vm.find_vm_area(va), None);
     assert!(vm.backend().model.translate(va).is_some(), "still mapped");
-    assert_eq!(vm.backend().ram().used(), 1, "its frame is withheld");
+    assert_eq!(vm.backend().ram().used(), 1, "its frame is lazy");
     drop(vm.vmalloc(PAGE).unwrap());
     assert_eq!(
         vm.usage().deferred,
         (0, 0),
-        "the next call that can wait has settled it"
+        "the next call that can wait has drained it"
     );
     assert_empty(&vm);
 }
@@ -65,7 +65,7 @@ fn an_exception_that_interrupted_the_holder_of_a_lock_frees() {
 }
 
 #[test]
-fn each_call_that_can_wait_settles() {
+fn each_call_that_can_wait_drains() {
     type Call = fn(&Vm);
     let calls: [(&str, Call); 5] = [
         ("an allocation", |vm| vm.vmalloc(PAGE).unwrap().free()),

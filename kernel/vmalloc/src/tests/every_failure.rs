@@ -144,7 +144,7 @@ fn of_an_allocation() {
         Request::new(M2 + K64).huge(),
         Request::new(5 * PAGE).aligned(M2),
     ];
-    // What fails without waiting is put aside, and goes with the next call that can wait.
+    // What fails without waiting is deferred, and goes with the next call that can wait.
     let both_ways = requests.into_iter().flat_map(|request| {
         [
             ("allocate", request),

@@ -157,7 +157,7 @@ fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
         flushes += u64::from(issued != NOTHING);
         assert!(vm.raw().vm_unmap_ram(va, 3).is_err(), "a second time");
         if round % 1000 == 0 {
-            let waiting = vm.usage().waiting;
+            let waiting = vm.usage().lazy;
             assert!(waiting.0 < 1000 / 3, "{waiting:?}");
             // A block that a mapping is left of, one that pages come from, and those that wait.
             assert!(vm.usage().areas <= 2, "{:?}", vm.usage());

@@ -10,7 +10,7 @@ fn lazily(areas: usize, pages: u64) -> Config {
 }
 
 #[test]
-fn frames_and_addresses_are_withheld_until_the_flush() {
+fn frames_and_addresses_are_lazy_until_the_flush() {
     let vm = lazy(100, 1 << 20);
     let keep = vm.vmalloc(PAGE).unwrap();
     let area = vm.vmalloc(5 * PAGE).unwrap();
@@ -22,14 +22,14 @@ fn frames_and_addresses_are_withheld_until_the_flush() {
         tlbi: 0,
     };
     assert_eq!(issued_by(&vm, || drop(area)), nothing);
-    assert_eq!(vm.usage().waiting, (1, 6));
+    assert_eq!(vm.usage().lazy, (1, 6));
     assert_eq!(vm.backend().ram().used(), 6, "its frames are not free");
     let next = vm.vmalloc(5 * PAGE).unwrap();
     assert_ne!(next.va(), va, "its addresses are not free");
     assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(_))));
     assert_sound(&vm);
     vm.vm_unmap_aliases();
-    assert_eq!(vm.usage().waiting, (0, 0));
+    assert_eq!(vm.usage().lazy, (0, 0));
     assert_eq!(vm.backend().ram().used(), 6);
     drop((keep, next));
     vm.shrink();
@@ -42,7 +42,7 @@ fn one_flush_covers_all_that_wait() {
     let keep = vm.vmalloc(PAGE).unwrap();
     let areas: Vec<_> = (0..8).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
     let issued = issued_by(&vm, || drop(areas));
-    assert_eq!(vm.usage().waiting, (0, 0), "the eighth was the last straw");
+    assert_eq!(vm.usage().lazy, (0, 0), "the eighth was the last straw");
     // The leading barrier waits for what other CPUs took out too, so it is DSB ISH.
     assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.isb), (0, 2, 1));
     assert_eq!(issued.tlbi, 8, "a page each");
@@ -75,11 +75,7 @@ fn areas_side_by_side_are_flushed_as_one_range() {
         );
     }
     let issued = issued_by(&vm, || drop(areas));
-    assert_eq!(
-        vm.usage().waiting,
-        (0, 0),
-        "64 are the share of one of two shards"
-    );
+    assert_eq!(vm.usage().lazy, (0, 0), "64 are the share of one of two shards");
     assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.isb), (0, 2, 1));
     assert_eq!(issued.tlbi, 2, "127 pages, guards included");
     for range in &ranges {
@@ -151,7 +147,7 @@ fn what_waits_is_decided_by_whose_frames_they_are() {
         drop(can_defer);
         // Deals with what was deferred.
         drop(vm.get_vm_area(PAGE, 1).unwrap());
-        assert_eq!(vm.usage().waiting.0, usize::from(waits), "{what}");
+        assert_eq!(vm.usage().lazy.0, usize::from(waits), "{what}");
         if ram {
             vm.backend().free_frames(frame, 0);
         }
@@ -162,9 +158,9 @@ fn what_waits_is_decided_by_whose_frames_they_are() {
     // A single page of RAM in the range is enough.
     let vm = lazy(100, 1 << 20);
     drop(vm.ioremap_cache(PhysAddr(RAM - PAGE), 2 * PAGE).unwrap());
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     drop(vm.ioremap_cache(PhysAddr(RAM - PAGE), PAGE).unwrap());
-    assert_eq!(vm.usage().waiting.0, 1);
+    assert_eq!(vm.usage().lazy.0, 1);
 }
 
 #[test]
@@ -172,9 +168,9 @@ fn pages_count_as_well_as_areas() {
     let vm = lazy_share(1000, 64);
     let keep = vm.vmalloc(PAGE).unwrap();
     drop(vm.vmalloc(62 * PAGE).unwrap());
-    assert_eq!(vm.usage().waiting, (1, 63));
+    assert_eq!(vm.usage().lazy, (1, 63));
     drop(vm.vmalloc(PAGE).unwrap());
-    assert_eq!(vm.usage().waiting, (0, 0));
+    assert_eq!(vm.usage().lazy, (0, 0));
     drop(keep);
     vm.shrink();
     assert_empty(&vm);
@@ -193,7 +189,7 @@ fn what_runs_out_forces_the_flush() {
     let vm = vm_with(512, Features::default(), config);
     let keep = vm.vmalloc(PAGE).unwrap();
     drop(vm.vmalloc(509 * PAGE).unwrap());
-    assert_eq!(vm.usage().waiting.0, 1);
+    assert_eq!(vm.usage().lazy.0, 1);
     drop(vm.vmalloc(500 * PAGE).unwrap());
     assert_sound(&vm);
     drop(keep);
@@ -203,7 +199,7 @@ fn what_runs_out_forces_the_flush() {
     let vm = lazy(1000, 1 << 30);
     let keep = vm.vmalloc(PAGE).unwrap();
     drop(vm.vmalloc(RAM_SIZE - M2).unwrap());
-    assert_eq!(vm.usage().waiting.0, 1);
+    assert_eq!(vm.usage().lazy.0, 1);
     drop(vm.vmalloc(RAM_SIZE - M2).unwrap());
     assert_sound(&vm);
     drop(keep);
@@ -267,7 +263,7 @@ fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     }
 }
 
-/// An area that covers a table whole unlinks it; its addresses are withheld until that is flushed,
+/// An area that covers a table whole unlinks it; its addresses are lazy until that is flushed,
 /// and so is the table.
 #[test]
 fn a_table_that_an_area_covers_whole_goes_with_it() {
@@ -280,7 +276,7 @@ fn a_table_that_an_area_covers_whole_goes_with_it() {
         drop(area);
         if lazy {
             vm.backend().go_to(1);
-            assert_eq!(vm.backend().model.nr_tables(), 5, "withheld");
+            assert_eq!(vm.backend().model.nr_tables(), 5, "lazy");
             let beside = vm.allocate(&Request::new(M2).aligned(M2)).unwrap();
             drop(beside);
             vm.vm_unmap_aliases();
@@ -323,7 +319,7 @@ fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
 }
 
 #[test]
-fn areas_freed_on_other_cpus_than_their_own_are_withheld_alike() {
+fn areas_freed_on_other_cpus_than_their_own_are_lazy_alike() {
     for vm in [lazy_on(4, 5, 1 << 20), lazy_on(4, 1000, 40)] {
         let mut numbers = Numbers(7);
         let mut areas = Vec::new();
@@ -362,7 +358,7 @@ fn pages_of_somebody_else_are_flushed_at_once() {
     assert_sound(&vm);
     let device = vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap();
     drop(device);
-    assert_eq!(vm.usage().waiting.0, 1, "a device is not used for something else");
+    assert_eq!(vm.usage().lazy.0, 1, "a device is not used for something else");
     drop(keep);
     vm.shrink();
     assert_empty(&vm);

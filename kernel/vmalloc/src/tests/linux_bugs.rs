@@ -90,7 +90,7 @@ fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     ] {
         let vm = vm_with_linear_map(1, config);
         vm.backend().ram().largest = 0;
-        // Tables that are buried, emptied, pruned, and replaced by blocks.
+        // Tables that are unlinked, emptied, pruned, and replaced by blocks.
         drop(vm.allocate(&Request::new(2 * M2).aligned(M2)).unwrap());
         vm.backend().ram().largest = 9;
         let mut area = vm.allocate(&Request::new(2 * M2).aligned(M2)).unwrap();
@@ -115,7 +115,7 @@ fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
         frames[hole] = None;
         let missing = Error::Map(paging::Error::NoFrame { page: hole as u64 });
         assert_eq!(vm.vmap(&frames[..]).err(), Some(missing));
-        vm.backend().model.assert_settled();
+        vm.backend().model.assert_quiescent();
         let issued = issued_by(&vm, || drop(vm.get_vm_area(PAGE, PAGE).unwrap()));
         assert_eq!(
             (issued.dsb_ish, issued.tlbi),
@@ -140,7 +140,7 @@ fn bug_4_a_map_in_an_exception_owes_nothing() {
         in_exception(|| areas.push(vm.allocate(&request).unwrap()));
     });
     assert_eq!(inside, outside);
-    vm.backend().model.assert_settled();
+    vm.backend().model.assert_quiescent();
     let cpu = vm.backend().model.cpu(0);
     cpu.access(areas[1].va(), Access::Write).unwrap();
     drop((areas, keep));
@@ -379,7 +379,7 @@ fn bug_18_the_linear_map_is_folded_without_a_trace() {
     for page in 0..512 {
         cpu.access(at.add(page * PAGE), Access::Write).unwrap();
     }
-    vm.backend().model.assert_settled();
+    vm.backend().model.assert_quiescent();
     assert_empty(&vm);
 }
 

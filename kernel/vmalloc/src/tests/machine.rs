@@ -558,7 +558,7 @@ pub fn assert_empty(vm: &Vm) {
     let usage = vm.usage();
     assert_eq!((usage.areas, usage.pages), (0, 0), "{usage:?}");
     assert_eq!(
-        (usage.waiting, usage.cached, usage.pieces, usage.deferred),
+        (usage.lazy, usage.cached, usage.pieces, usage.deferred),
         ((0, 0), (0, 0), 0, (0, 0))
     );
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
@@ -625,7 +625,7 @@ pub fn assert_fetches(vm: &Vm) {
 /// The same, but for the tables.
 pub fn assert_consistent(vm: &Vm) {
     let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
-    assert_eq!(census.retired, vm.usage().waiting.0 + vm.usage().deferred.0);
+    assert_eq!(census.retired, vm.usage().lazy.0 + vm.usage().deferred.0);
     assert_fetches(vm);
     vm.backend().model.assert_clean();
 }

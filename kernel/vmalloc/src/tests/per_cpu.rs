@@ -182,7 +182,7 @@ fn what_another_cpu_frees_and_purges_goes_back_to_where_it_came_from() {
     }
 }
 
-/// All that the other CPU's call touches of the shard is the inbox.
+/// All that the other CPU's call touches of the shard is the deferred-free list.
 #[test]
 fn another_cpu_ends_an_area_without_a_lock() {
     let (vm, beside) = warm(2, LAZY, 1);
@@ -206,7 +206,7 @@ fn another_cpu_ends_an_area_without_a_lock() {
     assert_empty(&vm);
 }
 
-/// A CPU that makes no call any more withholds no more than its share and half of that.
+/// A CPU that makes no call any more keeps no more than its share and half of that.
 #[test]
 fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
     // The share of each of three shards is 32 areas, or 341 pages.
@@ -219,7 +219,7 @@ fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
             drop(area);
             let usage = vm.usage();
             assert!(usage.deferred.1 <= share / 2, "{usage:?}");
-            most = most.max(usage.waiting.1 + usage.deferred.1);
+            most = most.max(usage.lazy.1 + usage.deferred.1);
         }
         assert!(most <= share + share / 2, "{most} of {share}");
         assert!(most + 10 >= share, "{most} of {share}: flushed too early");
@@ -281,7 +281,7 @@ fn vm_map_ram_takes_its_cpus_lock_alone() {
 }
 
 #[test]
-fn all_cpus_together_withhold_no_more_than_the_policy_says() {
+fn all_cpus_together_defer_no_more_than_the_policy_says() {
     const CPUS: usize = 8;
     for (areas, pages) in [(90, 1 << 20), (1 << 20, 1024), (3, 64)] {
         let vm = lazy_on(CPUS, areas, pages);
@@ -290,7 +290,7 @@ fn all_cpus_together_withhold_no_more_than_the_policy_says() {
         for _ in 0..1500 {
             vm.backend().go_to(numbers.below(CPUS as u64) as usize);
             drop(vm.vmalloc((1 + numbers.below(9)) * PAGE).unwrap());
-            let waiting = vm.usage().waiting;
+            let waiting = vm.usage().lazy;
             assert!(
                 waiting.0 < areas && waiting.1 < pages,
                 "{waiting:?} of {areas} areas and {pages} pages"
@@ -327,9 +327,9 @@ fn a_purge_takes_what_waits_on_every_cpu() {
         vm.backend().go_to(cpu);
         drop(vm.vmalloc(2 * PAGE).unwrap());
     }
-    assert_eq!(vm.usage().waiting, (8, 24));
+    assert_eq!(vm.usage().lazy, (8, 24));
     let issued = issued_by(&vm, || vm.vm_unmap_aliases());
-    assert_eq!(vm.usage().waiting, (0, 0));
+    assert_eq!(vm.usage().lazy, (0, 0));
     assert_eq!(
         (issued.dsb_ish, issued.isb, issued.tlbi),
         (16, 8, 16),

@@ -189,7 +189,7 @@ fn a_changed_area_is_given_back_at_once_with_its_alias_restored() {
     area.set_memory_x(PAGE, 2 * PAGE).unwrap();
     let used = vm.backend().ram().used();
     drop(area);
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     assert!(vm.backend().ram().used() < used, "its frames are free");
     for pa in frames {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What is withheld is not missed: a call that would fail for lack of memory frees it, and tries
+//! What is lazy is not missed: a call that would fail for lack of memory frees it, and tries
 //! again.
 
 use super::*;
@@ -15,7 +15,7 @@ fn take_all(vm: &Vm) -> Vec<(Pfn, u32)> {
     taken
 }
 
-fn give_back(vm: &Vm, taken: Vec<(Pfn, u32)>) {
+fn free_taken(vm: &Vm, taken: Vec<(Pfn, u32)>) {
     for (first, order) in taken {
         vm.backend().free_frames(first, order);
     }
@@ -46,11 +46,11 @@ fn a_page_to_note_pages_in_is_won_back() {
     let waits = vm.vmalloc(PAGE).unwrap();
     let taken = take_all(&vm);
     drop(waits);
-    assert_eq!(vm.usage().waiting.0, 1);
+    assert_eq!(vm.usage().lazy.0, 1);
     let area = vm.raw().vmap_put_pages(&pages[..]).unwrap();
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     drop(area);
-    give_back(&vm, taken);
+    free_taken(&vm, taken);
     assert_empty(&vm);
 }
 
@@ -65,9 +65,9 @@ fn a_page_for_the_blocks_of_an_area_that_grows_is_won_back() {
     drop(waits);
     vm.backend().free_frames(spare, 0);
     area.vrealloc(5 * PAGE).unwrap();
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     drop(area);
-    give_back(&vm, taken);
+    free_taken(&vm, taken);
     assert_empty(&vm);
 }
 
@@ -125,11 +125,11 @@ fn a_node_of_an_area_that_waits_is_won_back() {
     while let Ok(area) = vm.vmalloc(PAGE) {
         areas.push(area);
     }
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     areas.drain(areas.len() - 4..);
-    assert_eq!(vm.usage().waiting.0, 4);
+    assert_eq!(vm.usage().lazy.0, 4);
     let area = vm.vmalloc(2 * PAGE).unwrap();
-    assert_eq!(vm.usage().waiting.0, 0);
+    assert_eq!(vm.usage().lazy.0, 0);
     drop((first, area, areas));
     assert_empty(&vm);
 }

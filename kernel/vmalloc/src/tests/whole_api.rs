@@ -417,7 +417,7 @@ fn run(vm: &Vm, steps: &[Step]) {
     for known in std::mem::take(&mut world.known) {
         world.free(&known).unwrap_or_else(|error| panic!("{error}"));
     }
-    // The machine has a tree for each CPU, which withholds the tables of a failed map by itself.
+    // The machine has a tree for each CPU, which defers the tables of a failed map by itself.
     for cpu in 0..CPUS {
         vm.backend().go_to(cpu);
         vm.shrink();

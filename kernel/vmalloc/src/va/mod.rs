@@ -38,8 +38,8 @@
 //! by [`Space::feed`], `reserve` needs two spare ones at most, `add` and `remove` one, and giving
 //! an area back needs none, as the area's own node becomes the gap's.
 //!
-//! Taking an area out of a [`Cache`] or an [`Inbox`], or putting it there, leaves the tree as it
-//! is.
+//! Taking an area out of a [`Cache`] or a [`DeferredList`], or putting it there, leaves the tree
+//! as it is.
 //!
 //! # Guards
 //! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`]
@@ -47,7 +47,7 @@
 
 mod cache;
 mod check;
-mod inbox;
+mod deferred_list;
 mod node;
 mod space;
 mod tree;
@@ -57,7 +57,7 @@ mod tests;
 
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
-pub use inbox::Inbox;
+pub use deferred_list::DeferredList;
 pub use node::{MAX_GUARD, NodePage, NodePages};
 pub use space::{Area, Segment, Space};
 

@@ -7,8 +7,8 @@
 //! # Who may touch what
 //! - `start` and `pages` of an area that is not a gap do not change. They may be read by the holder
 //!   of its [`Area`](super::Area) and of the space.
-//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, an inbox, or
-//!   the pool.
+//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, a
+//!   deferred-free list, or the pool.
 //! - `meta` and `words` are atomic. The holder of the area changes them, and the holder of the
 //!   space may read them meanwhile: each word is one of those that the area had, and `meta` is
 //!   stored by release after the words of a new area.
@@ -95,7 +95,7 @@ impl Side {
 pub(super) struct Node<const W: usize> {
     /// State, guards and owner: see [`meta`].
     meta: AtomicU64,
-    /// The next one in a cache, an inbox or the pool.
+    /// The next one in a cache, a deferred-free list or the pool.
     pub chain: Link<W>,
     /// The caller's.
     words: [AtomicU64; W],
@@ -351,7 +351,7 @@ impl<const W: usize> Pool<W> {
     }
 
     #[inline]
-    pub fn give_back(&mut self, node: NodeRef<W>) {
+    pub fn free(&mut self, node: NodeRef<W>) {
         node.chain.set(self.spare);
         self.spare = Some(node);
         self.nr_spare += 1;

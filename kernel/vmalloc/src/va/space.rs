@@ -254,7 +254,7 @@ impl<const W: usize> Space<W> {
     pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
         let before = self.place_for(start.0, pages);
         let node = self.insert(before, start.0, pages)?;
-        self.settle(node);
+        self.make_gap(node);
         Ok(())
     }
 
@@ -311,7 +311,7 @@ impl<const W: usize> Space<W> {
                 } else {
                     self.tree.insert_after(node, rest);
                 }
-                self.settle(rest);
+                self.make_gap(rest);
             }
         }
         // In this order, as in `join`.
@@ -386,7 +386,7 @@ impl<const W: usize> Space<W> {
         self.pages -= pages;
         if before == 0 && behind == 0 {
             self.tree.remove_any(gap);
-            self.pool.give_back(gap);
+            self.pool.free(gap);
             self.nr_gaps -= 1;
             return;
         }
@@ -567,12 +567,12 @@ impl<const W: usize> Space<W> {
         self.assert_ours(node);
         self.nr_areas -= 1;
         self.reserved -= node.pages.get();
-        self.settle(node);
+        self.make_gap(node);
     }
 
     /// Makes `node`, which is in the tree and no gap, a gap: one with those that it touches.
     #[inline]
-    fn settle(&mut self, node: NodeRef<W>) {
+    fn make_gap(&mut self, node: NodeRef<W>) {
         let (mut start, mut pages) = (node.start.get(), node.pages.get());
         self.nr_gaps += 1;
         let end = start + pages;
@@ -612,7 +612,7 @@ impl<const W: usize> Space<W> {
         // carried to the root and back.
         self.tree.set_gap(keep, saturate(pages));
         self.tree.remove(drop);
-        self.pool.give_back(drop);
+        self.pool.free(drop);
         self.nr_gaps -= 1;
         keep
     }

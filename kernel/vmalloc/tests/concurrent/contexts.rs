@@ -7,7 +7,7 @@ use vmalloc::{Error, Request};
 /// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, of an area that its
 /// owner could not wait for, and that another CPU is freeing in its place.
 const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
-    let settle = |rig: &Rig| {
+    let drain = |rig: &Rig| {
         for _ in 0..2 {
             // Nothing is ever mapped in it.
             drop(rig.vm.get_vm_area(3 * PAGE, PAGE).expect("addresses suffice"));
@@ -19,8 +19,8 @@ const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
     let gives = |rig: &Rig| {
         let area = rig.filled(2, me() as u64);
         let ranges = [area.range(), at];
-        rig.given_back(ranges[0]);
-        rig.given_back(ranges[1]);
+        rig.freed(ranges[0]);
+        rig.freed(ranges[1]);
         area.into_inner().free_atomic().expect("its frames are its own");
         rig.vm.raw().vfree_atomic(va).expect("it is raw");
         rig.vm.vm_unmap_aliases();
@@ -31,9 +31,9 @@ const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
             }
             rig.assert_forgotten(range);
         }
-        assert_eq!(rig.machine().ram().used(), 0, "frames are still withheld");
+        assert_eq!(rig.machine().ram().used(), 0, "frames are still lazy");
     };
-    rig.at_once(&[&settle, &settle, &gives]);
+    rig.at_once(&[&drain, &drain, &gives]);
 });
 
 #[test]
@@ -68,7 +68,7 @@ const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
                     let area = Area::from(area);
                     rig.fill(&area, key);
                     rig.assert_filled(area.range(), key);
-                    rig.given_back(area.range());
+                    rig.freed(area.range());
                     if pages == 1 {
                         area.into_inner().free_atomic().expect("its frames are its own");
                     } else {
@@ -117,7 +117,7 @@ fn frames_lost_where_nothing_was_waited_for_are_noticed() {
 const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);
     let range = area.range();
-    rig.given_back(range);
+    rig.freed(range);
     let va = area.into_inner().into_raw();
     let told = std::sync::atomic::AtomicUsize::new(0);
     let free = |rig: &Rig| match rig.vm.raw().vfree_atomic(va) {

@@ -10,7 +10,7 @@ const GROWTH: Scenario = scenario(LAZY, 800, |rig| {
         let mut area = rig.filled(1, key);
         for pages in [2, 5] {
             let old = area.range();
-            rig.given_back(old);
+            rig.freed(old);
             area.vrealloc(pages * PAGE).expect("memory suffices");
             rig.assert_filled(VirtRange::new(area.range().start, old.size), key);
             rig.fill(&area, key);

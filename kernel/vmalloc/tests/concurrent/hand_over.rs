@@ -25,7 +25,7 @@ const HANDED_OVER: Scenario = scenario(LAZY, 1500, |rig| {
                 continue;
             };
             rig.assert_filled(range, key);
-            rig.given_back(range);
+            rig.freed(range);
             rig.vm.raw().vfree(range.start).expect("it is raw");
             left -= 1;
         }
@@ -86,7 +86,7 @@ fn an_area_that_another_cpu_ends_and_whose_flush_does_nothing_is_noticed() {
 const FREED_TWICE: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);
     let range = area.range();
-    rig.given_back(range);
+    rig.freed(range);
     let va = area.into_inner().into_raw();
     let freed = std::sync::atomic::AtomicUsize::new(0);
     let free = |rig: &Rig| match rig.vm.raw().vfree(va) {

@@ -1,4 +1,4 @@
-//! What is withheld until a flush, and who may ask for one.
+//! What is lazy until a flush, and who may ask for one.
 
 use crate::support::{Plant, Rig, Scenario, me};
 use crate::{LAZIEST, LAZY, REUSED, ROOMY, STRICT, scenario};

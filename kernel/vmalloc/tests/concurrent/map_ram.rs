@@ -17,7 +17,7 @@ const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
             let at = va.add(page as u64 * PAGE);
             assert_eq!(rig.machine().load(at), frame.0, "page {page} at {va}");
         }
-        rig.given_back(VirtRange::new(va, frames.len() as u64 * PAGE));
+        rig.freed(VirtRange::new(va, frames.len() as u64 * PAGE));
         rig.vm
             .raw()
             .vm_unmap_ram(va, frames.len() as u64)

@@ -92,7 +92,7 @@ impl Rig {
     }
 
     /// Notes that a range is about to be given back.
-    pub fn given_back(&self, range: VirtRange) {
+    pub fn freed(&self, range: VirtRange) {
         let mut live = self.live.lock().expect("no panic under this lock");
         let index = live
             .iter()
@@ -128,7 +128,7 @@ impl Rig {
     /// Checks the contents, and gives the area back.
     pub fn check_and_free(&self, area: Area<'_>, key: u64) {
         self.assert_filled(area.range(), key);
-        self.given_back(area.range());
+        self.freed(area.range());
         drop(area);
     }
 
@@ -136,7 +136,7 @@ impl Rig {
     pub(super) fn assert_empty(&self) {
         let usage = self.vm.usage();
         let census = self.vm.check().unwrap_or_else(|violation| panic!("{violation}"));
-        assert_eq!(census.retired, usage.waiting.0 + usage.deferred.0);
+        assert_eq!(census.retired, usage.lazy.0 + usage.deferred.0);
         self.vm.shrink();
         let usage = self.vm.usage();
         assert_eq!((usage.areas, usage.pages, usage.pieces), (0, 0, 0), "{usage:?}");
@@ -150,6 +150,6 @@ impl Rig {
         let model = self.machine().model();
         assert_eq!(model.nr_tables(), self.machine().base_tables, "tables leaked");
         model.va_reused(self.vm.range());
-        model.assert_settled();
+        model.assert_quiescent();
     }
 }

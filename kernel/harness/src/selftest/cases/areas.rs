@@ -16,8 +16,8 @@ use super::faults::expect_unreachable;
 use crate::options::Planted;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
+use crate::selftest::fault_injection::invalidate_all;
 use crate::selftest::memory::{Block, Chunks};
-use crate::selftest::saboteur::invalidate_all;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
@@ -52,7 +52,7 @@ fn frames_of(area: &KernelArea) -> Result<Vec<PhysAddr>, Failure> {
 fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
     let range = area.range();
     area.free();
-    // What is withheld may still be reached; from here on nothing is.
+    // What is freed lazily may still be reached; from here on nothing is.
     kernel_vmalloc().vm_unmap_aliases();
     verify_pages(
         &ctx.tree(),

@@ -15,7 +15,7 @@ use kernel::sync::IrqSpinLock;
 /// Every site is one instruction if every CPU has FEAT_LSE, and a loop of exclusives if one has
 /// not.
 pub fn are_what_every_cpu_has(ctx: &Context) -> TestResult {
-    let every = identity::cpus(&kernel::args().pretences).all(|(_, identity)| Features::of(&identity).lse);
+    let every = identity::cpus(&kernel::args().overrides).all(|(_, identity)| Features::of(&identity).lse);
     let sites = alternatives::nr_sites(Condition::Lse) as u64;
     let replaced = alternatives::nr_replaced(Condition::Lse) as u64;
     Report::say(format_args!(

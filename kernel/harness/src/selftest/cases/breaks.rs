@@ -12,8 +12,8 @@ use kernel::smp;
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect, expect_value};
+use crate::selftest::fault_injection::tamper;
 use crate::selftest::mapping::{Mapping, with_pages};
-use crate::selftest::saboteur::tamper;
 use crate::selftest::verify::{read, write};
 
 use super::cpus::{FAULTED, Findings, LATE, Meeting, WRONG_DATA};

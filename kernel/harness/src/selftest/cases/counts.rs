@@ -9,9 +9,9 @@ use paging::{Attributes, Granule4K, LeafSet, LeafSize};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
+use crate::selftest::fault_injection::Work;
 use crate::selftest::mapping::{Mapping, expect_fresh};
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::saboteur::Work;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 

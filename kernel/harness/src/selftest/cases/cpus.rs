@@ -276,7 +276,7 @@ pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     let findings = Findings::new();
     let nr_had = AtomicU64::new(0);
     let mut all = AllFrames::take();
-    all.give_back((WANTED / 2 * smp::nr_online()) as u64);
+    all.free((WANTED / 2 * smp::nr_online()) as u64);
     smp::on_each_cpu(|cpu| {
         for round in 0..ROUNDS {
             let had: ArrayVec<Pfn, WANTED> = (0..WANTED).map_while(|_| frames::allocate(0)).collect();

@@ -133,11 +133,11 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
         counted,
         counted >= 1 && counted <= elapsed + 1,
     )?;
-    give_back(ctx, area)
+    free_area(ctx, area)
 }
 
 /// After a flush, nothing translates where the area was.
-fn give_back(ctx: &Context, area: KernelArea) -> TestResult {
+fn free_area(ctx: &Context, area: KernelArea) -> TestResult {
     let (start, pages) = (area.range().start, area.range().size / PAGE);
     area.free();
     mm::areas::kernel_vmalloc().vm_unmap_aliases();
@@ -182,7 +182,7 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
         u64::from(device),
         u64::from(HOST_BRIDGE.1),
     )?;
-    give_back(ctx, area)
+    free_area(ctx, area)
 }
 
 /// The UART that prints this runs through an ioremap, and the early slot is empty.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use kernel::arch::cache;
 use kernel::arch::errata::Errata;
 use kernel::arch::features::Features;
-use kernel::arch::identity::{self, Identity, Pretence, Register};
+use kernel::arch::identity::{self, Identity, Override, Register};
 use kernel::arch::mmu::repeats_tlbi;
 use kernel::arch::percpu::nr_cpus;
 use kernel::mm::{kernel_tree, zva_size};
@@ -33,8 +33,8 @@ fn identities() -> Result<Vec<Option<Identity>>, Failure> {
         {
             expect_value(register.name(), recorded.get(*register), identity.get(*register))?;
         }
-        let pretences = kernel::args().pretences.into_iter().flatten();
-        *identity = Pretence::applied(pretences, cpu, recorded);
+        let overrides = kernel::args().overrides.into_iter().flatten();
+        *identity = Override::applied(overrides, cpu, recorded);
     }
     Ok(read)
 }

@@ -1,4 +1,4 @@
-//! The lazy purge, live: what is withheld, until when, and what forces it.
+//! The lazy purge, live: what is freed lazily, until when, and what forces it.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +39,7 @@ fn mark(page: u64) -> u64 {
 /// finds what was there, and never what came after it, however much comes; after `vm_unmap_aliases`
 /// everybody faults. All of it is one job of each CPU: one that was off in between would have an
 /// empty TLB.
-pub fn stale_translations_see_withheld_frames(_ctx: &Context) -> TestResult {
+pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
     let area = mm::vmalloc(PAGES * PAGE)?;
@@ -178,7 +178,7 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
 
 /// What an area gave back that was freed, and that waits for a flush, is there for what asks the
 /// frame allocator and may wait.
-pub fn withheld_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
+pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
     let _all = AllFrames::take();
     area.free();
@@ -215,7 +215,7 @@ pub fn idle_cpus_do_deferred_work(ctx: &Context) -> TestResult {
 }
 
 /// However much one CPU frees, less than the policy lets wait waits afterwards.
-pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
+pub fn thresholds_bound_what_is_lazy(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let FlushPolicy::Lazy { areas, pages } = vm.config().flush else {
         return Err(Failure::NotRefused("a strict kernel").into());
@@ -223,7 +223,7 @@ pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
     vm.vm_unmap_aliases();
     let (mut most_areas, mut most_pages) = (0, 0);
     let mut look = || {
-        let waiting = vm.usage().waiting;
+        let waiting = vm.usage().lazy;
         most_areas = most_areas.max(waiting.0);
         most_pages = most_pages.max(waiting.1);
     };
@@ -235,7 +235,7 @@ pub fn thresholds_bound_what_is_withheld(_ctx: &Context) -> TestResult {
         mm::vmalloc(8 << 20)?.free();
         look();
     }
-    expect("nothing was withheld", 0, most_areas > 1)?;
+    expect("nothing was lazy", 0, most_areas > 1)?;
     expect("too many areas wait", most_areas as u64, most_areas < areas)?;
     expect("too many pages wait", most_pages, most_pages < pages)?;
     Ok(())
@@ -251,14 +251,14 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
     let mut all = AllFrames::take();
     // For tables, if it takes any.
-    all.give_back(4);
+    all.free(4);
     a.free();
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, 1)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     let again = mm::vmalloc(size)?;
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, 0)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, 0)?;
     // And to a call that needs more of what it has.
     b.free();
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, 1)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     grows.vrealloc(size)?;
     // More than there is is refused.
     let none = Error::OutOfFrames { size };
@@ -349,7 +349,7 @@ pub fn pressure_on_addresses_forces_it(_ctx: &Context) -> TestResult {
         // SAFETY: raw, the test's own, and nothing lies in it.
         unsafe { vm.vfree(*va) }?;
     }
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, held.len() as u64)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, held.len() as u64)?;
     let again = full(held.len())?;
     expect_value("areas that fit", again.len() as u64, held.len() as u64)?;
     for va in &again {

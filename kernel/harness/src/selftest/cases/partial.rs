@@ -6,9 +6,9 @@ use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtRange};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_leaves, expect_value};
+use crate::selftest::fault_injection::Work;
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::saboteur::Work;
 use crate::selftest::source::{PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, verify_pages};
 

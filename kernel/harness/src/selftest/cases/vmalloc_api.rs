@@ -1,4 +1,5 @@
-//! The rest of the vmalloc subsystem, live: what is withheld, resized, read, listed and changed.
+//! The rest of the vmalloc subsystem, live: what is freed lazily, resized, read, listed and
+//! changed.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -47,7 +48,7 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     let va = area.va();
     let used = frames::stats().used();
     area.free();
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, 1)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     expect_value("frames while it waits", frames::stats().used(), used)?;
     let next = mm::vmalloc(7 * PAGE)?;
     expect(
@@ -62,7 +63,7 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
         matches!(unsafe { mm::vfree(va) }, Err(Error::Freed(_))),
     )?;
     vm.vm_unmap_aliases();
-    expect_value("areas that wait", vm.usage().waiting.0 as u64, 0)?;
+    expect_value("areas that wait", vm.usage().lazy.0 as u64, 0)?;
     expect(
         "a page is reached after the flush",
         va.0,
@@ -305,7 +306,7 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     loop {
         let area = mm::vmalloc(2 << 20)?;
         fill(&area);
-        // With nothing withheld, there is nothing that could be given back for another try.
+        // With nothing lazy, there is nothing that could be freed for another try.
         kernel_vmalloc().vm_unmap_aliases();
         let injection = fail_page_alloc::fail_nth(k);
         let result = area.set_memory_ro(7 * PAGE, 3 * PAGE);

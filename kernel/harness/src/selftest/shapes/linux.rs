@@ -61,7 +61,7 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         })
     };
     loops(run, |run| {
-        // What is withheld is no hole yet, nor what an idle CPU is giving back.
+        // What is freed lazily is no hole yet, nor what an idle CPU is giving back.
         vm.vm_unmap_aliases();
         let before = census()?;
         let area = mm::vmalloc(PAGE)?;

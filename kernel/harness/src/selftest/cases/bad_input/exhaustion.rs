@@ -114,7 +114,7 @@ pub struct AllFrames {
 impl AllFrames {
     /// Takes all, after what waits was given back.
     pub fn take() -> Self {
-        // What is withheld would be found when it is needed.
+        // What is freed lazily would be found when it is needed.
         kernel_vmalloc().shrink();
         let mut all = Self { head: 0 };
         for order in (0..=frames::MAX_ORDER).rev() {
@@ -140,7 +140,7 @@ impl AllFrames {
     }
 
     /// Gives back `nr` frames, neither more nor less.
-    pub fn give_back(&mut self, nr: u64) {
+    pub fn free(&mut self, nr: u64) {
         let mut left = nr;
         while left != 0
             && let Some((first, order)) = self.pop()
@@ -201,7 +201,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
         unsafe { vm.free_vm_area(va) }?;
     }
     // With as many frames as it takes, and those of its tables, it goes through.
-    all.give_back(5 + 3);
+    all.free(5 + 3);
     let five = mm::vmalloc(5 * PAGE)?;
     refused("more pages than there are", none(9 * PAGE), || {
         mm::vmalloc(9 * PAGE)

@@ -34,9 +34,9 @@ use worker::Worker;
 
 /// Operations of each CPU in a round.
 const OPERATIONS: u64 = 150;
-/// Operations of all CPUs in a round at most. Each TLBI stops all CPUs of an emulator that runs them
-/// at once, and one goes on when its host comes round to it: 4 ms with 8 CPUs on a host of two, and
-/// 18 times an operation.
+/// Operations of all CPUs in a round at most. Each TLBI stops all CPUs of an emulator that runs
+/// them at once, and one goes on when its host comes round to it: 4 ms with 8 CPUs on a host of
+/// two, and 18 times an operation.
 const MOST_OPERATIONS: u64 = 4 * OPERATIONS;
 /// Areas that all CPUs share. Each is a word, 0 for none; who swaps one out owns it.
 const SLOTS: usize = 24;

@@ -1,4 +1,4 @@
-//! [`Inbox`]: a shard's deferred-free list, a stack without a lock.
+//! [`DeferredList`]: a shard's deferred-free list, a stack without a lock.
 //!
 //! Any context may push, and it is emptied whole. A push links the area's own node, so there is
 //! always room. No single one is popped, so a head that was seen before means the same list (no
@@ -10,17 +10,17 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// Deferred areas.
-pub struct Inbox<const W: usize> {
+pub struct DeferredList<const W: usize> {
     newest: AtomicPtr<Node<W>>,
 }
 
-impl<const W: usize> Default for Inbox<W> {
+impl<const W: usize> Default for DeferredList<W> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<const W: usize> Inbox<W> {
+impl<const W: usize> DeferredList<W> {
     /// Empty.
     #[must_use]
     pub const fn new() -> Self {

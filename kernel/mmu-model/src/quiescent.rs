@@ -8,7 +8,7 @@ use paging::Granule;
 impl<G: Granule> Machine<G> {
     /// Returns what is not finished: an entry that may be held and is not what the tables say, a
     /// TLBI without its DSB, a store without its DSB, a group written in part. None if all is done.
-    pub(crate) fn unsettled(&self) -> Option<String> {
+    pub(crate) fn not_quiescent(&self) -> Option<String> {
         if let Some((level, va, old)) = self.s.stale.iter().next() {
             let nr = self.s.stale.len();
             return Some(format!(
@@ -50,7 +50,7 @@ impl<G: Granule> Machine<G> {
             words.push(*va);
             self.canonical_below(*root, &mut words);
         }
-        if self.unsettled().is_some() {
+        if self.not_quiescent().is_some() {
             self.canonical_pending(&mut words);
         }
         words

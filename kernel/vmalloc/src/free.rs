@@ -19,7 +19,7 @@
 //! whole spans, so its tables are unlinked with it and freed by its flush.
 
 use crate::backend::{Backend, Lock};
-use crate::frames::free_area;
+use crate::frames::free_frames_of;
 use crate::owner::COMMON;
 use crate::purge::{FlushPolicy, ForeignPages};
 use crate::record::{self, Area, Head};
@@ -40,8 +40,8 @@ pub(crate) type Held<'a, B> =
 impl<B: Backend> Vmalloc<B> {
     /// Frees `area`, which cannot be found any more, and whose body is `range`.
     #[inline(never)]
-    pub(crate) fn give_back(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
-        let here = self.settle(Context::Waiting);
+    pub(crate) fn free_area(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
+        let here = self.drain_some(Context::Waiting);
         record::set_freer(&area, by);
         let owner = usize::from(area.owner());
         let shard = if owner == here.number() {
@@ -49,15 +49,15 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             let shard = self.shards.get(owner);
             // Nothing of another CPU's shard is read here. It stays mapped, which is only for what
-            // is withheld.
+            // is freed lazily.
             let head = Head::of(&area);
             if owner != COMMON && head.can_wait() && self.waits(head) {
-                return self.hand_in(shard, area, range.size >> B::Granule::PAGE_SHIFT);
+                return self.defer_to_owner(shard, area, range.size >> B::Granule::PAGE_SHIFT);
             }
             shard
         };
         let held = shard.state.lock();
-        if self.end(shard, held, area) {
+        if self.free_held(shard, held, area) {
             self.flush_if_due(shard);
         }
     }
@@ -78,7 +78,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frees `area` of `shard`, whose lock is held. Returns whether the shard is due for a flush.
     #[inline(always)]
-    pub(crate) fn end(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
+    pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
         if !head.may_be_mapped() {
             held.release(area);
@@ -88,7 +88,7 @@ impl<B: Backend> Vmalloc<B> {
         let waits = self.waits(head);
         if shard.is_common() {
             drop(held);
-            return self.end_large(shard, area, waits);
+            return self.free_large(shard, area, waits);
         }
         // It covers no table whole, so its tables stay.
         let mut batch = self.backend.tree().batch();
@@ -97,19 +97,19 @@ impl<B: Backend> Vmalloc<B> {
             return self.queue(held, area, &mut batch);
         }
         drop(held);
-        self.free(shard, area, &mut batch);
+        self.flush_and_free(shard, area, &mut batch);
         false
     }
 
     /// The same for a retired area that has whole spans.
     #[inline(never)]
-    fn end_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
+    fn free_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
         self.unmap_spans(&area, &mut batch);
         if waits {
             return self.queue(shard.state.lock(), area, &mut batch);
         }
-        self.free(shard, area, &mut batch);
+        self.flush_and_free(shard, area, &mut batch);
         false
     }
 
@@ -117,20 +117,20 @@ impl<B: Backend> Vmalloc<B> {
     /// held. Returns whether that is due.
     #[inline(always)]
     fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
-        batch.leave_to(&mut held.waiting.pending);
-        held.waiting.push(area);
-        self.share.is_reached_by(held.waiting.usage())
+        batch.defer_to(&mut held.lazy.pending);
+        held.lazy.push(area);
+        self.share.is_reached_by(held.lazy.usage())
     }
 
     /// Flushes what was unmapped of `area`, and frees its frames and addresses.
     #[inline(always)]
-    fn free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
+    fn flush_and_free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
         batch.flush();
         let head = Head::of(&area);
         if head.permissions_changed() {
             self.reset_alias(&area);
         }
-        free_area(&self.backend, &area, head);
+        free_frames_of(&self.backend, &area, head);
         shard.state.lock().release(area);
     }
 

@@ -8,8 +8,8 @@
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
-use crate::end::Batch;
 use crate::error::Error;
+use crate::free::Batch;
 use crate::ram::{self, NoRam};
 use crate::record::{self, Area, Kind};
 use crate::region::Vmalloc;

@@ -174,7 +174,7 @@ unsafe impl Tables for TestTables {
         fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
         fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
         fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
-        fn leave_break();
+        fn exit_break();
     }
 }
 
