@@ -1,4 +1,4 @@
-"""Which module names which: the rooms of the kernel and of the harness, each with those before it."""
+"""Which module names which: the rooms of the kernel, of the harness and of vmalloc, each with those before it."""
 
 import unittest
 from pathlib import Path
@@ -12,6 +12,10 @@ ROOT_NAMES = {"per_cpu": "arch", "print": "drivers", "println": "drivers", "boot
 KERNEL = ["layout", "arch", "boot_info", "bootargs", "sync", "drivers", "mm", "smp", "report", "init"]
 ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio", "early_console", "percpu", "frame", "identity", "probe", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
 HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
+
+VMALLOC = ["linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
+VMALLOC += ["reserve", "free", "purge", "area", "drain", "lookup", "map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
+VA = ["node", "tree", "area", "space", "ranges", "cache", "deferred_list", "check"]
 
 MAY_NOT = [("mm", "drivers"), ("drivers", "mm"), ("mm", "smp"), ("arch", "sync")]
 """What the order alone would allow, or what it is there for: mm and the drivers know each other by the crate `machine` alone."""
@@ -39,6 +43,11 @@ class TheArrows(unittest.TestCase):
 
     def test_of_the_harness_go_one_way(self) -> None:
         self.assert_ordered(HARNESS, crate(ROOT / "kernel/harness/src"))
+
+    def test_of_vmalloc_go_one_way(self) -> None:
+        sources = {file: text for file, text in crate(ROOT / "kernel/vmalloc/src").items() if "tests" not in file.with_suffix("").parts}
+        self.assert_ordered(VMALLOC, sources)
+        self.assert_ordered(VA, sources, ("va",))
 
     def test_of_the_kernel_never_end_in_the_harness_or_in_a_self_test(self) -> None:
         manifest = (ROOT / "kernel/Cargo.toml").read_text()

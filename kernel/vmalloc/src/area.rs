@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::frames::Blocks;
-use crate::record::{self, Area, AreaInfo, Kind};
+use crate::record::{self, Area, AreaInfo, Head, Kind};
 use crate::region::Vmalloc;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -86,7 +86,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
     /// Returns the size in bytes that was asked for.
     #[must_use]
     pub fn size(&self) -> u64 {
-        record::size(self.area())
+        Head::of(self.area()).size()
     }
 
     /// Returns the pages, without guards.
@@ -98,7 +98,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
     /// Returns what it is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        record::kind(self.area())
+        Head::of(self.area()).kind()
     }
 
     /// Returns what mapping it took: leaves by size, tables, levels.

@@ -1,23 +1,5 @@
-//! Areas freed on another CPU than theirs, or in an exception handler ([`Vmalloc::vfree_atomic`]
-//! and [`VmArea::free_atomic`]).
-//!
-//! A handler may have interrupted the holder of any lock, so it must not wait for one. Another CPU
-//! may wait; but each line of the shard that it writes must be fetched again by the shard's CPU.
-//! Both defer the free to a later call: one that allocates or frees on the CPU that owns the area,
-//! or a purge. Until then the area stays mapped, and its frames and addresses are its own.
-//!
-//! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] announces it.
-//! - What other CPUs have freed, the CPU drains at one of sixteen calls, many at once. Only what
-//!   may wait under a lazy policy does so. When half of the shard's share is reached, the CPU that
-//!   frees one more drains them itself.
-//!
-//! - An [area](VmArea::free_atomic) goes into its shard's deferred-free list ([`DeferredList`]),
-//!   linked by its own node: there is always room.
-//! - An address needs a lookup in its shard. If the lock is free, the area goes into the list, and
-//!   a wrong address is refused at once. If not, the address goes into one of
-//!   [`MAX_DEFERRED_ADDRESSES`] slots. If it turns out to be wrong, no caller is left to be told:
-//!   [`Backend::deferred_free_refused`] is, and [`Usage::refused`](crate::Usage::refused) counts
-//!   it.
+//! What holds areas and addresses whose free is deferred (`drain`): a list for each shard, and
+//! slots.
 //!
 //! # A slot
 //! ```text
@@ -29,25 +11,15 @@
 //! ```
 //! A handler that interrupts another at any of these steps finds the slot not free, and takes the
 //! next: nothing ever waits for a slot.
-//!
-//! # Whose turn it is
-//! Deferred areas are drained inside the purge gate of their shard, until they wait for a flush or
-//! are freed. Most calls skip a gate that is taken, and drain at most [`STEP`] areas.
-//! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
 
-use crate::area::VmArea;
-use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, Head, Kind, WORDS};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
-use crate::shard::{STEP, Shard};
+use crate::record::{Area, WORDS};
 use crate::va::DeferredList;
 use core::panic::Location;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
-use paging::{Granule, VirtAddr};
+use paging::VirtAddr;
 
 /// The most addresses that can be deferred.
 pub const MAX_DEFERRED_ADDRESSES: usize = 64;
@@ -56,7 +28,7 @@ pub const MAX_DEFERRED_ADDRESSES: usize = 64;
 const FREE: u64 = 0;
 const TAKEN: u64 = 1;
 
-struct Slot {
+pub(crate) struct Slot {
     /// `FREE`, `TAKEN`, or the address.
     va: AtomicU64,
     /// The caller that wants it freed.
@@ -65,7 +37,7 @@ struct Slot {
 
 /// Deferred areas of one shard.
 pub(crate) struct DeferredAreas {
-    new: DeferredList<WORDS>,
+    pub new: DeferredList<WORDS>,
     /// How many there are, and in the low bits how many pages they have.
     usage: AtomicU64,
 }
@@ -97,12 +69,12 @@ impl DeferredAreas {
     /// Returns whether anything waits. A push that races may be missed, and is found by the next
     /// call.
     #[inline(always)]
-    fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         self.usage.load(Relaxed) != 0
     }
 
     /// Pushes `area`, which has `pages` pages, guards included. Returns the counts.
-    fn push(&self, area: Area, pages: u64) -> (usize, u64) {
+    pub fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
         self.new.push(area);
@@ -110,16 +82,16 @@ impl DeferredAreas {
     }
 
     /// Takes `area` off the counts.
-    fn gone(&self, area: &Area) {
+    pub fn gone(&self, area: &Area) {
         self.usage.fetch_sub(one_of(area.reserved()), Relaxed);
     }
 }
 
 /// Deferred addresses.
 pub(crate) struct Addresses {
-    slots: [Slot; MAX_DEFERRED_ADDRESSES],
-    nr: AtomicUsize,
-    nr_refused: AtomicUsize,
+    pub slots: [Slot; MAX_DEFERRED_ADDRESSES],
+    pub nr: AtomicUsize,
+    pub nr_refused: AtomicUsize,
 }
 
 impl Addresses {
@@ -142,7 +114,7 @@ impl Addresses {
     }
 
     /// Queues an address, if there is room.
-    fn push(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
+    pub fn push(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
         let slot = self
             .slots
             .iter()
@@ -157,283 +129,18 @@ impl Addresses {
 
 impl Slot {
     /// Returns the address in it.
-    fn address(&self) -> Option<VirtAddr> {
+    pub fn address(&self) -> Option<VirtAddr> {
         let va = self.va.load(Relaxed);
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
     /// Takes `va` out, if it is still there. Returns the caller that wants it freed.
-    fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
+    pub fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);
         self.va.store(FREE, Release);
         // SAFETY: what filled the slot put a `&'static Location` there before the address, which
         // was acquired.
         unsafe { by.as_ref() }
-    }
-}
-
-impl<B: Backend> Vmalloc<B> {
-    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context: also in the handler
-    /// of an exception that interrupted the holder of a lock of the subsystem on this CPU. Never
-    /// waits. A later call frees the area; until then it stays mapped, and
-    /// [`Usage::deferred`](crate::Usage::deferred) counts it.
-    ///
-    /// # Errors
-    /// [`Error::Misaligned`] and [`Error::Outside`]. If the lock of the area's shard is free: all
-    /// those of [`vfree`](Self::vfree). If it is taken: [`Error::TooManyDeferred`] when
-    /// [`MAX_DEFERRED_ADDRESSES`] wait already; an address that is wrong, or comes twice, is found
-    /// when its turn comes, and reported to [`Backend::deferred_free_refused`]. Nothing has changed
-    /// after an error.
-    ///
-    /// # Safety
-    /// As [`vfree`](Self::vfree).
-    #[track_caller]
-    pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
-        let by = Location::caller();
-        if !va.is_aligned(B::Granule::PAGE_SIZE) {
-            return Err(Error::Misaligned(va));
-        }
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
-        let Some((shard, mut held)) = self.try_shard_at(Self::page_of(va)) else {
-            self.addresses.push(va, by)?;
-            self.put_off_shared();
-            self.backend.deferred_work();
-            return Ok(());
-        };
-        let mut area = Self::claim(&mut held, va, Kind::Vmalloc)?;
-        record::set_freer(&area, by);
-        area.retire();
-        drop(held);
-        self.defer_to_next_call(shard, area);
-        Ok(())
-    }
-
-    /// Defers the free of `area`, which is the caller's alone, to a later call.
-    pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
-        record::set_freer(&area, by);
-        let shard = self.shard_of(&area);
-        area.retire();
-        self.defer_to_next_call(shard, area);
-    }
-
-    fn defer_to_next_call(&self, shard: &Shard<B>, area: Area) {
-        let pages = area.reserved();
-        shard.deferred_list.push(area, pages);
-        shard.look_soon();
-        if shard.is_common() {
-            self.put_off_shared();
-        }
-        self.backend.deferred_work();
-    }
-
-    /// Notes that there is shared deferred work: for this CPU's next call, or another's next drain.
-    fn put_off_shared(&self) {
-        self.shared_work.store(true, Release);
-        self.this_shard().look_soon();
-    }
-
-    /// Defers the free of `area` to its `shard`, which is another CPU's. Its body has `pages`
-    /// pages. Of the area, only its state and its link are written.
-    #[inline(never)]
-    pub(crate) fn defer_to_owner(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
-        // A lookup holds the shard's lock meanwhile, and the unmap takes it.
-        area.retire();
-        let pages = pages + area.guards();
-        let (nr, pages) = shard.deferred_list.push(area, pages);
-        if self.share.is_reached_by((2 * nr, 2 * pages)) {
-            self.take_in(shard, (nr, pages));
-        }
-    }
-
-    /// Drains `shard`, whose CPU does not, and flushes if that is due.
-    #[cold]
-    fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
-        let inside = match shard.purge.try_enter() {
-            Some(inside) => inside,
-            None if !self.share.is_reached_by(usage) => return,
-            None => shard.purge.enter(&self.backend),
-        };
-        self.drain_all(shard);
-        self.flush_inside(shard);
-        drop(inside);
-    }
-
-    /// Drains some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs
-    /// share. No lock is held. Returns this CPU's shard.
-    #[inline(always)]
-    pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
-        let shard = self.this_shard();
-        if context != Context::Exception && shard.is_time_to_look() {
-            self.look(shard, context);
-        }
-        shard
-    }
-
-    #[inline(never)]
-    fn look(&self, shard: &Shard<B>, context: Context) {
-        shard.look_later();
-        if shard.deferred_list.any() {
-            self.drain_step(shard, context);
-        }
-        if context == Context::Waiting && self.shared_work.load(Relaxed) {
-            self.drain_shared();
-        }
-    }
-
-    /// Drains what was deferred on any CPU. Returns whether that was all. At most `STEP` areas of
-    /// each shard are, and none of one that is being flushed. For what [`Backend::deferred_work`]
-    /// wakes: it calls this until there is no more.
-    ///
-    /// [Waiting](crate#contexts).
-    pub fn deal_with_deferred(&self) -> bool {
-        self.drain_addresses(false);
-        for shard in self.shards.iter().filter(|shard| shard.deferred_list.any()) {
-            self.drain_step(shard, Context::Waiting);
-        }
-        self.addresses.nr.load(Relaxed) == 0 && self.shards.iter().all(|shard| !shard.deferred_list.any())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn drain_shared(&self) {
-        // Cleared first: what is deferred meanwhile sets it again.
-        self.shared_work.swap(false, AcqRel);
-        self.drain_addresses(false);
-        let common = self.shards.common();
-        self.drain_step(common, Context::Waiting);
-        if self.addresses.nr.load(Relaxed) != 0 || common.deferred_list.any() {
-            self.put_off_shared();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn drain_step(&self, shard: &Shard<B>, context: Context) {
-        let Some(inside) = shard.purge.try_enter() else {
-            return;
-        };
-        let mut left = STEP;
-        let old = shard.state.lock().deferred.take();
-        let mut kept = self.drain_list(shard, old, &mut left, context);
-        if left != 0 {
-            // All of the old ones were drained, so few are kept.
-            let mut rest = self.drain_list(shard, shard.deferred_list.new.take_all(), &mut left, context);
-            while let Some(mut area) = kept {
-                kept = area.link(rest.take());
-                rest = Some(area);
-            }
-            kept = rest;
-        }
-        shard.state.lock().deferred = kept;
-        self.flush_inside(shard);
-        drop(inside);
-    }
-
-    /// Drains all that was deferred in `shard` before this call. Inside its purge gate.
-    pub(crate) fn drain_all(&self, shard: &Shard<B>) {
-        let mut held = shard.state.lock();
-        let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
-        drop(held);
-        for list in lists {
-            let none = self.drain_list(shard, list, &mut { usize::MAX }, Context::Waiting);
-            debug_assert!(none.is_none(), "all were to be dealt with");
-        }
-    }
-
-    /// Frees areas of `list` while some are `left` to be handled. Returns the rest.
-    fn drain_list(
-        &self,
-        shard: &Shard<B>,
-        list: Option<Area>,
-        left: &mut usize,
-        context: Context,
-    ) -> Option<Area> {
-        let (mut list, mut kept): (_, Option<Area>) = (list, None);
-        while *left != 0
-            && let Some(mut area) = list
-        {
-            *left -= 1;
-            list = area.link(None);
-            if context != Context::Waiting && Head::of(&area).permissions_changed() {
-                // The linear map must be restored, behind a gate: for a call that may wait.
-                area.link(kept.take());
-                kept = Some(area);
-                continue;
-            }
-            shard.deferred_list.gone(&area);
-            let held = shard.state.lock();
-            self.free_held(shard, held, area);
-        }
-        while let Some(mut area) = kept {
-            kept = area.link(list.take());
-            list = Some(area);
-        }
-        list
-    }
-
-    /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them
-    /// all the time does not keep this call here, nor from those that were filled before. If it
-    /// does not wait, those are left whose shard is being purged.
-    pub(crate) fn drain_addresses(&self, wait: bool) {
-        if self.addresses.nr.load(Relaxed) == 0 {
-            // An address is counted before it is in its slot, and until it is out.
-            return;
-        }
-        for slot in &self.addresses.slots {
-            let Some(va) = slot.address() else {
-                continue;
-            };
-            // An area in use keeps its shard, so it is this one's if it is one at all.
-            let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
-            let inside = if wait {
-                shard.purge.enter(&self.backend)
-            } else if let Some(inside) = shard.purge.try_enter() {
-                inside
-            } else {
-                continue;
-            };
-            if let Some(by) = slot.take(va) {
-                let freed = self.free_deferred(va, by);
-                self.addresses.nr.fetch_sub(1, Relaxed);
-                // Reported with no lock held.
-                drop(inside);
-                if let Err(error) = freed {
-                    self.addresses.nr_refused.fetch_add(1, Relaxed);
-                    self.backend.deferred_free_refused(va, by, &error);
-                }
-            }
-        }
-    }
-
-    fn free_deferred(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
-        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
-        let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
-        record::set_freer(&area, by);
-        self.free_held(shard, held, area);
-        Ok(())
-    }
-}
-
-impl<B: Backend> VmArea<'_, B> {
-    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`], and always finds room. Never
-    /// waits. (Dropping it waits.)
-    ///
-    /// # Errors
-    /// The area itself, if its pages are a caller's: they would stay mapped behind the owner's back
-    /// for a while.
-    #[track_caller]
-    pub fn free_atomic(self) -> Result<(), Self> {
-        if !Head::of(self.area()).can_wait() {
-            return Err(self);
-        }
-        let by = Location::caller();
-        let vm = self.manager();
-        if let Some(area) = self.into_area() {
-            vm.defer(area, by);
-        }
-        Ok(())
     }
 }

@@ -55,7 +55,8 @@ pub(crate) struct Blocks<'b, B: Backend> {
 }
 
 impl<'b, B: Backend> Blocks<'b, B> {
-    fn new(backend: &'b B) -> Self {
+    /// No frames yet.
+    pub fn new(backend: &'b B) -> Self {
         Self {
             backend,
             inline: [0; INLINE_BLOCKS],
@@ -74,11 +75,6 @@ impl<'b, B: Backend> Blocks<'b, B> {
         let mut blocks = Self::new(backend);
         blocks.fill(pages, max_order, zero)?;
         Ok(blocks)
-    }
-
-    /// No frames yet.
-    pub fn none(backend: &'b B) -> Self {
-        Self::new(backend)
     }
 
     /// Takes `pages` frames in. What a failure leaves are those that there were: fewer, and its
@@ -181,7 +177,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             tail: 0,
             nr_tail: 0,
             owns: true,
-            taken_over: record::kind(area) == Kind::Vmap,
+            taken_over: Head::of(area).kind() == Kind::Vmap,
         }
     }
 

@@ -21,21 +21,12 @@
 use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
 use crate::owner::COMMON;
-use crate::purge::{FlushPolicy, ForeignPages};
+use crate::policy::{FlushPolicy, ForeignPages};
 use crate::record::{self, Area, Head};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
-use crate::shard::{Shard, State};
+use crate::region::{Batch, Context, Vmalloc};
+use crate::shard::{Held, Shard};
 use core::panic::Location;
-use paging::{FlushBatch, Granule, LAST_LEVEL, VirtRange};
-
-/// A batch on the backend's tree.
-pub(crate) type Batch<'t, B> =
-    FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
-
-/// A shard's lock, held.
-pub(crate) type Held<'a, B> =
-    <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
+use paging::{Granule, LAST_LEVEL, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
     /// Frees `area`, which cannot be found any more, and whose body is `range`.

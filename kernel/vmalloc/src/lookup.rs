@@ -2,9 +2,9 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, AreaInfo, Kind, WORDS};
+use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
+use crate::region::Context;
 use crate::region::Vmalloc;
-use crate::reserve::Context;
 use crate::shard::State;
 use crate::va::{self, Segment, Vpn};
 use core::panic::Location;
@@ -31,7 +31,8 @@ impl<B: Backend> Vmalloc<B> {
         let page = Self::page_of(va);
         let (_, held) = self.shard_at(page)?;
         let segment = held.space.find(page)?;
-        let in_use = segment.state.is_live() && segment.contains(page) && record::is_ready(&segment.words);
+        let in_use =
+            segment.state.is_live() && segment.contains(page) && Head::in_words(&segment.words).is_ready();
         if in_use { look(&segment) } else { None }
     }
 
@@ -47,7 +48,7 @@ impl<B: Backend> Vmalloc<B> {
             let seen = self.look_at(va, |segment| match self.backend.tree().translate(va) {
                 Some(leaf) => look(segment, &leaf).map(Some),
                 // Nothing for certain, or nothing at this moment.
-                None => record::is_busy_in(&segment.words).then_some(None),
+                None => Head::in_words(&segment.words).is_busy().then_some(None),
             });
             match seen {
                 Some(None) => self.backend.relax(),
@@ -90,7 +91,7 @@ impl<B: Backend> Vmalloc<B> {
             let found = held
                 .space
                 .segments_from(page)
-                .filter(|segment| segment.state.is_live() && record::is_ready(&segment.words))
+                .filter(|segment| segment.state.is_live() && Head::in_words(&segment.words).is_ready())
                 .find_map(|segment| Some((segment.start(), say(&segment)?)));
             drop(held);
             if let Some(found) = found
@@ -167,10 +168,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its
     /// first page.
     ///
-    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree).
-    ///
     /// # Errors
-    /// As [`vfree`](Self::vfree).
+    /// As [`vfree`](Self::vfree), in the same contexts.
     ///
     /// # Safety
     /// As [`vfree`](Self::vfree).
@@ -224,7 +223,7 @@ impl<B: Backend> Vmalloc<B> {
             Ok(area) => area,
             Err(error) => return Err(Self::explain(state, va, error)),
         };
-        let kind = record::kind(&area);
+        let kind = Head::of(&area).kind();
         if kind == expected || (kind, expected) == (Kind::Stack, Kind::Vmalloc) {
             return Ok(area);
         }

@@ -7,8 +7,7 @@ use crate::frames::Blocks;
 use crate::place::Phase;
 use crate::ram::{self, NoRam};
 use crate::record::{self, Kind};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
+use crate::region::{Context, Vmalloc};
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{
@@ -47,10 +46,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as Normal memory that is not cached, for write combining: frame buffers.
     ///
-    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
-    ///
     /// # Errors
-    /// As [`ioremap`](Self::ioremap).
+    /// As [`ioremap`](Self::ioremap), in the same contexts.
     #[track_caller]
     pub fn ioremap_wc(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::NORMAL_NC, Location::caller())
@@ -58,10 +55,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as Device-nGnRnE: writes are not posted (PCI configuration space).
     ///
-    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
-    ///
     /// # Errors
-    /// As [`ioremap`](Self::ioremap).
+    /// As [`ioremap`](Self::ioremap), in the same contexts.
     #[track_caller]
     pub fn ioremap_np(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRNE, Location::caller())
@@ -219,10 +214,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Maps physical extents of the caller's, one behind the other, readable and writable.
     ///
-    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
-    ///
     /// # Errors
-    /// As [`vmap`](Self::vmap).
+    /// As [`vmap`](Self::vmap), in the same contexts.
     #[track_caller]
     pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
         let source = Extents::new(extents);

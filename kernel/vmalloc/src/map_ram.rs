@@ -11,12 +11,10 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::free::Held;
 use crate::place::Phase;
-use crate::record::{self, Area, Kind};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
-use crate::shard::{Shard, State};
+use crate::record::{self, Area, Head, Kind};
+use crate::region::{Context, Vmalloc};
+use crate::shard::{Held, Shard, State};
 use crate::va::{Fit, Vpn};
 use core::panic::Location;
 use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
@@ -159,7 +157,7 @@ fn with_block<G: Granule, R>(
         return apply(block);
     }
     let lent = state.space.lend(page)?;
-    if record::kind(&lent) == Kind::MapRam {
+    if Head::of(&lent).kind() == Kind::MapRam {
         apply(&lent)
     } else {
         None
@@ -279,9 +277,9 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(segment) = state.space.find(page)
             && segment.state.is_live()
             && segment.start() == page
-            && record::kind_of(&segment.words) == Kind::Vmap
+            && Head::in_words(&segment.words).kind() == Kind::Vmap
         {
-            let size = record::size_of(&segment.words);
+            let size = Head::in_words(&segment.words).size();
             if size != expected {
                 return Err(Error::WrongLength { va, size, expected });
             }

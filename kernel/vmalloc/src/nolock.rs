@@ -14,8 +14,7 @@ use crate::error::Error;
 use crate::frames::Blocks;
 use crate::place::Phase;
 use crate::record::{self, Area, WORDS};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
+use crate::region::{Context, Vmalloc};
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, LeafSize, Outcome, PhysAddr, PhysSource, Run};
@@ -42,7 +41,7 @@ impl<B: Backend> Vmalloc<B> {
         };
         let phase = Phase::of_run::<B::Granule>(blocks, self.leaves);
         let area = self.reserve_once(request.fit, phase, request.align, words, Context::Exception)?;
-        let mut blocks = Blocks::none(&self.backend);
+        let mut blocks = Blocks::new(&self.backend);
         match self.back_nolock(request, &area, &mut blocks) {
             Ok(outcome) => {
                 let area = VmArea::new(self, area, words, 0, outcome);

@@ -157,7 +157,7 @@ impl<B: Backend> Vmalloc<B> {
             let start = match held.space.find(page) {
                 Some(segment) if segment.state.is_live() && segment.contains(page) => {
                     // Not even for a moment: a block of `vm_map_ram` may be about to be given back.
-                    if !record::kind_of(&segment.words).owns_frames()
+                    if !Head::in_words(&segment.words).kind().owns_frames()
                         && let Some(area) = record::info::<B::Granule>(&segment)
                     {
                         return Err(Error::WrongKind {
@@ -169,7 +169,11 @@ impl<B: Backend> Vmalloc<B> {
                 }
                 _ => page,
             };
-            if held.space.lend(start).is_some_and(|area| record::is_busy(&area)) {
+            if held
+                .space
+                .lend(start)
+                .is_some_and(|area| Head::of(&area).is_busy())
+            {
                 drop(held);
                 self.backend.relax();
                 continue;
@@ -206,7 +210,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Changes `range`, whole pages of `area`.
     fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Changed, Error> {
-        if !Head::of(area).owns_frames() || !record::kind(area).owns_frames() {
+        if !Head::of(area).owns_frames() || !Head::of(area).kind().owns_frames() {
             return Err(match record::info_of_held::<B::Granule>(area) {
                 Some(area) => Error::WrongKind {
                     area,

@@ -3,8 +3,9 @@
 //! Frames, tables and addresses of an area may not be reused while a TLB can hold a translation of
 //! it (DESIGN rule 6). When the flush comes is policy:
 //!
-//! - [`FlushPolicy::Strict`]: before the call that frees the area returns, for each area alone;
-//! - [`FlushPolicy::Lazy`]: one flush for many, when enough of them wait.
+//! - [`Strict`](crate::FlushPolicy::Strict): before the call that frees the area returns, for each
+//!   area alone;
+//! - [`Lazy`](crate::FlushPolicy::Lazy): one flush for many, when enough of them wait.
 //!
 //! Only what can be freed lazily waits. The pages of a `vmap` and of a reserved area are the
 //! caller's, which may reuse them as soon as the call returns: they are flushed at once under
@@ -38,83 +39,6 @@ use crate::region::Vmalloc;
 use crate::shard::{Flushing, STEP, Shard};
 use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
-
-/// When unmapped areas are flushed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[non_exhaustive]
-pub enum FlushPolicy {
-    /// Before the call that frees an area returns.
-    Strict,
-    /// When this many areas, or pages of addresses, wait on all CPUs together; when memory or
-    /// addresses run out; or when [`Vmalloc::vm_unmap_aliases`] asks. Until then an area that was
-    /// ended may be accessible: by what a TLB holds; and where another CPU than the one that made
-    /// it ended it, by its tables.
-    Lazy {
-        /// Areas.
-        areas: usize,
-        /// Pages of addresses, guards included.
-        pages: u64,
-    },
-}
-
-/// What a lazy policy does with mappings of another owner's pages: those of `vmap`, `vm_map_ram`,
-/// `map_pages`, and `ioremap_cache` of RAM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
-#[non_exhaustive]
-pub enum ForeignPages {
-    /// They are flushed before the call that ends the mapping returns. The default: who owns the
-    /// pages needs to know nothing of TLBs.
-    #[default]
-    Flush,
-    /// They are unmapped before the call returns, and wait for the flush, as Linux's do: a `vunmap`
-    /// and a `vm_unmap_ram` have no TLBI and no DSB.
-    ///
-    /// # Hazard
-    /// The frames are not kept back. Until the flush, a TLB may hold translations of them: a stray
-    /// access through the old address reaches the frames' next use, and what a
-    /// CPU speculates there may bring their lines into its cache with the attributes of the old
-    /// mapping. Before frames change hands in a way that must not see this (to a guest, a device,
-    /// another memory type) their owner calls [`Vmalloc::vm_unmap_aliases`].
-    Defer,
-}
-
-impl FlushPolicy {
-    /// Returns a lazy policy for a machine of `cpus` CPUs and `frames` frames, from what is good
-    /// for one CPU: as much more as the CPUs have bits, since a flush disturbs all of them, as
-    /// Linux's `lazy_max_pages`; and never more than 1/64 of RAM.
-    #[must_use]
-    pub const fn lazy_for(cpus: usize, frames: u64, areas: usize, pages: u64) -> Self {
-        let bits = match cpus.checked_ilog2() {
-            Some(log) => log as usize + 1,
-            None => 1,
-        };
-        let scaled = pages.saturating_mul(bits as u64);
-        Self::Lazy {
-            areas: areas.saturating_mul(bits),
-            pages: if scaled < frames / 64 { scaled } else { frames / 64 },
-        }
-    }
-
-    /// Returns what each of `shards` lets wait.
-    pub(crate) const fn share_of(self, shards: usize) -> Self {
-        match self {
-            Self::Strict => self,
-            Self::Lazy { areas, pages } => Self::Lazy {
-                areas: areas / shards,
-                pages: pages / shards as u64,
-            },
-        }
-    }
-
-    /// Returns whether `usage`, areas and their pages, is as much as this lets wait.
-    #[inline(always)]
-    pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
-        match self {
-            Self::Strict => usage.0 != 0,
-            Self::Lazy { areas, pages } => usage.0 >= areas || usage.1 >= pages,
-        }
-    }
-}
 
 /// Pieces without an area that a shard keeps at a purge, with their tables.
 const IDLE_PIECES: u64 = 2;
@@ -293,8 +217,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Makes sure that no TLB holds a translation of an area that was freed before this call by
     /// this CPU, or by one that this CPU has since heard from.
     ///
-    /// Under [`FlushPolicy::Strict`] no TLB ever does, except for areas freed where nothing may
-    /// wait.
+    /// Under [`Strict`](crate::FlushPolicy::Strict) no TLB ever does, except for areas freed where
+    /// nothing may wait.
     ///
     /// [Waiting](crate#contexts): for each shard's purge gate in turn, in which another CPU may be
     /// freeing what it has flushed.

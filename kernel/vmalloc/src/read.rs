@@ -179,7 +179,7 @@ impl<B: Backend> Vmalloc<B> {
     /// cannot be read.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
-            let kind = record::kind_of(&segment.words);
+            let kind = Head::in_words(&segment.words).kind();
             if matches!(kind, Kind::Ioremap | Kind::Reserved) {
                 return None;
             }

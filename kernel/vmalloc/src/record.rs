@@ -140,8 +140,23 @@ impl Head {
     }
 
     #[inline(always)]
-    const fn size(self) -> u64 {
+    pub const fn kind(self) -> Kind {
+        Kind::from_word(self.0)
+    }
+
+    #[inline(always)]
+    pub const fn size(self) -> u64 {
         (self.0 & !ABOVE) >> SIZE_SHIFT
+    }
+
+    /// Returns whether a caller may be told of the area.
+    pub const fn is_ready(self) -> bool {
+        self.0 & READY != 0
+    }
+
+    /// Returns whether a call is changing parts of the area.
+    pub const fn is_busy(self) -> bool {
+        self.0 & BUSY != 0
     }
 
     /// Returns whether pages of the area, or their alias, may not be as they were mapped at first.
@@ -163,29 +178,16 @@ impl Head {
     }
 }
 
-/// Notes that pages of the area, or their alias, are not as they were mapped at first.
+/// Notes that pages of the area, or their alias, are not as they were mapped at first; of a
+/// reserved area, that there may be something to unmap.
 pub(crate) fn set_permissions_changed(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
-}
-
-/// Notes that pages are mapped in a reserved area, or were. Until then there is nothing to unmap.
-pub(crate) fn set_pages_mapped(area: &Area) {
-    set_permissions_changed(area);
 }
 
 /// Marks an area as one that a call is changing parts of, or as one that none is.
 pub(crate) fn set_busy(area: &Area, busy: bool) {
     let rest = area.word(KIND_AND_SIZE) & !BUSY;
     area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
-}
-
-pub(crate) const fn is_busy_in(words: &[u64; WORDS]) -> bool {
-    words[KIND_AND_SIZE] & BUSY != 0
-}
-
-/// Returns whether a call is changing parts of the area.
-pub(crate) fn is_busy(area: &Area) -> bool {
-    area.word(KIND_AND_SIZE) & BUSY != 0
 }
 
 /// Returns the bits of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
@@ -238,28 +240,6 @@ pub(crate) const fn set_one_block(words: &mut [u64; WORDS], block: u64) {
     words[BLOCKS] = block;
 }
 
-pub(crate) fn is_ready(words: &[u64; WORDS]) -> bool {
-    words[KIND_AND_SIZE] & READY != 0
-}
-
-#[inline(always)]
-pub(crate) fn kind(area: &Area) -> Kind {
-    Kind::from_word(area.word(KIND_AND_SIZE))
-}
-
-pub(crate) fn kind_of(words: &[u64; WORDS]) -> Kind {
-    Kind::from_word(words[KIND_AND_SIZE])
-}
-
-#[inline(always)]
-pub(crate) fn size(area: &Area) -> u64 {
-    Head::of(area).size()
-}
-
-pub(crate) const fn size_of(words: &[u64; WORDS]) -> u64 {
-    Head::in_words(words).size()
-}
-
 /// Replaces the size, which still fits into the area's pages.
 pub(crate) fn set_size(area: &Area, size: u64) {
     let flags = area.word(KIND_AND_SIZE) & (ABOVE | ((1 << SIZE_SHIFT) - 1));
@@ -286,7 +266,7 @@ pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
 }
 
 pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
-    (kind_of(words) == Kind::Ioremap).then_some(PhysAddr(words[BEHIND]))
+    (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[BEHIND]))
 }
 
 /// Leaves blocks to an area that has none: the inline ones, and the first page of the list.
@@ -307,23 +287,24 @@ pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
 }
 
 fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInfo> {
+    let head = Head::in_words(words);
     let offset = physical(words).map_or(0, |pa| pa.0 & (G::PAGE_SIZE - 1));
     Some(AreaInfo {
         va: range.start.add(offset),
-        size: size_of(words),
+        size: head.size(),
         range,
-        kind: kind_of(words),
+        kind: head.kind(),
         caller: location_of(words[CALLER])?,
     })
 }
 
 /// Returns the addresses of the body of a segment.
 fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
-    let pages = segment.reserved - u64::from(segment.lead) - u64::from(segment.trail);
-    VirtRange::new(
-        VirtAddr(segment.start().0 << G::PAGE_SHIFT),
-        pages << G::PAGE_SHIFT,
-    )
+    let (start, size) = (
+        segment.start().0 << G::PAGE_SHIFT,
+        segment.pages() << G::PAGE_SHIFT,
+    );
+    VirtRange::new(VirtAddr(start), size)
 }
 
 /// Returns the area of a segment that is not a gap.

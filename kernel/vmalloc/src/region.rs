@@ -5,37 +5,27 @@ use crate::deferred::Addresses;
 use crate::error::Error;
 use crate::gate::Gate;
 use crate::owner::{MAX_SPANS, Owners};
-use crate::purge::{FlushPolicy, ForeignPages};
+use crate::policy::{Config, FlushPolicy};
 use crate::shard::{Apart, Shard, Shards};
 use crate::va::{self, Vpn};
 use core::fmt;
 use core::sync::atomic::AtomicBool;
-use paging::{Granule, LeafSet, VirtAddr, VirtRange};
+use paging::{FlushBatch, Granule, LeafSet, VirtAddr, VirtRange};
 
-/// Policy, fixed when a [`Vmalloc`] is made.
+/// What a call may wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Config {
-    /// Leaf sizes that mappings may use. The tree's own policy limits them further.
-    pub leaves: LeafSet,
-    /// When unmapped areas are flushed.
-    pub flush: FlushPolicy,
-    /// Whether that holds for pages of another owner.
-    pub foreign: ForeignPages,
-    /// Ranges of up to [`MAX_CACHED_PAGES`](va::MAX_CACHED_PAGES) pages, guards included, that each
-    /// CPU keeps for its next of the same size.
-    pub cached_areas: usize,
+pub(crate) enum Context {
+    /// Waits for locks and gates, and purges.
+    Waiting,
+    /// Waits for locks, which mask interrupts: an interrupt handler.
+    Interrupt,
+    /// Tries each lock once: a handler that may have interrupted the holder of any.
+    Exception,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            leaves: LeafSet::ALL,
-            flush: FlushPolicy::Strict,
-            foreign: ForeignPages::Flush,
-            cached_areas: 256,
-        }
-    }
-}
+/// A batch on the backend's tree.
+pub(crate) type Batch<'t, B> =
+    FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
 
 /// What is in use at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -9,8 +9,7 @@ use crate::nolock::Nolock;
 use crate::place::Phase;
 use crate::ram;
 use crate::record::{self, Kind, WORDS};
-use crate::region::Vmalloc;
-use crate::reserve::Context;
+use crate::region::{Context, Vmalloc};
 use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, Granule, LeafSize, Pfn, PhysAddr, PhysRange, Run};
@@ -110,10 +109,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same, filled with zeros.
     ///
-    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
-    ///
     /// # Errors
-    /// As [`vmalloc`](Self::vmalloc).
+    /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn vzalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Vmalloc, Location::caller())
@@ -121,10 +118,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// The same as [`vmalloc`](Self::vmalloc) in the largest blocks that there are.
     ///
-    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
-    ///
     /// # Errors
-    /// As [`vmalloc`](Self::vmalloc).
+    /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn vmalloc_huge(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).huge(), Kind::Vmalloc, Location::caller())
@@ -144,10 +139,8 @@ impl<B: Backend> Vmalloc<B> {
     /// Returns a stack of `size` bytes, filled with zeros, with a guard page of its own below and
     /// one above. It grows down from the end of its [`range`](VmArea::range).
     ///
-    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
-    ///
     /// # Errors
-    /// As [`vmalloc`](Self::vmalloc).
+    /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn alloc_stack(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())

@@ -5,21 +5,10 @@ use crate::error::Error;
 use crate::owner::COMMON;
 use crate::place::{self, Phase};
 use crate::record::{Area, WORDS};
-use crate::region::Vmalloc;
-use crate::shard::{Shard, State};
+use crate::region::{Context, Vmalloc};
+use crate::shard::{Held, Shard, State};
 use crate::va::{self, Fit, Vpn};
 use paging::Granule;
-
-/// What a call may wait for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Context {
-    /// Waits for locks and gates, and purges.
-    Waiting,
-    /// Waits for locks, which mask interrupts: an interrupt handler.
-    Interrupt,
-    /// Tries each lock once: a handler that may have interrupted the holder of any.
-    Exception,
-}
 
 /// What a reservation lacks.
 enum Lack {
@@ -132,11 +121,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Takes the lock of `shard`, in the way that `context` allows.
-    fn hold(
-        &self,
-        shard: &'static Shard<B>,
-        context: Context,
-    ) -> Result<crate::free::Held<'static, B>, Error> {
+    fn hold(&self, shard: &'static Shard<B>, context: Context) -> Result<Held<'static, B>, Error> {
         if context == Context::Exception {
             shard.state.try_lock().ok_or(Error::WouldBlock)
         } else {
@@ -256,7 +241,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Returns the shard that has `page`, with its lock held, if that is in the region.
     #[inline]
-    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, crate::free::Held<'static, B>)> {
+    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
         if page.0.wrapping_sub(first) >= self.range().size >> B::Granule::PAGE_SHIFT {
             return None;
@@ -272,10 +257,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// The same, without waiting.
-    pub(crate) fn try_shard_at(
-        &self,
-        page: Vpn,
-    ) -> Option<(&'static Shard<B>, crate::free::Held<'static, B>)> {
+    pub(crate) fn try_shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let span = self.span_of(page);
         let shard = self.shards.get(self.owners.of(span));
         let held = shard.state.try_lock()?;

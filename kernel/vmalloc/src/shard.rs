@@ -152,6 +152,10 @@ impl<G: Granule> State<G> {
     }
 }
 
+/// A shard's lock, held.
+pub(crate) type Held<'a, B> =
+    <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
+
 /// A shard. On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs.
 #[repr(C, align(128))]
 pub(crate) struct Shard<B: Backend> {

@@ -9,10 +9,9 @@
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::free::Batch;
 use crate::ram::{self, NoRam};
-use crate::record::{self, Area, Kind};
-use crate::region::Vmalloc;
+use crate::record::{self, Area, Head, Kind};
+use crate::region::{Batch, Vmalloc};
 use paging::{
     Attributes, FrameArray, Granule, LAST_LEVEL, Outcome, PageArray, PhysSource, VirtAddr, VirtRange, Visit,
 };
@@ -29,7 +28,7 @@ impl<'a, B: Backend> Busy<'a, B> {
         let shard = vm.shard_of(area);
         loop {
             let held = shard.state.lock();
-            if !record::is_busy(area) {
+            if !Head::of(area).is_busy() {
                 record::set_busy(area, true);
                 return Self { vm, area };
             }
@@ -85,7 +84,7 @@ impl<B: Backend> VmArea<'_, B> {
         let vm = self.manager();
         let result = vm.under_pressure(|| {
             let _busy = Busy::begin(vm, self.area());
-            record::set_pages_mapped(self.area());
+            record::set_permissions_changed(self.area());
             let mut source = PageArray::new(frames);
             if ram::may_be(attributes) {
                 return vm.map_part(self.area(), range, &mut source, attributes);

@@ -98,7 +98,7 @@ class Session:
     def start(self, location: str) -> None:
         """Runs to `location` and on to the first event."""
         self.install()
-        self.free_held()
+        self.end()
         try:
             entries = [Entry(place) for place in resolve(location)]
         except gdb.error as error:
@@ -146,7 +146,7 @@ class Session:
         elif self._return and self._return.reached or not alive():
             how = "has returned" if alive() else "did not return: the kernel has powered off"
             print(f"{self._function} {how}: {self.summary()}")
-            self.free_held()
+            self.end()
         else:
             print("stopped elsewhere; the trace goes on with the next step")
         self._stop_at = ALL

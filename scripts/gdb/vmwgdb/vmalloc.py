@@ -145,7 +145,7 @@ def node_pointer() -> "gdb.Type":
 
 
 def show_area(value: "gdb.Value") -> str:
-    """A `vmalloc::va::space::Area`: what its node says."""
+    """A `vmalloc::va::area::Area`: what its node says."""
     return segment_of(value["node"].dereference()).show()
 
 
@@ -283,7 +283,7 @@ class Lazy(Command):
 
     def run(self, argument: str) -> None:
         subsystem = Subsystem()
-        policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::purge::FlushPolicy::", "")
+        policy = str(subsystem.value["config"]["flush"]).replace("vmalloc::policy::FlushPolicy::", "")
         print(f"policy: {policy}")
         listed: set[int] = set()
         for owner, waiting in subsystem.lazy_lists():
@@ -339,6 +339,6 @@ class Lazy(Command):
 def register_all() -> None:
     for command in (Areas, Lazy):
         command()
-    printers.BY_PREFIX["vmalloc::va::space::Area<"] = show_area
+    printers.BY_PREFIX["vmalloc::va::area::Area<"] = show_area
     printers.BY_PREFIX["vmalloc::area::VmArea<"] = show_handle
     printers.PRINTERS["vmalloc::record::AreaInfo"] = show_info

@@ -11,7 +11,7 @@ AREAS, PAGES = 1000, 1 << 20
 
 def write_policy() -> None:
     subsystem = Subsystem().value
-    kind = gdb.lookup_type("vmalloc::purge::FlushPolicy::Lazy")
+    kind = gdb.lookup_type("vmalloc::policy::FlushPolicy::Lazy")
     places = {field.name: field.bitpos // 8 for field in kind.fields()}
     for policy in (subsystem["config"]["flush"], subsystem["share"]):
         data = bytearray(policy.type.sizeof)

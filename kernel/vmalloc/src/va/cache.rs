@@ -7,8 +7,8 @@
 //! comes: of one size until it has none of that, then of the next. And [`age`](Cache::age) gives up
 //! a quarter of what was not used since its last call.
 
+use super::area::Area;
 use super::node::NodeRef;
-use super::space::Area;
 use super::{Fit, State, Violation, Vpn};
 
 /// The largest area that is kept, in pages (or what else is the unit), guards included: 1 MiB of
@@ -45,7 +45,6 @@ unsafe impl<const W: usize> Send for Cache<W> {}
 impl<const W: usize> Cache<W> {
     /// Returns an empty cache for at most `limit` areas, of a multiple of `1 << unit_shift` pages
     /// each.
-    #[must_use]
     pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
             heads: [None; MAX_CACHED_PAGES],
@@ -75,13 +74,11 @@ impl<const W: usize> Cache<W> {
     }
 
     /// Areas in it.
-    #[must_use]
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
     }
 
     /// Pages in it, guards included.
-    #[must_use]
     pub fn pages(&self) -> u64 {
         let of_size = |(index, counts): (usize, &Counts)| u64::from(counts.nr) * self.pages_at(index);
         self.counts.iter().enumerate().map(of_size).sum()

@@ -4,8 +4,8 @@
 //! always room. No single one is popped, so a head that was seen before means the same list (no
 //! ABA).
 
+use super::area::Area;
 use super::node::Node;
-use super::space::Area;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -22,7 +22,6 @@ impl<const W: usize> Default for DeferredList<W> {
 
 impl<const W: usize> DeferredList<W> {
     /// Empty.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             newest: AtomicPtr::new(null_mut()),

@@ -45,21 +45,24 @@
 //! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`]
 //! behind it belong to the area only.
 
+mod area;
 mod cache;
 mod check;
 mod deferred_list;
 mod node;
+mod ranges;
 mod space;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
+pub use area::{Area, Segment};
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use deferred_list::DeferredList;
 pub use node::{MAX_GUARD, NodePage, NodePages};
-pub use space::{Area, Segment, Space};
+pub use space::Space;
 
 use core::fmt;
 
@@ -85,7 +88,6 @@ pub struct Fit {
 
 impl Fit {
     /// `pages` pages anywhere, with one guard page behind.
-    #[must_use]
     pub const fn new(pages: u64) -> Self {
         Self {
             pages,
@@ -97,20 +99,17 @@ impl Fit {
     }
 
     /// The same, the body beginning at a page number that is `phase` modulo `align`.
-    #[must_use]
     pub const fn congruent(self, align: u64, phase: u64) -> Self {
         Self { align, phase, ..self }
     }
 
     /// The same with `lead` guard pages before the body and `trail` behind it.
-    #[must_use]
     pub const fn guarded(self, lead: u16, trail: u16) -> Self {
         Self { lead, trail, ..self }
     }
 
     /// Pages to reserve in all, if these are not more than can be counted.
     #[inline(always)]
-    #[must_use]
     pub(crate) const fn reserved(&self) -> u64 {
         self.pages.wrapping_add(self.guards())
     }
@@ -170,7 +169,6 @@ pub enum State {
 
 impl State {
     /// Returns whether the segment is an area in use.
-    #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Owned | Self::Raw)
     }

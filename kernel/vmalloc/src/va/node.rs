@@ -39,7 +39,6 @@ pub struct NodePage(MaybeUninit<[u8; 4096]>);
 
 impl NodePage {
     /// Returns a page with arbitrary contents.
-    #[must_use]
     pub const fn uninit() -> Self {
         Self(MaybeUninit::uninit())
     }

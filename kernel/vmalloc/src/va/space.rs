@@ -1,5 +1,6 @@
 //! [`Space`]: segments handed out, found and taken back.
 
+use super::area::{Area, Lent, Segment};
 use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
 use super::{Error, Fit, State, Vpn};
@@ -9,197 +10,6 @@ use core::marker::PhantomData;
 /// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are
 /// tried.
 pub const TIGHT_TRIES: usize = 8;
-
-/// A reserved range, guards included. Its holder owns the range.
-///
-/// It has no destructor, since giving back needs the space: dropping it leaks the range until
-/// [`Space::check`] says so.
-#[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
-pub struct Area<const W: usize> {
-    pub(super) node: NodeRef<W>,
-}
-
-// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to
-// the area, which is not Clone.
-unsafe impl<const W: usize> Send for Area<W> {}
-// SAFETY: through `&Area`, only unchanging bounds and atomics are reached.
-unsafe impl<const W: usize> Sync for Area<W> {}
-
-impl<const W: usize> Area<W> {
-    /// Returns the first page of the body.
-    #[inline(always)]
-    #[must_use]
-    pub fn start(&self) -> Vpn {
-        Vpn(self.node.start.get() + u64::from(self.node.guards().0))
-    }
-
-    /// Pages of the body.
-    #[inline(always)]
-    #[must_use]
-    pub fn pages(&self) -> u64 {
-        let (lead, trail) = self.node.guards();
-        self.node.pages.get() - u64::from(lead) - u64::from(trail)
-    }
-
-    /// Returns the first page of the body, and its pages.
-    #[inline(always)]
-    #[must_use]
-    pub fn body(&self) -> (Vpn, u64) {
-        let (lead, trail) = self.node.guards();
-        let (lead, trail) = (u64::from(lead), u64::from(trail));
-        let (start, pages) = (self.node.start.get(), self.node.pages.get());
-        (Vpn(start + lead), pages - lead - trail)
-    }
-
-    /// Returns the number of the space that it belongs to.
-    #[inline(always)]
-    #[must_use]
-    pub fn owner(&self) -> u16 {
-        self.node.owner()
-    }
-
-    /// Returns the first page, guards included.
-    #[inline(always)]
-    #[must_use]
-    pub fn first(&self) -> Vpn {
-        Vpn(self.node.start.get())
-    }
-
-    /// Guard pages, before and behind the body together.
-    #[must_use]
-    pub fn guards(&self) -> u64 {
-        let (lead, trail) = self.node.guards();
-        u64::from(lead) + u64::from(trail)
-    }
-
-    /// Pages reserved in all, guards included.
-    #[inline(always)]
-    #[must_use]
-    pub fn reserved(&self) -> u64 {
-        self.node.pages.get()
-    }
-
-    /// Returns the caller's words.
-    #[inline(always)]
-    #[must_use]
-    pub fn words(&self) -> [u64; W] {
-        self.node.words()
-    }
-
-    /// One of the caller's words.
-    ///
-    /// # Panics
-    /// If there is no word `index`.
-    #[inline(always)]
-    #[must_use]
-    pub fn word(&self, index: usize) -> u64 {
-        self.node.word(index)
-    }
-
-    /// Replaces one of the caller's words.
-    ///
-    /// # Panics
-    /// If there is no word `index`.
-    #[inline(always)]
-    pub fn set_word(&self, index: usize, value: u64) {
-        self.node.set_word(index, value);
-    }
-
-    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to
-    /// wait until no TLB knows it, and to release it.
-    #[inline]
-    pub fn retire(&mut self) {
-        self.node.set_state(State::Retired);
-    }
-
-    /// Makes the area one that its address frees, as [`entrust`](Self::entrust), and keeps it: for
-    /// an area that cannot be claimed.
-    pub fn expose(&self) {
-        self.node.set_state(State::Raw);
-    }
-
-    /// Makes the area one that its address frees, as [`Space::entrust`], which also checks its
-    /// space.
-    #[inline]
-    pub fn entrust(self) {
-        self.node.set_state(State::Raw);
-    }
-
-    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that
-    /// wait.
-    pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
-        let before = self.node.chain.replace(rest.map(|area| area.node));
-        before.map(|node| Self { node })
-    }
-}
-
-impl<const W: usize> fmt::Debug for Area<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}+{:#x}", self.start().0, self.pages())
-    }
-}
-
-/// An area that is another's, for as long as the space is borrowed.
-pub struct Lent<'s, const W: usize> {
-    area: Area<W>,
-    space: PhantomData<&'s mut Space<W>>,
-}
-
-impl<const W: usize> core::ops::Deref for Lent<'_, W> {
-    type Target = Area<W>;
-    fn deref(&self) -> &Area<W> {
-        &self.area
-    }
-}
-
-/// What lies at an address: a copy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment<const W: usize> {
-    /// What it is.
-    pub state: State,
-    /// The first page, guards included.
-    pub first: Vpn,
-    /// Pages, guards included.
-    pub reserved: u64,
-    /// Guard pages before the body.
-    pub lead: u16,
-    /// Guard pages behind the body.
-    pub trail: u16,
-    /// The caller's words; arbitrary for a gap.
-    pub words: [u64; W],
-}
-
-impl<const W: usize> Segment<W> {
-    fn of(node: NodeRef<W>) -> Self {
-        let (state, lead, trail) = node.state_and_guards();
-        Self {
-            state,
-            first: Vpn(node.start.get()),
-            reserved: node.pages.get(),
-            lead,
-            trail,
-            words: node.words(),
-        }
-    }
-
-    /// Returns the first page of the body.
-    #[must_use]
-    pub const fn start(&self) -> Vpn {
-        Vpn(self.first.0 + self.lead as u64)
-    }
-
-    /// Pages of the body.
-    #[must_use]
-    pub const fn pages(&self) -> u64 {
-        self.reserved - self.lead as u64 - self.trail as u64
-    }
-
-    /// Returns whether `page` is in the body.
-    #[must_use]
-    pub const fn contains(&self, page: Vpn) -> bool {
-        page.0.wrapping_sub(self.start().0) < self.pages()
-    }
-}
 
 /// A region of virtual pages. `W` is the number of 64-bit words that a caller may keep with each
 /// area.
@@ -230,7 +40,6 @@ unsafe impl<const W: usize> Sync for Space<W> {}
 impl<const W: usize> Space<W> {
     /// Returns a space that has no pages yet, of a region of `region` pages. Its areas bear the
     /// number `owner`. `page` holds its first nodes.
-    #[must_use]
     pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
             tree: Tree::new(),
@@ -243,133 +52,6 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Gives the space the `pages` pages from `start` on, which no space has.
-    ///
-    /// # Errors
-    /// [`Error::NoNodes`].
-    ///
-    /// # Panics
-    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space,
-    /// or the space has some of it.
-    pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
-        let before = self.place_for(start.0, pages);
-        let node = self.insert(before, start.0, pages)?;
-        self.make_gap(node);
-        Ok(())
-    }
-
-    /// The same, and reserves what `fit` asks for, and no gap had, in these pages and the gap that
-    /// ends before them. Done as one, since a gap of all the pages would be told to each node above
-    /// it, and then that it is gone.
-    ///
-    /// # Errors
-    /// [`Error::NoNodes`] if it takes more nodes, three at most, than are spare; those of
-    /// [`reserve`](Self::reserve) if `fit` is not for these pages. The space does not have them
-    /// then.
-    ///
-    /// # Panics
-    /// As `add`.
-    pub fn add_reserved(
-        &mut self,
-        start: Vpn,
-        pages: u64,
-        fit: &Fit,
-        words: &[u64; W],
-    ) -> Result<Area<W>, Error> {
-        let total = fit.total(pages)?;
-        if fit.residue().wrapping_sub(start.0) & (fit.align - 1) > pages - total {
-            return Err(Error::NoSpace { pages: total });
-        }
-        let (start, end) = (start.0, start.0 + pages);
-        let before = self.place_for(start, pages);
-        let gap = before.filter(|before| before.is_gap() && before.end() == start);
-        let start = gap.map_or(start, |gap| gap.start.get());
-        let at = start + (fit.residue().wrapping_sub(start) & (fit.align - 1));
-        let rests = [(at + total, end), (start, at)];
-        let nr_rests = rests.iter().filter(|(from, to)| from != to).count();
-        if self.pool.nr_spare() < nr_rests + usize::from(gap.is_none()) {
-            return Err(Error::NoNodes);
-        }
-        let node = match gap {
-            Some(gap) => {
-                self.nr_gaps -= 1;
-                self.pages += pages;
-                gap
-            }
-            None => self.insert(before, start, pages)?,
-        };
-        node.set_bounds(at, total);
-        node.begin(words, fit.lead, fit.trail);
-        self.nr_areas += 1;
-        self.reserved += total;
-        for (from, to) in rests {
-            if from != to {
-                let rest = self.pool.take().ok_or(Error::NoNodes)?;
-                rest.set_bounds(from, to - from);
-                if from < at {
-                    self.tree.insert_before(node, rest);
-                } else {
-                    self.tree.insert_after(node, rest);
-                }
-                self.make_gap(rest);
-            }
-        }
-        // In this order, as in `join`.
-        self.tree.set_gap(node, 0);
-        Ok(Area { node })
-    }
-
-    /// Returns the segment that is the next before the `pages` pages from `start` on, none of which
-    /// the space has.
-    fn place_for(&self, start: u64, pages: u64) -> Option<NodeRef<W>> {
-        assert!(
-            pages != 0 && pages <= 1 << 52 && start.checked_add(pages).is_some(),
-            "no range: {pages} pages at page {start:#x}"
-        );
-        let before = self.tree.find(start);
-        let next = before.map_or_else(|| self.tree.first(), |before| before.next.get());
-        assert!(
-            before.is_none_or(|before| before.end() <= start)
-                && next.is_none_or(|next| start + pages <= next.start.get()),
-            "{pages} pages at page {start:#x} are in the space already"
-        );
-        before
-    }
-
-    /// Puts a node for the `pages` pages from `start` on, which is no gap yet, into the tree behind
-    /// `before`.
-    fn insert(&mut self, before: Option<NodeRef<W>>, start: u64, pages: u64) -> Result<NodeRef<W>, Error> {
-        let node = self.pool.take().ok_or(Error::NoNodes)?;
-        node.set_bounds(start, pages);
-        match before {
-            Some(before) => self.tree.insert_after(before, node),
-            None => match self.tree.first() {
-                Some(first) => self.tree.insert_before(first, node),
-                None => self.tree.insert_first(node),
-            },
-        }
-        self.pages += pages;
-        Ok(node)
-    }
-
-    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap.
-    /// Whether they were.
-    ///
-    /// # Errors
-    /// [`Error::NoNodes`].
-    pub fn remove(&mut self, start: Vpn, pages: u64) -> Result<bool, Error> {
-        let start = start.0;
-        let gap = match self.tree.find(start) {
-            Some(node) if node.is_gap() && start + pages <= node.end() => node,
-            _ => return Ok(false),
-        };
-        if self.pool.nr_spare() == 0 {
-            return Err(Error::NoNodes);
-        }
-        self.take_out(gap, start, pages);
-        Ok(true)
-    }
-
     /// Returns the first page of the range that [`reserve`](Self::reserve) would give for `fit`.
     ///
     /// # Errors
@@ -379,56 +61,22 @@ impl<const W: usize> Space<W> {
         self.search(fit, total).map(|(_, at)| Vpn(at))
     }
 
-    /// Takes `pages` pages at `at` out of `gap`. There is a spare node.
-    fn take_out(&mut self, gap: NodeRef<W>, at: u64, pages: u64) {
-        let (start, end) = (gap.start.get(), gap.end());
-        let (before, behind) = (at - start, end - (at + pages));
-        self.pages -= pages;
-        if before == 0 && behind == 0 {
-            self.tree.remove_any(gap);
-            self.pool.free(gap);
-            self.nr_gaps -= 1;
-            return;
-        }
-        if before == 0 {
-            gap.set_bounds(at + pages, behind);
-            self.tree.set_gap(gap, saturate(behind));
-            return;
-        }
-        gap.set_bounds(start, before);
-        self.tree.set_gap(gap, saturate(before));
-        if behind != 0 {
-            let Some(rest) = self.pool.take() else {
-                unreachable!("a node was spare");
-            };
-            rest.set_bounds(at + pages, behind);
-            rest.set_gap_state();
-            self.tree.insert_after(gap, rest);
-            self.tree.set_gap(rest, saturate(behind));
-            self.nr_gaps += 1;
-        }
-    }
-
     /// Pages that the space has.
-    #[must_use]
     pub const fn pages(&self) -> u64 {
         self.pages
     }
 
     /// Areas, in any state.
-    #[must_use]
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
     }
 
     /// Pages in areas, guards included.
-    #[must_use]
     pub const fn reserved(&self) -> u64 {
         self.reserved
     }
 
     /// Spare nodes.
-    #[must_use]
     pub const fn nr_spare_nodes(&self) -> usize {
         self.pool.nr_spare()
     }
@@ -572,7 +220,7 @@ impl<const W: usize> Space<W> {
 
     /// Makes `node`, which is in the tree and no gap, a gap: one with those that it touches.
     #[inline]
-    fn make_gap(&mut self, node: NodeRef<W>) {
+    pub(super) fn make_gap(&mut self, node: NodeRef<W>) {
         let (mut start, mut pages) = (node.start.get(), node.pages.get());
         self.nr_gaps += 1;
         let end = start + pages;
@@ -699,7 +347,6 @@ impl<const W: usize> Space<W> {
 
     /// Returns the segment that contains `page`, in any state; `None` where the space has no page.
     #[inline]
-    #[must_use]
     pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
         self.node_at(page).ok().map(Segment::of)
     }

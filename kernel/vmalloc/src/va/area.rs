@@ -1,0 +1,186 @@
+//! [`Area`]: a reserved range as its holder has it; [`Lent`], as the holder of the space does; and
+//! [`Segment`], a copy of what lies at an address.
+
+use super::node::NodeRef;
+use super::{State, Vpn};
+use core::fmt;
+use core::marker::PhantomData;
+
+/// A reserved range, guards included. Its holder owns the range.
+///
+/// It has no destructor, since giving back needs the space: dropping it leaks the range until
+/// [`Space::check`](super::Space::check) says so.
+#[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
+pub struct Area<const W: usize> {
+    pub(super) node: NodeRef<W>,
+}
+
+// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to
+// the area, which is not Clone.
+unsafe impl<const W: usize> Send for Area<W> {}
+// SAFETY: through `&Area`, only unchanging bounds and atomics are reached.
+unsafe impl<const W: usize> Sync for Area<W> {}
+
+impl<const W: usize> Area<W> {
+    /// Returns the first page of the body.
+    #[inline(always)]
+    pub fn start(&self) -> Vpn {
+        Vpn(self.node.start.get() + u64::from(self.node.guards().0))
+    }
+
+    /// Pages of the body.
+    #[inline(always)]
+    pub fn pages(&self) -> u64 {
+        let (lead, trail) = self.node.guards();
+        self.node.pages.get() - u64::from(lead) - u64::from(trail)
+    }
+
+    /// Returns the first page of the body, and its pages.
+    #[inline(always)]
+    pub fn body(&self) -> (Vpn, u64) {
+        let (lead, trail) = self.node.guards();
+        let (lead, trail) = (u64::from(lead), u64::from(trail));
+        let (start, pages) = (self.node.start.get(), self.node.pages.get());
+        (Vpn(start + lead), pages - lead - trail)
+    }
+
+    /// Returns the number of the space that it belongs to.
+    #[inline(always)]
+    pub fn owner(&self) -> u16 {
+        self.node.owner()
+    }
+
+    /// Returns the first page, guards included.
+    #[inline(always)]
+    pub fn first(&self) -> Vpn {
+        Vpn(self.node.start.get())
+    }
+
+    /// Guard pages, before and behind the body together.
+    pub fn guards(&self) -> u64 {
+        let (lead, trail) = self.node.guards();
+        u64::from(lead) + u64::from(trail)
+    }
+
+    /// Pages reserved in all, guards included.
+    #[inline(always)]
+    pub fn reserved(&self) -> u64 {
+        self.node.pages.get()
+    }
+
+    /// Returns the caller's words.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; W] {
+        self.node.words()
+    }
+
+    /// One of the caller's words.
+    ///
+    /// # Panics
+    /// If there is no word `index`.
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> u64 {
+        self.node.word(index)
+    }
+
+    /// Replaces one of the caller's words.
+    ///
+    /// # Panics
+    /// If there is no word `index`.
+    #[inline(always)]
+    pub fn set_word(&self, index: usize, value: u64) {
+        self.node.set_word(index, value);
+    }
+
+    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to
+    /// wait until no TLB knows it, and to release it.
+    #[inline]
+    pub fn retire(&mut self) {
+        self.node.set_state(State::Retired);
+    }
+
+    /// Makes the area one that its address frees, as [`entrust`](Self::entrust), and keeps it: for
+    /// an area that cannot be claimed.
+    pub fn expose(&self) {
+        self.node.set_state(State::Raw);
+    }
+
+    /// Makes the area one that its address frees, as [`Space::entrust`](super::Space::entrust),
+    /// which also checks its space.
+    #[inline]
+    pub fn entrust(self) {
+        self.node.set_state(State::Raw);
+    }
+
+    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that
+    /// wait.
+    pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
+        let before = self.node.chain.replace(rest.map(|area| area.node));
+        before.map(|node| Self { node })
+    }
+}
+
+impl<const W: usize> fmt::Debug for Area<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}+{:#x}", self.start().0, self.pages())
+    }
+}
+
+/// An area that is another's, for as long as the space is borrowed.
+pub struct Lent<'s, const W: usize> {
+    pub(super) area: Area<W>,
+    pub(super) space: PhantomData<&'s mut ()>,
+}
+
+impl<const W: usize> core::ops::Deref for Lent<'_, W> {
+    type Target = Area<W>;
+    fn deref(&self) -> &Area<W> {
+        &self.area
+    }
+}
+
+/// What lies at an address: a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment<const W: usize> {
+    /// What it is.
+    pub state: State,
+    /// The first page, guards included.
+    pub first: Vpn,
+    /// Pages, guards included.
+    pub reserved: u64,
+    /// Guard pages before the body.
+    pub lead: u16,
+    /// Guard pages behind the body.
+    pub trail: u16,
+    /// The caller's words; arbitrary for a gap.
+    pub words: [u64; W],
+}
+
+impl<const W: usize> Segment<W> {
+    pub(super) fn of(node: NodeRef<W>) -> Self {
+        let (state, lead, trail) = node.state_and_guards();
+        Self {
+            state,
+            first: Vpn(node.start.get()),
+            reserved: node.pages.get(),
+            lead,
+            trail,
+            words: node.words(),
+        }
+    }
+
+    /// Returns the first page of the body.
+    pub const fn start(&self) -> Vpn {
+        Vpn(self.first.0 + self.lead as u64)
+    }
+
+    /// Pages of the body.
+    pub const fn pages(&self) -> u64 {
+        self.reserved - self.lead as u64 - self.trail as u64
+    }
+
+    /// Returns whether `page` is in the body.
+    pub const fn contains(&self, page: Vpn) -> bool {
+        page.0.wrapping_sub(self.start().0) < self.pages()
+    }
+}

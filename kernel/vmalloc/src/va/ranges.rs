@@ -1,0 +1,165 @@
+//! Ranges come to a [`Space`], and leave it.
+
+use super::area::Area;
+use super::node::{NodeRef, saturate};
+use super::space::Space;
+use super::{Error, Fit, Vpn};
+
+impl<const W: usize> Space<W> {
+    /// Gives the space the `pages` pages from `start` on, which no space has.
+    ///
+    /// # Errors
+    /// [`Error::NoNodes`].
+    ///
+    /// # Panics
+    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space,
+    /// or the space has some of it.
+    pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
+        let before = self.place_for(start.0, pages);
+        let node = self.insert(before, start.0, pages)?;
+        self.make_gap(node);
+        Ok(())
+    }
+
+    /// The same, and reserves what `fit` asks for, and no gap had, in these pages and the gap that
+    /// ends before them. Done as one, since a gap of all the pages would be told to each node above
+    /// it, and then that it is gone.
+    ///
+    /// # Errors
+    /// [`Error::NoNodes`] if it takes more nodes, three at most, than are spare; those of
+    /// [`reserve`](Self::reserve) if `fit` is not for these pages. The space does not have them
+    /// then.
+    ///
+    /// # Panics
+    /// As `add`.
+    pub fn add_reserved(
+        &mut self,
+        start: Vpn,
+        pages: u64,
+        fit: &Fit,
+        words: &[u64; W],
+    ) -> Result<Area<W>, Error> {
+        let total = fit.total(pages)?;
+        if fit.residue().wrapping_sub(start.0) & (fit.align - 1) > pages - total {
+            return Err(Error::NoSpace { pages: total });
+        }
+        let (start, end) = (start.0, start.0 + pages);
+        let before = self.place_for(start, pages);
+        let gap = before.filter(|before| before.is_gap() && before.end() == start);
+        let start = gap.map_or(start, |gap| gap.start.get());
+        let at = start + (fit.residue().wrapping_sub(start) & (fit.align - 1));
+        let rests = [(at + total, end), (start, at)];
+        let nr_rests = rests.iter().filter(|(from, to)| from != to).count();
+        if self.pool.nr_spare() < nr_rests + usize::from(gap.is_none()) {
+            return Err(Error::NoNodes);
+        }
+        let node = match gap {
+            Some(gap) => {
+                self.nr_gaps -= 1;
+                self.pages += pages;
+                gap
+            }
+            None => self.insert(before, start, pages)?,
+        };
+        node.set_bounds(at, total);
+        node.begin(words, fit.lead, fit.trail);
+        self.nr_areas += 1;
+        self.reserved += total;
+        for (from, to) in rests {
+            if from != to {
+                let rest = self.pool.take().ok_or(Error::NoNodes)?;
+                rest.set_bounds(from, to - from);
+                if from < at {
+                    self.tree.insert_before(node, rest);
+                } else {
+                    self.tree.insert_after(node, rest);
+                }
+                self.make_gap(rest);
+            }
+        }
+        // In this order, as in `join`.
+        self.tree.set_gap(node, 0);
+        Ok(Area { node })
+    }
+
+    /// Returns the segment that is the next before the `pages` pages from `start` on, none of which
+    /// the space has.
+    fn place_for(&self, start: u64, pages: u64) -> Option<NodeRef<W>> {
+        assert!(
+            pages != 0 && pages <= 1 << 52 && start.checked_add(pages).is_some(),
+            "no range: {pages} pages at page {start:#x}"
+        );
+        let before = self.tree.find(start);
+        let next = before.map_or_else(|| self.tree.first(), |before| before.next.get());
+        assert!(
+            before.is_none_or(|before| before.end() <= start)
+                && next.is_none_or(|next| start + pages <= next.start.get()),
+            "{pages} pages at page {start:#x} are in the space already"
+        );
+        before
+    }
+
+    /// Puts a node for the `pages` pages from `start` on, which is no gap yet, into the tree behind
+    /// `before`.
+    fn insert(&mut self, before: Option<NodeRef<W>>, start: u64, pages: u64) -> Result<NodeRef<W>, Error> {
+        let node = self.pool.take().ok_or(Error::NoNodes)?;
+        node.set_bounds(start, pages);
+        match before {
+            Some(before) => self.tree.insert_after(before, node),
+            None => match self.tree.first() {
+                Some(first) => self.tree.insert_before(first, node),
+                None => self.tree.insert_first(node),
+            },
+        }
+        self.pages += pages;
+        Ok(node)
+    }
+
+    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap.
+    /// Whether they were.
+    ///
+    /// # Errors
+    /// [`Error::NoNodes`].
+    pub fn remove(&mut self, start: Vpn, pages: u64) -> Result<bool, Error> {
+        let start = start.0;
+        let gap = match self.tree.find(start) {
+            Some(node) if node.is_gap() && start + pages <= node.end() => node,
+            _ => return Ok(false),
+        };
+        if self.pool.nr_spare() == 0 {
+            return Err(Error::NoNodes);
+        }
+        self.take_out(gap, start, pages);
+        Ok(true)
+    }
+
+    /// Takes `pages` pages at `at` out of `gap`. There is a spare node.
+    fn take_out(&mut self, gap: NodeRef<W>, at: u64, pages: u64) {
+        let (start, end) = (gap.start.get(), gap.end());
+        let (before, behind) = (at - start, end - (at + pages));
+        self.pages -= pages;
+        if before == 0 && behind == 0 {
+            self.tree.remove_any(gap);
+            self.pool.free(gap);
+            self.nr_gaps -= 1;
+            return;
+        }
+        if before == 0 {
+            gap.set_bounds(at + pages, behind);
+            self.tree.set_gap(gap, saturate(behind));
+            return;
+        }
+        gap.set_bounds(start, before);
+        self.tree.set_gap(gap, saturate(before));
+        if behind != 0 {
+            let Some(rest) = self.pool.take() else {
+                unreachable!("a node was spare");
+            };
+            rest.set_bounds(at + pages, behind);
+            rest.set_gap_state();
+            self.tree.insert_after(gap, rest);
+            self.tree.set_gap(rest, saturate(behind));
+            self.nr_gaps += 1;
+        }
+    }
+}
