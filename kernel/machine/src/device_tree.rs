@@ -167,8 +167,8 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
     Ok(machine)
 }
 
-/// Returns the UART that `stdout-path` names, or else the first PL011. `None` if neither is one that
-/// is [known](crate::uart::known), switched on and within the CPU's reach.
+/// Returns the UART that `stdout-path` names, or else the first PL011. `None` if neither is one
+/// that is [known](crate::uart::known), switched on and within the CPU's reach.
 ///
 /// Nothing but a PL011 is guessed: an access to a UART whose clock is off may never end.
 #[must_use]

@@ -128,8 +128,8 @@ pub struct Uart {
     width: Option<Width>,
 }
 
-/// How often a condition is looked at before the byte is sent anyway: a stuck UART does not stop the
-/// kernel.
+/// How often a condition is looked at before the byte is sent anyway: a stuck UART does not stop
+/// the kernel.
 const PATIENCE: u32 = 1 << 20;
 
 impl Uart {

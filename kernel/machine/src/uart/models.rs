@@ -145,8 +145,8 @@ static EXYNOS: Model = plain(
     receive(word(0x24), 0, Condition::set(word(0x10), 0)),
 );
 
-/// R-Car series user's manuals, "SCIF" and "HSCIF": SCFTDR, SCFSR, SCFRDR. A flag of SCFSR goes when
-/// 0 is written after it was read as 1; 1 leaves it.
+/// R-Car series user's manuals, "SCIF" and "HSCIF": SCFTDR, SCFSR, SCFRDR. A flag of SCFSR goes
+/// when 0 is written after it was read as 1; 1 leaves it.
 static SCIF: Model = scif("SCIF", 0x0c, 0x10, 0x14);
 
 /// RZ/G2L user's manual, "SCIFA": the same, closer together.
@@ -173,8 +173,8 @@ const fn scif(name: &'static str, to: u16, status: u16, from: u16) -> Model {
 }
 
 /// Linux, `qcom_geni_serial.c` and `geni-se.h`. Each byte is a command of its own: its length, the
-/// operation, and once the FIFO wants it, the byte. What comes in is packed four bytes to a word, so
-/// there is only output.
+/// operation, and once the FIFO wants it, the byte. What comes in is packed four bytes to a word,
+/// so there is only output.
 static GENI: Model = Model {
     name: "GENI",
     ready: Condition::clear(word(0x40), 0), // GENI_STATUS.M_GENI_CMD_ACTIVE
