@@ -52,7 +52,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines replay lint gdb doc docs clean
+.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,9 @@ bench-diff: ## show what changed since BASE=FILE, a bench.json of before
 
 lines: ## count cache-line transfers, atomics and barriers of calls with 1 to 32 CPUs (BENCH=GLOB); leave build/lines.json
 	@scripts/setup gdb && scripts/build && exec scripts/lines
+
+linux-peer: ## measure Linux anew, from Debian's source: what bench and lines compare with (15 minutes to build)
+	@scripts/setup run && exec scripts/peer
 
 growth: ## count the same with 1 to 64 CPUs and 0 to 1,000,000 live areas; leave build/lines-growth.csv and .svg
 	@scripts/setup run && scripts/build && exec scripts/lines --growth
