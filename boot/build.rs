@@ -2,10 +2,24 @@
 
 use std::path::Path;
 
+/// log2 of the page size that the features say, as `layout::Granule` has it.
+fn page_shift() -> u32 {
+    let has = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    match (has("GRANULE_16K"), has("GRANULE_64K")) {
+        (true, _) => 14,
+        (_, true) => 16,
+        _ => 12,
+    }
+}
+
 fn main() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../linker.ld");
     println!("cargo::rerun-if-changed={}", script.display());
     println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+    println!(
+        "cargo::rustc-link-arg-bins=--defsym=PAGE_SIZE={:#x}",
+        1 << page_shift()
+    );
     // Contiguous groups and 4 KiB pages: no larger alignment of segments is wanted in the file.
     println!("cargo::rustc-link-arg-bins=-zmax-page-size=4096");
     println!("cargo::rustc-link-arg-bins=--no-dynamic-linker");

@@ -17,7 +17,7 @@ use core::ptr::read_volatile;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
 use kernel::arch::cpu;
-use kernel::mm::layout::DTB_MAX_SIZE;
+use kernel::mm::layout::{DTB_MAX_SIZE, PAGE_SHIFT};
 
 /// The PL011 that a start which cannot read its device tree writes its last words to: that of
 /// QEMU's virt machine.
@@ -80,9 +80,7 @@ fn fail(reason: &'static CStr) -> ! {
 /// image was loaded.
 #[unsafe(link_section = ".boot.text")]
 pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) -> *const Early {
-    if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::TGran4::NotSupported) {
-        fail(c"this CPU has no 4 KiB granule");
-    }
+    check_granule();
     let dtb_size = check_device_tree(dtb_pa);
     // SAFETY: the caller's promise: called once, MMU off, tables zeroed with .bss.
     let (ttbr0, ttbr1) = unsafe { tables::build(image_pa, dtb_pa, dtb_size) };
@@ -102,6 +100,25 @@ pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) 
         });
     }
     early
+}
+
+/// Ends the start on a CPU that has not the granule of this image.
+#[inline(always)]
+fn check_granule() {
+    // Fields of ID_AA64MMFR0_EL1: TGran4 is signed, and 0 or 1 where there is support; TGran64 too.
+    // TGran16 is 0 for none.
+    match PAGE_SHIFT {
+        14 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran16) == 0 => {
+            fail(c"this CPU has no 16 KiB granule")
+        }
+        16 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran64) == 0xf => {
+            fail(c"this CPU has no 64 KiB granule")
+        }
+        12 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) == 0xf => {
+            fail(c"this CPU has no 4 KiB granule")
+        }
+        _ => {}
+    }
 }
 
 /// Bytes of the device tree's header.

@@ -11,7 +11,10 @@ use kernel::smp::{Pen, SecondaryArgs};
 
 use crate::early::Early;
 
-global_asm!(include_str!("head/image.s"), guessed_uart = const crate::early::GUESSED_PL011);
+/// The page size in the header of the image: 1 for 4 KiB, 2 for 16, 3 for 64.
+const PAGE_SIZE_FLAG: u32 = (kernel::mm::layout::PAGE_SHIFT - 10) / 2;
+
+global_asm!(include_str!("head/image.s"), guessed_uart = const crate::early::GUESSED_PL011, page_size = const PAGE_SIZE_FLAG);
 global_asm!(
     include_str!("head/entry.s"),
     early_ttbr0 = const offset_of!(Early, ttbr0),

@@ -8,7 +8,7 @@ use dtoolkit::fdt::Fdt;
 use kernel::arch::early_console::{self, MappedUart};
 use kernel::arch::{cpu::memory_type, exceptions, fatal, percpu, psci};
 use kernel::drivers::device_tree::{self, Uart};
-use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, PAGE_SIZE, fixed_slot};
+use kernel::mm::layout::{DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, PAGE_SIZE, TABLE_SPAN, fixed_slot};
 use kernel::{BootInfo, DeviceTree, FixedTables, Sections};
 
 use crate::early::{Early, GUESSED_PL011, fixed_tables};
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
 
     // Should the device tree turn out to be broken, the guess is what there is to say so on.
     map_uart(GUESSED_PL011 as u64, &GUESSED_UART);
-    let dtb_va = DTB_WINDOW + (early.dtb_pa as usize & (BLOCK_2M - 1));
+    let dtb_va = DTB_WINDOW + (early.dtb_pa as usize & (TABLE_SPAN - 1));
     // SAFETY: the first tables map as many bytes as the header says, read-only.
     let blob = unsafe { core::slice::from_raw_parts(dtb_va as *const u8, early.dtb_size as usize) };
     let fdt = match Fdt::new(blob) {
@@ -87,6 +87,8 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
         entry_el: early.entry_el as u8,
         psci_conduit: conduit,
         fixed_tables: FixedTables {
+            shared_va: fixed.shared.0,
+            shared_level: fixed.shared.1,
             l2_pa: to_pa(fixed.l2),
             l3_va: fixed.l3,
             l3_pa: to_pa(fixed.l3),
@@ -135,14 +137,14 @@ fn sections() -> Sections {
 
 /// Returns where the UART whose registers begin at `pa` appears in its slot.
 const fn uart_va(pa: u64) -> usize {
-    fixed_slot(EARLY_UART_SLOT) + (pa as usize & 0xfff)
+    fixed_slot(EARLY_UART_SLOT) + (pa as usize & (PAGE_SIZE - 1))
 }
 
 /// Returns the console of the device tree, and where it is, if the slot has room for its registers.
 fn one_page_console(fdt: Fdt<'_>) -> Option<(u64, Uart)> {
     let console = device_tree::console(fdt)?;
     let pa = console.registers.start;
-    ((pa as usize & 0xfff) + console.uart.extent() <= PAGE_SIZE).then_some((pa, console.uart))
+    ((pa as usize & (PAGE_SIZE - 1)) + console.uart.extent() <= PAGE_SIZE).then_some((pa, console.uart))
 }
 
 /// Maps the UART at `pa` in the early UART's slot and makes it the early console.
@@ -157,7 +159,7 @@ fn map_uart(pa: u64, uart: &'static MappedUart) {
     unsafe { write_volatile(slot, 0) };
     kernel::arch::mmu::flush_page(fixed_slot(EARLY_UART_SLOT));
     // SAFETY: as above; the slot was invalid and nothing else is mapped there.
-    unsafe { write_volatile(slot, (pa & !0xfff) | UART) };
+    unsafe { write_volatile(slot, (pa & !(PAGE_SIZE as u64 - 1)) | UART) };
     // The store before any walk (rule 2), and the walk's result before the next access.
     kernel::arch::mmu::dsb_ishst();
     barrier::isb(barrier::SY);

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use paging::Level;
+
 use crate::arch::psci::Conduit;
 
 /// What the image found when it was entered, and what it left behind.
@@ -84,8 +86,12 @@ pub struct DeviceTree {
 /// window.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedTables {
+    /// The last table that the region shares with the image in the first tables.
+    pub shared_va: usize,
+    /// Its level.
+    pub shared_level: Level,
     /// Physical address of the region's level 2 table: entry 0 links the level 3 table of the
-    /// slots, the next two link those of the device tree window.
+    /// slots, the next two link those of the device tree window. May be the one that is shared.
     pub l2_pa: u64,
     /// The level 3 table of the page slots: entry n maps `layout::fixed_slot(n)`.
     pub l3_va: usize,

@@ -1,4 +1,6 @@
-//! The address map of TTBR1: 48-bit addresses, 4 KiB granule.
+//! The address map of TTBR1: 48-bit addresses, with pages of 4, 16 or 64 KiB.
+//!
+//! One image has one granule, chosen when it is built: [`Granule`]. The regions are the same.
 //!
 //! ```text
 //!  0xffff_ffff_ffff_ffff +--------------------------+
@@ -6,10 +8,10 @@
 //!  0xffff_ffff_c000_0000 +--------------------------+ IMAGE_END
 //!                        | image window             |  1 GiB: .text .rodata .data .bss boot stack
 //!  0xffff_ffff_8000_0000 +--------------------------+ IMAGE_BASE
-//!                        | (unused, 1 GiB)          |
-//!  0xffff_ffff_4000_0000 +--------------------------+ FIXED_END
-//!                        | fixed slots              |  1 GiB: early UART, edit slots, device tree,
-//!                        |                          |  blocks of the CPUs
+//!                        | (unused)                 |
+//!                        +--------------------------+ FIXED_END
+//!                        | fixed slots              |  1 GiB (64K: 2 GiB): early UART, edit slots,
+//!                        |                          |  device tree, blocks of the CPUs
 //!  0xffff_ffff_0000_0000 +--------------------------+ FIXED_BASE
 //!                        | (unused)                 |
 //!  0xffff_c000_0000_0000 +--------------------------+ VMALLOC_END
@@ -21,20 +23,37 @@
 //!  0xffff_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
 //!
-//! The fixed-slot region begins with one 2 MiB stretch of 4 KiB slots (a level 3 table), then the
-//! device tree window:
+//! The fixed-slot region begins with one level 3 table of page slots, then the device tree window.
+//! What one level 3 table maps is 2 MiB, 32 MiB or 512 MiB, with pages of 4, 16 or 64 KiB:
 //!
 //! ```text
-//!  FIXED_BASE + 0          slot 0: early UART
-//!  FIXED_BASE + 4 KiB * n  slots 1..512: free for edits of tables (EDIT_SLOTS)
-//!  FIXED_BASE + 2 MiB      device tree: its pages; up to 2 MiB may cross a boundary, so two tables
-//!  FIXED_BASE + 512 MiB    a block for each CPU but the first (mm::per_cpu)
+//!  FIXED_BASE              slot 0: early UART; the others: free for edits of tables (EDIT_SLOTS)
+//!  DTB_WINDOW              device tree: its pages; up to 2 MiB may cross a boundary, so two tables
+//!  PER_CPU_WINDOW          a block for each CPU but the first (mm::per_cpu)
 //! ```
 
-/// Bytes of a page (the 4 KiB granule).
-pub const PAGE_SIZE: usize = 1 << 12;
-/// Bytes that a level 2 block maps.
-pub const BLOCK_2M: usize = 1 << 21;
+use paging::Granule as _;
+
+/// The translation granule of this image: `GRANULE=4K`.
+#[cfg(not(any(feature = "granule-16k", feature = "granule-64k")))]
+pub type Granule = paging::Granule4K;
+/// The translation granule of this image: `GRANULE=16K`.
+#[cfg(feature = "granule-16k")]
+pub type Granule = paging::Granule16K;
+/// The translation granule of this image: `GRANULE=64K`.
+#[cfg(all(feature = "granule-64k", not(feature = "granule-16k")))]
+pub type Granule = paging::Granule64K;
+
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = Granule::PAGE_SHIFT;
+/// Bytes of a page, and of a table.
+pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
+/// Descriptors of a table.
+pub const ENTRIES: usize = Granule::ENTRIES;
+/// Bytes that a table of level 3 maps, and a descriptor of level 2.
+pub const TABLE_SPAN: usize = PAGE_SIZE * ENTRIES;
+/// What the image is aligned to (arm64 boot protocol).
+pub const IMAGE_ALIGN: usize = 2 << 20;
 
 /// First address of the linear map; the map of PA 0.
 pub const LINEAR_BASE: usize = 0xffff_0000_0000_0000;
@@ -48,8 +67,8 @@ pub const VMALLOC_END: usize = 0xffff_c000_0000_0000;
 
 /// First address of the fixed slots.
 pub const FIXED_BASE: usize = 0xffff_ffff_0000_0000;
-/// One past the fixed slots: 1 GiB.
-pub const FIXED_END: usize = 0xffff_ffff_4000_0000;
+/// One past the fixed slots.
+pub const FIXED_END: usize = (PER_CPU_WINDOW + PER_CPU_WINDOW_SIZE).next_multiple_of(1 << 30);
 
 /// The address the image is linked at; `linker.ld` has the same number.
 pub const IMAGE_BASE: usize = 0xffff_ffff_8000_0000;
@@ -57,21 +76,21 @@ pub const IMAGE_BASE: usize = 0xffff_ffff_8000_0000;
 pub const IMAGE_END: usize = 0xffff_ffff_c000_0000;
 
 /// Page slots at the start of the fixed region: what one level 3 table maps.
-pub const NR_FIXED_SLOTS: usize = 512;
+pub const NR_FIXED_SLOTS: usize = ENTRIES;
 /// The slot of the early UART.
 pub const EARLY_UART_SLOT: usize = 0;
 /// The slots that are free for editing table pages that no other map reaches.
 pub const EDIT_SLOTS: core::ops::Range<usize> = 1..NR_FIXED_SLOTS;
 
 /// The device tree window: what two level 3 tables map, after that of the page slots.
-pub const DTB_WINDOW: usize = FIXED_BASE + BLOCK_2M;
+pub const DTB_WINDOW: usize = FIXED_BASE + TABLE_SPAN;
 /// Bytes of the device tree window.
-pub const DTB_WINDOW_SIZE: usize = 2 * BLOCK_2M;
+pub const DTB_WINDOW_SIZE: usize = 2 * TABLE_SPAN;
 /// The largest device tree that the arm64 boot protocol allows.
-pub const DTB_MAX_SIZE: usize = BLOCK_2M;
+pub const DTB_MAX_SIZE: usize = 2 << 20;
 
 /// The window of the blocks of all CPUs but the one that booted.
-pub const PER_CPU_WINDOW: usize = FIXED_BASE + (512 << 20);
+pub const PER_CPU_WINDOW: usize = (DTB_WINDOW + DTB_WINDOW_SIZE).next_multiple_of(512 << 20);
 /// Bytes of that window.
 pub const PER_CPU_WINDOW_SIZE: usize = 512 << 20;
 
@@ -87,9 +106,10 @@ const _: () = {
     assert!(LINEAR_END <= VMALLOC_BASE && VMALLOC_BASE < VMALLOC_END);
     assert!(VMALLOC_END <= FIXED_BASE && FIXED_BASE < FIXED_END);
     assert!(FIXED_END <= IMAGE_BASE && IMAGE_BASE < IMAGE_END);
-    // The map of PA 0 is level 0 aligned, so that the linear map may use every leaf size.
+    // The map of PA 0 is aligned to the largest leaf of any granule.
     assert!(LINEAR_BASE.is_multiple_of(1 << 39) && VMALLOC_BASE.is_multiple_of(1 << 39));
     assert!(FIXED_BASE.is_multiple_of(1 << 30) && IMAGE_BASE.is_multiple_of(1 << 30));
+    assert!(DTB_MAX_SIZE <= TABLE_SPAN && PER_CPU_WINDOW.is_multiple_of(TABLE_SPAN));
     assert!(DTB_WINDOW >= FIXED_BASE + NR_FIXED_SLOTS * PAGE_SIZE);
     assert!(DTB_WINDOW + DTB_WINDOW_SIZE <= PER_CPU_WINDOW);
     assert!(PER_CPU_WINDOW + PER_CPU_WINDOW_SIZE <= FIXED_END);

@@ -118,14 +118,14 @@ fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMeth
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
-        .and_then(|(_, identity)| Features::of(&identity).missing())
+        .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
 }
 
 /// What all CPUs have that will run. This one will.
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
-        .filter(|features| features.missing().is_none())
+        .filter(|features| features.missing(layout::PAGE_SHIFT).is_none())
         .reduce(Features::common)
         .unwrap_or_else(|| Features::of(&identity::read()))
 }

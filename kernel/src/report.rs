@@ -3,10 +3,11 @@
 use core::fmt;
 
 use log::{info, warn};
-use paging::{DisplaySize, Granule4K};
+use paging::{DisplaySize, Granule as _};
 
 use super::layout::{
-    FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END,
+    FIXED_BASE, FIXED_END, Granule, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, NR_FIXED_SLOTS,
+    PAGE_SIZE, VMALLOC_BASE, VMALLOC_END,
 };
 use crate::BootInfo;
 use crate::arch::errata::Errata;
@@ -122,7 +123,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
         warn!("the initrd does not lie in RAM: it is not used");
     }
     let sections = &info.sections;
-    info!("address map (TTBR1, 48 bits, 4K granule)");
+    info!("address map (TTBR1, 48 bits, {} granule)", Granule::NAME);
     let region = |name: &str, start: usize, end: usize, what: fmt::Arguments<'_>| {
         info!(
             "  {name:<8} {start:#018x}..{end:#018x} {:>5}  {what}",
@@ -140,7 +141,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
                 Rodata::Full => "r--",
                 Rodata::On => "rw-",
             },
-            linear_map_outcome().leaves.display::<Granule4K>()
+            linear_map_outcome().leaves.display::<Granule>()
         ),
     );
     region("vmalloc", VMALLOC_BASE, VMALLOC_END, format_args!("empty"));
@@ -148,7 +149,10 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
         "fixed",
         FIXED_BASE,
         FIXED_END,
-        format_args!("512 slots of 4K, device tree r--"),
+        format_args!(
+            "{NR_FIXED_SLOTS} slots of {}, device tree r--",
+            DisplaySize(PAGE_SIZE as u64)
+        ),
     );
     region(
         "image",
@@ -157,7 +161,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
         format_args!(
             "at PA {:#x}: {}",
             info.image.start,
-            image_outcome().leaves.display::<Granule4K>()
+            image_outcome().leaves.display::<Granule>()
         ),
     );
     for (name, range, permissions) in [
@@ -178,7 +182,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
         "{} frames, {} free ({} MiB); {} table pages; heap {} KiB",
         stats.total,
         stats.free,
-        stats.free >> 8,
+        (stats.free * PAGE_SIZE as u64) >> 20,
         tables::nr_tables(),
         crate::mm::heap::stats().size >> 10
     );

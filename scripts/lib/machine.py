@@ -97,7 +97,7 @@ class Machine:
 
     def check_for_tests(self) -> None:
         """Raises BadSetting for a machine with less RAM than the self-tests take."""
-        needed = ram_for_tests(int(self.smp))
+        needed = ram_for_tests(int(self.smp), (page_size(self.image) or 4096) // 4096)
         if parse_size("MEM", self.mem) < needed << 20:
             raise BadSetting(f"MEM={self.mem} is too little: the self-tests take MEM={needed}M with SMP={self.smp}")
 
@@ -165,11 +165,30 @@ OUTSIDE_TESTS = 5
 """MiB: image, device tree, first tables, and what lies below the image."""
 
 
-def ram_for_tests(cpus: int) -> int:
-    """Returns MiB: what the suite, which says it in its source, takes free, and what is never free."""
+def ram_for_tests(cpus: int, times: int = 1) -> int:
+    """Returns MiB: what the suite, which says it in its source, takes free, and what is never free. `times` is how large a page is, in pages of 4 KiB."""
     source = (ROOT / "kernel/harness/src/selftest/mod.rs").read_text()
     free, per_cpu = (int(re.findall(rf"const {name}: u64 = (\d+);", source)[0]) for name in ("FREE_MIB", "FREE_MIB_PER_CPU"))
-    return OUTSIDE_TESTS + free + per_cpu * (cpus - 1)
+    return OUTSIDE_TESTS + (free + per_cpu * (cpus - 1)) * times
+
+
+def page_size(image: Path) -> int | None:
+    """Returns the bytes of an image's pages, as its header says; None where there is no header."""
+    try:
+        header = image.read_bytes()[:64]
+    except OSError:
+        return None
+    if len(header) < 64 or header[56:60] != b"ARM\x64":
+        return None
+    kind = header[24] >> 1 & 3
+    return 1024 << 2 * kind if kind else None
+
+
+def needs_small_pages(image: Path, what: str) -> None:
+    """Raises BadSetting for an image with pages that `what` is not made for."""
+    size = page_size(image)
+    if size not in (None, 4096):
+        raise BadSetting(f"{image} has pages of {size // 1024} KiB, and {what} pages of 4 KiB: GRANULE=4K")
 
 
 def parse_size(name: str, value: str) -> int:

@@ -88,6 +88,26 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
     return cases
 
 
+GRANULES = ("16K", "64K")
+"""Sizes of a page that an image may have, beside 4K."""
+
+WITHOUT = {"16K": "cortex-a72", "64K": None}
+"""A CPU that has no such granule."""
+
+
+def of_granule(granule: str, image: Path) -> list[BootCase]:
+    """The suite with larger pages, on one CPU and on four; and a CPU that has no such pages."""
+    given = {"IMAGE": str(image)}
+    cases = [
+        BootCase(f"{granule}, EL2", given | {"EL2": "1"}),
+        BootCase(f"{granule}, 4 CPUs", given | {"SMP": "4"}),
+    ]
+    if without := WITHOUT[granule]:
+        says = ("--expect-message", f"this CPU has no {granule[:-1]} KiB granule")
+        cases.append(BootCase(f"{granule}, {without}", given | {"CPU": without}, says))
+    return cases
+
+
 def counts_of_cpus() -> list[BootCase]:
     """For what takes its time: the suite with each of these numbers of CPUs, and what several do on each that needs break-before-make."""
     cases = [BootCase(f"{smp} CPUs", {"SMP": str(smp)}) for smp in (*range(1, 10), 12, 16)]

@@ -18,7 +18,7 @@ from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, planted_faults, refusals, rejected_runs, traps
+from .matrix import GRANULES, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -214,6 +214,24 @@ def dump_dtb() -> Path:
     machine = Machine(qemu=os.environ.get("QEMU") or Machine().qemu)
     run_logged("boot: dumpdtb", machine.dump_dtb_command(path), 60.0)
     return path
+
+
+def granules(report: Report) -> None:
+    """Images with larger pages, each built by itself."""
+    for granule in GRANULES:
+        image = BUILD / granule
+        name = f"granules: {granule}, build"
+        done = run_logged(name, ["scripts/build"], BUILD_LIMIT, {"GRANULE": granule, "OUT": str(image), "PROFILE": "quick"})
+        report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
+        if not done.good:
+            continue
+        name = f"granules: {granule}, position independence before the MMU is on"
+        done = run_logged(name, [python(), "-B", "scripts/check-boot-pic.py", str(image / "vmwalk.elf")], 60.0)
+        report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
+        boot_all(report, "granules", of_granule(granule, image / "Image"))
+        name = f"granules: {granule}, gdb and prompt"
+        command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "granule_sessions.py"]
+        report.add(name, count_unittest(run_logged(name, command, 300.0, {"GRANULE": granule, "IMAGE": str(image / "Image")})))
 
 
 def broken(report: Report) -> None:
@@ -524,6 +542,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "host": host,
     "miri": miri,
     "boot": boot,
+    "granules": granules,
     "broken": broken,
     "faults": faults,
     "gdb": gdb,

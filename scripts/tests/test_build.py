@@ -63,6 +63,11 @@ class ACheckout(unittest.TestCase):
 
 
 class Builds(ACheckout):
+    def test_of_a_page_size_that_there_is_not_is_refused_in_one_line(self) -> None:
+        environment = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "GRANULE": "8K"}
+        done = subprocess.run(["scripts/build"], cwd=self.root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (1, "build: GRANULE is 4K, 16K or 64K, not '8K'\n"))
+
     def test_at_once_in_one_checkout_all_succeed_and_leave_one_of_them_whole(self) -> None:
         for _ in range(3):
             processes = [self.start(kernel) for kernel in range(4)]

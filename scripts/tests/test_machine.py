@@ -10,7 +10,19 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from lib.machine import RAM_BASE, STUB_AT, BadSetting, Machine, RawBoot, asks_for_tests, parallel_boots, parse_seconds, ram_for_tests
+from lib.machine import (
+    RAM_BASE,
+    STUB_AT,
+    BadSetting,
+    Machine,
+    RawBoot,
+    asks_for_tests,
+    needs_small_pages,
+    page_size,
+    parallel_boots,
+    parse_seconds,
+    ram_for_tests,
+)
 from lib.paths import ROOT
 
 
@@ -100,6 +112,27 @@ class TheMachine(unittest.TestCase):
             with self.subTest(value=value), self.assertRaises(BadSetting):
                 parse_seconds("TIMEOUT", value)
         self.assertEqual(parse_seconds("TIMEOUT", "2.5"), 2.5)
+
+
+class AnImage(unittest.TestCase):
+    def image(self, flags: int, magic: bytes = b"ARM\x64") -> Path:
+        file = tempfile.NamedTemporaryFile(prefix="vmwalk-image-", delete=False)
+        self.addCleanup(os.unlink, file.name)
+        with file:
+            file.write(struct.pack("<24xQ24x4s4x", flags, magic))
+        return Path(file.name)
+
+    def test_says_the_size_of_its_pages_in_its_header(self) -> None:
+        for flags, size in ((0xA, 4096), (0xC, 16384), (0xE, 65536), (0x8, None)):
+            with self.subTest(flags=flags):
+                self.assertEqual(page_size(self.image(flags)), size)
+        self.assertIsNone(page_size(self.image(0xC, b"ELF ")))
+        self.assertIsNone(page_size(Path("/nonexistent")))
+
+    def test_with_larger_pages_is_refused_where_figures_are_of_small_ones(self) -> None:
+        needs_small_pages(self.image(0xA), "the bench has")
+        with self.assertRaisesRegex(BadSetting, "has pages of 64 KiB, and the bench has pages of 4 KiB"):
+            needs_small_pages(self.image(0xE), "the bench has")
 
 
 class TheProgramsThatWereUnpacked(unittest.TestCase):

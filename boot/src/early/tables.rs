@@ -2,55 +2,69 @@
 //!
 //! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable. It
 //!   exists for the few instructions of `enable_mmu`, on every CPU.
-//! - TTBR1: the image at its linked address, 4 KiB pages with the permissions of each section, the
+//! - TTBR1: the image at its linked address, in pages with the permissions of each section, the
 //!   page below the boot stack unmapped; the pages of the device tree in its window, read-only; the
 //!   table of the fixed slots, empty.
 //!
-//! Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN is on
-//! with them. No TLB maintenance: the tables are complete before the MMU first walks them.
+//! All in pages, whatever the granule: a block of 32 or 512 MiB would map what lies beside the
+//! image. Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN
+//! is on with them. No TLB maintenance: the tables are complete before the MMU first walks them.
 
 use core::ptr::write_volatile;
 
 use kernel::arch::cpu::memory_type;
-use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, FIXED_BASE, IMAGE_BASE, PAGE_SIZE};
+use kernel::mm::layout::{
+    DTB_WINDOW, ENTRIES, FIXED_BASE, Granule, IMAGE_ALIGN, IMAGE_BASE, PAGE_SHIFT, PAGE_SIZE, TABLE_SPAN,
+};
+use paging::Granule as _;
 
 /// A translation table.
-#[repr(C, align(4096))]
-struct Table([u64; 512]);
+#[repr(C)]
+#[cfg_attr(not(any(feature = "granule-16k", feature = "granule-64k")), repr(align(4096)))]
+#[cfg_attr(feature = "granule-16k", repr(align(16384)))]
+#[cfg_attr(feature = "granule-64k", repr(align(65536)))]
+struct Table([u64; ENTRIES]);
+
+const _: () = assert!(align_of::<Table>() == PAGE_SIZE);
 
 impl Table {
-    const EMPTY: Self = Self([0; 512]);
+    const EMPTY: Self = Self([0; ENTRIES]);
 }
 
+/// The level of a root.
+const ROOT: usize = Granule::ROOT_LEVEL as usize;
+/// The level of the last table that the fixed region and the image share.
+const SHARED: usize = if index(FIXED_BASE, 1) == index(IMAGE_BASE, 1) {
+    2
+} else {
+    1
+};
 /// Level 3 tables for the image: 16 MiB, asserted by linker.ld.
-const NR_IMAGE_L3: usize = 8;
+const NR_IMAGE_L3: usize = (16_usize << 20).div_ceil(TABLE_SPAN);
 
 /// All of the first tables, in .bss.
 #[repr(C)]
 struct FirstTables {
-    identity_l0: Table,
-    identity_l1: Table,
-    identity_l2: Table,
-    kernel_l0: Table,
-    kernel_l1: Table,
-    fixed_l2: Table,
+    /// From the root to level 3.
+    identity: [Table; 4 - ROOT],
+    /// From the root to level [`SHARED`].
+    shared: [Table; SHARED + 1 - ROOT],
+    /// Of level 2, where that is not shared.
+    fixed_l2: [Table; 2 - SHARED],
+    image_l2: [Table; 2 - SHARED],
     fixed_l3: Table,
     dtb_l3: [Table; 2],
-    image_l2: Table,
     image_l3: [Table; NR_IMAGE_L3],
 }
 
 #[unsafe(link_section = ".bss.boot_tables")]
 static mut TABLES: FirstTables = FirstTables {
-    identity_l0: Table::EMPTY,
-    identity_l1: Table::EMPTY,
-    identity_l2: Table::EMPTY,
-    kernel_l0: Table::EMPTY,
-    kernel_l1: Table::EMPTY,
-    fixed_l2: Table::EMPTY,
+    identity: [Table::EMPTY; 4 - ROOT],
+    shared: [Table::EMPTY; SHARED + 1 - ROOT],
+    fixed_l2: [Table::EMPTY; 2 - SHARED],
+    image_l2: [Table::EMPTY; 2 - SHARED],
     fixed_l3: Table::EMPTY,
     dtb_l3: [Table::EMPTY; 2],
-    image_l2: Table::EMPTY,
     image_l3: [Table::EMPTY; NR_IMAGE_L3],
 };
 
@@ -64,7 +78,6 @@ unsafe extern "C" {
 
 // Descriptor bits: Arm ARM, "VMSAv8-64 translation table format descriptors".
 const TABLE: u64 = 0b11;
-const BLOCK: u64 = 0b01;
 const PAGE: u64 = 0b11;
 const READ_ONLY: u64 = 0b10 << 6; // AP[2:1]: EL1 only
 const INNER_SHAREABLE: u64 = 0b11 << 8;
@@ -77,17 +90,32 @@ const TEXT: u64 = NORMAL | READ_ONLY;
 const RODATA: u64 = NORMAL | READ_ONLY | PXN;
 const DATA: u64 = NORMAL | PXN;
 
-/// Index into the table of `level` for `va`.
+/// Index into the table of `level` for `va`, of 48 bits.
 const fn index(va: usize, level: usize) -> usize {
-    va >> (39 - 9 * level) & 511
+    let shift = PAGE_SHIFT.wrapping_add(Granule::INDEX_BITS.wrapping_mul(3_usize.wrapping_sub(level) as u32));
+    (va & ((1 << 48) - 1)).wrapping_shr(shift) & (ENTRIES - 1)
 }
 
 /// Stores descriptor `i` of `table`.
 #[inline(always)]
 unsafe fn set(table: *mut Table, i: usize, descriptor: u64) {
-    let slot = table.cast::<u64>().wrapping_add(i & 511);
+    let slot = table.cast::<u64>().wrapping_add(i & (ENTRIES - 1));
     // SAFETY: inside the table, by the mask; the caller owns the table.
     unsafe { write_volatile(slot, descriptor) };
+}
+
+/// Links `first`, the table of level `from` for `va`, and those behind it to each other, down to
+/// level `to`. Returns that of level `to`.
+#[inline(always)]
+unsafe fn link_chain(first: *mut Table, va: usize, from: usize, to: usize) -> *mut Table {
+    let (mut table, mut level) = (first, from);
+    while level < to {
+        let next = table.wrapping_add(1);
+        // SAFETY: the caller owns the tables.
+        unsafe { set(table, index(va, level), next as u64 | TABLE) };
+        (table, level) = (next, level.wrapping_add(1));
+    }
+    table
 }
 
 /// Builds the tables and returns TTBR0 and TTBR1.
@@ -103,44 +131,56 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     macro_rules! table {
         ($name:ident) => {{
             // SAFETY: only a place is computed, inside of the static.
-            unsafe { &raw mut (*tables).$name }
+            unsafe { &raw mut (*tables).$name }.cast::<Table>()
         }};
     }
     macro_rules! store {
-        ($table:ident [$va:expr, $level:literal] = $descriptor:expr) => {{
-            let (table, descriptor) = (table!($table), $descriptor);
+        ($table:ident [$i:expr] = $descriptor:expr) => {{
+            let (i, descriptor) = ($i, $descriptor);
             // SAFETY: by this function's contract the tables are ours alone.
-            unsafe { set(table, index($va, $level), descriptor) };
+            unsafe { set($table, i, descriptor) };
         }};
     }
     macro_rules! link {
-        ($from:ident [$va:expr, $level:literal] => $to:ident) => {
-            store!($from[$va, $level] = table!($to) as u64 | TABLE)
+        ($from:ident [$va:expr, $level:expr] => $to:ident) => {
+            store!($from[index($va, $level)] = $to as u64 | TABLE)
         };
     }
 
-    let identity = image_pa as usize;
-    link!(identity_l0[identity, 0] => identity_l1);
-    link!(identity_l1[identity, 1] => identity_l2);
-    store!(identity_l2[identity, 2] = image_pa | TEXT | BLOCK);
+    let (identity, shared) = (table!(identity), table!(shared));
+    // SAFETY: by this function's contract the tables are ours alone.
+    let identity_l3 = unsafe { link_chain(identity, image_pa as usize, ROOT, 3) };
+    let mut within = 0;
+    while within < IMAGE_ALIGN {
+        let pa = (image_pa as usize).wrapping_add(within);
+        store!(identity_l3[index(pa, 3)] = pa as u64 | TEXT | PAGE);
+        within = within.wrapping_add(PAGE_SIZE);
+    }
 
-    link!(kernel_l0[FIXED_BASE, 0] => kernel_l1);
-    const { assert!(index(FIXED_BASE, 0) == index(IMAGE_BASE, 0)) };
-    link!(kernel_l1[FIXED_BASE, 1] => fixed_l2);
+    // SAFETY: as above.
+    let lowest = unsafe { link_chain(shared, FIXED_BASE, ROOT, SHARED) };
+    let (fixed_l2, image_l2) = if SHARED == 2 {
+        (lowest, lowest)
+    } else {
+        let (fixed, image) = (table!(fixed_l2), table!(image_l2));
+        link!(lowest[FIXED_BASE, SHARED] => fixed);
+        link!(lowest[IMAGE_BASE, SHARED] => image);
+        (fixed, image)
+    };
+    let fixed_l3 = table!(fixed_l3);
     link!(fixed_l2[FIXED_BASE, 2] => fixed_l3);
-    link!(kernel_l1[IMAGE_BASE, 1] => image_l2);
 
     // The device tree: its pages and no more. What lies beside it may be memory that is not to be
     // mapped, where a read ahead of the program is an error.
-    let dtb_l3 = table!(dtb_l3).cast::<Table>();
+    let dtb_l3 = table!(dtb_l3);
     link!(fixed_l2[DTB_WINDOW, 2] => dtb_l3);
     let dtb_end = dtb_pa.wrapping_add(dtb_size);
     let mut pa = dtb_pa & !(PAGE_SIZE as u64 - 1);
-    let mut page = dtb_pa as usize >> 12 & 511;
+    let mut page = index(dtb_pa as usize, 3);
     while pa < dtb_end {
-        let l3 = dtb_l3.wrapping_add(page >> 9);
-        if page == 512 {
-            store!(fixed_l2[DTB_WINDOW + BLOCK_2M, 2] = l3 as u64 | TABLE);
+        let l3 = dtb_l3.wrapping_add(page / ENTRIES);
+        if page == ENTRIES {
+            link!(fixed_l2[DTB_WINDOW + TABLE_SPAN, 2] => l3);
         }
         // SAFETY: the tables are ours alone, and at most 2 MiB from within the first of them end in
         // the second.
@@ -150,7 +190,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     }
 
     // The image. PC-relative addresses of its symbols are physical here.
-    let image_l3 = table!(image_l3).cast::<Table>();
+    let image_l3 = table!(image_l3);
     let start = &raw const __image_start as u64;
     let text_end = &raw const __text_end as u64;
     let rodata_end = &raw const __rodata_end as u64;
@@ -159,10 +199,9 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     let mut pa = start;
     let mut page = 0;
     while pa < end {
-        let l3 = image_l3.wrapping_add(page >> 9);
-        if page & 511 == 0 {
-            let va = IMAGE_BASE | page << 12;
-            store!(image_l2[va, 2] = l3 as u64 | TABLE);
+        let l3 = image_l3.wrapping_add(page / ENTRIES);
+        if page & (ENTRIES - 1) == 0 {
+            link!(image_l2[IMAGE_BASE | page << PAGE_SHIFT, 2] => l3);
         }
         let descriptor = if pa < text_end {
             pa | TEXT | PAGE
@@ -179,11 +218,13 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
         pa = pa.wrapping_add(PAGE_SIZE as u64);
         page = page.wrapping_add(1);
     }
-    (table!(identity_l0) as u64, table!(kernel_l0) as u64)
+    (identity as u64, shared as u64)
 }
 
 /// The addresses, in the image window, of the tables of the fixed region.
 pub struct FixedTables {
+    /// The last that it shares with the image, and its level.
+    pub shared: (usize, u8),
     /// Level 2.
     pub l2: usize,
     /// Level 3, of the page slots.
@@ -196,15 +237,19 @@ pub struct FixedTables {
 pub fn fixed_tables() -> FixedTables {
     let tables = &raw mut TABLES;
     // SAFETY: only places are computed, inside of the static.
-    let (l2, l3, dtb) = unsafe {
+    let (shared, l2, l3, dtb) = unsafe {
         (
-            &raw mut (*tables).fixed_l2,
+            (&raw mut (*tables).shared)
+                .cast::<Table>()
+                .wrapping_add(SHARED - ROOT),
+            (&raw mut (*tables).fixed_l2).cast::<Table>(),
             &raw mut (*tables).fixed_l3,
             &raw mut (*tables).dtb_l3,
         )
     };
     FixedTables {
-        l2: l2 as usize,
+        shared: (shared as usize, SHARED as u8),
+        l2: if SHARED == 2 { shared } else { l2 } as usize,
         l3: l3 as usize,
         dtb_l3: [dtb as usize, dtb as usize + size_of::<Table>()],
     }

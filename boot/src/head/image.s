@@ -8,7 +8,7 @@ _start:
     .long   0                           // code1
     .quad   0                           // text_offset: at the 2 MiB boundary itself
     .quad   __image_size                // with .bss and the boot stack
-    .quad   0xa                         // little endian, 4 KiB pages, anywhere in memory
+    .quad   0x8 | {page_size} << 1      // little endian, the size of pages, anywhere in memory
     .quad   0                           // res2
     .quad   0                           // res3
     .quad   0                           // res4

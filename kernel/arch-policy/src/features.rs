@@ -149,11 +149,16 @@ impl Features {
         }
     }
 
-    /// Returns what the kernel cannot do without and this lacks.
+    /// Returns what a kernel with pages of 2^`page_shift` bytes cannot do without and this lacks.
     #[must_use]
-    pub const fn missing(&self) -> Option<&'static str> {
-        if !self.granule_4k {
-            Some("4 KiB granule")
+    pub const fn missing(&self, page_shift: u32) -> Option<&'static str> {
+        let granule = match page_shift {
+            12 => (self.granule_4k, "4 KiB granule"),
+            14 => (self.granule_16k, "16 KiB granule"),
+            _ => (self.granule_64k, "64 KiB granule"),
+        };
+        if !granule.0 {
+            Some(granule.1)
         } else if !self.simd {
             Some("Advanced SIMD")
         } else {

@@ -44,7 +44,7 @@ fn fields_are_where_the_manual_has_them() {
             pmu_counters: Some(6),
         }
     );
-    assert_eq!(features.missing(), None);
+    assert_eq!(features.missing(12), None);
 }
 
 /// Each register of a second CPU that says less, and what is left of the feature.
@@ -94,7 +94,7 @@ fn what_both_have_stays() {
 
 #[test]
 fn what_the_kernel_needs_is_missed() {
-    let missing = |register, value| Features::of(&max().with(register, value)).missing();
+    let missing = |register, value| Features::of(&max().with(register, value)).missing(12);
     assert_eq!(missing(Register::Pfr0, 0x00ff_0011), Some("Advanced SIMD"));
     assert_eq!(missing(Register::Mmfr0, 0xf << 28), Some("4 KiB granule"));
 }

@@ -1,10 +1,11 @@
 //! The kernel's backend by other handles on its trees: for code that counts, or notes, what passes
 //! through them.
 
+use kernel::layout;
 use kernel::mm::areas::{KernelBackend, edit_linear_map};
 use kernel::mm::{kernel_tree, linear_map_tree};
 use kernel::sync::IrqSpinLock;
-use paging::{Failure, Granule4K, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
+use paging::{Failure, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
 use vmalloc::{Backend, LinearEdit, NodePage, NodePages};
 
 /// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as
@@ -46,8 +47,8 @@ pub(crate) use as_kernel_backend;
 /// of those for the linear map.
 #[derive(Debug)]
 pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
-    tree: Tree<Granule4K, T, M>,
-    linear_map: Tree<Granule4K, L, M>,
+    tree: Tree<layout::Granule, T, M>,
+    linear_map: Tree<layout::Granule, L, M>,
 }
 
 impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
@@ -60,7 +61,7 @@ impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
     }
 
     /// Returns the handle by which the linear map is edited.
-    pub fn linear_map(&self) -> &Tree<Granule4K, L, M> {
+    pub fn linear_map(&self) -> &Tree<layout::Granule, L, M> {
         &self.linear_map
     }
 }
@@ -74,14 +75,14 @@ impl<T: Tables, L: Tables, M: Mmu> NodePages for BackendBy<T, L, M> {
 // SAFETY: the kernel's backend keeps the promises; the trees are the kernel's, by other handles.
 #[deny(clippy::missing_trait_methods)]
 unsafe impl<T: Tables + 'static, L: Tables + 'static, M: Mmu + 'static> Backend for BackendBy<T, L, M> {
-    type Granule = Granule4K;
+    type Granule = layout::Granule;
     type Tables = T;
     type Mmu = M;
     type Lock<V: Send> = IrqSpinLock<V>;
 
     as_kernel_backend!(self);
 
-    fn tree(&self) -> &Tree<Granule4K, T, M> {
+    fn tree(&self) -> &Tree<layout::Granule, T, M> {
         &self.tree
     }
     forward! { self => KernelBackend;

@@ -27,6 +27,8 @@ pub const fn runs(size: u64) -> usize {
 /// Why nothing can be measured.
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
+    /// The image has larger pages than the cases.
+    PageSize,
     /// There is no counter.
     Unavailable(Unavailable),
     /// The counter counts something else than instructions.
@@ -41,6 +43,9 @@ pub enum Error {
 impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::PageSize => {
+                f.write_str("the cases are those of Linux with pages of 4 KiB, which this image has not")
+            }
             Self::Unavailable(why) => write!(f, "{why}"),
             Self::Inexact { executed, counted } => write!(
                 f,

@@ -7,11 +7,12 @@
 use alloc::vec::Vec;
 use core::ptr;
 
-use paging::{Granule, Granule4K, Pfn};
+use kernel::layout;
+use paging::{Granule, Pfn};
 use vmalloc::{Backend, Error, Request, VmArea, Vmalloc};
 
 /// Bytes of a page.
-const PAGE: u64 = Granule4K::PAGE_SIZE;
+const PAGE: u64 = layout::Granule::PAGE_SIZE;
 
 /// What a shape is run with.
 #[derive(Clone, Debug)]

@@ -5,9 +5,10 @@
 //! of a new one: an index that is off, a run that is not looked at to its end, an unmap that stops
 //! early. Else they do as [`Rewalk`] or [`Series`] does.
 
+use kernel::layout;
 use kernel::mm::layout::PAGE_SIZE;
 use paging::reference::{Context, Error, Rewalk, Series, Walker};
-use paging::{Attributes, FrameArray, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
+use paging::{Attributes, FrameArray, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
 
 /// As `for_each_walker!`, for the wrong ones.
 macro_rules! for_each_wrong_walker {
@@ -30,12 +31,12 @@ macro_rules! wrong_walker {
         $(#[$doc])*
         pub struct $walker;
 
-        impl<T: Tables, M: Mmu> Walker<Granule4K, T, M> for $walker {
+        impl<T: Tables, M: Mmu> Walker<layout::Granule, T, M> for $walker {
             const NAME: &'static str = $name;
 
             fn map_range(
                 &self,
-                walk: &Context<'_, Granule4K, T, M>,
+                walk: &Context<'_, layout::Granule, T, M>,
                 va: VirtAddr,
                 pa: PhysAddr,
                 size: u64,
@@ -46,7 +47,7 @@ macro_rules! wrong_walker {
 
             fn map_pages<A: FrameArray + ?Sized>(
                 &self,
-                walk: &Context<'_, Granule4K, T, M>,
+                walk: &Context<'_, layout::Granule, T, M>,
                 va: VirtAddr,
                 frames: &A,
                 attributes: Attributes,
@@ -57,7 +58,7 @@ macro_rules! wrong_walker {
 
             fn unmap(
                 &self,
-                walk: &Context<'_, Granule4K, T, M>,
+                walk: &Context<'_, layout::Granule, T, M>,
                 va: VirtAddr,
                 size: u64,
             ) -> Result<LevelMask, Error> {

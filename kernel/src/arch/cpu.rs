@@ -6,6 +6,8 @@
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, TCR_EL1};
 use tock_registers::fields::FieldValue;
 
+use crate::layout::PAGE_SHIFT;
+
 /// Indices into MAIR_EL1.
 pub mod memory_type {
     /// Device-nGnRnE.
@@ -41,11 +43,31 @@ pub const SCTLR_EL1_MMU_OFF: u64 = SCTLR_EL1_RES1;
 pub const SCTLR_EL1_MMU_ON: u64 =
     SCTLR_EL1_RES1 | 1 << 19 | 1 << 18 | 1 << 16 | 1 << 12 | 1 << 4 | 1 << 3 | 1 << 2 | 1 << 0;
 
-/// TCR_EL1: 4 KiB granule and 48-bit addresses in both halves; walks are inner shareable,
-/// write-back, read- and write-allocate, as the tables are mapped; the output size is what the CPU
-/// has, up to the 48 bits that this granule can name without FEAT_LPA2. Hardware management of
-/// Access flag and dirty state stays off: software sets AF, and a descriptor changes only by
-/// software.
+/// Returns the page size of the lower half.
+#[inline(always)]
+fn tg0() -> FieldValue<u64, TCR_EL1::Register> {
+    match PAGE_SHIFT {
+        14 => TCR_EL1::TG0::KiB_16,
+        16 => TCR_EL1::TG0::KiB_64,
+        _ => TCR_EL1::TG0::KiB_4,
+    }
+}
+
+/// Returns that of the upper half, which has other encodings.
+#[inline(always)]
+fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
+    match PAGE_SHIFT {
+        14 => TCR_EL1::TG1::KiB_16,
+        16 => TCR_EL1::TG1::KiB_64,
+        _ => TCR_EL1::TG1::KiB_4,
+    }
+}
+
+/// TCR_EL1: the granule of this image and 48-bit addresses in both halves; walks are inner
+/// shareable, write-back, read- and write-allocate, as the tables are mapped; the output size is
+/// what the CPU has, up to the 48 bits that this granule can name without FEAT_LPA2. Hardware
+/// management of Access flag and dirty state stays off: software sets AF, and a descriptor changes
+/// only by software.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {
@@ -55,12 +77,12 @@ pub fn tcr_el1() -> u64 {
         + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH0::Inner
-        + TCR_EL1::TG0::KiB_4
+        + tg0()
         + TCR_EL1::T1SZ.val(16)
         + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH1::Inner
-        + TCR_EL1::TG1::KiB_4
+        + tg1()
         + TCR_EL1::IPS.val(ips);
     fields.value
 }

@@ -11,12 +11,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{ReadWriteable, Readable, TCR_EL1, TTBR0_EL1, Writeable};
 use arch_policy::flush;
-use paging::{Granule4K, Mmu, TlbiRange, VirtAddr};
+use paging::{Mmu, TlbiRange, VirtAddr};
 
 use super::errata::Errata;
 use super::features::Features;
 use super::interrupts;
 use super::syndrome::FaultStatus;
+use crate::layout::Granule;
 
 /// DSB ISHST: earlier stores are complete for the inner shareable domain, its table walkers
 /// included. Arm ARM, "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation
@@ -330,11 +331,11 @@ impl Mmu for KernelMmu {
     }
     #[inline(always)]
     fn tlbi_rvaale1is(&self, range: TlbiRange) {
-        tlbi_rvaale1is(range.operand::<Granule4K>());
+        tlbi_rvaale1is(range.operand::<Granule>());
     }
     #[inline(always)]
     fn tlbi_rvaae1is(&self, range: TlbiRange) {
-        tlbi_rvaae1is(range.operand::<Granule4K>());
+        tlbi_rvaae1is(range.operand::<Granule>());
     }
     #[inline(always)]
     fn tlbi_vmalle1is(&self) {

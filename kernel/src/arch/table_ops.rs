@@ -51,6 +51,8 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::layout::{PAGE_SHIFT, PAGE_SIZE};
+
 /// Words that a vector loop takes in a turn.
 pub const BLOCK: usize = 16;
 
@@ -179,7 +181,7 @@ pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
     }
 }
 
-/// Stores `frames[i] << 12 | template` to `nr` descriptors from `at` on.
+/// Stores `frames[i] << PAGE_SHIFT | template` to `nr` descriptors from `at` on.
 ///
 /// # Safety
 /// As for [`fill_linear`]; `frames` is readable for `nr` words.
@@ -196,14 +198,14 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
                     "2:",
                     "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
                     "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
-                    "shl v0.2d, v0.2d, #12",
-                    "shl v1.2d, v1.2d, #12",
-                    "shl v2.2d, v2.2d, #12",
-                    "shl v3.2d, v3.2d, #12",
-                    "shl v4.2d, v4.2d, #12",
-                    "shl v5.2d, v5.2d, #12",
-                    "shl v6.2d, v6.2d, #12",
-                    "shl v7.2d, v7.2d, #12",
+                    "shl v0.2d, v0.2d, #{shift}",
+                    "shl v1.2d, v1.2d, #{shift}",
+                    "shl v2.2d, v2.2d, #{shift}",
+                    "shl v3.2d, v3.2d, #{shift}",
+                    "shl v4.2d, v4.2d, #{shift}",
+                    "shl v5.2d, v5.2d, #{shift}",
+                    "shl v6.2d, v6.2d, #{shift}",
+                    "shl v7.2d, v7.2d, #{shift}",
                     "orr v0.16b, v0.16b, v24.16b",
                     "orr v1.16b, v1.16b, v24.16b",
                     "orr v2.16b, v2.16b, v24.16b",
@@ -221,6 +223,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
                 from = inout(reg) frames,
                 end = in(reg) end,
                 template = in(reg) template,
+                shift = const PAGE_SHIFT,
                 options(nostack)
             );
         }
@@ -229,7 +232,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
         // SAFETY: what is left of the caller's ranges.
         unsafe {
             let frame = frames.add(i).read();
-            AtomicU64::from_ptr(at.add(i)).store(frame << 12 | template, Ordering::Relaxed);
+            AtomicU64::from_ptr(at.add(i)).store(frame << PAGE_SHIFT | template, Ordering::Relaxed);
         }
     }
 }
@@ -272,11 +275,11 @@ pub unsafe fn clear(at: *mut u64, nr: usize) {
 /// used.
 ///
 /// # Safety
-/// `table` is 4 KiB-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by
+/// `table` is page-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by
 /// the caller, and not linked into live tables.
 #[inline]
 pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
-    const SIZE: usize = 4096;
+    const SIZE: usize = PAGE_SIZE;
     // Eight in a turn; a block may be as large as 2 KiB.
     if zva_size == 0 || zva_size > SIZE / 8 {
         // SAFETY: the caller's promise.

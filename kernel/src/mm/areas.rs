@@ -8,11 +8,9 @@
 //! In a traced build (feature `trace`) each call is a function of its own, to break on.
 
 use core::panic::Location;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use paging::{
-    Failure, FrameArray, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
-};
+use paging::{Failure, FrameArray, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use vmalloc::{
@@ -20,7 +18,7 @@ use vmalloc::{
     Vmalloc,
 };
 
-use super::layout::{PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
+use super::layout::{self, PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
 use super::tables::KernelTables;
 use super::{
@@ -46,6 +44,10 @@ pub type KernelArea = VmArea<'static, KernelBackend>;
 static VMALLOC: Once<KernelVmalloc> = Once::new();
 /// Frames taken for the subsystem's nodes. They are never freed: no leak.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
+
+/// Where the rest of the newest of them begins, if a node page is less than a frame; 0 for none.
+/// Addresses only ever leave it, so that none comes a second time.
+static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
 /// Whether there is deferred work, for an idle CPU to take.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
@@ -145,14 +147,35 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     }
 }
 
+/// Takes a node page of the frame that has some left; there is none where a frame is one.
+fn take_of_node_frame() -> Option<usize> {
+    if PAGE_SIZE == size_of::<NodePage>() {
+        return None;
+    }
+    let after = |page: usize| {
+        let next = page + size_of::<NodePage>();
+        (page != 0).then_some(if next.is_multiple_of(PAGE_SIZE) { 0 } else { next })
+    };
+    NODE_FRAME
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after)
+        .ok()
+}
+
 impl NodePages for KernelBackend {
     fn node_page(&self) -> Option<&'static mut NodePage> {
-        let frame = frames::allocate_no_reclaim(0)?;
-        NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
-        let page = linear_va(frame.0 * PAGE_SIZE as u64) as *mut NodePage;
-        // SAFETY: a frame of our own, in the linear map, that is never freed; a node page may have
-        // arbitrary contents.
-        Some(unsafe { &mut *page })
+        let page = take_of_node_frame().or_else(|| {
+            let frame = frames::allocate_no_reclaim(0)?;
+            NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
+            let page = linear_va(frame.0 * PAGE_SIZE as u64);
+            if PAGE_SIZE > size_of::<NodePage>() {
+                // What another CPU has put there meanwhile is lost, which is less than a frame.
+                NODE_FRAME.store(page + size_of::<NodePage>(), Ordering::Relaxed);
+            }
+            Some(page)
+        })?;
+        // SAFETY: of a frame of our own, in the linear map, that is never freed, and given out
+        // once; a node page may have arbitrary contents.
+        Some(unsafe { &mut *(page as *mut NodePage) })
     }
 }
 
@@ -162,7 +185,7 @@ impl NodePages for KernelBackend {
 /// # Errors
 /// There is no page for a table.
 pub fn edit_linear_map<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     pa: PhysAddr,
     size: u64,
     edit: LinearEdit,
@@ -187,7 +210,7 @@ fn word(frame: Pfn, index: usize) -> *mut u64 {
 // `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and `smp`
 // keep it.
 unsafe impl Backend for KernelBackend {
-    type Granule = Granule4K;
+    type Granule = layout::Granule;
     type Tables = KernelTables;
     type Mmu = KernelMmu;
     type Lock<T: Send> = IrqSpinLock<T>;

@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{Readable, TTBR1_EL1};
 use paging::mmu::NoMmu;
-use paging::{Config, DisplaySize, Granule4K, Half, PhysAddr, Tables, Tree, VirtAddr};
+use paging::{Config, DisplaySize, Half, PhysAddr, Tables, Tree, VirtAddr};
 
-use super::layout::IMAGE_BASE;
+use super::layout::{Granule, IMAGE_BASE};
 use super::linear_va;
 use crate::BootInfo;
 use crate::arch::probe::probe_read;
@@ -60,7 +60,7 @@ unsafe impl Tables for ProbedTables {
 pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
     const BADDR: u64 = 0x0000_ffff_ffff_f000;
     let root = PhysAddr(TTBR1_EL1.get() & BADDR);
-    let tree = Tree::<Granule4K, _, _>::new(
+    let tree = Tree::<Granule, _, _>::new(
         root,
         Half::High,
         ProbedTables,
@@ -93,7 +93,7 @@ pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
     match walk.leaf {
         Some(leaf) => print(format_args!(
             "  {} of {:#x}: PA {:#x}, {:?}{}\n",
-            DisplaySize(leaf.size.bytes::<Granule4K>()),
+            DisplaySize(leaf.size.bytes::<Granule>()),
             leaf.va.0,
             leaf.translate(VirtAddr(va as u64)).0,
             leaf.attributes,

@@ -2,18 +2,18 @@
 //! the fixed window, which the final tables share with the first ones.
 
 use paging::{
-    Attributes, Descriptor, Failure, Granule, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree,
-    VirtAddr, vmap_range_noflush,
+    Attributes, Descriptor, Failure, Granule as _, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
+    vmap_range_noflush,
 };
 
-use super::layout::{FIXED_BASE, IMAGE_BASE};
-use crate::BootInfo;
+use super::layout::{FIXED_BASE, FIXED_END, Granule, IMAGE_BASE};
+use crate::{BootInfo, FixedTables};
 
 /// Maps the sections in `tree`. The page below the boot stack stays unmapped.
 ///
 /// # Errors
 /// There is no page for a table.
-pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: &BootInfo) -> Result<Outcome, Failure> {
+pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &BootInfo) -> Result<Outcome, Failure> {
     let sections = &info.sections;
     let parts = [
         (sections.text.clone(), Attributes::KERNEL_TEXT),
@@ -45,18 +45,27 @@ pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: &BootInfo) -> 
 ///
 /// # Panics
 /// If the image is not mapped in `tree`.
-pub fn link_fixed_window<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, info: &BootInfo) {
-    const {
-        assert!(
-            FIXED_BASE >> 39 == IMAGE_BASE >> 39,
-            "the fixed window shares the image's level 1 table"
-        );
-    }
+pub fn link_fixed_window<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &BootInfo) {
     let tables = tree.tables();
-    let root_index = Granule4K::index(IMAGE_BASE as u64, 0);
-    let link = Descriptor(tables.load(tree.root(), root_index));
-    assert!(link.is_table(0), "the image's level 0 descriptor is {link:?}");
-    let level1 = link.address::<Granule4K>();
-    let window = Descriptor::table(PhysAddr(info.fixed_tables.l2_pa));
-    tables.store(level1, Granule4K::index(FIXED_BASE as u64, 1), window.0);
+    let FixedTables {
+        shared_va,
+        shared_level,
+        ..
+    } = info.fixed_tables;
+    let mut table = tree.root();
+    for level in Granule::ROOT_LEVEL..shared_level {
+        let link = Descriptor(tables.load(table, Granule::index(IMAGE_BASE as u64, level)));
+        assert!(
+            link.is_table(level),
+            "the image's level {level} descriptor is {link:?}"
+        );
+        table = link.address::<Granule>();
+    }
+    let first = Granule::index(FIXED_BASE as u64, shared_level);
+    let last = Granule::index(FIXED_END as u64 - 1, shared_level);
+    for i in first..=last {
+        // SAFETY: a table in .bss, that no longer changes in this range.
+        let link = unsafe { (shared_va as *const u64).add(i).read() };
+        tables.store(table, i, link);
+    }
 }

@@ -6,10 +6,10 @@
 //! change what the image map protects (DESIGN rule 10).
 
 use paging::{
-    Attributes, Failure, Granule4K, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
-    vmap_range_noflush,
+    Attributes, Failure, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr, vmap_range_noflush,
 };
 
+use super::layout::Granule;
 use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
@@ -20,7 +20,7 @@ use crate::BootInfo;
 /// # Errors
 /// There is no page for a table.
 pub fn map<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<Granule, T, M>,
     ram: &Regions,
     info: &BootInfo,
     leaves: LeafSet,

@@ -35,9 +35,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use ::machine::device_tree::Machine;
 use paging::mmu::NoMmu;
-use paging::{
-    Attributes, Config, Failure, Granule4K, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr,
-};
+use paging::{Attributes, Config, Failure, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr};
 use spin::Once;
 
 use crate::BootInfo;
@@ -54,15 +52,15 @@ pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
     vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
 };
-use layout::{LINEAR_BASE, LINEAR_END};
+use layout::{Granule, LINEAR_BASE, LINEAR_END};
 use plan::Plan;
 use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
 /// The kernel's tree, for every address but those of the linear map.
-pub type KernelTree = Tree<Granule4K, KernelTables, KernelMmu>;
+pub type KernelTree = Tree<Granule, KernelTables, KernelMmu>;
 /// The same tree, for the linear map.
-pub type LinearMapTree = Tree<Granule4K, LinearMapTables, KernelMmu>;
+pub type LinearMapTree = Tree<Granule, LinearMapTables, KernelMmu>;
 
 /// What memory management knows once it is up.
 struct Memory {
@@ -163,7 +161,7 @@ pub fn init(
     let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
     // No barrier and no TLBI while it is built: no CPU uses it yet.
-    let building = Tree::<Granule4K, _, _>::new(root, Half::High, early, NoMmu::default(), config);
+    let building = Tree::<Granule, _, _>::new(root, Half::High, early, NoMmu::default(), config);
     let leaves = match args.linear {
         LinearLeaves::Largest => LeafSet::ALL,
         LinearLeaves::Pages => LeafSet::PAGES,

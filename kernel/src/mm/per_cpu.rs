@@ -8,10 +8,10 @@ use core::cell::RefCell;
 
 use machine::device_tree::Machine;
 use paging::mmu::NoMmu;
-use paging::{Attributes, Config, Granule4K, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
+use paging::{Attributes, Config, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
 use spin::Once;
 
-use super::layout::{BLOCK_2M, PAGE_SIZE, PER_CPU_WINDOW};
+use super::layout::{Granule, PAGE_SIZE, PER_CPU_WINDOW, TABLE_SPAN};
 use super::regions::{PhysRegion, Regions};
 use super::tables::{EarlyPages, EarlyTables};
 use super::{InitError, plan_of};
@@ -62,7 +62,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     // What this CPU can address. Another that cannot address so much fails to come up.
     let pa_bits = Features::of(&identity::read()).pa_bits;
     let mut plan = plan_of(info, machine, pa_bits)?;
-    let tables = (size as usize).div_ceil(BLOCK_2M) * PAGE_SIZE;
+    let tables = (size as usize).div_ceil(TABLE_SPAN) * PAGE_SIZE;
     let start = plan.free.take(size + tables as u64).ok_or(InitError::NoRoom)?;
     let memory = PerCpuMemory {
         blocks: PhysRegion {
@@ -86,7 +86,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
         leaves: LeafSet::PAGES,
         ..Config::default()
     };
-    let first_tables = Tree::<Granule4K, _, _>::new(
+    let first_tables = Tree::<Granule, _, _>::new(
         PhysAddr(info.ttbr1_first),
         Half::High,
         EarlyTables::new(&pages),

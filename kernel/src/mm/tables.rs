@@ -115,10 +115,12 @@ macro_rules! accesses {
         }
         #[inline(always)]
         fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
-            // The only groups of pages that there are.
-            debug_assert_eq!(group, table_ops::BLOCK);
-            // SAFETY: as above.
-            unsafe { table_ops::nr_in_blocks(frames.as_ptr().cast(), frames.len()) }
+            if group == table_ops::BLOCK {
+                // SAFETY: as above.
+                return unsafe { table_ops::nr_in_blocks(frames.as_ptr().cast(), frames.len()) };
+            }
+            let is_group = |frames: &&[Pfn]| self.nr_consecutive(frames) == group;
+            frames.chunks_exact(group).take_while(is_group).count() * group
         }
         #[inline(always)]
         fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {

@@ -1,8 +1,8 @@
 //! CPUs that no firmware turns on and off: each waits in a spin table until it is let go, once.
 //!
 //! It is let go to `pen_entry` of the boot crate, where it waits with its MMU off for a call by its
-//! number ([`PEN`]), and comes as PSCI's CPU_ON would have it come. The first time it only says what
-//! it is, and goes back ([`go_back`]).
+//! number ([`PEN`]), and comes as PSCI's CPU_ON would have it come. The first time it only says
+//! what it is, and goes back ([`go_back`]).
 //!
 //! Source: Linux, Documentation/arch/arm64/booting.rst, for the spin table.
 

@@ -2,8 +2,8 @@
 //! waits for one ([`pen`]); then [`secondary_main`].
 //!
 //! Each CPU is turned on twice. The first time, before there are final tables, it only says what it
-//! is ([`identify`]) and turns itself off again, or goes back to wait: the policy of the tables depends on the features
-//! and errata of every CPU that will walk them (DESIGN rules 11 and 13).
+//! is ([`identify`]) and turns itself off again, or goes back to wait: the policy of the tables
+//! depends on the features and errata of every CPU that will walk them (DESIGN rules 11 and 13).
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -166,9 +166,9 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts `cpu`, its affinity and how it is turned on, as number `index` (1 and up), and waits until it is up or a
-/// bounded time is over. It runs on `stack`, under the tables of `ttbr1` (a TTBR1_EL1 value), with
-/// the registers that the first CPU booted with.
+/// Starts `cpu`, its affinity and how it is turned on, as number `index` (1 and up), and waits
+/// until it is up or a bounded time is over. It runs on `stack`, under the tables of `ttbr1` (a
+/// TTBR1_EL1 value), with the registers that the first CPU booted with.
 ///
 /// # Errors
 /// Why it is not up. Other CPUs are not affected.
@@ -254,9 +254,9 @@ unsafe fn prepare(
     start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns the CPU with affinity `mpidr`, which will be number `index`, on by `method` under the first tables,
-/// until it has said what it is ([`identity::of_cpu`]) and is off again. For the time before the
-/// final tables.
+/// Turns the CPU with affinity `mpidr`, which will be number `index`, on by `method` under the
+/// first tables, until it has said what it is ([`identity::of_cpu`]) and is off again. For the time
+/// before the final tables.
 ///
 /// # Errors
 /// Why it is not known. [`start`] refuses it then.

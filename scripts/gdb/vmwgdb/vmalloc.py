@@ -18,10 +18,14 @@ from .commands import Command
 from .target import Physical, fail, registers
 
 STATIC = "kernel::mm::areas::VMALLOC"
-PAGE_SHIFT = 12
 GUARD_BITS = 14
 MAX_GUARD = (1 << GUARD_BITS) - 1
 """Of `meta` in kernel/vmalloc/src/va/node.rs."""
+
+
+def page_shift() -> int:
+    """log2 of the kernel's pages, as TTBR1 walks them."""
+    return registers().half(1).geometry.page_shift
 
 
 def find(value: "gdb.Value", prefix: str) -> "gdb.Value":
@@ -81,11 +85,11 @@ class Segment:
 
     @property
     def va(self) -> int:
-        return self.start + self.lead << PAGE_SHIFT
+        return self.start + self.lead << page_shift()
 
     @property
     def body(self) -> int:
-        return self.pages - self.lead - self.trail << PAGE_SHIFT
+        return self.pages - self.lead - self.trail << page_shift()
 
     @property
     def kind(self) -> str:
@@ -103,7 +107,7 @@ class Segment:
     @property
     def asked(self) -> tuple[int, int]:
         """The caller's bytes: their start and how many. An ioremap may begin inside its first page."""
-        offset = self.words[3] & (1 << PAGE_SHIFT) - 1 if self.kind == "ioremap" else 0
+        offset = self.words[3] & (1 << page_shift()) - 1 if self.kind == "ioremap" else 0
         return self.va + offset, self.words[0] >> 8 & (1 << 55) - 1
 
     def show(self) -> str:
@@ -317,7 +321,7 @@ class Lazy(Command):
         if parked:
             print(f"{pages} pages of addresses are flushed, and kept for the next area of the same size:")
         for segment in parked:
-            print(f"  {segment.start << PAGE_SHIFT:#018x} {show_size(segment.pages << PAGE_SHIFT):>6} guards included")
+            print(f"  {segment.start << page_shift():#018x} {show_size(segment.pages << page_shift()):>6} guards included")
 
     @staticmethod
     def _pending(pending: "gdb.Value") -> None:

@@ -3,12 +3,13 @@
 
 use core::hint::black_box;
 
+use kernel::layout;
 use kernel::mm;
 use kernel::mm::tables::KernelTables;
 use paging::mmu::Counting;
 use paging::{
-    Attributes, Extent, Failure, Granule4K, LeafCounts, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree,
-    VirtRange, vmap_range_noflush,
+    Attributes, Extent, Failure, LeafCounts, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtRange,
+    vmap_range_noflush,
 };
 use vmalloc::{Backend, FlushPolicy, VmArea, Vmalloc};
 
@@ -133,7 +134,7 @@ pub fn run(bench: &Bench<'_>) {
 
 #[inline(never)]
 fn map<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     range: VirtRange,
     pa: PhysAddr,
 ) -> Result<Outcome, Failure> {
@@ -149,7 +150,7 @@ fn map<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn make_read_only<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     range: VirtRange,
 ) -> Result<Outcome, Failure> {
     let mut batch = tree.batch();
@@ -159,7 +160,10 @@ fn make_read_only<T: Tables, M: Mmu>(
 }
 
 #[inline(never)]
-fn unmap<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
+fn unmap<T: Tables, M: Mmu>(
+    tree: &Tree<layout::Granule, T, M>,
+    range: VirtRange,
+) -> Result<Outcome, Failure> {
     let mut batch = tree.batch();
     let result = tree.unmap(range, &mut batch);
     batch.flush();

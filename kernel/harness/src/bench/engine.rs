@@ -9,13 +9,14 @@
 use core::hint::black_box;
 
 use kernel::arch::mmu::KernelMmu;
+use kernel::layout;
 use kernel::mm;
 use kernel::mm::tables::KernelTables;
 use paging::mmu::Counting;
 use paging::reference::{Context, Walker};
 use paging::{
-    Attributes, Extent, Extents, Failure, Granule4K, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree,
-    VirtAddr, VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
+    Attributes, Extent, Extents, Failure, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr,
+    VirtRange, for_each_walker, vmap_pages_range_noflush_walk, vmap_range_noflush,
 };
 
 use super::Bench;
@@ -81,7 +82,7 @@ pub fn nowhere() -> PhysAddr {
 
 #[inline(never)]
 fn map_live<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     va: VirtAddr,
     source: Source<'_>,
     attributes: Attributes,
@@ -97,7 +98,7 @@ fn map_live<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn map_live_range<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     va: VirtAddr,
     pa: PhysAddr,
     size: u64,
@@ -108,7 +109,7 @@ fn map_live_range<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn map_live_pages<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     va: VirtAddr,
     frames: &[Pfn],
     attributes: Attributes,
@@ -118,7 +119,7 @@ fn map_live_pages<T: Tables, M: Mmu>(
 
 #[inline(never)]
 fn map_live_extents<T: Tables, M: Mmu>(
-    tree: &Tree<Granule4K, T, M>,
+    tree: &Tree<layout::Granule, T, M>,
     va: VirtAddr,
     pages: u64,
     extents: &[Extent],
@@ -134,7 +135,10 @@ fn map_live_extents<T: Tables, M: Mmu>(
 }
 
 #[inline(never)]
-fn unmap_live<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange) -> Result<Outcome, Failure> {
+fn unmap_live<T: Tables, M: Mmu>(
+    tree: &Tree<layout::Granule, T, M>,
+    range: VirtRange,
+) -> Result<Outcome, Failure> {
     let mut batch = tree.batch();
     let result = tree.unmap(range, &mut batch);
     batch.flush();
@@ -144,13 +148,13 @@ fn unmap_live<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, range: VirtRange)
 #[inline(never)]
 fn map_walker<W, T: Tables, M: Mmu>(
     walker: &W,
-    ctx: &Context<'_, Granule4K, T, M>,
+    ctx: &Context<'_, layout::Granule, T, M>,
     va: VirtAddr,
     source: Source<'_>,
     attributes: Attributes,
 ) -> bool
 where
-    W: Walker<Granule4K, T, M>,
+    W: Walker<layout::Granule, T, M>,
 {
     match source {
         Source::Range(pa, size) => walker.map_range(ctx, va, pa, size, attributes),
@@ -163,11 +167,11 @@ where
 #[inline(never)]
 fn unmap_walker<W, T: Tables, M: Mmu>(
     walker: &W,
-    ctx: &Context<'_, Granule4K, T, M>,
+    ctx: &Context<'_, layout::Granule, T, M>,
     range: VirtRange,
 ) -> bool
 where
-    W: Walker<Granule4K, T, M>,
+    W: Walker<layout::Granule, T, M>,
 {
     walker.unmap(ctx, range.start, range.size).is_ok()
 }
@@ -205,7 +209,7 @@ pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'
     }
 }
 
-pub fn walker_name<W: Walker<Granule4K, KernelTables, KernelMmu>>(_: &W) -> &'static str {
+pub fn walker_name<W: Walker<layout::Granule, KernelTables, KernelMmu>>(_: &W) -> &'static str {
     W::NAME
 }
 
@@ -262,8 +266,8 @@ fn live(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>) {
 
 fn own<W>(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>, walker: &W, note: &'static str)
 where
-    W: Walker<Granule4K, KernelTables, KernelMmu>
-        + Walker<Granule4K, CountingTables<KernelTables>, Counting<KernelMmu>>,
+    W: Walker<layout::Granule, KernelTables, KernelMmu>
+        + Walker<layout::Granule, CountingTables<KernelTables>, Counting<KernelMmu>>,
 {
     let walker_name = walker_name(walker);
     let attributes = source.attributes();
@@ -328,7 +332,7 @@ where
 fn check_every_page(
     name: &str,
     walker_name: &str,
-    ctx: &Context<'_, Granule4K, KernelTables, KernelMmu>,
+    ctx: &Context<'_, layout::Granule, KernelTables, KernelMmu>,
     range: VirtRange,
     source: Source<'_>,
 ) {
@@ -343,7 +347,7 @@ fn check_every_page(
             );
         };
         // The rest of a leaf follows from its first page, and must be one run of the source.
-        let left = leaf.bytes::<Granule4K>() - (pa.0 & (leaf.bytes::<Granule4K>() - 1));
+        let left = leaf.bytes::<layout::Granule>() - (pa.0 & (leaf.bytes::<layout::Granule>() - 1));
         let pages = left.min(range.size - done) >> 12;
         let first = done >> 12;
         for page in 1..pages {
@@ -360,13 +364,13 @@ fn check_every_page(
 
 fn counted<W>(
     walker: &W,
-    ctx: &Context<'_, Granule4K, KernelTables, KernelMmu>,
+    ctx: &Context<'_, layout::Granule, KernelTables, KernelMmu>,
     mmu: KernelMmu,
     range: VirtRange,
     source: Source<'_>,
 ) -> (Counts, Counts)
 where
-    W: Walker<Granule4K, CountingTables<KernelTables>, Counting<KernelMmu>>,
+    W: Walker<layout::Granule, CountingTables<KernelTables>, Counting<KernelMmu>>,
 {
     let tables = CountingTables::new(KernelTables);
     let mmu = Counting::new(mmu);
@@ -378,9 +382,9 @@ where
     (map_counts, tables.take(&mmu))
 }
 
-type Own<'a> = Context<'a, Granule4K, KernelTables, KernelMmu>;
-trait KernelWalker: Walker<Granule4K, KernelTables, KernelMmu> {}
-impl<W: Walker<Granule4K, KernelTables, KernelMmu>> KernelWalker for W {}
+type Own<'a> = Context<'a, layout::Granule, KernelTables, KernelMmu>;
+trait KernelWalker: Walker<layout::Granule, KernelTables, KernelMmu> {}
+impl<W: Walker<layout::Granule, KernelTables, KernelMmu>> KernelWalker for W {}
 
 #[inline(never)]
 fn map_range_of(

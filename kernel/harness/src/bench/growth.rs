@@ -7,9 +7,10 @@
 use alloc::vec::Vec;
 use core::hint::black_box;
 
+use kernel::layout;
 use kernel::mm;
 use kernel::mm::areas::KernelVmalloc;
-use paging::{Attributes, Failure, Granule4K, LeafSet, Outcome, Pfn, VirtAddr, VirtRange};
+use paging::{Attributes, Failure, LeafSet, Outcome, Pfn, VirtAddr, VirtRange};
 use vmalloc::{FlushPolicy, VmArea};
 
 use super::backend::{kernel_policy, subsystem};
@@ -192,7 +193,7 @@ fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
         let mut taken = 0;
         for _ in 0..2 {
             let (done, count) = bench.instrument.count(|| {
-                paging::vmap_pages_range_noflush_walk::<Granule4K, _, _, _>(
+                paging::vmap_pages_range_noflush_walk::<layout::Granule, _, _, _>(
                     tree,
                     range.start,
                     frames,

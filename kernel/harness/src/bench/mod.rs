@@ -30,6 +30,7 @@ use kernel::arch::features::Features;
 use kernel::arch::mmu::KernelMmu;
 use kernel::arch::time;
 use kernel::drivers::console;
+use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::print;
 use paging::{VirtAddr, VirtRange, for_each_walker};
@@ -197,6 +198,7 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
+    check_page_size()?;
     if only_several_cpus(options.bench) {
         // What is counted below is counted on one CPU.
         cpus::run(options, features);
@@ -228,6 +230,7 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
 /// # Errors
 /// Instructions cannot be counted here.
 pub fn selects(options: &Options<'_>, features: &Features) -> Result<bool, Error> {
+    check_page_size()?;
     if only_several_cpus(options.bench) {
         return Ok(cpus::selects(options.bench));
     }
@@ -261,6 +264,18 @@ fn with_bench(
         found,
     });
     Ok(())
+}
+
+/// The cases are those of Linux, whose figures are of pages of 4 KiB.
+///
+/// # Errors
+/// This image has larger ones.
+pub fn check_page_size() -> Result<(), Error> {
+    if layout::PAGE_SHIFT == 12 {
+        Ok(())
+    } else {
+        Err(Error::PageSize)
+    }
 }
 
 /// Asks about every case and every curve, and runs those that are selected.

@@ -3,8 +3,9 @@
 
 use core::fmt;
 
+use kernel::layout;
 use kernel::print;
-use paging::{Granule4K, LeafCounts};
+use paging::LeafCounts;
 
 use super::OURS;
 use super::counting::Counts;
@@ -132,7 +133,7 @@ impl<'a> Line<'a> {
             }
         }
         if let Some(leaves) = &self.leaves {
-            print!(",\"leaves\":\"{}\"", leaves.display::<Granule4K>());
+            print!(",\"leaves\":\"{}\"", leaves.display::<layout::Granule>());
         }
         if !self.note.is_empty() {
             print!(",\"note\":\"{}\"", self.note);

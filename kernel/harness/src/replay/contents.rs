@@ -15,8 +15,9 @@
 
 use kernel::arch::cpu::{MAIR_EL1, memory_type};
 use kernel::arch::mmu::{at_s1e1r, at_s1e1w};
+use kernel::layout;
 use kernel::mm::linear_va;
-use paging::{Granule4K, Pfn, VirtAddr};
+use paging::{Pfn, VirtAddr};
 use trace_replay::{Area, Kind, PAGE};
 use vmalloc::{Backend, Vmalloc};
 
@@ -114,7 +115,7 @@ pub fn spoil(va: VirtAddr) {
 ///
 /// # Errors
 /// The first page that is not as it should be.
-pub fn verify<B: Backend<Granule = Granule4K>>(
+pub fn verify<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     area: &Area,
     va: VirtAddr,

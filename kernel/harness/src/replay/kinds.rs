@@ -15,7 +15,8 @@
 //! Areas go by address, as in the kernel that the trace is of: `into_raw` is part of what is
 //! counted.
 
-use paging::{Attributes, Granule4K, Pfn, PhysAddr, VirtAddr};
+use kernel::layout;
+use paging::{Attributes, Pfn, PhysAddr, VirtAddr};
 use trace_replay::{Area, Kind, PAGE};
 use vmalloc::{Backend, Request, VmArea, Vmalloc};
 
@@ -64,7 +65,7 @@ pub const fn maps_given_frames(kind: Kind) -> bool {
 ///
 /// # Errors
 /// What is wrong. Nothing is left of the area then.
-pub fn make<B: Backend<Granule = Granule4K>>(
+pub fn make<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     meter: &mut Meter<'_>,
     operation: Operation,
@@ -137,7 +138,7 @@ pub fn protect<B: Backend>(
 ///
 /// # Errors
 /// The call was refused. The area is left as it is.
-pub fn end<B: Backend<Granule = Granule4K>>(
+pub fn end<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     meter: &mut Meter<'_>,
     operation: Operation,

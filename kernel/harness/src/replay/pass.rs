@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 use kernel::arch::mmu::at_s1e1r;
 use kernel::arch::time::relax;
+use kernel::layout;
 use kernel::mm::{self, areas, frames, tables};
 use kernel::{BootInfo, smp};
-use paging::{Granule4K, Leaf, Pfn, VirtAddr};
+use paging::{Leaf, Pfn, VirtAddr};
 use spin::Mutex;
 use trace_replay::{Action, Area, Event, PAGE, Trace};
 use vmalloc::{Backend, Vmalloc};
@@ -73,7 +74,7 @@ pub struct Pass<'a, B: Backend> {
     space: Mutex<Option<Space>>,
 }
 
-impl<'a, B: Backend<Granule = Granule4K>> Pass<'a, B>
+impl<'a, B: Backend<Granule = layout::Granule>> Pass<'a, B>
 where
     Vmalloc<B>: Sync,
 {

@@ -6,6 +6,7 @@
 //! maps what it should, and permits no more.
 
 use kernel::BootInfo;
+use kernel::layout;
 use kernel::mm::frames::{self, State};
 use kernel::mm::layout::{
     DTB_WINDOW, FIXED_BASE, FIXED_END, IMAGE_BASE, IMAGE_END, LINEAR_BASE, LINEAR_END, PER_CPU_WINDOW,
@@ -13,7 +14,7 @@ use kernel::mm::layout::{
 };
 use kernel::mm::regions::PhysRegion;
 use kernel::mm::{self, linear, per_cpu, tables};
-use paging::{Attributes, CheckError, Granule4K, Leaf, Level, MemoryType, Pfn, PhysAddr, Report};
+use paging::{Attributes, CheckError, Leaf, Level, MemoryType, Pfn, PhysAddr, Report};
 
 use super::live;
 use super::source::PAGE;
@@ -65,7 +66,7 @@ fn is_table(info: &BootInfo, table: PhysAddr, level: Level, allocated: &mut u64)
 }
 
 fn is_expected(info: &BootInfo, leaf: &Leaf) -> bool {
-    let size = leaf.size.bytes::<Granule4K>();
+    let size = leaf.size.bytes::<layout::Granule>();
     let (start, last) = (leaf.va.0 as usize, (leaf.va.0 + (size - 1)) as usize);
     let within = |from: usize, to: usize| from <= start && last < to;
     if within(LINEAR_BASE, LINEAR_END) {

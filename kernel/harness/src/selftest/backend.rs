@@ -15,18 +15,19 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
+use kernel::layout;
 use kernel::mm::areas::{KernelArea, KernelBackend, edit_linear_map};
 use kernel::mm::tables::LinearMapTables;
 use kernel::mm::{frames, kernel_tree, linear_va, walk_lock};
 use kernel::sync::{IrqSpinLock, IrqSpinLockGuard};
-use paging::{Granule4K, Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
+use paging::{Outcome, Pfn, PhysAddr, Tree, VirtAddr, VirtRange, Visit};
 use vmalloc::{Backend, Config, FlushPolicy, LinearEdit, Lock, LockClass, NodePage, NodePages, Vmalloc};
 
 use super::failure::{Failure, expect_value};
 use super::fault_injection::{TestMmu, TestTables};
 use super::ledger::{Ledger, LedgerMmu};
 use super::live;
-use super::source::PAGE;
+use super::source::{BLOCK, PAGE};
 use super::verify::{read, write};
 use crate::handles::as_kernel_backend;
 
@@ -74,13 +75,13 @@ pub fn as_if_interrupted<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// The tree of the second subsystem: the live tables.
-type LedgerTree = Tree<Granule4K, TestTables, LedgerMmu>;
+type LedgerTree = Tree<layout::Granule, TestTables, LedgerMmu>;
 
 /// What the second subsystem stands on.
 #[derive(Debug)]
 pub struct TestBackend {
     tree: LedgerTree,
-    linear_map: Tree<Granule4K, LinearMapTables, TestMmu>,
+    linear_map: Tree<layout::Granule, LinearMapTables, TestMmu>,
     ledger: Arc<Ledger>,
     node_frames: IrqSpinLock<ArrayVec<Pfn, MOST_NODE_PAGES>>,
     /// The first frame that was freed too early, plus one.
@@ -105,7 +106,7 @@ impl NodePages for TestBackend {
 // has reserved the region for this one; 3. as the kernel's.
 #[deny(clippy::missing_trait_methods)]
 unsafe impl Backend for TestBackend {
-    type Granule = Granule4K;
+    type Granule = layout::Granule;
     type Tables = TestTables;
     type Mmu = LedgerMmu;
     type Lock<T: Send> = TestLock<T>;
@@ -154,7 +155,7 @@ impl SecondVmalloc {
     /// # Errors
     /// There are no such addresses, or there is no frame for it.
     pub fn new(size: u64, flush: FlushPolicy) -> Result<Self, Failure> {
-        let addresses = live::reserve(size, 2 << 20)?;
+        let addresses = live::reserve(size, BLOCK * PAGE)?;
         let range = addresses.range();
         let ledger = Arc::new(Ledger::new(range));
         let kernel = kernel_tree();

@@ -3,9 +3,10 @@
 use kernel::BootInfo;
 use kernel::arch::features::Features;
 use kernel::arch::percpu::cpu_index;
+use kernel::layout;
 use kernel::mm;
 use kernel::smp;
-use paging::{LeafSet, LeafSize, PhysAddr, VirtRange};
+use paging::{Granule as _, LeafSet, LeafSize, PhysAddr, VirtRange};
 
 use super::failure::{Failure, Stop};
 use super::fault_injection::{TestMmu, TestTables};
@@ -94,7 +95,11 @@ impl Context {
     /// Leaf sizes that the kernel uses on this CPU.
     #[must_use]
     pub fn leaves(&self) -> LeafSet {
-        mm::kernel_tree().config().leaves
+        let of_granule = match layout::Granule::FIRST_LEAF_LEVEL {
+            1 => LeafSet::ALL,
+            _ => LeafSet::ALL.at_most(LeafSize::BLOCK2_GROUP),
+        };
+        mm::kernel_tree().config().leaves.intersection(of_granule)
     }
 
     /// This test is about contiguous groups.
@@ -106,6 +111,21 @@ impl Context {
             Ok(())
         } else {
             Err(Stop::Skip("the contiguous bit is switched off by an erratum"))
+        }
+    }
+
+    /// This test is about leaves of `size`.
+    ///
+    /// # Errors
+    /// The granule, or an erratum, does without.
+    pub fn needs_leaf(&self, size: LeafSize) -> Result<(), Stop> {
+        if size.level() < layout::Granule::FIRST_LEAF_LEVEL {
+            return Err(Stop::Skip("this granule has no such leaf"));
+        }
+        if size.is_contiguous() {
+            self.needs_groups()
+        } else {
+            Ok(())
         }
     }
 

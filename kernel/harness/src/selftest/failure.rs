@@ -7,7 +7,8 @@ use kernel::arch::mmu::Access;
 use kernel::arch::probe::FaultInfo;
 use kernel::arch::syndrome::FaultStatus;
 use kernel::drivers::console;
-use paging::{Attributes, CheckError, Descriptor, Granule4K, LeafCounts, PhysAddr, VirtAddr};
+use kernel::layout;
+use paging::{Attributes, CheckError, Descriptor, LeafCounts, PhysAddr, VirtAddr};
 
 /// What a test returns.
 pub type TestResult = Result<(), Stop>;
@@ -188,6 +189,8 @@ pub enum Failure {
     },
     /// No block of this order.
     NoFrames(u8),
+    /// There is no such block, and not four times as much RAM as it takes.
+    TooLittleRam(u8),
     /// The vmalloc subsystem refused.
     Vm(vmalloc::Error),
     /// The vmalloc subsystem refused for another reason than the one that there is.
@@ -288,8 +291,8 @@ impl fmt::Display for Failure {
             Self::Leaves { found, expected } => write!(
                 f,
                 "leaves {}, not {}",
-                found.display::<Granule4K>(),
-                expected.display::<Granule4K>()
+                found.display::<layout::Granule>(),
+                expected.display::<layout::Granule>()
             ),
             Self::Audit(error) => write!(f, "audit of the live tree: {error}"),
             Self::Value {
@@ -308,7 +311,9 @@ impl fmt::Display for Failure {
             }
             Self::Faulted { what, fault } => write!(f, "{what}: {fault:?}"),
             Self::Claim { what, at } => write!(f, "{what}, at {at:#x}"),
-            Self::NoFrames(order) => write!(f, "no block of {} pages", 1u64 << order),
+            Self::NoFrames(order) | Self::TooLittleRam(order) => {
+                write!(f, "no block of {} pages", 1u64 << order)
+            }
             Self::Vm(error) => write!(f, "vmalloc refused: {error}"),
             Self::Refusal {
                 what,
@@ -325,7 +330,10 @@ impl fmt::Display for Failure {
 
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
-        Self::Fail(failure)
+        match failure {
+            Failure::TooLittleRam(_) => Self::Skip("RAM is too small for blocks of this granule"),
+            failure => Self::Fail(failure),
+        }
     }
 }
 

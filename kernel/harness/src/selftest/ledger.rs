@@ -13,17 +13,17 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::arch::percpu::{cpu_index, nr_cpus};
+use kernel::layout;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
 use paging::mmu::MmuEvent;
-use paging::{Granule4K, LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange, forward_mmu};
+use paging::{LeafSize, Mmu, TlbiRange, VirtAddr, VirtRange, forward_mmu};
 
 use super::fault_injection::TestMmu;
-use super::source::PAGE;
+use super::source::{BLOCK as PAGES_OF_BLOCK, PAGE};
 use crate::options::Planted;
 
-const BLOCK: u64 = 2 << 20;
-const PAGES_OF_BLOCK: u64 = BLOCK / PAGE;
+const BLOCK: u64 = PAGES_OF_BLOCK * PAGE;
 
 /// TLBIs of one CPU between two DSBs, at most: the engine's threshold for one TLBI of everything,
 /// and some.
@@ -85,7 +85,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing is owed in `range`, which begins at a multiple of 2M.
+    /// Nothing is owed in `range`, which begins at a multiple of a block of level 2.
     #[must_use]
     pub fn new(range: VirtRange) -> Self {
         Self {
@@ -112,11 +112,13 @@ impl Ledger {
     pub fn owe(&self, va: VirtAddr, size: LeafSize) {
         let page = self.page(va);
         let (bits, first, nr) = match size {
-            LeafSize::PAGE | LeafSize::PAGE_GROUP => (&self.pages, page, size.bytes::<Granule4K>() / PAGE),
+            LeafSize::PAGE | LeafSize::PAGE_GROUP => {
+                (&self.pages, page, size.bytes::<layout::Granule>() / PAGE)
+            }
             _ => (
                 &self.blocks,
                 page / PAGES_OF_BLOCK,
-                size.bytes::<Granule4K>() / BLOCK,
+                size.bytes::<layout::Granule>() / BLOCK,
             ),
         };
         (first..first + nr).for_each(|bit| bits.set(bit));

@@ -1,16 +1,17 @@
 //! The live kernel, as the suite sees it: what tests map with, and what the subsystem for addresses
 //! says.
 
+use kernel::layout;
 use kernel::mm;
 use kernel::mm::areas::{self, KernelArea};
-use paging::{Granule4K, Tree, VirtAddr};
+use paging::{Tree, VirtAddr};
 
 use super::failure::Failure;
 use super::fault_injection::{TestMmu, TestTables};
 use super::source::PAGE;
 
 /// The tree that tests map with: the live tables, through the suite's wrappers.
-pub type TestTree = Tree<Granule4K, TestTables, TestMmu>;
+pub type TestTree = Tree<layout::Granule, TestTables, TestMmu>;
 
 /// What the vmalloc subsystem holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -202,6 +202,7 @@ impl<'a> Mapping<'a> {
         for page in (0..pages)
             .step_by(512)
             .map(|page| page + page / 512 % 512)
+            .filter(|page| *page < pages)
             .chain([pages - 1])
         {
             let va = self.va.add(page * PAGE);

@@ -28,7 +28,15 @@ impl Block {
     /// # Errors
     /// There is none.
     pub fn allocate(ctx: &Context, order: u8) -> Result<Self, Failure> {
-        let first = frames::allocate(order).ok_or(Failure::NoFrames(order))?;
+        let first = frames::allocate(order).ok_or_else(|| {
+            let is_small = frames::nr_total() < 4 << order;
+            // With pages of 4 KiB nothing that a test wants is as large.
+            if is_small && PAGE > 4096 {
+                Failure::TooLittleRam(order)
+            } else {
+                Failure::NoFrames(order)
+            }
+        })?;
         Ok(Self {
             first,
             order,

@@ -31,6 +31,7 @@ use kernel::BootInfo;
 use kernel::arch::features::Features;
 use kernel::arch::probe::trap_to_el2;
 use kernel::arch::time::{Deadline, ticks};
+use kernel::layout::PAGE_SIZE;
 use kernel::mm::frames;
 use kernel::{println, smp};
 use paging::CheckError;
@@ -54,8 +55,8 @@ const FREE_MIB_PER_CPU: u64 = 1;
 /// take, none runs.
 pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     let nr_cpus = smp::nr_online() as u64;
-    let needed = FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1);
-    let free = frames::stats().free >> 8;
+    let needed = (FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1)) * (PAGE_SIZE as u64 / 4096);
+    let free = (frames::stats().free * PAGE_SIZE as u64) >> 20;
     let some_run = !matches!(options.selftest, Selection::None | Selection::List);
     if some_run && free < needed {
         kernel::fail(format_args!(

@@ -3,15 +3,33 @@
 
 use alloc::vec::Vec;
 
+use kernel::layout;
 use paging::{
-    Attributes, Extent, Extents, FrameArray, Granule4K, LeafCounts, LeafSet, LeafSize, Outcome, Pfn,
+    Attributes, Extent, Extents, FrameArray, Granule as _, LeafCounts, LeafSet, LeafSize, Outcome, Pfn,
     PhysAddr, PhysSource, VirtAddr, VirtRange,
 };
 
 use super::live::TestTree;
 
 /// Bytes of a page.
-pub const PAGE: u64 = 4096;
+pub const PAGE: u64 = layout::PAGE_SIZE as u64;
+/// Pages of a contiguous group (Arm ARM D8.6.1, "The Contiguous bit").
+pub const GROUP: u64 = match layout::PAGE_SHIFT {
+    12 => 16,
+    14 => 128,
+    _ => 32,
+};
+/// Blocks of level 2 of a contiguous group.
+pub const BLOCK_GROUP: u64 = match layout::PAGE_SHIFT {
+    12 => 16,
+    _ => 32,
+};
+/// Pages of a block of level 2, as many as a table has.
+pub const BLOCK: u64 = PAGE / 8;
+/// log2 of that: the order of such a block.
+pub const BLOCK_ORDER: u8 = BLOCK.ilog2() as u8;
+/// Bytes of a block of level 2.
+pub const BLOCK_SIZE: u64 = BLOCK * PAGE;
 
 /// The walkers that a source is given to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,7 +201,7 @@ impl Source {
                 let va = va.add((page - from) * PAGE);
                 let size = largest_legal(va, self.pa(page), (end_of_run - page) * PAGE, allowed);
                 counts.add(size, 1);
-                page += size.bytes::<Granule4K>() / PAGE;
+                page += size.bytes::<layout::Granule>() / PAGE;
             }
         }
         counts
@@ -196,8 +214,9 @@ fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Lea
     LeafSize::ALL
         .into_iter()
         .find(|leaf| {
-            let bytes = leaf.bytes::<Granule4K>();
-            allowed.contains(*leaf) && (va.0 | pa.0).is_multiple_of(bytes) && size >= bytes
+            let bytes = leaf.bytes::<layout::Granule>();
+            let exists = leaf.level() >= layout::Granule::FIRST_LEAF_LEVEL;
+            exists && allowed.contains(*leaf) && (va.0 | pa.0).is_multiple_of(bytes) && size >= bytes
         })
         .unwrap_or(LeafSize::PAGE)
 }
@@ -210,6 +229,6 @@ fn map_extents(
     allowed: LeafSet,
 ) -> Result<Outcome, paging::Failure> {
     let mut source = Extents::new(extents);
-    let pages = PhysSource::<Granule4K>::pages(&source);
+    let pages = PhysSource::<layout::Granule>::pages(&source);
     tree.map(VirtRange::new(va, pages * PAGE), &mut source, attributes, allowed)
 }

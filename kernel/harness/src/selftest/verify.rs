@@ -20,13 +20,14 @@ use core::ptr;
 use kernel::arch::mmu::{self, Access, Translation};
 use kernel::arch::probe::{probe_read, probe_write};
 use kernel::arch::syndrome::FaultStatus;
+use kernel::layout::{self, PAGE_SHIFT};
 use kernel::mm::{linear_va, walk_lock};
 use paging::descriptor::{ADDRESS, CONTIGUOUS};
-use paging::{Attributes, Descriptor, Granule, Granule4K, MemoryType, PhysAddr, VirtAddr};
+use paging::{Attributes, Descriptor, Granule, MemoryType, PhysAddr, VirtAddr};
 
 use super::failure::{Alias, Failure, Oracle, PageDefect, go_on};
 use super::live::TestTree;
-use super::source::PAGE;
+use super::source::{BLOCK_GROUP, GROUP, PAGE};
 
 /// What a page should map to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,11 @@ const MOST_PROBES: u64 = 4096;
 /// 16G leaf is 16 descriptors.
 const MOST_VACANT: u64 = 1 << 18;
 
+/// Bits of an address that a table resolves: a table is a page of 8-byte descriptors.
+const INDEX_BITS: u32 = PAGE_SHIFT - 3;
+/// The level of the root: as many levels as 48 bits of address take.
+const ROOT_LEVEL: u8 = 4 - (48 - PAGE_SHIFT).div_ceil(INDEX_BITS) as u8;
+
 /// The walk of an address, by the descriptors alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RawWalk {
@@ -71,7 +77,7 @@ fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
     let at = linear_va(table.0) as *const u64;
     // SAFETY: tables lie in RAM, which the linear map has; the index is one of a table's; walkers
     // and this only read.
-    Descriptor(unsafe { ptr::read_volatile(at.add(index & 511)) })
+    Descriptor(unsafe { ptr::read_volatile(at.add(index & ((1 << INDEX_BITS) - 1))) })
 }
 
 /// Walks for `va` from the table at `root`, with nothing but the format of descriptors (Arm ARM
@@ -79,9 +85,10 @@ fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
 #[must_use]
 pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
     let mut table = root;
-    let mut level = 0;
+    let mut level = ROOT_LEVEL;
     loop {
-        let index = (va.0 >> (39 - 9 * u32::from(level))) as usize & 511;
+        let shift = PAGE_SHIFT + INDEX_BITS * (3 - u32::from(level));
+        let index = ((va.0 & ((1 << 48) - 1)) >> shift) as usize & ((1 << INDEX_BITS) - 1);
         let descriptor = read_descriptor(table, index);
         if level == 3 || descriptor.0 & 0b11 != 0b11 {
             return RawWalk {
@@ -106,19 +113,20 @@ impl RawWalk {
     /// Returns the address that `va` goes to.
     #[must_use]
     pub fn output(&self, va: VirtAddr) -> PhysAddr {
-        let within = va.0 & (Granule4K::size(self.level) - 1);
+        let within = va.0 & (layout::Granule::size(self.level) - 1);
         PhysAddr(self.descriptor.0 & ADDRESS | within)
     }
 
     /// A member of a contiguous group must be what the group's first makes it, and a neighbour that
     /// is none must be none.
     fn check_group(&self) -> Result<(), PageDefect> {
-        let within = self.index & 15;
+        let members = if self.level == 3 { GROUP } else { BLOCK_GROUP } as usize;
+        let within = self.index & (members - 1);
         let first = read_descriptor(self.table, self.index - within);
         if (self.descriptor.0 | first.0) & CONTIGUOUS == 0 || within == 0 {
             return Ok(());
         }
-        let expected = Descriptor(first.0 + within as u64 * Granule4K::size(self.level));
+        let expected = Descriptor(first.0 + within as u64 * layout::Granule::size(self.level));
         // The first may be invalid or a link, and then this one is no member.
         if self.descriptor == expected {
             Ok(())
@@ -158,7 +166,7 @@ fn pattern(key: u64, page: u64, offset: usize) -> u64 {
 }
 
 /// Where in a page the pattern is.
-const OFFSETS: [usize; 3] = [0, 0x7f8, 0xff8];
+const OFFSETS: [usize; 3] = [0, PAGE as usize / 2 - 8, PAGE as usize - 8];
 
 /// How many pages are checked before it is asked whether to go on.
 const ASK_EVERY: u64 = 1024;

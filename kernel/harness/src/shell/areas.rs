@@ -1,11 +1,12 @@
 //! Areas: `areas`, `vmalloc`, `vmap`, `ioremap`, `free`, `protect`.
 
 use kernel::arch::cache::publish_instructions;
+use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::mm::layout::PAGE_SIZE;
 use kernel::mm::{self, kernel_tree};
 use kernel::{print, println};
-use paging::{Attributes, DisplaySize, Granule4K, VirtAddr, VirtRange};
+use paging::{Attributes, DisplaySize, VirtAddr, VirtRange};
 use vmalloc::{Kind, Request};
 
 use super::Shell;
@@ -27,7 +28,7 @@ fn announce(held: &HeldArea) {
         area.kind(),
         DisplaySize(area.size()),
         area.va(),
-        area.outcome().leaves.display::<Granule4K>()
+        area.outcome().leaves.display::<layout::Granule>()
     );
 }
 
@@ -163,7 +164,7 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         DisplaySize(range.size),
         range.start,
         words[2],
-        outcome.leaves.display::<Granule4K>()
+        outcome.leaves.display::<layout::Granule>()
     );
     Ok(())
 }

@@ -4,10 +4,11 @@
 //! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs
 //! there were, so that a reader knows it has them all.
 
+use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::mm::layout::{LINEAR_BASE, LINEAR_END, VMALLOC_BASE, VMALLOC_END};
 use kernel::println;
-use paging::{DisplaySize, DumpRun, Granule4K, VirtAddr, VirtRange};
+use paging::{DisplaySize, DumpRun, VirtAddr, VirtRange};
 
 use super::Shell;
 use super::refusal::Refusal;
@@ -34,9 +35,9 @@ pub fn ptmap<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
         next = kernel_vmalloc().next_vm_area(area.va.add(1));
     }
     let mut nr = 0;
-    let mut print = |run: &DumpRun<Granule4K>| {
+    let mut print = |run: &DumpRun<layout::Granule>| {
         nr += 1;
-        let leaf = run.size.bytes::<Granule4K>();
+        let leaf = run.size.bytes::<layout::Granule>();
         println!(
             "ptmap {{\"va\":{},\"pa\":{},\"size\":{},\"level\":{},\"contiguous\":{},\"leaf\":{leaf},\"name\":\"{}\",\"attributes\":\"{:?}\",\"valid\":{}}}",
             run.range.start.0,

@@ -41,6 +41,7 @@ pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>>
 
 /// `bench GLOB`.
 pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
+    benches::check_page_size().map_err(Refusal::Bench)?;
     let free = (BENCH_ORDER..)
         .zip(frames::free_blocks().into_iter().skip(BENCH_ORDER))
         .map(|(order, nr)| nr << order)

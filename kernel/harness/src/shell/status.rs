@@ -1,11 +1,12 @@
 //! `stat` and `purge`: what is in use, and whether the tables are sound.
 
+use kernel::layout;
 use kernel::mm::areas::{kernel_vmalloc, nr_node_frames};
 use kernel::mm::layout::PAGE_SIZE;
 use kernel::mm::{frames, heap, tables};
 use kernel::println;
 use kernel::smp;
-use paging::{DisplaySize, Granule4K};
+use paging::DisplaySize;
 
 use super::Shell;
 use super::refusal::Refusal;
@@ -70,7 +71,7 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
             audit.report.tables,
             audit.report.empty_tables,
             audit::unlinked_tables(&audit),
-            audit.report.leaves.display::<Granule4K>()
+            audit.report.leaves.display::<layout::Granule>()
         ),
         Err(error) => return Err(Refusal::Unsound(error)),
     }

@@ -1,8 +1,9 @@
 //! Looking at the tables: `walk`, `ptdump`.
 
+use kernel::layout;
 use kernel::mm::{self, kernel_tree, walk_lock};
 use kernel::println;
-use paging::{DisplaySize, DumpRun, Granule4K, VirtRange};
+use paging::{DisplaySize, DumpRun, VirtRange};
 
 use super::Shell;
 use super::parse;
@@ -84,7 +85,7 @@ fn dump(range: VirtRange, max_lines: usize) {
 
 /// Calls `f` for each run, until it says that it is enough; whether it did. Nothing is held while
 /// `f` runs.
-pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<Granule4K>) -> bool) -> bool {
+pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<layout::Granule>) -> bool) -> bool {
     let mut runs = kernel_tree().dump(range);
     loop {
         let run = {

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use core::hint::black_box;
 
 use kernel::arch::percpu::{cpu_index, this_cpu};
+use kernel::layout;
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
 use kernel::mm::frames::fail_page_alloc;
 use kernel::mm::layout::{VMALLOC_BASE, VMALLOC_END};
 use kernel::mm::{self, heap};
 use kernel::smp;
-use paging::{Attributes, Granule4K, LeafSize, Pfn, PhysAddr, VirtAddr};
+use paging::{Attributes, LeafSize, Pfn, PhysAddr, VirtAddr};
 
 use super::faults::expect_unreachable;
 use crate::options::Planted;
@@ -18,7 +19,7 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
 use crate::selftest::fault_injection::invalidate_all;
 use crate::selftest::memory::{Block, Chunks};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
 /// The pages of `area` map `pa(page)` as data: by everyone, with data both ways.
@@ -65,15 +66,21 @@ fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
 
 /// Memory of many sizes: every page its own frame, as `vmalloc_to_pfn` says, in the vmalloc region.
 pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
+    // A block, or as much as RAM has to spare.
+    const MUCH: u64 = if BLOCK_SIZE < 32 << 20 {
+        BLOCK_SIZE
+    } else {
+        32 << 20
+    };
     for size in [
         1,
         PAGE,
         PAGE + 1,
         15 * PAGE,
-        64 << 10,
-        (1 << 20) + 5,
-        2 << 20,
-        (5 << 20) + 4096,
+        GROUP * PAGE,
+        MUCH / 2 + 5,
+        MUCH,
+        2 * MUCH + MUCH / 2 + PAGE,
     ] {
         let area = mm::vmalloc(size)?;
         let range = area.range();
@@ -95,21 +102,22 @@ pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// 2 MiB and more lie in 2M leaves where memory is in such pieces, which it is here.
-pub fn vmalloc_uses_blocks(_ctx: &Context) -> TestResult {
-    let area = mm::vmalloc(6 << 20)?;
+/// A block and more lie in blocks where memory is in such pieces, which it is here.
+pub fn vmalloc_uses_blocks(ctx: &Context) -> TestResult {
+    drop(Block::allocate(ctx, BLOCK_ORDER + 2)?);
+    let area = mm::vmalloc(3 * BLOCK_SIZE)?;
     let leaves = area.outcome().leaves;
     let large = [LeafSize::BLOCK2, LeafSize::BLOCK2_GROUP]
         .iter()
-        .map(|size| u64::from(leaves.get(*size)) * size.bytes::<Granule4K>())
+        .map(|size| u64::from(leaves.get(*size)) * size.bytes::<layout::Granule>())
         .sum::<u64>();
-    expect_value("bytes in leaves of 2M", large, 6 << 20)?;
+    expect_value("bytes in blocks", large, 3 * BLOCK_SIZE)?;
     Ok(())
 }
 
 /// All of it is zero, also in frames that were full of something else.
 pub fn vzalloc_is_zero(_ctx: &Context) -> TestResult {
-    let size: u64 = (1 << 20) + (36 << 10);
+    let size: u64 = 265 * PAGE;
     for _ in 0..2 {
         let area = mm::vzalloc(size)?;
         let words = (area.va().0..area.va().0 + size).step_by(8);
@@ -126,10 +134,10 @@ pub fn vzalloc_is_zero(_ctx: &Context) -> TestResult {
 
 /// `vmalloc_to_pfn` in leaves of every size, and in none.
 pub fn vmalloc_to_pfn_in_any_leaf(ctx: &Context) -> TestResult {
-    let block = Block::allocate(ctx, 11)?;
+    let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let source = Source::Range {
-        start: block.start().add(2 << 20).add(3 * PAGE),
-        pages: 1024,
+        start: block.start().add(BLOCK_SIZE).add(3 * PAGE),
+        pages: 2 * BLOCK,
         walker: Walker::Range,
     };
     let frames: Vec<Pfn> = (0..source.pages())
@@ -159,19 +167,19 @@ pub fn vmalloc_to_pfn_in_any_leaf(ctx: &Context) -> TestResult {
 
 /// `vmap` of memory that begins inside a block is placed where its blocks can be blocks.
 pub fn vmap_places_by_phase(ctx: &Context) -> TestResult {
-    let block = Block::allocate(ctx, 11)?;
-    for first in [0, 16, 496, 511, 1] {
-        let frames: Vec<Pfn> = (first..2048).map(|page| Pfn(block.first.0 + page)).collect();
+    let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
+    for first in [0, GROUP, BLOCK - GROUP, BLOCK - 1, 1] {
+        let frames: Vec<Pfn> = (first..4 * BLOCK).map(|page| Pfn(block.first.0 + page)).collect();
         let area = mm::vmap(frames.as_slice())?;
-        let phase = |address: u64| address % (2 << 20);
+        let phase = |address: u64| address % BLOCK_SIZE;
         expect_value(
-            "address modulo 2M",
+            "address modulo a block",
             phase(area.range().start.0),
             phase(frames[0].0 * PAGE),
         )?;
         let blocks = if first == 0 { 4 } else { 3 };
         expect_value(
-            "2M leaves",
+            "blocks",
             u64::from(area.outcome().leaves.get(LeafSize::BLOCK2)),
             blocks,
         )?;
@@ -208,7 +216,7 @@ pub fn guard_pages(ctx: &Context) -> TestResult {
         mm::vmap(frames.as_slice())?,
         mm::ioremap(device, 2 * PAGE)?,
         mm::alloc_stack(16 << 10)?,
-        mm::vmalloc(2 << 20)?,
+        mm::vmalloc(512 * PAGE)?,
     ];
     if ctx.planted == Some(Planted::NoGuard) {
         return planted_guard(ctx, &areas[0], frames[0]);

@@ -7,6 +7,7 @@ use paging::Pfn;
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
+use kernel::layout::PAGE_SHIFT;
 
 /// More than three blocks of the vector loops, which take two in a turn, and every remainder, with
 /// words that stay untouched on both sides.
@@ -56,7 +57,7 @@ pub fn fills_equal_single_stores(_: &Context) -> TestResult {
     let mut numbers = [0u64; WORDS];
     scatter(&mut numbers, 7);
     let frames = numbers.map(|number| number >> 40);
-    let outputs = frames.map(|frame| frame << 12);
+    let outputs = frames.map(|frame| frame << PAGE_SHIFT);
     // SAFETY: `nr` words of an array of the caller's.
     let fill_linear = |at, nr| unsafe { table_ops::fill_linear(at, nr, first, step) };
     every_place("fill_linear", fill_linear, |i| first + i as u64 * step)?;

@@ -4,15 +4,16 @@
 //! test (`Mapping::map`). Here is the rest: what an unmap takes, a permission change, a break, and
 //! many of them under one flush.
 
+use kernel::layout;
 use paging::mmu::MmuCounts;
-use paging::{Attributes, Granule4K, LeafSet, LeafSize};
+use paging::{Attributes, LeafSet, LeafSize};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
 use crate::selftest::fault_injection::Work;
 use crate::selftest::mapping::{Mapping, expect_fresh};
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
 /// What one flush takes: DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and with the erratum that a TLBI
@@ -74,7 +75,7 @@ pub fn unmap_one_page(ctx: &Context) -> TestResult {
 /// Pages side by side: one TLBI each, or the fewest by range.
 pub fn unmap_many_pages(ctx: &Context) -> TestResult {
     for pages in [2, 3, 15, 16, 63, 64, 65, 200] {
-        unmap_takes(ctx, pages, 64 << 10, LeafSet::PAGES, 1)?;
+        unmap_takes(ctx, pages, GROUP * PAGE, LeafSet::PAGES, 1)?;
     }
     Ok(())
 }
@@ -82,25 +83,32 @@ pub fn unmap_many_pages(ctx: &Context) -> TestResult {
 /// A group may be in the TLB as its 16 pages, so it takes as many TLBIs (DESIGN rule 4).
 pub fn unmap_page_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
-    unmap_takes(ctx, 16, 64 << 10, LeafSet::of(&[LeafSize::PAGE_GROUP]), 1)
+    unmap_takes(ctx, GROUP, GROUP * PAGE, LeafSet::of(&[LeafSize::PAGE_GROUP]), 1)
 }
 
 /// A block is one entry, and takes one TLBI.
 pub fn unmap_block(ctx: &Context) -> TestResult {
-    unmap_takes(ctx, 512, 2 << 20, LeafSet::of(&[LeafSize::BLOCK2]), 512)
+    unmap_takes(ctx, BLOCK, BLOCK_SIZE, LeafSet::of(&[LeafSize::BLOCK2]), BLOCK)
 }
 
 /// A group of blocks takes one for each.
 pub fn unmap_block_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
-    unmap_takes(ctx, 16 * 512, 32 << 20, LeafSet::ALL, 512)
+    unmap_takes(
+        ctx,
+        BLOCK_GROUP * BLOCK,
+        BLOCK_GROUP * BLOCK_SIZE,
+        LeafSet::ALL,
+        BLOCK,
+    )
 }
 
 /// More TLBIs than the policy allows are one TLBI of everything.
 pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     let above = u64::from(kernel::mm::kernel_tree().config().flush_all_above);
-    let window = Window::reserve(16 << 20, 2 << 20, 0)?;
-    let start = ctx.untouched(16 << 20, 2 << 20, 0)?;
+    let size = 8 * (512 * PAGE).max(BLOCK_SIZE);
+    let window = Window::reserve(size, BLOCK_SIZE, 0)?;
+    let start = ctx.untouched(size, BLOCK_SIZE, 0)?;
     let pages = (above + 1) * if ctx.features.tlbi_range { 1 } else { 2 };
     let source = Source::Range {
         start,
@@ -126,12 +134,12 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
     for (pages, allowed, entry_pages) in [
         (1, LeafSet::PAGES, 1),
         (48, LeafSet::PAGES, 1),
-        (16, LeafSet::ALL, 1),
-        (512, LeafSet::ALL, 512),
+        (GROUP, LeafSet::ALL, 1),
+        (BLOCK, LeafSet::ALL, BLOCK),
     ] {
-        let window = Window::reserve(2 << 20, 2 << 20, 0)?;
+        let window = Window::reserve(BLOCK_SIZE, BLOCK_SIZE, 0)?;
         let source = Source::Range {
-            start: ctx.untouched(2 << 20, 2 << 20, 0)?,
+            start: ctx.untouched(BLOCK_SIZE, BLOCK_SIZE, 0)?,
             pages,
             walker: Walker::Range,
         };
@@ -145,8 +153,12 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
 /// A block that is cut: one break (DSB ISHST, TLBI, DSB ISH), then what was made is published by
 /// one DSB ISHST and ISB, however deep the cut.
 pub fn cut_block(ctx: &Context) -> TestResult {
-    let window = Window::reserve(1 << 30, 1 << 30, 0)?;
-    for bytes in [2u64 << 20, 1 << 30] {
+    for size in [LeafSize::BLOCK2, LeafSize::BLOCK1] {
+        if ctx.needs_leaf(size).is_err() {
+            continue;
+        }
+        let bytes = size.bytes::<layout::Granule>();
+        let window = Window::reserve(bytes, bytes, 0)?;
         let source = Source::Range {
             start: ctx.untouched(bytes, bytes, 0)?,
             pages: bytes / PAGE,
@@ -199,13 +211,23 @@ pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A fresh map of each size, up to 1G in one call: always the same three numbers.
+/// A fresh map of each size, up to 2^18 pages in one call: always the same three numbers.
 pub fn fresh_map(ctx: &Context) -> TestResult {
-    let window = Window::reserve(2 << 30, 1 << 30, 0)?;
+    let most = PAGE << 18;
+    let window = Window::reserve(2 * most, most, 0)?;
     let tree = ctx.tree();
-    for pages in [1, 16, 17, 512, 513, 8192, 100_000, 1 << 18] {
+    for pages in [
+        1,
+        GROUP,
+        GROUP + 1,
+        BLOCK,
+        BLOCK + 1,
+        BLOCK_GROUP * BLOCK,
+        100_000,
+        1 << 18,
+    ] {
         let source = Source::Range {
-            start: ctx.untouched(1 << 30, 1 << 30, 0)?,
+            start: ctx.untouched(most, most, 0)?,
             pages,
             walker: Walker::Range,
         };
@@ -219,7 +241,7 @@ pub fn fresh_map(ctx: &Context) -> TestResult {
             tree.unmap(paging::VirtRange::new(va, pages * PAGE), &mut batch)?;
             batch.flush();
             expect_fresh(&counts)?;
-            expect_value("pages mapped", outcome.leaves.pages::<Granule4K>(), pages)?;
+            expect_value("pages mapped", outcome.leaves.pages::<layout::Granule>(), pages)?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! that was turned off in between would come back with an empty TLB and prove nothing.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, PAGE, Source, Walker};
 use crate::selftest::verify::{read, write};
 
 /// Pages that are looked at.
@@ -301,13 +302,12 @@ pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
 /// All CPUs unmap parts of one block at once: each part goes, and what is between them stays.
 pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 24;
-    const ORDER: u8 = 9;
     /// Pages of each CPU's part.
     const PART: u64 = 3;
     ctx.needs_other_cpus()?;
-    let block = Block::allocate(ctx, ORDER)?;
+    let block = Block::allocate(ctx, BLOCK_ORDER)?;
     let size = block.pages() * PAGE;
-    let frames: [Pfn; 1 << ORDER] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
+    let frames: Vec<Pfn> = (0..block.pages()).map(|page| Pfn(block.first.0 + page)).collect();
     let nr = smp::nr_online() as u64;
     let stride = block.pages() / nr;
     // What is over where the parts do not divide the block belongs to none.
@@ -326,7 +326,7 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
             }
         });
         findings.check()?;
-        for (page, frame) in (0..).zip(frames) {
+        for (page, frame) in (0..).zip(&frames) {
             let va = area.range().start.add(page * PAGE);
             let there = at_s1e1r(va.0 as usize).ok().map(|found| found.pa);
             let expected = (!is_gone(page)).then_some(frame.0 * PAGE);
@@ -386,16 +386,16 @@ fn cut_and_fold(mapping: &Mapping<'_>, rounds: u64) -> Result<u64, Failure> {
 pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 20;
     let nr_others = ctx.needs_other_cpus()?;
-    let block = Block::allocate(ctx, 9)?;
-    let window = Window::reserve(2 << 20, 2 << 20, 0)?;
+    let block = Block::allocate(ctx, BLOCK_ORDER)?;
+    let window = Window::reserve(BLOCK_SIZE, BLOCK_SIZE, 0)?;
     let source = Source::Range {
         start: block.start(),
-        pages: 512,
+        pages: BLOCK,
         walker: Walker::Range,
     };
     let mapping = Mapping::map(ctx, window.start, &source, Attributes::KERNEL_DATA, ctx.owned())?;
     let start = mapping.va.0 as usize;
-    for page in 0..512 {
+    for page in 0..BLOCK {
         write(start + (page * PAGE) as usize, value(page));
     }
     let findings = Findings::new();
@@ -416,7 +416,7 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
         } else {
             let mut page = 13 * cpu as u64;
             while done.load(Ordering::Acquire) == 0 {
-                page = (page * 5 + 7) % 512;
+                page = (page * 5 + 7) % BLOCK;
                 if read(start + (page * PAGE) as usize) != value(page) {
                     findings.report(cpu, WRONG_DATA);
                 }

@@ -5,11 +5,12 @@ use kernel::arch::mmu;
 use kernel::arch::probe::{probe_read32, probe_write};
 use kernel::arch::time::{Deadline, ticks};
 use kernel::drivers::ecam::{Ecam, Function};
+use kernel::layout;
 use kernel::machine;
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
 use kernel::mm::regions::PhysRegion;
 use kernel::mm::{self, kernel_tree};
-use paging::{Attributes, Granule4K, LeafCounts, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr, Visit};
+use paging::{Attributes, LeafCounts, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr, Visit};
 use vmalloc::Kind;
 
 use core::time::Duration;
@@ -17,7 +18,7 @@ use core::time::Duration;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_leaves, expect_value};
 use crate::selftest::memory::Block;
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
 /// Every page of an area that maps `region` as `memory`, by everyone; and its leaves, the largest
@@ -155,7 +156,7 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     let area = mm::ioremap(PhysAddr(region.start), region.size())?;
     verify_io(ctx, &area, region, MemoryType::DEVICE_NGNRE)?;
     // 256 MiB at a multiple of 32M: 8 groups, not a leaf more.
-    let group = LeafSize::BLOCK2_GROUP.bytes::<Granule4K>();
+    let group = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
     if ctx.leaves().contains(LeafSize::BLOCK2_GROUP)
         && (region.start | region.size()) % group == 0
         && region.size() < 1 << 30
@@ -223,7 +224,7 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
     let (mut mappings, mut elsewhere) = (0, None);
     let tree = kernel_tree();
     tree.visit(tree.range(), |leaf| {
-        let size = leaf.size.bytes::<Granule4K>();
+        let size = leaf.size.bytes::<layout::Granule>();
         if leaf.valid && leaf.pa.0 < region.end && region.start < leaf.pa.0 + size {
             mappings += 1;
             let area = kernel_vmalloc().find_vm_area(leaf.va);
@@ -244,10 +245,10 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
 
 /// The kinds of ioremap are what PAR_EL1 says they should be.
 pub fn ioremap_kinds(ctx: &Context) -> TestResult {
-    let start = ctx.untouched(64 << 10, 64 << 10, 0)?;
+    let start = ctx.untouched(16 * PAGE, GROUP * PAGE, 0)?;
     let region = PhysRegion {
         start: start.0,
-        end: start.0 + (64 << 10),
+        end: start.0 + 16 * PAGE,
     };
     let size = region.size();
     for (area, memory, attribute) in [
@@ -271,16 +272,16 @@ pub fn ioremap_kinds(ctx: &Context) -> TestResult {
 
 /// A physical address within a page gives that address, and as many pages as the bytes touch.
 pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
-    let start = ctx.untouched(64 << 10, 64 << 10, 0)?;
+    let start = ctx.untouched(16 * PAGE, GROUP * PAGE, 0)?;
     for (offset, size, pages) in [
         (0, 1, 1),
         (0x123, 4, 1),
-        (0xfff, 1, 1),
-        (0xfff, 2, 2),
-        (0xffc, 0x1008, 3),
-        (0x800, 0x1000, 2),
-        (0, 0x1000, 1),
-        (0, 0x1001, 2),
+        (PAGE - 1, 1, 1),
+        (PAGE - 1, 2, 2),
+        (PAGE - 4, PAGE + 8, 3),
+        (PAGE / 2, PAGE, 2),
+        (0, PAGE, 1),
+        (0, PAGE + 1, 2),
     ] {
         let pa = start.add(offset);
         let area = mm::ioremap(pa, size)?;

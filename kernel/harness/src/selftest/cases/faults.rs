@@ -3,15 +3,16 @@
 use kernel::arch::mmu::{self, Access};
 use kernel::arch::probe::{FaultInfo, probe_exec, probe_read, probe_write};
 use kernel::arch::syndrome::FaultStatus;
+use kernel::layout;
 use kernel::mm::layout::{IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_END};
 use kernel::mm::{self, linear, linear_va};
-use paging::{Attributes, Granule4K, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
+use paging::{Attributes, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Oracle, PageDefect, TestResult, expect, expect_value};
 use crate::selftest::mapping::{Mapping, with_pages};
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, read, write};
 
 /// What a probe did.
@@ -138,7 +139,8 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
 /// Two neighbours of a leaf size: when one goes, its addresses fault at that leaf's level, and the
 /// other's do not.
 fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
-    let bytes = size.bytes::<Granule4K>();
+    ctx.needs_leaf(size)?;
+    let bytes = size.bytes::<layout::Granule>();
     let pages = bytes / PAGE;
     let block = if size == LeafSize::BLOCK1 {
         None
@@ -188,8 +190,10 @@ pub fn level_1(ctx: &Context) -> TestResult {
 
 /// Level 0: a whole 512G where nothing is, at the end of each region that has one.
 pub fn level_0(_ctx: &Context) -> TestResult {
+    // With larger pages the root is of level 1, or has something in each entry.
+    let level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
     for va in [VMALLOC_END - 8, LINEAR_END - 8] {
-        expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(0))?;
+        expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(level))?;
     }
     Ok(())
 }
@@ -253,9 +257,9 @@ pub fn no_stale_permission(ctx: &Context) -> TestResult {
 
 /// A store to a read-only mapping, of pages, a group and a block.
 pub fn write_to_read_only(ctx: &Context) -> TestResult {
-    let block = Block::allocate(ctx, 9)?;
-    let window = Window::reserve(2 << 20, 2 << 20, 0)?;
-    for (pages, level) in [(1, 3), (16, 3), (512, 2)] {
+    let block = Block::allocate(ctx, BLOCK_ORDER)?;
+    let window = Window::reserve(BLOCK_SIZE, BLOCK_SIZE, 0)?;
+    for (pages, level) in [(1, 3), (GROUP, 3), (BLOCK, 2)] {
         let source = Source::Range {
             start: block.start(),
             pages,
@@ -328,7 +332,7 @@ pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
     let mut writable = None;
     let mut aliases = 0u64;
     tree.visit(tree.range(), |leaf| {
-        let size = leaf.size.bytes::<Granule4K>();
+        let size = leaf.size.bytes::<layout::Granule>();
         if leaf.valid && leaf.pa.0 < constant.end && constant.start < leaf.pa.0 + size {
             aliases += size.min(constant.size());
             if leaf.attributes.is_writable() {
@@ -402,7 +406,7 @@ pub fn linear_map_is_right(ctx: &Context) -> TestResult {
     let mut mapped = 0;
     let range = VirtRange::new(VirtAddr(LINEAR_BASE as u64), (LINEAR_END - LINEAR_BASE) as u64);
     tree.visit(range, |leaf| {
-        let size = leaf.size.bytes::<Granule4K>();
+        let size = leaf.size.bytes::<layout::Granule>();
         mapped += size;
         for offset in [0, size - PAGE] {
             let pa = leaf.va.0 + offset - LINEAR_BASE as u64;

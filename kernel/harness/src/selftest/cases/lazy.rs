@@ -22,7 +22,7 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::memory::Chunks;
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::write;
 
 /// Pages of the area that is freed.
@@ -333,7 +333,7 @@ pub fn pressure_on_addresses_forces_it(_ctx: &Context) -> TestResult {
         areas: 1 << 20,
         pages: 1 << 40,
     };
-    let second = SecondVmalloc::new(16 << 20, lazy)?;
+    let second = SecondVmalloc::new(8 * BLOCK_SIZE, lazy)?;
     let vm = second.vm();
     let full = |expected: usize| -> Result<Vec<VirtAddr>, Failure> {
         let mut held = Vec::with_capacity(expected.max(512));

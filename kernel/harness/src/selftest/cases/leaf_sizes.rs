@@ -1,13 +1,14 @@
 //! Both walkers, and the list of runs, on every leaf size: exactly one leaf of it, every page
 //! right, nothing left behind.
 
-use paging::{Attributes, Granule4K, LeafCounts, LeafSize};
+use kernel::layout;
+use paging::{Attributes, LeafCounts, LeafSize};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect_leaves};
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK_ORDER, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
 /// Leaf sizes, as parameters of a test.
@@ -28,7 +29,7 @@ fn backing(
     ctx: &Context,
     size: LeafSize,
 ) -> Result<(Option<Block>, paging::PhysAddr, Attributes, Memory), Failure> {
-    let bytes = size.bytes::<Granule4K>();
+    let bytes = size.bytes::<layout::Granule>();
     let order = (bytes / PAGE).ilog2() as u8;
     let block = if size == LeafSize::BLOCK1_GROUP {
         None
@@ -51,10 +52,8 @@ fn backing(
 }
 
 fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
-    if size.is_contiguous() {
-        ctx.needs_groups()?;
-    }
-    let bytes = size.bytes::<Granule4K>();
+    ctx.needs_leaf(size)?;
+    let bytes = size.bytes::<layout::Granule>();
     if 1 << ctx.features.pa_bits.min(48) <= 2 * bytes {
         return Err(Stop::Skip("physical addresses are too short for this leaf"));
     }
@@ -87,15 +86,15 @@ pub fn one<const WALKER: usize, const SIZE: usize>(ctx: &Context) -> TestResult 
 
 /// The same memory with leaves limited, size by size: never a larger one, and every page right.
 pub fn limited_leaves(ctx: &Context) -> TestResult {
-    let size = LeafSize::BLOCK2.bytes::<Granule4K>();
-    let block = Block::allocate(ctx, 10)?;
+    let size = LeafSize::BLOCK2.bytes::<layout::Granule>();
+    let block = Block::allocate(ctx, BLOCK_ORDER + 1)?;
     let window = Window::reserve(2 * size, 2 * size, 0)?;
     let source = Source::Range {
         start: block.start(),
         pages: block.pages(),
         walker: Walker::Range,
     };
-    for most in SIZES {
+    for most in SIZES.into_iter().filter(|size| ctx.leaves().contains(*size)) {
         let allowed = ctx.leaves().at_most(most);
         let mapping = Mapping::map_data(ctx, window.start, &source, allowed)?;
         let leaves = mapping.leaves()?;

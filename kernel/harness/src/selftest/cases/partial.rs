@@ -1,15 +1,16 @@
 //! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest
 //! leaves that remain legal.
 
+use kernel::layout;
 use kernel::mm::frames::fail_page_alloc;
-use paging::{Attributes, Granule4K, LeafCounts, LeafSize, VirtRange};
+use paging::{Attributes, LeafCounts, LeafSize, VirtRange};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_leaves, expect_value};
 use crate::selftest::fault_injection::Work;
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, verify_pages};
 
 /// A leaf, what is behind it, and the window it is mapped in.
@@ -24,12 +25,16 @@ struct Setup {
 impl Setup {
     /// One leaf of `size`: RAM up to 2M, addresses that are never touched above.
     fn leaf(ctx: &Context, size: LeafSize) -> Result<Self, Failure> {
-        Self::of(ctx, size.bytes::<Granule4K>(), size.bytes::<Granule4K>())
+        Self::of(
+            ctx,
+            size.bytes::<layout::Granule>(),
+            size.bytes::<layout::Granule>(),
+        )
     }
 
     /// `bytes` from a multiple of `align`, VA and PA.
     fn of(ctx: &Context, bytes: u64, align: u64) -> Result<Self, Failure> {
-        let block = if bytes <= 8 << 20 {
+        let block = if bytes <= BLOCK_SIZE.clamp(8 << 20, 128 << 20) {
             Some(Block::allocate(ctx, (bytes / PAGE).ilog2() as u8)?)
         } else {
             None
@@ -75,9 +80,7 @@ fn sum(parts: &[LeafCounts]) -> LeafCounts {
 
 /// Unmaps `nr` pages from page `first` of a leaf of `size`.
 fn unmap_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
-    if size.is_contiguous() {
-        ctx.needs_groups()?;
-    }
+    ctx.needs_leaf(size)?;
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
@@ -113,7 +116,7 @@ pub fn unmap_across_groups_of_block(ctx: &Context) -> TestResult {
 /// The first page, then the last, of a 2M block.
 pub fn unmap_edges_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 0, 1)?;
-    unmap_from(ctx, LeafSize::BLOCK2, 511, 1)
+    unmap_from(ctx, LeafSize::BLOCK2, BLOCK - 1, 1)
 }
 
 /// One page of a group of 2M blocks.
@@ -123,7 +126,7 @@ pub fn unmap_page_of_block_group(ctx: &Context) -> TestResult {
 
 /// One whole block of a group of 2M blocks.
 pub fn unmap_block_of_block_group(ctx: &Context) -> TestResult {
-    unmap_from(ctx, LeafSize::BLOCK2_GROUP, 3 * 512, 512)
+    unmap_from(ctx, LeafSize::BLOCK2_GROUP, 3 * BLOCK, BLOCK)
 }
 
 /// One page of a 1G block.
@@ -133,9 +136,7 @@ pub fn unmap_page_of_1g_block(ctx: &Context) -> TestResult {
 
 /// Gives `nr` pages from page `first` of a leaf of `size` read-only, and back.
 fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
-    if size.is_contiguous() {
-        ctx.needs_groups()?;
-    }
+    ctx.needs_leaf(size)?;
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
@@ -207,6 +208,9 @@ pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
         LeafSize::BLOCK2_GROUP,
         LeafSize::BLOCK1,
     ] {
+        if ctx.needs_leaf(size).is_err() {
+            continue;
+        }
         let setup = Setup::leaf(ctx, size)?;
         let mapping = setup.map(ctx)?;
         let before = mapping.leaves()?;
@@ -227,9 +231,9 @@ pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
 
 /// A split at a leaf's own edges does nothing; one inside cuts there and nowhere else.
 pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
-    let setup = Setup::of(ctx, 4 << 20, 2 << 20)?;
+    let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = setup.map(ctx)?;
-    for (first, nr) in [(0, 512), (512, 512), (0, 1024)] {
+    for (first, nr) in [(0, BLOCK), (BLOCK, BLOCK), (0, 2 * BLOCK)] {
         let mut batch = mapping.tree.batch();
         let outcome = mapping.tree.split(mapping.part(first, nr), &mut batch)?;
         batch.flush();
@@ -240,7 +244,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
         )?;
     }
     expect_leaves(mapping.leaves()?, mapping.expected_leaves())?;
-    let (first, nr) = (21, 700);
+    let (first, nr) = (21, BLOCK + 188);
     let mut batch = mapping.tree.batch();
     mapping.tree.split(mapping.part(first, nr), &mut batch)?;
     batch.flush();
@@ -248,13 +252,13 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     let parts = [
         greedy(ctx, &mapping, 0, first),
         greedy(ctx, &mapping, first, first + nr),
-        greedy(ctx, &mapping, first + nr, 1024),
+        greedy(ctx, &mapping, first + nr, 2 * BLOCK),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
     // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once
     // took the group apart.
     let mut batch = mapping.tree.batch();
-    let outcome = mapping.tree.split(mapping.part(64, 16), &mut batch)?;
+    let outcome = mapping.tree.split(mapping.part(2 * GROUP, GROUP), &mut batch)?;
     batch.flush();
     drop(batch);
     expect(
@@ -271,7 +275,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
 
 /// Single pages, mapped one by one, fold into groups and blocks; and their tables go back.
 pub fn coalesce_pages(ctx: &Context) -> TestResult {
-    let setup = Setup::of(ctx, 4 << 20, 2 << 20)?;
+    let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = Mapping::map_with(
         ctx,
         setup.window.start,
@@ -312,14 +316,16 @@ pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
 
 /// A page of the range is taken: the whole call is refused, and nothing has changed.
 pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
-    let setup = Setup::of(ctx, 4 << 20, 2 << 20)?;
+    /// In the second block.
+    const TAKEN: u64 = BLOCK + 265;
+    let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let block = Block::allocate(ctx, 0)?;
     let taken = Source::Range {
         start: block.start(),
         pages: 1,
         walker: Walker::Range,
     };
-    let there = setup.window.start.add(777 * PAGE);
+    let there = setup.window.start.add(TAKEN * PAGE);
     let one = Mapping::map(ctx, there, &taken, Attributes::KERNEL_DATA, ctx.owned())?;
     let tree = ctx.tree();
     match setup
@@ -337,7 +343,7 @@ pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
         &tree,
         setup.window.start,
         setup.source.pages(),
-        |page| (page == 777).then(|| one.expected(0)),
+        |page| (page == TAKEN).then(|| one.expected(0)),
         Memory::Untouched,
     )?;
     Ok(())
@@ -351,7 +357,7 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
     for walker in Walker::ALL {
         let source = Source::Range {
             start: setup.source.pa(0),
-            pages: 512,
+            pages: BLOCK,
             walker,
         };
         match source.map(&tree, setup.window.start, both, ctx.leaves()) {
@@ -372,11 +378,11 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
 
 /// Every table page that a map needs fails in turn: refused each time, and nothing is left behind.
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // Pages on both sides of a 1G boundary, where nothing else is: tables of levels 1, 2, 2, 3 and
-    // 3 at most.
-    let gib = 1 << 30;
-    let window = Window::reserve(2 * gib, gib, 0)?;
-    let va = window.start.add(gib - 20 * PAGE);
+    // Pages on both sides of a boundary of level 1, where nothing else is: tables of levels 1, 2,
+    // 2, 3 and 3 at most.
+    let span = BLOCK_SIZE * (PAGE / 8);
+    let window = Window::reserve(2 * span, span, 0)?;
+    let va = window.start.add(span - 20 * PAGE);
     let block = Block::allocate(ctx, 6)?;
     let source = Source::Range {
         start: block.start(),

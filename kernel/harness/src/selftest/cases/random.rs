@@ -8,18 +8,18 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult};
 use crate::selftest::live::TestTree;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, verify_pages};
 
 /// What each page of a window is.
 type Model = Vec<Option<Expected>>;
 
-/// Random unmaps, maps, permission changes, cuts and folds in 8 MiB, held against a model page by
-/// page.
+/// Random unmaps, maps, permission changes, cuts and folds in four blocks, held against a model
+/// page by page.
 pub fn random_edits_equal_a_page_model(ctx: &Context) -> TestResult {
-    const PAGES: u64 = 2048;
-    let block = Block::allocate(ctx, 11)?;
-    let window = Window::reserve(PAGES * PAGE, 2 << 20, 0)?;
+    const PAGES: u64 = 4 * BLOCK;
+    let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
+    let window = Window::reserve(PAGES * PAGE, BLOCK_SIZE, 0)?;
     let tree = ctx.tree();
     let result = edit_at_random(ctx, &tree, window.start, &block, PAGES);
     let mut batch = tree.batch();
@@ -43,7 +43,7 @@ fn edit_at_random(
     model.resize(pages as usize, None);
     for step in 0..STEPS {
         let first = rng.u64(0..pages);
-        let most = 1 << rng.u32(0..12);
+        let most = 1 << rng.u32(0..u32::from(BLOCK_ORDER) + 3);
         let nr = rng.u64(1..=most).min(pages - first);
         let range = VirtRange::new(start.add(first * PAGE), nr * PAGE);
         let part = &mut model[first as usize..(first + nr) as usize];

@@ -2,17 +2,18 @@
 
 use kernel::arch::mmu::{at_s1e1r, at_s1e1w};
 use kernel::bootargs::LinearLeaves;
-use kernel::mm::layout::{BLOCK_2M, DTB_WINDOW, DTB_WINDOW_SIZE, PAGE_SIZE};
+use kernel::layout;
+use kernel::mm::layout::{DTB_WINDOW, DTB_WINDOW_SIZE, PAGE_SIZE, TABLE_SPAN};
 use kernel::mm::regions::PhysRegion;
 use kernel::mm::{self, linear, linear_va};
-use paging::{Attributes, Granule4K, LeafCounts, LeafSet, PhysAddr, VirtAddr, VirtRange};
+use paging::{Attributes, LeafCounts, LeafSet, PhysAddr, VirtAddr, VirtRange};
 
 use crate::selftest::audit;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect, expect_leaves, expect_value};
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, verify_pages};
 
 /// The audit finds nothing, and every table page that was allocated is linked, once.
@@ -24,7 +25,7 @@ pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
         0,
     )?;
     let ram = mm::memory_plan().ram.size();
-    let mapped = audit.report.leaves.pages::<Granule4K>() * PAGE;
+    let mapped = audit.report.leaves.pages::<layout::Granule>() * PAGE;
     // The linear map alone has all RAM; image, device tree and areas come on top.
     expect("the tree maps less than all RAM", mapped, mapped > ram)?;
     Ok(())
@@ -34,7 +35,7 @@ pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
 pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
     let tree = &ctx.info.device_tree;
     let pages = tree.pa..tree.pa + tree.size as u64;
-    let first = tree.pa & !(BLOCK_2M as u64 - 1);
+    let first = tree.pa & !(TABLE_SPAN as u64 - 1);
     for offset in (0..DTB_WINDOW_SIZE).step_by(PAGE_SIZE) {
         let va = DTB_WINDOW + offset;
         let pa = first + offset as u64;
@@ -52,11 +53,11 @@ pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
 
 /// The audit of a tree with mappings of this suite in it, in every leaf size that RAM allows.
 pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
-    let block = Block::allocate(ctx, 11)?;
-    let window = Window::reserve(8 << 20, 2 << 20, 0)?;
+    let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
+    let window = Window::reserve(4 * BLOCK_SIZE, BLOCK_SIZE, 0)?;
     let source = Source::Range {
         start: block.start(),
-        pages: 1024 + 16 + 1,
+        pages: 2 * BLOCK + GROUP + 1,
         walker: Walker::Range,
     };
     let mapping = Mapping::map(ctx, window.start, &source, Attributes::KERNEL_DATA, ctx.owned())?;
@@ -101,7 +102,7 @@ pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
 /// folded, through the fixed slots where it maps its own tables, and every other page stays right.
 pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
-    let block = Block::allocate(ctx, 9)?;
+    let block = Block::allocate(ctx, BLOCK_ORDER)?;
     let page = linear_va(block.start().0 + 100 * PAGE);
     let tree = ctx.tree();
     let around = |read_only: bool| {

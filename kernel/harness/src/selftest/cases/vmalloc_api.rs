@@ -15,7 +15,8 @@ use vmalloc::{Error, VmArea};
 use crate::selftest::audit;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_leaves, expect_value};
-use crate::selftest::source::PAGE;
+use crate::selftest::memory::Block;
+use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE};
 use crate::selftest::verify::{read, write};
 
 /// Returns the address of a page of `area`, and of the same frame in the linear map.
@@ -260,8 +261,16 @@ fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<
 /// and all as before in the end.
 pub fn set_memory_slice(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
-    for (first, nr) in [(0, 1), (100, 9), (16, 16), (500, 40), (0, 512)] {
-        let area = mm::vmalloc(4 << 20)?;
+    // Of a block, or of what is as good where one is of 512 MiB.
+    let nr_pages = BLOCK.min(2048);
+    for (first, nr) in [
+        (0, 1),
+        (100, 9),
+        (GROUP, GROUP),
+        (nr_pages - 12, 40),
+        (0, nr_pages),
+    ] {
+        let area = mm::vmalloc(2 * nr_pages * PAGE)?;
         fill(&area);
         area.set_memory_ro(first * PAGE, nr * PAGE)?;
         expect_writable(&area, |page| !(first..first + nr).contains(&page))?;
@@ -278,7 +287,7 @@ pub fn set_memory_slice(ctx: &Context) -> TestResult {
 
 /// Invalid pages fault by either address, the others do not, and they have their data afterwards.
 pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
-    let area = mm::vmalloc(2 << 20)?;
+    let area = mm::vmalloc(512 * PAGE)?;
     fill(&area);
     let aliases = (0..pages(&area))
         .map(|page| page_of(&area, page))
@@ -301,10 +310,11 @@ pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
 
 /// Any table may be missing: the area and its alias are as they were.
 pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
+    drop(Block::allocate(ctx, BLOCK_ORDER)?);
     let before = audit::audit(ctx.info)?.report;
     let mut k = 1;
     loop {
-        let area = mm::vmalloc(2 << 20)?;
+        let area = mm::vmalloc(BLOCK_SIZE)?;
         fill(&area);
         // With nothing lazy, there is nothing that could be freed for another try.
         kernel_vmalloc().vm_unmap_aliases();
@@ -347,13 +357,16 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
 /// folds what is around: each still goes without a table. (Folded into one block, the first could
 /// not be given back its permissions without cutting it, and there may be no table for that.)
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
-    const SIZE: u64 = 1 << 20;
+    const SIZE: u64 = 256 * PAGE;
     let before = audit::audit(ctx.info)?.report;
     let mut others: Vec<(u64, KernelArea)> = Vec::with_capacity(65);
     let (first, second) = loop {
         let area = mm::vmalloc(SIZE)?;
         let frame = mm::vmalloc_to_pfn(area.va())?.0;
-        if let Some(at) = others.iter().position(|(other, _)| frame / 512 == other / 512) {
+        if let Some(at) = others
+            .iter()
+            .position(|(other, _)| frame / BLOCK == other / BLOCK)
+        {
             break (others.swap_remove(at).1, area);
         }
         if others.len() == 64 {

@@ -7,53 +7,78 @@
 use alloc::vec::Vec;
 
 use kernel::arch::mmu::KernelMmu;
+use kernel::layout;
 use kernel::mm;
 use kernel::mm::tables::KernelTables;
 use paging::reference::{Context as Walk, Error, Walker};
-use paging::{Attributes, Granule4K, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr, for_each_walker};
+use paging::{
+    Attributes, Descriptor, Granule as _, Level, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr,
+    for_each_walker,
+};
 
 use crate::options::Planted;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Stop, TestResult, expect, expect_value};
 use crate::selftest::ktap::Report;
 use crate::selftest::memory::{Block, Chunks};
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, verify_pages};
 use crate::wrong_walkers::LastIsFirst;
 
-/// Addresses that no region of the kernel's has, under one entry of the root.
+/// Addresses that no region of the kernel's has, under one entry of a table of [`LEVEL`].
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
-/// The entry.
-const SLOT: usize = (BASE.0 >> 39) as usize & 511;
-/// A page here stays mapped, so that the table that is linked stays.
-const KEPT: VirtAddr = BASE.add(256 << 30);
+/// With pages of 16 KiB the root has two entries, and each has something.
+const LEVEL: Level = if layout::PAGE_SHIFT == 14 {
+    1
+} else {
+    layout::Granule::ROOT_LEVEL
+};
 
-type KernelWalk<'a> = Walk<'a, Granule4K, KernelTables, KernelMmu>;
-trait KernelWalker: Walker<Granule4K, KernelTables, KernelMmu> {}
-impl<W: Walker<Granule4K, KernelTables, KernelMmu>> KernelWalker for W {}
+/// Returns the table of [`LEVEL`] for [`BASE`] below `root`, and the index of the entry in it.
+fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
+    let (mut table, mut level) = (root, layout::Granule::ROOT_LEVEL);
+    while level != LEVEL {
+        let link = Descriptor(KernelTables.load(table, layout::Granule::index(BASE.0, level)));
+        expect("a table above the walker's", table.0, link.is_table(level))?;
+        table = link.address::<layout::Granule>();
+        level += 1;
+    }
+    Ok((table, layout::Granule::index(BASE.0, LEVEL)))
+}
+/// A page here stays mapped, so that the table that is linked stays.
+const KEPT: VirtAddr = BASE.add(32 << 30);
+
+type KernelWalk<'a> = Walk<'a, layout::Granule, KernelTables, KernelMmu>;
+trait KernelWalker: Walker<layout::Granule, KernelTables, KernelMmu> {}
+impl<W: Walker<layout::Granule, KernelTables, KernelMmu>> KernelWalker for W {}
 
 /// A link of the live root to a walker's tree, until it is dropped.
 struct Grafted<'a> {
-    root: PhysAddr,
+    /// Of the live tree.
+    slot: (PhysAddr, usize),
     mmu: &'a KernelMmu,
 }
 
 impl<'a> Grafted<'a> {
-    /// Links what `walk` has under [`SLOT`].
+    /// Links what `walk` has under its [`slot`].
     fn new(walk: &KernelWalk<'a>) -> Result<Self, Failure> {
-        let root = mm::kernel_tree().root();
-        let found = KernelTables.load(root, SLOT);
-        expect_value("entry of the live root where nothing is", found, 0)?;
-        KernelTables.store(root, SLOT, KernelTables.load(walk.root, SLOT));
+        let (table, index) = slot(mm::kernel_tree().root())?;
+        let found = KernelTables.load(table, index);
+        expect_value("entry of the live tree where nothing is", found, 0)?;
+        let (own, index) = slot(walk.root)?;
+        KernelTables.store(table, index, KernelTables.load(own, index));
         walk.mmu.dsb_ishst();
         walk.mmu.isb();
-        Ok(Self { root, mmu: walk.mmu })
+        Ok(Self {
+            slot: (table, index),
+            mmu: walk.mmu,
+        })
     }
 }
 
 impl Drop for Grafted<'_> {
     fn drop(&mut self) {
-        KernelTables.store(self.root, SLOT, 0);
+        KernelTables.store(self.slot.0, self.slot.1, 0);
         // Walk caches, too, forget what was below (DESIGN rule 5).
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
@@ -139,7 +164,7 @@ fn on_tree<W: KernelWalker>(ctx: &Context, walker: &W, walk: &KernelWalk<'_>) ->
 
     let block = Block::allocate(ctx, 10)?;
     let mixed = Chunks::allocate(ctx, &[0, 4, 8, 9, 0, 5, 7, 1])?;
-    let even = Chunks::allocate(ctx, &[4; 40])?;
+    let even = Chunks::allocate(ctx, &[GROUP.ilog2() as u8; 640 / GROUP as usize])?;
     let scattered = Chunks::allocate(ctx, &[0; 70])?;
     let (mixed, even, scattered) = (mixed.frames(), even.frames(), scattered.frames());
     let one_by_one: Vec<Pfn> = mixed.iter().rev().copied().collect();
@@ -150,8 +175,8 @@ fn on_tree<W: KernelWalker>(ctx: &Context, walker: &W, walk: &KernelWalk<'_>) ->
         Source::Pages(&mixed),
         Source::Pages(&one_by_one),
         Source::Pages(&scattered),
-        Source::Chunks(&even, 16),
-        Source::Chunks(&mixed, 12),
+        Source::Chunks(&even, (GROUP * PAGE).ilog2()),
+        Source::Chunks(&mixed, layout::PAGE_SHIFT),
     ];
     for source in &sources {
         for offset in [0, 5 * PAGE, 16 * PAGE, 507 * PAGE] {

@@ -2,18 +2,19 @@
 
 use alloc::vec::Vec;
 
+use kernel::layout;
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
 use kernel::mm::{self, kernel_tree, linear_va};
-use paging::{Attributes, Granule4K, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtRange};
+use paging::{Attributes, Granule as _, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtRange};
 
 use super::check::{after_cut, has_leaves, is_frame, pages_to_check, translates};
 use super::{BLOCK_ORDER, Run, loops, page_at};
 use crate::selftest::failure::{Failure, expect, expect_leaves};
-use crate::selftest::source::{PAGE, Source};
+use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source};
 use crate::selftest::verify::{is_writable, read, write};
 
 /// Pages of the mapping that parts are taken of: two level 2 blocks.
-const PART_PAGES: u64 = 1024;
+const PART_PAGES: u64 = if layout::PAGE_SHIFT == 16 { 1024 } else { 2 * BLOCK };
 
 fn allowed() -> LeafSet {
     kernel_tree().config().leaves
@@ -56,16 +57,21 @@ pub(super) fn mixed_order_vmap(run: &mut Run<'_>) -> Result<u64, Failure> {
 pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let (block, end) = (run.backing.block.first.0, 1 << BLOCK_ORDER);
-        let first = run.rng.u64(1..512);
+        let first = run.rng.u64(1..BLOCK.min(end / 4));
         let frames: Vec<Pfn> = (block + first..block + end).map(Pfn).collect();
         let area = mm::vmap(frames.as_slice())?;
         let blocks = area.outcome().leaves.get(LeafSize::BLOCK2);
-        let size = LeafSize::BLOCK2.bytes::<Granule4K>();
+        // Where no block fits in, by its groups.
+        let (size, expected) = if end == 4 * BLOCK {
+            (BLOCK_SIZE, 3)
+        } else {
+            (GROUP * PAGE, 0)
+        };
         let phase = |address: u64| address % size;
         expect(
             "memory is not placed where its blocks can be blocks",
             area.range().start.0,
-            phase(area.range().start.0) == phase(frames[0].0 * PAGE) && blocks == 3,
+            phase(area.range().start.0) == phase(frames[0].0 * PAGE) && blocks == expected,
         )?;
         maps_frames(run, &area, frames).map(|()| true)
     })
@@ -77,7 +83,7 @@ pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     let block = run.backing.block.first.0;
     let frames: Vec<Pfn> = (block..block + PART_PAGES).map(Pfn).collect();
     loops(run, |run| {
-        let align = LeafSize::BLOCK2.bytes::<Granule4K>();
+        let align = LeafSize::BLOCK2.bytes::<layout::Granule>();
         let area = kernel_vmalloc().get_vm_area(PART_PAGES * PAGE, align)?;
         let (range, start) = (area.range(), area.range().start);
         area.map_pages(0, &frames[..], Attributes::KERNEL_DATA)?;
@@ -151,7 +157,10 @@ pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
     let device = run.backing.device;
     loops(run, |run| {
         for (size, without_groups) in SIZES {
-            let bytes = size.bytes::<Granule4K>();
+            if size.level() < layout::Granule::FIRST_LEAF_LEVEL {
+                continue;
+            }
+            let bytes = size.bytes::<layout::Granule>();
             let leaf = if allowed().contains(size) {
                 size
             } else {
@@ -160,7 +169,7 @@ pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
             let area = mm::ioremap(device, bytes)?;
             let start = area.range().start;
             let mut expected = LeafCounts::default();
-            expected.add(leaf, (bytes / leaf.bytes::<Granule4K>()) as u32);
+            expected.add(leaf, (bytes / leaf.bytes::<layout::Granule>()) as u32);
             expect_leaves(area.outcome().leaves, expected)?;
             has_leaves(VirtRange::new(start, bytes), expected)?;
             // A page of each of 64 parts, for a leaf may be of many pages.

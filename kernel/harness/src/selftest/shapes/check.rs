@@ -2,8 +2,9 @@
 //! them.
 
 use kernel::arch::mmu::at_s1e1r;
+use kernel::layout;
 use kernel::mm::{self, kernel_tree};
-use paging::{Granule4K, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtAddr, VirtRange, Visit};
+use paging::{LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtAddr, VirtRange, Visit};
 
 use super::{Run, page_at};
 use crate::selftest::failure::{Failure, expect, expect_leaves};
@@ -70,7 +71,7 @@ pub(super) fn after_cut(pages: u64, cut: core::ops::Range<u64>, kept: bool, allo
     let mut page = 0;
     while page < pages {
         let fits = |size: &LeafSize| {
-            let nr = size.bytes::<Granule4K>() / PAGE;
+            let nr = size.bytes::<layout::Granule>() / PAGE;
             let (first, end) = (page, page + nr);
             let outside = end <= cut.start || cut.end <= first;
             let inside = cut.start <= first && end <= cut.end;
@@ -81,7 +82,7 @@ pub(super) fn after_cut(pages: u64, cut: core::ops::Range<u64>, kept: bool, allo
         if kept || !cut.contains(&page) {
             leaves.add(size, 1);
         }
-        page += size.bytes::<Granule4K>() / PAGE;
+        page += size.bytes::<layout::Granule>() / PAGE;
     }
     leaves
 }

@@ -12,6 +12,7 @@ mod linux;
 
 use alloc::vec::Vec;
 
+use kernel::layout;
 use kernel::mm::areas::KernelArea;
 use kernel::mm::{self, linear_va};
 use paging::{Pfn, PhysAddr, VirtAddr};
@@ -19,7 +20,7 @@ use paging::{Pfn, PhysAddr, VirtAddr};
 use super::context::Context;
 use super::failure::{Failure, go_on};
 use super::memory::{Block, Chunks};
-use super::source::PAGE;
+use super::source::{self, PAGE};
 use super::verify::write;
 use crate::options::CASES;
 
@@ -36,14 +37,25 @@ pub(crate) struct Backing {
     pub block: Block,
     /// Blocks of mixed orders, no two of which are neighbours.
     pub mixed: Chunks,
-    /// 1 GiB of physical addresses behind which nothing is, at a multiple of 1 GiB.
+    /// [`DEVICE_SIZE`] of physical addresses behind which nothing is, at a multiple of as much.
     pub device: PhysAddr,
     /// What readers and deferred frees share.
     pub readers: Readers,
 }
 
-/// log2 of the pages of [`Backing::block`].
-const BLOCK_ORDER: u8 = 11;
+/// log2 of the pages of [`Backing::block`]: four blocks of level 2, where those
+/// are not of 512 MiB.
+const BLOCK_ORDER: u8 = if layout::PAGE_SHIFT == 16 {
+    11
+} else {
+    source::BLOCK_ORDER + 2
+};
+/// Bytes of [`Backing::device`]: the largest leaf that is tried.
+const DEVICE_SIZE: u64 = if layout::PAGE_SHIFT == 16 {
+    16 << 30
+} else {
+    1 << 30
+};
 /// The orders of [`Backing::mixed`].
 const MIXED: [u8; 14] = [9, 4, 0, 8, 5, 0, 2, 9, 4, 7, 1, 0, 6, 3];
 
@@ -62,7 +74,7 @@ impl Backing {
             pages,
             block: Block::allocate(ctx, BLOCK_ORDER)?,
             mixed: Chunks::allocate(ctx, &MIXED)?,
-            device: ctx.untouched(1 << 30, 1 << 30, 0)?,
+            device: ctx.untouched(DEVICE_SIZE, DEVICE_SIZE, 0)?,
             readers: Readers::new(),
         };
         let block = backing.block.first.0;

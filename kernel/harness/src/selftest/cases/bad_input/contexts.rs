@@ -10,7 +10,7 @@ use super::refused;
 use crate::selftest::backend::{SecondVmalloc, as_if_interrupted};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect, expect_value};
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
 /// The locks of the subsystem are held by what was interrupted: an allocation that only tries them
@@ -27,7 +27,7 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
         read(area.va().0 as usize) == 5,
     )?;
     drop(area);
-    let second = SecondVmalloc::new(64 << 20, FlushPolicy::Strict)?;
+    let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     refused(
         "memory where the address space is another's",
         Error::WouldBlock,
@@ -40,7 +40,7 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
 /// A handler that interrupted the holder of the lock gives back addresses until there is no room;
 /// the next is refused, and stays as it was.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
-    let second = SecondVmalloc::new(64 << 20, FlushPolicy::Strict)?;
+    let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();
     let raw = (0..=MAX_DEFERRED_ADDRESSES)
         .map(|_| vm.vmalloc(PAGE).map(|area| area.into_raw()))
@@ -81,7 +81,7 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
 /// Addresses that turn out to be wrong when no caller is left to be told: counted, and nothing
 /// else.
 pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
-    let second = SecondVmalloc::new(64 << 20, FlushPolicy::Strict)?;
+    let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();
     let (area, reserved) = (vm.vmalloc(4 * PAGE)?, vm.get_vm_area(PAGE, 1)?.into_raw());
     let raw = area.into_raw();

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 
 use kernel::mm::areas::{self, KernelArea, kernel_vmalloc};
 use kernel::mm::{self, frames, linear_va};
-use paging::{Attributes, Pfn, VirtAddr};
+use paging::{Attributes, LeafSize, Pfn, VirtAddr};
 use vmalloc::{Error, Request, SpaceError};
 
 use super::refused;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK, BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
 /// Areas that all addresses together take at most.
@@ -21,7 +21,7 @@ const MOST_AREAS: usize = 4096;
 const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
 
 /// Pages that a last-level table translates.
-const PIECE: u64 = 512;
+const PIECE: u64 = BLOCK;
 
 /// Returns what an area of `pages` pages, guards included, takes: whole tables if it is larger than
 /// one.
@@ -69,9 +69,11 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let none = |pages| Error::OutOfSpace(SpaceError::NoSpace { pages });
     refused("a page of addresses", none(2), || vm.get_vm_area(1, 1))?;
     refused("a vmalloc", none(2), || mm::vmalloc(PAGE))?;
-    refused("a vmalloc of blocks", none(reserved(1025)), || {
-        vm.vmalloc_huge(4 << 20)
-    })?;
+    refused(
+        "a vmalloc of blocks",
+        none(reserved((4 << 20) / PAGE + 1)),
+        || vm.vmalloc_huge(4 << 20),
+    )?;
     refused("a stack, with two guards", none(6), || mm::alloc_stack(4 * PAGE))?;
     refused("a vmap", none(65), || mm::vmap(&frames[..]))?;
     refused("a block for vm_map_ram", none(65), || vm.vm_map_ram(&frames[..3]))?;
@@ -95,7 +97,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     // An alignment that no gap has, where there are gaps enough.
     let error = Error::OutOfSpace(SpaceError::NoAlignedSpace {
         pages: PIECE,
-        align: 1 << 51,
+        align: (1 << 63) / PAGE,
         phase: 0,
     });
     refused("a page at an alignment that no gap has", error, || {
@@ -175,9 +177,14 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     let mut held: Vec<VirtAddr> =
         Vec::with_capacity((areas::nr_node_frames() as usize + 1) * RECORDS_OF_PAGE);
     let mut area = mm::vmalloc(PAGE)?;
-    let large = mm::vmalloc(2 << 20)?;
+    // Of a block, where RAM has some to spare.
+    let large = mm::vmalloc(BLOCK_SIZE.min(32 << 20))?;
+    let has_block = large.outcome().leaves.get(LeafSize::BLOCK2) != 0;
     let block = Block::allocate(ctx, 6)?;
-    let far = vm.get_vm_area(4 << 30, 1 << 30)?;
+    // What an entry of a table of level 1 maps: no table of level 2 is there, or none of level 3
+    // where the root is of level 1.
+    let entry = BLOCK * BLOCK_SIZE;
+    let far = vm.get_vm_area(4 * entry, entry)?;
     let mut all = AllFrames::take();
     let none = |size| Error::OutOfFrames { size };
     refused("a vmalloc of a byte", none(PAGE), || mm::vmalloc(1))?;
@@ -189,11 +196,13 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     let pages = [block.first];
     let no_table = |level| Error::Map(paging::Error::OutOfTables(level));
     refused("a map where no table is", no_table(2), || {
-        far.map_pages(2 << 30, &pages[..], Attributes::KERNEL_DATA)
+        far.map_pages(2 * entry, &pages[..], Attributes::KERNEL_DATA)
     })?;
-    refused("a cut of a block", no_table(3), || {
-        large.set_memory_ro(3 * PAGE, PAGE)
-    })?;
+    if has_block {
+        refused("a cut of a block", no_table(3), || {
+            large.set_memory_ro(3 * PAGE, PAGE)
+        })?;
+    }
     nodes_run_out(&mut held)?;
     // The room of the list stays: the heap might give it back.
     for va in held.drain(..) {

@@ -10,7 +10,7 @@ use crate::selftest::by_address::ByAddress;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK_SIZE, PAGE};
 
 /// The second free is told of the area that was there, who made it, and who freed it first: before
 /// the flush and after it.
@@ -141,7 +141,7 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
 /// size.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
-    let size = (MAX_CACHED_PAGES as u64 + 1) * 512 * PAGE;
+    let size = (MAX_CACHED_PAGES as u64 + 1) * BLOCK_SIZE;
     for _ in 0..256 {
         vm.get_vm_area(size, 1)?.free();
     }

@@ -11,7 +11,7 @@ use super::refused;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
 /// The same frame over and over.
@@ -105,7 +105,7 @@ pub fn too_large(ctx: &Context) -> TestResult {
     }
     // All of the region leaves no room for the guard behind it, which takes a table of its own.
     let with_guard = Error::TooLarge {
-        size: region + (2 << 20),
+        size: region + BLOCK_SIZE,
         limit: region,
     };
     refused("a reserved area of all of the region", with_guard, || {
@@ -217,7 +217,7 @@ pub fn null_page(ctx: &Context) -> TestResult {
             refused("a vm_map_ram with a NULL page", error, || vm.vm_map_ram(&few))?;
         }
     }
-    let beyond = Pfn(1 << 48);
+    let beyond = Pfn((1 << 60) / PAGE);
     let error = Error::Map(paging::Error::PhysicalRange(PhysAddr(beyond.0 * PAGE)));
     refused("a vmap of a frame that cannot be", error, || {
         mm::vmap(&[block.first, beyond][..])

@@ -29,7 +29,7 @@ use crate::selftest::backend::{SecondVmalloc, TestBackend};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect, expect_value, go_on};
 use crate::selftest::ktap::Report;
-use crate::selftest::source::PAGE;
+use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use worker::Worker;
 
 /// Operations of each CPU in a round.
@@ -43,7 +43,7 @@ const SLOTS: usize = 24;
 /// Mappings of `vm_map_ram` that all CPUs share, in the same way.
 const RAM_SLOTS: usize = 8;
 /// Bytes of the device that is mapped.
-const DEVICE_SIZE: u64 = 8 << 20;
+const DEVICE_SIZE: u64 = 2048 * PAGE;
 
 /// What a CPU found wrong.
 #[derive(Clone, Copy, Debug)]
@@ -206,7 +206,7 @@ fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
         alone: false,
         scarce: false,
         permissions: true,
-        device: ctx.untouched(DEVICE_SIZE, 2 << 20, 0)?,
+        device: ctx.untouched(DEVICE_SIZE, BLOCK_SIZE, 0)?,
     })
 }
 
@@ -239,8 +239,8 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A second subsystem with 32 MiB of addresses, which run out, and allocations that fail; lazily
-/// and strictly flushed in turn.
+/// A second subsystem with addresses of 16 blocks, which run out where those are of 2 MiB, and
+/// allocations that fail; lazily and strictly flushed in turn.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -252,7 +252,7 @@ pub fn second(ctx: &Context) -> TestResult {
             },
             FlushPolicy::Strict,
         ] {
-            let second = SecondVmalloc::new(32 << 20, flush)?;
+            let second = SecondVmalloc::new(16 * BLOCK_SIZE, flush)?;
             let round = Round {
                 scarce: true,
                 ..round_of(ctx, rng.u64(..))?
@@ -283,7 +283,7 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
             pages: 1 << 20,
         },
     ] {
-        let second = SecondVmalloc::new(1 << 30, flush)?;
+        let second = SecondVmalloc::new(512 * BLOCK_SIZE, flush)?;
         let round = Round {
             alone: true,
             permissions: false,
