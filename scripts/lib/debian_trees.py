@@ -80,17 +80,17 @@ def fetch(folder: Path, suite: str) -> Path:
     return unpacked
 
 
-def view(folder: Path, suite: str) -> list[str]:
-    """Has apt look at the suite's arm64 packages, with lists of its own. Returns the options for that."""
+def view(folder: Path, suite: str, architecture: str = "arm64") -> list[str]:
+    """Has apt look at the suite's packages, with lists of its own. Returns the options for that."""
     archive = debian_archive()
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
     signed = f" signed-by={KEYS}" if KEYS.exists() else ""
-    (folder / "sources.list").write_text(f"deb [arch=arm64{signed}] {archive} {suite} main\n")
+    (folder / "sources.list").write_text(f"deb [arch={architecture}{signed}] {archive} {suite} main\n")
     settings = {
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::http::Timeout": "20",

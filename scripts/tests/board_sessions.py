@@ -1,4 +1,7 @@
-"""Boots on boards that are not virt, with the device trees that their machines have: the stage `boot` of scripts/test runs this."""
+"""Boots on boards that are not virt, with the device trees that their machines have.
+
+The stage `boot` of scripts/test runs this, and make soak, which gets a newer emulator and Debian's device trees for it.
+"""
 
 import os
 import re
@@ -10,27 +13,50 @@ import time
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from lib import processes
+from lib import processes, qemu_new
 from lib.machine import Machine
-from lib.paths import ROOT, program
+from lib.paths import BUILD, ROOT, program
 
 HOST = Machine.from_environment({"QEMU": os.environ.get("QEMU", ""), "IMAGE": os.environ.get("IMAGE", "")})
 TREES = ROOT / "kernel" / "machine" / "tests" / "dtb"
 RPI3 = "bcm2837-rpi-3-b.dtb"
 PAGE = ROOT / "docs" / "MACHINES.md"
+SOME = "tree.*,frames.*,map.*,device.*,smp.*"
+SHOWN = "`tree.*`, `frames.*`, `map.*`, `device.*`, `smp.*`"
 LIMIT = 600.0
 """Seconds that a boot may take: a whole suite, on a host that does other things."""
 DONE = "vmwalk: done"
 
 
+@cache
+def boards_of(qemu: str) -> list[str]:
+    machines = subprocess.run([qemu, "-M", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    return [line.split()[0] for line in machines.stdout.splitlines() if line]
+
+
+def emulator_with(board: str) -> str:
+    """The installed emulator, else the newer one. Skips where none has the board."""
+    for qemu in (HOST.qemu, *([str(qemu_new.PROGRAM)] if qemu_new.PROGRAM.exists() else [])):
+        if board in boards_of(qemu):
+            return qemu
+    raise unittest.SkipTest(f"{HOST.qemu} has no {board}; scripts/setup qemu-new gets one that has")
+
+
+def debian_tree(name: str) -> str:
+    """One of Debian's, of the sample or of those that were fetched."""
+    for tree in (TREES / name, *sorted((BUILD / "device-trees").rglob(name))):
+        if tree.exists():
+            return str(tree)
+    raise unittest.SkipTest(f"{name} is not there; make device-trees fetches it")
+
+
 def command(board: str, *options: str, bootargs: str) -> list[str]:
-    """The emulator's command line. Skips where it has no such board."""
-    machines = subprocess.run([HOST.qemu, "-M", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
-    if board.split(",")[0] not in [line.split()[0] for line in machines.stdout.splitlines() if line]:
-        raise unittest.SkipTest(f"{HOST.qemu} has no {board}")
-    line = [HOST.qemu, "-M", board, *options, "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none"]
+    """The emulator's command line. Skips where none has such a board."""
+    qemu = emulator_with(board.split(",")[0])
+    line = [qemu, "-M", board, *options, "-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none"]
     return [*line, "-kernel", str(HOST.image), "-append", bootargs]
 
 
@@ -110,6 +136,34 @@ class Boards(unittest.TestCase):
         self.assertIn("ok 1 device.the_console_runs_through_an_ioremap", said)
         self.assert_passed(said)
         self.assert_in_table("raspi3b", "the same, `stdout-path` `serial0`", "spin table", said, "`device.*`")
+
+
+    def test_a_raspberry_pi_4(self) -> None:
+        tree = debian_tree("bcm2711-rpi-4-b.dtb")
+        said = boot("raspi4b", "-dtb", tree, "-serial", "null", "-serial", "stdio", bootargs=f"selftest={SOME}", parks=True)
+        self.assert_passed(said)
+        self.assert_in_table("raspi4b", "Debian's `bcm2711-rpi-4-b`", "spin table", said, SHOWN)
+
+    def test_a_zynqmp(self) -> None:
+        tree = debian_tree("zynqmp-zcu1275-revA.dtb")
+        options = ("-audiodev", "none,id=none", "-smp", "4", "-m", "2G", "-serial", "stdio")
+        said = boot("xlnx-zcu102", *options, "-dtb", tree, bootargs=f"selftest={SOME}")
+        self.assert_passed(said)
+        self.assert_in_table("xlnx-zcu102", "Debian's `zynqmp-zcu1275-revA`", "PSCI", said, SHOWN)
+
+    def test_two_of_imx8m(self) -> None:
+        for board, tree, mem in (("imx8mm-evk", "imx8mm-evk", "2G"), ("imx8mp-evk", "imx8mp-evk", "3G")):
+            with self.subTest(board):
+                options = ("-smp", "4", "-m", mem, "-serial", "null", "-serial", "stdio", "-dtb", debian_tree(f"{tree}.dtb"))
+                said = boot(board, *options, bootargs=f"selftest={SOME}")
+                self.assert_passed(said)
+                self.assert_in_table(board, f"Debian's `{tree}`", "PSCI", said, SHOWN)
+
+    def test_versal_of_the_second_generation(self) -> None:
+        # Eight application cores; the emulator wants the ten of real time, too.
+        said = boot("amd-versal2-virt", "-smp", "18", "-m", "2G", "-serial", "stdio", bootargs="selftest=tree.*,frames.*")
+        self.assert_passed(said)
+        self.assert_in_table("amd-versal2-virt", "the emulator's", "PSCI", said, "`tree.*`, `frames.*`")
 
 
 class WithoutAConsole(unittest.TestCase):

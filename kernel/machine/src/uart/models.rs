@@ -78,19 +78,23 @@ static EMMA: Model = plain(
     receive(byte(0x00), 0, Condition::set(word(0x18), 0)),
 );
 
-/// Zynq UltraScale+ TRM (UG1085), chapter "UART Controller": FIFO, and channel status.
-static CADENCE: Model = plain(
-    "Cadence",
-    word(0x30),
-    Condition::clear(word(0x2c), 4), // TXFULL
-    // TXEMPTY, and not TACTIVE
-    Condition {
-        register: word(0x2c),
-        mask: 1 << 3 | 1 << 11,
-        value: 1 << 3,
-    },
-    receive(word(0x30), 0, Condition::clear(word(0x2c), 1)), // REMPTY
-);
+/// Zynq UltraScale+ TRM (UG1085), chapter "UART Controller": FIFO, and channel status. Out of reset
+/// it is off, and so it is where the kernel is the first that prints.
+static CADENCE: Model = Model {
+    before: &[(word(0x00), 1 << 2 | 1 << 4)], // CR: RXEN, TXEN
+    ..plain(
+        "Cadence",
+        word(0x30),
+        Condition::clear(word(0x2c), 4), // TXFULL
+        // TXEMPTY, and not TACTIVE
+        Condition {
+            register: word(0x2c),
+            mask: 1 << 3 | 1 << 11,
+            value: 1 << 3,
+        },
+        receive(word(0x30), 0, Condition::clear(word(0x2c), 1)), // REMPTY
+    )
+};
 
 /// i.MX 8M reference manuals, "UART": UTXD and URXD, UTS and USR2.
 static IMX: Model = plain(

@@ -98,6 +98,21 @@ fn an_8250_is_where_its_machine_has_it() {
 }
 
 #[test]
+fn a_cadence_that_is_off_is_switched_on() {
+    let script = Script::new(&[(0x2c, &[1 << 4, 1 << 3])]);
+    uart("cdns,uart-r1p12").send(&script, b'v');
+    assert_eq!(
+        script.seen(),
+        [
+            Read(0x2c, Word),
+            Read(0x2c, Word),
+            Write(0x00, Word, 0x14),
+            Write(0x30, Word, b'v'.into()),
+        ]
+    );
+}
+
+#[test]
 fn flags_of_a_scif_are_cleared_once_they_were_read() {
     let script = Script::new(&[(0x10, &[0x20, 0x62, 0]), (0x14, &[b'w'.into()])]);
     let uart = uart("renesas,scif");
