@@ -1,5 +1,6 @@
 """Which machines the kernel is booted on by `make test`, and what each boot has to show."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,18 @@ BREAKING = ("cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1")
 """CPUs that need break-before-make (FEAT_BBM level 0), unlike max: faults of one in another's break are part of it."""
 
 IN_TURN = ("-accel", "tcg,thread=single")
+
+OF_MACHINE = "selftest=tree.*,frames.*,map.*,device.*,smp.*"
+"""What depends on the machine, and not on more than one of its properties."""
+
+HALF = "memory-backend-ram,size=512M,id="
+OPTIONS_OF_VIRT = {
+    "highmem=off": ("-machine", "highmem=off"),
+    "mte=on": ("-machine", "mte=on"),
+    "iommu=smmuv3": ("-machine", "iommu=smmuv3"),
+    "secure=on": ("-machine", "secure=on", "-serial", "null"),
+    "two NUMA nodes": ("-object", f"{HALF}a", "-object", f"{HALF}b", "-numa", "node,memdev=a,cpus=0", "-numa", "node,memdev=b,cpus=1"),
+}
 
 OF_MANY = "selftest=tree.*,frames.*,smp.each*,smp.mem*,smp.words*"
 """What depends on the number of CPUs, and takes seconds with 512 of them."""
@@ -78,6 +91,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
         BootCase("another seed", {"BOOTARGS": "seed=2026"}),
         BootCase("a command line for Linux", {"BOOTARGS": f"{FOR_LINUX} selftest=tree.*"}, passes_over=FOR_LINUX),
+        *(BootCase(f"virt, {name}", {"SMP": "2", "BOOTARGS": OF_MACHINE}, extra=extra) for name, extra in OPTIONS_OF_VIRT.items()),
         BootCase("an initrd", {"INITRD": str(initrd)}),
         BootCase("no test asked for", {"BOOTARGS": "selftest=none"}),
         BootCase(
@@ -106,6 +120,15 @@ def of_granule(granule: str, image: Path) -> list[BootCase]:
         says = ("--expect-message", f"this CPU has no {granule[:-1]} KiB granule")
         cases.append(BootCase(f"{granule}, {without}", given | {"CPU": without}, says))
     return cases
+
+
+def models_of_cpus(qemu: str, names: Iterable[str]) -> list[BootCase]:
+    """For an emulator that has more models than the installed one."""
+    return [
+        BootCase(f"{name} of the newer emulator, EL{2 if el2 else 1}", {"QEMU": qemu, "CPU": name, "SMP": "2", "EL2": str(el2), "BOOTARGS": OF_MACHINE})
+        for name in names
+        for el2 in (0, 1)
+    ]
 
 
 def counts_of_cpus() -> list[BootCase]:

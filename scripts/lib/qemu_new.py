@@ -13,10 +13,11 @@ from pathlib import Path
 from . import script
 from .debian_trees import Unavailable, run, view
 from .errors import ScriptError
+from .machine import is_aarch64
 from .paths import BUILD
 
 FOLDER = BUILD.absolute() / "qemu-new"
-PROGRAM = FOLDER / "bin" / "qemu-system-aarch64"
+PROGRAM = FOLDER / "bin" / "qemu-new"
 PACKAGE = "qemu-system-arm"
 LIMIT = 1200.0
 
@@ -76,6 +77,13 @@ def version() -> str | None:
     """What it says of itself, if it is there and starts."""
     said = run([str(PROGRAM), "--version"]) if PROGRAM.exists() else None
     return said.splitlines()[0] if said else None
+
+
+def models() -> list[str]:
+    """Its models of CPUs that have AArch64 state; none if it is not there."""
+    said = run([str(PROGRAM), "-cpu", "help"]) if version() else None
+    names = re.findall(r"^ +((?:cortex-a|neoverse-|a64fx|max)\S*)", said or "", re.MULTILINE)
+    return [name for name in names if is_aarch64(str(PROGRAM), name)]
 
 
 def main(argv: list[str]) -> int:

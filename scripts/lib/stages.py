@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from . import qemu_new
 from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import GRANULES, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
+from .matrix import GRANULES, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -256,9 +257,14 @@ def faults(report: Report) -> None:
 
 
 def counts(report: Report) -> None:
-    """The whole suite with each number of CPUs."""
-    if have_image(report):
-        boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
+    """The whole suite with each number of CPUs, and each model of CPU that a newer emulator has."""
+    if not have_image(report):
+        return
+    boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
+    if models := qemu_new.models():
+        boot_all(report, "counts", models_of_cpus(str(qemu_new.PROGRAM), models), LONG_LIMIT)
+    else:
+        report.skip("counts: models of a newer emulator", "scripts/setup qemu-new has not been run, or cannot")
 
 
 NOT_LINKED_AS_ONE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "0"}

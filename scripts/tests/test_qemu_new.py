@@ -25,7 +25,7 @@ class ANewerEmulator(unittest.TestCase):
 
     def test_is_run_by_the_loader_that_came_with_it(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            root, program = Path(folder) / "root", Path(folder) / "bin" / "qemu-system-aarch64"
+            root, program = Path(folder) / "root", Path(folder) / "bin" / "qemu-new"
             for name in ("usr/lib/any-linux-gnu/ld-linux-any.so.2", "usr/lib/any-linux-gnu/libc.so.6", "usr/lib/any-linux-gnu/deep/libdeep.so.1"):
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_text("#!/bin/sh\necho \"$@\"\n")
