@@ -251,7 +251,7 @@ GROUPS = (
     (", per 1,000 pages", "A mapping, by its size", "pages", "instructions per 1,000 pages", True),
     (", by MiB of RAM", "Boot to the first self-test", "MiB of RAM", "instructions", True),
 )
-LAZY = ("What waits for a lazy purge", "areas given back", "KiB", False)
+LAZY = ("What waits for a lazy purge", "areas freed", "KiB", False)
 
 
 def curves(found: Json) -> Iterator[str]:

@@ -266,14 +266,14 @@ class Tracing(Session):
             "^vmalloc::region::Vmalloc::free_area at kernel/vmalloc/src/free.rs",
             r"^  \. store level 3 table \S+: 256 x vacant$",
             "^DSB ISHST$",
-            "^an area is being given back now",
+            "^an area is being freed now",
             r"^  0xffff8\S+     1M vmap retired .*, freed by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
             "^TLBI RVAALE1IS: va 0xffff8.*, 256 pages, .* last level$",
             r"^  \. DSB ISH$\n^  \. ISB$",
             r"has returned: .*, 1 TLBI, 2 DSB, 1 ISB$",
             "^nothing waits for a flush$",
         )
-        self.assertEqual(text.count("being given back now"), 1)
+        self.assertEqual(text.count("being freed now"), 1)
 
     def test_under_a_lazy_policy_an_area_waits_with_what_is_to_be_invalidated(self) -> None:
         set_up = f"break kernel::mm::areas::ioremap; continue; source {INSIDE}/lazy.py; vmw lazy"

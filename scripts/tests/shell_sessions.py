@@ -68,7 +68,7 @@ class Case(unittest.TestCase):
 
     def assert_nothing_is_missing(self) -> None:
         for identifier in re.findall(r"^ *([1-9]\d*)  0x", self.ask("areas"), re.MULTILINE):
-            self.assert_line(f"free {identifier}", "is given back$")
+            self.assert_line(f"free {identifier}", "is freed$")
         self.ask("purge")
         answer = self.ask("stat")
         self.assertIn(NOTHING_MISSING, answer)
@@ -125,7 +125,7 @@ class TheShell(Case):
         groups = sum(int(size) for size in re.findall(r" (\d+)K L3 64K  C rw- Normal-WB", dump.replace(" 1M ", " 1024K ")))
         self.assertEqual(groups, 17 * 64, dump)
         self.assertIn(" 4K L3 4K   - rw- Normal-WB", dump)
-        self.assert_line(f"free {identifier}", "Vmap at .* is given back")
+        self.assert_line(f"free {identifier}", "Vmap at .* is freed")
         self.assert_line(f"free {identifier}", "nothing is held")
         self.assertIn("0 lines", self.ask(f"ptdump {va:#x} 0x111000"))
 
@@ -133,7 +133,7 @@ class TheShell(Case):
         identifier, va = self.make("vmalloc 5000", "2x4K")
         self.assertRegex(self.ask("areas"), rf"(?m)^ *{identifier}  {va:#x}\.\.\S+ Vmalloc, 5000, made by ")
 
-    def test_gives_back_the_table_that_a_protect_reserved_and_did_not_need(self) -> None:
+    def test_frees_the_table_that_a_protect_reserved_and_did_not_need(self) -> None:
         # A cut through the block takes a table; to stay as it is takes no cut.
         identifier, _ = self.make("vmalloc 2M", "1x2M")
         before = re.search(r"tables ([+-]\d+)", self.ask("stat"))

@@ -144,7 +144,7 @@ class ThePicture(unittest.TestCase):
     def test_has_curves_with_units_on_both_axes_and_a_key(self) -> None:
         figures = everything()
         words = self.words(figures)
-        for unit in ("live areas", "pages", "areas given back", "MiB of RAM", "KiB", "instructions (log-log)", "instructions per 1,000 pages (log-log)"):
+        for unit in ("live areas", "pages", "areas freed", "MiB of RAM", "KiB", "instructions (log-log)", "instructions per 1,000 pages (log-log)"):
             self.assertIn(unit, words)
         for curve in CURVES:
             if not curve.startswith("KiB"):

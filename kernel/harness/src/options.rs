@@ -189,7 +189,7 @@ pub enum ReplayFault {
     Data,
     /// An area of code stays writable.
     Protect,
-    /// A frame is taken and never given back.
+    /// A frame is taken and never freed.
     Frame,
     /// An area that the trace leaves is never ended.
     Area,

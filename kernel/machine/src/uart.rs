@@ -4,7 +4,7 @@
 //! So there is one driver, and a [`Model`] of each family is data. Clock, rate and pins are left as
 //! they are: only the loader knows them.
 //!
-//! [`models`] has the families, and what `compatible` says of each.
+//! `models` has the families, and what `compatible` says of each.
 
 mod models;
 

@@ -47,7 +47,7 @@ impl<G: Granule> Machine<G> {
         self.journal.counters.frees += 1;
         let Some(number) = self.table_at(pa) else {
             self.violate(Rule::BadTable, || {
-                format!("CPU {cpu} gives back {pa:#x}, which is no table in use")
+                format!("CPU {cpu} frees {pa:#x}, which is no table in use")
             });
             return;
         };
@@ -56,7 +56,7 @@ impl<G: Granule> Machine<G> {
         if reach == Reach::Live {
             self.violate(Rule::TableReused, || {
                 format!(
-                    "CPU {cpu} gives back the level {level} table {pa:#x}, which is linked and translates {va:#x} on"
+                    "CPU {cpu} frees the level {level} table {pa:#x}, which is linked and translates {va:#x} on"
                 )
             });
             // Walks keep finding it: better to keep it than to let the address mean two things.
@@ -66,7 +66,7 @@ impl<G: Granule> Machine<G> {
             let why = self.why_link_is_held(number);
             self.violate(Rule::TableReused, || {
                 format!(
-                    "CPU {cpu} gives back the level {level} table {pa:#x} (va {va:#x} on) while a link to it may be \
+                    "CPU {cpu} frees the level {level} table {pa:#x} (va {va:#x} on) while a link to it may be \
                      held: {why}"
                 )
             });

@@ -24,7 +24,7 @@ pub enum Rule {
     MismatchedAlias,
     /// A frame is reused while an entry that leads to it may be held (rule 6).
     FrameReused,
-    /// A table page is given back while a link to it is in place or may be held (rules 5 and 6; Arm
+    /// A table page is freed while a link to it is in place or may be held (rules 5 and 6; Arm
     /// ARM D8.16).
     TableReused,
     /// A range of addresses is reused while an entry for it may be held (rule 6).
@@ -45,7 +45,7 @@ pub enum Rule {
     MalformedDescriptor,
     /// An output address beyond the implemented size (Arm ARM D8.2.3).
     OutputTooLarge,
-    /// A table page is given back that was not handed out, or a descriptor is accessed outside the
+    /// A table page is freed that was not handed out, or a descriptor is accessed outside the
     /// tables in use.
     BadTable,
     /// The table memory was accessed through the linear map while its translation there was broken

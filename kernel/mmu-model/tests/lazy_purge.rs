@@ -10,7 +10,7 @@
 //!                                  TLBI of each
 //!                                  DSB ISH
 //!                                  give each back (release)
-//!   is it given back? (acquire)                                       is it given back? (acquire)
+//!   is it freed? (acquire)                                       is it freed? (acquire)
 //!   use frame and address                                             ISB; read
 //!   map another frame there
 //!   DSB ISHST; ISB; read
@@ -47,7 +47,7 @@ enum Step {
     Tlbi,
     LocalTlbi,
     GiveBack,
-    /// Goes on only when the page was given back.
+    /// Goes on only when the page was freed.
     Await(usize),
     Reuse(usize),
     Map(usize),

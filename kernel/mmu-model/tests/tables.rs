@@ -1,4 +1,4 @@
-//! Table pages: linked only when zeroed, given back only when no walk cache leads there.
+//! Table pages: linked only when zeroed, freed only when no walk cache leads there.
 
 mod common;
 
@@ -74,24 +74,24 @@ for_granules! {
         }
     }
 
-    fn a_table_given_back_after_an_all_levels_tlbi_is_sound<G>() {
+    fn a_table_freed_after_an_all_levels_tlbi_is_sound<G>() {
         let rig = unlinked::<G>(|rig, va| rig.cpu(0).tlbi_vaae1is(va), true);
         rig.model.assert_quiescent();
     }
 
-    fn a_table_given_back_after_a_last_level_tlbi_is_reused_too_early<G>() {
+    fn a_table_freed_after_a_last_level_tlbi_is_reused_too_early<G>() {
         let rig = unlinked::<G>(|rig, va| rig.cpu(0).tlbi_vaale1is(va), true);
         rig.assert_broken(&[Rule::TableReused]);
         rig.assert_told("was for the last level only");
     }
 
-    fn a_table_given_back_before_the_trailing_dsb_is_reused_too_early<G>() {
+    fn a_table_freed_before_the_trailing_dsb_is_reused_too_early<G>() {
         let rig = unlinked::<G>(|rig, va| rig.cpu(0).tlbi_vaae1is(va), false);
         rig.assert_broken(&[Rule::TableReused]);
         rig.assert_told("waits for a DSB ISH");
     }
 
-    fn a_table_given_back_without_any_tlbi_is_reused_too_early<G>() {
+    fn a_table_freed_without_any_tlbi_is_reused_too_early<G>() {
         // A link to an empty table is held as any other.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
@@ -102,7 +102,7 @@ for_granules! {
         rig.assert_broken(&[Rule::TableReused]);
     }
 
-    fn a_table_given_back_while_it_is_linked_is_an_error<G>() {
+    fn a_table_freed_while_it_is_linked_is_an_error<G>() {
         let rig = Rig::<G>::plain();
         let child = rig.table(3, rig.va(0));
         rig.cpu(0).free_table(child);
@@ -110,7 +110,7 @@ for_granules! {
         rig.assert_told("which is linked");
     }
 
-    fn a_table_given_back_twice_is_an_error<G>() {
+    fn a_table_freed_twice_is_an_error<G>() {
         let rig = Rig::<G>::plain();
         let table = rig.cpu(0).alloc_table().expect("a table");
         rig.cpu(0).free_table(table);
@@ -277,7 +277,7 @@ for_granules! {
         rig.assert_broken(&[Rule::NotATable]);
     }
 
-    fn a_table_given_back_frees_its_page_lowest_first<G>() {
+    fn a_table_freed_frees_its_page_lowest_first<G>() {
         let rig = Rig::<G>::plain();
         let cpu = rig.cpu(0);
         let (a, b) = (cpu.alloc_table(), cpu.alloc_table());
@@ -288,7 +288,7 @@ for_granules! {
     }
 }
 
-/// Unlinks a table with one page in it, with `tlbi` between the DSBs, and gives it back.
+/// Unlinks a table with one page in it, with `tlbi` between the DSBs, and frees it.
 fn unlinked<G: Granule>(tlbi: impl Fn(&Rig<G>, VirtAddr), trailing: bool) -> Rig<G> {
     let rig = Rig::<G>::plain();
     let va = rig.va(0);

@@ -99,7 +99,7 @@ impl core::error::Error for CheckError {}
 pub struct Report {
     /// Tables, the root included.
     pub tables: u64,
-    /// Of those, linked ones that are empty: what [`prune`](Tree::prune) gives back.
+    /// Of those, linked ones that are empty: what [`prune`](Tree::prune) frees.
     pub empty_tables: u64,
     /// Leaves by size.
     pub leaves: LeafCounts,

@@ -35,7 +35,7 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
 #[derive(Default)]
 struct Heap(RefCell<Vec<*mut u8>>);
 
-// SAFETY: pages from the global allocator, of the size and alignment of a 4K table, given back when
+// SAFETY: pages from the global allocator, of the size and alignment of a 4K table, freed when
 // all is over; no CPU translates by them.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {

@@ -3,7 +3,7 @@
 //! The numbers are those of the list that they come from. Left out is what only an allocator or a
 //! page structure can get wrong: 4 (lazy mode in an interrupt; here nothing is left for later), 6
 //! (cache flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a walker that reads a
-//! table while it is given back) is told in `concurrent`.
+//! table while it is freed) is told in `concurrent`.
 
 use crate::support;
 
@@ -255,7 +255,7 @@ fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
 
 /// Bug 12: A block took the place of a table of pages: the table leaked, or went back while walk
 /// caches still led to it. Map pages, unmap them, map a block at the same address: an all-levels
-/// TLBI between, and the table is given back once.
+/// TLBI between, and the table is freed once.
 #[test]
 fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     let tree = fresh();
@@ -312,11 +312,7 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
             }
         }
         support::prune(tree);
-        assert_eq!(
-            model.nr_tables(),
-            1,
-            "tables are given back once, and all of them"
-        );
+        assert_eq!(model.nr_tables(), 1, "tables are freed once, and all of them");
     });
 }
 

@@ -1,4 +1,4 @@
-//! `LinearTables`, the one module with `unsafe`, on real memory that is really given back: what
+//! `LinearTables`, the one module with `unsafe`, on real memory that is really freed: what
 //! Miri is for.
 //!
 //! `cargo +nightly miri test -p paging --test all memory::` sees every access to a page that is not
@@ -21,7 +21,7 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Err(_) => panic!("a page has a layout"),
 };
 
-/// Pages from the heap, never zeroed, given back at once or when no operation runs.
+/// Pages from the heap, never zeroed, freed at once or when no operation runs.
 struct Heap {
     in_use: Mutex<BTreeSet<u64>>,
     waiting: Mutex<Vec<u64>>,
@@ -71,7 +71,7 @@ unsafe impl TablePages for Heap {
     fn free(&self, page: PhysAddr) {
         assert!(
             self.in_use.lock().expect("no panic").remove(&page.0),
-            "{page:?} is given back twice"
+            "{page:?} is freed twice"
         );
         if self.at_once {
             Self::dealloc(page.0);

@@ -347,7 +347,7 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
 
 /// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the
 /// other CPUs, since that place may not wait for them. Here the batch owns what must not be
-/// reused, and gives it back after its flush.
+/// reused, and frees it after its flush.
 #[test]
 fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     struct Area<'m> {

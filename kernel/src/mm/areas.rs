@@ -356,7 +356,7 @@ pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
 
-/// Gives back a mapping of [`ioremap`] and its kin that was made raw.
+/// Frees a mapping of [`ioremap`] and its kin that was made raw.
 ///
 /// # Errors
 /// As [`Vmalloc::iounmap`].
@@ -380,7 +380,7 @@ pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
 
-/// Gives back a mapping of [`vmap`] that was made raw.
+/// Frees a mapping of [`vmap`] that was made raw.
 ///
 /// # Errors
 /// As [`Vmalloc::vunmap`].
@@ -424,7 +424,7 @@ pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
 
-/// Gives back memory of [`vmalloc()`] and its kin that was made raw.
+/// Frees memory of [`vmalloc()`] and its kin that was made raw.
 ///
 /// # Errors
 /// As [`Vmalloc::vfree`].

@@ -6,7 +6,7 @@
 //! too.
 //!
 //! # Lock order and recursion
-//! The heap's lock is a leaf: it is released before a region is asked for or given back, and
+//! The heap's lock is a leaf: it is released before a region is asked for or freed, and
 //! nothing that does either (frames, tables, the vmalloc subsystem) uses the heap. So neither can
 //! come back here, and neither waits for a lock that its caller holds, as long as the heap is not
 //! used under a lock of the vmalloc subsystem or of the tables.
@@ -38,7 +38,7 @@ struct Region {
 }
 
 impl Region {
-    /// Returns whether it can be given back.
+    /// Returns whether it can be freed.
     fn is_spare(&self) -> bool {
         self.area.is_some() && self.heap.used() == 0
     }
@@ -85,7 +85,7 @@ pub fn stats() -> HeapStats {
     }
 }
 
-/// Gives back the empty region that was kept, if there is one.
+/// Frees the empty region that was kept, if there is one.
 pub fn trim() {
     let spare = {
         let mut regions = HEAP.regions();

@@ -10,8 +10,8 @@ use core::mem::ManuallyDrop;
 use core::panic::Location;
 use paging::{Granule, Outcome, PhysAddr, VirtAddr, VirtRange};
 
-/// An area of the region, and what is mapped there. Dropping it gives all of it back.
-#[must_use = "the area is given back where this is dropped, which is here"]
+/// An area of the region, and what is mapped there. Dropping it frees all of it.
+#[must_use = "the area is freed where this is dropped, which is here"]
 pub struct VmArea<'v, B: Backend> {
     vm: &'v Vmalloc<B>,
     /// `None` only after [`into_raw`](Self::into_raw).
@@ -119,7 +119,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Some(self.vm.backend.tree().translate(va)?.translate(va))
     }
 
-    /// Leaves the area to the holder of its address: the call of its kind that gives back (`vfree`,
+    /// Leaves the area to the holder of its address: the call of its kind that frees (`vfree`,
     /// `vunmap`, `iounmap`, `free_vm_area`) takes it.
     ///
     /// Any [context](crate#contexts).

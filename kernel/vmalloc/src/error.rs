@@ -77,16 +77,16 @@ pub enum Error {
         /// The area that it guards.
         area: AreaInfo,
     },
-    /// The area belongs to a handle, which gives it back when it is dropped.
+    /// The area belongs to a handle, which frees it when it is dropped.
     Owned(AreaInfo),
-    /// The area is of another kind, and has another call that gives it back.
+    /// The area is of another kind, and has another call that frees it.
     WrongKind {
         /// The area.
         area: AreaInfo,
         /// The kind that this call is for.
         expected: Kind,
     },
-    /// The area was given back already.
+    /// The area was freed already.
     Freed(Freed),
     /// The mapping has another size than it is unmapped by.
     WrongLength {

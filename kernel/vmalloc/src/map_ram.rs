@@ -51,7 +51,7 @@ const fn bits(first: u64, nr: u64) -> u64 {
 /// Returns the lowest `nr` clear bits in a row.
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
-    // The first that is clear, most often: what is given back is soon taken again.
+    // The first that is clear, most often: what is freed is soon taken again.
     let first = (!used).trailing_zeros() as u64;
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
@@ -356,7 +356,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives back the block of `shard` if it has no mapping.
+    /// Frees the block of `shard` if it has no mapping.
     #[track_caller]
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();

@@ -156,7 +156,7 @@ impl<B: Backend> Vmalloc<B> {
             let page = Self::page_of(va);
             let start = match held.space.find(page) {
                 Some(segment) if segment.state.is_live() && segment.contains(page) => {
-                    // Not even for a moment: a block of `vm_map_ram` may be about to be given back.
+                    // Not even for a moment: a block of `vm_map_ram` may be about to be freed.
                     if !Head::in_words(&segment.words).kind().owns_frames()
                         && let Some(area) = record::info::<B::Granule>(&segment)
                     {

@@ -53,7 +53,7 @@ struct Potential {
     frames: u64,
     /// Pages of addresses that are in no area in use.
     addresses: u64,
-    /// Pages of addresses that CPUs have and could give back.
+    /// Pages of addresses that CPUs have and could return.
     in_pieces: u64,
 }
 
@@ -85,7 +85,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes once for all that waits in `shard`, then gives all of it back. Inside the shard's
+    /// Flushes once for all that waits in `shard`, then frees all of it. Inside the shard's
     /// purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
@@ -327,7 +327,7 @@ impl<B: Backend> Vmalloc<B> {
             return Err(error);
         }
         let mut error = error;
-        // What another CPU has given back just before this counts, too: for frames it can be seen.
+        // What another CPU has freed just before this counts, too: for frames it can be seen.
         if self.flush_all() != 0 || self.has_frames_for(&error) {
             match once() {
                 Err(again) if again.is_for_want() && self.could_help(&again) => error = again,

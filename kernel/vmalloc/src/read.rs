@@ -141,7 +141,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Copies from `va` on into `out`: memory as it is, zeros for holes, guards, device memory and
     /// sparse areas. Gives the number of bytes that were memory.
     ///
-    /// Safe beside anything that others do: what is given back while it is read is read as zeros,
+    /// Safe beside anything that others do: what is freed while it is read is read as zeros,
     /// and never as what came after it.
     ///
     /// Waits for the lock of the shard that has the address, and holds it while a page is copied.

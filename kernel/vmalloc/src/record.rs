@@ -312,7 +312,7 @@ pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
     info_of::<G>(range_of::<G>(segment), &segment.words)
 }
 
-/// Returns the area of a segment that is not a gap, and who gave it back.
+/// Returns the area of a segment that is not a gap, and who freed it.
 pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
     Some(Freed {
         area: info::<G>(segment)?,
@@ -325,7 +325,7 @@ pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
     info_of::<G>(range::<G>(area), &area.words())
 }
 
-/// Returns the area that is being given back.
+/// Returns the area that is being freed.
 pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
     let words = area.words();
     Some(Freed {

@@ -69,7 +69,7 @@ impl Request {
     /// this CPU, as Linux's `alloc_pages_nolock`. Every lock is tried once: where one is taken it
     /// fails with [`Error::WouldBlock`], or with what it lacks.
     ///
-    /// What a failed one had got so far cannot always be given back without waiting either. It goes
+    /// What a failed one had got so far cannot always be freed without waiting either. It goes
     /// back with a later call, and is counted in [`Usage::deferred`](crate::Usage::deferred) until
     /// then.
     pub const fn nolock(self) -> Self {

@@ -119,7 +119,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Returns the area that was given back last where `va` is.
+    /// Returns the area that was freed last where `va` is.
     pub fn recall(&self, va: VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)

@@ -230,7 +230,7 @@ class Subsystem:
             address = number(node["chain"])
 
     def deferred(self) -> tuple[list[Segment], list[tuple[int, int]]]:
-        """What was given back on another CPU, or where nothing could be waited for: areas, and addresses with who gave them."""
+        """What was freed on another CPU, or where nothing could be waited for: areas, and addresses with who gave them."""
         areas = [segment for _, shard, state in self.shards() for head in (shard["deferred_list"]["new"]["newest"], state["deferred"]) for segment in self.chain(head)]
         addresses = [(number(slot["va"]), number(slot["by"])) for slot in elements(self.value["addresses"]["slots"])]
         return areas, [(va, by) for va, by in addresses if va > 1]
@@ -280,7 +280,7 @@ class Lazy(Command):
     vmw lazy
 
     Areas that were taken out and wait for a flush, of each shard, the ranges that it will invalidate, dead tables; what was
-    given back from an exception or on another CPU; areas that are being given back at this moment; and ranges that are
+    freed from an exception or on another CPU; areas that are being freed at this moment; and ranges that are
     flushed and kept for the next of the same size."""
 
     name = "lazy"
@@ -305,7 +305,7 @@ class Lazy(Command):
             print("nothing waits for a flush")
         areas, addresses = subsystem.deferred()
         if areas or addresses:
-            print("given back on another CPU, or where nothing could be waited for, and still mapped:")
+            print("freed on another CPU, or where nothing could be waited for, and still mapped:")
         for segment in areas:
             print(f"  {segment.show()}, freed by {segment.freer}")
             listed.add(segment.start)
@@ -314,7 +314,7 @@ class Lazy(Command):
         segments = subsystem.segments()
         for segment in segments:
             if segment.state == "Retired" and segment.start not in listed:
-                print("an area is being given back now: its flush is not done, or its frames and addresses are not back yet")
+                print("an area is being freed now: its flush is not done, or its frames and addresses are not back yet")
                 print(f"  {segment.show()}, freed by {segment.freer}")
         parked = [segment for segment in segments if segment.state == "Parked"]
         pages = sum(segment.pages for segment in parked)

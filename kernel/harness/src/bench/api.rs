@@ -132,7 +132,7 @@ fn measure(
     (map, unmap, leaves)
 }
 
-/// What a purge owes for each call: that of several areas that were given back, divided by their
+/// What a purge owes for each call: that of several areas that were freed, divided by their
 /// number.
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     const AREAS: usize = 8;

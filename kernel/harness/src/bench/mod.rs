@@ -94,7 +94,7 @@ impl Bench<'_> {
         crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
-    /// Gives back the tables that other cases left, so that each begins alike. No walk may be under
+    /// Frees the tables that other cases left, so that each begins alike. No walk may be under
     /// way.
     fn prune(&self) {
         let pruned = kernel::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));

@@ -82,7 +82,7 @@ impl Context {
         )
     }
 
-    /// Gives back the tables that earlier mappings left empty in `range`, which is the test's: a
+    /// Frees the tables that earlier mappings left empty in `range`, which is the test's: a
     /// map fails where one is in the way of a block.
     ///
     /// # Errors

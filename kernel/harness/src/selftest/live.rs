@@ -42,7 +42,7 @@ pub fn free_all_kept() {
     }
 }
 
-/// Returns what the vmalloc subsystem holds now, after [all was given back](free_all_kept) that can
+/// Returns what the vmalloc subsystem holds now, after [all was freed](free_all_kept) that can
 /// be.
 #[must_use]
 pub fn usage() -> Usage {

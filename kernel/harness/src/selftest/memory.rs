@@ -1,4 +1,4 @@
-//! Frames and addresses of a test, given back when they are dropped.
+//! Frames and addresses of a test, freed when they are dropped.
 
 use alloc::vec::Vec;
 
@@ -127,7 +127,7 @@ impl Chunks {
     }
 }
 
-/// A range of addresses of the vmalloc region in which nothing is mapped. It is given back when it
+/// A range of addresses of the vmalloc region in which nothing is mapped. It is freed when it
 /// is dropped.
 #[derive(Debug)]
 pub struct Window {

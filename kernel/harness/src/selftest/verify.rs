@@ -338,7 +338,7 @@ fn probe_vacant(va: VirtAddr, expected: FaultStatus) -> Result<(), PageDefect> {
     fault(read, found.status().unwrap_or(FaultStatus::Other(0)), expected)?;
     let write = Oracle::Probe(Access::Write);
     // SAFETY: the load before it has faulted. Were the page mapped after all, it would be a frame
-    // that the test has not given back.
+    // that the test has not freed.
     let found = unsafe { probe_write(va, 0) }
         .err()
         .ok_or(PageDefect::StillMapped(write))?;

@@ -106,7 +106,7 @@ pub fn ioremap<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
 pub fn free<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let held = shell.held.take(parse::number(words[0])?)?;
     println!(
-        "{}: {:?} at {} is given back",
+        "{}: {:?} at {} is freed",
         held.id,
         held.area.kind(),
         held.area.va()

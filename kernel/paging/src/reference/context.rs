@@ -261,7 +261,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     /// is exactly the block, VA and PA are aligned to it, and neither the architecture nor
     /// `max_shift` is against it. Returns whether it did.
     ///
-    /// An empty table that hangs there is taken out first and given back.
+    /// An empty table that hangs there is taken out first and freed.
     #[inline]
     pub(super) fn try_block(
         &self,

@@ -2,9 +2,9 @@
 //! checker chooses and on real threads.
 //!
 //! Ranges that share no leaf need no lock, even where they share tables: no table is written to
-//! after it was unlinked, no leaf is lost, no table is given back twice or not at all, and a reader
+//! after it was unlinked, no leaf is lost, no table is freed twice or not at all, and a reader
 //! sees what is there. Only `prune` keeps all others out, by a readers' lock as a kernel has it. A
-//! table that was given back is not handed out again while a walk from before is under way, as the
+//! table that was freed is not handed out again while a walk from before is under way, as the
 //! story demands.
 
 mod handle;

@@ -55,7 +55,7 @@ const FREE: u8 = 0;
 const IN_USE: u8 = 1;
 const UNLINKED: u8 = 2;
 
-/// A pool of tables in shared words. What is given back can still be read, and waits for
+/// A pool of tables in shared words. What is freed can still be read, and waits for
 /// [`quiesce`](Self::quiesce).
 pub struct Pool<W: Word> {
     /// Held shared by every operation and walk, alone by `prune`.
@@ -80,7 +80,7 @@ impl<W: Word> Pool<W> {
         }
     }
 
-    /// The same, but what is given back is handed out again at once.
+    /// The same, but what is freed is handed out again at once.
     pub fn at_once(self) -> Self {
         Self {
             at_once: true,
@@ -108,10 +108,10 @@ impl<W: Word> Pool<W> {
 
     fn assert_writable(&self, table: PhysAddr) {
         let state = self.states.lock().expect("no panic under this lock")[self.number(table)];
-        assert_eq!(state, IN_USE, "a store into {table:?}, which was given back");
+        assert_eq!(state, IN_USE, "a store into {table:?}, which was freed");
     }
 
-    /// No operation runs: what was given back may be handed out again.
+    /// No operation runs: what was freed may be handed out again.
     pub fn quiesce(&self) {
         for state in self.states.lock().expect("no panic under this lock").iter_mut() {
             if *state == UNLINKED {
@@ -152,7 +152,7 @@ unsafe impl<W: Word> Tables for Pool<W> {
             &mut self.states.lock().expect("no panic under this lock")[self.number(table)],
             if self.at_once { FREE } else { UNLINKED },
         );
-        assert_eq!(state, IN_USE, "{table:?} is given back twice");
+        assert_eq!(state, IN_USE, "{table:?} is freed twice");
     }
 
     fn load(&self, table: PhysAddr, index: usize) -> u64 {

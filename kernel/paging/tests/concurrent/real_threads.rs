@@ -5,7 +5,7 @@ use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
 use paging::{Granule4K, Visit};
 
-/// What is given back waits until no operation runs: operations read-lock this, reuse
+/// What is freed waits until no operation runs: operations read-lock this, reuse
 /// write-locks it.
 struct Epoch(std::sync::RwLock<()>);
 

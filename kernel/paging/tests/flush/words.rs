@@ -123,7 +123,7 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
 }
 
 #[test]
-fn a_prune_unlinks_invalidates_and_then_gives_back() {
+fn a_prune_unlinks_invalidates_and_then_frees() {
     for (pages, tables) in [(1, 3), (40, 3), (1 << 13, 2)] {
         let tree = prepared::<Granule4K>(&[map(pages, pages)], Config::default(), true);
         let mut batch = tree.batch();

@@ -23,7 +23,7 @@ pub enum Defect {
     NoLeadingDsb,
     /// The DSB ISH behind a TLBI is left out, and what it guards is reused.
     NoTrailingDsb,
-    /// A table is given back as soon as the link to it is taken out.
+    /// A table is freed as soon as the link to it is taken out.
     FreedBeforeFlush,
     /// A link is stored plainly, so that a walk may see it before the zeroing of its table.
     PlainLink,

@@ -43,7 +43,7 @@ fn counter() -> Counter {
     Counting::new(NoMmu { tlbi_range: true })
 }
 
-/// Runs `test` on an empty tree, and sees all of its tables given back.
+/// Runs `test` on an empty tree, and sees all of its tables freed.
 fn on_tree<Gr: Granule>(test: impl FnOnce(&Counted<'_, Gr>)) {
     let (tables, mmu) = (Memory::new::<Gr>(), counter());
     let ctx = Context::new(&tables, &mmu).expect("a root table");

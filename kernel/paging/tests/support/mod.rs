@@ -47,7 +47,7 @@ impl<G: Granule> Host<G> {
         }
     }
 
-    /// Pages handed out and not given back.
+    /// Pages handed out and not freed.
     pub fn live(&self) -> usize {
         self.pages.borrow().iter().flatten().count()
     }
@@ -248,7 +248,7 @@ pub fn choose_leaf<G: Granule>(
         .unwrap_or(LeafSize::PAGE)
 }
 
-/// Gives back every table that is empty: no one else walks in a test that calls it.
+/// Frees every table that is empty: no one else walks in a test that calls it.
 pub fn prune<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) {
     tree.prune(tree.range()).expect("the tree's own range");
 }

@@ -6,7 +6,7 @@ use super::*;
 /// Descriptors of a last-level table.
 const TABLE: u64 = 512;
 
-/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor given back, in
+/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor freed, in
 /// one: the machine looks at that always.
 #[track_caller]
 fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {

@@ -212,7 +212,7 @@ fn foreign_interior_and_guard_addresses_are_told_apart() {
 }
 
 #[test]
-fn each_kind_is_given_back_by_its_own_call() {
+fn each_kind_is_freed_by_its_own_call() {
     let vm = vm();
     let frames = [Pfn(RAM / PAGE)];
     let areas = [

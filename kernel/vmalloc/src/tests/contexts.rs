@@ -151,7 +151,7 @@ fn a_page_for_areas_is_asked_for_without_waiting() {
     assert_empty(&vm);
 }
 
-/// A workload of an interrupt handler and nothing else: what it gives back is dealt with by what it
+/// A workload of an interrupt handler and nothing else: what it frees is dealt with by what it
 /// asks for, a bounded number of areas at a time.
 #[test]
 fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {

@@ -1,4 +1,4 @@
-//! What exception handlers give back.
+//! What exception handlers free.
 
 use super::*;
 
@@ -205,7 +205,7 @@ fn where_there_is_no_room_for_an_address_the_area_stays() {
 }
 
 #[test]
-fn a_handle_is_given_back_in_any_context() {
+fn a_handle_is_freed_in_any_context() {
     let vm = lazy(1000, 1 << 20);
     let areas: Vec<_> = (0..200).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
     let device = vm.ioremap(PhysAddr(0x900_0000), PAGE).unwrap();

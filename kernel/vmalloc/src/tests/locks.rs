@@ -94,7 +94,7 @@ pub fn most_under_a_hold(vm: &Vm, f: impl FnOnce()) -> Hold {
     MOST.get()
 }
 
-/// Memory is neither asked for nor given back under a lock of the subsystem.
+/// Memory is neither asked for nor freed under a lock of the subsystem.
 pub fn holds_no_lock() {
     assert_eq!(HELD.get(), 0, "an allocator is called under a lock");
 }

@@ -173,7 +173,7 @@ fn any_table_may_be_missing_and_neither_area_nor_alias_changes() {
 /// `VM_FLUSH_RESET_PERMS`: the alias is writable again before the frames are anybody's, and under
 /// the lazy policy too.
 #[test]
-fn a_changed_area_is_given_back_at_once_with_its_alias_restored() {
+fn a_changed_area_is_freed_at_once_with_its_alias_restored() {
     let config = Config {
         flush: FlushPolicy::Lazy {
             areas: 1000,

@@ -1,5 +1,5 @@
 //! A space and a cache for each CPU, under a lock of its own, which take pieces from a common space
-//! and give them back: no range is handed out twice, on schedules that a model checker chooses and
+//! and free them: no range is handed out twice, on schedules that a model checker chooses and
 //! on real threads (those under Miri too, which watches the memory itself).
 
 use crate::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
@@ -165,7 +165,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         self.used().retain(|(other, ..)| *other != start);
     }
 
-    /// What one CPU does: ranges of three sizes come and go; it gives back those of the next one
+    /// What one CPU does: ranges of three sizes come and go; it frees those of the next one
     /// too, and drains it.
     fn work(&self, cpu: usize, rounds: usize, plant: Plant) {
         for round in 0..rounds {
@@ -246,7 +246,7 @@ fn a_piece_that_is_taken_as_it_was_seen_is_noticed() {
 }
 
 #[test]
-fn a_range_given_back_too_early_is_noticed() {
+fn a_range_freed_too_early_is_noticed() {
     assert!(std::panic::catch_unwind(|| on_schedules(Plant::GivesBackTooEarly)).is_err());
 }
 

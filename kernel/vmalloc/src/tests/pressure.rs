@@ -183,13 +183,13 @@ fn a_request_for_more_frames_than_there_are_takes_none() {
 }
 
 #[test]
-fn a_request_that_fails_for_what_others_give_back_ends() {
+fn a_request_that_fails_for_what_others_free_ends() {
     // The frames seem to be there, and never are: each try fails.
     let vm = lazy(1000, 1 << 20);
     let tries = std::cell::Cell::new(0);
     let result: Result<(), Error> = vm.under_pressure(|| {
         tries.set(tries.get() + 1);
-        // What another CPU gives back meanwhile is of no use to this one.
+        // What another CPU frees meanwhile is of no use to this one.
         drop(vm.vmalloc(PAGE).unwrap());
         Err(Error::OutOfFrames { size: PAGE })
     });

@@ -44,7 +44,7 @@ fn vread_copies_across_areas_holes_and_devices() {
     assert_eq!(part[4..], [0; 7]);
     drop((first, device, second));
     let mut out = [0xaa; 64];
-    assert_eq!(vm.vread(start, &mut out), Ok(0), "given back");
+    assert_eq!(vm.vread(start, &mut out), Ok(0), "freed");
     assert_eq!(out, [0; 64]);
     assert_empty(&vm);
 }

@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 
 /// A reserved range, guards included. Its holder owns the range.
 ///
-/// It has no destructor, since giving back needs the space: dropping it leaks the range until
+/// It has no destructor, since freeing needs the space: dropping it leaks the range until
 /// [`Space::check`](super::Space::check) says so.
 #[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
 pub struct Area<const W: usize> {

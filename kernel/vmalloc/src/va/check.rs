@@ -10,7 +10,7 @@ use core::fmt;
 pub struct Census {
     /// Areas in use: owned or raw.
     pub live: usize,
-    /// Areas that wait to be given back.
+    /// Areas that wait to be freed.
     pub retired: usize,
     /// Areas in caches.
     pub parked: usize,

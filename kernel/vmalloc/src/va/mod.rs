@@ -161,7 +161,7 @@ pub enum State {
     /// Reserved, and its [`Area`] was given to [`Space::entrust`]: the holder of the address may
     /// claim it.
     Raw,
-    /// Taken out by its owner, and not yet given back: a TLB may still hold translations of it.
+    /// Taken out by its owner, and not yet freed: a TLB may still hold translations of it.
     Retired,
     /// In a [`Cache`].
     Parked,
@@ -245,7 +245,7 @@ pub enum Error {
         /// Pages of the body.
         pages: u64,
     },
-    /// The area was given back already.
+    /// The area was freed already.
     Freed {
         /// The first page of the body.
         start: Vpn,
@@ -294,7 +294,7 @@ impl fmt::Display for Error {
             Self::Freed { start, pages } => {
                 write!(
                     f,
-                    "the area of {pages} pages at page {:#x} was given back already",
+                    "the area of {pages} pages at page {:#x} was freed already",
                     start.0
                 )
             }

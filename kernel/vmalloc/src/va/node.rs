@@ -1,6 +1,6 @@
 //! Nodes, the pages that they are cut from, and the pool of spare ones.
 //!
-//! A page that was fed is never given back, and what was a [`Node`] once stays a [`Node`] for ever.
+//! A page that was fed is never freed, and what was a [`Node`] once stays a [`Node`] for ever.
 //! So a node is named by a plain `&'static Node`, and following a link needs no `unsafe`: all that
 //! it leads to is a node.
 //!

@@ -274,7 +274,7 @@ impl<const W: usize> Space<W> {
         );
     }
 
-    /// Leaves the area to the holder of its address: [`claim`](Self::claim) gives it back.
+    /// Leaves the area to the holder of its address: [`claim`](Self::claim) frees it.
     ///
     /// # Panics
     /// If the area is of another space.
@@ -287,7 +287,7 @@ impl<const W: usize> Space<W> {
     ///
     /// # Errors
     /// [`Error::Outside`], [`Error::Vacant`], [`Error::Interior`], [`Error::Guard`],
-    /// [`Error::Owned`], or [`Error::Freed`] for an area that was given back, and is not reusable
+    /// [`Error::Owned`], or [`Error::Freed`] for an area that was freed, and is not reusable
     /// yet or in a cache.
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Error> {

@@ -51,7 +51,7 @@ fn a_deferred_area_whose_flush_does_nothing_is_noticed() {
     DEFERRED.catches(Plant::NoTlbi, REUSED);
 }
 
-/// Memory asked for and given back where nothing can be waited for, beside those who wait, purge,
+/// Memory asked for and freed where nothing can be waited for, beside those who wait, purge,
 /// and deal with what was deferred. Locks are found taken, so that all ways of it are gone.
 const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
     let handler = |rig: &Rig| {
@@ -103,7 +103,7 @@ fn who_cannot_wait_and_who_waits_are_in_each_others_way_and_no_more() {
 }
 
 #[test]
-fn memory_given_back_without_waiting_and_never_flushed_is_noticed() {
+fn memory_freed_without_waiting_and_never_flushed_is_noticed() {
     NOWAIT.catches(Plant::NoTlbi, REUSED);
 }
 
@@ -112,7 +112,7 @@ fn frames_lost_where_nothing_was_waited_for_are_noticed() {
     NOWAIT.catches(Plant::FramesLeak, &["frames leaked"]);
 }
 
-/// The same address given back twice by handlers that may not look: one frees it, and the call that
+/// The same address freed twice by handlers that may not look: one frees it, and the call that
 /// deals with the other is told.
 const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);

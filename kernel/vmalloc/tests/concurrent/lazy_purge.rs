@@ -81,7 +81,7 @@ fn a_flush_that_was_asked_for_and_does_nothing_is_noticed() {
     ALIASES.catches(Plant::NoTlbi, REUSED);
 }
 
-/// RAM that two CPUs together have enough of, if each waits for what the other is giving back. A
+/// RAM that two CPUs together have enough of, if each waits for what the other is freeing. A
 /// call tries three times at most, so that it ends. In two rounds the other CPU can have taken what
 /// came back once; in three it could every time, and this call would be right to fail.
 const PRESSURE: Scenario = scenario(LAZIEST, 2000, |rig| {

@@ -71,7 +71,7 @@ fn readers_of_tables_that_go_are_noticed() {
     READERS.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// A reader of an area that is given back meanwhile, and whose frames another area has next.
+/// A reader of an area that is freed meanwhile, and whose frames another area has next.
 const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
     let goes = rig.filled(1, 77);
     let at = goes.range().start;

@@ -32,7 +32,7 @@ const TABLES: Scenario = scenario(LAZY, 1000, |rig| {
 });
 
 #[test]
-fn nobody_reads_or_writes_a_table_that_was_given_back() {
+fn nobody_reads_or_writes_a_table_that_was_freed() {
     TABLES.holds();
 }
 

@@ -22,7 +22,7 @@ pub struct Machine {
     pub(super) base_tables: usize,
 }
 
-/// An area as its owner holds it. A test that failed leaves it behind: giving it back would wait
+/// An area as its owner holds it. A test that failed leaves it behind: freeing it would wait
 /// for threads that run no more.
 pub struct Area<'v>(Option<VmArea<'v, Machine>>);
 

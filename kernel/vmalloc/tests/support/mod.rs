@@ -60,7 +60,7 @@ pub enum Plant {
     /// The taker of a lock does not see what was stored before it was dropped: a lock without
     /// acquire.
     LocksDoNotOrder,
-    /// One block of frames in seven is lost when it is given back.
+    /// One block of frames in seven is lost when it is freed.
     FramesLeak,
     /// The linear map is not edited.
     AliasIsForgotten,

@@ -54,7 +54,7 @@ impl Ram {
         refused
     }
 
-    /// The lowest block there is: what was given back is given again soon.
+    /// The lowest block there is: what was freed is given again soon.
     pub fn alloc(&mut self, order: u32) -> Option<u64> {
         if Self::refuses(&mut self.asked, self.refuse_every) {
             self.refused += 1;
@@ -81,7 +81,7 @@ impl Ram {
         assert_eq!(
             self.given.remove(&first),
             Some(order),
-            "frame {first:#x} is given back as it was given"
+            "frame {first:#x} is freed as it was given"
         );
         for frame in first..first + (1 << order) {
             self.words.retain(|(at, _), _| *at != frame);

@@ -91,7 +91,7 @@ impl Rig {
         self.machine().model().assert_clean();
     }
 
-    /// Notes that a range is about to be given back.
+    /// Notes that a range is about to be freed.
     pub fn freed(&self, range: VirtRange) {
         let mut live = self.live.lock().expect("no panic under this lock");
         let index = live

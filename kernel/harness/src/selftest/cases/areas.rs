@@ -454,7 +454,7 @@ pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
 
 /// The heap grows for what does not fit, then keeps one empty region, the smallest. Trimmed, it is
 /// as large as before.
-pub fn heap_gives_back(_ctx: &Context) -> TestResult {
+pub fn heap_frees(_ctx: &Context) -> TestResult {
     heap::trim();
     let before = heap::stats();
     let mut kept = None;

@@ -145,7 +145,7 @@ pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
 
 /// Everything is allocated, the largest blocks first, until there is nothing: then a call that
 /// wants memory is refused in order. All of it comes back, and merges.
-pub fn exhausted_and_given_back(ctx: &Context) -> TestResult {
+pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();
     let nr_blocks: u64 = before.iter().sum();

@@ -168,7 +168,7 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
         }
         done.store(true, Ordering::Release);
     });
-    expect_value("areas that were given back", freed.into_inner(), 8 * ROUNDS)?;
+    expect_value("areas that were freed", freed.into_inner(), 8 * ROUNDS)?;
     Ok(expect_value(
         "of these, still there after a flush",
         reached.into_inner(),
@@ -176,7 +176,7 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     )?)
 }
 
-/// What an area gave back that was freed, and that waits for a flush, is there for what asks the
+/// Frames of an area that was freed, which wait for a flush, are there for what asks the
 /// frame allocator and may wait.
 pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
@@ -186,7 +186,7 @@ pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     expect("a frame is free", 0, none.is_none())?;
     let Some(frame) = frames::allocate(0) else {
         return Err(Failure::Claim {
-            what: "frames that wait for a flush are not given back",
+            what: "frames that wait for a flush are not freed",
             at: PAGES,
         }
         .into());
@@ -245,7 +245,7 @@ pub fn thresholds_bound_what_is_lazy(_ctx: &Context) -> TestResult {
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    // So little that it waits under any thresholds, and more than the frames given back below.
+    // So little that it waits under any thresholds, and more than the frames freed below.
     let size = 2 * PAGES * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);

@@ -69,7 +69,7 @@ pub const ALL: &[Test] = tests! {
     "frames.a_split_block_is_freed_frame_by_frame" => frames::split_block,
     "frames.zeroed_frames_are_zero" => frames::zeroed_frames_are_zero,
     "frames.pages_from_all_over_ram_hold_their_own_data" => frames::pages_from_all_over,
-    "frames.all_of_ram_can_be_had_and_comes_back" => frames::exhausted_and_given_back,
+    "frames.all_of_ram_can_be_had_and_comes_back" => frames::exhausted_and_freed,
     "frames.what_other_cpus_keep_is_had_by_one_that_is_short" => frames::kept_by_other_cpus,
 
     "map.range.one_page_is_one_4k_leaf" => leaf_sizes::one::<0, 0>,
@@ -210,7 +210,7 @@ pub const ALL: &[Test] = tests! {
     "code.may_be_mapped_executable" => code::mapped_executable,
     "vmalloc.the_cases_of_test_vmalloc_pass" => test_vmalloc::suite,
     "heap.grows_by_vmalloc" => areas::heap_grows_by_vmalloc,
-    "heap.gives_back_what_it_grew_by" => areas::heap_gives_back,
+    "heap.frees_what_it_grew_by" => areas::heap_frees,
 
     "bad_input.nothing_asked_for_is_refused" => bad_input::nothing_asked_for,
     "bad_input.more_than_there_is_or_can_be_counted_is_refused" => bad_input::too_large,

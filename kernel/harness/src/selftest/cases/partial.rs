@@ -294,7 +294,7 @@ pub fn coalesce_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Validity taken from a part of a block and given back: the pages keep their frames.
+/// Validity taken from a part of a block and restored: the pages keep their frames.
 pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
     let setup = Setup::leaf(ctx, LeafSize::BLOCK2)?;
     let mapping = setup.map(ctx)?;

@@ -41,7 +41,7 @@ fn fill(area: &KernelArea) {
 }
 
 /// A free costs no flush; until there is one, neither frames nor addresses are handed out; a flush
-/// that is asked for gives them back.
+/// that is asked for frees them.
 pub fn lazy_purge(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -183,7 +183,7 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     kernel_vmalloc().vm_unmap_aliases();
     // The list of frames is the test's, on the heap; what the area took is back.
     expect(
-        "frames were not given back",
+        "frames were not freed",
         frames::stats().used(),
         frames::stats().used() <= before + 8,
     )?;
@@ -355,7 +355,7 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
 
 /// Two areas whose memory shares a block of the linear map, both read-only, while a third one's end
 /// folds what is around: each still goes without a table. (Folded into one block, the first could
-/// not be given back its permissions without cutting it, and there may be no table for that.)
+/// not be given its permissions back without cutting it, and there may be no table for that.)
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     const SIZE: u64 = 256 * PAGE;
     let before = audit::audit(ctx.info)?.report;
@@ -387,7 +387,7 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     drop(injection);
     let writable = |alias: usize| at_s1e1w(alias).is_ok();
     expect(
-        "memory that was given back is read-only",
+        "memory that was freed is read-only",
         alias_of_first as u64,
         writable(alias_of_first),
     )?;

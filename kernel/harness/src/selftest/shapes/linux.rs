@@ -61,7 +61,7 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         })
     };
     loops(run, |run| {
-        // What is freed lazily is no hole yet, nor what an idle CPU is giving back.
+        // What is freed lazily is no hole yet, nor what an idle CPU is freeing.
         vm.vm_unmap_aliases();
         let before = census()?;
         let area = mm::vmalloc(PAGE)?;
@@ -170,7 +170,7 @@ pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::map_ram)
 }
 
-/// Pages under a spin lock, with interrupts masked: had without waiting, and given back without
+/// Pages under a spin lock, with interrupts masked: had without waiting, and freed without
 /// waiting. Only another CPU may be in the way.
 pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     let lock = IrqSpinLock::new("no_block", ());

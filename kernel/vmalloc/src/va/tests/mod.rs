@@ -33,7 +33,7 @@ pub(super) fn node_page() -> &'static mut NodePage {
 impl<const W: usize> Space<W> {
     /// Returns a space that has the `pages` pages from `start` on, all of it one gap.
     pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
-        // Pages are never given back, so no other space has this number, but by chance.
+        // Pages are never freed, so no other space has this number, but by chance.
         let owner = core::ptr::from_ref::<NodePage>(page).addr() / size_of::<NodePage>();
         let mut space = Self::empty(owner as u16, pages, page);
         space.add(start, pages).expect("a page holds three nodes");
@@ -137,7 +137,7 @@ fn an_exact_hole_is_filled_without_a_node() {
 }
 
 #[test]
-fn giving_back_never_takes_a_node() {
+fn freeing_never_takes_a_node() {
     let mut space = space(1 << 16);
     let mut areas: Vec<_> = (0..500)
         .map(|i| reserve(&mut space, &Fit::new(1 + i % 5)).unwrap())

@@ -37,7 +37,7 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A handler that interrupted the holder of the lock gives back addresses until there is no room;
+/// A handler that interrupted the holder of the lock frees addresses until there is no room;
 /// the next is refused, and stays as it was.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;

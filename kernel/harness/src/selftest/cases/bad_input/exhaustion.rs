@@ -34,7 +34,7 @@ const fn reserved(pages: u64) -> u64 {
 }
 
 /// All addresses are reserved, large pieces first: then each call says what it found no room for,
-/// and one page given back makes room for one.
+/// and one page freed makes room for one.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     // Everything that takes addresses of its own comes first.
@@ -85,7 +85,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     refused("a page at an alignment", aligned, || {
         vm.allocate(&Request::new(PAGE).aligned(align))
     })?;
-    // The last is given back: there is room for one of its size, and no more.
+    // The last is freed: there is room for one of its size, and no more.
     let last = held.pop().ok_or(Failure::NotRefused("all areas"))?;
     let (va, size) = (last.va(), last.size());
     last.free();
@@ -114,7 +114,7 @@ pub struct AllFrames {
 }
 
 impl AllFrames {
-    /// Takes all, after what waits was given back.
+    /// Takes all, after what waits was freed.
     pub fn take() -> Self {
         // What is freed lazily would be found when it is needed.
         kernel_vmalloc().shrink();
@@ -141,7 +141,7 @@ impl AllFrames {
         Some((first, order))
     }
 
-    /// Gives back `nr` frames, neither more nor less.
+    /// Frees `nr` frames, neither more nor less.
     pub fn free(&mut self, nr: u64) {
         let mut left = nr;
         while left != 0
@@ -204,7 +204,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
         })?;
     }
     nodes_run_out(&mut held)?;
-    // The room of the list stays: the heap might give it back.
+    // The room of the list stays: the heap might free it.
     for va in held.drain(..) {
         // SAFETY: raw, the test's own, and nothing is mapped there.
         unsafe { vm.free_vm_area(va) }?;

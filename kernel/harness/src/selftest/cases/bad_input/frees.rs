@@ -181,7 +181,7 @@ pub fn odd_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area that has an owner, who will give it back.
+/// An area that has an owner, who will free it.
 pub fn anothers_area(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(2 * PAGE)?;
     let (va, error) = (area.va(), Error::Owned(area.info()));

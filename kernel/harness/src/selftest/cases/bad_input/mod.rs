@@ -1,4 +1,4 @@
-//! Callers that ask for what cannot be, or give back what is not theirs: each gets the error that
+//! Callers that ask for what cannot be, or free what is not theirs: each gets the error that
 //! says so, with the values that say why, and nothing has changed afterwards.
 //!
 //! [`every_error_has_a_test`] holds the list of errors against the tests: a new error does not
