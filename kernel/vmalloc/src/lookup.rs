@@ -6,7 +6,7 @@ use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
 use crate::region::Context;
 use crate::region::Vmalloc;
 use crate::shard::State;
-use crate::va::{self, Segment, Vpn};
+use crate::va::{Segment, Unclaimed, Vpn};
 use core::panic::Location;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
@@ -221,7 +221,7 @@ impl<B: Backend> Vmalloc<B> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let area = match state.space.claim(page) {
             Ok(area) => area,
-            Err(error) => return Err(Self::explain(state, va, error)),
+            Err(why) => return Err(Self::explain(state, va, why)),
         };
         let kind = Head::of(&area).kind();
         if kind == expected || (kind, expected) == (Kind::Stack, Kind::Vmalloc) {
@@ -240,15 +240,15 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Says in words of areas why the address space refused to give up `va`.
     #[cold]
-    pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, error: va::Error) -> Error {
+    pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, why: Unclaimed) -> Error {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let segment = state.space.find(page);
         let area = || segment.as_ref().and_then(record::info::<B::Granule>);
-        let explained = match error {
-            va::Error::Interior { .. } => area().map(|area| Error::Interior { va, area }),
-            va::Error::Guard { .. } => area().map(|area| Error::Guard { va, area }),
-            va::Error::Owned { .. } => area().map(Error::Owned),
-            va::Error::Freed { .. } => segment
+        let explained = match why {
+            Unclaimed::Interior => area().map(|area| Error::Interior { va, area }),
+            Unclaimed::Guard => area().map(|area| Error::Guard { va, area }),
+            Unclaimed::Owned => area().map(Error::Owned),
+            Unclaimed::Freed => segment
                 .as_ref()
                 .and_then(record::freed::<B::Granule>)
                 .map(Error::Freed),

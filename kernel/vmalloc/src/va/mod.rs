@@ -216,42 +216,6 @@ pub enum Error {
     },
     /// Fewer than two spare nodes: it takes one more page of them.
     NoNodes,
-    /// The page is not in this space.
-    Outside(Vpn),
-    /// Nothing is reserved here.
-    Vacant(Vpn),
-    /// The page is inside an area, and not the first of its body.
-    Interior {
-        /// The page asked for.
-        page: Vpn,
-        /// The first page of the body.
-        start: Vpn,
-        /// Pages of the body.
-        pages: u64,
-    },
-    /// The page is a guard page.
-    Guard {
-        /// The page asked for.
-        page: Vpn,
-        /// The first page of the body that it guards.
-        start: Vpn,
-        /// Pages of the body.
-        pages: u64,
-    },
-    /// The area belongs to a handle: its address alone does not free it.
-    Owned {
-        /// The first page of the body.
-        start: Vpn,
-        /// Pages of the body.
-        pages: u64,
-    },
-    /// The area was freed already.
-    Freed {
-        /// The first page of the body.
-        start: Vpn,
-        /// Pages of the body.
-        pages: u64,
-    },
 }
 
 impl fmt::Display for Error {
@@ -268,38 +232,25 @@ impl fmt::Display for Error {
                 write!(f, "no gap of {pages} pages found at {phase} modulo {align}")
             }
             Self::NoNodes => write!(f, "no spare nodes"),
-            Self::Outside(page) => write!(f, "page {:#x} is not in this space", page.0),
-            Self::Vacant(page) => write!(f, "nothing is reserved at page {:#x}", page.0),
-            Self::Interior { page, start, pages } => {
-                write!(
-                    f,
-                    "page {:#x} is inside the area of {pages} pages at page {:#x}",
-                    page.0, start.0
-                )
-            }
-            Self::Guard { page, start, pages } => {
-                write!(
-                    f,
-                    "page {:#x} guards the area of {pages} pages at page {:#x}",
-                    page.0, start.0
-                )
-            }
-            Self::Owned { start, pages } => {
-                write!(
-                    f,
-                    "the area of {pages} pages at page {:#x} belongs to a handle",
-                    start.0
-                )
-            }
-            Self::Freed { start, pages } => {
-                write!(
-                    f,
-                    "the area of {pages} pages at page {:#x} was freed already",
-                    start.0
-                )
-            }
         }
     }
 }
 
 impl core::error::Error for Error {}
+
+/// Why [`Space::claim`] gives no area. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unclaimed {
+    /// The page is not in this space.
+    Outside,
+    /// Nothing is reserved here.
+    Vacant,
+    /// The page is inside an area, and not the first of its body.
+    Interior,
+    /// The page is a guard page.
+    Guard,
+    /// The area belongs to a handle: its address alone does not free it.
+    Owned,
+    /// The area was freed, and is not reusable yet or in a cache.
+    Freed,
+}

@@ -3,7 +3,7 @@
 use super::area::{Area, Lent, Segment};
 use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
-use super::{Error, Fit, State, Vpn};
+use super::{Error, Fit, State, Unclaimed, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -286,59 +286,35 @@ impl<const W: usize> Space<W> {
     /// Takes the area whose body begins at `page` away from the holder of its address.
     ///
     /// # Errors
-    /// [`Error::Outside`], [`Error::Vacant`], [`Error::Interior`], [`Error::Guard`],
-    /// [`Error::Owned`], or [`Error::Freed`] for an area that was freed, and is not reusable
-    /// yet or in a cache.
+    /// What is there instead.
     #[inline]
-    pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Error> {
-        let node = self.node_at(page)?;
+    pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Unclaimed> {
+        let node = self.node_at(page).ok_or(Unclaimed::Outside)?;
         let (state, lead, trail) = node.state_and_guards();
-        let start = Vpn(node.start.get() + u64::from(lead));
-        let pages = || node.pages.get() - u64::from(lead) - u64::from(trail);
+        let at = page.0 - node.start.get();
+        let is_start = at == u64::from(lead);
         match state {
-            State::Raw if page == start => {
+            State::Raw if is_start => {
                 node.set_state(State::Owned);
                 Ok(Area { node })
             }
-            State::Gap => Err(Error::Vacant(page)),
-            State::Retired | State::Parked => Err(Error::Freed {
-                start,
-                pages: pages(),
-            }),
-            State::Owned if page == start => Err(Error::Owned {
-                start,
-                pages: pages(),
-            }),
-            State::Raw | State::Owned => {
-                if page.0.wrapping_sub(start.0) < pages() {
-                    Err(Error::Interior {
-                        page,
-                        start,
-                        pages: pages(),
-                    })
-                } else {
-                    Err(Error::Guard {
-                        page,
-                        start,
-                        pages: pages(),
-                    })
-                }
-            }
+            State::Gap => Err(Unclaimed::Vacant),
+            State::Retired | State::Parked => Err(Unclaimed::Freed),
+            State::Owned if is_start => Err(Unclaimed::Owned),
+            _ if at < u64::from(lead) || at >= node.pages.get() - u64::from(trail) => Err(Unclaimed::Guard),
+            _ => Err(Unclaimed::Interior),
         }
     }
 
     #[inline]
-    fn node_at(&self, page: Vpn) -> Result<NodeRef<W>, Error> {
-        match self.tree.find(page.0) {
-            Some(node) if page.0 < node.end() => Ok(node),
-            _ => Err(Error::Outside(page)),
-        }
+    fn node_at(&self, page: Vpn) -> Option<NodeRef<W>> {
+        self.tree.find(page.0).filter(|node| page.0 < node.end())
     }
 
     /// Returns the area in use that contains `page`, guards included, in any hands: to read and
     /// change its words.
     pub fn lend(&mut self, page: Vpn) -> Option<Lent<'_, W>> {
-        let node = self.node_at(page).ok()?;
+        let node = self.node_at(page)?;
         node.state().is_live().then_some(Lent {
             area: Area { node },
             space: PhantomData,
@@ -348,7 +324,7 @@ impl<const W: usize> Space<W> {
     /// Returns the segment that contains `page`, in any state; `None` where the space has no page.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
-        self.node_at(page).ok().map(Segment::of)
+        self.node_at(page).map(Segment::of)
     }
 
     /// Returns all segments in address order, from the first one that ends behind `page` on.

@@ -139,7 +139,7 @@ macro_rules! produced_by_the_space {
 }
 
 produced_by_the_space! {
-    Empty, BadAlignment, BadPhase, TooLarge, NoSpace, NoAlignedSpace, NoNodes, Outside, Vacant, Interior, Guard, Owned, Freed,
+    Empty, BadAlignment, BadPhase, TooLarge, NoSpace, NoAlignedSpace, NoNodes,
 }
 
 /// A page may be mapped as often as one likes, and is freed once, by whom it belongs to.

@@ -1,7 +1,7 @@
 //! What the address space refuses by itself.
 
 use super::*;
-use crate::va::{Fit, Space, Vpn};
+use crate::va::{Fit, Space, Unclaimed, Vpn};
 use std::boxed::Box;
 
 pub fn the_space_refuses(seen: &mut Seen) {
@@ -41,25 +41,19 @@ pub fn the_space_refuses(seen: &mut Seen) {
     }
     ask(&mut wide, Fit::new(1), va::Error::NoNodes);
     areas.into_iter().for_each(|area| wide.release(area));
-    let (start, pages) = (area.start(), 40);
-    let mut claim = |space: &mut Space<2>, page, expected| {
-        seen.refused_by_the_space(space.claim(page), expected);
+    let start = area.start();
+    let claim = |space: &mut Space<2>, page, expected| {
+        assert_eq!(space.claim(page).err(), Some(expected));
     };
-    claim(&mut space, Vpn(0), va::Error::Outside(Vpn(0)));
-    claim(
-        &mut space,
-        Vpn(start.0 + 50),
-        va::Error::Vacant(Vpn(start.0 + 50)),
-    );
-    claim(&mut space, start, va::Error::Owned { start, pages });
+    claim(&mut space, Vpn(0), Unclaimed::Outside);
+    claim(&mut space, Vpn(start.0 + 50), Unclaimed::Vacant);
+    claim(&mut space, start, Unclaimed::Owned);
     space.entrust(area);
-    let page = Vpn(start.0 + 39);
-    claim(&mut space, page, va::Error::Interior { page, start, pages });
-    let page = Vpn(start.0 + 40);
-    claim(&mut space, page, va::Error::Guard { page, start, pages });
+    claim(&mut space, Vpn(start.0 + 39), Unclaimed::Interior);
+    claim(&mut space, Vpn(start.0 + 40), Unclaimed::Guard);
     let mut area = space.claim(start).unwrap();
     area.retire();
-    claim(&mut space, start, va::Error::Freed { start, pages });
+    claim(&mut space, start, Unclaimed::Freed);
     space.release(area);
     space.check().unwrap();
 }

@@ -149,7 +149,7 @@ fn run(region: u64, steps: &[Step]) {
                 space.entrust(area);
                 let mut area = space.claim(start).unwrap();
                 area.retire();
-                assert!(matches!(space.claim(start), Err(Error::Freed { .. })));
+                assert!(matches!(space.claim(start), Err(Unclaimed::Freed)));
                 assert_eq!(model.areas.remove(&first), Some(area.reserved()));
                 space.release(area);
             }

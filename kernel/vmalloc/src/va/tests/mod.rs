@@ -266,56 +266,22 @@ fn what_is_entrusted_is_claimed_once_and_by_its_first_page_only() {
     let area = reserve(&mut space, &Fit::new(4).guarded(1, 1)).unwrap();
     let start = area.start();
     let at = |offset: i64| Vpn(start.0.wrapping_add_signed(offset));
-    assert_eq!(space.claim(start).err(), Some(Error::Owned { start, pages: 4 }));
+    assert_eq!(space.claim(start).err(), Some(Unclaimed::Owned));
     space.entrust(area);
-    assert_eq!(
-        space.claim(at(1)).err(),
-        Some(Error::Interior {
-            page: at(1),
-            start,
-            pages: 4
-        })
-    );
-    assert_eq!(
-        space.claim(at(3)).err(),
-        Some(Error::Interior {
-            page: at(3),
-            start,
-            pages: 4
-        })
-    );
-    assert_eq!(
-        space.claim(at(-1)).err(),
-        Some(Error::Guard {
-            page: at(-1),
-            start,
-            pages: 4
-        })
-    );
-    assert_eq!(
-        space.claim(at(4)).err(),
-        Some(Error::Guard {
-            page: at(4),
-            start,
-            pages: 4
-        })
-    );
-    assert_eq!(space.claim(at(5)).err(), Some(Error::Vacant(at(5))));
-    assert_eq!(
-        space.claim(Vpn(BASE - 1)).err(),
-        Some(Error::Outside(Vpn(BASE - 1)))
-    );
-    assert_eq!(
-        space.claim(Vpn(BASE + 100)).err(),
-        Some(Error::Outside(Vpn(BASE + 100)))
-    );
+    assert_eq!(space.claim(at(1)).err(), Some(Unclaimed::Interior));
+    assert_eq!(space.claim(at(3)).err(), Some(Unclaimed::Interior));
+    assert_eq!(space.claim(at(-1)).err(), Some(Unclaimed::Guard));
+    assert_eq!(space.claim(at(4)).err(), Some(Unclaimed::Guard));
+    assert_eq!(space.claim(at(5)).err(), Some(Unclaimed::Vacant));
+    assert_eq!(space.claim(Vpn(BASE - 1)).err(), Some(Unclaimed::Outside));
+    assert_eq!(space.claim(Vpn(BASE + 100)).err(), Some(Unclaimed::Outside));
     let mut area = space.claim(start).unwrap();
-    assert_eq!(space.claim(start).err(), Some(Error::Owned { start, pages: 4 }));
+    assert_eq!(space.claim(start).err(), Some(Unclaimed::Owned));
     area.retire();
-    assert_eq!(space.claim(start).err(), Some(Error::Freed { start, pages: 4 }));
+    assert_eq!(space.claim(start).err(), Some(Unclaimed::Freed));
     assert_eq!(space.check().unwrap().retired, 1);
     space.release(area);
-    assert_eq!(space.claim(start).err(), Some(Error::Vacant(start)));
+    assert_eq!(space.claim(start).err(), Some(Unclaimed::Vacant));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn no_area_lies_across_a_hole_between_two_ranges() {
     let high = reserve(&mut space, &bare(5)).unwrap();
     assert_eq!((low.start(), high.start(), low.owner()), (Vpn(100), Vpn(116), 7));
     assert!(space.find(Vpn(108)).is_none(), "not of this space");
-    assert_eq!(space.claim(Vpn(110)).err(), Some(Error::Outside(Vpn(110))));
+    assert_eq!(space.claim(Vpn(110)).err(), Some(Unclaimed::Outside));
     let from: Vec<_> = space
         .segments_from(Vpn(110))
         .map(|segment| segment.first)
