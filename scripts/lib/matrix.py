@@ -109,12 +109,13 @@ WITHOUT = {"16K": "cortex-a72", "64K": None}
 """A CPU that has no such granule."""
 
 
-def of_granule(granule: str, image: Path) -> list[BootCase]:
-    """The suite with larger pages, on one CPU and on four; and a CPU that has no such pages."""
+def of_granule(granule: str, image: Path, whole: bool) -> list[BootCase]:
+    """The suite with larger pages, on one CPU and on four, and a CPU that has no such pages. What several do, if not the `whole`."""
     given = {"IMAGE": str(image)}
+    of_several = {} if whole else {"BOOTARGS": "selftest=smp.*,fault.*,count.*"}
     cases = [
         BootCase(f"{granule}, EL2", given | {"EL2": "1"}),
-        BootCase(f"{granule}, 4 CPUs", given | {"SMP": "4"}),
+        BootCase(f"{granule}, 4 CPUs", given | {"SMP": "4"} | of_several),
     ]
     if without := WITHOUT[granule]:
         says = ("--expect-message", f"this CPU has no {granule[:-1]} KiB granule")

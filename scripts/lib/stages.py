@@ -218,19 +218,24 @@ def dump_dtb() -> Path:
 
 
 def granules(report: Report) -> None:
-    """Images with larger pages, each built by itself."""
+    """Images with larger pages."""
+    larger_pages(report, "granules", whole=False)
+
+
+def larger_pages(report: Report, stage: str, whole: bool) -> None:
+    """Each built by itself."""
     for granule in GRANULES:
         image = BUILD / granule
-        name = f"granules: {granule}, build"
+        name = f"{stage}: {granule}, build"
         done = run_logged(name, ["scripts/build"], BUILD_LIMIT, {"GRANULE": granule, "OUT": str(image), "PROFILE": "quick"})
         report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
         if not done.good:
             continue
-        name = f"granules: {granule}, position independence before the MMU is on"
+        name = f"{stage}: {granule}, position independence before the MMU is on"
         done = run_logged(name, [python(), "-B", "scripts/check-boot-pic.py", str(image / "vmwalk.elf")], 60.0)
         report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
-        boot_all(report, "granules", of_granule(granule, image / "Image"))
-        name = f"granules: {granule}, gdb and prompt"
+        boot_all(report, stage, of_granule(granule, image / "Image", whole))
+        name = f"{stage}: {granule}, gdb and prompt"
         command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "granule_sessions.py"]
         report.add(name, count_unittest(run_logged(name, command, 300.0, {"GRANULE": granule, "IMAGE": str(image / "Image")})))
 
@@ -257,10 +262,11 @@ def faults(report: Report) -> None:
 
 
 def counts(report: Report) -> None:
-    """The whole suite with each number of CPUs, and each model of CPU that a newer emulator has."""
+    """The whole suite with each number of CPUs, each granule, and each model of CPU that a newer emulator has."""
     if not have_image(report):
         return
     boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
+    larger_pages(report, "counts", whole=True)
     if models := qemu_new.models():
         boot_all(report, "counts", models_of_cpus(str(qemu_new.PROGRAM), models), LONG_LIMIT)
     else:
