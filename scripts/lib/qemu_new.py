@@ -23,7 +23,7 @@ LIMIT = 1200.0
 
 WRAPPER = """\
 #!/bin/sh
-# Runs what scripts/setup qemu-new unpacked beside it, with the loader and the libraries that came with it.
+# Runs what scripts/setup qemu-new unpacked beside it, with its own loader and libraries.
 root=$(cd "${0%/*}/../root" && pwd)
 exec "$root/LOADER" --library-path "LIBRARIES" "$root/usr/bin/qemu-system-aarch64" -L "$root/usr/share/qemu" "$@"
 """
