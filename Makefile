@@ -13,6 +13,7 @@ TOOLCHAIN ?=        ## rustup or distro forces a route; otherwise scripts/setup 
 BUILD ?=            ## folder of all that is built, if not build/ and target/
 PROFILE ?= release  ## release, quick (builds in seconds; no figures) or dev; make gdb takes dev unless told otherwise
 SOAK ?= 20          ## for soak: rounds; 1 is the live part alone, as in make test
+PROVE ?=            ## for prove: only the claims that this glob matches ('leaf*')
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*'; list names them)
 BENCH_WALKERS ?=    ## for bench and the self-test of walkers: only these beside the engine (none: the engine alone)
@@ -58,10 +59,10 @@ override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
 override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BUILD BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 GRANULE BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 GRANULE BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay lint gdb doc docs clean
+.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -78,7 +79,7 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 run: ## build, boot, show the self-tests live; succeeds when all passed
 	@scripts/setup run && scripts/build && exec scripts/run
 
-soak: ## what can run longer: host tests, 1 to 16 CPUs, device trees, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
+soak: ## what can run longer: host tests, 1 to 16 CPUs, proofs, device trees, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
 	@scripts/setup test && scripts/build && exec scripts/soak
 
 fresh: ## try `make run` and `make test` in minimal roots of Debian 12 and 13, as root and as a user
@@ -116,6 +117,9 @@ growth: ## count the same with 1 to 64 CPUs and 0 to 1,000,000 live areas; leave
 
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
 	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay
+
+prove: ## prove the compiled functions over all inputs, with angr, z3 and cvc5 (PROVE=GLOB); leave build/prove.json
+	@scripts/setup prove && scripts/build && exec scripts/prove
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
 	@scripts/setup gdb && scripts/build && exec scripts/debug

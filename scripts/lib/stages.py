@@ -42,7 +42,7 @@ def lint(report: Report) -> None:
     checks: list[tuple[str, list[str], dict[str, str]]] = [
         ("rustfmt", ["scripts/cargo", "fmt", "--all", "--", "--check", "--color", "never"], {}),
         ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
-        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "--", "-D", "warnings"], {}),
+        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "-p", "proof-shim", "--", "-D", "warnings"], {}),
         ("clippy, kernel as released", ["scripts/cargo", "kernel", "clippy", "--release", "-p", "boot", "--", "-D", "warnings"], {}),
         ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "--features", "trace", "--", "-D", "warnings"], {}),
         ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
@@ -508,6 +508,23 @@ def replay(report: Report) -> None:
     report.add(name, count_unittest(run_logged(name, command, 900.0, {"SMP": "", "MEM": "", "TRACE": ""})))
 
 
+# ---- proofs -----------------------------------------------------------------------------------
+
+
+def prove(report: Report) -> None:
+    """Every claim of docs/PROOFS.md."""
+    name = "prove: every claim"
+    setup = run_logged("prove: setup", ["scripts/setup", "prove"], BUILD_LIMIT)
+    if setup.status == Skipped.status:
+        report.skip(name, setup.last_line().removeprefix("setup: "))
+        return
+    if not setup.good:
+        report.add(name, Outcome.of(False, setup.seconds, setup.last_line(), setup.log))
+        return
+    if have_image(report):
+        report.add(name, count_closing(run_logged(name, [python(), "-B", "scripts/prove"], BUILD_LIMIT, {"PROVE": ""}), "prove"))
+
+
 # ---- the shell --------------------------------------------------------------------------------
 
 
@@ -563,6 +580,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "bench": bench,
     "lines": lines,
     "replay": replay,
+    "prove": prove,
     "soak": soak,
     "variants": variants,
     "fresh": fresh,

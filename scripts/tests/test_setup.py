@@ -551,6 +551,13 @@ class Elsewhere(Setup):
         self.done("test")
         self.assert_uses("usr/bin")
 
+    def test_where_no_solver_can_be_had_it_says_so_and_exits_as_one_that_skips(self) -> None:
+        self.own_compiler()
+        self.without_apt()
+        said = self.done("prove", status=77)
+        self.assertRegex(said, "(?m)^setup: PyPI cannot be reached, or has no package for this Python: ")
+        self.assertFalse((self.machine.root / "project/build/prove").exists())
+
     def test_without_any_compiler_all_ways_are_told(self) -> None:
         self.without_apt()
         said = self.done("build", status=1)

@@ -159,8 +159,9 @@ impl<G: Granule> Pending<G> {
     }
 
     /// Records that `range` may be held, descriptor by descriptor of level `stride`.
+    #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
-    pub(crate) fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
+    pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
         let new = Packed::new(range, stride, links);
         if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();

@@ -1,0 +1,1 @@
+"""What `make prove` claims, and how it is proven: docs/PROOFS.md."""

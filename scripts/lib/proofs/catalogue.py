@@ -1,0 +1,27 @@
+"""All claims, by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import bulk, descriptors, leaves, tlbi
+from .claim import Claim, Result, prove
+from .images import Images
+from .solve import Solvers
+
+
+def of(images: Images) -> Iterator[Claim]:
+    yield from leaves.claims(images)
+    yield from tlbi.claims(images)
+    yield from descriptors.claims(images)
+    yield from bulk.claims(images)
+
+
+def claims(kernel: Path, shim: Path) -> list[Claim]:
+    """Nothing is read before a claim is proven."""
+    return list(of(Images(kernel, shim)))
+
+
+def prove_one(kernel: Path, shim: Path, name: str) -> Result:
+    """For a process of its own."""
+    (claim,) = (claim for claim in claims(kernel, shim) if claim.name == name)
+    return prove(claim, Solvers())

@@ -1,0 +1,165 @@
+"""What counts as proven: a proof that shows nothing must not pass. The solvers here are made up, and count bits of small numbers."""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from lib import stages
+from lib.cases import Finished
+from lib.proofs.claim import Case, Claim, Mutant, Obligation, Result, Unproven, judge, prove
+from lib.report import Report
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+Formula = Callable[[int], bool]
+
+
+class Numbers:
+    """Tries x from 0 to 15."""
+
+    def __init__(self) -> None:
+        self.seconds = {"all": 0.0}
+        self.questions = 0
+
+    def refute(self, formula: Iterable[Any]) -> dict[str, int] | None:
+        self.questions += 1
+        parts = list(formula)
+        return next(({"x": x} for x in range(16) if all(part(x) for part in parts)), None)
+
+    def example(self, formula: Iterable[Any]) -> bool:
+        return self.refute(formula) is not None
+
+    def negation(self, parts: list[Any]) -> Formula:
+        return lambda x: not all(part(x) for part in parts)
+
+    def is_plainly(self, part: Any) -> bool:
+        return part is always
+
+
+def always(_x: int) -> bool:
+    return True
+
+
+def below(limit: int) -> Formula:
+    return lambda x: x < limit
+
+
+def even(x: int) -> bool:
+    return x % 2 == 0
+
+
+def odd(x: int) -> bool:
+    return x % 2 == 1
+
+
+RIGHT = Obligation([below(10)], [Case([even], {"small": below(9)}), Case([odd], {"small": below(12)}, {"smaller": below(10)})])
+WRONG = Obligation([below(10)], [Case([even], {"small": below(9)}), Case([odd], {"small": below(12)}, {"smaller": below(9)})])
+
+
+def claim(obligation: Obligation, *planted: Obligation) -> Claim:
+    mutants = [Mutant(f"bug {i}", lambda bug=bug: iter([bug])) for i, bug in enumerate(planted)]
+    return Claim("a claim", "holds", lambda: iter([obligation]), lambda: iter(mutants))
+
+
+class TheJudge(unittest.TestCase):
+    def refused(self, obligation: Obligation) -> str:
+        with self.assertRaises(Unproven) as refusal:
+            judge(obligation, Numbers())
+        return str(refusal.exception)
+
+    def test_takes_what_holds_on_every_path(self) -> None:
+        self.assertEqual(judge(RIGHT, Numbers()), "")
+
+    def test_names_the_claim_and_the_input_that_break(self) -> None:
+        self.assertEqual(judge(WRONG, Numbers()), "smaller: x=0x9")
+        self.assertEqual(judge(Obligation([below(10)], [Case([always], {"a": below(20), "b": even})]), Numbers()), "b: x=0x1")
+
+    def test_refuses_a_precondition_that_nothing_fulfils(self) -> None:
+        self.assertEqual(self.refused(Obligation([below(10), lambda x: x > 12], RIGHT.cases)), "nothing fulfils the precondition")
+
+    def test_refuses_no_path(self) -> None:
+        self.assertEqual(self.refused(Obligation([below(10)], [])), "no path was found")
+
+    def test_refuses_paths_that_leave_an_input_out(self) -> None:
+        self.assertEqual(self.refused(Obligation([below(10)], RIGHT.cases[:1])), "no path was found for x=0x1")
+
+    def test_refuses_a_path_that_claims_nothing(self) -> None:
+        self.assertEqual(self.refused(Obligation([below(10)], [Case([always], {})])), "a path claims nothing")
+
+
+class AClaim(unittest.TestCase):
+    def test_is_proven_when_it_holds_and_its_planted_bug_is_refuted(self) -> None:
+        result = prove(claim(RIGHT, WRONG), Numbers())
+        self.assertTrue(result.proven, result.why)
+        self.assertEqual(result.mutants, ["bug 0: smaller: x=0x9"])
+        self.assertRegex(result.line(), r"^proven  a claim: holds; 2 paths, all 0\.0 s, 1 mutant refuted$")
+
+    def test_is_not_when_a_mutant_survives(self) -> None:
+        result = prove(claim(RIGHT, WRONG, RIGHT), Numbers())
+        self.assertFalse(result.proven)
+        self.assertEqual(result.why, "the planted bug 'bug 1' was not noticed")
+        self.assertRegex(result.line(), r"^FAILED  a claim: ")
+
+    def test_is_not_without_a_mutant(self) -> None:
+        self.assertEqual(prove(claim(RIGHT), Numbers()).why, "no bug was planted")
+
+    def test_is_not_when_an_input_breaks_it(self) -> None:
+        self.assertEqual(prove(claim(WRONG, WRONG), Numbers()).why, "smaller: x=0x9")
+
+    def test_is_not_without_obligations(self) -> None:
+        nothing = Claim("a claim", "holds", lambda: iter([]), lambda: iter([Mutant("bug", lambda: iter([WRONG]))]))
+        self.assertEqual(prove(nothing, Numbers()).why, "no path was found")
+
+    def test_is_not_when_something_goes_wrong_on_the_way(self) -> None:
+        def fails() -> Iterable[Obligation]:
+            raise RuntimeError("lifted wrong")
+
+        broken = Claim("a claim", "holds", fails, lambda: iter([]))
+        self.assertEqual(prove(broken, Numbers()).why, "RuntimeError: lifted wrong")
+
+    def test_without_a_proof_has_a_line_that_does_not_say_proven(self) -> None:
+        self.assertNotIn("proven ", Result("a claim", "holds", why="x").line())
+
+
+class TheScript(unittest.TestCase):
+    def test_says_how_to_get_the_solvers_where_they_are_not(self) -> None:
+        done = subprocess.run([sys.executable, "-B", str(SCRIPTS / "prove"), "--list"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "BUILD": "/nonexistent"})
+        self.assertEqual((done.returncode, done.stderr), (1, "prove: the solvers are not there; scripts/setup prove installs them\n"))
+
+
+class TheStage(unittest.TestCase):
+    def outcomes(self, setup: Finished, proofs: Finished) -> Report:
+        report = Report()
+        with mock.patch.object(stages, "run_logged", side_effect=[setup, proofs]), mock.patch.object(stages, "have_image", return_value=True):
+            with mock.patch("builtins.print"):
+                stages.prove(report)
+        return report
+
+    def finished(self, text: str, status: int = 0) -> Finished:
+        file = tempfile.NamedTemporaryFile("w", suffix=".log", delete=False)
+        self.addCleanup(Path(file.name).unlink)
+        with file:
+            file.write(text)
+        return Finished(status, 1.0, Path(file.name))
+
+    def test_is_skipped_with_its_reason_where_no_solver_can_be_had(self) -> None:
+        report = self.outcomes(self.finished("setup: PyPI cannot be reached\n", 77), self.finished(""))
+        self.assertEqual((report.skipped, report.passed, report.failed), (["prove: every claim"], 0, 0))
+
+    def test_fails_where_setup_fails_in_another_way(self) -> None:
+        self.assertEqual(self.outcomes(self.finished("setup: no toolchain\n", 1), self.finished("")).failed, 1)
+
+    def test_counts_claims(self) -> None:
+        report = self.outcomes(self.finished(""), self.finished("proven  a\nprove: 8 passed, 1 failed\n", 1))
+        self.assertEqual((report.passed, report.failed), (8, 1))
+
+    def test_fails_without_a_count(self) -> None:
+        self.assertEqual(self.outcomes(self.finished(""), self.finished("", 0)).failed, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
