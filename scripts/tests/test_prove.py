@@ -132,10 +132,11 @@ class TheScript(unittest.TestCase):
 
 
 class TheStage(unittest.TestCase):
-    def outcomes(self, setup: Finished, proofs: Finished) -> Report:
+    def outcomes(self, setup: Finished, proofs: Finished, names: str = "") -> Report:
         report = Report()
-        with mock.patch.object(stages, "run_logged", side_effect=[setup, proofs]), mock.patch.object(stages, "have_image", return_value=True):
-            with mock.patch("builtins.print"):
+        listed = self.finished(names or "\n".join(["leaf rule", *stages.LONG_PROOFS, "groups, 4K"]))
+        with mock.patch.object(stages, "run_logged", side_effect=[setup, listed, proofs]) as self.run_logged:
+            with mock.patch.object(stages, "have_image", return_value=True), mock.patch("builtins.print"):
                 stages.prove(report)
         return report
 
@@ -148,7 +149,7 @@ class TheStage(unittest.TestCase):
 
     def test_is_skipped_with_its_reason_where_no_solver_can_be_had(self) -> None:
         report = self.outcomes(self.finished("setup: PyPI cannot be reached\n", 77), self.finished(""))
-        self.assertEqual((report.skipped, report.passed, report.failed), (["prove: every claim"], 0, 0))
+        self.assertEqual((report.skipped, report.passed, report.failed), (["prove: all claims but the longest"], 0, 0))
 
     def test_fails_where_setup_fails_in_another_way(self) -> None:
         self.assertEqual(self.outcomes(self.finished("setup: no toolchain\n", 1), self.finished("")).failed, 1)
@@ -156,6 +157,14 @@ class TheStage(unittest.TestCase):
     def test_counts_claims(self) -> None:
         report = self.outcomes(self.finished(""), self.finished("proven  a\nprove: 8 passed, 1 failed\n", 1))
         self.assertEqual((report.passed, report.failed), (8, 1))
+
+    def test_leaves_out_the_longest_and_nothing_else(self) -> None:
+        self.outcomes(self.finished(""), self.finished("prove: 2 passed, 0 failed\n"))
+        self.assertEqual(self.run_logged.call_args.args[1][3:], ["leaf rule", "groups, 4K"])
+
+    def test_fails_where_one_that_it_leaves_out_has_another_name(self) -> None:
+        report = self.outcomes(self.finished(""), self.finished("prove: 2 passed, 0 failed\n"), "leaf rule\ngroups, 4K")
+        self.assertEqual((report.passed, report.failed), (0, 1))
 
     def test_fails_without_a_count(self) -> None:
         self.assertEqual(self.outcomes(self.finished(""), self.finished("", 0)).failed, 1)
