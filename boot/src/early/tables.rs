@@ -6,7 +6,7 @@
 //!   page below the boot stack unmapped; the pages of the device tree in its window, read-only; the
 //!   table of the fixed slots, empty.
 //!
-//! All in pages, whatever the granule: a block of 32 or 512 MiB would map what lies beside the
+//! All in pages, with each granule: a block of 32 or 512 MiB would map what lies beside the
 //! image. Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN
 //! is on with them. No TLB maintenance: the tables are complete before the MMU first walks them.
 

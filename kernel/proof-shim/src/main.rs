@@ -1,8 +1,8 @@
 //! Functions of the engine that are inlined everywhere in the image, each out of line under a name
 //! that `scripts/prove` looks for. It is executed symbolically and never booted.
 //!
-//! A wrapper takes numbers, calls the engine's own function, and writes what that returns. [`planted`]
-//! has copies with bugs, which the proofs must refute.
+//! A wrapper takes numbers, calls the engine's own function, and writes what that returns.
+//! [`planted`] has copies with bugs, which the proofs must refute.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 

@@ -9,8 +9,8 @@ use crate::flush::{Log, RVAAE1IS, VAAE1IS};
 use crate::leaves::{Answer, answer, set};
 use crate::shim;
 
-/// 1: the congruence of VA and PA is not looked at. 2: a group need not be whole. 3: the first group
-/// begins at the first descriptor.
+/// 1: the congruence of VA and PA is not looked at. 2: a group need not be whole. 3: the first
+/// group begins at the first descriptor.
 #[inline(always)]
 fn divide<G: Granule, const BUG: u8>(
     level: Level,
@@ -83,8 +83,8 @@ fn divided<G: Granule, const BUG: u8>(
     divide::<G, BUG>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// 1: NUM is one too large. 2: the second operation begins where the first one does. 3: a rest of one
-/// page is left out.
+/// 1: NUM is one too large. 2: the second operation begins where the first one does. 3: a rest of
+/// one page is left out.
 #[inline(always)]
 fn cover<G: Granule, const BUG: u8>(start: u64, pages: u64, log: *mut u64) {
     const MOST: u64 = 32 << 16;
@@ -229,7 +229,7 @@ planted_cover! {
     planted_cover_64k_5 WrongTg, 0;
 }
 
-/// 1: whatever bits are given as attributes go in. 2: a page has the type of a block. 3: the
+/// 1: all bits that are given as attributes go in. 2: a page has the type of a block. 3: the
 /// contiguous bit is where PXN belongs.
 fn encode<const BUG: u8>(level: Level, pa: u64, attributes: u64, contiguous: bool) -> u64 {
     let attributes = if BUG == 1 {

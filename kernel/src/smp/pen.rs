@@ -19,18 +19,18 @@ use crate::mm::slots::{self, EARLY_TABLE_SLOTS};
 /// is written back over it.
 #[repr(C, align(2048))]
 pub struct Pen {
-    /// The affinity fields of the MPIDR_EL1 of the CPU that is called, or [`NOBODY`].
+    /// The affinity fields of the MPIDR_EL1 of the CPU that is called, or [`NO_CPU`].
     mpidr: AtomicU64,
     /// The physical address of its arguments.
     pub context: AtomicU64,
 }
 
 /// No CPU's.
-const NOBODY: u64 = u64::MAX;
+const NO_CPU: u64 = u64::MAX;
 
 /// The one call at a time that there is.
 pub static PEN: Pen = Pen {
-    mpidr: AtomicU64::new(NOBODY),
+    mpidr: AtomicU64::new(NO_CPU),
     context: AtomicU64::new(0),
 };
 
@@ -49,7 +49,7 @@ pub(super) fn call(mpidr: u64, context: u64) {
 
 /// A CPU that has not come by now does not come.
 pub(super) fn end_call() {
-    store(&PEN.mpidr, NOBODY);
+    store(&PEN.mpidr, NO_CPU);
 }
 
 /// Lets the CPU go that looks at physical address `release`, to the pen. For the time before the

@@ -295,7 +295,7 @@ NOP = 0xD503_201F
 
 def planted_in(images: Images, bound: int, tried: list[list[Stale]]) -> Iterator[Mutant]:
     """The shipped code with one instruction changed: each TLBI and barrier left out, each TLBI of all levels made one of the last."""
-    # One that no path comes to is no bug: a loop by VA is there for where operations by range are no fewer.
+    # One that no path comes to is no bug: a loop by VA is for where those by range are no fewer.
     paths = [path for stale in tried for path in flushed(images, stale, bound, images.kernel).paths]
     executed = {done.address for path in paths for done in path.system}
     for function in parts_of(images.kernel):
