@@ -1,6 +1,4 @@
-//! RAM has one memory type at a time (DESIGN rule 12; Arm ARM B2.8): the linear map has every frame
-//! as cacheable memory, so a frame is mapped as another type only after its alias there is gone
-//! from the tables and from every TLB. The model knows both, and says so where they meet.
+//! RAM has one memory type at a time (DESIGN rule 12; Arm ARM B2.8).
 
 use mmu_model::{Cpu, Features, Model, Rule};
 use paging::{
@@ -11,12 +9,11 @@ use paging::{
 const NC: Attributes = Attributes::kernel(MemoryType::NORMAL_NC).writable();
 const WB: Attributes = Attributes::KERNEL_DATA;
 
-/// Where RAM begins; the linear map has a gigabyte of it, by one block.
+/// Start of RAM: the linear map has a gigabyte from here, as one block.
 const RAM: u64 = 1 << 30;
 
 type Engine<'m> = Tree<Granule4K, Cpu<'m, Granule4K>, Cpu<'m, Granule4K>>;
 
-/// A kernel's address space, as far as it matters here.
 struct Space<'m> {
     tree: Engine<'m>,
     model: &'m Model<Granule4K>,
@@ -36,12 +33,10 @@ impl<'m> Space<'m> {
         space
     }
 
-    /// The linear alias of some frames, counted from the first of RAM.
     fn alias(&self, frame: u64, frames: u64) -> VirtRange {
         VirtRange::new(self.tree.range().start.add(RAM + (frame << 12)), frames << 12)
     }
 
-    /// What vmap does: scattered frames, counted from the first of RAM.
     fn vmap(&self, frames: &[u64], attributes: Attributes) {
         let at = self.tree.range().start.add(1 << 46);
         let frames: Vec<_> = frames.iter().map(|frame| Pfn((RAM >> 12) + frame)).collect();
@@ -88,7 +83,6 @@ fn ram_mapped_as_nc_beside_its_linear_alias_is_found_out() {
     let space = Space::new(&machine);
     space.vmap(&FRAMES, NC);
     assert_eq!(space.rules_broken(), [Rule::MismatchedAlias; 3]);
-    // Both are told: the new page, and the gigabyte that has it.
     let alias = format!("{:#x}", space.alias(0, 1).start.0);
     for violation in space.model.violations() {
         assert!(
@@ -112,7 +106,6 @@ fn with_the_alias_gone_and_flushed_it_is_sound_both_ways() {
     }
     space.vmap(&FRAMES, NC);
     space.model.assert_quiescent();
-    // Back again: first the mapping goes, then the alias comes.
     let area = VirtRange::new(space.tree.range().start.add(1 << 46), 3 << 12);
     let mut batch = space.batch();
     space.tree.unmap(area, &mut batch).expect("mapped");
@@ -130,7 +123,7 @@ fn with_the_alias_gone_and_flushed_it_is_sound_both_ways() {
 fn an_alias_whose_flush_is_still_to_come_is_found_out() {
     let machine = machine();
     let space = Space::new(&machine);
-    // Cut first, so that nothing but the page's own invalidation is left to the batch.
+    // Split first: the batch then holds the page's own invalidation only.
     space
         .tree
         .split(space.alias(5, 1), &mut space.batch())

@@ -1,5 +1,5 @@
-//! Every alignment of head and tail, every length, every source: the leaves are the ones that
-//! `choose_leaf` chooses with the true run lengths, and every page maps to its frame.
+//! Every alignment of head and tail, every length, every source against `choose_leaf` with the true
+//! runs.
 
 use crate::support;
 
@@ -11,8 +11,7 @@ use support::{HostTree, audit, expected_of_runs, leaves_in, tree};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// Physically consecutive runs, told as an array without an array's memory: `(first frame, pages)`
-/// one after the other.
+/// Physical runs of `(first frame, pages)`, as an array that takes no memory.
 struct Runs<'a>(&'a [(u64, u64)]);
 
 impl FrameArray for Runs<'_> {
@@ -32,8 +31,7 @@ impl FrameArray for Runs<'_> {
     }
 }
 
-/// Maps `runs` at `va` from `source`, holds the leaves against the expectation, `probes` pages of
-/// each leaf against their frames, and takes all of it out again.
+/// Maps, compares every leaf and `probes` pages of each, and unmaps.
 fn map_and_compare<G: Granule>(
     tree: &HostTree<G>,
     va: VirtAddr,
@@ -95,14 +93,12 @@ fn map_and_compare<G: Granule>(
     assert_eq!(tree.tables().live(), 1, "only the root is left");
 }
 
-/// One run, from all three sources.
 fn from_every_source<G: Granule>(tree: &HostTree<G>, va: VirtAddr, first: u64, pages: u64, every_page: bool) {
     let run = [(first, pages)];
     let mut source = PhysRange::new(PhysAddr(first << G::PAGE_SHIFT), pages);
     map_and_compare(tree, va, &run, &mut source, every_page);
     let array = Runs(&run);
     map_and_compare(tree, va, &run, &mut PageArray::new(&array), every_page);
-    // Extents that touch are one run: cut where it hurts, with an empty one between.
     let cut = pages / 2;
     let extents = [(first, cut), (7, 0), (first + cut, pages - cut)].map(|(start, pages)| Extent {
         start: Pfn(start),
@@ -111,7 +107,6 @@ fn from_every_source<G: Granule>(tree: &HostTree<G>, va: VirtAddr, first: u64, p
     map_and_compare(tree, va, &run, &mut Extents::new(&extents), every_page);
 }
 
-/// In the middle of the upper half, aligned to every leaf.
 fn base<G: Granule>(tree: &HostTree<G>) -> VirtAddr {
     tree.range().start.add(1 << (G::VA_BITS - 2))
 }
@@ -180,7 +175,7 @@ fn an_array_that_breaks_at_any_page_gets_the_largest_leaves_on_both_sides() {
     for va in 0..16 {
         for pa in 0..16 {
             for at in 1..64 {
-                // The second run begins congruent to the VA, or at the same residue as the first.
+                // The second run is congruent to the VA, or has the first one's residue.
                 for second in [(1 << 21) + va + at, (1 << 21) + pa] {
                     let runs = [((1 << 20) + pa, at), (second, 64 - at)];
                     let va = base(&tree).add(va << 12);
@@ -210,7 +205,6 @@ fn a_run_that_crosses_tables_keeps_its_leaves_on_both_sides() {
     }
 }
 
-/// The residues that matter, for groups of more than 16.
 fn corner_alignments<G: Granule>() {
     let tree = tree::<G>(Config::default(), false);
     let group = G::cont_entries(3) as u64;
@@ -241,7 +235,7 @@ fn every_range_of_the_tiny_granule_gets_the_largest_leaves_for_every_offset() {
                 let va = tree.range().start.add(start << 12);
                 let run = [(0x1000 + skew, pages)];
                 let mut source = PhysRange::new(PhysAddr((0x1000 + skew) << 12), pages);
-                // No page outside at the very ends of so small a space: `translate` refuses those.
+                // No page outside the ends of so small a space: `translate` refuses those.
                 map_and_compare(&tree, va, &run, &mut source, true);
                 map_and_compare(&tree, va, &run, &mut PageArray::new(&Runs(&run)), true);
             }

@@ -1,5 +1,4 @@
-//! The tests of the engine, as one program: each that were one by itself would be compiled with the
-//! engine, for every granule, once more.
+//! One test program, so that the engine is compiled once.
 
 mod support;
 

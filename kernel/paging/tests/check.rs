@@ -1,4 +1,4 @@
-//! `Tree::check` finds each kind of damage, and nothing in a tree that the engine left.
+//! `Tree::check` finds each kind of damage and passes a sound tree.
 
 use crate::support;
 
@@ -14,8 +14,7 @@ use support::corpus::{base, corpus};
 use support::traced::traced;
 use support::{HostTree, Shape, audit, tree};
 
-/// The audit of a caller that knows its tables: each may be linked once, and must be one that was
-/// handed out.
+/// Accepts each table once, and only tables that were handed out.
 fn check<G: Granule>(tree: &HostTree<G>) -> Result<paging::Report, CheckError> {
     let mut seen = BTreeSet::new();
     tree.check(
@@ -24,7 +23,7 @@ fn check<G: Granule>(tree: &HostTree<G>) -> Result<paging::Report, CheckError> {
     )
 }
 
-/// A 4K tree with a page, a group of pages, a block and a group of blocks, in tables of their own.
+/// A page, a group of pages, a block and a group of blocks, each in its own table.
 struct Damaged {
     tree: HostTree<Granule4K>,
     page: VirtAddr,
@@ -57,7 +56,6 @@ fn sound() -> Damaged {
 }
 
 impl Damaged {
-    /// The place of the descriptor of `level` for `va`.
     fn place(&self, va: VirtAddr, level: Level) -> (PhysAddr, usize, u64) {
         let walk = self.tree.walk(va).expect("in range");
         let step = walk
@@ -67,7 +65,6 @@ impl Damaged {
         (step.table, step.index, step.descriptor.0)
     }
 
-    /// Overwrites the descriptor of `level` for `va`, as a bug would, and gives the new value.
     fn damage(&self, va: VirtAddr, level: Level, change: impl FnOnce(u64) -> u64) -> Descriptor {
         let (table, index, old) = self.place(va, level);
         let new = change(old);
@@ -306,7 +303,7 @@ fn a_malformed_descriptor_is_found() {
 
 #[test]
 fn what_operations_leave_only_for_a_moment_is_found() {
-    // What strings unlinked tables together.
+    // What chains dead tables.
     for rest in [Descriptor(support::TABLES_AT)] {
         for level in [2, 3] {
             let damaged = sound();
@@ -314,7 +311,6 @@ fn what_operations_leave_only_for_a_moment_is_found() {
             damaged.tree.tables().store(table, index + 3, rest.0);
             let va =
                 VirtAddr(damaged.page.0 & !(Granule4K::size(level) - 1)).add(3 << Granule4K::shift(level));
-            // It looks like a page that may do anything.
             let (CheckError::BadDescriptor { va: at, .. } | CheckError::WritableExecutable { va: at, .. }) =
                 damaged.found()
             else {

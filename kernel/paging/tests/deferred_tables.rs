@@ -1,4 +1,4 @@
-//! A table that a range covers whole is unlinked with its descriptors in it.
+//! A table that is covered whole is unlinked with its descriptors in it.
 
 use crate::support;
 
@@ -12,7 +12,6 @@ use support::Host;
 
 const VA: VirtAddr = VirtAddr(0xffff_8000_0020_0000);
 
-/// The TLBIs of an unmap of the whole 2 MiB at `VA`, of which `mapped` (page, pages) is mapped.
 fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
     let events = RefCell::new(Vec::new());
     let tables = Host::<Granule4K>::new();
@@ -35,9 +34,8 @@ fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
 
 #[test]
 fn every_leaf_of_a_table_unlinked_whole_is_invalidated_at_all_levels() {
-    // With holes, so that a CPU without range operations gets a range for each stretch. While the
-    // link lingers in a walk cache, a leaf invalidated at the last level only is taken up again
-    // from the dead table.
+    // Holes make one range per stretch. Through a lingering walk cache entry the dead table's
+    // leaves could be read again, so the last level alone is not enough.
     let holes: &[(u64, u64)] = &[(0, 3), (7, 1), (100, 40), (511, 1)];
     for (mapped, nr) in [(holes, 45), (&[(0, 512)], 512)] {
         let events = tlbis(mapped, false);

@@ -1,9 +1,5 @@
-//! Held against `aarch64-paging`, a page-table library by others that shares no code with this one:
-//! both build the same tables, each reads what the other would, and its list of bits that may
-//! change on a live entry agrees with ours.
-//!
-//! It has no contiguous groups, so those are off where tables are compared, and on where it only
-//! reads.
+//! Comparison with `aarch64-paging`, which shares no code with this crate. It has no contiguous
+//! groups: those are off where tables are compared.
 
 use crate::support;
 
@@ -31,12 +27,10 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Err(_) => panic!("a page has a layout"),
 };
 
-/// Table pages from the heap; a physical address is the address itself.
 #[derive(Default)]
 struct Heap(RefCell<Vec<*mut u8>>);
 
-// SAFETY: pages from the global allocator, of the size and alignment of a 4K table, freed when
-// all is over; no CPU translates by them.
+// SAFETY: zeroed heap pages of a 4K table's layout, freed at the end; no CPU walks them.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not of size 0.
@@ -51,8 +45,7 @@ unsafe impl TablePages for Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         for page in self.0.take() {
-            // SAFETY: allocated above with this layout, and the tree that used it is gone with its
-            // tables.
+            // SAFETY: allocated above with this layout; its tree is gone.
             unsafe { dealloc(page, PAGE) };
         }
     }
@@ -61,8 +54,8 @@ impl Drop for Heap {
 type Ours = Tree<Granule4K, LinearTables<Granule4K, Heap>, NoMmu>;
 
 fn ours(half: Half, leaves: LeafSet) -> Ours {
-    // SAFETY: 1. the pages are mapped at their own address; 2. the other library only reads, while
-    // no operation runs.
+    // SAFETY: 1. pages are mapped at their own address; 2. the other library reads only, between
+    // operations.
     let tables = unsafe { LinearTables::new(0, Heap::default()) };
     let root = tables.alloc_table().expect("memory");
     let config = Config {
@@ -72,7 +65,6 @@ fn ours(half: Half, leaves: LeafSet) -> Ours {
     Tree::new(root, half, tables, NoMmu::default(), config)
 }
 
-/// A range to map.
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
     va: u64,
@@ -91,7 +83,6 @@ fn attributes(rng: &mut Rng) -> Attributes {
     }
 }
 
-/// Ranges that do not overlap, of all sizes and alignments, `start` upwards.
 fn ranges(rng: &mut Rng, start: u64, nr: u64) -> Vec<Mapping> {
     let mut va = start;
     (0..nr)
@@ -140,7 +131,6 @@ fn region(va: u64, size: u64) -> MemoryRegion {
     MemoryRegion::from(VirtualAddress(va as usize)..VirtualAddress(va.wrapping_add(size) as usize))
 }
 
-/// Everything below two tables, side by side.
 fn compare(tree: &Ours, ours: PhysAddr, theirs: &[u64], base: u64, table: u64, level: u8, path: &str) {
     for index in 0..512 {
         let a = tree.tables().load(ours, index);
@@ -148,7 +138,7 @@ fn compare(tree: &Ours, ours: PhysAddr, theirs: &[u64], base: u64, table: u64, l
         let path = format!("{path}.{index}");
         if level < 3 && a & 3 == 3 {
             assert_eq!(b & 3, 3, "{path}: {a:#x} is a table, {b:#x} is none");
-            // The address is each one's own; the bits below it are our count.
+            // Addresses differ; the bits below them are our count.
             let address = 0xffff_ffff_f000;
             assert_eq!(a & !address & !0xffc, b & !address, "{path}");
             compare(
@@ -203,8 +193,6 @@ fn both_libraries_build_the_same_tables() {
     }
 }
 
-/// Reads tables that lie at their own addresses, and hands out the one root that was made by
-/// someone else.
 struct Reader {
     root: PhysAddr,
 }
@@ -216,7 +204,7 @@ impl Translation<El1Attributes> for Reader {
     }
 
     unsafe fn deallocate_table(&mut self, _table: NonNull<PageTable<El1Attributes>>) {
-        // The tables are the tree's.
+        // The tree owns them.
     }
 
     fn physical_to_virtual(&self, pa: PhysicalAddress) -> NonNull<PageTable<El1Attributes>> {
@@ -224,14 +212,13 @@ impl Translation<El1Attributes> for Reader {
     }
 }
 
-/// What the other library finds in our tables: page to (frame, attribute bits).
+/// What they find in our tables: page to (frame, attribute bits).
 fn read_by_them(tree: &Ours, mappings: &[Mapping], va_range: VaRange) -> BTreeMap<u64, (u64, u64)> {
     let reader = Reader { root: tree.root() };
-    // Not dropped: it would count the tables as its own.
+    // Dropping it would free the tree's tables.
     let theirs = std::mem::ManuallyDrop::new(RootTable::with_va_range(reader, 0, El1And0, va_range));
     let mut found = BTreeMap::new();
     for mapping in mappings {
-        // A page more at either end, where nothing is mapped.
         let wide = region(mapping.va, mapping.size + 0x1000);
         theirs
             .walk_range(&wide, &mut |part, descriptor, level| {
@@ -273,7 +260,6 @@ fn the_other_library_reads_what_we_mapped_groups_and_all() {
                 }
             }
             assert_eq!(read_by_them(&tree, &mappings, va_range), wanted, "seed {seed}");
-            // And after parts of it were cut out.
             for _ in 0..6 {
                 let mapping = mappings[rng.below(6) as usize];
                 let offset = rng.below(mapping.size >> 12) << 12;
@@ -301,8 +287,8 @@ fn flags(bits: u64) -> El1Attributes {
 
 #[test]
 fn what_may_change_in_place_agrees_with_the_other_librarys_list() {
-    // The differences, all of them: access from EL0 and the guarded-page bit are permissions to us,
-    // and it refuses them; it lets an entry become not global in place, which we do not.
+    // All differences: EL0 access and GP are permissions to us only; from global to nG in place is
+    // legal to them only.
     let ours_alone = AP_USER | GUARDED;
     let theirs_alone = NOT_GLOBAL;
     let every_bit: Vec<u64> = (0..64)
@@ -358,8 +344,8 @@ fn no_store_of_the_corpus_breaks_the_other_librarys_rule() {
                 "{}: {old:#x} -> {new:#x}",
                 case.name
             );
-            // A link stays one, and differs in its count, which walkers ignore; a page looks the
-            // same, and does not.
+            // A link differs in its count alone, which walkers ignore. A page may look the same,
+            // and its address differs.
             let count = 0xffc;
             if old & 3 == 3 && new & 3 == 3 && (old ^ new) & !count == 0 && old >> 50 == 0 {
                 continue;

@@ -1,5 +1,4 @@
-//! `Tree::dump` gives as few runs as there are, cut to what was asked for, and says them in a line
-//! each.
+//! `Tree::dump` gives the fewest runs, one line each.
 
 use crate::support;
 
@@ -34,9 +33,7 @@ fn an_empty_tree_has_no_runs() {
 #[test]
 fn leaves_of_one_size_in_a_row_are_one_run_and_each_size_is_one_of_its_own() {
     let tree = mapped(&[
-        // Head pages, groups, blocks, groups, tail pages, as alignment has it.
         (509, Shape::Range((1 << 18) - 3, 3 + 512 + 32 + 2), DATA),
-        // A group of blocks and a level 1 block, in a device's colours.
         (
             1 << 18,
             Shape::Range(1 << 18, (1 << 18) + 512 * 16),
@@ -92,14 +89,12 @@ fn what_differs_in_anything_is_a_run_of_its_own() {
 fn runs_are_cut_to_the_pages_that_were_asked_for() {
     let tree = mapped(&[(0, Shape::Range(1 << 18, 1 << 18), DATA)]);
     let at = tree.range().start;
-    // Not even aligned: whole pages are shown.
     let runs: Vec<_> = tree.dump(VirtRange::new(at.add(0x5432), 0x2000)).collect();
     let [run] = &runs[..] else { panic!("{runs:?}") };
     assert_eq!(run.range, VirtRange::new(at.add(0x5000), 0x3000));
     assert_eq!(run.pa.0, (1 << 30) + 0x5000);
     assert_eq!(run.size, LeafSize::BLOCK1);
     assert_eq!(tree.dump(VirtRange::new(at, 0)).count(), 0);
-    // Outside of this half there is nothing; what reaches into it is cut.
     assert_eq!(tree.dump(VirtRange::new(VirtAddr(0), 1 << 48)).count(), 0);
     let across = VirtRange::new(VirtAddr(at.0 - 0x10000), 0x12000);
     let runs: Vec<DumpRun<Granule4K>> = tree.dump(across).collect();

@@ -1,11 +1,9 @@
-//! What was executable becomes not executable by break-before-make, where an erratum asks for it
-//! (DESIGN rule 11, Cortex-A715 2645198), and in place where none does.
+//! Executable becomes not executable by break-before-make where an erratum requires it, else in
+//! place (DESIGN rule 11, Cortex-A715 2645198).
 
 use mmu_model::{Features, Model};
 use paging::{Attributes, Config, Granule4K, Half, LeafSet, LeafSize, PhysAddr, PhysRange, Tree, VirtRange};
 
-/// Descriptors of a leaf of each size up to 32M, and how many stores it takes to give one with the
-/// attributes `old` those of `new`.
 fn stores(break_executable: bool, old: Attributes, new: Attributes) -> Vec<(u64, u64)> {
     let sizes = [
         LeafSize::PAGE,
@@ -40,14 +38,12 @@ fn stores(break_executable: bool, old: Attributes, new: Attributes) -> Vec<(u64,
     sizes.into_iter().map(of_size).collect()
 }
 
-/// Each descriptor was made invalid, then made anew.
 fn assert_broken(stores: &[(u64, u64)]) {
     for (descriptors, stores) in stores {
         assert_eq!(*stores, 2 * descriptors);
     }
 }
 
-/// Each descriptor was replaced by one store.
 fn assert_in_place(stores: &[(u64, u64)]) {
     for (descriptors, stores) in stores {
         assert_eq!(stores, descriptors);

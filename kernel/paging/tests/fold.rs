@@ -1,4 +1,4 @@
-//! `fold`, on the model: one rung of the ladder in one place, and nothing else is looked at.
+//! `fold` on the model: one rung in one place, with nothing else read.
 
 use crate::support;
 
@@ -18,7 +18,6 @@ const LADDER: [LeafSize; 4] = [
 
 type ModelTree<'m> = Tree<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>;
 
-/// 1 GiB in one leaf, in a tree on the model.
 fn on_model(config: Config, test: impl FnOnce(&ModelTree<'_>, VirtAddr)) {
     let (model, root) = Model::<Granule4K>::with_root(Features {
         cpus: 2,
@@ -44,7 +43,7 @@ fn protect(tree: &ModelTree<'_>, at: VirtAddr, writable: bool) {
     batch.flush();
 }
 
-/// Folds around `at`; whether the leaf is there, and whether it was made.
+/// Returns whether the leaf is there, and whether it was made.
 fn fold(tree: &ModelTree<'_>, at: VirtAddr, size: LeafSize) -> (bool, bool) {
     let mut batch = tree.batch();
     let outcome = tree.fold(at, size, &mut batch).expect("takes no memory");
@@ -101,7 +100,6 @@ fn a_rung_is_not_made_of_the_one_below_its_own() {
         let page = at.add(5 * PAGE);
         protect(tree, page, false);
         protect(tree, page, true);
-        // All of it agrees, but the first of the sixteen blocks is still a table.
         assert_eq!(fold(tree, page, LeafSize::BLOCK2_GROUP), NONE);
         assert_eq!(fold(tree, page, LeafSize::BLOCK1), NONE);
         assert_eq!(
@@ -168,7 +166,7 @@ fn a_group_of_blocks_is_judged_by_its_sixteen_descriptors() {
     let mut source = PhysRange::new(PhysAddr(1 << 30), 1 << 18);
     tree.map(VirtRange::new(at, 1 << 30), &mut source, DATA, LeafSet::ALL)
         .expect("vacant");
-    // In each of two groups, every block is a table with a page in it that differs.
+    // Every block of two groups is a table in which one page differs.
     for block in 0..32 {
         let mut batch = tree.batch();
         let page = VirtRange::new(at.add((block << 21) + 3 * PAGE), PAGE);
@@ -184,8 +182,7 @@ fn a_group_of_blocks_is_judged_by_its_sixteen_descriptors() {
         .expect("takes no memory");
     batch.flush();
     assert_eq!(outcome.leaves.get(LeafSize::BLOCK2_GROUP), 0);
-    // Two links on the way down; whether the first of the sixteen is a group already; twice more
-    // for a group to be. None of the tables is looked into.
+    // Two links, one descriptor of a group that may exist, two of one to be.
     assert_eq!((tree.tables().loads.get(), tree.tables().stores.get()), (5, 0));
     assert_eq!(tree.mmu().take().tlbi, 0);
 }

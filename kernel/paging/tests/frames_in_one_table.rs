@@ -1,5 +1,5 @@
-//! An array of frame numbers, the same read frame by frame, and a list of extents map alike, to the
-//! last descriptor, barrier and error.
+//! Frame numbers at once, one by one, and extents map alike, to the last descriptor, barrier and
+//! error.
 
 use crate::support;
 
@@ -11,10 +11,8 @@ use paging::{
 use support::traced::{Event, TracedTree, traced, word};
 use support::{Rng, audit};
 
-/// What a test maps to when it does not say: a multiple of every leaf.
 const FIRST: u64 = 1 << 20;
 
-/// A tree with a page at the end of the table that the test maps into, or an empty one.
 fn with_table<G: Granule>(beside: bool) -> (TracedTree<G>, VirtAddr) {
     let tree = traced::<G>(Config::default(), false);
     let va = tree.range().start.add(1 << (G::VA_BITS - 2));
@@ -35,7 +33,6 @@ fn map<G: Granule, A: FrameArray + ?Sized>(
     vmap_pages_range_noflush_walk(tree, va, frames, Attributes::KERNEL_DATA, leaves)
 }
 
-/// Chunks of frames that follow each other, most of them aligned, which fill at most `pages`.
 fn chunks<G: Granule>(rng: &mut Rng, pages: u64) -> Vec<Pfn> {
     let group = G::cont_entries(3) as u64;
     let mut frames = Vec::new();
@@ -57,7 +54,6 @@ fn chunks<G: Granule>(rng: &mut Rng, pages: u64) -> Vec<Pfn> {
     frames
 }
 
-/// The same frames as extents: some of them touch, and some are empty.
 fn extents(frames: &[Pfn]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
     for (i, start) in frames.iter().copied().enumerate() {
@@ -72,7 +68,6 @@ fn extents(frames: &[Pfn]) -> Vec<Extent> {
     extents
 }
 
-/// How a test tells the frames.
 #[derive(Clone, Copy)]
 enum Told {
     AsNumbers,
@@ -80,20 +75,17 @@ enum Told {
     AsExtents,
 }
 
-/// What is at fault with an array, if anything.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
-    /// One of the pages is mapped.
+    /// Mapped already.
     Occupied(u64),
-    /// One of the frame numbers is none: it is made so.
+    /// Set beyond the address width by the test.
     Frame(u64),
-    /// The same, and it is so by itself.
+    /// Beyond the address width by itself.
     Beyond(u64),
 }
 
-/// Maps `frames` at page `at` of a table as an array of frame numbers, as extents, and as an array
-/// that is read frame by frame, and holds what came about against each other.
 fn by_all_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: bool, fault: Fault) {
     let mut frames = frames.to_vec();
     let name = format!(
@@ -104,7 +96,6 @@ fn by_all_ways<G: Granule>(frames: &[Pfn], at: u64, leaves: LeafSet, beside: boo
     match fault {
         Fault::None | Fault::Beyond(_) => {}
         Fault::Occupied(page) => taken = Some(page),
-        // Twice as large as an address, and then no more than that.
         Fault::Frame(page) if page % 2 == 0 => frames[page as usize].0 |= 1 << (63 - page % 11),
         Fault::Frame(page) => frames[page as usize].0 = 1 << (48 - G::PAGE_SHIFT),
     }
@@ -239,7 +230,6 @@ fn a_run_may_end_beyond_the_last_address() {
     let end = 1 << (48 - 12);
     for before in [1, 16, 32, 40] {
         let frames: Vec<_> = (0..64).map(|page| Pfn(end - before + page)).collect();
-        // Congruent: groups up to the end.
         let at = 16 + frames[0].0 % 16;
         by_all_ways::<Granule4K>(&frames, at, LeafSet::ALL, true, Fault::Beyond(before));
     }
@@ -250,7 +240,7 @@ fn it_is_a_store_for_each_page_and_two_barriers() {
     for (frames, groups) in [
         ((0..32).map(|page| Pfn(FIRST + page)).collect::<Vec<_>>(), 2),
         ((0..32).map(|page| Pfn(FIRST + 2 * page)).collect(), 0),
-        // A group whose frames do not follow each other to its end is none.
+        // Not consecutive to the end: no group.
         ((0..32).map(|page| Pfn(FIRST + page + page / 31)).collect(), 1),
     ] {
         let (tree, va) = with_table::<Granule4K>(true);

@@ -1,6 +1,5 @@
-//! The fuzzer's entry without the fuzzer: the corpus that is kept in the tree, each input also with
-//! bytes changed, and inputs from seeds. The fuzzer itself: `cargo +nightly fuzz run sequences` in
-//! this crate (see `fuzz/`).
+//! The fuzzer's entry on its corpus, mutations of it, and seeds. The fuzzer:
+//! `cargo +nightly fuzz run sequences` (see `fuzz/`).
 
 use crate::support;
 
@@ -8,7 +7,6 @@ use std::fs;
 use support::Rng;
 use support::machine::{RawOp, run_bytes};
 
-/// Runs one input, and says which it was if it breaks a rule.
 fn run(bytes: &[u8], what: &str) {
     struct Named<'a>(&'a [u8], &'a str);
     impl Drop for Named<'_> {
@@ -77,7 +75,6 @@ fn inputs_from_seeds_break_no_rule() {
     }
 }
 
-/// How many of something: more by this factor in a soak.
 fn soak(nr: u64) -> u64 {
     let factor = std::env::var("SOAK")
         .ok()

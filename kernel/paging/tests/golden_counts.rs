@@ -1,9 +1,5 @@
-//! What each mapping costs, to the last load: a table that a reader can follow, kept in
-//! `golden/counts.txt`.
-//!
-//! A change that costs an access more, or saves one, shows here as a line that differs. If that is
-//! meant, write the table anew with `GOLDEN=write cargo test -p paging golden_counts`, and
-//! let the review look at the difference.
+//! The exact cost of each mapping, kept in `golden/counts.txt`. To accept a change:
+//! `GOLDEN=write cargo test -p paging golden_counts`.
 
 use crate::support;
 
@@ -30,7 +26,6 @@ struct Line {
     loads: u64,
     stores: u64,
     mmu: MmuCounts,
-    /// The same with operations by range.
     ranged: MmuCounts,
 }
 
@@ -49,14 +44,12 @@ fn measure<G: Granule>(
     )
 }
 
-/// Chunks of `1 << order` pages, aligned to their size, no two adjacent.
 fn chunks(order: u32, pages: u64) -> Shape {
     let size = 1 << order;
     let frames = (0..pages).map(|i| Pfn((1 << 24) + i / size * 2 * size + i % size));
     Shape::Array(frames.collect())
 }
 
-/// Maps and unmaps `shape` at an address that is aligned to 1G.
 fn lines(name: &'static str, shape: &Shape, beside_another: bool) -> [Line; 2] {
     let pages = shape.pages();
     let run = |tlbi_range: bool| {
@@ -203,9 +196,7 @@ fn every_count_is_the_one_in_the_table() {
 
 #[test]
 fn one_page_more_in_a_table_that_is_there_costs_four_loads_and_one_store() {
-    // Said in words, for what the table cannot say: where the numbers of the commonest case come
-    // from. Three links and the descriptor itself are read, and nothing but the descriptor is
-    // written.
+    // Three links and the descriptor are read; only the descriptor is written.
     let [map, unmap] = lines("one page", &Shape::Range(1 << 24, 1), true);
     assert_eq!((map.loads, map.stores), (4, 1));
     assert_eq!((unmap.loads, unmap.stores), (4, 1));

@@ -1,4 +1,4 @@
-//! The leaf rule: each leaf that it gives is legal, and none larger is.
+//! The leaf rule: leaves are legal, and no larger one is.
 
 use paging::{
     Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize, PhysAddr, TinyGranule, VirtAddr,
@@ -9,8 +9,7 @@ const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
 
-/// The leaves of each granule in bytes, largest first, from the architecture's tables and from none
-/// of the engine's arithmetic (Arm ARM D8.6.1, table of contiguous sizes).
+/// Bytes, largest first, from the table of Arm ARM D8.6.1, not from the engine.
 fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
     use LeafSize as L;
     match Gr::NAME {
@@ -54,7 +53,6 @@ fn subset(bits: u8) -> LeafSet {
     LeafSet::of(&sizes)
 }
 
-/// Numbers of pages that are multiples of large powers of two as often as they are odd.
 fn pages() -> impl Strategy<Value = u64> {
     (0u32..28, 0u64..64, 0u64..3).prop_map(|(shift, n, odd)| ((n << shift) + odd) & ((1 << 35) - 1))
 }
@@ -78,7 +76,7 @@ fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestC
         let leaf = LeafSize::new(leaves.level, contiguous);
         let each = leaf.descriptors::<Gr>();
         prop_assert_eq!(nr % each, 0, "{:?}", leaves);
-        // The first and the last of each kind stand for all.
+        // The first and last of each kind stand for all.
         for i in [0, (nr / each).saturating_sub(1)].into_iter().take(nr) {
             let at = done + i as u64 * leaf.bytes::<Gr>();
             check_leaf::<Gr>(leaf, va + at, pa + at, size - at, allowed)?;
@@ -88,8 +86,6 @@ fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestC
     Ok(())
 }
 
-/// Whether `chosen` is legal at `va` for `pa`, with `left` bytes still to map, and nothing larger
-/// is.
 fn check_leaf<Gr: Granule>(
     chosen: LeafSize,
     va: u64,
@@ -183,7 +179,6 @@ fn every_leaf_size_has_the_bytes_and_descriptors_of_the_architecture() {
     granule::<TinyGranule>(&[(LeafSize::PAGE_GROUP, 2), (LeafSize::BLOCK1_GROUP, 2)]);
 }
 
-/// The members of a set, as a list that knows nothing of its bits.
 fn members(set: LeafSet) -> Vec<LeafSize> {
     LeafSize::ALL
         .into_iter()
@@ -230,7 +225,6 @@ fn a_leaf_set_without_groups_keeps_all_else() {
 #[test]
 fn at_most_keeps_what_is_no_larger_and_always_the_page() {
     for bits in 0..64u8 {
-        // `ALL` is ordered largest first.
         for (i, largest) in LeafSize::ALL.into_iter().enumerate() {
             let kept: Vec<_> = LeafSize::ALL[i..]
                 .iter()

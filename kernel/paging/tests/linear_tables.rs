@@ -1,4 +1,4 @@
-//! Real table memory, behind the one module with `unsafe`: what Miri is run on.
+//! `LinearTables` on real memory: for Miri.
 
 use paging::mmu::NoMmu;
 use paging::{
@@ -14,13 +14,12 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Err(_) => panic!("a page is a layout"),
 };
 
-/// Pages of the host's heap, not zeroed, counted.
 #[derive(Default)]
 struct Heap {
     out: Mutex<BTreeSet<u64>>,
 }
 
-// SAFETY: a page is its holder's alone until it is freed, at its own address, and no CPU walks it.
+// SAFETY: a page has one holder, at its own address, and no CPU walks it.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not empty.
@@ -28,7 +27,7 @@ unsafe impl TablePages for Heap {
         if page.is_null() {
             return None;
         }
-        // What was there before must not be taken for descriptors.
+        // Stale contents must not pass as descriptors.
         // SAFETY: one page, just allocated.
         unsafe { page.write_bytes(0xa5, PAGE.size()) };
         let address = page.expose_provenance() as u64;
@@ -42,7 +41,7 @@ unsafe impl TablePages for Heap {
             "{page:?} is not out"
         );
         let pointer = core::ptr::with_exposed_provenance_mut::<u8>(page.0 as usize);
-        // SAFETY: it came from `alloc` with this layout and has just been taken off the list.
+        // SAFETY: `alloc` returned it with this layout.
         unsafe { dealloc(pointer, PAGE) };
     }
 }
@@ -50,7 +49,7 @@ unsafe impl TablePages for Heap {
 const BASE: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
 fn run(test: impl FnOnce(&Tree<Granule4K, &LinearTables<Granule4K, Heap>, NoMmu>)) {
-    // SAFETY: the heap's pages are mapped at offset 0 and used for nothing else.
+    // SAFETY: the heap's pages are mapped at offset 0, for nothing else.
     let tables = unsafe { LinearTables::<Granule4K, _>::new(0, Heap::default()) };
     let root = tables.alloc_table().expect("memory");
     let tree = Tree::new(root, Half::High, &tables, NoMmu::default(), Config::default());
@@ -76,7 +75,6 @@ fn a_new_table_is_zeroed_whatever_was_there() {
 fn a_tree_in_linear_memory_lives_its_whole_life() {
     run(|tree| {
         let data = Attributes::KERNEL_DATA;
-        // A block, groups and pages; an array; a list of runs.
         let outcome = vmap_range_noflush(tree, BASE, PhysAddr(0x4000_0000), 0x21_1000, data, LeafSet::ALL)
             .expect("vacant");
         assert_eq!(outcome.leaves.get(LeafSize::BLOCK2), 1);
@@ -99,7 +97,6 @@ fn a_tree_in_linear_memory_lives_its_whole_life() {
         tree.map(list, &mut Extents::new(&extents), data, LeafSet::ALL)
             .expect("vacant");
 
-        // One page in the middle of the block, and of the group, becomes read-only; one goes.
         let mut batch = tree.batch();
         let page = VirtRange::new(BASE.add(0x12_3000), 0x1000);
         tree.protect(page, Attributes::read_only, &mut batch)
@@ -112,7 +109,6 @@ fn a_tree_in_linear_memory_lives_its_whole_life() {
         assert_eq!(leaf.translate(page.start), PhysAddr(0x4012_3000));
         assert!(tree.translate(gone.start).is_none());
 
-        // Back, and folded again.
         let mut batch = tree.batch();
         tree.protect(page, Attributes::writable, &mut batch)
             .expect("mapped");
@@ -128,8 +124,7 @@ fn a_tree_in_linear_memory_lives_its_whole_life() {
 #[test]
 fn threads_share_tables_in_linear_memory() {
     run(|tree| {
-        // Freed pages go back to the heap at once here, so that what shares a table is kept mapped
-        // around the threads.
+        // Freed pages return to the heap at once, so shared tables stay mapped around the threads.
         vmap_range_noflush(
             tree,
             BASE,

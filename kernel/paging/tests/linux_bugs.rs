@@ -1,9 +1,8 @@
-//! Bugs that Linux had in this area, and their stories; each as a claim that this engine keeps.
+//! Bugs that Linux had in this area, each as a claim that this engine keeps.
 //!
-//! The numbers are those of the list that they come from. Left out is what only an allocator or a
-//! page structure can get wrong: 4 (lazy mode in an interrupt; here nothing is left for later), 6
-//! (cache flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a walker that reads a
-//! table while it is freed) is told in `concurrent`.
+//! Left out are those of an allocator or a page structure: 4 (lazy mode in an interrupt), 6 (cache
+//! flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a table freed under a walker)
+//! is in `concurrent`.
 
 use crate::support;
 
@@ -68,7 +67,6 @@ fn assert_maps(tree: &TracedTree<Granule4K>, page: u64, frames: &[Pfn]) {
     }
 }
 
-/// Chunks of pages, each of `1 << order` and aligned to its size, no two of them adjacent.
 fn chunks(orders: impl IntoIterator<Item = u32>) -> Vec<Pfn> {
     let mut next = 1 << 20;
     let mut frames = Vec::new();
@@ -80,9 +78,7 @@ fn chunks(orders: impl IntoIterator<Item = u32>) -> Vec<Pfn> {
     frames
 }
 
-/// Bug 2: A walker returned early when a page of the array was missing, past the call that tells
-/// other page tables which levels were modified: what had been written stayed unknown. Here the
-/// levels come with the failure.
+/// Bug 2: on a missing page a walker returned before it reported the levels that it had modified.
 #[test]
 fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     for k in [0u64, 1, 17, 600, 1023] {
@@ -92,7 +88,6 @@ fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
         let failure = tree
             .map(part(base(&tree), 3, 1024), &mut source, DATA, LeafSet::ALL)
             .expect_err("a page is missing");
-        // Those of the links to the table that holds all of the range, and those written below it.
         let mut wanted = LevelMask::NONE;
         for level in 0..if k == 0 { 2 } else { 4 } {
             wanted.insert(level);
@@ -101,8 +96,7 @@ fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     }
 }
 
-/// Bug 3: An error inside the loop over pages left the lazy mode on, in which barriers are only
-/// noted down: what came next ran without them. A failed call leaves no barrier owing.
+/// Bug 3: an error in the loop left lazy mode on, in which barriers are only noted.
 #[test]
 fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     on_model(|model, tree, at| {
@@ -116,9 +110,7 @@ fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     });
 }
 
-/// Bug 5: The index into the array of pages was advanced by the bytes of the step and not by its
-/// pages: the second step read far beyond. With steps of every size, each page must be the next of
-/// the array.
+/// Bug 5: the array index was advanced by the bytes of a step, not by its pages.
 #[test]
 fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     for orders in [
@@ -137,9 +129,8 @@ fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     }
 }
 
-/// Bug 7: A batch of contiguous pages was mapped in steps of the size that the *first* fits, and
-/// the last step ran over the end of the batch: pages of the next batch came to lie where they do
-/// not belong. Chunks of ascending order, off by 64K.
+/// Bug 7: a batch was mapped in steps of the size that fits the *first* chunk; the last step
+/// overran the batch. Chunks of ascending order, off by 64K.
 #[test]
 fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     for orders in [
@@ -149,8 +140,8 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
         vec![5, 4, 5, 4, 5],
         vec![8, 8, 8, 8],
         vec![9, 9, 9],
-        // The arrays for which the overrun is known: 480 of 1024 pages wrong (at 64K), 240 of 784,
-        // 240 of 784, 240 of 1040, 1152 of 2080.
+        // Known overruns: 480 of 1024 pages wrong (at 64K), 240 of 784, 240 of 784, 240 of 1040,
+        // 1152 of 2080.
         vec![4, 8, 8, 8],
         vec![8, 4, 8, 8],
         vec![4, 9, 9],
@@ -173,15 +164,12 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     }
 }
 
-/// Bug 8: The allocator ran out of large chunks and went on with single pages, but the caller
-/// mapped all of it with the large shift: memory of others was mapped. The size of a leaf comes
-/// from the addresses and from nothing that was hoped for.
+/// Bug 8: the allocator fell back to single pages, and the caller mapped them with the large shift.
 #[test]
 fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     for large in 0..4 {
         let tree = fresh();
         let mut frames = chunks(vec![9; large]);
-        // Single pages from here on, the first of them even aligned to a block.
         frames.extend((0..512 * 4 - frames.len() as u64).map(|i| Pfn((1 << 26) + 3 * i)));
         let outcome = Op::map(512, Shape::Array(frames.clone()))
             .apply(&tree, base(&tree))
@@ -192,9 +180,7 @@ fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     }
 }
 
-/// Bug 10: A permission change over part of a huge area went as far as it could and stopped with an
-/// error: half of the range had the new rights. All or nothing, if anything is missing: a table
-/// page for the split, or a page of the range.
+/// Bug 10: a permission change over part of a huge area stopped half way with an error.
 #[test]
 fn bug_10_a_permission_change_is_all_or_nothing() {
     for (setup, budget) in [
@@ -219,8 +205,7 @@ fn bug_10_a_permission_change_is_all_or_nothing() {
     }
 }
 
-/// Bug 11: Of an area whose middle was made read-only, the alias in the linear map changed as a
-/// whole. What is outside of the range keeps its rights, to the page.
+/// Bug 11: when part of an area became read-only, all of its linear alias did.
 #[test]
 fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     for (page, pages) in [
@@ -253,9 +238,8 @@ fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     }
 }
 
-/// Bug 12: A block took the place of a table of pages: the table leaked, or went back while walk
-/// caches still led to it. Map pages, unmap them, map a block at the same address: an all-levels
-/// TLBI between, and the table is freed once.
+/// Bug 12: a block replaced a table of pages, which leaked, or was freed while walk caches led to
+/// it.
 #[test]
 fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     let tree = fresh();
@@ -297,8 +281,7 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
                 (3, LeafSize::PAGE),
                 (1 << 18, LeafSize::BLOCK1),
             ] {
-                // What the last round left empty is in the way of a block, and is refused, not
-                // replaced.
+                // The last round's empty tables are in the block's way: it is refused.
                 let range = Shape::Range((1 << 24) + (round << 18), pages);
                 if let Err(failure) = range.map(tree, at, DATA, LeafSet::ALL) {
                     assert!(matches!(failure.error, Error::EmptyTable { .. }), "{failure}");
@@ -316,10 +299,8 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     });
 }
 
-/// Bug 13: Code that changes attributes in place was written for a linear map of pages and met
-/// blocks; and a split in place, legal only where every CPU tolerates it, was decided before all
-/// CPUs were known. Blocks of any size are split here, and nothing is changed in place unless
-/// the caller has said that it may be.
+/// Bug 13: code for a linear map of pages met blocks; and whether a split in place is legal was
+/// decided before all CPUs were known.
 #[test]
 fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     assert_eq!(Config::default().break_policy, BreakPolicy::BreakBeforeMake);
@@ -336,9 +317,8 @@ fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     }
 }
 
-/// Bug 14: The step that unfolds a group of pages compared the address with the size of a group of
-/// *blocks*: at an address that is aligned to a group it unfolded that group for nothing. A cut at
-/// a leaf's own edge cuts nothing.
+/// Bug 14: the unfolding of a page group compared the address with the size of a *block* group, and
+/// unfolded a group at whose edge the range ended.
 #[test]
 fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     for (leaf, size) in [
@@ -349,7 +329,6 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
         (1 << 22, 1 << 22),
     ] {
         let tree = fresh();
-        // Three of them in a row where they fit.
         map(leaf, 3 * size).apply(&tree, base(&tree)).expect("vacant");
         let before = tree.tables().host.snapshot();
         for (page, pages) in [
@@ -365,7 +344,6 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
             );
         }
         assert_eq!(tree.tables().host.snapshot(), before);
-        // And to change a whole leaf's rights keeps it whole.
         let op = Op::Protect {
             page: leaf + size,
             pages: size,
@@ -378,9 +356,7 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     }
 }
 
-/// Bug 15: A copy of the entry that was read before a split was used after it: the second stage
-/// took apart what was no longer there. Both ends in one leaf, in two leaves, on two levels: the
-/// tables say what was asked for, each page once.
+/// Bug 15: the second stage of a split used an entry that was read before the first.
 #[test]
 fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     for (page, pages) in [
@@ -425,8 +401,7 @@ fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     }
 }
 
-/// Bug 17: To unmap a part of a block took all of it: the rest of the memory was gone. The rest
-/// stays, with its frames.
+/// Bug 17: unmapping part of a block took all of it.
 #[test]
 fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     for size in [16, 512, 512 * 16, 1 << 18] {
@@ -458,9 +433,8 @@ fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     }
 }
 
-/// Bug 18: Pages were promoted to a large one, and the TLB entries of the small pages stayed; a
-/// later invalidation of the large page named its first address alone. After a fold every page that
-/// it replaced is invalidated, and the model, which keeps each of them, agrees.
+/// Bug 18: after a promotion, entries of the small pages stayed in TLBs; a later TLBI named the
+/// first address alone.
 #[test]
 fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     for pages in [16, 512] {
@@ -513,8 +487,8 @@ fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     });
 }
 
-/// Bug 19: Contiguous mappings hung on the configuration of another feature, and were silently off
-/// where that was. Counted, for every granule, with nothing but defaults.
+/// Bug 19: contiguous mappings depended on another feature's configuration. Here they are counted
+/// for every granule with the defaults.
 #[test]
 fn bug_19_contiguous_groups_are_on_unless_someone_turns_them_off() {
     fn granule<G: Granule>() {

@@ -1,9 +1,5 @@
-//! `LinearTables`, the one module with `unsafe`, on real memory that is really freed: what
-//! Miri is for.
-//!
-//! `cargo +nightly miri test -p paging --test all memory::` sees every access to a page that is not
-//! there any more, every one that is out of bounds or not aligned, and every data race. Without
-//! Miri the claims are about contents alone.
+//! `LinearTables` on memory that is really freed: for Miri, which sees use after free, bounds,
+//! alignment and data races (`cargo +nightly miri test -p paging --test all memory::`).
 
 use paging::mmu::NoMmu;
 use paging::{
@@ -14,14 +10,14 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, RwLock};
 
-/// Where page 0 of this machine's memory would be.
+/// Of page 0 of this machine's memory.
 const OFFSET: u64 = 0x1000;
 const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Ok(layout) => layout,
     Err(_) => panic!("a page has a layout"),
 };
 
-/// Pages from the heap, never zeroed, freed at once or when no operation runs.
+/// Freed at once, or when no operation runs.
 struct Heap {
     in_use: Mutex<BTreeSet<u64>>,
     waiting: Mutex<Vec<u64>>,
@@ -43,7 +39,7 @@ impl Heap {
 
     fn dealloc(pa: u64) {
         let page = std::ptr::with_exposed_provenance_mut::<u8>((pa + OFFSET) as usize);
-        // SAFETY: from `alloc` with this layout, and no longer in use.
+        // SAFETY: from `alloc` with this layout, and not in use.
         unsafe { dealloc(page, PAGE) };
     }
 
@@ -54,14 +50,13 @@ impl Heap {
     }
 }
 
-// SAFETY: pages of the global allocator, one owner each; they go back only when no operation is
-// under way.
+// SAFETY: heap pages with one owner each, freed only between operations.
 unsafe impl TablePages for Heap {
     fn alloc(&self) -> Option<PhysAddr> {
         // SAFETY: the layout is not of size 0.
         let page = unsafe { alloc(PAGE) };
         assert!(!page.is_null());
-        // SAFETY: a page that was just allocated. What a page was used for before is still in it.
+        // SAFETY: one page, just allocated. Stale contents must not matter.
         unsafe { page.write_bytes(0xa5, PAGE.size()) };
         let pa = page.expose_provenance() as u64 - OFFSET;
         assert!(self.in_use.lock().expect("no panic").insert(pa));
@@ -189,7 +184,6 @@ fn threads_race_for_links_and_for_nothing_else() {
             let (tree, epoch) = (&tree, &epoch);
             scope.spawn(move || {
                 for round in 0..rounds {
-                    // In the same last-level table, and in its neighbours.
                     let page = thread + 4 * (round % 4);
                     let page = if page == 7 { 3 } else { page };
                     for step in 0..4 {

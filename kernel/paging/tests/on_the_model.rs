@@ -1,6 +1,5 @@
-//! The engine on the worst-case model of TLBs and walk caches: random sequences on every granule,
-//! the corpus with leaves of up to 16G, and the reference walkers. No rule is broken, and the
-//! tables say what a naive map says, after every step.
+//! The engine and the reference walkers on the worst-case model: no rule is broken, and after each
+//! step the tables agree with a naive map.
 
 use crate::support;
 
@@ -28,7 +27,7 @@ fn raw() -> impl Strategy<Value = RawOp> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    // Longer by far in a soak: PROPTEST_CASES, as everywhere.
+    // More in a soak: PROPTEST_CASES.
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok())
@@ -64,7 +63,6 @@ proptest! {
     }
 }
 
-/// Every operation of the corpus, then everything unmapped.
 fn corpus_on_the_model<G: Granule>() {
     for setup in [
         Setup(0),
@@ -130,8 +128,6 @@ fn the_corpus_on_64k_breaks_no_rule() {
     corpus_on_the_model::<Granule64K>();
 }
 
-/// What the model has against a walker that maps and unmaps ranges and arrays: the rules that it
-/// broke, or that something is not flushed.
 fn verdict_on<W>(walker: &W) -> Vec<String>
 where
     W: for<'m> Walker<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>,
@@ -174,7 +170,6 @@ fn the_registered_walkers_break_no_rule() {
     });
 }
 
-/// As `Rewalk`, but it unmaps without a TLBI.
 struct NoTlbi;
 
 impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for NoTlbi {
@@ -216,8 +211,7 @@ fn a_walker_in_the_list_that_forgets_its_tlbi_is_found_out() {
 
 #[test]
 fn the_verdict_can_be_guilty() {
-    // The same harness, with one TLBI swallowed: without this, "no rule is broken" might mean that
-    // none is looked at.
+    // The harness notices one TLBI that is left out.
     struct Forgetful<'m>(mmu_model::Cpu<'m, Granule4K>);
     impl Forgetful<'_> {
         fn around(&self, event: MmuEvent, issue: impl FnOnce()) {

@@ -1,6 +1,6 @@
-//! A leaf that is made invalid, given another memory type and made valid again before the batch has
-//! flushed: what a TLB still holds of it goes first (DESIGN rule 3; Arm ARM D8.16.1). Every other
-//! sequence of three edits in one batch is in `mmu-model`'s exhaustive search.
+//! A leaf is made invalid, given another memory type and made valid within one batch: what a TLB
+//! holds of it goes first (DESIGN rule 3; Arm ARM D8.16.1). All sequences of three edits are in
+//! `mmu-model`'s exhaustive search.
 
 use mmu_model::{Features, Model};
 use paging::{
@@ -9,8 +9,6 @@ use paging::{
 
 const NC: Attributes = Attributes::kernel(MemoryType::NORMAL_NC).writable();
 
-/// A model with one leaf of each size of 4K pages up to 32M, in turn; `edit` gets the tree and the
-/// leaf's range.
 fn for_each_leaf(
     edit: impl Fn(&Tree<Granule4K, mmu_model::Cpu<'_, Granule4K>, mmu_model::Cpu<'_, Granule4K>>, VirtRange),
 ) {

@@ -1,5 +1,4 @@
-//! What an operation says it did is what it did: leaves by size, pages, levels; the same
-//! for every way to do it.
+//! What an operation reports is what it did: leaves by size, pages, levels.
 
 use crate::support;
 
@@ -30,7 +29,6 @@ fn counted<G: Granule>(tree: &TracedTree<G>) -> LeafCounts {
     counts
 }
 
-/// Cases that a page-by-page map can hold.
 fn small<G: Granule>() -> Vec<Case> {
     let mut cases = corpus::<G>();
     cases.retain(|case| !case.name.contains("level 1 block") && !case.name.contains("group of blocks"));
@@ -150,7 +148,7 @@ fn an_unmap_takes_out_the_tables_that_it_covers_whole_and_no_other() {
 fn what_is_left_to_another_flush_is_not_flushed_before() {
     let mut nr = 0;
     for case in corpus::<Granule4K>() {
-        // What is cut is broken at once, not at the flush.
+        // A cut leaf is broken at once, not at the flush.
         let Op::Unmap { .. } = case.op else {
             continue;
         };
@@ -169,7 +167,7 @@ fn what_is_left_to_another_flush_is_not_flushed_before() {
         let mut pending = Pending::new();
         batch.defer_to(&mut pending);
         assert_eq!(word(&tree.tables().log.take()), "S", "{}", case.name);
-        // What was invalid is in no TLB; that it is gone is published all the same.
+        // No TLB holds what was invalid; its removal is published all the same.
         let flush = if case.name.contains("invalid") {
             "si"
         } else {
@@ -214,8 +212,7 @@ fn a_whole_leaf_that_changes_is_counted_once_in_place_or_broken() {
 
 #[test]
 fn a_fold_takes_only_what_lies_in_the_range_whole() {
-    // Sixteen blocks that could be one group; the range reaches into the first, or the last, but
-    // not over it.
+    // The range ends within the first, or starts in the last, of sixteen blocks.
     let blocks = Op::Map {
         page: 512 * 16,
         shape: Shape::Range(512 * 16, 512 * 16),

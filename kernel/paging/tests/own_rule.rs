@@ -1,4 +1,4 @@
-//! The leaf rule is one function: a granule with another one maps everything by that.
+//! The leaf rule is one function: a granule with another rule maps by it.
 
 use crate::support;
 
@@ -8,8 +8,7 @@ use paging::{
 };
 use support::{Shape, tree};
 
-/// Granule4K with a rule of its own: groups of pages only at every other 64K of memory, and no
-/// block in the second half of a gigabyte.
+/// Groups of pages only at every other 64K, and no block in the second half of a gigabyte.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 struct Odd;
 
@@ -36,8 +35,7 @@ impl Granule for Odd {
         } else {
             allowed
         };
-        // What comes behind may fall under another clause, so no more than to the next 64K, or one
-        // block.
+        // Another clause may hold behind the next 64K, or one block.
         let most = if leaf::largest::<Self>(va, pa, size, allowed).level == 3 {
             1 << 16
         } else {
@@ -47,7 +45,6 @@ impl Granule for Odd {
     }
 }
 
-/// What the rule says of `pages` pages from frame `first` on at `va`, leaf by leaf.
 fn by_the_rule(va: VirtAddr, first: u64, pages: u64) -> Vec<(u64, u64, LeafSize)> {
     let (mut done, size) = (0, pages << 12);
     let mut found = Vec::new();
@@ -62,7 +59,6 @@ fn by_the_rule(va: VirtAddr, first: u64, pages: u64) -> Vec<(u64, u64, LeafSize)
 
 #[test]
 fn another_rule_decides_every_leaf_of_every_source() {
-    // Across the middle of a gigabyte, from a block and a few pages before it.
     let (first, pages) = ((1 << 18) + (1 << 17) - 1024 - 37, 4096 + 99);
     let shapes = [
         Shape::Range(first, pages),
@@ -80,7 +76,6 @@ fn another_rule_decides_every_leaf_of_every_source() {
     ];
     for shape in shapes {
         let tree = tree::<Odd>(Config::default(), true);
-        // Congruent to the memory modulo 1G.
         let va = tree
             .range()
             .start
@@ -98,7 +93,6 @@ fn another_rule_decides_every_leaf_of_every_source() {
         assert_eq!(found, expected, "{shape:?}");
         let counted: u32 = LeafSize::ALL.iter().map(|size| outcome.leaves.get(*size)).sum();
         assert_eq!(counted as usize, expected.len());
-        // The rule is not the usual one: no group at the odd 64K, no block in the second half.
         let usual = Granule4K::leaves(VirtAddr(1 << 16), PhysAddr(1 << 16), 1 << 16, LeafSet::ALL).first();
         assert_eq!(usual, LeafSize::PAGE_GROUP);
         let sizes = |size| found.iter().filter(|leaf| leaf.2 == size).count();

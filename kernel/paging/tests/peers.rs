@@ -1,8 +1,4 @@
-//! Defects that were found in other kernels' page tables, each as a claim about this one.
-//!
-//! None of them names who had it: what matters is the mistake. Where the mistake is one of order or
-//! reuse, the judge is the worst-case model of TLBs and walk caches; where it is one of contents,
-//! the tables themselves.
+//! Defects found in other kernels' page tables, each as a claim about this one.
 
 use crate::support;
 
@@ -41,7 +37,6 @@ fn unmap(tree: &TracedTree<Granule4K>, page: u64, pages: u64) -> Vec<Event> {
 
 type ModelTree<'m> = Tree<Granule4K, mmu_model::Cpu<'m, Granule4K>, mmu_model::Cpu<'m, Granule4K>>;
 
-/// A tree on the model, which panics at the first rule that is broken.
 fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     let (model, root) = Model::<Granule4K>::with_root(Features {
         cpus: 2,
@@ -54,15 +49,12 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     model.assert_quiescent();
 }
 
-/// Defect 1: The list of what to invalidate was made by walking the tree after the leaves had been
-/// taken out of it. A table that went as a whole was no longer there to be walked: 512 pages, one
-/// TLBI; 511 of them, 511.
+/// Defect 1: what to invalidate was found by a walk after the leaves were gone. An unlinked table
+/// was not walked: 512 pages, one TLBI; 511 of them, 511.
 #[test]
 fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     for (mapped, unmapped) in [(512, 512), (512, 511), (512, 1), (600, 512), (513, 513)] {
         let tree = fresh(false);
-        // Frames that are nowhere contiguous, so that each page is a descriptor; aligned to a
-        // table.
         let frames = (0..mapped).map(|i| Pfn(7 + 2 * i)).collect();
         Op::map(512, Shape::Array(frames))
             .apply(&tree, base(&tree))
@@ -86,9 +78,8 @@ fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     }
 }
 
-/// Defect 2: Groups began wherever a counter said, not where both addresses are multiples of the
-/// group: of the 256 ways in which a virtual and a physical address can be off by pages, 254 gave a
-/// group that no CPU may be shown. The example: off by one in both, 64 pages.
+/// Defect 2: groups began where a counter said: 254 of 256 combinations of VA and PA within a group
+/// gave an illegal one.
 #[test]
 fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     let tree = fresh(false);
@@ -135,8 +126,7 @@ fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     assert_eq!(sizes, wanted);
 }
 
-/// Defect 3: The TLBI followed the store with nothing between them, or with a fence that only the
-/// compiler sees: a walker may read the old descriptor after the TLBI.
+/// Defect 3: nothing, or only a compiler fence, stood between store and TLBI.
 #[test]
 fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     for tlbi_range in [false, true] {
@@ -155,9 +145,8 @@ fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     }
 }
 
-/// Defect 4: A fresh mapping was used without any barrier, since "invalid entries are never
-/// cached": the walker may not see the store yet, and the pipeline may have fetched the fault. Real
-/// boards did fault.
+/// Defect 4: a fresh mapping was used without a barrier. The walker may not see the store yet, and
+/// a fault may have been speculated. Real boards did fault.
 #[test]
 fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     on_model(|model, tree, at| {
@@ -169,8 +158,8 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
                 for offset in [0, pages / 2, pages - 1] {
                     let va = at.add((page + offset) << 12);
                     if cpu == 1 {
-                        // The other CPU is told by a release that it acquires, and synchronises
-                        // itself.
+                        // The release and acquire that tell the other CPU, and its own
+                        // synchronisation.
                         model.hand_over(0, 1);
                         paging::Mmu::isb(&model.cpu(1));
                     }
@@ -188,12 +177,10 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     });
 }
 
-/// Defect 5: A table page went back to the allocator before the walk caches had been told, in one
-/// case even before it was unlinked: the next user of the page had it walked as a table.
+/// Defect 5: a table was freed before walk caches were invalidated, or even before it was unlinked.
 #[test]
 fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     on_model(|_, tree, at| {
-        // The model judges every page that comes back, and hands it out again as soon as it can.
         for round in 0..20 {
             for (page, pages) in [(5, 1), (512, 700), (1 << 18, 3), (1 << 19, 512)] {
                 Shape::Range((1 << 20) + round, pages)
@@ -209,12 +196,10 @@ fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     });
 }
 
-/// Defect 6: A table was linked first and zeroed through the link, since a recursive map offers no
-/// other way: walks found what the page had held before.
+/// Defect 6: a table was linked first and zeroed through the link (recursive map).
 #[test]
 fn a_table_is_zeroed_before_it_is_linked() {
     on_model(|_, tree, at| {
-        // The model judges each link: the stores that zeroed the table must be ordered before it.
         for i in 0..40 {
             Shape::Range(5, 1)
                 .map(tree, at.add(i << 30), DATA, LeafSet::ALL)
@@ -223,8 +208,7 @@ fn a_table_is_zeroed_before_it_is_linked() {
         let mut batch = tree.batch();
         tree.unmap(range(at, 0, 40 << 18), &mut batch).expect("mapped");
     });
-    // And a table that is filled before it is linked: a cut block, whose new table must be
-    // complete.
+    // A split fills a table before it links it.
     let tree = fresh(false);
     Op::map(512, Shape::Range(1 << 20, 512))
         .apply(&tree, base(&tree))
@@ -251,8 +235,7 @@ fn a_table_is_zeroed_before_it_is_linked() {
     );
 }
 
-/// Defect 7: A block was placed because the *first* page of its run had the right address; the rest
-/// of the pages was never looked at. Every page of a leaf must be the one that was asked for.
+/// Defect 7: a block was placed after a look at the *first* page of its run only.
 #[test]
 fn every_page_under_a_large_leaf_was_compared() {
     struct Odd {
@@ -300,8 +283,7 @@ fn every_page_under_a_large_leaf_was_compared() {
     }
 }
 
-/// Defect 8: A mapping that failed half-way left its first half behind; in one kernel the addresses
-/// even went back to the allocator with the pages still mapped.
+/// Defect 8: a failed map left its first half; one kernel even freed the addresses.
 #[test]
 fn a_map_that_fails_leaves_no_prefix_mapped() {
     on_model(|model, tree, at| {
@@ -318,19 +300,16 @@ fn a_map_that_fails_leaves_no_prefix_mapped() {
             assert_eq!(model.leaves(), [], "after {k} tables");
             tree.prune(tree.range()).expect("the tree's own range");
             assert_eq!(model.nr_tables(), tables, "after {k} tables");
-            // The addresses and the frames may be given to others at once.
             model.va_reused(range(at, 0, 1 << 20));
             model.frame_reused(PhysAddr(1 << 32), 1 << 32);
         }
     });
 }
 
-/// Defect 9: Beyond some number of pages the invalidation became one of everything, but of the
-/// CPU's own TLB alone.
+/// Defect 9: above a threshold everything was invalidated, on this CPU only.
 #[test]
 fn an_invalidation_of_everything_reaches_every_cpu() {
-    // There is no local form that could be asked for; and the model, which tells them apart, holds
-    // the engine to it.
+    // The engine has no local form, and the model would tell them apart.
     on_model(|model, tree, at| {
         let frames = (0..2000).map(|i| Pfn(7 + 2 * i)).collect();
         Shape::Array(frames)
@@ -345,9 +324,8 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
     });
 }
 
-/// Defect 10: The addresses of an area went back to their allocator with nothing flushed on the
-/// other CPUs, since that place may not wait for them. Here the batch owns what must not be
-/// reused, and frees it after its flush.
+/// Defect 10: addresses were freed where the other CPUs could not be flushed. Here the batch owns
+/// them, and frees after its flush.
 #[test]
 fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     struct Area<'m> {
@@ -376,7 +354,6 @@ fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
             drop(batch);
         }
     });
-    // The claim can fail: without the flush the model objects.
     let (model, root) = Model::<Granule4K>::with_root(Features::default());
     let tree = ModelTree::new(root, Half::High, model.cpu(0), model.cpu(0), Config::default());
     let at = tree.range().start;
@@ -396,8 +373,7 @@ fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     model.assert_quiescent();
 }
 
-/// Defect 11: Contiguous mappings could be made and never removed: fine while booting, useless for
-/// an allocator.
+/// Defect 11: contiguous mappings could not be removed.
 #[test]
 fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     for pages in [16, 512 * 16, 1 << 22] {
@@ -424,9 +400,8 @@ fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     }
 }
 
-/// Defect 12: A part of a contiguous group was unmapped or protected by rewriting the descriptors
-/// of that part, or after a check of the first descriptor alone: fifteen others still promised a
-/// group.
+/// Defect 12: part of a group was edited by its descriptors alone, or after a check of the first
+/// one.
 #[test]
 fn part_of_a_group_changes_only_after_the_group_was_taken_apart() {
     let parts = (0..16).flat_map(|first| (first + 1..=16).map(move |end| (first, end - first)));

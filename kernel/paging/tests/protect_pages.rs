@@ -1,5 +1,4 @@
-//! Pages that lie side by side and are alike are changed in one go: what comes about is what page
-//! by page comes about.
+//! Alike neighbours that change together become what page by page makes of them.
 
 use crate::support;
 
@@ -9,7 +8,6 @@ use paging::{
 };
 use support::{HostTree, Rng, Shape, audit, tree};
 
-/// What a page may be before: attributes, and whether it is valid.
 const PAGES: [(Attributes, bool); 6] = [
     (Attributes::KERNEL_DATA, true),
     (Attributes::KERNEL_DATA, false),
@@ -19,11 +17,9 @@ const PAGES: [(Attributes, bool); 6] = [
     (Attributes::KERNEL_RODATA, false),
 ];
 
-/// What may be made of it.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     ReadOnly,
-    /// Memory of another type: no live page changes to it in place.
     Device,
     Invalid,
     Valid,
@@ -41,7 +37,7 @@ impl Change {
         }
     }
 
-    /// Gives what it did, and how many TLBIs that took.
+    /// Returns the outcome and the number of TLBIs.
     fn apply<G: Granule>(self, tree: &HostTree<G>, range: VirtRange) -> (Outcome, u64) {
         tree.mmu().take();
         let mut batch = tree.batch();
@@ -56,7 +52,6 @@ impl Change {
     }
 }
 
-/// A tree with single pages of these kinds, in one table or across the end of one.
 fn mapped<G: Granule>(kinds: &[(Attributes, bool)]) -> (HostTree<G>, VirtAddr) {
     let tree = tree::<G>(Config::default(), false);
     let end = tree.range().start.add((1 << (G::VA_BITS - 2)) + G::size(2));
@@ -103,7 +98,6 @@ fn changed_as_page_by_page<G: Granule>(rounds: u64) {
             let same = at_once.tables().snapshot() == one_by_one.tables().snapshot();
             assert!(same, "other descriptors: {name}");
             audit(&at_once);
-            // And both are right.
             let inside = &kinds[first as usize..][..nr as usize];
             let differ = inside.iter().filter(|kind| change.of(**kind) != **kind);
             assert_eq!(

@@ -1,5 +1,4 @@
-//! An array is read once: not once to find a run and again to write it, not once for each leaf, not
-//! again after a failure.
+//! Each element of an array is read once, also after a failure.
 
 use crate::support;
 
@@ -13,7 +12,6 @@ use support::{HostTree, Rng, tree};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// An array that counts how often each element was read.
 struct Counted {
     frames: Vec<Option<Pfn>>,
     reads: Vec<Cell<u32>>,
@@ -104,14 +102,12 @@ fn one_run_is_read_once_at_every_alignment() {
 fn a_run_across_leaves_and_tables_is_read_once() {
     let tree = tree::<Granule4K>(Config::default(), false);
     for (va, pa, pages) in [
-        // 2M blocks, one group of them, and a tail; then the same off by a page, by 64K, by 2M.
         (0, 0, 20 * 512 + 37),
         (1, 1, 20 * 512 + 37),
         (0, 1, 20 * 512 + 37),
         (16, 16, 3 * 512),
         (512, 512, 16 * 512 + 1),
         (512, 0, 33 * 512),
-        // Over the border of a level 2 table.
         (512 * 511, 512 * 511, 4 * 512),
         (512 * 511 + 511, 511, 600),
     ] {
@@ -137,7 +133,7 @@ fn random_arrays<G: Granule>(seed: u64, rounds: u64, max: u64) {
                 rng.below(5)
             })
             .min(max - start - total);
-            // Congruent to where it comes to lie, or to its own alignment, or neither.
+            // Congruent to its place, or to its alignment, or to neither.
             let first = 0x10_0000
                 + match rng.below(3) {
                     0 => start + total,
@@ -240,7 +236,6 @@ fn an_array_is_read_at_most_once_when_any_table_is_missing() {
     let tree = tree::<Granule4K>(Config::default(), false);
     for budget in 0..6 {
         tree.tables().budget.set(budget);
-        // Three last-level tables, under two level 2 tables.
         let array = Counted::of_runs(&[((1 << 20) + 3, 1100)]);
         let va = base(&tree).add((1 << 30) - (600 << 12));
         let error = map(&tree, va, &array, LeafSet::ALL);
@@ -271,12 +266,10 @@ fn a_source_longer_than_the_range_is_read_no_further_than_it() {
     }
 }
 
-/// The addresses of the first `pages` pages.
 fn read_all(source: &mut dyn Source, pages: u64) -> Vec<u64> {
     (0..pages).map(|page| source.pa(page)).collect()
 }
 
-/// A source whose pages are read one by one.
 trait Source {
     fn pa(&mut self, page: u64) -> u64;
     fn output(&mut self, page: u64) -> u64;
@@ -325,7 +318,7 @@ fn a_source_that_is_rewound_gives_the_same_pages_again() {
     }
 }
 
-/// A source that holds its reader to the contract: no page is asked for before one that was.
+/// Asserts that pages are asked for in ascending order.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,

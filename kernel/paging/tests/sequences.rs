@@ -1,4 +1,4 @@
-//! Random sequences of every operation, on every granule, held against a naive map after each step.
+//! Random sequences of every operation on every granule, against a naive map.
 
 use crate::support;
 
@@ -8,7 +8,6 @@ use paging::{
 };
 use support::{Naive, Rng, Shape, audit, expected_leaves, leaves_in, tree};
 
-/// A source of up to `max` pages whose runs have all kinds of lengths and alignments.
 fn shape(rng: &mut Rng, max: u64) -> Shape {
     let pages = 1 + rng.below(max);
     let near = |rng: &mut Rng| {

@@ -1,5 +1,5 @@
-//! One leaf, one table's leaves, one table that is covered whole, runs of blocks in one table: what
-//! most calls are, to the last barrier, and on the worst machine.
+//! The commonest calls, to the last barrier and on the model: one leaf, one table's leaves, one
+//! whole table, runs of blocks.
 
 use crate::support;
 
@@ -14,7 +14,6 @@ use support::traced::{Event, TracedTree, traced, word};
 const PAGES_2M: u64 = 512;
 const PAGES_1G: u64 = 512 * 512;
 
-/// What is mapped at a multiple of 1G and taken out again, in pages, and with which leaves.
 const CASES: [(&str, u64, LeafSet); 12] = [
     ("one page", 1, LeafSet::ALL),
     ("sixteen pages", 16, LeafSet::PAGES),
@@ -69,7 +68,6 @@ fn map<T: Tables, M: Mmu>(tree: &Tree<Granule4K, T, M>, va: VirtAddr, pages: u64
         .expect("vacant");
 }
 
-/// A tree with `pages` at [`at`], and with a page in the table beside it, or with nothing else.
 fn mapped(
     config: Config,
     tlbi_range: bool,
@@ -130,13 +128,12 @@ fn a_full_table_that_goes_is_not_written_to() {
         assert_eq!(outcome.tables_removed, 1, "{name}");
         let log = tree.tables().log.take();
         let stores = log.iter().filter(|event| matches!(event, Event::Store { .. }));
-        // Its link, and the end of the list of tables that wait for the flush, in the table itself.
+        // The link, and the chain of dead tables in the table itself.
         assert_eq!(stores.count(), 2, "{name}");
         assert_eq!(log.iter().filter(|event| event.is_tlbi()).count(), 1, "{name}");
     }
 }
 
-/// Takes `pages` out at once and maps something else there, on a machine that keeps what it may.
 fn on_the_model(
     name: &str,
     pages: u64,
@@ -183,7 +180,6 @@ fn on_the_model(
         tree.prune(tree.range()).expect("its own range");
         assert_eq!(model.nr_tables(), tables, "{name}: no table is lost");
     }
-    // Other leaves in the same place.
     map(&tree, va, 1, LeafSet::PAGES);
     sound("mapped anew");
 }
@@ -200,7 +196,6 @@ fn leaves_taken_out_at_once_break_no_rule_on_the_worst_machine() {
     }
 }
 
-/// Three extents of 2M each at a multiple of 2M, of which the second begins at `second`.
 fn extents(second: u64) -> Shape {
     let starts = [1 << 20, second, 3 << 20];
     Shape::Extents(

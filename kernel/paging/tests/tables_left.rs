@@ -1,5 +1,5 @@
-//! `map` runs while others walk: it takes no table out that was linked, says so, and `prune` gives
-//! all of them back.
+//! `map` runs beside walks: it unlinks no table but reports those that it leaves, and `prune` frees
+//! them.
 
 use crate::support;
 
@@ -14,8 +14,7 @@ use support::corpus::{base, corpus};
 use support::ops::Op;
 use support::{Host, Live, Shape};
 
-/// Table memory whose environment lets walks begin and end at any time, but for as long as
-/// `kept_out` says: a table to which any descriptor has led must not come back meanwhile.
+/// Walks run at any time except while `kept_out`: until then no table that was linked may be freed.
 struct WalkedBeside {
     host: Host<Granule4K>,
     linked: RefCell<BTreeSet<PhysAddr>>,
@@ -89,7 +88,6 @@ fn beside_walks<R>(tree: &Walked, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Every table is back after a prune, and the tree as it was.
 fn is_as_before(tree: &Walked, before: &support::Naive, live: usize, left: u32, what: &str) {
     assert_eq!(&support::Naive::of(tree), before, "{what}");
     assert_eq!(
@@ -156,13 +154,11 @@ fn a_map_that_meets_a_page_without_a_frame_gives_none_back_either() {
     is_as_before(&tree, &before, live, failure.tables_left, "a hole");
 }
 
-/// A tree with empty tables that are linked, `levels` of them on top of each other under one
-/// descriptor of level 2 - `levels`.
+/// `levels` levels of empty tables below one descriptor of level 2 - `levels`.
 fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
     let tree = walked();
     let va = tree.range().start.add(1 << 46);
     let size = Granule4K::size(3 - levels as u8);
-    // Beside it, so that the tables above stay.
     let neighbour = Shape::Range(5, 1).map(&tree, va.add(size), Attributes::KERNEL_DATA, LeafSet::PAGES);
     assert!(neighbour.is_ok());
     for page in [3, 700 % (size >> 12)] {
@@ -178,7 +174,7 @@ fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
 
 #[test]
 fn a_block_over_empty_tables_is_refused_and_goes_in_after_a_prune() {
-    // One link to an empty table; and one to a table of links to empty tables.
+    // An empty table; and a table of links to empty tables.
     for (levels, tables) in [(1, 1), (2, 3)] {
         let (tree, range) = with_empty_links(levels);
         let live = tree.tables().live();
@@ -207,7 +203,6 @@ fn a_block_over_empty_tables_is_refused_and_goes_in_after_a_prune() {
 fn what_was_mapped_before_an_empty_table_in_the_way_is_taken_out_again() {
     let (tree, range) = with_empty_links(1);
     let before = support::Naive::of(&tree);
-    // A block and a half before the table, whose descriptors are vacant.
     let start = VirtAddr(range.start.0 - (3 << 20));
     let whole = Shape::Range((1 << 18) - (3 << 8), 5 << 8);
     let failure = whole
@@ -230,14 +225,12 @@ fn what_was_mapped_before_an_empty_table_in_the_way_is_taken_out_again() {
 fn an_empty_table_is_used_where_no_block_goes() {
     let (tree, range) = with_empty_links(1);
     let live = tree.tables().live();
-    // Not congruent: pages only.
     let pages = Shape::Range((1 << 18) + 1, range.size >> 12);
     let mapped = pages.map(&tree, range.start, Attributes::KERNEL_DATA, LeafSet::ALL);
     assert_eq!(mapped.expect("empty tables are vacant").tables_added, 0);
     assert_eq!(tree.tables().live(), live);
 }
 
-/// On the worst machine, which keeps every translation that it may.
 #[test]
 fn what_is_left_is_used_and_pruned_soundly() {
     use mmu_model::{Features, Model};
@@ -255,7 +248,6 @@ fn what_is_left_is_used_and_pruned_soundly() {
             model.cancel_alloc_failure();
             assert_eq!(failed.expect_err("short").tables_left, k as u32);
             assert!(model.violations().is_empty());
-            // In the same place, by what is left and what is missing.
             Shape::Range(9, 3)
                 .map(&tree, va, Attributes::KERNEL_DATA, LeafSet::PAGES)
                 .expect("vacant");

@@ -1,5 +1,3 @@
-//! What is said to a person: errors, addresses, sizes; and the small questions that values answer.
-
 use crate::support;
 
 use paging::mmu::{Counting, NoMmu};
@@ -106,7 +104,6 @@ fn a_walk_shows_every_level_down_to_what_it_found() {
     assert_eq!(walk.steps().next().map(|step| step.table), Some(tree.root()));
     let leaf = walk.leaf.expect("mapped");
     assert_eq!(leaf.translate(va), PhysAddr((1 << 32) + 0x5123));
-    // Where nothing is, the walk ends at the level that has no link.
     let walk = tree.walk(at.add(3 << 30)).expect("in range");
     assert_eq!((walk.level(), walk.leaf), (1, None));
     assert_eq!(
@@ -157,7 +154,7 @@ fn a_threshold_under_which_there_is_no_tlbi_is_refused() {
     tree::<Granule4K>(config, false);
 }
 
-/// A source that the crate does not have: every page the same. Its `piece_at` is the trait's own.
+/// A source outside the crate, with the trait's own `piece_at`.
 struct ZeroPage;
 
 impl PhysSource<Granule4K> for ZeroPage {

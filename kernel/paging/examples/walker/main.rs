@@ -1,9 +1,7 @@
-//! A walker of one's own beside the registered ones: leaves, barriers and table accesses for the
-//! same array of pages.
+//! Leaves, barriers and table accesses of an own walker beside the registered ones.
 //!
-//! `cargo run -p paging --example walker`. The walker itself is the file beside this one; the
-//! README of the crate tells how it gets into the bench, the differential tests, the model and the
-//! kernel's self-tests.
+//! `cargo run -p paging --example walker`. The crate's README has how a walker enters the bench,
+//! the tests, the model and the kernel.
 
 mod one_by_one;
 
@@ -13,7 +11,7 @@ use paging::mmu::Counting;
 use paging::reference::{Context, Walker};
 use paging::{Attributes, Granule4K, Pfn, VirtAddr, VirtRange};
 
-/// 1 MiB as four chunks of 256 KiB, aligned, no two of them neighbours.
+/// Four aligned chunks of 256 KiB, no two adjacent.
 fn array() -> Vec<Pfn> {
     let chunk = |i: u64| (0..64).map(move |page| Pfn((1 << 20) + i * 128 + page));
     (0..4).flat_map(chunk).collect()

@@ -1,9 +1,9 @@
-//! [`OneByOne`]: every page by a walk from the root, one pair of barriers at the end.
+//! [`OneByOne`]: walks from the root for every page, with one pair of barriers.
 
 use paging::reference::{Context, Error, Walker};
 use paging::{Attributes, FrameArray, Granule, LAST_LEVEL, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
 
-/// The least that there is to write: no larger leaf than a page, and unmapping is what Linux does.
+/// The least to write: pages only, unmapped as Linux does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OneByOne;
 

@@ -1,8 +1,5 @@
-//! Any bytes are a granule, a machine and up to 64 operations; none of them breaks a rule of the
-//! architecture.
-//!
-//! From this directory's parent: `cargo +nightly fuzz run sequences`. The entry is the one of
-//! `tests/fuzz_corpus.rs`, which runs the kept corpus and seeded inputs without a fuzzer.
+//! Bytes decode to a granule, a machine and up to 64 operations. From the parent directory:
+//! `cargo +nightly fuzz run sequences`. `tests/fuzz_corpus.rs` runs the corpus without the fuzzer.
 #![no_main]
 
 #[path = "../../tests/support/mod.rs"]

@@ -1,5 +1,3 @@
-//! A tree, as each thread has it.
-
 use crate::concurrent::DATA;
 use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Live, audit};
@@ -14,7 +12,7 @@ pub fn tree<G: Granule, W: Word>(pool: &Pool<W>) -> Shared<'_, G, W> {
     Tree::new(root, Half::High, pool, NoMmu::default(), Config::default())
 }
 
-/// A thread's handle on a tree whose pool lives for as long as the program, as a kernel's does.
+/// The pool lives as long as the program, as a kernel's does.
 pub struct Handle<G: Granule, W: Word + 'static>(pub &'static Shared<'static, G, W>);
 
 impl<G: Granule, W: Word> Clone for Handle<G, W> {
@@ -50,7 +48,6 @@ impl<G: Granule, W: Word> Handle<G, W> {
             .unwrap_or_else(|error| panic!("map of {pages} pages at {page}: {error}"));
     }
 
-    /// As often as an empty table is in the way, prunes and maps again.
     pub fn map_after_prunes(self, page: u64, pages: u64) {
         loop {
             match self.try_map(page, pages) {
@@ -70,12 +67,10 @@ impl<G: Granule, W: Word> Handle<G, W> {
         outcome.leaves.pages::<G>()
     }
 
-    /// Beside other operations and walks.
     pub fn shared<R>(self, work: impl FnOnce(&Shared<'static, G, W>) -> R) -> R {
         W::shared(&self.0.tables().walks, || work(self.0))
     }
 
-    /// With all of them kept out.
     pub fn prune(self) {
         let pruned = W::alone(&self.0.tables().walks, || self.0.prune(self.0.range()));
         pruned.expect("the tree's own range");
@@ -98,7 +93,7 @@ impl<G: Granule, W: Word> Handle<G, W> {
         }
     }
 
-    /// Nothing is lost; and all can be taken down to the root.
+    /// Asserts that nothing is lost and all can be freed down to the root.
     pub fn assert_sound(self) {
         self.prune();
         let mut seen = BTreeSet::new();

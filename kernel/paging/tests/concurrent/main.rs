@@ -1,11 +1,8 @@
-//! One tree, many threads: the protocol that `tree.rs` tells as a story, on schedules that a model
-//! checker chooses and on real threads.
+//! One tree, many threads: the protocol of `tree.rs`, under a schedule checker and on real threads.
 //!
-//! Ranges that share no leaf need no lock, even where they share tables: no table is written to
-//! after it was unlinked, no leaf is lost, no table is freed twice or not at all, and a reader
-//! sees what is there. Only `prune` keeps all others out, by a readers' lock as a kernel has it. A
-//! table that was freed is not handed out again while a walk from before is under way, as the
-//! story demands.
+//! Ranges that share no leaf need no lock, even in shared tables: no unlinked table is written, no
+//! leaf lost, no table freed twice or leaked. `prune` alone keeps the others out. A freed table is
+//! not reused while an older walk runs.
 
 mod handle;
 mod neighbours;
@@ -21,18 +18,14 @@ const DATA: Attributes = Attributes::KERNEL_DATA;
 
 type Checked = Handle<TinyGranule, shuttle::sync::atomic::AtomicU64>;
 
-/// How the next thread to run is chosen.
 #[derive(Clone, Copy)]
 enum Schedules {
-    /// At each step anew.
     Random,
-    /// By priorities, which change a few times: finds what takes a long wait at one place. No
-    /// thread may spin on another.
+    /// By priorities that change a few times: finds long waits at one place. No thread may spin.
     Priorities,
 }
 
-/// Runs `threads` at once on many schedules, on a tree made by `setup`, and sees a sound tree
-/// afterwards.
+/// Runs `threads` at once on many schedules after `setup`; the tree must be sound in the end.
 fn on_schedules(setup: fn(Checked), threads: &'static [fn(Checked)]) {
     on_schedules_of(24, Schedules::Random, setup, threads);
 }
@@ -52,7 +45,7 @@ fn on_schedules_with(
     setup: fn(Checked),
     threads: &'static [fn(Checked)],
 ) {
-    // Many more in a soak.
+    // More in a soak.
     let nr = std::env::var("SHUTTLE_SCHEDULES")
         .ok()
         .and_then(|nr| nr.parse().ok())

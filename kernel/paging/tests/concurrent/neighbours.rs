@@ -1,12 +1,10 @@
-//! Failed maps, readers and splits beside others.
-
 use crate::concurrent::pool::Pool;
 use crate::concurrent::{Checked, Schedules, on_schedules, on_schedules_of, on_schedules_with};
 use paging::{Attributes, Error, TinyGranule, Visit};
 
 #[test]
 fn a_failed_map_leaves_its_neighbours_alone() {
-    // One table short: whichever thread it is that misses it takes back what is its own.
+    // One table short: the thread that lacks it takes back its own.
     on_schedules_of(
         5,
         Schedules::Random,
@@ -47,7 +45,7 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
             |tree| {
                 for _ in 0..3 {
                     tree.assert_maps(2, 1);
-                    // Anything else that a walk gives is a page that is mapped, with its frame.
+                    // All else is a mapped page with its own frame.
                     tree.0
                         .visit(tree.range(0, 16), |leaf| {
                             let page = leaf.va.offset_from(tree.0.range().start) >> 12;
@@ -66,8 +64,8 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
 
 #[test]
 fn a_reader_never_meets_a_table_that_a_failed_map_has_given_up() {
-    // Two tables but for the root, which are handed out again at once. A map misses a third; the
-    // next wants both for another page.
+    // Two tables besides the root, reused at once: a map lacks a third, and the next map wants
+    // both.
     on_schedules_with(
         || Pool::new::<TinyGranule>(3).at_once(),
         Schedules::Priorities,
@@ -76,7 +74,6 @@ fn a_reader_never_meets_a_table_that_a_failed_map_has_given_up() {
             |tree| {
                 let failed = tree.try_map(1, 10);
                 assert_eq!(failed, Err(Error::OutOfTables(3)));
-                // Its tables are not to be had for this.
                 let elsewhere = tree.try_map(51, 1);
                 assert_eq!(elsewhere, Err(Error::OutOfTables(2)));
             },

@@ -1,5 +1,3 @@
-//! Table memory that threads share.
-
 use crate::support::Live;
 use paging::{Granule, PhysAddr, Tables};
 use shuttle::sync::atomic::Ordering as CheckedOrdering;
@@ -7,9 +5,8 @@ use std::sync::atomic::Ordering as RealOrdering;
 
 const POOL_AT: u64 = 0x40_0000_0000;
 
-/// A word that threads share: shuttle's under the checker, the processor's otherwise.
+/// A shared word: shuttle's under the checker, else the processor's.
 pub trait Word: Default + Send + Sync {
-    /// A readers' lock of the same kind.
     type Lock: Default + Send + Sync;
     fn shared<R>(lock: &Self::Lock, work: impl FnOnce() -> R) -> R;
     fn alone<R>(lock: &Self::Lock, work: impl FnOnce() -> R) -> R;
@@ -55,15 +52,14 @@ const FREE: u8 = 0;
 const IN_USE: u8 = 1;
 const UNLINKED: u8 = 2;
 
-/// A pool of tables in shared words. What is freed can still be read, and waits for
-/// [`quiesce`](Self::quiesce).
+/// Freed tables stay readable, and wait for [`quiesce`](Self::quiesce).
 pub struct Pool<W: Word> {
-    /// Held shared by every operation and walk, alone by `prune`.
+    /// Shared by operations and walks, exclusive for `prune`.
     pub walks: W::Lock,
     words: Vec<W>,
     entries: usize,
     shift: u32,
-    // Bookkeeping of the test and no part of what is tested: invisible to the checker's schedules.
+    // The test's own: a standard mutex adds no schedules.
     states: std::sync::Mutex<Vec<u8>>,
     at_once: bool,
 }
@@ -80,7 +76,7 @@ impl<W: Word> Pool<W> {
         }
     }
 
-    /// The same, but what is freed is handed out again at once.
+    /// Reuses freed tables at once.
     pub fn at_once(self) -> Self {
         Self {
             at_once: true,
@@ -111,7 +107,6 @@ impl<W: Word> Pool<W> {
         assert_eq!(state, IN_USE, "a store into {table:?}, which was freed");
     }
 
-    /// No operation runs: what was freed may be handed out again.
     pub fn quiesce(&self) {
         for state in self.states.lock().expect("no panic under this lock").iter_mut() {
             if *state == UNLINKED {
@@ -132,8 +127,7 @@ impl<W: Word> Live for &Pool<W> {
     }
 }
 
-// SAFETY: pages are zeroed when they are handed out, distinct, and not handed out again before
-// `quiesce`; every access is atomic.
+// SAFETY: pages are zeroed, distinct, and not reused before `quiesce`; every access is atomic.
 unsafe impl<W: Word> Tables for Pool<W> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let number = {

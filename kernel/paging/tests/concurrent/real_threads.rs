@@ -5,8 +5,7 @@ use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
 use paging::{Granule4K, Visit};
 
-/// What is freed waits until no operation runs: operations read-lock this, reuse
-/// write-locks it.
+/// Operations read-lock it, reuse write-locks it.
 struct Epoch(std::sync::RwLock<()>);
 
 impl Epoch {
@@ -23,13 +22,10 @@ impl Epoch {
 
 const THREADS: u64 = 4;
 
-/// Threads map, check and unmap pages that are interleaved within the same last-level and level 2
-/// tables.
 fn on_threads(rounds: u64, pruning: bool, own: fn(thread: u64, rng: &mut Rng) -> (u64, u64)) {
     let pool: &'static Pool<std::sync::atomic::AtomicU64> = Box::leak(Box::new(Pool::new::<Granule4K>(256)));
     let handle = Handle(Box::leak(Box::new(tree::<Granule4K, _>(pool))));
     let epoch = Epoch(std::sync::RwLock::new(()));
-    // One page that stays, in the midst of all.
     handle.map(515, 1);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -53,7 +49,6 @@ fn on_threads(rounds: u64, pruning: bool, own: fn(thread: u64, rng: &mut Rng) ->
                 }
             });
         }
-        // A reader that owns nothing.
         let epoch = &epoch;
         scope.spawn(move || {
             for _ in 0..rounds {
@@ -88,7 +83,6 @@ fn on_threads(rounds: u64, pruning: bool, own: fn(thread: u64, rng: &mut Rng) ->
 fn threads_that_share_last_level_tables_disturb_nobody() {
     for pruning in [false, true] {
         on_threads(3000, pruning, |thread, rng| {
-            // Strips of 8 pages, each thread its own, over two tables.
             let strip = rng.below(30) * THREADS + thread;
             (516 - 240 + strip * 8, 1 + rng.below(7))
         });
@@ -99,8 +93,7 @@ fn threads_that_share_last_level_tables_disturb_nobody() {
 fn threads_that_share_level_2_tables_disturb_nobody() {
     for pruning in [false, true] {
         on_threads(1500, pruning, |thread, rng| {
-            // Up to 1.5 tables each, from odd places: a table's worth of blocks lies between
-            // threads.
+            // Up to 1.5 tables each, from odd places; no two threads share a table.
             (1024 + thread * 1024 + rng.below(300), 1 + rng.below(700))
         });
     }

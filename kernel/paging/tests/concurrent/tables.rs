@@ -1,4 +1,4 @@
-//! Tables that are made, emptied, pruned and taken out by several at once.
+//! Tables that are made, emptied, pruned and unlinked at once.
 
 use crate::concurrent::{Schedules, on_schedules, on_schedules_of};
 use paging::LeafSize;
@@ -84,8 +84,6 @@ fn a_hole_is_passed_over_while_its_tables_go() {
                 assert_eq!(tree.unmap(9, 1), 1);
                 tree.prune();
             },
-            // Holes under the same tables, in their first descriptors and over the border of two of
-            // them.
             |tree| assert_eq!(tree.unmap(0, 7), 0),
             |tree| assert_eq!(tree.unmap(8, 1), 0),
         ],
@@ -103,7 +101,6 @@ fn a_table_that_was_pruned_and_made_again_meanwhile_is_another() {
                 tree.map(12, 1);
             },
             &[
-                // Holes: two of the first table and one of the second.
                 |tree| assert_eq!(tree.unmap(2, 3), 0),
                 |tree| {
                     assert_eq!(tree.unmap(1, 1), 1);
@@ -127,7 +124,6 @@ fn tables_that_a_range_covers_whole_go_beside_neighbours() {
             tree.map(20, 1);
         },
         &[
-            // Covers the table of pages 4 to 7 and that of 8 to 11 whole, and two in part.
             |tree| {
                 assert_eq!(tree.unmap(3, 10), 10);
                 tree.map(4, 8);
@@ -181,7 +177,6 @@ fn a_block_where_a_table_stood_goes_in_after_a_prune() {
         &[
             |tree| tree.prune(),
             |tree| {
-                // Exactly the block that the empty table translates.
                 tree.map_after_prunes(4, 4);
                 tree.assert_maps(4, 4);
                 let leaf = tree.0.translate(tree.range(4, 1).start).expect("mapped");
@@ -210,13 +205,12 @@ fn a_block_where_a_table_stood_goes_in_after_a_prune() {
 
 #[test]
 fn a_table_that_an_unmap_covers_whole_goes_by_it_or_by_a_prune_and_never_by_both() {
-    // Once a prune beside such an unmap gave a table back twice; counts in links had allowed it.
+    // A prune beside such an unmap must not free a table twice.
     let setup: fn(crate::concurrent::Checked) = |tree| {
         tree.map(20, 1);
         tree.map(5, 1);
         tree.unmap(5, 1);
     };
-    // The empty table's own span; all of the table above it; and all that there is.
     on_schedules(
         setup,
         &[|tree| tree.prune(), |tree| assert_eq!(tree.unmap(4, 4), 0)],

@@ -1,5 +1,5 @@
-//! A failed operation leaves everything as it was (DESIGN rule 7): whichever table page is missing,
-//! whichever frame is bad, wherever something is in the way.
+//! A failed operation changes nothing (DESIGN rule 7): for any missing table, bad frame or page in
+//! the way.
 
 mod out_of_tables;
 mod refused;
@@ -26,7 +26,6 @@ fn prepared<G: Granule>(setup: &[Op], config: Config) -> TracedTree<G> {
     tree
 }
 
-/// Table to level, by the links as they are.
 fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
     fn below<G: Granule>(
         tree: &TracedTree<G>,
@@ -52,8 +51,8 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
     levels
 }
 
-/// The levels at which `events` changed a descriptor that walks can reach. `before` are the tables
-/// linked before.
+/// The levels at which `events` changed reachable descriptors; `before` are the tables linked at
+/// first.
 fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) -> LevelMask {
     let mut linked = before;
     let mut mask = LevelMask::NONE;
@@ -78,7 +77,6 @@ fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) 
     mask
 }
 
-/// Frees come after their invalidation is complete, or the table was never linked.
 fn assert_freed_in_order(events: &[Event], what: &str) {
     for (i, event) in events.iter().enumerate() {
         let Event::Free(table) = event else { continue };
@@ -106,7 +104,7 @@ fn the_levels_reported_are_the_levels_written() {
         let outcome = case.op.apply(&tree, base(&tree)).expect("memory suffices");
         let events = tree.tables().log.take();
         let written = levels_written::<Granule4K>(linked.clone(), &events);
-        // A new table is filled before it is linked: its level counts too.
+        // A table filled before its link: its level counts.
         let after = levels(&tree);
         let new = after.iter().filter(|(table, _)| !linked.contains_key(table));
         let mut wanted = written;
@@ -118,7 +116,7 @@ fn the_levels_reported_are_the_levels_written() {
                 wanted.insert(*level);
             }
         }
-        // A table that goes as a whole takes its leaves' levels along, which it is not written at.
+        // A table unlinked whole: the levels of its leaves count, unwritten.
         for level in 0..4 {
             let gone = linked
                 .iter()

@@ -1,5 +1,3 @@
-//! No table page at the k-th allocation.
-
 use crate::faults::{assert_freed_in_order, levels, levels_written, prepared};
 use crate::support::corpus::{Case, base, corpus};
 use crate::support::ops::{Change, Op};
@@ -9,7 +7,7 @@ use paging::{
     Config, Error, Granule, Granule4K, Granule16K, Granule64K, LevelMask, Tables, TinyGranule, VirtRange,
 };
 
-/// For each k, the operation with k tables to be had: fails and changes nothing, until k suffices.
+/// With k tables the operation fails and changes nothing, until k suffices.
 fn every_allocation_fails<G: Granule>(case: &Case) -> u64 {
     let name = format!("{} on {}", case.name, G::NAME);
     let tree = prepared::<G>(&case.setup, Config::default());
@@ -41,8 +39,6 @@ fn every_allocation_fails<G: Granule>(case: &Case) -> u64 {
         );
         assert_freed_in_order(&events, &name);
         audit(&tree);
-        // And the same once more, with memory: the failure has left nothing that would be in the
-        // way.
         tree.tables().host.budget.set(u64::MAX);
         case.op
             .apply(&tree, base(&tree))
@@ -113,7 +109,7 @@ fn the_tiny_granule_survives_every_failure_of_every_range() {
 
 #[test]
 fn a_table_that_was_never_linked_needs_no_invalidation() {
-    // Two tables reserved, the third missing: they go back as they came.
+    // Two tables reserved, the third missing.
     let tree = traced::<Granule4K>(Config::default(), false);
     Op::map(1 << 18, Shape::Range(1 << 18, 1 << 18))
         .apply(&tree, base(&tree))

@@ -1,5 +1,3 @@
-//! Ranges and rights that are refused, and what is in the way.
-
 use crate::faults::DATA;
 use crate::support::corpus::base;
 use crate::support::ops::Op;
@@ -37,7 +35,6 @@ fn a_block_or_a_group_or_an_invalid_leaf_in_the_way_is_said_with_its_level() {
             assert_eq!(found.is_valid(), valid);
             assert_eq!(failure.levels, LevelMask::NONE);
             assert_eq!(tree.tables().host.snapshot(), before);
-            // Over its border, too: the first address that is taken.
             let failure = Op::map(page - 5, Shape::Range(1 << 23, 9)).apply(&tree, base(&tree));
             let failure = failure.expect_err("occupied");
             assert!(matches!(failure.error, Error::Occupied { va, .. } if va == base(&tree).add(page << 12)));
@@ -85,7 +82,6 @@ fn ranges_that_are_empty_misaligned_or_outside_are_refused_by_every_operation() 
         assert_eq!(tree.visit(range, |_| paging::Visit::Continue), Err(wanted));
     }
     assert_eq!(tree.tables().log.take(), [], "nothing was done");
-    // The very last page is a page like any other.
     let last = VirtRange::new(top, 1 << 12);
     tree.map(
         last,
@@ -141,7 +137,7 @@ fn writable_and_executable_at_once_is_refused_before_anything_changes() {
         .map(range, &mut source, DATA.executable(), LeafSet::ALL)
         .expect_err("W^X");
     assert_eq!(failure.error, Error::WritableExecutable(range.start));
-    // Text, and one page of it that is data: to make all of it executable fails at that page.
+    // Making text executable fails at its one page of data.
     let text = DATA.read_only().executable();
     tree.map(
         range,

@@ -1,5 +1,3 @@
-//! A source that goes wrong at the k-th page, whichever kind it is.
-
 use crate::faults::{DATA, assert_freed_in_order, levels, levels_written};
 use crate::support::corpus::base;
 use crate::support::ops::Op;
@@ -11,8 +9,7 @@ use paging::{
 };
 use std::collections::BTreeSet;
 
-/// Maps from each source in turn, each of which goes wrong at page `k`, and sees nothing changed
-/// and the same said.
+/// Every source fails alike and changes nothing.
 fn fails_alike<G: Granule>(
     tree: &TracedTree<G>,
     at: VirtAddr,
@@ -47,7 +44,7 @@ fn fails_alike<G: Granule>(
         tree.map(range, &mut PageArray::new(array.as_slice()), DATA, LeafSet::ALL)
     });
     if let Some(all) = frames.iter().copied().collect::<Option<Vec<u64>>>() {
-        // The same numbers as a plain slice of each kind: those have ways of their own.
+        // Plain slices have code of their own.
         let pfns: Vec<Pfn> = all.iter().copied().map(Pfn).collect();
         try_source("slice of Pfn", &mut || {
             tree.map(range, &mut PageArray::new(pfns.as_slice()), DATA, LeafSet::ALL)
@@ -149,8 +146,7 @@ fn an_address_beyond_the_implemented_ones_at_any_page_changes_nothing() {
             let frames: Vec<_> = (0..1100)
                 .map(|i| Some(if i == k { bad } else { (1 << 20) + i }))
                 .collect();
-            // The address as it would stand in a descriptor: what does not fit is where no address
-            // has bits.
+            // As it would stand in a descriptor: the excess is where no address has bits.
             let wanted = Error::PhysicalRange(PhysAddr(bad.rotate_left(12)));
             fails_alike(
                 &tree,
@@ -221,7 +217,6 @@ fn something_in_the_way_at_any_page_is_said_before_anything_changes() {
                 found,
             };
             fails_alike(&tree, base(&tree), &frames, true, wanted);
-            // Not one descriptor was written, not even for a moment.
             Op::Unmap { page: k, pages: 1 }
                 .apply(&tree, base(&tree))
                 .expect("mapped");

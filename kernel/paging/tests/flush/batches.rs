@@ -1,4 +1,4 @@
-//! What is gathered before it is flushed: batches, pending work, and what waits for the flush.
+//! Batches, pending work, and what waits for the flush.
 
 use crate::flush::{DSB_ISH, covered, events, map, prepared, range_of, tlbis, unmap};
 use crate::support::Rng;
@@ -17,7 +17,6 @@ fn an_empty_batch_issues_nothing() {
     assert!(tree.batch().pending().is_empty());
     assert_eq!(tree.batch().defer(7).flush(), Some(7));
     assert_eq!(tree.tables().log.take(), []);
-    // Operations that find nothing to do, too.
     for op in [
         unmap(100, 300),
         Op::Split { page: 5, pages: 1 },
@@ -51,7 +50,6 @@ fn a_batch_of_many_operations_flushes_once() {
     let tree = prepared::<Granule4K>(&setup, Config::default(), false);
     let mut batch = tree.batch();
     for i in 0..40 {
-        // The whole table.
         tree.unmap(range_of(&tree, i * 1024, 512), &mut batch)
             .expect("mapped");
     }
@@ -118,13 +116,12 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
     assert_eq!(tree.tables().host.live(), 3);
 }
 
-/// Takes single pages out, every one of `distance` and in the order of `pages`, as areas with a
-/// guard page between; gives how many TLBIs the flush of all of them issues.
+/// The TLBIs of a flush after unmapping every `distance`-th page in the order of `pages`, guard
+/// pages between.
 fn tlbis_for_pages(pages: &[u64], distance: u64, tlbi_range: bool) -> usize {
     let setup: Vec<_> = pages.iter().map(|page| map(distance * page, 1)).collect();
     let tree = prepared::<Granule4K>(&setup, Config::default(), tlbi_range);
     let mut all = Pending::new();
-    // In shares, as CPUs pass them on.
     for share in pages.chunks(8) {
         let mut some = Pending::new();
         for page in share {
@@ -187,7 +184,7 @@ fn leaves_of_different_strides_are_recorded_apart() {
     tree.flush(all, false);
 }
 
-/// What must not be reused before the flush; says when it goes.
+/// Logs when it is freed.
 struct Frames(Log);
 
 impl Drop for Frames {
@@ -260,7 +257,7 @@ fn whatever_a_batch_merges_stays_invalidated() {
             flush_all_above: u32::MAX,
             ..Config::default()
         };
-        // Single pages far apart: more than a batch can keep apart.
+        // More separate pages than a batch can keep apart.
         let mut pages = BTreeSet::new();
         while pages.len() < 30 {
             pages.insert(rng.below(20_000));

@@ -1,8 +1,7 @@
-//! Barriers and invalidations: which, in which order, how many; told from the sequence of
-//! everything a tree does.
+//! Which barriers and invalidations, in which order, how many.
 //!
-//! A sequence reads as a word: A a table is taken, S a store, s DSB ISHST, T a TLBI, d DSB ISH, i
-//! ISB, F a table goes back.
+//! A sequence is a word: A table allocated, S store, s DSB ISHST, T TLBI, d DSB ISH, i ISB, F table
+//! freed.
 
 mod batches;
 mod ranges;
@@ -53,8 +52,7 @@ fn tlbis(events: &[Event]) -> Vec<MmuEvent> {
         .collect()
 }
 
-/// The operand of a TLBI by range, taken apart by the format of the architecture (Arm ARM C5.5,
-/// TLBI RVAE1IS, and the formula there): first address and pages.
+/// First address and pages of a range TLBI's operand (Arm ARM C5.5, TLBI RVAE1IS).
 fn decode<G: Granule>(operand: u64) -> (u64, u64) {
     assert_eq!(operand >> 48, 0, "an ASID in {operand:#x}");
     let granule = match operand >> 46 & 3 {
@@ -77,7 +75,7 @@ fn decode<G: Granule>(operand: u64) -> (u64, u64) {
     (va, (num + 1) * (1 << (5 * scale + 1)))
 }
 
-/// The pages that a TLBI covers, as (first address, bytes); `None` for all.
+/// What a TLBI covers as (first address, bytes); `None` for all.
 fn covered<G: Granule>(tlbi: MmuEvent) -> Option<(u64, u64)> {
     match tlbi {
         MmuEvent::TlbiLastLevel(va) | MmuEvent::TlbiAllLevels(va) => Some((va.0, G::PAGE_SIZE)),

@@ -1,5 +1,3 @@
-//! TLBIs by range, their operands, and the threshold above which everything is invalidated.
-
 use crate::flush::{DSB_ISH, covered, decode, events, map, prepared, range_of, tlbis, tree, unmap};
 use crate::support::corpus::base;
 use crate::support::ops::Op;
@@ -11,7 +9,6 @@ use paging::{
     VirtRange,
 };
 
-/// Whether the TLBIs cover exactly the pages of `range`, nothing beside them.
 fn assert_exact_cover<G: Granule>(tlbis: &[MmuEvent], range: VirtRange) {
     let mut pieces: Vec<_> = tlbis
         .iter()
@@ -44,7 +41,7 @@ fn range_operations_cover_every_length_exactly() {
         let tree = tree::<G>(true);
         for pages in 1..=max {
             let page = pages % 37;
-            // A neighbour keeps the last table, so that nothing but the pages is invalidated.
+            // A neighbour keeps the table.
             let setup = Op::map(
                 page,
                 Shape::Array((0..pages).map(|i| paging::Pfn(5 + 2 * i)).collect()),
@@ -70,7 +67,6 @@ fn range_operations_cover_any_number_of_blocks_exactly() {
         let tree = tree::<Granule4K>(true);
         let blocks = 1 + rng.below(1 << (1 + round % 13));
         let page = rng.below(64) << 9;
-        // A neighbour keeps the last table.
         let setup = Op::Map {
             page,
             shape: Shape::Range((1 << 24) + page, (blocks + 1) << 9),
@@ -81,7 +77,7 @@ fn range_operations_cover_any_number_of_blocks_exactly() {
         let mut pieces: Vec<_> = tlbis(&events(&tree, &unmap(page, blocks << 9)))
             .into_iter()
             .map(|tlbi| match tlbi {
-                // Any address of a block takes all of it.
+                // Any address of a block invalidates all of it.
                 MmuEvent::TlbiLastLevel(va) | MmuEvent::TlbiAllLevels(va) => (va.0, 2 << 20),
                 tlbi => covered::<Granule4K>(tlbi).expect("not all"),
             })
@@ -111,7 +107,7 @@ fn without_range_operations_pages_are_invalidated_one_by_one_up_to_the_threshold
             let setup = [map_pages(0, pages), map_pages(pages, 1)];
             let tree = prepared::<Granule4K>(&setup, config, false);
             let tlbis = tlbis(&events(&tree, &unmap(0, pages)));
-            // 513 and 700 pages empty the first table: one of their TLBIs is for all levels.
+            // 513 and 700 pages empty the first table: one TLBI is of all levels.
             if pages > u64::from(threshold) {
                 assert_eq!(tlbis, [MmuEvent::TlbiAll], "{pages} pages, threshold {threshold}");
             } else {

@@ -1,5 +1,3 @@
-//! Which addresses and which levels a leaf and a table take.
-
 use crate::flush::{DSB_ISH, covered, events, is_all_levels, map, prepared, range_of, tlbis, unmap};
 use crate::support::corpus::corpus;
 use crate::support::traced::{Event, TracedTree};
@@ -9,8 +7,7 @@ use std::collections::BTreeMap;
 
 #[test]
 fn a_leaf_takes_one_tlbi_for_each_descriptor_that_a_tlb_may_hold() {
-    // (leaf, pages, TLBIs by VA, bytes between them). A group may be held as its members (DESIGN
-    // rule 4).
+    // (leaf, pages, TLBIs by VA, stride). A group may be held as its members (DESIGN rule 4).
     for (leaf, pages, nr, stride) in [
         (LeafSize::PAGE, 1, 1, 1 << 12),
         (LeafSize::PAGE_GROUP, 16, 16, 1 << 12),
@@ -19,7 +16,6 @@ fn a_leaf_takes_one_tlbi_for_each_descriptor_that_a_tlb_may_hold() {
         (LeafSize::BLOCK1, 1 << 18, 1, 1 << 30),
         (LeafSize::BLOCK1_GROUP, 1 << 22, 16, 1 << 30),
     ] {
-        // Something else keeps the table.
         let neighbour = if pages == 1 { 7 } else { 2 * pages };
         let tree = prepared::<Granule4K>(
             &[map(pages, pages), map(neighbour, pages)],
@@ -44,7 +40,6 @@ fn a_table_that_is_covered_whole_takes_no_more_tlbis_than_its_leaf() {
         (LeafSize::BLOCK1_GROUP, 1 << 22, 16),
     ] {
         let tree = prepared::<Granule4K>(&[map(pages, pages)], Config::default(), false);
-        // All that one table translates, in which nothing else is.
         let table = Granule4K::table_span(leaf.level()) >> 12;
         let first = pages & !(table - 1);
         let tlbis = tlbis(&events(&tree, &unmap(first, table)));
@@ -57,7 +52,6 @@ fn a_table_that_is_covered_whole_takes_no_more_tlbis_than_its_leaf() {
     }
 }
 
-/// The span of each table, by the links as they are.
 fn spans<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, VirtRange> {
     fn below<G: Granule>(
         tree: &TracedTree<G>,

@@ -1,5 +1,3 @@
-//! Each operation as a word.
-
 use crate::flush::{DSB_ISHST, ISB, events, is_all_levels, map, prepared, range_of, tlbis, tree, unmap};
 use crate::support::Shape;
 use crate::support::corpus::corpus;
@@ -69,7 +67,7 @@ fn every_map_of_the_corpus_is_one_dsb_ishst_and_one_isb_behind_its_last_store() 
     assert!(maps >= 10);
 }
 
-/// Takes the break-before-make cycles out of a word: clear, DSB ISHST, TLBI, DSB ISH, make.
+/// Removes the break-before-make cycles: clear, DSB ISHST, TLBI, DSB ISH, make.
 fn without_cycles(mut word: String) -> (String, usize) {
     let mut cycles = 0;
     while let Some(at) = word.find("SsTdS") {
@@ -93,13 +91,12 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
                 let mut word = word(&events);
                 let what = format!("{}: {word}", case.name);
                 if repeat_tlbi {
-                    // Every invalidation has its second, and no other has.
+                    // Every invalidation is repeated once.
                     let once = word.replace("TdTd", "Td");
                     assert_eq!(once.matches("Td").count(), word.matches("TdTd").count(), "{what}");
                     word = once;
                 }
-                // A leaf that no walk uses is replaced without a break, but behind the new tables'
-                // contents.
+                // An invalid leaf needs no break, but the new tables' contents come first.
                 if case.name.contains("valid") {
                     word = word.replace("SsS", "S").replace("AsS", "S");
                     word = word
@@ -107,7 +104,7 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
                         .map_or(word.clone(), |rest| format!("S{rest}"));
                 }
                 let (word, cycles) = without_cycles(word);
-                // What is left: tables and stores, the flush, tables that go back.
+                // The rest: tables and stores, the flush, freed tables.
                 let head = word.trim_start_matches(['A', 'S']);
                 let tail = head.trim_end_matches('F');
                 assert!(
@@ -139,7 +136,6 @@ fn a_prune_unlinks_invalidates_and_then_frees() {
         assert!(tlbis(&all).iter().all(|tlbi| is_all_levels(*tlbi)));
         assert_eq!(tlbis(&all).len(), 1, "one address finds the links of all levels");
         assert_eq!(tree.tables().host.live(), 1);
-        // And with nothing to prune, nothing is done.
         assert_eq!(
             tree.prune(range).expect("a valid range"),
             paging::Outcome::default()
@@ -155,7 +151,6 @@ fn an_unmap_is_stores_dsb_ishst_tlbi_dsb_ish_isb() {
         let word = word(&events(&tree, &unmap(pages, pages)));
         assert_eq!(word, "SsTdi", "{pages} pages");
     }
-    // A table that is covered whole goes behind it.
     let tree = prepared::<Granule4K>(&[map(1, 1), map(3, 1)], Config::default(), false);
     assert_eq!(word(&events(&tree, &unmap(0, 512))), "SsTdiF");
 }
@@ -176,7 +171,6 @@ fn a_permission_change_in_place_is_stores_dsb_ishst_tlbi_dsb_ish_isb() {
             tlbis(&all).iter().all(|tlbi| !is_all_levels(*tlbi)),
             "no link changed"
         );
-        // The same again changes nothing, and so issues nothing.
         assert_eq!(events(&tree, &op), []);
     }
 }
@@ -192,7 +186,7 @@ fn a_change_of_memory_type_is_break_invalidate_make() {
         };
         let all = events(&tree, &op);
         assert_eq!(word(&all), "SsTdSsi", "{pages} pages");
-        // All of a group is broken before the one batch of TLBIs, and nothing is valid between.
+        // All of a group is broken before its one batch of TLBIs.
         let broken = all.iter().position(|event| *event == DSB_ISHST).expect("a DSB");
         assert!(
             all[..broken]
@@ -219,7 +213,6 @@ fn making_leaves_valid_again_needs_no_tlbi() {
         let tree = prepared::<Granule4K>(&[map(pages, pages)], Config::default(), false);
         assert_eq!(word(&events(&tree, &off)), "SsTdi");
         assert_eq!(word(&events(&tree, &on)), "Ssi");
-        // And to take an invalid leaf out takes none but for its table.
         events(&tree, &off);
         let tree2 = prepared::<Granule4K>(
             &[map(pages, pages), map(pages + 600, 1), map(pages * 2, 1), off],

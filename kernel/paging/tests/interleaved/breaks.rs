@@ -1,10 +1,8 @@
-//! Leaves that one CPU breaks while another one uses them.
-
 use crate::interleaved::Case;
 use crate::interleaved::kernel::range;
 use paging::Attributes;
 
-/// A block of four pages is split, changed and folded; a CPU reads the pages of it that stay.
+/// A block of four pages is split, changed and folded beside reads of pages that stay.
 pub const SPLIT: Case = Case::new(
     |boot| boot.map(8, 4),
     &[
@@ -43,7 +41,7 @@ fn a_leaf_is_split_and_folded_beside_a_reader() {
 
 #[test]
 fn a_hole_beside_breaks_is_no_break_window() {
-    // The handler waits for windows, and yet a fault where nothing is mapped ends as one.
+    // A fault where nothing is mapped ends, although the handler waits for windows.
     Case::new(
         |boot| boot.map(8, 4),
         &[

@@ -1,5 +1,3 @@
-//! Each step left out, and found out.
-
 use crate::interleaved::breaks::SPLIT;
 use crate::interleaved::lazy::{LAZY, LAZY_NOT_FOREIGN};
 use crate::interleaved::neighbours::{ONE_TABLE, WHOLE_SPAN};
@@ -8,8 +6,8 @@ use crate::interleaved::seat::Defect;
 use crate::interleaved::{Case, schedules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `case` on CPUs with this defect until the model panics, and asserts that it says `verdict`.
-/// One in some hundreds of schedules finds the rarest.
+/// Runs `case` with the defect until the model panics with `verdict`. The rarest takes some
+/// hundreds of schedules.
 #[track_caller]
 fn assert_found_out(case: Case, defect: Defect, verdict: &str) {
     let run = catch_unwind(AssertUnwindSafe(|| case.run_with(defect, schedules(30_000))));

@@ -1,6 +1,5 @@
-//! What a kernel does around the engine, on one CPU: it maps and unmaps what it owns, hands frames
-//! and addresses on after the flush, keeps walks out where that is called for, and retries a fault
-//! that a break window explains.
+//! A kernel around the engine, on one CPU: it hands frames and addresses on after the flush, keeps
+//! walks out where required, and retries faults of break windows.
 
 use crate::interleaved::BASE;
 use crate::interleaved::seat::Seat;
@@ -14,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const PAGE: u64 = 1 << 12;
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// The frame that is mapped at a page unless a test says otherwise: all leaves are possible.
+/// The default frame of a page: every leaf is possible.
 pub fn frame(page: u64) -> PhysAddr {
     PhysAddr((0x1000 + page) * PAGE)
 }
@@ -23,7 +22,7 @@ pub fn range(page: u64, pages: u64) -> VirtRange {
     VirtRange::new(VirtAddr(BASE + page * PAGE), pages * PAGE)
 }
 
-/// What a CPU knew when it dropped a lock is known to the next one that takes it.
+/// Passes what a CPU knows at the release of a lock to the next holder.
 #[derive(Default)]
 struct Knowledge(Mutex<Released>);
 
@@ -39,16 +38,13 @@ impl Knowledge {
     }
 }
 
-/// What all CPUs share.
 #[derive(Default)]
 pub struct Shared {
-    /// Held by walks and edits; alone by what takes tables out that others may be in.
+    /// Shared by walks and edits, exclusive for unlinking tables that others may walk.
     walks: (shuttle::sync::RwLock<()>, Knowledge),
-    /// Unmapped, and not flushed yet.
     lazy: (shuttle::sync::Mutex<Vec<Unflushed>>, Knowledge),
 }
 
-/// Pages that were unmapped, and the frames that they led to.
 struct Left {
     page: u64,
     pages: u64,
@@ -58,7 +54,6 @@ struct Left {
 type Unflushed = (Left, Pending<TinyGranule>);
 type Batch<'t> = FlushBatch<'t, TinyGranule, Seat, Seat>;
 
-/// One CPU's kernel.
 #[derive(Clone)]
 pub struct Kernel {
     pub seat: Seat,
@@ -76,12 +71,9 @@ impl Kernel {
         }
     }
 
-    /// The same on another CPU.
     pub fn on(&self, number: usize) -> Self {
         Self::new(self.seat.other(number), self.tree.root(), self.shared.clone())
     }
-
-    // Walks are let in or kept out.
 
     pub fn beside_walks<R>(&self, work: impl FnOnce() -> R) -> R {
         let (lock, knowledge) = &self.shared.walks;
@@ -101,8 +93,6 @@ impl Kernel {
         result
     }
 
-    // Ranges that this CPU owns.
-
     pub fn try_map(&self, page: u64, pages: u64) -> Result<(), Error> {
         let mut source = PhysRange::new(frame(page), pages);
         let mapped = self.tree.map(range(page, pages), &mut source, DATA, LeafSet::ALL);
@@ -115,7 +105,6 @@ impl Kernel {
         self.assert_reaches(page, pages);
     }
 
-    /// One page to the frame of another, so that it is mapped by itself.
     pub fn map_page(&self, page: u64, to: u64) {
         let mut source = PhysRange::new(frame(to), 1);
         self.tree
@@ -127,7 +116,7 @@ impl Kernel {
         );
     }
 
-    /// Unmaps and flushes; then the addresses and the frames get other owners.
+    /// Unmaps, flushes, and reuses addresses and frames.
     pub fn unmap(&self, page: u64, pages: u64) {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
@@ -159,7 +148,7 @@ impl Kernel {
         }
     }
 
-    /// Unmaps, and leaves the flush to any CPU.
+    /// Leaves the flush to any CPU.
     pub fn unmap_lazily(&self, page: u64, pages: u64) {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
@@ -171,8 +160,7 @@ impl Kernel {
         knowledge.release(&self.seat);
     }
 
-    /// Flushes what any CPU has left, and gives it away. `foreign` is true; false is a defect.
-    /// Returns the pages.
+    /// Flushes what CPUs left, reuses it, and returns the pages. `foreign` false is a defect.
     pub fn purge(&self, foreign: bool) -> Vec<(u64, u64)> {
         let (lock, knowledge) = &self.shared.lazy;
         let waiting = {
@@ -195,9 +183,6 @@ impl Kernel {
         self.tree.prune(self.tree.range()).expect("the tree's own range");
     }
 
-    // Accesses.
-
-    /// An access by this CPU, which has mapped the pages, or has heard of it.
     pub fn assert_reaches(&self, page: u64, pages: u64) {
         for page in page..page + pages {
             let reached = self.seat.cpu().access(range(page, 1).start, Access::Write);
@@ -205,9 +190,8 @@ impl Kernel {
         }
     }
 
-    /// Reads a page that stays mapped to its frame while others split, fold and protect the leaf
-    /// that it is in. Each thing that the access may come to is right, or a fault that goes away
-    /// when the handler asks.
+    /// Reads a page that stays mapped while its leaf is split, folded and protected. It reads
+    /// right, or faults until the handler asks again.
     pub fn read_beside_edits(&self, page: u64) {
         let va = range(page, 1).start;
         let cpu = self.seat.turn();
@@ -224,11 +208,10 @@ impl Kernel {
         );
     }
 
-    /// What the handler of a translation fault finds out: whether the page is there, now or when no
-    /// window is open.
+    /// The fault handler: whether the page is there, now or when no window is open.
     pub fn translates(&self, page: u64) -> bool {
         let va = range(page, 1).start;
-        // The exception is a context synchronisation.
+        // Exception entry is a context synchronisation.
         self.seat.isb();
         let asks = || self.seat.turn().at(va, Access::Read).is_ok();
         let wait = |_| {
@@ -237,7 +220,7 @@ impl Kernel {
         self.seat.windows.translates(self.seat.number, asks, wait)
     }
 
-    /// A walk by software finds the page where it is. Tables are kept from going meanwhile.
+    /// A software walk finds the page; tables stay meanwhile.
     pub fn assert_translates(&self, page: u64) {
         let found = self.beside_walks(|| self.tree.translate(range(page, 1).start));
         let pa = found.map(|leaf| leaf.translate(range(page, 1).start));

@@ -1,14 +1,10 @@
-//! What one CPU unmaps and another one flushes.
-
 use crate::interleaved::Case;
 use crate::interleaved::kernel::Kernel;
 
-/// Until it has seen to all that the two others leave.
 fn purge_and_map(cpu: &Kernel, foreign: bool) {
     let mut nr = 0;
     while nr < 3 {
         for (page, pages) in cpu.purge(foreign) {
-            // Flushed, so that anything may come there.
             for page in page..page + pages {
                 cpu.map_page(page, 63 - page);
             }
@@ -35,10 +31,10 @@ const fn lazy(flush: fn(&Kernel)) -> [fn(&Kernel); 3] {
     ]
 }
 
-/// Two CPUs leave their flushes to a third, which maps other frames at the same pages.
+/// Two CPUs leave their flushes to a third, which maps other frames there.
 pub const LAZY: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, true)));
 
-/// The same with the barrier that waits for the flushing CPU's own stores alone.
+/// With a barrier that covers only the flushing CPU's stores.
 pub const LAZY_NOT_FOREIGN: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, false)));
 
 #[test]

@@ -1,13 +1,9 @@
-//! Several CPUs at once, on a machine with TLBs: the real engine runs on the worst-case model, and
-//! shuttle changes from CPU to CPU at every access to a table, every barrier and every TLBI.
+//! Several CPUs with TLBs: the engine runs on the worst-case model, and shuttle may switch CPUs at
+//! every table access, barrier and TLBI.
 //!
-//! `concurrent` asks whether the tables come out right on such schedules, and has no TLBs;
-//! `mmu-model`'s exhaustive search has TLBs and one CPU. Here both meet: a CPU's entry may be stale
-//! because of what another one does in between. After every unmap all CPUs try the addresses, and
-//! the frames are reused; the model panics at the first rule that is broken. What each CPU
-//! may do without a lock, and for what walks are kept out, is the contract in `src/tree.rs`.
-//!
-//! `defects` has a CPU for each step left out, and the model finds out all of them.
+//! After every unmap all CPUs try the addresses, and the frames are reused. `src/tree.rs` has the
+//! contract of what needs no lock and when walks are kept out. `defects` leaves out each step in
+//! turn.
 
 mod breaks;
 mod defects;
@@ -25,22 +21,19 @@ use seat::{Defect, Seat};
 use std::sync::Arc;
 use windows::Here;
 
-/// The boot CPU, which sets up and looks afterwards, and two or three that run at once.
+/// The boot CPU and up to three that run at once.
 pub const CPUS: usize = 4;
 
-/// The first page of the smallest geometry: 64 pages, tables of 4 descriptors.
+/// Of the smallest geometry: 64 pages, tables of 4 descriptors.
 pub const BASE: u64 = 0u64.wrapping_sub(64 << 12);
 
 type Work = fn(&Kernel);
 
-/// What is run on many schedules.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// On CPU 0, before.
     pub setup: Work,
     /// At once, from CPU 1 on.
     pub cpus: &'static [Work],
-    /// Table pages that there are.
     pub tables: usize,
 }
 
@@ -53,11 +46,11 @@ impl Case {
         }
     }
 
-    /// Runs it on schedules that choose the next CPU at random, and sees that all is finished and
-    /// nothing lost.
+    /// Runs on random schedules, and asserts that all finish and nothing is lost.
     ///
     /// # Panics
-    /// With the story, if a rule was broken on one of them.
+    ///
+    /// With the story, if a rule was broken.
     pub fn run(self) {
         self.run_with(Defect::None, schedules(1500));
     }
@@ -84,7 +77,7 @@ impl Case {
             .cloned()
             .zip(self.cpus)
             .map(|(kernel, work)| {
-                // What starts a CPU hands over, and ends with a context synchronisation.
+                // Starting a CPU hands over, and ends with a context synchronisation.
                 model.hand_over(0, kernel.seat.number);
                 shuttle::thread::spawn(move || {
                     Here::is(&kernel.seat);
@@ -110,7 +103,6 @@ impl Case {
     }
 }
 
-/// Many more in a soak.
 fn schedules(otherwise: usize) -> usize {
     let wanted = std::env::var("SHUTTLE_SCHEDULES").ok();
     wanted.and_then(|nr| nr.parse().ok()).unwrap_or(otherwise)

@@ -1,9 +1,9 @@
-//! CPUs that work on ranges of their own, in tables that they share, without any lock.
+//! CPUs on their own ranges of shared tables, without a lock.
 
 use crate::interleaved::Case;
 use paging::Error;
 
-/// One last-level table, which both miss at first; its pages, and a group of two.
+/// One last-level table that both lack at first: pages, and a group of two.
 pub const ONE_TABLE: Case = Case::new(
     |_| {},
     &[
@@ -27,8 +27,8 @@ fn maps_and_unmaps_of_disjoint_pages_of_one_table() {
     ONE_TABLE.run();
 }
 
-/// CPU 1 owns pages 4 to 7, all that one last-level table translates; the others are in the same
-/// tables above it.
+/// CPU 1 owns the whole span of a last-level table, pages 4 to 7; the others share the tables
+/// above.
 pub const WHOLE_SPAN: Case = Case::new(
     |boot| boot.map(3, 1),
     &[
@@ -36,7 +36,6 @@ pub const WHOLE_SPAN: Case = Case::new(
             cpu.map_page(4, 49);
             cpu.map(5, 1);
             cpu.unmap(4, 4);
-            // Where the table was: a block, and then a table again.
             cpu.map(4, 4);
             cpu.unmap(5, 1);
             cpu.unmap(4, 4);
@@ -60,7 +59,7 @@ fn an_unmap_of_a_whole_span_beside_maps_next_to_it() {
 
 #[test]
 fn an_unmap_of_more_than_what_is_mapped_beside_maps_next_to_it() {
-    // All that a level 2 table translates: with tables below it that are empty, or not there.
+    // The span of a level 2 table whose tables are empty or missing.
     Case::new(
         |boot| {
             boot.map(18, 1);
@@ -117,7 +116,6 @@ fn blocks_of_one_table_are_cut_beside_each_other() {
 
 #[test]
 fn a_map_that_fails_takes_back_what_is_its_own() {
-    // One table short: the root, and three of the four that both need.
     let case = Case::new(
         |_| {},
         &[

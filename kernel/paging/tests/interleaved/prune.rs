@@ -1,8 +1,7 @@
-//! Tables taken out by one CPU that others have walked: with all walks kept out.
+//! Tables that others have walked are unlinked with walks kept out.
 
 use crate::interleaved::Case;
 
-/// Pages that come and go in tables which are pruned meanwhile.
 pub const PRUNE: Case = Case::new(
     |boot| {
         boot.map(9, 1);
@@ -17,7 +16,6 @@ pub const PRUNE: Case = Case::new(
         |cpu| {
             cpu.beside_walks(|| cpu.map(4, 1));
             cpu.beside_walks(|| cpu.unmap(4, 1));
-            // A block, where an empty table may stand.
             cpu.without_walks(|| {
                 cpu.prune();
                 cpu.map(4, 4);

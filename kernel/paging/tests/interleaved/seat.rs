@@ -1,6 +1,5 @@
-//! A CPU of the model under shuttle: at every access, barrier and TLBI the other CPUs may be let
-//! in; and the CPUs that do not do what the engine asks of them, of which the model must find out
-//! each.
+//! A CPU of the model under shuttle, which may switch at every access, barrier and TLBI; and CPUs
+//! with a defect, each of which the model must find.
 
 use crate::interleaved::CPUS;
 use crate::interleaved::windows::Here;
@@ -11,45 +10,37 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What a CPU does wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Defect {
     None,
-    /// No TLBI is issued.
     NoTlbi,
-    /// A TLBI of all levels is one of the last level.
     LastLevelOnly,
-    /// The DSB ISHST before a TLBI is left out.
     NoLeadingDsb,
-    /// The DSB ISH behind a TLBI is left out, and what it guards is reused.
     NoTrailingDsb,
-    /// A table is freed as soon as the link to it is taken out.
+    /// A table is freed when it is unlinked.
     FreedBeforeFlush,
-    /// A link is stored plainly, so that a walk may see it before the zeroing of its table.
+    /// A link is a plain store: it may be seen before its table's zeroing.
     PlainLink,
-    /// The DMB between the opening of a break window and the break is left out.
     NoDmb,
-    /// A break window is closed by a plain store, which may be seen before the make.
+    /// A plain store closes the window: it may be seen before the make.
     PlainClose,
-    /// The handler asks the MMU without a DSB and an ISB behind its look at the windows.
+    /// The handler asks the MMU with no DSB and ISB after its look at the windows.
     NoBarrierBeforeQuestion,
 }
 
-/// What a thread of shuttle has: one CPU of a model.
 #[derive(Clone)]
 pub struct Seat {
     pub model: Arc<Model<TinyGranule>>,
     pub number: usize,
     pub windows: Arc<Windows<Here, [Line<Word>; CPUS]>>,
-    /// Shuttle lets others in where this is touched: of the model it knows nothing.
+    /// Shuttle switches where this is touched: it does not see into the model.
     turns: Arc<AtomicU64>,
     defect: Defect,
-    /// A DSB ISHST was asked for, and is left out if a TLBI comes next.
+    /// A DSB ISHST is due; a defect drops it if a TLBI is next.
     owed: Arc<AtomicBool>,
 }
 
 impl Seat {
-    /// CPU 0.
     pub fn first(model: Model<TinyGranule>, defect: Defect) -> Self {
         let words = std::array::from_fn(|_| Line(model.word(0)));
         Self {
@@ -62,7 +53,6 @@ impl Seat {
         }
     }
 
-    /// Another CPU of the same machine.
     pub fn other(&self, number: usize) -> Self {
         Self {
             number,
@@ -71,12 +61,12 @@ impl Seat {
         }
     }
 
-    /// This CPU, while no other can do anything.
+    /// Without letting others run.
     pub fn cpu(&self) -> Cpu<'_, TinyGranule> {
         self.model.cpu(self.number)
     }
 
-    /// This CPU, when it is its turn.
+    /// Lets others run first.
     pub fn turn(&self) -> Cpu<'_, TinyGranule> {
         if !std::thread::panicking() {
             self.turns.fetch_add(1, Ordering::Relaxed);
@@ -88,13 +78,12 @@ impl Seat {
         self.defect == defect
     }
 
-    /// Whether a TLBI is issued. It is a TLBI that a leading DSB is left out of.
+    /// Whether a TLBI is issued. A leading DSB is left out here.
     fn issues_tlbi(&self) -> bool {
         self.owed.store(false, Ordering::Relaxed);
         !self.has(Defect::NoTlbi)
     }
 
-    /// What is done after a link was taken out by one that does not wait.
     fn free_early(&self, old: u64, new: u64) {
         let table = PhysAddr(old & mmu_model::descriptor::ADDRESS);
         let is_link = old & 0b11 == 0b11 && table.0 >= mmu_model::Features::default().pool_base;
@@ -104,8 +93,7 @@ impl Seat {
     }
 }
 
-// SAFETY: every method does what the model's own does, which keeps the promises; or breaks them on
-// purpose, on a machine that is there to find out.
+// SAFETY: each method is the model's own, or breaks a promise on purpose for the model to find.
 unsafe impl Tables for Seat {
     fn alloc_table(&self) -> Option<PhysAddr> {
         self.turn().alloc_table()

@@ -1,4 +1,4 @@
-//! The kernel's protocol of break windows (`arch_policy::windows`), on the model's words.
+//! The kernel's break windows (`arch_policy::windows`) on the model's words.
 
 use crate::interleaved::seat::{Defect, Seat};
 use arch_policy::windows::Platform;
@@ -11,11 +11,9 @@ shuttle::thread_local! {
     static HERE: RefCell<Option<Seat>> = const { RefCell::new(None) };
 }
 
-/// The CPU that runs this.
 pub struct Here;
 
 impl Here {
-    /// This thread is that CPU from now on.
     pub fn is(seat: &Seat) {
         HERE.with(|here| here.replace(Some(seat.clone())));
     }

@@ -1,4 +1,4 @@
-//! What holds for every registered walker: each page is mapped to its frame, and unmapped.
+//! What every registered walker does: maps each page to its frame, and unmaps it.
 
 use super::memory::Memory;
 use super::overrun::{OVERRUNS, wrong_after_map};
@@ -33,8 +33,7 @@ fn an_unmap_passes_over_holes() {
     });
 }
 
-/// Maps with `map`, sees that `frames` and nothing else is mapped in the `span` pages from 0 on,
-/// and unmaps.
+/// Maps with `map`, checks that only `frames` are mapped in `span` pages, and unmaps.
 fn map_and_unmap<Gr, W, F>(walker: &W, va: VirtAddr, frames: &[Pfn], span: u64, map: F)
 where
     Gr: Granule,
@@ -62,8 +61,6 @@ where
     });
 }
 
-/// Random arrays and ranges at random places in a space of `span` pages: the same ones for every
-/// walker.
 pub fn agrees_on_random_mappings<Gr, W>(walker: &W, seed: u64, rounds: u32, span: u64)
 where
     Gr: Granule,
@@ -71,7 +68,6 @@ where
 {
     let mut state = seed;
     let mut random = move |below: u64| {
-        // xorshift64
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -80,7 +76,7 @@ where
     for _ in 0..rounds {
         let orders: Vec<u32> = (0..=random(6)).map(|_| random(11) as u32).collect();
         let mut frames = chunks(&orders);
-        // A part of the whole, so that chunks begin and end unaligned too.
+        // A part, so that chunks start and end unaligned.
         frames.drain(..random(frames.len() as u64) as usize);
         frames.truncate(span as usize);
         let room = span - frames.len() as u64 + 1;
@@ -94,8 +90,7 @@ where
         map_and_unmap(walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
             walker.map_range(ctx, va, pa, size, DATA)
         });
-        // A walker that is told the size of chunks maps the same: of as many pages as there are, of
-        // order `0..=10`.
+        // A walker that is told the chunk size, of orders `0..=10`, maps the same.
         let order = random(11) as u32;
         let mut whole = chunks(&[order; 3]);
         whole.truncate(span as usize);

@@ -1,12 +1,10 @@
-//! Barriers of a map: where and how many.
-
 use super::memory::Memory;
 use super::{Counted, Counter, DATA, G, K, M, VA, chunks, for_both, on_tree};
 use paging::mmu::MmuCounts;
 use paging::reference::{Error, Rewalk, Series, Walker};
 use paging::{Granule4K, LAST_LEVEL, LevelMask, PhysAddr};
 
-/// What a walker issues for a map on a tree whose tables exist already.
+/// What a map issues where the tables exist.
 pub fn warm_counts<W, F>(walker: &W, size: u64, map: F) -> (MmuCounts, MmuCounts)
 where
     W: Walker<Granule4K, Memory, Counter>,
@@ -25,7 +23,6 @@ where
     counts
 }
 
-/// `pairs` of DSB ISHST and ISB, and nothing else.
 pub fn published(pairs: u64) -> MmuCounts {
     MmuCounts {
         dsb: pairs,
@@ -35,7 +32,6 @@ pub fn published(pairs: u64) -> MmuCounts {
     }
 }
 
-/// One flush: DSB ISHST, `tlbi` invalidations of which `tlbi_range` by range, DSB ISH, ISB.
 pub fn flushed(tlbi: u64, tlbi_range: u64) -> MmuCounts {
     MmuCounts {
         dsb: 2,
@@ -90,8 +86,7 @@ fn links_to_new_tables_cost_a_pair_of_barriers_each() {
 
 #[test]
 fn an_array_in_chunks_is_walked_again_for_each_up_to_7_3_and_once_with_the_series() {
-    // pages, order, shift, pairs of barriers: rewalk (one per chunk), series (one per table or
-    // block)
+    // pages, order, shift, barrier pairs: rewalk (per chunk), series (per table or block)
     let cases = [
         (256, 4, 16, 16, 1),
         (1024, 9, 21, 2, 2),
@@ -117,8 +112,7 @@ fn an_array_in_chunks_is_walked_again_for_each_up_to_7_3_and_once_with_the_serie
 #[test]
 fn vmap_with_the_series_walks_once_per_run_of_equal_chunks() {
     let series = Series::default();
-    // 8 and 8 go together, the 4s in a walk of their own, the rest in a third: all in one table
-    // here.
+    // Both 8s share a walk, the 4s have one, the rest a third, in one table.
     for (orders, pairs) in [
         (&[8, 8, 4, 4, 0][..], 2 + 1),
         (&[8, 8], 1),

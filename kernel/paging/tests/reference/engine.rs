@@ -1,5 +1,5 @@
-//! The engine beside the two that it replaces, on the lists that lead the series astray: as right,
-//! with larger leaves and fewer barriers.
+//! The engine beside the two that it replaces, on lists that the series maps wrongly: right, with
+//! larger leaves and fewer barriers.
 
 use super::memory::Memory;
 use super::overrun::OVERRUNS;
@@ -8,7 +8,7 @@ use paging::mmu::MmuCounts;
 use paging::reference::{Context, Engine, Error, Rewalk, Series, Walker};
 use paging::{Granule4K, LeafCounts, LeafSize, LevelMask, PhysAddr, VirtAddr, VirtRange};
 
-/// Leaves after `map`, and what it issued, tables warm for those that keep them.
+/// The leaves of `map`, and what it issues where the tables exist.
 fn map_twice<W, F>(walker: &W, va: VirtAddr, size: u64, map: F) -> (LeafCounts, MmuCounts)
 where
     W: Walker<Granule4K, Memory, Counter>,
@@ -106,7 +106,6 @@ fn only_the_engine_takes_32m_groups_and_maps_an_array_with_1g_blocks() {
 
 #[test]
 fn the_engine_finds_groups_behind_a_single_page_where_the_series_has_stopped_looking() {
-    // A page, then two chunks of 64K: the VA is such that they could be groups.
     let frames = chunks(&[0, 4, 4]);
     let (va, size) = (VA.add(60 * K), 132 * K);
     let (ours, _) = map_twice(&Engine, va, size, |ctx| {

@@ -22,7 +22,6 @@ fn what_is_mapped_is_not_mapped_over() {
                 level: 3,
                 found,
             });
-            // By pages that follow it, by a 2M block, by a 1G block.
             let at = VA.add(2 * M);
             assert_eq!(walker.map_range(ctx, at, PhysAddr(12 * K), 16 * K, DATA), taken);
             assert_eq!(census(&ctx.leaf_counts(VirtRange::new(at, M))), [0, 0, 0, 3]);
@@ -32,7 +31,6 @@ fn what_is_mapped_is_not_mapped_over() {
             let frames = chunks(&[0, 0, 0]);
             assert_eq!(walker.map_pages(ctx, at, &frames[..], DATA), taken);
 
-            // A page below a block, and a block over a block.
             let block = VA.add(4 * M);
             walker
                 .map_range(ctx, block, PhysAddr(6 * G), 2 * M, DATA)
@@ -73,7 +71,6 @@ fn ranges_and_frames_that_cannot_be_are_refused() {
             map(last, top, 4 * K).expect("the last page of both");
             assert_eq!(ctx.translate(last), Some((PhysAddr(top), LeafSize::PAGE)));
 
-            // What came before the frame that is missing or wrong is mapped, and published.
             ctx.mmu.take();
             let frames = [Some(Pfn(7)), Some(Pfn(9)), None];
             let got = walker.map_pages(ctx, VA, &frames[..], DATA);
@@ -101,7 +98,6 @@ fn ranges_and_frames_that_cannot_be_are_refused() {
 fn without_a_page_for_a_table_the_range_stays_partly_mapped_and_can_be_unmapped() {
     let frames = chunks(&[8, 8, 8, 8]);
     let size = 4 * M;
-    // Root, three tables, and a second one of pages.
     for budget in 1..5 {
         for_both!(|walker| {
             let (tables, mmu) = (Memory::new::<Granule4K>(), counter());

@@ -1,12 +1,11 @@
-//! Leaves by size: those that Linux 7.3 and the series were seen to take for the same mappings.
+//! Leaves by size, as Linux 7.3 and the series were seen to choose them.
 
 use super::memory::Memory;
 use super::{Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
 use paging::reference::{Rewalk, Series, Walker};
 use paging::{Granule4K, LeafCounts, LeafSize, PhysAddr, VirtRange};
 
-/// Leaves as Linux's census counts them, in descriptors: 1G blocks, 2M blocks, pages in groups,
-/// single pages.
+/// In descriptors, as Linux's census counts: 1G blocks, 2M blocks, pages in groups, pages.
 pub type Census = [u32; 4];
 
 pub fn census(counts: &LeafCounts) -> Census {
@@ -40,7 +39,7 @@ where
 
 #[test]
 fn a_contiguous_range_takes_the_leaves_that_linux_takes() {
-    // Physical addresses aligned to no more than the name of the case says.
+    // Aligned to what the name says and no more.
     let (pa_4k, pa_64k, pa_2m, pa_1g) = (6 * G + 4 * K, 6 * G + 64 * K, 6 * G + 2 * M, 6 * G);
     let cases: [(u64, u64, Census); 13] = [
         (4 * K, pa_4k, [0, 0, 0, 1]),
@@ -71,8 +70,7 @@ fn a_contiguous_range_takes_the_leaves_that_linux_takes() {
     }
 }
 
-/// Leaves of an array of `pages` pages in chunks of `1 << order`; `shift`: what the walker is told,
-/// or nothing.
+/// The leaves of chunks of `1 << order` pages; `shift` is passed to the walker.
 fn array_leaves<W>(walker: &W, pages: usize, order: u32, shift: Option<u32>) -> Census
 where
     W: Walker<Granule4K, Memory, Counter>,
@@ -114,7 +112,7 @@ fn vmap_takes_pages_only_up_to_7_3_and_the_largest_of_64k_and_2m_with_the_series
             array_leaves(&Series { overrun: true }, pages, order, None),
             expected
         );
-        // Told 4K, the walk for arrays finds nothing larger ("range-only").
+        // Told 4K, the array walk finds nothing larger ("range-only").
         assert_eq!(array_leaves(&Series::default(), pages, order, Some(12)), singles);
     }
     assert_eq!(array_leaves(&Rewalk, 25600, 9, None), [0, 0, 0, 25600]);

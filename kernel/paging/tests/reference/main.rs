@@ -1,6 +1,5 @@
-//! The reference walkers do what they are said to do: leaves, levels, barriers, invalidations,
-//! errors, and the one defect that is kept under a switch. What every registered walker must do is
-//! in `agreement`.
+//! Leaves, levels, barriers, invalidations and errors of the reference walkers, and the one defect
+//! kept under a switch. `agreement` has what every registered walker must do.
 
 mod agreement;
 mod barriers;
@@ -20,12 +19,10 @@ use paging::{Attributes, Granule, Mmu, Pfn, Tables, VirtAddr};
 const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
-/// Aligned to 1G: as the kernel's areas for large ranges are.
+/// Aligned to 1G, as areas for large ranges are.
 const VA: VirtAddr = VirtAddr(0xffff_8000_4000_0000);
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// Runs a block for each of the two walkers that do as Linux does: for claims about how, not only
-/// what.
 macro_rules! for_both {
     (|$walker:ident| $body:block) => {
         paging::for_each_walker! { @each |$walker| $body
@@ -43,7 +40,6 @@ fn counter() -> Counter {
     Counting::new(NoMmu { tlbi_range: true })
 }
 
-/// Runs `test` on an empty tree, and sees all of its tables freed.
 fn on_tree<Gr: Granule>(test: impl FnOnce(&Counted<'_, Gr>)) {
     let (tables, mmu) = (Memory::new::<Gr>(), counter());
     let ctx = Context::new(&tables, &mmu).expect("a root table");
@@ -52,7 +48,7 @@ fn on_tree<Gr: Granule>(test: impl FnOnce(&Counted<'_, Gr>)) {
     assert_eq!(tables.in_use(), 0);
 }
 
-/// Chunks of `1 << order` pages each, every one aligned to its size, no two physically adjacent.
+/// Aligned chunks of `1 << order` pages, no two adjacent.
 fn chunks(orders: &[u32]) -> Vec<Pfn> {
     let mut next = 1u64 << 20;
     let mut frames = Vec::new();
@@ -65,8 +61,7 @@ fn chunks(orders: &[u32]) -> Vec<Pfn> {
     frames
 }
 
-/// How many pages of `frames` at `va` are not mapped to their frame, readable and writable. Every
-/// one must be mapped to something.
+/// The pages at `va` not mapped to their frame with read and write access; all must be mapped.
 fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
     ctx: &Context<'_, Gr, T, Mm>,
     va: VirtAddr,

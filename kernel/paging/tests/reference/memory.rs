@@ -1,18 +1,16 @@
-//! Table memory in a vector.
-
 use paging::{Granule, PhysAddr, Tables};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
-/// Table pages in a vector. Page `n` is at `(n + 1) * size`, so that no table is at address 0.
+/// Page `n` is at `(n + 1) * size`, so that no table is at address 0.
 pub struct Memory {
     entries: usize,
     shift: u32,
     pages: RefCell<Vec<Vec<u64>>>,
     free: RefCell<BTreeSet<usize>>,
-    /// How many more pages there are.
+    /// Tables that are left.
     pub budget: Cell<usize>,
-    /// Stores made, exchanges included.
+    /// Includes exchanges.
     pub stores: Cell<u64>,
 }
 
@@ -40,8 +38,8 @@ impl Memory {
     }
 }
 
-// SAFETY: pages are zeroed when handed out, never handed out twice, and no TLB exists here; a
-// single thread makes every access atomic and ordered; no bulk operation is overridden.
+// SAFETY: pages are zeroed and distinct; no TLB exists; one thread makes accesses atomic and
+// ordered; no bulk operation is overridden.
 unsafe impl Tables for Memory {
     fn alloc_table(&self) -> Option<PhysAddr> {
         self.budget.set(self.budget.get().checked_sub(1)?);

@@ -5,7 +5,7 @@ use super::{Counter, DATA, K, VA, chunks, on_tree, wrong_pages};
 use paging::reference::{Series, Walker};
 use paging::{Granule4K, VirtAddr, VirtRange};
 
-/// Wrong pages after a fresh `map_pages` of `orders` at `va`.
+/// Wrong pages after a fresh `map_pages` of `orders`, and all pages.
 pub fn wrong_after_map<W>(walker: &W, orders: &[u32], va: VirtAddr) -> (usize, usize)
 where
     W: for<'a> Walker<Granule4K, Memory, Counter>,
@@ -22,8 +22,7 @@ where
     (wrong, frames.len())
 }
 
-/// Chunk orders, offset of the VA from a 2M boundary, wrong pages of how many with the overrun
-/// kept.
+/// Chunk orders, VA beyond a 2M boundary, (wrong pages, pages) with the overrun.
 pub type Overrun = (&'static [u32], u64, (usize, usize));
 
 pub const OVERRUNS: [Overrun; 8] = [
@@ -51,7 +50,6 @@ fn the_series_as_of_july_maps_wrong_pages_where_a_chunk_is_entered_at_an_offset(
 
 #[test]
 fn uniform_chunks_are_wrong_where_a_2m_boundary_falls_within_a_chunk_but_the_last() {
-    // Of the 32 places that 64K alignment leaves.
     for (orders, wrong_places) in [(&[7, 7][..], 7), (&[7, 7, 7, 7, 7, 7], 28)] {
         let mut places = 0;
         for offset in (0..32).map(|i| i * 64 * K) {

@@ -1,5 +1,3 @@
-//! Unmapping: stores, invalidations, partial leaves, tables that make room for a block.
-
 use super::barriers::{flushed, warm_counts};
 use super::{DATA, G, K, M, VA, for_both, on_tree};
 use paging::mmu::{MmuEvent, NoMmu, Tracing};
@@ -28,8 +26,6 @@ fn an_unmap_is_one_flush_by_range_operations_where_there_are_some() {
     }
 }
 
-/// The invalidations of an unmap of `size` bytes at `va`, in order, with and without
-/// FEAT_TLBIRANGE.
 fn flush_events(va: VirtAddr, size: u64, tlbi_range: bool) -> Vec<MmuEvent> {
     let events = RefCell::new(Vec::new());
     let mmu = Tracing::new(NoMmu { tlbi_range }, |event| events.borrow_mut().push(event));
@@ -106,7 +102,7 @@ fn an_unmap_of_a_part_of_a_leaf_is_refused_there() {
         (G, VA.add(2 * M), 2 * M, VA.add(2 * M), LeafSize::BLOCK1),
         (M, VA, 4 * K, VA, LeafSize::PAGE_GROUP),
         (M, VA.add(4 * K), M - 4 * K, VA.add(4 * K), LeafSize::PAGE_GROUP),
-        // The whole group before it is gone, and flushed.
+        // The whole group is flushed first.
         (M, VA, 68 * K, VA.add(64 * K), LeafSize::PAGE_GROUP),
     ];
     for (mapped, at, size, va, leaf) in refused {
@@ -132,7 +128,7 @@ fn an_unmap_of_a_part_of_a_leaf_is_refused_there() {
 fn a_block_takes_the_place_of_an_empty_table_which_is_freed_after_an_all_level_tlbi() {
     for_both!(|walker| {
         on_tree::<Granule4K>(|ctx| {
-            // 2M and 1G: one and two tables of pages below, and with 1G the table above them.
+            // Below 2M one table of pages, below 1G also the table above.
             for (size, tables) in [(2 * M, 1), (G, 513)] {
                 walker
                     .map_range(ctx, VA, PhysAddr(4 * K), size, DATA)

@@ -1,5 +1,5 @@
-//! Walkers that are not registered: the worked example, which is right, and three that are wrong,
-//! each in another way. All go through what every registered walker goes through.
+//! Unregistered walkers under the tests of registered ones: the worked example, and three wrong
+//! ones.
 
 use super::agreement::agrees_on_random_mappings;
 use super::memory::Memory;
@@ -15,7 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[path = "../../examples/walker/one_by_one.rs"]
 mod one_by_one;
 
-/// An array whose last frame is its first.
 struct LastIsFirst<'a, A: ?Sized>(&'a A);
 
 impl<A: FrameArray + ?Sized> FrameArray for LastIsFirst<'_, A> {
@@ -64,19 +63,16 @@ macro_rules! wrong_walker {
 }
 
 wrong_walker! {
-    /// Maps the last page of an array to the frame of the first.
     WrongFrame, |walker, ctx, va, frames, data| walker.map_pages(ctx, va, &LastIsFirst(frames), data), |pages| pages
 }
 wrong_walker! {
-    /// Unmaps all but the last page.
     ForgetsAPage, |walker, ctx, va, frames, data| walker.map_pages(ctx, va, frames, data), |pages| (pages - 1).max(1)
 }
 wrong_walker! {
-    /// Says of an array that it wrote at no level.
+    /// Reports no level for an array.
     SilentLevels, |walker, ctx, va, frames, data| walker.map_pages(ctx, va, frames, data).map(|_| LevelMask::NONE), |pages| pages
 }
 
-/// Whether the differential tests find nothing wrong with `walker`.
 fn passes<W>(walker: &W) -> bool
 where
     W: Walker<Granule4K, Memory, Counter> + Walker<TinyGranule, Memory, Counter>,
@@ -106,7 +102,6 @@ fn the_worked_example_agrees_with_all_others() {
 
 #[test]
 fn a_wrong_walker_that_is_in_the_list_is_found_out() {
-    // Registered as any other, in a list of its own.
     let mut caught = Vec::new();
     paging::for_each_walker! { @each |walker| {
             caught.push(!passes(&walker));

@@ -1,5 +1,5 @@
-//! The corpus: one operation each on a tree that was made ready for it, so that every way through
-//! the engine that takes memory, splits, folds or unlinks is in it. In pages of any granule.
+//! One operation each on a prepared tree, for every path that takes memory, splits, folds or
+//! unlinks. Sizes are in pages of any granule.
 
 use super::Shape;
 use super::ops::{Change, Op};
@@ -12,12 +12,12 @@ pub struct Case {
     pub op: Op,
 }
 
-/// Aligned to the largest leaf of any granule, in the upper half.
+/// In the upper half, aligned to the largest leaf of any granule.
 pub fn base<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) -> VirtAddr {
     tree.range().start.add(1 << (G::VA_BITS - 2))
 }
 
-/// Leaf sizes in pages.
+/// In pages.
 struct Sizes {
     table: u64,
     group: u64,
@@ -48,7 +48,6 @@ impl Sizes {
     }
 }
 
-/// Frames in runs of odd lengths from `first` on, no two touching.
 fn scattered(first: u64, pages: u64) -> Shape {
     let mut frames = Vec::new();
     let mut at = first;
@@ -79,7 +78,6 @@ fn extents(first: u64, lengths: &[u64]) -> Shape {
 
 pub fn corpus<G: Granule>() -> Vec<Case> {
     let s = Sizes::of::<G>();
-    // A frame number aligned to every leaf.
     let a = 1 << 24;
     let mut cases = Vec::new();
     let mut add = |name, setup: Vec<Op>, op| cases.push(Case { name, setup, op });
@@ -378,8 +376,7 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
-    // Each unmap in its other form; on one granule, since what they have of their own knows of
-    // none.
+    // Each unmap in its other form, on one granule: the form does not depend on it.
     let forms: Vec<_> = cases
         .iter()
         .filter(|_| G::INDEX_BITS == 9)

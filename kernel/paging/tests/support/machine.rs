@@ -1,5 +1,4 @@
-//! A sequence of operations on the worst-case model: raw numbers in, a verdict out. The random
-//! tests and the fuzzer are this with different sources of numbers.
+//! Runs operations from raw numbers on the worst-case model: for random tests and the fuzzer.
 
 use super::ops::{Change, Expected, Op};
 use super::{Live, Naive, Shape, expected_leaves, leaves_in};
@@ -16,7 +15,6 @@ impl<G: Granule> Live for Cpu<'_, G> {
     }
 }
 
-/// One operation as raw numbers; any of them is an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RawOp {
     pub kind: u8,
@@ -41,7 +39,6 @@ impl RawOp {
     }
 }
 
-/// The machine and the policy, as a raw number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setup(pub u8);
 
@@ -83,12 +80,11 @@ impl Setup {
     }
 }
 
-/// Pages from the base on in which everything happens: three blocks and a half.
 fn window<G: Granule>() -> u64 {
     7 * (1 << G::INDEX_BITS) / 2
 }
 
-/// Frame numbers that give all kinds of runs: congruent to the page or not, long or short.
+/// Runs of all kinds: congruent to the page or not, long or short.
 fn shape<G: Granule>(page: u64, pages: u64, choice: u8, seed: u32) -> Shape {
     let mut rng = super::Rng(u64::from(seed) << 8 | 1);
     let block = 1u64 << G::INDEX_BITS;
@@ -127,12 +123,11 @@ fn shape<G: Granule>(page: u64, pages: u64, choice: u8, seed: u32) -> Shape {
     }
 }
 
-/// The operation that `raw` stands for.
 pub fn decode<G: Granule>(raw: RawOp) -> Op {
     let window = window::<G>();
     let group = G::cont_entries(3) as u64;
     let block = 1u64 << G::INDEX_BITS;
-    // Rounded as often as not: whole groups, whole blocks, and what sticks out by a page.
+    // Half rounded: whole groups and blocks, some with a page more.
     let page = u64::from(raw.page) % window;
     let page = match raw.choice >> 4 & 3 {
         0 => page,
@@ -147,7 +142,7 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
         2 => (u64::from(raw.pages) % (4 * group)) & !(group - 1),
         _ => block,
     };
-    // 0 is a length like any other: it is refused.
+    // 0 too: it is refused.
     let pages = if raw.pages == u16::MAX {
         0
     } else {
@@ -196,7 +191,6 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
     }
 }
 
-/// What the model's own walker finds, page by page.
 fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
     let mut pages = BTreeMap::new();
     for (va, leaf) in model.leaves() {
@@ -208,15 +202,14 @@ fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
     pages
 }
 
-/// Runs `ops` on a fresh model, one after the other, each flushed; after each everything is held
-/// against a naive map.
+/// Runs `ops` on a fresh model, with a flush and a comparison with a naive map after each.
 ///
 /// # Panics
-/// If a rule of the architecture is broken, or anything is not as the naive map has it; with the
-/// story.
+///
+/// With the story, if a rule is broken or the tables differ.
 pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     let (model, root) = Model::<G>::with_root(Features {
-        // Every frame may come up again, as memory of any type.
+        // A frame may come up again as another memory type.
         one_memory_type: 0..0,
         ..setup.features()
     });
@@ -227,7 +220,6 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     for (step, raw) in ops.iter().enumerate() {
         let op = decode::<G>(*raw);
         let what = || format!("step {step} of {}, {setup:?}: {op:x?}", G::NAME);
-        // One operation in eight finds memory short.
         let short = raw.seed >> 24 & 7 == 7;
         if short {
             model.fail_alloc_after(u64::from(raw.seed >> 28));
@@ -291,7 +283,6 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
             );
             assert_eq!(outcome.leaves.pages::<G>(), shape.pages(), "{}", what());
         }
-        // What is gone may be reused from now on.
         for (va, (pa, _, valid)) in &before.0 {
             if *valid && !naive.0.contains_key(va) {
                 model.frame_reused(PhysAddr(*pa), G::PAGE_SIZE);
@@ -301,7 +292,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
         if expected == Expected::Done && unmaps {
             model.va_reused(op.range::<G>(base));
         }
-        // And the kernel may use what is there, on any CPU, as the tables say.
+        // Any CPU may access what the tables map.
         for offset in [0, 1, 17, 600] {
             let va = VirtAddr(base.0 + (((u64::from(raw.page) + offset) % window::<G>()) << G::PAGE_SHIFT));
             let may = model.cpu(1).access_with_retry(va, mmu_model::Access::Read);
@@ -328,7 +319,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     assert_eq!(model.nr_tables(), 1, "only the root is left");
 }
 
-/// The same from bytes: one for the granule and one for the setup, then operations.
+/// The bytes are the granule, the setup, then operations.
 pub fn run_bytes(bytes: &[u8]) {
     let [granule, setup, rest @ ..] = bytes else {
         return;

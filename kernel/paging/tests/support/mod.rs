@@ -1,4 +1,4 @@
-//! Host-side support for the tests: table memory in a vector, and a naive map to compare with.
+//! Table memory in a vector, and a naive map for comparison.
 #![allow(
     dead_code,
     unused_imports,
@@ -19,14 +19,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
-/// Table pages live at these physical addresses, far from any frame that a test maps.
+/// Physical addresses of tables, far from the frames that tests map.
 pub const TABLES_AT: u64 = 0x7f00_0000_0000;
 
-/// Table memory: a vector of descriptors for each page handed out.
 pub struct Host<G> {
     pages: RefCell<Vec<Option<Vec<u64>>>>,
     free: RefCell<Vec<usize>>,
-    /// Allocations that still succeed; then they fail.
+    /// Allocations that still succeed.
     pub budget: Cell<u64>,
     pub loads: Cell<u64>,
     pub stores: Cell<u64>,
@@ -47,7 +46,6 @@ impl<G: Granule> Host<G> {
         }
     }
 
-    /// Pages handed out and not freed.
     pub fn live(&self) -> usize {
         self.pages.borrow().iter().flatten().count()
     }
@@ -71,12 +69,11 @@ impl<G: Granule> Host<G> {
         f(page)
     }
 
-    /// A descriptor, uncounted.
+    /// Reads uncounted.
     pub fn peek(&self, table: PhysAddr, index: usize) -> u64 {
         self.with(table, |page| page[index])
     }
 
-    /// Every descriptor of every table, for comparing a state with an earlier one.
     pub fn snapshot(&self) -> Vec<Option<Vec<u64>>> {
         let mut pages = self.pages.borrow().clone();
         while pages.last() == Some(&None) {
@@ -86,7 +83,7 @@ impl<G: Granule> Host<G> {
     }
 }
 
-// SAFETY: pages are zeroed, distinct and owned; accesses are to that memory; one thread.
+// SAFETY: pages are zeroed, distinct and owned; one thread.
 unsafe impl<G: Granule> Tables for Host<G> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let budget = self.budget.get().checked_sub(1)?;
@@ -131,7 +128,6 @@ unsafe impl<G: Granule> Tables for Host<G> {
     }
 }
 
-/// Table memory that knows how many of its pages are in use.
 pub trait Live {
     fn live(&self) -> usize;
 }
@@ -144,7 +140,6 @@ impl<G: Granule> Live for Host<G> {
 
 pub type HostTree<G> = Tree<G, Host<G>, Counting<NoMmu>>;
 
-/// An empty tree of the upper half.
 pub fn tree<G: Granule>(config: Config, tlbi_range: bool) -> HostTree<G> {
     let tables = Host::new();
     let root = tables.alloc_table().expect("memory");
@@ -157,7 +152,7 @@ pub fn tree<G: Granule>(config: Config, tlbi_range: bool) -> HostTree<G> {
     )
 }
 
-/// What a tree should hold, page by page, told by someone who knows nothing of leaves.
+/// The wanted contents page by page, without leaves.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Naive(pub BTreeMap<u64, (u64, Attributes, bool)>);
 
@@ -181,7 +176,7 @@ impl Naive {
     }
 }
 
-/// A source in one of its three shapes, from a list of frame numbers.
+/// One of the three sources.
 #[derive(Clone, Debug)]
 pub enum Shape {
     Range(u64, u64),
@@ -226,8 +221,7 @@ impl Shape {
     }
 }
 
-/// The largest leaf that may be placed at `va` for `pa`, told size by size: what the engine's leaf
-/// rule is held against.
+/// The largest leaf for `va` and `pa`, found size by size: the oracle of the leaf rule.
 pub fn choose_leaf<G: Granule>(
     va: VirtAddr,
     pa: PhysAddr,
@@ -248,12 +242,12 @@ pub fn choose_leaf<G: Granule>(
         .unwrap_or(LeafSize::PAGE)
 }
 
-/// Frees every table that is empty: no one else walks in a test that calls it.
+/// No other walk may run.
 pub fn prune<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) {
     tree.prune(tree.range()).expect("the tree's own range");
 }
 
-/// The leaves that a greedy use of `choose_leaf` gives, with the true run lengths.
+/// The leaves that `choose_leaf` gives for the true runs.
 pub fn expected_leaves<G: Granule>(
     va: VirtAddr,
     frames: &[u64],
@@ -275,7 +269,7 @@ pub fn expected_leaves<G: Granule>(
     leaves
 }
 
-/// The same for runs `(first frame, pages)`, which may be long. Neighbouring runs must not touch.
+/// The same for long runs of `(first frame, pages)`, which must not touch.
 pub fn expected_of_runs<G: Granule>(
     va: VirtAddr,
     runs: &[(u64, u64)],
@@ -300,7 +294,6 @@ pub fn expected_of_runs<G: Granule>(
     leaves
 }
 
-/// The leaves of a tree in `range`.
 pub fn leaves_in<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>, range: VirtRange) -> Vec<Leaf> {
     let mut leaves = Vec::new();
     tree.visit(range, |leaf| {
@@ -311,8 +304,7 @@ pub fn leaves_in<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>, range: Vir
     leaves
 }
 
-/// Links carry nothing but an address, groups are whole: a walk of the raw tables that shares no
-/// code with the engine.
+/// Links have an address only, groups are whole: shares no code with the engine.
 pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     fn table<G: Granule, T: Tables, M: Mmu>(
         tree: &Tree<G, T, M>,
@@ -346,7 +338,7 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     assert_eq!(seen.len(), tree.tables().live(), "tables are leaked");
 }
 
-/// A small deterministic generator: the tests must not depend on an unknown seed.
+/// A generator with a known seed.
 pub struct Rng(pub u64);
 
 impl Rng {

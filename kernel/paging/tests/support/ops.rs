@@ -1,4 +1,4 @@
-//! Operations as data: applied to a tree, and to a naive map that says what must come of it.
+//! Operations as data: applied to a tree and to a naive map.
 
 use super::{Naive, Shape};
 use paging::{
@@ -6,18 +6,14 @@ use paging::{
     VirtRange,
 };
 
-/// What `protect` does to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// In place.
     ReadOnly,
-    /// In place; refused where the page is executable.
+    /// In place; refused for executable pages.
     Writable,
-    /// In place.
     ReadOnlyExecutable,
-    /// In place; refused where the page is writable.
+    /// In place; refused for writable pages.
     Executable,
-    /// In place.
     Software(u8),
     /// By break-before-make.
     Memory(MemoryType),
@@ -44,7 +40,7 @@ impl Change {
     }
 }
 
-/// One operation. Pages are counted from a base that [`apply`](Self::apply) is told.
+/// Pages count from the base of [`apply`](Self::apply).
 #[derive(Clone, Debug)]
 pub enum Op {
     Map {
@@ -57,7 +53,7 @@ pub enum Op {
         page: u64,
         pages: u64,
     },
-    /// As `Unmap`, but the flush is left to another batch.
+    /// The flush is left to another batch.
     UnmapLater {
         page: u64,
         pages: u64,
@@ -86,7 +82,7 @@ pub enum Op {
     },
 }
 
-/// What must come of an operation, but for memory.
+/// Short of running out of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     Done,
@@ -97,7 +93,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether `result` is what was expected. A failure for lack of tables is not judged here.
+    /// A lack of tables is not judged here.
     pub fn is_met_by(self, result: &Result<Outcome, Failure>) -> bool {
         match (self, result.as_ref().map_err(|failure| failure.error)) {
             (Self::Done, Ok(_)) => true,
@@ -134,7 +130,6 @@ impl Op {
         VirtRange::new(base.add(page << G::PAGE_SHIFT), pages << G::PAGE_SHIFT)
     }
 
-    /// Does it, and flushes.
     pub fn apply<G: Granule, T: Tables, M: Mmu>(
         &self,
         tree: &Tree<G, T, M>,
@@ -149,7 +144,7 @@ impl Op {
                 allowed,
                 ..
             } => {
-                // No other caller walks here, so what is left, or is in the way, may go at once.
+                // No other walk runs here, so empty tables may go.
                 let mut pruned = Outcome::default();
                 let mut result = shape.map(tree, range.start, *attributes, *allowed);
                 if matches!(result, Err(failure) if matches!(failure.error, Error::EmptyTable { .. })) {
@@ -182,7 +177,7 @@ impl Op {
         result
     }
 
-    /// Does it page by page, and says what must come of it. A refused operation changes nothing.
+    /// A refused operation changes nothing.
     pub fn apply_naively<G: Granule>(&self, map: &mut Naive, base: VirtAddr) -> Expected {
         let range = self.range::<G>(base);
         let pages = || (0..range.size >> G::PAGE_SHIFT).map(|i| range.start.0 + (i << G::PAGE_SHIFT));

@@ -1,18 +1,15 @@
-//! A tree that writes down everything it does: stores, tables, barriers, invalidations, in order.
-
 use super::{Host, Live};
 use paging::mmu::{MmuEvent, NoMmu, Tracing};
 use paging::{Config, Granule, Half, PhysAddr, Tables, Tree};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// One thing that a tree did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     Alloc(PhysAddr),
     AllocFailed,
     Free(PhysAddr),
-    /// By a plain store, or by an exchange that succeeded.
+    /// A plain store, or an exchange that succeeded.
     Store {
         table: PhysAddr,
         index: usize,
@@ -20,7 +17,6 @@ pub enum Event {
         new: u64,
     },
     Mmu(MmuEvent),
-    /// Something else that a test wants in the order.
     Note(&'static str),
 }
 
@@ -37,8 +33,7 @@ impl Event {
         )
     }
 
-    /// A letter for each kind, so that a sequence reads as a word: A alloc, F free, S store, s DSB
-    /// ISHST, d DSB ISH, i ISB, T TLBI, n a note.
+    /// A alloc, F free, S store, s DSB ISHST, d DSB ISH, i ISB, T TLBI, n note.
     pub fn letter(&self) -> char {
         match self {
             Self::Alloc(_) | Self::AllocFailed => 'A',
@@ -66,7 +61,7 @@ impl Log {
     }
 }
 
-/// The events as a word, each run of the same letter shown once: `SsTdi`.
+/// Runs of a letter are shown once: `SsTdi`.
 pub fn word(events: &[Event]) -> String {
     let mut word = String::new();
     for event in events {
@@ -77,7 +72,7 @@ pub fn word(events: &[Event]) -> String {
     word
 }
 
-/// [`Host`] that writes down its stores, and has them written down.
+/// [`Host`] with its stores logged.
 pub struct TracedTables<G> {
     pub host: Host<G>,
     pub log: Log,
@@ -131,7 +126,6 @@ unsafe impl<G: Granule> Tables for TracedTables<G> {
 
 pub type TracedTree<G> = Tree<G, TracedTables<G>, Tracing<NoMmu, Box<dyn Fn(MmuEvent)>>>;
 
-/// An empty tree of the upper half that writes everything down.
 pub fn traced<G: Granule>(config: Config, tlbi_range: bool) -> TracedTree<G> {
     let log = Log::default();
     let tables = TracedTables {
