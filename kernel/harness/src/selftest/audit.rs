@@ -1,9 +1,5 @@
-//! The audit of the whole live tree: `Tree::check`, with what the kernel knows of tables and
-//! leaves.
-//!
-//! The engine's part: every count, every contiguous group, every address, W^X. This part: that each
-//! table is a frame in use and met once, and that each leaf is where something of the kernel is,
-//! maps what it should, and permits no more.
+//! Audits the live tree: `Tree::check`, and that each table is a frame in use, met once, and each
+//! leaf is where the kernel has something and permits no more.
 
 use kernel::BootInfo;
 use kernel::layout;
@@ -19,21 +15,19 @@ use paging::{Attributes, CheckError, Leaf, Level, MemoryType, Pfn, PhysAddr, Rep
 use super::live;
 use super::source::PAGE;
 
-/// What an audit found, and how many tables it met that the allocator of tables knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Audit {
-    /// What the engine counted.
     pub report: Report,
-    /// Tables met that were allocated, the root among them.
+    /// The root among them.
     pub allocated_tables: u64,
 }
 
-/// Audits the live tree. No other CPU may be changing it.
+/// Audits the live tree. No other CPU may change it.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first defect.
 pub fn audit(info: &BootInfo) -> Result<Audit, CheckError> {
-    // A piece of a CPU keeps its table, and tables above the last level stay: both may be empty.
+    // Tables that a CPU's piece keeps, and those above, may be empty.
     live::free_all_kept();
     let mut allocated_tables = 0;
     let report = mm::kernel_tree().check(
@@ -46,13 +40,13 @@ pub fn audit(info: &BootInfo) -> Result<Audit, CheckError> {
     })
 }
 
-/// Table pages that were allocated, and are linked nowhere.
+/// Returns how many table pages are allocated and linked nowhere.
 #[must_use]
 pub fn unlinked_tables(audit: &Audit) -> u64 {
     tables::nr_tables().wrapping_sub(audit.allocated_tables)
 }
 
-/// A table is a single frame in use, but for those of the fixed window, which lie in the image.
+/// Tables of the fixed window lie in the image.
 fn is_table(info: &BootInfo, table: PhysAddr, level: Level, allocated: &mut u64) -> bool {
     let fixed = &info.fixed_tables;
     if table.0 == fixed.l2_pa {
@@ -82,7 +76,7 @@ fn is_expected(info: &BootInfo, leaf: &Leaf) -> bool {
     }
 }
 
-/// RAM at its own address, never executable; text and constants read-only, everything else as data.
+/// RAM at its linear address, never executable.
 fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
     let region = PhysRegion {
         start: leaf.pa.0,
@@ -100,8 +94,7 @@ fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
         && leaf.attributes == attributes
 }
 
-/// Slots that are not in use are invalid; the device tree is read-only; the memory of the CPUs is
-/// data; what else is there is the early UART.
+/// Slots not in use are invalid. The rest is the early UART.
 fn is_fixed(leaf: &Leaf) -> bool {
     if leaf.va.0 >= PER_CPU_WINDOW as u64 {
         return leaf.valid
@@ -117,7 +110,6 @@ fn is_fixed(leaf: &Leaf) -> bool {
     !leaf.valid || leaf.attributes.memory() == MemoryType::DEVICE_NGNRE && !leaf.attributes.is_executable()
 }
 
-/// Each section with what it needs, and nothing between them.
 fn is_image(info: &BootInfo, leaf: &Leaf, start: usize, last: usize) -> bool {
     let sections = &info.sections;
     let parts = [

@@ -1,14 +1,6 @@
-//! A second vmalloc subsystem on the live tables, for a range of addresses that the kernel's has
-//! reserved.
-//!
-//! It is the same code on the same frames, tables, locks and MMU, but its invalidations are entered
-//! in a [`Ledger`], its addresses can be made few, and the code that an exception would have
-//! interrupted can be made to hold its lock. So what the kernel's own subsystem does unseen is seen
-//! here:
-//!
-//! - no frame is freed, and no address handed out again, that a TLB could still know (DESIGN rule
-//!   6);
-//! - in the end nothing is owed, and nothing is left: no area, no address, no record.
+//! A second vmalloc subsystem, for addresses reserved in the kernel's, whose invalidations are
+//! entered in a [`Ledger`]. It shows that no frame is freed and no address reused that a TLB may
+//! hold (DESIGN rule 6), and that nothing is left.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -31,22 +23,18 @@ use super::source::{BLOCK, PAGE};
 use super::verify::{read, write};
 use crate::handles::as_kernel_backend;
 
-/// Pages for nodes at most.
 const MOST_NODE_PAGES: usize = 256;
 
-/// Where a page of an area notes its own address, as a word of the page: what frees the frame
-/// finds it there.
+/// The word of a page in which an area notes the page's address, for the free of its frame.
 pub const VA_WORD: usize = 2;
 
-/// The code that runs holds every [`TestLock`], as far as code that only tries one can tell.
+/// As far as `try_lock` can tell.
 static HELD: AtomicBool = AtomicBool::new(false);
 
-/// A kernel's lock that an exception handler may find taken by what it interrupted.
 #[derive(Debug)]
 pub struct TestLock<T>(IrqSpinLock<T>);
 
-// SAFETY: the kernel's lock. That it is said to be held although it is not keeps code that only
-// tries out, no more.
+// SAFETY: the kernel's lock; that `try_lock` fails more often is permitted.
 unsafe impl<T: Send> Lock<T> for TestLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
@@ -66,7 +54,7 @@ unsafe impl<T: Send> Lock<T> for TestLock<T> {
     }
 }
 
-/// Runs `f` as an exception handler that interrupted the holder of the test's locks.
+/// Runs `f` as a handler that interrupted the holder of all [`TestLock`]s.
 pub fn as_if_interrupted<R>(f: impl FnOnce() -> R) -> R {
     HELD.store(true, Ordering::Release);
     let result = f();
@@ -74,17 +62,15 @@ pub fn as_if_interrupted<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The tree of the second subsystem: the live tables.
 type LedgerTree = Tree<layout::Granule, TestTables, LedgerMmu>;
 
-/// What the second subsystem stands on.
 #[derive(Debug)]
 pub struct TestBackend {
     tree: LedgerTree,
     linear_map: Tree<layout::Granule, LinearMapTables, TestMmu>,
     ledger: Arc<Ledger>,
     node_frames: IrqSpinLock<ArrayVec<Pfn, MOST_NODE_PAGES>>,
-    /// The first frame that was freed too early, plus one.
+    /// The first frame freed too early, plus one.
     too_early: AtomicU64,
 }
 
@@ -96,14 +82,14 @@ impl NodePages for TestBackend {
             return None;
         }
         let page = linear_va(frame.0 * PAGE) as *mut NodePage;
-        // SAFETY: a frame of our own, in the linear map, that is freed when nothing has the
-        // subsystem any more; arbitrary contents are allowed.
+        // SAFETY: a frame of our own, in the linear map, freed after the subsystem; any contents
+        // will do.
         Some(unsafe { &mut *page })
     }
 }
 
-// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the kernel's subsystem
-// has reserved the region for this one; 3. as the kernel's.
+// SAFETY: 1. as the kernel's own; 2. the tree translates all of TTBR1, and the region is reserved
+// for this subsystem; 3. as the kernel's.
 #[deny(clippy::missing_trait_methods)]
 unsafe impl Backend for TestBackend {
     type Granule = layout::Granule;
@@ -118,7 +104,7 @@ unsafe impl Backend for TestBackend {
     }
     fn alloc_frames(&self, order: u32) -> Option<Pfn> {
         let first = KernelBackend.alloc_frames(order)?;
-        // No address of before is taken for one of now.
+        // Or a stale address would be taken for a current one.
         (0..1 << order).for_each(|page| self.write_word(Pfn(first.0 + page), VA_WORD, 0));
         Some(first)
     }
@@ -142,7 +128,6 @@ unsafe impl Backend for TestBackend {
     }
 }
 
-/// A second subsystem and the addresses that it has.
 #[derive(Debug)]
 pub struct SecondVmalloc {
     vm: Option<Box<Vmalloc<TestBackend>>>,
@@ -150,10 +135,7 @@ pub struct SecondVmalloc {
 }
 
 impl SecondVmalloc {
-    /// One for `size` bytes of addresses, a multiple of 2M, that flushes as `flush` says.
-    ///
-    /// # Errors
-    /// There are no such addresses, or there is no frame for it.
+    /// For `size` bytes of addresses, a multiple of 2M.
     pub fn new(size: u64, flush: FlushPolicy) -> Result<Self, Failure> {
         let addresses = live::reserve(size, BLOCK * PAGE)?;
         let range = addresses.range();
@@ -178,10 +160,8 @@ impl SecondVmalloc {
         })
     }
 
-    /// Returns the subsystem.
-    ///
     /// # Panics
-    /// Never: it is there until this is dropped.
+    /// Never: it is there until `self` is dropped.
     #[must_use]
     pub fn vm(&self) -> &Vmalloc<TestBackend> {
         match &self.vm {
@@ -190,16 +170,12 @@ impl SecondVmalloc {
         }
     }
 
-    /// Returns the ledger of its addresses.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.vm().backend().ledger
     }
 
-    /// What maps `range` now is taken out or changed next.
-    ///
-    /// # Errors
-    /// It is no range of addresses.
+    /// Enters what maps `range` as owed, before it is unmapped or changed.
     pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
         let _walk = walk_lock().walk();
         self.vm().backend().tree.visit(range, |leaf| {
@@ -209,11 +185,7 @@ impl SecondVmalloc {
         Ok(())
     }
 
-    /// Nothing was handed out or freed too early; and after a flush, nothing is owed and nothing is
-    /// left.
-    ///
-    /// # Errors
-    /// What is.
+    /// Checks that nothing was freed too early and, after a flush, nothing is left.
     pub fn check_empty(&self) -> Result<(), Failure> {
         let vm = self.vm();
         vm.shrink();
@@ -253,11 +225,9 @@ impl SecondVmalloc {
 impl Drop for SecondVmalloc {
     fn drop(&mut self) {
         if let Some(vm) = self.vm.take() {
-            // The addresses go back without a table.
             vm.shrink();
             let node_frames = core::mem::take(&mut *vm.backend().node_frames.lock());
             drop(vm);
-            // No node is in use any more.
             node_frames.iter().for_each(|frame| frames::free(*frame, 0));
         }
     }

@@ -1,28 +1,22 @@
-//! What is in use: counted before and after each test, and equal.
-
 use kernel::mm::{frames, heap, tables};
 
 use super::failure::Failure;
 use super::live;
 
-/// What is in use at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Balance {
-    /// Frames, less those behind the bookkeeping of the vmalloc subsystem.
+    /// Without those of the vmalloc subsystem's bookkeeping.
     frames: u64,
-    /// Table pages, the root among them.
     tables: u64,
-    /// Areas of the vmalloc region.
     areas: u64,
-    /// Pages of the vmalloc region, guards among them.
+    /// Guards included.
     pages: u64,
-    /// Bytes of the heap.
+    /// Bytes.
     heap: u64,
 }
 
 impl Balance {
-    /// Returns what is in use now. Lazily freed memory is flushed and the heap is trimmed first,
-    /// so that both count as free.
+    /// Returns what is in use, after lazy frees are flushed and the heap is trimmed.
     #[must_use]
     pub fn take() -> Self {
         heap::trim();
@@ -37,10 +31,6 @@ impl Balance {
         }
     }
 
-    /// Whether as much is in use as `before`.
-    ///
-    /// # Errors
-    /// What is not.
     pub fn check_against(&self, before: &Self) -> Result<(), Failure> {
         let mut pairs = [
             ("heap bytes", before.heap, self.heap),

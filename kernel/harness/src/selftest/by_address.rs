@@ -1,32 +1,24 @@
-//! The calls that end or change memory by address, as values: for tests that try one after the
-//! other.
+//! The calls that free or change memory by address, as values.
 
 use paging::VirtAddr;
 use vmalloc::{Backend, Error, Kind, Vmalloc};
 
 use super::source::PAGE;
 
-/// A call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ByAddress {
-    /// `vfree`.
     Vfree,
-    /// `vunmap`.
     Vunmap,
-    /// `iounmap`.
     Iounmap,
-    /// `free_vm_area`.
     FreeVmArea,
-    /// `vm_unmap_ram` of so many pages.
     VmUnmapRam(u64),
-    /// `vrealloc` to two pages.
+    /// To two pages.
     Vrealloc,
-    /// `set_memory_ro` of a page.
+    /// Of a page.
     SetMemoryRo,
 }
 
 impl ByAddress {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Vfree,
         Self::Vunmap,
@@ -37,7 +29,7 @@ impl ByAddress {
         Self::SetMemoryRo,
     ];
 
-    /// Returns the call that gives an area of `kind` back.
+    /// Returns the call that frees an area of `kind`.
     #[must_use]
     pub const fn that_ends(kind: Kind) -> Self {
         match kind {
@@ -49,7 +41,6 @@ impl ByAddress {
         }
     }
 
-    /// Returns what it is, for a report.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,7 +57,7 @@ impl ByAddress {
     /// Makes the call.
     ///
     /// # Errors
-    /// As the call's.
+    /// Those of the call.
     ///
     /// # Safety
     /// As the call's.

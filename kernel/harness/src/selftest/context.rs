@@ -1,5 +1,3 @@
-//! What a test is given.
-
 use kernel::BootInfo;
 use kernel::arch::features::Features;
 use kernel::arch::percpu::cpu_index;
@@ -15,23 +13,17 @@ use super::source::PAGE;
 use super::verify::Memory;
 use crate::options::Planted;
 
-/// What a test is given.
 #[derive(Debug)]
 pub struct Context {
-    /// What the boot side told the kernel.
     pub info: &'static BootInfo,
     /// What this CPU has.
     pub features: Features,
-    /// The fault that is planted, if any.
     pub planted: Option<Planted>,
-    /// Of the run.
     seed: u64,
-    /// The test's name.
     name: &'static str,
 }
 
 impl Context {
-    /// For the test `name` of a run with `seed`.
     #[must_use]
     pub fn new(
         info: &'static BootInfo,
@@ -49,8 +41,7 @@ impl Context {
         }
     }
 
-    /// Returns a number that differs from test to test, and from seed to seed (FNV-1a over the
-    /// name).
+    /// Differs by test and by seed: FNV-1a over the name.
     fn key(&self) -> u64 {
         self.name
             .bytes()
@@ -59,20 +50,18 @@ impl Context {
             })
     }
 
-    /// Random numbers of this test: the same for the same seed, whichever tests run before it.
+    /// Returns random numbers that do not depend on which tests ran before.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.key())
     }
 
-    /// Frames of this test, for data.
     #[must_use]
     pub fn owned(&self) -> Memory {
         Memory::Owned(self.key())
     }
 
-    /// Returns the live tree, through this suite's wrappers: a handle of its own on the same
-    /// tables.
+    /// Returns the live tree through the suite's wrappers.
     #[must_use]
     pub fn tree(&self) -> TestTree {
         let kernel = mm::kernel_tree();
@@ -82,17 +71,15 @@ impl Context {
         )
     }
 
-    /// Frees the tables that earlier mappings left empty in `range`, which is the test's: a
-    /// map fails where one is in the way of a block.
+    /// Frees the empty tables in `range`: a map fails where one is in the way of a block.
     ///
     /// # Errors
-    /// It is no range of addresses.
+    /// `range` is not one of addresses.
     pub fn prune(&self, range: VirtRange) -> Result<(), Failure> {
         mm::kernel_tree().prune(range)?;
         Ok(())
     }
 
-    /// Leaf sizes that the kernel uses on this CPU.
     #[must_use]
     pub fn leaves(&self) -> LeafSet {
         let of_granule = match layout::Granule::FIRST_LEAF_LEVEL {
@@ -102,10 +89,7 @@ impl Context {
         mm::kernel_tree().config().leaves.intersection(of_granule)
     }
 
-    /// This test is about contiguous groups.
-    ///
-    /// # Errors
-    /// The contiguous bit is switched off.
+    /// Skips the test if the contiguous bit is off.
     pub fn needs_groups(&self) -> Result<(), Stop> {
         if self.leaves().contains(LeafSize::PAGE_GROUP) {
             Ok(())
@@ -114,10 +98,7 @@ impl Context {
         }
     }
 
-    /// This test is about leaves of `size`.
-    ///
-    /// # Errors
-    /// The granule, or an erratum, does without.
+    /// Skips the test if no such leaves are used.
     pub fn needs_leaf(&self, size: LeafSize) -> Result<(), Stop> {
         if size.level() < layout::Granule::FIRST_LEAF_LEVEL {
             return Err(Stop::Skip("this granule has no such leaf"));
@@ -129,10 +110,7 @@ impl Context {
         }
     }
 
-    /// This test is about other CPUs; gives their numbers' count.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Returns the number of other CPUs, or skips the test.
     pub fn needs_other_cpus(&self) -> Result<usize, Stop> {
         match smp::nr_online() {
             0 | 1 => Err(Stop::Skip("there is one CPU")),
@@ -140,10 +118,7 @@ impl Context {
         }
     }
 
-    /// Returns the number of a CPU that is not this one.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Returns the index of another CPU, or skips the test.
     pub fn another_cpu(&self) -> Result<usize, Stop> {
         let this = cpu_index();
         smp::online()
@@ -151,12 +126,11 @@ impl Context {
             .ok_or(Stop::Skip("there is one CPU"))
     }
 
-    /// Returns the address of `size` bytes, a multiple of `align` and `phase` more, where neither
-    /// RAM nor any device is: the upper end of what the CPU can address. To be mapped as a device,
-    /// and never touched.
+    /// Returns `size` bytes at `phase` modulo `align` with neither RAM nor a device, near the end
+    /// of physical addresses. To be mapped, never touched.
     ///
     /// # Errors
-    /// There is no such range above RAM.
+    /// No such range lies above RAM.
     pub fn untouched(&self, size: u64, align: u64, phase: u64) -> Result<PhysAddr, Failure> {
         let limit = 1u64 << mm::kernel_tree().config().pa_bits;
         let ram_end = mm::memory_plan()

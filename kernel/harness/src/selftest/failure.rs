@@ -1,5 +1,3 @@
-//! Why a test did not pass, with the values that a person needs.
-
 use alloc::boxed::Box;
 use core::fmt;
 
@@ -10,204 +8,137 @@ use kernel::drivers::console;
 use kernel::layout;
 use paging::{Attributes, CheckError, Descriptor, LeafCounts, PhysAddr, VirtAddr};
 
-/// What a test returns.
 pub type TestResult = Result<(), Stop>;
 
-/// A test that ends before its end.
 #[derive(Clone, Debug)]
 pub enum Stop {
-    /// It has failed.
     Fail(Failure),
     /// This machine lacks what it is about.
     Skip(&'static str),
 }
 
-/// Who says what an address translates to.
+/// What says where an address translates to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Oracle {
     /// `Tree::translate` and `Tree::walk`.
     Engine,
-    /// The descriptors themselves, read by the test.
+    /// The descriptors, read by the test itself.
     Descriptors,
-    /// An address translation instruction.
     At(Access),
-    /// A load or store that may fault.
     Probe(Access),
 }
 
-/// Which alias of a frame an access went through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Alias {
     /// Written through the linear map, read through the mapping.
     ReadByMapping,
-    /// Written through the mapping, read through the linear map.
+    /// The other way round.
     ReadByLinear,
 }
 
-/// What is wrong with a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageDefect {
-    /// It is not mapped, and should be.
     NotMapped(Oracle),
-    /// It is still mapped, and should not be.
     StillMapped(Oracle),
-    /// It has the wrong output address.
     Output {
-        /// Who says so.
         oracle: Oracle,
-        /// The address found.
         found: PhysAddr,
-        /// The right one.
         expected: PhysAddr,
     },
-    /// It has other attributes than it was mapped with.
+    /// Not those it was mapped with.
     Attributes {
-        /// Those found.
         found: Attributes,
-        /// Those that it was mapped with.
         expected: Attributes,
     },
-    /// PAR_EL1 has another attribute byte or shareability than the memory type.
+    /// Attribute byte and shareability in PAR_EL1.
     MemoryType {
-        /// Attribute byte and SH as PAR_EL1 has them.
         found: (u8, u8),
-        /// What MAIR_EL1 and the descriptor should give.
         expected: (u8, u8),
     },
-    /// A member of a contiguous group does not go with the others.
+    /// A member that does not match the group's first.
     MixedGroup {
-        /// The descriptor.
         found: Descriptor,
-        /// What the first of the group makes it.
         expected: Descriptor,
     },
-    /// The access is permitted, and should not be.
     Permitted(Oracle),
-    /// The access is refused, and should not be.
     Refused {
-        /// Who says so.
         oracle: Oracle,
-        /// Why.
         status: FaultStatus,
     },
-    /// The access is refused for another reason than expected.
+    /// Refused for the wrong reason.
     Fault {
-        /// Who says so.
         oracle: Oracle,
-        /// The reason given.
         found: FaultStatus,
-        /// The right one.
         expected: FaultStatus,
     },
-    /// The walks disagree on the level at which the translation ends.
     Level {
-        /// The level that the descriptors give.
         descriptors: u8,
-        /// The level that the engine gives.
         engine: u8,
     },
-    /// Other data than was written.
     Data {
-        /// By which way round.
         alias: Alias,
-        /// Offset in the page.
+        /// In the page.
         offset: usize,
-        /// What was read.
         found: u64,
-        /// What was written.
         expected: u64,
     },
 }
 
-/// Why a test has failed.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// A page is wrong.
     Page {
-        /// Its number in the mapping.
         page: u64,
-        /// Its address.
         va: VirtAddr,
-        /// What is wrong.
         defect: PageDefect,
     },
-    /// The engine refused.
     Paging(paging::Error),
-    /// The engine should have refused.
     NotRefused(&'static str),
-    /// Other leaves than the addresses allow.
     Leaves {
-        /// Those found.
         found: LeafCounts,
-        /// The largest that are legal.
+        /// The largest legal ones.
         expected: LeafCounts,
     },
-    /// The audit of the live tree.
     Audit(CheckError),
-    /// A value is not what it should be.
     Value {
-        /// Of what.
         what: &'static str,
-        /// As found.
         found: u64,
-        /// As it should be.
         expected: u64,
     },
-    /// A value is not in the range that it should be in.
     Range {
-        /// Of what.
         what: &'static str,
-        /// As found.
         found: u64,
-        /// The least that it may be.
         least: u64,
-        /// The most.
         most: u64,
     },
-    /// Something is in use after the test that was not before, or the other way round.
+    /// More or less in use after the test than before.
     Leak {
-        /// Of what.
         what: &'static str,
-        /// In use before.
         before: u64,
-        /// In use after.
         after: u64,
     },
-    /// An access faulted that should not have.
     Faulted {
-        /// The access.
         what: &'static str,
-        /// The fault.
         fault: FaultInfo,
     },
-    /// A claim does not hold, and there is no value to show beyond an address.
     Claim {
-        /// The claim.
         what: &'static str,
-        /// Where.
         at: u64,
     },
-    /// No block of this order.
+    /// No free block of this order.
     NoFrames(u8),
-    /// There is no such block, and not four times as much RAM as it takes.
+    /// No such block, and less than four times as much RAM.
     TooLittleRam(u8),
-    /// The vmalloc subsystem refused.
     Vm(vmalloc::Error),
-    /// The vmalloc subsystem refused for another reason than the one that there is.
     Refusal {
-        /// What was asked for.
         what: &'static str,
-        /// The reason given, and the right one.
         found_and_expected: Box<[vmalloc::Error; 2]>,
     },
-    /// Another CPU did not do its part in time, or is not up.
+    /// It is not up, or did not do its part in time.
     Cpu {
-        /// Its number.
         cpu: usize,
-        /// What it did not do.
         what: &'static str,
     },
-    /// Ctrl-C was typed: see [`go_on`].
+    /// See [`go_on`].
     Interrupted,
 }
 
@@ -372,10 +303,7 @@ macro_rules! stop_from {
 }
 stop_from!(paging::Error, paging::Failure, CheckError, vmalloc::Error);
 
-/// Whether a test may go on. Long loops ask where they can stop.
-///
-/// # Errors
-/// Ctrl-C was typed in the shell.
+/// Checks that Ctrl-C was not typed. Long loops call it.
 pub fn go_on() -> Result<(), Failure> {
     if console::interrupted() {
         Err(Failure::Interrupted)
@@ -384,10 +312,6 @@ pub fn go_on() -> Result<(), Failure> {
     }
 }
 
-/// `found` is `expected`.
-///
-/// # Errors
-/// It is not.
 pub fn expect_value(what: &'static str, found: u64, expected: u64) -> Result<(), Failure> {
     if found == expected {
         Ok(())
@@ -400,10 +324,6 @@ pub fn expect_value(what: &'static str, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// `found` are the leaves expected.
-///
-/// # Errors
-/// They are not.
 pub fn expect_leaves(found: LeafCounts, expected: LeafCounts) -> Result<(), Failure> {
     if found == expected {
         Ok(())
@@ -412,10 +332,6 @@ pub fn expect_leaves(found: LeafCounts, expected: LeafCounts) -> Result<(), Fail
     }
 }
 
-/// `holds`.
-///
-/// # Errors
-/// It does not.
 pub fn expect(what: &'static str, at: u64, holds: bool) -> Result<(), Failure> {
     if holds {
         Ok(())

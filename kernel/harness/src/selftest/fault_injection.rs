@@ -1,26 +1,19 @@
-//! Faults that the suite plants to see that it finds them: wrappers around the barriers and the
-//! table memory that tests map with, and stores past the engine. The engine itself knows nothing of
-//! it.
+//! Planted faults, which the suite must find, by their names in `selftest.break=`:
 //!
-//! | `selftest.break=` | what is wrong |
-//! |---|---|
-//! | `skip-tlbi` | the flush of a test's unmap issues no TLBI |
-//! | `stale-permission` | the flush of a test's permission change issues no TLBI |
-//! | `skip-dsb` | a map issues no DSB ISHST |
-//! | `wrong-output` | one member of a group of pages has its neighbour's output |
-//! | `mixed-group` | one member of a contiguous group lacks the contiguous bit |
-//! | `writable-rodata` | a read-only mapping's first leaf is writable |
-//! | `writable-text` | the linear map's alias of the kernel's text is writable |
-//! | `no-guard` | the guard page behind an area is mapped |
-//! | `leak-table` | a table that an unmap takes out never goes back |
-//! | `leak-frame` | a frame that a test is done with never goes back |
-//! | `wrong-walker` | an extra walker maps wrongly, in self-test and bench (`wrong_walkers.rs`) |
-//! | `uncounted-tlbi` | the stress's ledger misses one TLBI in four (`ledger.rs`) |
-//! | `long-hold` | 65 blocks of frames go under one lock (`cases/masked.rs`) |
-//! | `lock-order` | two locks are taken in both orders: for builds that check (`cases/locks.rs`) |
+//! - `skip-tlbi`, `stale-permission`: a test's unmap, or permission change, issues no TLBI
+//! - `skip-dsb`: a map issues no DSB ISHST
+//! - `wrong-output`: a page of a group has its neighbour's output
+//! - `mixed-group`: a member of a group lacks CONT
+//! - `writable-rodata`: a read-only mapping's first leaf is writable
+//! - `writable-text`: the linear alias of text is writable
+//! - `no-guard`: the trailing guard of an area is mapped
+//! - `leak-table`, `leak-frame`: an unlinked table, or a test's frame, is not freed
+//! - `wrong-walker`: an extra walker maps wrongly (`wrong_walkers.rs`)
+//! - `uncounted-tlbi`: the ledger misses one TLBI in four (`ledger.rs`)
+//! - `long-hold`: 65 blocks of frames go under one lock (`cases/masked.rs`)
+//! - `lock-order`: two locks are taken in both orders (`cases/locks.rs`)
 //!
-//! What a planted fault leaves behind is confined: frames and addresses of a test go back only
-//! after everything was invalidated for real.
+//! A test's frames and addresses go back only after a real flush of everything.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -33,20 +26,17 @@ use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward, forward_mmu};
 use super::verify::raw_walk;
 use crate::options::Planted;
 
-/// What a piece of work does with the barriers: it decides which planted fault applies.
+/// Decides which planted fault applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
-    /// Fresh mappings.
     Map,
-    /// Unmaps and their flush.
     Unmap,
-    /// Permission changes and their flush.
     Protect,
-    /// Anything else: nothing is left out.
+    /// Nothing is left out.
     Other,
 }
 
-/// The kernel's barriers and invalidations, counted, without those that a planted fault leaves out.
+/// The kernel's MMU, counted, less what a planted fault skips.
 #[derive(Debug)]
 pub struct TestMmu {
     inner: KernelMmu,
@@ -62,7 +52,6 @@ pub struct TestMmu {
 }
 
 impl TestMmu {
-    /// Returns a wrapper around `inner`, counting from zero.
     #[must_use]
     pub fn new(inner: KernelMmu, planted: Option<Planted>) -> Self {
         Self {
@@ -79,7 +68,7 @@ impl TestMmu {
         }
     }
 
-    /// Says what the operations from here on are, and starts counting at zero.
+    /// Sets what the operations from here on are for, and zeroes the counts.
     pub fn begin(&self, work: Work) {
         let skip_tlbi = matches!(
             (self.planted, work),
@@ -91,8 +80,7 @@ impl TestMmu {
         self.take();
     }
 
-    /// Returns what was issued since the last [`begin`](Self::begin) or `take`, and starts again at
-    /// zero.
+    /// Returns what was issued since the last [`begin`](Self::begin) or `take`.
     pub fn take(&self) -> MmuCounts {
         let dsb_ishst = self.dsb_ishst.swap(0, Relaxed);
         let tlbi_range = self.tlbi_range.swap(0, Relaxed);
@@ -131,17 +119,15 @@ impl Mmu for TestMmu {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// The kernel's table memory, less what a planted fault keeps. Every bulk operation is the kernel's
-/// own, so that it is what the tests test.
+/// The kernel's table memory, less what a planted fault leaks. Bulk operations are the kernel's
+/// own.
 #[derive(Debug)]
 pub struct TestTables {
     inner: KernelTables,
-    /// The next table that comes back is kept.
     leak: AtomicBool,
 }
 
 impl TestTables {
-    /// Returns a wrapper around the kernel's.
     #[must_use]
     pub fn new(planted: Option<Planted>) -> Self {
         Self {
@@ -151,8 +137,7 @@ impl TestTables {
     }
 }
 
-// SAFETY: everything goes to the kernel's table memory; a table that is not freed has no owner,
-// which is a leak and harms nothing else.
+// SAFETY: everything goes to the kernel's table memory; a leaked table has no owner.
 #[deny(clippy::missing_trait_methods)]
 unsafe impl Tables for TestTables {
     fn free_table(&self, table: PhysAddr) {
@@ -178,8 +163,7 @@ unsafe impl Tables for TestTables {
     }
 }
 
-/// Replaces the descriptor that ends the walk of `va`, as no engine would, and makes the new one
-/// used.
+/// Replaces the descriptor that ends the walk of `va`, and invalidates everything.
 ///
 /// # Safety
 /// Nothing that Rust relies on is reached through `va`.
@@ -190,13 +174,11 @@ pub unsafe fn tamper(root: PhysAddr, va: VirtAddr, change: impl FnOnce(u64) -> u
     invalidate_all();
 }
 
-/// Everything is invalidated, for real.
 pub fn invalidate_all() {
     flush_all();
 }
 
-/// Plants what concerns a mapping that was just made: `group` is the address of a contiguous group
-/// of pages in it, if it has one.
+/// Plants a fault in a mapping just made. `group` is a contiguous group of pages in it.
 pub fn plant_in_mapping(
     planted: Option<Planted>,
     root: PhysAddr,
@@ -206,8 +188,7 @@ pub fn plant_in_mapping(
 ) {
     match (planted, group) {
         (Some(Planted::WrongOutput), Some(group)) => {
-            // SAFETY: the frame is one of the mapping's own, so that no one else's memory is
-            // reached.
+            // SAFETY: the frame is one of the mapping's own.
             unsafe {
                 tamper(root, group.add(5 << 12), |old| {
                     old & !ADDRESS | ((old & ADDRESS) + 0x1000)

@@ -1,5 +1,4 @@
-//! KTAP version 1 on the console: the plan first, a line a test, what is worth knowing as
-//! diagnostics, totals last.
+//! KTAP version 1 on the console.
 
 use core::fmt;
 
@@ -7,7 +6,6 @@ use kernel::println;
 
 use super::failure::Stop;
 
-/// The report of a run, as it is printed.
 #[derive(Debug, Default)]
 pub struct Report {
     planned: usize,
@@ -17,7 +15,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints the version and the plan of `nr` tests.
     #[must_use]
     pub fn begin(nr: usize) -> Self {
         println!("KTAP version 1");
@@ -28,12 +25,11 @@ impl Report {
         }
     }
 
-    /// Prints a diagnostic: each line of it with a `#`.
+    /// Prints a diagnostic.
     pub fn say(args: fmt::Arguments<'_>) {
         println!("# {args}");
     }
 
-    /// Prints the result of the next test.
     pub fn result(&mut self, name: &str, result: &Result<(), Stop>) {
         let number = self.nr() + 1;
         match result {
@@ -53,19 +49,16 @@ impl Report {
         }
     }
 
-    /// Prints that the run ends before its end, and the totals.
     pub fn bail_out(self) {
         let (ran, planned) = (self.nr(), self.planned);
         println!("Bail out! interrupted after {ran} of {planned} tests");
         self.end();
     }
 
-    /// Results so far.
     fn nr(&self) -> u32 {
         self.passed + self.failed + self.skipped
     }
 
-    /// Prints the totals.
     pub fn end(self) {
         let Self {
             passed,

@@ -1,10 +1,9 @@
-//! What the TLB is owed, page by page: every entry that an operation takes out or changes is a
-//! debt, a TLBI that covers it and the DSB behind that pay it.
+//! What TLBs are owed: each entry that an operation removes or changes, until a TLBI that covers it
+//! and the DSB behind. A TLB may hold a page, each page of a group, a level 2 block, and each block
+//! of a group as an entry (DESIGN rule 4).
 //!
-//! An entry is what a TLB may hold (DESIGN rule 4): a page, each page of a group, a level 2 block,
-//! each block of a group. A debt is entered just before the operation that makes it, so one that
-//! another CPU's flush of everything pays meanwhile is paid early; nothing is ever taken for unpaid
-//! that is paid.
+//! Entries are owed from just before the operation. Another CPU's flush of everything may pay them
+//! early; what is paid is never taken for unpaid.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -25,11 +24,9 @@ use crate::options::Planted;
 
 const BLOCK: u64 = PAGES_OF_BLOCK * PAGE;
 
-/// TLBIs of one CPU between two DSBs, at most: the engine's threshold for one TLBI of everything,
-/// and some.
+/// TLBIs of one CPU between two DSBs: more than the engine's threshold for a TLBI of all.
 const MOST_ISSUED: usize = 600;
 
-/// A set of small numbers.
 struct Bits(Box<[AtomicU64]>);
 
 impl Bits {
@@ -50,7 +47,7 @@ impl Bits {
         self.0[(bit / 64) as usize].load(Ordering::Acquire) >> (bit % 64) & 1 != 0
     }
 
-    /// Takes out `first..end`; gives how many there were.
+    /// Clears `first..end`, and returns how many were set.
     fn clear(&self, first: u64, end: u64) -> u64 {
         let mut cleared = 0;
         let mut bit = first;
@@ -71,28 +68,25 @@ impl Bits {
     }
 }
 
-/// The debts of a range of addresses.
 pub struct Ledger {
     range: VirtRange,
     pages: Bits,
     blocks: Bits,
-    /// What each CPU has invalidated since its last DSB ISH.
+    /// By each CPU since its last DSB ISH.
     issued: Vec<IrqSpinLock<Vec<VirtRange>>>,
-    /// TLBIs at the last level that paid nothing.
     idle: AtomicU64,
-    /// Entries that are paid.
     paid: AtomicU64,
 }
 
 impl Ledger {
-    /// Nothing is owed in `range`, which begins at a multiple of a block of level 2.
+    /// `range` begins at a multiple of a level 2 block.
     #[must_use]
     pub fn new(range: VirtRange) -> Self {
         Self {
             range,
             pages: Bits::new(range.size / PAGE),
             blocks: Bits::new(range.size.div_ceil(BLOCK)),
-            // Nothing is allocated where TLBIs are issued: the lists are as long as they get.
+            // Allocated here: where TLBIs are issued nothing may be.
             issued: (0..nr_cpus())
                 .map(|cpu| {
                     let most = if smp::is_online(cpu) { MOST_ISSUED } else { 0 };
@@ -108,7 +102,7 @@ impl Ledger {
         va.offset_from(self.range.start) / PAGE
     }
 
-    /// The entries of a leaf are taken out or changed next.
+    /// Enters the entries of a leaf, before it is removed or changed.
     pub fn owe(&self, va: VirtAddr, size: LeafSize) {
         let page = self.page(va);
         let (bits, first, nr) = match size {
@@ -124,7 +118,7 @@ impl Ledger {
         (first..first + nr).for_each(|bit| bits.set(bit));
     }
 
-    /// Returns whether the TLB may still hold the page at `va` as it was.
+    /// Returns whether a TLB may still hold the page at `va` as it was.
     #[must_use]
     pub fn owes(&self, va: VirtAddr) -> bool {
         self.range.contains(va) && {
@@ -133,7 +127,6 @@ impl Ledger {
         }
     }
 
-    /// Returns the first page that is still owed.
     #[must_use]
     pub fn first_debt(&self) -> Option<VirtAddr> {
         let page = self.pages.first();
@@ -142,31 +135,28 @@ impl Ledger {
         Some(self.range.start.add(first * PAGE))
     }
 
-    /// TLBIs at the last level that invalidated nothing that had to be.
+    /// Returns how many TLBIs at the last level covered nothing owed.
     #[must_use]
     pub fn idle(&self) -> u64 {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// Entries that were owed and are paid.
     #[must_use]
     pub fn nr_paid(&self) -> u64 {
         self.paid.load(Ordering::Relaxed)
     }
 
-    /// This CPU has issued a TLBI for `range`.
     fn issue(&self, range: VirtRange, last_level: bool) {
         if last_level && !self.is_owed(range) {
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
         let mut issued = self.issued[cpu_index()].lock();
-        // More than the engine ever issues at once: what is not noted stays owed, which is found.
+        // What does not fit stays owed, and is found.
         if issued.len() < issued.capacity() {
             issued.push(range);
         }
     }
 
-    /// This CPU's TLBIs are complete.
     fn complete(&self) {
         let mut issued = self.issued[cpu_index()].lock();
         for range in issued.drain(..) {
@@ -184,7 +174,6 @@ impl Ledger {
         })
     }
 
-    /// Returns the pages that `range` has of the ledger's.
     fn pages_of(&self, range: VirtRange) -> Option<(u64, u64)> {
         let start = range.start.max(self.range.start);
         let last = range.last().min(self.range.last());
@@ -198,17 +187,16 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// The suite's barriers and invalidations, entered in a ledger.
+/// The suite's MMU, entered in a ledger.
 #[derive(Debug)]
 pub struct LedgerMmu {
     inner: TestMmu,
     ledger: Arc<Ledger>,
-    /// Counts down to a TLBI that is not entered, for a planted fault.
+    /// For a planted fault.
     until_missed: Option<AtomicU64>,
 }
 
 impl LedgerMmu {
-    /// Returns what `inner` issues, entered in `ledger`.
     #[must_use]
     pub fn new(inner: TestMmu, ledger: Arc<Ledger>) -> Self {
         let misses = crate::options().planted == Some(Planted::UncountedTlbi);

@@ -1,6 +1,3 @@
-//! A mapping that a test makes on the live tables: mapped, counted, verified page by page, and
-//! unmapped in any case.
-
 use paging::mmu::MmuCounts;
 use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Outcome, VirtAddr, VirtRange, Visit};
 
@@ -12,11 +9,7 @@ use super::memory::{Block, Window};
 use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
 
-/// Runs `test` on a mapping of `nr` pages, a power of two, each with a leaf and so a TLB entry of
-/// its own.
-///
-/// # Errors
-/// It cannot be made; and those of `test`.
+/// Runs `test` on a mapping of `nr` pages, a power of two, with a TLB entry each.
 pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
     let block = Block::allocate(ctx, nr.ilog2() as u8)?;
     let window = Window::reserve(nr * PAGE, 2 << 20, 0)?;
@@ -28,27 +21,21 @@ pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> Tes
     test(&Mapping::map_data(ctx, window.start, &source, LeafSet::PAGES)?)
 }
 
-/// A source, mapped at an address within a window that the caller keeps reserved.
-///
-/// Declare it after its window and its frames, so that it is unmapped before they go back.
+/// A source, mapped within a window. Declare it after its window and frames, so that it is unmapped
+/// before they are freed.
 #[derive(Debug)]
 pub struct Mapping<'a> {
     ctx: &'a Context,
-    /// The tree that it was made with.
     pub tree: TestTree,
-    /// Its first address.
     pub va: VirtAddr,
-    /// Its pages.
     pub source: &'a Source,
-    /// What it was mapped with.
     pub attributes: Attributes,
     memory: Memory,
     allowed: LeafSet,
 }
 
 impl<'a> Mapping<'a> {
-    /// Maps `source` at `va`, and checks what that must have done: the largest leaves, one DSB
-    /// ISHST, one ISB, no TLBI.
+    /// Maps `source` at `va`. Checks leaves and barriers.
     ///
     /// # Errors
     /// The engine refused, or did something else.
@@ -63,9 +50,6 @@ impl<'a> Mapping<'a> {
     }
 
     /// As [`map`](Self::map), with leaves of `allowed` only.
-    ///
-    /// # Errors
-    /// As there.
     pub fn map_with(
         ctx: &'a Context,
         va: VirtAddr,
@@ -102,10 +86,7 @@ impl<'a> Mapping<'a> {
         Ok(mapping)
     }
 
-    /// The same of frames of the test, as data.
-    ///
-    /// # Errors
-    /// As there.
+    /// As [`map_with`](Self::map_with), for data in frames of the test.
     pub fn map_data(
         ctx: &'a Context,
         va: VirtAddr,
@@ -115,10 +96,7 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::KERNEL_DATA, ctx.owned(), allowed)
     }
 
-    /// The same of what is never read or written, as a device.
-    ///
-    /// # Errors
-    /// As there.
+    /// As [`map_with`](Self::map_with), for a device that is never accessed.
     pub fn map_untouched(
         ctx: &'a Context,
         va: VirtAddr,
@@ -128,29 +106,23 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::DEVICE, Memory::Untouched, allowed)
     }
 
-    /// Returns the leaves that it should have while nothing has changed.
+    /// Returns the leaves of the unchanged mapping.
     #[must_use]
     pub fn expected_leaves(&self) -> LeafCounts {
         self.source
             .expected_leaves(self.va, 0, self.source.pages(), self.allowed)
     }
 
-    /// Returns the addresses.
     #[must_use]
     pub fn range(&self) -> VirtRange {
         VirtRange::new(self.va, self.source.size())
     }
 
-    /// Returns the addresses of `pages` pages from page `page` on.
     #[must_use]
     pub fn part(&self, page: u64, pages: u64) -> VirtRange {
         VirtRange::new(self.va.add(page * PAGE), pages * PAGE)
     }
 
-    /// Returns the leaves that the live tables have in its range.
-    ///
-    /// # Errors
-    /// The range is none.
     pub fn leaves(&self) -> Result<LeafCounts, Failure> {
         let mut counts = LeafCounts::default();
         self.tree.visit(self.range(), |leaf| {
@@ -160,10 +132,9 @@ impl<'a> Mapping<'a> {
         Ok(counts)
     }
 
-    /// Returns the first contiguous group of pages, if it has one.
     fn first_group(&self) -> Option<VirtAddr> {
         let mut group = None;
-        // The range was good for `map`.
+        // `map` took the range.
         let _ = self.tree.visit(self.range(), |leaf| {
             if leaf.size == LeafSize::PAGE_GROUP {
                 group = Some(leaf.va);
@@ -175,7 +146,7 @@ impl<'a> Mapping<'a> {
         group
     }
 
-    /// Returns what page `page` should be while nothing has changed.
+    /// Returns what page `page` of the unchanged mapping is.
     #[must_use]
     pub fn expected(&self, page: u64) -> Expected {
         Expected {
@@ -184,19 +155,11 @@ impl<'a> Mapping<'a> {
         }
     }
 
-    /// Every page is mapped as it was.
-    ///
-    /// # Errors
-    /// The first that is not.
     pub fn verify(&self) -> Result<(), Failure> {
         self.verify_as(|page| Some(self.expected(page)))
     }
 
-    /// As [`verify`](Self::verify), for one page in 512 and the last: for a mapping of the same
-    /// leaf that another test verifies page by page.
-    ///
-    /// # Errors
-    /// The first that is not right.
+    /// One page in 512 and the last, where another test verifies all of such a mapping.
     pub fn verify_sampled(&self) -> Result<(), Failure> {
         let pages = self.source.pages();
         for page in (0..pages)
@@ -211,18 +174,10 @@ impl<'a> Mapping<'a> {
         Ok(())
     }
 
-    /// Every page is as `expected` says.
-    ///
-    /// # Errors
-    /// The first that is not.
     pub fn verify_as(&self, expected: impl Fn(u64) -> Option<Expected>) -> Result<(), Failure> {
         verify_pages(&self.tree, self.va, self.source.pages(), expected, self.memory)
     }
 
-    /// Every page is gone.
-    ///
-    /// # Errors
-    /// The first that is not.
     pub fn verify_gone(&self) -> Result<(), Failure> {
         verify_pages(
             &self.tree,
@@ -233,10 +188,7 @@ impl<'a> Mapping<'a> {
         )
     }
 
-    /// Unmaps `pages` pages from page `page` on, and flushes.
-    ///
-    /// # Errors
-    /// The engine refused.
+    /// Unmaps part, and flushes.
     pub fn unmap_part(&self, page: u64, pages: u64) -> Result<(Outcome, MmuCounts), Failure> {
         self.tree.mmu().begin(Work::Unmap);
         let mut batch = self.tree.batch();
@@ -247,11 +199,7 @@ impl<'a> Mapping<'a> {
         Ok((outcome?, counts))
     }
 
-    /// Gives `pages` pages from page `page` on what `change` makes of their attributes, and
-    /// flushes.
-    ///
-    /// # Errors
-    /// The engine refused.
+    /// Changes attributes of part, and flushes.
     pub fn protect_part(
         &self,
         page: u64,
@@ -267,19 +215,12 @@ impl<'a> Mapping<'a> {
         Ok((outcome?, counts))
     }
 
-    /// Verifies every page, unmaps all at once, and verifies that every page is gone.
-    ///
-    /// # Errors
-    /// The first page that is wrong.
     pub fn verify_and_unmap(self) -> Result<(), Failure> {
         self.verify()?;
         self.unmap()
     }
 
-    /// Unmaps all pages at once, and verifies that every one is gone.
-    ///
-    /// # Errors
-    /// The first page that is not.
+    /// Unmaps all, and verifies that it is gone.
     pub fn unmap(self) -> Result<(), Failure> {
         let mapped = self.leaves()?;
         let (outcome, _) = self.unmap_part(0, self.source.pages())?;
@@ -292,21 +233,17 @@ impl Drop for Mapping<'_> {
     fn drop(&mut self) {
         self.tree.mmu().begin(Work::Other);
         let mut batch = self.tree.batch();
-        // What is not mapped any more is passed over; a part of a leaf is never left, so no table
-        // is needed.
+        // No leaf is cut, so no table is needed.
         let left = self.tree.unmap(self.range(), &mut batch);
         batch.flush();
         if left.is_err() || self.ctx.planted.is_some() {
-            // A planted fault may have left something in the TLB that the tables do not tell of.
+            // After a planted fault, TLBs may hold what the tables do not show.
             invalidate_all();
         }
     }
 }
 
-/// A fresh mapping takes one DSB ISHST, one ISB and no TLBI, however large it is (DESIGN rule 2).
-///
-/// # Errors
-/// It took something else.
+/// Checks for one DSB ISHST, one ISB and no TLBI (DESIGN rule 2).
 pub fn expect_fresh(counts: &MmuCounts) -> Result<(), Failure> {
     expect_value("DSB ISHST of a fresh map", counts.dsb_ishst, 1)?;
     expect_value("DSBs of a fresh map", counts.dsb, 1)?;

@@ -1,4 +1,4 @@
-//! Frames and addresses of a test, freed when they are dropped.
+//! Frames and addresses of a test, freed on drop.
 
 use alloc::vec::Vec;
 
@@ -12,25 +12,20 @@ use super::live;
 use super::source::PAGE;
 use crate::options::Planted;
 
-/// A block of frames.
 #[derive(Debug)]
 pub struct Block {
-    /// The first.
     pub first: Pfn,
-    /// log2 of how many.
+    /// log2 of its pages.
     pub order: u8,
     leak: bool,
 }
 
 impl Block {
-    /// Returns a block of 2^`order` frames, aligned to its size.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Aligned to its size.
     pub fn allocate(ctx: &Context, order: u8) -> Result<Self, Failure> {
         let first = frames::allocate(order).ok_or_else(|| {
             let is_small = frames::nr_total() < 4 << order;
-            // With pages of 4 KiB nothing that a test wants is as large.
+            // With pages of 4 KiB no test wants that much.
             if is_small && PAGE > 4096 {
                 Failure::TooLittleRam(order)
             } else {
@@ -44,19 +39,16 @@ impl Block {
         })
     }
 
-    /// Its first address.
     #[must_use]
     pub fn start(&self) -> PhysAddr {
         PhysAddr(self.first.0 * PAGE)
     }
 
-    /// Returns how many pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
         1 << self.order
     }
 
-    /// Its frames as a run.
     #[must_use]
     pub fn extent(&self) -> Extent {
         Extent {
@@ -74,20 +66,14 @@ impl Drop for Block {
     }
 }
 
-/// Blocks of the orders in a list, no two of them neighbours in physical memory where they are
-/// neighbours in the list.
+/// Blocks of listed orders, no two neighbours of the list physically consecutive.
 #[derive(Debug)]
 pub struct Chunks(Vec<Block>);
 
 impl Chunks {
-    /// Allocates them, in order.
-    ///
-    /// # Errors
-    /// A block is not to be had.
     pub fn allocate(ctx: &Context, orders: &[u8]) -> Result<Self, Failure> {
         let mut chunks: Vec<Block> = Vec::with_capacity(orders.len());
-        // Blocks that would continue the one before: kept until the end, so that they do not come
-        // again.
+        // Kept, so that they are not allocated again.
         let mut set_aside = Vec::new();
         for order in orders {
             loop {
@@ -106,18 +92,15 @@ impl Chunks {
         Ok(Self(chunks))
     }
 
-    /// Returns the runs, in order.
     #[must_use]
     pub fn extents(&self) -> Vec<Extent> {
         self.0.iter().map(Block::extent).collect()
     }
 
-    /// Puts them into another order.
     pub fn shuffle(&mut self, rng: &mut fastrand::Rng) {
         rng.shuffle(&mut self.0);
     }
 
-    /// Returns the frames, in order.
     #[must_use]
     pub fn frames(&self) -> Vec<Pfn> {
         self.0
@@ -127,20 +110,15 @@ impl Chunks {
     }
 }
 
-/// A range of addresses of the vmalloc region in which nothing is mapped. It is freed when it
-/// is dropped.
+/// Addresses of the vmalloc region where nothing is mapped.
 #[derive(Debug)]
 pub struct Window {
     _area: KernelArea,
-    /// Its first address.
     pub start: VirtAddr,
 }
 
 impl Window {
-    /// `size` bytes from an address that is `phase` modulo `align`, with a guard page behind.
-    ///
-    /// # Errors
-    /// There is no such range.
+    /// Reserves `size` bytes at `phase` modulo `align`, with a guard page behind.
     pub fn reserve(size: u64, align: u64, phase: u64) -> Result<Self, Failure> {
         let area = live::reserve(size + phase, align)?;
         Ok(Self {

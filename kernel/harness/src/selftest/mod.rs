@@ -1,13 +1,8 @@
-//! The suite that runs in the emulator, on the live tables, and prints KTAP.
+//! The self-tests, which run on the live tables and print KTAP.
 //!
-//! What each test may rely on, and cannot avoid:
-//! - before and after it, what is in use is counted ([`balance`]) and the whole live tree is
-//!   audited ([`audit`]): a leak or an unsound tree is its failure, even if it returned success;
-//! - every page of every mapping that it makes is asked of everyone who can know ([`verify`]);
-//! - it gets random numbers of its own, so that it does the same whichever tests run before it.
-//!
-//! `selftest.break=NAME` plants a fault ([`fault_injection`]): then the suite has to fail, and say
-//! what is wrong.
+//! Around each test what is in use is counted ([`balance`]) and the tree audited ([`audit`]). Each
+//! page of a mapping is checked by several oracles ([`verify`]). `selftest.break=NAME` plants a
+//! fault ([`fault_injection`]) that the suite must find.
 
 pub mod audit;
 mod backend;
@@ -43,16 +38,15 @@ use context::Context;
 use failure::{Failure, Stop, TestResult, go_on};
 use ktap::Report;
 
-/// A test that takes longer says so.
+/// Slower tests are reported.
 const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
 
 /// Free RAM that the suite takes with one CPU, in MiB. scripts/lib/machine.py reads it here.
 const FREE_MIB: u64 = 26;
-/// What each other CPU takes beside that.
+/// More for each other CPU.
 const FREE_MIB_PER_CPU: u64 = 1;
 
-/// Runs the tests that the boot arguments select, and prints the report. With less RAM than they
-/// take, none runs.
+/// Runs the selected tests if there is enough free RAM.
 pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     let nr_cpus = smp::nr_online() as u64;
     let needed = (FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1)) * (PAGE_SIZE as u64 / 4096);
@@ -67,18 +61,18 @@ pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) 
     println!("vmwalk: done");
 }
 
-/// Returns whether there is a test whose name `glob` matches.
+/// Returns whether `glob` matches the name of a test.
 #[must_use]
 pub fn selects(glob: &str) -> bool {
     names().any(|name| crate::glob::matches(glob, name))
 }
 
-/// Returns the names of all tests, in the order in which they run.
+/// In the order of runs.
 pub fn names() -> impl Iterator<Item = &'static str> {
     cases::ALL.iter().map(|test| test.name)
 }
 
-/// Runs the tests that the arguments select, and prints their report; or prints their names.
+/// Runs the selected tests, or prints their names.
 pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     if options.selftest == Selection::List {
         names().for_each(|name| println!("{name}"));
@@ -99,8 +93,7 @@ pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &F
                 trap_to_el2();
             }
         }
-        // What is unsound before a test is not that test's doing; it has been reported by the first
-        // that looked.
+        // An unsound tree is reported once, by the test that first found it.
         let mut known = None;
         for test in selected() {
             if go_on().is_err() {
@@ -117,7 +110,6 @@ pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &F
     }
 }
 
-/// Runs one test, and holds what is in use and the whole tree against what they were before.
 fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestResult {
     let before = Balance::take();
     let began = ticks();
@@ -134,14 +126,13 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     }
     let balanced = Balance::take().check_against(&before);
     let sound = audit_again(ctx, known);
-    // To be interrupted is no failure. To leave something behind is.
+    // Ctrl-C does not fail the test; what it leaves behind does.
     if let Err(Stop::Fail(Failure::Interrupted)) = result {
         balanced?;
         sound?;
         return result;
     }
-    // The test's own finding says most; the others are told as diagnostics then, but an audit's
-    // only once.
+    // Beside the test's own failure, the others are diagnostics.
     let audited = matches!(result, Err(Stop::Fail(Failure::Audit(_))));
     for found in [&balanced, &sound] {
         if let (Err(_), Err(failure)) = (&result, found)
@@ -156,7 +147,7 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     Ok(())
 }
 
-/// Audits the live tree; an error that is there since before is not told again.
+/// Does not report a known error again.
 fn audit_again(ctx: &Context, known: &mut Option<CheckError>) -> Result<(), Failure> {
     match audit::audit(ctx.info) {
         Ok(_) => Ok(()),

@@ -1,5 +1,4 @@
-//! Where the pages of a test's mapping come from: the three kinds of source, and what each must
-//! become.
+//! The three kinds of source, and the leaves that each must become.
 
 use alloc::vec::Vec;
 
@@ -11,7 +10,6 @@ use paging::{
 
 use super::live::TestTree;
 
-/// Bytes of a page.
 pub const PAGE: u64 = layout::PAGE_SIZE as u64;
 /// Pages of a contiguous group (Arm ARM D8.6.1, "The Contiguous bit").
 pub const GROUP: u64 = match layout::PAGE_SHIFT {
@@ -19,36 +17,31 @@ pub const GROUP: u64 = match layout::PAGE_SHIFT {
     14 => 128,
     _ => 32,
 };
-/// Blocks of level 2 of a contiguous group.
+/// Level 2 blocks of a contiguous group.
 pub const BLOCK_GROUP: u64 = match layout::PAGE_SHIFT {
     12 => 16,
     _ => 32,
 };
-/// Pages of a block of level 2, as many as a table has.
+/// Pages of a level 2 block, and descriptors of a table.
 pub const BLOCK: u64 = PAGE / 8;
-/// log2 of that: the order of such a block.
 pub const BLOCK_ORDER: u8 = BLOCK.ilog2() as u8;
-/// Bytes of a block of level 2.
 pub const BLOCK_SIZE: u64 = BLOCK * PAGE;
 
-/// The walkers that a source is given to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Walker {
-    /// `vmap_range_noflush`: one contiguous range.
+    /// `vmap_range_noflush`.
     Range,
-    /// `vmap_pages_range_noflush_walk`: an array of pages.
+    /// `vmap_pages_range_noflush_walk`.
     Array,
-    /// `Tree::map` with `Extents`: a list of runs.
+    /// `Tree::map` with `Extents`.
     Extents,
 }
 
 impl Walker {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Range, Self::Array, Self::Extents];
 }
 
-/// An array of consecutive frames that takes no memory, so that it can be as long as the largest
-/// leaf.
+/// An array of consecutive frames that takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Consecutive {
     first: u64,
@@ -64,26 +57,19 @@ impl FrameArray for Consecutive {
     }
 }
 
-/// The pages of a mapping, in order.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// `pages` pages from `start` on.
     Range {
-        /// The first address.
         start: PhysAddr,
-        /// How many pages.
         pages: u64,
-        /// Which walker gets them.
         walker: Walker,
     },
-    /// An array of frames.
     Array(Vec<Pfn>),
-    /// A list of runs.
     Extents(Vec<Extent>),
 }
 
 impl Source {
-    /// Returns the frames of the runs one by one, for the array walker.
+    /// For the array walker.
     #[must_use]
     pub fn array_of(extents: &[Extent]) -> Self {
         Self::Array(
@@ -94,7 +80,6 @@ impl Source {
         )
     }
 
-    /// Returns how many pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
         match self {
@@ -110,7 +95,6 @@ impl Source {
         self.pages() * PAGE
     }
 
-    /// Returns the address of page `page`.
     #[must_use]
     pub fn pa(&self, page: u64) -> PhysAddr {
         match self {
@@ -130,9 +114,6 @@ impl Source {
     }
 
     /// Maps all of it at `va`.
-    ///
-    /// # Errors
-    /// What the engine says.
     pub fn map(
         &self,
         tree: &TestTree,
@@ -175,7 +156,7 @@ impl Source {
         }
     }
 
-    /// The pages from `page` on that are physically consecutive.
+    /// Pages from `page` on that are physically consecutive.
     fn run(&self, page: u64) -> u64 {
         let head = self.pa(page);
         match self {
@@ -189,8 +170,8 @@ impl Source {
         }
     }
 
-    /// Returns the leaves of a mapping of pages `from..to` at `va` (the address of page `from`): at
-    /// each place the largest that is legal.
+    /// Returns the leaves of pages `from..to`, each the largest legal one. `va` is that of page
+    /// `from`.
     #[must_use]
     pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -208,8 +189,7 @@ impl Source {
     }
 }
 
-/// Returns the largest leaf that may be placed at `va` for `size` bytes from `pa` on, told size by
-/// size: what the engine's leaf rule is held against.
+/// An oracle for the engine's leaf rule.
 fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> LeafSize {
     LeafSize::ALL
         .into_iter()

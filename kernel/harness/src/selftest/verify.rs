@@ -1,19 +1,8 @@
-//! Every page of every mapping, asked of everyone who can know: the engine, the descriptors, the
-//! MMU itself, and data.
-//!
-//! The emulator uses a wrong page without complaint (`docs/DESIGN.md`), so nothing here infers one
-//! page from another. What is asked of each page that should be mapped:
-//!
-//! 1. `Tree::translate`: output address and attributes;
-//! 2. the descriptors, read here and not by the engine: the same, and for a contiguous group, that
-//!    it goes with its first;
-//! 3. `AT S1E1R` and `AT S1E1W`, PAR_EL1: output address, memory attribute, shareability; for a
-//!    read-only page the latter is a permission fault at the level of the leaf;
-//! 4. for RAM, data: written by one alias and read by the other, both ways, all pages written
-//!    before any is read.
-//!
-//! And of each page that should not be: that all of them say so, at the same level, an actual load
-//! and store among them.
+//! Checks each page of a mapping by several oracles. The emulator uses a wrong page without
+//! complaint (`docs/DESIGN.md`), so one page is never inferred from another. What must agree is
+//! `Tree::translate`; the descriptors, read here, contiguous groups included; PAR_EL1 after `AT
+//! S1E1R` and `AT S1E1W`; and, for RAM, data written by one alias and read by the other. An
+//! unmapped page faults for all at the same level, for an actual load and store too.
 
 use core::ptr;
 
@@ -29,59 +18,46 @@ use super::failure::{Alias, Failure, Oracle, PageDefect, go_on};
 use super::live::TestTree;
 use super::source::{BLOCK_GROUP, GROUP, PAGE};
 
-/// What a page should map to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expected {
-    /// The output address.
     pub pa: PhysAddr,
-    /// The attributes.
     pub attributes: Attributes,
 }
 
-/// What is behind a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
-    /// Frames of the test: data is written and read. The key goes into the pattern.
+    /// Frames of the test, whose data the key selects.
     Owned(u64),
-    /// Memory of another owner, or devices: translated, never accessed.
+    /// Translated, never accessed.
     Untouched,
 }
 
-/// Pages of one mapping that are all probed by a real load and store when they are gone; of those
-/// beyond, one in 512 is.
+/// Of more unmapped pages, one in 512 is probed.
 const MOST_PROBES: u64 = 4096;
-/// Pages of one mapping that are all looked up when they are gone; of those beyond, one in 64 is: a
-/// 16G leaf is 16 descriptors.
+/// Of more, one in 64 is looked up: a 16G leaf is 16 descriptors.
 const MOST_VACANT: u64 = 1 << 18;
 
-/// Bits of an address that a table resolves: a table is a page of 8-byte descriptors.
+/// A table is a page of 8-byte descriptors.
 const INDEX_BITS: u32 = PAGE_SHIFT - 3;
-/// The level of the root: as many levels as 48 bits of address take.
+/// For 48 bits of address.
 const ROOT_LEVEL: u8 = 4 - (48 - PAGE_SHIFT).div_ceil(INDEX_BITS) as u8;
 
-/// The walk of an address, by the descriptors alone.
+/// Where a walk of the descriptors ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RawWalk {
-    /// The level at which it ended.
     pub level: u8,
-    /// The table of that level.
     pub table: PhysAddr,
-    /// The index in it.
     pub index: usize,
-    /// What is there.
     pub descriptor: Descriptor,
 }
 
-/// Reads a descriptor through the linear map.
 fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
     let at = linear_va(table.0) as *const u64;
-    // SAFETY: tables lie in RAM, which the linear map has; the index is one of a table's; walkers
-    // and this only read.
+    // SAFETY: tables lie in RAM, so in the linear map; the index is within a table; all only read.
     Descriptor(unsafe { ptr::read_volatile(at.add(index & ((1 << INDEX_BITS) - 1))) })
 }
 
-/// Walks for `va` from the table at `root`, with nothing but the format of descriptors (Arm ARM
-/// D8.3) to go by.
+/// Walks by the format of descriptors only (Arm ARM D8.3).
 #[must_use]
 pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
     let mut table = root;
@@ -104,21 +80,18 @@ pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
 }
 
 impl RawWalk {
-    /// Returns whether it ended at a leaf: a page at level 3, a block above.
     #[must_use]
     pub fn is_leaf(&self) -> bool {
         self.descriptor.0 & 0b11 == if self.level == 3 { 0b11 } else { 0b01 } && self.level != 0
     }
 
-    /// Returns the address that `va` goes to.
     #[must_use]
     pub fn output(&self, va: VirtAddr) -> PhysAddr {
         let within = va.0 & (layout::Granule::size(self.level) - 1);
         PhysAddr(self.descriptor.0 & ADDRESS | within)
     }
 
-    /// A member of a contiguous group must be what the group's first makes it, and a neighbour that
-    /// is none must be none.
+    /// Checks that a member of a group is what the first implies, and a neighbour no member.
     fn check_group(&self) -> Result<(), PageDefect> {
         let members = if self.level == 3 { GROUP } else { BLOCK_GROUP } as usize;
         let within = self.index & (members - 1);
@@ -127,7 +100,7 @@ impl RawWalk {
             return Ok(());
         }
         let expected = Descriptor(first.0 + within as u64 * layout::Granule::size(self.level));
-        // The first may be invalid or a link, and then this one is no member.
+        // If the first is invalid or a link, this is no member.
         if self.descriptor == expected {
             Ok(())
         } else {
@@ -139,11 +112,8 @@ impl RawWalk {
     }
 }
 
-/// Attribute byte and SH that PAR_EL1 shows for a memory type. Written out, not computed from
-/// MAIR_EL1: this is the oracle.
-///
-/// Arm ARM, PAR_EL1: Device and Normal non-cacheable memory is outer shareable, regardless of the
-/// descriptor.
+/// Attribute byte and SH in PAR_EL1, on purpose not computed from MAIR_EL1. Device and Normal
+/// non-cacheable memory is outer shareable, whatever the descriptor says (Arm ARM, PAR_EL1).
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -155,9 +125,8 @@ fn par_of(memory: MemoryType) -> (u8, u8) {
     }
 }
 
-/// What word of the pattern belongs at `offset` of page `page`.
 fn pattern(key: u64, page: u64, offset: usize) -> u64 {
-    // SplitMix64's finaliser: every bit of the three decides on every bit of the word.
+    // SplitMix64's finaliser.
     let mut z =
         key ^ page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -165,14 +134,12 @@ fn pattern(key: u64, page: u64, offset: usize) -> u64 {
     z ^ z >> 31
 }
 
-/// Where in a page the pattern is.
 const OFFSETS: [usize; 3] = [0, PAGE as usize / 2 - 8, PAGE as usize - 8];
 
-/// How many pages are checked before it is asked whether to go on.
+/// Pages between two calls of [`go_on`].
 const ASK_EVERY: u64 = 1024;
 
-/// Checks `pages` pages from `va` on: each as `expected` says, `None` for one that must not be
-/// mapped.
+/// Checks `pages` pages from `va` on. `None` is one that must not be mapped.
 ///
 /// # Errors
 /// The first page that is wrong.
@@ -199,7 +166,6 @@ pub fn verify_pages(
         match expected(page) {
             Some(expected) => verify_translation(tree, at(page), &expected).map_err(locate(page))?,
             None => {
-                // A page that is gone is accessed for real too, unless there are very many of them.
                 let probe = nr_vacant < MOST_PROBES || page % 512 == 0;
                 if nr_vacant < MOST_VACANT || page % 64 == 0 {
                     verify_vacant(tree, at(page), probe).map_err(locate(page))?;
@@ -214,7 +180,6 @@ pub fn verify_pages(
     Ok(())
 }
 
-/// One page, by everyone who only translates.
 fn verify_translation(tree: &TestTree, va: VirtAddr, expected: &Expected) -> Result<(), PageDefect> {
     let output = |oracle, found| {
         if found == expected.pa {
@@ -300,8 +265,6 @@ fn fault(oracle: Oracle, found: FaultStatus, expected: FaultStatus) -> Result<()
     }
 }
 
-/// One page that must not be mapped: a translation fault for everyone, at the level where the
-/// descriptors end.
 fn verify_vacant(tree: &TestTree, va: VirtAddr, probe: bool) -> Result<(), PageDefect> {
     let raw = raw_walk(tree.root(), va);
     if raw.descriptor.is_valid() {
@@ -329,31 +292,27 @@ fn verify_vacant(tree: &TestTree, va: VirtAddr, probe: bool) -> Result<(), PageD
     if probe { probe_vacant(va, expected) } else { Ok(()) }
 }
 
-/// A load, and a store, at a page that must not be mapped. AT walks the tables; these use what the
-/// TLB holds.
+/// AT may walk the tables; a load or store uses what the TLB holds.
 fn probe_vacant(va: VirtAddr, expected: FaultStatus) -> Result<(), PageDefect> {
     let va = va.0 as usize;
     let read = Oracle::Probe(Access::Read);
     let found = probe_read(va).err().ok_or(PageDefect::StillMapped(read))?;
     fault(read, found.status().unwrap_or(FaultStatus::Other(0)), expected)?;
     let write = Oracle::Probe(Access::Write);
-    // SAFETY: the load before it has faulted. Were the page mapped after all, it would be a frame
-    // that the test has not freed.
+    // SAFETY: the load has faulted. Were the page mapped, it would be a frame of the test.
     let found = unsafe { probe_write(va, 0) }
         .err()
         .ok_or(PageDefect::StillMapped(write))?;
     fault(write, found.status().unwrap_or(FaultStatus::Other(0)), expected)
 }
 
-/// The data of all pages that are mapped, both ways.
 fn verify_data(
     va: VirtAddr,
     pages: u64,
     expected: &impl Fn(u64) -> Option<Expected>,
     key: u64,
 ) -> Result<(), (u64, PageDefect)> {
-    // All are written before any is read: two pages that share a frame would each look right by
-    // themselves.
+    // All are written before any is read, to find two pages that share a frame.
     for page in 0..pages {
         if let Some(expected) = expected(page) {
             for offset in OFFSETS {
@@ -402,35 +361,32 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// Asks the MMU for `va`, which may be in the linear map, while other CPUs change what lies beside
-/// it there. A load or store that meets a leaf in a break faults, and is made again; AT takes no
-/// exception, so it is made where no leaf is broken: that takes the walk lock alone.
+/// AT takes no exception, so a leaf in its break would not be retried as for a load. The walk lock
+/// keeps breaks out.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
 }
 
-/// Returns whether the MMU permits a load at `va`, anywhere, while other CPUs do anything.
+/// Returns whether the MMU permits a load at `va`, whatever other CPUs do.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)
 }
 
-/// Returns whether the MMU permits a store at `va`, anywhere, while other CPUs do anything.
+/// As [`is_readable`], for a store.
 #[must_use]
 pub fn is_writable(va: usize) -> bool {
     permits(va, Access::Write)
 }
 
-/// A load that the compiler makes where it stands.
 #[must_use]
 pub fn read(va: usize) -> u64 {
-    // SAFETY: an address that AT has translated for reading, or of the linear map, of a frame that
-    // the test owns.
+    // SAFETY: an address that AT has translated for reading, or a linear one of a frame of the
+    // test.
     unsafe { ptr::read_volatile(va as *const u64) }
 }
 
-/// A store that the compiler makes where it stands.
 pub fn write(va: usize, value: u64) {
     // SAFETY: as for `read`, translated for writing.
     unsafe { ptr::write_volatile(va as *mut u64, value) };

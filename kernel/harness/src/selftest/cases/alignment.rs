@@ -11,16 +11,15 @@ use crate::selftest::memory::{Block, Chunks, Window};
 use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-// As they are with pages of 4 KiB.
+// With pages of 4 KiB.
 const K64: u64 = GROUP * PAGE;
 const M2: u64 = BLOCK_SIZE;
 const M32: u64 = BLOCK_GROUP * BLOCK_SIZE;
 
-/// Offsets modulo 2M: on the block, on a page, on a group, a group before the block, a page before
-/// it, in the middle.
+/// Modulo 2M: on the block, on a page, on a group, a group or a page before the block, in the
+/// middle.
 const OFFSETS_2M: [u64; 6] = [0, PAGE, K64, M2 - K64, M2 - PAGE, M2 / 2];
-/// Offsets modulo 32M: on the group, on a block, a block before the group, and those where only
-/// smaller leaves agree.
+/// Modulo 32M: on the group, on a block, a block or a group of pages before the group.
 const OFFSETS_32M: [u64; 4] = [0, M2, M32 - M2, M32 - K64];
 
 fn source(walker: Walker, start: u64, pages: u64) -> Source {
@@ -31,8 +30,7 @@ fn source(walker: Walker, start: u64, pages: u64) -> Source {
     }
 }
 
-/// RAM at every offset of VA and PA modulo 2M: 5 MiB and 3 pages, so that leaves end as oddly as
-/// they begin.
+/// 5 MiB and 3 pages, so that leaves end as oddly as they begin.
 pub fn every_offset_modulo_2m<const WALKER: usize>(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let size = 5 * M2 / 2 + 3 * PAGE;
@@ -47,7 +45,6 @@ pub fn every_offset_modulo_2m<const WALKER: usize>(ctx: &Context) -> TestResult 
     Ok(())
 }
 
-/// Addresses that are never touched, at every offset of VA and PA modulo 32M.
 pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult {
     let size = M32 + M32 / 4 + K64 + PAGE;
     for va_offset in OFFSETS_32M {
@@ -59,7 +56,7 @@ pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult
             if source.pages() < 1 << 16 {
                 mapping.verify_and_unmap()?;
             } else {
-                // With larger pages, a group has eight or 32 times as many as with the smallest.
+                // With larger pages, a group has eight or 32 times as many.
                 mapping.verify_sampled()?;
                 mapping.unmap()?;
             }
@@ -68,7 +65,7 @@ pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult
     Ok(())
 }
 
-/// Runs of 1 to 700 pages, cut at random from one block, in random order.
+/// Runs of 1 to 700 pages of one block, in random order.
 fn mixed_runs(ctx: &Context, block: &Block) -> Vec<Extent> {
     let mut rng = ctx.rng();
     let mut extents = Vec::new();
@@ -99,19 +96,17 @@ fn check_mixed(ctx: &Context, source: &Source) -> TestResult {
     Ok(())
 }
 
-/// An array of mixed runs.
 pub fn mixed_runs_as_array(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     check_mixed(ctx, &Source::array_of(&mixed_runs(ctx, &block)))
 }
 
-/// A list of mixed runs.
 pub fn mixed_runs_as_extents(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     check_mixed(ctx, &Source::Extents(mixed_runs(ctx, &block)))
 }
 
-/// The same pages as a range, as an array and as a list of short runs that touch: the same leaves.
+/// A range, an array and a list of short runs that touch.
 pub fn all_sources_get_the_same_leaves(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let (first, pages) = (block.first.0 + 7, block.pages() - 7);
@@ -138,12 +133,11 @@ pub fn all_sources_get_the_same_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Single frames in random order: pages, and each where it belongs.
 pub fn shuffled_frames(ctx: &Context) -> TestResult {
     shuffled(ctx, 0, 1500)
 }
 
-/// Blocks of 64K in random order: a group each where the address allows, none across two blocks.
+/// Groups where the address allows, none across two blocks.
 pub fn shuffled_groups(ctx: &Context) -> TestResult {
     shuffled(ctx, GROUP.ilog2() as u8, (1536 / GROUP) as usize)
 }
@@ -157,7 +151,6 @@ fn shuffled(ctx: &Context, order: u8, nr: usize) -> TestResult {
     check_mixed(ctx, &source)
 }
 
-/// Every memory type, writable and read-only, in pages, groups and blocks.
 pub fn memory_types(ctx: &Context) -> TestResult {
     let size = M2 + K64 + PAGE;
     let start = ctx.untouched(2 * M2, M2, 0)?;
@@ -178,9 +171,7 @@ pub fn memory_types(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Pages are mapped, used and unmapped; then a block is mapped at the same address, to other
-/// frames; then pages again. What a walk cache kept of the table that is gone would lead to the old
-/// frames.
+/// A walk cache that kept the freed table would lead to the old frames.
 pub fn block_after_pages(ctx: &Context) -> TestResult {
     let blocks = [
         Block::allocate(ctx, BLOCK_ORDER)?,

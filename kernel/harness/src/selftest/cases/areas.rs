@@ -22,7 +22,6 @@ use crate::selftest::memory::{Block, Chunks};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
-/// The pages of `area` map `pa(page)` as data: by everyone, with data both ways.
 fn verify_area(ctx: &Context, area: &KernelArea, pa: impl Fn(u64) -> PhysAddr) -> Result<(), Failure> {
     let range = area.range();
     verify_pages(
@@ -39,7 +38,6 @@ fn verify_area(ctx: &Context, area: &KernelArea, pa: impl Fn(u64) -> PhysAddr) -
     )
 }
 
-/// Returns the frames behind `area`, as the subsystem tells them.
 fn frames_of(area: &KernelArea) -> Result<Vec<PhysAddr>, Failure> {
     let range = area.range();
     (0..range.size / PAGE)
@@ -53,7 +51,7 @@ fn frames_of(area: &KernelArea) -> Result<Vec<PhysAddr>, Failure> {
 fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
     let range = area.range();
     area.free();
-    // What is freed lazily may still be reached; from here on nothing is.
+    // Lazily freed pages may still be reached.
     kernel_vmalloc().vm_unmap_aliases();
     verify_pages(
         &ctx.tree(),
@@ -64,7 +62,6 @@ fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
     )
 }
 
-/// Memory of many sizes: every page its own frame, as `vmalloc_to_pfn` says, in the vmalloc region.
 pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
     // A block, or as much as RAM has to spare.
     const MUCH: u64 = if BLOCK_SIZE < 32 << 20 {
@@ -102,7 +99,7 @@ pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block and more lie in blocks where memory is in such pieces, which it is here.
+/// Frees a large block first, so that RAM has such pieces.
 pub fn vmalloc_uses_blocks(ctx: &Context) -> TestResult {
     drop(Block::allocate(ctx, BLOCK_ORDER + 2)?);
     let area = mm::vmalloc(3 * BLOCK_SIZE)?;
@@ -115,7 +112,6 @@ pub fn vmalloc_uses_blocks(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All of it is zero, also in frames that were full of something else.
 pub fn vzalloc_is_zero(_ctx: &Context) -> TestResult {
     let size: u64 = 265 * PAGE;
     for _ in 0..2 {
@@ -132,7 +128,6 @@ pub fn vzalloc_is_zero(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// `vmalloc_to_pfn` in leaves of every size, and in none.
 pub fn vmalloc_to_pfn_in_any_leaf(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let source = Source::Range {
@@ -165,7 +160,6 @@ pub fn vmalloc_to_pfn_in_any_leaf(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// `vmap` of memory that begins inside a block is placed where its blocks can be blocks.
 pub fn vmap_places_by_phase(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     for first in [0, GROUP, BLOCK - GROUP, BLOCK - 1, 1] {
@@ -189,7 +183,6 @@ pub fn vmap_places_by_phase(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// `vmap` of an order list, placed by the subsystem and not by the test: no page is wrong.
 pub fn vmap_of_order_lists(ctx: &Context) -> TestResult {
     for orders in super::order_lists::LISTS {
         let chunks = Chunks::allocate(ctx, orders)?;
@@ -205,7 +198,6 @@ pub fn vmap_of_order_lists(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The pages before and behind each kind of area are not reachable.
 pub fn guard_pages(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 2)?;
     let frames: Vec<Pfn> = (0..4).map(|page| Pfn(block.first.0 + page)).collect();
@@ -227,7 +219,7 @@ pub fn guard_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The first and the last bytes of the page behind `area`, and of the one before.
+/// The first and the last bytes of both guards.
 fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
     let page = PAGE as usize;
     for guard in [
@@ -240,8 +232,7 @@ fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The guard of `area` is mapped to a frame of the test, as no subsystem would; and taken out again
-/// in any case.
+/// Maps the guard of `area`, and unmaps it in any case.
 fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     let tree = ctx.tree();
     let guard = area.range().end();
@@ -260,7 +251,7 @@ fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     Ok(())
 }
 
-/// The page below the stack of each CPU; and that each CPU is on the stack that it should be on.
+/// The guard below each CPU's stack, and that the CPU is on that stack.
 pub fn stack_guards(ctx: &Context) -> TestResult {
     for cpu in smp::online() {
         let (stack, here) = smp::run_on(cpu, || {
@@ -292,7 +283,6 @@ pub fn stack_guards(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Freed twice, by the wrong call, inside, outside: each refused with what is there.
 pub fn bad_frees_are_refused(_ctx: &Context) -> TestResult {
     let va = mm::vmalloc(4 * PAGE)?.into_raw();
     let refusal = |result: Result<(), vmalloc::Error>| match result {
@@ -335,7 +325,6 @@ pub fn bad_frees_are_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// No bytes, more than all RAM, more than there are addresses, no pages: refused.
 pub fn bad_sizes_are_refused(_ctx: &Context) -> TestResult {
     for size in [0, mm::frames::stats().total * PAGE + 1, 1 << 47, u64::MAX] {
         if mm::vmalloc(size).is_ok() {
@@ -354,7 +343,7 @@ pub fn bad_sizes_are_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Allocations that fail in turn, each as the k-th: refused, and nothing is left behind.
+/// Fails the k-th allocation, for each k.
 pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
     for size in [PAGE, 40 * PAGE, (2 << 20) + PAGE] {
         let mut k = 1;
@@ -364,8 +353,8 @@ pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
             let fired = injection.fired();
             drop(injection);
             match area {
-                // A block that could not be had was made up for by smaller ones: which the mapping
-                // must not take for the large one.
+                // Smaller blocks made up for one that failed. The mapping must not take them for
+                // the large one.
                 Ok(area) => {
                     let frames = frames_of(&area)?;
                     verify_area(ctx, &area, |page| frames[page as usize])?;
@@ -387,7 +376,6 @@ pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Random areas come and go, each with its own data, verified before it goes.
 pub fn random_areas_keep_their_data(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     let mut areas: Vec<(KernelArea, u64)> = Vec::new();
@@ -423,7 +411,6 @@ fn each_page(area: &KernelArea, mut f: impl FnMut(u64, usize)) {
     }
 }
 
-/// More than the heap has makes it grow by an area of the vmalloc region, and what is in it stays.
 pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
     let before = heap::stats();
     let small: Vec<u64> = (0..1000).collect();
@@ -452,8 +439,7 @@ pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The heap grows for what does not fit, then keeps one empty region, the smallest. Trimmed, it is
-/// as large as before.
+/// The heap keeps one empty region, the smallest. Trimmed, it is as large as before.
 pub fn heap_frees(_ctx: &Context) -> TestResult {
     heap::trim();
     let before = heap::stats();

@@ -1,5 +1,3 @@
-//! The read-modify-writes of locks and free lists, in the form that the CPUs have.
-
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::selftest::context::Context;
@@ -12,8 +10,7 @@ use kernel::arch::identity;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
 
-/// Every site is one instruction if every CPU has FEAT_LSE, and a loop of exclusives if one has
-/// not.
+/// Each site is one LSE instruction, or a loop of exclusives if a CPU lacks FEAT_LSE.
 pub fn are_what_every_cpu_has(ctx: &Context) -> TestResult {
     let every = identity::cpus(&kernel::args().overrides).all(|(_, identity)| Features::of(&identity).lse);
     let sites = alternatives::nr_sites(Condition::Lse) as u64;
@@ -40,7 +37,6 @@ pub fn are_what_every_cpu_has(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// They return what was there, store what they are given, and touch nothing beside it.
 pub fn do_what_they_say(_ctx: &Context) -> TestResult {
     let words = [const { AtomicU64::new(0x0123_4567_89ab_cdef) }; 3];
     let old = swap_relaxed(&words[1], !0);
@@ -77,8 +73,7 @@ pub fn do_what_they_say(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs add under one lock, and take bytes that each is to have once: nothing is lost, and
-/// nothing is had twice.
+/// CPUs add under one lock, and take bytes of which each is taken once.
 pub fn exclude_each_other(_ctx: &Context) -> TestResult {
     const TURNS: u64 = 2_000;
     const BYTES: usize = 4_096;

@@ -1,5 +1,4 @@
-//! What a CPU does with a fault on a page that another CPU has between break and make (DESIGN rule
-//! 3).
+//! A CPU faults on a page that another CPU has between break and make (DESIGN rule 3).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -18,32 +17,25 @@ use crate::selftest::verify::{read, write};
 
 use super::cpus::{FAULTED, Findings, LATE, Meeting, WRONG_DATA};
 
-/// Pages of the mapping; the first is broken.
 const PAGES: u64 = 32;
-/// What its first word holds.
 const WORD: u64 = 0xc0de_0000;
 
-/// A fault on a page that is between break and make waits, is tried again and gets its data:
-/// counted as spurious, and not fatal.
 pub fn a_fault_is_retried(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::ZERO)
 }
 
-/// A CPU that has a leaf broken may be kept from running for any time, by its host or by firmware:
-/// the fault waits for it.
+/// A CPU in a break may be kept from running for any time, by its host or by firmware.
 pub fn a_fault_waits_as_long_as_the_window_is_open(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::from_millis(1500))
 }
 
-/// A CPU that polls one word faults in every window over it, with the same instruction and the same
-/// address: each of the retries is right, however many there are.
+/// It faults in each window, at the same instruction and address.
 pub fn a_polled_word_outlives_many_windows(ctx: &Context) -> TestResult {
     // More than one instruction may retry without a window in between.
     read_in_breaks(ctx, 100, Duration::ZERO)
 }
 
-/// Makes the first page of `mapping` invalid in a window of this CPU, as the engine does, runs
-/// `meanwhile`, and makes it as it was.
+/// Breaks the first page of `mapping` as the engine does, runs `meanwhile`, and restores it.
 fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     let (va, root) = (mapping.va, mapping.tree.root());
     let window = BreakWindow::open();
@@ -61,8 +53,8 @@ fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     drop(window);
 }
 
-/// Another CPU polls the first word of a mapping, while this one breaks its page `windows` times:
-/// until the other CPU waits in its handler, and then for `pause` longer.
+/// Breaks a page `windows` times while another CPU polls its first word, each time until that CPU
+/// waits in its handler, and for `pause` longer.
 fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
     let other = ctx.another_cpu()?;
     with_pages(ctx, PAGES, |mapping| {
@@ -88,7 +80,7 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
                         }
                         Deadline::after(pause).wait();
                     });
-                    // Out of its handler: else the same fault would wait for the next window, too.
+                    // Out of the handler, or the same fault would wait for the next window too.
                     while nr_spurious_faults() - before == window {
                         relax();
                     }
@@ -96,8 +88,7 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
                 done.store(1, Ordering::Release);
             } else {
                 while done.load(Ordering::Acquire) == 0 {
-                    // A plain load, which no exception table names: were a fault not retried, it
-                    // would be fatal.
+                    // A plain load without an exception table entry: fatal unless it is retried.
                     if read(va) != WORD {
                         findings.report(cpu, WRONG_DATA);
                     }
@@ -112,7 +103,7 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
     })
 }
 
-/// What a CPU itself has broken it may not touch: waiting for its own window would never end.
+/// Waiting for its own window would never end.
 pub fn a_fault_in_its_own_window_is_final(ctx: &Context) -> TestResult {
     with_pages(ctx, PAGES, |mapping| {
         mapping.verify()?;
@@ -125,7 +116,7 @@ pub fn a_fault_in_its_own_window_is_final(ctx: &Context) -> TestResult {
     })
 }
 
-/// A hole is a hole beside another CPU's window, too: the answer comes once that is closed.
+/// The answer comes once the other CPU's window is closed.
 pub fn a_hole_is_reported_beside_a_window(ctx: &Context) -> TestResult {
     const WHILE: Duration = Duration::from_millis(20);
     let other = ctx.another_cpu()?;
@@ -152,7 +143,6 @@ pub fn a_hole_is_reported_beside_a_window(ctx: &Context) -> TestResult {
                 if !found.is_err_and(|fault| fault.translation_level().is_some()) {
                     findings.report(cpu, FAULTED);
                 }
-                // Before the window is closed there is no answer.
                 if closed.load(Ordering::Acquire) == 0 {
                     findings.report(cpu, WRONG_DATA);
                 }

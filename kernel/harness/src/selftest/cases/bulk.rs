@@ -1,4 +1,4 @@
-//! The assembly that moves many words at once, held against loops that move one.
+//! Assembly that moves many words, against loops that move one.
 
 use core::hint::black_box;
 
@@ -9,16 +9,16 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
 use kernel::layout::PAGE_SHIFT;
 
-/// More than three blocks of the vector loops, which take two in a turn, and every remainder, with
-/// words that stay untouched on both sides.
+/// More than three blocks of the vector loops, which take two in a turn, and every remainder,
+/// between words that stay untouched.
 const WORDS: usize = 3 * table_ops::BLOCK + table_ops::BLOCK / 2;
-/// The bits that say what kind a descriptor is.
+/// The bits that tell a descriptor's kind.
 const FLAGS: u64 = 0x00ff_0000_0000_00ff;
 const MARK: u64 = 0x5a5a_a5a5_1234_8765;
-/// Bytes: more than two turns of the copying loops.
+/// More than two turns of the copying loops.
 const BYTES: usize = 150;
 
-/// `words` with numbers that differ in every bit somewhere.
+/// Fills `words` with pseudo-random numbers.
 fn scatter(words: &mut [u64], seed: u64) {
     let mut next = seed | 1;
     for word in words {
@@ -29,8 +29,7 @@ fn scatter(words: &mut [u64], seed: u64) {
     }
 }
 
-/// Holds what `operation` leaves of an array against what `expected` says of each word, from every
-/// start and for every length.
+/// Checks what `operation` leaves of an array, for every start and length.
 fn every_place(
     what: &'static str,
     operation: impl Fn(*mut u64, usize),
@@ -50,7 +49,6 @@ fn every_place(
     Ok(())
 }
 
-/// Fills and clears.
 pub fn fills_equal_single_stores(_: &Context) -> TestResult {
     let (first, step) = (0x0060_0001_2345_6703, 0x1000);
     let template = 0x0060_0000_0000_0703;
@@ -68,7 +66,6 @@ pub fn fills_equal_single_stores(_: &Context) -> TestResult {
     every_place("clear", |at, nr| unsafe { table_ops::clear(at, nr) }, |_| 0)
 }
 
-/// What kind of descriptors there are, over a whole table and less.
 pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     let mut words = [0u64; 8 * table_ops::BLOCK + 5];
     for round in 0..32u64 {
@@ -95,7 +92,7 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// What is vacant is so in the bits that say what kind a descriptor is, and in no others.
+/// Only the bits that tell the kind count.
 pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
     for nr in 0..=WORDS {
         let mut words = [!FLAGS; WORDS];
@@ -113,7 +110,7 @@ pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Blocks of consecutive frame numbers end before the first that is wrong in any bit of any word.
+/// Wrong in any bit of any word.
 pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
     const BLOCK: usize = table_ops::BLOCK;
     for nr in 0..=WORDS {
@@ -134,7 +131,6 @@ pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Runs of frame numbers end where the first is wrong, in any bit.
 pub fn runs_end_at_the_first_wrong_frame(_: &Context) -> TestResult {
     let first = 0xf_fff0_1234;
     for nr in 0..=WORDS {
@@ -160,7 +156,6 @@ unsafe extern "C" {
     fn memset(to: *mut u8, value: i32, nr: usize) -> *mut u8;
 }
 
-/// Every length, every alignment, every overlap.
 pub fn memory_functions_equal_byte_loops(_: &Context) -> TestResult {
     let mut source = [0u8; BYTES];
     for (i, byte) in source.iter_mut().enumerate() {

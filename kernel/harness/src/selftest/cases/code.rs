@@ -1,4 +1,4 @@
-//! Code: what is made executable runs on every CPU as it was written last.
+//! What is made executable runs on every CPU as written last.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,6 @@ use crate::selftest::failure::{Failure, TestResult, expect, expect_value};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::write;
 
-/// How often code is written anew.
 const ROUNDS: usize = 24;
 
 /// Returns a function that returns `value`: MOVZ W0, #value; RET.
@@ -30,13 +29,13 @@ const fn returns(value: u16) -> u64 {
     RET << 32 | MOVZ_W0 | (value as u64) << 5
 }
 
-/// Returns what the function at `va` returns.
+/// Calls the function at `va`.
 ///
 /// # Safety
-/// One that [`returns`] made is there, published, and this CPU has had a context synchronisation
-/// event since.
+/// [`returns`] made it, it is published, and this CPU has had a context synchronisation event
+/// since.
 unsafe fn call(va: VirtAddr) -> u64 {
-    // SAFETY: the caller's promise: it is executable, and keeps to the procedure call standard.
+    // SAFETY: the caller's promise: executable, and by the procedure call standard.
     let function: extern "C" fn() -> u64 = unsafe { core::mem::transmute(va.0 as usize) };
     function()
 }
@@ -55,8 +54,7 @@ fn make_code(area: &KernelArea, value: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each CPU in turn runs what was written last, at the same address: a job has its context
-/// synchronisation event.
+/// At the same address each time. A job begins with a context synchronisation event.
 pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     const PAGES: u64 = 3;
     let area = mm::vmalloc(PAGES * PAGE)?;
@@ -84,8 +82,8 @@ pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs that are in a job already are handed one function after the other by memory alone, each at
-/// an address that another had before it, and make the ISB that this needs.
+/// CPUs within one job get functions by memory alone, at an address where another was before, and
+/// make the ISB that this needs.
 pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     let nr = smp::nr_online();
     let published = AtomicU64::new(0);
@@ -115,7 +113,7 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
             }
             let mut late = !handed[round].wait();
             let va = VirtAddr(published.load(Ordering::Acquire));
-            // What was fetched ahead dates from before the address was known.
+            // Discards what was fetched before the address was known.
             isb();
             if va.0 == 0 {
                 return;
@@ -144,9 +142,8 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Code that is mapped executable from the start, of a caller's frames and as memory of its own;
-/// and what is written by the alias of a mapping that is executable, once its writer has published
-/// it.
+/// Code mapped executable from the start, of a caller's frames or its own, and code written by the
+/// alias and then published.
 pub fn mapped_executable(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let owner = mm::vmalloc(2 * PAGE)?;
@@ -180,7 +177,7 @@ pub fn mapped_executable(_ctx: &Context) -> TestResult {
     publish_instructions(area.va().0 as usize, PAGE as usize);
     // SAFETY: as above.
     expect_value("what the code returns", unsafe { call(area.va()) }, 1)?;
-    // Pages that are not there are passed over.
+    // Unmapped pages are passed over.
     let sparse = vm.get_vm_area(8 * PAGE, PAGE)?;
     sparse.map_pages(3 * PAGE, &frames[..1], Attributes::KERNEL_TEXT)?;
     let range = sparse.range();

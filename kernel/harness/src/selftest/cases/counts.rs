@@ -1,8 +1,5 @@
-//! How many barriers and invalidations an operation takes, exactly.
-//!
-//! That a fresh map takes one DSB ISHST, one ISB and no TLBI is asserted of every mapping of every
-//! test (`Mapping::map`). Here is the rest: what an unmap takes, a permission change, a break, and
-//! many of them under one flush.
+//! How many barriers and invalidations an unmap, a permission change, a break and a batch of them
+//! take, exactly. For a fresh map `Mapping::map` checks it in every test.
 
 use kernel::layout;
 use paging::mmu::MmuCounts;
@@ -16,8 +13,8 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// What one flush takes: DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and with the erratum that a TLBI
-/// completes too early, one more TLBI and DSB ISH.
+/// Checks for DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; with the erratum that completes a TLBI too
+/// early, one more TLBI and DSB ISH.
 fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Failure> {
     let repeated = u64::from(kernel::mm::kernel_tree().config().repeat_tlbi);
     expect_value("TLBIs of a flush", counts.tlbi, tlbi + repeated)?;
@@ -30,14 +27,13 @@ fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Fail
     Ok(())
 }
 
-/// TLBIs for `entries` entries of `pages` pages each, side by side: by range where there is such a
-/// thing and it takes fewer.
+/// TLBIs for `entries` neighbouring entries of `pages` pages each: by range if that takes fewer.
 fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     if !ctx.features.tlbi_range {
         return entries;
     }
-    // By range: an operation covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none covers
-    // just so many, two that may overlap do, up to 2^21 pages.
+    // One by range covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none fits exactly, two
+    // that may overlap do, up to 2^21 pages.
     let all = entries * pages;
     let one =
         all == 1 || (0..4).any(|scale| all.is_multiple_of(2 << (5 * scale)) && all >> (5 * scale + 1) <= 32);
@@ -45,11 +41,9 @@ fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     entries.min(operations)
 }
 
-/// Maps `pages` pages with leaves of `allowed`, beside a page that keeps their table, and unmaps
-/// all of them at once.
+/// Maps `pages` pages beside another page, and unmaps them at once.
 fn unmap_takes(ctx: &Context, pages: u64, align: u64, allowed: LeafSet, entry_pages: u64) -> TestResult {
-    // The neighbour is in the same table as the end of the range: no table goes, so that all TLBIs
-    // are last-level ones.
+    // The neighbour keeps the table at the end of the range, so all TLBIs are last-level ones.
     let size = (pages + 1) * PAGE;
     let window = Window::reserve(size + align, 2 * (size + align).next_power_of_two(), 0)?;
     let start = ctx.untouched(size, align, 0)?;
@@ -67,12 +61,10 @@ fn unmap_takes(ctx: &Context, pages: u64, align: u64, allowed: LeafSet, entry_pa
     Ok(())
 }
 
-/// One page: one TLBI.
 pub fn unmap_one_page(ctx: &Context) -> TestResult {
     unmap_takes(ctx, 1, PAGE, LeafSet::PAGES, 1)
 }
 
-/// Pages side by side: one TLBI each, or the fewest by range.
 pub fn unmap_many_pages(ctx: &Context) -> TestResult {
     for pages in [2, 3, 15, 16, 63, 64, 65, 200] {
         unmap_takes(ctx, pages, GROUP * PAGE, LeafSet::PAGES, 1)?;
@@ -80,18 +72,18 @@ pub fn unmap_many_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A group may be in the TLB as its 16 pages, so it takes as many TLBIs (DESIGN rule 4).
+/// A TLB may hold a group as 16 pages, so it takes 16 TLBIs (DESIGN rule 4).
 pub fn unmap_page_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     unmap_takes(ctx, GROUP, GROUP * PAGE, LeafSet::of(&[LeafSize::PAGE_GROUP]), 1)
 }
 
-/// A block is one entry, and takes one TLBI.
+/// A block is one entry.
 pub fn unmap_block(ctx: &Context) -> TestResult {
     unmap_takes(ctx, BLOCK, BLOCK_SIZE, LeafSet::of(&[LeafSize::BLOCK2]), BLOCK)
 }
 
-/// A group of blocks takes one for each.
+/// One for each block.
 pub fn unmap_block_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     unmap_takes(
@@ -103,7 +95,6 @@ pub fn unmap_block_group(ctx: &Context) -> TestResult {
     )
 }
 
-/// More TLBIs than the policy allows are one TLBI of everything.
 pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     let above = u64::from(kernel::mm::kernel_tree().config().flush_all_above);
     let size = 8 * (512 * PAGE).max(BLOCK_SIZE);
@@ -118,7 +109,7 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     let mapping = Mapping::map_untouched(ctx, window.start, &source, LeafSet::PAGES)?;
     let (_, counts) = mapping.unmap_part(0, pages)?;
     if ctx.features.tlbi_range {
-        // By range, so many pages are a few operations, and below the threshold.
+        // By range it takes a few operations, below the threshold.
         expect_value("TLBIs of everything", counts.tlbi_all, 0)?;
         expect_value("TLBIs within the threshold", u64::from(counts.tlbi <= above), 1)?;
     } else {
@@ -129,7 +120,7 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Permissions of whole leaves change in place: no break, one flush.
+/// Whole leaves: no break, one flush.
 pub fn protect_in_place(ctx: &Context) -> TestResult {
     for (pages, allowed, entry_pages) in [
         (1, LeafSet::PAGES, 1),
@@ -150,8 +141,8 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block that is cut: one break (DSB ISHST, TLBI, DSB ISH), then what was made is published by
-/// one DSB ISHST and ISB, however deep the cut.
+/// One break (DSB ISHST, TLBI, DSB ISH), then one DSB ISHST and ISB publish the tables, however
+/// deep the cut.
 pub fn cut_block(ctx: &Context) -> TestResult {
     for size in [LeafSize::BLOCK2, LeafSize::BLOCK1] {
         if ctx.needs_leaf(size).is_err() {
@@ -171,7 +162,7 @@ pub fn cut_block(ctx: &Context) -> TestResult {
         batch.flush();
         let counts = mapping.tree.mmu().take();
         let repeated = u64::from(mapping.tree.config().repeat_tlbi);
-        // The page's two edges are cut in one go, with all tables that it takes.
+        // Both edges of the page are cut at once.
         expect_value("TLBIs of a cut", counts.tlbi, 1 + repeated)?;
         expect_value("DSB ISHST of a cut", counts.dsb_ishst, 2)?;
         expect_value("DSBs of a cut", counts.dsb, 3 + repeated)?;
@@ -181,7 +172,7 @@ pub fn cut_block(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Many unmaps, one flush: one leading DSB, one trailing, one ISB.
+/// One leading DSB, one trailing, one ISB.
 pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 5)?;
     let window = Window::reserve(32 * PAGE, 2 << 20, 0)?;
@@ -211,7 +202,7 @@ pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A fresh map of each size, up to 2^18 pages in one call: always the same three numbers.
+/// Up to 2^18 pages in one call.
 pub fn fresh_map(ctx: &Context) -> TestResult {
     let most = PAGE << 18;
     let window = Window::reserve(2 * most, most, 0)?;

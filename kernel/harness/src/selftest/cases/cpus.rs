@@ -1,7 +1,5 @@
-//! What one CPU does to the tables, seen by the others.
-//!
-//! Each test hands every CPU one closure that does both halves, touch and look again, since a CPU
-//! that was turned off in between would come back with an empty TLB and prove nothing.
+//! What one CPU does to the tables, seen by the others. Each CPU runs both halves, touch and look,
+//! as one closure: a CPU turned off in between would have an empty TLB and prove nothing.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -27,14 +25,12 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, PAGE, Source, Walker};
 use crate::selftest::verify::{read, write};
 
-/// Pages that are looked at.
 const PAGES: u64 = 32;
-/// How long a CPU waits for the others: on a host that is busy an emulated CPU may not run for
-/// seconds. A test with two waits still says which CPU did not come, before `make test` takes the
-/// silence for a hang (scripts/lib/stages.py).
+/// On a busy host an emulated CPU may not run for seconds. Two waits end before `make test` takes
+/// the silence for a hang (scripts/lib/stages.py).
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A point that all CPUs reach before any goes on; or one gives up, and all see it.
+/// A point that all CPUs reach before any goes on. If one gives up, all see it.
 pub(super) struct Meeting {
     expected: u32,
     arrived: AtomicU32,
@@ -55,10 +51,10 @@ impl Meeting {
     }
 }
 
-/// What each CPU found wrong: 0 for nothing, else a code and an address.
+/// What each CPU found wrong, or 0.
 pub(super) struct Findings(Box<[AtomicU64]>);
 
-/// What a CPU may find. The order is that of [`Findings::check`].
+/// Indices of the texts in [`Findings::check`].
 pub(super) const LATE: u64 = 1;
 pub(super) const WRONG_DATA: u64 = 2;
 pub(super) const FAULTED: u64 = 3;
@@ -99,8 +95,7 @@ impl Findings {
     }
 }
 
-/// Every CPU runs `others(cpu)` between two meetings, then `then(cpu)` after this one has run
-/// `this` in between.
+/// Runs `touch` on every CPU, then `change` on this one, then `look` on every CPU.
 fn in_two_halves(
     findings: &Findings,
     touch: impl Fn(usize) + Sync,
@@ -137,7 +132,6 @@ fn value(page: u64) -> u64 {
     0xc0de_0000 + page
 }
 
-/// A load of every page gives what was written there.
 fn touch(findings: &Findings, cpu: usize, start: usize) {
     for page in 0..PAGES {
         match probe_read(start + (page * PAGE) as usize) {
@@ -148,7 +142,6 @@ fn touch(findings: &Findings, cpu: usize, start: usize) {
     }
 }
 
-/// A mapping that this CPU makes is seen by all, right after; and when it is gone, none reaches it.
 pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let block = Block::allocate(ctx, PAGES.ilog2() as u8)?;
@@ -199,7 +192,6 @@ pub fn mapping_is_seen_and_goes(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A page that becomes read-only is so for all, and stays readable.
 pub fn read_only_is_seen(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     with_pages(ctx, PAGES, |mapping| {
@@ -241,7 +233,6 @@ pub fn read_only_is_seen(ctx: &Context) -> TestResult {
     })
 }
 
-/// All CPUs allocate, fill, verify and free at once.
 pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 60;
     ctx.needs_other_cpus()?;
@@ -267,11 +258,11 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs allocate and free single frames, and want more together than there are, so that each
-/// drains the magazines of the others: no frame is handed out twice.
+/// CPUs want more frames together than there are, so each drains the others' magazines. No frame is
+/// handed out twice.
 pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 200;
-    /// What each CPU wants: as much as its magazine holds.
+    /// As much as a magazine holds.
     const WANTED: usize = 32;
     ctx.needs_other_cpus()?;
     let findings = Findings::new();
@@ -299,7 +290,6 @@ pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All CPUs unmap parts of one block at once: each part goes, and what is between them stays.
 pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 24;
     /// Pages of each CPU's part.
@@ -310,7 +300,7 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     let frames: Vec<Pfn> = (0..block.pages()).map(|page| Pfn(block.first.0 + page)).collect();
     let nr = smp::nr_online() as u64;
     let stride = block.pages() / nr;
-    // What is over where the parts do not divide the block belongs to none.
+    // The remainder behind the last part is not unmapped.
     let is_gone = |page: u64| page / stride < nr && page % stride < PART;
     for _ in 0..ROUNDS {
         let area = kernel_vmalloc().get_vm_area(size, size)?;
@@ -336,8 +326,7 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A CPU that was off gets its job though the one that turned it on is kept away for longer than a
-/// CPU without work stays on.
+/// The waker is kept away for longer than a CPU without work stays on.
 pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 8;
     const OFF_BY_THEN: Duration = Duration::from_millis(500);
@@ -348,7 +337,7 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     let mut woken = 0;
     let before = smp::nr_turned_on(other);
     for round in 0..ROUNDS {
-        // It does so soon, unless its host has no time for it.
+        // Soon, unless its host has no time for it.
         woken += u64::from(Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other)));
         let keep_away = || Deadline::after(2 * smp::LINGER).wait();
         let answer = smp::run_on_woken(other, keep_away, || round + 1);
@@ -381,8 +370,6 @@ fn cut_and_fold(mapping: &Mapping<'_>, rounds: u64) -> Result<u64, Failure> {
     Ok(rounds)
 }
 
-/// Blocks are cut and folded under the feet of the other CPUs, which read through them all the
-/// time: each load gets its data.
 pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 20;
     let nr_others = ctx.needs_other_cpus()?;
@@ -408,7 +395,7 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
             findings.report(cpu, LATE);
         }
         if cpu == first {
-            // Not under a lock, which masks interrupts.
+            // A lock would mask interrupts.
             let mapping = mapping_of_first.lock().take();
             let result = mapping.map_or(Ok(0), |mapping| cut_and_fold(mapping, ROUNDS));
             *work.lock() = result;

@@ -1,4 +1,4 @@
-//! Real devices through mappings of the walkers, and what an ioremap is.
+//! Real devices through the walkers' mappings, and what an ioremap is.
 
 use kernel::arch::early_console;
 use kernel::arch::mmu;
@@ -21,8 +21,7 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
-/// Every page of an area that maps `region` as `memory`, by everyone; and its leaves, the largest
-/// that are legal.
+/// Checks every page, and that the leaves are the largest legal ones.
 fn verify_io(
     ctx: &Context,
     area: &KernelArea,
@@ -55,7 +54,6 @@ fn verify_io(
     )
 }
 
-/// An address after its area is gone: nothing reaches it.
 fn verify_gone(ctx: &Context, start: VirtAddr, pages: u64) -> Result<(), Failure> {
     verify_pages(&ctx.tree(), start, pages, |_| None, Memory::Untouched)
 }
@@ -67,8 +65,7 @@ fn load32(va: VirtAddr) -> Result<u32, Failure> {
     })
 }
 
-/// Frames that are no RAM, mapped by a list of them: the device answers, at each of its two places
-/// in the area.
+/// Frames that are not RAM, each mapped at two pages of the area.
 pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
     /// RTCPeriphID0: 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
     const PERIPHERAL_ID0: u64 = 0xfe0;
@@ -92,7 +89,7 @@ pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// PL031: its seconds count up, one by one, and not faster than the generic timer.
+/// Not faster than the generic timer.
 pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
     /// RTCDR. Arm PrimeCell RTC (PL031) TRM, 3.3.1.
     const DATA: u64 = 0;
@@ -125,8 +122,7 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
         }
     };
     let took = ticks() - began;
-    // One tick, that comes within a second; a host that stopped the emulator for long may make it
-    // more.
+    // One tick within a second, or more if the host stopped the emulator for long.
     let elapsed = took.div_ceil(Deadline::ticks_of(Duration::from_secs(1)));
     let counted = u64::from(second.wrapping_sub(first));
     expect(
@@ -137,7 +133,6 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
     free_area(ctx, area)
 }
 
-/// After a flush, nothing translates where the area was.
 fn free_area(ctx: &Context, area: KernelArea) -> TestResult {
     let (start, pages) = (area.range().start, area.range().size / PAGE);
     area.free();
@@ -146,7 +141,7 @@ fn free_area(ctx: &Context, area: KernelArea) -> TestResult {
     Ok(())
 }
 
-/// The PCIe configuration window: groups of 2M blocks, and QEMU's host bridge at 00:00.0.
+/// Groups of 2M blocks, and QEMU's host bridge at 00:00.0.
 pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     /// Red Hat; the generic PCIe host bridge.
     const HOST_BRIDGE: (u16, u16) = (0x1b36, 0x0008);
@@ -155,7 +150,7 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     };
     let area = mm::ioremap(PhysAddr(region.start), region.size())?;
     verify_io(ctx, &area, region, MemoryType::DEVICE_NGNRE)?;
-    // 256 MiB at a multiple of 32M: 8 groups, not a leaf more.
+    // 256 MiB at a multiple of 32M is 8 groups.
     let group = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
     if ctx.leaves().contains(LeafSize::BLOCK2_GROUP)
         && (region.start | region.size()) % group == 0
@@ -186,7 +181,7 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     free_area(ctx, area)
 }
 
-/// The UART that prints this runs through an ioremap, and the early slot is empty.
+/// And the early slot is empty.
 pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
     /// UARTPeriphID0: 0x11. Arm PrimeCell UART (PL011) TRM, 3.3.15.
     const PERIPHERAL_ID0: u64 = 0xfe0;
@@ -219,8 +214,7 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
             0x11,
         )?;
     }
-    // Every mapping of it is an ioremap (the shell may hold one): the slot of the early console is
-    // empty.
+    // The shell may hold another ioremap of it.
     let (mut mappings, mut elsewhere) = (0, None);
     let tree = kernel_tree();
     tree.visit(tree.range(), |leaf| {
@@ -243,7 +237,6 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The kinds of ioremap are what PAR_EL1 says they should be.
 pub fn ioremap_kinds(ctx: &Context) -> TestResult {
     let start = ctx.untouched(16 * PAGE, GROUP * PAGE, 0)?;
     let region = PhysRegion {
@@ -270,7 +263,7 @@ pub fn ioremap_kinds(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A physical address within a page gives that address, and as many pages as the bytes touch.
+/// The area has the offset in its first page, and all pages that the bytes touch.
 pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
     let start = ctx.untouched(16 * PAGE, GROUP * PAGE, 0)?;
     for (offset, size, pages) in [
@@ -297,7 +290,7 @@ pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM is refused: it is mapped cacheable already.
+/// The linear map has it cacheable.
 pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     let Some(ram) = mm::memory_plan().ram.iter().next().copied() else {
         return Err(Failure::Claim {
@@ -309,7 +302,7 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     for (pa, size) in [
         (ram.start, PAGE),
         (ram.end - 1, 1),
-        // From below it, where there is something below.
+        // From below it, where something is below.
         (ram.start.saturating_sub(PAGE), 2 * PAGE),
         (ram.end - PAGE, 2 * PAGE),
         (ram.start, ram.size()),
@@ -323,8 +316,7 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM that an `ioremap_cache` maps is its owner's again when the mapping has ended: a store by the
-/// old address does not reach it.
+/// The owner's RAM is not reached by the old address.
 pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
     const MARK: u64 = 0x6f77_6e65_6421_0000;
     let block = Block::allocate(ctx, 0)?;
@@ -332,7 +324,7 @@ pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
     for raw in [false, true] {
         let area = kernel_vmalloc().ioremap_cache(block.start(), PAGE)?;
         let va = area.va().0 as usize;
-        // A translation to be left in the TLB.
+        // For an entry in the TLB.
         write(va, MARK);
         expect_value("what the alias reads", read(alias), MARK)?;
         if raw {
@@ -341,7 +333,7 @@ pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
         } else {
             area.free();
         }
-        // SAFETY: where the mapping is still in the TLB this is the test's own frame.
+        // SAFETY: should the TLB still hold the page, it is the test's own frame.
         let stored = unsafe { probe_write(va, !MARK) };
         expect(
             "a store by the freed address is taken",

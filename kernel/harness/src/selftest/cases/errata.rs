@@ -1,5 +1,5 @@
-//! Features and errata are those of every CPU, and what is used is made for all of them (DESIGN
-//! rules 11 and 13). What is made of one CPU's registers is tested on the host (`arch-policy`).
+//! Features and errata are those of all CPUs together (DESIGN rules 11 and 13). Decoding one CPU's
+//! registers is tested on the host (`arch-policy`).
 
 use alloc::vec::Vec;
 
@@ -17,8 +17,8 @@ use paging::Mmu;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
 
-/// Returns what each CPU that is up says now, and what it is taken to say; and that it recorded the
-/// same before there were final tables.
+/// Returns what each online CPU's registers say, overrides applied. Checks that it recorded the
+/// same before the final tables.
 fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     let read = IrqSpinLock::new("identities", alloc::vec![None; nr_cpus()]);
     smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));
@@ -26,7 +26,7 @@ fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     for (cpu, identity) in read.iter_mut().enumerate() {
         let Some(identity) = identity else { continue };
         let recorded = identity::of_cpu(cpu).unwrap_or_default();
-        // What a PMU says beside its size is what it does at the time.
+        // Apart from its size, a PMU's register has state.
         for register in Register::ALL
             .iter()
             .filter(|register| **register != Register::Pmcr)
@@ -39,7 +39,7 @@ fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     Ok(read)
 }
 
-/// Each switch is on if any CPU, or the boot arguments, need it.
+/// Each switch is on if a CPU or the boot arguments need it.
 pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
     let needed = identities()?
         .iter()
@@ -68,7 +68,6 @@ pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// What is used is what every CPU has that is up.
 pub fn used_is_what_every_cpu_has(ctx: &Context) -> TestResult {
     let identities = identities()?;
     let features = || identities.iter().flatten().map(Features::of);

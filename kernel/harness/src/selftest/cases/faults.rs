@@ -15,7 +15,6 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, read, write};
 
-/// What a probe did.
 pub type Probed<T> = Result<T, FaultInfo>;
 
 fn defect(va: usize, defect: PageDefect) -> Failure {
@@ -26,10 +25,7 @@ fn defect(va: usize, defect: PageDefect) -> Failure {
     }
 }
 
-/// `probed` is a fault of status `expected` at `va`.
-///
-/// # Errors
-/// It is not.
+/// Checks that `probed` is a fault of status `expected` at `va`.
 pub fn expect_fault<T>(
     va: usize,
     access: Access,
@@ -53,10 +49,7 @@ pub fn expect_fault<T>(
     }
 }
 
-/// Neither a load nor a store reaches `va`: translation faults.
-///
-/// # Errors
-/// One does, or faults otherwise.
+/// Checks that loads and stores at `va` are translation faults.
 pub fn expect_unreachable(va: usize) -> Result<(), Failure> {
     let status = match mmu::at_s1e1r(va) {
         Err(abort) => abort.status,
@@ -79,10 +72,7 @@ pub fn expect_unreachable(va: usize) -> Result<(), Failure> {
     expect_fault(va, Access::Write, unsafe { probe_write(va, 0) }, status)
 }
 
-/// A store at `va` is a permission fault, and a load is not one.
-///
-/// # Errors
-/// It is not so.
+/// Checks that a store at `va` is a permission fault, and a load succeeds.
 pub fn expect_read_only(va: usize) -> Result<(), Failure> {
     let value = probe_read(va).map_err(|fault| Failure::Faulted {
         what: "a load of something read-only",
@@ -108,20 +98,16 @@ pub fn expect_read_only(va: usize) -> Result<(), Failure> {
         }
         Ok(_) => return Err(defect(va, PageDefect::Permitted(Oracle::At(Access::Write)))),
     }
-    // SAFETY: were it permitted after all, the same value is stored that is there.
+    // SAFETY: were it permitted, it stores the value that is there.
     expect_fault(va, Access::Write, unsafe { probe_write(va, value) }, expected)
 }
 
-/// A call of `va` is a permission fault of the fetch.
-///
-/// # Errors
-/// It is not.
+/// Checks that a call of `va` is a permission fault.
 fn expect_execute_never(va: usize) -> Result<(), Failure> {
     let level = mm::kernel_tree()
         .translate(VirtAddr(va as u64))
         .map_or(0, |leaf| leaf.size.level());
-    // SAFETY: callers pass the address of a zero word, which is an undefined instruction, should it
-    // be executable.
+    // SAFETY: at `va` is a zero word, an undefined instruction should it be executable.
     let probed = unsafe { probe_exec(va) };
     match probed {
         Err(fault) if fault.permission_level() == Some(level) => Ok(()),
@@ -136,8 +122,7 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
     }
 }
 
-/// Two neighbours of a leaf size: when one goes, its addresses fault at that leaf's level, and the
-/// other's do not.
+/// Of two neighbouring leaves, one is unmapped and faults at its level.
 fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
     ctx.needs_leaf(size)?;
     let bytes = size.bytes::<layout::Granule>();
@@ -173,22 +158,19 @@ fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
     Ok(())
 }
 
-/// Level 3.
 pub fn level_3(ctx: &Context) -> TestResult {
     fault_level_of(ctx, LeafSize::PAGE)
 }
 
-/// Level 2.
 pub fn level_2(ctx: &Context) -> TestResult {
     fault_level_of(ctx, LeafSize::BLOCK2)
 }
 
-/// Level 1.
 pub fn level_1(ctx: &Context) -> TestResult {
     fault_level_of(ctx, LeafSize::BLOCK1)
 }
 
-/// Level 0: a whole 512G where nothing is, at the end of each region that has one.
+/// The last 512G of each region with a whole 512G unmapped.
 pub fn level_0(_ctx: &Context) -> TestResult {
     // With larger pages the root is of level 1, or has something in each entry.
     let level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
@@ -198,11 +180,8 @@ pub fn level_0(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A translation that the TLB is known to hold is gone after the unmap, page by page, on 4K pages.
-///
-/// Each page is loaded and stored right before the unmap, and again right after; nothing in between
-/// touches another page but the stack's and the tables', so that nothing but the TLBI of the flush
-/// can have emptied the TLB.
+/// Each 4K page is loaded and stored right before its unmap, and again right after. In between only
+/// stack and tables are touched, so only the flush's TLBI can have emptied the TLB.
 pub fn no_stale_translation(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -228,8 +207,7 @@ pub fn no_stale_translation(ctx: &Context) -> TestResult {
     })
 }
 
-/// A store that was permitted, and that the TLB is known to permit, is refused after the page
-/// became read-only.
+/// The TLB is known to permit the store.
 pub fn no_stale_permission(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -246,7 +224,7 @@ pub fn no_stale_permission(ctx: &Context) -> TestResult {
             }
             expect_fault(va, Access::Write, probed, FaultStatus::Permission(3))?;
             expect_value("the page's data", read(va), page)?;
-            // And back: no TLBI is needed for more permission, but the flush makes one.
+            // More permission needs no TLBI, but the flush makes one.
             mapping.protect_part(page, 1, Attributes::writable)?;
             write(va, !page);
             expect_value("the page's data, writable again", read(va), !page)?;
@@ -255,7 +233,6 @@ pub fn no_stale_permission(ctx: &Context) -> TestResult {
     })
 }
 
-/// A store to a read-only mapping, of pages, a group and a block.
 pub fn write_to_read_only(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER)?;
     let window = Window::reserve(BLOCK_SIZE, BLOCK_SIZE, 0)?;
@@ -277,8 +254,7 @@ pub fn write_to_read_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A call of data: heap, frame, mapping, stack, .data, .rodata, and the linear map's alias of the
-/// text.
+/// Heap, frame, mapping, stack, .data, .rodata, and the linear alias of text.
 pub fn execute_data(ctx: &Context) -> TestResult {
     static CONSTANT: u64 = 0;
     static mut VARIABLE: u64 = 0;
@@ -304,13 +280,13 @@ pub fn execute_data(ctx: &Context) -> TestResult {
     ] {
         expect_execute_never(va & !3)?;
     }
-    // Any instruction would do that returns; this one is.
+    // An instruction that returns.
     let text = linear_va(ctx.info.image_pa(mmu::isb as *const () as usize));
     expect_execute_never(text)?;
     Ok(())
 }
 
-/// Text and constants are written by no alias, and are what they are.
+/// By no alias.
 pub fn text_is_read_only(ctx: &Context) -> TestResult {
     let sections = &ctx.info.sections;
     for va in [
@@ -325,7 +301,6 @@ pub fn text_is_read_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// No leaf of the whole tree maps a page of text or constants writable.
 pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
     let constant = linear::constant_part(ctx.info);
     let tree = mm::kernel_tree();
@@ -349,7 +324,7 @@ pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
         }
         .into());
     }
-    // The image's own map and the linear map's, at least: else nothing was looked at.
+    // At least by the image's map and the linear map.
     expect(
         "text and constants are mapped less than twice",
         aliases,
@@ -358,7 +333,7 @@ pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Every page of every section, by both ATs, through the image's map and through the linear map.
+/// In the image's map and the linear map.
 pub fn sections_have_their_permissions(ctx: &Context) -> TestResult {
     let sections = &ctx.info.sections;
     let parts = [
@@ -398,7 +373,7 @@ pub fn sections_have_their_permissions(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Every leaf of the linear map: its first and its last page, by everyone.
+/// The first and the last page of each leaf.
 pub fn linear_map_is_right(ctx: &Context) -> TestResult {
     let tree = ctx.tree();
     let constant = linear::constant_part(ctx.info);
@@ -438,20 +413,18 @@ pub fn linear_map_is_right(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The null page, and the rest of what TTBR0 would translate.
 pub fn lower_half_faults(_ctx: &Context) -> TestResult {
-    // EPD0: no walk is made, and the fault is one of level 0 (Arm ARM, TCR_EL1.EPD0).
+    // EPD0: no walk is made, and the fault is of level 0 (Arm ARM, TCR_EL1.EPD0).
     for va in [0, 8, PAGE as usize, 0x4000_0000, 0x0000_7fff_ffff_f000] {
         expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(0))?;
         // SAFETY: the load faulted.
         let probed = unsafe { probe_write(va, 0) };
         expect_fault(va, Access::Write, probed, FaultStatus::Translation(0))?;
     }
-    // Between the halves: no address at all.
+    // Between the halves: not an address.
     for va in [0x0001_0000_0000_0000, 0xfffe_ffff_ffff_fff8usize] {
         expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(0))?;
     }
-    // Above the image window, where nothing is.
     expect_unreachable(IMAGE_END)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The frame allocator: aligned, disjoint, complete, and no free of what is not allocated.
+//! The frame allocator: aligned, disjoint, complete, and frees of allocated blocks only.
 
 use alloc::vec::Vec;
 
@@ -19,19 +19,18 @@ use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
 
-/// The order of a 2 MiB block.
+/// Of 2 MiB.
 const BLOCK: u8 = 9;
-/// How long a CPU without work is waited for to turn itself off.
+/// For a CPU without work to turn itself off.
 const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
-/// Nearly all of RAM at once, in the largest blocks that there are: the first and the last page of
-/// each, mapped side by side. All are written before any is read: where a bit of an address is lost
-/// on the way, two of them are one.
+/// Maps the first and last page of nearly all blocks of RAM side by side. All are written before
+/// any is read: were a bit of an address lost, two of them would be one.
 pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     let nr_free = frames::stats().free;
     let mut blocks: Vec<Block> = Vec::new();
     for order in (BLOCK..=MAX_ORDER).rev() {
-        // What the test itself needs stays: tables, and the heap may have to grow.
+        // Left for tables and the heap.
         while frames::stats().free >= (1 << order) + 1024
             && let Ok(block) = Block::allocate(ctx, order)
         {
@@ -47,14 +46,13 @@ pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block of every order that there is memory for, several of each: each aligned to its size, in
-/// RAM, none overlapping another.
+/// Several of every order that there is memory for.
 pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     let mut blocks: Vec<Block> = Vec::new();
     let mut largest = 0;
     for round in 0..3 {
         for order in 0..=MAX_ORDER {
-            // A block for the heap stays: it may have to grow.
+            // The heap may have to grow.
             if frames::stats().free < (2 << order) + 1024 {
                 break;
             }
@@ -107,8 +105,6 @@ pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A block freed twice, with another order, from its middle, or never allocated: refused each time,
-/// and nothing changes.
 pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     let before = frames::stats().used();
     let refused = |what, frame: Pfn, order| match frames::try_free(frame, order) {
@@ -143,14 +139,14 @@ pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Everything is allocated, the largest blocks first, until there is nothing: then a call that
-/// wants memory is refused in order. All of it comes back, and merges.
+/// All is allocated, the largest blocks first. Calls that need memory are refused; what is freed
+/// merges.
 pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();
     let nr_blocks: u64 = before.iter().sum();
-    // Room for all there can be: when nothing is left, nothing may be needed. What is in magazines
-    // comes one by one.
+    // With room for all blocks, as nothing can be allocated later. Frames of magazines come one by
+    // one.
     let mut blocks: Vec<(Pfn, u8)> = Vec::with_capacity((nr_blocks + frames::stats().cached) as usize + 64);
     let nr_free = frames::stats().free;
     let mut nr = 0;
@@ -171,8 +167,7 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     expect_value("frames that could not be had", left, 0)?;
     expect_value("frames that were had", nr, nr_free)?;
     expect_value("free frames afterwards", frames::stats().free, nr_free)?;
-    // Blocks merge as far as they did before, but for what a magazine holds back now, and did not
-    // then.
+    // As before, but for what a magazine keeps now.
     let largest = |blocks: &[u64]| blocks.iter().rposition(|nr| *nr != 0).unwrap_or(0);
     let after = largest(&frames::free_blocks());
     expect(
@@ -183,12 +178,12 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames in the magazines of other CPUs can be allocated when no others are left: all of them one
-/// by one, and a pair of which one is in this CPU's magazine and one in another's.
+/// Frames in other CPUs' magazines are allocated when no others are left: one by one, and as a pair
+/// with one in this CPU's magazine.
 pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
     /// More than a magazine is filled with at once.
     const EACH: usize = 24;
-    /// What is in a magazine after as many were taken and freed.
+    /// What a magazine keeps afterwards.
     const KEPT: u64 = 16;
     let other = ctx.another_cpu()?;
     for cpu in smp::online() {
@@ -224,7 +219,6 @@ pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// There is no frame: each call says so.
 fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure> {
     if frames::allocate(0).is_some() || frames::allocate(9).is_some() {
         return Err(Failure::NotRefused("a frame when there is none"));
@@ -240,7 +234,7 @@ fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure
         pages: 1,
         walker: Walker::Range,
     };
-    // Where no table is: the end of the vmalloc region is another 512G than the window's.
+    // The end of the region is in another 512G than the window, without tables.
     let far = VirtAddr(VMALLOC_END as u64 - 2 * PAGE);
     match source.map(&tree, far, Attributes::DEVICE, ctx.leaves()) {
         Err(failure) if matches!(failure.error, paging::Error::OutOfTables(_)) => {}
@@ -259,7 +253,7 @@ fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure
     )
 }
 
-/// A block made single frames: each is freed by itself, in any order.
+/// In any order.
 pub fn split_block(ctx: &Context) -> TestResult {
     let order = 6;
     let first = frames::allocate(order).ok_or(Failure::NoFrames(order))?;
@@ -275,7 +269,6 @@ pub fn split_block(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A zeroed frame is zero, also when it was in use before.
 pub fn zeroed_frames_are_zero(_ctx: &Context) -> TestResult {
     for _ in 0..64 {
         let frame = frames::allocate_zeroed().ok_or(Failure::NoFrames(0))?;

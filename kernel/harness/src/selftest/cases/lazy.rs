@@ -1,4 +1,4 @@
-//! The lazy purge, live: what is freed lazily, until when, and what forces it.
+//! The lazy purge, live: what is freed lazily, until when, and what forces the flush.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,20 +25,18 @@ use crate::selftest::memory::Chunks;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::write;
 
-/// Pages of the area that is freed.
 const PAGES: u64 = 4;
 
-/// What a load through a freed address gave.
+/// What a load that faults gives.
 const FAULT: u64 = u64::MAX;
 
 fn mark(page: u64) -> u64 {
     page ^ 0x6d61_726b_0000_0000
 }
 
-/// Every CPU reads an area, which is then freed, and reads on: a CPU that has a translation left
-/// finds what was there, and never what came after it, however much comes; after `vm_unmap_aliases`
-/// everybody faults. All of it is one job of each CPU: one that was off in between would have an
-/// empty TLB.
+/// A CPU that holds a translation of a freed area finds the old contents, and after
+/// `vm_unmap_aliases` a fault. One job per CPU: one that was off in between would have an empty
+/// TLB.
 pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -69,7 +67,7 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
         if cpu == 0 {
             let gone = area.lock().take();
             drop(gone);
-            // As much memory as the area had, many times over, each page with something else.
+            // Many times the memory of the area, each page with something else.
             for _ in 0..64 {
                 if let Ok(new) = mm::vmalloc(PAGES * PAGE) {
                     (0..PAGES).for_each(|page| write((new.va().0 + page * PAGE) as usize, !mark(page)));
@@ -117,7 +115,6 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
             .into());
         }
     }
-    // Before the flush, its frames were not reused.
     for other in &others {
         for page in 0..PAGES {
             let frame = mm::vmalloc_to_pfn(other.va().add(page * PAGE))?;
@@ -136,8 +133,8 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
     Ok(())
 }
 
-/// What cannot wait gives areas back, and other CPUs deal with them whenever they come by: after
-/// `vm_unmap_aliases` none can be reached, no matter who has it in hand.
+/// Areas deferred where nothing can wait may be in another CPU's hands, and are unreachable after
+/// `vm_unmap_aliases` all the same.
 pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 100;
     let vm = kernel_vmalloc();
@@ -146,7 +143,7 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     smp::on_each_cpu(|cpu| {
         if cpu != 0 {
             while !done.load(Ordering::Acquire) {
-                // Nothing is ever mapped in it, wherever it is.
+                // It drains deferred frees, and maps nothing.
                 drop(vm.get_vm_area(PAGE, PAGE));
                 time::relax();
             }
@@ -176,8 +173,7 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     )?)
 }
 
-/// Frames of an area that was freed, which wait for a flush, are there for what asks the
-/// frame allocator and may wait.
+/// A frame allocation that may wait purges.
 pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
     let _all = AllFrames::take();
@@ -195,8 +191,6 @@ pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A CPU that has ended an area where nothing could be waited for, and makes no call any more,
-/// deals with it before it turns itself off.
 pub fn idle_cpus_do_deferred_work(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let vm = kernel_vmalloc();
@@ -214,7 +208,6 @@ pub fn idle_cpus_do_deferred_work(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// However much one CPU frees, less than the policy lets wait waits afterwards.
 pub fn thresholds_bound_what_is_lazy(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let FlushPolicy::Lazy { areas, pages } = vm.config().flush else {
@@ -241,26 +234,25 @@ pub fn thresholds_bound_what_is_lazy(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames that wait go to a call that needs them: the purge comes before the refusal.
+/// The purge comes before the refusal.
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    // So little that it waits under any thresholds, and more than the frames freed below.
+    // Less than any threshold, and more than the frames freed below.
     let size = 2 * PAGES * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
     let mut all = AllFrames::take();
-    // For tables, if it takes any.
+    // For tables.
     all.free(4);
     a.free();
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     let again = mm::vmalloc(size)?;
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 0)?;
-    // And to a call that needs more of what it has.
+    // A call that needs more for its area purges too.
     b.free();
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     grows.vrealloc(size)?;
-    // More than there is is refused.
     let none = Error::OutOfFrames { size };
     expect(
         "memory is had that there is not",
@@ -271,8 +263,8 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One allocation fails, whichever, of frames, of tables or of records, while something waits: each
-/// kind of area is had all the same, since the call purges and tries again, from its first page on.
+/// Each allocation of frames, tables or records fails in turn while something waits. The call
+/// purges and starts again from its first page.
 pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let chunks = Chunks::allocate(ctx, &[8, 4, 8, 0, 7, 6])?;
@@ -289,7 +281,7 @@ pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     for (what, make) in make {
         let mut k = 1;
         loop {
-            // No table is left that is empty; and something waits.
+            // No empty table is left, and something waits.
             vm.vm_unmap_aliases();
             mm::vmalloc(PAGE)?.free();
             let injection = fail_page_alloc::fail_nth(k);
@@ -312,7 +304,6 @@ pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Of a vmap, every page is the one that it should be.
 fn maps(area: &KernelArea, what: &str, extents: &[Extent]) -> Result<(), Failure> {
     if !what.starts_with("vmap") {
         return Ok(());
@@ -327,7 +318,6 @@ fn maps(area: &KernelArea, what: &str, extents: &[Extent]) -> Result<(), Failure
     Ok(())
 }
 
-/// Addresses that wait go to a call that needs them.
 pub fn pressure_on_addresses_forces_it(_ctx: &Context) -> TestResult {
     let lazy = FlushPolicy::Lazy {
         areas: 1 << 20,

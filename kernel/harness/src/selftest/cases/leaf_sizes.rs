@@ -1,5 +1,4 @@
-//! Both walkers, and the list of runs, on every leaf size: exactly one leaf of it, every page
-//! right, nothing left behind.
+//! Each walker on each leaf size: exactly one leaf, every page right, nothing left.
 
 use kernel::layout;
 use paging::{Attributes, LeafCounts, LeafSize};
@@ -11,7 +10,7 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK_ORDER, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// Leaf sizes, as parameters of a test.
+/// As parameters of a test.
 pub const SIZES: [LeafSize; 6] = [
     LeafSize::PAGE,
     LeafSize::PAGE_GROUP,
@@ -21,10 +20,7 @@ pub const SIZES: [LeafSize; 6] = [
     LeafSize::BLOCK1_GROUP,
 ];
 
-/// Returns what one leaf of a size is made of: RAM if there is a free block, else addresses that
-/// are never touched.
-///
-/// 16G is never RAM here, also where there is so much: all of it would be written.
+/// RAM if there is a free block, else never touched. 16G is never RAM: all of it would be written.
 fn backing(
     ctx: &Context,
     size: LeafSize,
@@ -41,7 +37,7 @@ fn backing(
             let start = block.start();
             (Some(block), start, Attributes::KERNEL_DATA, ctx.owned())
         }
-        // Up to 32M there is always RAM, but for a machine so small that it is in pieces.
+        // Up to 32M only a machine with little RAM, in pieces, has none.
         None => (
             None,
             ctx.untouched(bytes, bytes, 0)?,
@@ -68,8 +64,7 @@ fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
     let mut one = LeafCounts::default();
     one.add(size, 1);
     expect_leaves(mapping.leaves()?, one)?;
-    // Four million pages of one and the same leaf, whichever walker has made it: all of them for
-    // one walker.
+    // Four million pages: all of them for one walker only.
     if size == LeafSize::BLOCK1_GROUP && walker != Walker::Range {
         mapping.verify_sampled()?;
     } else {
@@ -79,12 +74,11 @@ fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
     Ok(())
 }
 
-/// One leaf of `SIZES[SIZE]` by `Walker::ALL[WALKER]`.
+/// `SIZES[SIZE]` by `Walker::ALL[WALKER]`.
 pub fn one<const WALKER: usize, const SIZE: usize>(ctx: &Context) -> TestResult {
     one_leaf(ctx, Walker::ALL[WALKER], SIZES[SIZE])
 }
 
-/// The same memory with leaves limited, size by size: never a larger one, and every page right.
 pub fn limited_leaves(ctx: &Context) -> TestResult {
     let size = LeafSize::BLOCK2.bytes::<layout::Granule>();
     let block = Block::allocate(ctx, BLOCK_ORDER + 1)?;

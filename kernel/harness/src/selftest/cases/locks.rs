@@ -1,4 +1,4 @@
-//! The checker of the locks' order, on orders made up for it.
+//! The checker of lock order, on made-up orders.
 
 use kernel::sync::IrqSpinLock;
 use kernel::sync::order::{Graph, Violation};
@@ -7,7 +7,7 @@ use crate::options::Planted;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect_value};
 
-/// What waits for a lock, by the names of the classes: `held`, then `taken`.
+/// Waits for `taken` with the classes `held`, by name.
 fn wait(graph: &mut Graph, held: &[&'static str], taken: &'static str) -> Result<(), Violation> {
     let mut numbers = [0; 4];
     for (number, name) in numbers.iter_mut().zip(held) {
@@ -22,8 +22,7 @@ fn expect(what: &'static str, found: Result<(), Violation>, expected: Result<(),
     Ok(())
 }
 
-/// Orders that could end in a circle are refused when they are first seen, those that cannot are
-/// not.
+/// A possible circle is refused when it is first seen.
 pub fn order_is_checked(ctx: &Context) -> TestResult {
     let graph = &mut Graph::new();
     expect("a before b", wait(graph, &["a"], "b"), Ok(()))?;
@@ -88,7 +87,7 @@ pub fn order_is_checked(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// On one CPU this never deadlocks; a checked build stops at it all the same.
+/// Never deadlocks on one CPU, but a checked build stops.
 fn take_both_ways() {
     let (first, second) = (IrqSpinLock::new("first", ()), IrqSpinLock::new("second", ()));
     {

@@ -1,4 +1,4 @@
-//! Sections with interrupts masked, of this boot so far: for the end of the suite.
+//! The longest sections with interrupts masked in this boot so far.
 
 use core::time::Duration;
 
@@ -12,7 +12,7 @@ use kernel::arch::pmu::InstructionCounter;
 use kernel::arch::time::Deadline;
 use kernel::sync::IrqSpinLock;
 
-/// No section has done more than one may, in steps that do not depend on the machine.
+/// Bounds are in steps that do not depend on the machine.
 pub fn sections_have_a_bound(ctx: &Context) -> TestResult {
     if ctx.planted == Some(Planted::LongHold) {
         let lock = IrqSpinLock::new("held too long", ());
@@ -42,15 +42,14 @@ pub fn sections_have_a_bound(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Says which section was the longest.
+/// Reports the longest section.
 pub fn report(features: &Features) {
     let Some(longest) = masked::most(Count::Ticks) else {
         return;
     };
     let ticks = longest.count(Count::Ticks);
     if InstructionCounter::start(features).is_ok() {
-        // Only under `-icount` can instructions be counted, and there they are what the ticks are
-        // made of.
+        // Instructions are counted under `-icount` only, where ticks are made of them.
         let nr = ticks * 1_000_000 / masked::ticks_of_a_million().max(1);
         Report::say(format_args!(
             "longest section with interrupts masked: {nr} instructions, {longest}"

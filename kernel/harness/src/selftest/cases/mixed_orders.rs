@@ -1,5 +1,5 @@
-//! One mebibyte in pieces of many orders: small enough to be followed leaf by leaf in a debugger
-//! (`vmw trace-walk kernel::mm::areas::vmap`), and with every reason for and against a group in it.
+//! One mebibyte in pieces of many orders, small enough to follow leaf by leaf in a debugger (`vmw
+//! trace-walk kernel::mm::areas::vmap`), with every reason for and against a group.
 
 use kernel::mm;
 use paging::{Attributes, LeafSize, PhysAddr};
@@ -10,12 +10,10 @@ use crate::selftest::memory::Chunks;
 use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, Memory, verify_pages};
 
-/// Orders of the pieces, 256 pages in all. A piece of order 4 or more is aligned to 64K and may be
-/// a group where it also begins at a multiple of 16 pages of the array: all but the one of order 4
-/// at page 129.
+/// 256 pages in all. A piece of order 4 or more may be a group if it begins at a multiple of 16
+/// pages of the array: all but that of order 4 at page 129.
 const ORDERS: [u8; 15] = [6, 4, 2, 1, 1, 3, 5, 0, 4, 1, 0, 2, 3, 5, 6];
 
-/// As many groups as pieces and their places allow, and every page where it belongs.
 pub fn one_mebibyte(ctx: &Context) -> TestResult {
     let chunks = Chunks::allocate(ctx, &ORDERS)?;
     let frames = chunks.frames();
@@ -30,7 +28,7 @@ pub fn one_mebibyte(ctx: &Context) -> TestResult {
     };
     let range = area.range();
     verify_pages(&ctx.tree(), range.start, 256, expected, ctx.owned())?;
-    // Of orders 6, 4, 5, 5 and 6; only the first and the last, or none, where a group is larger.
+    // Of orders 6, 4, 5, 5 and 6. Larger groups fit fewer of them.
     let groups = match GROUP {
         16 => 4 + 1 + 2 + 2 + 4,
         32 => 2 + 1 + 1 + 2,

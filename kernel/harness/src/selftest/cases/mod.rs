@@ -32,12 +32,9 @@ mod walkers;
 use super::context::Context;
 use super::failure::TestResult;
 
-/// A test.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
-    /// What it claims.
     pub name: &'static str,
-    /// How it is shown.
     pub run: fn(&Context) -> TestResult,
 }
 
@@ -47,7 +44,7 @@ macro_rules! tests {
     };
 }
 
-/// All of them, in the order in which they run: what others rest on comes first.
+/// In the order of runs: what others depend on comes first.
 pub const ALL: &[Test] = tests! {
     "bulk.fills_equal_single_stores" => bulk::fills_equal_single_stores,
     "bulk.folds_equal_single_loads" => bulk::folds_equal_single_loads,

@@ -1,10 +1,6 @@
-//! Arrays in chunks of the orders that made the 2026 series map wrong pages, on Linux, without a
-//! warning.
-//!
-//! There, a map size taken from "bytes left" and 64K alignment alone ran past the end of a chunk.
-//! Which orders, at which address, was worked out and confirmed by booting it: 480 of 1024 pages
-//! wrong for 8,8,8,8 at 2M + 64K, and so on. Here no page may be: each is looked up, and its data
-//! read.
+//! Arrays in chunks of the orders for which the 2026 series mapped wrong pages on Linux, without a
+//! warning: 480 of 1024 pages for 8,8,8,8 at 2M + 64K. A map size taken from "bytes left" and 64K
+//! alignment alone ran past the end of a chunk.
 
 use alloc::vec::Vec;
 
@@ -18,7 +14,7 @@ use crate::selftest::source::Source;
 
 const M2: u64 = 2 << 20;
 
-/// The lists, in the order of the tests' names.
+/// In the order of the tests' names.
 pub const LISTS: [&[u8]; 9] = [
     &[8, 8, 8, 8],
     &[4, 8, 8, 8],
@@ -31,8 +27,7 @@ pub const LISTS: [&[u8]; 9] = [
     &[7, 7, 7, 7, 7, 7],
 ];
 
-/// Chunks of `LISTS[LIST]` at `OFFSET_64K` times 64K behind a 2M boundary, as an array and as a
-/// list of runs.
+/// `OFFSET_64K` times 64K behind a 2M boundary.
 pub fn list<const LIST: usize, const OFFSET_64K: u64>(ctx: &Context) -> TestResult {
     let chunks = Chunks::allocate(ctx, LISTS[LIST])?;
     let extents = chunks.extents();

@@ -1,5 +1,5 @@
-//! A part of a leaf goes, changes or is cut off: the rest stays exactly as it was, in the largest
-//! leaves that remain legal.
+//! Part of a leaf is unmapped, changed or split: the rest stays as it was, in the largest legal
+//! leaves.
 
 use kernel::layout;
 use kernel::mm::frames::fail_page_alloc;
@@ -13,7 +13,7 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, verify_pages};
 
-/// A leaf, what is behind it, and the window it is mapped in.
+/// A leaf, what is behind it, and its window.
 struct Setup {
     window: Window,
     source: Source,
@@ -23,7 +23,7 @@ struct Setup {
 }
 
 impl Setup {
-    /// One leaf of `size`: RAM up to 2M, addresses that are never touched above.
+    /// One leaf of `size`: RAM if it is small, else never touched.
     fn leaf(ctx: &Context, size: LeafSize) -> Result<Self, Failure> {
         Self::of(
             ctx,
@@ -65,7 +65,6 @@ impl Setup {
     }
 }
 
-/// Returns the leaves of pages `from..to` of `mapping` by themselves.
 fn greedy(ctx: &Context, mapping: &Mapping<'_>, from: u64, to: u64) -> LeafCounts {
     let va = mapping.va.add(from * PAGE);
     mapping.source.expected_leaves(va, from, to, ctx.leaves())
@@ -78,13 +77,12 @@ fn sum(parts: &[LeafCounts]) -> LeafCounts {
     })
 }
 
-/// Unmaps `nr` pages from page `first` of a leaf of `size`.
 fn unmap_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
     ctx.needs_leaf(size)?;
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
-    // Every page is in the TLB before, as a page or as the leaf.
+    // So that the TLB holds every page, as a page or as the leaf.
     mapping.verify()?;
     mapping.unmap_part(first, nr)?;
     mapping.verify_as(|page| (!(first..first + nr).contains(&page)).then(|| mapping.expected(page)))?;
@@ -98,43 +96,37 @@ fn unmap_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult 
     Ok(())
 }
 
-/// One page of a group of 16.
 pub fn unmap_page_of_page_group(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::PAGE_GROUP, 5, 1)
 }
 
-/// One page of a 2M block.
 pub fn unmap_page_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 300, 1)
 }
 
-/// From within a group to within another, 20 pages of a 2M block.
+/// From within a group to within another.
 pub fn unmap_across_groups_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 10, 20)
 }
 
-/// The first page, then the last, of a 2M block.
 pub fn unmap_edges_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 0, 1)?;
     unmap_from(ctx, LeafSize::BLOCK2, BLOCK - 1, 1)
 }
 
-/// One page of a group of 2M blocks.
 pub fn unmap_page_of_block_group(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2_GROUP, 4000, 1)
 }
 
-/// One whole block of a group of 2M blocks.
 pub fn unmap_block_of_block_group(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2_GROUP, 3 * BLOCK, BLOCK)
 }
 
-/// One page of a 1G block.
 pub fn unmap_page_of_1g_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK1, 100_000, 1)
 }
 
-/// Gives `nr` pages from page `first` of a leaf of `size` read-only, and back.
+/// Makes `nr` pages from page `first` read-only, and writable again.
 fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
     ctx.needs_leaf(size)?;
     let setup = Setup::leaf(ctx, size)?;
@@ -156,7 +148,7 @@ fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResul
         greedy(ctx, &mapping, first + nr, pages),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
-    // Back, and folded: the leaf that it was.
+    // Folded, it is the leaf that it was.
     mapping.protect_part(first, nr, Attributes::writable)?;
     mapping.verify()?;
     coalesce(&mapping)?;
@@ -174,32 +166,26 @@ fn coalesce(mapping: &Mapping<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One page of a group of 16.
 pub fn protect_page_of_page_group(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::PAGE_GROUP, 7, 1)
 }
 
-/// One page of a 2M block.
 pub fn protect_page_of_block(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::BLOCK2, 77, 1)
 }
 
-/// A middle part of a 2M block.
 pub fn protect_slice_of_block(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::BLOCK2, 100, 333)
 }
 
-/// One page of a group of 2M blocks.
 pub fn protect_page_of_block_group(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::BLOCK2_GROUP, 1000, 1)
 }
 
-/// One page of a 1G block.
 pub fn protect_page_of_1g_block(ctx: &Context) -> TestResult {
     protect_from(ctx, LeafSize::BLOCK1, 1000, 1)
 }
 
-/// A whole leaf keeps its size under any permissions.
 pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
     for size in [
         LeafSize::PAGE,
@@ -229,7 +215,7 @@ pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A split at a leaf's own edges does nothing; one inside cuts there and nowhere else.
+/// A split at a leaf's own edges does nothing.
 pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = setup.map(ctx)?;
@@ -255,8 +241,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
         greedy(ctx, &mapping, first + nr, 2 * BLOCK),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
-    // The edges of a group of pages, in the middle of the part: nothing to cut, where Linux once
-    // took the group apart.
+    // At a group's edges nothing is to be cut. Linux once took the group apart.
     let mut batch = mapping.tree.batch();
     let outcome = mapping.tree.split(mapping.part(2 * GROUP, GROUP), &mut batch)?;
     batch.flush();
@@ -273,7 +258,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Single pages, mapped one by one, fold into groups and blocks; and their tables go back.
+/// Their tables are freed.
 pub fn coalesce_pages(ctx: &Context) -> TestResult {
     let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = Mapping::map_with(
@@ -294,7 +279,7 @@ pub fn coalesce_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Validity taken from a part of a block and restored: the pages keep their frames.
+/// The pages keep their frames.
 pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
     let setup = Setup::leaf(ctx, LeafSize::BLOCK2)?;
     let mapping = setup.map(ctx)?;
@@ -314,7 +299,6 @@ pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A page of the range is taken: the whole call is refused, and nothing has changed.
 pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
     /// In the second block.
     const TAKEN: u64 = BLOCK + 265;
@@ -349,7 +333,7 @@ pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Writable and executable at once is refused, by every walker and by a permission change.
+/// By every walker and by a permission change.
 pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
     let setup = Setup::leaf(ctx, LeafSize::BLOCK2)?;
     let tree = ctx.tree();
@@ -376,10 +360,9 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Every table page that a map needs fails in turn: refused each time, and nothing is left behind.
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // Pages on both sides of a boundary of level 1, where nothing else is: tables of levels 1, 2,
-    // 2, 3 and 3 at most.
+    // At a boundary of level 1 with nothing else near, so that tables of levels 1, 2, 2, 3 and 3
+    // may be missing.
     let span = BLOCK_SIZE * (PAGE / 8);
     let window = Window::reserve(2 * span, span, 0)?;
     let va = window.start.add(span - 20 * PAGE);
@@ -410,7 +393,7 @@ pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
     tree.unmap(VirtRange::new(va, 40 * PAGE), &mut batch)?;
     batch.flush();
     verify_pages(&tree, va, 40, |_| None, Memory::Untouched)?;
-    // Two level 3 tables at the least: the range lies in two.
+    // The range lies in two level 3 tables.
     expect(
         "fewer tables were missing than the map needs",
         nr_failed,

@@ -1,4 +1,4 @@
-//! What each CPU has for itself, and that what all of them write shares a cache line with nothing.
+//! Per-CPU memory, and cache lines of words that all CPUs write.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,12 +12,11 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect, expect_value};
 
 kernel::per_cpu! {
-    /// The number of the CPU that wrote it, plus one.
+    /// The index of the CPU that wrote it, plus one.
     static WRITTEN_BY: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Each CPU finds its own instance of a variable, others find that one by its number, and its
-/// overflow stack is in its own block.
+/// And each CPU's overflow stack is in its own block.
 pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     let elsewhere = AtomicU64::new(0);
     smp::on_each_cpu(|cpu| {
@@ -41,8 +40,7 @@ pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM is taken for the blocks of the CPUs that the device tree has, and the window maps nothing
-/// behind them.
+/// Blocks are allocated for the CPUs of the device tree; the window maps nothing behind them.
 pub fn memory_follows_the_machine(_ctx: &Context) -> TestResult {
     let others = kernel::machine().other_cpus().count();
     expect_value("CPUs with a number", nr_cpus() as u64, 1 + others as u64)?;
@@ -72,7 +70,6 @@ pub fn memory_follows_the_machine(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// No word that CPUs write again and again lies in a cache line with anything else.
 pub fn hot_words_have_their_own_lines(_ctx: &Context) -> TestResult {
     let words = mm::hot_words()
         .into_iter()

@@ -1,5 +1,3 @@
-//! Random sequences of all operations, held against a model that knows nothing of leaves.
-
 use alloc::vec::Vec;
 
 use paging::{Attributes, VirtAddr, VirtRange};
@@ -11,11 +9,9 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, verify_pages};
 
-/// What each page of a window is.
 type Model = Vec<Option<Expected>>;
 
-/// Random unmaps, maps, permission changes, cuts and folds in four blocks, held against a model
-/// page by page.
+/// Held against a model of pages that knows no leaves.
 pub fn random_edits_equal_a_page_model(ctx: &Context) -> TestResult {
     const PAGES: u64 = 4 * BLOCK;
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
@@ -50,7 +46,7 @@ fn edit_at_random(
         let mut batch = tree.batch();
         match rng.u32(0..6) {
             0 | 1 => {
-                // Each page has one frame, so that two mappings never share one.
+                // Each page has its frame, so two mappings never share one.
                 let source = Source::Range {
                     start: block.start().add(first * PAGE),
                     pages: nr,
@@ -104,7 +100,7 @@ fn edit_at_random(
             }
         }
         batch.flush();
-        // The whole window now and then, its neighbourhood always.
+        // The neighbourhood always, the whole window now and then.
         let (from, to) = if step % 16 == 15 {
             (0, pages)
         } else {

@@ -1,8 +1,6 @@
 //! `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`: the
-//! [`shapes`](crate::selftest::shapes), each thread a CPU.
-//!
-//! A case says how many of its loops were right and how many were not, the first thing that was
-//! wrong, and what a loop takes in instructions where they can be counted (`-icount`).
+//! [`shapes`](crate::selftest::shapes), each thread a CPU. Reports loops that were right or not,
+//! and under `-icount` instructions per loop.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,12 +14,12 @@ use crate::selftest::failure::{Failure, TestResult, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::shapes::{self, Backing, Run, Shape};
 
-/// What came of a shape on all its threads.
+/// Of a shape on all its threads.
 struct Outcome {
     threads: u64,
     passed: u64,
     instructions: u64,
-    /// The first failure, and its CPU.
+    /// And its CPU.
     failure: Option<(usize, Failure)>,
 }
 
@@ -68,7 +66,6 @@ fn run(ctx: &Context, shape: &Shape, args: &TestVmalloc, backing: &Backing, seed
     }
 }
 
-/// Runs the shapes that `test_vmalloc=` names, or all of them a few times.
 pub fn suite(ctx: &Context) -> TestResult {
     let args = &crate::options().test_vmalloc;
     let seed = ctx.rng().u64(..);
@@ -98,7 +95,6 @@ pub fn suite(ctx: &Context) -> TestResult {
             Report::say(format_args!("test_vmalloc {name}: CPU {cpu}: {failure}"));
             wrong = wrong.or(Some(failure));
         }
-        // The others run nevertheless.
         if let Err(failure) = expect_value(name, passed, expected) {
             wrong = wrong.or(Some(failure));
         }

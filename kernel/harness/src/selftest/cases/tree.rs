@@ -1,5 +1,3 @@
-//! The live tree as a whole.
-
 use kernel::arch::mmu::{at_s1e1r, at_s1e1w};
 use kernel::bootargs::LinearLeaves;
 use kernel::layout;
@@ -16,7 +14,7 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, verify_pages};
 
-/// The audit finds nothing, and every table page that was allocated is linked, once.
+/// Every table page that was allocated is linked, once.
 pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
     let audit = audit::audit(ctx.info)?;
     expect_value(
@@ -26,12 +24,11 @@ pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
     )?;
     let ram = mm::memory_plan().ram.size();
     let mapped = audit.report.leaves.pages::<layout::Granule>() * PAGE;
-    // The linear map alone has all RAM; image, device tree and areas come on top.
+    // Image, device tree and areas are mapped besides the linear map.
     expect("the tree maps less than all RAM", mapped, mapped > ram)?;
     Ok(())
 }
 
-/// The device tree's window maps its pages, read-only, and nothing beside them.
 pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
     let tree = &ctx.info.device_tree;
     let pages = tree.pa..tree.pa + tree.size as u64;
@@ -51,7 +48,7 @@ pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The audit of a tree with mappings of this suite in it, in every leaf size that RAM allows.
+/// With mappings of each leaf size that RAM allows.
 pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let window = Window::reserve(4 * BLOCK_SIZE, BLOCK_SIZE, 0)?;
@@ -66,8 +63,7 @@ pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The linear map has the largest leaves that RAM and the image's bounds allow, or single pages if
-/// it was told so.
+/// Or single pages, if the boot arguments say so.
 pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     let allowed = match kernel::args().linear {
         LinearLeaves::Largest => ctx.leaves(),
@@ -98,8 +94,7 @@ pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One page of the linear map becomes read-only and writable again: the leaf around it is cut and
-/// folded, through the fixed slots where it maps its own tables, and every other page stays right.
+/// Through the fixed slots, where the leaf maps its own tables. Then the leaf is folded.
 pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     let block = Block::allocate(ctx, BLOCK_ORDER)?;
@@ -135,9 +130,9 @@ pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     protect(Attributes::read_only)?;
     let cut = around(true).and_then(|()| super::faults::expect_read_only(page));
     protect(Attributes::writable)?;
-    // A map of single pages has nothing to fold, and is to stay one.
+    // A map of single pages stays one.
     if kernel::args().linear == LinearLeaves::Largest {
-        // Within the largest leaf that there can be around it.
+        // The largest leaf that there can be around it.
         let largest = 16u64 << 30;
         mm::with_linear_map_tables(|tree| {
             let mut batch = tree.batch();

@@ -1,5 +1,4 @@
-//! The rest of the vmalloc subsystem, live: what is freed lazily, resized, read, listed and
-//! changed.
+//! The rest of the vmalloc subsystem, live: lazy frees, vrealloc, vread, listing, permissions.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,7 +18,7 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// Returns the address of a page of `area`, and of the same frame in the linear map.
+/// Returns the address of a page of `area`, and that in the linear map.
 fn page_of(area: &KernelArea, page: u64) -> Result<(usize, usize), Failure> {
     let va = area.range().start.add(page * PAGE);
     let pfn = mm::vmalloc_to_pfn(va)?;
@@ -40,8 +39,7 @@ fn fill(area: &KernelArea) {
     }
 }
 
-/// A free costs no flush; until there is one, neither frames nor addresses are handed out; a flush
-/// that is asked for frees them.
+/// Neither frames nor addresses are reused before a flush.
 pub fn lazy_purge(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -73,8 +71,7 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Growth maps the same frames, with what is in them, at another address; the old one is not
-/// reached.
+/// The frames move to another address with their contents, and the old one is unmapped.
 pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(PAGE)?;
     fill(&area);
@@ -108,7 +105,7 @@ pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Memory as it is, zeros for guards and devices and where nothing is.
+/// Zeros for guards and devices and where nothing is.
 pub fn vread_copies(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(3 * PAGE)?;
     fill(&area);
@@ -144,7 +141,6 @@ pub fn vread_copies(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Every area with its leaves, and no other.
 pub fn vmallocinfo_lists(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc((2 << 20) + 3 * PAGE)?;
     let (mut found, mut nr) = (None, 0);
@@ -162,7 +158,6 @@ pub fn vmallocinfo_lists(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames that an area took over are free once it is gone.
 pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     let before = frames::stats().used();
     let mut taken = Vec::new();
@@ -181,7 +176,7 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     // SAFETY: raw, the test's own, and nothing lies in it.
     unsafe { mm::vunmap(va) }?;
     kernel_vmalloc().vm_unmap_aliases();
-    // The list of frames is the test's, on the heap; what the area took is back.
+    // The list of frames is on the heap.
     expect(
         "frames were not freed",
         frames::stats().used(),
@@ -190,8 +185,6 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two small mappings in one block; a wrong length and a second unmap are refused; nothing is
-/// reached afterwards.
 pub fn map_ram(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = mm::vmalloc(8 * PAGE)?;
@@ -234,8 +227,7 @@ pub fn map_ram(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Whether each page of `area` and its alias can be written as `expected` says; and that each can
-/// be read.
+/// Checks that each page and its alias can be read, and written as `expected` says.
 fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<(), Failure> {
     for page in 0..pages(area) {
         let (va, alias) = page_of(area, page)?;
@@ -257,11 +249,10 @@ fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<
     Ok(())
 }
 
-/// Linux bugs 10 and 11: a slice of a block, whole and alone, in the area and in the linear map;
-/// and all as before in the end.
+/// Linux bugs 10 and 11: a slice of a block, at both addresses.
 pub fn set_memory_slice(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
-    // Of a block, or of what is as good where one is of 512 MiB.
+    // Of a block, or enough of one of 512 MiB.
     let nr_pages = BLOCK.min(2048);
     for (first, nr) in [
         (0, 1),
@@ -285,7 +276,7 @@ pub fn set_memory_slice(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Invalid pages fault by either address, the others do not, and they have their data afterwards.
+/// By either address, and the pages keep their data.
 pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(512 * PAGE)?;
     fill(&area);
@@ -308,7 +299,7 @@ pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Any table may be missing: the area and its alias are as they were.
+/// Any table may be missing: both addresses are as they were.
 pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     drop(Block::allocate(ctx, BLOCK_ORDER)?);
     let before = audit::audit(ctx.info)?.report;
@@ -316,7 +307,7 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     loop {
         let area = mm::vmalloc(BLOCK_SIZE)?;
         fill(&area);
-        // With nothing lazy, there is nothing that could be freed for another try.
+        // Nothing lazy is left that could be freed for another try.
         kernel_vmalloc().vm_unmap_aliases();
         let injection = fail_page_alloc::fail_nth(k);
         let result = area.set_memory_ro(7 * PAGE, 3 * PAGE);
@@ -353,9 +344,9 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two areas whose memory shares a block of the linear map, both read-only, while a third one's end
-/// folds what is around: each still goes without a table. (Folded into one block, the first could
-/// not be given its permissions back without cutting it, and there may be no table for that.)
+/// Two read-only areas share a block of the linear map, and freeing a third one folds its
+/// surroundings. Folded into one block, the first could not be made writable without a table to cut
+/// it, and there may be none.
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     const SIZE: u64 = 256 * PAGE;
     let before = audit::audit(ctx.info)?.report;
@@ -403,13 +394,12 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area of many pieces, of which one is read-only, goes without a table: what was not changed is
-/// not cut.
+/// What was not changed is not cut, so freeing takes no table.
 pub fn end_needs_no_table(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     for first in [0, 511, 700] {
-        // Pieces of 2^9, 2^8, ... pages, each in a block of the linear map of its own, or in the
-        // middle of one.
+        // Pieces of 2^9, 2^8, ... pages, each in its own block of the linear map or in the middle
+        // of one.
         let area = mm::vmalloc(1023 * PAGE)?;
         area.set_memory_ro(first * PAGE, PAGE)?;
         let injection = fail_page_alloc::fail_nth(1);

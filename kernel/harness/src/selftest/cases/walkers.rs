@@ -1,8 +1,6 @@
-//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects, on the live MMU.
-//!
-//! A walker has a tree of its own. Of that, what lies under one entry of the root is linked into
-//! the live root, where nothing else is: so its mappings are translated, written and read for real,
-//! and what it has unmapped is looked for in the TLB.
+//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects, on the live MMU. Each has a
+//! tree of its own, of which one root entry is linked into the live root. So its mappings are
+//! accessed for real, and the TLB is probed for what it unmapped.
 
 use alloc::vec::Vec;
 
@@ -25,16 +23,16 @@ use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, verify_pages};
 use crate::wrong_walkers::LastIsFirst;
 
-/// Addresses that no region of the kernel's has, under one entry of a table of [`LEVEL`].
+/// Under one entry of a table of [`LEVEL`], where no region of the kernel is.
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
-/// With pages of 16 KiB the root has two entries, and each has something.
+/// With pages of 16 KiB both entries of the root are in use.
 const LEVEL: Level = if layout::PAGE_SHIFT == 14 {
     1
 } else {
     layout::Granule::ROOT_LEVEL
 };
 
-/// Returns the table of [`LEVEL`] for [`BASE`] below `root`, and the index of the entry in it.
+/// Returns the table of [`LEVEL`] for [`BASE`] below `root`, and the index in it.
 fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     let (mut table, mut level) = (root, layout::Granule::ROOT_LEVEL);
     while level != LEVEL {
@@ -45,14 +43,14 @@ fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     }
     Ok((table, layout::Granule::index(BASE.0, LEVEL)))
 }
-/// A page here stays mapped, so that the table that is linked stays.
+/// Stays mapped, so that the linked table stays.
 const KEPT: VirtAddr = BASE.add(32 << 30);
 
 type KernelWalk<'a> = Walk<'a, layout::Granule, KernelTables, KernelMmu>;
 trait KernelWalker: Walker<layout::Granule, KernelTables, KernelMmu> {}
 impl<W: Walker<layout::Granule, KernelTables, KernelMmu>> KernelWalker for W {}
 
-/// A link of the live root to a walker's tree, until it is dropped.
+/// A link of the live root to a walker's tree, removed on drop.
 struct Grafted<'a> {
     /// Of the live tree.
     slot: (PhysAddr, usize),
@@ -60,7 +58,6 @@ struct Grafted<'a> {
 }
 
 impl<'a> Grafted<'a> {
-    /// Links what `walk` has under its [`slot`].
     fn new(walk: &KernelWalk<'a>) -> Result<Self, Failure> {
         let (table, index) = slot(mm::kernel_tree().root())?;
         let found = KernelTables.load(table, index);
@@ -79,7 +76,7 @@ impl<'a> Grafted<'a> {
 impl Drop for Grafted<'_> {
     fn drop(&mut self) {
         KernelTables.store(self.slot.0, self.slot.1, 0);
-        // Walk caches, too, forget what was below (DESIGN rule 5).
+        // All levels: walk caches, too, hold what was below (DESIGN rule 5).
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
         self.mmu.dsb_ish();
@@ -87,7 +84,7 @@ impl Drop for Grafted<'_> {
     }
 }
 
-/// What is mapped, as the walker's three calls take it.
+/// As the walker's three calls take it.
 enum Source<'a> {
     Range(PhysAddr, u64),
     Pages(&'a [Pfn]),
@@ -124,7 +121,6 @@ impl Source<'_> {
     }
 }
 
-/// Maps every page to its frame, and leaves no translation of it behind when it is unmapped.
 pub fn registered(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     let mut nr = 0;
@@ -140,7 +136,7 @@ pub fn registered(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Whether the walker is selected; if it is, it is tested.
+/// Returns whether the walker is selected, and so was tested.
 fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<bool, Failure> {
     if !crate::glob::matches(crate::options().bench_walkers, W::NAME) {
         return Ok(false);
@@ -188,7 +184,6 @@ fn on_tree<W: KernelWalker>(ctx: &Context, walker: &W, walk: &KernelWalk<'_>) ->
     expect("a walker refuses to unmap a page", KEPT.0, gone.is_ok())
 }
 
-/// Each page by everyone who can know, data by both addresses, then that each is gone.
 fn maps_and_unmaps<W: KernelWalker>(
     ctx: &Context,
     walker: &W,

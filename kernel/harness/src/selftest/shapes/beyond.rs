@@ -1,4 +1,4 @@
-//! The shapes that Linux's suite lacks: what makes large leaves, and what takes a part of one.
+//! Shapes that Linux's suite lacks: large leaves, and parts of them.
 
 use alloc::vec::Vec;
 
@@ -13,21 +13,18 @@ use crate::selftest::failure::{Failure, expect, expect_leaves};
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source};
 use crate::selftest::verify::{is_writable, read, write};
 
-/// Pages of the mapping that parts are taken of: two level 2 blocks.
 const PART_PAGES: u64 = if layout::PAGE_SHIFT == 16 { 1024 } else { 2 * BLOCK };
 
 fn allowed() -> LeafSet {
     kernel_tree().config().leaves
 }
 
-/// A part of `pages` pages: where it begins and ends.
 fn random_part(run: &mut Run<'_>, pages: u64) -> core::ops::Range<u64> {
     let first = run.rng.u64(0..pages);
     first..first + run.rng.u64(1..=pages - first)
 }
 
-/// Frames that `area` maps in this order: each, and with the largest leaves that their order
-/// allows.
+/// With the largest leaves that their order allows.
 fn maps_frames(run: &mut Run<'_>, area: &KernelArea, frames: Vec<Pfn>) -> Result<(), Failure> {
     let start = area.range().start;
     for page in pages_to_check(run, frames.len() as u64) {
@@ -39,7 +36,6 @@ fn maps_frames(run: &mut Run<'_>, area: &KernelArea, frames: Vec<Pfn>) -> Result
     has_leaves(area.range(), expected)
 }
 
-/// Blocks of orders 0 to 9 in another order each time.
 pub(super) fn mixed_order_vmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     let mut extents = run.backing.mixed.extents();
     loops(run, |run| {
@@ -53,7 +49,7 @@ pub(super) fn mixed_order_vmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Memory from anywhere inside a block on: it is placed so that its blocks are blocks.
+/// Memory from inside a block on, placed so that its blocks can be blocks.
 pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let (block, end) = (run.backing.block.first.0, 1 << BLOCK_ORDER);
@@ -61,7 +57,7 @@ pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
         let frames: Vec<Pfn> = (block + first..block + end).map(Pfn).collect();
         let area = mm::vmap(frames.as_slice())?;
         let blocks = area.outcome().leaves.get(LeafSize::BLOCK2);
-        // Where no block fits in, by its groups.
+        // Where no block fits, by its groups.
         let (size, expected) = if end == 4 * BLOCK {
             (BLOCK_SIZE, 3)
         } else {
@@ -77,8 +73,7 @@ pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// A part of two blocks is unmapped in a sparse area, and mapped again: the rest stays, in leaves
-/// cut no further than needed.
+/// The part is mapped again. No leaf is cut further than needed.
 pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     let block = run.backing.block.first.0;
     let frames: Vec<Pfn> = (block..block + PART_PAGES).map(Pfn).collect();
@@ -109,8 +104,7 @@ pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// A part of two blocks becomes read-only, and writable again, with exactly its alias; contents
-/// stay.
+/// Both addresses of the part change.
 pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let area = mm::vmalloc(PART_PAGES * PAGE)?;
@@ -144,8 +138,7 @@ pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failur
     })
 }
 
-/// 4K, 64K, 2M, 32M and 1G of a device at a multiple of as much: one leaf each, where the
-/// contiguous bit may be used.
+/// One leaf each, where the contiguous bit may be used.
 pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
     const SIZES: [(LeafSize, LeafSize); 5] = [
         (LeafSize::PAGE, LeafSize::PAGE),
@@ -172,7 +165,6 @@ pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
             expected.add(leaf, (bytes / leaf.bytes::<layout::Granule>()) as u32);
             expect_leaves(area.outcome().leaves, expected)?;
             has_leaves(VirtRange::new(start, bytes), expected)?;
-            // A page of each of 64 parts, for a leaf may be of many pages.
             for part in 0..64 {
                 let page = run.rng.u64(0..(bytes / PAGE).div_ceil(64)) + part * (bytes / PAGE) / 64;
                 let page = page.min(bytes / PAGE - 1);

@@ -1,9 +1,5 @@
-//! `kvfree_rcu`: memory that readers may still be looking at when its owner is done with it, and
-//! that is freed when none is any more.
-//!
-//! A thread publishes a page where all find it, and takes out the one before; that one is freed
-//! after every thread has been seen outside of its reading. The form with one argument notes what
-//! waits apart, the form with two links it through the memory itself.
+//! `kvfree_rcu`: memory is freed once no reader may look at it. A thread publishes a page and takes
+//! out the one before, which is freed after each thread was seen not reading.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +14,9 @@ use crate::selftest::failure::{Failure, expect};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
-/// Frees that wait for one end of all reading.
+/// Frees that share one grace period.
 const BATCH: usize = 16;
 
-/// What the threads share.
 #[derive(Debug)]
 pub(crate) struct Readers {
     /// The page that all read, or 0.
@@ -38,10 +33,10 @@ impl Readers {
         }
     }
 
-    /// Looks at the published page, if there is one. Whether it is as it was written.
+    /// Returns whether the published page is as written.
     fn look(&self, thread: usize) -> bool {
-        // Sequentially consistent: who does not see this thread reading has taken the page out
-        // before this thread can find it.
+        // SeqCst: a CPU that does not see this thread reading has taken the page out before this
+        // thread can load its address.
         self.reading[thread].fetch_add(1, Ordering::SeqCst);
         let va = self.published.load(Ordering::SeqCst);
         let right = va == 0 || (0..4).all(|_| read(va as usize + 8) == stamp(va));
@@ -49,7 +44,7 @@ impl Readers {
         right
     }
 
-    /// Waits until each thread has been outside of its reading once.
+    /// Waits until each thread was once not reading.
     fn synchronize(&self) {
         for reading in &*self.reading {
             let seen = reading.load(Ordering::SeqCst);
@@ -64,10 +59,8 @@ fn stamp(va: u64) -> u64 {
     va.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Frees a page, if it is as it was written.
-///
 /// # Safety
-/// It is raw, and no longer read.
+/// `va` is raw, and no longer read.
 unsafe fn end(va: u64) -> Result<(), Failure> {
     expect(
         "a page whose free was deferred has changed",
@@ -78,7 +71,7 @@ unsafe fn end(va: u64) -> Result<(), Failure> {
     Ok(unsafe { mm::vfree(VirtAddr(va)) }?)
 }
 
-/// Publishes a new page once a loop, and gives the one before to `defer`.
+/// Publishes a page in each loop, and defers the free of the one before.
 fn replace(
     run: &mut Run<'_>,
     mut defer: impl FnMut(&Readers, u64) -> Result<(), Failure>,
@@ -97,13 +90,13 @@ fn replace(
     let last = readers.published.swap(0, Ordering::SeqCst);
     if last != 0 {
         readers.synchronize();
-        // SAFETY: it is published no more, and every reader has been outside since.
+        // SAFETY: it is no longer published, and every reader has been outside since.
         unsafe { end(last) }?;
     }
     Ok(right)
 }
 
-/// What waits is noted in a list of its own.
+/// The form with one argument.
 pub(super) fn noted_apart(run: &mut Run<'_>) -> Result<u64, Failure> {
     let (mut waiting, mut nr) = ([0; BATCH], 0);
     let readers = &run.backing.readers;
@@ -124,7 +117,7 @@ pub(super) fn noted_apart(run: &mut Run<'_>) -> Result<u64, Failure> {
     right
 }
 
-/// What waits is a list through its own first words.
+/// The form with two: what waits is linked through its first words.
 pub(super) fn linked_through(run: &mut Run<'_>) -> Result<u64, Failure> {
     let (mut head, mut nr) = (0u64, 0);
     let readers = &run.backing.readers;

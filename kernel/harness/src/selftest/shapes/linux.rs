@@ -1,4 +1,4 @@
-//! The shapes of Linux's `lib/test_vmalloc.c`, with its sizes, alignments and orders of events.
+//! The shapes of Linux's `lib/test_vmalloc.c`, with its sizes, alignments and order of events.
 
 use alloc::vec::Vec;
 
@@ -15,14 +15,12 @@ use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 use crate::test_vmalloc::{self, Params};
 
-/// A word is written and read back; then the area goes.
 fn touch(area: &KernelArea) -> bool {
     let at = area.range().start.0 as usize;
     write(at, at as u64);
     read(at) == at as u64
 }
 
-/// What the bench counts, on the kernel's own subsystem.
 fn steps(
     run: &mut Run<'_>,
     step: fn(&KernelVmalloc, &mut Params<'_>) -> Result<bool, Error>,
@@ -42,8 +40,7 @@ pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::fix_size)
 }
 
-/// Holes of a page, which a page must fit into: each takes a hole whole, or a range that is kept
-/// for its like, and none is cut off a larger gap.
+/// Areas of a page among holes of a page: each takes a whole hole or a cached range.
 pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     let vm = kernel_vmalloc();
     let mut held = Vec::new();
@@ -61,13 +58,13 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         })
     };
     loops(run, |run| {
-        // What is freed lazily is no hole yet, nor what an idle CPU is freeing.
+        // Lazily freed areas are not holes yet, nor what an idle CPU is freeing.
         vm.vm_unmap_aliases();
         let before = census()?;
         let area = mm::vmalloc(PAGE)?;
         let after = census()?;
         let fits = after.gaps + after.parked + 1 == before.gaps + before.parked;
-        // A purge joins gaps; another thread makes and takes holes meanwhile.
+        // A purge joins gaps; other threads make and take holes.
         let comparable = run.threads == 1 && after.retired == before.retired;
         Ok(touch(&area) && (fits || !comparable))
     })
@@ -95,8 +92,8 @@ pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::random_size_align)
 }
 
-/// Every power of two; there, the top is expected to fail. Here an alignment that there are many
-/// places for succeeds, on however many CPUs at once, and one of 2^63 never does.
+/// Linux expects the top to fail. Here 2^63 must fail; an alignment with many places succeeds on
+/// any number of CPUs.
 pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |_| {
         let vm = kernel_vmalloc();
@@ -104,7 +101,7 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
             let align = 1 << shift;
             match vm.allocate(&Request::new(PAGE).aligned(align)) {
                 Ok(area) => area.va().0.is_multiple_of(align),
-                // Few places at that alignment, and the other CPUs may have them.
+                // Other CPUs may have the few places.
                 Err(Error::OutOfSpace(_)) => align > vm.range().size >> 6,
                 Err(_) => false,
             }
@@ -114,9 +111,8 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Objects of 1 byte to a quarter of a page at alignments of 1 to 2048, each at the same offset in
-/// a unit of every CPU: one reserved area for all units, with pages under the objects only, as
-/// Linux's per-CPU chunks have them.
+/// Objects at the same offsets in each CPU's unit. One area is reserved for all units, with pages
+/// under the objects only, as in Linux's per-CPU chunks.
 pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
     const UNIT_PAGES: u64 = 16;
     const OBJECTS: usize = 16;
@@ -137,14 +133,13 @@ pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
             each().for_each(|at| write(at, at as u64 ^ run.nr_pages));
             each().all(|at| read(at) == at as u64 ^ run.nr_pages)
         });
-        // Flushed when it returns, so that the frames may go.
+        // Flushed on return, so that the frames may be freed.
         chunk.free();
         populated.iter().for_each(|frame: &Pfn| frames::free(*frame, 0));
         done
     })
 }
 
-/// Puts frames under the first `pages` pages of each unit.
 fn populate(
     chunk: &KernelArea,
     units: u64,
@@ -170,8 +165,8 @@ pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::map_ram)
 }
 
-/// Pages under a spin lock, with interrupts masked: had without waiting, and freed without
-/// waiting. Only another CPU may be in the way.
+/// Allocated and freed under a spin lock with interrupts masked. Only other CPUs may make that
+/// fail.
 pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     let lock = IrqSpinLock::new("no_block", ());
     let right = loops(run, |run| {
@@ -194,7 +189,7 @@ pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
         }
         Ok(right)
     });
-    // A call that can wait, which deals with all that was deferred.
+    // It may wait, so it drains what was deferred.
     kernel_vmalloc().vm_unmap_aliases();
     right
 }

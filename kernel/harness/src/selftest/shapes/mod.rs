@@ -1,9 +1,5 @@
-//! The shapes of work that `test_vmalloc=MASK` asks for: those of Linux's `lib/test_vmalloc.c` by
-//! its numbers, and behind them what that one lacks.
-//!
-//! A shape prints nothing and measures nothing: it does its loops, checks what it got, and says how
-//! many loops were right. So the suite runs them for what they find, and a bench for what they
-//! take.
+//! The shapes of `test_vmalloc=MASK`: those of Linux's `lib/test_vmalloc.c` by its numbers, then
+//! others. Each checks its loops and returns how many were right.
 
 mod beyond;
 mod check;
@@ -26,44 +22,38 @@ use crate::options::CASES;
 
 pub(crate) use deferred::Readers;
 
-/// What all threads of a run share: memory and addresses that the shapes map and never change.
+/// Shared by the threads of a run, and never changed.
 #[derive(Debug)]
 pub(crate) struct Backing {
     /// Keeps `pages` alive.
     _area: KernelArea,
-    /// `nr_pages` frames, in no particular order.
+    /// In no particular order.
     pub pages: Vec<Pfn>,
-    /// 8 MiB in one piece.
+    /// Of [`BLOCK_ORDER`].
     pub block: Block,
-    /// Blocks of mixed orders, no two of which are neighbours.
+    /// No two neighbours are consecutive.
     pub mixed: Chunks,
-    /// [`DEVICE_SIZE`] of physical addresses behind which nothing is, at a multiple of as much.
+    /// [`DEVICE_SIZE`] with nothing behind, aligned to as much.
     pub device: PhysAddr,
-    /// What readers and deferred frees share.
     pub readers: Readers,
 }
 
-/// log2 of the pages of [`Backing::block`]: four blocks of level 2, where those
-/// are not of 512 MiB.
+/// Four blocks of level 2, but where those are of 512 MiB.
 const BLOCK_ORDER: u8 = if layout::PAGE_SHIFT == 16 {
     11
 } else {
     source::BLOCK_ORDER + 2
 };
-/// Bytes of [`Backing::device`]: the largest leaf that is tried.
+/// The largest leaf that is tried.
 const DEVICE_SIZE: u64 = if layout::PAGE_SHIFT == 16 {
     16 << 30
 } else {
     1 << 30
 };
-/// The orders of [`Backing::mixed`].
 const MIXED: [u8; 14] = [9, 4, 0, 8, 5, 0, 2, 9, 4, 7, 1, 0, 6, 3];
 
 impl Backing {
-    /// What runs with `nr_pages` need. Each page has its frame number in its first word.
-    ///
-    /// # Errors
-    /// There is no such memory.
+    /// Each page has its frame number in its first word.
     pub fn new(ctx: &Context, nr_pages: u64) -> Result<Self, Failure> {
         let area = mm::vmalloc(nr_pages * PAGE)?;
         let pages = (0..nr_pages)
@@ -86,44 +76,35 @@ impl Backing {
     }
 }
 
-/// What one thread of a shape is given.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
-    /// Pages of a shape whose size is fixed.
+    /// Of a shape with a fixed size.
     pub nr_pages: u64,
-    /// Whether these are asked for in the largest blocks.
+    /// Asks for the largest blocks.
     pub use_huge: bool,
-    /// How often.
     pub loops: u64,
-    /// Threads that run the same shape.
     pub threads: u64,
-    /// The number of this one, which is that of its CPU.
+    /// The index of its CPU.
     pub thread: usize,
-    /// Every page is looked at, not just one of each kind.
+    /// Every page is checked, not one of each kind.
     pub every_page: bool,
-    /// Random numbers of this thread.
     pub rng: fastrand::Rng,
-    /// What all threads share.
     pub backing: &'a Backing,
 }
 
-/// Does its loops, and gives how many of them were right.
 pub(crate) type Body = fn(&mut Run<'_>) -> Result<u64, Failure>;
 
-/// A shape.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// Its bit in the mask.
+    /// In the mask.
     pub bit: u32,
-    /// Its name; Linux's where it is Linux's.
+    /// Linux's, where it is Linux's.
     pub name: &'static str,
-    /// What it does.
     pub body: Body,
 }
 
 macro_rules! shapes {
     ($($bit:literal $name:ident = $body:expr,)*) => {
-        /// All shapes.
         pub(crate) const ALL: &[Shape] = &[$(Shape { bit: $bit, name: stringify!($name), body: $body },)*];
         const _: () = assert!(0 $(| $bit)* == CASES, "a shape that `test_vmalloc=` does not know");
     };
@@ -150,7 +131,6 @@ shapes! {
     0x10_0000 vmap_inside_a_block = beyond::vmap_inside_a_block,
 }
 
-/// Calls `each` once a loop, and counts those that were right.
 fn loops(
     run: &mut Run<'_>,
     mut each: impl FnMut(&mut Run<'_>) -> Result<bool, Failure>,
@@ -163,7 +143,6 @@ fn loops(
     Ok(right)
 }
 
-/// The address of page `page` of a mapping at `start`.
 const fn page_at(start: VirtAddr, page: u64) -> usize {
     (start.0 + page * PAGE) as usize
 }

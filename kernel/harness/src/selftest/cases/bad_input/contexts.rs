@@ -1,4 +1,4 @@
-//! Calls from where nothing can be waited for.
+//! Calls from contexts that cannot wait.
 
 use alloc::vec::Vec;
 
@@ -13,12 +13,10 @@ use crate::selftest::failure::{TestResult, expect, expect_value};
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// The locks of the subsystem are held by what was interrupted: an allocation that only tries them
-/// says so.
 pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let nolock = Request::new(5 * PAGE).nolock();
-    // The same request with no other in the way.
+    // The same request with the lock free.
     let area = vm.allocate(&nolock)?;
     write(area.va().0 as usize, 5);
     expect(
@@ -37,8 +35,8 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A handler that interrupted the holder of the lock frees addresses until there is no room;
-/// the next is refused, and stays as it was.
+/// A handler that interrupted the holder of the lock frees addresses until there is no room. The
+/// next free is refused and changes nothing.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();
@@ -69,7 +67,7 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
         as_if_interrupted(|| unsafe { vm.vfree_atomic(*last) })
     })?;
     expect("a refused free took the area", last.0, read(last.0 as usize) == 9)?;
-    // The next call that can wait deals with the others.
+    // The next call that can wait frees the others.
     second.owe(paging::VirtRange::new(*last, PAGE))?;
     // SAFETY: as above.
     unsafe { vm.vfree(*last) }?;
@@ -78,8 +76,7 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses that turn out to be wrong when no caller is left to be told: counted, and nothing
-/// else.
+/// Deferred frees of wrong addresses have no caller left to tell: they are counted.
 pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();

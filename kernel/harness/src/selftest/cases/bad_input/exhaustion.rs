@@ -1,5 +1,4 @@
-//! When there is no more of something: addresses, frames, pages for tables, pages for the
-//! book-keeping.
+//! Exhausted addresses, frames, pages for tables, and records of areas.
 
 use alloc::vec::Vec;
 
@@ -15,16 +14,15 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// Areas that all addresses together take at most.
+/// Maximum number of areas that take all addresses.
 const MOST_AREAS: usize = 4096;
-/// Records of areas that a page holds, at most: each is its eight words and links.
+/// Maximum number of records in a page: each has eight words and links.
 const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
 
 /// Pages that a last-level table translates.
 const PIECE: u64 = BLOCK;
 
-/// Returns what an area of `pages` pages, guards included, takes: whole tables if it is larger than
-/// one.
+/// Pages that an area takes, guards included: whole tables if it is larger than one.
 const fn reserved(pages: u64) -> u64 {
     if pages > PIECE {
         pages.next_multiple_of(PIECE)
@@ -33,11 +31,10 @@ const fn reserved(pages: u64) -> u64 {
     }
 }
 
-/// All addresses are reserved, large pieces first: then each call says what it found no room for,
-/// and one page freed makes room for one.
+/// Reserves all addresses, large pieces first. Each call says what it found no room for.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    // Everything that takes addresses of its own comes first.
+    // Whatever takes addresses of its own comes first.
     let mut held: Vec<KernelArea> = Vec::with_capacity(MOST_AREAS);
     let block = Block::allocate(ctx, 6)?;
     let frames: [Pfn; 64] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
@@ -85,7 +82,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     refused("a page at an alignment", aligned, || {
         vm.allocate(&Request::new(PAGE).aligned(align))
     })?;
-    // The last is freed: there is room for one of its size, and no more.
+    // One area is freed: there is room for its size only.
     let last = held.pop().ok_or(Failure::NotRefused("all areas"))?;
     let (va, size) = (last.va(), last.size());
     last.free();
@@ -94,7 +91,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     refused("a page more", none(2), || mm::vmalloc(PAGE))?;
     drop(again);
     drop(held);
-    // An alignment that no gap has, where there are gaps enough.
+    // Gaps enough, but none aligned like this.
     let error = Error::OutOfSpace(SpaceError::NoAlignedSpace {
         pages: PIECE,
         align: (1 << 63) / PAGE,
@@ -106,17 +103,15 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All frames, in blocks linked through their first words: to hold them needs no memory, and
-/// touches little of it.
+/// All frames, as blocks linked through their first words: holding them takes no memory.
 pub struct AllFrames {
     /// The newest block: its first frame, and its order in bits 7:0; 0 for none.
     head: u64,
 }
 
 impl AllFrames {
-    /// Takes all, after what waits was freed.
+    /// Takes all, after lazily freed frames are freed.
     pub fn take() -> Self {
-        // What is freed lazily would be found when it is needed.
         kernel_vmalloc().shrink();
         let mut all = Self { head: 0 };
         for order in (0..=frames::MAX_ORDER).rev() {
@@ -141,7 +136,7 @@ impl AllFrames {
         Some((first, order))
     }
 
-    /// Frees `nr` frames, neither more nor less.
+    /// Frees exactly `nr` frames.
     pub fn free(&mut self, nr: u64) {
         let mut left = nr;
         while left != 0
@@ -169,11 +164,10 @@ impl Drop for AllFrames {
     }
 }
 
-/// All frames are taken: then each call says what it found none for, and as many as it needs make
-/// it go through.
+/// Each call says what it found no frame for, and succeeds with as many as it needs.
 pub fn frames_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    // As many areas as all records that there are, and those of another page.
+    // More than all free records and those of another page.
     let mut held: Vec<VirtAddr> =
         Vec::with_capacity((areas::nr_node_frames() as usize + 1) * RECORDS_OF_PAGE);
     let mut area = mm::vmalloc(PAGE)?;
@@ -181,8 +175,8 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     let large = mm::vmalloc(BLOCK_SIZE.min(32 << 20))?;
     let has_block = large.outcome().leaves.get(LeafSize::BLOCK2) != 0;
     let block = Block::allocate(ctx, 6)?;
-    // What an entry of a table of level 1 maps: no table of level 2 is there, or none of level 3
-    // where the root is of level 1.
+    // Aligned to an entry of level 1, so without a table of level 2, or of level 3 where the root
+    // is level 1.
     let entry = BLOCK * BLOCK_SIZE;
     let far = vm.get_vm_area(4 * entry, entry)?;
     let mut all = AllFrames::take();
@@ -191,7 +185,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     refused("a vmalloc", none(5 * PAGE), || mm::vmalloc(5 * PAGE))?;
     refused("a vmalloc of blocks", none(4 << 20), || vm.vmalloc_huge(4 << 20))?;
     refused("a stack", none(4 * PAGE), || mm::alloc_stack(4 * PAGE))?;
-    // vrealloc needs frames for what is new.
+    // vrealloc needs frames for the new pages.
     refused("vrealloc", none(99 * PAGE), || area.vrealloc(100 * PAGE))?;
     let pages = [block.first];
     let no_table = |level| Error::Map(paging::Error::OutOfTables(level));
@@ -204,12 +198,12 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
         })?;
     }
     nodes_run_out(&mut held)?;
-    // The room of the list stays: the heap might free it.
+    // `drain` keeps the list's memory, which the heap might free.
     for va in held.drain(..) {
         // SAFETY: raw, the test's own, and nothing is mapped there.
         unsafe { vm.free_vm_area(va) }?;
     }
-    // With as many frames as it takes, and those of its tables, it goes through.
+    // Five frames, and those of its tables.
     all.free(5 + 3);
     let five = mm::vmalloc(5 * PAGE)?;
     refused("more pages than there are", none(9 * PAGE), || {
@@ -220,7 +214,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Areas that need no frame, until there is no record for one more.
+/// Reserves areas, which take no frame, until no record is left.
 fn nodes_run_out(held: &mut Vec<VirtAddr>) -> Result<(), Failure> {
     let vm = kernel_vmalloc();
     while held.len() < held.capacity() {

@@ -1,4 +1,4 @@
-//! Giving back what is not there, not whole, not one's own, or not in this way.
+//! Frees of what is not there, not whole, not the caller's, or by the wrong call.
 
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::mm::{self, linear_va};
@@ -12,8 +12,7 @@ use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 
-/// The second free is told of the area that was there, who made it, and who freed it first: before
-/// the flush and after it.
+/// The refusal names the area, its maker and the first free, before the flush and after.
 pub fn double_free(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     for (size, flushed) in [(PAGE, false), (PAGE, true), (3 << 20, false), (3 << 20, true)] {
@@ -51,7 +50,6 @@ pub fn double_free(_ctx: &Context) -> TestResult {
             va.0,
             info.caller.line() == made,
         )?;
-        // Still so for the third.
         // SAFETY: as above.
         let third = unsafe { mm::vfree(va) };
         expect(
@@ -63,7 +61,6 @@ pub fn double_free(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An address in an area, not its first.
 pub fn interior_address(ctx: &Context) -> TestResult {
     let area = mm::vmalloc(40 * PAGE)?;
     let info = area.info();
@@ -87,7 +84,7 @@ pub fn interior_address(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The page behind an area, and the page below a stack.
+/// Behind an area, and below a stack.
 pub fn guard_page(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(3 * PAGE)?;
     let va = area.range().end();
@@ -136,9 +133,8 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees so many areas that those before them are not remembered any more: of the shard that all
-/// CPUs share, as an address has that no CPU has; and too large to be kept for the next of their
-/// size.
+/// Frees so many areas that earlier ones are forgotten: of the common shard, and too large for a
+/// cache.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
     let size = (MAX_CACHED_PAGES as u64 + 1) * BLOCK_SIZE;
@@ -148,7 +144,6 @@ fn forget_the_freed() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Addresses in a page.
 pub fn odd_address(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(2 * PAGE)?;
     let end = area.va().add(PAGE);
@@ -181,7 +176,7 @@ pub fn odd_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area that has an owner, who will free it.
+/// An area that a handle owns.
 pub fn anothers_area(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(2 * PAGE)?;
     let (va, error) = (area.va(), Error::Owned(area.info()));
@@ -191,8 +186,8 @@ pub fn anothers_area(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each kind has its own call, and none takes another's; nor is a device or a foreign page given
-/// permissions, resized or made sparse.
+/// Each kind is freed by its own call only. Devices and foreign pages have no permissions to
+/// change, no other size, and are not sparse.
 pub fn wrong_kind(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 0)?;
@@ -238,7 +233,7 @@ pub fn wrong_kind(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// `vm_unmap_ram` of more or fewer pages than were mapped, small and large.
+/// Small mappings and large ones.
 pub fn wrong_length(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 6)?;
@@ -259,8 +254,7 @@ pub fn wrong_length(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses where nothing is mapped: a guard, a page of a small mapping that is not its first, one
-/// that is gone.
+/// A guard, an inner page of a small mapping, and an unmapped one.
 pub fn nothing_mapped(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 2)?;

@@ -1,8 +1,6 @@
-//! Callers that ask for what cannot be, or free what is not theirs: each gets the error that
-//! says so, with the values that say why, and nothing has changed afterwards.
-//!
-//! [`every_error_has_a_test`] holds the list of errors against the tests: a new error does not
-//! compile before it is listed, and a test that is listed for an error has to produce it.
+//! Impossible requests and wrong frees. Each gets the error that tells why, and changes nothing. A
+//! new error does not compile until it is listed with a test, and [`every_error_has_a_test`] checks
+//! that the test produces it.
 
 mod contexts;
 mod exhaustion;
@@ -34,10 +32,10 @@ pub use requests::{
     writable_and_executable,
 };
 
-/// Bits of [`Listed::number`] of the errors that were produced since it was last 0.
+/// Errors produced since it was last 0, as bits of [`Listed::number`].
 static PRODUCED: AtomicU32 = AtomicU32::new(0);
 
-/// `call` fails with `expected`, and nothing is in use afterwards that was not before.
+/// Checks that `call` fails with `expected`, and that as much is in use as before.
 fn refused<T>(
     what: &'static str,
     expected: Error,
@@ -46,7 +44,7 @@ fn refused<T>(
     refused_as(what, |_| expected, call)
 }
 
-/// The same where the error says something that is only known once it is there.
+/// As [`refused`], where the error holds a value known only afterwards.
 fn refused_as<T>(
     what: &'static str,
     expected: impl FnOnce(&Error) -> Error,
@@ -68,23 +66,19 @@ fn refused_as<T>(
     Balance::take().check_against(&before)
 }
 
-/// `call` refuses `va` with `expected`, as [`refused`].
 fn refuses(call: ByAddress, va: VirtAddr, expected: Error) -> Result<(), Failure> {
-    // SAFETY: what is refused takes no promise. What is not is an area of the test's, or the
-    // address of none, and the test has failed.
+    // SAFETY: refused; otherwise `va` is of the test's area or of none, and the test has failed.
     refused(call.name(), expected, || unsafe { call.at(kernel_vmalloc(), va) })
 }
 
 macro_rules! errors {
     ($($error:ident => $test:path,)*) => {
-        /// The errors in the order of the list.
         #[derive(Clone, Copy)]
         enum Listed {
             $($error,)*
         }
 
-        /// Returns the place of an error in the list. That all are in it, a test
-        /// of the sources says.
+        /// The place of an error in the list.
         fn number(error: &Error) -> u32 {
             (match error {
                 $(Error::$error { .. } => Listed::$error,)*
@@ -127,7 +121,6 @@ errors! {
     TooManyDeferred => too_many_deferred,
 }
 
-/// Each error of the list is produced by the test that is listed for it.
 pub fn every_error_has_a_test(ctx: &Context) -> TestResult {
     for (error, name, test) in LIST {
         PRODUCED.store(0, Ordering::Relaxed);

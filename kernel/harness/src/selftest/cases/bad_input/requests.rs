@@ -1,5 +1,3 @@
-//! Requests that cannot be met.
-
 use alloc::vec::Vec;
 
 use kernel::mm::areas::kernel_vmalloc;
@@ -14,7 +12,6 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// The same frame over and over.
 struct Repeated {
     frame: Pfn,
     nr: usize,
@@ -29,7 +26,6 @@ impl FrameArray for Repeated {
     }
 }
 
-/// Consecutive frames, one of which is NULL.
 struct OneMissing {
     first: Pfn,
     nr: usize,
@@ -45,7 +41,6 @@ impl FrameArray for OneMissing {
     }
 }
 
-/// No bytes and no pages, of every kind.
 pub fn nothing_asked_for(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let none: [Pfn; 0] = [];
@@ -73,8 +68,7 @@ pub fn nothing_asked_for(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// More than all RAM, than the region, and than there are addresses; in bytes whose pages would be
-/// counted past the last number, too.
+/// More than RAM, than the region, than all addresses; and sizes whose pages overflow.
 pub fn too_large(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let (ram, region) = (frames::nr_total() * PAGE, vm.range().size);
@@ -103,7 +97,7 @@ pub fn too_large(ctx: &Context) -> TestResult {
             vm.get_vm_area(size, 1)
         })?;
     }
-    // All of the region leaves no room for the guard behind it, which takes a table of its own.
+    // The guard behind takes a table of its own.
     let with_guard = Error::TooLarge {
         size: region + BLOCK_SIZE,
         limit: region,
@@ -114,7 +108,6 @@ pub fn too_large(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// 0, and what has more than one bit.
 pub fn alignment_of_no_power_of_two(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     for align in [0, 3, PAGE + 1, 3 * PAGE, 3 << 62, u64::MAX] {
@@ -149,8 +142,7 @@ pub fn physical_overflow(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM with another memory type than the linear map has it with: by range, by page frame, as memory
-/// of its own.
+/// RAM with another memory type than in the linear map: by range, by frame, as memory of its own.
 pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -193,13 +185,12 @@ pub fn device_that_is_ram(ctx: &Context) -> TestResult {
             })?;
         }
     }
-    // As what it is elsewhere, it may be had.
+    // Cacheable, as in the linear map, it is permitted.
     drop(vm.ioremap_cache(start, PAGE)?);
     drop(vm.vmap_as(&[block.first][..], Attributes::KERNEL_RODATA)?);
     Ok(())
 }
 
-/// A NULL among the pages, wherever: nothing of the others stays mapped.
 pub fn null_page(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 6)?;
@@ -225,7 +216,7 @@ pub fn null_page(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One page three times, among others: legal, and every copy is that page.
+/// Legal: each copy is the page.
 pub fn duplicate_pages(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 2)?;
     let order = [0, 1, 0, 0, 3, 2, 1, 0];
@@ -244,8 +235,8 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A page handed over that is there twice, of a block, free, a device's, or an area's already; and
-/// what is an area's cannot be freed.
+/// A page twice in the list, of a block, free, a device's, or an area's already. An area's page
+/// cannot be freed.
 pub fn pages_taken_over(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -283,7 +274,6 @@ pub fn pages_taken_over(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Pages that would be writable and executable at once.
 pub fn writable_and_executable(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 0)?;
@@ -301,7 +291,6 @@ pub fn writable_and_executable(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Parts that do not lie in the area whole.
 pub fn part_outside(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -338,8 +327,7 @@ pub fn part_outside(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area with pages of other permissions does not move; nor does one of another kind, at any
-/// size.
+/// An area with changed permissions does not move, nor one of another kind.
 pub fn changed_permissions(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(2 * PAGE)?;
     area.set_memory_ro(0, PAGE)?;

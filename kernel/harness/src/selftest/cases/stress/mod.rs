@@ -1,16 +1,13 @@
-//! All CPUs at once: random areas of every kind, made, changed, read, resized and freed by any CPU
-//! that comes by.
+//! All CPUs at once make, change, read, resize and free random areas of every kind.
 //!
-//! Every page carries a pattern keyed by its area and its number, verified before the area goes, by
-//! its own address and through the linear map; a device's pages are translated, and never touched.
-//! What is in use is counted by the suite before and after, and the tree audited.
+//! Each page has a pattern of its area and number, verified at its address and through the linear
+//! map before the area is freed; a device's pages are only translated.
 //!
-//! | on | shows |
-//! |---|---|
-//! | the kernel's own subsystem | no data are lost, whichever CPU frees |
-//! | the same, with allocations failing at random | a failed call changes and leaves nothing |
-//! | a [`SecondVmalloc`] with few addresses | no reuse before its flush; nothing owed or left |
-//! | that one on one CPU | each TLBI was owed, and each debt was paid |
+//! - On the kernel's subsystem, no data are lost, whichever CPU frees.
+//! - With allocations failing at random, a failed call changes and leaves nothing.
+//! - On a [`SecondVmalloc`] with few addresses, nothing is reused before its flush, or owed or
+//!   left.
+//! - On that with one CPU, each TLBI was owed, and each debt was paid.
 
 mod page;
 mod worker;
@@ -32,20 +29,17 @@ use crate::selftest::ktap::Report;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use worker::Worker;
 
-/// Operations of each CPU in a round.
+/// Of each CPU in a round.
 const OPERATIONS: u64 = 150;
-/// Operations of all CPUs in a round at most. Each TLBI stops all CPUs of an emulator that runs
-/// them at once, and one goes on when its host comes round to it: 4 ms with 8 CPUs on a host of
-/// two, and 18 times an operation.
+/// Of all CPUs in a round. Each TLBI stops all CPUs of a multi-threaded emulator until the host has
+/// run each: 4 ms with 8 CPUs on 2, and 18 times an operation.
 const MOST_OPERATIONS: u64 = 4 * OPERATIONS;
-/// Areas that all CPUs share. Each is a word, 0 for none; who swaps one out owns it.
+/// Areas that all CPUs share, each a word, 0 for none. The CPU that swaps one out owns it.
 const SLOTS: usize = 24;
-/// Mappings of `vm_map_ram` that all CPUs share, in the same way.
+/// Mappings of `vm_map_ram`, shared likewise.
 const RAM_SLOTS: usize = 8;
-/// Bytes of the device that is mapped.
 const DEVICE_SIZE: u64 = 2048 * PAGE;
 
-/// What a CPU found wrong.
 #[derive(Clone, Copy, Debug)]
 struct Finding {
     what: &'static str,
@@ -71,17 +65,15 @@ impl Finding {
     }
 }
 
-/// The subsystem that is stressed.
 trait Subject: Sync {
     type Backend: Backend;
     fn vm(&self) -> &Vmalloc<Self::Backend>;
-    /// What maps `range`, which is the caller's alone, is taken out or changed next.
+    /// Notes that what maps `range`, the caller's own, is unmapped or changed next.
     fn owe(&self, range: VirtRange);
-    /// Returns whether the TLB may still hold any page of `range` as it was.
+    /// Returns whether a TLB may still hold any page of `range` as it was.
     fn owes(&self, range: VirtRange) -> bool;
 }
 
-/// The kernel's own.
 struct Own;
 
 impl Subject for Own {
@@ -110,21 +102,18 @@ impl Subject for SecondVmalloc {
     }
 }
 
-/// What a round is made of.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     seed: u64,
-    /// CPUs that take part: all, or the first alone.
+    /// On the first CPU only.
     alone: bool,
-    /// Something may be lacking: a call may fail for that.
+    /// A call may fail for lack of something.
     scarce: bool,
-    /// Permissions change.
     permissions: bool,
-    /// The device's first address.
     device: PhysAddr,
 }
 
-/// What the CPUs share.
+/// Shared by the CPUs.
 struct Shared {
     slots: [AtomicU64; SLOTS],
     ram_slots: [AtomicU64; RAM_SLOTS],
@@ -162,7 +151,7 @@ impl Shared {
     }
 }
 
-/// One round; everything that it has made is gone afterwards.
+/// Runs one round, and frees everything that it made.
 fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     let shared = Shared::new();
     let operations = OPERATIONS.min(MOST_OPERATIONS / smp::nr_online() as u64).max(1);
@@ -192,7 +181,7 @@ fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     go_on()
 }
 
-/// A soak says how far it is, so that it is not taken for dead.
+/// So that a long soak is not taken for dead.
 fn say_round(nr: u64) {
     let all = crate::options().soak;
     if all > 1 {
@@ -210,7 +199,7 @@ fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
     })
 }
 
-/// The kernel's subsystem: `soak=N` rounds, one in every run of the suite.
+/// `soak=N` rounds.
 pub fn own(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -220,7 +209,7 @@ pub fn own(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The same while one in 20 allocations of frames fails, those for tables and records among them.
+/// One in 20 allocations of frames fails.
 pub fn own_with_faults(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -239,8 +228,8 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A second subsystem with addresses of 16 blocks, which run out where those are of 2 MiB, and
-/// allocations that fail; lazily and strictly flushed in turn.
+/// Addresses of 16 blocks, which run out where those are of 2 MiB, and allocations that fail.
+/// Lazily and strictly flushed.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -269,12 +258,11 @@ pub fn second(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One CPU, nothing lacking, no permission changed: all debts are paid, and each TLBI pays one.
+/// One CPU, nothing scarce, permissions unchanged: each TLBI pays for something.
 pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    // Two areas to a flush of each shard. Of more there may be more ranges than are kept apart:
-    // then what lies between two is invalidated too, which may be what another shard is yet to
-    // flush.
+    // Two areas to a flush of each shard. More ranges than are kept apart would be joined, and what
+    // lies between, perhaps another shard's, invalidated too.
     let shards = KernelBackend.nr_cpus() + 1;
     for flush in [
         FlushPolicy::Strict,
@@ -293,8 +281,8 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
         second.check_empty()?;
         let paid = second.ledger().nr_paid();
         expect("nothing was owed", paid, paid != 0)?;
-        // Debts that were put together may have guards between them: by range those cost nothing,
-        // one by one they are invalidated too.
+        // Joined ranges may have guards between them. By range those cost nothing; one by one they
+        // are invalidated too.
         if flush == FlushPolicy::Strict || ctx.features.tlbi_range {
             expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
         }
@@ -302,8 +290,8 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPU 0 changes parts of a block back and forth; the others read all of it meanwhile, through both
-/// addresses: each break of a leaf that they run through is waited for, and no other data are read.
+/// CPU 0 changes parts of a block back and forth; others read it at both addresses, and wait for
+/// each break.
 pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let shared = Shared::new();
@@ -315,7 +303,7 @@ pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
         let first = rng.u64(0..pages);
         (first, rng.u64(1..=pages - first))
     });
-    // The more there are to read, the longer it takes on the few CPUs of an emulator's host.
+    // Fewer for more CPUs: they share the few of the emulator's host.
     let parts = &parts[..(32 / smp::nr_online()).clamp(3, parts.len())];
     smp::on_each_cpu(|cpu| {
         if cpu == 0 {

@@ -1,4 +1,4 @@
-//! What the pages of an area hold, and how it is verified.
+//! What the pages of an area hold.
 //!
 //! ```text
 //!   word 0   a number made of the two below
@@ -44,7 +44,7 @@ fn is_marked(at: usize, key: u64) -> bool {
     read(at) == stamp(key) && read(at + 8) == key
 }
 
-/// Page by page, by its own address and through the linear map.
+/// At its own address and through the linear map.
 pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) -> Result<(), Finding> {
     for page in 0..pages {
         let at = va.add(page * PAGE);
@@ -61,12 +61,12 @@ pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) ->
     Ok(())
 }
 
-/// Returns the area that the page at `va` says it is of.
+/// Returns the number of the area that the page at `va` is marked with.
 pub fn id_at(va: VirtAddr) -> u32 {
     (read(va.0 as usize + 8) >> 32) as u32
 }
 
-/// Each page of an ioremap, by the MMU and by the tables; none is touched.
+/// By the MMU and by the tables; none is accessed.
 pub fn verify_device<B: Backend>(
     vm: &Vmalloc<B>,
     va: VirtAddr,

@@ -12,9 +12,8 @@ use crate::selftest::by_address::ByAddress;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{is_readable, is_writable};
 
-/// Foreign pages that are mapped at once, at most.
+/// Foreign pages mapped at once.
 const MOST_FRAMES: usize = 64;
-/// The orders that they are got in.
 const ORDERS: [u8; 8] = [0, 0, 0, 1, 2, 3, 4, 5];
 /// Bits of a number in the word of a slot.
 const ID_BITS: u32 = 28;
@@ -29,18 +28,16 @@ const NOT_FLUSHED: &str = "came back from a call that flushes, and the translati
 const LOST_AREA: &str = "does not find an area that is its own";
 const NOT_READ: &str = "was refused to read or to list";
 
-/// One CPU at work.
 pub struct Worker<'a, S> {
     subject: &'a S,
     shared: &'a Shared,
     round: Round,
     rng: fastrand::Rng,
-    /// The number of the next area.
     next_id: u32,
     frames: [Pfn; MOST_FRAMES],
 }
 
-/// A call may have failed for this where something is scarce.
+/// Whether a call may fail for this where something is scarce.
 fn lacks(error: &Error) -> bool {
     matches!(
         error,
@@ -67,8 +64,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.subject.vm()
     }
 
-    /// Returns the word of a slot: the address in pages of the region, and a number below
-    /// 2^[`ID_BITS`].
+    /// The word of a slot: the address in pages of the region, and a number of [`ID_BITS`].
     fn pack(&self, va: VirtAddr, number: u32) -> u64 {
         (va.offset_from(self.vm().range().start) / PAGE) << ID_BITS | u64::from(number)
     }
@@ -78,7 +74,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         (va, (word & ((1 << ID_BITS) - 1)) as u32)
     }
 
-    /// `error` is no finding where something is scarce.
+    /// `error` is not a finding where something is scarce.
     fn tolerate(&self, what: &'static str, at: u64, error: Error) -> Result<(), Finding> {
         if self.round.scarce && lacks(&error) {
             Ok(())
@@ -87,7 +83,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// One operation, on what is in a slot.
     pub fn operate(&mut self) -> Result<(), Finding> {
         match self.rng.u32(0..16) {
             0 => self.vm().vm_unmap_aliases(),
@@ -120,7 +115,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// Puts an area where all find it; one that was put here meanwhile is taken out in turn.
+    /// Stores an area where all find it, and frees the one found there.
     fn publish(&mut self, slot: &AtomicU64, va: VirtAddr, id: u32) -> Result<(), Finding> {
         match slot.swap(self.pack(va, id), Ordering::AcqRel) {
             0 => Ok(()),
@@ -136,7 +131,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         area.ok_or(Finding::new(LOST_AREA, va.0))
     }
 
-    /// An area of any kind; `None` if something is lacking.
+    /// Makes an area of any kind; `None` if something is lacking.
     fn make(&mut self) -> Result<Option<(VirtAddr, u32)>, Finding> {
         let vm = self.vm();
         let made = match self.rng.u32(0..8) {
@@ -164,7 +159,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         };
         let area = match made {
             Ok(area) => area,
-            // Another CPU may be in the way of who does not wait.
+            // Another CPU may be in the way of a call that may not wait.
             Err(Error::WouldBlock) => return Ok(None),
             Err(error) => return self.tolerate(NO_AREA, 0, error).map(|()| None),
         };
@@ -190,14 +185,13 @@ impl<'a, S: Subject> Worker<'a, S> {
         match self.rng.u32(0..6) {
             0 | 1 => request.huge(),
             2 => request.zeroed(),
-            // Where nothing is lacking, memory for who does not wait may still be: it fails for
-            // what it would have to wait for.
+            // A call that may not wait can fail even if nothing is scarce.
             3 if self.round.scarce => request.nowait(),
             _ => request,
         }
     }
 
-    /// Frames of mixed orders, each single from now on. How many.
+    /// Allocates frames of mixed orders, split to single ones. Returns how many.
     fn take_frames(&mut self) -> usize {
         let wanted = self.rng.usize(1..=MOST_FRAMES);
         let mut nr = 0;
@@ -221,7 +215,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.frames[..nr].iter().for_each(|frame| frames::free(*frame, 0));
     }
 
-    /// Notes the frames of `pages` pages from `va` on.
     fn note_frames(&mut self, va: VirtAddr, pages: u64) -> Result<(), Finding> {
         for page in 0..pages {
             let at = va.add(page * PAGE);
@@ -243,7 +236,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         verify_device(self.vm(), va, pages, device)
     }
 
-    /// Verifies the area and frees it: most likely on another CPU than the one that made it.
+    /// Verifies the area and frees it, most likely on another CPU than made it.
     fn end(&mut self, va: VirtAddr, id: u32) -> Result<(), Finding> {
         let vm = self.vm();
         let area = self.area_at(va)?;
@@ -274,7 +267,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Returns all pages of an area of this CPU's, which may be more than its size says.
+    /// All pages of an area of this CPU's, which may be more than its size says.
     fn mapped_range(&self, va: VirtAddr, area: &AreaInfo) -> VirtRange {
         let mut pages = area.size.div_ceil(PAGE);
         while self
@@ -287,7 +280,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         VirtRange::new(va, pages * PAGE)
     }
 
-    /// Frees what is in any slot that has something.
+    /// Frees what is in any slot.
     pub fn end_any(&mut self) -> Result<(), Finding> {
         for slot in &self.shared.ram_slots {
             let word = slot.swap(0, Ordering::AcqRel);
@@ -305,7 +298,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// A new size: what was in the pages that stay is still there, wherever they are now.
+    /// The pages that stay have their contents, wherever they are now.
     fn resize(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<VirtAddr, Finding> {
         let vm = self.vm();
         let before = area.size.div_ceil(PAGE);
@@ -328,8 +321,8 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(moved)
     }
 
-    /// A part becomes read-only and perhaps inaccessible or executable for a while, by both its
-    /// addresses; then the area goes.
+    /// Makes a part read-only, perhaps invalid or executable, at both addresses; then frees the
+    /// area.
     fn change(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<(), Finding> {
         let vm = self.vm();
         let pages = area.size.div_ceil(PAGE);
@@ -353,7 +346,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.is_writable(va, first + nr..pages, true, WRONG_PERMISSION)?;
         verify(vm, va, pages, id)?;
         match self.rng.u32(0..4) {
-            // What is whole leaves by now takes no further cut, so nothing can be lacking.
+            // Whole leaves by now: without a further cut nothing can be lacking.
             0 => {
                 let aliases = [part.0 as usize, self.alias_of(part)?];
                 // SAFETY: as above.
@@ -386,7 +379,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(linear_va(frame.0 * PAGE))
     }
 
-    /// The first and the last of these pages are writable, or are not, by both addresses.
+    /// Checks the first and the last of these pages, at both addresses.
     fn is_writable(
         &self,
         va: VirtAddr,
@@ -408,7 +401,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Pages for a short while; those of another CPU are unmapped in turn.
+    /// Maps pages, and unmaps what is in the slot.
     fn map_ram(&mut self) -> Result<(), Finding> {
         let vm = self.vm();
         let nr = self.take_frames();
@@ -451,7 +444,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// All areas, while others come and go: each where and as large as an area can be.
+    /// Lists all areas while others come and go: in order, and within the region.
     fn list(&mut self) -> Result<(), Finding> {
         let range = self.vm().range();
         let mut end = range.start;
@@ -466,8 +459,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         found
     }
 
-    /// Translates and reads pages of an area that another CPU may be freeing: it gets memory or
-    /// none, and no fault.
+    /// Translates and reads pages of an area that another CPU may be freeing, without a fault.
     fn peek(&mut self) -> Result<(), Finding> {
         let word = self.shared.slots[self.rng.usize(0..SLOTS)].load(Ordering::Acquire);
         if word == 0 {
