@@ -9,94 +9,82 @@ use crate::arch::psci::Conduit;
 /// What the image found when it was entered, and what it left behind.
 #[derive(Debug, Clone)]
 pub struct BootInfo {
-    /// Physical addresses of the image, .bss and boot stack included. Starts on 2 MiB, ends on 64
-    /// KiB.
+    /// Physical addresses, with .bss and the boot stack. Starts on 2 MiB, ends on 64 KiB.
     pub image: Range<u64>,
-    /// Bounds of the sections at their linked addresses.
     pub sections: Sections,
-    /// The device tree.
     pub device_tree: DeviceTree,
-    /// The exception level that the loader entered at: 1 or 2.
+    /// The exception level of the entry: 1 or 2.
     pub entry_el: u8,
-    /// How PSCI is called; `None` if the tree has no `/psci` node that says it.
+    /// `None` if the tree has no `/psci` node that says it.
     pub psci_conduit: Option<Conduit>,
-    /// Tables of the fixed region, for linking into the final tables and for edit slots.
+    /// Tables of the fixed region.
     pub fixed_tables: FixedTables,
-    /// TTBR0 value of the identity map that CPUs use to turn their MMU on. Its tables are part of
-    /// .bss.
+    /// TTBR0 of the identity map by which CPUs turn their MMU on. Its tables are in .bss.
     pub ttbr0_identity: u64,
-    /// TTBR1 value of the first tables. Its tables are part of .bss.
+    /// TTBR1 of the first tables, which are in .bss.
     pub ttbr1_first: u64,
-    /// TCR_EL1 as it is now on the first CPU, and as every CPU starts.
+    /// TCR_EL1 of every CPU.
     pub tcr: u64,
-    /// MAIR_EL1.
     pub mair: u64,
     /// SCTLR_EL1 with the MMU on.
     pub sctlr: u64,
-    /// Physical address that a CPU is started at through PSCI CPU_ON, with the physical address of
-    /// its [`SecondaryArgs`](crate::smp::SecondaryArgs) as the context.
+    /// Physical entry of a CPU that PSCI CPU_ON starts. The context is the physical address of its
+    /// [`SecondaryArgs`](crate::smp::SecondaryArgs).
     pub secondary_entry: u64,
-    /// Physical address that a CPU in a spin table is let go to: it waits there for
-    /// [`PEN`](crate::smp::PEN).
+    /// Physical entry of a CPU from a spin table: it waits there for [`PEN`](crate::smp::PEN).
     pub pen_entry: u64,
-    /// Physical address at which such a CPU goes back there, from the identity map.
+    /// Physical address by which it returns there, in the identity map.
     pub pen_return: u64,
 }
 
 impl BootInfo {
-    /// Returns the physical address of something in the image, by its linked address.
+    /// Returns the physical address of a linked address.
     #[must_use]
     pub fn image_pa(&self, va: usize) -> u64 {
         (va - crate::layout::IMAGE_BASE) as u64 + self.image.start
     }
 }
 
-/// Bounds of the sections, linked addresses. `text`, `rodata`, `data` start on 64 KiB; all bounds
-/// are page-aligned. `rodata` ends where `data` starts, `data` where `bss` starts, `bss` where the
-/// guard page is.
+/// Sections at their linked addresses, page-aligned, side by side from `rodata` to the guard page.
+/// `text`, `rodata`, `data` start on 64 KiB.
 #[derive(Debug, Clone)]
 pub struct Sections {
-    /// Code: read-only and executable.
+    /// Read-only and executable.
     pub text: Range<usize>,
-    /// Constants: read-only.
+    /// Read-only.
     pub rodata: Range<usize>,
-    /// Initialised data.
     pub data: Range<usize>,
-    /// Zeroed data, the first tables among it.
+    /// Zeroed data, with the first tables.
     pub bss: Range<usize>,
-    /// The page below the boot stack: to stay unmapped in the image window.
+    /// The page below the boot stack, unmapped in the image window.
     pub boot_stack_guard: Range<usize>,
-    /// The stack of the first CPU.
+    /// The stack of the boot CPU.
     pub boot_stack: Range<usize>,
 }
 
-/// The flattened device tree that the loader passed; its header was checked, and its structure
-/// parses.
+/// The flattened device tree. Its header is checked, and its structure parses.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceTree {
-    /// Physical address, 8-byte aligned.
+    /// 8-byte aligned.
     pub pa: u64,
-    /// `totalsize` of its header, in bytes.
+    /// `totalsize`, in bytes.
     pub size: usize,
-    /// Where it is mapped, read-only: in the window of the fixed region.
+    /// Where the fixed region maps it, read-only.
     pub va: usize,
 }
 
-/// The tables behind the fixed region. All lie in .bss, so they are reached through the image
-/// window.
+/// The tables of the fixed region. All lie in .bss, so in the image window.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedTables {
-    /// The last table that the region shares with the image in the first tables.
+    /// The last table that region and image share in the first tables.
     pub shared_va: usize,
-    /// Its level.
     pub shared_level: Level,
-    /// Physical address of the region's level 2 table: entry 0 links the level 3 table of the
-    /// slots, the next two link those of the device tree window. May be the one that is shared.
+    /// Physical address of the level 2 table: entry 0 links the slots' level 3 table, the next two
+    /// those of the device tree window. May be the shared one.
     pub l2_pa: u64,
-    /// The level 3 table of the page slots: entry n maps `layout::fixed_slot(n)`.
+    /// The slots' level 3 table: entry n maps `layout::fixed_slot(n)`.
     pub l3_va: usize,
-    /// Its physical address.
     pub l3_pa: u64,
-    /// The physical addresses of the level 3 tables of the device tree window.
+    /// Level 3 tables of the device tree window.
     pub dtb_l3_pa: [u64; 2],
 }

@@ -1,14 +1,11 @@
-//! The boot arguments: words separated by white space in `/chosen/bootargs`, each `name=value`, or
-//! `help`.
+//! Boot arguments: words in `/chosen/bootargs`, each `name=value`, or `help`.
 //!
-//! Each has an [`Argument`] in a table: those of the kernel in `ARGUMENTS`, those of what it runs
-//! in [`Options::ARGUMENTS`]. The tables read them, and are the answer to `help` (`make
-//! help-bootargs`).
+//! The tables `ARGUMENTS` (the kernel's) and [`Options::ARGUMENTS`] (of what it runs) parse them,
+//! and print `help` (`make help-bootargs`).
 //!
-//! A word that neither table has is passed over: a loader's command line is made for Linux
-//! (`console=ttyAMA0 root=/dev/vda1 quiet`). One line names all such words ([`PassedOver`]), so
-//! that a misspelt argument is seen. An argument of the tables with a value that is not understood
-//! is refused. The last of two equal arguments counts, but for `errata=`, which adds up.
+//! A loader's command line is made for Linux, so words in neither table are passed over; one line
+//! names them ([`PassedOver`]). A bad value is refused. The last of equal arguments counts;
+//! `errata=` adds up.
 
 mod argument;
 mod table;
@@ -24,26 +21,22 @@ use table::ARGUMENTS;
 
 pub use argument::{Argument, Choices, names, number, parse_number, pick};
 
-/// How many registers `id_override=` may name.
+/// Most registers in `id_override=`.
 pub const NR_OVERRIDES: usize = 4;
 
-/// What the kernel's own boot arguments say. `ARGUMENTS` says how each is written.
+/// The kernel's own boot arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct BootArgs {
-    /// `log=`
     pub log: LevelFilter,
-    /// `linear=`
     pub linear: LinearLeaves,
-    /// `rodata=`
     pub rodata: Rodata,
-    /// `errata=`: forced on, beside what MIDR_EL1 says.
+    /// Forced on, beside what MIDR_EL1 says.
     pub errata: Errata,
-    /// `id_override=`: what identification registers of one CPU or another are taken to hold where
-    /// errata and features are looked up.
+    /// Values of identification registers that replace a CPU's for errata and features.
     pub overrides: [Option<Override>; NR_OVERRIDES],
-    /// `fail_page_alloc=`: one in how many allocations of frames fails, once the kernel is up.
+    /// One in how many allocations of frames fails, once the kernel is up.
     pub fail_page_alloc: Option<u64>,
-    /// `masked=`: sections with interrupts masked are measured.
+    /// Sections with interrupts masked are measured.
     pub masked: bool,
 }
 
@@ -56,10 +49,10 @@ pub enum LinearLeaves {
     Pages,
 }
 
-/// Which maps of the image's text and constants are read-only. The image's own always is.
+/// Which maps of text and constants are read-only. The image's own always is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rodata {
-    /// Their alias in the linear map, too.
+    /// The alias in the linear map, too.
     Full,
     /// The alias stays writable.
     On,
@@ -79,22 +72,20 @@ impl Default for BootArgs {
     }
 }
 
-/// What boot arguments say to what the kernel runs.
+/// Boot arguments of what the kernel runs.
 pub trait Options: Default + 'static {
-    /// The arguments.
     const ARGUMENTS: &'static [Argument<Self>];
 
-    /// Why it refuses them: the name or all of one, between backquotes, and more.
+    /// Why it refuses them: begins with the name or the argument in backquotes.
     type Refusal: fmt::Display;
 
-    /// Looks at all arguments once they are read, and may change how the kernel sets itself up.
+    /// Checks all arguments together, and may change the kernel's.
     ///
     /// # Errors
-    /// They do not go together, or name something that is not there.
+    /// They conflict, or name something that does not exist.
     fn check(&mut self, args: &mut BootArgs) -> Result<(), Self::Refusal>;
 }
 
-/// There are none.
 impl Options for () {
     const ARGUMENTS: &'static [Argument<Self>] = &[];
 
@@ -107,14 +98,14 @@ impl Options for () {
 
 /// Why the boot arguments are refused.
 pub enum BadArgument<I: Options> {
-    /// The value is not one of those that there are, or there is none.
+    /// A value that is not understood, or missing.
     Value {
         /// The whole argument.
         argument: &'static str,
         /// What would be understood.
         expected: &'static dyn fmt::Display,
     },
-    /// What the kernel runs refuses them.
+    /// By what the kernel runs.
     Refused(I::Refusal),
 }
 
@@ -129,7 +120,7 @@ impl<I: Options> fmt::Display for BadArgument<I> {
     }
 }
 
-/// The list of all arguments, as lines.
+/// The list of all arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Help<I>(PhantomData<I>);
 
@@ -152,11 +143,10 @@ impl<I: Options> fmt::Display for Help<I> {
     }
 }
 
-/// Reads `line`, for the kernel and for what it runs. `None` if all that is asked for is the list
-/// of arguments.
+/// Parses `line`. `None` if it asks for help.
 ///
 /// # Errors
-/// The first argument with a value that is not understood.
+/// The first argument with a bad value.
 pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
     let mut args = BootArgs::default();
     let mut init = I::default();
@@ -177,7 +167,7 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
     Ok((!help).then_some((args, init)))
 }
 
-/// The words of a line that [`parse`] passed over, as a list.
+/// The words of a line that [`parse`] passes over.
 pub struct PassedOver<I> {
     line: &'static str,
     of: PhantomData<I>,

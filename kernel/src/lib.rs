@@ -1,5 +1,4 @@
-//! The vmwalk kernel: everything that runs after the MMU is on, but for what it [runs](Init) when
-//! it is up.
+//! The vmwalk kernel: everything with the MMU on, but for what it [runs](Init).
 #![no_std]
 
 extern crate alloc;
@@ -30,13 +29,13 @@ use paging::PhysAddr;
 pub use boot_info::{BootInfo, DeviceTree, FixedTables, Sections};
 pub use init::Init;
 
-/// Bytes of the stack of each CPU but the first.
+/// In bytes, for each CPU but the boot CPU.
 const CPU_STACK_SIZE: u64 = 64 << 10;
 
 static ARGS: spin::Once<BootArgs> = spin::Once::new();
 static MACHINE: spin::Once<Machine> = spin::Once::new();
 
-/// What the boot arguments say.
+/// Returns the boot arguments.
 ///
 /// # Panics
 /// Before they are read.
@@ -48,7 +47,7 @@ pub fn args() -> &'static BootArgs {
     }
 }
 
-/// What the device tree says.
+/// Returns what the device tree says.
 ///
 /// # Panics
 /// Before it is read.
@@ -60,7 +59,7 @@ pub fn machine() -> &'static Machine {
     }
 }
 
-/// The kernel, from the first tables to the power-off. Runs on the boot stack of the first CPU.
+/// Runs the kernel, from the first tables to power-off, on the boot stack.
 pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     let machine = read_machine(info);
     let (args, init) = read_arguments::<I>(machine);
@@ -94,7 +93,7 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
-    // SAFETY: the others are off, and none of what is called here is a site.
+    // SAFETY: the other CPUs are off, and nothing called here is a site.
     unsafe { mm::apply_alternatives(info, &features, args.masked) };
     report::log_memory(info, machine, args.rodata);
     move_console(machine);
@@ -106,22 +105,21 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// The CPUs of the device tree but this one that can be turned on, with the numbers that they get,
-/// and how.
+/// Returns the other CPUs that can be turned on: number, MPIDR, and how.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMethod)> {
     (1..)
         .zip(machine.other_cpus())
         .filter_map(|(index, cpu)| Some((index, cpu.mpidr, cpu.method?)))
 }
 
-/// What CPU `index` lacks that the kernel cannot do without.
+/// What CPU `index` lacks that the kernel needs.
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
 }
 
-/// What all CPUs have that will run. This one will.
+/// Features of all CPUs that will run; this one will.
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
@@ -130,7 +128,7 @@ fn common_features(args: &BootArgs) -> Features {
         .unwrap_or_else(|| Features::of(&identity::read()))
 }
 
-/// Has every CPU say what it is. One that does not is reported, and done without.
+/// Lets each CPU identify itself. One that does not is reported, and not used.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
     identity::record(0);
     for (index, mpidr, method) in other_cpus(machine) {
@@ -140,8 +138,8 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
     }
 }
 
-/// Starts all CPUs of the device tree but this one, each on a stack from vmalloc. One that does not
-/// come up is reported, and done without.
+/// Starts the other CPUs, each on a stack from vmalloc. One that does not come up is reported, and
+/// not used.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| cpu.method.is_none()) {
         log::warn!(
@@ -155,7 +153,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             continue;
         }
         let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
-            // Left to the CPU for good, even if it never comes up.
+            // Given to the CPU for good, even if it never comes up.
             Ok(area) => area.into_raw().0 as usize,
             Err(error) => {
                 log::warn!("CPU {index} has no stack: {error}");
@@ -163,8 +161,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             }
         };
         let stack = stack..stack + CPU_STACK_SIZE as usize;
-        // SAFETY: a stack of its own, with guard pages, from the tables that the CPU will run
-        // under, which map the image.
+        // SAFETY: a stack of its own, in the tables that the CPU will use, which map the image.
         if let Err(error) = unsafe { smp::start(info, index, (mpidr, method), stack, mm::kernel_ttbr1()) } {
             log::warn!("CPU {index}: {error}");
         }
@@ -172,7 +169,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     log::info!("{} of {} CPUs are up", smp::nr_online(), machine.nr_cpus());
 }
 
-/// From the early UART's fixed slot to an ioremap.
+/// Moves the console from its fixed slot to an ioremap.
 fn move_console(machine: &Machine) {
     let Some(Console { registers, uart }) = machine.console else {
         return;
@@ -195,8 +192,7 @@ fn move_console(machine: &Machine) {
 
 fn read_machine(info: &BootInfo) -> &'static Machine {
     let tree = &info.device_tree;
-    // SAFETY: the boot crate maps as many bytes as the header says, read-only, in a window that
-    // stays.
+    // SAFETY: the boot crate maps these bytes, read-only, for good.
     let blob = unsafe { core::slice::from_raw_parts(tree.va as *const u8, tree.size) };
     match device_tree::read(blob) {
         Ok(machine) => MACHINE.call_once(|| machine),
@@ -221,7 +217,7 @@ fn read_arguments<I: Init>(machine: &Machine) -> (&'static BootArgs, I) {
     }
 }
 
-/// Ends a boot that cannot go on: the machine is not what the kernel needs, or what it runs.
+/// Ends a boot that the machine or the arguments do not permit.
 pub fn fail(reason: core::fmt::Arguments<'_>) -> ! {
     print!("vmwalk: FATAL: {reason}\n");
     psci::system_off()

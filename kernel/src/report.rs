@@ -1,4 +1,4 @@
-//! What the boot log says of the CPU and of memory.
+//! The boot log of CPUs and memory.
 
 use core::fmt;
 
@@ -18,7 +18,6 @@ use crate::bootargs::Rodata;
 use crate::drivers::device_tree::{Cpu, EnableMethod, Machine};
 use crate::mm::{frames, image_outcome, linear_map_outcome, memory_plan, tables};
 
-/// "yes" or "no".
 struct YesNo(bool);
 
 impl fmt::Display for YesNo {
@@ -27,7 +26,7 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// The CPUs: what all of them have that matters for translation; and the errata of each.
+/// Logs the features of all CPUs, and the errata of each.
 pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override>]) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes, LSE {}",
@@ -66,7 +65,7 @@ pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override
     }
 }
 
-/// The machine as the device tree describes it.
+/// Logs the machine as the device tree describes it.
 pub fn log_machine(machine: &Machine) {
     for bank in &machine.memory {
         info!("RAM {bank} {}", DisplaySize(bank.size()));
@@ -107,7 +106,7 @@ pub fn log_machine(machine: &Machine) {
     }
 }
 
-/// The address map, the leaves it is made of, and free memory.
+/// Logs the address map, its leaves, and free memory.
 pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     let plan = memory_plan();
     if plan.beyond != 0 {
@@ -188,11 +187,10 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     );
 }
 
-/// A size as a padded word.
 fn format_size(size: &DisplaySize) -> impl fmt::Display {
     use core::fmt::Write;
     let mut text = arrayvec::ArrayString::<24>::new();
-    // 24 bytes hold any u64 and its unit.
+    // Holds any u64 and its unit.
     let _ = write!(text, "{size}");
     text
 }

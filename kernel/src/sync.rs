@@ -1,24 +1,18 @@
-//! The kernel's locks, taken with interrupts masked: `lock_api`'s mutex on a [word](Word) of ours,
-//! `spin`'s reader-writer lock.
+//! The kernel's locks: `lock_api`'s mutex on a [word](Word) of ours, `spin`'s reader-writer lock.
 //!
-//! Masked, because an exception handler may want the same lock: an interrupt that spins on what the
-//! interrupted code holds never ends. A panic takes no lock at all, so none of these can hide its
-//! message.
+//! They mask interrupts, as a handler may want the same lock. A panic takes none.
 //!
 //! # Order
-//! A holder of one may take those further down, none further up, and none twice. Levels are those
-//! of `docs/LOCKING.md`; 1 to 3 are above these locks and mask nothing.
+//! A holder may take locks further down, none twice. Levels are those of `docs/LOCKING.md`; 1 to 3
+//! mask nothing. With debug assertions, [`order`] checks all that.
 //!
-//! 4. the lock in a gate of the `vmalloc` crate, held for a few instructions;
-//! 5. a CPU's shard of it;
-//! 6. its common shard;
-//! 7. the walk lock of the tables ([`mm::walk_lock`](crate::mm::walk_lock));
-//! 8. the heap ([`mm::heap`](crate::mm::heap)): nothing is called under it, growing included;
-//! 9. frames ([`mm::frames`](crate::mm::frames));
-//! 10. the console ([`drivers::console`](crate::drivers::console)): any lock may be held by the
-//!     one that logs.
-//!
-//! A build with debug assertions checks all that, whenever a lock is taken: [`order`].
+//! 4. a gate of the `vmalloc` crate, for a few instructions;
+//! 5. a CPU's shard;
+//! 6. the common shard;
+//! 7. the [walk lock](crate::mm::walk_lock);
+//! 8. the [heap](crate::mm::heap): nothing is called under it;
+//! 9. [frames](crate::mm::frames);
+//! 10. the [console](crate::drivers::console): what logs may hold any lock.
 
 #[cfg(debug_assertions)]
 mod held;
@@ -44,11 +38,10 @@ use held::Token;
 use unchecked::Token;
 
 per_cpu! {
-    /// How often the CPU wanted a lock that was held.
     static NR_WAITS: AtomicU64 = AtomicU64::new(0);
 }
 
-/// How often a lock was wanted that was held, on all CPUs since the boot.
+/// Returns how often a lock was held when it was wanted, on all CPUs since boot.
 #[must_use]
 pub fn nr_waits() -> u64 {
     NR_WAITS.iter().map(|nr| nr.load(Relaxed)).sum()
@@ -59,9 +52,7 @@ fn note_wait() {
     NR_WAITS.this().fetch_add(1, Relaxed);
 }
 
-/// A step of waiting for a lock. With a YIELD in it: an emulator that runs its CPUs in turn then
-/// goes on with the one that holds the lock, where it would else run the waiting one for hundreds
-/// of millions of instructions.
+/// A step of waiting. YIELD: an emulator that runs its CPUs in turn goes on with the lock's holder.
 #[derive(Debug)]
 pub struct Turn;
 
@@ -73,11 +64,8 @@ impl RelaxStrategy for Turn {
     }
 }
 
-/// The word of a spin lock: 1 while it is held. Taken by one read-modify-write, with no load
-/// before: where another CPU had the lock last, that would fetch the line once more.
-///
-/// Our own since no crate's takes an atomic instruction where the CPU has it and exclusives where
-/// not, in one image.
+/// The word of a spin lock: 1 while held. Taken by one read-modify-write without a load before,
+/// which would fetch the line twice. No crate selects atomics or exclusives at boot.
 #[derive(Debug)]
 pub struct Word(AtomicU32);
 
@@ -107,8 +95,7 @@ unsafe impl RawMutex for Word {
     }
 }
 
-/// On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs. For a lock that many
-/// CPUs take, beside what they read.
+/// On its own cache lines: 128 bytes, as some CPUs fetch them in pairs.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Padded<T>(pub T);
@@ -121,18 +108,16 @@ impl<T> Deref for Padded<T> {
     }
 }
 
-/// A static that several CPUs write again and again, and where it is: on a cache line of its own.
+/// A static that several CPUs write often, on its own cache lines.
 #[derive(Clone, Copy, Debug)]
 pub struct HotWord {
-    /// What it is.
     pub name: &'static str,
-    /// Its first address.
     pub start: usize,
     size: usize,
 }
 
 impl HotWord {
-    /// That is `word`.
+    /// Returns the one that is `word`.
     pub fn of<T>(name: &'static str, word: &'static T) -> Self {
         Self {
             name,
@@ -141,7 +126,7 @@ impl HotWord {
         }
     }
 
-    /// Whether its cache lines hold nothing else: as those of what is [padded](Padded).
+    /// Returns whether its cache lines hold nothing else, as when [padded](Padded).
     #[must_use]
     pub const fn has_lines_of_its_own(&self) -> bool {
         const LINES: usize = align_of::<Padded<u8>>();
@@ -149,15 +134,14 @@ impl HotWord {
     }
 }
 
-/// A spin lock that masks interrupts on this CPU while it is held.
+/// A spin lock that masks interrupts while held.
 pub struct IrqSpinLock<T> {
     lock: Mutex<Word, T>,
     class: &'static str,
 }
 
-/// The lock is held, and interrupts are masked, until this is dropped.
-///
-/// Fields are dropped in order: first the lock, then what the checker knows of it, then the mask.
+/// The lock is held, and interrupts masked, until this is dropped. Fields are dropped in order:
+/// lock, checker's token, mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
     guard: MutexGuard<'a, Word, T>,
@@ -166,7 +150,7 @@ pub struct IrqSpinLockGuard<'a, T> {
 }
 
 impl<T> IrqSpinLock<T> {
-    /// An unlocked lock around `value`, of class `class`: see [`order`].
+    /// Returns a lock of class `class`: see [`order`].
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: Mutex::new(value),
@@ -174,7 +158,7 @@ impl<T> IrqSpinLock<T> {
         }
     }
 
-    /// Takes the lock, and waits for it.
+    /// Takes the lock.
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> IrqSpinLockGuard<'_, T> {
@@ -211,7 +195,7 @@ impl<T> IrqSpinLock<T> {
         })
     }
 
-    /// Whether it is held, at this moment.
+    /// Returns whether it is held now.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_locked()
@@ -243,14 +227,13 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
     }
 }
 
-/// A lock that many may share or one may have, with interrupts masked.
+/// A reader-writer lock that masks interrupts while held.
 #[derive(Debug)]
 pub struct IrqRwLock<T> {
     lock: RwLock<T, Turn>,
     class: &'static str,
 }
 
-/// Shared until this is dropped.
 #[derive(Debug)]
 pub struct IrqReadGuard<'a, T> {
     guard: RwLockReadGuard<'a, T, Turn>,
@@ -258,7 +241,6 @@ pub struct IrqReadGuard<'a, T> {
     _masked: Masked,
 }
 
-/// Held alone until this is dropped.
 #[derive(Debug)]
 pub struct IrqWriteGuard<'a, T> {
     guard: RwLockWriteGuard<'a, T, Turn>,
@@ -267,7 +249,7 @@ pub struct IrqWriteGuard<'a, T> {
 }
 
 impl<T> IrqRwLock<T> {
-    /// An unlocked lock around `value`, of class `class`: see [`order`].
+    /// Returns a lock of class `class`: see [`order`].
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: RwLock::new(value),

@@ -1,23 +1,19 @@
-//! The read-modify-writes of locks and free lists: one instruction each where all CPUs have
-//! FEAT_LSE, and a loop of exclusives where one has not.
+//! Read-modify-writes for locks and free lists: one instruction where all CPUs have FEAT_LSE, else
+//! a loop of exclusives ([`alternatives`](super::alternatives)).
 //!
-//! What the compiler makes for the baseline is the loop. Its load fetches the cache line to read,
-//! and its store once more to write; of many CPUs that want one line, the one that has both at the
-//! right moment is not any that waits longest. An atomic instruction fetches the line once, or is
-//! done where the line is (Arm ARM B2.2, "Atomicity"; "Atomic instructions"). Which of the two is
-//! there is decided at boot, without a test at run time: [`alternatives`](super::alternatives).
+//! The loop fetches the cache line twice, to read and to write; contended CPUs may starve. The
+//! instruction fetches it once, or executes where it is.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use crate::{alternative, if_lse};
 
-/// Stores `new`, and returns what was there. Acquire: later accesses are not before the load.
+/// Stores `new` and returns the old value. Acquire.
 #[inline(always)]
 pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     let old: u32;
-    // SAFETY: an atomic of the caller's. Memory is an operand, since what the lock protects is not
-    // to be read ahead.
+    // SAFETY: the caller's atomic. No `nomem`: the lock's data must not be read earlier.
     unsafe {
         asm!(
             alternative!(
@@ -39,11 +35,11 @@ pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     old
 }
 
-/// Stores `new`, and returns what was there. Orders nothing else.
+/// Stores `new` and returns the old value. Relaxed.
 #[inline(always)]
 pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     let old: u64;
-    // SAFETY: an atomic of the caller's.
+    // SAFETY: the caller's atomic.
     unsafe {
         asm!(
             alternative!(
@@ -65,11 +61,11 @@ pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     old
 }
 
-/// Stores `new` if `expected` is there; whether it was. Orders nothing else.
+/// Replaces `expected` by `new`; returns whether it did. Relaxed.
 #[inline(always)]
 pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
     let found: u32;
-    // SAFETY: an atomic of the caller's.
+    // SAFETY: the caller's atomic.
     unsafe {
         asm!(
             alternative!(
@@ -86,7 +82,7 @@ pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
                 nop",
                 if_lse!()
             ),
-            // Written before the inputs are read for the last time.
+            // Not `lateout`: written before the last read of the inputs.
             found = out(reg) found,
             failed = out(reg) _,
             expected = in(reg) u32::from(expected),

@@ -1,9 +1,7 @@
-//! Backtraces by frame records.
+//! Backtraces by frame records {previous x29, return address} (AAPCS64, "The Frame Pointer").
 //!
-//! AAPCS64, "The Frame Pointer": x29 points to {previous x29, return address}. Code is built with
-//! frame pointers, and the vectors and the entry code keep the chain. What the chain points to may
-//! be anything by the time one is wanted, so each record is read by a probe, must lie higher than
-//! the one before on the same stack, and their number is bounded.
+//! The chain may be corrupt: records are read by probes, must ascend within a stack, and are
+//! bounded.
 
 use core::arch::asm;
 
@@ -25,7 +23,7 @@ pub fn frame_pointer() -> usize {
 
 /// Calls `each` with the return addresses from the record at `fp` outwards.
 pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
-    // One step down is from the overflow stack to the stack that overflowed.
+    // From the overflow stack to the stack that overflowed.
     let mut steps_down = 1;
     for _ in 0..MAX_FRAMES {
         if fp < LINEAR_BASE || !fp.is_multiple_of(8) {
@@ -49,8 +47,7 @@ pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
     }
 }
 
-/// Prints the addresses from the record at `fp` outwards, one a line, for `addr2line` or gdb. A
-/// return address is printed as it is: the call is the instruction before it.
+/// Prints the return addresses from the record at `fp` outwards, one a line.
 pub fn dump(fp: usize) {
     print(format_args!("backtrace (return addresses):\n"));
     let mut nr = 0;

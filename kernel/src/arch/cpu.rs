@@ -1,7 +1,5 @@
-//! Values of the system registers that set up translation, the same on every CPU.
-//!
-//! They are computed before the MMU is on, so nothing here may touch memory: constants, and
-//! registers.
+//! System registers for translation, the same on every CPU. Computed before the MMU is on: nothing
+//! here accesses memory.
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, TCR_EL1};
 use tock_registers::fields::FieldValue;
@@ -10,40 +8,35 @@ use crate::layout::PAGE_SHIFT;
 
 /// Indices into MAIR_EL1.
 pub mod memory_type {
-    /// Device-nGnRnE.
     pub const DEVICE_NGNRNE: u64 = 0;
-    /// Device-nGnRE.
     pub const DEVICE_NGNRE: u64 = 1;
-    /// Normal, inner and outer non-cacheable.
+    /// Inner and outer non-cacheable.
     pub const NORMAL_NC: u64 = 2;
-    /// Normal, inner and outer write-back, read-allocate, write-allocate.
+    /// Inner and outer write-back, read- and write-allocate.
     pub const NORMAL: u64 = 3;
-    /// Normal, inner and outer write-through, read-allocate, write-allocate.
+    /// Inner and outer write-through, read- and write-allocate.
     pub const NORMAL_WT: u64 = 4;
 }
 
-/// The attribute bytes of MAIR_EL1, by [`memory_type`]. Arm ARM, MAIR_EL1, "Attr\<n\>".
+/// By [`memory_type`] (Arm ARM, MAIR_EL1, "Attr\<n\>").
 pub const MAIR_EL1: u64 = 0x00 << (8 * memory_type::DEVICE_NGNRNE)
     | 0x04 << (8 * memory_type::DEVICE_NGNRE)
     | 0x44 << (8 * memory_type::NORMAL_NC)
     | 0xff << (8 * memory_type::NORMAL)
     | 0xbb << (8 * memory_type::NORMAL_WT);
 
-/// Bits of SCTLR_EL1 that are RES1 in an implementation without the feature that gives them a
-/// meaning, and that have their Armv8.0 meaning when set: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS,
-/// SED, ITD.
+/// RES1 without the feature that defines them, and Armv8.0 behaviour when set: LSMAOE, nTLSMD,
+/// SPAN, EIS, TSCXT, EOS, SED, ITD.
 const SCTLR_EL1_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 11 | 1 << 8 | 1 << 7;
 
-/// SCTLR_EL1 before translation: little endian, MMU and caches off.
+/// Little endian, MMU and caches off.
 pub const SCTLR_EL1_MMU_OFF: u64 = SCTLR_EL1_RES1;
 
-/// SCTLR_EL1 with translation: M, C, I; SA and SA0 check the stack pointer's alignment; WXN since
-/// no map has anything writable and executable (rule 10); nTWE and nTWI, of no use without EL0, as
-/// they are set on reset.
+/// M, C, I; SA and SA0; WXN, since no mapping is writable and executable (rule 10); nTWE and nTWI
+/// as on reset.
 pub const SCTLR_EL1_MMU_ON: u64 =
     SCTLR_EL1_RES1 | 1 << 19 | 1 << 18 | 1 << 16 | 1 << 12 | 1 << 4 | 1 << 3 | 1 << 2 | 1 << 0;
 
-/// Returns the page size of the lower half.
 #[inline(always)]
 fn tg0() -> FieldValue<u64, TCR_EL1::Register> {
     match PAGE_SHIFT {
@@ -53,7 +46,6 @@ fn tg0() -> FieldValue<u64, TCR_EL1::Register> {
     }
 }
 
-/// Returns that of the upper half, which has other encodings.
 #[inline(always)]
 fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
     match PAGE_SHIFT {
@@ -63,11 +55,9 @@ fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
     }
 }
 
-/// TCR_EL1: the granule of this image and 48-bit addresses in both halves; walks are inner
-/// shareable, write-back, read- and write-allocate, as the tables are mapped; the output size is
-/// what the CPU has, up to the 48 bits that this granule can name without FEAT_LPA2. Hardware
-/// management of Access flag and dirty state stays off: software sets AF, and a descriptor changes
-/// only by software.
+/// Returns TCR_EL1: this granule, 48-bit addresses in both halves, walks as tables are mapped, the
+/// CPU's output size up to the 48 bits that this granule has without FEAT_LPA2. HA and HD are
+/// clear: only software changes descriptors.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {

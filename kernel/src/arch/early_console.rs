@@ -1,11 +1,7 @@
-//! The console by polling: for the time before there is one behind a lock, and for a panic's last
-//! words.
+//! A polled console, for early boot and panics.
 //!
-//! It takes no lock. A line of two CPUs may interleave; a line is never lost to a lock whose holder
-//! is what died.
-//!
-//! What is printed here is also kept in memory, and on a machine without a console that the kernel
-//! knows that is all there is: `x/s &kernel::arch::early_console::KEPT` in gdb.
+//! It takes no lock, whose holder may have died: lines of two CPUs may interleave. The last output
+//! is also in memory: `x/s &kernel::arch::early_console::KEPT` in gdb.
 
 use core::fmt::{self, Write};
 use core::ptr;
@@ -26,7 +22,7 @@ impl MappedUart {
     /// Returns the UART whose registers are mapped at `va`.
     ///
     /// # Safety
-    /// They are mapped as device memory for as long as this is used.
+    /// They stay mapped as device memory while this is used.
     #[must_use]
     pub const unsafe fn new(uart: Uart, va: usize) -> Self {
         Self {
@@ -36,7 +32,6 @@ impl MappedUart {
         }
     }
 
-    /// Returns where its registers are mapped.
     #[must_use]
     pub fn base(&self) -> usize {
         self.registers.base()
@@ -52,41 +47,36 @@ impl MappedUart {
         }
     }
 
-    /// Returns the next byte that came in.
     #[must_use]
     pub fn receive(&self) -> Option<u8> {
         self.uart.receive(&self.registers)
     }
 }
 
-/// A [`MappedUart`], or null for none.
+/// Null for none.
 static DEVICE: AtomicPtr<MappedUart> = AtomicPtr::new(ptr::null_mut());
 
-/// Nothing is printed any more.
 static OFF: AtomicBool = AtomicBool::new(false);
 
-/// Prints to `device` from now on; `None` for memory alone.
+/// Prints to `device` from now on; `None`: to memory only.
 pub fn set(device: Option<&'static MappedUart>) {
     let device = device.map_or(ptr::null_mut(), |device| ptr::from_ref(device).cast_mut());
     DEVICE.store(device, Ordering::Release);
 }
 
-/// Prints nothing from now on: the console is what fails.
+/// Stops all output to the device: the console is what fails.
 pub fn switch_off() {
     OFF.store(true, Ordering::Relaxed);
 }
 
-/// Returns what is printed to.
 #[must_use]
 pub fn device() -> Option<&'static MappedUart> {
     // SAFETY: null, or a reference that `set` got.
     unsafe { DEVICE.load(Ordering::Acquire).as_ref() }
 }
 
-/// Bytes of [`KEPT`]. The oldest go first.
 const KEPT_SIZE: usize = 1 << 15;
 
-/// What was printed, and where the next byte goes.
 #[repr(C)]
 struct Kept {
     text: [AtomicU8; KEPT_SIZE],
@@ -107,12 +97,11 @@ fn keep(text: &str) {
 
 /// Prints, each newline as CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
-    // The writer itself never fails.
+    // The writer never fails.
     let _ = Console.write_fmt(args);
 }
 
-/// Waits until what was printed has left the UART, but not forever: for the moment before
-/// power-off.
+/// Waits, bounded, until the UART has sent everything.
 pub fn flush() {
     if let Some(device) = device()
         && !OFF.load(Ordering::Relaxed)

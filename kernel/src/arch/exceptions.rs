@@ -1,17 +1,10 @@
-//! Exceptions taken at EL1.
+//! Exceptions taken at EL1: synchronous ones and SError, as no interrupt controller is in use.
 //!
-//! No interrupt controller is in use, so every exception here is synchronous or an SError, and one
-//! of these:
+//! 1. A spurious translation fault is retried (`exceptions/spurious.rs`).
+//! 2. An instruction in the exception table continues at its fixup (`exceptions/extable.rs`).
+//! 3. Anything else is fatal.
 //!
-//! 1. a translation fault on a kernel address that the tables now translate: retried
-//!    (`exceptions/spurious.rs`);
-//! 2. a fault of an instruction that the exception table names: goes on at its fixup
-//!    (`exceptions/extable.rs`);
-//! 3. anything else: fatal.
-//!
-//! Registers are saved on the stack that was in use, or on the CPU's overflow stack when that one
-//! has no room left: its guard page is reported by the very handler that would otherwise need the
-//! stack.
+//! Registers are saved on the current stack, or on the CPU's overflow stack when it is full.
 
 mod extable;
 mod spurious;
@@ -47,14 +40,14 @@ unsafe extern "C" {
     static exception_vectors: u8;
 }
 
-/// Installs the vectors on this CPU and unmasks SError. TPIDR_EL1 must point to its per-CPU data.
+/// Installs the vectors on this CPU and unmasks SError. TPIDR_EL1 must be set.
 pub fn install_vectors() {
     VBAR_EL1.set(&raw const exception_vectors as u64);
     mmu::isb();
     interrupts::unmask_serror();
 }
 
-/// Called by the vectors, everything masked. Returning means: go on at `frame.elr`.
+/// Called by the vectors with everything masked. A return continues at `frame.elr`.
 extern "C" fn handle_exception(frame: &mut Frame) {
     if frame.is_synchronous() && (spurious::retry(frame) || extable::fix_up(frame)) {
         return;

@@ -1,5 +1,4 @@
-//! The end of a run that failed: an unexpected exception, or a panic. Says all it knows, and turns
-//! the machine off.
+//! The end of a run by an unexpected exception or a panic: reports, and turns the machine off.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -13,9 +12,8 @@ use super::percpu::{self, this_cpu};
 use super::syndrome::class;
 use super::{backtrace, interrupts, psci};
 
-/// Prints the walk of an address, level by level, one line each. Runs when the kernel is already
-/// broken: takes no lock, allocates nothing, and reads tables through
-/// [`probe_read`](super::probe::probe_read) or an equal.
+/// Prints the walk of an address, one line a level, in a broken kernel: takes no lock, does not
+/// allocate, and probes tables as [`probe_read`](super::probe::probe_read) does.
 pub type DumpWalk = fn(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>));
 
 static DUMP_WALK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
@@ -30,27 +28,23 @@ fn dump_walk(va: usize) {
     if dump.is_null() {
         return;
     }
-    // SAFETY: only `set_dump_walk` stores here, a pointer of this type.
+    // SAFETY: only `set_dump_walk` stores here.
     let dump = unsafe { core::mem::transmute::<*mut (), DumpWalk>(dump) };
     dump(va, &mut |args| print(args));
 }
 
-/// No CPU has failed yet.
 const NOBODY: usize = usize::MAX;
 /// The CPU that failed first: it alone reports.
 static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
 
-/// Returns the CPU that failed, if one has.
 pub(super) fn failed_cpu() -> Option<usize> {
     Some(FAILED.load(Ordering::Acquire)).filter(|cpu| *cpu != NOBODY)
 }
 
-/// Failures of that CPU within its own report.
 static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
-/// The report itself failed. The first time that is worth a line; should the console be what fails,
-/// the second ends without a word, and the third, in the attempt to turn the machine off, stops
-/// this CPU.
+/// Handles a failure of the report: prints; then turns off the console, which may be what fails;
+/// then stops this CPU, as it cannot turn the machine off.
 fn again(why: fmt::Arguments<'_>) -> ! {
     match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
         0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
@@ -60,8 +54,7 @@ fn again(why: fmt::Arguments<'_>) -> ! {
     psci::system_off()
 }
 
-/// Lets one CPU through, once. A second failure of the same CPU happened within its own report;
-/// another CPU's is of no interest any more.
+/// Lets the first CPU through, once, and parks others.
 fn enter() {
     let _masked = core::mem::ManuallyDrop::new(interrupts::mask());
     let this = percpu::cpu_index();
@@ -72,7 +65,6 @@ fn enter() {
     }
 }
 
-/// An exception that cannot be handled.
 pub(super) fn exception(frame: &Frame) -> ! {
     if failed_cpu() == Some(percpu::cpu_index()) {
         again(format_args!(
@@ -159,15 +151,13 @@ fn dump_frame(frame: &Frame) {
     ));
 }
 
-/// Ends the run with a message: for what the machine or its loader got wrong, where a panic would
-/// blame the kernel.
+/// Ends the run with a message that blames the machine or its loader.
 pub fn stop(why: fmt::Arguments<'_>) -> ! {
     enter();
     print(format_args!("\nvmwalk: FATAL: {why}\n"));
     psci::system_off()
 }
 
-/// The panic of whichever part of the image.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     enter();

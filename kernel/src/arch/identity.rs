@@ -1,8 +1,5 @@
-//! What each CPU says of itself, noted by itself before anything is decided by it (DESIGN rule 13).
-//!
-//! Features, errata and cache geometry are those of all CPUs together: each CPU is turned on once
-//! for that alone, under the first tables (`smp::identify`). What it says can be replaced by boot
-//! arguments (`id_override=`), for a machine of several kinds where there is none.
+//! Identification registers, recorded by each CPU itself before anything depends on them (DESIGN
+//! rule 13): each CPU is turned on once for that (`smp::identify`). `id_override=` replaces values.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +15,11 @@ use super::percpu::nr_cpus;
 use crate::per_cpu;
 
 per_cpu! {
-    /// MIDR_EL1 is written last, and 0 for a CPU that has not said.
+    /// MIDR_EL1 is written last; 0 before.
     static IDENTITY: [AtomicU64; NR_REGISTERS] = [const { AtomicU64::new(0) }; NR_REGISTERS];
 }
 
-/// Reads those of the CPU that runs this.
+/// Reads this CPU's registers.
 #[must_use]
 pub fn read() -> Identity {
     let dfr0 = ID_AA64DFR0_EL1.get();
@@ -36,7 +33,7 @@ pub fn read() -> Identity {
         pmcr
     };
     let (ctr, dczid): (u64, u64);
-    // SAFETY: reading an identification register.
+    // SAFETY: reads an identification register.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
     // SAFETY: as above.
     unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nostack, nomem, preserves_flags)) };
@@ -59,17 +56,17 @@ pub fn read() -> Identity {
         })
 }
 
-/// Notes what the CPU that runs this says, which is number `index`.
+/// Records this CPU's registers as those of CPU `index`.
 pub fn record(index: usize) {
     let identity = read();
     let place = IDENTITY.of(index);
-    // Release: the other registers before MIDR_EL1, by which a reader knows that they are there.
+    // Release: a reader that sees MIDR_EL1 sees the others.
     for register in Register::ALL.iter().rev() {
         place[*register as usize].store(identity.get(*register), Ordering::Release);
     }
 }
 
-/// Returns what CPU `index` said, if it has.
+/// Returns what CPU `index` recorded.
 #[must_use]
 pub fn of_cpu(index: usize) -> Option<Identity> {
     let place = IDENTITY.get(index)?;
@@ -77,7 +74,7 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
-/// Returns the CPUs that have said what they are, and what they are taken to be.
+/// Returns the CPUs that have recorded, with overrides applied.
 pub fn cpus(overrides: &[Option<Override>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
         let overrides = overrides.iter().copied().flatten();

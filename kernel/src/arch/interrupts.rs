@@ -7,12 +7,12 @@ use core::panic::Location;
 use super::alternatives::is_measured;
 use super::masked;
 
-/// Interrupts (I and F) are masked until this is dropped; then DAIF is what it was before. Nests.
+/// IRQ and FIQ are masked until this is dropped, which restores DAIF. Nests.
 #[must_use = "dropping the guard restores the mask at once"]
 #[derive(Debug)]
 pub struct MaskedBriefly {
     daif: u64,
-    /// A mask belongs to a CPU, so the guard does not go to another one.
+    /// A mask belongs to its CPU.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -23,7 +23,7 @@ pub struct Masked {
     _briefly: MaskedBriefly,
 }
 
-/// Masks IRQ and FIQ on this CPU.
+/// Masks IRQ and FIQ.
 #[inline(always)]
 #[track_caller]
 pub fn mask() -> Masked {
@@ -43,11 +43,11 @@ impl Drop for Masked {
     }
 }
 
-/// Masks IRQ and FIQ on this CPU for a few instructions, always the same: they are not measured.
+/// Masks IRQ and FIQ for a fixed few instructions, which are not measured.
 #[inline(always)]
 pub fn mask_briefly() -> MaskedBriefly {
     let daif: u64;
-    // Not marked as free of memory effects: what the guard protects stays behind it.
+    // No `nomem`: what the guard protects stays after it.
     // SAFETY: masking has no effect on memory.
     unsafe { asm!("mrs {}, daif", "msr daifset, #0b0011", out(reg) daif, options(nostack, preserves_flags)) };
     MaskedBriefly {
@@ -56,12 +56,11 @@ pub fn mask_briefly() -> MaskedBriefly {
     }
 }
 
-/// Masks everything that DAIF masks, debug exceptions and SError too. For what takes no lock; it is
-/// not measured.
+/// Masks debug exceptions and SError, too, without being measured: for what takes no lock.
 #[inline(always)]
 pub fn mask_all() -> MaskedBriefly {
     let daif: u64;
-    // SAFETY: as for `mask`.
+    // SAFETY: as for `mask_briefly`.
     unsafe { asm!("mrs {}, daif", "msr daifset, #0b1111", out(reg) daif, options(nostack, preserves_flags)) };
     MaskedBriefly {
         daif,
@@ -72,13 +71,12 @@ pub fn mask_all() -> MaskedBriefly {
 impl Drop for MaskedBriefly {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: restores what `mask` read on this CPU.
+        // SAFETY: restores what `mask_briefly` read on this CPU.
         unsafe { asm!("msr daif, {}", in(reg) self.daif, options(nostack, preserves_flags)) };
     }
 }
 
-/// Unmasks SError, so that an asynchronous abort is reported where it happens and not at the next
-/// unmasking.
+/// Unmasks SError: an asynchronous abort is reported where it happens.
 pub fn unmask_serror() {
     // SAFETY: the vectors are installed and report it.
     unsafe { asm!("msr daifclr, #0b0100", options(nostack, preserves_flags)) };

@@ -1,7 +1,5 @@
-//! Markers in the instruction stream, for an emulator plugin that counts what lies between them.
-//!
-//! HINT #80 to #84 are unallocated hints: a CPU executes them as NOP (Arm ARM C6.2, HINT). They
-//! change nothing but the instruction count, by one each, so the measured path is the product's.
+//! Markers for an emulator plugin, which counts what lies between them: HINT #80 to #84,
+//! unallocated and thus NOPs (Arm ARM C6.2, HINT).
 
 use core::arch::asm;
 
@@ -10,19 +8,19 @@ macro_rules! marker {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name() {
-            // SAFETY: a hint without effect. It clobbers memory so that no access moves across it.
+            // SAFETY: a NOP. No `nomem`: no access moves across it.
             unsafe { asm!(concat!("hint #", $number), options(nostack, preserves_flags)) };
         }
     };
 }
 
 marker!(
-    /// A measured call of the first kind begins on this CPU: a map, or a read.
+    /// A measured map or read begins on this CPU.
     begin_map,
     "80"
 );
 marker!(
-    /// A measured call of the second kind begins on this CPU: an unmap.
+    /// A measured unmap begins on this CPU.
     begin_unmap,
     "84"
 );

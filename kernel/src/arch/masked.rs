@@ -1,17 +1,10 @@
-//! The longest section with interrupts masked, measured: since the boot, on each CPU.
+//! The longest section with interrupts masked on each CPU: measured in a build with debug
+//! assertions, if `masked=1` asks for it.
 //!
-//! A section lasts from the first guard that a CPU takes to the last that it drops: a lock, or a
-//! mask of its own ([`interrupts`](super::interrupts)). What is done in it is counted in steps
-//! ([`Count`]): these have the bound of DESIGN rule 14, on any machine. How long it takes is read
-//! from CNTVCT_EL0, which an emulator derives from the instructions that it has executed
-//! (`-icount`): what one takes is measured by a loop of a known length. Elsewhere it is time.
-//!
-//! It is measured in a build with debug assertions, in a boot that is asked to, as by
-//! `masked=1`. In others of that build each place where it would be is a NOP
-//! ([`Condition::Measured`](super::alternatives::Condition)).
-//!
-//! Not measured: what [`mask_briefly`](super::interrupts::mask_briefly) guards, a few instructions
-//! that no argument makes more.
+//! A section lasts from the first guard that a CPU takes to the last that it drops: a lock's or
+//! [`interrupts`](super::interrupts)'. Its steps ([`Count`]) have the bounds of DESIGN rule 14 on
+//! any machine. Its ticks of CNTVCT_EL0 are those of the instructions under `-icount`, else time.
+//! [`mask_briefly`](super::interrupts::mask_briefly) is not measured.
 
 use core::arch::asm;
 use core::fmt;
@@ -28,35 +21,32 @@ use crate::per_cpu;
 pub enum Count {
     /// Ticks of CNTVCT_EL0.
     Ticks,
-    /// Descriptors that are written.
+    /// Descriptors written.
     Written,
-    /// Descriptors that are looked at many at a time.
+    /// Descriptors read, many at a time.
     LookedAt,
     /// Blocks of frames that go to or from the buddy allocator.
     Blocks,
 }
 
 impl Count {
-    /// Number of them.
     const NR: usize = 4;
-    /// Those that have a bound, the same on any machine.
+    /// Those with a bound, the same on any machine.
     pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks];
 
-    /// The most that one section may have; `None` for what depends on the machine.
+    /// Returns the most that one section may have; `None` for what depends on the machine.
     #[must_use]
     pub const fn bound(self) -> Option<u64> {
         match self {
             Self::Ticks => None,
-            // A table that is filled, and the group of 16 that it takes a block from, broken and
+            // A table that is filled, and the group of 16 that its block is taken from, broken and
             // made (DESIGN rule 3).
             Self::Written => Some(512 + 2 * 16),
-            // A table's.
             Self::LookedAt => Some(512),
             Self::Blocks => Some(64),
         }
     }
 
-    /// What it is.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,7 +58,7 @@ impl Count {
     }
 }
 
-/// A section: where it began and ended, and what was done in it.
+/// Where a section began and ended, and what was done in it.
 struct Section {
     began_by: AtomicPtr<Location<'static>>,
     ended_at: AtomicUsize,
@@ -104,13 +94,13 @@ impl Section {
     }
 }
 
-/// What one CPU measures. Only that CPU writes it.
+/// Written by its own CPU only.
 struct Measured {
-    /// Guards that the CPU has.
+    /// Guards held.
     depth: AtomicUsize,
-    /// The section that it is in. Its ticks are those of its beginning.
+    /// The section it is in, with the ticks of its beginning.
     current: Section,
-    /// Of each count, the section that had the most.
+    /// For each count, the section that had the most.
     most: [Section; Count::NR],
 }
 
@@ -125,7 +115,7 @@ per_cpu! {
 /// A section that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// What took the first guard.
+    /// Caller that took the first guard.
     pub began_by: &'static Location<'static>,
     /// Where the last was dropped.
     pub ended_at: usize,
@@ -133,7 +123,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// How much of it the section had.
     #[must_use]
     pub const fn count(&self, count: Count) -> u64 {
         self.counts[count as usize]
@@ -149,7 +138,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// A guard is taken, with interrupts masked by now.
+/// Notes that a guard was taken.
 #[cold]
 #[inline(never)]
 pub(super) fn begin(by: &'static Location<'static>) {
@@ -165,12 +154,12 @@ pub(super) fn begin(by: &'static Location<'static>) {
     }
 }
 
-/// A guard is dropped; interrupts are still masked.
+/// Notes that a guard is dropped, interrupts still masked.
 #[cold]
 #[inline(never)]
 pub(super) fn end() {
     let measured = MEASURED.this();
-    // None for a guard that was taken before anything was measured.
+    // Taken before measuring began.
     let Some(depth) = measured.depth.load(Relaxed).checked_sub(1) else {
         return;
     };
@@ -178,7 +167,7 @@ pub(super) fn end() {
     let Some(mut now) = measured.current.found().filter(|_| depth == 0) else {
         return;
     };
-    // The return address, of the frame record (AAPCS64 6.4.6).
+    // The return address of the frame record (AAPCS64 6.4.6).
     // SAFETY: functions of this image have frame records.
     unsafe { asm!("ldr {}, [x29, #8]", out(reg) now.ended_at, options(nostack, readonly, preserves_flags)) };
     now.counts[Count::Ticks as usize] = time::ticks() - now.count(Count::Ticks);
@@ -189,7 +178,7 @@ pub(super) fn end() {
     }
 }
 
-/// `nr` descriptors are written.
+/// Counts `nr` descriptors written.
 #[inline(always)]
 pub fn writes(nr: usize) {
     if is_measured() {
@@ -197,7 +186,7 @@ pub fn writes(nr: usize) {
     }
 }
 
-/// `nr` descriptors are looked at.
+/// Counts `nr` descriptors read.
 #[inline(always)]
 pub fn looks_at(nr: usize) {
     if is_measured() {
@@ -205,7 +194,7 @@ pub fn looks_at(nr: usize) {
     }
 }
 
-/// The buddy allocator takes or gives a block of frames.
+/// Counts a block that the buddy allocator takes or gives.
 #[inline(always)]
 pub fn moves_block() {
     if is_measured() {
@@ -222,7 +211,7 @@ fn step(what: Count, nr: usize) {
     }
 }
 
-/// The section that had the most of `count` so far, on any CPU; `None` if none had any.
+/// Returns the section with the most of `count` so far on any CPU.
 #[must_use]
 pub fn most(count: Count) -> Option<Found> {
     MEASURED
@@ -231,7 +220,7 @@ pub fn most(count: Count) -> Option<Found> {
         .max_by_key(|found| found.count(count))
 }
 
-/// Ticks of CNTVCT_EL0 that a million instructions take.
+/// Returns the ticks of CNTVCT_EL0 that a million instructions take.
 #[must_use]
 pub fn ticks_of_a_million() -> u64 {
     let began = time::ticks();

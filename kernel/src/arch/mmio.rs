@@ -1,8 +1,6 @@
-//! Accesses to device registers.
-//!
-//! One plain load or store each, with a base register and no write-back: the only form whose
-//! syndrome tells a hypervisor what to emulate (Arm ARM, ESR_ELx, "ISS encoding for an exception
-//! from a Data Abort", ISV).
+//! Accesses to device registers: one load or store each, with a base register and no write-back, so
+//! that a hypervisor gets a valid syndrome (Arm ARM, ESR_ELx, "ISS encoding for an exception from a
+//! Data Abort", ISV).
 
 use core::arch::asm;
 
@@ -17,17 +15,16 @@ pub struct Mmio {
 }
 
 impl Mmio {
-    /// Returns the registers that are mapped at `base`.
+    /// Returns the registers mapped at `base`.
     ///
     /// # Safety
-    /// They are mapped as device memory for as long as this is used, and only what is written by
-    /// purpose has effects: no access damages what a Rust reference points to.
+    /// They stay mapped as device memory while this is used, and no access to them damages what a
+    /// Rust reference points to.
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
         Self { base }
     }
 
-    /// Returns where they are mapped.
     #[must_use]
     pub const fn base(&self) -> usize {
         self.base

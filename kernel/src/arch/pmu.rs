@@ -1,29 +1,26 @@
-//! The performance monitors: one event counter, counting instructions.
+//! One event counter that counts instructions: INST_RETIRED (event 0x08; Arm ARM, "Common event
+//! numbers"), exact under `-icount`.
 //!
-//! INST_RETIRED (event 0x08; Arm ARM, "Common event numbers") is "instruction architecturally
-//! executed". In an emulator under `-icount` it counts guest instructions exactly and repeatably,
-//! which is what the benches are made of.
-//!
-//! Only counter 0 is touched. Its low 32 bits are read, since more of them exist with FEAT_PMUv3p5
-//! only; differences of up to 2^32 - 1 come out right.
+//! Of counter 0, the low 32 bits are read, as more need FEAT_PMUv3p5: differences up to 2^32 - 1
+//! are right.
 
 use core::arch::asm;
 
 use super::features::Features;
 
-/// Event number of INST_RETIRED, which is also its bit in PMCEID0_EL0.
+/// Also its bit in PMCEID0_EL0.
 const INST_RETIRED: u64 = 0x08;
-/// PMCR_EL0.E: the event counters count.
+/// The event counters count.
 const PMCR_E: u64 = 1 << 0;
 
 /// Why instructions cannot be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unavailable {
-    /// ID_AA64DFR0_EL1.PMUVer says that there is no PMUv3.
+    /// ID_AA64DFR0_EL1.PMUVer: no PMUv3.
     NoPmu,
-    /// PMCR_EL0.N is 0: there is nothing but the cycle counter.
+    /// PMCR_EL0.N is 0.
     NoCounter,
-    /// PMCEID0_EL0 (this value) lacks the event: an emulator offers it only under `-icount`.
+    /// PMCEID0_EL0 (this value) lacks the event: an emulator has it only under `-icount`.
     NoEvent(u64),
 }
 
@@ -43,7 +40,7 @@ impl core::fmt::Display for Unavailable {
 /// Event counter 0 of this CPU, counting instructions at EL1.
 #[derive(Debug)]
 pub struct InstructionCounter {
-    // A counter belongs to a CPU, so this does not go to another one.
+    // A counter belongs to its CPU.
     _not_send: core::marker::PhantomData<*const ()>,
 }
 
@@ -57,14 +54,13 @@ impl InstructionCounter {
             return Err(Unavailable::NoCounter);
         }
         let events: u64;
-        // SAFETY: reading an identification register, of a PMU that is there.
+        // SAFETY: an identification register of a PMU that is there.
         unsafe { asm!("mrs {}, pmceid0_el0", out(reg) events, options(nostack, nomem, preserves_flags)) };
         if events & 1 << INST_RETIRED == 0 {
             return Err(Unavailable::NoEvent(events));
         }
-        // PMEVTYPER0_EL0 with all filter bits 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0:
-        // P, U, NSK are 0). SAFETY: programs a counter that nothing else uses; it has no effect but
-        // on itself, and overflow interrupts stay disabled.
+        // PMEVTYPER0_EL0 with P, U and NSK 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0).
+        // SAFETY: nothing else uses the counter; its overflow interrupt is disabled.
         unsafe {
             asm!(
                 "msr pmintenclr_el1, {all}",
@@ -88,9 +84,9 @@ impl InstructionCounter {
         })
     }
 
-    /// The count at this place in the program. The ISB keeps the read from being executed early
-    /// (Arm ARM, "Synchronization requirements for AArch64 System registers"), and the compiler
-    /// moves no access to memory across it.
+    /// Returns the count here: the ISB keeps the read from executing early (Arm ARM,
+    /// "Synchronization requirements for AArch64 System registers"), and no memory access moves
+    /// across it.
     #[inline(always)]
     #[must_use]
     pub fn read(&self) -> u32 {
@@ -101,9 +97,7 @@ impl InstructionCounter {
     }
 }
 
-/// Executes exactly `2 * rounds` instructions, to hold the counter against.
-///
-/// `rounds` is at least 1.
+/// Executes exactly `2 * rounds` instructions, `rounds` at least 1, to check the counter.
 #[inline(always)]
 pub fn known_loop(rounds: u32) {
     // SAFETY: counts a register down.

@@ -1,7 +1,5 @@
-//! Accesses that report a fault instead of dying of it.
-//!
-//! Each is one instruction that the exception table names. A spurious fault is retried before the
-//! table is asked, so what is reported is what the tables say.
+//! Accesses that report a fault: instructions in the exception table. Spurious faults are retried
+//! first, so what is reported is what the tables say.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -10,25 +8,23 @@ use super::syndrome::{FaultStatus, Syndrome, class};
 
 global_asm!(include_str!("probe/probe.s"));
 
-/// Why a probe did not succeed.
+/// Why a probe failed.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct FaultInfo {
-    /// ESR_EL1. Never 0: IL is set for every exception a probe can take.
+    /// ESR_EL1. Never 0: IL is set in every exception of a probe.
     pub esr: u64,
-    /// FAR_EL1.
     pub far: u64,
 }
 
 impl FaultInfo {
-    /// Returns the fault status of an abort; `None` if the exception was not an abort (an undefined
-    /// instruction that could be fetched).
+    /// Returns the fault status; `None` for an undefined instruction that was fetched.
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
     }
 
-    /// Returns whether it is a translation fault, and at which level.
+    /// Returns the level of a translation fault.
     #[must_use]
     pub fn translation_level(&self) -> Option<u8> {
         match self.status() {
@@ -37,7 +33,7 @@ impl FaultInfo {
         }
     }
 
-    /// Returns whether it is a permission fault, and at which level.
+    /// Returns the level of a permission fault.
     #[must_use]
     pub fn permission_level(&self) -> Option<u8> {
         match self.status() {
@@ -46,21 +42,18 @@ impl FaultInfo {
         }
     }
 
-    /// Returns whether a write faulted.
     #[must_use]
     pub fn is_write(&self) -> bool {
         Syndrome(self.esr).is_write()
     }
 
-    /// Returns whether what faulted was an instruction that had been fetched: the address is
-    /// executable, with anything there.
+    /// Returns whether an instruction was fetched, so that the address is executable.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN
     }
 }
 
-/// "translation fault level 3", "permission fault level 2" and so on.
 impl fmt::Display for FaultInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status() {
@@ -86,7 +79,7 @@ unsafe extern "C" {
     fn smc_or_fault(function: u64, fault: *mut FaultInfo);
 }
 
-/// Runs `probe`, and turns what it may have left in the fault into an error.
+/// Runs `probe`, and returns the fault that it reports as an error.
 fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
     let mut fault = FaultInfo::default();
     let value = probe(&raw mut fault);
@@ -96,14 +89,13 @@ fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
 /// Loads 64 bits from `va`.
 ///
 /// # Errors
-/// The fault that the load took. An unaligned address in device memory, or with SCTLR_EL1.A, is an
-/// alignment fault.
+/// The fault of the load: an alignment fault, too, in device memory or with SCTLR_EL1.A.
 pub fn probe_read(va: usize) -> Result<u64, FaultInfo> {
-    // SAFETY: a load has no effect on Rust's memory; if it faults, it has none at all.
+    // SAFETY: a load has no effect on Rust's memory.
     catch(|fault| unsafe { probe_read64_or_fault(va, fault) })
 }
 
-/// Loads 32 bits from `va`: the access that device registers take.
+/// Loads 32 bits from `va`, as device registers need.
 ///
 /// # Errors
 /// As for [`probe_read`].
@@ -115,10 +107,10 @@ pub fn probe_read32(va: usize) -> Result<u32, FaultInfo> {
 /// Stores 64 bits at `va`.
 ///
 /// # Errors
-/// The fault that the store took.
+/// The fault of the store.
 ///
 /// # Safety
-/// If the store does not fault, nothing that Rust relies on is changed by it.
+/// A store that does not fault changes nothing that Rust relies on.
 pub unsafe fn probe_write(va: usize, value: u64) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_write64_or_fault(va, fault, value) })
@@ -127,7 +119,7 @@ pub unsafe fn probe_write(va: usize, value: u64) -> Result<(), FaultInfo> {
 /// Stores 32 bits at `va`.
 ///
 /// # Errors
-/// The fault that the store took.
+/// The fault of the store.
 ///
 /// # Safety
 /// As for [`probe_write`].
@@ -136,36 +128,35 @@ pub unsafe fn probe_write32(va: usize, value: u32) -> Result<(), FaultInfo> {
     catch(|fault| unsafe { probe_write32_or_fault(va, fault, value) })
 }
 
-/// Calls `va`. An instruction there that is undefined is an error too, with
-/// [`FaultInfo::was_executed`].
+/// Calls `va`.
 ///
 /// # Errors
-/// The fault that the fetch of its first instruction took.
+/// The fault of the first fetch; or an undefined instruction there, with
+/// [`FaultInfo::was_executed`].
 ///
 /// # Safety
-/// If `va` is executable, there is a function without arguments, or an undefined instruction (0 is
-/// one).
+/// If `va` is executable, a function without arguments or an undefined instruction (0 is one) is
+/// there.
 pub unsafe fn probe_exec(va: usize) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_call_or_fault(va, fault) })
 }
 
-/// Reads SMCR_EL1, which CPTR_EL2.TSM makes trap to an EL2 that this image configured. Undefined
-/// where there is no FEAT_SME.
+/// Reads SMCR_EL1, which CPTR_EL2.TSM traps to an EL2 that this image configured. Undefined without
+/// FEAT_SME.
 pub fn trap_to_el2() {
-    // SMEN: EL1 itself lets it pass; FPEN as it was.
+    // SMEN, so that EL1 does not trap it; FPEN as before.
     const CPACR: u64 = 0b11 << 24 | 0b11 << 20;
-    // SAFETY: what is enabled is not used, and the value read neither.
+    // SAFETY: neither SME nor the value is used.
     unsafe {
         asm!("msr cpacr_el1, {0}", "isb", "mrs {0}, s3_0_c1_c2_6", inout(reg) CPACR => _, options(nostack))
     };
 }
 
-/// Asks for a power-off by HVC and then by SMC; returns if neither answers.
+/// Asks for power-off by HVC and then SMC; returns if neither answers.
 pub(super) fn try_system_off() {
     const SYSTEM_OFF: u64 = 0x8400_0008;
-    // SAFETY: SMCCC: either it ends here, or only x0 to x17 change, or it is undefined and in the
-    // table.
+    // SAFETY: SMCCC: it ends here, changes only x0 to x17, or is undefined and in the table.
     let _ = catch(|fault| unsafe { hvc_or_fault(SYSTEM_OFF, fault) });
     // SAFETY: as above.
     let _ = catch(|fault| unsafe { smc_or_fault(SYSTEM_OFF, fault) });

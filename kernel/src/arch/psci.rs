@@ -12,12 +12,11 @@ use super::{early_console, probe};
 /// 0, or a [`Conduit`].
 static CONDUIT: AtomicU8 = AtomicU8::new(0);
 
-/// What the device tree says.
+/// Sets what the device tree says.
 pub fn set_conduit(conduit: Conduit) {
     CONDUIT.store(conduit as u8, Ordering::Relaxed);
 }
 
-/// Returns what [`set_conduit`] said, or `None`.
 #[must_use]
 pub fn conduit() -> Option<Conduit> {
     match CONDUIT.load(Ordering::Relaxed) {
@@ -46,7 +45,7 @@ pub fn cpu_off(conduit: Conduit) {
     };
 }
 
-/// Returns whether the CPU with affinity `mpidr` is off, as far as firmware says.
+/// Returns whether firmware says that the CPU with affinity `mpidr` is off.
 #[must_use]
 pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     let state = match conduit {
@@ -56,15 +55,14 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     state == Ok(psci::AffinityState::Off)
 }
 
-/// Turns the machine off. Where there is no firmware to ask, this CPU stops; and where there is no
-/// console, since what is kept in memory for a debugger would be lost.
+/// Turns the machine off. Only stops this CPU without firmware, or without a console, to keep the
+/// log in memory for a debugger.
 pub fn system_off() -> ! {
     early_console::flush();
     if early_console::device().is_none() {
         park();
     }
-    // Firmware that returns from SYSTEM_OFF, or no word in the tree: try what there may be, each
-    // under the exception table.
+    // SYSTEM_OFF returned, or the tree has no PSCI: try both conduits, under the exception table.
     let _ = match conduit() {
         Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
         Some(Conduit::Smc) => psci::system_off::<Smc>(),
@@ -74,7 +72,7 @@ pub fn system_off() -> ! {
     park()
 }
 
-/// Stops this CPU for good, everything masked.
+/// Stops this CPU for good, interrupts masked.
 pub fn park() -> ! {
     let _masked = super::interrupts::mask();
     loop {

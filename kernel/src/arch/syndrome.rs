@@ -1,52 +1,47 @@
-//! ESR_EL1 in words. Arm ARM, "ESR_EL1, Exception Syndrome Register (EL1)".
+//! ESR_EL1 in words (Arm ARM, "ESR_EL1, Exception Syndrome Register (EL1)").
 
 use core::fmt;
 
-/// Exception classes that this kernel tells apart.
+/// Exception classes.
 pub mod class {
     /// Undefined instruction, and all that has no class.
     pub const UNKNOWN: u64 = 0x00;
-    /// FP or SIMD access while CPACR_EL1 traps it.
+    /// FP or SIMD access that CPACR_EL1 traps.
     pub const FP: u64 = 0x07;
-    /// Instruction abort from EL1.
+    /// From EL1.
     pub const INSTRUCTION_ABORT: u64 = 0x21;
-    /// PC alignment.
     pub const PC_ALIGNMENT: u64 = 0x22;
-    /// Data abort from EL1.
+    /// From EL1.
     pub const DATA_ABORT: u64 = 0x25;
-    /// SP alignment.
     pub const SP_ALIGNMENT: u64 = 0x26;
-    /// SError.
     pub const SERROR: u64 = 0x2f;
-    /// BRK in AArch64 state.
     pub const BRK: u64 = 0x3c;
 }
 
-/// A fault status code (DFSC, IFSC, or PAR_EL1.FST), decoded. The number is the level of the walk.
+/// A fault status code (DFSC, IFSC, PAR_EL1.FST), with the level of the walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultStatus {
     /// An address in the tables, or the output, is larger than configured.
     AddressSize(u8),
-    /// No valid descriptor at this level.
+    /// No valid descriptor.
     Translation(u8),
-    /// AF was 0 in the leaf at this level.
+    /// AF is 0 in the leaf.
     AccessFlag(u8),
-    /// The leaf at this level does not permit the access.
+    /// The leaf does not permit the access.
     Permission(u8),
-    /// A synchronous external abort on the access itself.
+    /// Synchronous external abort on the access.
     External,
-    /// A synchronous external abort on the walk, at this level.
+    /// Synchronous external abort on the walk.
     ExternalOnWalk(u8),
-    /// The access was not aligned as the memory type or the instruction needs.
+    /// Less aligned than the memory type or the instruction needs.
     Alignment,
     /// More than one TLB entry matched.
     TlbConflict,
-    /// Another code.
     Other(u8),
 }
 
 impl FaultStatus {
-    /// Decodes the low six bits of a fault status code.
+    /// Decodes the low six bits.
     #[must_use]
     pub const fn from_fsc(fsc: u8) -> Self {
         let level = fsc & 0b11;
@@ -91,13 +86,13 @@ impl Syndrome {
         self.0 >> 26 & 0x3f
     }
 
-    /// Returns whether it is a data or an instruction abort, so that a fault status is there.
+    /// Returns whether it is a data or instruction abort, which has a fault status.
     #[must_use]
     pub const fn is_abort(self) -> bool {
         matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
     }
 
-    /// DFSC or IFSC of an abort.
+    /// DFSC or IFSC.
     #[must_use]
     pub const fn fault_status(self) -> Option<FaultStatus> {
         if self.is_abort() {
@@ -107,19 +102,18 @@ impl Syndrome {
         }
     }
 
-    /// WnR: a data abort by a write. Cache maintenance and AT report as writes too, with CM set.
+    /// WnR. Cache maintenance and AT report as writes too, with CM set.
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
     }
 
-    /// Returns whether FAR_EL1 holds the address: aborts without FnV, and PC alignment.
+    /// Returns whether FAR_EL1 is valid: aborts without FnV, and PC alignment.
     #[must_use]
     pub const fn far_valid(self) -> bool {
         self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT
     }
 
-    /// Returns the class in words.
     #[must_use]
     pub const fn class_name(self) -> &'static str {
         match self.class() {

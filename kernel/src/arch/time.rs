@@ -5,18 +5,17 @@ use core::time::Duration;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 
-/// Returns the virtual counter. Read in order: no earlier than what is before it in the program.
+/// Returns the virtual counter, read in program order.
 #[must_use]
 pub fn ticks() -> u64 {
     let ticks: u64;
-    // The ISB keeps the read from being made early (Arm ARM, "The Generic Timer in AArch64 state").
-    // SAFETY: reading a counter.
+    // The ISB keeps the read from being early (Arm ARM, "The Generic Timer in AArch64 state").
+    // SAFETY: reads a counter.
     unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags)) };
     ticks
 }
 
-/// Returns what the virtual counter says of the time since the machine was reset. Under `-icount
-/// shift=0`, that is a nanosecond for each instruction.
+/// Returns the time since reset: under `-icount shift=0`, 1 ns an instruction.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());
@@ -24,7 +23,7 @@ pub fn since_reset() -> Duration {
     Duration::from_nanos(nanoseconds as u64)
 }
 
-/// Ticks a second. Firmware that left CNTFRQ_EL0 zero gets the 62.5 MHz of the emulator.
+/// Returns ticks a second: the emulator's 62.5 MHz if firmware left CNTFRQ_EL0 0.
 fn frequency() -> u64 {
     match CNTFRQ_EL0.get() {
         0 => 62_500_000,
@@ -32,15 +31,14 @@ fn frequency() -> u64 {
     }
 }
 
-/// A step of a loop that waits for another CPU or a device: YIELD, so that an emulator which runs
-/// its CPUs in turn goes on with the next. Not WFE: nothing promises an event.
+/// A step of a polling loop: YIELD, so that an emulator goes on with its next CPU. Not WFE: nothing
+/// promises an event.
 #[inline(always)]
 pub fn relax() {
     // SAFETY: a hint.
     unsafe { asm!("yield", options(nostack, nomem, preserves_flags)) };
 }
 
-/// Looks between one reading of the counter and the next.
 const LOOKS: u32 = 256;
 
 /// A point in the future.
@@ -48,29 +46,26 @@ const LOOKS: u32 = 256;
 pub struct Deadline(u64);
 
 impl Deadline {
-    /// `wait` from now.
+    /// Returns the point `wait` from now.
     #[must_use]
     pub fn after(wait: Duration) -> Self {
         Self(ticks().saturating_add(Self::ticks_of(wait)))
     }
 
-    /// Returns how many ticks `wait` is.
     #[must_use]
     pub fn ticks_of(wait: Duration) -> u64 {
         (wait.as_nanos() * u128::from(frequency()) / 1_000_000_000) as u64
     }
 
-    /// Returns whether it is past.
     #[must_use]
     pub fn is_past(self) -> bool {
         ticks() >= self.0
     }
 
-    /// Waits until `done` says so, or until then. Whether it was done.
+    /// Waits until `done` or the deadline, and returns whether it was done.
     ///
-    /// The counter is read once in 256 looks. Reading it is dear: it drains the pipeline, and an
-    /// emulator takes a lock around it that all its CPUs share, so that a few which wait keep away
-    /// the one that works.
+    /// Reads the counter once in 256 calls of `done`: a read drains the pipeline, and takes a lock
+    /// that all CPUs of an emulator share.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {
             for _ in 0..LOOKS {
@@ -85,7 +80,6 @@ impl Deadline {
         }
     }
 
-    /// Waits until then.
     pub fn wait(self) {
         self.wait_until(|| false);
     }

@@ -1,24 +1,21 @@
-//! One boot argument: how it is written, what it is for, and what notes its value.
-
 use core::fmt;
 
-/// A boot argument, noted in a `T`. [`boot_argument!`](crate::boot_argument) makes one.
+/// A boot argument, stored in a `T`; made by [`boot_argument!`](crate::boot_argument).
 pub struct Argument<T> {
-    /// Its name.
     pub name: &'static str,
-    /// Writes what may stand behind the `=`.
+    /// Writes what may follow the `=`.
     pub values: fn(&mut fmt::Formatter<'_>) -> fmt::Result,
     /// What it is for.
     pub what: &'static str,
-    /// Notes a value. `None` if it is not understood.
+    /// Stores a value. `None` if it is not understood.
     pub set: fn(&mut T, &'static str) -> Option<()>,
 }
 
 impl<T: 'static> Argument<T> {
-    /// Notes `value` by the argument of `list` whose name is `name`. `None` if there is none.
+    /// Stores `value` by the argument of `list` called `name`. `None` if there is none.
     ///
     /// # Errors
-    /// The value is not understood. It says what would be.
+    /// The argument, which displays what it takes.
     pub fn set(
         list: &'static [Self],
         name: &str,
@@ -30,7 +27,6 @@ impl<T: 'static> Argument<T> {
     }
 }
 
-/// How it is written, and what it is for.
 impl<T> fmt::Display for Argument<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=", self.name)?;
@@ -45,8 +41,8 @@ impl<T> fmt::Debug for Argument<T> {
     }
 }
 
-/// Makes an [`Argument`]: of `one of` some [`Choices`], or of values as they are shown. The last
-/// part notes a value; a `?` in it says that it is not understood.
+/// Makes an [`Argument`] of [`Choices`] (`one of`), or of values as displayed. `$note` stores the
+/// value; a `?` in it refuses it.
 #[macro_export]
 macro_rules! boot_argument {
     ($name:literal, one of $choices:expr, $what:literal, |$args:ident, $chosen:ident| $note:expr) => {
@@ -74,13 +70,13 @@ macro_rules! boot_argument {
     };
 }
 
-/// Values by their names.
+/// Values by name.
 pub type Choices<T> = [(&'static str, T)];
 
 /// Writes the names of `choices`.
 ///
 /// # Errors
-/// Those of the writer.
+/// The writer's.
 pub fn names<T>(f: &mut fmt::Formatter<'_>, choices: &Choices<T>) -> fmt::Result {
     let mut separator = "";
     for (name, _) in choices {
@@ -90,20 +86,19 @@ pub fn names<T>(f: &mut fmt::Formatter<'_>, choices: &Choices<T>) -> fmt::Result
     Ok(())
 }
 
-/// Returns the value whose name is `value`.
 #[must_use]
 pub fn pick<T: Copy>(choices: &Choices<T>, value: &str) -> Option<T> {
     let found = choices.iter().find(|(name, _)| *name == value);
     found.map(|(_, choice)| *choice)
 }
 
-/// Returns a number of a range.
+/// Returns a number from `least` to `most`.
 #[must_use]
 pub fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     parse_number(value).filter(|number| (least..=most).contains(number))
 }
 
-/// Returns a number, decimal or hexadecimal with 0x.
+/// Returns a number, decimal or 0x.
 #[must_use]
 pub fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {

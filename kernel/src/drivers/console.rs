@@ -1,9 +1,8 @@
-//! The console: a UART, behind a lock, and the `log` backend on it.
+//! The console: a UART behind a lock, and the backend of `log`.
 //!
-//! Until [`attach`] everything goes to the early console, which polls the same UART through its
-//! fixed slot. After it, whole messages are written through an ioremap under one lock, so that
-//! lines of several CPUs do not mix. A panic and a fatal exception still use [`early_console`],
-//! which takes no lock, through the same ioremap.
+//! Until [`attach`], all output goes to the early console. Then whole messages go through an
+//! ioremap under one lock, so that lines do not mix. Panics and fatal exceptions still use
+//! [`early_console`], without a lock, through the same ioremap.
 
 mod typed;
 
@@ -17,12 +16,12 @@ use crate::sync::{HotWord, IrqSpinLock, Padded};
 use typed::Typed;
 
 struct Console {
-    /// The UART through its ioremap, once there is one.
+    /// Through its ioremap.
     uart: Option<&'static MappedUart>,
     typed: Typed,
 }
 
-/// The lock also keeps whole messages of the early console together.
+/// The lock keeps messages of the early console together, too.
 static CONSOLE: Padded<IrqSpinLock<Console>> = Padded(IrqSpinLock::new(
     "console",
     Console {
@@ -37,7 +36,7 @@ pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the console", &CONSOLE)]
 }
 
-/// Whether a [`Listening`] is there, and whether Ctrl-C was typed since.
+/// Whether a [`Listening`] exists, and whether Ctrl-C came since.
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -59,20 +58,18 @@ pub fn init_log(level: LevelFilter) {
 
 static ATTACHED: spin::Once<MappedUart> = spin::Once::new();
 
-/// Makes `uart` the console.
-///
-/// It is used as the loader left it: only the loader knows its clock, and with it the baud rate.
+/// Makes `uart` the console, configured as the loader left it: only the loader knows its clock.
 pub fn attach(uart: MappedUart) {
     let uart = ATTACHED.call_once(|| uart);
     CONSOLE.lock().uart = Some(uart);
     early_console::set(Some(uart));
 }
 
-/// Prints, each newline as CR LF, as one message.
+/// Prints one message, each newline as CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     match CONSOLE.lock().uart {
         Some(uart) => {
-            // The writer itself never fails.
+            // The writer never fails.
             let _ = Lines(uart).write_fmt(args);
         }
         None => early_console::print(args),
@@ -80,19 +77,18 @@ pub fn print(args: fmt::Arguments<'_>) {
 }
 
 impl Console {
-    /// Returns the next byte from the UART.
     fn receive(&self) -> Option<u8> {
         self.uart?.receive()
     }
 }
 
-/// Returns the next byte that was typed, if there is one.
+/// Returns the next byte that was typed.
 pub fn read_byte() -> Option<u8> {
     let mut console = CONSOLE.lock();
     console.typed.take().or_else(|| console.receive())
 }
 
-/// While this lives, Ctrl-C is not input: [`interrupted`] reports it.
+/// While this lives, Ctrl-C is reported by [`interrupted`], not read as input.
 #[derive(Debug)]
 pub struct Listening(());
 
@@ -110,8 +106,8 @@ impl Drop for Listening {
     }
 }
 
-/// Returns whether Ctrl-C was typed since [`listen`]. Long work asks where it can stop. Input
-/// before the Ctrl-C is dropped, as a terminal does; input after it stays.
+/// Returns whether Ctrl-C was typed since [`listen`]; for long work to poll. Drops the input before
+/// it.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())
@@ -133,7 +129,6 @@ fn look_for_interrupt() -> bool {
     false
 }
 
-/// Writes to the UART.
 struct Lines<'a>(&'a MappedUart);
 
 impl Write for Lines<'_> {
@@ -152,7 +147,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // What is said at these levels is said to the user: no need to say that it is.
+        // Info is addressed to the user, and has no prefix.
         let prefix = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
@@ -168,7 +163,7 @@ impl Log for Logger {
     }
 }
 
-/// Prints to the console at any log level: the suite's own output.
+/// Prints to the console at any log level.
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {

@@ -1,17 +1,17 @@
-//! The device tree of this machine: the crate `machine` reads it.
+//! The device tree of this machine, read by the crate `machine`.
 
 use crate::arch::percpu::{MAX_CPUS, this_cpu};
 
 pub use machine::device_tree::*;
 pub use machine::uart::Uart;
 
-/// What the device tree says of this machine. The tree stays mapped.
+/// What the device tree says. It stays mapped.
 pub type Machine = machine::device_tree::Machine<'static>;
 
-/// Reads what `blob`, a whole device tree, says to the CPU that runs this.
+/// Reads `blob`, a whole device tree, for this CPU.
 ///
 /// # Errors
-/// Why it is of no use.
+/// Why it is unusable.
 pub fn read(blob: &'static [u8]) -> Result<Machine, Error<'static>> {
     machine::device_tree::read(blob, this_cpu().mpidr(), MAX_CPUS)
 }

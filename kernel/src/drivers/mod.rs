@@ -1,4 +1,4 @@
-//! What the kernel knows of the machine, and the few devices that it uses.
+//! The machine's description and the few devices in use.
 
 pub mod console;
 pub mod device_tree;

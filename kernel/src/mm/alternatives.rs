@@ -8,11 +8,10 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::{alternatives, cache};
 
-/// Replaces what all CPUs together have the features for, and what is `measured`. After
-/// [`cache::init`].
+/// Replaces the sites that are due. After [`cache::init`].
 ///
 /// # Safety
-/// Called by the first CPU, while no other runs. No caller is in the middle of a site.
+/// Called by the boot CPU, while no other runs. No caller is within a site.
 pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured: bool) {
     let slot = EDIT_SLOTS.start;
     let mut mapped = usize::MAX;
@@ -24,8 +23,8 @@ pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured:
                 mapped = va & !(PAGE_SIZE - 1);
                 alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
             }
-            // SAFETY: the slot maps the page writable, and is this call's; nothing executes the
-            // site meanwhile.
+            // SAFETY: the slot maps the page writable, for this call; nothing executes the site
+            // meanwhile.
             unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
             bytes += size_of::<u32>();
             first = va + size_of::<u32>() - bytes;

@@ -1,11 +1,8 @@
-//! The vmalloc subsystem of the kernel: crate [`vmalloc`](mod@vmalloc) on the kernel's tree, frames
-//! and locks, and its calls under the names that Linux gives them.
+//! The kernel's [`vmalloc`](mod@vmalloc) subsystem, and its calls by Linux's names.
 //!
-//! A call returns a handle that owns its area; dropping it frees the area.
-//! [`into_raw`](VmArea::into_raw) turns the handle into an address, which the call of its kind
-//! (`vfree`, `vunmap`, `iounmap`) frees.
-//!
-//! In a traced build (feature `trace`) each call is a function of its own, to break on.
+//! A call returns a handle; dropping it frees the area. [`into_raw`](VmArea::into_raw) makes it an
+//! address, which `vfree`, `vunmap` or `iounmap` frees. With the feature `trace`, each call is a
+//! function to break on.
 
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,32 +29,29 @@ use crate::arch::probe::probe_read;
 use crate::arch::time;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
 
-/// The [`Backend`] of the kernel's vmalloc subsystem: its tree, frames, locks and linear map.
+/// The kernel's tree, frames, locks and linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelBackend;
 
-/// The kernel's vmalloc subsystem.
 pub type KernelVmalloc = Vmalloc<KernelBackend>;
-/// An area of it.
 pub type KernelArea = VmArea<'static, KernelBackend>;
 
 static VMALLOC: Once<KernelVmalloc> = Once::new();
-/// Frames taken for the subsystem's nodes. They are never freed: no leak.
+/// Never freed.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
-/// Where the rest of the newest of them begins, if a node page is less than a frame; 0 for none.
-/// Addresses only ever leave it, so that none comes a second time.
+/// The rest of the newest node frame; 0 for none. Only increases within it, so no page is given out
+/// twice.
 static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
-/// Whether there is deferred work, for an idle CPU to take.
+/// Whether there is work for an idle CPU.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// Serialises the changes that several subsystems make to the one linear map, each from its first
-/// split to its last fold. Held with interrupts enabled.
+/// Serialises changes of the linear map, each from its first split to its last fold. Held with
+/// interrupts enabled.
 static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
-/// The purge threshold of a machine with one CPU: as many areas or pages wait for a flush at most.
-/// [`FlushPolicy::lazy_for`] scales it by the number of CPUs.
+/// The purge threshold with one CPU, in areas and pages; [`FlushPolicy::lazy_for`] scales it.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
@@ -87,13 +81,12 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Returns whether the subsystem has put something off until a CPU has time for it.
 #[inline]
 pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-/// Does a part of the deferred work. For a CPU that is idle.
+/// Does some of the deferred work, on an idle CPU.
 pub fn do_deferred_work() {
     // Cleared first: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
@@ -101,12 +94,12 @@ pub fn do_deferred_work() {
     }
 }
 
-/// The kernel's vmalloc subsystem, or `None` before it is set up.
+/// Returns the subsystem; `None` before it is set up.
 pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
 
-/// Returns the kernel's vmalloc subsystem.
+/// Returns the subsystem.
 ///
 /// # Panics
 /// Before it is set up.
@@ -118,7 +111,7 @@ pub fn kernel_vmalloc() -> &'static KernelVmalloc {
     }
 }
 
-/// Frames that the subsystem holds for its nodes, for ever.
+/// Returns the frames of nodes, which are never freed.
 #[must_use]
 pub fn nr_node_frames() -> u64 {
     NR_NODE_FRAMES.load(Ordering::Relaxed)
@@ -147,7 +140,7 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     }
 }
 
-/// Takes a node page of the frame that has some left; there is none where a frame is one.
+/// Takes the next node page of a frame that is larger.
 fn take_of_node_frame() -> Option<usize> {
     if PAGE_SIZE == size_of::<NodePage>() {
         return None;
@@ -168,19 +161,17 @@ impl NodePages for KernelBackend {
             NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
             let page = linear_va(frame.0 * PAGE_SIZE as u64);
             if PAGE_SIZE > size_of::<NodePage>() {
-                // What another CPU has put there meanwhile is lost, which is less than a frame.
+                // Loses another CPU's remainder, less than a frame.
                 NODE_FRAME.store(page + size_of::<NodePage>(), Ordering::Relaxed);
             }
             Some(page)
         })?;
-        // SAFETY: of a frame of our own, in the linear map, that is never freed, and given out
-        // once; a node page may have arbitrary contents.
+        // SAFETY: in our own frame, never freed, given out once; any contents are valid.
         Some(unsafe { &mut *(page as *mut NodePage) })
     }
 }
 
-/// Edits the linear map as [`Backend::edit_linear_map`] says, through this handle on the kernel's
-/// tables.
+/// Edits the linear map as [`Backend::edit_linear_map`] says, through `tree`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -190,7 +181,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     size: u64,
     edit: LinearEdit,
 ) -> Result<Outcome, Failure> {
-    // With `linear=4k` the linear map stays in single pages.
+    // `linear=4k` keeps pages.
     if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) && linear_map_leaves() == LeafSet::PAGES {
         return Ok(Outcome::default());
     }
@@ -199,14 +190,13 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     edit.apply(tree, VirtRange::new(va, size))
 }
 
-/// Returns the address of word `index` of `frame` in the linear map.
 fn word(frame: Pfn, index: usize) -> *mut u64 {
     assert!(index < PAGE_SIZE / size_of::<u64>(), "word {index} of a frame");
     (linear_va(frame.0 * PAGE_SIZE as u64) as *mut u64).wrapping_add(index)
 }
 
-// SAFETY: 1. `frames` gives a block to no other caller before it is freed, aligned to its size; 2.
-// the tree translates all of TTBR1, and nothing else maps or unmaps in the vmalloc region; 3.
+// SAFETY: 1. `frames` gives a block, aligned to its size, to one caller until it is freed; 2. the
+// tree translates all of TTBR1, and nothing else maps or unmaps in the vmalloc region; 3.
 // `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and `smp`
 // keep it.
 unsafe impl Backend for KernelBackend {
@@ -260,13 +250,12 @@ unsafe impl Backend for KernelBackend {
         (start..start + (PAGE_SIZE << order))
             .step_by(PAGE_SIZE)
             .for_each(|page| {
-                // SAFETY: each page of a block that was just allocated, in the linear map.
+                // SAFETY: pages of a block just allocated, in the linear map.
                 unsafe { zero_page(page) };
             });
     }
     fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        // SAFETY: in a frame that `alloc_frames` gave, by the caller's promise; nothing else uses
-        // it.
+        // SAFETY: in a frame of `alloc_frames` that nothing else uses, by the caller's promise.
         unsafe { word(frame, index).read() }
     }
     fn write_word(&self, frame: Pfn, index: usize, value: u64) {
@@ -290,8 +279,7 @@ unsafe impl Backend for KernelBackend {
         log::error!("vfree_atomic({va}) by {by}: {error}");
     }
     fn deferred_work(&self) {
-        // No event is sent: what waits for work polls, and a CPU that is off is not turned on for
-        // it.
+        // No event: idle CPUs poll.
         DEFERRED_WORK.store(true, Ordering::Release);
     }
     #[inline]
@@ -306,9 +294,8 @@ unsafe impl Backend for KernelBackend {
         cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        // The alias of a frame may be invalid by a `set_memory_invalid` through another area:
-        // probed, not trusted. A word at a time; what begins or ends inside of one takes a part of
-        // it.
+        // A word at a time, by probes: `set_memory_invalid` of another area may have made the alias
+        // invalid.
         let mut at = pa.0;
         let mut out = out;
         while !out.is_empty() {
@@ -326,40 +313,28 @@ unsafe impl Backend for KernelBackend {
     }
 }
 
-/// Maps device registers: Device-nGnRE, never executable.
-///
-/// # Errors
-/// As [`Vmalloc::ioremap`].
+/// Maps device registers as Device-nGnRE: [`Vmalloc::ioremap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap(pa, size)
 }
 
-/// The same as Normal memory that is not cached.
-///
-/// # Errors
-/// As [`Vmalloc::ioremap_wc`].
+/// As Normal non-cacheable: [`Vmalloc::ioremap_wc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_wc(pa, size)
 }
 
-/// The same as Device-nGnRnE.
-///
-/// # Errors
-/// As [`Vmalloc::ioremap_np`].
+/// As Device-nGnRnE: [`Vmalloc::ioremap_np`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
 
-/// Frees a mapping of [`ioremap`] and its kin that was made raw.
-///
-/// # Errors
-/// As [`Vmalloc::iounmap`].
+/// Frees a raw mapping of [`ioremap`] and its kin: [`Vmalloc::iounmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -370,20 +345,14 @@ pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().iounmap(va) }
 }
 
-/// Maps the caller's pages, one behind the other.
-///
-/// # Errors
-/// As [`Vmalloc::vmap`].
+/// Maps the caller's pages: [`Vmalloc::vmap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
 
-/// Frees a mapping of [`vmap`] that was made raw.
-///
-/// # Errors
-/// As [`Vmalloc::vunmap`].
+/// Frees a raw mapping of [`vmap`]: [`Vmalloc::vunmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -394,40 +363,28 @@ pub unsafe fn vunmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vunmap(va) }
 }
 
-/// Virtually contiguous memory with arbitrary contents.
-///
-/// # Errors
-/// As [`Vmalloc::vmalloc`].
+/// Allocates memory with arbitrary contents: [`Vmalloc::vmalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmalloc(size)
 }
 
-/// The same, zeroed.
-///
-/// # Errors
-/// As [`Vmalloc::vzalloc`].
+/// Allocates zeroed memory: [`Vmalloc::vzalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
 
-/// Returns a stack with an unmapped guard page on either side.
-///
-/// # Errors
-/// As [`Vmalloc::alloc_stack`].
+/// Allocates a stack between guard pages: [`Vmalloc::alloc_stack`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
 
-/// Frees memory of [`vmalloc()`] and its kin that was made raw.
-///
-/// # Errors
-/// As [`Vmalloc::vfree`].
+/// Frees raw memory of [`vmalloc()`] and its kin: [`Vmalloc::vfree`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -438,33 +395,23 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// The same as [`vmalloc()`] for an interrupt handler, or under a lock with interrupts masked: it
-/// waits for locks and for nothing else.
-///
-/// # Errors
-/// As [`Vmalloc::vmalloc`]: see [`Request::nowait`].
+/// [`vmalloc()`] in an interrupt handler, or with interrupts masked; waits for locks only:
+/// [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// The same for the handler of an exception that may have interrupted the holder of any lock: it
-/// tries each lock once.
-///
-/// # Errors
-/// As [`Vmalloc::vmalloc`], and [`Error::WouldBlock`]: see [`Request::nolock`].
+/// [`vmalloc()`] where any lock's holder may be interrupted; tries each lock once:
+/// [`Request::nolock`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
-/// The same as [`vfree`] in any context, an exception handler that interrupted the holder of a lock
-/// included. Never waits: the area goes with the next call that can.
-///
-/// # Errors
-/// As [`Vmalloc::vfree_atomic`].
+/// [`vfree`] in any context, without waiting: [`Vmalloc::vfree_atomic`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -475,10 +422,7 @@ pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
-/// Returns the frame that `va`, in the vmalloc region, is mapped to.
-///
-/// # Errors
-/// As [`Vmalloc::vmalloc_to_pfn`].
+/// Returns the frame that `va` is mapped to: [`Vmalloc::vmalloc_to_pfn`].
 pub fn vmalloc_to_pfn(va: VirtAddr) -> Result<Pfn, Error> {
     kernel_vmalloc().vmalloc_to_pfn(va)
 }

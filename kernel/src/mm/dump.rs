@@ -1,8 +1,5 @@
-//! The walk of an address, level by level, for a fatal exception.
-//!
-//! It runs when the kernel is already broken, so it takes no lock, allocates nothing, starts from
-//! TTBR1_EL1 as it is, and reads each descriptor through a probe: a table that is not there is
-//! reported and not stumbled over.
+//! The walk of an address, level by level, for a fatal exception: takes no lock, does not allocate,
+//! starts from TTBR1_EL1, and reads descriptors by probes.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +13,7 @@ use super::linear_va;
 use crate::BootInfo;
 use crate::arch::probe::probe_read;
 
-/// Where the image is, and its size: the first tables lie in it.
+/// The image, in which the first tables lie.
 static IMAGE_PA: AtomicU64 = AtomicU64::new(0);
 static IMAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -26,7 +23,7 @@ pub fn init(info: &BootInfo) {
     IMAGE_SIZE.store((info.image.end - info.image.start) as usize, Ordering::Relaxed);
 }
 
-/// Reads tables by probes. Nothing is ever written.
+/// Tables read by probes, and never written.
 struct ProbedTables;
 
 impl ProbedTables {
@@ -40,14 +37,14 @@ impl ProbedTables {
     }
 }
 
-// SAFETY: it gives no table out, and only reads.
+// SAFETY: gives out no table, and only reads.
 unsafe impl Tables for ProbedTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         None
     }
     fn free_table(&self, _table: PhysAddr) {}
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        // A table that cannot be read has nothing in it: the walk ends there.
+        // An unreadable table counts as empty: the walk ends there.
         probe_read(Self::va(table) + index * size_of::<u64>()).unwrap_or(0)
     }
     fn store(&self, _table: PhysAddr, _index: usize, _value: u64) {}
@@ -56,7 +53,7 @@ unsafe impl Tables for ProbedTables {
     }
 }
 
-/// Prints the walk of `va`, one line for each level, and the leaf if there is one.
+/// Prints the walk of `va`, one line a level, and the leaf.
 pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
     const BADDR: u64 = 0x0000_ffff_ffff_f000;
     let root = PhysAddr(TTBR1_EL1.get() & BADDR);

@@ -1,11 +1,9 @@
 //! Frames: all free RAM, in blocks of 2^order pages.
 //!
-//! Blocks of common orders come from a per-CPU magazine, without a lock. Others, and the refill of
-//! a magazine, come from one buddy allocator. A magazine is filled from a run of 64 frames and
-//! handed out in ascending order, so that single frames tend to be neighbours, which the walker
-//! maps as 64 KiB groups. Before an allocation fails, the magazines of all CPUs are drained.
-//!
-//! A double free, or a free with another order, panics with the frame's real state.
+//! Common orders come from a per-CPU magazine, without a lock; others, and refills, from one buddy
+//! allocator. A magazine hands out a run of 64 frames in ascending order, so that the walker maps
+//! neighbours as 64 KiB groups. Before an allocation fails, all magazines are drained. A bad free
+//! panics with the frame's state.
 
 mod buddy;
 pub mod fail_page_alloc;
@@ -29,11 +27,11 @@ pub use buddy::{BadFree, MAX_ORDER, State};
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
 
-/// Free frames of the buddy allocator, readable without its lock and written under it.
+/// Read without the buddy's lock, written under it.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 per_cpu! {
-    /// Whether a CPU is in [`without_waiting`].
+    /// This CPU is in [`without_waiting`].
     static NOWAIT: AtomicBool = AtomicBool::new(false);
 }
 
@@ -47,8 +45,8 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Runs `f` with interrupts masked, and never waits for the buddy allocator in it: while its lock
-/// is held, an allocation finds what this CPU's magazine has, and only single frames can be freed.
+/// Runs `f` with interrupts masked, without waiting for the buddy allocator: while its lock is
+/// held, only this CPU's magazine allocates, and only single frames can be freed.
 ///
 /// Not for an exception that interrupted this module: the magazine may be half changed.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
@@ -61,7 +59,7 @@ pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Returns the buddy allocator. `None` if that means waiting, and this CPU may not.
+/// `None` if this CPU would have to wait, and may not.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
@@ -70,32 +68,29 @@ fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     }
 }
 
-/// How many frames there are.
+/// Numbers of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameStats {
-    /// Frames of the allocator.
     pub total: u64,
-    /// Of those, free: in the buddy allocator or in a magazine.
+    /// Free, in the buddy allocator or a magazine.
     pub free: u64,
-    /// Of the free, in the magazines.
+    /// Of the free, in magazines.
     pub cached: u64,
 }
 
 impl FrameStats {
-    /// Frames in use.
     #[must_use]
     pub const fn used(&self) -> u64 {
         self.total - self.free
     }
 }
 
-/// RAM has more ranges than fit, or is too small for the states of its frames.
+/// RAM has too many ranges, or is too small for the states of its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives `free` to the allocator, and notes `single` as single frames in use. `ram` is what the
-/// linear map maps; it contains both, which do not overlap. The states of frames are kept in memory
-/// taken from `free`.
+/// Gives `free` to the allocator, and marks `single` as single frames in use. Both lie in `ram`,
+/// what the linear map maps, without overlap. The states of frames are taken from `free`.
 ///
 /// # Errors
 /// There is no room for the states.
@@ -134,7 +129,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
     let zones = ZONES.call_once(|| zones);
     let mut buddy = BUDDY.lock();
     for region in free.iter() {
-        // A free range lies in one range of RAM.
+        // Within one range of RAM.
         buddy.give(zones, &region.shrink_to_pages());
     }
     single.iter().for_each(|region| buddy.adopt(zones, region));
@@ -145,7 +140,7 @@ fn zones() -> Option<&'static Zones> {
     ZONES.get()
 }
 
-/// Frees what waits for a flush, or is kept for later, elsewhere.
+/// Frees what waits for a flush, or is cached, elsewhere.
 static SHRINK: Once<fn()> = Once::new();
 
 /// Sets what [`allocate`] calls before it fails.
@@ -153,9 +148,8 @@ pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
 
-/// Returns a block of 2^`order` frames, aligned to its size, with arbitrary contents. Where there
-/// is none, what is freed lazily is flushed first, which waits for other CPUs: called with
-/// no lock held.
+/// Allocates 2^`order` frames, aligned to their size, with arbitrary contents. May flush what was
+/// freed lazily, which waits for other CPUs: no lock may be held.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {
@@ -167,9 +161,8 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Returns one of the blocks that are free now: for the vmalloc subsystem and for tables. The
-/// subsystem is what frees lazily, makes its own retries, and may be inside a gate that `shrink`
-/// enters.
+/// Allocates of what is free now, for vmalloc and tables: vmalloc retries by itself, and may be in
+/// a gate that `shrink` enters.
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
@@ -185,13 +178,13 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
         }
     };
     once().or_else(|| {
-        // Frames may be in the magazines of this CPU or of others.
+        // Frames may be in magazines.
         magazine::drain(zones);
         once()
     })
 }
 
-/// Returns a zeroed frame, of those that are free now: for tables.
+/// Allocates a zeroed frame of what is free now, for tables.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
@@ -201,10 +194,10 @@ pub fn allocate_zeroed() -> Option<Pfn> {
     Some(frame)
 }
 
-/// Takes back a block that [`allocate`] gave with the same `order`.
+/// Frees a block that [`allocate`] gave with the same `order`.
 ///
 /// # Panics
-/// If it was not allocated so: it was freed before, or is another block.
+/// If it was freed before, or is another block.
 #[inline]
 pub fn free(frame: Pfn, order: u8) {
     if let Err(bad) = try_free(frame, order) {
@@ -212,10 +205,10 @@ pub fn free(frame: Pfn, order: u8) {
     }
 }
 
-/// [`free`], without the panic.
+/// [`free`] without the panic.
 ///
 /// # Errors
-/// It was not allocated so. Nothing has changed.
+/// Where it would panic. Nothing has changed.
 #[inline]
 pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     let Some(zones) = zones() else {
@@ -231,14 +224,13 @@ pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     BUDDY.lock().free(zones, frame, order)
 }
 
-/// Makes an allocated block of 2^`order` frames 2^`order` blocks of one frame, each to be freed by
-/// itself.
+/// Makes an allocated block 2^`order` single frames, freed one by one.
 ///
 /// # Panics
-/// If it is no allocated block of this order.
+/// If it is not an allocated block of this order.
 pub fn split(frame: Pfn, order: u8) {
     let Some(zones) = zones() else { return };
-    // No lock: the states of a block in use are its owner's.
+    // No lock: a used block's states are its owner's.
     let found = zones.state(frame.0);
     assert!(
         found == State::used(order),
@@ -248,18 +240,17 @@ pub fn split(frame: Pfn, order: u8) {
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
 }
 
-/// Makes `frame`, a single one in use, the property of a call that frees it in place of its owner:
-/// it cannot be freed before it is [handed back](hand_back). False if it is not in use as a single
-/// frame, or was taken over already.
+/// Takes a single used frame over from its owner, who cannot free it before it is [handed
+/// back](hand_back). `false` if it is not one, or is taken over.
 #[must_use]
 pub fn take_over(frame: Pfn) -> bool {
     zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))
 }
 
-/// Makes a frame that was [taken over](take_over) one like others.
+/// Hands back a frame that was [taken over](take_over).
 ///
 /// # Panics
-/// If it is none.
+/// If it was not.
 pub fn hand_back(frame: Pfn) {
     let handed = zones().is_some_and(|zones| zones.exchange(frame.0, State::TAKEN_OVER, State::used(0)));
     assert!(
@@ -270,13 +261,13 @@ pub fn hand_back(frame: Pfn) {
     );
 }
 
-/// Frames of the allocator, free or not.
+/// Returns all frames, free or not.
 #[must_use]
 pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// Returns how many frames are free, at this moment. Exact when no other CPU allocates or frees.
+/// Returns the numbers now. Exact when no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();
@@ -288,13 +279,13 @@ pub fn stats() -> FrameStats {
     }
 }
 
-/// Returns whether `nr` frames are free, at this moment. Mostly one load.
+/// Returns whether `nr` frames are free now. Mostly one load.
 #[must_use]
 pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
 }
 
-/// Free blocks of each order, for the boot log. Walks the lists.
+/// Returns the free blocks of each order. Walks the lists.
 #[must_use]
 pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     let buddy = BUDDY.lock();
@@ -307,7 +298,7 @@ pub fn state(frame: Pfn) -> State {
     zones().map_or(State::FOREIGN, |zones| zones.state(frame.0))
 }
 
-/// Returns the range of physical memory of a block.
+/// Returns a block's physical range.
 #[must_use]
 pub fn region(frame: Pfn, order: u8) -> PhysRegion {
     let start = frame.0 * PAGE_SIZE as u64;

@@ -1,15 +1,12 @@
-//! The heap behind `alloc`: `linked_list_allocator`, in a static region first, in regions of
-//! vmalloc as they are needed.
+//! The heap behind `alloc`: `linked_list_allocator` in a static region first, then in regions of
+//! vmalloc.
 //!
-//! A region that becomes empty goes back to vmalloc. One stays, the smallest, so that a caller that
-//! allocates and frees at the edge does not map a region each time; [`trim`] gives that one back
-//! too.
+//! An empty region goes back to vmalloc. The smallest stays until [`trim`], so that use at the edge
+//! does not map a region each time.
 //!
-//! # Lock order and recursion
-//! The heap's lock is a leaf: it is released before a region is asked for or freed, and
-//! nothing that does either (frames, tables, the vmalloc subsystem) uses the heap. So neither can
-//! come back here, and neither waits for a lock that its caller holds, as long as the heap is not
-//! used under a lock of the vmalloc subsystem or of the tables.
+//! Lock order: the heap's lock is a leaf, released before a region is asked for or freed. Frames,
+//! tables and vmalloc do not use the heap, so there is no recursion. It must not be used under
+//! their locks.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -22,23 +19,20 @@ use super::areas::{self, KernelArea};
 use super::layout::PAGE_SIZE;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
-/// Bytes of the first region, which is part of the image.
+/// In bytes; part of the image.
 const FIRST_SIZE: usize = 256 << 10;
-/// The smallest region that is added.
+/// Bytes of the smallest region added.
 const MIN_GROWTH: usize = 1 << 20;
-/// Regions at most. Each is at least half as large as the heap before it, so this is no limit in
-/// practice.
+/// No limit in practice: each is at least half as large as the heap before it.
 const MAX_REGIONS: usize = 48;
 
-/// Memory of the heap.
 struct Region {
     heap: Heap,
-    /// What it lies in. `None` for the first, which is part of the image.
+    /// `None` for the first region.
     area: Option<KernelArea>,
 }
 
 impl Region {
-    /// Returns whether it can be freed.
     fn is_spare(&self) -> bool {
         self.area.is_some() && self.heap.used() == 0
     }
@@ -63,18 +57,17 @@ struct FirstRegion(UnsafeCell<[u8; FIRST_SIZE]>);
 unsafe impl Sync for FirstRegion {}
 static FIRST_REGION: FirstRegion = FirstRegion(UnsafeCell::new([0; FIRST_SIZE]));
 
-/// How much the heap has.
+/// The heap's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapStats {
     /// Bytes of all regions.
     pub size: usize,
     /// Bytes in use.
     pub used: usize,
-    /// Regions.
     pub nr_regions: usize,
 }
 
-/// Returns how much the heap has, at this moment.
+/// Returns the heap's size now.
 #[must_use]
 pub fn stats() -> HeapStats {
     let regions = HEAP.regions();
@@ -85,7 +78,7 @@ pub fn stats() -> HeapStats {
     }
 }
 
-/// Frees the empty region that was kept, if there is one.
+/// Frees the empty region that was kept.
 pub fn trim() {
     let spare = {
         let mut regions = HEAP.regions();
@@ -104,13 +97,12 @@ fn take_surplus(regions: &mut Regions) -> Option<Region> {
 }
 
 impl KernelHeap {
-    /// Returns the regions: at least the first.
+    /// Returns the regions, with at least the first.
     fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {
             regions.push(Region {
-                // SAFETY: the static is this heap's, and this happens once: the list is never empty
-                // again.
+                // SAFETY: the heap's own static, once: the list never gets empty again.
                 heap: unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) },
                 area: None,
             });
@@ -119,34 +111,33 @@ impl KernelHeap {
     }
 
     fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        // The newest is the largest, more often than not.
+        // The newest is usually the largest.
         self.regions()
             .iter_mut()
             .rev()
             .find_map(|region| region.heap.allocate_first_fit(layout).ok())
     }
 
-    /// A block of a new region that it fits into.
+    /// Allocates a block from a new region.
     fn grow(&self, layout: Layout) -> Option<NonNull<u8>> {
         let half = stats().size / 2;
-        // Room for the region's own administration, and for the alignment.
+        // For the region's own administration, and for alignment.
         let needed = layout.size().checked_add(layout.align() + PAGE_SIZE)?;
         let needed = needed.checked_next_multiple_of(PAGE_SIZE)?;
-        // If memory is short, what is needed will do.
+        // When memory is short, only what is needed.
         let wanted = needed.max(MIN_GROWTH).max(half.next_multiple_of(PAGE_SIZE));
         let mut region = new_region(wanted).or_else(|| new_region(needed))?;
-        // Before other CPUs see the region: they may give an empty one back.
+        // Before other CPUs see the region, and free it as empty.
         let block = region.heap.allocate_first_fit(layout).ok()?;
         let pushed = self.0.lock().try_push(region);
-        // If there is no room, the region is unmapped here, with the lock released.
+        // Without room, drops the region here, outside the lock.
         pushed.ok().map(|()| block)
     }
 }
 
-/// `size` bytes of vmalloc.
 fn new_region(size: usize) -> Option<Region> {
     let area = areas::get()?.vmalloc(size as u64).ok()?;
-    // SAFETY: memory of the heap's own, which stays mapped as long as the region has its area.
+    // SAFETY: the heap's own memory, mapped while the region has its area.
     let heap = unsafe { Heap::new(area.va().0 as usize as *mut u8, size) };
     Some(Region {
         heap,
@@ -154,8 +145,8 @@ fn new_region(size: usize) -> Option<Region> {
     })
 }
 
-// SAFETY: `linked_list_allocator` keeps the contract for each region. A block goes back to the
-// region that its address lies in, and only a region without a block in use is unmapped.
+// SAFETY: `linked_list_allocator` keeps the contract in each region. A block goes back to the
+// region that holds its address; only regions without blocks are unmapped.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.try_alloc(layout)
@@ -182,7 +173,7 @@ unsafe impl GlobalAlloc for KernelHeap {
                 _ => panic!("free of {block:p}, which is not on the heap"),
             }
         };
-        // Unmapped here, with the lock released.
+        // Unmapped outside the lock.
         drop(surplus);
     }
 }

@@ -1,9 +1,8 @@
 //! The linear map: all of RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, with the largest
 //! leaves.
 //!
-//! Writable and never executable, but for the alias of the image's text and constants, which is
-//! read-only unless `rodata=` says otherwise: else a stray store through the linear map would
-//! change what the image map protects (DESIGN rule 10).
+//! Writable and never executable. The alias of text and constants is read-only, else a stray store
+//! could change them there (DESIGN rule 10), unless `rodata=` says otherwise.
 
 use paging::{
     Attributes, Failure, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr, vmap_range_noflush,
@@ -14,8 +13,7 @@ use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
 
-/// Maps `ram` in `tree`, whose linear region is empty. The alias of the image's text and constants
-/// gets the attributes `alias`.
+/// Maps `ram` in `tree`, whose linear region is empty, and text and constants with `alias`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -61,7 +59,7 @@ pub fn map<T: Tables, M: Mmu>(
     Ok(outcome)
 }
 
-/// Returns the part of the image that is never written: text and constants, which lie side by side.
+/// Returns text and constants, which lie side by side.
 #[must_use]
 pub fn constant_part(info: &BootInfo) -> PhysRegion {
     PhysRegion {

@@ -1,22 +1,20 @@
 //! Memory: the final tables, frames, the heap, and what is built on them.
 //!
 //! # From the first tables to the final ones
-//! 1. [`plan`]: RAM as the device tree has it, less what is not the kernel's. The [memory of each
-//!    CPU](per_cpu) is taken from it first, since all CPUs are asked what they are before the
-//!    policy of the final tables is known.
-//! 2. The final tables are built by the engine, while the first ones are live, in pages taken from
-//!    the plan and reached through fixed slots ([`tables::EarlyTables`]): the [linear map](linear)
-//!    and the [image], and the table of the fixed window, which both have.
-//! 3. TTBR1 is replaced, with walks off in between
-//!    ([`replace_ttbr1`](crate::arch::mmu::replace_ttbr1)); TTBR0 is empty from then on.
-//! 4. What remains of the plan becomes [frames], which the vmalloc subsystem ([areas]) uses.
+//! 1. [`plan`]: free RAM by the device tree. [Per-CPU memory](per_cpu) is taken first, since all
+//!    CPUs are identified before the tables' policy is known.
+//! 2. Under the first tables, the engine builds the final ones in pages of the plan, through fixed
+//!    slots ([`tables::EarlyTables`]): the [linear map](linear), the [image], and the shared fixed
+//!    window.
+//! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1) switches, with walks off meanwhile; TTBR0
+//!    is empty from then on.
+//! 4. The rest of the plan becomes [frames], for vmalloc ([areas]).
 //!
 //! # The walk lock
-//! The kernel has one tree. To map or unmap a range of one's own takes no lock: the engine allows
-//! such changes side by side, and the vmalloc subsystem keeps a table linked while its area is
-//! walked. A reader of the tree as a whole (a dump, an audit) shares the [walk lock](walk_lock). It
-//! is held exclusively while a table is freed ([`tables::KernelTables`]), and while the linear map
-//! is edited.
+//! Mapping or unmapping one's own range of the one tree takes no lock: the engine permits it side
+//! by side, and vmalloc keeps a table linked while its area is walked. Readers of the whole tree
+//! (dump, audit) share the [walk lock](walk_lock). It is held exclusively to free a table
+//! ([`tables::KernelTables`]), and to edit the linear map.
 
 mod alternatives;
 pub mod areas;
@@ -57,35 +55,33 @@ use plan::Plan;
 use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
-/// The kernel's tree, for every address but those of the linear map.
+/// The kernel's tree, but for the linear map.
 pub type KernelTree = Tree<Granule, KernelTables, KernelMmu>;
 /// The same tree, for the linear map.
 pub type LinearMapTree = Tree<Granule, LinearMapTables, KernelMmu>;
 
-/// What memory management knows once it is up.
 struct Memory {
     tree: KernelTree,
     linear_map_tree: LinearMapTree,
     plan: Plan,
     linear_map: Outcome,
-    /// The leaves that the linear map may have.
+    /// What the linear map may have.
     linear_map_leaves: LeafSet,
     image: Outcome,
 }
 
 static MEMORY: Once<Memory> = Once::new();
 static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
-/// What [`Features::zva_size`] says.
+/// [`Features::zva_size`].
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Why memory cannot be set up: the loader or the device tree is wrong, or the machine too small.
+/// Why memory cannot be set up: the loader, the device tree, or too small a machine.
 #[derive(Clone, Copy, Debug)]
 pub enum InitError {
-    /// The ranges of RAM make no plan.
     Plan(plan::Error),
-    /// A map cannot be built, most likely because RAM has no room for its tables.
+    /// A map cannot be built: most likely, RAM has no room for its tables.
     Map(Failure),
-    /// There is no room for the table's root, or for the states of the frames.
+    /// For the root table, or the states of frames.
     NoRoom,
 }
 
@@ -99,18 +95,17 @@ impl fmt::Display for InitError {
     }
 }
 
-/// Sets up what is needed before all CPUs have said what they are: the fixed slots, and the memory
-/// of each CPU.
+/// Sets up what CPUs need to identify themselves: fixed slots and per-CPU memory.
 ///
 /// # Errors
-/// There is no room for it. Nothing but the early console works then.
+/// There is no room. Only the early console works then.
 pub fn init_early(info: &'static BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     dump::init(info);
     slots::init(info);
     per_cpu::init(info, machine)
 }
 
-/// Makes the plan of RAM for a CPU with `pa_bits` of physical address.
+/// Plans RAM for a CPU with `pa_bits` of physical address.
 fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, InitError> {
     let image = PhysRegion {
         start: info.image.start,
@@ -124,11 +119,10 @@ fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, 
     Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
 }
 
-/// Sets memory up: final tables, frames, and the report of a walk for fatal exceptions. After
-/// [`init_early`].
+/// Sets up the final tables, frames, and the walks of fatal exceptions. After [`init_early`].
 ///
 /// # Errors
-/// Why it cannot be. Nothing but the early console works then.
+/// Why it cannot. Only the early console works then.
 ///
 /// # Panics
 /// When it is called a second time.
@@ -160,7 +154,7 @@ pub fn init(
     });
     let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
-    // No barrier and no TLBI while it is built: no CPU uses it yet.
+    // No barriers or TLBIs while it is built: no CPU walks it yet.
     let building = Tree::<Granule, _, _>::new(root, Half::High, early, NoMmu::default(), config);
     let leaves = match args.linear {
         LinearLeaves::Largest => LeafSet::ALL,
@@ -174,10 +168,10 @@ pub fn init(
     let image = image::map(&building, info).map_err(InitError::Map)?;
     image::link_fixed_window(&building, info);
     drop(building);
-    // DESIGN rule 2: complete for walks before they begin.
+    // DESIGN rule 2: complete before walks begin.
     dsb_ishst();
-    // SAFETY: the image and the fixed window are mapped as they were, by the same frames; the
-    // linear map and vmalloc were not there before.
+    // SAFETY: image and fixed window stay mapped to the same frames; linear map and vmalloc are
+    // new.
     unsafe { mmu::replace_ttbr1(info.ttbr0_identity, |va| info.image_pa(va), root.0) };
 
     let EarlyPages { free, taken } = pages.into_inner();
@@ -195,8 +189,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// Returns the policy of the kernel's tree. The engine repeats a TLBI once for a whole batch, so
-/// [`KernelMmu`] is not told to repeat each.
+/// Returns the tree's policy. The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
@@ -226,7 +219,7 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// Shares the lock, to read any part of the tree. Nothing is allocated on the heap meanwhile.
+    /// Shares the lock, to read any part of the tree. The heap must not be used meanwhile.
     #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
@@ -238,14 +231,14 @@ impl WalkLock {
         self.0.try_read()
     }
 
-    /// Takes the lock exclusively, to free a table or to edit the linear map.
+    /// Takes it exclusively, to free a table or edit the linear map.
     #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }
 }
 
-/// Returns the lock around walks of the kernel's tree as a whole.
+/// Returns the lock around walks of the whole tree.
 #[must_use]
 pub fn walk_lock() -> &'static WalkLock {
     &WALKS
@@ -257,65 +250,63 @@ pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// Returns the kernel's tree. What reads addresses that are not its own holds the [walk
-/// lock](walk_lock).
+/// Returns the kernel's tree. Hold the [walk lock](walk_lock) to read others' addresses.
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f` with the kernel's tree, alone, in the form that may edit the linear map. Nothing is
-/// allocated on the heap in it.
+/// Runs `f` with [`linear_map_tree`] under the exclusive walk lock. `f` must not use the heap.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// Returns the kernel's tree in the form that may edit the linear map, for the holder of the [walk
-/// lock](walk_lock) alone.
+/// Returns the tree that may edit the linear map, for the exclusive holder of the [walk
+/// lock](walk_lock).
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
 }
 
-/// TTBR1_EL1 of the final tables.
+/// Returns TTBR1_EL1 of the final tables.
 #[must_use]
 pub fn kernel_ttbr1() -> u64 {
     kernel_tree().root().0
 }
 
-/// Returns which parts of RAM are free, reserved, or the kernel's.
+/// Returns what of RAM is free, reserved, or the kernel's.
 #[must_use]
 pub fn memory_plan() -> &'static Plan {
     &memory().plan
 }
 
-/// Returns the leaves that the linear map may have.
+/// Returns what leaves the linear map may have.
 #[must_use]
 pub fn linear_map_leaves() -> LeafSet {
     memory().linear_map_leaves
 }
 
-/// Returns what building the linear map did: its leaves by size.
+/// Returns the linear map's leaves as built.
 #[must_use]
 pub fn linear_map_outcome() -> &'static Outcome {
     &memory().linear_map
 }
 
-/// Returns what building the image's map did.
+/// Returns those of the image's map.
 #[must_use]
 pub fn image_outcome() -> &'static Outcome {
     &memory().image
 }
 
-/// Returns where the linear map has the physical address `pa`.
+/// Returns the address of `pa` in the linear map.
 #[inline(always)]
 #[must_use]
 pub const fn linear_va(pa: u64) -> usize {
     LINEAR_BASE + pa as usize
 }
 
-/// Returns the physical address that `va`, in the linear map, maps.
+/// Returns the physical address of `va`, in the linear map.
 #[must_use]
 pub const fn linear_pa(va: usize) -> Option<u64> {
     if va >= LINEAR_BASE && va < LINEAR_END {
@@ -325,7 +316,7 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
     }
 }
 
-/// Returns the bytes that a step of DC ZVA is taken to zero; 0 if it is not used.
+/// Returns the bytes that DC ZVA zeroes; 0 if it is not used.
 #[must_use]
 pub fn zva_size() -> usize {
     ZVA_SIZE.load(Ordering::Relaxed)
@@ -334,15 +325,15 @@ pub fn zva_size() -> usize {
 /// Zeroes a page.
 ///
 /// # Safety
-/// `va` is page-aligned and mapped writable as Normal memory, that is the caller's alone and
-/// reached by no table walk.
+/// `va` is page-aligned, mapped writable as Normal memory, the caller's alone, and reached by no
+/// table walk.
 #[inline]
 pub unsafe fn zero_page(va: usize) {
     // SAFETY: the caller's promise.
     unsafe { table_ops::zero_table(va as *mut u64, zva_size()) };
 }
 
-/// Returns the physical address that the tables give for `va`.
+/// Returns what the tables translate `va` to.
 #[must_use]
 pub fn translate(va: usize) -> Option<PhysAddr> {
     let va = VirtAddr(va as u64);

@@ -1,8 +1,8 @@
-//! Memory for the blocks of the CPUs beside the one that booted ([`percpu`]).
+//! Memory for the [`percpu`] blocks of the CPUs but the boot CPU.
 //!
-//! It is needed before there are final tables, since each CPU says what it is first. So it is taken
-//! from the RAM that this CPU knows to be free, and mapped in the first tables, in a window of the
-//! fixed region, which the final tables share.
+//! It is needed before there are final tables, for CPUs to identify themselves. So it comes from
+//! RAM known to be free, and the first tables map it in a window of the fixed region, which the
+//! final tables share.
 
 use core::cell::RefCell;
 
@@ -20,12 +20,12 @@ use crate::arch::features::Features;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::{identity, percpu};
 
-/// RAM that is no longer free.
+/// RAM taken.
 #[derive(Clone, Copy, Debug)]
 pub struct PerCpuMemory {
     /// The blocks.
     pub blocks: PhysRegion,
-    /// Behind them, the last level tables that map them.
+    /// After them, the last level tables that map them.
     pub tables: PhysRegion,
 }
 
@@ -37,7 +37,7 @@ pub fn memory() -> Option<&'static PerCpuMemory> {
     MEMORY.get()
 }
 
-/// Returns the physical address of something in a block, by its address in the window.
+/// Returns the physical address of a byte in a block, by its address in the window.
 ///
 /// # Panics
 /// If there are no blocks.
@@ -49,17 +49,17 @@ pub fn pa(va: usize) -> u64 {
     }
 }
 
-/// Takes, maps and fills the blocks of as many CPUs as `machine` has, this one among them.
+/// Takes, maps and fills the blocks for all CPUs of `machine`.
 ///
 /// # Errors
-/// There is no room, or RAM is such that there is no plan of it.
+/// There is no room, or no plan of RAM can be made.
 pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     let nr = machine.nr_cpus();
     let size = ((nr - 1) * percpu::block_size()) as u64;
     if size == 0 {
         return Ok(());
     }
-    // What this CPU can address. Another that cannot address so much fails to come up.
+    // A CPU that cannot address so much fails to come up.
     let pa_bits = Features::of(&identity::read()).pa_bits;
     let mut plan = plan_of(info, machine, pa_bits)?;
     let tables = (size as usize).div_ceil(TABLE_SPAN) * PAGE_SIZE;
@@ -80,7 +80,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
         free,
         taken: Regions::new(),
     });
-    // Single pages: whether a CPU of this machine has an erratum of groups is not known yet.
+    // Pages: errata of groups are not known yet.
     let config = Config {
         pa_bits: u32::from(pa_bits.min(48)),
         leaves: LeafSet::PAGES,
@@ -103,11 +103,11 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     )
     .map_err(InitError::Map)?;
     drop(first_tables);
-    // DESIGN rule 2: the entries were invalid, so there is nothing to invalidate; they are seen by
-    // walks before the blocks are used, and an "invalid" that was fetched ahead is forgotten.
+    // DESIGN rule 2: the entries were invalid. DSB ISHST: walks see them before the blocks are
+    // used; ISB: this CPU forgets an invalid one that it fetched.
     dsb_ishst();
     isb();
-    // SAFETY: just mapped; this is the first CPU, no other runs, and memory is set up once.
+    // SAFETY: just mapped; called once, by the boot CPU, while no other runs.
     unsafe { percpu::init_blocks(nr) };
     MEMORY.call_once(|| memory);
     Ok(())

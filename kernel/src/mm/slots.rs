@@ -1,8 +1,8 @@
-//! Fixed slots (Linux's fixmap): pages whose descriptors are written directly. Their tables lie in
-//! the image, so that they work before there is a linear map, and while it is being edited.
+//! Fixed slots (Linux's fixmap): pages whose descriptors are written directly, in a level 3 table
+//! in .bss, so that they work without the linear map.
 //!
-//! The 512 slots are one level 3 table in .bss. An unused slot holds [`EMPTY`], which is invalid
-//! but not vacant, so that the table always counts as full and is never pruned.
+//! An unused slot holds [`EMPTY`], invalid but not vacant: the table counts as full and is never
+//! pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,15 +12,15 @@ use super::layout::{EDIT_SLOTS, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
 use crate::BootInfo;
 use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 
-/// The level 3 table, by its address in the image window; 0 before [`init`].
+/// The level 3 table; 0 before [`init`].
 static TABLE: AtomicUsize = AtomicUsize::new(0);
 
-/// The content of an unused slot: an invalid page descriptor (bit 0 clear) that is not vacant.
+/// An unused slot: a page descriptor, invalid (bit 0 clear) but not vacant.
 pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
 
-/// Slots through which tables are reached while the linear map is built.
+/// For tables, while the linear map is built.
 pub const EARLY_TABLE_SLOTS: core::ops::Range<usize> = EDIT_SLOTS.start..EDIT_SLOTS.start + 64;
-/// Slots through which tables are reached while a part of the linear map is broken.
+/// For tables, while a part of the linear map is broken.
 pub const BREAK_SLOTS: [usize; 4] = [
     NR_FIXED_SLOTS - 4,
     NR_FIXED_SLOTS - 3,
@@ -30,7 +30,7 @@ pub const BREAK_SLOTS: [usize; 4] = [
 
 const _: () = assert!(EARLY_TABLE_SLOTS.end <= BREAK_SLOTS[0]);
 
-/// Takes the window over from the boot crate: every slot that is vacant becomes [`EMPTY`].
+/// Takes the window over from the boot crate: each vacant slot becomes [`EMPTY`].
 pub fn init(info: &BootInfo) {
     TABLE.store(info.fixed_tables.l3_va, Ordering::Release);
     for slot in 0..NR_FIXED_SLOTS {
@@ -43,18 +43,18 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     assert!(slot < NR_FIXED_SLOTS, "fixed slot {slot}");
     let table = TABLE.load(Ordering::Acquire) as *const AtomicU64;
     assert!(!table.is_null(), "a fixed slot before there are any");
-    // SAFETY: a table in .bss, 512 descriptors long, only ever used as atomics from here on.
+    // SAFETY: a table of 512 descriptors in .bss, from here on only used as atomics.
     unsafe { &*table.add(slot) }
 }
 
-/// Maps the page at `pa` with `attributes` in `slot`, in place of what it held, and returns the
-/// address. No other CPU may use the slot.
+/// Maps the page at `pa` in `slot`, in place of what it held, and returns its address. No other CPU
+/// may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);
     descriptor(slot).store(new.0, Ordering::Relaxed);
-    // DESIGN rule 2: the descriptor is complete before a walk, and this CPU forgets the invalid one
-    // that it may have fetched.
+    // DESIGN rule 2. DSB ISHST: the descriptor is complete before a walk; ISB: this CPU forgets an
+    // invalid one that it fetched.
     dsb_ishst();
     isb();
     fixed_slot(slot) + (pa.0 as usize & (PAGE_SIZE - 1))

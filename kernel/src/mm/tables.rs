@@ -1,18 +1,13 @@
-//! Table memory for the engine: [`KernelTables`] through the linear map, [`LinearMapTables`] for
-//! editing the linear map itself, [`EarlyTables`] before there is one.
+//! Table memory for the engine: [`KernelTables`], through the linear map; [`LinearMapTables`], to
+//! edit the linear map; [`EarlyTables`], before there is one.
 //!
-//! # How the first table is reached
-//! The final tables are built while the first ones are live, and those map no RAM. So
-//! [`EarlyTables`] takes pages from the list of free RAM and reaches each through a fixed slot, a
-//! window of 64 that is a cache by page number. The walker does not notice: it names tables by
-//! physical address. Once TTBR1 holds the result, the same pages are reached through the linear
-//! map.
+//! [`EarlyTables`] takes free RAM, which the first tables do not map, and reaches it through 64
+//! fixed slots, a cache by page number. The walker names tables by physical address, so nothing
+//! else changes when the linear map takes over.
 //!
-//! # How the linear map is edited
-//! Its tables are RAM, so the linear map reaches them. When a leaf is broken that maps the very
-//! table being edited, that way is closed until the leaf is made anew (DESIGN rule 3):
-//! [`LinearMapTables`] goes through fixed slots then. Nothing in vmalloc can come into that
-//! position, so [`KernelTables`] has no such question on its way.
+//! A broken leaf of the linear map may map the very table that is edited (DESIGN rule 3):
+//! [`LinearMapTables`] then goes through fixed slots. vmalloc cannot get there, so [`KernelTables`]
+//! does not check.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -29,37 +24,32 @@ use crate::arch::table_ops;
 use crate::per_cpu;
 
 per_cpu! {
-    /// Table pages that `alloc_table` gave on a CPU, less those that `free_table` got back on it.
+    /// `alloc_table`s less `free_table`s on a CPU.
     static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Table pages in use, the root included. Those of the fixed window are part of the image, and not
-/// counted.
+/// Returns the table pages in use with the root, but without the fixed window's, part of the image.
 #[must_use]
 pub fn nr_tables() -> u64 {
-    // A table may be freed on another CPU than it was made on: the terms wrap, and the sum does
-    // not.
+    // A table may be freed on another CPU: terms wrap, the sum does not.
     NR_TABLES
         .iter()
         .map(|nr| nr.load(Ordering::Relaxed))
         .fold(0, u64::wrapping_add)
 }
 
-/// Returns where descriptor `index` of `table` is, if the table is mapped at `va`.
 #[inline(always)]
 fn at(va: usize, index: usize) -> *mut u64 {
     (va as *mut u64).wrapping_add(index)
 }
 
-/// The accesses of [`Tables`], given a method `va` that says where a table is mapped.
-///
-/// Bulk operations go to `table_ops`, whose pairs are single-copy atomic for each descriptor.
+/// The accesses of [`Tables`], given a method `va` that says where a table is mapped. Pairs in
+/// `table_ops` are single-copy atomic for each descriptor.
 macro_rules! accesses {
     () => {
         #[inline(always)]
         fn load(&self, table: PhysAddr, index: usize) -> u64 {
-            // SAFETY: a table's memory is only ever accessed atomically, and is there for as long
-            // as it is a table.
+            // SAFETY: a table's memory is accessed only atomically, and stays while it is a table.
             unsafe { AtomicU64::from_ptr(at(self.va(table), index)) }.load(Ordering::Relaxed)
         }
         #[inline(always)]
@@ -136,7 +126,6 @@ macro_rules! accesses {
     };
 }
 
-/// Returns a zeroed frame as a table.
 #[inline]
 fn allocate_table() -> Option<PhysAddr> {
     let frame = frames::allocate_zeroed()?;
@@ -149,23 +138,22 @@ fn free_table(table: PhysAddr) {
     frames::free(Pfn(table.0 / PAGE_SIZE as u64), 0);
 }
 
-/// Tables through the linear map, for every part of the address space but the linear map.
+/// Tables through the linear map, for all addresses outside it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelTables;
 
 impl KernelTables {
     #[inline(always)]
     fn va(&self, table: PhysAddr) -> usize {
-        // As `linear_va`; but no physical address reaches up to the bits of the base, and an OR
-        // goes into the load's address.
+        // As `linear_va`; an OR, since physical addresses end below the base's bits, which folds
+        // into the load.
         LINEAR_BASE | table.0 as usize
     }
 }
 
 const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
 
-/// The break that is being entered on this CPU ends with [`close_window`]: the engine's two calls
-/// cannot hand a guard on.
+/// Opens a window that [`close_window`] ends: the engine's two calls cannot pass a guard.
 fn open_window() {
     core::mem::forget(BreakWindow::open());
 }
@@ -174,17 +162,16 @@ fn close_window() {
     drop(BreakWindow::adopt());
 }
 
-// SAFETY: 1. a frame, zeroed, its own until it is freed, and freed by the engine only after a
-// flush; 2. the linear map reaches every frame, and accesses are atomics or `table_ops`, which says
-// why its pairs are as good; 3. so do the bulk operations.
+// SAFETY: 1. a zeroed frame, its own until the engine frees it after a flush; 2. the linear map
+// reaches every frame, and accesses are atomics or `table_ops`, whose pairs are as good; 3. so are
+// bulk operations.
 unsafe impl Tables for KernelTables {
     #[inline]
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
     }
     fn free_table(&self, table: PhysAddr) {
-        // What reads the tree as a whole may be in it: it was unlinked before, so no other reader
-        // gets there.
+        // It is unlinked, so only a reader of the whole tree may be in it.
         let _alone = walk_lock().release();
         free_table(table);
     }
@@ -202,17 +189,14 @@ unsafe impl Tables for KernelTables {
     accesses!();
 }
 
-/// Tables for editing the linear map. For one CPU at a time, which holds the lock of the kernel's
-/// tables.
+/// Tables to edit the linear map, for the holder of the walk lock.
 #[derive(Debug, Default)]
 pub struct LinearMapTables {
-    /// Tables that the broken range maps, each reached through the break slot of its place here. 0:
-    /// none.
+    /// Tables that the broken range maps, reached through the break slots. 0: none.
     diverted: [AtomicU64; slots::BREAK_SLOTS.len()],
 }
 
 impl LinearMapTables {
-    /// None is diverted.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -233,8 +217,8 @@ impl LinearMapTables {
     }
 }
 
-// SAFETY: as for `KernelTables`. While a range is broken, a table in it is reached through a slot,
-// which maps the same frame with the same attributes.
+// SAFETY: as for `KernelTables`. A table in a broken range is reached through a slot that maps the
+// same frame with the same attributes.
 unsafe impl Tables for LinearMapTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
@@ -258,9 +242,8 @@ unsafe impl Tables for LinearMapTables {
         open_window();
     }
     fn exit_break(&self) {
-        // The new descriptors are to be seen by walks before the linear map is used again: the
-        // stores went through another address, but to the same memory, and a walk is another
-        // observer (Arm ARM K13.5.3).
+        // Walks see the new descriptors before the linear map is used again: the stores went by
+        // another address to the same memory, and a walk is another observer (Arm ARM K13.5.3).
         dsb_ishst();
         isb();
         close_window();
@@ -276,10 +259,8 @@ unsafe impl Tables for LinearMapTables {
 /// Pages for tables, before there are frames.
 #[derive(Clone, Debug)]
 pub struct EarlyPages {
-    /// What is unused.
     pub free: Regions,
-    /// What was taken. It becomes frames in use, so that the engine may give these tables back like
-    /// any other.
+    /// Becomes used frames, so that the engine may free these tables, too.
     pub taken: Regions,
 }
 
@@ -290,7 +271,7 @@ impl EarlyPages {
         Some(PhysAddr(start))
     }
 
-    /// If a list has no room, the page is lost, and nothing else.
+    /// Loses the page if a list is full.
     fn free_page(&mut self, table: PhysAddr) {
         if self.taken.remove(page(table.0)).is_ok() {
             let _ = self.free.add(page(table.0));
@@ -305,7 +286,7 @@ const fn page(start: u64) -> PhysRegion {
     }
 }
 
-/// Tables before there is a linear map. For the one CPU that builds it.
+/// Tables before there is a linear map, for the CPU that builds it.
 pub struct EarlyTables<'a> {
     pages: &'a RefCell<EarlyPages>,
     /// The table that each slot of the window maps; 0 for none.
@@ -315,7 +296,6 @@ pub struct EarlyTables<'a> {
 const NR_WINDOW: usize = slots::EARLY_TABLE_SLOTS.end - slots::EARLY_TABLE_SLOTS.start;
 
 impl<'a> EarlyTables<'a> {
-    /// Tables in `pages`.
     pub fn new(pages: &'a RefCell<EarlyPages>) -> Self {
         Self {
             pages,
@@ -340,12 +320,12 @@ impl Drop for EarlyTables<'_> {
     }
 }
 
-// SAFETY: 1. a page of free RAM, zeroed, taken out of the list of what is free; 2. the slot maps
-// it, and nothing else uses the window; 3. as above.
+// SAFETY: 1. a zeroed page, taken from free RAM; 2. the slot maps it, and only this uses the
+// window; 3. as above.
 unsafe impl Tables for EarlyTables<'_> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.borrow_mut().take()?;
-        // SAFETY: the slot maps the page, which is this code's only, as Normal memory.
+        // SAFETY: the slot maps the page as Normal memory, for this code only.
         unsafe { zero_page(self.va(table)) };
         NR_TABLES.this().fetch_add(1, Ordering::Relaxed);
         Some(table)

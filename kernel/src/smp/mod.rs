@@ -1,11 +1,10 @@
-//! The other CPUs: bringing them up through PSCI or a spin table, and running closures on them.
+//! The other CPUs: bringing them up by PSCI or a spin table, and running closures on them.
 //!
-//! There are no inter-processor interrupts. A CPU that has come up looks for a job, runs it, and
-//! looks again; the CPU that handed it the job waits for its completion. A CPU without work for a
-//! while (`start::LINGER`) turns itself off through PSCI, and is turned on again by the next job:
-//! that saves power on a machine, and in an emulator the host's time for the CPU that works.
+//! There are no inter-processor interrupts. A CPU polls its slot for a job; the CPU that posted it
+//! waits for completion. Without work for `start::LINGER`, a CPU turns itself off through PSCI
+//! until the next job. One from a spin table stays IDLE.
 //!
-//! A slot has one atomic state, and the holder of the state that precedes a step may make it:
+//! A slot has one atomic state; the holder of a state may take the step after it:
 //!
 //! ```text
 //!     identify, start          that CPU        run_on, on_each_cpu            that CPU
@@ -19,25 +18,21 @@
 //!                                 that CPU                    job is written
 //! ```
 //!
-//! A CPU that came by a spin table has nothing to turn it off, and stays IDLE.
+//! A CPU turned on for a job stays on until it has it: on a busy host, LINGER may end before the
+//! poster runs again.
 //!
-//! A CPU that is turned on for a job stays on until it has it: on a busy host its LINGER may be
-//! over before the CPU that turned it on runs again, and the two would go on so for seconds.
-//!
-//! Events: the one who changes a state that another may wait for stores with release, then DSB
-//! ISHST so that the store is visible before SEV (Arm ARM, "Wait for Event": the event register is
-//! set even for a CPU that is just about to wait, so no event is lost).
+//! A change of state that another CPU may wait for is a store-release, then DSB ISHST, so that it
+//! is visible before SEV. No event is lost: the event register is set even for a CPU about to wait
+//! (Arm ARM, "Wait for Event").
 //!
 //! # Code
-//! A CPU that goes on in instructions that another has
-//! [published](crate::arch::cache::publish_instructions) has a context synchronisation event first,
-//! which a load of their address is not (Arm ARM B2.7.4): what it fetched ahead dates from before.
-//! With no interrupt to send, it comes with the address. A job begins with an ISB, and so does what
-//! follows a job's result. A CPU that is handed an address of code in any other way, by memory
-//! alone, makes an ISB of its own after the load that got it.
+//! Before a CPU executes instructions that another has
+//! [published](crate::arch::cache::publish_instructions), it needs a context synchronisation event,
+//! which the load of their address is not (Arm ARM B2.7.4). A job begins with an ISB, and so does
+//! what follows a job's result. A CPU that gets an address of code through memory alone executes an
+//! ISB after that load.
 //!
-//! A CPU that was off has an empty TLB. A test that wants one to have kept a translation does both
-//! halves in one job.
+//! A CPU that was off has an empty TLB.
 
 mod pen;
 mod start;
@@ -55,7 +50,6 @@ use crate::per_cpu;
 pub use pen::{PEN, Pen};
 pub use start::{LINGER, SecondaryArgs, StartError, identify, nr_turned_on, start, turns_off};
 
-/// No CPU yet.
 const ABSENT: u32 = 0;
 const STARTING: u32 = 1;
 const IDLE: u32 = 2;
@@ -66,7 +60,7 @@ const OFF: u32 = 6;
 const WAKING: u32 = 7;
 const AWAKE: u32 = 8;
 
-/// A closure of another CPU's stack frame: its address, and what calls it.
+/// A closure in another CPU's stack frame, and what calls it.
 #[derive(Clone, Copy)]
 struct Job {
     call: unsafe fn(*const ()),
@@ -75,15 +69,15 @@ struct Job {
 
 unsafe fn no_closure(_: *const ()) {}
 
-/// What the CPUs share about one of them. On cache lines of its own: others write it.
+/// A CPU's shared state, on its own cache lines, as others write it.
 #[repr(align(128))]
 struct Slot {
     state: AtomicU32,
     job: UnsafeCell<Job>,
 }
 
-// SAFETY: `job` is written by the CPU that moved `state` to CLAIMED, or for whom it became AWAKE,
-// and read by the slot's own CPU after it saw POSTED.
+// SAFETY: `job` is written by the CPU that moved `state` to CLAIMED or woke to AWAKE, and read by
+// the slot's own CPU in POSTED.
 unsafe impl Sync for Slot {}
 
 per_cpu! {
@@ -107,14 +101,14 @@ fn publish(slot: &Slot, state: u32) {
     aarch64_cpu::asm::sev();
 }
 
-/// Waits until `done`, in the low-power state that the event after it ends.
+/// Waits by WFE until `done`.
 fn wait_until(mut done: impl FnMut() -> bool) {
     while !done() {
         aarch64_cpu::asm::wfe();
     }
 }
 
-/// Returns whether CPU `cpu` runs what it is handed. The calling CPU is.
+/// Returns whether CPU `cpu` is the caller or takes jobs.
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
@@ -143,16 +137,16 @@ pub fn nr_online() -> usize {
     online().count()
 }
 
-/// Hands `job` to `cpu`, once it is idle. Calls `woken` after it has turned it on for that.
+/// Posts `job` to `cpu`, once it is idle. Calls `woken` if it turned it on.
 ///
 /// # Safety
-/// What the job refers to lives until the job says that it is done.
+/// What the job refers to lives until the job is done.
 unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotOnline> {
     let slot = SLOT.get(cpu).ok_or(NotOnline(cpu))?;
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
-            // Turned on again by the CPU that sees it first; the others wait for IDLE.
+            // The first CPU turns it on; others wait for IDLE.
             OFF => {
                 if start::wake(cpu, &mut woken) {
                     break;
@@ -166,7 +160,7 @@ unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotO
                     break;
                 }
             }
-            // No WFE: a CPU that is being started may be given up without an event.
+            // No WFE: a start may be given up without an event.
             _ => relax(),
         }
     }
@@ -176,7 +170,7 @@ unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotO
     Ok(())
 }
 
-/// A closure and room for its result, on the stack of the CPU that waits for it.
+/// A closure and its result, on the waiting CPU's stack.
 struct Call<F, R> {
     closure: UnsafeCell<Option<F>>,
     result: UnsafeCell<MaybeUninit<R>>,
@@ -186,8 +180,7 @@ struct Call<F, R> {
 impl<F: FnOnce() -> R, R> Call<F, R> {
     unsafe fn run(this: *const ()) {
         let this = this.cast::<Self>();
-        // SAFETY: the caller waits for `done`, so the call lives; until then only this CPU uses the
-        // cells.
+        // SAFETY: the caller waits for `done`; until then only this CPU uses the cells.
         let call = unsafe { &*this };
         // SAFETY: as above.
         let closure = unsafe { &mut *call.closure.get() }.take();
@@ -202,19 +195,17 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     }
 }
 
-/// Runs `f` on CPU `cpu` and waits for what it returns. On the calling CPU it is just called.
+/// Runs `f` on CPU `cpu` and returns its result. On the calling CPU it is just called.
 ///
-/// CPU 0 hands out work and takes none. Two others that hand each other work at the same time wait
-/// for ever.
+/// CPU 0 posts jobs and takes none. Two other CPUs that post to each other deadlock.
 ///
 /// # Errors
-/// That CPU is not up, or it is CPU 0 and this is another.
+/// That CPU is not up, or is CPU 0 and not the caller.
 pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, NotOnline> {
     run_on_woken(cpu, || (), f)
 }
 
-/// [`run_on`], and calls `woken` on this CPU each time that it has turned on `cpu`, before it hands
-/// over the job: to account for it, or to do meanwhile what need not be done first.
+/// [`run_on`], calling `woken` on this CPU each time that it has turned `cpu` on, before the job.
 ///
 /// # Errors
 /// As for [`run_on`].
@@ -240,17 +231,16 @@ pub fn run_on_woken<R: Send>(
     // SAFETY: `call` outlives the wait below.
     unsafe { post(cpu, job_of(&call), woken) }?;
     wait_until(|| call.done.load(Ordering::Acquire) != 0);
-    // The result may be an address of code.
+    // The result may be an address of code (Arm ARM B2.7.4).
     isb();
-    // SAFETY: done, so it was written, and the other CPU is through with it.
+    // SAFETY: done, so written, and no longer used by the other CPU.
     Ok(unsafe { call.result.into_inner().assume_init() })
 }
 
-/// Runs `f(cpu)` on every CPU that is up, at the same time, the calling one included, and waits for
-/// all of them.
+/// Runs `f(cpu)` on all CPUs that are up, at the same time, and waits for them.
 ///
 /// # Panics
-/// Called by a CPU other than 0, which could not hand work to CPU 0.
+/// On another CPU than 0: only CPU 0 can.
 pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     struct Shared<'a, F> {
         f: &'a F,
@@ -290,12 +280,11 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     isb();
 }
 
-/// What a CPU does once it is up, until it turns itself off.
+/// Takes jobs until this CPU turns itself off.
 fn serve(cpu: usize) -> ! {
     let slot = SLOT.of(cpu);
     loop {
-        // No WFE: the time has to pass. The counter's event stream would end a WFE, and is not
-        // configured.
+        // No WFE: LINGER must pass, and there is no event stream.
         let is_posted = || slot.state.load(Ordering::Acquire) == POSTED;
         let has_work =
             Deadline::after(start::LINGER).wait_until(|| is_posted() || areas::has_deferred_work());
@@ -313,12 +302,11 @@ fn serve(cpu: usize) -> ! {
             start::turn_off(slot);
         }
         if slot.state.load(Ordering::Acquire) == POSTED {
-            // The job may go where code was published for it.
+            // The job may execute code published for it (Arm ARM B2.7.4).
             isb();
-            // SAFETY: POSTED: written, and nothing else writes before IDLE.
+            // SAFETY: POSTED: written, and not written again before IDLE.
             let job = unsafe { slot.job.get().read() };
-            // SAFETY: the CPU that posted it keeps what it refers to until the job says that it is
-            // done.
+            // SAFETY: what it refers to lives until the job is done.
             unsafe { (job.call)(job.closure) };
             publish(slot, IDLE);
         }

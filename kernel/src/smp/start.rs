@@ -1,9 +1,9 @@
-//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, or a call to where a CPU
-//! waits for one ([`pen`]); then [`secondary_main`].
+//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, or a call to the [`pen`];
+//! then [`secondary_main`].
 //!
-//! Each CPU is turned on twice. The first time, before there are final tables, it only says what it
-//! is ([`identify`]) and turns itself off again, or goes back to wait: the policy of the tables
-//! depends on the features and errata of every CPU that will walk them (DESIGN rules 11 and 13).
+//! Each CPU is turned on twice. First, before the final tables, it only identifies itself
+//! ([`identify`]) and is off again: the tables' policy depends on the features and errata of every
+//! CPU (DESIGN rules 11 and 13).
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -23,35 +23,29 @@ use crate::drivers::device_tree::EnableMethod;
 use crate::mm::per_cpu as memory;
 use crate::per_cpu;
 
-/// What a CPU needs to come up. `secondary_entry` reads it by its physical address with the MMU
-/// off, so it is cleaned to the point of coherency first. It fills its pages, so that no cache line
-/// of it holds anything else.
+/// What a CPU needs to come up. `secondary_entry` reads it by physical address, MMU off, so it is
+/// cleaned to the point of coherency, and fills its cache lines.
 #[repr(C, align(4096))]
 pub struct SecondaryArgs {
-    /// TTBR0_EL1: the identity map.
+    /// The identity map.
     pub ttbr0: u64,
-    /// TTBR1_EL1: the final tables.
+    /// The final tables.
     pub ttbr1: u64,
-    /// TCR_EL1.
     pub tcr: u64,
-    /// MAIR_EL1.
     pub mair: u64,
-    /// SCTLR_EL1, MMU on.
+    /// With the MMU on.
     pub sctlr: u64,
-    /// Stack pointer with the MMU on.
+    /// With the MMU on.
     pub stack_top: usize,
-    /// Where to go.
     pub entry: usize,
-    /// With what in x0.
+    /// In x0.
     pub argument: usize,
-    /// Lower end of the stack.
     stack_bottom: usize,
-    /// The stack with the MMU off is the end of this; the first half is the stack of
-    /// [`identify_main`].
+    /// Its first half is [`identify_main`]'s stack, its end the stack with the MMU off.
     scratch: [u64; 503],
 }
 
-/// Bytes of the stack of [`identify_main`], a multiple of 16.
+/// In bytes, a multiple of 16.
 const IDENTIFY_STACK_SIZE: usize = 1 << 11;
 
 const EMPTY: SecondaryArgs = SecondaryArgs {
@@ -67,28 +61,27 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
     scratch: [0; 503],
 };
 
-/// In the memory of a CPU; the one that turns that CPU on writes them.
+/// In that CPU's block, written by the CPU that turns it on.
 struct Args(UnsafeCell<SecondaryArgs>);
 
-// SAFETY: written by the CPU that moved the slot to STARTING, and read by the slot's own CPU after
-// it was turned on.
+// SAFETY: written by the CPU that moved the slot to STARTING, and then read by the slot's own CPU.
 unsafe impl Sync for Args {}
 
-/// What is known of a CPU that can be turned on.
+/// A CPU that can be turned on.
 struct Start {
     mpidr: AtomicU64,
     /// The physical address of its arguments.
     context: AtomicU64,
     /// How often it was turned on.
     nr: AtomicU64,
-    /// Where it goes back to the pen, if it waits in one; else 0.
+    /// Where it goes back to the pen; 0 with PSCI.
     pen_return: AtomicU64,
-    /// Not 0: it has said what it is, and waits in the pen again.
+    /// Not 0: identified, and in the pen again.
     gone: AtomicU64,
 }
 
 per_cpu! {
-    /// One for each CPU, so that a CPU that comes late finds its own.
+    /// Of each CPU, so that a late one finds its own.
     static ARGS: Args = Args(UnsafeCell::new(EMPTY));
 }
 
@@ -102,47 +95,33 @@ per_cpu! {
     };
 }
 
-/// Returns the arguments of CPU `index`.
 fn args_of(index: usize) -> *mut SecondaryArgs {
     ARGS.of(index).0.get()
 }
 
-/// How long a CPU looks for another job before it turns itself off.
+/// How long a CPU polls for a job before it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
 
-/// Between two attempts to turn on a CPU that is not off yet.
+/// Between attempts to turn on a CPU that is not off yet.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// How long a CPU may take from CPU_ON until it says so. It is spent only on one that does not
-/// come: on a busy host an emulated CPU may not run for seconds.
+/// The longest from CPU_ON until a CPU is up: an emulated one may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why a CPU did not come up. It can be reported; the boot goes on without it.
+/// Why a CPU did not come up. The boot goes on without it.
 #[derive(Clone, Copy, Debug)]
 pub enum StartError {
     /// There is no room for this number, or it was started before.
     Index(usize),
-    /// The device tree does not say how firmware is called.
+    /// The device tree has no PSCI conduit.
     NoConduit,
     /// Firmware refused.
-    Firmware {
-        /// The CPU's affinity.
-        mpidr: u64,
-        /// Its answer.
-        error: psci::Error,
-    },
-    /// Firmware accepted, and nothing came. The CPU may still come and will then park, so its stack
-    /// stays taken.
-    TimedOut {
-        /// The CPU's affinity.
-        mpidr: u64,
-    },
-    /// It said what it is, and did not turn itself off.
-    StaysOn {
-        /// The CPU's affinity.
-        mpidr: u64,
-    },
-    /// It has not said what it is, so the tables may be such as it cannot use.
+    Firmware { mpidr: u64, error: psci::Error },
+    /// It did not come. It may still, and parks then, so its stack stays taken.
+    TimedOut { mpidr: u64 },
+    /// It identified itself, and did not turn off.
+    StaysOn { mpidr: u64 },
+    /// It has not identified itself, so the tables may not suit it.
     Unidentified(usize),
 }
 
@@ -166,17 +145,16 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts `cpu`, its affinity and how it is turned on, as number `index` (1 and up), and waits
-/// until it is up or a bounded time is over. It runs on `stack`, under the tables of `ttbr1` (a
-/// TTBR1_EL1 value), with the registers that the first CPU booted with.
+/// Starts `cpu`, MPIDR and method, as number `index` (1 and up) on `stack` under `ttbr1`, a
+/// TTBR1_EL1 value, and waits until it is up, for a bounded time.
 ///
 /// # Errors
 /// Why it is not up. Other CPUs are not affected.
 ///
 /// # Safety
-/// `stack` is mapped writable in `ttbr1`, 16-byte aligned at its end, with an unmapped page below,
-/// and belongs to this CPU from now on, also after [`StartError::TimedOut`]. `ttbr1` maps the image
-/// at its linked address.
+/// `stack` is mapped writable in `ttbr1`, its end 16-byte aligned, with an unmapped page below, and
+/// is this CPU's for good, even after [`StartError::TimedOut`]. `ttbr1` maps the image at its
+/// linked address.
 pub unsafe fn start(
     info: &BootInfo,
     index: usize,
@@ -190,21 +168,18 @@ pub unsafe fn start(
         slot.state.store(ABANDONED, Ordering::Release);
         return Err(StartError::Unidentified(index));
     }
-    // SAFETY: STARTING is ours alone, and the CPU that used these arguments to identify itself is
-    // off.
+    // SAFETY: STARTING is ours alone, and the CPU that used these arguments is off.
     unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
     turn_on(index, way, STARTING)
 }
 
-/// What brings a CPU up.
 #[derive(Clone, Copy)]
 enum Way {
     Psci(psci::Conduit),
     Pen,
 }
 
-/// Returns the slot of CPU `index`, which was ABSENT and now is STARTING, and the way to turn CPUs
-/// on.
+/// Moves the slot of CPU `index` from ABSENT to STARTING, and returns it and how to turn it on.
 fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'static Slot, Way), StartError> {
     let slot = SLOT
         .get(index)
@@ -220,10 +195,10 @@ fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'stati
     Ok((slot, way))
 }
 
-/// Writes what CPU `index` comes up with: on `stack`, under the tables of `ttbr1`, in `main`.
+/// Writes what CPU `index` comes up with.
 ///
 /// # Safety
-/// The slot is STARTING by this call's doing, and no CPU uses its arguments.
+/// This call moved the slot to STARTING, and no CPU uses its arguments.
 unsafe fn prepare(
     info: &BootInfo,
     index: usize,
@@ -254,9 +229,8 @@ unsafe fn prepare(
     start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns the CPU with affinity `mpidr`, which will be number `index`, on by `method` under the
-/// first tables, until it has said what it is ([`identity::of_cpu`]) and is off again. For the time
-/// before the final tables.
+/// Turns CPU `index` on under the first tables until it has identified itself
+/// ([`identity::of_cpu`]) and is off again.
 ///
 /// # Errors
 /// Why it is not known. [`start`] refuses it then.
@@ -286,13 +260,13 @@ pub fn identify(info: &BootInfo, index: usize, mpidr: u64, method: EnableMethod)
         Way::Psci(conduit) => ask(index, conduit, mpidr),
         Way::Pen => ask_in_pen(index, mpidr),
     };
-    // One that may still be on keeps its arguments.
+    // A CPU that may still be on keeps its arguments.
     let state = if result.is_ok() { ABSENT } else { ABANDONED };
     slot.state.store(state, Ordering::Release);
     result
 }
 
-/// Turns CPU `index` on, whose arguments are written, and waits until it is known and off.
+/// Turns CPU `index` on until it is known and off.
 fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartError> {
     let args = args_of(index);
     // As in `turn_on`.
@@ -319,7 +293,7 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     Ok(())
 }
 
-/// [`ask`], of a CPU that waits in the pen.
+/// [`ask`] of a CPU in the pen.
 fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
     let args = args_of(index);
     // As in `turn_on`.
@@ -336,48 +310,46 @@ fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
     }
 }
 
-/// The first Rust of a CPU that is to say what it is. It has no data of its own yet, and no
-/// vectors: it may do nothing that can fault.
+/// The first Rust of a CPU to be identified. Without per-CPU data and vectors, it must not fault.
 extern "C" fn identify_main(index: usize) -> ! {
     identity::record(index);
     let start = START.of(index);
     let pen_return = start.pen_return.load(Ordering::Relaxed);
     if pen_return != 0 {
-        // SAFETY: the identity map is on, as `secondary_entry` turned it on; the address is that of
-        // `BootInfo`.
+        // SAFETY: `secondary_entry` turned the identity map on; the address is `BootInfo`'s.
         unsafe { pen::go_back(pen_return, &start.gone) };
     }
     if let Some(conduit) = psci::conduit() {
-        // Firmware cleans what it turns off (PSCI, CPU_OFF), so the number gets to the CPU that
-        // waits for it.
+        // Firmware cleans the caches of a CPU that it turns off (PSCI, CPU_OFF), so the record is
+        // seen.
         psci::cpu_off(conduit);
     }
     psci::park()
 }
 
-/// What turning a CPU on needs, also the next time.
+/// `secondary_entry`, for every turn-on.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how often CPU `cpu` was turned on so far.
+/// Returns how often CPU `cpu` was turned on.
 ///
 /// # Panics
-/// If there can be no such CPU.
+/// If the machine has no such CPU.
 #[must_use]
 pub fn nr_turned_on(cpu: usize) -> u64 {
     START.of(cpu).nr.load(Ordering::Relaxed)
 }
 
-/// Firmware refused CPU_OFF once: not asked again.
+/// Firmware refused CPU_OFF: not asked again.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Turns on CPU `index`, whose state is `from` by the caller's doing and whose arguments are
-/// written, and waits until its state is another.
+/// Turns CPU `index` on, whose state the caller made `from` and whose arguments are written, and
+/// waits until the state changes.
 fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     let (slot, start) = (SLOT.of(index), START.of(index));
     let mpidr = start.mpidr.load(Ordering::Relaxed);
     let args = args_of(index);
-    // That CPU reads with its caches off, and its scratch stack must not be overwritten by a line
-    // of ours: clean and invalidate.
+    // That CPU reads with caches off, and no line of ours may be written back over its scratch
+    // stack: clean and invalidate.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
     let conduit = match way {
@@ -402,12 +374,12 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
                 start.nr.fetch_add(1, Ordering::Relaxed);
                 break;
             }
-            // One that is just turning itself off; or that could not, and is IDLE again.
+            // It is turning itself off; or could not, and is IDLE.
             Err(psci::Error::AlreadyOn | psci::Error::OnPending) if !limit.is_past() => {
                 if slot.state.load(Ordering::Acquire) != from {
                     return Ok(());
                 }
-                // Firmware, or the emulator, has to get its hands free to finish that.
+                // Lets firmware, or the emulator, finish that.
                 Deadline::after(RETRY).wait();
             }
             Err(error) => {
@@ -419,12 +391,11 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     wait_for_change(slot, mpidr, from, limit)
 }
 
-/// Waits until the state of a CPU that was turned on is no longer `from`. After `limit` it is given
-/// up.
+/// Waits until a CPU's state is no longer `from`. Gives it up after `limit`.
 fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Result<(), StartError> {
     // No WFE: a CPU that never comes sends no event.
     if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
-        // Either this comes first, and the CPU parks, or the CPU was just in time.
+        // Either it parks, or it was just in time.
         let gave_up = slot
             .state
             .compare_exchange(from, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
@@ -435,8 +406,8 @@ fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Resul
     Ok(())
 }
 
-/// Turns CPU `index` on again, if no other CPU is doing so. Whether it is AWAKE for the caller, who
-/// hands it a job next. If it does not come, its state says so. Calls `woken` when it is on.
+/// Turns CPU `index` on again, if no other CPU does, and calls `woken`. Returns whether it is AWAKE
+/// for the caller to post a job.
 pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     let slot = SLOT.of(index);
     let ours = slot
@@ -445,14 +416,14 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     if ours.is_err() {
         return false;
     }
-    // It was started through a conduit, so there is one.
+    // It was started by PSCI.
     let Some(conduit) = psci::conduit() else {
         return false;
     };
     let turned_on = turn_on(index, Way::Psci(conduit), WAKING);
     woken();
     match turned_on {
-        // Otherwise it could not turn itself off, and is IDLE, or claimed.
+        // Otherwise it could not turn itself off: IDLE, or claimed.
         Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,
         Err(error) => {
             early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
@@ -461,8 +432,7 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     }
 }
 
-/// Returns whether CPU `cpu` turns itself off for lack of work. One that no firmware turns on does
-/// not.
+/// Returns whether CPU `cpu` turns itself off without work; one in a pen does not.
 #[must_use]
 pub fn turns_off(cpu: usize) -> bool {
     START.of(cpu).pen_return.load(Ordering::Relaxed) == 0
@@ -473,19 +443,18 @@ pub(super) fn turn_off(slot: &Slot) {
     if !STAYS_ON.load(Ordering::Relaxed)
         && let Some(conduit) = psci::conduit()
     {
-        // Nothing of ours is left behind in a cache that may lose power: firmware cleans what it
-        // turns off (PSCI, CPU_OFF).
+        // Firmware cleans the caches of a CPU that it turns off (PSCI, CPU_OFF).
         psci::cpu_off(conduit);
         STAYS_ON.store(true, Ordering::Relaxed);
     }
-    // Still on, as the CPU that wants it on asks.
+    // Still on, as the CPU that wakes it expects.
     publish(slot, IDLE);
 }
 
-/// The first Rust of a CPU that was started, at linked addresses, on its own stack.
+/// The first Rust of a started CPU, on its own stack.
 extern "C" fn secondary_main(index: usize) -> ! {
-    // SAFETY: the index is what `start` passed; the arguments were written before this CPU was
-    // started, and are not again.
+    // SAFETY: the index is `start`'s; the arguments were written before this CPU was turned on, and
+    // are not again.
     let (bottom, top) = unsafe {
         let args = &*args_of(index);
         (args.stack_bottom, args.stack_top)
@@ -493,7 +462,6 @@ extern "C" fn secondary_main(index: usize) -> ! {
     // SAFETY: this CPU is `index`, and runs on this stack.
     unsafe { percpu::init_secondary(index, bottom..top) };
     exceptions::install_vectors();
-    // The identity map has done its service.
     mmu::disable_ttbr0();
     let slot = SLOT.of(index);
     let step = |from, to| {
@@ -504,7 +472,6 @@ extern "C" fn secondary_main(index: usize) -> ! {
     if !step(STARTING, IDLE) && !step(WAKING, AWAKE) {
         psci::park();
     }
-    // A CPU that waits for the change polls: no event, and above all no second store, since a job
-    // may be posted by now.
+    // The waiting CPU polls, so no event. And no second store: a job may be posted by now.
     serve(index)
 }

@@ -7,13 +7,12 @@ use spin::mutex::SpinMutex;
 use super::order::{Graph, Violation};
 use crate::per_cpu;
 
-/// Locks that one CPU may hold at once.
+/// Most locks that one CPU holds.
 const MAX_HELD: usize = 8;
 
 static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
 
-/// What one CPU holds, in the order in which it was taken. Only that CPU uses it, with interrupts
-/// masked.
+/// In order of taking. Its own CPU's, with interrupts masked.
 struct Held {
     classes: [AtomicU8; MAX_HELD],
     nr: AtomicU8,
@@ -26,23 +25,22 @@ per_cpu! {
     };
 }
 
-/// A lock that is held, as the checker knows it. Dropped when it is released, before interrupts are
-/// unmasked.
+/// A held lock; dropped when it is released, before interrupts are unmasked.
 #[derive(Debug)]
 pub struct Token {
     class: u8,
 }
 
 impl Token {
-    /// For a lock of class `name` that will be waited for now. Interrupts are masked.
+    /// For a lock of class `name` that is about to be waited for, interrupts masked.
     ///
     /// # Panics
-    /// To wait for it could end in a circle.
+    /// If the wait may close a cycle.
     pub fn wait_for(name: &'static str) -> Self {
         Self::take(name, true)
     }
 
-    /// For a lock of class `name` that was had without waiting. Interrupts are masked.
+    /// For a lock taken without waiting, interrupts masked.
     pub fn had(name: &'static str) -> Self {
         Self::take(name, false)
     }
@@ -63,7 +61,7 @@ impl Token {
                 Ok(class)
             })
         };
-        // The graph's own lock is free again: what follows may print.
+        // Outside the graph's own lock: a panic prints.
         let class = match noted {
             Ok(class) => class,
             Err(violation) => panic!("lock order: {violation}"),
@@ -79,8 +77,7 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // Guards are dropped in any order: the newest of its class goes, and what came after it
-        // moves down.
+        // Guards are dropped in any order: removes the newest of its class.
         let held = HELD.this();
         let nr = usize::from(held.nr.load(Relaxed));
         let classes = &held.classes[..nr];

@@ -1,20 +1,17 @@
-//! The order of locks, checked when one is taken and not when two CPUs wait for each other: in
-//! builds with debug assertions.
+//! The order of locks, checked in builds with debug assertions whenever one is taken.
 //!
-//! Locks of one kind are a class, named as the lock is. Every time a class is taken while another
-//! is held, that is remembered for good; to take two the other way round is then refused, whether
-//! or not another CPU happens to be in the way. What the documentation of [`sync`](super) says
-//! about the order holds from the start, by [`LEVELS`].
+//! Locks of one kind are a class. Taking a class while another is held is remembered for good; the
+//! reverse is then refused, even without contention. The order in [`sync`](super) holds from the
+//! start, by [`LEVELS`].
 //!
-//! A lock that is tried and not waited for cannot close a circle, so it adds nothing; but it is
-//! held. Locks mask interrupts, so an interrupt never finds its own CPU's lock taken, and there is
-//! no more to check than the order.
+//! A `try_lock` cannot close a cycle, so it adds no edge. Locks mask interrupts, so handlers need
+//! no check.
 
 use core::fmt;
 
-/// Classes and their levels, as `docs/LOCKING.md` numbers them. A class may be taken while one of a
-/// lower level is held. Two of one level may not be held together. Levels 1 to 3 are not locks of
-/// this module: they are gates and bits of the `vmalloc` crate, held with interrupts enabled.
+/// Classes and their levels, as `docs/LOCKING.md` numbers them. Only higher levels may be taken
+/// while one is held. Levels 1 to 3 are gates and bits of the `vmalloc` crate, held with interrupts
+/// enabled.
 pub const LEVELS: [(&str, u8); 7] = [
     ("vmalloc gate", 4),
     ("vmalloc shard", 5),
@@ -25,36 +22,19 @@ pub const LEVELS: [(&str, u8); 7] = [
     ("console", 10),
 ];
 
-/// Classes that there is room for.
 const MAX_CLASSES: usize = 32;
 
 /// Why a lock must not be waited for here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// A lock of this class is held by this CPU already.
-    Recursion {
-        /// The class.
-        class: &'static str,
-    },
-    /// The documented order has it the other way round, or not at all.
-    Level {
-        /// The class that is held.
-        held: &'static str,
-        /// The class to be taken.
-        taken: &'static str,
-    },
-    /// The two were taken the other way round before, directly or by way of others.
-    Inversion {
-        /// The class that is held.
-        held: &'static str,
-        /// The class to be taken.
-        taken: &'static str,
-    },
-    /// More classes, or more locks held at once, than there is room for.
-    NoRoom {
-        /// The class to be taken.
-        class: &'static str,
-    },
+    /// This CPU holds this class already.
+    Recursion { class: &'static str },
+    /// Against the documented order.
+    Level { held: &'static str, taken: &'static str },
+    /// They were taken the other way round before, directly or through others.
+    Inversion { held: &'static str, taken: &'static str },
+    /// More classes, or locks held at once, than there is room for.
+    NoRoom { class: &'static str },
 }
 
 impl fmt::Display for Violation {
@@ -88,7 +68,6 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Nothing was taken yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -98,7 +77,7 @@ impl Graph {
         }
     }
 
-    /// Returns the number of a class, which is new the first time it is seen.
+    /// Returns the number of a class, new or known.
     ///
     /// # Errors
     /// [`Violation::NoRoom`].
@@ -115,11 +94,10 @@ impl Graph {
         Ok((self.nr - 1) as u8)
     }
 
-    /// Notes that `class` is waited for by one who holds `held`, all of them numbers that
-    /// [`class`](Self::class) gave.
+    /// Notes that `class` is waited for while `held` are held: numbers from [`class`](Self::class).
     ///
     /// # Errors
-    /// It could end in a circle. Nothing is noted then.
+    /// It may close a cycle. Nothing is noted then.
     pub fn wait_for(&mut self, class: u8, held: &[u8]) -> Result<(), Violation> {
         let taken = self.names[usize::from(class)];
         for &before in held {
@@ -142,7 +120,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Returns whether `to` was taken after `from`, directly or by way of others.
+    /// Returns whether `to` was taken after `from`, directly or through others.
     fn reaches(&self, from: u8, to: u8) -> bool {
         let mut reached = 1u32 << from;
         loop {
@@ -163,7 +141,6 @@ impl Default for Graph {
     }
 }
 
-/// Returns the level of `class`, if it is written down.
 fn level(class: &str) -> Option<u8> {
     LEVELS
         .into_iter()

@@ -1,7 +1,7 @@
-//! The exception table: instructions that may fault, and where to go on if they do.
+//! The exception table: instructions that may fault, and where to continue.
 //!
-//! An entry is three words in `.ex_table`: the instruction and the fixup, each relative to the word
-//! itself, and the kind. The fixup finds ESR_EL1 in x9 and FAR_EL1 in x10.
+//! An entry is three words in `.ex_table`: instruction and fixup, relative to their words, and the
+//! kind. The fixup finds ESR_EL1 in x9, FAR_EL1 in x10.
 
 use super::Frame;
 use crate::arch::syndrome::class;
@@ -13,9 +13,9 @@ struct Entry {
     kind: u32,
 }
 
-/// The named instruction itself faults.
+/// The instruction itself faults.
 const KIND_ACCESS: u32 = 0;
-/// The named instruction is where a call returns to; what faults is the first instruction called.
+/// The instruction is a return address; the first one called faults.
 const KIND_CALL: u32 = 1;
 
 unsafe extern "C" {
@@ -27,11 +27,10 @@ fn entries() -> &'static [Entry] {
     let start = &raw const __ex_table_start;
     let end = &raw const __ex_table_end;
     let nr = (end as usize - start as usize) / size_of::<Entry>();
-    // SAFETY: the linker script puts the bounds around whole entries, in read-only data.
+    // SAFETY: the linker script puts the bounds around whole entries.
     unsafe { core::slice::from_raw_parts(start, nr) }
 }
 
-/// Returns the address that `word` of an entry means.
 fn target(word: &i32) -> u64 {
     (&raw const *word as u64).wrapping_add_signed(i64::from(*word))
 }
@@ -43,7 +42,7 @@ pub fn fix_up(frame: &mut Frame) -> bool {
         KIND_ACCESS => {
             matches!(class, class::DATA_ABORT | class::UNKNOWN) && target(&entry.instruction) == frame.elr
         }
-        // Not fetched, or fetched and not an instruction, right where the call went.
+        // The call's target cannot be fetched or is undefined.
         KIND_CALL => {
             matches!(
                 class,

@@ -1,17 +1,11 @@
-//! Spurious faults: a translation fault on a kernel address that the MMU now translates.
+//! Spurious faults: translation faults on a kernel address that the MMU now translates.
 //!
-//! They have two causes. A mapping made by another CPU, where this CPU's walk was ahead of the
-//! store it raced with: there is no TLB maintenance for a descriptor that was invalid (rule 2), and
-//! no CPU is told. And break-before-make: the range is invalid for a moment, by design (rule 3). In
-//! both the access is right and succeeds when it is made again.
+//! Another CPU mapped the page, without TLB maintenance (rule 2), or is between break and make
+//! ([`BreakWindow`], rule 3). `AT` decides, asked again until no window is open
+//! ([`arch_policy::windows`]). The wait has no time limit: the owner of a window runs, or a failed
+//! CPU ends the kernel.
 //!
-//! `AT` decides: it asks the MMU itself. While another CPU is between break and make
-//! ([`BreakWindow`]) a fault that `AT` confirms may still be of the second kind, so it is asked
-//! again until no window is open: [`arch_policy::windows`] has the protocol. There is no limit in
-//! time: a CPU that has a window open runs, or will, and a CPU that failed ends the kernel.
-//!
-//! A CPU that faults over and over, by the same instruction on the same address, without a window
-//! in between that would explain it, is not in a race: then the fault is reported.
+//! A fault that repeats on one instruction and address, without windows in between, is reported.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use core::time::Duration;
@@ -26,14 +20,13 @@ use crate::arch::time::{Deadline, relax, ticks};
 use crate::arch::{early_console, fatal, psci};
 use crate::per_cpu;
 
-/// Retries of one instruction for one address without a pause and without a window.
+/// Retries of one instruction and address, without a pause or a window.
 const MAX_RETRIES: usize = 64;
-/// What counts as a pause: a CPU that did something else in between.
+/// The least time that makes retries unrelated.
 const PAUSE: Duration = Duration::from_millis(1);
-/// After how long a CPU that waits says so.
+/// How often a waiting CPU prints so.
 const STALL: Duration = Duration::from_secs(20);
 
-/// What the protocol of the windows runs on.
 #[derive(Debug)]
 struct Cpus;
 
@@ -49,7 +42,7 @@ impl Platform for Cpus {
     #[inline]
     fn open(word: &AtomicU64, odd: u64) {
         word.store(odd, Ordering::Relaxed);
-        // DMB ISH: the inner shareable domain has all CPUs, and their walkers with them.
+        // Rule 3, open before break: DMB ISH covers all CPUs and their walkers.
         fence(Ordering::Release);
     }
     #[inline]
@@ -61,7 +54,7 @@ impl Platform for Cpus {
         mmu::isb();
     }
     fn after_question() {
-        // `mmu::translate` ends with an ISB before PAR_EL1 is read.
+        // `mmu::translate` has an ISB before it reads PAR_EL1.
     }
 }
 
@@ -87,24 +80,22 @@ impl Words for Cpus {
 
 static WINDOWS: Windows<Cpus, Cpus> = Windows::new(Cpus);
 
-/// From before the break until after the make: faults of other CPUs wait for the end of it.
+/// Spans break to make: faults of other CPUs wait for its end.
 ///
-/// Interrupts are masked meanwhile, and what is broken is not touched. A window within a window is
-/// refused.
+/// Interrupts are masked, and the owner does not access what is broken. Windows do not nest.
 #[must_use = "the window closes when this is dropped"]
 #[derive(Debug)]
 pub struct BreakWindow(());
 
 impl BreakWindow {
-    /// Before the descriptor is made invalid.
+    /// To call before the descriptor is made invalid.
     #[inline]
     pub fn open() -> Self {
         WINDOWS.open(cpu_index());
         Self(())
     }
 
-    /// Takes over a window that was opened and then forgotten, between two calls that could not
-    /// hand it on.
+    /// Takes over an open window that was forgotten, where two calls cannot pass it.
     pub fn adopt() -> Self {
         Self(())
     }
@@ -118,11 +109,10 @@ impl Drop for BreakWindow {
 }
 
 per_cpu! {
-    /// Used by that CPU alone, with everything masked.
+    /// Used by its own CPU only, with everything masked.
     static LAST_RETRY: Retry = Retry::none();
 }
 
-/// The last retry of a CPU.
 #[derive(Debug)]
 struct Retry {
     elr: AtomicUsize,
@@ -133,7 +123,6 @@ struct Retry {
 }
 
 impl Retry {
-    /// None yet.
     const fn none() -> Self {
         Self {
             elr: AtomicUsize::new(0),
@@ -144,11 +133,10 @@ impl Retry {
         }
     }
 
-    /// Counts one more; `false` if these are too many of the same.
+    /// Counts a retry; `false` if there were too many of the same.
     ///
-    /// The same instruction may fault on the same address any number of times and be right each
-    /// time: one that polls a word does, in every window over it. So the count starts anew where
-    /// other CPUs opened or closed windows since the last.
+    /// An instruction that polls may fault in every window, so the count restarts where other CPUs'
+    /// windows opened or closed.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
         let now = ticks();
         let windows = WINDOWS.look(cpu_index()).sum;
@@ -170,13 +158,13 @@ impl Retry {
     }
 }
 
-/// Returns whether the fault is spurious, so that the access is to be made again.
+/// Returns whether the fault is spurious, and to be retried.
 pub fn retry(frame: &Frame) -> bool {
     let syndrome = frame.syndrome();
     let Some(FaultStatus::Translation(_)) = syndrome.fault_status() else {
         return false;
     };
-    // Bit 55 selects TTBR1: a kernel address.
+    // Bit 55 selects TTBR1.
     if !syndrome.far_valid() || frame.far & 1 << 55 == 0 {
         return false;
     }
@@ -195,19 +183,16 @@ pub fn retry(frame: &Frame) -> bool {
 
 /// Returns whether `AT` translates `va`, now or once no other CPU has a window open.
 fn translates(va: usize, access: Access) -> bool {
-    // Anything but a translation fault is an answer: a permission fault is met, and reported, by
-    // the retry.
+    // Other faults are answers: the retry takes and reports them.
     let question = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
     let this = cpu_index();
-    // A CPU that reports its own failure waits for no other: that one may have stopped in its
-    // window.
+    // A failed CPU does not wait: the owner may have stopped in its window.
     if fatal::failed_cpu() == Some(this) {
         return question();
     }
     let mut stall = None;
     WINDOWS.translates(this, question, |open| {
-        // Another CPU failed, perhaps the one that this one waits for: it reports and ends the
-        // kernel.
+        // Perhaps the owner, which ends the kernel.
         if fatal::failed_cpu().is_some() {
             psci::park();
         }

@@ -1,19 +1,13 @@
 //! The buddy allocator: blocks of 2^order frames, aligned to their size.
 //!
-//! # Why not the crate
-//! `buddy_system_allocator` was the first choice. Its heap looks for a block's buddy by walking the
-//! list of all free blocks of the order, so that n frames freed in shuffled order cost n²: with a
-//! few hundred MiB of single frames a test that frees them does not end. It also cannot tell a
-//! double free. Here each frame has one byte of state and free blocks are doubly linked, so both
-//! answers are one load.
+//! Not `buddy_system_allocator`: it finds a buddy by walking the list of all free blocks of the
+//! order, which is n² for n frames freed in shuffled order, and cannot tell a double free.
 //!
-//! # Structure
-//! - [`Zones`]: contiguous RAM, each with one state byte for each frame. The byte of a block's
-//!   first frame says what the block is; the others are [`State::INSIDE`]. Fixed once it is made.
-//! - Free blocks of an order are a list through the first 16 bytes of the blocks themselves, which
-//!   the linear map reaches.
-//! - A block's buddy differs in one bit of the frame number. It is merged with only if it is free
-//!   as one block of the same order, in the same zone.
+//! - [`Zones`]: contiguous RAM with a state byte a frame. A block's first byte says what it is; the
+//!   others are [`State::INSIDE`].
+//! - Free blocks of an order are a list through their first 16 bytes, in the linear map.
+//! - A block is merged with its buddy, which differs in one bit of the frame number, if that is a
+//!   free block of the same order and zone.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -27,37 +21,36 @@ use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 use crate::mm::regions::{MAX_REGIONS, PhysRegion};
 
-/// The largest order: 2^22 frames, 16 GiB, the largest leaf.
+/// 2^22 frames, 16 GiB: the largest leaf.
 pub const MAX_ORDER: u8 = 22;
 const NR_ORDERS: usize = MAX_ORDER as usize + 1;
 
-/// What a frame is, in one byte: kind in the upper bits, order in the lower five.
+/// What a frame is: kind in the upper three bits, order in the lower five.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(u8);
 
 impl State {
-    /// Not the allocator's: the image, the device tree, what firmware keeps.
+    /// Not the allocator's: the image, the device tree, firmware's.
     pub const FOREIGN: Self = Self(0);
-    /// Inside of a block, not its first frame.
+    /// In a block, not its first frame.
     pub const INSIDE: Self = Self(0x20);
-    /// One frame in use, that another than its owner is to free.
+    /// A used frame that is not its owner's to free.
     pub const TAKEN_OVER: Self = Self(0xe0);
 
     const fn free(order: u8) -> Self {
         Self(0x80 | order)
     }
 
-    /// The first frame of a free block in a CPU's magazine.
+    /// First frame of a free block in a magazine.
     pub const fn cached(order: u8) -> Self {
         Self(0x40 | order)
     }
 
-    /// Eight frames of this state, as they lie in memory.
     pub const fn times_eight(self) -> u64 {
         u64::from_ne_bytes([self.0; 8])
     }
 
-    /// The first frame of an allocated block.
+    /// First frame of an allocated block.
     pub const fn used(order: u8) -> Self {
         Self(0xc0 | order)
     }
@@ -77,10 +70,9 @@ impl fmt::Debug for State {
     }
 }
 
-/// A free of what was not allocated so.
+/// A free that does not match an allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadFree {
-    /// The frame.
     pub frame: Pfn,
     /// The order that it was freed with.
     pub order: u8,
@@ -98,18 +90,16 @@ impl fmt::Display for BadFree {
     }
 }
 
-/// Contiguous RAM.
 struct Zone {
     start: u64,
     end: u64,
     states: &'static [AtomicU8],
 }
 
-/// All RAM that the linear map has.
+/// All RAM of the linear map.
 pub struct Zones(ArrayVec<Zone, MAX_REGIONS>);
 
 impl Zones {
-    /// None.
     pub const fn new() -> Self {
         Self(ArrayVec::new_const())
     }
@@ -128,13 +118,12 @@ impl Zones {
         self.0.iter().find(|zone| (zone.start..zone.end).contains(&frame))
     }
 
-    /// What `frame` is.
     #[inline]
     pub fn state(&self, frame: u64) -> State {
         self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
     }
 
-    /// Makes `frame` something else, if it is `from`. Of two who try at once one does.
+    /// Changes `frame` from `from` to `to`, atomically; returns whether it did.
     pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
         self.zone(frame).is_some_and(|zone| {
             let state = &zone.states[(frame - zone.start) as usize];
@@ -142,7 +131,7 @@ impl Zones {
         })
     }
 
-    /// Makes `frame` something else. It must be in a zone.
+    /// Sets the state of `frame`, if it is in a zone.
     #[inline]
     pub fn set_state(&self, frame: u64, state: State) {
         if let Some(zone) = self.zone(frame) {
@@ -150,8 +139,7 @@ impl Zones {
         }
     }
 
-    /// Makes each of `nr` blocks of 2^`order` frames, in a row from `first` on and in one zone,
-    /// something else.
+    /// Sets the states of `nr` blocks of 2^`order` frames from `first` on, in one zone.
     pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
         if let Some(zone) = self.zone(first) {
             let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
@@ -162,8 +150,7 @@ impl Zones {
 }
 
 impl Zone {
-    // Relaxed: a byte changes only under the buddy's lock, or by the one CPU that owns the frame at
-    // that moment.
+    // Relaxed: a byte changes only under the buddy's lock, or by the CPU that owns the frame.
     #[inline]
     fn state(&self, frame: u64) -> State {
         State(self.states[(frame - self.start) as usize].load(Relaxed))
@@ -175,10 +162,10 @@ impl Zone {
     }
 }
 
-/// No frame: the end of a list.
+/// The end of a list.
 const NONE: u64 = u64::MAX;
 
-/// What a free block's first bytes are.
+/// The first bytes of a free block.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Links {
@@ -191,17 +178,15 @@ fn links(frame: u64) -> *mut Links {
 }
 
 fn read_links(frame: u64) -> Links {
-    // SAFETY: only asked of free blocks, which are the allocator's, and whose first bytes are their
-    // links.
+    // SAFETY: called for free blocks only, whose first bytes are their links.
     unsafe { links(frame).read() }
 }
 
 fn write_links(frame: u64, value: Links) {
-    // SAFETY: the block is being freed or is free: nothing else uses its memory.
+    // SAFETY: nothing else uses the memory of a block that is free or being freed.
     unsafe { links(frame).write(value) };
 }
 
-/// The free blocks.
 pub struct Buddy {
     heads: [u64; NR_ORDERS],
     /// Bit n: the list of order n is not empty.
@@ -211,7 +196,6 @@ pub struct Buddy {
 }
 
 impl Buddy {
-    /// Nothing is free.
     pub const fn new() -> Self {
         Self {
             heads: [NONE; NR_ORDERS],
@@ -221,7 +205,6 @@ impl Buddy {
         }
     }
 
-    /// Free frames.
     pub fn nr_free(&self) -> u64 {
         self.nr_free
     }
@@ -231,12 +214,11 @@ impl Buddy {
         super::NR_FREE.store(nr, Relaxed);
     }
 
-    /// Frames that were ever given to the allocator.
+    /// Frames ever given to the allocator.
     pub fn nr_total(&self) -> u64 {
         self.nr_total
     }
 
-    /// Free blocks of each order, counted.
     pub fn nr_blocks(&self, order: u8) -> u64 {
         let mut nr = 0;
         let mut at = self.heads[order as usize];
@@ -247,8 +229,7 @@ impl Buddy {
         nr
     }
 
-    /// Gives `region`, whole pages within one zone that are unused and that are [`State::INSIDE`]
-    /// so far, to the allocator.
+    /// Frees `region`: whole unused pages in one zone, [`State::INSIDE`] so far.
     pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
         let mut at = region.start / PAGE_SIZE as u64;
         let end = region.end / PAGE_SIZE as u64;
@@ -269,7 +250,6 @@ impl Buddy {
         frames.for_each(|frame| zones.set_state(frame, State::used(0)));
     }
 
-    /// A block of `order`.
     pub fn allocate(&mut self, zones: &Zones, order: u8) -> Option<Pfn> {
         if order > MAX_ORDER {
             return None;
@@ -292,10 +272,10 @@ impl Buddy {
         Some(Pfn(frame))
     }
 
-    /// Takes a block back.
+    /// Frees a block.
     ///
     /// # Errors
-    /// It is no allocated block of this order: nothing has changed.
+    /// It is not an allocated block of this order. Nothing has changed.
     pub fn free(&mut self, zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
         let found = zones.state(frame.0);
         if order > MAX_ORDER || found != State::used(order) {
@@ -305,7 +285,7 @@ impl Buddy {
         Ok(())
     }
 
-    /// Takes back a block of a magazine.
+    /// Frees a magazine's block.
     pub fn free_cached(&mut self, zones: &Zones, frame: u64, order: u8) {
         self.release(zones, frame, order);
     }

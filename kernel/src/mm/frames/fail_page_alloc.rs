@@ -1,37 +1,33 @@
-//! Fault injection: allocations that fail on purpose, since any may (DESIGN rule 7). Linux's
-//! `fail_page_alloc`.
-//!
-//! `fail_page_alloc=` has it on from the end of the boot; code that wants to know what a failure
-//! does has it on for a while.
+//! Fault injection, Linux's `fail_page_alloc`: allocations that fail on purpose, since any may
+//! (DESIGN rule 7). `fail_page_alloc=` turns it on at the end of the boot.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations until the one that fails, that one counted; 0 for none; [`BY_CHANCE`] where chance
-/// decides.
+/// Allocations up to the one that fails; 0: none; or [`BY_CHANCE`].
 static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
 const BY_CHANCE: u64 = u64::MAX;
 
-/// Where chance decides: what is drawn next, one in how many fails, how many have failed.
+/// State of [`BY_CHANCE`]: the generator, one in how many fails, how many have.
 static DRAW: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 
-/// The `k`-th allocation from now on fails, counted from 1, whichever CPU makes it; those before
-/// and after it do not. Until the result is dropped, and instead of what was on before.
+/// Makes the `k`-th allocation from now on, on any CPU, fail. Replaces what was on until the result
+/// is dropped.
 ///
 /// # Panics
-/// For k = 0, and while the k-th of another call is still to fail.
+/// For k = 0, and while another call's is pending.
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_nth(k: u64) -> Injection {
     assert!(k != 0, "the first allocation is number 1");
     begin(k)
 }
 
-/// About one in `one_in` allocations from now on fails, whichever CPU makes it, in a sequence that
-/// `seed` decides. Until the result is dropped, and instead of what was on before.
+/// Makes about one in `one_in` allocations on any CPU fail, by `seed`. Replaces what was on until
+/// the result is dropped.
 ///
 /// # Panics
-/// For `one_in` = 0, and while the k-th of another call is still to fail.
+/// For `one_in` = 0, and while a [`fail_nth`] is pending.
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_some(seed: u64, one_in: u64) -> Injection {
     assert!(one_in != 0, "one in none");
@@ -64,7 +60,7 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Returns whether the allocation has failed, or any has.
+    /// Returns whether it has made an allocation fail.
     #[must_use]
     pub fn fired(&self) -> bool {
         match COUNTDOWN.load(Ordering::Relaxed) {
@@ -81,7 +77,7 @@ impl Drop for Injection {
     }
 }
 
-/// Returns whether this allocation is the one.
+/// Returns whether this allocation is to fail.
 #[inline(always)]
 pub fn fails() -> bool {
     COUNTDOWN.load(Ordering::Relaxed) != 0 && count_down()
@@ -99,8 +95,7 @@ fn count_down() -> bool {
     }
 }
 
-/// SplitMix64 over the number of the allocation (Steele, Lea, Flood 2014): each CPU that comes by
-/// takes the next.
+/// SplitMix64 (Steele, Lea, Flood 2014) over the number of the allocation.
 fn draw() -> bool {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

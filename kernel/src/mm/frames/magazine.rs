@@ -1,22 +1,19 @@
-//! A cache of a few blocks for each CPU, of the orders up to that of a level 2 block. Any CPU can
-//! drain it when memory is short.
+//! A per-CPU cache of blocks, up to the order of a level 2 block. Any CPU can drain it when memory
+//! is short.
 //!
-//! A magazine has a ring of slots for each order. Only its own CPU puts blocks in and keeps the
-//! count, with interrupts masked. A block is taken out by an atomic exchange of its slot with
-//! [`EMPTY`]: by the magazine's own CPU, one at a time, or by a CPU that is short, all at once
-//! ([`drain`]). So each block is taken out once, the hot path writes no line that another CPU
-//! writes, and a CPU that is busy or turned off holds nothing back. After a drain the count may be
-//! too high; an empty slot is then skipped.
+//! A magazine has a ring for each order. Only its own CPU, with interrupts masked, puts blocks in
+//! and keeps the count. Blocks are taken out by an atomic exchange with [`EMPTY`]: one by its own
+//! CPU, or all by another in [`drain`]. So each comes out once, and the hot path writes no shared
+//! line. After a drain the count may be too high; empty slots are skipped.
 //!
-//! A ring is filled from a run of 64 frames that begins at a multiple of 64: the states of these
-//! frames are one cache line, which is then this CPU's alone as long as their blocks stay here.
+//! A ring is filled from an aligned run of 64 frames, whose states are one cache line.
 //!
-//! Putting a block in is a store-release, and the exchange in a drain is an acquire: what was
-//! written to the block before it was freed is ordered before what the buddy allocator writes to
-//! it. The exchange by the magazine's own CPU needs no order: it finds its own store, or `EMPTY`.
+//! Putting a block in is a store-release, and the exchange of a drain an acquire: writes before the
+//! free precede those of the buddy allocator. The own CPU's exchange needs no order: it finds its
+//! own store, or `EMPTY`.
 //!
-//! Of two CPUs that free one block at once, one makes its state that of a free one, by exchange;
-//! the other is told.
+//! Of two CPUs that free one block at once, one wins the exchange of its state; the other gets an
+//! error.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
@@ -34,26 +31,23 @@ use crate::sync::{HotWord, Padded};
 /// Frames that fill an empty ring: their states are a cache line.
 const RUN_ORDER: u8 = 6;
 
-/// Blocks that are given to the buddy allocator under one hold of its lock, at most (DESIGN rule
-/// 14).
+/// Most blocks freed under one hold of the buddy's lock (DESIGN rule 14).
 const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
     Some(most) => most as usize,
     None => unreachable!(),
 };
 
-/// No block.
 const EMPTY: u64 = u64::MAX;
 
-/// Blocks of one order.
 struct Ring<const CAPACITY: usize> {
-    /// All but `nr` slots from the `first` on are empty.
+    /// Empty but for `nr` slots from `first` on.
     slots: [AtomicU64; CAPACITY],
-    /// The slot that was filled first. Only the magazine's own CPU uses it, and `nr`.
+    /// The slot filled first. It and `nr` are the own CPU's alone.
     first: AtomicUsize,
     nr: AtomicUsize,
 }
 
-/// On cache lines of its own. A ring has room for what a lazy purge frees at once.
+/// On its own cache lines. A ring has room for what a lazy purge frees at once.
 #[repr(align(128))]
 struct Magazine {
     order_0: Ring<512>,
@@ -83,16 +77,14 @@ per_cpu! {
     };
 }
 
-/// The largest order that magazines have.
 const LARGEST: u8 = 9;
 
-/// Whether magazines have blocks of `order`.
+/// Returns whether magazines have blocks of `order`.
 #[inline(always)]
 pub const fn has(order: u8) -> bool {
     order <= LARGEST
 }
 
-/// Calls `$f` with the ring of `$order` in `$magazine`.
 macro_rules! with_ring {
     ($magazine:expr, $order:expr, $ring:ident => $f:expr) => {
         match $order {
@@ -140,9 +132,8 @@ macro_rules! with_ring {
     };
 }
 
-/// Frames that came back [without waiting](super::without_waiting) to a full magazine: the number
-/// of the last one, plus one, or 0. The first word of each is the same of the next. Pushed one by
-/// one, taken all at once.
+/// Frames that came back [without waiting](super::without_waiting) to a full magazine, a list
+/// through their first words: number plus one, 0 at the end. Pushed one by one, taken all at once.
 static ASIDE: Padded<Aside> = Padded(Aside {
     last: AtomicU64::new(0),
     nr: AtomicUsize::new(0),
@@ -153,17 +144,16 @@ struct Aside {
     nr: AtomicUsize,
 }
 
-/// The word here that all CPUs write.
 pub fn hot_word() -> HotWord {
     HotWord::of("the frames that were deferred", &ASIDE)
 }
 
-/// The first word of a frame in the linear map.
+/// A frame's first word.
 fn link(frame: u64) -> *mut u64 {
     linear_va(frame * PAGE_SIZE as u64) as *mut u64
 }
 
-/// Puts the frames of a block aside, each as a single one.
+/// Puts the frames of a block aside.
 #[cold]
 fn defer(zones: &Zones, first: u64, order: u8) {
     for frame in first..first + (1 << order) {
@@ -176,7 +166,7 @@ fn put_frame_aside(frame: u64) {
     ASIDE.nr.fetch_add(1, Relaxed);
     let mut last = ASIDE.last.load(Relaxed);
     loop {
-        // SAFETY: a free frame, in the linear map, that this call alone knows of.
+        // SAFETY: a free frame that only this call knows.
         unsafe { link(frame).write(last) };
         match ASIDE
             .last
@@ -188,7 +178,7 @@ fn put_frame_aside(frame: u64) {
     }
 }
 
-/// Gives what was deferred to the buddy allocator, if it can be waited for.
+/// Gives them to the buddy allocator, unless that means waiting where this CPU may not.
 fn take_aside(zones: &Zones) {
     if ASIDE.last.load(Relaxed) == 0 {
         return;
@@ -200,8 +190,7 @@ fn take_aside(zones: &Zones) {
         };
         for _ in 0..MOST_BLOCKS {
             let Some(frame) = last.checked_sub(1) else { break };
-            // SAFETY: a free frame, in the linear map, that is this call's now; `defer` wrote
-            // the link.
+            // SAFETY: a free frame, now this call's; `defer` wrote the link.
             last = unsafe { link(frame).read() };
             buddy.free_cached(zones, frame, 0);
             ASIDE.nr.fetch_sub(1, Relaxed);
@@ -209,7 +198,7 @@ fn take_aside(zones: &Zones) {
     }
 }
 
-/// Puts frames aside again that begin with `last`, as [`Aside::last`] has it.
+/// Puts the list that begins with `last` aside again.
 #[cold]
 fn put_back_aside(mut last: u64) {
     while let Some(frame) = last.checked_sub(1) {
@@ -220,7 +209,7 @@ fn put_back_aside(mut last: u64) {
     }
 }
 
-/// Frames in all magazines, and those deferred.
+/// Returns the frames in all magazines, and those put aside.
 pub fn nr_cached() -> u64 {
     let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
     in_magazines + ASIDE.nr.load(Relaxed) as u64
@@ -248,13 +237,13 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         self.slots.iter().filter(full).count() as u64
     }
 
-    /// The `n`-th slot in the order in which they are filled.
+    /// The `n`-th slot in order of filling.
     #[inline(always)]
     fn slot(&self, n: usize) -> &AtomicU64 {
         &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
     }
 
-    /// Puts a block in, whose state is [cached](State::cached). There is room.
+    /// Puts a [cached](State::cached) block in. There is room.
     #[inline(always)]
     fn push(&self, frame: u64) {
         let nr = self.nr.load(Relaxed);
@@ -268,7 +257,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         loop {
             let nr = self.nr.load(Relaxed).checked_sub(1)?;
             self.nr.store(nr, Relaxed);
-            // Empty if another CPU has drained this magazine.
+            // Empty if another CPU drained it.
             let frame = atomic::swap_relaxed(self.slot(nr), EMPTY);
             if frame != EMPTY {
                 return Some(frame);
@@ -283,7 +272,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(Pfn(frame))
     }
 
-    /// Takes a block in, whose state is cached by now. Whether there is room.
+    /// Puts a cached block in; `false` without room.
     #[inline(always)]
     fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
         let has_room = self.nr.load(Relaxed) < CAPACITY || self.drain_half(zones, order);
@@ -293,8 +282,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         has_room
     }
 
-    /// Returns the first block of a new run. The others fill the ring, which is empty, and will
-    /// come out in ascending order.
+    /// Returns the first block of a new run; the others fill the empty ring, to come out in
+    /// ascending order.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
         take_aside(zones);
@@ -306,7 +295,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         };
         let (first, nr) = match run {
             Some(first) => (first.0, 1 << (RUN_ORDER - order)),
-            // Memory is short or in pieces, or the block is larger: one will do.
+            // Memory is short or fragmented, or the block is larger: only one.
             None => (buddy.allocate(zones, order)?.0, 1),
         };
         zones.set_states(first, nr, order, State::cached(order));
@@ -318,8 +307,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(first)
     }
 
-    /// Gives the oldest blocks of a full ring back: half of them, or as many as one hold of the
-    /// lock may. Whether it has room now.
+    /// Frees the oldest half of a full ring, or what one hold of the lock may; `false` without the
+    /// lock.
     #[cold]
     fn drain_half(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
@@ -333,10 +322,10 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         true
     }
 
-    /// Whether the lock was had each time.
+    /// `false` if the lock was not available.
     fn drain(&self, zones: &Zones, order: u8) -> bool {
         self.slots.chunks(MOST_BLOCKS).all(|slots| {
-            // The load keeps the lines of empty magazines shared, and the lock where it is.
+            // Loads keep the lines of empty magazines shared, and avoid the lock.
             if slots.iter().all(|slot| slot.load(Relaxed) == EMPTY) {
                 return true;
             }
@@ -347,21 +336,21 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// Runs `f` with this CPU's magazine. What takes longer than an exchange holds the buddy's lock,
-/// for [`MOST_BLOCKS`] at most.
+/// Runs `f` with this CPU's magazine. All but an exchange is under the buddy's lock, for
+/// [`MOST_BLOCKS`].
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask_briefly();
     f(MAGAZINE.this())
 }
 
-/// A block of `order`, which magazines [have](has).
+/// Allocates a block of an order that magazines [have](has).
 #[inline]
 pub fn allocate(zones: &Zones, order: u8) -> Option<Pfn> {
     with_own(|own| with_ring!(own, order, ring => ring.allocate(zones, order)))
 }
 
-/// Takes back a block of `order`, which magazines [have](has).
+/// Frees a block of an order that magazines [have](has).
 #[inline]
 pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     with_own(|own| {
@@ -379,9 +368,8 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     })
 }
 
-/// Gives the blocks in the magazines of all CPUs, and the frames deferred, to the buddy allocator.
-/// The buddy's lock is held for [`MOST_BLOCKS`] at a time. Stops where it would have to wait for
-/// the lock and this CPU may not.
+/// Gives the blocks of all magazines, and frames put aside, to the buddy allocator, [`MOST_BLOCKS`]
+/// a hold of its lock. Stops where this CPU would wait but may not.
 #[cold]
 pub fn drain(zones: &Zones) {
     take_aside(zones);
@@ -394,9 +382,9 @@ pub fn drain(zones: &Zones) {
     }
 }
 
-/// Gives the block in `slot`, if there is one, to `buddy`.
+/// Gives the block in `slot`, if any, to `buddy`.
 fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64, order: u8) {
-    // The load keeps the lines of empty magazines shared: an exchange would take them.
+    // A load keeps the lines of empty magazines shared.
     if slot.load(Relaxed) == EMPTY {
         return;
     }
