@@ -1,12 +1,11 @@
-//! What an access may do: the model's own table walker, and everything else that a CPU may use in
-//! its place.
+//! What an access may do.
 
 use crate::descriptor::{self as desc, Entry, PERMISSIONS, show};
 use crate::machine::{Machine, Reach};
 use crate::violation::{Event, Rule};
 use paging::Granule;
 
-/// What a CPU wants at an address. All at EL1.
+/// An access at EL1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Access {
     /// A load.
@@ -17,10 +16,10 @@ pub enum Access {
     Execute,
 }
 
-/// Why the current tables do not let an access through.
+/// Why the current tables refuse an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Fault {
-    /// Nothing valid at this level.
+    /// No valid descriptor at this level.
     Translation(u8),
     /// AF is clear.
     AccessFlag(u8),
@@ -31,17 +30,16 @@ pub enum Fault {
 /// A leaf as the model's walker finds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Translation {
-    /// The output address of the page that holds the address asked for, plus the offset in it.
+    /// The output address for the one asked for.
     pub pa: u64,
-    /// The level of the descriptor.
+    /// The descriptor's level.
     pub level: u8,
-    /// Whether it carries the contiguous bit.
+    /// The contiguous bit.
     pub contiguous: bool,
-    /// The descriptor as it stands in memory.
+    /// The descriptor in memory.
     pub descriptor: u64,
 }
 
-/// What may come of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum May {
     Reach { pa: u64, attributes: u64 },
@@ -69,7 +67,7 @@ fn through<G: Granule>(level: u8, slot_va: u64, leaf: u64, va: u64, access: Acce
     let permitted = match access {
         Access::Read => true,
         Access::Write => !read_only,
-        // What EL0 may write, EL1 never executes (Arm ARM D8.4.1.2).
+        // EL1 never executes what EL0 may write (Arm ARM D8.4.1.2).
         Access::Execute => leaf & desc::PXN == 0 && (read_only || leaf & desc::AP_EL0 == 0),
     };
     if !permitted {
@@ -90,8 +88,6 @@ impl<G: Granule> Machine<G> {
             .map(|(root, _)| *root)
     }
 
-    /// Walks for `va` from `table` down, through what stands there now. Calls `step` with each
-    /// table and index.
     fn walk_from(&self, table: u32, va: u64, access: Access, mut step: impl FnMut(u32, usize)) -> May {
         let mut number = table;
         loop {
@@ -114,8 +110,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Every way in which `cpu`'s access may go other than by the current tables: what it may do,
-    /// and why.
+    /// Every way of `cpu`'s access besides the current tables, and why.
     fn other_ways(&self, cpu: usize, va: u64, access: Access, path: &[(u32, usize)]) -> Vec<(May, String)> {
         let mut ways = Vec::new();
         for (number, index) in path {
@@ -179,8 +174,7 @@ impl<G: Granule> Machine<G> {
         ways
     }
 
-    /// Returns what an access does by way of a held `value`; None if that is the way it goes
-    /// anyhow.
+    /// `None` if the held `value` is on the way anyhow.
     fn by(
         &self,
         level: u8,
@@ -222,7 +216,6 @@ impl<G: Granule> Machine<G> {
         now.result()
     }
 
-    /// Returns what the access does by the tables as they are, and one other thing that it may do.
     fn judge_access(
         &self,
         cpu: usize,
@@ -239,15 +232,13 @@ impl<G: Granule> Machine<G> {
             .other_ways(cpu, va, access, &path)
             .into_iter()
             .find(|(may, _)| {
-                // A handler that asks the tables and retries turns a fault that need not be into
-                // nothing.
+                // A handler that asks and retries makes an undue fault harmless.
                 let forgiven = retries && matches!((now, *may), (May::Reach { .. }, May::Fault(_)));
                 !now.same(*may) && !forgiven
             });
         (now, other)
     }
 
-    /// Everything that the access may do now: what the tables say, and what may be held or missed.
     pub(crate) fn possible(&self, cpu: usize, va: u64, access: Access) -> Vec<Result<u64, Fault>> {
         let mut path = Vec::with_capacity(4);
         let now = match self.root_of(va) {
@@ -263,7 +254,7 @@ impl<G: Granule> Machine<G> {
         all
     }
 
-    /// AT: the walk misses what it may miss. What it finds invalid has been observed to be so.
+    /// AT misses what it may; an invalid descriptor has been observed.
     pub(crate) fn ask(&mut self, cpu: usize, va: u64, access: Access) -> Result<u64, Fault> {
         self.event(cpu, Event::At { va });
         let mut path = Vec::with_capacity(4);
@@ -290,8 +281,7 @@ impl<G: Granule> Machine<G> {
         answer
     }
 
-    /// Table memory at `pa` is about to be accessed: if that is through the linear map, the map
-    /// must be whole there.
+    /// The linear map must be whole at `pa`.
     pub(crate) fn reach_table(&mut self, cpu: usize, pa: u64, access: Access) {
         let Some(base) = self.features.linear_map else {
             return;
@@ -318,7 +308,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Returns the leaf that the tables have for `va` now.
     pub(crate) fn translate(&self, va: u64) -> Option<Translation> {
         let mut at = None;
         self.walk_from(self.root_of(va)?, va, Access::Read, |table, index| {
@@ -337,7 +326,6 @@ impl<G: Granule> Machine<G> {
         })
     }
 
-    /// Every valid leaf reachable from the roots: its address and descriptor, in order of walking.
     pub(crate) fn leaves(&self) -> Vec<(u64, Translation)> {
         let mut found = Vec::new();
         for (root, _) in &self.s.roots {

@@ -1,14 +1,8 @@
-//! Frames, and the memory types that they are mapped with.
+//! Memory types of frames: a line of a cacheable alias may be allocated speculatively and written
+//! back over a Non-cacheable store (Arm ARM B2.8, "Mismatched memory attributes"; DESIGN rule 12).
 //!
-//! A location that is mapped twice with different attributes loses the coherency that each mapping
-//! alone would give: a cacheable alias may be allocated by speculation and written back over what a
-//! Non-cacheable one has stored (Arm ARM B2.8, "Mismatched memory attributes"; DESIGN rule 12).
-//! Mapped means here what it means everywhere in the model: a walk could find it now, or a TLB may
-//! still hold it.
-//!
-//! What counts is the memory type with its variant of Device, the cacheability without its
-//! allocation hints, and the shareability, which only cacheable memory has a choice of. Permissions
-//! do not count.
+//! A frame counts as mapped if a walk finds it or a TLB may hold it. Compared are memory type and
+//! Device variant, cacheability without allocation hints, and shareability where cacheable.
 
 use crate::descriptor::{self as desc, Entry, show};
 use crate::machine::{Machine, Reach};
@@ -17,17 +11,15 @@ use paging::Granule;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What must be alike in all mappings of a location, as the attribute byte of MAIR_EL1 and
-/// SH\[1:0\] give it.
+/// Equal in all mappings of a location.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Memory {
-    /// The byte says which variant.
+    /// The attribute byte.
     Device(u8),
     /// Outer and inner cacheability, and SH\[1:0\].
     Normal(Cache, Cache, u8),
 }
 
-/// The cacheability of one level of caches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Cache {
     None,
@@ -36,8 +28,8 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    /// Source: Arm ARM, MAIR_EL1, "oooo" and "iiii": 0b0100 is Non-cacheable, bit 2 otherwise
-    /// Write-Back; bit 3 and the two low bits say how long and when a line is allocated.
+    /// Arm ARM, MAIR_EL1, "oooo" and "iiii": 0b0100 is Non-cacheable, else bit 2 means Write-Back.
+    /// Bit 3 and the low two are allocation hints.
     fn of(nibble: u8) -> Self {
         match nibble {
             0b0100 => Self::None,
@@ -48,7 +40,6 @@ impl Cache {
 }
 
 impl Memory {
-    /// Returns what the normalised `leaf` maps its frames as.
     pub(crate) fn of(mair: u64, leaf: u64) -> Self {
         let index = (leaf & desc::ATTR_INDEX) >> 2;
         let byte = (mair >> (8 * index)) as u8;
@@ -57,8 +48,7 @@ impl Memory {
         }
         let (outer, inner) = (Cache::of(byte >> 4), Cache::of(byte & 0xf));
         let cacheable = (outer, inner) != (Cache::None, Cache::None);
-        // What is cacheable nowhere is treated as Outer Shareable, with any SH (Arm ARM D8.6,
-        // "Shareability").
+        // Non-cacheable memory is Outer Shareable with any SH (Arm ARM D8.6, "Shareability").
         let shareability = if cacheable {
             (leaf & desc::SHAREABILITY) >> 8
         } else {
@@ -79,7 +69,6 @@ impl fmt::Display for Memory {
     }
 }
 
-/// A valid leaf of a table that walks reach: what it maps, and where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Mapped {
     memory: Memory,
@@ -95,17 +84,16 @@ impl Mapped {
     }
 }
 
-/// All of them, by memory type and frame. Known from the tables, and kept only as long as it saves
-/// looking through these.
+/// By memory type and frame: a cache of what the tables say.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames(BTreeSet<Mapped>);
 
 impl Frames {
-    /// One that maps some of `first..=last` otherwise than as `memory`.
+    /// A leaf in `first..=last` of another type.
     fn mismatched<G: Granule>(&self, memory: Memory, first: u64, last: u64) -> Option<Mapped> {
         let ours = memory;
         let mut from = LOWEST;
-        // From each memory type that there is to the next: they are few.
+        // Memory types are few: from each to the next.
         while let Some(Mapped { memory, .. }) = self.0.range(from..).next().copied() {
             let at = |level, first, va| Mapped {
                 memory,
@@ -116,7 +104,6 @@ impl Frames {
             };
             let mut levels = (G::ROOT_LEVEL..=3).filter(|_| memory != ours);
             let found = levels.find_map(|level| {
-                // Leaves are aligned to their size.
                 let first = first & !(desc::size::<G>(level) - 1);
                 let mut there = self.0.range(at(level, first, 0)..=at(level, last, u64::MAX));
                 there.next().copied()
@@ -130,7 +117,6 @@ impl Frames {
     }
 }
 
-/// The first in order.
 const LOWEST: Mapped = Mapped {
     memory: Memory::Device(0),
     level: 0,
@@ -140,7 +126,6 @@ const LOWEST: Mapped = Mapped {
 };
 
 impl<G: Granule> Machine<G> {
-    /// Returns what stands at `index` of `number`, if a TLB may hold it and it is a leaf.
     fn mapped(&self, number: u32, index: usize, value: u64) -> Option<Mapped> {
         let level = self.table(number).level;
         match desc::decode::<G>(level, value) {
@@ -155,7 +140,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// `new` stands where `old` did in a table that walks reach.
     pub(crate) fn update_frames(&mut self, number: u32, index: usize, old: u64, new: u64) {
         if self.frames.is_none() || self.table(number).reach != Reach::Live {
             return;
@@ -178,8 +162,7 @@ impl<G: Granule> Machine<G> {
         Frames(leaves.collect())
     }
 
-    /// Judges the leaf `value` that stands at `index` of `number`, where walks find it from now on,
-    /// against every other translation of its frames.
+    /// Judges a leaf against all other translations of its frames.
     pub(crate) fn judge_aliases(&mut self, cpu: usize, number: u32, index: usize, value: u64) {
         let kind = kind(value);
         self.s.kinds |= kind;
@@ -189,7 +172,6 @@ impl<G: Granule> Machine<G> {
         let Some(new) = self.mapped(number, index, value) else {
             return;
         };
-        // What of it is RAM.
         let ram = &self.features.one_memory_type;
         let (first, last) = (
             new.first.max(ram.start),
@@ -221,8 +203,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Returns what a TLB may hold that maps some of `first..=last` otherwise than `new`, at other
-    /// addresses. At its own it is a break that is missing, and judged as such.
+    /// Returns what a TLB may hold for these frames as another type elsewhere. At the same address
+    /// it would be a missing break.
     fn held_alias(&self, new: &Mapped, first: u64, last: u64) -> Option<(u64, Memory, String)> {
         self.s.stale.iter().find_map(|(level, va, old)| {
             let (pa, bytes) = old.frames::<G>(level)?;
@@ -235,8 +217,7 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// Returns the attribute index and SH of a leaf as one bit: where only one of them has occurred, no
-/// two mappings differ.
+/// Attribute index and SH as one bit: with a single bit ever set, no mappings differ.
 fn kind(leaf: u64) -> u32 {
     1 << ((leaf & desc::ATTR_INDEX) | (leaf & desc::SHAREABILITY) >> 8)
 }

@@ -1,46 +1,38 @@
-//! Which stores are known to whom: the part of the memory model that translation table walks depend
-//! on.
+//! Which stores are known to which CPU: the memory model as far as walks depend on it.
 //!
-//! Every store to table memory has a number, counted for each CPU. A set of stores that is closed
-//! towards the past of each CPU is then one number for each CPU: a [`Clock`]. Five of them tell all
-//! that the rules need:
+//! Each CPU's stores to table memory are numbered. A [`Clock`] is a set with all earlier stores of
+//! each CPU:
 //!
-//! - `seen[c]`: the stores of others that CPU `c` has observed through an acquire of a release
-//!   (and, of its own, all);
-//! - `known[c]`: those which a DSB of `c` has completed. A TLBI of `c` removes what **these** have
-//!   overwritten. DSB ISHST completes the CPU's own stores; DSB ISH also those it has observed
-//!   (cumulativity; Arm ARM B2.3.12 "DSB", and the last row of the sequence table);
-//! - `certain`: those that a DSB of any CPU has completed: no walk can miss them any more (Arm ARM
-//!   D8.2.6). So are a store-release that another CPU has loaded, and what is ordered before it:
-//!   what one other observer has observed all have (Arm ARM B2.3, "Other-multi-copy atomicity").
-//!   That is how a CPU may map below a link that another one is still to complete;
-//! - `context[c]`: those that were certain at the last context synchronisation of `c`: only these
-//!   cannot be missed by the translation of an access of `c`, which may have been made ahead (Arm
-//!   ARM D8.2.6, K13.5.3). With FEAT_ETS2 a DSB or a hand-over does for this what otherwise only an
-//!   ISB does;
-//! - `ordered[c]`: those that any further plain store of `c` is ordered behind, so that an observer
-//!   of the one has observed the others: by a DMB or DSB between them, or by a load-acquire (Arm
-//!   ARM B2.3.7, "Barrier-ordered-before"). A store-release is ordered behind all that is `seen`;
-//!   what is stored later is not ordered behind a store-release.
+//! - `seen[c]`: own stores, and what `c` observed by acquires;
+//! - `known[c]`: what a DSB of `c` completed. A TLBI of `c` removes what **these** overwrote. DSB
+//!   ISHST completes own stores, DSB ISH also observed ones (cumulativity; Arm ARM B2.3.12 "DSB");
+//! - `certain`: what any DSB completed: no walk can miss it (Arm ARM D8.2.6). Also a store-release
+//!   that another CPU loaded, and what precedes it (Arm ARM B2.3, "Other-multi-copy atomicity"): so
+//!   a CPU may map below a link that another has yet to complete;
+//! - `context[c]`: what was certain at the last context synchronisation of `c`. Its accesses may
+//!   miss the rest, translated ahead (Arm ARM D8.2.6, K13.5.3). With FEAT_ETS2 a DSB or hand-over
+//!   suffices;
+//! - `ordered[c]`: what later plain stores of `c` are ordered behind, by a DMB, DSB or load-acquire
+//!   (Arm ARM B2.3.7, "Barrier-ordered-before"). A store-release is ordered behind all that is
+//!   `seen`; later stores are not ordered behind it.
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = 8;
 
-/// A store: the CPU and its number there, from 1 on.
+/// A CPU and its count of stores, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct StoreId {
     pub(crate) cpu: u8,
-    /// Whether it is a store-release: it is observed after all that its CPU has stored before.
+    /// Observed after all that its CPU stored before.
     pub(crate) release: bool,
     pub(crate) number: u32,
 }
 
-/// A set of stores: of each CPU all up to a number.
+/// Of each CPU, all stores up to a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Clock([u32; MAX_CPUS]);
 
 impl Clock {
-    /// Returns whether the set holds `store`.
     pub fn has(&self, store: StoreId) -> bool {
         store.number <= self.0[usize::from(store.cpu)]
     }
@@ -51,14 +43,12 @@ impl Clock {
         }
     }
 
-    /// The same set and all stores of `cpu` up to that number.
     pub(crate) fn with(mut self, cpu: usize, number: u32) -> Self {
         self.0[cpu] = self.0[cpu].max(number);
         self
     }
 }
 
-/// The clocks of all CPUs.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Clocks {
     seen: [Clock; MAX_CPUS],
@@ -69,7 +59,6 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    /// Numbers a new store of `cpu`.
     pub(crate) fn store(&mut self, cpu: usize, release: bool) -> StoreId {
         let own = &mut self.seen[cpu].0[cpu];
         *own += 1;
@@ -80,20 +69,18 @@ impl Clocks {
         }
     }
 
-    /// `cpu` loads what `store` has stored: if it is another CPU's store-release, no walk can miss
-    /// it any more.
+    /// No walk can miss another CPU's store-release once `cpu` has loaded it.
     pub(crate) fn loaded(&mut self, cpu: usize, store: StoreId) {
         if store.release && usize::from(store.cpu) != cpu {
             self.certain = self.certain.with(usize::from(store.cpu), store.number);
         }
     }
 
-    /// Returns the number of the last store of `cpu`.
     pub(crate) fn last(&self, cpu: usize) -> u32 {
         self.seen[cpu].0[cpu]
     }
 
-    /// Returns whether a DSB of `cpu` has completed all of its own stores.
+    /// Returns whether a DSB has completed all own stores.
     pub(crate) fn knows_own(&self, cpu: usize) -> bool {
         self.known[cpu].0[cpu] == self.last(cpu)
     }
@@ -114,8 +101,7 @@ impl Clocks {
         &self.certain
     }
 
-    /// Returns what the last store of `cpu` is ordered behind: an observer of it has observed
-    /// these.
+    /// Returns what an observer of the last store has observed.
     pub(crate) fn before(&self, cpu: usize, release: bool) -> Clock {
         if release {
             self.seen[cpu]
@@ -124,13 +110,11 @@ impl Clocks {
         }
     }
 
-    /// DMB of `cpu`. ISHST does what ISH does: what the CPU has observed, it has observed by a
-    /// load-acquire, behind which its stores are ordered anyhow.
+    /// ISHST suffices for observed stores too: the load-acquire orders them.
     pub(crate) fn dmb(&mut self, cpu: usize) {
         self.ordered[cpu] = self.seen[cpu];
     }
 
-    /// DSB of `cpu`: ISHST, or ISH if `loads` too. It orders as a DMB does, and completes.
     pub(crate) fn dsb(&mut self, cpu: usize, loads: bool, ets2: bool) {
         self.dmb(cpu);
         let done = if loads {
@@ -145,18 +129,16 @@ impl Clocks {
         }
     }
 
-    /// Context synchronisation of `cpu`: ISB, exception entry or return.
     pub(crate) fn synchronise_context(&mut self, cpu: usize) {
         self.context[cpu] = self.certain;
     }
 
-    /// `from` stores with release, `to` loads that with acquire.
     pub(crate) fn hand_over(&mut self, from: usize, to: usize, ets2: bool) {
         let seen = self.seen[from];
         self.acquire(to, &seen, ets2);
     }
 
-    /// `cpu` loads with acquire what was stored with release by one that had seen `seen` by then.
+    /// `seen` is what the releasing CPU had seen.
     pub(crate) fn acquire(&mut self, cpu: usize, seen: &Clock, ets2: bool) {
         self.seen[cpu].join(seen);
         self.ordered[cpu].join(seen);

@@ -1,4 +1,4 @@
-//! The handle of one CPU: the two seams of `paging`, and what only a test does.
+//! One CPU of the model.
 
 use crate::Model;
 use crate::access::{Access, Fault};
@@ -6,8 +6,7 @@ use crate::machine::Machine;
 use crate::violation::{Event, Rule};
 use paging::{Granule, Mmu, Pfn, PhysAddr, Tables, TlbiRange, VirtAddr};
 
-/// One CPU of a [`Model`]. Implements [`Tables`] and [`Mmu`] for it; further methods are what only
-/// a test needs.
+/// One CPU of a [`Model`], with its [`Tables`] and [`Mmu`].
 #[derive(Debug)]
 pub struct Cpu<'a, G: Granule> {
     model: &'a Model<G>,
@@ -27,7 +26,6 @@ impl<'a, G: Granule> Cpu<'a, G> {
         Self { model, cpu }
     }
 
-    /// Runs `f` on the machine and the number of this CPU.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Machine<G>, usize) -> R) -> R {
         self.model.with(|machine| f(machine, self.cpu))
     }
@@ -38,68 +36,66 @@ impl<'a, G: Granule> Cpu<'a, G> {
         self.model
     }
 
-    /// An access at `va` as the kernel makes it in the course of its work. Anything that it may do
-    /// other than what the tables say is a violation, a fault included. Gives the physical address.
+    /// Accesses `va` and returns the physical address. It is a violation if the access may do
+    /// anything but what the tables say.
     ///
     /// # Errors
-    /// The fault, if the tables as they are do not permit it. That is no violation.
+    ///
+    /// The fault of the current tables, which is not a violation.
     pub fn access(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.model
             .with(|machine| machine.access(self.cpu, va.0, access, false))
             .map(PhysAddr)
     }
 
-    /// The same on a kernel whose fault handler asks the tables and retries: a fault that need not
-    /// be is forgiven.
+    /// The same with a fault handler that retries: undue faults are forgiven.
     ///
     /// # Errors
-    /// The fault, if the tables as they are do not permit it.
+    ///
+    /// The fault of the current tables.
     pub fn access_with_retry(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.model
             .with(|machine| machine.access(self.cpu, va.0, access, true))
             .map(PhysAddr)
     }
 
-    /// Returns everything that an access at `va` may come to now, by the tables and by what this
-    /// CPU may hold or miss: physical addresses and faults. It judges nothing: for an access that
-    /// races with an edit on purpose.
+    /// Returns every possible result of an access, without judging: for races with an edit.
     #[must_use]
     pub fn possible(&self, va: VirtAddr, access: Access) -> Vec<Result<PhysAddr, Fault>> {
         let all = self.model.machine().possible(self.cpu, va.0, access);
         all.into_iter().map(|may| may.map(PhysAddr)).collect()
     }
 
-    /// TLBI VAALE1: last-level entries for `va`, of this CPU only.
+    /// Last level for `va`, this CPU only.
     pub fn tlbi_vaale1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, false, true));
     }
 
-    /// TLBI VAAE1: entries of all levels for `va`, of this CPU only.
+    /// All levels for `va`, this CPU only.
     pub fn tlbi_vaae1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, true, true));
     }
 
-    /// TLBI RVAALE1: last-level entries for a range, of this CPU only.
+    /// Last level for a range, this CPU only.
     pub fn tlbi_rvaale1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, false, true));
     }
 
-    /// TLBI RVAAE1: entries of all levels for a range, of this CPU only.
+    /// All levels for a range, this CPU only.
     pub fn tlbi_rvaae1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, true, true));
     }
 
-    /// TLBI VMALLE1: everything, of this CPU only.
+    /// Everything, this CPU only.
     pub fn tlbi_vmalle1(&self) {
         self.model.with(|machine| machine.tlbi_all(self.cpu, true));
     }
 }
 
-/// The bulk operations take the lock once.
 impl<G: Granule> Machine<G> {
     fn load(&mut self, cpu: usize, table: u64, index: usize) -> u64 {
         self.journal.counters.loads += 1;
@@ -130,11 +126,9 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-// SAFETY: 1. `alloc` hands out pages of the pool one at a time, zeroed, and judges it when one
-// comes back too early;
-// 2. every access goes to the one memory under the one lock, in order, which is stronger than what
-//    is asked;
-// 3. the overridden bulk operations do one access after the other as the defaults do.
+// SAFETY: 1. `alloc` hands out zeroed pages one at a time, and judges each that comes back; 2.
+// every access is to one memory under one lock; 3. overridden bulk operations access as the
+// defaults do.
 unsafe impl<G: Granule> Tables for Cpu<'_, G> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         self.model.with(|machine| machine.alloc(self.cpu)).map(PhysAddr)

@@ -1,20 +1,16 @@
-//! Descriptors as the architecture defines them: the model's own constants and its own decoder.
+//! The model's own constants and decoder, independent of `paging::descriptor` so that its errors
+//! show. Geometry follows from [`Granule`]'s constants.
 //!
-//! Nothing here comes from `paging::descriptor`: a bit that the engine has wrong must look wrong
-//! here. Geometry is computed from the plain facts of [`Granule`] (shifts, levels, where a leaf may
-//! be), not by its methods.
-//!
-//! Source: Arm ARM DDI 0487, D8.3 (VMSAv8-64 translation table descriptor formats), D8.4.1
-//! (permissions), D8.6 (memory attributes), D8.7.1 (contiguous bit). Not modelled, and therefore
-//! refused: 52-bit output addresses, hierarchical permissions (APTable and its like), NSTable, the
-//! nT bit.
+//! Arm ARM DDI 0487, D8.3 (formats), D8.4.1 (permissions), D8.6 (memory attributes), D8.7.1
+//! (contiguous bit). 52-bit output addresses, hierarchical permissions, NSTable and nT are not
+//! modelled, and refused.
 
 use core::fmt;
 use paging::Granule;
 
 /// Bit 0.
 pub const VALID: u64 = 1;
-/// Bits 1:0 of a table at levels 0 to 2, and of a page at level 3.
+/// Bits 1:0 of a table, and of a page at level 3.
 pub const TABLE_OR_PAGE: u64 = 0b11;
 /// AttrIndx\[2:0\].
 pub const ATTR_INDEX: u64 = 0x7 << 2;
@@ -45,34 +41,33 @@ pub const SOFTWARE: u64 = 0xf << 55;
 /// Bits 47:12.
 pub const ADDRESS: u64 = ((1 << 48) - 1) & !0xfff;
 
-/// What may change in a live leaf without break-before-make: permissions, AF, DBM, GP. (Arm ARM
-/// D8.16.1 lists what may not; these are not in the list. Software bits are not even seen by a
-/// walk.)
+/// May change in a live leaf: not among what Arm ARM D8.16.1 lists for break-before-make. Walks do
+/// not see software bits.
 pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIRTY_MODIFIER | PXN | UXN;
-/// Ignored bits of a table descriptor: 11:2 and 58:51.
+/// Ignored in a table descriptor: 11:2 and 58:51.
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
 
-/// log2 of the bytes that one descriptor of `level` covers.
+/// log2 of [`size`].
 pub fn shift<G: Granule>(level: u8) -> u32 {
     G::PAGE_SHIFT + G::INDEX_BITS * u32::from(3 - level)
 }
 
-/// Returns the bytes that one descriptor of `level` covers.
+/// Returns the bytes of a descriptor.
 pub fn size<G: Granule>(level: u8) -> u64 {
     1 << shift::<G>(level)
 }
 
-/// Descriptors in a contiguous group of `level`; 1 where there is none.
+/// Returns the descriptors of a group, or 1.
 pub fn group_entries<G: Granule>(level: u8) -> usize {
     1 << G::cont_shift(level)
 }
 
-/// Returns the bytes that a contiguous group of `level` covers.
+/// Returns the bytes of a group.
 pub fn group_size<G: Granule>(level: u8) -> u64 {
     size::<G>(level) << G::cont_shift(level)
 }
 
-/// Descriptors that a walk may read in a table of `level`.
+/// Returns the descriptors that walks use in a table.
 pub fn entries<G: Granule>(level: u8) -> usize {
     if level == G::ROOT_LEVEL {
         1 << (G::VA_BITS - shift::<G>(level))
@@ -81,35 +76,34 @@ pub fn entries<G: Granule>(level: u8) -> usize {
     }
 }
 
-/// Returns the index that a walk for `va` uses in a table of `level`.
+/// Returns the index for `va`.
 pub fn index<G: Granule>(level: u8, va: u64) -> usize {
     (va >> shift::<G>(level)) as usize & (entries::<G>(level) - 1)
 }
 
-/// What a descriptor says to a walk.
+/// What a descriptor means to a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// Bit 0 clear, or an encoding that faults as if it were.
+    /// Not valid, or as good as that.
     Invalid,
-    /// A link to the table at this physical address.
+    /// A link to this table.
     Table(u64),
-    /// A block or a page, with the bits that a walk ignores cleared.
+    /// Without the bits that walks ignore.
     Leaf(u64),
 }
 
-/// Returns what `raw` says to a walk at `level`.
+/// Returns what `raw` means at `level`.
 pub fn decode<G: Granule>(level: u8, raw: u64) -> Entry {
     match (raw & 0b11, level) {
         (0b11, 3) => Entry::Leaf(raw & !SOFTWARE),
         (0b11, _) => Entry::Table(raw & ADDRESS & !(G::PAGE_SIZE - 1)),
         (0b01, 0..=2) if G::leaf_allowed(level) => Entry::Leaf(raw & !SOFTWARE),
-        // 0b01 at level 3, or a block where the granule has none: reserved, a translation fault.
+        // Reserved: 0b01 at level 3, or a block where there is none.
         _ => Entry::Invalid,
     }
 }
 
-/// `raw` with everything cleared that a walk does not see: two descriptors with the same value are
-/// one to it.
+/// Returns `raw` without what walks do not see.
 pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
     match decode::<G>(level, raw) {
         Entry::Invalid => 0,
@@ -118,11 +112,8 @@ pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
     }
 }
 
-/// Returns whether a TLB may hold what the normalised `value` says: valid, and not an Access flag
-/// fault.
-///
-/// Source: Arm ARM D8.16 (TLB maintenance): an entry that causes a Translation, Address size or
-/// Access flag fault is never held. Hardware management of AF is off (TCR_EL1.HA = 0).
+/// Returns whether a TLB may hold `value`, which must not cause a Translation, Address size or
+/// Access flag fault (Arm ARM D8.16). Hardware management of AF is off (TCR_EL1.HA = 0).
 pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
     match decode::<G>(level, value) {
         Entry::Invalid => false,
@@ -131,13 +122,12 @@ pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
     }
 }
 
-/// Returns the output address of a leaf of `level`.
+/// Returns the output address of a leaf.
 pub fn output<G: Granule>(level: u8, leaf: u64) -> u64 {
     leaf & ADDRESS & !(size::<G>(level) - 1)
 }
 
-/// Returns what is wrong with the encoding of `raw` at `level`, if anything: reserved encodings and
-/// non-zero RES0 bits.
+/// Returns what is wrong with the encoding.
 pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'static str> {
     if raw & VALID == 0 {
         return None;
@@ -170,7 +160,6 @@ pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'sta
     }
 }
 
-/// Shows a normalised descriptor.
 pub(crate) struct Show<G> {
     level: u8,
     value: u64,

@@ -1,9 +1,5 @@
-//! Barriers and TLBIs.
-//!
-//! A TLBI is remembered with what its CPU knew to be complete when it was issued, and takes effect
-//! at the next DSB ISH of that CPU (Arm ARM D8.16, "completion of TLB maintenance instructions"):
-//! until then it is not to be relied on, and between the two it may act at any moment, so what it
-//! removes is judged by the earliest.
+//! Barriers and TLBIs. A TLBI is complete at its CPU's next DSB ISH (Arm ARM D8.16), and may act at
+//! any moment before. What it removes is judged by the stores complete when it was issued.
 
 use crate::clock::Clock;
 use crate::descriptor::{self as desc, Entry, PXN};
@@ -12,7 +8,6 @@ use crate::stale::{CpuMask, Miss, Old};
 use crate::violation::{Event, Rule};
 use paging::{Granule, TlbiRange, VirtAddr};
 
-/// A TLBI that waits for its DSB.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Tlbi {
     pub(crate) cpu: usize,
@@ -23,32 +18,28 @@ pub(crate) struct Tlbi {
     pub(crate) issued_at: u32,
     /// The stores that it acts on.
     known: Clock,
-    /// The last DSB before it.
     since: u32,
 }
 
-/// A translation that no TLB holds any more, but that a CPU without an ISB since may have
-/// translated ahead with.
+/// Held by no TLB, but a CPU without an ISB since may have translated ahead with it.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ghost {
     pub(crate) cpu: u8,
     pub(crate) level: u8,
     pub(crate) as_group: bool,
-    /// Only for instructions: another CPU's accesses are waited for by the DSB, what it has fetched
-    /// is not.
+    /// For fetches only: the DSB waits for another CPU's accesses, not for what it has fetched.
     pub(crate) fetch_only: bool,
     pub(crate) va: u64,
     pub(crate) value: u64,
 }
 
-/// Bits that a virtual address has in the operand of a TLBI by VA: 55:12, the rest is a copy of bit
-/// 55.
+/// The operand has VA bits 55:12; those above copy bit 55.
 fn decode_va_operand<G: Granule>(operand: u64) -> u64 {
     let va = operand << 12;
     ((va << 8) as i64 >> 8) as u64 & !(G::PAGE_SIZE - 1)
 }
 
-/// First address, pages and TG of the operand of a TLBI by range (Arm ARM C5.5, TLBI RVAE1IS).
+/// First address, pages and TG of a range operand (Arm ARM C5.5, TLBI RVAE1IS).
 fn decode_range_operand<G: Granule>(operand: u64) -> (u64, u64, u64) {
     let base = operand & ((1 << 37) - 1);
     let extended = ((base << 27) as i64 >> 27) as u64;
@@ -129,11 +120,10 @@ impl<G: Granule> Machine<G> {
             });
         }
         if tg != expected_tg {
-            // For another granule than the regime uses, nothing need be invalidated.
+            // Another granule's TLBI need not invalidate anything.
             return;
         }
         let last = first.wrapping_add((pages << G::PAGE_SHIFT) - 1);
-        // Beyond the top of the address space nothing is translated.
         let last = if last < first { u64::MAX } else { last };
         self.issue(cpu, first, last, all_levels, local);
     }
@@ -167,8 +157,7 @@ impl<G: Granule> Machine<G> {
         self.s.pending.push(tlbi);
     }
 
-    /// An entry that this TLBI is there for, and would remove but for a DSB that is missing, is a
-    /// mistake already now.
+    /// Reports an entry that stays only for want of a DSB.
     fn lint_leading_dsb(&mut self, tlbi: &Tlbi) {
         if self.s.stale.is_empty() || self.s.clocks.knows_own(tlbi.cpu) {
             return;
@@ -209,7 +198,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// DSB ISH of `cpu`: its TLBIs are complete.
     fn complete(&mut self, cpu: usize) {
         if self.s.pending.is_empty() {
             return;
@@ -223,7 +211,7 @@ impl<G: Granule> Machine<G> {
                 self.s.pending.push(tlbi);
             }
         }
-        // Only now, since until here any of the TLBIs may have been the first to act.
+        // Last: any of the TLBIs may have acted first.
         for value in unheld {
             let Some(table) = self.table_at(value & !desc::TABLE_OR_PAGE) else {
                 continue;

@@ -1,11 +1,8 @@
-//! The verdict on a descriptor at the moment it is stored: what else may be held for the addresses
-//! it translates.
+//! The verdict on a descriptor when it is stored.
 //!
-//! A new descriptor is readable by walks from its store on, so it must agree with everything that
-//! may be held then: the old values of its own place, of larger and smaller leaves over the same
-//! addresses, and, where the contiguous bit is involved, of the whole group. "Agree": the same
-//! output and memory attributes for each address, at the same leaf size (the size may differ where
-//! [`Features::tolerates_size_change`] says that the CPU neither faults nor mixes then).
+//! It must agree with all that may be held for its addresses: old values of its place, of larger
+//! and smaller leaves, and of the whole group if contiguous. That is equal output and memory
+//! attributes for each address, and equal leaf size unless [`Features::tolerates_size_change`].
 
 use crate::Features;
 use crate::descriptor::{self as desc, CONTIGUOUS, Entry, PERMISSIONS, show};
@@ -14,7 +11,6 @@ use crate::stale::{Miss, Old};
 use crate::violation::Rule;
 use paging::Granule;
 
-/// A leaf over addresses.
 #[derive(Clone, Copy)]
 struct Leaf {
     level: u8,
@@ -23,7 +19,6 @@ struct Leaf {
 }
 
 impl Leaf {
-    /// Returns whether two leaves agree for every address that both translate.
     fn agrees<G: Granule>(&self, other: &Self, features: &Features) -> bool {
         let offset = |leaf: &Self| desc::output::<G>(leaf.level, leaf.value).wrapping_sub(leaf.va);
         let same_size = self.level == other.level && (self.value ^ other.value) & CONTIGUOUS == 0;
@@ -34,13 +29,11 @@ impl Leaf {
     }
 }
 
-/// Returns whether `first..=last` and `size` bytes from `va` share an address.
 fn overlaps(first: u64, last: u64, va: u64, size: u64) -> bool {
     va <= last && first <= va.wrapping_add(size - 1)
 }
 
 impl<G: Granule> Machine<G> {
-    /// Judges a valid leaf that now stands at `index` of `number`, which walks can reach.
     pub(crate) fn judge_leaf(&mut self, cpu: usize, number: u32, index: usize, va: u64, value: u64) {
         let level = self.table(number).level;
         let leaf = Leaf { level, va, value };
@@ -85,8 +78,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Against the members of its group as they stand: no two that contradict each other, not even
-    /// for a moment. Members that are missing yet, and permissions that differ yet, are judged at
+    /// Members never contradict each other. Missing ones and differing permissions are judged at
     /// the next DSB.
     fn judge_group_members(&mut self, cpu: usize, number: u32, index: usize, leaf: Leaf) {
         let Leaf { level, value, .. } = leaf;
@@ -114,8 +106,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// What was `stored`, and what `there` is as member `other` of its group, cannot be in one
-    /// group.
     fn violate_mixed(&mut self, cpu: usize, stored: Leaf, other: usize, there: u64) {
         let Leaf { level, va, value } = stored;
         self.violate(Rule::MixedGroup, || {
@@ -127,8 +117,6 @@ impl<G: Granule> Machine<G> {
         });
     }
 
-    /// Against everything that may be held for the addresses which the leaf, or the group it is of,
-    /// translates.
     fn judge_against_held(&mut self, cpu: usize, leaf: Leaf) {
         let Leaf { level, va, value } = leaf;
         let (first, size) = if is_group::<G>(level, value) {
@@ -155,9 +143,8 @@ impl<G: Granule> Machine<G> {
                         };
                         leaf.agrees::<G>(&held, &self.features)
                     }
-                    // Links above it were judged when the way down was stored. Those at its level
-                    // and below lead to leaves, which are listed as well where they were valid; but
-                    // a leaf over a link is a size change.
+                    // Links above were judged when stored; those at its level and below lead to
+                    // leaves that are listed. A leaf over a link is a size change.
                     _ => at < level || self.features.tolerates_size_change,
                 };
                 if !agrees {
@@ -177,7 +164,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Judges a link that now stands at `index` of `number`, which walks can reach.
     pub(crate) fn judge_link(&mut self, cpu: usize, number: u32, index: usize, va: u64, value: u64) {
         let level = self.table(number).level;
         let tolerant = self.features.tolerates_size_change;
@@ -219,8 +205,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// At a DSB of `cpu`: every group whose stores are now certain is whole and uniform, or has no
-    /// contiguous member.
+    /// Groups whose stores are certain must be whole and uniform, or have no contiguous member.
     pub(crate) fn judge_touched_groups(&mut self, cpu: usize) {
         if self.s.touched.is_empty() {
             return;
@@ -237,9 +222,7 @@ impl<G: Granule> Machine<G> {
 
     fn judge_group(&mut self, cpu: usize, number: u32, first: usize) {
         let table = self.table(number);
-        // In a table that was cut off, members that are missing are on their way out with the rest,
-        // and the group is listed as stale. Members that contradict each other were judged when
-        // they were stored.
+        // An unlinked table's rest is listed as stale; contradictions were judged when stored.
         if table.reach != Reach::Live || table.contiguous == 0 {
             return;
         }
@@ -275,7 +258,6 @@ impl<G: Granule> Machine<G> {
 
     // Reuse.
 
-    /// `size` bytes of physical memory from `pa` on are about to be used for something else.
     pub(crate) fn frame_reused(&mut self, pa: u64, size: u64) {
         let last = pa + (size - 1);
         let found = self
@@ -298,7 +280,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// `size` bytes of virtual addresses from `va` on are about to be handed out again.
     pub(crate) fn va_reused(&mut self, va: u64, size: u64) {
         let last = va.wrapping_add(size - 1);
         let mut found = None;
@@ -327,7 +308,6 @@ impl<G: Granule> Machine<G> {
 
     // Stories.
 
-    /// Returns what `old` is, who may hold it, and why.
     pub(crate) fn why_held(&self, level: u8, va: u64, old: &Old) -> String {
         let holders: Vec<_> = (0..self.features.cpus)
             .filter(|cpu| old.held & 1 << cpu != 0)
@@ -378,7 +358,6 @@ impl<G: Granule> Machine<G> {
         story
     }
 
-    /// As `why_held`, for a stale link to `table`.
     pub(crate) fn why_link_is_held(&self, table: u32) -> String {
         let link = self.address_of(table) | desc::TABLE_OR_PAGE;
         self.s

@@ -1,9 +1,7 @@
-//! Table memory, and what a store to it does to what walks may read.
+//! Table memory, and what a store changes for walks.
 //!
-//! A table is **private** until a link to it is stored in a table that walks can reach; **live**
-//! while links lead to it from the root; **dying** from when one of these is taken out until no
-//! walk cache can hold a link to it; then **out of reach**. Only live and dying tables have an
-//! address, so only they are judged.
+//! A table is **private** until walks reach it, **live** while the root leads to it, **dying** from
+//! the removal of a link until no walk cache can hold one, then **out of reach**.
 
 use crate::aliases::Frames;
 use crate::clock::{Clock, Clocks, StoreId};
@@ -16,7 +14,6 @@ use crate::{Features, ModelState};
 use paging::Granule;
 use std::marker::PhantomData;
 
-/// What walks can do with a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) enum Reach {
     Private,
@@ -28,12 +25,11 @@ pub(crate) enum Reach {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) value: u64,
-    /// The store that made this valid where it was not: until it is known, a walk may fault here.
+    /// The validating store: until it is known, a walk may fault.
     pub(crate) fresh: StoreId,
-    /// The event of the last store.
     pub(crate) stored_at: u32,
-    /// What the store is ordered behind that last made this invalid where it was valid: an index
-    /// into [`State::behind_breaks`]. 0: there was none.
+    /// What the last invalidating store is ordered behind: an index into [`State::behind_breaks`].
+    /// 0: none.
     pub(crate) broken: u32,
 }
 
@@ -42,17 +38,15 @@ pub(crate) struct Table {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) reach: Reach,
     pub(crate) level: u8,
-    /// What the first descriptor translates.
     pub(crate) va: u64,
-    /// The last of the stores that zeroed it.
     pub(crate) zeroed: StoreId,
-    /// The last store that changed a descriptor which was not zero, while private.
+    /// The last store to a non-zero descriptor while private.
     pub(crate) rewritten: Option<StoreId>,
-    /// Stores that took out a link on the way here.
+    /// Stores that removed links above it.
     pub(crate) cuts: Vec<StoreId>,
-    /// Links to it that are stale and may be held.
+    /// Stale links to it that may be held.
     pub(crate) stale_links: u32,
-    /// Valid contiguous descriptors, all in all: where none are, groups need no look.
+    /// Valid contiguous descriptors; at 0, groups are not looked at.
     pub(crate) contiguous: u32,
 }
 
@@ -78,22 +72,20 @@ impl Table {
     }
 }
 
-/// A group that a CPU has written into, with no DSB behind it yet.
+/// A group written, with no DSB since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) struct Touched {
-    /// The last store.
     pub(crate) store: StoreId,
     pub(crate) table: u32,
     pub(crate) first: u32,
 }
 
-/// The whole machine: the state that the rules depend on, and the journal that they do not.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine<G> {
     pub(crate) features: Features,
     pub(crate) s: State,
     pub(crate) journal: Journal,
-    /// Nothing where it is out of date. See [`Frames`].
+    /// `None` if out of date. See [`Frames`].
     pub(crate) frames: Option<Frames>,
     pub(crate) granule: PhantomData<G>,
 }
@@ -110,18 +102,16 @@ pub(crate) struct State {
     pub(crate) pending: Vec<Tlbi>,
     pub(crate) ghosts: Vec<Ghost>,
     pub(crate) touched: Vec<Touched>,
-    /// Memory types of all leaves that walks have reached since the start, a bit each.
+    /// Memory types of all leaves ever reached, a bit each.
     pub(crate) kinds: u32,
     pub(crate) words: Vec<History>,
-    /// What a CPU has observed that has found a descriptor invalid. See [`Slot::broken`].
+    /// See [`Slot::broken`].
     pub(crate) behind_breaks: Vec<Clock>,
-    /// The event of each CPU's last DSB.
     pub(crate) last_dsb: [u32; crate::MAX_CPUS],
-    /// The number of each CPU's last store that changed what a walk sees.
+    /// The last that changed what walks see.
     pub(crate) last_seen_store: [u32; crate::MAX_CPUS],
-    /// Tables that a CPU reaches by another way than the linear map at present.
+    /// Tables reached by another way than the linear map.
     pub(crate) breaking: Vec<(u8, u64)>,
-    /// Allocations that succeed before one fails.
     pub(crate) fail_alloc: Option<u64>,
 }
 
@@ -165,7 +155,6 @@ impl<G: Granule> Machine<G> {
         self.journal.violate(self.s.time, rule, story);
     }
 
-    /// Returns the number of the table page at `pa`, if it is in use.
     pub(crate) fn table_at(&self, pa: u64) -> Option<u32> {
         let offset = pa.checked_sub(self.features.pool_base)?;
         let number = offset >> G::PAGE_SHIFT;
@@ -190,7 +179,6 @@ impl<G: Granule> Machine<G> {
             .unwrap_or_else(|| panic!("table {table} is not in use"))
     }
 
-    /// What a walk reads at `index` of `table`.
     pub(crate) fn read(&self, table: u32, index: usize) -> u64 {
         let table = self.table(table);
         desc::normalise::<G>(table.level, table.slots[index].value)
@@ -306,8 +294,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Returns the number of what a store of `cpu` is ordered behind that makes a descriptor
-    /// invalid: that of the last one, if it is the same.
+    /// What an invalidating store is ordered behind; reuses the last number if equal.
     fn behind_break(&mut self, cpu: usize, release: bool) -> u32 {
         let behind = self.s.clocks.before(cpu, release);
         let behinds = &mut self.s.behind_breaks;
@@ -317,7 +304,6 @@ impl<G: Granule> Machine<G> {
         behinds.len() as u32
     }
 
-    /// `old` no longer stands at `index` of a live or dying table: remember it.
     fn take_out(&mut self, number: u32, level: u8, index: usize, old: u64, stored_at: u32, id: StoreId) {
         let va = self.slot_va(number, index);
         let time = self.s.time;
@@ -328,8 +314,7 @@ impl<G: Granule> Machine<G> {
                 continue;
             }
             if entry.value == old {
-                // Dying, and so remembered already; or the same value as once before: the later end
-                // is the one.
+                // Remembered as dying, or once before: the later end counts.
                 if entry.held == all {
                     known_already = true;
                     entry.held_as_group = if is_group::<G>(level, old) { all } else { 0 };
@@ -387,7 +372,6 @@ impl<G: Granule> Machine<G> {
         );
     }
 
-    /// `new` stands at `index` of a live or dying table: judge it, and follow it if it is a link.
     fn put_in(&mut self, cpu: usize, number: u32, index: usize, new: u64, release: bool) {
         let level = self.table(number).level;
         let va = self.slot_va(number, index);
@@ -413,7 +397,6 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// Returns whether a TLB may hold the normalised `value` as one entry for a group.
 pub(crate) fn is_group<G: Granule>(level: u8, value: u64) -> bool {
     matches!(desc::decode::<G>(level, value), Entry::Leaf(leaf)
         if leaf & CONTIGUOUS != 0 && G::cont_shift(level) != 0)

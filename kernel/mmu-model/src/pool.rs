@@ -1,4 +1,4 @@
-//! The pool of table pages: handed out zeroed, and judged when one comes back.
+//! Tables are zeroed when allocated, and judged when freed.
 
 use crate::descriptor as desc;
 use crate::machine::{Machine, Reach, Table};
@@ -22,7 +22,7 @@ impl<G: Granule> Machine<G> {
             self.event(cpu, Event::AllocFailed);
             return None;
         }
-        // The lowest page that is free: reuse comes as early as it can.
+        // The lowest free page, for the earliest reuse.
         let vacant = if self.s.nr_tables == self.s.tables.len() {
             None
         } else {
@@ -59,7 +59,7 @@ impl<G: Granule> Machine<G> {
                     "CPU {cpu} frees the level {level} table {pa:#x}, which is linked and translates {va:#x} on"
                 )
             });
-            // Walks keep finding it: better to keep it than to let the address mean two things.
+            // Walks still find it: it is kept.
             return;
         }
         if reach == Reach::Dying {
@@ -71,8 +71,7 @@ impl<G: Granule> Machine<G> {
                 )
             });
             self.put_out_of_reach(number);
-            // Forget the links: the page is about to mean something else, which is the violation
-            // just reported.
+            // Forget the links: the page gets another meaning, as just reported.
             let link = pa | desc::TABLE_OR_PAGE;
             let parent = level - 1;
             let at = va & !(desc::size::<G>(parent) - 1);
@@ -92,7 +91,7 @@ impl<G: Granule> Machine<G> {
             self.table(number).reach == Reach::Private,
             "root {pa:#x} is linked already"
         );
-        // A write of TTBR comes with its own barriers: what was stored is certain.
+        // A write of TTBR has barriers: earlier stores are certain.
         for cpu in 0..self.features.cpus {
             self.s.clocks.dsb(cpu, true, true);
             self.s.clocks.synchronise_context(cpu);

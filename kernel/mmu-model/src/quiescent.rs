@@ -1,4 +1,4 @@
-//! Whether everything that was begun is finished, and a canonical form of the state for searches.
+//! Whether all is finished, and a canonical state for searches.
 
 use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
@@ -6,8 +6,7 @@ use crate::machine::Machine;
 use paging::Granule;
 
 impl<G: Granule> Machine<G> {
-    /// Returns what is not finished: an entry that may be held and is not what the tables say, a
-    /// TLBI without its DSB, a store without its DSB, a group written in part. None if all is done.
+    /// Returns a stale entry, a TLBI or store without its DSB, or a group written in part.
     pub(crate) fn not_quiescent(&self) -> Option<String> {
         if let Some((level, va, old)) = self.s.stale.iter().next() {
             let nr = self.s.stale.len();
@@ -42,8 +41,7 @@ impl<G: Granule> Machine<G> {
         None
     }
 
-    /// Returns the state as words that are equal for states which no rule can tell apart. Where
-    /// table pages lie does not count.
+    /// See [`crate::Model::canonical`].
     pub(crate) fn canonical(&self) -> Vec<u64> {
         let mut words = vec![self.s.nr_tables as u64];
         for (root, va) in &self.s.roots {
@@ -72,8 +70,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Unfinished business, by its numbers: states that differ only in event numbers count as
-    /// different here.
+    /// Event numbers count here.
     fn canonical_pending(&self, words: &mut Vec<u64>) {
         words.push(u64::MAX);
         for (level, va, old) in self.s.stale.iter() {

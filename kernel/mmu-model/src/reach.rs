@@ -1,5 +1,4 @@
-//! Tables coming within the reach of walks and going out of it: what a link brings, and what its
-//! removal leaves behind.
+//! Tables that become reachable, and that lose their last link.
 
 use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
@@ -8,7 +7,6 @@ use crate::violation::Rule;
 use paging::Granule;
 
 impl<G: Granule> Machine<G> {
-    /// A link on the way to `number` was taken out by `id`.
     pub(crate) fn cut(&mut self, number: u32, id: StoreId) {
         let table = self.table_mut(number);
         if !matches!(table.reach, Reach::Live | Reach::Dying) {
@@ -36,7 +34,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// A link to `child` was stored in `parent`, which walks can reach, for `va` on.
     pub(crate) fn link(&mut self, cpu: usize, parent: u32, child: u32, va: u64, release: bool) {
         let level = self.table(parent).level + 1;
         let table = self.table(child);
@@ -78,7 +75,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// A private table can be reached from now on.
     pub(crate) fn publish(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
         self.check_contents_seen(cpu, number, level, va, release);
         let table = self.table_mut(number);
@@ -134,9 +130,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Rule 2: a walk that sees the link sees the table zeroed. A release store orders what the CPU
-    /// stored or observed before; a plain one what a barrier before it has ordered, or a DSB has
-    /// made certain.
+    /// Rule 2: a walk that sees the link sees the zeroing. A release store orders all that the CPU
+    /// stored or observed, a plain one what a barrier ordered or a DSB made certain.
     fn check_contents_seen(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
         let table = self.table(number);
         if table.reach == Reach::Gone && table.rewritten.is_none() {
@@ -166,7 +161,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// A dying table is linked again where it was.
     fn revive(&mut self, number: u32) {
         let table = self.table_mut(number);
         table.reach = Reach::Live;
@@ -196,13 +190,13 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// No walk cache holds a link to `number` any more, and no table has one.
+    /// No walk cache and no table has a link any more.
     pub(crate) fn put_out_of_reach(&mut self, number: u32) {
         let time = self.s.time;
         let table = self.table_mut(number);
         table.reach = Reach::Gone;
         table.stale_links = 0;
-        // Being out of reach, it can be linked again; what was stored since must then be seen.
+        // If it is linked again, later stores must be seen.
         table.rewritten = None;
         let cut = table.cuts.first().copied();
         let (level, va) = (table.level, table.va);

@@ -1,68 +1,58 @@
-//! What the model finds, and how it tells it.
+//! Violations, the log, and counters.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The rule that was broken. The numbers are those of the rules of the tables in the project's
-/// design.
+/// The broken rule. Numbers are those of the project's design.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
-    /// Two translations for one address, or a leaf and a link, or two links, may be held at once
-    /// and differ in more than permissions, AF and software bits (rule 3; Arm ARM D8.16.1,
-    /// break-before-make).
+    /// Entries for one address differ in more than permissions, AF and software bits (rule 3; Arm
+    /// ARM D8.16.1).
     BreakBeforeMake,
-    /// A contiguous group is not all or nothing: its members differ, or only some are there (rule
-    /// 1; Arm ARM D8.7.1).
+    /// A group's members differ or are missing (rule 1; Arm ARM D8.7.1).
     MixedGroup,
-    /// A contiguous group's output is not aligned to the group (rule 1; Arm ARM D8.7.1).
+    /// A group's output is not aligned to it (rule 1; Arm ARM D8.7.1).
     MisalignedGroup,
-    /// An access may use something other than the one current translation (rules 2 to 4; Arm ARM
-    /// D8.2.6, D8.16).
+    /// An access may miss the current translation (rules 2 to 4; Arm ARM D8.2.6, D8.16).
     StaleAccess,
-    /// A frame may be reached with two memory types, cacheabilities or shareabilities (rule 12; Arm
-    /// ARM B2.8).
+    /// A frame has two memory types, cacheabilities or shareabilities (rule 12; Arm ARM B2.8).
     MismatchedAlias,
-    /// A frame is reused while an entry that leads to it may be held (rule 6).
+    /// A frame is reused while an entry to it may be held (rule 6).
     FrameReused,
-    /// A table page is freed while a link to it is in place or may be held (rules 5 and 6; Arm
-    /// ARM D8.16).
+    /// A table is freed while a link to it may be held (rules 5 and 6; Arm ARM D8.16).
     TableReused,
-    /// A range of addresses is reused while an entry for it may be held (rule 6).
+    /// An address is reused while an entry for it may be held (rule 6).
     VaReused,
-    /// A table was linked before its zeroing or its contents were sure to be seen by a walk that
-    /// sees the link (rule 2).
+    /// A walk may see a link before its table's zeroing or contents (rule 2).
     LinkedTooEarly,
-    /// A table was linked at two places at once, or moved while a link to it may be held.
+    /// A table is linked twice, or moved while a link may be held.
     LinkedTwice,
-    /// A link leads to memory that is no table of this pool.
+    /// A link leads to no table of the pool.
     NotATable,
-    /// A TLBI was issued before a DSB completed this CPU's stores which it is there for (rule 3;
-    /// Arm ARM D8.16).
+    /// A TLBI precedes the DSB of the stores that it is for (rule 3; Arm ARM D8.16).
     TlbiBeforeDsb,
-    /// The operand of a TLBI is malformed, or its form is not implemented (Arm ARM C5.5).
+    /// A malformed or unimplemented TLBI operand (Arm ARM C5.5).
     TlbiOperand,
     /// A reserved encoding, non-zero RES0 bits, or a misaligned output (Arm ARM D8.3).
     MalformedDescriptor,
     /// An output address beyond the implemented size (Arm ARM D8.2.3).
     OutputTooLarge,
-    /// A table page is freed that was not handed out, or a descriptor is accessed outside the
-    /// tables in use.
+    /// A bad page is freed, or an access is outside the tables.
     BadTable,
-    /// The table memory was accessed through the linear map while its translation there was broken
-    /// (rule 3).
+    /// The linear map of an accessed table was broken (rule 3).
     TableOutOfReach,
-    /// Not quiescent where the caller said that everything is (see `assert_quiescent`).
+    /// See `assert_quiescent`.
     NotQuiescent,
 }
 
 /// One broken rule, with its story.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Which.
+    /// The rule.
     pub rule: Rule,
-    /// The number of the event that broke it.
+    /// Its event.
     pub event: u32,
-    /// Who did what, and what may still be held.
+    /// What happened, and what may be held.
     pub story: String,
 }
 
@@ -72,29 +62,29 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Something that happened, in the log.
+/// An entry of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// A descriptor was stored; `release` if by compare-exchange.
+    /// A descriptor was stored.
     Store {
         /// The table.
         table: u64,
-        /// The index in it.
+        /// Its index.
         index: usize,
-        /// How many, one behind the other: a run of stores is one event in the log.
+        /// Consecutive stores.
         nr: usize,
-        /// What was there, at the first.
+        /// The first old value.
         old: u64,
-        /// What is there now, at the first.
+        /// The first new value.
         new: u64,
         /// By compare-exchange.
         release: bool,
     },
-    /// A table page was handed out.
+    /// Allocation of a table.
     Alloc(u64),
-    /// No table page was to be had: the pool is empty, or the failure was asked for.
+    /// Allocation that failed.
     AllocFailed,
-    /// A table page came back.
+    /// Free of a table.
     Free(u64),
     /// DSB ISHST.
     DsbIshst,
@@ -104,28 +94,28 @@ pub enum Event {
     DmbIshst,
     /// DMB ISH.
     DmbIsh,
-    /// A word was loaded with acquire.
+    /// LDAR of a word.
     WordLoad {
-        /// Which.
+        /// The word.
         word: usize,
         /// The value returned.
         value: u64,
     },
     /// A word was stored.
     WordStore {
-        /// Which.
+        /// The word.
         word: usize,
-        /// The value stored.
+        /// The value.
         value: u64,
         /// With release.
         release: bool,
     },
-    /// AT, and the ISB behind it.
+    /// AT and its ISB.
     At {
-        /// The address asked for.
+        /// The address.
         va: u64,
     },
-    /// ISB or another context synchronisation.
+    /// Context synchronisation.
     ContextSynchronised,
     /// A TLBI.
     Tlbi {
@@ -133,21 +123,21 @@ pub enum Event {
         first: u64,
         /// The last address.
         last: u64,
-        /// Walk cache entries too.
+        /// Walk caches too.
         all_levels: bool,
         /// This CPU only.
         local: bool,
     },
-    /// A release by this CPU was acquired by another.
+    /// Another CPU acquired this one's release.
     HandOver {
-        /// That other.
+        /// The other CPU.
         to: usize,
     },
-    /// Releases of others were acquired by this CPU.
+    /// This CPU acquired releases of others.
     Acquire,
     /// A load, store or fetch.
     Access {
-        /// Where.
+        /// The address.
         va: u64,
     },
     /// `enter_break`.
@@ -162,7 +152,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// Takes the store `next` in, if it is the one behind this.
     fn extend(&mut self, next: &Self) -> bool {
         match (self, next) {
             (
@@ -243,18 +232,18 @@ impl fmt::Display for Event {
     }
 }
 
-/// Counts of what passed through the model.
+/// Counts of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Descriptors loaded.
     pub loads: u64,
     /// Descriptors stored plainly.
     pub stores: u64,
-    /// Compare-exchanges, failed ones too.
+    /// Including those that failed.
     pub compare_exchanges: u64,
-    /// Table pages handed out.
+    /// Tables allocated.
     pub allocs: u64,
-    /// Table pages that came back.
+    /// Tables freed.
     pub frees: u64,
     /// DSB ISHST.
     pub dsb_ishst: u64,
@@ -270,19 +259,17 @@ pub struct Counters {
     pub tlbi_all: u64,
 }
 
-/// Violations, log and counters: what the rules do not depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) violations: Vec<Violation>,
-    /// Violations beyond those that are kept.
+    /// Violations not kept.
     pub(crate) more: u64,
     pub(crate) log: VecDeque<(u32, usize, Event)>,
     pub(crate) log_events: usize,
     pub(crate) counters: Counters,
 }
 
-/// Violations kept with their story; of further ones only the first of its rule, the rest are
-/// counted.
+/// Kept with their story; then, the first of each rule.
 const KEPT: usize = 32;
 
 impl Journal {
@@ -314,7 +301,6 @@ impl Journal {
         }
     }
 
-    /// Returns the log as text, a line an event.
     pub(crate) fn tail(&self) -> String {
         self.log
             .iter()

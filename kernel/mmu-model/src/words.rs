@@ -1,15 +1,12 @@
-//! Words beside the tables: counters and flags by which CPUs tell each other about them, in the
-//! memory model's own order.
+//! Counters and flags beside the tables, in the memory model's order.
 //!
-//! A store has a number, as a store to a table has, and is ordered behind a set of others (Arm ARM
-//! B2.3, "Ordering relations"): behind all that its CPU has stored or observed if it is a
-//! store-release; if it is a plain one, only behind what a barrier or a load-acquire put before it.
-//! A CPU that observes it has observed these too. Nothing else: a store is **not** ordered behind
-//! an earlier store-release or store-exclusive of its own CPU, and may be observed first.
+//! A store-release is ordered behind all that its CPU stored or observed, a plain store behind what
+//! a barrier or load-acquire precedes it with (Arm ARM B2.3, "Ordering relations"). Observing a
+//! store observes these too. A store is **not** ordered behind an earlier store-release or
+//! store-exclusive of its CPU.
 //!
-//! So a load may return an old value as long as nothing that the CPU has observed is ordered behind
-//! a later one. What a walk reads is observed too: a CPU that takes a translation fault has
-//! observed the store that made the descriptor invalid.
+//! A load may return an old value unless what was observed is ordered behind a later one. A
+//! translation fault observes the invalidating store.
 
 use crate::access::{Access, Fault};
 use crate::clock::{Clock, MAX_CPUS, StoreId};
@@ -18,11 +15,10 @@ use crate::violation::Event;
 use crate::{Cpu, Model};
 use paging::{Granule, PhysAddr, VirtAddr};
 
-/// A word of a [`Model`]. See [`Model::word`].
+/// See [`Model::word`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Word(usize);
 
-/// A value that the word had, and what observing it brings along.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     value: u64,
@@ -30,16 +26,13 @@ struct Stored {
     behind: Clock,
 }
 
-/// The values of a word in coherence order.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     stored: Vec<Stored>,
-    /// For each CPU the last that it has loaded: it never goes back (Arm ARM B2.3, "coherence
-    /// order").
+    /// Never goes back (Arm ARM B2.3, "coherence order").
     loaded: [usize; MAX_CPUS],
 }
 
-/// How a store is ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Order {
     Plain,
@@ -47,7 +40,7 @@ enum Order {
 }
 
 impl History {
-    /// Returns the oldest value that a CPU may load which has observed `seen`.
+    /// The oldest value that a CPU may load.
     fn oldest(&self, cpu: usize, seen: &Clock) -> usize {
         let observed = self.stored.iter().rposition(|stored| seen.has(stored.store));
         observed.unwrap_or(0).max(self.loaded[cpu])
@@ -88,9 +81,8 @@ impl<G: Granule> Machine<G> {
         self.s.words[word.0].stored.push(Stored { value, store, behind });
     }
 
-    /// A load-exclusive and a store-exclusive that succeeded: nothing comes between them in
-    /// coherence order, so the load returned the last value. The store brings along what that one
-    /// does.
+    /// Between the exclusives nothing comes in coherence order, so the load returns the last value;
+    /// the store brings along what that does.
     fn word_add(&mut self, cpu: usize, word: Word, add: u64, acquire: bool) -> u64 {
         let history = &self.s.words[word.0];
         let last = history.stored.len() - 1;
@@ -107,7 +99,7 @@ impl<G: Granule> Machine<G> {
 }
 
 impl<G: Granule> Model<G> {
-    /// Makes a word that is no table memory, with `value` in it, which every CPU knows.
+    /// Makes a word outside table memory, whose `value` every CPU knows.
     #[must_use]
     pub fn word(&self, value: u64) -> Word {
         let words = &mut self.machine().s.words;
@@ -124,51 +116,51 @@ impl<G: Granule> Model<G> {
 }
 
 impl<G: Granule> Cpu<'_, G> {
-    /// LDAR: loads a word with acquire. There may be several values that the load is permitted to
-    /// return: `pick` gets how many, and says which, the oldest being 0.
+    /// LDAR. `pick` gets the number of permitted values and chooses one; 0 is the oldest.
     ///
     /// # Panics
-    /// If `pick` says one that there is not.
+    ///
+    /// If `pick` chooses one that does not exist.
     pub fn load_acquire(&self, word: Word, pick: impl FnOnce(usize) -> usize) -> u64 {
         self.with(|machine, cpu| machine.word_load(cpu, word, pick))
     }
 
-    /// STR: stores a word.
+    /// STR.
     pub fn store_plain(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Plain));
     }
 
-    /// STLR: stores a word with release.
+    /// STLR.
     pub fn store_release(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Release));
     }
 
-    /// LDAXR, ADD, STLXR: adds to a word, wrapping, and returns what it was. What the CPU stores
-    /// later is ordered behind the load, not behind the store.
+    /// LDAXR, ADD, STLXR: returns the old value. Later stores are ordered behind the load, not the
+    /// store.
     pub fn fetch_add_acq_rel(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, true))
     }
 
-    /// LDXR, ADD, STLXR: adds to a word, wrapping, and returns what it was.
+    /// LDXR, ADD, STLXR: returns the old value.
     pub fn fetch_add_release(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, false))
     }
 
-    /// DMB ISHST: what this CPU stores later is ordered behind what it has stored.
+    /// DMB ISHST: orders later stores behind own earlier ones.
     pub fn dmb_ishst(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, false));
     }
 
-    /// DMB ISH: what this CPU stores later is ordered behind what it has stored or observed.
+    /// DMB ISH: orders later stores behind those made or observed.
     pub fn dmb_ish(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, true));
     }
 
-    /// AT S1E1R or S1E1W, and the ISB behind it: what the MMU translates `va` to. A walk that may
-    /// miss the descriptor that stands there now does. The CPU has then observed the store that
-    /// made it invalid, and what that is ordered behind.
+    /// AT S1E1R or S1E1W, and its ISB. The walk misses what it may. The store behind an invalid
+    /// descriptor, and what precedes that, is then observed.
     ///
     /// # Errors
+    ///
     /// The fault.
     pub fn at(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.with(|machine, cpu| machine.ask(cpu, va.0, access))

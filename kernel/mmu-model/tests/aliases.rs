@@ -1,4 +1,4 @@
-//! A frame that may be reached with two memory types at once (Arm ARM B2.8; DESIGN rule 12).
+//! A frame with two memory types at once (Arm ARM B2.8; DESIGN rule 12).
 
 mod common;
 
@@ -71,7 +71,6 @@ for_granules! {
         let rig = Rig::<G>::plain();
         let frames = rig.frames(0);
         rig.map_group(3, rig.va(0), frames, RW);
-        // All but the last are invalidated; the last may be held.
         rig.put_group(0, 3, rig.va(0), None);
         rig.flush_leaves(rig.va(0), d::group_size::<G>(3) - G::PAGE_SIZE, G::PAGE_SIZE);
         rig.map(3, rig.va(1 << G::INDEX_BITS), frames, NC);
@@ -105,7 +104,6 @@ for_granules! {
     }
 }
 
-/// Maps a page with `first`, and another to the same frame with `second`.
 fn twice(first: u64, second: u64) -> Rig<Granule4K> {
     let rig = Rig::plain();
     rig.map(3, rig.va(0), A, first);
@@ -148,7 +146,7 @@ fn what_is_cacheable_nowhere_is_outer_shareable_whatever_sh_says() {
 #[test]
 fn two_indices_that_mair_gives_one_meaning_are_one_type() {
     let rig = Rig::<Granule4K>::new(Features {
-        // Write-Back at indices 3 and 4, which allocate differently.
+        // Both are Write-Back, with different allocation hints.
         mair: 0xee_ff_44_04_00,
         ..Features::default()
     });
@@ -187,7 +185,7 @@ fn another_root_is_looked_through_too() {
 
 #[test]
 fn only_ram_has_one_memory_type() {
-    // A device's registers may be mapped as several types of Device and as Non-cacheable.
+    // Registers may be mapped as several Device types and as Non-cacheable.
     for (ram, rules) in [
         (0..A, vec![]),
         (0..0, vec![]),

@@ -1,4 +1,4 @@
-//! What may change in a live descriptor, and what must go through invalid.
+//! What may change in a live descriptor, and what needs break-before-make.
 
 mod common;
 
@@ -9,7 +9,6 @@ use paging::{Granule, Granule4K, Granule16K, Mmu, PhysAddr, Tables, VirtAddr};
 
 const A: u64 = 0x10_0000;
 
-/// Changes one live page in place to `new`, with all that belongs behind it.
 fn changed_in_place(old: u64, new: u64) -> Rig<Granule4K> {
     let rig = Rig::plain();
     let va = rig.va(7);
@@ -72,7 +71,6 @@ fn a_leaf_whose_access_flag_is_clear_is_never_held() {
     rig.model.assert_quiescent();
 }
 
-/// A block of level 2 at page 0, and a table full of pages that map the same.
 fn block_and_table<G: Granule>(features: Features, pages_at: u64) -> (Rig<G>, VirtAddr, PhysAddr) {
     let rig = Rig::new(features);
     let va = rig.va(0);
@@ -140,7 +138,7 @@ for_granules! {
     }
 
     fn a_block_over_pages_of_which_one_was_not_invalidated_is_a_conflict<G>() {
-        // Peers' defect: the pages go, their table goes with a TLBI for its first page, the block
+        // Peers' defect: the table is unlinked with a TLBI for its first page, then the block
         // comes.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
@@ -237,7 +235,6 @@ for_granules! {
         rig.map(3, va, rig.frames(0), RW);
         let (table, index) = rig.find(2, va);
         let link = rig.cpu(0).load(table, index);
-        // Bits 11:2 and 58:51, which a walk ignores in every granule.
         for count in [1 << 2, 0x3ff << 2, 0xff << 51] {
             let found = rig.cpu(0).load(table, index);
             assert!(rig.cpu(0).compare_exchange(table, index, found, link | count).is_ok());
@@ -269,8 +266,6 @@ fn reserved_encodings_and_misaligned_blocks_are_refused() {
     let rig = Rig::<Granule4K>::plain();
     let va = rig.va(0);
     for (level, raw) in [
-        // A block at level 3, a block at level 0, a block of a misaligned frame, the reserved
-        // shareability.
         (3, A | RW | 0b01),
         (0, 1 << 39 | RW | 0b01),
         (2, 0x1000 | RW | 0b01),

@@ -1,4 +1,4 @@
-//! Contiguous groups: all or nothing, aligned, and possibly held as one entry and as many.
+//! Contiguous groups: all or nothing, aligned, held as one entry or as many.
 
 mod common;
 
@@ -7,7 +7,6 @@ use mmu_model::descriptor as d;
 use mmu_model::{Access, Features, Rule};
 use paging::{Granule, Granule4K, Mmu, Tables};
 
-/// The levels of `G` that have groups.
 fn levels<G: Granule>() -> Vec<u8> {
     (G::ROOT_LEVEL..=3)
         .filter(|level| G::cont_shift(*level) != 0)
@@ -46,7 +45,6 @@ for_granules! {
             rig.table(level, va);
             let (size, group) = (d::size::<G>(level), d::group_size::<G>(level));
             rig.put(0, level, va, rig.member(level, rig.frames(0), RW));
-            // Right for its place in some group, but of other frames.
             rig.put(0, level, va.add(size), rig.member(level, rig.frames(0) + group + size, RW));
             rig.assert_broken(&[Rule::MixedGroup]);
         }
@@ -64,7 +62,6 @@ for_granules! {
     }
 
     fn a_group_that_does_not_begin_at_a_multiple_of_its_length_is_refused<G>() {
-        // Peers' defect: a run marked contiguous from wherever it happens to begin.
         let rig = Rig::<G>::plain();
         let va = rig.va(1);
         rig.table(3, va);
@@ -153,7 +150,7 @@ for_granules! {
             rig.map_group(level, va, rig.frames(0), RW);
             rig.put_group(0, level, va, None);
             rig.flush_leaves(va, group, group);
-            // The first is gone, and the entry for the whole group with it; the second is not.
+            // The group's entry is gone with the first; the second remains.
             assert!(rig.cpu(0).access(va, Access::Read).is_err());
             rig.model.va_reused(paging::VirtRange::new(va, size));
             rig.model.assert_clean();
@@ -171,8 +168,6 @@ for_granules! {
     }
 
     fn a_member_that_was_never_written_is_reachable_by_the_entry_for_the_group<G>() {
-        // One member comes and goes, as when a map fails on its way. Its neighbour's address may be
-        // translated by it.
         let rig = Rig::<G>::plain();
         let (va, next) = (rig.va(0), rig.va(1));
         rig.table(3, va);

@@ -1,5 +1,4 @@
-//! Lazy purge across CPUs, small and whole: every interleaving of two CPUs that unmap, of which one
-//! purges for both, and of a third that looks.
+//! Every interleaving of a lazy purge: two CPUs unmap, one purges for both, a third looks.
 //!
 //! ```text
 //!   unmapper (CPU 0)               purger (CPU 1), twice              looker (CPU 2)
@@ -16,9 +15,8 @@
 //!   DSB ISHST; ISB; read
 //! ```
 //!
-//! With all steps, no interleaving breaks a rule. Each way to leave one out breaks one on some
-//! interleaving, the purger's leading DSB ISH included: the unmapper issues none (see the last row
-//! of the sequence table).
+//! With all steps no rule is broken. Each step left out breaks one, the purger's leading DSB ISH
+//! included: the unmapper issues none.
 
 use mmu_model::{Access, Features, Model, ModelState, Released, Rule};
 use paging::{
@@ -29,7 +27,6 @@ use std::collections::BTreeSet;
 
 const PAGE: u64 = 1 << 12;
 const BASE: u64 = 0u64.wrapping_sub(64 * PAGE);
-/// The frames of page 0 and of page 1, and what page 0 is mapped to next.
 const FRAMES: [u64; 2] = [0x10_0000, 0x20_1000];
 const NEXT: u64 = 0x30_0000;
 
@@ -47,11 +44,9 @@ enum Step {
     Tlbi,
     LocalTlbi,
     GiveBack,
-    /// Goes on only when the page was freed.
     Await(usize),
     Reuse(usize),
     Map(usize),
-    /// With an ISB before it.
     Read(usize),
 }
 
@@ -61,7 +56,7 @@ const UNMAPPER: &[Step] = &[Unmap(0), Push(0), Await(0), Reuse(0), Map(0), DsbIs
 const PURGE: &[Step] = &[Take, Dsb, Tlbi, Dsb, GiveBack];
 const LOOKER: &[Step] = &[Await(0), Read(0)];
 
-/// What is not in the model: the list, its lock, and where everybody is.
+/// What is outside the model.
 #[derive(Clone, Default)]
 struct World {
     at: [usize; 3],
@@ -73,13 +68,10 @@ struct World {
 
 struct Search<'a> {
     model: &'a Model<TinyGranule>,
-    /// The last-level table.
     table: PhysAddr,
     leaf: u64,
     programs: [Vec<Step>; 3],
-    /// Whether the CPU that takes the lock sees what was stored before it was dropped.
     acquires: bool,
-    /// Complete interleavings.
     nr: u64,
     broken: BTreeSet<String>,
 }
@@ -95,7 +87,6 @@ impl Search<'_> {
         world.lock.join(&self.model.release(cpu));
     }
 
-    /// Whether `cpu` can take its next step.
     fn can_step(&self, cpu: usize, world: &World) -> bool {
         match self.programs[cpu].get(world.at[cpu]) {
             None => false,
@@ -149,7 +140,6 @@ impl Search<'_> {
         }
     }
 
-    /// All that can come of `state` and `world`.
     fn go_on(&mut self, state: &ModelState, world: &World) {
         let mut any = false;
         for cpu in 0..3 {
@@ -163,8 +153,7 @@ impl Search<'_> {
             let violations = self.model.take_violations();
             let rules = violations.iter().map(|violation| format!("{:?}", violation.rule));
             self.broken.extend(rules);
-            // A TLBI that does not wait for the store is a fault by itself, but it shall be seen
-            // what comes of it.
+            // Left out on purpose: look at what follows.
             if violations
                 .iter()
                 .all(|violation| violation.rule == Rule::TlbiBeforeDsb)
@@ -181,7 +170,7 @@ impl Search<'_> {
     }
 }
 
-/// Tries every interleaving. Gives the rules that were broken on any, and how many there were.
+/// Returns the rules broken by any interleaving, and their number.
 fn search(programs: [Vec<Step>; 3], acquires: bool) -> (BTreeSet<String>, u64) {
     let (model, root) = Model::<TinyGranule>::with_root(Features {
         cpus: 3,
@@ -223,7 +212,7 @@ fn search(programs: [Vec<Step>; 3], acquires: bool) -> (BTreeSet<String>, u64) {
     (search.broken, search.nr)
 }
 
-/// The purger's program: it purges twice, so that what comes late is purged too.
+/// Twice, so that late pages are purged too.
 fn purger(purge: &[Step]) -> Vec<Step> {
     [&[Unmap(1), Push(1)], purge, purge].concat()
 }
@@ -232,7 +221,7 @@ fn programs(purge: &[Step]) -> [Vec<Step>; 3] {
     [UNMAPPER.to_vec(), purger(purge), LOOKER.to_vec()]
 }
 
-/// The purge without its step number `index`, or with another in its place.
+/// `step` replaces the one at `index`, if any.
 fn purge_with(index: usize, step: Option<Step>) -> Vec<Step> {
     let mut purge = PURGE.to_vec();
     match step {
@@ -292,8 +281,6 @@ fn a_list_that_is_taken_without_acquire_tells_the_purger_nothing() {
     assert_broken(PURGE, false);
 }
 
-/// The barrier that is not needed: DESIGN's cheap side. And if the unmapper has one, it does not
-/// stand in for the purger's.
 #[test]
 fn a_dsb_of_the_unmapper_is_neither_needed_nor_enough() {
     let mut unmapper = UNMAPPER.to_vec();

@@ -1,6 +1,5 @@
-//! Random sequences of the engine's operations at full size, on the granules that processors have:
-//! several operations to a flush, flushes by another CPU, refused table pages, and accesses in
-//! between.
+//! Random operations on real granules: several to a flush, flushes by another CPU, refused tables,
+//! accesses in between.
 
 mod common;
 
@@ -12,7 +11,7 @@ use paging::{
 };
 use std::collections::BTreeMap;
 
-/// xorshift64*: the same on every run.
+/// xorshift64*
 struct Rng(u64);
 
 impl Rng {
@@ -31,27 +30,21 @@ impl Rng {
 struct Run<'a, G: Granule> {
     rig: &'a Rig<G>,
     rng: Rng,
-    /// One tree, as each CPU sees it.
     trees: Vec<Tree<G, Cpu<'a, G>, Cpu<'a, G>>>,
-    /// Page to frame and attributes.
     naive: BTreeMap<u64, (u64, Attributes)>,
-    /// Pages that must not be reused before the pending flush.
     lazy: Vec<u64>,
     pending: Pending<G>,
-    /// Who works at present: as under one lock.
+    /// The working CPU, as under one lock.
     cpu: usize,
-    /// The operations work on `pages` pages from `base` on.
     base: u64,
     pages: u64,
     steps: u64,
-    /// Maps that succeeded.
     maps: u64,
 }
 
 impl<'a, G: Granule> Run<'a, G> {
     fn new(rig: &'a Rig<G>, seed: u64, config: Config) -> Self {
-        // A window over the middle of two second-level tables: whole blocks, groups of them, and
-        // their borders.
+        // Across two second-level tables: blocks, groups of them, and borders.
         let block = 1 << G::INDEX_BITS;
         let trees = (0..2)
             .map(|cpu| Tree::new(rig.root, Half::High, rig.cpu(cpu), rig.cpu(cpu), config))
@@ -76,7 +69,7 @@ impl<'a, G: Granule> Run<'a, G> {
     }
 
     fn va(&self, page: u64) -> VirtAddr {
-        // Half of the window lies below the border of a first-level descriptor, half above.
+        // Half lies below the border of a first-level descriptor.
         self.rig.va(self.base - self.pages / 2 + page)
     }
 
@@ -84,7 +77,7 @@ impl<'a, G: Granule> Run<'a, G> {
         VirtRange::new(self.va(page), pages << G::PAGE_SHIFT)
     }
 
-    /// A range, of which every other is small and many begin and end where leaves do.
+    /// Every other one is small; many begin and end with leaves.
     fn some_range(&mut self) -> (u64, u64) {
         let most = self.pages;
         let most = if self.rng.one_in(2) { 70 } else { most };
@@ -103,14 +96,12 @@ impl<'a, G: Granule> Run<'a, G> {
             Attributes::KERNEL_RODATA
         };
         let taken = (page..page + pages).any(|page| self.naive.contains_key(&page));
-        // Not before the flush: the caller's rules. The addresses may still be held, and walk
-        // caches may hold links to the tables that were cut off, so nothing may be linked in their
-        // place.
+        // The caller's rules: addresses may be held, and walk caches may hold links to unlinked
+        // tables.
         let reused = |gone: &u64| (page..page + pages).contains(gone);
         if self.pending.nr_dead_tables() != 0 || self.lazy.iter().any(reused) {
             self.flush();
         }
-        // Congruent to the addresses for the largest of the leaves, or only for some of them.
         let block = 1u64 << G::INDEX_BITS;
         let phase = [0, 0, 1, 1 << G::cont_shift(3)][self.rng.below(4) as usize];
         let first = (self.base - self.pages / 2 + page) % (block << 6) + (block << 6) + phase;
@@ -191,7 +182,6 @@ impl<'a, G: Granule> Run<'a, G> {
         }
     }
 
-    /// By the CPU that works now: mostly not the one that took it out.
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         self.tree().flush(pending, true);
@@ -200,7 +190,7 @@ impl<'a, G: Granule> Run<'a, G> {
         }
         self.rig.model.assert_quiescent();
         for tree in &self.trees {
-            // No walk is under way: what its maps took out goes back at once.
+            // No walk is under way: prune may free tables.
             tree.prune(tree.range()).expect("the tree's own range");
         }
         let leaked = self.rig.model.nr_tables() - self.rig.model.nr_linked_tables();
@@ -251,7 +241,7 @@ impl<'a, G: Granule> Run<'a, G> {
                 .get(&page)
                 .map(|(frame, _)| PhysAddr(frame << G::PAGE_SHIFT));
             let cpu = self.rig.cpu(self.cpu);
-            // An edit of its own may have been flushed by the other CPU, whose ISB is not its own.
+            // The other CPU may have flushed, and its ISB does not count.
             cpu.isb();
             assert_eq!(cpu.access_with_retry(self.va(page), Access::Read).ok(), expected);
         }
@@ -264,7 +254,7 @@ fn is_out_of_tables(failure: &Failure) -> bool {
     matches!(failure.error, paging::Error::OutOfTables(_))
 }
 
-/// `MMU_MODEL_SEEDS` times as many seeds, for a soak.
+/// `MMU_MODEL_SEEDS` multiplies the seeds.
 fn run<G: Granule>(seeds: u64, steps: u64) {
     let times = std::env::var("MMU_MODEL_SEEDS").map_or(1, |times| {
         times
@@ -296,7 +286,6 @@ fn run<G: Granule>(seeds: u64, steps: u64) {
         rig.model.hand_over(run.cpu, 0);
         run.trees[0].unmap(all, &mut batch).expect("nothing to split");
         batch.flush();
-        // Tables of which it covers a part stay, empty.
         run.trees[0]
             .prune(all)
             .expect("the range of the tree that is used");
@@ -304,7 +293,6 @@ fn run<G: Granule>(seeds: u64, steps: u64) {
         assert_eq!(rig.model.nr_tables(), 1, "only the root is left");
         maps += run.maps;
     }
-    // Or else all of this was about nothing.
     assert!(maps > seeds * steps / 10, "only {maps} maps succeeded");
 }
 

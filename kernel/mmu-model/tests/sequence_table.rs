@@ -1,5 +1,4 @@
-//! The architecture's verdict on barrier sequences, row by row: the right one is accepted, and each
-//! way of dropping a step is rejected.
+//! The architecture's barrier sequences, row by row: accepted, and rejected with any step dropped.
 
 mod common;
 
@@ -10,7 +9,6 @@ use paging::{Granule4K, Mmu, VirtAddr};
 const A: u64 = 0x10_0000;
 const B: u64 = 0x20_0000;
 
-/// CPU 0 has one page mapped at the address given.
 fn mapped(cpus: usize, attributes: u64) -> (Rig<Granule4K>, VirtAddr) {
     let rig = Rig::smp(cpus);
     let va = rig.va(0x123);
@@ -18,7 +16,7 @@ fn mapped(cpus: usize, attributes: u64) -> (Rig<Granule4K>, VirtAddr) {
     (rig, va)
 }
 
-/// Row 1, with any of its steps left out.
+/// Row 1.
 fn unmap_and_load(ishst: bool, tlbi: bool, ish: bool, isb: bool) -> Rig<Granule4K> {
     let (rig, va) = mapped(1, RW);
     let cpu = rig.cpu(0);
@@ -107,7 +105,6 @@ fn row_1_with_a_tlbi_for_the_neighbour_may_hit() {
     rig.assert_broken(&[Rule::StaleAccess]);
 }
 
-/// Row 2: another CPU loads after a hand-over. `tlbi` is what CPU 0 issues.
 fn unmap_and_hand_over(tlbi: impl Fn(&Rig<Granule4K>, VirtAddr)) -> Rig<Granule4K> {
     let (rig, va) = mapped(2, RW);
     rig.model.hand_over(0, 1);
@@ -161,7 +158,7 @@ fn a_local_tlbi_is_enough_for_the_cpu_that_issues_it() {
     rig.model.assert_clean();
 }
 
-/// Row 3: a fresh map and a load.
+/// Row 3.
 fn map_and_load(dsb: bool, isb: bool, ets2: bool) -> Rig<Granule4K> {
     let rig = Rig::new(Features {
         ets2,
@@ -227,7 +224,7 @@ fn row_4_another_output_address_in_place_is_unsound_even_with_a_tlbi_after() {
     rig.assert_broken(&[Rule::BreakBeforeMake]);
 }
 
-/// Row 5: through invalid, with steps left out.
+/// Row 5.
 fn break_and_make(ishst: bool, tlbi: bool, ish: bool) -> Rig<Granule4K> {
     let (rig, va) = mapped(1, RW);
     let cpu = rig.cpu(0);
@@ -310,7 +307,6 @@ fn writable_in_place_without_the_tlbi_may_still_fault() {
     rig.assert_broken(&[Rule::StaleAccess]);
 }
 
-/// Row 7: CPU 0 takes out, CPU 1 purges, CPU 2 loads.
 fn lazy_purge(
     storer: impl Fn(&Rig<Granule4K>),
     acquire: bool,
@@ -354,12 +350,10 @@ fn row_7_without_acquire_the_purger_knows_nothing_of_the_store() {
 
 #[test]
 fn row_7_a_dsb_of_the_storer_does_not_order_the_purgers_tlbi() {
-    // The TLBI is ordered after the acquire by nothing but a DSB of the purger that waits for
-    // loads.
+    // Only a DSB of the purger that waits for loads orders the TLBI after the acquire.
     lazy_purge(|rig| rig.cpu(0).dsb_ish(), true, |_| ()).assert_broken(&[Rule::StaleAccess]);
 }
 
-/// A lock hands on what was known when it was dropped, however late it is taken.
 #[test]
 fn row_7_what_the_storer_did_after_the_release_is_not_acquired() {
     for late in [false, true] {
@@ -389,9 +383,8 @@ fn row_7_what_the_storer_did_after_the_release_is_not_acquired() {
 
 #[test]
 fn a_later_store_to_the_same_descriptor_completes_the_ones_before_it() {
-    // CPU 0 makes the page read-only and issues no DSB; CPU 1 takes it out, with a DSB for its own
-    // store only. No walk that must find the second store can find what stood there before the
-    // first.
+    // CPU 0 issues no DSB; CPU 1 unmaps, with a DSB for its own store. A walk that must find the
+    // second store cannot find what preceded the first.
     let (rig, va) = mapped(2, RW);
     rig.put(0, 3, va, rig.leaf(3, A, RO));
     rig.model.hand_over(0, 1);

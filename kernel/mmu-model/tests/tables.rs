@@ -1,4 +1,4 @@
-//! Table pages: linked only when zeroed, freed only when no walk cache leads there.
+//! Tables are linked zeroed, and freed when no walk cache leads there.
 
 mod common;
 
@@ -45,7 +45,6 @@ for_granules! {
             let top = cpu.alloc_table().expect("a table");
             cpu.dsb_ishst();
             let below = cpu.alloc_table().expect("a table");
-            // Not reachable yet: a plain store will do.
             cpu.store(top, 0, below.0 | 0b11);
             rig.model.assert_clean();
             let (index, link) = (d::index::<G>(G::ROOT_LEVEL, rig.va(0).0), top.0 | 0b11);
@@ -92,7 +91,6 @@ for_granules! {
     }
 
     fn a_table_freed_without_any_tlbi_is_reused_too_early<G>() {
-        // A link to an empty table is held as any other.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         let child = rig.table(3, va);
@@ -133,7 +131,7 @@ for_granules! {
     }
 
     fn tables_below_an_unlinked_one_need_a_tlbi_of_their_own_span<G>() {
-        // Cut at the root: one TLBI takes the links that lead to its address, not those beside it.
+        // One TLBI removes the links that lead to its address, not those beside it.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         let beside = va.add(d::size::<G>(2));
@@ -155,9 +153,8 @@ for_granules! {
     }
 
     fn what_a_held_link_leads_to_comes_back_after_a_last_level_tlbi<G>() {
-        // The table was cut off with its page still in it. Last-level TLBI for the page, all-levels
-        // TLBI for another page of the table: between the two a walk by way of the held link brings
-        // the page back.
+        // Unlinked with its page in it. After a last-level TLBI for that page, a held link brings
+        // it back until an all-levels TLBI.
         for cleared in [false, true] {
             let rig = Rig::<G>::plain();
             let (va, other) = (rig.va(2), rig.va(3));
@@ -176,7 +173,6 @@ for_granules! {
             rig.assert_broken(if cleared { &[] } else { &[Rule::VaReused] });
             if !cleared {
                 rig.assert_told("was for the last level only");
-                // Now that the link is gone, the same TLBI does it.
                 let _ = rig.model.take_violations();
                 cpu.tlbi_vaale1is(va);
                 cpu.dsb_ish();
@@ -224,8 +220,7 @@ for_granules! {
     }
 
     fn no_other_table_comes_where_one_was_cut_off_before_the_flush<G>() {
-        // A lazy purge must not leave a link behind in the walk caches for another to be stored in
-        // its place: an access to the new table's pages may go by the old one, and find nothing.
+        // A link must not stay held when another takes its place: accesses could go by the old one.
         for flushed in [false, true] {
             let rig = Rig::<G>::plain();
             let va = rig.va(0);
@@ -288,7 +283,6 @@ for_granules! {
     }
 }
 
-/// Unlinks a table with one page in it, with `tlbi` between the DSBs, and frees it.
 fn unlinked<G: Granule>(tlbi: impl Fn(&Rig<G>, VirtAddr), trailing: bool) -> Rig<G> {
     let rig = Rig::<G>::plain();
     let va = rig.va(0);
@@ -364,8 +358,6 @@ fn a_pool_runs_out() {
     assert!(model.cpu(0).alloc_table().is_some());
 }
 
-/// A linear map of 2M blocks over the first 1G of physical memory, where the tables themselves lie;
-/// the last block before the tables' own and the tables' own are at hand.
 fn rig_in_linear_map() -> (Rig<Granule4K>, VirtAddr) {
     let base = 0u64.wrapping_sub(1 << 48);
     let rig = Rig::<Granule4K>::new(Features {
@@ -379,7 +371,6 @@ fn rig_in_linear_map() -> (Rig<Granule4K>, VirtAddr) {
 #[test]
 fn a_linear_map_that_holds_the_tables_is_not_broken_under_their_feet() {
     for fixed_slot in [false, true] {
-        // Built before the tables are reached through the map, as at boot.
         let (rig, base) = rig_in_linear_map();
         let boot = rig.cpu(0);
         let own = base.add(0x20_0000);
@@ -416,7 +407,6 @@ fn a_state_is_put_back_and_the_canonical_form_knows_it_again() {
     rig.map(3, va, 0x5000, RW);
     assert_ne!(rig.model.canonical(), empty);
     rig.put(0, 3, va, 0);
-    // As before in memory, but something is held.
     assert_ne!(rig.model.canonical(), empty);
     rig.flush_leaves(va, 0x1000, 0x1000);
     assert_eq!(rig.model.canonical(), empty);

@@ -1,4 +1,4 @@
-//! TLBIs: what each form covers, and the encoding of their operands.
+//! What each TLBI covers, and operands.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn with_ranges<G: Granule>() -> Rig<G> {
     })
 }
 
-/// Pages `0..pages` mapped one by one and taken out again, complete but for the TLBI.
+/// Complete but for the TLBI.
 fn pages_taken_out<G: Granule>(rig: &Rig<G>, pages: u64) {
     for page in 0..pages {
         let va = rig.va(page);
@@ -28,7 +28,6 @@ fn pages_taken_out<G: Granule>(rig: &Rig<G>, pages: u64) {
     rig.cpu(0).dsb_ishst();
 }
 
-/// Which of the first `pages` pages are still held.
 fn held<G: Granule>(rig: &Rig<G>, pages: u64) -> Vec<u64> {
     (0..pages)
         .filter(|page| {
@@ -40,7 +39,6 @@ fn held<G: Granule>(rig: &Rig<G>, pages: u64) -> Vec<u64> {
 
 for_granules! {
     fn a_range_covers_num_plus_1_times_2_to_the_5_scale_plus_1_pages<G>() {
-        // All of these fit the smallest geometry, of 64 pages.
         for (start, scale, num, pages) in [(0, 0, 0, 2), (1, 0, 3, 8), (5, 0, 24, 50), (0, 0, 31, 64), (0, 1, 0, 64)] {
             let rig = with_ranges::<G>();
             pages_taken_out(&rig, 64);
@@ -77,7 +75,6 @@ for_granules! {
         rig.put(0, 2, next, 0);
         let cpu = rig.cpu(0);
         cpu.dsb_ishst();
-        // Two tables' spans in pages, as a sum of range operations from the low end.
         let mut start = va;
         let mut left = 2 << G::INDEX_BITS;
         for scale in 0..4 {

@@ -1,5 +1,4 @@
-//! The order in which stores are observed: litmus tests, each with the barrier that makes the
-//! difference left out.
+//! Litmus tests of the order of stores, with and without their barrier.
 
 mod common;
 
@@ -9,7 +8,6 @@ use paging::{Granule4K, Mmu, Tables};
 
 const A: u64 = 0x10_0000;
 
-/// What stands between two stores.
 #[derive(Clone, Copy, Debug)]
 enum Barrier {
     None,
@@ -21,7 +19,6 @@ enum Barrier {
 
 use Barrier::{DmbIsh, DmbIshst, DsbIsh, DsbIshst};
 
-/// Those that are one.
 const BARRIERS: [Barrier; 4] = [DmbIshst, DmbIsh, DsbIshst, DsbIsh];
 
 impl Barrier {
@@ -52,8 +49,7 @@ fn newest(nr: usize) -> usize {
     nr - 1
 }
 
-/// CPU 0 stores 1 to data and, `between` that, 1 to a flag. Returns what CPU 1 may read of the
-/// data, at worst, having read the newest flag.
+/// Message passing: the worst data that CPU 1 may read with the newest flag.
 fn message_passed(between: Barrier, flag_with_release: bool) -> u64 {
     let model = two_cpus();
     let (data, flag) = (model.word(0), model.word(0));
@@ -99,8 +95,6 @@ fn no_barrier_before_both_orders_one_behind_the_other() {
     assert_eq!(reader.load_acquire(data, oldest), 0);
 }
 
-/// CPU 0 adds to a counter, then stores a flag plainly. Returns what CPU 1 may read of the counter,
-/// having read the flag.
 fn counted_before(between: Barrier) -> u64 {
     let model = two_cpus();
     let (counter, flag) = (model.word(0), model.word(0));
@@ -114,8 +108,7 @@ fn counted_before(between: Barrier) -> u64 {
 
 #[test]
 fn a_plain_store_may_be_observed_before_an_earlier_store_exclusive() {
-    // Acquire and release of the pair of exclusives do not help: the acquire orders what follows
-    // behind the load.
+    // The exclusives' acquire orders what follows behind the load only.
     assert_eq!(counted_before(Barrier::None), 0);
     for barrier in BARRIERS {
         assert_eq!(counted_before(barrier), 1, "{barrier:?}");
@@ -124,7 +117,7 @@ fn a_plain_store_may_be_observed_before_an_earlier_store_exclusive() {
 
 #[test]
 fn what_is_stored_after_a_load_acquire_is_ordered_behind_what_that_observed() {
-    // Three CPUs: the second passes on what it has observed of the first.
+    // The second CPU passes on what it observed of the first.
     let (model, _) = Model::<Granule4K>::with_root(Features {
         cpus: 3,
         ..Features::default()
@@ -164,8 +157,7 @@ fn adding_never_misses_what_another_has_added() {
     assert_eq!(model.cpu(0).load_acquire(word, newest), 4 << 32 | 4);
 }
 
-/// CPU 0 adds to a counter and makes a page invalid; CPU 1 asks the MMU, which finds it so. Returns
-/// what it may read of the counter then.
+/// CPU 0 counts, then breaks a page; CPU 1 asks the MMU and reads the counter.
 fn counted_before_the_break(between: Barrier) -> u64 {
     let rig = Rig::<Granule4K>::smp(2);
     let va = rig.va(9);
@@ -206,8 +198,7 @@ fn a_walk_that_misses_the_make_has_observed_the_break() {
         "nothing has completed the make"
     );
     assert_eq!(faulter.load_acquire(counter, oldest), 1);
-    // The counter says when: what CPU 0 has stored before is complete after a DSB of the CPU that
-    // knows.
+    // What CPU 0 stored before is complete after a DSB of the CPU that knows.
     rig.cpu(0).fetch_add_release(counter, 1);
     assert_eq!(faulter.load_acquire(counter, newest), 2);
     faulter.dsb_ish();
@@ -215,7 +206,6 @@ fn a_walk_that_misses_the_make_has_observed_the_break() {
     assert!(faulter.at(va, Access::Read).is_ok());
 }
 
-/// A table linked by a plain store, with this between its zeroing and the link.
 fn linked_plainly(between: Barrier) -> Rig<Granule4K> {
     let rig = Rig::<Granule4K>::plain();
     let va = rig.va(0);
@@ -234,8 +224,7 @@ fn a_plain_link_needs_a_barrier_behind_the_zeroing_of_its_table() {
     }
 }
 
-/// CPU 0 links a table, by a compare-exchange or plainly, and issues no barrier. CPU 1 loads the
-/// link or not, and maps a page in that table as is right. Returns what its walk may come to.
+/// CPU 0 links a table without a barrier; CPU 1 loads the link or not, and maps below it.
 fn mapped_below(link_released: bool, link_loaded: bool) -> Rig<Granule4K> {
     let rig = Rig::<Granule4K>::smp(2);
     let va = rig.va(0);
@@ -261,10 +250,10 @@ fn mapped_below(link_released: bool, link_loaded: bool) -> Rig<Granule4K> {
 
 #[test]
 fn a_page_may_be_mapped_below_a_link_that_another_cpu_is_still_to_complete() {
-    // Its mapper has loaded the link, and what one other CPU has observed all have.
+    // What one other CPU has observed, all have.
     mapped_below(true, true).model.assert_clean();
     mapped_below(true, false).assert_broken(&[Rule::StaleAccess]);
-    // Not told for plain stores: no order of others would be known.
+    // Plain stores promise no order.
     mapped_below(false, true).assert_broken(&[Rule::StaleAccess]);
 }
 

@@ -1,5 +1,4 @@
-//! Tables built by hand, descriptor by descriptor, so that a test decides about every store and
-//! barrier itself.
+//! Tables built by hand: a test decides about every store and barrier.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use mmu_model::descriptor as d;
@@ -7,16 +6,13 @@ use mmu_model::{Cpu, Features, Model, Rule};
 use paging::{Granule, Mmu, PhysAddr, Tables, VirtAddr, VirtRange};
 use std::collections::BTreeSet;
 
-/// Normal write-back RAM, inner shareable, accessed, not executable, read-only.
+/// Normal write-back RAM, inner shareable, accessed.
 pub const RO: u64 = 3 << 2 | 0b11 << 8 | d::ACCESS_FLAG | d::PXN | d::UXN | d::AP_READ_ONLY;
-/// The same, writable.
 pub const RW: u64 = RO & !d::AP_READ_ONLY;
-/// The same, read-only and executable.
 pub const RX: u64 = RO & !d::PXN;
-/// Another memory type: MAIR index 2.
+/// MAIR index 2.
 pub const NC: u64 = RW & !d::ATTR_INDEX | 2 << 2;
 
-/// A model with a root, and tables made as needed.
 pub struct Rig<G: Granule> {
     pub model: Model<G>,
     pub root: PhysAddr,
@@ -28,12 +24,10 @@ impl<G: Granule> Rig<G> {
         Self { model, root }
     }
 
-    /// One CPU, nothing special.
     pub fn plain() -> Self {
         Self::new(Features::default())
     }
 
-    /// `cpus` CPUs.
     pub fn smp(cpus: usize) -> Self {
         Self::new(Features {
             cpus,
@@ -45,12 +39,10 @@ impl<G: Granule> Rig<G> {
         self.model.cpu(cpu)
     }
 
-    /// The address `pages` pages into the upper half.
     pub fn va(&self, pages: u64) -> VirtAddr {
         VirtAddr(0u64.wrapping_sub(1 << G::VA_BITS) + pages * G::PAGE_SIZE)
     }
 
-    /// The `n`th largest group's worth of frames: aligned for every leaf.
     pub fn frames(&self, n: u64) -> u64 {
         let largest = (G::ROOT_LEVEL..3)
             .filter(|level| G::leaf_allowed(*level))
@@ -60,17 +52,15 @@ impl<G: Granule> Rig<G> {
         (n + 1) * largest.min(1 << 40)
     }
 
-    /// The descriptor of a leaf.
     pub fn leaf(&self, level: u8, pa: u64, attributes: u64) -> u64 {
         pa | attributes | if level == 3 { 0b11 } else { 0b01 }
     }
 
-    /// The same, member of a group.
     pub fn member(&self, level: u8, pa: u64, attributes: u64) -> u64 {
         self.leaf(level, pa, attributes) | d::CONTIGUOUS
     }
 
-    /// The table of `level` for `va`: found, or made and linked by CPU 0 as is right.
+    /// Found, or made and linked by CPU 0 with all barriers.
     pub fn table(&self, level: u8, va: VirtAddr) -> PhysAddr {
         let cpu = self.cpu(0);
         let mut table = self.root;
@@ -91,18 +81,15 @@ impl<G: Granule> Rig<G> {
         table
     }
 
-    /// Where the descriptor of `level` for `va` is.
     pub fn slot(&self, level: u8, va: VirtAddr) -> (PhysAddr, usize) {
         (self.table(level, va), d::index::<G>(level, va.0))
     }
 
-    /// CPU `cpu` stores the descriptor of `level` for `va`. The table is there.
     pub fn put(&self, cpu: usize, level: u8, va: VirtAddr, raw: u64) {
         let (table, index) = self.find(level, va);
         self.cpu(cpu).store(table, index, raw);
     }
 
-    /// As `slot`, without a store or barrier: the table must be there.
     pub fn find(&self, level: u8, va: VirtAddr) -> (PhysAddr, usize) {
         let cpu = self.cpu(0);
         let mut table = self.root;
@@ -114,14 +101,13 @@ impl<G: Granule> Rig<G> {
         (table, d::index::<G>(level, va.0))
     }
 
-    /// Maps by one leaf, complete.
     pub fn map(&self, level: u8, va: VirtAddr, pa: u64, attributes: u64) {
         self.table(level, va);
         self.put(0, level, va, self.leaf(level, pa, attributes));
         self.made();
     }
 
-    /// Stores all members of a group from `va` on, or zeroes.
+    /// Zeroes if `first` is `None`.
     pub fn put_group(&self, cpu: usize, level: u8, va: VirtAddr, first: Option<(u64, u64)>) {
         let (table, index) = self.find(level, va);
         for i in 0..d::group_entries::<G>(level) {
@@ -132,21 +118,18 @@ impl<G: Granule> Rig<G> {
         }
     }
 
-    /// Maps by one whole group, complete.
     pub fn map_group(&self, level: u8, va: VirtAddr, pa: u64, attributes: u64) {
         self.table(level, va);
         self.put_group(0, level, va, Some((pa, attributes)));
         self.made();
     }
 
-    /// What ends a map: DSB ISHST, ISB.
     pub fn made(&self) {
         self.cpu(0).dsb_ishst();
         self.cpu(0).isb();
     }
 
-    /// DSB ISHST, one TLBI of the last level per `stride` over `size` bytes, DSB ISH, ISB: what
-    /// ends an unmap.
+    /// DSB ISHST, a last-level TLBI per `stride`, DSB ISH, ISB.
     pub fn flush_leaves(&self, va: VirtAddr, size: u64, stride: u64) {
         let cpu = self.cpu(0);
         cpu.dsb_ishst();
@@ -161,7 +144,6 @@ impl<G: Granule> Rig<G> {
         VirtRange::new(va, pages * G::PAGE_SIZE)
     }
 
-    /// That exactly `rules` were broken.
     #[track_caller]
     pub fn assert_broken(&self, rules: &[Rule]) {
         let violations = self.model.violations();
@@ -175,7 +157,6 @@ impl<G: Granule> Rig<G> {
         );
     }
 
-    /// That a violation's story says `text`.
     #[track_caller]
     pub fn assert_told(&self, text: &str) {
         let violations = self.model.violations();
@@ -186,7 +167,6 @@ impl<G: Granule> Rig<G> {
     }
 }
 
-/// Makes each function a test for each of the granules named.
 #[macro_export]
 macro_rules! for_granules {
     ($($(#[$doc:meta])* fn $name:ident<$g:ident>() $body:block)*) => {

@@ -1,14 +1,11 @@
-//! Every sequence of the engine's operations, up to a depth, on the smallest geometry: 64 pages,
-//! leaves of 1, 2, 4, 8, 16 and 32 pages, three levels.
+//! Every sequence of operations up to a depth on the smallest geometry: 64 pages, three levels,
+//! leaves of 1, 2, 4, 8, 16 and 32 pages.
 //!
-//! A breadth-first search. A state is what the model's memory and TLBs are; states that no walk can
-//! tell apart are visited once. After each operation and its flush: no rule of the model is broken,
-//! nothing stale is left, no table is leaked, and the model's own walker finds exactly what a
-//! `BTreeMap` from pages to frames and attributes says. An operation that must fail leaves the
-//! state as it was; so does each that is refused its k-th table page, for every k.
+//! A breadth-first search over states that walks can tell apart. After each operation and flush no
+//! rule is broken, nothing is stale or leaked, and the model's walker agrees with a naive map.
+//! Failures change nothing, the k-th refused table included.
 //!
-//! `MMU_MODEL_DEPTH` adds to the depth of every search: 0 by default, for half a minute on two
-//! CPUs; 1 for some minutes.
+//! `MMU_MODEL_DEPTH` adds to every depth: 0 takes half a minute on two CPUs, 1 some minutes.
 
 mod one_batch;
 mod ops;
@@ -28,8 +25,7 @@ type TinyBatch<'t, 'a> = FlushBatch<'t, TinyGranule, Cpu<'a, TinyGranule>, Cpu<'
 const PAGE: u64 = 1 << 12;
 const BASE: u64 = 0u64.wrapping_sub(64 * PAGE);
 
-/// What should be mapped: page to frame and attribute bits. Told by someone who knows nothing of
-/// leaves.
+/// Page to frame and attribute bits.
 type Naive = BTreeMap<u64, (u64, u64)>;
 
 #[track_caller]
@@ -42,13 +38,11 @@ fn assert_searched(name: &str, search: &Search, states: usize) {
     assert!(found >= states, "{name}: only {found} states");
 }
 
-/// Edges that cut every size of leaf at its middle, beside it and at its border.
+/// Through the middle of every leaf, beside it, and at its border.
 const EDGES: [u64; 11] = [0, 1, 2, 4, 7, 16, 24, 32, 33, 48, 64];
 
-/// Fewer, for the last step of a longer sequence.
 const FEW_EDGES: [u64; 6] = [0, 2, 17, 32, 56, 64];
 
-/// Edges in the first two last-level tables.
 const EIGHT_PAGES: [u64; 7] = [0, 1, 2, 3, 4, 6, 8];
 
 #[test]
@@ -74,7 +68,6 @@ fn every_sequence_of_four_operations_on_eight_pages() {
     assert_searched("eight pages", &search, 100_000);
 }
 
-/// Two operations on ranges that share no page, one flush: nothing is lost between them.
 #[test]
 fn two_operations_may_share_a_flush() {
     let (model, root) = Model::<TinyGranule>::with_root(Features {

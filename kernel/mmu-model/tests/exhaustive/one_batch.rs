@@ -1,24 +1,20 @@
-//! Several edits of the same pages before one flush.
-//!
-//! The tables must come to say what they say when each edit is flushed by itself, and at no moment
-//! may a TLB hold two translations of a page that do not agree (Arm ARM D8.16.1): also where a leaf
-//! was made invalid, and what a TLB still holds of it is known to the batch alone.
+//! Edits of the same pages before one flush give the same tables as with a flush each, and no TLB
+//! may hold two translations that disagree (Arm ARM D8.16.1), also where only the batch knows what
+//! is held.
 
 use crate::ops::{Change, Op, Source, What, ops};
 use crate::{BASE, PAGE, TinyBatch, TinyTree};
 use mmu_model::{Features, Model};
 use paging::{BreakPolicy, Config, Half, TinyGranule, Tree, VirtAddr, VirtRange};
 
-/// An edit of pages that are mapped.
 #[derive(Clone, Copy, Debug)]
 enum Edit {
     Op(Op),
-    /// The first page, how many, and whether they become valid.
+    /// First page, pages, and whether they become valid.
     SetValid(u64, u64, bool),
 }
 
 impl Edit {
-    /// Returns whether it was done. What is refused changes nothing.
     fn run<'t, 'a>(self, tree: &'t TinyTree<'a>, batch: &mut TinyBatch<'t, 'a>) -> bool {
         match self {
             Self::Op(op) => op.run_in(tree, batch).is_ok(),
@@ -30,7 +26,7 @@ impl Edit {
     }
 }
 
-/// Every edit of the ranges that cut a leaf of each size, or are one.
+/// Ranges that cut a leaf of each size, or are one.
 fn edits() -> Vec<Edit> {
     let ranges = [(0, 64), (0, 32), (32, 16), (0, 2), (1, 1), (2, 6)];
     let whats = [

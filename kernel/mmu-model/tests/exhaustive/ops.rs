@@ -1,4 +1,4 @@
-//! The operations, and what each should do to a map from pages to frames.
+//! Operations, on the engine and on a naive map.
 
 use crate::{BASE, Naive, PAGE, TinyBatch, TinyTree};
 use paging::{
@@ -6,20 +6,19 @@ use paging::{
     VirtRange,
 };
 
-/// Where the frames of a map come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// One physical range, congruent to the pages: the largest leaves.
+    /// The largest leaves.
     Congruent,
-    /// The same, one frame off: single pages.
+    /// One frame off: pages.
     OddPhase,
-    /// The same, two frames off: groups of two.
+    /// Two frames off: groups of two.
     EvenPhase,
-    /// An array that happens to be congruent throughout.
+    /// Congruent throughout.
     Array,
-    /// An array whose second half lies elsewhere.
+    /// The second half is elsewhere.
     BrokenArray,
-    /// Physical runs: one page, then the rest, consecutive; then a page far away.
+    /// Runs: one page, the rest, and a page far away.
     Runs,
 }
 
@@ -49,7 +48,6 @@ impl Source {
     }
 }
 
-/// What a protect makes of the attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     ReadOnly,
@@ -95,14 +93,12 @@ impl Op {
         self.start..self.start + self.pages
     }
 
-    /// On the naive map: the new one, or the error that the engine must give.
     pub fn expected(self, before: &Naive) -> Result<Naive, Error> {
         let mut after = before.clone();
         match self.what {
             What::Map(source) => {
                 if let Some(page) = self.pages().find(|page| before.contains_key(page)) {
-                    // Where, the caller compares; at which level and what, is the engine's
-                    // business.
+                    // Only the address is compared.
                     return Err(Error::NotMapped(VirtAddr(BASE + page * PAGE)));
                 }
                 let frames = source.frames(self.start, self.pages);
@@ -129,7 +125,6 @@ impl Op {
         Ok(after)
     }
 
-    /// On the engine, with the flush that belongs to it.
     pub fn run(self, tree: &TinyTree<'_>) -> Result<(), Failure> {
         let mut batch = tree.batch();
         self.run_in(tree, &mut batch)?;
@@ -137,7 +132,6 @@ impl Op {
         Ok(())
     }
 
-    /// On the engine; what is to be flushed goes into `batch`.
     pub fn run_in<'t, 'a>(
         self,
         tree: &'t TinyTree<'a>,
@@ -189,7 +183,6 @@ impl Op {
     }
 }
 
-/// All ranges that begin and end at two of `edges`.
 pub fn ranges(edges: &[u64]) -> Vec<(u64, u64)> {
     let pairs = edges
         .iter()

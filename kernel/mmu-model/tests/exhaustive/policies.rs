@@ -1,11 +1,9 @@
-//! The same under every policy of a tree.
-
 use crate::ops::{Source, What, everything, maps, ops, ranges};
 use crate::search::Search;
 use crate::{EDGES, FEW_EDGES, assert_searched};
 use paging::{BreakPolicy, LeafSet};
 
-/// Two steps are enough to meet every path that depends on the policy.
+/// Two steps reach every path that depends on the policy.
 fn with_policy(name: &str, change: impl Fn(&mut Search)) {
     let map = ops(&ranges(&FEW_EDGES), &maps());
     let edits = ops(&ranges(&EDGES), &everything());

@@ -1,5 +1,3 @@
-//! The search: states, and every operation on each.
-
 use crate::ops::Op;
 use crate::{BASE, Naive, PAGE};
 use mmu_model::{Features, Model, ModelState, descriptor as d};
@@ -9,7 +7,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// What the model's walker finds, page by page.
 pub fn found(model: &Model<TinyGranule>) -> Naive {
     let mut naive = Naive::new();
     for (va, leaf) in model.leaves() {
@@ -31,7 +28,6 @@ fn key(model: &Model<TinyGranule>) -> u128 {
     half(0) << 64 | half(1)
 }
 
-/// A set that several threads insert into.
 struct Visited([Mutex<HashSet<u128>>; 64]);
 
 impl Visited {
@@ -50,7 +46,6 @@ impl Visited {
     }
 }
 
-/// A state of the search, and how it was come by.
 struct Node {
     pub state: ModelState,
     path: Vec<Op>,
@@ -59,7 +54,7 @@ struct Node {
 pub struct Search {
     pub config: Config,
     pub features: Features,
-    /// The operations tried at each depth; the last is tried at all further ones.
+    /// By depth; the last one repeats.
     pub ops: Vec<Vec<Op>>,
     pub depth: usize,
 }
@@ -79,12 +74,11 @@ impl Search {
         }
     }
 
-    /// The same on this thread alone, so that a panic is this thread's.
     pub fn run_here(&self) -> (usize, u64) {
         self.run_on(0)
     }
 
-    /// Runs to the end. Gives the numbers of states and of operations tried.
+    /// Returns the states and the operations tried.
     pub fn run(&self) -> (usize, u64) {
         self.run_on(std::thread::available_parallelism().map_or(1, usize::from))
     }
@@ -100,7 +94,7 @@ impl Search {
         }];
         for depth in 0..self.depth {
             let ops = &self.ops[depth.min(self.ops.len() - 1)];
-            // The states of the last depth are judged, but nothing follows from them.
+            // States of the last depth are judged only.
             let keep = depth + 1 < self.depth;
             let next = Mutex::new(Vec::new());
             let at = AtomicUsize::new(0);
@@ -143,7 +137,7 @@ impl Search {
             let story = || format!("{op:?} after {:?}", node.path);
             let allocs = model.counters().allocs;
             let result = op.run(&tree);
-            // No walk is under way: what a map took out goes back at once.
+            // No walk is under way: prune may free tables.
             tree.prune(tree.range()).expect("the tree's own range");
             let allocs = model.counters().allocs - allocs;
             self.assert_finished(model, root, node, op, None);
@@ -175,7 +169,6 @@ impl Search {
         }
     }
 
-    /// The same with its `k`th table page refused: fails, and nothing has changed.
     fn refuse(&self, model: &Model<TinyGranule>, root: PhysAddr, node: &Node, op: &Op, k: u64, before: u128) {
         model.restore(&node.state);
         model.fail_alloc_after(k);
@@ -202,7 +195,6 @@ impl Search {
         );
     }
 
-    /// No rule is broken, nothing is left to do, nothing is leaked.
     fn assert_finished(
         &self,
         model: &Model<TinyGranule>,
@@ -215,7 +207,7 @@ impl Search {
         if model.violations().is_empty() && model.is_quiescent() && leaked == 0 {
             return;
         }
-        // Once more from the start, with a log.
+        // Again, with a log.
         let features = Features {
             log_events: 300,
             ..self.features.clone()
