@@ -1,5 +1,4 @@
-//! Links what is only read: an entry point is not needed, what the kernel takes from the image's
-//! linker script is left open, and nothing is dropped for not being called.
+//! No entry point; undefined symbols are the image's; nothing is dropped.
 
 fn main() {
     println!("cargo::rustc-link-arg-bins=--entry=0");

@@ -1,50 +1,38 @@
-//! Errata that translation and caches have to work around (DESIGN rule 11): policy from MIDR_EL1,
-//! switches that each can be forced.
+//! Errata of translation and caches: switches by MIDR_EL1 or force, on if any CPU needs them
+//! (DESIGN rule 11).
 //!
-//! CPUs of a machine may be of several kinds, and all walk the same tables and take part in the
-//! same invalidations: the policy is what any of them needs.
+//! Rows follow Linux as of June 2026: `Documentation/arch/arm64/silicon-errata.rst`,
+//! `arch/arm64/Kconfig`, `arch/arm64/include/asm/cputype.h`, and for revisions the list of
+//! `arch/arm64/kernel/cpu_errata.c` named above them.
 //!
-//! A row is here because its workaround is one of the switches. Its number and its revisions are
-//! those that Linux has, as of June 2026: `Documentation/arch/arm64/silicon-errata.rst`,
-//! `arch/arm64/Kconfig`, and for revisions the list in `arch/arm64/kernel/cpu_errata.c` that is
-//! named above the rows; part numbers from `arch/arm64/include/asm/cputype.h`. Where Linux names no
-//! revisions, all are affected.
-//!
-//! Three errata have no row, since what they need is done on every CPU:
+//! Three workarounds are unconditional:
 //! - Cortex-A77 1508412 (r0p0 to r1p0): DMB SY around reads of PAR_EL1, in `arch::mmu::translate`;
-//! - Cortex-A53 843419 (r0p0 to r0p4) and Brahma-B53: the linker leaves no affected sequence
-//!   (`boot/build.rs`);
-//! - AmpereOne AC04_CPU_23: DSB before and ISB after a write to HCR_EL2, in `boot`'s
-//!   `configure_el2`.
+//! - Cortex-A53 843419 (r0p0 to r0p4), Brahma-B53: the linker (`boot/build.rs`);
+//! - AmpereOne AC04_CPU_23: DSB before and ISB after writes to HCR_EL2, in `configure_el2`.
 
 use core::ops::RangeInclusive;
 
-/// What is switched on.
+/// Workarounds that are on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Errata {
-    /// A TLBI may complete before every other CPU has stopped using what it removes: DSB, one more
-    /// TLBI, DSB.
+    /// A TLBI may complete too early: DSB, TLBI again, DSB.
     pub repeat_tlbi: bool,
-    /// The contiguous bit is not to be used. No published erratum needs it; it can be forced.
+    /// No contiguous bit. Only by force.
     pub no_cont: bool,
-    /// Cleaning a line by address may go wrong: cleaned and invalidated instead.
+    /// Cleaning a line may fail: clean and invalidate.
     pub clean_invalidates: bool,
-    /// What was executable becomes not executable by break-before-make only.
+    /// Executable memory changes by break-before-make only.
     pub break_executable: bool,
 }
 
-/// A core and the revisions of it that are affected.
 #[derive(Clone, Debug)]
 pub struct Erratum {
-    /// The core, and the erratum's number.
+    /// Core and number.
     pub name: &'static str,
-    /// MIDR_EL1.Implementer.
     pub implementer: u8,
-    /// MIDR_EL1.PartNum.
     pub part: RangeInclusive<u16>,
-    /// First and last, as variant and revision: r1p2 is (1, 2).
+    /// As (variant, revision): r1p2 is (1, 2).
     pub revisions: RangeInclusive<(u8, u8)>,
-    /// What it needs.
     pub needs: Errata,
 }
 
@@ -94,10 +82,9 @@ const fn row(
     }
 }
 
-/// Every erratum that a switch is for.
 #[rustfmt::skip]
 pub const TABLE: &[Erratum] = &[
-    // arm64_repeat_tlbi_list, QCOM_FALKOR_ERRATUM_1009. Kryo is any part 0x2xx (is_kryo_midr).
+    // arm64_repeat_tlbi_list, QCOM_FALKOR_ERRATUM_1009; Kryo: is_kryo_midr.
     row("Falkor v1 1009", QUALCOMM, 0x800, (0, 0)..=(0, 0), REPEAT_TLBI),
     Erratum { part: 0x200..=0x2ff, ..row("Kryo 1009", QUALCOMM, 0x200, ALL, REPEAT_TLBI) },
     // arm64_repeat_tlbi_list, ARM64_ERRATUM_1286807. Kryo4xx Gold rcpe to rfpe is Cortex-A76 r0p0
@@ -108,7 +95,7 @@ pub const TABLE: &[Erratum] = &[
     row("Cortex-A55 2441007", ARM, 0xd05, ALL, REPEAT_TLBI),
     // arm64_repeat_tlbi_list, ARM64_ERRATUM_2441009: fixed in r1p2.
     row("Cortex-A510 2441009", ARM, 0xd46, (0, 0)..=(1, 1), REPEAT_TLBI),
-    // arm64_repeat_tlbi_list, ARM64_ERRATUM_4118414, also known as CVE-2025-10263.
+    // arm64_repeat_tlbi_list, ARM64_ERRATUM_4118414 (CVE-2025-10263).
     row("C1-Premium 4193780", ARM, 0xd90, ALL, REPEAT_TLBI),
     row("C1-Ultra 4193780", ARM, 0xd8c, ALL, REPEAT_TLBI),
     row("Cortex-A76 4193800", ARM, 0xd0b, ALL, REPEAT_TLBI),
@@ -132,8 +119,7 @@ pub const TABLE: &[Erratum] = &[
     row("Neoverse-V3AE 4193784", ARM, 0xd83, ALL, REPEAT_TLBI),
     row("Olympus T410-OLY-1029", NVIDIA, 0x010, ALL, REPEAT_TLBI),
     row("Azure Cobalt 100 4193789", MICROSOFT, 0xd49, ALL, REPEAT_TLBI),
-    // workaround_clean_cache, ARM64_ERRATUM_826319, 827319, 824069 (r0p0 to r0p2) and 819472 (r0p0
-    // and r0p1).
+    // workaround_clean_cache, ARM64_ERRATUM_826319, 827319, 824069 and 819472.
     row("Cortex-A53 826319, 827319, 824069", ARM, 0xd03, (0, 0)..=(0, 2), CLEAN_INVALIDATES),
     row("Cortex-A53 819472", ARM, 0xd03, (0, 0)..=(0, 1), CLEAN_INVALIDATES),
     // arm64_errata, ARM64_ERRATUM_2645198.
@@ -141,7 +127,6 @@ pub const TABLE: &[Erratum] = &[
 ];
 
 impl Erratum {
-    /// Returns whether the CPU with this MIDR_EL1 has it.
     #[must_use]
     pub fn applies_to(&self, midr: u64) -> bool {
         let implementer = (midr >> 24) as u8;
@@ -152,7 +137,7 @@ impl Erratum {
 }
 
 impl Errata {
-    /// The switches, by the names that the boot argument `errata=` has for them.
+    /// As `errata=` names them.
     pub const SWITCHES: &[(&str, Self)] = &[
         ("repeat-tlbi", REPEAT_TLBI),
         ("no-cont", NO_CONT),
@@ -160,19 +145,15 @@ impl Errata {
         ("break-executable", BREAK_EXECUTABLE),
     ];
 
-    /// Returns the errata of the CPU with this MIDR_EL1.
     pub fn matching(midr: u64) -> impl Iterator<Item = &'static Erratum> {
         TABLE.iter().filter(move |erratum| erratum.applies_to(midr))
     }
 
-    /// Returns what the CPU with this MIDR_EL1 needs.
     #[must_use]
     pub fn of(midr: u64) -> Self {
         Self::matching(midr).fold(NONE, |all, erratum| all.or(erratum.needs))
     }
 
-    /// Both: a switch is on if it is on in either. CPUs of several kinds, and what the boot
-    /// arguments force, add up so.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self {
@@ -183,7 +164,7 @@ impl Errata {
         }
     }
 
-    /// Returns the names of the switches that are on.
+    /// Returns the names of those that are on.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::SWITCHES
             .iter()

@@ -1,71 +1,56 @@
-//! What CPUs have, and what all of them have together (DESIGN rule 13).
-//!
-//! All CPUs walk the same tables, take part in the same invalidations and run the same code. So
-//! what may be used is what every one of them has: [`Features::common`] of all.
+//! Features of a CPU and of all CPUs ([`Features::common`], DESIGN rule 13).
 
 use crate::identity::{Identity, Register};
 
-/// Support for changing the block size without break-before-make (FEAT_BBM).
+/// FEAT_BBM.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Bbm {
-    /// Break-before-make is needed.
+    /// Needs break-before-make.
     Level0,
-    /// With the nT bit.
+    /// nT bit.
     Level1,
-    /// Without it; a TLB conflict abort is still possible.
+    /// TLB conflict aborts are possible.
     Level2,
 }
 
-/// Features that matter for translation, for caches and for the benches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
-    /// MIDR_EL1 of the first CPU.
+    /// The boot CPU's.
     pub midr: u64,
-    /// Bits of physical address.
     pub pa_bits: u8,
-    /// The granules that stage 1 has.
     pub granule_4k: bool,
-    /// 16 KiB.
     pub granule_16k: bool,
-    /// 64 KiB.
     pub granule_64k: bool,
-    /// FEAT_TLBIRANGE: TLBI by range.
     pub tlbi_range: bool,
-    /// FEAT_LSE: atomics that are one instruction.
     pub lse: bool,
-    /// FEAT_BBM.
     pub bbm: Bbm,
-    /// FEAT_HAFDBS: hardware sets the Access flag.
+    /// FEAT_HAFDBS.
     pub hardware_access_flag: bool,
-    /// And the dirty state.
+    /// FEAT_HAFDBS.
     pub hardware_dirty_state: bool,
-    /// FEAT_PAN is implemented; PSTATE.PAN is off and stays so.
+    /// PSTATE.PAN stays off.
     pub pan: bool,
-    /// Bytes that a step of DC ZVA zeroes at least; 0 if it is prohibited.
+    /// Bytes of DC ZVA; 0 if prohibited.
     pub zva_size: usize,
-    /// Smallest data cache line, in bytes.
+    /// Bytes.
     pub dcache_line: usize,
-    /// Smallest instruction cache line, in bytes.
+    /// Bytes.
     pub icache_line: usize,
-    /// CTR_EL0.IDC: no clean to the point of unification before instructions are fetched.
+    /// CTR_EL0.IDC.
     pub fetches_see_data: bool,
-    /// CTR_EL0.DIC: no invalidation of instruction caches either.
+    /// CTR_EL0.DIC.
     pub fetches_see_stores: bool,
-    /// Advanced SIMD, which the bulk operations on tables use.
     pub simd: bool,
-    /// Event counters of the PMU beside the cycle counter; `None` without a PMUv3.
+    /// Without the cycle counter; `None` without a PMUv3.
     pub pmu_counters: Option<u8>,
 }
 
-/// The field of four bits at `shift`.
 const fn field(register: u64, shift: u32) -> u64 {
     register >> shift & 0xf
 }
 
 impl Features {
-    /// Returns what the CPU has that says `identity`.
-    ///
-    /// Source of the fields: Arm ARM D24.2, at each register.
+    /// Returns the features of `identity` (Arm ARM D24.2).
     #[must_use]
     pub const fn of(identity: &Identity) -> Self {
         let mmfr0 = identity.get(Register::Mmfr0);
@@ -83,7 +68,7 @@ impl Features {
                 5 => 48,
                 6 => 52,
                 7 => 56,
-                // Reserved: what every implementation has at least.
+                // Reserved: the least.
                 _ => 32,
             },
             granule_4k: field(mmfr0, 28) != 0xf,
@@ -99,7 +84,7 @@ impl Features {
             hardware_access_flag: field(mmfr1, 0) >= 1,
             hardware_dirty_state: field(mmfr1, 0) >= 2,
             pan: field(mmfr1, 20) != 0,
-            // DZP prohibits; BS is log2 of words.
+            // DZP; BS is log2 of words.
             zva_size: if dczid & 1 << 4 != 0 {
                 0
             } else {
@@ -119,12 +104,10 @@ impl Features {
         }
     }
 
-    /// Returns what both have: what code that runs on either may use.
+    /// Returns what code on either CPU may use.
     ///
-    /// Sizes are the smaller ones. A loop over cache lines then misses no line of a cache with
-    /// shorter ones: maintenance by address goes to the caches of all CPUs of the domain. And a
-    /// loop over what DC ZVA zeroes leaves nothing out: where a CPU zeroes more than one step, it
-    /// does so more than once, in the same table.
+    /// The smaller line misses none, as maintenance by address reaches all CPUs' caches; the
+    /// smaller DC ZVA may zero twice, in one table.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
         Self {
@@ -149,7 +132,7 @@ impl Features {
         }
     }
 
-    /// Returns what a kernel with pages of 2^`page_shift` bytes cannot do without and this lacks.
+    /// Returns what pages of 2^`page_shift` bytes, or the kernel, need and this lacks.
     #[must_use]
     pub const fn missing(&self, page_shift: u32) -> Option<&'static str> {
         let granule = match page_shift {

@@ -1,18 +1,15 @@
-//! Break and invalidate, for the few descriptors that belong to no tree of the engine: the fixed
-//! slots, and what tests do by hand. The engine has its own (`paging::flush`).
+//! Break and invalidate for descriptors outside the engine's trees.
 
 use paging::{Mmu, VirtAddr};
 
-/// Completes the stores that made the descriptor of the page at `va` invalid, and removes what TLBs
-/// and walk caches hold for it, on every CPU.
-///
-/// `repeat`: an erratum asks for one more TLBI once the first is complete.
+/// Invalidates the page at `va`, made invalid, in TLBs and walk caches of all CPUs; twice with
+/// `repeat`, for an erratum.
 #[inline]
 pub fn page<M: Mmu>(mmu: &M, va: VirtAddr, repeat: bool) {
     flush(mmu, || mmu.tlbi_vaae1is(va), repeat);
 }
 
-/// The same for everything that was made invalid.
+/// Invalidates everything.
 #[inline]
 pub fn all<M: Mmu>(mmu: &M, repeat: bool) {
     flush(mmu, || mmu.tlbi_vmalle1is(), repeat);
@@ -28,6 +25,6 @@ fn flush<M: Mmu>(mmu: &M, tlbi: impl Fn(), repeat: bool) {
         tlbi();
         mmu.dsb_ish();
     }
-    // What this CPU translated ahead is forgotten.
+    // Discards what this CPU prefetched.
     mmu.isb();
 }

@@ -1,21 +1,18 @@
-//! What a CPU says of itself: the identification registers that anything is decided by.
+//! Identification registers.
 
 macro_rules! registers {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A register of [`Identity`].
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Register {
             $($(#[$doc])* $variant,)*
         }
 
         impl Register {
-            /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// All of them, by the names that boot arguments have for them.
+            /// By name in boot arguments.
             pub const NAMES: &[(&str, Self)] = &[$(($name, Self::$variant),)*];
 
-            /// As boot arguments name it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -27,7 +24,7 @@ macro_rules! registers {
 }
 
 registers! {
-    /// MIDR_EL1: whose core it is, and which revision.
+    /// MIDR_EL1.
     Midr = "midr",
     /// ID_AA64PFR0_EL1.
     Pfr0 = "pfr0",
@@ -41,29 +38,25 @@ registers! {
     Mmfr1 = "mmfr1",
     /// ID_AA64MMFR2_EL1.
     Mmfr2 = "mmfr2",
-    /// CTR_EL0: cache lines, and what instruction fetches need.
+    /// CTR_EL0.
     Ctr = "ctr",
-    /// DCZID_EL0: what DC ZVA zeroes.
+    /// DCZID_EL0.
     Dczid = "dczid",
-    /// PMCR_EL0 as it was read; 0 without a PMUv3.
+    /// PMCR_EL0; 0 without a PMUv3.
     Pmcr = "pmcr",
 }
 
-/// Number of [`Register`]s.
 pub const NR_REGISTERS: usize = Register::ALL.len();
 
-/// The identification registers of one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Identity(pub [u64; NR_REGISTERS]);
 
 impl Identity {
-    /// Returns the value of `register`.
     #[must_use]
     pub const fn get(&self, register: Register) -> u64 {
         self.0[register as usize]
     }
 
-    /// The same, but for `register`, which has `value`.
     #[must_use]
     pub const fn with(mut self, register: Register, value: u64) -> Self {
         self.0[register as usize] = value;
@@ -71,19 +64,16 @@ impl Identity {
     }
 }
 
-/// Something that a CPU is taken to say: a machine whose CPUs differ, where there is none.
+/// Imitates a machine of differing CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Override {
-    /// The CPU's number.
     pub cpu: usize,
-    /// The register.
     pub register: Register,
-    /// What it is taken to hold.
     pub value: u64,
 }
 
 impl Override {
-    /// Returns what CPU `cpu` says by all of `overrides`, if it really says `identity`.
+    /// Returns `identity` with the `overrides` of `cpu`.
     #[must_use]
     pub fn applied(overrides: impl Iterator<Item = Self>, cpu: usize, identity: Identity) -> Identity {
         overrides

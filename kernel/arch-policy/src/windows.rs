@@ -1,8 +1,8 @@
-//! Break windows: how a CPU tells a fault on a leaf that another CPU is between breaking and making
-//! from a fault on a hole.
+//! Break windows: tell a fault on a leaf that another CPU is between breaking and making from a
+//! fault on a hole.
 //!
 //! # The protocol
-//! Each CPU has one word, which it alone writes: odd from before a break until after the make.
+//! Each CPU has one word, which only it writes: odd from before a break until after the make.
 //!
 //! ```text
 //!   breaker                                    faulter, in its handler
@@ -14,67 +14,60 @@
 //!     word += 1, store-release          (4)        sum them again
 //! ```
 //!
-//! A question that the MMU answers with a translation says that the access may be made again. One
-//! that it answers with a translation fault is final only if no window was open while it was asked:
-//! no word was odd before it, and none has changed after it. Otherwise it is asked again.
+//! If AT translates, the access is retried. A translation fault is final only if no word was odd
+//! before the question and none has changed after it; else AT is asked again.
 //!
-//! Why a final answer is never that of a break: let AT read the invalid descriptor of a window. By
-//! (1) the odd word is seen before that descriptor, and by (3) the second sum is read after it. So
-//! the second sum has the odd word, or what came after it. If the first sum had it too, it had the
-//! even one, as none was odd; then by (4) and (2) AT read the new descriptor, against the
-//! assumption. If not, the sums differ. Words only grow, and 64 bits do not wrap: the sums are
-//! equal exactly if all words are.
+//! A break never gets a final answer. Let AT read a window's invalid descriptor. By (1) the odd
+//! word is seen before that descriptor; by (3) the second sum is read after it, so it has the odd
+//! word or a later one. Had the first sum had that, too, it would be the later even one, as none
+//! was odd; by (4) and (2) AT would then have read the new descriptor. So the sums differ. Words
+//! only grow, and 64 bits do not wrap: equal sums mean equal words.
 //!
 //! # Progress, not time
-//! The faulter waits for as long as another CPU has a window open: a virtual CPU may be kept from
-//! running for any time, and its window stays open for as long. What ends a wait for a CPU that
-//! will never run again is the end of the whole kernel: a CPU that fails says so, and those that
-//! wait look for it. Every further question is there because another CPU opened or closed a window,
-//! so that some CPU always gets on.
+//! The faulter waits while another CPU's window is open: a virtual CPU may be descheduled for any
+//! time. Only the end of the kernel frees it from a CPU that never runs again: a CPU that fails
+//! says so, and waiters look. Each new question means that some CPU opened or closed a window, so
+//! some CPU makes progress.
 //!
-//! A CPU does not wait for its own window. What it has broken it may not touch (DESIGN rule 3), and
-//! a fault on it is final.
+//! A CPU does not wait for its own window: it may not touch what it broke (DESIGN rule 3), so that
+//! fault is final.
 
 use core::marker::PhantomData;
 
-/// The memory and the barriers that the protocol runs on.
 pub trait Platform {
-    /// One CPU's word.
+    /// A CPU's word.
     type Word;
 
-    /// Loads the word of another CPU, load-acquire.
+    /// Loads another CPU's word, load-acquire.
     fn load(word: &Self::Word) -> u64;
-    /// Loads the word of the CPU that runs this, the only one that stores to it.
+    /// Loads this CPU's word.
     fn load_own(word: &Self::Word) -> u64;
-    /// Stores `odd` to the word of the CPU that runs this, then (1) DMB ISH: it is seen before any
-    /// later store, by loads and by walks. Stores to different places are seen in any order
-    /// otherwise (Arm ARM B2.3).
+    /// Stores `odd` to this CPU's word, then (1) DMB ISH: seen by loads and walks before later
+    /// stores (Arm ARM B2.3).
     fn open(word: &Self::Word, odd: u64);
-    /// Stores `even` to it, store-release (4): any earlier store is seen before.
+    /// Stores `even` to it, store-release (4): earlier stores are seen before.
     fn close(word: &Self::Word, even: u64);
-    /// (2): DSB ISH and ISB. The question is asked after the loads of the words: AT is no access
-    /// that an acquire or a DMB would order (Arm ARM, "Address translation instructions").
+    /// (2): DSB ISH and ISB order AT after the loads of the words, as an acquire or DMB would not
+    /// (Arm ARM, "Address translation instructions").
     fn before_question();
-    /// (3): ISB, unless the question ends with one. It is asked before the loads that follow.
+    /// (3): ISB orders later loads after the question, unless that ends with one.
     fn after_question();
 }
 
-/// A word that shares its cache line with no other: a break writes to no line that another CPU's
-/// break writes to.
+/// A word on its own cache line.
 #[repr(align(64))]
 #[derive(Debug)]
 pub struct Line<W>(pub W);
 
-/// The words of all CPUs.
+/// All CPUs' words.
 pub trait Words {
-    /// One CPU's word.
+    /// A CPU's word.
     type Word;
 
-    /// CPUs.
     fn nr(&self) -> usize;
-    /// Returns the word of `cpu`, which is below [`nr`](Self::nr).
+    /// `cpu` is below [`nr`](Self::nr).
     fn of(&self, cpu: usize) -> &Self::Word;
-    /// The word of `cpu`, which runs this.
+    /// `cpu` runs this.
     #[inline]
     fn own(&self, cpu: usize) -> &Self::Word {
         self.of(cpu)
@@ -92,24 +85,23 @@ impl<W, const CPUS: usize> Words for [Line<W>; CPUS] {
     }
 }
 
-/// The windows of all CPUs.
 #[derive(Debug)]
 pub struct Windows<P, W> {
     words: W,
     platform: PhantomData<P>,
 }
 
-/// The words of all CPUs but one, at one moment.
+/// The words of the other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
-    /// Their sum: grows with every window that is opened or closed.
+    /// Grows with every open or close.
     pub sum: u64,
     /// A CPU whose window is open.
     pub open: Option<usize>,
 }
 
 impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
-    /// None is open. `words` hold 0.
+    /// Returns closed windows. `words` hold 0.
     pub const fn new(words: W) -> Self {
         Self {
             words,
@@ -117,10 +109,10 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         }
     }
 
-    /// Opens the window of `cpu`, which runs this: before a descriptor is made invalid.
+    /// Opens the window of `cpu`, which runs this, before a descriptor is made invalid.
     ///
     /// # Panics
-    /// If it is open: a break within a break would close it too early.
+    /// If it is open.
     #[inline]
     pub fn open(&self, cpu: usize) {
         let word = self.words.own(cpu);
@@ -132,7 +124,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         P::open(word, closed + 1);
     }
 
-    /// Closes the window of `cpu`, which runs this: after the new descriptor was stored.
+    /// Closes it after the new descriptor is stored.
     ///
     /// # Panics
     /// If it is not open.
@@ -144,7 +136,6 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         P::close(word, open + 1);
     }
 
-    /// Returns the words of all CPUs but `cpu`.
     pub fn look(&self, cpu: usize) -> Look {
         let mut look = Look { sum: 0, open: None };
         for other in 0..self.words.nr() {
@@ -160,10 +151,8 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
     }
 
     /// Returns whether the MMU translates an address on `cpu`, which runs this, now or once no
-    /// other CPU has a window open.
-    ///
-    /// `question` asks the MMU. `wait` runs after each answer that is not final, with a CPU whose
-    /// window is open, if one still is.
+    /// other CPU has a window open. `question` asks the MMU; `wait` gets a CPU with an open window,
+    /// if any, before it is asked again.
     pub fn translates(
         &self,
         cpu: usize,

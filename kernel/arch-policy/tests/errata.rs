@@ -1,5 +1,4 @@
-//! From MIDR_EL1 to policy, row by row. The list here was written from the public tables a second
-//! time and in another form: registers, not fields.
+//! The list is written from the public tables a second time, as whole registers.
 
 use arch_policy::errata::{Errata, TABLE};
 
@@ -8,7 +7,7 @@ const CLEAN: &[&str] = &["clean-invalidates"];
 const BREAK: &[&str] = &["break-executable"];
 const NOTHING: &[&str] = &[];
 
-/// The erratum, a MIDR_EL1 of an affected revision, and what that CPU needs.
+/// Erratum, an affected MIDR_EL1, policy.
 #[rustfmt::skip]
 const AFFECTED: &[(&str, u64, &[&str])] = &[
     ("Falkor v1 1009", 0x510f_8000, REPEAT),
@@ -39,7 +38,7 @@ const AFFECTED: &[(&str, u64, &[&str])] = &[
     ("Cortex-X3 4193786", 0x411f_d4e2, REPEAT),
     ("Cortex-X4 4118414", 0x410f_d823, REPEAT),
     ("Cortex-X925 4193781", 0x410f_d852, REPEAT),
-    // The emulator's neoverse-n1 is r4p1.
+    // The emulator's neoverse-n1: r4p1.
     ("Neoverse-N1 4193800", 0x414f_d0c1, REPEAT),
     ("Neoverse-N2 4193789", 0x410f_d493, REPEAT),
     ("Neoverse-V1 4193790", 0x411f_d402, REPEAT),
@@ -55,9 +54,8 @@ const AFFECTED: &[(&str, u64, &[&str])] = &[
     ("Cortex-A715 2645198", 0x411f_d4d3, BREAK),
 ];
 
-/// CPUs that none of the errata is of.
 const NOT_AFFECTED: &[u64] = &[
-    // Cortex-A53 r0p3 and r0p4, which the emulator has.
+    // Cortex-A53 r0p3, r0p4.
     0x410f_d033,
     0x410f_d034,
     // Cortex-A57 r1p0, Cortex-A72 r0p3, Cortex-A75, Cortex-A73.
@@ -65,7 +63,7 @@ const NOT_AFFECTED: &[u64] = &[
     0x410f_d083,
     0x410f_d0a0,
     0x410f_d090,
-    // Cortex-A510 r1p2, where it is fixed.
+    // Cortex-A510 r1p2, fixed.
     0x411f_d462,
     // Cortex-A520, Cortex-A720, Cortex-A725, Neoverse-N3, C1-Pro.
     0x410f_d800,
@@ -73,8 +71,7 @@ const NOT_AFFECTED: &[u64] = &[
     0x410f_d870,
     0x410f_d8e0,
     0x410f_d8b0,
-    // Falkor v1 r1p0, Falkor, Kryo2xx Gold, which has Falkor's number, and Kryo4xx Gold rfpf and
-    // rcpd.
+    // Falkor v1 r1p0, Falkor, Kryo2xx Gold with Falkor's number, Kryo4xx Gold rfpf and rcpd.
     0x511f_8000,
     0x510f_c000,
     0x51af_8001,
@@ -82,7 +79,7 @@ const NOT_AFFECTED: &[u64] = &[
     0x51cf_804d,
     0x510f_1ff0,
     0x510f_3000,
-    // Arm's numbers by other makers, and theirs by Arm.
+    // Part numbers of other implementers.
     0x510f_d0b0,
     0x420f_d030,
     0x6d0f_d0c0,

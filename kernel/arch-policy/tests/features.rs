@@ -1,9 +1,7 @@
-//! What one CPU has, and what two have together.
-
 use arch_policy::features::{Bbm, Features};
 use arch_policy::identity::{Identity, Override, Register};
 
-/// The emulator's `max`, as far as registers matter here.
+/// The emulator's `max`.
 fn max() -> Identity {
     Identity::default()
         .with(Register::Midr, 0x000f_0510)
@@ -47,7 +45,6 @@ fn fields_are_where_the_manual_has_them() {
     assert_eq!(features.missing(12), None);
 }
 
-/// Each register of a second CPU that says less, and what is left of the feature.
 #[test]
 fn what_one_lacks_none_has() {
     let all = Features::of(&max());

@@ -1,5 +1,3 @@
-//! Which barriers and TLBIs a break outside of the engine's trees is followed by.
-
 use arch_policy::flush;
 use paging::VirtAddr;
 use paging::mmu::{MmuEvent, NoMmu, Tracing};

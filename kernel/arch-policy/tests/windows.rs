@@ -1,13 +1,11 @@
-//! The protocol of the break windows, in every order that the C11 memory model allows, which is at
-//! least as weak as Arm's for what is used here. A walk is a relaxed load of the descriptor; its
-//! barriers are fences.
+//! The protocol in every order of the C11 memory model, at least as weak as Arm's here: walks are
+//! relaxed loads, barriers are fences.
 
 use arch_policy::windows::{Line, Platform, Windows};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Which part of the protocol is left out.
 const NOTHING: u8 = 0;
 const ORDER_OF_THE_BREAK: u8 = 1;
 const BARRIER_BEFORE_THE_QUESTION: u8 = 2;
@@ -16,8 +14,7 @@ const RELEASE_OF_THE_MAKE: u8 = 4;
 
 struct Without<const WHAT: u8>;
 
-/// The word, and what its own CPU knows of it: loom would take a load of it for a reason to leave
-/// orders out.
+/// `own`: loom would use a load of `shared` to exclude orders.
 struct Word {
     shared: AtomicU64,
     own: std::sync::atomic::AtomicU64,
@@ -80,11 +77,10 @@ fn windows<const WHAT: u8, const CPUS: usize>() -> Windows<Without<WHAT>, [Line<
     }))
 }
 
-/// CPUs 1 and up break and make the leaf `breaks` times each, each a leaf of its own, while CPU 0
-/// asks for the first one: which is mapped but for the windows, so that the answer is always yes.
+/// CPUs from 1 on break and make leaves, while CPU 0 asks for CPU 1's: the answer is always yes.
 fn a_leaf_that_is_broken<const WHAT: u8, const CPUS: usize>(breaks: u64) {
     let mut model = loom::model::Builder::new();
-    // Two CPUs in every order; of more, those in which one is held up at most twice.
+    // Two CPUs in every order; with more, at most two preemptions.
     model.preemption_bound = (CPUS > 2).then_some(2);
     model.check(move || {
         let windows = Arc::new(windows::<WHAT, CPUS>());
@@ -111,7 +107,6 @@ fn a_leaf_that_is_broken<const WHAT: u8, const CPUS: usize>(breaks: u64) {
     });
 }
 
-/// Whether the protocol without `WHAT` gives a wrong final answer in some order.
 fn is_seen<const WHAT: u8>() -> bool {
     catch_unwind(AssertUnwindSafe(|| a_leaf_that_is_broken::<WHAT, 2>(1))).is_err()
 }
@@ -144,8 +139,7 @@ fn each_barrier_is_needed() {
     assert!(!is_seen::<NOTHING>());
 }
 
-/// What an acquire does for a load it does not do for AT, which the model has no word for: there a
-/// load is all that a walk can be, so this barrier is not missed.
+/// The model has only a load for AT, which an acquire does not order.
 #[test]
 fn a_walk_that_were_a_load_would_need_no_barrier_before_it() {
     assert!(!is_seen::<BARRIER_BEFORE_THE_QUESTION>());

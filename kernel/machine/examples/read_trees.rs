@@ -1,5 +1,4 @@
-//! Reads device trees as the kernel does and prints what it makes of each: one JSON object a line.
-//! `scripts/device-trees` holds that against another reading.
+//! Prints device trees as the kernel reads them, for `scripts/device-trees`.
 
 #[path = "../tests/support/described.rs"]
 mod described;

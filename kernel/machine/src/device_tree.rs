@@ -1,11 +1,5 @@
-//! The device tree, read once into plain values.
-//!
-//! `dtoolkit` does the parsing: it validates the whole blob before anything is read from it, needs
-//! no heap, and names what the specification names. What is here is the meaning: which nodes count,
-//! and what an address in them is to the CPU.
-//!
-//! Source: Devicetree Specification 0.4, chapters 2 and 3; for `/cpus`, `/reserved-memory` and
-//! `/chosen` also the Linux bindings.
+//! The device tree, read once into plain values (Devicetree Specification 0.4, chapters 2 and 3,
+//! and Linux's bindings). `dtoolkit` validates and parses it, without a heap.
 
 mod bus;
 
@@ -21,97 +15,74 @@ use crate::uart::Uart;
 
 pub use bus::Path;
 
-/// What the device tree says of the machine.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
-    /// RAM, bank by bank, as it is written. Empty if the loader has filled none in.
+    /// As written. Empty if the loader filled none in.
     pub memory: ArrayVec<PhysRegion, MAX_REGIONS>,
-    /// Ranges of RAM that are not the kernel's, from the reservation block and from
-    /// `/reserved-memory`.
+    /// From the reservation block and `/reserved-memory`.
     pub reserved: ArrayVec<Reserved, MAX_REGIONS>,
-    /// The initial RAM disk.
     pub initrd: Option<PhysRegion>,
-    /// `/chosen/bootargs`.
     pub bootargs: &'a str,
-    /// The UART of [`console`].
     pub console: Option<Console>,
-    /// The node that `stdout-path` names, if it is no UART that is [known](crate::uart::known).
+    /// Not a [known](crate::uart::known) UART.
     pub unknown_stdout: Option<&'a str>,
     /// The first `arm,pl031`.
     pub rtc: Option<PhysRegion>,
-    /// The configuration space of the first `pci-host-ecam-generic`.
+    /// Of `pci-host-ecam-generic`.
     pub ecam: Option<PhysRegion>,
-    /// CPUs of the tree that may be used.
     pub nr_listed_cpus: usize,
     tree: Fdt<'a>,
-    /// How firmware is called.
     pub psci: Option<Conduit>,
-    /// The CPU that read the tree.
+    /// MPIDR of the reader.
     this: u64,
-    /// CPUs that the kernel has numbers for.
     max_cpus: usize,
 }
 
-/// A UART, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Console {
-    /// Its registers.
     pub registers: PhysRegion,
-    /// What they are.
     pub uart: Uart,
 }
 
-/// How firmware is called: `method` of the PSCI node.
+/// `method` of the PSCI node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Conduit {
-    /// `method = "hvc"`.
     Hvc = 1,
-    /// `method = "smc"`.
     Smc = 2,
 }
 
-/// A range of RAM that is not the kernel's.
+/// RAM that is not the kernel's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reserved {
-    /// Where.
     pub region: PhysRegion,
-    /// It must not even be mapped: the CPU shall not fetch from it ahead.
+    /// Not to be mapped: the CPU must not prefetch from it.
     pub no_map: bool,
 }
 
-/// A CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cpu {
-    /// The affinity fields of its MPIDR_EL1.
+    /// Affinity fields.
     pub mpidr: u64,
-    /// Its `enable-method`; `None` if it is one that the kernel does not know.
+    /// `None` if unknown.
     pub method: Option<EnableMethod>,
 }
 
-/// How a CPU is turned on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EnableMethod {
-    /// By PSCI.
     Psci,
-    /// It waits for an address to go to, in the 64 bits at this physical address
-    /// (`cpu-release-addr`).
+    /// It polls this physical address (`cpu-release-addr`).
     SpinTable(u64),
 }
 
-/// Why a device tree is of no use. It was valid as a blob; what it says is not.
 #[derive(Clone, Debug)]
 pub enum Error<'a> {
-    /// The blob is not valid.
     Blob(dtoolkit::error::FdtParseError),
-    /// A property of this node has a value that is none.
     Property {
-        /// The node.
         node: &'a str,
-        /// The property.
         property: &'static str,
     },
-    /// There are more memory banks, or more reserved ranges, than the kernel has room for.
+    /// Of memory banks or reserved ranges.
     TooManyRegions,
 }
 
@@ -127,11 +98,10 @@ impl fmt::Display for Error<'_> {
     }
 }
 
-/// Reads what `blob`, a whole device tree, says. It is read on the CPU with the affinity fields
-/// `this`, for a kernel that has numbers for `max_cpus`.
+/// Reads `blob` on the CPU with MPIDR `this`, for at most `max_cpus`.
 ///
 /// # Errors
-/// Why it is of no use.
+/// Why it is unusable.
 pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Error<'_>> {
     let tree = Fdt::new(blob).map_err(Error::Blob)?;
     let chosen = tree.find_node("/chosen");
@@ -167,10 +137,8 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
     Ok(machine)
 }
 
-/// Returns the UART that `stdout-path` names, or else the first PL011. `None` if neither is one
-/// that is [known](crate::uart::known), switched on and within the CPU's reach.
-///
-/// Nothing but a PL011 is guessed: an access to a UART whose clock is off may never end.
+/// Returns the UART of `stdout-path`, or else the first PL011, if [known](crate::uart::known),
+/// enabled and reachable. No other is guessed: an access to a UART whose clock is off may hang.
 #[must_use]
 pub fn console(tree: Fdt<'_>) -> Option<Console> {
     let mut console = stdout(tree).as_ref().and_then(Console::of);
@@ -186,31 +154,28 @@ impl Console {
     fn of(path: &Path<'_>) -> Option<Self> {
         let uart = Uart::of(path.node()).filter(|_| path.is_available())?;
         let registers = path.registers()?;
-        // Registers beyond what the node has are not its own.
         (uart.extent() as u64 <= registers.size()).then_some(Self { registers, uart })
     }
 }
 
-/// Returns the node that `stdout-path` names, with those above it.
+/// Returns the node of `stdout-path`.
 #[must_use]
 pub fn stdout(tree: Fdt<'_>) -> Option<Path<'_>> {
     let chosen = tree.find_node("/chosen")?;
-    // Options follow a colon: "serial0:115200n8".
+    // "serial0:115200n8".
     let path = string(chosen, "stdout-path")?.split(':').next()?;
     if path.starts_with('/') {
         return Path::resolve(tree, path);
     }
-    // A path that does not begin at the root begins with an alias.
+    // Else it begins with an alias.
     let (alias, rest) = path.split_once('/').unwrap_or((path, ""));
     let alias = string(tree.find_node("/aliases")?, alias)?;
     Path::resolve(tree, alias)?.descend(rest)
 }
 
-/// What a PSCI node is compatible with, of any version.
 const PSCI: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 
-/// Returns `method` of the first PSCI node that is switched on, wherever it is: `/psci` mostly, or
-/// `/firmware/psci`.
+/// Returns `method` of the first enabled PSCI node.
 #[must_use]
 pub fn psci_conduit(tree: Fdt<'_>) -> Option<Conduit> {
     let mut conduit = None;
@@ -227,12 +192,11 @@ pub fn psci_conduit(tree: Fdt<'_>) -> Option<Conduit> {
     conduit
 }
 
-/// Returns a property that is a string.
 fn string<'a>(node: FdtNode<'a>, name: &str) -> Option<&'a str> {
     node.property(name)?.value_as::<&str>().ok()
 }
 
-/// No `status`, or one that says so. "ok" is older than the specification, and in use.
+/// "ok" is older than the specification.
 fn is_available(node: FdtNode<'_>) -> bool {
     node.property("status").is_none() || matches!(string(node, "status"), Some("okay" | "ok"))
 }
@@ -268,16 +232,14 @@ fn read_reserved(tree: Fdt<'_>) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error
     if let Some(node) = tree.find_node("/reserved-memory") {
         for child in node.children().filter(|child| is_available(*child)) {
             let no_map = child.property("no-map").is_some();
-            // A child with a size and no `reg` asks for memory that firmware has not chosen; it is
-            // for drivers that this kernel has not.
+            // Without `reg`, it is for drivers that the kernel lacks.
             for_each_reg(child, |region| add(region, no_map))?;
         }
     }
     Ok(reserved)
 }
 
-/// Calls `f` with each range of `reg` that is not empty. The node's parent has the addresses of the
-/// CPU.
+/// The parent must have the CPU's addresses.
 fn for_each_reg<'a>(
     node: FdtNode<'a>,
     mut f: impl FnMut(PhysRegion) -> Result<(), Error<'a>>,
@@ -300,7 +262,7 @@ fn for_each_reg<'a>(
     Ok(())
 }
 
-/// `linux,initrd-start` and `linux,initrd-end`: each 32 or 64 bits, regardless of `#address-cells`.
+/// 32 or 64 bits, regardless of `#address-cells`.
 fn read_initrd(chosen: FdtNode<'_>) -> Result<Option<PhysRegion>, Error<'_>> {
     let bad = |property| Error::Property {
         node: "chosen",
@@ -328,7 +290,6 @@ fn read_bootargs(chosen: FdtNode<'_>) -> Result<&str, Error<'_>> {
     }
 }
 
-/// Returns the nodes of the CPUs that may be used, in the order of the tree.
 fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
     let cpus = tree.find_node("/cpus").into_iter();
     cpus.flat_map(|cpus| cpus.children())
@@ -348,7 +309,7 @@ fn read_cpu(node: FdtNode<'_>) -> Option<Cpu> {
     })
 }
 
-/// Returns a property that is a number of 32 or 64 bits.
+/// Of 32 or 64 bits.
 fn number(node: FdtNode<'_>, name: &str) -> Option<u64> {
     let property = node.property(name)?;
     match property.value().len() {
@@ -358,7 +319,6 @@ fn number(node: FdtNode<'_>, name: &str) -> Option<u64> {
     }
 }
 
-/// Counts the CPUs, and sees to it that each can be read.
 fn read_cpus(tree: Fdt<'_>) -> Result<usize, Error<'_>> {
     let mut nr = 0;
     for node in cpu_nodes(tree) {
@@ -372,23 +332,20 @@ fn read_cpus(tree: Fdt<'_>) -> Result<usize, Error<'_>> {
 }
 
 impl Machine<'_> {
-    /// Returns the CPUs that may be used, in the order of the tree.
-    ///
-    /// Read from the tree each time, so that the kernel needs no room for them.
+    /// Returns the usable CPUs in order, read anew: no storage.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> {
-        // All of them were read before, so that none is left out.
+        // `read_cpus` has checked them all.
         cpu_nodes(self.tree).filter_map(read_cpu)
     }
 
-    /// Returns the CPUs of [`cpus`](Self::cpus) but the one that read the tree: as many as the
-    /// kernel has numbers for.
+    /// Returns the others that have a number.
     pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
         self.cpus()
             .filter(|cpu| cpu.mpidr != self.this)
             .take(self.max_cpus - 1)
     }
 
-    /// CPUs that have a number.
+    /// Returns the CPUs that have a number.
     #[must_use]
     pub fn nr_cpus(&self) -> usize {
         1 + self.other_cpus().count()

@@ -1,4 +1,4 @@
-//! Which physical memory is whose: before anything is allocated.
+//! Which RAM is whose, before anything is allocated.
 
 use core::fmt;
 
@@ -6,36 +6,28 @@ use crate::PAGE_SIZE;
 use crate::device_tree::{Cpu, EnableMethod, Machine};
 use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
-/// RAM, and what of it is whose.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// RAM that the linear map maps: all that the device tree has, in whole pages, less what must
-    /// not be mapped and what the CPU cannot address.
+    /// Whole pages that may be mapped and the CPU can address.
     pub ram: Regions,
-    /// Of that, what is unused: less image, device tree, initrd and reserved memory, less where
-    /// CPUs look for an address to go to, and less the page at physical address 0: no table may be
-    /// there ([`paging::Tables`]).
+    /// Without image, device tree, initrd, reservations, spin tables, and page 0, where no table
+    /// may be ([`paging::Tables`]).
     pub free: Regions,
-    /// RAM in all, in bytes.
+    /// Bytes.
     pub total: u64,
-    /// Bytes of RAM beyond what the CPU can address.
+    /// Bytes that the CPU cannot address.
     pub beyond: u64,
-    /// Bytes of RAM that must not be mapped.
+    /// Bytes that must not be mapped.
     pub no_map: u64,
-    /// The initrd, if it lies in RAM.
+    /// If it lies in RAM.
     pub initrd: Option<PhysRegion>,
 }
 
-/// Why there is no plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// The device tree lists no RAM.
     NoMemory,
-    /// RAM and what is reserved in it are in too many pieces.
     TooManyRegions,
-    /// The image does not lie in mapped RAM.
     ImageOutsideRam(PhysRegion),
-    /// The device tree does not lie in mapped RAM.
     DeviceTreeOutsideRam(PhysRegion),
 }
 
@@ -64,7 +56,7 @@ const PAGE_0: PhysRegion = PhysRegion {
     end: PAGE_SIZE,
 };
 
-/// Returns the page where a CPU that waits in a spin table looks.
+/// The page polled in a spin table.
 fn release_page(cpu: Cpu) -> Option<PhysRegion> {
     match cpu.method {
         Some(EnableMethod::SpinTable(release)) => PhysRegion::new(release, 8).map(PhysRegion::grow_to_pages),
@@ -79,11 +71,10 @@ impl From<TooManyRegions> for Error {
 }
 
 impl Plan {
-    /// Makes the plan for a kernel that reaches physical addresses below `limit`, and whose image
-    /// and device tree lie at `image` and `tree`.
+    /// Plans for physical addresses below `limit`.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no plan.
     pub fn new(
         machine: &Machine<'_>,
         image: PhysRegion,
@@ -119,7 +110,7 @@ impl Plan {
         if !ram.contains(&tree) {
             return Err(Error::DeviceTreeOutsideRam(tree));
         }
-        // An initrd elsewhere could not be read: the boot goes on without it, and the log says so.
+        // Elsewhere it is unreadable.
         let initrd = machine.initrd.filter(|initrd| ram.contains(initrd));
         let mut free = ram.clone();
         let taken = machine

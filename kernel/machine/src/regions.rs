@@ -1,26 +1,20 @@
-//! Physical memory as a sorted list of ranges, for the time before there are frames: RAM, less what
-//! is taken.
-
 use core::fmt;
 
 use arrayvec::ArrayVec;
 
 use crate::PAGE_SIZE;
 
-/// Ranges that a list has room for.
 pub const MAX_REGIONS: usize = 128;
 
-/// A range of physical addresses, `start..end`.
+/// Physical addresses `start..end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PhysRegion {
-    /// The first address.
     pub start: u64,
-    /// One past the last.
     pub end: u64,
 }
 
 impl PhysRegion {
-    /// `size` bytes from `start`; `None` if that runs over the end of the address space.
+    /// `None` beyond the address space.
     #[must_use]
     pub const fn new(start: u64, size: u64) -> Option<Self> {
         match start.checked_add(size) {
@@ -29,24 +23,21 @@ impl PhysRegion {
         }
     }
 
-    /// Bytes.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.end - self.start
     }
 
-    /// Returns whether nothing is in it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
-    /// Returns the whole pages in it.
     #[must_use]
     pub const fn shrink_to_pages(self) -> Self {
         let page = PAGE_SIZE;
         let end = self.end & !(page - 1);
-        // A start in the very last page has no page after it.
+        // No page follows the last one.
         let start = match self.start.checked_next_multiple_of(page) {
             Some(start) if start < end => start,
             _ => end,
@@ -54,7 +45,6 @@ impl PhysRegion {
         Self { start, end }
     }
 
-    /// Returns the pages that it touches.
     #[must_use]
     pub const fn grow_to_pages(self) -> Self {
         let page = PAGE_SIZE;
@@ -67,7 +57,6 @@ impl PhysRegion {
         }
     }
 
-    /// Returns what both have.
     #[must_use]
     pub const fn intersection(&self, other: &Self) -> Self {
         let start = if self.start > other.start {
@@ -89,40 +78,37 @@ impl fmt::Display for PhysRegion {
     }
 }
 
-/// There are more ranges than a list has room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyRegions;
 
-/// Ranges in ascending order that neither overlap nor touch.
+/// Ascending, apart.
 #[derive(Clone, Debug, Default)]
 pub struct Regions(ArrayVec<PhysRegion, MAX_REGIONS>);
 
 impl Regions {
-    /// None.
     #[must_use]
     pub const fn new() -> Self {
         Self(ArrayVec::new_const())
     }
 
-    /// Returns the ranges.
     pub fn iter(&self) -> impl Iterator<Item = &PhysRegion> {
         self.0.iter()
     }
 
-    /// Returns the bytes in all of them.
+    /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.iter().map(PhysRegion::size).sum()
     }
 
-    /// Returns whether `region` lies in one of them.
+    /// One range holds `region`.
     #[must_use]
     pub fn contains(&self, region: &PhysRegion) -> bool {
         self.iter()
             .any(|here| here.start <= region.start && region.end <= here.end)
     }
 
-    /// Adds a range, which may overlap what is there.
+    /// Adds a range, which may overlap.
     ///
     /// # Errors
     /// There is no room for one more.
@@ -143,10 +129,10 @@ impl Regions {
         self.0.try_insert(at, new).map_err(|_| TooManyRegions)
     }
 
-    /// Takes a range out, as far as it is there.
+    /// Removes a range, as far as it is there.
     ///
     /// # Errors
-    /// A range would fall into two, and there is no room for one more.
+    /// A split needs room for one more.
     pub fn remove(&mut self, region: PhysRegion) -> Result<(), TooManyRegions> {
         let mut i = 0;
         while i < self.0.len() {
@@ -176,8 +162,7 @@ impl Regions {
         Ok(())
     }
 
-    /// Takes `size` bytes, a multiple of the page size, aligned to a page, out of the lowest range
-    /// that has them.
+    /// Takes `size` bytes, whole pages, from the lowest range.
     pub fn take(&mut self, size: u64) -> Option<u64> {
         let found = self.0.iter_mut().find(|here| here.size() >= size)?;
         let start = found.start;

@@ -1,10 +1,5 @@
-//! UARTs by polling: which registers, and which of their bits, send and receive a byte.
-//!
-//! A UART that its loader has set up is two data registers, and two conditions on status registers.
-//! So there is one driver, and a [`Model`] of each family is data. Clock, rate and pins are left as
-//! they are: only the loader knows them.
-//!
-//! `models` has the families, and what `compatible` says of each.
+//! Polled UARTs, as set up by the loader: one driver, and a [`Model`] a family as data (`models`).
+//! Clock, rate and pins stay: only the loader knows them.
 
 mod models;
 
@@ -16,19 +11,14 @@ use dtoolkit::{Node, Property};
 
 pub use models::known;
 
-/// Bits of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
-    /// 8
     Byte,
-    /// 16
     Half,
-    /// 32
     Word,
 }
 
 impl Width {
-    /// Returns it in bytes.
     #[must_use]
     pub const fn bytes(self) -> usize {
         match self {
@@ -39,24 +29,19 @@ impl Width {
     }
 }
 
-/// The registers of a UART.
 pub trait Registers {
-    /// Reads the register at `offset`.
     fn read(&self, offset: usize, width: Width) -> u32;
 
-    /// Writes it.
     fn write(&self, offset: usize, width: Width, value: u32);
 
-    /// Waits a little, before a condition is looked at again.
+    /// Before a condition is polled again.
     fn relax(&self) {}
 }
 
-/// A register, by its offset: in bytes, or in registers where the spacing differs from machine to
-/// machine.
+/// Offset, in bytes or, where the spacing differs, registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Register(u16, Width);
 
-/// Holds when a register, masked, has a value.
 #[derive(Clone, Copy, Debug)]
 struct Condition {
     register: Register,
@@ -83,67 +68,58 @@ impl Condition {
     }
 }
 
-/// How bytes come in.
 #[derive(Debug)]
 struct Receive {
-    /// There is one.
     ready: Condition,
     from: Register,
-    /// Bits beside the byte that say that it has an error.
+    /// Beside the byte.
     errors: u32,
-    /// Written when it is read.
+    /// Written after the read.
     after: Option<(Register, u32)>,
 }
 
-/// A family of UARTs.
 #[derive(Debug)]
 pub struct Model {
-    /// What it is called.
     pub name: &'static str,
-    /// A byte can be sent.
     ready: Condition,
     /// Written before each byte.
     before: &'static [(Register, u32)],
-    /// And then waited for.
+    /// Then waited for.
     armed: Option<Condition>,
     to: Register,
     /// Written after it.
     after: Option<(Register, u32)>,
-    /// All that was sent is out.
+    /// All is sent.
     idle: Condition,
     /// `None`: only output.
     receive: Option<Receive>,
-    /// `reg-shift` and `reg-io-width` of the device tree say where its registers are.
+    /// Uses `reg-shift` and `reg-io-width`.
     spaced: bool,
 }
 
-/// A UART of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Uart {
-    /// Its family.
     pub model: &'static Model,
-    /// log2 of the bytes from register to register, where the model counts registers.
+    /// log2 of the spacing in bytes.
     shift: u8,
-    /// The width of each access, if not the model's.
+    /// If not the model's.
     width: Option<Width>,
 }
 
-/// How often a condition is looked at before the byte is sent anyway: a stuck UART does not stop
-/// the kernel.
+/// Polls before sending anyway: a stuck UART must not stop the kernel.
 const PATIENCE: u32 = 1 << 20;
 
 impl Uart {
-    /// An Arm PL011.
     pub const PL011: Self = Self {
         model: &models::PL011,
         shift: 0,
         width: None,
     };
 
-    /// Returns the UART that `node` is, if it is one of the [`known`].
+    /// Returns the [`known`] UART of `node`.
     #[must_use]
     pub fn of(node: FdtNode<'_>) -> Option<Self> {
-        // From the most specific to what it is a variant of.
+        // The most specific first.
         let uart = node.compatible()?.find_map(known)?;
         if !uart.model.spaced {
             return Some(uart);
@@ -164,7 +140,7 @@ impl Uart {
         Some(Self { width, shift, ..uart })
     }
 
-    /// Returns where the last byte of its registers ends that is ever accessed.
+    /// Returns the end of the last register in use.
     #[must_use]
     pub fn extent(&self) -> usize {
         let model = self.model;
@@ -190,7 +166,7 @@ impl Uart {
             .unwrap_or(0)
     }
 
-    /// Sends `byte`, once there is room for it.
+    /// Sends `byte`, once there is room.
     pub fn send(&self, registers: &impl Registers, byte: u8) {
         let model = self.model;
         self.wait_for(registers, &model.ready);
@@ -206,7 +182,7 @@ impl Uart {
         }
     }
 
-    /// Returns the next byte that came in. Bytes with an error of the line are skipped.
+    /// Returns the next byte, without line errors.
     pub fn receive(&self, registers: &impl Registers) -> Option<u8> {
         let receive = self.model.receive.as_ref()?;
         while self.holds(registers, &receive.ready) {
@@ -221,7 +197,7 @@ impl Uart {
         None
     }
 
-    /// Waits until what was sent is out, but not forever: for the moment before power-off.
+    /// Waits, bounded, until all is sent.
     pub fn flush(&self, registers: &impl Registers) {
         self.wait_for(registers, &self.model.idle);
     }

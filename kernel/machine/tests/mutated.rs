@@ -1,5 +1,3 @@
-//! Broken device trees are read or refused. None ends the reader.
-
 #[path = "support/described.rs"]
 mod described;
 
@@ -14,10 +12,10 @@ use machine::regions::PhysRegion;
 
 const DTB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dtb");
 
-/// Mutants of each tree; `SOAK` multiplies them.
+/// Per tree, times `SOAK`.
 const MUTANTS: u64 = 40;
 
-/// What a cell is overwritten with: tags, cell counts, sizes at an edge.
+/// Tags, cell counts, edges of sizes.
 const CELLS: [u32; 14] = [
     0,
     1,
@@ -39,7 +37,7 @@ fn word(blob: &[u8], at: usize) -> usize {
     u32::from_be_bytes(blob[at..at + 4].try_into().unwrap()) as usize
 }
 
-/// Returns where the values of the properties called `name` are, in a whole tree.
+/// Where the properties called `name` have values.
 fn values_of(blob: &[u8], name: &str) -> Vec<usize> {
     let strings = word(blob, 12);
     let property = |at: &usize| {
@@ -51,7 +49,6 @@ fn values_of(blob: &[u8], name: &str) -> Vec<usize> {
     cells.filter(property).map(|at| at + 12).collect()
 }
 
-/// What the reader goes by.
 const NAMES: [&str; 6] = [
     "#address-cells",
     "#size-cells",
@@ -61,7 +58,7 @@ const NAMES: [&str; 6] = [
     "status",
 ];
 
-/// Changes one thing. `values` is where the values of [`NAMES`] are.
+/// Changes one thing. `values`: where [`NAMES`] have values.
 fn mutate(blob: &mut Vec<u8>, values: &[usize], rng: &mut Rng) {
     let cell = |rng: &mut Rng| CELLS[rng.usize(..CELLS.len())].to_be_bytes();
     let header = |rng: &mut Rng| 4 * rng.usize(..10);
@@ -90,7 +87,7 @@ fn mutate(blob: &mut Vec<u8>, values: &[usize], rng: &mut Rng) {
             blob[4..8].copy_from_slice(&(size as u32).to_be_bytes());
         }
         _ => {
-            // Of the tree as it was: a mutant may be shorter.
+            // Of the original tree: a mutant may be shorter.
             let at = values[rng.usize(..values.len())];
             let cell = cell(rng);
             if let Some(value) = blob.get_mut(at..at + 4) {
@@ -100,7 +97,6 @@ fn mutate(blob: &mut Vec<u8>, values: &[usize], rng: &mut Rng) {
     }
 }
 
-/// Reads all that there is to read.
 fn read_all(blob: &[u8]) -> bool {
     let read = described(blob).is_ok();
     if let Ok(machine) = device_tree::read(blob, 0, 32) {
@@ -152,6 +148,6 @@ fn no_mutant_ends_the_reader() {
             }
         }
     }
-    // Both kinds are there in numbers: else the mutations were too mild, or too wild.
+    // Else the mutations were too mild, or too wild.
     assert!(read > 200 && refused > 200, "{read} read, {refused} refused");
 }

@@ -1,4 +1,4 @@
-//! Real device trees, read by the kernel's own code. `tests/dtb/README.md` says what they are.
+//! Real device trees (`tests/dtb/README.md`).
 
 #[path = "support/described.rs"]
 mod described;
@@ -18,7 +18,6 @@ use serde_json::Value;
 const DTB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dtb");
 const PAGE: u64 = 4096;
 
-/// The trees, by file name.
 fn sample() -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(DTB).unwrap().map(|entry| entry.unwrap().path());
     let trees = files.filter(|path| path.extension().is_some_and(|ending| ending == "dtb"));
@@ -32,7 +31,7 @@ fn read(blob: &[u8]) -> Machine<'_> {
     device_tree::read(blob, 0, 32).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Returns the plan for an image of 4 MiB and a tree of 64 KiB in the largest bank.
+/// Image of 4 MiB, tree of 64 KiB, in the largest bank.
 fn plan_of(machine: &Machine<'_>) -> Result<Plan, plan::Error> {
     let bank = machine.memory.iter().copied().max_by_key(PhysRegion::size);
     let start = bank.map_or(0, |bank| bank.start) + (2 << 20);
@@ -144,7 +143,7 @@ fn nine_of_ten_whose_stdout_resolves_can_print() {
 fn the_console_is_that_of_stdout_and_no_other_uart() {
     let trees = sample();
     let of = |name: &str| read(&trees[name]).console.unwrap();
-    // The PL011 of this board is wired to a radio; the mini UART begins within a page.
+    // Its PL011 is wired to a radio.
     let console = of("bcm2837-rpi-zero-2-w.dtb");
     assert_eq!(console.uart.model.name, "8250");
     assert_eq!(console.registers, PhysRegion::new(0x3f21_5040, 0x40).unwrap());

@@ -1,12 +1,10 @@
-//! The bulk operations on tables, and run detection in arrays of frame numbers.
-
 use kernel::arch::table_ops;
 
 use crate::shim;
 
 shim! {
     fn shim_fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
-        // SAFETY: the proof gives as much memory; an access beyond it fails it.
+        // SAFETY: the proof provides the memory, and fails an access beyond it.
         unsafe { table_ops::fill_linear(at, nr, first, step) }
     }
     fn shim_fill_frames(at: *mut u64, nr: usize, frames: *const u64, template: u64) {

@@ -1,5 +1,3 @@
-//! Encoding and decoding of descriptors.
-
 use paging::{Attributes, Descriptor, Granule, Granule4K, Granule16K, Granule64K, PhysAddr};
 
 use crate::shim;

@@ -1,5 +1,3 @@
-//! A flush of one range, of a tree whose barriers and TLBIs are written down in order.
-
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 
@@ -12,7 +10,7 @@ use paging::{
 
 use crate::shim;
 
-/// What was issued, then its operand.
+/// Each operation and its operand.
 pub(crate) struct Log {
     next: Cell<*mut u64>,
 }
@@ -34,7 +32,7 @@ impl Log {
     #[inline(always)]
     pub(crate) fn issue(&self, kind: u64, operand: u64) {
         let at = self.next.get();
-        // SAFETY: the proof gives as much memory as a path writes; an access beyond it fails it.
+        // SAFETY: the proof provides the memory, and fails an access beyond it.
         unsafe {
             at.write_volatile(kind);
             at.add(1).write_volatile(operand);
@@ -43,7 +41,7 @@ impl Log {
     }
 }
 
-/// Operands as the engine encodes them for granule `G`, written to a log.
+/// Logs operands as encoded for granule `G`.
 pub(crate) struct Logged<G> {
     pub(crate) log: Log,
     pub(crate) tlbi_range: bool,
@@ -89,10 +87,10 @@ impl<G: Granule> Mmu for Logged<G> {
     }
 }
 
-/// A flush of ranges alone touches no table.
+/// A flush of ranges touches no table.
 struct NoTables;
 
-// SAFETY: it never gives a table.
+// SAFETY: gives no table.
 unsafe impl Tables for NoTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         None
@@ -107,7 +105,6 @@ unsafe impl Tables for NoTables {
     }
 }
 
-/// What a flush is asked: the range, its stride, and flags by bit.
 #[repr(C)]
 pub(crate) struct Question {
     start: u64,
@@ -143,7 +140,7 @@ pub(crate) fn flush<G: Granule>(question: &Question, log: *mut u64) {
     tree.flush(pending(question), question.foreign);
 }
 
-/// The kernel's own tree. A proof sees where its fields are by what these read.
+/// Shows a proof where its fields are.
 type KernelTree = Tree<Granule4K, KernelTables, KernelMmu>;
 
 shim! {

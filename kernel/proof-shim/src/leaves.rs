@@ -1,10 +1,8 @@
-//! The leaf rule and the division into groups.
-
 use paging::{Granule, Granule4K, Granule16K, Granule64K, LeafSet, Leaves, PhysAddr, VirtAddr, leaf};
 
 use crate::shim;
 
-/// Level, descriptors, descriptors in groups, single descriptors before them.
+/// Level, descriptors, those in groups, single ones before them.
 pub(crate) type Answer = [u64; 4];
 
 pub(crate) fn answer(leaves: Leaves) -> Answer {
@@ -16,10 +14,10 @@ pub(crate) fn answer(leaves: Leaves) -> Answer {
     ]
 }
 
-/// Any set of leaf sizes: bit `2 * level`, and the next one for its groups.
+/// Bit `2 * level`, and the next for its groups.
 pub(crate) fn set(bits: u8) -> LeafSet {
     const _: () = assert!(size_of::<LeafSet>() == 1);
-    // SAFETY: a LeafSet is one byte, and every value of it is one.
+    // SAFETY: one byte, and every value is valid.
     unsafe { core::mem::transmute(bits) }
 }
 

@@ -1,8 +1,5 @@
-//! Functions of the engine that are inlined everywhere in the image, each out of line under a name
-//! that `scripts/prove` looks for. It is executed symbolically and never booted.
-//!
-//! A wrapper takes numbers, calls the engine's own function, and writes what that returns.
-//! [`planted`] has copies with bugs, which the proofs must refute.
+//! Functions that the image inlines, out of line for `scripts/prove`, which executes them
+//! symbolically. [`planted`] has copies with bugs to refute.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 
@@ -17,11 +14,10 @@ mod leaves;
 #[cfg(target_os = "none")]
 mod planted;
 
-/// There is nothing to run on the host.
 #[cfg(not(target_os = "none"))]
 fn main() {}
 
-/// Defines a function for the proofs: never inlined, under its own name, and kept by the linker.
+/// Defines a function under its own name, never inlined, kept.
 #[cfg(target_os = "none")]
 macro_rules! shim {
     ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(

@@ -1,4 +1,4 @@
-//! Copies of functions with bugs that the proofs must refute. With `BUG` 0 a copy would be right.
+//! Copies with bugs that the proofs must refute; `BUG` 0 is right.
 
 use paging::{
     Attributes, Granule, Granule4K, Granule16K, Granule64K, LAST_LEVEL, LeafSet, LeafSize, Leaves, Level,
@@ -9,8 +9,8 @@ use crate::flush::{Log, RVAAE1IS, VAAE1IS};
 use crate::leaves::{Answer, answer, set};
 use crate::shim;
 
-/// 1: the congruence of VA and PA is not looked at. 2: a group need not be whole. 3: the first
-/// group begins at the first descriptor.
+/// 1: VA and PA need not be congruent. 2: a group need not be whole. 3: the first group begins at
+/// the first descriptor.
 #[inline(always)]
 fn divide<G: Granule, const BUG: u8>(
     level: Level,
@@ -39,8 +39,8 @@ fn divide<G: Granule, const BUG: u8>(
     leaves
 }
 
-/// 1 to 3 as [`divide`]. 4: a leaf as large as the memory is not taken. 5: only VA is aligned. 6:
-/// what is allowed is not looked at. 7: the end of the table is not.
+/// 1 to 3 as [`divide`]. 4: a leaf as large as the memory is refused. 5: only VA is aligned. 6:
+/// `allowed` is ignored. 7: the table's end is ignored.
 #[inline(always)]
 fn largest<G: Granule, const BUG: u8>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
     for level in G::ROOT_LEVEL..LAST_LEVEL {
@@ -83,8 +83,8 @@ fn divided<G: Granule, const BUG: u8>(
     divide::<G, BUG>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// 1: NUM is one too large. 2: the second operation begins where the first one does. 3: a rest of
-/// one page is left out.
+/// 1: NUM is one too large. 2: the second operation begins where the first does. 3: a last page is
+/// left out.
 #[inline(always)]
 fn cover<G: Granule, const BUG: u8>(start: u64, pages: u64, log: *mut u64) {
     const MOST: u64 = 32 << 16;
@@ -170,7 +170,7 @@ planted_divide! {
     planted_divide_64k_3 Granule64K, 3;
 }
 
-/// The largest leaf of a run: where the run begins is not looked at.
+/// Ignores where the run begins.
 #[inline(always)]
 fn within<G: Granule>(pages: u64, allowed: LeafSet) -> u64 {
     let fits = |size: &LeafSize| {
@@ -202,7 +202,7 @@ macro_rules! planted_cover {
     };
 }
 
-/// As 64K pages, but for what the operand says of them.
+/// As 64K pages, but for the operand.
 #[derive(Clone, Copy, Default, Debug)]
 struct WrongTg;
 
@@ -229,8 +229,8 @@ planted_cover! {
     planted_cover_64k_5 WrongTg, 0;
 }
 
-/// 1: all bits that are given as attributes go in. 2: a page has the type of a block. 3: the
-/// contiguous bit is where PXN belongs.
+/// 1: all attribute bits go in. 2: a page has a block's type. 3: the contiguous bit is where PXN
+/// is.
 fn encode<const BUG: u8>(level: Level, pa: u64, attributes: u64, contiguous: bool) -> u64 {
     let attributes = if BUG == 1 {
         attributes

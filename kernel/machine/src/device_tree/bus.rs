@@ -1,4 +1,4 @@
-//! Nodes with their ancestors, and what an address in a node is to the CPU.
+//! Nodes with their ancestors, and CPU addresses.
 
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -7,11 +7,10 @@ use dtoolkit::{Node, Property};
 
 use crate::regions::PhysRegion;
 
-/// Nodes from the root down to the deepest that is looked at; what is deeper is no device that the
-/// kernel uses.
+/// Deeper nodes are not read.
 const MAX_DEPTH: usize = 8;
 
-/// A node and all nodes above it, the root first.
+/// A node and all above it, the root first.
 #[derive(Clone, Debug)]
 pub struct Path<'a>(ArrayVec<FdtNode<'a>, MAX_DEPTH>);
 
@@ -22,13 +21,11 @@ impl<'a> Path<'a> {
         Self(nodes)
     }
 
-    /// Returns the node that the absolute `path` names.
     #[must_use]
     pub fn resolve(tree: Fdt<'a>, path: &str) -> Option<Self> {
         Self::root(tree).descend(path)
     }
 
-    /// Returns the node that `path` names from this one on.
     #[must_use]
     pub fn descend(mut self, path: &str) -> Option<Self> {
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -38,49 +35,44 @@ impl<'a> Path<'a> {
         Some(self)
     }
 
-    /// Returns the node itself.
     #[must_use]
     pub fn node(&self) -> FdtNode<'a> {
-        // Never empty: it begins with the root, and nothing takes the root away.
+        // Begins with the root.
         self.0[self.0.len() - 1]
     }
 
-    /// Returns the nodes, the root first.
     pub fn nodes(&self) -> impl Iterator<Item = FdtNode<'a>> {
         self.0.iter().copied()
     }
 
-    /// Returns the first range of registers of the node, as the CPU addresses it.
+    /// Returns its first registers, as the CPU addresses them.
     #[must_use]
     pub fn registers(&self) -> Option<PhysRegion> {
         let reg = self.node().reg().ok()??.next()?;
         self.translate(PhysRegion::new(reg.address().ok()?, reg.size().ok()?)?)
     }
 
-    /// Returns whether neither the node nor a bus above it is switched off.
+    /// Neither it nor a bus above is disabled.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.nodes().all(super::is_available)
     }
 
-    /// Returns [`registers`](Self::registers), if the node is `compatible` and available.
     #[must_use]
     pub fn registers_of(&self, compatible: &str) -> Option<PhysRegion> {
         let wanted = self.node().is_compatible(compatible) && self.is_available();
         wanted.then(|| self.registers())?
     }
 
-    /// Returns what `region`, of the node's `reg`, is to the CPU: through the `ranges` of each bus
-    /// above it.
-    ///
-    /// `None` if a bus on the way is not mapped into the one above, or not as one piece.
+    /// Translates `region`, of its `reg`, to CPU addresses. `None` if a bus above does not map it,
+    /// or not in one piece.
     #[must_use]
     pub fn translate(&self, region: PhysRegion) -> Option<PhysRegion> {
         let mut start = region.start;
         let buses = self.0.len() - 1;
-        // The root has no ranges: the addresses of its children are the CPU's.
+        // The root's children have CPU addresses.
         for bus in self.0.iter().take(buses).skip(1).rev() {
-            // No `ranges` at all: not mapped. An empty one: the addresses are the same.
+            // None: not mapped; empty: the same.
             if bus.property("ranges")?.value().is_empty() {
                 continue;
             }
@@ -97,7 +89,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Calls `f` for every node, each before its children.
+/// Parents first.
 pub fn for_each_node<'a>(tree: Fdt<'a>, f: &mut impl FnMut(&Path<'a>)) {
     visit(&mut Path::root(tree), f);
 }

@@ -1,7 +1,5 @@
-//! The families of UARTs, and what each is called in a device tree.
-//!
-//! Where a family has more than one way to be asked, this one needs nothing set up: no interrupt,
-//! no DMA, and neither FIFO thresholds nor modes that a loader may have left otherwise.
+//! Families of UARTs, by `compatible`, polled without interrupts, DMA, FIFO thresholds, or modes
+//! that a loader may have changed.
 
 use super::{Condition, Model, Receive, Register, Uart, Width};
 
@@ -17,7 +15,7 @@ const fn byte(offset: u16) -> Register {
     Register(offset, Width::Byte)
 }
 
-/// What most have: registers of 32 bits, and nothing to be written beside the byte.
+/// 32-bit registers, nothing beside the byte.
 const fn plain(
     name: &'static str,
     to: Register,
@@ -47,7 +45,7 @@ const fn receive(from: Register, errors: u32, ready: Condition) -> Receive {
     }
 }
 
-/// Arm PrimeCell UART TRM (DDI 0183), UARTDR and UARTFR; SBSA, appendix B, for its subset.
+/// Arm PrimeCell UART TRM (DDI 0183); for the subset SBSA, appendix B.
 pub static PL011: Model = plain(
     "PL011",
     word(0x00),
@@ -57,7 +55,7 @@ pub static PL011: Model = plain(
     receive(word(0x00), 0xf << 8, Condition::clear(word(0x18), 4)),
 );
 
-/// National's PC16550D data sheet: THR and RBR, and LSR. Offsets count registers.
+/// National's PC16550D data sheet. Offsets count registers.
 static NS8250: Model = Model {
     spaced: true,
     ..plain(
@@ -69,7 +67,7 @@ static NS8250: Model = Model {
     )
 };
 
-/// As the 8250, with one more register before LSR: Linux, `8250_em.c`.
+/// Linux, `8250_em.c`: one more register before LSR.
 static EMMA: Model = plain(
     "Emma Mobile",
     byte(0x00),
@@ -78,8 +76,7 @@ static EMMA: Model = plain(
     receive(byte(0x00), 0, Condition::set(word(0x18), 0)),
 );
 
-/// Zynq UltraScale+ TRM (UG1085), chapter "UART Controller": FIFO, and channel status. Out of reset
-/// it is off, and so it is where the kernel is the first that prints.
+/// Zynq UltraScale+ TRM (UG1085), "UART Controller". Off out of reset.
 static CADENCE: Model = Model {
     before: &[(word(0x00), 1 << 2 | 1 << 4)], // CR: RXEN, TXEN
     ..plain(
@@ -96,7 +93,7 @@ static CADENCE: Model = Model {
     )
 };
 
-/// i.MX 8M reference manuals, "UART": UTXD and URXD, UTS and USR2.
+/// i.MX 8M reference manuals, "UART".
 static IMX: Model = plain(
     "i.MX",
     word(0x40),
@@ -106,7 +103,7 @@ static IMX: Model = plain(
     receive(word(0x00), 1 << 14, Condition::clear(word(0xb4), 5)),
 );
 
-/// i.MX 8 and 9 reference manuals, "LPUART": DATA and STAT, behind VERID, PARAM, GLOBAL, PINCFG.
+/// i.MX 8 and 9 reference manuals, "LPUART".
 static LPUART: Model = plain(
     "LPUART",
     word(0x1c),
@@ -139,8 +136,7 @@ static ARMADA_3700: Model = plain(
     receive(word(0x00), 0, Condition::set(word(0x0c), 4)),
 );
 
-/// Linux, `samsung_tty.c`: UTXH, URXH, UTRSTAT. Its bit for an empty transmit buffer is that of an
-/// empty FIFO where there is one.
+/// Linux, `samsung_tty.c`. "Transmit buffer empty" is the FIFO's, if any.
 static EXYNOS: Model = plain(
     "Exynos",
     word(0x20),
@@ -149,11 +145,11 @@ static EXYNOS: Model = plain(
     receive(word(0x24), 0, Condition::set(word(0x10), 0)),
 );
 
-/// R-Car series user's manuals, "SCIF" and "HSCIF": SCFTDR, SCFSR, SCFRDR. A flag of SCFSR goes
-/// when 0 is written after it was read as 1; 1 leaves it.
+/// R-Car series user's manuals, "SCIF" and "HSCIF". Writing 0 clears a flag of SCFSR that was read
+/// as 1; 1 keeps it.
 static SCIF: Model = scif("SCIF", 0x0c, 0x10, 0x14);
 
-/// RZ/G2L user's manual, "SCIFA": the same, closer together.
+/// RZ/G2L user's manual, "SCIFA".
 static SCIF_RZ: Model = scif("SCIFA", 0x06, 0x08, 0x0a);
 
 const fn scif(name: &'static str, to: u16, status: u16, from: u16) -> Model {
@@ -168,7 +164,7 @@ const fn scif(name: &'static str, to: u16, status: u16, from: u16) -> Model {
             Condition::set(half(status), TDFE),
             Condition::set(half(status), TEND),
             Receive {
-                // RDF, and DR beside it.
+                // RDF, and DR.
                 after: Some((half(status), ALL & !0b11)),
                 ..receive(byte(from), 0, Condition::set(half(status), 1))
             },
@@ -176,9 +172,8 @@ const fn scif(name: &'static str, to: u16, status: u16, from: u16) -> Model {
     }
 }
 
-/// Linux, `qcom_geni_serial.c` and `geni-se.h`. Each byte is a command of its own: its length, the
-/// operation, and once the FIFO wants it, the byte. What comes in is packed four bytes to a word,
-/// so there is only output.
+/// Linux, `qcom_geni_serial.c`, `geni-se.h`. Each byte is a command. Input is packed in words: only
+/// output.
 static GENI: Model = Model {
     name: "GENI",
     ready: Condition::clear(word(0x40), 0), // GENI_STATUS.M_GENI_CMD_ACTIVE
@@ -196,7 +191,7 @@ static GENI: Model = Model {
     spaced: false,
 };
 
-/// Linux, `msm_serial.c`: each byte is a transfer of its own. Only output, as with GENI.
+/// Linux, `msm_serial.c`: each byte is a transfer. Only output, as with GENI.
 static MSM: Model = Model {
     name: "UARTDM",
     ready: Condition::set(word(0x08), 3), // SR.TX_EMPTY
@@ -228,8 +223,7 @@ const fn spaced(shift: u8, width: Width) -> Uart {
     }
 }
 
-/// What a `compatible` string says of a UART; of an 8250 where the tree has no `reg-shift` or
-/// `reg-io-width`.
+/// UARTs by `compatible`; an 8250 without `reg-shift` and `reg-io-width`.
 pub(super) static KNOWN: &[(&str, Uart)] = &[
     ("arm,pl011", Uart::PL011),
     ("arm,sbsa-uart", Uart::PL011),

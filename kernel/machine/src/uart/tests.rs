@@ -1,5 +1,3 @@
-//! A UART that is a list: what it was asked, and what it answers.
-
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::vec;
@@ -15,7 +13,7 @@ enum Access {
 }
 use Access::{Read, Write};
 
-/// Answers a read with what is due for its register, the last of it again and again.
+/// The last value repeats.
 #[derive(Default)]
 struct Script {
     answers: RefCell<Vec<(usize, VecDeque<u32>)>>,
@@ -147,7 +145,7 @@ fn each_byte_of_a_geni_is_a_command() {
     assert_eq!(uart("qcom,geni-debug-uart").receive(&script), None);
 }
 
-/// What answers `condition`, and what does not.
+/// Register, a value that fails `condition`, one that meets it.
 fn answers(uart: &Uart, condition: &Condition) -> (usize, u32, u32) {
     let no = !condition.value & condition.mask;
     (uart.offset(condition.register), no, condition.value)

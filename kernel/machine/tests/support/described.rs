@@ -1,5 +1,3 @@
-//! What the kernel makes of a device tree, as a JSON object.
-
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use machine::device_tree::{self, Conduit, Cpu, EnableMethod, Path};
@@ -23,7 +21,7 @@ fn path(path: &Path<'_>) -> String {
     format!("/{}", names.join("/"))
 }
 
-/// Returns all that the kernel reads in `blob`.
+/// Returns what the kernel reads in `blob`.
 ///
 /// # Errors
 /// Why the kernel refuses it.
