@@ -1,11 +1,9 @@
-//! Boot arguments: words in `/chosen/bootargs`, each `name=value`, or `help`.
+//! Boot arguments: words in `/chosen/bootargs`, `name=value` or `help`, parsed by the tables
+//! `ARGUMENTS` and [`Options::ARGUMENTS`].
 //!
-//! The tables `ARGUMENTS` (the kernel's) and [`Options::ARGUMENTS`] (of what it runs) parse them,
-//! and print `help` (`make help-bootargs`).
-//!
-//! A loader's command line is made for Linux, so words in neither table are passed over; one line
-//! names them ([`PassedOver`]). A bad value is refused. The last of equal arguments counts;
-//! `errata=` adds up.
+//! Words in neither are passed over, as a loader's command line is made for Linux, and named in one
+//! line ([`PassedOver`]). Bad values are refused. The last of equal arguments counts; `errata=`
+//! adds up.
 
 mod argument;
 mod table;
@@ -21,40 +19,34 @@ use table::ARGUMENTS;
 
 pub use argument::{Argument, Choices, names, number, parse_number, pick};
 
-/// Most registers in `id_override=`.
+/// In `id_override=`.
 pub const NR_OVERRIDES: usize = 4;
 
-/// The kernel's own boot arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct BootArgs {
     pub log: LevelFilter,
     pub linear: LinearLeaves,
     pub rodata: Rodata,
-    /// Forced on, beside what MIDR_EL1 says.
+    /// Forced, beside MIDR_EL1's.
     pub errata: Errata,
-    /// Values of identification registers that replace a CPU's for errata and features.
+    /// For errata and features.
     pub overrides: [Option<Override>; NR_OVERRIDES],
-    /// One in how many allocations of frames fails, once the kernel is up.
+    /// One in so many allocations of frames fails.
     pub fail_page_alloc: Option<u64>,
-    /// Sections with interrupts masked are measured.
     pub masked: bool,
 }
 
-/// Leaves of the linear map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinearLeaves {
-    /// The largest that the tables allow.
     Largest,
-    /// 4 KiB pages only.
     Pages,
 }
 
-/// Which maps of text and constants are read-only. The image's own always is.
+/// Which maps of text and constants are read-only; the image's always.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rodata {
-    /// The alias in the linear map, too.
+    /// The linear map's, too.
     Full,
-    /// The alias stays writable.
     On,
 }
 
@@ -72,17 +64,17 @@ impl Default for BootArgs {
     }
 }
 
-/// Boot arguments of what the kernel runs.
+/// Of what the kernel runs.
 pub trait Options: Default + 'static {
     const ARGUMENTS: &'static [Argument<Self>];
 
-    /// Why it refuses them: begins with the name or the argument in backquotes.
+    /// Begins with the name or argument in backquotes.
     type Refusal: fmt::Display;
 
     /// Checks all arguments together, and may change the kernel's.
     ///
     /// # Errors
-    /// They conflict, or name something that does not exist.
+    /// They conflict, or name what does not exist.
     fn check(&mut self, args: &mut BootArgs) -> Result<(), Self::Refusal>;
 }
 
@@ -96,16 +88,12 @@ impl Options for () {
     }
 }
 
-/// Why the boot arguments are refused.
 pub enum BadArgument<I: Options> {
-    /// A value that is not understood, or missing.
+    /// Not understood, or missing.
     Value {
-        /// The whole argument.
         argument: &'static str,
-        /// What would be understood.
         expected: &'static dyn fmt::Display,
     },
-    /// By what the kernel runs.
     Refused(I::Refusal),
 }
 
@@ -120,7 +108,6 @@ impl<I: Options> fmt::Display for BadArgument<I> {
     }
 }
 
-/// The list of all arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Help<I>(PhantomData<I>);
 
@@ -146,7 +133,7 @@ impl<I: Options> fmt::Display for Help<I> {
 /// Parses `line`. `None` if it asks for help.
 ///
 /// # Errors
-/// The first argument with a bad value.
+/// The first bad value.
 pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, BadArgument<I>> {
     let mut args = BootArgs::default();
     let mut init = I::default();
@@ -156,7 +143,7 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
             help = true;
             continue;
         }
-        // No argument takes an empty value, so a name alone is refused.
+        // A name alone is refused: no argument takes an empty value.
         let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         Argument::set(ARGUMENTS, name, &mut args, value)
             .or_else(|| Argument::set(I::ARGUMENTS, name, &mut init, value))
@@ -167,14 +154,13 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
     Ok((!help).then_some((args, init)))
 }
 
-/// The words of a line that [`parse`] passes over.
+/// Words that [`parse`] passes over.
 pub struct PassedOver<I> {
     line: &'static str,
     of: PhantomData<I>,
 }
 
 impl<I: Options> PassedOver<I> {
-    /// Returns those of `line`, if there are any.
     #[must_use]
     pub fn of(line: &'static str) -> Option<Self> {
         let words = Self {

@@ -1,4 +1,4 @@
-//! The vmwalk kernel: everything with the MMU on, but for what it [runs](Init).
+//! The vmwalk kernel, but for what it [runs](Init).
 #![no_std]
 
 extern crate alloc;
@@ -29,14 +29,12 @@ use paging::PhysAddr;
 pub use boot_info::{BootInfo, DeviceTree, FixedTables, Sections};
 pub use init::Init;
 
-/// In bytes, for each CPU but the boot CPU.
+/// In bytes; not the boot CPU's.
 const CPU_STACK_SIZE: u64 = 64 << 10;
 
 static ARGS: spin::Once<BootArgs> = spin::Once::new();
 static MACHINE: spin::Once<Machine> = spin::Once::new();
 
-/// Returns the boot arguments.
-///
 /// # Panics
 /// Before they are read.
 #[must_use]
@@ -47,8 +45,6 @@ pub fn args() -> &'static BootArgs {
     }
 }
 
-/// Returns what the device tree says.
-///
 /// # Panics
 /// Before it is read.
 #[must_use]
@@ -59,7 +55,7 @@ pub fn machine() -> &'static Machine {
     }
 }
 
-/// Runs the kernel, from the first tables to power-off, on the boot stack.
+/// Runs from the first tables to power-off, on the boot stack.
 pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     let machine = read_machine(info);
     let (args, init) = read_arguments::<I>(machine);
@@ -93,7 +89,7 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
-    // SAFETY: the other CPUs are off, and nothing called here is a site.
+    // SAFETY: other CPUs are off, and nothing called here is a site.
     unsafe { mm::apply_alternatives(info, &features, args.masked) };
     report::log_memory(info, machine, args.rodata);
     move_console(machine);
@@ -105,21 +101,21 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// Returns the other CPUs that can be turned on: number, MPIDR, and how.
+/// Those that can be turned on: number, MPIDR, how.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMethod)> {
     (1..)
         .zip(machine.other_cpus())
         .filter_map(|(index, cpu)| Some((index, cpu.mpidr, cpu.method?)))
 }
 
-/// What CPU `index` lacks that the kernel needs.
+/// What the kernel needs and CPU `index` lacks.
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
 }
 
-/// Features of all CPUs that will run; this one will.
+/// Of those that will run; this one will.
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
@@ -128,7 +124,7 @@ fn common_features(args: &BootArgs) -> Features {
         .unwrap_or_else(|| Features::of(&identity::read()))
 }
 
-/// Lets each CPU identify itself. One that does not is reported, and not used.
+/// A CPU that does not answer is reported, and not used.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
     identity::record(0);
     for (index, mpidr, method) in other_cpus(machine) {
@@ -138,8 +134,7 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
     }
 }
 
-/// Starts the other CPUs, each on a stack from vmalloc. One that does not come up is reported, and
-/// not used.
+/// A CPU that does not come up is reported, and not used.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| cpu.method.is_none()) {
         log::warn!(
@@ -153,7 +148,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             continue;
         }
         let stack = match mm::alloc_stack(CPU_STACK_SIZE) {
-            // Given to the CPU for good, even if it never comes up.
+            // The CPU's for good, even if it never comes.
             Ok(area) => area.into_raw().0 as usize,
             Err(error) => {
                 log::warn!("CPU {index} has no stack: {error}");
@@ -161,7 +156,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
             }
         };
         let stack = stack..stack + CPU_STACK_SIZE as usize;
-        // SAFETY: a stack of its own, in the tables that the CPU will use, which map the image.
+        // SAFETY: its own stack, in its tables, which map the image.
         if let Err(error) = unsafe { smp::start(info, index, (mpidr, method), stack, mm::kernel_ttbr1()) } {
             log::warn!("CPU {index}: {error}");
         }
@@ -169,7 +164,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     log::info!("{} of {} CPUs are up", smp::nr_online(), machine.nr_cpus());
 }
 
-/// Moves the console from its fixed slot to an ioremap.
+/// From its fixed slot to an ioremap.
 fn move_console(machine: &Machine) {
     let Some(Console { registers, uart }) = machine.console else {
         return;
@@ -182,7 +177,7 @@ fn move_console(machine: &Machine) {
                 registers.start,
                 area.va()
             );
-            // SAFETY: just mapped, and left to the console for good.
+            // SAFETY: mapped, and the console's for good.
             console::attach(unsafe { MappedUart::new(uart, area.into_raw().0 as usize) });
             mm::slots::unmap(EARLY_UART_SLOT);
         }
@@ -192,7 +187,7 @@ fn move_console(machine: &Machine) {
 
 fn read_machine(info: &BootInfo) -> &'static Machine {
     let tree = &info.device_tree;
-    // SAFETY: the boot crate maps these bytes, read-only, for good.
+    // SAFETY: mapped read-only by the boot crate, for good.
     let blob = unsafe { core::slice::from_raw_parts(tree.va as *const u8, tree.size) };
     match device_tree::read(blob) {
         Ok(machine) => MACHINE.call_once(|| machine),
@@ -217,7 +212,7 @@ fn read_arguments<I: Init>(machine: &Machine) -> (&'static BootArgs, I) {
     }
 }
 
-/// Ends a boot that the machine or the arguments do not permit.
+/// Ends a boot that machine or arguments do not permit.
 pub fn fail(reason: core::fmt::Arguments<'_>) -> ! {
     print!("vmwalk: FATAL: {reason}\n");
     psci::system_off()

@@ -1,5 +1,3 @@
-//! The boot log of CPUs and memory.
-
 use core::fmt;
 
 use log::{info, warn};
@@ -26,7 +24,7 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// Logs the features of all CPUs, and the errata of each.
+/// Features of all CPUs, errata of each.
 pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override>]) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes, LSE {}",
@@ -65,7 +63,7 @@ pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override
     }
 }
 
-/// Logs the machine as the device tree describes it.
+/// As the device tree describes it.
 pub fn log_machine(machine: &Machine) {
     for bank in &machine.memory {
         info!("RAM {bank} {}", DisplaySize(bank.size()));
@@ -106,7 +104,6 @@ pub fn log_machine(machine: &Machine) {
     }
 }
 
-/// Logs the address map, its leaves, and free memory.
 pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     let plan = memory_plan();
     if plan.beyond != 0 {

@@ -41,7 +41,7 @@ per_cpu! {
     static NR_WAITS: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Returns how often a lock was held when it was wanted, on all CPUs since boot.
+/// On all CPUs since boot.
 #[must_use]
 pub fn nr_waits() -> u64 {
     NR_WAITS.iter().map(|nr| nr.load(Relaxed)).sum()
@@ -52,7 +52,7 @@ fn note_wait() {
     NR_WAITS.this().fetch_add(1, Relaxed);
 }
 
-/// A step of waiting. YIELD: an emulator that runs its CPUs in turn goes on with the lock's holder.
+/// YIELD: an emulator that runs CPUs in turn goes on with the holder.
 #[derive(Debug)]
 pub struct Turn;
 
@@ -64,19 +64,19 @@ impl RelaxStrategy for Turn {
     }
 }
 
-/// The word of a spin lock: 1 while held. Taken by one read-modify-write without a load before,
-/// which would fetch the line twice. No crate selects atomics or exclusives at boot.
+/// 1 while held. Taken without a load before, which would fetch the line twice. No crate chooses
+/// atomics or exclusives at boot.
 #[derive(Debug)]
 pub struct Word(AtomicU32);
 
-// SAFETY: of all that swap a 1 in, one finds the 0, until it is stored again.
+// SAFETY: of all that swap a 1 in, one finds the 0.
 unsafe impl RawMutex for Word {
     const INIT: Self = Self(AtomicU32::new(0));
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
         while !self.try_lock() {
-            // Waiting CPUs share the line until it is written.
+            // Waiters share the line.
             while self.is_locked() {
                 Turn::relax();
             }
@@ -95,7 +95,7 @@ unsafe impl RawMutex for Word {
     }
 }
 
-/// On its own cache lines: 128 bytes, as some CPUs fetch them in pairs.
+/// On its own cache lines, 128 bytes as some CPUs fetch pairs.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Padded<T>(pub T);
@@ -108,7 +108,7 @@ impl<T> Deref for Padded<T> {
     }
 }
 
-/// A static that several CPUs write often, on its own cache lines.
+/// Written often by several CPUs, on its own cache lines.
 #[derive(Clone, Copy, Debug)]
 pub struct HotWord {
     pub name: &'static str,
@@ -117,7 +117,6 @@ pub struct HotWord {
 }
 
 impl HotWord {
-    /// Returns the one that is `word`.
     pub fn of<T>(name: &'static str, word: &'static T) -> Self {
         Self {
             name,
@@ -126,7 +125,7 @@ impl HotWord {
         }
     }
 
-    /// Returns whether its cache lines hold nothing else, as when [padded](Padded).
+    /// As when [padded](Padded).
     #[must_use]
     pub const fn has_lines_of_its_own(&self) -> bool {
         const LINES: usize = align_of::<Padded<u8>>();
@@ -134,14 +133,13 @@ impl HotWord {
     }
 }
 
-/// A spin lock that masks interrupts while held.
+/// Masks interrupts while held.
 pub struct IrqSpinLock<T> {
     lock: Mutex<Word, T>,
     class: &'static str,
 }
 
-/// The lock is held, and interrupts masked, until this is dropped. Fields are dropped in order:
-/// lock, checker's token, mask.
+/// Drops in order: lock, checker's token, mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
     guard: MutexGuard<'a, Word, T>,
@@ -150,7 +148,7 @@ pub struct IrqSpinLockGuard<'a, T> {
 }
 
 impl<T> IrqSpinLock<T> {
-    /// Returns a lock of class `class`: see [`order`].
+    /// `class`: see [`order`].
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: Mutex::new(value),
@@ -158,7 +156,6 @@ impl<T> IrqSpinLock<T> {
         }
     }
 
-    /// Takes the lock.
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> IrqSpinLockGuard<'_, T> {
@@ -182,7 +179,6 @@ impl<T> IrqSpinLock<T> {
         self.lock.lock()
     }
 
-    /// Takes the lock if it is free.
     #[inline]
     #[track_caller]
     pub fn try_lock(&self) -> Option<IrqSpinLockGuard<'_, T>> {
@@ -195,7 +191,7 @@ impl<T> IrqSpinLock<T> {
         })
     }
 
-    /// Returns whether it is held now.
+    /// Now.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_locked()
@@ -227,7 +223,7 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
     }
 }
 
-/// A reader-writer lock that masks interrupts while held.
+/// Masks interrupts while held.
 #[derive(Debug)]
 pub struct IrqRwLock<T> {
     lock: RwLock<T, Turn>,
@@ -249,7 +245,7 @@ pub struct IrqWriteGuard<'a, T> {
 }
 
 impl<T> IrqRwLock<T> {
-    /// Returns a lock of class `class`: see [`order`].
+    /// `class`: see [`order`].
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: RwLock::new(value),
@@ -257,7 +253,6 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Shares the lock with other readers.
     #[inline(always)]
     #[track_caller]
     pub fn read(&self) -> IrqReadGuard<'_, T> {
@@ -274,7 +269,7 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Shares the lock if no writer has it.
+    /// If no writer has it.
     #[inline]
     #[track_caller]
     pub fn try_read(&self) -> Option<IrqReadGuard<'_, T>> {
@@ -287,7 +282,6 @@ impl<T> IrqRwLock<T> {
         })
     }
 
-    /// Takes the lock alone.
     #[inline]
     #[track_caller]
     pub fn write(&self) -> IrqWriteGuard<'_, T> {
@@ -304,7 +298,7 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// Takes the lock alone if it is free.
+    /// If it is free.
     #[inline]
     #[track_caller]
     pub fn try_write(&self) -> Option<IrqWriteGuard<'_, T>> {

@@ -1,27 +1,26 @@
 //! Instructions that are replaced at boot, by the features of all CPUs.
 //!
-//! [`alternative!`](crate::alternative!) puts an entry of four words for each site into a section:
+//! Each site ([`alternative!`](crate::alternative!)) has an entry of four words in a section; with
+//! 0 words, a branch to the replacement replaces one instruction:
 //!
 //! ```text
 //!   from here to the site | from here to the replacement | words | condition
 //! ```
 //!
-//! With 0 words, a branch to the replacement replaces one instruction.
-//!
-//! The text stays read-only: the boot CPU writes sites through a fixed slot, which is not
-//! executable, before any other CPU runs (DESIGN rule 10).
+//! The text stays read-only: before other CPUs run, the boot CPU writes sites through a fixed slot,
+//! which is not executable (DESIGN rule 10).
 
 use core::arch::asm;
 
 use super::features::Features;
 
-/// When a site is replaced; a value in its entry.
+/// When a site is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Condition {
     /// All CPUs have FEAT_LSE.
     Lse = 0,
-    /// Sections with interrupts masked are measured: a NOP becomes a branch.
+    /// Sections with interrupts masked are measured.
     Measured = 1,
 }
 
@@ -38,10 +37,9 @@ unsafe extern "C" {
     static __alternatives_end: Site;
 }
 
-/// Text of inline assembly: `$first`, which `$second`, of as many instructions, may replace.
-///
-/// Both have the same operands. Labels 661 to 664 are taken. Branches in `$second` stay within it;
-/// `664f` is its end.
+/// Text of inline assembly: `$first`, or `$second` in its place. Both have the same operands and
+/// length. Labels 661 to 664 are taken; `664f` is the end of `$second`, which branches nowhere
+/// else.
 #[macro_export]
 macro_rules! alternative {
     ($first:expr, $second:expr, $condition:expr) => {
@@ -64,7 +62,7 @@ macro_rules! alternative {
             $second,
             "\n664:\n",
             ".arch_extension nolse\n",
-            // Asserts equal lengths: `.org` cannot go back.
+            // Equal lengths: `.org` cannot go back.
             ".org . - (664b - 663b) + (662b - 661b)\n",
             ".org . - (662b - 661b) + (664b - 663b)\n",
             ".popsection\n",
@@ -72,7 +70,7 @@ macro_rules! alternative {
     };
 }
 
-/// [`Condition::Lse`] for [`alternative!`](crate::alternative!).
+/// [`Condition::Lse`].
 #[macro_export]
 macro_rules! if_lse {
     () => {
@@ -80,8 +78,8 @@ macro_rules! if_lse {
     };
 }
 
-/// Returns whether sections with interrupts masked are [measured](super::masked). Constant without
-/// debug assertions: two NOPs in a lock cost up to 9 % of a call in lost inlining.
+/// Returns whether sections with interrupts masked are [measured](super::masked). Constant in
+/// release builds: two NOPs in a lock cost up to 9 % of a call in lost inlining.
 #[inline(always)]
 pub(super) fn is_measured() -> bool {
     if !cfg!(debug_assertions) {
@@ -132,7 +130,7 @@ impl Site {
     }
 }
 
-/// Returns the number of sites with this condition.
+/// Returns the number of sites.
 #[must_use]
 pub fn nr_sites(condition: Condition) -> usize {
     sites()
@@ -141,12 +139,12 @@ pub fn nr_sites(condition: Condition) -> usize {
         .count()
 }
 
-/// Returns how many of them hold their replacement.
+/// Returns how many hold their replacement.
 #[must_use]
 pub fn nr_replaced(condition: Condition) -> usize {
     let is_replaced = |site: &&'static Site| {
         Replacement(site).words().all(|(at, word)| {
-            // SAFETY: an instruction of the image, mapped readable.
+            // SAFETY: an instruction of the image, readable.
             unsafe { (at as *const u32).read_volatile() == word }
         })
     };
@@ -170,7 +168,7 @@ pub fn to_replace(features: &Features, measured: bool) -> impl Iterator<Item = R
 pub struct Replacement(&'static Site);
 
 impl Replacement {
-    /// Returns the addresses and new words of its instructions, in order.
+    /// Returns addresses and new words, in order.
     pub fn words(self) -> impl Iterator<Item = (usize, u32)> {
         let (at, from) = (Site::address(&self.0.site), Site::address(&self.0.replacement));
         (0..self.0.nr_words() * 4)

@@ -1,15 +1,13 @@
-//! Read-modify-writes for locks and free lists: one instruction where all CPUs have FEAT_LSE, else
-//! a loop of exclusives ([`alternatives`](super::alternatives)).
-//!
-//! The loop fetches the cache line twice, to read and to write; contended CPUs may starve. The
-//! instruction fetches it once, or executes where it is.
+//! Read-modify-writes for locks and free lists: one instruction where all CPUs have FEAT_LSE
+//! ([`alternatives`](super::alternatives)), else a loop of exclusives, which fetches the line twice
+//! and may starve.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use crate::{alternative, if_lse};
 
-/// Stores `new` and returns the old value. Acquire.
+/// Acquire.
 #[inline(always)]
 pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     let old: u32;
@@ -35,7 +33,7 @@ pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     old
 }
 
-/// Stores `new` and returns the old value. Relaxed.
+/// Relaxed.
 #[inline(always)]
 pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     let old: u64;
@@ -61,7 +59,7 @@ pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     old
 }
 
-/// Replaces `expected` by `new`; returns whether it did. Relaxed.
+/// Relaxed; returns whether `expected` was there.
 #[inline(always)]
 pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
     let found: u32;

@@ -1,7 +1,5 @@
-//! Backtraces by frame records {previous x29, return address} (AAPCS64, "The Frame Pointer").
-//!
-//! The chain may be corrupt: records are read by probes, must ascend within a stack, and are
-//! bounded.
+//! Backtraces by frame records (AAPCS64, "The Frame Pointer"). They may be corrupt: each is read by
+//! a probe, must lie above the last on its stack, and their number is bounded.
 
 use core::arch::asm;
 
@@ -11,7 +9,7 @@ use crate::layout::LINEAR_BASE;
 
 const MAX_FRAMES: usize = 48;
 
-/// Returns the frame pointer of the caller.
+/// Returns the caller's.
 #[inline(always)]
 #[must_use]
 pub fn frame_pointer() -> usize {
@@ -21,7 +19,7 @@ pub fn frame_pointer() -> usize {
     fp
 }
 
-/// Calls `each` with the return addresses from the record at `fp` outwards.
+/// Calls `each` with the return addresses from `fp` outwards.
 pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
     // From the overflow stack to the stack that overflowed.
     let mut steps_down = 1;
@@ -47,7 +45,7 @@ pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
     }
 }
 
-/// Prints the return addresses from the record at `fp` outwards, one a line.
+/// Prints the return addresses from `fp` outwards.
 pub fn dump(fp: usize) {
     print(format_args!("backtrace (return addresses):\n"));
     let mut nr = 0;

@@ -1,8 +1,6 @@
-//! Cache maintenance, for instruction fetches (Arm ARM B2.7.4, "Concurrent modification and
-//! execution of instructions") and for observers without caches.
-//!
-//! An operation by address reaches all CPUs of the domain: a loop steps by the shortest line of
-//! any, and omits only what none needs (DESIGN rule 13).
+//! Cache maintenance, for fetches (Arm ARM B2.7.4, "Concurrent modification and execution of
+//! instructions") and for observers without caches. It reaches all CPUs' caches: loops step by the
+//! shortest line, and omit only what no CPU needs (DESIGN rule 13).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,8 +12,8 @@ use super::identity;
 use super::mmu::{dsb_ish, dsb_sy, isb};
 
 unsafe extern "C" {
-    /// DC CVAU of the lines from `line` to below `end`. Returns where it stopped: at or beyond
-    /// `end`, or at a line that faulted.
+    /// DC CVAU from `line` to below `end`. Returns where it stopped: at or beyond `end`, or at a
+    /// line that faulted.
     fn clean_to_pou_or_fault(line: usize, end: usize, size: usize) -> usize;
     /// DC CIVAC.
     fn clean_and_invalidate_or_fault(line: usize, end: usize, size: usize) -> usize;
@@ -23,10 +21,10 @@ unsafe extern "C" {
     fn invalidate_icache_or_fault(line: usize, end: usize, size: usize) -> usize;
 }
 
-/// The smallest granule: a fault skips so much.
+/// The smallest granule.
 const PAGE: usize = 4096;
 
-/// Shortest lines of all CPUs, in bytes (DminLine, IminLine); 0 before [`init`].
+/// Shortest of all CPUs, in bytes; 0 before [`init`].
 static DCACHE_LINE: AtomicUsize = AtomicUsize::new(0);
 static ICACHE_LINE: AtomicUsize = AtomicUsize::new(0);
 /// IDC of all CPUs.
@@ -35,7 +33,7 @@ static FETCHES_SEE_DATA: AtomicBool = AtomicBool::new(false);
 static FETCHES_SEE_STORES: AtomicBool = AtomicBool::new(false);
 static CLEAN_INVALIDATES: AtomicBool = AtomicBool::new(false);
 
-/// Sets what all CPUs have and need; only the boot CPU has run before.
+/// Sets what all CPUs have and need, after only the boot CPU ran.
 pub fn init(features: &Features, errata: Errata) {
     DCACHE_LINE.store(features.dcache_line, Ordering::Relaxed);
     ICACHE_LINE.store(features.icache_line, Ordering::Relaxed);
@@ -44,7 +42,7 @@ pub fn init(features: &Features, errata: Errata) {
     CLEAN_INVALIDATES.store(errata.clean_invalidates, Ordering::Relaxed);
 }
 
-/// Returns the shortest data cache line of all CPUs, in bytes.
+/// In bytes, of all CPUs.
 #[must_use]
 pub fn dcache_line() -> usize {
     match DCACHE_LINE.load(Ordering::Relaxed) {
@@ -53,7 +51,6 @@ pub fn dcache_line() -> usize {
     }
 }
 
-/// Returns [`Errata::clean_invalidates`].
 #[must_use]
 pub fn clean_invalidates() -> bool {
     CLEAN_INVALIDATES.load(Ordering::Relaxed)
@@ -69,10 +66,8 @@ pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
     dsb_sy();
 }
 
-/// Makes what was stored in `size` bytes from `va` what this CPU fetches, and others after a
-/// context synchronisation event ([`smp`](crate::smp#code)).
-///
-/// Skips pages that cannot be read, or are unmapped meanwhile. Takes no lock.
+/// Makes stores to `size` bytes from `va` what this CPU fetches, and others after a context
+/// synchronisation event ([`smp`](crate::smp#code)). Skips pages that fault. Takes no lock.
 pub fn publish_instructions(va: usize, size: usize) {
     if !FETCHES_SEE_DATA.load(Ordering::Relaxed) {
         let clean = if clean_invalidates() {
@@ -102,8 +97,7 @@ pub fn publish_instructions(va: usize, size: usize) {
     isb();
 }
 
-/// Calls `each(line, end, size)`, which returns where it stopped; if early, skips the rest of that
-/// page.
+/// Calls `each(line, end, size)`, which returns where it stopped, and skips a page that faulted.
 fn for_each_line(va: usize, size: usize, line: usize, each: impl Fn(usize, usize, usize) -> usize) {
     let end = va + size;
     let mut at = va & !(line - 1);

@@ -1,5 +1,5 @@
-//! System registers for translation, the same on every CPU. Computed before the MMU is on: nothing
-//! here accesses memory.
+//! System registers for translation, the same on every CPU. Computed with the MMU off: no memory
+//! accesses.
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, TCR_EL1};
 use tock_registers::fields::FieldValue;
@@ -10,11 +10,11 @@ use crate::layout::PAGE_SHIFT;
 pub mod memory_type {
     pub const DEVICE_NGNRNE: u64 = 0;
     pub const DEVICE_NGNRE: u64 = 1;
-    /// Inner and outer non-cacheable.
+    /// Non-cacheable.
     pub const NORMAL_NC: u64 = 2;
-    /// Inner and outer write-back, read- and write-allocate.
+    /// Write-back, read- and write-allocate.
     pub const NORMAL: u64 = 3;
-    /// Inner and outer write-through, read- and write-allocate.
+    /// Write-through, read- and write-allocate.
     pub const NORMAL_WT: u64 = 4;
 }
 
@@ -25,15 +25,13 @@ pub const MAIR_EL1: u64 = 0x00 << (8 * memory_type::DEVICE_NGNRNE)
     | 0xff << (8 * memory_type::NORMAL)
     | 0xbb << (8 * memory_type::NORMAL_WT);
 
-/// RES1 without the feature that defines them, and Armv8.0 behaviour when set: LSMAOE, nTLSMD,
-/// SPAN, EIS, TSCXT, EOS, SED, ITD.
+/// RES1 or Armv8.0 behaviour: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, SED, ITD.
 const SCTLR_EL1_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 11 | 1 << 8 | 1 << 7;
 
 /// Little endian, MMU and caches off.
 pub const SCTLR_EL1_MMU_OFF: u64 = SCTLR_EL1_RES1;
 
-/// M, C, I; SA and SA0; WXN, since no mapping is writable and executable (rule 10); nTWE and nTWI
-/// as on reset.
+/// M, C, I; SA, SA0; WXN (rule 10); nTWE, nTWI.
 pub const SCTLR_EL1_MMU_ON: u64 =
     SCTLR_EL1_RES1 | 1 << 19 | 1 << 18 | 1 << 16 | 1 << 12 | 1 << 4 | 1 << 3 | 1 << 2 | 1 << 0;
 
@@ -55,9 +53,8 @@ fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
     }
 }
 
-/// Returns TCR_EL1: this granule, 48-bit addresses in both halves, walks as tables are mapped, the
-/// CPU's output size up to the 48 bits that this granule has without FEAT_LPA2. HA and HD are
-/// clear: only software changes descriptors.
+/// Returns TCR_EL1: this granule, 48-bit addresses, walks as tables are mapped, the CPU's output
+/// size up to 48 bits, the most without FEAT_LPA2. No HA and HD: only software changes descriptors.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {

@@ -1,7 +1,5 @@
-//! A polled console, for early boot and panics.
-//!
-//! It takes no lock, whose holder may have died: lines of two CPUs may interleave. The last output
-//! is also in memory: `x/s &kernel::arch::early_console::KEPT` in gdb.
+//! A polled console, for early boot and panics. It takes no lock, whose holder may have died. The
+//! last output is also in memory: `x/s &kernel::arch::early_console::KEPT` in gdb.
 
 use core::fmt::{self, Write};
 use core::ptr;
@@ -11,7 +9,6 @@ use machine::uart::Uart;
 
 use super::mmio::Mmio;
 
-/// A UART whose registers are mapped.
 #[derive(Clone, Copy, Debug)]
 pub struct MappedUart {
     uart: Uart,
@@ -19,10 +16,10 @@ pub struct MappedUart {
 }
 
 impl MappedUart {
-    /// Returns the UART whose registers are mapped at `va`.
+    /// Returns the UART at `va`.
     ///
     /// # Safety
-    /// They stay mapped as device memory while this is used.
+    /// Its registers stay mapped as device memory.
     #[must_use]
     pub const unsafe fn new(uart: Uart, va: usize) -> Self {
         Self {
@@ -37,7 +34,7 @@ impl MappedUart {
         self.registers.base()
     }
 
-    /// Sends `text`, each newline as CR LF.
+    /// Each newline as CR LF.
     pub fn send(&self, text: &str) {
         for byte in text.bytes() {
             if byte == b'\n' {
@@ -58,13 +55,13 @@ static DEVICE: AtomicPtr<MappedUart> = AtomicPtr::new(ptr::null_mut());
 
 static OFF: AtomicBool = AtomicBool::new(false);
 
-/// Prints to `device` from now on; `None`: to memory only.
+/// `None`: to memory only.
 pub fn set(device: Option<&'static MappedUart>) {
     let device = device.map_or(ptr::null_mut(), |device| ptr::from_ref(device).cast_mut());
     DEVICE.store(device, Ordering::Release);
 }
 
-/// Stops all output to the device: the console is what fails.
+/// For when the console is what fails.
 pub fn switch_off() {
     OFF.store(true, Ordering::Relaxed);
 }
@@ -95,13 +92,13 @@ fn keep(text: &str) {
     }
 }
 
-/// Prints, each newline as CR LF.
+/// Each newline as CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     // The writer never fails.
     let _ = Console.write_fmt(args);
 }
 
-/// Waits, bounded, until the UART has sent everything.
+/// Waits, bounded, until all is sent.
 pub fn flush() {
     if let Some(device) = device()
         && !OFF.load(Ordering::Relaxed)

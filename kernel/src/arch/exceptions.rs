@@ -1,10 +1,7 @@
-//! Exceptions taken at EL1: synchronous ones and SError, as no interrupt controller is in use.
-//!
-//! 1. A spurious translation fault is retried (`exceptions/spurious.rs`).
-//! 2. An instruction in the exception table continues at its fixup (`exceptions/extable.rs`).
-//! 3. Anything else is fatal.
-//!
-//! Registers are saved on the current stack, or on the CPU's overflow stack when it is full.
+//! Exceptions at EL1: synchronous and SError, as no interrupt controller is in use. A spurious
+//! fault is retried (`exceptions/spurious.rs`), one in the exception table continues at its fixup
+//! (`exceptions/extable.rs`), all others are fatal. Registers are saved on the stack, or if it is
+//! full, on the CPU's overflow stack.
 
 mod extable;
 mod spurious;
@@ -40,14 +37,14 @@ unsafe extern "C" {
     static exception_vectors: u8;
 }
 
-/// Installs the vectors on this CPU and unmasks SError. TPIDR_EL1 must be set.
+/// Installs the vectors, which need TPIDR_EL1, and unmasks SError.
 pub fn install_vectors() {
     VBAR_EL1.set(&raw const exception_vectors as u64);
     mmu::isb();
     interrupts::unmask_serror();
 }
 
-/// Called by the vectors with everything masked. A return continues at `frame.elr`.
+/// Called with everything masked. A return continues at `frame.elr`.
 extern "C" fn handle_exception(frame: &mut Frame) {
     if frame.is_synchronous() && (spurious::retry(frame) || extable::fix_up(frame)) {
         return;

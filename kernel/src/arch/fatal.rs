@@ -1,4 +1,4 @@
-//! The end of a run by an unexpected exception or a panic: reports, and turns the machine off.
+//! The end of a run by an exception or a panic: reports, and turns the machine off.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -12,13 +12,12 @@ use super::percpu::{self, this_cpu};
 use super::syndrome::class;
 use super::{backtrace, interrupts, psci};
 
-/// Prints the walk of an address, one line a level, in a broken kernel: takes no lock, does not
-/// allocate, and probes tables as [`probe_read`](super::probe::probe_read) does.
+/// Prints an address's walk, a line a level, in a broken kernel: no locks, no allocation, tables by
+/// [`probe_read`](super::probe::probe_read).
 pub type DumpWalk = fn(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>));
 
 static DUMP_WALK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Registers what prints the walk of FAR.
 pub fn set_dump_walk(dump: DumpWalk) {
     DUMP_WALK.store(dump as *mut (), Ordering::Release);
 }
@@ -34,7 +33,7 @@ fn dump_walk(va: usize) {
 }
 
 const NOBODY: usize = usize::MAX;
-/// The CPU that failed first: it alone reports.
+/// It alone reports.
 static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
 
 pub(super) fn failed_cpu() -> Option<usize> {
@@ -43,8 +42,7 @@ pub(super) fn failed_cpu() -> Option<usize> {
 
 static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
-/// Handles a failure of the report: prints; then turns off the console, which may be what fails;
-/// then stops this CPU, as it cannot turn the machine off.
+/// Handles a failure of the report: prints; then turns off the console; then stops this CPU.
 fn again(why: fmt::Arguments<'_>) -> ! {
     match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
         0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
@@ -54,7 +52,7 @@ fn again(why: fmt::Arguments<'_>) -> ! {
     psci::system_off()
 }
 
-/// Lets the first CPU through, once, and parks others.
+/// Lets the first CPU through, once.
 fn enter() {
     let _masked = core::mem::ManuallyDrop::new(interrupts::mask());
     let this = percpu::cpu_index();
@@ -151,7 +149,7 @@ fn dump_frame(frame: &Frame) {
     ));
 }
 
-/// Ends the run with a message that blames the machine or its loader.
+/// Ends the run with a message that blames machine or loader.
 pub fn stop(why: fmt::Arguments<'_>) -> ! {
     enter();
     print(format_args!("\nvmwalk: FATAL: {why}\n"));

@@ -1,5 +1,5 @@
-//! Identification registers, recorded by each CPU itself before anything depends on them (DESIGN
-//! rule 13): each CPU is turned on once for that (`smp::identify`). `id_override=` replaces values.
+//! Identification registers, recorded by each CPU before anything depends on them (DESIGN rule 13,
+//! `smp::identify`).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,6 @@ per_cpu! {
     static IDENTITY: [AtomicU64; NR_REGISTERS] = [const { AtomicU64::new(0) }; NR_REGISTERS];
 }
 
-/// Reads this CPU's registers.
 #[must_use]
 pub fn read() -> Identity {
     let dfr0 = ID_AA64DFR0_EL1.get();
@@ -28,12 +27,12 @@ pub fn read() -> Identity {
         0
     } else {
         let pmcr: u64;
-        // SAFETY: a PMUv3 is there, and EL2 does not trap it.
+        // SAFETY: a PMUv3 exists, and EL2 does not trap it.
         unsafe { asm!("mrs {}, pmcr_el0", out(reg) pmcr, options(nostack, nomem, preserves_flags)) };
         pmcr
     };
     let (ctr, dczid): (u64, u64);
-    // SAFETY: reads an identification register.
+    // SAFETY: identification register.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nostack, nomem, preserves_flags)) };
     // SAFETY: as above.
     unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(nostack, nomem, preserves_flags)) };
@@ -56,17 +55,16 @@ pub fn read() -> Identity {
         })
 }
 
-/// Records this CPU's registers as those of CPU `index`.
+/// Records this CPU's, number `index`.
 pub fn record(index: usize) {
     let identity = read();
     let place = IDENTITY.of(index);
-    // Release: a reader that sees MIDR_EL1 sees the others.
+    // Release: a reader of MIDR_EL1 sees the others.
     for register in Register::ALL.iter().rev() {
         place[*register as usize].store(identity.get(*register), Ordering::Release);
     }
 }
 
-/// Returns what CPU `index` recorded.
 #[must_use]
 pub fn of_cpu(index: usize) -> Option<Identity> {
     let place = IDENTITY.get(index)?;
@@ -74,7 +72,7 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
-/// Returns the CPUs that have recorded, with overrides applied.
+/// Returns those recorded, with overrides.
 pub fn cpus(overrides: &[Option<Override>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
         let overrides = overrides.iter().copied().flatten();

@@ -1,5 +1,3 @@
-//! Masking of interrupts on this CPU.
-
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::panic::Location;
@@ -16,7 +14,7 @@ pub struct MaskedBriefly {
     _not_send: PhantomData<*const ()>,
 }
 
-/// The same for a section that is [measured](masked).
+/// In a section that is [measured](masked).
 #[must_use = "dropping the guard restores the mask at once"]
 #[derive(Debug)]
 pub struct Masked {
@@ -43,12 +41,12 @@ impl Drop for Masked {
     }
 }
 
-/// Masks IRQ and FIQ for a fixed few instructions, which are not measured.
+/// Without being measured: for a few instructions, always the same.
 #[inline(always)]
 pub fn mask_briefly() -> MaskedBriefly {
     let daif: u64;
-    // No `nomem`: what the guard protects stays after it.
-    // SAFETY: masking has no effect on memory.
+    // No `nomem`: protected accesses stay after it.
+    // SAFETY: no effect on memory.
     unsafe { asm!("mrs {}, daif", "msr daifset, #0b0011", out(reg) daif, options(nostack, preserves_flags)) };
     MaskedBriefly {
         daif,
@@ -56,7 +54,7 @@ pub fn mask_briefly() -> MaskedBriefly {
     }
 }
 
-/// Masks debug exceptions and SError, too, without being measured: for what takes no lock.
+/// Masks debug exceptions and SError, too; for what takes no lock.
 #[inline(always)]
 pub fn mask_all() -> MaskedBriefly {
     let daif: u64;
@@ -71,12 +69,12 @@ pub fn mask_all() -> MaskedBriefly {
 impl Drop for MaskedBriefly {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: restores what `mask_briefly` read on this CPU.
+        // SAFETY: restores what this CPU had.
         unsafe { asm!("msr daif, {}", in(reg) self.daif, options(nostack, preserves_flags)) };
     }
 }
 
-/// Unmasks SError: an asynchronous abort is reported where it happens.
+/// Lets asynchronous aborts be reported where they happen.
 pub fn unmask_serror() {
     // SAFETY: the vectors are installed and report it.
     unsafe { asm!("msr daifclr, #0b0100", options(nostack, preserves_flags)) };

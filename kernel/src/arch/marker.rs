@@ -1,5 +1,5 @@
-//! Markers for an emulator plugin, which counts what lies between them: HINT #80 to #84,
-//! unallocated and thus NOPs (Arm ARM C6.2, HINT).
+//! Markers for a counting emulator plugin: HINT #80 to #84, unallocated, so NOPs (Arm ARM C6.2,
+//! HINT).
 
 use core::arch::asm;
 
@@ -8,29 +8,21 @@ macro_rules! marker {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name() {
-            // SAFETY: a NOP. No `nomem`: no access moves across it.
+            // SAFETY: a NOP. No `nomem`: no access may move across it.
             unsafe { asm!(concat!("hint #", $number), options(nostack, preserves_flags)) };
         }
     };
 }
 
 marker!(
-    /// A measured map or read begins on this CPU.
+    /// Of a map or read.
     begin_map,
     "80"
 );
+marker!(begin_unmap, "84");
+marker!(end, "81");
 marker!(
-    /// A measured unmap begins on this CPU.
-    begin_unmap,
-    "84"
-);
-marker!(
-    /// The measured call on this CPU ends.
-    end,
-    "81"
-);
-marker!(
-    /// The next case begins, on all CPUs.
+    /// On all CPUs.
     next_case,
     "82"
 );

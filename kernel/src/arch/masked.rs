@@ -1,10 +1,8 @@
-//! The longest section with interrupts masked on each CPU: measured in a build with debug
-//! assertions, if `masked=1` asks for it.
+//! The longest section with interrupts masked on each CPU, from its first guard to its last (locks
+//! and [`interrupts`](super::interrupts)): measured with debug assertions and `masked=1`.
 //!
-//! A section lasts from the first guard that a CPU takes to the last that it drops: a lock's or
-//! [`interrupts`](super::interrupts)'. Its steps ([`Count`]) have the bounds of DESIGN rule 14 on
-//! any machine. Its ticks of CNTVCT_EL0 are those of the instructions under `-icount`, else time.
-//! [`mask_briefly`](super::interrupts::mask_briefly) is not measured.
+//! Steps ([`Count`]) have the bounds of DESIGN rule 14 on any machine; ticks of CNTVCT_EL0 count
+//! instructions under `-icount`.
 
 use core::arch::asm;
 use core::fmt;
@@ -16,31 +14,28 @@ use super::pmu::known_loop;
 use super::time;
 use crate::per_cpu;
 
-/// What is counted of a section.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Count {
-    /// Ticks of CNTVCT_EL0.
+    /// Of CNTVCT_EL0.
     Ticks,
     /// Descriptors written.
     Written,
-    /// Descriptors read, many at a time.
+    /// Many at a time.
     LookedAt,
-    /// Blocks of frames that go to or from the buddy allocator.
+    /// To or from the buddy allocator.
     Blocks,
 }
 
 impl Count {
     const NR: usize = 4;
-    /// Those with a bound, the same on any machine.
     pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks];
 
-    /// Returns the most that one section may have; `None` for what depends on the machine.
+    /// Returns a section's limit; `None` for what depends on the machine.
     #[must_use]
     pub const fn bound(self) -> Option<u64> {
         match self {
             Self::Ticks => None,
-            // A table that is filled, and the group of 16 that its block is taken from, broken and
-            // made (DESIGN rule 3).
+            // A table that is filled, and a group of 16, broken and made (DESIGN rule 3).
             Self::Written => Some(512 + 2 * 16),
             Self::LookedAt => Some(512),
             Self::Blocks => Some(64),
@@ -58,7 +53,6 @@ impl Count {
     }
 }
 
-/// Where a section began and ended, and what was done in it.
 struct Section {
     began_by: AtomicPtr<Location<'static>>,
     ended_at: AtomicUsize,
@@ -94,13 +88,12 @@ impl Section {
     }
 }
 
-/// Written by its own CPU only.
+/// Its own CPU's.
 struct Measured {
-    /// Guards held.
     depth: AtomicUsize,
-    /// The section it is in, with the ticks of its beginning.
+    /// With the ticks of its beginning.
     current: Section,
-    /// For each count, the section that had the most.
+    /// Of each count.
     most: [Section; Count::NR],
 }
 
@@ -112,12 +105,11 @@ per_cpu! {
     };
 }
 
-/// A section that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// Caller that took the first guard.
+    /// Took the first guard.
     pub began_by: &'static Location<'static>,
-    /// Where the last was dropped.
+    /// Dropped the last.
     pub ended_at: usize,
     counts: [u64; Count::NR],
 }
@@ -138,7 +130,6 @@ impl fmt::Display for Found {
     }
 }
 
-/// Notes that a guard was taken.
 #[cold]
 #[inline(never)]
 pub(super) fn begin(by: &'static Location<'static>) {
@@ -154,7 +145,7 @@ pub(super) fn begin(by: &'static Location<'static>) {
     }
 }
 
-/// Notes that a guard is dropped, interrupts still masked.
+/// Interrupts are still masked.
 #[cold]
 #[inline(never)]
 pub(super) fn end() {
@@ -167,8 +158,8 @@ pub(super) fn end() {
     let Some(mut now) = measured.current.found().filter(|_| depth == 0) else {
         return;
     };
-    // The return address of the frame record (AAPCS64 6.4.6).
-    // SAFETY: functions of this image have frame records.
+    // The return address (AAPCS64 6.4.6).
+    // SAFETY: functions have frame records.
     unsafe { asm!("ldr {}, [x29, #8]", out(reg) now.ended_at, options(nostack, readonly, preserves_flags)) };
     now.counts[Count::Ticks as usize] = time::ticks() - now.count(Count::Ticks);
     for (i, most) in measured.most.iter().enumerate() {
@@ -178,7 +169,6 @@ pub(super) fn end() {
     }
 }
 
-/// Counts `nr` descriptors written.
 #[inline(always)]
 pub fn writes(nr: usize) {
     if is_measured() {
@@ -186,7 +176,6 @@ pub fn writes(nr: usize) {
     }
 }
 
-/// Counts `nr` descriptors read.
 #[inline(always)]
 pub fn looks_at(nr: usize) {
     if is_measured() {
@@ -194,7 +183,6 @@ pub fn looks_at(nr: usize) {
     }
 }
 
-/// Counts a block that the buddy allocator takes or gives.
 #[inline(always)]
 pub fn moves_block() {
     if is_measured() {
@@ -211,7 +199,7 @@ fn step(what: Count, nr: usize) {
     }
 }
 
-/// Returns the section with the most of `count` so far on any CPU.
+/// Returns the section with the most so far, of any CPU.
 #[must_use]
 pub fn most(count: Count) -> Option<Found> {
     MEASURED
@@ -220,7 +208,7 @@ pub fn most(count: Count) -> Option<Found> {
         .max_by_key(|found| found.count(count))
 }
 
-/// Returns the ticks of CNTVCT_EL0 that a million instructions take.
+/// Of CNTVCT_EL0, for a million instructions.
 #[must_use]
 pub fn ticks_of_a_million() -> u64 {
     let began = time::ticks();

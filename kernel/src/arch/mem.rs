@@ -1,5 +1,5 @@
-//! `memcpy`, `memmove` and `memset` in assembly. The target is `strict-align`, for code before the
-//! MMU is on, so the compiler's own copy bytes; with the MMU on, Normal memory needs no alignment.
+//! `memcpy`, `memmove` and `memset`: the compiler's copy bytes, as the target is `strict-align` for
+//! code before the MMU is on.
 
 use core::arch::global_asm;
 

@@ -1,6 +1,5 @@
-//! Accesses to device registers: one load or store each, with a base register and no write-back, so
-//! that a hypervisor gets a valid syndrome (Arm ARM, ESR_ELx, "ISS encoding for an exception from a
-//! Data Abort", ISV).
+//! Device registers: one load or store each, without write-back, so that a hypervisor gets a valid
+//! syndrome (Arm ARM, ESR_ELx, "ISS encoding for an exception from a Data Abort", ISV).
 
 use core::arch::asm;
 
@@ -8,18 +7,16 @@ use machine::uart::{Registers, Width};
 
 use super::time::relax;
 
-/// Registers that are mapped as device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Mmio {
     base: usize,
 }
 
 impl Mmio {
-    /// Returns the registers mapped at `base`.
+    /// Returns the registers at `base`.
     ///
     /// # Safety
-    /// They stay mapped as device memory while this is used, and no access to them damages what a
-    /// Rust reference points to.
+    /// They stay mapped as device memory, and no access damages what a Rust reference points to.
     #[must_use]
     pub const unsafe fn new(base: usize) -> Self {
         Self { base }

@@ -1,4 +1,4 @@
-//! The AArch64 layer: everything that is an instruction or a system register.
+//! All instructions and system registers of AArch64.
 
 pub mod alternatives;
 pub mod atomic;

@@ -1,11 +1,6 @@
-//! Per-CPU variables ([`per_cpu!`](crate::per_cpu)).
-//!
-//! The section `.percpu` of the image is a template with the initial values. Each CPU has a block,
-//! a copy of it: the boot CPU's is in .bss, the others lie in a window of the fixed region
-//! (`mm::per_cpu`).
-//!
-//! TPIDR_EL1 points to the block before the CPU's vectors are installed. A block begins with a
-//! [`PerCpu`], by which the vectors find a good stack.
+//! Per-CPU variables: each CPU has a block, a copy of the template `.percpu`. The boot CPU's is in
+//! .bss, others in a window of the fixed region (`mm::per_cpu`). TPIDR_EL1 points to the block,
+//! whose [`PerCpu`] gives the vectors a good stack.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -16,7 +11,7 @@ use aarch64_cpu::registers::{MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
 
 use crate::layout::{PER_CPU_WINDOW, PER_CPU_WINDOW_SIZE};
 
-/// CPUs that the window has addresses for. Memory is taken only for those of the machine.
+/// With addresses; memory is taken for the machine's.
 pub const MAX_CPUS: usize = 4096;
 const MAX_BLOCK_SIZE: usize = PER_CPU_WINDOW_SIZE / MAX_CPUS;
 /// In bytes.
@@ -30,8 +25,8 @@ unsafe extern "C" {
     static __percpu_boot: u8;
 }
 
-/// Declares a per-CPU variable, an [`EachCpu`]: `per_cpu! { static NAME: Type = initial; }`. Its
-/// type is `Sync`, as any CPU may read another's.
+/// Declares an [`EachCpu`]: `per_cpu! { static NAME: Type = initial; }`. Any CPU may read
+/// another's, so the type is `Sync`.
 #[macro_export]
 macro_rules! per_cpu {
     ($(#[$meta:meta])* $vis:vis static $NAME:ident: $T:ty = $initial:expr;) => {
@@ -39,24 +34,24 @@ macro_rules! per_cpu {
         #[unsafe(link_section = ".percpu")]
         $vis static $NAME: $crate::arch::percpu::EachCpu<$T> = {
             let initial: $T = $initial;
-            // SAFETY: a static in the template's section.
+            // SAFETY: in the template's section.
             unsafe { $crate::arch::percpu::EachCpu::in_template(initial) }
         };
     };
 }
 
-/// One `T` for each CPU; itself the initial value.
+/// A `T` for each CPU; itself the initial value.
 #[repr(transparent)]
 pub struct EachCpu<T>(UnsafeCell<T>);
 
-// SAFETY: only shared references to instances are handed out, and the template is only copied.
+// SAFETY: gives shared references to instances, and the template is only copied.
 unsafe impl<T: Sync> Sync for EachCpu<T> {}
 
 impl<T> EachCpu<T> {
     /// Returns the initial value.
     ///
     /// # Safety
-    /// It becomes a static of the section `.percpu`, and nothing else.
+    /// It becomes a static of the section `.percpu`.
     #[doc(hidden)]
     pub const unsafe fn in_template(initial: T) -> Self {
         Self(UnsafeCell::new(initial))
@@ -67,28 +62,27 @@ impl<T> EachCpu<T> {
     #[must_use]
     pub fn this(&'static self) -> &'static T {
         let at = (self.0.get() as usize).wrapping_add(this_cpu().offset);
-        // SAFETY: in this CPU's block, a copy of the template.
+        // SAFETY: in this CPU's copy of the template.
         unsafe { &*(at as *const T) }
     }
 
-    /// Returns that of CPU `cpu`.
+    /// Returns CPU `cpu`'s.
     ///
     /// # Panics
-    /// If the machine has no such CPU.
+    /// If there is none.
     #[must_use]
     pub fn of(&'static self, cpu: usize) -> &'static T {
         let at = (self.0.get() as usize).wrapping_add(offset_of_block(cpu));
-        // SAFETY: in a CPU's block, a copy of the template.
+        // SAFETY: in a CPU's copy of the template.
         unsafe { &*(at as *const T) }
     }
 
-    /// Returns that of CPU `cpu`, if the machine has it.
     #[must_use]
     pub fn get(&'static self, cpu: usize) -> Option<&'static T> {
         (cpu < nr_cpus()).then(|| self.of(cpu))
     }
 
-    /// Returns those of all CPUs, in order.
+    /// Returns all CPUs', in order.
     pub fn iter(&'static self) -> impl Iterator<Item = &'static T> {
         (0..nr_cpus()).map(|cpu| self.of(cpu))
     }
@@ -100,26 +94,24 @@ impl<T> fmt::Debug for EachCpu<T> {
     }
 }
 
-/// One CPU's data. The vectors use the first six words.
+/// The vectors use the first six words.
 #[repr(C, align(128))]
 pub struct PerCpu {
-    /// The CPU's stack.
     pub(super) stack_low: usize,
     pub(super) stack_high: usize,
-    /// The stack for exceptions when that one is full.
+    /// For exceptions when that one is full.
     pub(super) overflow_low: usize,
     pub(super) overflow_high: usize,
-    /// The vectors spill registers here.
+    /// For the vectors.
     pub(super) scratch: [u64; 2],
     /// 0 for the boot CPU.
     index: usize,
-    /// From the template to the block.
+    /// From template to block.
     offset: usize,
-    /// Affinity fields of MPIDR_EL1.
+    /// Affinity fields.
     mpidr: u64,
-    /// Faults that were retried.
     pub(super) nr_spurious_faults: AtomicU64,
-    /// Faults that waited for another CPU's break window.
+    /// Faults that waited for another's break window.
     pub(super) nr_window_waits: AtomicU64,
 }
 
@@ -155,16 +147,16 @@ per_cpu! {
     static OVERFLOW_STACK: OverflowStack = OverflowStack(UnsafeCell::new([0; OVERFLOW_STACK_SIZE]));
 }
 
-/// CPUs that have a block.
+/// With a block.
 static NR_CPUS: AtomicUsize = AtomicUsize::new(1);
 
-/// Returns how many CPUs the machine has, up or not.
+/// Returns the machine's CPUs, up or not.
 #[must_use]
 pub fn nr_cpus() -> usize {
     NR_CPUS.load(Ordering::Relaxed)
 }
 
-/// Returns the bytes of a block: whole pages.
+/// In bytes: whole pages.
 #[must_use]
 pub fn block_size() -> usize {
     &raw const __percpu_end as usize - &raw const __percpu_start as usize
@@ -177,29 +169,28 @@ fn block(cpu: usize) -> usize {
     }
 }
 
-/// Returns the offset from the template to the block of CPU `cpu`.
+/// From template to block.
 fn offset_of_block(cpu: usize) -> usize {
     assert!(cpu < nr_cpus(), "CPU {cpu} of {}", nr_cpus());
     block(cpu).wrapping_sub(&raw const __percpu_start as usize)
 }
 
-/// Makes the block of CPU `cpu` a copy of the template.
+/// Initialises the block of CPU `cpu`.
 ///
 /// # Safety
-/// The block is mapped, and that CPU does not run.
+/// It is mapped, and that CPU does not run.
 unsafe fn copy_template(cpu: usize) {
-    // SAFETY: the template and the block have this size, and the block is the caller's.
+    // SAFETY: both have this size, and the block is the caller's.
     unsafe { core::ptr::copy_nonoverlapping(&raw const __percpu_start, block(cpu) as *mut u8, block_size()) };
 }
 
-/// Makes the blocks of CPUs 1 to `nr` - 1.
+/// Initialises the blocks of CPUs 1 to `nr` - 1.
 ///
 /// # Panics
-/// If blocks have outgrown the window.
+/// If they do not fit the window.
 ///
 /// # Safety
-/// Called once, by the boot CPU, while no other runs. The window is mapped writable as far as the
-/// blocks reach.
+/// Called once, by the boot CPU, while no other runs. The window is mapped for them, writable.
 pub unsafe fn init_blocks(nr: usize) {
     assert!(
         block_size() <= MAX_BLOCK_SIZE && nr <= MAX_CPUS,
@@ -216,14 +207,14 @@ pub unsafe fn init_blocks(nr: usize) {
 /// Aff3, Aff2, Aff1, Aff0 of MPIDR_EL1.
 pub const AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// Fills in the data of CPU `index` and points TPIDR_EL1 to it.
+/// Fills in CPU `index`'s data and sets TPIDR_EL1.
 ///
 /// # Safety
 /// Called once for each `index`, by that CPU, on `stack`. Its block is there.
 unsafe fn init(index: usize, stack: Range<usize>) {
     let overflow = OVERFLOW_STACK.of(index).0.get() as usize;
     let this = block(index) as *mut PerCpu;
-    // SAFETY: a block begins with it, and a CPU that has not come up has no reference to its own.
+    // SAFETY: begins the block, without references before its CPU comes up.
     unsafe {
         this.write(PerCpu {
             stack_low: stack.start,
@@ -244,19 +235,19 @@ unsafe fn init(index: usize, stack: Range<usize>) {
 /// # Safety
 /// Called once, by the boot CPU, on `stack`.
 pub unsafe fn init_boot_cpu(stack: Range<usize>) {
-    // SAFETY: its block is part of the image, and not used yet.
+    // SAFETY: part of the image, not used yet.
     unsafe { copy_template(0) };
-    // SAFETY: index 0 is the boot CPU's.
+    // SAFETY: 0 is the boot CPU.
     unsafe { init(0, stack) };
 }
 
-/// Sets up CPU `index`; if it comes up again, only sets TPIDR_EL1.
+/// Sets up CPU `index`, or when it comes up again only TPIDR_EL1.
 ///
 /// # Safety
-/// Called by CPU `index`, not 0, on `stack`, the same each time.
+/// Called by CPU `index`, not 0, on `stack`, always the same.
 pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     let this = CPU.of(index);
-    // Written by this CPU only, before now or never.
+    // Only this CPU writes it.
     if this.stack_high == stack.end {
         TPIDR_EL1.set(&raw const *this as u64);
         return;
@@ -265,15 +256,15 @@ pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     unsafe { init(index, stack) };
 }
 
-/// Returns this CPU's data. Shared across CPUs, so it holds no cells but atomics.
+/// Returns this CPU's data. Its only cells are atomics, as it is shared.
 #[inline(always)]
 #[must_use]
 pub fn this_cpu() -> &'static PerCpu {
-    // SAFETY: TPIDR_EL1 points to this CPU's block before any caller runs.
+    // SAFETY: TPIDR_EL1 is set before any caller runs.
     unsafe { &*(TPIDR_EL1.get() as *const PerCpu) }
 }
 
-/// Returns the number of this CPU; 0 is the boot CPU.
+/// 0 for the boot CPU.
 #[inline(always)]
 #[must_use]
 pub fn cpu_index() -> usize {
@@ -281,7 +272,7 @@ pub fn cpu_index() -> usize {
 }
 
 impl PerCpu {
-    /// Returns the affinity fields of MPIDR_EL1, as PSCI takes them.
+    /// Returns what PSCI takes.
     #[must_use]
     pub fn mpidr(&self) -> u64 {
         self.mpidr
@@ -298,14 +289,13 @@ impl PerCpu {
     }
 }
 
-/// Returns the faults that were retried, on all CPUs.
+/// Retried faults of all CPUs.
 #[must_use]
 pub fn nr_spurious_faults() -> u64 {
     sum(|cpu| &cpu.nr_spurious_faults)
 }
 
-/// Returns the faults that waited for another CPU's break window, on all CPUs, counted as they
-/// begin to wait.
+/// Of all CPUs, counted as the wait begins.
 #[must_use]
 pub fn nr_window_waits() -> u64 {
     sum(|cpu| &cpu.nr_window_waits)

@@ -1,8 +1,5 @@
-//! One event counter that counts instructions: INST_RETIRED (event 0x08; Arm ARM, "Common event
-//! numbers"), exact under `-icount`.
-//!
-//! Of counter 0, the low 32 bits are read, as more need FEAT_PMUv3p5: differences up to 2^32 - 1
-//! are right.
+//! An event counter of instructions: INST_RETIRED (event 0x08; Arm ARM, "Common event numbers"),
+//! exact under `-icount`. Of its bits 32 are used, as more need FEAT_PMUv3p5.
 
 use core::arch::asm;
 
@@ -10,17 +7,16 @@ use super::features::Features;
 
 /// Also its bit in PMCEID0_EL0.
 const INST_RETIRED: u64 = 0x08;
-/// The event counters count.
 const PMCR_E: u64 = 1 << 0;
 
-/// Why instructions cannot be counted.
+/// Instructions cannot be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unavailable {
-    /// ID_AA64DFR0_EL1.PMUVer: no PMUv3.
+    /// ID_AA64DFR0_EL1.PMUVer.
     NoPmu,
     /// PMCR_EL0.N is 0.
     NoCounter,
-    /// PMCEID0_EL0 (this value) lacks the event: an emulator has it only under `-icount`.
+    /// PMCEID0_EL0 lacks it: emulators have it under `-icount`.
     NoEvent(u64),
 }
 
@@ -37,7 +33,7 @@ impl core::fmt::Display for Unavailable {
     }
 }
 
-/// Event counter 0 of this CPU, counting instructions at EL1.
+/// Counter 0 of this CPU, at EL1.
 #[derive(Debug)]
 pub struct InstructionCounter {
     // A counter belongs to its CPU.
@@ -54,13 +50,13 @@ impl InstructionCounter {
             return Err(Unavailable::NoCounter);
         }
         let events: u64;
-        // SAFETY: an identification register of a PMU that is there.
+        // SAFETY: the PMU exists.
         unsafe { asm!("mrs {}, pmceid0_el0", out(reg) events, options(nostack, nomem, preserves_flags)) };
         if events & 1 << INST_RETIRED == 0 {
             return Err(Unavailable::NoEvent(events));
         }
-        // PMEVTYPER0_EL0 with P, U and NSK 0 counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0).
-        // SAFETY: nothing else uses the counter; its overflow interrupt is disabled.
+        // P, U and NSK 0: counts at EL1 and EL0 (Arm ARM, PMEVTYPER<n>_EL0).
+        // SAFETY: nothing else uses the counter; its interrupt is disabled.
         unsafe {
             asm!(
                 "msr pmintenclr_el1, {all}",
@@ -84,9 +80,8 @@ impl InstructionCounter {
         })
     }
 
-    /// Returns the count here: the ISB keeps the read from executing early (Arm ARM,
-    /// "Synchronization requirements for AArch64 System registers"), and no memory access moves
-    /// across it.
+    /// Returns the count. ISB: not read early (Arm ARM, "Synchronization requirements for AArch64
+    /// System registers"); no access moves across it.
     #[inline(always)]
     #[must_use]
     pub fn read(&self) -> u32 {
@@ -97,7 +92,7 @@ impl InstructionCounter {
     }
 }
 
-/// Executes exactly `2 * rounds` instructions, `rounds` at least 1, to check the counter.
+/// Executes exactly `2 * rounds` instructions; `rounds` is at least 1.
 #[inline(always)]
 pub fn known_loop(rounds: u32) {
     // SAFETY: counts a register down.

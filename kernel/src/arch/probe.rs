@@ -1,5 +1,4 @@
-//! Accesses that report a fault: instructions in the exception table. Spurious faults are retried
-//! first, so what is reported is what the tables say.
+//! Accesses that report a fault, by the exception table. Spurious faults are retried first.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -8,23 +7,21 @@ use super::syndrome::{FaultStatus, Syndrome, class};
 
 global_asm!(include_str!("probe/probe.s"));
 
-/// Why a probe failed.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct FaultInfo {
-    /// ESR_EL1. Never 0: IL is set in every exception of a probe.
+    /// ESR_EL1; never 0, as IL is set.
     pub esr: u64,
     pub far: u64,
 }
 
 impl FaultInfo {
-    /// Returns the fault status; `None` for an undefined instruction that was fetched.
+    /// `None` for an undefined instruction that was fetched.
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
     }
 
-    /// Returns the level of a translation fault.
     #[must_use]
     pub fn translation_level(&self) -> Option<u8> {
         match self.status() {
@@ -33,7 +30,6 @@ impl FaultInfo {
         }
     }
 
-    /// Returns the level of a permission fault.
     #[must_use]
     pub fn permission_level(&self) -> Option<u8> {
         match self.status() {
@@ -47,7 +43,7 @@ impl FaultInfo {
         Syndrome(self.esr).is_write()
     }
 
-    /// Returns whether an instruction was fetched, so that the address is executable.
+    /// An instruction was fetched, so the address is executable.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN
@@ -79,7 +75,6 @@ unsafe extern "C" {
     fn smc_or_fault(function: u64, fault: *mut FaultInfo);
 }
 
-/// Runs `probe`, and returns the fault that it reports as an error.
 fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
     let mut fault = FaultInfo::default();
     let value = probe(&raw mut fault);
@@ -89,16 +84,16 @@ fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
 /// Loads 64 bits from `va`.
 ///
 /// # Errors
-/// The fault of the load: an alignment fault, too, in device memory or with SCTLR_EL1.A.
+/// The fault; alignment, too, in device memory or with SCTLR_EL1.A.
 pub fn probe_read(va: usize) -> Result<u64, FaultInfo> {
-    // SAFETY: a load has no effect on Rust's memory.
+    // SAFETY: a load has no effect on memory.
     catch(|fault| unsafe { probe_read64_or_fault(va, fault) })
 }
 
-/// Loads 32 bits from `va`, as device registers need.
+/// Loads 32 bits, as device registers need.
 ///
 /// # Errors
-/// As for [`probe_read`].
+/// As [`probe_read`].
 pub fn probe_read32(va: usize) -> Result<u32, FaultInfo> {
     // SAFETY: as for `probe_read`.
     catch(|fault| unsafe { probe_read32_or_fault(va, fault) })
@@ -107,19 +102,19 @@ pub fn probe_read32(va: usize) -> Result<u32, FaultInfo> {
 /// Stores 64 bits at `va`.
 ///
 /// # Errors
-/// The fault of the store.
+/// The fault.
 ///
 /// # Safety
-/// A store that does not fault changes nothing that Rust relies on.
+/// A store without a fault changes nothing that Rust relies on.
 pub unsafe fn probe_write(va: usize, value: u64) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_write64_or_fault(va, fault, value) })
 }
 
-/// Stores 32 bits at `va`.
+/// Stores 32 bits.
 ///
 /// # Errors
-/// The fault of the store.
+/// The fault.
 ///
 /// # Safety
 /// As for [`probe_write`].
@@ -131,21 +126,18 @@ pub unsafe fn probe_write32(va: usize, value: u32) -> Result<(), FaultInfo> {
 /// Calls `va`.
 ///
 /// # Errors
-/// The fault of the first fetch; or an undefined instruction there, with
-/// [`FaultInfo::was_executed`].
+/// The fault of the first fetch, or of an undefined instruction ([`FaultInfo::was_executed`]).
 ///
 /// # Safety
-/// If `va` is executable, a function without arguments or an undefined instruction (0 is one) is
-/// there.
+/// If it is executable, a function without arguments or an undefined instruction (0) is there.
 pub unsafe fn probe_exec(va: usize) -> Result<(), FaultInfo> {
     // SAFETY: the caller's promise.
     catch(|fault| unsafe { probe_call_or_fault(va, fault) })
 }
 
-/// Reads SMCR_EL1, which CPTR_EL2.TSM traps to an EL2 that this image configured. Undefined without
-/// FEAT_SME.
+/// Reads SMCR_EL1, which CPTR_EL2.TSM traps to this image's EL2. Undefined without FEAT_SME.
 pub fn trap_to_el2() {
-    // SMEN, so that EL1 does not trap it; FPEN as before.
+    // SMEN: no trap to EL1; FPEN as before.
     const CPACR: u64 = 0b11 << 24 | 0b11 << 20;
     // SAFETY: neither SME nor the value is used.
     unsafe {
@@ -153,10 +145,10 @@ pub fn trap_to_el2() {
     };
 }
 
-/// Asks for power-off by HVC and then SMC; returns if neither answers.
+/// Powers off by HVC or SMC; returns if neither answers.
 pub(super) fn try_system_off() {
     const SYSTEM_OFF: u64 = 0x8400_0008;
-    // SAFETY: SMCCC: it ends here, changes only x0 to x17, or is undefined and in the table.
+    // SAFETY: SMCCC: ends here, changes only x0 to x17, or is undefined and in the table.
     let _ = catch(|fault| unsafe { hvc_or_fault(SYSTEM_OFF, fault) });
     // SAFETY: as above.
     let _ = catch(|fault| unsafe { smc_or_fault(SYSTEM_OFF, fault) });

@@ -1,4 +1,4 @@
-//! PSCI: power-off, and CPUs that come up.
+//! PSCI.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,7 +12,6 @@ use super::{early_console, probe};
 /// 0, or a [`Conduit`].
 static CONDUIT: AtomicU8 = AtomicU8::new(0);
 
-/// Sets what the device tree says.
 pub fn set_conduit(conduit: Conduit) {
     CONDUIT.store(conduit as u8, Ordering::Relaxed);
 }
@@ -26,7 +25,7 @@ pub fn conduit() -> Option<Conduit> {
     }
 }
 
-/// Starts the CPU with affinity `mpidr` at physical address `entry` with `context` in x0.
+/// Starts CPU `mpidr` at physical address `entry` with `context` in x0.
 ///
 /// # Errors
 /// What firmware answered.
@@ -37,7 +36,7 @@ pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<
     }
 }
 
-/// Turns this CPU off. Returns if firmware refuses.
+/// Returns if firmware refuses.
 pub fn cpu_off(conduit: Conduit) {
     let _ = match conduit {
         Conduit::Hvc => psci::cpu_off::<Hvc>(),
@@ -45,7 +44,6 @@ pub fn cpu_off(conduit: Conduit) {
     };
 }
 
-/// Returns whether firmware says that the CPU with affinity `mpidr` is off.
 #[must_use]
 pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     let state = match conduit {
@@ -55,14 +53,14 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     state == Ok(psci::AffinityState::Off)
 }
 
-/// Turns the machine off. Only stops this CPU without firmware, or without a console, to keep the
-/// log in memory for a debugger.
+/// Turns the machine off; only stops this CPU without firmware, or without a console: the log in
+/// memory is for a debugger.
 pub fn system_off() -> ! {
     early_console::flush();
     if early_console::device().is_none() {
         park();
     }
-    // SYSTEM_OFF returned, or the tree has no PSCI: try both conduits, under the exception table.
+    // Refused, or not in the tree: try both, under the exception table.
     let _ = match conduit() {
         Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
         Some(Conduit::Smc) => psci::system_off::<Smc>(),
@@ -72,7 +70,7 @@ pub fn system_off() -> ! {
     park()
 }
 
-/// Stops this CPU for good, interrupts masked.
+/// Stops this CPU for good.
 pub fn park() -> ! {
     let _masked = super::interrupts::mask();
     loop {

@@ -2,11 +2,10 @@
 
 use core::fmt;
 
-/// Exception classes.
 pub mod class {
-    /// Undefined instruction, and all that has no class.
+    /// Undefined instruction, and what has no class.
     pub const UNKNOWN: u64 = 0x00;
-    /// FP or SIMD access that CPACR_EL1 traps.
+    /// Trapped by CPACR_EL1.
     pub const FP: u64 = 0x07;
     /// From EL1.
     pub const INSTRUCTION_ABORT: u64 = 0x21;
@@ -18,30 +17,27 @@ pub mod class {
     pub const BRK: u64 = 0x3c;
 }
 
-/// A fault status code (DFSC, IFSC, PAR_EL1.FST), with the level of the walk.
+/// DFSC, IFSC or PAR_EL1.FST, with the level of the walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultStatus {
-    /// An address in the tables, or the output, is larger than configured.
+    /// In the tables, or the output.
     AddressSize(u8),
-    /// No valid descriptor.
     Translation(u8),
-    /// AF is 0 in the leaf.
+    /// AF is 0.
     AccessFlag(u8),
-    /// The leaf does not permit the access.
     Permission(u8),
-    /// Synchronous external abort on the access.
+    /// Synchronous, on the access.
     External,
-    /// Synchronous external abort on the walk.
+    /// Synchronous, on the walk.
     ExternalOnWalk(u8),
-    /// Less aligned than the memory type or the instruction needs.
     Alignment,
-    /// More than one TLB entry matched.
+    /// Several TLB entries matched.
     TlbConflict,
     Other(u8),
 }
 
 impl FaultStatus {
-    /// Decodes the low six bits.
+    /// Of six bits.
     #[must_use]
     pub const fn from_fsc(fsc: u8) -> Self {
         let level = fsc & 0b11;
@@ -75,7 +71,6 @@ impl fmt::Display for FaultStatus {
     }
 }
 
-/// ESR_EL1.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Syndrome(pub u64);
 
@@ -86,7 +81,6 @@ impl Syndrome {
         self.0 >> 26 & 0x3f
     }
 
-    /// Returns whether it is a data or instruction abort, which has a fault status.
     #[must_use]
     pub const fn is_abort(self) -> bool {
         matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
@@ -102,13 +96,13 @@ impl Syndrome {
         }
     }
 
-    /// WnR. Cache maintenance and AT report as writes too, with CM set.
+    /// WnR; cache maintenance and AT are writes, too, with CM set.
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
     }
 
-    /// Returns whether FAR_EL1 is valid: aborts without FnV, and PC alignment.
+    /// FAR_EL1 is valid: aborts without FnV, PC alignment.
     #[must_use]
     pub const fn far_valid(self) -> bool {
         self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT

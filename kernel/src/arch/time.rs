@@ -1,21 +1,20 @@
-//! The generic timer's virtual counter, for bounded waits.
+//! The virtual counter, for bounded waits.
 
 use core::arch::asm;
 use core::time::Duration;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 
-/// Returns the virtual counter, read in program order.
 #[must_use]
 pub fn ticks() -> u64 {
     let ticks: u64;
-    // The ISB keeps the read from being early (Arm ARM, "The Generic Timer in AArch64 state").
+    // ISB: not read early (Arm ARM, "The Generic Timer in AArch64 state").
     // SAFETY: reads a counter.
     unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags)) };
     ticks
 }
 
-/// Returns the time since reset: under `-icount shift=0`, 1 ns an instruction.
+/// Under `-icount shift=0`, 1 ns an instruction.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());
@@ -23,7 +22,7 @@ pub fn since_reset() -> Duration {
     Duration::from_nanos(nanoseconds as u64)
 }
 
-/// Returns ticks a second: the emulator's 62.5 MHz if firmware left CNTFRQ_EL0 0.
+/// Ticks a second; the emulator's if firmware left CNTFRQ_EL0 0.
 fn frequency() -> u64 {
     match CNTFRQ_EL0.get() {
         0 => 62_500_000,
@@ -31,8 +30,8 @@ fn frequency() -> u64 {
     }
 }
 
-/// A step of a polling loop: YIELD, so that an emulator goes on with its next CPU. Not WFE: nothing
-/// promises an event.
+/// A step of polling. YIELD lets an emulator go on with its next CPU. Not WFE: nothing promises an
+/// event.
 #[inline(always)]
 pub fn relax() {
     // SAFETY: a hint.
@@ -41,12 +40,10 @@ pub fn relax() {
 
 const LOOKS: u32 = 256;
 
-/// A point in the future.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(u64);
 
 impl Deadline {
-    /// Returns the point `wait` from now.
     #[must_use]
     pub fn after(wait: Duration) -> Self {
         Self(ticks().saturating_add(Self::ticks_of(wait)))
@@ -62,10 +59,8 @@ impl Deadline {
         ticks() >= self.0
     }
 
-    /// Waits until `done` or the deadline, and returns whether it was done.
-    ///
-    /// Reads the counter once in 256 calls of `done`: a read drains the pipeline, and takes a lock
-    /// that all CPUs of an emulator share.
+    /// Waits until `done` or the deadline; returns whether it was done. Reads the counter once in
+    /// 256 calls: that drains the pipeline, and all CPUs of an emulator share a lock for it.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {
             for _ in 0..LOOKS {

@@ -1,18 +1,17 @@
 use core::fmt;
 
-/// A boot argument, stored in a `T`; made by [`boot_argument!`](crate::boot_argument).
+/// Stored in a `T`; made by [`boot_argument!`](crate::boot_argument).
 pub struct Argument<T> {
     pub name: &'static str,
-    /// Writes what may follow the `=`.
+    /// Writes what may follow `=`.
     pub values: fn(&mut fmt::Formatter<'_>) -> fmt::Result,
-    /// What it is for.
     pub what: &'static str,
-    /// Stores a value. `None` if it is not understood.
+    /// `None` if not understood.
     pub set: fn(&mut T, &'static str) -> Option<()>,
 }
 
 impl<T: 'static> Argument<T> {
-    /// Stores `value` by the argument of `list` called `name`. `None` if there is none.
+    /// Stores a value in `noted`. `None` if the name is not in `list`.
     ///
     /// # Errors
     /// The argument, which displays what it takes.
@@ -41,8 +40,7 @@ impl<T> fmt::Debug for Argument<T> {
     }
 }
 
-/// Makes an [`Argument`] of [`Choices`] (`one of`), or of values as displayed. `$note` stores the
-/// value; a `?` in it refuses it.
+/// Makes an [`Argument`] of [`Choices`], or of values as displayed. A `?` in `$note` refuses one.
 #[macro_export]
 macro_rules! boot_argument {
     ($name:literal, one of $choices:expr, $what:literal, |$args:ident, $chosen:ident| $note:expr) => {
@@ -73,7 +71,7 @@ macro_rules! boot_argument {
 /// Values by name.
 pub type Choices<T> = [(&'static str, T)];
 
-/// Writes the names of `choices`.
+/// Writes the names.
 ///
 /// # Errors
 /// The writer's.
@@ -92,13 +90,12 @@ pub fn pick<T: Copy>(choices: &Choices<T>, value: &str) -> Option<T> {
     found.map(|(_, choice)| *choice)
 }
 
-/// Returns a number from `least` to `most`.
 #[must_use]
 pub fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     parse_number(value).filter(|number| (least..=most).contains(number))
 }
 
-/// Returns a number, decimal or 0x.
+/// Decimal or 0x.
 #[must_use]
 pub fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {

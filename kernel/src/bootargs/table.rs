@@ -1,5 +1,3 @@
-//! The kernel's own boot arguments.
-
 use log::LevelFilter;
 
 use super::{
@@ -39,7 +37,7 @@ fn overrides(list: &str) -> Option<[Option<Override>; NR_OVERRIDES]> {
     Some(overrides)
 }
 
-/// All arguments of the kernel.
+/// The kernel's own.
 pub const ARGUMENTS: &[Argument<BootArgs>] = &[
     boot_argument!(
         "log",

@@ -1,8 +1,5 @@
-//! The console: a UART behind a lock, and the backend of `log`.
-//!
-//! Until [`attach`], all output goes to the early console. Then whole messages go through an
-//! ioremap under one lock, so that lines do not mix. Panics and fatal exceptions still use
-//! [`early_console`], without a lock, through the same ioremap.
+//! The console: a UART behind a lock, and the backend of `log`. Before [`attach`], output goes to
+//! the early console; panics use it always, without the lock.
 
 mod typed;
 
@@ -21,7 +18,7 @@ struct Console {
     typed: Typed,
 }
 
-/// The lock keeps messages of the early console together, too.
+/// Keeps messages of the early console together, too.
 static CONSOLE: Padded<IrqSpinLock<Console>> = Padded(IrqSpinLock::new(
     "console",
     Console {
@@ -30,13 +27,12 @@ static CONSOLE: Padded<IrqSpinLock<Console>> = Padded(IrqSpinLock::new(
     },
 ));
 
-/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the console", &CONSOLE)]
 }
 
-/// Whether a [`Listening`] exists, and whether Ctrl-C came since.
+/// A [`Listening`] exists; Ctrl-C came since.
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -45,10 +41,10 @@ const CTRL_C: u8 = 0x03;
 struct Logger;
 static LOGGER: Logger = Logger;
 
-/// Makes the console the backend of `log`, at `level`.
+/// Makes the console the backend of `log`.
 ///
 /// # Panics
-/// When it is called a second time.
+/// When called twice.
 pub fn init_log(level: LevelFilter) {
     if log::set_logger(&LOGGER).is_err() {
         panic!("the logger was set twice");
@@ -58,14 +54,14 @@ pub fn init_log(level: LevelFilter) {
 
 static ATTACHED: spin::Once<MappedUart> = spin::Once::new();
 
-/// Makes `uart` the console, configured as the loader left it: only the loader knows its clock.
+/// Makes `uart` the console, as the loader set it up: only it knows the clock.
 pub fn attach(uart: MappedUart) {
     let uart = ATTACHED.call_once(|| uart);
     CONSOLE.lock().uart = Some(uart);
     early_console::set(Some(uart));
 }
 
-/// Prints one message, each newline as CR LF.
+/// Prints one message, with CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     match CONSOLE.lock().uart {
         Some(uart) => {
@@ -82,17 +78,15 @@ impl Console {
     }
 }
 
-/// Returns the next byte that was typed.
 pub fn read_byte() -> Option<u8> {
     let mut console = CONSOLE.lock();
     console.typed.take().or_else(|| console.receive())
 }
 
-/// While this lives, Ctrl-C is reported by [`interrupted`], not read as input.
+/// Ctrl-C is not input, but [`interrupted`].
 #[derive(Debug)]
 pub struct Listening(());
 
-/// Begins to listen for Ctrl-C.
 #[must_use = "it is listened for until this is dropped"]
 pub fn listen() -> Listening {
     INTERRUPTED.store(false, Ordering::Relaxed);
@@ -106,8 +100,7 @@ impl Drop for Listening {
     }
 }
 
-/// Returns whether Ctrl-C was typed since [`listen`]; for long work to poll. Drops the input before
-/// it.
+/// Returns whether Ctrl-C came since [`listen`], and drops input before it. Long work polls.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())
@@ -147,7 +140,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Info is addressed to the user, and has no prefix.
+        // Info is for the user.
         let prefix = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
@@ -163,7 +156,7 @@ impl Log for Logger {
     }
 }
 
-/// Prints to the console at any log level.
+/// At any log level.
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {
@@ -171,7 +164,7 @@ macro_rules! print {
     };
 }
 
-/// [`print!`](crate::print), and a newline.
+/// With a newline.
 #[macro_export]
 macro_rules! println {
     () => {

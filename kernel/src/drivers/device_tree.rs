@@ -1,14 +1,12 @@
-//! The device tree of this machine, read by the crate `machine`.
-
 use crate::arch::percpu::{MAX_CPUS, this_cpu};
 
 pub use machine::device_tree::*;
 pub use machine::uart::Uart;
 
-/// What the device tree says. It stays mapped.
+/// The tree stays mapped.
 pub type Machine = machine::device_tree::Machine<'static>;
 
-/// Reads `blob`, a whole device tree, for this CPU.
+/// Reads `blob` for this CPU.
 ///
 /// # Errors
 /// Why it is unusable.

@@ -1,9 +1,8 @@
-//! PCI Express configuration space: 4 KiB a function, at bus << 20 | device << 15 | function << 12
-//! (PCI Express Base Specification, "Enhanced Configuration Access Mechanism").
+//! PCI Express configuration space: 4 KiB at bus << 20 | device << 15 | function << 12 (PCI Express
+//! Base Specification, "Enhanced Configuration Access Mechanism").
 
 use core::ptr::read_volatile;
 
-/// A function of a device on a bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Function {
     pub bus: u8,
@@ -20,14 +19,13 @@ impl Function {
         function: 0,
     };
 
-    /// Returns the offset of its 4 KiB in the window.
     #[must_use]
     pub const fn offset(self) -> usize {
         (self.bus as usize) << 20 | (self.device as usize & 31) << 15 | (self.function as usize & 7) << 12
     }
 }
 
-/// A window of configuration space, mapped as device memory.
+/// Mapped as device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Ecam {
     base: usize,
@@ -35,23 +33,23 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Returns the window of `size` bytes mapped at `base`.
+    /// Returns the window of `size` bytes at `base`.
     ///
     /// # Safety
-    /// It stays mapped as device memory while this is used.
+    /// It stays mapped as device memory.
     #[must_use]
     pub const unsafe fn new(base: usize, size: usize) -> Self {
         Self { base, size }
     }
 
-    /// Vendor and device id; `None` where no device answers, or beyond the window.
+    /// `None` without a device, or beyond the window.
     #[must_use]
     pub fn vendor_and_device(&self, function: Function) -> Option<(u16, u16)> {
         let offset = function.offset();
         if offset >= self.size {
             return None;
         }
-        // SAFETY: in the window, 4-byte aligned, and reading an id has no side effect.
+        // SAFETY: in the window, aligned; an id has no side effects.
         let id = unsafe { read_volatile((self.base + offset) as *const u32) };
         // All ones: no device.
         (id as u16 != 0xffff).then_some((id as u16, (id >> 16) as u16))

@@ -1,5 +1,3 @@
-//! Writes the instructions that [`alternatives`](crate::arch::alternatives) chooses.
-
 use paging::{Attributes, PhysAddr};
 
 use super::layout::{EDIT_SLOTS, PAGE_SIZE};
@@ -8,7 +6,7 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::{alternatives, cache};
 
-/// Replaces the sites that are due. After [`cache::init`].
+/// Replaces [`alternatives`](crate::arch::alternatives) that are due. After [`cache::init`].
 ///
 /// # Safety
 /// Called by the boot CPU, while no other runs. No caller is within a site.
@@ -23,8 +21,7 @@ pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured:
                 mapped = va & !(PAGE_SIZE - 1);
                 alias = slots::map(slot, PhysAddr(info.image_pa(mapped)), Attributes::KERNEL_DATA);
             }
-            // SAFETY: the slot maps the page writable, for this call; nothing executes the site
-            // meanwhile.
+            // SAFETY: this call's slot, mapped writable; nothing executes the site.
             unsafe { ((alias + va % PAGE_SIZE) as *mut u32).write_volatile(word) };
             bytes += size_of::<u32>();
             first = va + size_of::<u32>() - bytes;

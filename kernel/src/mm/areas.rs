@@ -1,8 +1,6 @@
-//! The kernel's [`vmalloc`](mod@vmalloc) subsystem, and its calls by Linux's names.
-//!
-//! A call returns a handle; dropping it frees the area. [`into_raw`](VmArea::into_raw) makes it an
-//! address, which `vfree`, `vunmap` or `iounmap` frees. With the feature `trace`, each call is a
-//! function to break on.
+//! The kernel's [`vmalloc`](mod@vmalloc) subsystem, and its calls by Linux's names. They return
+//! handles; [`into_raw`](VmArea::into_raw) makes one an address for `vfree`, `vunmap` or `iounmap`.
+//! With the feature `trace`, each call can be broken on.
 
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +27,6 @@ use crate::arch::probe::probe_read;
 use crate::arch::time;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
 
-/// The kernel's tree, frames, locks and linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelBackend;
 
@@ -40,23 +37,19 @@ static VMALLOC: Once<KernelVmalloc> = Once::new();
 /// Never freed.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
-/// The rest of the newest node frame; 0 for none. Only increases within it, so no page is given out
-/// twice.
+/// The rest of the newest; 0 for none. Only increases within a frame, so no page comes twice.
 static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
-/// Whether there is work for an idle CPU.
+/// For an idle CPU.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// Serialises changes of the linear map, each from its first split to its last fold. Held with
-/// interrupts enabled.
+/// Of changes to the linear map, from first split to last fold; interrupts stay enabled.
 static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
-/// The purge threshold with one CPU, in areas and pages; [`FlushPolicy::lazy_for`] scales it.
+/// Purge threshold of one CPU; [`FlushPolicy::lazy_for`] scales it.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
-/// Sets the subsystem up.
-///
 /// # Errors
 /// There is no frame for it.
 pub fn init() -> Result<(), Error> {
@@ -71,7 +64,6 @@ pub fn init() -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 3] {
     [
@@ -86,7 +78,7 @@ pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-/// Does some of the deferred work, on an idle CPU.
+/// For an idle CPU.
 pub fn do_deferred_work() {
     // Cleared first: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
@@ -94,13 +86,11 @@ pub fn do_deferred_work() {
     }
 }
 
-/// Returns the subsystem; `None` before it is set up.
+/// `None` before it is set up.
 pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
 
-/// Returns the subsystem.
-///
 /// # Panics
 /// Before it is set up.
 #[must_use]
@@ -111,13 +101,13 @@ pub fn kernel_vmalloc() -> &'static KernelVmalloc {
     }
 }
 
-/// Returns the frames of nodes, which are never freed.
+/// Never freed.
 #[must_use]
 pub fn nr_node_frames() -> u64 {
     NR_NODE_FRAMES.load(Ordering::Relaxed)
 }
 
-// SAFETY: `spin`'s mutex, which acquires and releases.
+// SAFETY: acquires and releases.
 unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     type Guard<'a>
         = IrqSpinLockGuard<'a, T>
@@ -140,7 +130,6 @@ unsafe impl<T: Send> Lock<T> for IrqSpinLock<T> {
     }
 }
 
-/// Takes the next node page of a frame that is larger.
 fn take_of_node_frame() -> Option<usize> {
     if PAGE_SIZE == size_of::<NodePage>() {
         return None;
@@ -161,17 +150,17 @@ impl NodePages for KernelBackend {
             NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
             let page = linear_va(frame.0 * PAGE_SIZE as u64);
             if PAGE_SIZE > size_of::<NodePage>() {
-                // Loses another CPU's remainder, less than a frame.
+                // Loses less than a frame.
                 NODE_FRAME.store(page + size_of::<NodePage>(), Ordering::Relaxed);
             }
             Some(page)
         })?;
-        // SAFETY: in our own frame, never freed, given out once; any contents are valid.
+        // SAFETY: our own frame, never freed, given out once; any contents are valid.
         Some(unsafe { &mut *(page as *mut NodePage) })
     }
 }
 
-/// Edits the linear map as [`Backend::edit_linear_map`] says, through `tree`.
+/// Makes the edit of [`Backend::edit_linear_map`] in `tree`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -195,10 +184,9 @@ fn word(frame: Pfn, index: usize) -> *mut u64 {
     (linear_va(frame.0 * PAGE_SIZE as u64) as *mut u64).wrapping_add(index)
 }
 
-// SAFETY: 1. `frames` gives a block, aligned to its size, to one caller until it is freed; 2. the
-// tree translates all of TTBR1, and nothing else maps or unmaps in the vmalloc region; 3.
-// `KernelTables` frees no table while the tables are walked as a whole; 4. `arch::cache` and `smp`
-// keep it.
+// SAFETY: 1. `frames` gives an aligned block to one caller until it is freed; 2. the tree
+// translates all of TTBR1, and nothing else maps in the vmalloc region; 3. `KernelTables` frees no
+// table during walks of the whole; 4. `arch::cache` and `smp` keep it.
 unsafe impl Backend for KernelBackend {
     type Granule = layout::Granule;
     type Tables = KernelTables;
@@ -250,12 +238,12 @@ unsafe impl Backend for KernelBackend {
         (start..start + (PAGE_SIZE << order))
             .step_by(PAGE_SIZE)
             .for_each(|page| {
-                // SAFETY: pages of a block just allocated, in the linear map.
+                // SAFETY: pages of a new block, in the linear map.
                 unsafe { zero_page(page) };
             });
     }
     fn read_word(&self, frame: Pfn, index: usize) -> u64 {
-        // SAFETY: in a frame of `alloc_frames` that nothing else uses, by the caller's promise.
+        // SAFETY: in a frame that is the caller's alone, by its promise.
         unsafe { word(frame, index).read() }
     }
     fn write_word(&self, frame: Pfn, index: usize, value: u64) {
@@ -290,12 +278,11 @@ unsafe impl Backend for KernelBackend {
         edit_linear_map(linear_map_tree(), pa, size, edit)
     }
     fn publish_instructions(&self, range: VirtRange) {
-        // The other CPUs: `smp`, "Code".
+        // Other CPUs: `smp`, "Code".
         cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        // A word at a time, by probes: `set_memory_invalid` of another area may have made the alias
-        // invalid.
+        // Probed, as `set_memory_invalid` of another area may have made the alias invalid.
         let mut at = pa.0;
         let mut out = out;
         while !out.is_empty() {
@@ -313,28 +300,28 @@ unsafe impl Backend for KernelBackend {
     }
 }
 
-/// Maps device registers as Device-nGnRE: [`Vmalloc::ioremap`].
+/// Device-nGnRE: [`Vmalloc::ioremap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap(pa, size)
 }
 
-/// As Normal non-cacheable: [`Vmalloc::ioremap_wc`].
+/// Non-cacheable: [`Vmalloc::ioremap_wc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_wc(pa, size)
 }
 
-/// As Device-nGnRnE: [`Vmalloc::ioremap_np`].
+/// Device-nGnRnE: [`Vmalloc::ioremap_np`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
 
-/// Frees a raw mapping of [`ioremap`] and its kin: [`Vmalloc::iounmap`].
+/// [`Vmalloc::iounmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -345,14 +332,14 @@ pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().iounmap(va) }
 }
 
-/// Maps the caller's pages: [`Vmalloc::vmap`].
+/// [`Vmalloc::vmap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
 
-/// Frees a raw mapping of [`vmap`]: [`Vmalloc::vunmap`].
+/// [`Vmalloc::vunmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -363,28 +350,28 @@ pub unsafe fn vunmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vunmap(va) }
 }
 
-/// Allocates memory with arbitrary contents: [`Vmalloc::vmalloc`].
+/// [`Vmalloc::vmalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmalloc(size)
 }
 
-/// Allocates zeroed memory: [`Vmalloc::vzalloc`].
+/// [`Vmalloc::vzalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
 
-/// Allocates a stack between guard pages: [`Vmalloc::alloc_stack`].
+/// [`Vmalloc::alloc_stack`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
 
-/// Frees raw memory of [`vmalloc()`] and its kin: [`Vmalloc::vfree`].
+/// [`Vmalloc::vfree`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -395,23 +382,21 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// [`vmalloc()`] in an interrupt handler, or with interrupts masked; waits for locks only:
-/// [`Request::nowait`].
+/// With interrupts masked, waits for locks only: [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// [`vmalloc()`] where any lock's holder may be interrupted; tries each lock once:
-/// [`Request::nolock`].
+/// Where a lock's holder may be interrupted, tries locks once: [`Request::nolock`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
-/// [`vfree`] in any context, without waiting: [`Vmalloc::vfree_atomic`].
+/// In any context: [`Vmalloc::vfree_atomic`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -422,7 +407,7 @@ pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
-/// Returns the frame that `va` is mapped to: [`Vmalloc::vmalloc_to_pfn`].
+/// [`Vmalloc::vmalloc_to_pfn`].
 pub fn vmalloc_to_pfn(va: VirtAddr) -> Result<Pfn, Error> {
     kernel_vmalloc().vmalloc_to_pfn(va)
 }

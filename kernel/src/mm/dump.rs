@@ -1,5 +1,5 @@
-//! The walk of an address, level by level, for a fatal exception: takes no lock, does not allocate,
-//! starts from TTBR1_EL1, and reads descriptors by probes.
+//! The walk of an address for a fatal exception: no locks, no allocation, from TTBR1_EL1, by
+//! probes.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,17 +13,15 @@ use super::linear_va;
 use crate::BootInfo;
 use crate::arch::probe::probe_read;
 
-/// The image, in which the first tables lie.
+/// Holds the first tables.
 static IMAGE_PA: AtomicU64 = AtomicU64::new(0);
 static IMAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Lets walks find the tables in the image.
 pub fn init(info: &BootInfo) {
     IMAGE_PA.store(info.image.start, Ordering::Relaxed);
     IMAGE_SIZE.store((info.image.end - info.image.start) as usize, Ordering::Relaxed);
 }
 
-/// Tables read by probes, and never written.
 struct ProbedTables;
 
 impl ProbedTables {
@@ -37,14 +35,14 @@ impl ProbedTables {
     }
 }
 
-// SAFETY: gives out no table, and only reads.
+// SAFETY: gives no table, and only reads.
 unsafe impl Tables for ProbedTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         None
     }
     fn free_table(&self, _table: PhysAddr) {}
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        // An unreadable table counts as empty: the walk ends there.
+        // Unreadable: the walk ends.
         probe_read(Self::va(table) + index * size_of::<u64>()).unwrap_or(0)
     }
     fn store(&self, _table: PhysAddr, _index: usize, _value: u64) {}
@@ -53,7 +51,7 @@ unsafe impl Tables for ProbedTables {
     }
 }
 
-/// Prints the walk of `va`, one line a level, and the leaf.
+/// Prints the walk of `va`, a line a level, and the leaf.
 pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
     const BADDR: u64 = 0x0000_ffff_ffff_f000;
     let root = PhysAddr(TTBR1_EL1.get() & BADDR);

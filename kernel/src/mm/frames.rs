@@ -1,9 +1,7 @@
-//! Frames: all free RAM, in blocks of 2^order pages.
-//!
-//! Common orders come from a per-CPU magazine, without a lock; others, and refills, from one buddy
-//! allocator. A magazine hands out a run of 64 frames in ascending order, so that the walker maps
-//! neighbours as 64 KiB groups. Before an allocation fails, all magazines are drained. A bad free
-//! panics with the frame's state.
+//! Frames: free RAM, in blocks of 2^order pages. Common orders come from per-CPU magazines without
+//! a lock, others and refills from a buddy allocator. Runs of 64 frames are handed out in ascending
+//! order, so that neighbours map as 64 KiB groups. Magazines are drained before an allocation
+//! fails. A bad free panics.
 
 mod buddy;
 pub mod fail_page_alloc;
@@ -27,15 +25,13 @@ pub use buddy::{BadFree, MAX_ORDER, State};
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
 
-/// Read without the buddy's lock, written under it.
+/// Read without the lock, written under it.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 per_cpu! {
-    /// This CPU is in [`without_waiting`].
     static NOWAIT: AtomicBool = AtomicBool::new(false);
 }
 
-/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 3] {
     [
@@ -45,10 +41,9 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Runs `f` with interrupts masked, without waiting for the buddy allocator: while its lock is
-/// held, only this CPU's magazine allocates, and only single frames can be freed.
-///
-/// Not for an exception that interrupted this module: the magazine may be half changed.
+/// Runs `f` with interrupts masked, without waiting for the buddy allocator: while it is locked,
+/// only this CPU's magazine allocates, and only single frames are freed. Not for an exception
+/// within this module.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
     let flag = NOWAIT.this();
@@ -59,7 +54,7 @@ pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// `None` if this CPU would have to wait, and may not.
+/// `None` if this CPU may not wait.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
@@ -68,13 +63,12 @@ fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     }
 }
 
-/// Numbers of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameStats {
     pub total: u64,
-    /// Free, in the buddy allocator or a magazine.
+    /// With magazines.
     pub free: u64,
-    /// Of the free, in magazines.
+    /// In magazines.
     pub cached: u64,
 }
 
@@ -85,18 +79,18 @@ impl FrameStats {
     }
 }
 
-/// RAM has too many ranges, or is too small for the states of its frames.
+/// For RAM's ranges, or its frames' states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives `free` to the allocator, and marks `single` as single frames in use. Both lie in `ram`,
-/// what the linear map maps, without overlap. The states of frames are taken from `free`.
+/// Gives `free` to the allocator, and `single` as single used frames: parts of `ram`, all of the
+/// linear map, without overlap.
 ///
 /// # Errors
-/// There is no room for the states.
+/// `free` has no room for the states of frames.
 ///
 /// # Panics
-/// When it is called a second time.
+/// When called twice.
 pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), NoRoom> {
     let mut zones = Zones::new();
     for region in ram.iter() {
@@ -109,7 +103,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
         let pa = free.take(size).ok_or(NoRoom)?;
         let va = linear_va(pa);
         for word in (va..va + size as usize).step_by(size_of::<u64>()) {
-            // SAFETY: in the linear map, aligned, and just taken from free memory.
+            // SAFETY: in the linear map, aligned, just taken.
             unsafe { (word as *mut u64).write(State::INSIDE.times_eight()) };
         }
         // SAFETY: as above, initialised, and never given out.
@@ -140,16 +134,16 @@ fn zones() -> Option<&'static Zones> {
     ZONES.get()
 }
 
-/// Frees what waits for a flush, or is cached, elsewhere.
+/// Flushes and frees what is deferred elsewhere.
 static SHRINK: Once<fn()> = Once::new();
 
-/// Sets what [`allocate`] calls before it fails.
+/// [`allocate`] calls it before it fails.
 pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
 
-/// Allocates 2^`order` frames, aligned to their size, with arbitrary contents. May flush what was
-/// freed lazily, which waits for other CPUs: no lock may be held.
+/// Allocates 2^`order` frames, aligned, with arbitrary contents. May flush lazy areas, which waits
+/// for other CPUs: hold no lock.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {
@@ -161,8 +155,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Allocates of what is free now, for vmalloc and tables: vmalloc retries by itself, and may be in
-/// a gate that `shrink` enters.
+/// Without that flush: vmalloc has its own, and may be in a gate that `shrink` enters.
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
@@ -178,26 +171,25 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
         }
     };
     once().or_else(|| {
-        // Frames may be in magazines.
         magazine::drain(zones);
         once()
     })
 }
 
-/// Allocates a zeroed frame of what is free now, for tables.
+/// Zeroed, for tables, without a flush.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
     let frame = allocate_no_reclaim(0)?;
-    // SAFETY: in the linear map, page-aligned, and ours.
+    // SAFETY: in the linear map, page-aligned, ours.
     unsafe { zero_page(linear_va(frame.0 * PAGE_SIZE as u64)) };
     Some(frame)
 }
 
-/// Frees a block that [`allocate`] gave with the same `order`.
+/// Frees a block of [`allocate`].
 ///
 /// # Panics
-/// If it was freed before, or is another block.
+/// If it is not one, or was freed.
 #[inline]
 pub fn free(frame: Pfn, order: u8) {
     if let Err(bad) = try_free(frame, order) {
@@ -208,7 +200,7 @@ pub fn free(frame: Pfn, order: u8) {
 /// [`free`] without the panic.
 ///
 /// # Errors
-/// Where it would panic. Nothing has changed.
+/// Where that would panic; nothing has changed.
 #[inline]
 pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     let Some(zones) = zones() else {
@@ -224,13 +216,13 @@ pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     BUDDY.lock().free(zones, frame, order)
 }
 
-/// Makes an allocated block 2^`order` single frames, freed one by one.
+/// Makes an allocated block single frames.
 ///
 /// # Panics
-/// If it is not an allocated block of this order.
+/// If it is not one.
 pub fn split(frame: Pfn, order: u8) {
     let Some(zones) = zones() else { return };
-    // No lock: a used block's states are its owner's.
+    // No lock: its owner's states.
     let found = zones.state(frame.0);
     assert!(
         found == State::used(order),
@@ -240,17 +232,15 @@ pub fn split(frame: Pfn, order: u8) {
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
 }
 
-/// Takes a single used frame over from its owner, who cannot free it before it is [handed
-/// back](hand_back). `false` if it is not one, or is taken over.
+/// Takes a used single frame from its owner, who cannot free it until it is [handed
+/// back](hand_back). `false` if it is not one.
 #[must_use]
 pub fn take_over(frame: Pfn) -> bool {
     zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))
 }
 
-/// Hands back a frame that was [taken over](take_over).
-///
 /// # Panics
-/// If it was not.
+/// If it was not [taken over](take_over).
 pub fn hand_back(frame: Pfn) {
     let handed = zones().is_some_and(|zones| zones.exchange(frame.0, State::TAKEN_OVER, State::used(0)));
     assert!(
@@ -261,13 +251,13 @@ pub fn hand_back(frame: Pfn) {
     );
 }
 
-/// Returns all frames, free or not.
+/// Free or not.
 #[must_use]
 pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// Returns the numbers now. Exact when no other CPU allocates or frees.
+/// Exact while no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();
@@ -279,26 +269,24 @@ pub fn stats() -> FrameStats {
     }
 }
 
-/// Returns whether `nr` frames are free now. Mostly one load.
+/// Mostly one load.
 #[must_use]
 pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
 }
 
-/// Returns the free blocks of each order. Walks the lists.
+/// By order; walks the lists.
 #[must_use]
 pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     let buddy = BUDDY.lock();
     core::array::from_fn(|order| buddy.nr_blocks(order as u8))
 }
 
-/// Returns what `frame` is to the allocator.
 #[must_use]
 pub fn state(frame: Pfn) -> State {
     zones().map_or(State::FOREIGN, |zones| zones.state(frame.0))
 }
 
-/// Returns a block's physical range.
 #[must_use]
 pub fn region(frame: Pfn, order: u8) -> PhysRegion {
     let start = frame.0 * PAGE_SIZE as u64;

@@ -1,12 +1,8 @@
-//! The heap behind `alloc`: `linked_list_allocator` in a static region first, then in regions of
-//! vmalloc.
+//! The heap behind `alloc`: `linked_list_allocator` in a static region, then in regions of vmalloc.
+//! An empty one goes back; the smallest stays until [`trim`], against a map each time.
 //!
-//! An empty region goes back to vmalloc. The smallest stays until [`trim`], so that use at the edge
-//! does not map a region each time.
-//!
-//! Lock order: the heap's lock is a leaf, released before a region is asked for or freed. Frames,
-//! tables and vmalloc do not use the heap, so there is no recursion. It must not be used under
-//! their locks.
+//! The lock is a leaf, released before a region is mapped or freed. Frames, tables and vmalloc do
+//! not use the heap, so nothing recurses; it must not be used under their locks.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -19,16 +15,16 @@ use super::areas::{self, KernelArea};
 use super::layout::PAGE_SIZE;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
-/// In bytes; part of the image.
+/// Part of the image.
 const FIRST_SIZE: usize = 256 << 10;
-/// Bytes of the smallest region added.
+/// Of a region.
 const MIN_GROWTH: usize = 1 << 20;
-/// No limit in practice: each is at least half as large as the heap before it.
+/// No limit in practice: each is at least half the heap before it.
 const MAX_REGIONS: usize = 48;
 
 struct Region {
     heap: Heap,
-    /// `None` for the first region.
+    /// `None` for the first.
     area: Option<KernelArea>,
 }
 
@@ -45,7 +41,6 @@ static HEAP: KernelHeap = KernelHeap(Padded(IrqSpinLock::new("heap", ArrayVec::n
 
 struct KernelHeap(Padded<IrqSpinLock<Regions>>);
 
-/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the heap", &HEAP)]
@@ -53,21 +48,19 @@ pub fn hot_words() -> [HotWord; 1] {
 
 #[repr(align(4096))]
 struct FirstRegion(UnsafeCell<[u8; FIRST_SIZE]>);
-// SAFETY: only its address is taken, once, to make it a heap.
+// SAFETY: only its address is taken, once.
 unsafe impl Sync for FirstRegion {}
 static FIRST_REGION: FirstRegion = FirstRegion(UnsafeCell::new([0; FIRST_SIZE]));
 
-/// The heap's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapStats {
-    /// Bytes of all regions.
+    /// Bytes.
     pub size: usize,
-    /// Bytes in use.
+    /// Bytes.
     pub used: usize,
     pub nr_regions: usize,
 }
 
-/// Returns the heap's size now.
 #[must_use]
 pub fn stats() -> HeapStats {
     let regions = HEAP.regions();
@@ -88,7 +81,7 @@ pub fn trim() {
     drop(spare);
 }
 
-/// Takes out the larger of two empty regions.
+/// The larger of two empty ones.
 fn take_surplus(regions: &mut Regions) -> Option<Region> {
     let mut spare = (0..regions.len()).filter(|&index| regions[index].is_spare());
     let (one, other) = (spare.next()?, spare.next()?);
@@ -97,12 +90,12 @@ fn take_surplus(regions: &mut Regions) -> Option<Region> {
 }
 
 impl KernelHeap {
-    /// Returns the regions, with at least the first.
+    /// With at least the first.
     fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {
             regions.push(Region {
-                // SAFETY: the heap's own static, once: the list never gets empty again.
+                // SAFETY: the heap's static, once: the list is never empty again.
                 heap: unsafe { Heap::new(FIRST_REGION.0.get().cast(), FIRST_SIZE) },
                 area: None,
             });
@@ -111,33 +104,32 @@ impl KernelHeap {
     }
 
     fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        // The newest is usually the largest.
+        // Usually the largest.
         self.regions()
             .iter_mut()
             .rev()
             .find_map(|region| region.heap.allocate_first_fit(layout).ok())
     }
 
-    /// Allocates a block from a new region.
     fn grow(&self, layout: Layout) -> Option<NonNull<u8>> {
         let half = stats().size / 2;
-        // For the region's own administration, and for alignment.
+        // For administration and alignment.
         let needed = layout.size().checked_add(layout.align() + PAGE_SIZE)?;
         let needed = needed.checked_next_multiple_of(PAGE_SIZE)?;
-        // When memory is short, only what is needed.
+        // When memory is short.
         let wanted = needed.max(MIN_GROWTH).max(half.next_multiple_of(PAGE_SIZE));
         let mut region = new_region(wanted).or_else(|| new_region(needed))?;
-        // Before other CPUs see the region, and free it as empty.
+        // Before other CPUs can free it as empty.
         let block = region.heap.allocate_first_fit(layout).ok()?;
         let pushed = self.0.lock().try_push(region);
-        // Without room, drops the region here, outside the lock.
+        // Without room, unmapped outside the lock.
         pushed.ok().map(|()| block)
     }
 }
 
 fn new_region(size: usize) -> Option<Region> {
     let area = areas::get()?.vmalloc(size as u64).ok()?;
-    // SAFETY: the heap's own memory, mapped while the region has its area.
+    // SAFETY: the heap's own, mapped while the region has its area.
     let heap = unsafe { Heap::new(area.va().0 as usize as *mut u8, size) };
     Some(Region {
         heap,
@@ -145,8 +137,8 @@ fn new_region(size: usize) -> Option<Region> {
     })
 }
 
-// SAFETY: `linked_list_allocator` keeps the contract in each region. A block goes back to the
-// region that holds its address; only regions without blocks are unmapped.
+// SAFETY: `linked_list_allocator` keeps the contract in a region. Blocks go back to the region of
+// their address; only regions without any are unmapped.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.try_alloc(layout)

@@ -1,5 +1,4 @@
-//! The image window, each section with the permissions it needs (DESIGN rule 10), and the fixed
-//! window, whose tables are those of the first tables.
+//! The image window, each section as restricted as possible (DESIGN rule 10), and the fixed window.
 
 use paging::{
     Attributes, Descriptor, Failure, Granule as _, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
@@ -9,7 +8,7 @@ use paging::{
 use super::layout::{FIXED_BASE, FIXED_END, Granule, IMAGE_BASE};
 use crate::{BootInfo, FixedTables};
 
-/// Maps the sections in `tree`, but not the page below the boot stack.
+/// Maps the sections in `tree`, without the page below the boot stack.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -37,11 +36,11 @@ pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &BootInfo) -> Re
     Ok(outcome)
 }
 
-/// Links the fixed window's live tables, part of the image, into `tree`. By hand: the engine links
-/// only tables that it allocated. It changes nothing in the window.
+/// Links the fixed window's live tables, part of the image, into `tree`: by hand, as the engine
+/// links only its own.
 ///
 /// # Panics
-/// If the image is not mapped in `tree`.
+/// If `tree` does not map the image.
 pub fn link_fixed_window<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &BootInfo) {
     let tables = tree.tables();
     let FixedTables {
@@ -61,7 +60,7 @@ pub fn link_fixed_window<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &B
     let first = Granule::index(FIXED_BASE as u64, shared_level);
     let last = Granule::index(FIXED_END as u64 - 1, shared_level);
     for i in first..=last {
-        // SAFETY: a table in .bss, whose entries here no longer change.
+        // SAFETY: a table in .bss that no longer changes here.
         let link = unsafe { (shared_va as *const u64).add(i).read() };
         tables.store(table, i, link);
     }

@@ -1,8 +1,6 @@
-//! The linear map: all of RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, with the largest
-//! leaves.
-//!
-//! Writable and never executable. The alias of text and constants is read-only, else a stray store
-//! could change them there (DESIGN rule 10), unless `rodata=` says otherwise.
+//! The linear map: RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, writable, never
+//! executable. The alias of text and constants is read-only (DESIGN rule 10), unless `rodata=`
+//! differs.
 
 use paging::{
     Attributes, Failure, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr, vmap_range_noflush,
@@ -13,7 +11,7 @@ use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
 
-/// Maps `ram` in `tree`, whose linear region is empty, and text and constants with `alias`.
+/// Maps `ram` in an empty linear region, text and constants with `alias`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -59,7 +57,7 @@ pub fn map<T: Tables, M: Mmu>(
     Ok(outcome)
 }
 
-/// Returns text and constants, which lie side by side.
+/// Returns text and constants, which are contiguous.
 #[must_use]
 pub fn constant_part(info: &BootInfo) -> PhysRegion {
     PhysRegion {

@@ -1,20 +1,18 @@
-//! Memory: the final tables, frames, the heap, and what is built on them.
+//! Memory: the final tables, frames, the heap.
 //!
 //! # From the first tables to the final ones
-//! 1. [`plan`]: free RAM by the device tree. [Per-CPU memory](per_cpu) is taken first, since all
-//!    CPUs are identified before the tables' policy is known.
-//! 2. Under the first tables, the engine builds the final ones in pages of the plan, through fixed
-//!    slots ([`tables::EarlyTables`]): the [linear map](linear), the [image], and the shared fixed
-//!    window.
-//! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1) switches, with walks off meanwhile; TTBR0
-//!    is empty from then on.
-//! 4. The rest of the plan becomes [frames], for vmalloc ([areas]).
+//! 1. [`plan`]: free RAM by the device tree. [Per-CPU memory](per_cpu) is taken first: CPUs are
+//!    identified before the tables' policy is known.
+//! 2. Under the first tables, the engine builds the final ones through fixed slots
+//!    ([`tables::EarlyTables`]): [linear map](linear), [image], and the shared fixed window.
+//! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1), with walks off meanwhile. TTBR0 stays
+//!    empty.
+//! 4. The rest of the plan becomes [frames].
 //!
 //! # The walk lock
-//! Mapping or unmapping one's own range of the one tree takes no lock: the engine permits it side
-//! by side, and vmalloc keeps a table linked while its area is walked. Readers of the whole tree
-//! (dump, audit) share the [walk lock](walk_lock). It is held exclusively to free a table
-//! ([`tables::KernelTables`]), and to edit the linear map.
+//! Mapping or unmapping one's own range takes no lock: vmalloc keeps a table linked while its area
+//! is walked. Readers of the whole tree share the [walk lock](walk_lock). Freeing a table
+//! ([`tables::KernelTables`]) and editing the linear map take it exclusively.
 
 mod alternatives;
 pub mod areas;
@@ -55,9 +53,9 @@ use plan::Plan;
 use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
-/// The kernel's tree, but for the linear map.
+/// But for the linear map.
 pub type KernelTree = Tree<Granule, KernelTables, KernelMmu>;
-/// The same tree, for the linear map.
+/// For the linear map.
 pub type LinearMapTree = Tree<Granule, LinearMapTables, KernelMmu>;
 
 struct Memory {
@@ -65,23 +63,22 @@ struct Memory {
     linear_map_tree: LinearMapTree,
     plan: Plan,
     linear_map: Outcome,
-    /// What the linear map may have.
+    /// Allowed.
     linear_map_leaves: LeafSet,
     image: Outcome,
 }
 
 static MEMORY: Once<Memory> = Once::new();
 static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
-/// [`Features::zva_size`].
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Why memory cannot be set up: the loader, the device tree, or too small a machine.
+/// The loader or the device tree is wrong, or the machine too small.
 #[derive(Clone, Copy, Debug)]
 pub enum InitError {
     Plan(plan::Error),
-    /// A map cannot be built: most likely, RAM has no room for its tables.
+    /// Most likely, tables have no room.
     Map(Failure),
-    /// For the root table, or the states of frames.
+    /// For the root, or frames' states.
     NoRoom,
 }
 
@@ -95,7 +92,7 @@ impl fmt::Display for InitError {
     }
 }
 
-/// Sets up what CPUs need to identify themselves: fixed slots and per-CPU memory.
+/// Sets up what identifying CPUs needs: fixed slots and per-CPU memory.
 ///
 /// # Errors
 /// There is no room. Only the early console works then.
@@ -105,7 +102,6 @@ pub fn init_early(info: &'static BootInfo, machine: &Machine<'_>) -> Result<(), 
     per_cpu::init(info, machine)
 }
 
-/// Plans RAM for a CPU with `pa_bits` of physical address.
 fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, InitError> {
     let image = PhysRegion {
         start: info.image.start,
@@ -119,13 +115,13 @@ fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, 
     Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
 }
 
-/// Sets up the final tables, frames, and the walks of fatal exceptions. After [`init_early`].
+/// Sets up the final tables, frames, and walks of fatal exceptions. After [`init_early`].
 ///
 /// # Errors
 /// Why it cannot. Only the early console works then.
 ///
 /// # Panics
-/// When it is called a second time.
+/// When called twice.
 pub fn init(
     info: &'static BootInfo,
     machine: &Machine<'_>,
@@ -154,7 +150,7 @@ pub fn init(
     });
     let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
-    // No barriers or TLBIs while it is built: no CPU walks it yet.
+    // No barriers and TLBIs: no CPU walks it yet.
     let building = Tree::<Granule, _, _>::new(root, Half::High, early, NoMmu::default(), config);
     let leaves = match args.linear {
         LinearLeaves::Largest => LeafSet::ALL,
@@ -170,8 +166,7 @@ pub fn init(
     drop(building);
     // DESIGN rule 2: complete before walks begin.
     dsb_ishst();
-    // SAFETY: image and fixed window stay mapped to the same frames; linear map and vmalloc are
-    // new.
+    // SAFETY: image and fixed window keep their frames; the rest is new.
     unsafe { mmu::replace_ttbr1(info.ttbr0_identity, |va| info.image_pa(va), root.0) };
 
     let EarlyPages { free, taken } = pages.into_inner();
@@ -189,7 +184,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// Returns the tree's policy. The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
+/// The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
@@ -214,99 +209,91 @@ fn memory() -> &'static Memory {
     }
 }
 
-/// The lock around walks of the kernel's tree.
 #[derive(Debug)]
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// Shares the lock, to read any part of the tree. The heap must not be used meanwhile.
+    /// To read any part of the tree, without using the heap.
     #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
 
-    /// [`walk`](Self::walk), if that needs no waiting.
+    /// If that needs no waiting.
     #[track_caller]
     pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
         self.0.try_read()
     }
 
-    /// Takes it exclusively, to free a table or edit the linear map.
+    /// To free a table or edit the linear map.
     #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }
 }
 
-/// Returns the lock around walks of the whole tree.
 #[must_use]
 pub fn walk_lock() -> &'static WalkLock {
     &WALKS
 }
 
-/// Returns what all CPUs write here.
 #[must_use]
 pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// Returns the kernel's tree. Hold the [walk lock](walk_lock) to read others' addresses.
+/// Take the [walk lock](walk_lock) to read others' addresses.
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f` with [`linear_map_tree`] under the exclusive walk lock. `f` must not use the heap.
+/// Under the exclusive walk lock; `f` must not use the heap.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// Returns the tree that may edit the linear map, for the exclusive holder of the [walk
-/// lock](walk_lock).
+/// For the exclusive holder of the [walk lock](walk_lock).
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
 }
 
-/// Returns TTBR1_EL1 of the final tables.
 #[must_use]
 pub fn kernel_ttbr1() -> u64 {
     kernel_tree().root().0
 }
 
-/// Returns what of RAM is free, reserved, or the kernel's.
 #[must_use]
 pub fn memory_plan() -> &'static Plan {
     &memory().plan
 }
 
-/// Returns what leaves the linear map may have.
+/// Allowed.
 #[must_use]
 pub fn linear_map_leaves() -> LeafSet {
     memory().linear_map_leaves
 }
 
-/// Returns the linear map's leaves as built.
+/// As built.
 #[must_use]
 pub fn linear_map_outcome() -> &'static Outcome {
     &memory().linear_map
 }
 
-/// Returns those of the image's map.
+/// As built.
 #[must_use]
 pub fn image_outcome() -> &'static Outcome {
     &memory().image
 }
 
-/// Returns the address of `pa` in the linear map.
 #[inline(always)]
 #[must_use]
 pub const fn linear_va(pa: u64) -> usize {
     LINEAR_BASE + pa as usize
 }
 
-/// Returns the physical address of `va`, in the linear map.
 #[must_use]
 pub const fn linear_pa(va: usize) -> Option<u64> {
     if va >= LINEAR_BASE && va < LINEAR_END {
@@ -316,7 +303,7 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
     }
 }
 
-/// Returns the bytes that DC ZVA zeroes; 0 if it is not used.
+/// Bytes of DC ZVA; 0 if unused.
 #[must_use]
 pub fn zva_size() -> usize {
     ZVA_SIZE.load(Ordering::Relaxed)
@@ -325,15 +312,13 @@ pub fn zva_size() -> usize {
 /// Zeroes a page.
 ///
 /// # Safety
-/// `va` is page-aligned, mapped writable as Normal memory, the caller's alone, and reached by no
-/// table walk.
+/// `va` is page-aligned, mapped writable as Normal memory, the caller's alone, and not walked.
 #[inline]
 pub unsafe fn zero_page(va: usize) {
     // SAFETY: the caller's promise.
     unsafe { table_ops::zero_table(va as *mut u64, zva_size()) };
 }
 
-/// Returns what the tables translate `va` to.
 #[must_use]
 pub fn translate(va: usize) -> Option<PhysAddr> {
     let va = VirtAddr(va as u64);

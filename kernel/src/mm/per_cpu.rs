@@ -1,8 +1,5 @@
-//! Memory for the [`percpu`] blocks of the CPUs but the boot CPU.
-//!
-//! It is needed before there are final tables, for CPUs to identify themselves. So it comes from
-//! RAM known to be free, and the first tables map it in a window of the fixed region, which the
-//! final tables share.
+//! Memory for other CPUs' [`percpu`] blocks, needed before the final tables: RAM known to be free,
+//! which the first tables map in a window of the fixed region, shared later.
 
 use core::cell::RefCell;
 
@@ -20,24 +17,22 @@ use crate::arch::features::Features;
 use crate::arch::mmu::{dsb_ishst, isb};
 use crate::arch::{identity, percpu};
 
-/// RAM taken.
 #[derive(Clone, Copy, Debug)]
 pub struct PerCpuMemory {
-    /// The blocks.
     pub blocks: PhysRegion,
-    /// After them, the last level tables that map them.
+    /// Of the last level, after the blocks.
     pub tables: PhysRegion,
 }
 
 static MEMORY: Once<PerCpuMemory> = Once::new();
 
-/// Returns what was taken. `None` on a machine of one CPU.
+/// `None` with one CPU.
 #[must_use]
 pub fn memory() -> Option<&'static PerCpuMemory> {
     MEMORY.get()
 }
 
-/// Returns the physical address of a byte in a block, by its address in the window.
+/// Translates an address in a block.
 ///
 /// # Panics
 /// If there are no blocks.
@@ -49,17 +44,17 @@ pub fn pa(va: usize) -> u64 {
     }
 }
 
-/// Takes, maps and fills the blocks for all CPUs of `machine`.
+/// Takes, maps and fills the blocks.
 ///
 /// # Errors
-/// There is no room, or no plan of RAM can be made.
+/// There is no room, or no plan of RAM.
 pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     let nr = machine.nr_cpus();
     let size = ((nr - 1) * percpu::block_size()) as u64;
     if size == 0 {
         return Ok(());
     }
-    // A CPU that cannot address so much fails to come up.
+    // A CPU that addresses less will not come up.
     let pa_bits = Features::of(&identity::read()).pa_bits;
     let mut plan = plan_of(info, machine, pa_bits)?;
     let tables = (size as usize).div_ceil(TABLE_SPAN) * PAGE_SIZE;
@@ -80,7 +75,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
         free,
         taken: Regions::new(),
     });
-    // Pages: errata of groups are not known yet.
+    // Errata of groups are not known yet.
     let config = Config {
         pa_bits: u32::from(pa_bits.min(48)),
         leaves: LeafSet::PAGES,
@@ -103,11 +98,11 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     )
     .map_err(InitError::Map)?;
     drop(first_tables);
-    // DESIGN rule 2: the entries were invalid. DSB ISHST: walks see them before the blocks are
-    // used; ISB: this CPU forgets an invalid one that it fetched.
+    // DESIGN rule 2, entries were invalid. DSB ISHST: walks see them before use; ISB: discards an
+    // invalid one that was fetched.
     dsb_ishst();
     isb();
-    // SAFETY: just mapped; called once, by the boot CPU, while no other runs.
+    // SAFETY: just mapped; the boot CPU, once, while no other runs.
     unsafe { percpu::init_blocks(nr) };
     MEMORY.call_once(|| memory);
     Ok(())

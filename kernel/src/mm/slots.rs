@@ -1,8 +1,6 @@
-//! Fixed slots (Linux's fixmap): pages whose descriptors are written directly, in a level 3 table
-//! in .bss, so that they work without the linear map.
-//!
-//! An unused slot holds [`EMPTY`], invalid but not vacant: the table counts as full and is never
-//! pruned.
+//! Fixed slots (Linux's fixmap): descriptors written directly, in a level 3 table in .bss, usable
+//! without the linear map. Unused ones hold [`EMPTY`], so that the table counts as full and is
+//! never pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,15 +10,15 @@ use super::layout::{EDIT_SLOTS, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
 use crate::BootInfo;
 use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 
-/// The level 3 table; 0 before [`init`].
+/// 0 before [`init`].
 static TABLE: AtomicUsize = AtomicUsize::new(0);
 
-/// An unused slot: a page descriptor, invalid (bit 0 clear) but not vacant.
+/// Invalid (bit 0 clear) but not vacant.
 pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
 
-/// For tables, while the linear map is built.
+/// While the linear map is built.
 pub const EARLY_TABLE_SLOTS: core::ops::Range<usize> = EDIT_SLOTS.start..EDIT_SLOTS.start + 64;
-/// For tables, while a part of the linear map is broken.
+/// While a part of the linear map is broken.
 pub const BREAK_SLOTS: [usize; 4] = [
     NR_FIXED_SLOTS - 4,
     NR_FIXED_SLOTS - 3,
@@ -30,7 +28,7 @@ pub const BREAK_SLOTS: [usize; 4] = [
 
 const _: () = assert!(EARLY_TABLE_SLOTS.end <= BREAK_SLOTS[0]);
 
-/// Takes the window over from the boot crate: each vacant slot becomes [`EMPTY`].
+/// Takes the window over from the boot crate.
 pub fn init(info: &BootInfo) {
     TABLE.store(info.fixed_tables.l3_va, Ordering::Release);
     for slot in 0..NR_FIXED_SLOTS {
@@ -43,24 +41,22 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     assert!(slot < NR_FIXED_SLOTS, "fixed slot {slot}");
     let table = TABLE.load(Ordering::Acquire) as *const AtomicU64;
     assert!(!table.is_null(), "a fixed slot before there are any");
-    // SAFETY: a table of 512 descriptors in .bss, from here on only used as atomics.
+    // SAFETY: 512 descriptors in .bss, only used as atomics from here on.
     unsafe { &*table.add(slot) }
 }
 
-/// Maps the page at `pa` in `slot`, in place of what it held, and returns its address. No other CPU
-/// may use the slot.
+/// Maps `pa`'s page in `slot`, and returns its address. No other CPU may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);
     descriptor(slot).store(new.0, Ordering::Relaxed);
-    // DESIGN rule 2. DSB ISHST: the descriptor is complete before a walk; ISB: this CPU forgets an
-    // invalid one that it fetched.
+    // DESIGN rule 2. DSB ISHST: complete before a walk; ISB: discards an invalid one that was
+    // fetched.
     dsb_ishst();
     isb();
     fixed_slot(slot) + (pa.0 as usize & (PAGE_SIZE - 1))
 }
 
-/// Empties `slot`.
 pub fn unmap(slot: usize) {
     let old = descriptor(slot).swap(EMPTY.0, Ordering::Relaxed);
     if Descriptor(old).is_valid() {

@@ -1,13 +1,8 @@
-//! Table memory for the engine: [`KernelTables`], through the linear map; [`LinearMapTables`], to
-//! edit the linear map; [`EarlyTables`], before there is one.
+//! Table memory: [`KernelTables`] through the linear map; [`LinearMapTables`] to edit that;
+//! [`EarlyTables`] before it, free RAM through 64 fixed slots, a cache by page number.
 //!
-//! [`EarlyTables`] takes free RAM, which the first tables do not map, and reaches it through 64
-//! fixed slots, a cache by page number. The walker names tables by physical address, so nothing
-//! else changes when the linear map takes over.
-//!
-//! A broken leaf of the linear map may map the very table that is edited (DESIGN rule 3):
-//! [`LinearMapTables`] then goes through fixed slots. vmalloc cannot get there, so [`KernelTables`]
-//! does not check.
+//! While a leaf of the linear map is broken (DESIGN rule 3), it may be the way to the very table
+//! that is edited: [`LinearMapTables`] then uses fixed slots. vmalloc cannot get there.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -24,14 +19,14 @@ use crate::arch::table_ops;
 use crate::per_cpu;
 
 per_cpu! {
-    /// `alloc_table`s less `free_table`s on a CPU.
+    /// Allocated less freed, on a CPU.
     static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Returns the table pages in use with the root, but without the fixed window's, part of the image.
+/// With the root, without the fixed window's.
 #[must_use]
 pub fn nr_tables() -> u64 {
-    // A table may be freed on another CPU: terms wrap, the sum does not.
+    // Freed on another CPU: terms wrap, the sum does not.
     NR_TABLES
         .iter()
         .map(|nr| nr.load(Ordering::Relaxed))
@@ -43,13 +38,13 @@ fn at(va: usize, index: usize) -> *mut u64 {
     (va as *mut u64).wrapping_add(index)
 }
 
-/// The accesses of [`Tables`], given a method `va` that says where a table is mapped. Pairs in
-/// `table_ops` are single-copy atomic for each descriptor.
+/// Given `va`, where a table is mapped. Pairs in `table_ops` are single-copy atomic for each
+/// descriptor.
 macro_rules! accesses {
     () => {
         #[inline(always)]
         fn load(&self, table: PhysAddr, index: usize) -> u64 {
-            // SAFETY: a table's memory is accessed only atomically, and stays while it is a table.
+            // SAFETY: accessed only atomically, and there while it is a table.
             unsafe { AtomicU64::from_ptr(at(self.va(table), index)) }.load(Ordering::Relaxed)
         }
         #[inline(always)]
@@ -68,7 +63,7 @@ macro_rules! accesses {
         #[inline(always)]
         fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
             masked::writes(nr);
-            // SAFETY: `nr` descriptors of a table that the engine writes.
+            // SAFETY: descriptors of a table that the engine writes.
             unsafe { table_ops::fill_linear(at(self.va(table), index), nr, first, step) };
         }
         #[inline(always)]
@@ -138,22 +133,21 @@ fn free_table(table: PhysAddr) {
     frames::free(Pfn(table.0 / PAGE_SIZE as u64), 0);
 }
 
-/// Tables through the linear map, for all addresses outside it.
+/// For all but the linear map.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelTables;
 
 impl KernelTables {
     #[inline(always)]
     fn va(&self, table: PhysAddr) -> usize {
-        // As `linear_va`; an OR, since physical addresses end below the base's bits, which folds
-        // into the load.
+        // An OR folds into the load: physical addresses end below the base's bits.
         LINEAR_BASE | table.0 as usize
     }
 }
 
 const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
 
-/// Opens a window that [`close_window`] ends: the engine's two calls cannot pass a guard.
+/// Until [`close_window`]: the engine's two calls cannot pass a guard.
 fn open_window() {
     core::mem::forget(BreakWindow::open());
 }
@@ -162,16 +156,15 @@ fn close_window() {
     drop(BreakWindow::adopt());
 }
 
-// SAFETY: 1. a zeroed frame, its own until the engine frees it after a flush; 2. the linear map
-// reaches every frame, and accesses are atomics or `table_ops`, whose pairs are as good; 3. so are
-// bulk operations.
+// SAFETY: 1. a zeroed frame, its own until freed after a flush; 2. in the linear map, accessed by
+// atomics or `table_ops`, whose pairs are as good; 3. so are bulk operations.
 unsafe impl Tables for KernelTables {
     #[inline]
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
     }
     fn free_table(&self, table: PhysAddr) {
-        // It is unlinked, so only a reader of the whole tree may be in it.
+        // Unlinked, so only readers of the whole tree may be in it.
         let _alone = walk_lock().release();
         free_table(table);
     }
@@ -189,10 +182,10 @@ unsafe impl Tables for KernelTables {
     accesses!();
 }
 
-/// Tables to edit the linear map, for the holder of the walk lock.
+/// For the holder of the walk lock.
 #[derive(Debug, Default)]
 pub struct LinearMapTables {
-    /// Tables that the broken range maps, reached through the break slots. 0: none.
+    /// In the broken range, reached by the break slots; 0: none.
     diverted: [AtomicU64; slots::BREAK_SLOTS.len()],
 }
 
@@ -217,8 +210,7 @@ impl LinearMapTables {
     }
 }
 
-// SAFETY: as for `KernelTables`. A table in a broken range is reached through a slot that maps the
-// same frame with the same attributes.
+// SAFETY: as for `KernelTables`; slots map the same frames with the same attributes.
 unsafe impl Tables for LinearMapTables {
     fn alloc_table(&self) -> Option<PhysAddr> {
         allocate_table()
@@ -242,8 +234,8 @@ unsafe impl Tables for LinearMapTables {
         open_window();
     }
     fn exit_break(&self) {
-        // Walks see the new descriptors before the linear map is used again: the stores went by
-        // another address to the same memory, and a walk is another observer (Arm ARM K13.5.3).
+        // Walks see the new descriptors before the linear map is used: stores went by another
+        // address, and a walk is another observer (Arm ARM K13.5.3).
         dsb_ishst();
         isb();
         close_window();
@@ -256,11 +248,11 @@ unsafe impl Tables for LinearMapTables {
     accesses!();
 }
 
-/// Pages for tables, before there are frames.
+/// Before there are frames.
 #[derive(Clone, Debug)]
 pub struct EarlyPages {
     pub free: Regions,
-    /// Becomes used frames, so that the engine may free these tables, too.
+    /// Becomes used frames, which the engine may free.
     pub taken: Regions,
 }
 
@@ -271,7 +263,7 @@ impl EarlyPages {
         Some(PhysAddr(start))
     }
 
-    /// Loses the page if a list is full.
+    /// Lost if a list is full.
     fn free_page(&mut self, table: PhysAddr) {
         if self.taken.remove(page(table.0)).is_ok() {
             let _ = self.free.add(page(table.0));
@@ -286,10 +278,10 @@ const fn page(start: u64) -> PhysRegion {
     }
 }
 
-/// Tables before there is a linear map, for the CPU that builds it.
+/// Before the linear map, for the CPU that builds it.
 pub struct EarlyTables<'a> {
     pages: &'a RefCell<EarlyPages>,
-    /// The table that each slot of the window maps; 0 for none.
+    /// What each slot maps; 0 for none.
     window: [Cell<u64>; NR_WINDOW],
 }
 
@@ -320,12 +312,12 @@ impl Drop for EarlyTables<'_> {
     }
 }
 
-// SAFETY: 1. a zeroed page, taken from free RAM; 2. the slot maps it, and only this uses the
-// window; 3. as above.
+// SAFETY: 1. a zeroed page, taken from free RAM; 2. mapped by its slot, which nothing else uses; 3.
+// as above.
 unsafe impl Tables for EarlyTables<'_> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.borrow_mut().take()?;
-        // SAFETY: the slot maps the page as Normal memory, for this code only.
+        // SAFETY: mapped as Normal memory, for this code only.
         unsafe { zero_page(self.va(table)) };
         NR_TABLES.this().fetch_add(1, Ordering::Relaxed);
         Some(table)

@@ -1,9 +1,6 @@
-//! Bringing a CPU up: PSCI CPU_ON at the boot crate's `secondary_entry`, or a call to the [`pen`];
-//! then [`secondary_main`].
-//!
-//! Each CPU is turned on twice. First, before the final tables, it only identifies itself
-//! ([`identify`]) and is off again: the tables' policy depends on the features and errata of every
-//! CPU (DESIGN rules 11 and 13).
+//! Bringing a CPU up, by CPU_ON or a call to the [`pen`]: first to be identified ([`identify`]), as
+//! the final tables depend on every CPU's features and errata (DESIGN rules 11 and 13), then in
+//! [`secondary_main`].
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -23,29 +20,28 @@ use crate::drivers::device_tree::EnableMethod;
 use crate::mm::per_cpu as memory;
 use crate::per_cpu;
 
-/// What a CPU needs to come up. `secondary_entry` reads it by physical address, MMU off, so it is
-/// cleaned to the point of coherency, and fills its cache lines.
+/// Read by physical address, MMU off: cleaned to the point of coherency, on its own cache lines.
 #[repr(C, align(4096))]
 pub struct SecondaryArgs {
-    /// The identity map.
+    /// Identity map.
     pub ttbr0: u64,
-    /// The final tables.
+    /// Final tables.
     pub ttbr1: u64,
     pub tcr: u64,
     pub mair: u64,
-    /// With the MMU on.
+    /// MMU on.
     pub sctlr: u64,
-    /// With the MMU on.
+    /// MMU on.
     pub stack_top: usize,
     pub entry: usize,
     /// In x0.
     pub argument: usize,
     stack_bottom: usize,
-    /// Its first half is [`identify_main`]'s stack, its end the stack with the MMU off.
+    /// The first half is [`identify_main`]'s stack, the end that with the MMU off.
     scratch: [u64; 503],
 }
 
-/// In bytes, a multiple of 16.
+/// A multiple of 16.
 const IDENTIFY_STACK_SIZE: usize = 1 << 11;
 
 const EMPTY: SecondaryArgs = SecondaryArgs {
@@ -61,27 +57,26 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
     scratch: [0; 503],
 };
 
-/// In that CPU's block, written by the CPU that turns it on.
+/// Written by the CPU that turns it on.
 struct Args(UnsafeCell<SecondaryArgs>);
 
-// SAFETY: written by the CPU that moved the slot to STARTING, and then read by the slot's own CPU.
+// SAFETY: written by the CPU that made the slot STARTING, then read by the slot's own.
 unsafe impl Sync for Args {}
 
-/// A CPU that can be turned on.
 struct Start {
     mpidr: AtomicU64,
-    /// The physical address of its arguments.
+    /// Physical address of the arguments.
     context: AtomicU64,
-    /// How often it was turned on.
+    /// Times it was turned on.
     nr: AtomicU64,
-    /// Where it goes back to the pen; 0 with PSCI.
+    /// 0 with PSCI.
     pen_return: AtomicU64,
-    /// Not 0: identified, and in the pen again.
+    /// Not 0: identified, and back in the pen.
     gone: AtomicU64,
 }
 
 per_cpu! {
-    /// Of each CPU, so that a late one finds its own.
+    /// A late CPU finds its own.
     static ARGS: Args = Args(UnsafeCell::new(EMPTY));
 }
 
@@ -99,29 +94,35 @@ fn args_of(index: usize) -> *mut SecondaryArgs {
     ARGS.of(index).0.get()
 }
 
-/// How long a CPU polls for a job before it turns itself off.
+/// Polls for a job before it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
 
-/// Between attempts to turn on a CPU that is not off yet.
+/// Until a CPU is off.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// The longest from CPU_ON until a CPU is up: an emulated one may not run for seconds.
+/// Until a CPU is up; an emulated one may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why a CPU did not come up. The boot goes on without it.
+/// The boot goes on without it.
 #[derive(Clone, Copy, Debug)]
 pub enum StartError {
-    /// There is no room for this number, or it was started before.
+    /// No room, or started before.
     Index(usize),
-    /// The device tree has no PSCI conduit.
+    /// Not in the device tree.
     NoConduit,
-    /// Firmware refused.
-    Firmware { mpidr: u64, error: psci::Error },
-    /// It did not come. It may still, and parks then, so its stack stays taken.
-    TimedOut { mpidr: u64 },
-    /// It identified itself, and did not turn off.
-    StaysOn { mpidr: u64 },
-    /// It has not identified itself, so the tables may not suit it.
+    Firmware {
+        mpidr: u64,
+        error: psci::Error,
+    },
+    /// It parks if it comes, so its stack stays taken.
+    TimedOut {
+        mpidr: u64,
+    },
+    /// Identified, but does not turn off.
+    StaysOn {
+        mpidr: u64,
+    },
+    /// The tables may not suit it.
     Unidentified(usize),
 }
 
@@ -145,16 +146,16 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts `cpu`, MPIDR and method, as number `index` (1 and up) on `stack` under `ttbr1`, a
-/// TTBR1_EL1 value, and waits until it is up, for a bounded time.
+/// Starts `cpu`, MPIDR and method, as `index` (1 and up) on `stack` under `ttbr1`, and waits,
+/// bounded, until it is up.
 ///
 /// # Errors
-/// Why it is not up. Other CPUs are not affected.
+/// Why it is not up. Others are not affected.
 ///
 /// # Safety
-/// `stack` is mapped writable in `ttbr1`, its end 16-byte aligned, with an unmapped page below, and
-/// is this CPU's for good, even after [`StartError::TimedOut`]. `ttbr1` maps the image at its
-/// linked address.
+/// `stack` is mapped writable in `ttbr1`, its end 16-byte aligned, above an unmapped page, and this
+/// CPU's for good, even after [`StartError::TimedOut`]. `ttbr1` maps the image at its linked
+/// address.
 pub unsafe fn start(
     info: &BootInfo,
     index: usize,
@@ -168,7 +169,7 @@ pub unsafe fn start(
         slot.state.store(ABANDONED, Ordering::Release);
         return Err(StartError::Unidentified(index));
     }
-    // SAFETY: STARTING is ours alone, and the CPU that used these arguments is off.
+    // SAFETY: STARTING is ours, and the CPU that used these arguments is off.
     unsafe { prepare(info, index, mpidr, ttbr1, stack, secondary_main) };
     turn_on(index, way, STARTING)
 }
@@ -179,7 +180,7 @@ enum Way {
     Pen,
 }
 
-/// Moves the slot of CPU `index` from ABSENT to STARTING, and returns it and how to turn it on.
+/// Moves a slot from ABSENT to STARTING.
 fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'static Slot, Way), StartError> {
     let slot = SLOT
         .get(index)
@@ -195,10 +196,10 @@ fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'stati
     Ok((slot, way))
 }
 
-/// Writes what CPU `index` comes up with.
+/// Writes CPU `index`'s arguments.
 ///
 /// # Safety
-/// This call moved the slot to STARTING, and no CPU uses its arguments.
+/// This call made the slot STARTING, and no CPU uses them.
 unsafe fn prepare(
     info: &BootInfo,
     index: usize,
@@ -229,16 +230,15 @@ unsafe fn prepare(
     start.context.store(memory::pa(args as usize), Ordering::Relaxed);
 }
 
-/// Turns CPU `index` on under the first tables until it has identified itself
-/// ([`identity::of_cpu`]) and is off again.
+/// Has CPU `index` identified ([`identity::of_cpu`]) under the first tables, and off again.
 ///
 /// # Errors
-/// Why it is not known. [`start`] refuses it then.
+/// Why it is not; [`start`] refuses it then.
 pub fn identify(info: &BootInfo, index: usize, mpidr: u64, method: EnableMethod) -> Result<(), StartError> {
     let (slot, way) = claim(info, index, method)?;
     let scratch = args_of(index) as usize + offset_of!(SecondaryArgs, scratch);
     let bottom = scratch.next_multiple_of(16);
-    // SAFETY: the slot was ABSENT, so nothing uses these arguments. The first tables map them.
+    // SAFETY: ABSENT before, so nothing uses them. The first tables map them.
     unsafe {
         prepare(
             info,
@@ -260,13 +260,12 @@ pub fn identify(info: &BootInfo, index: usize, mpidr: u64, method: EnableMethod)
         Way::Psci(conduit) => ask(index, conduit, mpidr),
         Way::Pen => ask_in_pen(index, mpidr),
     };
-    // A CPU that may still be on keeps its arguments.
+    // It may still be on.
     let state = if result.is_ok() { ABSENT } else { ABANDONED };
     slot.state.store(state, Ordering::Release);
     result
 }
 
-/// Turns CPU `index` on until it is known and off.
 fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartError> {
     let args = args_of(index);
     // As in `turn_on`.
@@ -293,7 +292,6 @@ fn ask(index: usize, conduit: psci::Conduit, mpidr: u64) -> Result<(), StartErro
     Ok(())
 }
 
-/// [`ask`] of a CPU in the pen.
 fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
     let args = args_of(index);
     // As in `turn_on`.
@@ -310,46 +308,41 @@ fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
     }
 }
 
-/// The first Rust of a CPU to be identified. Without per-CPU data and vectors, it must not fault.
+/// Without per-CPU data and vectors, it must not fault.
 extern "C" fn identify_main(index: usize) -> ! {
     identity::record(index);
     let start = START.of(index);
     let pen_return = start.pen_return.load(Ordering::Relaxed);
     if pen_return != 0 {
-        // SAFETY: `secondary_entry` turned the identity map on; the address is `BootInfo`'s.
+        // SAFETY: `secondary_entry` turned the identity map on; `BootInfo`'s address.
         unsafe { pen::go_back(pen_return, &start.gone) };
     }
     if let Some(conduit) = psci::conduit() {
-        // Firmware cleans the caches of a CPU that it turns off (PSCI, CPU_OFF), so the record is
-        // seen.
+        // Firmware cleans this CPU's caches (PSCI, CPU_OFF): the record is seen.
         psci::cpu_off(conduit);
     }
     psci::park()
 }
 
-/// `secondary_entry`, for every turn-on.
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how often CPU `cpu` was turned on.
-///
 /// # Panics
-/// If the machine has no such CPU.
+/// If there is no such CPU.
 #[must_use]
 pub fn nr_turned_on(cpu: usize) -> u64 {
     START.of(cpu).nr.load(Ordering::Relaxed)
 }
 
-/// Firmware refused CPU_OFF: not asked again.
+/// CPU_OFF was refused once.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Turns CPU `index` on, whose state the caller made `from` and whose arguments are written, and
-/// waits until the state changes.
+/// Turns CPU `index` on, whose state `from` is the caller's, and waits for a change.
 fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     let (slot, start) = (SLOT.of(index), START.of(index));
     let mpidr = start.mpidr.load(Ordering::Relaxed);
     let args = args_of(index);
-    // That CPU reads with caches off, and no line of ours may be written back over its scratch
-    // stack: clean and invalidate.
+    // Read with caches off, and no line may be written back over the scratch stack: clean and
+    // invalidate.
     cache::clean_and_invalidate_to_poc(args as usize, size_of::<SecondaryArgs>());
     let limit = Deadline::after(PATIENCE);
     let conduit = match way {
@@ -374,12 +367,12 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
                 start.nr.fetch_add(1, Ordering::Relaxed);
                 break;
             }
-            // It is turning itself off; or could not, and is IDLE.
+            // It is going off; or could not, and is IDLE.
             Err(psci::Error::AlreadyOn | psci::Error::OnPending) if !limit.is_past() => {
                 if slot.state.load(Ordering::Acquire) != from {
                     return Ok(());
                 }
-                // Lets firmware, or the emulator, finish that.
+                // For firmware, or the emulator, to finish.
                 Deadline::after(RETRY).wait();
             }
             Err(error) => {
@@ -391,11 +384,11 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     wait_for_change(slot, mpidr, from, limit)
 }
 
-/// Waits until a CPU's state is no longer `from`. Gives it up after `limit`.
+/// Gives it up after `limit`.
 fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Result<(), StartError> {
-    // No WFE: a CPU that never comes sends no event.
+    // No WFE: no event from a CPU that never comes.
     if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
-        // Either it parks, or it was just in time.
+        // It parks, or was just in time.
         let gave_up = slot
             .state
             .compare_exchange(from, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
@@ -406,8 +399,8 @@ fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Resul
     Ok(())
 }
 
-/// Turns CPU `index` on again, if no other CPU does, and calls `woken`. Returns whether it is AWAKE
-/// for the caller to post a job.
+/// Turns CPU `index` on, unless another does, and calls `woken`. Returns whether it is AWAKE, for
+/// the caller's job.
 pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     let slot = SLOT.of(index);
     let ours = slot
@@ -416,14 +409,13 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     if ours.is_err() {
         return false;
     }
-    // It was started by PSCI.
     let Some(conduit) = psci::conduit() else {
         return false;
     };
     let turned_on = turn_on(index, Way::Psci(conduit), WAKING);
     woken();
     match turned_on {
-        // Otherwise it could not turn itself off: IDLE, or claimed.
+        // Else it could not turn off: IDLE, or claimed.
         Ok(()) => slot.state.load(Ordering::Acquire) == AWAKE,
         Err(error) => {
             early_console::print(format_args!("vmwalk: CPU {index} is lost: {error}\n"));
@@ -432,34 +424,32 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     }
 }
 
-/// Returns whether CPU `cpu` turns itself off without work; one in a pen does not.
+/// Not in a pen.
 #[must_use]
 pub fn turns_off(cpu: usize) -> bool {
     START.of(cpu).pen_return.load(Ordering::Relaxed) == 0
 }
 
-/// Turns this CPU off, whose slot is OFF. Returns if firmware does not.
+/// Returns if firmware refuses.
 pub(super) fn turn_off(slot: &Slot) {
     if !STAYS_ON.load(Ordering::Relaxed)
         && let Some(conduit) = psci::conduit()
     {
-        // Firmware cleans the caches of a CPU that it turns off (PSCI, CPU_OFF).
+        // Firmware cleans this CPU's caches (PSCI, CPU_OFF).
         psci::cpu_off(conduit);
         STAYS_ON.store(true, Ordering::Relaxed);
     }
-    // Still on, as the CPU that wakes it expects.
+    // Still on.
     publish(slot, IDLE);
 }
 
-/// The first Rust of a started CPU, on its own stack.
 extern "C" fn secondary_main(index: usize) -> ! {
-    // SAFETY: the index is `start`'s; the arguments were written before this CPU was turned on, and
-    // are not again.
+    // SAFETY: `start`'s index; written before this CPU was on, and not again.
     let (bottom, top) = unsafe {
         let args = &*args_of(index);
         (args.stack_bottom, args.stack_top)
     };
-    // SAFETY: this CPU is `index`, and runs on this stack.
+    // SAFETY: this is CPU `index`, on this stack.
     unsafe { percpu::init_secondary(index, bottom..top) };
     exceptions::install_vectors();
     mmu::disable_ttbr0();
@@ -472,6 +462,6 @@ extern "C" fn secondary_main(index: usize) -> ! {
     if !step(STARTING, IDLE) && !step(WAKING, AWAKE) {
         psci::park();
     }
-    // The waiting CPU polls, so no event. And no second store: a job may be posted by now.
+    // The waiter polls: no event. And no second store: a job may be posted.
     serve(index)
 }

@@ -1,4 +1,4 @@
-//! What each CPU holds, in a build that checks the order of locks.
+//! What each CPU holds, with debug assertions.
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -7,12 +7,11 @@ use spin::mutex::SpinMutex;
 use super::order::{Graph, Violation};
 use crate::per_cpu;
 
-/// Most locks that one CPU holds.
 const MAX_HELD: usize = 8;
 
 static GRAPH: SpinMutex<Graph> = SpinMutex::new(Graph::new());
 
-/// In order of taking. Its own CPU's, with interrupts masked.
+/// In order of taking; its own CPU's.
 struct Held {
     classes: [AtomicU8; MAX_HELD],
     nr: AtomicU8,
@@ -25,14 +24,14 @@ per_cpu! {
     };
 }
 
-/// A held lock; dropped when it is released, before interrupts are unmasked.
+/// Dropped after the lock, before interrupts are unmasked.
 #[derive(Debug)]
 pub struct Token {
     class: u8,
 }
 
 impl Token {
-    /// For a lock of class `name` that is about to be waited for, interrupts masked.
+    /// For a lock about to be waited for, interrupts masked.
     ///
     /// # Panics
     /// If the wait may close a cycle.
@@ -40,7 +39,7 @@ impl Token {
         Self::take(name, true)
     }
 
-    /// For a lock taken without waiting, interrupts masked.
+    /// For a lock had without waiting, interrupts masked.
     pub fn had(name: &'static str) -> Self {
         Self::take(name, false)
     }
@@ -61,7 +60,7 @@ impl Token {
                 Ok(class)
             })
         };
-        // Outside the graph's own lock: a panic prints.
+        // Outside the graph's lock, as a panic prints.
         let class = match noted {
             Ok(class) => class,
             Err(violation) => panic!("lock order: {violation}"),
@@ -77,7 +76,7 @@ impl Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // Guards are dropped in any order: removes the newest of its class.
+        // The newest of its class: guards drop in any order.
         let held = HELD.this();
         let nr = usize::from(held.nr.load(Relaxed));
         let classes = &held.classes[..nr];

@@ -1,17 +1,13 @@
-//! The order of locks, checked in builds with debug assertions whenever one is taken.
+//! The order of locks, checked with debug assertions as each is taken.
 //!
-//! Locks of one kind are a class. Taking a class while another is held is remembered for good; the
-//! reverse is then refused, even without contention. The order in [`sync`](super) holds from the
-//! start, by [`LEVELS`].
-//!
-//! A `try_lock` cannot close a cycle, so it adds no edge. Locks mask interrupts, so handlers need
-//! no check.
+//! Locks of one kind are a class. Taking one while another is held fixes their order for good,
+//! beside [`LEVELS`]; the reverse is refused. `try_lock` cannot close a cycle, and adds no order.
+//! Handlers need no check, as locks mask interrupts.
 
 use core::fmt;
 
-/// Classes and their levels, as `docs/LOCKING.md` numbers them. Only higher levels may be taken
-/// while one is held. Levels 1 to 3 are gates and bits of the `vmalloc` crate, held with interrupts
-/// enabled.
+/// As in `docs/LOCKING.md`: only higher ones may be taken while one is held. 1 to 3 are gates and
+/// bits of `vmalloc`, with interrupts enabled.
 pub const LEVELS: [(&str, u8); 7] = [
     ("vmalloc gate", 4),
     ("vmalloc shard", 5),
@@ -24,17 +20,25 @@ pub const LEVELS: [(&str, u8); 7] = [
 
 const MAX_CLASSES: usize = 32;
 
-/// Why a lock must not be waited for here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// This CPU holds this class already.
-    Recursion { class: &'static str },
-    /// Against the documented order.
-    Level { held: &'static str, taken: &'static str },
-    /// They were taken the other way round before, directly or through others.
-    Inversion { held: &'static str, taken: &'static str },
-    /// More classes, or locks held at once, than there is room for.
-    NoRoom { class: &'static str },
+    Recursion {
+        class: &'static str,
+    },
+    /// Against [`LEVELS`].
+    Level {
+        held: &'static str,
+        taken: &'static str,
+    },
+    /// Against what was seen, directly or through others.
+    Inversion {
+        held: &'static str,
+        taken: &'static str,
+    },
+    /// For classes, or locks at once.
+    NoRoom {
+        class: &'static str,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -58,12 +62,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Which class was taken while which was held.
 #[derive(Debug)]
 pub struct Graph {
     names: [&'static str; MAX_CLASSES],
     nr: usize,
-    /// Bit b of word a: b was taken while a was held.
+    /// Bit b of word a: b was taken under a.
     after: [u32; MAX_CLASSES],
 }
 
@@ -77,8 +80,6 @@ impl Graph {
         }
     }
 
-    /// Returns the number of a class, new or known.
-    ///
     /// # Errors
     /// [`Violation::NoRoom`].
     pub fn class(&mut self, name: &'static str) -> Result<u8, Violation> {
@@ -94,10 +95,10 @@ impl Graph {
         Ok((self.nr - 1) as u8)
     }
 
-    /// Notes that `class` is waited for while `held` are held: numbers from [`class`](Self::class).
+    /// Notes that `class` is waited for under `held`, as numbered by [`class`](Self::class).
     ///
     /// # Errors
-    /// It may close a cycle. Nothing is noted then.
+    /// It may close a cycle; not noted then.
     pub fn wait_for(&mut self, class: u8, held: &[u8]) -> Result<(), Violation> {
         let taken = self.names[usize::from(class)];
         for &before in held {
@@ -120,7 +121,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Returns whether `to` was taken after `from`, directly or through others.
+    /// Directly or through others.
     fn reaches(&self, from: u8, to: u8) -> bool {
         let mut reached = 1u32 << from;
         loop {

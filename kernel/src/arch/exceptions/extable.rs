@@ -1,7 +1,6 @@
-//! The exception table: instructions that may fault, and where to continue.
-//!
-//! An entry is three words in `.ex_table`: instruction and fixup, relative to their words, and the
-//! kind. The fixup finds ESR_EL1 in x9, FAR_EL1 in x10.
+//! The exception table: instructions that may fault, and where to continue. An entry in `.ex_table`
+//! is instruction and fixup, each relative to its word, and kind. The fixup gets ESR_EL1 in x9,
+//! FAR_EL1 in x10.
 
 use super::Frame;
 use crate::arch::syndrome::class;
@@ -13,9 +12,9 @@ struct Entry {
     kind: u32,
 }
 
-/// The instruction itself faults.
+/// It faults itself.
 const KIND_ACCESS: u32 = 0;
-/// The instruction is a return address; the first one called faults.
+/// It is a return address; the first one called faults.
 const KIND_CALL: u32 = 1;
 
 unsafe extern "C" {
@@ -27,7 +26,7 @@ fn entries() -> &'static [Entry] {
     let start = &raw const __ex_table_start;
     let end = &raw const __ex_table_end;
     let nr = (end as usize - start as usize) / size_of::<Entry>();
-    // SAFETY: the linker script puts the bounds around whole entries.
+    // SAFETY: the linker script bounds whole entries.
     unsafe { core::slice::from_raw_parts(start, nr) }
 }
 
@@ -35,14 +34,14 @@ fn target(word: &i32) -> u64 {
     (&raw const *word as u64).wrapping_add_signed(i64::from(*word))
 }
 
-/// Sends a fault that the table knows to its fixup.
+/// Sends a known fault to its fixup.
 pub fn fix_up(frame: &mut Frame) -> bool {
     let class = frame.syndrome().class();
     let fixup = entries().iter().find(|entry| match entry.kind {
         KIND_ACCESS => {
             matches!(class, class::DATA_ABORT | class::UNKNOWN) && target(&entry.instruction) == frame.elr
         }
-        // The call's target cannot be fetched or is undefined.
+        // Fetched without success, or undefined.
         KIND_CALL => {
             matches!(
                 class,

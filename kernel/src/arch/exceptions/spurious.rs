@@ -1,11 +1,9 @@
-//! Spurious faults: translation faults on a kernel address that the MMU now translates.
+//! Spurious faults: translation faults on an address that another CPU has mapped, without TLB
+//! maintenance (rule 2), or is between breaking and making (rule 3, [`BreakWindow`]).
 //!
-//! Another CPU mapped the page, without TLB maintenance (rule 2), or is between break and make
-//! ([`BreakWindow`], rule 3). `AT` decides, asked again until no window is open
-//! ([`arch_policy::windows`]). The wait has no time limit: the owner of a window runs, or a failed
-//! CPU ends the kernel.
-//!
-//! A fault that repeats on one instruction and address, without windows in between, is reported.
+//! `AT` decides, asked again until no window is open ([`arch_policy::windows`]), without a limit: a
+//! window's owner runs, or a failed CPU ends the kernel. Faults that repeat without windows are
+//! reported.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use core::time::Duration;
@@ -20,11 +18,11 @@ use crate::arch::time::{Deadline, relax, ticks};
 use crate::arch::{early_console, fatal, psci};
 use crate::per_cpu;
 
-/// Retries of one instruction and address, without a pause or a window.
+/// Of one instruction and address, without a pause or a window.
 const MAX_RETRIES: usize = 64;
-/// The least time that makes retries unrelated.
+/// Makes retries unrelated.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How often a waiting CPU prints so.
+/// Before a wait is reported, and again.
 const STALL: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -42,7 +40,7 @@ impl Platform for Cpus {
     #[inline]
     fn open(word: &AtomicU64, odd: u64) {
         word.store(odd, Ordering::Relaxed);
-        // Rule 3, open before break: DMB ISH covers all CPUs and their walkers.
+        // Rule 3, open before break: DMB ISH, for all CPUs and walkers.
         fence(Ordering::Release);
     }
     #[inline]
@@ -54,7 +52,7 @@ impl Platform for Cpus {
         mmu::isb();
     }
     fn after_question() {
-        // `mmu::translate` has an ISB before it reads PAR_EL1.
+        // `mmu::translate` has an ISB before PAR_EL1 is read.
     }
 }
 
@@ -80,22 +78,21 @@ impl Words for Cpus {
 
 static WINDOWS: Windows<Cpus, Cpus> = Windows::new(Cpus);
 
-/// Spans break to make: faults of other CPUs wait for its end.
-///
-/// Interrupts are masked, and the owner does not access what is broken. Windows do not nest.
+/// Spans break to make: other CPUs' faults wait for its end. Interrupts are masked, the owner does
+/// not access what is broken, and windows do not nest.
 #[must_use = "the window closes when this is dropped"]
 #[derive(Debug)]
 pub struct BreakWindow(());
 
 impl BreakWindow {
-    /// To call before the descriptor is made invalid.
+    /// Before the descriptor is made invalid.
     #[inline]
     pub fn open() -> Self {
         WINDOWS.open(cpu_index());
         Self(())
     }
 
-    /// Takes over an open window that was forgotten, where two calls cannot pass it.
+    /// Takes over a window that was forgotten.
     pub fn adopt() -> Self {
         Self(())
     }
@@ -109,7 +106,7 @@ impl Drop for BreakWindow {
 }
 
 per_cpu! {
-    /// Used by its own CPU only, with everything masked.
+    /// Its own CPU's, with everything masked.
     static LAST_RETRY: Retry = Retry::none();
 }
 
@@ -133,10 +130,8 @@ impl Retry {
         }
     }
 
-    /// Counts a retry; `false` if there were too many of the same.
-    ///
-    /// An instruction that polls may fault in every window, so the count restarts where other CPUs'
-    /// windows opened or closed.
+    /// `false` after too many of the same. The count restarts where other CPUs' windows opened or
+    /// closed: an instruction that polls may fault in each.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
         let now = ticks();
         let windows = WINDOWS.look(cpu_index()).sum;
@@ -158,7 +153,7 @@ impl Retry {
     }
 }
 
-/// Returns whether the fault is spurious, and to be retried.
+/// Returns whether the fault is spurious.
 pub fn retry(frame: &Frame) -> bool {
     let syndrome = frame.syndrome();
     let Some(FaultStatus::Translation(_)) = syndrome.fault_status() else {
@@ -181,18 +176,18 @@ pub fn retry(frame: &Frame) -> bool {
     true
 }
 
-/// Returns whether `AT` translates `va`, now or once no other CPU has a window open.
+/// Returns whether `AT` translates `va`, now or once no other window is open.
 fn translates(va: usize, access: Access) -> bool {
-    // Other faults are answers: the retry takes and reports them.
+    // The retry takes other faults, and reports them.
     let question = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
     let this = cpu_index();
-    // A failed CPU does not wait: the owner may have stopped in its window.
+    // The owner may have stopped in its window.
     if fatal::failed_cpu() == Some(this) {
         return question();
     }
     let mut stall = None;
     WINDOWS.translates(this, question, |open| {
-        // Perhaps the owner, which ends the kernel.
+        // Perhaps the owner.
         if fatal::failed_cpu().is_some() {
             psci::park();
         }

@@ -1,8 +1,8 @@
-//! Input that was taken from the UART in search of Ctrl-C.
+//! Input taken from the UART in search of Ctrl-C.
 
 use arrayvec::ArrayVec;
 
-/// More bytes stay in the UART, and are not searched.
+/// More stays in the UART.
 const CAPACITY: usize = 4096;
 
 pub struct Typed {

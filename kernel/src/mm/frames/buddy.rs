@@ -1,13 +1,12 @@
 //! The buddy allocator: blocks of 2^order frames, aligned to their size.
 //!
-//! Not `buddy_system_allocator`: it finds a buddy by walking the list of all free blocks of the
-//! order, which is n² for n frames freed in shuffled order, and cannot tell a double free.
+//! The crate `buddy_system_allocator` walks the free list for a buddy, n² for n frames in shuffled
+//! order, and cannot tell a double free.
 //!
 //! - [`Zones`]: contiguous RAM with a state byte a frame. A block's first byte says what it is; the
 //!   others are [`State::INSIDE`].
-//! - Free blocks of an order are a list through their first 16 bytes, in the linear map.
-//! - A block is merged with its buddy, which differs in one bit of the frame number, if that is a
-//!   free block of the same order and zone.
+//! - Free blocks of an order are a list through their first 16 bytes.
+//! - A block merges with its buddy, one bit away, if that is a free block of its order and zone.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -21,27 +20,26 @@ use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 use crate::mm::regions::{MAX_REGIONS, PhysRegion};
 
-/// 2^22 frames, 16 GiB: the largest leaf.
+/// 16 GiB: the largest leaf.
 pub const MAX_ORDER: u8 = 22;
 const NR_ORDERS: usize = MAX_ORDER as usize + 1;
 
-/// What a frame is: kind in the upper three bits, order in the lower five.
+/// Kind in the upper three bits, order in the lower five.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(u8);
 
 impl State {
-    /// Not the allocator's: the image, the device tree, firmware's.
+    /// Image, device tree, firmware's.
     pub const FOREIGN: Self = Self(0);
-    /// In a block, not its first frame.
     pub const INSIDE: Self = Self(0x20);
-    /// A used frame that is not its owner's to free.
+    /// Not its owner's to free.
     pub const TAKEN_OVER: Self = Self(0xe0);
 
     const fn free(order: u8) -> Self {
         Self(0x80 | order)
     }
 
-    /// First frame of a free block in a magazine.
+    /// Free, in a magazine.
     pub const fn cached(order: u8) -> Self {
         Self(0x40 | order)
     }
@@ -50,7 +48,6 @@ impl State {
         u64::from_ne_bytes([self.0; 8])
     }
 
-    /// First frame of an allocated block.
     pub const fn used(order: u8) -> Self {
         Self(0xc0 | order)
     }
@@ -70,13 +67,10 @@ impl fmt::Debug for State {
     }
 }
 
-/// A free that does not match an allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadFree {
     pub frame: Pfn,
-    /// The order that it was freed with.
     pub order: u8,
-    /// What it is.
     pub found: State,
 }
 
@@ -96,7 +90,6 @@ struct Zone {
     states: &'static [AtomicU8],
 }
 
-/// All RAM of the linear map.
 pub struct Zones(ArrayVec<Zone, MAX_REGIONS>);
 
 impl Zones {
@@ -104,7 +97,7 @@ impl Zones {
         Self(ArrayVec::new_const())
     }
 
-    /// Adds the whole pages of `region`, with a byte of `states` for each.
+    /// Whole pages, with a byte each.
     pub fn add(&mut self, region: &PhysRegion, states: &'static [AtomicU8]) {
         self.0.push(Zone {
             start: region.start / PAGE_SIZE as u64,
@@ -123,7 +116,7 @@ impl Zones {
         self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
     }
 
-    /// Changes `frame` from `from` to `to`, atomically; returns whether it did.
+    /// Changes `from` to `to` atomically, if it is that.
     pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
         self.zone(frame).is_some_and(|zone| {
             let state = &zone.states[(frame - zone.start) as usize];
@@ -131,7 +124,6 @@ impl Zones {
         })
     }
 
-    /// Sets the state of `frame`, if it is in a zone.
     #[inline]
     pub fn set_state(&self, frame: u64, state: State) {
         if let Some(zone) = self.zone(frame) {
@@ -139,7 +131,7 @@ impl Zones {
         }
     }
 
-    /// Sets the states of `nr` blocks of 2^`order` frames from `first` on, in one zone.
+    /// For `nr` blocks from `first`, in one zone.
     pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
         if let Some(zone) = self.zone(first) {
             let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
@@ -150,7 +142,7 @@ impl Zones {
 }
 
 impl Zone {
-    // Relaxed: a byte changes only under the buddy's lock, or by the CPU that owns the frame.
+    // Relaxed: changed only under the lock, or by the frame's owner.
     #[inline]
     fn state(&self, frame: u64) -> State {
         State(self.states[(frame - self.start) as usize].load(Relaxed))
@@ -165,7 +157,6 @@ impl Zone {
 /// The end of a list.
 const NONE: u64 = u64::MAX;
 
-/// The first bytes of a free block.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Links {
@@ -178,18 +169,18 @@ fn links(frame: u64) -> *mut Links {
 }
 
 fn read_links(frame: u64) -> Links {
-    // SAFETY: called for free blocks only, whose first bytes are their links.
+    // SAFETY: a free block begins with its links.
     unsafe { links(frame).read() }
 }
 
 fn write_links(frame: u64, value: Links) {
-    // SAFETY: nothing else uses the memory of a block that is free or being freed.
+    // SAFETY: the block is free or being freed, so unused.
     unsafe { links(frame).write(value) };
 }
 
 pub struct Buddy {
     heads: [u64; NR_ORDERS],
-    /// Bit n: the list of order n is not empty.
+    /// Bit n: list n is not empty.
     occupied: u32,
     nr_free: u64,
     nr_total: u64,
@@ -214,7 +205,7 @@ impl Buddy {
         super::NR_FREE.store(nr, Relaxed);
     }
 
-    /// Frames ever given to the allocator.
+    /// Ever given.
     pub fn nr_total(&self) -> u64 {
         self.nr_total
     }
@@ -229,7 +220,7 @@ impl Buddy {
         nr
     }
 
-    /// Frees `region`: whole unused pages in one zone, [`State::INSIDE`] so far.
+    /// Frees unused pages of one zone, [`State::INSIDE`] so far.
     pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
         let mut at = region.start / PAGE_SIZE as u64;
         let end = region.end / PAGE_SIZE as u64;
@@ -243,7 +234,7 @@ impl Buddy {
         }
     }
 
-    /// Makes the pages of `region` single frames in use.
+    /// As single used frames.
     pub fn adopt(&mut self, zones: &Zones, region: &PhysRegion) {
         let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
         self.nr_total += frames.end - frames.start;
@@ -264,7 +255,6 @@ impl Buddy {
         self.unlink(frame, have);
         while have > order {
             have -= 1;
-            // The upper half stays.
             self.link(zones, frame + (1 << have), have);
         }
         zones.set_state(frame, State::used(order));
@@ -272,10 +262,8 @@ impl Buddy {
         Some(Pfn(frame))
     }
 
-    /// Frees a block.
-    ///
     /// # Errors
-    /// It is not an allocated block of this order. Nothing has changed.
+    /// Not an allocated block of this order. Nothing has changed.
     pub fn free(&mut self, zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
         let found = zones.state(frame.0);
         if order > MAX_ORDER || found != State::used(order) {
@@ -285,7 +273,6 @@ impl Buddy {
         Ok(())
     }
 
-    /// Frees a magazine's block.
     pub fn free_cached(&mut self, zones: &Zones, frame: u64, order: u8) {
         self.release(zones, frame, order);
     }

@@ -1,13 +1,13 @@
-//! Fault injection, Linux's `fail_page_alloc`: allocations that fail on purpose, since any may
-//! (DESIGN rule 7). `fail_page_alloc=` turns it on at the end of the boot.
+//! Fault injection, Linux's `fail_page_alloc`: any allocation may fail (DESIGN rule 7).
+//! `fail_page_alloc=` turns it on after boot.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations up to the one that fails; 0: none; or [`BY_CHANCE`].
+/// To the one that fails; 0: none.
 static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
 const BY_CHANCE: u64 = u64::MAX;
 
-/// State of [`BY_CHANCE`]: the generator, one in how many fails, how many have.
+/// Of [`BY_CHANCE`].
 static DRAW: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
@@ -16,15 +16,14 @@ static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 /// is dropped.
 ///
 /// # Panics
-/// For k = 0, and while another call's is pending.
+/// For k = 0, and while another is pending.
 #[must_use = "the injection ends when this is dropped"]
 pub fn fail_nth(k: u64) -> Injection {
     assert!(k != 0, "the first allocation is number 1");
     begin(k)
 }
 
-/// Makes about one in `one_in` allocations on any CPU fail, by `seed`. Replaces what was on until
-/// the result is dropped.
+/// Makes about one in `one_in` allocations fail, likewise.
 ///
 /// # Panics
 /// For `one_in` = 0, and while a [`fail_nth`] is pending.
@@ -51,16 +50,15 @@ fn begin(mode: u64) -> Injection {
     }
 }
 
-/// An injection that is on.
 #[derive(Debug)]
 pub struct Injection {
-    /// What was on before.
+    /// To be restored.
     before: u64,
     one_in: u64,
 }
 
 impl Injection {
-    /// Returns whether it has made an allocation fail.
+    /// Returns whether one has failed.
     #[must_use]
     pub fn fired(&self) -> bool {
         match COUNTDOWN.load(Ordering::Relaxed) {
@@ -77,7 +75,6 @@ impl Drop for Injection {
     }
 }
 
-/// Returns whether this allocation is to fail.
 #[inline(always)]
 pub fn fails() -> bool {
     COUNTDOWN.load(Ordering::Relaxed) != 0 && count_down()
@@ -95,7 +92,7 @@ fn count_down() -> bool {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014) over the number of the allocation.
+/// SplitMix64 (Steele, Lea, Flood 2014).
 fn draw() -> bool {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -1,19 +1,15 @@
-//! A per-CPU cache of blocks, up to the order of a level 2 block. Any CPU can drain it when memory
-//! is short.
+//! A per-CPU cache of blocks, a ring for each order up to a level 2 block. Any CPU can drain it.
 //!
-//! A magazine has a ring for each order. Only its own CPU, with interrupts masked, puts blocks in
-//! and keeps the count. Blocks are taken out by an atomic exchange with [`EMPTY`]: one by its own
-//! CPU, or all by another in [`drain`]. So each comes out once, and the hot path writes no shared
-//! line. After a drain the count may be too high; empty slots are skipped.
+//! Its own CPU, with interrupts masked, puts blocks in and keeps the count. Taking out is an
+//! exchange with [`EMPTY`], by that CPU or a [`drain`]: a block comes out once, the hot path writes
+//! no shared line, and the count may be too high after a drain.
 //!
 //! A ring is filled from an aligned run of 64 frames, whose states are one cache line.
 //!
-//! Putting a block in is a store-release, and the exchange of a drain an acquire: writes before the
-//! free precede those of the buddy allocator. The own CPU's exchange needs no order: it finds its
-//! own store, or `EMPTY`.
+//! Put is a store-release, and a drain's exchange an acquire: writes before the free precede the
+//! buddy allocator's. The own CPU finds its own store, or `EMPTY`.
 //!
-//! Of two CPUs that free one block at once, one wins the exchange of its state; the other gets an
-//! error.
+//! Of two frees of a block, one wins the exchange of its state.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU64, AtomicUsize};
@@ -28,10 +24,10 @@ use crate::mm::linear_va;
 use crate::per_cpu;
 use crate::sync::{HotWord, Padded};
 
-/// Frames that fill an empty ring: their states are a cache line.
+/// Their states are a cache line.
 const RUN_ORDER: u8 = 6;
 
-/// Most blocks freed under one hold of the buddy's lock (DESIGN rule 14).
+/// Under one hold of the buddy's lock (DESIGN rule 14).
 const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
     Some(most) => most as usize,
     None => unreachable!(),
@@ -40,14 +36,14 @@ const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
 const EMPTY: u64 = u64::MAX;
 
 struct Ring<const CAPACITY: usize> {
-    /// Empty but for `nr` slots from `first` on.
+    /// Empty but for `nr` from `first` on.
     slots: [AtomicU64; CAPACITY],
-    /// The slot filled first. It and `nr` are the own CPU's alone.
+    /// Used by its own CPU only.
     first: AtomicUsize,
     nr: AtomicUsize,
 }
 
-/// On its own cache lines. A ring has room for what a lazy purge frees at once.
+/// Room for what a lazy purge frees at once.
 #[repr(align(128))]
 struct Magazine {
     order_0: Ring<512>,
@@ -79,7 +75,6 @@ per_cpu! {
 
 const LARGEST: u8 = 9;
 
-/// Returns whether magazines have blocks of `order`.
 #[inline(always)]
 pub const fn has(order: u8) -> bool {
     order <= LARGEST
@@ -132,8 +127,8 @@ macro_rules! with_ring {
     };
 }
 
-/// Frames that came back [without waiting](super::without_waiting) to a full magazine, a list
-/// through their first words: number plus one, 0 at the end. Pushed one by one, taken all at once.
+/// Frames freed [without waiting](super::without_waiting) to a full magazine: a list through their
+/// first words, number plus one. Pushed one by one, taken all at once.
 static ASIDE: Padded<Aside> = Padded(Aside {
     last: AtomicU64::new(0),
     nr: AtomicUsize::new(0),
@@ -148,12 +143,10 @@ pub fn hot_word() -> HotWord {
     HotWord::of("the frames that were deferred", &ASIDE)
 }
 
-/// A frame's first word.
 fn link(frame: u64) -> *mut u64 {
     linear_va(frame * PAGE_SIZE as u64) as *mut u64
 }
 
-/// Puts the frames of a block aside.
 #[cold]
 fn defer(zones: &Zones, first: u64, order: u8) {
     for frame in first..first + (1 << order) {
@@ -166,7 +159,7 @@ fn put_frame_aside(frame: u64) {
     ASIDE.nr.fetch_add(1, Relaxed);
     let mut last = ASIDE.last.load(Relaxed);
     loop {
-        // SAFETY: a free frame that only this call knows.
+        // SAFETY: a free frame, known to this call only.
         unsafe { link(frame).write(last) };
         match ASIDE
             .last
@@ -178,7 +171,7 @@ fn put_frame_aside(frame: u64) {
     }
 }
 
-/// Gives them to the buddy allocator, unless that means waiting where this CPU may not.
+/// Gives them to the buddy allocator, if this CPU may wait for it.
 fn take_aside(zones: &Zones) {
     if ASIDE.last.load(Relaxed) == 0 {
         return;
@@ -190,7 +183,7 @@ fn take_aside(zones: &Zones) {
         };
         for _ in 0..MOST_BLOCKS {
             let Some(frame) = last.checked_sub(1) else { break };
-            // SAFETY: a free frame, now this call's; `defer` wrote the link.
+            // SAFETY: a free frame of this call; `defer` wrote the link.
             last = unsafe { link(frame).read() };
             buddy.free_cached(zones, frame, 0);
             ASIDE.nr.fetch_sub(1, Relaxed);
@@ -198,7 +191,6 @@ fn take_aside(zones: &Zones) {
     }
 }
 
-/// Puts the list that begins with `last` aside again.
 #[cold]
 fn put_back_aside(mut last: u64) {
     while let Some(frame) = last.checked_sub(1) {
@@ -209,7 +201,7 @@ fn put_back_aside(mut last: u64) {
     }
 }
 
-/// Returns the frames in all magazines, and those put aside.
+/// With those put aside.
 pub fn nr_cached() -> u64 {
     let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
     in_magazines + ASIDE.nr.load(Relaxed) as u64
@@ -237,13 +229,13 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         self.slots.iter().filter(full).count() as u64
     }
 
-    /// The `n`-th slot in order of filling.
+    /// In order of filling.
     #[inline(always)]
     fn slot(&self, n: usize) -> &AtomicU64 {
         &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
     }
 
-    /// Puts a [cached](State::cached) block in. There is room.
+    /// There is room.
     #[inline(always)]
     fn push(&self, frame: u64) {
         let nr = self.nr.load(Relaxed);
@@ -251,13 +243,12 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         self.nr.store(nr + 1, Relaxed);
     }
 
-    /// Takes the newest block out.
     #[inline(always)]
     fn pop(&self) -> Option<u64> {
         loop {
             let nr = self.nr.load(Relaxed).checked_sub(1)?;
             self.nr.store(nr, Relaxed);
-            // Empty if another CPU drained it.
+            // Drained by another CPU.
             let frame = atomic::swap_relaxed(self.slot(nr), EMPTY);
             if frame != EMPTY {
                 return Some(frame);
@@ -272,7 +263,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(Pfn(frame))
     }
 
-    /// Puts a cached block in; `false` without room.
+    /// `false` without room.
     #[inline(always)]
     fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
         let has_room = self.nr.load(Relaxed) < CAPACITY || self.drain_half(zones, order);
@@ -282,8 +273,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         has_room
     }
 
-    /// Returns the first block of a new run; the others fill the empty ring, to come out in
-    /// ascending order.
+    /// Returns the first block of a new run; the others come out in ascending order.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
         take_aside(zones);
@@ -295,7 +285,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         };
         let (first, nr) = match run {
             Some(first) => (first.0, 1 << (RUN_ORDER - order)),
-            // Memory is short or fragmented, or the block is larger: only one.
+            // Memory is short, or the block larger.
             None => (buddy.allocate(zones, order)?.0, 1),
         };
         zones.set_states(first, nr, order, State::cached(order));
@@ -307,8 +297,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(first)
     }
 
-    /// Frees the oldest half of a full ring, or what one hold of the lock may; `false` without the
-    /// lock.
+    /// Frees the oldest half, or what one hold may; `false` without the lock.
     #[cold]
     fn drain_half(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
@@ -322,10 +311,10 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         true
     }
 
-    /// `false` if the lock was not available.
+    /// `false` without the lock.
     fn drain(&self, zones: &Zones, order: u8) -> bool {
         self.slots.chunks(MOST_BLOCKS).all(|slots| {
-            // Loads keep the lines of empty magazines shared, and avoid the lock.
+            // Loads keep empty magazines' lines shared, and avoid the lock.
             if slots.iter().all(|slot| slot.load(Relaxed) == EMPTY) {
                 return true;
             }
@@ -336,21 +325,20 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// Runs `f` with this CPU's magazine. All but an exchange is under the buddy's lock, for
-/// [`MOST_BLOCKS`].
+/// All but an exchange holds the buddy's lock, for [`MOST_BLOCKS`].
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask_briefly();
     f(MAGAZINE.this())
 }
 
-/// Allocates a block of an order that magazines [have](has).
+/// If magazines [have](has) them.
 #[inline]
 pub fn allocate(zones: &Zones, order: u8) -> Option<Pfn> {
     with_own(|own| with_ring!(own, order, ring => ring.allocate(zones, order)))
 }
 
-/// Frees a block of an order that magazines [have](has).
+/// If magazines [have](has) them.
 #[inline]
 pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     with_own(|own| {
@@ -368,8 +356,8 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     })
 }
 
-/// Gives the blocks of all magazines, and frames put aside, to the buddy allocator, [`MOST_BLOCKS`]
-/// a hold of its lock. Stops where this CPU would wait but may not.
+/// Gives all magazines' blocks, and frames put aside, to the buddy allocator, [`MOST_BLOCKS`] a
+/// hold. Stops where this CPU may not wait.
 #[cold]
 pub fn drain(zones: &Zones) {
     take_aside(zones);
@@ -382,9 +370,8 @@ pub fn drain(zones: &Zones) {
     }
 }
 
-/// Gives the block in `slot`, if any, to `buddy`.
 fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64, order: u8) {
-    // A load keeps the lines of empty magazines shared.
+    // Keeps the line shared.
     if slot.load(Relaxed) == EMPTY {
         return;
     }
