@@ -1,10 +1,5 @@
-//! Globs over names of tests and cases: `*` for any run of characters, `?` for one, everything else
-//! for itself.
-
-/// Returns whether `name` matches `glob`.
-///
-/// The one star that may have to take more is the last one met, so one place to go back to is
-/// enough.
+/// Returns whether `name` matches `glob`: `*` is any run of characters, `?` one. Only the last star
+/// met may have to take more.
 #[must_use]
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
@@ -33,7 +28,7 @@ pub fn matches(glob: &str, name: &str) -> bool {
     glob[g..].iter().all(|c| *c == b'*')
 }
 
-/// Returns whether `name` matches one of the globs in `list`, which commas separate.
+/// Globs in `list` are comma-separated.
 #[must_use]
 pub fn matches_any(list: &str, name: &str) -> bool {
     list.split(',').any(|glob| matches(glob, name))

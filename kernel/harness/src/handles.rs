@@ -1,6 +1,3 @@
-//! The kernel's backend by other handles on its trees: for code that counts, or notes, what passes
-//! through them.
-
 use kernel::layout;
 use kernel::mm::areas::{KernelBackend, edit_linear_map};
 use kernel::mm::{kernel_tree, linear_map_tree};
@@ -8,8 +5,7 @@ use kernel::sync::IrqSpinLock;
 use paging::{Failure, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
 use vmalloc::{Backend, LinearEdit, NodePage, NodePages};
 
-/// Those methods of a [`Backend`] that have nothing to do with tables, nor with who has a frame: as
-/// [`KernelBackend`] has them.
+/// The methods of a [`Backend`] that concern neither tables nor owners of frames.
 macro_rules! as_kernel_backend {
     ($self:ident) => {
         paging::forward! { $self => kernel::mm::areas::KernelBackend;
@@ -43,8 +39,7 @@ macro_rules! as_kernel_backend {
 }
 pub(crate) use as_kernel_backend;
 
-/// The kernel's backend, with `T` and `M` in the place of its tables and barriers, and `L` in that
-/// of those for the linear map.
+/// The kernel's backend with other handles on its trees, which count or note what passes.
 #[derive(Debug)]
 pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
     tree: Tree<layout::Granule, T, M>,
@@ -52,7 +47,6 @@ pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
 }
 
 impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
-    /// On the kernel's trees.
     pub fn new(tables: T, linear_map_tables: L, mmu: impl Fn() -> M) -> Self {
         Self {
             tree: kernel_tree().handle(tables, mmu()),
@@ -60,7 +54,6 @@ impl<T: Tables, L: Tables, M: Mmu> BackendBy<T, L, M> {
         }
     }
 
-    /// Returns the handle by which the linear map is edited.
     pub fn linear_map(&self) -> &Tree<layout::Granule, L, M> {
         &self.linear_map
     }

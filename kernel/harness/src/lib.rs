@@ -1,5 +1,4 @@
-//! What looks at the vmwalk kernel from the outside, once it is up: self-tests, benches, the replay
-//! of traces, and a shell. The kernel knows none of it.
+//! Self-tests, benches, replay of traces, and a shell. The kernel does not depend on it.
 #![no_std]
 
 extern crate alloc;
@@ -24,10 +23,8 @@ use options::{ARGUMENTS, Mode, Options, Planted, Selection};
 
 static OPTIONS: spin::Once<Options<'static>> = spin::Once::new();
 
-/// Returns what the boot arguments of the harness say.
-///
 /// # Panics
-/// Before it [runs](Init::run).
+/// Before the harness [runs](Init::run).
 fn options() -> &'static Options<'static> {
     match OPTIONS.get() {
         Some(options) => options,
@@ -35,7 +32,7 @@ fn options() -> &'static Options<'static> {
     }
 }
 
-/// All of it. `mode=` says what runs.
+/// `mode=` says what runs.
 pub type Harness = Options<'static>;
 
 impl bootargs::Options for Harness {
@@ -90,12 +87,11 @@ impl Init for Harness {
     }
 }
 
-/// Why the boot arguments are refused.
 #[derive(Clone, Copy, Debug)]
 pub enum Refusal {
-    /// No self-test has a name that this glob matches.
+    /// No self-test matches.
     NoTest(&'static str),
-    /// No walker has a name that this glob matches.
+    /// No walker matches.
     NoWalker(&'static str, Option<Planted>),
 }
 

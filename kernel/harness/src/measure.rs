@@ -1,4 +1,4 @@
-//! The instrument: instructions of one call, and the median of many.
+//! Instructions of one call, and the median of many.
 
 use core::hint::black_box;
 
@@ -6,38 +6,30 @@ use kernel::arch::features::Features;
 use kernel::arch::interrupts;
 use kernel::arch::pmu::{self, InstructionCounter, Unavailable};
 
-/// How often a case runs.
 pub const RUNS: usize = 101;
-/// How often one runs that maps 32 MiB or more.
+/// Of a large case.
 pub const RUNS_LARGE: usize = 41;
-/// From how many bytes on a case is large.
+/// Bytes.
 pub const LARGE: u64 = 32 << 20;
-/// Runs before the measured ones: what is lazily made is there afterwards.
+/// What is made lazily is there afterwards.
 pub const WARM_UP: usize = 3;
 
 /// Instructions that the compiler may put around the loop of known length.
 const MOST_AROUND: u32 = 4;
 
-/// Returns how often a case that maps `size` bytes runs.
 #[must_use]
 pub const fn runs(size: u64) -> usize {
     if size >= LARGE { RUNS_LARGE } else { RUNS }
 }
 
-/// Why nothing can be measured.
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
     /// The image has larger pages than the cases.
     PageSize,
     /// There is no counter.
     Unavailable(Unavailable),
-    /// The counter counts something else than instructions.
-    Inexact {
-        /// Instructions that were executed.
-        executed: u32,
-        /// What it counted.
-        counted: u32,
-    },
+    /// It counts something other than instructions.
+    Inexact { executed: u32, counted: u32 },
 }
 
 impl core::fmt::Display for Error {
@@ -55,24 +47,23 @@ impl core::fmt::Display for Error {
     }
 }
 
-/// The counter, and what reading it twice costs.
 #[derive(Debug)]
 pub struct Instrument {
     counter: InstructionCounter,
-    /// Instructions counted between two reads with nothing in between.
+    /// Counted between two reads with nothing in between.
     empty: u32,
 }
 
 impl Instrument {
-    /// Starts the counter and holds it against loops of known length.
+    /// Checks the counter with loops of known length.
     ///
     /// # Errors
-    /// There is no counter, or it is not exact.
+    /// No counter, or not exact.
     pub fn new(features: &Features) -> Result<Self, Error> {
         let counter = InstructionCounter::start(features).map_err(Error::Unavailable)?;
         let mut instrument = Self { counter, empty: 0 };
         instrument.empty = instrument.count(|| ()).1;
-        // Around the loop, the compiler moves a register or two: the same for every length.
+        // The compiler may move a register or two around the loop.
         let mut around = 0;
         for rounds in [1u32, 10, 1_000, 1_000_000] {
             let rounds = black_box(rounds);
@@ -88,13 +79,13 @@ impl Instrument {
         Ok(instrument)
     }
 
-    /// Returns what an empty pair of reads counts. It is subtracted from every measurement.
+    /// Returns what an empty pair of reads counts, which is subtracted from each measurement.
     #[must_use]
     pub const fn empty(&self) -> u32 {
         self.empty
     }
 
-    /// Runs `work` with interrupts masked. Gives what it gave, and how many instructions it took.
+    /// Runs `work` with interrupts masked. Returns its instructions too.
     #[inline(always)]
     pub fn count<R>(&self, work: impl FnOnce() -> R) -> (R, u32) {
         let _masked = interrupts::mask_all();
@@ -105,7 +96,6 @@ impl Instrument {
     }
 }
 
-/// Measurements of one operation.
 #[derive(Clone, Debug)]
 pub struct Samples {
     values: [u32; RUNS],
@@ -113,7 +103,6 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// None yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -122,16 +111,13 @@ impl Samples {
         }
     }
 
-    /// Takes one more.
     pub fn add(&mut self, instructions: u32) {
         self.values[self.nr] = instructions;
         self.nr += 1;
     }
 
-    /// Median, least and most.
-    ///
     /// # Panics
-    /// If there is none.
+    /// Without a sample.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let mut sorted = self.values;
@@ -147,15 +133,10 @@ impl Samples {
     }
 }
 
-/// What many runs took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
-    /// The median.
     pub median: u32,
-    /// The least.
     pub min: u32,
-    /// The most.
     pub max: u32,
-    /// How many there were.
     pub runs: usize,
 }

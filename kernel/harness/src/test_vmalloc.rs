@@ -1,8 +1,5 @@
-//! The case shapes of Linux's `lib/test_vmalloc.c` that there are figures for: what is set up
-//! before the loops, and one loop.
-//!
-//! The bench counts them on a subsystem that is fresh for each. The self-tests run the same loops
-//! on the kernel's own, on all CPUs at once, beside shapes that are theirs alone.
+//! Loops of Linux's `lib/test_vmalloc.c`, for the bench, on a fresh subsystem each, and for the
+//! self-tests, on the kernel's own.
 
 use alloc::vec::Vec;
 use core::ptr;
@@ -11,41 +8,33 @@ use kernel::layout;
 use paging::{Granule, Pfn};
 use vmalloc::{Backend, Error, Request, VmArea, Vmalloc};
 
-/// Bytes of a page.
 const PAGE: u64 = layout::Granule::PAGE_SIZE;
 
-/// What a shape is run with.
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
-    /// Pages of an area, where the shape leaves it open.
+    /// Where the shape leaves it open.
     pub nr_pages: u64,
-    /// Whether these are asked for in large blocks.
     pub use_huge: bool,
-    /// Holes of a page that `full_fit_alloc` leaves.
+    /// For `full_fit_alloc`.
     pub holes: u64,
-    /// Areas that live while `long_busy_list_alloc` loops.
+    /// For `long_busy_list_alloc`.
     pub busy: u64,
-    /// Frames for `vm_map_ram`, from the backend's allocator.
+    /// For `vm_map_ram`, from the backend's allocator.
     pub frames: &'a [Pfn],
-    /// For what is random.
     pub rng: fastrand::Rng,
 }
 
-/// What lives while the loops run.
 pub type Held<'v, B> = Vec<VmArea<'v, B>>;
 
-/// A case.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<B: Backend + 'static> {
-    /// Its name, without `_test`.
+    /// Without `_test`.
     pub name: &'static str,
-    /// What comes before the loops.
     pub prepare: for<'v> fn(&'v Vmalloc<B>, &Params<'_>) -> Result<Held<'v, B>, Error>,
-    /// One loop: whether all was as it should be.
+    /// Returns whether all was right.
     pub step: fn(&Vmalloc<B>, &mut Params<'_>) -> Result<bool, Error>,
 }
 
-/// All of them.
 #[must_use]
 pub fn all<B: Backend + 'static>() -> [Shape<B>; 9] {
     [
@@ -78,10 +67,9 @@ const fn shape<B: Backend + 'static>(
     }
 }
 
-/// A byte of the area's first page is written and read back.
 fn touch<B: Backend>(area: &VmArea<'_, B>) -> bool {
     let at = area.as_ptr();
-    // SAFETY: the first byte of an area of memory that was just allocated, and of no other use.
+    // SAFETY: the first byte of an area of memory that was just allocated, and not used otherwise.
     unsafe { ptr::write_volatile(at, 1) };
     // SAFETY: as above.
     unsafe { ptr::read_volatile(at) == 1 }
@@ -91,7 +79,7 @@ fn nothing<'v, B: Backend>(_: &'v Vmalloc<B>, _: &Params<'_>) -> Result<Held<'v,
     Ok(Vec::new())
 }
 
-/// Of twice as many areas of a page, every other goes: holes that a page must fit into.
+/// Every other area of a page is freed.
 fn leave_holes<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Result<Held<'v, B>, Error> {
     let nr = params.holes as usize;
     let (mut held, mut gone) = (Vec::with_capacity(nr), Vec::with_capacity(nr));
@@ -103,10 +91,6 @@ fn leave_holes<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Resul
     Ok(held)
 }
 
-/// Areas of a page that live meanwhile.
-///
-/// # Errors
-/// There is no memory for them.
 pub fn hold_areas<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Result<Held<'v, B>, Error> {
     let mut held = Vec::with_capacity(params.busy as usize);
     for _ in 0..params.busy {
@@ -115,10 +99,6 @@ pub fn hold_areas<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Re
     Ok(held)
 }
 
-/// An area of so many pages.
-///
-/// # Errors
-/// Those of the call.
 pub fn fix_size<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     let size = params.nr_pages * PAGE;
     let area = if params.use_huge {
@@ -129,47 +109,28 @@ pub fn fix_size<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<
     Ok(touch(&area))
 }
 
-/// An area of a page.
-///
-/// # Errors
-/// Those of the call.
 pub fn one_page<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
     vm.vmalloc(PAGE).map(|area| touch(&area))
 }
 
-/// An area of a hundred pages, and one of one.
-///
-/// # Errors
-/// Those of the call.
 pub fn hundred_and_one<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
     let large = vm.vmalloc(100 * PAGE)?;
     let small = vm.vmalloc(PAGE)?;
     Ok(touch(&large) & touch(&small))
 }
 
-/// 1 to 100 pages.
-///
-/// # Errors
-/// Those of the call.
 pub fn random_size<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     vm.vmalloc(params.rng.u64(1..=100) * PAGE)
         .map(|area| touch(&area))
 }
 
-/// Five zeroed pages at a multiple of `THREAD_ALIGN * 2`, which is twice the size of a stack there.
-///
-/// # Errors
-/// Those of the call.
+/// `THREAD_ALIGN * 2`: twice the size of a stack in Linux.
 pub fn fix_align<B: Backend>(vm: &Vmalloc<B>, _: &mut Params<'_>) -> Result<bool, Error> {
     let request = Request::new(5 * PAGE).zeroed().aligned(2 * (16 << 10));
     let area = vm.allocate(&request)?;
     Ok(touch(&area) && area.va().0.is_multiple_of(2 * (16 << 10)))
 }
 
-/// 1 to 10 zeroed pages at a multiple of 1 to 2^22 bytes.
-///
-/// # Errors
-/// Those of the call.
 pub fn random_size_align<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     let align = 1 << params.rng.u32(0..=22);
     let request = Request::new(params.rng.u64(1..=10) * PAGE)
@@ -179,16 +140,12 @@ pub fn random_size_align<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -
     Ok(touch(&area) && area.va().0.is_multiple_of(align))
 }
 
-/// Maps, writes, looks at what is in the frame, unmaps.
-///
-/// # Errors
-/// Those of the calls.
 pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     let va = vm.vm_map_ram(params.frames)?;
     let at = ptr::with_exposed_provenance_mut::<u64>(va.0 as usize);
     let first = params.frames[0];
     // Other CPUs may run the same loop on the same frames: all write the same.
-    // SAFETY: just mapped, writable, and the lender of frames leaves their first word to this.
+    // SAFETY: just mapped, writable, and the lender leaves the frames' first word to this.
     unsafe { ptr::write_volatile(at, first.0) };
     let same = vm.backend().read_word(first, 0) == first.0;
     // SAFETY: mapped above, and used no more.
@@ -196,8 +153,6 @@ pub fn map_ram<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<b
     Ok(same)
 }
 
-/// An area for a context that cannot wait; it is freed as any other.
-///
 /// # Errors
 /// Those of the call, [`Error::WouldBlock`] among them.
 pub fn no_block<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
@@ -205,10 +160,7 @@ pub fn no_block<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<
     vm.allocate(&request).map(|area| touch(&area))
 }
 
-/// One page, four, one, half of one, one: with what was in the first.
-///
-/// # Errors
-/// Those of the calls.
+/// The first word must survive.
 pub fn vrealloc<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     let mut area = vm.vmalloc(PAGE)?;
     let mark = params.rng.u64(..);

@@ -1,16 +1,11 @@
-//! Walkers that are wrong on purpose, each in another way: what checks walkers must find each of
-//! them out (`selftest.break=wrong-walker`).
-//!
-//! They are in no list but their own, [`for_each_wrong_walker!`], and stand for the usual mistakes
-//! of a new one: an index that is off, a run that is not looked at to its end, an unmap that stops
-//! early. Else they do as [`Rewalk`] or [`Series`] does.
+//! Walkers with one usual mistake each (`selftest.break=wrong-walker`). What checks walkers must
+//! find them. Otherwise they do as [`Rewalk`] or [`Series`].
 
 use kernel::layout;
 use kernel::mm::layout::PAGE_SIZE;
 use paging::reference::{Context, Error, Rewalk, Series, Walker};
 use paging::{Attributes, FrameArray, LevelMask, Mmu, Pfn, PhysAddr, Tables, VirtAddr};
 
-/// As `for_each_walker!`, for the wrong ones.
 macro_rules! for_each_wrong_walker {
     (|$walker:ident| $body:block) => {
         paging::for_each_walker! { @each |$walker| $body
@@ -24,8 +19,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 pub(crate) use for_each_wrong_walker;
 
-/// A walker that makes an array of `$array` and gives it to `$maps`, and unmaps as many pages as
-/// `$unmapped` says of all of them.
+/// Maps the frames `$array` by `$maps`, and unmaps `$unmapped` of the pages.
 macro_rules! wrong_walker {
     ($(#[$doc:meta])* $walker:ident, $name:literal, $maps:expr, $array:expr, $unmapped:expr) => {
         $(#[$doc])*
@@ -70,7 +64,7 @@ macro_rules! wrong_walker {
 }
 
 wrong_walker! {
-    /// The last page of an array goes to the frame of the first.
+    /// The last page of an array maps the first frame.
     LastIsFirst, "last-is-first", Rewalk, |frames: &A, page| {
         let last = frames.nr_frames() - 1;
         frames.frame(if page == last { 0 } else { page })
@@ -78,8 +72,7 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// Where a frame is aligned to a block and so is the page, a block is mapped, regardless of the
-    /// frames behind it.
+    /// A block is mapped where the first frame allows, whatever follows.
     TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
         let within = page % PAGES_PER_BLOCK;
         match frames.frame(page - within) {
@@ -90,14 +83,12 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// The last page stays mapped.
     LeavesTheLast, "leaves-the-last", Rewalk, |frames: &A, page| frames.frame(page), |pages| (pages - 1).max(1)
 }
 
-/// Pages of a block at level 2.
+/// Of level 2.
 const PAGES_PER_BLOCK: usize = 512;
 
-/// `frames` as a wrong walker sees them.
 struct Seen<'a, A: ?Sized, F> {
     frames: &'a A,
     frame: F,

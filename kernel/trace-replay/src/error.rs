@@ -1,79 +1,76 @@
-//! Why a trace is refused.
-
 use core::fmt;
 
 use crate::row::{HEADER, MAX_BYTES, PAGE};
 
-/// A line that cannot be performed.
+/// A line, and why it is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Error<'a> {
-    /// Its number, from 1 on.
+    /// From 1.
     pub line: u32,
-    /// What is wrong.
+    /// Why.
     pub problem: Problem<'a>,
 }
 
-/// What is wrong with a line.
+/// Why a line is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Problem<'a> {
-    /// The first line is not the header.
+    /// Not the header.
     Header(&'a [u8]),
-    /// The last line does not end: the file was cut off.
+    /// No line feed: the file was cut off.
     CutOff,
-    /// There are not seven columns, but so many.
+    /// Not seven columns.
     Columns(usize),
-    /// A column has no number below 2^64 in it.
+    /// Not a number below 2^64.
     Number {
         /// Its name.
         column: &'static str,
-        /// What it has.
+        /// Its text.
         found: &'a [u8],
     },
-    /// There is no such operation.
+    /// Unknown operation.
     Op(&'a [u8]),
-    /// There is no such kind of area.
+    /// Unknown kind of area.
     AreaKind(&'a [u8]),
-    /// There is no such kind of purge.
+    /// Unknown kind of purge.
     PurgeKind(&'a [u8]),
-    /// The size is 0, no multiple of a page, or too large.
+    /// 0, not whole pages, or too large.
     Size(u64),
-    /// All of the size is the guard page.
+    /// Nothing but the guard page.
     NothingBesideGuard(u64),
-    /// The alignment is no power of two, or too large.
+    /// Not a power of two, or too large.
     Align(u64),
-    /// There is no room for such a CPU.
+    /// No such CPU.
     Cpu {
         /// The CPU.
         cpu: u64,
-        /// CPUs that there may be.
+        /// The number of CPUs.
         limit: u32,
     },
-    /// The area was made on this line already; freed or not, an id is used once.
+    /// Used before, freed or not.
     DuplicateId {
-        /// The area.
+        /// The id.
         id: u64,
-        /// The line.
+        /// The line that made it.
         line: u32,
     },
-    /// The area was never made.
+    /// Never made.
     UnknownId(u64),
-    /// The area was freed on this line already.
+    /// Freed before.
     FreedId {
-        /// The area.
+        /// The id.
         id: u64,
-        /// The line.
+        /// The line that freed it.
         line: u32,
     },
-    /// An area that lives at the start comes after the first event.
+    /// `pre` after the first event.
     LatePre,
-    /// There are more lines than can be counted.
+    /// More lines than can be counted.
     TooLong,
 }
 
-/// At most this much of a bad field is shown.
+/// Bytes of a bad field.
 const SHOWN: usize = 40;
 
-/// Text from outside: printable, and no longer than a line.
 struct Shown<'a>(&'a [u8]);
 
 impl fmt::Display for Shown<'_> {

@@ -1,12 +1,7 @@
-//! Traces of a kernel's vmalloc areas: every area that came and went, in order.
-//! `scripts/traces/README.md` describes the form.
-//!
-//! Nothing in a trace is trusted: it comes from outside, through a loader. [`Trace::parse`] refuses
-//! what it cannot perform, and says which line and why; what it returns can be performed
-//! without another look at the text. [`Trace::need`] says how much memory that takes.
-//!
-//! `scripts/lib/replay_trace.py` is the same for the host side, which wants to know before the
-//! boot; the files in `scripts/traces/refused/` hold the two against each other.
+//! Traces of a kernel's vmalloc areas (`scripts/traces/README.md`). They come from outside:
+//! [`Trace::parse`] refuses what cannot be performed, and says which line and why.
+//! `scripts/lib/replay_trace.py` does the same on the host; `scripts/traces/refused/` holds the two
+//! against each other.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -1,47 +1,42 @@
-//! How much memory a replay takes, known before it begins.
-
 use crate::row::PAGE;
 use crate::trace::{Action, Area, HEAP_PER_LINE, Trace};
 
-/// How many events the CPUs may be apart: an event begins only when all that are so many places
-/// before it are done. Without a bound, a CPU that is ahead would allocate what the others have not
-/// freed yet, and no amount of memory would be known to suffice.
+/// An event begins when all that are so many places before it are done: a CPU further ahead could
+/// allocate without bound what others have yet to free.
 pub const WINDOW: usize = 256;
 
-/// What a replay's need depends on beside the trace.
+/// What a need depends on beside the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Machine {
-    /// CPUs that replay at the same time.
+    /// CPUs that replay at once.
     pub cpus: u32,
-    /// Bytes of addresses that may wait for a flush.
+    /// Bytes that wait for a flush.
     pub lazy: u64,
 }
 
 /// What a replay takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Need {
-    /// Areas that live at most, in the order of the trace.
+    /// Most areas alive at once.
     pub peak_areas: usize,
-    /// Areas that live when the trace ends.
+    /// Live areas at the end.
     pub left_areas: usize,
-    /// Bytes in areas that live at most, guards not counted.
+    /// Most bytes in live areas, without guards.
     pub peak_bytes: u64,
-    /// Of these, the most that are RAM.
+    /// Most RAM in live areas.
     pub peak_ram: u64,
-    /// The most RAM in areas that the CPUs can hold at any moment, as far apart as they may be.
+    /// The same with CPUs as far apart as they may be.
     pub ram: u64,
-    /// Free RAM that is enough for all: areas, what waits for a flush, tables, book-keeping, and
-    /// the replay's own.
+    /// Free RAM that is enough for all of a replay.
     pub free_ram: u64,
 }
 
-/// RAM for what is there at any size: table pages of the first area, nodes, magazines.
+/// Table pages of the first area, nodes, magazines.
 const FIXED: u64 = 16 << 20;
-/// Book-keeping for each area.
 const PER_AREA: u64 = 1 << 10;
 
 impl Trace {
-    /// Returns what a replay on `machine` takes. The lines of the text were `lines`.
+    /// Returns what a replay on `machine` takes. The text had `lines` lines.
     #[must_use]
     pub fn need(&self, lines: u64, machine: Machine) -> Need {
         let mut need = Need::default();
@@ -66,8 +61,8 @@ impl Trace {
         need.ram = self.most_ram(if machine.cpus > 1 { WINDOW } else { 1 });
         let largest = self.areas.iter().map(Area::ram).max().unwrap_or(0);
         let held = need.ram + machine.lazy + u64::from(machine.cpus) * largest;
-        // A table page for each 2 MiB, and as many again for the linear map, which permissions cut;
-        // what is in odd places.
+        // A table page for each 2 MiB, as many for the linear map, which permissions cut, and a
+        // reserve for scattered areas.
         let tables = (need.peak_bytes + machine.lazy) / 512 * 2 + held / 64;
         let heap = lines * HEAP_PER_LINE;
         need.free_ram =
@@ -75,8 +70,7 @@ impl Trace {
         need
     }
 
-    /// The most RAM in areas at any moment, when each CPU may be `window` events ahead of the last
-    /// event that is not done: as if all allocations of a window were there, and none of its frees.
+    /// As if all allocations of a `window` were made, and none of its frees.
     fn most_ram(&self, window: usize) -> u64 {
         let made = |index: usize| match self.events.get(index).map(|event| (event, event.action)) {
             Some((event, Action::Alloc(_))) => self.area_of(event).map_or(0, Area::ram),

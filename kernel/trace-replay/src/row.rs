@@ -1,12 +1,10 @@
-//! A line of a trace by itself: seven columns, each checked.
-
 use crate::error::Problem;
 
-/// The first line of every trace.
+/// The first line.
 pub const HEADER: &str = "seq,cpu,op,id,size,align,kind";
-/// Bytes of a page; every size is a multiple.
+/// Every size is a multiple.
 pub const PAGE: u64 = 4096;
-/// The largest size, and the largest alignment: sums of any number of lines stay far from overflow.
+/// The largest size and alignment: sums stay far from overflow.
 pub const MAX_BYTES: u64 = 1 << 40;
 
 const NR_COLUMNS: usize = 7;
@@ -23,7 +21,7 @@ macro_rules! named {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As a trace names it.
+            /// As in a trace.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -31,7 +29,7 @@ macro_rules! named {
                 }
             }
 
-            /// Returns the one that a trace names so.
+            /// Returns the one so named.
             #[must_use]
             pub fn by_name(name: &[u8]) -> Option<Self> {
                 Self::ALL.iter().copied().find(|one| one.name().as_bytes() == name)
@@ -45,39 +43,39 @@ named! {
     Kind {
         /// Memory of its own.
         Vmalloc = "vmalloc",
-        /// The same in large blocks.
+        /// In large blocks.
         VmallocHuge = "vmalloc_huge",
         /// The stack of a thread.
         Stack = "stack",
-        /// A part of a loaded module.
+        /// Part of a module.
         Module = "module",
-        /// Memory for code that is made at run time.
+        /// Code made at run time.
         Execmem = "execmem",
-        /// Memory for programs that a just-in-time compiler makes.
+        /// Code made by a just-in-time compiler.
         BpfJit = "bpf_jit",
         /// Pages of a caller.
         Vmap = "vmap",
-        /// A physical range that is no RAM.
+        /// A physical range that is not RAM.
         Ioremap = "ioremap",
-        /// A chunk of every CPU's own data: addresses first, pages in places.
+        /// Pages in places.
         Percpu = "percpu",
-        /// A call that maps pages for a short while.
+        /// A short mapping.
         VmMapRam = "vm_map_ram",
-        /// A block of addresses that such calls are served from.
+        /// Serves `vm_map_ram`.
         VmapBlock = "vmap_block",
-        /// An area of its own for a call that is too large for a block.
+        /// For a call too large for a block.
         VmMapRamArea = "vm_map_ram_area",
     }
 }
 
 named! {
-    /// Why areas that wait were flushed.
+    /// Why lazy areas were flushed.
     PurgeKind {
-        /// Enough of them waited.
+        /// Enough waited.
         Drain = "drain",
         /// A caller asked.
         UnmapAliases = "unmap_aliases",
-        /// There was no room left.
+        /// No room was left.
         Reclaim = "reclaim",
     }
 }
@@ -98,38 +96,38 @@ impl Kind {
         !matches!(self, Self::Ioremap | Self::VmapBlock)
     }
 
-    /// Returns whether it is code when it is done: written first, then read-only and executable.
+    /// Returns whether it ends up read-only and executable.
     #[must_use]
     pub const fn is_code(self) -> bool {
         matches!(self, Self::Module | Self::Execmem | Self::BpfJit)
     }
 }
 
-/// What a line says happened.
+/// The operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// The area lives when the trace begins.
+    /// Lives at the start.
     Pre(Kind),
-    /// The area is made.
+    /// Made.
     Alloc(Kind),
-    /// The area ends.
+    /// Freed.
     Free(Kind),
     /// What waits is flushed.
     Purge(PurgeKind),
 }
 
-/// A line, each column checked by itself.
+/// A line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// The CPU that did it.
+    /// The CPU.
     pub cpu: u32,
-    /// What it did.
+    /// What happened.
     pub op: Op,
     /// The area.
     pub id: u64,
-    /// Its size in bytes; for a purge, how many areas were flushed.
+    /// Bytes; for a purge, areas flushed.
     pub size: u64,
-    /// Its alignment in bytes, as asked; for a purge, the bytes that the flush spanned.
+    /// Bytes; for a purge, those that the flush spanned.
     pub align: u64,
 }
 
@@ -148,11 +146,10 @@ fn number<'a>(column: &'static str, found: &'a [u8]) -> Result<u64, Problem<'a>>
 }
 
 impl Row {
-    /// Reads `line`, which has no line feed, for a machine with room for `max_cpus` CPUs.
+    /// Parses `line`, without its line feed, for up to `max_cpus` CPUs.
     ///
     /// # Errors
-    /// What is wrong with the first bad column, from left to right; the kind is looked at with the
-    /// operation.
+    /// The first bad column from left to right, but the kind with the operation.
     pub fn parse(line: &[u8], max_cpus: u32) -> Result<Self, Problem<'_>> {
         let mut columns: [&[u8]; NR_COLUMNS] = [&[]; NR_COLUMNS];
         let mut nr = 0;

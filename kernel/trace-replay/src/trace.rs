@@ -1,56 +1,53 @@
-//! [`Trace`]: all lines, each in its place.
-
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::error::{Error, Problem};
 use crate::row::{HEADER, Kind, Op, PAGE, PurgeKind, Row};
 
-/// Bytes of the heap that a trace takes for each of its lines, at most, while it is parsed and
-/// performed.
+/// Heap bytes per line, while a trace is parsed and performed.
 pub const HEAP_PER_LINE: u64 = 192;
 
 /// An area of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Area {
-    /// What the trace calls it.
+    /// As in the trace.
     pub id: u64,
     /// What it is for.
     pub kind: Kind,
-    /// Bytes, without the guard page.
+    /// Bytes, without the guard.
     pub size: u64,
-    /// The alignment in bytes, as asked: 1 is a page.
+    /// Alignment in bytes, as asked: 1 is a page.
     pub align: u64,
     /// The line that makes it.
     pub line: u32,
 }
 
 impl Area {
-    /// Pages, without the guard.
+    /// Without the guard.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.size / PAGE
     }
 
-    /// Returns the bytes of RAM that are mapped in it.
+    /// Returns its bytes of RAM.
     #[must_use]
     pub const fn ram(&self) -> u64 {
         if self.kind.is_ram() { self.size } else { 0 }
     }
 }
 
-/// What an event does. Areas go by their number in [`Trace::areas`].
+/// What an event does. Areas are indices into [`Trace::areas`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Makes an area.
     Alloc(u32),
-    /// Ends an area that an earlier event, or the start, has made.
+    /// Frees an area.
     Free(u32),
     /// Flushes what waits.
     Purge(PurgeKind),
 }
 
-/// An event of a trace.
+/// An event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
     /// Its line.
@@ -61,34 +58,30 @@ pub struct Event {
     pub action: Action,
 }
 
-/// A trace that can be performed: each area is made once, and ended at most once, later.
+/// A trace that can be performed: each area is made once, and freed at most once, later.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
-    /// The areas, in the order in which they are made. Those that live at the start come first.
+    /// In the order in which they are made, those of the start first.
     pub areas: Vec<Area>,
-    /// How many of them live at the start.
+    /// How many live at the start.
     pub nr_pre: usize,
-    /// The events, in order.
+    /// In order.
     pub events: Vec<Event>,
-    /// The number of the highest CPU, and one.
+    /// The highest CPU, and one.
     pub nr_cpus: u32,
-    /// Lines that say the same as others: `vmap_block` and `vm_map_ram_area` beside `vm_map_ram`.
+    /// Lines of `vmap_block` and `vm_map_ram_area` beside `vm_map_ram`.
     pub nr_skipped: usize,
 }
 
-/// What is known of an id.
 struct Known {
-    /// The number of its area.
     area: u32,
-    /// The line that freed it, or 0.
+    /// Line, or 0.
     freed: u32,
 }
 
 impl Trace {
-    /// Reads a whole trace, for a machine with room for `max_cpus` CPUs.
-    ///
-    /// The calls of `vm_map_ram` and the blocks and areas that Linux makes for them are two views
-    /// of the same thing. If there are calls, they are taken, and the others left out.
+    /// Reads a trace for up to `max_cpus` CPUs. `vm_map_ram` and what Linux makes for it are two
+    /// views of the same: with the former, the latter is left out.
     ///
     /// # Errors
     /// The first line that cannot be performed.
@@ -183,10 +176,9 @@ impl Trace {
         Ok(())
     }
 
-    /// Takes the areas of some kinds out, with their events.
     fn leave_out(&mut self, unwanted: impl Fn(Kind) -> bool) {
         let before = self.nr_pre + self.events.len();
-        // The new number of each area that stays.
+        // Of areas that stay.
         let mut numbers = Vec::with_capacity(self.areas.len());
         let mut nr = 0;
         for area in &self.areas {
@@ -220,7 +212,7 @@ impl Trace {
     }
 }
 
-/// The lines of a text, each of which must end with a line feed.
+/// Each must end with a line feed.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {

@@ -1,8 +1,5 @@
-//! The host's reader and this one read the same: what is refused, in which words, and what of the
-//! rest is made.
-//!
-//! Traces are generated, wrong ones above all; `scripts/tests/read_traces.py` says what the host's
-//! reader makes of each.
+//! The host's reader (`scripts/tests/read_traces.py`) refuses the same traces in the same words,
+//! and makes the same of the rest.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,10 +12,9 @@ use trace_replay::{HEADER, Machine, Trace};
 
 const MAX_CPUS: u32 = 4096;
 const LAZY: u64 = 32 << 20;
-/// As many CPUs replay each trace.
 const CPUS: u32 = 3;
 
-/// What this crate says of a trace: the refusal, or what it counts.
+/// The refusal, or what the trace counts.
 fn read_here(text: &[u8]) -> String {
     let trace = match Trace::parse(text, MAX_CPUS) {
         Ok(trace) => trace,
@@ -45,7 +41,6 @@ fn read_here(text: &[u8]) -> String {
     )
 }
 
-/// What the host says of each.
 fn read_by_the_host(traces: &[Vec<u8>]) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut host = Command::new("python3")
@@ -73,8 +68,7 @@ fn digits(least: usize, most: usize) -> impl Strategy<Value = String> {
         .prop_map(|digits| digits.into_iter().map(|digit| char::from(b'0' + digit)).collect())
 }
 
-/// A number as it should be, near a bound, or with something about it that one language takes for a
-/// number and another does not.
+/// Right, near a bound, or a number in some languages only.
 fn number() -> impl Strategy<Value = String> {
     let odd = [
         "", "-1", "+1", " 1", "1 ", "\t1", "1_000", "0x10", "1e3", "1.0", "٣", "１", "-0", "0b1", "1\u{0}",
@@ -109,7 +103,7 @@ fn number() -> impl Strategy<Value = String> {
     (zeros, core).prop_map(|(zeros, core)| "0".repeat(zeros) + &core)
 }
 
-/// A number that belongs there, four times out of five.
+/// Mostly right.
 fn likely(right: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     prop_oneof![12 => right, 1 => number()]
 }
@@ -150,7 +144,7 @@ fn row() -> impl Strategy<Value = String> {
     })
 }
 
-/// A row that is well-formed and about an area of its own, or the end of that.
+/// A well-formed row about an area of its own.
 fn sound(id: u64, seed: u64) -> String {
     let kinds = ["vmalloc", "vmap", "percpu", "ioremap", "stack"];
     let (kind, size) = (kinds[seed as usize % kinds.len()], (seed % 97 + 2) * 4096);
@@ -177,7 +171,7 @@ fn trace() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    // Each case is a run of the host's reader, with hundreds of traces.
+    // Each case runs the host's reader, on hundreds of traces.
     #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
     #[test]

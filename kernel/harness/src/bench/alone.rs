@@ -1,5 +1,4 @@
-//! Cases that Linux has no peer for: groups of blocks, permissions of a part of a large leaf, whole
-//! tables taken out, lists of extents, memory that begins inside a block.
+//! Cases without a peer in Linux.
 
 use core::hint::black_box;
 
@@ -22,14 +21,13 @@ use super::report::{Line, Op};
 use super::{Bench, GIB, KIB, MIB, with_pages};
 use crate::measure::{Samples, WARM_UP, runs};
 
-/// Contiguous ranges in groups of blocks: name, size, alignment of the physical address.
+/// Name, size, alignment of the physical address.
 const GROUPS: &[(&str, u64, u64)] = &[
     ("range 32M, 32M pa", 32 * MIB, 32 * MIB),
     ("range 1G, 32M pa", GIB, 32 * MIB),
 ];
 
-/// What is done to a mapping between map and unmap: name, its size, the alignment of its physical
-/// address, and the part that becomes read-only.
+/// Name, size, alignment of the physical address, and the part that becomes read-only.
 const PROTECTS: &[(&str, u64, u64, (u64, u64))] = &[
     ("protect 4K of 4K", 4 * KIB, 4 * KIB, (0, 4 * KIB)),
     ("protect 1M of 1M, 4K pa", MIB, 4 * KIB, (0, MIB)),
@@ -50,10 +48,10 @@ const PROTECTS: &[(&str, u64, u64, (u64, u64))] = &[
     ("protect 4K of 1G, 1G pa", GIB, GIB, (20 * KIB, 4 * KIB)),
 ];
 
-/// A gigabyte of pages: its 512 tables go with the one above them.
+/// Its 512 tables go too.
 const WHOLE_TABLES: (&str, u64, u64) = ("range 1G, 4K pa", GIB, 4 * KIB);
 
-/// Pages as a list of extents, each of 2^order pages.
+/// Name, pages, and order of each extent.
 const EXTENTS: &[(&str, usize, u8)] = &[
     ("vmap_extents 16, order 0", 16, 0),
     ("vmap_extents 256, order 4", 256, 4),
@@ -63,8 +61,8 @@ const EXTENTS: &[(&str, usize, u8)] = &[
     ("vmap_extents 25600, order 9", 25600, 9),
 ];
 
-/// `set_memory_ro` of pages of a `vmalloc_huge` of 2 MiB, alias included: name, offset, size, and
-/// whether the leaves are cut already.
+/// `set_memory_ro` of a part of 2 MiB in one block, alias included: name, offset, size, cut before
+/// or not.
 const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M", 20 * KIB, 4 * KIB, false),
     ("set_memory_ro 64K of 2M", 64 * KIB, 64 * KIB, false),
@@ -72,24 +70,21 @@ const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M, cut before", 20 * KIB, 4 * KIB, true),
 ];
 
-/// Memory that begins inside a block: name, how far inside a multiple of 2 MiB, size. `ioremap`
-/// takes addresses that are no multiple of a page, too.
+/// Name, offset from a multiple of 2 MiB, size.
 const IOREMAP_INSIDE: &[(&str, u64, u64)] = &[
     ("ioremap 8M, 64K into a block", 64 * KIB, 8 * MIB),
     ("ioremap 8M, 1M into a block", MIB, 8 * MIB),
     ("ioremap 8M - 1, at an odd byte", MIB + 0x235, 8 * MIB - 1),
 ];
 
-/// The same for `vmap`: name, pages into a block, pages.
+/// Name, pages into a block, pages.
 const VMAP_INSIDE: &[(&str, u64, usize)] = &[
     ("vmap 2048, 256 pages into a block", 256, 2048),
     ("vmap 2048, 1 page into a block", 1, 2048),
 ];
 
-/// Runs those that are selected.
-///
 /// # Panics
-/// If one cannot be carried out.
+/// If a case cannot be carried out.
 pub fn run(bench: &Bench<'_>) {
     for (name, size, alignment) in GROUPS {
         engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
@@ -130,7 +125,7 @@ pub fn run(bench: &Bench<'_>) {
     }
 }
 
-// Not inlined, as in `engine`: a kernel calls them, and their arguments are no constants.
+// Not inlined: the arguments must not become constants.
 
 #[inline(never)]
 fn map<T: Tables, M: Mmu>(
@@ -170,7 +165,6 @@ fn unmap<T: Tables, M: Mmu>(
     result
 }
 
-/// What is measured of a case, in the order in which it is done.
 struct Measured {
     map: Samples,
     protect: Samples,
@@ -197,8 +191,7 @@ impl Measured {
     }
 }
 
-/// The engine alone on the kernel's live tree: mapped, a part made read-only, unmapped. No page
-/// beside it stays, so that its tables go and come.
+/// Nothing beside it stays mapped, so tables come and go.
 fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(u64, u64)>) {
     if !bench.selects(name) {
         return;
@@ -242,8 +235,7 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     measured.print(name, counts, leaves, part.is_some());
 }
 
-/// `set_memory_ro` of a part of an area of 2 MiB in one block, whose alias in the linear map lies
-/// in a block, too. Both are cut, and the alias is folded again when the area goes.
+/// Area and linear alias each lie in a block. Both are cut; the free folds the alias.
 fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before: bool) {
     if !bench.selects(name) {
         return;
@@ -279,7 +271,6 @@ fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before:
     );
 }
 
-/// Cuts the leaves beforehand, where that is asked for.
 fn prepare<B: Backend>(area: &VmArea<'_, B>, offset: u64, size: u64, cut_before: bool) {
     if cut_before {
         let done = area

@@ -1,9 +1,5 @@
-//! Cases of whole calls: `ioremap`, `vmap`, `vmalloc` and their kin, from the choice of an address
-//! to the last barrier, and back.
-//!
-//! They run in a subsystem of their own, on a region that the kernel's own has reserved for it: the
-//! same code on the same tree, but no other areas in it. Warm as all cases are: a page beside
-//! the area stays mapped.
+//! Cases of whole calls, from the choice of an address to the last barrier, and back, in a
+//! subsystem of their own. A page beside the area stays mapped, so that tables stay.
 
 use core::hint::black_box;
 
@@ -18,23 +14,17 @@ use super::engine::{self, Source, nowhere};
 use super::report::{Line, Op};
 use crate::measure::{Samples, WARM_UP, runs};
 
-/// What the reference walkers do of such a case.
 const WALK_ALONE: &str = "the walk alone: the walker has no more";
 
-/// A call that makes an area.
 #[derive(Clone, Copy)]
 pub enum Call<'a> {
-    /// `ioremap`.
     Ioremap(PhysAddr, u64),
-    /// `vmap`.
     Vmap(&'a [Pfn]),
-    /// `vmap_extents`, of so many bytes.
+    /// Of so many bytes.
     VmapExtents(&'a [Extent], u64),
-    /// `vmalloc`.
     Vmalloc(u64),
-    /// `vmalloc_huge`.
     VmallocHuge(u64),
-    /// `get_vm_area`, with an alignment.
+    /// With an alignment.
     Reserve(u64, u64),
 }
 
@@ -50,21 +40,18 @@ impl Call<'_> {
         }
     }
 
-    /// Returns whether the pages may stay in a TLB until a later purge.
+    /// Returns whether the pages may stay in a TLB until a purge.
     const fn may_be_lazy(&self) -> bool {
         matches!(self, Self::Ioremap(..) | Self::Vmalloc(_) | Self::VmallocHuge(_))
     }
 }
 
-/// Runs one case.
-///
 /// # Panics
 /// If a call fails.
 pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     if !bench.selects(name) {
         return;
     }
-    // Tables that were kept for other cases are none of this one's.
     bench.prune();
     let vm = subsystem(bench.region(), FlushPolicy::Strict);
     let (map, unmap, outcome) = measure(bench, name, &vm, call);
@@ -83,7 +70,7 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
             engine::walkers(bench, name, range, Source::Range(pa, size), WALK_ALONE);
         }
         Call::Vmap(frames) => engine::walkers(bench, name, range, Source::Pages(frames), WALK_ALONE),
-        // The walkers take no list of extents.
+        // Nor do they take extents.
         Call::Ioremap(..)
         | Call::VmapExtents(..)
         | Call::Vmalloc(_)
@@ -92,7 +79,7 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     }
 }
 
-/// Counts the instructions of a call; the arguments are none that the compiler knows.
+/// Counts the instructions of a call with arguments that the compiler does not know.
 macro_rules! count_call {
     ($bench:expr, $vm:expr, $call:expr) => {{
         let (bench, vm) = ($bench, $vm);
@@ -132,8 +119,7 @@ fn measure(
     (map, unmap, leaves)
 }
 
-/// What a purge owes for each call: that of several areas that were freed, divided by their
-/// number.
+/// The cost of a purge of several areas, per area.
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     const AREAS: usize = 8;
     let vm = subsystem(bench.region(), LAZY);
@@ -151,8 +137,6 @@ fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     samples
 }
 
-/// Runs a case of `vm_map_ram` and `vm_unmap_ram`, which go by address.
-///
 /// # Panics
 /// If a call fails.
 pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
@@ -169,8 +153,7 @@ pub fn run_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) {
     }
 }
 
-/// Runs the case `names.0` of `vmap` and `names.1` of `vm_map_ram` where the unmap is not flushed,
-/// as Linux's are not.
+/// The flush of unmaps is deferred, as in Linux.
 ///
 /// # Panics
 /// If a call fails.
@@ -195,7 +178,7 @@ pub fn run_deferred(bench: &Bench<'_>, names: (&str, &str), frames: &[Pfn]) {
 
 fn measure_map_ram(bench: &Bench<'_>, name: &str, vm: &KernelVmalloc, frames: &[Pfn]) -> (Samples, Samples) {
     let nr = frames.len() as u64;
-    // Beside it, so that what it lies in stays.
+    // A neighbour, so that the block stays.
     let kept = vm.vm_map_ram(&frames[..1]);
     assert!(kept.is_ok(), "{name}: {kept:?}");
     let (mut map, mut unmap) = (Samples::new(), Samples::new());
@@ -220,11 +203,10 @@ fn measure_map_ram(bench: &Bench<'_>, name: &str, vm: &KernelVmalloc, frames: &[
     (map, unmap)
 }
 
-/// What the two calls do to the tables, beside a mapping that stays.
 fn counted_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) -> (Counts, Counts) {
     let vm = counting_subsystem(bench.region(), FlushPolicy::Strict, bench.mmu);
     let kept = vm.vm_map_ram(&frames[..1]);
-    // Once before: what is lazily made is there afterwards.
+    // What is made lazily is there the second time.
     let mut counts = Default::default();
     for _ in 0..=WARM_UP {
         vm.backend().take();

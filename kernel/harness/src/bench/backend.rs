@@ -1,6 +1,3 @@
-//! Subsystems for the bench: each on addresses of its own, with the kernel's
-//! backend or with one that counts.
-
 use alloc::boxed::Box;
 
 use kernel::arch::mmu::KernelMmu;
@@ -13,30 +10,28 @@ use vmalloc::{Backend, Config, FlushPolicy, ForeignPages, Vmalloc};
 use super::counting::{CountingTables, Counts};
 use crate::handles::BackendBy;
 
-/// Never reached by a case: what is lazy stays so until it is asked for.
+/// Thresholds that no case reaches.
 pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
     areas: usize::MAX,
     pages: u64::MAX,
 };
 
-/// Returns the policy of the kernel's own subsystem.
 pub fn kernel_policy() -> FlushPolicy {
     kernel_vmalloc().config().flush
 }
 
-/// Returns a subsystem on `range`, configured as the kernel's but for when it flushes.
+/// Returns a subsystem configured as the kernel's but for the flush policy.
 ///
 /// # Panics
-/// If there is no memory for it.
+/// Without memory for it.
 pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// Returns a subsystem that lets everything wait until it is asked for, pages of another owner
-/// too, as Linux does.
+/// Returns a subsystem that defers all flushes, of foreign pages too, as Linux does.
 ///
 /// # Panics
-/// If there is no memory for it.
+/// Without memory for it.
 pub fn deferring_subsystem(range: VirtRange) -> Box<KernelVmalloc> {
     let config = Config {
         flush: LAZY,
@@ -49,7 +44,7 @@ pub fn deferring_subsystem(range: VirtRange) -> Box<KernelVmalloc> {
 /// As [`subsystem`], with the backend that counts.
 ///
 /// # Panics
-/// If there is no memory for it.
+/// Without memory for it.
 pub fn counting_subsystem(
     range: VirtRange,
     flush: FlushPolicy,
@@ -78,12 +73,11 @@ fn with_config<B: Backend>(range: VirtRange, backend: B, config: Config) -> Box<
     }
 }
 
-/// The kernel's backend with trees that count.
 pub type CountingBackend =
     BackendBy<CountingTables<KernelTables>, CountingTables<LinearMapTables>, Counting<KernelMmu>>;
 
 impl CountingBackend {
-    /// Returns what has passed, the linear map's part included; all starts again at zero.
+    /// Returns the counts, the linear map's included, and zeroes them.
     pub fn take(&self) -> Counts {
         let (tree, linear_map) = (self.tree(), self.linear_map());
         tree.tables().take(tree.mmu()) + linear_map.tables().take(linear_map.mmu())

@@ -1,7 +1,4 @@
-//! Table memory that counts what passes through it.
-//!
-//! Counting costs instructions, so nothing is counted while instructions are: a case runs once more
-//! through this, on the same tables.
+//! Counts accesses to tables. That costs instructions, so each case runs once more through this.
 
 use core::cell::Cell;
 use core::ops::{Add, Sub};
@@ -9,27 +6,19 @@ use core::ops::{Add, Sub};
 use paging::mmu::{Counting, MmuCounts};
 use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward};
 
-/// What one operation did to tables and TLBs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// Descriptors read.
     pub loads: u64,
-    /// Descriptors written. An exchange is a read and, when it succeeds, a write.
+    /// An exchange is a load and, when it succeeds, a store.
     pub stores: u64,
-    /// Table pages allocated.
     pub allocated: u64,
-    /// Table pages freed.
     pub freed: u64,
-    /// TLBIs of any kind.
     pub tlbi: u64,
-    /// DSBs of either kind.
     pub dsb: u64,
-    /// ISBs.
     pub isb: u64,
 }
 
 impl Counts {
-    /// The same with barriers and invalidations as `mmu` counted them.
     #[must_use]
     pub const fn with(self, mmu: &MmuCounts) -> Self {
         Self {
@@ -71,7 +60,7 @@ impl Sub for Counts {
     }
 }
 
-/// Counts and hands on. Bulk operations count each descriptor, and stay what they are.
+/// Bulk operations count each descriptor, and stay bulk operations.
 #[derive(Default)]
 pub struct CountingTables<T> {
     inner: T,
@@ -79,7 +68,6 @@ pub struct CountingTables<T> {
 }
 
 impl<T: Tables> CountingTables<T> {
-    /// Returns a counter in front of `inner`, at zero.
     pub fn new(inner: T) -> Self {
         Self {
             inner,
@@ -87,8 +75,7 @@ impl<T: Tables> CountingTables<T> {
         }
     }
 
-    /// Returns what has passed, with the barriers and invalidations that `mmu` has counted; both
-    /// start again at zero.
+    /// Returns the counts with those of `mmu`, and zeroes both.
     pub fn take<M: Mmu>(&self, mmu: &Counting<M>) -> Counts {
         self.counts.take().with(&mmu.take())
     }

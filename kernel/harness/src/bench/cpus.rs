@@ -1,14 +1,7 @@
-//! The same work on all CPUs at once, on the kernel's own subsystem: instructions per operation,
-//! and waits for locks.
-//!
-//! Which of the two is to be had depends on the emulator (`scripts/bench-data/README.md`, "Several
-//! CPUs"). Under `-icount` one host thread runs all CPUs in turn, each until it yields: the counter
-//! of INST_RETIRED counts the instructions of all of them together, and no CPU is interrupted while
-//! it holds a lock. Without it, each CPU has a host thread: locks are really contended, and nothing
-//! counts instructions.
-//!
-//! So every CPU yields after each operation. Under `-icount` that interleaves them, operation by
-//! operation; without it, it is a hint that does nothing.
+//! The same work on all CPUs at once: instructions per operation, or waits for locks
+//! (`scripts/bench-data/README.md`, "Several CPUs"). Under `-icount` one host thread runs all CPUs
+//! in turn, each until it yields, as it does here after each operation: the counter counts for all,
+//! and no lock is contended. Otherwise locks are contended, and nothing counts instructions.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -27,15 +20,12 @@ use super::pages::Pages;
 use super::report;
 use crate::options::Options;
 
-/// Operations of each CPU where instructions are counted: an operation is an allocation, or a
-/// mapping, and its end.
+/// Operations of each CPU where instructions are counted.
 const COUNTED: u64 = 1_000;
-/// And of all CPUs together where they are not. There, each TLBI waits for the host threads of all
-/// CPUs.
+/// Of all CPUs where they are not: each TLBI waits for every host thread.
 const UNCOUNTED: u64 = 4_000;
 const SEED: u64 = 0x5eed_0004;
 
-/// What one CPU works with.
 struct Hands<'a> {
     rng: fastrand::Rng,
     frames: &'a [Pfn],
@@ -64,18 +54,14 @@ const WORK: &[(&str, Operation)] = &[
     }),
 ];
 
-/// Returns whether a glob selects some of it.
 pub fn selects(cases: &str) -> bool {
     WORK.iter().any(|(name, _)| crate::glob::matches(cases, name))
 }
 
-/// Prints the names of all of it.
 pub fn list() {
     WORK.iter().for_each(|(name, _)| report::name(name));
 }
 
-/// Runs what is selected, on every CPU that is up.
-///
 /// # Panics
 /// If an operation fails.
 pub fn run(options: &Options<'_>, features: &Features) {
@@ -90,8 +76,7 @@ pub fn run(options: &Options<'_>, features: &Features) {
         } else {
             UNCOUNTED / smp::nr_online() as u64
         };
-        // Once before, so that every CPU has come up, and where it is counted, what is lazily made
-        // is there.
+        // Brings CPUs up, and makes what is made lazily.
         work(pages.frames(), *operation, if counter.is_some() { 2 } else { 0 });
         let waits = sync::nr_waits();
         let before = counter.as_ref().map(InstructionCounter::read);
@@ -111,8 +96,7 @@ pub fn run(options: &Options<'_>, features: &Features) {
     }
 }
 
-/// Each CPU does `nr` operations, all at once. How many CPUs there were, and how many operations
-/// succeeded.
+/// Returns the number of CPUs, and of operations that succeeded.
 fn work(frames: &[Pfn], operation: Operation, nr: u64) -> (u32, u64) {
     let expected = smp::nr_online() as u32;
     let (ready, done) = (AtomicU32::new(0), AtomicU64::new(0));

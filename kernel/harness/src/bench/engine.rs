@@ -1,10 +1,5 @@
-//! Cases of the walkers alone: a range or an array is mapped at a reserved address, unmapped, and
-//! flushed.
-//!
-//! The engine runs on the kernel's own live tree, as the vmalloc subsystem uses it; every walker of
-//! [`for_each_walker!`] runs on a tree of its own in the same boot. All of them are warm: a page
-//! behind the range stays mapped, so that no table above it, and no table that it shares, comes and
-//! goes.
+//! Cases of the walkers alone: the engine on the live tree, each walker of [`for_each_walker!`] on
+//! its own. A page behind the range stays mapped, so that no table that it shares comes and goes.
 
 use core::hint::black_box;
 
@@ -25,15 +20,11 @@ use super::report::{Line, Op};
 use crate::measure::{Samples, WARM_UP, runs};
 use crate::wrong_walkers::for_each_wrong_walker;
 
-/// What a case maps.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
-    /// A contiguous physical range.
     Range(PhysAddr, u64),
-    /// An array of pages.
     Pages(&'a [Pfn]),
-    /// The same, of which it is known that chunks of `1 << shift` bytes are contiguous. The
-    /// reference walkers are told so; the engine gets what an allocator of chunks has, a list of
+    /// For the reference walkers, chunks of `1 << shift` bytes are contiguous. The engine gets the
     /// extents.
     Chunks(&'a [Pfn], u32, &'a [Extent]),
 }
@@ -46,7 +37,6 @@ impl Source<'_> {
         }
     }
 
-    /// Returns the address of a page.
     fn pa(&self, page: u64) -> PhysAddr {
         match self {
             Self::Range(pa, _) => pa.add(page << 12),
@@ -62,23 +52,18 @@ impl Source<'_> {
     }
 }
 
-/// Returns the page that stays mapped behind `range`.
 const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }
 
-/// Returns a physical address from which on there is no RAM, a multiple of every leaf: nothing
-/// reads or writes through mappings of it.
-///
-/// The upper half of what the CPU's physical addresses reach, or 1 TiB where they reach further.
+/// Returns a physical address without RAM behind it, a multiple of every leaf.
 #[must_use]
 pub fn nowhere() -> PhysAddr {
     let pa_bits = mm::kernel_tree().config().pa_bits;
     PhysAddr(1 << (pa_bits - 1).min(40))
 }
 
-// The measured functions are not inlined: a kernel calls them, too, and their arguments shall not
-// become constants in them.
+// Not inlined: the arguments must not become constants.
 
 #[inline(never)]
 fn map_live<T: Tables, M: Mmu>(
@@ -176,10 +161,8 @@ where
     walker.unmap(ctx, range.start, range.size).is_ok()
 }
 
-/// Runs one case: the engine on the live tree, and every selected walker.
-///
 /// # Panics
-/// If something cannot be mapped or unmapped: then nothing is worth a number.
+/// If a map or unmap fails.
 pub fn run(bench: &Bench<'_>, name: &str, source: Source<'_>) {
     if !bench.selects(name) {
         return;
@@ -190,12 +173,10 @@ pub fn run(bench: &Bench<'_>, name: &str, source: Source<'_>) {
     walkers(bench, name, range, source, "");
 }
 
-/// Runs every selected walker on `source`, on trees of their own. `note` says what of the case they
-/// do.
+/// `note` says what of the case the walkers do.
 pub fn walkers(bench: &Bench<'_>, name: &str, range: VirtRange, source: Source<'_>, note: &'static str) {
     for_each_walker!(|walker| {
         let walker_name = walker_name(&walker);
-        // The engine has run already, where it lives.
         if walker_name != super::OURS && crate::glob::matches(bench.walkers, walker_name) {
             own(bench, name, range, source, &walker, note);
         }
@@ -328,7 +309,6 @@ where
     line(Op::Unmap, &unmap, unmap_counts).print();
 }
 
-/// Sees that every page of `range` is mapped to its frame: what is wrong is not worth a number.
 fn check_every_page(
     name: &str,
     walker_name: &str,
@@ -346,7 +326,7 @@ fn check_every_page(
                 done >> 12
             );
         };
-        // The rest of a leaf follows from its first page, and must be one run of the source.
+        // A leaf must be one run of the source.
         let left = leaf.bytes::<layout::Granule>() - (pa.0 & (leaf.bytes::<layout::Granule>() - 1));
         let pages = left.min(range.size - done) >> 12;
         let first = done >> 12;

@@ -1,8 +1,5 @@
-//! How costs grow: with the number of live areas, with the size of a mapping; what lazy purge
-//! keeps over time.
-//!
-//! Curves are selected by their names, as cases are. Each point is a count of one boot, and the
-//! same in the next.
+//! Costs by number of live areas and by size of a mapping, and what lazy purge holds over time.
+//! Points are the same in each boot.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -19,13 +16,10 @@ use super::pages::{Pages, Random};
 use super::report;
 use super::{Bench, GIB, KIB};
 
-/// Live areas.
 const LIVE: &[usize] = &[0, 100, 1_000, 15_000, 100_000];
-/// Pairs of calls that are averaged.
 const PAIRS: u64 = 2_000;
-/// An area that lives, and one that is measured, has 1 to this many pages.
+/// Of an area.
 const MOST_PAGES: u64 = 16;
-/// Of so many areas that are made, one goes again and leaves a hole.
 const ONE_HOLE_IN: usize = 5;
 const SEED: u64 = 0x5eed_0003;
 
@@ -34,10 +28,8 @@ const BY_LIVE_AREAS: &str = "vmalloc + vfree of 1 page, by live areas";
 const WORST_BY_LIVE: &str = "get_vm_area + free_vm_area, dearest of 2,000, by live areas";
 const FIND_BY_LIVE: &str = "find_vm_area, by live areas";
 
-/// Runs those that are selected.
-///
 /// # Panics
-/// If something cannot be carried out.
+/// If a case cannot be carried out.
 pub fn run(bench: &Bench<'_>) {
     let by_live = [BY_LIVE_ADDRESSES, BY_LIVE_AREAS, WORST_BY_LIVE, FIND_BY_LIVE];
     if by_live.iter().filter(|name| bench.selects(name)).count() > 0 {
@@ -54,8 +46,6 @@ pub fn run(bench: &Bench<'_>) {
     lazy(bench, "KiB lazy, by areas of 1 to 100 pages freed");
 }
 
-/// One subsystem that fills up: its areas are addresses only (`get_vm_area`), of random sizes and
-/// with holes between them.
 fn by_live_areas(bench: &Bench<'_>) {
     bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
@@ -70,7 +60,7 @@ fn by_live_areas(bench: &Bench<'_>) {
                 // SAFETY: raw, the bench's own, and nothing lies in it.
                 let freed = unsafe { vm.free_vm_area(gone) };
                 assert!(freed.is_ok(), "{gone}: {freed:?}");
-                // Not the same length again, for the next to be a multiple.
+                // Or the next area would make the same length again.
                 live.push(reserve(&vm, &mut random).into_raw());
             }
         }
@@ -124,7 +114,6 @@ fn measure_live(bench: &Bench<'_>, vm: &KernelVmalloc, live: &[VirtAddr], random
     point(bench, FIND_BY_LIVE, x, sum / PAIRS);
 }
 
-/// Prints a point of one of several curves that are measured together, if that curve is selected.
 fn point(bench: &Bench<'_>, curve: &str, x: u64, y: u64) {
     if bench.selects(curve) {
         report::point(curve, x, y);
@@ -138,13 +127,12 @@ fn unmap(tree: &mm::KernelTree, range: VirtRange) -> Result<Outcome, Failure> {
     result
 }
 
-/// Sizes in pages: 1 page to 1 GiB.
+/// In pages.
 fn sizes() -> impl Iterator<Item = u64> {
     (0..=18).step_by(2).map(|order| 1 << order)
 }
 
-/// The engine alone, on a range whose physical address is an odd multiple of `alignment`. Cold:
-/// nothing beside it is mapped, so tables come and go.
+/// At an odd multiple of `alignment`. Nothing beside it is mapped, so tables come and go.
 fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
     if !bench.selects(name) {
         return;
@@ -155,7 +143,7 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
         bench.prune();
         let range = black_box(VirtRange::new(bench.va, pages << 12));
         let mut taken = 0;
-        // The second time, everything that comes once is there.
+        // The second time, what comes once is there.
         for _ in 0..2 {
             let (done, count) = bench.instrument.count(|| {
                 paging::vmap_range_noflush(
@@ -175,14 +163,13 @@ fn by_pages(bench: &Bench<'_>, name: &str, alignment: u64) {
     }
 }
 
-/// The same for an array of pages, no two of them next to each other.
 fn by_pages_of_array(bench: &Bench<'_>, name: &str) {
     if !bench.selects(name) {
         return;
     }
     let most = (GIB >> 12) as usize;
     let first = nowhere().0 >> 12;
-    // Odd times a power of two less one: all numbers, none behind its neighbour.
+    // A permutation without neighbours.
     let scattered = |page: usize| first + (page as u64 * 0x9e37 % most as u64);
     let pages = Pages::elsewhere(most, scattered).unwrap_or_else(|| panic!("{name}: no memory"));
     let tree = mm::kernel_tree();
@@ -213,7 +200,7 @@ const fn per_thousand(taken: u64, pages: u64) -> u64 {
     (taken * 1_000).div_ceil(pages)
 }
 
-/// What waits for a flush while areas come and go under the kernel's policy.
+/// What waits for a flush under the kernel's policy.
 fn lazy(bench: &Bench<'_>, name: &str) {
     const AREAS: u64 = 1_500;
     const EVERY: u64 = 10;

@@ -1,11 +1,7 @@
-//! `mode=lines`: what calls cost that instruction counts hide, on several CPUs.
-//!
-//! The CPUs take turns, one call at a time, each on areas of its own, so that what one CPU's
-//! call finds in a line that another CPU has written is sharing that the design makes, not chance.
-//! An emulator plugin counts between the [markers](kernel::arch::marker): cache-line transfers,
-//! atomic read-modify-writes, barriers, TLBIs (`scripts/lines`). Nothing is counted here.
-//!
-//! The cases are those that Linux was measured in (`scripts/bench-data/`), and the read side.
+//! `mode=lines`: what calls cost on several CPUs that instruction counts hide. CPUs take turns, one
+//! call at a time, on areas of their own: lines that move are shared by design, not by chance. An
+//! emulator plugin (`scripts/lines`) counts line transfers, atomics, barriers and TLBIs between the
+//! [markers](kernel::arch::marker).
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -26,23 +22,20 @@ use super::engine::nowhere;
 use super::pages::Pages;
 use crate::options::Options;
 
-/// Turns of each CPU before those that count: what is lazily made is there afterwards.
+/// What is made lazily is there afterwards.
 const WARM: usize = 64;
-/// Turns of each CPU that count.
 const ROUNDS: usize = 256;
-/// Pages that `vmap` and `vm_map_ram` map.
+/// Of `vmap` and `vm_map_ram`.
 const PAGES: usize = 16;
 
-/// What a CPU does in its turn.
 #[derive(Clone, Copy)]
 enum Call {
-    /// An area that its CPU makes and ends at once.
     Pair(Make),
-    /// An area that the next CPU in turn ends.
+    /// The next CPU frees the area.
     HandedOn(u64),
-    /// An area that its CPU makes, and frees by its address.
+    /// Frees it by its address.
     ByAddress(u64),
-    /// A lookup in an area that the CPU made before.
+    /// Looks up an area made before.
     Look(Look),
 }
 
@@ -75,17 +68,14 @@ const CASES: &[(&str, Call)] = &[
     ("vread of a page", Call::Look(Look::Vread)),
 ];
 
-/// What each CPU has for itself.
 struct Own {
     pages: Pages,
-    /// The area that a CPU has handed on and the next has not yet ended.
+    /// Waits for the next CPU to free it.
     handed: IrqSpinLock<Option<KernelArea>>,
 }
 
-/// Runs the cases on every CPU that is up, and prints which case each marker began.
-///
 /// # Panics
-/// If a call fails: then nothing was measured.
+/// If a call fails.
 pub fn run(options: &Options<'_>) {
     let nr_cpus = smp::nr_online();
     let own: Vec<Own> = (0..nr_cpus)
@@ -95,7 +85,7 @@ pub fn run(options: &Options<'_>) {
         })
         .collect();
     populate(options.lines_areas, nr_cpus as u64);
-    // The number of the case that the plugin writes down: one for the warm-up, one for what counts.
+    // As the plugin counts: warm-up and rounds are one each.
     let mut number = 0;
     for (name, call) in CASES {
         if !crate::glob::matches(options.bench, name) {
@@ -108,8 +98,7 @@ pub fn run(options: &Options<'_>) {
     }
 }
 
-/// Makes `nr` areas, addresses of a page each, that stay: each CPU its share. Prints what
-/// they take.
+/// Reserves `nr` areas that stay, each CPU its share. Prints their memory.
 fn populate(nr: u64, nr_cpus: u64) {
     if nr == 0 {
         return;
@@ -119,7 +108,7 @@ fn populate(nr: u64, nr_cpus: u64) {
         let place = smp::online().position(|other| other == cpu).unwrap_or(0) as u64;
         for _ in 0..nr / nr_cpus + u64::from(place < nr % nr_cpus) {
             let made = kernel_vmalloc().get_vm_area(PAGE_SIZE as u64, PAGE_SIZE as u64);
-            // Left to the end of the machine.
+            // Never freed.
             let _ = made
                 .unwrap_or_else(|error| panic!("an area to live: {error}"))
                 .into_raw();
@@ -129,10 +118,9 @@ fn populate(nr: u64, nr_cpus: u64) {
     print!("areas {{\"areas\":{nr},\"cpus\":{nr_cpus},\"bytes\":{bytes}}}\n");
 }
 
-/// Every CPU does `call`, one after the other, round after round.
 fn one_case(call: Call, own: &[Own]) {
     let turn = AtomicUsize::new(0);
-    // CPUs that are up have no gaps in their numbers' order, but may have in the numbers.
+    // Indices of online CPUs may have gaps.
     let place = |cpu: usize| smp::online().position(|other| other == cpu).expect("it is up");
     smp::on_each_cpu(|cpu| {
         let (me, nr_cpus) = (place(cpu), own.len());
@@ -230,7 +218,7 @@ fn one_look(look: Look, va: VirtAddr) -> Result<(), Error> {
     found
 }
 
-/// Registers that no machine has, 1 MiB apart.
+/// Physical addresses without a device, 1 MiB apart.
 fn device(cpu: usize) -> PhysAddr {
     nowhere().add((cpu as u64) << 20)
 }

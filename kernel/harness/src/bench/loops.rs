@@ -1,9 +1,5 @@
-//! The shapes of `lib/test_vmalloc.c`: instructions per loop, all of them.
-//!
-//! Linux's figures are of whole tests: what is set up before the loops, the loops, and what is
-//! taken down after them, flushes included, divided by the number of loops. So are these, under the
-//! kernel's own flush policy, and with a purge of all that is left at the end. Beside it stands
-//! what a loop alone takes (`steady`), the median of many rounds.
+//! `lib/test_vmalloc.c`: instructions per loop. As Linux's figures, those of the whole test, setup,
+//! teardown and flushes included, divided by the loops. `steady` is the median of the loops alone.
 
 use super::Bench;
 use super::backend::{counting_subsystem, kernel_policy, subsystem};
@@ -13,24 +9,20 @@ use super::report::{Line, Op};
 use crate::measure::{Samples, Summary};
 use crate::test_vmalloc::{self, Params, Shape};
 
-/// Rounds of a case.
 const ROUNDS: usize = 100;
-/// Loops in a round. As many altogether as Linux's were measured with.
+/// Together as many as Linux's.
 const LOOPS: usize = 100;
 /// Loops whose table accesses are counted.
 const COUNTED: u64 = 1_000;
-/// What Linux leaves on one CPU: 32 MiB of holes of a page each.
+/// Holes of a page, as Linux leaves on one CPU.
 const HOLES: u64 = (32 << 20) / 4096;
-/// Areas that live meanwhile, in Linux as here.
+/// As in Linux.
 const BUSY: u64 = 15_000;
-/// The seed of what is random: the same loops in every boot.
 const SEED: u64 = 0x5eed_0002;
 
-/// A case: the name that Linux's figure stands under, the shape, its pages, whether they are asked
-/// for in large blocks.
+/// Linux's name of the figure, the shape, its pages, whether in large blocks.
 pub type Case = (&'static str, &'static str, u64, bool);
 
-/// The cases that there are figures of Linux for.
 pub const CASES: &[Case] = &[
     ("test_vmalloc fix_size_alloc, 1 pages", "fix_size_alloc", 1, false),
     (
@@ -95,8 +87,6 @@ pub const CASES: &[Case] = &[
     ("test_vmalloc vm_map_ram, 32 pages", "vm_map_ram", 32, false),
 ];
 
-/// Runs one case.
-///
 /// # Panics
 /// If a loop fails, or finds something wrong.
 pub fn run(bench: &Bench<'_>, (name, shape, nr_pages, use_huge): Case) {
@@ -135,7 +125,6 @@ fn shape_of<B: vmalloc::Backend + 'static>(name: &str) -> Shape<B> {
     found.unwrap_or_else(|| panic!("there is no shape {name}"))
 }
 
-/// Instructions of the whole test, and of each round of loops.
 fn measure(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) -> (u64, Samples) {
     bench.prune();
     let vm = subsystem(bench.region(), kernel_policy());
@@ -163,7 +152,7 @@ fn measure(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) 
     (all + u64::from(after), rounds)
 }
 
-/// What all of some loops do to the tables, the flush of what they leave included.
+/// Flushes included.
 fn counted(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) -> Counts {
     let vm = counting_subsystem(bench.region(), kernel_policy(), bench.mmu);
     let shape = shape_of(shape);

@@ -1,16 +1,8 @@
-//! `mode=bench`: instructions, table accesses and barriers of each operation, counted and
-//! repeatable.
-//!
-//! Time on an emulator means nothing; instructions under `-icount` do. Everything here runs on one
-//! CPU, with interrupts masked around each measured call, in a fixed order and from fixed seeds, so
-//! that two boots print the same numbers.
-//!
-//! What a case costs depends on the state of the frame allocator, and each case leaves another:
-//! `scripts/bench` boots once for each, so that all start from the same. `bench=list` prints their
-//! names.
-//!
-//! The cases bear the names that Linux's were measured under (`scripts/bench-data/`), so that
-//! `scripts/bench` can put them side by side.
+//! `mode=bench`: instructions, table accesses and barriers of each operation. All runs on one CPU
+//! with interrupts masked around each measured call, in fixed order and from fixed seeds: two boots
+//! under `-icount` print the same. Costs depend on the state of the frame allocator, so
+//! `scripts/bench` boots once for each case. Names are those of Linux's figures
+//! (`scripts/bench-data/`).
 
 mod alone;
 mod api;
@@ -43,13 +35,11 @@ use pages::Pages;
 
 use crate::measure::{Error, Instrument};
 
-/// The engine's name in the column of walkers.
 const OURS: &str = "vmwalk";
 
-/// The selection that runs no case, and prints the names of all.
 const LIST: &str = "list";
 
-/// What the kernel was built as. Only the figures of a release build are comparable with others.
+/// Only figures of a release build are comparable.
 const BUILD: &str = match (option_env!("VMWALK_PROFILE"), cfg!(debug_assertions)) {
     (Some(profile), _) => profile,
     (None, true) => "dev",
@@ -57,31 +47,24 @@ const BUILD: &str = match (option_env!("VMWALK_PROFILE"), cfg!(debug_assertions)
     (None, false) => "release",
 };
 
-/// What every case has.
 pub struct Bench<'a> {
     instrument: Instrument,
-    /// Glob over case names.
     cases: &'a str,
-    /// Glob over walkers.
     walkers: &'a str,
-    /// Whether walkers that are wrong run, too: each must be refused.
+    /// Runs the wrong walkers too: each must be refused.
     wrong_walkers: bool,
     mmu: KernelMmu,
-    /// Addresses that the kernel's subsystem has reserved for the bench, from a multiple of 1 GiB
-    /// on.
+    /// Reserved addresses, at a multiple of 1 GiB.
     va: VirtAddr,
-    /// Where only a search is made for what `cases` selects, whether there is any. Nothing runs
-    /// then.
+    /// With it, nothing runs, and it says whether `cases` selects anything.
     found: Option<&'a Cell<bool>>,
 }
 
-/// How many bytes of addresses are reserved for the bench: half of it for walkers, half of it for
-/// whole calls.
+/// Half for walkers, half for whole calls.
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
-    /// Returns whether the case runs. Every case and every curve is asked about, so [`LIST`] prints
-    /// them all. After Ctrl-C none does.
+    /// All cases and curves ask, so [`LIST`] prints all. After Ctrl-C none runs.
     fn selects(&self, case: &str) -> bool {
         if let Some(found) = self.found {
             found.set(found.get() || crate::glob::matches(self.cases, case));
@@ -94,14 +77,13 @@ impl Bench<'_> {
         crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
-    /// Frees the tables that other cases left, so that each begins alike. No walk may be under
-    /// way.
+    /// Frees the tables of other cases. No walk may be under way.
     fn prune(&self) {
         let pruned = kernel::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));
         assert!(pruned.is_ok(), "{pruned:?}");
     }
 
-    /// Returns where whole calls find their addresses.
+    /// Returns the addresses for whole calls.
     fn region(&self) -> VirtRange {
         VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)
     }
@@ -111,7 +93,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Contiguous ranges: name, size, and what the physical address is an odd multiple of.
+/// Name, size, and what the physical address is an odd multiple of.
 const RANGES: &[(&str, u64, u64)] = &[
     ("range 4K, 4K pa", 4 * KIB, 4 * KIB),
     ("range 64K, 64K pa", 64 * KIB, 64 * KIB),
@@ -128,7 +110,6 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("range 1G, 1G pa", GIB, GIB),
 ];
 
-/// The same as whole calls.
 const IOREMAPS: &[(&str, u64, u64)] = &[
     ("ioremap 4K, 4K pa", 4 * KIB, 4 * KIB),
     ("ioremap 64K, 64K pa", 64 * KIB, 64 * KIB),
@@ -140,8 +121,7 @@ const IOREMAPS: &[(&str, u64, u64)] = &[
     ("ioremap 1G, 1G pa", GIB, GIB),
 ];
 
-/// Page arrays of vmap: the name of the whole call, that of the walk alone, pages, order of the
-/// chunks.
+/// Whole call, walk alone, pages, order of the chunks.
 const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 1, order 0", "vmap 1, order 0/range-only", 1, 0),
     ("vmap 16, order 0", "vmap 16, order 0/range-only", 16, 0),
@@ -156,8 +136,7 @@ const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 25600, order 9", "vmap 25600, order 9/range-only", 25600, 9),
 ];
 
-/// Page arrays of vmalloc: name, pages, order of the chunks, and the shift that the reference
-/// walkers are told.
+/// Name, pages, order of the chunks, shift for the reference walkers.
 const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 1M, shift 12", 256, 0, 12),
     ("pages-range 1M, shift 16", 256, 4, 16),
@@ -167,13 +146,10 @@ const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 100M, shift 21", 25600, 9, 21),
 ];
 
-/// Pages mapped for a short while.
 const MAP_RAM: &[(&str, usize)] = &[("vm_map_ram 1", 1), ("vm_map_ram 16", 16), ("vm_map_ram 32", 32)];
 
-/// The same, and `vmap`, where what ends is not flushed at once, but with others, as Linux's.
 const DEFERRED: (&str, &str) = ("vmap 16, order 0, deferred", "vm_map_ram 16, deferred");
 
-/// Memory of its own, and addresses alone.
 const ALLOCATIONS: &[(&str, Call<'_>)] = &[
     ("vmalloc_huge 64K", Call::VmallocHuge(64 * KIB)),
     ("vmalloc_huge 1M", Call::VmallocHuge(MIB)),
@@ -185,22 +161,19 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
     ("vmalloc 256 pages", Call::Vmalloc(MIB)),
     ("get_vm_area 1 page", Call::Reserve(4 * KIB, 4 * KIB)),
     ("get_vm_area 1M", Call::Reserve(MIB, 4 * KIB)),
-    // An area for ioremap is aligned to its size, where the memory is not known yet.
+    // Aligned to its size, as for an ioremap whose memory is not known yet.
     ("get_vm_area 1M ioremap", Call::Reserve(MIB, MIB)),
     ("get_vm_area 100M", Call::Reserve(100 * MIB, 4 * KIB)),
 ];
 
-/// Runs the selected cases and prints a line for each measured operation.
-///
 /// # Errors
-/// Instructions cannot be counted here.
+/// Instructions cannot be counted.
 ///
 /// # Panics
 /// If a case cannot be carried out.
 pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     check_page_size()?;
     if only_several_cpus(options.bench) {
-        // What is counted below is counted on one CPU.
         cpus::run(options, features);
         print!("vmwalk: done\n");
         return Ok(());
@@ -225,10 +198,10 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether [`run`] would run or list anything.
+/// Returns whether [`run`] would run or list anything.
 ///
 /// # Errors
-/// Instructions cannot be counted here.
+/// Instructions cannot be counted.
 pub fn selects(options: &Options<'_>, features: &Features) -> Result<bool, Error> {
     check_page_size()?;
     if only_several_cpus(options.bench) {
@@ -239,12 +212,10 @@ pub fn selects(options: &Options<'_>, features: &Features) -> Result<bool, Error
     Ok(found.get())
 }
 
-/// Returns whether a selection is of what all CPUs do at once, and of nothing else.
 fn only_several_cpus(cases: &str) -> bool {
     cases != LIST && (kernel::smp::nr_online() > 1 || cpus::selects(cases) && cases != "*")
 }
 
-/// Runs `f` with what every case has.
 fn with_bench(
     options: &Options<'_>,
     features: &Features,
@@ -266,10 +237,8 @@ fn with_bench(
     Ok(())
 }
 
-/// The cases are those of Linux, whose figures are of pages of 4 KiB.
-///
 /// # Errors
-/// This image has larger ones.
+/// Pages are not of 4 KiB, as in Linux's figures.
 pub fn check_page_size() -> Result<(), Error> {
     if layout::PAGE_SHIFT == 12 {
         Ok(())
@@ -278,7 +247,6 @@ pub fn check_page_size() -> Result<(), Error> {
     }
 }
 
-/// Asks about every case and every curve, and runs those that are selected.
 fn run_selected(bench: &Bench<'_>) {
     for (name, size, alignment) in RANGES {
         engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
@@ -322,8 +290,7 @@ fn run_selected(bench: &Bench<'_>) {
     growth::run(bench);
 }
 
-/// Returns whether there is a walker that `glob` selects to run beside the engine, or in its place
-/// in the self-test of walkers; `none` asks for none.
+/// Returns whether `glob` selects a walker, or is `none`.
 #[must_use]
 pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     let mut known = glob == "none";
@@ -331,7 +298,6 @@ pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     known
 }
 
-/// Hands the names of all walkers to `f`, those of the wrong ones too if they are asked for.
 pub fn for_each_name(wrong_too: bool, mut f: impl FnMut(&'static str)) {
     for_each_walker!(|walker| { f(engine::walker_name(&walker)) });
     if wrong_too {
@@ -339,9 +305,9 @@ pub fn for_each_name(wrong_too: bool, mut f: impl FnMut(&'static str)) {
     }
 }
 
-/// Runs `f` with an array of frames, if one of the cases is selected.
+/// Runs `f` with an array of frames if one of the cases is selected.
 fn with_pages(bench: &Bench<'_>, names: &[&str], nr: usize, order: u8, f: impl FnOnce(&Pages)) {
-    // Not `any`, which would ask about the first alone.
+    // Not `any`, which would stop at the first.
     if names.iter().filter(|name| bench.selects(name)).count() > 0 {
         let pages =
             Pages::allocate(nr, order).unwrap_or_else(|| panic!("no memory for {nr} pages of order {order}"));

@@ -1,25 +1,21 @@
-//! Arrays of frames for page-array cases: real frames, in chunks of one order, the chunks shuffled.
-
 use alloc::vec::Vec;
 
 use kernel::mm::layout::PAGE_SIZE;
 use kernel::mm::{frames, linear_va};
 use paging::{Extent, Pfn};
 
-/// The seed of every shuffle: the same arrays in every boot.
 const SEED: u64 = 0x5eed_0001;
 
-/// A generator of 64-bit numbers (xorshift64*): small, and the same everywhere.
+/// xorshift64*.
 pub struct Random(u64);
 
 impl Random {
-    /// Returns a sequence for `seed`, which is not 0.
+    /// For a `seed` other than 0.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Returns the next number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -28,30 +24,26 @@ impl Random {
     }
 }
 
-/// Frames in chunks of 2^`order`, each chunk contiguous and aligned to its size, the chunks in
-/// random order. Given back when dropped.
-///
-/// All are of one block, so that which of them are neighbours follows from the seed alone, and not
-/// from what was allocated before. The array lies in a block of frames too, and not on the heap, so
-/// that a case leaves the heap alone.
+/// Frames in chunks of 2^`order`, each contiguous and aligned to its size, in random order. All are
+/// of one block, so that the seed alone decides which are neighbours. The array too lies in frames,
+/// so that a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,
-    /// Where the frames are from, unless they have no owner.
+    /// `None` without an owner.
     block: Option<Block>,
     order: u8,
 }
 
-/// An allocated block: its first frame, and its order.
+/// First frame and order.
 type Block = (Pfn, u8);
 
-/// Returns the order of the least block that has `nr` frames.
 const fn order_for(nr: usize) -> u8 {
     nr.next_power_of_two().ilog2() as u8
 }
 
 impl Pages {
-    /// `nr` frames, a multiple of 2^`order`. `None` if there are not that many, in one block.
+    /// `None` if no block has `nr` frames, a multiple of 2^`order`.
     #[must_use]
     pub fn allocate(nr: usize, order: u8) -> Option<Self> {
         let mut pages = Self::array(nr, order)?;
@@ -62,8 +54,7 @@ impl Pages {
         Some(pages)
     }
 
-    /// `nr` frames without an owner, as `frame` says: to be mapped and not touched. There is
-    /// memory for the array alone.
+    /// Frames that `frame` names, never touched.
     #[must_use]
     pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
         let pages = Self::array(nr, 0)?;
@@ -73,7 +64,6 @@ impl Pages {
         Some(pages)
     }
 
-    /// Returns an array of `nr` zeroes.
     fn array(nr: usize, order: u8) -> Option<Self> {
         let array_order = order_for((nr * size_of::<Pfn>()).div_ceil(PAGE_SIZE));
         let block = frames::allocate(array_order)?;
@@ -82,7 +72,7 @@ impl Pages {
             // SAFETY: within the block, which is ours and in the linear map.
             unsafe { at.add(i).write(Pfn(0)) };
         }
-        // SAFETY: as above, initialised, and handed out to nothing else before it is dropped.
+        // SAFETY: as above, initialised, and not aliased until it is dropped.
         let array = unsafe { core::slice::from_raw_parts_mut(at, nr) };
         Some(Self {
             array,
@@ -115,7 +105,6 @@ impl Pages {
         }
     }
 
-    /// Returns the chunks, in order.
     #[must_use]
     pub fn extents(&self) -> Vec<Extent> {
         let chunk = self.chunk();
@@ -126,7 +115,6 @@ impl Pages {
         self.array.chunks(chunk).map(extent).collect()
     }
 
-    /// Returns the frames, in order.
     #[must_use]
     pub fn frames(&self) -> &[Pfn] {
         self.array

@@ -1,5 +1,4 @@
-//! What the bench says on the console: a line of JSON for each measured operation, for
-//! `scripts/bench` to read.
+//! Lines of JSON for `scripts/bench`.
 
 use core::fmt;
 
@@ -11,18 +10,13 @@ use super::OURS;
 use super::counting::Counts;
 use crate::measure::{Samples, Summary};
 
-/// What was measured of a case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// The call that maps.
     Map,
-    /// The call that takes it back.
     Unmap,
-    /// What a later purge owes for it.
     Lazy,
-    /// A change of permissions, while it is mapped.
     Protect,
-    /// A loop that allocates and frees, what it owes included.
+    /// Flushes included.
     Loop,
 }
 
@@ -38,36 +32,27 @@ impl Op {
     }
 }
 
-/// One measured operation.
 pub struct Line<'a> {
-    /// The case.
     pub case: &'a str,
-    /// Who did it.
     pub walker: &'a str,
-    /// What of the case it is.
     pub op: Op,
-    /// Instructions per call.
+    /// Per call.
     pub instructions: Summary,
-    /// What it did to the tables, if that was counted.
     pub counts: Option<Counts>,
-    /// How many operations were counted together.
+    /// Operations of `counts`.
     pub counted: u64,
-    /// Instructions of one loop, without what comes before and after all loops.
+    /// Of one loop, without setup and teardown.
     pub steady: Option<u32>,
-    /// The leaves that were mapped, if that is known.
     pub leaves: Option<LeafCounts>,
-    /// What is special about this line; empty for nothing.
     pub note: &'a str,
 }
 
 impl<'a> Line<'a> {
-    /// Returns the engine's own line, of which only instructions are known yet.
     #[must_use]
     pub fn of(case: &'a str, op: Op, samples: &Samples) -> Self {
         Self::new(case, op, samples.summary())
     }
 
-    /// The same for a summary.
     #[must_use]
     pub const fn new(case: &'a str, op: Op, instructions: Summary) -> Self {
         Self {
@@ -83,7 +68,6 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// With what one operation did to the tables.
     #[must_use]
     pub const fn counts(self, counts: Counts) -> Self {
         Self {
@@ -92,7 +76,6 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// With the leaves that were mapped.
     #[must_use]
     pub const fn leaves(self, leaves: LeafCounts) -> Self {
         Self {
@@ -101,7 +84,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Prints it. No name has a character that JSON would escape.
+    /// Prints it. Names need no escapes in JSON.
     pub fn print(&self) {
         let Summary {
             median,
@@ -142,17 +125,15 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The name of a case or of a curve.
 pub fn name(name: &str) {
     print!("bench {{\"name\":\"{name}\"}}\n");
 }
 
-/// A point of a curve.
 pub fn point(curve: &str, x: u64, y: u64) {
     print!("bench {{\"curve\":\"{curve}\",\"x\":{x},\"y\":{y}}}\n");
 }
 
-/// A sum of so many, as the mean of one: with three places, unless it is a whole number.
+/// With three decimals unless it is whole.
 struct Mean(u64, u64);
 
 impl fmt::Display for Mean {

@@ -1,5 +1,3 @@
-//! The boot arguments of the harness.
-
 use kernel::boot_argument;
 use kernel::bootargs::{Argument, Choices, number, parse_number};
 
@@ -28,7 +26,6 @@ fn cases(value: &str) -> Option<u32> {
     (mask != 0 && mask & !CASES == 0).then_some(mask)
 }
 
-/// All arguments of the harness.
 pub const ARGUMENTS: &[Argument<Options<'static>>] = &[
     boot_argument!(
         "mode",
@@ -122,7 +119,6 @@ pub const ARGUMENTS: &[Argument<Options<'static>>] = &[
     ),
 ];
 
-/// Returns `value` unless it is empty.
 fn some(value: &str) -> Option<&str> {
     (!value.is_empty()).then_some(value)
 }

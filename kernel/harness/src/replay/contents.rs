@@ -1,17 +1,10 @@
-//! What is in an area's pages, and what is asked of each page.
+//! What areas' pages hold, and what is checked of each before the area is freed.
 //!
-//! Every word of each page of RAM is a number made from the area's id, the page, and its place in
-//! the page. All are written by one address: the area's where the frames are the area's own, else
-//! the linear map's. Before the area ends, of each page:
-//!
-//! 1. the tables give a frame (`vmalloc_to_pfn`): the one that was given, where frames were given;
-//! 2. `AT S1E1R` gives the same frame;
-//! 3. all 512 words are read by the area, and the first and the last by the linear map: they are
-//!    what was written, so the frame was not reused meanwhile, not even as a table;
-//! 4. of code: `AT S1E1W` is refused by both addresses, and the leaf is executable.
-//!
-//! Devices are asked 1, 2, and whether the MMU takes the page for Device-nGnRE. Nothing of them is
-//! read or written.
+//! Each word of RAM depends on area, page and place. It is written by the area's address if the
+//! area owns the frames, else by the linear map. Tables and MMU must give the same frame. All words
+//! read by the area, and two by the linear map, must be as written: the frame was not reused, not
+//! even as a table. Code must be read-only by both addresses, and executable. A device must be
+//! Device-nGnRE.
 
 use kernel::arch::cpu::{MAIR_EL1, memory_type};
 use kernel::arch::mmu::{at_s1e1r, at_s1e1w};
@@ -24,7 +17,7 @@ use vmalloc::{Backend, Vmalloc};
 use super::failure::{Alias, What};
 use super::stats::Verified;
 
-/// A number that has every bit of both (the finaliser of SplitMix64).
+/// SplitMix64's finaliser.
 #[must_use]
 pub const fn mix(a: u64, b: u64) -> u64 {
     let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xd1b5_4a32_d192_ed03);
@@ -33,15 +26,12 @@ pub const fn mix(a: u64, b: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// Words of a page.
 const WORDS: u64 = PAGE / 8;
 
-/// Word `index` of a page whose first word is `first`.
 const fn word(first: u64, index: u64) -> u64 {
     first.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// Returns the first word of a page of an area.
 const fn first_word(area: &Area, page: u64) -> u64 {
     mix(area.id, page)
 }
@@ -52,7 +42,6 @@ fn fill(va: u64, first: u64) {
     }
 }
 
-/// Compares the words `indices` of the page at `va`.
 fn compare(
     page: u64,
     alias: Alias,
@@ -76,8 +65,7 @@ fn compare(
 }
 
 fn write(va: u64, value: u64) {
-    // SAFETY: a word of a page that the replay was given, mapped writable at `va`; nothing else
-    // uses it.
+    // SAFETY: a word of a page of the replay's, mapped writable at `va`, without another user.
     unsafe { (va as *mut u64).write_volatile(value) };
 }
 
@@ -86,35 +74,32 @@ fn read(va: u64) -> u64 {
     unsafe { (va as *const u64).read_volatile() }
 }
 
-/// Returns where the linear map has `frame`.
 fn alias(frame: Pfn) -> u64 {
     linear_va(frame.0 * PAGE) as u64
 }
 
-/// Writes all pages of `area` by its own address.
 pub fn fill_area(area: &Area, va: VirtAddr) {
     for page in 0..area.pages() {
         fill(va.0 + page * PAGE, first_word(area, page));
     }
 }
 
-/// Writes all pages of `area`, which will be mapped to `frames`, by the linear map.
+/// By the linear map, before it is mapped.
 pub fn fill_frames(area: &Area, frames: &[Pfn]) {
     for (page, frame) in (0..).zip(frames) {
         fill(alias(*frame), first_word(area, page));
     }
 }
 
-/// Spoils one word of `area`, for a test of the tests.
+/// A planted fault.
 pub fn spoil(va: VirtAddr) {
     write(va.0, !read(va.0));
 }
 
-/// Asks all that is asked of each page of `area`, which is mapped at `va`. `frame` says what a page
-/// was given, if it was.
+/// Checks each page of `area` at `va`. `frame` returns the frame that a page was given.
 ///
 /// # Errors
-/// The first page that is not as it should be.
+/// The first page that is wrong.
 pub fn verify<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     area: &Area,
@@ -175,11 +160,10 @@ pub fn verify<B: Backend<Granule = layout::Granule>>(
     Ok(verified)
 }
 
-/// Looks that the guard pages of `area` are not mapped: one behind it, and of a stack one below.
-/// Gives their number.
+/// Checks that guard pages, behind and for a stack below, are unmapped. Returns their number.
 ///
 /// # Errors
-/// The one that is.
+/// The one that is mapped.
 pub fn verify_guards(area: &Area, va: VirtAddr) -> Result<u64, What> {
     let behind = area.kind.has_guard().then(|| va.add(area.size));
     let below = (area.kind == Kind::Stack).then(|| VirtAddr(va.0 - PAGE));

@@ -1,8 +1,4 @@
-//! A backend whose barriers and invalidations are counted, CPU by CPU: the kernel's tree, frames
-//! and locks, by another handle.
-//!
-//! The linear map is edited through a counting handle, too, since the aliases of code are a part of
-//! what its permissions cost.
+//! Counts barriers and invalidations by CPU, for aliases of code in the linear map too.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +12,7 @@ use paging::mmu::{MmuEvent, Tracing};
 use super::stats::Counts;
 use crate::handles::BackendBy;
 
-/// What one CPU has issued. On lines of its own, so that counting is no contention.
+/// On a line of its own, so that CPUs do not contend.
 #[repr(align(128))]
 struct Shard {
     tlbi: AtomicU64,
@@ -32,7 +28,6 @@ per_cpu! {
     };
 }
 
-/// Returns what this CPU has issued so far through any [`CountingMmu`].
 pub fn of_this_cpu() -> Counts {
     let shard = SHARD.this();
     Counts {
@@ -42,7 +37,6 @@ pub fn of_this_cpu() -> Counts {
     }
 }
 
-/// The kernel's barriers and invalidations, counted.
 type CountingMmu = Tracing<KernelMmu, fn(MmuEvent)>;
 
 fn count(event: MmuEvent) {
@@ -55,10 +49,8 @@ fn count(event: MmuEvent) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The kernel's backend with trees that count.
 pub type CountingBackend = BackendBy<KernelTables, LinearMapTables, CountingMmu>;
 
-/// One on the kernel's tables.
 #[must_use]
 pub fn counting_backend(features: &Features) -> CountingBackend {
     BackendBy::new(KernelTables, LinearMapTables::new(), || {

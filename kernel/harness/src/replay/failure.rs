@@ -1,5 +1,3 @@
-//! What can go wrong in a replay, with the values that say how.
-
 use core::fmt;
 
 use paging::{CheckError, Pfn, VirtAddr};
@@ -7,12 +5,9 @@ use trace_replay::Area;
 
 use super::frames::NoFrame;
 
-/// Which address of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Alias {
-    /// The area's.
     Area,
-    /// The linear map's.
     Linear,
 }
 
@@ -25,85 +20,54 @@ impl fmt::Display for Alias {
     }
 }
 
-/// What is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
-    /// A call was refused.
     Refused(vmalloc::Error),
-    /// There is no frame for pages that the replay maps.
     NoFrame,
-    /// The area does not begin at a multiple of what was asked for.
+    /// Not aligned as asked.
     Misplaced(VirtAddr),
-    /// The tables map a page to another frame than was given.
     WrongFrame {
-        /// The page, by its number in the area.
         page: u64,
-        /// The frame given.
         expected: Pfn,
-        /// The frame found.
         found: Pfn,
     },
-    /// The MMU does not translate a page as the tables do.
+    /// Tables and MMU differ.
     Untranslated {
-        /// The page.
         page: u64,
-        /// What the tables say.
         expected: Pfn,
     },
-    /// A page of a device is not mapped as one.
     NotADevice {
-        /// The page.
         page: u64,
-        /// The attribute byte.
         attribute: u8,
     },
-    /// A word is not what was written.
     Lost {
-        /// The page.
         page: u64,
-        /// The word in it.
         word: u64,
-        /// By which address it was read.
         alias: Alias,
-        /// What was written.
         expected: u64,
-        /// What is there.
         found: u64,
     },
-    /// A page of code can be written.
     Writable {
-        /// The page.
         page: u64,
-        /// By which address.
         alias: Alias,
     },
-    /// A page of code cannot be executed.
     NotExecutable {
-        /// The page.
         page: u64,
     },
-    /// A guard page is mapped.
     GuardMapped(VirtAddr),
-    /// A page is still mapped after the call that takes it away.
+    /// After the call that unmaps it.
     StillMapped(VirtAddr),
-    /// As much is not in use afterwards as was before.
+    /// More or less than before.
     Leak {
-        /// Of what.
         what: &'static str,
-        /// Before.
         before: u64,
-        /// Afterwards.
         after: u64,
     },
-    /// The tree is not sound.
     Unsound(CheckError),
-    /// The address space is not sound.
     Space(vmalloc::Violation),
-    /// The trace is not what it was, so it was not kept.
+    /// Its RAM was reused.
     TraceChanged {
-        /// Its checksum before.
         before: u64,
-        /// And now.
         after: u64,
     },
 }
@@ -168,19 +132,15 @@ impl fmt::Display for What {
     }
 }
 
-/// What is wrong, and where in the trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// The line, or 0 for the replay as a whole.
+    /// 0 for the replay as a whole.
     pub line: u32,
-    /// The area, if it is one's.
     pub area: Option<Area>,
-    /// What it is.
     pub what: What,
 }
 
 impl Finding {
-    /// Of the replay as a whole.
     #[must_use]
     pub const fn of_all(what: What) -> Self {
         Self {

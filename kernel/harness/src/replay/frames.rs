@@ -1,9 +1,6 @@
-//! Frames of the replay's own, for areas that map pages of a caller.
-//!
-//! A trace does not say how its pages lay in physical memory, so this chooses: in 16 chunks there
-//! are 8 single pages, 4 of order 2, 2 of order 4, one of order 6 and one of order 9, in an order
-//! drawn from the area's id; no chunk larger than what is left. A per-CPU chunk has single pages
-//! alone, as Linux allocates it.
+//! Frames for areas that map a caller's pages, whose physical layout a trace does not tell. In 16
+//! chunks, as drawn from the area's id, 8 are of order 0, 4 of order 2, 2 of order 4, one of order
+//! 6, one of order 9. A per-CPU chunk has single pages, as in Linux.
 
 use kernel::mm::frames;
 use paging::Pfn;
@@ -11,10 +8,9 @@ use trace_replay::{Area, Kind};
 
 use super::contents::mix;
 
-/// Of all areas that are mapped so, as the boot log and `docs/TRACES.md` say.
+/// For the boot log and `docs/TRACES.md`.
 pub const MIX: &str = "8 of order 0, 4 of order 2, 2 of order 4, 1 of order 6, 1 of order 9 in 16 chunks";
 
-/// There is no frame left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoFrame;
 
@@ -29,10 +25,10 @@ fn order(area: &Area, chunk: u64, pages: usize) -> u8 {
     drawn.min(pages.ilog2() as u8)
 }
 
-/// Fills `pages` with frames for `area`, each of which is freed by itself.
+/// Fills `pages` with frames for `area`, each to be freed by itself.
 ///
 /// # Errors
-/// There are not so many. None is taken then.
+/// Too few; none is taken.
 pub fn allocate(area: &Area, pages: &mut [Pfn]) -> Result<(), NoFrame> {
     let mut done = 0;
     let mut chunk = 0;
@@ -60,7 +56,6 @@ pub fn allocate(area: &Area, pages: &mut [Pfn]) -> Result<(), NoFrame> {
     Ok(())
 }
 
-/// Gives frames back that [`allocate`] gave.
 pub fn free(pages: &[Pfn]) {
     pages.iter().for_each(|frame| frames::free(*frame, 0));
 }

@@ -1,19 +1,5 @@
-//! Which calls make and end an area of each kind.
-//!
-//! | kind | made by | ended by |
-//! |---|---|---|
-//! | vmalloc | `allocate`, aligned as asked | `vfree` |
-//! | vmalloc_huge | the same in the largest blocks | `vfree` |
-//! | stack | `alloc_stack_aligned`: a guard below, too | `vfree` |
-//! | module, execmem, bpf_jit | `allocate`; written; `set_memory_ro`, `set_memory_x` | `vfree` |
-//! | vmap | `vmap` of [frames](super::frames) of the replay's | `vunmap` |
-//! | ioremap | `ioremap` of a [range](super::device) without RAM | `iounmap` |
-//! | percpu | `get_vm_area`, and `map_pages` of single frames of the replay's | `free_vm_area` |
-//! | vm_map_ram, vm_map_ram_area | `vm_map_ram` of frames of the replay's | `vm_unmap_ram` |
-//! | vmap_block | `get_vm_area`: addresses alone | `free_vm_area` |
-//!
-//! Areas go by address, as in the kernel that the trace is of: `into_raw` is part of what is
-//! counted.
+//! The calls that make and free an area of each kind. Areas go by address, as in the kernel of the
+//! trace, so `into_raw` is counted too.
 
 use kernel::layout;
 use paging::{Attributes, Pfn, PhysAddr, VirtAddr};
@@ -25,16 +11,12 @@ use super::stats::{About, Counts, Operation, Stats};
 use super::{contents, counting, frames};
 use crate::measure::Instrument;
 
-/// Calls that are counted.
 pub struct Meter<'a> {
-    /// Counts instructions, where they are counted.
     pub instrument: Option<&'a Instrument>,
-    /// Where they go.
     pub stats: &'a mut Stats,
 }
 
 impl Meter<'_> {
-    /// Makes a call, and counts what it takes.
     #[inline(always)]
     pub fn call<R>(&mut self, operation: Operation, about: About, call: impl FnOnce() -> R) -> R {
         let before: Counts = counting::of_this_cpu();
@@ -51,7 +33,6 @@ impl Meter<'_> {
     }
 }
 
-/// Returns whether an area of this kind maps frames of the replay's own.
 #[must_use]
 pub const fn maps_given_frames(kind: Kind) -> bool {
     matches!(
@@ -60,11 +41,10 @@ pub const fn maps_given_frames(kind: Kind) -> bool {
     )
 }
 
-/// Makes `area`. `given` has room for its pages if it maps frames of the replay's, and has them
-/// afterwards.
+/// Makes `area`. If the replay provides its frames, `given` has room for them.
 ///
 /// # Errors
-/// What is wrong. Nothing is left of the area then.
+/// Nothing is left of the area.
 pub fn make<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     meter: &mut Meter<'_>,
@@ -114,8 +94,7 @@ pub fn make<B: Backend<Granule = layout::Granule>>(
     })
 }
 
-/// Makes code of `area`, which has been written: read-only first, then executable, so that no page
-/// ever is both.
+/// Makes code of `area`: read-only first, so that no page is ever writable and executable.
 ///
 /// # Errors
 /// The call that was refused.
@@ -134,10 +113,10 @@ pub fn protect<B: Backend>(
     Ok(())
 }
 
-/// Ends `area`. The frames that were given to it, in `given`, are free afterwards.
+/// Frees `area`, and the frames in `given`.
 ///
 /// # Errors
-/// The call was refused. The area is left as it is.
+/// The area stays.
 pub fn end<B: Backend<Granule = layout::Granule>>(
     vm: &Vmalloc<B>,
     meter: &mut Meter<'_>,
@@ -148,7 +127,7 @@ pub fn end<B: Backend<Granule = layout::Granule>>(
 ) -> Result<(), What> {
     let pages = area.size / PAGE;
     meter.call(operation, About::Area(area.kind), || {
-        // SAFETY: raw, the replay's own, which has verified it and is done with it.
+        // SAFETY: raw, the replay's own, verified and used no more.
         unsafe {
             match area.kind {
                 Kind::Vmalloc
@@ -168,8 +147,7 @@ pub fn end<B: Backend<Granule = layout::Granule>>(
     Ok(())
 }
 
-/// Returns whether `va` is where an area that asked for `area.align` may begin. What maps other
-/// memory goes by where that lies.
+/// Returns whether `va` is aligned as asked. What maps other memory has its phase instead.
 #[must_use]
 pub fn is_placed(area: &Area, va: VirtAddr) -> bool {
     let align = match area.kind {

@@ -1,14 +1,8 @@
-//! `mode=replay`: what another kernel's vmalloc did, event by event, done by this one.
-//!
-//! The trace is the initrd (`scripts/replay` puts it there). Every line of it is performed through
-//! the calls that the rest of the kernel uses, and what they give is verified page by page
-//! ([`contents`]). Twice: first by the kernel's own subsystem, with nothing in between, which is
-//! where instructions are counted and peaks are taken; then by a second one on the same tree and
-//! frames, whose barriers and invalidations are counted.
-//!
-//! With one CPU all events happen in the order of the trace. With more, each performs its own
-//! ([`order`] says what is kept between them). Instructions are counted with one CPU only, and only
-//! where the emulator counts them.
+//! `mode=replay`: what another kernel's vmalloc did, event by event, done by this one and verified
+//! page by page ([`contents`]). The trace is the initrd. It is performed twice: by the kernel's own
+//! subsystem for instructions and peaks, then by a second one on the same tree for barriers and
+//! invalidations. Of several CPUs, each performs its own events ([`order`]), and no instructions
+//! are counted.
 
 mod contents;
 mod counting;
@@ -46,28 +40,21 @@ use device::Devices;
 use failure::{Finding, What};
 use pass::Pass;
 
-/// Addresses that the kernel's subsystem has reserved for the second pass.
+/// Addresses for the second pass.
 const RESERVED: u64 = 8 << 40;
 
-/// Why there is no replay.
 #[derive(Debug)]
 pub enum Error {
-    /// The loader passed no initrd.
     NoTrace,
-    /// It did, but not in RAM.
     OutsideRam(PhysRegion),
-    /// A line cannot be performed.
     Trace(trace_replay::Error<'static>),
-    /// There is not enough RAM.
     Ram {
-        /// Free bytes that it takes.
         needed: u64,
-        /// Free bytes.
         free: u64,
     },
-    /// A frame under the trace is not kept from the frame allocator.
+    /// The frame allocator has it.
     TraceNotKept(u64),
-    /// There are no addresses for the second pass.
+    /// For the second pass.
     Addresses(vmalloc::Error),
 }
 
@@ -97,15 +84,13 @@ impl fmt::Display for Error {
     }
 }
 
-/// Replays the initrd and prints what it took.
-///
 /// # Errors
-/// Why it cannot be replayed. What goes wrong in a replay is in its report.
+/// Why it cannot be replayed. Failures within a replay are in its report.
 pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) -> Result<(), Error> {
     let text = text()?;
     let before = checksum(text);
     let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    // Before anything is read, so that the heap has room for what a line may become.
+    // So that the heap has room for every line.
     enough(lines * HEAP_PER_LINE)?;
     let trace = Trace::parse(text, MAX_CPUS as u32).map_err(Error::Trace)?;
     let cpus = smp::nr_online().min(trace.nr_cpus as usize);
@@ -155,8 +140,8 @@ pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) 
 
     if options.replay_fault == Some(ReplayFault::Trace) {
         let first = text.as_ptr() as usize;
-        // SAFETY: a byte of the initrd, in the linear map; nothing reads it at the same time, and
-        // spoiling it is what is asked for.
+        // SAFETY: a byte of the initrd, in the linear map, that nothing reads at the same time; to
+        // spoil it is the fault asked for.
         unsafe { (first as *mut u8).write_volatile(!text[0]) };
     }
     let after = checksum(text);
@@ -174,7 +159,6 @@ pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) 
     Ok(())
 }
 
-/// Returns the initrd: RAM that the plan keeps from the frame allocator, wherever it lies.
 fn text() -> Result<&'static [u8], Error> {
     let Some(initrd) = memory_plan().initrd else {
         return Err(kernel::machine().initrd.map_or(Error::NoTrace, Error::OutsideRam));
@@ -191,14 +175,13 @@ fn text() -> Result<&'static [u8], Error> {
 }
 
 fn checksum(text: &[u8]) -> u64 {
-    // Read as it is now, not as the compiler remembers it.
+    // From memory, as it is now.
     Crc::<u64>::new(&CRC_64_ECMA_182).checksum(core::hint::black_box(text))
 }
 
 fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
     let lazy = match kernel_vmalloc().config().flush {
-        // The most that the policy lets wait on a machine of any size: the script says it before
-        // there is one.
+        // The maximum on any machine, which the script knows before the boot.
         FlushPolicy::Lazy { .. } => 32 << 20,
         _ => 0,
     };

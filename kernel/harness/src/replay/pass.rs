@@ -1,4 +1,4 @@
-//! A pass: all events once, by one subsystem, on one CPU or on as many as the trace has.
+//! All events once, by one subsystem.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,29 +25,29 @@ use crate::measure::Instrument;
 use crate::options::ReplayFault;
 use crate::selftest::audit;
 
-/// Findings that are told one by one; of the others, only how many there are.
+/// The others are counted.
 const TOLD: usize = 16;
-/// Places of a trace where the address space is looked at.
+/// Surveys of the address space.
 const LOOKS: usize = 64;
 
-/// Not an address: the area was not made yet.
+/// Not an address.
 const NOT_YET: u64 = 0;
-/// Not an address: it could not be made.
+/// Not an address.
 const FAILED: u64 = 1;
-/// Not an address: it has ended.
+/// Not an address.
 const ENDED: u64 = 2;
 
-/// What a CPU has for itself.
+/// Per CPU.
 struct Worker {
     stats: Stats,
     verified: Verified,
     peaks: Peaks,
     most_gaps: u64,
-    /// Room for the frames of the largest area that is given its frames.
+    /// For the largest area that maps the replay's frames.
     given: Vec<Pfn>,
 }
 
-/// What is in use at one moment. Nothing is lazy then.
+/// With nothing lazy.
 #[derive(Clone, Copy)]
 struct Holdings {
     areas: u64,
@@ -56,20 +56,17 @@ struct Holdings {
     tables: u64,
 }
 
-/// All events once.
 pub struct Pass<'a, B: Backend> {
     info: &'static BootInfo,
     vm: &'a Vmalloc<B>,
     trace: &'a Trace,
     devices: &'a Devices,
     workers: Vec<Mutex<Worker>>,
-    /// Where each area is.
     places: Vec<AtomicU64>,
     order: Order,
     findings: Mutex<ArrayVec<Finding, TOLD>>,
     nr_failures: AtomicU64,
     fault: Option<ReplayFault>,
-    /// The fault is planted already.
     planted: AtomicBool,
     space: Mutex<Option<Space>>,
 }
@@ -78,7 +75,7 @@ impl<'a, B: Backend<Granule = layout::Granule>> Pass<'a, B>
 where
     Vmalloc<B>: Sync,
 {
-    /// Prepares a pass: from here on to its end nothing is allocated on the heap.
+    /// From here to the end of the pass nothing is allocated on the heap.
     pub fn new(
         info: &'static BootInfo,
         vm: &'a Vmalloc<B>,
@@ -119,8 +116,8 @@ where
         }
     }
 
-    /// Performs everything, ends what the trace leaves, and holds what is in use against what was.
-    /// Gives the number of failures, and tells the first.
+    /// Performs everything, and frees what the trace leaves. Returns the number of failures, and
+    /// prints the first.
     pub fn run(&self, instrument: Option<&Instrument>) -> u64 {
         let before = self.holdings();
         self.alone(|worker| {
@@ -162,8 +159,7 @@ where
         }
     }
 
-    /// Performs the events of `cpu`. With fewer CPUs than the trace has, each takes those of
-    /// several.
+    /// With fewer CPUs than the trace has, each takes the events of several.
     fn perform_own(&self, cpu: usize, worker: &mut Worker, before: Holdings) {
         for (index, event) in self.trace.events.iter().enumerate() {
             if event.cpu as usize % self.workers.len() == cpu {
@@ -200,7 +196,6 @@ where
         });
     }
 
-    /// Makes area `number`, and writes its pages.
     fn make(&self, worker: &mut Worker, instrument: Option<&Instrument>, operation: Operation, number: u32) {
         let area = &self.trace.areas[number as usize];
         let Worker {
@@ -228,13 +223,13 @@ where
             }
         };
         if self.plants(ReplayFault::Frame) {
-            // Lost on purpose.
+            // Leaked on purpose.
             let _ = frames::allocate(0);
         }
         self.places[number as usize].store(place, Ordering::Release);
     }
 
-    /// What follows when an area was made: looks where it is, writes it, makes code of it.
+    /// Checks where a new area is, writes it, and makes it code.
     fn finish(
         &self,
         meter: &mut Meter<'_>,
@@ -262,8 +257,7 @@ where
         Ok(())
     }
 
-    /// Verifies area `number` and ends it; waits for it to be made. With [`Operation::Rest`], if it
-    /// is there.
+    /// Waits for area `number` to be made, but for [`Operation::Rest`].
     fn end(
         &self,
         worker: &mut Worker,
@@ -285,7 +279,7 @@ where
         if operation == Operation::Rest && self.plants(ReplayFault::Area) {
             return;
         }
-        // What the trace does not end is known by the line that made it.
+        // What the trace does not free has the line that made it.
         let line = if line == 0 { area.line } else { line };
         place.store(ENDED, Ordering::Relaxed);
         let va = VirtAddr(va);
@@ -306,7 +300,7 @@ where
         self.note(line, area, gone);
     }
 
-    /// Asks all that is asked of an area, and notes the frames that it was given.
+    /// And notes the frames that it was given.
     fn verify_before_end(&self, worker: &mut Worker, area: &Area, va: VirtAddr) -> Result<(), What> {
         if maps_given_frames(area.kind) {
             for (page, frame) in (0..area.pages()).zip(&mut worker.given) {
@@ -320,7 +314,7 @@ where
         Ok(())
     }
 
-    /// Of a caller's pages nothing may be left when the call returns.
+    /// A caller's pages must be unmapped on return.
     fn verify_gone(&self, worker: &mut Worker, area: &Area, va: VirtAddr) -> Result<(), What> {
         if self.workers.len() == 1 && maps_given_frames(area.kind) {
             for at in [va, va.add(area.size - PAGE)] {
@@ -333,19 +327,16 @@ where
         Ok(())
     }
 
-    /// When the trace is over and its last areas are there: how the address space lies, and whether
-    /// it and the tables are sound.
+    /// Checks address space and tables, with the last areas still there.
     fn look_at_the_end(&self) {
         if self.workers.len() == 1 {
             let mut space = space::survey(self.vm);
             self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
             *self.space.lock() = Some(space);
         }
-        // An unmap may leave an empty table linked, which is unsound only when nothing is going to
-        // look at it again.
+        // An unmap may leave an empty table linked, which is unsound if nothing looks at it again.
         self.vm.shrink();
-        // Read-only aliases make the linear map another than the kernel's own audit expects, so
-        // only what holds of every tree is asked.
+        // Aliases of code are read-only, which the kernel's own audit does not expect.
         let checked = mm::kernel_tree().check(|_, _| true, |_: &Leaf| true);
         if let Err(error) = checked {
             self.tell(Finding::of_all(What::Unsound(error)));
@@ -355,8 +346,6 @@ where
         }
     }
 
-    /// When everything has ended: as much is in use as before, and the tables are those of a kernel
-    /// that does nothing.
     fn look_afterwards(&self, before: Holdings) {
         let after = self.holdings();
         for (what, before, after) in [
@@ -390,7 +379,7 @@ where
 
     fn holdings(&self) -> Holdings {
         self.vm.shrink();
-        // Tables above those that an area can own stay for the next.
+        // Tables above those that an area can own stay linked.
         let pruned = mm::kernel_tree().prune(self.vm.range());
         assert!(pruned.is_ok(), "{pruned:?}");
         let usage = self.vm.usage();
@@ -406,7 +395,7 @@ where
         self.vm.check().map_or(0, |census| census.gaps as u64)
     }
 
-    /// Returns whether `fault` is to be planted, which happens once.
+    /// Returns whether to plant `fault`, once.
     fn plants(&self, fault: ReplayFault) -> bool {
         self.fault == Some(fault) && !self.planted.swap(true, Ordering::Relaxed)
     }
@@ -426,7 +415,6 @@ where
         let _ = self.findings.lock().try_push(finding);
     }
 
-    /// Returns what the events took.
     pub fn stats(&self) -> Stats {
         let mut all = Stats::new();
         self.workers
@@ -435,14 +423,12 @@ where
         all
     }
 
-    /// Returns the most of what was in use.
     pub fn peaks(&self) -> Peaks {
         self.workers
             .iter()
             .fold(Peaks::default(), |peaks, worker| peaks.max(&worker.lock().peaks))
     }
 
-    /// Returns what was verified.
     pub fn verified(&self) -> Verified {
         let mut all = Verified::default();
         self.workers
@@ -451,7 +437,7 @@ where
         all
     }
 
-    /// How the address space lay when the trace ended; with one CPU.
+    /// With one CPU.
     pub fn space(&self) -> Option<Space> {
         *self.space.lock()
     }

@@ -1,5 +1,4 @@
-//! What a replay says on the console: lines of JSON behind `replay `, for `scripts/replay` to read.
-//! No text in them has a character that JSON would escape.
+//! Lines of JSON for `scripts/replay`. No text needs escapes.
 
 use kernel::arch::features::Features;
 use kernel::print;
@@ -10,7 +9,6 @@ use super::frames::MIX;
 use super::space::Space;
 use super::stats::{Peaks, Stats, Verified};
 
-/// What it runs on.
 pub fn machine(features: &Features, cpus: usize, counted: bool) {
     print!(
         "replay {{\"machine\":{{\"midr\":{},\"tlbi_range\":{},\"cpus\":{cpus},\"instructions\":{counted}}}}}\n",
@@ -18,7 +16,6 @@ pub fn machine(features: &Features, cpus: usize, counted: bool) {
     );
 }
 
-/// What is replayed.
 pub fn trace(trace: &Trace, need: &Need, free: u64) {
     print!(
         "replay {{\"trace\":{{\"events\":{},\"areas\":{},\"cpus\":{},\"pre\":{},\"skipped\":{},\"peak_areas\":{},\"peak_bytes\":{},\"peak_ram\":{},\"left_areas\":{},\"needs\":{},\"free\":{free},\"mix\":\"{MIX}\"}}}}\n",
@@ -35,8 +32,7 @@ pub fn trace(trace: &Trace, need: &Need, free: u64) {
     );
 }
 
-/// A row for each operation and kind: instructions from one pass, barriers and invalidations from
-/// the other.
+/// Instructions are of one pass, barriers and invalidations of the other.
 pub fn stats(plain: &Stats, counted: &Stats) {
     for ((operation, about, plain), (.., counted)) in plain.rows().zip(counted.rows()) {
         print!(
@@ -59,7 +55,6 @@ pub fn stats(plain: &Stats, counted: &Stats) {
     }
 }
 
-/// The most of what was in use, and what was verified.
 pub fn peaks(peaks: &Peaks, verified: &Verified) {
     print!(
         "replay {{\"peak\":{{\"live_areas\":{},\"live_bytes\":{},\"lazy_areas\":{},\"lazy_bytes\":{},\"ram_bytes\":{},\"tables\":{}}}}}\n",
@@ -71,7 +66,6 @@ pub fn peaks(peaks: &Peaks, verified: &Verified) {
     );
 }
 
-/// How the address space lies when the trace ends.
 pub fn space(space: &Space) {
     print!(
         "replay {{\"space\":{{\"areas\":{},\"span\":{},\"holes\":{},\"hole_bytes\":{},\"largest_hole\":{},\"gaps\":{},\"most_gaps\":{},\"largest_gap\":{},\"lazy\":{},\"kept\":{}}}}}\n",
@@ -88,12 +82,10 @@ pub fn space(space: &Space) {
     );
 }
 
-/// Something that went wrong.
 pub fn failure(finding: &Finding) {
     print!("replay {{\"failure\":\"{finding}\"}}\n");
 }
 
-/// How much went wrong.
 pub fn failures(nr: u64) {
     print!("replay {{\"failures\":{nr}}}\n");
 }

@@ -1,39 +1,26 @@
-//! How the address space lies when the trace ends and its last areas are still there.
-
 use paging::VirtAddr;
 use trace_replay::PAGE;
 use vmalloc::{Backend, Kind, Vmalloc};
 
-/// What lies between the first and the last area in use.
-///
-/// A hole is a range that no area in use has, guards taken off; what is kept for the next area of
-/// the same size, or waits for a flush, is in a hole. What lies behind the last area, nearly all of
-/// the region, is none: it has never been in use.
+/// From the first to the last area in use. Holes are what lies between, cached and lazy ranges
+/// included.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Space {
-    /// Areas in use, those among them that are not of the trace.
+    /// Others than the trace's included.
     pub areas: u64,
-    /// Bytes from the first to the end of the last.
     pub span: u64,
-    /// Holes.
     pub holes: u64,
-    /// Bytes in all of them.
     pub hole_bytes: u64,
-    /// Bytes of the largest.
     pub largest_hole: u64,
-    /// Gaps of the allocator's at that moment, the one behind the last area among them.
+    /// Of the allocator, the one behind the last area included.
     pub gaps: u64,
-    /// Bytes of its largest.
     pub largest_gap: u64,
-    /// Bytes that wait for a flush.
     pub lazy: u64,
-    /// Bytes that are kept for the next area of the same size.
     pub kept: u64,
-    /// The most gaps that there were, looked at in 64 places of the trace and at its end.
+    /// At 64 places of the trace and its end.
     pub most_gaps: u64,
 }
 
-/// Looks at the whole region.
 #[must_use]
 pub fn survey<B: Backend>(vm: &Vmalloc<B>) -> Space {
     let usage = vm.usage();

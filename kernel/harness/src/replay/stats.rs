@@ -1,18 +1,12 @@
-//! What the events took, by operation and kind.
-
 use alloc::vec::Vec;
 use core::ops::{AddAssign, Sub};
 
 use trace_replay::{Action, Kind, PurgeKind, Trace};
 
-/// Barriers and invalidations.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
-    /// TLBIs of any kind.
     pub tlbi: u64,
-    /// DSBs of either kind.
     pub dsb: u64,
-    /// ISBs.
     pub isb: u64,
 }
 
@@ -37,17 +31,14 @@ impl AddAssign for Counts {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What is counted apart.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Operation {
             $($(#[$doc])* $variant,)*
         }
 
         impl Operation {
-            /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As the report names it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -59,26 +50,18 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Makes an area that lives at the start.
     Pre = "pre",
-    /// Makes an area.
     Alloc = "alloc",
-    /// Makes code of an area: read-only, then executable.
     Protect = "protect",
-    /// Ends an area.
     Free = "free",
-    /// Flushes what waits.
     Purge = "purge",
-    /// Ends an area that the trace leaves.
+    /// An area that the trace leaves.
     Rest = "rest",
 }
 
-/// What an operation was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum About {
-    /// An area.
     Area(Kind),
-    /// A purge.
     Purge(PurgeKind),
 }
 
@@ -92,7 +75,6 @@ impl About {
         }
     }
 
-    /// As a trace names it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -107,32 +89,25 @@ impl About {
     }
 }
 
-/// What the calls of one operation on one kind took.
 #[derive(Clone, Default, Debug)]
 pub struct Row {
-    /// Calls.
     pub count: u64,
-    /// Instructions of each, if they are counted.
+    /// Of each call, if counted.
     pub instructions: Vec<u32>,
-    /// Barriers and invalidations of all, if they are counted.
+    /// Of all calls, if counted.
     pub counts: Counts,
 }
 
-/// Instructions of many calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
-    /// The median: of an even number, the upper one.
+    /// Of an even number, the upper one.
     pub median: u32,
-    /// What 99 of 100 do not exceed.
     pub p99: u32,
-    /// The most.
     pub max: u32,
-    /// All together.
     pub total: u64,
 }
 
 impl Row {
-    /// Of the instructions, if they were counted.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
         let mut sorted = self.instructions.clone();
@@ -147,12 +122,10 @@ impl Row {
     }
 }
 
-/// A row for each operation and kind.
 #[derive(Clone, Debug)]
 pub struct Stats(Vec<Row>);
 
 impl Stats {
-    /// Empty.
     #[must_use]
     pub fn new() -> Self {
         Self(
@@ -162,8 +135,7 @@ impl Stats {
         )
     }
 
-    /// Empty, with room for the instructions of every call that `trace` makes: nothing is allocated
-    /// while it is replayed.
+    /// So that nothing is allocated while `trace` is replayed.
     #[must_use]
     pub fn with_room(trace: &Trace) -> Self {
         let mut stats = Self::new();
@@ -173,7 +145,7 @@ impl Stats {
             if kind.is_code() {
                 room(Operation::Protect, About::Area(kind));
             }
-            // Each area ends once, by the trace or after it; which, is of no interest for the room.
+            // By the trace or after it: the room is the same.
             room(Operation::Rest, About::Area(kind));
         };
         for area in &trace.areas[..trace.nr_pre] {
@@ -198,7 +170,6 @@ impl Stats {
         &mut self.0[operation as usize * About::NR + about.index()]
     }
 
-    /// A call was made.
     pub fn add(&mut self, operation: Operation, about: About, counts: Counts, instructions: Option<u32>) {
         let row = self.row(operation, about);
         row.count += 1;
@@ -206,7 +177,6 @@ impl Stats {
         row.instructions.extend(instructions);
     }
 
-    /// Adds what another CPU's calls took.
     pub fn merge(&mut self, other: &Self) {
         for (row, more) in self.0.iter_mut().zip(&other.0) {
             row.count += more.count;
@@ -215,7 +185,6 @@ impl Stats {
         }
     }
 
-    /// Returns the rows with a call in them.
     pub fn rows(&self) -> impl Iterator<Item = (Operation, About, &Row)> {
         let keys = Operation::ALL
             .iter()
@@ -226,25 +195,22 @@ impl Stats {
     }
 }
 
-/// The most of what was in use, looked at after each event.
+/// Looked at after each event.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Peaks {
-    /// Areas in use.
     pub live_areas: u64,
-    /// Bytes of addresses in use, guards included.
+    /// Guards included.
     pub live_bytes: u64,
-    /// Areas that waited for a flush.
     pub lazy_areas: u64,
-    /// Bytes of addresses that waited, guards included; the frames behind them waited, too.
+    /// Guards included.
     pub lazy_bytes: u64,
-    /// Bytes of RAM in use that were not before.
+    /// More than before.
     pub ram_bytes: u64,
-    /// Table pages in use that were not before.
+    /// More than before.
     pub tables: u64,
 }
 
 impl Peaks {
-    /// Of two, the higher of each.
     #[must_use]
     pub fn max(&self, other: &Self) -> Self {
         Self {
@@ -258,20 +224,15 @@ impl Peaks {
     }
 }
 
-/// What was looked at and found right.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verified {
-    /// Pages of RAM: their translation by the tables and by the MMU, and their words by two
-    /// addresses.
+    /// Of RAM.
     pub pages: u64,
-    /// Pages of devices: their translation by the tables and by the MMU.
     pub device_pages: u64,
-    /// Of the pages of RAM, those of code: neither address may write, and theirs may execute.
+    /// Among `pages`.
     pub code_pages: u64,
-    /// Guard pages: not mapped.
     pub guards: u64,
-    /// Mappings of a caller's pages: gone when the call returned. With one CPU only: with
-    /// more, the address may be another's already.
+    /// A caller's pages. With one CPU only: another may have the address already.
     pub gone: u64,
 }
 

@@ -76,7 +76,6 @@ fn is_expected(info: &BootInfo, leaf: &Leaf) -> bool {
     }
 }
 
-/// RAM at its linear address, never executable.
 fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
     let region = PhysRegion {
         start: leaf.pa.0,

@@ -28,7 +28,6 @@ const MOST_NODE_PAGES: usize = 256;
 /// The word of a page in which an area notes the page's address, for the free of its frame.
 pub const VA_WORD: usize = 2;
 
-/// As far as `try_lock` can tell.
 static HELD: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug)]
@@ -175,7 +174,7 @@ impl SecondVmalloc {
         &self.vm().backend().ledger
     }
 
-    /// Enters what maps `range` as owed, before it is unmapped or changed.
+    /// Enters what maps `range`, before it is unmapped or changed.
     pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
         let _walk = walk_lock().walk();
         self.vm().backend().tree.visit(range, |leaf| {

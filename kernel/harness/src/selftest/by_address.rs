@@ -29,7 +29,6 @@ impl ByAddress {
         Self::SetMemoryRo,
     ];
 
-    /// Returns the call that frees an area of `kind`.
     #[must_use]
     pub const fn that_ends(kind: Kind) -> Self {
         match kind {

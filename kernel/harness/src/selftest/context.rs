@@ -126,8 +126,8 @@ impl Context {
             .ok_or(Stop::Skip("there is one CPU"))
     }
 
-    /// Returns `size` bytes at `phase` modulo `align` with neither RAM nor a device, near the end
-    /// of physical addresses. To be mapped, never touched.
+    /// Returns `size` bytes at `phase` modulo `align` without RAM or a device. To be mapped, never
+    /// touched.
     ///
     /// # Errors
     /// No such range lies above RAM.

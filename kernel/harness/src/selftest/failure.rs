@@ -77,7 +77,6 @@ pub enum PageDefect {
     },
     Data {
         alias: Alias,
-        /// In the page.
         offset: usize,
         found: u64,
         expected: u64,
@@ -138,7 +137,6 @@ pub enum Failure {
         cpu: usize,
         what: &'static str,
     },
-    /// See [`go_on`].
     Interrupted,
 }
 
@@ -303,7 +301,7 @@ macro_rules! stop_from {
 }
 stop_from!(paging::Error, paging::Failure, CheckError, vmalloc::Error);
 
-/// Checks that Ctrl-C was not typed. Long loops call it.
+/// Checks that Ctrl-C was not typed.
 pub fn go_on() -> Result<(), Failure> {
     if console::interrupted() {
         Err(Failure::Interrupted)

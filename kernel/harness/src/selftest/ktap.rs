@@ -25,7 +25,6 @@ impl Report {
         }
     }
 
-    /// Prints a diagnostic.
     pub fn say(args: fmt::Arguments<'_>) {
         println!("# {args}");
     }

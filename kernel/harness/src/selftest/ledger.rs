@@ -1,9 +1,7 @@
 //! What TLBs are owed: each entry that an operation removes or changes, until a TLBI that covers it
-//! and the DSB behind. A TLB may hold a page, each page of a group, a level 2 block, and each block
-//! of a group as an entry (DESIGN rule 4).
-//!
-//! Entries are owed from just before the operation. Another CPU's flush of everything may pay them
-//! early; what is paid is never taken for unpaid.
+//! and the DSB behind. An entry is a page, each page of a group, a level 2 block, or each block of
+//! a group (DESIGN rule 4). It is owed from just before the operation, so another CPU's flush of
+//! everything may pay it early; what is paid is never taken for unpaid.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -24,7 +22,7 @@ use crate::options::Planted;
 
 const BLOCK: u64 = PAGES_OF_BLOCK * PAGE;
 
-/// TLBIs of one CPU between two DSBs: more than the engine's threshold for a TLBI of all.
+/// TLBIs between two DSBs: above the engine's threshold for a TLBI of all.
 const MOST_ISSUED: usize = 600;
 
 struct Bits(Box<[AtomicU64]>);
@@ -135,7 +133,7 @@ impl Ledger {
         Some(self.range.start.add(first * PAGE))
     }
 
-    /// Returns how many TLBIs at the last level covered nothing owed.
+    /// Returns the TLBIs at the last level that covered nothing owed.
     #[must_use]
     pub fn idle(&self) -> u64 {
         self.idle.load(Ordering::Relaxed)
@@ -187,7 +185,6 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// The suite's MMU, entered in a ledger.
 #[derive(Debug)]
 pub struct LedgerMmu {
     inner: TestMmu,

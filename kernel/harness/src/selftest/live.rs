@@ -7,7 +7,6 @@ use super::failure::Failure;
 use super::fault_injection::{TestMmu, TestTables};
 use super::source::PAGE;
 
-/// The live tables, through the suite's wrappers.
 pub type TestTree = Tree<layout::Granule, TestTables, TestMmu>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +54,6 @@ pub fn is_area(start: usize, last: usize) -> bool {
     let Some(area) = areas::kernel_vmalloc().find_vm_area(VirtAddr(start as u64)) else {
         return false;
     };
-    // An ioremap's size begins at the address asked for, which may be anywhere in a page.
+    // An ioremap's size begins at the address asked for, anywhere in a page.
     areas::kernel_vmalloc().find_vm_area(VirtAddr(last as u64).align_down(PAGE)) == Some(area)
 }

@@ -106,7 +106,7 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::DEVICE, Memory::Untouched, allowed)
     }
 
-    /// Returns the leaves of the unchanged mapping.
+    /// Of the unchanged mapping.
     #[must_use]
     pub fn expected_leaves(&self) -> LeafCounts {
         self.source
@@ -146,7 +146,7 @@ impl<'a> Mapping<'a> {
         group
     }
 
-    /// Returns what page `page` of the unchanged mapping is.
+    /// Of the unchanged mapping.
     #[must_use]
     pub fn expected(&self, page: u64) -> Expected {
         Expected {
@@ -159,7 +159,7 @@ impl<'a> Mapping<'a> {
         self.verify_as(|page| Some(self.expected(page)))
     }
 
-    /// One page in 512 and the last, where another test verifies all of such a mapping.
+    /// Verifies one page in 512 and the last, where another test verifies all of such a mapping.
     pub fn verify_sampled(&self) -> Result<(), Failure> {
         let pages = self.source.pages();
         for page in (0..pages)
@@ -220,7 +220,6 @@ impl<'a> Mapping<'a> {
         self.unmap()
     }
 
-    /// Unmaps all, and verifies that it is gone.
     pub fn unmap(self) -> Result<(), Failure> {
         let mapped = self.leaves()?;
         let (outcome, _) = self.unmap_part(0, self.source.pages())?;

@@ -66,7 +66,7 @@ impl Drop for Block {
     }
 }
 
-/// Blocks of listed orders, no two neighbours of the list physically consecutive.
+/// Blocks in a list of which no two neighbours are physically consecutive.
 #[derive(Debug)]
 pub struct Chunks(Vec<Block>);
 
@@ -119,6 +119,9 @@ pub struct Window {
 
 impl Window {
     /// Reserves `size` bytes at `phase` modulo `align`, with a guard page behind.
+    ///
+    /// # Errors
+    /// There is no such range.
     pub fn reserve(size: u64, align: u64, phase: u64) -> Result<Self, Failure> {
         let area = live::reserve(size + phase, align)?;
         Ok(Self {

@@ -1,8 +1,6 @@
-//! The self-tests, which run on the live tables and print KTAP.
-//!
-//! Around each test what is in use is counted ([`balance`]) and the tree audited ([`audit`]). Each
-//! page of a mapping is checked by several oracles ([`verify`]). `selftest.break=NAME` plants a
-//! fault ([`fault_injection`]) that the suite must find.
+//! The self-tests, on the live tables, as KTAP. Around each, what is in use is counted
+//! ([`balance`]) and the tree audited ([`audit`]). Pages are checked by several oracles
+//! ([`verify`]). `selftest.break=NAME` plants a fault ([`fault_injection`]) that must be found.
 
 pub mod audit;
 mod backend;
@@ -61,7 +59,6 @@ pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) 
     println!("vmwalk: done");
 }
 
-/// Returns whether `glob` matches the name of a test.
 #[must_use]
 pub fn selects(glob: &str) -> bool {
     names().any(|name| crate::glob::matches(glob, name))
@@ -147,7 +144,7 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     Ok(())
 }
 
-/// Does not report a known error again.
+/// Audits the live tree, and reports a known error once.
 fn audit_again(ctx: &Context, known: &mut Option<CheckError>) -> Result<(), Failure> {
     match audit::audit(ctx.info) {
         Ok(_) => Ok(()),

@@ -1,5 +1,3 @@
-//! The three kinds of source, and the leaves that each must become.
-
 use alloc::vec::Vec;
 
 use kernel::layout;
@@ -17,7 +15,7 @@ pub const GROUP: u64 = match layout::PAGE_SHIFT {
     14 => 128,
     _ => 32,
 };
-/// Level 2 blocks of a contiguous group.
+/// In level 2 blocks.
 pub const BLOCK_GROUP: u64 = match layout::PAGE_SHIFT {
     12 => 16,
     _ => 32,
@@ -113,7 +111,6 @@ impl Source {
         }
     }
 
-    /// Maps all of it at `va`.
     pub fn map(
         &self,
         tree: &TestTree,
@@ -170,8 +167,7 @@ impl Source {
         }
     }
 
-    /// Returns the leaves of pages `from..to`, each the largest legal one. `va` is that of page
-    /// `from`.
+    /// `va` is that of page `from`.
     #[must_use]
     pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
         let mut counts = LeafCounts::default();

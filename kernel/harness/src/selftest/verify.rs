@@ -1,8 +1,7 @@
-//! Checks each page of a mapping by several oracles. The emulator uses a wrong page without
-//! complaint (`docs/DESIGN.md`), so one page is never inferred from another. What must agree is
-//! `Tree::translate`; the descriptors, read here, contiguous groups included; PAR_EL1 after `AT
-//! S1E1R` and `AT S1E1W`; and, for RAM, data written by one alias and read by the other. An
-//! unmapped page faults for all at the same level, for an actual load and store too.
+//! Checks each page of a mapping by several oracles; the emulator uses a wrong page without
+//! complaint, so none is inferred from another. `Tree::translate`, the descriptors as read here,
+//! PAR_EL1 after `AT S1E1R` and `AT S1E1W`, and data in RAM written by one alias and read by the
+//! other must agree. An unmapped page must fault at one level for all, and for a load and a store.
 
 use core::ptr;
 
@@ -26,7 +25,7 @@ pub struct Expected {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
-    /// Frames of the test, whose data the key selects.
+    /// The key selects the data.
     Owned(u64),
     /// Translated, never accessed.
     Untouched,
@@ -42,7 +41,6 @@ const INDEX_BITS: u32 = PAGE_SHIFT - 3;
 /// For 48 bits of address.
 const ROOT_LEVEL: u8 = 4 - (48 - PAGE_SHIFT).div_ceil(INDEX_BITS) as u8;
 
-/// Where a walk of the descriptors ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RawWalk {
     pub level: u8,
@@ -91,7 +89,7 @@ impl RawWalk {
         PhysAddr(self.descriptor.0 & ADDRESS | within)
     }
 
-    /// Checks that a member of a group is what the first implies, and a neighbour no member.
+    /// Checks that a member is what the group's first implies, and a neighbour no member.
     fn check_group(&self) -> Result<(), PageDefect> {
         let members = if self.level == 3 { GROUP } else { BLOCK_GROUP } as usize;
         let within = self.index & (members - 1);
@@ -112,8 +110,8 @@ impl RawWalk {
     }
 }
 
-/// Attribute byte and SH in PAR_EL1, on purpose not computed from MAIR_EL1. Device and Normal
-/// non-cacheable memory is outer shareable, whatever the descriptor says (Arm ARM, PAR_EL1).
+/// Attribute byte and SH, not computed from MAIR_EL1. Device and Normal non-cacheable memory is
+/// outer shareable, whatever the descriptor says (Arm ARM, PAR_EL1).
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -361,20 +359,18 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// AT takes no exception, so a leaf in its break would not be retried as for a load. The walk lock
-/// keeps breaks out.
+/// AT takes no exception, so a broken leaf would not be retried. The walk lock keeps breaks out.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
 }
 
-/// Returns whether the MMU permits a load at `va`, whatever other CPUs do.
+/// Returns whether the MMU permits a load, whatever other CPUs do.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)
 }
 
-/// As [`is_readable`], for a store.
 #[must_use]
 pub fn is_writable(va: usize) -> bool {
     permits(va, Access::Write)

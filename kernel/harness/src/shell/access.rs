@@ -1,8 +1,6 @@
-//! `probe`: an access, and what comes of it.
-//!
-//! Loads are tried wherever the tables have RAM, or nothing. Stores and calls are tried only where
-//! they can do no harm: in the shell's own areas, which hold zeros, and where the tables say that
-//! they must fault. Of everything else the MMU is asked, which translates without an access.
+//! `probe`: an access. Loads are tried where the tables have RAM or nothing; stores and calls in
+//! the shell's own areas, which hold zeros, and where they must fault. Otherwise the MMU is asked,
+//! without an access.
 
 use kernel::arch::mmu::{Abort, Translation, at_s1e1r, at_s1e1w};
 use kernel::arch::probe::{FaultInfo, probe_exec, probe_read, probe_read32, probe_write};
@@ -14,7 +12,6 @@ use super::Shell;
 use super::parse::{self, Access};
 use super::refusal::Refusal;
 
-/// `probe VA r|w|x`.
 pub fn probe<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let va = parse::va(words[0])?;
     let access = parse::access(words[1])?;
@@ -42,7 +39,7 @@ fn is_device(leaf: &Leaf) -> bool {
 fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
     match leaf {
-        // A load may take a byte from a device that other code waits for.
+        // It may take a byte that other code waits for.
         Some(leaf) if is_device(leaf) && !own => answer("load", va, at_s1e1r(address)),
         Some(leaf) if is_device(leaf) => report("32-bit load", va, probe_read32(address).map(u64::from)),
         _ => report("load", va, probe_read(address)),
@@ -51,14 +48,12 @@ fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
 
 fn write(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
-    // A store to a device may do anything, and one elsewhere changes what other code relies on, if
-    // only for a moment.
+    // A store to a device may do anything; elsewhere, other code may rely on what it changes.
     if !own || leaf.is_none_or(is_device) {
         return answer("store", va, at_s1e1w(address));
     }
     let done = probe_read(address).and_then(|value| {
-        // SAFETY: the shell's own memory, of which no reference exists, and the value that it
-        // has.
+        // SAFETY: the shell's own memory, without references, and the value that it has.
         unsafe { probe_write(address, value) }.map(|()| value)
     });
     report("store", va, done);
@@ -72,8 +67,7 @@ fn execute<'a>(va: VirtAddr, leaf: Option<&Leaf>, own: bool) -> Result<(), Refus
         println!("{va}: the tables permit execution; it is the kernel's own code, and not called");
         return Ok(());
     }
-    // SAFETY: what is not executable is not executed, and what is executable is the shell's own:
-    // zeros, each an undefined instruction.
+    // SAFETY: what is executable is the shell's own: zeros, each an undefined instruction.
     match unsafe { probe_exec(va.0 as usize) } {
         Ok(()) => println!("{va}: the call returned"),
         Err(fault) if fault.was_executed() => println!("{va}: executed (an undefined instruction)"),
@@ -82,7 +76,6 @@ fn execute<'a>(va: VirtAddr, leaf: Option<&Leaf>, own: bool) -> Result<(), Refus
     Ok(())
 }
 
-/// What an access did.
 fn report(what: &str, va: VirtAddr, done: Result<u64, FaultInfo>) {
     match done {
         Ok(value) => println!("{va}: {what} of {value:#x}"),
@@ -90,7 +83,6 @@ fn report(what: &str, va: VirtAddr, done: Result<u64, FaultInfo>) {
     }
 }
 
-/// What the MMU says of an access that is not made.
 fn answer(what: &str, va: VirtAddr, said: Result<Translation, Abort>) {
     match said {
         Ok(translation) => println!(

@@ -1,5 +1,3 @@
-//! Areas: `areas`, `vmalloc`, `vmap`, `ioremap`, `free`, `protect`.
-
 use kernel::arch::cache::publish_instructions;
 use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
@@ -14,12 +12,11 @@ use super::held::{Blocks, HeldArea};
 use super::parse::{self, Part, Permission};
 use super::refusal::Refusal;
 
-/// Lines of a listing at most.
+/// Of a listing.
 const MAX_LINES: usize = 256;
-/// Pages of one vmap at most: its array is kept on the heap meanwhile.
+/// Its array is on the heap.
 const MAX_PAGES: u64 = 4096;
 
-/// Prints what an area was made of.
 fn announce(held: &HeldArea) {
     let area = &held.area;
     println!(
@@ -32,7 +29,6 @@ fn announce(held: &HeldArea) {
     );
 }
 
-/// `areas`.
 pub fn list<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     let mut next = kernel_vmalloc().next_vm_area(VirtAddr(0));
     let mut nr = 0;
@@ -63,18 +59,16 @@ pub fn list<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     Ok(())
 }
 
-/// `vmalloc SIZE`.
 pub fn vmalloc<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let size = parse::size(words[0])?;
     let frames = size.div_ceil(PAGE_SIZE as u64);
     shell.held.admit(frames)?;
-    // Zeroed, so that anything executed in it later is an undefined instruction.
+    // An undefined instruction, should it be executed.
     let area = kernel_vmalloc().allocate(&Request::new(size).zeroed())?;
     announce(shell.held.hold(area, Blocks::default(), frames));
     Ok(())
 }
 
-/// `vmap ORDERS`.
 pub fn vmap<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let orders = parse::orders(words[0])?;
     let pages = orders.iter().map(|order| 1u64 << order).sum::<u64>();
@@ -92,7 +86,6 @@ pub fn vmap<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>>
     Ok(())
 }
 
-/// `ioremap PA SIZE`.
 pub fn ioremap<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let pa = parse::pa(words[0])?;
     let size = parse::size(words[1])?;
@@ -102,7 +95,6 @@ pub fn ioremap<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
     Ok(())
 }
 
-/// `free ID`.
 pub fn free<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let held = shell.held.take(parse::number(words[0])?)?;
     println!(
@@ -114,7 +106,6 @@ pub fn free<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>>
     Ok(())
 }
 
-/// `protect ID RANGE PERM`.
 pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let held = shell.held.find(parse::number(words[0])?)?;
     let part = parse::part(words[1])?;
@@ -137,7 +128,7 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     if execute {
-        // Zeros, and not what the frames held before, for any fetch.
+        // Fetches find zeros, not what the frames held before.
         publish_instructions(range.start.0 as usize, range.size as usize);
     }
     let change = |attributes: Attributes| {
@@ -153,8 +144,8 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     let mut batch = kernel_tree().batch();
-    // The range is the area's alone. Walks are not held off: a table that was reserved for a cut
-    // and is not needed goes back, which waits for all of them.
+    // The range is the area's own. Walks are not excluded, as freeing an unused table waits for
+    // all.
     let changed = kernel_tree().protect(range, change, &mut batch);
     batch.flush();
     let outcome = changed.map_err(|failure| Refusal::Engine(failure.error))?;

@@ -1,5 +1,3 @@
-//! The commands: names, words, and what carries them out.
-
 use core::fmt;
 
 use kernel::println;
@@ -9,47 +7,34 @@ use super::refusal::Refusal;
 use super::{access, areas, map, run, status, tables};
 use crate::selftest;
 
-/// Words of a line at most; a longer one is no command's.
+/// Of a line.
 pub const MAX_WORDS: usize = 8;
 
-/// How a command ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// The next line is read.
     Line,
-    /// The machine is turned off.
+    /// Turns the machine off.
     Off,
 }
 
 type Run = for<'a> fn(&mut Shell, &[&'a str]) -> Result<(), Refusal<'a>>;
 
-/// What a command does with its words.
 #[derive(Clone, Copy)]
 pub enum Action {
-    /// With the shell.
     Run(Run),
-    /// With the list of commands.
     Help,
-    /// Another command, on another CPU.
     OnCpu,
-    /// Ends the shell.
     Off,
 }
 
-/// A command.
 pub struct Command {
-    /// Its name.
     pub name: &'static str,
-    /// The words behind it, as help shows them.
     words: &'static str,
-    /// How many there may be.
     nr_words: core::ops::RangeInclusive<usize>,
-    /// What it does, in one line.
     what: &'static str,
     action: Action,
 }
 
-/// Its usage, and what it does.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -82,7 +67,6 @@ const fn command(
     }
 }
 
-/// All of them, as `help` lists them.
 pub static COMMANDS: &[Command] = &[
     command(
         "walk",
@@ -206,8 +190,6 @@ fn find(name: &str) -> Result<&'static Command, Refusal<'_>> {
         .ok_or(Refusal::Unknown(name))
 }
 
-/// Carries out the command that `words` are.
-///
 /// # Errors
 /// Why it was not carried out.
 pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal<'a>> {
@@ -227,8 +209,7 @@ pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal
     Ok(Next::Line)
 }
 
-/// Carries out a command on this CPU. Those that work on the shell itself are not for
-/// it.
+/// Carries out a command on this CPU, except those that work on the shell itself.
 ///
 /// # Errors
 /// Why it was not carried out.
@@ -248,8 +229,7 @@ pub fn execute_here<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refu
     }
 }
 
-/// Returns the last word of `typed`, after calling `each` with the names that it may become: names
-/// of commands where a command is due, names of self-tests after `test`.
+/// Returns the last word, and calls `each` with the names that it may become.
 pub fn for_each_candidate(typed: &str, mut each: impl FnMut(&'static str)) -> &str {
     let (before, word) = typed.rsplit_once(' ').unwrap_or(("", typed));
     let mut before = before.split_ascii_whitespace();

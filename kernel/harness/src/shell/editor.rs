@@ -1,11 +1,10 @@
-//! The line editor, between the console and the commands.
+//! The line editor.
 //!
 //! # Why not a crate
-//! `embedded-cli` (0.2) has no keys that kill or go to an end of the line, gives no access to the
-//! line to add them, and cannot list candidates. `noline` (0.5) asks the terminal for the cursor's
-//! position and waits for the answer, which a pipe does not give; it has no completion.
-//! `embassy-shell` (0.2) keeps one byte of what is typed while a command runs. `rustyline` and
-//! `reedline` need an operating system.
+//! `embedded-cli` (0.2) lacks keys to kill or to go to an end of the line, and cannot list
+//! candidates. `noline` (0.5) waits for the terminal to report the cursor, which a pipe does not,
+//! and has no completion. `embassy-shell` (0.2) keeps one byte of what is typed while a command
+//! runs. `rustyline` and `reedline` need an operating system.
 
 use arrayvec::ArrayVec;
 use kernel::arch::time::relax;
@@ -20,10 +19,9 @@ use super::line::{History, Line};
 use super::refusal::Refusal;
 
 const PROMPT: &str = "vmwalk> ";
-/// Columns of a list of candidates.
+/// Columns.
 const WIDTH: usize = 80;
 
-/// What is typed, and was.
 #[derive(Debug)]
 pub struct Editor {
     keys: Decoder,
@@ -32,7 +30,6 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// Returns an empty line, with room for all that may be typed.
     pub fn new() -> Self {
         Self {
             keys: Decoder::default(),
@@ -41,7 +38,6 @@ impl Editor {
         }
     }
 
-    /// Reads lines and carries them out, until `off`.
     pub fn run(&mut self, shell: &mut Shell) {
         print!("{PROMPT}");
         loop {
@@ -108,7 +104,7 @@ impl Editor {
         next
     }
 
-    /// Completes the word before the cursor as far as all candidates agree, or lists them.
+    /// Completes the word as far as all candidates agree, or lists them.
     fn complete(&mut self) {
         let typed = self.line.before_cursor();
         let (mut common, mut nr) = ("", 0);
@@ -128,7 +124,6 @@ impl Editor {
         }
     }
 
-    /// Lists the candidates, and shows the line again.
     fn list(&mut self) {
         let typed = self.line.before_cursor();
         let mut column = WIDTH;
@@ -146,7 +141,6 @@ impl Editor {
     }
 }
 
-/// Returns what two names begin with.
 fn common_start(one: &'static str, other: &str) -> &'static str {
     let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
     one.get(..same.count()).unwrap_or_default()
@@ -170,8 +164,7 @@ fn execute<'a>(shell: &mut Shell, line: &'a Line) -> Result<Next, Refusal<'a>> {
     command::execute(shell, &words)
 }
 
-/// Returns the first word of `text`, and what is behind it. Between quotation marks, a word has
-/// blanks.
+/// A quoted word may have blanks.
 fn first_word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches(' ');
     if let Some(quoted) = text.strip_prefix('"') {

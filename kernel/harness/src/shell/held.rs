@@ -1,4 +1,4 @@
-//! The areas that the shell holds, each under a number that is never used again.
+//! The shell's areas, under numbers that are not reused.
 
 use alloc::vec::Vec;
 
@@ -11,20 +11,15 @@ use paging::{Pfn, VirtAddr};
 use super::parse::MAX_BLOCKS;
 use super::refusal::Refusal;
 
-/// Areas at most.
 pub const MAX_HELD: usize = 64;
-/// The part of all frames that the shell may hold.
+/// A quarter of all frames.
 const SHARE: u64 = 4;
 
-/// Blocks of frames that go back when this is dropped.
 #[derive(Debug, Default)]
 pub struct Blocks(ArrayVec<(Pfn, u8), MAX_BLOCKS>);
 
 impl Blocks {
-    /// Takes a block of 2^`order` frames, zeroed, beside those that there are.
-    ///
-    /// # Errors
-    /// There is none.
+    /// Allocates another block, zeroed.
     pub fn take(&mut self, order: u8) -> Result<(), Refusal<'static>> {
         let block = frames::allocate(order).ok_or(Refusal::NoBlock(order))?;
         if self.0.try_push((block, order)).is_err() {
@@ -38,7 +33,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Their frames, in order.
+    /// In order.
     pub fn frames(&self) -> Vec<Pfn> {
         let frames = |&(block, order): &(Pfn, u8)| (block.0..block.0 + (1 << order)).map(Pfn);
         let mut all = Vec::with_capacity(self.0.iter().map(|(_, order)| 1 << order).sum());
@@ -55,21 +50,16 @@ impl Drop for Blocks {
     }
 }
 
-/// An area, and what is behind it. The fields are dropped in order: first the mapping, then the
-/// frames.
+/// Dropped in order: first the mapping, then the frames.
 #[derive(Debug)]
 pub struct HeldArea {
-    /// What the commands call it.
     pub id: u64,
-    /// The area.
     pub area: KernelArea,
-    /// For a vmap: its frames.
+    /// Of a vmap.
     _blocks: Blocks,
-    /// Frames behind it.
     frames: u64,
 }
 
-/// All of them.
 #[derive(Debug)]
 pub struct Held {
     areas: Vec<HeldArea>,
@@ -77,7 +67,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// None, with room for all that there may be.
     pub fn new() -> Self {
         Self {
             areas: Vec::with_capacity(MAX_HELD),
@@ -85,15 +74,10 @@ impl Held {
         }
     }
 
-    /// Returns how many there are.
     pub fn nr(&self) -> usize {
         self.areas.len()
     }
 
-    /// Whether one more area with `frames` frames may be held.
-    ///
-    /// # Errors
-    /// It may not.
     pub fn admit(&self, frames: u64) -> Result<(), Refusal<'static>> {
         if self.areas.len() == MAX_HELD {
             return Err(Refusal::TooManyAreas(MAX_HELD));
@@ -122,24 +106,15 @@ impl Held {
         &self.areas[index]
     }
 
-    /// Returns the area of this number.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn find(&self, id: u64) -> Result<&HeldArea, Refusal<'static>> {
         let found = self.areas.iter().find(|held| held.id == id);
         found.ok_or(Refusal::NoSuchId(id))
     }
 
-    /// Returns the area whose pages hold `va`.
     pub fn at(&self, va: VirtAddr) -> Option<&HeldArea> {
         self.areas.iter().find(|held| held.area.range().contains(va))
     }
 
-    /// Takes the area of this number out.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn take(&mut self, id: u64) -> Result<HeldArea, Refusal<'static>> {
         let index = self.areas.iter().position(|held| held.id == id);
         Ok(self.areas.remove(index.ok_or(Refusal::NoSuchId(id))?))

@@ -1,55 +1,36 @@
-//! Keys, from the bytes that terminals send for them.
-//!
-//! A key is a byte, or a sequence: ESC `[`, numbers, and a letter or `~` (ECMA-48, 5.4), or ESC `O`
-//! and a letter, as a VT100 sends it in application mode. A control character aborts an incomplete
-//! sequence, so a lone ESC swallows at most the next character.
+//! Keys, from a byte; ESC `[`, numbers, and a letter or `~` (ECMA-48, 5.4); or ESC `O` and a letter
+//! (VT100 application mode). A control character aborts a sequence, so a lone ESC swallows at most
+//! one character.
 
-/// What a key means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
-    /// A character of the line: printable ASCII.
+    /// Printable ASCII.
     Character(char),
-    /// The line is complete.
     Enter,
-    /// TAB.
     Complete,
-    /// One to the left.
     Left,
-    /// One to the right.
     Right,
-    /// To the beginning of the line.
     Home,
-    /// To its end.
     End,
-    /// The line before this one.
     Older,
-    /// The line after it.
     Newer,
-    /// The character before the cursor goes.
     Backspace,
-    /// The character at the cursor goes.
     Delete,
-    /// The word before the cursor goes.
     KillWord,
-    /// All before the cursor goes.
     KillToStart,
-    /// All from the cursor on goes.
     KillToEnd,
-    /// The line is dropped.
     Cancel,
-    /// Ctrl-D: ends the session if the line is empty, else [`Delete`](Self::Delete).
+    /// Ctrl-D: ends the session if the line is empty.
     EndOfInput,
 }
 
-/// Where in a sequence the next byte is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
     #[default]
     Outside,
     Escape,
-    /// Behind ESC `[`, with the first number so far.
+    /// Behind ESC `[`.
     Control(Option<u8>),
-    /// The first number of a sequence is complete.
     Parameters(u8),
     /// Behind ESC `O`.
     Single,
@@ -57,7 +38,6 @@ enum State {
 
 const ESCAPE: u8 = 0x1b;
 
-/// Returns the byte of a control key.
 const fn ctrl(letter: u8) -> u8 {
     letter & 0x1f
 }
@@ -72,16 +52,14 @@ const CTRL_U: u8 = ctrl(b'U');
 const CTRL_W: u8 = ctrl(b'W');
 const DELETE: u8 = 0x7f;
 
-/// Puts keys together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// The byte before was a CR: an LF behind it is the same key.
+    /// After a CR, an LF is the same key.
     after_cr: bool,
 }
 
 impl Decoder {
-    /// Returns the key that `byte` completes. What means nothing is none.
     pub fn accept(&mut self, byte: u8) -> Option<Key> {
         let after_cr = core::mem::replace(&mut self.after_cr, byte == b'\r');
         if byte < b' ' {
@@ -102,7 +80,7 @@ impl Decoder {
                 let number = number.unwrap_or(0).saturating_mul(10).saturating_add(byte - b'0');
                 self.go_on(State::Control(Some(number)))
             }
-            // Further numbers are modifiers, which change nothing here.
+            // Modifiers are ignored.
             (State::Control(number), b' '..=b'?') => self.go_on(State::Parameters(number.unwrap_or(0))),
             (State::Parameters(number), b' '..=b'?') => self.go_on(State::Parameters(number)),
             (State::Control(Some(number)) | State::Parameters(number), b'~') => numbered_key(number),

@@ -1,8 +1,5 @@
-//! `ptmap`: the tables for a program: one line of JSON for each region, each area and each run in
-//! the regions, each line with `ptmap ` before it.
-//!
-//! Addresses and sizes are numbers, which JSON does not limit; the last line says how many runs
-//! there were, so that a reader knows it has them all.
+//! `ptmap`: a line of JSON for each region, area and run. The last line has the number of runs, so
+//! that a reader knows it has all.
 
 use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
@@ -14,7 +11,6 @@ use super::Shell;
 use super::refusal::Refusal;
 use super::tables::for_each_run;
 
-/// `ptmap`.
 pub fn ptmap<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     let regions = [
         ("linear", LINEAR_BASE, LINEAR_END),

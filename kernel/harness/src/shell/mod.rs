@@ -1,16 +1,7 @@
-//! `mode=shell`: a command line on the console, to look at the tables and to make areas by hand.
-//!
-//! # What it promises
-//! Nothing that is typed ends the kernel. Numbers are checked, accesses go through probes, and each
-//! command is bounded in what it takes and prints:
-//! - it holds at most [`held::MAX_HELD`] areas, and at most a quarter of the frames, so that
-//!   everything else finds memory;
-//! - it changes only areas that it holds itself, and never makes anything writable and executable
-//!   (DESIGN rule 10: the engine refuses);
-//! - it stores and executes only in areas that it holds, which it fills with zeros, and 0 is an
-//!   undefined instruction; of everything else it asks the MMU.
-//!
-//! A line that is not understood gets one line that says why.
+//! `mode=shell`: a command line. Nothing that is typed ends the kernel. The shell holds at most
+//! [`held::MAX_HELD`] areas and a quarter of the frames. It changes only areas that it holds, never
+//! to writable and executable (DESIGN rule 10). It stores and executes only in these, which hold
+//! zeros, undefined instructions.
 
 mod access;
 mod areas;
@@ -37,19 +28,17 @@ use status::InUse;
 
 pub use tables::dump_all;
 
-/// What the commands work on.
 pub struct Shell {
     info: &'static BootInfo,
     options: Options<'static>,
     features: Features,
     held: Held,
-    /// What was in use when the shell began.
+    /// When the shell began.
     before: InUse,
 }
 
-/// Reads commands from the console until `off`.
 pub fn run(info: &'static BootInfo, options: &Options<'static>, features: &Features) {
-    // What takes room on the heap has it before anything is counted.
+    // It takes room on the heap.
     let held = Held::new();
     let mut editor = Editor::new();
     let mut shell = Shell {

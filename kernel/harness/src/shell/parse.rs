@@ -1,4 +1,4 @@
-//! Words of a line: numbers, sizes, ranges, permissions. Nothing wraps and nothing is assumed.
+//! Words of a line. Nothing wraps.
 
 use arrayvec::ArrayVec;
 use kernel::bootargs::parse_number;
@@ -6,39 +6,30 @@ use paging::{PhysAddr, VirtAddr, VirtRange};
 
 use super::refusal::Refusal;
 
-/// Blocks of one vmap at most.
+/// Of one vmap.
 pub const MAX_BLOCKS: usize = 64;
 
-/// What a permission word asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permission {
-    /// A store is permitted.
     pub write: bool,
-    /// Execution is permitted.
     pub execute: bool,
 }
 
-/// What a probe does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Loads.
     Read,
-    /// Stores.
     Write,
-    /// Calls.
     Execute,
 }
 
-/// Part of an area: all of it, or some bytes from an offset on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// `all`.
     All,
     /// `OFFSET+SIZE`.
     From(u64, u64),
 }
 
-/// Returns a number, decimal or with 0x; or with one of K, M, G, T behind it.
+/// Decimal or with 0x, or with one of K, M, G, T behind it.
 fn scaled(word: &str) -> Option<u64> {
     let (digits, shift) = match word.as_bytes().last()? {
         b'K' | b'k' => (&word[..word.len() - 1], 10),
@@ -50,10 +41,6 @@ fn scaled(word: &str) -> Option<u64> {
     parse_number(digits)?.checked_mul(1 << shift)
 }
 
-/// Returns a number.
-///
-/// # Errors
-/// It is none, or too large.
 pub fn number(word: &str) -> Result<u64, Refusal<'_>> {
     parse_number(word).ok_or(Refusal::Word {
         word,
@@ -61,10 +48,7 @@ pub fn number(word: &str) -> Result<u64, Refusal<'_>> {
     })
 }
 
-/// Returns a size in bytes, above 0.
-///
-/// # Errors
-/// It is none.
+/// Above 0.
 pub fn size(word: &str) -> Result<u64, Refusal<'_>> {
     scaled(word).filter(|size| *size != 0).ok_or(Refusal::Word {
         word,
@@ -72,10 +56,6 @@ pub fn size(word: &str) -> Result<u64, Refusal<'_>> {
     })
 }
 
-/// Returns a virtual address.
-///
-/// # Errors
-/// It is none.
 pub fn va(word: &str) -> Result<VirtAddr, Refusal<'_>> {
     parse_number(word).map(VirtAddr).ok_or(Refusal::Word {
         word,
@@ -83,10 +63,6 @@ pub fn va(word: &str) -> Result<VirtAddr, Refusal<'_>> {
     })
 }
 
-/// Returns a physical address.
-///
-/// # Errors
-/// It is none.
 pub fn pa(word: &str) -> Result<PhysAddr, Refusal<'_>> {
     scaled(word).map(PhysAddr).ok_or(Refusal::Word {
         word,
@@ -94,24 +70,17 @@ pub fn pa(word: &str) -> Result<PhysAddr, Refusal<'_>> {
     })
 }
 
-/// Returns a range of addresses that does not wrap.
-///
-/// # Errors
-/// One of the words is not what it should be, or the range runs over the end.
+/// Must not wrap.
 pub fn range<'a>(start: &'a str, bytes: &'a str) -> Result<VirtRange, Refusal<'a>> {
     let start = va(start)?;
     let size = size(bytes)?;
-    // The last byte may be the last address of all.
+    // The last byte may be the last address.
     if start.0.checked_add(size - 1).is_none() {
         return Err(Refusal::NoRange(start, size));
     }
     Ok(VirtRange::new(start, size))
 }
 
-/// Orders of blocks, separated by commas.
-///
-/// # Errors
-/// A word is no order, or there are too many.
 pub fn orders(word: &str) -> Result<ArrayVec<u8, MAX_BLOCKS>, Refusal<'_>> {
     let expected = Refusal::Word {
         word,
@@ -132,10 +101,6 @@ pub fn orders(word: &str) -> Result<ArrayVec<u8, MAX_BLOCKS>, Refusal<'_>> {
     Ok(orders)
 }
 
-/// `all`, or `OFFSET+SIZE`.
-///
-/// # Errors
-/// It is neither.
 pub fn part(word: &str) -> Result<Part, Refusal<'_>> {
     if word == "all" {
         return Ok(Part::All);
@@ -150,10 +115,6 @@ pub fn part(word: &str) -> Result<Part, Refusal<'_>> {
     })
 }
 
-/// `r`, `rw`, `rx` or `rwx`.
-///
-/// # Errors
-/// It is not one of them.
 pub fn permission(word: &str) -> Result<Permission, Refusal<'_>> {
     let (write, execute) = match word {
         "r" => (false, false),
@@ -171,10 +132,6 @@ pub fn permission(word: &str) -> Result<Permission, Refusal<'_>> {
     Ok(Permission { write, execute })
 }
 
-/// `r`, `w` or `x`.
-///
-/// # Errors
-/// It is not one of them.
 pub fn access(word: &str) -> Result<Access, Refusal<'_>> {
     match word {
         "r" => Ok(Access::Read),

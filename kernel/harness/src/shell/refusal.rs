@@ -1,88 +1,57 @@
-//! Why a command was not carried out: one line.
-
 use core::fmt;
 
 use paging::{CheckError, DisplaySize, VirtAddr};
 
 use super::command::Command;
 
-/// Why a command was not carried out. Nothing has changed.
+/// Nothing has changed.
 #[derive(Debug)]
 pub enum Refusal<'a> {
-    /// No command has this name.
     Unknown(&'a str),
-    /// Too few words, or too many.
     Usage(&'static Command),
-    /// The line is longer than the editor keeps.
     Overlong,
-    /// A word is not what it should be.
     Word {
-        /// The word.
         word: &'a str,
-        /// What it should be.
         expected: &'static str,
     },
-    /// The shell holds nothing under this number.
     NoSuchId(u64),
-    /// The shell holds as many areas as it may.
     TooManyAreas(usize),
-    /// The shell holds as much memory as it may.
     TooMuchMemory {
-        /// Bytes asked for.
         size: u64,
-        /// Bytes that it may still take.
         left: u64,
     },
-    /// More pages than the array of one vmap may have.
     TooManyPages {
-        /// Pages asked for.
         pages: u64,
-        /// The most.
         limit: u64,
     },
-    /// No block of this order is free.
     NoBlock(u8),
-    /// The part does not lie in the area.
     OutOfArea {
-        /// Where it begins in the area.
         offset: u64,
-        /// Its size.
         size: u64,
-        /// The size of the area.
         area: u64,
     },
-    /// The address is not a multiple of what the access needs.
     Unaligned(VirtAddr, u64),
-    /// Not a kernel address, and fetching from elsewhere says nothing.
+    /// Fetching from elsewhere says nothing.
     NotUpperHalf(VirtAddr),
-    /// Devices are never executable here.
     ExecutableDevice,
-    /// The subsystem refused.
     Vmalloc(vmalloc::Error),
-    /// The engine refused.
     Engine(paging::Error),
-    /// The live tree is unsound.
+    /// The live tree.
     Unsound(CheckError),
-    /// The address space is unsound.
+    /// The address space.
     Addresses(vmalloc::Violation),
-    /// No test has a name that matches.
     NoMatch(&'a str),
-    /// No bench case for this number of CPUs has a name that matches.
+    /// With so many CPUs.
     NoCase(&'a str, usize),
-    /// There is not enough free memory, in large enough blocks.
+    /// In large enough blocks.
     LittleMemory {
-        /// Bytes that are free so.
         free: u64,
-        /// Bytes that are needed.
         needed: u64,
     },
-    /// Instructions cannot be counted here.
     Bench(crate::measure::Error),
-    /// That CPU is not up.
     NotOnline(u64),
-    /// The command hands out work to other CPUs, which CPU 0 alone can.
     OnlyOnCpu0(&'static str),
-    /// The range has no address.
+    /// The range wraps.
     NoRange(VirtAddr, u64),
 }
 

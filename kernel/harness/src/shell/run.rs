@@ -1,5 +1,3 @@
-//! Running things: `test`, `bench`, `cpu`.
-
 use kernel::arch::percpu::cpu_index;
 use kernel::drivers::console;
 use kernel::mm::frames;
@@ -14,12 +12,11 @@ use crate::measure::Instrument;
 use crate::options::{Options, Selection};
 use crate::{bench as benches, selftest};
 
-/// The order of the block that the largest case of the benches takes.
+/// Of the largest case.
 const BENCH_ORDER: usize = 15;
-/// And the frames that there must be in such blocks: as many again for tables and smaller blocks.
+/// As many again for tables and smaller blocks.
 const BENCH_FRAMES: u64 = 2 << BENCH_ORDER;
 
-/// `test GLOB`.
 pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let selection = Selection::parse(words[0]).ok_or(Refusal::Word {
         word: words[0],
@@ -39,7 +36,6 @@ pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>>
     Ok(())
 }
 
-/// `bench GLOB`.
 pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     benches::check_page_size().map_err(Refusal::Bench)?;
     let free = (BENCH_ORDER..)
@@ -52,7 +48,7 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
             needed: BENCH_FRAMES * PAGE_SIZE as u64,
         });
     }
-    // With several CPUs the benches would go on without: but what was typed here is to count.
+    // With several CPUs the benches do without a counter, but here counts are asked for.
     Instrument::new(&shell.features).map_err(Refusal::Bench)?;
     let options = Options {
         bench: words[0],
@@ -70,7 +66,6 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
     Ok(())
 }
 
-/// `cpu N CMD`.
 pub fn on_cpu<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let [number, words @ ..] = words else {
         return Ok(());

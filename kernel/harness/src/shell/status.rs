@@ -1,5 +1,3 @@
-//! `stat` and `purge`: what is in use, and whether the tables are sound.
-
 use kernel::layout;
 use kernel::mm::areas::{kernel_vmalloc, nr_node_frames};
 use kernel::mm::layout::PAGE_SIZE;
@@ -12,7 +10,6 @@ use super::Shell;
 use super::refusal::Refusal;
 use crate::selftest::audit;
 
-/// What is in use at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InUse {
     frames: u64,
@@ -23,8 +20,7 @@ pub struct InUse {
 }
 
 impl InUse {
-    /// Now. What is lazy counts as in use, but for the frames behind bookkeeping, which never
-    /// go back.
+    /// Lazy ranges count; frames of bookkeeping, never freed, do not.
     pub fn now() -> Self {
         let usage = kernel_vmalloc().usage();
         Self {
@@ -37,7 +33,6 @@ impl InUse {
     }
 }
 
-/// `stat`.
 pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     let frames = frames::stats();
     let usage = kernel_vmalloc().usage();
@@ -88,7 +83,6 @@ pub fn stat<'a>(shell: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     Ok(())
 }
 
-/// `purge`.
 pub fn purge<'a>(_: &mut Shell, _: &[&'a str]) -> Result<(), Refusal<'a>> {
     let before = kernel_vmalloc().usage().lazy;
     heap::trim();

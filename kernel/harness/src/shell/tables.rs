@@ -1,5 +1,3 @@
-//! Looking at the tables: `walk`, `ptdump`.
-
 use kernel::layout;
 use kernel::mm::{self, kernel_tree, walk_lock};
 use kernel::println;
@@ -9,17 +7,15 @@ use super::Shell;
 use super::parse;
 use super::refusal::Refusal;
 
-/// Lines of a dump at most.
+/// Of a dump.
 const MAX_LINES: usize = 512;
 
-/// `walk VA`.
 pub fn walk<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let va = parse::va(words[0])?;
     mm::dump::walk(va.0 as usize, &mut kernel::drivers::console::print);
     Ok(())
 }
 
-/// `ptdump [START SIZE]`.
 pub fn ptdump<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     let range = match words {
         [] => kernel_tree().range(),
@@ -35,15 +31,14 @@ pub fn ptdump<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     Ok(())
 }
 
-/// What is mapped in the whole upper half, for the boot log.
+/// For the boot log.
 pub fn dump_all() {
     dump(kernel_tree().range(), usize::MAX);
 }
 
 fn dump(range: VirtRange, max_lines: usize) {
     let mut nr = 0;
-    // Leaves that keep their place but are not valid, as the free slots of the fixed window:
-    // neighbours are told together.
+    // Neighbouring invalid leaves are shown as one.
     let mut idle: Option<(VirtRange, u64)> = None;
     let tell = |idle: &mut Option<(VirtRange, u64)>| {
         if let Some((range, runs)) = idle.take() {
@@ -83,8 +78,8 @@ fn dump(range: VirtRange, max_lines: usize) {
     }
 }
 
-/// Calls `f` for each run, until it says that it is enough; whether it did. Nothing is held while
-/// `f` runs.
+/// Calls `f` for each run until it returns false. Returns whether it did. No lock is held
+/// meanwhile.
 pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<layout::Granule>) -> bool) -> bool {
     let mut runs = kernel_tree().dump(range);
     loop {

@@ -16,10 +16,9 @@ const K64: u64 = GROUP * PAGE;
 const M2: u64 = BLOCK_SIZE;
 const M32: u64 = BLOCK_GROUP * BLOCK_SIZE;
 
-/// Modulo 2M: on the block, on a page, on a group, a group or a page before the block, in the
-/// middle.
+/// Modulo 2M: on and around a block and a group, and in the middle.
 const OFFSETS_2M: [u64; 6] = [0, PAGE, K64, M2 - K64, M2 - PAGE, M2 / 2];
-/// Modulo 32M: on the group, on a block, a block or a group of pages before the group.
+/// Modulo 32M: on and around a group of blocks.
 const OFFSETS_32M: [u64; 4] = [0, M2, M32 - M2, M32 - K64];
 
 fn source(walker: Walker, start: u64, pages: u64) -> Source {
@@ -65,7 +64,7 @@ pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult
     Ok(())
 }
 
-/// Runs of 1 to 700 pages of one block, in random order.
+/// Runs of 1 to 700 pages, in random order.
 fn mixed_runs(ctx: &Context, block: &Block) -> Vec<Extent> {
     let mut rng = ctx.rng();
     let mut extents = Vec::new();

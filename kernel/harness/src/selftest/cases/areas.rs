@@ -1,5 +1,3 @@
-//! The vmalloc subsystem, live: memory, mappings, guards, and the heap that grows by it.
-
 use alloc::vec;
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -251,7 +249,7 @@ fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     Ok(())
 }
 
-/// The guard below each CPU's stack, and that the CPU is on that stack.
+/// Also checks that each CPU is on its stack.
 pub fn stack_guards(ctx: &Context) -> TestResult {
     for cpu in smp::online() {
         let (stack, here) = smp::run_on(cpu, || {
@@ -343,7 +341,6 @@ pub fn bad_sizes_are_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Fails the k-th allocation, for each k.
 pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
     for size in [PAGE, 40 * PAGE, (2 << 20) + PAGE] {
         let mut k = 1;

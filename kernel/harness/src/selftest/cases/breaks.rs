@@ -24,7 +24,7 @@ pub fn a_fault_is_retried(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::ZERO)
 }
 
-/// A CPU in a break may be kept from running for any time, by its host or by firmware.
+/// A host or firmware may keep the CPU in the break from running for any time.
 pub fn a_fault_waits_as_long_as_the_window_is_open(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::from_millis(1500))
 }
@@ -35,7 +35,7 @@ pub fn a_polled_word_outlives_many_windows(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 100, Duration::ZERO)
 }
 
-/// Breaks the first page of `mapping` as the engine does, runs `meanwhile`, and restores it.
+/// Breaks the first page as the engine does, runs `meanwhile`, and restores it.
 fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     let (va, root) = (mapping.va, mapping.tree.root());
     let window = BreakWindow::open();
@@ -53,8 +53,8 @@ fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     drop(window);
 }
 
-/// Breaks a page `windows` times while another CPU polls its first word, each time until that CPU
-/// waits in its handler, and for `pause` longer.
+/// Another CPU polls the page's first word. Each break lasts until that CPU waits in its handler,
+/// and for `pause` longer.
 fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
     let other = ctx.another_cpu()?;
     with_pages(ctx, PAGES, |mapping| {
@@ -116,7 +116,6 @@ pub fn a_fault_in_its_own_window_is_final(ctx: &Context) -> TestResult {
     })
 }
 
-/// The answer comes once the other CPU's window is closed.
 pub fn a_hole_is_reported_beside_a_window(ctx: &Context) -> TestResult {
     const WHILE: Duration = Duration::from_millis(20);
     let other = ctx.another_cpu()?;

@@ -9,8 +9,8 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
 use kernel::layout::PAGE_SHIFT;
 
-/// More than three blocks of the vector loops, which take two in a turn, and every remainder,
-/// between words that stay untouched.
+/// Three blocks of the vector loops, which take two in a turn, a remainder, and untouched words on
+/// both sides.
 const WORDS: usize = 3 * table_ops::BLOCK + table_ops::BLOCK / 2;
 /// The bits that tell a descriptor's kind.
 const FLAGS: u64 = 0x00ff_0000_0000_00ff;
@@ -18,7 +18,6 @@ const MARK: u64 = 0x5a5a_a5a5_1234_8765;
 /// More than two turns of the copying loops.
 const BYTES: usize = 150;
 
-/// Fills `words` with pseudo-random numbers.
 fn scatter(words: &mut [u64], seed: u64) {
     let mut next = seed | 1;
     for word in words {

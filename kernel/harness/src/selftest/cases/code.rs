@@ -40,7 +40,6 @@ unsafe fn call(va: VirtAddr) -> u64 {
     function()
 }
 
-/// Writes a function into each page of `area`, and makes it executable.
 fn make_code(area: &KernelArea, value: u16) -> Result<(), Failure> {
     let range = area.range();
     for page in 0..range.size / PAGE {
@@ -82,8 +81,7 @@ pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs within one job get functions by memory alone, at an address where another was before, and
-/// make the ISB that this needs.
+/// CPUs within one job are handed functions by memory alone, so they make the ISB.
 pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     let nr = smp::nr_online();
     let published = AtomicU64::new(0);
@@ -142,8 +140,7 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Code mapped executable from the start, of a caller's frames or its own, and code written by the
-/// alias and then published.
+/// Code in a caller's frames or its own, and code written by the alias and then published.
 pub fn mapped_executable(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let owner = mm::vmalloc(2 * PAGE)?;

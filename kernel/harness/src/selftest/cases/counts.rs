@@ -1,5 +1,4 @@
-//! How many barriers and invalidations an unmap, a permission change, a break and a batch of them
-//! take, exactly. For a fresh map `Mapping::map` checks it in every test.
+//! How many barriers and invalidations operations take, exactly. `Mapping::map` checks fresh maps.
 
 use kernel::layout;
 use paging::mmu::MmuCounts;
@@ -13,8 +12,8 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// Checks for DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; with the erratum that completes a TLBI too
-/// early, one more TLBI and DSB ISH.
+/// Checks for DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and one more TLBI and DSB ISH with the erratum
+/// that completes a TLBI too early.
 fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Failure> {
     let repeated = u64::from(kernel::mm::kernel_tree().config().repeat_tlbi);
     expect_value("TLBIs of a flush", counts.tlbi, tlbi + repeated)?;
@@ -27,13 +26,12 @@ fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Fail
     Ok(())
 }
 
-/// TLBIs for `entries` neighbouring entries of `pages` pages each: by range if that takes fewer.
+/// Returns the TLBIs for neighbouring entries: by range if that takes fewer.
 fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     if !ctx.features.tlbi_range {
         return entries;
     }
-    // One by range covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages. Where none fits exactly, two
-    // that may overlap do, up to 2^21 pages.
+    // One by range covers 1 to 32 times 2, 2^6, 2^11 or 2^16 pages, and two may overlap.
     let all = entries * pages;
     let one =
         all == 1 || (0..4).any(|scale| all.is_multiple_of(2 << (5 * scale)) && all >> (5 * scale + 1) <= 32);
@@ -41,7 +39,6 @@ fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     entries.min(operations)
 }
 
-/// Maps `pages` pages beside another page, and unmaps them at once.
 fn unmap_takes(ctx: &Context, pages: u64, align: u64, allowed: LeafSet, entry_pages: u64) -> TestResult {
     // The neighbour keeps the table at the end of the range, so all TLBIs are last-level ones.
     let size = (pages + 1) * PAGE;
@@ -72,7 +69,7 @@ pub fn unmap_many_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A TLB may hold a group as 16 pages, so it takes 16 TLBIs (DESIGN rule 4).
+/// A TLB may hold a group as its pages (DESIGN rule 4).
 pub fn unmap_page_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     unmap_takes(ctx, GROUP, GROUP * PAGE, LeafSet::of(&[LeafSize::PAGE_GROUP]), 1)
@@ -120,7 +117,7 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Whole leaves: no break, one flush.
+/// Permissions of whole leaves change without a break.
 pub fn protect_in_place(ctx: &Context) -> TestResult {
     for (pages, allowed, entry_pages) in [
         (1, LeafSet::PAGES, 1),

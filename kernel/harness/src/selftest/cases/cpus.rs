@@ -1,5 +1,5 @@
-//! What one CPU does to the tables, seen by the others. Each CPU runs both halves, touch and look,
-//! as one closure: a CPU turned off in between would have an empty TLB and prove nothing.
+//! What one CPU does to the tables, seen by the others. Each CPU touches and looks again in one
+//! closure: turned off in between, it would have an empty TLB.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -26,11 +26,11 @@ use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, PAGE, Source, Walk
 use crate::selftest::verify::{read, write};
 
 const PAGES: u64 = 32;
-/// On a busy host an emulated CPU may not run for seconds. Two waits end before `make test` takes
-/// the silence for a hang (scripts/lib/stages.py).
+/// On a busy host an emulated CPU may not run for seconds. Two waits end before `make test` assumes
+/// a hang (scripts/lib/stages.py).
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A point that all CPUs reach before any goes on. If one gives up, all see it.
+/// A point that all CPUs reach before any goes on.
 pub(super) struct Meeting {
     expected: u32,
     arrived: AtomicU32,
@@ -95,7 +95,7 @@ impl Findings {
     }
 }
 
-/// Runs `touch` on every CPU, then `change` on this one, then `look` on every CPU.
+/// Runs `touch` and `look` on every CPU, and `change` in between on this one.
 fn in_two_halves(
     findings: &Findings,
     touch: impl Fn(usize) + Sync,
@@ -258,8 +258,7 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs want more frames together than there are, so each drains the others' magazines. No frame is
-/// handed out twice.
+/// More frames are wanted than there are, so each CPU drains the others' magazines.
 pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 200;
     /// As much as a magazine holds.
@@ -357,7 +356,6 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Cuts three pages out of the first block of `mapping` and folds it again, `rounds` times.
 fn cut_and_fold(mapping: &Mapping<'_>, rounds: u64) -> Result<u64, Failure> {
     for round in 0..rounds {
         let mut batch = mapping.tree.batch();

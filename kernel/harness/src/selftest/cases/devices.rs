@@ -1,5 +1,3 @@
-//! Real devices through the walkers' mappings, and what an ioremap is.
-
 use kernel::arch::early_console;
 use kernel::arch::mmu;
 use kernel::arch::probe::{probe_read32, probe_write};
@@ -21,7 +19,6 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, Memory, read, verify_pages, write};
 
-/// Checks every page, and that the leaves are the largest legal ones.
 fn verify_io(
     ctx: &Context,
     area: &KernelArea,
@@ -65,7 +62,7 @@ fn load32(va: VirtAddr) -> Result<u32, Failure> {
     })
 }
 
-/// Frames that are not RAM, each mapped at two pages of the area.
+/// A frame of a device, mapped at two pages.
 pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
     /// RTCPeriphID0: 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
     const PERIPHERAL_ID0: u64 = 0xfe0;
@@ -263,7 +260,6 @@ pub fn ioremap_kinds(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The area has the offset in its first page, and all pages that the bytes touch.
 pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
     let start = ctx.untouched(16 * PAGE, GROUP * PAGE, 0)?;
     for (offset, size, pages) in [

@@ -1,5 +1,5 @@
-//! Features and errata are those of all CPUs together (DESIGN rules 11 and 13). Decoding one CPU's
-//! registers is tested on the host (`arch-policy`).
+//! Features and errata are those of all CPUs together (DESIGN rules 11 and 13). Decoding is tested
+//! on the host (`arch-policy`).
 
 use alloc::vec::Vec;
 
@@ -17,8 +17,8 @@ use paging::Mmu;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
 
-/// Returns what each online CPU's registers say, overrides applied. Checks that it recorded the
-/// same before the final tables.
+/// Returns the registers of each online CPU with overrides applied. They must be as recorded before
+/// the final tables.
 fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     let read = IrqSpinLock::new("identities", alloc::vec![None; nr_cpus()]);
     smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));
@@ -39,7 +39,6 @@ fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     Ok(read)
 }
 
-/// Each switch is on if a CPU or the boot arguments need it.
 pub fn policy_is_of_every_cpu(_ctx: &Context) -> TestResult {
     let needed = identities()?
         .iter()

@@ -25,7 +25,6 @@ fn defect(va: usize, defect: PageDefect) -> Failure {
     }
 }
 
-/// Checks that `probed` is a fault of status `expected` at `va`.
 pub fn expect_fault<T>(
     va: usize,
     access: Access,
@@ -49,7 +48,6 @@ pub fn expect_fault<T>(
     }
 }
 
-/// Checks that loads and stores at `va` are translation faults.
 pub fn expect_unreachable(va: usize) -> Result<(), Failure> {
     let status = match mmu::at_s1e1r(va) {
         Err(abort) => abort.status,
@@ -72,7 +70,6 @@ pub fn expect_unreachable(va: usize) -> Result<(), Failure> {
     expect_fault(va, Access::Write, unsafe { probe_write(va, 0) }, status)
 }
 
-/// Checks that a store at `va` is a permission fault, and a load succeeds.
 pub fn expect_read_only(va: usize) -> Result<(), Failure> {
     let value = probe_read(va).map_err(|fault| Failure::Faulted {
         what: "a load of something read-only",
@@ -102,7 +99,6 @@ pub fn expect_read_only(va: usize) -> Result<(), Failure> {
     expect_fault(va, Access::Write, unsafe { probe_write(va, value) }, expected)
 }
 
-/// Checks that a call of `va` is a permission fault.
 fn expect_execute_never(va: usize) -> Result<(), Failure> {
     let level = mm::kernel_tree()
         .translate(VirtAddr(va as u64))
@@ -122,7 +118,6 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
     }
 }
 
-/// Of two neighbouring leaves, one is unmapped and faults at its level.
 fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
     ctx.needs_leaf(size)?;
     let bytes = size.bytes::<layout::Granule>();
@@ -180,8 +175,7 @@ pub fn level_0(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each 4K page is loaded and stored right before its unmap, and again right after. In between only
-/// stack and tables are touched, so only the flush's TLBI can have emptied the TLB.
+/// In between only stack and tables are touched, so only the flush's TLBI can have emptied the TLB.
 pub fn no_stale_translation(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -254,7 +248,6 @@ pub fn write_to_read_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Heap, frame, mapping, stack, .data, .rodata, and the linear alias of text.
 pub fn execute_data(ctx: &Context) -> TestResult {
     static CONSTANT: u64 = 0;
     static mut VARIABLE: u64 = 0;

@@ -1,5 +1,3 @@
-//! The frame allocator: aligned, disjoint, complete, and frees of allocated blocks only.
-
 use alloc::vec::Vec;
 
 use core::time::Duration;
@@ -24,8 +22,7 @@ const BLOCK: u8 = 9;
 /// For a CPU without work to turn itself off.
 const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
-/// Maps the first and last page of nearly all blocks of RAM side by side. All are written before
-/// any is read: were a bit of an address lost, two of them would be one.
+/// All are written before any is read: were a bit of an address lost, two frames would be one.
 pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     let nr_free = frames::stats().free;
     let mut blocks: Vec<Block> = Vec::new();
@@ -46,7 +43,6 @@ pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Several of every order that there is memory for.
 pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     let mut blocks: Vec<Block> = Vec::new();
     let mut largest = 0;
@@ -139,14 +135,11 @@ pub fn bad_frees_are_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All is allocated, the largest blocks first. Calls that need memory are refused; what is freed
-/// merges.
 pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();
     let nr_blocks: u64 = before.iter().sum();
-    // With room for all blocks, as nothing can be allocated later. Frames of magazines come one by
-    // one.
+    // Nothing can be allocated later. Frames of magazines come one by one.
     let mut blocks: Vec<(Pfn, u8)> = Vec::with_capacity((nr_blocks + frames::stats().cached) as usize + 64);
     let nr_free = frames::stats().free;
     let mut nr = 0;
@@ -178,8 +171,7 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frames in other CPUs' magazines are allocated when no others are left: one by one, and as a pair
-/// with one in this CPU's magazine.
+/// Allocated one by one, and as a pair with one in this CPU's magazine.
 pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
     /// More than a magazine is filled with at once.
     const EACH: usize = 24;
@@ -234,7 +226,7 @@ fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure
         pages: 1,
         walker: Walker::Range,
     };
-    // The end of the region is in another 512G than the window, without tables.
+    // In another 512G than the window, without tables.
     let far = VirtAddr(VMALLOC_END as u64 - 2 * PAGE);
     match source.map(&tree, far, Attributes::DEVICE, ctx.leaves()) {
         Err(failure) if matches!(failure.error, paging::Error::OutOfTables(_)) => {}

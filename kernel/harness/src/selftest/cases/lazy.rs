@@ -1,5 +1,3 @@
-//! The lazy purge, live: what is freed lazily, until when, and what forces the flush.
-
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -34,9 +32,8 @@ fn mark(page: u64) -> u64 {
     page ^ 0x6d61_726b_0000_0000
 }
 
-/// A CPU that holds a translation of a freed area finds the old contents, and after
-/// `vm_unmap_aliases` a fault. One job per CPU: one that was off in between would have an empty
-/// TLB.
+/// A stale translation finds the old contents until `vm_unmap_aliases`. One job per CPU: one that
+/// was off in between would have an empty TLB.
 pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -133,8 +130,7 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
     Ok(())
 }
 
-/// Areas deferred where nothing can wait may be in another CPU's hands, and are unreachable after
-/// `vm_unmap_aliases` all the same.
+/// Another CPU may be freeing the deferred areas.
 pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 100;
     let vm = kernel_vmalloc();
@@ -264,7 +260,7 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
 }
 
 /// Each allocation of frames, tables or records fails in turn while something waits. The call
-/// purges and starts again from its first page.
+/// purges and starts again.
 pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let chunks = Chunks::allocate(ctx, &[8, 4, 8, 0, 7, 6])?;

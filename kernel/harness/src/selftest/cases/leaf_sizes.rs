@@ -1,5 +1,3 @@
-//! Each walker on each leaf size: exactly one leaf, every page right, nothing left.
-
 use kernel::layout;
 use paging::{Attributes, LeafCounts, LeafSize};
 

@@ -7,7 +7,6 @@ use crate::options::Planted;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect_value};
 
-/// Waits for `taken` with the classes `held`, by name.
 fn wait(graph: &mut Graph, held: &[&'static str], taken: &'static str) -> Result<(), Violation> {
     let mut numbers = [0; 4];
     for (number, name) in numbers.iter_mut().zip(held) {

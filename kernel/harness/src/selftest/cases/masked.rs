@@ -42,7 +42,6 @@ pub fn sections_have_a_bound(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Reports the longest section.
 pub fn report(features: &Features) {
     let Some(longest) = masked::most(Count::Ticks) else {
         return;

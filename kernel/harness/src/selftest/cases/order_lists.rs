@@ -1,6 +1,6 @@
-//! Arrays in chunks of the orders for which the 2026 series mapped wrong pages on Linux, without a
-//! warning: 480 of 1024 pages for 8,8,8,8 at 2M + 64K. A map size taken from "bytes left" and 64K
-//! alignment alone ran past the end of a chunk.
+//! Chunks of the orders for which the 2026 series mapped wrong pages on Linux: 480 of 1024 for
+//! 8,8,8,8 at 2M + 64K. A map size from "bytes left" and 64K alignment alone ran past the end of a
+//! chunk.
 
 use alloc::vec::Vec;
 

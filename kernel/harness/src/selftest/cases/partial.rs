@@ -1,5 +1,4 @@
-//! Part of a leaf is unmapped, changed or split: the rest stays as it was, in the largest legal
-//! leaves.
+//! Part of a leaf is unmapped, changed or split: the rest stays, in the largest legal leaves.
 
 use kernel::layout;
 use kernel::mm::frames::fail_page_alloc;
@@ -13,7 +12,6 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, verify_pages};
 
-/// A leaf, what is behind it, and its window.
 struct Setup {
     window: Window,
     source: Source,
@@ -126,7 +124,7 @@ pub fn unmap_page_of_1g_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK1, 100_000, 1)
 }
 
-/// Makes `nr` pages from page `first` read-only, and writable again.
+/// Makes part of a leaf read-only, and writable again.
 fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
     ctx.needs_leaf(size)?;
     let setup = Setup::leaf(ctx, size)?;
@@ -361,8 +359,7 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
 }
 
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // At a boundary of level 1 with nothing else near, so that tables of levels 1, 2, 2, 3 and 3
-    // may be missing.
+    // At a boundary of level 1 with nothing else near: tables of levels 1, 2, 2, 3 and 3.
     let span = BLOCK_SIZE * (PAGE / 8);
     let window = Window::reserve(2 * span, span, 0)?;
     let va = window.start.add(span - 20 * PAGE);

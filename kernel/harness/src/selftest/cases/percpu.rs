@@ -1,5 +1,3 @@
-//! Per-CPU memory, and cache lines of words that all CPUs write.
-
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::arch::percpu::{self, block_size, cpu_index, nr_cpus, this_cpu};
@@ -40,7 +38,7 @@ pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Blocks are allocated for the CPUs of the device tree; the window maps nothing behind them.
+/// Blocks are allocated for the CPUs of the device tree.
 pub fn memory_follows_the_machine(_ctx: &Context) -> TestResult {
     let others = kernel::machine().other_cpus().count();
     expect_value("CPUs with a number", nr_cpus() as u64, 1 + others as u64)?;

@@ -1,6 +1,6 @@
 //! `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`: the
-//! [`shapes`](crate::selftest::shapes), each thread a CPU. Reports loops that were right or not,
-//! and under `-icount` instructions per loop.
+//! [`shapes`](crate::selftest::shapes), each thread a CPU, with instructions per loop under
+//! `-icount`.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

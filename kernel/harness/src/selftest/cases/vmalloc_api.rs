@@ -1,5 +1,3 @@
-//! The rest of the vmalloc subsystem, live: lazy frees, vrealloc, vread, listing, permissions.
-
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -71,7 +69,7 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The frames move to another address with their contents, and the old one is unmapped.
+/// The frames move to another address with their contents.
 pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(PAGE)?;
     fill(&area);
@@ -276,7 +274,7 @@ pub fn set_memory_slice(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// By either address, and the pages keep their data.
+/// Invalid pages fault by either address, and keep their data.
 pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(512 * PAGE)?;
     fill(&area);
@@ -299,7 +297,6 @@ pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Any table may be missing: both addresses are as they were.
 pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     drop(Block::allocate(ctx, BLOCK_ORDER)?);
     let before = audit::audit(ctx.info)?.report;
@@ -344,9 +341,8 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two read-only areas share a block of the linear map, and freeing a third one folds its
-/// surroundings. Folded into one block, the first could not be made writable without a table to cut
-/// it, and there may be none.
+/// Two read-only areas share a block of the linear map, and freeing a third folds around it. Folded
+/// into one block, the first could not be made writable without a table.
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     const SIZE: u64 = 256 * PAGE;
     let before = audit::audit(ctx.info)?.report;

@@ -1,6 +1,6 @@
-//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects, on the live MMU. Each has a
-//! tree of its own, of which one root entry is linked into the live root. So its mappings are
-//! accessed for real, and the TLB is probed for what it unmapped.
+//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects. A root entry of its own tree
+//! is linked into the live root, so its mappings are accessed for real, and the TLB is probed for
+//! what it unmapped.
 
 use alloc::vec::Vec;
 
@@ -32,7 +32,6 @@ const LEVEL: Level = if layout::PAGE_SHIFT == 14 {
     layout::Granule::ROOT_LEVEL
 };
 
-/// Returns the table of [`LEVEL`] for [`BASE`] below `root`, and the index in it.
 fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     let (mut table, mut level) = (root, layout::Granule::ROOT_LEVEL);
     while level != LEVEL {

@@ -24,7 +24,7 @@ fn random_part(run: &mut Run<'_>, pages: u64) -> core::ops::Range<u64> {
     first..first + run.rng.u64(1..=pages - first)
 }
 
-/// With the largest leaves that their order allows.
+/// Checks that `area` maps `frames`, with the largest leaves that their order allows.
 fn maps_frames(run: &mut Run<'_>, area: &KernelArea, frames: Vec<Pfn>) -> Result<(), Failure> {
     let start = area.range().start;
     for page in pages_to_check(run, frames.len() as u64) {

@@ -8,14 +8,13 @@ use crate::selftest::failure::{Failure, expect, expect_leaves};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::read;
 
-/// All, or the first, the last and one in between.
+/// Returns all pages, or the first, the last and one in between.
 pub(super) fn pages_to_check(run: &mut Run<'_>, pages: u64) -> impl Iterator<Item = u64> + use<> {
     let some = [0, run.rng.u64(0..pages), pages - 1];
     let every = if run.every_page { pages } else { 0 };
     (0..every).chain(some)
 }
 
-/// For the MMU and the engine.
 pub(super) fn translates(va: usize, pa: PhysAddr) -> Result<(), Failure> {
     let by_mmu = at_s1e1r(va).map_or(u64::MAX, |translation| translation.pa);
     expect("the MMU has another frame, or none", va as u64, by_mmu == pa.0)?;

@@ -21,7 +21,7 @@ const BATCH: usize = 16;
 pub(crate) struct Readers {
     /// The page that all read, or 0.
     published: AtomicU64,
-    /// Odd while the thread reads.
+    /// Odd while it reads.
     reading: Box<[AtomicU64]>,
 }
 
@@ -44,7 +44,6 @@ impl Readers {
         right
     }
 
-    /// Waits until each thread was once not reading.
     fn synchronize(&self) {
         for reading in &*self.reading {
             let seen = reading.load(Ordering::SeqCst);
@@ -71,7 +70,6 @@ unsafe fn end(va: u64) -> Result<(), Failure> {
     Ok(unsafe { mm::vfree(VirtAddr(va)) }?)
 }
 
-/// Publishes a page in each loop, and defers the free of the one before.
 fn replace(
     run: &mut Run<'_>,
     mut defer: impl FnMut(&Readers, u64) -> Result<(), Failure>,

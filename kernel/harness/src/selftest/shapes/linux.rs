@@ -40,7 +40,7 @@ pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::fix_size)
 }
 
-/// Areas of a page among holes of a page: each takes a whole hole or a cached range.
+/// Each area takes a whole hole or a cached range.
 pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     let vm = kernel_vmalloc();
     let mut held = Vec::new();
@@ -51,7 +51,6 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         }
     }
     let census = || {
-        // Other threads are at work.
         vm.check().map_err(|_| Failure::Claim {
             what: "the address space is unsound",
             at: vm.range().start.0,
@@ -92,8 +91,8 @@ pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::random_size_align)
 }
 
-/// Linux expects the top to fail. Here 2^63 must fail; an alignment with many places succeeds on
-/// any number of CPUs.
+/// Linux expects the top to fail. Here 2^63 must fail; where many places are aligned, it succeeds
+/// on any number of CPUs.
 pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |_| {
         let vm = kernel_vmalloc();
@@ -111,8 +110,8 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Objects at the same offsets in each CPU's unit. One area is reserved for all units, with pages
-/// under the objects only, as in Linux's per-CPU chunks.
+/// One area is reserved for all CPUs' units, with pages under the objects only, as in Linux's
+/// per-CPU chunks.
 pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
     const UNIT_PAGES: u64 = 16;
     const OBJECTS: usize = 16;

@@ -1,5 +1,5 @@
 //! The shapes of `test_vmalloc=MASK`: those of Linux's `lib/test_vmalloc.c` by its numbers, then
-//! others. Each checks its loops and returns how many were right.
+//! others. A shape returns how many loops were right.
 
 mod beyond;
 mod check;
@@ -80,7 +80,6 @@ impl Backing {
 pub(crate) struct Run<'a> {
     /// Of a shape with a fixed size.
     pub nr_pages: u64,
-    /// Asks for the largest blocks.
     pub use_huge: bool,
     pub loops: u64,
     pub threads: u64,
@@ -96,7 +95,6 @@ pub(crate) type Body = fn(&mut Run<'_>) -> Result<u64, Failure>;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// In the mask.
     pub bit: u32,
     /// Linux's, where it is Linux's.
     pub name: &'static str,

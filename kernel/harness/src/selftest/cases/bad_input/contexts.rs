@@ -35,8 +35,7 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A handler that interrupted the holder of the lock frees addresses until there is no room. The
-/// next free is refused and changes nothing.
+/// Frees until there is no room. The next free is refused and changes nothing.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();

@@ -22,7 +22,7 @@ const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
 /// Pages that a last-level table translates.
 const PIECE: u64 = BLOCK;
 
-/// Pages that an area takes, guards included: whole tables if it is larger than one.
+/// What an area of `pages` pages takes, guards included: whole tables if it is larger than one.
 const fn reserved(pages: u64) -> u64 {
     if pages > PIECE {
         pages.next_multiple_of(PIECE)
@@ -31,7 +31,7 @@ const fn reserved(pages: u64) -> u64 {
     }
 }
 
-/// Reserves all addresses, large pieces first. Each call says what it found no room for.
+/// Each call says what it found no room for.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     // Whatever takes addresses of its own comes first.
@@ -105,12 +105,12 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
 
 /// All frames, as blocks linked through their first words: holding them takes no memory.
 pub struct AllFrames {
-    /// The newest block: its first frame, and its order in bits 7:0; 0 for none.
+    /// First frame of the newest block, and its order in bits 7:0; 0 for none.
     head: u64,
 }
 
 impl AllFrames {
-    /// Takes all, after lazily freed frames are freed.
+    /// Takes all, after lazy frees are flushed.
     pub fn take() -> Self {
         kernel_vmalloc().shrink();
         let mut all = Self { head: 0 };
@@ -164,7 +164,7 @@ impl Drop for AllFrames {
     }
 }
 
-/// Each call says what it found no frame for, and succeeds with as many as it needs.
+/// With as many frames as it needs, a call succeeds.
 pub fn frames_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     // More than all free records and those of another page.
@@ -175,8 +175,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     let large = mm::vmalloc(BLOCK_SIZE.min(32 << 20))?;
     let has_block = large.outcome().leaves.get(LeafSize::BLOCK2) != 0;
     let block = Block::allocate(ctx, 6)?;
-    // Aligned to an entry of level 1, so without a table of level 2, or of level 3 where the root
-    // is level 1.
+    // So there is no table of level 2, or of level 3 where the root is level 1.
     let entry = BLOCK * BLOCK_SIZE;
     let far = vm.get_vm_area(4 * entry, entry)?;
     let mut all = AllFrames::take();

@@ -12,7 +12,7 @@ use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 
-/// The refusal names the area, its maker and the first free, before the flush and after.
+/// Before the flush and after.
 pub fn double_free(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     for (size, flushed) in [(PAGE, false), (PAGE, true), (3 << 20, false), (3 << 20, true)] {
@@ -133,8 +133,8 @@ pub fn foreign_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees so many areas that earlier ones are forgotten: of the common shard, and too large for a
-/// cache.
+/// Frees so many areas that earlier ones are forgotten: of the common shard, and too large to be
+/// cached.
 fn forget_the_freed() -> Result<(), Failure> {
     let vm = kernel_vmalloc();
     let size = (MAX_CACHED_PAGES as u64 + 1) * BLOCK_SIZE;
@@ -186,8 +186,8 @@ pub fn anothers_area(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each kind is freed by its own call only. Devices and foreign pages have no permissions to
-/// change, no other size, and are not sparse.
+/// Each kind has its own call. Only memory of the kernel has permissions and another size; only a
+/// reserved area is sparse.
 pub fn wrong_kind(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 0)?;

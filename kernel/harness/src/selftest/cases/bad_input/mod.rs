@@ -1,6 +1,5 @@
-//! Impossible requests and wrong frees. Each gets the error that tells why, and changes nothing. A
-//! new error does not compile until it is listed with a test, and [`every_error_has_a_test`] checks
-//! that the test produces it.
+//! Impossible requests and wrong frees get the error that tells why, and change nothing. A new
+//! error does not compile until it is listed with a test, which [`every_error_has_a_test`] runs.
 
 mod contexts;
 mod exhaustion;
@@ -32,7 +31,7 @@ pub use requests::{
     writable_and_executable,
 };
 
-/// Errors produced since it was last 0, as bits of [`Listed::number`].
+/// Errors produced since it was last 0, as bits of [`number`].
 static PRODUCED: AtomicU32 = AtomicU32::new(0);
 
 /// Checks that `call` fails with `expected`, and that as much is in use as before.
@@ -44,7 +43,7 @@ fn refused<T>(
     refused_as(what, |_| expected, call)
 }
 
-/// As [`refused`], where the error holds a value known only afterwards.
+/// As [`refused`], for an error with a value known only afterwards.
 fn refused_as<T>(
     what: &'static str,
     expected: impl FnOnce(&Error) -> Error,
@@ -86,7 +85,6 @@ macro_rules! errors {
             }) as u32
         }
 
-        /// Every error, and a test that produces it.
         const LIST: &[(Listed, &str, fn(&Context) -> TestResult)] = &[
             $((Listed::$error, stringify!($error), $test),)*
         ];

@@ -142,7 +142,7 @@ pub fn physical_overflow(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM with another memory type than in the linear map: by range, by frame, as memory of its own.
+/// RAM of another memory type: by range, by frame, as memory of its own.
 pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -235,8 +235,7 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A page twice in the list, of a block, free, a device's, or an area's already. An area's page
-/// cannot be freed.
+/// Pages twice in the list, of a block, free, of a device, or already an area's.
 pub fn pages_taken_over(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;

@@ -1,13 +1,7 @@
-//! All CPUs at once make, change, read, resize and free random areas of every kind.
-//!
-//! Each page has a pattern of its area and number, verified at its address and through the linear
-//! map before the area is freed; a device's pages are only translated.
-//!
-//! - On the kernel's subsystem, no data are lost, whichever CPU frees.
-//! - With allocations failing at random, a failed call changes and leaves nothing.
-//! - On a [`SecondVmalloc`] with few addresses, nothing is reused before its flush, or owed or
-//!   left.
-//! - On that with one CPU, each TLBI was owed, and each debt was paid.
+//! All CPUs at once make, change, read, resize and free random areas. Each page has a pattern,
+//! verified by two addresses before the free; a device's pages are translated. The kernel's
+//! subsystem loses no data, also where allocations fail. A [`SecondVmalloc`] with few addresses
+//! reuses nothing before its flush and leaves nothing; with one CPU, each TLBI was owed.
 
 mod page;
 mod worker;
@@ -31,12 +25,12 @@ use worker::Worker;
 
 /// Of each CPU in a round.
 const OPERATIONS: u64 = 150;
-/// Of all CPUs in a round. Each TLBI stops all CPUs of a multi-threaded emulator until the host has
-/// run each: 4 ms with 8 CPUs on 2, and 18 times an operation.
+/// Each TLBI stops all CPUs of a multi-threaded emulator until the host has run each: 4 ms with 8
+/// CPUs on 2, and 18 times an operation.
 const MOST_OPERATIONS: u64 = 4 * OPERATIONS;
-/// Areas that all CPUs share, each a word, 0 for none. The CPU that swaps one out owns it.
+/// Shared areas, each a word, 0 for none. The CPU that swaps one out owns it.
 const SLOTS: usize = 24;
-/// Mappings of `vm_map_ram`, shared likewise.
+/// Mappings of `vm_map_ram`, likewise.
 const RAM_SLOTS: usize = 8;
 const DEVICE_SIZE: u64 = 2048 * PAGE;
 
@@ -68,7 +62,7 @@ impl Finding {
 trait Subject: Sync {
     type Backend: Backend;
     fn vm(&self) -> &Vmalloc<Self::Backend>;
-    /// Notes that what maps `range`, the caller's own, is unmapped or changed next.
+    /// Called before what maps `range`, the caller's own, is unmapped or changed.
     fn owe(&self, range: VirtRange);
     /// Returns whether a TLB may still hold any page of `range` as it was.
     fn owes(&self, range: VirtRange) -> bool;
@@ -151,7 +145,7 @@ impl Shared {
     }
 }
 
-/// Runs one round, and frees everything that it made.
+/// Runs one round, and frees all that it made.
 fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     let shared = Shared::new();
     let operations = OPERATIONS.min(MOST_OPERATIONS / smp::nr_online() as u64).max(1);
@@ -228,8 +222,7 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses of 16 blocks, which run out where those are of 2 MiB, and allocations that fail.
-/// Lazily and strictly flushed.
+/// Addresses of 16 blocks, which run out where those are of 2 MiB.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -261,8 +254,8 @@ pub fn second(ctx: &Context) -> TestResult {
 /// One CPU, nothing scarce, permissions unchanged: each TLBI pays for something.
 pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    // Two areas to a flush of each shard. More ranges than are kept apart would be joined, and what
-    // lies between, perhaps another shard's, invalidated too.
+    // Two areas to a flush of each shard. Of more, ranges would be joined, and what lies between,
+    // perhaps another shard's, invalidated too.
     let shards = KernelBackend.nr_cpus() + 1;
     for flush in [
         FlushPolicy::Strict,
@@ -281,8 +274,7 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
         second.check_empty()?;
         let paid = second.ledger().nr_paid();
         expect("nothing was owed", paid, paid != 0)?;
-        // Joined ranges may have guards between them. By range those cost nothing; one by one they
-        // are invalidated too.
+        // Between joined ranges may be guards, which cost nothing by range.
         if flush == FlushPolicy::Strict || ctx.features.tlbi_range {
             expect_value("TLBIs that invalidated nothing", second.ledger().idle(), 0)?;
         }
@@ -290,8 +282,7 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPU 0 changes parts of a block back and forth; others read it at both addresses, and wait for
-/// each break.
+/// CPU 0 changes parts of a block. Others read at both addresses, and wait for each break.
 pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let shared = Shared::new();

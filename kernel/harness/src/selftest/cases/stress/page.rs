@@ -29,7 +29,6 @@ fn stamp(key: u64) -> u64 {
     key.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ key >> 7
 }
 
-/// Marks these pages of the area at `va` as those of area `id`.
 pub fn fill(va: VirtAddr, pages: core::ops::Range<u64>, id: u32) {
     for page in pages {
         let at = (va.0 + page * PAGE) as usize;
@@ -44,7 +43,7 @@ fn is_marked(at: usize, key: u64) -> bool {
     read(at) == stamp(key) && read(at + 8) == key
 }
 
-/// At its own address and through the linear map.
+/// Verifies pages at their own addresses and in the linear map.
 pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) -> Result<(), Finding> {
     for page in 0..pages {
         let at = va.add(page * PAGE);
@@ -61,12 +60,11 @@ pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) ->
     Ok(())
 }
 
-/// Returns the number of the area that the page at `va` is marked with.
 pub fn id_at(va: VirtAddr) -> u32 {
     (read(va.0 as usize + 8) >> 32) as u32
 }
 
-/// By the MMU and by the tables; none is accessed.
+/// Verifies pages by the MMU and by the tables, without an access.
 pub fn verify_device<B: Backend>(
     vm: &Vmalloc<B>,
     va: VirtAddr,

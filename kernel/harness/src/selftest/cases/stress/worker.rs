@@ -1,5 +1,3 @@
-//! What one CPU does in a round.
-
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::mm::{frames, linear_va};
@@ -37,7 +35,7 @@ pub struct Worker<'a, S> {
     frames: [Pfn; MOST_FRAMES],
 }
 
-/// Whether a call may fail for this where something is scarce.
+/// Where something is scarce, a call may fail for this.
 fn lacks(error: &Error) -> bool {
     matches!(
         error,
@@ -64,7 +62,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.subject.vm()
     }
 
-    /// The word of a slot: the address in pages of the region, and a number of [`ID_BITS`].
+    /// Returns the word of a slot: the address in pages of the region, and a number of [`ID_BITS`].
     fn pack(&self, va: VirtAddr, number: u32) -> u64 {
         (va.offset_from(self.vm().range().start) / PAGE) << ID_BITS | u64::from(number)
     }
@@ -74,7 +72,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         (va, (word & ((1 << ID_BITS) - 1)) as u32)
     }
 
-    /// `error` is not a finding where something is scarce.
     fn tolerate(&self, what: &'static str, at: u64, error: Error) -> Result<(), Finding> {
         if self.round.scarce && lacks(&error) {
             Ok(())
@@ -131,7 +128,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         area.ok_or(Finding::new(LOST_AREA, va.0))
     }
 
-    /// Makes an area of any kind; `None` if something is lacking.
+    /// Makes an area of any kind, or returns `None` if something is lacking.
     fn make(&mut self) -> Result<Option<(VirtAddr, u32)>, Finding> {
         let vm = self.vm();
         let made = match self.rng.u32(0..8) {
@@ -191,7 +188,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// Allocates frames of mixed orders, split to single ones. Returns how many.
+    /// Allocates blocks of mixed orders, and splits them. Returns the number of frames.
     fn take_frames(&mut self) -> usize {
         let wanted = self.rng.usize(1..=MOST_FRAMES);
         let mut nr = 0;
@@ -236,7 +233,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         verify_device(self.vm(), va, pages, device)
     }
 
-    /// Verifies the area and frees it, most likely on another CPU than made it.
+    /// Verifies and frees an area, most likely made by another CPU.
     fn end(&mut self, va: VirtAddr, id: u32) -> Result<(), Finding> {
         let vm = self.vm();
         let area = self.area_at(va)?;
@@ -267,7 +264,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// All pages of an area of this CPU's, which may be more than its size says.
+    /// Returns all mapped pages, which may be more than the area's size says.
     fn mapped_range(&self, va: VirtAddr, area: &AreaInfo) -> VirtRange {
         let mut pages = area.size.div_ceil(PAGE);
         while self
@@ -280,7 +277,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         VirtRange::new(va, pages * PAGE)
     }
 
-    /// Frees what is in any slot.
     pub fn end_any(&mut self) -> Result<(), Finding> {
         for slot in &self.shared.ram_slots {
             let word = slot.swap(0, Ordering::AcqRel);
@@ -298,7 +294,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// The pages that stay have their contents, wherever they are now.
+    /// The pages that stay have their contents.
     fn resize(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<VirtAddr, Finding> {
         let vm = self.vm();
         let before = area.size.div_ceil(PAGE);
@@ -321,8 +317,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(moved)
     }
 
-    /// Makes a part read-only, perhaps invalid or executable, at both addresses; then frees the
-    /// area.
+    /// Changes permissions of a part, at both addresses; then frees the area.
     fn change(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<(), Finding> {
         let vm = self.vm();
         let pages = area.size.div_ceil(PAGE);
@@ -346,7 +341,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.is_writable(va, first + nr..pages, true, WRONG_PERMISSION)?;
         verify(vm, va, pages, id)?;
         match self.rng.u32(0..4) {
-            // Whole leaves by now: without a further cut nothing can be lacking.
+            // They are whole leaves by now, so nothing can be lacking.
             0 => {
                 let aliases = [part.0 as usize, self.alias_of(part)?];
                 // SAFETY: as above.
@@ -379,7 +374,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(linear_va(frame.0 * PAGE))
     }
 
-    /// Checks the first and the last of these pages, at both addresses.
+    /// Checks the first and the last page, at both addresses.
     fn is_writable(
         &self,
         va: VirtAddr,
@@ -444,7 +439,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Lists all areas while others come and go: in order, and within the region.
+    /// Lists areas while others come and go.
     fn list(&mut self) -> Result<(), Finding> {
         let range = self.vm().range();
         let mut end = range.start;
@@ -459,7 +454,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         found
     }
 
-    /// Translates and reads pages of an area that another CPU may be freeing, without a fault.
+    /// Translates and reads an area that another CPU may be freeing.
     fn peek(&mut self) -> Result<(), Finding> {
         let word = self.shared.slots[self.rng.usize(0..SLOTS)].load(Ordering::Acquire);
         if word == 0 {
