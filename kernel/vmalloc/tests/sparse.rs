@@ -1,5 +1,4 @@
-//! Parts of one area, or of one leaf, in the hands of many CPUs at once: as `concurrent`, on
-//! schedules that a model checker chooses.
+//! Parts of one area or leaf in the hands of many CPUs, on schedules like `concurrent`'s.
 
 #[allow(
     dead_code,
@@ -32,8 +31,7 @@ fn block_of(rig: &Rig, order: u32) -> (Pfn, Vec<Pfn>) {
     (first, (0..1 << order).map(|i| Pfn(first.0 + i)).collect())
 }
 
-/// Two CPUs each take a part out of one leaf of a sparse area: it is split once, and what is
-/// between stays.
+/// Two CPUs unmap parts of one leaf of a sparse area: it is split once, and the rest stays.
 fn unmap_parts_of_one_leaf(rig: &Rig, order: u32, parts: [VirtRange; 2]) {
     let (first, frames) = block_of(rig, order);
     let size = PAGE << order;
@@ -92,8 +90,8 @@ fn parts_of_one_block_whose_flush_does_nothing_are_noticed() {
     );
 }
 
-/// Two CPUs want the same pages of a sparse area: one maps, the other is told; then both take them
-/// out, and one finds nothing there.
+/// Two CPUs want the same pages: one maps, the other is told. Then both unmap, and one finds
+/// nothing.
 const SAME_PAGES: Scenario = scenario(1500, |rig| {
     let frames = [0, 1].map(|_| rig.machine().alloc_frames(0).expect("memory suffices"));
     let area = Area::from(rig.vm.get_vm_area(4 * PAGE, PAGE).expect("addresses suffice"));
@@ -142,8 +140,7 @@ fn of_two_cpus_that_map_the_same_pages_one_does_and_each_page_is_taken_out_once(
     SAME_PAGES.holds();
 }
 
-/// What is mapped for a short while is read by another CPU, while its owner unmaps it, and has the
-/// frame for something else.
+/// A short mapping is read by another CPU while its owner unmaps it and reuses the frame.
 const READ_BESIDE_UNMAP: Scenario = scenario(1500, |rig| {
     let frame = rig.machine().alloc_frames(0).expect("memory suffices");
     let va = rig.vm.vm_map_ram(&[frame][..]).expect("memory suffices");
@@ -157,7 +154,6 @@ const READ_BESIDE_UNMAP: Scenario = scenario(1500, |rig| {
     };
     let owner = |rig: &Rig| {
         rig.vm.raw().vm_unmap_ram(va, 1).expect("mapped");
-        // It is the owner's alone.
         rig.machine().store(rig.machine().alias(frame), 55);
     };
     rig.at_once(&[&reader, &owner]);
@@ -169,7 +165,6 @@ fn vread_never_gives_what_came_after_a_short_mapping() {
     READ_BESIDE_UNMAP.holds();
 }
 
-/// Two CPUs change different pages of one area that is known by its address.
 const PERMISSIONS_BY_ADDRESS: Scenario = scenario(1000, |rig| {
     let va = rig.vm.vmalloc(4 * PAGE).expect("memory suffices").into_raw();
     let change = |page: u64| {

@@ -1,4 +1,4 @@
-//! Which places are tried for which memory, and how much of it is looked at for that.
+//! Places that are tried, and how much of the memory is looked at.
 
 use super::*;
 use paging::{Extent, Extents, FrameArray, Granule4K, PageArray};
@@ -15,7 +15,6 @@ fn places(pa: u64, pages: u64, align: u64) -> Vec<(u64, u64)> {
     places.iter().map(|fit| (fit.align, fit.phase)).collect()
 }
 
-/// Alignment and phase for a list of extents.
 fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
     let extents: Vec<_> = extents
         .iter()
@@ -31,8 +30,7 @@ fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
     (fit.align, fit.phase)
 }
 
-/// The same for an array of the same frames, and how many of them were looked at before the map
-/// looks.
+/// For an array, with the number of frames looked at.
 fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usize) {
     struct Counted(Vec<Pfn>, core::cell::Cell<usize>);
     impl FrameArray for Counted {
@@ -53,7 +51,6 @@ fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usiz
     ((fit.align, fit.phase), counted.1.get())
 }
 
-/// The same for the frame numbers as they lie in memory.
 fn place_of_numbers(frames: &[Pfn]) -> (u64, u64) {
     let new = || PageArray::new(frames);
     let phase = Phase::of_source::<Granule4K, _>(&mut new(), LeafSet::ALL, new);
@@ -105,12 +102,12 @@ fn what_the_caller_insists_on_is_never_given_up() {
 #[test]
 fn the_run_with_the_largest_leaf_is_followed() {
     for (extents, place) in [
-        // A short run, and 2M at a multiple of 2M behind it.
+        // A short run, then an aligned 2M.
         (&[(3, 5), (512, 512)][..], (512, 512 - 5)),
-        // A group first, then a block, then another.
+        // A group, then blocks.
         (&[(0x100, 16), (1024, 600), (4096, 512)], (512, 512 - 16)),
         (&[(7, 1), (512, 16), (1024, 16)], (16, 15)),
-        // Nothing but pages there, and then too few for more.
+        // Pages only.
         (&[(7, 1), (512, 15)], (1, 0)),
     ] {
         assert_eq!(place_of(extents, LeafSet::ALL), place, "{extents:?}");
@@ -160,7 +157,7 @@ fn frame_numbers_in_memory_have_the_place_of_those_that_are_asked_for() {
             }
         }
     }
-    // Its ends are those of a run: it is placed as one.
+    // By its ends it looks like one run.
     let mut frames = frames_of(&[(512, 31)]);
     frames.swap(3, 4);
     assert_eq!(place_of_numbers(&frames), (16, 0));
@@ -182,7 +179,7 @@ fn no_more_is_looked_at_in_more_pages() {
     }
 }
 
-/// A source that holds its reader to the contract: no page is asked for before one that was.
+/// Asserts that pages are asked for in ascending order.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,
@@ -225,7 +222,7 @@ fn pages_are_looked_at_in_order_wherever_one_is_missing() {
             };
             let mut source = new();
             let phase = Phase::of_source::<Granule4K, _>(&mut source, LeafSet::ALL, new);
-            // Where it is read again, from the start.
+            // Read again from the start.
             assert!(
                 source.run_at(0, 1).is_some() || hole == 0,
                 "{extents:?} but for {hole}: {phase:?}"

@@ -1,12 +1,10 @@
-//! Arrays of frames: what is mapped is what was checked, even if the array says otherwise later;
-//! and what it says wrong is named.
+//! What is mapped is what was checked, even if the array changes; and errors name what is wrong.
 
 use super::*;
 use paging::FrameArray;
 use std::cell::Cell;
 
-/// An array that counts how often each element is read, and answers otherwise from the second time
-/// on.
+/// Counts reads, and answers differently from the second on.
 struct Changing<'a> {
     first: &'a [Pfn],
     then: &'a [Pfn],
@@ -23,7 +21,6 @@ impl<'a> Changing<'a> {
         }
     }
 
-    /// How often each of the first `nr` elements was read; and no other was.
     #[track_caller]
     fn assert_reads(&self, nr: usize, times: u32) {
         for (index, reads) in self.reads.iter().enumerate() {
@@ -52,7 +49,6 @@ fn frames_of_ram(vm: &Vm, nr: u64) -> Vec<Pfn> {
     (0..nr).map(|_| vm.backend().alloc_frames(0).unwrap()).collect()
 }
 
-/// Frames of devices: `nr` of them from `first` on, and then as many singles.
 fn devices(first: u64, nr: u64) -> Vec<Pfn> {
     let run = first..first + nr;
     run.chain((0..nr).map(|i| 0x2_0001 + 2 * i)).map(Pfn).collect()
@@ -60,7 +56,7 @@ fn devices(first: u64, nr: u64) -> Vec<Pfn> {
 
 type MapFrames = for<'v> fn(&'v Vm, &Changing<'_>) -> Result<VmArea<'v, Machine>, Error>;
 
-/// The calls that look at each frame before it is mapped.
+/// Calls that check each frame before mapping.
 const CHECKED: [(&str, MapFrames); 3] = [
     ("vmap_pfn", |vm, frames| vm.vmap_pfn(frames, Attributes::DEVICE)),
     ("vmap_as", |vm, frames| vm.vmap_as(frames, Attributes::DEVICE)),
@@ -100,7 +96,6 @@ fn ram_among_devices_is_named_and_nothing_stays_mapped() {
             for at in (0..device.len()).step_by(1 + device.len() / 40) {
                 let mut with_ram = device.clone();
                 with_ram[at] = ram;
-                // Another time it would have been a device.
                 let array = Changing::new(&with_ram, &device);
                 let expected = Error::Ram {
                     pa: PhysAddr(ram.0 * PAGE),
@@ -138,8 +133,6 @@ fn a_run_that_ends_in_ram_is_refused_at_its_first_page_of_ram() {
     assert_empty(&vm);
 }
 
-/// A map that lacks a table is tried again, once what was lazy is free, and reads the array
-/// again: it is looked at again, too.
 #[test]
 fn what_is_read_for_a_second_try_is_looked_at_for_it() {
     for succeed in 0..2 {
@@ -149,7 +142,7 @@ fn what_is_read_for_a_second_try_is_looked_at_for_it() {
         let mut then = device.clone();
         then[599] = ram;
         let array = Changing::new(&device, &then);
-        // Waits for a flush, so that there is hope.
+        // A lazy area gives hope for the second try.
         drop(vm.vmalloc(PAGE).unwrap());
         vm.backend().model.fail_alloc_after(succeed);
         let expected = Error::Ram {
@@ -183,7 +176,6 @@ fn pages_that_are_taken_over_are_those_that_are_mapped_and_freed() {
     }
 }
 
-/// An array of `nr` elements, none of which may be read.
 struct Unread(usize);
 
 impl FrameArray for Unread {
@@ -251,14 +243,11 @@ fn a_frame_number_beyond_all_addresses_is_named_as_it_was_given() {
             assert_eq!(taken, Some(Error::NotToBeTakenOver(frame)));
         }
     }
-    // A block of `vm_map_ram` is left.
     vm.vm_unmap_aliases();
     vm.backend().free_frames(ram, 0);
     assert_empty(&vm);
 }
 
-/// Where the placement looks ahead, too: it looks at a few pages, in order, and one of them may be
-/// missing.
 #[test]
 fn a_hole_at_every_page_is_named_by_each_call() {
     let vm = vm();
@@ -287,7 +276,7 @@ fn a_hole_at_every_page_is_named_by_each_call() {
     assert_empty(&vm);
 }
 
-/// What is asked of the backend keeps its promise: no range that wraps.
+/// No range passed to the backend wraps.
 #[test]
 fn the_last_frame_numbers_of_all_are_refused() {
     let vm = vm();

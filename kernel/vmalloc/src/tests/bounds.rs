@@ -1,18 +1,16 @@
-//! What is done under one hold of a lock, which masks interrupts, has a bound, however much is
-//! asked for.
+//! Work under one hold of a lock, which masks interrupts, has a bound.
 
 use super::*;
 
-/// Descriptors of a last-level table.
 const TABLE: u64 = 512;
 
-/// Runs `f` and looks at each hold of a lock in it. Frames are never asked for, nor freed, in
-/// one: the machine looks at that always.
+/// Runs `f` and checks each hold. The machine itself checks that frames are never allocated or
+/// freed in one.
 #[track_caller]
 fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
     let most = most_under_a_hold(vm, f);
-    // Each descriptor is read with the others, then alone where they are not alike; and on the way
-    // down, for the part and for both of its ends.
+    // Descriptors are read together, then alone where they differ; and on the way down, for the
+    // part and for both ends.
     assert!(
         most.loads <= 2 * TABLE + 16 && most.stores <= TABLE,
         "{what}: {most:?}"
@@ -20,7 +18,6 @@ fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
     assert_eq!(most.waits, 0, "{what}: a barrier or a TLBI under a lock");
 }
 
-/// Every call on an area of `size` bytes.
 fn each_call(vm: &Vm, size: u64) {
     let pages = size / PAGE;
     let mut area = None;
@@ -81,8 +78,7 @@ fn no_call_does_more_under_a_lock_than_a_table_has_descriptors() {
     }
 }
 
-/// Many areas wait, of frames by the single: their flush frees all of it with no lock held, and
-/// gives 64 ranges back at a time.
+/// A flush frees all frames without a lock, and 64 ranges per hold.
 #[test]
 fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     let vm = lazy_on(1, 1 << 20, 1 << 40);
@@ -98,7 +94,7 @@ fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     assert_empty(&vm);
 }
 
-/// The mutant: a walk of three tables' pages under one hold.
+/// The mutant: a walk of three tables under one hold.
 #[test]
 #[should_panic = "a walk of all pages: Hold"]
 fn a_hold_that_does_too_much_is_noticed() {

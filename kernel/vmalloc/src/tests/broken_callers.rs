@@ -1,4 +1,4 @@
-//! Callers' mistakes: each has an error of its own, and changes nothing.
+//! Callers' mistakes: a distinct error, and no change.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn an_alignment_that_is_no_power_of_two_is_refused() {
     assert_empty(&vm);
 }
 
-/// Linux's align_shift case, which is expected to fail at the top.
+/// Linux's align_shift case.
 #[test]
 fn an_alignment_beyond_the_region_has_no_place() {
     let vm = vm();
@@ -144,7 +144,6 @@ fn a_double_free_names_the_area_and_who_freed_it() {
         }
         other => panic!("{other:?}"),
     }
-    // The range is in use again: the error is about what is there now.
     let again = vm.vmalloc(3 * PAGE).unwrap();
     assert_eq!(again.va(), va);
     assert_eq!(vm.raw().vfree(va), Err(Error::Owned(again.info())));

@@ -1,4 +1,4 @@
-//! Memory where locks are only tried, and where nothing but locks is waited for.
+//! Contexts where locks are only tried, and where only locks are waited for.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn whoever_holds_a_lock_is_not_waited_for() {
         Usage::default(),
         "nothing was got, and nothing is deferred"
     );
-    // Frames are in use when the area is there already.
+    // The area exists before frames are allocated.
     vm.backend().ram().budget = Some(0);
     let result = in_exception(|| vm.allocate(&nolock(PAGE)));
     assert_eq!(result.err(), Some(Error::OutOfFrames { size: PAGE }));
@@ -60,7 +60,6 @@ fn whoever_holds_a_lock_is_not_waited_for() {
 #[test]
 fn an_allocator_whose_lock_is_taken_has_nothing() {
     let vm = vm();
-    // Addresses are there.
     drop(vm.vmalloc(2 * PAGE).unwrap());
     vm.backend().ram().locked = true;
     let result = vm.allocate(&nolock(PAGE));
@@ -151,8 +150,6 @@ fn a_page_for_areas_is_asked_for_without_waiting() {
     assert_empty(&vm);
 }
 
-/// A workload of an interrupt handler and nothing else: what it frees is dealt with by what it
-/// asks for, a bounded number of areas at a time.
 #[test]
 fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {
     let vm = lazy(64, 1 << 20);
@@ -173,7 +170,7 @@ fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {
     assert_empty(&vm);
 }
 
-/// An interrupt handler that interrupted a purge, or a call that waits for one, waits for neither.
+/// Handlers wait for no gate, not even inside a purge.
 #[test]
 fn an_interrupt_handler_waits_for_no_gate() {
     let vm = lazy(4, 1 << 20);
@@ -193,7 +190,7 @@ fn an_interrupt_handler_waits_for_no_gate() {
     assert_empty(&vm);
 }
 
-/// A changed area in the deferred-free list is left for a call that may wait for the linear map.
+/// It is left to a call that may wait for the linear map.
 #[test]
 fn a_changed_area_is_not_dealt_with_in_an_interrupt() {
     let vm = vm_with_linear_map(1, Config::default());

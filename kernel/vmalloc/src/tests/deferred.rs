@@ -1,12 +1,9 @@
-//! What exception handlers free.
-
 use super::*;
 
 fn raw(vm: &Vm) -> VirtAddr {
     vm.vmalloc(PAGE).unwrap().into_raw()
 }
 
-/// What `vfree_atomic` could not free so far.
 fn refused(vm: &Vm) -> Vec<(VirtAddr, Error)> {
     vm.backend().refused.lock().unwrap().clone()
 }
@@ -94,8 +91,8 @@ fn each_call_that_can_wait_drains() {
     assert_empty(&vm);
 }
 
-/// Areas of each kind of shard, and an address: another CPU deals with all of it, a bounded number
-/// at a time.
+/// Areas of each kind of shard, and a bad address: another CPU drains them, a bounded number at a
+/// time.
 #[test]
 fn any_cpu_can_deal_with_what_was_deferred() {
     let vm = lazy_on(3, 3000, 1 << 20);
@@ -249,8 +246,7 @@ fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
     assert_empty(&vm);
 }
 
-/// Slots that are filled as fast as they are emptied do not keep a purge from what was there
-/// before.
+/// Slots that refill at once do not starve a purge of older ones.
 #[test]
 fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     let vm: &'static Vm = std::boxed::Box::leak(std::boxed::Box::new(vm()));
@@ -262,7 +258,6 @@ fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     };
     late(wrong);
     late(right);
-    // The first slot is full again as soon as it is empty.
     let again = move || late(wrong);
     *vm.backend().when_refused.borrow_mut() = Some(std::boxed::Box::new(again));
     vm.vm_unmap_aliases();

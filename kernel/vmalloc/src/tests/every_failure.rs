@@ -1,5 +1,4 @@
-//! Every call, with each of what it allocates failing in turn: frames, tables, pages for areas, and
-//! all of them together.
+//! Every call with each of its allocations failing: frames, tables, pages for areas, and all.
 
 use super::*;
 
@@ -21,9 +20,8 @@ fn fail(vm: &Vm, what: What, k: Option<u64>) {
     }
 }
 
-/// What must be the same after a failure: areas and their leaves, the whole linear map, frames,
-/// tables. Empty tables may be left, which a piece or a larger span keeps, and so may what is kept
-/// for the next: these go first.
+/// What a failure must not change: areas and leaves, the linear map, frames, tables. What is kept,
+/// and empty tables, may differ, and are given back first.
 fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usize) {
     vm.shrink();
     vm.backend().tree().prune(vm.range()).unwrap();
@@ -52,8 +50,7 @@ fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usiz
     )
 }
 
-/// Runs `call` on new machines, with the k-th allocation and all after it failing, for each k until
-/// it succeeds.
+/// On new machines, the k-th allocation and all later ones fail, until `call` succeeds.
 fn at_each<S>(
     name: &str,
     what: What,
@@ -79,7 +76,6 @@ fn at_each<S>(
                     everything(&vm) == before,
                     "{name}: failure {k} of {what:?} ({error}) changed something"
                 );
-                // And it still works.
                 call(&vm, &mut state)
                     .unwrap_or_else(|error| panic!("{name} after failure {k} of {what:?}: {error}"));
                 end(&vm, state);
@@ -101,8 +97,7 @@ fn free_singles(vm: &Vm, frames: Vec<Pfn>) {
         .for_each(|frame| vm.backend().free_frames(frame, 0));
 }
 
-/// `call` with each kind of allocation failing. `least` is how many of each it makes at least, so
-/// that none of it passes for want of allocations.
+/// `least`: allocations of each kind that `call` must make.
 fn all<S>(
     name: &str,
     least: [usize; 3],
@@ -116,11 +111,9 @@ fn all<S>(
     }
 }
 
-/// The nodes that there are are used up, but for none.
 fn use_up_nodes(vm: &Vm) -> Vec<VirtAddr> {
     vm.backend().ram().node_budget = Some(0);
     let mut areas = Vec::new();
-    // Those of the CPU, and those that all share.
     for size in [PAGE, M2] {
         while let Ok(area) = vm.get_vm_area(size, PAGE) {
             areas.push(area.into_raw());
@@ -144,7 +137,7 @@ fn of_an_allocation() {
         Request::new(M2 + K64).huge(),
         Request::new(5 * PAGE).aligned(M2),
     ];
-    // What fails without waiting is deferred, and goes with the next call that can wait.
+    // Failures without waiting are deferred to the next call that can wait.
     let both_ways = requests.into_iter().flat_map(|request| {
         [
             ("allocate", request),
@@ -272,7 +265,6 @@ fn of_a_part_of_a_sparse_area() {
         vm.raw().free_vm_area(made.2).unwrap();
         vm.backend().free_frames(made.0, 9);
     };
-    // By the handle, which is adopted for the call.
     let call = |vm: &Vm, made: &mut Made| {
         let area = adopted(vm, made.2);
         let result = area
@@ -323,7 +315,6 @@ fn of_a_change() {
             let (at, size) = (va.add(K64 + PAGE), 3 * PAGE);
             vm.raw().set_memory_ro(at, size)?;
             let executable = vm.raw().set_memory_x(at, size).map(drop);
-            // Its tables are there, by the change before.
             executable.inspect_err(|error| panic!("{error}"))
         }),
     ];

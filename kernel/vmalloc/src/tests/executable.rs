@@ -1,13 +1,9 @@
-//! What becomes executable is published, whole, once it is so and before the call returns; and
-//! nothing else is.
-//!
-//! The machine looks at each page that is published, and the checks of every other test at each
-//! page that can be executed.
+//! What becomes executable is published whole before the call returns, and nothing else is. The
+//! machine checks published pages; every other test checks executable ones.
 
 use super::*;
 use paging::{Outcome, VirtRange};
 
-/// What `call` publishes.
 fn published_by<T>(vm: &Vm, call: impl FnOnce() -> T) -> (T, Vec<VirtRange>) {
     let published = || core::mem::take(&mut *vm.backend().published.lock().unwrap());
     assert_eq!(published(), [], "nothing before");
@@ -24,7 +20,7 @@ fn set_memory_publishes_what_it_makes_executable() {
     type Set = for<'v> fn(&VmArea<'v, Machine>, u64, u64) -> Result<Outcome, Error>;
     let vm = vm();
     let area = vm.vmalloc(M2 + 40 * PAGE).unwrap();
-    // In this order: what is changed, from which page on, how many, and whether they are published.
+    // The change, first page, pages, and whether they are published.
     let changes: [(&str, Set, u64, u64, bool); 11] = [
         ("ro", |a, o, s| a.set_memory_ro(o, s), 0, 540, false),
         ("x", |a, o, s| a.set_memory_x(o, s), 3, 530, true),
@@ -67,7 +63,6 @@ fn set_memory_publishes_what_it_makes_executable() {
         assert_eq!(published, expected, "{what}");
         assert_sound(&vm);
     }
-    // What is refused publishes nothing: these pages are writable.
     let (refused, published) = published_by(&vm, || area.set_memory_x(0, PAGE));
     assert!(matches!(refused, Err(Error::Map(_))), "{refused:?}");
     assert_eq!(published, []);
@@ -75,7 +70,6 @@ fn set_memory_publishes_what_it_makes_executable() {
     assert_empty(&vm);
 }
 
-/// A page that cannot be accessed when it becomes executable is published when it can be.
 #[test]
 fn an_invalid_page_is_published_when_it_is_valid_again() {
     let vm = vm();
@@ -130,7 +124,6 @@ fn what_is_mapped_executable_is_published_before_anyone_has_its_address() {
         mapped.unwrap();
         let expected: Vec<_> = [part(&sparse, 1, 40)].into_iter().filter(|_| publishes).collect();
         assert_eq!(published, expected, "{attributes:?}");
-        // Nothing was mapped, so nothing is published.
         let (refused, published) = published_by(&vm, || sparse.map_pages(0, &frames[..2], attributes));
         assert!(matches!(refused, Err(Error::Map(_))));
         assert_eq!(published, []);
@@ -165,7 +158,7 @@ fn an_executable_area_that_moves_is_published_where_it_is_then() {
     assert_empty(&vm);
 }
 
-/// Other CPUs may have to be waited for.
+/// Publishing may wait for other CPUs.
 #[test]
 fn who_does_not_wait_gets_nothing_executable() {
     let vm = vm();

@@ -1,9 +1,7 @@
-//! If anything runs out, at any time: a distinct error, and everything as before (DESIGN rule 7).
+//! Anything may run out at any time: a distinct error, and no change (DESIGN rule 7).
 
 use super::*;
 
-/// Calls `f` with the k-th use of something failing, for each k until it succeeds; gives the
-/// errors.
 fn at_each(vm: &Vm, set: impl Fn(&Vm, Option<u64>), f: impl Fn(&Vm) -> Result<(), Error>) -> Vec<Error> {
     let mut errors = Vec::new();
     for k in 0.. {
@@ -73,11 +71,10 @@ fn the_kth_table_may_fail() {
     assert_empty(&vm);
 }
 
-/// The second try reads the blocks from the first on, wherever the first try had got to.
 #[test]
 fn a_map_that_is_tried_again_after_a_prune_begins_with_the_first_block() {
     let features = Features {
-        // Three are empty and linked, three are to be had, and four are needed.
+        // Three are empty and linked, three are free, four are needed.
         pool_pages: 7,
         ..Features::default()
     };
@@ -132,7 +129,6 @@ fn addresses_may_run_out() {
     assert_eq!(vm.backend().ram().used(), 3 * 128);
     drop(areas.remove(3));
     areas.push(vm.vmalloc(3 * PAGE).unwrap());
-    // What is kept for the next of its size is given up for one of another.
     areas.truncate(8);
     assert!(vm.usage().cached.0 != 0);
     areas.clear();
@@ -145,7 +141,7 @@ fn addresses_may_run_out() {
 fn frames_may_run_out() {
     let vm = vm();
     let area = vm.vmalloc(RAM_SIZE - M2).unwrap();
-    // The list of its blocks took a frame of the last 2M.
+    // The block list took a frame of the last 2M.
     assert_eq!(vm.vmalloc(M2).err(), Some(Error::OutOfFrames { size: M2 }));
     assert_eq!(vm.backend().ram().used(), (RAM_SIZE - M2) / PAGE + 1);
     drop(area);
@@ -154,7 +150,7 @@ fn frames_may_run_out() {
 
 #[test]
 fn a_phase_is_given_up_step_by_step_where_space_is_tight() {
-    // 1024 pages: no room for 2M at the phase of the memory, but for its 64K groups.
+    // 1024 pages have no room for 2M at this phase, but for 64K groups.
     let vm = vm_with(1024, Features::default(), Config::default());
     let pa = PhysAddr(0x1020_0000 - 64 * PAGE);
     let area = vm.ioremap(pa, 64 * PAGE + M2).unwrap();

@@ -30,7 +30,6 @@ fn can_access(vm: &Vm, va: VirtAddr) -> bool {
     possible.iter().any(Result::is_ok)
 }
 
-/// What maps a frame of another owner, and what ends that.
 type Pair = (&'static str, fn(&Vm, Pfn) -> VirtAddr, fn(&Vm, VirtAddr));
 
 const PAIRS: [Pair; 5] = [
@@ -79,7 +78,7 @@ fn by_default_no_tlb_knows_the_pages_when_the_call_returns() {
         let issued = issued_by(&vm, || end(&vm, va));
         assert_eq!((issued.dsb_ish, issued.isb), (1, 1), "{what}");
         assert!(issued.tlbi != 0 && !can_access(&vm, va), "{what}");
-        // The model panics if a TLB has a translation of it.
+        // The model panics if a TLB has a translation.
         vm.backend().free_frames(frame, 0);
         vm.shrink();
         assert_empty(&vm);
@@ -113,7 +112,6 @@ fn deferred_they_are_unmapped_at_once_and_a_tlb_may_know_them_until_the_flush() 
     }
 }
 
-/// The hazard is what the model is for: it refuses a frame that a TLB can still reach.
 #[test]
 #[should_panic]
 fn a_frame_that_is_freed_before_the_flush_is_noticed() {
@@ -143,8 +141,8 @@ fn strict_means_all_pages() {
     assert_empty(&vm);
 }
 
-/// Pages of a block are handed out once before a flush. However many mappings come and go, what
-/// waits is flushed when the policy's share is reached.
+/// A block's pages are handed out once before a flush; what is lazy stays within the policy's
+/// share.
 #[test]
 fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
     let vm = vm_of(ForeignPages::Defer);
@@ -159,7 +157,7 @@ fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
         if round % 1000 == 0 {
             let waiting = vm.usage().lazy;
             assert!(waiting.0 < 1000 / 3, "{waiting:?}");
-            // A block that a mapping is left of, one that pages come from, and those that wait.
+            // A block with a mapping, one in use, and those that are lazy.
             assert!(vm.usage().areas <= 2, "{:?}", vm.usage());
         }
     }

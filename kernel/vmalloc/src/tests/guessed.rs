@@ -1,4 +1,4 @@
-//! What is taken for one run by its ends decides where an area goes, and nothing else.
+//! A guessed run decides where an area goes, and nothing else.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Lazy purge: one flush for many, and nothing used again before it.
+//! Lazy purge: one flush for many, and no reuse before it.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn one_flush_covers_all_that_wait() {
     let areas: Vec<_> = (0..8).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
     let issued = issued_by(&vm, || drop(areas));
     assert_eq!(vm.usage().lazy, (0, 0), "the eighth was the last straw");
-    // The leading barrier waits for what other CPUs took out too, so it is DSB ISH.
+    // The leading DSB ISH covers other CPUs' stores.
     assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.isb), (0, 2, 1));
     assert_eq!(issued.tlbi, 8, "a page each");
     assert_sound(&vm);
@@ -61,7 +61,6 @@ fn areas_side_by_side_are_flushed_as_one_range() {
     let vm = vm_with(1 << 34, features, lazily(128, 1 << 20));
     let keep = vm.vmalloc(PAGE).unwrap();
     let mut areas: Vec<_> = (0..64).map(|_| vm.vmalloc(PAGE).unwrap()).collect();
-    // From the middle up, then from there down.
     areas.rotate_left(20);
     areas[44..].reverse();
     let ranges: Vec<_> = areas.iter().map(|area| area.range()).collect();
@@ -93,13 +92,12 @@ fn areas_side_by_side_are_flushed_as_one_range() {
     assert_empty(&vm);
 }
 
-/// DESIGN rule 6: by whose frames they are, not by the call. Each mapping is used on another CPU,
-/// and its frame, where it is not the area's, freed as soon as the call that ends the mapping is
-/// back: the model looks for translations of it.
+/// DESIGN rule 6: the frames' owner decides. Each mapping is used on another CPU, and a foreign
+/// frame freed right after the call.
 #[test]
 fn what_waits_is_decided_by_whose_frames_they_are() {
     type Map = for<'v> fn(&'v Vm, Pfn) -> VmArea<'v, Machine>;
-    // What maps a frame, whether that is of RAM, and whether its area may wait.
+    // Name, whether RAM, whether the area may be lazy.
     let kinds: [(&str, bool, bool, Map); 7] = [
         ("ioremap of a device", false, true, |vm, frame| {
             vm.ioremap(PhysAddr(frame.0 * PAGE + 8), 16).unwrap()
@@ -145,7 +143,6 @@ fn what_waits_is_decided_by_whose_frames_they_are() {
         let can_defer = area.free_atomic();
         assert_eq!(can_defer.is_ok(), waits, "{what}");
         drop(can_defer);
-        // Deals with what was deferred.
         drop(vm.get_vm_area(PAGE, 1).unwrap());
         assert_eq!(vm.usage().lazy.0, usize::from(waits), "{what}");
         if ram {
@@ -155,7 +152,6 @@ fn what_waits_is_decided_by_whose_frames_they_are() {
         vm.vm_unmap_aliases();
         assert_empty(&vm);
     }
-    // A single page of RAM in the range is enough.
     let vm = lazy(100, 1 << 20);
     drop(vm.ioremap_cache(PhysAddr(RAM - PAGE), 2 * PAGE).unwrap());
     assert_eq!(vm.usage().lazy.0, 0);
@@ -185,7 +181,6 @@ fn what_runs_out_forces_the_flush() {
         },
         ..Config::default()
     };
-    // Addresses.
     let vm = vm_with(512, Features::default(), config);
     let keep = vm.vmalloc(PAGE).unwrap();
     drop(vm.vmalloc(509 * PAGE).unwrap());
@@ -195,7 +190,6 @@ fn what_runs_out_forces_the_flush() {
     drop(keep);
     vm.shrink();
     assert_empty(&vm);
-    // Frames.
     let vm = lazy(1000, 1 << 30);
     let keep = vm.vmalloc(PAGE).unwrap();
     drop(vm.vmalloc(RAM_SIZE - M2).unwrap());
@@ -207,8 +201,7 @@ fn what_runs_out_forces_the_flush() {
     assert_empty(&vm);
 }
 
-/// An unlinked table in a walk cache and a new one in its place would be two links for one address.
-/// So a piece keeps its table.
+/// Two links may be held for one address otherwise, an old and a new table.
 #[test]
 fn a_piece_keeps_its_table_until_it_goes_back() {
     let vm = lazy(1000, 1 << 30);
@@ -232,7 +225,6 @@ fn a_piece_keeps_its_table_until_it_goes_back() {
     assert_empty(&vm);
 }
 
-/// A large area has whole spans, so no table is left empty when it goes.
 #[test]
 fn tables_of_large_areas_go_with_them() {
     let vm = vm();
@@ -250,7 +242,7 @@ fn tables_of_large_areas_go_with_them() {
 #[test]
 fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     let features = Features {
-        // The root, two above, and one of the last level.
+        // The root, two above, one of the last level.
         pool_pages: 4,
         ..Features::default()
     };
@@ -263,8 +255,7 @@ fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     }
 }
 
-/// An area that covers a table whole unlinks it; its addresses are lazy until that is flushed,
-/// and so is the table.
+/// The table and the area's addresses are lazy until the flush.
 #[test]
 fn a_table_that_an_area_covers_whole_goes_with_it() {
     for lazy in [false, true] {
@@ -287,8 +278,7 @@ fn a_table_that_an_area_covers_whole_goes_with_it() {
     }
 }
 
-/// A lazy purge on two CPUs (DESIGN rule 6): CPU 0 takes out, CPU 1 purges, and then no CPU may
-/// still translate.
+/// DESIGN rule 6: CPU 0 unmaps, CPU 1 purges, then no CPU may translate.
 #[test]
 fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     let vm = lazy_on(3, 1000, 1 << 30);
@@ -309,7 +299,6 @@ fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     );
     vm.backend().go_to(2);
     assert!(vm.backend().model.cpu(2).access(va, Access::Read).is_err());
-    // The same frames and addresses at once, on the CPU whose they are.
     vm.backend().go_to(0);
     let again = vm.vmalloc(3 * PAGE).unwrap();
     assert_eq!(again.va(), va);
@@ -345,7 +334,6 @@ fn areas_freed_on_other_cpus_than_their_own_are_lazy_alike() {
     }
 }
 
-/// Linux lets stale translations of the pages outlive `vunmap`; their user must know.
 #[test]
 fn pages_of_somebody_else_are_flushed_at_once() {
     let vm = lazy(1000, 1 << 30);

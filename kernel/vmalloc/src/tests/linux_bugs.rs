@@ -1,55 +1,42 @@
-//! Bugs that Linux had in this area, each as a claim that is kept here; and where it is kept.
+//! Bugs that Linux had in this area, and the tests that keep them out: those of the engine in
+//! `paging/tests/linux_bugs.rs`, those of many CPUs in `tests/concurrent`, the others here.
+//! [`every_bug_of_the_list_has_its_tests_or_a_reason`] checks the list.
 //!
-//! The numbers are those of the list that they come from. Tests of the engine are in
-//! `paging/tests/linux_bugs.rs`, those that need many CPUs in `tests/concurrent`, all others here.
-//! The list is checked: see [`every_bug_of_the_list_has_its_tests_or_a_reason`].
-//!
-//! - 1: a table is freed under a walker when a block replaces it:
+//! - 1: a block replaces a table under a walker:
 //!   `bug_1_nobody_walks_a_table_that_a_block_replaces`,
 //!   `bug_1_the_lock_around_walks_is_never_taken_twice`
-//! - 2: levels that were modified are not reported when a map fails:
+//! - 2: a failed map does not report levels:
 //!   `bug_2_the_levels_written_are_reported_when_the_map_fails_half_way`
-//! - 3: a failure leaves barriers owing:
-//!   `bug_3_a_failed_map_leaves_no_barrier_owing`,
+//! - 3: a failure leaves barriers owing: `bug_3_a_failed_map_leaves_no_barrier_owing`,
 //!   `bug_3_an_allocation_that_fails_half_way_owes_no_barrier`
-//! - 4: barriers are put off in an interrupt:
-//!   `bug_4_a_map_in_an_exception_owes_nothing`
-//! - 5: the array is followed by bytes, not pages:
+//! - 4: an interrupt defers barriers: `bug_4_a_map_in_an_exception_owes_nothing`
+//! - 5: the array is followed by bytes:
 //!   `bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes`,
 //!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
-//! - 6: the cache is flushed from the wrong address on; cannot be: data caches of AArch64 are
-//!   physically tagged, and no mapping here comes with a cache flush
-//! - 7: a batch overruns the end of its run:
-//!   `bug_7_no_leaf_reaches_over_the_end_of_its_run`,
+//! - 6: the cache is flushed from the wrong address; cannot be: AArch64's data caches are
+//!   physically tagged, and no mapping here flushes them
+//! - 7: a batch overruns its run: `bug_7_no_leaf_reaches_over_the_end_of_its_run`,
 //!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
-//! - 8: small pages are mapped as the large ones that were asked for:
+//! - 8: small pages are mapped as large:
 //!   `bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds`,
 //!   `bug_8_what_fell_back_half_way_is_mapped_as_what_it_is`
-//! - 9: pages of a huge area are no pages of their own:
-//!   `bug_9_each_page_of_a_huge_area_is_a_page`
-//! - 10: a permission change stops half-way:
-//!   `bug_10_a_permission_change_is_all_or_nothing`,
+//! - 9: pages of a huge area cannot be used alone: `bug_9_each_page_of_a_huge_area_is_a_page`
+//! - 10: a permission change stops half way: `bug_10_a_permission_change_is_all_or_nothing`,
 //!   `bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all`
-//! - 11: the alias changes beyond what was asked for:
-//!   `bug_11_rights_change_inside_the_range_and_nowhere_else`,
+//! - 11: too much of the alias changes: `bug_11_rights_change_inside_the_range_and_nowhere_else`,
 //!   `bug_11_the_alias_of_the_slice_changes_and_of_nothing_else`
-//! - 12: a block meets stale links to the table that it replaces:
-//!   `bug_12_a_block_where_a_table_was_meets_no_stale_link`,
+//! - 12: a block meets stale links: `bug_12_a_block_where_a_table_was_meets_no_stale_link`,
 //!   `bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link`
-//! - 13: in-place splits before all CPUs are known to take them:
+//! - 13: in-place splits before all CPUs are known:
 //!   `bug_13_blocks_are_met_and_in_place_is_never_a_default`
-//! - 14: a cut at the edge of a leaf unfolds it for nothing:
-//!   `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`,
+//! - 14: a cut at a leaf's edge unfolds it: `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`,
 //!   `bug_14_a_slice_that_ends_where_leaves_do_splits_nothing`
-//! - 15: a split goes on with a copy of what it has replaced:
-//!   `bug_15_every_stage_of_a_split_reads_the_tables_anew`
+//! - 15: a split uses a stale copy: `bug_15_every_stage_of_a_split_reads_the_tables_anew`
 //! - 16: kept ranges are dropped while they are given out:
 //!   `bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus`
-//! - 17: unmapping a part of a block removes it whole:
-//!   `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`,
+//! - 17: a partial unmap removes the block: `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`,
 //!   `bug_17_a_part_of_a_block_goes_and_the_rest_stays`
-//! - 18: a fold leaves entries of the pieces:
-//!   `bug_18_a_fold_invalidates_every_page_it_replaces`,
+//! - 18: a fold leaves entries of the pieces: `bug_18_a_fold_invalidates_every_page_it_replaces`,
 //!   `bug_18_the_linear_map_is_folded_without_a_trace`
 //! - 19: contiguous groups are silently off:
 //!   `bug_19_contiguous_groups_are_on_unless_someone_turns_them_off`,
@@ -69,16 +56,13 @@ fn linear() -> Vm {
     vm_with_linear_map(2, Config::default())
 }
 
-/// Where the page of `area` is in the linear map.
 fn alias(vm: &Vm, area: &VmArea<'_, Machine>, page: u64) -> VirtAddr {
     let frame = vm.vmalloc_to_pfn(area.va().add(page * PAGE)).unwrap();
     VirtAddr(LINEAR + frame.0 * PAGE)
 }
 
-/// Bug 1, the mitigation: it took the lock that keeps walks out inside of one that let walks in,
-/// which with a writer in between never ends. Locks of these tests panic where one is taken twice
-/// or against the order, so every call is made while a walk is under way nowhere, and all of them
-/// come through.
+/// Bug 1, the mitigation: the lock that keeps walks out was taken inside one that lets them in. The
+/// locks of these tests panic if taken twice or out of order.
 #[test]
 fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     for config in [
@@ -90,7 +74,6 @@ fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     ] {
         let vm = vm_with_linear_map(1, config);
         vm.backend().ram().largest = 0;
-        // Tables that are unlinked, emptied, pruned, and replaced by blocks.
         drop(vm.allocate(&Request::new(2 * M2).aligned(M2)).unwrap());
         vm.backend().ram().largest = 9;
         let mut area = vm.allocate(&Request::new(2 * M2).aligned(M2)).unwrap();
@@ -104,8 +87,7 @@ fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     }
 }
 
-/// Bug 3: see the engine's. Here the allocation as a whole: what comes next pays for its own
-/// barriers and no more.
+/// Bug 3, for a whole allocation: the next call pays for its own barriers only.
 #[test]
 fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     let vm = vm();
@@ -127,8 +109,7 @@ fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     assert_empty(&vm);
 }
 
-/// Bug 4: in an interrupt, the mode in which barriers are put off was entered where it must not be.
-/// Here a call in an exception issues what the same call issues elsewhere, before it returns.
+/// Bug 4: a call in an exception issues what it issues elsewhere, before it returns.
 #[test]
 fn bug_4_a_map_in_an_exception_owes_nothing() {
     let vm = vm();
@@ -147,8 +128,7 @@ fn bug_4_a_map_in_an_exception_owes_nothing() {
     assert_empty(&vm);
 }
 
-/// Bugs 5 and 7: chunks of ascending order at an offset that none of them fits, compared page by
-/// page.
+/// Bugs 5 and 7: chunks of ascending order at an offset that fits none.
 #[test]
 fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     for orders in [
@@ -164,7 +144,6 @@ fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
         for order in orders {
             at = at.next_multiple_of(1 << order);
             frames.extend((at..at + (1 << order)).map(Pfn));
-            // A hole, so that no two are one run.
             at += (1 << order) + 1;
         }
         let area = vm.vmap(&frames[..]).unwrap();
@@ -174,13 +153,11 @@ fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     }
 }
 
-/// Bug 8: there were no more large blocks half-way through; the rest was of small ones, and mapped
-/// as if it were large.
+/// Bug 8: large blocks ran out half way.
 #[test]
 fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     for blocks in 0..4 {
         let vm = vm();
-        // So many blocks of 2M are left, and many single pages.
         let mut held: Vec<_> = (0..RAM_SIZE / M2 - blocks)
             .map(|_| vm.backend().alloc_frames(9).unwrap())
             .collect();
@@ -223,8 +200,7 @@ fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     }
 }
 
-/// Bug 9: a page in the middle of a large block could not be used as a page. Here each has its
-/// frame, can be mapped somewhere else by it, and is written through either.
+/// Bug 9: each page of a block can be mapped elsewhere and written through both.
 #[test]
 fn bug_9_each_page_of_a_huge_area_is_a_page() {
     let vm = linear();
@@ -244,7 +220,7 @@ fn bug_9_each_page_of_a_huge_area_is_a_page() {
     assert_empty(&vm);
 }
 
-/// Bug 10: of a slice of a huge area, some pages had changed when the rest could not.
+/// Bug 10: part of a slice had changed when the rest could not.
 #[test]
 fn bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all() {
     let vm = linear();
@@ -260,7 +236,6 @@ fn bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all() {
     let mut failures = 0;
     for k in 0.. {
         vm.backend().model.fail_alloc_after(k);
-        // Across the border of two blocks.
         let result = area.set_memory_ro(M2 - 3 * PAGE, 7 * PAGE);
         let failed = !vm.backend().model.cancel_alloc_failure();
         assert_eq!(result.is_err(), failed);
@@ -279,7 +254,7 @@ fn bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all() {
     assert_empty(&vm);
 }
 
-/// Bug 11: the alias of the whole area lost its rights.
+/// Bug 11: the whole area's alias lost its permissions.
 #[test]
 fn bug_11_the_alias_of_the_slice_changes_and_of_nothing_else() {
     let vm = linear();
@@ -299,7 +274,7 @@ fn bug_11_the_alias_of_the_slice_changes_and_of_nothing_else() {
     assert_empty(&vm);
 }
 
-/// Bug 12: the table went, the link to it stayed in walk caches.
+/// Bug 12: the table went, the link stayed in walk caches.
 #[test]
 fn bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link() {
     for vm in [vm(), lazy(1000, 1 << 30)] {
@@ -323,8 +298,7 @@ fn bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link() {
     }
 }
 
-/// Bug 14: the alignment of the wrong leaf was looked at, and a group was unfolded that ended where
-/// the cut was.
+/// Bug 14: the wrong leaf's alignment was compared.
 #[test]
 fn bug_14_a_slice_that_ends_where_leaves_do_splits_nothing() {
     let vm = linear();
@@ -341,7 +315,7 @@ fn bug_14_a_slice_that_ends_where_leaves_do_splits_nothing() {
     assert_empty(&vm);
 }
 
-/// Bug 17: a whole block went with the part of it that was unmapped.
+/// Bug 17: the whole block went.
 #[test]
 fn bug_17_a_part_of_a_block_goes_and_the_rest_stays() {
     let vm = vm();
@@ -360,8 +334,7 @@ fn bug_17_a_part_of_a_block_goes_and_the_rest_stays() {
     assert_empty(&vm);
 }
 
-/// Bug 18: after a promotion, entries of the pieces stayed, and an invalidation by the first
-/// address missed them.
+/// Bug 18: entries of the pieces stayed after a promotion.
 #[test]
 fn bug_18_the_linear_map_is_folded_without_a_trace() {
     let vm = linear();
@@ -383,7 +356,7 @@ fn bug_18_the_linear_map_is_folded_without_a_trace() {
     assert_empty(&vm);
 }
 
-/// Bug 19: an option that had nothing to do with it turned groups off.
+/// Bug 19: an unrelated option turned groups off.
 #[test]
 fn bug_19_areas_of_64k_are_groups() {
     let vm = vm();
@@ -397,7 +370,6 @@ fn bug_19_areas_of_64k_are_groups() {
     assert_empty(&vm);
 }
 
-/// Where tests named after bugs are, from the crate's directory: files, and a directory of files.
 const FILES: [&str; 3] = [
     "src/tests/linux_bugs.rs",
     "tests/concurrent",
@@ -419,7 +391,6 @@ fn source(file: &str) -> String {
     }
 }
 
-/// Returns the list's items: number, and what keeps it.
 fn rows(list: &str) -> Vec<(u32, String)> {
     let mut rows: Vec<(u32, String)> = Vec::new();
     let mut is_item = false;
@@ -440,7 +411,6 @@ fn rows(list: &str) -> Vec<(u32, String)> {
     rows
 }
 
-/// Returns what is wrong with the list, or with the tests that it names.
 fn defects(table: &str, tests: &str) -> Vec<String> {
     let rows = rows(table);
     let numbers: Vec<_> = rows.iter().map(|(number, _)| *number).collect();
@@ -475,7 +445,7 @@ fn every_bug_of_the_list_has_its_tests_or_a_reason() {
     let table = source(FILES[0]);
     let tests: String = FILES.iter().map(|file| source(file)).collect();
     assert_eq!(defects(&table, &tests), [""; 0]);
-    // And each way to forget one is noticed.
+    // The check fails where an entry is missing.
     let without = table.replacen("//! - 16: ", "//! - sixteen: ", 1);
     assert_eq!(defects(&without, &tests).len(), 2, "no row, and a test in no row");
     let without = tests.replacen("fn bug_9_", "fn bug_nine_", 1);

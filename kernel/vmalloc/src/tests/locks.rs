@@ -1,4 +1,4 @@
-//! Locks of the host that know who may wait, and what is done while one is held.
+//! Locks of the host that check who may wait, and measure holds.
 
 use super::machine::{G, Vm};
 use crate::{Lock, LockClass};
@@ -7,8 +7,7 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, TryLockError, TryLockResult};
 
-/// These tests have one thread, so a wait would never end. A test that panics has said all there is
-/// to say.
+/// One thread: a wait would never end. A test that panicked has reported already.
 pub fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
     match tried {
         Ok(guard) => guard,
@@ -18,10 +17,8 @@ pub fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
 }
 
 std::thread_local! {
-    /// Whether this thread is in an exception handler, which may have interrupted the holder of any
-    /// lock.
+    /// Any lock's holder may have been interrupted.
     static IN_EXCEPTION: Cell<bool> = const { Cell::new(false) };
-    /// Whether this thread is in `without_waiting`.
     pub static WITHOUT_WAITING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -32,13 +29,10 @@ pub fn with<R>(flag: &'static std::thread::LocalKey<Cell<bool>>, f: impl FnOnce(
     result
 }
 
-/// Runs `f` as an exception handler does, in which waiting for any lock is a deadlock, and is
-/// reported.
 pub fn in_exception<R>(f: impl FnOnce() -> R) -> R {
     with(&IN_EXCEPTION, f)
 }
 
-/// A lock is waited for.
 pub fn may_wait() {
     assert!(
         !IN_EXCEPTION.get(),
@@ -56,7 +50,6 @@ fn taken<T>(tried: TryLockResult<T>) -> Option<T> {
 
 pub struct HostLock<T>(Mutex<T>);
 
-/// What was done under one hold of a lock.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Hold {
     pub loads: u64,
@@ -66,13 +59,10 @@ pub struct Hold {
 }
 
 std::thread_local! {
-    /// Whether locks are taken for another CPU.
     static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
-    /// Locks that are held.
     static HELD: Cell<usize> = const { Cell::new(0) };
-    /// What counts, and what it had counted when the first lock was taken.
+    /// The model, and its counts when the first lock was taken.
     static COUNTS: Cell<Option<(&'static Model<G>, Hold)>> = const { Cell::new(None) };
-    /// The most under one hold.
     static MOST: Cell<Hold> = const { Cell::new(Hold { loads: 0, stores: 0, waits: 0 }) };
 }
 
@@ -85,7 +75,6 @@ fn counted(model: &Model<G>) -> Hold {
     }
 }
 
-/// The most that was done under one hold of a lock while `f` ran.
 pub fn most_under_a_hold(vm: &Vm, f: impl FnOnce()) -> Hold {
     COUNTS.set(Some((vm.backend().model, Hold::default())));
     MOST.set(Hold::default());
@@ -94,12 +83,12 @@ pub fn most_under_a_hold(vm: &Vm, f: impl FnOnce()) -> Hold {
     MOST.get()
 }
 
-/// Memory is neither asked for nor freed under a lock of the subsystem.
+/// Allocators are not called under a lock.
 pub fn holds_no_lock() {
     assert_eq!(HELD.get(), 0, "an allocator is called under a lock");
 }
 
-/// Takes locks by `f` as another CPU would: what runs meanwhile holds none of them.
+/// Takes locks by `f` as another CPU would, which this one then does not hold.
 pub fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
     with(&ELSEWHERE, f)
 }

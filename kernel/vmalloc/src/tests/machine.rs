@@ -22,43 +22,35 @@ pub type G = Granule4K;
 pub const PAGE: u64 = G::PAGE_SIZE;
 pub const K64: u64 = 64 << 10;
 pub const M2: u64 = 2 << 20;
-/// Where RAM is: 256 MiB.
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_SIZE: u64 = 256 << 20;
-/// Where RAM is mapped, if it is: at this plus its physical address.
+/// The linear map, if any, is at this plus the physical address.
 pub const LINEAR: u64 = 0xffff_0000_0000_0000;
 pub const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
 pub struct Machine {
     pub model: &'static Model<G>,
     pub ram: Mutex<Ram>,
-    /// The tree as each CPU sees it, and which of them runs.
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
-    /// What `vfree_atomic` could not free when its turn came.
+    /// Frees by `vfree_atomic` that failed later.
     pub refused: Mutex<Vec<(VirtAddr, Error)>>,
-    /// What is done when that is told.
     pub when_refused: RefCell<Option<Box<dyn Fn()>>>,
-    /// Ranges that were published.
     pub published: Mutex<Vec<VirtRange>>,
-    /// Pages that were published, and their frames, which were not reused since.
+    /// Pages published, with their frames not reused since.
     fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
-    /// How often it was said that there is deferred work.
     pub deferred_work: AtomicUsize,
-    /// RAM is mapped at `LINEAR`, in the same tree.
     linear: bool,
-    /// Tables of a tree with no area.
     base_tables: usize,
 }
 
 impl Machine {
-    /// Goes on on `cpu`, which has seen all that the one before did, as taking a lock makes it see.
+    /// Continues on `cpu`, which knows all that the last one did, as by a lock.
     pub fn go_to(&self, cpu: usize) {
         let from = self.current.swap(cpu, Ordering::Relaxed);
         if from != cpu {
             self.model.hand_over(from, cpu);
-            // What it goes on with may have been translated ahead: what switches to it takes an
-            // exception or does this.
+            // Entry by an exception, or this, discards what was translated ahead.
             self.model.cpu(cpu).isb();
         }
     }
@@ -95,7 +87,7 @@ unsafe impl Backend for Machine {
     fn free_frames(&self, first: Pfn, order: u32) {
         may_wait();
         holds_no_lock();
-        // Rule 6: from here on, anybody may have them.
+        // Rule 6: reuse from here on.
         let pa = PhysAddr(first.0 * PAGE);
         self.model.frame_reused(pa, PAGE << order);
         let frames = first.0..first.0 + (1 << order);
@@ -170,12 +162,12 @@ unsafe impl Backend for Machine {
         edit.apply(self.tree(), VirtRange::new(VirtAddr(LINEAR + pa.0), size))
     }
     fn publish_instructions(&self, range: VirtRange) {
-        // It may wait for other CPUs, which may want any lock.
+        // It may wait for CPUs that want any lock.
         may_wait();
         for page in 0..range.size / PAGE {
             let va = range.start.add(page * PAGE);
-            // What is fetched from here on is right, where it can be executed by now. What is not
-            // accessible is passed over.
+            // Fetches are right from here on, of what is executable now. Inaccessible pages are
+            // passed over.
             let leaf = self.tree().translate(va);
             if let Some(leaf) = leaf.filter(|leaf| leaf.valid && leaf.attributes.is_executable()) {
                 let frame = leaf.translate(va).0 / PAGE;
@@ -207,7 +199,7 @@ pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
     machine_with(pages, features, config, false)
 }
 
-/// With all of RAM in a linear map: eight groups of 32M.
+/// All of RAM: eight groups of 32M.
 pub fn vm_with_linear_map(cpus: usize, config: Config) -> Vm {
     let features = Features {
         cpus,
@@ -219,7 +211,6 @@ pub fn vm_with_linear_map(cpus: usize, config: Config) -> Vm {
 fn machine_with(pages: u64, features: Features, config: Config, linear: bool) -> Vm {
     let cpus = features.cpus;
     let (model, root) = Model::with_root(Features {
-        // What devices are mapped as is up to their drivers.
         one_memory_type: RAM..RAM + RAM_SIZE,
         ..features
     });
@@ -263,7 +254,7 @@ pub fn lazy(areas: usize, pages: u64) -> Vm {
     lazy_on(1, areas, pages)
 }
 
-/// A lazy policy that gives each shard of a machine of one CPU so much.
+/// A lazy policy with this share per shard, on one CPU.
 pub fn lazy_share(areas: usize, pages: u64) -> Vm {
     lazy(2 * areas, 2 * pages)
 }
@@ -280,8 +271,8 @@ pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     vm_with(1 << 34, features, config)
 }
 
-/// Nothing is held, mapped, or broken, and nothing was on the way. All that is kept goes back when
-/// it is asked for, but for tables above the last level.
+/// Asserts that nothing is held, mapped, broken or pending, after all that is kept was given back,
+/// except tables above the last level.
 pub fn assert_empty(vm: &Vm) {
     assert_consistent(vm);
     vm.shrink();
@@ -292,7 +283,6 @@ pub fn assert_empty(vm: &Vm) {
         ((0, 0), (0, 0), 0, (0, 0))
     );
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
-    // Addresses are handed out lowest first.
     assert_eq!(nr_last_level_tables_of(vm, 2000), 0, "tables of pieces stay");
     vm.backend().tree().prune(vm.range()).expect("pruned");
     assert_eq!(
@@ -304,7 +294,6 @@ pub fn assert_empty(vm: &Vm) {
     assert_sound(vm);
 }
 
-/// Tables of the last level that are linked in the first spans of the region.
 pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
     let linked = |span: u64| {
         let va = vm.range().start.add(span * M2);
@@ -320,8 +309,7 @@ pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
         .count()
 }
 
-/// The invariants of the address space, of the tables, and of the TLB. Takes empty tables out,
-/// which may stay linked.
+/// Asserts the invariants of addresses, tables and TLB. Prunes empty tables.
 pub fn assert_sound(vm: &Vm) {
     assert_consistent(vm);
     let tree = vm.backend().tree();
@@ -332,8 +320,7 @@ pub fn assert_sound(vm: &Vm) {
     vm.backend().model.assert_clean();
 }
 
-/// All that can be executed was published as what it maps, by the time the call that made it so has
-/// returned.
+/// Asserts that all executable pages were published with their present frames.
 pub fn assert_fetches(vm: &Vm) {
     let published = unpoisoned(vm.backend().fetched_right.try_lock());
     let visited = vm.backend().tree().visit(vm.range(), |leaf| {
@@ -352,7 +339,6 @@ pub fn assert_fetches(vm: &Vm) {
     visited.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The same, but for the tables.
 pub fn assert_consistent(vm: &Vm) {
     let census = vm.check().unwrap_or_else(|violation| panic!("{violation}"));
     assert_eq!(census.retired, vm.usage().lazy.0 + vm.usage().deferred.0);
@@ -360,12 +346,10 @@ pub fn assert_consistent(vm: &Vm) {
     vm.backend().model.assert_clean();
 }
 
-/// Takes the locks of all shards, as what an exception handler interrupted may have.
 pub fn hold_all(vm: &Vm) -> Vec<impl Sized + '_> {
     vm.shards.iter().map(|shard| shard.state.lock()).collect()
 }
 
-/// Pseudo-random numbers that are the same each time.
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -380,7 +364,6 @@ impl Numbers {
     }
 }
 
-/// What was issued so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Issued {
     pub dsb_ishst: u64,
@@ -399,7 +382,6 @@ pub fn issued(vm: &Vm) -> Issued {
     }
 }
 
-/// What `f` issues.
 pub fn issued_by(vm: &Vm, f: impl FnOnce()) -> Issued {
     let before = issued(vm);
     f();

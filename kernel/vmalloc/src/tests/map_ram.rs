@@ -25,7 +25,6 @@ fn small_mappings_share_a_block_and_are_flushed_when_they_end() {
         }
         let issued = issued_by(&vm, || vm.raw().vm_unmap_ram(a, 3).unwrap());
         assert_eq!((issued.dsb_ishst, issued.dsb_ish, issued.tlbi), (1, 1, 3));
-        // The frames are free for anything at once.
         free(&vm, &frames[..3]);
         let again = vm.vm_map_ram(&frames[3..5]).unwrap();
         assert_eq!(again, a, "the lowest pages that are free");
@@ -88,7 +87,6 @@ fn a_mapping_that_fails_leaves_its_pages_free() {
         vm.backend().model.cancel_alloc_failure();
         vm.shrink();
         assert_eq!(vm.usage().areas, 0);
-        // Tables that it had made.
         vm.backend().tree().prune(vm.range()).unwrap();
     }
     let va = vm.vm_map_ram(&frames[..]).unwrap();

@@ -37,7 +37,6 @@ use paging::{Attributes, Extent, LeafSize, MemoryType, Pfn, PhysAddr, VirtAddr};
 use std::string::ToString;
 use std::vec::Vec;
 
-/// Every page of `area` is mapped to the frame that `expected` says, and its guard is not mapped.
 fn assert_maps(area: &VmArea<'_, Machine>, vm: &Vm, expected: impl Fn(u64) -> PhysAddr) {
     let range = area.range();
     let model = vm.backend().model;
@@ -136,7 +135,7 @@ fn vzalloc_zeroes_every_page_and_vmalloc_none() {
     assert_empty(&vm);
 }
 
-/// Linux bug 8: a huge vmalloc fell back to small pages, and was mapped as if it had not.
+/// Linux bug 8.
 #[test]
 fn what_fell_back_to_small_blocks_is_mapped_as_what_it_is() {
     for largest in 0..10 {
@@ -148,7 +147,6 @@ fn what_fell_back_to_small_blocks_is_mapped_as_what_it_is() {
         for page in 0..1024 {
             frames.push(tree.translate(area.va().add(page * PAGE)).unwrap());
         }
-        // Every page has a frame of its own.
         let mut pfns: Vec<_> = (0..1024)
             .map(|page| vm.vmalloc_to_pfn(area.va().add(page * PAGE)).unwrap().0)
             .collect();
@@ -248,9 +246,8 @@ fn an_aligned_stack_begins_at_a_multiple_above_its_guard() {
 #[test]
 fn ioremap_is_congruent_so_that_large_leaves_happen_at_odd_places() {
     let vm = vm();
-    // Something first, so that nothing is aligned by accident.
     let first = vm.vmalloc(1).unwrap();
-    // 64K before a 2M boundary, to 128K + 1 page behind the next: 1 group, 1 block, 2 groups, 1
+    // 64K before a 2M boundary, to 128K + 1 page after the next: 1 group, 1 block, 2 groups, 1
     // page.
     let pa = PhysAddr(0x1020_0000 - K64);
     let area = vm.ioremap(pa, K64 + M2 + 2 * K64 + PAGE).unwrap();
@@ -322,7 +319,7 @@ fn ram_is_refused_unless_cacheable() {
         (RAM - PAGE, PAGE, false),
         (RAM - PAGE, PAGE + 1, true),
         (RAM - 1, 1, false),
-        // Not in these bytes, but in their pages.
+        // RAM is in their pages, not in these bytes.
         (RAM - 0x800, 0x801, true),
         (RAM + RAM_SIZE - 1, 2, true),
         (RAM + RAM_SIZE - 1, 1, true),
@@ -347,7 +344,7 @@ fn ram_is_refused_unless_cacheable() {
 fn vmap_of_a_block_that_begins_inside_2m_still_uses_2m() {
     let vm = vm();
     let first = vm.vmalloc(1).unwrap();
-    // 3M of frames from 1.5M into a 2M block.
+    // 3M from 1.5M into a 2M block.
     let start = (RAM + 3 * M2 / 4) / PAGE;
     let frames: Vec<_> = (start..start + 768).map(Pfn).collect();
     let area = vm.vmap(&frames[..]).unwrap();
@@ -385,7 +382,6 @@ fn vmap_takes_shuffled_and_repeated_pages_and_leaves_them_to_their_owner() {
     assert_empty(&vm);
 }
 
-/// The order lists of the series' own tests.
 #[test]
 fn mixed_orders_are_mapped_page_by_page_right() {
     let lists: [&[u32]; 7] = [
@@ -403,7 +399,7 @@ fn mixed_orders_are_mapped_page_by_page_right() {
         let mut frames = Vec::new();
         for order in orders {
             let first = vm.backend().alloc_frames(*order).unwrap();
-            // A hole behind each block, so that no two are one run.
+            // A hole, so that no two are one run.
             let hole = vm.backend().alloc_frames(*order).unwrap();
             vm.backend().free_frames(hole, *order);
             blocks.push((first, *order));
@@ -435,7 +431,7 @@ fn a_reserved_area_is_mapped_and_unmapped_in_parts() {
         .map_pages(2 * M2, &frames[..], Attributes::KERNEL_DATA)
         .unwrap();
     assert_eq!(outcome.leaves.get(LeafSize::BLOCK2), 2);
-    // Linux bug 17: a part of a block goes, and the block with it. Here the rest stays.
+    // Linux bug 17: the rest of the block stays.
     area.unmap_pages(2 * M2 + 5 * PAGE, PAGE).unwrap();
     for page in 0..1024 {
         let va = area.va().add(2 * M2 + page * PAGE);
@@ -486,7 +482,6 @@ fn only_reserved_areas_are_mapped_in_parts() {
 fn a_strict_free_is_one_flush() {
     for (size, tlbi) in [(PAGE, 1), (8 * PAGE, 8), (K64, 16), (M2, 1)] {
         let vm = vm();
-        // Something beside it, so that no table goes.
         let beside = vm.get_vm_area(4 * M2, M2).unwrap();
         beside
             .map_pages(0, &[Pfn(RAM / PAGE)][..], Attributes::KERNEL_DATA)

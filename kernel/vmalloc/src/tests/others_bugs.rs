@@ -1,32 +1,27 @@
-//! Bugs that other systems had, by their public reports, each tried here as a claim that is kept.
+//! Bugs that other systems reported, each as a claim that is kept.
 //!
-//! - asterinas 1214, 2779, 2868; ruxos 141; SerenityOS 5162: a size or an alignment that is too
-//!   large overflows where it is rounded up:
+//! - asterinas 1214, 2779, 2868; ruxos 141; SerenityOS 5162: rounding up overflows:
 //!   `any_size_at_any_alignment_is_refused_or_right`
-//! - Linux bdebd6a2831b; asterinas: a copy runs over the end of what there is:
+//! - Linux bdebd6a2831b; asterinas: a copy overruns:
 //!   `a_read_at_any_place_of_any_length_stays_in_the_region`
-//! - Linux fc1e0d980037: a block of `vm_map_ram` that is full is passed over by a flush:
+//! - Linux fc1e0d980037: a flush skips a full `vm_map_ram` block:
 //!   `a_full_block_leaves_no_translation_behind`
-//! - Linux ac0476e8ca2e: `vm_map_ram` of no pages is mapped:
+//! - Linux ac0476e8ca2e: `vm_map_ram` of no pages:
 //!   `short_mappings_of_every_length_end_by_their_own_length`
-//! - Linux 7cf85e2f0fb2: an address in the last page belongs to no area:
+//! - Linux 7cf85e2f0fb2: the last page belongs to no area:
 //!   `each_byte_of_the_last_page_is_the_areas`
-//! - nuttx 15556: a device is unmapped by an address that was never mapped:
-//!   `a_device_is_unmapped_by_its_first_page_alone`
-//! - Linux 5ea8ec74c57c, 70d1eb031a68: what is read after a new size is of the old one:
-//!   `what_is_read_follows_the_size`
-//! - phoenix-rtos-kernel 829: a kernel mapping outlives its invalidation, since it is of one ASID:
+//! - nuttx 15556: unmap by an address never mapped: `a_device_is_unmapped_by_its_first_page_alone`
+//! - Linux 5ea8ec74c57c, 70d1eb031a68: reads use the old size: `what_is_read_follows_the_size`
+//! - phoenix-rtos-kernel 829: a kernel mapping is not global and outlives its invalidation:
 //!   `each_kind_of_area_is_global_and_not_for_user_code`
-//! - Linux fc2c22693c60: a listing takes a lock that it holds:
+//! - Linux fc2c22693c60: a listing retakes its lock:
 //!   `anything_may_be_called_while_areas_are_listed`
-//! - zephyr 72706; osv 1397: tables are counted wrong where parts come and go:
-//!   `tables_come_and_go_with_their_last_page`
-//! - edk2 9095: a page of a block that was read-only stays so when it is writable again:
+//! - zephyr 72706; osv 1397: tables are miscounted: `tables_come_and_go_with_their_last_page`
+//! - edk2 9095: a page of a read-only block cannot become writable:
 //!   `a_page_of_a_read_only_block_is_writable_again`
 
 use super::*;
 
-/// Values at which a size, an offset or an alignment stops to fit into something.
 const EXTREMES: [u64; 22] = [
     0,
     1,
@@ -52,7 +47,6 @@ const EXTREMES: [u64; 22] = [
     u64::MAX,
 ];
 
-/// An access on `cpu`, which has seen all that happened before.
 fn access(vm: &Vm, cpu: usize, va: VirtAddr, access: Access) -> bool {
     vm.backend().go_to(cpu);
     let done = vm.backend().model.cpu(cpu).access(va, access).is_ok();
@@ -90,7 +84,7 @@ fn any_size_at_any_alignment_is_refused_or_right() {
             let nowait = [request.nowait(), request.huge().nowait()].map(|request| vm.allocate(&request));
             let stack = vm.alloc_stack_aligned(size, align);
             let addresses = vm.get_vm_area(size, align);
-            // There is RAM and there are addresses for all that is smaller.
+            // RAM and addresses suffice for all that is smaller.
             let possible = size != 0 && align.is_power_of_two();
             for made in wait.into_iter().chain(nowait).chain([stack]) {
                 match made {
@@ -137,7 +131,6 @@ fn any_size_at_any_alignment_is_refused_or_right() {
     assert_empty(&vm);
 }
 
-/// Parts of an area of one page that a handle has, and what is at their addresses.
 fn a_part_is_refused_or_there(vm: &Vm, area: &VmArea<'_, Machine>, offset: u64, size: u64) {
     let whole = offset == 0 && size == PAGE;
     for result in [
@@ -235,7 +228,6 @@ fn a_full_block_leaves_no_translation_behind() {
             assert!((0..2).all(|cpu| !access(&vm, cpu, va.add(page * PAGE), Access::Read)));
         }
         vm.vm_unmap_aliases();
-        // The model looks for what is held of them.
         free(&vm, half);
         assert_sound(&vm);
     }
@@ -386,7 +378,6 @@ fn each_kind_of_area_is_global_and_not_for_user_code() {
     assert_empty(&vm);
 }
 
-/// Locks of these tests panic where one is taken twice.
 #[test]
 fn anything_may_be_called_while_areas_are_listed() {
     let vm = vm();

@@ -1,10 +1,7 @@
-//! What each CPU has for itself.
-
 use super::*;
 use crate::backend::Lock;
 
-/// A machine of `cpus` CPUs on which an area of `pages` pages has come and gone, and a page beside
-/// it stays, so that no table becomes empty.
+/// An area has come and gone, and a page beside it keeps the table.
 fn warm(cpus: usize, config: Config, pages: u64) -> (Vm, VirtAddr) {
     let features = Features {
         cpus,
@@ -31,8 +28,7 @@ const LAZY: Config = Config {
     foreign: ForeignPages::Flush,
 };
 
-/// Runs `f` on each CPU in turn while all locks but those of its own shard are taken: waiting for
-/// one is a panic.
+/// All locks but those of the CPU's own shard are taken: waiting is a panic.
 fn alone_on_each(vm: &Vm, cpus: usize, f: impl Fn(usize)) {
     for cpu in 0..cpus {
         vm.backend().go_to(cpu);
@@ -65,8 +61,6 @@ fn a_cpu_that_has_no_room_asks_for_a_piece() {
     });
 }
 
-/// Each size up to that of a piece, less its guard, and an ioremap: the CPU's own lock, and no
-/// other.
 #[test]
 fn areas_of_all_sizes_that_fit_into_a_piece_stay_on_the_cpu() {
     let config = Config {
@@ -81,7 +75,6 @@ fn areas_of_all_sizes_that_fit_into_a_piece_stay_on_the_cpu() {
         vm.backend().go_to(cpu);
         vm.vmalloc(400 * PAGE).unwrap()
     };
-    // Each has one piece more, all of it free.
     drop([piece(0), piece(1)]);
     vm.vm_unmap_aliases();
     for pages in [400, 256, 100, 64, 31, 16, 2] {
@@ -103,7 +96,6 @@ fn areas_of_all_sizes_that_fit_into_a_piece_stay_on_the_cpu() {
     assert_empty(&vm);
 }
 
-/// No last-level table has descriptors of two shards, or of two large areas.
 #[test]
 fn no_two_owners_share_a_table() {
     let vm = lazy_on(4, 64, 4096);
@@ -136,7 +128,6 @@ fn no_two_owners_share_a_table() {
     assert_empty(&vm);
 }
 
-/// 256 dead ranges of three pages do not keep a request from what it asks for now.
 #[test]
 fn a_cache_full_of_a_size_that_is_gone_lets_go() {
     let (vm, beside) = warm(1, Config::default(), 1);
@@ -159,7 +150,6 @@ fn a_cache_full_of_a_size_that_is_gone_lets_go() {
     assert_empty(&vm);
 }
 
-/// A range goes back to the CPU that it came from, whichever frees it and whichever purges.
 #[test]
 fn what_another_cpu_frees_and_purges_goes_back_to_where_it_came_from() {
     for config in [Config::default(), LAZY] {
@@ -182,7 +172,6 @@ fn what_another_cpu_frees_and_purges_goes_back_to_where_it_came_from() {
     }
 }
 
-/// All that the other CPU's call touches of the shard is the deferred-free list.
 #[test]
 fn another_cpu_ends_an_area_without_a_lock() {
     let (vm, beside) = warm(2, LAZY, 1);
@@ -206,10 +195,10 @@ fn another_cpu_ends_an_area_without_a_lock() {
     assert_empty(&vm);
 }
 
-/// A CPU that makes no call any more keeps no more than its share and half of that.
+/// A CPU that makes no calls keeps at most one and a half shares.
 #[test]
 fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
-    // The share of each of three shards is 32 areas, or 341 pages.
+    // Each of three shards has 32 areas or 341 pages.
     for (areas, pages, share) in [(96, 1 << 20, 320), (1 << 20, 1024, 341)] {
         let vm = lazy_on(2, areas, pages);
         let made: Vec<_> = (0..300).map(|_| vm.vmalloc(9 * PAGE).unwrap()).collect();
@@ -227,8 +216,6 @@ fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
     }
 }
 
-/// What all CPUs together have without an area goes down to a few pieces, and to none when it is
-/// asked for.
 #[test]
 fn pieces_without_an_area_go_back() {
     let config = Config {
@@ -241,7 +228,7 @@ fn pieces_without_an_area_go_back() {
     };
     let vm = vm_with(1 << 34, Features::default(), config);
     let areas: Vec<_> = (0..40).map(|_| vm.vmalloc(300 * PAGE).unwrap()).collect();
-    // Pieces that touch are as good as one, so that an area may lie in two of them.
+    // Adjacent pieces count as one: an area may span two.
     assert_eq!(vm.usage().pieces, (40u64 * 301).next_multiple_of(512));
     assert_eq!(nr_last_level_tables_of(&vm, 40), 24);
     drop(areas);
@@ -297,7 +284,6 @@ fn all_cpus_together_defer_no_more_than_the_policy_says() {
             );
             most = (waiting.0.max(most.0), waiting.1.max(most.1));
         }
-        // A share that is worth nothing is none: then each is flushed at once.
         assert!(
             areas == 3 || most.0 * 2 >= areas || most.1 * 2 >= pages,
             "{most:?}: purged too early"
@@ -353,7 +339,6 @@ fn what_a_cpu_keeps_is_given_up_when_addresses_run_out_on_another() {
     assert_empty(&vm);
 }
 
-/// A request for more addresses than there could be takes nothing from anybody.
 #[test]
 fn what_cannot_be_had_empties_no_cache() {
     let vm = vm_with(2048, Features::default(), Config::default());
@@ -386,12 +371,11 @@ fn a_range_that_a_cpu_keeps_still_says_who_freed_it() {
     assert_empty(&vm);
 }
 
-/// A block that CPU 0 hands out from, and one that it has left, both looked for by CPU 1.
+/// A block in use on CPU 0, and one that it has left.
 #[test]
 fn another_cpu_finds_the_bits_of_a_block_where_they_are() {
     let vm = lazy_on(2, 1000, 1 << 20);
     let frames: Vec<Pfn> = (0..32).map(|_| vm.backend().alloc_frames(0).unwrap()).collect();
-    // The third does not fit into the first block.
     let mapped: Vec<_> = (0..3).map(|_| vm.vm_map_ram(&frames[..]).unwrap()).collect();
     assert_eq!(vm.usage().areas, 2);
     vm.backend().go_to(1);
@@ -421,7 +405,7 @@ fn another_cpu_finds_the_bits_of_a_block_where_they_are() {
     assert_empty(&vm);
 }
 
-/// The phase of the first run alone would have no page of the second in a block.
+/// At the first run's phase no page of the second would be in a block.
 #[test]
 fn a_vmap_follows_the_run_that_holds_the_largest_leaf() {
     let vm = vm();

@@ -1,5 +1,5 @@
-//! `set_memory_*`: what was asked for and nothing else, in the area and in the linear map; all or
-//! nothing; undone at the end.
+//! `set_memory_*` changes the part asked for in the area and the linear map, all or nothing, undone
+//! at the free.
 
 use super::*;
 use paging::Leaf;
@@ -14,7 +14,6 @@ fn alias(vm: &Vm, area: &VmArea<'_, Machine>, page: u64) -> Leaf {
     leaf(vm, VirtAddr(LINEAR + pa.0))
 }
 
-/// Leaves of the linear map, by size.
 fn linear_leaves(vm: &Vm) -> paging::LeafCounts {
     let mut leaves = paging::LeafCounts::default();
     let range = paging::VirtRange::new(VirtAddr(LINEAR + RAM), RAM_SIZE);
@@ -28,7 +27,6 @@ fn linear_leaves(vm: &Vm) -> paging::LeafCounts {
     leaves
 }
 
-/// What each page of the area and its alias must be.
 fn assert_pages(vm: &Vm, area: &VmArea<'_, Machine>, expected: impl Fn(u64) -> (bool, bool)) {
     for page in 0..area.range().size / PAGE {
         let (writable, valid) = expected(page);
@@ -52,7 +50,7 @@ fn vm() -> Vm {
     vm_with_linear_map(2, Config::default())
 }
 
-/// Linux bugs 10 and 11: a slice of a huge area, and the alias of the same slice.
+/// Linux bugs 10 and 11.
 #[test]
 fn linux_bug_10_and_11_a_slice_of_a_huge_area_changes_whole_and_alone() {
     for (first, nr) in [
@@ -97,7 +95,6 @@ fn pages_that_are_invalid_fault_by_both_addresses_and_keep_their_frames() {
     area.set_memory_valid(33 * PAGE, 3 * PAGE).unwrap();
     assert_pages(&vm, &area, |_| (true, true));
     assert_eq!(vm.vmalloc_to_pfn(area.va().add(33 * PAGE)), Ok(frame));
-    // Freed as it is, too.
     area.set_memory_invalid(0, M2).unwrap();
     drop(area);
     assert_empty(&vm);
@@ -117,7 +114,6 @@ fn executable_is_only_what_is_read_only_and_never_the_alias() {
     assert!(leaf(&vm, area.va().add(PAGE)).attributes.is_executable());
     assert!(!leaf(&vm, area.va()).attributes.is_executable());
     assert!(!alias(&vm, &area, 1).attributes.is_executable());
-    // All or nothing: of three pages, one is executable.
     let refused = area.set_memory_rw(0, 3 * PAGE);
     assert!(
         matches!(refused, Err(Error::Map(paging::Error::WritableExecutable(_)))),
@@ -137,7 +133,6 @@ fn any_table_may_be_missing_and_neither_area_nor_alias_changes() {
     for k in 0.. {
         let vm = vm();
         let whole = linear_leaves(&vm);
-        // Several runs, so that the alias is cut in several places.
         let holes: Vec<_> = (0..6).map(|_| vm.vmalloc(5 * PAGE).unwrap()).collect();
         let mut holes = holes
             .into_iter()
@@ -170,8 +165,8 @@ fn any_table_may_be_missing_and_neither_area_nor_alias_changes() {
     assert!(failed >= 2, "the linear map and the area are split");
 }
 
-/// `VM_FLUSH_RESET_PERMS`: the alias is writable again before the frames are anybody's, and under
-/// the lazy policy too.
+/// `VM_FLUSH_RESET_PERMS`: the alias is restored before the frames are reused, also under the lazy
+/// policy.
 #[test]
 fn a_changed_area_is_freed_at_once_with_its_alias_restored() {
     let config = Config {
@@ -298,8 +293,7 @@ fn random_changes_equal_a_page_model() {
     assert_eq!(linear_leaves(&vm), whole);
 }
 
-/// What an end folds depends on what its neighbours still need cut, so the last one folds what the
-/// others could not.
+/// The last free folds what earlier ones could not.
 #[test]
 fn whatever_order_areas_end_in_the_linear_map_is_whole_again() {
     for seed in 1..=6 {

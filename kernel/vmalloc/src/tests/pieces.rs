@@ -1,13 +1,11 @@
-//! A space and a cache for each CPU, under a lock of its own, which take pieces from a common space
-//! and free them: no range is handed out twice, on schedules that a model checker chooses and
-//! on real threads (those under Miri too, which watches the memory itself).
+//! CPUs with a locked space and cache each, which take pieces from a common space: no range is
+//! handed out twice, under a schedule checker and on real threads (with Miri too).
 
 use crate::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
 use std::boxed::Box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::vec::Vec;
 
-/// A value that threads share: under shuttle's lock with the checker, under the host's otherwise.
 trait Guarded<T>: Send + Sync {
     fn new(value: T) -> Self;
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
@@ -40,13 +38,10 @@ fn node_page() -> &'static mut NodePage {
     Box::leak(Box::new(NodePage::uninit()))
 }
 
-/// What is wrong with a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Plant {
     Nothing,
-    /// It looks for a free piece, and takes it without asking again.
     TakesWhatWasFree,
-    /// It gives a range back while it still uses it.
     GivesBackTooEarly,
 }
 
@@ -58,9 +53,8 @@ struct Cpu {
 struct Shared<S, C> {
     common: S,
     cpus: [C; CPUS],
-    /// Ranges in use, by whom. Bookkeeping of the test: no part of the schedules.
+    /// The test's own: adds no schedules.
     used: std::sync::Mutex<Vec<(u64, u64, usize)>>,
-    /// Ranges that came from a cache.
     hits: AtomicUsize,
 }
 
@@ -114,7 +108,6 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         })
     }
 
-    /// A range goes back to the CPU that it is of.
     fn put(&self, area: Area<2>) {
         self.cpus[area.owner() as usize].with(|own| {
             if let Some(given_up) = own.cache.put(area) {
@@ -123,7 +116,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         });
     }
 
-    /// Gives a CPU's free pieces back, after what it keeps.
+    /// Gives back a CPU's free pieces beyond its share.
     fn drain(&self, cpu: usize) {
         self.cpus[cpu].with(|own| {
             while let Some(area) = own.cache.drain() {
@@ -165,8 +158,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         self.used().retain(|(other, ..)| *other != start);
     }
 
-    /// What one CPU does: ranges of three sizes come and go; it frees those of the next one
-    /// too, and drains it.
+    /// Ranges of three sizes come and go; it also frees and drains the next CPU's.
     fn work(&self, cpu: usize, rounds: usize, plant: Plant) {
         for round in 0..rounds {
             let fit = Fit::new(1 + (round / 2 % 3) as u64);
@@ -185,7 +177,6 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
             let start = area.start().0;
             if plant == Plant::GivesBackTooEarly {
                 self.put(area);
-                // Here another thread may go on.
                 self.cpus[cpu].with(|_| ());
                 self.end(start);
             } else {
@@ -198,7 +189,6 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         }
     }
 
-    /// Nothing is lost.
     fn assert_whole(&self) {
         for cpu in 0..CPUS {
             self.cpus[cpu]

@@ -1,9 +1,7 @@
-//! What is lazy is not missed: a call that would fail for lack of memory frees it, and tries
-//! again.
+//! A call that fails for lack of memory frees what is lazy, and retries.
 
 use super::*;
 
-/// Takes every frame that is left.
 fn take_all(vm: &Vm) -> Vec<(Pfn, u32)> {
     let backend = vm.backend();
     let mut taken = Vec::new();
@@ -21,18 +19,16 @@ fn free_taken(vm: &Vm, taken: Vec<(Pfn, u32)>) {
     }
 }
 
-/// A machine on which the table of a piece that is idle is all that is to be had: nothing is left
-/// of the pool.
+/// Only the table of an idle piece can be had.
 fn machine_with_an_idle_table_only() -> Vm {
     let features = Features {
-        // The root, two above a block; and one for a piece.
+        // The root, two above a block, one for a piece.
         pool_pages: 4,
         ..Features::default()
     };
     vm_with(1 << 34, features, Config::default())
 }
 
-/// Leaves an idle piece with its table behind.
 fn use_up_tables(vm: &Vm) {
     let before = vm.backend().model.nr_tables();
     drop(vm.vmalloc(PAGE).unwrap());
@@ -134,7 +130,7 @@ fn a_node_of_an_area_that_waits_is_won_back() {
     assert_empty(&vm);
 }
 
-/// The last part in a table of a sparse area takes it along; blocks of `vm_map_ram` are a piece's.
+/// The last part frees a sparse area's table; `vm_map_ram` blocks are in pieces.
 #[test]
 fn parts_that_come_and_go_leave_no_tables() {
     let vm = vm();
@@ -167,8 +163,7 @@ fn parts_that_come_and_go_leave_no_tables() {
     assert_empty(&vm);
 }
 
-/// A call ends after two more tries, no matter what others do: one that asks for what it cannot
-/// have is refused without any.
+/// A call retries at most twice; an impossible request does not retry.
 #[test]
 fn a_request_for_more_frames_than_there_are_takes_none() {
     let vm = vm();
@@ -184,12 +179,10 @@ fn a_request_for_more_frames_than_there_are_takes_none() {
 
 #[test]
 fn a_request_that_fails_for_what_others_free_ends() {
-    // The frames seem to be there, and never are: each try fails.
     let vm = lazy(1000, 1 << 20);
     let tries = std::cell::Cell::new(0);
     let result: Result<(), Error> = vm.under_pressure(|| {
         tries.set(tries.get() + 1);
-        // What another CPU frees meanwhile is of no use to this one.
         drop(vm.vmalloc(PAGE).unwrap());
         Err(Error::OutOfFrames { size: PAGE })
     });

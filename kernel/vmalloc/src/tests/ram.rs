@@ -1,26 +1,20 @@
-//! [`Ram`]: the frames of a machine for tests.
-
 use super::locks::WITHOUT_WAITING;
 use super::machine::{PAGE, RAM, RAM_SIZE};
 use paging::Pfn;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A plain buddy allocator that knows what it gave, and fails when told to.
 pub struct Ram {
     free: BTreeSet<(u32, u64)>,
     pub given: BTreeMap<u64, u32>,
-    /// Those that areas have taken over.
     pub taken_over: BTreeSet<u64>,
     pub words: BTreeMap<(u64, usize), u64>,
     pub zeroed: BTreeSet<u64>,
-    /// How often there was no block.
     pub refused: u64,
-    /// No block larger than this.
     pub largest: u32,
-    /// Succeed this often more, then fail once and for all.
+    /// Fails for good after so many.
     pub budget: Option<u64>,
     pub node_budget: Option<u64>,
-    /// The allocator's lock is held: a call that does not wait gets nothing.
+    /// Held: only waiting calls get frames.
     pub locked: bool,
 }
 
@@ -94,7 +88,6 @@ impl Ram {
         self.free.insert((order, first));
     }
 
-    /// Frames in use.
     pub fn used(&self) -> u64 {
         self.given.values().map(|order| 1 << order).sum()
     }

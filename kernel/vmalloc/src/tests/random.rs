@@ -1,5 +1,4 @@
-//! Random calls, checked after each: every area still maps what it did, nothing overlaps, and the
-//! model finds no fault.
+//! Random calls: after each, areas map what they did, none overlap, and the model finds no fault.
 
 use super::*;
 use proptest::prelude::*;
@@ -33,7 +32,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What an area must be mapped to: physical addresses of its pages, or nothing.
 type Expected = Vec<Option<u64>>;
 
 fn frames_of(area: &VmArea<'_, Machine>, vm: &Vm) -> Expected {
@@ -129,7 +127,7 @@ fn run(vm: &Vm, steps: &[Step]) {
         if number % 4 == 3 {
             assert_sound(vm);
         } else {
-            // Empty tables stay, for what comes next to meet them.
+            // Empty tables stay for later calls to meet.
             assert_consistent(vm);
         }
         assert_eq!(vm.usage().areas, areas.len());

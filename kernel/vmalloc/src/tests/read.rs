@@ -1,5 +1,3 @@
-//! `vread` and `vmallocinfo`.
-
 use super::*;
 use std::string::ToString;
 
@@ -37,7 +35,6 @@ fn vread_copies_across_areas_holes_and_devices() {
         };
         assert_eq!(*byte, word.to_le_bytes()[(at % 8) as usize], "byte {at:#x}");
     }
-    // Any offset and length.
     let mut part = [0; 11];
     assert_eq!(vm.vread(start.add(2 * PAGE - 4), &mut part), Ok(4));
     assert_eq!(part[..4], out[2 * PAGE as usize - 4..2 * PAGE as usize]);

@@ -1,5 +1,3 @@
-//! `vrealloc`, and pages that are handed over.
-
 use super::*;
 
 fn frames_of(vm: &Vm, area: &VmArea<'_, Machine>) -> Vec<Pfn> {
@@ -25,7 +23,6 @@ fn what_fits_stays_where_it_is() {
 #[test]
 fn what_grows_keeps_its_frames_at_a_new_address() {
     for vm in [vm(), lazy_on(2, 100, 1 << 20)] {
-        // No larger blocks than these, so that lists are joined too.
         for largest in [0, 2, 9] {
             vm.backend().ram().largest = largest;
             let mut area = vm.vmalloc(PAGE).unwrap();
@@ -43,7 +40,7 @@ fn what_grows_keeps_its_frames_at_a_new_address() {
                 sorted.sort_unstable();
                 sorted.dedup();
                 assert_eq!(sorted.len() as u64, size / PAGE, "no frame is there twice");
-                // Nothing may reach the frames by the old address, however late they are freed.
+                // The old address must not reach the frames.
                 vm.backend()
                     .model
                     .va_reused(paging::VirtRange::new(va, frames.len() as u64 * PAGE));
@@ -83,7 +80,6 @@ fn a_growth_that_fails_changes_nothing() {
         assert_empty(&vm);
     }
     assert!(failures > 12, "twelve frames and pages for lists");
-    // A table.
     let vm = vm();
     let mut area = vm.vmalloc(PAGE).unwrap();
     vm.backend().model.fail_alloc_after(0);
@@ -186,7 +182,7 @@ fn vmap_pfn_takes_what_is_not_ram() {
     assert_empty(&vm);
 }
 
-/// A window of a device is larger than all RAM on many a machine.
+/// A device may be larger than RAM.
 #[test]
 fn vmap_pfn_takes_more_pages_than_there_is_ram() {
     let vm = vm();

@@ -1,7 +1,5 @@
-//! The whole API against a plain model: random calls, on any CPU, with failures injected. After
-//! each, every address translates to what the model says, with those rights, by the area and by the
-//! linear map, and holds what was written there; the model of the MMU judges every step; at the end
-//! nothing is left.
+//! Random calls on any CPU, with failures, against a plain model: after each, every address has the
+//! right frame, permissions and contents, in the area and in the linear map.
 
 use super::*;
 use paging::Leaf;
@@ -9,7 +7,7 @@ use paging::VirtRange;
 use proptest::prelude::*;
 use std::boxed::Box;
 
-/// What runs out during a call, after so many that succeed.
+/// Runs out after this many successes.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Frames(u64),
@@ -99,24 +97,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 const CPUS: usize = 2;
-/// Frames of a caller.
 const FOREIGN: usize = 48;
 const DEVICE: u64 = 0x900_0000;
 
-/// A page as it must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Page {
     pa: u64,
     writable: bool,
     executable: bool,
     valid: bool,
-    /// What its first word is.
     word: Option<u64>,
 }
 
 struct Known {
     va: VirtAddr,
-    /// `None` for a mapping of `vm_map_ram`.
     kind: Option<Kind>,
     pages: Vec<Page>,
     changed: bool,
@@ -140,7 +134,7 @@ impl World<'_> {
         }
     }
 
-    /// Memory of its own from page `from` on: all its frames are its own. Written.
+    /// Own frames from page `from` on, written.
     fn own_pages(&mut self, va: VirtAddr, from: u64, to: u64) -> Vec<Page> {
         let mut pages = Vec::new();
         for page in from..to {
@@ -159,7 +153,6 @@ impl World<'_> {
     }
 
     fn foreign_pages(&self, first: usize, pages: usize) -> Vec<Pfn> {
-        // Around, so that pages come twice.
         let around = self.foreign.iter().cycle().skip(first);
         around.take(pages).copied().collect()
     }
@@ -306,7 +299,6 @@ impl World<'_> {
             .collect()
     }
 
-    /// The pages that an area has beyond those that it had.
     fn own_pages_behind(&mut self, before: &[Page], va: VirtAddr, from: u64, to: u64) -> Vec<Page> {
         let more = self.own_pages(va, from, to);
         assert!(more.iter().all(|page| before.iter().all(|old| old.pa != page.pa)));
@@ -334,7 +326,6 @@ impl World<'_> {
         leaf.unwrap_or_else(|| panic!("nothing at {va}"))
     }
 
-    /// Everything is as it must be.
     fn check(&self) {
         for known in &self.known {
             for (i, page) in known.pages.iter().enumerate() {
@@ -417,7 +408,7 @@ fn run(vm: &Vm, steps: &[Step]) {
     for known in std::mem::take(&mut world.known) {
         world.free(&known).unwrap_or_else(|error| panic!("{error}"));
     }
-    // The machine has a tree for each CPU, which defers the tables of a failed map by itself.
+    // Each CPU has a tree, which defers a failed map's tables.
     for cpu in 0..CPUS {
         vm.backend().go_to(cpu);
         vm.shrink();
@@ -452,13 +443,12 @@ proptest! {
     }
 }
 
-/// More in a soak.
 fn cases() -> u32 {
     let cases = std::env::var("PROPTEST_CASES").ok();
     cases.and_then(|cases| cases.parse().ok()).unwrap_or(150)
 }
 
-/// Each thing that is looked at is looked at: the model is told wrong in one way after the other.
+/// Each check fails where the model is made wrong.
 #[test]
 fn a_page_that_is_not_as_it_must_be_is_noticed() {
     let lies: [fn(&mut Page); 5] = [

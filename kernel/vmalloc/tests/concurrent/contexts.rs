@@ -1,15 +1,15 @@
-//! Contexts that cannot wait, and what deals with what they freed.
+//! Contexts that cannot wait, and the drain of what they freed.
 
 use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, ROOMY, STRICT, scenario};
 use vmalloc::{Error, Request};
 
-/// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, of an area that its
-/// owner could not wait for, and that another CPU is freeing in its place.
+/// The promise of [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) for a deferred area that
+/// another CPU is freeing.
 const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
     let drain = |rig: &Rig| {
         for _ in 0..2 {
-            // Nothing is ever mapped in it.
+            // Never mapped.
             drop(rig.vm.get_vm_area(3 * PAGE, PAGE).expect("addresses suffice"));
         }
     };
@@ -51,8 +51,7 @@ fn a_deferred_area_whose_flush_does_nothing_is_noticed() {
     DEFERRED.catches(Plant::NoTlbi, REUSED);
 }
 
-/// Memory asked for and freed where nothing can be waited for, beside those who wait, purge,
-/// and deal with what was deferred. Locks are found taken, so that all ways of it are gone.
+/// Calls that cannot wait, beside waiting calls, purges and drains. Locks are found taken.
 const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
     let handler = |rig: &Rig| {
         let key = me() as u64;
@@ -76,7 +75,6 @@ const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
                         rig.vm.raw().vfree_atomic(va).expect("it is raw");
                     }
                 }
-                // An interrupt handler waits for locks, so none of them is in its way.
                 Err(Error::WouldBlock) => assert!(key.is_multiple_of(2)),
                 Err(other) => panic!("{other}"),
             }
@@ -112,8 +110,7 @@ fn frames_lost_where_nothing_was_waited_for_are_noticed() {
     NOWAIT.catches(Plant::FramesLeak, &["frames leaked"]);
 }
 
-/// The same address freed twice by handlers that may not look: one frees it, and the call that
-/// deals with the other is told.
+/// Two handlers free one address: one frees it, and the drain reports the other.
 const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);
     let range = area.range();

@@ -1,5 +1,3 @@
-//! What fails beside others.
-
 use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, scenario};
 use vmalloc::{Backend, Error};

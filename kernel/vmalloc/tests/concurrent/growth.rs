@@ -1,5 +1,3 @@
-//! Areas that grow.
-
 use crate::support::{PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, scenario};
 use paging::VirtRange;

@@ -1,5 +1,3 @@
-//! Areas that change hands, and that two want to free.
-
 use crate::support::{Area, ByAddress, CheckedLock, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, scenario};
 use paging::VirtRange;
@@ -43,8 +41,8 @@ fn a_hand_over_that_orders_nothing_is_noticed() {
     HANDED_OVER.catches(Plant::LocksDoNotOrder, REUSED);
 }
 
-/// The same by handles: the CPU that ends one leaves it to the CPU whose area it is, which may be
-/// taking others in, or be flushed.
+/// Freed by handle on another CPU, which leaves the area to its own, while that drains or is
+/// flushed.
 const HANDED_ON: Scenario = scenario(LAZY, 1500, |rig| {
     let given: CheckedLock<Vec<(Area<'_>, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let maker = |_: &Rig| {
@@ -53,7 +51,6 @@ const HANDED_ON: Scenario = scenario(LAZY, 1500, |rig| {
             let area = rig.filled(pages, key);
             given.lock().push((area, key));
         }
-        // One of its calls takes in what others have ended.
         for _ in 0..16 {
             drop(rig.vm.get_vm_area(PAGE, PAGE).expect("addresses suffice"));
         }
@@ -94,7 +91,6 @@ const FREED_TWICE: Scenario = scenario(LAZY, 1500, |rig| {
             freed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         Err(Error::Freed(freed)) => assert_eq!(freed.area.va, va),
-        // The other has it in hand.
         Err(Error::Owned(area)) => assert_eq!(area.va, va),
         Err(other) => panic!("{other}"),
     };

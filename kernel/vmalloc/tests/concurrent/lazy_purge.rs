@@ -1,5 +1,3 @@
-//! What is lazy until a flush, and who may ask for one.
-
 use crate::support::{Plant, Rig, Scenario, me};
 use crate::{LAZIEST, LAZY, REUSED, ROOMY, STRICT, scenario};
 
@@ -52,8 +50,8 @@ fn a_purge_that_does_not_see_what_others_stored_is_noticed() {
     PURGE.catches(Plant::LocksDoNotOrder, REUSED);
 }
 
-/// What [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) promises, also while another CPU
-/// is about to flush the same.
+/// The promise of [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases), while another CPU is
+/// about to flush.
 const ALIASES: Scenario = scenario(ROOMY, 2000, |rig| {
     let churn = |rig: &Rig| {
         let areas: Vec<_> = (0..2).map(|_| rig.filled(1, me() as u64)).collect();
@@ -81,9 +79,8 @@ fn a_flush_that_was_asked_for_and_does_nothing_is_noticed() {
     ALIASES.catches(Plant::NoTlbi, REUSED);
 }
 
-/// RAM that two CPUs together have enough of, if each waits for what the other is freeing. A
-/// call tries three times at most, so that it ends. In two rounds the other CPU can have taken what
-/// came back once; in three it could every time, and this call would be right to fail.
+/// RAM suffices for two CPUs if each waits for what the other frees. A call tries three times: in
+/// two rounds the other can have taken what came back once, in three every time.
 const PRESSURE: Scenario = scenario(LAZIEST, 2000, |rig| {
     let churn = |rig: &Rig| {
         for _ in 0..2 {

@@ -1,8 +1,7 @@
-//! Many CPUs in one region, on schedules that a model checker chooses, judged by the model of the
-//! MMU.
+//! Many CPUs in one region, on schedules of a model checker, judged by the model of the MMU.
 //!
-//! Each claim is a [`Scenario`]; beside it stand the machines on which it must fail ([`Plant`]), so
-//! that a claim which cannot fail is none. `SHUTTLE_SCHEDULES` sets how many schedules are tried.
+//! Beside each [`Scenario`] are the [`Plant`]s on which it must fail. `SHUTTLE_SCHEDULES` sets how
+//! many schedules are tried.
 
 mod caches;
 mod contexts;
@@ -30,7 +29,6 @@ const STRICT: Config = Config {
 };
 
 const LAZY: Config = Config {
-    // Two or three for each shard.
     flush: FlushPolicy::Lazy {
         areas: 27,
         pages: 576,
@@ -38,14 +36,13 @@ const LAZY: Config = Config {
     ..STRICT
 };
 
-/// The CPU that flushes a range keeps it: nothing else is mapped there.
+/// The flushing CPU keeps the range.
 const ROOMY: Config = Config {
     cached_areas: 64,
     foreign: ForeignPages::Flush,
     ..LAZY
 };
 
-/// Nothing is flushed before a call asks.
 const LAZIEST: Config = Config {
     flush: FlushPolicy::Lazy {
         areas: 1000,
@@ -62,7 +59,7 @@ const fn scenario(config: Config, schedules: usize, body: fn(&Rig)) -> Scenario 
     }
 }
 
-/// What the model calls it when something is used again too early.
+/// The model's rules for reuse that is too early.
 const REUSED: &[&str] = &[
     "FrameReused",
     "VaReused",

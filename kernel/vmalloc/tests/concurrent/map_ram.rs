@@ -1,5 +1,3 @@
-//! Pages mapped for a short while.
-
 use crate::support::{ByAddress, CheckedLock, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, STRICT, scenario};
 use paging::{Pfn, VirtAddr, VirtRange};
@@ -11,7 +9,7 @@ const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
         let frame = || rig.machine().alloc_frames(0).expect("memory suffices");
         (0..nr).map(|_| frame()).collect()
     };
-    // The pages may be used for anything at once after the unmap.
+    // After the unmap the pages may be reused at once.
     let unmap = |rig: &Rig, va: VirtAddr, frames: &[Pfn]| {
         for (page, frame) in frames.iter().enumerate() {
             let at = va.add(page as u64 * PAGE);
@@ -82,7 +80,6 @@ const UNMAPPED_TWICE: Scenario = scenario(STRICT, 1000, |rig| {
             ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         Err(Error::NotMapped(at)) => assert_eq!(at, va),
-        // Its block went with it.
         Err(Error::Freed(_) | Error::Owned(_)) => {}
         Err(other) => panic!("{other}"),
     };

@@ -1,12 +1,10 @@
-//! Permissions, and the linear map that follows them.
-
 use crate::support::{Area, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, scenario};
 use mmu_model::Access;
 use paging::VirtAddr;
 use vmalloc::Request;
 
-/// Parts of areas become read-only and back, with the linear map cut and folded, while others read
+/// Parts of areas become read-only and back, which cuts and folds the linear map, beside readers
 /// through both.
 const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     let stays = rig.filled(2, 99);
@@ -27,7 +25,6 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
                 "{va} is writable"
             );
         }
-        // What is beside it is as it was.
         rig.machine().store(at.add(PAGE), (me() as u64) << 16 | 2);
         area.set_memory_rw(PAGE, PAGE).expect("tables suffice");
         rig.machine().store(at, (me() as u64) << 16 | 1);
@@ -40,11 +37,10 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
             for page in 0..2 {
                 let at = stays_at.start.add(page * PAGE);
                 let mut word = [0; 8];
-                // By the linear map, with the shard's lock held: it may be broken as well.
+                // Through the linear map under the shard's lock: the area may be broken.
                 assert_eq!(rig.vm.vread(at, &mut word), Ok(8));
                 assert_eq!(u64::from_le_bytes(word), 99 << 16 | page);
-                // By the linear map, without: it may be broken, and the fault handler waits for it
-                // to be made.
+                // Through the linear map without a lock: the fault handler waits for the make.
                 let found = rig.machine().load_through_breaks(alias(rig, at));
                 assert_eq!(found, 99 << 16 | page);
             }
@@ -54,8 +50,7 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     rig.check_and_free(stays, 99);
 });
 
-/// A block of an area is cut, which breaks it for a moment, while another CPU looks for what is
-/// mapped there.
+/// Cutting a block breaks it, while another CPU looks up what it maps.
 const CUT: Scenario = scenario(LAZY, 600, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let area = Area::from(rig.vm.allocate(&request).expect("memory suffices"));

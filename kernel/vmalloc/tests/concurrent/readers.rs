@@ -1,11 +1,8 @@
-//! Readers of areas, while others come and go.
-
 use crate::support::{Area, PAGE, POISON, Plant, Rig, Scenario, Schedules, Small, me};
 use crate::{LAZY, STRICT, scenario};
 use vmalloc::Request;
 
-/// One area stays; others come and go around it; readers see it whole, and of the others nothing
-/// that is not so.
+/// One area stays and is read whole; nothing wrong is read of the others.
 const READERS: Scenario = scenario(LAZY, 1000, |rig| {
     let stays = rig.filled(2, 99);
     let stays_at = stays.range();
@@ -17,7 +14,6 @@ const READERS: Scenario = scenario(LAZY, 1000, |rig| {
         .collect();
     let churn = |rig: &Rig| {
         for _ in 0..2 {
-            // In a table of its own, which goes with it.
             let apart = Request::new(2 * PAGE).aligned(64 * PAGE);
             let area = Area::from(rig.vm.allocate(&apart).expect("memory suffices"));
             rig.fill(&area, me() as u64);
@@ -67,11 +63,10 @@ fn readers_see_what_stays_while_others_come_and_go() {
 
 #[test]
 fn readers_of_tables_that_go_are_noticed() {
-    // A table goes between two steps of a reader, which is held up for long.
+    // A table goes between two steps of a delayed reader.
     READERS.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// A reader of an area that is freed meanwhile, and whose frames another area has next.
 const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
     let goes = rig.filled(1, 77);
     let at = goes.range().start;
@@ -83,8 +78,7 @@ const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
             let found = u64::from_le_bytes(word);
             match copied {
                 0 => assert_eq!(found, 0, "nothing was there"),
-                // The area, or what took its addresses meanwhile, before anything was written or
-                // after.
+                // The area, or its successor before or after a write.
                 _ => assert!(
                     [77 << 16, 2 << 16, POISON].contains(&found),
                     "read {found:#x} at an address that never had it"
@@ -99,7 +93,6 @@ const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
             .take()
             .expect("once");
         rig.check_and_free(area, 77);
-        // The same frame, at another address.
         let elsewhere = Request::new(PAGE).aligned(64 * PAGE);
         let keep = rig.filled(1, me() as u64);
         let area = Area::from(rig.vm.allocate(&elsewhere).expect("memory suffices"));

@@ -1,10 +1,8 @@
-//! Tables that come and go under walks.
-
 use crate::support::{Area, PAGE, Plant, Rig, Scenario, Schedules, me};
 use crate::{LAZY, STRICT, scenario};
 use vmalloc::Request;
 
-/// Areas that cover tables whole, beside areas in part of one and readers of both.
+/// Areas that cover whole tables, beside areas in part of one and readers.
 const TABLES: Scenario = scenario(LAZY, 1000, |rig| {
     rig.machine().ram().largest = 0;
     let whole = |rig: &Rig| {
@@ -41,8 +39,7 @@ fn a_walk_that_keeps_nobody_out_is_noticed() {
     TABLES.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// The addresses of one area of pages are those of an area of blocks next: the table between them
-/// goes while others read.
+/// An area of blocks follows one of pages: its table goes while others read.
 const BUG_1: Scenario = scenario(STRICT, 1000, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let keep = rig.filled(1, 99);
@@ -77,7 +74,6 @@ fn a_table_that_a_block_replaces_under_a_walker_is_noticed() {
     BUG_1.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// Readers of the tables that a failing map made and takes back.
 const FAILED_MAPS: Scenario = scenario(LAZY, 1500, |rig| {
     rig.machine().refuse_tables(Some(2));
     let fail = |rig: &Rig| {

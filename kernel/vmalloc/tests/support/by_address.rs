@@ -1,13 +1,9 @@
-//! The calls that end or change memory by address, for tests: `vm.raw().vfree(va)`.
-
 use paging::{FrameArray, Outcome, VirtAddr};
 use vmalloc::{Backend, Error, VmArea, Vmalloc};
 
-/// A [`Vmalloc`] on a machine whose memory is a model's: its frames are numbers, and nothing of
-/// Rust's lies in what it maps.
+/// On a model's memory: frames are numbers, and no Rust value lies in what is mapped.
 pub struct Raw<'v, B: Backend>(&'v Vmalloc<B>);
 
-/// Where the calls are to be had.
 pub trait ByAddress<B: Backend> {
     fn raw(&self) -> Raw<'_, B>;
 }
@@ -25,14 +21,14 @@ macro_rules! by_address {
         impl<'v, B: Backend> Raw<'v, B> {
             $(#[track_caller]
             pub fn $name(&self, $($arg: $type),*) -> Result<$result, Error> {
-                // SAFETY: nothing is ever used that lies there: see `Raw`. What an area is, and
-                // whose, is what the tests are about.
+                // SAFETY: nothing that lies there is used: see `Raw`. Which area it is, the tests
+                // find out.
                 unsafe { self.0.$name($($arg),*) }
             })*
 
             #[track_caller]
             pub fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'v, B>, Error> {
-                // SAFETY: as above; a machine that knows what it gave looks at each frame itself.
+                // SAFETY: as above; the machine checks each frame itself.
                 unsafe { self.0.vmap_put_pages(frames) }
             }
         }

@@ -1,8 +1,5 @@
-//! The locks of a [`Machine`](super::Machine): the checker decides who gets them, and the model is
-//! told who learns what.
-//!
-//! A lock hands on what was known when it was dropped, and nothing that its former holder came to
-//! know later: each keeps what was [`Released`] with it.
+//! Locks of a [`Machine`](super::Machine): the checker decides who gets them. A lock passes on what
+//! its holder knew when it was [`Released`], and nothing later.
 
 use super::{Plant, Small};
 use mmu_model::{Model, Released};
@@ -12,8 +9,8 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use vmalloc::{Lock, LockClass};
 
 thread_local! {
-    /// The machine of the execution under way: a [`Lock`] is made of a value and nothing else. All
-    /// of an execution runs on one thread of the host.
+    /// The running machine: a [`Lock`] is made from a value alone. An execution has one host
+    /// thread.
     static RUNNING: RefCell<Option<(Arc<Model<Small>>, Plant)>> = const { RefCell::new(None) };
 }
 
@@ -27,7 +24,6 @@ fn running() -> (Arc<Model<Small>>, Plant) {
         .expect("a machine before its locks")
 }
 
-/// The CPU that the running thread of the checker is.
 pub fn me() -> usize {
     usize::from(shuttle::current::me())
 }
@@ -44,21 +40,19 @@ fn release() -> Released {
     model.release(me())
 }
 
-/// A lock of the checker's.
 pub struct CheckedLock<T> {
     lock: shuttle::sync::Mutex<Released>,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached through a guard, which one thread at a time has; and on a machine on
-// which locks do not exclude, all threads of an execution are one of the host's.
+// SAFETY: one thread at a time has a guard. Where locks do not exclude, all threads are one of the
+// host's.
 unsafe impl<T: Send> Sync for CheckedLock<T> {}
 
 impl<T> CheckedLock<T> {
     fn guard<'a>(&'a self, held: shuttle::sync::MutexGuard<'a, Released>) -> CheckedGuard<'a, T> {
         acquire(&held);
         let (_, plant) = running();
-        // The third CPU looks at what it finds, and keeps no other out.
         let excludes = plant != Plant::LooksDoNotExclude || me() != 3;
         CheckedGuard {
             lock: self,
@@ -67,8 +61,7 @@ impl<T> CheckedLock<T> {
     }
 }
 
-// SAFETY: a mutex of the checker's. A plant takes that away, and all that is lost then is the
-// model's.
+// SAFETY: a mutex of the checker's; where a plant breaks it, only the model's state suffers.
 unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
     type Guard<'a>
         = CheckedGuard<'a, T>
@@ -122,13 +115,12 @@ impl<T> Drop for CheckedGuard<'_, T> {
     }
 }
 
-/// What keeps an edit of the linear map from what must not see it half-way: the judgement of what
-/// TLBs may hold.
+/// Keeps walks of the linear map apart from its edits: for judging what TLBs may hold.
 #[derive(Default)]
 pub struct Edits(shuttle::sync::RwLock<Released>);
 
 impl Edits {
-    /// No edit is under way. What was done in one is not learned.
+    /// Waits until no edit is under way, and learns nothing from one.
     pub fn keep_out(&self) -> shuttle::sync::RwLockReadGuard<'_, Released> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

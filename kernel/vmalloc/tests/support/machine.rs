@@ -1,5 +1,3 @@
-//! What the subsystem stands on: a tree, frames and locks.
-
 use super::locks::{CheckedLock, Edits, me, set_running};
 use super::ram::{FIRST, FRAMES, MAX_ORDER, Ram};
 use super::seen::Seen;
@@ -12,7 +10,6 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmalloc::{Backend, LinearEdit, NodePage, NodePages, VmArea};
 
-/// The machine around a [`Vmalloc`].
 pub struct Machine {
     seen: Seen,
     tree: Tree<Small, Seen, Seen>,
@@ -22,8 +19,7 @@ pub struct Machine {
     pub(super) base_tables: usize,
 }
 
-/// An area as its owner holds it. A test that failed leaves it behind: freeing it would wait
-/// for threads that run no more.
+/// An area of a test. A failed test leaks it: freeing would wait for threads that no longer run.
 pub struct Area<'v>(Option<VmArea<'v, Machine>>);
 
 impl<'v> From<VmArea<'v, Machine>> for Area<'v> {
@@ -59,7 +55,6 @@ impl Drop for Area<'_> {
     }
 }
 
-/// Where the linear map is.
 fn linear(tree: &Tree<Small, Seen, Seen>, pa: PhysAddr) -> VirtAddr {
     tree.range().start.add(pa.0 - FIRST * PAGE)
 }
@@ -103,17 +98,14 @@ impl Machine {
         &self.seen.model
     }
 
-    /// Another thread may go on here.
     pub fn step(&self) {
         self.seen.step();
     }
 
-    /// From here on one table in so many is refused.
     pub fn refuse_tables(&self, every: Option<u64>) {
         self.seen.refuse_tables(every);
     }
 
-    /// A store by the running CPU, as the kernel makes it.
     pub fn store(&self, va: VirtAddr, value: u64) {
         let cpu = self.seen.step();
         let pa = cpu
@@ -122,7 +114,6 @@ impl Machine {
         self.ram().write(pa.0 / PAGE, (pa.0 % PAGE / 8) as usize, value);
     }
 
-    /// A load by the running CPU, as the kernel makes it.
     pub fn load(&self, va: VirtAddr) -> u64 {
         self.step();
         self.load_now(va)
@@ -137,9 +128,8 @@ impl Machine {
         self.ram().peek(pa.0 / PAGE, (pa.0 % PAGE / 8) as usize)
     }
 
-    /// A load from the linear map, as the kernel makes it without any lock. While a leaf of it is
-    /// broken, the access goes by what is held of before, which is the same, or faults and is made
-    /// again.
+    /// Loads from the linear map without a lock. On a broken leaf the access uses what is held of
+    /// the same mapping, or faults and is retried.
     pub fn load_through_breaks(&self, va: VirtAddr) -> u64 {
         for _ in 0..100_000 {
             self.step();
@@ -151,7 +141,6 @@ impl Machine {
         panic!("{va} stays broken");
     }
 
-    /// The address of a frame in the linear map.
     pub fn alias(&self, frame: Pfn) -> VirtAddr {
         linear(&self.tree, PhysAddr(frame.0 * PAGE))
     }
@@ -165,7 +154,7 @@ impl NodePages for Machine {
 }
 
 // SAFETY: 1. the allocator asserts what it gives and takes; 2. the tree is this machine's alone; 3.
-// nothing reads it as a whole while others work on it.
+// nothing reads it as a whole while others work.
 unsafe impl Backend for Machine {
     type Granule = Small;
     type Tables = Seen;
@@ -185,8 +174,8 @@ unsafe impl Backend for Machine {
         }
         self.step();
         {
-            // DESIGN rule 6: from here on, anybody may have them. Not while the linear map is
-            // broken somewhere: what may be held of that is the same mapping.
+            // DESIGN rule 6: reuse from here on. Not while the linear map is broken: what TLBs hold
+            // of that is the same mapping.
             let _whole = self.edits.keep_out();
             self.model().frame_reused(PhysAddr(first.0 * PAGE), PAGE << order);
         }
@@ -233,14 +222,13 @@ unsafe impl Backend for Machine {
         self.edits.edit(|| edit.apply(&self.tree, range))
     }
     fn publish_instructions(&self, _range: VirtRange) {
-        // Others go on meanwhile, as they may.
         self.step();
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         for (i, chunk) in out.chunks_mut(8).enumerate() {
             let at = pa.0 + 8 * i as u64;
-            // Through the linear map, as a kernel does it: an access to a leaf that is broken for a
-            // moment is made again, to an invalid one it fails.
+            // Through the linear map, as a kernel does: an access to a broken leaf is retried, to
+            // an invalid one it fails.
             let va = linear(&self.tree, PhysAddr(at & !7));
             let value = loop {
                 self.step();

@@ -1,11 +1,8 @@
-//! A machine for tests of many threads: each thread of the checker (`shuttle`) is a CPU of the
-//! model.
+//! Each thread of the checker (`shuttle`) is a CPU of the model, and every table access, barrier
+//! and lock a step where another may run.
 //!
-//! Every access to a table, every barrier and every lock is a step at which another thread may go
-//! on. The model judges each, and knows what a CPU knows only by the locks that were really handed
-//! over. It panics at the first violation.
-//!
-//! A [`Plant`] breaks one promise of the machine, so that a test can show that it notices.
+//! The model panics at the first violation. What a CPU knows, it learned through locks. A [`Plant`]
+//! breaks one promise of the machine, to show that a test notices.
 
 mod by_address;
 mod locks;
@@ -25,7 +22,7 @@ pub use scenario::{Scenario, Schedules};
 
 use paging::{Granule, Level};
 
-/// 512 pages of 4 KiB in three levels of 8 descriptors: leaves of 1, 2, 8, 16, 64 and 128 pages.
+/// 512 pages of 4 KiB, three levels of 8 descriptors: leaves of 1, 2, 8, 16, 64 and 128 pages.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Small;
 
@@ -45,23 +42,16 @@ impl Granule for Small {
 
 pub const PAGE: u64 = Small::PAGE_SIZE;
 
-/// What is wrong with a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plant {
     Nothing,
-    /// The DSB ISH in front of a TLBI is left out.
     NoLeadingDsb,
-    /// The DSB ISH behind a TLBI is left out.
     NoTrailingDsb,
-    /// TLBIs are left out.
     NoTlbi,
-    /// The third CPU takes locks, and keeps no other out by them.
     LooksDoNotExclude,
-    /// The taker of a lock does not see what was stored before it was dropped: a lock without
-    /// acquire.
+    /// Locks without acquire.
     LocksDoNotOrder,
-    /// One block of frames in seven is lost when it is freed.
+    /// One freed block of frames in seven is lost.
     FramesLeak,
-    /// The linear map is not edited.
     AliasIsForgotten,
 }

@@ -1,28 +1,23 @@
-//! Frames and what is in them: a buddy allocator that knows what it gave, and fails when told to.
+//! A buddy allocator that tracks its frames and their contents, and fails on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const MAX_ORDER: u32 = 3;
-/// Where RAM is, in frames.
 pub const FIRST: u64 = 0x4_0000;
 pub const FRAMES: u64 = 64;
 
-/// What is in a frame that was not written since it was freed.
+/// Read from frames not written since they were freed.
 pub const POISON: u64 = 0xdead_dead_dead_dead;
 
 pub struct Ram {
     free: BTreeSet<(u32, u64)>,
     given: BTreeMap<u64, u32>,
     words: BTreeMap<(u64, usize), u64>,
-    /// No block larger than this.
     pub largest: u32,
-    /// Refuses one request in so many.
     pub refuse_every: Option<u64>,
-    /// Refuses one page for areas in so many.
     pub refuse_nodes_every: Option<u64>,
     asked: u64,
     nodes_asked: u64,
-    /// How many of either were refused.
     pub refused: u64,
 }
 
@@ -54,7 +49,7 @@ impl Ram {
         refused
     }
 
-    /// The lowest block there is: what was freed is given again soon.
+    /// The lowest block: freed ones are reused soon.
     pub fn alloc(&mut self, order: u32) -> Option<u64> {
         if Self::refuses(&mut self.asked, self.refuse_every) {
             self.refused += 1;
@@ -118,13 +113,11 @@ impl Ram {
         self.words.insert((frame, index), value);
     }
 
-    /// Reads what the caller owns.
     pub fn read(&self, frame: u64, index: usize) -> u64 {
         self.assert_given(frame);
         self.peek(frame, index)
     }
 
-    /// Reads what may be anybody's.
     pub fn peek(&self, frame: u64, index: usize) -> u64 {
         *self.words.get(&(frame, index)).unwrap_or(&POISON)
     }

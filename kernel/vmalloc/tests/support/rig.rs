@@ -1,5 +1,4 @@
-//! What the threads of a test share, and what they do with it: areas with known contents, each
-//! noted while it is in use.
+//! What the threads of a test share: areas with known contents, noted while in use.
 
 use super::machine::{Area, Machine};
 use super::{PAGE, Plant, me};
@@ -7,10 +6,9 @@ use paging::{Mmu, VirtRange};
 use std::sync::Mutex;
 use vmalloc::{Backend, Config, Vmalloc};
 
-/// What the threads of a test share.
 pub struct Rig {
     pub vm: Vmalloc<Machine>,
-    /// Ranges in use, guards included, and whose: none twice.
+    /// Disjoint ranges in use, guards included, with their owners.
     live: Mutex<Vec<(VirtRange, u64)>>,
 }
 
@@ -20,7 +18,6 @@ impl Rig {
     pub(super) fn new(plant: Plant, config: Config) -> Self {
         let machine = Machine::new(plant);
         let all = machine.tree().range();
-        // Behind the linear map.
         let range = VirtRange::new(all.start.add(128 * PAGE), 384 * PAGE);
         Self {
             vm: Vmalloc::new(range, machine, config).expect("a page for areas"),
@@ -32,7 +29,7 @@ impl Rig {
         self.vm.backend()
     }
 
-    /// Runs `jobs` at once, each on a CPU of its own, and waits for all.
+    /// Runs each job on a CPU of its own, and waits for all.
     pub fn at_once(&self, jobs: &[Job<'_>]) {
         let model = self.machine().model();
         let started = model.release(me());
@@ -41,11 +38,11 @@ impl Rig {
             for job in jobs {
                 let (started, ended) = (&started, &ended);
                 scope.spawn(move || {
-                    // The thread that is switched to has synchronised its context.
+                    // A context switch synchronises.
                     model.acquire(me(), started);
                     model.cpu(me()).isb();
                     job(self);
-                    // As a switch away from a thread does.
+                    // As a context switch does.
                     model.cpu(me()).dsb_ish();
                     ended
                         .lock()
@@ -60,14 +57,11 @@ impl Rig {
         model.cpu(me()).isb();
     }
 
-    /// Notes that `range` is in use: nothing else has any of it, and no TLB has anything of its
-    /// former holder.
+    /// Notes that `range` is in use: nothing else is there, and no TLB has stale entries.
     pub fn taken(&self, range: VirtRange, key: u64) {
         self.note_taken(range, VirtRange::new(range.start, range.size + PAGE), key);
     }
 
-    /// The same for a part of a block of `vm_map_ram`, where no guard lies between one and the
-    /// next.
     pub fn taken_without_guard(&self, range: VirtRange, key: u64) {
         self.note_taken(range, range, key);
     }
@@ -83,15 +77,14 @@ impl Rig {
         self.assert_forgotten(range);
     }
 
-    /// No TLB holds anything of `range` but what the tables say.
+    /// Asserts that TLBs hold only current translations.
     pub fn assert_forgotten(&self, range: VirtRange) {
-        // With tables in peace, so that only this range's own are judged.
+        // Without edits, to judge this range alone.
         let _whole = self.machine().edits.keep_out();
         self.machine().model().va_reused(range);
         self.machine().model().assert_clean();
     }
 
-    /// Notes that a range is about to be freed.
     pub fn freed(&self, range: VirtRange) {
         let mut live = self.live.lock().expect("no panic under this lock");
         let index = live
@@ -101,7 +94,7 @@ impl Rig {
         live.swap_remove(index);
     }
 
-    /// Memory of its own, with `key` in every page.
+    /// Memory with `key` in every page.
     pub fn filled(&self, pages: u64, key: u64) -> Area<'_> {
         let area = Area::from(self.vm.vmalloc(pages * PAGE).expect("memory suffices"));
         self.fill(&area, key);
@@ -117,7 +110,6 @@ impl Rig {
         }
     }
 
-    /// Every page has what [`filled`](Self::filled) put there.
     pub fn assert_filled(&self, range: VirtRange, key: u64) {
         for page in 0..range.size / PAGE {
             let found = self.machine().load(range.start.add(page * PAGE));
@@ -125,14 +117,12 @@ impl Rig {
         }
     }
 
-    /// Checks the contents, and gives the area back.
     pub fn check_and_free(&self, area: Area<'_>, key: u64) {
         self.assert_filled(area.range(), key);
         self.freed(area.range());
         drop(area);
     }
 
-    /// Nothing is held, mapped, or on its way.
     pub(super) fn assert_empty(&self) {
         let usage = self.vm.usage();
         let census = self.vm.check().unwrap_or_else(|violation| panic!("{violation}"));

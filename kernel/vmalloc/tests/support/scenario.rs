@@ -1,26 +1,20 @@
-//! A test body, and the schedules that it is run on.
-
 use super::{Plant, Rig, story};
 use vmalloc::Config;
 
-/// How the next thread to run is chosen.
 #[derive(Clone, Copy)]
 pub enum Schedules {
-    /// At each step anew.
     Random,
-    /// By priorities, which change a few times: finds what takes a long wait at one place.
+    /// By priorities that change a few times: finds long waits at one place.
     Priorities,
 }
 
 fn nr_schedules(default: usize) -> usize {
-    // Many more in a soak.
     std::env::var("SHUTTLE_SCHEDULES")
         .ok()
         .and_then(|nr| nr.parse().ok())
         .unwrap_or(default)
 }
 
-/// A test body, on a machine that works as it should or one that does not.
 #[derive(Clone, Copy)]
 pub struct Scenario {
     pub config: Config,
@@ -47,25 +41,23 @@ impl Scenario {
         };
     }
 
-    /// Holds on every schedule tried.
     pub fn holds(self) {
         let nr = nr_schedules(self.schedules);
         self.run(Plant::Nothing, Schedules::Random, nr - nr / 3);
         self.run(Plant::Nothing, Schedules::Priorities, nr / 3);
     }
 
-    /// The same where a thread may wait for another without a lock: a map that meets the mark of a
-    /// link which is on its way out. No schedule may keep that other from going on for ever.
+    /// The same where a map may spin on the mark of a link that is being removed: no schedule may
+    /// starve the other thread.
     pub fn holds_where_some_spin(self) {
         self.run(Plant::Nothing, Schedules::Random, nr_schedules(self.schedules));
     }
 
-    /// Does not hold on a machine with `plant`, and says so in one of these words.
+    /// Fails on a machine with `plant`, with one of these words.
     pub fn catches(self, plant: Plant, words: &[&str]) {
         self.catches_on(Schedules::Random, plant, words);
     }
 
-    /// The same on schedules of that kind.
     pub fn catches_on(self, schedules: Schedules, plant: Plant, words: &[&str]) {
         story::listen();
         let caught = std::panic::catch_unwind(|| self.run(plant, schedules, 20 * self.schedules));

@@ -1,19 +1,15 @@
-//! Table memory and barriers that the model judges, each access and each barrier a step.
-
 use super::{Plant, Small, me};
 use mmu_model::Model;
 use paging::{Mmu, PhysAddr, Tables, TlbiRange, VirtAddr};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Tables and barriers of whichever CPU runs.
 pub struct Seen {
     pub(super) model: Arc<Model<Small>>,
     turn: Arc<AtomicUsize>,
     pub(super) plant: Plant,
-    /// CPUs that have issued a TLBI since their last DSB.
+    /// CPUs with a TLBI since their last DSB.
     tlbi_owes: Arc<Mutex<[bool; mmu_model::MAX_CPUS]>>,
-    /// Refuses one table in so many.
     refuse: Arc<Mutex<(u64, Option<u64>)>>,
 }
 
@@ -40,12 +36,11 @@ impl Seen {
         }
     }
 
-    /// From here on one table in so many is refused.
     pub(super) fn refuse_tables(&self, every: Option<u64>) {
         self.refuse.lock().expect("no panic under this lock").1 = every;
     }
 
-    /// Another thread may go on here; not where a failed test is only cleaning up.
+    /// Others may run, except during the cleanup of a failed test.
     pub(super) fn step(&self) -> mmu_model::Cpu<'_, Small> {
         if !std::thread::panicking() {
             self.model.assert_clean();
@@ -67,7 +62,7 @@ impl Seen {
     }
 }
 
-// SAFETY: every method forwards to the model's, one step apart; a refused allocation gives nothing.
+// SAFETY: each method forwards to the model's, one step apart; a refused allocation gives nothing.
 unsafe impl Tables for Seen {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let cpu = self.step();

@@ -1,5 +1,4 @@
-//! What a test that is to fail says when it does: the first panic of a thread that listens, which
-//! is not printed.
+//! Captures the first panic of a thread that listens, unprinted.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -8,8 +7,7 @@ thread_local! {
     static STORY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Makes it possible to listen. Before the checker runs for the first time: it installs a hook of
-/// its own, which calls this one.
+/// Must precede the checker's first run, whose hook calls this one.
 pub fn install() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -31,12 +29,10 @@ pub fn install() {
     });
 }
 
-/// From here on this thread's panics are kept, not printed.
 pub fn listen() {
     STORY.set(Some(String::new()));
 }
 
-/// The first panic since then. Panics are printed again.
 pub fn heard() -> String {
     STORY.take().unwrap_or_default()
 }

@@ -1,5 +1,3 @@
-//! Addresses and parts that are not what the call is for.
-
 use super::*;
 
 pub fn an_address_is_between_pages(seen: &mut Seen) {
@@ -53,7 +51,6 @@ pub fn nothing_is_mapped_there(seen: &mut Seen) {
     let va = vm.range().start;
     seen.refused(&vm, Error::NotMapped(va), || vm.vmalloc_to_pfn(va));
     let ram = vm.vm_map_ram(&[frame()[0]; 2][..]).unwrap();
-    // Inside of a mapping, and where none is.
     for at in [ram.add(PAGE), ram.add(2 * PAGE)] {
         seen.refused(&vm, Error::NotMapped(at), || vm.raw().vm_unmap_ram(at, 1));
     }

@@ -1,9 +1,7 @@
-//! Every way to be refused: with exactly that error, values included, and with everything as it
-//! was.
+//! Every refusal: the exact error with its values, and no change.
 //!
-//! The tables at the end name the test that produces each variant of [`Error`], and all variants of
-//! [`va::Error`]. They are matches without a wildcard, so a new variant does not compile before it
-//! has a test; and a test that no longer produces what it is named for is found out.
+//! The tables at the end name the test for each variant of [`Error`] and [`va::Error`]. They match
+//! without a wildcard: a new variant needs a test, and a test must produce its variant.
 
 mod addresses;
 mod requests;
@@ -18,19 +16,15 @@ use std::collections::BTreeSet;
 use std::format;
 use std::string::String;
 
-/// The variants that were produced.
 #[derive(Default)]
 struct Seen(BTreeSet<&'static str>);
 
-/// All that a refusal must leave alone.
 fn everything(vm: &Vm) -> String {
-    // What a map that failed has made may stay, and is empty.
     vm.backend().tree().prune(vm.range()).expect("pruned");
     let mut areas = String::new();
     vm.vmallocinfo(|area| areas += &format!("{area}\n"));
     let usage = Usage {
-        // A range that was tried and given up may be kept for the next, and so may the piece that
-        // it is in.
+        // A range tried may be kept, with its piece.
         cached: (0, 0),
         pieces: 0,
         ..vm.usage()
@@ -45,7 +39,6 @@ fn everything(vm: &Vm) -> String {
 }
 
 impl Seen {
-    /// Sees `call` refused with `expected`, and nothing changed.
     fn refused<T>(&mut self, vm: &Vm, expected: Error, call: impl FnOnce() -> Result<T, Error>) {
         let before = everything(vm);
         let Err(error) = call() else {
@@ -69,7 +62,6 @@ fn frame() -> [Pfn; 1] {
 
 const DEVICE: PhysAddr = PhysAddr(0x900_0000);
 
-/// Names the variants of an error, all of them.
 macro_rules! names {
     ($name:ident, $error:ident: $($variant:ident),* $(,)?) => {
         fn $name(error: &$error) -> &'static str {
@@ -80,7 +72,6 @@ macro_rules! names {
     };
 }
 
-/// And for each the test that produces it.
 macro_rules! produced {
     ($($variant:ident by $test:ident),* $(,)?) => {
         names! { variant, Error: $($variant),* }
@@ -142,7 +133,6 @@ produced_by_the_space! {
     Empty, BadAlignment, BadPhase, TooLarge, NoSpace, NoAlignedSpace, NoNodes,
 }
 
-/// A page may be mapped as often as one likes, and is freed once, by whom it belongs to.
 #[test]
 fn duplicate_pages_are_legal_where_they_are_somebody_elses() {
     let vm = vm();

@@ -1,5 +1,3 @@
-//! Requests that cannot be met.
-
 use super::*;
 
 pub fn nothing_is_asked_for(seen: &mut Seen) {
@@ -46,7 +44,6 @@ pub fn more_than_there_is(seen: &mut Seen) {
     let vm = vm();
     let region = vm.range().size;
     let too_large = |size, limit| Error::TooLarge { size, limit };
-    // Above RAM, in whole pages.
     for size in [RAM_SIZE + 1, RAM_SIZE + PAGE, region] {
         let whole = size.next_multiple_of(PAGE);
         seen.refused(&vm, too_large(whole, RAM_SIZE), || vm.vmalloc(size));
@@ -56,13 +53,12 @@ pub fn more_than_there_is(seen: &mut Seen) {
             vm.allocate(&Request::new(size).nowait())
         });
     }
-    // Above the region; sums that overflow.
     for size in [region + 1, u64::MAX - PAGE + 1, u64::MAX] {
         seen.refused(&vm, too_large(size, region), || vm.vmalloc(size));
         seen.refused(&vm, too_large(size, region), || vm.get_vm_area(size, PAGE));
         seen.refused(&vm, too_large(size, region), || vm.alloc_stack(size));
     }
-    // With its guard it takes one table more.
+    // The guard takes one table more.
     seen.refused(&vm, too_large(region + M2, region), || {
         vm.get_vm_area(region, PAGE)
     });
@@ -86,7 +82,6 @@ pub fn more_than_there_is(seen: &mut Seen) {
         vm.raw().vrealloc(raw, u64::MAX)
     });
     vm.raw().vfree(raw).unwrap();
-    // A device may be larger than RAM, but not than the region.
     let small = vm_with(512, Features::default(), Config::default());
     seen.refused(&small, too_large(2 * M2, M2), || small.ioremap(DEVICE, M2));
     assert_empty(&vm);
@@ -133,13 +128,12 @@ pub fn ram_is_asked_for_as_a_device(seen: &mut Seen) {
     };
     let frames = &[Pfn(0x9000), Pfn(RAM / PAGE)][..];
     seen.refused(&vm, ram, || vm.vmap_pfn(frames, device));
-    // Not even as what it is: that is no call for RAM.
+    // Not even as its own type: the call is not for RAM.
     seen.refused(&vm, ram, || vm.vmap_pfn(frames, Attributes::KERNEL_DATA));
     let sparse = vm.get_vm_area(2 * PAGE, PAGE).unwrap();
     for attributes in other_types() {
         seen.refused(&vm, ram, || vm.vmap_as(frames, attributes));
         seen.refused(&vm, ram, || sparse.map_pages(0, frames, attributes));
-        // What is no RAM has any type.
         drop(vm.vmap_as(&frames[..1], attributes).unwrap());
         sparse.map_pages(0, &frames[..1], attributes).unwrap();
         sparse.unmap_pages(0, PAGE).unwrap();
@@ -150,14 +144,14 @@ pub fn ram_is_asked_for_as_a_device(seen: &mut Seen) {
     assert_empty(&vm);
 }
 
-/// Attributes of every memory type that differs from RAM's in what an access to memory goes by.
+/// Every type that differs from RAM's for accesses.
 fn other_types() -> impl Iterator<Item = Attributes> {
     [
         MemoryType::DEVICE_NGNRNE,
         MemoryType::DEVICE_NGNRE,
         MemoryType::NORMAL_NC,
         MemoryType::NORMAL_WT,
-        // The linear map's, but shared with other CPUs alone, or with all observers.
+        // The linear map's, but inner or outer shareable.
         MemoryType::new(MemoryType::NORMAL.index(), 0),
         MemoryType::new(MemoryType::NORMAL.index(), 2),
         MemoryType::new(7, 3),
@@ -229,7 +223,6 @@ pub fn no_frames_are_left(seen: &mut Seen) {
     vm.backend().ram().budget = None;
     let frames: Vec<_> = (0..8).map(|_| vm.backend().alloc_frames(0).unwrap()).collect();
     vm.backend().ram().budget = Some(0);
-    // To note the fifth page that it takes over.
     seen.refused(&vm, none(PAGE), || vm.raw().vmap_put_pages(&frames[..]));
     vm.backend().ram().budget = None;
     frames
@@ -246,7 +239,7 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
     let (block, gone) = (alloc(1), alloc(0));
     vm.backend().free_frames(gone, 0);
     let taken = vm.raw().vmap_put_pages(&own[5..]).unwrap();
-    // There twice, a block and a frame of it, free, a device's, no frame at all, an area's.
+    // Twice, a block and its frame, free, a device's, no frame, an area's.
     for bad in [
         own[0],
         block,
@@ -259,7 +252,6 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
         for at in [1, 4, 5] {
             let mut frames = own[..5].to_vec();
             frames.insert(at, bad);
-            // The one that comes second, if it is there twice.
             seen.refused(&vm, Error::NotToBeTakenOver(bad), || {
                 vm.raw().vmap_put_pages(&frames[..])
             });
@@ -331,7 +323,7 @@ pub fn the_walker_refuses(seen: &mut Seen) {
     assert_empty(&vm);
 }
 
-/// A block of `vm_map_ram` stays for the next who wants a part of it: it goes with the next purge.
+/// The block stays for other parts: it goes with the next purge.
 trait ForgetTheBlock {
     fn vm_map_ram_and_forget_the_block(&self, frames: &[Pfn]) -> Result<VirtAddr, Error>;
 }

@@ -1,5 +1,3 @@
-//! What the address space refuses by itself.
-
 use super::*;
 use crate::va::{Fit, Space, Unclaimed, Vpn};
 use std::boxed::Box;
@@ -23,7 +21,6 @@ pub fn the_space_refuses(seen: &mut Seen) {
         Fit::new(1).congruent(align, phase),
         va::Error::BadPhase { phase, align },
     );
-    // With its guard.
     let (pages, region) = (65, 64);
     ask(&mut space, Fit::new(64), va::Error::TooLarge { pages, region });
     let area = space.reserve(&Fit::new(40), &words).unwrap();
