@@ -35,6 +35,8 @@ const CPU_STACK_SIZE: u64 = 64 << 10;
 static ARGS: spin::Once<BootArgs> = spin::Once::new();
 static MACHINE: spin::Once<Machine> = spin::Once::new();
 
+/// Returns the boot arguments.
+///
 /// # Panics
 /// Before they are read.
 #[must_use]
@@ -45,6 +47,8 @@ pub fn args() -> &'static BootArgs {
     }
 }
 
+/// Returns the device tree's description.
+///
 /// # Panics
 /// Before it is read.
 #[must_use]
@@ -101,21 +105,21 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// Those that can be turned on: number, MPIDR, how.
+/// Returns those that can be turned on: number, MPIDR, how.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMethod)> {
     (1..)
         .zip(machine.other_cpus())
         .filter_map(|(index, cpu)| Some((index, cpu.mpidr, cpu.method?)))
 }
 
-/// What the kernel needs and CPU `index` lacks.
+/// Returns what the kernel needs and CPU `index` lacks.
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
 }
 
-/// Of those that will run; this one will.
+/// Returns those of the CPUs that will run; this one will.
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
@@ -124,7 +128,7 @@ fn common_features(args: &BootArgs) -> Features {
         .unwrap_or_else(|| Features::of(&identity::read()))
 }
 
-/// A CPU that does not answer is reported, and not used.
+/// Reports a CPU that does not answer; it is not used.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
     identity::record(0);
     for (index, mpidr, method) in other_cpus(machine) {
@@ -134,7 +138,7 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
     }
 }
 
-/// A CPU that does not come up is reported, and not used.
+/// Reports a CPU that does not come up; it is not used.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| cpu.method.is_none()) {
         log::warn!(
@@ -164,7 +168,7 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     log::info!("{} of {} CPUs are up", smp::nr_online(), machine.nr_cpus());
 }
 
-/// From its fixed slot to an ioremap.
+/// Moves it from its fixed slot to an ioremap.
 fn move_console(machine: &Machine) {
     let Some(Console { registers, uart }) = machine.console else {
         return;

@@ -41,7 +41,7 @@ per_cpu! {
     static NR_WAITS: AtomicU64 = AtomicU64::new(0);
 }
 
-/// On all CPUs since boot.
+/// Returns those of all CPUs since boot.
 #[must_use]
 pub fn nr_waits() -> u64 {
     NR_WAITS.iter().map(|nr| nr.load(Relaxed)).sum()
@@ -148,7 +148,7 @@ pub struct IrqSpinLockGuard<'a, T> {
 }
 
 impl<T> IrqSpinLock<T> {
-    /// `class`: see [`order`].
+    /// Returns a lock of a class ([`order`]).
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: Mutex::new(value),
@@ -191,7 +191,6 @@ impl<T> IrqSpinLock<T> {
         })
     }
 
-    /// Now.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.lock.is_locked()
@@ -245,7 +244,7 @@ pub struct IrqWriteGuard<'a, T> {
 }
 
 impl<T> IrqRwLock<T> {
-    /// `class`: see [`order`].
+    /// Returns a lock of a class ([`order`]).
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: RwLock::new(value),
@@ -269,7 +268,6 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// If no writer has it.
     #[inline]
     #[track_caller]
     pub fn try_read(&self) -> Option<IrqReadGuard<'_, T>> {
@@ -298,7 +296,6 @@ impl<T> IrqRwLock<T> {
         }
     }
 
-    /// If it is free.
     #[inline]
     #[track_caller]
     pub fn try_write(&self) -> Option<IrqWriteGuard<'_, T>> {

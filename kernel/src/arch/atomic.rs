@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use crate::{alternative, if_lse};
 
-/// Acquire.
+/// Swaps with acquire order.
 #[inline(always)]
 pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     let old: u32;
@@ -33,7 +33,7 @@ pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     old
 }
 
-/// Relaxed.
+/// Swaps with relaxed order.
 #[inline(always)]
 pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     let old: u64;
@@ -59,7 +59,7 @@ pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     old
 }
 
-/// Relaxed; returns whether `expected` was there.
+/// Replaces `expected` with relaxed order; returns whether it was there.
 #[inline(always)]
 pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
     let found: u32;

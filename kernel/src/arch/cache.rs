@@ -42,7 +42,7 @@ pub fn init(features: &Features, errata: Errata) {
     CLEAN_INVALIDATES.store(errata.clean_invalidates, Ordering::Relaxed);
 }
 
-/// In bytes, of all CPUs.
+/// Returns the shortest of all CPUs, in bytes.
 #[must_use]
 pub fn dcache_line() -> usize {
     match DCACHE_LINE.load(Ordering::Relaxed) {

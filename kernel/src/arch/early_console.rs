@@ -34,7 +34,7 @@ impl MappedUart {
         self.registers.base()
     }
 
-    /// Each newline as CR LF.
+    /// Sends each newline as CR LF.
     pub fn send(&self, text: &str) {
         for byte in text.bytes() {
             if byte == b'\n' {
@@ -55,13 +55,13 @@ static DEVICE: AtomicPtr<MappedUart> = AtomicPtr::new(ptr::null_mut());
 
 static OFF: AtomicBool = AtomicBool::new(false);
 
-/// `None`: to memory only.
+/// Prints to `device` from now on, or to memory only.
 pub fn set(device: Option<&'static MappedUart>) {
     let device = device.map_or(ptr::null_mut(), |device| ptr::from_ref(device).cast_mut());
     DEVICE.store(device, Ordering::Release);
 }
 
-/// For when the console is what fails.
+/// Prints no more, as the console is what fails.
 pub fn switch_off() {
     OFF.store(true, Ordering::Relaxed);
 }
@@ -92,7 +92,7 @@ fn keep(text: &str) {
     }
 }
 
-/// Each newline as CR LF.
+/// Prints each newline as CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     // The writer never fails.
     let _ = Console.write_fmt(args);

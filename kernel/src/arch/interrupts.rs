@@ -41,7 +41,7 @@ impl Drop for Masked {
     }
 }
 
-/// Without being measured: for a few instructions, always the same.
+/// Masks IRQ and FIQ unmeasured, for a few instructions, always the same.
 #[inline(always)]
 pub fn mask_briefly() -> MaskedBriefly {
     let daif: u64;

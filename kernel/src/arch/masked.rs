@@ -208,7 +208,7 @@ pub fn most(count: Count) -> Option<Found> {
         .max_by_key(|found| found.count(count))
 }
 
-/// Of CNTVCT_EL0, for a million instructions.
+/// Returns the ticks of a million instructions.
 #[must_use]
 pub fn ticks_of_a_million() -> u64 {
     let began = time::ticks();

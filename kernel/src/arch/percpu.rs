@@ -156,7 +156,7 @@ pub fn nr_cpus() -> usize {
     NR_CPUS.load(Ordering::Relaxed)
 }
 
-/// In bytes: whole pages.
+/// Returns its bytes: whole pages.
 #[must_use]
 pub fn block_size() -> usize {
     &raw const __percpu_end as usize - &raw const __percpu_start as usize
@@ -169,7 +169,6 @@ fn block(cpu: usize) -> usize {
     }
 }
 
-/// From template to block.
 fn offset_of_block(cpu: usize) -> usize {
     assert!(cpu < nr_cpus(), "CPU {cpu} of {}", nr_cpus());
     block(cpu).wrapping_sub(&raw const __percpu_start as usize)
@@ -264,7 +263,7 @@ pub fn this_cpu() -> &'static PerCpu {
     unsafe { &*(TPIDR_EL1.get() as *const PerCpu) }
 }
 
-/// 0 for the boot CPU.
+/// Returns 0 on the boot CPU.
 #[inline(always)]
 #[must_use]
 pub fn cpu_index() -> usize {
@@ -289,13 +288,13 @@ impl PerCpu {
     }
 }
 
-/// Retried faults of all CPUs.
+/// Returns the retried faults of all CPUs.
 #[must_use]
 pub fn nr_spurious_faults() -> u64 {
     sum(|cpu| &cpu.nr_spurious_faults)
 }
 
-/// Of all CPUs, counted as the wait begins.
+/// Returns those of all CPUs, counted as the wait begins.
 #[must_use]
 pub fn nr_window_waits() -> u64 {
     sum(|cpu| &cpu.nr_window_waits)

@@ -16,7 +16,7 @@ pub struct FaultInfo {
 }
 
 impl FaultInfo {
-    /// `None` for an undefined instruction that was fetched.
+    /// Returns `None` for an undefined instruction that was fetched.
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
@@ -43,7 +43,7 @@ impl FaultInfo {
         Syndrome(self.esr).is_write()
     }
 
-    /// An instruction was fetched, so the address is executable.
+    /// Returns whether an instruction was fetched, so that the address is executable.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN

@@ -37,7 +37,7 @@ pub enum FaultStatus {
 }
 
 impl FaultStatus {
-    /// Of six bits.
+    /// Decodes six bits.
     #[must_use]
     pub const fn from_fsc(fsc: u8) -> Self {
         let level = fsc & 0b11;
@@ -75,7 +75,7 @@ impl fmt::Display for FaultStatus {
 pub struct Syndrome(pub u64);
 
 impl Syndrome {
-    /// EC.
+    /// Returns EC.
     #[must_use]
     pub const fn class(self) -> u64 {
         self.0 >> 26 & 0x3f
@@ -86,7 +86,7 @@ impl Syndrome {
         matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
     }
 
-    /// DFSC or IFSC.
+    /// Returns DFSC or IFSC.
     #[must_use]
     pub const fn fault_status(self) -> Option<FaultStatus> {
         if self.is_abort() {
@@ -96,13 +96,13 @@ impl Syndrome {
         }
     }
 
-    /// WnR; cache maintenance and AT are writes, too, with CM set.
+    /// Returns WnR: set for cache maintenance and AT, too, with CM.
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
     }
 
-    /// FAR_EL1 is valid: aborts without FnV, PC alignment.
+    /// Returns whether FAR_EL1 is valid: aborts without FnV, PC alignment.
     #[must_use]
     pub const fn far_valid(self) -> bool {
         self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT

@@ -14,7 +14,7 @@ pub fn ticks() -> u64 {
     ticks
 }
 
-/// Under `-icount shift=0`, 1 ns an instruction.
+/// Returns 1 ns an instruction under `-icount shift=0`.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());
@@ -30,7 +30,7 @@ fn frequency() -> u64 {
     }
 }
 
-/// A step of polling. YIELD lets an emulator go on with its next CPU. Not WFE: nothing promises an
+/// Waits a moment: YIELD lets an emulator go on with its next CPU. Not WFE: nothing promises an
 /// event.
 #[inline(always)]
 pub fn relax() {

@@ -95,7 +95,7 @@ pub fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     parse_number(value).filter(|number| (least..=most).contains(number))
 }
 
-/// Decimal or 0x.
+/// Parses decimal, or hexadecimal with 0x.
 #[must_use]
 pub fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {

@@ -50,6 +50,8 @@ static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
+/// Sets the subsystem up.
+///
 /// # Errors
 /// There is no frame for it.
 pub fn init() -> Result<(), Error> {
@@ -78,7 +80,7 @@ pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-/// For an idle CPU.
+/// Does a part, on an idle CPU.
 pub fn do_deferred_work() {
     // Cleared first: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
@@ -86,11 +88,13 @@ pub fn do_deferred_work() {
     }
 }
 
-/// `None` before it is set up.
+/// Returns `None` before it is set up.
 pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
 
+/// Returns the subsystem.
+///
 /// # Panics
 /// Before it is set up.
 #[must_use]
@@ -101,7 +105,7 @@ pub fn kernel_vmalloc() -> &'static KernelVmalloc {
     }
 }
 
-/// Never freed.
+/// Returns how many are never freed.
 #[must_use]
 pub fn nr_node_frames() -> u64 {
     NR_NODE_FRAMES.load(Ordering::Relaxed)
@@ -300,28 +304,28 @@ unsafe impl Backend for KernelBackend {
     }
 }
 
-/// Device-nGnRE: [`Vmalloc::ioremap`].
+/// Maps Device-nGnRE: [`Vmalloc::ioremap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap(pa, size)
 }
 
-/// Non-cacheable: [`Vmalloc::ioremap_wc`].
+/// Maps non-cacheable: [`Vmalloc::ioremap_wc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_wc(pa, size)
 }
 
-/// Device-nGnRnE: [`Vmalloc::ioremap_np`].
+/// Maps Device-nGnRnE: [`Vmalloc::ioremap_np`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
 
-/// [`Vmalloc::iounmap`].
+/// Calls [`Vmalloc::iounmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -332,14 +336,14 @@ pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().iounmap(va) }
 }
 
-/// [`Vmalloc::vmap`].
+/// Calls [`Vmalloc::vmap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
 
-/// [`Vmalloc::vunmap`].
+/// Calls [`Vmalloc::vunmap`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -350,28 +354,28 @@ pub unsafe fn vunmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vunmap(va) }
 }
 
-/// [`Vmalloc::vmalloc`].
+/// Calls [`Vmalloc::vmalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmalloc(size)
 }
 
-/// [`Vmalloc::vzalloc`].
+/// Calls [`Vmalloc::vzalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
 
-/// [`Vmalloc::alloc_stack`].
+/// Calls [`Vmalloc::alloc_stack`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
 
-/// [`Vmalloc::vfree`].
+/// Calls [`Vmalloc::vfree`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -382,21 +386,21 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// With interrupts masked, waits for locks only: [`Request::nowait`].
+/// Allocates with interrupts masked, and waits for locks only: [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// Where a lock's holder may be interrupted, tries locks once: [`Request::nolock`].
+/// Allocates where a lock's holder may be interrupted, and tries locks once: [`Request::nolock`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
-/// In any context: [`Vmalloc::vfree_atomic`].
+/// Frees in any context: [`Vmalloc::vfree_atomic`].
 ///
 /// # Safety
 /// As [`Vmalloc::vfree`].
@@ -407,7 +411,7 @@ pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
-/// [`Vmalloc::vmalloc_to_pfn`].
+/// Calls [`Vmalloc::vmalloc_to_pfn`].
 pub fn vmalloc_to_pfn(va: VirtAddr) -> Result<Pfn, Error> {
     kernel_vmalloc().vmalloc_to_pfn(va)
 }

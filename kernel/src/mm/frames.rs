@@ -54,7 +54,7 @@ pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// `None` if this CPU may not wait.
+/// Returns `None` if this CPU may not wait.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
@@ -137,7 +137,7 @@ fn zones() -> Option<&'static Zones> {
 /// Flushes and frees what is deferred elsewhere.
 static SHRINK: Once<fn()> = Once::new();
 
-/// [`allocate`] calls it before it fails.
+/// Sets what [`allocate`] calls before it fails.
 pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
@@ -155,7 +155,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Without that flush: vmalloc has its own, and may be in a gate that `shrink` enters.
+/// Allocates without that flush: vmalloc has its own, and may be in a gate that `shrink` enters.
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
@@ -176,7 +176,7 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Zeroed, for tables, without a flush.
+/// Allocates a zeroed frame for tables, without a flush.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
@@ -239,6 +239,8 @@ pub fn take_over(frame: Pfn) -> bool {
     zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))
 }
 
+/// Hands a frame back.
+///
 /// # Panics
 /// If it was not [taken over](take_over).
 pub fn hand_back(frame: Pfn) {
@@ -251,13 +253,13 @@ pub fn hand_back(frame: Pfn) {
     );
 }
 
-/// Free or not.
+/// Returns all frames, free or not.
 #[must_use]
 pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// Exact while no other CPU allocates or frees.
+/// Returns numbers that are exact while no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();
@@ -269,13 +271,12 @@ pub fn stats() -> FrameStats {
     }
 }
 
-/// Mostly one load.
 #[must_use]
 pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
 }
 
-/// By order; walks the lists.
+/// Walks the lists.
 #[must_use]
 pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     let buddy = BUDDY.lock();

@@ -81,7 +81,7 @@ pub fn trim() {
     drop(spare);
 }
 
-/// The larger of two empty ones.
+/// Takes the larger of two empty ones.
 fn take_surplus(regions: &mut Regions) -> Option<Region> {
     let mut spare = (0..regions.len()).filter(|&index| regions[index].is_spare());
     let (one, other) = (spare.next()?, spare.next()?);
@@ -90,7 +90,7 @@ fn take_surplus(regions: &mut Regions) -> Option<Region> {
 }
 
 impl KernelHeap {
-    /// With at least the first.
+    /// Returns at least the first.
     fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {

@@ -184,7 +184,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
+/// Returns the policy. The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
@@ -213,19 +213,19 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// To read any part of the tree, without using the heap.
+    /// Shares it, to read any part of the tree, without using the heap.
     #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
 
-    /// If that needs no waiting.
+    /// Shares it, if that needs no waiting.
     #[track_caller]
     pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
         self.0.try_read()
     }
 
-    /// To free a table or edit the linear map.
+    /// Takes it, to free a table or edit the linear map.
     #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
@@ -242,19 +242,19 @@ pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// Take the [walk lock](walk_lock) to read others' addresses.
+/// Returns it. Take the [walk lock](walk_lock) to read others' addresses.
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Under the exclusive walk lock; `f` must not use the heap.
+/// Runs `f` under the exclusive walk lock, without using the heap.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// For the exclusive holder of the [walk lock](walk_lock).
+/// Returns it, for the exclusive holder of the [walk lock](walk_lock).
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
@@ -270,7 +270,6 @@ pub fn memory_plan() -> &'static Plan {
     &memory().plan
 }
 
-/// Allowed.
 #[must_use]
 pub fn linear_map_leaves() -> LeafSet {
     memory().linear_map_leaves

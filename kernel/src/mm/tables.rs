@@ -23,7 +23,7 @@ per_cpu! {
     static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 }
 
-/// With the root, without the fixed window's.
+/// Counts the root, not the fixed window's.
 #[must_use]
 pub fn nr_tables() -> u64 {
     // Freed on another CPU: terms wrap, the sum does not.
@@ -147,7 +147,7 @@ impl KernelTables {
 
 const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
 
-/// Until [`close_window`]: the engine's two calls cannot pass a guard.
+/// Opens one until [`close_window`]: the engine's two calls cannot pass a guard.
 fn open_window() {
     core::mem::forget(BreakWindow::open());
 }
@@ -263,7 +263,7 @@ impl EarlyPages {
         Some(PhysAddr(start))
     }
 
-    /// Lost if a list is full.
+    /// Loses the page if a list is full.
     fn free_page(&mut self, table: PhysAddr) {
         if self.taken.remove(page(table.0)).is_ok() {
             let _ = self.free.add(page(table.0));

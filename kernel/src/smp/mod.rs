@@ -1,10 +1,10 @@
-//! The other CPUs: bringing them up by PSCI or a spin table, and running closures on them.
+//! The other CPUs: bringing them up, and running closures on them.
 //!
-//! There are no inter-processor interrupts. A CPU polls its slot for a job; the CPU that posted it
-//! waits for completion. Without work for `start::LINGER`, a CPU turns itself off through PSCI
-//! until the next job. One from a spin table stays IDLE.
+//! There are no inter-processor interrupts: a CPU polls its slot for a job, and the poster waits
+//! for completion. Without work for `start::LINGER`, a CPU turns itself off through PSCI until the
+//! next job.
 //!
-//! A slot has one atomic state; the holder of a state may take the step after it:
+//! The holder of a slot's state may take the step after it:
 //!
 //! ```text
 //!     identify, start          that CPU        run_on, on_each_cpu            that CPU
@@ -18,21 +18,16 @@
 //!                                 that CPU                    job is written
 //! ```
 //!
-//! A CPU turned on for a job stays on until it has it: on a busy host, LINGER may end before the
-//! poster runs again.
+//! A CPU turned on for a job waits for it: on a busy host, LINGER may end before the poster runs.
 //!
-//! A change of state that another CPU may wait for is a store-release, then DSB ISHST, so that it
-//! is visible before SEV. No event is lost: the event register is set even for a CPU about to wait
-//! (Arm ARM, "Wait for Event").
+//! A change of state is a store-release, then DSB ISHST, so that it is visible before SEV. No event
+//! is lost: the event register is set even for a CPU about to wait (Arm ARM, "Wait for Event").
 //!
 //! # Code
-//! Before a CPU executes instructions that another has
-//! [published](crate::arch::cache::publish_instructions), it needs a context synchronisation event,
-//! which the load of their address is not (Arm ARM B2.7.4). A job begins with an ISB, and so does
-//! what follows a job's result. A CPU that gets an address of code through memory alone executes an
-//! ISB after that load.
-//!
-//! A CPU that was off has an empty TLB.
+//! Before a CPU executes [published](crate::arch::cache::publish_instructions) instructions, it
+//! needs a context synchronisation event, which the load of their address is not (Arm ARM B2.7.4).
+//! A job begins with an ISB, and so does what follows its result. An address that comes by memory
+//! alone needs another.
 
 mod pen;
 mod start;
@@ -60,7 +55,7 @@ const OFF: u32 = 6;
 const WAKING: u32 = 7;
 const AWAKE: u32 = 8;
 
-/// A closure in another CPU's stack frame, and what calls it.
+/// In another CPU's stack frame.
 #[derive(Clone, Copy)]
 struct Job {
     call: unsafe fn(*const ()),
@@ -69,15 +64,15 @@ struct Job {
 
 unsafe fn no_closure(_: *const ()) {}
 
-/// A CPU's shared state, on its own cache lines, as others write it.
+/// Written by other CPUs, so on its own cache lines.
 #[repr(align(128))]
 struct Slot {
     state: AtomicU32,
     job: UnsafeCell<Job>,
 }
 
-// SAFETY: `job` is written by the CPU that moved `state` to CLAIMED or woke to AWAKE, and read by
-// the slot's own CPU in POSTED.
+// SAFETY: `job` is written in CLAIMED, or AWAKE, by the CPU that made it so, and read by the slot's
+// own in POSTED.
 unsafe impl Sync for Slot {}
 
 per_cpu! {
@@ -90,25 +85,23 @@ per_cpu! {
     };
 }
 
-/// The CPU is not up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOnline(pub usize);
 
-/// Stores `state` and wakes the CPUs that wait for it.
+/// Stores `state` and wakes waiting CPUs.
 fn publish(slot: &Slot, state: u32) {
     slot.state.store(state, Ordering::Release);
     dsb_ishst();
     aarch64_cpu::asm::sev();
 }
 
-/// Waits by WFE until `done`.
 fn wait_until(mut done: impl FnMut() -> bool) {
     while !done() {
         aarch64_cpu::asm::wfe();
     }
 }
 
-/// Returns whether CPU `cpu` is the caller or takes jobs.
+/// Returns whether `cpu` is the caller or takes jobs.
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
@@ -119,19 +112,16 @@ pub fn is_online(cpu: usize) -> bool {
         || cpu == 0
 }
 
-/// Returns whether CPU `cpu` turned itself off for lack of work.
 #[must_use]
 pub fn is_turned_off(cpu: usize) -> bool {
     SLOT.get(cpu)
         .is_some_and(|slot| slot.state.load(Ordering::Acquire) == OFF)
 }
 
-/// Returns the CPUs that are up, in order.
 pub fn online() -> impl Iterator<Item = usize> {
     (0..percpu::nr_cpus()).filter(|&cpu| is_online(cpu))
 }
 
-/// Returns how many are up.
 #[must_use]
 pub fn nr_online() -> usize {
     online().count()
@@ -140,13 +130,13 @@ pub fn nr_online() -> usize {
 /// Posts `job` to `cpu`, once it is idle. Calls `woken` if it turned it on.
 ///
 /// # Safety
-/// What the job refers to lives until the job is done.
+/// What the job refers to lives until it is done.
 unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotOnline> {
     let slot = SLOT.get(cpu).ok_or(NotOnline(cpu))?;
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
-            // The first CPU turns it on; others wait for IDLE.
+            // The first turns it on; others wait for IDLE.
             OFF => {
                 if start::wake(cpu, &mut woken) {
                     break;
@@ -160,17 +150,17 @@ unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotO
                     break;
                 }
             }
-            // No WFE: a start may be given up without an event.
+            // No WFE: a start that is given up sends no event.
             _ => relax(),
         }
     }
-    // SAFETY: CLAIMED, or AWAKE, is ours alone.
+    // SAFETY: CLAIMED, or AWAKE, is ours.
     unsafe { slot.job.get().write(job) };
     publish(slot, POSTED);
     Ok(())
 }
 
-/// A closure and its result, on the waiting CPU's stack.
+/// On the waiting CPU's stack.
 struct Call<F, R> {
     closure: UnsafeCell<Option<F>>,
     result: UnsafeCell<MaybeUninit<R>>,
@@ -180,7 +170,7 @@ struct Call<F, R> {
 impl<F: FnOnce() -> R, R> Call<F, R> {
     unsafe fn run(this: *const ()) {
         let this = this.cast::<Self>();
-        // SAFETY: the caller waits for `done`; until then only this CPU uses the cells.
+        // SAFETY: the caller waits; until `done` the cells are this CPU's.
         let call = unsafe { &*this };
         // SAFETY: as above.
         let closure = unsafe { &mut *call.closure.get() }.take();
@@ -195,9 +185,8 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     }
 }
 
-/// Runs `f` on CPU `cpu` and returns its result. On the calling CPU it is just called.
-///
-/// CPU 0 posts jobs and takes none. Two other CPUs that post to each other deadlock.
+/// Runs `f` on CPU `cpu` and returns its result. CPU 0 takes no jobs from others. Two other CPUs
+/// that post to each other deadlock.
 ///
 /// # Errors
 /// That CPU is not up, or is CPU 0 and not the caller.
@@ -205,7 +194,7 @@ pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, No
     run_on_woken(cpu, || (), f)
 }
 
-/// [`run_on`], calling `woken` on this CPU each time that it has turned `cpu` on, before the job.
+/// Does [`run_on`], and calls `woken` after each turn-on of `cpu`, before the job.
 ///
 /// # Errors
 /// As for [`run_on`].
@@ -228,26 +217,26 @@ pub fn run_on_woken<R: Send>(
         result: UnsafeCell::new(MaybeUninit::uninit()),
         done: AtomicU32::new(0),
     };
-    // SAFETY: `call` outlives the wait below.
+    // SAFETY: `call` outlives the wait.
     unsafe { post(cpu, job_of(&call), woken) }?;
     wait_until(|| call.done.load(Ordering::Acquire) != 0);
-    // The result may be an address of code (Arm ARM B2.7.4).
+    // The result may be code's address (Arm ARM B2.7.4).
     isb();
-    // SAFETY: done, so written, and no longer used by the other CPU.
+    // SAFETY: done: written, and not used by the other CPU.
     Ok(unsafe { call.result.into_inner().assume_init() })
 }
 
-/// Runs `f(cpu)` on all CPUs that are up, at the same time, and waits for them.
+/// Runs `f(cpu)` on all CPUs that are up, and waits for them.
 ///
 /// # Panics
-/// On another CPU than 0: only CPU 0 can.
+/// On another CPU than 0.
 pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     struct Shared<'a, F> {
         f: &'a F,
         left: AtomicU32,
     }
     unsafe fn run<F: Fn(usize) + Sync>(shared: *const ()) {
-        // SAFETY: the caller waits until no CPU is left.
+        // SAFETY: the caller waits for all CPUs.
         let shared = unsafe { &*shared.cast::<Shared<'_, F>>() };
         (shared.f)(percpu::cpu_index());
         shared.left.fetch_sub(1, Ordering::AcqRel);
@@ -269,7 +258,7 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
             call: runner(&f),
             closure: (&raw const shared).cast(),
         };
-        // SAFETY: `shared` outlives the wait below.
+        // SAFETY: `shared` outlives the wait.
         if unsafe { post(cpu, job, || ()) }.is_err() {
             shared.left.fetch_sub(1, Ordering::AcqRel);
         }
@@ -280,7 +269,6 @@ pub fn on_each_cpu(f: impl Fn(usize) + Sync) {
     isb();
 }
 
-/// Takes jobs until this CPU turns itself off.
 fn serve(cpu: usize) -> ! {
     let slot = SLOT.of(cpu);
     loop {
@@ -302,11 +290,11 @@ fn serve(cpu: usize) -> ! {
             start::turn_off(slot);
         }
         if slot.state.load(Ordering::Acquire) == POSTED {
-            // The job may execute code published for it (Arm ARM B2.7.4).
+            // The job may be published code (Arm ARM B2.7.4).
             isb();
-            // SAFETY: POSTED: written, and not written again before IDLE.
+            // SAFETY: POSTED: not written before IDLE.
             let job = unsafe { slot.job.get().read() };
-            // SAFETY: what it refers to lives until the job is done.
+            // SAFETY: lives until the job is done.
             unsafe { (job.call)(job.closure) };
             publish(slot, IDLE);
         }

@@ -41,7 +41,7 @@ pub(super) fn call(mpidr: u64, context: u64) {
     aarch64_cpu::asm::sev();
 }
 
-/// A CPU that has not come will not.
+/// Ends the call: a CPU that has not come will not.
 pub(super) fn end_call() {
     store(&PEN.mpidr, NO_CPU);
 }

@@ -308,7 +308,7 @@ fn ask_in_pen(index: usize, mpidr: u64) -> Result<(), StartError> {
     }
 }
 
-/// Without per-CPU data and vectors, it must not fault.
+/// Must not fault, without per-CPU data and vectors.
 extern "C" fn identify_main(index: usize) -> ! {
     identity::record(index);
     let start = START.of(index);
@@ -326,6 +326,8 @@ extern "C" fn identify_main(index: usize) -> ! {
 
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 
+/// Returns how often CPU `cpu` was turned on.
+///
 /// # Panics
 /// If there is no such CPU.
 #[must_use]
@@ -424,7 +426,7 @@ pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     }
 }
 
-/// Not in a pen.
+/// Returns `false` in a pen.
 #[must_use]
 pub fn turns_off(cpu: usize) -> bool {
     START.of(cpu).pen_return.load(Ordering::Relaxed) == 0

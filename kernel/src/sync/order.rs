@@ -80,6 +80,8 @@ impl Graph {
         }
     }
 
+    /// Numbers a class.
+    ///
     /// # Errors
     /// [`Violation::NoRoom`].
     pub fn class(&mut self, name: &'static str) -> Result<u8, Violation> {
@@ -121,7 +123,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Directly or through others.
+    /// Looks through others, too.
     fn reaches(&self, from: u8, to: u8) -> bool {
         let mut reached = 1u32 << from;
         loop {

@@ -85,7 +85,7 @@ static WINDOWS: Windows<Cpus, Cpus> = Windows::new(Cpus);
 pub struct BreakWindow(());
 
 impl BreakWindow {
-    /// Before the descriptor is made invalid.
+    /// Opens a window, before the descriptor is made invalid.
     #[inline]
     pub fn open() -> Self {
         WINDOWS.open(cpu_index());
@@ -130,8 +130,8 @@ impl Retry {
         }
     }
 
-    /// `false` after too many of the same. The count restarts where other CPUs' windows opened or
-    /// closed: an instruction that polls may fault in each.
+    /// Returns `false` after too many of the same. The count restarts where other CPUs' windows
+    /// opened or closed: an instruction that polls may fault in each.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
         let now = ticks();
         let windows = WINDOWS.look(cpu_index()).sum;

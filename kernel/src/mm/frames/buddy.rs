@@ -39,7 +39,7 @@ impl State {
         Self(0x80 | order)
     }
 
-    /// Free, in a magazine.
+    /// Returns that of a magazine's block.
     pub const fn cached(order: u8) -> Self {
         Self(0x40 | order)
     }
@@ -97,7 +97,7 @@ impl Zones {
         Self(ArrayVec::new_const())
     }
 
-    /// Whole pages, with a byte each.
+    /// Adds whole pages, with a byte each.
     pub fn add(&mut self, region: &PhysRegion, states: &'static [AtomicU8]) {
         self.0.push(Zone {
             start: region.start / PAGE_SIZE as u64,
@@ -131,7 +131,7 @@ impl Zones {
         }
     }
 
-    /// For `nr` blocks from `first`, in one zone.
+    /// Sets `nr` blocks from `first`, in one zone.
     pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
         if let Some(zone) = self.zone(first) {
             let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
@@ -205,7 +205,7 @@ impl Buddy {
         super::NR_FREE.store(nr, Relaxed);
     }
 
-    /// Ever given.
+    /// Returns the frames ever given.
     pub fn nr_total(&self) -> u64 {
         self.nr_total
     }
@@ -262,6 +262,8 @@ impl Buddy {
         Some(Pfn(frame))
     }
 
+    /// Frees a block.
+    ///
     /// # Errors
     /// Not an allocated block of this order. Nothing has changed.
     pub fn free(&mut self, zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {

@@ -92,7 +92,7 @@ fn count_down() -> bool {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// Draws from SplitMix64 (Steele, Lea, Flood 2014).
 fn draw() -> bool {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -201,7 +201,7 @@ fn put_back_aside(mut last: u64) {
     }
 }
 
-/// With those put aside.
+/// Counts those put aside, too.
 pub fn nr_cached() -> u64 {
     let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
     in_magazines + ASIDE.nr.load(Relaxed) as u64
@@ -229,13 +229,13 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         self.slots.iter().filter(full).count() as u64
     }
 
-    /// In order of filling.
+    /// Returns slots in order of filling.
     #[inline(always)]
     fn slot(&self, n: usize) -> &AtomicU64 {
         &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
     }
 
-    /// There is room.
+    /// Puts a block where there is room.
     #[inline(always)]
     fn push(&self, frame: u64) {
         let nr = self.nr.load(Relaxed);
@@ -263,7 +263,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(Pfn(frame))
     }
 
-    /// `false` without room.
+    /// Returns `false` without room.
     #[inline(always)]
     fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
         let has_room = self.nr.load(Relaxed) < CAPACITY || self.drain_half(zones, order);
@@ -311,7 +311,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         true
     }
 
-    /// `false` without the lock.
+    /// Returns `false` without the lock.
     fn drain(&self, zones: &Zones, order: u8) -> bool {
         self.slots.chunks(MOST_BLOCKS).all(|slots| {
             // Loads keep empty magazines' lines shared, and avoid the lock.
@@ -325,20 +325,20 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// All but an exchange holds the buddy's lock, for [`MOST_BLOCKS`].
+/// Runs `f`: all but an exchange holds the buddy's lock, for [`MOST_BLOCKS`].
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask_briefly();
     f(MAGAZINE.this())
 }
 
-/// If magazines [have](has) them.
+/// Allocates an order that magazines [have](has).
 #[inline]
 pub fn allocate(zones: &Zones, order: u8) -> Option<Pfn> {
     with_own(|own| with_ring!(own, order, ring => ring.allocate(zones, order)))
 }
 
-/// If magazines [have](has) them.
+/// Frees an order that magazines [have](has).
 #[inline]
 pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     with_own(|own| {
