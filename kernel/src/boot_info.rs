@@ -1,5 +1,3 @@
-//! What the boot side tells the kernel.
-
 use core::ops::Range;
 
 use paging::Level;
@@ -13,7 +11,6 @@ pub struct BootInfo {
     pub image: Range<u64>,
     pub sections: Sections,
     pub device_tree: DeviceTree,
-    /// 1 or 2, at the entry.
     pub entry_el: u8,
     /// `None` if the tree does not say.
     pub psci_conduit: Option<Conduit>,
@@ -24,7 +21,6 @@ pub struct BootInfo {
     pub ttbr1_first: u64,
     pub tcr: u64,
     pub mair: u64,
-    /// MMU on.
     pub sctlr: u64,
     /// Physical entry for CPU_ON; the context is the physical address of
     /// [`SecondaryArgs`](crate::smp::SecondaryArgs).
@@ -36,7 +32,6 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
-    /// Translates a linked address.
     #[must_use]
     pub fn image_pa(&self, va: usize) -> u64 {
         (va - crate::layout::IMAGE_BASE) as u64 + self.image.start
@@ -52,27 +47,22 @@ pub struct Sections {
     pub data: Range<usize>,
     /// With the first tables.
     pub bss: Range<usize>,
-    /// Unmapped in the image window.
     pub boot_stack_guard: Range<usize>,
-    /// The boot CPU's.
     pub boot_stack: Range<usize>,
 }
 
 /// Header checked; structure parses.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceTree {
-    /// 8-byte aligned.
     pub pa: u64,
     /// `totalsize`.
     pub size: usize,
-    /// Read-only, in the fixed region.
     pub va: usize,
 }
 
 /// Of the fixed region, in .bss, so in the image window.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedTables {
-    /// The last table shared with the image.
     pub shared_va: usize,
     pub shared_level: Level,
     /// Level 2: entry 0 links the slots' table, the next two the device tree window's. May be the

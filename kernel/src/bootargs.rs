@@ -19,7 +19,6 @@ use table::ARGUMENTS;
 
 pub use argument::{Argument, Choices, names, number, parse_number, pick};
 
-/// In `id_override=`.
 pub const NR_OVERRIDES: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +26,8 @@ pub struct BootArgs {
     pub log: LevelFilter,
     pub linear: LinearLeaves,
     pub rodata: Rodata,
-    /// Forced, beside MIDR_EL1's.
     pub errata: Errata,
-    /// For errata and features.
     pub overrides: [Option<Override>; NR_OVERRIDES],
-    /// One in so many allocations of frames fails.
     pub fail_page_alloc: Option<u64>,
     pub masked: bool,
 }
@@ -64,7 +60,6 @@ impl Default for BootArgs {
     }
 }
 
-/// Of what the kernel runs.
 pub trait Options: Default + 'static {
     const ARGUMENTS: &'static [Argument<Self>];
 
@@ -154,7 +149,6 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
     Ok((!help).then_some((args, init)))
 }
 
-/// Words that [`parse`] passes over.
 pub struct PassedOver<I> {
     line: &'static str,
     of: PhantomData<I>,

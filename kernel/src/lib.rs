@@ -29,7 +29,6 @@ use paging::PhysAddr;
 pub use boot_info::{BootInfo, DeviceTree, FixedTables, Sections};
 pub use init::Init;
 
-/// In bytes; not the boot CPU's.
 const CPU_STACK_SIZE: u64 = 64 << 10;
 
 static ARGS: spin::Once<BootArgs> = spin::Once::new();
@@ -105,21 +104,18 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     psci::system_off()
 }
 
-/// Returns those that can be turned on: number, MPIDR, how.
 fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMethod)> {
     (1..)
         .zip(machine.other_cpus())
         .filter_map(|(index, cpu)| Some((index, cpu.mpidr, cpu.method?)))
 }
 
-/// Returns what the kernel needs and CPU `index` lacks.
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
         .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
 }
 
-/// Returns those of the CPUs that will run; this one will.
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
@@ -168,7 +164,6 @@ fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     log::info!("{} of {} CPUs are up", smp::nr_online(), machine.nr_cpus());
 }
 
-/// Moves it from its fixed slot to an ioremap.
 fn move_console(machine: &Machine) {
     let Some(Console { registers, uart }) = machine.console else {
         return;

@@ -41,7 +41,6 @@ per_cpu! {
     static NR_WAITS: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Returns those of all CPUs since boot.
 #[must_use]
 pub fn nr_waits() -> u64 {
     NR_WAITS.iter().map(|nr| nr.load(Relaxed)).sum()
@@ -125,7 +124,6 @@ impl HotWord {
         }
     }
 
-    /// As when [padded](Padded).
     #[must_use]
     pub const fn has_lines_of_its_own(&self) -> bool {
         const LINES: usize = align_of::<Padded<u8>>();
@@ -148,7 +146,6 @@ pub struct IrqSpinLockGuard<'a, T> {
 }
 
 impl<T> IrqSpinLock<T> {
-    /// Returns a lock of a class ([`order`]).
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: Mutex::new(value),
@@ -244,7 +241,6 @@ pub struct IrqWriteGuard<'a, T> {
 }
 
 impl<T> IrqRwLock<T> {
-    /// Returns a lock of a class ([`order`]).
     pub const fn new(class: &'static str, value: T) -> Self {
         Self {
             lock: RwLock::new(value),

@@ -14,13 +14,11 @@ use core::arch::asm;
 
 use super::features::Features;
 
-/// When a site is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Condition {
     /// All CPUs have FEAT_LSE.
     Lse = 0,
-    /// Sections with interrupts masked are measured.
     Measured = 1,
 }
 
@@ -130,7 +128,6 @@ impl Site {
     }
 }
 
-/// Returns the number of sites.
 #[must_use]
 pub fn nr_sites(condition: Condition) -> usize {
     sites()
@@ -139,7 +136,6 @@ pub fn nr_sites(condition: Condition) -> usize {
         .count()
 }
 
-/// Returns how many hold their replacement.
 #[must_use]
 pub fn nr_replaced(condition: Condition) -> usize {
     let is_replaced = |site: &&'static Site| {
@@ -168,7 +164,6 @@ pub fn to_replace(features: &Features, measured: bool) -> impl Iterator<Item = R
 pub struct Replacement(&'static Site);
 
 impl Replacement {
-    /// Returns addresses and new words, in order.
     pub fn words(self) -> impl Iterator<Item = (usize, u32)> {
         let (at, from) = (Site::address(&self.0.site), Site::address(&self.0.replacement));
         (0..self.0.nr_words() * 4)

@@ -21,7 +21,6 @@ unsafe extern "C" {
     fn invalidate_icache_or_fault(line: usize, end: usize, size: usize) -> usize;
 }
 
-/// The smallest granule.
 const PAGE: usize = 4096;
 
 /// Shortest of all CPUs, in bytes; 0 before [`init`].
@@ -33,7 +32,6 @@ static FETCHES_SEE_DATA: AtomicBool = AtomicBool::new(false);
 static FETCHES_SEE_STORES: AtomicBool = AtomicBool::new(false);
 static CLEAN_INVALIDATES: AtomicBool = AtomicBool::new(false);
 
-/// Sets what all CPUs have and need, after only the boot CPU ran.
 pub fn init(features: &Features, errata: Errata) {
     DCACHE_LINE.store(features.dcache_line, Ordering::Relaxed);
     ICACHE_LINE.store(features.icache_line, Ordering::Relaxed);
@@ -42,7 +40,6 @@ pub fn init(features: &Features, errata: Errata) {
     CLEAN_INVALIDATES.store(errata.clean_invalidates, Ordering::Relaxed);
 }
 
-/// Returns the shortest of all CPUs, in bytes.
 #[must_use]
 pub fn dcache_line() -> usize {
     match DCACHE_LINE.load(Ordering::Relaxed) {

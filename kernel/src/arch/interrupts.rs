@@ -10,7 +10,6 @@ use super::masked;
 #[derive(Debug)]
 pub struct MaskedBriefly {
     daif: u64,
-    /// A mask belongs to its CPU.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -21,7 +20,6 @@ pub struct Masked {
     _briefly: MaskedBriefly,
 }
 
-/// Masks IRQ and FIQ.
 #[inline(always)]
 #[track_caller]
 pub fn mask() -> Masked {

@@ -18,7 +18,6 @@ use crate::per_cpu;
 pub enum Count {
     /// Of CNTVCT_EL0.
     Ticks,
-    /// Descriptors written.
     Written,
     /// Many at a time.
     LookedAt,
@@ -88,7 +87,6 @@ impl Section {
     }
 }
 
-/// Its own CPU's.
 struct Measured {
     depth: AtomicUsize,
     /// With the ticks of its beginning.
@@ -107,9 +105,7 @@ per_cpu! {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// Took the first guard.
     pub began_by: &'static Location<'static>,
-    /// Dropped the last.
     pub ended_at: usize,
     counts: [u64; Count::NR],
 }
@@ -145,12 +141,10 @@ pub(super) fn begin(by: &'static Location<'static>) {
     }
 }
 
-/// Interrupts are still masked.
 #[cold]
 #[inline(never)]
 pub(super) fn end() {
     let measured = MEASURED.this();
-    // Taken before measuring began.
     let Some(depth) = measured.depth.load(Relaxed).checked_sub(1) else {
         return;
     };
@@ -208,7 +202,6 @@ pub fn most(count: Count) -> Option<Found> {
         .max_by_key(|found| found.count(count))
 }
 
-/// Returns the ticks of a million instructions.
 #[must_use]
 pub fn ticks_of_a_million() -> u64 {
     let began = time::ticks();

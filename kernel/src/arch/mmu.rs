@@ -1,9 +1,6 @@
-//! Barriers, TLB maintenance and address translation instructions, named as the architecture names
-//! them, and [`KernelMmu`], which gives them to the engine.
-//!
-//! Each is one instruction, and orders nothing but what it is defined to order: which barrier goes
-//! where is the engine's business (DESIGN rules 2 to 5). None is marked as free of memory effects,
-//! so the compiler moves no access across them.
+//! Barriers, TLBIs and address translations, one instruction each and named as such, and
+//! [`KernelMmu`], which gives them to the engine. Where each goes is the engine's part (DESIGN
+//! rules 2 to 5). No `nomem`: no access moves across one.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -19,40 +16,37 @@ use super::interrupts;
 use super::syndrome::FaultStatus;
 use crate::layout::Granule;
 
-/// DSB ISHST: earlier stores are complete for the inner shareable domain, its table walkers
-/// included. Arm ARM, "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation
-/// table walks".
+/// DSB ISHST: completes earlier stores for the inner shareable domain with its walkers (Arm ARM,
+/// "Data Synchronization Barrier (DSB)"; "Ordering and completion of translation table walks").
 #[inline(always)]
 pub fn dsb_ishst() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) }
 }
 
-/// DSB ISH: earlier accesses and TLB maintenance are complete for the inner shareable domain. Arm
-/// ARM, "TLB maintenance instructions", "Ordering and completion of TLB maintenance instructions".
+/// DSB ISH: completes earlier accesses and TLBIs for the inner shareable domain (Arm ARM, "Ordering
+/// and completion of TLB maintenance instructions").
 #[inline(always)]
 pub fn dsb_ish() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) }
 }
 
-/// DSB SY.
 #[inline(always)]
 pub fn dsb_sy() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
 }
 
-/// ISB: what this CPU has fetched or translated ahead is discarded. Arm ARM, "Instruction
-/// Synchronization Barrier (ISB)".
+/// ISB: discards what this CPU has fetched or translated ahead (Arm ARM, "Instruction
+/// Synchronization Barrier (ISB)").
 #[inline(always)]
 pub fn isb() {
     // SAFETY: a barrier.
     unsafe { asm!("isb", options(nostack, preserves_flags)) }
 }
 
-/// Returns the operand of a TLBI by VA: VA\[55:12\], any level, ASID 0 (ignored by the all-ASID
-/// forms).
+/// Returns VA\[55:12\], any level, ASID 0 (ignored by the all-ASID forms).
 const fn va_operand(va: usize) -> u64 {
     va as u64 >> 12 & ((1 << 44) - 1)
 }
@@ -66,79 +60,72 @@ macro_rules! tlbi {
         }
     };
     (@operand $instruction:literal, $operand:expr) => {
-        // SAFETY: removes cached translations; what is removed is walked again from the tables.
+        // SAFETY: what is removed is walked again.
         unsafe { asm!(concat!("tlbi ", $instruction, ", {}"), in(reg) $operand, options(nostack, preserves_flags)) }
     };
 }
 
 tlbi! {
-    /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs, inner shareable.
+    /// Last level, all ASIDs, inner shareable.
     tlbi_vaale1is, "vaale1is"
 }
 tlbi! {
-    /// TLBI VAAE1IS: entries of all levels for `va`, all ASIDs, inner shareable.
+    /// All levels, all ASIDs, inner shareable.
     tlbi_vaae1is, "vaae1is"
 }
 
-/// TLBI VMALLE1IS: all entries of EL1&0, inner shareable.
+/// All of EL1&0, inner shareable.
 #[inline(always)]
 fn tlbi_vmalle1is() {
-    // SAFETY: as for the forms by VA.
+    // SAFETY: as by VA.
     unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
 }
 
-/// TLBI RVAALE1IS with a ready operand. FEAT_TLBIRANGE only; written as SYS, since an assembler for
-/// Armv8.0 has no name for it.
+/// FEAT_TLBIRANGE only; SYS, as assemblers for Armv8.0 lack the name.
 #[inline(always)]
 fn tlbi_rvaale1is(operand: u64) {
-    // SAFETY: as for the forms by VA.
+    // SAFETY: as by VA.
     unsafe { asm!("sys #0, c8, c2, #7, {}", in(reg) operand, options(nostack, preserves_flags)) }
 }
 
-/// TLBI RVAAE1IS with a ready operand. FEAT_TLBIRANGE only.
+/// FEAT_TLBIRANGE only.
 #[inline(always)]
 fn tlbi_rvaae1is(operand: u64) {
-    // SAFETY: as for the forms by VA.
+    // SAFETY: as by VA.
     unsafe { asm!("sys #0, c8, c2, #3, {}", in(reg) operand, options(nostack, preserves_flags)) }
 }
 
-/// [`Errata::repeat_tlbi`] of all CPUs.
+/// Of all CPUs.
 static REPEAT_TLBI: AtomicBool = AtomicBool::new(false);
 
-/// Takes note of what TLBIs need outside of the engine's trees.
 pub fn init(errata: Errata) {
     REPEAT_TLBI.store(errata.repeat_tlbi, Ordering::Relaxed);
 }
 
-/// Returns whether each is repeated.
 #[must_use]
 pub fn repeats_tlbi() -> bool {
     REPEAT_TLBI.load(Ordering::Relaxed)
 }
 
-/// Completes the stores that made the descriptor of the page at `va` invalid, and removes what TLBs
-/// and walk caches hold for it, on every CPU.
-///
-/// For what is no engine's tree. Before [`init`] no TLBI is repeated: no other CPU has run.
+/// Invalidates the page at `va`, outside the engine's trees, whose descriptor was made invalid, on
+/// every CPU. Before [`init`] there is no repeat, as no other CPU has run.
 pub fn flush_page(va: usize) {
     flush::page(&KernelMmu::WITHOUT_RANGES, VirtAddr(va as u64), repeats_tlbi());
 }
 
-/// The same for everything that was made invalid.
+/// Invalidates everything, likewise.
 pub fn flush_all() {
     flush::all(&KernelMmu::WITHOUT_RANGES, repeats_tlbi());
 }
 
-/// Turns TTBR0 off on this CPU: walks of the lower half fault (TCR_EL1.EPD0), and what it had
-/// cached is gone.
+/// Disables walks of the lower half on this CPU (TCR_EL1.EPD0), and empties its TLB.
 pub fn disable_ttbr0() {
     TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
     TTBR0_EL1.set(0);
-    // In effect before the invalidation, so that no walk caches anything after it.
+    // In effect before the TLBI: no walk caches anything after it.
     isb();
-    // The identity map was global, so everything is invalidated, on this CPU only: each turns off
-    // its own. SAFETY: removes cached translations; what is removed is walked again from the
-    // tables.
+    // Everything, as the identity map was global; this CPU only, as each disables its own.
+    // SAFETY: what is removed is walked again.
     unsafe { asm!("tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
     isb();
 }
@@ -159,40 +146,35 @@ pub unsafe fn replace_ttbr1(ttbr0_identity: u64, image_pa: impl Fn(usize) -> u64
     unsafe extern "C" {
         fn replace_ttbr1_identity(root: u64, tcr_break: u64, tcr: u64);
     }
-    // No exception can be taken while there is no upper half, and none is expected.
+    // No exception can be taken without an upper half.
     let _masked = interrupts::mask_all();
     TTBR0_EL1.set(ttbr0_identity);
     let tcr = TCR_EL1.get() & !TCR_EL1::EPD0::SET.value;
     TCR_EL1.set(tcr);
     isb();
     let identity = image_pa(replace_ttbr1_identity as *const () as usize) as usize;
-    // SAFETY: the same function where the identity map has it; it needs no relocation.
+    // SAFETY: the same function in the identity map; it needs no relocation.
     let replace: unsafe extern "C" fn(u64, u64, u64) = unsafe { core::mem::transmute(identity) };
     // SAFETY: the caller's promise, and the identity map is on.
     unsafe { replace(root, tcr | TCR_EL1::EPD1::SET.value, tcr) };
     disable_ttbr0();
 }
 
-/// Which access an address translation instruction checks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// AT S1E1R.
     Read,
-    /// AT S1E1W.
     Write,
 }
 
-/// What the MMU itself says about an address: PAR_EL1 after an AT that succeeded.
+/// PAR_EL1 of a successful AT.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Translation {
-    /// The output address of `va` itself, page offset included.
     pub pa: u64,
-    /// The attribute byte, as MAIR_EL1 has them.
+    /// As in MAIR_EL1.
     pub attribute: u8,
-    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner. Device and Normal non-cacheable memory
-    /// always report 0b10.
+    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner; always 0b10 for Device and Normal
+    /// non-cacheable.
     pub shareability: u8,
-    /// PAR_EL1 as read.
     pub par: u64,
 }
 
@@ -206,12 +188,10 @@ impl fmt::Debug for Translation {
     }
 }
 
-/// Why the MMU does not translate an address: PAR_EL1 after an AT that aborted.
+/// PAR_EL1 of an AT that aborted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Abort {
-    /// PAR_EL1.FST.
     pub status: FaultStatus,
-    /// PAR_EL1 as read.
     pub par: u64,
 }
 
@@ -224,7 +204,7 @@ impl fmt::Debug for Abort {
 /// AT S1E1R.
 ///
 /// # Errors
-/// What a read at EL1 would fault with.
+/// The fault of a read at EL1.
 pub fn at_s1e1r(va: usize) -> Result<Translation, Abort> {
     translate(va, Access::Read)
 }
@@ -232,30 +212,27 @@ pub fn at_s1e1r(va: usize) -> Result<Translation, Abort> {
 /// AT S1E1W.
 ///
 /// # Errors
-/// What a write at EL1 would fault with.
+/// The fault of a write at EL1.
 pub fn at_s1e1w(va: usize) -> Result<Translation, Abort> {
     translate(va, Access::Write)
 }
 
-/// Asks the MMU for the translation of `va`. Interrupts are masked between the AT and the read of
-/// PAR_EL1, so that a handler that uses AT cannot come between.
+/// Asks the MMU to translate `va`, interrupts masked so that no handler's AT overwrites PAR_EL1.
 ///
-/// DMB SY on both sides of the read, on every CPU: a Cortex-A77 (r0p0 to r1p0, erratum 1508412) can
-/// deadlock on a load from Device or non-cacheable memory beside one, be it speculative. What that
-/// needs beside store-exclusives is firmware's part.
+/// DMB SY around its read: Cortex-A77 (r0p0 to r1p0, erratum 1508412) can deadlock on a load, even
+/// speculative, from Device or non-cacheable memory beside it. Store-exclusives are firmware's
+/// part.
 ///
 /// # Errors
-/// What such an access at EL1 would fault with.
+/// The fault of such an access at EL1.
 pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
     let par: u64;
     {
         let _masked = interrupts::mask_briefly();
-        // The ISB makes the result visible to the read (Arm ARM, "Address translation
-        // instructions").
+        // ISB: the result is visible (Arm ARM, "Address translation instructions").
         match access {
             Access::Read => {
-                // SAFETY: a translation has no effect but on PAR_EL1; a fault on it is reported
-                // there.
+                // SAFETY: AT affects only PAR_EL1, faults included.
                 unsafe {
                     asm!("at s1e1r, {va}", "isb", "dmb sy", "mrs {par}, par_el1", "dmb sy", va = in(reg) va, par = out(reg) par, options(nostack, preserves_flags))
                 }
@@ -288,18 +265,15 @@ fn decode_par(va: usize, par: u64) -> Result<Translation, Abort> {
     }
 }
 
-/// The EL1&0 regime of this machine, for the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelMmu {
     tlbi_range: bool,
 }
 
 impl KernelMmu {
-    /// TLBIs by VA only.
     const WITHOUT_RANGES: Self = Self { tlbi_range: false };
 
-    /// Returns what `features` has. A repeat that an erratum asks for is the engine's
-    /// (`paging::Config`).
+    /// Errata repeats are `paging::Config`'s.
     #[must_use]
     pub fn new(features: &Features) -> Self {
         Self {

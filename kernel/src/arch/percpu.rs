@@ -14,14 +14,12 @@ use crate::layout::{PER_CPU_WINDOW, PER_CPU_WINDOW_SIZE};
 /// With addresses; memory is taken for the machine's.
 pub const MAX_CPUS: usize = 4096;
 const MAX_BLOCK_SIZE: usize = PER_CPU_WINDOW_SIZE / MAX_CPUS;
-/// In bytes.
 pub const OVERFLOW_STACK_SIZE: usize = 8 << 10;
 
 unsafe extern "C" {
     /// The template: whole pages.
     static __percpu_start: u8;
     static __percpu_end: u8;
-    /// The boot CPU's block.
     static __percpu_boot: u8;
 }
 
@@ -57,7 +55,6 @@ impl<T> EachCpu<T> {
         Self(UnsafeCell::new(initial))
     }
 
-    /// Returns this CPU's.
     #[inline(always)]
     #[must_use]
     pub fn this(&'static self) -> &'static T {
@@ -82,7 +79,6 @@ impl<T> EachCpu<T> {
         (cpu < nr_cpus()).then(|| self.of(cpu))
     }
 
-    /// Returns all CPUs', in order.
     pub fn iter(&'static self) -> impl Iterator<Item = &'static T> {
         (0..nr_cpus()).map(|cpu| self.of(cpu))
     }
@@ -102,13 +98,11 @@ pub struct PerCpu {
     /// For exceptions when that one is full.
     pub(super) overflow_low: usize,
     pub(super) overflow_high: usize,
-    /// For the vectors.
     pub(super) scratch: [u64; 2],
     /// 0 for the boot CPU.
     index: usize,
     /// From template to block.
     offset: usize,
-    /// Affinity fields.
     mpidr: u64,
     pub(super) nr_spurious_faults: AtomicU64,
     /// Faults that waited for another's break window.
@@ -136,7 +130,6 @@ const fn empty() -> PerCpu {
     }
 }
 
-/// First in the template.
 #[unsafe(link_section = ".percpu.first")]
 static CPU: EachCpu<PerCpu> = {
     // SAFETY: in the template's section.
@@ -147,10 +140,8 @@ per_cpu! {
     static OVERFLOW_STACK: OverflowStack = OverflowStack(UnsafeCell::new([0; OVERFLOW_STACK_SIZE]));
 }
 
-/// With a block.
 static NR_CPUS: AtomicUsize = AtomicUsize::new(1);
 
-/// Returns the machine's CPUs, up or not.
 #[must_use]
 pub fn nr_cpus() -> usize {
     NR_CPUS.load(Ordering::Relaxed)
@@ -203,7 +194,6 @@ pub unsafe fn init_blocks(nr: usize) {
     NR_CPUS.store(nr, Ordering::Relaxed);
 }
 
-/// Aff3, Aff2, Aff1, Aff0 of MPIDR_EL1.
 pub const AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// Fills in CPU `index`'s data and sets TPIDR_EL1.
@@ -246,7 +236,6 @@ pub unsafe fn init_boot_cpu(stack: Range<usize>) {
 /// Called by CPU `index`, not 0, on `stack`, always the same.
 pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     let this = CPU.of(index);
-    // Only this CPU writes it.
     if this.stack_high == stack.end {
         TPIDR_EL1.set(&raw const *this as u64);
         return;
@@ -271,7 +260,6 @@ pub fn cpu_index() -> usize {
 }
 
 impl PerCpu {
-    /// Returns what PSCI takes.
     #[must_use]
     pub fn mpidr(&self) -> u64 {
         self.mpidr

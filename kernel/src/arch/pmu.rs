@@ -9,7 +9,6 @@ use super::features::Features;
 const INST_RETIRED: u64 = 0x08;
 const PMCR_E: u64 = 1 << 0;
 
-/// Instructions cannot be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unavailable {
     /// ID_AA64DFR0_EL1.PMUVer.
@@ -36,7 +35,6 @@ impl core::fmt::Display for Unavailable {
 /// Counter 0 of this CPU, at EL1.
 #[derive(Debug)]
 pub struct InstructionCounter {
-    // A counter belongs to its CPU.
     _not_send: core::marker::PhantomData<*const ()>,
 }
 

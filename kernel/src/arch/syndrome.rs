@@ -7,10 +7,8 @@ pub mod class {
     pub const UNKNOWN: u64 = 0x00;
     /// Trapped by CPACR_EL1.
     pub const FP: u64 = 0x07;
-    /// From EL1.
     pub const INSTRUCTION_ABORT: u64 = 0x21;
     pub const PC_ALIGNMENT: u64 = 0x22;
-    /// From EL1.
     pub const DATA_ABORT: u64 = 0x25;
     pub const SP_ALIGNMENT: u64 = 0x26;
     pub const SERROR: u64 = 0x2f;
@@ -23,7 +21,6 @@ pub enum FaultStatus {
     /// In the tables, or the output.
     AddressSize(u8),
     Translation(u8),
-    /// AF is 0.
     AccessFlag(u8),
     Permission(u8),
     /// Synchronous, on the access.
@@ -37,7 +34,6 @@ pub enum FaultStatus {
 }
 
 impl FaultStatus {
-    /// Decodes six bits.
     #[must_use]
     pub const fn from_fsc(fsc: u8) -> Self {
         let level = fsc & 0b11;
@@ -75,7 +71,6 @@ impl fmt::Display for FaultStatus {
 pub struct Syndrome(pub u64);
 
 impl Syndrome {
-    /// Returns EC.
     #[must_use]
     pub const fn class(self) -> u64 {
         self.0 >> 26 & 0x3f
@@ -86,7 +81,6 @@ impl Syndrome {
         matches!(self.class(), class::DATA_ABORT | class::INSTRUCTION_ABORT)
     }
 
-    /// Returns DFSC or IFSC.
     #[must_use]
     pub const fn fault_status(self) -> Option<FaultStatus> {
         if self.is_abort() {

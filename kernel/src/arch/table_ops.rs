@@ -1,23 +1,17 @@
 //! Bulk operations on translation tables, and on the arrays of frame numbers that fill them.
 //!
 //! # Why pairs and vectors are allowed
-//! A hardware walker may read a descriptor at any moment, so each descriptor must be written by a
-//! single-copy atomic 64-bit access. The compiler never makes one access of two atomic or volatile
-//! ones, so it is done here. What the architecture promises (Arm ARM B2.2.1, "Requirements for
-//! single-copy atomicity"):
+//! A walker may read a descriptor at any moment, so each needs a single-copy atomic store. Arm ARM
+//! B2.2.1, "Requirements for single-copy atomicity", where 8-byte aligned:
 //!
-//! - STP and LDP of two X registers at an address that is 8-byte aligned are two single-copy atomic
-//!   accesses, in no order between each other;
-//! - LD1 of registers with 64-bit elements (`.2d`) reads each element by itself: single-copy atomic
-//!   where it is 8-byte aligned, in no order between them.
+//! - STP and LDP of two X registers are two single-copy atomic accesses, in no order;
+//! - LD1 with 64-bit elements (`.2d`) reads each element so, in no order.
 //!
-//! That is what so many relaxed atomic accesses promise. DC ZVA promises no such thing, so it only
-//! zeroes a table that no walker reaches.
+//! That equals relaxed atomics. DC ZVA promises nothing, so it only zeroes unlinked tables.
 //!
 //! # Which have a vector version
-//! Those that it makes at least 1.3 times as fast on two of three processors. Cycles for a
-//! descriptor in the steady state, by `llvm-mca` 19 (`-iterations=200`, all data in the first
-//! cache), the general version with as many in a turn:
+//! Those that it makes 1.3 times as fast on two of three processors. Cycles a descriptor, by
+//! `llvm-mca` 19 (`-iterations=200`), as many in a turn:
 //!
 //! ```text
 //!                          cortex-a55   cortex-a76   neoverse-n1   instructions
@@ -39,12 +33,9 @@
 //! `are_vacant` is half of `kinds`; `blocks` has the general version of `consecutive`.
 //!
 //! # Vector registers
-//! The kernel is built without them (softfloat), so no compiled code has anything in them, and none
-//! is saved anywhere. They are used here alone, and only for whole blocks of [`BLOCK`] words: with
-//! interrupts masked from the first use to the last, so that no handler that comes in between can
-//! come here too; a synchronous exception that returns (a probe, a retry in a break window) does
-//! not come here. CPACR_EL1.FPEN lets every CPU use them; [`Features`](super::features::Features)
-//! says whether it has them.
+//! Compiled code has none (softfloat), and none is saved. Only whole blocks of [`BLOCK`] words use
+//! them here, interrupts masked: no handler can come in between, and synchronous exceptions that
+//! return (probes, retries) do not use them. CPACR_EL1.FPEN permits it.
 //!
 //! None has a barrier: that is the caller's (DESIGN rule 2).
 
@@ -53,14 +44,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::layout::{PAGE_SHIFT, PAGE_SIZE};
 
-/// Words that a vector loop takes in a turn.
+/// Words in a turn of a vector loop.
 pub const BLOCK: usize = 16;
 
 /// Bits 7:0 and 55:48 of a descriptor.
 const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
-/// `nr` words from `at` on, one by one.
-///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.
 #[inline(always)]
@@ -69,12 +58,10 @@ unsafe fn words(at: *const u64, nr: usize) -> impl Iterator<Item = u64> {
     (0..nr).map(move |i| unsafe { AtomicU64::from_ptr(at.add(i).cast_mut()) }.load(Ordering::Relaxed))
 }
 
-/// Constants for vector registers.
 #[repr(C, align(16))]
 struct Constants<const BYTES: usize>([u8; BYTES]);
 
-/// The bytes of a block's descriptors that say what kinds they are, in v16 and v17: eight bytes 0,
-/// then as many bytes 6, in each.
+/// Bytes 0, then 6, of a block's descriptors, which say their kinds: eight of each in v16 and v17.
 macro_rules! bytes_of_block {
     () => {
         concat!(
@@ -111,7 +98,7 @@ macro_rules! or_of_differences {
     };
 }
 
-/// `asm!` around a loop over whole blocks with vector registers, interrupts masked.
+/// A loop over whole blocks, interrupts masked.
 macro_rules! vector_asm {
     ([$($line:expr,)*] $($operands:tt)*) => {
         asm!(
@@ -126,8 +113,7 @@ macro_rules! vector_asm {
     };
 }
 
-/// The lines eight times over. Not by `.rept`: the compiler counts lines to see how far it may
-/// branch.
+/// Not `.rept`: the compiler counts lines to see how far it may branch.
 macro_rules! eight_times {
     ($($line:literal,)*) => {
         concat!(
@@ -136,14 +122,13 @@ macro_rules! eight_times {
     };
 }
 
-/// Stores `first`, `first + step`, `first + 2 * step`, ... to `nr` descriptors from `at` on.
+/// Stores `first`, `first + step`, ... to `nr` descriptors from `at` on.
 ///
 /// # Safety
-/// `at` is 8-byte aligned and mapped, Normal memory, for `nr` descriptors, that the caller may
-/// write.
+/// `at` is 8-byte aligned, and Normal memory that the caller may write for `nr` descriptors.
 #[inline]
 pub unsafe fn fill_linear(at: *mut u64, nr: usize, first: u64, step: u64) {
-    // SAFETY: `nr` stores within the caller's range: sixteen in a turn, then pairs, then the last.
+    // SAFETY: in the caller's range: sixteen a turn, then pairs, then the last.
     unsafe {
         asm!(
             "add {b}, {a}, {step}",
@@ -190,7 +175,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
     let (mut at, mut frames) = (at, frames);
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
-        // SAFETY: loads and stores within the caller's ranges.
+        // SAFETY: in the caller's ranges.
         unsafe {
             vector_asm!(
                 [
@@ -229,7 +214,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
         }
     }
     for i in 0..nr % BLOCK {
-        // SAFETY: what is left of the caller's ranges.
+        // SAFETY: the rest of the caller's ranges.
         unsafe {
             let frame = frames.add(i).read();
             AtomicU64::from_ptr(at.add(i)).store(frame << PAGE_SHIFT | template, Ordering::Relaxed);
@@ -243,7 +228,7 @@ pub unsafe fn fill_frames(at: *mut u64, nr: usize, frames: *const u64, template:
 /// As for [`fill_linear`].
 #[inline]
 pub unsafe fn clear(at: *mut u64, nr: usize) {
-    // SAFETY: `nr` stores within the caller's range: sixteen in a turn, then pairs, then the last.
+    // SAFETY: as in `fill_linear`.
     unsafe {
         asm!(
             "subs {nr}, {nr}, #16",
@@ -270,23 +255,22 @@ pub unsafe fn clear(at: *mut u64, nr: usize) {
     }
 }
 
-/// Zeroes a table that no walker reaches. `zva_size` is
-/// [`Features::zva_size`](super::features::Features::zva_size): 0 means that DC ZVA is not to be
-/// used.
+/// Zeroes a table that no walker reaches, by DC ZVA unless
+/// [`zva_size`](super::features::Features::zva_size) is 0.
 ///
 /// # Safety
-/// `table` is page-aligned, mapped as Normal memory (DC ZVA faults on Device memory), writable by
-/// the caller, and not linked into live tables.
+/// `table` is page-aligned, Normal memory (DC ZVA faults on Device memory), writable by the caller,
+/// and not linked into live tables.
 #[inline]
 pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
     const SIZE: usize = PAGE_SIZE;
-    // Eight in a turn; a block may be as large as 2 KiB.
+    // Eight in a turn; a block may be 2 KiB.
     if zva_size == 0 || zva_size > SIZE / 8 {
         // SAFETY: the caller's promise.
         unsafe { clear(table, SIZE / 8) };
         return;
     }
-    // SAFETY: eight block sizes are a power of two that divides a page, so each DC ZVA stays in it.
+    // SAFETY: eight blocks divide a page, so each DC ZVA stays in it.
     unsafe {
         asm!(
             "2:",
@@ -301,11 +285,11 @@ pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
     }
 }
 
-/// Where bytes 0 of eight descriptors are in four registers, then their bytes 6.
+/// Bytes 0, then 6, of eight descriptors in four registers.
 static PLACES: Constants<16> = Constants([0, 8, 16, 24, 32, 40, 48, 56, 6, 14, 22, 30, 38, 46, 54, 62]);
 
-/// Returns the AND and the OR of bits 7:0 and 55:48 of `nr` descriptors from `at` on, which say
-/// what kinds they are. The other bits are arbitrary.
+/// Returns the AND and OR of bits 7:0 and 55:48, the kinds, of `nr` descriptors from `at` on. Other
+/// bits are arbitrary.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` descriptors.
@@ -316,9 +300,8 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
     let mut at = at;
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
-        // SAFETY: loads within the caller's range. TBL takes byte 0 of eight descriptors, then byte
-        // 6 of them, into one register. What is collected is their OR and, as AND, the OR of their
-        // complements; at the end the eight bytes of each are folded into one.
+        // SAFETY: in the caller's range. Collects the OR, and for the AND the OR of complements, of
+        // the bytes that TBL picks; the eight of each are folded at the end.
         unsafe {
             vector_asm!(
                 [
@@ -326,7 +309,7 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
                     "ldr q24, [{a}, :lo12:{places}]",
                     "movi v20.2d, #0",
                     "movi v21.2d, #0",
-                    // Two blocks in a turn; an odd number begins in the middle of one.
+                    // Two blocks a turn; an odd number begins in the middle.
                     "tbnz {nr}, #4, 3f",
                     "2:",
                     bytes_of_block!(),
@@ -364,14 +347,14 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
         }
         and = !and;
     }
-    // SAFETY: what is left of the caller's range.
+    // SAFETY: the rest of the caller's range.
     for word in unsafe { words(at, nr % BLOCK) } {
         (and, or) = (and & word, or | word);
     }
     (and, or)
 }
 
-/// Returns whether bits 7:0 and 55:48 of `nr` descriptors from `at` on are all 0.
+/// Returns whether bits 7:0 and 55:48 of `nr` descriptors from `at` on are 0.
 ///
 /// # Safety
 /// As for [`kinds`].
@@ -381,7 +364,7 @@ pub unsafe fn are_vacant(at: *const u64, nr: usize) -> bool {
     let (mut or, mut at) = (0u64, at);
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
-        // SAFETY: loads within the caller's range. As in `kinds`, of which this is half.
+        // SAFETY: in the caller's range; half of `kinds`.
         unsafe {
             vector_asm!(
                 [
@@ -411,7 +394,7 @@ pub unsafe fn are_vacant(at: *const u64, nr: usize) -> bool {
             );
         }
     }
-    // SAFETY: what is left of the caller's range.
+    // SAFETY: the rest of the caller's range.
     let rest = unsafe { words(at, nr % BLOCK) };
     rest.fold(or, |or, word| or | word & KIND_BITS) == 0
 }
@@ -419,14 +402,14 @@ pub unsafe fn are_vacant(at: *const u64, nr: usize) -> bool {
 /// Returns the OR of `nr` words from `at` on.
 ///
 /// # Safety
-/// `at` is 8-byte aligned and readable for `nr` words.
+/// As for [`kinds`].
 #[inline]
 #[must_use]
 pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
     let (mut or, mut at) = (0u64, at);
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
-        // SAFETY: loads within the caller's range.
+        // SAFETY: in the caller's range.
         unsafe {
             vector_asm!(
                 [
@@ -458,23 +441,22 @@ pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
             );
         }
     }
-    // SAFETY: what is left of the caller's range.
+    // SAFETY: the rest of the caller's range.
     unsafe { words(at, nr % BLOCK) }.fold(or, |or, word| or | word)
 }
 
-/// Returns how many of the `nr` words from `at` on are `first`, `first + 1`, `first + 2` and so on,
-/// before the first that is not.
+/// Returns how many of `nr` words from `at` on are `first`, `first + 1` and so on, up to the first
+/// that is not.
 ///
 /// # Safety
-/// `at` is 8-byte aligned and readable for `nr` words.
+/// As for [`kinds`].
 #[inline]
 #[must_use]
 pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
     let all = nr;
     let (mut at, mut nr) = (at, nr);
     if nr >= BLOCK {
-        // SAFETY: loads within the caller's range. Blocks that are right in all words are passed
-        // over.
+        // SAFETY: in the caller's range. Passes over blocks that are right.
         unsafe {
             vector_asm!(
                 [
@@ -523,7 +505,7 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
     }
     let mut expected = first.wrapping_add((all - nr) as u64);
     while nr != 0 {
-        // SAFETY: within the caller's range.
+        // SAFETY: in the caller's range.
         if unsafe { at.read() } != expected {
             break;
         }
@@ -535,7 +517,6 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
     all - nr
 }
 
-/// 0 to 15, a word each.
 static INDEXES: Constants<{ 8 * BLOCK }> = {
     let mut bytes = [0; 8 * BLOCK];
     let mut i = 0;

@@ -14,7 +14,6 @@ pub fn ticks() -> u64 {
     ticks
 }
 
-/// Returns 1 ns an instruction under `-icount shift=0`.
 #[must_use]
 pub fn since_reset() -> Duration {
     let ticks = u128::from(ticks());

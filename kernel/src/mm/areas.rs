@@ -40,7 +40,6 @@ static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 /// The rest of the newest; 0 for none. Only increases within a frame, so no page comes twice.
 static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
-/// For an idle CPU.
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
 /// Of changes to the linear map, from first split to last fold; interrupts stay enabled.
@@ -80,7 +79,6 @@ pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-/// Does a part, on an idle CPU.
 pub fn do_deferred_work() {
     // Cleared first: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
@@ -105,7 +103,6 @@ pub fn kernel_vmalloc() -> &'static KernelVmalloc {
     }
 }
 
-/// Returns how many are never freed.
 #[must_use]
 pub fn nr_node_frames() -> u64 {
     NR_NODE_FRAMES.load(Ordering::Relaxed)
@@ -154,7 +151,6 @@ impl NodePages for KernelBackend {
             NR_NODE_FRAMES.fetch_add(1, Ordering::Relaxed);
             let page = linear_va(frame.0 * PAGE_SIZE as u64);
             if PAGE_SIZE > size_of::<NodePage>() {
-                // Loses less than a frame.
                 NODE_FRAME.store(page + size_of::<NodePage>(), Ordering::Relaxed);
             }
             Some(page)

@@ -47,14 +47,12 @@ pub fn hot_words() -> [HotWord; 3] {
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
     let flag = NOWAIT.this();
-    // Only this CPU reads it.
     let before = flag.swap(true, Ordering::Relaxed);
     let result = f();
     flag.store(before, Ordering::Relaxed);
     result
 }
 
-/// Returns `None` if this CPU may not wait.
 fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
     if NOWAIT.this().load(Ordering::Relaxed) {
         BUDDY.try_lock()
@@ -66,9 +64,7 @@ fn buddy() -> Option<IrqSpinLockGuard<'static, Buddy>> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameStats {
     pub total: u64,
-    /// With magazines.
     pub free: u64,
-    /// In magazines.
     pub cached: u64,
 }
 
@@ -253,7 +249,6 @@ pub fn hand_back(frame: Pfn) {
     );
 }
 
-/// Returns all frames, free or not.
 #[must_use]
 pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
@@ -276,7 +271,6 @@ pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
 }
 
-/// Walks the lists.
 #[must_use]
 pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     let buddy = BUDDY.lock();

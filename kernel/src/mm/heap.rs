@@ -15,9 +15,7 @@ use super::areas::{self, KernelArea};
 use super::layout::PAGE_SIZE;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
-/// Part of the image.
 const FIRST_SIZE: usize = 256 << 10;
-/// Of a region.
 const MIN_GROWTH: usize = 1 << 20;
 /// No limit in practice: each is at least half the heap before it.
 const MAX_REGIONS: usize = 48;
@@ -54,9 +52,7 @@ static FIRST_REGION: FirstRegion = FirstRegion(UnsafeCell::new([0; FIRST_SIZE]))
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapStats {
-    /// Bytes.
     pub size: usize,
-    /// Bytes.
     pub used: usize,
     pub nr_regions: usize,
 }
@@ -81,7 +77,6 @@ pub fn trim() {
     drop(spare);
 }
 
-/// Takes the larger of two empty ones.
 fn take_surplus(regions: &mut Regions) -> Option<Region> {
     let mut spare = (0..regions.len()).filter(|&index| regions[index].is_spare());
     let (one, other) = (spare.next()?, spare.next()?);
@@ -90,7 +85,6 @@ fn take_surplus(regions: &mut Regions) -> Option<Region> {
 }
 
 impl KernelHeap {
-    /// Returns at least the first.
     fn regions(&self) -> IrqSpinLockGuard<'_, Regions> {
         let mut regions = self.0.lock();
         if regions.is_empty() {
@@ -104,7 +98,6 @@ impl KernelHeap {
     }
 
     fn try_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        // Usually the largest.
         self.regions()
             .iter_mut()
             .rev()

@@ -63,7 +63,6 @@ struct Memory {
     linear_map_tree: LinearMapTree,
     plan: Plan,
     linear_map: Outcome,
-    /// Allowed.
     linear_map_leaves: LeafSet,
     image: Outcome,
 }
@@ -184,7 +183,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// Returns the policy. The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
+/// The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits.min(48)),
@@ -275,13 +274,11 @@ pub fn linear_map_leaves() -> LeafSet {
     memory().linear_map_leaves
 }
 
-/// As built.
 #[must_use]
 pub fn linear_map_outcome() -> &'static Outcome {
     &memory().linear_map
 }
 
-/// As built.
 #[must_use]
 pub fn image_outcome() -> &'static Outcome {
     &memory().image

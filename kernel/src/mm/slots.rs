@@ -28,7 +28,6 @@ pub const BREAK_SLOTS: [usize; 4] = [
 
 const _: () = assert!(EARLY_TABLE_SLOTS.end <= BREAK_SLOTS[0]);
 
-/// Takes the window over from the boot crate.
 pub fn init(info: &BootInfo) {
     TABLE.store(info.fixed_tables.l3_va, Ordering::Release);
     for slot in 0..NR_FIXED_SLOTS {

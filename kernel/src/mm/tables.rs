@@ -133,7 +133,6 @@ fn free_table(table: PhysAddr) {
     frames::free(Pfn(table.0 / PAGE_SIZE as u64), 0);
 }
 
-/// For all but the linear map.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelTables;
 
@@ -182,7 +181,6 @@ unsafe impl Tables for KernelTables {
     accesses!();
 }
 
-/// For the holder of the walk lock.
 #[derive(Debug, Default)]
 pub struct LinearMapTables {
     /// In the broken range, reached by the break slots; 0: none.
@@ -248,7 +246,6 @@ unsafe impl Tables for LinearMapTables {
     accesses!();
 }
 
-/// Before there are frames.
 #[derive(Clone, Debug)]
 pub struct EarlyPages {
     pub free: Regions,
@@ -263,7 +260,6 @@ impl EarlyPages {
         Some(PhysAddr(start))
     }
 
-    /// Loses the page if a list is full.
     fn free_page(&mut self, table: PhysAddr) {
         if self.taken.remove(page(table.0)).is_ok() {
             let _ = self.free.add(page(table.0));
@@ -278,7 +274,6 @@ const fn page(start: u64) -> PhysRegion {
     }
 }
 
-/// Before the linear map, for the CPU that builds it.
 pub struct EarlyTables<'a> {
     pages: &'a RefCell<EarlyPages>,
     /// What each slot maps; 0 for none.

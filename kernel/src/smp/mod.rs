@@ -55,7 +55,6 @@ const OFF: u32 = 6;
 const WAKING: u32 = 7;
 const AWAKE: u32 = 8;
 
-/// In another CPU's stack frame.
 #[derive(Clone, Copy)]
 struct Job {
     call: unsafe fn(*const ()),
@@ -88,7 +87,6 @@ per_cpu! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOnline(pub usize);
 
-/// Stores `state` and wakes waiting CPUs.
 fn publish(slot: &Slot, state: u32) {
     slot.state.store(state, Ordering::Release);
     dsb_ishst();
@@ -160,7 +158,6 @@ unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotO
     Ok(())
 }
 
-/// On the waiting CPU's stack.
 struct Call<F, R> {
     closure: UnsafeCell<Option<F>>,
     result: UnsafeCell<MaybeUninit<R>>,

@@ -14,7 +14,6 @@ use crate::mm::slots::{self, EARLY_TABLE_SLOTS};
 /// cache line, so that no neighbour overwrites it.
 #[repr(C, align(2048))]
 pub struct Pen {
-    /// Affinity, or [`NO_CPU`].
     mpidr: AtomicU64,
     /// Physical address of the arguments.
     pub context: AtomicU64,
@@ -22,7 +21,6 @@ pub struct Pen {
 
 const NO_CPU: u64 = u64::MAX;
 
-/// One call at a time.
 pub static PEN: Pen = Pen {
     mpidr: AtomicU64::new(NO_CPU),
     context: AtomicU64::new(0),
@@ -34,7 +32,6 @@ fn store(word: &AtomicU64, value: u64) {
     clean_and_invalidate_to_poc((&raw const *word) as usize, size_of::<u64>());
 }
 
-/// Calls CPU `mpidr`, until [`end_call`].
 pub(super) fn call(mpidr: u64, context: u64) {
     store(&PEN.context, context);
     store(&PEN.mpidr, mpidr);

@@ -23,9 +23,7 @@ use crate::per_cpu;
 /// Read by physical address, MMU off: cleaned to the point of coherency, on its own cache lines.
 #[repr(C, align(4096))]
 pub struct SecondaryArgs {
-    /// Identity map.
     pub ttbr0: u64,
-    /// Final tables.
     pub ttbr1: u64,
     pub tcr: u64,
     pub mair: u64,
@@ -34,7 +32,6 @@ pub struct SecondaryArgs {
     /// MMU on.
     pub stack_top: usize,
     pub entry: usize,
-    /// In x0.
     pub argument: usize,
     stack_bottom: usize,
     /// The first half is [`identify_main`]'s stack, the end that with the MMU off.
@@ -67,7 +64,6 @@ struct Start {
     mpidr: AtomicU64,
     /// Physical address of the arguments.
     context: AtomicU64,
-    /// Times it was turned on.
     nr: AtomicU64,
     /// 0 with PSCI.
     pen_return: AtomicU64,
@@ -103,12 +99,9 @@ const RETRY: Duration = Duration::from_micros(50);
 /// Until a CPU is up; an emulated one may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The boot goes on without it.
 #[derive(Clone, Copy, Debug)]
 pub enum StartError {
-    /// No room, or started before.
     Index(usize),
-    /// Not in the device tree.
     NoConduit,
     Firmware {
         mpidr: u64,
@@ -118,7 +111,6 @@ pub enum StartError {
     TimedOut {
         mpidr: u64,
     },
-    /// Identified, but does not turn off.
     StaysOn {
         mpidr: u64,
     },
@@ -180,7 +172,6 @@ enum Way {
     Pen,
 }
 
-/// Moves a slot from ABSENT to STARTING.
 fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'static Slot, Way), StartError> {
     let slot = SLOT
         .get(index)
@@ -335,7 +326,6 @@ pub fn nr_turned_on(cpu: usize) -> u64 {
     START.of(cpu).nr.load(Ordering::Relaxed)
 }
 
-/// CPU_OFF was refused once.
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Turns CPU `index` on, whose state `from` is the caller's, and waits for a change.
@@ -374,7 +364,6 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
                 if slot.state.load(Ordering::Acquire) != from {
                     return Ok(());
                 }
-                // For firmware, or the emulator, to finish.
                 Deadline::after(RETRY).wait();
             }
             Err(error) => {
@@ -386,7 +375,6 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     wait_for_change(slot, mpidr, from, limit)
 }
 
-/// Gives it up after `limit`.
 fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Result<(), StartError> {
     // No WFE: no event from a CPU that never comes.
     if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
@@ -441,7 +429,6 @@ pub(super) fn turn_off(slot: &Slot) {
         psci::cpu_off(conduit);
         STAYS_ON.store(true, Ordering::Relaxed);
     }
-    // Still on.
     publish(slot, IDLE);
 }
 

@@ -153,7 +153,6 @@ impl Retry {
     }
 }
 
-/// Returns whether the fault is spurious.
 pub fn retry(frame: &Frame) -> bool {
     let syndrome = frame.syndrome();
     let Some(FaultStatus::Translation(_)) = syndrome.fault_status() else {

@@ -39,7 +39,6 @@ impl State {
         Self(0x80 | order)
     }
 
-    /// Returns that of a magazine's block.
     pub const fn cached(order: u8) -> Self {
         Self(0x40 | order)
     }
@@ -97,7 +96,6 @@ impl Zones {
         Self(ArrayVec::new_const())
     }
 
-    /// Adds whole pages, with a byte each.
     pub fn add(&mut self, region: &PhysRegion, states: &'static [AtomicU8]) {
         self.0.push(Zone {
             start: region.start / PAGE_SIZE as u64,
@@ -131,7 +129,6 @@ impl Zones {
         }
     }
 
-    /// Sets `nr` blocks from `first`, in one zone.
     pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
         if let Some(zone) = self.zone(first) {
             let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
@@ -154,7 +151,6 @@ impl Zone {
     }
 }
 
-/// The end of a list.
 const NONE: u64 = u64::MAX;
 
 #[repr(C)]
@@ -205,7 +201,6 @@ impl Buddy {
         super::NR_FREE.store(nr, Relaxed);
     }
 
-    /// Returns the frames ever given.
     pub fn nr_total(&self) -> u64 {
         self.nr_total
     }
@@ -234,7 +229,6 @@ impl Buddy {
         }
     }
 
-    /// As single used frames.
     pub fn adopt(&mut self, zones: &Zones, region: &PhysRegion) {
         let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
         self.nr_total += frames.end - frames.start;

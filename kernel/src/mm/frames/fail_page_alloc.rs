@@ -7,7 +7,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 static COUNTDOWN: AtomicU64 = AtomicU64::new(0);
 const BY_CHANCE: u64 = u64::MAX;
 
-/// Of [`BY_CHANCE`].
 static DRAW: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
@@ -52,7 +51,6 @@ fn begin(mode: u64) -> Injection {
 
 #[derive(Debug)]
 pub struct Injection {
-    /// To be restored.
     before: u64,
     one_in: u64,
 }

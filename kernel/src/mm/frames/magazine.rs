@@ -201,7 +201,6 @@ fn put_back_aside(mut last: u64) {
     }
 }
 
-/// Counts those put aside, too.
 pub fn nr_cached() -> u64 {
     let in_magazines: u64 = MAGAZINE.iter().map(Magazine::nr_frames).sum();
     in_magazines + ASIDE.nr.load(Relaxed) as u64
@@ -229,13 +228,11 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         self.slots.iter().filter(full).count() as u64
     }
 
-    /// Returns slots in order of filling.
     #[inline(always)]
     fn slot(&self, n: usize) -> &AtomicU64 {
         &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
     }
 
-    /// Puts a block where there is room.
     #[inline(always)]
     fn push(&self, frame: u64) {
         let nr = self.nr.load(Relaxed);
@@ -263,7 +260,6 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(Pfn(frame))
     }
 
-    /// Returns `false` without room.
     #[inline(always)]
     fn take_in(&self, zones: &Zones, frame: u64, order: u8) -> bool {
         let has_room = self.nr.load(Relaxed) < CAPACITY || self.drain_half(zones, order);
@@ -285,7 +281,6 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         };
         let (first, nr) = match run {
             Some(first) => (first.0, 1 << (RUN_ORDER - order)),
-            // Memory is short, or the block larger.
             None => (buddy.allocate(zones, order)?.0, 1),
         };
         zones.set_states(first, nr, order, State::cached(order));
