@@ -10,21 +10,20 @@ use core::mem::ManuallyDrop;
 use core::panic::Location;
 use paging::{Granule, Outcome, PhysAddr, VirtAddr, VirtRange};
 
-/// An area of the region, and what is mapped there. Dropping it frees all of it.
+/// An area and what is mapped there. Dropping it frees all of it.
 #[must_use = "the area is freed where this is dropped, which is here"]
 pub struct VmArea<'v, B: Backend> {
     vm: &'v Vmalloc<B>,
     /// `None` only after [`into_raw`](Self::into_raw).
     area: Option<Area>,
     range: VirtRange,
-    /// Where what was asked for begins in the first page.
+    /// Of the memory in the first page.
     offset: u64,
     outcome: Outcome,
 }
 
 impl<'v, B: Backend> VmArea<'v, B> {
-    /// Returns the handle of an area that is mapped, or needs not be, and has the words that it was
-    /// reserved with.
+    /// Returns the handle of an area that is ready, with the words of its reservation.
     #[inline(always)]
     pub(crate) fn new(
         vm: &'v Vmalloc<B>,
@@ -43,25 +42,23 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Takes the frames that are mapped here as its own.
     pub(crate) fn keep_blocks(&self, blocks: Blocks<'_, B>) {
         blocks.hand_to(self.area());
     }
 
-    /// Returns the address of what was asked for: in the first page, and not at its start where a
-    /// physical range has an offset.
+    /// Returns the address of the memory: not that of its page if the physical range has an offset.
     #[must_use]
     pub fn va(&self) -> VirtAddr {
         self.range.start.add(self.offset)
     }
 
-    /// The same as a pointer. Its user upholds what the memory is for.
+    /// Returns the address as a pointer. Its user upholds what the memory is for.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
     }
 
-    /// Returns the handle of an area that has been mapped before.
+    /// Returns the handle of an area mapped before.
     pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
         Self {
             vm,
@@ -107,9 +104,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
         &self.outcome
     }
 
-    /// Returns the physical address that the byte at `offset` is mapped to.
-    ///
-    /// No lock is needed: the area is the holder's, and so are its tables.
+    /// Returns the physical address at `offset`, without a lock: the area and its tables are the
+    /// holder's.
     #[must_use]
     pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size() {
@@ -119,10 +115,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Some(self.vm.backend.tree().translate(va)?.translate(va))
     }
 
-    /// Leaves the area to the holder of its address: the call of its kind that frees (`vfree`,
-    /// `vunmap`, `iounmap`, `free_vm_area`) takes it.
-    ///
-    /// Any [context](crate#contexts).
+    /// Leaves the area to the holder of its address, for the free of its kind (`vfree`, `vunmap`,
+    /// `iounmap`, `free_vm_area`). Any [context](crate#contexts).
     #[inline]
     pub fn into_raw(self) -> VirtAddr {
         let va = self.va();
@@ -132,20 +126,19 @@ impl<'v, B: Backend> VmArea<'v, B> {
         va
     }
 
-    /// Gives all of it back, as dropping it does, and remembers the caller as who did.
+    /// Frees it as a drop does, and records the caller.
     ///
-    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`], but that nothing has to be looked for. For
-    /// other contexts see [`free_atomic`](Self::free_atomic).
+    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`] without the lookup. Elsewhere:
+    /// [`free_atomic`](Self::free_atomic).
     #[track_caller]
     #[inline(always)]
     pub fn free(self) {
         self.free_for(Location::caller());
     }
 
-    /// Returns the area alone.
     #[inline(always)]
     pub(crate) fn into_area(self) -> Option<Area> {
-        // Nothing of it has to be in memory for its drop, which has nothing left to do.
+        // Keeps it out of memory: its drop has nothing to do.
         ManuallyDrop::new(self).area.take()
     }
 
@@ -157,7 +150,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Returns what [`Vmalloc::find_vm_area`] says of it.
+    /// Returns what [`Vmalloc::find_vm_area`] returns.
     #[must_use]
     pub fn info(&self) -> AreaInfo {
         match record::info_of_held::<B::Granule>(self.area()) {
@@ -166,7 +159,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Returns the pages from `offset` on, `size` bytes, of the area.
+    /// Returns `size` bytes of pages from `offset`.
     pub(crate) fn pages_at(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         let start = self.range.start.add(offset);
         if !(start.0 | size).is_multiple_of(B::Granule::PAGE_SIZE) {

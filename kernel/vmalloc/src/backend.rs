@@ -1,4 +1,4 @@
-//! The seam to the kernel around: [`Backend`], [`Lock`].
+//! What the kernel provides: [`Backend`], [`Lock`].
 
 use crate::error::Error;
 use crate::linear::LinearEdit;
@@ -7,178 +7,158 @@ use core::ops::DerefMut;
 use core::panic::Location;
 use paging::{Failure, Granule, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 
-/// What a lock is for. A lock may be taken while one further up is held, never the other way round,
-/// and none twice.
+/// A lock's level. Locks are taken in this order, none twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LockClass {
-    /// Of a gate: held for a few instructions, with nothing else taken.
+    /// Of a gate.
     Gate,
-    /// Of a CPU's shard. Never are two of these held.
+    /// Of a CPU's shard, never two at once.
     Shard,
     /// Of the common shard.
     CommonShard,
 }
 
-/// A lock around a value, that masks interrupts while it is held.
+/// A lock around a value, which masks interrupts while held.
 ///
 /// # Safety
-/// An implementation promises that one guard of a lock is alive at most, on all CPUs together, that
-/// it gives the value that [`new`](Self::new) was given, and that what takes the lock has seen all
-/// that was done under it (acquire, and release where it is dropped).
+///
+/// At most one guard of a lock is alive on all CPUs together, it gives the value passed to
+/// [`new`](Self::new), and taking the lock acquires what dropping it released.
 pub unsafe trait Lock<T> {
-    /// Held until this is dropped.
+    /// Holds the lock until dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
     /// Returns an unlocked lock around `value`.
     fn new(class: LockClass, value: T) -> Self;
-    /// Takes the lock, and waits for it.
+    /// Takes the lock, waiting for it.
     fn lock(&self) -> Self::Guard<'_>;
-    /// Takes the lock if it is free, of this CPU too: an exception handler may ask for what the
-    /// code holds that it interrupted, and is refused.
+    /// Takes the lock if it is free: not if this CPU holds it either.
     fn try_lock(&self) -> Option<Self::Guard<'_>>;
 }
 
-/// What the kernel gives to the subsystem.
+/// What the kernel provides.
 ///
 /// # Safety
-/// An implementation promises:
-/// 1. frames from [`alloc_frames`](Self::alloc_frames) have no other use until they are given to
-///    [`free_frames`](Self::free_frames), and begin at a multiple of their number;
-/// 2. the tree translates the region that a [`Vmalloc`](crate::Vmalloc) is made for, and nothing
-///    else maps or unmaps there;
-/// 3. no table of the region is freed by anything but its [`free_table`](Tables::free_table), which
-///    a reader of the whole tree, if the kernel has one, may keep waiting;
-/// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for this CPU and the
-///    others.
+///
+/// 1. Frames from [`alloc_frames`](Self::alloc_frames) have no other use until passed to
+///    [`free_frames`](Self::free_frames), and are aligned to their number;
+/// 2. the tree translates the region of the [`Vmalloc`](crate::Vmalloc), and nothing else maps or
+///    unmaps there;
+/// 3. only its [`free_table`](Tables::free_table) frees tables of the region; a reader of the whole
+///    tree may delay that;
+/// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for all CPUs.
 pub unsafe trait Backend: NodePages + Sized + 'static {
-    /// The granule of the tree.
+    /// The tree's granule.
     type Granule: Granule;
     /// Its table memory.
     type Tables: Tables;
     /// Its barriers and invalidations.
     type Mmu: Mmu;
-    /// The kernel's lock. Two of them lie in a node page with what they guard, which leaves 128
-    /// bytes for each; what is too large does not compile.
+    /// The kernel's lock. Two lie in a node page with what they guard, 128 bytes each at most, or
+    /// it does not compile.
     type Lock<T: Send>: Lock<T>;
 
     /// Returns the tree.
     fn tree(&self) -> &Tree<Self::Granule, Self::Tables, Self::Mmu>;
 
-    /// `1 << order` frames that follow each other, the first at a multiple of that. `None` when
-    /// there are none so many.
+    /// Returns `1 << order` contiguous frames, aligned to their number, if there are any.
     fn alloc_frames(&self, order: u32) -> Option<Pfn>;
-    /// Takes back what [`alloc_frames`](Self::alloc_frames) gave, whole. Never called from where
-    /// locks are only tried.
+    /// Frees such an allocation whole. Never called where locks are only tried.
     fn free_frames(&self, first: Pfn, order: u32);
-    /// Makes `frame`, that [`alloc_frames`](Self::alloc_frames) gave as a single one to its holder,
-    /// an area's own: until it is [handed back](Self::hand_back), it may not be freed or handed
-    /// over otherwise. False if it is no such frame, or is an area's already.
-    ///
-    /// The default believes the caller.
+    /// Makes a single `frame` of [`alloc_frames`](Self::alloc_frames) an area's own: until
+    /// [`hand_back`](Self::hand_back) it may not be freed or taken over. Returns false if it is not
+    /// such a frame, or an area's already. The default believes the caller.
     fn take_over(&self, _frame: Pfn) -> bool {
         true
     }
-    /// Takes back what [`take_over`](Self::take_over) did: `frame` is its owner's again, or is
-    /// about to be freed.
+    /// Undoes [`take_over`](Self::take_over), also before a free.
     fn hand_back(&self, _frame: Pfn) {}
     /// Returns the largest order worth asking for.
     fn max_order(&self) -> u32;
-    /// Frames of RAM in all: nothing larger is even tried. Asked once, when a
-    /// [`Vmalloc`](crate::Vmalloc) is made.
+    /// Returns the number of frames of RAM, the limit of any request. Asked once.
     fn nr_frames(&self) -> u64;
-    /// Frames that are free at this moment: a request for more than these and what is lazy is
-    /// refused before it takes any.
-    ///
-    /// The default believes that all may be.
+    /// Returns the number of free frames: a request for more than these and the lazy ones is
+    /// refused at once. By default all.
     fn nr_free_frames(&self) -> u64 {
         self.nr_frames()
     }
-    /// Returns whether `nr` frames are free. Asked often, so an answer that reads less is better.
+    /// Returns whether `nr` frames are free. Asked often.
     fn has_free_frames(&self, nr: u64) -> bool {
         nr <= self.nr_free_frames()
     }
 
-    /// Fills frames with zeros.
+    /// Zeroes frames.
     fn zero_frames(&self, first: Pfn, order: u32);
-    /// Reads the 64-bit word at `index` of a frame that `alloc_frames` gave.
+    /// Reads the 64-bit word at `index` of an allocated frame.
     fn read_word(&self, frame: Pfn, index: usize) -> u64;
-    /// Writes the 64-bit word at `index` of a frame that `alloc_frames` gave.
+    /// Writes the 64-bit word at `index` of an allocated frame.
     fn write_word(&self, frame: Pfn, index: usize, value: u64);
 
-    /// Runs `f`. Within it, and on this CPU, [`alloc_frames`](Self::alloc_frames),
-    /// [`node_page`](NodePages::node_page), and the tree's [`alloc_table`](Tables::alloc_table) and
-    /// [`free_table`](Tables::free_table) wait for nothing: where an allocator's lock is taken, or
-    /// its memory has to be got from somewhere, there is none. This is how
-    /// [`Request::nolock`](crate::Request::nolock) reaches them.
-    ///
-    /// The default is for allocators that never wait.
+    /// Runs `f`, within which [`alloc_frames`](Self::alloc_frames),
+    /// [`node_page`](NodePages::node_page), [`alloc_table`](Tables::alloc_table) and
+    /// [`free_table`](Tables::free_table) do not wait on this CPU; allocations fail instead. For
+    /// [`Request::nolock`](crate::Request::nolock). The default is for allocators that never wait.
     fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
     }
 
-    /// `va`, that `by` gave to [`vfree_atomic`](crate::Vmalloc::vfree_atomic), could not be freed
-    /// when its turn came: it was freed before, or is no such area. There is no caller left to
-    /// return the error to. A kernel logs it. Called with no lock held.
+    /// Reports that `va`, which `by` passed to [`vfree_atomic`](crate::Vmalloc::vfree_atomic),
+    /// could not be freed later. Called without locks.
     fn deferred_free_refused(&self, _va: VirtAddr, _by: &'static Location<'static>, _error: &Error) {}
 
-    /// Something was put off for a call that may wait:
-    /// [`deal_with_deferred`](crate::Vmalloc::deal_with_deferred), or any other that allocates or
-    /// frees, on the CPU whose area it is. A kernel wakes what makes one. Called in any context.
+    /// Reports work for [`deal_with_deferred`](crate::Vmalloc::deal_with_deferred), or for any
+    /// allocation or free on the area's CPU. Called in any context.
     fn deferred_work(&self) {}
 
-    /// CPUs that there may be. Asked once, when a [`Vmalloc`](crate::Vmalloc) is made.
+    /// Returns the number of possible CPUs. Asked once.
     fn nr_cpus(&self) -> usize {
         1
     }
-    /// Returns the number of the CPU that this runs on: a hint, for what each CPU keeps for itself.
+    /// Returns the number of this CPU, as a hint.
     fn cpu(&self) -> usize {
         0
     }
-    /// A step of waiting for another CPU.
+    /// One step of waiting for another CPU.
     fn relax(&self) {
         core::hint::spin_loop();
     }
 
-    /// Runs `f`, which makes several [edits of the linear map](Self::edit_linear_map), while no
-    /// other subsystem on the same linear map does. Interrupts stay enabled. The default is for the
-    /// only subsystem.
+    /// Runs `f`, which [edits the linear map](Self::edit_linear_map) several times, apart from
+    /// other subsystems. Interrupts stay enabled. The default is for the only subsystem.
     fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
     }
 
-    /// Changes the linear map where it maps the `size` bytes of RAM at `pa`, by
-    /// [`LinearEdit::apply`] on its tree. One call at a time, from one [`Vmalloc`](crate::Vmalloc).
-    /// A kernel without a linear map has nothing to change.
+    /// Applies `edit` to the linear map of `size` bytes of RAM at `pa`, by [`LinearEdit::apply`]:
+    /// one call of a [`Vmalloc`](crate::Vmalloc) at a time. The default is for kernels without one.
     ///
     /// # Errors
-    /// There is no page for a table; only for [`LinearEdit::Split`].
+    ///
+    /// No page for a table; only for [`LinearEdit::Split`].
     fn edit_linear_map(&self, _pa: PhysAddr, _size: u64, _edit: LinearEdit) -> Result<Outcome, Failure> {
         Ok(Outcome::default())
     }
 
-    /// Makes what was stored in `range`, whole pages that have just become executable, what every
-    /// CPU fetches from there: cleans data caches to the point of unification and invalidates
-    /// instruction caches, as far as the CPUs need either, and completes that by a DSB (Arm ARM
-    /// B2.7.4).
+    /// Publishes `range`, whole pages that have just become executable, to instruction fetches of
+    /// every CPU: cleans data caches to the point of unification, invalidates instruction caches,
+    /// as far as needed, then a DSB (Arm ARM B2.7.4).
     ///
-    /// Then a CPU must have a context synchronisation event before it goes there. This CPU has had
-    /// one when this returns. How each other has it is the kernel's to say: an interrupt to all of
-    /// them, that this waits for; or one with every way by which a CPU is handed an address of
-    /// code.
+    /// A CPU then needs a context synchronisation event before it executes there. This CPU has had
+    /// one on return. For others the kernel interrupts all and waits, or has one wherever a CPU is
+    /// given an address of code.
     ///
-    /// Called as the last step before the call that made the pages executable returns, with no lock
-    /// held. A CPU that has no business there may take pages of the range out meanwhile, or their
-    /// access: they are passed over.
+    /// Called without locks, last in the call. Pages that others unmap or make inaccessible
+    /// meanwhile are passed over.
     fn publish_instructions(&self, range: VirtRange);
 
-    /// Copies RAM at `pa` into `out`, at most to the end of its page. False if it cannot be read. A
-    /// lock is held. The linear map may be broken there for a moment, by an edit on another CPU.
+    /// Copies RAM at `pa` into `out`, at most to the end of its page. Returns false if it cannot be
+    /// read: an edit may have broken the linear map. Called under a lock.
     fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {
         false
     }
 
-    /// Returns whether any of the `size` bytes from `start` on is RAM. `size` is not 0, and the
-    /// range does not wrap.
+    /// Returns whether any of `size` bytes from `start` are RAM. `size` is not 0, and the range
+    /// does not wrap.
     fn is_ram(&self, start: PhysAddr, size: u64) -> bool;
 }

@@ -1,7 +1,7 @@
-//! What holds areas and addresses whose free is deferred (`drain`): a list for each shard, and
-//! slots.
+//! Where deferred frees are kept (`drain`): a list per shard, and slots for addresses.
 //!
 //! # A slot
+//!
 //! ```text
 //!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address
 //!            by what fills it                by what fills it
@@ -9,8 +9,9 @@
 //!   the address --compare-exchange--> TAKEN --store-release--> FREE
 //!               by what empties it          by what empties it
 //! ```
-//! A handler that interrupts another at any of these steps finds the slot not free, and takes the
-//! next: nothing ever waits for a slot.
+//!
+//! A handler that interrupts any of these steps finds the slot not free and takes the next: nothing
+//! waits for a slot.
 
 use crate::error::Error;
 use crate::record::{Area, WORDS};
@@ -24,27 +25,26 @@ use paging::VirtAddr;
 /// The most addresses that can be deferred.
 pub const MAX_DEFERRED_ADDRESSES: usize = 64;
 
-/// A slot's word when there is no address in it. Addresses are whole pages, so neither is one.
+/// Slot values other than addresses, which are page aligned.
 const FREE: u64 = 0;
 const TAKEN: u64 = 1;
 
 pub(crate) struct Slot {
     /// `FREE`, `TAKEN`, or the address.
     va: AtomicU64,
-    /// The caller that wants it freed.
+    /// The caller that frees it.
     by: AtomicPtr<Location<'static>>,
 }
 
 /// Deferred areas of one shard.
 pub(crate) struct DeferredAreas {
     pub new: DeferredList<WORDS>,
-    /// How many there are, and in the low bits how many pages they have.
+    /// Areas above `NR_SHIFT`, pages below.
     usage: AtomicU64,
 }
 
 const NR_SHIFT: u32 = 38;
 
-/// Returns the count of one area of `pages` pages.
 const fn one_of(pages: u64) -> u64 {
     1 << NR_SHIFT | pages
 }
@@ -61,19 +61,18 @@ impl DeferredAreas {
         }
     }
 
-    /// Areas and their pages, guards included.
+    /// Areas and pages, guards included.
     pub fn usage(&self) -> (usize, u64) {
         counted(self.usage.load(Relaxed))
     }
 
-    /// Returns whether anything waits. A push that races may be missed, and is found by the next
-    /// call.
+    /// Returns whether there are any. The next call finds a push that races.
     #[inline(always)]
     pub fn any(&self) -> bool {
         self.usage.load(Relaxed) != 0
     }
 
-    /// Pushes `area`, which has `pages` pages, guards included. Returns the counts.
+    /// Pushes `area` of `pages` pages, guards included. Returns the counts.
     pub fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
@@ -81,13 +80,11 @@ impl DeferredAreas {
         counted(before + one)
     }
 
-    /// Takes `area` off the counts.
     pub fn gone(&self, area: &Area) {
         self.usage.fetch_sub(one_of(area.reserved()), Relaxed);
     }
 }
 
-/// Deferred addresses.
 pub(crate) struct Addresses {
     pub slots: [Slot; MAX_DEFERRED_ADDRESSES],
     pub nr: AtomicUsize,
@@ -108,12 +105,11 @@ impl Addresses {
         }
     }
 
-    /// Returns how many there are, and how many were refused so far.
+    /// Returns how many there are, and how many were ever refused.
     pub fn usage(&self) -> (usize, usize) {
         (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
 
-    /// Queues an address, if there is room.
     pub fn push(&self, va: VirtAddr, by: &'static Location<'static>) -> Result<(), Error> {
         let slot = self
             .slots
@@ -128,19 +124,18 @@ impl Addresses {
 }
 
 impl Slot {
-    /// Returns the address in it.
     pub fn address(&self) -> Option<VirtAddr> {
         let va = self.va.load(Relaxed);
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// Takes `va` out, if it is still there. Returns the caller that wants it freed.
+    /// Takes `va` out if it is still there, and returns the caller that freed it.
     pub fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);
         self.va.store(FREE, Release);
-        // SAFETY: what filled the slot put a `&'static Location` there before the address, which
-        // was acquired.
+        // SAFETY: filling the slot stored a `&'static Location` before the address, which was
+        // acquired.
         unsafe { by.as_ref() }
     }
 }

@@ -1,28 +1,22 @@
-//! Areas freed on another CPU than theirs, or in an exception handler ([`Vmalloc::vfree_atomic`]
-//! and [`VmArea::free_atomic`]).
+//! Frees that are deferred: on another CPU than the area's, or in an exception handler
+//! ([`Vmalloc::vfree_atomic`] and [`VmArea::free_atomic`]).
 //!
-//! A handler may have interrupted the holder of any lock, so it must not wait for one. Another CPU
-//! may wait; but each line of the shard that it writes must be fetched again by the shard's CPU.
-//! Both defer the free to a later call: one that allocates or frees on the CPU that owns the area,
-//! or a purge. Until then the area stays mapped, and its frames and addresses are its own.
+//! A handler may have interrupted any lock's holder and must not wait. Another CPU may, but each
+//! line of the shard that it writes must be fetched again. Both leave the free to a later
+//! allocation or free on the area's CPU, or to a purge. Until then the area stays mapped.
 //!
-//! - After a handler it is the CPU's next call, and [`Backend::deferred_work`] announces it.
-//! - What other CPUs have freed, the CPU drains at one of sixteen calls, many at once. Only what
-//!   may wait under a lazy policy does so. When half of the shard's share is reached, the CPU that
-//!   frees one more drains them itself.
+//! - After a handler it is the CPU's next call; [`Backend::deferred_work`] announces it.
+//! - For other CPUs it is one of sixteen calls. Only areas that may be lazy are deferred so. At
+//!   half of the shard's share, the CPU that frees one more drains them.
 //!
-//! - An [area](VmArea::free_atomic) goes into its shard's deferred-free list (`deferred`),
-//!   linked by its own node: there is always room.
-//! - An address needs a lookup in its shard. If the lock is free, the area goes into the list, and
-//!   a wrong address is refused at once. If not, the address goes into one of
-//!   [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots. If it turns out to be wrong,
-//!   no caller is left to be told: [`Backend::deferred_free_refused`] is, and
-//!   [`Usage::refused`](crate::Usage::refused) counts it.
+//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`), linked by its own node.
+//! An address needs a lookup: if the shard's lock is free, its area goes into the list and a wrong
+//! address is refused. Otherwise it goes into one of
+//! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots; if it proves wrong,
+//! [`Backend::deferred_free_refused`] is told.
 //!
-//! # Whose turn it is
-//! Deferred areas are drained inside the purge gate of their shard, until they wait for a flush or
-//! are freed. Most calls skip a gate that is taken, and drain at most [`STEP`] areas.
-//! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
+//! A shard is drained inside its purge gate, until areas are lazy or free. Most calls skip a taken
+//! gate, and drain at most [`STEP`] areas. [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -35,19 +29,19 @@ use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use paging::{Granule, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context: also in the handler
-    /// of an exception that interrupted the holder of a lock of the subsystem on this CPU. Never
-    /// waits. A later call frees the area; until then it stays mapped, and
-    /// [`Usage::deferred`](crate::Usage::deferred) counts it.
+    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context, also in a handler
+    /// that interrupted a lock's holder on this CPU. Never waits. The area stays mapped until a
+    /// later call frees it; [`Usage::deferred`](crate::Usage::deferred) counts it.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] and [`Error::Outside`]. If the lock of the area's shard is free: all
-    /// those of [`vfree`](Self::vfree). If it is taken: [`Error::TooManyDeferred`] when
-    /// [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) wait already; an address that is
-    /// wrong, or comes twice, is found when its turn comes, and reported to
-    /// [`Backend::deferred_free_refused`]. Nothing has changed after an error.
+    ///
+    /// [`Error::Misaligned`] and [`Error::Outside`]. If the shard's lock is free, those of
+    /// [`vfree`](Self::vfree). If it is taken, [`Error::TooManyDeferred`] when
+    /// [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) wait; a wrong or repeated address
+    /// is reported later to [`Backend::deferred_free_refused`]. Nothing has changed after an error.
     ///
     /// # Safety
+    ///
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
@@ -72,7 +66,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Defers the free of `area`, which is the caller's alone, to a later call.
+    /// Defers the free of `area` to a later call.
     pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         let shard = self.shard_of(&area);
@@ -90,17 +84,17 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.deferred_work();
     }
 
-    /// Notes that there is shared deferred work: for this CPU's next call, or another's next drain.
+    /// Notes shared work, for this CPU's next call or another's next drain.
     fn put_off_shared(&self) {
         self.shared_work.store(true, Release);
         self.this_shard().look_soon();
     }
 
-    /// Defers the free of `area` to its `shard`, which is another CPU's. Its body has `pages`
-    /// pages. Of the area, only its state and its link are written.
+    /// Defers the free of `area`, with `pages` pages, to another CPU's `shard`. Of the area only
+    /// its state and link are written.
     #[inline(never)]
     pub(crate) fn defer_to_owner(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
-        // A lookup holds the shard's lock meanwhile, and the unmap takes it.
+        // Lookups hold the shard's lock meanwhile, and the unmap takes it.
         area.retire();
         let pages = pages + area.guards();
         let (nr, pages) = shard.deferred_list.push(area, pages);
@@ -109,7 +103,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Drains `shard`, whose CPU does not, and flushes if that is due.
+    /// Drains the `shard` of a CPU that does not, and flushes if due.
     #[cold]
     fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
         let inside = match shard.purge.try_enter() {
@@ -122,8 +116,8 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains some of what was deferred: of this CPU's shard, and if it may wait, of what all CPUs
-    /// share. No lock is held. Returns this CPU's shard.
+    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones. No lock is
+    /// held. Returns this CPU's shard.
     #[inline(always)]
     pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
@@ -144,9 +138,9 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Drains what was deferred on any CPU. Returns whether that was all. At most `STEP` areas of
-    /// each shard are, and none of one that is being flushed. For what [`Backend::deferred_work`]
-    /// wakes: it calls this until there is no more.
+    /// Drains what was deferred on any CPU: at most `STEP` areas per shard, and none of a shard
+    /// that is being flushed. Returns whether that was all. For what [`Backend::deferred_work`]
+    /// wakes, to be repeated.
     ///
     /// [Waiting](crate#contexts).
     pub fn deal_with_deferred(&self) -> bool {
@@ -180,7 +174,7 @@ impl<B: Backend> Vmalloc<B> {
         let old = shard.state.lock().deferred.take();
         let mut kept = self.drain_list(shard, old, &mut left, context);
         if left != 0 {
-            // All of the old ones were drained, so few are kept.
+            // The old ones are drained, so few are kept.
             let mut rest = self.drain_list(shard, shard.deferred_list.new.take_all(), &mut left, context);
             while let Some(mut area) = kept {
                 kept = area.link(rest.take());
@@ -193,7 +187,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains all that was deferred in `shard` before this call. Inside its purge gate.
+    /// Drains all that was deferred in `shard` before. Inside its purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
@@ -204,7 +198,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees areas of `list` while some are `left` to be handled. Returns the rest.
+    /// Frees at most `left` areas of `list`, and returns the rest.
     fn drain_list(
         &self,
         shard: &Shard<B>,
@@ -219,7 +213,7 @@ impl<B: Backend> Vmalloc<B> {
             *left -= 1;
             list = area.link(None);
             if context != Context::Waiting && Head::of(&area).permissions_changed() {
-                // The linear map must be restored, behind a gate: for a call that may wait.
+                // The linear map must be restored behind a gate, by a call that may wait.
                 area.link(kept.take());
                 kept = Some(area);
                 continue;
@@ -235,19 +229,18 @@ impl<B: Backend> Vmalloc<B> {
         list
     }
 
-    /// Deals with the addresses that were deferred. Each slot is looked at once: what fills them
-    /// all the time does not keep this call here, nor from those that were filled before. If it
-    /// does not wait, those are left whose shard is being purged.
+    /// Frees the deferred addresses. Each slot is looked at once, so that one that refills does not
+    /// hold up the others. Without `wait`, shards that are being purged are skipped.
     pub(crate) fn drain_addresses(&self, wait: bool) {
         if self.addresses.nr.load(Relaxed) == 0 {
-            // An address is counted before it is in its slot, and until it is out.
+            // An address is counted before it is in its slot, until it is out.
             return;
         }
         for slot in &self.addresses.slots {
             let Some(va) = slot.address() else {
                 continue;
             };
-            // An area in use keeps its shard, so it is this one's if it is one at all.
+            // An area in use keeps its shard, so this is the one if it exists.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
             let inside = if wait {
                 shard.purge.enter(&self.backend)
@@ -259,7 +252,7 @@ impl<B: Backend> Vmalloc<B> {
             if let Some(by) = slot.take(va) {
                 let freed = self.free_deferred(va, by);
                 self.addresses.nr.fetch_sub(1, Relaxed);
-                // Reported with no lock held.
+                // Reported without a lock.
                 drop(inside);
                 if let Err(error) = freed {
                     self.addresses.nr_refused.fetch_add(1, Relaxed);
@@ -279,12 +272,12 @@ impl<B: Backend> Vmalloc<B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`], and always finds room. Never
-    /// waits. (Dropping it waits.)
+    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`], with room for any number. Never
+    /// waits (a drop does).
     ///
     /// # Errors
-    /// The area itself, if its pages are a caller's: they would stay mapped behind the owner's back
-    /// for a while.
+    ///
+    /// The area, if its pages are a caller's: they would stay mapped after their owner freed them.
     #[track_caller]
     pub fn free_atomic(self) -> Result<(), Self> {
         if !Head::of(self.area()).can_wait() {

@@ -5,40 +5,40 @@ use crate::va;
 use core::fmt;
 use paging::{Granule, MemoryType, Pfn, PhysAddr, VirtAddr, VirtRange};
 
-/// Why a call was refused or failed. Nothing has changed.
+/// Why a call failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// No bytes, no pages, or only empty extents.
     Empty,
-    /// More than all RAM, or than the whole region, or than the address space counts.
+    /// More than RAM, the region, or the address space's counts.
     TooLarge {
         /// Bytes asked for, saturated.
         size: u64,
-        /// Bytes that there could be.
+        /// The largest possible size.
         limit: u64,
     },
-    /// The alignment is no power of two.
+    /// The alignment is not a power of two.
     BadAlignment {
         /// The alignment in bytes.
         align: u64,
     },
-    /// The physical range runs over the end of the physical address space.
+    /// The range exceeds the physical address space.
     BadPhysical {
         /// Its start.
         pa: PhysAddr,
         /// Its size.
         size: u64,
     },
-    /// The physical range has RAM in it, which is mapped cacheable elsewhere: two memory types for
-    /// one place are not coherent (Arm ARM B2.8). Of an array of frames: its first that is RAM.
+    /// The range has RAM, which is cacheable elsewhere: mismatched types are not coherent (Arm ARM
+    /// B2.8). In an array, the first such frame.
     Ram {
         /// Its start.
         pa: PhysAddr,
         /// Its size.
         size: u64,
     },
-    /// The frames of an area of its own are RAM, which has one memory type, and not this one.
+    /// RAM does not have this memory type.
     MemoryType(MemoryType),
     /// No range of addresses is left.
     OutOfSpace(va::Error),
@@ -47,13 +47,11 @@ pub enum Error {
         /// Bytes asked for.
         size: u64,
     },
-    /// The frame cannot be taken over: it was not given as a single one, it is an area's already,
-    /// or it is there twice.
+    /// Not a single frame, an area's already, or there twice.
     NotToBeTakenOver(Pfn),
-    /// No page is left for the book-keeping of areas.
+    /// No page is left for nodes.
     OutOfNodes,
-    /// The walker refused: no table page, no frame for a page of the array, an address that the CPU
-    /// does not implement.
+    /// The walker's error: no table, a missing frame, an unimplemented address.
     Map(paging::Error),
     /// The address is not a multiple of the page size.
     Misaligned(VirtAddr),
@@ -61,9 +59,9 @@ pub enum Error {
     Outside(VirtAddr),
     /// Nothing is mapped here.
     NotMapped(VirtAddr),
-    /// No area begins here, nor is there one around; nor did one end recently.
+    /// No area is here, or was recently.
     NoArea(VirtAddr),
-    /// The address is inside an area, not its first.
+    /// The address is not an area's first.
     Interior {
         /// The address.
         va: VirtAddr,
@@ -74,42 +72,41 @@ pub enum Error {
     Guard {
         /// The address.
         va: VirtAddr,
-        /// The area that it guards.
+        /// The guarded area.
         area: AreaInfo,
     },
-    /// The area belongs to a handle, which frees it when it is dropped.
+    /// The area belongs to a handle, which frees it.
     Owned(AreaInfo),
-    /// The area is of another kind, and has another call that frees it.
+    /// Another call frees this kind.
     WrongKind {
         /// The area.
         area: AreaInfo,
-        /// The kind that this call is for.
+        /// The kind that this call frees.
         expected: Kind,
     },
     /// The area was freed already.
     Freed(Freed),
-    /// The mapping has another size than it is unmapped by.
+    /// The mapping has another size.
     WrongLength {
-        /// Where it begins.
+        /// Its start.
         va: VirtAddr,
         /// Its size.
         size: u64,
-        /// The size that was named.
+        /// The size given.
         expected: u64,
     },
-    /// A `set_memory_*` changed the area: what is to be done would undo that.
+    /// A `set_memory_*` changed the area.
     PermissionsChanged(AreaInfo),
-    /// A lock is taken that this call does not wait for.
+    /// A lock is taken, and the call does not wait.
     WouldBlock,
-    /// As many addresses wait for a call that can free them as there is room for. The area is as it
-    /// was.
+    /// Too many addresses are deferred. The area is unchanged.
     TooManyDeferred {
         /// The address.
         va: VirtAddr,
     },
-    /// The part does not lie in the area.
+    /// The part is not within the area.
     OutOfBounds {
-        /// Where the part begins, from the start of the area.
+        /// Its offset in the area.
         offset: u64,
         /// Its size.
         size: u64,
@@ -119,14 +116,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Why a map of frames failed.
     #[cold]
     pub(crate) fn of_map<G: Granule>(failure: paging::Failure) -> Self {
         Self::Map(failure.error.of_frames::<G>())
     }
 
-    /// Returns whether memory or addresses are all that was missing: what is lazy may make up
-    /// for it.
+    /// Returns whether freeing what is lazy may help.
     pub(crate) const fn is_for_want(&self) -> bool {
         matches!(
             self,

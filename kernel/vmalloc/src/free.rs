@@ -1,22 +1,15 @@
-//! How an area is freed, by four verbs:
+//! How an area is freed, in four steps:
 //!
-//! 1. **retire**: it is no longer in use. No lookup finds it from then on.
-//! 2. **unmap**: its leaves are cleared, under its shard's lock or after that was held: a lookup
-//!    holds that lock from when it finds the area until it is done with its tables and frames
-//!    (`lookup`).
-//! 3. **queue**: it waits for the shard's next flush; or it is flushed at once, if its frames are
-//!    not its own.
-//! 4. **free**: after the flush its frames are freed, then its addresses.
+//! 1. **retire**: no lookup finds it any more;
+//! 2. **unmap**: under its shard's lock or after a hold of it, which lookups keep until done with
+//!    the area (`lookup`);
+//! 3. **queue** for the shard's next flush, or flush at once if the frames are not its own;
+//! 4. **free** its frames after the flush, then its addresses.
 //!
-//! # Bounds
 //! A small area is retired, unmapped and queued under one hold of its shard's lock: at most a
-//! table's descriptors. On another CPU than the shard's it is retired, and left to that CPU
-//! (`deferred`). A large area is retired under the lock and unmapped without: its tables are its
-//! own.
-//!
-//! # Tables
-//! A piece keeps its table, even if empty, as long as a CPU has it. A large area is unmapped by
-//! whole spans, so its tables are unlinked with it and freed by its flush.
+//! table's descriptors. On another CPU it is only retired (`deferred`). A large area is unmapped
+//! without the lock, by whole spans, so that its tables are unlinked and freed by its flush. A
+//! piece keeps its table, even empty.
 
 use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
@@ -29,7 +22,7 @@ use core::panic::Location;
 use paging::{Granule, LAST_LEVEL, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Frees `area`, which cannot be found any more, and whose body is `range`.
+    /// Frees `area`, which no lookup finds, with `range` as its body.
     #[inline(never)]
     pub(crate) fn free_area(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
         let here = self.drain_some(Context::Waiting);
@@ -39,8 +32,8 @@ impl<B: Backend> Vmalloc<B> {
             here
         } else {
             let shard = self.shards.get(owner);
-            // Nothing of another CPU's shard is read here. It stays mapped, which is only for what
-            // is freed lazily.
+            // Nothing of another CPU's shard is read. The area stays mapped, so it must be one that
+            // may be lazy.
             let head = Head::of(&area);
             if owner != COMMON && head.can_wait() && self.waits(head) {
                 return self.defer_to_owner(shard, area, range.size >> B::Granule::PAGE_SHIFT);
@@ -53,7 +46,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns whether the policy lets such an area wait for a flush.
+    /// Returns whether the policy makes such an area lazy.
     #[inline(always)]
     fn waits(&self, head: Head) -> bool {
         self.config.flush != FlushPolicy::Strict
@@ -61,13 +54,13 @@ impl<B: Backend> Vmalloc<B> {
             && !head.permissions_changed()
     }
 
-    /// Returns whether mappings of another owner's pages wait for a flush.
+    /// Returns whether mappings of foreign pages are lazy.
     #[inline(always)]
     pub(crate) fn defers_foreign(&self) -> bool {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Frees `area` of `shard`, whose lock is held. Returns whether the shard is due for a flush.
+    /// Frees `area` of the locked `shard`. Returns whether a flush is due.
     #[inline(always)]
     pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
@@ -81,7 +74,7 @@ impl<B: Backend> Vmalloc<B> {
             drop(held);
             return self.free_large(shard, area, waits);
         }
-        // It covers no table whole, so its tables stay.
+        // It covers no whole table, so its tables stay.
         let mut batch = self.backend.tree().batch();
         self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
         if waits {
@@ -92,7 +85,7 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// The same for a retired area that has whole spans.
+    /// For a retired area of whole spans.
     #[inline(never)]
     fn free_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
@@ -104,8 +97,8 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// Queues `area`, with what was unmapped of it, for the next flush of its shard, whose lock is
-    /// held. Returns whether that is due.
+    /// Queues `area`, with what its unmap owes, for the next flush of the locked shard. Returns
+    /// whether that is due.
     #[inline(always)]
     fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
         batch.defer_to(&mut held.lazy.pending);
@@ -113,7 +106,6 @@ impl<B: Backend> Vmalloc<B> {
         self.share.is_reached_by(held.lazy.usage())
     }
 
-    /// Flushes what was unmapped of `area`, and frees its frames and addresses.
     #[inline(always)]
     fn flush_and_free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
         batch.flush();
@@ -125,14 +117,14 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Frees `area`, whose map failed, and which has no frames.
+    /// Frees `area` without frames, whose map failed.
     #[cold]
     pub(crate) fn abandon(&self, mut area: Area) {
         let shard = self.shard_of(&area);
         let mut held = shard.state.lock();
         area.retire();
         if !shard.is_common() {
-            // The map has made empty tables at most, which the piece keeps.
+            // At most empty tables were left, which the piece keeps.
             held.release(area);
             return;
         }
@@ -143,13 +135,12 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Unmaps a large area, and its tables.
+    /// Unmaps a large area and its tables.
     fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
         let body = record::range::<B::Granule>(area);
-        // Most tables are full, or full up to the end of the body, and are quickly recognised.
+        // Most tables are full up to the body's end, which is found quickly.
         self.unmap_all(body, batch);
-        // This unlinked the tables that the body covers whole. The first and the last may be left,
-        // empty.
+        // That unlinked the tables covered whole. The first and last may be left, empty.
         let span = B::Granule::size(LAST_LEVEL - 1);
         let (first, last) = (body.start.align_down(span), body.last().align_down(span));
         if first != body.start {
@@ -164,7 +155,7 @@ impl<B: Backend> Vmalloc<B> {
     #[inline]
     pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
         if let Err(failure) = self.backend.tree().unmap(range, batch) {
-            // No leaf spans the end of an area, so no split is needed, and only a split could fail.
+            // No leaf spans an area's end, and only a split could fail.
             panic!("unmapping {range:?}: {failure}");
         }
     }

@@ -1,22 +1,19 @@
-//! [`Gate`]: mutual exclusion with interrupts enabled, for what takes long.
+//! [`Gate`]: mutual exclusion with interrupts enabled, for long work.
 
 use crate::backend::{Backend, Lock, LockClass};
 
-/// The tickets of a gate.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tickets {
     next: u32,
     serving: u32,
 }
 
-/// One call at a time is inside. Others wait, first come, first served, or go on without.
-///
-/// The lock in it is held for a few instructions each time, so work done inside masks no interrupt.
-/// An interrupt handler must not wait here: what it interrupted may be inside. It may
-/// [try](Self::try_enter).
+/// Admits one call at a time, first come, first served. Its lock is held for a few instructions, so
+/// that work inside masks no interrupt. Interrupt handlers must only [try](Self::try_enter): what
+/// they interrupted may be inside.
 pub(crate) struct Gate<B: Backend>(B::Lock<Tickets>);
 
-/// Inside, until this is dropped.
+/// Inside until dropped.
 pub(crate) struct Inside<'g, B: Backend>(&'g Gate<B>);
 
 impl<B: Backend> Gate<B> {
@@ -24,7 +21,6 @@ impl<B: Backend> Gate<B> {
         Self(B::Lock::new(class, Tickets::default()))
     }
 
-    /// Waits for its turn, and enters.
     pub fn enter(&self, backend: &B) -> Inside<'_, B> {
         let mut tickets = self.0.lock();
         let mine = tickets.next;

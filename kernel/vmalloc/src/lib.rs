@@ -1,10 +1,8 @@
 //! Kernel virtual address space: who owns which range, and what is mapped there.
 //!
-//! Two rings. `va` decides where: it reserves ranges of virtual pages and finds them again, and
-//! knows nothing of tables. [`Vmalloc`] puts memory there: [`ioremap`](Vmalloc::ioremap),
-//! [`vmap`](Vmalloc::vmap), [`vmalloc`](Vmalloc::vmalloc) and their kin, each by one call of the
-//! one walker of `paging`. Frames, locks, and what is RAM come from the kernel, through
-//! [`Backend`].
+//! `va` reserves ranges of virtual pages and knows nothing of tables. [`Vmalloc`] maps memory there
+//! by the one walker of `paging`. Frames, locks and what is RAM come from the kernel's [`Backend`].
+//! The crate's README lists the calls.
 //!
 //! # The life of an area
 //!
@@ -13,62 +11,38 @@
 //!   in use -> unmap -> lazy -> flush -> frames, then VA, are free
 //! ```
 //!
-//! Between unmap and flush a TLB may still hold translations, so frames, tables and addresses are
-//! not free yet (DESIGN rule 6): they are *lazy*. When the flush comes is a [policy](FlushPolicy);
-//! that it comes first is not.
+//! Between unmap and flush a TLB may hold translations: frames, tables and addresses are *lazy*
+//! (DESIGN rule 6). A [policy](FlushPolicy) decides when the flush comes.
 //!
 //! # Shards
-//! Each CPU has a shard: addresses in pieces of what one last-level table translates, from which
-//! its small areas come. All other addresses are the common shard's; a large area has whole such
-//! spans (`shard`). So two CPUs that work on areas of their own write no common cache line: no
-//! lock, no list, no table. An area returns to the shard that it came from, whichever CPU frees it.
+//!
+//! Each CPU has a shard: addresses in pieces of what one last-level table translates, for small
+//! areas. The common shard has all others; a large area has whole such spans (`shard`). Two CPUs on
+//! areas of their own write no common cache line. An area returns to its own shard, whichever CPU
+//! frees it.
 //!
 //! # Contexts
-//! - *Waiting*: any call that does not say otherwise. It waits for locks and gates, and purges
-//!   where it would fail for lack of memory or addresses. Not in an interrupt handler, nor with
-//!   interrupts masked for long.
-//! - *Interrupt*: [`Request::nowait`]. It waits only for locks, which all mask interrupts. It may
-//!   be called in an interrupt handler, or under a lock of the kernel's that is never taken inside
-//!   one of these.
-//! - *Any*: also in the handler of an exception that interrupted the holder of one of these locks.
-//!   It tries locks and never waits: [`Request::nolock`], [`vfree_atomic`](Vmalloc::vfree_atomic),
-//!   [`VmArea::free_atomic`], [`is_vmalloc_addr`](Vmalloc::is_vmalloc_addr).
+//!
+//! - *Waiting*: the default. Waits for locks and gates, and purges rather than fail for lack of
+//!   memory or addresses. Not in an interrupt handler, nor with interrupts masked for long.
+//! - *Interrupt*: [`Request::nowait`]. Waits only for locks, which all mask interrupts. For
+//!   interrupt handlers, or under a lock that is never taken inside one of these.
+//! - *Any*: also in a handler that interrupted such a lock's holder. Never waits:
+//!   [`Request::nolock`], [`vfree_atomic`](Vmalloc::vfree_atomic), [`VmArea::free_atomic`],
+//!   [`is_vmalloc_addr`](Vmalloc::is_vmalloc_addr).
 //!
 //! # Locks
-//! The order, with the levels of the project's `docs/LOCKING.md`. A holder may take those further
-//! down, and never two of one level:
-//! 1. A shard's purge gate: entered to flush the shard, until all of that is freed. A gate is held
-//!    with interrupts enabled, first come, first served.
-//! 2. The busy bit of an area: one call at a time changes parts of it, or its permissions. Held
-//!    with interrupts enabled.
-//! 3. The linear map's gate: around edits of the linear map, from the first split to the last fold.
-//! 4. The lock in a gate, held for a few instructions.
-//! 5. A CPU's shard: a lock that masks interrupts, as the next one.
-//! 6. The common shard.
-//! 7. And below: the kernel's own, as those of frames, and what
-//!    [`Tables::free_table`](paging::Tables::free_table) takes.
 //!
-//! Memory is allocated and freed with no shard's lock held. Under one hold at most a last-level
-//! table's descriptors are written or read, a page is copied, or 64 areas are freed (DESIGN rule
-//! 14); no flush and no barrier is waited for.
+//! `docs/LOCKING.md` has the order: a shard's purge gate, an area's busy bit, the linear map's gate
+//! (all with interrupts enabled), the lock in a gate, a CPU's shard, the common shard, the kernel's
+//! own. Never two of one level. Memory is never allocated or freed under a shard's lock. One hold
+//! accesses at most a last-level table's descriptors, copies a page, or frees 64 areas, with no
+//! flush or barrier wait (DESIGN rule 14).
 //!
-//! # What keeps a table or a frame from being reused under a reader
-//! The holder of an area reads it without a lock: nothing of it is freed before the holder frees
-//! it. All others find an area in use under its shard's lock, and hold that until they are done
-//! with its tables and frames (`lookup`). An area is retired under that lock before it is unmapped
-//! (`free`); tables of a live area are unlinked under it (`sparse`), and so are those of a piece
-//! that goes back (`purge`). They are freed after a flush, which comes later.
-//!
-//! # What is public
-//! - [`Vmalloc`] and its policy: [`Config`], [`FlushPolicy`], [`ForeignPages`]. Its calls are the
-//!   table of the crate's README.
-//! - What they take and give: [`Request`]; [`VmArea`], which frees its area when it is dropped;
-//!   [`Error`], [`SpaceError`], [`AreaInfo`], [`Kind`], [`Freed`], [`AreaListing`], [`Usage`].
-//! - What a kernel brings: [`Backend`], [`NodePages`] with [`NodePage`], [`Lock`] with
-//!   [`LockClass`]; [`LinearEdit`], where it has a linear map. With the feature `spin` there is a
-//!   ready-made lock, `SpinLock`, which wants only `Interrupts`.
-//! - Bounds: [`MAX_DEFERRED_ADDRESSES`], [`MAX_CACHED_PAGES`], [`BLOCK_PAGES`], [`MAX_SMALL`].
-//! - For tests, what [`Vmalloc::check`] gives: [`Census`], [`Violation`], [`Vpn`].
+//! An area's holder reads it without a lock. Others find it under its shard's lock, and hold that
+//! until done with its tables and frames (`lookup`). Under it an area is retired before its unmap
+//! (`free`), and tables of live areas (`sparse`) and returned pieces (`purge`) are unlinked; a
+//! flush precedes each free.
 //!
 //! Errors and policies may get variants: they are `#[non_exhaustive]`.
 #![no_std]
@@ -114,7 +88,7 @@ mod va;
 #[cfg(test)]
 mod tests;
 
-/// The example in the README runs as a test.
+/// The README's example runs as a test.
 #[cfg(all(doctest, feature = "spin"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

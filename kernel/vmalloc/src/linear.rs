@@ -1,24 +1,22 @@
-//! [`LinearEdit`]: what is asked of the kernel's linear map when the permissions of an area change.
+//! [`LinearEdit`]: changes of the kernel's linear map for an area's permissions.
 
 use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtAddr, VirtRange, Visit};
 
-/// A change of a part of the linear map. [`apply`](Self::apply) makes it.
+/// A change of part of the linear map, made by [`apply`](Self::apply).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinearEdit {
-    /// The leaves at both ends are cut, so that none reaches over either. The only one that may
-    /// fail, for lack of a table.
+    /// Splits leaves at both ends. Only this may fail, for lack of a table.
     Split,
-    /// Every page is writable, or is not.
+    /// Makes every page writable or read-only.
     SetWritable(bool),
-    /// Every page is valid, or is not.
+    /// Makes every page valid or invalid.
     SetValid(bool),
-    /// Every page is valid and writable, as unused memory is.
+    /// Makes every page valid and writable, as unused memory is.
     Restore,
-    /// What was cut is folded into leaves as large as the policy of the linear map has them; but
-    /// only what is valid and writable, as unused memory is. The rest stays as it was cut: it is of
-    /// several areas perhaps, and each is to be restored without a cut, which may fail.
+    /// Folds split leaves as far as policy allows, where valid and writable. The rest stays split:
+    /// other areas need it, and restoring must not split, which may fail.
     Coalesce,
-    /// The same in one place, and into a leaf of this size or not at all. The range is that leaf's.
+    /// The same for one leaf of this size, which the range is.
     Fold(LeafSize),
 }
 
@@ -26,7 +24,8 @@ impl LinearEdit {
     /// Makes the change in `tree`, and flushes.
     ///
     /// # Errors
-    /// As those of [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`], [`Tree::coalesce`] and
+    ///
+    /// As [`Tree::split`], [`Tree::protect`], [`Tree::set_valid`], [`Tree::coalesce`] and
     /// [`Tree::fold`]. Nothing has changed then.
     pub fn apply<G: Granule, T: Tables, M: Mmu>(
         self,
@@ -40,9 +39,8 @@ impl LinearEdit {
             Self::SetWritable(false) => tree.protect(range, |old| old.read_only(), &mut batch)?,
             Self::SetValid(valid) => tree.set_valid(range, valid, &mut batch)?,
             Self::Restore => {
-                // Only what is not so already, which begins and ends where leaves do: an edit sets
-                // tables aside for the leaves that its range cuts, also where they stay as they
-                // are.
+                // Only what differs, which begins and ends with leaves: an edit reserves tables for
+                // leaves that its range cuts, even if they stay.
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(changed) = next_stretch(tree, at, range, false)? {
@@ -70,8 +68,7 @@ impl LinearEdit {
                 }
                 outcome
             }
-            // All of a leaf is alike, so all of it is plain if its first page is: nothing else is
-            // looked at for that.
+            // A leaf is uniform, so its first page tells.
             Self::Fold(size) => match tree.translate(range.start) {
                 Some(first) if first.attributes.is_writable() => tree.fold(range.start, size, &mut batch)?,
                 _ => Outcome::default(),
@@ -82,17 +79,17 @@ impl LinearEdit {
     }
 }
 
-/// Leaves that follow each other.
+/// Consecutive leaves.
 struct Stretch {
     range: VirtRange,
-    /// Whether any of them is read-only.
+    /// Any of them.
     read_only: bool,
-    /// Whether any of them is invalid.
+    /// Any of them.
     invalid: bool,
 }
 
-/// Returns the first stretch of `range`, from `at` on, in which every leaf is valid and writable
-/// (`plain`), or none is.
+/// Returns the first stretch of `range` from `at` whose leaves are all valid and writable
+/// (`plain`), or none.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,

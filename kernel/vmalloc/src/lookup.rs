@@ -1,4 +1,4 @@
-//! Lookups by address, and frees by address.
+//! Lookups and frees by address.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -11,17 +11,14 @@ use core::panic::Location;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Returns whether `va` is in the region.
-    ///
-    /// Any [context](crate#contexts).
+    /// Returns whether `va` is in the region. Any [context](crate#contexts).
     #[inline]
     pub fn is_vmalloc_addr(&self, va: VirtAddr) -> bool {
         self.range().contains(va)
     }
 
-    /// Returns what is at `va`, if an area in use that may be told of has that page. `look` is
-    /// called with the lock of its shard held: as long as it is, the area is not unmapped, and
-    /// neither its tables nor its frames go back.
+    /// Calls `look` if `va` is in an area in use and ready. The shard's lock is held: meanwhile the
+    /// area is not unmapped, nor its tables or frames freed.
     #[inline]
     pub(crate) fn look_at<R>(
         &self,
@@ -36,9 +33,8 @@ impl<B: Backend> Vmalloc<B> {
         if in_use { look(&segment) } else { None }
     }
 
-    /// The same, with the valid leaf that maps `va`, if there is one. Where a call changes parts of
-    /// the area, a leaf may be broken for a moment (DESIGN rule 3): then that call is waited for,
-    /// with no lock held.
+    /// The same with the valid leaf for `va`. If a call is changing parts of the area, a leaf may
+    /// be broken (DESIGN rule 3): that call is waited for, without a lock.
     pub(crate) fn look_at_leaf<R>(
         &self,
         va: VirtAddr,
@@ -47,7 +43,7 @@ impl<B: Backend> Vmalloc<B> {
         loop {
             let seen = self.look_at(va, |segment| match self.backend.tree().translate(va) {
                 Some(leaf) => look(segment, &leaf).map(Some),
-                // Nothing for certain, or nothing at this moment.
+                // Not mapped, or not at this moment.
                 None => Head::in_words(&segment.words).is_busy().then_some(None),
             });
             match seen {
@@ -57,15 +53,14 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns the area in use whose pages hold `va`, guards not counted.
+    /// Returns the area in use whose pages hold `va`, guards excluded.
     ///
-    /// Waits for the lock of the shard that has the address.
+    /// Waits for the shard's lock.
     pub fn find_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         self.look_at(va, record::info::<B::Granule>)
     }
 
-    /// Returns the first area in use that begins at `va` or above: for listings, which hold no lock
-    /// between one area and the next.
+    /// Returns the first area in use from `va` upwards, for listings that hold no lock in between.
     ///
     /// Waits for each shard's lock in turn.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
@@ -76,14 +71,14 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             return None;
         };
-        // The area around `from` begins before it, but its bytes may not.
+        // The area around `from` begins before it; its bytes may not.
         self.next_segment(Self::page_of(from), |segment| {
             record::info::<B::Granule>(segment).filter(|area| area.va >= va)
         })
     }
 
-    /// Returns the lowest of what `say` has to say of the areas in use that end behind `page`, by
-    /// their first page: of each shard its first.
+    /// Returns the lowest result of `say`, by first page, for areas in use that end behind `page`:
+    /// of each shard its first.
     pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {
@@ -103,20 +98,20 @@ impl<B: Backend> Vmalloc<B> {
         lowest.map(|(_, said)| said)
     }
 
-    /// Returns the physical address that the area of an ioremap begins at.
+    /// Returns the physical address where an ioremap begins.
     ///
-    /// Waits for the lock of the shard that has the address.
+    /// Waits for the shard's lock.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
         self.look_at(va, |segment| record::physical(&segment.words))
     }
 
-    /// Returns the frame that `va` is mapped to, in leaves of any size.
+    /// Returns the frame that `va` is mapped to.
     ///
-    /// Waits for the lock of the shard that has the address; and where nothing is mapped, for a
-    /// call that changes parts of the area. The holder of an area needs neither:
-    /// [`VmArea::translate`](crate::VmArea::translate).
+    /// Waits for the shard's lock and, if nothing is mapped, for a call that changes parts of the
+    /// area. The holder of an area needs neither: [`VmArea::translate`](crate::VmArea::translate).
     ///
     /// # Errors
+    ///
     /// [`Error::Outside`], [`Error::NotMapped`].
     pub fn vmalloc_to_pfn(&self, va: VirtAddr) -> Result<Pfn, Error> {
         if !self.is_vmalloc_addr(va) {
@@ -129,22 +124,23 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`vfree_atomic`](Self::vfree_atomic).
-    /// Takes the lock of the area's shard, and no other. Under a lazy policy the flush, the frames
-    /// and the addresses wait for a purge; the call that reaches the shard's share makes it. An
-    /// area that a `set_memory_*` changed is flushed at once.
+    /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Takes only the
+    /// lock of the area's shard. Under a lazy policy the call that reaches the shard's share
+    /// purges. An area that a `set_memory_*` changed is flushed at once.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] or [`Error::Outside`] for an address that cannot be; [`Error::Freed`]
-    /// for one that was freed already, naming the area and who freed it; [`Error::NoArea`],
-    /// [`Error::Interior`], [`Error::Guard`], [`Error::Owned`], [`Error::WrongKind`]. Nothing has
-    /// changed then.
+    ///
+    /// [`Error::Misaligned`], [`Error::Outside`]; [`Error::Freed`] for a double free, naming the
+    /// area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
+    /// [`Error::Owned`], [`Error::WrongKind`]. Nothing has changed then.
     ///
     /// # Safety
-    /// An address that is refused takes no promise. If an area of the right kind was made
-    /// [raw](crate::VmArea::into_raw) there, then, as for `Box::from_raw`:
-    /// 1. it is the caller's to end;
-    /// 2. nothing is used any more that lies in it: no reference, no stack, no code, on any CPU.
+    ///
+    /// A refused address takes no promise. If an area of the right kind was made
+    /// [raw](crate::VmArea::into_raw) there, as for `Box::from_raw`:
+    ///
+    /// 1. it is the caller's to free;
+    /// 2. nothing that lies in it is used any more, on any CPU: no reference, stack or code.
     #[track_caller]
     pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
         self.free_at(va, Kind::Vmalloc, Location::caller())
@@ -152,26 +148,29 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frees a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
     ///
-    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed before it returns, unless
-    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
+    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed on return unless
+    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
     ///
     /// # Errors
+    ///
     /// As [`vfree`](Self::vfree).
     ///
     /// # Safety
+    ///
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
         self.free_at(va, Kind::Vmap, Location::caller())
     }
 
-    /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin. `va` may be any address of its
-    /// first page.
+    /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin, by any address in its first page.
     ///
     /// # Errors
+    ///
     /// As [`vfree`](Self::vfree), in the same contexts.
     ///
     /// # Safety
+    ///
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
@@ -179,15 +178,17 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(first, Kind::Ioremap, Location::caller())
     }
 
-    /// Frees what [`get_vm_area`](Self::get_vm_area) reserved, and unmaps all that is mapped there.
+    /// Frees an area of [`get_vm_area`](Self::get_vm_area) and all mappings in it.
     ///
-    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). If no page was ever mapped there,
-    /// nothing is flushed.
+    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). Nothing is flushed if nothing was
+    /// ever mapped.
     ///
     /// # Errors
+    ///
     /// As [`vfree`](Self::vfree).
     ///
     /// # Safety
+    ///
     /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
@@ -216,7 +217,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes the area of kind `expected` that begins at `va` away from the holder of its address.
+    /// Claims the raw area of kind `expected` that begins at `va`.
     pub(crate) fn claim(state: &mut State<B::Granule>, va: VirtAddr, expected: Kind) -> Result<Area, Error> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let area = match state.space.claim(page) {
@@ -238,7 +239,7 @@ impl<B: Backend> Vmalloc<B> {
         record::info::<B::Granule>(&state.space.find(page)?)
     }
 
-    /// Says in words of areas why the address space refused to give up `va`.
+    /// Returns the refusal `why` in terms of areas.
     #[cold]
     pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, why: Unclaimed) -> Error {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);

@@ -1,4 +1,4 @@
-//! Mapping what is there already: `ioremap`, `vmap`, and addresses alone.
+//! Mapping existing memory: `ioremap`, `vmap`; and bare addresses.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -15,58 +15,59 @@ use paging::{
     PhysAddr, PhysRange, PhysSource, Run, VirtRange,
 };
 
-/// What a new area asks for.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub fit: Fit,
     pub phase: Phase,
-    /// What the caller insists on: bytes, a power of two, at least a page.
+    /// The caller's: bytes, a power of two, at least a page.
     pub align: u64,
 }
 
-/// Device memory, or memory seen as if it were: readable and writable, never executable.
+/// Never executable.
 const fn io(memory: MemoryType) -> Attributes {
     Attributes::kernel(memory).writable()
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` may be anything; the
-    /// pages around are mapped.
+    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` need no alignment;
+    /// the pages around are mapped.
     ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one, for the
-    /// addresses; one DSB and one ISB.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; one DSB
+    /// and one ISB.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if there is RAM in those pages;
+    ///
+    /// [`Error::Empty`], [`Error::BadPhysical`]; [`Error::Ram`] if those pages have RAM;
     /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::TooLarge`], [`Error::Map`].
     #[track_caller]
     pub fn ioremap(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRE, Location::caller())
     }
 
-    /// The same as Normal memory that is not cached, for write combining: frame buffers.
+    /// Maps Normal Non-cacheable, for write combining: frame buffers.
     ///
     /// # Errors
+    ///
     /// As [`ioremap`](Self::ioremap), in the same contexts.
     #[track_caller]
     pub fn ioremap_wc(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::NORMAL_NC, Location::caller())
     }
 
-    /// The same as Device-nGnRnE: writes are not posted (PCI configuration space).
+    /// Maps Device-nGnRnE: writes are not posted (PCI configuration space).
     ///
     /// # Errors
+    ///
     /// As [`ioremap`](Self::ioremap), in the same contexts.
     #[track_caller]
     pub fn ioremap_np(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRNE, Location::caller())
     }
 
-    /// The same as Normal write-back memory. RAM is allowed, being mapped so elsewhere.
-    ///
-    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
+    /// Maps Normal write-back, RAM too. [Waiting](crate#contexts).
     ///
     /// # Errors
+    ///
     /// As [`ioremap`](Self::ioremap), but never [`Error::Ram`].
     #[track_caller]
     pub fn ioremap_cache(&self, pa: PhysAddr, size: u64) -> Result<VmArea<'_, B>, Error> {
@@ -87,7 +88,7 @@ impl<B: Backend> Vmalloc<B> {
         let page = B::Granule::PAGE_SIZE;
         let offset = pa.0 & (page - 1);
         let first = pa.align_down(page);
-        // The end of the last page must still be an address, or the first beyond all.
+        // The last page must end within addresses, or just beyond.
         let end =
             pa.0.checked_add(size - 1)
                 .ok_or(Error::BadPhysical { pa, size })?;
@@ -112,27 +113,27 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, io(memory), &words, offset, Context::Waiting)
     }
 
-    /// Maps the caller's pages, contiguous or not, readable and writable. They stay their owner's.
-    /// A page may be there more than once.
+    /// Maps the caller's pages, contiguous or not, readable and writable. They stay their owner's,
+    /// and may repeat.
     ///
     /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::TooLarge`] for more pages than there is RAM,
-    /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::Map`].
+    ///
+    /// [`Error::Empty`], [`Error::TooLarge`] for more pages than RAM has, [`Error::OutOfSpace`],
+    /// [`Error::OutOfNodes`], [`Error::Map`].
     #[track_caller]
     pub fn vmap<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         self.vmap_as(frames, Attributes::KERNEL_DATA)
     }
 
-    /// The same with other attributes. Where they are executable, what the pages hold is
-    /// [published](Backend::publish_instructions).
-    ///
-    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
+    /// Maps pages with `attributes`. Executable ones are
+    /// [published](Backend::publish_instructions). [Waiting](crate#contexts).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one of them is RAM and the attributes are not
-    /// of its memory type.
+    ///
+    /// As [`vmap`](Self::vmap), and [`Error::Ram`] if one is RAM and the attributes are not of its
+    /// memory type.
     #[track_caller]
     pub fn vmap_as<A: FrameArray + ?Sized>(
         &self,
@@ -153,45 +154,45 @@ impl<B: Backend> Vmalloc<B> {
     /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] if there is none to note them in;
-    /// [`Error::NotToBeTakenOver`] for one that is there twice, or is not the caller's as a single
-    /// one, where the [backend](Backend::take_over) can tell. The pages stay the caller's then.
+    ///
+    /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] for their list; [`Error::NotToBeTakenOver`]
+    /// for one that repeats, or is not the caller's single frame, if the
+    /// [backend](Backend::take_over) can tell. The pages stay the caller's then.
     ///
     /// # Safety
-    /// 1. Each frame is the caller's, as [`alloc_frames`](Backend::alloc_frames) gave it, single,
-    ///    and is there once: what a backend cannot tell is not looked at.
-    /// 2. When the area ends, no frame is used any more by any other way to it.
+    ///
+    /// 1. Each frame is the caller's, single as of [`alloc_frames`](Backend::alloc_frames), and
+    ///    does not repeat: what the backend cannot tell is not checked.
+    /// 2. When the area ends, no frame is in use in any other way.
     #[track_caller]
     pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
         let caller = Location::caller();
         let nr = frames.nr_frames() as u64;
         let size = self.size_of_ram_pages(nr)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
-        // What was taken over is what is mapped, even if the array says otherwise by now.
+        // What was taken over is mapped, even if the array has changed.
         let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
 
-    /// Maps page frames that are not RAM, contiguous or not: as many as there are addresses for.
-    ///
-    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
+    /// Maps frames that are not RAM, contiguous or not. [Waiting](crate#contexts).
     ///
     /// # Errors
-    /// As [`vmap`](Self::vmap), but for more than there is RAM, and [`Error::Ram`] if one of them
-    /// is RAM.
+    ///
+    /// As [`vmap`](Self::vmap), but not limited by RAM, and [`Error::Ram`] if one is RAM.
     #[track_caller]
     pub fn vmap_pfn<A: FrameArray + ?Sized>(
         &self,
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        // What is not RAM may be larger than all of it.
+        // It may be larger than all RAM.
         let limit = self.range().size >> B::Granule::PAGE_SHIFT;
         self.vmap_no_ram(frames, limit, attributes, Location::caller())
     }
 
-    /// Maps up to `limit` frames, none of which is RAM. Each is read once.
+    /// Maps up to `limit` frames, none of them RAM. Each is read once.
     fn vmap_no_ram<A: FrameArray + ?Sized>(
         &self,
         frames: &A,
@@ -212,9 +213,10 @@ impl<B: Backend> Vmalloc<B> {
             .map_err(|error| source.refusal(error))
     }
 
-    /// Maps physical extents of the caller's, one behind the other, readable and writable.
+    /// Maps the caller's physical extents in order, readable and writable.
     ///
     /// # Errors
+    ///
     /// As [`vmap`](Self::vmap), in the same contexts.
     #[track_caller]
     pub fn vmap_extents(&self, extents: &[Extent]) -> Result<VmArea<'_, B>, Error> {
@@ -228,7 +230,7 @@ impl<B: Backend> Vmalloc<B> {
         )
     }
 
-    /// Maps `size` bytes, whole pages, of what `new` makes a source of.
+    /// Maps `size` bytes, whole pages, from `new`'s source.
     #[inline(always)]
     fn vmap_source<S: PhysSource<B::Granule>>(
         &self,
@@ -247,7 +249,7 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
-    /// Returns the phase for the memory of `source`, of which nothing was read yet.
+    /// Returns the phase for `source`, of which nothing was read yet.
     #[inline(always)]
     pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
         &self,
@@ -256,20 +258,18 @@ impl<B: Backend> Vmalloc<B> {
     ) -> Phase {
         let smallest = LeafSize::PAGE_GROUP.bytes::<B::Granule>() >> B::Granule::PAGE_SHIFT;
         if source.pages() < smallest {
-            // No leaf but the page fits into it: anywhere is as good.
+            // Only pages fit: any place is as good.
             Phase::NONE
         } else {
             Phase::of_source(source, self.leaves, new)
         }
     }
 
-    /// Returns the size of `pages` pages, none of which is there more often than all RAM.
     #[inline(always)]
     pub(crate) fn size_of_ram_pages(&self, pages: u64) -> Result<u64, Error> {
         Self::size_of_pages(pages, self.nr_frames)
     }
 
-    /// Returns the size of `pages` pages, which are no more than `limit`.
     #[inline(always)]
     fn size_of_pages(pages: u64, limit: u64) -> Result<u64, Error> {
         if pages == 0 {
@@ -284,7 +284,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(pages << B::Granule::PAGE_SHIFT)
     }
 
-    /// Reserves what suits `phase`, maps it to the memory of `source`, and makes it known.
+    /// Reserves, maps, and makes the area ready.
     #[inline(always)]
     pub(crate) fn map_new<S: PhysSource<B::Granule>>(
         &self,
@@ -311,8 +311,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps `range`, which no lock is needed for: its addresses are the caller's alone, and nothing
-    /// else writes the descriptors that translate them.
+    /// Maps `range` without a lock: nothing else writes the descriptors that translate it.
     #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
@@ -331,9 +330,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps what failed for lack of a table, or because an empty table above the last level is
-    /// linked where a block would go: smaller areas have left it, each of which covered a part of
-    /// it.
+    /// Retries a map that lacked a table, or met an empty table above the last level where a block
+    /// would go, left by smaller areas.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -356,8 +354,7 @@ impl<B: Backend> Vmalloc<B> {
             if !matches!(failure.error, paging::Error::EmptyTable { .. }) {
                 return Err(Error::of_map::<B::Granule>(failure));
             }
-            // Where a block goes the range covers all that the table translates, and nothing is
-            // mapped yet.
+            // A block covers the table's whole span, where nothing is mapped yet.
             let mut batch = self.backend.tree().batch();
             self.unmap_all(range, &mut batch);
             batch.flush();
@@ -384,13 +381,14 @@ impl<B: Backend> Vmalloc<B> {
             .map(range, source, attributes, self.config.leaves)
     }
 
-    /// Reserves addresses for `size` bytes, at a multiple of `align` bytes, and maps nothing.
-    /// [`map_pages`](VmArea::map_pages) does.
+    /// Reserves `size` bytes at a multiple of `align` without mapping;
+    /// [`map_pages`](VmArea::map_pages) maps.
     ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; no
-    /// table is touched.
+    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; touches
+    /// no table.
     ///
     /// # Errors
+    ///
     /// [`Error::Empty`], [`Error::BadAlignment`], [`Error::TooLarge`], [`Error::OutOfSpace`],
     /// [`Error::OutOfNodes`].
     #[track_caller]
@@ -401,7 +399,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
     }
 
-    /// `size` in pages, and `align` as at least a page.
+    /// Returns `size` in pages, and `align` of at least a page.
     #[inline(always)]
     pub(crate) fn pages_and_align(&self, size: u64, align: u64) -> Result<(u64, u64), Error> {
         if size == 0 {

@@ -1,13 +1,9 @@
 //! `vm_map_ram`: a few pages for a short while, without a reservation.
 //!
-//! Each CPU's shard has a block of [`BLOCK_PAGES`] pages, of which it hands out parts: a bit for
-//! each page in use, for the first and for the last page of each mapping. More than [`MAX_SMALL`]
-//! pages get an area of their own. Unlike Linux's, an unmap flushes at once: the pages are the
-//! caller's, which may reuse them when it returns.
-//!
-//! A block is an area of the shard, and its bits are in the area's words, under the shard's lock.
-//! The shard knows the block that it hands out from. Others are found by their address, get no new
-//! mapping, and are freed with their last.
+//! Each shard hands out parts of a block of [`BLOCK_PAGES`] pages, an area whose words have bits
+//! for used pages and for the first and last page of each mapping. More than [`MAX_SMALL`] pages
+//! get an area of their own. Unlike Linux's, an unmap flushes at once. A block that was replaced is
+//! found by address, gets no new mapping, and is freed with its last.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -19,12 +15,11 @@ use crate::va::{Fit, Vpn};
 use core::panic::Location;
 use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
 
-/// Pages of a block, where a last-level table has room for them and a guard.
+/// Pages of a block, if they fit a last-level table with a guard.
 pub const BLOCK_PAGES: u64 = 64;
-/// The most pages that come from such a block.
+/// The most pages that come from a block.
 pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 
-/// The pages of a block.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Bits {
     used: u64,
@@ -32,7 +27,7 @@ pub(crate) struct Bits {
     lasts: u64,
 }
 
-/// Pages of a block of this granule: it fits into a piece, with a guard behind.
+/// A block and its guard fit into a piece.
 const fn pages_of_block<G: Granule>() -> u64 {
     let piece = 1 << G::INDEX_BITS;
     if BLOCK_PAGES < piece {
@@ -42,21 +37,21 @@ const fn pages_of_block<G: Granule>() -> u64 {
     }
 }
 
-/// Returns the bits of `nr` pages from `first` on. `nr` is at least 1 and at most all.
+/// Bits of `nr` pages from `first`; `nr` is 1 to all.
 #[inline(always)]
 const fn bits(first: u64, nr: u64) -> u64 {
     (u64::MAX >> (BLOCK_PAGES - nr)) << first
 }
 
-/// Returns the lowest `nr` clear bits in a row.
+/// The lowest `nr` clear bits in a row.
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
-    // The first that is clear, most often: what is freed is soon taken again.
+    // Mostly the first clear bit: freed pages are soon reused.
     let first = (!used).trailing_zeros() as u64;
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
     }
-    // Bit i: as many pages as `have` are free from page i on. Each step adds up to as many again.
+    // Bit i: `have` pages are free from page i. Each step at most doubles that.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
         let more = if nr - have < have { nr - have } else { have };
@@ -82,7 +77,7 @@ impl Bits {
         record::set_map_ram(block, [self.used, self.starts, self.lasts]);
     }
 
-    /// Takes the lowest `nr` pages in a row of a block of `pages`. Gives the first.
+    /// Takes the lowest `nr` pages in a row and returns the first.
     #[inline(always)]
     fn take(&mut self, nr: u64, pages: u64) -> Option<u64> {
         let first = clear_run(self.used | !bits(0, pages), nr)?;
@@ -92,8 +87,7 @@ impl Bits {
         Some(first)
     }
 
-    /// The mapping of `nr` pages from `first` on ends: a second time is refused from now on, and
-    /// the pages stay taken.
+    /// Begins the end of a mapping: from now on a second end is refused; the pages stay used.
     #[inline(always)]
     fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
         if self.starts >> first & 1 == 0 {
@@ -111,8 +105,8 @@ impl Bits {
         Ok(())
     }
 
-    /// Returns whether the block can end. Pages that were unmapped stay in use until they are
-    /// flushed; where that waits, the block's end is what waits for it.
+    /// Returns whether the block can be freed. Unmapped pages stay used until flushed; if that is
+    /// deferred, the block's free waits for it.
     #[inline(always)]
     const fn is_idle(self, deferred: bool) -> bool {
         if deferred {
@@ -122,7 +116,7 @@ impl Bits {
         }
     }
 
-    /// The pages, which no TLB knows, may be taken again.
+    /// For pages that no TLB knows.
     #[inline(always)]
     fn free(&mut self, first: u64, nr: u64) {
         self.used &= !bits(first, nr);
@@ -131,8 +125,8 @@ impl Bits {
     }
 }
 
-/// Calls `f` with the bits of the block around `page`, and the number of the page in it, and keeps
-/// what it makes of the bits unless it fails. `None` if no block is there.
+/// Calls `f` with the bits of the block around `page` and the page's index, and keeps the bits
+/// unless it fails. `None` if there is no block.
 #[inline(always)]
 fn with_block<G: Granule, R>(
     state: &mut State<G>,
@@ -166,16 +160,16 @@ fn with_block<G: Granule, R>(
 
 impl<B: Backend> Vmalloc<B> {
     const BLOCK: u64 = pages_of_block::<B::Granule>();
-    /// The most pages that come from it.
+    /// Pages from a block at most.
     const SMALL: u64 = Self::BLOCK / 2;
 
-    /// Maps the caller's pages, readable and writable, for a short while.
-    /// [`vm_unmap_ram`](Self::vm_unmap_ram) ends it.
+    /// Maps the caller's pages, readable and writable, until [`vm_unmap_ram`](Self::vm_unmap_ram).
     ///
     /// [Waiting](crate#contexts). Up to [`MAX_SMALL`] pages take the lock of this CPU's shard; more
-    /// of them as [`vmap`](Self::vmap).
+    /// are as [`vmap`](Self::vmap).
     ///
     /// # Errors
+    ///
     /// As [`vmap`](Self::vmap).
     #[track_caller]
     pub fn vm_map_ram<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VirtAddr, Error> {
@@ -218,16 +212,18 @@ impl<B: Backend> Vmalloc<B> {
         Some(Vpn(block.first().0 + first))
     }
 
-    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. It is flushed when this
-    /// returns, unless [`ForeignPages::Defer`](crate::ForeignPages::Defer) lets it wait.
+    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. Flushed on return, unless
+    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
     ///
-    /// [Waiting](crate#contexts). A small one takes the lock of the shard that has the block.
+    /// [Waiting](crate#contexts). A small one takes the lock of its block's shard.
     ///
     /// # Errors
-    /// [`Error::WrongLength`] if it has another number of pages; [`Error::NotMapped`] if no mapping
-    /// of a block begins there; else as [`vfree`](Self::vfree). Nothing has changed then.
+    ///
+    /// [`Error::WrongLength`] for another number of pages; [`Error::NotMapped`] if no mapping of a
+    /// block begins there; else as [`vfree`](Self::vfree). Nothing has changed then.
     ///
     /// # Safety
+    ///
     /// As [`vfree`](Self::vfree), of a mapping of [`vm_map_ram`](Self::vm_map_ram).
     #[track_caller]
     pub unsafe fn vm_unmap_ram(&self, va: VirtAddr, nr: u64) -> Result<(), Error> {
@@ -250,7 +246,7 @@ impl<B: Backend> Vmalloc<B> {
                 return self.free_at(va, Kind::Vmap, caller);
             }
         }
-        // With the lock held, for what reads it: as for an area that ends.
+        // Under the lock, for readers.
         let mut batch = self.backend.tree().batch();
         self.unmap_all(VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
         let held = if self.defers_foreign() {
@@ -270,7 +266,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Refuses to unmap an area of its own by another length.
+    /// Refuses another length for a mapping with its own area.
     fn check_length(state: &State<B::Granule>, va: VirtAddr, nr: u64) -> Result<(), Error> {
         let page = Self::page_of(va);
         let expected = nr.saturating_mul(B::Granule::PAGE_SIZE);
@@ -287,7 +283,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes `nr` pages of a new block, which becomes this shard's.
+    /// Takes `nr` pages of a new block for this shard.
     #[inline(never)]
     fn take_of_a_new_block(&self, nr: u64, caller: &'static Location<'static>) -> Result<Vpn, Error> {
         let size = Self::BLOCK << B::Granule::PAGE_SHIFT;
@@ -307,11 +303,11 @@ impl<B: Backend> Vmalloc<B> {
         };
         bits.store(&block);
         record::set_ready(&block, &words);
-        // In the shard's hand, and yet no handle's: no call of another kind gets it.
+        // Owned by the shard and yet not by a handle: other calls cannot claim it.
         block.expose();
         let page = Vpn(block.start().0 + first);
         let mut held = shard.state.lock();
-        // What had the last block's place is found by its address from now on.
+        // The previous block is found by address from now on.
         match held.block.replace(block) {
             Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
                 self.free_block(shard, held, idle, caller)
@@ -321,7 +317,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(page)
     }
 
-    /// Ends a block without a mapping.
     fn free_block(&self, shard: &Shard<B>, held: Held<'_, B>, block: Area, by: &'static Location<'static>) {
         record::set_freer(&block, by);
         if self.free_held(shard, held, block) {
@@ -329,7 +324,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Ends the block around `page` if it has no mapping and the shard no longer hands out from it.
+    /// Frees the block around `page` if it has no mapping and is not the shard's current one.
     #[inline(always)]
     fn free_if_idle(
         &self,
@@ -348,7 +343,7 @@ impl<B: Backend> Vmalloc<B> {
         let deferred = self.defers_foreign();
         let idle = with_block(&mut *held, page, |bits, _| Ok(bits.is_idle(deferred)));
         let start = held.space.find(page).map_or(page, |segment| segment.start());
-        // No other call can have claimed it: its kind is none's.
+        // No other call claims a block's kind.
         if let Some(Ok(true)) = idle
             && let Ok(block) = held.space.claim(start)
         {
@@ -356,7 +351,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees the block of `shard` if it has no mapping.
+    /// Frees the shard's block if it has no mapping.
     #[track_caller]
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();

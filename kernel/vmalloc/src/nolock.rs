@@ -1,12 +1,8 @@
-//! Memory where no lock may be waited for: [`Request::nolock`](crate::Request::nolock).
+//! [`Request::nolock`](crate::Request::nolock): memory without waiting for a lock.
 //!
-//! Addresses first, then frames, then the map; each lock is only tried. The area exists from the
-//! first step on, so if a later step fails, all that was allocated belongs to an area, whose free
-//! is [deferred](crate::deferred).
-//!
-//! The physical run is not known when the addresses are chosen, and need not be: a block of frames
-//! is aligned to its size, so addresses aligned to the largest leaf that fits are congruent to any
-//! block.
+//! Addresses come first: if a later step fails, frames belong to an area, whose free is
+//! [deferred](crate::deferred). The run is not needed for the phase: a block of frames is aligned
+//! to its size, so addresses aligned to the largest leaf fit any.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -19,7 +15,6 @@ use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, LeafSize, Outcome, PhysAddr, PhysSource, Run};
 
-/// What is asked for.
 pub(crate) struct Nolock {
     pub fit: Fit,
     pub align: u64,
@@ -49,8 +44,7 @@ impl<B: Backend> Vmalloc<B> {
                 Ok(area)
             }
             Err(error) => {
-                // It has no frames, or some, none of them mapped: a later call unmaps nothing and
-                // frees them.
+                // Without frames, or with unmapped ones: a later call frees them.
                 blocks.hand_to(&area);
                 self.defer(area, request.caller);
                 Err(error)
@@ -72,8 +66,7 @@ impl<B: Backend> Vmalloc<B> {
         let tree = self.backend.tree();
         self.backend.without_waiting(|| {
             match tree.map(range, &mut source, request.attributes, self.leaves) {
-                // An empty table is in the way of a block, and cannot be freed here: groups of
-                // pages do as well.
+                // An empty table cannot be freed here, so pages and groups must do.
                 Err(failure) if matches!(failure.error, paging::Error::EmptyTable { .. }) => {
                     PhysSource::<B::Granule>::rewind(&mut source);
                     let leaves = self.leaves.at_most(LeafSize::PAGE_GROUP);

@@ -1,18 +1,19 @@
-//! [`Owners`]: from an address to the shard that has it.
+//! [`Owners`]: from an address to its shard.
 //!
-//! A number for each span (what a last-level table translates), in a radix tree of two levels whose
-//! pages are made on demand. A span without a number is the common shard's. It is read without a
-//! lock, and written only when a piece changes hands.
+//! A number per span (what a last-level table translates), in a two-level radix tree made on
+//! demand; a span without one is the common shard's. Read without a lock, written when a piece
+//! changes hands.
 //!
 //! # A lookup that holds
-//! A number may be stale once it is read. So a reader takes the lock of the shard that it names,
-//! and [reads it again](Owners::of):
-//! - A piece goes from the common shard to a CPU's with both locks held.
-//! - It goes back in two steps: out of the CPU's space under that lock; then into the common space,
-//!   with the number, under that one.
 //!
-//! So while a shard's lock is held and the number is the shard's, either its space has the piece,
-//! or there is no area.
+//! A number may be stale, so a reader takes that shard's lock and [reads again](Owners::of):
+//!
+//! - A piece goes from the common shard to a CPU's under both locks.
+//! - It returns in two steps: out of the CPU's space under that lock; then into the common space,
+//!   with the number, under the other.
+//!
+//! So under a shard's lock, if the number is the shard's, its space has the piece or there is no
+//! area.
 
 use crate::va::NodePage;
 use core::ptr::null_mut;
@@ -26,26 +27,22 @@ const LEAF: usize = 2048;
 const BRANCH: usize = 512;
 const ROOT: usize = 128;
 
-/// Spans that there may be.
 pub(crate) const MAX_SPANS: u64 = (ROOT * BRANCH * LEAF) as u64;
 
 type Leaf = [AtomicU16; LEAF];
 type Branch = [AtomicPtr<Leaf>; BRANCH];
 
-/// Which shard has which span.
 pub(crate) struct Owners([AtomicPtr<Branch>; ROOT]);
 
-/// Returns what `pointer` leads to.
 fn follow<T>(pointer: &AtomicPtr<T>) -> Option<&'static T> {
-    // SAFETY: null, or from `hang`, which was given it for ever; acquired, so that its contents are
-    // seen.
+    // SAFETY: null, or given for ever by `hang`; acquired, so its contents are visible.
     unsafe { pointer.load(Acquire).as_ref() }
 }
 
 /// Hangs `new` there, if nothing is.
 fn hang<T>(pointer: &AtomicPtr<T>, new: &'static T) {
-    // Release: who follows it finds what is in it. Another that came first stays, and this one is a
-    // page that is not used.
+    // Release: the contents are visible before the link. If another came first, this page stays
+    // unused.
     let new = core::ptr::from_ref(new).cast_mut();
     let _ = pointer.compare_exchange(null_mut(), new, AcqRel, Relaxed);
 }
@@ -63,15 +60,15 @@ impl Owners {
         Some(&leaf[span % LEAF])
     }
 
-    /// Returns the number of the shard that has `span`.
+    /// Returns the shard of `span`.
     #[inline(always)]
     pub fn of(&self, span: u64) -> usize {
         self.slot(span)
             .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
     }
 
-    /// Gives `span` to shard `owner`: with the locks held that the module names. False if there is
-    /// [no room](Self::feed) to note it.
+    /// Gives `span` to shard `owner`, under the locks that the module names. Returns false if there
+    /// is [no room](Self::feed).
     pub fn set(&self, span: u64, owner: usize) -> bool {
         match self.slot(span) {
             Some(slot) => slot.store(owner as u16, Relaxed),
@@ -80,7 +77,7 @@ impl Owners {
         true
     }
 
-    /// Makes room for `span`, with a page for each of what is missing.
+    /// Makes room for `span`, one missing page at a time.
     pub fn feed(&self, span: u64, page: &'static mut NodePage) {
         let span = span as usize;
         let root = &self.0[span / (LEAF * BRANCH)];

@@ -1,21 +1,13 @@
-//! `set_memory_*`: permissions of any pages of an area that owns its frames, and of their alias in
-//! the linear map.
+//! `set_memory_*`: permissions of pages of an area that owns its frames, and of their linear alias,
+//! all or nothing.
 //!
-//! All or nothing. What may fail comes first: the linear map is split at the edges of the physical
-//! runs, then the area itself is changed, which splits its own leaves. The alias of exactly the
-//! same pages is changed after that, and can no longer fail. A split that was not needed is folded
-//! again.
+//! The linear map is split at the edges of the physical runs, then the area is changed: either may
+//! fail. Then the alias is changed, which cannot, and unneeded splits are folded. A gate admits one
+//! call at a time, as all areas share the linear map. Other CPUs may find a leaf broken (DESIGN
+//! rule 3) and retry. What becomes executable is [published](Backend::publish_instructions) last.
 //!
-//! The linear map is shared by all areas, so one call at a time changes it, behind a gate, from the
-//! split to the last fold. Other CPUs may find a leaf broken meanwhile (DESIGN rule 3): the
-//! kernel's fault handler retries.
-//!
-//! What becomes executable, or valid again while executable, is
-//! [published](Backend::publish_instructions) as the last step, before the call returns.
-//!
-//! An area so changed is freed at once, under either policy, in this order (Linux's
-//! `VM_FLUSH_RESET_PERMS`): it is unmapped and flushed; its alias is restored and folded; its
-//! frames are freed.
+//! Such an area is freed at once under either policy (Linux's `VM_FLUSH_RESET_PERMS`): unmap and
+//! flush, restore and fold the alias, free the frames.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -30,7 +22,6 @@ use paging::{
     Attributes, Failure, Granule, LeafSize, Outcome, PhysAddr, PhysSource, VirtAddr, VirtRange, Visit,
 };
 
-/// What becomes of the pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Change {
     Writable(bool),
@@ -38,10 +29,9 @@ enum Change {
     Valid(bool),
 }
 
-/// What a change was.
 struct Changed {
     outcome: Outcome,
-    /// Some of it can be executed now that could not before.
+    /// Some of it has become executable.
     executable: bool,
 }
 
@@ -56,7 +46,7 @@ impl Change {
         }
     }
 
-    /// The alias is never executable, even if the area is.
+    /// The alias is never executable.
     const fn of_alias(self) -> Option<LinearEdit> {
         match self {
             Self::Writable(writable) => Some(LinearEdit::SetWritable(writable)),
@@ -72,9 +62,10 @@ macro_rules! set_memory {
             $($(#[$doc])*
             ///
             /// # Errors
+            ///
             /// [`Error::Misaligned`], [`Error::Empty`], [`Error::OutOfBounds`];
             /// [`Error::WrongKind`] if it does not own its frames; [`Error::Map`] if a page would
-            /// be writable and executable, or a split has no table. Nothing has changed then.
+            /// be writable and executable, or a split lacks a table. Nothing has changed then.
             pub fn $name(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
                 let range = self.pages_at(offset, size)?;
                 let vm = self.manager();
@@ -89,16 +80,17 @@ macro_rules! set_memory {
         impl<B: Backend> Vmalloc<B> {
             $($(#[$doc])*
             ///
-            /// `va` is in an area that was made raw.
+            /// `va` is in a raw area.
             ///
             /// # Errors
+            ///
             /// As the method of [`VmArea`], and as [`vfree`](Self::vfree) for an address in no such
             /// area.
             ///
             /// # Safety
-            /// An address that is refused takes no promise. Else the area is the caller's to
-            /// change, and nothing that lies in the pages is used any more in a way that it does
-            /// not allow.
+            ///
+            /// A refused address takes no promise. Otherwise the area is the caller's to change,
+            /// and its pages are not used in a way that is no longer allowed.
             pub unsafe fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
                 self.set_memory_at(va, size, $change)
             })*
@@ -107,24 +99,22 @@ macro_rules! set_memory {
 }
 
 set_memory! {
-    /// Makes the pages writable again, and their alias in the linear map.
+    /// Makes the pages and their linear alias writable.
     set_memory_rw => Change::Writable(true);
-    /// Makes the pages executable, which must be read-only, and
-    /// [publishes](Backend::publish_instructions) what they hold: any CPU that has a context
-    /// synchronisation event after this returns may go there. Their alias never is executable.
+    /// Makes the pages, which must be read-only, executable and
+    /// [publishes](Backend::publish_instructions) them: a CPU may execute there after a context
+    /// synchronisation event. The alias stays non-executable.
     set_memory_x => Change::Executable(true);
     /// Makes the pages not executable.
     set_memory_nx => Change::Executable(false);
-    /// Makes the pages and their alias accessible again; publishes them as
-    /// [`set_memory_x`](Self::set_memory_x) does, if they are executable.
+    /// Makes the pages and their linear alias accessible again, and publishes executable ones as
+    /// [`set_memory_x`](Self::set_memory_x) does.
     set_memory_valid => Change::Valid(true);
-    /// Makes the pages and their alias in the linear map inaccessible: any access faults. They keep
-    /// their frames.
+    /// Makes the pages and their linear alias inaccessible: accesses fault. They keep their frames.
     set_memory_invalid => Change::Valid(false);
-    /// Makes the pages read-only, and their alias in the linear map. `offset` and `size` are whole
-    /// pages, in the area; a larger leaf that they cut is split, no further than needed. All or
-    /// nothing. [Waiting](crate#contexts): for what else changes parts of the area, and the linear
-    /// map.
+    /// Makes the pages and their linear alias read-only. `offset` and `size` are whole pages in the
+    /// area; larger leaves are split no further than needed. All or nothing.
+    /// [Waiting](crate#contexts): for other changes of the area's parts and the linear map.
     set_memory_ro => Change::Writable(false);
 }
 
@@ -137,7 +127,7 @@ impl<B: Backend> Vmalloc<B> {
     fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Changed, Error> {
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;
-        // The area is this call's alone meanwhile: what frees it is told that it has an owner.
+        // This call owns the area meanwhile: a free is told so.
         let handle = VmArea::adopt(self, area);
         let busy = Busy::adopt(self, handle.area());
         let result = handle
@@ -148,15 +138,15 @@ impl<B: Backend> Vmalloc<B> {
         result
     }
 
-    /// Takes the raw area around `va`, and makes it busy. Another call may be changing other pages
-    /// of it, and has it meanwhile: that is waited for.
+    /// Claims the raw area around `va` and makes it busy, waiting for calls that change other pages
+    /// of it.
     fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
         loop {
             let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
             let page = Self::page_of(va);
             let start = match held.space.find(page) {
                 Some(segment) if segment.state.is_live() && segment.contains(page) => {
-                    // Not even for a moment: a block of `vm_map_ram` may be about to be freed.
+                    // Not even for a moment: a `vm_map_ram` block may be about to be freed.
                     if !Head::in_words(&segment.words).kind().owns_frames()
                         && let Some(area) = record::info::<B::Granule>(&segment)
                     {
@@ -187,7 +177,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Publishes what was changed in `range`, with no lock held, if it can be executed.
+    /// Publishes `range`, without locks, if it became executable.
     fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
         if changed.executable {
             self.backend.publish_instructions(range);
@@ -195,8 +185,8 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Whether pages of `range`, of an area that is busy, are executable that `change` makes so, or
-    /// accessible.
+    /// Returns whether `change` makes executable pages, or makes such pages accessible, in a busy
+    /// area.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -227,7 +217,7 @@ impl<B: Backend> Vmalloc<B> {
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }
 
-    /// The same, of pages `pages` of the area, while nothing else changes the linear map.
+    /// The same while nothing else changes the linear map.
     fn set_memory_alone(
         &self,
         area: &Area,
@@ -263,25 +253,25 @@ impl<B: Backend> Vmalloc<B> {
         if let Some(edit) = alias
             && let Err(failure) = self.edit_alias(area, pages, edit)
         {
-            // Its leaves are cut where the range ends, so nothing is left to fail.
+            // Its leaves end where the range does.
             panic!("changing the alias of {range:?}: {failure}");
         }
         record::set_permissions_changed(area);
         Ok(Changed { outcome, executable })
     }
 
-    /// Makes `edit` of the alias of `pages` of `area`. Behind the linear map's gate.
+    /// Edits the alias of `pages`. Inside the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)
         })
     }
 
-    /// Folds what cutting the alias of `pages` left in pieces. Behind the linear map's gate.
+    /// Folds what splitting the alias of `pages` left. Inside the linear map's gate.
     ///
-    /// Beyond the run itself only leaves that reached over an end of it can have been cut, so what
-    /// there is to fold lies around its ends: from each up the ladder, as far as it goes. A leaf
-    /// that cannot be made would lie in every larger one, so nothing larger is looked at.
+    /// Outside the run only leaves across its ends can have been split: folding goes up the ladder
+    /// around each end. A leaf that cannot be made would be part of every larger one, so it stops
+    /// there.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
         let folded = self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
@@ -293,7 +283,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Folds the leaves of the linear map that would reach over `end`.
+    /// Folds the linear map's leaves across `end`.
     fn fold_around(&self, end: PhysAddr) -> Result<(), Failure> {
         let leaves = self.backend.tree().config().leaves;
         let smallest_first = LeafSize::ALL.into_iter().rev();
@@ -312,7 +302,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Calls `each` with the physical runs of `pages` of `area`, which owns its frames.
+    /// Calls `each` with the physical runs of `pages`.
     fn for_each_run(
         &self,
         area: &Area,
@@ -334,14 +324,12 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Makes the alias of `area` what it was before any `set_memory_*`. The area is unmapped and
-    /// flushed.
+    /// Restores the alias of `area`, which is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
         let _alone = self.linear_map.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {
             if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
-                // Every leaf was cut at the edges of what was changed, and what was not is already
-                // as it is to be.
+                // Leaves are split at the edges of what changed; the rest is as it should be.
                 panic!("restoring the alias of {area:?}: {failure}");
             }
             self.coalesce_alias(area, 0..area.pages());

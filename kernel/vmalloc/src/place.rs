@@ -1,7 +1,4 @@
-//! Where an area goes: congruent to the memory that it will map.
-//!
-//! A leaf needs its virtual and its physical address aligned alike. So what matters is not that the
-//! virtual address is aligned, but that it is where the memory is, modulo the leaf:
+//! Where an area goes: congruent to its memory, because a leaf needs VA and PA aligned alike.
 //!
 //! ```text
 //!   run                            leaf     the virtual address is
@@ -12,37 +9,34 @@
 //! ```
 //!
 //! # Memory in several runs
-//! It has one of them to follow: if the first does not hold the largest leaf that could be, one of
-//! the next few that holds a larger one. The area then begins as far before that phase as the run
-//! lies behind the area's start. A list of extents knows its runs, and the next [`MAX_RUNS`] are
-//! looked at. An array does not: a few frames are, at its start, behind the first run and on the
-//! way to its middle; where those at both ends of an aligned block, or of a short array, are as far
-//! apart as it is long, it is taken for one run. Whether it is one the map finds out. Either way it
-//! costs no more for more pages.
+//!
+//! The area follows one run: the first, or one of the next few if that holds a larger leaf. It
+//! begins as far before that phase as the run lies behind its start. Of a list of extents the next
+//! [`MAX_RUNS`] are looked at. Of an array a few frames are: at its start, behind the first run,
+//! and on the way to its middle. If the frames at both ends of an aligned block, or of a short
+//! array, are as far apart as in a run, it is taken for one; the map finds out. The cost does not
+//! grow with the pages.
 
 use crate::va::Fit;
 use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
 
-/// Runs that are looked at, besides the first.
+/// Runs that are looked at after the first.
 pub(crate) const MAX_RUNS: usize = 3;
 
-/// What an area is to be congruent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Phase {
-    /// Where the run that is followed begins, less the pages before it.
+    /// Of the followed run, less the pages before it.
     pa: PhysAddr,
-    /// Bytes of the largest leaf that it holds; 0 for none but pages.
+    /// The largest leaf that it holds, in bytes; 0 if only pages.
     leaf: u64,
 }
 
 impl Phase {
-    /// Anything is as good.
     pub const NONE: Self = Self {
         pa: PhysAddr(0),
         leaf: 0,
     };
 
-    /// One run.
     #[inline(always)]
     pub fn of_run<G: Granule>(run: Run, allowed: LeafSet) -> Self {
         Self {
@@ -51,8 +45,8 @@ impl Phase {
         }
     }
 
-    /// Returns the memory of `source`, of which nothing was read yet; `again` makes another one
-    /// like it, for when more was read than the first run.
+    /// Returns the phase for `source`, of which nothing was read yet. `again` makes another one,
+    /// for when more than the first run was read.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -60,8 +54,7 @@ impl Phase {
         again: impl FnOnce() -> S,
     ) -> Self {
         let pages = source.pages();
-        // Most often the first run is as good as any: what is read of it is not read again, since
-        // the source remembers it.
+        // Mostly the first run is as good as any, and the source remembers what is read of it.
         let limit = if S::RUNS_ARE_FREE {
             run_worth_knowing::<G>(pages)
         } else {
@@ -71,8 +64,8 @@ impl Phase {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
-        // Behind a run that ends, no larger leaf may be worth more than it costs to look: a block
-        // is large. A run that did not end may be all there is.
+        // After a run that ended, only a block repays the look. A run that did not end may be
+        // everything.
         let unseen = if first.pages == limit {
             pages
         } else {
@@ -91,15 +84,15 @@ impl Phase {
         phase
     }
 
-    /// Returns the first run of `source`, of `pages` pages of which nothing was read yet. Nothing
-    /// behind it is read, but the page that ends it: for a source that must read each page once.
+    /// Returns the phase of the first run. Only the page that ends it is read too: for a source
+    /// that must read each page once.
     pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
         source
             .run_at(0, run_worth_knowing::<G>(pages))
             .map_or(Self::NONE, |run| Self::of_run::<G>(run, allowed))
     }
 
-    /// Follows `run`, which begins at page `at`, for its leaves of `leaf` bytes.
+    /// Follows `run` at page `at` for leaves of `leaf` bytes.
     const fn following<G: Granule>(run: Run, at: u64, leaf: u64) -> Self {
         Self {
             pa: PhysAddr(run.pa.0.wrapping_sub(at << G::PAGE_SHIFT)),
@@ -107,13 +100,12 @@ impl Phase {
         }
     }
 
-    /// Looks at the runs from page `at` on.
     #[inline(never)]
     fn of_runs<G: Granule, S: PhysSource<G>>(source: &mut S, allowed: LeafSet, at: u64, best: Self) -> Self {
         let (mut at, mut best) = (at, best);
         for _ in 0..MAX_RUNS {
             let rest = source.pages() - at;
-            // The most that could come: a run over all of the rest, aligned as well as can be.
+            // The best that could come: one run over the rest, well aligned.
             if rest == 0 || largest_leaf::<G>(aligned(rest), allowed) <= best.leaf {
                 break;
             }
@@ -129,7 +121,7 @@ impl Phase {
         best
     }
 
-    /// Looks at a few places behind the first few pages, `first`.
+    /// Looks at a few places behind the first few pages.
     #[inline(never)]
     fn of_samples<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -142,8 +134,8 @@ impl Phase {
             source,
             next: first.pages,
         };
-        // A run that is longer than was looked at may be long enough for any leaf: from the small
-        // ones up, each by its last page.
+        // A run longer than was looked at may hold any leaf: tried from the small ones up, by the
+        // last page.
         if first.pages == few::<G>() {
             let blocks = LeafSize::ALL
                 .into_iter()
@@ -185,17 +177,16 @@ impl Phase {
         best
     }
 
-    /// `fit` at this phase, as a leaf of `bytes` needs it.
     #[inline(always)]
     fn congruent<G: Granule>(self, fit: Fit, bytes: u64) -> Fit {
         fit.congruent(bytes >> G::PAGE_SHIFT, (self.pa.0 & (bytes - 1)) >> G::PAGE_SHIFT)
     }
 }
 
-/// An array that is looked at in places, each behind the last.
+/// An array read at some places, in ascending order.
 struct Seen<'a, S> {
     source: &'a mut S,
-    /// The first page that was not looked at.
+    /// The first page not read.
     next: u64,
 }
 
@@ -205,13 +196,12 @@ impl<S> Seen<'_, S> {
         S: PhysSource<G>,
     {
         let run = run_at(self.source, page, limit);
-        // A page without a frame was looked at as well.
+        // Also after a page without a frame.
         self.next = self.next.max(page + run.map_or(1, |run| run.pages));
         run
     }
 
-    /// Returns whether the first aligned leaf of `bytes` that `run`, from page `at` on, could hold
-    /// seems to be there: by its ends.
+    /// Returns whether, by its ends, `run` seems to hold an aligned leaf of `bytes` from page `at`.
     fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
     where
         S: PhysSource<G>,
@@ -223,8 +213,7 @@ impl<S> Seen<'_, S> {
             && self.has::<G>(run, at, last)
     }
 
-    /// Returns whether the page `offset` bytes behind page `at`, where `run` begins, has the frame
-    /// that the run would have there.
+    /// Returns whether the page `offset` bytes behind page `at` continues `run`.
     fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
     where
         S: PhysSource<G>,
@@ -238,9 +227,8 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// Returns the run at `page`, at most `limit` pages. Frame numbers that lie in memory are taken for
-/// one where the last of them is as far from the first as it would be in one; and `source` stays
-/// where it is.
+/// Returns the run at `page`, at most `limit` pages. Frame numbers in memory are judged by the last
+/// one; `source` does not move.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -260,13 +248,12 @@ fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -
     source.run_at(page, limit)
 }
 
-/// Pages to look at where a look costs something: enough for a group of pages wherever it begins.
+/// Pages to look at where a look costs: a group, wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
     2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1
 }
 
-/// `pages` pages that begin at a multiple of everything.
 const fn aligned(pages: u64) -> Run {
     Run {
         pa: PhysAddr(0),
@@ -274,8 +261,8 @@ const fn aligned(pages: u64) -> Run {
     }
 }
 
-/// Returns the best place for `fit` at `phase`, where the caller insists on `align` (bytes, a power
-/// of two, at least a page).
+/// Returns the best place at `phase` for an alignment of `align` (bytes, a power of two, at least a
+/// page).
 #[inline(always)]
 pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     if phase.leaf > align && phase.pa.is_aligned(align) {
@@ -285,14 +272,14 @@ pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     }
 }
 
-/// Returns the places worth trying for `fit`: the best first, then with less and less of the phase.
+/// Returns the places worth trying, with less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
     phase: Phase,
     align: u64,
     allowed: LeafSet,
 ) -> impl Iterator<Item = Fit> + Clone {
-    // A leaf below what the caller insists on follows from that, if it can be had at all.
+    // Smaller leaves than `align` follow from it.
     let any = phase.leaf > align && phase.pa.is_aligned(align);
     let leaves = any.then_some(LeafSize::ALL).into_iter().flatten();
     let congruent = leaves.filter_map(move |size| {
@@ -303,8 +290,8 @@ pub(crate) fn candidates<G: Granule>(
     congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// Returns how long a run it takes to know all there is to know of one of `pages` pages: the
-/// largest leaf that could be among them, wherever in it the run begins.
+/// Returns the length of run that suffices for the largest leaf possible in `pages`, wherever the
+/// run begins.
 fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
     let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
     let block = in_pages(LeafSize::BLOCK2);
@@ -325,10 +312,10 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// Returns the largest leaf that the engine's rule makes in `run`, in bytes. 0 for none but pages.
+/// Returns the largest leaf in `run` by the engine's rule, in bytes; 0 if only pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
-    // Pages alone, as most often, are not worth asking about.
+    // The common case of single pages ends here.
     let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;
     if run.pages < group {
         return 0;

@@ -1,18 +1,18 @@
-//! Policy of a subsystem: leaf sizes, what is kept, and when unmapped areas are flushed.
+//! Policy: leaf sizes, what is kept, and when unmapped areas are flushed.
 
 use paging::LeafSet;
 
-/// Policy, fixed when a [`Vmalloc`](crate::Vmalloc) is made.
+/// Policy of a [`Vmalloc`](crate::Vmalloc).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Leaf sizes that mappings may use. The tree's own policy limits them further.
+    /// Leaf sizes that mappings may use, within the tree's own policy.
     pub leaves: LeafSet,
     /// When unmapped areas are flushed.
     pub flush: FlushPolicy,
-    /// Whether that holds for pages of another owner.
+    /// Whether that applies to another owner's pages.
     pub foreign: ForeignPages,
     /// Ranges of up to [`MAX_CACHED_PAGES`](crate::MAX_CACHED_PAGES) pages, guards included, that
-    /// each CPU keeps for its next of the same size.
+    /// each CPU keeps for reuse at the same size.
     pub cached_areas: usize,
 }
 
@@ -31,12 +31,11 @@ impl Default for Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
 pub enum FlushPolicy {
-    /// Before the call that frees an area returns.
+    /// Before the free returns.
     Strict,
-    /// When this many areas, or pages of addresses, wait on all CPUs together; when memory or
-    /// addresses run out; or when [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases) asks.
-    /// Until then an area that was ended may be accessible: by what a TLB holds; and where another
-    /// CPU than the one that made it ended it, by its tables.
+    /// When so many areas or pages are lazy on all CPUs together, when memory or addresses run out,
+    /// or by [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases). Until then a freed area may be
+    /// accessible by a TLB, or by its tables if another CPU than its own freed it.
     Lazy {
         /// Areas.
         areas: usize,
@@ -45,32 +44,27 @@ pub enum FlushPolicy {
     },
 }
 
-/// What a lazy policy does with mappings of another owner's pages: those of `vmap`, `vm_map_ram`,
-/// `map_pages`, and `ioremap_cache` of RAM.
+/// Mappings of another owner's pages under a lazy policy: `vmap`, `vm_map_ram`, `map_pages`, and
+/// `ioremap_cache` of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 #[non_exhaustive]
 pub enum ForeignPages {
-    /// They are flushed before the call that ends the mapping returns. The default: who owns the
-    /// pages needs to know nothing of TLBs.
+    /// Flushed before the free returns: the owner need not know of TLBs.
     #[default]
     Flush,
-    /// They are unmapped before the call returns, and wait for the flush, as Linux's do: a `vunmap`
-    /// and a `vm_unmap_ram` have no TLBI and no DSB.
+    /// Unmapped at once and flushed later, as in Linux, without a TLBI or DSB.
     ///
     /// # Hazard
-    /// The frames are not kept back. Until the flush, a TLB may hold translations of them: a stray
-    /// access through the old address reaches the frames' next use, and what a
-    /// CPU speculates there may bring their lines into its cache with the attributes of the old
-    /// mapping. Before frames change hands in a way that must not see this (to a guest, a device,
-    /// another memory type) their owner calls
-    /// [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases).
+    ///
+    /// Until the flush, a stray access through a TLB reaches the frames' next use, and speculation
+    /// may cache lines with the old attributes. Where that matters (a guest, a device, another
+    /// memory type) the owner first calls [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases).
     Defer,
 }
 
 impl FlushPolicy {
-    /// Returns a lazy policy for a machine of `cpus` CPUs and `frames` frames, from what is good
-    /// for one CPU: as much more as the CPUs have bits, since a flush disturbs all of them, as
-    /// Linux's `lazy_max_pages`; and never more than 1/64 of RAM.
+    /// Returns a lazy policy scaled from what suits one CPU by the bits of `cpus`, since a flush
+    /// disturbs all (Linux's `lazy_max_pages`), up to 1/64 of `frames`.
     #[must_use]
     pub const fn lazy_for(cpus: usize, frames: u64, areas: usize, pages: u64) -> Self {
         let bits = match cpus.checked_ilog2() {
@@ -84,7 +78,7 @@ impl FlushPolicy {
         }
     }
 
-    /// Returns what each of `shards` lets wait.
+    /// Returns the share of each of `shards`.
     pub(crate) const fn share_of(self, shards: usize) -> Self {
         match self {
             Self::Strict => self,
@@ -95,7 +89,7 @@ impl FlushPolicy {
         }
     }
 
-    /// Returns whether `usage`, areas and their pages, is as much as this lets wait.
+    /// Returns whether `usage` (areas, pages) reaches the limit.
     #[inline(always)]
     pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
         match self {

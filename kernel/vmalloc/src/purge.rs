@@ -1,33 +1,27 @@
-//! When unmapped areas are flushed and freed, and what is done where something has run out.
+//! When unmapped areas are flushed and freed, and what is done where something ran out.
 //!
-//! Frames, tables and addresses of an area may not be reused while a TLB can hold a translation of
-//! it (DESIGN rule 6). When the flush comes is policy:
+//! Nothing of an area may be reused while a TLB can hold a translation of it (DESIGN rule 6). Under
+//! [`Strict`](crate::FlushPolicy::Strict) the flush precedes the return of the free; under
+//! [`Lazy`](crate::FlushPolicy::Lazy) one flush serves many areas. A caller's pages are flushed at
+//! once under either, since they may be reused at once.
 //!
-//! - [`Strict`](crate::FlushPolicy::Strict): before the call that frees the area returns, for each
-//!   area alone;
-//! - [`Lazy`](crate::FlushPolicy::Lazy): one flush for many, when enough of them wait.
+//! # One flush per shard
 //!
-//! Only what can be freed lazily waits. The pages of a `vmap` and of a reserved area are the
-//! caller's, which may reuse them as soon as the call returns: they are flushed at once under
-//! either policy.
+//! A flush takes the shard's list under its lock, invalidates, frees the frames, and returns the
+//! addresses, [`STEP`] areas per hold. All of that is inside the purge gate, with interrupts
+//! enabled: a call that passes the gate and finds nothing knows that nothing is on its way back.
 //!
-//! # One flush a shard
-//! Each shard has its own list of areas that wait, and its own flush. A flush takes the list under
-//! the shard's lock, invalidates, frees the frames, and gives the addresses back to the shard,
-//! [`STEP`] areas under one hold of the lock. All that is done inside the shard's purge gate, with
-//! interrupts enabled. So a call that passes the gate and finds nothing to flush knows that nothing
-//! is on its way back.
+//! # How much is lazy
 //!
-//! # What is lazy at most
-//! A shard's share is the policy's limit divided by the number of shards, and what the freeing CPU
-//! adds to it; twice that while a flush of the shard is under way, and then it is waited for. Half
-//! as much more may be in its deferred-free list.
+//! A shard's share is the policy's limit divided by the shards. A flush is due at the share; while
+//! another is under way, at twice that, and is waited for. Its deferred-free list may have half a
+//! share more.
 //!
-//! # Where something has run out
-//! A call that lacks frames, tables, nodes or addresses flushes all shards, and tries once more if
-//! something was freed. If what is kept (ranges for the next of their size, pieces without an area
-//! and their tables) could help, that is freed, too, and it tries a last time. So a call ends, no
-//! matter what others do (DESIGN rule 14), and a request that cannot be met takes nothing from
+//! # Where something ran out
+//!
+//! A call flushes all shards, and retries if that freed anything. Then it frees what is kept
+//! (ranges for reuse, idle pieces and their tables) if that could help, and retries once more. So a
+//! call ends whatever others do (DESIGN rule 14), and an impossible request takes nothing from
 //! others.
 
 use crate::backend::{Backend, Lock};
@@ -40,26 +34,26 @@ use crate::shard::{Flushing, STEP, Shard};
 use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
-/// Pieces without an area that a shard keeps at a purge, with their tables.
+/// Idle pieces that a shard keeps at a purge, with their tables.
 const IDLE_PIECES: u64 = 2;
 
-/// Pieces that are unlinked for one flush.
+/// Pieces unlinked per flush.
 const PIECES_AT_ONCE: usize = 16;
 
-/// What could be had if everything that is lazy or kept went back: no less than that.
+/// A lower bound of what freeing all that is lazy or kept would give.
 #[derive(Clone, Copy, Default)]
 struct Potential {
-    /// Frames that wait for a flush.
+    /// Lazy frames.
     frames: u64,
-    /// Pages of addresses that are in no area in use.
+    /// Pages of addresses in no live area.
     addresses: u64,
-    /// Pages of addresses that CPUs have and could return.
+    /// Pages of addresses that CPUs could return.
     in_pieces: u64,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Flushes `shard`, which has reached its share. One flush at a time: while another one is
-    /// under way, it is left to wait, up to a limit.
+    /// Flushes `shard`, which has reached its share, unless another flush is under way and a limit
+    /// is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
         let inside = match shard.purge.try_enter() {
@@ -85,8 +79,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes once for all that waits in `shard`, then frees all of it. Inside the shard's
-    /// purge gate.
+    /// Flushes what is lazy in `shard` and frees it. Inside its purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
         if state.lazy.is_empty() {
@@ -97,9 +90,8 @@ impl<B: Backend> Vmalloc<B> {
         state.flushing = Flushing { nr_areas, pages };
         drop(state);
         let pending = core::mem::replace(&mut due.pending, Pending::new());
-        // Other CPUs may have written the invalid descriptors: the shard's lock handed them over,
-        // and the leading barrier must wait for stores observed as well as for this CPU's own (DSB
-        // ISH, Arm ARM B2.3.12).
+        // Other CPUs may have written the invalid descriptors, handed over by the lock: the leading
+        // barrier must cover observed stores as well as own ones (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
         // The oldest first, which suits the tree.
         let mut flushed: Option<Area> = None;
@@ -139,9 +131,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives a CPU's pieces without an area back to the common shard, less `keep` of them: a
-    /// quarter of them, or all if none is to be kept. Inside the shard's purge gate, or not: others
-    /// may do the same.
+    /// Returns idle pieces beyond `keep` to the common shard: a quarter of them, or all if `keep`
+    /// is 0. The gate is not needed: others may do the same.
     fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
         if shard.is_common() {
             return 0;
@@ -156,12 +147,12 @@ impl<B: Backend> Vmalloc<B> {
                 if vacant <= keep {
                     break;
                 }
-                // An area for now: the piece is the shard's until no TLB knows its table.
+                // An area for now: the piece stays the shard's until no TLB knows its table.
                 let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
                     break;
                 };
                 area.retire();
-                // With the lock held: it keeps out those that look at this shard's tables.
+                // The lock keeps lookups off this shard's tables.
                 self.unmap_all(Self::whole(&area), &mut batch);
                 *place = Some(area);
                 if keep != 0 && returned + 1 >= vacant.div_ceil(4) {
@@ -184,8 +175,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Gives a piece back that is unmapped and flushed. False if the common shard has no node for
-    /// it: then it stays.
+    /// Returns an unmapped, flushed piece. False if the common shard has no node for it: it stays.
     fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
         if self.shards.common().state.lock().space.nr_spare_nodes() == 0
             && let Some(page) = self.backend.node_page()
@@ -206,7 +196,7 @@ impl<B: Backend> Vmalloc<B> {
         true
     }
 
-    /// Returns all pages of an area, guards included.
+    /// All pages of an area, guards included.
     pub(crate) fn whole(area: &Area) -> VirtRange {
         VirtRange::new(
             VirtAddr(area.first().0 << B::Granule::PAGE_SHIFT),
@@ -214,19 +204,16 @@ impl<B: Backend> Vmalloc<B> {
         )
     }
 
-    /// Makes sure that no TLB holds a translation of an area that was freed before this call by
-    /// this CPU, or by one that this CPU has since heard from.
+    /// Ensures that no TLB holds a translation of an area that this CPU, or one that it has heard
+    /// from, freed before. Under [`Strict`](crate::FlushPolicy::Strict) that matters only after
+    /// frees in contexts that cannot wait.
     ///
-    /// Under [`Strict`](crate::FlushPolicy::Strict) no TLB ever does, except for areas freed where
-    /// nothing may wait.
-    ///
-    /// [Waiting](crate#contexts): for each shard's purge gate in turn, in which another CPU may be
-    /// freeing what it has flushed.
+    /// [Waiting](crate#contexts): for each shard's purge gate.
     pub fn vm_unmap_aliases(&self) {
         self.flush_all();
     }
 
-    /// Flushes all shards. Returns how many areas were freed meanwhile, by any CPU.
+    /// Flushes all shards. Returns the areas that any CPU freed meanwhile.
     fn flush_all(&self) -> u64 {
         self.drain_addresses(true);
         let mut nr_freed = 0;
@@ -240,16 +227,15 @@ impl<B: Backend> Vmalloc<B> {
         nr_freed
     }
 
-    /// Frees all that is lazy or kept for later: what waits for a flush, ranges that are kept
-    /// for the next of their size, blocks of `vm_map_ram` and pieces without a mapping, and the
-    /// tables of those. For a kernel that is short of memory.
+    /// Frees all that is lazy or kept: unflushed areas, cached ranges, idle `vm_map_ram` blocks and
+    /// pieces, and their tables. For a kernel short of memory.
     ///
     /// [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
     pub fn shrink(&self) {
         self.give_up_all();
     }
 
-    /// The same. Returns how many areas and ranges became free, and how many pieces.
+    /// Returns the areas and ranges freed, and the pieces.
     fn give_up_all(&self) -> (u64, u64) {
         for shard in self.shards.iter() {
             self.drop_idle_block(shard);
@@ -293,8 +279,7 @@ impl<B: Backend> Vmalloc<B> {
         all
     }
 
-    /// Returns whether what `error` lacks could be there if all that is lazy and kept were
-    /// freed.
+    /// Returns whether freeing all that is lazy or kept could meet `error`'s request.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();
         match *error {
@@ -310,8 +295,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Calls `once`, with no lock held; again after a flush of all that waits, and a last time
-    /// after all that is kept was freed, each if what it lacked was freed by that.
+    /// Calls `once` without locks; again after a flush of all, and once more after all that is kept
+    /// was freed, if that could help.
     #[inline(always)]
     pub(crate) fn under_pressure<R>(&self, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
         match once() {
@@ -327,7 +312,7 @@ impl<B: Backend> Vmalloc<B> {
             return Err(error);
         }
         let mut error = error;
-        // What another CPU has freed just before this counts, too: for frames it can be seen.
+        // Frames that another CPU has just freed count too.
         if self.flush_all() != 0 || self.has_frames_for(&error) {
             match once() {
                 Err(again) if again.is_for_want() && self.could_help(&again) => error = again,

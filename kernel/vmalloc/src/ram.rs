@@ -1,26 +1,22 @@
-//! What RAM may be mapped as: [`RAM`], which is what the linear map has it as, and nothing else.
+//! What RAM may be mapped as: [`RAM`], the linear map's type, and nothing else.
 //!
-//! Two mappings of one place with different memory types are not coherent (Arm ARM B2.8,
-//! "Mismatched memory attributes"). A second type would need the linear map's alias to be taken
-//! out, and its lines to be cleaned and invalidated, before the new mapping is used, and again
-//! before the alias comes back. So it is refused (DESIGN rule 12), by each call that maps frames
-//! with attributes of the caller's:
+//! Mismatched types are not coherent (Arm ARM B2.8, "Mismatched memory attributes"). A second type
+//! would require the linear alias to be removed, and its lines cleaned and invalidated, before use
+//! and again before the alias returns. So it is refused (DESIGN rule 12):
 //!
-//! | call | what is looked at |
+//! | call | checked |
 //! |---|---|
 //! | `allocate` | the attributes: its frames are RAM |
 //! | `ioremap` and its kin | the range |
-//! | `vmap_as`, `map_pages`, `vmap_pfn` | [each page](NoRam), as it is handed out to be mapped |
+//! | `vmap_as`, `map_pages`, `vmap_pfn` | [each page](NoRam), when handed out |
 //!
-//! `vmap_pfn` refuses RAM with any attributes: that is what it is for. Memory that is to be seen
-//! uncached is kept out of the linear map from the start (`no-map` in a device tree): then it is no
-//! RAM here, and `ioremap_wc` maps it.
+//! `vmap_pfn` refuses RAM with any attributes. Memory to be mapped uncached is kept out of the
+//! linear map (`no-map` in a device tree): it is not RAM here.
 
 use crate::backend::Backend;
 use crate::error::Error;
 use paging::{Attributes, Granule, MemoryType, PhysAddr, PhysSource, Run};
 
-/// The memory type of RAM.
 const RAM: MemoryType = MemoryType::NORMAL;
 
 /// Returns whether RAM may be mapped with `attributes`.
@@ -30,12 +26,12 @@ pub(crate) const fn may_be(attributes: Attributes) -> bool {
     memory.index() == RAM.index() && memory.shareability() == RAM.shareability()
 }
 
-/// The pages of another source, none of which is RAM. Each is looked at when it is handed out, and
-/// what was looked at is what is mapped: an array that changes meanwhile gets nothing past it.
+/// A source whose pages are checked not to be RAM as they are handed out: what was checked is
+/// mapped, even if an array changes.
 pub(crate) struct NoRam<'b, B: Backend, S> {
     backend: &'b B,
     source: S,
-    /// The first page of RAM that was met. No page is handed out from there on.
+    /// The first page of RAM met, where the source ends.
     met: Option<PhysAddr>,
 }
 
@@ -48,7 +44,7 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
         }
     }
 
-    /// Why a map of these pages failed, which has failed with `error`.
+    /// Returns why the map failed with `error`.
     #[cold]
     pub fn refusal(&self, error: Error) -> Error {
         self.met.map_or(error, |pa| Error::Ram {
@@ -57,13 +53,12 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
         })
     }
 
-    /// As much of `run` as lies before the first page of RAM.
+    /// Returns `run` up to its first page of RAM.
     #[inline]
     fn before_ram(&mut self, run: Run) -> Option<Run> {
         let page = B::Granule::PAGE_SIZE;
         let bytes = run.pages.saturating_mul(page);
-        // What is no address of a page, or wraps, is refused by the map, which names it as it was
-        // given.
+        // The map refuses misaligned or wrapping addresses, and names them as given.
         if !run.pa.is_aligned(page)
             || run.pa.0.checked_add(bytes).is_none()
             || !self.backend.is_ram(run.pa, bytes)

@@ -1,4 +1,4 @@
-//! What areas hold: `vread`, which copies it, and `vmallocinfo`, which lists it.
+//! What areas hold: `vread` copies it, `vmallocinfo` lists areas.
 
 use crate::backend::Backend;
 use crate::error::Error;
@@ -10,15 +10,15 @@ use paging::{Granule, LAST_LEVEL, LeafCounts, LeafSize, PhysAddr, VirtAddr, Virt
 /// An area as [`Vmalloc::vmallocinfo`] lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaListing {
-    /// Where it is, what for, and who made it.
+    /// The area.
     pub info: AreaInfo,
-    /// Where an ioremap begins in physical memory.
+    /// Where an ioremap begins.
     pub physical: Option<PhysAddr>,
-    /// Leaves that map it, by size.
+    /// Its leaves by size.
     pub leaves: LeafCounts,
-    /// Leaves that `set_memory_invalid` took the access from.
+    /// Leaves that `set_memory_invalid` made inaccessible.
     pub invalid: u32,
-    /// Its frames are its own.
+    /// It owns its frames.
     pub owns_frames: bool,
     /// A `set_memory_*` changed it.
     pub permissions_changed: bool,
@@ -63,10 +63,10 @@ impl fmt::Display for AreaListing {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Calls `each` for every area in use, in the order of addresses. No lock is held between one
-    /// area and the next, nor in `each`: what comes and goes meanwhile is listed or not.
+    /// Calls `each` for every area in use, by address, without a lock: areas that come and go
+    /// meanwhile may be listed.
     ///
-    /// Waits for each shard's lock in turn, and holds that of an area for one span of it at a time.
+    /// Waits for each shard's lock in turn, and holds an area's for one span at a time.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
         let mut from = self.range().start;
         while let Some(listing) = self.listing_from(from) {
@@ -81,7 +81,7 @@ impl<B: Backend> Vmalloc<B> {
         }
         let page = Self::page_of(from);
         let mut listing = self.next_segment(page, |segment| {
-            // Not the one whose guard this may be.
+            // Its guard may be here.
             if segment.start() < page {
                 return None;
             }
@@ -99,8 +99,8 @@ impl<B: Backend> Vmalloc<B> {
         Some(listing)
     }
 
-    /// Counts the leaves of an area, as long as it is in use: a span under one hold of its shard's
-    /// lock. Where no table is, nothing is looked at for as much as that table would translate.
+    /// Counts an area's leaves while it is in use, a span per hold of the lock. Missing tables are
+    /// skipped whole.
     fn count_leaves(&self, listing: &mut AreaListing) {
         let info = listing.info;
         let mut at = info.range.start;
@@ -112,15 +112,14 @@ impl<B: Backend> Vmalloc<B> {
                 }
                 let tree = self.backend.tree();
                 let vacant = tree.walk(at).ok().filter(|walk| walk.leaf.is_none());
-                // A table of this level is missing: nothing is mapped up to where the next one
-                // would begin.
+                // A table of this level is missing: nothing is mapped in its span.
                 let level = vacant.map_or(LAST_LEVEL - 1, |walk| walk.level().min(LAST_LEVEL - 1));
                 let span = B::Granule::size(level);
                 let step = (span - (at.0 & (span - 1))).min(left);
                 let part = VirtRange::new(at, step.min(B::Granule::size(LAST_LEVEL - 1)));
                 if level == LAST_LEVEL - 1 {
                     let visited = tree.visit(part, |leaf| {
-                        // One that begins before this part was counted with the part before.
+                        // Others were counted with the part before.
                         if part.contains(leaf.va) {
                             listing.leaves.add(leaf.size, 1);
                             listing.invalid += u32::from(!leaf.valid);
@@ -138,16 +137,15 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Copies from `va` on into `out`: memory as it is, zeros for holes, guards, device memory and
-    /// sparse areas. Gives the number of bytes that were memory.
+    /// Copies from `va` into `out`: memory as it is, zeros for holes, guards, devices and sparse
+    /// areas. Returns the bytes that were memory. What is freed meanwhile reads as zeros, never as
+    /// its next contents.
     ///
-    /// Safe beside anything that others do: what is freed while it is read is read as zeros,
-    /// and never as what came after it.
-    ///
-    /// Waits for the lock of the shard that has the address, and holds it while a page is copied.
+    /// Waits for the shard's lock, and holds it while a page is copied.
     ///
     /// # Errors
-    /// [`Error::Outside`] if `out` does not lie in the region whole.
+    ///
+    /// [`Error::Outside`] if `out` is not within the region.
     pub fn vread(&self, va: VirtAddr, out: &mut [u8]) -> Result<usize, Error> {
         let size = out.len() as u64;
         let offset = va.offset_from(self.range().start);
@@ -172,11 +170,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Reads a part of one page, if it is memory of an area in use. It stays so as long as its
-    /// shard's lock is held: an area is retired, and a mapping of `vm_map_ram` unmapped, under that
-    /// lock, before the frame is free. So is a page of an area whose permissions change; but if it
-    /// is made invalid meanwhile, its alias may be so before it is read, which is a page that
-    /// cannot be read.
+    /// Reads part of a page if it is memory in use. Under the shard's lock it stays so: areas are
+    /// retired, and `vm_map_ram` mappings unmapped, under it before their frames are freed. A page
+    /// made invalid meanwhile may lose its alias first, and cannot be read then.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
             let kind = Head::in_words(&segment.words).kind();

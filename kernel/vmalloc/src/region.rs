@@ -15,15 +15,14 @@ use paging::{FlushBatch, Granule, LeafSet, VirtAddr, VirtRange};
 /// What a call may wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// Waits for locks and gates, and purges.
+    /// Locks and gates; purges.
     Waiting,
-    /// Waits for locks, which mask interrupts: an interrupt handler.
+    /// Locks, which mask interrupts.
     Interrupt,
-    /// Tries each lock once: a handler that may have interrupted the holder of any.
+    /// Nothing: it may have interrupted any lock's holder.
     Exception,
 }
 
-/// A batch on the backend's tree.
 pub(crate) type Batch<'t, B> =
     FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
 
@@ -32,69 +31,66 @@ pub(crate) type Batch<'t, B> =
 pub struct Usage {
     /// Areas in use.
     pub areas: usize,
-    /// Pages of addresses in use, guards included. An area that does not come from a CPU's piece
-    /// has whole tables, so the rest of its last one is counted as a guard.
+    /// Pages of addresses in use, guards included. A large area has whole tables: the rest of the
+    /// last counts as a guard.
     pub pages: u64,
-    /// Areas that were unmapped and wait for a flush; and their pages, guards included.
+    /// Areas that wait for a flush, and their pages, guards included.
     pub lazy: (usize, u64),
-    /// Ranges kept for the next of the same size; and their pages.
+    /// Ranges kept for reuse, and their pages.
     pub cached: (usize, u64),
-    /// Pages of addresses that CPUs have for their small areas, in use or not.
+    /// Pages of addresses that CPUs have for small areas.
     pub pieces: u64,
-    /// Areas whose free was deferred to a later call: freed on another CPU than theirs, or where
-    /// nothing may wait; and their pages, guards included.
+    /// Areas whose free was deferred, and their pages, guards included.
     pub deferred: (usize, u64),
-    /// Addresses that [`Vmalloc::vfree_atomic`] queued without a lookup. Their areas are counted as
-    /// in use so far.
+    /// Addresses deferred by [`Vmalloc::vfree_atomic`] without a lookup. Their areas count as in
+    /// use.
     pub deferred_addresses: usize,
-    /// Of these, how many could not be freed when their turn came, ever: see
-    /// [`Backend::deferred_free_refused`].
+    /// Those that could not be freed later, ever: see [`Backend::deferred_free_refused`].
     pub refused: usize,
 }
 
-/// The vmalloc subsystem of one region of kernel addresses.
+/// The vmalloc subsystem of one region. Calls may be made on any CPU, in the
+/// [contexts](crate#contexts) that they name.
 ///
-/// Every call may be made on any CPU, in the [contexts](crate#contexts) that it names.
-///
-/// It has no destructor. A handle borrows it, so it is dropped after the last one; an area that was
-/// turned into an address stays mapped, as a kernel's does. Node pages are given for ever: a node
-/// is never anything else, which is why following a link needs no `unsafe`.
+/// It is never destroyed while areas exist: a handle borrows it, and areas turned into addresses
+/// stay mapped. Node pages are given for ever and stay nodes, so following a link needs no
+/// `unsafe`.
 pub struct Vmalloc<B: Backend> {
-    // All of this is read by all CPUs and rarely written, so that they share its cache lines.
+    // Read by all CPUs and rarely written: they share its cache lines.
     pub(crate) backend: B,
     pub(crate) config: Config,
-    /// Leaf sizes that both policies allow, this one's and the tree's.
+    /// Allowed by this policy and the tree's.
     pub(crate) leaves: LeafSet,
-    /// Frames of RAM in all.
+    /// Of RAM.
     pub(crate) nr_frames: u64,
     range: VirtRange,
-    /// Which shard has which span.
+    /// From a span to its shard.
     pub(crate) owners: Owners,
     pub(crate) shards: Shards<B>,
-    /// How much may wait in one shard before it flushes.
+    /// How much may be lazy in a shard.
     pub(crate) share: FlushPolicy,
     pub(crate) addresses: Addresses,
-    /// Whether there may be deferred addresses, or areas in the common shard's list.
+    /// Whether addresses, or areas of the common shard, may be deferred.
     pub(crate) shared_work: AtomicBool,
-    /// The gate around changes of the linear map.
+    /// The linear map's gate.
     pub(crate) linear_map: Apart<Gate<B>>,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Pages of a span: what a last-level table translates. A CPU gets addresses for its small
-    /// areas in pieces of one span.
+    /// Pages of a span: what a last-level table translates.
     pub(crate) const SPAN_PAGES: u64 = 1 << B::Granule::INDEX_BITS;
 
-    /// Returns the subsystem for `range`, of which nothing is mapped yet, and none of whose
-    /// last-level tables translates anything else.
+    /// Returns the subsystem for `range`, of which nothing is mapped, and whose last-level tables
+    /// translate nothing else.
     ///
     /// # Errors
-    /// [`Error::OutOfNodes`] if there are no pages for the book-keeping: three for each CPU and for
-    /// what CPUs share.
+    ///
+    /// [`Error::OutOfNodes`] without three pages for each CPU and for the common shard.
     ///
     /// # Panics
-    /// If `range` is empty, does not consist of whole spans of last-level tables (2 MiB with pages
-    /// of 4 KiB), is larger than 2^27 of them, or not in the tree's half.
+    ///
+    /// If `range` is empty, not whole spans of last-level tables (2 MiB with pages of 4 KiB), more
+    /// than 2^27 of them, or not in the tree's half.
     pub fn new(range: VirtRange, backend: B, config: Config) -> Result<Self, Error> {
         let all = backend.tree().range();
         let span = Self::SPAN_PAGES << B::Granule::PAGE_SHIFT;
@@ -145,21 +141,19 @@ impl<B: Backend> Vmalloc<B> {
         &self.config
     }
 
-    /// Returns the page that `va` is in.
     #[inline(always)]
     pub(crate) const fn page_of(va: VirtAddr) -> Vpn {
         Vpn(va.0 >> B::Granule::PAGE_SHIFT)
     }
 
-    /// Returns the span that `page`, in the region, is in: its number.
+    /// Returns the number of the span of `page`.
     #[inline(always)]
     pub(crate) const fn span_of(&self, page: Vpn) -> u64 {
         (page.0 - (self.range.start.0 >> B::Granule::PAGE_SHIFT)) / Self::SPAN_PAGES
     }
 
-    /// Returns what is in use at this moment.
-    ///
-    /// [Waiting](crate#contexts): for each shard's lock. Exact when nothing else happens meanwhile.
+    /// Returns what is in use. [Waiting](crate#contexts): for each shard's lock. Exact if nothing
+    /// else happens meanwhile.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for shard in self.shards.iter() {
@@ -179,7 +173,7 @@ impl<B: Backend> Vmalloc<B> {
             usage.deferred.0 += deferred.0;
             usage.deferred.1 += deferred.1;
         }
-        // What is deferred comes and goes without a lock.
+        // The deferred counts change without a lock.
         usage.areas = usage
             .areas
             .saturating_sub(usage.lazy.0 + usage.cached.0 + usage.deferred.0);
@@ -190,12 +184,13 @@ impl<B: Backend> Vmalloc<B> {
         usage
     }
 
-    /// Checks every invariant of the address space. For tests: it takes time in proportion to the
-    /// number of areas, with one shard's lock held after the other, and the sums are exact only
-    /// when nothing else happens meanwhile.
+    /// Checks the invariants of the address space, in time proportional to the areas, under one
+    /// shard's lock after the other. The sums are exact if nothing else happens meanwhile. For
+    /// tests.
     ///
     /// # Errors
-    /// The first that does not hold.
+    ///
+    /// The first that is broken.
     pub fn check(&self) -> Result<va::Census, va::Violation> {
         let mut all = va::Census::default();
         for shard in self.shards.iter() {
@@ -229,15 +224,13 @@ impl<B: Backend> fmt::Debug for Vmalloc<B> {
     }
 }
 
-/// The shard of the area, by the number of its space.
 impl<B: Backend> Vmalloc<B> {
-    /// Returns the shard that `area` is of: nothing is looked up, since its node bears the number.
+    /// Its node has the number.
     #[inline(always)]
     pub(crate) fn shard_of(&self, area: &crate::record::Area) -> &'static Shard<B> {
         self.shards.get(usize::from(area.owner()))
     }
 
-    /// Returns the shard of the CPU that this runs on.
     #[inline(always)]
     pub(crate) fn this_shard(&self) -> &'static Shard<B> {
         self.shards.of_cpu(self.backend.cpu())

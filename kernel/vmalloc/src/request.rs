@@ -1,4 +1,4 @@
-//! Memory of its own: `vmalloc` and its kin, and stacks.
+//! Own memory: `vmalloc` and its kin, and stacks.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -14,8 +14,7 @@ use crate::va::Fit;
 use core::panic::Location;
 use paging::{Attributes, Granule, LeafSize, Pfn, PhysAddr, PhysRange, Run};
 
-/// A request for memory. [`Vmalloc::vmalloc`] and its kin are the common ones;
-/// [`Vmalloc::allocate`] takes any.
+/// A request for memory, for [`Vmalloc::allocate`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a request does nothing until Vmalloc::allocate gets it"]
 pub struct Request {
@@ -28,7 +27,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// `size` bytes, readable and writable, with arbitrary contents.
+    /// Returns a request for `size` bytes, readable and writable, with arbitrary contents.
     pub const fn new(size: u64) -> Self {
         Self {
             size,
@@ -40,24 +39,23 @@ impl Request {
         }
     }
 
-    /// The same at a multiple of `align` bytes, a power of two.
+    /// Aligns it to `align` bytes, a power of two.
     pub const fn aligned(self, align: u64) -> Self {
         Self { align, ..self }
     }
 
-    /// The same, filled with zeros.
+    /// Fills it with zeros.
     pub const fn zeroed(self) -> Self {
         Self { zero: true, ..self }
     }
 
-    /// The same in blocks as large as there are, not just of the size of a level 2 leaf.
+    /// Uses the largest blocks that there are, beyond the size of a level 2 leaf.
     pub const fn huge(self) -> Self {
         Self { huge: true, ..self }
     }
 
-    /// The same for an interrupt handler, or under a lock that masks interrupts, as Linux's
-    /// `GFP_NOWAIT`: it waits for locks, which all mask interrupts, and for nothing else. Nothing
-    /// is flushed, purged or won back: where there is nothing it fails with what it lacks.
+    /// For interrupt handlers, or under a lock that masks interrupts (Linux's `GFP_NOWAIT`): waits
+    /// for locks only, and does not flush or purge.
     pub const fn nowait(self) -> Self {
         Self {
             context: Context::Interrupt,
@@ -65,13 +63,10 @@ impl Request {
         }
     }
 
-    /// The same for the handler of an exception that may have interrupted the holder of any lock on
-    /// this CPU, as Linux's `alloc_pages_nolock`. Every lock is tried once: where one is taken it
-    /// fails with [`Error::WouldBlock`], or with what it lacks.
-    ///
-    /// What a failed one had got so far cannot always be freed without waiting either. It goes
-    /// back with a later call, and is counted in [`Usage::deferred`](crate::Usage::deferred) until
-    /// then.
+    /// For a handler that may have interrupted any lock's holder (Linux's `alloc_pages_nolock`).
+    /// Tries every lock once, and fails with [`Error::WouldBlock`] or what is lacking. What it
+    /// cannot free then is left to a later call, and counted in
+    /// [`Usage::deferred`](crate::Usage::deferred).
     pub const fn nolock(self) -> Self {
         Self {
             context: Context::Exception,
@@ -79,26 +74,24 @@ impl Request {
         }
     }
 
-    /// The same with these attributes, of the memory type that RAM has: Normal, write-back, inner
-    /// shareable. Where they are executable, what the memory holds is
-    /// [published](Backend::publish_instructions); that may wait for other CPUs, so it is not for
-    /// what [does not wait](Self::nowait).
+    /// Sets attributes, of RAM's memory type: Normal, write-back, inner shareable. Executable
+    /// memory is [published](Backend::publish_instructions): not for requests that
+    /// [do not wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Memory of its own for `size` bytes, virtually contiguous, with arbitrary contents: blocks of
-    /// frames of up to a level 2 leaf, large ones first, order by order smaller where there are
-    /// none, mapped as what they turned out to be.
+    /// Allocates `size` bytes, virtually contiguous, with arbitrary contents, in the largest blocks
+    /// that there are up to a level 2 leaf.
     ///
-    /// [Waiting](crate#contexts); for other contexts see [`Request::nowait`] and
-    /// [`Request::nolock`]. Takes the lock of this CPU's shard, or of the common one, for the
-    /// addresses. Where memory, tables or addresses have run out it purges what is lazy, and
-    /// tries again, twice at most, before it fails.
+    /// [Waiting](crate#contexts), or see [`Request::nowait`] and [`Request::nolock`]. Takes the
+    /// lock of this CPU's shard, or of the common one. Out of memory, tables or addresses, it
+    /// purges and retries, at most twice.
     ///
     /// # Errors
+    ///
     /// [`Error::Empty`], [`Error::TooLarge`] for more than all RAM, [`Error::OutOfFrames`],
     /// [`Error::OutOfSpace`], [`Error::OutOfNodes`], [`Error::Map`] (no page for a table).
     #[track_caller]
@@ -107,51 +100,53 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&Request::new(size), Kind::Vmalloc, Location::caller())
     }
 
-    /// The same, filled with zeros.
+    /// Allocates zeroed memory.
     ///
     /// # Errors
+    ///
     /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn vzalloc(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Vmalloc, Location::caller())
     }
 
-    /// The same as [`vmalloc`](Self::vmalloc) in the largest blocks that there are.
+    /// Allocates in the largest blocks that there are.
     ///
     /// # Errors
+    ///
     /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn vmalloc_huge(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).huge(), Kind::Vmalloc, Location::caller())
     }
 
-    /// Memory as `request` says.
-    ///
-    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc), unless the request is not to wait.
+    /// Allocates as `request` says. [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc),
+    /// unless it says otherwise.
     ///
     /// # Errors
+    ///
     /// As [`vmalloc`](Self::vmalloc), [`Error::BadAlignment`], and [`Error::MemoryType`].
     #[track_caller]
     pub fn allocate(&self, request: &Request) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(request, Kind::Vmalloc, Location::caller())
     }
 
-    /// Returns a stack of `size` bytes, filled with zeros, with a guard page of its own below and
-    /// one above. It grows down from the end of its [`range`](VmArea::range).
+    /// Returns a zeroed stack with a guard page below and above. It grows down from the end of its
+    /// [`range`](VmArea::range).
     ///
     /// # Errors
+    ///
     /// As [`vmalloc`](Self::vmalloc), in the same contexts.
     #[track_caller]
     pub fn alloc_stack(&self, size: u64) -> Result<VmArea<'_, B>, Error> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())
     }
 
-    /// The same at a multiple of `align` bytes, a power of two: where the bits of a stack pointer
-    /// tell whether it has left its stack.
-    ///
-    /// [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc).
+    /// Returns a stack at a multiple of `align`, a power of two, so that bits of a stack pointer
+    /// show an overflow. [Waiting](crate#contexts).
     ///
     /// # Errors
+    ///
     /// As [`alloc_stack`](Self::alloc_stack), and [`Error::BadAlignment`].
     #[track_caller]
     pub fn alloc_stack_aligned(&self, size: u64, align: u64) -> Result<VmArea<'_, B>, Error> {
@@ -201,13 +196,12 @@ impl<B: Backend> Vmalloc<B> {
             if let Some(first) = self.backend.alloc_frames(order) {
                 return self.allocate_block(request, (fit, align), first, order, &mut words);
             }
-            // Not worth asking again, unless a purge comes first.
+            // Retried only after a purge.
             max_order = order.saturating_sub(1);
         }
         self.allocate_blocks(request, (fit, align), max_order, &words)
     }
 
-    /// Memory in one block, which is there.
     #[inline(always)]
     fn allocate_block(
         &self,
@@ -238,7 +232,6 @@ impl<B: Backend> Vmalloc<B> {
         result
     }
 
-    /// Memory in as many blocks as it takes.
     #[inline(never)]
     fn allocate_blocks(
         &self,
@@ -259,8 +252,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// Frames, after a flush of what is lazy if there are none without. More than there are is
-    /// refused before any is taken.
+    /// Allocates frames, after a flush if needed. More than there are is refused before any is
+    /// taken.
     pub(crate) fn frames(
         &self,
         pages: u64,
@@ -284,6 +277,5 @@ impl<B: Backend> Vmalloc<B> {
     }
 }
 
-/// Pages from which on it is worth asking whether there are so many, before any is taken that
-/// others may want.
+/// Pages from which on it is worth counting first.
 const WORTH_COUNTING: u64 = 16;

@@ -1,4 +1,4 @@
-//! Reserving addresses: a small area from its CPU's shard, any other from the common one.
+//! Reserving addresses: a small area from its CPU's shard, others from the common one.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -12,11 +12,11 @@ use paging::Granule;
 
 /// What a reservation lacks.
 enum Lack {
-    /// Nodes in the shard of this number.
+    /// Nodes in this shard.
     Nodes(usize),
-    /// Room to note the owner of this span.
+    /// Room to note this span's owner.
     Note(u64),
-    /// Addresses, or a lock, or sense.
+    /// Addresses, or a lock; or the request is bad.
     Else(Error),
 }
 
@@ -26,13 +26,13 @@ impl<B: Backend> Vmalloc<B> {
         .guarded(0, 0)
         .congruent(Self::SPAN_PAGES, 0);
 
-    /// Returns whether `fit` goes into a piece, wherever that is.
+    /// Returns whether `fit` fits a piece in any place.
     #[inline(always)]
     const fn is_small(fit: &Fit) -> bool {
         fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
     }
 
-    /// Reserves the best place for `fit` at `phase`, or the next best, and so on.
+    /// Reserves the best place that is free.
     #[inline(always)]
     pub(crate) fn reserve(
         &self,
@@ -57,7 +57,7 @@ impl<B: Backend> Vmalloc<B> {
         self.reserve_anywhere(fit, phase, align, words, context)
     }
 
-    /// The same where the first place is taken, or there is no node for it, or it is large.
+    /// Where the first place is taken, a node is lacking, or the area is large.
     #[inline(never)]
     fn reserve_anywhere(
         &self,
@@ -105,7 +105,7 @@ impl<B: Backend> Vmalloc<B> {
                 Err(Lack::Else(error)) => return Err(error),
                 Err(lack) => lack,
             };
-            // Memory is never allocated with a lock held.
+            // Memory is never allocated under a lock.
             let page = if context == Context::Exception {
                 self.backend.without_waiting(|| self.backend.node_page())
             } else {
@@ -120,7 +120,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Takes the lock of `shard`, in the way that `context` allows.
+    /// Takes the lock of `shard` as `context` allows.
     fn hold(&self, shard: &'static Shard<B>, context: Context) -> Result<Held<'static, B>, Error> {
         if context == Context::Exception {
             shard.state.try_lock().ok_or(Error::WouldBlock)
@@ -147,8 +147,8 @@ impl<B: Backend> Vmalloc<B> {
             .ok_or(Lack::Else(Self::refusal(refused)))
     }
 
-    /// Takes the lowest piece that the common shard has for `shard`, whose lock is held, if it has
-    /// one, and reserves `fit` there. Both locks are: see `owner`.
+    /// Takes the common shard's lowest piece for the locked `shard`, if there is one, and reserves
+    /// `fit` in it. Needs both locks: see `owner`.
     fn reserve_in_new_piece(
         &self,
         shard: &Shard<B>,
@@ -195,7 +195,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// `fit` with the guards that make it whole spans: the body begins at its phase in the first.
+    /// Returns `fit` with guards that fill whole spans: the body begins at its phase in the first.
     pub(crate) fn in_whole_spans(fit: &Fit) -> Result<Fit, Error> {
         let span = Self::SPAN_PAGES;
         let lead = u64::from(fit.lead);
@@ -214,7 +214,7 @@ impl<B: Backend> Vmalloc<B> {
             })?
             - span;
         let total = used.div_ceil(span) * span;
-        // Both are at most a span, and a guard.
+        // Both are at most a span and a guard.
         let (lead, trail) = (begins as u16, (total - begins - fit.pages) as u16);
         debug_assert!(u64::from(lead.max(trail)) <= u64::from(va::MAX_GUARD));
         let (align, phase) = if fit.align <= span {
@@ -225,7 +225,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(fit.congruent(align, phase).guarded(lead, trail))
     }
 
-    /// Returns why the address space has no room.
     #[cold]
     pub(crate) fn refusal(error: va::Error) -> Error {
         let bytes = |pages: u64| pages.saturating_mul(B::Granule::PAGE_SIZE);
@@ -239,7 +238,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns the shard that has `page`, with its lock held, if that is in the region.
+    /// Returns the shard that has `page`, locked, if that is in the region.
     #[inline]
     pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
@@ -256,7 +255,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// The same, without waiting.
+    /// The same without waiting.
     pub(crate) fn try_shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let span = self.span_of(page);
         let shard = self.shards.get(self.owners.of(span));

@@ -1,4 +1,4 @@
-//! `vrealloc`: more memory, or less, without copying a page.
+//! `vrealloc`: grows or shrinks memory without copying a page.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -13,19 +13,17 @@ use core::panic::Location;
 use paging::{Granule, LeafSize, VirtAddr};
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Changes the size of memory of `vmalloc` to `size` bytes. What fits into its pages stays
-    /// where it is, and keeps them; else the area moves: the same frames, and new ones behind them,
-    /// at another address, with the attributes that it had. What is new has arbitrary contents. No
-    /// page is copied. The old addresses are unmapped and flushed before this returns. Where it
-    /// moves, the new address is a multiple of the page size: an alignment that the area was asked
-    /// for with is not kept.
+    /// Changes the size of `vmalloc` memory. What fits its pages stays and keeps them; otherwise
+    /// the area moves: the same frames and attributes, and new frames behind with arbitrary
+    /// contents. The old addresses are unmapped and flushed on return. The new address is page
+    /// aligned: a requested alignment is not kept.
     ///
     /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
     ///
     /// # Errors
-    /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it has to
-    /// move and a `set_memory_*` changed it; else as [`Vmalloc::vmalloc`]. The area is as it was
-    /// then.
+    ///
+    /// [`Error::WrongKind`] for anything but `vmalloc`; [`Error::PermissionsChanged`] if it must
+    /// move and a `set_memory_*` changed it; else as [`Vmalloc::vmalloc`]. The area is unchanged.
     #[track_caller]
     pub fn vrealloc(&mut self, size: u64) -> Result<(), Error> {
         let caller = Location::caller();
@@ -52,7 +50,7 @@ impl<B: Backend> VmArea<'_, B> {
         let max_order = vm.backend.max_order().min(block2.ilog2());
         let extra = vm.frames(pages - present, max_order, false, Context::Waiting)?;
         let old = ManuallyDrop::new(Blocks::of_area(&vm.backend, self.area()));
-        // Owns no frames yet: a failure below frees its list, and the new frames by `extra`.
+        // Owns no frames yet: a failure frees the list, and `extra` the new frames.
         let joined = vm.under_pressure(|| Blocks::joined(&old, &extra))?;
         let words = record::new(Kind::Vmalloc, size, caller);
         let mut source = joined.source(pages);
@@ -66,7 +64,7 @@ impl<B: Backend> VmArea<'_, B> {
         new.keep_blocks(joined);
         drop(ManuallyDrop::into_inner(old).without_frames());
         drop(extra.without_frames());
-        // An area without frames of its own is flushed at once: those that it mapped live on.
+        // Without its own frames it is flushed at once: the frames live on.
         record::clear_blocks(self.area());
         core::mem::replace(self, new).free_for(caller);
         Ok(())
@@ -74,19 +72,18 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// As [`VmArea::vrealloc`], of an area that was made raw. Gives its address, which may be
-    /// another.
+    /// As [`VmArea::vrealloc`] for a raw area. Returns its address, which may be new.
     ///
-    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard to
-    /// find it.
+    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard.
     ///
     /// # Errors
+    ///
     /// As [`VmArea::vrealloc`], and as [`vfree`](Self::vfree) for an address where no raw area
-    /// begins. The area is as it was.
+    /// begins. The area is unchanged.
     ///
     /// # Safety
-    /// As [`vfree`](Self::vfree), unless it fits into its pages: where it moves, nothing at the old
-    /// address is used any more.
+    ///
+    /// As [`vfree`](Self::vfree) if it moves: nothing at the old address is used any more.
     #[track_caller]
     pub unsafe fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {

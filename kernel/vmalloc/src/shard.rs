@@ -1,17 +1,10 @@
-//! [`Shard`]: a CPU's part of the address space, or the common part, and all that belongs to it.
+//! [`Shard`]: one CPU's part of the address space, or the common part, with what belongs to it.
 //!
-//! Each CPU has a shard, and there is the common one. A shard's lock, on cache lines of its own,
-//! guards its addresses, the ranges that it keeps for the next area of a size, the areas that wait
-//! for its next flush, and its block of `vm_map_ram`. An area belongs to the shard that it was
-//! reserved from until it is freed, whichever CPU frees it.
-//!
-//! - **A CPU's shard** gets addresses in pieces: what one last-level table translates. Small areas
-//!   come from it.
-//! - **The common shard** has all other addresses. An area from it has whole spans of last-level
-//!   tables.
-//!
-//! So a last-level table has descriptors of one shard's areas, or of one large area
-//! (docs/DESIGN.md, "Nothing shared on a hot path").
+//! Its lock, on its own cache lines, guards addresses, ranges kept for reuse, lazy areas, and the
+//! `vm_map_ram` block. An area belongs to the shard of its reservation until freed. A CPU's shard
+//! gets addresses in pieces of what one last-level table translates, for small areas. The common
+//! shard has all others, in whole such spans: a last-level table has descriptors of one shard, or
+//! of one large area (docs/DESIGN.md, "Nothing shared on a hot path").
 
 use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
@@ -23,19 +16,18 @@ use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Pending, VirtAddr};
 
-/// The most areas, frames or pieces that are handled under one hold of a lock (DESIGN rule 14).
+/// The most areas, frames or pieces handled in one hold of a lock (DESIGN rule 14).
 pub(crate) const STEP: usize = 64;
 
-/// Freed areas that a shard remembers, so that a double free names the first.
+/// Freed areas remembered, so that a double free names the first.
 const REMEMBERED: usize = 64;
 
-/// Calls of a CPU between two drains of its deferred-free list, less one.
+/// Calls between two drains of a CPU's deferred-free list, less one.
 const CALLS_TO_A_LOOK: i32 = 15;
 
-/// The most shards.
 const MAX_SHARDS: usize = 512;
 
-/// Unmapped areas, and what must be flushed before they are freed.
+/// Unmapped areas, and what is to be flushed before their free.
 pub(crate) struct LazyList<G> {
     areas: Option<Area>,
     nr_areas: usize,
@@ -53,13 +45,13 @@ impl<G: Granule> LazyList<G> {
         }
     }
 
-    /// Areas, and their pages.
+    /// Areas and pages.
     #[inline(always)]
     pub const fn usage(&self) -> (usize, u64) {
         (self.nr_areas, self.pages)
     }
 
-    /// Returns whether nothing is to be flushed, nor to go back.
+    /// Returns whether nothing is to be flushed or freed.
     pub fn is_empty(&self) -> bool {
         self.nr_areas == 0 && self.pending.is_empty()
     }
@@ -81,7 +73,6 @@ impl<G: Granule> LazyList<G> {
         Some(area)
     }
 
-    /// Takes all, and leaves none.
     pub const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new())
     }
@@ -100,18 +91,18 @@ pub(crate) struct State<G: 'static> {
     pub cache: Cache<WORDS>,
     pub lazy: LazyList<G>,
     pub flushing: Flushing,
-    /// Areas flushed and freed, ever.
+    /// Areas ever flushed and freed.
     pub nr_freed: u64,
-    /// Out of the deferred-free list, and not unmapped yet.
+    /// Taken from the deferred-free list, not unmapped yet.
     pub deferred: Option<Area>,
-    /// The block that `vm_map_ram` takes from. Its words have its bits.
+    /// `vm_map_ram`'s current block, whose words have its bits.
     pub block: Option<Area>,
     freed: &'static mut [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
 
 impl<G: Granule> State<G> {
-    /// Remembers an area whose pages become free.
+    /// Remembers a freed area.
     fn remember(&mut self, freed: Option<Freed>) {
         if freed.is_some() {
             self.freed[self.next_freed % REMEMBERED] = freed;
@@ -119,7 +110,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Returns the area that was freed last where `va` is.
+    /// Returns the area freed last at `va`.
     pub fn recall(&self, va: VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
@@ -127,7 +118,7 @@ impl<G: Granule> State<G> {
             .find(|freed| freed.area.range.contains(va))
     }
 
-    /// Reserves what `fit` asks for: a range that is kept, or one of the space.
+    /// Reserves a kept range, or one of the space.
     #[inline(always)]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; WORDS]) -> Result<Area, va::Error> {
         match self.cache.take(fit, words) {
@@ -136,8 +127,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Frees a range that no TLB knows: kept for the next of its size, or joined with its
-    /// neighbours.
+    /// Frees a range that no TLB knows: kept for reuse, or joined with its neighbours.
     #[inline(always)]
     pub fn release(&mut self, area: Area) {
         if let Some(area) = self.cache.put(area) {
@@ -145,7 +135,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Frees a range and joins it with its neighbours. Until then its own words say who freed it.
+    /// Joins a free range with its neighbours. Until then its words say who freed it.
     pub fn join(&mut self, area: Area) {
         self.remember(record::freed_area::<G>(&area));
         self.space.release(area);
@@ -156,21 +146,21 @@ impl<G: Granule> State<G> {
 pub(crate) type Held<'a, B> =
     <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
 
-/// A shard. On cache lines of its own: 128 bytes, since some CPUs fetch them in pairs.
+/// A shard. 128 bytes, since some CPUs fetch cache lines in pairs.
 #[repr(C, align(128))]
 pub(crate) struct Shard<B: Backend> {
-    // Written by other CPUs, beside what a flush writes.
+    // Written by other CPUs, apart from what the shard's own CPU uses.
     pub deferred_list: DeferredAreas,
-    /// The purge gate: held to flush the shard or to drain its list, until all of that is freed.
+    /// The purge gate: around a flush or drain, until all is freed.
     pub purge: Gate<B>,
     own: Apart<Own<B>>,
 }
 
-/// Touched by the shard's own CPU, as a rule.
+/// Mostly used by the shard's own CPU.
 #[repr(C)]
 pub(crate) struct Own<B: Backend> {
     number: usize,
-    /// Calls of the CPU until it drains the list.
+    /// Calls of the CPU until the next drain.
     until_look: AtomicI32,
     pub state: B::Lock<State<B::Granule>>,
 }
@@ -213,7 +203,7 @@ impl<B: Backend> Shard<B> {
                     class,
                     State {
                         space: Space::empty(number as u16, region, nodes),
-                        // All that the common shard has are whole spans.
+                        // The common shard's ranges are whole spans.
                         cache: Cache::new(
                             cached_areas,
                             if number == COMMON {
@@ -247,12 +237,11 @@ impl<B: Backend> Shard<B> {
         self.number == COMMON
     }
 
-    /// Returns whether this call is to drain the deferred-free list, as every sixteenth does: the
-    /// line that other CPUs write is fetched no more often.
+    /// Returns whether this call is to drain: every sixteenth, to fetch the line that other CPUs
+    /// write no more often.
     #[inline(always)]
     pub fn is_time_to_look(&self) -> bool {
-        // By its CPU alone; or by another that frees where nothing can be waited for, and then it
-        // does not matter who is first.
+        // Only this CPU, or one that frees without waiting; a race does not matter.
         let left = self.until_look.load(Relaxed) - 1;
         self.until_look.store(left, Relaxed);
         left < 0
@@ -263,22 +252,20 @@ impl<B: Backend> Shard<B> {
         self.until_look.store(0, Relaxed);
     }
 
-    /// Puts the next drain some calls off.
     pub fn look_later(&self) {
         self.until_look.store(CALLS_TO_A_LOOK, Relaxed);
     }
 }
 
-/// All shards: the common one, and one for each CPU.
+/// The common shard, and one per CPU.
 pub(crate) struct Shards<B: Backend> {
-    /// By their numbers; and behind the last the first again, but for the common one, so that more
-    /// CPUs than shards share them.
+    /// By number; then all but the common shard again, for CPUs beyond them.
     table: &'static [&'static Shard<B>; MAX_SHARDS],
     nr: usize,
 }
 
 impl<B: Backend> Shards<B> {
-    /// `None` if there is no page for them.
+    /// `None` if pages are lacking.
     pub fn new(backend: &B, cached_areas: usize, region: u64) -> Option<Self> {
         let nr = (backend.nr_cpus().max(1) + 1).min(MAX_SHARDS);
         let common = Shard::new(backend, COMMON, cached_areas, region)?;
@@ -299,7 +286,7 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn get(&self, number: usize) -> &'static Shard<B> {
-        // In bounds for any number, and so it is not looked at.
+        // In bounds for any number, without a check.
         self.table[number % MAX_SHARDS]
     }
 
@@ -308,7 +295,6 @@ impl<B: Backend> Shards<B> {
         self.get(COMMON)
     }
 
-    /// Returns the shard of CPU `cpu`.
     #[inline(always)]
     pub fn of_cpu(&self, cpu: usize) -> &'static Shard<B> {
         self.get((cpu + 1).min(MAX_SHARDS - 1))

@@ -1,10 +1,8 @@
-//! Sparse areas, which are mapped and unmapped in parts; and what keeps two calls from changing
-//! parts of one area at once.
+//! Sparse areas, mapped and unmapped in parts; and the busy bit of an area.
 //!
-//! Calls change tables side by side because each changes leaves of its own. Within one area two
-//! calls may want the same pages, or parts of one leaf, which only one of them can split. So one
-//! call at a time changes parts of an area: the busy bit in its words. Others wait, with interrupts
-//! enabled.
+//! Calls change tables without a lock because each changes its own leaves. In one area two calls
+//! may want the same pages, or parts of one leaf. So the busy bit in an area's words admits one at
+//! a time; others wait with interrupts enabled.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -16,14 +14,14 @@ use paging::{
     Attributes, FrameArray, Granule, LAST_LEVEL, Outcome, PageArray, PhysSource, VirtAddr, VirtRange, Visit,
 };
 
-/// No other call changes parts of the area until this is dropped.
+/// Excludes other calls that change parts of the area, until dropped.
 pub(crate) struct Busy<'a, B: Backend> {
     vm: &'a Vmalloc<B>,
     area: &'a Area,
 }
 
 impl<'a, B: Backend> Busy<'a, B> {
-    /// Waits until no other call changes parts of `area`.
+    /// Waits for the busy bit of `area`, and sets it.
     pub fn begin(vm: &'a Vmalloc<B>, area: &'a Area) -> Self {
         let shard = vm.shard_of(area);
         loop {
@@ -37,7 +35,7 @@ impl<'a, B: Backend> Busy<'a, B> {
         }
     }
 
-    /// `area` is busy already, by this call.
+    /// Of an area that this call has made busy.
     pub const fn adopt(vm: &'a Vmalloc<B>, area: &'a Area) -> Self {
         Self { vm, area }
     }
@@ -51,7 +49,7 @@ impl<B: Backend> Drop for Busy<'_, B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Returns the pages from `offset` on, `size` bytes, if they lie in a reserved area.
+    /// Returns the part at `offset` of a reserved area.
     fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         if self.kind() != Kind::Reserved {
             return Err(Error::WrongKind {
@@ -62,16 +60,16 @@ impl<B: Backend> VmArea<'_, B> {
         self.pages_at(offset, size)
     }
 
-    /// Maps `frames` at `offset` in a reserved area: Linux's `vm_area_map_pages`. Where the
-    /// attributes are executable, what the pages hold is
-    /// [published](Backend::publish_instructions).
+    /// Maps `frames` at `offset` in a reserved area (Linux's `vm_area_map_pages`). Executable ones
+    /// are [published](Backend::publish_instructions).
     ///
-    /// [Waiting](crate#contexts): for what else changes parts of the area.
+    /// [Waiting](crate#contexts): for other changes of the area's parts.
     ///
     /// # Errors
+    ///
     /// [`Error::WrongKind`] for another kind of area, [`Error::Misaligned`], [`Error::Empty`],
-    /// [`Error::OutOfBounds`]; [`Error::Ram`] if one of them is RAM and the attributes are not of
-    /// its memory type; or [`Error::Map`].
+    /// [`Error::OutOfBounds`]; [`Error::Ram`] if one is RAM and the attributes are not of its
+    /// memory type; or [`Error::Map`].
     pub fn map_pages<A: FrameArray + ?Sized>(
         &self,
         offset: u64,
@@ -99,14 +97,13 @@ impl<B: Backend> VmArea<'_, B> {
         result
     }
 
-    /// Unmaps the pages at `offset` in a reserved area, and flushes: Linux's `vm_area_unmap_pages`.
-    /// Holes are passed over; a larger leaf that the part cuts is split. Tables that the part
-    /// covers whole go.
+    /// Unmaps pages in a reserved area, and flushes (Linux's `vm_area_unmap_pages`). Holes are
+    /// passed over, larger leaves split, tables covered whole freed.
     ///
-    /// [Waiting](crate#contexts): for what else changes parts of the area; flushes before it
-    /// returns.
+    /// [Waiting](crate#contexts): for other changes of the area's parts.
     ///
     /// # Errors
+    ///
     /// As [`map_pages`](Self::map_pages).
     pub fn unmap_pages(&self, offset: u64, size: u64) -> Result<Outcome, Error> {
         let range = self.part(offset, size)?;
@@ -119,8 +116,8 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps a part of `area`, which is busy. An empty table of an earlier part may be where a block
-    /// would go: that is taken out first.
+    /// Maps a part of the busy `area`. Empty tables of earlier parts may be in a block's way: they
+    /// are unlinked first.
     fn map_part<S: PhysSource<B::Granule>>(
         &self,
         area: &Area,
@@ -138,9 +135,8 @@ impl<B: Backend> Vmalloc<B> {
         mapped.map_err(Error::of_map::<B::Granule>)
     }
 
-    /// Calls `step` for the parts of `range` that lie in one span, each with the lock of the area's
-    /// shard held: what looks at the area does so under that lock, and finds a table that goes
-    /// before it does, or not at all.
+    /// Calls `step` for each span's part of `range` under the shard's lock. Lookups hold it too, so
+    /// they see a table before it is unlinked, or not at all.
     fn by_spans(
         &self,
         area: &Area,
@@ -159,10 +155,10 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Unmaps and flushes a part of `area`, which is busy.
+    /// Unmaps and flushes a part of the busy `area`.
     fn unmap_part(&self, area: &Area, range: VirtRange) -> Result<Outcome, Error> {
         let tree = self.backend.tree();
-        // Only what the ends cut may need a table, so both are cut before anything is unmapped.
+        // Only leaves that the ends cut need a table, so they are split first.
         let mut batch = tree.batch();
         let mut outcome = tree.split(range, &mut batch)?;
         outcome.leaves = paging::LeafCounts::default();
@@ -171,15 +167,14 @@ impl<B: Backend> Vmalloc<B> {
             Ok(())
         })?;
         if self.shard_of(area).is_common() {
-            // Of the tables that it covers in part, those may be empty now.
+            // Tables covered in part may be empty now.
             self.prune_edges(area, range, &mut batch)?;
         }
         batch.flush();
         Ok(outcome)
     }
 
-    /// Takes the tables out that `range` of `area`, which is busy, covers in part, and that are
-    /// empty.
+    /// Unlinks empty tables that `range` of the busy `area` covers in part.
     fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         let whole = Self::whole(area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
@@ -196,8 +191,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes the tables out that translate nothing but a part of `area`, which is busy, and are
-    /// empty: those of the last level first, then those above.
+    /// Unlinks empty tables that translate only a part of the busy `area`: the last level first.
     fn prune_part(&self, area: &Area, range: VirtRange) -> Result<(), Error> {
         let tree = self.backend.tree();
         let mut batch = tree.batch();
@@ -213,10 +207,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes out the table that translates `span`, all of it of `area`, which is busy, if there is
-    /// one and it is empty.
+    /// Unlinks the table of `span`, all of the busy `area`, if it is empty.
     fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
-        // With the lock held, as `by_spans`. No other call maps here meanwhile.
+        // Under the lock, as `by_spans`. No other call maps here.
         let _held = self.shard_of(area).state.lock();
         let mut is_empty = true;
         let tree = self.backend.tree();

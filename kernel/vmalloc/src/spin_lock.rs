@@ -1,4 +1,4 @@
-//! [`SpinLock`]: a [`Lock`] over that of the crate `spin`, for a kernel that has none of its own.
+//! [`SpinLock`]: a [`Lock`] over the crate `spin`'s.
 
 use crate::backend::{Lock, LockClass};
 use core::marker::PhantomData;
@@ -8,18 +8,19 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// How a CPU masks interrupts.
 ///
 /// # Safety
-/// An implementation promises that the CPU that called [`mask`](Self::mask) takes no interrupt
-/// until what that returned is given to [`restore`](Self::restore), and that calls nest.
+///
+/// From [`mask`](Self::mask) until its result is passed to [`restore`](Self::restore) the calling
+/// CPU takes no interrupt, and calls nest.
 pub unsafe trait Interrupts {
-    /// What was masked before.
+    /// The previous mask.
     type Saved: Copy;
-    /// Masks interrupts on this CPU, and returns what was masked before.
+    /// Masks interrupts on this CPU, and returns the previous mask.
     fn mask() -> Self::Saved;
-    /// Makes what is masked on this CPU what it was before `mask`.
+    /// Restores this CPU's mask.
     fn restore(saved: Self::Saved);
 }
 
-/// For a kernel without interrupts, and for tests on a host.
+/// For kernels without interrupts, and host tests.
 // SAFETY: there are no interrupts.
 unsafe impl Interrupts for () {
     type Saved = ();
@@ -27,20 +28,20 @@ unsafe impl Interrupts for () {
     fn restore((): ()) {}
 }
 
-/// A spin lock that masks interrupts by `I` while it is held.
+/// A spin lock that masks interrupts by `I` while held.
 #[derive(Debug)]
 pub struct SpinLock<T, I> {
     mutex: SpinMutex<T>,
     interrupts: PhantomData<fn() -> I>,
 }
 
-/// Held until this is dropped: fields are dropped in order, the lock before the mask.
+/// Fields drop in order: the lock before the mask.
 pub struct SpinLockGuard<'a, T, I: Interrupts> {
     guard: SpinMutexGuard<'a, T>,
     _masked: Masked<I>,
 }
 
-/// Masked until this is dropped, on the same CPU: so it is not `Send`.
+/// Not `Send`: the mask is this CPU's.
 struct Masked<I: Interrupts>(I::Saved, PhantomData<*const ()>);
 
 impl<I: Interrupts> Masked<I> {
@@ -69,7 +70,7 @@ unsafe impl<T, I: Interrupts> Lock<T> for SpinLock<T, I> {
     }
     #[inline]
     fn lock(&self) -> Self::Guard<'_> {
-        // Masked first: an interrupt handler that wants what this CPU holds would wait for ever.
+        // Masked first: a handler that wants this lock would wait for ever.
         let masked = Masked::new();
         SpinLockGuard {
             guard: self.mutex.lock(),
@@ -110,7 +111,7 @@ mod tests {
         static MASKED: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// The mask of a CPU, which is a thread here.
+    /// Of a CPU, which is a thread here.
     struct Flag;
 
     // SAFETY: a thread takes no interrupt.
