@@ -2,7 +2,7 @@ use core::fmt;
 
 use crate::row::{HEADER, MAX_BYTES, PAGE};
 
-/// A line, and why it is refused.
+/// A line that is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Error<'a> {
     /// From 1.
@@ -50,7 +50,7 @@ pub enum Problem<'a> {
     DuplicateId {
         /// The id.
         id: u64,
-        /// The line that made it.
+        /// Its line.
         line: u32,
     },
     /// Never made.
@@ -59,7 +59,7 @@ pub enum Problem<'a> {
     FreedId {
         /// The id.
         id: u64,
-        /// The line that freed it.
+        /// The line of its free.
         line: u32,
     },
     /// `pre` after the first event.

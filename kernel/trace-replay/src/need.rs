@@ -2,10 +2,10 @@ use crate::row::PAGE;
 use crate::trace::{Action, Area, HEAP_PER_LINE, Trace};
 
 /// An event begins when all that are so many places before it are done: a CPU further ahead could
-/// allocate without bound what others have yet to free.
+/// allocate without bound.
 pub const WINDOW: usize = 256;
 
-/// What a need depends on beside the trace.
+/// What a need depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Machine {
     /// CPUs that replay at once.
@@ -25,9 +25,9 @@ pub struct Need {
     pub peak_bytes: u64,
     /// Most RAM in live areas.
     pub peak_ram: u64,
-    /// The same with CPUs as far apart as they may be.
+    /// The same with CPUs [`WINDOW`] apart.
     pub ram: u64,
-    /// Free RAM that is enough for all of a replay.
+    /// Free RAM that is enough.
     pub free_ram: u64,
 }
 
@@ -62,7 +62,7 @@ impl Trace {
         let largest = self.areas.iter().map(Area::ram).max().unwrap_or(0);
         let held = need.ram + machine.lazy + u64::from(machine.cpus) * largest;
         // A table page for each 2 MiB, as many for the linear map, which permissions cut, and a
-        // reserve for scattered areas.
+        // reserve.
         let tables = (need.peak_bytes + machine.lazy) / 512 * 2 + held / 64;
         let heap = lines * HEAP_PER_LINE;
         need.free_ram =

@@ -4,7 +4,7 @@ use crate::error::Problem;
 pub const HEADER: &str = "seq,cpu,op,id,size,align,kind";
 /// Every size is a multiple.
 pub const PAGE: u64 = 4096;
-/// The largest size and alignment: sums stay far from overflow.
+/// The largest size and alignment: sums do not overflow.
 pub const MAX_BYTES: u64 = 1 << 40;
 
 const NR_COLUMNS: usize = 7;
@@ -51,7 +51,7 @@ named! {
         Module = "module",
         /// Code made at run time.
         Execmem = "execmem",
-        /// Code made by a just-in-time compiler.
+        /// Just-in-time compiled code.
         BpfJit = "bpf_jit",
         /// Pages of a caller.
         Vmap = "vmap",
@@ -63,7 +63,7 @@ named! {
         VmMapRam = "vm_map_ram",
         /// Serves `vm_map_ram`.
         VmapBlock = "vmap_block",
-        /// For a call too large for a block.
+        /// For large calls.
         VmMapRamArea = "vm_map_ram_area",
     }
 }
@@ -127,7 +127,7 @@ pub struct Row {
     pub id: u64,
     /// Bytes; for a purge, areas flushed.
     pub size: u64,
-    /// Bytes; for a purge, those that the flush spanned.
+    /// Bytes; for a purge, bytes that its flush spanned.
     pub align: u64,
 }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use crate::error::{Error, Problem};
 use crate::row::{HEADER, Kind, Op, PAGE, PurgeKind, Row};
 
-/// Heap bytes per line, while a trace is parsed and performed.
+/// Heap bytes for each line of a trace.
 pub const HEAP_PER_LINE: u64 = 192;
 
 /// An area of a trace.
@@ -16,7 +16,7 @@ pub struct Area {
     pub kind: Kind,
     /// Bytes, without the guard.
     pub size: u64,
-    /// Alignment in bytes, as asked: 1 is a page.
+    /// Bytes, as asked: 1 is a page.
     pub align: u64,
     /// The line that makes it.
     pub line: u32,
@@ -58,10 +58,10 @@ pub struct Event {
     pub action: Action,
 }
 
-/// A trace that can be performed: each area is made once, and freed at most once, later.
+/// A trace that can be performed: each area is made once, and freed at most once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
-    /// In the order in which they are made, those of the start first.
+    /// In order, those of the start first.
     pub areas: Vec<Area>,
     /// How many live at the start.
     pub nr_pre: usize,

@@ -14,7 +14,6 @@ const MAX_CPUS: u32 = 4096;
 const LAZY: u64 = 32 << 20;
 const CPUS: u32 = 3;
 
-/// The refusal, or what the trace counts.
 fn read_here(text: &[u8]) -> String {
     let trace = match Trace::parse(text, MAX_CPUS) {
         Ok(trace) => trace,
@@ -103,7 +102,6 @@ fn number() -> impl Strategy<Value = String> {
     (zeros, core).prop_map(|(zeros, core)| "0".repeat(zeros) + &core)
 }
 
-/// Mostly right.
 fn likely(right: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     prop_oneof![12 => right, 1 => number()]
 }
@@ -144,7 +142,6 @@ fn row() -> impl Strategy<Value = String> {
     })
 }
 
-/// A well-formed row about an area of its own.
 fn sound(id: u64, seed: u64) -> String {
     let kinds = ["vmalloc", "vmap", "percpu", "ioremap", "stack"];
     let (kind, size) = (kinds[seed as usize % kinds.len()], (seed % 97 + 2) * 4096);
