@@ -17,13 +17,13 @@ pub struct VmArea<'v, B: Backend> {
     /// `None` only after [`into_raw`](Self::into_raw).
     area: Option<Area>,
     range: VirtRange,
-    /// Of the memory in the first page.
+    /// Of the memory in its first page.
     offset: u64,
     outcome: Outcome,
 }
 
 impl<'v, B: Backend> VmArea<'v, B> {
-    /// Returns the handle of an area that is ready, with the words of its reservation.
+    /// The area is ready, and has these words.
     #[inline(always)]
     pub(crate) fn new(
         vm: &'v Vmalloc<B>,
@@ -46,7 +46,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         blocks.hand_to(self.area());
     }
 
-    /// Returns the address of the memory: not that of its page if the physical range has an offset.
+    /// Returns the address of the memory, with the offset of a physical range.
     #[must_use]
     pub fn va(&self) -> VirtAddr {
         self.range.start.add(self.offset)
@@ -58,7 +58,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
     }
 
-    /// Returns the handle of an area mapped before.
     pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
         Self {
             vm,
@@ -104,8 +103,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         &self.outcome
     }
 
-    /// Returns the physical address at `offset`, without a lock: the area and its tables are the
-    /// holder's.
+    /// Returns the physical address at `offset`, without a lock: the tables are the holder's.
     #[must_use]
     pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size() {
@@ -115,8 +113,8 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Some(self.vm.backend.tree().translate(va)?.translate(va))
     }
 
-    /// Leaves the area to the holder of its address, for the free of its kind (`vfree`, `vunmap`,
-    /// `iounmap`, `free_vm_area`). Any [context](crate#contexts).
+    /// Leaves the area to the holder of its address, for `vfree`, `vunmap`, `iounmap` or
+    /// `free_vm_area`. Any [context](crate#contexts).
     #[inline]
     pub fn into_raw(self) -> VirtAddr {
         let va = self.va();
@@ -126,9 +124,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         va
     }
 
-    /// Frees it as a drop does, and records the caller.
-    ///
-    /// [Waiting](crate#contexts), as [`Vmalloc::vfree`] without the lookup. Elsewhere:
+    /// Frees it as a drop does, and records the caller. [Waiting](crate#contexts); elsewhere
     /// [`free_atomic`](Self::free_atomic).
     #[track_caller]
     #[inline(always)]
@@ -159,7 +155,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Returns `size` bytes of pages from `offset`.
     pub(crate) fn pages_at(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         let start = self.range.start.add(offset);
         if !(start.0 | size).is_multiple_of(B::Granule::PAGE_SIZE) {

@@ -1,7 +1,5 @@
 //! Where deferred frees are kept (`drain`): a list per shard, and slots for addresses.
 //!
-//! # A slot
-//!
 //! ```text
 //!   FREE (0) --compare-exchange--> TAKEN (1) --store-release--> the address
 //!            by what fills it                by what fills it
@@ -10,8 +8,7 @@
 //!               by what empties it          by what empties it
 //! ```
 //!
-//! A handler that interrupts any of these steps finds the slot not free and takes the next: nothing
-//! waits for a slot.
+//! A handler that interrupts any step finds the slot not free and takes the next.
 
 use crate::error::Error;
 use crate::record::{Area, WORDS};
@@ -66,13 +63,13 @@ impl DeferredAreas {
         counted(self.usage.load(Relaxed))
     }
 
-    /// Returns whether there are any. The next call finds a push that races.
+    /// The next call finds a push that races.
     #[inline(always)]
     pub fn any(&self) -> bool {
         self.usage.load(Relaxed) != 0
     }
 
-    /// Pushes `area` of `pages` pages, guards included. Returns the counts.
+    /// `pages` includes guards. Returns the counts.
     pub fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
@@ -105,7 +102,7 @@ impl Addresses {
         }
     }
 
-    /// Returns how many there are, and how many were ever refused.
+    /// Now, and ever refused.
     pub fn usage(&self) -> (usize, usize) {
         (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
@@ -129,7 +126,7 @@ impl Slot {
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// Takes `va` out if it is still there, and returns the caller that freed it.
+    /// `None` if `va` is gone.
     pub fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);

@@ -1,22 +1,17 @@
-//! Frees that are deferred: on another CPU than the area's, or in an exception handler
-//! ([`Vmalloc::vfree_atomic`] and [`VmArea::free_atomic`]).
+//! Frees that are deferred: in an exception handler, which must not wait for a lock whose holder it
+//! may have interrupted, or on another CPU than the area's, which would write lines of its shard. A
+//! later allocation or free on the area's CPU, or a purge, frees the area; until then it stays
+//! mapped.
 //!
-//! A handler may have interrupted any lock's holder and must not wait. Another CPU may, but each
-//! line of the shard that it writes must be fetched again. Both leave the free to a later
-//! allocation or free on the area's CPU, or to a purge. Until then the area stays mapped.
+//! - A handler's are freed by the CPU's next call; [`Backend::deferred_work`] announces them.
+//! - Another CPU's are freed by one call in sixteen, or at half of the shard's share by the CPU
+//!   that frees one more. They must be areas that may be lazy.
 //!
-//! - After a handler it is the CPU's next call; [`Backend::deferred_work`] announces it.
-//! - For other CPUs it is one of sixteen calls. Only areas that may be lazy are deferred so. At
-//!   half of the shard's share, the CPU that frees one more drains them.
-//!
-//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`), linked by its own node.
-//! An address needs a lookup: if the shard's lock is free, its area goes into the list and a wrong
-//! address is refused. Otherwise it goes into one of
-//! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots; if it proves wrong,
-//! [`Backend::deferred_free_refused`] is told.
-//!
-//! A shard is drained inside its purge gate, until areas are lazy or free. Most calls skip a taken
-//! gate, and drain at most [`STEP`] areas. [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
+//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`). An address does so too
+//! if its shard's lock is free for a lookup, else it goes into one of
+//! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots. A shard is drained inside its
+//! purge gate. Most calls skip a taken gate, and drain at most [`STEP`] areas;
+//! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -30,15 +25,15 @@ use paging::{Granule, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
     /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context, also in a handler
-    /// that interrupted a lock's holder on this CPU. Never waits. The area stays mapped until a
-    /// later call frees it; [`Usage::deferred`](crate::Usage::deferred) counts it.
+    /// that interrupted a lock's holder. Never waits: a later call frees the area, which stays
+    /// mapped till then ([`Usage::deferred`](crate::Usage::deferred)).
     ///
     /// # Errors
     ///
     /// [`Error::Misaligned`] and [`Error::Outside`]. If the shard's lock is free, those of
     /// [`vfree`](Self::vfree). If it is taken, [`Error::TooManyDeferred`] when
     /// [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) wait; a wrong or repeated address
-    /// is reported later to [`Backend::deferred_free_refused`]. Nothing has changed after an error.
+    /// goes to [`Backend::deferred_free_refused`] later. Nothing has changed after an error.
     ///
     /// # Safety
     ///
@@ -66,7 +61,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Defers the free of `area` to a later call.
     pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         let shard = self.shard_of(&area);
@@ -84,14 +78,13 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.deferred_work();
     }
 
-    /// Notes shared work, for this CPU's next call or another's next drain.
+    /// For this CPU's next call, or another's next drain.
     fn put_off_shared(&self) {
         self.shared_work.store(true, Release);
         self.this_shard().look_soon();
     }
 
-    /// Defers the free of `area`, with `pages` pages, to another CPU's `shard`. Of the area only
-    /// its state and link are written.
+    /// Writes only the area's state and link.
     #[inline(never)]
     pub(crate) fn defer_to_owner(&self, shard: &Shard<B>, mut area: Area, pages: u64) {
         // Lookups hold the shard's lock meanwhile, and the unmap takes it.
@@ -103,7 +96,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Drains the `shard` of a CPU that does not, and flushes if due.
     #[cold]
     fn take_in(&self, shard: &Shard<B>, usage: (usize, u64)) {
         let inside = match shard.purge.try_enter() {
@@ -116,8 +108,8 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones. No lock is
-    /// held. Returns this CPU's shard.
+    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones. Returns
+    /// this CPU's shard.
     #[inline(always)]
     pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
@@ -138,11 +130,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Drains what was deferred on any CPU: at most `STEP` areas per shard, and none of a shard
-    /// that is being flushed. Returns whether that was all. For what [`Backend::deferred_work`]
-    /// wakes, to be repeated.
-    ///
-    /// [Waiting](crate#contexts).
+    /// Drains at most `STEP` areas of each shard that is not being flushed. Returns whether that
+    /// was all. For what [`Backend::deferred_work`] wakes. [Waiting](crate#contexts).
     pub fn deal_with_deferred(&self) -> bool {
         self.drain_addresses(false);
         for shard in self.shards.iter().filter(|shard| shard.deferred_list.any()) {
@@ -174,7 +163,6 @@ impl<B: Backend> Vmalloc<B> {
         let old = shard.state.lock().deferred.take();
         let mut kept = self.drain_list(shard, old, &mut left, context);
         if left != 0 {
-            // The old ones are drained, so few are kept.
             let mut rest = self.drain_list(shard, shard.deferred_list.new.take_all(), &mut left, context);
             while let Some(mut area) = kept {
                 kept = area.link(rest.take());
@@ -187,7 +175,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains all that was deferred in `shard` before. Inside its purge gate.
+    /// Inside the shard's purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
@@ -198,7 +186,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees at most `left` areas of `list`, and returns the rest.
+    /// Frees at most `left` areas, and returns the rest.
     fn drain_list(
         &self,
         shard: &Shard<B>,
@@ -213,7 +201,7 @@ impl<B: Backend> Vmalloc<B> {
             *left -= 1;
             list = area.link(None);
             if context != Context::Waiting && Head::of(&area).permissions_changed() {
-                // The linear map must be restored behind a gate, by a call that may wait.
+                // Restoring the linear map waits for a gate.
                 area.link(kept.take());
                 kept = Some(area);
                 continue;
@@ -229,18 +217,18 @@ impl<B: Backend> Vmalloc<B> {
         list
     }
 
-    /// Frees the deferred addresses. Each slot is looked at once, so that one that refills does not
-    /// hold up the others. Without `wait`, shards that are being purged are skipped.
+    /// Looks once at each slot, so that one that refills does not hold up others. Without `wait` it
+    /// skips shards that are being purged.
     pub(crate) fn drain_addresses(&self, wait: bool) {
         if self.addresses.nr.load(Relaxed) == 0 {
-            // An address is counted before it is in its slot, until it is out.
+            // Counted from before it is in its slot until it is out.
             return;
         }
         for slot in &self.addresses.slots {
             let Some(va) = slot.address() else {
                 continue;
             };
-            // An area in use keeps its shard, so this is the one if it exists.
+            // An area in use keeps its shard.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
             let inside = if wait {
                 shard.purge.enter(&self.backend)
@@ -252,7 +240,6 @@ impl<B: Backend> Vmalloc<B> {
             if let Some(by) = slot.take(va) {
                 let freed = self.free_deferred(va, by);
                 self.addresses.nr.fetch_sub(1, Relaxed);
-                // Reported without a lock.
                 drop(inside);
                 if let Err(error) = freed {
                     self.addresses.nr_refused.fetch_add(1, Relaxed);
@@ -272,12 +259,12 @@ impl<B: Backend> Vmalloc<B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`], with room for any number. Never
-    /// waits (a drop does).
+    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`]; always finds room. Never waits
+    /// (a drop does).
     ///
     /// # Errors
     ///
-    /// The area, if its pages are a caller's: they would stay mapped after their owner freed them.
+    /// The area, if its pages are a caller's, who would not expect them to stay mapped.
     #[track_caller]
     pub fn free_atomic(self) -> Result<(), Self> {
         if !Head::of(self.area()).can_wait() {

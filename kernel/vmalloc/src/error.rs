@@ -11,7 +11,7 @@ use paging::{Granule, MemoryType, Pfn, PhysAddr, VirtAddr, VirtRange};
 pub enum Error {
     /// No bytes, no pages, or only empty extents.
     Empty,
-    /// More than RAM, the region, or the address space's counts.
+    /// More than there could be.
     TooLarge {
         /// Bytes asked for, saturated.
         size: u64,
@@ -30,8 +30,8 @@ pub enum Error {
         /// Its size.
         size: u64,
     },
-    /// The range has RAM, which is cacheable elsewhere: mismatched types are not coherent (Arm ARM
-    /// B2.8). In an array, the first such frame.
+    /// RAM is cacheable elsewhere, and mismatched types are not coherent (Arm ARM B2.8). In an
+    /// array, the first such frame.
     Ram {
         /// Its start.
         pa: PhysAddr,
@@ -53,29 +53,29 @@ pub enum Error {
     OutOfNodes,
     /// The walker's error: no table, a missing frame, an unimplemented address.
     Map(paging::Error),
-    /// The address is not a multiple of the page size.
+    /// Not page aligned.
     Misaligned(VirtAddr),
-    /// The address is not in the region.
+    /// Not in the region.
     Outside(VirtAddr),
     /// Nothing is mapped here.
     NotMapped(VirtAddr),
     /// No area is here, or was recently.
     NoArea(VirtAddr),
-    /// The address is not an area's first.
+    /// Not an area's first address.
     Interior {
         /// The address.
         va: VirtAddr,
         /// The area around it.
         area: AreaInfo,
     },
-    /// The address is in a guard page.
+    /// In a guard page.
     Guard {
         /// The address.
         va: VirtAddr,
         /// The guarded area.
         area: AreaInfo,
     },
-    /// The area belongs to a handle, which frees it.
+    /// A handle frees this area.
     Owned(AreaInfo),
     /// Another call frees this kind.
     WrongKind {
@@ -97,14 +97,14 @@ pub enum Error {
     },
     /// A `set_memory_*` changed the area.
     PermissionsChanged(AreaInfo),
-    /// A lock is taken, and the call does not wait.
+    /// The call does not wait for a taken lock.
     WouldBlock,
-    /// Too many addresses are deferred. The area is unchanged.
+    /// No room to defer an address. The area is unchanged.
     TooManyDeferred {
         /// The address.
         va: VirtAddr,
     },
-    /// The part is not within the area.
+    /// Not within the area.
     OutOfBounds {
         /// Its offset in the area.
         offset: u64,
@@ -121,7 +121,6 @@ impl Error {
         Self::Map(failure.error.of_frames::<G>())
     }
 
-    /// Returns whether freeing what is lazy may help.
     pub(crate) const fn is_for_want(&self) -> bool {
         matches!(
             self,

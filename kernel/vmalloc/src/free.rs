@@ -1,15 +1,11 @@
-//! How an area is freed, in four steps:
+//! How an area is freed: **retire** it, so that lookups no longer find it; **unmap**, under its
+//! shard's lock or after a hold of it, which lookups keep until done (`lookup`); **queue** for the
+//! shard's flush, or flush at once if its frames are foreign; then **free** its frames and
+//! addresses.
 //!
-//! 1. **retire**: no lookup finds it any more;
-//! 2. **unmap**: under its shard's lock or after a hold of it, which lookups keep until done with
-//!    the area (`lookup`);
-//! 3. **queue** for the shard's next flush, or flush at once if the frames are not its own;
-//! 4. **free** its frames after the flush, then its addresses.
-//!
-//! A small area is retired, unmapped and queued under one hold of its shard's lock: at most a
-//! table's descriptors. On another CPU it is only retired (`deferred`). A large area is unmapped
-//! without the lock, by whole spans, so that its tables are unlinked and freed by its flush. A
-//! piece keeps its table, even empty.
+//! A small area takes one hold: at most a table's descriptors. On another CPU it is only retired
+//! (`deferred`). A large one is unmapped without the lock, by whole spans, so that its tables go
+//! with it. A piece keeps its table, even empty.
 
 use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
@@ -22,7 +18,7 @@ use core::panic::Location;
 use paging::{Granule, LAST_LEVEL, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Frees `area`, which no lookup finds, with `range` as its body.
+    /// `area` is not found by lookups; `range` is its body.
     #[inline(never)]
     pub(crate) fn free_area(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
         let here = self.drain_some(Context::Waiting);
@@ -32,7 +28,7 @@ impl<B: Backend> Vmalloc<B> {
             here
         } else {
             let shard = self.shards.get(owner);
-            // Nothing of another CPU's shard is read. The area stays mapped, so it must be one that
+            // Reads nothing of another CPU's shard. The area stays mapped, so it must be one that
             // may be lazy.
             let head = Head::of(&area);
             if owner != COMMON && head.can_wait() && self.waits(head) {
@@ -46,7 +42,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns whether the policy makes such an area lazy.
+    /// Whether the policy makes it lazy.
     #[inline(always)]
     fn waits(&self, head: Head) -> bool {
         self.config.flush != FlushPolicy::Strict
@@ -54,13 +50,12 @@ impl<B: Backend> Vmalloc<B> {
             && !head.permissions_changed()
     }
 
-    /// Returns whether mappings of foreign pages are lazy.
     #[inline(always)]
     pub(crate) fn defers_foreign(&self) -> bool {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Frees `area` of the locked `shard`. Returns whether a flush is due.
+    /// `shard` is locked. Returns whether a flush is due.
     #[inline(always)]
     pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
@@ -85,7 +80,7 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// For a retired area of whole spans.
+    /// Of whole spans.
     #[inline(never)]
     fn free_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
@@ -97,8 +92,7 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// Queues `area`, with what its unmap owes, for the next flush of the locked shard. Returns
-    /// whether that is due.
+    /// Returns whether a flush is due.
     #[inline(always)]
     fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
         batch.defer_to(&mut held.lazy.pending);
@@ -117,7 +111,7 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Frees `area` without frames, whose map failed.
+    /// Frees an area without frames, whose map failed.
     #[cold]
     pub(crate) fn abandon(&self, mut area: Area) {
         let shard = self.shard_of(&area);
@@ -135,12 +129,11 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Unmaps a large area and its tables.
     fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
         let body = record::range::<B::Granule>(area);
-        // Most tables are full up to the body's end, which is found quickly.
+        // Most tables are full, which is found quickly.
         self.unmap_all(body, batch);
-        // That unlinked the tables covered whole. The first and last may be left, empty.
+        // The first and last table may be left, empty.
         let span = B::Granule::size(LAST_LEVEL - 1);
         let (first, last) = (body.start.align_down(span), body.last().align_down(span));
         if first != body.start {
@@ -151,7 +144,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Unmaps all of `range`, with the tables that it covers whole.
+    /// With the tables that it covers whole.
     #[inline]
     pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
         if let Err(failure) = self.backend.tree().unmap(range, batch) {

@@ -13,10 +13,10 @@ pub enum LinearEdit {
     SetValid(bool),
     /// Makes every page valid and writable, as unused memory is.
     Restore,
-    /// Folds split leaves as far as policy allows, where valid and writable. The rest stays split:
-    /// other areas need it, and restoring must not split, which may fail.
+    /// Folds split leaves as policy allows, where valid and writable. The rest stays split for
+    /// other areas: restoring must not split, which may fail.
     Coalesce,
-    /// The same for one leaf of this size, which the range is.
+    /// The same for the one leaf of this size in the range.
     Fold(LeafSize),
 }
 
@@ -39,8 +39,7 @@ impl LinearEdit {
             Self::SetWritable(false) => tree.protect(range, |old| old.read_only(), &mut batch)?,
             Self::SetValid(valid) => tree.set_valid(range, valid, &mut batch)?,
             Self::Restore => {
-                // Only what differs, which begins and ends with leaves: an edit reserves tables for
-                // leaves that its range cuts, even if they stay.
+                // Only what differs: an edit reserves tables for all leaves that its range cuts.
                 let mut outcome = Outcome::default();
                 let mut at = range.start;
                 while let Some(changed) = next_stretch(tree, at, range, false)? {
@@ -88,8 +87,7 @@ struct Stretch {
     invalid: bool,
 }
 
-/// Returns the first stretch of `range` from `at` whose leaves are all valid and writable
-/// (`plain`), or none.
+/// The first stretch from `at` whose leaves are all valid and writable (`plain`), or none.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,

@@ -17,8 +17,8 @@ impl<B: Backend> Vmalloc<B> {
         self.range().contains(va)
     }
 
-    /// Calls `look` if `va` is in an area in use and ready. The shard's lock is held: meanwhile the
-    /// area is not unmapped, nor its tables or frames freed.
+    /// Calls `look` if `va` is in an area that is in use and ready, under the shard's lock:
+    /// meanwhile neither the area is unmapped nor its tables or frames freed.
     #[inline]
     pub(crate) fn look_at<R>(
         &self,
@@ -33,8 +33,8 @@ impl<B: Backend> Vmalloc<B> {
         if in_use { look(&segment) } else { None }
     }
 
-    /// The same with the valid leaf for `va`. If a call is changing parts of the area, a leaf may
-    /// be broken (DESIGN rule 3): that call is waited for, without a lock.
+    /// The same with the valid leaf. If none is valid, a call that changes the area may have broken
+    /// it (DESIGN rule 3), and is waited for without a lock.
     pub(crate) fn look_at_leaf<R>(
         &self,
         va: VirtAddr,
@@ -43,7 +43,6 @@ impl<B: Backend> Vmalloc<B> {
         loop {
             let seen = self.look_at(va, |segment| match self.backend.tree().translate(va) {
                 Some(leaf) => look(segment, &leaf).map(Some),
-                // Not mapped, or not at this moment.
                 None => Head::in_words(&segment.words).is_busy().then_some(None),
             });
             match seen {
@@ -60,7 +59,7 @@ impl<B: Backend> Vmalloc<B> {
         self.look_at(va, record::info::<B::Granule>)
     }
 
-    /// Returns the first area in use from `va` upwards, for listings that hold no lock in between.
+    /// Returns the first area in use from `va` upwards. Listings hold no lock in between.
     ///
     /// Waits for each shard's lock in turn.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
@@ -77,8 +76,7 @@ impl<B: Backend> Vmalloc<B> {
         })
     }
 
-    /// Returns the lowest result of `say`, by first page, for areas in use that end behind `page`:
-    /// of each shard its first.
+    /// The lowest result of `say`, by first page, for areas in use that end behind `page`.
     pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {
@@ -107,8 +105,8 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Returns the frame that `va` is mapped to.
     ///
-    /// Waits for the shard's lock and, if nothing is mapped, for a call that changes parts of the
-    /// area. The holder of an area needs neither: [`VmArea::translate`](crate::VmArea::translate).
+    /// Waits for the shard's lock and, if nothing is mapped, for a change of the area's parts. An
+    /// area's holder has [`VmArea::translate`](crate::VmArea::translate).
     ///
     /// # Errors
     ///
@@ -126,7 +124,7 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Takes only the
     /// lock of the area's shard. Under a lazy policy the call that reaches the shard's share
-    /// purges. An area that a `set_memory_*` changed is flushed at once.
+    /// purges; an area that a `set_memory_*` changed is flushed at once.
     ///
     /// # Errors
     ///
@@ -140,15 +138,14 @@ impl<B: Backend> Vmalloc<B> {
     /// [raw](crate::VmArea::into_raw) there, as for `Box::from_raw`:
     ///
     /// 1. it is the caller's to free;
-    /// 2. nothing that lies in it is used any more, on any CPU: no reference, stack or code.
+    /// 2. nothing in it is used any more, on any CPU: no reference, stack or code.
     #[track_caller]
     pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
         self.free_at(va, Kind::Vmalloc, Location::caller())
     }
 
     /// Frees a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
-    ///
-    /// [Waiting](crate#contexts), as [`vfree`](Self::vfree), but flushed on return unless
+    /// [Waiting](crate#contexts), and flushed on return unless
     /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
     ///
     /// # Errors
@@ -178,10 +175,8 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(first, Kind::Ioremap, Location::caller())
     }
 
-    /// Frees an area of [`get_vm_area`](Self::get_vm_area) and all mappings in it.
-    ///
-    /// [Waiting](crate#contexts), as [`vunmap`](Self::vunmap). Nothing is flushed if nothing was
-    /// ever mapped.
+    /// Frees an area of [`get_vm_area`](Self::get_vm_area) and its mappings, as
+    /// [`vunmap`](Self::vunmap). Nothing is flushed if nothing was ever mapped.
     ///
     /// # Errors
     ///
@@ -217,7 +212,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Claims the raw area of kind `expected` that begins at `va`.
     pub(crate) fn claim(state: &mut State<B::Granule>, va: VirtAddr, expected: Kind) -> Result<Area, Error> {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);
         let area = match state.space.claim(page) {
@@ -239,7 +233,6 @@ impl<B: Backend> Vmalloc<B> {
         record::info::<B::Granule>(&state.space.find(page)?)
     }
 
-    /// Returns the refusal `why` in terms of areas.
     #[cold]
     pub(crate) fn explain(state: &State<B::Granule>, va: VirtAddr, why: Unclaimed) -> Error {
         let page = Vpn(va.0 >> B::Granule::PAGE_SHIFT);

@@ -1,4 +1,4 @@
-//! Mapping existing memory: `ioremap`, `vmap`; and bare addresses.
+//! `ioremap`, `vmap`, and bare addresses.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -19,7 +19,7 @@ use paging::{
 pub(crate) struct Place {
     pub fit: Fit,
     pub phase: Phase,
-    /// The caller's: bytes, a power of two, at least a page.
+    /// In bytes, a power of two, at least a page.
     pub align: u64,
 }
 
@@ -88,7 +88,6 @@ impl<B: Backend> Vmalloc<B> {
         let page = B::Granule::PAGE_SIZE;
         let offset = pa.0 & (page - 1);
         let first = pa.align_down(page);
-        // The last page must end within addresses, or just beyond.
         let end =
             pa.0.checked_add(size - 1)
                 .ok_or(Error::BadPhysical { pa, size })?;
@@ -114,9 +113,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Maps the caller's pages, contiguous or not, readable and writable. They stay their owner's,
-    /// and may repeat.
-    ///
-    /// [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
+    /// and may repeat. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -148,21 +145,19 @@ impl<B: Backend> Vmalloc<B> {
         self.vmap_source(|| PageArray::new(frames), size, attributes, caller)
     }
 
-    /// Maps pages that the area takes over: they are freed with it, each as a single frame, and in
-    /// no other way.
-    ///
-    /// [Waiting](crate#contexts), as [`vmap`](Self::vmap).
+    /// Maps pages that the area takes over: it frees each as a single frame, and nothing else does.
+    /// [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
     /// As [`vmap`](Self::vmap); [`Error::OutOfFrames`] for their list; [`Error::NotToBeTakenOver`]
-    /// for one that repeats, or is not the caller's single frame, if the
+    /// for one that repeats or is not the caller's single frame, if the
     /// [backend](Backend::take_over) can tell. The pages stay the caller's then.
     ///
     /// # Safety
     ///
     /// 1. Each frame is the caller's, single as of [`alloc_frames`](Backend::alloc_frames), and
-    ///    does not repeat: what the backend cannot tell is not checked.
+    ///    does not repeat: a backend may not be able to tell.
     /// 2. When the area ends, no frame is in use in any other way.
     #[track_caller]
     pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
@@ -170,7 +165,7 @@ impl<B: Backend> Vmalloc<B> {
         let nr = frames.nr_frames() as u64;
         let size = self.size_of_ram_pages(nr)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
-        // What was taken over is mapped, even if the array has changed.
+        // Maps what was taken over, even if the array changes.
         let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
@@ -187,12 +182,11 @@ impl<B: Backend> Vmalloc<B> {
         frames: &A,
         attributes: Attributes,
     ) -> Result<VmArea<'_, B>, Error> {
-        // It may be larger than all RAM.
         let limit = self.range().size >> B::Granule::PAGE_SHIFT;
         self.vmap_no_ram(frames, limit, attributes, Location::caller())
     }
 
-    /// Maps up to `limit` frames, none of them RAM. Each is read once.
+    /// Each frame is read once.
     fn vmap_no_ram<A: FrameArray + ?Sized>(
         &self,
         frames: &A,
@@ -230,7 +224,6 @@ impl<B: Backend> Vmalloc<B> {
         )
     }
 
-    /// Maps `size` bytes, whole pages, from `new`'s source.
     #[inline(always)]
     fn vmap_source<S: PhysSource<B::Granule>>(
         &self,
@@ -249,7 +242,7 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
-    /// Returns the phase for `source`, of which nothing was read yet.
+    /// `source` was not read yet.
     #[inline(always)]
     pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
         &self,
@@ -284,7 +277,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(pages << B::Granule::PAGE_SHIFT)
     }
 
-    /// Reserves, maps, and makes the area ready.
     #[inline(always)]
     pub(crate) fn map_new<S: PhysSource<B::Granule>>(
         &self,
@@ -311,7 +303,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps `range` without a lock: nothing else writes the descriptors that translate it.
+    /// Without a lock: nothing else writes the descriptors that translate `range`.
     #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
@@ -330,8 +322,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Retries a map that lacked a table, or met an empty table above the last level where a block
-    /// would go, left by smaller areas.
+    /// After a failure for lack of a table, or for an empty one above the last level that smaller
+    /// areas left in a block's way.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -354,7 +346,7 @@ impl<B: Backend> Vmalloc<B> {
             if !matches!(failure.error, paging::Error::EmptyTable { .. }) {
                 return Err(Error::of_map::<B::Granule>(failure));
             }
-            // A block covers the table's whole span, where nothing is mapped yet.
+            // The range covers the table's span, where nothing is mapped.
             let mut batch = self.backend.tree().batch();
             self.unmap_all(range, &mut batch);
             batch.flush();
@@ -381,11 +373,8 @@ impl<B: Backend> Vmalloc<B> {
             .map(range, source, attributes, self.config.leaves)
     }
 
-    /// Reserves `size` bytes at a multiple of `align` without mapping;
-    /// [`map_pages`](VmArea::map_pages) maps.
-    ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; touches
-    /// no table.
+    /// Reserves addresses for [`map_pages`](VmArea::map_pages), at a multiple of `align` bytes.
+    /// Touches no table. [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
     ///
     /// # Errors
     ///
@@ -399,7 +388,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
     }
 
-    /// Returns `size` in pages, and `align` of at least a page.
+    /// In pages, and at least a page.
     #[inline(always)]
     pub(crate) fn pages_and_align(&self, size: u64, align: u64) -> Result<(u64, u64), Error> {
         if size == 0 {

@@ -1,9 +1,9 @@
 //! `vm_map_ram`: a few pages for a short while, without a reservation.
 //!
-//! Each shard hands out parts of a block of [`BLOCK_PAGES`] pages, an area whose words have bits
-//! for used pages and for the first and last page of each mapping. More than [`MAX_SMALL`] pages
-//! get an area of their own. Unlike Linux's, an unmap flushes at once. A block that was replaced is
-//! found by address, gets no new mapping, and is freed with its last.
+//! Each shard hands out parts of a block of [`BLOCK_PAGES`] pages: an area with bits for used pages
+//! and for each mapping's first and last page. More than [`MAX_SMALL`] pages get an area of their
+//! own. Unlike in Linux, an unmap flushes at once. A replaced block is found by address, and freed
+//! with its last mapping.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -15,9 +15,9 @@ use crate::va::{Fit, Vpn};
 use core::panic::Location;
 use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
 
-/// Pages of a block, if they fit a last-level table with a guard.
+/// Pages of a block, if a last-level table has room.
 pub const BLOCK_PAGES: u64 = 64;
-/// The most pages that come from a block.
+/// The most pages from a block.
 pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 
 #[derive(Clone, Copy, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Bits {
     lasts: u64,
 }
 
-/// A block and its guard fit into a piece.
+/// With its guard it fits a piece.
 const fn pages_of_block<G: Granule>() -> u64 {
     let piece = 1 << G::INDEX_BITS;
     if BLOCK_PAGES < piece {
@@ -37,21 +37,20 @@ const fn pages_of_block<G: Granule>() -> u64 {
     }
 }
 
-/// Bits of `nr` pages from `first`; `nr` is 1 to all.
+/// `nr` is 1 to all.
 #[inline(always)]
 const fn bits(first: u64, nr: u64) -> u64 {
     (u64::MAX >> (BLOCK_PAGES - nr)) << first
 }
 
-/// The lowest `nr` clear bits in a row.
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
-    // Mostly the first clear bit: freed pages are soon reused.
+    // Mostly the first clear bit.
     let first = (!used).trailing_zeros() as u64;
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
     }
-    // Bit i: `have` pages are free from page i. Each step at most doubles that.
+    // Bit i: `have` pages are free from page i.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
         let more = if nr - have < have { nr - have } else { have };
@@ -77,7 +76,7 @@ impl Bits {
         record::set_map_ram(block, [self.used, self.starts, self.lasts]);
     }
 
-    /// Takes the lowest `nr` pages in a row and returns the first.
+    /// Takes the lowest `nr` pages in a row.
     #[inline(always)]
     fn take(&mut self, nr: u64, pages: u64) -> Option<u64> {
         let first = clear_run(self.used | !bits(0, pages), nr)?;
@@ -87,7 +86,7 @@ impl Bits {
         Some(first)
     }
 
-    /// Begins the end of a mapping: from now on a second end is refused; the pages stay used.
+    /// A second end is refused from now on; the pages stay used.
     #[inline(always)]
     fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
         if self.starts >> first & 1 == 0 {
@@ -105,8 +104,8 @@ impl Bits {
         Ok(())
     }
 
-    /// Returns whether the block can be freed. Unmapped pages stay used until flushed; if that is
-    /// deferred, the block's free waits for it.
+    /// Whether the block can be freed. Pages stay used until flushed; if that is deferred, the
+    /// block's free waits for it.
     #[inline(always)]
     const fn is_idle(self, deferred: bool) -> bool {
         if deferred {
@@ -125,8 +124,8 @@ impl Bits {
     }
 }
 
-/// Calls `f` with the bits of the block around `page` and the page's index, and keeps the bits
-/// unless it fails. `None` if there is no block.
+/// Calls `f` with the bits around `page` and its index; keeps the bits unless it fails. `None`
+/// without a block.
 #[inline(always)]
 fn with_block<G: Granule, R>(
     state: &mut State<G>,
@@ -160,7 +159,6 @@ fn with_block<G: Granule, R>(
 
 impl<B: Backend> Vmalloc<B> {
     const BLOCK: u64 = pages_of_block::<B::Granule>();
-    /// Pages from a block at most.
     const SMALL: u64 = Self::BLOCK / 2;
 
     /// Maps the caller's pages, readable and writable, until [`vm_unmap_ram`](Self::vm_unmap_ram).
@@ -212,7 +210,7 @@ impl<B: Backend> Vmalloc<B> {
         Some(Vpn(block.first().0 + first))
     }
 
-    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages. Flushed on return, unless
+    /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages, flushed unless
     /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
     ///
     /// [Waiting](crate#contexts). A small one takes the lock of its block's shard.
@@ -224,7 +222,7 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Safety
     ///
-    /// As [`vfree`](Self::vfree), of a mapping of [`vm_map_ram`](Self::vm_map_ram).
+    /// As [`vfree`](Self::vfree).
     #[track_caller]
     pub unsafe fn vm_unmap_ram(&self, va: VirtAddr, nr: u64) -> Result<(), Error> {
         let caller = Location::caller();
@@ -266,7 +264,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Refuses another length for a mapping with its own area.
+    /// For a mapping with its own area.
     fn check_length(state: &State<B::Granule>, va: VirtAddr, nr: u64) -> Result<(), Error> {
         let page = Self::page_of(va);
         let expected = nr.saturating_mul(B::Granule::PAGE_SIZE);
@@ -283,7 +281,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Takes `nr` pages of a new block for this shard.
     #[inline(never)]
     fn take_of_a_new_block(&self, nr: u64, caller: &'static Location<'static>) -> Result<Vpn, Error> {
         let size = Self::BLOCK << B::Granule::PAGE_SHIFT;
@@ -303,11 +300,11 @@ impl<B: Backend> Vmalloc<B> {
         };
         bits.store(&block);
         record::set_ready(&block, &words);
-        // Owned by the shard and yet not by a handle: other calls cannot claim it.
+        // Neither a handle nor another call can own it.
         block.expose();
         let page = Vpn(block.start().0 + first);
         let mut held = shard.state.lock();
-        // The previous block is found by address from now on.
+        // The previous one is found by address.
         match held.block.replace(block) {
             Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
                 self.free_block(shard, held, idle, caller)
@@ -324,7 +321,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees the block around `page` if it has no mapping and is not the shard's current one.
+    /// If it has no mapping and is not the shard's current one.
     #[inline(always)]
     fn free_if_idle(
         &self,
@@ -343,7 +340,6 @@ impl<B: Backend> Vmalloc<B> {
         let deferred = self.defers_foreign();
         let idle = with_block(&mut *held, page, |bits, _| Ok(bits.is_idle(deferred)));
         let start = held.space.find(page).map_or(page, |segment| segment.start());
-        // No other call claims a block's kind.
         if let Some(Ok(true)) = idle
             && let Ok(block) = held.space.claim(start)
         {
@@ -351,7 +347,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees the shard's block if it has no mapping.
+    /// If it has no mapping.
     #[track_caller]
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();

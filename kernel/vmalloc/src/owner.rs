@@ -1,19 +1,11 @@
-//! [`Owners`]: from an address to its shard.
+//! [`Owners`]: from an address to its shard, by a number per span (what a last-level table
+//! translates) in a two-level radix tree made on demand. Spans without one are the common shard's.
+//! Read without a lock, written when a piece changes hands.
 //!
-//! A number per span (what a last-level table translates), in a two-level radix tree made on
-//! demand; a span without one is the common shard's. Read without a lock, written when a piece
-//! changes hands.
-//!
-//! # A lookup that holds
-//!
-//! A number may be stale, so a reader takes that shard's lock and [reads again](Owners::of):
-//!
-//! - A piece goes from the common shard to a CPU's under both locks.
-//! - It returns in two steps: out of the CPU's space under that lock; then into the common space,
-//!   with the number, under the other.
-//!
-//! So under a shard's lock, if the number is the shard's, its space has the piece or there is no
-//! area.
+//! A number may be stale, so a reader takes that shard's lock and [reads again](Owners::of). A
+//! piece goes from the common shard to a CPU's under both locks. It returns in two steps: out of
+//! the CPU's space under that lock; then into the common space, with the number, under the other.
+//! So if the number is that of a locked shard, its space has the piece or there is no area.
 
 use crate::va::NodePage;
 use core::ptr::null_mut;
@@ -41,8 +33,7 @@ fn follow<T>(pointer: &AtomicPtr<T>) -> Option<&'static T> {
 
 /// Hangs `new` there, if nothing is.
 fn hang<T>(pointer: &AtomicPtr<T>, new: &'static T) {
-    // Release: the contents are visible before the link. If another came first, this page stays
-    // unused.
+    // Release: contents before the link. If another came first, this page stays unused.
     let new = core::ptr::from_ref(new).cast_mut();
     let _ = pointer.compare_exchange(null_mut(), new, AcqRel, Relaxed);
 }
@@ -67,8 +58,7 @@ impl Owners {
             .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
     }
 
-    /// Gives `span` to shard `owner`, under the locks that the module names. Returns false if there
-    /// is [no room](Self::feed).
+    /// Under the locks named by the module. Returns false without [room](Self::feed).
     pub fn set(&self, span: u64, owner: usize) -> bool {
         match self.slot(span) {
             Some(slot) => slot.store(owner as u16, Relaxed),
@@ -77,7 +67,7 @@ impl Owners {
         true
     }
 
-    /// Makes room for `span`, one missing page at a time.
+    /// One missing page at a time.
     pub fn feed(&self, span: u64, page: &'static mut NodePage) {
         let span = span as usize;
         let root = &self.0[span / (LEAF * BRANCH)];

@@ -1,13 +1,13 @@
 //! `set_memory_*`: permissions of pages of an area that owns its frames, and of their linear alias,
 //! all or nothing.
 //!
-//! The linear map is split at the edges of the physical runs, then the area is changed: either may
-//! fail. Then the alias is changed, which cannot, and unneeded splits are folded. A gate admits one
-//! call at a time, as all areas share the linear map. Other CPUs may find a leaf broken (DESIGN
-//! rule 3) and retry. What becomes executable is [published](Backend::publish_instructions) last.
+//! First the linear map is split at the edges of the physical runs and the area is changed, which
+//! may fail; then the alias is changed, which cannot, and unneeded splits are folded. A gate admits
+//! one call at a time to the linear map. Other CPUs may find a broken leaf (DESIGN rule 3) and
+//! retry. What becomes executable is [published](Backend::publish_instructions) last.
 //!
-//! Such an area is freed at once under either policy (Linux's `VM_FLUSH_RESET_PERMS`): unmap and
-//! flush, restore and fold the alias, free the frames.
+//! Such an area is freed at once (Linux's `VM_FLUSH_RESET_PERMS`): unmap and flush, restore and
+//! fold the alias, free the frames.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -31,7 +31,6 @@ enum Change {
 
 struct Changed {
     outcome: Outcome,
-    /// Some of it has become executable.
     executable: bool,
 }
 
@@ -102,19 +101,18 @@ set_memory! {
     /// Makes the pages and their linear alias writable.
     set_memory_rw => Change::Writable(true);
     /// Makes the pages, which must be read-only, executable and
-    /// [publishes](Backend::publish_instructions) them: a CPU may execute there after a context
-    /// synchronisation event. The alias stays non-executable.
+    /// [publishes](Backend::publish_instructions) them. A CPU may execute there after a context
+    /// synchronisation event.
     set_memory_x => Change::Executable(true);
     /// Makes the pages not executable.
     set_memory_nx => Change::Executable(false);
-    /// Makes the pages and their linear alias accessible again, and publishes executable ones as
-    /// [`set_memory_x`](Self::set_memory_x) does.
+    /// Makes the pages and their linear alias accessible again, and publishes executable ones.
     set_memory_valid => Change::Valid(true);
     /// Makes the pages and their linear alias inaccessible: accesses fault. They keep their frames.
     set_memory_invalid => Change::Valid(false);
-    /// Makes the pages and their linear alias read-only. `offset` and `size` are whole pages in the
-    /// area; larger leaves are split no further than needed. All or nothing.
-    /// [Waiting](crate#contexts): for other changes of the area's parts and the linear map.
+    /// Makes the pages and their linear alias read-only. `offset` and `size` are whole pages;
+    /// larger leaves are split no further than needed. All or nothing. [Waiting](crate#contexts):
+    /// for other changes of the area's parts and the linear map.
     set_memory_ro => Change::Writable(false);
 }
 
@@ -127,7 +125,7 @@ impl<B: Backend> Vmalloc<B> {
     fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Changed, Error> {
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;
-        // This call owns the area meanwhile: a free is told so.
+        // Owned by this call: a free is told so.
         let handle = VmArea::adopt(self, area);
         let busy = Busy::adopt(self, handle.area());
         let result = handle
@@ -138,15 +136,14 @@ impl<B: Backend> Vmalloc<B> {
         result
     }
 
-    /// Claims the raw area around `va` and makes it busy, waiting for calls that change other pages
-    /// of it.
+    /// Claims the raw area around `va`, when no other call changes its pages, and makes it busy.
     fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
         loop {
             let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
             let page = Self::page_of(va);
             let start = match held.space.find(page) {
                 Some(segment) if segment.state.is_live() && segment.contains(page) => {
-                    // Not even for a moment: a `vm_map_ram` block may be about to be freed.
+                    // Not even briefly: a `vm_map_ram` block may be about to be freed.
                     if !Head::in_words(&segment.words).kind().owns_frames()
                         && let Some(area) = record::info::<B::Granule>(&segment)
                     {
@@ -177,7 +174,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Publishes `range`, without locks, if it became executable.
+    /// Called without locks.
     fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
         if changed.executable {
             self.backend.publish_instructions(range);
@@ -185,8 +182,7 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Returns whether `change` makes executable pages, or makes such pages accessible, in a busy
-    /// area.
+    /// Whether `change` makes pages executable, or executable ones accessible.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -198,7 +194,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(executable)
     }
 
-    /// Changes `range`, whole pages of `area`.
     fn set_memory(&self, area: &Area, range: VirtRange, change: Change) -> Result<Changed, Error> {
         if !Head::of(area).owns_frames() || !Head::of(area).kind().owns_frames() {
             return Err(match record::info_of_held::<B::Granule>(area) {
@@ -217,7 +212,7 @@ impl<B: Backend> Vmalloc<B> {
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }
 
-    /// The same while nothing else changes the linear map.
+    /// Inside the linear map's gate.
     fn set_memory_alone(
         &self,
         area: &Area,
@@ -260,18 +255,16 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Changed { outcome, executable })
     }
 
-    /// Edits the alias of `pages`. Inside the linear map's gate.
+    /// Inside the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)
         })
     }
 
-    /// Folds what splitting the alias of `pages` left. Inside the linear map's gate.
-    ///
-    /// Outside the run only leaves across its ends can have been split: folding goes up the ladder
-    /// around each end. A leaf that cannot be made would be part of every larger one, so it stops
-    /// there.
+    /// Folds what splits of the alias left, inside the linear map's gate. Outside the run only
+    /// leaves across its ends can have been split: folding climbs the ladder around each end, until
+    /// a leaf cannot be made.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
         let folded = self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
@@ -283,7 +276,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Folds the linear map's leaves across `end`.
+    /// Folds leaves across `end`.
     fn fold_around(&self, end: PhysAddr) -> Result<(), Failure> {
         let leaves = self.backend.tree().config().leaves;
         let smallest_first = LeafSize::ALL.into_iter().rev();
@@ -302,14 +295,12 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Calls `each` with the physical runs of `pages`.
     fn for_each_run(
         &self,
         area: &Area,
         pages: core::ops::Range<u64>,
         mut each: impl FnMut(PhysAddr, u64) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        // Read, not taken over.
         let blocks = ManuallyDrop::new(Blocks::of_area(&self.backend, area));
         let mut source = blocks.source(pages.end);
         let mut page = pages.start;
@@ -324,12 +315,12 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Restores the alias of `area`, which is unmapped and flushed.
+    /// The area is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
         let _alone = self.linear_map.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {
             if let Err(failure) = self.edit_alias(area, 0..area.pages(), LinearEdit::Restore) {
-                // Leaves are split at the edges of what changed; the rest is as it should be.
+                // Leaves are split where the change ended.
                 panic!("restoring the alias of {area:?}: {failure}");
             }
             self.coalesce_alias(area, 0..area.pages());

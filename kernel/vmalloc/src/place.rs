@@ -8,26 +8,23 @@
 //!   15 pages                       -        anything
 //! ```
 //!
-//! # Memory in several runs
-//!
-//! The area follows one run: the first, or one of the next few if that holds a larger leaf. It
-//! begins as far before that phase as the run lies behind its start. Of a list of extents the next
-//! [`MAX_RUNS`] are looked at. Of an array a few frames are: at its start, behind the first run,
-//! and on the way to its middle. If the frames at both ends of an aligned block, or of a short
-//! array, are as far apart as in a run, it is taken for one; the map finds out. The cost does not
-//! grow with the pages.
+//! Of memory in several runs it follows the first, or one of the next few that holds a larger leaf.
+//! Of extents the next [`MAX_RUNS`] are looked at, of an array a few frames: at its start, behind
+//! the first run, and towards its middle. Frames that are as far apart at both ends of a block, or
+//! of a short array, as in a run are taken for one; the map finds out. The cost does not grow with
+//! the pages.
 
 use crate::va::Fit;
 use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
 
-/// Runs that are looked at after the first.
+/// Besides the first.
 pub(crate) const MAX_RUNS: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Phase {
     /// Of the followed run, less the pages before it.
     pa: PhysAddr,
-    /// The largest leaf that it holds, in bytes; 0 if only pages.
+    /// The run's largest leaf in bytes; 0 if only pages.
     leaf: u64,
 }
 
@@ -45,8 +42,7 @@ impl Phase {
         }
     }
 
-    /// Returns the phase for `source`, of which nothing was read yet. `again` makes another one,
-    /// for when more than the first run was read.
+    /// `source` was not read yet. `again` makes another, for when more than the first run was read.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -54,7 +50,7 @@ impl Phase {
         again: impl FnOnce() -> S,
     ) -> Self {
         let pages = source.pages();
-        // Mostly the first run is as good as any, and the source remembers what is read of it.
+        // Mostly the first run decides, and the source remembers it.
         let limit = if S::RUNS_ARE_FREE {
             run_worth_knowing::<G>(pages)
         } else {
@@ -64,8 +60,7 @@ impl Phase {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
-        // After a run that ended, only a block repays the look. A run that did not end may be
-        // everything.
+        // After a run that ended, only a block repays the look.
         let unseen = if first.pages == limit {
             pages
         } else {
@@ -84,15 +79,13 @@ impl Phase {
         phase
     }
 
-    /// Returns the phase of the first run. Only the page that ends it is read too: for a source
-    /// that must read each page once.
+    /// The phase of the first run, for a source that must read each page once.
     pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
         source
             .run_at(0, run_worth_knowing::<G>(pages))
             .map_or(Self::NONE, |run| Self::of_run::<G>(run, allowed))
     }
 
-    /// Follows `run` at page `at` for leaves of `leaf` bytes.
     const fn following<G: Granule>(run: Run, at: u64, leaf: u64) -> Self {
         Self {
             pa: PhysAddr(run.pa.0.wrapping_sub(at << G::PAGE_SHIFT)),
@@ -105,7 +98,7 @@ impl Phase {
         let (mut at, mut best) = (at, best);
         for _ in 0..MAX_RUNS {
             let rest = source.pages() - at;
-            // The best that could come: one run over the rest, well aligned.
+            // At best one aligned run is left.
             if rest == 0 || largest_leaf::<G>(aligned(rest), allowed) <= best.leaf {
                 break;
             }
@@ -121,7 +114,6 @@ impl Phase {
         best
     }
 
-    /// Looks at a few places behind the first few pages.
     #[inline(never)]
     fn of_samples<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -183,10 +175,9 @@ impl Phase {
     }
 }
 
-/// An array read at some places, in ascending order.
+/// Read at some places, in ascending order.
 struct Seen<'a, S> {
     source: &'a mut S,
-    /// The first page not read.
     next: u64,
 }
 
@@ -201,7 +192,7 @@ impl<S> Seen<'_, S> {
         run
     }
 
-    /// Returns whether, by its ends, `run` seems to hold an aligned leaf of `bytes` from page `at`.
+    /// Whether `run` seems to hold an aligned leaf of `bytes`, by its ends.
     fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
     where
         S: PhysSource<G>,
@@ -213,7 +204,7 @@ impl<S> Seen<'_, S> {
             && self.has::<G>(run, at, last)
     }
 
-    /// Returns whether the page `offset` bytes behind page `at` continues `run`.
+    /// Whether the page `offset` bytes behind page `at` continues `run`.
     fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
     where
         S: PhysSource<G>,
@@ -227,8 +218,8 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// Returns the run at `page`, at most `limit` pages. Frame numbers in memory are judged by the last
-/// one; `source` does not move.
+/// At most `limit` pages. Frame numbers in memory are judged by the last one, without moving
+/// `source`.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -248,7 +239,7 @@ fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -
     source.run_at(page, limit)
 }
 
-/// Pages to look at where a look costs: a group, wherever it begins.
+/// Enough for a group, wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
     2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1
@@ -261,8 +252,7 @@ const fn aligned(pages: u64) -> Run {
     }
 }
 
-/// Returns the best place at `phase` for an alignment of `align` (bytes, a power of two, at least a
-/// page).
+/// `align`: bytes, a power of two, at least a page.
 #[inline(always)]
 pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     if phase.leaf > align && phase.pa.is_aligned(align) {
@@ -272,7 +262,7 @@ pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     }
 }
 
-/// Returns the places worth trying, with less and less of the phase.
+/// The places worth trying, with less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
     phase: Phase,
@@ -290,8 +280,7 @@ pub(crate) fn candidates<G: Granule>(
     congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// Returns the length of run that suffices for the largest leaf possible in `pages`, wherever the
-/// run begins.
+/// The run that suffices to know the largest leaf in `pages`, wherever it begins.
 fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
     let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
     let block = in_pages(LeafSize::BLOCK2);
@@ -312,10 +301,9 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// Returns the largest leaf in `run` by the engine's rule, in bytes; 0 if only pages.
+/// By the engine's rule, in bytes; 0 if only pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
-    // The common case of single pages ends here.
     let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;
     if run.pages < group {
         return 0;

@@ -12,7 +12,7 @@ pub struct Config {
     /// Whether that applies to another owner's pages.
     pub foreign: ForeignPages,
     /// Ranges of up to [`MAX_CACHED_PAGES`](crate::MAX_CACHED_PAGES) pages, guards included, that
-    /// each CPU keeps for reuse at the same size.
+    /// each CPU keeps for reuse.
     pub cached_areas: usize,
 }
 
@@ -33,9 +33,9 @@ impl Default for Config {
 pub enum FlushPolicy {
     /// Before the free returns.
     Strict,
-    /// When so many areas or pages are lazy on all CPUs together, when memory or addresses run out,
-    /// or by [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases). Until then a freed area may be
-    /// accessible by a TLB, or by its tables if another CPU than its own freed it.
+    /// At so many lazy areas or pages on all CPUs, when memory or addresses run out, or by
+    /// [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases). Until then a freed area may be
+    /// accessible by a TLB, or by its tables if another CPU freed it.
     Lazy {
         /// Areas.
         areas: usize,
@@ -44,7 +44,7 @@ pub enum FlushPolicy {
     },
 }
 
-/// Mappings of another owner's pages under a lazy policy: `vmap`, `vm_map_ram`, `map_pages`, and
+/// Another owner's pages under a lazy policy: of `vmap`, `vm_map_ram`, `map_pages`, and
 /// `ioremap_cache` of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 #[non_exhaustive]
@@ -78,7 +78,6 @@ impl FlushPolicy {
         }
     }
 
-    /// Returns the share of each of `shards`.
     pub(crate) const fn share_of(self, shards: usize) -> Self {
         match self {
             Self::Strict => self,
@@ -89,7 +88,7 @@ impl FlushPolicy {
         }
     }
 
-    /// Returns whether `usage` (areas, pages) reaches the limit.
+    /// Whether `usage` (areas, pages) reaches the limit.
     #[inline(always)]
     pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
         match self {

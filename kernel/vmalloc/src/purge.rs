@@ -1,28 +1,16 @@
-//! When unmapped areas are flushed and freed, and what is done where something ran out.
+//! When unmapped areas are flushed and freed. A caller's pages are flushed at once; others by
+//! policy, but before any reuse (DESIGN rule 6).
 //!
-//! Nothing of an area may be reused while a TLB can hold a translation of it (DESIGN rule 6). Under
-//! [`Strict`](crate::FlushPolicy::Strict) the flush precedes the return of the free; under
-//! [`Lazy`](crate::FlushPolicy::Lazy) one flush serves many areas. A caller's pages are flushed at
-//! once under either, since they may be reused at once.
+//! A flush takes a shard's list under its lock, invalidates, frees the frames, and returns the
+//! addresses, [`STEP`] areas per hold, all inside the purge gate with interrupts enabled: a call
+//! that passes the gate and finds nothing knows that nothing is on its way back. A flush is due at
+//! the shard's share of the policy's limit; while another one runs, at twice that. Half a share
+//! more may be deferred.
 //!
-//! # One flush per shard
-//!
-//! A flush takes the shard's list under its lock, invalidates, frees the frames, and returns the
-//! addresses, [`STEP`] areas per hold. All of that is inside the purge gate, with interrupts
-//! enabled: a call that passes the gate and finds nothing knows that nothing is on its way back.
-//!
-//! # How much is lazy
-//!
-//! A shard's share is the policy's limit divided by the shards. A flush is due at the share; while
-//! another is under way, at twice that, and is waited for. Its deferred-free list may have half a
-//! share more.
-//!
-//! # Where something ran out
-//!
-//! A call flushes all shards, and retries if that freed anything. Then it frees what is kept
-//! (ranges for reuse, idle pieces and their tables) if that could help, and retries once more. So a
-//! call ends whatever others do (DESIGN rule 14), and an impossible request takes nothing from
-//! others.
+//! A call that lacks something flushes all shards and retries if that freed anything, then frees
+//! what is kept (ranges for reuse, idle pieces and their tables) if that could help, and retries
+//! once more. So it ends whatever others do (DESIGN rule 14), and an impossible request takes
+//! nothing from others.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -34,26 +22,25 @@ use crate::shard::{Flushing, STEP, Shard};
 use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
-/// Idle pieces that a shard keeps at a purge, with their tables.
+/// Kept at a purge, with their tables.
 const IDLE_PIECES: u64 = 2;
 
-/// Pieces unlinked per flush.
+/// Unlinked per flush.
 const PIECES_AT_ONCE: usize = 16;
 
-/// A lower bound of what freeing all that is lazy or kept would give.
+/// A lower bound of what can be freed.
 #[derive(Clone, Copy, Default)]
 struct Potential {
     /// Lazy frames.
     frames: u64,
-    /// Pages of addresses in no live area.
+    /// In no live area.
     addresses: u64,
-    /// Pages of addresses that CPUs could return.
+    /// That CPUs could return.
     in_pieces: u64,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Flushes `shard`, which has reached its share, unless another flush is under way and a limit
-    /// is not reached.
+    /// Unless another flush is under way and twice the share is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
         let inside = match shard.purge.try_enter() {
@@ -70,7 +57,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Flushes `shard` if it has reached its share. Inside its purge gate.
+    /// Inside the purge gate.
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
         let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
@@ -79,7 +66,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes what is lazy in `shard` and frees it. Inside its purge gate.
+    /// Inside the purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
         if state.lazy.is_empty() {
@@ -90,8 +77,8 @@ impl<B: Backend> Vmalloc<B> {
         state.flushing = Flushing { nr_areas, pages };
         drop(state);
         let pending = core::mem::replace(&mut due.pending, Pending::new());
-        // Other CPUs may have written the invalid descriptors, handed over by the lock: the leading
-        // barrier must cover observed stores as well as own ones (DSB ISH, Arm ARM B2.3.12).
+        // The lock hands over invalid descriptors that other CPUs wrote: the leading barrier must
+        // cover observed stores too (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
         // The oldest first, which suits the tree.
         let mut flushed: Option<Area> = None;
@@ -131,8 +118,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns idle pieces beyond `keep` to the common shard: a quarter of them, or all if `keep`
-    /// is 0. The gate is not needed: others may do the same.
+    /// Returns a quarter of the idle pieces beyond `keep` to the common shard, or all if `keep` is
+    /// 0. Several may do so at once.
     fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
         if shard.is_common() {
             return 0;
@@ -147,12 +134,12 @@ impl<B: Backend> Vmalloc<B> {
                 if vacant <= keep {
                     break;
                 }
-                // An area for now: the piece stays the shard's until no TLB knows its table.
+                // An area for now: the piece stays until no TLB knows its table.
                 let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
                     break;
                 };
                 area.retire();
-                // The lock keeps lookups off this shard's tables.
+                // The lock keeps lookups off the tables.
                 self.unmap_all(Self::whole(&area), &mut batch);
                 *place = Some(area);
                 if keep != 0 && returned + 1 >= vacant.div_ceil(4) {
@@ -175,7 +162,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns an unmapped, flushed piece. False if the common shard has no node for it: it stays.
+    /// Returns false if the common shard lacks a node: the piece stays.
     fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
         if self.shards.common().state.lock().space.nr_spare_nodes() == 0
             && let Some(page) = self.backend.node_page()
@@ -196,7 +183,7 @@ impl<B: Backend> Vmalloc<B> {
         true
     }
 
-    /// All pages of an area, guards included.
+    /// Guards included.
     pub(crate) fn whole(area: &Area) -> VirtRange {
         VirtRange::new(
             VirtAddr(area.first().0 << B::Granule::PAGE_SHIFT),
@@ -204,16 +191,16 @@ impl<B: Backend> Vmalloc<B> {
         )
     }
 
-    /// Ensures that no TLB holds a translation of an area that this CPU, or one that it has heard
-    /// from, freed before. Under [`Strict`](crate::FlushPolicy::Strict) that matters only after
-    /// frees in contexts that cannot wait.
+    /// Ensures that no TLB holds a translation of an area freed before by this CPU, or by one that
+    /// it has heard from. Under [`Strict`](crate::FlushPolicy::Strict) that concerns only frees in
+    /// contexts that cannot wait.
     ///
     /// [Waiting](crate#contexts): for each shard's purge gate.
     pub fn vm_unmap_aliases(&self) {
         self.flush_all();
     }
 
-    /// Flushes all shards. Returns the areas that any CPU freed meanwhile.
+    /// Returns the areas that any CPU freed meanwhile.
     fn flush_all(&self) -> u64 {
         self.drain_addresses(true);
         let mut nr_freed = 0;
@@ -227,15 +214,13 @@ impl<B: Backend> Vmalloc<B> {
         nr_freed
     }
 
-    /// Frees all that is lazy or kept: unflushed areas, cached ranges, idle `vm_map_ram` blocks and
-    /// pieces, and their tables. For a kernel short of memory.
-    ///
-    /// [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
+    /// Frees all that is lazy or kept: areas, ranges, idle `vm_map_ram` blocks and pieces, and
+    /// their tables. [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
     pub fn shrink(&self) {
         self.give_up_all();
     }
 
-    /// Returns the areas and ranges freed, and the pieces.
+    /// Returns areas and ranges freed, and pieces.
     fn give_up_all(&self) -> (u64, u64) {
         for shard in self.shards.iter() {
             self.drop_idle_block(shard);
@@ -279,7 +264,7 @@ impl<B: Backend> Vmalloc<B> {
         all
     }
 
-    /// Returns whether freeing all that is lazy or kept could meet `error`'s request.
+    /// Whether freeing all that is lazy or kept could suffice.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();
         match *error {
@@ -295,8 +280,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Calls `once` without locks; again after a flush of all, and once more after all that is kept
-    /// was freed, if that could help.
+    /// Calls `once` without locks, and up to twice more: see the module.
     #[inline(always)]
     pub(crate) fn under_pressure<R>(&self, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
         match once() {
@@ -312,7 +296,7 @@ impl<B: Backend> Vmalloc<B> {
             return Err(error);
         }
         let mut error = error;
-        // Frames that another CPU has just freed count too.
+        // Frames that another CPU freed count too.
         if self.flush_all() != 0 || self.has_frames_for(&error) {
             match once() {
                 Err(again) if again.is_for_want() && self.could_help(&again) => error = again,

@@ -1,8 +1,8 @@
-//! What RAM may be mapped as: [`RAM`], the linear map's type, and nothing else.
+//! What RAM may be mapped as: the linear map's type, [`RAM`].
 //!
-//! Mismatched types are not coherent (Arm ARM B2.8, "Mismatched memory attributes"). A second type
-//! would require the linear alias to be removed, and its lines cleaned and invalidated, before use
-//! and again before the alias returns. So it is refused (DESIGN rule 12):
+//! Mismatched types are not coherent (Arm ARM B2.8, "Mismatched memory attributes"). Another type
+//! would require removing the linear alias, and cleaning and invalidating its lines, before use and
+//! before it returns. So it is refused (DESIGN rule 12):
 //!
 //! | call | checked |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | `ioremap` and its kin | the range |
 //! | `vmap_as`, `map_pages`, `vmap_pfn` | [each page](NoRam), when handed out |
 //!
-//! `vmap_pfn` refuses RAM with any attributes. Memory to be mapped uncached is kept out of the
-//! linear map (`no-map` in a device tree): it is not RAM here.
+//! `vmap_pfn` refuses all RAM. Memory to be mapped uncached is kept out of the linear map (`no-map`
+//! in a device tree): it is not RAM here.
 
 use crate::backend::Backend;
 use crate::error::Error;
@@ -26,12 +26,11 @@ pub(crate) const fn may_be(attributes: Attributes) -> bool {
     memory.index() == RAM.index() && memory.shareability() == RAM.shareability()
 }
 
-/// A source whose pages are checked not to be RAM as they are handed out: what was checked is
-/// mapped, even if an array changes.
+/// Checks pages as it hands them out: what was checked is mapped, even if an array changes.
 pub(crate) struct NoRam<'b, B: Backend, S> {
     backend: &'b B,
     source: S,
-    /// The first page of RAM met, where the source ends.
+    /// Where the source ends.
     met: Option<PhysAddr>,
 }
 
@@ -44,7 +43,6 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
         }
     }
 
-    /// Returns why the map failed with `error`.
     #[cold]
     pub fn refusal(&self, error: Error) -> Error {
         self.met.map_or(error, |pa| Error::Ram {
@@ -53,12 +51,11 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
         })
     }
 
-    /// Returns `run` up to its first page of RAM.
     #[inline]
     fn before_ram(&mut self, run: Run) -> Option<Run> {
         let page = B::Granule::PAGE_SIZE;
         let bytes = run.pages.saturating_mul(page);
-        // The map refuses misaligned or wrapping addresses, and names them as given.
+        // The map refuses these, and names them as given.
         if !run.pa.is_aligned(page)
             || run.pa.0.checked_add(bytes).is_none()
             || !self.backend.is_ram(run.pa, bytes)

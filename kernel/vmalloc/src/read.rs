@@ -63,8 +63,8 @@ impl fmt::Display for AreaListing {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Calls `each` for every area in use, by address, without a lock: areas that come and go
-    /// meanwhile may be listed.
+    /// Calls `each` for every area in use, by address, without a lock: areas that come and go may
+    /// be missed.
     ///
     /// Waits for each shard's lock in turn, and holds an area's for one span at a time.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
@@ -99,8 +99,7 @@ impl<B: Backend> Vmalloc<B> {
         Some(listing)
     }
 
-    /// Counts an area's leaves while it is in use, a span per hold of the lock. Missing tables are
-    /// skipped whole.
+    /// One span per hold of the lock. Missing tables are skipped whole.
     fn count_leaves(&self, listing: &mut AreaListing) {
         let info = listing.info;
         let mut at = info.range.start;
@@ -112,7 +111,6 @@ impl<B: Backend> Vmalloc<B> {
                 }
                 let tree = self.backend.tree();
                 let vacant = tree.walk(at).ok().filter(|walk| walk.leaf.is_none());
-                // A table of this level is missing: nothing is mapped in its span.
                 let level = vacant.map_or(LAST_LEVEL - 1, |walk| walk.level().min(LAST_LEVEL - 1));
                 let span = B::Granule::size(level);
                 let step = (span - (at.0 & (span - 1))).min(left);
@@ -170,9 +168,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Reads part of a page if it is memory in use. Under the shard's lock it stays so: areas are
-    /// retired, and `vm_map_ram` mappings unmapped, under it before their frames are freed. A page
-    /// made invalid meanwhile may lose its alias first, and cannot be read then.
+    /// Under the shard's lock the page stays memory: areas are retired, and `vm_map_ram` mappings
+    /// unmapped, under it before their frames are freed. A page made invalid meanwhile may lose its
+    /// alias first, and cannot be read then.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
             let kind = Head::in_words(&segment.words).kind();

@@ -26,37 +26,36 @@ pub(crate) enum Context {
 pub(crate) type Batch<'t, B> =
     FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
 
-/// What is in use at one moment.
+/// What is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Areas in use.
     pub areas: usize,
-    /// Pages of addresses in use, guards included. A large area has whole tables: the rest of the
-    /// last counts as a guard.
+    /// Pages of addresses in use, guards included. The rest of a large area's last table counts as
+    /// a guard.
     pub pages: u64,
-    /// Areas that wait for a flush, and their pages, guards included.
+    /// Areas that wait for a flush, and their pages.
     pub lazy: (usize, u64),
     /// Ranges kept for reuse, and their pages.
     pub cached: (usize, u64),
-    /// Pages of addresses that CPUs have for small areas.
+    /// Pages of addresses of CPUs' pieces.
     pub pieces: u64,
-    /// Areas whose free was deferred, and their pages, guards included.
+    /// Deferred areas, and their pages.
     pub deferred: (usize, u64),
-    /// Addresses deferred by [`Vmalloc::vfree_atomic`] without a lookup. Their areas count as in
+    /// Addresses that [`Vmalloc::vfree_atomic`] deferred without a lookup. Their areas count as in
     /// use.
     pub deferred_addresses: usize,
-    /// Those that could not be freed later, ever: see [`Backend::deferred_free_refused`].
+    /// Deferred addresses that were refused, ever ([`Backend::deferred_free_refused`]).
     pub refused: usize,
 }
 
 /// The vmalloc subsystem of one region. Calls may be made on any CPU, in the
 /// [contexts](crate#contexts) that they name.
 ///
-/// It is never destroyed while areas exist: a handle borrows it, and areas turned into addresses
-/// stay mapped. Node pages are given for ever and stay nodes, so following a link needs no
-/// `unsafe`.
+/// It has no destructor: areas turned into addresses stay mapped. Node pages are given for ever and
+/// stay nodes, so following a link needs no `unsafe`.
 pub struct Vmalloc<B: Backend> {
-    // Read by all CPUs and rarely written: they share its cache lines.
+    // Rarely written, so that CPUs share its cache lines.
     pub(crate) backend: B,
     pub(crate) config: Config,
     /// Allowed by this policy and the tree's.
@@ -67,17 +66,17 @@ pub struct Vmalloc<B: Backend> {
     /// From a span to its shard.
     pub(crate) owners: Owners,
     pub(crate) shards: Shards<B>,
-    /// How much may be lazy in a shard.
+    /// Per shard.
     pub(crate) share: FlushPolicy,
     pub(crate) addresses: Addresses,
-    /// Whether addresses, or areas of the common shard, may be deferred.
+    /// Whether addresses, or common areas, may be deferred.
     pub(crate) shared_work: AtomicBool,
     /// The linear map's gate.
     pub(crate) linear_map: Apart<Gate<B>>,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Pages of a span: what a last-level table translates.
+    /// What a last-level table translates.
     pub(crate) const SPAN_PAGES: u64 = 1 << B::Granule::INDEX_BITS;
 
     /// Returns the subsystem for `range`, of which nothing is mapped, and whose last-level tables
@@ -146,14 +145,13 @@ impl<B: Backend> Vmalloc<B> {
         Vpn(va.0 >> B::Granule::PAGE_SHIFT)
     }
 
-    /// Returns the number of the span of `page`.
     #[inline(always)]
     pub(crate) const fn span_of(&self, page: Vpn) -> u64 {
         (page.0 - (self.range.start.0 >> B::Granule::PAGE_SHIFT)) / Self::SPAN_PAGES
     }
 
-    /// Returns what is in use. [Waiting](crate#contexts): for each shard's lock. Exact if nothing
-    /// else happens meanwhile.
+    /// Returns what is in use, exactly if nothing else happens meanwhile.
+    /// [Waiting](crate#contexts): for each shard's lock.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for shard in self.shards.iter() {
@@ -173,7 +171,7 @@ impl<B: Backend> Vmalloc<B> {
             usage.deferred.0 += deferred.0;
             usage.deferred.1 += deferred.1;
         }
-        // The deferred counts change without a lock.
+        // These change without a lock.
         usage.areas = usage
             .areas
             .saturating_sub(usage.lazy.0 + usage.cached.0 + usage.deferred.0);
@@ -184,9 +182,8 @@ impl<B: Backend> Vmalloc<B> {
         usage
     }
 
-    /// Checks the invariants of the address space, in time proportional to the areas, under one
-    /// shard's lock after the other. The sums are exact if nothing else happens meanwhile. For
-    /// tests.
+    /// Checks the invariants of the address space, one shard after the other, in time proportional
+    /// to the areas. The sums are exact if nothing else happens meanwhile. For tests.
     ///
     /// # Errors
     ///

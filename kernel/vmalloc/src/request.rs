@@ -27,7 +27,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns a request for `size` bytes, readable and writable, with arbitrary contents.
+    /// Returns a request for `size` readable and writable bytes with arbitrary contents.
     pub const fn new(size: u64) -> Self {
         Self {
             size,
@@ -49,7 +49,7 @@ impl Request {
         Self { zero: true, ..self }
     }
 
-    /// Uses the largest blocks that there are, beyond the size of a level 2 leaf.
+    /// Uses blocks beyond a level 2 leaf too.
     pub const fn huge(self) -> Self {
         Self { huge: true, ..self }
     }
@@ -63,10 +63,9 @@ impl Request {
         }
     }
 
-    /// For a handler that may have interrupted any lock's holder (Linux's `alloc_pages_nolock`).
-    /// Tries every lock once, and fails with [`Error::WouldBlock`] or what is lacking. What it
-    /// cannot free then is left to a later call, and counted in
-    /// [`Usage::deferred`](crate::Usage::deferred).
+    /// For a handler that may have interrupted any lock's holder (Linux's `alloc_pages_nolock`):
+    /// tries every lock once, and fails with [`Error::WouldBlock`] or what is lacking. What it
+    /// cannot free then is deferred ([`Usage::deferred`](crate::Usage::deferred)).
     pub const fn nolock(self) -> Self {
         Self {
             context: Context::Exception,
@@ -74,8 +73,8 @@ impl Request {
         }
     }
 
-    /// Sets attributes, of RAM's memory type: Normal, write-back, inner shareable. Executable
-    /// memory is [published](Backend::publish_instructions): not for requests that
+    /// Sets attributes, of RAM's memory type. Executable memory is
+    /// [published](Backend::publish_instructions): not for requests that
     /// [do not wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
@@ -84,11 +83,11 @@ impl Request {
 
 impl<B: Backend> Vmalloc<B> {
     /// Allocates `size` bytes, virtually contiguous, with arbitrary contents, in the largest blocks
-    /// that there are up to a level 2 leaf.
+    /// up to a level 2 leaf.
     ///
     /// [Waiting](crate#contexts), or see [`Request::nowait`] and [`Request::nolock`]. Takes the
-    /// lock of this CPU's shard, or of the common one. Out of memory, tables or addresses, it
-    /// purges and retries, at most twice.
+    /// lock of this CPU's shard, or of the common one. Where something ran out it purges and
+    /// retries, at most twice.
     ///
     /// # Errors
     ///
@@ -120,8 +119,7 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&Request::new(size).huge(), Kind::Vmalloc, Location::caller())
     }
 
-    /// Allocates as `request` says. [Waiting](crate#contexts), as [`vmalloc`](Self::vmalloc),
-    /// unless it says otherwise.
+    /// Allocates as `request` says. [Waiting](crate#contexts) unless it says otherwise.
     ///
     /// # Errors
     ///
@@ -142,8 +140,8 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(&Request::new(size).zeroed(), Kind::Stack, Location::caller())
     }
 
-    /// Returns a stack at a multiple of `align`, a power of two, so that bits of a stack pointer
-    /// show an overflow. [Waiting](crate#contexts).
+    /// Returns a stack at a multiple of `align`, a power of two, so that its pointer's bits show an
+    /// overflow. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -252,8 +250,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// Allocates frames, after a flush if needed. More than there are is refused before any is
-    /// taken.
+    /// More than there are is refused before any is taken.
     pub(crate) fn frames(
         &self,
         pages: u64,
@@ -277,5 +274,5 @@ impl<B: Backend> Vmalloc<B> {
     }
 }
 
-/// Pages from which on it is worth counting first.
+/// Pages worth counting first.
 const WORTH_COUNTING: u64 = 16;

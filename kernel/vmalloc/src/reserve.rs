@@ -1,4 +1,4 @@
-//! Reserving addresses: a small area from its CPU's shard, others from the common one.
+//! Reserving addresses.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -16,7 +16,7 @@ enum Lack {
     Nodes(usize),
     /// Room to note this span's owner.
     Note(u64),
-    /// Addresses, or a lock; or the request is bad.
+    /// Addresses, a lock, or sense.
     Else(Error),
 }
 
@@ -32,7 +32,6 @@ impl<B: Backend> Vmalloc<B> {
         fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
     }
 
-    /// Reserves the best place that is free.
     #[inline(always)]
     pub(crate) fn reserve(
         &self,
@@ -120,7 +119,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Takes the lock of `shard` as `context` allows.
     fn hold(&self, shard: &'static Shard<B>, context: Context) -> Result<Held<'static, B>, Error> {
         if context == Context::Exception {
             shard.state.try_lock().ok_or(Error::WouldBlock)
@@ -147,8 +145,8 @@ impl<B: Backend> Vmalloc<B> {
             .ok_or(Lack::Else(Self::refusal(refused)))
     }
 
-    /// Takes the common shard's lowest piece for the locked `shard`, if there is one, and reserves
-    /// `fit` in it. Needs both locks: see `owner`.
+    /// Reserves `fit` in the common shard's lowest piece, which becomes the locked `shard`'s. Needs
+    /// both locks: see `owner`.
     fn reserve_in_new_piece(
         &self,
         shard: &Shard<B>,
@@ -195,7 +193,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns `fit` with guards that fill whole spans: the body begins at its phase in the first.
+    /// Adds guards that fill whole spans: the body begins at its phase in the first.
     pub(crate) fn in_whole_spans(fit: &Fit) -> Result<Fit, Error> {
         let span = Self::SPAN_PAGES;
         let lead = u64::from(fit.lead);
@@ -214,7 +212,6 @@ impl<B: Backend> Vmalloc<B> {
             })?
             - span;
         let total = used.div_ceil(span) * span;
-        // Both are at most a span and a guard.
         let (lead, trail) = (begins as u16, (total - begins - fit.pages) as u16);
         debug_assert!(u64::from(lead.max(trail)) <= u64::from(va::MAX_GUARD));
         let (align, phase) = if fit.align <= span {
@@ -238,7 +235,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns the shard that has `page`, locked, if that is in the region.
+    /// Locked; `None` outside the region.
     #[inline]
     pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;

@@ -14,9 +14,8 @@ use paging::{Granule, LeafSize, VirtAddr};
 
 impl<B: Backend> VmArea<'_, B> {
     /// Changes the size of `vmalloc` memory. What fits its pages stays and keeps them; otherwise
-    /// the area moves: the same frames and attributes, and new frames behind with arbitrary
-    /// contents. The old addresses are unmapped and flushed on return. The new address is page
-    /// aligned: a requested alignment is not kept.
+    /// the area moves to another page aligned address, with the same frames and attributes, and new
+    /// frames with arbitrary contents. The old addresses are unmapped and flushed on return.
     ///
     /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
     ///
@@ -73,8 +72,6 @@ impl<B: Backend> VmArea<'_, B> {
 
 impl<B: Backend> Vmalloc<B> {
     /// As [`VmArea::vrealloc`] for a raw area. Returns its address, which may be new.
-    ///
-    /// [Waiting](crate#contexts), as [`VmArea::vrealloc`]; takes the lock of the area's shard.
     ///
     /// # Errors
     ///

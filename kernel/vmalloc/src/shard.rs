@@ -1,10 +1,9 @@
-//! [`Shard`]: one CPU's part of the address space, or the common part, with what belongs to it.
+//! [`Shard`]: one CPU's part of the address space, or the common part. An area belongs to the shard
+//! of its reservation until freed.
 //!
-//! Its lock, on its own cache lines, guards addresses, ranges kept for reuse, lazy areas, and the
-//! `vm_map_ram` block. An area belongs to the shard of its reservation until freed. A CPU's shard
-//! gets addresses in pieces of what one last-level table translates, for small areas. The common
-//! shard has all others, in whole such spans: a last-level table has descriptors of one shard, or
-//! of one large area (docs/DESIGN.md, "Nothing shared on a hot path").
+//! A CPU's shard gets addresses in pieces of what one last-level table translates, for small areas.
+//! The common shard has all others, in whole such spans. So a last-level table has descriptors of
+//! one shard, or of one large area (docs/DESIGN.md, "Nothing shared on a hot path").
 
 use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
@@ -16,18 +15,18 @@ use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Pending, VirtAddr};
 
-/// The most areas, frames or pieces handled in one hold of a lock (DESIGN rule 14).
+/// Areas, frames or pieces per hold of a lock, at most (DESIGN rule 14).
 pub(crate) const STEP: usize = 64;
 
-/// Freed areas remembered, so that a double free names the first.
+/// So that a double free names the first.
 const REMEMBERED: usize = 64;
 
-/// Calls between two drains of a CPU's deferred-free list, less one.
+/// Between two drains of a CPU's deferred-free list, less one.
 const CALLS_TO_A_LOOK: i32 = 15;
 
 const MAX_SHARDS: usize = 512;
 
-/// Unmapped areas, and what is to be flushed before their free.
+/// With what is to be flushed before their free.
 pub(crate) struct LazyList<G> {
     areas: Option<Area>,
     nr_areas: usize,
@@ -51,7 +50,6 @@ impl<G: Granule> LazyList<G> {
         (self.nr_areas, self.pages)
     }
 
-    /// Returns whether nothing is to be flushed or freed.
     pub fn is_empty(&self) -> bool {
         self.nr_areas == 0 && self.pending.is_empty()
     }
@@ -93,16 +91,15 @@ pub(crate) struct State<G: 'static> {
     pub flushing: Flushing,
     /// Areas ever flushed and freed.
     pub nr_freed: u64,
-    /// Taken from the deferred-free list, not unmapped yet.
+    /// Out of the deferred-free list, not unmapped yet.
     pub deferred: Option<Area>,
-    /// `vm_map_ram`'s current block, whose words have its bits.
+    /// `vm_map_ram`'s current block.
     pub block: Option<Area>,
     freed: &'static mut [Option<Freed>; REMEMBERED],
     next_freed: usize,
 }
 
 impl<G: Granule> State<G> {
-    /// Remembers a freed area.
     fn remember(&mut self, freed: Option<Freed>) {
         if freed.is_some() {
             self.freed[self.next_freed % REMEMBERED] = freed;
@@ -110,7 +107,6 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Returns the area freed last at `va`.
     pub fn recall(&self, va: VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
@@ -118,7 +114,6 @@ impl<G: Granule> State<G> {
             .find(|freed| freed.area.range.contains(va))
     }
 
-    /// Reserves a kept range, or one of the space.
     #[inline(always)]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; WORDS]) -> Result<Area, va::Error> {
         match self.cache.take(fit, words) {
@@ -127,7 +122,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Frees a range that no TLB knows: kept for reuse, or joined with its neighbours.
+    /// Frees a range that no TLB knows.
     #[inline(always)]
     pub fn release(&mut self, area: Area) {
         if let Some(area) = self.cache.put(area) {
@@ -135,32 +130,31 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Joins a free range with its neighbours. Until then its words say who freed it.
+    /// Until then its words say who freed it.
     pub fn join(&mut self, area: Area) {
         self.remember(record::freed_area::<G>(&area));
         self.space.release(area);
     }
 }
 
-/// A shard's lock, held.
 pub(crate) type Held<'a, B> =
     <<B as Backend>::Lock<State<<B as Backend>::Granule>> as Lock<State<<B as Backend>::Granule>>>::Guard<'a>;
 
-/// A shard. 128 bytes, since some CPUs fetch cache lines in pairs.
+/// 128 bytes, since some CPUs fetch cache lines in pairs.
 #[repr(C, align(128))]
 pub(crate) struct Shard<B: Backend> {
-    // Written by other CPUs, apart from what the shard's own CPU uses.
+    // Written by other CPUs.
     pub deferred_list: DeferredAreas,
-    /// The purge gate: around a flush or drain, until all is freed.
+    /// Around a flush or drain, until all is freed.
     pub purge: Gate<B>,
     own: Apart<Own<B>>,
 }
 
-/// Mostly used by the shard's own CPU.
+/// Mostly used by its own CPU.
 #[repr(C)]
 pub(crate) struct Own<B: Backend> {
     number: usize,
-    /// Calls of the CPU until the next drain.
+    /// Calls until the next drain.
     until_look: AtomicI32,
     pub state: B::Lock<State<B::Granule>>,
 }
@@ -173,7 +167,6 @@ impl<B: Backend> core::ops::Deref for Shard<B> {
     }
 }
 
-/// On cache lines of its own.
 #[repr(C, align(128))]
 pub(crate) struct Apart<T>(pub T);
 
@@ -237,17 +230,16 @@ impl<B: Backend> Shard<B> {
         self.number == COMMON
     }
 
-    /// Returns whether this call is to drain: every sixteenth, to fetch the line that other CPUs
-    /// write no more often.
+    /// Returns whether to drain: every sixteenth call, so that the line that other CPUs write is
+    /// fetched rarely.
     #[inline(always)]
     pub fn is_time_to_look(&self) -> bool {
-        // Only this CPU, or one that frees without waiting; a race does not matter.
+        // Two CPUs may race for it, which does not matter.
         let left = self.until_look.load(Relaxed) - 1;
         self.until_look.store(left, Relaxed);
         left < 0
     }
 
-    /// Makes the next call drain.
     pub fn look_soon(&self) {
         self.until_look.store(0, Relaxed);
     }
@@ -259,13 +251,12 @@ impl<B: Backend> Shard<B> {
 
 /// The common shard, and one per CPU.
 pub(crate) struct Shards<B: Backend> {
-    /// By number; then all but the common shard again, for CPUs beyond them.
+    /// More CPUs than shards share all but the common one.
     table: &'static [&'static Shard<B>; MAX_SHARDS],
     nr: usize,
 }
 
 impl<B: Backend> Shards<B> {
-    /// `None` if pages are lacking.
     pub fn new(backend: &B, cached_areas: usize, region: u64) -> Option<Self> {
         let nr = (backend.nr_cpus().max(1) + 1).min(MAX_SHARDS);
         let common = Shard::new(backend, COMMON, cached_areas, region)?;
@@ -286,7 +277,7 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn get(&self, number: usize) -> &'static Shard<B> {
-        // In bounds for any number, without a check.
+        // In bounds for any number.
         self.table[number % MAX_SHARDS]
     }
 

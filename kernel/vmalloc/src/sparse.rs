@@ -1,8 +1,6 @@
-//! Sparse areas, mapped and unmapped in parts; and the busy bit of an area.
-//!
-//! Calls change tables without a lock because each changes its own leaves. In one area two calls
-//! may want the same pages, or parts of one leaf. So the busy bit in an area's words admits one at
-//! a time; others wait with interrupts enabled.
+//! Sparse areas, mapped and unmapped in parts. Calls change tables without a lock because each
+//! changes its own leaves. In one area two calls may want the same leaf, so its busy bit admits one
+//! at a time; others wait with interrupts enabled.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -14,14 +12,13 @@ use paging::{
     Attributes, FrameArray, Granule, LAST_LEVEL, Outcome, PageArray, PhysSource, VirtAddr, VirtRange, Visit,
 };
 
-/// Excludes other calls that change parts of the area, until dropped.
+/// Keeps other calls from changing the area's parts.
 pub(crate) struct Busy<'a, B: Backend> {
     vm: &'a Vmalloc<B>,
     area: &'a Area,
 }
 
 impl<'a, B: Backend> Busy<'a, B> {
-    /// Waits for the busy bit of `area`, and sets it.
     pub fn begin(vm: &'a Vmalloc<B>, area: &'a Area) -> Self {
         let shard = vm.shard_of(area);
         loop {
@@ -35,7 +32,7 @@ impl<'a, B: Backend> Busy<'a, B> {
         }
     }
 
-    /// Of an area that this call has made busy.
+    /// This call made it busy.
     pub const fn adopt(vm: &'a Vmalloc<B>, area: &'a Area) -> Self {
         Self { vm, area }
     }
@@ -49,7 +46,6 @@ impl<B: Backend> Drop for Busy<'_, B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Returns the part at `offset` of a reserved area.
     fn part(&self, offset: u64, size: u64) -> Result<VirtRange, Error> {
         if self.kind() != Kind::Reserved {
             return Err(Error::WrongKind {
@@ -61,9 +57,8 @@ impl<B: Backend> VmArea<'_, B> {
     }
 
     /// Maps `frames` at `offset` in a reserved area (Linux's `vm_area_map_pages`). Executable ones
-    /// are [published](Backend::publish_instructions).
-    ///
-    /// [Waiting](crate#contexts): for other changes of the area's parts.
+    /// are [published](Backend::publish_instructions). [Waiting](crate#contexts): for other changes
+    /// of the area's parts.
     ///
     /// # Errors
     ///
@@ -98,9 +93,8 @@ impl<B: Backend> VmArea<'_, B> {
     }
 
     /// Unmaps pages in a reserved area, and flushes (Linux's `vm_area_unmap_pages`). Holes are
-    /// passed over, larger leaves split, tables covered whole freed.
-    ///
-    /// [Waiting](crate#contexts): for other changes of the area's parts.
+    /// passed over, larger leaves split, tables covered whole freed. [Waiting](crate#contexts), as
+    /// [`map_pages`](Self::map_pages).
     ///
     /// # Errors
     ///
@@ -116,8 +110,7 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps a part of the busy `area`. Empty tables of earlier parts may be in a block's way: they
-    /// are unlinked first.
+    /// Unlinks empty tables of earlier parts that are in a block's way.
     fn map_part<S: PhysSource<B::Granule>>(
         &self,
         area: &Area,
@@ -135,8 +128,8 @@ impl<B: Backend> Vmalloc<B> {
         mapped.map_err(Error::of_map::<B::Granule>)
     }
 
-    /// Calls `step` for each span's part of `range` under the shard's lock. Lookups hold it too, so
-    /// they see a table before it is unlinked, or not at all.
+    /// Calls `step` for each span's part under the shard's lock, which lookups hold: they see a
+    /// table before it is unlinked, or not at all.
     fn by_spans(
         &self,
         area: &Area,
@@ -155,10 +148,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Unmaps and flushes a part of the busy `area`.
     fn unmap_part(&self, area: &Area, range: VirtRange) -> Result<Outcome, Error> {
         let tree = self.backend.tree();
-        // Only leaves that the ends cut need a table, so they are split first.
+        // Only the ends may need a table, so they are split first.
         let mut batch = tree.batch();
         let mut outcome = tree.split(range, &mut batch)?;
         outcome.leaves = paging::LeafCounts::default();
@@ -167,14 +159,13 @@ impl<B: Backend> Vmalloc<B> {
             Ok(())
         })?;
         if self.shard_of(area).is_common() {
-            // Tables covered in part may be empty now.
             self.prune_edges(area, range, &mut batch)?;
         }
         batch.flush();
         Ok(outcome)
     }
 
-    /// Unlinks empty tables that `range` of the busy `area` covers in part.
+    /// Unlinks empty tables that `range` covers in part.
     fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         let whole = Self::whole(area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
@@ -191,7 +182,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Unlinks empty tables that translate only a part of the busy `area`: the last level first.
+    /// Unlinks empty tables that `range` covers whole, the last level first.
     fn prune_part(&self, area: &Area, range: VirtRange) -> Result<(), Error> {
         let tree = self.backend.tree();
         let mut batch = tree.batch();
@@ -207,9 +198,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Unlinks the table of `span`, all of the busy `area`, if it is empty.
+    /// `span` is all of `area`, which is busy.
     fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
-        // Under the lock, as `by_spans`. No other call maps here.
+        // As `by_spans`. No other call maps here.
         let _held = self.shard_of(area).state.lock();
         let mut is_empty = true;
         let tree = self.backend.tree();
