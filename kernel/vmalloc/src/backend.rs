@@ -18,22 +18,22 @@ pub enum LockClass {
     CommonShard,
 }
 
-/// A lock around a value, which masks interrupts while held.
+/// A lock that masks interrupts while held.
 ///
 /// # Safety
 ///
-/// At most one guard of a lock is alive on all CPUs together, it gives the value passed to
+/// At most one guard is alive on all CPUs together, it gives the value passed to
 /// [`new`](Self::new), and taking the lock acquires what dropping it released.
 pub unsafe trait Lock<T> {
     /// Holds the lock until dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
-    /// Returns an unlocked lock around `value`.
+    /// Returns an unlocked lock.
     fn new(class: LockClass, value: T) -> Self;
-    /// Takes the lock, waiting for it.
+    /// Waits for the lock, and takes it.
     fn lock(&self) -> Self::Guard<'_>;
-    /// Takes the lock if it is free: not if this CPU holds it either.
+    /// Takes the lock if it is free on all CPUs, this one included.
     fn try_lock(&self) -> Option<Self::Guard<'_>>;
 }
 
@@ -41,12 +41,12 @@ pub unsafe trait Lock<T> {
 ///
 /// # Safety
 ///
-/// 1. Frames from [`alloc_frames`](Self::alloc_frames) have no other use until passed to
-///    [`free_frames`](Self::free_frames), and are aligned to their number;
-/// 2. the tree translates the region of the [`Vmalloc`](crate::Vmalloc), and nothing else maps or
-///    unmaps there;
-/// 3. only its [`free_table`](Tables::free_table) frees tables of the region; a reader of the whole
-///    tree may delay that;
+/// 1. Frames of [`alloc_frames`](Self::alloc_frames) have no other use until freed, and are aligned
+///    to their number;
+/// 2. the tree translates the [`Vmalloc`](crate::Vmalloc)'s region, and nothing else maps or unmaps
+///    there;
+/// 3. only [`free_table`](Tables::free_table) frees the region's tables; a reader of the whole tree
+///    may delay it;
 /// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for all CPUs.
 pub unsafe trait Backend: NodePages + Sized + 'static {
     /// The tree's granule.
@@ -62,13 +62,13 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// Returns the tree.
     fn tree(&self) -> &Tree<Self::Granule, Self::Tables, Self::Mmu>;
 
-    /// Returns `1 << order` contiguous frames, aligned to their number, if there are any.
+    /// Returns `1 << order` contiguous frames, aligned to their number.
     fn alloc_frames(&self, order: u32) -> Option<Pfn>;
-    /// Frees such an allocation whole. Never called where locks are only tried.
+    /// Frees such an allocation whole. Not called where locks are only tried.
     fn free_frames(&self, first: Pfn, order: u32);
-    /// Makes a single `frame` of [`alloc_frames`](Self::alloc_frames) an area's own: until
-    /// [`hand_back`](Self::hand_back) it may not be freed or taken over. Returns false if it is not
-    /// such a frame, or an area's already. The default believes the caller.
+    /// Makes a single allocated `frame` an area's own: until [`hand_back`](Self::hand_back) it may
+    /// not be freed or taken over. Returns false if it is not such a frame, or an area's already.
+    /// The default believes the caller.
     fn take_over(&self, _frame: Pfn) -> bool {
         true
     }
@@ -76,10 +76,10 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn hand_back(&self, _frame: Pfn) {}
     /// Returns the largest order worth asking for.
     fn max_order(&self) -> u32;
-    /// Returns the number of frames of RAM, the limit of any request. Asked once.
+    /// Returns the number of frames of RAM, which limits requests. Asked once.
     fn nr_frames(&self) -> u64;
     /// Returns the number of free frames: a request for more than these and the lazy ones is
-    /// refused at once. By default all.
+    /// refused. By default all.
     fn nr_free_frames(&self) -> u64 {
         self.nr_frames()
     }
@@ -95,10 +95,10 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// Writes the 64-bit word at `index` of an allocated frame.
     fn write_word(&self, frame: Pfn, index: usize, value: u64);
 
-    /// Runs `f`, within which [`alloc_frames`](Self::alloc_frames),
-    /// [`node_page`](NodePages::node_page), [`alloc_table`](Tables::alloc_table) and
-    /// [`free_table`](Tables::free_table) do not wait on this CPU; allocations fail instead. For
-    /// [`Request::nolock`](crate::Request::nolock). The default is for allocators that never wait.
+    /// Runs `f`, within which the allocations of frames, [node pages](NodePages::node_page) and
+    /// [tables](Tables::alloc_table), and [`free_table`](Tables::free_table), do not wait on this
+    /// CPU: allocations fail instead. For [`Request::nolock`](crate::Request::nolock). The default
+    /// is for allocators that never wait.
     fn without_waiting<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
     }
@@ -107,7 +107,7 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     /// could not be freed later. Called without locks.
     fn deferred_free_refused(&self, _va: VirtAddr, _by: &'static Location<'static>, _error: &Error) {}
 
-    /// Reports work for [`deal_with_deferred`](crate::Vmalloc::deal_with_deferred), or for any
+    /// Reports deferred work for [`deal_with_deferred`](crate::Vmalloc::deal_with_deferred), or any
     /// allocation or free on the area's CPU. Called in any context.
     fn deferred_work(&self) {}
 
@@ -115,7 +115,7 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn nr_cpus(&self) -> usize {
         1
     }
-    /// Returns the number of this CPU, as a hint.
+    /// Returns this CPU's number, as a hint.
     fn cpu(&self) -> usize {
         0
     }
@@ -125,13 +125,13 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     }
 
     /// Runs `f`, which [edits the linear map](Self::edit_linear_map) several times, apart from
-    /// other subsystems. Interrupts stay enabled. The default is for the only subsystem.
+    /// other subsystems, with interrupts enabled. The default is for the only subsystem.
     fn alone_in_linear_map<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
     }
 
-    /// Applies `edit` to the linear map of `size` bytes of RAM at `pa`, by [`LinearEdit::apply`]:
-    /// one call of a [`Vmalloc`](crate::Vmalloc) at a time. The default is for kernels without one.
+    /// Applies `edit` to the linear map of `size` bytes of RAM at `pa`, by [`LinearEdit::apply`].
+    /// One call at a time per [`Vmalloc`](crate::Vmalloc). The default is for kernels without one.
     ///
     /// # Errors
     ///
@@ -140,20 +140,18 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
         Ok(Outcome::default())
     }
 
-    /// Publishes `range`, whole pages that have just become executable, to instruction fetches of
-    /// every CPU: cleans data caches to the point of unification, invalidates instruction caches,
-    /// as far as needed, then a DSB (Arm ARM B2.7.4).
+    /// Publishes `range`, whole pages that have become executable, to instruction fetches of every
+    /// CPU: cleans data caches to the point of unification, invalidates instruction caches, as far
+    /// as needed, then a DSB (Arm ARM B2.7.4).
     ///
-    /// A CPU then needs a context synchronisation event before it executes there. This CPU has had
-    /// one on return. For others the kernel interrupts all and waits, or has one wherever a CPU is
-    /// given an address of code.
-    ///
-    /// Called without locks, last in the call. Pages that others unmap or make inaccessible
-    /// meanwhile are passed over.
+    /// On return this CPU has had a context synchronisation event. Others need one before they
+    /// execute there: by an interrupt that this waits for, or wherever a CPU is given an address of
+    /// code. Called without locks, last in a call. Pages unmapped or inaccessible meanwhile are
+    /// passed over.
     fn publish_instructions(&self, range: VirtRange);
 
     /// Copies RAM at `pa` into `out`, at most to the end of its page. Returns false if it cannot be
-    /// read: an edit may have broken the linear map. Called under a lock.
+    /// read: another CPU's edit may have broken the linear map. Called under a lock.
     fn read_memory(&self, _pa: PhysAddr, _out: &mut [u8]) -> bool {
         false
     }

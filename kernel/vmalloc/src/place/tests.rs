@@ -30,7 +30,6 @@ fn place_of(extents: &[(u64, u64)], allowed: LeafSet) -> (u64, u64) {
     (fit.align, fit.phase)
 }
 
-/// For an array, with the number of frames looked at.
 fn place_of_array(extents: &[(u64, u64)], allowed: LeafSet) -> ((u64, u64), usize) {
     struct Counted(Vec<Pfn>, core::cell::Cell<usize>);
     impl FrameArray for Counted {
@@ -102,9 +101,7 @@ fn what_the_caller_insists_on_is_never_given_up() {
 #[test]
 fn the_run_with_the_largest_leaf_is_followed() {
     for (extents, place) in [
-        // A short run, then an aligned 2M.
         (&[(3, 5), (512, 512)][..], (512, 512 - 5)),
-        // A group, then blocks.
         (&[(0x100, 16), (1024, 600), (4096, 512)], (512, 512 - 16)),
         (&[(7, 1), (512, 16), (1024, 16)], (16, 15)),
         // Pages only.
@@ -179,7 +176,6 @@ fn no_more_is_looked_at_in_more_pages() {
     }
 }
 
-/// Asserts that pages are asked for in ascending order.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,
@@ -222,7 +218,6 @@ fn pages_are_looked_at_in_order_wherever_one_is_missing() {
             };
             let mut source = new();
             let phase = Phase::of_source::<Granule4K, _>(&mut source, LeafSet::ALL, new);
-            // Read again from the start.
             assert!(
                 source.run_at(0, 1).is_some() || hole == 0,
                 "{extents:?} but for {hole}: {phase:?}"

@@ -56,7 +56,6 @@ fn devices(first: u64, nr: u64) -> Vec<Pfn> {
 
 type MapFrames = for<'v> fn(&'v Vm, &Changing<'_>) -> Result<VmArea<'v, Machine>, Error>;
 
-/// Calls that check each frame before mapping.
 const CHECKED: [(&str, MapFrames); 3] = [
     ("vmap_pfn", |vm, frames| vm.vmap_pfn(frames, Attributes::DEVICE)),
     ("vmap_as", |vm, frames| vm.vmap_as(frames, Attributes::DEVICE)),
@@ -142,7 +141,6 @@ fn what_is_read_for_a_second_try_is_looked_at_for_it() {
         let mut then = device.clone();
         then[599] = ram;
         let array = Changing::new(&device, &then);
-        // A lazy area gives hope for the second try.
         drop(vm.vmalloc(PAGE).unwrap());
         vm.backend().model.fail_alloc_after(succeed);
         let expected = Error::Ram {

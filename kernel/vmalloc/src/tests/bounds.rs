@@ -4,13 +4,11 @@ use super::*;
 
 const TABLE: u64 = 512;
 
-/// Runs `f` and checks each hold. The machine itself checks that frames are never allocated or
-/// freed in one.
+/// The machine itself checks that frames are never allocated or freed under a lock.
 #[track_caller]
 fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
     let most = most_under_a_hold(vm, f);
-    // Descriptors are read together, then alone where they differ; and on the way down, for the
-    // part and for both ends.
+    // Descriptors are read together, then alone where they differ, and on the way down.
     assert!(
         most.loads <= 2 * TABLE + 16 && most.stores <= TABLE,
         "{what}: {most:?}"

@@ -41,7 +41,6 @@ fn whoever_holds_a_lock_is_not_waited_for() {
         Usage::default(),
         "nothing was got, and nothing is deferred"
     );
-    // The area exists before frames are allocated.
     vm.backend().ram().budget = Some(0);
     let result = in_exception(|| vm.allocate(&nolock(PAGE)));
     assert_eq!(result.err(), Some(Error::OutOfFrames { size: PAGE }));

@@ -1,4 +1,4 @@
-//! Every call with each of its allocations failing: frames, tables, pages for areas, and all.
+//! Every call with each of its allocations failing.
 
 use super::*;
 
@@ -20,8 +20,8 @@ fn fail(vm: &Vm, what: What, k: Option<u64>) {
     }
 }
 
-/// What a failure must not change: areas and leaves, the linear map, frames, tables. What is kept,
-/// and empty tables, may differ, and are given back first.
+/// What a failure must not change. Kept ranges and empty tables may differ, and are given back
+/// first.
 fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usize) {
     vm.shrink();
     vm.backend().tree().prune(vm.range()).unwrap();

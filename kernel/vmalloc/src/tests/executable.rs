@@ -1,5 +1,4 @@
-//! What becomes executable is published whole before the call returns, and nothing else is. The
-//! machine checks published pages; every other test checks executable ones.
+//! What becomes executable is published whole before the call returns, and nothing else is.
 
 use super::*;
 use paging::{Outcome, VirtRange};

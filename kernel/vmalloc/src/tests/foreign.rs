@@ -78,7 +78,6 @@ fn by_default_no_tlb_knows_the_pages_when_the_call_returns() {
         let issued = issued_by(&vm, || end(&vm, va));
         assert_eq!((issued.dsb_ish, issued.isb), (1, 1), "{what}");
         assert!(issued.tlbi != 0 && !can_access(&vm, va), "{what}");
-        // The model panics if a TLB has a translation.
         vm.backend().free_frames(frame, 0);
         vm.shrink();
         assert_empty(&vm);
@@ -157,7 +156,6 @@ fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
         if round % 1000 == 0 {
             let waiting = vm.usage().lazy;
             assert!(waiting.0 < 1000 / 3, "{waiting:?}");
-            // A block with a mapping, one in use, and those that are lazy.
             assert!(vm.usage().areas <= 2, "{:?}", vm.usage());
         }
     }

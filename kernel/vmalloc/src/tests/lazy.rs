@@ -97,7 +97,6 @@ fn areas_side_by_side_are_flushed_as_one_range() {
 #[test]
 fn what_waits_is_decided_by_whose_frames_they_are() {
     type Map = for<'v> fn(&'v Vm, Pfn) -> VmArea<'v, Machine>;
-    // Name, whether RAM, whether the area may be lazy.
     let kinds: [(&str, bool, bool, Map); 7] = [
         ("ioremap of a device", false, true, |vm, frame| {
             vm.ioremap(PhysAddr(frame.0 * PAGE + 8), 16).unwrap()
@@ -242,7 +241,6 @@ fn tables_of_large_areas_go_with_them() {
 #[test]
 fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     let features = Features {
-        // The root, two above, one of the last level.
         pool_pages: 4,
         ..Features::default()
     };
@@ -255,7 +253,6 @@ fn a_missing_table_page_is_won_back_from_a_piece_that_is_idle() {
     }
 }
 
-/// The table and the area's addresses are lazy until the flush.
 #[test]
 fn a_table_that_an_area_covers_whole_goes_with_it() {
     for lazy in [false, true] {

@@ -153,7 +153,6 @@ fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     }
 }
 
-/// Bug 8: large blocks ran out half way.
 #[test]
 fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     for blocks in 0..4 {
@@ -220,7 +219,6 @@ fn bug_9_each_page_of_a_huge_area_is_a_page() {
     assert_empty(&vm);
 }
 
-/// Bug 10: part of a slice had changed when the rest could not.
 #[test]
 fn bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all() {
     let vm = linear();
@@ -254,7 +252,6 @@ fn bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all() {
     assert_empty(&vm);
 }
 
-/// Bug 11: the whole area's alias lost its permissions.
 #[test]
 fn bug_11_the_alias_of_the_slice_changes_and_of_nothing_else() {
     let vm = linear();
@@ -274,7 +271,6 @@ fn bug_11_the_alias_of_the_slice_changes_and_of_nothing_else() {
     assert_empty(&vm);
 }
 
-/// Bug 12: the table went, the link stayed in walk caches.
 #[test]
 fn bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link() {
     for vm in [vm(), lazy(1000, 1 << 30)] {
@@ -298,7 +294,6 @@ fn bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link() {
     }
 }
 
-/// Bug 14: the wrong leaf's alignment was compared.
 #[test]
 fn bug_14_a_slice_that_ends_where_leaves_do_splits_nothing() {
     let vm = linear();
@@ -315,7 +310,6 @@ fn bug_14_a_slice_that_ends_where_leaves_do_splits_nothing() {
     assert_empty(&vm);
 }
 
-/// Bug 17: the whole block went.
 #[test]
 fn bug_17_a_part_of_a_block_goes_and_the_rest_stays() {
     let vm = vm();
@@ -334,7 +328,6 @@ fn bug_17_a_part_of_a_block_goes_and_the_rest_stays() {
     assert_empty(&vm);
 }
 
-/// Bug 18: entries of the pieces stayed after a promotion.
 #[test]
 fn bug_18_the_linear_map_is_folded_without_a_trace() {
     let vm = linear();
@@ -356,7 +349,6 @@ fn bug_18_the_linear_map_is_folded_without_a_trace() {
     assert_empty(&vm);
 }
 
-/// Bug 19: an unrelated option turned groups off.
 #[test]
 fn bug_19_areas_of_64k_are_groups() {
     let vm = vm();
@@ -445,7 +437,6 @@ fn every_bug_of_the_list_has_its_tests_or_a_reason() {
     let table = source(FILES[0]);
     let tests: String = FILES.iter().map(|file| source(file)).collect();
     assert_eq!(defects(&table, &tests), [""; 0]);
-    // The check fails where an entry is missing.
     let without = table.replacen("//! - 16: ", "//! - sixteen: ", 1);
     assert_eq!(defects(&without, &tests).len(), 2, "no row, and a test in no row");
     let without = tests.replacen("fn bug_9_", "fn bug_nine_", 1);

@@ -54,14 +54,12 @@ pub struct HostLock<T>(Mutex<T>);
 pub struct Hold {
     pub loads: u64,
     pub stores: u64,
-    /// TLBIs and barriers.
     pub waits: u64,
 }
 
 std::thread_local! {
     static ELSEWHERE: Cell<bool> = const { Cell::new(false) };
     static HELD: Cell<usize> = const { Cell::new(0) };
-    /// The model, and its counts when the first lock was taken.
     static COUNTS: Cell<Option<(&'static Model<G>, Hold)>> = const { Cell::new(None) };
     static MOST: Cell<Hold> = const { Cell::new(Hold { loads: 0, stores: 0, waits: 0 }) };
 }

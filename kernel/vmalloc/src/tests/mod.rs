@@ -344,7 +344,6 @@ fn ram_is_refused_unless_cacheable() {
 fn vmap_of_a_block_that_begins_inside_2m_still_uses_2m() {
     let vm = vm();
     let first = vm.vmalloc(1).unwrap();
-    // 3M from 1.5M into a 2M block.
     let start = (RAM + 3 * M2 / 4) / PAGE;
     let frames: Vec<_> = (start..start + 768).map(Pfn).collect();
     let area = vm.vmap(&frames[..]).unwrap();
@@ -399,7 +398,6 @@ fn mixed_orders_are_mapped_page_by_page_right() {
         let mut frames = Vec::new();
         for order in orders {
             let first = vm.backend().alloc_frames(*order).unwrap();
-            // A hole, so that no two are one run.
             let hole = vm.backend().alloc_frames(*order).unwrap();
             vm.backend().free_frames(hole, *order);
             blocks.push((first, *order));

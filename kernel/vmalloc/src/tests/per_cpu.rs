@@ -198,7 +198,6 @@ fn another_cpu_ends_an_area_without_a_lock() {
 /// A CPU that makes no calls keeps at most one and a half shares.
 #[test]
 fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
-    // Each of three shards has 32 areas or 341 pages.
     for (areas, pages, share) in [(96, 1 << 20, 320), (1 << 20, 1024, 341)] {
         let vm = lazy_on(2, areas, pages);
         let made: Vec<_> = (0..300).map(|_| vm.vmalloc(9 * PAGE).unwrap()).collect();
@@ -371,7 +370,6 @@ fn a_range_that_a_cpu_keeps_still_says_who_freed_it() {
     assert_empty(&vm);
 }
 
-/// A block in use on CPU 0, and one that it has left.
 #[test]
 fn another_cpu_finds_the_bits_of_a_block_where_they_are() {
     let vm = lazy_on(2, 1000, 1 << 20);

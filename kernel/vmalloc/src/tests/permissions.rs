@@ -1,5 +1,5 @@
-//! `set_memory_*` changes the part asked for in the area and the linear map, all or nothing, undone
-//! at the free.
+//! `set_memory_*`: the part asked for in the area and the linear map, all or nothing, undone at the
+//! free.
 
 use super::*;
 use paging::Leaf;

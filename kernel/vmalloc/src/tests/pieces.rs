@@ -1,5 +1,5 @@
-//! CPUs with a locked space and cache each, which take pieces from a common space: no range is
-//! handed out twice, under a schedule checker and on real threads (with Miri too).
+//! CPUs take pieces from a common space into their own: no range is handed out twice, under a
+//! schedule checker and on real threads (with Miri too).
 
 use crate::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
 use std::boxed::Box;

@@ -22,7 +22,6 @@ fn free_taken(vm: &Vm, taken: Vec<(Pfn, u32)>) {
 /// Only the table of an idle piece can be had.
 fn machine_with_an_idle_table_only() -> Vm {
     let features = Features {
-        // The root, two above a block, one for a piece.
         pool_pages: 4,
         ..Features::default()
     };

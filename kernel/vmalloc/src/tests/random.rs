@@ -127,7 +127,6 @@ fn run(vm: &Vm, steps: &[Step]) {
         if number % 4 == 3 {
             assert_sound(vm);
         } else {
-            // Empty tables stay for later calls to meet.
             assert_consistent(vm);
         }
         assert_eq!(vm.usage().areas, areas.len());

@@ -1,5 +1,5 @@
-//! Random calls on any CPU, with failures, against a plain model: after each, every address has the
-//! right frame, permissions and contents, in the area and in the linear map.
+//! Random calls on any CPU, with failures, against a plain model of frames, permissions and
+//! contents, in the area and in the linear map.
 
 use super::*;
 use paging::Leaf;

@@ -1,7 +1,5 @@
-//! Every refusal: the exact error with its values, and no change.
-//!
-//! The tables at the end name the test for each variant of [`Error`] and [`va::Error`]. They match
-//! without a wildcard: a new variant needs a test, and a test must produce its variant.
+//! Every refusal: the exact error with its values, and no change. The tables at the end name the
+//! test of each variant of [`Error`] and [`va::Error`], without a wildcard.
 
 mod addresses;
 mod requests;

@@ -58,7 +58,6 @@ pub fn more_than_there_is(seen: &mut Seen) {
         seen.refused(&vm, too_large(size, region), || vm.get_vm_area(size, PAGE));
         seen.refused(&vm, too_large(size, region), || vm.alloc_stack(size));
     }
-    // The guard takes one table more.
     seen.refused(&vm, too_large(region + M2, region), || {
         vm.get_vm_area(region, PAGE)
     });
@@ -151,7 +150,6 @@ fn other_types() -> impl Iterator<Item = Attributes> {
         MemoryType::DEVICE_NGNRE,
         MemoryType::NORMAL_NC,
         MemoryType::NORMAL_WT,
-        // The linear map's, but inner or outer shareable.
         MemoryType::new(MemoryType::NORMAL.index(), 0),
         MemoryType::new(MemoryType::NORMAL.index(), 2),
         MemoryType::new(7, 3),

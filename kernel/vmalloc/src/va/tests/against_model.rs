@@ -1,11 +1,9 @@
-//! Random requests against a plain model: a map from the first page to the number of pages of what
-//! is reserved.
+//! Random requests against a plain model: first page to pages of what is reserved.
 
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// What is reserved, guards included.
 struct Model {
     start: u64,
     pages: u64,
@@ -13,7 +11,6 @@ struct Model {
 }
 
 impl Model {
-    /// The gaps as (first page, pages), in address order.
     fn gaps(&self) -> Vec<(u64, u64)> {
         let mut at = self.start;
         let mut gaps = Vec::new();
@@ -30,8 +27,7 @@ impl Model {
         gaps
     }
 
-    /// Where `fit` must go, by the words of `Space::reserve`, and by looking at every page of every
-    /// gap.
+    /// By the words of `Space::reserve`, from every page of every gap.
     fn place(&self, fit: &Fit) -> Result<u64, Error> {
         let total = fit.pages + u64::from(fit.lead) + u64::from(fit.trail);
         let large: Vec<_> = self
@@ -77,7 +73,7 @@ impl Model {
 enum Step {
     Reserve(Fit),
     Release(prop::sample::Index),
-    /// Through the address: entrust, claim, retire, release.
+    /// By address: entrust, claim, retire, release.
     Free(prop::sample::Index),
     Find(u64),
 }
@@ -104,7 +100,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// Runs the steps on both, in a region small enough to be exhausted.
+/// In a region small enough to be exhausted.
 fn run(region: u64, steps: &[Step]) {
     let mut space = space(region);
     let mut model = Model {

@@ -1,16 +1,14 @@
-//! Node visits per operation stay within a constant times log n, from 100 to 100,000 areas, for any
-//! request.
+//! Node visits stay within a constant times log n, from 100 to 100,000 areas, for any request.
 
 use super::*;
 
-/// The most nodes on a path of a weak AVL tree of `n` nodes.
+/// The longest path in a weak AVL tree of `n` nodes.
 fn max_height(n: usize) -> u64 {
     (2.0 * ((n + 1) as f64).log2()) as u64
 }
 
-/// What an operation may visit, from what it does: a descent is one path, a step to the next
-/// candidate two, a node that comes or goes is one path and two rotations, and a gap that changes
-/// its size one path.
+/// Visits: a descent is a path, the next candidate two, a node that comes or goes a path and two
+/// rotations, a gap's new size a path.
 struct Bounds {
     height: u64,
 }
@@ -30,11 +28,11 @@ impl Bounds {
         } else {
             self.height
         };
-        // At most two nodes come in, and two gaps change.
+        // At most two nodes come, and two gaps change.
         search + 2 * (self.height + 2) + 2 * self.height
     }
     fn release(&self) -> u64 {
-        // At most two nodes go out, both gaps before, and one gap changes.
+        // At most two nodes go, both gaps before, and one gap changes.
         2 * (self.height + 2) + 3 * self.height
     }
 }
@@ -45,7 +43,6 @@ fn visits<R>(space: &mut Space<2>, f: impl FnOnce(&mut Space<2>) -> R) -> (R, u6
     (result, space.tree.visits.get() - before)
 }
 
-/// A fixed sequence of numbers that look random.
 struct Numbers(u64);
 
 impl Numbers {
@@ -57,8 +54,7 @@ impl Numbers {
     }
 }
 
-/// Holds `n` areas of 1 to 4 pages, with a hole of one page (at an odd address, if `odd_holes`)
-/// behind each.
+/// Areas of 1 to 4 pages, each with a hole of one page behind.
 fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
     let mut space = Space::new(Vpn(1 << 40), 1 << 34, node_page());
     let mut numbers = Numbers(n + 1);
@@ -82,7 +78,7 @@ fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
     (space, areas)
 }
 
-/// Reserves, finds and releases; checks each against its bound, and gives the largest counts.
+/// Checks each operation's bound, and returns the largest counts.
 fn measure(space: &mut Space<2>, fit: &Fit) -> (u64, u64, u64) {
     let aligned = fit.align != 1;
     let bounds = Bounds::of(space);
@@ -114,7 +110,7 @@ fn visits_grow_with_the_logarithm_of_the_number_of_areas() {
         );
         let mut numbers = Numbers(7);
         for round in 0..2_000 {
-            // Free one at a random place, so that gaps of all sizes arise, and fill some of them.
+            // Gaps of all sizes arise, and some are filled.
             if !areas.is_empty() && round % 2 == 0 {
                 let area = areas.swap_remove(numbers.next() as usize % areas.len());
                 let bounds = Bounds::of(&space);
@@ -137,13 +133,12 @@ fn a_phase_that_no_hole_has_costs_no_more_with_more_holes() {
     let mut worst = Vec::new();
     for n in [100, 1_000, 10_000, 100_000] {
         let (mut space, _areas) = populate(n, true);
-        // n holes of exactly that size, every one of them at the wrong phase: the range goes behind
-        // all of them.
+        // n holes of that size at the wrong phase: the range goes behind them.
         let fit = bare(1).congruent(2, 0);
         let (reserve, _, _) = measure(&mut space, &fit);
         worst.push(reserve);
     }
-    // Not more than one path longer for each factor of ten, which is log2(10) * 1.44 levels.
+    // A path grows by log2(10) * 1.44 levels per factor of ten.
     assert!(
         worst[3] <= worst[0] + 3 * 5 * (2 * TIGHT_TRIES as u64 + 5),
         "{worst:?}"
@@ -165,7 +160,7 @@ fn a_range_that_comes_and_goes_does_not_walk_to_the_root_each_time() {
                 space.release(small);
             }
         });
-        // Two descents, and a few nodes for each of the eight nodes and gaps that come and go.
+        // Two descents, and a few nodes for each of eight that come and go.
         let descents = 2 * max_height(space.nr_areas() + 2);
         assert!(
             steady <= 100 * (descents + 8 * 4),

@@ -1,10 +1,7 @@
-//! Ranges that come and go, and do not touch.
-
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// Pages of a piece in these tests.
 const PIECE: u64 = 8;
 
 fn empty() -> Space<2> {
@@ -52,7 +49,7 @@ fn no_area_lies_across_a_hole_between_two_ranges() {
         .map(|segment| segment.first)
         .collect();
     assert_eq!(from, [Vpn(116), Vpn(121)], "from the hole on");
-    // What fills the hole joins what touches it.
+    // The hole's filling joins its neighbours.
     add(&mut space, 108, 8);
     space.release(high);
     let census = space.check().unwrap();
@@ -94,7 +91,7 @@ fn a_range_that_is_too_small_for_an_area_does_not_come() {
         let at = (hungry.nr_areas() as u64) * 2;
         let _ = hungry.add_reserved(Vpn(at), 1, &bare(1), &[0; 2]).unwrap();
     }
-    // One for itself, and one for the rest on either side.
+    // One for itself, one for the rest on each side.
     let amid = bare(2).congruent(4, 2);
     let refused = hungry.add_reserved(Vpn(1000), 8, &amid, &[0; 2]);
     assert_eq!(refused.err(), Some(Error::NoNodes));
@@ -119,7 +116,6 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Pieces come and go in any order, beside areas; the space is the sum of them at all times.
     #[test]
     fn pieces_come_and_go_beside_areas(steps in prop::collection::vec((0..4u8, 0..40u64, 1..9u64), 1..250)) {
         let mut space = empty();
@@ -159,8 +155,7 @@ proptest! {
         }
     }
 
-    /// A range that comes with an area in it is one that comes, and then the area, where no gap had
-    /// room for it before.
+    /// The same as adding the range, then reserving, if no gap had room before.
     #[test]
     fn a_range_can_come_with_an_area_in_it(steps in prop::collection::vec((0..20u64, 1..9u64, 0..4u32, 0..8u64, any::<bool>()), 1..120)) {
         let (mut one, mut other) = (empty(), empty());
