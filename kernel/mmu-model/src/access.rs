@@ -110,7 +110,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Every way of `cpu`'s access besides the current tables, and why.
+    /// Returns every other way of `cpu`'s access, and why.
     fn other_ways(&self, cpu: usize, va: u64, access: Access, path: &[(u32, usize)]) -> Vec<(May, String)> {
         let mut ways = Vec::new();
         for (number, index) in path {
@@ -174,7 +174,7 @@ impl<G: Granule> Machine<G> {
         ways
     }
 
-    /// `None` if the held `value` is on the way anyhow.
+    /// Returns `None` if the held `value` is on the way anyhow.
     fn by(
         &self,
         level: u8,
@@ -254,7 +254,7 @@ impl<G: Granule> Machine<G> {
         all
     }
 
-    /// AT misses what it may; an invalid descriptor has been observed.
+    /// Answers AT, which misses what it may. An invalid descriptor has been observed.
     pub(crate) fn ask(&mut self, cpu: usize, va: u64, access: Access) -> Result<u64, Fault> {
         self.event(cpu, Event::At { va });
         let mut path = Vec::with_capacity(4);
@@ -281,7 +281,7 @@ impl<G: Granule> Machine<G> {
         answer
     }
 
-    /// The linear map must be whole at `pa`.
+    /// Checks that the linear map is whole at `pa`.
     pub(crate) fn reach_table(&mut self, cpu: usize, pa: u64, access: Access) {
         let Some(base) = self.features.linear_map else {
             return;

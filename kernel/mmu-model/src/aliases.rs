@@ -28,8 +28,8 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    /// Arm ARM, MAIR_EL1, "oooo" and "iiii": 0b0100 is Non-cacheable, else bit 2 means Write-Back.
-    /// Bit 3 and the low two are allocation hints.
+    /// Decodes "oooo" or "iiii" of MAIR_EL1 (Arm ARM): 0b0100 is Non-cacheable, else bit 2 means
+    /// Write-Back.
     fn of(nibble: u8) -> Self {
         match nibble {
             0b0100 => Self::None,
@@ -89,7 +89,7 @@ impl Mapped {
 pub(crate) struct Frames(BTreeSet<Mapped>);
 
 impl Frames {
-    /// A leaf in `first..=last` of another type.
+    /// Finds a leaf in `first..=last` of another type.
     fn mismatched<G: Granule>(&self, memory: Memory, first: u64, last: u64) -> Option<Mapped> {
         let ours = memory;
         let mut from = LOWEST;
@@ -217,7 +217,7 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// Attribute index and SH as one bit: with a single bit ever set, no mappings differ.
+/// Returns the type as one bit: with a single bit ever set, no mappings differ.
 fn kind(leaf: u64) -> u32 {
     1 << ((leaf & desc::ATTR_INDEX) | (leaf & desc::SHAREABILITY) >> 8)
 }

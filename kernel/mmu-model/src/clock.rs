@@ -69,7 +69,7 @@ impl Clocks {
         }
     }
 
-    /// No walk can miss another CPU's store-release once `cpu` has loaded it.
+    /// Notes that no walk can miss a store-release that another CPU has loaded.
     pub(crate) fn loaded(&mut self, cpu: usize, store: StoreId) {
         if store.release && usize::from(store.cpu) != cpu {
             self.certain = self.certain.with(usize::from(store.cpu), store.number);
@@ -110,7 +110,7 @@ impl Clocks {
         }
     }
 
-    /// ISHST suffices for observed stores too: the load-acquire orders them.
+    /// Orders. ISHST suffices for observed stores too, which the load-acquire orders.
     pub(crate) fn dmb(&mut self, cpu: usize) {
         self.ordered[cpu] = self.seen[cpu];
     }
@@ -138,7 +138,7 @@ impl Clocks {
         self.acquire(to, &seen, ets2);
     }
 
-    /// `seen` is what the releasing CPU had seen.
+    /// Acquires what the releasing CPU had `seen`.
     pub(crate) fn acquire(&mut self, cpu: usize, seen: &Clock, ets2: bool) {
         self.seen[cpu].join(seen);
         self.ordered[cpu].join(seen);

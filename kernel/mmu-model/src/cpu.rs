@@ -48,7 +48,7 @@ impl<'a, G: Granule> Cpu<'a, G> {
             .map(PhysAddr)
     }
 
-    /// The same with a fault handler that retries: undue faults are forgiven.
+    /// Accesses with a fault handler that retries: undue faults are forgiven.
     ///
     /// # Errors
     ///
@@ -66,31 +66,31 @@ impl<'a, G: Granule> Cpu<'a, G> {
         all.into_iter().map(|may| may.map(PhysAddr)).collect()
     }
 
-    /// Last level for `va`, this CPU only.
+    /// Invalidates the last level for `va`, on this CPU only.
     pub fn tlbi_vaale1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, false, true));
     }
 
-    /// All levels for `va`, this CPU only.
+    /// Invalidates all levels for `va`, on this CPU only.
     pub fn tlbi_vaae1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, true, true));
     }
 
-    /// Last level for a range, this CPU only.
+    /// Invalidates the last level for a range, on this CPU only.
     pub fn tlbi_rvaale1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, false, true));
     }
 
-    /// All levels for a range, this CPU only.
+    /// Invalidates all levels for a range, on this CPU only.
     pub fn tlbi_rvaae1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, true, true));
     }
 
-    /// Everything, this CPU only.
+    /// Invalidates everything, on this CPU only.
     pub fn tlbi_vmalle1(&self) {
         self.model.with(|machine| machine.tlbi_all(self.cpu, true));
     }

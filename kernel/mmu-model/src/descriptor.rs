@@ -47,7 +47,7 @@ pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIR
 /// Ignored in a table descriptor: 11:2 and 58:51.
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
 
-/// log2 of [`size`].
+/// Returns log2 of [`size`].
 pub fn shift<G: Granule>(level: u8) -> u32 {
     G::PAGE_SHIFT + G::INDEX_BITS * u32::from(3 - level)
 }

@@ -33,13 +33,13 @@ pub(crate) struct Ghost {
     pub(crate) value: u64,
 }
 
-/// The operand has VA bits 55:12; those above copy bit 55.
+/// Decodes VA bits 55:12; those above copy bit 55.
 fn decode_va_operand<G: Granule>(operand: u64) -> u64 {
     let va = operand << 12;
     ((va << 8) as i64 >> 8) as u64 & !(G::PAGE_SIZE - 1)
 }
 
-/// First address, pages and TG of a range operand (Arm ARM C5.5, TLBI RVAE1IS).
+/// Returns first address, pages and TG of a range operand (Arm ARM C5.5, TLBI RVAE1IS).
 fn decode_range_operand<G: Granule>(operand: u64) -> (u64, u64, u64) {
     let base = operand & ((1 << 37) - 1);
     let extended = ((base << 27) as i64 >> 27) as u64;

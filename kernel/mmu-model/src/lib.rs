@@ -160,29 +160,28 @@ impl<G: Granule> Model<G> {
         self.with(|machine| machine.set_root(root.0, base.0));
     }
 
-    /// CPU `from` stores with release, and CPU `to` loads that with acquire.
+    /// Hands over: CPU `from` stores with release, and `to` loads that with acquire.
     pub fn hand_over(&self, from: usize, to: usize) {
         self.with(|machine| machine.hand_over(from, to));
     }
 
-    /// CPU `cpu` stores with release. What it knows now, CPUs know that [acquire](Self::acquire)
-    /// the result.
+    /// Stores with release on CPU `cpu`: returns what CPUs know that [acquire](Self::acquire) it.
     #[must_use]
     pub fn release(&self, cpu: usize) -> Released {
         Released(*self.machine().s.clocks.seen(cpu))
     }
 
-    /// CPU `cpu` loads with acquire what was stored with that release.
+    /// Loads with acquire on CPU `cpu` what was stored with that release.
     pub fn acquire(&self, cpu: usize, released: &Released) {
         self.with(|machine| machine.acquire(cpu, &released.0));
     }
 
-    /// Physical memory gets another owner: only current translations may lead there.
+    /// Checks that only current translations lead to frames that get another owner.
     pub fn frame_reused(&self, pa: PhysAddr, size: u64) {
         self.with(|machine| machine.frame_reused(pa.0, size));
     }
 
-    /// Addresses are handed out again: only current translations may be held for them.
+    /// Checks that only current translations are held for addresses to be handed out again.
     pub fn va_reused(&self, range: VirtRange) {
         self.with(|machine| machine.va_reused(range.start.0, range.size));
     }

@@ -294,7 +294,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// What an invalidating store is ordered behind; reuses the last number if equal.
+    /// Returns what an invalidating store is ordered behind, by the last number if equal.
     fn behind_break(&mut self, cpu: usize, release: bool) -> u32 {
         let behind = self.s.clocks.before(cpu, release);
         let behinds = &mut self.s.behind_breaks;

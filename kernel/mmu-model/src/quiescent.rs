@@ -41,7 +41,6 @@ impl<G: Granule> Machine<G> {
         None
     }
 
-    /// See [`crate::Model::canonical`].
     pub(crate) fn canonical(&self) -> Vec<u64> {
         let mut words = vec![self.s.nr_tables as u64];
         for (root, va) in &self.s.roots {
@@ -70,7 +69,6 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Event numbers count here.
     fn canonical_pending(&self, words: &mut Vec<u64>) {
         words.push(u64::MAX);
         for (level, va, old) in self.s.stale.iter() {

@@ -130,8 +130,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Rule 2: a walk that sees the link sees the zeroing. A release store orders all that the CPU
-    /// stored or observed, a plain one what a barrier ordered or a DSB made certain.
+    /// Checks rule 2: a walk that sees the link sees the zeroing. A release store orders all that
+    /// the CPU stored or observed, a plain one what a barrier ordered or a DSB made certain.
     fn check_contents_seen(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
         let table = self.table(number);
         if table.reach == Reach::Gone && table.rewritten.is_none() {
@@ -190,7 +190,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// No walk cache and no table has a link any more.
+    /// Notes that no walk cache and no table has a link any more.
     pub(crate) fn put_out_of_reach(&mut self, number: u32) {
         let time = self.s.time;
         let table = self.table_mut(number);

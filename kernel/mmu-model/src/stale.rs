@@ -40,7 +40,7 @@ pub(crate) struct Old {
 }
 
 impl Old {
-    /// A leaf's first address and bytes, or its group's if it may be held as that.
+    /// Returns a leaf's first address and bytes, or its group's if it may be held as that.
     pub(crate) fn frames<G: Granule>(&self, level: u8) -> Option<(u64, u64)> {
         let Entry::Leaf(leaf) = desc::decode::<G>(level, self.value) else {
             return None;

@@ -40,7 +40,7 @@ enum Order {
 }
 
 impl History {
-    /// The oldest value that a CPU may load.
+    /// Returns the oldest value that a CPU may load.
     fn oldest(&self, cpu: usize, seen: &Clock) -> usize {
         let observed = self.stored.iter().rposition(|stored| seen.has(stored.store));
         observed.unwrap_or(0).max(self.loaded[cpu])
@@ -81,8 +81,8 @@ impl<G: Granule> Machine<G> {
         self.s.words[word.0].stored.push(Stored { value, store, behind });
     }
 
-    /// Between the exclusives nothing comes in coherence order, so the load returns the last value;
-    /// the store brings along what that does.
+    /// Loads and stores exclusively. Nothing comes between in coherence order: the load returns the
+    /// last value, and the store brings along what that does.
     fn word_add(&mut self, cpu: usize, word: Word, add: u64, acquire: bool) -> u64 {
         let history = &self.s.words[word.0];
         let last = history.stored.len() - 1;
@@ -116,7 +116,8 @@ impl<G: Granule> Model<G> {
 }
 
 impl<G: Granule> Cpu<'_, G> {
-    /// LDAR. `pick` gets the number of permitted values and chooses one; 0 is the oldest.
+    /// Loads with LDAR. `pick` gets the number of permitted values and chooses one; 0 is the
+    /// oldest.
     ///
     /// # Panics
     ///
@@ -125,39 +126,39 @@ impl<G: Granule> Cpu<'_, G> {
         self.with(|machine, cpu| machine.word_load(cpu, word, pick))
     }
 
-    /// STR.
+    /// Stores with STR.
     pub fn store_plain(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Plain));
     }
 
-    /// STLR.
+    /// Stores with STLR.
     pub fn store_release(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Release));
     }
 
-    /// LDAXR, ADD, STLXR: returns the old value. Later stores are ordered behind the load, not the
-    /// store.
+    /// Adds by LDAXR and STLXR, and returns the old value. Later stores are ordered behind the
+    /// load, not the store.
     pub fn fetch_add_acq_rel(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, true))
     }
 
-    /// LDXR, ADD, STLXR: returns the old value.
+    /// Adds by LDXR and STLXR, and returns the old value.
     pub fn fetch_add_release(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, false))
     }
 
-    /// DMB ISHST: orders later stores behind own earlier ones.
+    /// Orders later stores behind own earlier ones (DMB ISHST).
     pub fn dmb_ishst(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, false));
     }
 
-    /// DMB ISH: orders later stores behind those made or observed.
+    /// Orders later stores behind those made or observed (DMB ISH).
     pub fn dmb_ish(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, true));
     }
 
-    /// AT S1E1R or S1E1W, and its ISB. The walk misses what it may. The store behind an invalid
-    /// descriptor, and what precedes that, is then observed.
+    /// Translates by AT S1E1R or S1E1W, and its ISB. The walk misses what it may. The store behind
+    /// an invalid descriptor, and what precedes that, is then observed.
     ///
     /// # Errors
     ///

@@ -23,7 +23,6 @@ pub struct VmArea<'v, B: Backend> {
 }
 
 impl<'v, B: Backend> VmArea<'v, B> {
-    /// The area is ready, and has these words.
     #[inline(always)]
     pub(crate) fn new(
         vm: &'v Vmalloc<B>,

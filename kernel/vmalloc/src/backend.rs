@@ -119,7 +119,7 @@ pub unsafe trait Backend: NodePages + Sized + 'static {
     fn cpu(&self) -> usize {
         0
     }
-    /// One step of waiting for another CPU.
+    /// Waits for another CPU for a moment.
     fn relax(&self) {
         core::hint::spin_loop();
     }

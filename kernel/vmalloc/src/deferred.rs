@@ -63,13 +63,12 @@ impl DeferredAreas {
         counted(self.usage.load(Relaxed))
     }
 
-    /// The next call finds a push that races.
     #[inline(always)]
     pub fn any(&self) -> bool {
         self.usage.load(Relaxed) != 0
     }
 
-    /// `pages` includes guards. Returns the counts.
+    /// Returns the counts. `pages` includes guards.
     pub fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
@@ -102,7 +101,7 @@ impl Addresses {
         }
     }
 
-    /// Now, and ever refused.
+    /// Returns how many there are, and were ever refused.
     pub fn usage(&self) -> (usize, usize) {
         (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
@@ -126,7 +125,7 @@ impl Slot {
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// `None` if `va` is gone.
+    /// Returns `None` if `va` is gone.
     pub fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);

@@ -1,14 +1,13 @@
-//! Frees that are deferred: in an exception handler, which must not wait for a lock whose holder it
-//! may have interrupted, or on another CPU than the area's, which would write lines of its shard. A
-//! later allocation or free on the area's CPU, or a purge, frees the area; until then it stays
-//! mapped.
+//! Frees that are deferred to a later allocation or free on the area's CPU, or to a purge; until
+//! then the area stays mapped.
 //!
-//! - A handler's are freed by the CPU's next call; [`Backend::deferred_work`] announces them.
-//! - Another CPU's are freed by one call in sixteen, or at half of the shard's share by the CPU
-//!   that frees one more. They must be areas that may be lazy.
+//! - In an exception handler, which must not wait for a lock whose holder it may have interrupted.
+//!   The CPU's next call frees the area; [`Backend::deferred_work`] announces it.
+//! - On another CPU than the area's, which would write lines of its shard, if the area may be lazy.
+//!   One call in sixteen frees it, or, at half of the shard's share, the CPU that frees one more.
 //!
-//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`). An address does so too
-//! if its shard's lock is free for a lookup, else it goes into one of
+//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`). So does an address whose
+//! shard's lock is free for a lookup; others go into
 //! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots. A shard is drained inside its
 //! purge gate. Most calls skip a taken gate, and drain at most [`STEP`] areas;
 //! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
@@ -78,7 +77,6 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.deferred_work();
     }
 
-    /// For this CPU's next call, or another's next drain.
     fn put_off_shared(&self) {
         self.shared_work.store(true, Release);
         self.this_shard().look_soon();
@@ -108,8 +106,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones. Returns
-    /// this CPU's shard.
+    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones.
     #[inline(always)]
     pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
@@ -175,7 +172,6 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Inside the shard's purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
@@ -221,14 +217,12 @@ impl<B: Backend> Vmalloc<B> {
     /// skips shards that are being purged.
     pub(crate) fn drain_addresses(&self, wait: bool) {
         if self.addresses.nr.load(Relaxed) == 0 {
-            // Counted from before it is in its slot until it is out.
             return;
         }
         for slot in &self.addresses.slots {
             let Some(va) = slot.address() else {
                 continue;
             };
-            // An area in use keeps its shard.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
             let inside = if wait {
                 shard.purge.enter(&self.backend)

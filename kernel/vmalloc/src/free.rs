@@ -18,7 +18,6 @@ use core::panic::Location;
 use paging::{Granule, LAST_LEVEL, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
-    /// `area` is not found by lookups; `range` is its body.
     #[inline(never)]
     pub(crate) fn free_area(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
         let here = self.drain_some(Context::Waiting);
@@ -42,7 +41,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Whether the policy makes it lazy.
     #[inline(always)]
     fn waits(&self, head: Head) -> bool {
         self.config.flush != FlushPolicy::Strict
@@ -55,7 +53,7 @@ impl<B: Backend> Vmalloc<B> {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// `shard` is locked. Returns whether a flush is due.
+    /// Returns whether a flush is due. `shard` is locked.
     #[inline(always)]
     pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
@@ -80,7 +78,6 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// Of whole spans.
     #[inline(never)]
     fn free_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
@@ -144,7 +141,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// With the tables that it covers whole.
+    /// Unmaps `range` with the tables that it covers whole.
     #[inline]
     pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
         if let Err(failure) = self.backend.tree().unmap(range, batch) {

@@ -87,7 +87,7 @@ struct Stretch {
     invalid: bool,
 }
 
-/// The first stretch from `at` whose leaves are all valid and writable (`plain`), or none.
+/// Returns the first stretch from `at` whose leaves are all valid and writable (`plain`), or none.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,

@@ -33,7 +33,7 @@ impl<B: Backend> Vmalloc<B> {
         if in_use { look(&segment) } else { None }
     }
 
-    /// The same with the valid leaf. If none is valid, a call that changes the area may have broken
+    /// Calls `look` with the valid leaf. Without one, a call that changes the area may have broken
     /// it (DESIGN rule 3), and is waited for without a lock.
     pub(crate) fn look_at_leaf<R>(
         &self,
@@ -70,13 +70,12 @@ impl<B: Backend> Vmalloc<B> {
         } else {
             return None;
         };
-        // The area around `from` begins before it; its bytes may not.
         self.next_segment(Self::page_of(from), |segment| {
             record::info::<B::Granule>(segment).filter(|area| area.va >= va)
         })
     }
 
-    /// The lowest result of `say`, by first page, for areas in use that end behind `page`.
+    /// Returns the lowest result of `say`, by first page, for areas in use that end behind `page`.
     pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {

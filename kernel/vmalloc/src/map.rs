@@ -23,7 +23,6 @@ pub(crate) struct Place {
     pub align: u64,
 }
 
-/// Never executable.
 const fn io(memory: MemoryType) -> Attributes {
     Attributes::kernel(memory).writable()
 }
@@ -186,7 +185,7 @@ impl<B: Backend> Vmalloc<B> {
         self.vmap_no_ram(frames, limit, attributes, Location::caller())
     }
 
-    /// Each frame is read once.
+    /// Reads each frame once.
     fn vmap_no_ram<A: FrameArray + ?Sized>(
         &self,
         frames: &A,
@@ -242,7 +241,7 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
-    /// `source` was not read yet.
+    /// Returns the phase of `source`, which was not read yet.
     #[inline(always)]
     pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
         &self,
@@ -303,7 +302,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Without a lock: nothing else writes the descriptors that translate `range`.
+    /// Maps `range` without a lock: nothing else writes its descriptors.
     #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
@@ -322,8 +321,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// After a failure for lack of a table, or for an empty one above the last level that smaller
-    /// areas left in a block's way.
+    /// Retries where a table was lacking, or an empty one above the last level was in a block's
+    /// way.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -388,7 +387,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
     }
 
-    /// In pages, and at least a page.
     #[inline(always)]
     pub(crate) fn pages_and_align(&self, size: u64, align: u64) -> Result<(u64, u64), Error> {
         if size == 0 {

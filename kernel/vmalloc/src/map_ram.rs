@@ -27,7 +27,6 @@ pub(crate) struct Bits {
     lasts: u64,
 }
 
-/// With its guard it fits a piece.
 const fn pages_of_block<G: Granule>() -> u64 {
     let piece = 1 << G::INDEX_BITS;
     if BLOCK_PAGES < piece {
@@ -37,7 +36,6 @@ const fn pages_of_block<G: Granule>() -> u64 {
     }
 }
 
-/// `nr` is 1 to all.
 #[inline(always)]
 const fn bits(first: u64, nr: u64) -> u64 {
     (u64::MAX >> (BLOCK_PAGES - nr)) << first
@@ -50,7 +48,6 @@ const fn clear_run(used: u64, nr: u64) -> Option<u64> {
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
     }
-    // Bit i: `have` pages are free from page i.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
         let more = if nr - have < have { nr - have } else { have };
@@ -86,7 +83,7 @@ impl Bits {
         Some(first)
     }
 
-    /// A second end is refused from now on; the pages stay used.
+    /// Refuses a second end from now on; the pages stay used.
     #[inline(always)]
     fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
         if self.starts >> first & 1 == 0 {
@@ -104,8 +101,8 @@ impl Bits {
         Ok(())
     }
 
-    /// Whether the block can be freed. Pages stay used until flushed; if that is deferred, the
-    /// block's free waits for it.
+    /// Returns whether the block can be freed: pages stay used until flushed, unless that is
+    /// deferred to the block's free.
     #[inline(always)]
     const fn is_idle(self, deferred: bool) -> bool {
         if deferred {
@@ -115,7 +112,6 @@ impl Bits {
         }
     }
 
-    /// For pages that no TLB knows.
     #[inline(always)]
     fn free(&mut self, first: u64, nr: u64) {
         self.used &= !bits(first, nr);
@@ -264,7 +260,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// For a mapping with its own area.
     fn check_length(state: &State<B::Granule>, va: VirtAddr, nr: u64) -> Result<(), Error> {
         let page = Self::page_of(va);
         let expected = nr.saturating_mul(B::Granule::PAGE_SIZE);
@@ -321,7 +316,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// If it has no mapping and is not the shard's current one.
+    /// Frees the block of `page` if it has no mapping and is not the shard's current one.
     #[inline(always)]
     fn free_if_idle(
         &self,
@@ -347,7 +342,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// If it has no mapping.
     #[track_caller]
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();

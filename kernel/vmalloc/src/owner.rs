@@ -58,7 +58,7 @@ impl Owners {
             .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
     }
 
-    /// Under the locks named by the module. Returns false without [room](Self::feed).
+    /// Returns false without [room](Self::feed). Needs the locks named by the module.
     pub fn set(&self, span: u64, owner: usize) -> bool {
         match self.slot(span) {
             Some(slot) => slot.store(owner as u16, Relaxed),
@@ -67,7 +67,7 @@ impl Owners {
         true
     }
 
-    /// One missing page at a time.
+    /// Adds one missing page.
     pub fn feed(&self, span: u64, page: &'static mut NodePage) {
         let span = span as usize;
         let root = &self.0[span / (LEAF * BRANCH)];

@@ -2,12 +2,9 @@
 //! all or nothing.
 //!
 //! First the linear map is split at the edges of the physical runs and the area is changed, which
-//! may fail; then the alias is changed, which cannot, and unneeded splits are folded. A gate admits
-//! one call at a time to the linear map. Other CPUs may find a broken leaf (DESIGN rule 3) and
-//! retry. What becomes executable is [published](Backend::publish_instructions) last.
-//!
-//! Such an area is freed at once (Linux's `VM_FLUSH_RESET_PERMS`): unmap and flush, restore and
-//! fold the alias, free the frames.
+//! may fail; then the alias is changed, which cannot, and unneeded splits are folded. Other CPUs
+//! may find a broken leaf (DESIGN rule 3) and retry. Such an area is freed at once (Linux's
+//! `VM_FLUSH_RESET_PERMS`): unmap and flush, restore and fold the alias, free the frames.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -174,7 +171,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Called without locks.
     fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
         if changed.executable {
             self.backend.publish_instructions(range);
@@ -182,7 +178,7 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Whether `change` makes pages executable, or executable ones accessible.
+    /// Returns whether `change` makes pages executable, or executable ones accessible.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -212,7 +208,6 @@ impl<B: Backend> Vmalloc<B> {
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }
 
-    /// Inside the linear map's gate.
     fn set_memory_alone(
         &self,
         area: &Area,
@@ -255,16 +250,14 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Changed { outcome, executable })
     }
 
-    /// Inside the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)
         })
     }
 
-    /// Folds what splits of the alias left, inside the linear map's gate. Outside the run only
-    /// leaves across its ends can have been split: folding climbs the ladder around each end, until
-    /// a leaf cannot be made.
+    /// Folds what splits of the alias left. Outside the run only leaves across its ends can have
+    /// been split: folding climbs the ladder around each end, until a leaf cannot be made.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
         let folded = self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
@@ -315,7 +308,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// The area is unmapped and flushed.
+    /// Restores the alias of an area that is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
         let _alone = self.linear_map.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {

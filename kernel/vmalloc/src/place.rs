@@ -10,9 +10,8 @@
 //!
 //! Of memory in several runs it follows the first, or one of the next few that holds a larger leaf.
 //! Of extents the next [`MAX_RUNS`] are looked at, of an array a few frames: at its start, behind
-//! the first run, and towards its middle. Frames that are as far apart at both ends of a block, or
-//! of a short array, as in a run are taken for one; the map finds out. The cost does not grow with
-//! the pages.
+//! the first run, and towards its middle. A block, or a short array, passes for a run by the frames
+//! at its ends; the map finds out. The cost does not grow with the pages.
 
 use crate::va::Fit;
 use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
@@ -42,7 +41,8 @@ impl Phase {
         }
     }
 
-    /// `source` was not read yet. `again` makes another, for when more than the first run was read.
+    /// Reads `source`, which was not read yet. `again` makes another, for when more than the first
+    /// run was read.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -79,7 +79,7 @@ impl Phase {
         phase
     }
 
-    /// The phase of the first run, for a source that must read each page once.
+    /// Returns the phase of the first run, for a source that must read each page once.
     pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
         source
             .run_at(0, run_worth_knowing::<G>(pages))
@@ -98,7 +98,6 @@ impl Phase {
         let (mut at, mut best) = (at, best);
         for _ in 0..MAX_RUNS {
             let rest = source.pages() - at;
-            // At best one aligned run is left.
             if rest == 0 || largest_leaf::<G>(aligned(rest), allowed) <= best.leaf {
                 break;
             }
@@ -187,12 +186,11 @@ impl<S> Seen<'_, S> {
         S: PhysSource<G>,
     {
         let run = run_at(self.source, page, limit);
-        // Also after a page without a frame.
         self.next = self.next.max(page + run.map_or(1, |run| run.pages));
         run
     }
 
-    /// Whether `run` seems to hold an aligned leaf of `bytes`, by its ends.
+    /// Returns whether `run` seems to hold an aligned leaf of `bytes`, by its ends.
     fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
     where
         S: PhysSource<G>,
@@ -204,7 +202,7 @@ impl<S> Seen<'_, S> {
             && self.has::<G>(run, at, last)
     }
 
-    /// Whether the page `offset` bytes behind page `at` continues `run`.
+    /// Returns whether the page `offset` bytes behind page `at` continues `run`.
     fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
     where
         S: PhysSource<G>,
@@ -218,8 +216,7 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// At most `limit` pages. Frame numbers in memory are judged by the last one, without moving
-/// `source`.
+/// Judges frame numbers in memory by the last one, without moving `source`.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -239,7 +236,6 @@ fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -
     source.run_at(page, limit)
 }
 
-/// Enough for a group, wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
     2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1
@@ -252,7 +248,7 @@ const fn aligned(pages: u64) -> Run {
     }
 }
 
-/// `align`: bytes, a power of two, at least a page.
+/// Returns the best place. `align`: bytes, a power of two, at least a page.
 #[inline(always)]
 pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     if phase.leaf > align && phase.pa.is_aligned(align) {
@@ -262,7 +258,7 @@ pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     }
 }
 
-/// The places worth trying, with less and less of the phase.
+/// Returns the places worth trying, with less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
     phase: Phase,
@@ -280,7 +276,7 @@ pub(crate) fn candidates<G: Granule>(
     congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// The run that suffices to know the largest leaf in `pages`, wherever it begins.
+/// Returns the run that suffices to know the largest leaf in `pages`, wherever it begins.
 fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
     let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
     let block = in_pages(LeafSize::BLOCK2);
@@ -301,7 +297,7 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// By the engine's rule, in bytes; 0 if only pages.
+/// Returns bytes, by the engine's rule; 0 if only pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
     let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;

@@ -88,7 +88,6 @@ impl FlushPolicy {
         }
     }
 
-    /// Whether `usage` (areas, pages) reaches the limit.
     #[inline(always)]
     pub(crate) const fn is_reached_by(self, usage: (usize, u64)) -> bool {
         match self {

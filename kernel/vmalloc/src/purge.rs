@@ -22,7 +22,6 @@ use crate::shard::{Flushing, STEP, Shard};
 use crate::va;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
-/// Kept at a purge, with their tables.
 const IDLE_PIECES: u64 = 2;
 
 /// Unlinked per flush.
@@ -40,7 +39,7 @@ struct Potential {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Unless another flush is under way and twice the share is not reached.
+    /// Flushes unless another flush is under way and twice the share is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
         let inside = match shard.purge.try_enter() {
@@ -57,7 +56,6 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Inside the purge gate.
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
         let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
@@ -66,7 +64,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Inside the purge gate.
+    /// Flushes and frees what is lazy, inside the purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
         if state.lazy.is_empty() {
@@ -200,7 +198,6 @@ impl<B: Backend> Vmalloc<B> {
         self.flush_all();
     }
 
-    /// Returns the areas that any CPU freed meanwhile.
     fn flush_all(&self) -> u64 {
         self.drain_addresses(true);
         let mut nr_freed = 0;
@@ -220,7 +217,6 @@ impl<B: Backend> Vmalloc<B> {
         self.give_up_all();
     }
 
-    /// Returns areas and ranges freed, and pieces.
     fn give_up_all(&self) -> (u64, u64) {
         for shard in self.shards.iter() {
             self.drop_idle_block(shard);
@@ -264,7 +260,7 @@ impl<B: Backend> Vmalloc<B> {
         all
     }
 
-    /// Whether freeing all that is lazy or kept could suffice.
+    /// Returns whether freeing all that is lazy or kept could suffice.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();
         match *error {

@@ -99,7 +99,7 @@ impl<B: Backend> Vmalloc<B> {
         Some(listing)
     }
 
-    /// One span per hold of the lock. Missing tables are skipped whole.
+    /// Counts one span per hold of the lock, and skips missing tables whole.
     fn count_leaves(&self, listing: &mut AreaListing) {
         let info = listing.info;
         let mut at = info.range.start;
@@ -168,9 +168,9 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Under the shard's lock the page stays memory: areas are retired, and `vm_map_ram` mappings
-    /// unmapped, under it before their frames are freed. A page made invalid meanwhile may lose its
-    /// alias first, and cannot be read then.
+    /// Reads a page that stays memory under the shard's lock: areas are retired, and `vm_map_ram`
+    /// mappings unmapped, under it before their frames are freed. A page made invalid meanwhile may
+    /// lose its alias first, and cannot be read then.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
             let kind = Head::in_words(&segment.words).kind();

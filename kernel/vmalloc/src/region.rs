@@ -55,7 +55,6 @@ pub struct Usage {
 /// It has no destructor: areas turned into addresses stay mapped. Node pages are given for ever and
 /// stay nodes, so following a link needs no `unsafe`.
 pub struct Vmalloc<B: Backend> {
-    // Rarely written, so that CPUs share its cache lines.
     pub(crate) backend: B,
     pub(crate) config: Config,
     /// Allowed by this policy and the tree's.
@@ -171,7 +170,6 @@ impl<B: Backend> Vmalloc<B> {
             usage.deferred.0 += deferred.0;
             usage.deferred.1 += deferred.1;
         }
-        // These change without a lock.
         usage.areas = usage
             .areas
             .saturating_sub(usage.lazy.0 + usage.cached.0 + usage.deferred.0);
@@ -222,7 +220,6 @@ impl<B: Backend> fmt::Debug for Vmalloc<B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Its node has the number.
     #[inline(always)]
     pub(crate) fn shard_of(&self, area: &crate::record::Area) -> &'static Shard<B> {
         self.shards.get(usize::from(area.owner()))

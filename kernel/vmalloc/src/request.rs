@@ -54,8 +54,8 @@ impl Request {
         Self { huge: true, ..self }
     }
 
-    /// For interrupt handlers, or under a lock that masks interrupts (Linux's `GFP_NOWAIT`): waits
-    /// for locks only, and does not flush or purge.
+    /// Waits for locks only, and does not flush or purge: for interrupt handlers, or under a lock
+    /// that masks interrupts (Linux's `GFP_NOWAIT`).
     pub const fn nowait(self) -> Self {
         Self {
             context: Context::Interrupt,
@@ -63,9 +63,9 @@ impl Request {
         }
     }
 
-    /// For a handler that may have interrupted any lock's holder (Linux's `alloc_pages_nolock`):
-    /// tries every lock once, and fails with [`Error::WouldBlock`] or what is lacking. What it
-    /// cannot free then is deferred ([`Usage::deferred`](crate::Usage::deferred)).
+    /// Tries every lock once, for a handler that may have interrupted a lock's holder (Linux's
+    /// `alloc_pages_nolock`): fails with [`Error::WouldBlock`] or what is lacking. What it cannot
+    /// free then is deferred ([`Usage::deferred`](crate::Usage::deferred)).
     pub const fn nolock(self) -> Self {
         Self {
             context: Context::Exception,
@@ -194,7 +194,6 @@ impl<B: Backend> Vmalloc<B> {
             if let Some(first) = self.backend.alloc_frames(order) {
                 return self.allocate_block(request, (fit, align), first, order, &mut words);
             }
-            // Retried only after a purge.
             max_order = order.saturating_sub(1);
         }
         self.allocate_blocks(request, (fit, align), max_order, &words)
@@ -250,7 +249,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// More than there are is refused before any is taken.
+    /// Refuses more than there are before it takes any.
     pub(crate) fn frames(
         &self,
         pages: u64,

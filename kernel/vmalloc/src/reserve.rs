@@ -56,7 +56,6 @@ impl<B: Backend> Vmalloc<B> {
         self.reserve_anywhere(fit, phase, align, words, context)
     }
 
-    /// Where the first place is taken, a node is lacking, or the area is large.
     #[inline(never)]
     fn reserve_anywhere(
         &self,
@@ -235,7 +234,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Locked; `None` outside the region.
+    /// Returns the locked shard, or `None` outside the region.
     #[inline]
     pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
@@ -252,7 +251,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// The same without waiting.
     pub(crate) fn try_shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let span = self.span_of(page);
         let shard = self.shards.get(self.owners.of(span));

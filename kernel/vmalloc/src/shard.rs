@@ -21,7 +21,6 @@ pub(crate) const STEP: usize = 64;
 /// So that a double free names the first.
 const REMEMBERED: usize = 64;
 
-/// Between two drains of a CPU's deferred-free list, less one.
 const CALLS_TO_A_LOOK: i32 = 15;
 
 const MAX_SHARDS: usize = 512;
@@ -76,7 +75,6 @@ impl<G: Granule> LazyList<G> {
     }
 }
 
-/// What is being flushed and freed.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flushing {
     pub nr_areas: usize,
@@ -130,7 +128,6 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Until then its words say who freed it.
     pub fn join(&mut self, area: Area) {
         self.remember(record::freed_area::<G>(&area));
         self.space.release(area);
@@ -150,11 +147,9 @@ pub(crate) struct Shard<B: Backend> {
     own: Apart<Own<B>>,
 }
 
-/// Mostly used by its own CPU.
 #[repr(C)]
 pub(crate) struct Own<B: Backend> {
     number: usize,
-    /// Calls until the next drain.
     until_look: AtomicI32,
     pub state: B::Lock<State<B::Granule>>,
 }
@@ -234,7 +229,6 @@ impl<B: Backend> Shard<B> {
     /// fetched rarely.
     #[inline(always)]
     pub fn is_time_to_look(&self) -> bool {
-        // Two CPUs may race for it, which does not matter.
         let left = self.until_look.load(Relaxed) - 1;
         self.until_look.store(left, Relaxed);
         left < 0

@@ -198,7 +198,6 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// `span` is all of `area`, which is busy.
     fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         // As `by_spans`. No other call maps here.
         let _held = self.shard_of(area).state.lock();
