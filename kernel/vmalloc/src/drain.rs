@@ -172,6 +172,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
+    /// Drains all, inside the purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
@@ -216,6 +217,7 @@ impl<B: Backend> Vmalloc<B> {
     /// Looks once at each slot, so that one that refills does not hold up others. Without `wait` it
     /// skips shards that are being purged.
     pub(crate) fn drain_addresses(&self, wait: bool) {
+        // Counted from before an address is in its slot until it is out.
         if self.addresses.nr.load(Relaxed) == 0 {
             return;
         }
@@ -223,6 +225,7 @@ impl<B: Backend> Vmalloc<B> {
             let Some(va) = slot.address() else {
                 continue;
             };
+            // An area in use keeps its shard, so it is this one's if it exists.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
             let inside = if wait {
                 shard.purge.enter(&self.backend)

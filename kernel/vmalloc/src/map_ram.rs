@@ -48,6 +48,7 @@ const fn clear_run(used: u64, nr: u64) -> Option<u64> {
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
     }
+    // Bit i: `have` pages are free from page i. Each step at most doubles `have`.
     let (mut free, mut have) = (!used, 1);
     while have < nr {
         let more = if nr - have < have { nr - have } else { have };
@@ -112,6 +113,7 @@ impl Bits {
         }
     }
 
+    /// Frees pages that no TLB knows.
     #[inline(always)]
     fn free(&mut self, first: u64, nr: u64) {
         self.used &= !bits(first, nr);

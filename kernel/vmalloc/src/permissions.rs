@@ -171,6 +171,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
+    /// Publishes what became executable. Called without locks.
     fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
         if changed.executable {
             self.backend.publish_instructions(range);
@@ -208,6 +209,7 @@ impl<B: Backend> Vmalloc<B> {
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }
 
+    /// Changes pages inside the linear map's gate.
     fn set_memory_alone(
         &self,
         area: &Area,
@@ -250,6 +252,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Changed { outcome, executable })
     }
 
+    /// Edits the alias, inside the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)

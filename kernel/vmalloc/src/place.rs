@@ -236,6 +236,7 @@ fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -
     source.run_at(page, limit)
 }
 
+/// Returns the pages to look at where a look costs: a group, wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
     2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1

@@ -56,6 +56,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
+    /// Flushes if due, inside the purge gate.
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
         let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
