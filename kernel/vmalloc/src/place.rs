@@ -41,8 +41,8 @@ impl Phase {
         }
     }
 
-    /// Reads `source`, which was not read yet. `again` makes another, for when more than the first
-    /// run was read.
+    /// Returns the phase for `source`, which was not read yet. `again` makes another, for when more
+    /// than the first run was read.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -216,7 +216,8 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// Judges frame numbers in memory by the last one, without moving `source`.
+/// Returns the run at `page`, at most `limit` pages. Frame numbers in memory are judged by the
+/// last one, without moving `source`.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -298,7 +299,7 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// Returns bytes, by the engine's rule; 0 if only pages.
+/// Returns the largest leaf in `run` by the engine's rule, in bytes; 0 if only pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
     let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;
