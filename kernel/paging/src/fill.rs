@@ -1,12 +1,12 @@
 //! Writes runs of descriptors into a table.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
-use crate::granule::Granule;
+use crate::granule::{Granule, LAST_LEVEL};
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
 use crate::outcome::LeafSize;
-use crate::tables::Tables;
+use crate::tables::{Groups, Tables};
 use crate::tree::{Node, Tree};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
@@ -41,6 +41,33 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             first += groups as u64 * step;
             (singles, groups) = (nr - head - grouped, 0);
         }
+    }
+
+    /// Returns what makes frames a group of pages in this tree.
+    #[inline]
+    pub(crate) fn page_groups(&self) -> Groups {
+        let frames = G::cont_entries(LAST_LEVEL);
+        Groups {
+            frames,
+            // As `output` rotates them.
+            head_mask: self.unimplemented_pa().rotate_right(G::PAGE_SHIFT) | (frames as u64 - 1),
+            page_shift: G::PAGE_SHIFT,
+        }
+    }
+
+    /// Writes groups of pages from `index` of `table` on, up to the first of `frames` that begins
+    /// none. Returns how many descriptors.
+    #[inline(always)]
+    pub(crate) fn fill_groups(
+        &self,
+        table: PhysAddr,
+        index: usize,
+        frames: &[Pfn],
+        attributes: Attributes,
+    ) -> usize {
+        let template = template(LeafSize::PAGE_GROUP, attributes);
+        self.tables
+            .fill_groups(table, index, frames, self.page_groups(), template)
     }
 
     /// Clears `nr` descriptors of `node` from `index` on.

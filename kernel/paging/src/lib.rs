@@ -110,7 +110,7 @@ pub use memory::{LinearTables, TablePages};
 pub use mmu::{Mmu, TlbiRange};
 pub use outcome::{DisplaySize, Error, Failure, LeafCounts, LeafSet, LeafSize, LevelMask, Outcome};
 pub use source::{Extent, Extents, FrameArray, PageArray, PhysRange, PhysSource, Piece, Run};
-pub use tables::Tables;
+pub use tables::{Groups, Tables};
 pub use tree::{BreakPolicy, Config, Half, Tree};
 pub use walk::{Leaf, Step, Visit, Walk};
 

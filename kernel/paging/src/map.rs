@@ -134,9 +134,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             match source.piece_at(page, pages - page, mapping.va()) {
                 Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
                 Some(Piece::Frames(frames)) => {
-                    match self.lone_groups(mapping.va(), frames, mapping.allowed) {
-                        [] => self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?,
-                        groups => self.write_frames::<TOP>(mapping, groups, LeafSize::PAGE_GROUP, outcome)?,
+                    if !self.begin_groups(mapping.va(), frames, mapping.allowed)
+                        || !self.write_groups::<TOP>(mapping, frames, outcome)?
+                    {
+                        self.write_run::<TOP>(mapping, self.run_of(frames), outcome)?;
                     }
                 }
                 Some(Piece::Singles(frames)) => self.write_singles::<TOP>(mapping, frames, outcome)?,
@@ -161,24 +162,44 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the groups of pages at the head of `frames` that lie in the same table, if the first
-    /// cannot be part of a larger leaf.
+    /// Returns whether `frames` may begin with a group of pages, by the first of them, and cannot
+    /// begin with a block.
     #[inline(never)]
-    fn lone_groups<'f>(&self, va: VirtAddr, frames: &'f [Pfn], allowed: LeafSet) -> &'f [Pfn] {
-        let group = G::cont_entries(LAST_LEVEL);
-        let goes_on = |next: &Pfn| next.0.wrapping_sub(frames[0].0) == group as u64;
-        if frames.get(group).is_none_or(goes_on) {
-            return &[];
+    fn begin_groups(&self, va: VirtAddr, frames: &[Pfn], allowed: LeafSet) -> bool {
+        let (groups, head) = (self.page_groups(), frames[0].0);
+        let group = groups.frames as u64;
+        let goes_on = |next: &Pfn| next.0.wrapping_sub(head) == group;
+        let block = G::table_span(LAST_LEVEL);
+        let begins_block =
+            (va.0 | output::<G>(head).0) & (block - 1) == 0 && frames.get(groups.frames).is_some_and(goes_on);
+        if begins_block || head & groups.head_mask != 0 {
+            return false;
         }
-        let here = &frames[..frames.len().min(G::ENTRIES - G::index(va.0, LAST_LEVEL))];
-        let frames = &frames[..self.tables.nr_in_groups(here, group)];
-        let is_lone = |(head, i): &(&Pfn, u64)| {
-            let (bytes, pa) = (G::cont_size(LAST_LEVEL), output::<G>(head.0));
-            let leaves = G::leaves(va.add(i * bytes), pa, bytes, allowed);
-            pa.0 & self.unimplemented_pa() == 0 && leaves.first() == LeafSize::PAGE_GROUP
-        };
-        let lone = frames.iter().step_by(group).zip(0..).take_while(is_lone);
-        &frames[..lone.count() * group]
+        // The rule looks at addresses for their alignment. It is asked about a frame with the least
+        // that a group has, so that the answer is the same for all groups.
+        let (pa, bytes) = (output::<G>(head | group), group << G::PAGE_SHIFT);
+        G::leaves(va, pa, bytes, allowed).first() == LeafSize::PAGE_GROUP
+    }
+
+    /// Maps groups of pages at the head of `frames`, as many as the same table takes. Returns
+    /// whether there is one.
+    #[inline(always)]
+    fn write_groups<const TOP: Level>(
+        &self,
+        mapping: &mut Mapping,
+        frames: &[Pfn],
+        outcome: &mut Outcome,
+    ) -> Result<bool, Error> {
+        let (va, leaf) = (mapping.va(), LeafSize::PAGE_GROUP);
+        let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
+        let index = G::index(va.0, LAST_LEVEL);
+        let here = &frames[..frames.len().min(G::ENTRIES - index)];
+        trace::groups::<G>(va, here, self.page_groups(), mapping.range, mapping.allowed);
+        let nr = self.fill_groups(node.table, index, here, mapping.attributes);
+        outcome.levels.insert(LAST_LEVEL);
+        outcome.leaves.add(leaf, (nr / leaf.descriptors::<G>()) as u32);
+        mapping.done += (nr as u64) << G::PAGE_SHIFT;
+        Ok(nr != 0)
     }
 
     /// Maps a physical run, by any leaf sizes and across any number of tables.
@@ -241,7 +262,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(bytes)
     }
 
-    /// Maps frames that can only be single pages.
+    /// Maps frames that can only be single pages, across any number of tables.
     #[inline(always)]
     fn write_singles<const TOP: Level>(
         &self,
@@ -249,43 +270,28 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         frames: &[Pfn],
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let (mut good, mut result) = (frames, Ok(()));
+        let (mut left, mut result) = (frames, Ok(()));
         // As `output` rotates them.
         let bad = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
         if self.tables.or_of_frames(frames) & bad != 0 {
-            (good, result) = implemented_frames::<G>(frames, bad);
+            (left, result) = implemented_frames::<G>(frames, bad);
         }
-        self.write_frames::<TOP>(mapping, good, LeafSize::PAGE, outcome)?;
-        result
-    }
-
-    /// Maps frames by leaves of size `leaf`, pages or whole groups of them, across as many tables
-    /// as it takes.
-    #[inline(always)]
-    fn write_frames<const TOP: Level>(
-        &self,
-        mapping: &mut Mapping,
-        frames: &[Pfn],
-        leaf: LeafSize,
-        outcome: &mut Outcome,
-    ) -> Result<(), Error> {
-        let mut left = frames;
+        let leaf = LeafSize::PAGE;
         while !left.is_empty() {
             let va = mapping.va();
             let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
             let index = G::index(va.0, LAST_LEVEL);
             let (here, rest) = left.split_at((G::ENTRIES - index).min(left.len()));
-            trace::frames::<G>(va, here, leaf, mapping.range, mapping.allowed);
+            trace::frames::<G>(va, here, mapping.range, mapping.allowed);
             let template = template(leaf, mapping.attributes);
             self.tables
                 .fill_frames(node.table, index, here, G::PAGE_SHIFT, template);
             outcome.levels.insert(LAST_LEVEL);
-            let nr = here.len() / leaf.descriptors::<G>();
-            outcome.leaves.add(leaf, nr as u32);
+            outcome.leaves.add(leaf, here.len() as u32);
             mapping.done += (here.len() as u64) << G::PAGE_SHIFT;
             left = rest;
         }
-        Ok(())
+        result
     }
 
     /// Returns the table of `level` that translates the next address, mostly the last one.

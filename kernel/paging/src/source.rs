@@ -255,9 +255,12 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
         };
         let rest = all.get(page as usize..)?;
         let frames = &rest[..rest.len().min(limit as usize)];
-        match frames.get(..pages_to_group::<G>(frames, va)) {
-            Some(singles @ [_, ..]) => Some(Piece::Singles(singles)),
-            _ => (!frames.is_empty()).then_some(Piece::Frames(frames)),
+        if frames.is_empty() {
+            return None;
+        }
+        match before_group::<G>(frames, va) {
+            [] => Some(Piece::Frames(frames)),
+            singles => Some(Piece::Singles(singles)),
         }
     }
 
@@ -273,11 +276,10 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     }
 }
 
-/// Returns how many of `frames`, which are mapped from `va` on, come before the first that could be
-/// the head of a contiguous group of pages: of what would be a group the first and the last are
-/// looked at.
+/// Returns the head of `frames`, which are mapped from `va` on: those before the first that could
+/// begin a contiguous group of pages. Of what would be a group the first and the last are looked at.
 #[inline]
-fn pages_to_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> usize {
+fn before_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> &[Pfn] {
     let group = G::cont_entries(LAST_LEVEL);
     let to_boundary = G::index(va.0, LAST_LEVEL).wrapping_neg() & (group - 1);
     let could_be = |pages: &[Pfn]| {
@@ -285,11 +287,11 @@ fn pages_to_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> usize {
         first & (group as u64 - 1) == 0 && last.wrapping_sub(first) == group as u64 - 1
     };
     let Some(behind) = frames.get(to_boundary..) else {
-        return frames.len();
+        return frames;
     };
     match behind.chunks_exact(group).position(could_be) {
-        Some(place) => to_boundary + place * group,
-        None => frames.len(),
+        Some(place) => &frames[..to_boundary + place * group],
+        None => frames,
     }
 }
 

@@ -24,6 +24,33 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
 
+/// What makes frames a contiguous group of pages: consecutive numbers behind a first one that has no
+/// bit of a mask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Groups {
+    /// Frames in a group.
+    pub frames: usize,
+    /// What the number of a group's first frame must not have: bits below the group's alignment,
+    /// and those of no physical address.
+    pub head_mask: u64,
+    /// The granule's.
+    pub page_shift: u32,
+}
+
+impl Groups {
+    /// Returns the groups that `frames` begin with.
+    #[inline]
+    #[must_use]
+    pub fn of(self, frames: &[Pfn]) -> &[Pfn] {
+        let is_group = |frames: &&[Pfn]| {
+            let follow = |pair: &[Pfn]| pair[1].0 == pair[0].0.wrapping_add(1);
+            frames[0].0 & self.head_mask == 0 && frames.windows(2).all(follow)
+        };
+        let chunks = frames.chunks_exact(self.frames);
+        &frames[..chunks.take_while(is_group).count() * self.frames]
+    }
+}
+
 /// Memory for translation tables, and access to it.
 ///
 /// # Safety
@@ -73,6 +100,22 @@ pub unsafe trait Tables {
         }
     }
 
+    /// As [`fill_frames`](Self::fill_frames), for the `groups` that `frames` begin with. Groups need
+    /// not continue each other. Returns how many descriptors it wrote.
+    #[inline]
+    fn fill_groups(
+        &self,
+        table: PhysAddr,
+        index: usize,
+        frames: &[Pfn],
+        groups: Groups,
+        template: u64,
+    ) -> usize {
+        let frames = groups.of(frames);
+        self.fill_frames(table, index, frames, groups.page_shift, template);
+        frames.len()
+    }
+
     /// Returns the OR of the numbers of `frames`. Touches no table.
     #[inline]
     fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
@@ -85,14 +128,6 @@ pub unsafe trait Tables {
         let first = frames.first().map_or(0, |frame| frame.0);
         let follows = |(frame, i): &(&Pfn, u64)| frame.0 == first.wrapping_add(*i);
         frames.iter().zip(0..).take_while(follows).count()
-    }
-
-    /// Returns how many of `frames` lie in groups of `group` consecutive frames, up to the first
-    /// group that is not consecutive. Groups need not continue each other. Touches no table.
-    #[inline]
-    fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
-        let is_group = |frames: &&[Pfn]| self.nr_consecutive(frames) == group;
-        frames.chunks_exact(group).take_while(is_group).count() * group
     }
 
     /// Writes 0 to `nr` descriptors from `index` on.
@@ -159,7 +194,6 @@ macro_rules! forward_unwritten {
             fn load(table: PhysAddr, index: usize) -> u64;
             fn or_of_frames(frames: &[Pfn]) -> u64;
             fn nr_consecutive(frames: &[Pfn]) -> usize;
-            fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
             fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
             fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
             fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
@@ -179,6 +213,7 @@ unsafe impl<T: Tables + ?Sized> Tables for &T {
         fn compare_exchange(table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
         fn fill_linear(table: PhysAddr, index: usize, nr: usize, first: u64, step: u64);
         fn fill_frames(table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64);
+        fn fill_groups(table: PhysAddr, index: usize, frames: &[Pfn], groups: Groups, template: u64) -> usize;
         fn clear(table: PhysAddr, index: usize, nr: usize);
     }
 }

@@ -19,7 +19,10 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::granule::Granule;
 use crate::leaf::Leaves;
-use crate::outcome::{LeafSet, LeafSize};
+use crate::outcome::LeafSet;
+#[cfg(feature = "trace")]
+use crate::outcome::LeafSize;
+use crate::tables::Groups;
 use crate::tree::Node;
 
 /// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that
@@ -80,19 +83,26 @@ pub(crate) fn leaves<G: Granule>(
     let _ = (G::NAME, va, pa, leaves, range, allowed);
 }
 
-/// Frames are about to be mapped from `va` on by leaves of size `leaf`: single pages, of which none
-/// can begin a larger leaf, or whole groups of them.
+/// Frames are about to be mapped from `va` on by single pages: none can begin a larger leaf.
 #[inline]
-pub(crate) fn frames<G: Granule>(
+pub(crate) fn frames<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
+    #[cfg(feature = "trace")]
+    enabled::frames::<G>(va, frames, LeafSize::PAGE, range, allowed);
+    let _ = (G::NAME, va, frames, range, allowed);
+}
+
+/// `groups` at the head of `frames` are about to be mapped from `va` on.
+#[inline]
+pub(crate) fn groups<G: Granule>(
     va: VirtAddr,
     frames: &[Pfn],
-    leaf: LeafSize,
+    groups: Groups,
     range: VirtRange,
     allowed: LeafSet,
 ) {
     #[cfg(feature = "trace")]
-    enabled::frames::<G>(va, frames, leaf, range, allowed);
-    let _ = (G::NAME, va, frames, leaf, range, allowed);
+    enabled::frames::<G>(va, groups.of(frames), LeafSize::PAGE_GROUP, range, allowed);
+    let _ = (G::NAME, va, frames, groups, range, allowed);
 }
 
 /// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at
@@ -141,7 +151,7 @@ mod enabled {
     use super::{Granule, LeafSet, LeafSize, Leaves, Pfn, PhysAddr, VirtAddr, VirtRange, hook};
     use crate::mmu::{Mmu, TlbiRange};
     use crate::source::output;
-    use crate::tables::{Tables, forward_unwritten};
+    use crate::tables::{Groups, Tables, forward_unwritten};
     use core::hint::black_box;
 
     // The optimiser does not see what is called, so it changes neither the signature nor the call.
@@ -241,6 +251,20 @@ mod enabled {
             self.0.fill_frames(table, index, frames, page_shift, template);
             let first = frames.first().map_or(0, |frame| frame.0 << page_shift);
             stored(2, table, index, frames.len(), first, template);
+        }
+        fn fill_groups(
+            &self,
+            table: PhysAddr,
+            index: usize,
+            frames: &[Pfn],
+            groups: Groups,
+            template: u64,
+        ) -> usize {
+            let nr = self.0.fill_groups(table, index, frames, groups, template);
+            if nr != 0 {
+                stored(2, table, index, nr, frames[0].0 << groups.page_shift, template);
+            }
+            nr
         }
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             self.0.clear(table, index, nr);

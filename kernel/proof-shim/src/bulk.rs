@@ -11,6 +11,10 @@ shim! {
         // SAFETY: as above.
         unsafe { table_ops::fill_frames(at, nr, frames, template) }
     }
+    fn shim_fill_blocks(at: *mut u64, nr: usize, frames: *const u64, mask: u64, template: u64) -> usize {
+        // SAFETY: as above.
+        unsafe { table_ops::fill_blocks(at, nr, frames, mask, template) }
+    }
     fn shim_clear(at: *mut u64, nr: usize) {
         // SAFETY: as above.
         unsafe { table_ops::clear(at, nr) }

@@ -27,10 +27,11 @@
 //!              vector         2.00         0.50          0.25          0.75   <- used
 //! consecutive  general        4.94         1.82          1.25          4.25
 //!              vector         3.38         0.88          0.78          1.81   <- used
-//! blocks       vector         3.56         0.88          0.82          1.94   <- used
+//! fill_blocks  general        8.06         2.88          1.77          5.50
+//!              vector         4.88         1.57          1.44          2.81   <- used
 //! ```
 //!
-//! `are_vacant` is half of `kinds`; `blocks` has the general version of `consecutive`.
+//! `are_vacant` is half of `kinds`.
 //!
 //! # Vector registers
 //! Compiled code has none (softfloat), and none is saved. Only whole blocks of [`BLOCK`] words use
@@ -73,9 +74,10 @@ macro_rules! bytes_of_block {
     };
 }
 
-/// Where a block in v0 to v7 differs from what v16 to v23 hold: 0 in `{a}` for nowhere.
+/// Where a block in v0 to v7 differs from what v16 to v23 hold, and the bits of another register:
+/// 0 in `{a}` for nowhere and none.
 macro_rules! or_of_differences {
-    () => {
+    ($($or:literal)?) => {
         concat!(
             "eor v0.16b, v0.16b, v16.16b\n",
             "eor v1.16b, v1.16b, v17.16b\n",
@@ -85,6 +87,7 @@ macro_rules! or_of_differences {
             "eor v5.16b, v5.16b, v21.16b\n",
             "eor v6.16b, v6.16b, v22.16b\n",
             "eor v7.16b, v7.16b, v23.16b\n",
+            $("orr v7.16b, v7.16b, ", $or, ".16b\n",)?
             "orr v0.16b, v0.16b, v4.16b\n",
             "orr v1.16b, v1.16b, v5.16b\n",
             "orr v2.16b, v2.16b, v6.16b\n",
@@ -527,20 +530,29 @@ static INDEXES: Constants<{ 8 * BLOCK }> = {
     Constants(bytes)
 };
 
-/// Returns how many of the `nr` words from `at` on lie in blocks of [`BLOCK`] consecutive values,
-/// up to the first block that is not consecutive. Blocks need not continue each other.
+/// Stores `frames[i] << PAGE_SHIFT | template` to descriptors from `at` on, for blocks of [`BLOCK`]
+/// consecutive frames of which the first has no bit of `head_mask`, up to the first of the `nr`
+/// frames that begins no such block. Returns how many. Blocks need not continue each other.
+///
+/// `head_mask` has the bits below a block's alignment, and `template` none of an address.
 ///
 /// # Safety
-/// `at` is 8-byte aligned and readable for `nr` words.
+/// As for [`fill_frames`].
 #[inline]
 #[must_use]
-pub unsafe fn nr_in_blocks(at: *const u64, nr: usize) -> usize {
+pub unsafe fn fill_blocks(
+    at: *mut u64,
+    nr: usize,
+    frames: *const u64,
+    head_mask: u64,
+    template: u64,
+) -> usize {
     if nr < BLOCK {
         return 0;
     }
     let end = at.wrapping_add(nr & !(BLOCK - 1));
     let mut last = at;
-    // SAFETY: loads within the caller's range.
+    // SAFETY: loads and stores within the caller's ranges.
     unsafe {
         vector_asm!(
             [
@@ -548,10 +560,22 @@ pub unsafe fn nr_in_blocks(at: *const u64, nr: usize) -> usize {
                 "add {a}, {a}, :lo12:{indexes}",
                 "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{a}], #64",
                 "ld1 {{v20.2d, v21.2d, v22.2d, v23.2d}}, [{a}]",
+                "dup v25.2d, {template}",
+                "dup v26.2d, {mask}",
+                // Where the block's descriptors are behind its first.
+                "shl v8.2d, v16.2d, #{shift}",
+                "shl v9.2d, v17.2d, #{shift}",
+                "shl v10.2d, v18.2d, #{shift}",
+                "shl v11.2d, v19.2d, #{shift}",
+                "shl v12.2d, v20.2d, #{shift}",
+                "shl v13.2d, v21.2d, #{shift}",
+                "shl v14.2d, v22.2d, #{shift}",
+                "shl v15.2d, v23.2d, #{shift}",
                 "2:",
-                "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
-                "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
+                "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{from}], #64",
+                "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{from}], #64",
                 "dup v24.2d, v0.d[0]",
+                "and v27.16b, v24.16b, v26.16b",
                 "sub v0.2d, v0.2d, v24.2d",
                 "sub v1.2d, v1.2d, v24.2d",
                 "sub v2.2d, v2.2d, v24.2d",
@@ -560,20 +584,33 @@ pub unsafe fn nr_in_blocks(at: *const u64, nr: usize) -> usize {
                 "sub v5.2d, v5.2d, v24.2d",
                 "sub v6.2d, v6.2d, v24.2d",
                 "sub v7.2d, v7.2d, v24.2d",
-                or_of_differences!(),
+                or_of_differences!("v27"),
                 "cbnz {a}, 3f",
+                "shl v24.2d, v24.2d, #{shift}",
+                "orr v24.16b, v24.16b, v25.16b",
+                "add v0.2d, v24.2d, v8.2d",
+                "add v1.2d, v24.2d, v9.2d",
+                "add v2.2d, v24.2d, v10.2d",
+                "add v3.2d, v24.2d, v11.2d",
+                "add v4.2d, v24.2d, v12.2d",
+                "add v5.2d, v24.2d, v13.2d",
+                "add v6.2d, v24.2d, v14.2d",
+                "add v7.2d, v24.2d, v15.2d",
+                "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{at}], #64",
+                "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{at}], #64",
                 "cmp {at}, {end}",
                 "b.lo 2b",
-                "b 4f",
                 "3:",
-                "sub {at}, {at}, #128",
-                "4:",
             ]
             at = inout(reg) last,
             end = in(reg) end,
+            from = inout(reg) frames => _,
+            template = in(reg) template,
+            mask = in(reg) head_mask,
             a = out(reg) _,
             indexes = sym INDEXES,
-            options(nostack, readonly)
+            shift = const PAGE_SHIFT,
+            options(nostack)
         );
     }
     (last as usize - at as usize) / 8

@@ -7,7 +7,7 @@
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use paging::{Attributes, Pfn, PhysAddr, Tables, VirtAddr};
+use paging::{Attributes, Groups, Pfn, PhysAddr, Tables, VirtAddr};
 
 use super::layout::{LINEAR_BASE, LINEAR_END, PAGE_SIZE, fixed_slot};
 use super::regions::{PhysRegion, Regions};
@@ -82,6 +82,34 @@ macro_rules! accesses {
             };
         }
         #[inline(always)]
+        fn fill_groups(
+            &self,
+            table: PhysAddr,
+            index: usize,
+            frames: &[Pfn],
+            groups: Groups,
+            template: u64,
+        ) -> usize {
+            debug_assert_eq!(1 << groups.page_shift, PAGE_SIZE);
+            if groups.frames != table_ops::BLOCK {
+                let frames = groups.of(frames);
+                self.fill_frames(table, index, frames, groups.page_shift, template);
+                return frames.len();
+            }
+            // SAFETY: as for `fill_frames`.
+            let nr = unsafe {
+                table_ops::fill_blocks(
+                    at(self.va(table), index),
+                    frames.len(),
+                    frames.as_ptr().cast(),
+                    groups.head_mask,
+                    template,
+                )
+            };
+            masked::writes(nr);
+            nr
+        }
+        #[inline(always)]
         fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
             masked::writes(nr);
             // SAFETY: as above.
@@ -97,15 +125,6 @@ macro_rules! accesses {
             let first = frames.first().map_or(0, |frame| frame.0);
             // SAFETY: a Pfn is a u64.
             unsafe { table_ops::nr_consecutive(frames.as_ptr().cast(), frames.len(), first) }
-        }
-        #[inline(always)]
-        fn nr_in_groups(&self, frames: &[Pfn], group: usize) -> usize {
-            if group == table_ops::BLOCK {
-                // SAFETY: as above.
-                return unsafe { table_ops::nr_in_blocks(frames.as_ptr().cast(), frames.len()) };
-            }
-            let is_group = |frames: &&[Pfn]| self.nr_consecutive(frames) == group;
-            frames.chunks_exact(group).take_while(is_group).count() * group
         }
         #[inline(always)]
         fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {

@@ -87,6 +87,41 @@ def framed(images: Images, name: str, most: int) -> Iterator[Obligation]:
     yield Obligation(given + table.within() + frames.within(), cases)
 
 
+def blocks(images: Images, name: str, most: int) -> Iterator[Obligation]:
+    """Blocks of 16 consecutive frames: those before the first that is none are stored, and nothing else."""
+    numbers = [variable(f"frame{i}") for i in range(most)]
+    table, frames = Region("table", 8 * TABLE), Region("frames", 8 * TABLE, words=numbers)
+    nr, mask, template = variable("nr"), variable("mask"), variable("template")
+    # A head is aligned to the block, and the template has no address.
+    given = [claripy.ULE(nr, most), mask & 15 == 15, template & 0xF000 == 0]
+    paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr, frames, mask, template], given, [table, frames])
+    is_block = [
+        claripy.And(numbers[at] & mask == 0, *(numbers[at + i] == numbers[at] + i for i in range(1, 16)))
+        for at in range(0, most - 15, 16)
+    ]
+    cases = []
+    for path in paths:
+        indexes, atomic = words_of(images.shim, path.stores(table))
+        looked_at, _ = words_of(images.shim, path.loads(frames))
+        count = len(indexes)
+        following = is_block[count // 16] if count // 16 < len(is_block) else claripy.false()
+        claims = {
+            "no panic": claripy.BoolV(not path.panicked),
+            "whole blocks, from the first on, each once": claripy.BoolV(count % 16 == 0 and sorted(indexes) == list(range(count))),
+            "as many as it says, of those there are": claripy.And(path.x(0) == count, claripy.ULE(count, nr)),
+            "by single-copy atomic stores": claripy.BoolV(atomic),
+            "no descriptor is read": claripy.BoolV(not path.loads(table)),
+            "no frame beyond them is read": claripy.And(*(claripy.UGT(nr, i) for i in set(looked_at)), claripy.true()),
+            "each frame is read once": claripy.BoolV(len(looked_at) == len(set(looked_at))),
+            "interrupts are as they were": path.state.globals["daif"] == claripy.BVS("daif", 64, explicit_name=True),
+            "each is a block": claripy.And(*is_block[: count // 16], claripy.true()),
+            "the next one is none": claripy.Or(claripy.ULT(nr, count + 16), claripy.Not(following)),
+            "the right values": claripy.And(*(path.load(table, 8 * i, 8) == numbers[i] << 12 | template for i in range(count)), claripy.true()),
+        }
+        cases.append(Case(path.condition, claims))
+    yield Obligation(given + table.within() + frames.within(), cases)
+
+
 def read(images: Images, name: str, most: int, expected: Callable[[list[Any]], dict[str, Any]], result: Callable[[Path, Region], dict[str, Any]]) -> Iterator[Obligation]:
     """A function that reads `nr` words, each once, and writes none; what it returns is as `expected` has it of them."""
     values = [variable(f"word{i}") for i in range(most)]
@@ -213,6 +248,7 @@ def claims(images: Images) -> Iterator[Claim]:
         yield from linear(images, "shim_fill_linear", most)
         yield from cleared(images, "shim_clear", most)
         yield from framed(images, "shim_fill_frames", most)
+        yield from blocks(images, "shim_fill_blocks", looked_at)
         yield from zeroed(images, "shim_zero_table")
 
     def unwritten() -> Iterator[Mutant]:
@@ -220,6 +256,7 @@ def claims(images: Images) -> Iterator[Claim]:
             "shim_fill_linear": lambda: linear(images, "shim_fill_linear", 19),
             "shim_clear": lambda: cleared(images, "shim_clear", 19),
             "shim_fill_frames": lambda: framed(images, "shim_fill_frames", 19),
+            "shim_fill_blocks": lambda: blocks(images, "shim_fill_blocks", 34),
         }
         return planted(images, is_store, tried, every)
 

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ops::{Add, Sub};
 
 use paging::mmu::{Counting, MmuCounts};
-use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward};
+use paging::{Groups, Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward};
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
@@ -124,6 +124,18 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
         self.count(|c| c.stores += frames.len() as u64);
         self.inner.fill_frames(table, index, frames, page_shift, template);
     }
+    fn fill_groups(
+        &self,
+        table: PhysAddr,
+        index: usize,
+        frames: &[Pfn],
+        groups: Groups,
+        template: u64,
+    ) -> usize {
+        let nr = self.inner.fill_groups(table, index, frames, groups, template);
+        self.count(|c| c.stores += nr as u64);
+        nr
+    }
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         self.count(|c| c.stores += nr as u64);
         self.inner.clear(table, index, nr);
@@ -139,7 +151,6 @@ unsafe impl<T: Tables> Tables for CountingTables<T> {
     forward! { self => self.inner;
         fn or_of_frames(frames: &[Pfn]) -> u64;
         fn nr_consecutive(frames: &[Pfn]) -> usize;
-        fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
         fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);
         fn exit_break();
     }

@@ -21,7 +21,7 @@ use kernel::arch::mmu::{KernelMmu, flush_all};
 use kernel::mm::tables::KernelTables;
 use paging::descriptor::{ADDRESS, AP_READ_ONLY, CONTIGUOUS};
 use paging::mmu::{MmuCounts, MmuEvent};
-use paging::{Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward, forward_mmu};
+use paging::{Groups, Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward, forward_mmu};
 
 use super::verify::raw_walk;
 use crate::options::Planted;
@@ -152,10 +152,10 @@ unsafe impl Tables for TestTables {
         fn compare_exchange(table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
         fn fill_linear(table: PhysAddr, index: usize, nr: usize, first: u64, step: u64);
         fn fill_frames(table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64);
+        fn fill_groups(table: PhysAddr, index: usize, frames: &[Pfn], groups: Groups, template: u64) -> usize;
         fn clear(table: PhysAddr, index: usize, nr: usize);
         fn or_of_frames(frames: &[Pfn]) -> u64;
         fn nr_consecutive(frames: &[Pfn]) -> usize;
-        fn nr_in_groups(frames: &[Pfn], group: usize) -> usize;
         fn are_vacant(table: PhysAddr, index: usize, nr: usize) -> bool;
         fn kinds(table: PhysAddr, index: usize, nr: usize) -> (u64, u64);
         fn enter_break(va: VirtAddr, broken: u64, tables: &[PhysAddr]);

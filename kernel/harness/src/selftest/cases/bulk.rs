@@ -109,22 +109,49 @@ pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Wrong in any bit of any word.
+/// Wrong in any bit of any word, or in a bit that a first word must not have. Nothing beyond it is
+/// written.
 pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
     const BLOCK: usize = table_ops::BLOCK;
     for nr in 0..=WORDS {
         for wrong in 0..=nr {
             let mut frames = [0u64; WORDS];
             for (i, frame) in frames.iter_mut().enumerate() {
-                *frame = 0xf_fff0_1238 - 0x100 * (i / BLOCK) as u64 + (i % BLOCK) as u64;
+                *frame = 0xf_fff0_1230 - 0x100 * (i / BLOCK) as u64 + (i % BLOCK) as u64;
             }
             if let Some(frame) = frames[..nr].get_mut(wrong) {
                 *frame ^= 1 << ((wrong * 7 + nr) % 64);
             }
-            // SAFETY: `nr` words of an array.
-            let found = unsafe { table_ops::nr_in_blocks(frames.as_ptr(), nr) };
+            let mut written = [MARK; WORDS];
+            // SAFETY: `nr` words of two arrays.
+            let found =
+                unsafe { table_ops::fill_blocks(written.as_mut_ptr(), nr, frames.as_ptr(), 0, FLAGS) };
             let right = wrong.min(nr) / BLOCK * BLOCK;
-            expect("nr_in_blocks", wrong as u64, found == right)?;
+            expect("fill_blocks", wrong as u64, found == right)?;
+            for (i, (descriptor, frame)) in written.iter().zip(frames).enumerate() {
+                let value = if i < right {
+                    frame << PAGE_SHIFT | FLAGS
+                } else {
+                    MARK
+                };
+                expect("fill_blocks", i as u64, *descriptor == value)?;
+            }
+            let head = wrong / BLOCK * BLOCK;
+            let mask = 1 << ((wrong + nr) % 64);
+            frames[head..]
+                .iter_mut()
+                .zip(0..BLOCK as u64)
+                .for_each(|(frame, i)| *frame = mask + i);
+            // SAFETY: as above.
+            let found =
+                unsafe { table_ops::fill_blocks(written.as_mut_ptr(), nr, frames.as_ptr(), mask, FLAGS) };
+            let allowed = frames
+                .iter()
+                .step_by(BLOCK)
+                .take_while(|first| *first & mask == 0)
+                .count()
+                * BLOCK;
+            expect("fill_blocks", mask, found == allowed.min(nr / BLOCK * BLOCK))?;
         }
     }
     Ok(())
