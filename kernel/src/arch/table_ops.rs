@@ -5,7 +5,7 @@
 //! B2.2.1, "Requirements for single-copy atomicity", where 8-byte aligned:
 //!
 //! - STP and LDP of two X registers are two single-copy atomic accesses, in no order;
-//! - LD1 with 64-bit elements (`.2d`) reads each element so, in no order.
+//! - LD1 and ST1 with 64-bit elements (`.2d`) access each so, in no order.
 //!
 //! That equals relaxed atomics. DC ZVA promises nothing, so it only zeroes unlinked tables.
 //!
@@ -51,6 +51,8 @@ pub const BLOCK: usize = 16;
 /// Bits 7:0 and 55:48 of a descriptor.
 const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
+/// Reads them one by one.
+///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.
 #[inline(always)]
@@ -74,8 +76,7 @@ macro_rules! bytes_of_block {
     };
 }
 
-/// Where a block in v0 to v7 differs from what v16 to v23 hold, and the bits of another register:
-/// 0 in `{a}` for nowhere and none.
+/// 0 in `{a}` if v0 to v7 equal v16 to v23, and the other register is 0.
 macro_rules! or_of_differences {
     ($($or:literal)?) => {
         concat!(
@@ -530,11 +531,11 @@ static INDEXES: Constants<{ 8 * BLOCK }> = {
     Constants(bytes)
 };
 
-/// Stores `frames[i] << PAGE_SHIFT | template` to descriptors from `at` on, for blocks of [`BLOCK`]
-/// consecutive frames of which the first has no bit of `head_mask`, up to the first of the `nr`
-/// frames that begins no such block. Returns how many. Blocks need not continue each other.
+/// Stores `frames[i] << PAGE_SHIFT | template` from `at` on, for blocks of [`BLOCK`] consecutive
+/// frames whose first has no bit of `head_mask`, until a block is not such. Returns how many.
+/// Blocks need not continue each other.
 ///
-/// `head_mask` has the bits below a block's alignment, and `template` none of an address.
+/// `head_mask` has the bits below a block's alignment, `template` none of an address.
 ///
 /// # Safety
 /// As for [`fill_frames`].
@@ -552,7 +553,7 @@ pub unsafe fn fill_blocks(
     }
     let end = at.wrapping_add(nr & !(BLOCK - 1));
     let mut last = at;
-    // SAFETY: loads and stores within the caller's ranges.
+    // SAFETY: in the caller's ranges.
     unsafe {
         vector_asm!(
             [
@@ -562,7 +563,7 @@ pub unsafe fn fill_blocks(
                 "ld1 {{v20.2d, v21.2d, v22.2d, v23.2d}}, [{a}]",
                 "dup v25.2d, {template}",
                 "dup v26.2d, {mask}",
-                // Where the block's descriptors are behind its first.
+                // Offsets of the block's descriptors.
                 "shl v8.2d, v16.2d, #{shift}",
                 "shl v9.2d, v17.2d, #{shift}",
                 "shl v10.2d, v18.2d, #{shift}",
