@@ -118,7 +118,8 @@ growth: ## count the same with 1 to 64 CPUs and 0 to 1,000,000 live areas; leave
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
 	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay
 
-prove: ## prove the compiled functions over all inputs, with angr, z3 and cvc5 (PROVE=GLOB); leave build/prove.json
+prove: ## prove the compiled functions over all inputs, and the protocol for any number of CPUs, with angr, z3 and cvc5 (PROVE=GLOB); leave build/prove.json
+	@scripts/litmus || [ $$? = 77 ]
 	@scripts/setup prove && scripts/build && exec scripts/prove
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)

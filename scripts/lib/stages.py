@@ -516,7 +516,8 @@ LONG_PROOFS = ("TLBIs of two ranges, 4K, as shipped",)
 
 
 def prove(report: Report) -> None:
-    """The claims of docs/PROOFS.md, but for the longest."""
+    """The claims of docs/PROOFS.md, but for the longest, and the litmus tests beside them."""
+    litmus(report)
     name = "prove: all claims but the longest"
     setup = run_logged("prove: setup", ["scripts/setup", "prove"], BUILD_LIMIT)
     if setup.status == Skipped.status:
@@ -534,6 +535,15 @@ def prove(report: Report) -> None:
         return
     command = [python(), "-B", "scripts/prove", *(claim for claim in names if claim not in LONG_PROOFS)]
     report.add(name, count_closing(run_logged(name, command, BUILD_LIMIT, {"PROVE": ""}), "prove"))
+
+
+def litmus(report: Report) -> None:
+    name = "prove: litmus tests"
+    done = run_logged(name, ["scripts/litmus"], LONG_LIMIT)
+    if done.status == Skipped.status:
+        report.skip(name, done.last_line().removeprefix("litmus: "))
+    else:
+        report.add(name, count_closing(done, "litmus"))
 
 
 # ---- the shell --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What counts as proven: a proof that shows nothing must not pass. The solvers here are made up, and count bits of small numbers."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from lib import stages
+from lib import litmus, stages
 from lib.cases import Finished
+from lib.errors import ScriptError
 from lib.proofs.claim import Case, Claim, Mutant, Obligation, Result, Unproven, judge, prove
+from lib.proofs.protocol import mutants
 from lib.report import Report
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -81,6 +84,10 @@ class TheJudge(unittest.TestCase):
     def test_refuses_a_precondition_that_nothing_fulfils(self) -> None:
         self.assertEqual(self.refused(Obligation([below(10), lambda x: x > 12], RIGHT.cases)), "nothing fulfils the precondition")
 
+    def test_asks_a_witness_instead_where_there_is_one(self) -> None:
+        self.assertEqual(judge(Obligation([below(10)], RIGHT.cases, witness=[always]), Numbers()), "")
+        self.assertEqual(self.refused(Obligation([below(10)], RIGHT.cases, witness=[lambda x: x > 15])), "nothing fulfils the precondition")
+
     def test_refuses_no_path(self) -> None:
         self.assertEqual(self.refused(Obligation([below(10)], [])), "no path was found")
 
@@ -125,6 +132,38 @@ class AClaim(unittest.TestCase):
         self.assertNotIn("proven ", Result("a claim", "holds", why="x").line())
 
 
+class MutantsOfTheProtocol(unittest.TestCase):
+    def test_every_mutant_of_the_judge_has_a_counterpart_or_a_reason(self) -> None:
+        known = mutants.listed()
+        self.assertEqual(list(mutants.without_answer(known)), [])
+        self.assertGreater(len({*mutants.COUNTERPARTS} & {one.name for one in known}), 70)
+
+    def test_a_new_one_without_either_is_named(self) -> None:
+        new = mutants.Known("a_new_way_to_be_wrong", "tables.rs")
+        self.assertEqual(list(mutants.without_answer([*mutants.listed(), new])), ["tables.rs: a_new_way_to_be_wrong has neither a counterpart nor a reason"])
+
+    def test_one_that_is_gone_is_named(self) -> None:
+        known = [one for one in mutants.listed() if one.name != "Defect::NoTlbi"]
+        self.assertEqual(list(mutants.without_answer(known)), ["Defect::NoTlbi: no such mutant"])
+
+    def test_they_are_read_from_the_tests(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "kernel/mmu-model").mkdir(parents=True)
+            for part in ("kernel/mmu-model/tests", "kernel/paging/tests/interleaved"):
+                shutil.copytree(SCRIPTS.parent / part, root / part)
+            before = {one.name for one in mutants.listed(root)}
+            with (root / "kernel/mmu-model/tests/tables.rs").open("a") as file:
+                file.write("#[test]\nfn one_more() {\n    rig.assert_broken(&[Rule::TableReused]);\n}\n#[test]\nfn all_is_well() {\n    rig.model.assert_clean();\n}\n")
+            seat = root / "kernel/paging/tests/interleaved/seat.rs"
+            seat.write_text(seat.read_text().replace("    NoTlbi,", "    NoTlbi,\n    /// More.\n    OneMore,"))
+            self.assertEqual({one.name for one in mutants.listed(root)} - before, {"one_more", "Defect::OneMore"})
+
+    def test_no_mutant_is_a_right_operation(self) -> None:
+        self.assertEqual({*mutants.BROKEN.values()} & {*mutants.RIGHT.values()}, set())
+        self.assertEqual(len({*mutants.BROKEN.values()}), len(mutants.BROKEN))
+
+
 class TheScript(unittest.TestCase):
     def test_says_how_to_get_the_solvers_where_they_are_not(self) -> None:
         done = subprocess.run([sys.executable, "-B", str(SCRIPTS / "prove"), "--list"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "BUILD": "/nonexistent"})
@@ -136,7 +175,7 @@ class TheStage(unittest.TestCase):
         report = Report()
         listed = self.finished(names or "\n".join(["leaf rule", *stages.LONG_PROOFS, "groups, 4K"]))
         with mock.patch.object(stages, "run_logged", side_effect=[setup, listed, proofs]) as self.run_logged:
-            with mock.patch.object(stages, "have_image", return_value=True), mock.patch("builtins.print"):
+            with mock.patch.object(stages, "have_image", return_value=True), mock.patch.object(stages, "litmus"), mock.patch("builtins.print"):
                 stages.prove(report)
         return report
 
@@ -168,6 +207,45 @@ class TheStage(unittest.TestCase):
 
     def test_fails_without_a_count(self) -> None:
         self.assertEqual(self.outcomes(self.finished(""), self.finished("", 0)).failed, 1)
+
+    def test_has_the_litmus_tests_or_says_why_not(self) -> None:
+        for done, expected in (
+            (self.finished("litmus: sid has no herdtools7 for riscv64\n", 77), (0, 0, ["prove: litmus tests"])),
+            (self.finished("litmus: 10 passed, 0 failed\n"), (10, 0, [])),
+            (self.finished("litmus: 9 passed, 1 failed\n", 1), (9, 1, [])),
+            (self.finished("litmus: herd7 has no execution\n", 1), (0, 1, [])),
+        ):
+            report = Report()
+            with mock.patch.object(stages, "run_logged", return_value=done), mock.patch("builtins.print"):
+                stages.litmus(report)
+            self.assertEqual((report.passed, report.failed, report.skipped), expected)
+
+
+class Litmus(unittest.TestCase):
+    def test_each_has_what_it_must_not_do_without(self) -> None:
+        files = {path.stem: path.read_text() for path in litmus.TESTS.glob("*.litmus")}
+        self.assertEqual(set(files), set(litmus.WITHOUT))
+        for name, text in files.items():
+            others = [litmus.altered(text, name, without) for without in litmus.WITHOUT[name]]
+            self.assertEqual(len({text, *others}), len(others) + 1, name)
+            self.assertTrue(all(other.splitlines()[0] == text.splitlines()[0] == f"AArch64 {name}" for other in others), name)
+
+    def test_that_lacks_what_it_is_to_do_without_is_refused(self) -> None:
+        with self.assertRaises(ScriptError):
+            litmus.altered("AArch64 map\n{\n}\n P0 ;\n NOP ;\nexists (x=1)\n", "map", "the DSB")
+
+    def test_takes_the_verdict_from_what_herd7_observed(self) -> None:
+        self.assertEqual(litmus.verdict("Test map Allowed\nObservation map Never 0 4\n"), "Never")
+        self.assertEqual(litmus.verdict("Observation map Sometimes 1 5\n"), "Sometimes")
+        for nothing in ("", "Warning: File \"map.litmus\": unexpected 'S1E1R' (User error)\n", "Observation map Never 0 0\n"):
+            with self.assertRaises(ScriptError):
+                litmus.verdict(nothing)
+
+    def test_fails_where_one_is_seen_or_one_that_should_be_is_not(self) -> None:
+        for said, failed in ((lambda text: "Never", 10), (lambda text: "Sometimes", 10)):
+            with mock.patch.object(litmus, "ask", side_effect=said), mock.patch("builtins.print") as printed:
+                self.assertEqual(litmus.run_all(), 1)
+            self.assertEqual(printed.call_args.args[0], f"litmus: 0 passed, {failed} failed")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from . import bulk, descriptors, leaves, tlbi
 from .claim import Claim, Result, prove
 from .images import Images
+from .protocol.claims import claims as of_the_protocol
 from .solve import Solvers
 
 
@@ -14,6 +15,7 @@ def of(images: Images) -> Iterator[Claim]:
     yield from tlbi.claims(images)
     yield from descriptors.claims(images)
     yield from bulk.claims(images)
+    yield from of_the_protocol()
 
 
 def claims(kernel: Path, shim: Path) -> list[Claim]:

@@ -53,6 +53,8 @@ class Obligation:
 
     given: list[Any]
     cases: list[Case]
+    witness: list[Any] | None = None
+    """What is asked for a model instead of `given`, where that has quantifiers: a trace that leads there."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ def judge(obligation: Obligation, ask: Asked) -> str:
     """
     if not obligation.cases:
         raise Unproven("no path was found")
-    if ask.refute(obligation.given) is None:
+    if ask.refute(obligation.given if obligation.witness is None else obligation.witness) is None:
         raise Unproven("nothing fulfils the precondition")
     conditions = [case.condition for case in obligation.cases]
     if all(conditions) and (model := ask.refute([*obligation.given, *(ask.negation(condition) for condition in conditions)])) is not None:
@@ -125,8 +127,8 @@ def judge(obligation: Obligation, ask: Asked) -> str:
 
 
 def shown(model: dict[str, int]) -> str:
-    """The inputs of a model, shortly."""
-    return " ".join(f"{name}={value:#x}" for name, value in sorted(model.items()) if not name.startswith(("mem_", "reg_"))) or "any input"
+    """The inputs of a model, shortly: without memory, registers, and the states of a trace."""
+    return " ".join(f"{name}={value:#x}" for name, value in sorted(model.items()) if not name.startswith(("mem_", "reg_")) and "@" not in name) or "any input"
 
 
 def prove(claim: Claim, ask: Asked) -> Result:

@@ -47,7 +47,7 @@ class Solvers:
         if answer == z3.unsat:
             return None
         model = solver.model()
-        return {str(d): value_of(model[d]) for d in model.decls() if d.arity() == 0}
+        return {str(d): value_of(model[d]) for d in model.decls() if d.arity() == 0 and d.range().kind() != z3.Z3_UNINTERPRETED_SORT}
 
     def example(self, formula: Iterable[Any]) -> bool:
         solver = z3.Solver()
