@@ -23,6 +23,7 @@ mod golden_counts;
 mod interleaved;
 mod leaf_choice;
 mod linear_tables;
+mod links;
 mod linux_bugs;
 mod memory;
 mod on_the_model;

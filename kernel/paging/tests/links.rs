@@ -1,0 +1,184 @@
+//! Links to new tables, made by several CPUs at once: in every order that the C11 memory model
+//! allows, which is at least as weak as Arm's for what is used here.
+//!
+//! The engine's own code runs on words of `loom`. A page holds something else before it is handed
+//! out as a table, as one of a kernel may.
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use paging::mmu::NoMmu;
+use paging::{
+    Attributes, Config, Granule, Half, LeafSet, PhysAddr, PhysRange, Tables, TinyGranule, Tree, VirtRange,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+const POOL_AT: u64 = 0x40_0000_0000;
+/// What stands in a page that is no table yet: a link, or a page.
+const LEFT_OVER: u64 = POOL_AT | 0b11;
+/// A root, a table of each level below, and those of a CPU that comes second.
+const TABLES: usize = 5;
+
+/// What is wrong with the memory.
+const NOTHING: u8 = 0;
+const RELAXED_EXCHANGE: u8 = 1;
+const STORE_FOR_EXCHANGE: u8 = 2;
+const HIDDEN_FAILURE: u8 = 3;
+
+struct Words<const WRONG: u8> {
+    words: [[AtomicU64; TinyGranule::ENTRIES]; TABLES],
+    /// Which pages are tables. No part of what is tested: loom lets no other CPU in here.
+    used: Mutex<[bool; TABLES]>,
+}
+
+impl<const WRONG: u8> Words<WRONG> {
+    fn new() -> Self {
+        Self {
+            words: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(LEFT_OVER))),
+            used: Mutex::new([false; TABLES]),
+        }
+    }
+
+    fn word(&self, table: PhysAddr, index: usize) -> &AtomicU64 {
+        &self.words[((table.0 - POOL_AT) >> TinyGranule::PAGE_SHIFT) as usize][index]
+    }
+
+    fn nr_used(&self) -> usize {
+        let used = self.used.lock().expect("no panic under this lock");
+        used.iter().filter(|used| **used).count()
+    }
+
+    /// Walks to `page`, one of the first four, as hardware does: the address of each load comes from
+    /// the one before, which orders them.
+    fn walk(&self, root: PhysAddr, page: usize) -> u64 {
+        let mut table = root;
+        for _ in TinyGranule::ROOT_LEVEL..3 {
+            let link = self.word(table, 0).load(Ordering::Acquire);
+            if link & 1 == 0 {
+                return 0;
+            }
+            table = PhysAddr(link & !0xfff);
+        }
+        self.word(table, page).load(Ordering::Relaxed)
+    }
+}
+
+/// A CPU's way to the tables.
+#[derive(Clone)]
+struct Shared<const WRONG: u8>(Arc<Words<WRONG>>);
+
+// SAFETY: what this memory does wrong is the test's purpose, and no hardware walks in it.
+unsafe impl<const WRONG: u8> Tables for Shared<WRONG> {
+    fn alloc_table(&self) -> Option<PhysAddr> {
+        let mut used = self.0.used.lock().expect("no panic under this lock");
+        let free = used.iter().position(|used| !used)?;
+        used[free] = true;
+        drop(used);
+        let table = PhysAddr(POOL_AT + (free << TinyGranule::PAGE_SHIFT) as u64);
+        (0..TinyGranule::ENTRIES).for_each(|i| self.store(table, i, 0));
+        Some(table)
+    }
+    fn free_table(&self, table: PhysAddr) {
+        let freed = ((table.0 - POOL_AT) >> TinyGranule::PAGE_SHIFT) as usize;
+        let was = std::mem::replace(
+            &mut self.0.used.lock().expect("no panic under this lock")[freed],
+            false,
+        );
+        assert!(was, "{table:?} is freed twice");
+    }
+    fn load(&self, table: PhysAddr, index: usize) -> u64 {
+        self.0.word(table, index).load(Ordering::Acquire)
+    }
+    fn store(&self, table: PhysAddr, index: usize, value: u64) {
+        self.0.word(table, index).store(value, Ordering::Relaxed);
+    }
+    fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        let word = self.0.word(table, index);
+        if WRONG == STORE_FOR_EXCHANGE {
+            let found = word.load(Ordering::Acquire);
+            if found != current {
+                return Err(found);
+            }
+            word.store(new, Ordering::Release);
+            return Ok(());
+        }
+        let order = if WRONG == RELAXED_EXCHANGE {
+            Ordering::Relaxed
+        } else {
+            Ordering::AcqRel
+        };
+        match word.compare_exchange(current, new, order, Ordering::Acquire) {
+            Err(found) if WRONG != HIDDEN_FAILURE => Err(found),
+            _ => Ok(()),
+        }
+    }
+}
+
+const fn frame(page: usize) -> u64 {
+    (0x1000 + page as u64) << TinyGranule::PAGE_SHIFT
+}
+
+/// CPUs map one page each, the first ones of one last-level table of which nothing is there yet,
+/// while another one walks.
+fn maps_below_one_table<const WRONG: u8>() {
+    let mut model = loom::model::Builder::new();
+    // Of all orders, those in which CPUs are held up at most twice.
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let words = Arc::new(Words::<WRONG>::new());
+        let tables = Shared(words.clone());
+        let root = tables.alloc_table().expect("a table");
+        let mappers: Vec<_> = (0..2)
+            .map(|page| {
+                let tables = tables.clone();
+                loom::thread::spawn(move || {
+                    let tree: Tree<TinyGranule, _, _> =
+                        Tree::new(root, Half::High, tables, NoMmu::default(), Config::default());
+                    let start = tree.range().start.add((page << TinyGranule::PAGE_SHIFT) as u64);
+                    let mut source = PhysRange::new(PhysAddr(frame(page)), 1);
+                    let range = VirtRange::new(start, 1 << TinyGranule::PAGE_SHIFT);
+                    tree.map(range, &mut source, Attributes::KERNEL_DATA, LeafSet::ALL)
+                        .expect("tables suffice");
+                })
+            })
+            .collect();
+        let found = words.walk(root, 0);
+        assert!(
+            found == 0 || found & !0xfff & 0xffff_ffff_ffff == frame(0),
+            "a walk finds {found:#x}"
+        );
+        mappers
+            .into_iter()
+            .for_each(|mapper| mapper.join().expect("mapped"));
+        for page in 0..2 {
+            let leaf = words.walk(root, page);
+            assert_eq!(leaf & 0xffff_ffff_f000, frame(page), "page {page} is lost");
+        }
+        assert_eq!(words.nr_used(), 3, "a table that lost the race is kept");
+    });
+}
+
+/// Whether it goes wrong in some order.
+fn is_seen<const WRONG: u8>() -> bool {
+    catch_unwind(AssertUnwindSafe(maps_below_one_table::<WRONG>)).is_err()
+}
+
+#[test]
+fn cpus_that_link_one_table_at_once_both_map_and_walks_find_it_zeroed() {
+    maps_below_one_table::<NOTHING>();
+}
+
+#[test]
+fn a_link_that_does_not_release_is_found_out() {
+    assert!(is_seen::<RELAXED_EXCHANGE>());
+}
+
+#[test]
+fn a_link_that_is_stored_over_another_is_found_out() {
+    assert!(is_seen::<STORE_FOR_EXCHANGE>());
+}
+
+#[test]
+fn a_lost_race_that_is_not_noticed_is_found_out() {
+    assert!(is_seen::<HIDDEN_FAILURE>());
+}
