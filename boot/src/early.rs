@@ -15,9 +15,10 @@ use core::ffi::CStr;
 use core::ptr::read_volatile;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, Readable};
 use kernel::arch::cpu;
-use kernel::mm::layout::{DTB_MAX_SIZE, PAGE_SHIFT};
+use kernel::mm::layout::{DTB_MAX_SIZE, Granule, PAGE_SHIFT};
+use paging::Granule as _;
 
 /// The PL011 that a start which cannot read its device tree writes its last words to: that of
 /// QEMU's virt machine.
@@ -102,7 +103,7 @@ pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) 
     early
 }
 
-/// Ends the start on a CPU that has not the granule of this image.
+/// Ends the start on a CPU that has not the granule of this image, or not its bits of address.
 #[inline(always)]
 fn check_granule() {
     // Fields of ID_AA64MMFR0_EL1: TGran4 is signed, and 0 or 1 where there is support; TGran64 too.
@@ -116,6 +117,24 @@ fn check_granule() {
         }
         12 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) == 0xf => {
             fail(c"this CPU has no 4 KiB granule")
+        }
+        _ => {}
+    }
+    if Granule::VA_BITS == 48 {
+        return;
+    }
+    // TGran4 1 and TGran16 2: FEAT_LPA2. VARange 1: FEAT_LVA, PARange 6: FEAT_LPA.
+    match PAGE_SHIFT {
+        14 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran16) < 2 => {
+            fail(c"this CPU has no 52-bit addresses with 16 KiB pages (FEAT_LPA2)")
+        }
+        16 if ID_AA64MMFR2_EL1.get() >> 16 & 0xf == 0
+            || ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) < 6 =>
+        {
+            fail(c"this CPU has no 52-bit addresses with 64 KiB pages (FEAT_LVA, FEAT_LPA)")
+        }
+        12 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) == 0 => {
+            fail(c"this CPU has no 52-bit addresses with 4 KiB pages (FEAT_LPA2)")
         }
         _ => {}
     }
@@ -164,8 +183,8 @@ fn check_device_tree(dtb_pa: u64) -> u64 {
     if dtb_pa & 7 != 0 {
         fail(c"the device tree is not 8-byte aligned");
     }
-    if dtb_pa >> 48 != 0 {
-        fail(c"the device tree is beyond 48 bits of physical address");
+    if dtb_pa >> Granule::PA_BITS != 0 {
+        fail(c"the device tree is beyond the physical addresses of this image");
     }
     clean_header(dtb_pa);
     if header_word(dtb_pa, 0) != MAGIC {

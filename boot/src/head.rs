@@ -7,12 +7,24 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
+use kernel::mm::layout::Granule;
 use kernel::smp::{Pen, SecondaryArgs};
+use paging::Granule as _;
 
 use crate::early::Early;
 
 /// The page size in the header of the image: 1 for 4 KiB, 2 for 16, 3 for 64.
 const PAGE_SIZE_FLAG: u32 = (kernel::mm::layout::PAGE_SHIFT - 10) / 2;
+
+/// Where ID_AA64MMFR0_EL1 says whether there is the granule of this image, and the least that it is
+/// there, plus one: TGran4, TGran16, TGran64. For 52 bits of address, with FEAT_LPA2.
+const GRANULE_FIELD: (u32, u32) = match (kernel::mm::layout::PAGE_SHIFT, Granule::DS) {
+    (12, wide) => (28, 1 + wide as u32),
+    (14, wide) => (20, 2 + wide as u32),
+    _ => (24, 1),
+};
+/// The least ID_AA64MMFR2_EL1.VARange: pages of 64 KiB have 52 bits of address with FEAT_LVA.
+const VA_RANGE_LEAST: u32 = (Granule::VA_BITS == 52 && !Granule::DS) as u32;
 
 global_asm!(include_str!("head/image.s"), guessed_uart = const crate::early::GUESSED_PL011, page_size = const PAGE_SIZE_FLAG);
 global_asm!(
@@ -34,6 +46,10 @@ global_asm!(
     pen = sym kernel::smp::PEN,
     pen_context = const offset_of!(Pen, context),
     affinity = const kernel::arch::percpu::AFFINITY,
+    granule_field = const GRANULE_FIELD.0,
+    granule_least = const GRANULE_FIELD.1,
+    va_range_least = const VA_RANGE_LEAST,
+    most_ips = const kernel::arch::cpu::MOST_IPS,
     sctlr_mmu_off = const kernel::arch::cpu::SCTLR_EL1_MMU_OFF,
     start_high = sym crate::high::start_high,
     early = sym crate::early::EARLY,

@@ -8,8 +8,11 @@ use dtoolkit::fdt::Fdt;
 use kernel::arch::early_console::{self, MappedUart};
 use kernel::arch::{cpu::memory_type, exceptions, fatal, percpu, psci};
 use kernel::drivers::device_tree::{self, Uart};
-use kernel::mm::layout::{DTB_WINDOW, EARLY_UART_SLOT, IMAGE_BASE, PAGE_SIZE, TABLE_SPAN, fixed_slot};
+use kernel::mm::layout::{
+    DTB_WINDOW, EARLY_UART_SLOT, Granule, IMAGE_BASE, PAGE_SIZE, TABLE_SPAN, fixed_slot,
+};
 use kernel::{BootInfo, DeviceTree, FixedTables, Sections};
+use paging::{Granule as _, PhysAddr};
 
 use crate::early::{Early, GUESSED_PL011, fixed_tables};
 
@@ -151,7 +154,8 @@ fn one_page_console(fdt: Fdt<'_>) -> Option<(u64, Uart)> {
 fn map_uart(pa: u64, uart: &'static MappedUart) {
     // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation
     // table format descriptors".
-    const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54 | 0b11;
+    const UART: u64 = memory_type::DEVICE_NGNRE << 2 | 0b10 << 8 | 1 << 10 | 1 << 53 | 1 << 54;
+    let page = PhysAddr(pa).align_down(PAGE_SIZE as u64);
     let slot = (fixed_tables().l3 as *mut u64).wrapping_add(EARLY_UART_SLOT);
     early_console::set(None);
     // Break before make: the slot may hold the guess (rule 3). SAFETY: a descriptor of the slot
@@ -159,7 +163,7 @@ fn map_uart(pa: u64, uart: &'static MappedUart) {
     unsafe { write_volatile(slot, 0) };
     kernel::arch::mmu::flush_page(fixed_slot(EARLY_UART_SLOT));
     // SAFETY: as above; the slot was invalid and nothing else is mapped there.
-    unsafe { write_volatile(slot, (pa & !(PAGE_SIZE as u64 - 1)) | UART) };
+    unsafe { write_volatile(slot, Granule::encode(page) | UART & Granule::ATTRIBUTES | 0b11) };
     // The store before any walk (rule 2), and the walk's result before the next access.
     kernel::arch::mmu::dsb_ishst();
     barrier::isb(barrier::SY);

@@ -1,6 +1,17 @@
 //! The address map of TTBR1: 48-bit addresses, with pages of 4, 16 or 64 KiB.
 //!
-//! One image has one granule, chosen when it is built: [`Granule`]. The regions are the same.
+//! One image has one granule, chosen when it is built: [`Granule`]. The regions are the same. With
+//! 52-bit addresses, `VA=52 PA=52`, the linear map and vmalloc lie 4 PiB below the top:
+//!
+//! ```text
+//!  0xfff8_4000_0000_0000 +--------------------------+ VMALLOC_END
+//!                        | vmalloc                  |  64 TiB
+//!  0xfff8_0000_0000_0000 +--------------------------+ VMALLOC_BASE
+//!                        | linear map of all RAM    |  2 PiB
+//!  0xfff0_0000_0000_0000 +--------------------------+ LINEAR_BASE
+//! ```
+//!
+//! With 48-bit addresses:
 //!
 //! ```text
 //!  0xffff_ffff_ffff_ffff +--------------------------+
@@ -34,15 +45,23 @@
 
 use paging::Granule as _;
 
+/// The granules that an image may have, with its bits of address: `VA=48 PA=48` or `VA=52 PA=52`.
+pub mod granules {
+    #[cfg(not(feature = "addresses-52"))]
+    pub use paging::{Granule4K as Of4K, Granule16K as Of16K, Granule64K as Of64K};
+    #[cfg(feature = "addresses-52")]
+    pub use paging::{Granule4K52 as Of4K, Granule16K52 as Of16K, Granule64K52 as Of64K};
+}
+
 /// The translation granule of this image: `GRANULE=4K`.
 #[cfg(not(any(feature = "granule-16k", feature = "granule-64k")))]
-pub type Granule = paging::Granule4K;
+pub type Granule = granules::Of4K;
 /// The translation granule of this image: `GRANULE=16K`.
 #[cfg(feature = "granule-16k")]
-pub type Granule = paging::Granule16K;
+pub type Granule = granules::Of16K;
 /// The translation granule of this image: `GRANULE=64K`.
 #[cfg(all(feature = "granule-64k", not(feature = "granule-16k")))]
-pub type Granule = paging::Granule64K;
+pub type Granule = granules::Of64K;
 
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = Granule::PAGE_SHIFT;
@@ -56,14 +75,14 @@ pub const TABLE_SPAN: usize = PAGE_SIZE * ENTRIES;
 pub const IMAGE_ALIGN: usize = 2 << 20;
 
 /// First address of the linear map; the map of PA 0.
-pub const LINEAR_BASE: usize = 0xffff_0000_0000_0000;
-/// One past the linear map: 128 TiB.
-pub const LINEAR_END: usize = 0xffff_8000_0000_0000;
+pub const LINEAR_BASE: usize = 0_usize.wrapping_sub(1 << Granule::VA_BITS);
+/// One past the linear map: half of the upper half's addresses.
+pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - 1));
 
 /// First address of the vmalloc region.
-pub const VMALLOC_BASE: usize = 0xffff_8000_0000_0000;
+pub const VMALLOC_BASE: usize = LINEAR_END;
 /// One past the vmalloc region: 64 TiB.
-pub const VMALLOC_END: usize = 0xffff_c000_0000_0000;
+pub const VMALLOC_END: usize = VMALLOC_BASE + (64 << 40);
 
 /// First address of the fixed slots.
 pub const FIXED_BASE: usize = 0xffff_ffff_0000_0000;

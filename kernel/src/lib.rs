@@ -22,9 +22,9 @@ use arch::{cache, identity, mmu, psci};
 use bootargs::{BootArgs, Help, PassedOver};
 use drivers::console;
 use drivers::device_tree::{self, Console, EnableMethod, Machine};
-use layout::EARLY_UART_SLOT;
+use layout::{EARLY_UART_SLOT, Granule};
 use mm::frames::fail_page_alloc;
-use paging::PhysAddr;
+use paging::{Granule as _, PhysAddr};
 
 pub use boot_info::{BootInfo, DeviceTree, FixedTables, Sections};
 pub use init::Init;
@@ -113,13 +113,13 @@ fn other_cpus(machine: &Machine) -> impl Iterator<Item = (usize, u64, EnableMeth
 fn missing(args: &BootArgs, index: usize) -> Option<&'static str> {
     identity::cpus(&args.overrides)
         .find(|(cpu, _)| *cpu == index)
-        .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT))
+        .and_then(|(_, identity)| Features::of(&identity).missing(layout::PAGE_SHIFT, Granule::VA_BITS))
 }
 
 fn common_features(args: &BootArgs) -> Features {
     identity::cpus(&args.overrides)
         .map(|(_, identity)| Features::of(&identity))
-        .filter(|features| features.missing(layout::PAGE_SHIFT).is_none())
+        .filter(|features| features.missing(layout::PAGE_SHIFT, Granule::VA_BITS).is_none())
         .reduce(Features::common)
         .unwrap_or_else(|| Features::of(&identity::read()))
 }

@@ -119,7 +119,11 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
         warn!("the initrd does not lie in RAM: it is not used");
     }
     let sections = &info.sections;
-    info!("address map (TTBR1, 48 bits, {} granule)", Granule::NAME);
+    info!(
+        "address map (TTBR1, {} bits, {} granule)",
+        Granule::VA_BITS,
+        DisplaySize(PAGE_SIZE as u64)
+    );
     let region = |name: &str, start: usize, end: usize, what: fmt::Arguments<'_>| {
         info!(
             "  {name:<8} {start:#018x}..{end:#018x} {:>5}  {what}",

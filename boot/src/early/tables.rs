@@ -12,11 +12,11 @@
 
 use core::ptr::write_volatile;
 
-use kernel::arch::cpu::memory_type;
+use kernel::arch::cpu::{memory_type, ttbr};
 use kernel::mm::layout::{
     DTB_WINDOW, ENTRIES, FIXED_BASE, Granule, IMAGE_ALIGN, IMAGE_BASE, PAGE_SHIFT, PAGE_SIZE, TABLE_SPAN,
 };
-use paging::Granule as _;
+use paging::{Granule as _, Level, PhysAddr};
 
 /// A translation table.
 #[repr(C)]
@@ -32,9 +32,9 @@ impl Table {
 }
 
 /// The level of a root.
-const ROOT: usize = Granule::ROOT_LEVEL as usize;
+const ROOT: isize = Granule::ROOT_LEVEL as isize;
 /// The level of the last table that the fixed region and the image share.
-const SHARED: usize = if index(FIXED_BASE, 1) == index(IMAGE_BASE, 1) {
+const SHARED: isize = if index(FIXED_BASE, 1) == index(IMAGE_BASE, 1) {
     2
 } else {
     1
@@ -46,12 +46,12 @@ const NR_IMAGE_L3: usize = (16_usize << 20).div_ceil(TABLE_SPAN);
 #[repr(C)]
 struct FirstTables {
     /// From the root to level 3.
-    identity: [Table; 4 - ROOT],
+    identity: [Table; (4 - ROOT) as usize],
     /// From the root to level [`SHARED`].
-    shared: [Table; SHARED + 1 - ROOT],
+    shared: [Table; (SHARED + 1 - ROOT) as usize],
     /// Of level 2, where that is not shared.
-    fixed_l2: [Table; 2 - SHARED],
-    image_l2: [Table; 2 - SHARED],
+    fixed_l2: [Table; (2 - SHARED) as usize],
+    image_l2: [Table; (2 - SHARED) as usize],
     fixed_l3: Table,
     dtb_l3: [Table; 2],
     image_l3: [Table; NR_IMAGE_L3],
@@ -59,10 +59,10 @@ struct FirstTables {
 
 #[unsafe(link_section = ".bss.boot_tables")]
 static mut TABLES: FirstTables = FirstTables {
-    identity: [Table::EMPTY; 4 - ROOT],
-    shared: [Table::EMPTY; SHARED + 1 - ROOT],
-    fixed_l2: [Table::EMPTY; 2 - SHARED],
-    image_l2: [Table::EMPTY; 2 - SHARED],
+    identity: [Table::EMPTY; (4 - ROOT) as usize],
+    shared: [Table::EMPTY; (SHARED + 1 - ROOT) as usize],
+    fixed_l2: [Table::EMPTY; (2 - SHARED) as usize],
+    image_l2: [Table::EMPTY; (2 - SHARED) as usize],
     fixed_l3: Table::EMPTY,
     dtb_l3: [Table::EMPTY; 2],
     image_l3: [Table::EMPTY; NR_IMAGE_L3],
@@ -80,7 +80,7 @@ unsafe extern "C" {
 const TABLE: u64 = 0b11;
 const PAGE: u64 = 0b11;
 const READ_ONLY: u64 = 0b10 << 6; // AP[2:1]: EL1 only
-const INNER_SHAREABLE: u64 = 0b11 << 8;
+const INNER_SHAREABLE: u64 = (0b11 << 8) & Granule::ATTRIBUTES;
 const ACCESS_FLAG: u64 = 1 << 10;
 const PXN: u64 = 1 << 53;
 const UXN: u64 = 1 << 54;
@@ -90,10 +90,16 @@ const TEXT: u64 = NORMAL | READ_ONLY;
 const RODATA: u64 = NORMAL | READ_ONLY | PXN;
 const DATA: u64 = NORMAL | PXN;
 
-/// Index into the table of `level` for `va`, of 48 bits.
-const fn index(va: usize, level: usize) -> usize {
-    let shift = PAGE_SHIFT.wrapping_add(Granule::INDEX_BITS.wrapping_mul(3_usize.wrapping_sub(level) as u32));
-    (va & ((1 << 48) - 1)).wrapping_shr(shift) & (ENTRIES - 1)
+/// Index into the table of `level` for `va`.
+const fn index(va: usize, level: isize) -> usize {
+    let shift = PAGE_SHIFT.wrapping_add(Granule::INDEX_BITS.wrapping_mul(3_isize.wrapping_sub(level) as u32));
+    (va & ((1 << Granule::VA_BITS) - 1)).wrapping_shr(shift) & (ENTRIES - 1)
+}
+
+/// Returns `pa` as a descriptor holds it.
+#[inline(always)]
+fn at(pa: u64) -> u64 {
+    Granule::encode(PhysAddr(pa))
 }
 
 /// Stores descriptor `i` of `table`.
@@ -107,12 +113,12 @@ unsafe fn set(table: *mut Table, i: usize, descriptor: u64) {
 /// Links `first`, the table of level `from` for `va`, and those behind it to each other, down to
 /// level `to`. Returns that of level `to`.
 #[inline(always)]
-unsafe fn link_chain(first: *mut Table, va: usize, from: usize, to: usize) -> *mut Table {
+unsafe fn link_chain(first: *mut Table, va: usize, from: isize, to: isize) -> *mut Table {
     let (mut table, mut level) = (first, from);
     while level < to {
         let next = table.wrapping_add(1);
         // SAFETY: the caller owns the tables.
-        unsafe { set(table, index(va, level), next as u64 | TABLE) };
+        unsafe { set(table, index(va, level), at(next as u64) | TABLE) };
         (table, level) = (next, level.wrapping_add(1));
     }
     table
@@ -143,7 +149,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     }
     macro_rules! link {
         ($from:ident [$va:expr, $level:expr] => $to:ident) => {
-            store!($from[index($va, $level)] = $to as u64 | TABLE)
+            store!($from[index($va, $level)] = at($to as u64) | TABLE)
         };
     }
 
@@ -153,7 +159,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     let mut within = 0;
     while within < IMAGE_ALIGN {
         let pa = (image_pa as usize).wrapping_add(within);
-        store!(identity_l3[index(pa, 3)] = pa as u64 | TEXT | PAGE);
+        store!(identity_l3[index(pa, 3)] = at(pa as u64) | TEXT | PAGE);
         within = within.wrapping_add(PAGE_SIZE);
     }
 
@@ -184,7 +190,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
         }
         // SAFETY: the tables are ours alone, and at most 2 MiB from within the first of them end in
         // the second.
-        unsafe { set(l3, page, pa | RODATA | PAGE) };
+        unsafe { set(l3, page, at(pa) | RODATA | PAGE) };
         pa = pa.wrapping_add(PAGE_SIZE as u64);
         page = page.wrapping_add(1);
     }
@@ -204,13 +210,13 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
             link!(image_l2[IMAGE_BASE | page << PAGE_SHIFT, 2] => l3);
         }
         let descriptor = if pa < text_end {
-            pa | TEXT | PAGE
+            at(pa) | TEXT | PAGE
         } else if pa < rodata_end {
-            pa | RODATA | PAGE
+            at(pa) | RODATA | PAGE
         } else if pa == guard {
             0
         } else {
-            pa | DATA | PAGE
+            at(pa) | DATA | PAGE
         };
         // SAFETY: the tables are ours alone; linker.ld asserts that the image has no more pages
         // than they have entries.
@@ -218,13 +224,13 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
         pa = pa.wrapping_add(PAGE_SIZE as u64);
         page = page.wrapping_add(1);
     }
-    (identity as u64, shared as u64)
+    (ttbr(identity as u64), ttbr(shared as u64))
 }
 
 /// The addresses, in the image window, of the tables of the fixed region.
 pub struct FixedTables {
     /// The last that it shares with the image, and its level.
-    pub shared: (usize, u8),
+    pub shared: (usize, Level),
     /// Level 2.
     pub l2: usize,
     /// Level 3, of the page slots.
@@ -241,14 +247,14 @@ pub fn fixed_tables() -> FixedTables {
         (
             (&raw mut (*tables).shared)
                 .cast::<Table>()
-                .wrapping_add(SHARED - ROOT),
+                .wrapping_add((SHARED - ROOT) as usize),
             (&raw mut (*tables).fixed_l2).cast::<Table>(),
             &raw mut (*tables).fixed_l3,
             &raw mut (*tables).dtb_l3,
         )
     };
     FixedTables {
-        shared: (shared as usize, SHARED as u8),
+        shared: (shared as usize, SHARED as Level),
         l2: if SHARED == 2 { shared } else { l2 } as usize,
         l3: l3 as usize,
         dtb_l3: [dtb as usize, dtb as usize + size_of::<Table>()],

@@ -153,14 +153,20 @@ secondary_entry:
     ldr     x24, [x19, #{args_tcr}]
     ldr     x25, [x19, #{args_mair}]
     ldr     x26, [x19, #{args_sctlr}]
-    // All CPUs have one TCR_EL1 but for IPS: this one's own size of physical addresses, up to the
-    // 48 bits that the tables can name. Without the granule of the tables it cannot go on.
+    // All CPUs have one TCR_EL1 but for IPS: this one's own size of physical addresses, up to what
+    // the tables can name. Without the granule of the tables, or its 52 bits, it cannot go on.
     mrs     x9, id_aa64mmfr0_el1
-    ubfx    x10, x9, #28, #4            // TGran4: 0xf is none
-    cmp     x10, #0xf
-    b.eq    park
+    ubfx    x10, x9, #{granule_field}, #4
+    add     x10, x10, #1                // TGran4 and TGran64: 0xf is none; TGran16: 0
+    and     x10, x10, #0xf
+    cmp     x10, #{granule_least}
+    b.lo    park
+    mrs     x10, s3_0_c0_c7_2            // ID_AA64MMFR2_EL1
+    ubfx    x10, x10, #16, #4           // VARange: 1 is FEAT_LVA
+    cmp     x10, #{va_range_least}
+    b.lo    park
     and     x9, x9, #0xf                // PARange
-    mov     x10, #5
+    mov     x10, #{most_ips}
     cmp     x9, x10
     csel    x9, x9, x10, lo
     bfi     x24, x9, #32, #3            // IPS

@@ -21,6 +21,12 @@ pub struct Features {
     pub granule_4k: bool,
     pub granule_16k: bool,
     pub granule_64k: bool,
+    /// FEAT_LPA2 with pages of 4 KiB: 52-bit addresses.
+    pub wide_4k: bool,
+    /// With pages of 16 KiB.
+    pub wide_16k: bool,
+    /// FEAT_LVA and FEAT_LPA: 52-bit addresses with pages of 64 KiB.
+    pub wide_64k: bool,
     pub tlbi_range: bool,
     pub lse: bool,
     pub bbm: Bbm,
@@ -74,6 +80,10 @@ impl Features {
             granule_4k: field(mmfr0, 28) != 0xf,
             granule_16k: field(mmfr0, 20) != 0,
             granule_64k: field(mmfr0, 24) != 0xf,
+            // TGran4: 1, and 0xf is no granule at all; TGran16: 2; VARange, PARange.
+            wide_4k: matches!(field(mmfr0, 28), 1..0xf),
+            wide_16k: field(mmfr0, 20) >= 2,
+            wide_64k: field(identity.get(Register::Mmfr2), 16) >= 1 && field(mmfr0, 0) >= 6,
             tlbi_range: field(identity.get(Register::Isar0), 56) >= 2,
             lse: field(identity.get(Register::Isar0), 20) >= 2,
             bbm: match field(identity.get(Register::Mmfr2), 52) {
@@ -116,6 +126,9 @@ impl Features {
             granule_4k: self.granule_4k && other.granule_4k,
             granule_16k: self.granule_16k && other.granule_16k,
             granule_64k: self.granule_64k && other.granule_64k,
+            wide_4k: self.wide_4k && other.wide_4k,
+            wide_16k: self.wide_16k && other.wide_16k,
+            wide_64k: self.wide_64k && other.wide_64k,
             tlbi_range: self.tlbi_range && other.tlbi_range,
             lse: self.lse && other.lse,
             bbm: self.bbm.min(other.bbm),
@@ -134,14 +147,16 @@ impl Features {
 
     /// Returns what pages of 2^`page_shift` bytes, or the kernel, need and this lacks.
     #[must_use]
-    pub const fn missing(&self, page_shift: u32) -> Option<&'static str> {
-        let granule = match page_shift {
-            12 => (self.granule_4k, "4 KiB granule"),
-            14 => (self.granule_16k, "16 KiB granule"),
-            _ => (self.granule_64k, "64 KiB granule"),
+    pub const fn missing(&self, page_shift: u32, va_bits: u32) -> Option<&'static str> {
+        let (granule, wide) = match page_shift {
+            12 => ((self.granule_4k, "4 KiB granule"), self.wide_4k),
+            14 => ((self.granule_16k, "16 KiB granule"), self.wide_16k),
+            _ => ((self.granule_64k, "64 KiB granule"), self.wide_64k),
         };
         if !granule.0 {
             Some(granule.1)
+        } else if va_bits > 48 && !wide {
+            Some("52-bit addresses with this granule")
         } else if !self.simd {
             Some("Advanced SIMD")
         } else {

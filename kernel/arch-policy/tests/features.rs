@@ -27,6 +27,9 @@ fn fields_are_where_the_manual_has_them() {
             granule_4k: true,
             granule_16k: true,
             granule_64k: true,
+            wide_4k: true,
+            wide_16k: true,
+            wide_64k: true,
             tlbi_range: true,
             lse: true,
             bbm: Bbm::Level2,
@@ -42,7 +45,7 @@ fn fields_are_where_the_manual_has_them() {
             pmu_counters: Some(6),
         }
     );
-    assert_eq!(features.missing(12), None);
+    assert_eq!(features.missing(12, 48), None);
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn what_both_have_stays() {
 
 #[test]
 fn what_the_kernel_needs_is_missed() {
-    let missing = |register, value| Features::of(&max().with(register, value)).missing(12);
+    let missing = |register, value| Features::of(&max().with(register, value)).missing(12, 48);
     assert_eq!(missing(Register::Pfr0, 0x00ff_0011), Some("Advanced SIMD"));
     assert_eq!(missing(Register::Mmfr0, 0xf << 28), Some("4 KiB granule"));
 }

@@ -24,7 +24,7 @@ pub const fn runs(size: u64) -> usize {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
-    /// The image has larger pages than the cases.
+    /// The image has larger pages than the cases, or longer addresses.
     PageSize,
     /// There is no counter.
     Unavailable(Unavailable),
@@ -36,7 +36,7 @@ impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::PageSize => {
-                f.write_str("the cases are those of Linux with pages of 4 KiB, which this image has not")
+                f.write_str("the cases are those of Linux with pages of 4 KiB and 48-bit addresses, which this image has not")
             }
             Self::Unavailable(why) => write!(f, "{why}"),
             Self::Inexact { executed, counted } => write!(

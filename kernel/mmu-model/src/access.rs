@@ -20,11 +20,11 @@ pub enum Access {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Fault {
     /// No valid descriptor at this level.
-    Translation(u8),
+    Translation(i8),
     /// AF is clear.
-    AccessFlag(u8),
+    AccessFlag(i8),
     /// Not permitted.
-    Permission(u8),
+    Permission(i8),
 }
 
 /// A leaf as the model's walker finds it.
@@ -33,7 +33,7 @@ pub struct Translation {
     /// The output address for the one asked for.
     pub pa: u64,
     /// The descriptor's level.
-    pub level: u8,
+    pub level: i8,
     /// The contiguous bit.
     pub contiguous: bool,
     /// The descriptor in memory.
@@ -59,7 +59,7 @@ impl May {
     }
 }
 
-fn through<G: Granule>(level: u8, slot_va: u64, leaf: u64, va: u64, access: Access) -> May {
+fn through<G: Granule>(level: i8, slot_va: u64, leaf: u64, va: u64, access: Access) -> May {
     if leaf & desc::ACCESS_FLAG == 0 {
         return May::Fault(Fault::AccessFlag(level));
     }
@@ -75,7 +75,7 @@ fn through<G: Granule>(level: u8, slot_va: u64, leaf: u64, va: u64, access: Acce
     }
     May::Reach {
         pa: desc::output::<G>(level, leaf).wrapping_add(va.wrapping_sub(slot_va)),
-        attributes: leaf & !(desc::ADDRESS | PERMISSIONS | desc::CONTIGUOUS | 0b11),
+        attributes: leaf & !(desc::address_bits::<G>() | PERMISSIONS | desc::CONTIGUOUS | 0b11),
     }
 }
 
@@ -177,7 +177,7 @@ impl<G: Granule> Machine<G> {
     /// Returns `None` if the held `value` is on the way anyhow.
     fn by(
         &self,
-        level: u8,
+        level: i8,
         at: u64,
         value: u64,
         va: u64,

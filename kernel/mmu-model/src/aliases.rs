@@ -40,7 +40,7 @@ impl Cache {
 }
 
 impl Memory {
-    pub(crate) fn of(mair: u64, leaf: u64) -> Self {
+    pub(crate) fn of<G: Granule>(mair: u64, leaf: u64) -> Self {
         let index = (leaf & desc::ATTR_INDEX) >> 2;
         let byte = (mair >> (8 * index)) as u8;
         if byte & 0xf0 == 0 {
@@ -50,7 +50,7 @@ impl Memory {
         let cacheable = (outer, inner) != (Cache::None, Cache::None);
         // Non-cacheable memory is Outer Shareable with any SH (Arm ARM D8.6, "Shareability").
         let shareability = if cacheable {
-            (leaf & desc::SHAREABILITY) >> 8
+            desc::shareability::<G>(leaf)
         } else {
             0b10
         };
@@ -72,7 +72,7 @@ impl fmt::Display for Memory {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Mapped {
     memory: Memory,
-    level: u8,
+    level: i8,
     first: u64,
     va: u64,
     value: u64,
@@ -111,7 +111,7 @@ impl Frames {
             if found.is_some() {
                 return found;
             }
-            from = at(u8::MAX, 0, 0);
+            from = at(i8::MAX, 0, 0);
         }
         None
     }
@@ -119,7 +119,7 @@ impl Frames {
 
 const LOWEST: Mapped = Mapped {
     memory: Memory::Device(0),
-    level: 0,
+    level: i8::MIN,
     first: 0,
     va: 0,
     value: 0,
@@ -130,7 +130,7 @@ impl<G: Granule> Machine<G> {
         let level = self.table(number).level;
         match desc::decode::<G>(level, value) {
             Entry::Leaf(leaf) if desc::cacheable::<G>(level, value) => Some(Mapped {
-                memory: Memory::of(self.features.mair, leaf),
+                memory: Memory::of::<G>(self.features.mair, leaf),
                 level,
                 first: desc::output::<G>(level, leaf),
                 va: self.slot_va(number, index),
@@ -164,7 +164,7 @@ impl<G: Granule> Machine<G> {
 
     /// Judges a leaf against all other translations of its frames.
     pub(crate) fn judge_aliases(&mut self, cpu: usize, number: u32, index: usize, value: u64) {
-        let kind = kind(value);
+        let kind = kind::<G>(value);
         self.s.kinds |= kind;
         if self.s.kinds == kind {
             return;
@@ -208,7 +208,7 @@ impl<G: Granule> Machine<G> {
     fn held_alias(&self, new: &Mapped, first: u64, last: u64) -> Option<(u64, Memory, String)> {
         self.s.stale.iter().find_map(|(level, va, old)| {
             let (pa, bytes) = old.frames::<G>(level)?;
-            let memory = Memory::of(self.features.mair, old.value);
+            let memory = Memory::of::<G>(self.features.mair, old.value);
             let elsewhere = (va ^ new.va) & !(bytes - 1) != 0;
             let overlaps = pa <= last && first <= pa + (bytes - 1);
             (memory != new.memory && elsewhere && overlaps)
@@ -218,6 +218,6 @@ impl<G: Granule> Machine<G> {
 }
 
 /// Returns the type as one bit: with a single bit ever set, no mappings differ.
-fn kind(leaf: u64) -> u32 {
-    1 << ((leaf & desc::ATTR_INDEX) | (leaf & desc::SHAREABILITY) >> 8)
+fn kind<G: Granule>(leaf: u64) -> u32 {
+    1 << ((leaf & desc::ATTR_INDEX) | desc::shareability::<G>(leaf))
 }

@@ -38,8 +38,55 @@ pub const PXN: u64 = 1 << 53;
 pub const UXN: u64 = 1 << 54;
 /// Bits 58:55, ignored in a leaf.
 pub const SOFTWARE: u64 = 0xf << 55;
-/// Bits 47:12.
+/// Bits 47:12: the address of a descriptor of 48 bits.
 pub const ADDRESS: u64 = ((1 << 48) - 1) & !0xfff;
+
+/// Where a descriptor has its address, from the top: `(bits of the address, first of them, first
+/// bit in the descriptor)`. Arm ARM D8.3.1, tables of the descriptor formats.
+fn address_fields<G: Granule>() -> &'static [(u32, u32, u32)] {
+    match (G::PA_BITS, G::PAGE_SHIFT) {
+        (48, _) => &[(36, 12, 12)],
+        (52, 12 | 14) => &[(2, 50, 8), (38, 12, 12)],
+        (52, 16) => &[(4, 48, 12), (32, 16, 16)],
+        other => panic!("no descriptor has {other:?} bits of address and page"),
+    }
+}
+
+/// Returns the bits of a descriptor that hold its address.
+pub fn address_bits<G: Granule>() -> u64 {
+    let fields = address_fields::<G>().iter();
+    fields.fold(0, |bits, (nr, _, at)| bits | ((1 << nr) - 1) << at)
+}
+
+/// Returns the address that `raw` holds, with what it may have below its alignment.
+pub fn address<G: Granule>(raw: u64) -> u64 {
+    let fields = address_fields::<G>().iter();
+    fields.fold(0, |pa, (nr, first, at)| {
+        pa | (raw >> at & ((1 << nr) - 1)) << first
+    })
+}
+
+/// Returns `pa` as a descriptor holds it.
+pub fn with_address<G: Granule>(pa: u64) -> u64 {
+    let fields = address_fields::<G>().iter();
+    fields.fold(0, |raw, (nr, first, at)| {
+        raw | (pa >> first & ((1 << nr) - 1)) << at
+    })
+}
+
+/// Whether OA\[51:50\] stand where SH is otherwise (TCR_EL1.DS = 1).
+pub fn has_shareability<G: Granule>() -> bool {
+    address_bits::<G>() & SHAREABILITY == 0
+}
+
+/// Returns SH of a leaf: its own, or TCR_EL1.SH1, inner shareable here.
+pub fn shareability<G: Granule>(leaf: u64) -> u64 {
+    if has_shareability::<G>() {
+        (leaf & SHAREABILITY) >> 8
+    } else {
+        0b11
+    }
+}
 
 /// May change in a live leaf: not among what Arm ARM D8.16.1 lists for break-before-make. Walks do
 /// not see software bits.
@@ -48,27 +95,27 @@ pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIR
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
 
 /// Returns log2 of [`size`].
-pub fn shift<G: Granule>(level: u8) -> u32 {
-    G::PAGE_SHIFT + G::INDEX_BITS * u32::from(3 - level)
+pub fn shift<G: Granule>(level: i8) -> u32 {
+    G::PAGE_SHIFT + G::INDEX_BITS * (3 - level) as u32
 }
 
 /// Returns the bytes of a descriptor.
-pub fn size<G: Granule>(level: u8) -> u64 {
+pub fn size<G: Granule>(level: i8) -> u64 {
     1 << shift::<G>(level)
 }
 
 /// Returns the descriptors of a group, or 1.
-pub fn group_entries<G: Granule>(level: u8) -> usize {
+pub fn group_entries<G: Granule>(level: i8) -> usize {
     1 << G::cont_shift(level)
 }
 
 /// Returns the bytes of a group.
-pub fn group_size<G: Granule>(level: u8) -> u64 {
+pub fn group_size<G: Granule>(level: i8) -> u64 {
     size::<G>(level) << G::cont_shift(level)
 }
 
 /// Returns the descriptors that walks use in a table.
-pub fn entries<G: Granule>(level: u8) -> usize {
+pub fn entries<G: Granule>(level: i8) -> usize {
     if level == G::ROOT_LEVEL {
         1 << (G::VA_BITS - shift::<G>(level))
     } else {
@@ -77,7 +124,7 @@ pub fn entries<G: Granule>(level: u8) -> usize {
 }
 
 /// Returns the index for `va`.
-pub fn index<G: Granule>(level: u8, va: u64) -> usize {
+pub fn index<G: Granule>(level: i8, va: u64) -> usize {
     (va >> shift::<G>(level)) as usize & (entries::<G>(level) - 1)
 }
 
@@ -93,28 +140,28 @@ pub enum Entry {
 }
 
 /// Returns what `raw` means at `level`.
-pub fn decode<G: Granule>(level: u8, raw: u64) -> Entry {
+pub fn decode<G: Granule>(level: i8, raw: u64) -> Entry {
     match (raw & 0b11, level) {
         (0b11, 3) => Entry::Leaf(raw & !SOFTWARE),
-        (0b11, _) => Entry::Table(raw & ADDRESS & !(G::PAGE_SIZE - 1)),
-        (0b01, 0..=2) if G::leaf_allowed(level) => Entry::Leaf(raw & !SOFTWARE),
+        (0b11, _) => Entry::Table(address::<G>(raw) & !(G::PAGE_SIZE - 1)),
+        (0b01, -1..=2) if G::leaf_allowed(level) => Entry::Leaf(raw & !SOFTWARE),
         // Reserved: 0b01 at level 3, or a block where there is none.
         _ => Entry::Invalid,
     }
 }
 
 /// Returns `raw` without what walks do not see.
-pub fn normalise<G: Granule>(level: u8, raw: u64) -> u64 {
+pub fn normalise<G: Granule>(level: i8, raw: u64) -> u64 {
     match decode::<G>(level, raw) {
         Entry::Invalid => 0,
-        Entry::Table(table) => table | TABLE_OR_PAGE,
+        Entry::Table(table) => with_address::<G>(table) | TABLE_OR_PAGE,
         Entry::Leaf(leaf) => leaf,
     }
 }
 
 /// Returns whether a TLB may hold `value`, which must not cause a Translation, Address size or
 /// Access flag fault (Arm ARM D8.16). Hardware management of AF is off (TCR_EL1.HA = 0).
-pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
+pub fn cacheable<G: Granule>(level: i8, value: u64) -> bool {
     match decode::<G>(level, value) {
         Entry::Invalid => false,
         Entry::Table(_) => true,
@@ -123,19 +170,20 @@ pub fn cacheable<G: Granule>(level: u8, value: u64) -> bool {
 }
 
 /// Returns the output address of a leaf.
-pub fn output<G: Granule>(level: u8, leaf: u64) -> u64 {
-    leaf & ADDRESS & !(size::<G>(level) - 1)
+pub fn output<G: Granule>(level: i8, leaf: u64) -> u64 {
+    address::<G>(leaf) & !(size::<G>(level) - 1)
 }
 
 /// Returns what is wrong with the encoding.
-pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'static str> {
+pub fn defect<G: Granule>(level: i8, raw: u64, allow_res0: bool) -> Option<&'static str> {
     if raw & VALID == 0 {
         return None;
     }
     match decode::<G>(level, raw) {
         Entry::Invalid => Some("a reserved encoding: no block at this level, or no page bit at level 3"),
         Entry::Table(_) => {
-            let res0 = 0b111 << 48 | ((G::PAGE_SIZE - 1) & !0xfff);
+            // Bits 50:48 and what is below a page, as far as no address is there.
+            let res0 = (0b111 << 48 | ((G::PAGE_SIZE - 1) & !0xfff)) & !address_bits::<G>();
             if raw >> 59 != 0 {
                 Some("hierarchical attributes (bits 63:59), which the model does not know")
             } else if raw & res0 != 0 && !allow_res0 {
@@ -145,11 +193,11 @@ pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'sta
             }
         }
         Entry::Leaf(leaf) => {
-            if leaf & ADDRESS & (size::<G>(level) - 1) != 0 {
+            if address::<G>(leaf) & (size::<G>(level) - 1) != 0 {
                 Some("an output address that is not a multiple of the leaf's size")
-            } else if leaf & (0b11 << 48 | 0x1f << 59) != 0 {
+            } else if leaf & !address_bits::<G>() & (0b11 << 48 | 0x1f << 59) != 0 {
                 Some("RES0 or implementation defined bits in a leaf")
-            } else if (leaf & SHAREABILITY) >> 8 == 1 {
+            } else if shareability::<G>(leaf) == 1 {
                 Some("the reserved shareability 0b01")
             } else if leaf & CONTIGUOUS != 0 && G::cont_shift(level) == 0 {
                 Some("the contiguous bit at a level that has none")
@@ -161,12 +209,12 @@ pub fn defect<G: Granule>(level: u8, raw: u64, allow_res0: bool) -> Option<&'sta
 }
 
 pub(crate) struct Show<G> {
-    level: u8,
+    level: i8,
     value: u64,
     granule: core::marker::PhantomData<G>,
 }
 
-pub(crate) fn show<G: Granule>(level: u8, value: u64) -> Show<G> {
+pub(crate) fn show<G: Granule>(level: i8, value: u64) -> Show<G> {
     Show {
         level,
         value,
@@ -190,7 +238,7 @@ impl<G: Granule> fmt::Display for Show<G> {
                     has(PXN, "-", "x"),
                     has(CONTIGUOUS, " CONT", ""),
                     (leaf & ATTR_INDEX) >> 2,
-                    (leaf & SHAREABILITY) >> 8,
+                    shareability::<G>(leaf),
                 )?;
                 f.write_str(has(ACCESS_FLAG, "", " !AF"))
             }

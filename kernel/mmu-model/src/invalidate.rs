@@ -25,7 +25,7 @@ pub(crate) struct Tlbi {
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ghost {
     pub(crate) cpu: u8,
-    pub(crate) level: u8,
+    pub(crate) level: i8,
     pub(crate) as_group: bool,
     /// For fetches only: the DSB waits for another CPU's accesses, not for what it has fetched.
     pub(crate) fetch_only: bool,
@@ -46,7 +46,12 @@ fn decode_range_operand<G: Granule>(operand: u64) -> (u64, u64, u64) {
     let num = operand >> 39 & 0x1f;
     let scale = operand >> 44 & 0x3;
     let tg = operand >> 46 & 0x3;
-    (extended << G::PAGE_SHIFT, (num + 1) << (5 * scale + 1), tg)
+    let unit = if desc::has_shareability::<G>() {
+        G::PAGE_SHIFT
+    } else {
+        16
+    };
+    (extended << unit, (num + 1) << (5 * scale + 1), tg)
 }
 
 impl<G: Granule> Machine<G> {
@@ -213,7 +218,7 @@ impl<G: Granule> Machine<G> {
         }
         // Last: any of the TLBIs may have acted first.
         for value in unheld {
-            let Some(table) = self.table_at(value & !desc::TABLE_OR_PAGE) else {
+            let Some(table) = self.table_at(desc::address::<G>(value)) else {
                 continue;
             };
             let child = self.table_mut(table);

@@ -13,7 +13,7 @@ use paging::Granule;
 
 #[derive(Clone, Copy)]
 struct Leaf {
-    level: u8,
+    level: i8,
     va: u64,
     value: u64,
 }
@@ -22,7 +22,7 @@ impl Leaf {
     fn agrees<G: Granule>(&self, other: &Self, features: &Features) -> bool {
         let offset = |leaf: &Self| desc::output::<G>(leaf.level, leaf.value).wrapping_sub(leaf.va);
         let same_size = self.level == other.level && (self.value ^ other.value) & CONTIGUOUS == 0;
-        let attributes = !(desc::ADDRESS | PERMISSIONS | CONTIGUOUS | 0b11);
+        let attributes = !(desc::address_bits::<G>() | PERMISSIONS | CONTIGUOUS | 0b11);
         offset(self) == offset(other)
             && (self.value ^ other.value) & attributes == 0
             && (same_size || features.tolerates_size_change)
@@ -308,7 +308,7 @@ impl<G: Granule> Machine<G> {
 
     // Stories.
 
-    pub(crate) fn why_held(&self, level: u8, va: u64, old: &Old) -> String {
+    pub(crate) fn why_held(&self, level: i8, va: u64, old: &Old) -> String {
         let holders: Vec<_> = (0..self.features.cpus)
             .filter(|cpu| old.held & 1 << cpu != 0)
             .collect();

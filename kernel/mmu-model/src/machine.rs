@@ -37,7 +37,7 @@ pub(crate) struct Slot {
 pub(crate) struct Table {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) reach: Reach,
-    pub(crate) level: u8,
+    pub(crate) level: i8,
     pub(crate) va: u64,
     pub(crate) zeroed: StoreId,
     /// The last store to a non-zero descriptor while private.
@@ -191,7 +191,7 @@ impl<G: Granule> Machine<G> {
             .wrapping_add((index as u64) << desc::shift::<G>(table.level))
     }
 
-    pub(crate) fn linked_table(&self, level: u8, value: u64) -> Option<u32> {
+    pub(crate) fn linked_table(&self, level: i8, value: u64) -> Option<u32> {
         match desc::decode::<G>(level, value) {
             Entry::Table(pa) => self.table_at(pa),
             _ => None,
@@ -279,7 +279,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    pub(crate) fn touch(&mut self, cpu: usize, table: u32, level: u8, index: usize) {
+    pub(crate) fn touch(&mut self, cpu: usize, table: u32, level: i8, index: usize) {
         let store = StoreId {
             cpu: cpu as u8,
             release: false,
@@ -304,7 +304,7 @@ impl<G: Granule> Machine<G> {
         behinds.len() as u32
     }
 
-    fn take_out(&mut self, number: u32, level: u8, index: usize, old: u64, stored_at: u32, id: StoreId) {
+    fn take_out(&mut self, number: u32, level: i8, index: usize, old: u64, stored_at: u32, id: StoreId) {
         let va = self.slot_va(number, index);
         let time = self.s.time;
         let all = self.all_cpus();
@@ -342,7 +342,7 @@ impl<G: Granule> Machine<G> {
     pub(crate) fn remember(
         &mut self,
         number: u32,
-        level: u8,
+        level: i8,
         va: u64,
         value: u64,
         stored_at: u32,
@@ -397,7 +397,7 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-pub(crate) fn is_group<G: Granule>(level: u8, value: u64) -> bool {
+pub(crate) fn is_group<G: Granule>(level: i8, value: u64) -> bool {
     matches!(desc::decode::<G>(level, value), Entry::Leaf(leaf)
         if leaf & CONTIGUOUS != 0 && G::cont_shift(level) != 0)
 }

@@ -59,7 +59,7 @@ impl<G: Granule> Machine<G> {
             let raw = table.slots[index].value;
             match desc::decode::<G>(table.level, raw) {
                 Entry::Table(pa) => {
-                    words.push(raw & !(desc::ADDRESS & !(G::PAGE_SIZE - 1)));
+                    words.push(raw & !desc::with_address::<G>(!(G::PAGE_SIZE - 1)));
                     if let Some(child) = self.table_at(pa) {
                         self.canonical_below(child, words);
                     }
@@ -76,7 +76,7 @@ impl<G: Granule> Machine<G> {
                 id.map_or(0, |id| u64::from(id.cpu) << 32 | u64::from(id.number) | 1 << 63)
             };
             words.extend([
-                u64::from(level),
+                level as u64,
                 va,
                 old.value,
                 u64::from(old.table),

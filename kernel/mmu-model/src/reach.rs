@@ -75,7 +75,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    pub(crate) fn publish(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
+    pub(crate) fn publish(&mut self, cpu: usize, number: u32, level: i8, va: u64, release: bool) {
         self.check_contents_seen(cpu, number, level, va, release);
         let table = self.table_mut(number);
         table.level = level;
@@ -132,7 +132,7 @@ impl<G: Granule> Machine<G> {
 
     /// Checks rule 2: a walk that sees the link sees the zeroing. A release store orders all that
     /// the CPU stored or observed, a plain one what a barrier ordered or a DSB made certain.
-    fn check_contents_seen(&mut self, cpu: usize, number: u32, level: u8, va: u64, release: bool) {
+    fn check_contents_seen(&mut self, cpu: usize, number: u32, level: i8, va: u64, release: bool) {
         let table = self.table(number);
         if table.reach == Reach::Gone && table.rewritten.is_none() {
             return;

@@ -41,7 +41,7 @@ pub(crate) struct Old {
 
 impl Old {
     /// Returns a leaf's first address and bytes, or its group's if it may be held as that.
-    pub(crate) fn frames<G: Granule>(&self, level: u8) -> Option<(u64, u64)> {
+    pub(crate) fn frames<G: Granule>(&self, level: i8) -> Option<(u64, u64)> {
         let Entry::Leaf(leaf) = desc::decode::<G>(level, self.value) else {
             return None;
         };
@@ -67,9 +67,14 @@ impl Old {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stale {
-    levels: [BTreeMap<(u64, u32), Old>; 4],
+    /// Those of level -1 first.
+    levels: [BTreeMap<(u64, u32), Old>; 5],
     numbered: u32,
     nr: usize,
+}
+
+fn place(level: i8) -> usize {
+    (level + 1) as usize
 }
 
 impl Stale {
@@ -81,37 +86,37 @@ impl Stale {
         self.nr
     }
 
-    pub(crate) fn insert(&mut self, level: u8, va: u64, old: Old) {
+    pub(crate) fn insert(&mut self, level: i8, va: u64, old: Old) {
         self.numbered += 1;
         self.nr += 1;
-        self.levels[usize::from(level)].insert((va, self.numbered), old);
+        self.levels[place(level)].insert((va, self.numbered), old);
     }
 
-    pub(crate) fn range(&self, level: u8, first: u64, last: u64) -> impl Iterator<Item = (u64, &Old)> {
-        self.levels[usize::from(level)]
+    pub(crate) fn range(&self, level: i8, first: u64, last: u64) -> impl Iterator<Item = (u64, &Old)> {
+        self.levels[place(level)]
             .range((first, 0)..=(last, u32::MAX))
             .map(|((va, _), old)| (*va, old))
     }
 
     pub(crate) fn range_mut(
         &mut self,
-        level: u8,
+        level: i8,
         first: u64,
         last: u64,
     ) -> impl Iterator<Item = (u64, &mut Old)> {
-        self.levels[usize::from(level)]
+        self.levels[place(level)]
             .range_mut((first, 0)..=(last, u32::MAX))
             .map(|((va, _), old)| (*va, old))
     }
 
     pub(crate) fn remove_if(
         &mut self,
-        level: u8,
+        level: i8,
         first: u64,
         last: u64,
         mut drop_it: impl FnMut(u64, &mut Old) -> bool,
     ) {
-        let map = &mut self.levels[usize::from(level)];
+        let map = &mut self.levels[place(level)];
         if map.is_empty() {
             return;
         }
@@ -131,10 +136,10 @@ impl Stale {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, u64, &Old)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i8, u64, &Old)> {
         self.levels
             .iter()
             .enumerate()
-            .flat_map(|(level, map)| map.iter().map(move |((va, _), old)| (level as u8, *va, old)))
+            .flat_map(|(level, map)| map.iter().map(move |((va, _), old)| (level as i8 - 1, *va, old)))
     }
 }

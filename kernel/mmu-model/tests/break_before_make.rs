@@ -235,7 +235,7 @@ for_granules! {
         rig.map(3, va, rig.frames(0), RW);
         let (table, index) = rig.find(2, va);
         let link = rig.cpu(0).load(table, index);
-        for count in [1 << 2, 0x3ff << 2, 0xff << 51] {
+        for count in [1 << 2, 0x3ff << 2 & !d::address_bits::<G>(), 0xff << 51] {
             let found = rig.cpu(0).load(table, index);
             assert!(rig.cpu(0).compare_exchange(table, index, found, link | count).is_ok());
         }

@@ -7,7 +7,7 @@ use mmu_model::descriptor as d;
 use mmu_model::{Access, Features, Rule};
 use paging::{Granule, Granule4K, Mmu, Tables};
 
-fn levels<G: Granule>() -> Vec<u8> {
+fn levels<G: Granule>() -> Vec<i8> {
     (G::ROOT_LEVEL..=3)
         .filter(|level| G::cont_shift(*level) != 0)
         .collect()

@@ -268,7 +268,7 @@ for_granules! {
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         rig.table(2, va);
-        rig.put(0, 2, va, rig.frames(0) | 0b11);
+        rig.put(0, 2, va, rig.frames(4) | 0b11);
         rig.assert_broken(&[Rule::NotATable]);
     }
 

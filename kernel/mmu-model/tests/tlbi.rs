@@ -5,7 +5,7 @@ mod common;
 use common::{RW, Rig};
 use mmu_model::descriptor as d;
 use mmu_model::{Features, Rule};
-use paging::{Granule, Granule4K, Mmu, Tables, TlbiRange, VirtAddr, VirtRange};
+use paging::{Granule, Granule4K, Granule4K52, Mmu, Tables, TlbiRange, VirtAddr, VirtRange};
 
 fn with_ranges<G: Granule>() -> Rig<G> {
     Rig::new(Features {
@@ -28,6 +28,15 @@ fn pages_taken_out<G: Granule>(rig: &Rig<G>, pages: u64) {
     rig.cpu(0).dsb_ishst();
 }
 
+/// Pages that the base of a range counts: 64 KiB of them with TCR_EL1.DS.
+fn unit<G: Granule>() -> u64 {
+    if d::has_shareability::<G>() {
+        1
+    } else {
+        (1 << 16) / G::PAGE_SIZE
+    }
+}
+
 fn held<G: Granule>(rig: &Rig<G>, pages: u64) -> Vec<u64> {
     (0..pages)
         .filter(|page| {
@@ -41,6 +50,7 @@ for_granules! {
     fn a_range_covers_num_plus_1_times_2_to_the_5_scale_plus_1_pages<G>() {
         for (start, scale, num, pages) in [(0, 0, 0, 2), (1, 0, 3, 8), (5, 0, 24, 50), (0, 0, 31, 64), (0, 1, 0, 64)] {
             let rig = with_ranges::<G>();
+            let start = start / unit::<G>() * unit::<G>();
             pages_taken_out(&rig, 64);
             rig.cpu(0).tlbi_rvaale1is(TlbiRange { start: rig.va(start), scale, num });
             rig.cpu(0).dsb_ish();
@@ -96,6 +106,8 @@ for_granules! {
 
     fn the_last_page_of_the_address_space_is_covered<G>() {
         let rig = with_ranges::<G>();
+        let pages = unit::<G>().max(2);
+        let first = VirtAddr(0u64.wrapping_sub(pages * G::PAGE_SIZE));
         let last = VirtAddr(0u64.wrapping_sub(2 * G::PAGE_SIZE));
         for va in [last, last.add(G::PAGE_SIZE)] {
             rig.table(3, va);
@@ -107,7 +119,7 @@ for_granules! {
         let cpu = rig.cpu(0);
         cpu.dsb_ishst();
         cpu.tlbi_vaale1is(last.add(G::PAGE_SIZE));
-        cpu.tlbi_rvaale1is(TlbiRange { start: last, scale: 0, num: 0 });
+        cpu.tlbi_rvaale1is(TlbiRange { start: first, scale: 0, num: (pages / 2 - 1) as u8 });
         cpu.dsb_ish();
         cpu.isb();
         rig.model.va_reused(VirtRange::new(last, 2 * G::PAGE_SIZE));
@@ -151,6 +163,17 @@ for_granules! {
         rig.cpu(0).isb();
         rig.model.assert_quiescent();
     }
+}
+
+#[test]
+fn a_range_from_within_64k_is_not_what_its_operand_says_with_ds() {
+    let rig = with_ranges::<Granule4K52>();
+    rig.cpu(0).tlbi_rvaae1is(TlbiRange {
+        start: rig.va(1),
+        scale: 0,
+        num: 0,
+    });
+    rig.assert_broken(&[Rule::TlbiOperand]);
 }
 
 #[test]

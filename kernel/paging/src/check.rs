@@ -6,7 +6,7 @@
 //! are compared member by member.
 
 use crate::addr::{PhysAddr, VirtAddr};
-use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{LeafCounts, LeafSize};
@@ -188,7 +188,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let child = self.child(node, found);
         // Only what `Descriptor::table` writes: an attribute in a link would narrow everything
         // below it.
-        if found != Descriptor::table(child.table) {
+        if found != Descriptor::table::<G>(child.table) {
             return Err(CheckError::BadDescriptor {
                 va,
                 level: node.level,
@@ -211,7 +211,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     {
         let level = node.level;
         self.check_bits(level, found, va)?;
-        let pa = PhysAddr(found.0 & ADDRESS);
+        let pa = G::decode(found.0);
         let size = LeafSize::new(level, found.is_contiguous());
         let within = index & (size.descriptors::<G>() - 1);
         if found.is_contiguous() {
@@ -236,7 +236,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             va,
             pa,
             size,
-            attributes: found.attributes(),
+            attributes: found.attributes::<G>(),
             valid: found.is_valid(),
         };
         if !(audit.on_leaf)(&leaf) {
@@ -249,16 +249,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// A leaf's own bits.
     fn check_bits(&self, level: Level, found: Descriptor, va: VirtAddr) -> Result<(), CheckError> {
-        let pa = PhysAddr(found.0 & ADDRESS);
+        let pa = G::decode(found.0);
         let page_bit = found.0 & TABLE_OR_PAGE != 0;
-        let attributes = found.attributes();
+        let attributes = found.attributes::<G>();
         let type_bits = found.0 & (VALID | TABLE_OR_PAGE | CONTIGUOUS);
         if !G::leaf_allowed(level)
             || page_bit != (level == LAST_LEVEL)
             || !pa.is_aligned(G::size(level))
             || pa.0 & self.unimplemented_pa() != 0
             // Bits that the engine never writes: reserved ones, and SH 0b01 (Arm ARM D8.3, D8.6.2).
-            || found.0 != pa.0 | attributes.bits() | type_bits
+            || found.0 != G::encode(pa) | attributes.in_descriptor::<G>() | type_bits
             || attributes.memory().shareability() == 0b01
         {
             return Err(CheckError::BadDescriptor { va, level, found });

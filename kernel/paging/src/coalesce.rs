@@ -6,17 +6,19 @@
 //! since a TLB may hold any. The table is freed after the batch has flushed (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
 use crate::edit::PageState;
 use crate::flush::{FlushBatch, PendingRange};
-use crate::granule::{Granule, LAST_LEVEL};
+use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
 
 /// What must be equal in leaves that are folded; their addresses must be consecutive.
-const ALIKE: u64 = Attributes::ALL | ADDRESS | VALID | TABLE_OR_PAGE;
+const fn alike<G: Granule>() -> u64 {
+    G::ATTRIBUTES | G::ADDRESS | VALID | TABLE_OR_PAGE
+}
 
 /// What a stretch of descriptors maps as one: the first address, and the state that all share.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.validate(VirtRange::new(va, bytes))?;
         // A group's descriptors are of its own level, a block's those of the table that it
         // replaces.
-        let rung = size.level() + u8::from(!size.is_contiguous());
+        let rung = size.level() + Level::from(!size.is_contiguous());
         let mut node = self.root_node();
         let mut parent = (node, 0);
         while node.level < rung {
@@ -147,7 +149,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Returns what a block in place of `node`, which begins at `va`, would map.
     fn block_of(&self, node: Node, va: VirtAddr) -> Option<Uniform> {
         let block = LeafSize::new(node.level - 1, false);
-        if !self.config().leaves.contains(block) || !block.exists::<G>() {
+        if !block.exists::<G>() || !self.config().leaves.contains(block) {
             return None;
         }
         let uniform = self.uniform(node, 0, G::ENTRIES)?;
@@ -168,15 +170,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let uniform = Uniform {
             pa: first.address::<G>(),
-            state: PageState::of(first),
+            state: PageState::of::<G>(first),
         };
         // One comparison: a table differs in its type bits, and an aligned leaf's address carries
         // into none above it.
         let step = G::size(node.level);
-        let mut expected = first.0 & ALIKE;
+        let mut expected = first.0 & alike::<G>();
         let consecutive = (index + 1..index + nr).all(|i| {
             expected = expected.wrapping_add(step);
-            self.load(node.table, i).0 & ALIKE == expected
+            self.load(node.table, i).0 & alike::<G>() == expected
         });
         consecutive.then_some(uniform)
     }
@@ -193,7 +195,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) {
         let level = node.level;
         let (group, size) = (G::cont_entries(level), LeafSize::new(level, true));
-        if !self.config().leaves.contains(size) || !size.exists::<G>() {
+        if !size.exists::<G>() || !self.config().leaves.contains(size) {
             return;
         }
         for head in (index.next_multiple_of(group)..index + nr).step_by(group) {
@@ -208,7 +210,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 continue;
             }
             let range = VirtRange::new(start, G::cont_size(level));
-            let first = uniform.pa.0 | uniform.state.template(level) | CONTIGUOUS;
+            let first = G::encode(uniform.pa) | uniform.state.template::<G>(level) | CONTIGUOUS;
             let stale = PendingRange {
                 range,
                 stride: level,
@@ -237,7 +239,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: LAST_LEVEL,
             links: true,
         };
-        let block = Descriptor(uniform.pa.0 | uniform.state.template(level));
+        let block = Descriptor(G::encode(uniform.pa) | uniform.state.template::<G>(level));
         self.remake(node, index, 1, stale, block);
         // DESIGN rule 5: walk caches were invalidated by `remake`. The table still goes through the
         // batch, whose flush keeps software readers out.

@@ -1,7 +1,8 @@
 //! The bits of a VMSAv8-64 stage 1 descriptor, and the attributes of a leaf.
 //!
 //! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access
-//! control), D8.6 (other attributes). Only 48-bit output addresses are built: no LPA2.
+//! control), D8.6 (other attributes). Where an address stands in a descriptor is the granule's:
+//! [`Granule::encode`].
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -27,7 +28,7 @@ pub const SHAREABILITY: u64 = 0b11 << SHAREABILITY_SHIFT;
 pub const ACCESSED: u64 = 1 << 10;
 /// nG, bit 11: belongs to one ASID.
 pub const NOT_GLOBAL: u64 = 1 << 11;
-/// Output address, bits 47:12 (the low bits are zero for larger leaves and granules).
+/// Output address of 48 bits, bits 47:12 (the low bits are zero for larger leaves and granules).
 pub const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 /// GP, bit 50: guarded page (branch target identification).
 pub const GUARDED: u64 = 1 << 50;
@@ -225,6 +226,20 @@ impl Attributes {
         Self(bits & Self::ALL)
     }
 
+    /// Returns the bits as they stand in a descriptor of granule `G`.
+    #[inline(always)]
+    pub(crate) fn in_descriptor<G: Granule>(self) -> u64 {
+        if G::DS { self.0 & G::ATTRIBUTES } else { self.0 }
+    }
+
+    /// The same with the shareability that the memory type's constant has.
+    const fn with_usual_shareability(self) -> Self {
+        let index = (self.0 & ATTR_INDEX) >> ATTR_INDEX_SHIFT;
+        let cacheable = index >= MemoryType::NORMAL.index as u64;
+        let shareability = if cacheable { 0b11 } else { 0b10 };
+        Self(self.0 & !SHAREABILITY | shareability << SHAREABILITY_SHIFT)
+    }
+
     /// Returns whether a live leaf with these attributes may become one with `new` in place (DESIGN
     /// rule 3).
     #[must_use]
@@ -277,21 +292,21 @@ impl Descriptor {
     /// Returns a leaf of `level` that maps `pa` with `attributes`.
     #[inline]
     #[must_use]
-    pub const fn leaf(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
+    pub fn leaf<G: Granule>(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
         let kind = if level == LAST_LEVEL {
             VALID | TABLE_OR_PAGE
         } else {
             VALID
         };
         let cont = if contiguous { CONTIGUOUS } else { 0 };
-        Self(pa.0 | attributes.0 | kind | cont)
+        Self(G::encode(pa) | attributes.in_descriptor::<G>() | kind | cont)
     }
 
     /// Returns a link to the table at `table`.
     #[inline]
     #[must_use]
-    pub const fn table(table: PhysAddr) -> Self {
-        Self(table.0 | TABLE_OR_PAGE | VALID)
+    pub fn table<G: Granule>(table: PhysAddr) -> Self {
+        Self(G::encode(table) | TABLE_OR_PAGE | VALID)
     }
 
     /// Returns whether the walker uses it.
@@ -336,14 +351,21 @@ impl Descriptor {
     #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
-        PhysAddr(self.0 & ADDRESS & !(G::PAGE_SIZE - 1))
+        G::decode(self.0).align_down(G::PAGE_SIZE)
     }
 
-    /// Returns the attributes of a leaf.
+    /// Returns the attributes of a leaf. Where a descriptor has no SH ([`Granule::DS`]), they have
+    /// that of the memory type: what the walker takes from TCR_EL1 for write-back and write-through
+    /// memory, and outer shareable for all other.
     #[inline]
     #[must_use]
-    pub const fn attributes(self) -> Attributes {
-        Attributes::from_bits(self.0)
+    pub fn attributes<G: Granule>(self) -> Attributes {
+        let attributes = Attributes::from_bits(self.0 & (G::ATTRIBUTES | !Attributes::ALL));
+        if G::DS {
+            attributes.with_usual_shareability()
+        } else {
+            attributes
+        }
     }
 }
 

@@ -38,18 +38,18 @@ pub struct PageState {
 
 impl PageState {
     #[inline]
-    pub(crate) const fn of(found: Descriptor) -> Self {
+    pub(crate) fn of<G: Granule>(found: Descriptor) -> Self {
         Self {
-            attributes: found.attributes(),
+            attributes: found.attributes::<G>(),
             valid: found.is_valid(),
         }
     }
 
     /// Returns the leaf's bits without its address and the contiguous bit.
     #[inline]
-    pub(crate) const fn template(self, level: Level) -> u64 {
+    pub(crate) fn template<G: Granule>(self, level: Level) -> u64 {
         let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
-        self.attributes.bits() | kind | if self.valid { VALID } else { 0 }
+        self.attributes.in_descriptor::<G>() | kind | if self.valid { VALID } else { 0 }
     }
 }
 
@@ -199,7 +199,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let level = unit.node.level;
         let nr = unit.size.descriptors::<G>();
         let pa = unit.first.address::<G>();
-        let old = PageState::of(unit.first);
+        let old = PageState::of::<G>(unit.first);
         let whole = range.covers(unit.range);
         let mut new = [0u64; MAX_UNIT];
         let mut touched = [unit.node.table, unit.node.table];
@@ -209,9 +209,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let pa = pa.add(offset);
             let piece = VirtRange::new(va, G::size(level));
             *slot = if !range.overlaps(piece) {
-                pa.0 | old.template(level)
+                G::encode(pa) | old.template::<G>(level)
             } else if range.covers(piece) {
-                let changed = edit(old).map_or(0, |state| pa.0 | state.template(level));
+                let changed = edit(old).map_or(0, |state| G::encode(pa) | state.template::<G>(level));
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
                 } else {
@@ -230,7 +230,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 };
                 self.build_table(table, level + 1, va, pa, &mut cut);
                 touched[1] = table;
-                Descriptor::table(table).0
+                Descriptor::table::<G>(table).0
             };
         }
         if whole {
@@ -316,7 +316,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if !covered && cut.range.overlaps(piece) {
                 let below = cut.reserve.take();
                 self.build_table(below, level + 1, va, pa, cut);
-                self.tables.store(table, index, Descriptor::table(below).0);
+                self.tables.store(table, index, Descriptor::table::<G>(below).0);
                 index += 1;
                 continue;
             }
@@ -333,7 +333,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             };
             if let Some(state) = state {
                 trace::leaves::<G>(va, pa, leaves, cut.range, self.config().leaves);
-                self.fill(table, va, pa, leaves, state.template(level));
+                self.fill(table, va, pa, leaves, state.template::<G>(level));
             }
             if covered {
                 leaves.count::<G>(&mut cut.outcome.leaves);

@@ -6,6 +6,7 @@ use crate::granule::{Granule, LAST_LEVEL};
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
 use crate::outcome::LeafSize;
+use crate::source::output;
 use crate::tables::{Groups, Tables};
 use crate::tree::{Node, Tree};
 
@@ -21,7 +22,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             head,
         } = leaves;
         let mut index = G::index(va.0, level);
-        let (mut first, step) = (pa.0 | template, G::size(level));
+        let (mut first, step) = (G::encode(pa) | template, G::size(level));
         // Single leaves, groups, single leaves: mostly only one of these.
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
@@ -47,10 +48,17 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline]
     pub(crate) fn page_groups(&self) -> Groups {
         let frames = G::cont_entries(LAST_LEVEL);
+        // Frames whose addresses have bits out of their place are written as runs.
+        let out_of_place = if G::PA_BITS > G::PLAIN_BITS {
+            !0 << (G::PLAIN_BITS - G::PAGE_SHIFT)
+        } else {
+            0
+        };
+        // As `output` rotates them.
+        let unimplemented = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
         Groups {
             frames,
-            // As `output` rotates them.
-            head_mask: self.unimplemented_pa().rotate_right(G::PAGE_SHIFT) | (frames as u64 - 1),
+            head_mask: unimplemented | out_of_place | (frames as u64 - 1),
             page_shift: G::PAGE_SHIFT,
         }
     }
@@ -65,9 +73,24 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         frames: &[Pfn],
         attributes: Attributes,
     ) -> usize {
-        let template = template(LeafSize::PAGE_GROUP, attributes);
+        let template = template::<G>(LeafSize::PAGE_GROUP, attributes);
         self.tables
             .fill_groups(table, index, frames, self.page_groups(), template)
+    }
+
+    /// Writes single pages into `table` from `index` on: `frames`, by `template`.
+    #[inline(always)]
+    pub(crate) fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], template: u64) {
+        let plain = G::PLAIN_BITS - G::PAGE_SHIFT;
+        if G::PA_BITS > G::PLAIN_BITS && self.tables.or_of_frames(frames) >> plain != 0 {
+            for (i, frame) in frames.iter().enumerate() {
+                let descriptor = G::encode(output::<G>(frame.0)) | template;
+                self.tables.store(table, index + i, descriptor);
+            }
+        } else {
+            self.tables
+                .fill_frames(table, index, frames, G::PAGE_SHIFT, template);
+        }
     }
 
     /// Clears `nr` descriptors of `node` from `index` on.
@@ -83,6 +106,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
 /// Returns the bits of a valid leaf of `size` without its address.
 #[inline(always)]
-pub(crate) const fn template(size: LeafSize, attributes: Attributes) -> u64 {
-    Descriptor::leaf(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0
+pub(crate) fn template<G: Granule>(size: LeafSize, attributes: Attributes) -> u64 {
+    Descriptor::leaf::<G>(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0
 }

@@ -68,6 +68,9 @@ pub(crate) fn for_each_range_op<G: Granule>(
     mut by_range: impl FnMut(TlbiRange),
     mut by_va: impl FnMut(VirtAddr),
 ) {
+    if G::RANGE_SHIFT > G::PAGE_SHIFT {
+        return for_each_aligned_op::<G>(start, pages, by_range, by_va);
+    }
     let end = start.add(pages << G::PAGE_SHIFT);
     let mut start = start;
     let mut rest = pages;
@@ -84,17 +87,52 @@ pub(crate) fn for_each_range_op<G: Granule>(
     }
 }
 
-/// Returns how many TLBIs [`for_each_range_op`] makes of `pages` pages (1 or more).
+/// The same where an operation begins at a multiple of more than a page: the pages before the first
+/// one go by VA. Behind it, each operation is as large as fits. The next is of a smaller SCALE and
+/// begins where this one ends, at a multiple of 64 pages if its SCALE is not 0; behind one of SCALE
+/// 0 there is at most a page.
+fn for_each_aligned_op<G: Granule>(
+    start: VirtAddr,
+    pages: u64,
+    mut by_range: impl FnMut(TlbiRange),
+    mut by_va: impl FnMut(VirtAddr),
+) {
+    let (mut start, mut rest) = (start, pages);
+    while rest != 0 {
+        let step = if rest >= 2 && start.is_aligned(1 << G::RANGE_SHIFT) {
+            let op = range_op_within(start, rest);
+            by_range(op);
+            op.pages()
+        } else {
+            by_va(start);
+            1
+        };
+        start = start.add(step << G::PAGE_SHIFT);
+        rest -= step;
+    }
+}
+
+/// Returns how many TLBIs [`for_each_range_op`] makes of `pages` pages (1 or more) from `start` on.
 #[inline(always)]
-fn nr_range_ops(pages: u64) -> u64 {
+fn nr_range_ops<G: Granule>(start: VirtAddr, pages: u64) -> u64 {
     if pages <= 1 {
         return pages;
+    }
+    if G::RANGE_SHIFT > G::PAGE_SHIFT {
+        return nr_aligned_ops::<G>(start, pages);
     }
     if pages < MAX_RANGE_OP {
         let first = range_op_within(VirtAddr(0), pages);
         return 1 + u64::from(first.pages() != pages);
     }
     pages.div_ceil(MAX_RANGE_OP)
+}
+
+fn nr_aligned_ops<G: Granule>(start: VirtAddr, pages: u64) -> u64 {
+    let nr = core::cell::Cell::new(0);
+    let count = || nr.set(nr.get() + 1);
+    for_each_aligned_op::<G>(start, pages, |_| count(), |_| count());
+    nr.get()
 }
 
 /// Returns how many TLBIs `pending` takes.
@@ -104,7 +142,7 @@ fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
     if !tlbi_range || by_va <= 1 {
         return by_va;
     }
-    nr_range_ops(pending.range.size >> G::PAGE_SHIFT).min(by_va)
+    nr_range_ops::<G>(pending.range.start, pending.range.size >> G::PAGE_SHIFT).min(by_va)
 }
 
 #[inline(always)]
@@ -118,7 +156,10 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
 /// there is one: the first SCALE that reaches tells, since a multiple of a larger unit is one of
 /// its unit, too.
 #[inline(always)]
-fn exact_op(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
+fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
+    if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
+        return None;
+    }
     let scale = (0..4).find(|scale| pages <= 32 << (5 * scale + 1))?;
     let shift = 5 * scale + 1;
     let units = pages >> shift;
@@ -137,7 +178,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if range.size >> G::shift(stride) == 1 {
             self.issue_by_va(range.start, links);
         } else if self.mmu.has_tlbi_range()
-            && let Some(op) = exact_op(range.start, range.size >> G::PAGE_SHIFT)
+            && let Some(op) = exact_op::<G>(range.start, range.size >> G::PAGE_SHIFT)
         {
             self.issue_by_range(op, links);
         } else {

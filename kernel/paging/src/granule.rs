@@ -2,7 +2,8 @@
 //!
 //! Everything that depends on the granule is a constant of [`Granule`], so that a walker is
 //! compiled for one geometry and carries no table of shifts. Levels are numbered as the
-//! architecture numbers them: 0 is the root of a 48-bit walk with 4 KiB pages, 3 holds the pages.
+//! architecture numbers them: 0 is the root of a 48-bit walk with 4 KiB pages, -1 that of a 52-bit
+//! one, 3 holds the pages.
 //! Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
 //!
 //! # Example: another granule
@@ -35,11 +36,12 @@
 //! ```
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::descriptor::{ADDRESS, Attributes, SHAREABILITY};
 use crate::leaf::{self, Leaves};
 use crate::outcome::LeafSet;
 
-/// The level of a table or of a descriptor in it, `0..=3`.
-pub type Level = u8;
+/// The level of a table or of a descriptor in it, `-1..=3`.
+pub type Level = i8;
 
 /// The last level: its descriptors are pages.
 pub const LAST_LEVEL: Level = 3;
@@ -66,6 +68,10 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// The first level of which a descriptor may be a leaf: a block, or at the last level a page.
     const FIRST_LEAF_LEVEL: Level;
 
+    /// Bits of physical address that a descriptor has room for: 48, or 52. With 52, pages of 4 and
+    /// 16 KiB have the format of TCR_EL1.DS (FEAT_LPA2), pages of 64 KiB that of FEAT_LPA.
+    const PA_BITS: u32 = 48;
+
     /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no
     /// contiguous bit.
     fn cont_shift(level: Level) -> u32;
@@ -74,6 +80,52 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const PAGE_SIZE: u64 = 1 << Self::PAGE_SHIFT;
     /// Descriptors in a table.
     const ENTRIES: usize = 1 << Self::INDEX_BITS;
+    /// Whether descriptors have the format of TCR_EL1.DS: OA\[51:50\] where else SH is, which is
+    /// TCR_EL1's then. The base of a TLBI by range counts 64 KiB.
+    const DS: bool = Self::PA_BITS == 52 && Self::PAGE_SHIFT < 16;
+    /// The bits of a descriptor that hold its address.
+    const ADDRESS: u64 = match (Self::DS, Self::PA_BITS) {
+        (true, _) => 0x0003_ffff_ffff_f000 | SHAREABILITY,
+        _ => ADDRESS,
+    };
+    /// The bits of a leaf that hold attributes.
+    const ATTRIBUTES: u64 = Attributes::ALL & if Self::DS { !SHAREABILITY } else { !0 };
+    /// log2 of the memory within which the descriptors of consecutive addresses differ by what the
+    /// addresses do: above, an address has bits that are not in their place.
+    const PLAIN_BITS: u32 = if Self::DS { 50 } else { 48 };
+    /// log2 of the unit that the base of a TLBI by range counts.
+    const RANGE_SHIFT: u32 = if Self::DS { 16 } else { Self::PAGE_SHIFT };
+
+    /// Returns `pa` as it stands in a descriptor (Arm ARM D8.3.1).
+    #[inline(always)]
+    fn encode(pa: PhysAddr) -> u64 {
+        if Self::PA_BITS == 48 {
+            pa.0
+        } else if Self::DS {
+            pa.0 & ((1 << 50) - 1) | pa.0 >> 50 << 8
+        } else {
+            pa.0 & ((1 << 48) - 1) | pa.0 >> 48 << 12
+        }
+    }
+
+    /// Returns the address that `descriptor` holds.
+    #[inline(always)]
+    fn decode(descriptor: u64) -> PhysAddr {
+        PhysAddr(if Self::PA_BITS == 48 {
+            descriptor & Self::ADDRESS
+        } else if Self::DS {
+            descriptor & Self::ADDRESS & !SHAREABILITY | (descriptor & SHAREABILITY) << 42
+        } else {
+            descriptor & Self::ADDRESS & !0xf000 | (descriptor & 0xf000) << 36
+        })
+    }
+
+    /// Returns the levels from the root to before `end`. They are counted without a sign: a loop over
+    /// a range of signed numbers is not unrolled.
+    #[inline(always)]
+    fn levels_before(end: Level) -> impl Iterator<Item = Level> {
+        (0..(end - Self::ROOT_LEVEL) as u8).map(|depth| Self::ROOT_LEVEL + depth as Level)
+    }
 
     /// Returns whether a descriptor of `level` may be a leaf.
     #[inline]
@@ -94,7 +146,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the bytes that one table of `level` covers. Does not overflow for the root: at most
-    /// 2^48.
+    /// 2^58, were it full.
     #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)
@@ -123,6 +175,12 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// rule of its own.
     #[inline(always)]
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
+        // Leaves that are written as one run do not reach over what is plain of an address.
+        let size = if Self::PA_BITS > Self::PLAIN_BITS {
+            size.min((1 << Self::PLAIN_BITS) - (pa.0 & ((1 << Self::PLAIN_BITS) - 1)))
+        } else {
+            size
+        };
         leaf::largest::<Self>(va, pa, size, allowed)
     }
 
@@ -193,6 +251,66 @@ impl Granule for Granule64K {
 
     fn cont_shift(level: Level) -> u32 {
         if level >= 2 { 5 } else { 0 }
+    }
+}
+
+/// 4 KiB pages, 52-bit addresses (FEAT_LPA2), levels -1 to 3, a root of 16 entries. Leaves: as
+/// [`Granule4K`], and 512G.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule4K52;
+
+impl Granule for Granule4K52 {
+    const NAME: &'static str = "4K, 52 bits";
+    const PAGE_SHIFT: u32 = 12;
+    const INDEX_BITS: u32 = 9;
+    const ROOT_LEVEL: Level = -1;
+    const VA_BITS: u32 = 52;
+    const PA_BITS: u32 = 52;
+    const TLBI_TG: u64 = 1;
+    const FIRST_LEAF_LEVEL: Level = 0;
+
+    fn cont_shift(level: Level) -> u32 {
+        Granule4K::cont_shift(level)
+    }
+}
+
+/// 16 KiB pages, 52-bit addresses (FEAT_LPA2), levels 0 to 3, a root of 32 entries. Leaves: as
+/// [`Granule16K`], and 64G.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule16K52;
+
+impl Granule for Granule16K52 {
+    const NAME: &'static str = "16K, 52 bits";
+    const PAGE_SHIFT: u32 = 14;
+    const INDEX_BITS: u32 = 11;
+    const ROOT_LEVEL: Level = 0;
+    const VA_BITS: u32 = 52;
+    const PA_BITS: u32 = 52;
+    const TLBI_TG: u64 = 2;
+    const FIRST_LEAF_LEVEL: Level = 1;
+
+    fn cont_shift(level: Level) -> u32 {
+        Granule16K::cont_shift(level)
+    }
+}
+
+/// 64 KiB pages, 52-bit addresses (FEAT_LVA, FEAT_LPA), levels 1 to 3, a root of 1024 entries.
+/// Leaves: as [`Granule64K`], and 4T.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule64K52;
+
+impl Granule for Granule64K52 {
+    const NAME: &'static str = "64K, 52 bits";
+    const PAGE_SHIFT: u32 = 16;
+    const INDEX_BITS: u32 = 13;
+    const ROOT_LEVEL: Level = 1;
+    const VA_BITS: u32 = 52;
+    const PA_BITS: u32 = 52;
+    const TLBI_TG: u64 = 3;
+    const FIRST_LEAF_LEVEL: Level = 1;
+
+    fn cont_shift(level: Level) -> u32 {
+        Granule64K::cont_shift(level)
     }
 }
 

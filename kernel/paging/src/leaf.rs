@@ -118,7 +118,7 @@ impl Leaves {
 #[must_use]
 pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
     // Unrolled by level, so that the caller's code is compiled for each.
-    for level in G::ROOT_LEVEL..LAST_LEVEL {
+    for level in G::levels_before(LAST_LEVEL) {
         let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
         let fits = |leaf: LeafSize| {
             let bytes = leaf.bytes::<G>();
@@ -166,7 +166,7 @@ pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) ->
 #[inline(never)]
 fn largest_of_many<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
     // As in `largest`: what is constant of a size is so in each turn.
-    for level in G::ROOT_LEVEL..=LAST_LEVEL {
+    for level in G::levels_before(LAST_LEVEL + 1) {
         for contiguous in [true, false] {
             let size = LeafSize::new(level, contiguous);
             let bytes = size.bytes::<G>();

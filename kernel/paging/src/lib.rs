@@ -103,7 +103,10 @@ pub use check::{CheckError, Report};
 pub use descriptor::{Attributes, Descriptor, MemoryType};
 pub use dump::{Dump, DumpRun};
 pub use flush::{FlushBatch, Pending, PendingRange};
-pub use granule::{Granule, Granule4K, Granule16K, Granule64K, LAST_LEVEL, Level, TinyGranule};
+pub use granule::{
+    Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52, LAST_LEVEL, Level,
+    TinyGranule,
+};
 pub use leaf::Leaves;
 pub use map::{vmap_pages_range_noflush_walk, vmap_range_noflush};
 pub use memory::{LinearTables, TablePages};

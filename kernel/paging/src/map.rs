@@ -72,6 +72,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             3 => self.walk_under::<3, S>(range, source, attributes, allowed),
             2 => self.walk_under::<2, S>(range, source, attributes, allowed),
             1 => self.walk_under::<1, S>(range, source, attributes, allowed),
+            -1 if const { G::ROOT_LEVEL < 0 } => self.walk_under::<-1, S>(range, source, attributes, allowed),
             _ => self.walk_under::<0, S>(range, source, attributes, allowed),
         }
     }
@@ -218,7 +219,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         while left != 0 {
             let leaves = G::leaves(mapping.va(), pa, left, mapping.allowed);
             let bytes = match leaves.level {
-                0 if TOP == 0 => self.write_leaves::<TOP, 0>(mapping, pa, leaves, outcome)?,
+                0 if TOP <= 0 => self.write_leaves::<TOP, 0>(mapping, pa, leaves, outcome)?,
                 1 if TOP <= 1 => self.write_leaves::<TOP, 1>(mapping, pa, leaves, outcome)?,
                 2 if TOP <= 2 => self.write_leaves::<TOP, 2>(mapping, pa, leaves, outcome)?,
                 _ => self.write_leaves::<TOP, 3>(mapping, pa, leaves, outcome)?,
@@ -253,7 +254,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             va,
             pa,
             leaves,
-            template(LeafSize::new(LEVEL, false), mapping.attributes),
+            template::<G>(LeafSize::new(LEVEL, false), mapping.attributes),
         );
         outcome.levels.insert(LEVEL);
         leaves.count::<G>(&mut outcome.leaves);
@@ -283,9 +284,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let index = G::index(va.0, LAST_LEVEL);
             let (here, rest) = left.split_at((G::ENTRIES - index).min(left.len()));
             trace::frames::<G>(va, here, mapping.range, mapping.allowed);
-            let template = template(leaf, mapping.attributes);
-            self.tables
-                .fill_frames(node.table, index, here, G::PAGE_SHIFT, template);
+            let template = template::<G>(leaf, mapping.attributes);
+            self.fill_frames(node.table, index, here, template);
             outcome.levels.insert(LAST_LEVEL);
             outcome.leaves.add(leaf, here.len() as u32);
             mapping.done += (here.len() as u64) << G::PAGE_SHIFT;

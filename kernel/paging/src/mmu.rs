@@ -14,7 +14,7 @@ use core::cell::Cell;
 /// Source: Arm ARM DDI 0487, C5.5, TLBI RVAE1IS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct TlbiRange {
-    /// The first address, aligned to a page.
+    /// The first address, aligned to a page, and to [`Granule::RANGE_SHIFT`].
     pub start: VirtAddr,
     /// SCALE, `0..=3`.
     pub scale: u8,
@@ -31,11 +31,12 @@ impl TlbiRange {
     }
 
     /// Returns the 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0:
-    /// any level), BaseADDR 36:0, ASID 63:48 (ignored by the all-ASID forms).
+    /// any level), BaseADDR 36:0 in units of [`Granule::RANGE_SHIFT`], ASID 63:48 (ignored by the
+    /// all-ASID forms).
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
-        let base = self.start.0 >> G::PAGE_SHIFT & ((1 << 37) - 1);
+        let base = self.start.0 >> G::RANGE_SHIFT & ((1 << 37) - 1);
         G::TLBI_TG << 46 | (self.scale as u64) << 44 | (self.num as u64) << 39 | base
     }
 }

@@ -27,9 +27,12 @@ impl LeafSize {
     pub const BLOCK1: Self = Self::new(1, false);
     /// A contiguous group of level 1 blocks, `16G`.
     pub const BLOCK1_GROUP: Self = Self::new(1, true);
+    /// A level 0 block, `512G`: with 52-bit addresses.
+    pub const BLOCK0: Self = Self::new(0, false);
 
     /// Every leaf size, largest first. A granule may lack some.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::BLOCK0,
         Self::BLOCK1_GROUP,
         Self::BLOCK1,
         Self::BLOCK2_GROUP,
@@ -87,7 +90,7 @@ impl LeafSize {
         }
     }
 
-    /// Below 8, since a level is below 4.
+    /// Below 8, since the level of a leaf is within `0..=3`.
     #[inline]
     const fn slot(self) -> usize {
         self.level as usize * 2 + self.contiguous as usize
@@ -144,7 +147,8 @@ impl LeafSet {
     /// The same with no leaf of a level above `level`.
     #[must_use]
     pub(crate) const fn below(self, level: Level) -> Self {
-        Self(self.0 & !0u8 << (2 * level as u32))
+        let level = if level < 0 { 0 } else { level as u32 };
+        Self(self.0 & !0u8 << (2 * level))
     }
 
     /// Returns the sizes in both sets.
@@ -290,19 +294,25 @@ impl LevelMask {
     /// Returns the mask of one level.
     #[must_use]
     pub const fn of(level: Level) -> Self {
-        Self(1 << level)
+        Self(Self::bit(level))
+    }
+
+    #[inline]
+    const fn bit(level: Level) -> u32 {
+        // Of level -1 it is the last.
+        1u32.wrapping_shl(level as u32)
     }
 
     /// Returns whether `level` was modified.
     #[must_use]
     pub const fn contains(self, level: Level) -> bool {
-        self.0 & (1 << level) != 0
+        self.0 & Self::bit(level) != 0
     }
 
     /// Adds `level`.
     #[inline]
     pub const fn insert(&mut self, level: Level) {
-        self.0 |= 1 << level;
+        self.0 |= Self::bit(level);
     }
 
     /// Adds all of `other`.
@@ -310,10 +320,10 @@ impl LevelMask {
         self.0 |= other.0;
     }
 
-    /// Bit `n` for level `n`.
+    /// Bit `n` for level `n`, bit 7 for level -1.
     #[must_use]
     pub const fn bits(self) -> u8 {
-        self.0 as u8
+        (self.0 | self.0 >> 24) as u8
     }
 
     /// Returns whether no level was modified.
@@ -326,7 +336,7 @@ impl LevelMask {
 impl fmt::Debug for LevelMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()
-            .entries((0..=LAST_LEVEL).filter(|level| self.contains(*level)))
+            .entries((-1..=LAST_LEVEL).filter(|level| self.contains(*level)))
             .finish()
     }
 }

@@ -6,7 +6,7 @@
 //! new attributes. All or nothing: the whole range is checked before anything is written.
 
 use crate::addr::{VirtAddr, VirtRange};
-use crate::descriptor::{ADDRESS, Attributes, CONTIGUOUS, Descriptor};
+use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
 use crate::edit::{Edit, PageState, Reserve};
 use crate::flush::FlushBatch;
 use crate::granule::{Granule, LAST_LEVEL};
@@ -134,7 +134,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 self.check_edit(self.child(node, found), va, here, edit)?;
             } else if found.is_vacant() {
                 return Err(Error::NotMapped(va));
-            } else if let Some(state) = edit(PageState::of(found))
+            } else if let Some(state) = edit(PageState::of::<G>(found))
                 && state.attributes.is_writable()
                 && state.attributes.is_executable()
             {
@@ -192,7 +192,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         found: Descriptor,
         editing: &mut Editing<'_, '_, G, T, M, C, E>,
     ) -> usize {
-        let old = PageState::of(found);
+        let old = PageState::of::<G>(found);
         let new = (editing.edit)(old);
         // If the batch has one of these invalid pages, each is edited by itself.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
@@ -202,20 +202,20 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return 1;
         }
         let changed = new != Some(old);
-        let template = new.unwrap_or(old).template(LAST_LEVEL);
+        let template = new.unwrap_or(old).template::<G>(LAST_LEVEL);
         let mut here = found;
         let mut nr = 0;
         loop {
             if changed {
                 self.tables
-                    .store(node.table, index + nr, here.address::<G>().0 | template);
+                    .store(node.table, index + nr, G::encode(here.address::<G>()) | template);
             }
             nr += 1;
             if index + nr == end {
                 break;
             }
             here = self.load(node.table, index + nr);
-            if (here.0 ^ found.0) & !ADDRESS != 0 {
+            if (here.0 ^ found.0) & !G::ADDRESS != 0 {
                 break;
             }
         }
@@ -234,7 +234,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     fn edit_leaf<C, E: Edit>(&self, unit: &crate::edit::Unit, editing: &mut Editing<'_, '_, G, T, M, C, E>) {
-        let old = PageState::of(unit.first);
+        let old = PageState::of::<G>(unit.first);
         let new = (editing.edit)(old);
         if new == Some(old) {
             return;
@@ -259,7 +259,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         let level = unit.node.level;
         let cont = unit.first.0 & CONTIGUOUS;
-        let first = unit.first.address::<G>().0 | new.template(level) | cont;
+        let first = G::encode(unit.first.address::<G>()) | new.template::<G>(level) | cont;
         let nr = unit.size.descriptors::<G>();
         self.tables.fill_linear(
             unit.node.table,

@@ -58,7 +58,7 @@ pub(crate) fn level<G: Granule>(node: Node, va: VirtAddr, size: u64) {
     enabled::call5(
         hook::level_entered,
         [
-            u64::from(node.level),
+            node.level as u64,
             node.table.0,
             G::index(va.0, node.level) as u64,
             va.0,
@@ -175,10 +175,10 @@ mod enabled {
             .iter()
             .filter(|size| allowed.contains(**size))
             .fold(0, |set, size| {
-                set | 1 << (2 * u32::from(size.level()) + u32::from(size.is_contiguous()))
+                set | 1 << (2 * size.level() as u32 + u32::from(size.is_contiguous()))
             });
         black_box(function)(
-            size.level().into(),
+            size.level() as u64,
             size.is_contiguous().into(),
             va.0,
             pa.0,

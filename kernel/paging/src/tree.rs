@@ -58,7 +58,8 @@ pub enum BreakPolicy {
 /// Policy of a tree, fixed when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Implemented physical address bits (ID_AA64MMFR0_EL1.PARange), at most 48.
+    /// Implemented physical address bits (ID_AA64MMFR0_EL1.PARange), at most
+    /// [`Granule::PA_BITS`].
     pub pa_bits: u32,
     /// Leaf sizes that any mapping may use. Without groups on a CPU whose contiguous bit has an
     /// erratum.
@@ -144,12 +145,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// who may call `map`, `unmap` and `protect` on which ranges.
     ///
     /// # Panics
-    /// If `root` is not aligned to a page, `config.pa_bits` is not within `PAGE_SHIFT + 1..=48`, or
-    /// `config.flush_all_above` is 0.
+    /// If `root` is not aligned to a page, `config.pa_bits` is not within `PAGE_SHIFT + 1..=PA_BITS`,
+    /// or `config.flush_all_above` is 0.
     pub fn new(root: PhysAddr, half: Half, tables: T, mmu: M, config: Config) -> Self {
         assert!(root.is_aligned(G::PAGE_SIZE), "root table at {root:?}");
         assert!(
-            config.pa_bits > G::PAGE_SHIFT && config.pa_bits <= 48,
+            config.pa_bits > G::PAGE_SHIFT && config.pa_bits <= G::PA_BITS,
             "{} physical address bits",
             config.pa_bits
         );
@@ -286,7 +287,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
         let mut table = self.root;
         // A loop over constants, so that each turn has constant shifts.
-        for above in G::ROOT_LEVEL..LAST_LEVEL {
+        for above in G::levels_before(LAST_LEVEL) {
             if above >= level {
                 break;
             }
@@ -317,7 +318,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let va = range.start;
         let mut table = above.table;
         // As in `linked_table`.
-        for at in G::ROOT_LEVEL..LAST_LEVEL {
+        for at in G::levels_before(LAST_LEVEL) {
             if at < above.level || at >= level {
                 continue;
             }
@@ -346,7 +347,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             return Err(Error::Occupied { va, level, found });
         }
         let table = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
-        let link = Descriptor::table(table);
+        let link = Descriptor::table::<G>(table);
         // The exchange releases: a walk that finds the link finds the table zeroed (DESIGN rule 2).
         match self.tables.compare_exchange(node.table, index, 0, link.0) {
             Ok(()) => Ok((table, true)),

@@ -51,6 +51,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             3 => self.unmap_under::<3>(range, pending),
             2 => self.unmap_under::<2>(range, pending),
             1 => self.unmap_under::<1>(range, pending),
+            -1 if const { G::ROOT_LEVEL < 0 } => self.unmap_under::<-1>(range, pending),
             _ => self.unmap_under::<0>(range, pending),
         }
     }

@@ -56,7 +56,7 @@ pub struct Step {
 /// A walk for one address, every level shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
-    steps: [Option<Step>; 4],
+    steps: [Option<Step>; 5],
     /// The leaf it ended at, or `None` for a translation fault at the level of the last step. An
     /// invalid leaf that keeps its place is shown, with [`Leaf::valid`] false.
     pub leaf: Option<Leaf>,
@@ -92,7 +92,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     pub fn walk(&self, va: VirtAddr) -> Result<Walk, Error> {
         self.validate(VirtRange::new(va.align_down(G::PAGE_SIZE), G::PAGE_SIZE))?;
         let mut walk = Walk {
-            steps: [None; 4],
+            steps: [None; 5],
             leaf: None,
         };
         let mut node = self.root_node();
@@ -193,7 +193,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             va: va.align_down(size.bytes::<G>()),
             pa: PhysAddr(found.address::<G>().0.wrapping_sub(back)),
             size,
-            attributes: found.attributes(),
+            attributes: found.attributes::<G>(),
             valid: found.is_valid(),
         }
     }

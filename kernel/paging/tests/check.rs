@@ -176,7 +176,7 @@ fn empty_tables_that_are_linked_are_counted() {
     damaged
         .tree
         .tables()
-        .store(level2, index + 7, Descriptor::table(table).0);
+        .store(level2, index + 7, Descriptor::table::<Granule4K>(table).0);
     assert_eq!((report().empty_tables, report().tables), (1, tables + 1));
     let pruned = damaged.tree.prune(damaged.tree.range()).expect("its own range");
     assert_eq!(pruned.tables_removed, 1);
@@ -353,7 +353,7 @@ fn writable_and_executable_is_found_for_a_valid_leaf_and_for_one_that_is_not() {
             damaged.found(),
             CheckError::WritableExecutable {
                 va: damaged.page,
-                attributes: found.attributes()
+                attributes: found.attributes::<Granule4K>()
             }
         );
     }

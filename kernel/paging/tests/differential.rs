@@ -131,7 +131,7 @@ fn region(va: u64, size: u64) -> MemoryRegion {
     MemoryRegion::from(VirtualAddress(va as usize)..VirtualAddress(va.wrapping_add(size) as usize))
 }
 
-fn compare(tree: &Ours, ours: PhysAddr, theirs: &[u64], base: u64, table: u64, level: u8, path: &str) {
+fn compare(tree: &Ours, ours: PhysAddr, theirs: &[u64], base: u64, table: u64, level: i8, path: &str) {
     for index in 0..512 {
         let a = tree.tables().load(ours, index);
         let b = theirs[((table - base) / 8) as usize + index];

@@ -1,18 +1,24 @@
 //! The leaf rule: leaves are legal, and no larger one is.
 
 use paging::{
-    Granule, Granule4K, Granule16K, Granule64K, LeafSet, LeafSize, PhysAddr, TinyGranule, VirtAddr,
+    Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52, LeafSet, LeafSize,
+    PhysAddr, TinyGranule, VirtAddr,
 };
 use proptest::prelude::*;
 
 const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
+const T: u64 = 1 << 40;
 
 /// Bytes, largest first, from the table of Arm ARM D8.6.1, not from the engine.
 fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
     use LeafSize as L;
     match Gr::NAME {
+        // A block of the next level up (Arm ARM D8.3.1, "Block descriptor and Page descriptor formats").
+        "4K, 52 bits" => [vec![(L::BLOCK0, 512 * G)], sizes::<Granule4K>()].concat(),
+        "16K, 52 bits" => [vec![(L::BLOCK1, 64 * G)], sizes::<Granule16K>()].concat(),
+        "64K, 52 bits" => [vec![(L::BLOCK1, 4 * T)], sizes::<Granule64K>()].concat(),
         "4K" => vec![
             (L::BLOCK1_GROUP, 16 * G),
             (L::BLOCK1, G),
@@ -59,7 +65,11 @@ fn pages() -> impl Strategy<Value = u64> {
 
 fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestCaseError> {
     let page = Gr::PAGE_SIZE;
-    let (va, pa) = (va * page, pa * page % (1 << 48));
+    let (va, mut pa) = (va * page, pa * page % (1 << 48));
+    if Gr::PA_BITS == 52 {
+        // Around the first address that has bits out of their place in a descriptor.
+        pa += (1 << Gr::PLAIN_BITS) - 4 * T;
+    }
     let size = size.max(1) * page;
     let allowed = subset(bits);
     let leaves = Gr::leaves(VirtAddr(va), PhysAddr(pa), size, allowed);
@@ -125,6 +135,27 @@ proptest! {
     }
 
     #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_4k_with_52_bits(
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
+    ) {
+        check::<Granule4K52>(va, pa, size, bits)?;
+    }
+
+    #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_16k_with_52_bits(
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
+    ) {
+        check::<Granule16K52>(va, pa, size, bits)?;
+    }
+
+    #[test]
+    fn the_leaf_chosen_is_legal_and_none_larger_is_on_64k_with_52_bits(
+        va in pages(), pa in pages(), size in pages(), bits in 0u8..64
+    ) {
+        check::<Granule64K52>(va, pa, size, bits)?;
+    }
+
+    #[test]
     fn the_leaf_chosen_is_legal_and_none_larger_is_on_16k(
         va in pages(), pa in pages(), size in pages(), bits in 0u8..64
     ) {
@@ -176,6 +207,9 @@ fn every_leaf_size_has_the_bytes_and_descriptors_of_the_architecture() {
     ]);
     granule::<Granule16K>(&[(LeafSize::PAGE_GROUP, 128), (LeafSize::BLOCK2_GROUP, 32)]);
     granule::<Granule64K>(&[(LeafSize::PAGE_GROUP, 32), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<Granule4K52>(&[(LeafSize::BLOCK0, 1), (LeafSize::BLOCK1_GROUP, 16)]);
+    granule::<Granule16K52>(&[(LeafSize::BLOCK1, 1), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<Granule64K52>(&[(LeafSize::BLOCK1, 1), (LeafSize::BLOCK2_GROUP, 32)]);
     granule::<TinyGranule>(&[(LeafSize::PAGE_GROUP, 2), (LeafSize::BLOCK1_GROUP, 2)]);
 }
 

@@ -7,8 +7,9 @@ use mmu_model::{Features, Model};
 use paging::mmu::{MmuEvent, NoMmu};
 use paging::reference::{Context, Error as WalkerError, Rewalk, Walker};
 use paging::{
-    Attributes, FrameArray, Granule, Granule4K, Granule16K, Granule64K, Half, LevelMask, Mmu, Pfn, PhysAddr,
-    Tables, Tree, VirtAddr,
+    Attributes, FrameArray, Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K,
+    Granule64K52, Half, LeafSet, LeafSize, LevelMask, Mmu, Pfn, PhysAddr, PhysRange, Tables, Tree, VirtAddr,
+    VirtRange,
 };
 use proptest::prelude::*;
 use support::corpus::corpus;
@@ -53,8 +54,23 @@ proptest! {
     #![proptest_config(config(25))]
 
     #[test]
+    fn random_sequences_on_4k_with_52_bits_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..24)) {
+        run::<Granule4K52>(Setup(setup), &ops);
+    }
+
+    #[test]
+    fn random_sequences_on_16k_with_52_bits_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..16)) {
+        run::<Granule16K52>(Setup(setup), &ops);
+    }
+
+    #[test]
     fn random_sequences_on_16k_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..16)) {
         run::<Granule16K>(Setup(setup), &ops);
+    }
+
+    #[test]
+    fn random_sequences_on_64k_with_52_bits_break_no_rule(setup in any::<u8>(), ops in prop::collection::vec(raw(), 1..12)) {
+        run::<Granule64K52>(Setup(setup), &ops);
     }
 
     #[test]
@@ -73,13 +89,13 @@ fn corpus_on_the_model<G: Granule>() {
     ] {
         for case in corpus::<G>() {
             let (model, root) = Model::<G>::with_root(Features {
-                pa_bits: 48,
-                ..setup.features()
+                pa_bits: G::PA_BITS,
+                ..setup.features::<G>()
             });
             let cpu = model.cpu(0);
             let config = paging::Config {
-                pa_bits: 48,
-                ..setup.config()
+                pa_bits: G::PA_BITS,
+                ..setup.config::<G>()
             };
             let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, config);
             let base = tree.range().start.add(1 << (G::VA_BITS - 2));
@@ -126,6 +142,63 @@ fn the_corpus_on_16k_breaks_no_rule() {
 #[test]
 fn the_corpus_on_64k_breaks_no_rule() {
     corpus_on_the_model::<Granule64K>();
+}
+
+/// The block of the highest level that has any: cut to a page, and whole again.
+fn the_largest_block_is_cut_and_folds_again<G: Granule>() {
+    let setup = Setup(1);
+    let (model, root) = Model::<G>::with_root(setup.features::<G>());
+    let cpu = model.cpu(0);
+    let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, setup.config::<G>());
+    let size = G::size(G::FIRST_LEAF_LEVEL);
+    let (start, pa) = (tree.range().start.add(size), PhysAddr((0b101 << 49) + size));
+    let range = VirtRange::new(start, size);
+    let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
+    let block = LeafSize::new(G::FIRST_LEAF_LEVEL, false);
+    let is_whole = || {
+        let leaf = tree.translate(start.add(size - 1)).expect("mapped");
+        assert_eq!((leaf.va, leaf.pa, leaf.size), (start, pa, block));
+        assert_eq!(leaf.attributes, Attributes::KERNEL_DATA);
+        let found: Vec<_> = model
+            .leaves()
+            .into_iter()
+            .map(|(va, leaf)| (va, leaf.level, leaf.pa))
+            .collect();
+        assert_eq!(found, [(start, G::FIRST_LEAF_LEVEL, pa.0)]);
+    };
+    tree.map(range, &mut source, Attributes::KERNEL_DATA, LeafSet::ALL)
+        .expect("maps");
+    is_whole();
+    let page = VirtRange::new(start.add(size / 2 + 5 * G::PAGE_SIZE), G::PAGE_SIZE);
+    let change = |to: fn(Attributes) -> Attributes| {
+        let mut batch = tree.batch();
+        tree.protect(page, to, &mut batch).expect("mapped");
+        batch.flush();
+    };
+    change(Attributes::read_only);
+    let leaf = tree.translate(page.start).expect("mapped");
+    assert_eq!(leaf.translate(page.start), pa.add(page.start.offset_from(start)));
+    assert!(leaf.size == LeafSize::PAGE && !leaf.attributes.is_writable());
+    let bytes: u64 = model
+        .leaves()
+        .into_iter()
+        .map(|(_, leaf)| G::size(leaf.level))
+        .sum();
+    assert_eq!(bytes, size, "all but the page is still mapped");
+    change(Attributes::writable);
+    let mut batch = tree.batch();
+    tree.coalesce(range, &mut batch).expect("takes no memory");
+    batch.flush();
+    is_whole();
+    assert!(model.violations().is_empty(), "{}", model.violations()[0]);
+    assert!(model.is_quiescent());
+}
+
+#[test]
+fn the_largest_block_of_52_bits_is_cut_and_folds_again() {
+    the_largest_block_is_cut_and_folds_again::<Granule4K52>();
+    the_largest_block_is_cut_and_folds_again::<Granule16K52>();
+    the_largest_block_is_cut_and_folds_again::<Granule64K52>();
 }
 
 fn verdict_on<W>(walker: &W) -> Vec<String>

@@ -158,7 +158,7 @@ fn a_map_that_meets_a_page_without_a_frame_gives_none_back_either() {
 fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
     let tree = walked();
     let va = tree.range().start.add(1 << 46);
-    let size = Granule4K::size(3 - levels as u8);
+    let size = Granule4K::size(3 - levels as i8);
     let neighbour = Shape::Range(5, 1).map(&tree, va.add(size), Attributes::KERNEL_DATA, LeafSet::PAGES);
     assert!(neighbour.is_ok());
     for page in [3, 700 % (size >> 12)] {
@@ -182,7 +182,7 @@ fn a_block_over_empty_tables_is_refused_and_goes_in_after_a_prune() {
         let block = Shape::Range(1 << 18, range.size >> 12);
         let map = || block.map(&tree, range.start, Attributes::KERNEL_DATA, LeafSet::ALL);
         let failure = beside_walks(&tree, map).expect_err("tables are in the way");
-        let (va, level) = (range.start, 3 - levels as u8);
+        let (va, level) = (range.start, 3 - levels as i8);
         assert_eq!(failure.error, Error::EmptyTable { va, level });
         assert!(
             failure.levels.is_empty() && failure.tables_left == 0,

@@ -109,7 +109,7 @@ unsafe impl Tables for NoTables {
 pub(crate) struct Question {
     start: u64,
     size: u64,
-    stride: u8,
+    stride: i8,
     links: bool,
     tlbi_range: bool,
     repeat_tlbi: bool,

@@ -7,7 +7,7 @@ pub(crate) type Answer = [u64; 4];
 
 pub(crate) fn answer(leaves: Leaves) -> Answer {
     [
-        u64::from(leaves.level),
+        leaves.level as u64,
         leaves.nr as u64,
         leaves.grouped as u64,
         leaves.head as u64,
@@ -25,13 +25,13 @@ fn rule<G: Granule>(va: u64, pa: u64, size: u64, allowed: u8) -> Answer {
     answer(G::leaves(VirtAddr(va), PhysAddr(pa), size, set(allowed)))
 }
 
-fn divide<G: Granule>(level: u8, va: u64, pa: u64, nr: usize, groups: bool) -> Answer {
+fn divide<G: Granule>(level: i8, va: u64, pa: u64, nr: usize, groups: bool) -> Answer {
     answer(Leaves::divide::<G>(level, VirtAddr(va), PhysAddr(pa), nr, groups))
 }
 
 fn within<G: Granule>(pa: u64, pages: u64, allowed: u8) -> u64 {
     let size = leaf::largest_within::<G>(PhysAddr(pa), pages, set(allowed));
-    u64::from(size.level()) << 8 | u64::from(size.is_contiguous())
+    (size.level() as u64) << 8 | u64::from(size.is_contiguous())
 }
 
 shim! {
@@ -44,13 +44,13 @@ shim! {
     fn shim_leaves_64k(va: u64, pa: u64, size: u64, allowed: u8, out: &mut Answer) {
         *out = rule::<Granule64K>(va, pa, size, allowed);
     }
-    fn shim_divide_4k(level: u8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
+    fn shim_divide_4k(level: i8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
         *out = divide::<Granule4K>(level, va, pa, nr, groups);
     }
-    fn shim_divide_16k(level: u8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
+    fn shim_divide_16k(level: i8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
         *out = divide::<Granule16K>(level, va, pa, nr, groups);
     }
-    fn shim_divide_64k(level: u8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
+    fn shim_divide_64k(level: i8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
         *out = divide::<Granule64K>(level, va, pa, nr, groups);
     }
     fn shim_within_4k(pa: u64, pages: u64, allowed: u8) -> u64 {

@@ -151,7 +151,7 @@ planted_leaves! {
 macro_rules! planted_divide {
     ($($name:ident $granule:ty, $bug:literal;)*) => {
         shim! {$(
-            fn $name(level: u8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
+            fn $name(level: i8, va: u64, pa: u64, nr: usize, groups: bool, out: &mut Answer) {
                 *out = answer(divide::<$granule, $bug>(level, VirtAddr(va), PhysAddr(pa), nr, groups));
             }
         )*}
@@ -177,7 +177,7 @@ fn within<G: Granule>(pages: u64, allowed: LeafSet) -> u64 {
         size.exists::<G>() && allowed.contains(*size) && pages >= size.bytes::<G>() >> G::PAGE_SHIFT
     };
     let size = LeafSize::ALL.into_iter().find(fits).unwrap_or(LeafSize::PAGE);
-    u64::from(size.level()) << 8 | u64::from(size.is_contiguous())
+    (size.level() as u64) << 8 | u64::from(size.is_contiguous())
 }
 
 shim! {
@@ -242,13 +242,13 @@ fn encode<const BUG: u8>(level: Level, pa: u64, attributes: u64, contiguous: boo
 }
 
 shim! {
-    fn planted_encode_1(level: u8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
+    fn planted_encode_1(level: i8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
         encode::<1>(level, pa, attributes, contiguous)
     }
-    fn planted_encode_2(level: u8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
+    fn planted_encode_2(level: i8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
         encode::<2>(level, pa, attributes, contiguous)
     }
-    fn planted_encode_3(level: u8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
+    fn planted_encode_3(level: i8, pa: u64, attributes: u64, contiguous: bool) -> u64 {
         encode::<3>(level, pa, attributes, contiguous)
     }
     fn planted_attributes(bits: u64, software: u8, out: &mut [u64; 5]) {

@@ -4,7 +4,9 @@
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, TCR_EL1};
 use tock_registers::fields::FieldValue;
 
-use crate::layout::PAGE_SHIFT;
+use paging::Granule as _;
+
+use crate::layout::{Granule, PAGE_SHIFT};
 
 /// Indices into MAIR_EL1.
 pub mod memory_type {
@@ -53,23 +55,50 @@ fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
     }
 }
 
-/// Returns TCR_EL1: this granule, 48-bit addresses, walks as tables are mapped, the CPU's output
-/// size up to 48 bits, the most without FEAT_LPA2. No HA and HD: only software changes descriptors.
+/// The largest TCR_EL1.IPS of this image: what its descriptors have room for.
+pub const MOST_IPS: u64 = if Granule::PA_BITS == 52 { 6 } else { 5 };
+
+/// DS: the descriptors of FEAT_LPA2. The tables' shareability is SH0's and SH1's.
+const DS: u64 = 1 << 59;
+
+/// Returns TTBR0_EL1 or TTBR1_EL1 for the table at `root`: BADDR\[51:48\] are its bits 5:2 where
+/// the output size is 52 bits.
+#[inline(always)]
+#[must_use]
+pub const fn ttbr(root: u64) -> u64 {
+    root & ((1 << 48) - 1) | root >> 48 << 2
+}
+
+/// Returns the table that a TTBR holds, which is aligned to a page.
+#[inline(always)]
+#[must_use]
+pub const fn root_of(ttbr: u64) -> u64 {
+    let high = if Granule::PA_BITS == 52 {
+        ttbr >> 2 & 0xf
+    } else {
+        0
+    };
+    ttbr & ((1 << 48) - 1) & !(Granule::PAGE_SIZE - 1) | high << 48
+}
+
+/// Returns TCR_EL1: this granule and its bits of address, walks as tables are mapped, the CPU's
+/// output size up to what descriptors can name. No HA and HD: only software changes descriptors.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {
     let range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange);
-    let ips = if range > 5 { 5 } else { range };
-    let fields: FieldValue<u64, TCR_EL1::Register> = TCR_EL1::T0SZ.val(16)
+    let ips = if range > MOST_IPS { MOST_IPS } else { range };
+    let size = 64 - u64::from(Granule::VA_BITS);
+    let fields: FieldValue<u64, TCR_EL1::Register> = TCR_EL1::T0SZ.val(size)
         + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH0::Inner
         + tg0()
-        + TCR_EL1::T1SZ.val(16)
+        + TCR_EL1::T1SZ.val(size)
         + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH1::Inner
         + tg1()
         + TCR_EL1::IPS.val(ips);
-    fields.value
+    fields.value | if Granule::DS { DS } else { 0 }
 }

@@ -10,6 +10,7 @@ use aarch64_cpu::registers::{ReadWriteable, Readable, TCR_EL1, TTBR0_EL1, Writea
 use arch_policy::flush;
 use paging::{Mmu, TlbiRange, VirtAddr};
 
+use super::cpu::ttbr;
 use super::errata::Errata;
 use super::features::Features;
 use super::interrupts;
@@ -132,7 +133,7 @@ pub fn disable_ttbr0() {
 
 global_asm!(include_str!("mmu/replace_ttbr1.s"));
 
-/// Makes `root` (the physical address of a level 0 table) this CPU's upper half.
+/// Makes `root` (the physical address of a root table) this CPU's upper half.
 ///
 /// The old and the new tables may map the same address with different leaf sizes, so the switch is
 /// a break-before-make of everything (rule 3): it runs in the identity map, with walks of the upper
@@ -156,7 +157,7 @@ pub unsafe fn replace_ttbr1(ttbr0_identity: u64, image_pa: impl Fn(usize) -> u64
     // SAFETY: the same function in the identity map; it needs no relocation.
     let replace: unsafe extern "C" fn(u64, u64, u64) = unsafe { core::mem::transmute(identity) };
     // SAFETY: the caller's promise, and the identity map is on.
-    unsafe { replace(root, tcr | TCR_EL1::EPD1::SET.value, tcr) };
+    unsafe { replace(ttbr(root), tcr | TCR_EL1::EPD1::SET.value, tcr) };
     disable_ttbr0();
 }
 
@@ -248,11 +249,11 @@ pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
     decode_par(va, par)
 }
 
-/// Arm ARM, PAR_EL1: F in bit 0; ATTR 63:56, PA 47:12, SH 8:7 or FST 6:1.
+/// Arm ARM, PAR_EL1: F in bit 0; ATTR 63:56, PA 51:12 (48 bits: RES0 above), SH 8:7 or FST 6:1.
 fn decode_par(va: usize, par: u64) -> Result<Translation, Abort> {
     if par & 1 == 0 {
         Ok(Translation {
-            pa: par & 0x0000_ffff_ffff_f000 | va as u64 & 0xfff,
+            pa: par & 0x000f_ffff_ffff_f000 | va as u64 & 0xfff,
             attribute: (par >> 56) as u8,
             shareability: (par >> 7 & 0b11) as u8,
             par,

@@ -23,7 +23,7 @@ impl FaultInfo {
     }
 
     #[must_use]
-    pub fn translation_level(&self) -> Option<u8> {
+    pub fn translation_level(&self) -> Option<i8> {
         match self.status() {
             Some(FaultStatus::Translation(level)) => Some(level),
             _ => None,
@@ -31,7 +31,7 @@ impl FaultInfo {
     }
 
     #[must_use]
-    pub fn permission_level(&self) -> Option<u8> {
+    pub fn permission_level(&self) -> Option<i8> {
         match self.status() {
             Some(FaultStatus::Permission(level)) => Some(level),
             _ => None,

@@ -19,14 +19,14 @@ pub mod class {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultStatus {
     /// In the tables, or the output.
-    AddressSize(u8),
-    Translation(u8),
-    AccessFlag(u8),
-    Permission(u8),
+    AddressSize(i8),
+    Translation(i8),
+    AccessFlag(i8),
+    Permission(i8),
     /// Synchronous, on the access.
     External,
     /// Synchronous, on the walk.
-    ExternalOnWalk(u8),
+    ExternalOnWalk(i8),
     Alignment,
     /// Several TLB entries matched.
     TlbConflict,
@@ -36,12 +36,15 @@ pub enum FaultStatus {
 impl FaultStatus {
     #[must_use]
     pub const fn from_fsc(fsc: u8) -> Self {
-        let level = fsc & 0b11;
+        let level = (fsc & 0b11) as i8;
         match fsc & 0x3f {
             0b00_0000..=0b00_0011 => Self::AddressSize(level),
             0b00_0100..=0b00_0111 => Self::Translation(level),
             0b00_1000..=0b00_1011 => Self::AccessFlag(level),
             0b00_1100..=0b00_1111 => Self::Permission(level),
+            0b10_1001 => Self::AddressSize(-1),
+            0b10_1011 => Self::Translation(-1),
+            0b01_0011 => Self::ExternalOnWalk(-1),
             0b01_0000 => Self::External,
             0b01_0100..=0b01_0111 => Self::ExternalOnWalk(level),
             0b10_0001 => Self::Alignment,

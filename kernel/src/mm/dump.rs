@@ -11,6 +11,7 @@ use paging::{Config, DisplaySize, Half, PhysAddr, Tables, Tree, VirtAddr};
 use super::layout::{Granule, IMAGE_BASE};
 use super::linear_va;
 use crate::BootInfo;
+use crate::arch::cpu::root_of;
 use crate::arch::probe::probe_read;
 
 /// Holds the first tables.
@@ -53,8 +54,7 @@ unsafe impl Tables for ProbedTables {
 
 /// Prints the walk of `va`, a line a level, and the leaf.
 pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
-    const BADDR: u64 = 0x0000_ffff_ffff_f000;
-    let root = PhysAddr(TTBR1_EL1.get() & BADDR);
+    let root = PhysAddr(root_of(TTBR1_EL1.get()));
     let tree = Tree::<Granule, _, _>::new(
         root,
         Half::High,

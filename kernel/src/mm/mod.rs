@@ -31,14 +31,16 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use ::machine::device_tree::Machine;
 use paging::mmu::NoMmu;
-use paging::{Attributes, Config, Failure, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr};
+use paging::{
+    Attributes, Config, Failure, Granule as _, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr,
+};
 use spin::Once;
 
 use crate::BootInfo;
 use crate::arch::errata::Errata;
 use crate::arch::features::Features;
 use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
-use crate::arch::{fatal, table_ops};
+use crate::arch::{cpu, fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
 pub use crate::layout;
 use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
@@ -110,7 +112,7 @@ fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, 
         start: info.device_tree.pa,
         end: info.device_tree.pa + info.device_tree.size as u64,
     };
-    let limit = (1 << pa_bits.min(48)).min((LINEAR_END - LINEAR_BASE) as u64);
+    let limit = (1 << u32::from(pa_bits).min(Granule::PA_BITS)).min((LINEAR_END - LINEAR_BASE) as u64);
     Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
 }
 
@@ -186,7 +188,7 @@ pub fn init(
 /// The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
-        pa_bits: u32::from(features.pa_bits.min(48)),
+        pa_bits: u32::from(features.pa_bits).min(Granule::PA_BITS),
         repeat_tlbi: errata.repeat_tlbi,
         break_executable: errata.break_executable,
         ..Config::default()
@@ -261,7 +263,7 @@ pub fn linear_map_tree() -> &'static LinearMapTree {
 
 #[must_use]
 pub fn kernel_ttbr1() -> u64 {
-    kernel_tree().root().0
+    cpu::ttbr(kernel_tree().root().0)
 }
 
 #[must_use]

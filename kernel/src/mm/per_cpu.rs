@@ -5,7 +5,7 @@ use core::cell::RefCell;
 
 use machine::device_tree::Machine;
 use paging::mmu::NoMmu;
-use paging::{Attributes, Config, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
+use paging::{Attributes, Config, Granule as _, Half, LeafSet, PhysAddr, Tree, VirtAddr, vmap_range_noflush};
 use spin::Once;
 
 use super::layout::{Granule, PAGE_SIZE, PER_CPU_WINDOW, TABLE_SPAN};
@@ -77,7 +77,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     });
     // Errata of groups are not known yet.
     let config = Config {
-        pa_bits: u32::from(pa_bits.min(48)),
+        pa_bits: u32::from(pa_bits).min(Granule::PA_BITS),
         leaves: LeafSet::PAGES,
         ..Config::default()
     };

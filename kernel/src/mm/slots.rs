@@ -4,9 +4,9 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use paging::{Attributes, Descriptor, PhysAddr};
+use paging::{Attributes, Descriptor, Granule as _, PhysAddr};
 
-use super::layout::{EDIT_SLOTS, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
+use super::layout::{EDIT_SLOTS, Granule, NR_FIXED_SLOTS, PAGE_SIZE, fixed_slot};
 use crate::BootInfo;
 use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 
@@ -14,7 +14,7 @@ use crate::arch::mmu::{dsb_ishst, flush_page, isb};
 static TABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// Invalid (bit 0 clear) but not vacant.
-pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() | 0b10);
+pub const EMPTY: Descriptor = Descriptor(Attributes::KERNEL_DATA.bits() & Granule::ATTRIBUTES | 0b10);
 
 /// While the linear map is built.
 pub const EARLY_TABLE_SLOTS: core::ops::Range<usize> = EDIT_SLOTS.start..EDIT_SLOTS.start + 64;
@@ -46,7 +46,7 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
 
 /// Maps `pa`'s page in `slot`, and returns its address. No other CPU may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
-    let new = Descriptor::leaf(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
+    let new = Descriptor::leaf::<Granule>(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);
     descriptor(slot).store(new.0, Ordering::Relaxed);
     // DESIGN rule 2. DSB ISHST: complete before a walk; ISB: discards an invalid one that was

@@ -163,7 +163,7 @@ impl KernelTables {
     }
 }
 
-const _: () = assert!(LINEAR_BASE.trailing_zeros() >= 48);
+const _: () = assert!(LINEAR_END - LINEAR_BASE <= 1 << LINEAR_BASE.trailing_zeros());
 
 /// Opens one until [`close_window`]: the engine's two calls cannot pass a guard.
 fn open_window() {

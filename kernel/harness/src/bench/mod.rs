@@ -25,7 +25,7 @@ use kernel::drivers::console;
 use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::print;
-use paging::{VirtAddr, VirtRange, for_each_walker};
+use paging::{Granule as _, VirtAddr, VirtRange, for_each_walker};
 
 use crate::options::{Options, Planted};
 use crate::wrong_walkers::for_each_wrong_walker;
@@ -240,7 +240,7 @@ fn with_bench(
 /// # Errors
 /// Pages are not of 4 KiB, as in Linux's figures.
 pub fn check_page_size() -> Result<(), Error> {
-    if layout::PAGE_SHIFT == 12 {
+    if layout::PAGE_SHIFT == 12 && layout::Granule::VA_BITS == 48 {
         Ok(())
     } else {
         Err(Error::PageSize)

@@ -23,6 +23,15 @@ pub struct Context {
     name: &'static str,
 }
 
+/// Returns whether the granule has leaves of `size` (Arm ARM, "Contiguous bit", and the tables of
+/// block sizes).
+#[must_use]
+pub fn has_leaf(size: LeafSize) -> bool {
+    // Groups of blocks are of level 2, and with pages of 4 KiB of level 1, too.
+    let most = if layout::PAGE_SHIFT == 12 { 1 } else { 2 };
+    size.level() >= layout::Granule::FIRST_LEAF_LEVEL && (!size.is_contiguous() || size.level() >= most)
+}
+
 impl Context {
     #[must_use]
     pub fn new(
@@ -82,11 +91,9 @@ impl Context {
 
     #[must_use]
     pub fn leaves(&self) -> LeafSet {
-        let of_granule = match layout::Granule::FIRST_LEAF_LEVEL {
-            1 => LeafSet::ALL,
-            _ => LeafSet::ALL.at_most(LeafSize::BLOCK2_GROUP),
-        };
-        mm::kernel_tree().config().leaves.intersection(of_granule)
+        let of_granule = LeafSize::ALL.map(|size| if has_leaf(size) { size } else { LeafSize::PAGE });
+        let config = mm::kernel_tree().config();
+        config.leaves.intersection(LeafSet::of(&of_granule))
     }
 
     /// Skips the test if the contiguous bit is off.
@@ -100,13 +107,25 @@ impl Context {
 
     /// Skips the test if no such leaves are used.
     pub fn needs_leaf(&self, size: LeafSize) -> Result<(), Stop> {
-        if size.level() < layout::Granule::FIRST_LEAF_LEVEL {
+        if !has_leaf(size) {
             return Err(Stop::Skip("this granule has no such leaf"));
         }
         if size.is_contiguous() {
             self.needs_groups()
         } else {
             Ok(())
+        }
+    }
+
+    /// The same of a test that looks at each page of the leaf, which has no millions then.
+    pub fn needs_leaf_by_page(&self, size: LeafSize) -> Result<(), Stop> {
+        self.needs_leaf(size)?;
+        if size.bytes::<layout::Granule>() / PAGE <= 1 << 20 {
+            Ok(())
+        } else {
+            Err(Stop::Skip(
+                "it takes too long to look at each page of a leaf of millions",
+            ))
         }
     }
 

@@ -72,8 +72,8 @@ pub enum PageDefect {
         expected: FaultStatus,
     },
     Level {
-        descriptors: u8,
-        engine: u8,
+        descriptors: i8,
+        engine: i8,
     },
     Data {
         alias: Alias,

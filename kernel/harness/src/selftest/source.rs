@@ -2,10 +2,11 @@ use alloc::vec::Vec;
 
 use kernel::layout;
 use paging::{
-    Attributes, Extent, Extents, FrameArray, Granule as _, LeafCounts, LeafSet, LeafSize, Outcome, Pfn,
-    PhysAddr, PhysSource, VirtAddr, VirtRange,
+    Attributes, Extent, Extents, FrameArray, LeafCounts, LeafSet, LeafSize, Outcome, Pfn, PhysAddr,
+    PhysSource, VirtAddr, VirtRange,
 };
 
+use super::context::has_leaf;
 use super::live::TestTree;
 
 pub const PAGE: u64 = layout::PAGE_SIZE as u64;
@@ -191,8 +192,7 @@ fn largest_legal(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Lea
         .into_iter()
         .find(|leaf| {
             let bytes = leaf.bytes::<layout::Granule>();
-            let exists = leaf.level() >= layout::Granule::FIRST_LEAF_LEVEL;
-            exists && allowed.contains(*leaf) && (va.0 | pa.0).is_multiple_of(bytes) && size >= bytes
+            has_leaf(*leaf) && allowed.contains(*leaf) && (va.0 | pa.0).is_multiple_of(bytes) && size >= bytes
         })
         .unwrap_or(LeafSize::PAGE)
 }

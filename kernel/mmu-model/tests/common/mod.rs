@@ -13,6 +13,16 @@ pub const RX: u64 = RO & !d::PXN;
 /// MAIR index 2.
 pub const NC: u64 = RW & !d::ATTR_INDEX | 2 << 2;
 
+/// Returns the bits of a leaf but for its type: without SH where there is none.
+pub fn raw<G: Granule>(pa: u64, attributes: u64) -> u64 {
+    let without = if d::has_shareability::<G>() {
+        0
+    } else {
+        d::SHAREABILITY
+    };
+    d::with_address::<G>(pa) | attributes & !without
+}
+
 pub struct Rig<G: Granule> {
     pub model: Model<G>,
     pub root: PhysAddr,
@@ -52,26 +62,26 @@ impl<G: Granule> Rig<G> {
         (n + 1) * largest.min(1 << 40)
     }
 
-    pub fn leaf(&self, level: u8, pa: u64, attributes: u64) -> u64 {
-        pa | attributes | if level == 3 { 0b11 } else { 0b01 }
+    pub fn leaf(&self, level: i8, pa: u64, attributes: u64) -> u64 {
+        raw::<G>(pa, attributes) | if level == 3 { 0b11 } else { 0b01 }
     }
 
-    pub fn member(&self, level: u8, pa: u64, attributes: u64) -> u64 {
+    pub fn member(&self, level: i8, pa: u64, attributes: u64) -> u64 {
         self.leaf(level, pa, attributes) | d::CONTIGUOUS
     }
 
     /// Found, or made and linked by CPU 0 with all barriers.
-    pub fn table(&self, level: u8, va: VirtAddr) -> PhysAddr {
+    pub fn table(&self, level: i8, va: VirtAddr) -> PhysAddr {
         let cpu = self.cpu(0);
         let mut table = self.root;
         for at in G::ROOT_LEVEL..level {
             let index = d::index::<G>(at, va.0);
             let found = cpu.load(table, index);
             table = if found & 0b11 == 0b11 {
-                PhysAddr(found & d::ADDRESS & !(G::PAGE_SIZE - 1))
+                PhysAddr(d::address::<G>(found))
             } else {
                 let new = cpu.alloc_table().expect("a table");
-                cpu.compare_exchange(table, index, 0, new.0 | 0b11)
+                cpu.compare_exchange(table, index, 0, d::with_address::<G>(new.0) | 0b11)
                     .expect("vacant");
                 new
             };
@@ -81,34 +91,34 @@ impl<G: Granule> Rig<G> {
         table
     }
 
-    pub fn slot(&self, level: u8, va: VirtAddr) -> (PhysAddr, usize) {
+    pub fn slot(&self, level: i8, va: VirtAddr) -> (PhysAddr, usize) {
         (self.table(level, va), d::index::<G>(level, va.0))
     }
 
-    pub fn put(&self, cpu: usize, level: u8, va: VirtAddr, raw: u64) {
+    pub fn put(&self, cpu: usize, level: i8, va: VirtAddr, raw: u64) {
         let (table, index) = self.find(level, va);
         self.cpu(cpu).store(table, index, raw);
     }
 
-    pub fn find(&self, level: u8, va: VirtAddr) -> (PhysAddr, usize) {
+    pub fn find(&self, level: i8, va: VirtAddr) -> (PhysAddr, usize) {
         let cpu = self.cpu(0);
         let mut table = self.root;
         for at in G::ROOT_LEVEL..level {
             let found = cpu.load(table, d::index::<G>(at, va.0));
             assert_eq!(found & 0b11, 0b11, "no table below level {at}");
-            table = PhysAddr(found & d::ADDRESS & !(G::PAGE_SIZE - 1));
+            table = PhysAddr(d::address::<G>(found));
         }
         (table, d::index::<G>(level, va.0))
     }
 
-    pub fn map(&self, level: u8, va: VirtAddr, pa: u64, attributes: u64) {
+    pub fn map(&self, level: i8, va: VirtAddr, pa: u64, attributes: u64) {
         self.table(level, va);
         self.put(0, level, va, self.leaf(level, pa, attributes));
         self.made();
     }
 
     /// Zeroes if `first` is `None`.
-    pub fn put_group(&self, cpu: usize, level: u8, va: VirtAddr, first: Option<(u64, u64)>) {
+    pub fn put_group(&self, cpu: usize, level: i8, va: VirtAddr, first: Option<(u64, u64)>) {
         let (table, index) = self.find(level, va);
         for i in 0..d::group_entries::<G>(level) {
             let raw = first.map_or(0, |(pa, attributes)| {
@@ -118,7 +128,7 @@ impl<G: Granule> Rig<G> {
         }
     }
 
-    pub fn map_group(&self, level: u8, va: VirtAddr, pa: u64, attributes: u64) {
+    pub fn map_group(&self, level: i8, va: VirtAddr, pa: u64, attributes: u64) {
         self.table(level, va);
         self.put_group(0, level, va, Some((pa, attributes)));
         self.made();
@@ -174,6 +184,9 @@ macro_rules! for_granules {
         mod granule_4k { $(#[test] fn $name() { super::$name::<paging::Granule4K>(); })* }
         mod granule_16k { $(#[test] fn $name() { super::$name::<paging::Granule16K>(); })* }
         mod granule_64k { $(#[test] fn $name() { super::$name::<paging::Granule64K>(); })* }
+        mod granule_4k_52 { $(#[test] fn $name() { super::$name::<paging::Granule4K52>(); })* }
+        mod granule_16k_52 { $(#[test] fn $name() { super::$name::<paging::Granule16K52>(); })* }
+        mod granule_64k_52 { $(#[test] fn $name() { super::$name::<paging::Granule64K52>(); })* }
         mod granule_tiny { $(#[test] fn $name() { super::$name::<paging::TinyGranule>(); })* }
     };
 }

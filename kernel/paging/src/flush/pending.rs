@@ -248,10 +248,14 @@ impl<G: Granule> Pending<G> {
         self.published = true;
     }
 
+    /// What strings dead tables together has none of the bits that make a descriptor one: an
+    /// address of more than 48 bits is moved down. Bits 7:0 stay clear.
+    const LINK_SHIFT: u32 = G::PA_BITS - 48;
+
     /// Defers the free of an unlinked table. Its span must be in a range with `links`.
     #[inline]
     pub(crate) fn defer_free<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
-        tables.store(table, 0, self.dead.0);
+        tables.store(table, 0, self.dead.0 >> Self::LINK_SHIFT);
         self.dead = table;
         self.nr_dead += 1;
     }
@@ -289,7 +293,7 @@ impl<G: Granule> Pending<G> {
         if table == NONE {
             return None;
         }
-        self.dead = PhysAddr(tables.load(table, 0));
+        self.dead = PhysAddr(tables.load(table, 0) << Self::LINK_SHIFT);
         self.nr_dead -= 1;
         Some(table)
     }

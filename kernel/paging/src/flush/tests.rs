@@ -6,7 +6,7 @@ extern crate std;
 use super::pending::{MAX_RANGES, Packed};
 use super::{Pending, for_each_range_op, nr_all_tlbis, nr_range_ops};
 use crate::addr::{VirtAddr, VirtRange};
-use crate::granule::{Granule, Granule4K, Granule16K, Granule64K};
+use crate::granule::{Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52};
 use std::vec::Vec;
 
 /// Returns what the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 *
@@ -23,10 +23,13 @@ fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
             let (scale, num, ttl) = (operand >> 44 & 3, operand >> 39 & 31, operand >> 37 & 3);
             assert_eq!(ttl, 0);
             let base = operand & ((1 << 37) - 1);
-            let low = start.0 >> G::PAGE_SHIFT & ((1 << 37) - 1);
-            pieces
-                .borrow_mut()
-                .push((base - low, (num + 1) << (5 * scale + 1)));
+            // The base counts 64 KiB with TCR_EL1.DS, else pages.
+            let shift = if G::DS { 16 } else { G::PAGE_SHIFT };
+            let first = VirtAddr((base << shift) | start.0 & !((1 << (37 + shift)) - 1));
+            pieces.borrow_mut().push((
+                first.offset_from(start) >> G::PAGE_SHIFT,
+                (num + 1) << (5 * scale + 1),
+            ));
         },
         |va| {
             pieces
@@ -54,9 +57,17 @@ fn fewest(pages: u64) -> u64 {
 
 fn check<G: Granule>(pages: u64) {
     let start = VirtAddr(0xffff_0000_0000_0000 + ((pages % 4096) << G::PAGE_SHIFT));
-    let mut pieces = pieces::<G>(start, pages);
+    let pieces = pieces::<G>(start, pages);
     assert_eq!(pieces.len() as u64, fewest(pages), "{pages} pages: {pieces:?}");
-    assert_eq!(pieces.len() as u64, nr_range_ops(pages), "{pages} pages");
+    assert_eq!(
+        pieces.len() as u64,
+        nr_range_ops::<G>(start, pages),
+        "{pages} pages"
+    );
+    covers_exactly(pages, pieces);
+}
+
+fn covers_exactly(pages: u64, mut pieces: Vec<(u64, u64)>) {
     pieces.sort_unstable();
     let mut end = 0;
     for (first, nr) in &pieces {
@@ -72,6 +83,39 @@ fn range_operations_of_every_length_cover_it_exactly_and_are_the_fewest() {
     (1..=70_000).for_each(check::<Granule4K>);
     (1..=3_000).for_each(check::<Granule16K>);
     (1..=3_000).for_each(check::<Granule64K>);
+}
+
+/// With TCR_EL1.DS, from a page of any place in 64 KiB.
+fn check_ds<G: Granule>(pages: u64) {
+    let place = pages.wrapping_mul(0x9e37_79b9) >> 7 & ((1 << 16 >> G::PAGE_SHIFT) - 1);
+    let start = VirtAddr(0xfff8_0000_0000_0000 + ((pages % 64) << 16) + (place << G::PAGE_SHIFT));
+    let pieces = pieces::<G>(start, pages);
+    assert_eq!(
+        pieces.len() as u64,
+        nr_range_ops::<G>(start, pages),
+        "{pages} pages"
+    );
+    // Pages up to 64 KiB; as many of 2^21 as there are; one of each SCALE; a last odd page.
+    let head = ((1 << 16 >> G::PAGE_SHIFT) - place) & ((1 << 16 >> G::PAGE_SHIFT) - 1);
+    let most = head.min(pages) + (pages >> 21) + 4 + 1;
+    assert!(
+        pieces.len() as u64 <= most,
+        "{pages} pages from {place}: {pieces:?}"
+    );
+    covers_exactly(pages, pieces);
+}
+
+#[test]
+fn range_operations_with_ds_begin_at_64k_and_cover_every_length_exactly() {
+    (1..=70_000).for_each(check_ds::<Granule4K52>);
+    (1..=3_000).for_each(check_ds::<Granule16K52>);
+    (1..=3_000).for_each(check::<Granule64K52>);
+    for shift in 16..34 {
+        for near in -70i64..=70 {
+            check_ds::<Granule4K52>(((1i64 << shift) + near) as u64);
+            check_ds::<Granule16K52>(((3i64 << shift) + near) as u64);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Error;
 use super::flush::flush_table;
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{ADDRESS, Attributes, Descriptor};
+use crate::descriptor::{Attributes, Descriptor};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{LeafCounts, LeafSize, LevelMask};
@@ -140,7 +140,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     #[inline]
     pub fn output(&self, frame: Option<Pfn>, page: u64) -> Result<PhysAddr, Error> {
         let frame = frame.ok_or(Error::NoFrame { page })?;
-        if frame.0 > ADDRESS >> G::PAGE_SHIFT {
+        if frame.0 >> (G::PA_BITS - G::PAGE_SHIFT) != 0 {
             return Err(Error::BadFrame(frame));
         }
         Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
@@ -153,7 +153,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     /// [`Error::OutOfTables`], [`Error::Occupied`].
     pub fn table_for(&self, va: VirtAddr, level: Level, levels: &mut LevelMask) -> Result<PhysAddr, Error> {
         let mut table = self.root;
-        for above in G::ROOT_LEVEL..level {
+        for above in G::levels_before(level) {
             table = self.next_table(table, above, va, levels)?;
         }
         Ok(table)
@@ -181,7 +181,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
             return Err(Error::Occupied { va, level, found });
         }
         let new = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
-        let link = Descriptor::table(new);
+        let link = Descriptor::table::<G>(new);
         // Release: the new table's zeroes are visible to a walk before the link is.
         if let Err(found) = self.tables.compare_exchange(table, index, 0, link.0) {
             self.tables.free_table(new);
@@ -207,7 +207,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         levels: &mut LevelMask,
     ) -> Result<(), Error> {
         let index = self.vacant_page(table, va)?;
-        let page = Descriptor::leaf(LAST_LEVEL, pa, attributes, false);
+        let page = Descriptor::leaf::<G>(LAST_LEVEL, pa, attributes, false);
         self.tables.store(table, index, page.0);
         levels.insert(LAST_LEVEL);
         Ok(())
@@ -240,7 +240,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         attributes: Attributes,
     ) {
         if size == G::PAGE_SIZE {
-            let page = Descriptor::leaf(LAST_LEVEL, pa, attributes, false);
+            let page = Descriptor::leaf::<G>(LAST_LEVEL, pa, attributes, false);
             self.tables.store(table, index, page.0);
         } else {
             self.store_groups(table, index, pa, size, attributes);
@@ -250,7 +250,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     /// Out of line, and one plain store per descriptor, as Linux's setter for large pages is.
     #[inline(never)]
     fn store_groups(&self, table: PhysAddr, index: usize, pa: PhysAddr, size: u64, attributes: Attributes) {
-        let mut page = Descriptor::leaf(LAST_LEVEL, pa, attributes, true).0;
+        let mut page = Descriptor::leaf::<G>(LAST_LEVEL, pa, attributes, true).0;
         for i in index..index + (size >> G::PAGE_SHIFT) as usize {
             self.tables.store(table, i, page);
             page += G::PAGE_SIZE;
@@ -288,7 +288,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
             let va = slice.start;
             return Err(Error::Occupied { va, level, found });
         }
-        let block = Descriptor::leaf(level, pa, attributes, false);
+        let block = Descriptor::leaf::<G>(level, pa, attributes, false);
         self.tables.store(table, index, block.0);
         self.publish();
         Ok(true)

@@ -26,12 +26,12 @@ fn prepared<G: Granule>(setup: &[Op], config: Config) -> TracedTree<G> {
     tree
 }
 
-fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
+fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, i8> {
     fn below<G: Granule>(
         tree: &TracedTree<G>,
         table: PhysAddr,
-        level: u8,
-        levels: &mut BTreeMap<PhysAddr, u8>,
+        level: i8,
+        levels: &mut BTreeMap<PhysAddr, i8>,
     ) {
         levels.insert(table, level);
         for index in 0..G::ENTRIES {
@@ -53,7 +53,7 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, u8> {
 
 /// The levels at which `events` changed reachable descriptors; `before` are the tables linked at
 /// first.
-fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, u8>, events: &[Event]) -> LevelMask {
+fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, i8>, events: &[Event]) -> LevelMask {
     let mut linked = before;
     let mut mask = LevelMask::NONE;
     for event in events {

@@ -56,7 +56,7 @@ fn spans<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, VirtRange> {
     fn below<G: Granule>(
         tree: &TracedTree<G>,
         table: PhysAddr,
-        level: u8,
+        level: i8,
         va: VirtAddr,
         spans: &mut BTreeMap<PhysAddr, VirtRange>,
     ) {

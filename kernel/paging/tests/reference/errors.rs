@@ -16,7 +16,7 @@ fn what_is_mapped_is_not_mapped_over() {
             walker
                 .map_range(ctx, page, PhysAddr(4 * K), 4 * K, DATA)
                 .expect("maps");
-            let found = Descriptor::leaf(LAST_LEVEL, PhysAddr(4 * K), DATA, false);
+            let found = Descriptor::leaf::<Granule4K>(LAST_LEVEL, PhysAddr(4 * K), DATA, false);
             let taken = Err(Error::Occupied {
                 va: page,
                 level: 3,
@@ -35,7 +35,7 @@ fn what_is_mapped_is_not_mapped_over() {
             walker
                 .map_range(ctx, block, PhysAddr(6 * G), 2 * M, DATA)
                 .expect("maps");
-            let found = Descriptor::leaf(2, PhysAddr(6 * G), DATA, false);
+            let found = Descriptor::leaf::<Granule4K>(2, PhysAddr(6 * G), DATA, false);
             let taken = Err(Error::Occupied {
                 va: block,
                 level: 2,
@@ -103,7 +103,7 @@ fn without_a_page_for_a_table_the_range_stays_partly_mapped_and_can_be_unmapped(
             let (tables, mmu) = (Memory::new::<Granule4K>(), counter());
             tables.budget.set(budget);
             let ctx: Counted<'_, Granule4K> = Context::new(&tables, &mmu).expect("a root table");
-            let level = if budget < 4 { budget as u8 } else { 3 };
+            let level = if budget < 4 { budget as i8 } else { 3 };
             let got = walker.map_pages(&ctx, VA.add(64 * K), &frames[..], DATA);
             assert_eq!(got, Err(Error::OutOfTables(level)), "{budget} tables");
             walker.unmap(&ctx, VA.add(64 * K), size).expect("unmaps");

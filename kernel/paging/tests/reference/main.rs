@@ -70,7 +70,9 @@ fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
     let right = |i: usize| {
         let va = va.add((i as u64) << Gr::PAGE_SHIFT);
         match ctx.leaf_at(va).zip(ctx.translate(va)) {
-            Some(((leaf, _), (pa, _))) => leaf.attributes() == DATA && pa.0 == frames[i].0 << Gr::PAGE_SHIFT,
+            Some(((leaf, _), (pa, _))) => {
+                leaf.attributes::<Gr>() == DATA && pa.0 == frames[i].0 << Gr::PAGE_SHIFT
+            }
             None => panic!("{va:?} is not mapped"),
         }
     };

@@ -1,7 +1,7 @@
 //! Runs operations from raw numbers on the worst-case model: for random tests and the fuzzer.
 
 use super::ops::{Change, Expected, Op};
-use super::{Live, Naive, Shape, expected_leaves, leaves_in};
+use super::{Live, Naive, Shape, expected_leaves, leaves_in, pa_bits};
 use mmu_model::{Cpu, Features, Model};
 use paging::{
     Attributes, BreakPolicy, Config, Error, Extent, Granule, Half, LeafSet, LeafSize, MemoryType, Pfn,
@@ -47,22 +47,23 @@ impl Setup {
         self.0 >> bit & 1 == 1
     }
 
-    pub fn features(self) -> Features {
+    pub fn features<G: Granule>(self) -> Features {
         Features {
+            pa_bits: pa_bits::<G>(),
+            pool_base: if G::PA_BITS == 52 { 0xa << 48 } else { 0x80 << 32 },
             cpus: 2,
             tlbi_range: self.bit(0),
             ets2: self.bit(1),
             tolerates_size_change: self.bit(2),
-            pa_bits: 40,
             table_res0_ignored: false,
             log_events: 60,
             ..Features::default()
         }
     }
 
-    pub fn config(self) -> Config {
+    pub fn config<G: Granule>(self) -> Config {
         Config {
-            pa_bits: 40,
+            pa_bits: pa_bits::<G>(),
             leaves: if self.bit(3) {
                 LeafSet::ALL.without_groups()
             } else {
@@ -88,10 +89,19 @@ fn window<G: Granule>() -> u64 {
 fn shape<G: Granule>(page: u64, pages: u64, choice: u8, seed: u32) -> Shape {
     let mut rng = super::Rng(u64::from(seed) << 8 | 1);
     let block = 1u64 << G::INDEX_BITS;
-    let first = |rng: &mut super::Rng, at: u64| match rng.below(4) {
-        0 | 1 => (4 + rng.below(12)) * block + at % block,
-        2 => (4 + rng.below(12)) * block + rng.below(block),
-        _ => 4 * block + (rng.below(8 * block) & !(G::cont_entries(3) as u64 - 1)),
+    // Where an address has bits out of their place, on both sides of the first that has.
+    let least = if G::PA_BITS == 52 {
+        (1 << (G::PLAIN_BITS - G::PAGE_SHIFT)) - 10 * block
+    } else {
+        0
+    };
+    let first = |rng: &mut super::Rng, at: u64| {
+        least
+            + match rng.below(4) {
+                0 | 1 => (4 + rng.below(12)) * block + at % block,
+                2 => (4 + rng.below(12)) * block + rng.below(block),
+                _ => 4 * block + (rng.below(8 * block) & !(G::cont_entries(3) as u64 - 1)),
+            }
     };
     match choice % 3 {
         0 => Shape::Range(first(&mut rng, page), pages),
@@ -194,7 +204,7 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
 fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
     let mut pages = BTreeMap::new();
     for (va, leaf) in model.leaves() {
-        let nr = 1u64 << (G::INDEX_BITS * u32::from(3 - leaf.level));
+        let nr = 1u64 << (G::INDEX_BITS * (3 - leaf.level) as u32);
         for page in 0..nr {
             pages.insert(va.0 + (page << G::PAGE_SHIFT), leaf.pa + (page << G::PAGE_SHIFT));
         }
@@ -211,10 +221,10 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     let (model, root) = Model::<G>::with_root(Features {
         // A frame may come up again as another memory type.
         one_memory_type: 0..0,
-        ..setup.features()
+        ..setup.features::<G>()
     });
     let cpu = model.cpu(0);
-    let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, setup.config());
+    let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, setup.config::<G>());
     let base = tree.range().start.add(1 << (G::VA_BITS - 2));
     let mut naive = Naive::default();
     for (step, raw) in ops.iter().enumerate() {
@@ -270,7 +280,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
         );
         if let (Op::Map { shape, allowed, .. }, Ok(outcome)) = (&op, &result) {
             let range = op.range::<G>(base);
-            let leaves = setup.config().leaves.intersection(*allowed);
+            let leaves = setup.config::<G>().leaves.intersection(*allowed);
             let got: Vec<_> = leaves_in(&tree, range)
                 .iter()
                 .map(|leaf| (leaf.va.0, leaf.pa.0, leaf.size))

@@ -19,6 +19,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
+/// Bits of physical address that the tests use: all 52 that a granule has, else few.
+pub fn pa_bits<G: Granule>() -> u32 {
+    if G::PA_BITS == 52 { 52 } else { 40 }
+}
+
 /// Physical addresses of tables, far from the frames that tests map.
 pub const TABLES_AT: u64 = 0x7f00_0000_0000;
 
@@ -309,7 +314,7 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     fn table<G: Granule, T: Tables, M: Mmu>(
         tree: &Tree<G, T, M>,
         at: PhysAddr,
-        level: u8,
+        level: i8,
         seen: &mut BTreeSet<u64>,
     ) {
         assert!(seen.insert(at.0), "table {at:?} is linked twice");
@@ -319,8 +324,12 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
                 continue;
             }
             if level < 3 && entry & 3 == 3 {
-                let below = PhysAddr(entry & 0xffff_ffff_f000 & !(G::PAGE_SIZE - 1));
-                assert_eq!(*entry, below.0 | 3, "link to {below:?} at level {level}");
+                let below = PhysAddr(mmu_model::descriptor::address::<G>(*entry));
+                assert_eq!(
+                    *entry,
+                    mmu_model::descriptor::with_address::<G>(below.0) | 3,
+                    "link to {below:?} at level {level}"
+                );
                 table(tree, below, level + 1, seen);
             } else if entry >> 52 & 1 == 1 {
                 let group = 1 << G::cont_shift(level);
@@ -328,7 +337,7 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
                 let step = 1u64 << G::shift(level);
                 let expected = entries[head] + (i - head) as u64 * step;
                 assert_eq!(*entry, expected, "mixed group at level {level} index {i}");
-                let pa = entries[head] & 0xffff_ffff_f000;
+                let pa = mmu_model::descriptor::address::<G>(entries[head]);
                 assert_eq!(pa & (step * group as u64 - 1), 0, "misaligned group");
             }
         }

@@ -142,7 +142,7 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
 /// deep the cut.
 pub fn cut_block(ctx: &Context) -> TestResult {
     for size in [LeafSize::BLOCK2, LeafSize::BLOCK1] {
-        if ctx.needs_leaf(size).is_err() {
+        if ctx.needs_leaf_by_page(size).is_err() {
             continue;
         }
         let bytes = size.bytes::<layout::Granule>();

@@ -9,10 +9,11 @@ use kernel::arch::features::Features;
 use kernel::arch::identity::{self, Identity, Override, Register};
 use kernel::arch::mmu::repeats_tlbi;
 use kernel::arch::percpu::nr_cpus;
+use kernel::layout::Granule;
 use kernel::mm::{kernel_tree, zva_size};
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
-use paging::Mmu;
+use paging::{Granule as _, Mmu};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
@@ -85,7 +86,7 @@ pub fn used_is_what_every_cpu_has(ctx: &Context) -> TestResult {
         cache::dcache_line() as u64,
         least(|features| features.dcache_line),
     )?;
-    let pa_bits = least(|features| usize::from(features.pa_bits.min(48)));
+    let pa_bits = least(|features| u32::from(features.pa_bits).min(Granule::PA_BITS) as usize);
     expect_value("PA bits", u64::from(kernel_tree().config().pa_bits), pa_bits)?;
     expect_value(
         "the tests' features",

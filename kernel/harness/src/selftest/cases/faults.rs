@@ -6,7 +6,7 @@ use kernel::arch::syndrome::FaultStatus;
 use kernel::layout;
 use kernel::mm::layout::{IMAGE_END, LINEAR_BASE, LINEAR_END, VMALLOC_END};
 use kernel::mm::{self, linear, linear_va};
-use paging::{Attributes, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
+use paging::{Attributes, Granule as _, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
 
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, Oracle, PageDefect, TestResult, expect, expect_value};
@@ -119,7 +119,7 @@ fn expect_execute_never(va: usize) -> Result<(), Failure> {
 }
 
 fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
-    ctx.needs_leaf(size)?;
+    ctx.needs_leaf_by_page(size)?;
     let bytes = size.bytes::<layout::Granule>();
     let pages = bytes / PAGE;
     let block = if size == LeafSize::BLOCK1 {
@@ -169,7 +169,12 @@ pub fn level_1(ctx: &Context) -> TestResult {
 pub fn level_0(_ctx: &Context) -> TestResult {
     // With larger pages the root is of level 1, or has something in each entry.
     let level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
-    for va in [VMALLOC_END - 8, LINEAR_END - 8] {
+    // The linear map of 52-bit addresses ends in an entry of the root that has nothing.
+    let root = match layout::Granule::VA_BITS {
+        52 => layout::Granule::ROOT_LEVEL,
+        _ => level,
+    };
+    for (va, level) in [(VMALLOC_END - 8, level), (LINEAR_END - 8, root)] {
         expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(level))?;
     }
     Ok(())
@@ -415,7 +420,8 @@ pub fn lower_half_faults(_ctx: &Context) -> TestResult {
         expect_fault(va, Access::Write, probed, FaultStatus::Translation(0))?;
     }
     // Between the halves: not an address.
-    for va in [0x0001_0000_0000_0000, 0xfffe_ffff_ffff_fff8usize] {
+    let low_end = 1 << layout::Granule::VA_BITS;
+    for va in [low_end, LINEAR_BASE - 8] {
         expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(0))?;
     }
     expect_unreachable(IMAGE_END)?;

@@ -28,6 +28,7 @@ mod test_vmalloc;
 mod tree;
 mod vmalloc_api;
 mod walkers;
+mod wide;
 
 use super::context::Context;
 use super::failure::TestResult;
@@ -87,6 +88,7 @@ pub const ALL: &[Test] = tests! {
     "map.extents.32m_is_one_group_of_blocks" => leaf_sizes::one::<2, 3>,
     "map.extents.1g_is_one_block" => leaf_sizes::one::<2, 4>,
     "map.extents.16g_is_one_group_of_blocks" => leaf_sizes::one::<2, 5>,
+    "map.a_block_of_level_0_is_one_leaf" => leaf_sizes::one::<0, 6>,
     "map.limited_to_a_leaf_size_uses_no_larger_one" => leaf_sizes::limited_leaves,
 
     "map.range.every_offset_modulo_2m_gets_the_largest_leaves" => alignment::every_offset_modulo_2m::<0>,
@@ -119,6 +121,8 @@ pub const ALL: &[Test] = tests! {
     "map.array.orders_six_7s_at_2m_and_64k_map_no_wrong_page" => order_lists::list::<8, 1>,
 
     "map.every_memory_type_is_what_par_says" => alignment::memory_types,
+    "map.highest_bits_tell_addresses_apart" => wide::highest_bits_tell_addresses_apart,
+    "map.memory_above_48_bits_is_what_par_says" => wide::memory_above_48_bits_is_what_par_says,
     "map.a_block_where_pages_were_maps_no_page_of_them" => alignment::block_after_pages,
     "map.a_taken_page_refuses_the_whole_range" => partial::occupied_range_is_refused,
     "map.writable_and_executable_is_refused" => partial::writable_and_executable_is_refused,

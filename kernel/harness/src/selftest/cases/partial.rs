@@ -76,7 +76,7 @@ fn sum(parts: &[LeafCounts]) -> LeafCounts {
 }
 
 fn unmap_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
-    ctx.needs_leaf(size)?;
+    ctx.needs_leaf_by_page(size)?;
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
@@ -126,7 +126,7 @@ pub fn unmap_page_of_1g_block(ctx: &Context) -> TestResult {
 
 /// Makes part of a leaf read-only, and writable again.
 fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
-    ctx.needs_leaf(size)?;
+    ctx.needs_leaf_by_page(size)?;
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
@@ -192,7 +192,7 @@ pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
         LeafSize::BLOCK2_GROUP,
         LeafSize::BLOCK1,
     ] {
-        if ctx.needs_leaf(size).is_err() {
+        if ctx.needs_leaf_by_page(size).is_err() {
             continue;
         }
         let setup = Setup::leaf(ctx, size)?;

@@ -25,12 +25,8 @@ use crate::wrong_walkers::LastIsFirst;
 
 /// Under one entry of a table of [`LEVEL`], where no region of the kernel is.
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
-/// With pages of 16 KiB both entries of the root are in use.
-const LEVEL: Level = if layout::PAGE_SHIFT == 14 {
-    1
-} else {
-    layout::Granule::ROOT_LEVEL
-};
+/// A root of few entries has something in each.
+const LEVEL: Level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
 
 fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     let (mut table, mut level) = (root, layout::Granule::ROOT_LEVEL);

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use kernel::layout;
 use kernel::mm::areas::{KernelArea, kernel_vmalloc};
 use kernel::mm::{self, kernel_tree, linear_va};
-use paging::{Attributes, Granule as _, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtRange};
+use paging::{Attributes, LeafCounts, LeafSet, LeafSize, Pfn, PhysAddr, VirtRange};
 
 use super::check::{after_cut, has_leaves, is_frame, pages_to_check, translates};
-use super::{BLOCK_ORDER, Run, loops, page_at};
+use super::{BLOCK_ORDER, DEVICE_SIZE, Run, loops, page_at};
+use crate::selftest::context::has_leaf;
 use crate::selftest::failure::{Failure, expect, expect_leaves};
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source};
 use crate::selftest::verify::{is_writable, read, write};
@@ -150,7 +151,7 @@ pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
     let device = run.backing.device;
     loops(run, |run| {
         for (size, without_groups) in SIZES {
-            if size.level() < layout::Granule::FIRST_LEAF_LEVEL {
+            if !has_leaf(size) || size.bytes::<layout::Granule>() > DEVICE_SIZE {
                 continue;
             }
             let bytes = size.bytes::<layout::Granule>();

@@ -308,8 +308,8 @@ pub fn the_walker_refuses(seen: &mut Seen) {
     );
     drop((area, reserved));
     vm.vm_unmap_aliases();
-    for level in 1..=3u8 {
-        vm.backend().model.fail_alloc_after(u64::from(level) - 1);
+    for level in 1..=3i8 {
+        vm.backend().model.fail_alloc_after(level as u64 - 1);
         let before = everything(&vm);
         let result = vm.vmalloc(PAGE);
         assert!(
