@@ -6,6 +6,8 @@ MEM ?= 1G           ## RAM
 GIC ?= 3            ## interrupt controller version, 2 or 3
 EL2 ?=              ## 1 enters the kernel at EL2
 GRANULE ?= 4K       ## size of a page: 4K, 16K or 64K; others than 4K are built in a folder of that name
+VA ?= 48            ## bits of virtual addresses: 48 or 52; with 52, PA is 52, and built in a folder of that name
+PA ?= 48            ## bits of physical addresses: 48 or 52
 BOOTARGS ?=         ## the kernel's arguments, as `make help-bootargs` lists them: selftest=GLOB seed=N ...
 QEMU ?=             ## emulator, if not qemu-system-aarch64
 TIMEOUT ?= 60       ## seconds without output after which a boot has failed; for gdb with GDBCMD, seconds for all of it
@@ -24,14 +26,15 @@ SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed 
 GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
 
 # What is debugged lies apart from what is run, and is a kernel with hook points (vmw trace-walk).
-of_granule := $(if $(filter-out 4K,$(strip $(GRANULE))),/$(strip $(GRANULE)))
+of_addresses := $(if $(filter-out 48,$(strip $(VA))),-$(strip $(VA)))
+of_granule := $(if $(filter-out 4K,$(strip $(GRANULE)))$(of_addresses),/$(strip $(GRANULE))$(of_addresses))
 ifeq ($(origin PROFILE),file)
 gdb: override PROFILE := dev
 gdb: export OUT ?= $(or $(BUILD),build)/dev$(of_granule)
 gdb: export IMAGE ?= $(or $(BUILD),build)/dev$(of_granule)/Image
 endif
 
-# An image has one granule.
+# An image has one granule, and one size of addresses.
 ifneq ($(of_granule),)
 build run bench lines replay shell ptmap soak: export OUT ?= $(or $(BUILD),build)$(of_granule)
 build run bench lines replay shell ptmap soak: export IMAGE ?= $(or $(BUILD),build)$(of_granule)/Image
@@ -52,14 +55,14 @@ soak: override SMP := 4
 endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 GRANULE QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
 override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 GRANULE BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
 .PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb doc docs clean

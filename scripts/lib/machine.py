@@ -185,7 +185,9 @@ def page_size(image: Path) -> int | None:
 
 
 def needs_small_pages(image: Path, what: str) -> None:
-    """Raises BadSetting for an image with pages that `what` is not made for."""
+    """Raises BadSetting for an image with pages, or bits of address (VA), that `what` is not made for."""
+    if (bits := os.environ.get("VA") or "48") != "48":
+        raise BadSetting(f"{image} has {bits}-bit addresses, and {what} pages of 4 KiB and 48-bit addresses: VA=48 PA=48")
     size = page_size(image)
     if size not in (None, 4096):
         raise BadSetting(f"{image} has pages of {size // 1024} KiB, and {what} pages of 4 KiB: GRANULE=4K")

@@ -102,24 +102,46 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
     return cases
 
 
-GRANULES = ("16K", "64K")
-"""Sizes of a page that an image may have, beside 4K."""
+@dataclass(frozen=True)
+class Pages:
+    """What an image may have beside pages of 4 KiB and 48-bit addresses."""
 
-WITHOUT = {"16K": "cortex-a72", "64K": None}
-"""A CPU that has no such granule."""
+    granule: str
+    bits: int = 48
+    """Of virtual and of physical address."""
+    without: str | None = None
+    """A CPU that has no such thing."""
+
+    @property
+    def name(self) -> str:
+        return self.granule if self.bits == 48 else f"{self.granule}-{self.bits}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"GRANULE": self.granule, "VA": str(self.bits), "PA": str(self.bits)}
+
+    @property
+    def refusal(self) -> str:
+        size = self.granule[:-1]
+        return f"this CPU has no {size} KiB granule" if self.bits == 48 else f"this CPU has no {self.bits}-bit addresses with {size} KiB pages"
 
 
-def of_granule(granule: str, image: Path, whole: bool) -> list[BootCase]:
-    """The suite with larger pages, on one CPU and on four, and a CPU that has no such pages. What several do, if not the `whole`."""
+GRANULES = (Pages("16K", without="cortex-a72"), Pages("64K"), Pages("4K", 52, "cortex-a76"))
+"""Images that are tried each time."""
+
+WIDE = (Pages("16K", 52, "cortex-a76"), Pages("64K", 52, "cortex-a76"))
+"""And at length."""
+
+
+def of_granule(pages: Pages, image: Path, whole: bool) -> list[BootCase]:
+    """The suite with such pages, on one CPU and on four, and a CPU that has none. What several do, if not the `whole`; and one alone with 52 bits."""
     given = {"IMAGE": str(image)}
     of_several = {} if whole else {"BOOTARGS": "selftest=smp.*,fault.*,count.*"}
-    cases = [
-        BootCase(f"{granule}, EL2", given | {"EL2": "1"}),
-        BootCase(f"{granule}, 4 CPUs", given | {"SMP": "4"} | of_several),
-    ]
-    if without := WITHOUT[granule]:
-        says = ("--expect-message", f"this CPU has no {granule[:-1]} KiB granule")
-        cases.append(BootCase(f"{granule}, {without}", given | {"CPU": without}, says))
+    cases = [BootCase(f"{pages.name}, EL2", given | {"EL2": "1"})]
+    if whole or pages.bits == 48:
+        cases.append(BootCase(f"{pages.name}, 4 CPUs", given | {"SMP": "4"} | of_several))
+    if pages.without:
+        cases.append(BootCase(f"{pages.name}, {pages.without}", given | {"CPU": pages.without}, ("--expect-message", pages.refusal)))
     return cases
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import GRANULES, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
+from .matrix import GRANULES, WIDE, WRONG_WALKERS, BootCase, Pages, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -218,26 +218,26 @@ def dump_dtb() -> Path:
 
 
 def granules(report: Report) -> None:
-    """Images with larger pages."""
-    larger_pages(report, "granules", whole=False)
+    """Images with larger pages, and with more bits of address."""
+    other_pages(report, "granules", GRANULES, whole=False)
 
 
-def larger_pages(report: Report, stage: str, whole: bool) -> None:
+def other_pages(report: Report, stage: str, images: Iterable[Pages], whole: bool) -> None:
     """Each built by itself."""
-    for granule in GRANULES:
-        image = BUILD / granule
-        name = f"{stage}: {granule}, build"
-        done = run_logged(name, ["scripts/build"], BUILD_LIMIT, {"GRANULE": granule, "OUT": str(image), "PROFILE": "quick"})
+    for pages in images:
+        image = BUILD / pages.name
+        name = f"{stage}: {pages.name}, build"
+        done = run_logged(name, ["scripts/build"], BUILD_LIMIT, pages.variables | {"OUT": str(image), "PROFILE": "quick"})
         report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
         if not done.good:
             continue
-        name = f"{stage}: {granule}, position independence before the MMU is on"
+        name = f"{stage}: {pages.name}, position independence before the MMU is on"
         done = run_logged(name, [python(), "-B", "scripts/check-boot-pic.py", str(image / "vmwalk.elf")], 60.0)
         report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
-        boot_all(report, stage, of_granule(granule, image / "Image", whole))
-        name = f"{stage}: {granule}, gdb and prompt"
+        boot_all(report, stage, of_granule(pages, image / "Image", whole))
+        name = f"{stage}: {pages.name}, gdb and prompt"
         command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "granule_sessions.py"]
-        report.add(name, count_unittest(run_logged(name, command, 300.0, {"GRANULE": granule, "IMAGE": str(image / "Image")})))
+        report.add(name, count_unittest(run_logged(name, command, 300.0, pages.variables | {"IMAGE": str(image / "Image")})))
 
 
 def broken(report: Report) -> None:
@@ -262,11 +262,11 @@ def faults(report: Report) -> None:
 
 
 def counts(report: Report) -> None:
-    """The whole suite with each number of CPUs, each granule, and each model of CPU that a newer emulator has."""
+    """The whole suite with each number of CPUs, each granule and its bits of address, and each model of CPU that a newer emulator has."""
     if not have_image(report):
         return
     boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
-    larger_pages(report, "counts", whole=True)
+    other_pages(report, "counts", (*GRANULES, *WIDE), whole=True)
     if models := qemu_new.models():
         boot_all(report, "counts", models_of_cpus(str(qemu_new.PROGRAM), models), LONG_LIMIT)
     else:

@@ -1,4 +1,4 @@
-"""gdb and the prompt with an image of larger pages: the stage `granules` of scripts/test runs this, with GRANULE and IMAGE."""
+"""gdb and the prompt with an image of other pages: the stage `granules` of scripts/test runs this, with GRANULE, VA and IMAGE."""
 
 import os
 import re
@@ -9,7 +9,8 @@ import unittest
 from lib.paths import ROOT
 
 GRANULE = os.environ["GRANULE"]
-GROUP = {"16K": 128, "64K": 32}[GRANULE]
+VA = os.environ["VA"]
+GROUP = {"4K": 16, "16K": 128, "64K": 32}[GRANULE]
 """Pages of a contiguous group."""
 
 
@@ -21,10 +22,10 @@ def run(script: str, typed: str = "", **variables: str) -> str:
     return done.stdout
 
 
-class WithLargerPages(unittest.TestCase):
+class WithOtherPages(unittest.TestCase):
     def test_gdb_walks_and_lists_with_the_granule_of_the_machine(self) -> None:
         text = run("debug", GDBCMD="break kernel_main; continue; vmw walk 0xffffffff80000000; vmw ptdump", TIMEOUT="120")
-        self.assertIn(f"48-bit addresses, {GRANULE} granule", text)
+        self.assertIn(f"{VA}-bit addresses, {GRANULE} granule", text)
         self.assertRegex(text, rf"=> pa 0x[0-9a-f]+  {GRANULE} leaf, EL1 r-x")
         self.assertRegex(text, rf"(?m)^0xffffffff80000000-0xffffffff80[0-9a-f]+ 0x[0-9a-f]+ +\w+ L3 +{GRANULE} +- r-x Normal-WB")
 
@@ -34,9 +35,9 @@ class WithLargerPages(unittest.TestCase):
         made = re.search(r"(?m)1: Vmalloc of \w+ at 0x[0-9a-f]+: (.*?)\r?$", text)
         self.assertTrue(made, text)
         assert made
-        self.assertEqual(made[1], f"1x2M 3x{GRANULE}")
+        self.assertEqual(made[1], f"1x{'64K' if GRANULE == '4K' else '2M'} 3x{GRANULE}")
         self.assertRegex(text, r"Vmalloc, \w+, made by kernel/harness/src/shell/areas.rs")
-        self.assertIn("the cases are those of Linux with pages of 4 KiB", text)
+        self.assertIn("the cases are those of Linux with pages of 4 KiB and 48-bit addresses", text)
 
 
 if __name__ == "__main__":

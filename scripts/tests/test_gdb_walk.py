@@ -118,6 +118,28 @@ class Walks(unittest.TestCase):
         found = self.walk(0xFFFF_FFFF_FFFF_FFFF & ~((1 << 39) - 1) | 40 << 12, registers)
         self.assertEqual(([step.level for step in found.steps], found.pa), ([1, 2, 3], 0x9_9000))
 
+    def test_52_bits_with_ds_are_walked_from_level_minus_1(self) -> None:
+        registers = Registers(**{**REGISTERS.__dict__, "tcr": TCR & ~(0x3F << 16 | 0x3F | 7 << 32) | 12 << 16 | 12 | 6 << 32 | 1 << 59})
+        # What is SH without DS is OA[51:50].
+        self.memory.table(0x6000, {8: link(0x1000)})
+        self.memory.tables[0x1000][3] = 2 << 48 | DATA & ~0x300 | 2 << 8 | BLOCK
+        self.memory.tables[0x4000][40] = 0x9_9000 | DATA | PAGE
+        registers = Registers(**{**registers.__dict__, "ttbr1": 0x6000})
+        base = 0xFFF8_0000_0000_0000
+        found = self.walk(base | 40 << 12 | 8, registers)
+        self.assertEqual(([step.level for step in found.steps], found.pa), ([-1, 0, 1, 2, 3], 3 << 50 | 0x9_9008))
+        self.assertIn("52-bit addresses, 4K granule", walk.describe_walk(found, registers)[0])
+        found = self.walk(base | 3 << 39 | 5, registers)
+        self.assertEqual((found.pa, found.leaf.level, found.leaf.attributes()), (0xA << 48 | 5, 0, "rw- Normal-WB"))
+
+    def test_52_bits_of_64k_pages_have_four_below_the_page(self) -> None:
+        wide = Geometry("64K", 52)
+        self.assertEqual(Descriptor(0x1234_0000 | 0xA << 12 | DATA & 0xFFF | PAGE, 3, wide).address, 0xA << 48 | 0x1234_0000)
+        self.assertEqual(wide.leaf_sizes()[0], (1, False, 4 << 40))
+        tcr = TCR & ~(3 << 30 | 0x3F << 16 | 7 << 32) | 3 << 30 | 12 << 16 | 6 << 32
+        half = Registers(**{**REGISTERS.__dict__, "tcr": tcr, "ttbr1": 0x10000 | 0b1010 << 2}).half(1)
+        self.assertEqual((half.start_level, half.entries(1), half.root), (1, 1024, 0xA << 48 | 0x10000))
+
     def test_how_full_a_table_is_is_said(self) -> None:
         self.assertIn("table -> 0x4000, 17 in use", self.text(upper(40 << 12)))
 

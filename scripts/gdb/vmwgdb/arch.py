@@ -55,11 +55,37 @@ def show_size(size: int) -> str:
     return str(size)
 
 
+def root_of(ttbr: int, wide: bool) -> int:
+    """The table in a TTBR: with output addresses of 52 bits, bits 5:2 are BADDR[51:48]."""
+    return ttbr & 0x0000_FFFF_FFFF_FFC0 | (bits(ttbr, 5, 2) << 48 if wide else 0)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """What a granule makes of an address."""
 
     name: str
+    pa_bits: int = 48
+    """Bits of output address that a descriptor has: 52 with TCR_EL1.DS (FEAT_LPA2), and with pages of 64K where IPS says so (FEAT_LPA)."""
+
+    @property
+    def ds(self) -> bool:
+        """OA[51:50] are where SH is otherwise."""
+        return self.pa_bits == 52 and self.name != "64K"
+
+    @property
+    def address_bits(self) -> int:
+        """The bits of a descriptor that hold its address."""
+        return 0x0003_FFFF_FFFF_F300 if self.ds else ADDRESS
+
+    def address(self, value: int) -> int:
+        if self.ds:
+            value = value & 0x0003_FFFF_FFFF_F000 | bits(value, 9, 8) << 50
+        elif self.pa_bits == 52:
+            value = value & ADDRESS & ~0xF000 | bits(value, 15, 12) << 48
+        else:
+            value &= ADDRESS
+        return value & ~(self.page_size - 1)
 
     @property
     def page_shift(self) -> int:
@@ -85,7 +111,7 @@ class Geometry:
         return 1 << self.shift(level)
 
     def leaf_allowed(self, level: int) -> bool:
-        return level >= (1 if self.name == "4K" else 2)
+        return level >= (1 if self.name == "4K" else 2) - (self.pa_bits == 52)
 
     def group(self, level: int) -> int:
         """Descriptors in a contiguous group at `level`; 1 where the bit means nothing."""
@@ -171,18 +197,22 @@ class Registers:
         tcr = self.tcr
         size = bits(tcr, 21, 16) if number else bits(tcr, 5, 0)
         granule = TG1.get(bits(tcr, 31, 30)) if number else TG0.get(bits(tcr, 15, 14))
-        if tcr >> 59 & 1:
-            raise NotWalkable("TCR_EL1.DS is set: 52-bit addresses (FEAT_LPA2) are not decoded here")
-        if not 16 <= size <= 47:
+        if granule == "64K":
+            wide = bits(tcr, 34, 32) == 6
+            least = 12
+        else:
+            wide = bool(tcr >> 59 & 1)
+            least = 12 if wide else 16
+        if not least <= size <= 47:
             raise NotWalkable(f"TCR_EL1.T{number}SZ is {size}: not programmed (TCR_EL1 = {tcr:#x})")
         if granule is None:
             raise NotWalkable(f"TCR_EL1.TG{number} has a reserved value (TCR_EL1 = {tcr:#x})")
         ttbr = (self.ttbr1 if number else self.ttbr0) if root is None else root
         return Half(
             number=number,
-            root=ttbr & 0x0000_FFFF_FFFF_FFFE & ~0x3F,
+            root=root_of(ttbr, wide) if root is None else root & (1 << 52) - 1 & ~0x3F,
             va_bits=64 - size,
-            geometry=Geometry(granule),
+            geometry=Geometry(granule, 52 if wide else 48),
             disabled=root is None and bool(tcr >> (23 if number else 7) & 1),
             ignores_top_byte=bool(tcr >> (38 if number else 37) & 1),
             hierarchical=not tcr >> (42 if number else 41) & 1,
@@ -260,7 +290,7 @@ class Descriptor:
 
     @property
     def address(self) -> int:
-        return self.value & ADDRESS & ~(self.geometry.page_size - 1)
+        return self.geometry.address(self.value)
 
     @property
     def attr_index(self) -> int:
@@ -268,6 +298,9 @@ class Descriptor:
 
     @property
     def shareability(self) -> int:
+        """Its own; with TCR_EL1.DS that which vmwalk's memory types have: SH1 for cacheable memory, outer for all other."""
+        if self.geometry.ds:
+            return next((shareability for index, shareability in MEMORY_TYPES if index == self.attr_index), 3)
         return bits(self.value, 9, 8)
 
     @property
@@ -309,7 +342,7 @@ class Descriptor:
         access = {0: "EL1 rw", 1: "EL1 rw, EL0 rw", 2: "EL1 ro", 3: "EL1 ro, EL0 ro"}[bits(value, 7, 6)]
         text = (
             f"AP={bits(value, 7, 6):02b} ({access}) UXN={bits(value, 54, 54)} PXN={bits(value, 53, 53)} "
-            f"SH={self.shareability:02b} ({SHAREABILITY[self.shareability]}) "
+            f"{'SH by TCR' if self.geometry.ds else f'SH={self.shareability:02b} ({SHAREABILITY[self.shareability]})'} "
             f"AttrIndx={self.attr_index} ({attribute_meaning(mair >> 8 * self.attr_index & 0xFF)}) "
             f"AF={bits(value, 10, 10)} nG={bits(value, 11, 11)} CONT={bits(value, 52, 52)} sw={self.software:#x}"
         )
@@ -346,7 +379,7 @@ def describe_registers(registers: Registers) -> list[str]:
     lines.append(f"  HA={tcr >> 39 & 1} HD={tcr >> 40 & 1} DS={tcr >> 59 & 1}")
     for number, ttbr in ((0, registers.ttbr0), (1, registers.ttbr1)):
         off = " (walks disabled: EPD)" if tcr >> (23 if number else 7) & 1 else ""
-        table = ttbr & 0x0000_FFFF_FFFF_FFFE
+        table = root_of(ttbr, ips == 6)
         lines.append(f"TTBR{number}_EL1 {ttbr:#018x}: table {table:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
     lines.append(f"MAIR_EL1  {registers.mair:#018x}:")
     for index in range(8):

@@ -81,7 +81,7 @@ def show_set(value: "gdb.Value") -> str:
 
 
 def show_levels(value: "gdb.Value") -> str:
-    return "{" + ", ".join(str(level) for level in range(4) if number(value) >> level & 1) + "}"
+    return "{" + ", ".join(str(level) for level in range(-1, 4) if number(value) >> (level & 31) & 1) + "}"
 
 
 PRINTERS: dict[str, Callable[["gdb.Value"], str]] = {

@@ -86,7 +86,7 @@ def deviation(descriptor: Descriptor, expected: int) -> str:
         reasons.append(f"output address {descriptor.address:#x}")
     if descriptor.contiguous != other.contiguous:
         reasons.append("CONT clear" if other.contiguous else "CONT set")
-    rest = (descriptor.value ^ expected) & ~(((1 << 48) - 1) & ~0xFFF) & ~CONTIGUOUS
+    rest = (descriptor.value ^ expected) & ~descriptor.geometry.address_bits & ~CONTIGUOUS
     if rest:
         reasons.append("bits " + ", ".join(str(bit) for bit in range(64) if rest >> bit & 1) + " differ")
     return "; ".join(reasons)
