@@ -2,8 +2,9 @@
 //! show. Geometry follows from [`Granule`]'s constants.
 //!
 //! Arm ARM DDI 0487, D8.3 (formats), D8.4.1 (permissions), D8.6 (memory attributes), D8.7.1
-//! (contiguous bit). 52-bit output addresses, hierarchical permissions, NSTable and nT are not
-//! modelled, and refused.
+//! (contiguous bit). With 52 bits of address, pages of 4 and 16 KiB have the format of TCR_EL1.DS,
+//! those of 64 KiB that of FEAT_LPA. Hierarchical permissions, NSTable and nT are not modelled, and
+//! refused.
 
 use core::fmt;
 use paging::Granule;
