@@ -10,13 +10,13 @@
 //!
 //! A handler that interrupts any step finds the slot not free and takes the next.
 
+use crate::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use crate::error::Error;
 use crate::record::{Area, WORDS};
 use crate::va::DeferredList;
 use core::panic::Location;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use paging::VirtAddr;
 
 /// The most addresses that can be deferred.

@@ -55,6 +55,7 @@ extern crate self as vmalloc;
 extern crate std;
 
 mod area;
+mod atomic;
 mod backend;
 mod deferred;
 mod drain;

@@ -4,8 +4,9 @@
 
 use super::area::Area;
 use super::node::Node;
+use crate::atomic::AtomicPtr;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Deferred areas.
 pub struct DeferredList<const W: usize> {

@@ -1,0 +1,68 @@
+//! The crate's `va`, as much of it as the list of deferred areas sees: what its files say of nodes
+//! and areas, in loom's cells.
+
+#[path = "../../src/va/deferred_list.rs"]
+mod deferred_list;
+
+pub use area::Area;
+pub use deferred_list::DeferredList;
+
+pub mod node {
+    use loom::cell::UnsafeCell;
+
+    pub type NodeRef<const W: usize> = &'static Node<W>;
+
+    /// What belongs to the holder of the area.
+    pub struct Node<const W: usize> {
+        pub chain: Owned<Option<NodeRef<W>>>,
+        pub pages: Owned<u64>,
+    }
+
+    /// A cell that only its owner may touch: loom sees who else does.
+    pub struct Owned<T>(UnsafeCell<T>);
+
+    impl<T: Copy> Owned<T> {
+        pub fn new(value: T) -> Self {
+            Self(UnsafeCell::new(value))
+        }
+        pub fn get(&self) -> T {
+            // SAFETY: nothing else touches it, or loom says so.
+            self.0.with(|value| unsafe { *value })
+        }
+        pub fn set(&self, value: T) {
+            // SAFETY: as in `get`.
+            self.0.with_mut(|place| unsafe { *place = value });
+        }
+    }
+}
+
+mod area {
+    use super::node::{Node, NodeRef, Owned};
+
+    pub struct Area<const W: usize> {
+        pub(super) node: NodeRef<W>,
+    }
+
+    // SAFETY: as the crate's, and loom sees what nothing orders.
+    unsafe impl<const W: usize> Send for Area<W> {}
+
+    impl<const W: usize> Area<W> {
+        /// Made by its holder, whose number is that of its pages.
+        pub fn numbered(number: u64) -> Self {
+            let node = Box::leak(Box::new(Node {
+                chain: Owned::new(None),
+                pages: Owned::new(0),
+            }));
+            node.pages.set(number);
+            Self { node }
+        }
+        pub fn reserved(&self) -> u64 {
+            self.node.pages.get()
+        }
+        pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
+            let before = self.node.chain.get();
+            self.node.chain.set(rest.map(|area| area.node));
+            before.map(|node| Self { node })
+        }
+    }
+}
