@@ -1,22 +1,27 @@
 //! The frames of an area that owns them: [`Blocks`].
 //!
-//! A block is what the frame allocator gave in one piece. The first four are kept with the area;
-//! the others in a list of frames of their own, each full of blocks. So an area of a page, or of a
+//! A block is what the frame allocator gave in one piece. Up to four are kept with the area; of
+//! more, all but three in a list of frames of their own, each full of blocks. So an area of a page, or of a
 //! megabyte in one piece, needs no list, and none needs an array of its pages.
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::record::{self, Area, Head, INLINE_BLOCKS, Kind};
+use crate::record::{self, Area, BLOCK_BITS, Head, INLINE_BLOCKS, Kind};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
-/// A block in a word: the number of its first frame, and its order in bits 7:0. Never 0, since the
-/// order is kept plus one.
+/// A block in a word: the number of its first frame, 40 bits as a physical address has 52, and its
+/// order in bits 7:0. Never 0, since the order is kept plus one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Block(u64);
 
 impl Block {
     const fn new(first: Pfn, order: u32) -> Self {
+        debug_assert!(Self::holds(first));
         Self(first.0 << 8 | (order as u64 + 1))
+    }
+    /// Returns whether `frame` can be told by a block.
+    const fn holds(frame: Pfn) -> bool {
+        frame.0 >> (BLOCK_BITS - 8) == 0
     }
     const fn first(self) -> Pfn {
         Pfn(self.0 >> 8)
@@ -115,10 +120,12 @@ impl<'b, B: Backend> Blocks<'b, B> {
     /// there is none.
     fn make_room(&mut self) -> bool {
         let last = list_words::<B::Granule>() - 1;
-        if self.nr_inline < INLINE_BLOCKS || (self.tail != 0 && self.nr_tail != last) {
-            return true;
-        }
-        self.add_list_page()
+        self.is_inline() || (self.tail != 0 && self.nr_tail != last) || self.add_list_page()
+    }
+
+    /// Returns whether the next block is kept with the area.
+    const fn is_inline(&self) -> bool {
+        self.list == 0 && self.nr_inline < INLINE_BLOCKS
     }
 
     fn add_list_page(&mut self) -> bool {
@@ -139,12 +146,17 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
         self.tail = link;
         self.nr_tail = 0;
+        if self.nr_inline == INLINE_BLOCKS {
+            // The list takes the place of the last block.
+            self.nr_inline -= 1;
+            self.push(Block(self.inline[self.nr_inline]));
+        }
         true
     }
 
     /// Takes in a block. There is [room](Self::make_room).
     fn push(&mut self, block: Block) {
-        if self.nr_inline < INLINE_BLOCKS {
+        if self.is_inline() {
             self.inline[self.nr_inline] = block.0;
             self.nr_inline += 1;
             return;
@@ -205,7 +217,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             let frame = frames
                 .frame(page as usize)
                 .ok_or(Error::Map(paging::Error::NoFrame { page }))?;
-            if Block::new(frame, 0).first() != frame || !backend.take_over(frame) {
+            if !Block::holds(frame) || !backend.take_over(frame) {
                 return Err(Error::NotToBeTakenOver(frame));
             }
             blocks

@@ -1,30 +1,37 @@
-//! What is kept with each area, in eight words: kind, size, who made it, who freed it, and what is
+//! What is kept with each area, in six words: kind, size, who made it, who freed it, and what is
 //! mapped.
 //!
 //! ```text
-//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, inline blocks 7:5,
-//!            size in bytes 61:8, busy 62, device 63
+//!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, blocks 7:5, size in bytes
+//!            61:8, busy 62, device 63
 //!   word 1   caller that freed it, or 0 (a `Location`)
 //!   word 2   caller that made it
-//!   word 3   ioremap: physical address; memory of its own: first page of the list of blocks, or 0
-//!   word 4.. memory of its own: up to four blocks (`frames`); map_ram: bits of pages in use, of
-//!            first and of last pages
+//!   word 3.. ioremap: physical address; map_ram: bits of pages in use, of first and of last pages;
+//!            memory of its own: up to three blocks (`frames`) in bits 47:0; in bits 63:48, from
+//!            the lowest up, a fourth or the first page of a list
 //! ```
+//!
+//! Blocks in word 0 are their number, up to 4; or 4 more than that of those before a list.
 
 use crate::va::{self, Segment};
 use core::panic::Location;
 use paging::{Granule, PhysAddr, VirtAddr, VirtRange};
 
 /// Words kept with an area.
-pub(crate) const WORDS: usize = 8;
+pub(crate) const WORDS: usize = 6;
 /// Blocks kept in the words themselves.
 pub(crate) const INLINE_BLOCKS: usize = 4;
 
 const KIND_AND_SIZE: usize = 0;
 const FREER: usize = 1;
 const CALLER: usize = 2;
-const BEHIND: usize = 3;
-const BLOCKS: usize = 4;
+const PHYSICAL: usize = 3;
+const BLOCKS: usize = 3;
+/// Bits of a block, or of a link to a list.
+pub(crate) const BLOCK_BITS: u32 = 48;
+const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
+/// Bits of the last block that each of the others has above it.
+const PART_BITS: u32 = u64::BITS - BLOCK_BITS;
 
 /// Of a reserved area, whose permissions never change: pages were mapped there.
 const PERMISSIONS_CHANGED: u64 = 1 << 3;
@@ -121,14 +128,14 @@ impl Head {
     }
 
     #[inline(always)]
-    const fn nr_inline(self) -> u64 {
+    const fn nr_blocks(self) -> u64 {
         self.0 >> NR_SHIFT & 0b111
     }
 
     /// Returns whether frames go back with the area: it has blocks.
     #[inline(always)]
     pub const fn owns_frames(self) -> bool {
-        self.nr_inline() != 0
+        self.nr_blocks() != 0
     }
 
     /// Returns whether what the area maps is not used for something else before it is flushed,
@@ -171,10 +178,10 @@ impl Head {
         !self.is(Kind::Reserved) || self.0 & PERMISSIONS_CHANGED != 0
     }
 
-    /// Returns the block of an area that has just one.
+    /// Returns the block of an area that has just one, and no list.
     #[inline(always)]
     pub fn one_block(self, area: &Area) -> Option<u64> {
-        (self.nr_inline() == 1 && area.word(BEHIND) == 0).then(|| area.word(BLOCKS))
+        (self.nr_blocks() == 1).then(|| area.word(BLOCKS))
     }
 }
 
@@ -249,7 +256,6 @@ pub(crate) fn set_size(area: &Area, size: u64) {
 /// Takes the blocks away from an area: they are another's now.
 pub(crate) fn clear_blocks(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) & !(0b111 << NR_SHIFT));
-    area.set_word(BEHIND, 0);
 }
 
 #[inline(always)]
@@ -259,31 +265,51 @@ pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
 
 /// The physical address of an ioremap, and whether there is RAM in its pages.
 pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
-    words[BEHIND] = pa.0;
+    words[PHYSICAL] = pa.0;
     if !ram {
         words[KIND_AND_SIZE] |= DEVICE;
     }
 }
 
 pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
-    (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[BEHIND]))
+    (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[PHYSICAL]))
 }
 
-/// Leaves blocks to an area that has none: the inline ones, and the first page of the list.
+/// Leaves blocks to an area that has none: the inline ones, and the first page of the list, or 0.
+///
+/// # Panics
+/// If there is a list, and not one to three blocks before it.
 pub(crate) fn set_blocks(area: &Area, inline: &[u64], list: u64) {
-    let nr = (inline.len() as u64) << NR_SHIFT;
-    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | nr);
-    area.set_word(BEHIND, list);
-    for (i, block) in inline.iter().enumerate() {
-        area.set_word(BLOCKS + i, *block);
+    let mut nr = inline.len();
+    let block = |i| inline.get(i).copied().unwrap_or(0);
+    let mut last = block(INLINE_BLOCKS - 1);
+    if list != 0 {
+        assert!((1..INLINE_BLOCKS).contains(&nr), "{nr} blocks before a list");
+        last = list;
+        nr += INLINE_BLOCKS;
     }
+    for i in 0..INLINE_BLOCKS - 1 {
+        area.set_word(BLOCKS + i, block(i) | last << BLOCK_BITS);
+        last >>= PART_BITS;
+    }
+    area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | (nr as u64) << NR_SHIFT);
 }
 
-/// The inline blocks, how many of them there are, and the first page of the list.
+/// The inline blocks, how many of them there are, and the first page of the list, or 0.
 pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
-    let nr = (area.word(KIND_AND_SIZE) >> NR_SHIFT & 0b111) as usize;
-    let inline = core::array::from_fn(|i| area.word(BLOCKS + i));
-    (inline, nr.min(INLINE_BLOCKS), area.word(BEHIND))
+    let nr = Head::of(area).nr_blocks() as usize;
+    let mut inline = [0; INLINE_BLOCKS];
+    let mut last = 0;
+    for (i, block) in inline[..INLINE_BLOCKS - 1].iter_mut().enumerate() {
+        let word = area.word(BLOCKS + i);
+        *block = word & BLOCK_MASK;
+        last |= word >> BLOCK_BITS << (PART_BITS * i as u32);
+    }
+    if nr > INLINE_BLOCKS {
+        return (inline, nr - INLINE_BLOCKS, last);
+    }
+    inline[INLINE_BLOCKS - 1] = last;
+    (inline, nr, 0)
 }
 
 fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInfo> {
@@ -325,13 +351,43 @@ pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
     info_of::<G>(range::<G>(area), &area.words())
 }
 
-/// Returns the area that is being freed.
-pub(crate) fn freed_area<G: Granule>(area: &Area) -> Option<Freed> {
-    let words = area.words();
-    Some(Freed {
-        area: info_of::<G>(range::<G>(area), &words)?,
-        by: location_of(words[FREER])?,
-    })
+/// What is remembered of an area whose pages are free again, as it is in the area.
+#[derive(Clone, Copy)]
+pub(crate) struct Remembered {
+    range: VirtRange,
+    /// The first words.
+    words: [u64; PHYSICAL + 1],
+}
+
+impl Remembered {
+    /// None.
+    pub const NONE: Self = Self {
+        range: VirtRange::new(VirtAddr(0), 0),
+        words: [0; PHYSICAL + 1],
+    };
+
+    /// Returns what is remembered of the area, if it is known what freed it.
+    #[inline(always)]
+    pub fn of<G: Granule>(area: &Area) -> Option<Self> {
+        let words = core::array::from_fn(|i| area.word(i));
+        (words[FREER] != 0).then(|| Self {
+            range: range::<G>(area),
+            words,
+        })
+    }
+
+    pub const fn range(&self) -> VirtRange {
+        self.range
+    }
+
+    pub fn freed<G: Granule>(&self) -> Option<Freed> {
+        let mut words = [0; WORDS];
+        words[..=PHYSICAL].copy_from_slice(&self.words);
+        Some(Freed {
+            area: info_of::<G>(self.range, &words)?,
+            by: location_of(words[FREER])?,
+        })
+    }
 }
 
 /// Returns the addresses of the body.

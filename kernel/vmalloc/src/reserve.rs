@@ -212,7 +212,7 @@ impl<B: Backend> Vmalloc<B> {
             - span;
         let total = used.div_ceil(span) * span;
         let (lead, trail) = (begins as u16, (total - begins - fit.pages) as u16);
-        debug_assert!(u64::from(lead.max(trail)) <= u64::from(va::MAX_GUARD));
+        debug_assert!(begins.max(total - begins - fit.pages) <= u64::from(u16::MAX));
         let (align, phase) = if fit.align <= span {
             (span, begins & (span - 1))
         } else {

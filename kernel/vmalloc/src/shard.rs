@@ -9,7 +9,7 @@ use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
 use crate::gate::Gate;
 use crate::owner::COMMON;
-use crate::record::{self, Area, Freed, WORDS};
+use crate::record::{Area, Freed, Remembered, WORDS};
 use crate::va::{self, Cache, Fit, NodePage, Space};
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
@@ -93,13 +93,14 @@ pub(crate) struct State<G: 'static> {
     pub deferred: Option<Area>,
     /// `vm_map_ram`'s current block.
     pub block: Option<Area>,
-    freed: &'static mut [Option<Freed>; REMEMBERED],
+    freed: &'static mut [Remembered; REMEMBERED],
     next_freed: usize,
 }
 
 impl<G: Granule> State<G> {
-    fn remember(&mut self, freed: Option<Freed>) {
-        if freed.is_some() {
+    #[inline(always)]
+    fn remember(&mut self, area: &Area) {
+        if let Some(freed) = Remembered::of::<G>(area) {
             self.freed[self.next_freed % REMEMBERED] = freed;
             self.next_freed = self.next_freed.wrapping_add(1);
         }
@@ -108,8 +109,9 @@ impl<G: Granule> State<G> {
     pub fn recall(&self, va: VirtAddr) -> Option<Freed> {
         let newest = self.next_freed.wrapping_sub(1);
         (0..REMEMBERED)
-            .filter_map(|back| self.freed[newest.wrapping_sub(back) % REMEMBERED])
-            .find(|freed| freed.area.range.contains(va))
+            .map(|back| &self.freed[newest.wrapping_sub(back) % REMEMBERED])
+            .find(|freed| freed.range().contains(va))?
+            .freed::<G>()
     }
 
     #[inline(always)]
@@ -129,7 +131,7 @@ impl<G: Granule> State<G> {
     }
 
     pub fn join(&mut self, area: Area) {
-        self.remember(record::freed_area::<G>(&area));
+        self.remember(&area);
         self.space.release(area);
     }
 }
@@ -175,7 +177,7 @@ impl<T> core::ops::Deref for Apart<T> {
 
 impl<B: Backend> Shard<B> {
     fn new(backend: &B, number: usize, cached_areas: usize, region: u64) -> Option<&'static Self> {
-        let freed = backend.node_page()?.hold_mut([None; REMEMBERED]);
+        let freed = backend.node_page()?.hold_mut([Remembered::NONE; REMEMBERED]);
         let nodes = backend.node_page()?;
         let class = if number == COMMON {
             LockClass::CommonShard

@@ -178,10 +178,35 @@ fn many_small_blocks_go_to_a_list_and_come_back() {
     assert_eq!(
         vm.backend().ram().used(),
         pages + 3,
-        "1027 blocks in three list pages"
+        "1028 blocks in three list pages"
     );
     drop(area);
     assert_empty(&vm);
+}
+
+#[test]
+fn four_blocks_are_kept_with_the_area_and_three_before_a_list() {
+    for pages in 1..8 {
+        let vm = vm();
+        vm.backend().ram().largest = 0;
+        let area = vm.vmalloc(pages * PAGE).unwrap();
+        let list = u64::from(pages > 4);
+        assert_eq!(vm.backend().ram().used(), pages + list, "{pages} blocks");
+        let mut frames: Vec<_> = (0..pages).map(|page| area.translate(page * PAGE)).collect();
+        let mut area = area;
+        area.vrealloc(9 * PAGE).unwrap();
+        assert!((0..pages).all(|page| frames.contains(&area.translate(page * PAGE))));
+        drop(area);
+        assert_empty(&vm);
+        frames = (0..pages)
+            .map(|_| vm.backend().alloc_frames(0).map(|frame| PhysAddr(frame.0 * PAGE)))
+            .collect();
+        let given: Vec<_> = frames.iter().map(|pa| Pfn(pa.unwrap().0 / PAGE)).collect();
+        let area = vm.raw().vmap_put_pages(&given[..]).unwrap();
+        assert_eq!(vm.backend().ram().used(), pages + 1, "and a list");
+        drop(area);
+        assert_empty(&vm);
+    }
 }
 
 #[test]

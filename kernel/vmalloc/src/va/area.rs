@@ -32,7 +32,7 @@ impl<const W: usize> Area<W> {
     #[inline(always)]
     pub fn pages(&self) -> u64 {
         let (lead, trail) = self.node.guards();
-        self.node.pages.get() - u64::from(lead) - u64::from(trail)
+        self.node.pages() - u64::from(lead) - u64::from(trail)
     }
 
     /// Returns the first page of the body, and its pages.
@@ -40,7 +40,7 @@ impl<const W: usize> Area<W> {
     pub fn body(&self) -> (Vpn, u64) {
         let (lead, trail) = self.node.guards();
         let (lead, trail) = (u64::from(lead), u64::from(trail));
-        let (start, pages) = (self.node.start.get(), self.node.pages.get());
+        let (start, pages) = (self.node.start.get(), self.node.pages());
         (Vpn(start + lead), pages - lead - trail)
     }
 
@@ -65,7 +65,7 @@ impl<const W: usize> Area<W> {
     /// Pages reserved in all, guards included.
     #[inline(always)]
     pub fn reserved(&self) -> u64 {
-        self.node.pages.get()
+        self.node.pages()
     }
 
     /// Returns the caller's words.
@@ -158,11 +158,11 @@ pub struct Segment<const W: usize> {
 
 impl<const W: usize> Segment<W> {
     pub(super) fn of(node: NodeRef<W>) -> Self {
-        let (state, lead, trail) = node.state_and_guards();
+        let (lead, trail) = node.guards();
         Self {
-            state,
+            state: node.state(),
             first: Vpn(node.start.get()),
-            reserved: node.pages.get(),
+            reserved: node.pages(),
             lead,
             trail,
             words: node.words(),

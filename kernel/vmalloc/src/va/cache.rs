@@ -116,7 +116,7 @@ impl<const W: usize> Cache<W> {
     #[must_use = "what is not kept is to go back to the space"]
     pub fn put(&mut self, area: Area<W>) -> Option<Area<W>> {
         let node = area.node;
-        let index = self.index(node.pages.get());
+        let index = self.index(node.pages());
         if index >= MAX_CACHED_PAGES {
             return Some(area);
         }
@@ -202,12 +202,12 @@ impl<const W: usize> Cache<W> {
                 if node.state() != State::Parked {
                     return Err(Violation::State(at));
                 }
-                if node.pages.get() != self.pages_at(index) {
+                if node.pages() != self.pages_at(index) {
                     return Err(Violation::CacheClass(at));
                 }
                 nr += 1;
                 in_class += 1;
-                pages += node.pages.get();
+                pages += node.pages();
                 if nr > self.nr_areas {
                     return Err(Violation::Count);
                 }

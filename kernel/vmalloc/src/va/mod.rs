@@ -9,11 +9,11 @@
 //! A space has **ranges**, which are [added](Space::add) and [removed](Space::remove), and need not
 //! touch. What it has is cut into **segments**: each is an area, in use, or a gap, free. Every
 //! change either cuts one segment or joins neighbours that touch, so two areas cannot overlap:
-//! there is no way to write it down. Segments form a list in address order and, with the same
-//! nodes, a balanced tree by address in which every node knows the largest gap below it.
+//! there is no way to write it down. Segments form a balanced tree by address in which every node
+//! knows the largest gap below it.
 //!
 //! ```text
-//!   list:   |area 2|gap 3|area 1|     |area 4|gap 6 ...|   between two ranges: another space's
+//!   pages:  |area 2|gap 3|area 1|     |area 4|gap 6 ...|   between two ranges: another space's
 //!
 //!   tree:                 area 1 (largest gap below: 6)
 //!                        /      \
@@ -25,7 +25,7 @@
 //! # Invariants (all checked by [`Space::check`])
 //! 1. No segment is empty, and none begins before the end of the one before it.
 //! 2. Two gaps never touch.
-//! 3. The tree's in-order is the list's order; parent and child agree about each other.
+//! 3. Parent and child agree about each other.
 //! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for
 //!    a leaf.
 //! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is
@@ -61,7 +61,7 @@ pub use area::{Area, Segment};
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use deferred_list::DeferredList;
-pub use node::{MAX_GUARD, NodePage, NodePages};
+pub use node::{NodePage, NodePages};
 pub use space::Space;
 
 use core::fmt;

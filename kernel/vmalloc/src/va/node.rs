@@ -5,12 +5,12 @@
 //! it leads to is a node.
 //!
 //! # Who may touch what
-//! - `start` and `pages` of an area that is not a gap do not change. They may be read by the holder
-//!   of its [`Area`](super::Area) and of the space.
+//! - The bounds and guards of an area that is not a gap do not change. They may be read by the holder of its
+//!   [`Area`](super::Area) and of the space.
 //! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, a
 //!   deferred-free list, or the pool.
-//! - `meta` and `words` are atomic. The holder of the area changes them, and the holder of the
-//!   space may read them meanwhile: each word is one of those that the area had, and `meta` is
+//! - `state` and `words` are atomic. The holder of the area changes them, and the holder of the
+//!   space may read them meanwhile: each word is one of those that the area had, and the state is
 //!   stored by release after the words of a new area.
 //! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
@@ -24,14 +24,8 @@
 use super::State;
 use core::cell::Cell;
 use core::mem::{MaybeUninit, size_of};
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-/// Bits that a node has for the number of guard pages on either side.
-const GUARD_BITS: u32 = 14;
-const OWNER_SHIFT: u32 = 48;
-/// The most guard pages on either side of an area.
-pub const MAX_GUARD: u16 = (1 << GUARD_BITS) - 1;
+use core::sync::atomic::{AtomicU8, AtomicU64};
 
 /// A page of memory for nodes, given for ever.
 #[repr(C, align(4096))]
@@ -86,64 +80,67 @@ impl Side {
     }
 }
 
-/// A segment of the region, or a spare node.
+/// A segment of the region, or a spare node: 112 bytes with six words, so that an area costs less
+/// than 120.
 ///
-/// What another CPU than that of its space touches when it ends an area is in its first half line:
-/// state, link, and the first two words. Half a line is never in two lines.
-#[repr(C, align(32))]
+/// What another CPU than that of its space touches when it ends an area is in 32 bytes: state,
+/// owner, guards, link, and the first two words.
+#[repr(C)]
 pub(super) struct Node<const W: usize> {
-    /// State, guards and owner: see [`meta`].
-    meta: AtomicU64,
+    /// The subtrees below and above, indexed by a [`Side`].
+    child: [Link<W>; 2],
+    /// First page.
+    pub start: Cell<u64>,
+    /// Pages, guards included.
+    pages: Cell<u64>,
+    state: AtomicU8,
+    /// Its rank in the tree (module `tree`): at most twice the logarithm of the number of nodes.
+    pub rank: Cell<u8>,
+    /// The number of the space that it was cut for.
+    owner: u16,
+    /// Guards before and behind the body.
+    lead: Cell<u16>,
+    trail: Cell<u16>,
     /// The next one in a cache, a deferred-free list or the pool.
     pub chain: Link<W>,
     /// The caller's.
     words: [AtomicU64; W],
-    /// First page.
-    pub start: Cell<u64>,
-    /// Pages, guards included.
-    pub pages: Cell<u64>,
-    /// The subtrees below and above, indexed by a [`Side`].
-    child: [Link<W>; 2],
     /// Largest gap in this subtree, saturated.
     pub max: Cell<u32>,
     /// Pages of this gap, saturated; 0 for an area.
     pub gap: Cell<u32>,
-    /// Its rank in the tree (module `tree`).
-    pub rank: Cell<u32>,
     pub parent: Link<W>,
-    /// Neighbours in address order.
-    pub prev: Link<W>,
-    pub next: Link<W>,
 }
 
 impl<const W: usize> Node<W> {
-    fn new(owner: u16) -> Self {
+    const fn new(owner: u16) -> Self {
         Self {
-            meta: AtomicU64::new(State::Gap as u64 | (owner as u64) << OWNER_SHIFT),
-            chain: Cell::new(None),
-            words: [const { AtomicU64::new(0) }; W],
+            child: [const { Cell::new(None) }; 2],
             start: Cell::new(0),
             pages: Cell::new(0),
-            child: [const { Cell::new(None) }; 2],
+            state: AtomicU8::new(State::Gap as u8),
+            rank: Cell::new(1),
+            owner,
+            lead: Cell::new(0),
+            trail: Cell::new(0),
+            chain: Cell::new(None),
+            words: [const { AtomicU64::new(0) }; W],
             max: Cell::new(0),
             gap: Cell::new(0),
             parent: Cell::new(None),
-            prev: Cell::new(None),
-            next: Cell::new(None),
-            rank: Cell::new(1),
         }
     }
 
     /// Returns the number of the space that it was cut for.
     #[inline(always)]
-    pub fn owner(&self) -> u16 {
-        (self.meta.load(Relaxed) >> OWNER_SHIFT) as u16
+    pub const fn owner(&self) -> u16 {
+        self.owner
     }
 
-    /// Its owner alone, as `meta` has it.
+    /// Pages, guards included.
     #[inline(always)]
-    fn owner_bits(&self) -> u64 {
-        self.meta.load(Relaxed) >> OWNER_SHIFT << OWNER_SHIFT
+    pub const fn pages(&self) -> u64 {
+        self.pages.get()
     }
 
     #[inline(always)]
@@ -159,51 +156,53 @@ impl<const W: usize> Node<W> {
     /// Returns the page behind the last.
     #[inline(always)]
     pub fn end(&self) -> u64 {
-        self.start.get() + self.pages.get()
+        self.start.get() + self.pages()
     }
 
     #[inline(always)]
     pub fn state(&self) -> State {
-        state_of(self.meta.load(Acquire))
-    }
-
-    /// State, lead and trail of one moment.
-    #[inline(always)]
-    pub fn state_and_guards(&self) -> (State, u16, u16) {
-        let meta = self.meta.load(Acquire);
-        let (lead, trail) = guards_of(meta);
-        (state_of(meta), lead, trail)
+        match self.state.load(Acquire) {
+            x if x == State::Owned as u8 => State::Owned,
+            x if x == State::Raw as u8 => State::Raw,
+            x if x == State::Retired as u8 => State::Retired,
+            x if x == State::Parked as u8 => State::Parked,
+            _ => State::Gap,
+        }
     }
 
     #[inline(always)]
     pub fn is_gap(&self) -> bool {
-        self.meta.load(Relaxed) as u8 == State::Gap as u8
+        self.state.load(Relaxed) == State::Gap as u8
     }
 
+    /// Guard pages before and behind the body.
     #[inline(always)]
-    pub fn guards(&self) -> (u16, u16) {
-        guards_of(self.meta.load(Relaxed))
-    }
-
-    /// Makes the node a gap.
-    #[inline(always)]
-    pub fn set_gap_state(&self) {
-        self.meta.store(self.owner_bits() | State::Gap as u64, Release);
+    pub const fn guards(&self) -> (u16, u16) {
+        (self.lead.get(), self.trail.get())
     }
 
     /// Makes the node an area that is in use, with `words`.
     #[inline(always)]
     pub fn begin(&self, words: &[u64; W], lead: u16, trail: u16) {
         self.set_words(words);
-        self.meta
-            .store(self.owner_bits() | meta(State::Owned, lead, trail), Release);
+        self.lead.set(lead);
+        self.trail.set(trail);
+        self.set_state(State::Owned);
+    }
+
+    /// Makes the node a gap.
+    #[inline(always)]
+    pub fn become_gap(&self, start: u64, pages: u64) {
+        self.set_bounds(start, pages);
+        self.lead.set(0);
+        self.trail.set(0);
+        self.set_state(State::Gap);
     }
 
     /// Changes the state and nothing else.
     #[inline(always)]
     pub fn set_state(&self, state: State) {
-        let rest = self.meta.load(Relaxed) & !0xff;
-        self.meta.store(rest | state as u64, Release);
+        self.state.store(state as u8, Release);
     }
 
     /// Sets the bounds.
@@ -236,32 +235,6 @@ impl<const W: usize> Node<W> {
     }
 }
 
-/// State in bits 7:0, lead in 21:8, trail in 35:22. The number of the space that the node was cut
-/// for, which never changes, is in 63:48.
-#[inline(always)]
-const fn meta(state: State, lead: u16, trail: u16) -> u64 {
-    state as u64 | (lead as u64) << 8 | (trail as u64) << (8 + GUARD_BITS)
-}
-
-#[inline(always)]
-const fn guards_of(meta: u64) -> (u16, u16) {
-    (
-        (meta >> 8) as u16 & MAX_GUARD,
-        (meta >> (8 + GUARD_BITS)) as u16 & MAX_GUARD,
-    )
-}
-
-#[inline(always)]
-const fn state_of(meta: u64) -> State {
-    match meta as u8 {
-        x if x == State::Owned as u8 => State::Owned,
-        x if x == State::Raw as u8 => State::Raw,
-        x if x == State::Retired as u8 => State::Retired,
-        x if x == State::Parked as u8 => State::Parked,
-        _ => State::Gap,
-    }
-}
-
 /// A number of pages as the tree keeps it.
 #[inline(always)]
 pub(super) const fn saturate(pages: u64) -> u32 {
@@ -282,7 +255,7 @@ pub(super) struct Pool<const W: usize> {
 }
 
 impl<const W: usize> Pool<W> {
-    const NODES_PER_PAGE: usize = {
+    pub const NODES_PER_PAGE: usize = {
         let nr = size_of::<NodePage>() / size_of::<Node<W>>();
         // The first page must hold the first gap and the two nodes that a reservation may need.
         assert!(nr >= 3, "too many words: a page must hold three nodes");

@@ -1,7 +1,7 @@
 //! Ranges come to a [`Space`], and leave it.
 
 use super::area::Area;
-use super::node::{NodeRef, saturate};
+use super::node::{NodeRef, Side, saturate};
 use super::space::Space;
 use super::{Error, Fit, Vpn};
 
@@ -12,8 +12,8 @@ impl<const W: usize> Space<W> {
     /// [`Error::NoNodes`].
     ///
     /// # Panics
-    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space,
-    /// or the space has some of it.
+    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space, or
+    /// the space has some of it.
     pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
         let before = self.place_for(start.0, pages);
         let node = self.insert(before, start.0, pages)?;
@@ -67,13 +67,10 @@ impl<const W: usize> Space<W> {
         self.reserved += total;
         for (from, to) in rests {
             if from != to {
+                let side = if from < at { Side::Left } else { Side::Right };
                 let rest = self.pool.take().ok_or(Error::NoNodes)?;
                 rest.set_bounds(from, to - from);
-                if from < at {
-                    self.tree.insert_before(node, rest);
-                } else {
-                    self.tree.insert_after(node, rest);
-                }
+                self.tree.insert(node, side, rest);
                 self.make_gap(rest);
             }
         }
@@ -90,7 +87,10 @@ impl<const W: usize> Space<W> {
             "no range: {pages} pages at page {start:#x}"
         );
         let before = self.tree.find(start);
-        let next = before.map_or_else(|| self.tree.first(), |before| before.next.get());
+        let next = before.map_or_else(
+            || self.tree.first(),
+            |before| self.tree.neighbour(before, Side::Right),
+        );
         assert!(
             before.is_none_or(|before| before.end() <= start)
                 && next.is_none_or(|next| start + pages <= next.start.get()),
@@ -105,9 +105,9 @@ impl<const W: usize> Space<W> {
         let node = self.pool.take().ok_or(Error::NoNodes)?;
         node.set_bounds(start, pages);
         match before {
-            Some(before) => self.tree.insert_after(before, node),
+            Some(before) => self.tree.insert(before, Side::Right, node),
             None => match self.tree.first() {
-                Some(first) => self.tree.insert_before(first, node),
+                Some(first) => self.tree.insert(first, Side::Left, node),
                 None => self.tree.insert_first(node),
             },
         }
@@ -152,14 +152,7 @@ impl<const W: usize> Space<W> {
         gap.set_bounds(start, before);
         self.tree.set_gap(gap, saturate(before));
         if behind != 0 {
-            let Some(rest) = self.pool.take() else {
-                unreachable!("a node was spare");
-            };
-            rest.set_bounds(at + pages, behind);
-            rest.set_gap_state();
-            self.tree.insert_after(gap, rest);
-            self.tree.set_gap(rest, saturate(behind));
-            self.nr_gaps += 1;
+            self.insert_gap(gap, at + pages, behind);
         }
     }
 }

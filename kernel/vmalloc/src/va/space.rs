@@ -129,7 +129,7 @@ impl<const W: usize> Space<W> {
         let place = |gap: NodeRef<W>| {
             let start = gap.start.get();
             let skip = residue.wrapping_sub(start) & (fit.align - 1);
-            (gap.pages.get() >= total && gap.pages.get() - total >= skip).then_some((gap, start + skip))
+            (gap.pages() >= total && gap.pages() - total >= skip).then_some((gap, start + skip))
         };
         let mut any_large = false;
         let large = saturate(total);
@@ -141,7 +141,7 @@ impl<const W: usize> Space<W> {
             if let Some(found) = place(gap) {
                 return Ok(found);
             }
-            any_large |= gap.pages.get() >= total;
+            any_large |= gap.pages() >= total;
             candidate = self.tree.next_fit(gap, large);
         }
         if candidate.is_some() {
@@ -153,7 +153,7 @@ impl<const W: usize> Space<W> {
                 if let Some(found) = place(gap) {
                     return Ok(found);
                 }
-                any_large |= gap.pages.get() >= total;
+                any_large |= gap.pages() >= total;
                 // Only of the class of the largest may one that is found not be sure.
                 debug_assert_eq!(sure, u32::MAX);
                 candidate = self.tree.next_fit(gap, sure);
@@ -186,23 +186,27 @@ impl<const W: usize> Space<W> {
         if before == 0 {
             gap.set_bounds(at + total, behind);
             self.tree.set_gap(gap, saturate(behind));
-            self.tree.insert_before(gap, node);
+            self.tree.insert(gap, Side::Left, node);
         } else {
             gap.set_bounds(start, before);
             self.tree.set_gap(gap, saturate(before));
-            self.tree.insert_after(gap, node);
+            self.tree.insert(gap, Side::Right, node);
             if behind != 0 {
-                let Some(rest) = self.pool.take() else {
-                    unreachable!("two nodes were spare");
-                };
-                rest.set_bounds(at + total, behind);
-                rest.set_gap_state();
-                self.tree.insert_after(node, rest);
-                self.tree.set_gap(rest, saturate(behind));
-                self.nr_gaps += 1;
+                self.insert_gap(node, at + total, behind);
             }
         }
         Ok(node)
+    }
+
+    /// Puts a gap right behind `node`. There is a spare node.
+    pub(super) fn insert_gap(&mut self, node: NodeRef<W>, start: u64, pages: u64) {
+        let Some(rest) = self.pool.take() else {
+            unreachable!("a node was spare");
+        };
+        rest.become_gap(start, pages);
+        self.tree.insert(node, Side::Right, rest);
+        self.tree.set_gap(rest, saturate(pages));
+        self.nr_gaps += 1;
     }
 
     /// Takes a range back. It may be handed out again at once: no TLB may hold a translation of it
@@ -210,40 +214,34 @@ impl<const W: usize> Space<W> {
     ///
     /// # Panics
     /// If the area is of another space.
+    #[inline(always)]
     pub fn release(&mut self, area: Area<W>) {
         let node = area.node;
         self.assert_ours(node);
         self.nr_areas -= 1;
-        self.reserved -= node.pages.get();
+        self.reserved -= node.pages();
         self.make_gap(node);
     }
 
     /// Makes `node`, which is in the tree and no gap, a gap: one with those that it touches.
-    #[inline]
+    #[inline(always)]
     pub(super) fn make_gap(&mut self, node: NodeRef<W>) {
-        let (mut start, mut pages) = (node.start.get(), node.pages.get());
+        let (mut start, mut pages) = (node.start.get(), node.pages());
         self.nr_gaps += 1;
         let end = start + pages;
-        let behind = node
-            .next
-            .get()
-            .filter(|next| next.is_gap() && next.start.get() == end);
-        let before = node
-            .prev
-            .get()
-            .filter(|prev| prev.is_gap() && prev.end() == start);
+        let behind = self.tree.gap_beside(node, Side::Right);
+        let before = self.tree.gap_beside(node, Side::Left);
         let mut keep = node;
-        if let Some(next) = behind {
-            pages += next.pages.get();
+        if let Some(next) = behind.filter(|next| next.start.get() == end) {
+            pages += next.pages();
             keep = self.join(node, next, pages);
         }
-        if let Some(prev) = before {
+        if let Some(prev) = before.filter(|prev| prev.end() == start) {
             start = prev.start.get();
-            pages += prev.pages.get();
+            pages += prev.pages();
             keep = self.join(prev, keep, pages);
         }
-        keep.set_bounds(start, pages);
-        keep.set_gap_state();
+        keep.become_gap(start, pages);
         self.tree.set_gap(keep, saturate(pages));
     }
 
@@ -270,7 +268,7 @@ impl<const W: usize> Space<W> {
             node.owner(),
             self.pool.owner(),
             "an area of another space: {:#x} pages",
-            node.pages.get()
+            node.pages()
         );
     }
 
@@ -290,10 +288,10 @@ impl<const W: usize> Space<W> {
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Unclaimed> {
         let node = self.node_at(page).ok_or(Unclaimed::Outside)?;
-        let (state, lead, trail) = node.state_and_guards();
+        let (lead, trail) = node.guards();
         let at = page.0 - node.start.get();
         let is_start = at == u64::from(lead);
-        match state {
+        match node.state() {
             State::Raw if is_start => {
                 node.set_state(State::Owned);
                 Ok(Area { node })
@@ -301,7 +299,7 @@ impl<const W: usize> Space<W> {
             State::Gap => Err(Unclaimed::Vacant),
             State::Retired | State::Parked => Err(Unclaimed::Freed),
             State::Owned if is_start => Err(Unclaimed::Owned),
-            _ if at < u64::from(lead) || at >= node.pages.get() - u64::from(trail) => Err(Unclaimed::Guard),
+            _ if at < u64::from(lead) || at >= node.pages() - u64::from(trail) => Err(Unclaimed::Guard),
             _ => Err(Unclaimed::Interior),
         }
     }
@@ -331,10 +329,10 @@ impl<const W: usize> Space<W> {
     pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
         let first = match self.tree.find(page.0) {
             Some(node) if page.0 < node.end() => Some(node),
-            Some(node) => node.next.get(),
+            Some(node) => self.tree.neighbour(node, Side::Right),
             None => self.tree.first(),
         };
-        core::iter::successors(first, |node| node.next.get()).map(Segment::of)
+        core::iter::successors(first, |node| self.tree.neighbour(node, Side::Right)).map(Segment::of)
     }
 
     /// Returns all segments in address order.

@@ -1,5 +1,5 @@
 //! The tree of segments: a rank-balanced tree by address that knows the largest gap below each
-//! node, over the list in address order.
+//! node.
 //!
 //! It is a weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015). Every node
 //! has a rank; a missing one has 0, a leaf has 1, and a child's rank is one or two less than its
@@ -7,10 +7,10 @@
 //! and, which an AVL tree does not promise, any mixture of both touches O(1) nodes each on average:
 //! a range that comes and goes at the end of a long list does not walk to the root each time.
 //!
-//! Neighbours in the list help the tree. Of two neighbours, one lies in the subtree of the other,
-//! so that the lower one has no right child or the upper one has no left child: there is always a
-//! free place between them, and one of the two always has one child at most. So insertion needs no
-//! search, and removal never has to exchange nodes.
+//! Of two neighbours in address order, one lies in the subtree of the other, so that the lower one
+//! has no right child or the upper one has no left child: there is always a free place between
+//! them, and one of the two always has one child at most. So insertion beside a node needs no
+//! search by address, and where two neighbours are joined, nodes are never exchanged.
 
 use super::node::{Link, NodeRef, Side};
 use core::cell::Cell;
@@ -23,7 +23,7 @@ pub(super) struct Tree<const W: usize> {
 }
 
 #[inline(always)]
-fn rank<const W: usize>(subtree: Option<NodeRef<W>>) -> u32 {
+fn rank<const W: usize>(subtree: Option<NodeRef<W>>) -> u8 {
     subtree.map_or(0, |node| node.rank.get())
 }
 
@@ -69,18 +69,51 @@ impl<const W: usize> Tree<W> {
 
     /// Returns the segment with the lowest start.
     pub fn first(&self) -> Option<NodeRef<W>> {
-        let mut first = self.root.get()?;
-        while let Some(left) = first.child(Side::Left) {
-            first = left;
+        self.root.get().map(|root| self.outermost(root, Side::Left))
+    }
+
+    /// Returns the node of the subtree of `top` that is the last on `side`.
+    #[inline]
+    fn outermost(&self, top: NodeRef<W>, side: Side) -> NodeRef<W> {
+        let mut node = top;
+        while let Some(child) = node.child(side) {
+            self.visit();
+            node = child;
         }
-        Some(first)
+        node
+    }
+
+    /// Returns the neighbour of `node` on `side`, if it is a gap.
+    #[inline]
+    pub fn gap_beside(&self, node: NodeRef<W>, side: Side) -> Option<NodeRef<W>> {
+        if let Some(child) = node.child(side)
+            && child.max.get() == 0
+        {
+            return None;
+        }
+        self.neighbour(node, side).filter(|beside| beside.is_gap())
+    }
+
+    /// Returns the segment before `node`, or behind it: its neighbour on `side`.
+    #[inline]
+    pub fn neighbour(&self, node: NodeRef<W>, side: Side) -> Option<NodeRef<W>> {
+        if let Some(child) = node.child(side) {
+            return Some(self.outermost(child, side.other()));
+        }
+        let mut node = node;
+        loop {
+            self.visit();
+            let parent = node.parent.get()?;
+            if side_of(parent, node) == side.other() {
+                return Some(parent);
+            }
+            node = parent;
+        }
     }
 
     /// Puts `new`, which is no gap yet, into an empty tree.
     pub fn insert_first(&self, new: NodeRef<W>) {
         debug_assert!(self.root.get().is_none());
-        new.prev.set(None);
-        new.next.set(None);
         new.parent.set(None);
         Self::make_leaf(new);
         self.root.set(Some(new));
@@ -168,33 +201,11 @@ impl<const W: usize> Tree<W> {
         None
     }
 
-    /// Puts `new`, which is no gap yet, right before `next`.
-    pub fn insert_before(&self, next: NodeRef<W>, new: NodeRef<W>) {
-        let prev = next.prev.get();
-        new.prev.set(prev);
-        new.next.set(Some(next));
-        next.prev.set(Some(new));
-        if let Some(prev) = prev {
-            prev.next.set(Some(new));
-        }
-        match prev {
-            Some(prev) if next.child(Side::Left).is_some() => self.hang(prev, Side::Right, new),
-            _ => self.hang(next, Side::Left, new),
-        }
-    }
-
-    /// Puts `new`, which is no gap yet, right behind `prev`.
-    pub fn insert_after(&self, prev: NodeRef<W>, new: NodeRef<W>) {
-        let next = prev.next.get();
-        new.prev.set(Some(prev));
-        new.next.set(next);
-        prev.next.set(Some(new));
-        if let Some(next) = next {
-            next.prev.set(Some(new));
-        }
-        match next {
-            Some(next) if prev.child(Side::Right).is_some() => self.hang(next, Side::Left, new),
-            _ => self.hang(prev, Side::Right, new),
+    /// Puts `new`, which is no gap yet, beside `node`: right before it, or right behind it.
+    pub fn insert(&self, node: NodeRef<W>, side: Side, new: NodeRef<W>) {
+        match node.child(side) {
+            None => self.hang(node, side, new),
+            Some(child) => self.hang(self.outermost(child, side.other()), side.other(), new),
         }
     }
 
@@ -210,13 +221,6 @@ impl<const W: usize> Tree<W> {
     /// Takes out `node`, which has one child at most.
     pub fn remove(&self, node: NodeRef<W>) {
         self.set_gap(node, 0);
-        let (prev, next) = (node.prev.get(), node.next.get());
-        if let Some(prev) = prev {
-            prev.next.set(next);
-        }
-        if let Some(next) = next {
-            next.prev.set(prev);
-        }
         let child = node.child(Side::Left).or(node.child(Side::Right));
         debug_assert!(node.child(Side::Left).is_none() || node.child(Side::Right).is_none());
         let Some(parent) = node.parent.get() else {
@@ -230,24 +234,13 @@ impl<const W: usize> Tree<W> {
 
     /// Takes out `node`, which may have two children.
     pub fn remove_any(&self, node: NodeRef<W>) {
-        let (Some(_), Some(_), Some(stand_in)) =
-            (node.child(Side::Left), node.child(Side::Right), node.prev.get())
-        else {
+        let (Some(left), Some(_)) = (node.child(Side::Left), node.child(Side::Right)) else {
             return self.remove(node);
         };
-        // The predecessor is in the left subtree, and has no right child: it can go. Then it takes
-        // the node's place.
+        // Its predecessor has no right child: it can go. Then it takes the node's place.
+        let stand_in = self.outermost(left, Side::Right);
         let gap = stand_in.gap.get();
         self.remove(stand_in);
-        let prev = stand_in.prev.get();
-        let next = node.next.get();
-        if let Some(prev) = prev {
-            prev.next.set(Some(stand_in));
-        }
-        if let Some(next) = next {
-            next.prev.set(Some(stand_in));
-        }
-        stand_in.next.set(next);
         self.replace(node.parent.get(), node, Some(stand_in));
         attach(stand_in, Side::Left, node.child(Side::Left));
         attach(stand_in, Side::Right, node.child(Side::Right));

@@ -65,6 +65,13 @@ pub(super) fn bare(pages: u64) -> Fit {
     Fit::new(pages).guarded(0, 0)
 }
 
+/// With its share of the page that it is cut from, an area costs less than 120 bytes.
+#[test]
+fn thirty_six_areas_go_into_a_page() {
+    assert_eq!(size_of::<node::Node<{ crate::record::WORDS }>>(), 112);
+    assert_eq!(node::Pool::<{ crate::record::WORDS }>::NODES_PER_PAGE, 36);
+}
+
 #[test]
 fn a_new_space_is_one_gap() {
     let space = space(100);
