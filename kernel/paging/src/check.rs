@@ -1,9 +1,7 @@
-//! `check`: an audit of the whole tree, from the descriptors up.
+//! `check`: an audit of every descriptor.
 //!
-//! What an emulator does not show, the tables must: a contiguous group that is not whole,
-//! misaligned or mixed works on a CPU that ignores the bit and breaks on one that does not (DESIGN
-//! section 5). The audit reads every descriptor and trusts none of the engine's shortcuts: groups
-//! are compared member by member.
+//! A mixed or misaligned group breaks only on a CPU that uses the bit, not in an emulator (DESIGN
+//! section 5): groups are compared member by member.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -15,19 +13,18 @@ use crate::tree::{Node, Tree};
 use crate::walk::Leaf;
 use core::fmt;
 
-/// What the audit found wrong: the first thing, with the place and the values.
+/// The first thing found wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// A table is linked from two places, or is not memory that tables may lie in.
+    /// A table is linked twice, or is no table memory.
     BadTable {
         /// Where the link translates.
         va: VirtAddr,
         /// The table.
         table: PhysAddr,
     },
-    /// A member of a contiguous group differs from its first in more than the consecutive address
-    /// (DESIGN rule 1).
+    /// A group's member differs from its first in more than the address (DESIGN rule 1).
     MixedGroup {
         /// The member.
         va: VirtAddr,
@@ -36,16 +33,14 @@ pub enum CheckError {
         /// What it should be.
         expected: Descriptor,
     },
-    /// A descriptor outside any contiguous group's first place carries the bit where the level has
-    /// no such groups, or the group's output address is not a multiple of its size.
+    /// The contiguous bit at a level without groups, or a misaligned group.
     MisalignedGroup {
         /// The group.
         va: VirtAddr,
         /// Its first descriptor.
         found: Descriptor,
     },
-    /// A block at a level that has none, an address that is not a multiple of the block or beyond
-    /// the implemented size, or a reserved encoding.
+    /// A block at a level without, a misaligned or unimplemented address, or a reserved encoding.
     BadDescriptor {
         /// Where.
         va: VirtAddr,
@@ -58,7 +53,7 @@ pub enum CheckError {
     WritableExecutable {
         /// Where.
         va: VirtAddr,
-        /// With these attributes.
+        /// Its attributes.
         attributes: Attributes,
     },
     /// A leaf that the caller did not expect.
@@ -99,15 +94,14 @@ impl core::error::Error for CheckError {}
 pub struct Report {
     /// Tables, the root included.
     pub tables: u64,
-    /// Of those, linked ones that are empty: what [`prune`](Tree::prune) frees.
+    /// Empty ones, which [`prune`](Tree::prune) frees.
     pub empty_tables: u64,
     /// Leaves by size.
     pub leaves: LeafCounts,
-    /// Leaves that keep their place but are not valid.
+    /// Leaves that keep their place but are invalid.
     pub invalid_leaves: u64,
 }
 
-/// An audit under way.
 struct Audit<FT, FL> {
     on_table: FT,
     on_leaf: FL,
@@ -115,11 +109,11 @@ struct Audit<FT, FL> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Audits the whole tree. No operation may be writing to it.
+    /// Audits the whole tree, to which no operation may be writing.
     ///
-    /// `on_table` hears every table once per link, root first, with its level, and says whether it
-    /// may be there: a caller that keeps a set of the tables it handed out finds leaks and double
-    /// links with it. `on_leaf` says whether a leaf is one that the caller knows of.
+    /// `on_table` gets every table once per link, root first, and returns whether it may be there:
+    /// given the tables handed out, a caller finds leaks and double links. `on_leaf` returns
+    /// whether a leaf is expected.
     ///
     /// # Errors
     /// The first [`CheckError`], in ascending order of addresses.
@@ -137,7 +131,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(audit.report)
     }
 
-    /// Checks the table `node` that translates from `va` on.
     fn check_table<FT, FL>(
         &self,
         node: Node,
@@ -186,8 +179,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         FL: FnMut(&Leaf) -> bool,
     {
         let child = self.child(node, found);
-        // Only what `Descriptor::table` writes: an attribute in a link would narrow everything
-        // below it.
+        // A link's attribute would narrow all below it.
         if found != Descriptor::table::<G>(child.table) {
             return Err(CheckError::BadDescriptor {
                 va,
@@ -221,8 +213,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if within == 0 {
                 self.check_group(node, index, found, va)?;
             } else {
-                // Its group's first descriptor must have been one of a group, or this one stands
-                // alone.
+                // Its first descriptor must be of a group.
                 let first = self.load(node.table, index - within);
                 let expected = Descriptor(first.0.wrapping_add((within as u64) << G::shift(level)));
                 return if found == expected {
@@ -247,7 +238,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// A leaf's own bits.
     fn check_bits(&self, level: Level, found: Descriptor, va: VirtAddr) -> Result<(), CheckError> {
         let pa = G::decode(found.0);
         let page_bit = found.0 & TABLE_OR_PAGE != 0;
@@ -257,7 +247,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             || page_bit != (level == LAST_LEVEL)
             || !pa.is_aligned(G::size(level))
             || pa.0 & self.unimplemented_pa() != 0
-            // Bits that the engine never writes: reserved ones, and SH 0b01 (Arm ARM D8.3, D8.6.2).
+            // Never written: reserved bits, SH 0b01 (Arm ARM D8.3, D8.6.2).
             || found.0 != G::encode(pa) | attributes.in_descriptor::<G>() | type_bits
             || attributes.memory().shareability() == 0b01
         {
@@ -269,7 +259,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Every member of the group that begins at `index`, against the first.
     fn check_group(
         &self,
         node: Node,

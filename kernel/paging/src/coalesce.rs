@@ -1,9 +1,8 @@
-//! `coalesce`: folds leaves into larger ones, up the ladder; and `fold`: one rung, in one place.
+//! `coalesce`: folds leaves up the ladder; `fold`: one rung, in one place.
 //!
-//! Pages that are alike again (a split undone, a permission set back) become a contiguous group, a
-//! full table a block, sixteen blocks a group. All descriptors of a group-to-be are broken at once.
-//! A block replaces a table by break-before-make, with every page of it invalidated at all levels,
-//! since a TLB may hold any. The table is freed after the batch has flushed (DESIGN rules 1, 3, 5).
+//! All descriptors of a group-to-be are broken at once. A block replaces a table by
+//! break-before-make, all its pages invalidated at all levels; the table is freed after the flush
+//! (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -15,12 +14,12 @@ use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
 
-/// What must be equal in leaves that are folded; their addresses must be consecutive.
+/// What folded leaves share.
 const fn alike<G: Granule>() -> u64 {
     G::ATTRIBUTES | G::ADDRESS | VALID | TABLE_OR_PAGE
 }
 
-/// What a stretch of descriptors maps as one: the first address, and the state that all share.
+/// What a stretch of descriptors maps as one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Uniform {
     pa: PhysAddr,
@@ -28,16 +27,12 @@ struct Uniform {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Folds what can be folded within `range` into the largest leaves that the tree's policy
-    /// allows.
-    ///
-    /// Only what lies whole in the range is folded. The outcome counts the leaves made.
-    /// Granularity: a page.
+    /// Folds what lies whole in `range` into the largest leaves that the policy allows. The outcome
+    /// counts the leaves made. Granularity: a page.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical). It takes no memory and cannot fail
-    /// otherwise.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical). Takes no memory.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn coalesce<C>(
         &self,
@@ -50,18 +45,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Folds what the leaf of `size` around `va` would map into that leaf, if the tree's policy
-    /// allows it and every descriptor of the rung below is a leaf that agrees with the others.
-    /// Nothing is looked at that the leaf would not replace, and nothing below that rung: a caller
-    /// that climbs from the place where a leaf was cut, rung by rung, and ends where nothing was
-    /// folded, has undone the cut and read little else.
+    /// Folds the leaf of `size` around `va`, if the policy allows it and all descriptors of the
+    /// rung below are leaves that agree; reads no other. Called rung by rung until nothing folds,
+    /// it undoes a cut.
     ///
-    /// The outcome counts the leaf if `va` lies in one of `size`, or in a larger one, afterwards;
-    /// its levels are none if that was so before.
+    /// The outcome counts the leaf if `va` then lies in one of `size` or larger; its levels are
+    /// empty if it did before.
     ///
     /// # Errors
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical) if such a leaf does not lie in the
-    /// tree's half. It takes no memory and cannot fail otherwise.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical) if the leaf leaves the tree's half.
+    /// Takes no memory.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn fold<C>(
         &self,
@@ -76,8 +69,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let bytes = size.bytes::<G>();
         let va = va.align_down(bytes);
         self.validate(VirtRange::new(va, bytes))?;
-        // A group's descriptors are of its own level, a block's those of the table that it
-        // replaces.
+        // A group's descriptors are of its own level, a block's of the table it replaces.
         let rung = size.level() + Level::from(!size.is_contiguous());
         let mut node = self.root_node();
         let mut parent = (node, 0);
@@ -105,8 +97,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Folds within one table. If all of it could become one block, says so and leaves that to the
-    /// caller.
+    /// Returns the block that could replace the table, and leaves it to the caller.
     fn coalesce_table<C>(
         &self,
         node: Node,
@@ -136,7 +127,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if whole && let Some(uniform) = self.block_of(node, va) {
             return Some(uniform);
         }
-        // A descriptor that the range covers in part is not folded.
         let head = va.0.wrapping_neg() & (G::size(level) - 1);
         if let Some(whole) = remaining.checked_sub(head) {
             let index = index + usize::from(head != 0);
@@ -146,7 +136,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         None
     }
 
-    /// Returns what a block in place of `node`, which begins at `va`, would map.
     fn block_of(&self, node: Node, va: VirtAddr) -> Option<Uniform> {
         let block = LeafSize::new(node.level - 1, false);
         if !block.exists::<G>() || !self.config().leaves.contains(block) {
@@ -156,13 +145,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.is_made(block, va, uniform).then_some(uniform)
     }
 
-    /// Returns whether the leaf rule makes a leaf of `size` of what `uniform` maps at `va`.
     fn is_made(&self, size: LeafSize, va: VirtAddr, uniform: Uniform) -> bool {
         let bytes = size.bytes::<G>();
         uniform.state.valid && G::leaves(va, uniform.pa, bytes, self.config().leaves).first() == size
     }
 
-    /// Returns what `nr` descriptors from `index` on map if they are uniform, in groups or not.
+    /// Returns what the descriptors map, if uniform, in groups or not.
     fn uniform(&self, node: Node, index: usize, nr: usize) -> Option<Uniform> {
         let first = self.load(node.table, index);
         if first.is_vacant() || first.is_table(node.level) {
@@ -172,8 +160,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: first.address::<G>(),
             state: PageState::of::<G>(first),
         };
-        // One comparison: a table differs in its type bits, and an aligned leaf's address carries
-        // into none above it.
+        // One comparison: a table differs in type bits, and an aligned address carries into none
+        // above.
         let step = G::size(node.level);
         let mut expected = first.0 & alike::<G>();
         let consecutive = (index + 1..index + nr).all(|i| {
@@ -183,7 +171,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         consecutive.then_some(uniform)
     }
 
-    /// Folds aligned, uniform stretches of single descriptors into groups.
     fn fold_groups<C>(
         &self,
         node: Node,
@@ -223,7 +210,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Replaces the link to `child`, which is uniform from `va` on, by a block.
     fn fold_table<C>(
         &self,
         (node, index): (Node, usize),
@@ -241,8 +227,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         };
         let block = Descriptor(G::encode(uniform.pa) | uniform.state.template::<G>(level));
         self.remake(node, index, 1, stale, block);
-        // DESIGN rule 5: walk caches were invalidated by `remake`. The table still goes through the
-        // batch, whose flush keeps software readers out.
+        // DESIGN rule 5: `remake` invalidated walk caches; the flush keeps software readers out.
         batch.pending_mut().publish();
         batch.pending_mut().defer_free(&self.tables, child.table);
         outcome.levels.insert(level);
@@ -250,13 +235,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome.leaves.add(LeafSize::new(level, false), 1);
     }
 
-    /// Breaks, invalidates what is `stale`, and makes `nr` descriptors from `first` up.
     fn remake(&self, node: Node, index: usize, nr: usize, stale: PendingRange, first: Descriptor) {
         let VirtRange { start, size } = stale.range;
         self.mmu.masked(|| {
             self.tables.enter_break(start, size, &[node.table]);
             self.tables.clear(node.table, index, nr);
-            // DESIGN rule 3, Arm ARM D8.16.1. Always break-before-make: folding is never urgent.
+            // DESIGN rule 3, Arm ARM D8.16.1. Never in place: folding is not urgent.
             self.mmu.dsb_ishst();
             self.invalidate_and_wait(stale);
             self.tables

@@ -1,8 +1,5 @@
-//! `dump`: what a range maps, as few lines as it takes.
-//!
-//! Leaves that follow each other in VA and PA with the same size and attributes are one run. The
-//! display is in the style of Linux's `kernel_page_tables`: a line a run, the level's name last,
-//! with the contiguous groups shown, which Linux's marks but does not tell apart by size.
+//! `dump`: what a range maps, a line a run, in the style of Linux's `kernel_page_tables`, with
+//! contiguous groups by size.
 
 use crate::addr::{PhysAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -16,18 +13,18 @@ use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::marker::PhantomData;
 
-/// A run of leaves of one size and one set of attributes, consecutive in VA and PA.
+/// Leaves of one size and one set of attributes, consecutive in VA and PA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DumpRun<G> {
-    /// The addresses, cut to the range that was asked for.
+    /// The addresses, cut to the range asked for.
     pub range: VirtRange,
     /// What the first address maps to.
     pub pa: PhysAddr,
-    /// The size of the leaves.
+    /// The leaves' size.
     pub size: LeafSize,
     /// Their attributes.
     pub attributes: Attributes,
-    /// Whether the walker uses them.
+    /// Whether walks use them.
     pub valid: bool,
     granule: PhantomData<G>,
 }
@@ -46,7 +43,6 @@ impl<G: Granule> DumpRun<G> {
         }
     }
 
-    /// Returns whether `next` continues the run.
     fn continues(&self, next: &Self) -> bool {
         self.range.end() == next.range.start
             && self.pa.add(self.range.size) == next.pa
@@ -64,7 +60,7 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
             self.range.start,
             self.range.end(),
             self.pa,
-            // Formatted apart, so that the width applies to the whole.
+            // So that the width applies to the whole.
             text(DisplaySize(self.range.size)),
             self.size.level(),
             text(DisplaySize(self.size.bytes::<G>())),
@@ -75,8 +71,7 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
     }
 }
 
-/// Returns the text of a size, which has at most 20 digits and a unit, for a format that gives it a
-/// width.
+/// Returns at most 20 digits and a unit, as text that takes a width.
 fn text(size: DisplaySize) -> ArrayString<24> {
     let mut text = ArrayString::new();
     let _ = write!(text, "{size}");
@@ -87,7 +82,7 @@ fn text(size: DisplaySize) -> ArrayString<24> {
 #[derive(Debug)]
 pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
     tree: &'t Tree<G, T, M>,
-    /// What has not been looked at.
+    /// Not looked at yet.
     rest: Option<VirtRange>,
 }
 

@@ -1,14 +1,9 @@
-//! Splits leaves that an operation covers in part, down a ladder and no further than needed.
+//! Splits leaves that an operation covers in part, no further than needed (DESIGN rule 8).
 //!
-//! A whole leaf (a block, or all descriptors of a group) is one *unit*. When `unmap`, `protect` or
-//! `split` covers a unit in part, it is rewritten: the covered part as the operation wants it, the
-//! rest as it was, each with the largest leaves that are left: 1G into 32M groups, those into 2M,
-//! those into 64K groups, those into 4K (DESIGN rule 8). The new tables are filled first, so the
-//! unit is broken **once**, however deep the cut.
-//!
-//! Break-before-make (rule 3): all descriptors of the unit become invalid, DSB ISHST, TLBI for each
-//! address of the unit, DSB ISH, the new descriptors. Interrupts are masked on this CPU meanwhile;
-//! another CPU that faults in between retries.
+//! A *unit* (a block, or all descriptors of a group) is rewritten: the covered part as the
+//! operation wants, the rest as it was, by the largest leaves that fit. New tables are filled
+//! first, so the unit is broken **once**, by break-before-make (rule 3). Another CPU that faults
+//! meanwhile retries.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -22,17 +17,16 @@ use crate::trace;
 use crate::tree::{BreakPolicy, Node, Tree};
 use arrayvec::ArrayVec;
 
-/// The largest contiguous group of any granule: 128 descriptors, 16K pages at level 3.
+/// 16K pages at level 3.
 const MAX_UNIT: usize = 128;
-/// Tables for two cuts: each takes at most one at each level below the root.
+/// Two cuts, each at most one table a level below the root.
 const MAX_RESERVE: usize = 8;
 
 /// A leaf without its output address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageState {
-    /// Its attributes.
     pub attributes: Attributes,
-    /// Whether walks use it. An invalid leaf keeps its place, its frame and its attributes.
+    /// Whether walks use it. An invalid leaf keeps its place, frame and attributes.
     pub valid: bool,
 }
 
@@ -45,7 +39,7 @@ impl PageState {
         }
     }
 
-    /// Returns the leaf's bits without its address and the contiguous bit.
+    /// Without address and contiguous bit.
     #[inline]
     pub(crate) fn template<G: Granule>(self, level: Level) -> u64 {
         let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
@@ -53,11 +47,11 @@ impl PageState {
     }
 }
 
-/// What to do with each page: `None` takes it out.
+/// What becomes of each page: `None` takes it out.
 pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
 impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
 
-/// Table pages reserved before anything is changed.
+/// Reserved before anything is changed.
 pub(crate) struct Reserve(ArrayVec<PhysAddr, MAX_RESERVE>);
 
 impl Reserve {
@@ -66,14 +60,13 @@ impl Reserve {
     }
 
     fn take(&mut self) -> PhysAddr {
-        // As many were reserved: both use the same arithmetic.
+        // `reserve` counts alike.
         self.0
             .pop()
             .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
     }
 }
 
-/// A leaf that a range cuts: one block, or all descriptors of a group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unit {
     pub(crate) node: Node,
@@ -83,7 +76,6 @@ pub(crate) struct Unit {
     pub(crate) first: Descriptor,
 }
 
-/// A split: what the leaf was, and what becomes of the part in `range`.
 struct Cut<'c, E> {
     range: VirtRange,
     old: PageState,
@@ -92,7 +84,7 @@ struct Cut<'c, E> {
     outcome: &'c mut Outcome,
 }
 
-/// Returns how many tables the cuts `a` and `b`, strictly inside a leaf of `level`, need below it.
+/// Returns how many tables the cuts `a` and `b`, inside one leaf of `level`, need.
 fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
     if level == LAST_LEVEL {
         return 0;
@@ -109,7 +101,6 @@ fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize 
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Returns the unit of the descriptor `found` at `index` of `node`, which translates `va`.
     #[inline]
     pub(crate) fn unit(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Unit {
         let size = LeafSize::new(node.level, found.is_contiguous());
@@ -129,9 +120,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the unit that a cut at `va` goes through: one that holds `va` and begins before it.
+    /// Returns the unit that holds `va` and begins before it.
     pub(crate) fn unit_cut_at(&self, va: VirtAddr) -> Option<Unit> {
-        // Behind the end of the address space there is no leaf.
+        // End of the address space.
         if va.0 == 0 {
             return None;
         }
@@ -144,14 +135,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 return (unit.range.start != va).then_some(unit);
             }
             if va.is_aligned(G::size(node.level)) {
-                // A table begins here: no leaf spans the cut.
+                // No leaf spans a table's start.
                 return None;
             }
             node = self.child(node, found);
         }
     }
 
-    /// Reserves the tables that splits at both ends of `range` take (DESIGN rule 8).
+    /// Reserves the tables that splits at both ends of `range` take.
     pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
         let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
         let (start, end) = (cut(range.start), cut(range.end()));
@@ -176,7 +167,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Frees what was reserved and not used.
     pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
         while let Some(table) = reserve.0.pop() {
             self.tables.free_table(table);
@@ -184,8 +174,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was.
-    ///
-    /// What a TLB held of the unit is invalidated when this returns.
     #[cold]
     pub(crate) fn split_leaf<E: Edit>(
         &self,
@@ -215,7 +203,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
                 } else {
-                    // A whole leaf is counted below, at its own size.
+                    // A whole leaf is counted below.
                     outcome.leaves.add(LeafSize::new(level, false), u32::from(!whole));
                     changed
                 }
@@ -237,13 +225,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             outcome.leaves.add(unit.size, 1);
         }
         outcome.levels.insert(level);
-        // A change of size may be allowed in place; one of memory type never is.
+        // A change of size may go in place, one of memory type never.
         let in_place = self.config().break_policy == BreakPolicy::InPlace
             && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
         self.replace(unit, &new[..nr], &touched, in_place, pending);
     }
 
-    /// Break, invalidate, make.
     fn replace(
         &self,
         unit: &Unit,
@@ -264,14 +251,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: node.level,
             links: false,
         };
-        // No TLB holds an invalid unit, except for what the batch has yet to invalidate: no break.
+        // No TLB holds an invalid unit unless the batch has it.
         if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
-            // DESIGN rule 2: the new tables' contents are complete before their links.
+            // DESIGN rule 2: new tables are complete before their links.
             self.mmu.dsb_ishst();
             make();
         } else if in_place {
-            // The CPU tolerates it (DESIGN rule 3, `BreakPolicy::InPlace`): new tables, then new
-            // descriptors, then the flush of the caller's batch.
+            // DESIGN rules 2 and 3: as above; the batch's flush follows.
             self.mmu.dsb_ishst();
             make();
             pending.invalidate(stale.range, stale.stride, false);
@@ -279,8 +265,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.mmu.masked(|| {
                 tables.enter_break(unit.range.start, unit.range.size, touched);
                 tables.clear(node.table, index, new.len());
-                // DESIGN rule 3, Arm ARM D8.16.1: the invalid descriptors (and the new tables'
-                // contents) are complete before the TLBI, the TLBI before the new descriptors.
+                // DESIGN rule 3, Arm ARM D8.16.1: invalid descriptors and new tables are complete
+                // before the TLBI, the TLBI before the new descriptors.
                 self.mmu.dsb_ishst();
                 self.invalidate_and_wait(stale);
                 make();
@@ -290,9 +276,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.publish();
     }
 
-    /// Fills the unlinked `table` of `level`, which is to take over what one descriptor above maps
-    /// from `va` to `pa`: the part in the cut's range by its edit, the rest as it was, with the
-    /// largest leaves.
+    /// Fills the unlinked `table`, which takes over what a descriptor above maps from `va` to `pa`.
     fn build_table<E: Edit>(
         &self,
         table: PhysAddr,
@@ -320,8 +304,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 index += 1;
                 continue;
             }
-            // Up to the next cut or the end of the table. Behind the range the distance wraps, and
-            // is far beyond the table.
+            // Up to the next cut or the table's end. Behind the range the distance wraps, beyond
+            // the table.
             let edge = if covered { cut.range.end() } else { cut.range.start };
             let to_cut = edge.offset_from(va) >> G::shift(level);
             let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;

@@ -11,8 +11,7 @@ use crate::tables::{Groups, Tables};
 use crate::tree::{Node, Tree};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Writes `leaves` into `table`: consecutive memory from `pa` on, at `va`. `template` is a
-    /// single leaf's bits without its address.
+    /// `template`: a single leaf's bits without address.
     #[inline(always)]
     pub(crate) fn fill(&self, table: PhysAddr, va: VirtAddr, pa: PhysAddr, leaves: Leaves, template: u64) {
         let Leaves {
@@ -23,7 +22,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } = leaves;
         let mut index = G::index(va.0, level);
         let (mut first, step) = (G::encode(pa) | template, G::size(level));
-        // Single leaves, groups, single leaves: mostly only one of these.
+        // Single leaves, groups, single leaves: mostly one of these.
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
             if singles == 1 {
@@ -44,7 +43,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns what makes frames a group of pages in this tree.
     #[inline]
     pub(crate) fn page_groups(&self) -> Groups {
         let frames = G::cont_entries(LAST_LEVEL);
@@ -54,7 +52,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else {
             0
         };
-        // As `output` rotates them.
+        // Rotated as by `output`.
         let unimplemented = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
         Groups {
             frames,
@@ -63,8 +61,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Writes groups of pages from `index` of `table` on, up to the first of `frames` that begins
-    /// none. Returns how many descriptors.
+    /// Stops at the first of `frames` that begins no group. Returns how many descriptors.
     #[inline(always)]
     pub(crate) fn fill_groups(
         &self,
@@ -93,7 +90,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Clears `nr` descriptors of `node` from `index` on.
     #[inline(always)]
     pub(crate) fn clear(&self, node: Node, index: usize, nr: usize) {
         if nr == 1 {
@@ -104,7 +100,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Returns the bits of a valid leaf of `size` without its address.
+/// Returns a valid leaf without its address.
 #[inline(always)]
 pub(crate) fn template<G: Granule>(size: LeafSize, attributes: Attributes) -> u64 {
     Descriptor::leaf::<G>(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0

@@ -1,13 +1,11 @@
 //! The leaf rule: which leaves a piece of memory gets.
 //!
-//! [`largest`] is the whole rule, and the code that runs: `map` asks it once for each physical run
-//! and table, and writes the answer. So does all else that needs to know what `map` would do
-//! (where `vmalloc` puts an area, the debugger's trace, the tests), through [`Granule::leaves`].
-//! [`Leaves::divide`] does the same for a leaf that is split.
+//! [`largest`] is the whole rule. `map`, `vmalloc`'s placement, the debugger and the tests ask it
+//! through [`Granule::leaves`]; splits use [`Leaves::divide`].
 //!
 //! # Example: another rule
-//! To change the rule, change [`largest`]. To try one beside it, give a granule another
-//! [`leaves`](Granule::leaves): here one that makes no single block.
+//! Change [`largest`], or, to try a rule beside it, override a granule's
+//! [`leaves`](Granule::leaves). This one makes no single block:
 //!
 //! ```
 //! use paging::{Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, PhysAddr, VirtAddr};
@@ -46,23 +44,22 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::outcome::{LeafCounts, LeafSet, LeafSize};
 
-/// Leaves of one level, side by side in one table: single ones, whole contiguous groups, single
-/// ones.
+/// Leaves of one level in one table: single ones, groups, single ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaves {
-    /// The level of all of them.
+    /// Their level.
     pub level: Level,
-    /// Descriptors in all, at least 1.
+    /// Descriptors, at least 1.
     pub nr: usize,
-    /// Of those, descriptors in groups.
+    /// Of those, in groups.
     pub grouped: usize,
-    /// Of those, single leaves before the groups. 0 where there are no groups.
+    /// Single leaves before the groups.
     pub head: usize,
 }
 
 impl Leaves {
-    /// Divides `nr` descriptors of `level` that map consecutive memory from `pa` on at `va`: whole
-    /// groups, if `groups` allows them, and single leaves around them.
+    /// Divides `nr` descriptors of `level` for the memory from `pa` on at `va`: whole groups, if
+    /// `groups` allows, single leaves around them.
     #[inline(always)]
     #[must_use]
     pub fn divide<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, nr: usize, groups: bool) -> Self {
@@ -73,7 +70,7 @@ impl Leaves {
             head: 0,
         };
         let group = G::cont_entries(level);
-        // VA and PA must be congruent modulo the group for a group to be aligned in both.
+        // Only then are both aligned.
         if nr >= group && groups && (va.0 ^ pa.0) & (G::cont_size(level) - 1) == 0 {
             let head = G::index(va.0, level).wrapping_neg() & (group - 1);
             let grouped = nr.saturating_sub(head) & !(group - 1);
@@ -84,21 +81,20 @@ impl Leaves {
         leaves
     }
 
-    /// Returns how many bytes they map.
+    /// Returns the bytes mapped.
     #[inline]
     #[must_use]
     pub fn bytes<G: Granule>(self) -> u64 {
         (self.nr as u64) << G::shift(self.level)
     }
 
-    /// Returns the first of them.
+    /// Returns the first leaf.
     #[inline]
     #[must_use]
     pub const fn first(self) -> LeafSize {
         LeafSize::new(self.level, self.head == 0 && self.grouped != 0)
     }
 
-    /// Counts them.
     #[inline]
     pub(crate) fn count<G: Granule>(self, counts: &mut LeafCounts) {
         let groups = self.grouped >> G::cont_shift(self.level);
@@ -108,16 +104,16 @@ impl Leaves {
 }
 
 /// Returns the first leaves of `size` bytes of consecutive memory from `pa` on, mapped at `va`: the
-/// largest legal ones, as many as the same table takes.
+/// largest legal ones, as many as one table takes.
 ///
-/// A leaf is legal where `va` and `pa` are multiples of its size, the memory covers it, the granule
-/// has it, and `allowed` contains it. All addresses and `size` are
-/// multiples of the page size, and `size` is not 0.
+/// A leaf is legal if `va` and `pa` are multiples of its size, the memory covers it, the granule
+/// has it, and `allowed` contains it. Addresses and `size` are multiples of the page size; `size`
+/// is not 0.
 #[cfg_attr(not(feature = "trace"), inline(always))]
 #[cfg_attr(feature = "trace", inline(never))]
 #[must_use]
 pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-    // Unrolled by level, so that the caller's code is compiled for each.
+    // Unrolled by level, as is the caller's code.
     for level in G::levels_before(LAST_LEVEL) {
         let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
         let fits = |leaf: LeafSize| {
@@ -131,7 +127,7 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
             return divided::<G>(level, va, pa, size, allowed);
         }
         if allowed.contains(group) && fits(group) {
-            // Groups are allowed but single leaves are not: the rest is left to smaller leaves.
+            // Groups only: the rest goes to smaller leaves.
             let leaves = divided::<G>(level, va, pa, size, allowed);
             return Leaves {
                 nr: leaves.grouped,
@@ -142,7 +138,6 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
     divided::<G>(LAST_LEVEL, va, pa, size, allowed)
 }
 
-/// Returns the leaves of `level`, as many as fit into `size` bytes and the table.
 #[inline(always)]
 fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
     let group = LeafSize::new(level, true);
@@ -151,12 +146,12 @@ fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allo
     Leaves::divide::<G>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// Returns the largest leaf that the rule makes anywhere in `pages` pages from `pa` on, mapped at
-/// congruent addresses. An area's place is chosen for it.
+/// Returns the largest leaf that the rule makes in `pages` pages from `pa` on, at congruent
+/// addresses.
 #[inline]
 #[must_use]
 pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    // Mostly there are too few pages for any other size.
+    // Mostly so.
     if pages < G::cont_entries(LAST_LEVEL) as u64 {
         return LeafSize::PAGE;
     }
@@ -165,7 +160,7 @@ pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) ->
 
 #[inline(never)]
 fn largest_of_many<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    // As in `largest`: what is constant of a size is so in each turn.
+    // Unrolled by size.
     for level in G::levels_before(LAST_LEVEL + 1) {
         for contiguous in [true, false] {
             let size = LeafSize::new(level, contiguous);

@@ -1,14 +1,12 @@
 //! AArch64 translation tables: one walker, generic over where the frames come from.
 //!
-//! A [`Tree`] maps a contiguous physical range ([`PhysRange`]), an array of pages that is
-//! contiguous only in places ([`PageArray`]) or a list of runs ([`Extents`]) by one and the same
-//! walker, with the largest leaves that the addresses allow: pages, contiguous groups of pages,
-//! blocks, contiguous groups of blocks. It splits them, down a ladder and by break-before-make,
-//! when a part is unmapped or protected; it folds, audits and prints them.
+//! A [`Tree`] maps a contiguous range ([`PhysRange`]), an array of pages ([`PageArray`]) or a list
+//! of runs ([`Extents`]) with the largest leaves that the addresses allow: pages, blocks,
+//! contiguous groups of either. It splits them where a part is unmapped or protected; it folds,
+//! audits and prints them.
 //!
-//! The crate has no assembly, no globals and no `unsafe` but in the one module that touches table
-//! memory. A kernel brings table memory ([`Tables`]) and barriers ([`Mmu`]); a test brings vectors
-//! and counters.
+//! No assembly, no globals, `unsafe` in one module. A kernel brings table memory ([`Tables`]) and
+//! barriers ([`Mmu`]).
 //!
 //! ```
 //! use paging::mmu::NoMmu;
@@ -53,25 +51,19 @@
 //! ```
 //!
 //! # What is public
-//! - [`Tree`] and its policy: [`Config`], [`BreakPolicy`], [`Half`]. `map`, `unmap`, `protect`,
-//!   `set_valid`, `split`, `coalesce`, `fold`, `prune`, `translate`, `visit`, `check`, `dump`; and
-//!   [`vmap_range_noflush`], [`vmap_pages_range_noflush_walk`], by Linux's names.
-//! - What is mapped: [`PhysSource`] and its implementations; [`Attributes`], [`MemoryType`],
-//!   [`LeafSet`].
-//! - What comes of it: [`Outcome`], [`Error`] in a [`Failure`]; [`FlushBatch`], which flushes when
-//!   it is dropped, and [`Pending`], for a flush that waits.
-//! - What is there: [`Leaf`], [`Dump`], [`Report`] and [`CheckError`].
-//! - What a kernel brings: [`Tables`], ready made as [`LinearTables`]; [`Mmu`], wrapped by what is
-//!   in [`mmu`]; a [`Granule`].
-//! - Addresses: [`VirtAddr`], [`PhysAddr`], [`Pfn`], [`VirtRange`].
-//! - Apart: the leaf rule in [`leaf`], other walkers in [`mod@reference`], hooks in [`trace`].
+//! - [`Tree`] by [`Config`]: `map`, `unmap`, `protect`, `set_valid`, `split`, `coalesce`, `fold`,
+//!   `prune`, `translate`, `visit`, `check`, `dump`; Linux's names on [`vmap_range_noflush`],
+//!   [`vmap_pages_range_noflush_walk`].
+//! - What is mapped: [`PhysSource`], [`Attributes`], [`LeafSet`]. Results: [`Outcome`],
+//!   [`Failure`]; [`FlushBatch`], which flushes when dropped; [`Pending`], a flush that waits.
+//! - [`leaf`]: the leaf rule; [`mod@reference`]: other walkers; [`trace`]: hooks.
 //!
-//! Errors and policies may get variants: they are `#[non_exhaustive]`.
+//! Errors and policies are `#[non_exhaustive]`.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
-// A walker that was written beside the crate names it so, and goes into `reference` as it is.
+// For walkers from outside, which move into `reference` unchanged.
 extern crate self as paging;
 
 mod addr;
@@ -117,7 +109,7 @@ pub use tables::{Groups, Tables};
 pub use tree::{BreakPolicy, Config, Half, Tree};
 pub use walk::{Leaf, Step, Visit, Walk};
 
-/// The example in the README runs as a test.
+/// Runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

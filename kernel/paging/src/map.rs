@@ -1,15 +1,6 @@
-//! `map`: the one walker.
-//!
-//! Linux has two walkers for kernel ranges: one for a contiguous physical range, one for an array
-//! of pages. This one serves both, and lists of extents. It asks its source for piece after piece
-//! ([`PhysSource::piece_at`]) and the leaf rule for the leaves of each ([`Granule::leaves`]). It is
-//! compiled once for each kind of source. [`vmap_range_noflush`] and
-//! [`vmap_pages_range_noflush_walk`] are two instances, under Linux's names.
-//!
-//! A call, of a page or of 100 GiB: descend to the table that holds all of the range; check that
-//! the range is vacant; fill table after table; one DSB ISHST and one ISB (DESIGN rule 2). If a
-//! table or a frame is missing on the way, what was written is taken out again and flushed (rule
-//! 7).
+//! `map`: the one walker. Checks that the range is vacant, then fills table after table by the
+//! source's pieces ([`PhysSource::piece_at`]) and the leaf rule ([`Granule::leaves`]): one DSB
+//! ISHST, one ISB (DESIGN rule 2). A failure is undone and flushed (rule 7).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -23,18 +14,16 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, level_around, part};
 
-/// The state of a `map` call.
 struct Mapping {
     range: VirtRange,
     attributes: Attributes,
     allowed: LeafSet,
-    /// The table that holds all of the range.
+    /// Holds all of the range.
     top: Node,
-    /// The table that was filled last.
+    /// Filled last.
     node: Node,
-    /// Bytes mapped so far.
     done: u64,
-    /// Whether empty tables are linked in the range.
+    /// Whether (empty) tables are linked in the range.
     has_tables: bool,
 }
 
@@ -46,19 +35,17 @@ impl Mapping {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Maps `range` to the pages of `source`, in order, with the largest leaves in `allowed` that
-    /// are legal at each place.
+    /// Maps `range` to the pages of `source`, in order, with the largest legal leaves in `allowed`.
     ///
     /// Granularity: a page. The source has at least as many pages as the range.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`] for the range;
     /// [`Error::NoFrame`] if the source is shorter or lacks a page; [`Error::PhysicalRange`] for an
-    /// address that is not a multiple of the page size or beyond
-    /// [`Config::pa_bits`](crate::Config::pa_bits); [`Error::Occupied`] if anything in the range is
-    /// mapped; [`Error::EmptyTable`] if a [`prune`](Self::prune) of the range is needed first;
-    /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. Nothing is mapped then; tables that
-    /// were made stay linked ([`Failure::tables_left`]).
+    /// address not page-aligned or beyond [`Config::pa_bits`](crate::Config::pa_bits);
+    /// [`Error::Occupied`] if anything is mapped; [`Error::EmptyTable`] if a [`prune`](Self::prune)
+    /// is needed; [`Error::WritableExecutable`]; [`Error::OutOfTables`]. Nothing is mapped then;
+    /// new tables stay linked ([`Failure::tables_left`]).
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn map<S: PhysSource<G>>(
         &self,
@@ -67,7 +54,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        // One instance for each level of that table, so that its shifts are constants.
+        // An instance for each level of the table around the range, for constant shifts.
         match level_around::<G>(range) {
             3 => self.walk_under::<3, S>(range, source, attributes, allowed),
             2 => self.walk_under::<2, S>(range, source, attributes, allowed),
@@ -101,8 +88,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let mut outcome = Outcome::default();
         match self.write_pieces::<TOP, S>(&mut mapping, source, &mut outcome) {
             Ok(()) => {
-                // DESIGN rule 2, Arm ARM K13.5.3: the descriptors are complete before a walk needs
-                // them, and this CPU forgets an invalid one that it may have fetched.
+                // DESIGN rule 2, Arm ARM K13.5.3: descriptors are complete before a walk needs
+                // them, and this CPU drops an invalid one that it fetched.
                 self.mmu.dsb_ishst();
                 self.mmu.isb();
                 Ok(outcome.copied())
@@ -148,11 +135,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Returns the run at the head of `frames`, which is not empty.
     #[inline(always)]
     fn run_of(&self, frames: &[Pfn]) -> Run {
         let group = G::cont_entries(LAST_LEVEL);
-        // If the second group does not continue the first, no more is looked at.
+        // If the second group does not continue the first, look no further.
         let goes_on = frames
             .get(group)
             .is_none_or(|next| next.0.wrapping_sub(frames[0].0) == group as u64);
@@ -163,8 +149,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns whether `frames` may begin with a group of pages, by the first of them, and cannot
-    /// begin with a block.
+    /// Returns whether the first of `frames` may begin a group of pages, but no block.
     #[inline(never)]
     fn begin_groups(&self, va: VirtAddr, frames: &[Pfn], allowed: LeafSet) -> bool {
         let (groups, head) = (self.page_groups(), frames[0].0);
@@ -176,14 +161,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if begins_block || head & groups.head_mask != 0 {
             return false;
         }
-        // The rule looks at addresses for their alignment. It is asked about a frame with the least
-        // that a group has, so that the answer is the same for all groups.
+        // Ask with the least alignment of a group: the answer then holds for all.
         let (pa, bytes) = (output::<G>(head | group), group << G::PAGE_SHIFT);
         G::leaves(va, pa, bytes, allowed).first() == LeafSize::PAGE_GROUP
     }
 
-    /// Maps groups of pages at the head of `frames`, as many as the same table takes. Returns
-    /// whether there is one.
+    /// Returns whether the head of `frames` was a group.
     #[inline(always)]
     fn write_groups<const TOP: Level>(
         &self,
@@ -203,7 +186,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(nr != 0)
     }
 
-    /// Maps a physical run, by any leaf sizes and across any number of tables.
     #[inline(always)]
     fn write_run<const TOP: Level>(
         &self,
@@ -230,7 +212,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Maps `leaves`, which are of `LEVEL`, to the memory from `pa` on. Returns their bytes.
+    /// Returns the bytes mapped.
     #[inline(always)]
     fn write_leaves<const TOP: Level, const LEVEL: Level>(
         &self,
@@ -263,7 +245,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(bytes)
     }
 
-    /// Maps frames that can only be single pages, across any number of tables.
     #[inline(always)]
     fn write_singles<const TOP: Level>(
         &self,
@@ -272,7 +253,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
         let (mut left, mut result) = (frames, Ok(()));
-        // As `output` rotates them.
+        // Rotated as by `output`.
         let bad = self.unimplemented_pa().rotate_right(G::PAGE_SHIFT);
         if self.tables.or_of_frames(frames) & bad != 0 {
             (left, result) = implemented_frames::<G>(frames, bad);
@@ -294,7 +275,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Returns the table of `level` that translates the next address, mostly the last one.
+    /// Returns the table of `level` for the next address.
     #[inline(always)]
     fn enter<const TOP: Level>(
         &self,
@@ -303,7 +284,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome: &mut Outcome,
     ) -> Result<Node, Error> {
         if level == TOP {
-            // One table of that level holds all of the range.
             return Ok(mapping.top);
         }
         let va = mapping.va();
@@ -315,11 +295,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(mapping.node)
     }
 
-    /// Checks that nothing is mapped in `remaining` bytes from `va` on, below `node`. Returns
-    /// whether tables are linked there.
-    ///
-    /// # Errors
-    /// [`Error::Occupied`] for the first address that is mapped.
+    /// Returns whether tables are linked in the range, or [`Error::Occupied`] for the first address
+    /// mapped.
     #[inline]
     fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
@@ -350,8 +327,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(has_tables)
     }
 
-    /// Refuses `nr` blocks from `va` on where an empty table is linked. `map` cannot unlink it,
-    /// since another caller may be reading it.
+    /// Refuses linked tables: only [`prune`](Self::prune) may unlink them.
     #[cold]
     #[inline(never)]
     fn check_no_table(&self, node: Node, va: VirtAddr, nr: usize) -> Result<(), Error> {
@@ -366,7 +342,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Returns how many bytes from `pa` on have implemented addresses, and the error for the rest.
+    /// Returns the implemented bytes from `pa` on, and the error for the rest.
     #[cold]
     #[inline(never)]
     fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
@@ -375,17 +351,17 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         (good, Err(Error::PhysicalRange(pa.add(good))))
     }
 
-    /// Takes out what a failed call has `written`. Tables stay, since others may use them.
+    /// Tables stay: others may use them.
     #[cold]
     #[inline(never)]
     fn undo(&self, written: VirtRange, error: Error, levels: LevelMask, tables_left: u32) -> Failure {
         let mut batch = self.batch();
         if written.size != 0 {
-            // A speculative walk may have cached what was there for a moment (DESIGN rule 6).
+            // A speculative walk may have cached it (DESIGN rule 6).
             self.unmap_leaves(written, batch.pending_mut());
         }
         if tables_left != 0 {
-            // The links stay: they must be as complete as after a success (rule 2).
+            // The links that stay are complete as after a success (rule 2).
             batch.pending_mut().publish();
         }
         batch.flush();
@@ -397,7 +373,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Returns the frames before the first that has a bit of `bad`, and the error for that one.
+/// Returns the frames before the first with a bit of `bad`, and that one's error.
 #[cold]
 #[inline(never)]
 fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(), Error>) {
@@ -426,7 +402,7 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
     tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
 }
 
-/// Maps an array of pages that is contiguous only in places: Linux's walker for vmap and vmalloc.
+/// Maps an array of pages: Linux's walker for vmap and vmalloc.
 ///
 /// `va` is a multiple of the page size; the range is as long as the array.
 ///

@@ -1,8 +1,4 @@
-//! Table memory that is mapped at a fixed distance: the only module with `unsafe`.
-//!
-//! A kernel that maps all its RAM linearly reaches a table at its physical address plus a constant.
-//! [`LinearTables`] is that, over any allocator of pages; a kernel with faster stores of its own
-//! implements [`Tables`] itself.
+//! [`LinearTables`]: tables in linearly mapped RAM. The only module with `unsafe`.
 
 use crate::addr::PhysAddr;
 use crate::granule::Granule;
@@ -13,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Pages for tables.
 ///
 /// # Safety
-/// `alloc` gives the address of a page that has no other use until `free`, that [`LinearTables`]
+/// `alloc` returns the address of a page that has no other use until `free`, that [`LinearTables`]
 /// can reach, and that no stale translation leads to as a table. Its contents may be anything.
 pub unsafe trait TablePages {
     /// Returns a page of the granule's size, aligned to it.
@@ -22,7 +18,7 @@ pub unsafe trait TablePages {
     fn free(&self, page: PhysAddr);
 }
 
-/// Tables in memory that is mapped at `physical address + offset`.
+/// Tables mapped at their physical address plus an offset.
 #[derive(Debug)]
 pub struct LinearTables<G, P> {
     offset: u64,
@@ -31,14 +27,12 @@ pub struct LinearTables<G, P> {
 }
 
 impl<G: Granule, P: TablePages> LinearTables<G, P> {
-    /// Tables from `pages`, each mapped at its physical address plus `offset`, wrapping.
+    /// Returns tables from `pages`, each mapped at its physical address plus `offset`, wrapping.
     ///
     /// # Safety
-    /// 1. Every page that `pages` gives, and the root that a tree is made with, is mapped there as
-    ///    readable and writable memory that the hardware walker sees coherently, for as long as
-    ///    this exists.
-    /// 2. Nothing else accesses those pages while they are tables, but for hardware walks and other
-    ///    `LinearTables`.
+    /// 1. As long as this exists, every page from `pages`, and a tree's root, is mapped there
+    ///    readable and writable, coherent with the hardware walker.
+    /// 2. Only hardware walks and other `LinearTables` access those pages while they are tables.
     #[must_use]
     pub const unsafe fn new(offset: u64, pages: P) -> Self {
         Self {
@@ -58,16 +52,14 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
         debug_assert!(index < G::ENTRIES, "descriptor {index} of {table:?}");
         let address = table.0.wrapping_add(self.offset) as usize + index * 8;
         let pointer = core::ptr::with_exposed_provenance::<AtomicU64>(address);
-        // SAFETY: by 1. of `new` the page is mapped, by 2. only atomic accesses reach it; a table
-        // is aligned to its page, so the descriptor is aligned to 8, and `index` stays within the
-        // page.
+        // SAFETY: mapped by 1. of `new`, only atomic accesses by 2.; tables are page-aligned, and
+        // `index` stays within the page.
         unsafe { &*pointer }
     }
 }
 
-// SAFETY: the page is `TablePages`'s promise, zeroed here; accesses are `AtomicU64`'s, loads
-// acquire, stores release, acquire-release for the exchange; the bulk operations have the effect of
-// the defaults.
+// SAFETY: `TablePages` promises the page, zeroed here; loads acquire, stores release, the exchange
+// does both; bulk operations have the effect of the defaults.
 unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.alloc()?;
@@ -81,18 +73,18 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
 
     #[inline]
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        // Acquire, although a processor orders the accesses behind a link by their addresses: the
-        // language does not, and the table behind it may have been anybody's memory before.
+        // Acquire: a CPU orders accesses behind a link by address dependency, the language does
+        // not.
         self.descriptor(table, index).load(Ordering::Acquire)
     }
 
     #[inline]
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
-        // Release: it may be a link, to a table that a split has filled.
+        // Release: it may be a link to a table that a split has filled.
         self.descriptor(table, index).store(value, Ordering::Release);
     }
 
-    // In bulk come leaves and nothing, and no table is behind those.
+    // Bulk values are leaves or 0: relaxed, since no table is behind them.
     #[inline]
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         let mut value = first;

@@ -1,13 +1,11 @@
-//! What an operation did: levels modified, leaves by size, tables; and why one failed.
-//!
-//! DESIGN rule 9: the same report for every source, on the error path too.
+//! What an operation did, on the error path too (DESIGN rule 9), and why one failed.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use core::fmt;
 
-/// The size of a leaf: its level, and whether it is a whole contiguous group.
+/// A leaf's level, and whether it is a contiguous group.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeafSize {
     level: Level,
@@ -15,22 +13,22 @@ pub struct LeafSize {
 }
 
 impl LeafSize {
-    /// One page, `4K` with 4 KiB pages.
+    /// One page: `4K` with 4 KiB pages.
     pub const PAGE: Self = Self::new(3, false);
-    /// A contiguous group of pages, `64K`.
+    /// A group of pages: `64K`.
     pub const PAGE_GROUP: Self = Self::new(3, true);
-    /// A level 2 block, `2M`.
+    /// A level 2 block: `2M`.
     pub const BLOCK2: Self = Self::new(2, false);
-    /// A contiguous group of level 2 blocks, `32M`.
+    /// A group of level 2 blocks: `32M`.
     pub const BLOCK2_GROUP: Self = Self::new(2, true);
-    /// A level 1 block, `1G`.
+    /// A level 1 block: `1G`.
     pub const BLOCK1: Self = Self::new(1, false);
-    /// A contiguous group of level 1 blocks, `16G`.
+    /// A group of level 1 blocks: `16G`.
     pub const BLOCK1_GROUP: Self = Self::new(1, true);
     /// A level 0 block, `512G`: with 52-bit addresses.
     pub const BLOCK0: Self = Self::new(0, false);
 
-    /// Every leaf size, largest first. A granule may lack some.
+    /// Every size, largest first. A granule may lack some.
     pub const ALL: [Self; 7] = [
         Self::BLOCK0,
         Self::BLOCK1_GROUP,
@@ -48,14 +46,14 @@ impl LeafSize {
         Self { level, contiguous }
     }
 
-    /// Returns the level of its descriptors.
+    /// Returns its level.
     #[inline]
     #[must_use]
     pub const fn level(self) -> Level {
         self.level
     }
 
-    /// Returns whether it is a contiguous group.
+    /// Returns whether it is a group.
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.contiguous
@@ -68,7 +66,7 @@ impl LeafSize {
         G::leaf_allowed(self.level) && (!self.contiguous || G::cont_shift(self.level) != 0)
     }
 
-    /// Returns the bytes that it maps.
+    /// Returns the bytes mapped.
     #[inline]
     #[must_use]
     pub fn bytes<G: Granule>(self) -> u64 {
@@ -79,7 +77,7 @@ impl LeafSize {
         }
     }
 
-    /// Descriptors that it takes.
+    /// Returns the descriptors it takes.
     #[inline]
     #[must_use]
     pub fn descriptors<G: Granule>(self) -> usize {
@@ -103,17 +101,17 @@ impl fmt::Debug for LeafSize {
     }
 }
 
-/// A set of leaf sizes: what a mapping may use.
+/// The leaf sizes that a mapping may use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeafSet(u8);
 
 impl LeafSet {
     /// Every size.
     pub const ALL: Self = Self(0xff);
-    /// Single pages only.
+    /// Pages only.
     pub const PAGES: Self = Self(1 << LeafSize::PAGE.slot());
 
-    /// Returns the set of `sizes` and, always, the page: without it not every range could be
+    /// Returns the set of `sizes` and always the page, without which not every range could be
     /// mapped.
     #[must_use]
     pub const fn of(sizes: &[LeafSize]) -> Self {
@@ -126,32 +124,30 @@ impl LeafSet {
         Self(set)
     }
 
-    /// The same without any contiguous group: for CPUs whose contiguous bit has an erratum (DESIGN
-    /// rule 11).
+    /// Returns the set without groups: for CPUs whose contiguous bit has an erratum (DESIGN rule
+    /// 11).
     #[must_use]
     pub const fn without_groups(self) -> Self {
         Self(self.0 & 0b0101_0101)
     }
 
-    /// The same with no leaf larger than `size`.
+    /// Returns the set without leaves larger than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
-        // A level's slots: bit 2*level single, bit 2*level+1 group. Larger leaves: lower levels, or
-        // the group of this one.
+        // Larger leaves: lower levels' slots, and this level's group.
         let level = size.level as usize;
         let other_group = (!size.contiguous as u8) << (2 * level + 1);
         let keep = (!0u8 << (2 * level)) & !other_group;
         Self(self.0 & keep | Self::PAGES.0)
     }
 
-    /// The same with no leaf of a level above `level`.
     #[must_use]
     pub(crate) const fn below(self, level: Level) -> Self {
         let level = if level < 0 { 0 } else { level as u32 };
         Self(self.0 & !0u8 << (2 * level))
     }
 
-    /// Returns the sizes in both sets.
+    /// Returns the intersection.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -173,7 +169,7 @@ impl fmt::Debug for LeafSet {
 }
 
 /// Counts of leaves by size.
-// Aligned, so that it is moved by whole words where nothing may be accessed unaligned.
+// Aligned, to be moved by words where unaligned accesses fault.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[repr(align(8))]
 pub struct LeafCounts([u32; 8]);
@@ -201,14 +197,14 @@ impl LeafCounts {
             .unwrap_or_else(|| panic!("removing {nr} {size:?} from {:?}", self.0));
     }
 
-    /// Adds all of `other`.
+    /// Adds `other`.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
         }
     }
 
-    /// Pages of granule `G` that they map in all.
+    /// Returns the pages of granule `G` mapped in all.
     #[must_use]
     pub fn pages<G: Granule>(&self) -> u64 {
         LeafSize::ALL
@@ -218,13 +214,13 @@ impl LeafCounts {
             .sum()
     }
 
-    /// Returns whether there is none.
+    /// Returns whether all are 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|nr| *nr == 0)
     }
 
-    /// Displays the counts with the sizes of granule `G`, as "3x2M 16x64K 5x4K".
+    /// Displays the counts by granule `G`, as "3x2M 16x64K 5x4K".
     #[must_use]
     pub fn display<G: Granule>(&self) -> impl fmt::Display + '_ {
         DisplayCounts::<G>(self, core::marker::PhantomData)
@@ -262,7 +258,7 @@ impl<G: Granule> fmt::Display for DisplayCounts<'_, G> {
     }
 }
 
-/// Shows a size in bytes as "4K", "2M", "16G": the largest unit that divides it.
+/// Displays bytes in the largest unit that divides them: "4K", "2M", "16G".
 #[derive(Clone, Copy, Debug)]
 pub struct DisplaySize(pub u64);
 
@@ -282,8 +278,7 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// The levels at which a call wrote a descriptor, link or leaf: Linux's `pgtbl_mod_mask`, by Arm's
-/// numbers.
+/// The levels at which a call wrote descriptors, links included: Linux's `pgtbl_mod_mask`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LevelMask(u32);
 
@@ -315,12 +310,12 @@ impl LevelMask {
         self.0 |= Self::bit(level);
     }
 
-    /// Adds all of `other`.
+    /// Adds `other`.
     pub const fn merge(&mut self, other: Self) {
         self.0 |= other.0;
     }
 
-    /// Bit `n` for level `n`, bit 7 for level -1.
+    /// Returns bit `n` for level `n`, bit 7 for level -1.
     #[must_use]
     pub const fn bits(self) -> u8 {
         (self.0 | self.0 >> 24) as u8
@@ -344,20 +339,19 @@ impl fmt::Debug for LevelMask {
 /// What an operation did.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Outcome {
-    /// Levels at which a descriptor was written.
+    /// Levels written.
     pub levels: LevelMask,
-    /// Leaves written (`map`), removed (`unmap`) or changed (`protect`, `split`, `coalesce`,
-    /// `fold`), by size before the change for `unmap`, after it for the others.
+    /// Leaves written, removed or changed, by size: before the change for `unmap`, after it
+    /// otherwise.
     pub leaves: LeafCounts,
-    /// Table pages linked.
+    /// Tables linked.
     pub tables_added: u32,
-    /// Table pages unlinked.
+    /// Tables unlinked.
     pub tables_removed: u32,
 }
 
 impl Outcome {
-    /// The same, field by field: where accesses must be aligned, a compiler copies the whole by a
-    /// call.
+    /// Field by field: where unaligned accesses fault, the compiler copies the whole by a call.
     #[inline]
     pub(crate) const fn copied(&self) -> Self {
         let [a, b, c, d, e, f, g, h] = self.leaves.0;
@@ -369,7 +363,6 @@ impl Outcome {
         }
     }
 
-    /// Counts a table that was linked at `level`, if `is_new`.
     #[inline]
     pub(crate) fn linked(&mut self, level: Level, is_new: bool) {
         if is_new {
@@ -378,7 +371,7 @@ impl Outcome {
         }
     }
 
-    /// Adds what `other` did.
+    /// Adds `other`.
     pub fn merge(&mut self, other: &Self) {
         self.levels.merge(other.levels);
         self.leaves.merge(&other.leaves);
@@ -387,7 +380,7 @@ impl Outcome {
     }
 }
 
-/// Why an operation refused or failed. What is mapped is as it was before the call.
+/// Why an operation refused or failed. What is mapped is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -395,36 +388,35 @@ pub enum Error {
     Empty(VirtAddr),
     /// An address or size is not a multiple of the page size.
     Misaligned(u64),
-    /// The range leaves this tree's half of the address space, or runs over its end.
+    /// The range leaves this tree's half of the address space.
     NonCanonical(VirtAddr, u64),
-    /// A physical address (this one) lies beyond what the CPU or the tree implements.
+    /// This physical address is beyond what the CPU or the tree implements.
     PhysicalRange(PhysAddr),
-    /// A frame number (this one) has bits where no physical address has any: see
-    /// [`of_frames`](Self::of_frames).
+    /// This frame number is too large for an address: see [`of_frames`](Self::of_frames).
     FrameRange(Pfn),
-    /// The source has no frame for this page of the range.
+    /// The source lacks a frame.
     NoFrame {
-        /// The page, counted from the start of the range.
+        /// The page, from the start of the range.
         page: u64,
     },
-    /// Something is here already.
+    /// Something is mapped already.
     Occupied {
-        /// The first address of the range that is taken.
+        /// The first address taken.
         va: VirtAddr,
-        /// The level of the descriptor found.
+        /// The descriptor's level.
         level: Level,
-        /// The descriptor found.
+        /// The descriptor.
         found: Descriptor,
     },
-    /// A table without a leaf is linked here, where a block would go:
-    /// [`prune`](crate::Tree::prune) the range, and map again.
+    /// An empty table is linked where a block would go: [`prune`](crate::Tree::prune) the range,
+    /// and map again.
     EmptyTable {
-        /// The first address that the table translates.
+        /// The first address that it translates.
         va: VirtAddr,
-        /// The level of the link.
+        /// The link's level.
         level: Level,
     },
-    /// Nothing is mapped here, and the operation needs it mapped.
+    /// Nothing is mapped here, as the operation needs.
     NotMapped(VirtAddr),
     /// Writable and executable at once (DESIGN rule 10).
     WritableExecutable(VirtAddr),
@@ -433,12 +425,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same, of a map whose source has frame numbers: one that is too large for an address is
-    /// named as it was given, not as it would stand in a descriptor.
+    /// Returns the error of a map by frame numbers: one that is too large for an address is named
+    /// as given, not as it would stand in a descriptor.
     #[must_use]
     pub fn of_frames<G: Granule>(self) -> Self {
         match self {
-            // The inverse of what makes an address of a number: see `source`.
+            // The inverse of `source::output`.
             Self::PhysicalRange(pa) if !pa.is_aligned(G::PAGE_SIZE) => {
                 Self::FrameRange(Pfn(pa.0.rotate_right(G::PAGE_SHIFT)))
             }
@@ -473,16 +465,15 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// An [`Error`] together with what the call had written, and has undone, when it struck.
+/// An [`Error`], and what the call had written and undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// Why.
     pub error: Error,
-    /// The levels that were written, although everything is as before (Linux: what
-    /// `arch_sync_kernel_mappings` must hear).
+    /// Levels written: Linux's `arch_sync_kernel_mappings` must be told.
     pub levels: LevelMask,
-    /// Tables that the call had linked. They stay linked, and empty unless another caller uses them
-    /// by now, until a [`prune`](crate::Tree::prune) of the range.
+    /// Tables linked. They stay, empty unless others use them, until a
+    /// [`prune`](crate::Tree::prune).
     pub tables_left: u32,
 }
 

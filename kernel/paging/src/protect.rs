@@ -1,9 +1,7 @@
 //! `protect`, `set_valid` and `split`: change leaves that stay.
 //!
-//! A leaf that the range covers whole keeps its size: permissions, AF and software bits change in
-//! place (DESIGN rule 3), for a whole contiguous group too; anything else by break-before-make. A
-//! leaf that the range covers in part is split, in the same break that gives the covered part its
-//! new attributes. All or nothing: the whole range is checked before anything is written.
+//! Of a leaf covered whole, permissions, AF and software bits change in place (DESIGN rule 3), the
+//! rest by break-before-make. One covered in part is split, in the same break.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
@@ -16,7 +14,6 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Node, Tree, part};
 
-/// The state of a call.
 struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
     range: VirtRange,
     edit: E,
@@ -28,14 +25,14 @@ struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Gives every page in `range` the attributes that `change` makes of its own.
     ///
-    /// `change` is called more than once for a leaf and must answer alike. The outcome counts the
-    /// leaves changed, as they are afterwards. Granularity: a page. The old permissions may be used
+    /// `change` may be called repeatedly for a leaf and must answer alike. The outcome counts the
+    /// changed leaves as they are afterwards. Granularity: a page. The old permissions may be used
     /// until `batch` has flushed.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a
-    /// page of the range is not mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a
-    /// split needs a table page and there is none. Nothing has changed then.
+    /// page is not mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a split lacks a
+    /// table page. Nothing has changed then.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn protect<C>(
         &self,
@@ -55,13 +52,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         )
     }
 
-    /// Makes every page in `range` valid or invalid; it keeps its frame, its attributes and its
-    /// place in either case.
+    /// Makes every page in `range` valid or invalid; it keeps frame, attributes and place.
     ///
-    /// A page that was made invalid may be held by a TLB until `batch` has flushed, and only
-    /// `batch` knows: until then it is edited with the same batch. A change of its memory type, or
-    /// of the leaf that it is in, then goes break, invalidate, make as if it were valid (DESIGN
-    /// rule 3).
+    /// A TLB may hold a page made invalid until `batch` has flushed, and only `batch` knows: until
+    /// then edit it with the same batch (DESIGN rule 3).
     ///
     /// # Errors
     /// As [`protect`](Self::protect).
@@ -75,11 +69,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.edit(range, |state| Some(PageState { valid, ..state }), batch)
     }
 
-    /// Splits the leaves at both ends of `range`, so that none spans either.
+    /// Splits the leaves that span either end of `range`.
     ///
     /// # Errors
-    /// As [`protect`](Self::protect), but a hole at an end of the range has nothing to cut and is
-    /// no error.
+    /// As [`protect`](Self::protect), but a hole is no error.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn split<C>(
         &self,
@@ -122,7 +115,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(editing.outcome)
     }
 
-    /// Checks that all of the range is mapped and may become what `edit` makes of it.
     fn check_edit<E: Edit>(&self, node: Node, va: VirtAddr, remaining: u64, edit: E) -> Result<(), Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
         let mut va = va;
@@ -180,8 +172,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Edits the single page `found` at `index` of `node`, and with it those behind it, before
-    /// `end`, that differ from it in nothing but their frame. Gives how many.
+    /// Edits the page `found`, and those behind it that differ only in their frame. Returns how
+    /// many.
     #[inline(never)]
     fn edit_pages<C, E: Edit>(
         &self,
@@ -194,7 +186,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> usize {
         let old = PageState::of::<G>(found);
         let new = (editing.edit)(old);
-        // If the batch has one of these invalid pages, each is edited by itself.
+        // If the batch has one of these, each is edited by itself.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
         let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
         if !new.is_some_and(in_place) {
@@ -241,8 +233,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let covered = editing.range.covers(unit.range);
         let in_place = new.filter(|new| {
-            // To validity from none: nothing is held, or what the batch has yet to invalidate, and
-            // that agrees. From it: as a permission that goes, and the flush follows.
+            // Made valid: a TLB holds nothing, or the same, in the batch. Made invalid: the flush
+            // follows, as for a permission.
             let held = old.valid || editing.batch.pending().may_be_held(unit.range);
             covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
         });

@@ -1,7 +1,6 @@
-//! `prune`: unlinks and frees tables that are empty.
+//! `prune`: unlinks and frees empty tables, when memory is short or one is in the way of a block.
 //!
-//! Tables have no counts, so `prune` reads them: 64 cache lines each with 4 KiB pages. It is for
-//! when memory is short, or when an empty table is in the way of a block.
+//! Tables have no counts, so it reads them whole.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::flush::Pending;
@@ -14,11 +13,10 @@ use crate::tree::{Node, Tree, part};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Unlinks the empty tables that translate any of `range`, invalidates the links, and frees the
-    /// tables. A table whose last link goes is empty, too.
+    /// tables, as well as those that become empty by it. The outcome counts them.
     ///
-    /// No other operation on the tree may be under way, and no walk of it by software: another
-    /// caller could be about to write into a table that looks empty. The outcome counts the tables
-    /// removed.
+    /// No other operation on the tree, nor any walk by software, may be under way: another caller
+    /// could be about to write into a table that looks empty.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
@@ -34,7 +32,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Unlinks the empty tables below `node` that translate any of `remaining` bytes from `va` on.
     fn prune_table(
         &self,
         node: Node,

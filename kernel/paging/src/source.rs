@@ -1,29 +1,23 @@
-//! Where the frames come from: [`PhysSource`] and its three implementations.
+//! Where frames come from: [`PhysSource`] and its implementations.
 //!
-//! A source hands out its pages front to back, in pieces ([`Piece`]): a physical run, or a slice of
-//! an array, of which it says whether a leaf larger than a page can begin in it. That is all that
-//! the walker needs to know. A contiguous range knows its run; a list of extents goes from one to
-//! the next; an array that is read element by element reads **each once**: what ended a run is the
-//! head of the next.
+//! Pages are handed out front to back, in pieces ([`Piece`]). An array is read **once**: the
+//! element that ended a run is the head of the next.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL};
 
-/// Returns the output address of frame `n`.
-///
-/// By rotation, so that a frame number too large for an address leaves bits where an address has
-/// none, and the walker's one check of each address (`pa & !implemented == 0`) refuses it.
+/// By rotation: a number too large sets bits that no address has, which the walker refuses.
 #[inline]
 pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
 }
 
-/// A physical run: `pages` consecutive pages from `pa` on.
+/// Physically consecutive pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// The first address.
     pub pa: PhysAddr,
-    /// How many pages, at least 1.
+    /// At least 1.
     pub pages: u64,
 }
 
@@ -32,47 +26,42 @@ pub struct Run {
 pub enum Piece<'a> {
     /// A physical run.
     Run(Run),
-    /// Frames, at least one, of which the first could begin a contiguous group of pages. How many
-    /// of them follow each other is for the walker to find out.
+    /// At least one frame; the first could begin a contiguous group of pages.
     Frames(&'a [Pfn]),
-    /// Frames, at least one, of which none can begin a contiguous group of pages.
+    /// At least one frame; none can begin a contiguous group of pages.
     Singles(&'a [Pfn]),
 }
 
 /// A source of physical pages, read front to back.
 pub trait PhysSource<G: Granule> {
-    /// Whether [`run_at`](Self::run_at) costs the same for every length. A caller that only wants
-    /// to know what a mapping would look like asks an array for no more than it must.
+    /// Whether [`run_at`](Self::run_at) costs the same for every length. If not, a caller that only
+    /// predicts a mapping asks for little.
     const RUNS_ARE_FREE: bool;
 
-    /// Returns how many pages there are.
+    /// Returns the number of pages.
     fn pages(&self) -> u64;
 
-    /// Returns the physical run at `page`, at least 1 and at most `limit` pages. `limit` is at
-    /// least 1.
-    ///
-    /// `None` if there is no frame for `page`. A run ends before a page without a frame.
+    /// Returns the physical run at `page`, 1 to `limit` pages, or `None` without a frame. A run
+    /// ends before a page without a frame. `limit` is at least 1.
     ///
     /// # Panics
-    /// Pages are asked for in ascending order; `page` may be asked for again with a larger limit,
-    /// but nothing before it, unless the source was [rewound](Self::rewind). A source that keeps
-    /// its place asserts that.
+    /// If `page` lies before one asked for earlier and not [rewound](Self::rewind), in a source
+    /// that keeps its place. The same page may be asked for again with a larger limit.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// Returns the piece at `page`, which is mapped at `va`: at most `limit` pages, otherwise as
-    /// long as can be. `None`, and what may be asked for, as for [`run_at`](Self::run_at).
+    /// Returns the longest piece within `limit` at `page`, mapped at `va`; otherwise as
+    /// [`run_at`](Self::run_at).
     #[inline(always)]
     fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
         let _ = va;
         self.run_at(page, limit).map(Piece::Run)
     }
 
-    /// Pages will be asked for from the first on again: a map that failed is tried once more. A
-    /// source that keeps no place has nothing to do; one that does must not take the default.
+    /// Starts over: a failed map is tried again. A source that keeps its place must implement it.
     fn rewind(&mut self) {}
 
-    /// Returns the frame numbers of `nr` pages from `page` on, if they lie in memory as such: to
-    /// look at without moving on. By default they do not.
+    /// Returns the frame numbers of `nr` pages from `page` on, if memory holds them as `Pfn`,
+    /// without moving on.
     #[inline]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let _ = (page, nr);
@@ -88,8 +77,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// `pages` pages from `start` on. `start` must be a multiple of the page size: `map` refuses it
-    /// otherwise.
+    /// Returns `pages` pages from `start` on. `map` refuses a start that is not page-aligned.
     #[must_use]
     pub const fn new(start: PhysAddr, pages: u64) -> Self {
         Self { start, pages }
@@ -113,15 +101,13 @@ impl<G: Granule> PhysSource<G> for PhysRange {
     }
 }
 
-/// A list of frame numbers to read from: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of
-/// frame handles.
+/// Frame numbers to read: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of frame handles.
 pub trait FrameArray {
-    /// Returns how many frames.
+    /// Returns the number of frames.
     fn nr_frames(&self) -> usize;
-    /// Returns the frame number at `index`, which is below [`nr_frames`](Self::nr_frames). `None`:
-    /// there is none (a null page).
+    /// Returns frame `index`, below [`nr_frames`](Self::nr_frames), or `None` for a null page.
     fn frame(&self, index: usize) -> Option<Pfn>;
-    /// Returns all of them, if they lie in memory as frame numbers.
+    /// Returns all of them, if memory holds them as `Pfn`.
     #[inline]
     fn as_pfns(&self) -> Option<&[Pfn]> {
         None
@@ -171,17 +157,15 @@ impl FrameArray for [Option<Pfn>] {
     }
 }
 
-/// An array of pages that is contiguous only in places: what `vmap` maps, Linux's
-/// `vmap_pages_range_noflush_walk`.
+/// An array of pages: what `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
 #[derive(Debug)]
 pub struct PageArray<'a, A: FrameArray + ?Sized> {
     frames: &'a A,
-    /// The run found so far: pages `start..end`, the first at frame `head`.
+    /// Pages `start..end` were found, from frame `head` on.
     start: u64,
     end: u64,
     head: u64,
-    /// The element at `end`, if it has been read and did not continue the run. `Some(None)`: read,
-    /// and there is no frame.
+    /// The element at `end`, if read: it did not continue the run.
     next: Option<Option<Pfn>>,
 }
 
@@ -219,7 +203,7 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
             return None;
         }
         if page >= self.end {
-            // A new run begins here. Its head may have been read when the last run ended.
+            // The head may have been read when the last run ended.
             let head = match self.next.take() {
                 Some(read) if page == self.end => read,
                 _ => self.frames.frame(page as usize),
@@ -276,8 +260,8 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     }
 }
 
-/// Returns the head of `frames`, which are mapped from `va` on: those before the first that could
-/// begin a contiguous group of pages. Of what would be a group the first and the last are looked at.
+/// Returns the frames before the first that could begin a group of pages, judged by a group's first
+/// and last.
 #[inline]
 fn before_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> &[Pfn] {
     let group = G::cont_entries(LAST_LEVEL);
@@ -295,22 +279,21 @@ fn before_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> &[Pfn] {
     }
 }
 
-/// A physical extent: `pages` pages from frame `start` on, as an element of a scatter list.
+/// An element of a scatter list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
     /// The first frame.
     pub start: Pfn,
-    /// How many pages. Empty extents are skipped.
+    /// The number of pages. Empty extents are skipped.
     pub pages: u64,
 }
 
-/// A list of physical runs, as a scatter list has. Extents that touch are one run.
+/// A scatter list. Extents that touch are one run.
 #[derive(Debug)]
 pub struct Extents<'a> {
     extents: &'a [Extent],
     pages: u64,
-    /// The extents from the cursor on, and the number of the page at which the first of them
-    /// begins.
+    /// From the cursor on, and the page where that begins.
     rest: &'a [Extent],
     begins: u64,
 }

@@ -1,37 +1,14 @@
 //! The seam to table memory: [`Tables`].
-//!
-//! The engine never sees a pointer. It names a table by its physical address and a descriptor by
-//! its index, and asks for single-copy atomic 64-bit accesses: the hardware walker of every CPU is
-//! an observer that may read between any two of them (Arm ARM B2.2.1, D8.2).
-//!
-//! # Orderings
-//! - [`load`](Tables::load) and [`store`](Tables::store) are relaxed, but that a table is read
-//!   after the link that led to it: a processor keeps that order by itself, since the address comes
-//!   from the link; the language asks for acquire and release, as
-//!   [`LinearTables`](crate::LinearTables) has them.
-//! - [`compare_exchange`](Tables::compare_exchange) has release semantics when it succeeds and
-//!   acquire when it loads: a walk that sees the new value sees every store made before it. Links
-//!   to new tables are published so, which is what orders a table's zeroing before its link without
-//!   a barrier of its own (DESIGN rule 2).
-//! - Nothing here is complete for another observer before the DSB that the engine issues through
-//!   [`Mmu`](crate::Mmu).
-//!
-//! # Bulk operations
-//! They have plain defaults. A kernel overrides them with paired stores and DC ZVA; every
-//! descriptor must still be written by a 64-bit single-copy atomic access, except in
-//! [`alloc_table`](Tables::alloc_table), whose table no walker reaches yet.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
 
-/// What makes frames a contiguous group of pages: consecutive numbers behind a first one that has no
-/// bit of a mask.
+/// What makes frames a contiguous group of pages: consecutive, the first aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Groups {
     /// Frames in a group.
     pub frames: usize,
-    /// What the number of a group's first frame must not have: bits below the group's alignment,
-    /// and those of no physical address.
+    /// Bits that a group's first frame must not have: below its alignment, or of no address.
     pub head_mask: u64,
     /// The granule's.
     pub page_shift: u32,
@@ -51,21 +28,29 @@ impl Groups {
     }
 }
 
-/// Memory for translation tables, and access to it.
+/// Memory for translation tables, by physical address of a table and index of a descriptor.
+///
+/// # Orderings
+/// - [`load`](Self::load) and [`store`](Self::store) are relaxed, but a table is read after the
+///   link to it: a CPU orders that by address dependency; the language needs acquire and release,
+///   as in [`LinearTables`](crate::LinearTables).
+/// - [`compare_exchange`](Self::compare_exchange) acquires, and releases on success: a walk that
+///   sees a new link sees its table zeroed, without a barrier (DESIGN rule 2).
+/// - Other observers see stores complete after the engine's DSB ([`Mmu`](crate::Mmu)).
 ///
 /// # Safety
-/// An implementation promises:
-/// 1. `alloc_table` returns the address of one page (of the granule the tree uses), aligned to its
-///    size, all zero, owned by the caller until `free_table`, and never one that any TLB or walk
-///    cache may still reach as a table, nor the page at physical address 0, which stands for no
-///    table;
-/// 2. accesses reach that memory, and are single-copy atomic and ordered as the module says;
-/// 3. overridden bulk operations have the effect of their defaults.
+/// 1. `alloc_table` returns a page of the tree's granule, aligned to its size, all zero, owned by
+///    the caller until `free_table`, that no TLB or walk cache may still reach as a table; never
+///    the page at physical address 0, which stands for no table.
+/// 2. Accesses reach that memory, single-copy atomic, 64 bits wide (a hardware walker may read
+///    between any two: Arm ARM B2.2.1, D8.2) and ordered as above.
+/// 3. Overridden bulk operations (paired stores, DC ZVA) have the effect of their defaults, each
+///    descriptor by such an access, but in `alloc_table`, whose table no walker reaches.
 pub unsafe trait Tables {
-    /// A zeroed table page, or `None` when there is none.
+    /// Returns a zeroed table page, if there is one.
     fn alloc_table(&self) -> Option<PhysAddr>;
 
-    /// Takes back a table page. No walker reaches it any more; its contents are arbitrary.
+    /// Takes back a table page that no walker reaches, with any contents.
     fn free_table(&self, table: PhysAddr);
 
     /// Reads a descriptor.
@@ -74,14 +59,13 @@ pub unsafe trait Tables {
     /// Writes a descriptor.
     fn store(&self, table: PhysAddr, index: usize, value: u64);
 
-    /// Replaces a descriptor if it is `current`; otherwise gives what is there.
+    /// Replaces a descriptor that is `current`.
     ///
     /// # Errors
-    /// The value found, if it was not `current`. Never fails spuriously.
+    /// The value found otherwise. Never fails spuriously.
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
 
-    /// Writes `nr` descriptors from `index` on: `first`, `first + step`, `first + 2 * step` and so
-    /// on.
+    /// Writes `nr` descriptors from `index` on: `first`, `first + step`, and so on.
     #[inline]
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         let mut value = first;
@@ -91,8 +75,8 @@ pub unsafe trait Tables {
         }
     }
 
-    /// Writes one descriptor for each of `frames` from `index` on: the frame's address plus
-    /// `template`. Every frame number is that of an address.
+    /// Writes a descriptor for each of `frames` from `index` on: its address, which exists, plus
+    /// `template`.
     #[inline]
     fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
         for (i, frame) in frames.iter().enumerate() {
@@ -100,8 +84,8 @@ pub unsafe trait Tables {
         }
     }
 
-    /// As [`fill_frames`](Self::fill_frames), for the `groups` that `frames` begin with. Groups need
-    /// not continue each other. Returns how many descriptors it wrote.
+    /// As [`fill_frames`](Self::fill_frames), for the `groups` that `frames` begin with,
+    /// consecutive or not. Returns how many descriptors.
     #[inline]
     fn fill_groups(
         &self,
@@ -116,13 +100,13 @@ pub unsafe trait Tables {
         frames.len()
     }
 
-    /// Returns the OR of the numbers of `frames`. Touches no table.
+    /// Returns the OR of the frame numbers. Touches no table.
     #[inline]
     fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
         frames.iter().fold(0, |or, frame| or | frame.0)
     }
 
-    /// Returns how many of `frames` follow each other from the first on. Touches no table.
+    /// Returns how many of `frames` are consecutive from the first on. Touches no table.
     #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         let first = frames.first().map_or(0, |frame| frame.0);
@@ -145,9 +129,8 @@ pub unsafe trait Tables {
         Descriptor(or).is_vacant()
     }
 
-    /// Returns what kinds of descriptors `nr` of them from `index` on are: the AND and the OR of
-    /// their bits 7:0 and 55:48, which hold type, permissions and the contiguous bit. Other bits
-    /// are arbitrary.
+    /// Returns the AND and the OR of `nr` descriptors from `index` on, in bits 7:0 and 55:48 (type,
+    /// permissions, contiguous). Other bits are arbitrary.
     #[inline]
     fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         (index..index + nr).fold((!0, 0), |(and, or), i| {
@@ -156,25 +139,22 @@ pub unsafe trait Tables {
         })
     }
 
-    /// Called before a live leaf or group that covers `broken` bytes from `va` is made invalid,
-    /// with the tables that the engine will access until [`exit_break`](Self::exit_break). If
-    /// `va` is how those tables are reached (the linear map is being split), accesses must take
-    /// another way until then (DESIGN rule 3, last sentence).
+    /// Called before a live leaf or group of `broken` bytes at `va` is made invalid, with the
+    /// tables accessed until [`exit_break`](Self::exit_break). If those are reached by `va` (the
+    /// linear map is split), accesses must take another way (DESIGN rule 3, last sentence).
     #[inline]
     fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         let _ = (va, broken, tables);
     }
 
-    /// Ends what [`enter_break`](Self::enter_break) began: the new descriptors are written.
+    /// The new descriptors are written: ends [`enter_break`](Self::enter_break).
     #[inline]
     fn exit_break(&self) {}
 }
 
-/// Implements methods of a trait as `$inner` has them, for a wrapper that changes others:
-/// `forward! { self => self.inner; fn load(table: PhysAddr, index: usize) -> u64; }`.
-///
-/// A wrapper must not forget a method that has a default, as the bulk operations of [`Tables`]
-/// have. `#[deny(clippy::missing_trait_methods)]` on its `impl` has the compiler say so.
+/// Forwards a trait's methods to `$inner`: `forward! { self => self.inner; fn load(table: PhysAddr,
+/// index: usize) -> u64; }`. `#[deny(clippy::missing_trait_methods)]` on the `impl` finds a
+/// forgotten method that has a default.
 #[macro_export]
 macro_rules! forward {
     ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
@@ -185,7 +165,7 @@ macro_rules! forward {
     )*};
 }
 
-/// The methods of [`Tables`] that write no descriptor that a walk may see.
+/// Methods of [`Tables`] that write nothing that a walk may see.
 macro_rules! forward_unwritten {
     ($self:ident => $inner:expr) => {
         $crate::forward! { $self => $inner;
@@ -204,7 +184,7 @@ macro_rules! forward_unwritten {
 #[cfg(feature = "trace")]
 pub(crate) use forward_unwritten;
 
-// SAFETY: every method forwards to `T`, which keeps the promises.
+// SAFETY: forwards to `T`, which keeps the promises.
 #[deny(clippy::missing_trait_methods)]
 unsafe impl<T: Tables + ?Sized> Tables for &T {
     forward_unwritten!(self => (**self));

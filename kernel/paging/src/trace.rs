@@ -1,20 +1,10 @@
-//! Hook points for a debugger: functions that do nothing and are called at each step of an
-//! operation.
+//! Hook points for a debugger: with the feature `trace`, the engine calls a function of `hook` when
+//! it enters a table, chooses a leaf, and after each store, TLBI and barrier.
 //!
-//! With the feature `trace` the engine calls one of `hook`'s functions when a walk enters a table,
-//! when it has chosen a leaf, and after each store, TLBI and barrier. A debugger sets breakpoints
-//! on them (`break paging::trace::hook::leaf_chosen`) and finds everything in the argument
-//! registers, regardless of what the optimiser did to the walker. `scripts/gdb` does so for `vmw
-//! trace-walk`.
-//!
-//! Without the feature nothing of this is compiled: [`Hooked<T>`] is `T`, and the calls are empty
-//! and inline.
-//!
-//! The hooks are a seam, never a branch: a build with them takes the same way as one without, and
-//! does the same loads, stores and barriers.
-//!
-//! What is *not* an event: the look whether a range is vacant before `map` writes, and plain reads
-//! (`translate`, `visit`, `check`, `dump`). They choose and change nothing.
+//! Break on them (`break paging::trace::hook::leaf_chosen`), as `vmw trace-walk` of `scripts/gdb`
+//! does: everything is in argument registers. Hooks change no loads, stores or barriers. Not
+//! traced: `map`'s check that a range is vacant, and plain reads (`translate`, `visit`, `check`,
+//! `dump`).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::granule::Granule;
@@ -25,14 +15,12 @@ use crate::outcome::LeafSize;
 use crate::tables::Groups;
 use crate::tree::Node;
 
-/// What a tree keeps of its table memory and its barriers: the thing itself, or a wrapper that
-/// tells the hooks.
+/// `T`, behind the hooks if there are any.
 #[cfg(not(feature = "trace"))]
 pub type Hooked<T> = T;
 #[cfg(feature = "trace")]
 pub use enabled::Hooked;
 
-/// Puts the hooks, if there are any, in front of `inner`.
 #[inline]
 pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
     #[cfg(feature = "trace")]
@@ -41,7 +29,6 @@ pub(crate) fn hooked<T>(inner: T) -> Hooked<T> {
     inner
 }
 
-/// Returns what is behind the hooks, for use apart from the tree.
 #[inline]
 pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
     #[cfg(feature = "trace")]
@@ -50,8 +37,6 @@ pub(crate) fn inner<T>(hooked: &Hooked<T>) -> &T {
     hooked
 }
 
-/// An operation goes on in the table `node`, with `size` bytes of its range from `va` on still
-/// before it.
 #[inline]
 pub(crate) fn level<G: Granule>(node: Node, va: VirtAddr, size: u64) {
     #[cfg(feature = "trace")]
@@ -68,8 +53,6 @@ pub(crate) fn level<G: Granule>(node: Node, va: VirtAddr, size: u64) {
     let _ = (G::NAME, node, va, size);
 }
 
-/// `leaves`, which the leaf rule chose for a physical run from `pa` on in the operation's `range`,
-/// are about to be written at `va`.
 #[inline]
 pub(crate) fn leaves<G: Granule>(
     va: VirtAddr,
@@ -83,7 +66,6 @@ pub(crate) fn leaves<G: Granule>(
     let _ = (G::NAME, va, pa, leaves, range, allowed);
 }
 
-/// Frames are about to be mapped from `va` on by single pages: none can begin a larger leaf.
 #[inline]
 pub(crate) fn frames<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange, allowed: LeafSet) {
     #[cfg(feature = "trace")]
@@ -91,7 +73,6 @@ pub(crate) fn frames<G: Granule>(va: VirtAddr, frames: &[Pfn], range: VirtRange,
     let _ = (G::NAME, va, frames, range, allowed);
 }
 
-/// `groups` at the head of `frames` are about to be mapped from `va` on.
 #[inline]
 pub(crate) fn groups<G: Granule>(
     va: VirtAddr,
@@ -105,10 +86,8 @@ pub(crate) fn groups<G: Granule>(
     let _ = (G::NAME, va, frames, groups, range, allowed);
 }
 
-/// The functions to break on. Arguments are plain numbers in the C calling convention: X0 to X6 at
-/// the first instruction.
-///
-/// Names, order and meaning of the arguments are stable.
+/// Functions to break on. Names and arguments are stable: numbers in the C calling convention, X0
+/// to X6 at the first instruction.
 #[cfg(feature = "trace")]
 pub mod hook {
     use core::hint::black_box;
@@ -118,25 +97,23 @@ pub mod hook {
             $(#[$doc])*
             #[inline(never)]
             pub extern "C" fn $name($($arg: u64),*) {
-                // The name keeps functions of equal shape from being merged into one.
+                // The name keeps equal functions from being merged.
                 black_box((stringify!($name), $($arg),*));
             }
         )*};
     }
 
     hooks! {
-        /// An operation goes on in the table at physical address `table`, of `level`, at descriptor
-        /// `index`, with `size` bytes of its range from `va` on still before it.
+        /// An operation entered the table at physical address `table`, of `level`, at descriptor
+        /// `index`, with `size` bytes of its range left from `va` on.
         level_entered(level, table, index, va, size);
-        /// A leaf was chosen and is about to be written. `run` is the number of physically
-        /// consecutive bytes from `pa` that the walker knows of, 0 where it did not look because
-        /// the place forbids a larger leaf; `remaining` the bytes of the range from `va` on;
-        /// `allowed` the sizes allowed, bit `2 * level + contiguous`.
+        /// A leaf is about to be written. `run`: physically consecutive bytes known from `pa` on, 0
+        /// where the place forbids a larger leaf; `remaining`: bytes of the range from `va` on;
+        /// `allowed`: sizes, bit `2 * level + contiguous`.
         leaf_chosen(level, contiguous, va, pa, run, remaining, allowed);
         /// `nr` descriptors from `index` on of the table at physical address `table` were written.
-        /// `kind` 0: one, with `first`. 1: `first`, `first + step`, and so on. 2: outputs as they
-        /// come, the first of them in `first`, the common bits in `step`. 3: cleared. 4: exchanged,
-        /// `step` for `first`.
+        /// `kind` 0: `first`. 1: `first`, `first + step`, and so on. 2: any outputs, that of the
+        /// first in `first`, common bits in `step`. 3: cleared. 4: `step` was exchanged for `first`.
         descriptors_stored(kind, table, index, nr, first, step);
         /// A TLBI was issued. `kind` 0: VAALE1IS, 1: VAAE1IS, 2: RVAALE1IS, 3: RVAAE1IS, 4:
         /// VMALLE1IS. `pages` from `va` on are covered; `scale` and `num` are the range operand's.
@@ -154,7 +131,7 @@ mod enabled {
     use crate::tables::{Groups, Tables, forward_unwritten};
     use core::hint::black_box;
 
-    // The optimiser does not see what is called, so it changes neither the signature nor the call.
+    // Keeps the optimiser from changing signature and call.
     pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {
         black_box(function)(a, b, c, d, e);
     }
@@ -216,7 +193,7 @@ mod enabled {
         allowed: LeafSet,
     ) {
         let bytes = size.bytes::<G>();
-        // Of a page it was not looked how long its run is.
+        // Of a page the run is unknown.
         let run = if size.is_contiguous() { bytes } else { 0 };
         for (chunk, i) in frames.chunks(size.descriptors::<G>()).zip(0..) {
             let at = va.add(i * bytes);
@@ -225,11 +202,11 @@ mod enabled {
         }
     }
 
-    /// Does what `T` does and then tells the hooks; in all else it is `T`.
+    /// `T`, followed by the hooks.
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Hooked<T>(pub(super) T);
 
-    // SAFETY: every method forwards to `T`, which keeps the promises.
+    // SAFETY: forwards to `T`, which keeps the promises.
     #[deny(clippy::missing_trait_methods)]
     unsafe impl<T: Tables> Tables for Hooked<T> {
         forward_unwritten!(self => self.0);

@@ -1,9 +1,7 @@
 //! `unmap`: clears leaves, and unlinks the tables that the range covers whole.
 //!
-//! What to invalidate is read from the tables before the stores (DESIGN rule 4) and goes into the
-//! caller's [`FlushBatch`]; nothing is freed before that has flushed. A table that the range covers
-//! whole is unlinked with its descriptors in it. One that it covers in part stays linked, even if
-//! it is empty, since others may map there. Holes are skipped.
+//! What to invalidate is read before the stores (DESIGN rule 4) into the caller's [`FlushBatch`]. A
+//! table covered in part stays linked, even if empty: others may map there.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor};
@@ -16,10 +14,9 @@ use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{Kinds, Node, Tree, level_around, part};
 
-/// The state of an `unmap` call.
 struct Unmapping<'p, G: Granule> {
     range: VirtRange,
-    /// Whether tables that the range covers whole are unlinked, too.
+    /// Whether to unlink tables covered whole.
     takes_tables: bool,
     reserve: Reserve,
     pending: &'p mut Pending<G>,
@@ -27,18 +24,17 @@ struct Unmapping<'p, G: Granule> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Takes out all that is mapped in `range`. A leaf that the range covers in part is split
-    /// first, no further than needed; the rest stays mapped. Tables that the range covers whole are
-    /// unlinked, and freed by the flush.
+    /// Unmaps `range`; holes are skipped. A leaf covered in part is split, no further than needed.
+    /// Tables covered whole are unlinked, and freed by the flush.
     ///
-    /// The outcome counts what was taken out. Granularity: a page. Neither the addresses nor the
-    /// frames that were mapped may be reused before `batch` has flushed.
+    /// The outcome counts what was taken out. Granularity: a page. Neither addresses nor frames may
+    /// be reused before `batch` has flushed.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical) for the range;
-    /// [`Error::OutOfTables`](crate::Error::OutOfTables) if a split needs a table page and there is
-    /// none: then nothing has changed.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical);
+    /// [`Error::OutOfTables`](crate::Error::OutOfTables) if a split lacks a table page: nothing has
+    /// changed then.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn unmap<C>(
         &self,
@@ -46,7 +42,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         let pending = batch.pending_mut();
-        // As in `map`.
         match level_around::<G>(range) {
             3 => self.unmap_under::<3>(range, pending),
             2 => self.unmap_under::<2>(range, pending),
@@ -74,7 +69,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_anything(range, pending)
     }
 
-    /// Returns all other cases: leaves covered in part, holes, links.
+    /// Leaves covered in part, holes, links.
     #[inline(never)]
     fn unmap_anything(&self, range: VirtRange, pending: &mut Pending<G>) -> Result<Outcome, Failure> {
         let mut unmapping = Unmapping {
@@ -91,7 +86,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(unmapping.outcome.copied())
     }
 
-    /// Clears what a failing `map` has written: leaves that end where `range` does. Tables stay.
+    /// Clears what a failing `map` wrote: leaves that end where `range` does.
     pub(crate) fn unmap_leaves(&self, range: VirtRange, pending: &mut Pending<G>) {
         let mut unmapping = Unmapping {
             range,
@@ -104,7 +99,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_table(node, range.start, range.size, &mut unmapping);
     }
 
-    /// Returns the lowest table that translates all of `range`, or the lowest of them that exists.
+    /// Returns the lowest existing table that translates all of `range`.
     fn table_around(&self, range: VirtRange) -> Node {
         let level = level_around::<G>(range);
         let mut node = self.root_node();
@@ -118,8 +113,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         node
     }
 
-    /// Clears the range if it holds only valid leaves of this table, all covered whole. Else it
-    /// does nothing.
+    /// Clears the range if it holds only valid leaves, all covered whole.
     #[inline(always)]
     fn unmap_whole_leaves(
         &self,
@@ -141,12 +135,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         self.count_leaves(node, index, nr, kinds, outcome);
         self.clear(node, index, nr);
-        // DESIGN rule 4: a TLB may hold a group as its members, so both have the same stride.
+        // DESIGN rule 4: a TLB may hold a group as its members.
         pending.invalidate(VirtRange::new(va, size), level, false);
         true
     }
 
-    /// Returns whether the edge of `nr` descriptors from `index` on cuts a contiguous group.
     #[inline(always)]
     fn cuts_group(&self, node: Node, index: usize, nr: usize, kinds: Kinds) -> bool {
         let cut = |at: usize| at & (G::cont_entries(node.level) - 1) != 0;
@@ -155,7 +148,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous()))
     }
 
-    /// Counts `nr` descriptors from `index` on, all of them leaves, none in a group that is cut.
+    /// Counts leaves, none in a group that is cut.
     #[inline(always)]
     fn count_leaves(&self, node: Node, index: usize, nr: usize, kinds: Kinds, outcome: &mut Outcome) {
         let level = node.level;
@@ -174,7 +167,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             .add(LeafSize::new(level, false), (nr - grouped) as u32);
     }
 
-    /// Returns how many of `nr` descriptors from `index` on are in groups.
     #[inline(never)]
     fn nr_grouped(&self, node: Node, index: usize, nr: usize) -> usize {
         let group = G::cont_entries(node.level);
@@ -185,7 +177,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         groups << G::cont_shift(node.level)
     }
 
-    /// Clears `remaining` bytes from `va` on below `node`.
     #[inline(never)]
     fn unmap_table(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
         let (pending, outcome) = (&mut *unmapping.pending, &mut unmapping.outcome);
@@ -194,7 +185,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The same, descriptor by descriptor.
     fn unmap_each(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
         let level = node.level;
         let (index, nr) = self.slots(level, va, remaining);
@@ -215,7 +205,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             } else if !found.is_vacant() {
                 next = self.unmap_leaf(node, i, va, found, unmapping);
             }
-            // On to what follows: the next descriptor, or the one behind a group.
             let step = here + ((next - i - 1) as u64) * G::size(level);
             va = va.add(step);
             remaining = remaining.saturating_sub(step);
@@ -223,8 +212,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Clears the leaf `found` at `index` of `node`, or the part in the range. Returns the index
-    /// behind it.
+    /// Returns the index behind the leaf.
     fn unmap_leaf(
         &self,
         node: Node,
@@ -251,12 +239,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         unit.index + nr
     }
 
-    /// Defers the free of `node`, which was just unlinked and whose span the range covers, and of
-    /// all tables below it, to the flush.
+    /// Defers the free of `node`, unlinked and covered whole, and of the tables below it.
     ///
-    /// Their descriptors stay. While a walk cache holds the link, a walk may load any of them
-    /// again. So every leaf is invalidated at all levels: TLBIs are not ordered among themselves
-    /// before the DSB.
+    /// Descriptors stay: a walk cache that holds the link may load them again. So every leaf is
+    /// invalidated at all levels: TLBIs are unordered before the DSB.
     fn take_table(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let kinds = self.kinds(node, 0, G::ENTRIES);
         let span = VirtRange::new(va, G::table_span(node.level));
@@ -266,7 +252,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } else if !kinds.is_vacant() {
             self.take_descriptors(node, va, unmapping);
         }
-        // A walk cache may hold the link (DESIGN rule 5). Links in the table were recorded above.
+        // A walk cache may hold the link (DESIGN rule 5).
         let level = node.level - 1;
         unmapping.pending.invalidate_link(span, level);
         unmapping.pending.defer_free(&self.tables, node.table);
@@ -274,10 +260,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         unmapping.outcome.tables_removed += 1;
     }
 
-    /// Records what is linked and mapped in the unlinked table `node`.
     fn take_descriptors(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let level = node.level;
-        // By range, a TLBI for all pages of a table costs no more than for some.
+        // By range, all pages cost no more than some.
         let at_once = level == LAST_LEVEL && self.mmu.has_tlbi_range();
         if at_once {
             let span = VirtRange::new(va, G::table_span(level));
@@ -300,7 +285,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Records a cleared leaf in `range`. No TLB holds one that was invalid.
+/// No TLB holds a leaf that was invalid.
 fn took_out<G: Granule>(
     range: VirtRange,
     leaf: LeafSize,

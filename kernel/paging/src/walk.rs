@@ -1,7 +1,7 @@
-//! Reading a tree: `translate`, `walk` level by level, and `visit` leaf by leaf.
+//! Reading a tree: `translate`, `walk` level by level, `visit` leaf by leaf.
 //!
-//! Nothing is written. A walk may run beside operations on other ranges; see [`Tree`] on what the
-//! environment must wait for before it hands an unlinked table out again.
+//! A walk may run beside operations on other ranges; see [`Tree`] on when an unlinked table may be
+//! reused.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, Descriptor};
@@ -11,7 +11,7 @@ use crate::outcome::{Error, LeafSize};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
 
-/// One leaf: a page, a block, or a whole contiguous group.
+/// A page, a block, or a whole contiguous group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
     /// Its first address.
@@ -22,18 +22,18 @@ pub struct Leaf {
     pub size: LeafSize,
     /// Its attributes.
     pub attributes: Attributes,
-    /// Whether the walker uses it.
+    /// Whether walks use it.
     pub valid: bool,
 }
 
 impl Leaf {
-    /// Returns the addresses that it covers.
+    /// Returns the addresses covered.
     #[must_use]
     pub fn range<G: Granule>(&self) -> VirtRange {
         VirtRange::new(self.va, self.size.bytes::<G>())
     }
 
-    /// Returns the physical address that `va`, inside the leaf, maps to.
+    /// Returns what `va`, inside the leaf, maps to.
     #[must_use]
     pub const fn translate(&self, va: VirtAddr) -> PhysAddr {
         self.pa.add(va.offset_from(self.va))
@@ -45,30 +45,30 @@ impl Leaf {
 pub struct Step {
     /// The level.
     pub level: Level,
-    /// The table read.
+    /// The table.
     pub table: PhysAddr,
-    /// The index of the descriptor read.
+    /// The index read.
     pub index: usize,
     /// What was there.
     pub descriptor: Descriptor,
 }
 
-/// A walk for one address, every level shown.
+/// A walk for one address, level by level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
     steps: [Option<Step>; 5],
-    /// The leaf it ended at, or `None` for a translation fault at the level of the last step. An
-    /// invalid leaf that keeps its place is shown, with [`Leaf::valid`] false.
+    /// Where it ended; `None` for a translation fault at the last step's level. An invalid leaf
+    /// that keeps its place is shown, with [`Leaf::valid`] false.
     pub leaf: Option<Leaf>,
 }
 
 impl Walk {
-    /// The levels read, root first.
+    /// Returns the levels read, root first.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// Returns the level at which the walk ended.
+    /// Returns the level at which it ended.
     #[must_use]
     pub fn level(&self) -> Level {
         self.steps().last().map_or(0, |step| step.level)
@@ -85,7 +85,7 @@ pub enum Visit {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Walks for `va`, which may be any address of this tree's half, aligned or not.
+    /// Walks for `va`, aligned or not.
     ///
     /// # Errors
     /// [`Error::NonCanonical`].
@@ -117,7 +117,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(walk)
     }
 
-    /// Returns the leaf that translates `va`, if there is a valid one.
+    /// Returns the valid leaf that translates `va`, if any.
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<Leaf> {
         if !self.range().contains(va) {
@@ -137,8 +137,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Calls `visitor` for each leaf that has a part in `range`, in ascending order; leaves that
-    /// reach over an end of the range are given whole.
+    /// Calls `visitor` for each leaf in `range`, in ascending order; leaves that reach over an end
+    /// are given whole.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`].
@@ -183,7 +183,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Visit::Continue
     }
 
-    /// Returns the leaf that `found` at `index`, which covers `va`, belongs to.
     #[inline]
     fn leaf(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Leaf {
         let size = LeafSize::new(node.level, found.is_contiguous());

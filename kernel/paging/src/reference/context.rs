@@ -1,4 +1,4 @@
-//! [`Context`]: a tree of its own with the steps that every reference walker takes.
+//! [`Context`]: a tree, with the steps that every reference walker takes.
 
 use super::Error;
 use super::flush::flush_table;
@@ -22,7 +22,7 @@ pub struct Context<'a, G, T, M> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
-    /// Returns an empty tree, or `None` if there is no page for its root.
+    /// Returns an empty tree, or `None` without a page for its root.
     #[must_use]
     pub fn new(tables: &'a T, mmu: &'a M) -> Option<Self> {
         Some(Self::from_root(tables.alloc_table()?, tables, mmu))
@@ -39,7 +39,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Returns the leaf descriptor that maps `va`, and its level: one walk from the root.
+    /// Returns the leaf descriptor that maps `va`, and its level.
     #[must_use]
     pub fn leaf_at(&self, va: VirtAddr) -> Option<(Descriptor, Level)> {
         let mut table = self.root;
@@ -66,7 +66,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Some((found.address::<G>().add(within), leaf))
     }
 
-    /// Returns the leaves that map `range`, by size. A contiguous group counts as one.
+    /// Returns the leaves that map `range`, by size. A group counts as one.
     #[must_use]
     pub fn leaf_counts(&self, range: VirtRange) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -85,11 +85,9 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         counts
     }
 
-    /// Frees every table of the tree, with all that it maps. The reference walkers themselves keep
-    /// emptied tables.
+    /// Frees every table with all that it maps.
     pub fn release(self) {
-        // No walk cache may hold a table that is given away (DESIGN rule 5). Nothing is unlinked:
-        // the whole tree goes, and no CPU walks it any more.
+        // DESIGN rule 5: no walk cache holds a table given away. No CPU walks the tree any more.
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
         self.mmu.dsb_ish();
@@ -109,7 +107,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         self.tables.free_table(table);
     }
 
-    /// Whether `size` bytes at `va` can be walked at all.
+    /// Checks that `size` bytes at `va` can be walked.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::OutOfRange`].
@@ -130,10 +128,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// Returns the address of `frame`, page `page` of a range.
-    ///
-    /// Linux asks `pfn_valid` here, a lookup of its own that dominates its cost for page arrays.
-    /// There is no memory map to look up in: only what no address could express is refused.
+    /// Returns the address of `frame`, page `page` of a range. Linux asks `pfn_valid` here, most of
+    /// its cost for page arrays; without a memory map only what no address expresses is refused.
     ///
     /// # Errors
     /// [`Error::NoFrame`], [`Error::BadFrame`].
@@ -146,8 +142,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
     }
 
-    /// Returns the table of `level` that translates `va`, after one walk from the root that adds
-    /// what is missing.
+    /// Returns the table of `level` for `va`, adding what is missing from the root down.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -159,8 +154,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(table)
     }
 
-    /// Returns the table below the descriptor of `level` that `va` selects in `table`, added if
-    /// there is none.
+    /// Returns the table below the descriptor of `level` for `va`, added if missing.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -182,7 +176,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
         let new = self.tables.alloc_table().ok_or(Error::OutOfTables(level + 1))?;
         let link = Descriptor::table::<G>(new);
-        // Release: the new table's zeroes are visible to a walk before the link is.
+        // Release: a walk that sees the link sees the table zeroed.
         if let Err(found) = self.tables.compare_exchange(table, index, 0, link.0) {
             self.tables.free_table(new);
             let found = Descriptor(found);
@@ -193,7 +187,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(new)
     }
 
-    /// Writes a single page at `va` into its last-level table, without barriers.
+    /// Writes a page into its last-level table, without barriers.
     ///
     /// # Errors
     /// [`Error::Occupied`].
@@ -213,7 +207,6 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// Returns the index of the page descriptor for `va` in `table`, which must be vacant.
     #[inline]
     pub(super) fn vacant_page(&self, table: PhysAddr, va: VirtAddr) -> Result<usize, Error> {
         let index = G::index(va.0, LAST_LEVEL);
@@ -225,11 +218,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(index)
     }
 
-    /// Writes `size` bytes of page descriptors from `index` on: one page, or one or more whole
-    /// contiguous groups.
-    ///
-    /// Only the first descriptor was looked at, by [`vacant_page`](Self::vacant_page): Linux looks
-    /// at no other either.
+    /// Writes a page, or whole groups. As in Linux, only the first descriptor was checked.
     #[inline]
     pub(super) fn store_pages(
         &self,
@@ -247,7 +236,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Out of line, and one plain store per descriptor, as Linux's setter for large pages is.
+    /// Out of line, a store per descriptor, as Linux's setter for large pages.
     #[inline(never)]
     fn store_groups(&self, table: PhysAddr, index: usize, pa: PhysAddr, size: u64, attributes: Attributes) {
         let mut page = Descriptor::leaf::<G>(LAST_LEVEL, pa, attributes, true).0;
@@ -257,11 +246,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Places a block of `level` at `va`, if the slice of the range that falls to this descriptor
-    /// is exactly the block, VA and PA are aligned to it, and neither the architecture nor
-    /// `max_shift` is against it. Returns whether it did.
-    ///
-    /// An empty table that hangs there is taken out first and freed.
+    /// Places a block if `slice` is just that, aligned, and allowed. Returns whether it did. An
+    /// empty table there is unlinked and freed first.
     #[inline]
     pub(super) fn try_block(
         &self,
@@ -294,10 +280,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(true)
     }
 
-    /// Unlinks and frees the table under descriptor `index` of `table`, and those below it first.
-    ///
-    /// Linux trusts its callers that all are empty. Here a live leaf is an error: a test may be
-    /// that caller.
+    /// Unlinks and frees a table, those below it first. Linux trusts that all are empty.
     #[cold]
     fn free_lower(&self, table: PhysAddr, index: usize, level: Level, va: VirtAddr) -> Result<(), Error> {
         let lower = Descriptor(self.tables.load(table, index)).address::<G>();
@@ -318,8 +301,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// DSB ISHST, so that walks see the stores; ISB, so that this CPU forgets a fault it may have
-    /// speculated (Arm ARM B2.3.12 and D8.2.6, ordering and completion of descriptor updates).
+    /// DSB ISHST: walks see the stores; ISB: this CPU drops a speculated fault (Arm ARM B2.3.12,
+    /// D8.2.6).
     #[inline]
     pub(super) fn publish(&self) {
         self.mmu.dsb_ishst();
@@ -327,7 +310,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     }
 }
 
-/// Cuts `range` into the parts that fall to one descriptor of `level` each.
+/// Cuts `range` into parts of one descriptor of `level` each.
 #[inline]
 pub(super) fn slices<G: Granule>(range: VirtRange, level: Level) -> impl Iterator<Item = VirtRange> {
     let entry = G::size(level);

@@ -1,5 +1,4 @@
-//! [`Engine`]: the engine behind the trait of the reference walkers, so that it stands in every
-//! list beside them.
+//! [`Engine`]: the engine behind the reference walkers' trait.
 
 use super::context::Context;
 use super::{Error, Walker};
@@ -12,14 +11,10 @@ use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
 
-/// The engine, [`Tree`], with every leaf size allowed and no policy that is not the default.
-///
-/// Unlike the others it leaves nothing behind when it fails, and splits what an unmap covers in
-/// part.
+/// [`Tree`] with default policy. Unlike the others, it undoes what failed and splits leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 
-/// Returns the context's tree, in the half that `va` lies in.
 #[inline]
 fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'a, G, T, M>,
@@ -29,7 +24,7 @@ fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     Tree::new(ctx.root, half, ctx.tables, ctx.mmu, Config::default())
 }
 
-/// Maps `range`. The tree is this walker's alone, so what is left, or in the way, can go at once.
+/// The tree has one caller: tables left or in the way can go at once.
 #[inline]
 fn map<G: Granule, T: Tables, M: Mmu, S: PhysSource<G>>(
     ctx: &Context<'_, G, T, M>,

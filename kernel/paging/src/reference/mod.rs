@@ -1,40 +1,26 @@
-//! Plain walkers to hold the engine against: in differential tests and in benches, never in a
-//! kernel.
+//! Plain walkers to hold the engine against, in differential tests and benches, never in a kernel.
 //!
-//! [`Rewalk`] is what Linux up to 7.3 does, [`Series`] what the 2026 series made of it. Both are
-//! written from described behaviour: which levels are tried, how far a step goes, what is checked,
-//! where barriers and invalidations stand. Their defects are kept where a measurement or a test is
-//! about them, and named there.
+//! [`Rewalk`] is Linux up to 7.3, [`Series`] what the 2026 series made of it, written from
+//! described behaviour: levels tried, steps, checks, barriers, invalidations. Defects that a
+//! measurement or a test is about are kept, and named. [`Engine`] is the engine behind the same
+//! trait.
 //!
-//! [`Engine`] is the engine itself behind the same trait, so that lists of walkers have it too.
-//!
-//! # What they are not
-//! They run on **trees of their own**, made by [`Context::new`], one walker to a tree. The engine
-//! keeps the number of occupied descriptors of a table in the link to it; these walkers do not keep
-//! it, so neither may go on with a tree that the other has changed. They take no lock: one caller
-//! at a time. Where one of them fails, what it had written stays; the caller unmaps the range, as
-//! Linux's callers do.
+//! They run on trees of their own ([`Context::new`]), one caller at a time, without locks. What a
+//! failed call had written stays; the caller unmaps the range, as Linux's do.
 //!
 //! # A walker of your own
-//! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add one line to the list in
-//! [`for_each_walker!`](crate::for_each_walker). From then on it is in all that iterates that list:
+//! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add a line to
+//! [`for_each_walker!`](crate::for_each_walker). These then run it:
 //!
-//! - `tests/reference/agreement.rs` (`cargo test -p paging reference`): the same random arrays and
-//!   ranges as all others, in every granule, page by page
-//! - `tests/on_the_model.rs` (`cargo test -p paging on_the_model`): the model of a worst-case TLB:
-//!   no rule broken, everything flushed
-//! - the kernel's self-tests (`BOOTARGS='selftest=walkers.*' make run`): the live MMU: `AT`, data
-//!   by two addresses, and that nothing is left in the TLB
-//! - the bench (`make bench`): every case that takes a range or an array; each page is checked
-//!   before anything is counted
+//! - `tests/reference/agreement.rs`: random arrays and ranges, in every granule, compared page by
+//!   page
+//! - `tests/on_the_model.rs`: a worst-case TLB: no rule broken, everything flushed
+//! - the kernel's self-tests (`BOOTARGS='selftest=walkers.*' make run`): the live MMU
+//! - the bench (`make bench`): every case of a range or an array, each page checked
 //!
-//! `BENCH_WALKERS=GLOB` selects walkers by name, in the bench and in the self-tests. That each of
-//! the four finds a wrong walker out is itself tested, with walkers that are wrong on purpose.
-//!
-//! [`Context`] offers the steps of a walk, and [`Walker::unmap`] has a default, so that an idea
-//! about mapping is all that there is to write. This one is complete; as a file, with a program
-//! around it that shows it beside the others, it is in `examples/walker`, and the crate's README
-//! tells the way from there into the bench.
+//! `BENCH_WALKERS=GLOB` selects walkers in the last two. [`Context`] offers the steps of a walk;
+//! [`Walker::unmap`] has a default. This walker is complete, and runs in `examples/walker`; the
+//! README tells the way from there into the bench.
 //!
 //! ```
 //! use paging::reference::{Context, Error, Walker};
@@ -117,23 +103,19 @@ use crate::source::FrameArray;
 use crate::tables::Tables;
 use core::fmt;
 
-/// A way to map and unmap a range of kernel addresses.
-///
-/// Every operation returns the levels at which it wrote a descriptor, links included.
+/// A way to map and unmap kernel addresses. Operations return the levels written, links included.
 ///
 /// # Errors
-/// All of them: an [`Error`]. What was written before it struck stays.
+/// An [`Error`]. What was written before stays.
 pub trait Walker<G: Granule, T: Tables, M: Mmu> {
     /// A short name for tables and selections, without blanks.
     const NAME: &'static str;
 
-    /// Maps `size` bytes at `va` to the contiguous physical range that begins at `pa`: what
-    /// `ioremap` needs.
-    ///
-    /// `va`, `pa` and `size` are multiples of the page size, and nothing is mapped there.
+    /// Maps `size` bytes at `va` to the memory from `pa` on, as `ioremap`. All are multiples of the
+    /// page size; nothing is mapped there.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error`].
     fn map_range(
         &self,
         ctx: &Context<'_, G, T, M>,
@@ -143,11 +125,10 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps the pages of `frames`, in order, at `va`: what `vmap` needs. Nothing is known about the
-    /// array.
+    /// Maps the pages of `frames` at `va`, as `vmap`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error`].
     fn map_pages<A: FrameArray + ?Sized>(
         &self,
         ctx: &Context<'_, G, T, M>,
@@ -156,14 +137,11 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps the pages of `frames` where the caller knows that each chunk of `1 << shift` bytes is
-    /// physically contiguous and aligned to its size: what `vmalloc` with large blocks needs.
-    /// `shift` is at least the page shift.
-    ///
-    /// The knowledge is a help, not an order: by default it is not used.
+    /// Maps `frames` whose chunks of `1 << shift` bytes are contiguous and aligned, as `vmalloc`
+    /// with large blocks. `shift` is at least the page shift. Unused by default.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error`].
     #[inline]
     fn map_chunks<A: FrameArray + ?Sized>(
         &self,
@@ -177,21 +155,18 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         self.map_pages(ctx, va, frames, attributes)
     }
 
-    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB. By default
-    /// [`unmap_range`], what Linux does.
+    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB; by default as Linux.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error`].
     #[inline]
     fn unmap(&self, ctx: &Context<'_, G, T, M>, va: VirtAddr, size: u64) -> Result<LevelMask, Error> {
         unmap_range(ctx, va, size)
     }
 }
 
-/// Runs a block once for each registered [`Walker`], each time with its own type: no dynamic
-/// dispatch.
-///
-/// `for_each_walker!(|walker| { ... })`. To register a walker, add a line to the list below.
+/// Runs a block for each registered [`Walker`], statically dispatched: `for_each_walker!(|walker| {
+/// ... })`. The list is below.
 #[macro_export]
 macro_rules! for_each_walker {
     (|$walker:ident| $body:block) => {
@@ -217,13 +192,13 @@ pub enum Error {
     Empty(VirtAddr),
     /// An address or size is not a multiple of the page size.
     Misaligned(u64),
-    /// A chunk of `1 << shift` bytes is smaller than a page, or no number of bytes at all.
+    /// A chunk of `1 << shift` bytes is smaller than a page, or too large.
     ChunkShift(u32),
     /// The range leaves what the tree translates.
     OutOfRange(VirtAddr, u64),
-    /// The source has no frame for this page of the range.
+    /// The source lacks a frame.
     NoFrame {
-        /// The page, counted from the start of the range.
+        /// The page, from the start of the range.
         page: u64,
     },
     /// No physical address has this frame number.
@@ -237,16 +212,16 @@ pub enum Error {
         /// The descriptor found.
         found: Descriptor,
     },
-    /// The range to unmap covers this leaf only in part, and there is no splitting.
+    /// The range to unmap covers this leaf in part: there is no splitting.
     PartialLeaf {
-        /// Where the range meets the leaf.
+        /// Where the range meets it.
         va: VirtAddr,
         /// The leaf.
         leaf: LeafSize,
     },
     /// No page for a table of this level.
     OutOfTables(Level),
-    /// What the engine says, by way of [`Engine`].
+    /// The engine's, by [`Engine`].
     Engine(crate::Error),
 }
 

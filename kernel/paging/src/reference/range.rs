@@ -1,8 +1,5 @@
-//! The walk for one contiguous physical range, in one pass from the root: Linux's
-//! `vmap_range_noflush`.
-//!
-//! [`Rewalk`](super::Rewalk) and [`Series`](super::Series) share it. They differ in one answer, as
-//! the kernels do whose architecture hook it is: how far a step at the last level goes.
+//! Linux's `vmap_range_noflush`: one contiguous range, in one pass. [`Rewalk`](super::Rewalk) and
+//! [`Series`](super::Series) differ in the step at the last level, an architecture hook in Linux.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -13,20 +10,20 @@ use crate::mmu::Mmu;
 use crate::outcome::LevelMask;
 use crate::tables::Tables;
 
-/// No limit on the size of a leaf but the architecture's.
+/// No limit but the architecture's.
 pub(super) const ANY_SHIFT: u32 = 63;
 
-/// A place at the last level: what the architecture is asked about.
+/// A place at the last level.
 pub(super) struct Step {
     pub(super) va: VirtAddr,
     pub(super) pa: PhysAddr,
-    /// Bytes from `va` to the end of the range, or of its last-level table if that is nearer.
+    /// Bytes to the end of the range or of the table.
     pub(super) left: u64,
     pub(super) max_shift: u32,
 }
 
 impl Step {
-    /// Returns whether a contiguous group may begin here.
+    /// Returns whether a group may begin here.
     #[inline]
     pub(super) fn fits_group<G: Granule>(&self) -> bool {
         let group = G::cont_size(LAST_LEVEL);
@@ -37,8 +34,7 @@ impl Step {
     }
 }
 
-/// Maps contiguous ranges; `step_size` says how many bytes one step at the last level maps: a page,
-/// or whole groups.
+/// `step_size` returns the bytes of one step at the last level.
 pub(super) struct RangeWalk<'c, 'a, G, T, M, S> {
     pub(super) ctx: &'c Context<'a, G, T, M>,
     pub(super) attributes: Attributes,
@@ -48,7 +44,6 @@ pub(super) struct RangeWalk<'c, 'a, G, T, M, S> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, S: Fn(&Step) -> u64> RangeWalk<'_, '_, G, T, M, S> {
-    /// Maps `range` to `pa`.
     pub(super) fn map(&self, range: VirtRange, pa: PhysAddr) -> Result<LevelMask, Error> {
         self.ctx.check_range(range.start, range.size)?;
         if !pa.is_aligned(G::PAGE_SIZE) {
@@ -88,8 +83,7 @@ impl<G: Granule, T: Tables, M: Mmu, S: Fn(&Step) -> u64> RangeWalk<'_, '_, G, T,
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
-    /// error path too.
+    /// Publishes by one pair of barriers, on errors too.
     fn fill_last(
         &self,
         table: PhysAddr,

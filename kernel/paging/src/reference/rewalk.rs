@@ -13,17 +13,14 @@ use crate::tables::Tables;
 
 /// What Linux up to 7.3 does.
 ///
-/// - A contiguous range: one walk; blocks where the slice is exactly one, contiguous groups one by
-///   one, pages.
-/// - An array of pages (`vmap`): one walk, pages only, at any addresses.
-/// - An array in chunks (`vmalloc` with large blocks): for every chunk the walk for a contiguous
-///   range, again from the root.
+/// - A contiguous range: one walk; blocks where the slice is exactly one, groups one by one, pages.
+/// - An array (`vmap`): one walk, pages only.
+/// - An array in chunks (`vmalloc` with large blocks): a walk from the root for every chunk.
 ///
-/// DSB ISHST and ISB once per last-level table visited, and once for every block or link set.
+/// DSB ISHST and ISB for every last-level table visited, and for every block or link.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rewalk;
 
-/// One group or one page.
 #[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if step.fits_group::<G>() {
@@ -99,7 +96,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Rewalk {
         let mut levels = LevelMask::NONE;
         let mut done = 0;
         while done < total {
-            // The chunk's first frame stands for all of it.
+            // The first frame stands for the chunk.
             let page = done >> G::PAGE_SHIFT;
             let pa = ctx.output(frames.frame(page as usize), page)?;
             let size = (total - done).min(1 << shift);
@@ -110,11 +107,10 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Rewalk {
     }
 }
 
-/// The walk for an array of pages: pages only.
 struct PagesWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Where page 0 of the array goes.
+    /// Of page 0.
     va: VirtAddr,
     attributes: Attributes,
 }
@@ -138,8 +134,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
-    /// error path too.
+    /// As in [`RangeWalk`].
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut page = range.start.offset_from(self.va) >> G::PAGE_SHIFT;
         let mut result = Ok(());

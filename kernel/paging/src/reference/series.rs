@@ -1,5 +1,5 @@
-//! [`Series`]: the two walkers that the 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap
-//! with contiguous memory" has, in its text of July.
+//! [`Series`]: the 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap with contiguous
+//! memory", in its text of July.
 
 use super::context::{Context, slices};
 use super::range::{ANY_SHIFT, RangeWalk, Step};
@@ -12,36 +12,30 @@ use crate::outcome::LevelMask;
 use crate::source::FrameArray;
 use crate::tables::Tables;
 
-/// The level of the one block size that the walk for arrays tries: 2M with 4 KiB pages.
+/// The one block size that the walk for arrays tries: 2M with 4 KiB pages.
 const BLOCK_LEVEL: Level = LAST_LEVEL - 1;
 
 /// What the 2026 series does.
 ///
-/// - A contiguous range: as [`Rewalk`](super::Rewalk), but one step at the last level writes many
-///   contiguous groups: the largest power of two that fits what is left in the table, at most half
-///   of it.
-/// - An array in chunks: one walk, with blocks of level 2 (never of level 1), groups and pages.
-/// - An array of pages (`vmap`): the array is scanned for chunks, each as large as contiguity and
-///   the alignment of its first frame allow; neighbours of equal size go into one walk as above. At
-///   the first single page scanning stops, and the rest is mapped in pages.
+/// - A contiguous range: as [`Rewalk`](super::Rewalk), but a step at the last level writes many
+///   groups: the largest power of two left in the table, at most half of it.
+/// - An array in chunks: one walk, with level 2 blocks (never level 1), groups and pages.
+/// - An array (`vmap`): scanned for chunks as large as contiguity and the first frame's alignment
+///   allow; equal neighbours share a walk. From the first single page on, all is mapped in pages.
 ///
-/// Scanning looks along the whole physical run at each chunk, so a long run whose frames are badly
-/// aligned is looked at many times: the text of July does that.
+/// Each chunk's scan goes along its whole physical run: a long, badly aligned one is read many
+/// times.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Series {
-    /// Keep a defect of the text of July: in the walk for arrays, the size of a step is bounded by
-    /// the size of a chunk but not by where in a chunk it begins. When a chunk has been entered at
-    /// an offset, because a table ended within it or because a chunk before it was smaller, the
-    /// step runs past its end, and **pages of the chunks behind it are mapped to wrong frames**,
-    /// without an error.
+    /// Keep a defect of July: in the walk for arrays, a step is bounded by the chunk's size but not
+    /// by where in it it begins. One that begins at an offset, because a table or a smaller chunk
+    /// ended there, runs past its chunk and **maps pages to wrong frames**, without an error.
     ///
-    /// Off, the size is also bounded by the alignment of the frame number, which bounds chunks
-    /// already.
+    /// Off, the frame number's alignment bounds the step, too.
     pub overrun: bool,
 }
 
-/// Returns a page, or groups: what is left, the allowed size, half a table, the least of them
-/// rounded down to a power of two.
+/// Returns a page, or the least of what is left, allowed, and half a table, as a power of two.
 #[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if !step.fits_group::<G>() {
@@ -62,7 +56,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
         size: u64,
         attributes: Attributes,
     ) -> Result<LevelMask, Error> {
-        // Nothing to overrun: the whole range is one run.
+        // One run: nothing to overrun.
         RangeWalk {
             ctx,
             attributes,
@@ -90,7 +84,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
             overrun: self.overrun,
         };
         let mut levels = LevelMask::NONE;
-        // Pages `pending..page` wait to be mapped, in chunks of `walk.shift`.
+        // `pending..page` wait to be mapped, in chunks of `walk.shift`.
         let mut pending = 0;
         let mut page = 0;
         while page < pages {
@@ -134,10 +128,10 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
     }
 }
 
-/// log2 of the pages in the chunk that begins at `page`: 0 if it is not worth more than pages.
+/// log2 of the pages in the chunk at `page`; 0 if it is worth no more than pages.
 fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32 {
     let Some(first) = frames.frame(page as usize) else {
-        // The walk reports it, at the right page.
+        // The walk reports it.
         return 0;
     };
     let run = (page as usize..frames.nr_frames())
@@ -150,11 +144,11 @@ fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32
     if worth_it { order } else { 0 }
 }
 
-/// The walk for an array, told that it consists of chunks of `1 << shift` bytes.
+/// The walk for an array in chunks of `1 << shift` bytes.
 struct ArrayWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Where page 0 of the array goes.
+    /// Of page 0.
     va: VirtAddr,
     shift: u32,
     attributes: Attributes,
@@ -162,7 +156,7 @@ struct ArrayWalk<'c, 'a, G, T, M, A: ?Sized> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G, T, M, A> {
-    /// Maps pages `from..to` of the array, in one walk.
+    /// Maps pages `from..to`, in one walk.
     fn map(&self, from: u64, to: u64) -> Result<LevelMask, Error> {
         let mut levels = LevelMask::NONE;
         if from != to {
@@ -173,7 +167,6 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         Ok(levels)
     }
 
-    /// Returns the output address of the page that goes to `va`.
     #[inline]
     fn output(&self, va: VirtAddr) -> Result<PhysAddr, Error> {
         let page = va.offset_from(self.va) >> G::PAGE_SHIFT;
@@ -209,8 +202,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         Ok(())
     }
 
-    /// Fills a part of one last-level table, and publishes it with one pair of barriers, on the
-    /// error path too.
+    /// As in [`RangeWalk`].
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut result = Ok(());
         let mut done = 0;
@@ -230,7 +222,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         result
     }
 
-    /// One step; only its first page and its first descriptor are looked at.
+    /// Only the first page and the first descriptor are looked at.
     #[inline]
     fn fill_step(&self, table: PhysAddr, va: VirtAddr, left: u64) -> Result<u64, Error> {
         let index = self.ctx.vacant_page(table, va)?;

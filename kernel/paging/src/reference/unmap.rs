@@ -1,4 +1,4 @@
-//! [`unmap_range`]: how Linux takes a kernel range out, before the series and with it.
+//! [`unmap_range`]: Linux's way, without and with the series.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -10,15 +10,12 @@ use crate::mmu::Mmu;
 use crate::outcome::{LeafSize, LevelMask};
 use crate::tables::Tables;
 
-/// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB for all of them.
-///
-/// Blocks are cleared whole, pages by one atomic exchange each, a contiguous group by as many as it
-/// has. Tables that become empty stay. Linux's `vunmap_range`.
+/// Unmaps `size` bytes at `va`, holes allowed, and invalidates all: Linux's `vunmap_range`. Blocks
+/// are cleared whole, pages and groups by an exchange per descriptor. Empty tables stay.
 ///
 /// # Errors
-/// [`Error::PartialLeaf`] where Linux warns and goes on, to unmap more than it was asked or to
-/// leave a mixed group: there is no splitting here. What lies before that leaf is unmapped and
-/// invalidated. The errors of [`Context::check_range`].
+/// [`Error::PartialLeaf`] where Linux warns, and unmaps too much or leaves a mixed group; what lies
+/// before is unmapped. Those of [`Context::check_range`].
 pub fn unmap_range<G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'_, G, T, M>,
     va: VirtAddr,
@@ -90,9 +87,7 @@ fn unmap_last<G: Granule, T: Tables, M: Mmu>(
     Ok(())
 }
 
-/// Clears the contiguous group that begins at `index`, out of line and descriptor by descriptor, as
-/// Linux's getter for large pages does. What a CPU may have set in one of them it folds into its
-/// result, which nothing here would read.
+/// Out of line, as Linux's getter for large pages.
 #[inline(never)]
 fn clear_group<G: Granule, T: Tables, M: Mmu>(ctx: &Context<'_, G, T, M>, table: PhysAddr, index: usize) {
     for i in index..index + G::cont_entries(LAST_LEVEL) {
@@ -100,8 +95,7 @@ fn clear_group<G: Granule, T: Tables, M: Mmu>(ctx: &Context<'_, G, T, M>, table:
     }
 }
 
-/// Exchanges a descriptor that was read as `found` for 0. Again, if a CPU has set AF or DBM's bit
-/// in between.
+/// Again, if a CPU has set AF or DBM's bit meanwhile.
 #[inline]
 fn exchange<G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'_, G, T, M>,
