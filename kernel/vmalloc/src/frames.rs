@@ -1,16 +1,16 @@
-//! The frames of an area that owns them: [`Blocks`].
+//! [`Blocks`]: the frames of an area that owns them.
 //!
-//! A block is what the frame allocator gave in one piece. Up to four are kept with the area; of
-//! more, all but three in a list of frames of their own, each full of blocks. So an area of a page, or of a
-//! megabyte in one piece, needs no list, and none needs an array of its pages.
+//! A block is one allocation of frames. Up to four are kept with the area; of more, all but three
+//! in a list of frames full of blocks. So small or contiguous areas need no list, and none needs an
+//! array of pages.
 
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::record::{self, Area, BLOCK_BITS, Head, INLINE_BLOCKS, Kind};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
-/// A block in a word: the number of its first frame, 40 bits as a physical address has 52, and its
-/// order in bits 7:0. Never 0, since the order is kept plus one.
+/// The first frame's number, in 40 bits for addresses of 52, and the order plus one in bits 7:0:
+/// never 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Block(u64);
 
@@ -19,7 +19,6 @@ impl Block {
         debug_assert!(Self::holds(first));
         Self(first.0 << 8 | (order as u64 + 1))
     }
-    /// Returns whether `frame` can be told by a block.
     const fn holds(frame: Pfn) -> bool {
         frame.0 >> (BLOCK_BITS - 8) == 0
     }
@@ -34,7 +33,7 @@ impl Block {
     }
 }
 
-/// Words of a list page. The last leads on: the number of the next page plus one, or 0.
+/// The last one links to the next page: its number plus one, or 0.
 const fn list_words<G: Granule>() -> usize {
     (G::PAGE_SIZE / 8) as usize
 }
@@ -43,24 +42,22 @@ fn list_page(link: u64) -> Option<Pfn> {
     link.checked_sub(1).map(Pfn)
 }
 
-/// Frames that belong together, in order. Dropping them frees them.
+/// Frames in order. Dropping them frees them.
 pub(crate) struct Blocks<'b, B: Backend> {
     backend: &'b B,
     inline: [u64; INLINE_BLOCKS],
     nr_inline: usize,
-    /// The first and the last page of the list, as links, and how many words of the last are in
-    /// use.
+    /// The first and last page of the list as links, and the words used in the last.
     list: u64,
     tail: u64,
     nr_tail: usize,
-    /// Whether the frames are its own. Its list always is.
+    /// Whether it owns the frames. It always owns its list.
     owns: bool,
-    /// Whether they were taken over from a caller, each as a single one. So is its list then.
+    /// Whether they, and then the list, were taken over from a caller.
     taken_over: bool,
 }
 
 impl<'b, B: Backend> Blocks<'b, B> {
-    /// No frames yet.
     pub fn new(backend: &'b B) -> Self {
         Self {
             backend,
@@ -74,16 +71,14 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// `pages` frames in blocks as large as there are: of order `max_order` at first, and order by
-    /// order less where there are none.
+    /// Allocates `pages` frames in the largest blocks up to order `max_order`.
     pub fn allocate(backend: &'b B, pages: u64, max_order: u32, zero: bool) -> Result<Self, Error> {
         let mut blocks = Self::new(backend);
         blocks.fill(pages, max_order, zero)?;
         Ok(blocks)
     }
 
-    /// Takes `pages` frames in. What a failure leaves are those that there were: fewer, and its
-    /// own. Frees nothing.
+    /// Adds `pages` frames. A failure keeps what it got.
     pub fn fill(&mut self, pages: u64, max_order: u32, zero: bool) -> Result<(), Error> {
         let backend = self.backend;
         let mut remaining = pages;
@@ -99,7 +94,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             let first = loop {
                 match backend.alloc_frames(order) {
                     Some(first) => break first,
-                    // Blocks of this order are gone, and larger ones too: not worth asking again.
+                    // Blocks of this order and above are gone.
                     None if order != 0 => {
                         order -= 1;
                         cap = order;
@@ -116,14 +111,12 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(())
     }
 
-    /// Makes sure that a block can be [pushed](Self::push). False if the list needs a page and
-    /// there is none.
+    /// Makes room for a [push](Self::push). Returns false if the list lacks a page.
     fn make_room(&mut self) -> bool {
         let last = list_words::<B::Granule>() - 1;
         self.is_inline() || (self.tail != 0 && self.nr_tail != last) || self.add_list_page()
     }
 
-    /// Returns whether the next block is kept with the area.
     const fn is_inline(&self) -> bool {
         self.list == 0 && self.nr_inline < INLINE_BLOCKS
     }
@@ -134,7 +127,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             return false;
         };
         if self.taken_over {
-            // A caller may hand over a frame that it does not have, and that this page is now.
+            // A caller might hand over a frame that it does not have, which this page now is.
             let taken = self.backend.take_over(page);
             debug_assert!(taken, "a new frame is somebody's");
         }
@@ -154,7 +147,6 @@ impl<'b, B: Backend> Blocks<'b, B> {
         true
     }
 
-    /// Takes in a block. There is [room](Self::make_room).
     fn push(&mut self, block: Block) {
         if self.is_inline() {
             self.inline[self.nr_inline] = block.0;
@@ -167,7 +159,6 @@ impl<'b, B: Backend> Blocks<'b, B> {
         self.nr_tail += 1;
     }
 
-    /// Takes in a block that is there already.
     fn take_in(&mut self, block: Block) -> Result<(), Error> {
         if !self.make_room() {
             return Err(Error::OutOfFrames {
@@ -178,7 +169,6 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(())
     }
 
-    /// Returns the blocks of `area`, taken over from it.
     pub fn of_area(backend: &'b B, area: &Area) -> Self {
         let (inline, nr_inline, list) = record::blocks(area);
         Self {
@@ -193,8 +183,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// Returns the blocks of `a` and those of `b` behind them, in a list of its own. It does not
-    /// own the frames.
+    /// Returns the blocks of `a`, then `b`, in a new list that does not own the frames.
     pub fn joined(a: &Self, b: &Self) -> Result<Self, Error> {
         let mut joined = Self::new(a.backend).without_frames();
         for block in a.cursor().chain(b.cursor()) {
@@ -203,9 +192,8 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(joined)
     }
 
-    /// Returns the first `nr` of `frames`, each of which was given as a single one, taken over.
-    /// They are not owned before [`hand_to`](Self::hand_to) hands them to an area, and are handed
-    /// back if it does not come to that. Each is read once.
+    /// Takes over the first `nr` of `frames`, single ones. [`hand_to`](Self::hand_to) makes an area
+    /// own them; otherwise they are handed back. Each is read once.
     pub fn of_single_frames<A: FrameArray + ?Sized>(
         backend: &'b B,
         frames: &A,
@@ -224,7 +212,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
                 .take_in(Block::new(frame, 0))
                 .inspect_err(|_| backend.hand_back(frame))?;
         }
-        // An area with one block and no list is given back the short way, which hands nothing back.
+        // The fast path for one block without a list would not hand back.
         if blocks.list == 0 && !blocks.add_list_page() {
             return Err(Error::OutOfFrames {
                 size: B::Granule::PAGE_SIZE,
@@ -233,19 +221,17 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(blocks)
     }
 
-    /// The same, but dropping it frees no frame: they are another's.
+    /// Makes a drop free no frame: they are another's.
     pub fn without_frames(mut self) -> Self {
         self.owns = false;
         self
     }
 
-    /// Leaves the frames to `area`.
     pub fn hand_to(self, area: &Area) {
         record::set_blocks(area, &self.inline[..self.nr_inline], self.list);
         core::mem::forget(self);
     }
 
-    /// Returns the pages, in order.
     pub fn source(&self, pages: u64) -> BlockSource<'_, 'b, B> {
         let mut next = self.cursor();
         BlockSource {
@@ -297,11 +283,9 @@ impl<B: Backend> Drop for Blocks<'_, B> {
     }
 }
 
-/// Reads blocks in order.
 struct Cursor<'a, 'b, B: Backend> {
     blocks: &'a Blocks<'b, B>,
-    /// The next block: of the inline ones as long as it is below their number, then of the page
-    /// that `list` links to.
+    /// Counts inline blocks, then those of the page that `list` links to.
     index: usize,
     list: u64,
 }
@@ -334,11 +318,11 @@ impl<B: Backend> Iterator for Cursor<'_, '_, B> {
     }
 }
 
-/// The pages of blocks, as the walker reads them.
+/// The pages of blocks, for the walker.
 pub(crate) struct BlockSource<'a, 'b, B: Backend> {
     current: Option<Block>,
     next: Cursor<'a, 'b, B>,
-    /// The number of the first page of `current`.
+    /// The index of the first page of `current`.
     begins: u64,
     pages: u64,
 }
@@ -374,7 +358,7 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
         let first = block.first().0 + (page - self.begins);
         let mut pages = block.pages() - (page - self.begins);
         if pages < limit {
-            // Blocks that follow each other are one run.
+            // Adjacent blocks are one run.
             for block in self.next.clone() {
                 if pages >= limit || block.first().0 != first + pages {
                     break;
@@ -389,13 +373,11 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
     }
 }
 
-/// Returns the word that keeps one block.
 #[inline(always)]
 pub(crate) const fn block_word(first: Pfn, order: u32) -> u64 {
     Block::new(first, order).0
 }
 
-/// Frees the frames of an area that owns them.
 #[inline(always)]
 pub(crate) fn free_frames_of<B: Backend>(backend: &B, area: &Area, head: Head) {
     if let Some(word) = head.one_block(area) {

@@ -1,5 +1,4 @@
-//! What is kept with each area, in six words: kind, size, who made it, who freed it, and what is
-//! mapped.
+//! What is kept with each area, in six words.
 //!
 //! ```text
 //!   word 0   kind 2:0, permissions changed or pages mapped 3, ready 4, blocks 7:5, size in bytes
@@ -11,15 +10,14 @@
 //!            the lowest up, a fourth or the first page of a list
 //! ```
 //!
-//! Blocks in word 0 are their number, up to 4; or 4 more than that of those before a list.
+//! The number of blocks in word 0 is up to 4, or 4 more than those before a list.
 
 use crate::va::{self, Segment};
 use core::panic::Location;
 use paging::{Granule, PhysAddr, VirtAddr, VirtRange};
 
-/// Words kept with an area.
 pub(crate) const WORDS: usize = 6;
-/// Blocks kept in the words themselves.
+/// In the words.
 pub(crate) const INLINE_BLOCKS: usize = 4;
 
 const KIND_AND_SIZE: usize = 0;
@@ -27,40 +25,39 @@ const FREER: usize = 1;
 const CALLER: usize = 2;
 const PHYSICAL: usize = 3;
 const BLOCKS: usize = 3;
-/// Bits of a block, or of a link to a list.
+/// For a block, or a link to a list.
 pub(crate) const BLOCK_BITS: u32 = 48;
 const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
-/// Bits of the last block that each of the others has above it.
+/// Of the last block, above each of the others.
 const PART_BITS: u32 = u64::BITS - BLOCK_BITS;
 
-/// Of a reserved area, whose permissions never change: pages were mapped there.
+/// Of a reserved area: pages were mapped.
 const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
 const SIZE_SHIFT: u32 = 8;
-/// An ioremap without any RAM.
+/// An ioremap without RAM.
 const DEVICE: u64 = 1 << 63;
-/// A call is changing parts of the area. Written under the shard's lock.
+/// A call is changing parts. Written under the shard's lock.
 const BUSY: u64 = 1 << 62;
-/// The bits above the size.
 const ABOVE: u64 = DEVICE | BUSY;
 
 pub(crate) type Area = va::Area<WORDS>;
 
-/// The kind of an area. Each is freed by its own call.
+/// The kind of an area, which decides the call that frees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Kind {
-    /// Memory of its own: `vmalloc`, `vfree`.
+    /// Own memory: `vmalloc`, `vfree`.
     Vmalloc,
-    /// Pages of the caller: `vmap`, `vunmap`.
+    /// A caller's pages: `vmap`, `vunmap`.
     Vmap,
     /// A physical range: `ioremap`, `iounmap`.
     Ioremap,
-    /// Addresses alone, with pages in places: `get_vm_area`, `free_vm_area`.
+    /// Addresses, mapped in places: `get_vm_area`, `free_vm_area`.
     Reserved,
-    /// A stack: memory of its own, with a guard page below.
+    /// A stack with guard pages.
     Stack,
-    /// A block that `vm_map_ram` hands parts of out.
+    /// A block of `vm_map_ram`.
     MapRam,
 }
 
@@ -76,22 +73,21 @@ impl Kind {
         }
     }
 
-    /// Returns whether the area's frames are its own, and are freed with it.
+    /// Returns whether frames are freed with the area.
     #[must_use]
     pub const fn owns_frames(self) -> bool {
         matches!(self, Self::Vmalloc | Self::Stack)
     }
 }
 
-/// An area, as a caller is told.
+/// An area, for callers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
-    /// Where the caller's bytes begin: in the first page, and not at its start where a physical
-    /// range has an offset.
+    /// The first byte that was asked for, with the offset of a physical range.
     pub va: VirtAddr,
-    /// How many bytes there are of them: what was asked for.
+    /// Bytes that were asked for.
     pub size: u64,
-    /// The pages around them, without guards.
+    /// The pages, without guards.
     pub range: VirtRange,
     /// What it is for.
     pub kind: Kind,
@@ -102,13 +98,13 @@ pub struct AreaInfo {
 /// An area that was freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Freed {
-    /// The area that was there.
+    /// The area.
     pub area: AreaInfo,
     /// The caller that freed it.
     pub by: &'static Location<'static>,
 }
 
-/// The first word of an area, as it was read once.
+/// The first word, read once.
 #[derive(Clone, Copy)]
 pub(crate) struct Head(u64);
 
@@ -132,15 +128,13 @@ impl Head {
         self.0 >> NR_SHIFT & 0b111
     }
 
-    /// Returns whether frames go back with the area: it has blocks.
     #[inline(always)]
     pub const fn owns_frames(self) -> bool {
         self.nr_blocks() != 0
     }
 
-    /// Returns whether what the area maps is not used for something else before it is flushed,
-    /// however late that is: its own frames are freed after it, and a device stays where it is. All
-    /// other frames are the caller's, RAM that an `ioremap_cache` maps included.
+    /// Returns whether nothing reuses what the area maps before its flush: its own frames are freed
+    /// later, and a device stays. Others are a caller's frames, RAM of `ioremap_cache` included.
     #[inline(always)]
     pub const fn can_wait(self) -> bool {
         self.owns_frames() || self.0 & DEVICE != 0
@@ -156,48 +150,43 @@ impl Head {
         (self.0 & !ABOVE) >> SIZE_SHIFT
     }
 
-    /// Returns whether a caller may be told of the area.
+    /// Returns whether a caller may see the area.
     pub const fn is_ready(self) -> bool {
         self.0 & READY != 0
     }
 
-    /// Returns whether a call is changing parts of the area.
     pub const fn is_busy(self) -> bool {
         self.0 & BUSY != 0
     }
 
-    /// Returns whether pages of the area, or their alias, may not be as they were mapped at first.
+    /// Returns whether pages or their alias may differ from the first mapping.
     #[inline(always)]
     pub const fn permissions_changed(self) -> bool {
         self.0 & PERMISSIONS_CHANGED != 0 && !self.is(Kind::Reserved)
     }
 
-    /// Returns whether a page of the area may be mapped.
     #[inline(always)]
     pub const fn may_be_mapped(self) -> bool {
         !self.is(Kind::Reserved) || self.0 & PERMISSIONS_CHANGED != 0
     }
 
-    /// Returns the block of an area that has just one, and no list.
     #[inline(always)]
     pub fn one_block(self, area: &Area) -> Option<u64> {
         (self.nr_blocks() == 1).then(|| area.word(BLOCKS))
     }
 }
 
-/// Notes that pages of the area, or their alias, are not as they were mapped at first; of a
-/// reserved area, that there may be something to unmap.
+/// Notes, for a reserved area, that pages may be mapped.
 pub(crate) fn set_permissions_changed(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
 }
 
-/// Marks an area as one that a call is changing parts of, or as one that none is.
 pub(crate) fn set_busy(area: &Area, busy: bool) {
     let rest = area.word(KIND_AND_SIZE) & !BUSY;
     area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
 }
 
-/// Returns the bits of a block of `vm_map_ram`: pages in use, first and last pages of mappings.
+/// Returns pages in use, first pages and last pages of mappings.
 #[inline(always)]
 pub(crate) fn map_ram(area: &Area) -> [u64; 3] {
     core::array::from_fn(|i| area.word(BLOCKS + i))
@@ -215,16 +204,14 @@ fn word_of(location: &'static Location<'static>) -> u64 {
     core::ptr::from_ref(location).expose_provenance() as u64
 }
 
-/// Returns the location that a word names; `None` for 0.
-///
-/// `word` is 0 or comes from [`word_of`]: the words of an area are written by this module alone.
+/// Returns the location; `word` is 0 or from [`word_of`].
 fn location_of(word: u64) -> Option<&'static Location<'static>> {
     let pointer = core::ptr::with_exposed_provenance::<Location<'static>>(word as usize);
-    // SAFETY: it is null, or was made from a `&'static Location` by `word_of`.
+    // SAFETY: null, or a `&'static Location` by `word_of`.
     unsafe { pointer.as_ref() }
 }
 
-/// Returns the words of a new area. It is not ready yet: no caller is told of it.
+/// Returns the words of a new area, not ready yet.
 #[inline(always)]
 pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> [u64; WORDS] {
     let mut words = [0; WORDS];
@@ -233,27 +220,24 @@ pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> 
     words
 }
 
-/// Marks an area as ready: it is mapped, and may be told of. Its first word is still that of
-/// `words`.
+/// Marks a mapped area, whose first word is still that of `words`.
 #[inline(always)]
 pub(crate) fn set_ready(area: &Area, words: &[u64; WORDS]) {
     area.set_word(KIND_AND_SIZE, words[KIND_AND_SIZE] | READY);
 }
 
-/// Makes one block the new area's own.
 #[inline(always)]
 pub(crate) const fn set_one_block(words: &mut [u64; WORDS], block: u64) {
     words[KIND_AND_SIZE] |= 1 << NR_SHIFT;
     words[BLOCKS] = block;
 }
 
-/// Replaces the size, which still fits into the area's pages.
+/// Sets a size that fits the area's pages.
 pub(crate) fn set_size(area: &Area, size: u64) {
     let flags = area.word(KIND_AND_SIZE) & (ABOVE | ((1 << SIZE_SHIFT) - 1));
     area.set_word(KIND_AND_SIZE, flags | size << SIZE_SHIFT);
 }
 
-/// Takes the blocks away from an area: they are another's now.
 pub(crate) fn clear_blocks(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) & !(0b111 << NR_SHIFT));
 }
@@ -263,7 +247,7 @@ pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
     area.set_word(FREER, word_of(by));
 }
 
-/// The physical address of an ioremap, and whether there is RAM in its pages.
+/// Sets the address, and whether its pages have RAM (`ram`).
 pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
     words[PHYSICAL] = pa.0;
     if !ram {
@@ -275,9 +259,10 @@ pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
     (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[PHYSICAL]))
 }
 
-/// Leaves blocks to an area that has none: the inline ones, and the first page of the list, or 0.
+/// Gives blocks to an area that has none; `list` is 0 or the first page.
 ///
 /// # Panics
+///
 /// If there is a list, and not one to three blocks before it.
 pub(crate) fn set_blocks(area: &Area, inline: &[u64], list: u64) {
     let mut nr = inline.len();
@@ -295,7 +280,7 @@ pub(crate) fn set_blocks(area: &Area, inline: &[u64], list: u64) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | (nr as u64) << NR_SHIFT);
 }
 
-/// The inline blocks, how many of them there are, and the first page of the list, or 0.
+/// Returns the inline blocks, their number, and the first page of the list, or 0.
 pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
     let nr = Head::of(area).nr_blocks() as usize;
     let mut inline = [0; INLINE_BLOCKS];
@@ -324,7 +309,6 @@ fn info_of<G: Granule>(range: VirtRange, words: &[u64; WORDS]) -> Option<AreaInf
     })
 }
 
-/// Returns the addresses of the body of a segment.
 fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
     let (start, size) = (
         segment.start().0 << G::PAGE_SHIFT,
@@ -333,12 +317,10 @@ fn range_of<G: Granule>(segment: &Segment<WORDS>) -> VirtRange {
     VirtRange::new(VirtAddr(start), size)
 }
 
-/// Returns the area of a segment that is not a gap.
 pub(crate) fn info<G: Granule>(segment: &Segment<WORDS>) -> Option<AreaInfo> {
     info_of::<G>(range_of::<G>(segment), &segment.words)
 }
 
-/// Returns the area of a segment that is not a gap, and who freed it.
 pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
     Some(Freed {
         area: info::<G>(segment)?,
@@ -346,12 +328,11 @@ pub(crate) fn freed<G: Granule>(segment: &Segment<WORDS>) -> Option<Freed> {
     })
 }
 
-/// Returns the area that `area` holds.
 pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
     info_of::<G>(range::<G>(area), &area.words())
 }
 
-/// What is remembered of an area whose pages are free again, as it is in the area.
+/// What is remembered of an area whose pages are free again.
 #[derive(Clone, Copy)]
 pub(crate) struct Remembered {
     range: VirtRange,
@@ -360,13 +341,12 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
-    /// None.
     pub const NONE: Self = Self {
         range: VirtRange::new(VirtAddr(0), 0),
         words: [0; PHYSICAL + 1],
     };
 
-    /// Returns what is remembered of the area, if it is known what freed it.
+    /// Returns what is remembered, if the caller that freed it is known.
     #[inline(always)]
     pub fn of<G: Granule>(area: &Area) -> Option<Self> {
         let words = core::array::from_fn(|i| area.word(i));
@@ -390,7 +370,6 @@ impl Remembered {
     }
 }
 
-/// Returns the addresses of the body.
 #[inline(always)]
 pub(crate) fn range<G: Granule>(area: &Area) -> VirtRange {
     let (start, pages) = area.body();

@@ -1,24 +1,22 @@
-//! [`Area`]: a reserved range as its holder has it; [`Lent`], as the holder of the space does; and
-//! [`Segment`], a copy of what lies at an address.
+//! [`Area`]: a reserved range; [`Lent`]: borrowed from the space; [`Segment`]: a copy of what lies
+//! at an address.
 
 use super::node::NodeRef;
 use super::{State, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
-/// A reserved range, guards included. Its holder owns the range.
-///
-/// It has no destructor, since freeing needs the space: dropping it leaks the range until
-/// [`Space::check`](super::Space::check) says so.
+/// Owns a reserved range, guards included. It has no destructor, since freeing needs the space:
+/// dropping it leaks the range.
 #[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
 pub struct Area<const W: usize> {
     pub(super) node: NodeRef<W>,
 }
 
-// SAFETY: an area reads bounds that do not change while it exists, and atomics; `chain` belongs to
-// the area, which is not Clone.
+// SAFETY: an area reads atomics and bounds that are constant while it exists; it owns `chain`, and
+// is not Clone.
 unsafe impl<const W: usize> Send for Area<W> {}
-// SAFETY: through `&Area`, only unchanging bounds and atomics are reached.
+// SAFETY: `&Area` reaches only constant bounds and atomics.
 unsafe impl<const W: usize> Sync for Area<W> {}
 
 impl<const W: usize> Area<W> {
@@ -28,14 +26,14 @@ impl<const W: usize> Area<W> {
         Vpn(self.node.start.get() + u64::from(self.node.guards().0))
     }
 
-    /// Pages of the body.
+    /// Returns the pages of the body.
     #[inline(always)]
     pub fn pages(&self) -> u64 {
         let (lead, trail) = self.node.guards();
         self.node.pages() - u64::from(lead) - u64::from(trail)
     }
 
-    /// Returns the first page of the body, and its pages.
+    /// Returns the body's first page and its pages.
     #[inline(always)]
     pub fn body(&self) -> (Vpn, u64) {
         let (lead, trail) = self.node.guards();
@@ -44,7 +42,7 @@ impl<const W: usize> Area<W> {
         (Vpn(start + lead), pages - lead - trail)
     }
 
-    /// Returns the number of the space that it belongs to.
+    /// Returns the number of its space.
     #[inline(always)]
     pub fn owner(&self) -> u16 {
         self.node.owner()
@@ -56,13 +54,13 @@ impl<const W: usize> Area<W> {
         Vpn(self.node.start.get())
     }
 
-    /// Guard pages, before and behind the body together.
+    /// Returns the number of guard pages.
     pub fn guards(&self) -> u64 {
         let (lead, trail) = self.node.guards();
         u64::from(lead) + u64::from(trail)
     }
 
-    /// Pages reserved in all, guards included.
+    /// Returns the pages reserved, guards included.
     #[inline(always)]
     pub fn reserved(&self) -> u64 {
         self.node.pages()
@@ -74,9 +72,10 @@ impl<const W: usize> Area<W> {
         self.node.words()
     }
 
-    /// One of the caller's words.
+    /// Returns one of the caller's words.
     ///
     /// # Panics
+    ///
     /// If there is no word `index`.
     #[inline(always)]
     pub fn word(&self, index: usize) -> u64 {
@@ -86,34 +85,32 @@ impl<const W: usize> Area<W> {
     /// Replaces one of the caller's words.
     ///
     /// # Panics
+    ///
     /// If there is no word `index`.
     #[inline(always)]
     pub fn set_word(&self, index: usize, value: u64) {
         self.node.set_word(index, value);
     }
 
-    /// Marks the area as dead: from now on it is not found as a live one. What is left to do is to
-    /// wait until no TLB knows it, and to release it.
+    /// Marks the area as dead: it is no longer found as live.
     #[inline]
     pub fn retire(&mut self) {
         self.node.set_state(State::Retired);
     }
 
-    /// Makes the area one that its address frees, as [`entrust`](Self::entrust), and keeps it: for
-    /// an area that cannot be claimed.
+    /// Leaves the area to its address, but keeps it: for areas that cannot be claimed.
     pub fn expose(&self) {
         self.node.set_state(State::Raw);
     }
 
-    /// Makes the area one that its address frees, as [`Space::entrust`](super::Space::entrust),
-    /// which also checks its space.
+    /// Leaves the area to its address, as [`Space::entrust`](super::Space::entrust) without its
+    /// check.
     #[inline]
     pub fn entrust(self) {
         self.node.set_state(State::Raw);
     }
 
-    /// Links `rest` behind this area, and gives what was linked there. For lists of areas that
-    /// wait.
+    /// Links `rest` behind this area, and returns what was linked there.
     pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
         let before = self.node.chain.replace(rest.map(|area| area.node));
         before.map(|node| Self { node })
@@ -126,7 +123,7 @@ impl<const W: usize> fmt::Debug for Area<W> {
     }
 }
 
-/// An area that is another's, for as long as the space is borrowed.
+/// An area of another owner, while the space is borrowed.
 pub struct Lent<'s, const W: usize> {
     pub(super) area: Area<W>,
     pub(super) space: PhantomData<&'s mut ()>,
@@ -139,10 +136,10 @@ impl<const W: usize> core::ops::Deref for Lent<'_, W> {
     }
 }
 
-/// What lies at an address: a copy.
+/// A copy of what lies at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment<const W: usize> {
-    /// What it is.
+    /// Its state.
     pub state: State,
     /// The first page, guards included.
     pub first: Vpn,
@@ -174,7 +171,7 @@ impl<const W: usize> Segment<W> {
         Vpn(self.first.0 + self.lead as u64)
     }
 
-    /// Pages of the body.
+    /// Returns the pages of the body.
     pub const fn pages(&self) -> u64 {
         self.reserved - self.lead as u64 - self.trail as u64
     }

@@ -1,56 +1,49 @@
-//! [`Cache`]: freed ranges, kept for the next area of the same size.
-//!
-//! A range that comes and goes need not be cut from its space and joined with its neighbours each
-//! time. A cache belongs to a space, and is guarded by its lock.
-//!
-//! What is no longer asked for would fill the cache. So a full one gives up a range for each that
-//! comes: of one size until it has none of that, then of the next. And [`age`](Cache::age) gives up
-//! a quarter of what was not used since its last call.
+//! [`Cache`]: freed ranges kept for the next area of their size. Guarded by its space's lock. A
+//! full cache gives up a range for each new one, of one size until that is empty;
+//! [`age`](Cache::age) gives up a quarter of what was unused since its last call.
 
 use super::area::Area;
 use super::node::NodeRef;
 use super::{Fit, State, Violation, Vpn};
 
-/// The largest area that is kept, in pages (or what else is the unit), guards included: 1 MiB of
-/// pages of 4 KiB and a guard page.
+/// The largest area kept, in units (of pages by default), guards included: 1 MiB of 4 KiB pages and
+/// a guard page.
 pub const MAX_CACHED_PAGES: usize = 257;
 
-/// Freed ranges, by size: at index i those of i + 1 units, guards included.
+/// Index i has ranges of i + 1 units, guards included.
 pub struct Cache<const W: usize> {
-    /// The area put last, and the others behind it.
+    /// The latest of each size; the others are chained.
     heads: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
     counts: [Counts; MAX_CACHED_PAGES],
     nr_areas: usize,
-    /// The most areas.
+    /// In areas.
     limit: usize,
-    /// A unit is 1 << this many pages.
+    /// log2 of a unit's pages.
     unit_shift: u32,
-    /// The index of the size that is given up when the cache is full.
+    /// The size to give up.
     hand: usize,
 }
 
-/// Of one size.
 #[derive(Clone, Copy)]
 struct Counts {
-    /// How many there are.
     nr: u16,
-    /// The fewest that there were since it was aged.
+    /// The fewest since the last aging.
     low: u16,
 }
 
-// SAFETY: parked areas belong to the cache as an `Area` does to its holder; it reads what does not
-// change while they exist, and `chain`, which is its own.
+// SAFETY: the cache holds parked areas as `Area`s do: it reads what is constant meanwhile, and its
+// own `chain`.
 unsafe impl<const W: usize> Send for Cache<W> {}
 
 impl<const W: usize> Cache<W> {
-    /// Returns an empty cache for at most `limit` areas, of a multiple of `1 << unit_shift` pages
-    /// each.
+    /// Returns an empty cache for at most `limit` areas, each a multiple of `1 << unit_shift`
+    /// pages.
     pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
             heads: [None; MAX_CACHED_PAGES],
             counts: [Counts { nr: 0, low: 0 }; MAX_CACHED_PAGES],
             nr_areas: 0,
-            // A size is counted in 16 bits.
+            // Counts have 16 bits.
             limit: if limit < u16::MAX as usize {
                 limit
             } else {
@@ -61,30 +54,28 @@ impl<const W: usize> Cache<W> {
         }
     }
 
-    /// Returns the index of areas of `pages` pages.
     #[inline(always)]
     const fn index(&self, pages: u64) -> usize {
         (pages >> self.unit_shift).wrapping_sub(1) as usize
     }
 
-    /// Returns how many pages the areas at `index` have.
     #[inline(always)]
     const fn pages_at(&self, index: usize) -> u64 {
         (index as u64 + 1) << self.unit_shift
     }
 
-    /// Areas in it.
+    /// Returns the number of areas.
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
     }
 
-    /// Pages in it, guards included.
+    /// Returns the pages, guards included.
     pub fn pages(&self) -> u64 {
         let of_size = |(index, counts): (usize, &Counts)| u64::from(counts.nr) * self.pages_at(index);
         self.counts.iter().enumerate().map(of_size).sum()
     }
 
-    /// Returns an area for `fit` with `words`, if the one put last in that size is good for it.
+    /// Returns an area for `fit` with `words`, if the latest of its size fits.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
         let index = self.index(fit.reserved());
@@ -100,7 +91,6 @@ impl<const W: usize> Cache<W> {
         Some(Area { node })
     }
 
-    /// Takes out `node`, the first of its size.
     #[inline(always)]
     fn unlink(&mut self, index: usize, node: NodeRef<W>) {
         self.heads[index] = node.chain.take();
@@ -110,8 +100,8 @@ impl<const W: usize> Cache<W> {
         self.nr_areas -= 1;
     }
 
-    /// Keeps an area. No TLB may hold a translation of it any more. Gives what is to go back to the
-    /// space: the area itself if it is not kept, or another if the cache was full.
+    /// Keeps an area that no TLB knows. Returns what must go back to the space: the area if it is
+    /// not kept, or another if the cache was full.
     #[inline(always)]
     #[must_use = "what is not kept is to go back to the space"]
     pub fn put(&mut self, area: Area<W>) -> Option<Area<W>> {
@@ -135,7 +125,6 @@ impl<const W: usize> Cache<W> {
         self.nr_areas += 1;
     }
 
-    /// Keeps `area` in a full cache, and takes out one of the size whose turn it is.
     #[inline(never)]
     fn put_for_another(&mut self, area: Area<W>, index: usize) -> Option<Area<W>> {
         let Some(given_up) = self.give_up() else {
@@ -158,7 +147,7 @@ impl<const W: usize> Cache<W> {
         Some(Area { node })
     }
 
-    /// Takes any area out: until there is none left, to give the ranges back to their space.
+    /// Takes any area out, for emptying the cache.
     pub fn drain(&mut self) -> Option<Area<W>> {
         if self.nr_areas == 0 {
             return None;
@@ -167,9 +156,9 @@ impl<const W: usize> Cache<W> {
         self.take_any(index)
     }
 
-    /// Gives `gone` a quarter, rounded up, of the areas of each size that were not touched since
-    /// this was called last: at most `most` of them. Begins with the size at `from`, and gives
-    /// where to go on, or `None` when it is through.
+    /// Passes to `gone` a quarter, rounded up, of the areas of each size that were unused since the
+    /// last aging, at most `most`, from the size at `from`. Returns where to go on, or `None` at
+    /// the end.
     pub fn age(&mut self, from: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> Option<usize> {
         let mut left = most;
         for index in from..MAX_CACHED_PAGES {
@@ -192,7 +181,8 @@ impl<const W: usize> Cache<W> {
     /// Checks the invariants.
     ///
     /// # Errors
-    /// The first that does not hold.
+    ///
+    /// The first that is broken.
     pub fn check(&self) -> Result<(), Violation> {
         let (mut nr, mut pages) = (0, 0);
         for (index, head) in self.heads.iter().enumerate() {

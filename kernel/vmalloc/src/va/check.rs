@@ -1,4 +1,4 @@
-//! The invariants of a [`Space`], as a function.
+//! The invariants of a [`Space`].
 
 use super::node::{NodeRef, Side, saturate};
 use super::space::Space;
@@ -8,9 +8,9 @@ use core::fmt;
 /// What a space holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Census {
-    /// Areas in use: owned or raw.
+    /// Live areas.
     pub live: usize,
-    /// Areas that wait to be freed.
+    /// Areas to be freed.
     pub retired: usize,
     /// Areas in caches.
     pub parked: usize,
@@ -27,7 +27,7 @@ pub struct Census {
 }
 
 impl Census {
-    /// Adds what another space holds.
+    /// Adds another space's.
     pub fn add(&mut self, other: &Self) {
         self.live += other.live;
         self.retired += other.retired;
@@ -40,25 +40,25 @@ impl Census {
     }
 }
 
-/// An invariant that does not hold, and the first page of the segment where it shows.
+/// A broken invariant, and the first page of its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Violation {
-    /// The segment begins before the one before it ends, or is empty (invariant 1).
+    /// The segment overlaps the previous one, or is empty (invariant 1).
     Cover(Vpn),
     /// Two gaps touch (2).
     AdjacentGaps(Vpn),
     /// A link and its counterpart disagree (3).
     Link(Vpn),
-    /// The rank is not one or two above that of a child, or not 1 for a leaf (4).
+    /// A rank is not one or two above a child's, or not 1 for a leaf (4).
     Balance(Vpn),
-    /// A gap's size or the largest gap of a subtree is wrong (5).
+    /// A gap's size or a subtree's largest gap is wrong (5).
     Largest(Vpn),
     /// A node of another space (6).
     Foreign(Vpn),
     /// Nodes, areas or pages do not add up (6).
     Count,
-    /// A segment is not in the state that its place demands.
+    /// A state that the segment's place forbids.
     State(Vpn),
     /// An area is in the wrong class of a cache.
     CacheClass(Vpn),
@@ -83,7 +83,6 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// What the walk over the tree has seen so far, in address order.
 struct Walk<const W: usize> {
     prev: Option<NodeRef<W>>,
     nr: usize,
@@ -96,10 +95,11 @@ fn same<const W: usize>(a: Option<NodeRef<W>>, b: Option<NodeRef<W>>) -> bool {
 }
 
 impl<const W: usize> Space<W> {
-    /// Checks every invariant of the module, in time proportional to the number of segments.
+    /// Checks every invariant, in time proportional to the segments.
     ///
     /// # Errors
-    /// The first that does not hold.
+    ///
+    /// The first that is broken.
     pub fn check(&self) -> Result<Census, Violation> {
         let mut walk = Walk {
             prev: None,
@@ -132,14 +132,13 @@ impl<const W: usize> Space<W> {
         Ok(census)
     }
 
-    /// Checks a subtree; gives its height and largest gap. Recursion is no deeper than the tree is
-    /// high.
+    /// Returns a subtree's height and largest gap.
     fn check_subtree(&self, top: Option<NodeRef<W>>, walk: &mut Walk<W>) -> Result<(u32, u32), Violation> {
         let Some(node) = top else {
             return Ok((0, 0));
         };
         let at = Vpn(node.start.get());
-        // Wrong links may lead in circles.
+        // Wrong links may be circular.
         walk.budget = walk.budget.checked_sub(1).ok_or(Violation::Link(at))?;
         for side in [Side::Left, Side::Right] {
             if node
@@ -168,7 +167,6 @@ impl<const W: usize> Space<W> {
         Ok((height, max))
     }
 
-    /// Checks a segment against the one before it.
     fn check_segment(&self, node: NodeRef<W>, walk: &mut Walk<W>) -> Result<(), Violation> {
         let at = Vpn(node.start.get());
         if node.owner() != self.pool.owner() {

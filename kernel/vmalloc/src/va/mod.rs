@@ -1,16 +1,12 @@
-//! The virtual address space of one region: [`Space`] reserves ranges of pages, finds them and
-//! takes them back.
-//!
-//! Everything here is counted in pages; a [`Vpn`] is a virtual address divided by the page size.
-//! What a range is used for, and the tables behind it, are the caller's.
+//! The address space of one region, in pages: [`Space`] reserves ranges, finds them and takes them
+//! back. Their use, and the tables, are the caller's.
 //!
 //! # Structure
 //!
-//! A space has **ranges**, which are [added](Space::add) and [removed](Space::remove), and need not
-//! touch. What it has is cut into **segments**: each is an area, in use, or a gap, free. Every
-//! change either cuts one segment or joins neighbours that touch, so two areas cannot overlap:
-//! there is no way to write it down. Segments form a balanced tree by address in which every node
-//! knows the largest gap below it.
+//! A space has **ranges**, [added](Space::add) and [removed](Space::remove), cut into **segments**:
+//! areas in use, and free gaps. A change cuts one segment or joins neighbours, so areas cannot
+//! overlap. Segments form a balanced tree by address in which every node has the largest gap below
+//! it.
 //!
 //! ```text
 //!   pages:  |area 2|gap 3|area 1|     |area 4|gap 6 ...|   between two ranges: another space's
@@ -22,28 +18,25 @@
 //!           area 2 (0)          area 4 (0)
 //! ```
 //!
-//! # Invariants (all checked by [`Space::check`])
-//! 1. No segment is empty, and none begins before the end of the one before it.
+//! # Invariants
+//!
+//! Checked by [`Space::check`]:
+//!
+//! 1. No segment is empty or begins before the end of the previous one.
 //! 2. Two gaps never touch.
 //! 3. Parent and child agree about each other.
 //! 4. A node's rank is one or two above that of each child, where a missing child has 0, and 1 for
 //!    a leaf.
 //! 5. A node's `max` is the largest gap in its subtree, in pages, saturated to 32 bits; `gap` is
 //!    its own (0 for an area).
-//! 6. Every node that was ever fed is a segment or spare.
+//! 6. Every node fed is a segment or spare.
 //!
 //! # Cost
-//! With n segments: reserve, release, claim and find are O(log n) in the worst case, also with
-//! alignment and phase (see [`Space::reserve`]). Nothing allocates: nodes come from pages handed in
-//! by [`Space::feed`], `reserve` needs two spare ones at most, `add` and `remove` one, and giving
-//! an area back needs none, as the area's own node becomes the gap's.
 //!
-//! Taking an area out of a [`Cache`] or a [`DeferredList`], or putting it there, leaves the tree
-//! as it is.
-//!
-//! # Guards
-//! Guard pages are part of the reservation: [`Fit::lead`] pages before the body and [`Fit::trail`]
-//! behind it belong to the area only.
+//! Reserve, release, claim and find are O(log n) at worst, also with alignment and phase (see
+//! [`Space::reserve`]). Nothing allocates: nodes come from [`Space::feed`]. `reserve` needs at most
+//! two spare ones, `add` and `remove` one, a release none. A [`Cache`] or [`DeferredList`] does not
+//! touch the tree.
 
 mod area;
 mod cache;
@@ -66,19 +59,19 @@ pub use space::Space;
 
 use core::fmt;
 
-/// The number of a virtual page: its address divided by the page size.
+/// A virtual page number: the address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct Vpn(pub u64);
 
-/// A request: how many pages, where they may lie, and how many guard pages go with them.
+/// A request: pages, place, and guard pages, which are part of the reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fit {
     /// Pages of the body, at least 1.
     pub pages: u64,
-    /// The body begins at a page number that is [`phase`](Self::phase) modulo this power of two.
+    /// The body's page number is `phase` modulo this power of two.
     pub align: u64,
-    /// See [`align`](Self::align); below it.
+    /// Below [`align`](Self::align).
     pub phase: u64,
     /// Guard pages before the body.
     pub lead: u16,
@@ -87,7 +80,7 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// `pages` pages anywhere, with one guard page behind.
+    /// Returns a request for `pages` pages anywhere, with one guard page behind.
     pub const fn new(pages: u64) -> Self {
         Self {
             pages,
@@ -98,23 +91,22 @@ impl Fit {
         }
     }
 
-    /// The same, the body beginning at a page number that is `phase` modulo `align`.
+    /// Places the body at a page number that is `phase` modulo `align`.
     pub const fn congruent(self, align: u64, phase: u64) -> Self {
         Self { align, phase, ..self }
     }
 
-    /// The same with `lead` guard pages before the body and `trail` behind it.
+    /// Sets the guard pages before and behind the body.
     pub const fn guarded(self, lead: u16, trail: u16) -> Self {
         Self { lead, trail, ..self }
     }
 
-    /// Pages to reserve in all, if these are not more than can be counted.
     #[inline(always)]
     pub(crate) const fn reserved(&self) -> u64 {
         self.pages.wrapping_add(self.guards())
     }
 
-    /// Pages to reserve in all, for a region of `region` pages.
+    /// Checks the request against a region of `region` pages. Returns all pages.
     #[inline]
     fn total(&self, region: u64) -> Result<u64, Error> {
         if self.pages == 0 {
@@ -129,7 +121,7 @@ impl Fit {
                 align: self.align,
             });
         }
-        // `pages` first, so that the sum cannot overflow: a region is far below 2^63 pages.
+        // Against overflow: a region is far below 2^63 pages.
         if self.pages > region || self.pages + self.guards() > region {
             return Err(Error::TooLarge {
                 pages: self.pages.saturating_add(self.guards()),
@@ -144,7 +136,7 @@ impl Fit {
         self.lead as u64 + self.trail as u64
     }
 
-    /// Returns what the first reserved page is modulo `align`.
+    /// Returns the first reserved page modulo `align`.
     #[inline(always)]
     pub(crate) const fn residue(&self) -> u64 {
         self.phase.wrapping_sub(self.lead as u64) & (self.align - 1)
@@ -156,19 +148,18 @@ impl Fit {
 pub enum State {
     /// Free.
     Gap,
-    /// Reserved, and its [`Area`] is held.
+    /// Reserved, with its [`Area`] held.
     Owned,
-    /// Reserved, and its [`Area`] was given to [`Space::entrust`]: the holder of the address may
-    /// claim it.
+    /// Reserved, after [`Space::entrust`]: claimed by its address.
     Raw,
-    /// Taken out by its owner, and not yet freed: a TLB may still hold translations of it.
+    /// Dead, not free yet: a TLB may hold translations of it.
     Retired,
     /// In a [`Cache`].
     Parked,
 }
 
 impl State {
-    /// Returns whether the segment is an area in use.
+    /// Returns whether it is an area in use.
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Owned | Self::Raw)
     }
@@ -192,29 +183,28 @@ pub enum Error {
         /// The alignment, in pages.
         align: u64,
     },
-    /// More than the whole region, guards included.
+    /// More than the region, guards included.
     TooLarge {
-        /// Pages asked for, guards included.
+        /// Pages, guards included.
         pages: u64,
-        /// Pages that the region has.
+        /// The region's pages.
         region: u64,
     },
     /// No gap is large enough.
     NoSpace {
-        /// Pages asked for, guards included.
+        /// Pages, guards included.
         pages: u64,
     },
-    /// Gaps of that size exist, but none of those that were looked at holds the pages at that
-    /// alignment and phase.
+    /// No gap that was tried has this alignment and phase.
     NoAlignedSpace {
-        /// Pages asked for, guards included.
+        /// Pages, guards included.
         pages: u64,
         /// The alignment, in pages.
         align: u64,
         /// The phase, in pages.
         phase: u64,
     },
-    /// Fewer than two spare nodes: it takes one more page of them.
+    /// Fewer than two spare nodes: feed a page.
     NoNodes,
 }
 
@@ -241,16 +231,16 @@ impl core::error::Error for Error {}
 /// Why [`Space::claim`] gives no area. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unclaimed {
-    /// The page is not in this space.
+    /// Not in this space.
     Outside,
-    /// Nothing is reserved here.
+    /// In a gap.
     Vacant,
-    /// The page is inside an area, and not the first of its body.
+    /// Inside an area, not at its start.
     Interior,
-    /// The page is a guard page.
+    /// In a guard page.
     Guard,
-    /// The area belongs to a handle: its address alone does not free it.
+    /// The area belongs to a handle.
     Owned,
-    /// The area was freed, and is not reusable yet or in a cache.
+    /// Freed, but not reusable yet or in a cache.
     Freed,
 }

@@ -1,25 +1,21 @@
 //! Nodes, the pages that they are cut from, and the pool of spare ones.
 //!
-//! A page that was fed is never freed, and what was a [`Node`] once stays a [`Node`] for ever.
-//! So a node is named by a plain `&'static Node`, and following a link needs no `unsafe`: all that
-//! it leads to is a node.
+//! A page that was fed is never freed, and a [`Node`] stays one for ever. So a node is a plain
+//! `&'static Node`, and following a link needs no `unsafe`.
 //!
-//! # Who may touch what
-//! - The bounds and guards of an area that is not a gap do not change. They may be read by the holder of its
-//!   [`Area`](super::Area) and of the space.
-//! - `chain` belongs to the holder of the node outside the tree: its `Area`, a cache, a
-//!   deferred-free list, or the pool.
-//! - `state` and `words` are atomic. The holder of the area changes them, and the holder of the
-//!   space may read them meanwhile: each word is one of those that the area had, and the state is
-//!   stored by release after the words of a new area.
-//! - Everything else belongs to the space: read with `&Space`, written with `&mut Space`.
+//! # Access rules
 //!
-//! An area that is taken out of a cache, or cut anew, changes state under the lock of the space,
-//! which also guards the cache. So a look at the space never mixes two uses of one node. Its holder
-//! may retire it at any time.
+//! - Bounds and guards of an area are constant. Read by the holders of its [`Area`](super::Area)
+//!   and of the space.
+//! - `chain` belongs to the node's holder outside the tree: its `Area`, a cache, a deferred-free
+//!   list, or the pool.
+//! - `state` and `words` are atomic. The area's holder writes them while the space's holder may
+//!   read: each word is one that the area had, and a new area's state is a release after its words.
+//! - All else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
-//! These rules are what the `unsafe impl`s of `Send` and `Sync` in this module and its neighbours
-//! stand on.
+//! A cached or new area changes state under the space's lock, which guards the cache too: a look at
+//! the space never mixes two uses of a node. Its holder may retire it at any time. The
+//! `unsafe impl`s of `Send` and `Sync` here and beside rest on these rules.
 
 use super::State;
 use core::cell::Cell;
@@ -37,31 +33,29 @@ impl NodePage {
         Self(MaybeUninit::uninit())
     }
 
-    /// Holds `value` instead of nodes, for ever.
+    /// Holds `value` for ever.
     pub fn hold<T>(&'static mut self, value: T) -> &'static T {
         self.hold_mut(value)
     }
 
-    /// The same, for its only user.
+    /// Holds `value` for ever, for one user.
     pub fn hold_mut<T>(&'static mut self, value: T) -> &'static mut T {
         const { assert!(size_of::<T>() <= size_of::<Self>() && align_of::<T>() <= align_of::<Self>()) };
         let place = core::ptr::from_mut(self).cast::<MaybeUninit<T>>();
-        // SAFETY: the page is ours alone and for ever (`&'static mut`), and large and aligned
-        // enough, as asserted above.
+        // SAFETY: a `&'static mut` page is ours alone, and large and aligned enough as asserted.
         unsafe { &mut *place }.write(value)
     }
 }
 
 /// Where pages for nodes come from.
 pub trait NodePages {
-    /// A page for ever, or `None` when there is none.
+    /// Returns a page for ever, if there is one.
     fn node_page(&self) -> Option<&'static mut NodePage>;
 }
 
 pub(super) type NodeRef<const W: usize> = &'static Node<W>;
 pub(super) type Link<const W: usize> = Cell<Option<NodeRef<W>>>;
 
-/// Which subtree of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Side {
     /// Lower addresses.
@@ -80,34 +74,31 @@ impl Side {
     }
 }
 
-/// A segment of the region, or a spare node: 112 bytes with six words, so that an area costs less
-/// than 120.
-///
-/// What another CPU than that of its space touches when it ends an area is in 32 bytes: state,
-/// owner, guards, link, and the first two words.
+/// A segment, or a spare node: 112 bytes with six words. Another CPU that ends an area touches only
+/// 32 bytes: state, owner, guards, link, and the first two words.
 #[repr(C)]
 pub(super) struct Node<const W: usize> {
-    /// The subtrees below and above, indexed by a [`Side`].
+    /// By [`Side`].
     child: [Link<W>; 2],
     /// First page.
     pub start: Cell<u64>,
     /// Pages, guards included.
     pages: Cell<u64>,
     state: AtomicU8,
-    /// Its rank in the tree (module `tree`): at most twice the logarithm of the number of nodes.
+    /// See `tree`: at most twice log2 of the nodes.
     pub rank: Cell<u8>,
     /// The number of the space that it was cut for.
     owner: u16,
     /// Guards before and behind the body.
     lead: Cell<u16>,
     trail: Cell<u16>,
-    /// The next one in a cache, a deferred-free list or the pool.
+    /// In a cache, a deferred-free list or the pool.
     pub chain: Link<W>,
     /// The caller's.
     words: [AtomicU64; W],
-    /// Largest gap in this subtree, saturated.
+    /// The largest gap in this subtree, saturated.
     pub max: Cell<u32>,
-    /// Pages of this gap, saturated; 0 for an area.
+    /// This gap's pages, saturated; 0 for an area.
     pub gap: Cell<u32>,
     pub parent: Link<W>,
 }
@@ -131,13 +122,12 @@ impl<const W: usize> Node<W> {
         }
     }
 
-    /// Returns the number of the space that it was cut for.
     #[inline(always)]
     pub const fn owner(&self) -> u16 {
         self.owner
     }
 
-    /// Pages, guards included.
+    /// Returns the pages, guards included.
     #[inline(always)]
     pub const fn pages(&self) -> u64 {
         self.pages.get()
@@ -153,7 +143,6 @@ impl<const W: usize> Node<W> {
         self.child[side as usize].set(child);
     }
 
-    /// Returns the page behind the last.
     #[inline(always)]
     pub fn end(&self) -> u64 {
         self.start.get() + self.pages()
@@ -175,13 +164,12 @@ impl<const W: usize> Node<W> {
         self.state.load(Relaxed) == State::Gap as u8
     }
 
-    /// Guard pages before and behind the body.
     #[inline(always)]
     pub const fn guards(&self) -> (u16, u16) {
         (self.lead.get(), self.trail.get())
     }
 
-    /// Makes the node an area that is in use, with `words`.
+    /// Makes it an area in use.
     #[inline(always)]
     pub fn begin(&self, words: &[u64; W], lead: u16, trail: u16) {
         self.set_words(words);
@@ -190,7 +178,6 @@ impl<const W: usize> Node<W> {
         self.set_state(State::Owned);
     }
 
-    /// Makes the node a gap.
     #[inline(always)]
     pub fn become_gap(&self, start: u64, pages: u64) {
         self.set_bounds(start, pages);
@@ -199,13 +186,11 @@ impl<const W: usize> Node<W> {
         self.set_state(State::Gap);
     }
 
-    /// Changes the state and nothing else.
     #[inline(always)]
     pub fn set_state(&self, state: State) {
         self.state.store(state as u8, Release);
     }
 
-    /// Sets the bounds.
     #[inline(always)]
     pub fn set_bounds(&self, start: u64, pages: u64) {
         self.start.set(start);
@@ -235,7 +220,6 @@ impl<const W: usize> Node<W> {
     }
 }
 
-/// A number of pages as the tree keeps it.
 #[inline(always)]
 pub(super) const fn saturate(pages: u64) -> u32 {
     if pages < u32::MAX as u64 {
@@ -245,7 +229,7 @@ pub(super) const fn saturate(pages: u64) -> u32 {
     }
 }
 
-/// Spare nodes: those that were in use, and the rest of the page fed last.
+/// Spare nodes: used before, or not yet cut from the page fed last.
 pub(super) struct Pool<const W: usize> {
     owner: u16,
     spare: Option<NodeRef<W>>,
@@ -257,7 +241,7 @@ pub(super) struct Pool<const W: usize> {
 impl<const W: usize> Pool<W> {
     pub const NODES_PER_PAGE: usize = {
         let nr = size_of::<NodePage>() / size_of::<Node<W>>();
-        // The first page must hold the first gap and the two nodes that a reservation may need.
+        // For the first gap, and a reservation's two.
         assert!(nr >= 3, "too many words: a page must hold three nodes");
         nr
     };
@@ -274,7 +258,6 @@ impl<const W: usize> Pool<W> {
         pool
     }
 
-    /// Returns the number of the space, which its nodes bear.
     pub const fn owner(&self) -> u16 {
         self.owner
     }
@@ -289,11 +272,10 @@ impl<const W: usize> Pool<W> {
 
     pub fn feed(&mut self, page: &'static mut NodePage) {
         let base = core::ptr::from_mut(page).cast::<MaybeUninit<Node<W>>>();
-        // SAFETY: the page is ours alone and for ever (`&'static mut`), is 4096 bytes at a multiple
-        // of 4096, which is more than a node's alignment, and NODES_PER_PAGE nodes fit into it.
-        // Uninitialised contents are fine for MaybeUninit.
+        // SAFETY: a `&'static mut` page is ours alone, aligned for a node, with room for
+        // NODES_PER_PAGE. MaybeUninit needs no contents.
         let fresh = unsafe { core::slice::from_raw_parts_mut(base, Self::NODES_PER_PAGE) };
-        // What is left of the page before is few nodes or none: put it on the chain.
+        // The rest of the page before is few nodes or none.
         let rest = core::mem::replace(&mut self.fresh, fresh);
         for slot in rest {
             let node: NodeRef<W> = slot.write(Node::new(self.owner));
@@ -304,7 +286,7 @@ impl<const W: usize> Pool<W> {
         self.nr_fed += Self::NODES_PER_PAGE;
     }
 
-    /// Returns a spare node: a leaf of the tree that is not linked yet.
+    /// Returns a spare node, as an unlinked leaf.
     #[inline]
     pub fn take(&mut self) -> Option<NodeRef<W>> {
         let node = match self.spare {
@@ -329,13 +311,13 @@ impl<const W: usize> Pool<W> {
         self.nr_spare += 1;
     }
 
-    /// Walks the chain of spare nodes and counts it, at most `limit` of them.
+    /// Counts spare nodes by walking the chain, up to `limit`.
     pub fn count_spare(&self, limit: usize) -> usize {
         let chain = core::iter::successors(self.spare, |node| node.chain.get());
         self.fresh.len() + chain.take(limit).count()
     }
 }
 
-// SAFETY: a pool is reached by one thread at a time when it is moved; the nodes that it names are
-// reached through it alone, but for those that are in use, and these obey the rules of the module.
+// SAFETY: one thread at a time reaches a pool. Its nodes are reached through it alone, except those
+// in use, which obey the module's rules.
 unsafe impl<const W: usize> Send for Pool<W> {}

@@ -1,4 +1,4 @@
-//! Ranges come to a [`Space`], and leave it.
+//! Ranges that a [`Space`] gains and loses.
 
 use super::area::Area;
 use super::node::{NodeRef, Side, saturate};
@@ -6,14 +6,16 @@ use super::space::Space;
 use super::{Error, Fit, Vpn};
 
 impl<const W: usize> Space<W> {
-    /// Gives the space the `pages` pages from `start` on, which no space has.
+    /// Adds `pages` pages from `start`, which no space has.
     ///
     /// # Errors
+    ///
     /// [`Error::NoNodes`].
     ///
     /// # Panics
-    /// If the range is empty or larger than 2^52 pages, or runs over the end of the address space, or
-    /// the space has some of it.
+    ///
+    /// If the range is empty, larger than 2^52 pages, beyond the end of the address space, or
+    /// partly the space's.
     pub fn add(&mut self, start: Vpn, pages: u64) -> Result<(), Error> {
         let before = self.place_for(start.0, pages);
         let node = self.insert(before, start.0, pages)?;
@@ -21,16 +23,16 @@ impl<const W: usize> Space<W> {
         Ok(())
     }
 
-    /// The same, and reserves what `fit` asks for, and no gap had, in these pages and the gap that
-    /// ends before them. Done as one, since a gap of all the pages would be told to each node above
-    /// it, and then that it is gone.
+    /// Adds pages and reserves `fit` in them and the gap before them, which no gap had room for. In
+    /// one step, so that nodes above do not first learn of a gap of all the pages.
     ///
     /// # Errors
-    /// [`Error::NoNodes`] if it takes more nodes, three at most, than are spare; those of
-    /// [`reserve`](Self::reserve) if `fit` is not for these pages. The space does not have them
-    /// then.
+    ///
+    /// [`Error::NoNodes`] if it takes more nodes, at most three, than are spare; those of
+    /// [`reserve`](Self::reserve) if `fit` is not for these pages. They are not added then.
     ///
     /// # Panics
+    ///
     /// As `add`.
     pub fn add_reserved(
         &mut self,
@@ -79,8 +81,6 @@ impl<const W: usize> Space<W> {
         Ok(Area { node })
     }
 
-    /// Returns the segment that is the next before the `pages` pages from `start` on, none of which
-    /// the space has.
     fn place_for(&self, start: u64, pages: u64) -> Option<NodeRef<W>> {
         assert!(
             pages != 0 && pages <= 1 << 52 && start.checked_add(pages).is_some(),
@@ -99,8 +99,6 @@ impl<const W: usize> Space<W> {
         before
     }
 
-    /// Puts a node for the `pages` pages from `start` on, which is no gap yet, into the tree behind
-    /// `before`.
     fn insert(&mut self, before: Option<NodeRef<W>>, start: u64, pages: u64) -> Result<NodeRef<W>, Error> {
         let node = self.pool.take().ok_or(Error::NoNodes)?;
         node.set_bounds(start, pages);
@@ -115,10 +113,10 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Takes the `pages` pages from `start` on out of the space, if all of them are in one gap.
-    /// Whether they were.
+    /// Removes `pages` pages from `start`, if one gap has them all; returns whether it did.
     ///
     /// # Errors
+    ///
     /// [`Error::NoNodes`].
     pub fn remove(&mut self, start: Vpn, pages: u64) -> Result<bool, Error> {
         let start = start.0;
@@ -133,7 +131,7 @@ impl<const W: usize> Space<W> {
         Ok(true)
     }
 
-    /// Takes `pages` pages at `at` out of `gap`. There is a spare node.
+    /// Needs a spare node.
     fn take_out(&mut self, gap: NodeRef<W>, at: u64, pages: u64) {
         let (start, end) = (gap.start.get(), gap.end());
         let (before, behind) = (at - start, end - (at + pages));

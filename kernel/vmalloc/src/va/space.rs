@@ -1,4 +1,4 @@
-//! [`Space`]: segments handed out, found and taken back.
+//! [`Space`]: hands out segments, finds them and takes them back.
 
 use super::area::{Area, Lent, Segment};
 use super::node::{NodePage, NodeRef, Pool, Side, saturate};
@@ -7,19 +7,16 @@ use super::{Error, Fit, State, Unclaimed, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
-/// How many gaps that are large enough, but may not be so at the alignment and phase asked for, are
-/// tried.
+/// Gaps tried that are large enough, but may not be so at the alignment and phase.
 pub const TIGHT_TRIES: usize = 8;
 
-/// A region of virtual pages. `W` is the number of 64-bit words that a caller may keep with each
-/// area.
-///
-/// Not synchronised: `&self` looks, `&mut self` changes. Areas are `Send`, and taking one out of a
-/// [`Cache`](super::Cache) or putting it there does not touch the space at all.
+/// A region of virtual pages, with `W` words of the caller's per area. Not synchronised: `&self`
+/// looks, `&mut self` changes. Areas are `Send`, and moving one into or out of a
+/// [`Cache`](super::Cache) does not touch the space.
 pub struct Space<const W: usize> {
     pub(super) tree: Tree<W>,
     pub(super) pool: Pool<W>,
-    /// Pages of the region: nothing larger is looked for.
+    /// Nothing larger is looked for.
     pub(super) region: u64,
     pub(super) pages: u64,
     pub(super) nr_areas: usize,
@@ -27,19 +24,17 @@ pub struct Space<const W: usize> {
     pub(super) reserved: u64,
 }
 
-// SAFETY: the nodes that are not in use by an `Area` are reached through the space alone, and
-// moving it moves that access. What it shares with areas that other threads hold is atomic, or does
-// not change while they exist (`node`'s rules).
+// SAFETY: nodes outside an `Area` are reached through the space alone. What it shares with areas of
+// other threads is atomic, or constant while they exist (`node`'s rules).
 unsafe impl<const W: usize> Send for Space<W> {}
-// SAFETY: `&Space` only reads: links, summaries and bounds, which only `&mut Space` writes; and
-// atomics. It never reads `chain` of a node in use. `visits` exists in this crate's tests alone,
-// which share no space between threads.
+// SAFETY: `&Space` reads atomics, and what only `&mut Space` writes; never the `chain` of a node in
+// use. `visits` is for tests, which share no space.
 #[cfg(not(test))]
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// Returns a space that has no pages yet, of a region of `region` pages. Its areas bear the
-    /// number `owner`. `page` holds its first nodes.
+    /// Returns a space without pages, of a region of `region` pages. Its areas bear `owner`. `page`
+    /// holds its first nodes.
     pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
             tree: Tree::new(),
@@ -52,62 +47,55 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Returns the first page of the range that [`reserve`](Self::reserve) would give for `fit`.
+    /// Returns the first page that [`reserve`](Self::reserve) would take for `fit`.
     ///
     /// # Errors
+    ///
     /// As `reserve`, but for nodes.
     pub fn lowest(&self, fit: &Fit) -> Result<Vpn, Error> {
         let total = fit.total(self.region)?;
         self.search(fit, total).map(|(_, at)| Vpn(at))
     }
 
-    /// Pages that the space has.
+    /// Returns the space's pages.
     pub const fn pages(&self) -> u64 {
         self.pages
     }
 
-    /// Areas, in any state.
+    /// Returns the areas in any state.
     pub const fn nr_areas(&self) -> usize {
         self.nr_areas
     }
 
-    /// Pages in areas, guards included.
+    /// Returns the pages in areas, guards included.
     pub const fn reserved(&self) -> u64 {
         self.reserved
     }
 
-    /// Spare nodes.
+    /// Returns the number of spare nodes.
     pub const fn nr_spare_nodes(&self) -> usize {
         self.pool.nr_spare()
     }
 
-    /// Takes a page for more nodes, for ever.
+    /// Takes a page for nodes, for ever.
     pub fn feed(&mut self, page: &'static mut NodePage) {
         self.pool.feed(page);
     }
 
-    /// Reserves what `fit` asks for, and keeps `words` with it.
+    /// Reserves what `fit` asks for, with `words`.
     ///
-    /// # Where
-    /// Call a gap *large* if it has all the pages asked for, guards included, and *sure* if it also
-    /// has `align - 1` more: such a gap holds the range at any phase. A gap that is large holds it
-    /// or not. The range begins
-    /// - at the lowest address at all that fits, whenever one of the [`TIGHT_TRIES`] lowest large
-    ///   gaps holds it; without an alignment the first of them does;
-    /// - otherwise at the lowest address that fits in the lowest sure gap.
-    ///
-    /// So each of the two steps is a bounded number of descents, however many gaps there are.
-    /// (Sizes and alignments beyond 2^32 - 1 pages are one class to the tree: the gaps of that
-    /// class are all looked at. No region has more than its pages / 2^32 of them, 4 in one of 64
-    /// TiB.)
+    /// A gap is *large* if it has all pages, guards included, and *sure* if it also has `align - 1`
+    /// more, so that it fits any phase. The range begins at the lowest address that fits, if one of
+    /// the [`TIGHT_TRIES`] lowest large gaps holds it; otherwise at the lowest in the lowest sure
+    /// gap. (Gaps beyond 2^32 - 1 pages are one class, which is searched: at most 4 in 64 TiB.)
     ///
     /// # Errors
-    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: it
-    ///   makes no sense;
-    /// - [`Error::NoSpace`]: there is no large gap;
-    /// - [`Error::NoAlignedSpace`]: there are large gaps, none is sure, and those that were tried
-    ///   do not hold it. With less alignment it may fit;
-    /// - [`Error::NoNodes`]: feed a page and ask again.
+    ///
+    /// - [`Error::Empty`], [`Error::BadAlignment`], [`Error::BadPhase`], [`Error::TooLarge`]: a bad
+    ///   request;
+    /// - [`Error::NoSpace`]: no large gap;
+    /// - [`Error::NoAlignedSpace`]: no sure gap, and the large ones tried do not hold it;
+    /// - [`Error::NoNodes`]: feed a page and retry.
     #[inline]
     pub fn reserve(&mut self, fit: &Fit, words: &[u64; W]) -> Result<Area<W>, Error> {
         let total = fit.total(self.region)?;
@@ -122,7 +110,6 @@ impl<const W: usize> Space<W> {
         Ok(Area { node })
     }
 
-    /// Returns the gap and the first page for `total` pages, as [`reserve`](Self::reserve) says.
     #[inline]
     fn search(&self, fit: &Fit, total: u64) -> Result<(NodeRef<W>, u64), Error> {
         let residue = fit.residue();
@@ -145,8 +132,7 @@ impl<const W: usize> Space<W> {
             candidate = self.tree.next_fit(gap, large);
         }
         if candidate.is_some() {
-            // The sum cannot overflow in a region below 2^52 pages unless the alignment is beyond
-            // any use.
+            // Overflows only for a useless alignment: regions are below 2^52 pages.
             let sure = saturate(total.saturating_add(fit.align - 1));
             candidate = self.tree.lowest_fit(sure);
             while let Some(gap) = candidate {
@@ -154,7 +140,7 @@ impl<const W: usize> Space<W> {
                     return Ok(found);
                 }
                 any_large |= gap.pages() >= total;
-                // Only of the class of the largest may one that is found not be sure.
+                // Only in the largest class may a found gap not be sure.
                 debug_assert_eq!(sure, u32::MAX);
                 candidate = self.tree.next_fit(gap, sure);
             }
@@ -170,7 +156,7 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Cuts `total` pages at `at` out of `gap`. There are two spare nodes.
+    /// Cuts `total` pages out of `gap`. Needs two spare nodes.
     #[inline]
     fn carve(&mut self, gap: NodeRef<W>, at: u64, total: u64) -> Result<NodeRef<W>, Error> {
         let (start, end) = (gap.start.get(), gap.end());
@@ -198,7 +184,7 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Puts a gap right behind `node`. There is a spare node.
+    /// Puts a gap behind `node`. Needs a spare node.
     pub(super) fn insert_gap(&mut self, node: NodeRef<W>, start: u64, pages: u64) {
         let Some(rest) = self.pool.take() else {
             unreachable!("a node was spare");
@@ -209,10 +195,10 @@ impl<const W: usize> Space<W> {
         self.nr_gaps += 1;
     }
 
-    /// Takes a range back. It may be handed out again at once: no TLB may hold a translation of it
-    /// any more.
+    /// Frees a range, which no TLB may know: it may be handed out at once.
     ///
     /// # Panics
+    ///
     /// If the area is of another space.
     #[inline(always)]
     pub fn release(&mut self, area: Area<W>) {
@@ -223,7 +209,7 @@ impl<const W: usize> Space<W> {
         self.make_gap(node);
     }
 
-    /// Makes `node`, which is in the tree and no gap, a gap: one with those that it touches.
+    /// Makes `node`, not a gap yet, one gap with those that it touches.
     #[inline(always)]
     pub(super) fn make_gap(&mut self, node: NodeRef<W>) {
         let (mut start, mut pages) = (node.start.get(), node.pages());
@@ -245,17 +231,16 @@ impl<const W: usize> Space<W> {
         self.tree.set_gap(keep, saturate(pages));
     }
 
-    /// Takes one of two neighbours out and gives the other, which is now a gap of `pages` pages.
+    /// Removes one of two neighbours, and returns the other as a gap of `pages` pages.
     #[inline]
     fn join(&mut self, lower: NodeRef<W>, upper: NodeRef<W>, pages: u64) -> NodeRef<W> {
-        // Of two neighbours, one has one child at most and can go (module `tree`).
+        // One of two neighbours has at most one child (module `tree`).
         let (keep, drop) = if lower.child(Side::Right).is_none() {
             (upper, lower)
         } else {
             (lower, upper)
         };
-        // In this order, the larger gap stops the news that the smaller is gone, and it is not
-        // carried to the root and back.
+        // In this order the larger gap ends the propagation of the smaller one's removal.
         self.tree.set_gap(keep, saturate(pages));
         self.tree.remove(drop);
         self.pool.free(drop);
@@ -272,18 +257,20 @@ impl<const W: usize> Space<W> {
         );
     }
 
-    /// Leaves the area to the holder of its address: [`claim`](Self::claim) frees it.
+    /// Leaves the area to the holder of its address, for [`claim`](Self::claim).
     ///
     /// # Panics
+    ///
     /// If the area is of another space.
     pub fn entrust(&mut self, area: Area<W>) {
         self.assert_ours(area.node);
         area.node.set_state(State::Raw);
     }
 
-    /// Takes the area whose body begins at `page` away from the holder of its address.
+    /// Takes the area that begins at `page` from the holder of its address.
     ///
     /// # Errors
+    ///
     /// What is there instead.
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Unclaimed> {
@@ -309,8 +296,7 @@ impl<const W: usize> Space<W> {
         self.tree.find(page.0).filter(|node| page.0 < node.end())
     }
 
-    /// Returns the area in use that contains `page`, guards included, in any hands: to read and
-    /// change its words.
+    /// Returns the live area that contains `page`, guards included, for its words.
     pub fn lend(&mut self, page: Vpn) -> Option<Lent<'_, W>> {
         let node = self.node_at(page)?;
         node.state().is_live().then_some(Lent {
@@ -319,13 +305,13 @@ impl<const W: usize> Space<W> {
         })
     }
 
-    /// Returns the segment that contains `page`, in any state; `None` where the space has no page.
+    /// Returns the segment that contains `page`; `None` outside the space.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<Segment<W>> {
         self.node_at(page).map(Segment::of)
     }
 
-    /// Returns all segments in address order, from the first one that ends behind `page` on.
+    /// Returns the segments in address order, from the first that ends behind `page`.
     pub fn segments_from(&self, page: Vpn) -> impl Iterator<Item = Segment<W>> + '_ {
         let first = match self.tree.find(page.0) {
             Some(node) if page.0 < node.end() => Some(node),

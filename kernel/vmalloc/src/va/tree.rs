@@ -1,23 +1,20 @@
-//! The tree of segments: a rank-balanced tree by address that knows the largest gap below each
-//! node.
+//! The tree of segments by address, which knows the largest gap below each node.
 //!
-//! It is a weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015). Every node
-//! has a rank; a missing one has 0, a leaf has 1, and a child's rank is one or two less than its
-//! parent's. So no path is longer than 2 log2 n, an insertion or a removal rotates twice at most,
-//! and, which an AVL tree does not promise, any mixture of both touches O(1) nodes each on average:
-//! a range that comes and goes at the end of a long list does not walk to the root each time.
+//! A weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015): a missing node
+//! has rank 0, a leaf 1, a child's rank is one or two below its parent's. No path is longer than 2
+//! log2 n; an insertion or removal rotates at most twice; and, unlike in an AVL tree, any mixture
+//! touches O(1) nodes each on average.
 //!
-//! Of two neighbours in address order, one lies in the subtree of the other, so that the lower one
-//! has no right child or the upper one has no left child: there is always a free place between
-//! them, and one of the two always has one child at most. So insertion beside a node needs no
-//! search by address, and where two neighbours are joined, nodes are never exchanged.
+//! Of two neighbours, one lies in the other's subtree: the lower has no right child, or the upper
+//! no left one. So there is a free place between them, and one has at most one child: insertion
+//! needs no search, and joins do not exchange nodes.
 
 use super::node::{Link, NodeRef, Side};
 use core::cell::Cell;
 
 pub(super) struct Tree<const W: usize> {
     root: Link<W>,
-    /// Nodes looked at so far: what the complexity tests count.
+    /// Counted by the complexity tests.
     #[cfg(test)]
     pub visits: Cell<u64>,
 }
@@ -32,14 +29,12 @@ fn max<const W: usize>(subtree: Option<NodeRef<W>>) -> u32 {
     subtree.map_or(0, |node| node.max.get())
 }
 
-/// Returns the largest gap of `node` and its subtrees.
 #[inline(always)]
 fn largest<const W: usize>(node: NodeRef<W>) -> u32 {
     let below = max(node.child(Side::Left)).max(max(node.child(Side::Right)));
     node.gap.get().max(below)
 }
 
-/// Makes `child` the subtree of `parent` on `side`.
 #[inline(always)]
 fn attach<const W: usize>(parent: NodeRef<W>, side: Side, child: Option<NodeRef<W>>) {
     parent.set_child(side, child);
@@ -48,7 +43,6 @@ fn attach<const W: usize>(parent: NodeRef<W>, side: Side, child: Option<NodeRef<
     }
 }
 
-/// Returns the side of `parent` that `node` is on.
 #[inline(always)]
 fn side_of<const W: usize>(parent: NodeRef<W>, node: NodeRef<W>) -> Side {
     match parent.child(Side::Left) {
@@ -58,7 +52,6 @@ fn side_of<const W: usize>(parent: NodeRef<W>, node: NodeRef<W>) -> Side {
 }
 
 impl<const W: usize> Tree<W> {
-    /// Returns an empty tree.
     pub const fn new() -> Self {
         Self {
             root: Cell::new(None),
@@ -67,12 +60,12 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Returns the segment with the lowest start.
+    /// Returns the lowest segment.
     pub fn first(&self) -> Option<NodeRef<W>> {
         self.root.get().map(|root| self.outermost(root, Side::Left))
     }
 
-    /// Returns the node of the subtree of `top` that is the last on `side`.
+    /// Returns the last node of a subtree on `side`.
     #[inline]
     fn outermost(&self, top: NodeRef<W>, side: Side) -> NodeRef<W> {
         let mut node = top;
@@ -94,7 +87,7 @@ impl<const W: usize> Tree<W> {
         self.neighbour(node, side).filter(|beside| beside.is_gap())
     }
 
-    /// Returns the segment before `node`, or behind it: its neighbour on `side`.
+    /// Returns the neighbour of `node` on `side`.
     #[inline]
     pub fn neighbour(&self, node: NodeRef<W>, side: Side) -> Option<NodeRef<W>> {
         if let Some(child) = node.child(side) {
@@ -111,7 +104,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Puts `new`, which is no gap yet, into an empty tree.
+    /// Inserts `new`, not a gap yet, into an empty tree.
     pub fn insert_first(&self, new: NodeRef<W>) {
         debug_assert!(self.root.get().is_none());
         new.parent.set(None);
@@ -137,8 +130,7 @@ impl<const W: usize> Tree<W> {
         self.visits.set(self.visits.get() + 1);
     }
 
-    /// Returns the segment with the highest start at or below `page`: the one that contains it, if
-    /// the region does.
+    /// Returns the highest segment that starts at or below `page`.
     #[inline]
     pub fn find(&self, page: u64) -> Option<NodeRef<W>> {
         let mut found = None;
@@ -155,7 +147,6 @@ impl<const W: usize> Tree<W> {
         found
     }
 
-    /// Returns the lowest gap of at least `want` pages (saturated) in the subtree of `top`.
     #[inline]
     fn first_fit(&self, top: Option<NodeRef<W>>, want: u32) -> Option<NodeRef<W>> {
         let mut node = top.filter(|top| top.max.get() >= want)?;
@@ -168,19 +159,18 @@ impl<const W: usize> Tree<W> {
             } else if node.gap.get() >= want {
                 return Some(node);
             } else {
-                // `max` says that it is below here, and it is neither to the left nor this one.
+                // `max` promises a gap below, which is neither to the left nor here.
                 node = node.child(Side::Right)?;
             }
         }
     }
 
-    /// Returns the lowest gap of at least `want` pages (saturated).
     #[inline]
     pub fn lowest_fit(&self, want: u32) -> Option<NodeRef<W>> {
         self.first_fit(self.root.get(), want)
     }
 
-    /// Returns the lowest gap of at least `want` pages (saturated) above `node`.
+    /// Returns the lowest such gap above `node`.
     pub fn next_fit(&self, node: NodeRef<W>, want: u32) -> Option<NodeRef<W>> {
         let mut node = node;
         if let Some(found) = self.first_fit(node.child(Side::Right), want) {
@@ -201,7 +191,7 @@ impl<const W: usize> Tree<W> {
         None
     }
 
-    /// Puts `new`, which is no gap yet, beside `node`: right before it, or right behind it.
+    /// Inserts `new`, not a gap yet, before or behind `node`.
     pub fn insert(&self, node: NodeRef<W>, side: Side, new: NodeRef<W>) {
         match node.child(side) {
             None => self.hang(node, side, new),
@@ -209,7 +199,6 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Makes `new` the child of `parent` on `side`, which is empty.
     #[inline(always)]
     fn hang(&self, parent: NodeRef<W>, side: Side, new: NodeRef<W>) {
         debug_assert!(parent.child(side).is_none());
@@ -218,7 +207,7 @@ impl<const W: usize> Tree<W> {
         self.fix_inserted(new);
     }
 
-    /// Takes out `node`, which has one child at most.
+    /// Removes `node`, which has at most one child.
     pub fn remove(&self, node: NodeRef<W>) {
         self.set_gap(node, 0);
         let child = node.child(Side::Left).or(node.child(Side::Right));
@@ -232,12 +221,12 @@ impl<const W: usize> Tree<W> {
         self.fix_removed(parent, side);
     }
 
-    /// Takes out `node`, which may have two children.
+    /// Removes `node`, which may have two children.
     pub fn remove_any(&self, node: NodeRef<W>) {
         let (Some(left), Some(_)) = (node.child(Side::Left), node.child(Side::Right)) else {
             return self.remove(node);
         };
-        // Its predecessor has no right child: it can go. Then it takes the node's place.
+        // The predecessor has no right child: it is removed, and takes the node's place.
         let stand_in = self.outermost(left, Side::Right);
         let gap = stand_in.gap.get();
         self.remove(stand_in);
@@ -250,7 +239,6 @@ impl<const W: usize> Tree<W> {
         self.set_gap(stand_in, gap);
     }
 
-    /// Puts `new` where `old` was below `parent`, or at the root.
     #[inline(always)]
     fn replace(&self, parent: Option<NodeRef<W>>, old: NodeRef<W>, new: Option<NodeRef<W>>) {
         match parent {
@@ -262,7 +250,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Sets the gap of `node` to `gap`, and the largest gap of every node above that this changes.
+    /// Sets `node`'s gap, and the largest gaps above that this changes.
     #[inline]
     pub fn set_gap(&self, node: NodeRef<W>, gap: u32) {
         let before = node.gap.replace(gap);
@@ -273,7 +261,6 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// A gap of `gap` came to `node`'s subtree.
     #[inline]
     fn raise_max(&self, node: NodeRef<W>, gap: u32) {
         let mut at = Some(node);
@@ -287,7 +274,6 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// A gap of `gone` left `node`'s subtree, or shrank.
     #[inline]
     fn lower_max(&self, node: NodeRef<W>, gone: u32) {
         let mut at = Some(node);
@@ -295,7 +281,7 @@ impl<const W: usize> Tree<W> {
         while let Some(node) = at {
             self.visit();
             let before = node.max.get();
-            // Where something larger is, that one was the largest before, and still is.
+            // A larger gap was the largest before, and is.
             if before > gone {
                 return;
             }
@@ -309,7 +295,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Makes ranks good from `node` up, which came in as a leaf.
+    /// Restores ranks upwards from `node`, inserted as a leaf.
     #[inline]
     fn fix_inserted(&self, node: NodeRef<W>) {
         let mut node = node;
@@ -325,8 +311,7 @@ impl<const W: usize> Tree<W> {
                 node = parent;
                 continue;
             }
-            // The other side is two lower: one rotation, or two where the inner grandchild is the
-            // higher one.
+            // The other side is two lower: one rotation, or two if the inner grandchild is higher.
             if let Some(inner) = node.child(side.other())
                 && ranks.0 - inner.rank.get() == 1
             {
@@ -340,7 +325,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Makes ranks good from `parent` up, whose child on `side` was replaced by one of lower rank.
+    /// Restores ranks upwards from `parent`, whose child on `side` became lower.
     #[inline]
     fn fix_removed(&self, parent: NodeRef<W>, side: Side) {
         let (mut node, mut low) = (parent, side);
@@ -379,7 +364,6 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Raises `sibling`, on side `high` of `node`, or its inner child, above `node`.
     fn rotate_removed(&self, node: NodeRef<W>, sibling: NodeRef<W>, high: Side) {
         let own = node.rank.get();
         if own - rank(sibling.child(high)) == 2 {
@@ -396,7 +380,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Puts the child of `node` on `side` in its place, and `node` below that on the other side.
+    /// Puts the child on `side` in `node`'s place, and `node` below it.
     fn rotate(&self, node: NodeRef<W>, side: Side) {
         self.visit();
         let Some(child) = node.child(side) else {

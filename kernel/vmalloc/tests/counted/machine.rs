@@ -1,5 +1,5 @@
-//! A machine that counts what is done under each hold of a lock, and on which another CPU does
-//! something whenever this one comes to a gate, or finds no frame. All on one thread.
+//! A machine that counts the work under each hold of a lock, and on which another CPU acts whenever
+//! this one comes to a gate, or finds no frame. All on one thread.
 
 use super::ram::{MAX_ORDER, Ram};
 use paging::mmu::NoMmu;
@@ -15,18 +15,17 @@ pub const RAM_SIZE: u64 = 256 << 20;
 const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 pub const CPUS: usize = 4;
 
-/// What was done.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub locks: u64,
-    /// Of these, the common shard's.
+    /// Of the common shard.
     pub common: u64,
     /// Of descriptors.
     pub loads: u64,
     pub stores: u64,
-    /// Different descriptors that were touched since the first lock was taken.
+    /// Different descriptors, since the first lock was taken.
     pub touched: u64,
-    /// Blocks of frames that were asked for, or freed.
+    /// Blocks of frames asked for, or freed.
     pub blocks: u64,
 }
 
@@ -72,7 +71,7 @@ thread_local! {
     static TOUCHED: RefCell<HashSet<(u64, usize)>> = RefCell::default();
     static MEANWHILE: RefCell<Option<Meanwhile>> = const { RefCell::new(None) };
     static CPU: Cell<usize> = const { Cell::new(0) };
-    /// Whether each lock is another CPU's at the moment when it is tried, and free soon after.
+    /// Whether another CPU holds each lock that is tried, briefly.
     static CONTENDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -88,7 +87,7 @@ fn touch(table: PhysAddr, index: usize) {
     }
 }
 
-/// What `f` does in all, and the most of it under one hold of a lock.
+/// Returns the work of `f`, and the most of it under one hold.
 pub fn counted(f: impl FnOnce()) -> (Counts, Counts) {
     let before = NOW.get();
     MOST.set(Counts::default());
@@ -111,7 +110,7 @@ pub fn beside<R>(other: impl Fn(At) + 'static, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `f` while each lock is held by another CPU for a moment.
+/// Runs `f` while another CPU holds each lock for a moment.
 pub fn contended<R>(f: impl FnOnce() -> R) -> R {
     CONTENDED.set(true);
     let result = f();
@@ -120,7 +119,7 @@ pub fn contended<R>(f: impl FnOnce() -> R) -> R {
 }
 
 fn come_to(at: At) {
-    // Taken out: what the other CPU does is not interrupted again.
+    // Taken out, so that the other CPU is not interrupted again.
     if let Some(other) = MEANWHILE.take() {
         let held = HELD.replace(0);
         on_cpu(1, || other(at));
@@ -202,7 +201,7 @@ impl<T> Drop for CountedGuard<'_, T> {
     }
 }
 
-/// Tables, by their number: no limit, and no RAM of the machine's.
+/// By number, without a limit, outside the machine's RAM.
 #[derive(Default)]
 pub struct Memory {
     tables: RefCell<Vec<Vec<u64>>>,
@@ -210,7 +209,7 @@ pub struct Memory {
 }
 
 const DESCRIPTORS: usize = 512;
-/// Where the first table is, above all RAM.
+/// Above all RAM.
 const TABLES: u64 = 1 << 40;
 
 impl Memory {
@@ -352,7 +351,6 @@ pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
     pages: 8192,
 };
 
-/// A region of `size` bytes.
 pub fn vm(size: u64, flush: FlushPolicy) -> &'static Vm {
     let memory: &'static Memory = Box::leak(Box::default());
     let root = memory.alloc_table().expect("there is no limit");

@@ -1,4 +1,4 @@
-//! What a request costs others, and that it ends: each by its count, on a machine that counts.
+//! What a request costs others, and that it ends, by counts.
 
 mod machine;
 #[path = "../../src/tests/ram.rs"]
@@ -6,7 +6,6 @@ mod machine;
 mod ram;
 mod locks {
     thread_local! {
-        /// No allocator of this machine ever waits.
         pub static WITHOUT_WAITING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
 }
@@ -23,9 +22,8 @@ use vmalloc::{Backend, Error, FlushPolicy, Request};
 
 const GIB: u64 = 1 << 30;
 const DEVICE: PhysAddr = PhysAddr(1 << 41);
-/// Where another CPU comes in between more often than this, a request does not end.
+/// A request that is interrupted more often does not end.
 const FOR_EVER: u64 = 100_000;
-/// Descriptors under one hold of a lock.
 const TABLE: u64 = 512;
 
 fn frames(vm: &Vm, nr: usize) -> Vec<Pfn> {
@@ -34,7 +32,7 @@ fn frames(vm: &Vm, nr: usize) -> Vec<Pfn> {
         .collect()
 }
 
-/// Leaves `bytes` of RAM, in single frames.
+/// In single frames.
 fn leave_single_frames(vm: &Vm, bytes: u64) {
     let mut taken = frames(vm, (RAM_SIZE / PAGE) as usize);
     taken
@@ -43,7 +41,7 @@ fn leave_single_frames(vm: &Vm, bytes: u64) {
     vm.backend().ram().largest = 0;
 }
 
-/// A region of 64 GiB with an area in its middle: nowhere are 40 GiB.
+/// With an area in the middle: nowhere are 40 GiB.
 fn no_40_gib() -> &'static Vm {
     let vm = vm(64 * GIB, LAZY);
     let low = vm.get_vm_area(32 * GIB, PAGE).unwrap();
@@ -54,7 +52,7 @@ fn no_40_gib() -> &'static Vm {
     vm
 }
 
-/// Asked for addresses that are not there while another CPU frees a page at each gate.
+/// Another CPU frees a page at each gate.
 #[test]
 fn loop_va() {
     let vm = no_40_gib();
@@ -71,8 +69,7 @@ fn loop_va() {
     assert!(rounds.get() < 100, "{} rounds", rounds.get());
 }
 
-/// Asked for more frames than are free while another CPU frees an ioremap at each gate: none is
-/// taken, so that another CPU always has one.
+/// Another CPU frees an ioremap at each gate. None is taken, so that another CPU always has one.
 #[test]
 fn loop_ram() {
     let vm = vm(64 * GIB, LAZY);
@@ -99,7 +96,7 @@ fn loop_ram() {
     );
 }
 
-/// A request that is refused empties no cache.
+/// A refused request empties no cache.
 #[test]
 fn loop_impossible() {
     let vm = no_40_gib();
@@ -108,7 +105,7 @@ fn loop_impossible() {
     vm.vm_unmap_aliases();
     let kept = vm.usage().cached;
     assert!(kept.0 >= 50, "{kept:?}");
-    // More than all addresses that are free together.
+    // More than all free addresses.
     assert!(matches!(
         vm.get_vm_area(64 * GIB - (1 << 20), PAGE).err(),
         Some(Error::OutOfSpace(_))
@@ -116,7 +113,7 @@ fn loop_impossible() {
     assert_eq!(vm.usage().cached, kept);
 }
 
-/// A cache full of a size that is no longer asked for takes in another, and lets go of it.
+/// A cache full of a dead size takes in another.
 #[test]
 fn stale_cache() {
     let filled = |flush| {
@@ -139,7 +136,7 @@ fn stale_cache() {
     assert!(dead < 16, "{dead} of {nr} are of the size that is gone");
 }
 
-/// The same for areas that have whole spans.
+/// For areas of whole spans.
 #[test]
 fn largecache() {
     let vm = vm(64 * GIB, FlushPolicy::Strict);
@@ -155,7 +152,7 @@ fn largecache() {
     assert_eq!((done.locks, done.common), (2000, 2000), "one for each end");
 }
 
-/// An area of single frames is freed with none of them under a lock.
+/// Frames are freed without a lock.
 #[test]
 fn bigfree() {
     let vm = vm(64 * GIB, LAZY);
@@ -170,8 +167,8 @@ fn bigfree() {
     assert!(most.stores <= TABLE && most.loads <= TABLE, "{most:?}");
 }
 
-/// Under one hold no more descriptors are touched than one table has, and those on the way to it
-/// and to its neighbours; each is read with the others, and once more where they are not alike.
+/// A hold touches at most a table's descriptors and those on the way to it and its neighbours; each
+/// is read with the others, and again where they differ.
 #[test]
 fn holds() {
     let vm = vm(64 * GIB, LAZY);
@@ -207,7 +204,7 @@ fn each_call(vm: &Vm, pages: &[Pfn]) {
     vm.shrink();
 }
 
-/// One page is mapped in each of very many spans. None is walked for another's sake.
+/// One page in each of many spans: none is walked for another.
 #[test]
 fn prune() {
     let vm = vm(64 << 40, LAZY);
@@ -230,7 +227,7 @@ fn prune() {
     drop(areas);
 }
 
-/// A workload of an interrupt handler and nothing else leaks nothing.
+/// Interrupt handlers alone leak nothing.
 #[test]
 fn nowait() {
     let vm = vm(64 * GIB, LAZY);
@@ -244,7 +241,7 @@ fn nowait() {
     assert!(vm.backend().ram().used() < 512, "{:?}", vm.usage());
 }
 
-/// An interrupt handler waits for locks that mask interrupts; an exception handler only tries.
+/// Interrupt handlers wait for locks that mask interrupts; exception handlers only try.
 #[test]
 fn wouldblock() {
     let vm = vm(64 * GIB, LAZY);
@@ -260,7 +257,7 @@ fn wouldblock() {
     }
 }
 
-/// Of a small machine, no more is lazy than a part of RAM.
+/// Lazy memory is limited to a part of RAM.
 #[test]
 fn storm() {
     let nr_frames = RAM_SIZE / PAGE;
@@ -312,7 +309,7 @@ fn biglist() {
     assert!(done.locks <= 1000 && most.loads <= TABLE, "{done:?} {most:?}");
 }
 
-/// A read of pages of `vm_map_ram` takes a lock for each page at most.
+/// A read of `vm_map_ram` pages takes at most a lock per page.
 #[test]
 fn vreadmr() {
     let vm = vm(64 * GIB, LAZY);
@@ -324,7 +321,7 @@ fn vreadmr() {
     assert!(most.loads <= 8, "{most:?}");
 }
 
-/// A mapping that comes and goes costs the same whether its table has others or not.
+/// A mapping costs the same whether its table has others or not.
 #[test]
 fn emptied() {
     for flush in [FlushPolicy::Strict, LAZY] {
@@ -346,7 +343,7 @@ fn emptied() {
     }
 }
 
-/// What an area costs, of a million: less than 120 bytes.
+/// Less than 120 bytes per area, of a million.
 #[test]
 fn million() {
     let vm = vm(64 << 40, LAZY);
@@ -361,7 +358,6 @@ fn million() {
     for va in areas {
         vm.raw().free_vm_area(va).unwrap();
     }
-    // Their nodes serve the next.
     let again: Vec<_> = (0..nr / 2).map(|_| vm.get_vm_area(PAGE, PAGE).unwrap()).collect();
     assert_eq!(vm.backend().nr_node_pages() - before, pages);
     drop(again);
