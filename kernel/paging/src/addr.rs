@@ -1,8 +1,5 @@
-//! Addresses, frame numbers and ranges as distinct types.
-//!
-//! A virtual address is never mistaken for a physical one, nor a frame number for either. The types
-//! carry no alignment of their own: operations say in their `# Errors` which alignment they demand,
-//! and check it once at the door.
+//! Addresses, frame numbers and ranges as distinct types. They carry no alignment: operations check
+//! what they demand.
 
 use core::fmt;
 
@@ -14,35 +11,35 @@ macro_rules! address {
         pub struct $name(pub u64);
 
         impl $name {
-            /// Returns the address as a plain number.
+            /// Returns the address as a number.
             #[inline]
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// Returns the address `bytes` further on, wrapping at the end of the 64-bit space.
+            /// Returns the address `bytes` further on, wrapping.
             #[inline]
             #[must_use]
             pub const fn add(self, bytes: u64) -> Self {
                 Self(self.0.wrapping_add(bytes))
             }
 
-            /// Returns the distance in bytes from `earlier` to `self`, wrapping.
+            /// Returns the bytes from `earlier` to `self`, wrapping.
             #[inline]
             #[must_use]
             pub const fn offset_from(self, earlier: Self) -> u64 {
                 self.0.wrapping_sub(earlier.0)
             }
 
-            /// Returns whether the address is a multiple of `size`, a power of two in bytes.
+            /// Returns whether the address is a multiple of `size`, a power of two.
             #[inline]
             #[must_use]
             pub const fn is_aligned(self, size: u64) -> bool {
                 self.0 & (size - 1) == 0
             }
 
-            /// Returns the address rounded down to a multiple of `size`, a power of two in bytes.
+            /// Returns the address rounded down to a multiple of `size`, a power of two.
             #[inline]
             #[must_use]
             pub const fn align_down(self, size: u64) -> Self {
@@ -71,49 +68,46 @@ macro_rules! address {
 }
 
 address!(
-    /// A virtual address, as a load or a TLBI takes it.
+    /// A virtual address.
     VirtAddr,
     "va"
 );
 address!(
-    /// A physical address, or the output address of a descriptor.
+    /// A physical (output) address.
     PhysAddr,
     "pa"
 );
 
-/// The number of a physical page: its physical address divided by the granule's page size.
+/// The number of a physical page: its address divided by the granule's page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct Pfn(pub u64);
 
-/// A range of virtual addresses: `start` and a size in bytes.
-///
-/// A size and not an end, because the last range of the upper half ends at 2^64.
+/// A range of virtual addresses. By size, since that of the upper half ends at 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VirtRange {
     /// The first address.
     pub start: VirtAddr,
-    /// The size in bytes.
+    /// Its bytes.
     pub size: u64,
 }
 
 impl VirtRange {
-    /// Returns the range of `size` bytes that begins at `start`.
+    /// Returns the range of `size` bytes from `start` on.
     #[inline]
     #[must_use]
     pub const fn new(start: VirtAddr, size: u64) -> Self {
         Self { start, size }
     }
 
-    /// Returns the last address in the range. Meaningless for an empty range.
+    /// Returns the last address. Meaningless for an empty range.
     #[inline]
     #[must_use]
     pub const fn last(self) -> VirtAddr {
         VirtAddr(self.start.0.wrapping_add(self.size).wrapping_sub(1))
     }
 
-    /// Returns the first address behind the range; 0 if the range ends at the top of the address
-    /// space.
+    /// Returns the first address behind the range; 0 at the top of the address space.
     #[inline]
     #[must_use]
     pub const fn end(self) -> VirtAddr {
@@ -127,14 +121,14 @@ impl VirtRange {
         va.offset_from(self.start) < self.size
     }
 
-    /// Returns whether all of `other`, which is not empty, lies in the range.
+    /// Returns whether `other`, not empty, lies in the range.
     #[inline]
     #[must_use]
     pub const fn covers(self, other: Self) -> bool {
         self.contains(other.start) && self.contains(other.last())
     }
 
-    /// Returns whether the two ranges share an address.
+    /// Returns whether the ranges share an address.
     #[inline]
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {

@@ -1,16 +1,13 @@
-//! The bits of a VMSAv8-64 stage 1 descriptor, and the attributes of a leaf.
-//!
-//! Source: Arm ARM DDI 0487, D8.3 (translation table descriptor formats), D8.4 (memory access
-//! control), D8.6 (other attributes). Where an address stands in a descriptor is the granule's:
-//! [`Granule::encode`].
+//! The bits of a VMSAv8-64 stage 1 descriptor (Arm ARM D8.3, D8.4, D8.6), and the attributes of a
+//! leaf. The address is the granule's ([`Granule::encode`]).
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use core::fmt;
 
-/// Bit 0: the descriptor is valid.
+/// Bit 0: valid.
 pub const VALID: u64 = 1 << 0;
-/// Bit 1: a table (levels 0 to 2) or a page (level 3). Clear: a block.
+/// Bit 1: a table, or a page at level 3. Clear: a block.
 pub const TABLE_OR_PAGE: u64 = 1 << 1;
 /// AttrIndx\[2:0\], bits 4:2: index into MAIR_EL1.
 pub const ATTR_INDEX_SHIFT: u32 = 2;
@@ -28,13 +25,13 @@ pub const SHAREABILITY: u64 = 0b11 << SHAREABILITY_SHIFT;
 pub const ACCESSED: u64 = 1 << 10;
 /// nG, bit 11: belongs to one ASID.
 pub const NOT_GLOBAL: u64 = 1 << 11;
-/// Output address of 48 bits, bits 47:12 (the low bits are zero for larger leaves and granules).
+/// Output address of 48 bits, bits 47:12.
 pub const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-/// GP, bit 50: guarded page (branch target identification).
+/// GP, bit 50: guarded page.
 pub const GUARDED: u64 = 1 << 50;
 /// DBM, bit 51: dirty bit modifier.
 pub const DIRTY_MODIFIER: u64 = 1 << 51;
-/// Contiguous, bit 52: one of a group of equal neighbours.
+/// Contiguous, bit 52: one of a group.
 pub const CONTIGUOUS: u64 = 1 << 52;
 /// PXN, bit 53: never executed at EL1.
 pub const PRIVILEGED_EXECUTE_NEVER: u64 = 1 << 53;
@@ -45,11 +42,8 @@ pub const SOFTWARE_SHIFT: u32 = 55;
 /// The software bits as a mask.
 pub const SOFTWARE: u64 = 0b1111 << SOFTWARE_SHIFT;
 
-/// Bits of a live leaf that may change in place, without break-before-make: permissions, AF, DBM
-/// and software bits.
-///
-/// Source: Arm ARM D8.16.1 (break-before-make requirements): all that is not listed there. DESIGN
-/// rule 3.
+/// Bits of a live leaf that may change without break-before-make: all that Arm ARM D8.16.1 does not
+/// list (DESIGN rule 3).
 pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | AP_READ_ONLY
     | ACCESSED
@@ -59,7 +53,7 @@ pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | GUARDED
     | SOFTWARE;
 
-/// What kind of memory a leaf maps: an index into MAIR_EL1, and the shareability that goes with it.
+/// A kind of memory: index into MAIR_EL1, and shareability.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoryType {
     index: u8,
@@ -67,19 +61,19 @@ pub struct MemoryType {
 }
 
 impl MemoryType {
-    /// Device-nGnRnE: no gathering, no reordering, no early write acknowledgement. MAIR index 0.
+    /// Device-nGnRnE. MAIR index 0.
     pub const DEVICE_NGNRNE: Self = Self::new(0, 0b10);
-    /// Device-nGnRE: early write acknowledgement allowed; what `ioremap` gives. MAIR index 1.
+    /// Device-nGnRE, as from `ioremap`. MAIR index 1.
     pub const DEVICE_NGNRE: Self = Self::new(1, 0b10);
-    /// Normal, inner and outer non-cacheable; what `ioremap_wc` gives. MAIR index 2.
+    /// Normal, non-cacheable, as from `ioremap_wc`. MAIR index 2.
     pub const NORMAL_NC: Self = Self::new(2, 0b10);
-    /// Normal, inner and outer write-back cacheable; RAM. MAIR index 3.
+    /// Normal, write-back: RAM. MAIR index 3.
     pub const NORMAL: Self = Self::new(3, 0b11);
-    /// Normal, inner and outer write-through cacheable. MAIR index 4.
+    /// Normal, write-through. MAIR index 4.
     pub const NORMAL_WT: Self = Self::new(4, 0b11);
 
-    /// Returns the memory type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer,
-    /// 3 inner).
+    /// Returns the type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer, 3
+    /// inner).
     ///
     /// # Panics
     /// If `index` exceeds 7 or `shareability` is 1 or exceeds 3: reserved encodings.
@@ -95,7 +89,7 @@ impl MemoryType {
         self.index
     }
 
-    /// Returns the SH field: 0 non-shareable, 2 outer, 3 inner shareable.
+    /// Returns the SH field: 0 non, 2 outer, 3 inner shareable.
     #[must_use]
     pub const fn shareability(self) -> u8 {
         self.shareability
@@ -115,18 +109,15 @@ impl fmt::Debug for MemoryType {
     }
 }
 
-/// The attributes of a leaf: every bit of its descriptor but the address, the type bits and the
-/// contiguous bit.
+/// The attributes of a leaf: its descriptor without address, type and contiguous bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Attributes(u64);
 
 impl Attributes {
-    /// Every bit that is one of them.
     pub(crate) const ALL: u64 = ATTR_INDEX | SHAREABILITY | NOT_GLOBAL | CHANGEABLE_IN_PLACE;
 
-    /// Kernel memory of type `memory`: global, accessed, read-only, never executable. Widen it with
-    /// the methods below.
+    /// Returns kernel memory of type `memory`: global, accessed, read-only, never executable.
     #[must_use]
     pub const fn kernel(memory: MemoryType) -> Self {
         Self(
@@ -139,58 +130,58 @@ impl Attributes {
         )
     }
 
-    /// Readable and writable kernel RAM, never executable: what `vmalloc` gives.
+    /// Kernel RAM, writable, never executable: what `vmalloc` gives.
     pub const KERNEL_DATA: Self = Self::kernel(MemoryType::NORMAL).writable();
-    /// Read-only kernel RAM, never executable.
+    /// Kernel RAM, read-only, never executable.
     pub const KERNEL_RODATA: Self = Self::kernel(MemoryType::NORMAL);
-    /// Read-only, executable kernel RAM.
+    /// Kernel RAM, read-only, executable.
     pub const KERNEL_TEXT: Self = Self::kernel(MemoryType::NORMAL).executable();
-    /// Device registers: nGnRE, readable and writable, never executable.
+    /// Device registers: nGnRE, writable, never executable.
     pub const DEVICE: Self = Self::kernel(MemoryType::DEVICE_NGNRE).writable();
 
-    /// The same, writable.
+    /// Returns them writable.
     #[must_use]
     pub const fn writable(self) -> Self {
         Self(self.0 & !AP_READ_ONLY)
     }
 
-    /// The same, read-only.
+    /// Returns them read-only.
     #[must_use]
     pub const fn read_only(self) -> Self {
         Self(self.0 | AP_READ_ONLY)
     }
 
-    /// The same, executable at EL1.
+    /// Returns them executable at EL1.
     #[must_use]
     pub const fn executable(self) -> Self {
         Self(self.0 & !PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// The same, never executable at EL1.
+    /// Returns them never executable at EL1.
     #[must_use]
     pub const fn execute_never(self) -> Self {
         Self(self.0 | PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// The same with the software bits (4 bits, 58:55) set to `bits`.
+    /// Returns them with software bits 58:55 set to `bits`.
     #[must_use]
     pub const fn with_software(self, bits: u8) -> Self {
         Self(self.0 & !SOFTWARE | ((bits as u64) << SOFTWARE_SHIFT & SOFTWARE))
     }
 
-    /// Returns whether a store from EL1 is permitted.
+    /// Returns whether EL1 may store.
     #[must_use]
     pub const fn is_writable(self) -> bool {
         self.0 & AP_READ_ONLY == 0
     }
 
-    /// Returns whether EL1 may execute from it.
+    /// Returns whether EL1 may execute.
     #[must_use]
     pub const fn is_executable(self) -> bool {
         self.0 & PRIVILEGED_EXECUTE_NEVER == 0
     }
 
-    /// Returns whether EL1 may write and execute: what no leaf may be (DESIGN rule 10).
+    /// Returns whether EL1 may write and execute: refused (DESIGN rule 10).
     #[inline]
     #[must_use]
     pub const fn is_writable_and_executable(self) -> bool {
@@ -212,27 +203,26 @@ impl Attributes {
         ((self.0 & SOFTWARE) >> SOFTWARE_SHIFT) as u8
     }
 
-    /// Returns the bits as they stand in a descriptor.
+    /// Returns the bits as in a descriptor.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Attributes from descriptor bits; address, type and contiguous bits are dropped.
+    /// Returns a descriptor's attributes; other bits are dropped.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits & Self::ALL)
     }
 
-    /// Returns the bits as they stand in a descriptor of granule `G`.
+    /// As they stand in a descriptor of `G`.
     #[inline(always)]
     pub(crate) fn in_descriptor<G: Granule>(self) -> u64 {
         if G::DS { self.0 & G::ATTRIBUTES } else { self.0 }
     }
 
-    /// The same with the shareability that the memory type's constant has.
     const fn with_usual_shareability(self) -> Self {
         let index = (self.0 & ATTR_INDEX) >> ATTR_INDEX_SHIFT;
         let cacheable = index >= MemoryType::NORMAL.index as u64;
@@ -240,8 +230,7 @@ impl Attributes {
         Self(self.0 & !SHAREABILITY | shareability << SHAREABILITY_SHIFT)
     }
 
-    /// Returns whether a live leaf with these attributes may become one with `new` in place (DESIGN
-    /// rule 3).
+    /// Returns whether a live leaf may change to `new` in place (DESIGN rule 3).
     #[must_use]
     pub const fn may_change_in_place_to(self, new: Self) -> bool {
         (self.0 ^ new.0) & !CHANGEABLE_IN_PLACE == 0
@@ -276,20 +265,20 @@ impl fmt::Debug for Attributes {
     }
 }
 
-/// The value of one descriptor, as read at one moment.
+/// A descriptor, as read at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Descriptor(pub u64);
 
 impl Descriptor {
-    /// Nothing here: what `map` demands and `unmap` leaves.
+    /// Nothing: what `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
-    /// Bits of which every leaf, valid or not, and every link has at least one: type, memory type,
-    /// permissions. A leaf without any would be writable and executable.
+    /// Type, memory type, permissions: every leaf and link has at least one of these bits. A leaf
+    /// without would be writable and executable.
     pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
-    /// Returns a leaf of `level` that maps `pa` with `attributes`.
+    /// Returns a valid leaf of `level`.
     #[inline]
     #[must_use]
     pub fn leaf<G: Granule>(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
@@ -302,61 +291,59 @@ impl Descriptor {
         Self(G::encode(pa) | attributes.in_descriptor::<G>() | kind | cont)
     }
 
-    /// Returns a link to the table at `table`.
+    /// Returns a link to `table`.
     #[inline]
     #[must_use]
     pub fn table<G: Granule>(table: PhysAddr) -> Self {
         Self(G::encode(table) | TABLE_OR_PAGE | VALID)
     }
 
-    /// Returns whether the walker uses it.
+    /// Returns whether walks use it.
     #[inline]
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
-    /// Returns whether nothing is here, or nothing but what strings unlinked tables together. A
-    /// descriptor can be invalid and yet not vacant: `set_valid` takes a page's validity away and
-    /// leaves the rest.
+    /// Returns whether there is no leaf, valid or not, and no link. What strings unlinked tables
+    /// together is vacant.
     #[inline]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
         self.0 & Self::KIND_BITS == 0
     }
 
-    /// Whether it is a link to a table of `level + 1`.
+    /// Returns whether it is a link to a table of `level + 1`.
     #[inline]
     #[must_use]
     pub const fn is_table(self, level: Level) -> bool {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
     }
 
-    /// As [`is_table`](Self::is_table) for a descriptor above the last level that this engine has
-    /// written: nothing else of its own has the type bit there, valid or not.
+    /// As [`is_table`](Self::is_table), of what the engine wrote above the last level: only links
+    /// have the type bit.
     #[inline]
     #[must_use]
     pub(crate) const fn is_link(self) -> bool {
         self.0 & TABLE_OR_PAGE != 0
     }
 
-    /// Returns whether it carries the contiguous bit.
+    /// Returns the contiguous bit.
     #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.0 & CONTIGUOUS != 0
     }
 
-    /// Returns the output address of a leaf or the address of the table linked, for granule `G`.
+    /// Returns the output address, or that of the table linked.
     #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
         G::decode(self.0).align_down(G::PAGE_SIZE)
     }
 
-    /// Returns the attributes of a leaf. Where a descriptor has no SH ([`Granule::DS`]), they have
-    /// that of the memory type: what the walker takes from TCR_EL1 for write-back and write-through
-    /// memory, and outer shareable for all other.
+    /// Returns the attributes of a leaf. Without SH ([`Granule::DS`]) shareability is the memory
+    /// type's: TCR_EL1's for write-back and write-through, outer for all other.
     #[inline]
     #[must_use]
     pub fn attributes<G: Granule>(self) -> Attributes {

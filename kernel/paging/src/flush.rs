@@ -1,17 +1,8 @@
-//! What must be invalidated before anything is freed: [`Pending`] and [`FlushBatch`].
+//! [`Pending`] and [`FlushBatch`]: what must be invalidated before anything is freed.
 //!
-//! An operation that unmaps does not invalidate at once. It records, from the tables **as they
-//! were** (DESIGN rule 4), which ranges a TLB may hold, at which stride, whether a walk cache may
-//! hold a link, and which tables were unlinked. One flush then covers any number of operations:
-//!
-//! 1. DSB ISHST: the stores that cleared the entries are complete for table walks (rule 3; Arm ARM
-//!    D8.16, K13.5.3);
-//! 2. the fewest TLBIs: by range where FEAT_TLBIRANGE is, by VA otherwise, one `VMALLE1IS` above a
-//!    threshold;
-//! 3. DSB ISH: the invalidations are complete on every CPU of the domain;
-//! 4. ISB: this CPU drops what it fetched or translated ahead;
-//! 5. only then the dead tables, and what else was [deferred](FlushBatch::defer), go back
-//!    (rules 5 and 6).
+//! Operations record, from the tables **as they were** (DESIGN rule 4), the ranges that a TLB may
+//! hold, strides, links and unlinked tables. One flush ([`Tree::flush`]) covers any number of
+//! operations.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -22,15 +13,15 @@ mod pending;
 
 pub use pending::{Pending, PendingRange};
 
-/// The most pages that one range operation covers: NUM 31, SCALE 3.
+/// NUM 31, SCALE 3.
 const MAX_RANGE_OP: u64 = 32 << 16;
 
-/// Returns the largest range operation at `start` that covers at most `pages` pages (2 or more).
+/// Returns the largest operation from `start` on within `pages` pages (2 or more).
 #[inline(always)]
 fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     let units = (pages / 2).min(MAX_RANGE_OP / 2);
-    // Base 32: the place of the first digit is the SCALE, the digit itself NUM + 1. 2^20 units are
-    // 32 of SCALE 3.
+    // In base 32, SCALE is the place of the first digit, NUM + 1 the digit. 2^20 units are 32 of
+    // SCALE 3.
     let scale = (units.ilog2() / 5).min(3);
     TlbiRange {
         start,
@@ -39,8 +30,7 @@ fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     }
 }
 
-/// Returns the smallest range operation that covers `pages` pages (2 to [`MAX_RANGE_OP`]) and ends
-/// at `end`.
+/// Returns the smallest operation that covers `pages` pages (2 to [`MAX_RANGE_OP`]) up to `end`.
 #[inline]
 fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     let units = pages.div_ceil(2);
@@ -56,12 +46,11 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     op
 }
 
-/// Makes the fewest TLBIs that cover exactly `pages` pages from `start`.
+/// Makes the fewest TLBIs that cover exactly `pages` pages from `start` on.
 ///
-/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. One that is as large as fits leaves a
-/// rest that is smaller than one unit of its SCALE; a second one, which may overlap it, ends where
-/// the range ends. So two always suffice, up to 2^21 pages; every further 2^21 take one more. A
-/// rest of one page goes by VA.
+/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. The largest that fits leaves less than
+/// a unit of its SCALE; a second, which may overlap it, ends where the range ends. So two suffice
+/// up to 2^21 pages; every further 2^21 take one more. A single page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -87,10 +76,9 @@ pub(crate) fn for_each_range_op<G: Granule>(
     }
 }
 
-/// The same where an operation begins at a multiple of more than a page: the pages before the first
-/// one go by VA. Behind it, each operation is as large as fits. The next is of a smaller SCALE and
-/// begins where this one ends, at a multiple of 64 pages if its SCALE is not 0; behind one of SCALE
-/// 0 there is at most a page.
+/// As above, where operations begin at multiples of [`Granule::RANGE_SHIFT`]: pages before the
+/// first go by VA. Each operation is as large as fits; the next has a smaller SCALE and begins at a
+/// multiple of 64 pages, or, behind SCALE 0, is a page.
 fn for_each_aligned_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -112,7 +100,7 @@ fn for_each_aligned_op<G: Granule>(
     }
 }
 
-/// Returns how many TLBIs [`for_each_range_op`] makes of `pages` pages (1 or more) from `start` on.
+/// Returns how many TLBIs [`for_each_range_op`] makes.
 #[inline(always)]
 fn nr_range_ops<G: Granule>(start: VirtAddr, pages: u64) -> u64 {
     if pages <= 1 {
@@ -135,7 +123,6 @@ fn nr_aligned_ops<G: Granule>(start: VirtAddr, pages: u64) -> u64 {
     nr.get()
 }
 
-/// Returns how many TLBIs `pending` takes.
 #[inline(always)]
 fn nr_tlbis<G: Granule>(pending: &PendingRange, tlbi_range: bool) -> u64 {
     let by_va = pending.range.size >> G::shift(pending.stride);
@@ -152,9 +139,8 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
         .fold(0, u64::saturating_add)
 }
 
-/// Returns the one operation that covers `pages` pages from `start` on and nothing beside them, if
-/// there is one: the first SCALE that reaches tells, since a multiple of a larger unit is one of
-/// its unit, too.
+/// Returns the operation that covers just `pages` pages, if there is one. The first SCALE that
+/// reaches tells: a multiple of a larger unit is one of its unit.
 #[inline(always)]
 fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
@@ -171,7 +157,6 @@ fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Issues the TLBIs for `stale`, mostly one.
     #[inline(always)]
     fn issue(&self, stale: PendingRange) {
         let PendingRange { range, stride, links } = stale;
@@ -186,14 +171,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The same, where it takes more than one. Its arguments fit into registers.
+    /// Arguments that fit into registers.
     #[inline(never)]
     fn issue_pieces(&self, start: VirtAddr, size: u64, stride: Level, links: bool) {
         let range = VirtRange::new(start, size);
         self.issue_several(core::iter::once(PendingRange { range, stride, links }));
     }
 
-    /// Issues the fewest TLBIs for `ranges`.
     fn issue_several(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
@@ -234,23 +218,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Issues TLBIs for `stale`, then DSB ISH. The caller has issued the leading DSB.
+    /// Issues TLBIs, then DSB ISH. The caller has issued the leading DSB.
     #[inline]
     pub(crate) fn invalidate_and_wait(&self, stale: PendingRange) {
         self.issue(stale);
         self.wait_for_tlbis(stale.range.start);
     }
 
-    /// Issues the DSB ISH behind TLBIs, of which one was for `va`; and repeats both on a CPU whose
-    /// erratum completes a TLBI too early.
+    /// Issues the DSB ISH behind TLBIs, one of them for `va`.
     #[inline(always)]
     fn wait_for_tlbis(&self, va: VirtAddr) {
-        // DESIGN rule 3 and 4, Arm ARM D8.16: the TLBIs are complete for all CPUs only after a DSB
-        // of the CPU that issued them.
+        // DESIGN rules 3 and 4, Arm ARM D8.16: TLBIs are complete for all CPUs only after a DSB of
+        // the issuing CPU.
         self.mmu.dsb_ish();
         if self.config().repeat_tlbi {
-            // DESIGN rule 11: a further TLBI and DSB complete only when the earlier ones truly
-            // have.
+            // DESIGN rule 11: a further TLBI and DSB complete only after the earlier ones.
             self.mmu.tlbi_vaae1is(va);
             self.mmu.dsb_ish();
         }
@@ -258,9 +240,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Moves all that is pending in `some` to `pending`.
     ///
-    /// Areas mostly lie side by side, with a guard page between them, and what is left where one
-    /// begins at a group. Where TLBIs go by range, one over all of it is fewer; if another's page
-    /// is in between, it is translated anew.
+    /// By range, areas separated by a guard page, or less than a group, become one TLBI; a page
+    /// between is translated anew.
     #[inline]
     pub fn defer_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
         let slack = if self.mmu.has_tlbi_range() {
@@ -271,16 +252,19 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.append(&self.tables, some, slack);
     }
 
-    /// Flushes what is pending and frees the unlinked tables.
+    /// Flushes what is pending, then frees the unlinked tables:
     ///
-    /// `foreign` says that another CPU took some of it out and handed it over by release and
-    /// acquire: then the leading barrier is DSB ISH, which waits for stores observed too, where DSB
-    /// ISHST waits for this CPU's own (lazy purge; Arm ARM B2.3.12).
+    /// 1. DSB ISHST: cleared entries are complete for walks (rule 3; Arm ARM D8.16, K13.5.3). If
+    ///    `foreign`, another CPU cleared some and handed them over by release and acquire: DSB ISH,
+    ///    which waits for observed stores too (Arm ARM B2.3.12).
+    /// 2. The fewest TLBIs, by range or by VA; above a threshold `VMALLE1IS`.
+    /// 3. DSB ISH: complete on every CPU of the domain.
+    /// 4. ISB: this CPU drops what it fetched or translated ahead.
+    /// 5. Tables, and what was [deferred](FlushBatch::defer), go back (rules 5 and 6).
     pub fn flush(&self, mut pending: Pending<G>, foreign: bool) {
         self.flush_in_place(&mut pending, foreign);
     }
 
-    /// As [`flush`](Self::flush); nothing is pending afterwards.
     #[inline]
     pub(crate) fn flush_in_place(&self, pending: &mut Pending<G>, foreign: bool) {
         if !pending.is_empty() {
@@ -293,8 +277,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if foreign {
             self.mmu.dsb_ish();
         } else {
-            // The one leading barrier: what was written is complete for table walks before the
-            // first TLBI.
+            // Cleared entries are complete for walks before the first TLBI.
             self.mmu.dsb_ishst();
         }
         if let Some(only) = pending.only() {
@@ -303,12 +286,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.issue_several(pending.ranges());
             self.wait_for_tlbis(first.range.start);
         }
-        // This CPU may have fetched or translated ahead by what is gone (Arm ARM K13.5.3).
+        // Arm ARM K13.5.3: this CPU may have fetched or translated ahead.
         self.mmu.isb();
         pending.finish(&self.tables);
     }
 
-    /// As [`flush`](Self::flush), for a batch that is dropped.
+    /// For a batch that is dropped.
     #[cold]
     #[inline(never)]
     fn flush_late(&self, pending: &mut Pending<G>) {
@@ -326,10 +309,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Collects what operations unmap, and flushes when it is dropped.
+/// Collects what operations unmap, and flushes when dropped.
 ///
-/// `C` is what must not be reused before the flush: frames, a range of addresses. It is dropped
-/// right after.
+/// `C` must not be reused before the flush (frames, addresses). It is dropped right after.
 #[must_use = "it flushes where it is dropped, which is here"]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
     tree: &'a Tree<G, T, M>,
@@ -344,7 +326,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
         self.tree.defer_all(&mut self.pending, pending);
     }
 
-    /// Returns the batch, which now owns `cargo` until it has flushed.
+    /// Returns the batch, which owns `cargo` until it has flushed.
     pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,
@@ -355,14 +337,14 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
-    /// Flushes now and returns what was deferred. The batch is empty then.
+    /// Flushes and returns what was deferred. The batch is empty then.
     #[inline]
     pub fn flush(&mut self) -> Option<C> {
         self.tree.flush_in_place(&mut self.pending, false);
         self.deferred.take()
     }
 
-    /// Returns what is collected so far.
+    /// Returns what is collected.
     pub fn pending(&self) -> &Pending<G> {
         &self.pending
     }
@@ -376,7 +358,7 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
     #[inline]
     fn drop(&mut self) {
-        // Most often there is nothing to do any more. What is deferred goes back after this.
+        // Mostly empty. What is deferred drops after this.
         if !self.pending.is_empty() {
             self.tree.flush_late(&mut self.pending);
         }

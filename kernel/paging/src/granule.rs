@@ -1,14 +1,10 @@
-//! Geometry: what a translation granule makes of the 64 bits of an address.
+//! Geometry: what a translation granule makes of an address, as constants of [`Granule`].
 //!
-//! Everything that depends on the granule is a constant of [`Granule`], so that a walker is
-//! compiled for one geometry and carries no table of shifts. Levels are numbered as the
-//! architecture numbers them: 0 is the root of a 48-bit walk with 4 KiB pages, -1 that of a 52-bit
-//! one, 3 holds the pages.
-//! Source: Arm ARM DDI 0487, D8.2 (translation process) and D8.6.1 (contiguous bit).
+//! Levels are the architecture's: 0 is the root of a 48-bit walk with 4 KiB pages, -1 that of a
+//! 52-bit one, 3 holds the pages. Source: Arm ARM D8.2, D8.6.1 (contiguous bit).
 //!
 //! # Example: another granule
-//! A granule is eight facts, here those of 4 KiB pages with 39-bit addresses. Every operation,
-//! every leaf size and every TLBI follows from them.
+//! Eight facts, here of 4 KiB pages with 39-bit addresses:
 //!
 //! ```
 //! use paging::{Granule, LeafSet, LeafSize, Level, PhysAddr, VirtAddr};
@@ -40,63 +36,58 @@ use crate::descriptor::{ADDRESS, Attributes, SHAREABILITY};
 use crate::leaf::{self, Leaves};
 use crate::outcome::LeafSet;
 
-/// The level of a table or of a descriptor in it, `-1..=3`.
+/// The level of a table or of its descriptors, `-1..=3`.
 pub type Level = i8;
 
-/// The last level: its descriptors are pages.
+/// Its descriptors are pages.
 pub const LAST_LEVEL: Level = 3;
 
-/// The geometry of a translation granule.
-///
-/// The provided methods are all constant arithmetic: a new granule states its facts, and gets every
-/// operation.
+/// The geometry of a translation granule: facts, and arithmetic on them.
 pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// A short name, as "4K".
     const NAME: &'static str;
-    /// log2 of the page size in bytes. A table is one page.
+    /// log2 of the bytes in a page, which is a table, too.
     const PAGE_SHIFT: u32;
-    /// log2 of the number of descriptors in a table.
+    /// log2 of the descriptors in a table.
     const INDEX_BITS: u32;
     /// The level at which a walk begins.
     const ROOT_LEVEL: Level;
-    /// Bits of virtual address that are translated in each half.
+    /// Bits of virtual address translated in each half.
     const VA_BITS: u32;
     /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3
     /// for 64K.
     const TLBI_TG: u64;
 
-    /// The first level of which a descriptor may be a leaf: a block, or at the last level a page.
+    /// The first level of which a descriptor may be a leaf.
     const FIRST_LEAF_LEVEL: Level;
 
-    /// Bits of physical address that a descriptor has room for: 48, or 52. With 52, pages of 4 and
-    /// 16 KiB have the format of TCR_EL1.DS (FEAT_LPA2), pages of 64 KiB that of FEAT_LPA.
+    /// Bits of physical address in a descriptor: 48, or 52 in the format of TCR_EL1.DS (FEAT_LPA2;
+    /// 4 and 16 KiB) or FEAT_LPA (64 KiB).
     const PA_BITS: u32 = 48;
 
-    /// log2 of the number of descriptors in a contiguous group at `level`; 0 where there is no
-    /// contiguous bit.
+    /// Returns log2 of the descriptors in a group at `level`; 0 without a contiguous bit.
     fn cont_shift(level: Level) -> u32;
 
-    /// Size of a page in bytes.
+    /// Bytes in a page.
     const PAGE_SIZE: u64 = 1 << Self::PAGE_SHIFT;
     /// Descriptors in a table.
     const ENTRIES: usize = 1 << Self::INDEX_BITS;
-    /// Whether descriptors have the format of TCR_EL1.DS: OA\[51:50\] where else SH is, which is
-    /// TCR_EL1's then. The base of a TLBI by range counts 64 KiB.
+    /// The format of TCR_EL1.DS: OA\[51:50\] in place of SH, which is TCR_EL1's; TLBIs by range
+    /// count 64 KiB.
     const DS: bool = Self::PA_BITS == 52 && Self::PAGE_SHIFT < 16;
-    /// The bits of a descriptor that hold its address.
+    /// A descriptor's address bits.
     const ADDRESS: u64 = match (Self::DS, Self::PA_BITS) {
         (true, _) => 0x0003_ffff_ffff_f000 | SHAREABILITY,
         _ => ADDRESS,
     };
-    /// The bits of a leaf that hold attributes.
+    /// A leaf's attribute bits.
     const ATTRIBUTES: u64 = Attributes::ALL & if Self::DS { !SHAREABILITY } else { !0 };
-    /// log2 of the memory within which the descriptors of consecutive addresses differ by what the
-    /// addresses do: above, an address has bits that are not in their place.
+    /// log2 of the memory within which descriptors differ by as much as their addresses.
     const PLAIN_BITS: u32 = if Self::DS { 50 } else { 48 };
-    /// log2 of the unit that the base of a TLBI by range counts.
+    /// log2 of the unit of a TLBI range's base.
     const RANGE_SHIFT: u32 = if Self::DS { 16 } else { Self::PAGE_SHIFT };
 
-    /// Returns `pa` as it stands in a descriptor (Arm ARM D8.3.1).
+    /// Returns `pa` as in a descriptor (Arm ARM D8.3.1).
     #[inline(always)]
     fn encode(pa: PhysAddr) -> u64 {
         if Self::PA_BITS == 48 {
@@ -108,7 +99,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Returns the address that `descriptor` holds.
+    /// Returns a descriptor's address.
     #[inline(always)]
     fn decode(descriptor: u64) -> PhysAddr {
         PhysAddr(if Self::PA_BITS == 48 {
@@ -120,8 +111,8 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// Returns the levels from the root to before `end`. They are counted without a sign: a loop over
-    /// a range of signed numbers is not unrolled.
+    /// Returns the levels from the root to before `end`, counted unsigned: a loop over a signed
+    /// range is not unrolled.
     #[inline(always)]
     fn levels_before(end: Level) -> impl Iterator<Item = Level> {
         (0..(end - Self::ROOT_LEVEL) as u8).map(|depth| Self::ROOT_LEVEL + depth as Level)
@@ -133,49 +124,47 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         level >= Self::FIRST_LEAF_LEVEL
     }
 
-    /// log2 of the bytes that one descriptor of `level` covers.
+    /// Returns log2 of the bytes under a descriptor of `level`.
     #[inline]
     fn shift(level: Level) -> u32 {
         Self::PAGE_SHIFT + Self::INDEX_BITS * (LAST_LEVEL - level) as u32
     }
 
-    /// Returns the bytes that one descriptor of `level` covers.
+    /// Returns the bytes under a descriptor of `level`.
     #[inline]
     fn size(level: Level) -> u64 {
         1 << Self::shift(level)
     }
 
-    /// Returns the bytes that one table of `level` covers. Does not overflow for the root: at most
-    /// 2^58, were it full.
+    /// Returns the bytes under a full table of `level`, at most 2^58.
     #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)
     }
 
-    /// Descriptors in a contiguous group at `level`; 1 where there is no contiguous bit.
+    /// Returns the descriptors in a group at `level`; 1 without a contiguous bit.
     #[inline]
     fn cont_entries(level: Level) -> usize {
         1 << Self::cont_shift(level)
     }
 
-    /// Returns the bytes that a contiguous group of `level` covers.
+    /// Returns the bytes under a group of `level`.
     #[inline]
     fn cont_size(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::cont_shift(level))
     }
 
-    /// Returns the index of the descriptor of `level` that `va` selects in its table.
+    /// Returns the index of `va` in a table of `level`.
     #[inline]
     fn index(va: u64, level: Level) -> usize {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
     }
 
-    /// Returns the leaves that come first where `size` bytes of consecutive memory from `pa` on are
-    /// mapped at `va`: the leaf rule ([`leaf::largest`]), for this granule. A granule may have a
-    /// rule of its own.
+    /// Returns the first leaves of `size` bytes from `pa` on, mapped at `va`: the leaf rule
+    /// ([`leaf::largest`]). A granule may have its own.
     #[inline(always)]
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-        // Leaves that are written as one run do not reach over what is plain of an address.
+        // Leaves written as one run stay within `PLAIN_BITS`.
         let size = if Self::PA_BITS > Self::PLAIN_BITS {
             size.min((1 << Self::PLAIN_BITS) - (pa.0 & ((1 << Self::PLAIN_BITS) - 1)))
         } else {
@@ -184,7 +173,8 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         leaf::largest::<Self>(va, pa, size, allowed)
     }
 
-    /// Descriptors in use in a table of `level`: all, but in a root that resolves fewer bits.
+    /// Returns the descriptors in use in a table of `level`: fewer in a root that resolves fewer
+    /// bits.
     #[inline]
     fn root_entries_at(level: Level) -> usize {
         if level == Self::ROOT_LEVEL {
@@ -314,11 +304,9 @@ impl Granule for Granule64K52 {
     }
 }
 
-/// A geometry for exhaustive tests: 4 descriptors a table, contiguous groups of 2, levels 1 to 3, 4
-/// KiB pages.
-///
-/// 64 pages of virtual space in all: a leaf is 1, 2, 4, 8, 16 or 32 pages. Descriptors keep their
-/// real format, so a model of the walker needs no second decoder. No processor implements it.
+/// For exhaustive tests, not implemented by any CPU: 4 descriptors a table, groups of 2, levels 1
+/// to 3, 4 KiB pages, 64 of them in all: leaves of 1 to 32 pages. Descriptors have their real
+/// format.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct TinyGranule;
 

@@ -1,20 +1,15 @@
-//! The seam to the barriers and invalidations: [`Mmu`], with a counting and a tracing wrapper.
-//!
-//! The methods are named as the architecture names the instructions. All invalidations are the
-//! inner-shareable form: there is no method for a local one, so it cannot be used by mistake
-//! (DESIGN rule 4).
+//! The seam to barriers and invalidations: [`Mmu`], by the architecture's names. All TLBIs are
+//! inner-shareable: there is no local one to use by mistake (DESIGN rule 4).
 
 use crate::addr::VirtAddr;
 use crate::granule::Granule;
 use core::cell::Cell;
 
 /// The operand of a TLBI by range (FEAT_TLBIRANGE): `(num + 1) << (5 * scale + 1)` pages from
-/// `start`.
-///
-/// Source: Arm ARM DDI 0487, C5.5, TLBI RVAE1IS.
+/// `start` on (Arm ARM C5.5, TLBI RVAE1IS).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct TlbiRange {
-    /// The first address, aligned to a page, and to [`Granule::RANGE_SHIFT`].
+    /// Page-aligned, and to [`Granule::RANGE_SHIFT`].
     pub start: VirtAddr,
     /// SCALE, `0..=3`.
     pub scale: u8,
@@ -23,16 +18,16 @@ pub struct TlbiRange {
 }
 
 impl TlbiRange {
-    /// Returns the number of pages that it covers.
+    /// Returns the pages covered.
     #[inline]
     #[must_use]
     pub const fn pages(self) -> u64 {
         (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
     }
 
-    /// Returns the 64-bit operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0:
-    /// any level), BaseADDR 36:0 in units of [`Granule::RANGE_SHIFT`], ASID 63:48 (ignored by the
-    /// all-ASID forms).
+    /// Returns the operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any
+    /// level), BaseADDR 36:0 in units of [`Granule::RANGE_SHIFT`]; ASID 63:48 is ignored by the
+    /// all-ASID forms.
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
@@ -41,41 +36,38 @@ impl TlbiRange {
     }
 }
 
-/// Returns the operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0.
-///
-/// Source: Arm ARM DDI 0487, C5.5, TLBI VAAE1IS.
+/// Returns the operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0 (Arm
+/// ARM C5.5, TLBI VAAE1IS).
 #[inline]
 #[must_use]
 pub const fn tlbi_va_operand(va: VirtAddr) -> u64 {
     va.0 >> 12 & ((1 << 44) - 1)
 }
 
-/// Barriers and TLB maintenance of the translation regime that a tree belongs to.
+/// Barriers and TLB maintenance of a tree's translation regime.
 pub trait Mmu {
-    /// DSB ISHST: earlier stores are complete for every observer in the inner shareable domain,
-    /// table walks included.
+    /// DSB ISHST: earlier stores are complete for the inner shareable domain, table walks included.
     fn dsb_ishst(&self);
     /// DSB ISH: earlier loads, stores and TLB maintenance are complete.
     fn dsb_ish(&self);
-    /// ISB: what was fetched or translated speculatively by this CPU is fetched and translated
-    /// again.
+    /// ISB: this CPU drops what it fetched or translated speculatively.
     fn isb(&self);
     /// TLBI VAALE1IS: last-level entries for `va`, all ASIDs.
     fn tlbi_vaale1is(&self, va: VirtAddr);
-    /// TLBI VAAE1IS: entries of all levels for `va`, walk caches included, all ASIDs.
+    /// TLBI VAAE1IS: entries of all levels for `va` and walk caches, all ASIDs.
     fn tlbi_vaae1is(&self, va: VirtAddr);
-    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Only called if
+    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Needs
     /// [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaale1is(&self, range: TlbiRange);
-    /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Only called if
+    /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Needs
     /// [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaae1is(&self, range: TlbiRange);
     /// TLBI VMALLE1IS: everything of this regime.
     fn tlbi_vmalle1is(&self);
     /// Returns whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
-    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else shall run
-    /// here that could use what is broken.
+    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else here may
+    /// use what is broken.
     #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R
     where
@@ -85,8 +77,8 @@ pub trait Mmu {
     }
 }
 
-/// Implements all methods of [`Mmu`] for a wrapper around `$inner`. Each calls `$around` with the
-/// wrapper, its [`MmuEvent`], and a closure that has `$inner` issue it.
+/// Implements all methods of [`Mmu`] around `$inner`: each calls `$around` with the wrapper, its
+/// [`MmuEvent`], and a closure that issues it.
 #[macro_export]
 macro_rules! forward_mmu {
     ($self:ident => $inner:expr, $around:expr) => {
@@ -117,7 +109,6 @@ macro_rules! forward_mmu {
     )*};
 }
 
-/// For a wrapper that looks at no event.
 fn plainly<T>(_: &T, _: MmuEvent, issue: impl FnOnce()) {
     issue();
 }
@@ -127,7 +118,7 @@ impl<M: Mmu> Mmu for &M {
     forward_mmu!(self => (**self), plainly);
 }
 
-/// One barrier or invalidation, as [`Tracing`] hands it on.
+/// A barrier or invalidation, as [`Tracing`] hands it on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum MmuEvent {
     /// DSB ISHST.
@@ -171,16 +162,16 @@ impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// How many of each a piece of work has issued.
+/// How many of each were issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MmuCounts {
-    /// DSBs of either kind.
+    /// DSBs.
     pub dsb: u64,
     /// Of those, DSB ISHST.
     pub dsb_ishst: u64,
     /// ISBs.
     pub isb: u64,
-    /// TLBIs of any kind: by VA, by range, all.
+    /// TLBIs of any kind.
     pub tlbi: u64,
     /// Of those, by range.
     pub tlbi_range: u64,
@@ -188,7 +179,7 @@ pub struct MmuCounts {
     pub tlbi_all: u64,
 }
 
-/// Counts what passes through it. For one CPU: the counts are plain cells.
+/// Counts what passes, for one CPU.
 #[derive(Default)]
 pub struct Counting<M> {
     inner: M,
@@ -204,12 +195,12 @@ impl<M: Mmu> Counting<M> {
         }
     }
 
-    /// Returns what was issued since the start or the last [`take`](Self::take).
+    /// Returns what was issued since the last [`take`](Self::take).
     pub fn counts(&self) -> MmuCounts {
         self.counts.get()
     }
 
-    /// Returns the counts, and starts again at zero.
+    /// Returns the counts and resets them.
     pub fn take(&self) -> MmuCounts {
         self.counts.take()
     }
@@ -241,10 +232,10 @@ impl<M: Mmu> Mmu for Counting<M> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// Issues nothing: for a tree that no CPU uses yet, and for counting alone.
+/// Issues nothing: for a tree that no CPU uses yet, and for counting.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct NoMmu {
-    /// What [`Mmu::has_tlbi_range`] answers.
+    /// The answer of [`Mmu::has_tlbi_range`].
     pub tlbi_range: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is collected until a flush: ranges that a TLB may hold, and unlinked tables.
+//! What is collected until a flush.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -6,7 +6,7 @@ use crate::tables::Tables;
 use arrayvec::ArrayVec;
 use core::marker::PhantomData;
 
-/// Ranges a [`Pending`] keeps apart before it merges them.
+/// Ranges kept apart before they are merged.
 pub(super) const MAX_RANGES: usize = 8;
 
 /// Translations to invalidate.
@@ -14,15 +14,13 @@ pub(super) const MAX_RANGES: usize = 8;
 pub struct PendingRange {
     /// The addresses.
     pub range: VirtRange,
-    /// The level whose descriptors a TLB may hold one by one: a group is held as its descriptors
-    /// (rule 4).
+    /// The level of the descriptors that a TLB may hold, a group as its descriptors (rule 4).
     pub stride: Level,
-    /// Whether a link was taken out too, so that walk caches must be invalidated (rule 5).
+    /// Whether walk caches must be invalidated: a link was taken out (rule 5).
     pub links: bool,
 }
 
-/// A [`PendingRange`] in two words. The size is a multiple of the page size, so its low bits are
-/// free: stride and links.
+/// A [`PendingRange`] in two words: stride and links are in the size, a multiple of the page size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
     start: u64,
@@ -52,13 +50,12 @@ impl Packed {
         }
     }
 
-    /// Returns the last byte.
     #[inline]
     const fn last(self) -> u64 {
         self.start + (self.size() - 1)
     }
 
-    /// Returns the smallest range that has both, at the smaller stride.
+    /// Returns the smallest range around both, at the smaller stride.
     #[inline]
     fn joined(self, other: Self) -> Self {
         let start = self.start.min(other.start);
@@ -75,14 +72,13 @@ impl Packed {
         self.size & !FLAGS
     }
 
-    /// Returns whether `new`, by which it would grow by `growth`, is best recorded as more of it.
+    /// Returns whether to record `new` as more of it.
     #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
-        // Where it goes on at another stride, that is kept apart, since it would need more TLBIs.
+        // Another stride is kept apart: joined, it would need more TLBIs.
         growth == 0 || (growth <= new.size() + slack && (self.size ^ new.size) & STRIDE == 0)
     }
 
-    /// By how much it grows if it takes `new` in.
     #[inline]
     fn growth(self, new: Self) -> u64 {
         let ends = new.last().max(self.last()) - self.last();
@@ -90,20 +86,19 @@ impl Packed {
     }
 }
 
-/// What operations have unmapped and not yet invalidated: ranges, and unlinked tables.
+/// What operations have unmapped and not yet invalidated.
 ///
-/// Nothing in it may be reused, neither the addresses nor the tables, before a flush. Dropping one
-/// with dead tables leaks them, which is safe, and is why it is `must_use`: give it to
-/// [`Tree::flush`](crate::Tree::flush).
+/// Neither addresses nor tables may be reused before a [flush](crate::Tree::flush). Dropped with
+/// dead tables, it leaks them.
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
     ranges: ArrayVec<Packed, MAX_RANGES>,
-    /// A list of unlinked tables, through their first descriptor; 0 for none. A table is a page,
-    /// so the link has bit 0 clear: a stale walk reads it as an invalid descriptor.
+    /// Unlinked tables, strung together through their first descriptor; 0 for none. Bit 0 is clear:
+    /// a stale walk reads an invalid descriptor.
     dead: PhysAddr,
     nr_dead: u32,
-    /// Whether descriptors were written that need a barrier and no TLBI.
+    /// Whether descriptors need a barrier and no TLBI.
     published: bool,
     granule: PhantomData<G>,
 }
@@ -115,7 +110,7 @@ impl<G: Granule> Default for Pending<G> {
 }
 
 impl<G: Granule> Pending<G> {
-    /// Nothing pending.
+    /// Returns it empty.
     #[inline]
     pub const fn new() -> Self {
         Self {
@@ -139,34 +134,31 @@ impl<G: Granule> Pending<G> {
         self.nr_dead as usize
     }
 
-    /// Returns whether a flush would have nothing to do.
+    /// Returns whether a flush has nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         // A dead table's link is in a range, or was published.
         self.ranges.is_empty() && !self.published
     }
 
-    /// Returns whether a TLB may hold something for an address in `range` that the next flush
-    /// invalidates.
     pub(crate) fn may_be_held(&self, range: VirtRange) -> bool {
         self.ranges().any(|pending| pending.range.overlaps(range))
     }
 
-    /// Returns how many TLBIs a flush will issue, with FEAT_TLBIRANGE or without.
+    /// Returns how many TLBIs a flush issues, with FEAT_TLBIRANGE or without.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
         super::nr_all_tlbis::<G>(self.ranges(), tlbi_range)
     }
 
-    /// Records that `range` may be held, descriptor by descriptor of level `stride`.
+    /// Records that a TLB may hold `range` by descriptors of level `stride`.
     #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
     pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
         let new = Packed::new(range, stride, links);
         if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Neighbours of one stride become one range; so does a repetition of what was just
-            // recorded.
+            // Neighbours of one stride, and repetitions, become one range.
             if last.range.end() == range.start && last.stride == stride {
                 slot.size = (slot.size + range.size) | (new.size & LINKS);
                 return;
@@ -181,17 +173,14 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Records that a walk cache may hold the link of `level` that translates `span`.
-    ///
-    /// Any one address of the span, invalidated at all levels, finds it there. So it goes with the
-    /// leaves that were just recorded, if one of their TLBIs falls into the span, and costs none of
-    /// its own.
+    /// Records that a walk cache may hold the link of `level` for `span`. Any address of the span,
+    /// invalidated at all levels, reaches it: it goes with the leaves just recorded, if one of
+    /// their TLBIs falls into the span.
     #[inline]
     pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
         if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Entries of a stride no larger than the span, aligned as it is: the first that
-            // overlaps it lies in it.
+            // Entries of a stride no larger than the span: the first that overlaps it lies in it.
             if last.stride >= level && last.range.overlaps(span) {
                 slot.size |= LINKS;
                 return;
@@ -200,9 +189,8 @@ impl<G: Granule> Pending<G> {
         self.invalidate(VirtRange::new(span.start, G::PAGE_SIZE), LAST_LEVEL, true);
     }
 
-    /// As [`invalidate`](Self::invalidate), where `new` may continue either of the ranges that were
-    /// recorded last, at either end and up to `slack` bytes away: areas of two kinds often come and
-    /// go by turns.
+    /// As [`invalidate`](Self::invalidate), but `new` may continue either of the last two ranges,
+    /// at either end, up to `slack` bytes away: areas of two kinds often alternate.
     #[inline]
     pub(super) fn record(&mut self, new: Packed, slack: u64) {
         for old in self.ranges.iter_mut().rev().take(2) {
@@ -216,13 +204,12 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// The same, where `new` may continue any of the ranges: many operations are put together,
-    /// several streams of them perhaps. Where there is no room, the range that grows least takes it
-    /// in: to invalidate more than needed is always allowed.
+    /// As `record`, for any range. Without room, the range that grows least takes `new` in: more
+    /// may be invalidated than needed.
     #[inline(never)]
     pub(super) fn collect(&mut self, new: Packed, slack: u64) {
         let (mut least, mut nearest) = (u64::MAX, 0);
-        // The last first: most often it is the one.
+        // Mostly the last.
         for (i, old) in self.ranges.iter().enumerate().rev() {
             let growth = old.growth(new);
             if growth < least {
@@ -242,14 +229,13 @@ impl<G: Granule> Pending<G> {
         self.ranges.push(new);
     }
 
-    /// Records that descriptors were written which replace nothing that a TLB may hold.
+    /// Records descriptors that replace nothing a TLB may hold.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.published = true;
     }
 
-    /// What strings dead tables together has none of the bits that make a descriptor one: an
-    /// address of more than 48 bits is moved down. Bits 7:0 stay clear.
+    /// Keeps bits 7:0 and 55:48 of what strings dead tables together clear: it stays vacant.
     const LINK_SHIFT: u32 = G::PA_BITS - 48;
 
     /// Defers the free of an unlinked table. Its span must be in a range with `links`.
@@ -260,12 +246,11 @@ impl<G: Granule> Pending<G> {
         self.nr_dead += 1;
     }
 
-    /// Takes over all that is pending in `other`.
+    /// Takes over all of `other`.
     pub fn merge<T: Tables>(&mut self, tables: &T, mut other: Self) {
         self.append(tables, &mut other, 0);
     }
 
-    /// Takes over all that is pending in `other`, where nothing is then.
     #[inline]
     pub(super) fn append<T: Tables>(&mut self, tables: &T, other: &mut Self, slack: u64) {
         match other.ranges[..] {
@@ -287,7 +272,6 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Takes the next of the dead tables.
     fn next_dead<T: Tables>(&mut self, tables: &T) -> Option<PhysAddr> {
         let table = self.dead;
         if table == NONE {
@@ -298,7 +282,6 @@ impl<G: Granule> Pending<G> {
         Some(table)
     }
 
-    /// Frees the tables after the flush; nothing is pending then.
     #[inline]
     pub(super) fn finish<T: Tables>(&mut self, tables: &T) {
         self.ranges.clear();
@@ -326,5 +309,5 @@ impl<G: Granule> Pending<G> {
     }
 }
 
-/// No table. [`Tables`](crate::Tables) never has one there.
+/// [`Tables`](crate::Tables) never has one there.
 const NONE: PhysAddr = PhysAddr(0);

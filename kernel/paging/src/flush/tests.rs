@@ -1,5 +1,4 @@
-//! Range operations for every length: what they cover, told from the operand by the architecture's
-//! formula, and how many.
+//! Range operations for every length: what they cover, by the architecture's formula, and how many.
 
 extern crate std;
 
@@ -9,9 +8,8 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52};
 use std::vec::Vec;
 
-/// Returns what the operand of a TLBI by range covers: `[BaseADDR, BaseADDR + (NUM + 1) * 2^(5 *
-/// SCALE + 1)
-/// * granule size)` (Arm ARM C5.5, TLBI RVAE1IS), as page numbers from `start` on.
+/// Returns the page numbers from `start` on that an operand covers: `(NUM + 1) * 2^(5 * SCALE + 1)`
+/// granules from BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
     for_each_range_op::<G>(
@@ -23,7 +21,7 @@ fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
             let (scale, num, ttl) = (operand >> 44 & 3, operand >> 39 & 31, operand >> 37 & 3);
             assert_eq!(ttl, 0);
             let base = operand & ((1 << 37) - 1);
-            // The base counts 64 KiB with TCR_EL1.DS, else pages.
+            // In units of 64 KiB with TCR_EL1.DS.
             let shift = if G::DS { 16 } else { G::PAGE_SHIFT };
             let first = VirtAddr((base << shift) | start.0 & !((1 << (37 + shift)) - 1));
             pieces.borrow_mut().push((
@@ -40,13 +38,11 @@ fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     pieces.into_inner()
 }
 
-/// Returns whether a single operation covers just so many pages: `(NUM + 1) * 2^(5 * SCALE + 1)`
-/// with NUM below 32.
 fn is_one_operation(pages: u64) -> bool {
     (0..4).any(|scale| pages % (2 << (5 * scale)) == 0 && (1..=32).contains(&(pages / (2 << (5 * scale)))))
 }
 
-/// No operation covers more than 2^21 pages, and two suffice where they may overlap.
+/// None covers more than 2^21 pages; two suffice if they may overlap.
 fn fewest(pages: u64) -> u64 {
     match pages {
         1 => 1,
@@ -85,7 +81,7 @@ fn range_operations_of_every_length_cover_it_exactly_and_are_the_fewest() {
     (1..=3_000).for_each(check::<Granule64K>);
 }
 
-/// With TCR_EL1.DS, from a page of any place in 64 KiB.
+/// With TCR_EL1.DS, from any page of 64 KiB.
 fn check_ds<G: Granule>(pages: u64) {
     let place = pages.wrapping_mul(0x9e37_79b9) >> 7 & ((1 << 16 >> G::PAGE_SHIFT) - 1);
     let start = VirtAddr(0xfff8_0000_0000_0000 + ((pages % 64) << 16) + (place << G::PAGE_SHIFT));
@@ -95,7 +91,7 @@ fn check_ds<G: Granule>(pages: u64) {
         nr_range_ops::<G>(start, pages),
         "{pages} pages"
     );
-    // Pages up to 64 KiB; as many of 2^21 as there are; one of each SCALE; a last odd page.
+    // Up to 64 KiB; multiples of 2^21; each SCALE; a last odd page.
     let head = ((1 << 16 >> G::PAGE_SHIFT) - place) & ((1 << 16 >> G::PAGE_SHIFT) - 1);
     let most = head.min(pages) + (pages >> 21) + 4 + 1;
     assert!(
@@ -144,7 +140,6 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
         x ^= x << 17;
         x % below
     };
-    // Up to the last page that there is.
     let base = 0u64.wrapping_sub(1 << 30);
     for round in 0..2_000 {
         let slack = if round % 2 == 0 {
