@@ -1,5 +1,4 @@
-//! Addresses, frame numbers and ranges as distinct types. They carry no alignment: operations check
-//! what they demand.
+//! Addresses, frame numbers and ranges as distinct types, without alignment: operations check it.
 
 use core::fmt;
 
@@ -78,12 +77,12 @@ address!(
     "pa"
 );
 
-/// The number of a physical page: its address divided by the granule's page size.
+/// A physical page: its address divided by the granule's page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct Pfn(pub u64);
 
-/// A range of virtual addresses. By size, since that of the upper half ends at 2^64.
+/// A range of virtual addresses; its end may be 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VirtRange {
     /// The first address.

@@ -1,7 +1,5 @@
-//! `check`: an audit of every descriptor.
-//!
-//! A mixed or misaligned group breaks only on a CPU that uses the bit, not in an emulator (DESIGN
-//! section 5): groups are compared member by member.
+//! `check`: an audit. A mixed group breaks only on a CPU that uses the bit, not in an emulator
+//! (DESIGN section 5), so members are compared one by one.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -24,7 +22,7 @@ pub enum CheckError {
         /// The table.
         table: PhysAddr,
     },
-    /// A group's member differs from its first in more than the address (DESIGN rule 1).
+    /// A group's member differs from its first (DESIGN rule 1).
     MixedGroup {
         /// The member.
         va: VirtAddr,
@@ -40,7 +38,7 @@ pub enum CheckError {
         /// Its first descriptor.
         found: Descriptor,
     },
-    /// A block at a level without, a misaligned or unimplemented address, or a reserved encoding.
+    /// A block at a level without, a bad address, or a reserved encoding.
     BadDescriptor {
         /// Where.
         va: VirtAddr,
@@ -49,14 +47,14 @@ pub enum CheckError {
         /// The descriptor.
         found: Descriptor,
     },
-    /// Writable and executable at EL1 (DESIGN rule 10).
+    /// Writable and executable (DESIGN rule 10).
     WritableExecutable {
         /// Where.
         va: VirtAddr,
         /// Its attributes.
         attributes: Attributes,
     },
-    /// A leaf that the caller did not expect.
+    /// A leaf that `on_leaf` refused.
     UnexpectedLeaf(Leaf),
 }
 
@@ -94,11 +92,11 @@ impl core::error::Error for CheckError {}
 pub struct Report {
     /// Tables, the root included.
     pub tables: u64,
-    /// Empty ones, which [`prune`](Tree::prune) frees.
+    /// Empty ones: see [`prune`](Tree::prune).
     pub empty_tables: u64,
     /// Leaves by size.
     pub leaves: LeafCounts,
-    /// Leaves that keep their place but are invalid.
+    /// Leaves that keep their place, invalid.
     pub invalid_leaves: u64,
 }
 
@@ -109,11 +107,9 @@ struct Audit<FT, FL> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Audits the whole tree, to which no operation may be writing.
-    ///
-    /// `on_table` gets every table once per link, root first, and returns whether it may be there:
-    /// given the tables handed out, a caller finds leaks and double links. `on_leaf` returns
-    /// whether a leaf is expected.
+    /// Audits the whole tree, to which no operation may be writing. `on_table` gets every table
+    /// once per link, root first, and returns whether it may be there; a set of the tables handed
+    /// out finds leaks and double links. `on_leaf` returns whether a leaf is expected.
     ///
     /// # Errors
     /// The first [`CheckError`], in ascending order of addresses.
@@ -179,7 +175,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         FL: FnMut(&Leaf) -> bool,
     {
         let child = self.child(node, found);
-        // A link's attribute would narrow all below it.
+        // Attributes in a link narrow everything below it.
         if found != Descriptor::table::<G>(child.table) {
             return Err(CheckError::BadDescriptor {
                 va,
@@ -213,7 +209,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if within == 0 {
                 self.check_group(node, index, found, va)?;
             } else {
-                // Its first descriptor must be of a group.
+                // The group's first descriptor is that of a group, too.
                 let first = self.load(node.table, index - within);
                 let expected = Descriptor(first.0.wrapping_add((within as u64) << G::shift(level)));
                 return if found == expected {

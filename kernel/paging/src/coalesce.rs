@@ -1,8 +1,6 @@
-//! `coalesce`: folds leaves up the ladder; `fold`: one rung, in one place.
-//!
-//! All descriptors of a group-to-be are broken at once. A block replaces a table by
-//! break-before-make, all its pages invalidated at all levels; the table is freed after the flush
-//! (DESIGN rules 1, 3, 5).
+//! `coalesce` and `fold`: leaves become larger ones, by break-before-make of all descriptors of a
+//! group, or of a table, all levels invalidated; the table is freed after the flush (DESIGN rules
+//! 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -14,12 +12,10 @@ use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::tree::{Node, Tree, part};
 
-/// What folded leaves share.
 const fn alike<G: Granule>() -> u64 {
     G::ATTRIBUTES | G::ADDRESS | VALID | TABLE_OR_PAGE
 }
 
-/// What a stretch of descriptors maps as one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Uniform {
     pa: PhysAddr,
@@ -27,8 +23,8 @@ struct Uniform {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Folds what lies whole in `range` into the largest leaves that the policy allows. The outcome
-    /// counts the leaves made. Granularity: a page.
+    /// Folds what lies whole in `range` into the largest leaves that the policy allows, and counts
+    /// them. Granularity: a page.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
@@ -69,7 +65,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let bytes = size.bytes::<G>();
         let va = va.align_down(bytes);
         self.validate(VirtRange::new(va, bytes))?;
-        // A group's descriptors are of its own level, a block's of the table it replaces.
+        // A group's descriptors are of its own level, a block's are those of the table.
         let rung = size.level() + Level::from(!size.is_contiguous());
         let mut node = self.root_node();
         let mut parent = (node, 0);
@@ -97,7 +93,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Returns the block that could replace the table, and leaves it to the caller.
+    /// Returns the block that could replace the table; the caller makes it.
     fn coalesce_table<C>(
         &self,
         node: Node,
@@ -150,7 +146,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         uniform.state.valid && G::leaves(va, uniform.pa, bytes, self.config().leaves).first() == size
     }
 
-    /// Returns what the descriptors map, if uniform, in groups or not.
     fn uniform(&self, node: Node, index: usize, nr: usize) -> Option<Uniform> {
         let first = self.load(node.table, index);
         if first.is_vacant() || first.is_table(node.level) {
@@ -160,8 +155,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             pa: first.address::<G>(),
             state: PageState::of::<G>(first),
         };
-        // One comparison: a table differs in type bits, and an aligned address carries into none
-        // above.
+        // One comparison: a table differs in its type bits.
         let step = G::size(node.level);
         let mut expected = first.0 & alike::<G>();
         let consecutive = (index + 1..index + nr).all(|i| {

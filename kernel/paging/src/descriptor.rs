@@ -1,5 +1,5 @@
-//! The bits of a VMSAv8-64 stage 1 descriptor (Arm ARM D8.3, D8.4, D8.6), and the attributes of a
-//! leaf. The address is the granule's ([`Granule::encode`]).
+//! The bits of a VMSAv8-64 stage 1 descriptor (Arm ARM D8.3, D8.4, D8.6), without its address
+//! ([`Granule::encode`]).
 
 use crate::addr::PhysAddr;
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -11,7 +11,7 @@ pub const VALID: u64 = 1 << 0;
 pub const TABLE_OR_PAGE: u64 = 1 << 1;
 /// AttrIndx\[2:0\], bits 4:2: index into MAIR_EL1.
 pub const ATTR_INDEX_SHIFT: u32 = 2;
-/// AttrIndx\[2:0\] as a mask.
+/// Its mask.
 pub const ATTR_INDEX: u64 = 0b111 << ATTR_INDEX_SHIFT;
 /// AP\[1\], bit 6: accessible from EL0.
 pub const AP_USER: u64 = 1 << 6;
@@ -19,7 +19,7 @@ pub const AP_USER: u64 = 1 << 6;
 pub const AP_READ_ONLY: u64 = 1 << 7;
 /// SH\[1:0\], bits 9:8.
 pub const SHAREABILITY_SHIFT: u32 = 8;
-/// SH\[1:0\] as a mask.
+/// Its mask.
 pub const SHAREABILITY: u64 = 0b11 << SHAREABILITY_SHIFT;
 /// AF, bit 10: accessed. Clear: the first access faults.
 pub const ACCESSED: u64 = 1 << 10;
@@ -37,13 +37,13 @@ pub const CONTIGUOUS: u64 = 1 << 52;
 pub const PRIVILEGED_EXECUTE_NEVER: u64 = 1 << 53;
 /// UXN, bit 54: never executed at EL0.
 pub const USER_EXECUTE_NEVER: u64 = 1 << 54;
-/// Bits 58:55, left to software in a leaf.
+/// Bits 58:55: software's, in a leaf.
 pub const SOFTWARE_SHIFT: u32 = 55;
-/// The software bits as a mask.
+/// Their mask.
 pub const SOFTWARE: u64 = 0b1111 << SOFTWARE_SHIFT;
 
-/// Bits of a live leaf that may change without break-before-make: all that Arm ARM D8.16.1 does not
-/// list (DESIGN rule 3).
+/// Bits that may change without break-before-make: all that Arm ARM D8.16.1 does not list (DESIGN
+/// rule 3).
 pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | AP_READ_ONLY
     | ACCESSED
@@ -89,7 +89,7 @@ impl MemoryType {
         self.index
     }
 
-    /// Returns the SH field: 0 non, 2 outer, 3 inner shareable.
+    /// Returns the SH field.
     #[must_use]
     pub const fn shareability(self) -> u8 {
         self.shareability
@@ -109,7 +109,7 @@ impl fmt::Debug for MemoryType {
     }
 }
 
-/// The attributes of a leaf: its descriptor without address, type and contiguous bits.
+/// A leaf's descriptor without address, type and contiguous bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Attributes(u64);
@@ -139,31 +139,31 @@ impl Attributes {
     /// Device registers: nGnRE, writable, never executable.
     pub const DEVICE: Self = Self::kernel(MemoryType::DEVICE_NGNRE).writable();
 
-    /// Returns them writable.
+    /// Returns them, writable.
     #[must_use]
     pub const fn writable(self) -> Self {
         Self(self.0 & !AP_READ_ONLY)
     }
 
-    /// Returns them read-only.
+    /// Returns them, read-only.
     #[must_use]
     pub const fn read_only(self) -> Self {
         Self(self.0 | AP_READ_ONLY)
     }
 
-    /// Returns them executable at EL1.
+    /// Returns them, executable at EL1.
     #[must_use]
     pub const fn executable(self) -> Self {
         Self(self.0 & !PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Returns them never executable at EL1.
+    /// Returns them, never executable at EL1.
     #[must_use]
     pub const fn execute_never(self) -> Self {
         Self(self.0 | PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Returns them with software bits 58:55 set to `bits`.
+    /// Returns them, with software bits 58:55.
     #[must_use]
     pub const fn with_software(self, bits: u8) -> Self {
         Self(self.0 & !SOFTWARE | ((bits as u64) << SOFTWARE_SHIFT & SOFTWARE))
@@ -197,27 +197,26 @@ impl Attributes {
         }
     }
 
-    /// Returns the software bits (58:55).
+    /// Returns software bits 58:55.
     #[must_use]
     pub const fn software(self) -> u8 {
         ((self.0 & SOFTWARE) >> SOFTWARE_SHIFT) as u8
     }
 
-    /// Returns the bits as in a descriptor.
+    /// Returns the bits.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Returns a descriptor's attributes; other bits are dropped.
+    /// Returns the attributes among descriptor bits; all others are dropped.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits & Self::ALL)
     }
 
-    /// As they stand in a descriptor of `G`.
     #[inline(always)]
     pub(crate) fn in_descriptor<G: Granule>(self) -> u64 {
         if G::DS { self.0 & G::ATTRIBUTES } else { self.0 }
@@ -274,8 +273,8 @@ impl Descriptor {
     /// Nothing: what `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
-    /// Type, memory type, permissions: every leaf and link has at least one of these bits. A leaf
-    /// without would be writable and executable.
+    /// Every leaf, valid or not, and every link has one of these bits; else it would be writable
+    /// and executable.
     pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
     /// Returns a valid leaf of `level`.
@@ -305,8 +304,7 @@ impl Descriptor {
         self.0 & VALID != 0
     }
 
-    /// Returns whether there is no leaf, valid or not, and no link. What strings unlinked tables
-    /// together is vacant.
+    /// Returns whether there is neither a link nor a leaf, valid or not.
     #[inline]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
@@ -320,15 +318,14 @@ impl Descriptor {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
     }
 
-    /// As [`is_table`](Self::is_table), of what the engine wrote above the last level: only links
-    /// have the type bit.
+    /// As [`is_table`](Self::is_table), for descriptors that the engine wrote above the last level.
     #[inline]
     #[must_use]
     pub(crate) const fn is_link(self) -> bool {
         self.0 & TABLE_OR_PAGE != 0
     }
 
-    /// Returns the contiguous bit.
+    /// Returns whether the contiguous bit is set.
     #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
@@ -342,8 +339,8 @@ impl Descriptor {
         G::decode(self.0).align_down(G::PAGE_SIZE)
     }
 
-    /// Returns the attributes of a leaf. Without SH ([`Granule::DS`]) shareability is the memory
-    /// type's: TCR_EL1's for write-back and write-through, outer for all other.
+    /// Returns a leaf's attributes. Without SH ([`Granule::DS`]) shareability follows the memory
+    /// type: TCR_EL1's for write-back and write-through, outer otherwise.
     #[inline]
     #[must_use]
     pub fn attributes<G: Granule>(self) -> Attributes {

@@ -1,5 +1,4 @@
-//! `dump`: what a range maps, a line a run, in the style of Linux's `kernel_page_tables`, with
-//! contiguous groups by size.
+//! `dump`: what a range maps, in the style of Linux's `kernel_page_tables`.
 
 use crate::addr::{PhysAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -16,7 +15,7 @@ use core::marker::PhantomData;
 /// Leaves of one size and one set of attributes, consecutive in VA and PA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DumpRun<G> {
-    /// The addresses, cut to the range asked for.
+    /// Cut to the range asked for.
     pub range: VirtRange,
     /// What the first address maps to.
     pub pa: PhysAddr,
@@ -60,7 +59,7 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
             self.range.start,
             self.range.end(),
             self.pa,
-            // So that the width applies to the whole.
+            // Padded as a whole.
             text(DisplaySize(self.range.size)),
             self.size.level(),
             text(DisplaySize(self.size.bytes::<G>())),
@@ -71,7 +70,6 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
     }
 }
 
-/// Returns at most 20 digits and a unit, as text that takes a width.
 fn text(size: DisplaySize) -> ArrayString<24> {
     let mut text = ArrayString::new();
     let _ = write!(text, "{size}");
@@ -82,15 +80,12 @@ fn text(size: DisplaySize) -> ArrayString<24> {
 #[derive(Debug)]
 pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
     tree: &'t Tree<G, T, M>,
-    /// Not looked at yet.
     rest: Option<VirtRange>,
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Returns the runs of leaves in `range`, which is cut to whole pages and to this tree's half.
-    ///
-    /// Reads as it goes, holding nothing: a tree that changes meanwhile gives each part as it was
-    /// when it was read.
+    /// Returns the runs of leaves in `range`, cut to whole pages and to this half. Holds nothing:
+    /// each part is as it was when read.
     pub fn dump(&self, range: VirtRange) -> Dump<'_, G, T, M> {
         let all = self.range();
         let start = range.start.align_down(G::PAGE_SIZE).max(all.start);

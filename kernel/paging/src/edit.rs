@@ -1,9 +1,8 @@
 //! Splits leaves that an operation covers in part, no further than needed (DESIGN rule 8).
 //!
-//! A *unit* (a block, or all descriptors of a group) is rewritten: the covered part as the
-//! operation wants, the rest as it was, by the largest leaves that fit. New tables are filled
-//! first, so the unit is broken **once**, by break-before-make (rule 3). Another CPU that faults
-//! meanwhile retries.
+//! A *unit* (a block, or a group's descriptors) is rewritten by the largest leaves that fit. New
+//! tables are filled first, so it is broken **once** (rule 3). Another CPU that faults meanwhile
+//! retries.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -19,14 +18,14 @@ use arrayvec::ArrayVec;
 
 /// 16K pages at level 3.
 const MAX_UNIT: usize = 128;
-/// Two cuts, each at most one table a level below the root.
+/// Two cuts, each one table at each level below the root.
 const MAX_RESERVE: usize = 8;
 
 /// A leaf without its output address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageState {
     pub attributes: Attributes,
-    /// Whether walks use it. An invalid leaf keeps its place, frame and attributes.
+    /// An invalid leaf keeps its place, frame and attributes.
     pub valid: bool,
 }
 
@@ -39,7 +38,6 @@ impl PageState {
         }
     }
 
-    /// Without address and contiguous bit.
     #[inline]
     pub(crate) fn template<G: Granule>(self, level: Level) -> u64 {
         let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
@@ -47,7 +45,7 @@ impl PageState {
     }
 }
 
-/// What becomes of each page: `None` takes it out.
+/// `None` takes the page out.
 pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
 impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
 
@@ -60,7 +58,7 @@ impl Reserve {
     }
 
     fn take(&mut self) -> PhysAddr {
-        // `reserve` counts alike.
+        // As many were reserved.
         self.0
             .pop()
             .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
@@ -84,7 +82,7 @@ struct Cut<'c, E> {
     outcome: &'c mut Outcome,
 }
 
-/// Returns how many tables the cuts `a` and `b`, inside one leaf of `level`, need.
+/// Returns how many tables the cuts `a` and `b` of one leaf need.
 fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
     if level == LAST_LEVEL {
         return 0;
@@ -120,9 +118,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the unit that holds `va` and begins before it.
     pub(crate) fn unit_cut_at(&self, va: VirtAddr) -> Option<Unit> {
-        // End of the address space.
         if va.0 == 0 {
             return None;
         }
@@ -142,7 +138,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Reserves the tables that splits at both ends of `range` take.
+    /// Reserves tables for splits at both ends of `range` (DESIGN rule 8).
     pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
         let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
         let (start, end) = (cut(range.start), cut(range.end()));
@@ -257,7 +253,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.mmu.dsb_ishst();
             make();
         } else if in_place {
-            // DESIGN rules 2 and 3: as above; the batch's flush follows.
+            // DESIGN rule 2; the batch's flush follows.
             self.mmu.dsb_ishst();
             make();
             pending.invalidate(stale.range, stale.stride, false);
@@ -276,7 +272,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.publish();
     }
 
-    /// Fills the unlinked `table`, which takes over what a descriptor above maps from `va` to `pa`.
+    /// Fills a table that replaces a descriptor which maps `va` to `pa`.
     fn build_table<E: Edit>(
         &self,
         table: PhysAddr,
@@ -304,8 +300,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 index += 1;
                 continue;
             }
-            // Up to the next cut or the table's end. Behind the range the distance wraps, beyond
-            // the table.
+            // To the next cut or the end of the table. Behind the range the distance wraps and is
+            // larger.
             let edge = if covered { cut.range.end() } else { cut.range.start };
             let to_cut = edge.offset_from(va) >> G::shift(level);
             let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;

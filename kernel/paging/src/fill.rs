@@ -22,7 +22,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         } = leaves;
         let mut index = G::index(va.0, level);
         let (mut first, step) = (G::encode(pa) | template, G::size(level));
-        // Single leaves, groups, single leaves: mostly one of these.
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
             if singles == 1 {
@@ -46,7 +45,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline]
     pub(crate) fn page_groups(&self) -> Groups {
         let frames = G::cont_entries(LAST_LEVEL);
-        // Frames whose addresses have bits out of their place are written as runs.
+        // Addresses with bits out of their place are written as runs.
         let out_of_place = if G::PA_BITS > G::PLAIN_BITS {
             !0 << (G::PLAIN_BITS - G::PAGE_SHIFT)
         } else {
@@ -61,7 +60,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Stops at the first of `frames` that begins no group. Returns how many descriptors.
+    /// Writes groups up to the first of `frames` that begins none. Returns how many descriptors.
     #[inline(always)]
     pub(crate) fn fill_groups(
         &self,
@@ -75,7 +74,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             .fill_groups(table, index, frames, self.page_groups(), template)
     }
 
-    /// Writes single pages into `table` from `index` on: `frames`, by `template`.
     #[inline(always)]
     pub(crate) fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], template: u64) {
         let plain = G::PLAIN_BITS - G::PAGE_SHIFT;
@@ -100,7 +98,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Returns a valid leaf without its address.
 #[inline(always)]
 pub(crate) fn template<G: Granule>(size: LeafSize, attributes: Attributes) -> u64 {
     Descriptor::leaf::<G>(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0

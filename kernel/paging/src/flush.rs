@@ -1,8 +1,5 @@
-//! [`Pending`] and [`FlushBatch`]: what must be invalidated before anything is freed.
-//!
-//! Operations record, from the tables **as they were** (DESIGN rule 4), the ranges that a TLB may
-//! hold, strides, links and unlinked tables. One flush ([`Tree::flush`]) covers any number of
-//! operations.
+//! [`Pending`] and [`FlushBatch`]: operations record, from the tables **as they were** (DESIGN rule
+//! 4), what a TLB may hold, and unlinked tables. One [`Tree::flush`] covers any number of them.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -16,7 +13,7 @@ pub use pending::{Pending, PendingRange};
 /// NUM 31, SCALE 3.
 const MAX_RANGE_OP: u64 = 32 << 16;
 
-/// Returns the largest operation from `start` on within `pages` pages (2 or more).
+/// Returns the largest operation within `pages` pages (2 or more).
 #[inline(always)]
 fn range_op_within(start: VirtAddr, pages: u64) -> TlbiRange {
     let units = (pages / 2).min(MAX_RANGE_OP / 2);
@@ -46,11 +43,11 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
     op
 }
 
-/// Makes the fewest TLBIs that cover exactly `pages` pages from `start` on.
+/// Makes the fewest TLBIs that cover exactly `pages` pages.
 ///
-/// An operation covers `(NUM + 1) << (5 * SCALE + 1)` pages. The largest that fits leaves less than
-/// a unit of its SCALE; a second, which may overlap it, ends where the range ends. So two suffice
-/// up to 2^21 pages; every further 2^21 take one more. A single page goes by VA.
+/// One covers `(NUM + 1) << (5 * SCALE + 1)` pages. The largest that fits leaves less than a unit
+/// of its SCALE; a second, which may overlap it, ends where the range ends. So two suffice up to
+/// 2^21 pages, each further 2^21 takes one more. A single page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -76,9 +73,9 @@ pub(crate) fn for_each_range_op<G: Granule>(
     }
 }
 
-/// As above, where operations begin at multiples of [`Granule::RANGE_SHIFT`]: pages before the
-/// first go by VA. Each operation is as large as fits; the next has a smaller SCALE and begins at a
-/// multiple of 64 pages, or, behind SCALE 0, is a page.
+/// The same, where operations begin at multiples of [`Granule::RANGE_SHIFT`]; pages before the
+/// first go by VA. Each operation is as large as fits. The next has a smaller SCALE and begins at a
+/// multiple of 64 pages; behind SCALE 0 at most one page is left.
 fn for_each_aligned_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -100,7 +97,6 @@ fn for_each_aligned_op<G: Granule>(
     }
 }
 
-/// Returns how many TLBIs [`for_each_range_op`] makes.
 #[inline(always)]
 fn nr_range_ops<G: Granule>(start: VirtAddr, pages: u64) -> u64 {
     if pages <= 1 {
@@ -139,8 +135,8 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
         .fold(0, u64::saturating_add)
 }
 
-/// Returns the operation that covers just `pages` pages, if there is one. The first SCALE that
-/// reaches tells: a multiple of a larger unit is one of its unit.
+/// Returns the one operation that covers just `pages` pages, if any. The first SCALE that reaches
+/// tells: a multiple of a larger unit is one of its unit.
 #[inline(always)]
 fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
@@ -171,7 +167,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Arguments that fit into registers.
+    /// Out of line, by arguments that fit into registers.
     #[inline(never)]
     fn issue_pieces(&self, start: VirtAddr, size: u64, stride: Level, links: bool) {
         let range = VirtRange::new(start, size);
@@ -218,21 +214,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Issues TLBIs, then DSB ISH. The caller has issued the leading DSB.
+    /// The caller has issued the leading DSB.
     #[inline]
     pub(crate) fn invalidate_and_wait(&self, stale: PendingRange) {
         self.issue(stale);
         self.wait_for_tlbis(stale.range.start);
     }
 
-    /// Issues the DSB ISH behind TLBIs, one of them for `va`.
+    /// `va`: of one of the TLBIs.
     #[inline(always)]
     fn wait_for_tlbis(&self, va: VirtAddr) {
-        // DESIGN rules 3 and 4, Arm ARM D8.16: TLBIs are complete for all CPUs only after a DSB of
-        // the issuing CPU.
+        // DESIGN rules 3 and 4, Arm ARM D8.16: TLBIs are complete for all CPUs after a DSB of the
+        // issuing CPU.
         self.mmu.dsb_ish();
         if self.config().repeat_tlbi {
-            // DESIGN rule 11: a further TLBI and DSB complete only after the earlier ones.
+            // DESIGN rule 11: a further TLBI and DSB complete after the earlier ones.
             self.mmu.tlbi_vaae1is(va);
             self.mmu.dsb_ish();
         }
@@ -277,7 +273,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if foreign {
             self.mmu.dsb_ish();
         } else {
-            // Cleared entries are complete for walks before the first TLBI.
+            // Cleared entries are complete before the first TLBI.
             self.mmu.dsb_ishst();
         }
         if let Some(only) = pending.only() {
@@ -286,12 +282,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.issue_several(pending.ranges());
             self.wait_for_tlbis(first.range.start);
         }
-        // Arm ARM K13.5.3: this CPU may have fetched or translated ahead.
+        // Arm ARM K13.5.3: drop what was fetched or translated ahead.
         self.mmu.isb();
         pending.finish(&self.tables);
     }
 
-    /// For a batch that is dropped.
     #[cold]
     #[inline(never)]
     fn flush_late(&self, pending: &mut Pending<G>) {
@@ -309,9 +304,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Collects what operations unmap, and flushes when dropped.
-///
-/// `C` must not be reused before the flush (frames, addresses). It is dropped right after.
+/// Collects what operations unmap, and flushes when dropped; then it drops `C`, which must not be
+/// reused before (frames, addresses).
 #[must_use = "it flushes where it is dropped, which is here"]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
     tree: &'a Tree<G, T, M>,
@@ -320,13 +314,13 @@ pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
-    /// Moves what is collected to `pending`, as [`Tree::defer_all`].
+    /// As [`Tree::defer_all`].
     #[inline]
     pub fn defer_to(&mut self, pending: &mut Pending<G>) {
         self.tree.defer_all(&mut self.pending, pending);
     }
 
-    /// Returns the batch, which owns `cargo` until it has flushed.
+    /// Returns the batch, owning `cargo` until it has flushed.
     pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,
@@ -337,7 +331,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
-    /// Flushes and returns what was deferred. The batch is empty then.
+    /// Flushes, empties the batch, and returns what was deferred.
     #[inline]
     pub fn flush(&mut self) -> Option<C> {
         self.tree.flush_in_place(&mut self.pending, false);
@@ -358,7 +352,6 @@ impl<G: Granule, T: Tables, M: Mmu, C> FlushBatch<'_, G, T, M, C> {
 impl<G: Granule, T: Tables, M: Mmu, C> Drop for FlushBatch<'_, G, T, M, C> {
     #[inline]
     fn drop(&mut self) {
-        // Mostly empty. What is deferred drops after this.
         if !self.pending.is_empty() {
             self.tree.flush_late(&mut self.pending);
         }

@@ -46,7 +46,7 @@ pub const LAST_LEVEL: Level = 3;
 pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// A short name, as "4K".
     const NAME: &'static str;
-    /// log2 of the bytes in a page, which is a table, too.
+    /// log2 of the bytes in a page or table.
     const PAGE_SHIFT: u32;
     /// log2 of the descriptors in a table.
     const INDEX_BITS: u32;
@@ -58,11 +58,11 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// for 64K.
     const TLBI_TG: u64;
 
-    /// The first level of which a descriptor may be a leaf.
+    /// The first level with leaves.
     const FIRST_LEAF_LEVEL: Level;
 
-    /// Bits of physical address in a descriptor: 48, or 52 in the format of TCR_EL1.DS (FEAT_LPA2;
-    /// 4 and 16 KiB) or FEAT_LPA (64 KiB).
+    /// Physical address bits in a descriptor: 48, or 52 in the format of TCR_EL1.DS (FEAT_LPA2; 4
+    /// and 16 KiB) or FEAT_LPA (64 KiB).
     const PA_BITS: u32 = 48;
 
     /// Returns log2 of the descriptors in a group at `level`; 0 without a contiguous bit.
@@ -72,8 +72,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const PAGE_SIZE: u64 = 1 << Self::PAGE_SHIFT;
     /// Descriptors in a table.
     const ENTRIES: usize = 1 << Self::INDEX_BITS;
-    /// The format of TCR_EL1.DS: OA\[51:50\] in place of SH, which is TCR_EL1's; TLBIs by range
-    /// count 64 KiB.
+    /// TCR_EL1.DS: OA\[51:50\] in place of SH, which is TCR_EL1's; TLBIs by range count 64 KiB.
     const DS: bool = Self::PA_BITS == 52 && Self::PAGE_SHIFT < 16;
     /// A descriptor's address bits.
     const ADDRESS: u64 = match (Self::DS, Self::PA_BITS) {
@@ -82,7 +81,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     };
     /// A leaf's attribute bits.
     const ATTRIBUTES: u64 = Attributes::ALL & if Self::DS { !SHAREABILITY } else { !0 };
-    /// log2 of the memory within which descriptors differ by as much as their addresses.
+    /// log2 of the memory within which descriptors differ as addresses do.
     const PLAIN_BITS: u32 = if Self::DS { 50 } else { 48 };
     /// log2 of the unit of a TLBI range's base.
     const RANGE_SHIFT: u32 = if Self::DS { 16 } else { Self::PAGE_SHIFT };
@@ -111,8 +110,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// Returns the levels from the root to before `end`, counted unsigned: a loop over a signed
-    /// range is not unrolled.
+    /// Returns the levels from the root to before `end`, unsigned, so that loops are unrolled.
     #[inline(always)]
     fn levels_before(end: Level) -> impl Iterator<Item = Level> {
         (0..(end - Self::ROOT_LEVEL) as u8).map(|depth| Self::ROOT_LEVEL + depth as Level)
@@ -160,11 +158,11 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
     }
 
-    /// Returns the first leaves of `size` bytes from `pa` on, mapped at `va`: the leaf rule
-    /// ([`leaf::largest`]). A granule may have its own.
+    /// Returns the first leaves of `size` bytes from `pa` on, mapped at `va`: the leaf rule,
+    /// [`leaf::largest`] by default.
     #[inline(always)]
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-        // Leaves written as one run stay within `PLAIN_BITS`.
+        // A run of leaves stays within `PLAIN_BITS`.
         let size = if Self::PA_BITS > Self::PLAIN_BITS {
             size.min((1 << Self::PLAIN_BITS) - (pa.0 & ((1 << Self::PLAIN_BITS) - 1)))
         } else {
@@ -173,8 +171,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         leaf::largest::<Self>(va, pa, size, allowed)
     }
 
-    /// Returns the descriptors in use in a table of `level`: fewer in a root that resolves fewer
-    /// bits.
+    /// Returns the descriptors in use in a table of `level`: fewer in a root of fewer bits.
     #[inline]
     fn root_entries_at(level: Level) -> usize {
         if level == Self::ROOT_LEVEL {
@@ -304,9 +301,8 @@ impl Granule for Granule64K52 {
     }
 }
 
-/// For exhaustive tests, not implemented by any CPU: 4 descriptors a table, groups of 2, levels 1
-/// to 3, 4 KiB pages, 64 of them in all: leaves of 1 to 32 pages. Descriptors have their real
-/// format.
+/// For exhaustive tests: 4 descriptors a table, groups of 2, levels 1 to 3, 4 KiB pages, 64 in all,
+/// in leaves of 1 to 32. Descriptors have their real format. No CPU has it.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct TinyGranule;
 

@@ -59,7 +59,7 @@ pub struct Leaves {
 
 impl Leaves {
     /// Divides `nr` descriptors of `level` for the memory from `pa` on at `va`: whole groups, if
-    /// `groups` allows, single leaves around them.
+    /// `groups` allows, and single leaves around.
     #[inline(always)]
     #[must_use]
     pub fn divide<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, nr: usize, groups: bool) -> Self {
@@ -70,7 +70,7 @@ impl Leaves {
             head: 0,
         };
         let group = G::cont_entries(level);
-        // Only then are both aligned.
+        // Else no group is aligned in both VA and PA.
         if nr >= group && groups && (va.0 ^ pa.0) & (G::cont_size(level) - 1) == 0 {
             let head = G::index(va.0, level).wrapping_neg() & (group - 1);
             let grouped = nr.saturating_sub(head) & !(group - 1);
@@ -103,8 +103,8 @@ impl Leaves {
     }
 }
 
-/// Returns the first leaves of `size` bytes of consecutive memory from `pa` on, mapped at `va`: the
-/// largest legal ones, as many as one table takes.
+/// Returns the first leaves of `size` bytes of memory from `pa` on, mapped at `va`: the largest
+/// legal ones, as many as one table takes.
 ///
 /// A leaf is legal if `va` and `pa` are multiples of its size, the memory covers it, the granule
 /// has it, and `allowed` contains it. Addresses and `size` are multiples of the page size; `size`
@@ -113,7 +113,7 @@ impl Leaves {
 #[cfg_attr(feature = "trace", inline(never))]
 #[must_use]
 pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-    // Unrolled by level, as is the caller's code.
+    // Unrolled by level.
     for level in G::levels_before(LAST_LEVEL) {
         let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
         let fits = |leaf: LeafSize| {
@@ -127,7 +127,7 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
             return divided::<G>(level, va, pa, size, allowed);
         }
         if allowed.contains(group) && fits(group) {
-            // Groups only: the rest goes to smaller leaves.
+            // Groups only; smaller leaves take the rest.
             let leaves = divided::<G>(level, va, pa, size, allowed);
             return Leaves {
                 nr: leaves.grouped,
@@ -151,7 +151,6 @@ fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allo
 #[inline]
 #[must_use]
 pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    // Mostly so.
     if pages < G::cont_entries(LAST_LEVEL) as u64 {
         return LeafSize::PAGE;
     }

@@ -50,20 +50,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is public
-//! - [`Tree`] by [`Config`]: `map`, `unmap`, `protect`, `set_valid`, `split`, `coalesce`, `fold`,
-//!   `prune`, `translate`, `visit`, `check`, `dump`; Linux's names on [`vmap_range_noflush`],
-//!   [`vmap_pages_range_noflush_walk`].
-//! - What is mapped: [`PhysSource`], [`Attributes`], [`LeafSet`]. Results: [`Outcome`],
-//!   [`Failure`]; [`FlushBatch`], which flushes when dropped; [`Pending`], a flush that waits.
-//! - [`leaf`]: the leaf rule; [`mod@reference`]: other walkers; [`trace`]: hooks.
-//!
-//! Errors and policies are `#[non_exhaustive]`.
+//! [`vmap_range_noflush`] and [`vmap_pages_range_noflush_walk`] are [`Tree::map`] by Linux's names;
+//! [`leaf`] has the leaf rule, [`mod@reference`] other walkers, [`trace`] hooks for a debugger.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
-// For walkers from outside, which move into `reference` unchanged.
+// So that walkers from outside move into `reference` unchanged.
 extern crate self as paging;
 
 mod addr;
@@ -109,7 +102,7 @@ pub use tables::{Groups, Tables};
 pub use tree::{BreakPolicy, Config, Half, Tree};
 pub use walk::{Leaf, Step, Visit, Walk};
 
-/// Runs the README's example as a test.
+/// Runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,6 +1,6 @@
 //! `map`: the one walker. Checks that the range is vacant, then fills table after table by the
-//! source's pieces ([`PhysSource::piece_at`]) and the leaf rule ([`Granule::leaves`]): one DSB
-//! ISHST, one ISB (DESIGN rule 2). A failure is undone and flushed (rule 7).
+//! source's pieces and the leaf rule: one DSB ISHST, one ISB (DESIGN rule 2). A failure is undone
+//! and flushed (rule 7).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -18,12 +18,12 @@ struct Mapping {
     range: VirtRange,
     attributes: Attributes,
     allowed: LeafSet,
-    /// Holds all of the range.
+    /// The table that holds all of the range.
     top: Node,
-    /// Filled last.
+    /// The table filled last.
     node: Node,
     done: u64,
-    /// Whether (empty) tables are linked in the range.
+    /// Whether tables are linked in the range; all are empty.
     has_tables: bool,
 }
 
@@ -54,7 +54,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        // An instance for each level of the table around the range, for constant shifts.
+        // An instance for each level, for constant shifts.
         match level_around::<G>(range) {
             3 => self.walk_under::<3, S>(range, source, attributes, allowed),
             2 => self.walk_under::<2, S>(range, source, attributes, allowed),
@@ -89,7 +89,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         match self.write_pieces::<TOP, S>(&mut mapping, source, &mut outcome) {
             Ok(()) => {
                 // DESIGN rule 2, Arm ARM K13.5.3: descriptors are complete before a walk needs
-                // them, and this CPU drops an invalid one that it fetched.
+                // them, and this CPU drops an invalid one.
                 self.mmu.dsb_ishst();
                 self.mmu.isb();
                 Ok(outcome.copied())
@@ -138,7 +138,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     fn run_of(&self, frames: &[Pfn]) -> Run {
         let group = G::cont_entries(LAST_LEVEL);
-        // If the second group does not continue the first, look no further.
+        // If the second group does not continue the first, the rest is not read.
         let goes_on = frames
             .get(group)
             .is_none_or(|next| next.0.wrapping_sub(frames[0].0) == group as u64);
@@ -149,7 +149,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns whether the first of `frames` may begin a group of pages, but no block.
+    /// Returns whether `frames` may begin with a group of pages, and not with a block.
     #[inline(never)]
     fn begin_groups(&self, va: VirtAddr, frames: &[Pfn], allowed: LeafSet) -> bool {
         let (groups, head) = (self.page_groups(), frames[0].0);
@@ -161,12 +161,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if begins_block || head & groups.head_mask != 0 {
             return false;
         }
-        // Ask with the least alignment of a group: the answer then holds for all.
+        // The least alignment of a group, so that the answer holds for all groups.
         let (pa, bytes) = (output::<G>(head | group), group << G::PAGE_SHIFT);
         G::leaves(va, pa, bytes, allowed).first() == LeafSize::PAGE_GROUP
     }
 
-    /// Returns whether the head of `frames` was a group.
+    /// Returns whether there was a group.
     #[inline(always)]
     fn write_groups<const TOP: Level>(
         &self,
@@ -295,8 +295,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(mapping.node)
     }
 
-    /// Returns whether tables are linked in the range, or [`Error::Occupied`] for the first address
-    /// mapped.
+    /// Returns whether tables are linked in the range; [`Error::Occupied`] if it is mapped.
     #[inline]
     fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
@@ -342,7 +341,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Returns the implemented bytes from `pa` on, and the error for the rest.
+    /// Returns how many bytes from `pa` on are implemented, and the error for the rest.
     #[cold]
     #[inline(never)]
     fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
@@ -351,7 +350,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         (good, Err(Error::PhysicalRange(pa.add(good))))
     }
 
-    /// Tables stay: others may use them.
+    /// Takes out what was written. Tables stay: others may use them.
     #[cold]
     #[inline(never)]
     fn undo(&self, written: VirtRange, error: Error, levels: LevelMask, tables_left: u32) -> Failure {
@@ -361,7 +360,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.unmap_leaves(written, batch.pending_mut());
         }
         if tables_left != 0 {
-            // The links that stay are complete as after a success (rule 2).
+            // The links that stay must be complete, too (rule 2).
             batch.pending_mut().publish();
         }
         batch.flush();
@@ -373,7 +372,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Returns the frames before the first with a bit of `bad`, and that one's error.
+/// Returns the frames before the first with a bit of `bad`, and the error for that.
 #[cold]
 #[inline(never)]
 fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(), Error>) {
@@ -382,7 +381,7 @@ fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(
     (&frames[..good], Err(Error::PhysicalRange(output::<G>(odd))))
 }
 
-/// Maps one contiguous physical range: Linux's walker for ioremap.
+/// Maps one contiguous physical range, as Linux's walker for ioremap.
 ///
 /// `va`, `pa` and `size` are multiples of the page size.
 ///
@@ -402,9 +401,9 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
     tree.map(VirtRange::new(va, size), &mut source, attributes, allowed)
 }
 
-/// Maps an array of pages: Linux's walker for vmap and vmalloc.
+/// Maps an array of pages, as Linux's walker for vmap and vmalloc.
 ///
-/// `va` is a multiple of the page size; the range is as long as the array.
+/// `va` is a multiple of the page size.
 ///
 /// # Errors
 /// As [`Tree::map`].

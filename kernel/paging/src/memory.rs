@@ -1,4 +1,4 @@
-//! [`LinearTables`]: tables in linearly mapped RAM. The only module with `unsafe`.
+//! [`LinearTables`], the only module with `unsafe`.
 
 use crate::addr::PhysAddr;
 use crate::granule::Granule;
@@ -18,7 +18,7 @@ pub unsafe trait TablePages {
     fn free(&self, page: PhysAddr);
 }
 
-/// Tables mapped at their physical address plus an offset.
+/// Tables at their physical address plus an offset.
 #[derive(Debug)]
 pub struct LinearTables<G, P> {
     offset: u64,
@@ -52,14 +52,14 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
         debug_assert!(index < G::ENTRIES, "descriptor {index} of {table:?}");
         let address = table.0.wrapping_add(self.offset) as usize + index * 8;
         let pointer = core::ptr::with_exposed_provenance::<AtomicU64>(address);
-        // SAFETY: mapped by 1. of `new`, only atomic accesses by 2.; tables are page-aligned, and
-        // `index` stays within the page.
+        // SAFETY: mapped by 1. of `new`, only atomic accesses by 2.; page-aligned, and `index` is
+        // within the page.
         unsafe { &*pointer }
     }
 }
 
 // SAFETY: `TablePages` promises the page, zeroed here; loads acquire, stores release, the exchange
-// does both; bulk operations have the effect of the defaults.
+// does both; bulk operations have their defaults' effect.
 unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let table = self.pages.alloc()?;
@@ -73,8 +73,7 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
 
     #[inline]
     fn load(&self, table: PhysAddr, index: usize) -> u64 {
-        // Acquire: a CPU orders accesses behind a link by address dependency, the language does
-        // not.
+        // Acquire: a CPU orders this by address dependency, the language does not.
         self.descriptor(table, index).load(Ordering::Acquire)
     }
 
@@ -84,7 +83,7 @@ unsafe impl<G: Granule, P: TablePages> Tables for LinearTables<G, P> {
         self.descriptor(table, index).store(value, Ordering::Release);
     }
 
-    // Bulk values are leaves or 0: relaxed, since no table is behind them.
+    // Relaxed: no table is behind leaves or 0.
     #[inline]
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         let mut value = first;

@@ -1,5 +1,5 @@
-//! The seam to barriers and invalidations: [`Mmu`], by the architecture's names. All TLBIs are
-//! inner-shareable: there is no local one to use by mistake (DESIGN rule 4).
+//! The seam to barriers and invalidations, [`Mmu`]. TLBIs are inner-shareable: there is no local
+//! one to use by mistake (DESIGN rule 4).
 
 use crate::addr::VirtAddr;
 use crate::granule::Granule;
@@ -9,7 +9,7 @@ use core::cell::Cell;
 /// `start` on (Arm ARM C5.5, TLBI RVAE1IS).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct TlbiRange {
-    /// Page-aligned, and to [`Granule::RANGE_SHIFT`].
+    /// Aligned to a page, and to `1 <<` [`Granule::RANGE_SHIFT`].
     pub start: VirtAddr,
     /// SCALE, `0..=3`.
     pub scale: u8,
@@ -66,8 +66,7 @@ pub trait Mmu {
     fn tlbi_vmalle1is(&self);
     /// Returns whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
-    /// Runs `f` with interrupts masked on this CPU: between break and make nothing else here may
-    /// use what is broken.
+    /// Runs `f` with interrupts masked on this CPU: nothing else may use what is broken.
     #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R
     where
@@ -77,7 +76,7 @@ pub trait Mmu {
     }
 }
 
-/// Implements all methods of [`Mmu`] around `$inner`: each calls `$around` with the wrapper, its
+/// Implements [`Mmu`] around `$inner`: each method calls `$around` with the wrapper, its
 /// [`MmuEvent`], and a closure that issues it.
 #[macro_export]
 macro_rules! forward_mmu {
@@ -232,7 +231,7 @@ impl<M: Mmu> Mmu for Counting<M> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// Issues nothing: for a tree that no CPU uses yet, and for counting.
+/// Issues nothing: for a tree that no CPU uses.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct NoMmu {
     /// The answer of [`Mmu::has_tlbi_range`].

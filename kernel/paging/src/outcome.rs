@@ -1,4 +1,4 @@
-//! What an operation did, on the error path too (DESIGN rule 9), and why one failed.
+//! What an operation did (DESIGN rule 9), and why one failed.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
@@ -88,7 +88,7 @@ impl LeafSize {
         }
     }
 
-    /// Below 8, since the level of a leaf is within `0..=3`.
+    /// Below 8: a leaf's level is within `0..=3`.
     #[inline]
     const fn slot(self) -> usize {
         self.level as usize * 2 + self.contiguous as usize
@@ -111,8 +111,7 @@ impl LeafSet {
     /// Pages only.
     pub const PAGES: Self = Self(1 << LeafSize::PAGE.slot());
 
-    /// Returns the set of `sizes` and always the page, without which not every range could be
-    /// mapped.
+    /// Returns the set of `sizes` and always the page.
     #[must_use]
     pub const fn of(sizes: &[LeafSize]) -> Self {
         let mut set = Self::PAGES.0;
@@ -124,8 +123,7 @@ impl LeafSet {
         Self(set)
     }
 
-    /// Returns the set without groups: for CPUs whose contiguous bit has an erratum (DESIGN rule
-    /// 11).
+    /// Returns the set without groups: for an erratum of the contiguous bit (DESIGN rule 11).
     #[must_use]
     pub const fn without_groups(self) -> Self {
         Self(self.0 & 0b0101_0101)
@@ -134,7 +132,7 @@ impl LeafSet {
     /// Returns the set without leaves larger than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
-        // Larger leaves: lower levels' slots, and this level's group.
+        // Larger leaves are of lower levels, or this level's group.
         let level = size.level as usize;
         let other_group = (!size.contiguous as u8) << (2 * level + 1);
         let keep = (!0u8 << (2 * level)) & !other_group;
@@ -169,7 +167,7 @@ impl fmt::Debug for LeafSet {
 }
 
 /// Counts of leaves by size.
-// Aligned, to be moved by words where unaligned accesses fault.
+// Moved by words where unaligned accesses fault.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[repr(align(8))]
 pub struct LeafCounts([u32; 8]);
@@ -258,7 +256,7 @@ impl<G: Granule> fmt::Display for DisplayCounts<'_, G> {
     }
 }
 
-/// Displays bytes in the largest unit that divides them: "4K", "2M", "16G".
+/// Displays bytes by the largest unit: "4K", "2M", "16G".
 #[derive(Clone, Copy, Debug)]
 pub struct DisplaySize(pub u64);
 
@@ -278,7 +276,7 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// The levels at which a call wrote descriptors, links included: Linux's `pgtbl_mod_mask`.
+/// The levels at which a call wrote descriptors: Linux's `pgtbl_mod_mask`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LevelMask(u32);
 
@@ -294,7 +292,7 @@ impl LevelMask {
 
     #[inline]
     const fn bit(level: Level) -> u32 {
-        // Of level -1 it is the last.
+        // Level -1 is the last bit.
         1u32.wrapping_shl(level as u32)
     }
 
@@ -341,8 +339,7 @@ impl fmt::Debug for LevelMask {
 pub struct Outcome {
     /// Levels written.
     pub levels: LevelMask,
-    /// Leaves written, removed or changed, by size: before the change for `unmap`, after it
-    /// otherwise.
+    /// Leaves written, removed or changed: sizes before it for `unmap`, else after.
     pub leaves: LeafCounts,
     /// Tables linked.
     pub tables_added: u32,
@@ -351,7 +348,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Field by field: where unaligned accesses fault, the compiler copies the whole by a call.
+    /// By field: the compiler copies the whole by a call where unaligned accesses fault.
     #[inline]
     pub(crate) const fn copied(&self) -> Self {
         let [a, b, c, d, e, f, g, h] = self.leaves.0;
@@ -390,9 +387,9 @@ pub enum Error {
     Misaligned(u64),
     /// The range leaves this tree's half of the address space.
     NonCanonical(VirtAddr, u64),
-    /// This physical address is beyond what the CPU or the tree implements.
+    /// A physical address that the CPU or the tree does not implement.
     PhysicalRange(PhysAddr),
-    /// This frame number is too large for an address: see [`of_frames`](Self::of_frames).
+    /// A frame number too large for an address: see [`of_frames`](Self::of_frames).
     FrameRange(Pfn),
     /// The source lacks a frame.
     NoFrame {
@@ -408,15 +405,14 @@ pub enum Error {
         /// The descriptor.
         found: Descriptor,
     },
-    /// An empty table is linked where a block would go: [`prune`](crate::Tree::prune) the range,
-    /// and map again.
+    /// An empty table in place of a block: [`prune`](crate::Tree::prune), and map again.
     EmptyTable {
         /// The first address that it translates.
         va: VirtAddr,
         /// The link's level.
         level: Level,
     },
-    /// Nothing is mapped here, as the operation needs.
+    /// Nothing is mapped here, but the operation needs it.
     NotMapped(VirtAddr),
     /// Writable and executable at once (DESIGN rule 10).
     WritableExecutable(VirtAddr),
@@ -425,8 +421,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error of a map by frame numbers: one that is too large for an address is named
-    /// as given, not as it would stand in a descriptor.
+    /// Returns the error of a map by frame numbers, naming a number too large for an address as
+    /// given.
     #[must_use]
     pub fn of_frames<G: Granule>(self) -> Self {
         match self {
@@ -465,15 +461,14 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// An [`Error`], and what the call had written and undone.
+/// An [`Error`], and what the call wrote and undid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// Why.
     pub error: Error,
-    /// Levels written: Linux's `arch_sync_kernel_mappings` must be told.
+    /// Levels written, for Linux's `arch_sync_kernel_mappings`.
     pub levels: LevelMask,
-    /// Tables linked. They stay, empty unless others use them, until a
-    /// [`prune`](crate::Tree::prune).
+    /// Tables linked. They stay until a [`prune`](crate::Tree::prune).
     pub tables_left: u32,
 }
 

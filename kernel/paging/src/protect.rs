@@ -1,7 +1,5 @@
-//! `protect`, `set_valid` and `split`: change leaves that stay.
-//!
-//! Of a leaf covered whole, permissions, AF and software bits change in place (DESIGN rule 3), the
-//! rest by break-before-make. One covered in part is split, in the same break.
+//! `protect`, `set_valid` and `split`. Of a leaf covered whole, permissions, AF and software bits
+//! change in place (DESIGN rule 3); all else is by break-before-make.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
@@ -172,8 +170,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Edits the page `found`, and those behind it that differ only in their frame. Returns how
-    /// many.
+    /// Edits pages that differ only in their frame. Returns how many.
     #[inline(never)]
     fn edit_pages<C, E: Edit>(
         &self,
@@ -186,7 +183,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> usize {
         let old = PageState::of::<G>(found);
         let new = (editing.edit)(old);
-        // If the batch has one of these, each is edited by itself.
+        // Pages that the batch may have are edited one by one.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
         let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
         if !new.is_some_and(in_place) {
@@ -233,8 +230,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let covered = editing.range.covers(unit.range);
         let in_place = new.filter(|new| {
-            // Made valid: a TLB holds nothing, or the same, in the batch. Made invalid: the flush
-            // follows, as for a permission.
+            // Made valid: a TLB holds nothing, or the same, which the batch invalidates. Made
+            // invalid: as a permission that goes.
             let held = old.valid || editing.batch.pending().may_be_held(unit.range);
             covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
         });

@@ -1,6 +1,4 @@
-//! `prune`: unlinks and frees empty tables, when memory is short or one is in the way of a block.
-//!
-//! Tables have no counts, so it reads them whole.
+//! `prune`: unlinks and frees empty tables, which it reads whole: there are no counts.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::flush::Pending;
@@ -12,11 +10,11 @@ use crate::trace;
 use crate::tree::{Node, Tree, part};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Unlinks the empty tables that translate any of `range`, invalidates the links, and frees the
-    /// tables, as well as those that become empty by it. The outcome counts them.
+    /// Unlinks the empty tables that translate any of `range`, and those that become empty,
+    /// invalidates the links, and frees the tables. The outcome counts them.
     ///
-    /// No other operation on the tree, nor any walk by software, may be under way: another caller
-    /// could be about to write into a table that looks empty.
+    /// No other operation, nor walk by software, may be under way: a table that looks empty could
+    /// be about to be written.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),

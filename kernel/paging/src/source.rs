@@ -1,12 +1,10 @@
-//! Where frames come from: [`PhysSource`] and its implementations.
-//!
-//! Pages are handed out front to back, in pieces ([`Piece`]). An array is read **once**: the
-//! element that ended a run is the head of the next.
+//! Where frames come from, front to back. An array is read **once**: what ended a run is the head
+//! of the next.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL};
 
-/// By rotation: a number too large sets bits that no address has, which the walker refuses.
+/// A rotation: too large a number sets bits that no address has.
 #[inline]
 pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
@@ -26,27 +24,27 @@ pub struct Run {
 pub enum Piece<'a> {
     /// A physical run.
     Run(Run),
-    /// At least one frame; the first could begin a contiguous group of pages.
+    /// At least one frame; the first could begin a contiguous group.
     Frames(&'a [Pfn]),
-    /// At least one frame; none can begin a contiguous group of pages.
+    /// At least one frame; none can begin a contiguous group.
     Singles(&'a [Pfn]),
 }
 
 /// A source of physical pages, read front to back.
 pub trait PhysSource<G: Granule> {
-    /// Whether [`run_at`](Self::run_at) costs the same for every length. If not, a caller that only
-    /// predicts a mapping asks for little.
+    /// Whether [`run_at`](Self::run_at) costs the same for every length. If not, callers that only
+    /// predict a mapping ask for short runs.
     const RUNS_ARE_FREE: bool;
 
     /// Returns the number of pages.
     fn pages(&self) -> u64;
 
-    /// Returns the physical run at `page`, 1 to `limit` pages, or `None` without a frame. A run
-    /// ends before a page without a frame. `limit` is at least 1.
+    /// Returns the physical run at `page`, 1 to `limit` pages, or `None` without a frame. It ends
+    /// before a page without a frame. `limit` is at least 1.
     ///
     /// # Panics
     /// If `page` lies before one asked for earlier and not [rewound](Self::rewind), in a source
-    /// that keeps its place. The same page may be asked for again with a larger limit.
+    /// that keeps its place. The same page may be asked for with a larger limit.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
     /// Returns the longest piece within `limit` at `page`, mapped at `va`; otherwise as
@@ -57,11 +55,11 @@ pub trait PhysSource<G: Granule> {
         self.run_at(page, limit).map(Piece::Run)
     }
 
-    /// Starts over: a failed map is tried again. A source that keeps its place must implement it.
+    /// Starts over. A source that keeps its place must implement it.
     fn rewind(&mut self) {}
 
-    /// Returns the frame numbers of `nr` pages from `page` on, if memory holds them as `Pfn`,
-    /// without moving on.
+    /// Returns the frame numbers of `nr` pages from `page` on, if memory holds them as `Pfn`. Does
+    /// not move on.
     #[inline]
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let _ = (page, nr);
@@ -69,7 +67,7 @@ pub trait PhysSource<G: Granule> {
     }
 }
 
-/// One contiguous physical range: what `ioremap` maps, Linux's `vmap_range_noflush`.
+/// A contiguous range: what `ioremap` maps, Linux's `vmap_range_noflush`.
 #[derive(Clone, Copy, Debug)]
 pub struct PhysRange {
     start: PhysAddr,
@@ -77,7 +75,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// Returns `pages` pages from `start` on. `map` refuses a start that is not page-aligned.
+    /// Returns `pages` pages from `start` on, which `map` demands to be page-aligned.
     #[must_use]
     pub const fn new(start: PhysAddr, pages: u64) -> Self {
         Self { start, pages }
@@ -101,11 +99,11 @@ impl<G: Granule> PhysSource<G> for PhysRange {
     }
 }
 
-/// Frame numbers to read: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own array of frame handles.
+/// Frame numbers: `[Pfn]`, `[u64]`, `[u32]`, or a kernel's own frame handles.
 pub trait FrameArray {
     /// Returns the number of frames.
     fn nr_frames(&self) -> usize;
-    /// Returns frame `index`, below [`nr_frames`](Self::nr_frames), or `None` for a null page.
+    /// Returns frame `index`, or `None` for a null page.
     fn frame(&self, index: usize) -> Option<Pfn>;
     /// Returns all of them, if memory holds them as `Pfn`.
     #[inline]
@@ -161,11 +159,11 @@ impl FrameArray for [Option<Pfn>] {
 #[derive(Debug)]
 pub struct PageArray<'a, A: FrameArray + ?Sized> {
     frames: &'a A,
-    /// Pages `start..end` were found, from frame `head` on.
+    /// The run found: `start..end`, from frame `head` on.
     start: u64,
     end: u64,
     head: u64,
-    /// The element at `end`, if read: it did not continue the run.
+    /// The element at `end`, if read: it ended the run.
     next: Option<Option<Pfn>>,
 }
 
@@ -203,7 +201,7 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
             return None;
         }
         if page >= self.end {
-            // The head may have been read when the last run ended.
+            // May have been read when the last run ended.
             let head = match self.next.take() {
                 Some(read) if page == self.end => read,
                 _ => self.frames.frame(page as usize),
@@ -260,8 +258,8 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     }
 }
 
-/// Returns the frames before the first that could begin a group of pages, judged by a group's first
-/// and last.
+/// Returns the frames before the first that could begin a group, judged by a group's first and
+/// last.
 #[inline]
 fn before_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> &[Pfn] {
     let group = G::cont_entries(LAST_LEVEL);
@@ -293,7 +291,7 @@ pub struct Extent {
 pub struct Extents<'a> {
     extents: &'a [Extent],
     pages: u64,
-    /// From the cursor on, and the page where that begins.
+    /// From the cursor on, and the page where it begins.
     rest: &'a [Extent],
     begins: u64,
 }

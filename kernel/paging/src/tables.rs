@@ -8,7 +8,7 @@ use crate::descriptor::Descriptor;
 pub struct Groups {
     /// Frames in a group.
     pub frames: usize,
-    /// Bits that a group's first frame must not have: below its alignment, or of no address.
+    /// Bits that a group's first frame must not have: unaligned, or of no address.
     pub head_mask: u64,
     /// The granule's.
     pub page_shift: u32,
@@ -140,21 +140,20 @@ pub unsafe trait Tables {
     }
 
     /// Called before a live leaf or group of `broken` bytes at `va` is made invalid, with the
-    /// tables accessed until [`exit_break`](Self::exit_break). If those are reached by `va` (the
-    /// linear map is split), accesses must take another way (DESIGN rule 3, last sentence).
+    /// tables accessed until [`exit_break`](Self::exit_break). If they are reached by `va` (a split
+    /// of the linear map), accesses must take another way (DESIGN rule 3, last sentence).
     #[inline]
     fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         let _ = (va, broken, tables);
     }
 
-    /// The new descriptors are written: ends [`enter_break`](Self::enter_break).
+    /// Ends [`enter_break`](Self::enter_break): new descriptors are written.
     #[inline]
     fn exit_break(&self) {}
 }
 
-/// Forwards a trait's methods to `$inner`: `forward! { self => self.inner; fn load(table: PhysAddr,
-/// index: usize) -> u64; }`. `#[deny(clippy::missing_trait_methods)]` on the `impl` finds a
-/// forgotten method that has a default.
+/// Forwards methods to `$inner`: `forward! { self => self.inner; fn load(table: PhysAddr, index:
+/// usize) -> u64; }`. `#[deny(clippy::missing_trait_methods)]` on the `impl` finds forgotten ones.
 #[macro_export]
 macro_rules! forward {
     ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
@@ -165,7 +164,7 @@ macro_rules! forward {
     )*};
 }
 
-/// Methods of [`Tables`] that write nothing that a walk may see.
+/// Methods that write nothing that a walk may see.
 macro_rules! forward_unwritten {
     ($self:ident => $inner:expr) => {
         $crate::forward! { $self => $inner;

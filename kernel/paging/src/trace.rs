@@ -1,10 +1,9 @@
-//! Hook points for a debugger: with the feature `trace`, the engine calls a function of `hook` when
+//! Hook points for a debugger, with the feature `trace`: the engine calls a function of `hook` when
 //! it enters a table, chooses a leaf, and after each store, TLBI and barrier.
 //!
 //! Break on them (`break paging::trace::hook::leaf_chosen`), as `vmw trace-walk` of `scripts/gdb`
-//! does: everything is in argument registers. Hooks change no loads, stores or barriers. Not
-//! traced: `map`'s check that a range is vacant, and plain reads (`translate`, `visit`, `check`,
-//! `dump`).
+//! does. They change no loads, stores or barriers. Not traced: `map`'s check that a range is
+//! vacant, and plain reads.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::granule::Granule;
@@ -131,7 +130,7 @@ mod enabled {
     use crate::tables::{Groups, Tables, forward_unwritten};
     use core::hint::black_box;
 
-    // Keeps the optimiser from changing signature and call.
+    // Keeps the optimiser from changing the call.
     pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {
         black_box(function)(a, b, c, d, e);
     }
@@ -193,7 +192,7 @@ mod enabled {
         allowed: LeafSet,
     ) {
         let bytes = size.bytes::<G>();
-        // Of a page the run is unknown.
+        // The length of a page's run is unknown.
         let run = if size.is_contiguous() { bytes } else { 0 };
         for (chunk, i) in frames.chunks(size.descriptors::<G>()).zip(0..) {
             let at = va.add(i * bytes);

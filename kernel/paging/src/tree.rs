@@ -25,8 +25,8 @@ pub enum BreakPolicy {
     /// Right on every CPU (DESIGN rule 3).
     #[default]
     BreakBeforeMake,
-    /// Invalidated afterwards. Only for CPUs known not to take a conflict abort; FEAT_BBM level 2
-    /// does not promise that (Arm ARM D8.16.1.1).
+    /// In place, invalidated afterwards. Only for CPUs that take no conflict abort, which FEAT_BBM
+    /// level 2 does not promise (Arm ARM D8.16.1.1).
     InPlace,
 }
 
@@ -36,7 +36,7 @@ pub struct Config {
     /// Implemented physical address bits (ID_AA64MMFR0_EL1.PARange), at most
     /// [`Granule::PA_BITS`].
     pub pa_bits: u32,
-    /// Leaf sizes that mappings may use: no groups if the contiguous bit has an erratum.
+    /// Leaf sizes to use: no groups if the contiguous bit has an erratum.
     pub leaves: LeafSet,
     /// How live leaves are split and folded.
     pub break_policy: BreakPolicy,
@@ -44,8 +44,8 @@ pub struct Config {
     pub repeat_tlbi: bool,
     /// Whether execute permission goes by break-before-make (DESIGN rule 11).
     pub break_executable: bool,
-    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. 512 is Linux's, with 4 KiB pages:
-    /// refilling a TLB then costs less than the broadcasts.
+    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. Linux's is 512 with 4 KiB pages:
+    /// refilling a TLB then costs less.
     pub flush_all_above: u32,
 }
 
@@ -88,10 +88,10 @@ impl Default for Config {
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
     start: VirtAddr,
-    /// Bits that no physical address has, by `config`.
+    /// By `config`.
     unimplemented_pa: u64,
     half: Half,
-    // The engine's view, with hooks.
+    // What the engine uses; callers get what is behind the hooks.
     pub(crate) tables: Hooked<T>,
     pub(crate) mmu: Hooked<M>,
     config: Config,
@@ -104,7 +104,6 @@ pub(crate) struct Node {
     pub(crate) level: Level,
 }
 
-/// The AND and the OR of descriptors' bits ([`Tables::kinds`]).
 #[derive(Clone, Copy)]
 pub(crate) struct Kinds {
     pub(crate) and: u64,
@@ -201,7 +200,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         VirtRange::new(self.start, 1 << G::VA_BITS)
     }
 
-    /// Checks that `range` is page-aligned, not empty, and in this half.
     #[inline]
     pub(crate) fn validate(&self, range: VirtRange) -> Result<(), Error> {
         let VirtRange { start, size } = range;
@@ -260,11 +258,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Kinds { and, or }
     }
 
-    /// Returns the linked table of `level` that translates all of `range`.
+    /// Returns the linked table of `level` around `range`.
     #[inline(always)]
     pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
         let mut table = self.root;
-        // Over constants, for constant shifts.
+        // Over constants, so that shifts are.
         for above in G::levels_before(LAST_LEVEL) {
             if above >= level {
                 break;
@@ -280,8 +278,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Some(table)
     }
 
-    /// Returns the table of `level` for the start of `range`, making what is missing from `above`
-    /// down: [`Error::OutOfTables`], or [`Error::Occupied`] if a leaf is on the way.
+    /// Returns the table of `level` for the start of `range`, made if missing:
+    /// [`Error::OutOfTables`], or [`Error::Occupied`] by a leaf.
     #[inline(always)]
     pub(crate) fn table_at(
         &self,
@@ -336,8 +334,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the first descriptor that `remaining` bytes from `va` on touch, and how many, in one
-    /// table.
+    /// Returns the index of the first descriptor, and how many. One table holds them.
     #[inline]
     pub(crate) fn slots(&self, level: Level, va: VirtAddr, remaining: u64) -> (usize, usize) {
         let index = G::index(va.0, level);
@@ -366,12 +363,11 @@ fn refusal<G: Granule>(range: VirtRange) -> Error {
     }
 }
 
-/// Returns the level of the lowest table that translates more than `range`, and all of it.
+/// Returns the level of the lowest table that translates more than `range`.
 #[inline]
 pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     let VirtRange { start, size } = range;
-    // The bits that vary, and the size: a descriptor that covers just the range is looked at as a
-    // whole, as a block, or a link to take out.
+    // A descriptor that covers just the range may be a block, or a link to take out.
     let extent = (start.0 ^ start.0.wrapping_add(size.wrapping_sub(1))) | size;
     let mut level = LAST_LEVEL;
     while level > G::ROOT_LEVEL && extent >= G::size(level - 1) {
@@ -380,7 +376,7 @@ pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     level
 }
 
-/// Returns how many of `remaining` bytes from `va` on share its descriptor of `level`.
+/// Returns how much of the range lies in the descriptor around `va`.
 #[inline]
 pub(crate) fn part<G: Granule>(level: Level, va: VirtAddr, remaining: u64) -> u64 {
     let size = G::size(level);

@@ -1,7 +1,5 @@
-//! `unmap`: clears leaves, and unlinks the tables that the range covers whole.
-//!
-//! What to invalidate is read before the stores (DESIGN rule 4) into the caller's [`FlushBatch`]. A
-//! table covered in part stays linked, even if empty: others may map there.
+//! `unmap`: clears leaves. What to invalidate is read before the stores (DESIGN rule 4). A table
+//! covered in part stays linked, even if empty: others may map there.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor};
@@ -16,7 +14,6 @@ use crate::tree::{Kinds, Node, Tree, level_around, part};
 
 struct Unmapping<'p, G: Granule> {
     range: VirtRange,
-    /// Whether to unlink tables covered whole.
     takes_tables: bool,
     reserve: Reserve,
     pending: &'p mut Pending<G>,
@@ -86,7 +83,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(unmapping.outcome.copied())
     }
 
-    /// Clears what a failing `map` wrote: leaves that end where `range` does.
+    /// Clears leaves that a failing `map` wrote. `range` ends at the end of one.
     pub(crate) fn unmap_leaves(&self, range: VirtRange, pending: &mut Pending<G>) {
         let mut unmapping = Unmapping {
             range,
@@ -99,7 +96,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_table(node, range.start, range.size, &mut unmapping);
     }
 
-    /// Returns the lowest existing table that translates all of `range`.
+    /// Returns the lowest table that holds `range`.
     fn table_around(&self, range: VirtRange) -> Node {
         let level = level_around::<G>(range);
         let mut node = self.root_node();
@@ -113,7 +110,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         node
     }
 
-    /// Clears the range if it holds only valid leaves, all covered whole.
+    /// Clears the range if it is valid leaves covered whole. Else does nothing.
     #[inline(always)]
     fn unmap_whole_leaves(
         &self,
@@ -212,7 +209,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the index behind the leaf.
+    /// Returns the index behind it.
     fn unmap_leaf(
         &self,
         node: Node,
@@ -239,10 +236,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         unit.index + nr
     }
 
-    /// Defers the free of `node`, unlinked and covered whole, and of the tables below it.
-    ///
-    /// Descriptors stay: a walk cache that holds the link may load them again. So every leaf is
-    /// invalidated at all levels: TLBIs are unordered before the DSB.
+    /// Defers the free of `node`, unlinked and covered whole, and of tables below it. Descriptors
+    /// stay: a walk cache that holds the link may load them again, so leaves are invalidated at all
+    /// levels (TLBIs are unordered before the DSB).
     fn take_table(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let kinds = self.kinds(node, 0, G::ENTRIES);
         let span = VirtRange::new(va, G::table_span(node.level));

@@ -1,7 +1,5 @@
-//! Reading a tree: `translate`, `walk` level by level, `visit` leaf by leaf.
-//!
-//! A walk may run beside operations on other ranges; see [`Tree`] on when an unlinked table may be
-//! reused.
+//! Reading a tree, also beside operations on other ranges: see [`Tree`] on when an unlinked table
+//! may be reused.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, Descriptor};
@@ -57,8 +55,7 @@ pub struct Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
     steps: [Option<Step>; 5],
-    /// Where it ended; `None` for a translation fault at the last step's level. An invalid leaf
-    /// that keeps its place is shown, with [`Leaf::valid`] false.
+    /// Where it ended, valid or not; `None` for a translation fault at the last step's level.
     pub leaf: Option<Leaf>,
 }
 
@@ -137,8 +134,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Calls `visitor` for each leaf in `range`, in ascending order; leaves that reach over an end
-    /// are given whole.
+    /// Calls `visitor` for each leaf in `range`, ascending, whole even over an end of the range.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`].
@@ -167,7 +163,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 answer = self.visit_table(self.child(node, found), va, here, visitor);
             } else if !found.is_vacant() {
                 let leaf = self.leaf(node, i, va, found);
-                // Behind all of a group.
                 next = (i | (leaf.size.descriptors::<G>() - 1)) + 1;
                 answer = visitor(&leaf);
             }

@@ -3,8 +3,7 @@
 //! and may starve.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, AtomicU32};
-pub use core::sync::atomic::{AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use crate::{alternative, if_lse};
 

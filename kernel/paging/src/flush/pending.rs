@@ -6,7 +6,6 @@ use crate::tables::Tables;
 use arrayvec::ArrayVec;
 use core::marker::PhantomData;
 
-/// Ranges kept apart before they are merged.
 pub(super) const MAX_RANGES: usize = 8;
 
 /// Translations to invalidate.
@@ -14,13 +13,13 @@ pub(super) const MAX_RANGES: usize = 8;
 pub struct PendingRange {
     /// The addresses.
     pub range: VirtRange,
-    /// The level of the descriptors that a TLB may hold, a group as its descriptors (rule 4).
+    /// The level of descriptors that a TLB may hold, a group as its descriptors (rule 4).
     pub stride: Level,
-    /// Whether walk caches must be invalidated: a link was taken out (rule 5).
+    /// Whether a link was taken out: walk caches are invalidated (rule 5).
     pub links: bool,
 }
 
-/// A [`PendingRange`] in two words: stride and links are in the size, a multiple of the page size.
+/// Stride and links are in the low bits of the size, a multiple of the page size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
     start: u64,
@@ -55,7 +54,6 @@ impl Packed {
         self.start + (self.size() - 1)
     }
 
-    /// Returns the smallest range around both, at the smaller stride.
     #[inline]
     fn joined(self, other: Self) -> Self {
         let start = self.start.min(other.start);
@@ -72,7 +70,6 @@ impl Packed {
         self.size & !FLAGS
     }
 
-    /// Returns whether to record `new` as more of it.
     #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
         // Another stride is kept apart: joined, it would need more TLBIs.
@@ -94,8 +91,8 @@ impl Packed {
 #[derive(Debug)]
 pub struct Pending<G> {
     ranges: ArrayVec<Packed, MAX_RANGES>,
-    /// Unlinked tables, strung together through their first descriptor; 0 for none. Bit 0 is clear:
-    /// a stale walk reads an invalid descriptor.
+    /// Unlinked tables, strung through their first descriptor; 0 for none. With bit 0 clear, a
+    /// stale walk reads an invalid descriptor.
     dead: PhysAddr,
     nr_dead: u32,
     /// Whether descriptors need a barrier and no TLBI.
@@ -151,14 +148,14 @@ impl<G: Granule> Pending<G> {
         super::nr_all_tlbis::<G>(self.ranges(), tlbi_range)
     }
 
-    /// Records that a TLB may hold `range` by descriptors of level `stride`.
+    /// Records that a TLB may hold `range`, by descriptors of level `stride`.
     #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
     pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
         let new = Packed::new(range, stride, links);
         if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Neighbours of one stride, and repetitions, become one range.
+            // Neighbours of one stride, and repetitions, are one range.
             if last.range.end() == range.start && last.stride == stride {
                 slot.size = (slot.size + range.size) | (new.size & LINKS);
                 return;
@@ -173,14 +170,13 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Records that a walk cache may hold the link of `level` for `span`. Any address of the span,
-    /// invalidated at all levels, reaches it: it goes with the leaves just recorded, if one of
-    /// their TLBIs falls into the span.
+    /// Records that a walk cache may hold the link of `level` for `span`: any address of it,
+    /// invalidated at all levels, reaches it, so it goes with the leaves just recorded if it can.
     #[inline]
     pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
         if let Some(slot) = self.ranges.last_mut() {
             let last = slot.unpack();
-            // Entries of a stride no larger than the span: the first that overlaps it lies in it.
+            // The first entry that overlaps the span lies in it.
             if last.stride >= level && last.range.overlaps(span) {
                 slot.size |= LINKS;
                 return;
@@ -190,7 +186,7 @@ impl<G: Granule> Pending<G> {
     }
 
     /// As [`invalidate`](Self::invalidate), but `new` may continue either of the last two ranges,
-    /// at either end, up to `slack` bytes away: areas of two kinds often alternate.
+    /// up to `slack` bytes away: areas of two kinds often alternate.
     #[inline]
     pub(super) fn record(&mut self, new: Packed, slack: u64) {
         for old in self.ranges.iter_mut().rev().take(2) {
@@ -204,12 +200,11 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// As `record`, for any range. Without room, the range that grows least takes `new` in: more
+    /// The same, for any of the ranges. Without room, the one that grows least takes `new` in: more
     /// may be invalidated than needed.
     #[inline(never)]
     pub(super) fn collect(&mut self, new: Packed, slack: u64) {
         let (mut least, mut nearest) = (u64::MAX, 0);
-        // Mostly the last.
         for (i, old) in self.ranges.iter().enumerate().rev() {
             let growth = old.growth(new);
             if growth < least {
@@ -235,10 +230,10 @@ impl<G: Granule> Pending<G> {
         self.published = true;
     }
 
-    /// Keeps bits 7:0 and 55:48 of what strings dead tables together clear: it stays vacant.
+    /// Keeps bits 7:0 and 55:48 clear in what strings dead tables together, so that it is vacant.
     const LINK_SHIFT: u32 = G::PA_BITS - 48;
 
-    /// Defers the free of an unlinked table. Its span must be in a range with `links`.
+    /// Defers the free of a table whose span is in a range with `links`.
     #[inline]
     pub(crate) fn defer_free<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
         tables.store(table, 0, self.dead.0 >> Self::LINK_SHIFT);
@@ -299,7 +294,6 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Returns the range, if there is no other.
     #[inline]
     pub(super) fn only(&self) -> Option<PendingRange> {
         match self.ranges[..] {

@@ -1,4 +1,4 @@
-//! Range operations for every length: what they cover, by the architecture's formula, and how many.
+//! Range operations for every length, by the architecture's formula.
 
 extern crate std;
 
@@ -8,8 +8,8 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52};
 use std::vec::Vec;
 
-/// Returns the page numbers from `start` on that an operand covers: `(NUM + 1) * 2^(5 * SCALE + 1)`
-/// granules from BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
+/// Returns the pages from `start` on that an operand covers: `(NUM + 1) * 2^(5 * SCALE + 1)` from
+/// BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
     for_each_range_op::<G>(
@@ -42,7 +42,6 @@ fn is_one_operation(pages: u64) -> bool {
     (0..4).any(|scale| pages % (2 << (5 * scale)) == 0 && (1..=32).contains(&(pages / (2 << (5 * scale)))))
 }
 
-/// None covers more than 2^21 pages; two suffice if they may overlap.
 fn fewest(pages: u64) -> u64 {
     match pages {
         1 => 1,
@@ -81,7 +80,7 @@ fn range_operations_of_every_length_cover_it_exactly_and_are_the_fewest() {
     (1..=3_000).for_each(check::<Granule64K>);
 }
 
-/// With TCR_EL1.DS, from any page of 64 KiB.
+/// From any page of 64 KiB.
 fn check_ds<G: Granule>(pages: u64) {
     let place = pages.wrapping_mul(0x9e37_79b9) >> 7 & ((1 << 16 >> G::PAGE_SHIFT) - 1);
     let start = VirtAddr(0xfff8_0000_0000_0000 + ((pages % 64) << 16) + (place << G::PAGE_SHIFT));
@@ -91,7 +90,6 @@ fn check_ds<G: Granule>(pages: u64) {
         nr_range_ops::<G>(start, pages),
         "{pages} pages"
     );
-    // Up to 64 KiB; multiples of 2^21; each SCALE; a last odd page.
     let head = ((1 << 16 >> G::PAGE_SHIFT) - place) & ((1 << 16 >> G::PAGE_SHIFT) - 1);
     let most = head.min(pages) + (pages >> 21) + 4 + 1;
     assert!(

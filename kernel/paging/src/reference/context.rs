@@ -1,4 +1,4 @@
-//! [`Context`]: a tree, with the steps that every reference walker takes.
+//! A tree, with the steps that every reference walker takes.
 
 use super::Error;
 use super::flush::flush_table;
@@ -10,7 +10,7 @@ use crate::outcome::{LeafCounts, LeafSize, LevelMask};
 use crate::tables::Tables;
 use core::marker::PhantomData;
 
-/// A tree and what it takes to change it.
+/// A tree and what changes it.
 pub struct Context<'a, G, T, M> {
     /// The root table.
     pub root: PhysAddr,
@@ -87,7 +87,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
 
     /// Frees every table with all that it maps.
     pub fn release(self) {
-        // DESIGN rule 5: no walk cache holds a table given away. No CPU walks the tree any more.
+        // DESIGN rule 5: no walk cache holds a freed table. No CPU walks the tree.
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
         self.mmu.dsb_ish();
@@ -129,7 +129,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     }
 
     /// Returns the address of `frame`, page `page` of a range. Linux asks `pfn_valid` here, most of
-    /// its cost for page arrays; without a memory map only what no address expresses is refused.
+    /// its cost for page arrays; here only what no address expresses is refused.
     ///
     /// # Errors
     /// [`Error::NoFrame`], [`Error::BadFrame`].
@@ -236,7 +236,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Out of line, a store per descriptor, as Linux's setter for large pages.
+    /// As Linux's setter for large pages.
     #[inline(never)]
     fn store_groups(&self, table: PhysAddr, index: usize, pa: PhysAddr, size: u64, attributes: Attributes) {
         let mut page = Descriptor::leaf::<G>(LAST_LEVEL, pa, attributes, true).0;
@@ -246,8 +246,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Places a block if `slice` is just that, aligned, and allowed. Returns whether it did. An
-    /// empty table there is unlinked and freed first.
+    /// Places a block, if `slice` is just that and the block is aligned and allowed. Returns
+    /// whether it did. An empty table there is freed first.
     #[inline]
     pub(super) fn try_block(
         &self,
@@ -280,7 +280,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(true)
     }
 
-    /// Unlinks and frees a table, those below it first. Linux trusts that all are empty.
+    /// Linux trusts that all are empty.
     #[cold]
     fn free_lower(&self, table: PhysAddr, index: usize, level: Level, va: VirtAddr) -> Result<(), Error> {
         let lower = Descriptor(self.tables.load(table, index)).address::<G>();
@@ -301,7 +301,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// DSB ISHST: walks see the stores; ISB: this CPU drops a speculated fault (Arm ARM B2.3.12,
+    /// DSB ISHST: walks see the stores. ISB: this CPU drops a speculated fault (Arm ARM B2.3.12,
     /// D8.2.6).
     #[inline]
     pub(super) fn publish(&self) {

@@ -1,4 +1,4 @@
-//! [`Engine`]: the engine behind the reference walkers' trait.
+//! The engine behind the reference walkers' trait.
 
 use super::context::Context;
 use super::{Error, Walker};
@@ -11,7 +11,7 @@ use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
 
-/// [`Tree`] with default policy. Unlike the others, it undoes what failed and splits leaves.
+/// [`Tree`] with default policy. It undoes what failed and splits leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 

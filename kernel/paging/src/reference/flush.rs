@@ -4,13 +4,12 @@ use crate::addr::VirtAddr;
 use crate::granule::Granule;
 use crate::mmu::{Mmu, TlbiRange};
 
-/// What SCALE 3, NUM 31 covers: the limit of range operations.
+/// SCALE 3, NUM 31.
 const MAX_RANGE_PAGES: u64 = 1 << 21;
 
-/// Invalidates last-level entries for `size` bytes from `va` on: Linux's `flush_tlb_kernel_range`.
-///
-/// With FEAT_TLBIRANGE by range up to 2M pages; without it by page, below as many as a table has
-/// descriptors; everything beyond. The stride is a page.
+/// Invalidates last-level entries as Linux's `flush_tlb_kernel_range`: with FEAT_TLBIRANGE by range
+/// up to 2M pages; without it by page, below as many as a table has descriptors; everything beyond.
+/// The stride is a page.
 pub fn flush_range<G: Granule, M: Mmu>(mmu: &M, va: VirtAddr, size: u64) {
     let pages = size >> G::PAGE_SHIFT;
     let by_range = mmu.has_tlbi_range();
@@ -25,19 +24,18 @@ pub fn flush_range<G: Granule, M: Mmu>(mmu: &M, va: VirtAddr, size: u64) {
     } else {
         mmu.tlbi_vmalle1is();
     }
-    // Invalidation is complete everywhere, and this CPU uses nothing fetched before.
+    // Invalidation is complete, and this CPU uses nothing fetched before.
     mmu.dsb_ish();
     mmu.isb();
 }
 
-/// Largest SCALE first; a last odd page by VA.
 fn flush_by_range<G: Granule, M: Mmu>(mmu: &M, mut va: VirtAddr, mut pages: u64) {
     for scale in (0..=3u8).rev() {
         let units = pages >> (5 * u32::from(scale) + 1);
         if units == 0 {
             continue;
         }
-        // At most 32: the next larger scale took what is above its reach.
+        // At most 32: the next larger scale took the rest.
         let range = TlbiRange {
             start: va,
             scale,

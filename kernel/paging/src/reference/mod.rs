@@ -1,26 +1,15 @@
-//! Plain walkers to hold the engine against, in differential tests and benches, never in a kernel.
+//! Plain walkers to hold the engine against in tests and benches, never in a kernel: [`Rewalk`] is
+//! Linux up to 7.3, [`Series`] the 2026 series, written from described behaviour. Defects that a
+//! test or a measurement is about are kept, and named.
 //!
-//! [`Rewalk`] is Linux up to 7.3, [`Series`] what the 2026 series made of it, written from
-//! described behaviour: levels tried, steps, checks, barriers, invalidations. Defects that a
-//! measurement or a test is about are kept, and named. [`Engine`] is the engine behind the same
-//! trait.
-//!
-//! They run on trees of their own ([`Context::new`]), one caller at a time, without locks. What a
-//! failed call had written stays; the caller unmaps the range, as Linux's do.
+//! They run on trees of their own ([`Context::new`]), one caller at a time. What a failed call
+//! wrote stays; the caller unmaps it.
 //!
 //! # A walker of your own
-//! Implement [`Walker`] in one file, for every `G`, `T` and `M`, and add a line to
-//! [`for_each_walker!`](crate::for_each_walker). These then run it:
-//!
-//! - `tests/reference/agreement.rs`: random arrays and ranges, in every granule, compared page by
-//!   page
-//! - `tests/on_the_model.rs`: a worst-case TLB: no rule broken, everything flushed
-//! - the kernel's self-tests (`BOOTARGS='selftest=walkers.*' make run`): the live MMU
-//! - the bench (`make bench`): every case of a range or an array, each page checked
-//!
-//! `BENCH_WALKERS=GLOB` selects walkers in the last two. [`Context`] offers the steps of a walk;
-//! [`Walker::unmap`] has a default. This walker is complete, and runs in `examples/walker`; the
-//! README tells the way from there into the bench.
+//! Implement [`Walker`] in one file for every `G`, `T` and `M`, and add it to
+//! [`for_each_walker!`](crate::for_each_walker). Tests of the granules and of a worst-case TLB, the
+//! kernel's self-tests `walkers.*` and the bench then run it. [`Context`] offers the steps of a
+//! walk. This one is complete, and runs in `examples/walker`:
 //!
 //! ```
 //! use paging::reference::{Context, Error, Walker};
@@ -103,7 +92,7 @@ use crate::source::FrameArray;
 use crate::tables::Tables;
 use core::fmt;
 
-/// A way to map and unmap kernel addresses. Operations return the levels written, links included.
+/// A way to map and unmap kernel addresses. Returns the levels written, links included.
 ///
 /// # Errors
 /// An [`Error`]. What was written before stays.
@@ -137,8 +126,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps `frames` whose chunks of `1 << shift` bytes are contiguous and aligned, as `vmalloc`
-    /// with large blocks. `shift` is at least the page shift. Unused by default.
+    /// Maps `frames` whose chunks of `1 << shift` bytes, at least a page, are contiguous and
+    /// aligned, as `vmalloc` with large blocks. Unused by default.
     ///
     /// # Errors
     /// [`Error`].
@@ -212,7 +201,7 @@ pub enum Error {
         /// The descriptor found.
         found: Descriptor,
     },
-    /// The range to unmap covers this leaf in part: there is no splitting.
+    /// The range to unmap covers this leaf in part.
     PartialLeaf {
         /// Where the range meets it.
         va: VirtAddr,

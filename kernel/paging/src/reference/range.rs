@@ -1,5 +1,5 @@
-//! Linux's `vmap_range_noflush`: one contiguous range, in one pass. [`Rewalk`](super::Rewalk) and
-//! [`Series`](super::Series) differ in the step at the last level, an architecture hook in Linux.
+//! Linux's `vmap_range_noflush`. [`Rewalk`](super::Rewalk) and [`Series`](super::Series) differ in
+//! the step at the last level, an architecture hook.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -10,10 +10,8 @@ use crate::mmu::Mmu;
 use crate::outcome::LevelMask;
 use crate::tables::Tables;
 
-/// No limit but the architecture's.
 pub(super) const ANY_SHIFT: u32 = 63;
 
-/// A place at the last level.
 pub(super) struct Step {
     pub(super) va: VirtAddr,
     pub(super) pa: PhysAddr,
@@ -23,7 +21,6 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Returns whether a group may begin here.
     #[inline]
     pub(super) fn fits_group<G: Granule>(&self) -> bool {
         let group = G::cont_size(LAST_LEVEL);

@@ -110,7 +110,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Rewalk {
 struct PagesWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Of page 0.
+    /// Where page 0 goes.
     va: VirtAddr,
     attributes: Attributes,
 }
@@ -134,7 +134,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         Ok(())
     }
 
-    /// As in [`RangeWalk`].
+    /// As in `RangeWalk`.
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut page = range.start.offset_from(self.va) >> G::PAGE_SHIFT;
         let mut result = Ok(());

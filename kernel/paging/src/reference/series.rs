@@ -1,5 +1,5 @@
-//! [`Series`]: the 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap with contiguous
-//! memory", in its text of July.
+//! The 2026 series "mm/vmalloc: speed up ioremap, vmalloc and vmap with contiguous memory", as of
+//! July.
 
 use super::context::{Context, slices};
 use super::range::{ANY_SHIFT, RangeWalk, Step};
@@ -12,7 +12,7 @@ use crate::outcome::LevelMask;
 use crate::source::FrameArray;
 use crate::tables::Tables;
 
-/// The one block size that the walk for arrays tries: 2M with 4 KiB pages.
+/// The one block size for arrays: 2M with 4 KiB pages.
 const BLOCK_LEVEL: Level = LAST_LEVEL - 1;
 
 /// What the 2026 series does.
@@ -23,19 +23,15 @@ const BLOCK_LEVEL: Level = LAST_LEVEL - 1;
 /// - An array (`vmap`): scanned for chunks as large as contiguity and the first frame's alignment
 ///   allow; equal neighbours share a walk. From the first single page on, all is mapped in pages.
 ///
-/// Each chunk's scan goes along its whole physical run: a long, badly aligned one is read many
-/// times.
+/// Each chunk's scan goes along its whole physical run, again and again if that is badly aligned.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Series {
-    /// Keep a defect of July: in the walk for arrays, a step is bounded by the chunk's size but not
-    /// by where in it it begins. One that begins at an offset, because a table or a smaller chunk
-    /// ended there, runs past its chunk and **maps pages to wrong frames**, without an error.
-    ///
-    /// Off, the frame number's alignment bounds the step, too.
+    /// Keep a defect of July: in the walk for arrays, a step that begins at an offset in a chunk,
+    /// because a table or a smaller chunk ended there, runs past its end and **maps pages to wrong
+    /// frames**, without an error. Off, the frame number's alignment bounds the step, too.
     pub overrun: bool,
 }
 
-/// Returns a page, or the least of what is left, allowed, and half a table, as a power of two.
 #[inline]
 fn step_size<G: Granule>(step: &Step) -> u64 {
     if !step.fits_group::<G>() {
@@ -56,7 +52,6 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
         size: u64,
         attributes: Attributes,
     ) -> Result<LevelMask, Error> {
-        // One run: nothing to overrun.
         RangeWalk {
             ctx,
             attributes,
@@ -128,10 +123,9 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
     }
 }
 
-/// log2 of the pages in the chunk at `page`; 0 if it is worth no more than pages.
+/// log2 of the pages in the chunk at `page`; 0 if not worth it.
 fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32 {
     let Some(first) = frames.frame(page as usize) else {
-        // The walk reports it.
         return 0;
     };
     let run = (page as usize..frames.nr_frames())
@@ -144,11 +138,10 @@ fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32
     if worth_it { order } else { 0 }
 }
 
-/// The walk for an array in chunks of `1 << shift` bytes.
 struct ArrayWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Of page 0.
+    /// Where page 0 goes.
     va: VirtAddr,
     shift: u32,
     attributes: Attributes,
@@ -156,7 +149,6 @@ struct ArrayWalk<'c, 'a, G, T, M, A: ?Sized> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G, T, M, A> {
-    /// Maps pages `from..to`, in one walk.
     fn map(&self, from: u64, to: u64) -> Result<LevelMask, Error> {
         let mut levels = LevelMask::NONE;
         if from != to {
@@ -202,7 +194,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         Ok(())
     }
 
-    /// As in [`RangeWalk`].
+    /// As in `RangeWalk`.
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut result = Ok(());
         let mut done = 0;
@@ -222,7 +214,7 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         result
     }
 
-    /// Only the first page and the first descriptor are looked at.
+    /// Only the first page and descriptor are looked at.
     #[inline]
     fn fill_step(&self, table: PhysAddr, va: VirtAddr, left: u64) -> Result<u64, Error> {
         let index = self.ctx.vacant_page(table, va)?;

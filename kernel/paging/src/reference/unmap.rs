@@ -1,4 +1,4 @@
-//! [`unmap_range`]: Linux's way, without and with the series.
+//! Linux's way, without and with the series.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -10,8 +10,8 @@ use crate::mmu::Mmu;
 use crate::outcome::{LeafSize, LevelMask};
 use crate::tables::Tables;
 
-/// Unmaps `size` bytes at `va`, holes allowed, and invalidates all: Linux's `vunmap_range`. Blocks
-/// are cleared whole, pages and groups by an exchange per descriptor. Empty tables stay.
+/// Unmaps `size` bytes at `va`, holes allowed, and invalidates all, as Linux's `vunmap_range`:
+/// blocks whole, pages and groups by an exchange per descriptor. Empty tables stay.
 ///
 /// # Errors
 /// [`Error::PartialLeaf`] where Linux warns, and unmaps too much or leaves a mixed group; what lies
@@ -95,7 +95,7 @@ fn clear_group<G: Granule, T: Tables, M: Mmu>(ctx: &Context<'_, G, T, M>, table:
     }
 }
 
-/// Again, if a CPU has set AF or DBM's bit meanwhile.
+/// Repeats, if a CPU has set AF or DBM's bit.
 #[inline]
 fn exchange<G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'_, G, T, M>,
