@@ -6,6 +6,7 @@
 mod buddy;
 pub mod fail_page_alloc;
 mod magazine;
+mod ring;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 

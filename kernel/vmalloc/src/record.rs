@@ -176,7 +176,7 @@ impl Head {
     }
 }
 
-/// Notes, for a reserved area, that pages may be mapped.
+/// Notes that permissions changed; of a reserved area, that pages may be mapped.
 pub(crate) fn set_permissions_changed(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
 }

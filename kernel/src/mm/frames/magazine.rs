@@ -1,13 +1,10 @@
 //! A per-CPU cache of blocks, a ring for each order up to a level 2 block. Any CPU can drain it.
 //!
 //! Its own CPU, with interrupts masked, puts blocks in and keeps the count. Taking out is an
-//! exchange with [`EMPTY`], by that CPU or a [`drain`]: a block comes out once, the hot path writes
+//! exchange of its slot ([`ring`]), by that CPU or a [`drain`]: a block comes out once, the hot path writes
 //! no shared line, and the count may be too high after a drain.
 //!
 //! A ring is filled from an aligned run of 64 frames, whose states are one cache line.
-//!
-//! Put is a store-release, and a drain's exchange an acquire: writes before the free precede the
-//! buddy allocator's. The own CPU finds its own store, or `EMPTY`.
 //!
 //! Of two frees of a block, one wins the exchange of its state.
 
@@ -18,7 +15,8 @@ use paging::Pfn;
 
 use super::buddy;
 use super::buddy::{BadFree, Buddy, State, Zones};
-use crate::arch::{atomic, interrupts, masked};
+use super::ring::{self, Ring};
+use crate::arch::{interrupts, masked};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
 use crate::per_cpu;
@@ -32,16 +30,6 @@ const MOST_BLOCKS: usize = match masked::Count::Blocks.bound() {
     Some(most) => most as usize,
     None => unreachable!(),
 };
-
-const EMPTY: u64 = u64::MAX;
-
-struct Ring<const CAPACITY: usize> {
-    /// Empty but for `nr` from `first` on.
-    slots: [AtomicU64; CAPACITY],
-    /// Used by its own CPU only.
-    first: AtomicUsize,
-    nr: AtomicUsize,
-}
 
 /// Room for what a lazy purge frees at once.
 #[repr(align(128))]
@@ -215,44 +203,6 @@ impl Magazine {
 }
 
 impl<const CAPACITY: usize> Ring<CAPACITY> {
-    const fn new() -> Self {
-        Self {
-            slots: [const { AtomicU64::new(EMPTY) }; CAPACITY],
-            first: AtomicUsize::new(0),
-            nr: AtomicUsize::new(0),
-        }
-    }
-
-    fn nr_blocks(&self) -> u64 {
-        let full = |slot: &&AtomicU64| slot.load(Relaxed) != EMPTY;
-        self.slots.iter().filter(full).count() as u64
-    }
-
-    #[inline(always)]
-    fn slot(&self, n: usize) -> &AtomicU64 {
-        &self.slots[(self.first.load(Relaxed) + n) % CAPACITY]
-    }
-
-    #[inline(always)]
-    fn push(&self, frame: u64) {
-        let nr = self.nr.load(Relaxed);
-        self.slot(nr).store(frame, Release);
-        self.nr.store(nr + 1, Relaxed);
-    }
-
-    #[inline(always)]
-    fn pop(&self) -> Option<u64> {
-        loop {
-            let nr = self.nr.load(Relaxed).checked_sub(1)?;
-            self.nr.store(nr, Relaxed);
-            // Drained by another CPU.
-            let frame = atomic::swap_relaxed(self.slot(nr), EMPTY);
-            if frame != EMPTY {
-                return Some(frame);
-            }
-        }
-    }
-
     #[inline(always)]
     fn allocate(&self, zones: &Zones, order: u8) -> Option<Pfn> {
         let frame = self.pop().or_else(|| self.refill(zones, order))?;
@@ -286,7 +236,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         zones.set_states(first, nr, order, State::cached(order));
         let others = (1..nr).rev().map(|i: u64| first + (i << order));
         for (n, frame) in others.enumerate() {
-            self.slot(n).store(frame, Release);
+            ring::fill(self.slot(n), frame);
         }
         self.nr.store(nr as usize - 1, Relaxed);
         Some(first)
@@ -310,7 +260,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     fn drain(&self, zones: &Zones, order: u8) -> bool {
         self.slots.chunks(MOST_BLOCKS).all(|slots| {
             // Loads keep empty magazines' lines shared, and avoid the lock.
-            if slots.iter().all(|slot| slot.load(Relaxed) == EMPTY) {
+            if slots.iter().all(ring::is_empty) {
                 return true;
             }
             let Some(mut buddy) = buddy() else { return false };
@@ -366,12 +316,7 @@ pub fn drain(zones: &Zones) {
 }
 
 fn take(zones: &Zones, buddy: &mut Buddy, slot: &AtomicU64, order: u8) {
-    // Keeps the line shared.
-    if slot.load(Relaxed) == EMPTY {
-        return;
-    }
-    let frame = slot.swap(EMPTY, Acquire);
-    if frame != EMPTY {
+    if let Some(frame) = ring::take_out(slot) {
         buddy.free_cached(zones, frame, order);
     }
 }

@@ -13,7 +13,7 @@ pub enum Missing {
     Release,
     /// Loads do not acquire.
     Acquire,
-    /// A compare-exchange is a load, a comparison and a store.
+    /// An exchange is a load and a store.
     Exchange,
 }
 
@@ -73,6 +73,11 @@ macro_rules! atomic {
                 self.checked().store(value, weakened(order));
             }
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                if MISSING.get() == Missing::Exchange {
+                    let found = self.checked().load(Acquire);
+                    self.checked().store(value, Relaxed);
+                    return found;
+                }
                 self.checked().swap(value, weakened(order))
             }
             pub fn compare_exchange(&self, old: $value, new: $value, order: Ordering, failed: Ordering) -> Result<$value, $value> {
