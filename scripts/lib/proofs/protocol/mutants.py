@@ -200,6 +200,7 @@ OTHERS: dict[str, str] = dict.fromkeys(
 OTHERS |= dict.fromkeys(("res0_bits_in_a_link_of_a_large_granule_are_refused_unless_tolerated", "reserved_encodings_and_misaligned_blocks_are_refused"), ENCODING)
 OTHERS |= dict.fromkeys(("an_output_beyond_the_implemented_size_is_refused", "a_range_tlbi_without_the_feature_is_undefined"), ENCODING)
 OTHERS |= dict.fromkeys(("fields_that_overflow_their_bits_are_refused", "a_misaligned_range_is_not_what_its_operand_says"), ENCODING)
+OTHERS |= {"a_range_from_within_64k_is_not_what_its_operand_says_with_ds": ENCODING}
 OTHERS |= dict.fromkeys(("a_table_freed_twice_is_an_error", "one_table_at_two_places_is_an_error"), OWN_RULE)
 OTHERS |= {"a_linear_map_that_holds_the_tables_is_not_broken_under_their_feet": OWN_RULE, "a_table_among_the_members_of_a_group_of_blocks_is_mixed": OWN_RULE}
 OTHERS |= {"in_place_on_a_cpu_that_does_not_tolerate_it_is_found_out": POLICY}
