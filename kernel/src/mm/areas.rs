@@ -5,7 +5,9 @@
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use paging::{Failure, FrameArray, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
+use paging::{
+    Failure, FrameArray, LeafSet, LeafSize, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
+};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use vmalloc::{
@@ -174,9 +176,52 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) && linear_map_leaves() == LeafSet::PAGES {
         return Ok(Outcome::default());
     }
-    let va = VirtAddr(linear_va(pa.0) as u64);
+    let range = VirtRange::new(VirtAddr(linear_va(pa.0) as u64), size);
+    if edit == LinearEdit::Split && !block(range.start).covers(range) {
+        return split_linear_map(tree, range);
+    }
     let _alone = walk_lock().release();
-    edit.apply(tree, VirtRange::new(va, size))
+    edit.apply(tree, range)
+}
+
+/// Returns the range of the block that `at` would be in.
+fn block(at: VirtAddr) -> VirtRange {
+    let size = LeafSize::BLOCK2.bytes::<layout::Granule>();
+    VirtRange::new(at.align_down(size), size)
+}
+
+/// Splits leaves at both ends of `range`, which is in more than one block, each under a hold of its
+/// own: either fills a table (DESIGN rule 14).
+///
+/// # Errors
+/// There is no page for a table. Leaves may be split then.
+fn split_linear_map<T: Tables, M: Mmu>(
+    tree: &Tree<layout::Granule, T, M>,
+    range: VirtRange,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::default();
+    let mut split = |part| -> Result<(), Failure> {
+        let _alone = walk_lock().release();
+        outcome.merge(&LinearEdit::Split.apply(tree, part)?);
+        Ok(())
+    };
+    let cut = |at: VirtAddr| tree.translate(at).filter(|leaf| leaf.va != at);
+    let (start, end) = (range.start, range.end());
+    for at in [start, end] {
+        // The ladder of a leaf above those takes two tables.
+        let largest = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
+        if cut(at).is_some_and(|leaf| leaf.size.bytes::<layout::Granule>() > largest) {
+            split(block(at))?;
+        }
+    }
+    // Inside a leaf, the other end of each part is at its edge, or where a block begins in it.
+    if cut(start).is_some() {
+        split(VirtRange::new(start, block(start).end().offset_from(start)))?;
+    }
+    if cut(end).is_some() {
+        split(VirtRange::new(end, block(end).end().offset_from(end)))?;
+    }
+    Ok(outcome)
 }
 
 fn word(frame: Pfn, index: usize) -> *mut u64 {
