@@ -306,7 +306,7 @@ def variants(report: Report) -> None:
     name = f"{other} toolchain"
     setup = run_logged(f"variants: {name}, setup", ["scripts/setup", "build"], 900.0, {"TOOLCHAIN": other})
     if setup.good:
-        build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": str(BUILD / other)})
+        build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": str(BUILD / other), **NOT_LINKED_AS_ONE})
     else:
         report.skip(f"variants: {name}", f"not to be had here (TOOLCHAIN={other} scripts/setup build): {reason(setup)}")
 
