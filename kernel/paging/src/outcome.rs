@@ -350,7 +350,8 @@ pub struct Outcome {
 impl Outcome {
     /// By field: the compiler copies the whole by a call where unaligned accesses fault.
     #[inline]
-    pub(crate) const fn copied(&self) -> Self {
+    #[must_use]
+    pub const fn copied(&self) -> Self {
         let [a, b, c, d, e, f, g, h] = self.leaves.0;
         Self {
             levels: self.levels,

@@ -316,7 +316,7 @@ impl<B: Backend> Vmalloc<B> {
             .tree()
             .map(range, source, attributes, self.config.leaves)
         {
-            Ok(outcome) => Ok(outcome),
+            Ok(outcome) => Ok(outcome.copied()),
             Err(failure) => self.map_again(range, source, attributes, failure, context),
         }
     }
