@@ -8,9 +8,9 @@ fn max() -> Identity {
         .with(Register::Pfr0, 0x1201_1120_1111_0011)
         .with(Register::Dfr0, 0xf015_0600)
         .with(Register::Isar0, 0x1221_1110_1021_2120)
-        .with(Register::Mmfr0, 0x10_0032_2310_1126)
+        .with(Register::Mmfr0, 0x0323_1020_1126)
         .with(Register::Mmfr1, 0x1001_1100_1111_2112)
-        .with(Register::Mmfr2, 0x1221_0111_0010_1011)
+        .with(Register::Mmfr2, 0x1221_0111_1001_1011)
         .with(Register::Ctr, 0x8003_8003)
         .with(Register::Dczid, 4)
         .with(Register::Pmcr, 0x41 << 24 | 6 << 11)
@@ -97,6 +97,32 @@ fn what_the_kernel_needs_is_missed() {
     let missing = |register, value| Features::of(&max().with(register, value)).missing(12, 48);
     assert_eq!(missing(Register::Pfr0, 0x00ff_0011), Some("Advanced SIMD"));
     assert_eq!(missing(Register::Mmfr0, 0xf << 28), Some("4 KiB granule"));
+}
+
+#[test]
+fn addresses_of_52_bits_are_had_by_each_granule_in_its_own_way() {
+    let all = Features::of(&max());
+    let narrow = Some("52-bit addresses with this granule");
+    let mmfr0 = max().get(Register::Mmfr0);
+    let without = |register, value| Features::of(&max().with(register, value));
+    // FEAT_LPA2 by TGran4 and TGran16; FEAT_LVA and FEAT_LPA by VARange and PARange.
+    let plain = [
+        (12, without(Register::Mmfr0, mmfr0 & !(0xf << 28))),
+        (14, without(Register::Mmfr0, mmfr0 & !(0xf << 20) | 1 << 20)),
+        (16, without(Register::Mmfr2, 0)),
+        (16, without(Register::Mmfr0, mmfr0 & !0xf | 5)),
+    ];
+    for (page_shift, lacks) in plain {
+        assert_eq!(all.missing(page_shift, 52), None);
+        assert_eq!(lacks.missing(page_shift, 52), narrow);
+        assert_eq!(lacks.missing(page_shift, 48), None);
+        assert_eq!(all.common(lacks).missing(page_shift, 52), narrow);
+        for other in [12, 14, 16].into_iter().filter(|other| *other != page_shift) {
+            assert_eq!(lacks.missing(other, 52), None);
+        }
+    }
+    let no_4k = without(Register::Mmfr0, mmfr0 | 0xf << 28);
+    assert_eq!(no_4k.missing(12, 52), Some("4 KiB granule"));
 }
 
 #[test]
