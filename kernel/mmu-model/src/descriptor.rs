@@ -183,8 +183,13 @@ pub fn defect<G: Granule>(level: i8, raw: u64, allow_res0: bool) -> Option<&'sta
     match decode::<G>(level, raw) {
         Entry::Invalid => Some("a reserved encoding: no block at this level, or no page bit at level 3"),
         Entry::Table(_) => {
-            // Bits 50:48 and what is below a page, as far as no address is there.
-            let res0 = (0b111 << 48 | ((G::PAGE_SIZE - 1) & !0xfff)) & !address_bits::<G>();
+            // Bits 50:48 as far as no address is there, and what is below a page, where only 64K
+            // with 52 bits has one.
+            let below = match G::PA_BITS > 48 && G::PAGE_SHIFT == 16 {
+                true => 0,
+                false => (G::PAGE_SIZE - 1) & !0xfff,
+            };
+            let res0 = 0b111 << 48 & !address_bits::<G>() | below;
             if raw >> 59 != 0 {
                 Some("hierarchical attributes (bits 63:59), which the model does not know")
             } else if raw & res0 != 0 && !allow_res0 {
