@@ -18,9 +18,8 @@ from .commands import Command
 from .target import Physical, fail, registers
 
 STATIC = "kernel::mm::areas::VMALLOC"
-GUARD_BITS = 14
-MAX_GUARD = (1 << GUARD_BITS) - 1
-"""Of `meta` in kernel/vmalloc/src/va/node.rs."""
+LEFT, RIGHT = 0, 1
+"""`Side` in kernel/vmalloc/src/va/node.rs."""
 
 
 def page_shift() -> int:
@@ -108,7 +107,7 @@ class Segment:
     def asked(self) -> tuple[int, int]:
         """The caller's bytes: their start and how many. An ioremap may begin inside its first page."""
         offset = self.words[3] & (1 << page_shift()) - 1 if self.kind == "ioremap" else 0
-        return self.va + offset, self.words[0] >> 8 & (1 << 55) - 1
+        return self.va + offset, self.words[0] >> 8 & (1 << 54) - 1
 
     def show(self) -> str:
         text = f"{self.va:#018x}-{self.va + self.body:#018x} {show_size(self.body):>6} {self.kind} {self.state.lower()}"
@@ -130,14 +129,13 @@ class Segment:
 
 
 def segment_of(node: "gdb.Value") -> Segment:
-    meta = number(node["meta"])
     words = struct.unpack(f"<{node['words'].type.sizeof // 8}Q", raw(node["words"]))
     return Segment(
         start=number(node["start"]),
         pages=number(node["pages"]),
-        state=names("vmalloc::va::State")[meta & 0xFF],
-        lead=meta >> 8 & MAX_GUARD,
-        trail=meta >> 8 + GUARD_BITS & MAX_GUARD,
+        state=names("vmalloc::va::State")[number(node["state"])],
+        lead=number(node["lead"]),
+        trail=number(node["trail"]),
         words=words,
         kinds=names("vmalloc::record::Kind"),
     )
@@ -145,7 +143,7 @@ def segment_of(node: "gdb.Value") -> Segment:
 
 def node_pointer() -> "gdb.Type":
     """The type of a pointer to the node of an area."""
-    return gdb.lookup_type("vmalloc::va::node::Node<8>").pointer()
+    return gdb.lookup_type("vmalloc::va::node::Node<6>").pointer()
 
 
 def show_area(value: "gdb.Value") -> str:
@@ -204,16 +202,15 @@ class Subsystem:
             yield owner, shard, find(shard["own"], "vmalloc::shard::State<")
 
     def segments(self) -> list[Segment]:
-        """All of them, in address order. A shard's list is whole between two changes: under its lock it may not be."""
+        """All of them, in address order. A shard's tree is whole between two changes: under its lock it may not be."""
         found = []
         for _, _, state in self.shards():
-            address = number(state["space"]["tree"]["root"])
-            while address and (before := number(self._at(address)["prev"])):
-                address = before
-            while address:
-                node = self._at(address)
-                found.append(segment_of(node))
-                address = number(node["next"])
+            waiting = [number(state["space"]["tree"]["root"])]
+            while waiting:
+                if address := waiting.pop():
+                    node = self._at(address)
+                    found.append(segment_of(node))
+                    waiting += [number(node["child"][side]) for side in (LEFT, RIGHT)]
         return sorted(found, key=lambda segment: segment.start)
 
     def lazy_lists(self) -> Iterator[tuple[str, "gdb.Value"]]:
