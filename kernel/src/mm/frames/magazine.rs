@@ -1,8 +1,8 @@
 //! A per-CPU cache of blocks, a ring for each order up to a level 2 block. Any CPU can drain it.
 //!
 //! Its own CPU, with interrupts masked, puts blocks in and keeps the count. Taking out is an
-//! exchange of its slot ([`ring`]), by that CPU or a [`drain`]: a block comes out once, the hot path writes
-//! no shared line, and the count may be too high after a drain.
+//! exchange of its slot ([`ring`]), by that CPU or a [`drain`]: a block comes out once, the hot
+//! path writes no shared line, and the count may be too high after a drain.
 //!
 //! A ring is filled from an aligned run of 64 frames, whose states are one cache line.
 //!

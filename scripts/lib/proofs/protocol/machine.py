@@ -118,14 +118,16 @@ class State:
     seen: Relation
     link: Relation
     seen_link: Relation
-    # Who knows of the store that was the last, or that cut a table off: by its own doing, or from another; and whose DSB completed it.
+    # Who knows of the store that was the last, or that cut a table off: by its own doing, or
+    # from another; and whose DSB completed it.
     own: Relation
     known: Relation
     complete: Relation
     cut_own: Relation
     cut_known: Relation
     cut_complete: Relation
-    # What a CPU may hold: tables whose link is in its walk caches, entries of one address or of all, what was translated or fetched ahead.
+    # What a CPU may hold: tables whose link is in its walk caches, entries of one address or of
+    # all, what was translated or fetched ahead.
     walks: Relation
     one: Relation
     wide: Relation
