@@ -10,10 +10,10 @@ ROOT_NAMES = {"per_cpu": "arch", "print": "drivers", "println": "drivers", "boot
 """Where a name of the kernel's root, or a macro, has its definition."""
 
 KERNEL = ["layout", "arch", "boot_info", "bootargs", "sync", "drivers", "mm", "smp", "report", "init"]
-ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio", "early_console", "percpu", "frame", "identity", "probe", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
+ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio", "early_console", "percpu", "frame", "identity", "probe", "cpu", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
 HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
 
-VMALLOC = ["linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
+VMALLOC = ["atomic", "linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
 VMALLOC += ["reserve", "free", "purge", "area", "drain", "lookup", "map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
 VA = ["node", "tree", "area", "space", "ranges", "cache", "deferred_list", "check"]
 

@@ -250,29 +250,28 @@ for_granules! {
 
 #[test]
 fn res0_bits_in_a_link_of_a_large_granule_are_refused_unless_tolerated() {
-    res0_bits_in_a_link::<Granule16K>(&[12, 13, 48, 50]);
-    res0_bits_in_a_link::<Granule64K>(&[12, 15, 48, 50]);
-    // Bits 49:48 and 15:12 are of the address.
-    res0_bits_in_a_link::<Granule4K52>(&[50]);
-    res0_bits_in_a_link::<Granule16K52>(&[12, 13, 50]);
-    res0_bits_in_a_link::<Granule64K52>(&[48, 50]);
-}
-
-fn res0_bits_in_a_link<G: Granule>(bits: &[u32]) {
-    for (tolerated, broken) in [(false, &[Rule::MalformedDescriptor][..]), (true, &[])] {
-        for bit in bits {
-            let rig = Rig::<G>::new(Features {
-                table_res0_ignored: tolerated,
-                ..Features::default()
-            });
-            let va = rig.va(0);
-            rig.map(3, va, rig.frames(0), RW);
-            let (table, index) = rig.find(2, va);
-            let link = rig.cpu(0).load(table, index);
-            rig.put(0, 2, va, link | 1 << bit);
-            rig.assert_broken(broken);
+    fn refused<G: Granule>(bits: &[u32]) {
+        for (tolerated, broken) in [(false, &[Rule::MalformedDescriptor][..]), (true, &[])] {
+            for bit in bits {
+                let rig = Rig::<G>::new(Features {
+                    table_res0_ignored: tolerated,
+                    ..Features::default()
+                });
+                let va = rig.va(0);
+                rig.map(3, va, rig.frames(0), RW);
+                let (table, index) = rig.find(2, va);
+                let link = rig.cpu(0).load(table, index);
+                rig.put(0, 2, va, link | 1 << bit);
+                rig.assert_broken(broken);
+            }
         }
     }
+    refused::<Granule16K>(&[12, 13, 48, 50]);
+    refused::<Granule64K>(&[12, 15, 48, 50]);
+    // Bits 49:48 and 15:12 are of the address.
+    refused::<Granule4K52>(&[50]);
+    refused::<Granule16K52>(&[12, 13, 50]);
+    refused::<Granule64K52>(&[48, 50]);
 }
 
 #[test]
