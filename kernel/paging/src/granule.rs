@@ -4,10 +4,10 @@
 //! 52-bit one, 3 holds the pages. Source: Arm ARM D8.2, D8.6.1 (contiguous bit).
 //!
 //! # Example: another granule
-//! Eight facts, here of 4 KiB pages with 39-bit addresses:
+//! Three facts, here of 4 KiB pages with 39-bit addresses; the architecture has the rest:
 //!
 //! ```
-//! use paging::{Granule, LeafSet, LeafSize, Level, PhysAddr, VirtAddr};
+//! use paging::{Granule, LeafSet, LeafSize, PhysAddr, VirtAddr};
 //!
 //! #[derive(Clone, Copy, Default, Debug)]
 //! struct Granule4K39;
@@ -15,16 +15,10 @@
 //! impl Granule for Granule4K39 {
 //!     const NAME: &'static str = "4K, 39 bits";
 //!     const PAGE_SHIFT: u32 = 12;
-//!     const INDEX_BITS: u32 = 9;
-//!     const ROOT_LEVEL: Level = 1; // 39 bits are three levels of 9, and 12.
 //!     const VA_BITS: u32 = 39;
-//!     const TLBI_TG: u64 = 1;
-//!     const FIRST_LEAF_LEVEL: Level = 1;
-//!     fn cont_shift(level: Level) -> u32 {
-//!         if level >= 1 { 4 } else { 0 }
-//!     }
 //! }
 //!
+//! assert_eq!(Granule4K39::ROOT_LEVEL, 1, "39 bits are three levels of 9, and 12");
 //! assert_eq!(Granule4K39::table_span(1), 1 << 39);
 //! let (va, pa) = (VirtAddr(0x4000_0000), PhysAddr(0x8000_0000));
 //! let leaves = Granule4K39::leaves(va, pa, 1 << 30, LeafSet::ALL);
@@ -48,25 +42,32 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     const NAME: &'static str;
     /// log2 of the bytes in a page or table.
     const PAGE_SHIFT: u32;
-    /// log2 of the descriptors in a table.
-    const INDEX_BITS: u32;
-    /// The level at which a walk begins.
-    const ROOT_LEVEL: Level;
     /// Bits of virtual address translated in each half.
     const VA_BITS: u32;
-    /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3
-    /// for 64K.
-    const TLBI_TG: u64;
-
-    /// The first level with leaves.
-    const FIRST_LEAF_LEVEL: Level;
 
     /// Physical address bits in a descriptor: 48, or 52 in the format of TCR_EL1.DS (FEAT_LPA2; 4
     /// and 16 KiB) or FEAT_LPA (64 KiB).
     const PA_BITS: u32 = 48;
+    /// log2 of the descriptors in a table, which is a page.
+    const INDEX_BITS: u32 = Self::PAGE_SHIFT - 3;
+    /// The level at which a walk begins.
+    const ROOT_LEVEL: Level = 4 - (Self::VA_BITS - Self::PAGE_SHIFT).div_ceil(Self::INDEX_BITS) as Level;
+    /// The first level with leaves (Arm ARM D8.3.1): with 52 bits there is one more.
+    const FIRST_LEAF_LEVEL: Level = (Self::PAGE_SHIFT != 12) as Level + (Self::PA_BITS == 48) as Level;
+    /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3
+    /// for 64K.
+    const TLBI_TG: u64 = (Self::PAGE_SHIFT as u64 - 10) / 2;
 
-    /// Returns log2 of the descriptors in a group at `level`; 0 without a contiguous bit.
-    fn cont_shift(level: Level) -> u32;
+    /// Returns log2 of the descriptors in a group at `level` (Arm ARM D8.6.1); 0 without a
+    /// contiguous bit.
+    fn cont_shift(level: Level) -> u32 {
+        match (Self::PAGE_SHIFT, level) {
+            (12, 1..) => 4,
+            (14, 3) => 7,
+            (14 | 16, 2..) => 5,
+            _ => 0,
+        }
+    }
 
     /// Bytes in a page.
     const PAGE_SIZE: u64 = 1 << Self::PAGE_SHIFT;
@@ -189,15 +190,7 @@ pub struct Granule4K;
 impl Granule for Granule4K {
     const NAME: &'static str = "4K";
     const PAGE_SHIFT: u32 = 12;
-    const INDEX_BITS: u32 = 9;
-    const ROOT_LEVEL: Level = 0;
     const VA_BITS: u32 = 48;
-    const TLBI_TG: u64 = 1;
-    const FIRST_LEAF_LEVEL: Level = 1;
-
-    fn cont_shift(level: Level) -> u32 {
-        if level >= 1 { 4 } else { 0 }
-    }
 }
 
 /// 16 KiB pages, 48-bit addresses, levels 0 to 3. Leaves: 16K, 2M (128 pages), 32M, 1G (32 blocks).
@@ -207,19 +200,7 @@ pub struct Granule16K;
 impl Granule for Granule16K {
     const NAME: &'static str = "16K";
     const PAGE_SHIFT: u32 = 14;
-    const INDEX_BITS: u32 = 11;
-    const ROOT_LEVEL: Level = 0;
     const VA_BITS: u32 = 48;
-    const TLBI_TG: u64 = 2;
-    const FIRST_LEAF_LEVEL: Level = 2;
-
-    fn cont_shift(level: Level) -> u32 {
-        match level {
-            3 => 7,
-            2 => 5,
-            _ => 0,
-        }
-    }
 }
 
 /// 64 KiB pages, 48-bit addresses, levels 1 to 3. Leaves: 64K, 2M (32 pages), 512M, 16G (32
@@ -230,15 +211,7 @@ pub struct Granule64K;
 impl Granule for Granule64K {
     const NAME: &'static str = "64K";
     const PAGE_SHIFT: u32 = 16;
-    const INDEX_BITS: u32 = 13;
-    const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 48;
-    const TLBI_TG: u64 = 3;
-    const FIRST_LEAF_LEVEL: Level = 2;
-
-    fn cont_shift(level: Level) -> u32 {
-        if level >= 2 { 5 } else { 0 }
-    }
 }
 
 /// 4 KiB pages, 52-bit addresses (FEAT_LPA2), levels -1 to 3, a root of 16 entries. Leaves: as
@@ -249,16 +222,8 @@ pub struct Granule4K52;
 impl Granule for Granule4K52 {
     const NAME: &'static str = "4K, 52 bits";
     const PAGE_SHIFT: u32 = 12;
-    const INDEX_BITS: u32 = 9;
-    const ROOT_LEVEL: Level = -1;
     const VA_BITS: u32 = 52;
     const PA_BITS: u32 = 52;
-    const TLBI_TG: u64 = 1;
-    const FIRST_LEAF_LEVEL: Level = 0;
-
-    fn cont_shift(level: Level) -> u32 {
-        Granule4K::cont_shift(level)
-    }
 }
 
 /// 16 KiB pages, 52-bit addresses (FEAT_LPA2), levels 0 to 3, a root of 32 entries. Leaves: as
@@ -269,16 +234,8 @@ pub struct Granule16K52;
 impl Granule for Granule16K52 {
     const NAME: &'static str = "16K, 52 bits";
     const PAGE_SHIFT: u32 = 14;
-    const INDEX_BITS: u32 = 11;
-    const ROOT_LEVEL: Level = 0;
     const VA_BITS: u32 = 52;
     const PA_BITS: u32 = 52;
-    const TLBI_TG: u64 = 2;
-    const FIRST_LEAF_LEVEL: Level = 1;
-
-    fn cont_shift(level: Level) -> u32 {
-        Granule16K::cont_shift(level)
-    }
 }
 
 /// 64 KiB pages, 52-bit addresses (FEAT_LVA, FEAT_LPA), levels 1 to 3, a root of 1024 entries.
@@ -289,16 +246,8 @@ pub struct Granule64K52;
 impl Granule for Granule64K52 {
     const NAME: &'static str = "64K, 52 bits";
     const PAGE_SHIFT: u32 = 16;
-    const INDEX_BITS: u32 = 13;
-    const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 52;
     const PA_BITS: u32 = 52;
-    const TLBI_TG: u64 = 3;
-    const FIRST_LEAF_LEVEL: Level = 1;
-
-    fn cont_shift(level: Level) -> u32 {
-        Granule64K::cont_shift(level)
-    }
 }
 
 /// For exhaustive tests: 4 descriptors a table, groups of 2, levels 1 to 3, 4 KiB pages, 64 in all,
@@ -309,11 +258,8 @@ pub struct TinyGranule;
 impl Granule for TinyGranule {
     const NAME: &'static str = "tiny";
     const PAGE_SHIFT: u32 = 12;
-    const INDEX_BITS: u32 = 2;
-    const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 18;
-    const TLBI_TG: u64 = 1;
-    const FIRST_LEAF_LEVEL: Level = 1;
+    const INDEX_BITS: u32 = 2;
 
     fn cont_shift(_level: Level) -> u32 {
         1

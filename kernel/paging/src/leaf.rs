@@ -8,22 +8,15 @@
 //! [`leaves`](Granule::leaves). This one makes no single block:
 //!
 //! ```
-//! use paging::{Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, PhysAddr, VirtAddr};
+//! use paging::{Granule, LeafSet, LeafSize, Leaves, PhysAddr, VirtAddr};
 //!
 //! #[derive(Clone, Copy, Default, Debug)]
 //! struct NoLoneBlocks;
 //!
 //! impl Granule for NoLoneBlocks {
 //!     const NAME: &'static str = "4K, no lone blocks";
-//!     const PAGE_SHIFT: u32 = Granule4K::PAGE_SHIFT;
-//!     const INDEX_BITS: u32 = Granule4K::INDEX_BITS;
-//!     const ROOT_LEVEL: Level = Granule4K::ROOT_LEVEL;
-//!     const VA_BITS: u32 = Granule4K::VA_BITS;
-//!     const TLBI_TG: u64 = Granule4K::TLBI_TG;
-//!     const FIRST_LEAF_LEVEL: Level = Granule4K::FIRST_LEAF_LEVEL;
-//!     fn cont_shift(level: Level) -> u32 {
-//!         Granule4K::cont_shift(level)
-//!     }
+//!     const PAGE_SHIFT: u32 = 12;
+//!     const VA_BITS: u32 = 48;
 //!     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
 //!         let small = allowed.at_most(LeafSize::PAGE_GROUP);
 //!         let allowed = if size < 2 << 21 { small } else { allowed };

@@ -3,8 +3,8 @@
 use crate::support;
 
 use paging::{
-    Attributes, Config, Extent, Granule, Granule4K, LeafSet, LeafSize, Leaves, Level, Pfn, PhysAddr,
-    VirtAddr, VirtRange, Visit, leaf,
+    Attributes, Config, Extent, Granule, Granule4K, LeafSet, LeafSize, Leaves, Pfn, PhysAddr, VirtAddr,
+    VirtRange, Visit, leaf,
 };
 use support::{Shape, tree};
 
@@ -14,15 +14,9 @@ struct Odd;
 
 impl Granule for Odd {
     const NAME: &'static str = "4K, with a rule of its own";
-    const PAGE_SHIFT: u32 = Granule4K::PAGE_SHIFT;
-    const INDEX_BITS: u32 = Granule4K::INDEX_BITS;
-    const ROOT_LEVEL: Level = Granule4K::ROOT_LEVEL;
-    const VA_BITS: u32 = Granule4K::VA_BITS;
-    const TLBI_TG: u64 = Granule4K::TLBI_TG;
-    const FIRST_LEAF_LEVEL: Level = Granule4K::FIRST_LEAF_LEVEL;
-    fn cont_shift(level: Level) -> u32 {
-        Granule4K::cont_shift(level)
-    }
+    const PAGE_SHIFT: u32 = 12;
+    const VA_BITS: u32 = 48;
+
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
         let in_second_half = pa.0 >> 29 & 1 == 1;
         let allowed = if in_second_half {

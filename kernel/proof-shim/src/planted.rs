@@ -209,14 +209,8 @@ struct WrongTg;
 impl Granule for WrongTg {
     const NAME: &'static str = Granule64K::NAME;
     const PAGE_SHIFT: u32 = Granule64K::PAGE_SHIFT;
-    const INDEX_BITS: u32 = Granule64K::INDEX_BITS;
-    const ROOT_LEVEL: Level = Granule64K::ROOT_LEVEL;
     const VA_BITS: u32 = Granule64K::VA_BITS;
     const TLBI_TG: u64 = Granule16K::TLBI_TG;
-    const FIRST_LEAF_LEVEL: Level = Granule64K::FIRST_LEAF_LEVEL;
-    fn cont_shift(level: Level) -> u32 {
-        Granule64K::cont_shift(level)
-    }
 }
 
 planted_cover! {

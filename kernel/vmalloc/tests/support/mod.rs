@@ -29,12 +29,9 @@ pub struct Small;
 impl Granule for Small {
     const NAME: &'static str = "small";
     const PAGE_SHIFT: u32 = 12;
-    const INDEX_BITS: u32 = 3;
-    const ROOT_LEVEL: Level = 1;
     const VA_BITS: u32 = 21;
-    const TLBI_TG: u64 = 1;
+    const INDEX_BITS: u32 = 3;
 
-    const FIRST_LEAF_LEVEL: Level = 1;
     fn cont_shift(_level: Level) -> u32 {
         1
     }
