@@ -170,13 +170,22 @@ def load_low_symbols() -> None:
 
 
 def regions() -> dict[str, tuple[int, int]]:
-    """First and last address of each region of the address map, as kernel/src/layout.rs has them."""
-    found = dict(re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (0x[0-9a-f_]+);", LAYOUT.read_text(), re.MULTILINE))
-    pairs = {}
-    for name, value in found.items():
-        if name.endswith("_BASE") and (end := found.get(name.replace("_BASE", "_END"))):
-            pairs[name.removesuffix("_BASE").lower()] = (int(value, 16), int(end, 16) - 1)
-    return pairs
+    """First and last address of each region of the address map, as kernel/src/layout.rs has them for the addresses that
+    TTBR1 walks."""
+    try:
+        bits = registers().half(1).va_bits
+    except (NotWalkable, gdb.error, gdb.GdbError):
+        bits = 48
+    found: dict[str, int] = {}
+    for name, value in re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (.*);", LAYOUT.read_text(), re.MULTILINE):
+        sum_of = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
+        if re.fullmatch(r"(?:[\s()<+-]|0x[0-9a-f_]+|\d+|[A-Z]\w*)+", sum_of):
+            try:
+                found[name] = eval(sum_of, {"__builtins__": {}}, found) & MASK
+            except NameError:  # of a size that is no number here
+                continue
+    bases = {name.removesuffix("_BASE"): value for name, value in found.items() if name.endswith("_BASE")}
+    return {name.lower(): (base, found[f"{name}_END"] - 1) for name, base in bases.items() if f"{name}_END" in found}
 
 
 def parse_range(text: str) -> tuple[int, int]:
