@@ -179,11 +179,9 @@ def regions() -> dict[str, tuple[int, int]]:
     found: dict[str, int] = {}
     for name, value in re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (.*);", LAYOUT.read_text(), re.MULTILINE):
         sum_of = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
-        if re.fullmatch(r"(?:[\s()<+-]|0x[0-9a-f_]+|\d+|[A-Z]\w*)+", sum_of):
-            try:
-                found[name] = eval(sum_of, {"__builtins__": {}}, found) & MASK
-            except NameError:  # of a size that is no number here
-                continue
+        # Others are no region's, and have sizes that are no numbers here.
+        if not re.search(r"[^\w\s()<+-]", sum_of):
+            found[name] = eval(sum_of, {"__builtins__": {}}, found) & MASK
     bases = {name.removesuffix("_BASE"): value for name, value in found.items() if name.endswith("_BASE")}
     return {name.lower(): (base, found[f"{name}_END"] - 1) for name, base in bases.items() if f"{name}_END" in found}
 
