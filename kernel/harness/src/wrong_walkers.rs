@@ -72,7 +72,7 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// A block is mapped where the first frame allows, whatever follows.
+    /// A block is mapped by its first frame alone.
     TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
         let within = page % PAGES_PER_BLOCK;
         match frames.frame(page - within) {

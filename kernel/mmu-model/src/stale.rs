@@ -1,4 +1,4 @@
-//! What TLBs and walk caches may hold besides the current tables. Every CPU holds whatever a walk
+//! What TLBs and walk caches may hold besides the current tables. Every CPU holds all that a walk
 //! could read. An earlier value is kept as an [`Old`], by level and address, until an invalidation
 //! reaches it.
 

@@ -9,7 +9,7 @@
 //!
 //! A call that lacks something flushes all shards and retries if that freed anything, then frees
 //! what is kept (ranges for reuse, idle pieces and their tables) if that could help, and retries
-//! once more. So it ends whatever others do (DESIGN rule 14), and an impossible request takes
+//! once more. So it ends regardless of others (DESIGN rule 14), and an impossible request takes
 //! nothing from others.
 
 use crate::backend::{Backend, Lock};

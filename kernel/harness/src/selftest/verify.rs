@@ -123,7 +123,7 @@ impl RawWalk {
 }
 
 /// Attribute byte and SH, not computed from MAIR_EL1. Device and Normal non-cacheable memory is
-/// outer shareable, whatever the descriptor says (Arm ARM, PAR_EL1).
+/// outer shareable, regardless of the descriptor (Arm ARM, PAR_EL1).
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -380,7 +380,7 @@ fn permits(va: usize, access: Access) -> bool {
     mmu::translate(va, access).is_ok()
 }
 
-/// Returns whether the MMU permits a load, whatever other CPUs do.
+/// Returns whether the MMU permits a load, regardless of other CPUs.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)

@@ -34,7 +34,7 @@ const fn reserved(pages: u64) -> u64 {
 /// Each call says what it found no room for.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    // Whatever takes addresses of its own comes first.
+    // What takes addresses of its own comes first.
     let mut held: Vec<KernelArea> = Vec::with_capacity(MOST_AREAS);
     let block = Block::allocate(ctx, 6)?;
     let frames: [Pfn; 64] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
