@@ -7,7 +7,7 @@ use crate::arch::psci::Conduit;
 /// What the image found at its entry, and left behind.
 #[derive(Debug, Clone)]
 pub struct BootInfo {
-    /// Physical, with .bss and boot stack; starts on 2 MiB, ends on 64 KiB.
+    /// Physical, with .bss and boot stack; from 2 MiB to 64 KiB bounds.
     pub image: Range<u64>,
     pub sections: Sections,
     pub device_tree: DeviceTree,
@@ -15,19 +15,19 @@ pub struct BootInfo {
     /// `None` if the tree does not say.
     pub psci_conduit: Option<Conduit>,
     pub fixed_tables: FixedTables,
-    /// For turning an MMU on; tables in .bss.
+    /// To turn an MMU on; in .bss.
     pub ttbr0_identity: u64,
-    /// Tables in .bss.
+    /// In .bss.
     pub ttbr1_first: u64,
     pub tcr: u64,
     pub mair: u64,
     pub sctlr: u64,
-    /// Physical entry for CPU_ON; the context is the physical address of
+    /// Physical entry for CPU_ON; its context is that of
     /// [`SecondaryArgs`](crate::smp::SecondaryArgs).
     pub secondary_entry: u64,
     /// Physical entry from a spin table, to wait for [`PEN`](crate::smp::PEN).
     pub pen_entry: u64,
-    /// Physical address to go back there, in the identity map.
+    /// Physical address to go back there.
     pub pen_return: u64,
 }
 
@@ -38,8 +38,8 @@ impl BootInfo {
     }
 }
 
-/// Linked addresses, page-aligned, contiguous from `rodata` to the guard page. `text`, `rodata`,
-/// `data` start on 64 KiB.
+/// Linked addresses, page-aligned, contiguous from `rodata` on. `text`, `rodata`, `data` start on
+/// 64 KiB.
 #[derive(Debug, Clone)]
 pub struct Sections {
     pub text: Range<usize>,
@@ -51,16 +51,15 @@ pub struct Sections {
     pub boot_stack: Range<usize>,
 }
 
-/// Header checked; structure parses.
+/// Its header is checked.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceTree {
     pub pa: u64,
-    /// `totalsize`.
     pub size: usize,
     pub va: usize,
 }
 
-/// Of the fixed region, in .bss, so in the image window.
+/// Of the fixed region, in .bss.
 #[derive(Debug, Clone, Copy)]
 pub struct FixedTables {
     pub shared_va: usize,

@@ -1,9 +1,8 @@
 //! Boot arguments: words in `/chosen/bootargs`, `name=value` or `help`, parsed by the tables
 //! `ARGUMENTS` and [`Options::ARGUMENTS`].
 //!
-//! Words in neither are passed over, as a loader's command line is made for Linux, and named in one
-//! line ([`PassedOver`]). Bad values are refused. The last of equal arguments counts; `errata=`
-//! adds up.
+//! Unknown words are passed over and reported ([`PassedOver`]), as the command line may be Linux's.
+//! Bad values are refused. The last of equal arguments counts; `errata=` adds up.
 
 mod argument;
 mod table;
@@ -38,7 +37,7 @@ pub enum LinearLeaves {
     Pages,
 }
 
-/// Which maps of text and constants are read-only; the image's always.
+/// Which maps of text and constants are read-only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rodata {
     /// The linear map's, too.
@@ -138,7 +137,7 @@ pub fn parse<I: Options>(line: &'static str) -> Result<Option<(BootArgs, I)>, Ba
             help = true;
             continue;
         }
-        // A name alone is refused: no argument takes an empty value.
+        // No argument takes an empty value.
         let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         Argument::set(ARGUMENTS, name, &mut args, value)
             .or_else(|| Argument::set(I::ARGUMENTS, name, &mut init, value))

@@ -2,8 +2,7 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::bootargs::Options;
 
-/// What the kernel runs once it is up, on the boot stack. The image chooses it; its boot arguments
-/// are the value.
+/// What the kernel runs once it is up, on the boot stack, with its boot arguments.
 pub trait Init: Options {
     /// Runs; the kernel then powers off.
     fn run(self, info: &'static BootInfo, features: &Features);

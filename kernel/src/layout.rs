@@ -1,7 +1,6 @@
 //! The address map of TTBR1: 48-bit addresses, with pages of 4, 16 or 64 KiB.
 //!
-//! One image has one granule, chosen when it is built: [`Granule`]. The regions are the same. With
-//! 52-bit addresses, `VA=52 PA=52`, the linear map and vmalloc lie 4 PiB below the top:
+//! With 52-bit addresses, `VA=52 PA=52`, the linear map and vmalloc lie 4 PiB below the top:
 //!
 //! ```text
 //!  0xfff8_4000_0000_0000 +--------------------------+ VMALLOC_END
@@ -34,8 +33,8 @@
 //!  0xffff_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
 //!
-//! The fixed-slot region begins with one level 3 table of page slots, then the device tree window.
-//! What one level 3 table maps is 2 MiB, 32 MiB or 512 MiB, with pages of 4, 16 or 64 KiB:
+//! The fixed-slot region begins with one level 3 table of page slots, 2, 32 or 512 MiB with pages
+//! of 4, 16 or 64 KiB:
 //!
 //! ```text
 //!  FIXED_BASE              slot 0: early UART; the others: free for edits of tables (EDIT_SLOTS)
@@ -45,7 +44,7 @@
 
 use paging::Granule as _;
 
-/// The granules that an image may have, with its bits of address: `VA=48 PA=48` or `VA=52 PA=52`.
+/// The granules that an image may have, with its bits of address.
 pub mod granules {
     #[cfg(not(feature = "addresses-52"))]
     pub use paging::{Granule4K as Of4K, Granule16K as Of16K, Granule64K as Of64K};
@@ -63,54 +62,40 @@ pub type Granule = granules::Of16K;
 #[cfg(all(feature = "granule-64k", not(feature = "granule-16k")))]
 pub type Granule = granules::Of64K;
 
-/// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = Granule::PAGE_SHIFT;
 /// Bytes of a page, and of a table.
 pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
-/// Descriptors of a table.
 pub const ENTRIES: usize = Granule::ENTRIES;
-/// Bytes that a table of level 3 maps, and a descriptor of level 2.
+/// Bytes that a level 3 table maps.
 pub const TABLE_SPAN: usize = PAGE_SIZE * ENTRIES;
 /// What the image is aligned to (arm64 boot protocol).
 pub const IMAGE_ALIGN: usize = 2 << 20;
 
-/// First address of the linear map; the map of PA 0.
 pub const LINEAR_BASE: usize = 0_usize.wrapping_sub(1 << Granule::VA_BITS);
-/// One past the linear map: half of the upper half's addresses.
+/// Half of the upper half's addresses.
 pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - 1));
 
-/// First address of the vmalloc region.
 pub const VMALLOC_BASE: usize = LINEAR_END;
-/// One past the vmalloc region: 64 TiB.
 pub const VMALLOC_END: usize = VMALLOC_BASE + (64 << 40);
 
-/// First address of the fixed slots.
 pub const FIXED_BASE: usize = 0xffff_ffff_0000_0000;
-/// One past the fixed slots.
 pub const FIXED_END: usize = (PER_CPU_WINDOW + PER_CPU_WINDOW_SIZE).next_multiple_of(1 << 30);
 
-/// The address the image is linked at; `linker.ld` has the same number.
+/// Also in `linker.ld`.
 pub const IMAGE_BASE: usize = 0xffff_ffff_8000_0000;
-/// One past the image window: 1 GiB.
 pub const IMAGE_END: usize = 0xffff_ffff_c000_0000;
 
-/// Page slots at the start of the fixed region: what one level 3 table maps.
 pub const NR_FIXED_SLOTS: usize = ENTRIES;
-/// The slot of the early UART.
 pub const EARLY_UART_SLOT: usize = 0;
-/// The slots that are free for editing table pages that no other map reaches.
+/// Free for editing table pages that no other map reaches.
 pub const EDIT_SLOTS: core::ops::Range<usize> = 1..NR_FIXED_SLOTS;
 
-/// The device tree window: what two level 3 tables map, after that of the page slots.
 pub const DTB_WINDOW: usize = FIXED_BASE + TABLE_SPAN;
-/// Bytes of the device tree window.
 pub const DTB_WINDOW_SIZE: usize = 2 * TABLE_SPAN;
-/// The largest device tree that the arm64 boot protocol allows.
+/// The arm64 boot protocol's limit.
 pub const DTB_MAX_SIZE: usize = 2 << 20;
 
-/// The window of the blocks of all CPUs but the one that booted.
 pub const PER_CPU_WINDOW: usize = (DTB_WINDOW + DTB_WINDOW_SIZE).next_multiple_of(512 << 20);
-/// Bytes of that window.
 pub const PER_CPU_WINDOW_SIZE: usize = 512 << 20;
 
 /// Returns the address of page slot `slot` of the fixed region.

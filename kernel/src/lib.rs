@@ -124,7 +124,7 @@ fn common_features(args: &BootArgs) -> Features {
         .unwrap_or_else(|| Features::of(&identity::read()))
 }
 
-/// Reports a CPU that does not answer; it is not used.
+/// A CPU that does not answer is not used.
 fn identify_cpus(info: &BootInfo, machine: &Machine) {
     identity::record(0);
     for (index, mpidr, method) in other_cpus(machine) {
@@ -134,7 +134,7 @@ fn identify_cpus(info: &BootInfo, machine: &Machine) {
     }
 }
 
-/// Reports a CPU that does not come up; it is not used.
+/// A CPU that does not come up is not used.
 fn start_cpus(info: &BootInfo, machine: &Machine, args: &BootArgs) {
     for cpu in machine.other_cpus().filter(|cpu| cpu.method.is_none()) {
         log::warn!(
@@ -211,7 +211,6 @@ fn read_arguments<I: Init>(machine: &Machine) -> (&'static BootArgs, I) {
     }
 }
 
-/// Ends a boot that machine or arguments do not permit.
 pub fn fail(reason: core::fmt::Arguments<'_>) -> ! {
     print!("vmwalk: FATAL: {reason}\n");
     psci::system_off()

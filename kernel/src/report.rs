@@ -24,7 +24,6 @@ impl fmt::Display for YesNo {
     }
 }
 
-/// Features of all CPUs, errata of each.
 pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override>]) {
     info!(
         "CPU MIDR {:#010x}: {}-bit PA, granules{}{}{}, TLBIRANGE {}, BBM level {}, HAFDBS {}, PAN {}, DC ZVA {} bytes, LSE {}",
@@ -63,7 +62,6 @@ pub fn log_cpu(features: &Features, errata: Errata, overrides: &[Option<Override
     }
 }
 
-/// As the device tree describes it.
 pub fn log_machine(machine: &Machine) {
     for bank in &machine.memory {
         info!("RAM {bank} {}", DisplaySize(bank.size()));

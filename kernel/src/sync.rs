@@ -1,10 +1,9 @@
-//! The kernel's locks: `lock_api`'s mutex on a [word](Word) of ours, `spin`'s reader-writer lock.
-//!
-//! They mask interrupts, as a handler may want the same lock. A panic takes none.
+//! The kernel's locks: `lock_api`'s mutex on a [word](Word), `spin`'s reader-writer lock. They mask
+//! interrupts, as a handler may want the same lock. A panic takes none.
 //!
 //! # Order
-//! A holder may take locks further down, none twice. Levels are those of `docs/LOCKING.md`; 1 to 3
-//! mask nothing. With debug assertions, [`order`] checks all that.
+//! A holder may take locks further down, none twice; [`order`] checks it with debug assertions.
+//! Levels are those of `docs/LOCKING.md`; 1 to 3 mask nothing.
 //!
 //! 4. a gate of the `vmalloc` crate, for a few instructions;
 //! 5. a CPU's shard;
@@ -63,12 +62,11 @@ impl RelaxStrategy for Turn {
     }
 }
 
-/// 1 while held. Taken without a load before, which would fetch the line twice. No crate chooses
-/// atomics or exclusives at boot.
+/// 1 while held. Taken without a load before, which would fetch the line twice.
 #[derive(Debug)]
 pub struct Word(AtomicU32);
 
-// SAFETY: of all that swap a 1 in, one finds the 0.
+// SAFETY: one swap of a 1 finds the 0.
 unsafe impl RawMutex for Word {
     const INIT: Self = Self(AtomicU32::new(0));
     type GuardMarker = GuardNoSend;
@@ -94,7 +92,7 @@ unsafe impl RawMutex for Word {
     }
 }
 
-/// On its own cache lines, 128 bytes as some CPUs fetch pairs.
+/// Has its own cache lines: 128 bytes, as some CPUs fetch pairs.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Padded<T>(pub T);
@@ -137,7 +135,6 @@ pub struct IrqSpinLock<T> {
     class: &'static str,
 }
 
-/// Drops in order: lock, checker's token, mask.
 #[derive(Debug)]
 pub struct IrqSpinLockGuard<'a, T> {
     guard: MutexGuard<'a, Word, T>,
@@ -219,7 +216,6 @@ impl<T> fmt::Debug for IrqSpinLock<T> {
     }
 }
 
-/// Masks interrupts while held.
 #[derive(Debug)]
 pub struct IrqRwLock<T> {
     lock: RwLock<T, Turn>,

@@ -1,14 +1,14 @@
 //! Instructions that are replaced at boot, by the features of all CPUs.
 //!
-//! Each site ([`alternative!`](crate::alternative!)) has an entry of four words in a section; with
-//! 0 words, a branch to the replacement replaces one instruction:
+//! Each site ([`alternative!`](crate::alternative!)) has an entry; with 0 words, one instruction
+//! becomes a branch to the replacement:
 //!
 //! ```text
 //!   from here to the site | from here to the replacement | words | condition
 //! ```
 //!
-//! The text stays read-only: before other CPUs run, the boot CPU writes sites through a fixed slot,
-//! which is not executable (DESIGN rule 10).
+//! The text stays read-only: before other CPUs run, the boot CPU writes through a fixed slot, which
+//! is not executable (DESIGN rule 10).
 
 use core::arch::asm;
 
@@ -35,9 +35,8 @@ unsafe extern "C" {
     static __alternatives_end: Site;
 }
 
-/// Text of inline assembly: `$first`, or `$second` in its place. Both have the same operands and
-/// length. Labels 661 to 664 are taken; `664f` is the end of `$second`, which branches nowhere
-/// else.
+/// Text of inline assembly: `$first`, or `$second` in its place, of the same operands and length.
+/// Labels 661 to 664 are taken; `664f` is the end of `$second`, which branches nowhere else.
 #[macro_export]
 macro_rules! alternative {
     ($first:expr, $second:expr, $condition:expr) => {
@@ -68,7 +67,6 @@ macro_rules! alternative {
     };
 }
 
-/// [`Condition::Lse`].
 #[macro_export]
 macro_rules! if_lse {
     () => {
@@ -77,7 +75,7 @@ macro_rules! if_lse {
 }
 
 /// Returns whether sections with interrupts masked are [measured](super::masked). Constant in
-/// release builds: two NOPs in a lock cost up to 9 % of a call in lost inlining.
+/// release builds: the NOPs cost up to 9 % of a call in lost inlining.
 #[inline(always)]
 pub(super) fn is_measured() -> bool {
     if !cfg!(debug_assertions) {
@@ -115,7 +113,7 @@ impl Site {
 
     fn word(&self, site: usize, replacement: usize, offset: usize) -> u32 {
         if self.words == 0 {
-            // B: a signed 26-bit offset in words (Arm ARM C6.2, "B").
+            // B (Arm ARM C6.2, "B").
             let words = (replacement.wrapping_sub(site) as isize >> 2) as u32;
             return 0b000101 << 26 | words & 0x03ff_ffff;
         }

@@ -1,4 +1,4 @@
-//! Read-modify-writes for locks and free lists: one instruction where all CPUs have FEAT_LSE
+//! Read-modify-writes: one instruction where all CPUs have FEAT_LSE
 //! ([`alternatives`](super::alternatives)), else a loop of exclusives, which fetches the line twice
 //! and may starve.
 
@@ -8,7 +8,6 @@ pub use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crate::{alternative, if_lse};
 
-/// Swaps with acquire order.
 #[inline(always)]
 pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     let old: u32;
@@ -34,7 +33,6 @@ pub fn swap_acquire(word: &AtomicU32, new: u32) -> u32 {
     old
 }
 
-/// Swaps with relaxed order.
 #[inline(always)]
 pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     let old: u64;
@@ -60,7 +58,7 @@ pub fn swap_relaxed(word: &AtomicU64, new: u64) -> u64 {
     old
 }
 
-/// Replaces `expected` with relaxed order; returns whether it was there.
+/// Returns whether `expected` was there.
 #[inline(always)]
 pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
     let found: u32;
@@ -81,7 +79,7 @@ pub fn exchange_relaxed(byte: &AtomicU8, expected: u8, new: u8) -> bool {
                 nop",
                 if_lse!()
             ),
-            // Not `lateout`: written before the last read of the inputs.
+            // Not `lateout`: written before the inputs are last read.
             found = out(reg) found,
             failed = out(reg) _,
             expected = in(reg) u32::from(expected),

@@ -1,5 +1,5 @@
-//! Backtraces by frame records (AAPCS64, "The Frame Pointer"). They may be corrupt: each is read by
-//! a probe, must lie above the last on its stack, and their number is bounded.
+//! Backtraces by frame records (AAPCS64, "The Frame Pointer"). They may be corrupt: each is probed
+//! and must lie above the last, and their number is bounded.
 
 use core::arch::asm;
 
@@ -45,7 +45,6 @@ pub fn walk(mut fp: usize, mut each: impl FnMut(u64)) {
     }
 }
 
-/// Prints the return addresses from `fp` outwards.
 pub fn dump(fp: usize) {
     print(format_args!("backtrace (return addresses):\n"));
     let mut nr = 0;

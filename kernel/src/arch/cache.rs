@@ -1,6 +1,6 @@
 //! Cache maintenance, for fetches (Arm ARM B2.7.4, "Concurrent modification and execution of
-//! instructions") and for observers without caches. It reaches all CPUs' caches: loops step by the
-//! shortest line, and omit only what no CPU needs (DESIGN rule 13).
+//! instructions") and for observers without caches. Loops step by the shortest line of all CPUs,
+//! and omit only what no CPU needs (DESIGN rule 13).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +12,7 @@ use super::identity;
 use super::mmu::{dsb_ish, dsb_sy, isb};
 
 unsafe extern "C" {
-    /// DC CVAU from `line` to below `end`. Returns where it stopped: at or beyond `end`, or at a
-    /// line that faulted.
+    /// DC CVAU. Returns where it stopped: at or beyond `end`, or at a line that faulted.
     fn clean_to_pou_or_fault(line: usize, end: usize, size: usize) -> usize;
     /// DC CIVAC.
     fn clean_and_invalidate_or_fault(line: usize, end: usize, size: usize) -> usize;
@@ -23,7 +22,7 @@ unsafe extern "C" {
 
 const PAGE: usize = 4096;
 
-/// Shortest of all CPUs, in bytes; 0 before [`init`].
+/// Shortest of all CPUs; 0 before [`init`].
 static DCACHE_LINE: AtomicUsize = AtomicUsize::new(0);
 static ICACHE_LINE: AtomicUsize = AtomicUsize::new(0);
 /// IDC of all CPUs.
@@ -63,8 +62,8 @@ pub fn clean_and_invalidate_to_poc(va: usize, size: usize) {
     dsb_sy();
 }
 
-/// Makes stores to `size` bytes from `va` what this CPU fetches, and others after a context
-/// synchronisation event ([`smp`](crate::smp#code)). Skips pages that fault. Takes no lock.
+/// Makes stores what this CPU fetches, and others after a context synchronisation event
+/// ([`smp`](crate::smp#code)). Skips pages that fault. Takes no lock.
 pub fn publish_instructions(va: usize, size: usize) {
     if !FETCHES_SEE_DATA.load(Ordering::Relaxed) {
         let clean = if clean_invalidates() {
@@ -94,7 +93,7 @@ pub fn publish_instructions(va: usize, size: usize) {
     isb();
 }
 
-/// Calls `each(line, end, size)`, which returns where it stopped, and skips a page that faulted.
+/// `each` returns where it stopped; a page that faulted is skipped.
 fn for_each_line(va: usize, size: usize, line: usize, each: impl Fn(usize, usize, usize) -> usize) {
     let end = va + size;
     let mut at = va & !(line - 1);

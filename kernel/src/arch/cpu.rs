@@ -12,11 +12,10 @@ use crate::layout::{Granule, PAGE_SHIFT};
 pub mod memory_type {
     pub const DEVICE_NGNRNE: u64 = 0;
     pub const DEVICE_NGNRE: u64 = 1;
-    /// Non-cacheable.
     pub const NORMAL_NC: u64 = 2;
-    /// Write-back, read- and write-allocate.
+    /// Write-back.
     pub const NORMAL: u64 = 3;
-    /// Write-through, read- and write-allocate.
+    /// Write-through.
     pub const NORMAL_WT: u64 = 4;
 }
 
@@ -55,21 +54,20 @@ fn tg1() -> FieldValue<u64, TCR_EL1::Register> {
     }
 }
 
-/// The largest TCR_EL1.IPS of this image: what its descriptors have room for.
+/// What descriptors have room for.
 pub const MOST_IPS: u64 = if Granule::PA_BITS == 52 { 6 } else { 5 };
 
-/// DS: the descriptors of FEAT_LPA2. The tables' shareability is SH0's and SH1's.
+/// FEAT_LPA2: shareability is SH0's and SH1's.
 const DS: u64 = 1 << 59;
 
-/// Returns TTBR0_EL1 or TTBR1_EL1 for the table at `root`: BADDR\[51:48\] are its bits 5:2 where
-/// the output size is 52 bits.
+/// Returns a TTBR: BADDR\[51:48\] are its bits 5:2 where the output size is 52 bits.
 #[inline(always)]
 #[must_use]
 pub const fn ttbr(root: u64) -> u64 {
     root & ((1 << 48) - 1) | root >> 48 << 2
 }
 
-/// Returns the table that a TTBR holds, which is aligned to a page.
+/// Returns the table of a TTBR.
 #[inline(always)]
 #[must_use]
 pub const fn root_of(ttbr: u64) -> u64 {
@@ -81,8 +79,7 @@ pub const fn root_of(ttbr: u64) -> u64 {
     ttbr & ((1 << 48) - 1) & !(Granule::PAGE_SIZE - 1) | high << 48
 }
 
-/// Returns TCR_EL1: this granule and its bits of address, walks as tables are mapped, the CPU's
-/// output size up to what descriptors can name. No HA and HD: only software changes descriptors.
+/// Returns TCR_EL1. No HA and HD: only software changes descriptors.
 #[inline(always)]
 #[must_use]
 pub fn tcr_el1() -> u64 {

@@ -34,7 +34,6 @@ impl MappedUart {
         self.registers.base()
     }
 
-    /// Sends each newline as CR LF.
     pub fn send(&self, text: &str) {
         for byte in text.bytes() {
             if byte == b'\n' {
@@ -61,7 +60,7 @@ pub fn set(device: Option<&'static MappedUart>) {
     DEVICE.store(device, Ordering::Release);
 }
 
-/// Prints no more, as the console is what fails.
+/// Prints no more: the console is what fails.
 pub fn switch_off() {
     OFF.store(true, Ordering::Relaxed);
 }
@@ -92,7 +91,6 @@ fn keep(text: &str) {
     }
 }
 
-/// Prints each newline as CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     // The writer never fails.
     let _ = Console.write_fmt(args);

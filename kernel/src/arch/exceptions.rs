@@ -1,7 +1,7 @@
-//! Exceptions at EL1: synchronous and SError, as no interrupt controller is in use. A spurious
-//! fault is retried (`exceptions/spurious.rs`), one in the exception table continues at its fixup
-//! (`exceptions/extable.rs`), all others are fatal. Registers are saved on the stack, or if it is
-//! full, on the CPU's overflow stack.
+//! Exceptions at EL1: synchronous and SError. A spurious fault is retried
+//! (`exceptions/spurious.rs`), one in the exception table continues at its fixup
+//! (`exceptions/extable.rs`), others are fatal. Registers are saved on the stack, or if it is full,
+//! on the CPU's overflow stack.
 
 mod extable;
 mod spurious;
@@ -44,7 +44,7 @@ pub fn install_vectors() {
     interrupts::unmask_serror();
 }
 
-/// Called with everything masked. A return continues at `frame.elr`.
+/// Everything is masked. A return continues at `frame.elr`.
 extern "C" fn handle_exception(frame: &mut Frame) {
     if frame.is_synchronous() && (spurious::retry(frame) || extable::fix_up(frame)) {
         return;

@@ -1,4 +1,4 @@
-//! The end of a run by an exception or a panic: reports, and turns the machine off.
+//! The end of a run by an exception or a panic.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -12,7 +12,7 @@ use super::percpu::{self, this_cpu};
 use super::syndrome::class;
 use super::{backtrace, interrupts, psci};
 
-/// Prints an address's walk, a line a level, in a broken kernel: no locks, no allocation, tables by
+/// Prints an address's walk in a broken kernel: no locks, no allocation, tables by
 /// [`probe_read`](super::probe::probe_read).
 pub type DumpWalk = fn(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>));
 
@@ -42,7 +42,7 @@ pub(super) fn failed_cpu() -> Option<usize> {
 
 static NR_AGAIN: AtomicUsize = AtomicUsize::new(0);
 
-/// Handles a failure of the report: prints; then turns off the console; then stops this CPU.
+/// The report failed: prints; then turns off the console; then stops this CPU.
 fn again(why: fmt::Arguments<'_>) -> ! {
     match NR_AGAIN.fetch_add(1, Ordering::Relaxed) {
         0 => print(format_args!("\nvmwalk: FATAL: {why} while reporting\n")),
@@ -52,7 +52,6 @@ fn again(why: fmt::Arguments<'_>) -> ! {
     psci::system_off()
 }
 
-/// Lets the first CPU through, once.
 fn enter() {
     let _masked = core::mem::ManuallyDrop::new(interrupts::mask());
     let this = percpu::cpu_index();
@@ -149,7 +148,7 @@ fn dump_frame(frame: &Frame) {
     ));
 }
 
-/// Ends the run with a message that blames machine or loader.
+/// Ends the run and blames machine or loader.
 pub fn stop(why: fmt::Arguments<'_>) -> ! {
     enter();
     print(format_args!("\nvmwalk: FATAL: {why}\n"));

@@ -30,7 +30,7 @@ impl Frame {
         VECTORS[(self.vector & 3) as usize]
     }
 
-    /// Synchronous from EL1 with SP_EL1: all that can be handled.
+    /// From EL1 with SP_EL1: all that can be handled.
     pub(super) fn is_synchronous(&self) -> bool {
         self.vector == 4
     }

@@ -1,5 +1,4 @@
-//! Identification registers, recorded by each CPU before anything depends on them (DESIGN rule 13,
-//! `smp::identify`).
+//! Identification registers, recorded by each CPU before anything depends on them (DESIGN rule 13).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +54,6 @@ pub fn read() -> Identity {
         })
 }
 
-/// Records this CPU's, number `index`.
 pub fn record(index: usize) {
     let identity = read();
     let place = IDENTITY.of(index);
@@ -72,7 +70,7 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
-/// Returns those recorded, with overrides.
+/// With overrides.
 pub fn cpus(overrides: &[Option<Override>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
         let overrides = overrides.iter().copied().flatten();

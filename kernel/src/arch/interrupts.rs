@@ -5,7 +5,7 @@ use core::panic::Location;
 use super::alternatives::is_measured;
 use super::masked;
 
-/// IRQ and FIQ are masked until this is dropped, which restores DAIF. Nests.
+/// IRQ and FIQ are masked until this is dropped. Nests.
 #[must_use = "dropping the guard restores the mask at once"]
 #[derive(Debug)]
 pub struct MaskedBriefly {
@@ -39,7 +39,7 @@ impl Drop for Masked {
     }
 }
 
-/// Masks IRQ and FIQ unmeasured, for a few instructions, always the same.
+/// Masks IRQ and FIQ unmeasured, for a few instructions.
 #[inline(always)]
 pub fn mask_briefly() -> MaskedBriefly {
     let daif: u64;

@@ -1,8 +1,6 @@
-//! The longest section with interrupts masked on each CPU, from its first guard to its last (locks
-//! and [`interrupts`](super::interrupts)): measured with debug assertions and `masked=1`.
-//!
-//! Steps ([`Count`]) have the bounds of DESIGN rule 14 on any machine; ticks of CNTVCT_EL0 count
-//! instructions under `-icount`.
+//! The longest section with interrupts masked on each CPU, from its first guard to its last:
+//! measured with debug assertions and `masked=1`. Steps ([`Count`]) have the bounds of DESIGN rule
+//! 14 on any machine; CNTVCT_EL0 counts instructions under `-icount`.
 
 use core::arch::asm;
 use core::fmt;
@@ -21,7 +19,7 @@ pub enum Count {
     Written,
     /// Many at a time.
     LookedAt,
-    /// To or from the buddy allocator.
+    /// With the buddy allocator.
     Blocks,
 }
 
@@ -29,12 +27,12 @@ impl Count {
     const NR: usize = 4;
     pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks];
 
-    /// Returns a section's limit; `None` for what depends on the machine.
+    /// `None` for what depends on the machine.
     #[must_use]
     pub const fn bound(self) -> Option<u64> {
         match self {
             Self::Ticks => None,
-            // A table that is filled, and a group of 16, broken and made (DESIGN rule 3).
+            // A table filled, and a group of 16 broken and made (DESIGN rule 3).
             Self::Written => Some(512 + 2 * 16),
             Self::LookedAt => Some(512),
             Self::Blocks => Some(64),
@@ -89,9 +87,7 @@ impl Section {
 
 struct Measured {
     depth: AtomicUsize,
-    /// With the ticks of its beginning.
     current: Section,
-    /// Of each count.
     most: [Section; Count::NR],
 }
 
@@ -193,7 +189,6 @@ fn step(what: Count, nr: usize) {
     }
 }
 
-/// Returns the section with the most so far, of any CPU.
 #[must_use]
 pub fn most(count: Count) -> Option<Found> {
     MEASURED

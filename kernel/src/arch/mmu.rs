@@ -1,6 +1,6 @@
-//! Barriers, TLBIs and address translations, one instruction each and named as such, and
-//! [`KernelMmu`], which gives them to the engine. Where each goes is the engine's part (DESIGN
-//! rules 2 to 5). No `nomem`: no access moves across one.
+//! Barriers, TLBIs and address translations by their names, and [`KernelMmu`], which gives them to
+//! the engine. Where each goes is the engine's part (DESIGN rules 2 to 5). No `nomem`: no access
+//! moves across one.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -82,14 +82,14 @@ fn tlbi_vmalle1is() {
     unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) }
 }
 
-/// FEAT_TLBIRANGE only; SYS, as assemblers for Armv8.0 lack the name.
+/// FEAT_TLBIRANGE; SYS, as Armv8.0 assemblers lack the name.
 #[inline(always)]
 fn tlbi_rvaale1is(operand: u64) {
     // SAFETY: as by VA.
     unsafe { asm!("sys #0, c8, c2, #7, {}", in(reg) operand, options(nostack, preserves_flags)) }
 }
 
-/// FEAT_TLBIRANGE only.
+/// FEAT_TLBIRANGE.
 #[inline(always)]
 fn tlbi_rvaae1is(operand: u64) {
     // SAFETY: as by VA.
@@ -108,24 +108,23 @@ pub fn repeats_tlbi() -> bool {
     REPEAT_TLBI.load(Ordering::Relaxed)
 }
 
-/// Invalidates the page at `va`, outside the engine's trees, whose descriptor was made invalid, on
-/// every CPU. Before [`init`] there is no repeat, as no other CPU has run.
+/// Invalidates the page at `va`, outside the engine's trees, whose descriptor was made invalid.
+/// Before [`init`] there is no repeat, as no other CPU has run.
 pub fn flush_page(va: usize) {
     flush::page(&KernelMmu::WITHOUT_RANGES, VirtAddr(va as u64), repeats_tlbi());
 }
 
-/// Invalidates everything, likewise.
 pub fn flush_all() {
     flush::all(&KernelMmu::WITHOUT_RANGES, repeats_tlbi());
 }
 
-/// Disables walks of the lower half on this CPU (TCR_EL1.EPD0), and empties its TLB.
+/// Disables walks of the lower half on this CPU and empties its TLB.
 pub fn disable_ttbr0() {
     TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);
     TTBR0_EL1.set(0);
     // In effect before the TLBI: no walk caches anything after it.
     isb();
-    // Everything, as the identity map was global; this CPU only, as each disables its own.
+    // Everything, as the identity map was global; only this CPU's.
     // SAFETY: what is removed is walked again.
     unsafe { asm!("tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
     isb();
@@ -133,16 +132,16 @@ pub fn disable_ttbr0() {
 
 global_asm!(include_str!("mmu/replace_ttbr1.s"));
 
-/// Makes `root` (the physical address of a root table) this CPU's upper half.
+/// Makes the root table at `root` this CPU's upper half.
 ///
-/// The old and the new tables may map the same address with different leaf sizes, so the switch is
-/// a break-before-make of everything (rule 3): it runs in the identity map, with walks of the upper
-/// half disabled and the TLB emptied in between. TTBR0 is off afterwards.
+/// Old and new tables may map an address with different leaf sizes, so this is a break-before-make
+/// of everything (rule 3), in the identity map, with walks of the upper half disabled. TTBR0 is off
+/// afterwards.
 ///
 /// # Safety
-/// The new tables map the code, stack, data and vectors in use at the same addresses to the same
-/// memory, and are complete (DSB ISHST has been done). Nothing that only the old tables map is used
-/// any more.
+/// The new tables map code, stack, data and vectors in use at the same addresses to the same
+/// memory, and a DSB ISHST has completed them. Nothing that only the old tables map is used any
+/// more.
 pub unsafe fn replace_ttbr1(ttbr0_identity: u64, image_pa: impl Fn(usize) -> u64, root: u64) {
     unsafe extern "C" {
         fn replace_ttbr1_identity(root: u64, tcr_break: u64, tcr: u64);
@@ -171,10 +170,8 @@ pub enum Access {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Translation {
     pub pa: u64,
-    /// As in MAIR_EL1.
     pub attribute: u8,
-    /// SH: 0b00 non-shareable, 0b10 outer, 0b11 inner; always 0b10 for Device and Normal
-    /// non-cacheable.
+    /// SH: 0b00 non-shareable, 0b10 outer (always for Device and non-cacheable), 0b11 inner.
     pub shareability: u8,
     pub par: u64,
 }
@@ -205,7 +202,7 @@ impl fmt::Debug for Abort {
 /// AT S1E1R.
 ///
 /// # Errors
-/// The fault of a read at EL1.
+/// As [`translate`].
 pub fn at_s1e1r(va: usize) -> Result<Translation, Abort> {
     translate(va, Access::Read)
 }
@@ -213,16 +210,15 @@ pub fn at_s1e1r(va: usize) -> Result<Translation, Abort> {
 /// AT S1E1W.
 ///
 /// # Errors
-/// The fault of a write at EL1.
+/// As [`translate`].
 pub fn at_s1e1w(va: usize) -> Result<Translation, Abort> {
     translate(va, Access::Write)
 }
 
 /// Asks the MMU to translate `va`, interrupts masked so that no handler's AT overwrites PAR_EL1.
 ///
-/// DMB SY around its read: Cortex-A77 (r0p0 to r1p0, erratum 1508412) can deadlock on a load, even
-/// speculative, from Device or non-cacheable memory beside it. Store-exclusives are firmware's
-/// part.
+/// DMB SY around its read: Cortex-A77 (r0p0 to r1p0, erratum 1508412) can deadlock on a load from
+/// Device or non-cacheable memory beside it. Store-exclusives are firmware's part.
 ///
 /// # Errors
 /// The fault of such an access at EL1.
@@ -249,7 +245,6 @@ pub fn translate(va: usize, access: Access) -> Result<Translation, Abort> {
     decode_par(va, par)
 }
 
-/// Arm ARM, PAR_EL1: F in bit 0; ATTR 63:56, PA 51:12 (48 bits: RES0 above), SH 8:7 or FST 6:1.
 fn decode_par(va: usize, par: u64) -> Result<Translation, Abort> {
     if par & 1 == 0 {
         Ok(Translation {
@@ -274,7 +269,6 @@ pub struct KernelMmu {
 impl KernelMmu {
     const WITHOUT_RANGES: Self = Self { tlbi_range: false };
 
-    /// Errata repeats are `paging::Config`'s.
     #[must_use]
     pub fn new(features: &Features) -> Self {
         Self {

@@ -1,6 +1,5 @@
-//! Per-CPU variables: each CPU has a block, a copy of the template `.percpu`. The boot CPU's is in
-//! .bss, others in a window of the fixed region (`mm::per_cpu`). TPIDR_EL1 points to the block,
-//! whose [`PerCpu`] gives the vectors a good stack.
+//! Per-CPU variables: each CPU has a copy of the template `.percpu`, at TPIDR_EL1. The boot CPU's
+//! is in .bss, others in a window of the fixed region (`mm::per_cpu`).
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -11,20 +10,19 @@ use aarch64_cpu::registers::{MPIDR_EL1, Readable, TPIDR_EL1, Writeable};
 
 use crate::layout::{PER_CPU_WINDOW, PER_CPU_WINDOW_SIZE};
 
-/// With addresses; memory is taken for the machine's.
+/// By the window's addresses.
 pub const MAX_CPUS: usize = 4096;
 const MAX_BLOCK_SIZE: usize = PER_CPU_WINDOW_SIZE / MAX_CPUS;
 pub const OVERFLOW_STACK_SIZE: usize = 8 << 10;
 
 unsafe extern "C" {
-    /// The template: whole pages.
+    /// Whole pages.
     static __percpu_start: u8;
     static __percpu_end: u8;
     static __percpu_boot: u8;
 }
 
-/// Declares an [`EachCpu`]: `per_cpu! { static NAME: Type = initial; }`. Any CPU may read
-/// another's, so the type is `Sync`.
+/// Declares an [`EachCpu`]: `per_cpu! { static NAME: Type = initial; }`.
 #[macro_export]
 macro_rules! per_cpu {
     ($(#[$meta:meta])* $vis:vis static $NAME:ident: $T:ty = $initial:expr;) => {
@@ -46,8 +44,6 @@ pub struct EachCpu<T>(UnsafeCell<T>);
 unsafe impl<T: Sync> Sync for EachCpu<T> {}
 
 impl<T> EachCpu<T> {
-    /// Returns the initial value.
-    ///
     /// # Safety
     /// It becomes a static of the section `.percpu`.
     #[doc(hidden)]
@@ -63,10 +59,8 @@ impl<T> EachCpu<T> {
         unsafe { &*(at as *const T) }
     }
 
-    /// Returns CPU `cpu`'s.
-    ///
     /// # Panics
-    /// If there is none.
+    /// If there is no such CPU.
     #[must_use]
     pub fn of(&'static self, cpu: usize) -> &'static T {
         let at = (self.0.get() as usize).wrapping_add(offset_of_block(cpu));
@@ -95,11 +89,9 @@ impl<T> fmt::Debug for EachCpu<T> {
 pub struct PerCpu {
     pub(super) stack_low: usize,
     pub(super) stack_high: usize,
-    /// For exceptions when that one is full.
     pub(super) overflow_low: usize,
     pub(super) overflow_high: usize,
     pub(super) scratch: [u64; 2],
-    /// 0 for the boot CPU.
     index: usize,
     /// From template to block.
     offset: usize,
@@ -147,7 +139,6 @@ pub fn nr_cpus() -> usize {
     NR_CPUS.load(Ordering::Relaxed)
 }
 
-/// Returns its bytes: whole pages.
 #[must_use]
 pub fn block_size() -> usize {
     &raw const __percpu_end as usize - &raw const __percpu_start as usize
@@ -165,10 +156,8 @@ fn offset_of_block(cpu: usize) -> usize {
     block(cpu).wrapping_sub(&raw const __percpu_start as usize)
 }
 
-/// Initialises the block of CPU `cpu`.
-///
 /// # Safety
-/// It is mapped, and that CPU does not run.
+/// The block is mapped, and CPU `cpu` does not run.
 unsafe fn copy_template(cpu: usize) {
     // SAFETY: both have this size, and the block is the caller's.
     unsafe { core::ptr::copy_nonoverlapping(&raw const __percpu_start, block(cpu) as *mut u8, block_size()) };
@@ -180,7 +169,7 @@ unsafe fn copy_template(cpu: usize) {
 /// If they do not fit the window.
 ///
 /// # Safety
-/// Called once, by the boot CPU, while no other runs. The window is mapped for them, writable.
+/// Called once, while no other CPU runs. The window is mapped for them, writable.
 pub unsafe fn init_blocks(nr: usize) {
     assert!(
         block_size() <= MAX_BLOCK_SIZE && nr <= MAX_CPUS,
@@ -196,8 +185,6 @@ pub unsafe fn init_blocks(nr: usize) {
 
 pub const AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// Fills in CPU `index`'s data and sets TPIDR_EL1.
-///
 /// # Safety
 /// Called once for each `index`, by that CPU, on `stack`. Its block is there.
 unsafe fn init(index: usize, stack: Range<usize>) {
@@ -233,7 +220,7 @@ pub unsafe fn init_boot_cpu(stack: Range<usize>) {
 /// Sets up CPU `index`, or when it comes up again only TPIDR_EL1.
 ///
 /// # Safety
-/// Called by CPU `index`, not 0, on `stack`, always the same.
+/// Called by CPU `index`, not 0, always on the same `stack`.
 pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     let this = CPU.of(index);
     if this.stack_high == stack.end {
@@ -244,7 +231,7 @@ pub(crate) unsafe fn init_secondary(index: usize, stack: Range<usize>) {
     unsafe { init(index, stack) };
 }
 
-/// Returns this CPU's data. Its only cells are atomics, as it is shared.
+/// Returns this CPU's data, which others may read.
 #[inline(always)]
 #[must_use]
 pub fn this_cpu() -> &'static PerCpu {
@@ -252,7 +239,6 @@ pub fn this_cpu() -> &'static PerCpu {
     unsafe { &*(TPIDR_EL1.get() as *const PerCpu) }
 }
 
-/// Returns 0 on the boot CPU.
 #[inline(always)]
 #[must_use]
 pub fn cpu_index() -> usize {
@@ -276,13 +262,12 @@ impl PerCpu {
     }
 }
 
-/// Returns the retried faults of all CPUs.
 #[must_use]
 pub fn nr_spurious_faults() -> u64 {
     sum(|cpu| &cpu.nr_spurious_faults)
 }
 
-/// Returns those of all CPUs, counted as the wait begins.
+/// Counted as a wait begins.
 #[must_use]
 pub fn nr_window_waits() -> u64 {
     sum(|cpu| &cpu.nr_window_waits)

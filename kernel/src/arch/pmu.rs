@@ -1,11 +1,10 @@
-//! An event counter of instructions: INST_RETIRED (event 0x08; Arm ARM, "Common event numbers"),
-//! exact under `-icount`. Of its bits 32 are used, as more need FEAT_PMUv3p5.
+//! A counter of instructions: INST_RETIRED (Arm ARM, "Common event numbers"), exact under
+//! `-icount`. 32 bits are used, as more need FEAT_PMUv3p5.
 
 use core::arch::asm;
 
 use super::features::Features;
 
-/// Also its bit in PMCEID0_EL0.
 const INST_RETIRED: u64 = 0x08;
 const PMCR_E: u64 = 1 << 0;
 
@@ -32,7 +31,7 @@ impl core::fmt::Display for Unavailable {
     }
 }
 
-/// Counter 0 of this CPU, at EL1.
+/// Counter 0 of this CPU.
 #[derive(Debug)]
 pub struct InstructionCounter {
     _not_send: core::marker::PhantomData<*const ()>,
@@ -79,7 +78,7 @@ impl InstructionCounter {
     }
 
     /// Returns the count. ISB: not read early (Arm ARM, "Synchronization requirements for AArch64
-    /// System registers"); no access moves across it.
+    /// System registers").
     #[inline(always)]
     #[must_use]
     pub fn read(&self) -> u32 {
@@ -90,7 +89,7 @@ impl InstructionCounter {
     }
 }
 
-/// Executes exactly `2 * rounds` instructions; `rounds` is at least 1.
+/// Executes `2 * rounds` instructions, `rounds` not 0.
 #[inline(always)]
 pub fn known_loop(rounds: u32) {
     // SAFETY: counts a register down.

@@ -1,4 +1,4 @@
-//! Accesses that report a fault, by the exception table. Spurious faults are retried first.
+//! Accesses that report a fault, by the exception table.
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -16,7 +16,7 @@ pub struct FaultInfo {
 }
 
 impl FaultInfo {
-    /// Returns `None` for an undefined instruction that was fetched.
+    /// `None` for an undefined instruction.
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()
@@ -43,7 +43,7 @@ impl FaultInfo {
         Syndrome(self.esr).is_write()
     }
 
-    /// Returns whether an instruction was fetched, so that the address is executable.
+    /// Returns whether an instruction was fetched.
     #[must_use]
     pub fn was_executed(&self) -> bool {
         Syndrome(self.esr).class() == class::UNKNOWN
@@ -81,7 +81,7 @@ fn catch<T>(probe: impl FnOnce(*mut FaultInfo) -> T) -> Result<T, FaultInfo> {
     if fault.esr == 0 { Ok(value) } else { Err(fault) }
 }
 
-/// Loads 64 bits from `va`.
+/// Loads 64 bits.
 ///
 /// # Errors
 /// The fault; alignment, too, in device memory or with SCTLR_EL1.A.
@@ -99,7 +99,7 @@ pub fn probe_read32(va: usize) -> Result<u32, FaultInfo> {
     catch(|fault| unsafe { probe_read32_or_fault(va, fault) })
 }
 
-/// Stores 64 bits at `va`.
+/// Stores 64 bits.
 ///
 /// # Errors
 /// The fault.
@@ -135,7 +135,7 @@ pub unsafe fn probe_exec(va: usize) -> Result<(), FaultInfo> {
     catch(|fault| unsafe { probe_call_or_fault(va, fault) })
 }
 
-/// Reads SMCR_EL1, which CPTR_EL2.TSM traps to this image's EL2. Undefined without FEAT_SME.
+/// Reads SMCR_EL1, which this image's EL2 traps. Undefined without FEAT_SME.
 pub fn trap_to_el2() {
     // SMEN: no trap to EL1; FPEN as before.
     const CPACR: u64 = 0b11 << 24 | 0b11 << 20;

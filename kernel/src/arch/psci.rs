@@ -1,5 +1,3 @@
-//! PSCI.
-
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use smccc::{Hvc, Smc, psci};
@@ -25,8 +23,6 @@ pub fn conduit() -> Option<Conduit> {
     }
 }
 
-/// Starts CPU `mpidr` at physical address `entry` with `context` in x0.
-///
 /// # Errors
 /// What firmware answered.
 pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
@@ -53,14 +49,13 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
     state == Ok(psci::AffinityState::Off)
 }
 
-/// Turns the machine off; only stops this CPU without firmware, or without a console: the log in
-/// memory is for a debugger.
+/// Turns the machine off; without firmware or a console only stops this CPU, for a debugger.
 pub fn system_off() -> ! {
     early_console::flush();
     if early_console::device().is_none() {
         park();
     }
-    // Refused, or not in the tree: try both, under the exception table.
+    // Refused, or unknown: try both, under the exception table.
     let _ = match conduit() {
         Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
         Some(Conduit::Smc) => psci::system_off::<Smc>(),
@@ -70,7 +65,6 @@ pub fn system_off() -> ! {
     park()
 }
 
-/// Stops this CPU for good.
 pub fn park() -> ! {
     let _masked = super::interrupts::mask();
     loop {

@@ -1,9 +1,9 @@
-//! ESR_EL1 in words (Arm ARM, "ESR_EL1, Exception Syndrome Register (EL1)").
+//! ESR_EL1 (Arm ARM, "ESR_EL1, Exception Syndrome Register (EL1)").
 
 use core::fmt;
 
 pub mod class {
-    /// Undefined instruction, and what has no class.
+    /// Undefined instruction and others.
     pub const UNKNOWN: u64 = 0x00;
     /// Trapped by CPACR_EL1.
     pub const FP: u64 = 0x07;
@@ -93,13 +93,12 @@ impl Syndrome {
         }
     }
 
-    /// Returns WnR: set for cache maintenance and AT, too, with CM.
+    /// WnR: set for cache maintenance and AT, too.
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0
     }
 
-    /// Returns whether FAR_EL1 is valid: aborts without FnV, PC alignment.
     #[must_use]
     pub const fn far_valid(self) -> bool {
         self.is_abort() && self.0 & 1 << 10 == 0 || self.class() == class::PC_ALIGNMENT

@@ -1,44 +1,29 @@
-//! Bulk operations on translation tables, and on the arrays of frame numbers that fill them.
+//! Bulk operations on translation tables, and on the arrays of frame numbers that fill them. None has
+//! a barrier: that is the caller's (DESIGN rule 2).
 //!
 //! # Why pairs and vectors are allowed
-//! A walker may read a descriptor at any moment, so each needs a single-copy atomic store. Arm ARM
-//! B2.2.1, "Requirements for single-copy atomicity", where 8-byte aligned:
-//!
-//! - STP and LDP of two X registers are two single-copy atomic accesses, in no order;
-//! - LD1 and ST1 with 64-bit elements (`.2d`) access each so, in no order.
-//!
-//! That equals relaxed atomics. DC ZVA promises nothing, so it only zeroes unlinked tables.
+//! A walker may read a descriptor at any moment, so each needs a single-copy atomic store. STP and
+//! LDP of X registers, and LD1 and ST1 of `.2d`, are single-copy atomic for each 8-byte aligned
+//! element, in no order (Arm ARM B2.2.1, "Requirements for single-copy atomicity"). That equals
+//! relaxed atomics. DC ZVA promises nothing, so it only zeroes unlinked tables.
 //!
 //! # Which have a vector version
 //! Those that it makes 1.3 times as fast on two of three processors. Cycles a descriptor, by
-//! `llvm-mca` 19 (`-iterations=200`), as many in a turn:
+//! `llvm-mca` 19 (`-iterations=200`):
 //!
 //! ```text
-//!                          cortex-a55   cortex-a76   neoverse-n1   instructions
-//! fill_linear  general        2.13         1.06          0.52          1.63   <- used
-//!              vector         0.81         1.00          0.50          0.94
-//! fill_frames  general        3.50         1.38          1.00          2.50
-//!              vector         2.69         1.01          1.00          1.38   <- used
-//! clear        general        0.75         1.00          0.50          0.63   <- used
-//!              vector         0.63         1.00          0.25          0.25
-//! kinds        general        3.75         1.07          0.73          2.69
-//!              vector         1.91         0.75          0.38          0.56   <- used
-//! or_of        general        3.75         0.81          0.50          1.69
-//!              vector         2.00         0.50          0.25          0.75   <- used
-//! consecutive  general        4.94         1.82          1.25          4.25
-//!              vector         3.38         0.88          0.78          1.81   <- used
-//! fill_blocks  general        8.06         2.88          1.77          5.50
-//!              vector         4.88         1.57          1.44          2.81   <- used
+//!              general/vector: cortex-a55    cortex-a76   neoverse-n1   used
+//! fill_linear                  2.13/0.81     1.06/1.00     0.52/0.50    general
+//! fill_frames                  3.50/2.69     1.38/1.01     1.00/1.00    vector
+//! clear                        0.75/0.63     1.00/1.00     0.50/0.25    general
+//! kinds, are_vacant            3.75/1.91     1.07/0.75     0.73/0.38    vector
+//! or_of                        3.75/2.00     0.81/0.50     0.50/0.25    vector
+//! consecutive                  4.94/3.38     1.82/0.88     1.25/0.78    vector
+//! fill_blocks                  8.06/4.88     2.88/1.57     1.77/1.44    vector
 //! ```
 //!
-//! `are_vacant` is half of `kinds`.
-//!
-//! # Vector registers
-//! Compiled code has none (softfloat), and none is saved. Only whole blocks of [`BLOCK`] words use
-//! them here, interrupts masked: no handler can come in between, and synchronous exceptions that
-//! return (probes, retries) do not use them. CPACR_EL1.FPEN permits it.
-//!
-//! None has a barrier: that is the caller's (DESIGN rule 2).
+//! Compiled code has no vector registers (softfloat), and none is saved: only whole blocks of
+//! [`BLOCK`] words use them, interrupts masked, and exceptions that return do not use them.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -51,8 +36,6 @@ pub const BLOCK: usize = 16;
 /// Bits 7:0 and 55:48 of a descriptor.
 const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
-/// Reads them one by one.
-///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` words.
 #[inline(always)]
@@ -292,8 +275,7 @@ pub unsafe fn zero_table(table: *mut u64, zva_size: usize) {
 /// Bytes 0, then 6, of eight descriptors in four registers.
 static PLACES: Constants<16> = Constants([0, 8, 16, 24, 32, 40, 48, 56, 6, 14, 22, 30, 38, 46, 54, 62]);
 
-/// Returns the AND and OR of bits 7:0 and 55:48, the kinds, of `nr` descriptors from `at` on. Other
-/// bits are arbitrary.
+/// Returns the AND and OR of descriptors; only bits 7:0 and 55:48, the kinds, are valid.
 ///
 /// # Safety
 /// `at` is 8-byte aligned and readable for `nr` descriptors.
@@ -305,7 +287,7 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
     if nr >= BLOCK {
         let end = at.wrapping_add(nr & !(BLOCK - 1));
         // SAFETY: in the caller's range. Collects the OR, and for the AND the OR of complements, of
-        // the bytes that TBL picks; the eight of each are folded at the end.
+        // the bytes that TBL picks.
         unsafe {
             vector_asm!(
                 [
@@ -313,7 +295,6 @@ pub unsafe fn kinds(at: *const u64, nr: usize) -> (u64, u64) {
                     "ldr q24, [{a}, :lo12:{places}]",
                     "movi v20.2d, #0",
                     "movi v21.2d, #0",
-                    // Two blocks a turn; an odd number begins in the middle.
                     "tbnz {nr}, #4, 3f",
                     "2:",
                     bytes_of_block!(),
@@ -449,8 +430,7 @@ pub unsafe fn or_of(at: *const u64, nr: usize) -> u64 {
     unsafe { words(at, nr % BLOCK) }.fold(or, |or, word| or | word)
 }
 
-/// Returns how many of `nr` words from `at` on are `first`, `first + 1` and so on, up to the first
-/// that is not.
+/// Returns how many words are `first`, `first + 1` and so on.
 ///
 /// # Safety
 /// As for [`kinds`].
@@ -460,7 +440,7 @@ pub unsafe fn nr_consecutive(at: *const u64, nr: usize, first: u64) -> usize {
     let all = nr;
     let (mut at, mut nr) = (at, nr);
     if nr >= BLOCK {
-        // SAFETY: in the caller's range. Passes over blocks that are right.
+        // SAFETY: in the caller's range.
         unsafe {
             vector_asm!(
                 [
@@ -531,9 +511,9 @@ static INDEXES: Constants<{ 8 * BLOCK }> = {
     Constants(bytes)
 };
 
-/// Stores `frames[i] << PAGE_SHIFT | template` from `at` on, for blocks of [`BLOCK`] consecutive
-/// frames whose first has no bit of `head_mask`, until a block is not such. Returns how many.
-/// Blocks need not continue each other.
+/// Does [`fill_frames`] for blocks of [`BLOCK`] consecutive frames whose first has no bit of
+/// `head_mask`, up to the first that is not such. Returns how many. Blocks need not continue each
+/// other.
 ///
 /// `head_mask` has the bits below a block's alignment, `template` none of an address.
 ///

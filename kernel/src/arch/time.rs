@@ -21,7 +21,7 @@ pub fn since_reset() -> Duration {
     Duration::from_nanos(nanoseconds as u64)
 }
 
-/// Ticks a second; the emulator's if firmware left CNTFRQ_EL0 0.
+/// The emulator's if firmware left CNTFRQ_EL0 0.
 fn frequency() -> u64 {
     match CNTFRQ_EL0.get() {
         0 => 62_500_000,
@@ -29,8 +29,7 @@ fn frequency() -> u64 {
     }
 }
 
-/// Waits a moment: YIELD lets an emulator go on with its next CPU. Not WFE: nothing promises an
-/// event.
+/// YIELD: an emulator goes on with its next CPU. Not WFE: nothing promises an event.
 #[inline(always)]
 pub fn relax() {
     // SAFETY: a hint.
@@ -58,8 +57,8 @@ impl Deadline {
         ticks() >= self.0
     }
 
-    /// Waits until `done` or the deadline; returns whether it was done. Reads the counter once in
-    /// 256 calls: that drains the pipeline, and all CPUs of an emulator share a lock for it.
+    /// Returns whether it was done. Reads the counter once in 256 calls: that drains the pipeline,
+    /// and emulated CPUs share a lock for it.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {
             for _ in 0..LOOKS {

@@ -1,6 +1,6 @@
 use core::fmt;
 
-/// Stored in a `T`; made by [`boot_argument!`](crate::boot_argument).
+/// Made by [`boot_argument!`](crate::boot_argument).
 pub struct Argument<T> {
     pub name: &'static str,
     /// Writes what may follow `=`.
@@ -11,7 +11,7 @@ pub struct Argument<T> {
 }
 
 impl<T: 'static> Argument<T> {
-    /// Stores a value in `noted`. `None` if the name is not in `list`.
+    /// `None` if the name is not in `list`.
     ///
     /// # Errors
     /// The argument, which displays what it takes.
@@ -40,7 +40,7 @@ impl<T> fmt::Debug for Argument<T> {
     }
 }
 
-/// Makes an [`Argument`] of [`Choices`], or of values as displayed. A `?` in `$note` refuses one.
+/// Of [`Choices`], or of values as displayed. A `?` in `$note` refuses one.
 #[macro_export]
 macro_rules! boot_argument {
     ($name:literal, one of $choices:expr, $what:literal, |$args:ident, $chosen:ident| $note:expr) => {
@@ -68,11 +68,8 @@ macro_rules! boot_argument {
     };
 }
 
-/// Values by name.
 pub type Choices<T> = [(&'static str, T)];
 
-/// Writes the names.
-///
 /// # Errors
 /// The writer's.
 pub fn names<T>(f: &mut fmt::Formatter<'_>, choices: &Choices<T>) -> fmt::Result {

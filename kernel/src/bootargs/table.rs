@@ -37,7 +37,6 @@ fn overrides(list: &str) -> Option<[Option<Override>; NR_OVERRIDES]> {
     Some(overrides)
 }
 
-/// The kernel's own.
 pub const ARGUMENTS: &[Argument<BootArgs>] = &[
     boot_argument!(
         "log",

@@ -1,5 +1,5 @@
-//! The console: a UART behind a lock, and the backend of `log`. Before [`attach`], output goes to
-//! the early console; panics use it always, without the lock.
+//! The console: a UART behind a lock, and the backend of `log`. Panics use the early console,
+//! without the lock.
 
 mod typed;
 
@@ -13,7 +13,6 @@ use crate::sync::{HotWord, IrqSpinLock, Padded};
 use typed::Typed;
 
 struct Console {
-    /// Through its ioremap.
     uart: Option<&'static MappedUart>,
     typed: Typed,
 }
@@ -41,8 +40,6 @@ const CTRL_C: u8 = 0x03;
 struct Logger;
 static LOGGER: Logger = Logger;
 
-/// Makes the console the backend of `log`.
-///
 /// # Panics
 /// When called twice.
 pub fn init_log(level: LevelFilter) {
@@ -54,14 +51,13 @@ pub fn init_log(level: LevelFilter) {
 
 static ATTACHED: spin::Once<MappedUart> = spin::Once::new();
 
-/// Makes `uart` the console, as the loader set it up: only it knows the clock.
+/// As the loader set it up: only it knows the clock.
 pub fn attach(uart: MappedUart) {
     let uart = ATTACHED.call_once(|| uart);
     CONSOLE.lock().uart = Some(uart);
     early_console::set(Some(uart));
 }
 
-/// Prints one message, with CR LF.
 pub fn print(args: fmt::Arguments<'_>) {
     match CONSOLE.lock().uart {
         Some(uart) => {
@@ -100,7 +96,7 @@ impl Drop for Listening {
     }
 }
 
-/// Returns whether Ctrl-C came since [`listen`], and drops input before it. Long work polls.
+/// Drops input before it. Long work polls.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())
@@ -140,7 +136,6 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Info is for the user.
         let prefix = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
@@ -156,7 +151,6 @@ impl Log for Logger {
     }
 }
 
-/// At any log level.
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {
@@ -164,7 +158,6 @@ macro_rules! print {
     };
 }
 
-/// With a newline.
 #[macro_export]
 macro_rules! println {
     () => {

@@ -6,8 +6,6 @@ pub use machine::uart::Uart;
 /// The tree stays mapped.
 pub type Machine = machine::device_tree::Machine<'static>;
 
-/// Reads `blob` for this CPU.
-///
 /// # Errors
 /// Why it is unusable.
 pub fn read(blob: &'static [u8]) -> Result<Machine, Error<'static>> {

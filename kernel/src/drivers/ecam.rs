@@ -1,5 +1,5 @@
-//! PCI Express configuration space: 4 KiB at bus << 20 | device << 15 | function << 12 (PCI Express
-//! Base Specification, "Enhanced Configuration Access Mechanism").
+//! PCI Express configuration space (PCI Express Base Specification, "Enhanced Configuration Access
+//! Mechanism").
 
 use core::ptr::read_volatile;
 
@@ -25,7 +25,6 @@ impl Function {
     }
 }
 
-/// Mapped as device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Ecam {
     base: usize,
@@ -33,16 +32,14 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Returns the window of `size` bytes at `base`.
-    ///
     /// # Safety
-    /// It stays mapped as device memory.
+    /// `size` bytes at `base` stay mapped as device memory.
     #[must_use]
     pub const unsafe fn new(base: usize, size: usize) -> Self {
         Self { base, size }
     }
 
-    /// Returns `None` without a device, or beyond the window.
+    /// `None` without a device, or beyond the window.
     #[must_use]
     pub fn vendor_and_device(&self, function: Function) -> Option<(u16, u16)> {
         let offset = function.offset();

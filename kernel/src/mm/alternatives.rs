@@ -6,10 +6,10 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::{alternatives, cache};
 
-/// Replaces [`alternatives`](crate::arch::alternatives) that are due. After [`cache::init`].
+/// After [`cache::init`].
 ///
 /// # Safety
-/// Called by the boot CPU, while no other runs. No caller is within a site.
+/// No other CPU runs, and no caller is within a site.
 pub unsafe fn apply_alternatives(info: &BootInfo, features: &Features, measured: bool) {
     let slot = EDIT_SLOTS.start;
     let mut mapped = usize::MAX;

@@ -1,6 +1,5 @@
 //! The kernel's [`vmalloc`](mod@vmalloc) subsystem, and its calls by Linux's names. They return
-//! handles; [`into_raw`](VmArea::into_raw) makes one an address for `vfree`, `vunmap` or `iounmap`.
-//! With the feature `trace`, each call can be broken on.
+//! handles; [`into_raw`](VmArea::into_raw) makes one an address for `vfree`.
 
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -36,7 +35,6 @@ pub type KernelVmalloc = Vmalloc<KernelBackend>;
 pub type KernelArea = VmArea<'static, KernelBackend>;
 
 static VMALLOC: Once<KernelVmalloc> = Once::new();
-/// Never freed.
 static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 
 /// The rest of the newest; 0 for none. Only increases within a frame, so no page comes twice.
@@ -44,15 +42,13 @@ static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
 
-/// Of changes to the linear map, from first split to last fold; interrupts stay enabled.
+/// Held from first split to last fold; interrupts stay enabled.
 static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
-/// Purge threshold of one CPU; [`FlushPolicy::lazy_for`] scales it.
+/// Of one CPU; [`FlushPolicy::lazy_for`] scales it.
 const LAZY_AREAS: usize = 256;
 const LAZY_PAGES: u64 = (32 << 20) / PAGE_SIZE as u64;
 
-/// Sets the subsystem up.
-///
 /// # Errors
 /// There is no frame for it.
 pub fn init() -> Result<(), Error> {
@@ -82,19 +78,17 @@ pub fn has_deferred_work() -> bool {
 }
 
 pub fn do_deferred_work() {
-    // Cleared first: what is deferred meanwhile sets it again.
+    // First: what is deferred meanwhile sets it again.
     if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
         DEFERRED_WORK.store(true, Ordering::Relaxed);
     }
 }
 
-/// Returns `None` before it is set up.
+/// `None` before it is set up.
 pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
 
-/// Returns the subsystem.
-///
 /// # Panics
 /// Before it is set up.
 #[must_use]
@@ -184,7 +178,6 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     edit.apply(tree, range)
 }
 
-/// Returns the range of the block that `at` would be in.
 fn block(at: VirtAddr) -> VirtRange {
     let size = LeafSize::BLOCK2.bytes::<layout::Granule>();
     VirtRange::new(at.align_down(size), size)
@@ -208,13 +201,13 @@ fn split_linear_map<T: Tables, M: Mmu>(
     let cut = |at: VirtAddr| tree.translate(at).filter(|leaf| leaf.va != at);
     let (start, end) = (range.start, range.end());
     for at in [start, end] {
-        // The ladder of a leaf above those takes two tables.
+        // A larger leaf's ladder takes two tables.
         let largest = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
         if cut(at).is_some_and(|leaf| leaf.size.bytes::<layout::Granule>() > largest) {
             split(block(at))?;
         }
     }
-    // Inside a leaf, the other end of each part is at its edge, or where a block begins in it.
+    // The other end of each part is at the leaf's edge, or where a block begins in it.
     if cut(start).is_some() {
         split(VirtRange::new(start, block(start).end().offset_from(start)))?;
     }
@@ -327,7 +320,7 @@ unsafe impl Backend for KernelBackend {
         cache::publish_instructions(range.start.0 as usize, range.size as usize);
     }
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
-        // Probed, as `set_memory_invalid` of another area may have made the alias invalid.
+        // Probed: `set_memory_invalid` of another area may have made the alias invalid.
         let mut at = pa.0;
         let mut out = out;
         while !out.is_empty() {
@@ -345,29 +338,24 @@ unsafe impl Backend for KernelBackend {
     }
 }
 
-/// Maps Device-nGnRE: [`Vmalloc::ioremap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap(pa, size)
 }
 
-/// Maps non-cacheable: [`Vmalloc::ioremap_wc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_wc(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_wc(pa, size)
 }
 
-/// Maps Device-nGnRnE: [`Vmalloc::ioremap_np`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn ioremap_np(pa: PhysAddr, size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().ioremap_np(pa, size)
 }
 
-/// Calls [`Vmalloc::iounmap`].
-///
 /// # Safety
 /// As [`Vmalloc::vfree`].
 #[track_caller]
@@ -377,15 +365,12 @@ pub unsafe fn iounmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().iounmap(va) }
 }
 
-/// Calls [`Vmalloc::vmap`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmap<A: FrameArray + ?Sized>(frames: &A) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmap(frames)
 }
 
-/// Calls [`Vmalloc::vunmap`].
-///
 /// # Safety
 /// As [`Vmalloc::vfree`].
 #[track_caller]
@@ -395,29 +380,24 @@ pub unsafe fn vunmap(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vunmap(va) }
 }
 
-/// Calls [`Vmalloc::vmalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vmalloc(size)
 }
 
-/// Calls [`Vmalloc::vzalloc`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vzalloc(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().vzalloc(size)
 }
 
-/// Calls [`Vmalloc::alloc_stack`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn alloc_stack(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().alloc_stack(size)
 }
 
-/// Calls [`Vmalloc::vfree`].
-///
 /// # Safety
 /// As [`Vmalloc::vfree`].
 #[track_caller]
@@ -427,22 +407,20 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// Allocates with interrupts masked, and waits for locks only: [`Request::nowait`].
+/// [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// Allocates where a lock's holder may be interrupted, and tries locks once: [`Request::nolock`].
+/// [`Request::nolock`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nolock())
 }
 
-/// Frees in any context: [`Vmalloc::vfree_atomic`].
-///
 /// # Safety
 /// As [`Vmalloc::vfree`].
 #[track_caller]
@@ -452,7 +430,6 @@ pub unsafe fn vfree_atomic(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree_atomic(va) }
 }
 
-/// Calls [`Vmalloc::vmalloc_to_pfn`].
 pub fn vmalloc_to_pfn(va: VirtAddr) -> Result<Pfn, Error> {
     kernel_vmalloc().vmalloc_to_pfn(va)
 }

@@ -1,5 +1,4 @@
-//! The walk of an address for a fatal exception: no locks, no allocation, from TTBR1_EL1, by
-//! probes.
+//! The walk of an address for a fatal exception: no locks, no allocation, by probes.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -52,7 +51,6 @@ unsafe impl Tables for ProbedTables {
     }
 }
 
-/// Prints the walk of `va`, a line a level, and the leaf.
 pub fn walk(va: usize, print: &mut dyn FnMut(fmt::Arguments<'_>)) {
     let root = PhysAddr(root_of(TTBR1_EL1.get()));
     let tree = Tree::<Granule, _, _>::new(

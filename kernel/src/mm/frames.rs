@@ -1,7 +1,7 @@
-//! Frames: free RAM, in blocks of 2^order pages. Common orders come from per-CPU magazines without
-//! a lock, others and refills from a buddy allocator. Runs of 64 frames are handed out in ascending
-//! order, so that neighbours map as 64 KiB groups. Magazines are drained before an allocation
-//! fails. A bad free panics.
+//! Frames: free RAM, in blocks of 2
+//! order pages. Common orders come from per-CPU magazines without a lock, others from a buddy
+//! allocator. Runs of 64 frames come in ascending order, so that neighbours map as 64 KiB groups. A
+//! bad free panics.
 
 mod buddy;
 pub mod fail_page_alloc;
@@ -42,9 +42,8 @@ pub fn hot_words() -> [HotWord; 3] {
     ]
 }
 
-/// Runs `f` with interrupts masked, without waiting for the buddy allocator: while it is locked,
-/// only this CPU's magazine allocates, and only single frames are freed. Not for an exception
-/// within this module.
+/// Runs `f` with interrupts masked, without waiting for the buddy allocator: while that is locked,
+/// only this CPU's magazine allocates, and only single frames are freed.
 pub fn without_waiting<R>(f: impl FnOnce() -> R) -> R {
     let _masked = interrupts::mask();
     let flag = NOWAIT.this();
@@ -80,8 +79,8 @@ impl FrameStats {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives `free` to the allocator, and `single` as single used frames: parts of `ram`, all of the
-/// linear map, without overlap.
+/// Gives the allocator `free`, and `single` as single used frames: parts of `ram`, in the linear
+/// map, without overlap.
 ///
 /// # Errors
 /// `free` has no room for the states of frames.
@@ -120,7 +119,6 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
     let zones = ZONES.call_once(|| zones);
     let mut buddy = BUDDY.lock();
     for region in free.iter() {
-        // Within one range of RAM.
         buddy.give(zones, &region.shrink_to_pages());
     }
     single.iter().for_each(|region| buddy.adopt(zones, region));
@@ -131,7 +129,6 @@ fn zones() -> Option<&'static Zones> {
     ZONES.get()
 }
 
-/// Flushes and frees what is deferred elsewhere.
 static SHRINK: Once<fn()> = Once::new();
 
 /// Sets what [`allocate`] calls before it fails.
@@ -139,8 +136,9 @@ pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
 
-/// Allocates 2^`order` frames, aligned, with arbitrary contents. May flush lazy areas, which waits
-/// for other CPUs: hold no lock.
+/// Returns 2
+/// `order` frames, aligned, with arbitrary contents. May flush lazy areas, which waits for other
+/// CPUs: hold no lock.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {
@@ -152,7 +150,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Allocates without that flush: vmalloc has its own, and may be in a gate that `shrink` enters.
+/// Without a flush: vmalloc has its own, and may be in a gate that `shrink` enters.
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
@@ -173,7 +171,7 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Allocates a zeroed frame for tables, without a flush.
+/// Zeroed, without a flush.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
@@ -186,7 +184,7 @@ pub fn allocate_zeroed() -> Option<Pfn> {
 /// Frees a block of [`allocate`].
 ///
 /// # Panics
-/// If it is not one, or was freed.
+/// Where [`try_free`] fails.
 #[inline]
 pub fn free(frame: Pfn, order: u8) {
     if let Err(bad) = try_free(frame, order) {
@@ -194,10 +192,8 @@ pub fn free(frame: Pfn, order: u8) {
     }
 }
 
-/// [`free`] without the panic.
-///
 /// # Errors
-/// Where that would panic; nothing has changed.
+/// Not a block, or freed before; nothing has changed.
 #[inline]
 pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     let Some(zones) = zones() else {
@@ -213,7 +209,7 @@ pub fn try_free(frame: Pfn, order: u8) -> Result<(), BadFree> {
     BUDDY.lock().free(zones, frame, order)
 }
 
-/// Makes an allocated block single frames.
+/// Makes a block single frames.
 ///
 /// # Panics
 /// If it is not one.
@@ -229,15 +225,13 @@ pub fn split(frame: Pfn, order: u8) {
     (frame.0..frame.0 + (1 << order)).for_each(|frame| zones.set_state(frame, State::used(0)));
 }
 
-/// Takes a used single frame from its owner, who cannot free it until it is [handed
-/// back](hand_back). `false` if it is not one.
+/// Takes a used single frame, which its owner cannot free until it is [handed back](hand_back).
+/// `false` if it is not one.
 #[must_use]
 pub fn take_over(frame: Pfn) -> bool {
     zones().is_some_and(|zones| zones.exchange(frame.0, State::used(0), State::TAKEN_OVER))
 }
 
-/// Hands a frame back.
-///
 /// # Panics
 /// If it was not [taken over](take_over).
 pub fn hand_back(frame: Pfn) {
@@ -255,7 +249,7 @@ pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// Returns numbers that are exact while no other CPU allocates or frees.
+/// Exact while no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();

@@ -1,8 +1,8 @@
 //! The heap behind `alloc`: `linked_list_allocator` in a static region, then in regions of vmalloc.
 //! An empty one goes back; the smallest stays until [`trim`], against a map each time.
 //!
-//! The lock is a leaf, released before a region is mapped or freed. Frames, tables and vmalloc do
-//! not use the heap, so nothing recurses; it must not be used under their locks.
+//! Its lock is released before a region is mapped or freed. Frames, tables and vmalloc do not use
+//! the heap, nor may holders of their locks.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -17,7 +17,7 @@ use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
 const FIRST_SIZE: usize = 256 << 10;
 const MIN_GROWTH: usize = 1 << 20;
-/// No limit in practice: each is at least half the heap before it.
+/// No limit in practice: each region is at least half the heap before it.
 const MAX_REGIONS: usize = 48;
 
 struct Region {
@@ -67,7 +67,6 @@ pub fn stats() -> HeapStats {
     }
 }
 
-/// Frees the empty region that was kept.
 pub fn trim() {
     let spare = {
         let mut regions = HEAP.regions();
@@ -115,7 +114,7 @@ impl KernelHeap {
         // Before other CPUs can free it as empty.
         let block = region.heap.allocate_first_fit(layout).ok()?;
         let pushed = self.0.lock().try_push(region);
-        // Without room, unmapped outside the lock.
+        // If not, unmapped outside the lock.
         pushed.ok().map(|()| block)
     }
 }

@@ -1,4 +1,4 @@
-//! The image window, each section as restricted as possible (DESIGN rule 10), and the fixed window.
+//! The image window, each section as restricted as possible (DESIGN rule 10).
 
 use paging::{
     Attributes, Descriptor, Failure, Granule as _, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr,
@@ -8,7 +8,7 @@ use paging::{
 use super::layout::{FIXED_BASE, FIXED_END, Granule, IMAGE_BASE};
 use crate::{BootInfo, FixedTables};
 
-/// Maps the sections in `tree`, without the page below the boot stack.
+/// Maps the sections, without the boot stack's guard page.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -36,8 +36,8 @@ pub fn map<T: Tables, M: Mmu>(tree: &Tree<Granule, T, M>, info: &BootInfo) -> Re
     Ok(outcome)
 }
 
-/// Links the fixed window's live tables, part of the image, into `tree`: by hand, as the engine
-/// links only its own.
+/// Links the fixed window's live tables, part of the image: by hand, as the engine links only its
+/// own.
 ///
 /// # Panics
 /// If `tree` does not map the image.

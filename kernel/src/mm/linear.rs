@@ -1,6 +1,5 @@
 //! The linear map: RAM at [`LINEAR_BASE`](super::layout::LINEAR_BASE) + PA, writable, never
-//! executable. The alias of text and constants is read-only (DESIGN rule 10), unless `rodata=`
-//! differs.
+//! executable. Text and constants are read-only there (DESIGN rule 10), unless `rodata=` differs.
 
 use paging::{
     Attributes, Failure, LeafSet, Mmu, Outcome, PhysAddr, Tables, Tree, VirtAddr, vmap_range_noflush,
@@ -11,7 +10,7 @@ use super::linear_va;
 use super::regions::{PhysRegion, Regions};
 use crate::BootInfo;
 
-/// Maps `ram` in an empty linear region, text and constants with `alias`.
+/// Maps `ram`, text and constants with `alias`.
 ///
 /// # Errors
 /// There is no page for a table.
@@ -57,7 +56,6 @@ pub fn map<T: Tables, M: Mmu>(
     Ok(outcome)
 }
 
-/// Returns text and constants, which are contiguous.
 #[must_use]
 pub fn constant_part(info: &BootInfo) -> PhysRegion {
     PhysRegion {

@@ -1,18 +1,17 @@
 //! Memory: the final tables, frames, the heap.
 //!
 //! # From the first tables to the final ones
-//! 1. [`plan`]: free RAM by the device tree. [Per-CPU memory](per_cpu) is taken first: CPUs are
-//!    identified before the tables' policy is known.
+//! 1. [`plan`]: free RAM. [Per-CPU memory](per_cpu) comes first: the tables' policy depends on all
+//! CPUs.
 //! 2. Under the first tables, the engine builds the final ones through fixed slots
-//!    ([`tables::EarlyTables`]): [linear map](linear), [image], and the shared fixed window.
-//! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1), with walks off meanwhile. TTBR0 stays
-//!    empty.
+//! ([`tables::EarlyTables`]).
+//! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1). TTBR0 stays empty.
 //! 4. The rest of the plan becomes [frames].
 //!
 //! # The walk lock
-//! Mapping or unmapping one's own range takes no lock: vmalloc keeps a table linked while its area
-//! is walked. Readers of the whole tree share the [walk lock](walk_lock). Freeing a table
-//! ([`tables::KernelTables`]) and editing the linear map take it exclusively.
+//! Mapping or unmapping one's own range takes no lock. Readers of the whole tree share the [walk
+//! lock](walk_lock). Freeing a table ([`tables::KernelTables`]) and editing the linear map take it
+//! exclusively.
 
 mod alternatives;
 pub mod areas;
@@ -55,9 +54,7 @@ use plan::Plan;
 use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
 
-/// But for the linear map.
 pub type KernelTree = Tree<Granule, KernelTables, KernelMmu>;
-/// For the linear map.
 pub type LinearMapTree = Tree<Granule, LinearMapTables, KernelMmu>;
 
 struct Memory {
@@ -73,11 +70,9 @@ static MEMORY: Once<Memory> = Once::new();
 static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// The loader or the device tree is wrong, or the machine too small.
 #[derive(Clone, Copy, Debug)]
 pub enum InitError {
     Plan(plan::Error),
-    /// Most likely, tables have no room.
     Map(Failure),
     /// For the root, or frames' states.
     NoRoom,
@@ -93,7 +88,7 @@ impl fmt::Display for InitError {
     }
 }
 
-/// Sets up what identifying CPUs needs: fixed slots and per-CPU memory.
+/// Sets up what identifying CPUs needs.
 ///
 /// # Errors
 /// There is no room. Only the early console works then.
@@ -116,7 +111,7 @@ fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, 
     Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
 }
 
-/// Sets up the final tables, frames, and walks of fatal exceptions. After [`init_early`].
+/// Sets up the final tables and frames. After [`init_early`].
 ///
 /// # Errors
 /// Why it cannot. Only the early console works then.
@@ -151,7 +146,7 @@ pub fn init(
     });
     let early = EarlyTables::new(&pages);
     let root = early.alloc_table().ok_or(InitError::NoRoom)?;
-    // No barriers and TLBIs: no CPU walks it yet.
+    // No CPU walks it yet.
     let building = Tree::<Granule, _, _>::new(root, Half::High, early, NoMmu::default(), config);
     let leaves = match args.linear {
         LinearLeaves::Largest => LeafSet::ALL,
@@ -185,7 +180,7 @@ pub fn init(
     areas::init().map_err(|_| InitError::NoRoom)
 }
 
-/// The engine repeats TLBIs once a batch, so [`KernelMmu`] does not.
+/// The engine repeats TLBIs, so [`KernelMmu`] does not.
 fn config(features: &Features, errata: Errata) -> Config {
     let config = Config {
         pa_bits: u32::from(features.pa_bits).min(Granule::PA_BITS),
@@ -214,19 +209,18 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// Shares it, to read any part of the tree, without using the heap.
+    /// To read any part of the tree, without using the heap.
     #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
     }
 
-    /// Shares it, if that needs no waiting.
     #[track_caller]
     pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
         self.0.try_read()
     }
 
-    /// Takes it, to free a table or edit the linear map.
+    /// To free a table or edit the linear map.
     #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
@@ -243,19 +237,19 @@ pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// Returns it. Take the [walk lock](walk_lock) to read others' addresses.
+/// The [walk lock](walk_lock) is for others' addresses.
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f` under the exclusive walk lock, without using the heap.
+/// `f` must not use the heap.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// Returns it, for the exclusive holder of the [walk lock](walk_lock).
+/// For the exclusive holder of the [walk lock](walk_lock).
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
@@ -307,8 +301,6 @@ pub fn zva_size() -> usize {
     ZVA_SIZE.load(Ordering::Relaxed)
 }
 
-/// Zeroes a page.
-///
 /// # Safety
 /// `va` is page-aligned, mapped writable as Normal memory, the caller's alone, and not walked.
 #[inline]

@@ -1,5 +1,5 @@
-//! Memory for other CPUs' [`percpu`] blocks, needed before the final tables: RAM known to be free,
-//! which the first tables map in a window of the fixed region, shared later.
+//! Memory for other CPUs' [`percpu`] blocks, mapped by the first tables in a window that the final
+//! ones share.
 
 use core::cell::RefCell;
 
@@ -26,14 +26,12 @@ pub struct PerCpuMemory {
 
 static MEMORY: Once<PerCpuMemory> = Once::new();
 
-/// Returns `None` with one CPU.
+/// `None` with one CPU.
 #[must_use]
 pub fn memory() -> Option<&'static PerCpuMemory> {
     MEMORY.get()
 }
 
-/// Translates an address in a block.
-///
 /// # Panics
 /// If there are no blocks.
 #[must_use]
@@ -44,8 +42,6 @@ pub fn pa(va: usize) -> u64 {
     }
 }
 
-/// Takes, maps and fills the blocks.
-///
 /// # Errors
 /// There is no room, or no plan of RAM.
 pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
@@ -75,7 +71,7 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
         free,
         taken: Regions::new(),
     });
-    // Errata of groups are not known yet.
+    // Errata are not known yet.
     let config = Config {
         pa_bits: u32::from(pa_bits).min(Granule::PA_BITS),
         leaves: LeafSet::PAGES,
@@ -98,8 +94,8 @@ pub fn init(info: &BootInfo, machine: &Machine<'_>) -> Result<(), InitError> {
     )
     .map_err(InitError::Map)?;
     drop(first_tables);
-    // DESIGN rule 2, entries were invalid. DSB ISHST: walks see them before use; ISB: discards an
-    // invalid one that was fetched.
+    // DESIGN rule 2, entries were invalid. DSB ISHST: walks see them; ISB: discards an invalid one
+    // that was fetched.
     dsb_ishst();
     isb();
     // SAFETY: just mapped; the boot CPU, once, while no other runs.

@@ -1,6 +1,5 @@
-//! Fixed slots (Linux's fixmap): descriptors written directly, in a level 3 table in .bss, usable
-//! without the linear map. Unused ones hold [`EMPTY`], so that the table counts as full and is
-//! never pruned.
+//! Fixed slots (Linux's fixmap), usable without the linear map: a level 3 table in .bss, written
+//! directly. Unused ones hold [`EMPTY`], so that it is never pruned.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -44,7 +43,7 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     unsafe { &*table.add(slot) }
 }
 
-/// Maps `pa`'s page in `slot`, and returns its address. No other CPU may use the slot.
+/// Returns the address. No other CPU may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf::<Granule>(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);

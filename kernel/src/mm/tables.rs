@@ -1,8 +1,8 @@
 //! Table memory: [`KernelTables`] through the linear map; [`LinearMapTables`] to edit that;
-//! [`EarlyTables`] before it, free RAM through 64 fixed slots, a cache by page number.
+//! [`EarlyTables`] before it, through fixed slots.
 //!
-//! While a leaf of the linear map is broken (DESIGN rule 3), it may be the way to the very table
-//! that is edited: [`LinearMapTables`] then uses fixed slots. vmalloc cannot get there.
+//! A broken leaf of the linear map (DESIGN rule 3) may be the way to the very table that is edited:
+//! [`LinearMapTables`] then uses fixed slots.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,13 @@ use crate::arch::table_ops;
 use crate::per_cpu;
 
 per_cpu! {
-    /// Allocated less freed, on a CPU.
+    /// Allocated less freed: terms may wrap, the sum does not.
     static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Counts the root, not the fixed window's.
+/// Without the fixed window's.
 #[must_use]
 pub fn nr_tables() -> u64 {
-    // Freed on another CPU: terms wrap, the sum does not.
     NR_TABLES
         .iter()
         .map(|nr| nr.load(Ordering::Relaxed))
@@ -38,8 +37,7 @@ fn at(va: usize, index: usize) -> *mut u64 {
     (va as *mut u64).wrapping_add(index)
 }
 
-/// Given `va`, where a table is mapped. Pairs in `table_ops` are single-copy atomic for each
-/// descriptor.
+/// Pairs in `table_ops` are single-copy atomic for each descriptor.
 macro_rules! accesses {
     () => {
         #[inline(always)]
@@ -165,7 +163,7 @@ impl KernelTables {
 
 const _: () = assert!(LINEAR_END - LINEAR_BASE <= 1 << LINEAR_BASE.trailing_zeros());
 
-/// Opens one until [`close_window`]: the engine's two calls cannot pass a guard.
+/// Open until [`close_window`]: the engine's two calls cannot pass a guard.
 fn open_window() {
     core::mem::forget(BreakWindow::open());
 }
@@ -202,7 +200,7 @@ unsafe impl Tables for KernelTables {
 
 #[derive(Debug, Default)]
 pub struct LinearMapTables {
-    /// In the broken range, reached by the break slots; 0: none.
+    /// Reached by the break slots; 0: none.
     diverted: [AtomicU64; slots::BREAK_SLOTS.len()],
 }
 

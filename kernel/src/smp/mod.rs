@@ -1,10 +1,8 @@
 //! The other CPUs: bringing them up, and running closures on them.
 //!
-//! There are no inter-processor interrupts: a CPU polls its slot for a job, and the poster waits
-//! for completion. Without work for `start::LINGER`, a CPU turns itself off through PSCI until the
-//! next job.
-//!
-//! The holder of a slot's state may take the step after it:
+//! Without inter-processor interrupts: a CPU polls its slot for a job, and the poster waits for
+//! completion. After `start::LINGER` without work, a CPU turns itself off through PSCI until the
+//! next job. The holder of a slot's state may take the step after it:
 //!
 //! ```text
 //!     identify, start          that CPU        run_on, on_each_cpu            that CPU
@@ -20,14 +18,13 @@
 //!
 //! A CPU turned on for a job waits for it: on a busy host, LINGER may end before the poster runs.
 //!
-//! A change of state is a store-release, then DSB ISHST, so that it is visible before SEV. No event
-//! is lost: the event register is set even for a CPU about to wait (Arm ARM, "Wait for Event").
+//! A change of state is a store-release, then DSB ISHST: visible before SEV. The event register is
+//! set even for a CPU about to wait (Arm ARM, "Wait for Event").
 //!
 //! # Code
 //! Before a CPU executes [published](crate::arch::cache::publish_instructions) instructions, it
-//! needs a context synchronisation event, which the load of their address is not (Arm ARM B2.7.4).
-//! A job begins with an ISB, and so does what follows its result. An address that comes by memory
-//! alone needs another.
+//! needs a context synchronisation event (Arm ARM B2.7.4). A job begins with an ISB, and so does
+//! what follows its result. An address that comes by memory alone needs another.
 
 mod pen;
 mod start;
@@ -63,7 +60,6 @@ struct Job {
 
 unsafe fn no_closure(_: *const ()) {}
 
-/// Written by other CPUs, so on its own cache lines.
 #[repr(align(128))]
 struct Slot {
     state: AtomicU32,
@@ -99,7 +95,6 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Returns whether `cpu` is the caller or takes jobs.
 #[must_use]
 pub fn is_online(cpu: usize) -> bool {
     cpu == percpu::cpu_index()
@@ -125,7 +120,7 @@ pub fn nr_online() -> usize {
     online().count()
 }
 
-/// Posts `job` to `cpu`, once it is idle. Calls `woken` if it turned it on.
+/// Posts `job` once `cpu` is idle. Calls `woken` if it turned it on.
 ///
 /// # Safety
 /// What the job refers to lives until it is done.
@@ -134,7 +129,7 @@ unsafe fn post(cpu: usize, job: Job, mut woken: impl FnMut()) -> Result<(), NotO
     loop {
         match slot.state.load(Ordering::Acquire) {
             ABSENT | ABANDONED => return Err(NotOnline(cpu)),
-            // The first turns it on; others wait for IDLE.
+            // One turns it on; others wait for IDLE.
             OFF => {
                 if start::wake(cpu, &mut woken) {
                     break;
@@ -182,16 +177,16 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     }
 }
 
-/// Runs `f` on CPU `cpu` and returns its result. CPU 0 takes no jobs from others. Two other CPUs
-/// that post to each other deadlock.
+/// Runs `f` on `cpu` and returns its result. CPU 0 takes no jobs from others. Two other CPUs that
+/// post to each other deadlock.
 ///
 /// # Errors
-/// That CPU is not up, or is CPU 0 and not the caller.
+/// `cpu` is not up, or is CPU 0 and not the caller.
 pub fn run_on<R: Send>(cpu: usize, f: impl FnOnce() -> R + Send) -> Result<R, NotOnline> {
     run_on_woken(cpu, || (), f)
 }
 
-/// Does [`run_on`], and calls `woken` after each turn-on of `cpu`, before the job.
+/// Calls `woken` after each turn-on of `cpu`, before the job.
 ///
 /// # Errors
 /// As for [`run_on`].
@@ -223,7 +218,7 @@ pub fn run_on_woken<R: Send>(
     Ok(unsafe { call.result.into_inner().assume_init() })
 }
 
-/// Runs `f(cpu)` on all CPUs that are up, and waits for them.
+/// Runs `f(cpu)` on all CPUs that are up, and waits.
 ///
 /// # Panics
 /// On another CPU than 0.

@@ -1,6 +1,5 @@
 //! CPUs in a spin table (Linux, Documentation/arch/arm64/booting.rst), let go once, never off. They
-//! wait at `pen_entry` of the boot crate, MMU off, for a call ([`PEN`]) that takes the place of
-//! CPU_ON. The first time, a CPU identifies itself and goes back ([`go_back`]).
+//! wait at `pen_entry` of the boot crate, MMU off, for a call ([`PEN`]) in place of CPU_ON.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +9,8 @@ use crate::BootInfo;
 use crate::arch::cache::clean_and_invalidate_to_poc;
 use crate::mm::slots::{self, EARLY_TABLE_SLOTS};
 
-/// Read with caches off: stores are cleaned to the point of coherency, and the size is the largest
-/// cache line, so that no neighbour overwrites it.
+/// Read with caches off: stores are cleaned to the point of coherency, and no neighbour is in its
+/// cache line, however large.
 #[repr(C, align(2048))]
 pub struct Pen {
     mpidr: AtomicU64,
@@ -28,7 +27,7 @@ pub static PEN: Pen = Pen {
 
 fn store(word: &AtomicU64, value: u64) {
     word.store(value, Ordering::Relaxed);
-    // Its DSB completes it before the next store, and the event.
+    // Its DSB completes it before the event.
     clean_and_invalidate_to_poc((&raw const *word) as usize, size_of::<u64>());
 }
 
@@ -38,14 +37,13 @@ pub(super) fn call(mpidr: u64, context: u64) {
     aarch64_cpu::asm::sev();
 }
 
-/// Ends the call: a CPU that has not come will not.
 pub(super) fn end_call() {
     store(&PEN.mpidr, NO_CPU);
 }
 
-/// Lets the CPU that polls `release` go, before the final tables.
+/// `release` is what the CPU polls.
 pub(super) fn let_go(info: &BootInfo, release: u64) {
-    // As the linear map, and Linux, map it.
+    // As Linux maps it.
     let slot = EARLY_TABLE_SLOTS.start;
     let va = slots::map(slot, PhysAddr(release), Attributes::KERNEL_DATA);
     // SAFETY: mapped, aligned by `Machine`, otherwise firmware's only.
@@ -54,7 +52,7 @@ pub(super) fn let_go(info: &BootInfo, release: u64) {
     aarch64_cpu::asm::sev();
 }
 
-/// Goes back, and stores 1 to `gone` once stack and memory are unused.
+/// Stores 1 to `gone` once stack and memory are unused.
 ///
 /// # Safety
 /// The identity map is on, and `pen_return` is [`BootInfo`]'s.

@@ -1,6 +1,5 @@
 //! Bringing a CPU up, by CPU_ON or a call to the [`pen`]: first to be identified ([`identify`]), as
-//! the final tables depend on every CPU's features and errata (DESIGN rules 11 and 13), then in
-//! [`secondary_main`].
+//! the final tables depend on every CPU (DESIGN rules 11 and 13), then in [`secondary_main`].
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -29,7 +28,6 @@ pub struct SecondaryArgs {
     pub mair: u64,
     /// MMU on.
     pub sctlr: u64,
-    /// MMU on.
     pub stack_top: usize,
     pub entry: usize,
     pub argument: usize,
@@ -38,7 +36,6 @@ pub struct SecondaryArgs {
     scratch: [u64; 503],
 }
 
-/// A multiple of 16.
 const IDENTIFY_STACK_SIZE: usize = 1 << 11;
 
 const EMPTY: SecondaryArgs = SecondaryArgs {
@@ -54,7 +51,6 @@ const EMPTY: SecondaryArgs = SecondaryArgs {
     scratch: [0; 503],
 };
 
-/// Written by the CPU that turns it on.
 struct Args(UnsafeCell<SecondaryArgs>);
 
 // SAFETY: written by the CPU that made the slot STARTING, then read by the slot's own.
@@ -62,12 +58,11 @@ unsafe impl Sync for Args {}
 
 struct Start {
     mpidr: AtomicU64,
-    /// Physical address of the arguments.
     context: AtomicU64,
     nr: AtomicU64,
     /// 0 with PSCI.
     pen_return: AtomicU64,
-    /// Not 0: identified, and back in the pen.
+    /// Not 0: back in the pen.
     gone: AtomicU64,
 }
 
@@ -90,13 +85,12 @@ fn args_of(index: usize) -> *mut SecondaryArgs {
     ARGS.of(index).0.get()
 }
 
-/// Polls for a job before it turns itself off.
+/// Then it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
 
-/// Until a CPU is off.
 const RETRY: Duration = Duration::from_micros(50);
 
-/// Until a CPU is up; an emulated one may not run for seconds.
+/// An emulated CPU may not run for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
@@ -138,11 +132,10 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Starts `cpu`, MPIDR and method, as `index` (1 and up) on `stack` under `ttbr1`, and waits,
-/// bounded, until it is up.
+/// Starts `cpu`, MPIDR and method, as `index` and waits, bounded, until it is up.
 ///
 /// # Errors
-/// Why it is not up. Others are not affected.
+/// Why it is not up.
 ///
 /// # Safety
 /// `stack` is mapped writable in `ttbr1`, its end 16-byte aligned, above an unmapped page, and this
@@ -187,10 +180,8 @@ fn claim(info: &BootInfo, index: usize, method: EnableMethod) -> Result<(&'stati
     Ok((slot, way))
 }
 
-/// Writes CPU `index`'s arguments.
-///
 /// # Safety
-/// This call made the slot STARTING, and no CPU uses them.
+/// This call made the slot STARTING, and no CPU uses its arguments.
 unsafe fn prepare(
     info: &BootInfo,
     index: usize,
@@ -309,7 +300,7 @@ extern "C" fn identify_main(index: usize) -> ! {
         unsafe { pen::go_back(pen_return, &start.gone) };
     }
     if let Some(conduit) = psci::conduit() {
-        // Firmware cleans this CPU's caches (PSCI, CPU_OFF): the record is seen.
+        // Firmware cleans its caches (PSCI, CPU_OFF).
         psci::cpu_off(conduit);
     }
     psci::park()
@@ -317,8 +308,6 @@ extern "C" fn identify_main(index: usize) -> ! {
 
 static ENTRY: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how often CPU `cpu` was turned on.
-///
 /// # Panics
 /// If there is no such CPU.
 #[must_use]
@@ -328,7 +317,7 @@ pub fn nr_turned_on(cpu: usize) -> u64 {
 
 static STAYS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Turns CPU `index` on, whose state `from` is the caller's, and waits for a change.
+/// Its state `from` is the caller's.
 fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
     let (slot, start) = (SLOT.of(index), START.of(index));
     let mpidr = start.mpidr.load(Ordering::Relaxed);
@@ -376,7 +365,7 @@ fn turn_on(index: usize, way: Way, from: u32) -> Result<(), StartError> {
 }
 
 fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Result<(), StartError> {
-    // No WFE: no event from a CPU that never comes.
+    // No WFE: a CPU that never comes sends no event.
     if !limit.wait_until(|| slot.state.load(Ordering::Acquire) != from) {
         // It parks, or was just in time.
         let gave_up = slot
@@ -389,8 +378,8 @@ fn wait_for_change(slot: &Slot, mpidr: u64, from: u32, limit: Deadline) -> Resul
     Ok(())
 }
 
-/// Turns CPU `index` on, unless another does, and calls `woken`. Returns whether it is AWAKE, for
-/// the caller's job.
+/// Turns CPU `index` on, unless another does, and returns whether it is AWAKE, for the caller's
+/// job.
 pub(super) fn wake(index: usize, woken: impl FnOnce()) -> bool {
     let slot = SLOT.of(index);
     let ours = slot
@@ -425,7 +414,7 @@ pub(super) fn turn_off(slot: &Slot) {
     if !STAYS_ON.load(Ordering::Relaxed)
         && let Some(conduit) = psci::conduit()
     {
-        // Firmware cleans this CPU's caches (PSCI, CPU_OFF).
+        // Firmware cleans its caches (PSCI, CPU_OFF).
         psci::cpu_off(conduit);
         STAYS_ON.store(true, Ordering::Relaxed);
     }
@@ -451,6 +440,6 @@ extern "C" fn secondary_main(index: usize) -> ! {
     if !step(STARTING, IDLE) && !step(WAKING, AWAKE) {
         psci::park();
     }
-    // The waiter polls: no event. And no second store: a job may be posted.
+    // No second store: a job may be posted.
     serve(index)
 }

@@ -31,7 +31,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Tracks a lock about to be waited for, interrupts masked.
+    /// Tracks a lock about to be waited for.
     ///
     /// # Panics
     /// If the wait may close a cycle.
@@ -39,7 +39,6 @@ impl Token {
         Self::take(name, true)
     }
 
-    /// Tracks a lock had without waiting, interrupts masked.
     pub fn had(name: &'static str) -> Self {
         Self::take(name, false)
     }

@@ -1,13 +1,11 @@
 //! The order of locks, checked with debug assertions as each is taken.
 //!
-//! Locks of one kind are a class. Taking one while another is held fixes their order for good,
-//! beside [`LEVELS`]; the reverse is refused. `try_lock` cannot close a cycle, and adds no order.
-//! Handlers need no check, as locks mask interrupts.
+//! Taking one class of locks under another fixes their order for good, beside [`LEVELS`].
+//! `try_lock` cannot close a cycle, and adds no order.
 
 use core::fmt;
 
-/// As in `docs/LOCKING.md`: only higher ones may be taken while one is held. 1 to 3 are gates and
-/// bits of `vmalloc`, with interrupts enabled.
+/// As in `docs/LOCKING.md`: under a lock only higher ones. 1 to 3 are gates and bits of `vmalloc`.
 pub const LEVELS: [(&str, u8); 7] = [
     ("vmalloc gate", 4),
     ("vmalloc shard", 5),
@@ -25,17 +23,15 @@ pub enum Violation {
     Recursion {
         class: &'static str,
     },
-    /// Against [`LEVELS`].
     Level {
         held: &'static str,
         taken: &'static str,
     },
-    /// Against what was seen, directly or through others.
+    /// Directly or through others.
     Inversion {
         held: &'static str,
         taken: &'static str,
     },
-    /// For classes, or locks at once.
     NoRoom {
         class: &'static str,
     },
@@ -80,8 +76,6 @@ impl Graph {
         }
     }
 
-    /// Numbers a class.
-    ///
     /// # Errors
     /// [`Violation::NoRoom`].
     pub fn class(&mut self, name: &'static str) -> Result<u8, Violation> {
@@ -97,7 +91,7 @@ impl Graph {
         Ok((self.nr - 1) as u8)
     }
 
-    /// Notes that `class` is waited for under `held`, as numbered by [`class`](Self::class).
+    /// Notes that `class` is waited for under `held`.
     ///
     /// # Errors
     /// It may close a cycle; not noted then.
@@ -123,7 +117,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Looks through others, too.
+    /// Through others, too.
     fn reaches(&self, from: u8, to: u8) -> bool {
         let mut reached = 1u32 << from;
         loop {

@@ -1,6 +1,5 @@
-//! The exception table: instructions that may fault, and where to continue. An entry in `.ex_table`
-//! is instruction and fixup, each relative to its word, and kind. The fixup gets ESR_EL1 in x9,
-//! FAR_EL1 in x10.
+//! The exception table: instructions that may fault, and where to continue. An entry is instruction
+//! and fixup, relative to their words, and kind. The fixup gets ESR_EL1 in x9, FAR_EL1 in x10.
 
 use super::Frame;
 use crate::arch::syndrome::class;
@@ -34,7 +33,6 @@ fn target(word: &i32) -> u64 {
     (&raw const *word as u64).wrapping_add_signed(i64::from(*word))
 }
 
-/// Sends a known fault to its fixup.
 pub fn fix_up(frame: &mut Frame) -> bool {
     let class = frame.syndrome().class();
     let fixup = entries().iter().find(|entry| match entry.kind {

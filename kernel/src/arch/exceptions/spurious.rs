@@ -2,8 +2,7 @@
 //! maintenance (rule 2), or is between breaking and making (rule 3, [`BreakWindow`]).
 //!
 //! `AT` decides, asked again until no window is open ([`arch_policy::windows`]), without a limit: a
-//! window's owner runs, or a failed CPU ends the kernel. Faults that repeat without windows are
-//! reported.
+//! window's owner runs, or a failed CPU ends the kernel.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use core::time::Duration;
@@ -18,11 +17,10 @@ use crate::arch::time::{Deadline, relax, ticks};
 use crate::arch::{early_console, fatal, psci};
 use crate::per_cpu;
 
-/// Of one instruction and address, without a pause or a window.
+/// Of one instruction and address, without windows.
 const MAX_RETRIES: usize = 64;
-/// Makes retries unrelated.
+/// After it, retries are unrelated.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Before a wait is reported, and again.
 const STALL: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -106,7 +104,7 @@ impl Drop for BreakWindow {
 }
 
 per_cpu! {
-    /// Its own CPU's, with everything masked.
+    /// With everything masked.
     static LAST_RETRY: Retry = Retry::none();
 }
 
@@ -130,8 +128,8 @@ impl Retry {
         }
     }
 
-    /// Returns `false` after too many of the same. The count restarts where other CPUs' windows
-    /// opened or closed: an instruction that polls may fault in each.
+    /// Returns `false` after too many of the same. Other CPUs' windows restart the count: an
+    /// instruction that polls may fault in each.
     fn may_retry(&self, elr: usize, far: usize) -> bool {
         let now = ticks();
         let windows = WINDOWS.look(cpu_index()).sum;
@@ -175,9 +173,8 @@ pub fn retry(frame: &Frame) -> bool {
     true
 }
 
-/// Returns whether `AT` translates `va`, now or once no other window is open.
 fn translates(va: usize, access: Access) -> bool {
-    // The retry takes other faults, and reports them.
+    // The retry reports other faults.
     let question = || !matches!(mmu::translate(va, access), Err(abort) if matches!(abort.status, FaultStatus::Translation(_)));
     let this = cpu_index();
     // The owner may have stopped in its window.

@@ -1,12 +1,11 @@
-//! The buddy allocator: blocks of 2^order frames, aligned to their size.
+//! The buddy allocator: blocks of 2
+//! order frames, aligned to their size.
 //!
 //! The crate `buddy_system_allocator` walks the free list for a buddy, n² for n frames in shuffled
 //! order, and cannot tell a double free.
 //!
-//! - [`Zones`]: contiguous RAM with a state byte a frame. A block's first byte says what it is; the
-//!   others are [`State::INSIDE`].
-//! - Free blocks of an order are a list through their first 16 bytes.
-//! - A block merges with its buddy, one bit away, if that is a free block of its order and zone.
+//! A block's first byte of state says what it is; the others are [`State::INSIDE`]. Free blocks of
+//! an order are a list through their first 16 bytes.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -24,12 +23,10 @@ use crate::mm::regions::{MAX_REGIONS, PhysRegion};
 pub const MAX_ORDER: u8 = 22;
 const NR_ORDERS: usize = MAX_ORDER as usize + 1;
 
-/// Kind in the upper three bits, order in the lower five.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(u8);
 
 impl State {
-    /// Image, device tree, firmware's.
     pub const FOREIGN: Self = Self(0);
     pub const INSIDE: Self = Self(0x20);
     /// Not its owner's to free.
@@ -114,7 +111,6 @@ impl Zones {
         self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
     }
 
-    /// Changes `from` to `to` atomically, if it is that.
     pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
         self.zone(frame).is_some_and(|zone| {
             let state = &zone.states[(frame - zone.start) as usize];
@@ -215,7 +211,6 @@ impl Buddy {
         nr
     }
 
-    /// Frees unused pages of one zone, [`State::INSIDE`] so far.
     pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
         let mut at = region.start / PAGE_SIZE as u64;
         let end = region.end / PAGE_SIZE as u64;
@@ -256,8 +251,6 @@ impl Buddy {
         Some(Pfn(frame))
     }
 
-    /// Frees a block.
-    ///
     /// # Errors
     /// Not an allocated block of this order. Nothing has changed.
     pub fn free(&mut self, zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {

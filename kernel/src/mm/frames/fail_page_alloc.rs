@@ -1,5 +1,4 @@
 //! Fault injection, Linux's `fail_page_alloc`: any allocation may fail (DESIGN rule 7).
-//! `fail_page_alloc=` turns it on after boot.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +10,7 @@ static DRAW: AtomicU64 = AtomicU64::new(0);
 static ONE_IN: AtomicU64 = AtomicU64::new(1);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the `k`-th allocation from now on, on any CPU, fail. Replaces what was on until the result
-/// is dropped.
+/// Makes the `k`-th allocation from now on, on any CPU, fail, until the result is dropped.
 ///
 /// # Panics
 /// For k = 0, and while another is pending.
@@ -22,7 +20,7 @@ pub fn fail_nth(k: u64) -> Injection {
     begin(k)
 }
 
-/// Makes about one in `one_in` allocations fail, likewise.
+/// Makes about one in `one_in` allocations fail.
 ///
 /// # Panics
 /// For `one_in` = 0, and while a [`fail_nth`] is pending.
@@ -56,7 +54,6 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Returns whether one has failed.
     #[must_use]
     pub fn fired(&self) -> bool {
         match COUNTDOWN.load(Ordering::Relaxed) {
@@ -90,7 +87,7 @@ fn count_down() -> bool {
     }
 }
 
-/// Draws from SplitMix64 (Steele, Lea, Flood 2014).
+/// SplitMix64 (Steele, Lea, Flood 2014).
 fn draw() -> bool {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut z = DRAW.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -1,10 +1,8 @@
-//! A per-CPU cache of blocks, a ring for each order up to a level 2 block. Any CPU can drain it.
+//! A per-CPU cache of blocks, a ring for each order up to a level 2 block.
 //!
 //! Its own CPU, with interrupts masked, puts blocks in and keeps the count. Taking out is an
-//! exchange of its slot ([`ring`]), by that CPU or a [`drain`]: a block comes out once, the hot
+//! exchange of the slot ([`ring`]), by that CPU or a [`drain`]: a block comes out once, the hot
 //! path writes no shared line, and the count may be too high after a drain.
-//!
-//! A ring is filled from an aligned run of 64 frames, whose states are one cache line.
 //!
 //! Of two frees of a block, one wins the exchange of its state.
 
@@ -116,7 +114,7 @@ macro_rules! with_ring {
 }
 
 /// Frames freed [without waiting](super::without_waiting) to a full magazine: a list through their
-/// first words, number plus one. Pushed one by one, taken all at once.
+/// first words, number plus one. Taken all at once.
 static ASIDE: Padded<Aside> = Padded(Aside {
     last: AtomicU64::new(0),
     nr: AtomicUsize::new(0),
@@ -159,7 +157,6 @@ fn put_frame_aside(frame: u64) {
     }
 }
 
-/// Gives them to the buddy allocator, if this CPU may wait for it.
 fn take_aside(zones: &Zones) {
     if ASIDE.last.load(Relaxed) == 0 {
         return;
@@ -219,7 +216,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         has_room
     }
 
-    /// Returns the first block of a new run; the others come out in ascending order.
+    /// Returns the first block of a new run.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
         take_aside(zones);
@@ -242,7 +239,7 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         Some(first)
     }
 
-    /// Frees the oldest half, or what one hold may; `false` without the lock.
+    /// The oldest half, or what one hold may; `false` without the lock.
     #[cold]
     fn drain_half(&self, zones: &Zones, order: u8) -> bool {
         let Some(mut buddy) = buddy() else {
@@ -270,20 +267,18 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// Runs `f`: all but an exchange holds the buddy's lock, for [`MOST_BLOCKS`].
+/// All but an exchange holds the buddy's lock, for [`MOST_BLOCKS`].
 #[inline(always)]
 fn with_own<R>(f: impl FnOnce(&Magazine) -> R) -> R {
     let _masked = interrupts::mask_briefly();
     f(MAGAZINE.this())
 }
 
-/// Allocates an order that magazines [have](has).
 #[inline]
 pub fn allocate(zones: &Zones, order: u8) -> Option<Pfn> {
     with_own(|own| with_ring!(own, order, ring => ring.allocate(zones, order)))
 }
 
-/// Frees an order that magazines [have](has).
 #[inline]
 pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     with_own(|own| {
@@ -301,8 +296,7 @@ pub fn free(zones: &Zones, frame: Pfn, order: u8) -> Result<(), BadFree> {
     })
 }
 
-/// Gives all magazines' blocks, and frames put aside, to the buddy allocator, [`MOST_BLOCKS`] a
-/// hold. Stops where this CPU may not wait.
+/// Empties all magazines, [`MOST_BLOCKS`] a hold. Stops where this CPU may not wait.
 #[cold]
 pub fn drain(zones: &Zones) {
     take_aside(zones);

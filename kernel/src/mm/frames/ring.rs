@@ -1,22 +1,19 @@
-//! The blocks of one order in a magazine.
+//! The blocks of one order in a magazine. A test of `arch-policy` compiles this file with loom's
+//! atomics.
 //!
 //! Put is a store-release, and a drain's exchange an acquire: writes before the free precede the
 //! buddy allocator's. The own CPU finds its own store, or `EMPTY`.
-//!
-//! A test of `arch-policy` compiles this file with loom's atomics.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::arch::atomic::{AtomicU64, AtomicUsize, swap_relaxed};
 
-/// No block.
 const EMPTY: u64 = u64::MAX;
 
-/// Blocks of one order.
 pub(super) struct Ring<const CAPACITY: usize> {
-    /// All but `nr` slots from the `first` on are empty.
+    /// Others than `nr` from the `first` on are empty.
     pub(super) slots: [AtomicU64; CAPACITY],
-    /// The slot that was filled first. Only the magazine's own CPU uses it, and `nr`.
+    /// The oldest. Only the magazine's own CPU uses it, and `nr`.
     pub(super) first: AtomicUsize,
     pub(super) nr: AtomicUsize,
 }
@@ -60,19 +57,19 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
     }
 }
 
-/// Puts a block into an empty slot: what was written to the block is before that.
+/// What was written to the block is before that.
 #[inline(always)]
 pub(super) fn fill(slot: &AtomicU64, frame: u64) {
     slot.store(frame, Release);
 }
 
-/// Whether nothing is in it, at this moment. A load keeps the line shared.
+/// A load keeps the line shared.
 #[inline(always)]
 pub(super) fn is_empty(slot: &AtomicU64) -> bool {
     slot.load(Relaxed) == EMPTY
 }
 
-/// Takes the block out, on any CPU.
+/// On any CPU.
 #[inline(always)]
 pub(super) fn take_out(slot: &AtomicU64) -> Option<u64> {
     if is_empty(slot) {
