@@ -1,5 +1,4 @@
-/// Returns whether `name` matches `glob`: `*` is any run of characters, `?` one. Only the last star
-/// met may have to take more.
+/// `*` matches any run of characters, `?` one. Only the last star met may have to take more.
 #[must_use]
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
@@ -28,7 +27,7 @@ pub fn matches(glob: &str, name: &str) -> bool {
     glob[g..].iter().all(|c| *c == b'*')
 }
 
-/// Globs in `list` are comma-separated.
+/// Comma-separated.
 #[must_use]
 pub fn matches_any(list: &str, name: &str) -> bool {
     list.split(',').any(|glob| matches(glob, name))

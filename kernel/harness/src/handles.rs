@@ -5,7 +5,6 @@ use kernel::sync::IrqSpinLock;
 use paging::{Failure, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, forward};
 use vmalloc::{Backend, LinearEdit, NodePage, NodePages};
 
-/// The methods of a [`Backend`] that concern neither tables nor owners of frames.
 macro_rules! as_kernel_backend {
     ($self:ident) => {
         paging::forward! { $self => kernel::mm::areas::KernelBackend;
@@ -39,7 +38,7 @@ macro_rules! as_kernel_backend {
 }
 pub(crate) use as_kernel_backend;
 
-/// The kernel's backend with other handles on its trees, which count or note what passes.
+/// The kernel's backend with other handles on its trees, which count what passes.
 #[derive(Debug)]
 pub struct BackendBy<T: Tables, L: Tables, M: Mmu> {
     tree: Tree<layout::Granule, T, M>,

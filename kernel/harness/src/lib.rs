@@ -1,4 +1,4 @@
-//! Self-tests, benches, replay of traces, and a shell. The kernel does not depend on it.
+//! Self-tests, benches, replay of traces, and a shell.
 #![no_std]
 
 extern crate alloc;
@@ -32,7 +32,6 @@ fn options() -> &'static Options<'static> {
     }
 }
 
-/// `mode=` says what runs.
 pub type Harness = Options<'static>;
 
 impl bootargs::Options for Harness {
@@ -50,7 +49,7 @@ impl bootargs::Options for Harness {
             return Err(Refusal::NoWalker(self.bench_walkers, self.planted));
         }
         match self.planted {
-            // So that nothing else empties the TLB.
+            // Nothing else may empty the TLB.
             Some(Planted::SkipTlbi | Planted::StalePermission) => args.linear = LinearLeaves::Pages,
             Some(Planted::WritableText) => args.rodata = Rodata::On,
             _ => {}
@@ -89,9 +88,7 @@ impl Init for Harness {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Refusal {
-    /// No self-test matches.
     NoTest(&'static str),
-    /// No walker matches.
     NoWalker(&'static str, Option<Planted>),
 }
 

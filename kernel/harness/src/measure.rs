@@ -1,5 +1,3 @@
-//! Instructions of one call, and the median of many.
-
 use core::hint::black_box;
 
 use kernel::arch::features::Features;
@@ -7,14 +5,12 @@ use kernel::arch::interrupts;
 use kernel::arch::pmu::{self, InstructionCounter, Unavailable};
 
 pub const RUNS: usize = 101;
-/// Of a large case.
 pub const RUNS_LARGE: usize = 41;
-/// Bytes.
 pub const LARGE: u64 = 32 << 20;
 /// What is made lazily is there afterwards.
 pub const WARM_UP: usize = 3;
 
-/// Instructions that the compiler may put around the loop of known length.
+/// That the compiler may put around the loop of known length.
 const MOST_AROUND: u32 = 4;
 
 #[must_use]
@@ -24,12 +20,13 @@ pub const fn runs(size: u64) -> usize {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
-    /// The image has larger pages than the cases, or longer addresses.
+    /// Or longer addresses.
     PageSize,
-    /// There is no counter.
     Unavailable(Unavailable),
-    /// It counts something other than instructions.
-    Inexact { executed: u32, counted: u32 },
+    Inexact {
+        executed: u32,
+        counted: u32,
+    },
 }
 
 impl core::fmt::Display for Error {
@@ -50,7 +47,6 @@ impl core::fmt::Display for Error {
 #[derive(Debug)]
 pub struct Instrument {
     counter: InstructionCounter,
-    /// Counted between two reads with nothing in between.
     empty: u32,
 }
 
@@ -63,7 +59,6 @@ impl Instrument {
         let counter = InstructionCounter::start(features).map_err(Error::Unavailable)?;
         let mut instrument = Self { counter, empty: 0 };
         instrument.empty = instrument.count(|| ()).1;
-        // The compiler may move a register or two around the loop.
         let mut around = 0;
         for rounds in [1u32, 10, 1_000, 1_000_000] {
             let rounds = black_box(rounds);
@@ -79,13 +74,11 @@ impl Instrument {
         Ok(instrument)
     }
 
-    /// Returns what an empty pair of reads counts, which is subtracted from each measurement.
     #[must_use]
     pub const fn empty(&self) -> u32 {
         self.empty
     }
 
-    /// Runs `work` with interrupts masked. Returns its instructions too.
     #[inline(always)]
     pub fn count<R>(&self, work: impl FnOnce() -> R) -> (R, u32) {
         let _masked = interrupts::mask_all();

@@ -1,5 +1,3 @@
-//! The boot arguments of the harness.
-
 mod table;
 
 pub use table::ARGUMENTS;
@@ -8,19 +6,16 @@ pub const DEFAULT_SEED: u64 = 0x5eed_0001;
 
 pub const CASES: u32 = 0x1f_1fff;
 
-/// `ARGUMENTS` says how each is written.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     pub selftest: Selection<'a>,
     pub seed: u64,
     pub planted: Option<Planted>,
     pub mode: Mode,
-    /// Cases of `mode=bench`.
     pub bench: &'a str,
-    /// Walkers beside the engine.
+    /// Beside the engine.
     pub bench_walkers: &'a str,
     pub test_vmalloc: TestVmalloc,
-    /// For `mode=lines`.
     pub lines_areas: u64,
     pub soak: u64,
     pub replay_fault: Option<ReplayFault>,
@@ -48,11 +43,9 @@ impl Default for Options<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TestVmalloc {
     pub mask: u32,
-    /// Of a shape with a fixed size.
     pub nr_pages: u64,
     pub use_huge: bool,
     pub loops: u64,
-    /// At most one per CPU.
     pub threads: u64,
 }
 
@@ -70,9 +63,7 @@ impl TestVmalloc {
 pub enum Selection<'a> {
     All,
     None,
-    /// Prints the names.
     List,
-    /// Comma-separated globs.
     Globs(&'a str),
 }
 
@@ -101,7 +92,6 @@ pub enum Mode {
 
 macro_rules! planted {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A fault that the self-tests must find.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Planted {
             $($(#[$doc])* $variant,)*
@@ -121,7 +111,7 @@ macro_rules! planted {
 }
 
 planted! {
-    /// Needs a linear map of pages, so that nothing else empties the TLB.
+    /// Needs a linear map of pages: nothing else empties the TLB.
     SkipTlbi = "skip-tlbi",
     /// As above.
     StalePermission = "stale-permission",
@@ -135,24 +125,18 @@ planted! {
     LeakFrame = "leak-frame",
     UncountedTlbi = "uncounted-tlbi",
     WrongWalker = "wrong-walker",
-    /// An instruction traps to the EL2 that the image was entered at.
+    /// To the EL2 that the image was entered at.
     TrapToEl2 = "trap-to-el2",
-    /// Found in builds with debug assertions only.
+    /// With debug assertions only.
     LockOrder = "lock-order",
     LongHold = "long-hold",
 }
 
-/// A fault that a replay must find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplayFault {
-    /// A word of an area is overwritten.
     Data,
-    /// Code stays writable.
     Protect,
-    /// A frame is leaked.
     Frame,
-    /// An area is not freed.
     Area,
-    /// The trace is overwritten.
     Trace,
 }

@@ -1,5 +1,4 @@
-//! Loops of Linux's `lib/test_vmalloc.c`, for the bench, on a fresh subsystem each, and for the
-//! self-tests, on the kernel's own.
+//! Loops of Linux's `lib/test_vmalloc.c`, for bench and self-tests.
 
 use alloc::vec::Vec;
 use core::ptr;
@@ -12,14 +11,10 @@ const PAGE: u64 = layout::Granule::PAGE_SIZE;
 
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
-    /// Where the shape leaves it open.
     pub nr_pages: u64,
     pub use_huge: bool,
-    /// For `full_fit_alloc`.
     pub holes: u64,
-    /// For `long_busy_list_alloc`.
     pub busy: u64,
-    /// For `vm_map_ram`, from the backend's allocator.
     pub frames: &'a [Pfn],
     pub rng: fastrand::Rng,
 }
@@ -28,10 +23,8 @@ pub type Held<'v, B> = Vec<VmArea<'v, B>>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<B: Backend + 'static> {
-    /// Without `_test`.
     pub name: &'static str,
     pub prepare: for<'v> fn(&'v Vmalloc<B>, &Params<'_>) -> Result<Held<'v, B>, Error>,
-    /// Returns whether all was right.
     pub step: fn(&Vmalloc<B>, &mut Params<'_>) -> Result<bool, Error>,
 }
 
@@ -79,7 +72,6 @@ fn nothing<'v, B: Backend>(_: &'v Vmalloc<B>, _: &Params<'_>) -> Result<Held<'v,
     Ok(Vec::new())
 }
 
-/// Every other area of a page is freed.
 fn leave_holes<'v, B: Backend>(vm: &'v Vmalloc<B>, params: &Params<'_>) -> Result<Held<'v, B>, Error> {
     let nr = params.holes as usize;
     let (mut held, mut gone) = (Vec::with_capacity(nr), Vec::with_capacity(nr));
@@ -160,7 +152,6 @@ pub fn no_block<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<
     vm.allocate(&request).map(|area| touch(&area))
 }
 
-/// The first word must survive.
 pub fn vrealloc<B: Backend>(vm: &Vmalloc<B>, params: &mut Params<'_>) -> Result<bool, Error> {
     let mut area = vm.vmalloc(PAGE)?;
     let mark = params.rng.u64(..);

@@ -1,5 +1,4 @@
-//! Walkers with one usual mistake each (`selftest.break=wrong-walker`). What checks walkers must
-//! find them. Otherwise they do as [`Rewalk`] or [`Series`].
+//! Walkers with one usual mistake each, which what checks walkers must find.
 
 use kernel::layout;
 use kernel::mm::layout::PAGE_SIZE;
@@ -19,7 +18,6 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 pub(crate) use for_each_wrong_walker;
 
-/// Maps the frames `$array` by `$maps`, and unmaps `$unmapped` of the pages.
 macro_rules! wrong_walker {
     ($(#[$doc:meta])* $walker:ident, $name:literal, $maps:expr, $array:expr, $unmapped:expr) => {
         $(#[$doc])*
@@ -64,7 +62,6 @@ macro_rules! wrong_walker {
 }
 
 wrong_walker! {
-    /// The last page of an array maps the first frame.
     LastIsFirst, "last-is-first", Rewalk, |frames: &A, page| {
         let last = frames.nr_frames() - 1;
         frames.frame(if page == last { 0 } else { page })
@@ -72,7 +69,6 @@ wrong_walker! {
 }
 
 wrong_walker! {
-    /// A block is mapped by its first frame alone.
     TrustsTheFirst, "trusts-the-first", Series { overrun: false }, |frames: &A, page| {
         let within = page % PAGES_PER_BLOCK;
         match frames.frame(page - within) {
@@ -86,7 +82,6 @@ wrong_walker! {
     LeavesTheLast, "leaves-the-last", Rewalk, |frames: &A, page| frames.frame(page), |pages| (pages - 1).max(1)
 }
 
-/// Of level 2.
 const PAGES_PER_BLOCK: usize = 512;
 
 struct Seen<'a, A: ?Sized, F> {

@@ -1,5 +1,5 @@
-//! Bulk operations on translation tables, and on the arrays of frame numbers that fill them. None has
-//! a barrier: that is the caller's (DESIGN rule 2).
+//! Bulk operations on translation tables, and on the arrays of frame numbers that fill them. None
+//! has a barrier: that is the caller's (DESIGN rule 2).
 //!
 //! # Why pairs and vectors are allowed
 //! A walker may read a descriptor at any moment, so each needs a single-copy atomic store. STP and

@@ -1,5 +1,3 @@
-//! Cases without a peer in Linux.
-
 use core::hint::black_box;
 
 use kernel::layout;
@@ -27,7 +25,7 @@ const GROUPS: &[(&str, u64, u64)] = &[
     ("range 1G, 32M pa", GIB, 32 * MIB),
 ];
 
-/// Name, size, alignment of the physical address, and the part that becomes read-only.
+/// As above, and the part that becomes read-only.
 const PROTECTS: &[(&str, u64, u64, (u64, u64))] = &[
     ("protect 4K of 4K", 4 * KIB, 4 * KIB, (0, 4 * KIB)),
     ("protect 1M of 1M, 4K pa", MIB, 4 * KIB, (0, MIB)),
@@ -51,7 +49,7 @@ const PROTECTS: &[(&str, u64, u64, (u64, u64))] = &[
 /// Its 512 tables go too.
 const WHOLE_TABLES: (&str, u64, u64) = ("range 1G, 4K pa", GIB, 4 * KIB);
 
-/// Name, pages, and order of each extent.
+/// Name, pages, order.
 const EXTENTS: &[(&str, usize, u8)] = &[
     ("vmap_extents 16, order 0", 16, 0),
     ("vmap_extents 256, order 4", 256, 4),
@@ -61,8 +59,7 @@ const EXTENTS: &[(&str, usize, u8)] = &[
     ("vmap_extents 25600, order 9", 25600, 9),
 ];
 
-/// `set_memory_ro` of a part of 2 MiB in one block, alias included: name, offset, size, cut before
-/// or not.
+/// Of a part of 2 MiB in one block, alias included: name, offset, size, cut before or not.
 const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M", 20 * KIB, 4 * KIB, false),
     ("set_memory_ro 64K of 2M", 64 * KIB, 64 * KIB, false),
@@ -70,7 +67,7 @@ const SET_MEMORY: &[(&str, u64, u64, bool)] = &[
     ("set_memory_ro 4K of 2M, cut before", 20 * KIB, 4 * KIB, true),
 ];
 
-/// Name, offset from a multiple of 2 MiB, size.
+/// Name, offset from 2 MiB, size.
 const IOREMAP_INSIDE: &[(&str, u64, u64)] = &[
     ("ioremap 8M, 64K into a block", 64 * KIB, 8 * MIB),
     ("ioremap 8M, 1M into a block", MIB, 8 * MIB),
@@ -84,7 +81,7 @@ const VMAP_INSIDE: &[(&str, u64, usize)] = &[
 ];
 
 /// # Panics
-/// If a case cannot be carried out.
+/// If a case fails.
 pub fn run(bench: &Bench<'_>) {
     for (name, size, alignment) in GROUPS {
         engine::run(bench, name, Source::Range(nowhere().add(*alignment), *size));
@@ -235,7 +232,7 @@ fn edit(bench: &Bench<'_>, name: &str, size: u64, alignment: u64, part: Option<(
     measured.print(name, counts, leaves, part.is_some());
 }
 
-/// Area and linear alias each lie in a block. Both are cut; the free folds the alias.
+/// Area and alias each lie in a block. Both are cut; the free folds the alias.
 fn set_memory(bench: &Bench<'_>, name: &str, offset: u64, size: u64, cut_before: bool) {
     if !bench.selects(name) {
         return;

@@ -1,5 +1,5 @@
-//! Cases of whole calls, from the choice of an address to the last barrier, and back, in a
-//! subsystem of their own. A page beside the area stays mapped, so that tables stay.
+//! Cases of whole calls, in a subsystem of their own. A page beside the area stays mapped, so that
+//! tables stay.
 
 use core::hint::black_box;
 
@@ -20,11 +20,9 @@ const WALK_ALONE: &str = "the walk alone: the walker has no more";
 pub enum Call<'a> {
     Ioremap(PhysAddr, u64),
     Vmap(&'a [Pfn]),
-    /// Of so many bytes.
     VmapExtents(&'a [Extent], u64),
     Vmalloc(u64),
     VmallocHuge(u64),
-    /// With an alignment.
     Reserve(u64, u64),
 }
 
@@ -40,7 +38,7 @@ impl Call<'_> {
         }
     }
 
-    /// Returns whether the pages may stay in a TLB until a purge.
+    /// The pages may stay in a TLB until a purge.
     const fn may_be_lazy(&self) -> bool {
         matches!(self, Self::Ioremap(..) | Self::Vmalloc(_) | Self::VmallocHuge(_))
     }
@@ -65,12 +63,10 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     }
     let range = VirtRange::new(bench.va, call.size());
     match call {
-        // The walkers take whole pages.
         Call::Ioremap(pa, size) if (pa.0 | size) % 4096 == 0 => {
             engine::walkers(bench, name, range, Source::Range(pa, size), WALK_ALONE);
         }
         Call::Vmap(frames) => engine::walkers(bench, name, range, Source::Pages(frames), WALK_ALONE),
-        // Nor do they take extents.
         Call::Ioremap(..)
         | Call::VmapExtents(..)
         | Call::Vmalloc(_)
@@ -79,7 +75,7 @@ pub fn run(bench: &Bench<'_>, name: &str, call: Call<'_>) {
     }
 }
 
-/// Counts the instructions of a call with arguments that the compiler does not know.
+/// The compiler does not know the arguments.
 macro_rules! count_call {
     ($bench:expr, $vm:expr, $call:expr) => {{
         let (bench, vm) = ($bench, $vm);
@@ -119,7 +115,7 @@ fn measure(
     (map, unmap, leaves)
 }
 
-/// The cost of a purge of several areas, per area.
+/// Per area of a purge.
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
     const AREAS: usize = 8;
     let vm = subsystem(bench.region(), LAZY);
@@ -206,7 +202,6 @@ fn measure_map_ram(bench: &Bench<'_>, name: &str, vm: &KernelVmalloc, frames: &[
 fn counted_map_ram(bench: &Bench<'_>, name: &str, frames: &[Pfn]) -> (Counts, Counts) {
     let vm = counting_subsystem(bench.region(), FlushPolicy::Strict, bench.mmu);
     let kept = vm.vm_map_ram(&frames[..1]);
-    // What is made lazily is there the second time.
     let mut counts = Default::default();
     for _ in 0..=WARM_UP {
         vm.backend().take();

@@ -10,7 +10,6 @@ use vmalloc::{Backend, Config, FlushPolicy, ForeignPages, Vmalloc};
 use super::counting::{CountingTables, Counts};
 use crate::handles::BackendBy;
 
-/// Thresholds that no case reaches.
 pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
     areas: usize::MAX,
     pages: u64::MAX,
@@ -20,7 +19,7 @@ pub fn kernel_policy() -> FlushPolicy {
     kernel_vmalloc().config().flush
 }
 
-/// Returns a subsystem configured as the kernel's but for the flush policy.
+/// The kernel's but for the flush policy.
 ///
 /// # Panics
 /// Without memory for it.
@@ -28,7 +27,7 @@ pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// Returns a subsystem that defers all flushes, of foreign pages too, as Linux does.
+/// Defers all flushes, of foreign pages too, as Linux does.
 ///
 /// # Panics
 /// Without memory for it.
@@ -41,8 +40,6 @@ pub fn deferring_subsystem(range: VirtRange) -> Box<KernelVmalloc> {
     with_config(range, KernelBackend, config)
 }
 
-/// As [`subsystem`], with the backend that counts.
-///
 /// # Panics
 /// Without memory for it.
 pub fn counting_subsystem(
@@ -77,7 +74,7 @@ pub type CountingBackend =
     BackendBy<CountingTables<KernelTables>, CountingTables<LinearMapTables>, Counting<KernelMmu>>;
 
 impl CountingBackend {
-    /// Returns the counts, the linear map's included, and zeroes them.
+    /// Zeroes them.
     pub fn take(&self) -> Counts {
         let (tree, linear_map) = (self.tree(), self.linear_map());
         tree.tables().take(tree.mmu()) + linear_map.tables().take(linear_map.mmu())

@@ -1,4 +1,4 @@
-//! Counts accesses to tables. That costs instructions, so each case runs once more through this.
+//! Counts accesses to tables, in a run of their own, as it costs instructions.
 
 use core::cell::Cell;
 use core::ops::{Add, Sub};
@@ -75,7 +75,7 @@ impl<T: Tables> CountingTables<T> {
         }
     }
 
-    /// Returns the counts with those of `mmu`, and zeroes both.
+    /// Zeroes both.
     pub fn take<M: Mmu>(&self, mmu: &Counting<M>) -> Counts {
         self.counts.take().with(&mmu.take())
     }

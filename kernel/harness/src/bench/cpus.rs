@@ -1,7 +1,7 @@
 //! The same work on all CPUs at once: instructions per operation, or waits for locks
 //! (`scripts/bench-data/README.md`, "Several CPUs"). Under `-icount` one host thread runs all CPUs
-//! in turn, each until it yields, as it does here after each operation: the counter counts for all,
-//! and no lock is contended. Otherwise locks are contended, and nothing counts instructions.
+//! in turn, each until it yields after an operation: the counter counts for all, and no lock is
+//! contended.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,9 +20,8 @@ use super::pages::Pages;
 use super::report;
 use crate::options::Options;
 
-/// Operations of each CPU where instructions are counted.
 const COUNTED: u64 = 1_000;
-/// Of all CPUs where they are not: each TLBI waits for every host thread.
+/// Of all CPUs where nothing is counted: each TLBI waits for every host thread.
 const UNCOUNTED: u64 = 4_000;
 const SEED: u64 = 0x5eed_0004;
 
@@ -76,7 +75,6 @@ pub fn run(options: &Options<'_>, features: &Features) {
         } else {
             UNCOUNTED / smp::nr_online() as u64
         };
-        // Brings CPUs up, and makes what is made lazily.
         work(pages.frames(), *operation, if counter.is_some() { 2 } else { 0 });
         let waits = sync::nr_waits();
         let before = counter.as_ref().map(InstructionCounter::read);
@@ -96,7 +94,7 @@ pub fn run(options: &Options<'_>, features: &Features) {
     }
 }
 
-/// Returns the number of CPUs, and of operations that succeeded.
+/// And of operations that succeeded.
 fn work(frames: &[Pfn], operation: Operation, nr: u64) -> (u32, u64) {
     let expected = smp::nr_online() as u32;
     let (ready, done) = (AtomicU32::new(0), AtomicU64::new(0));

@@ -1,5 +1,5 @@
-//! Cases of the walkers alone: the engine on the live tree, each walker of [`for_each_walker!`] on
-//! its own. A page behind the range stays mapped, so that no table that it shares comes and goes.
+//! Cases of the walkers alone, each on its own. A page behind the range stays mapped, so that no
+//! table that it shares comes and goes.
 
 use core::hint::black_box;
 
@@ -24,8 +24,7 @@ use crate::wrong_walkers::for_each_wrong_walker;
 pub enum Source<'a> {
     Range(PhysAddr, u64),
     Pages(&'a [Pfn]),
-    /// For the reference walkers, chunks of `1 << shift` bytes are contiguous. The engine gets the
-    /// extents.
+    /// Chunks of `1 << shift` bytes for the reference walkers; extents for the engine.
     Chunks(&'a [Pfn], u32, &'a [Extent]),
 }
 
@@ -56,7 +55,7 @@ const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }
 
-/// Returns a physical address without RAM behind it, a multiple of every leaf.
+/// Without RAM behind it, a multiple of every leaf.
 #[must_use]
 pub fn nowhere() -> PhysAddr {
     let pa_bits = mm::kernel_tree().config().pa_bits;
@@ -326,7 +325,6 @@ fn check_every_page(
                 done >> 12
             );
         };
-        // A leaf must be one run of the source.
         let left = leaf.bytes::<layout::Granule>() - (pa.0 & (leaf.bytes::<layout::Granule>() - 1));
         let pages = left.min(range.size - done) >> 12;
         let first = done >> 12;

@@ -1,5 +1,4 @@
 //! Costs by number of live areas and by size of a mapping, and what lazy purge holds over time.
-//! Points are the same in each boot.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -18,7 +17,6 @@ use super::{Bench, GIB, KIB};
 
 const LIVE: &[usize] = &[0, 100, 1_000, 15_000, 100_000];
 const PAIRS: u64 = 2_000;
-/// Of an area.
 const MOST_PAGES: u64 = 16;
 const ONE_HOLE_IN: usize = 5;
 const SEED: u64 = 0x5eed_0003;
@@ -29,7 +27,7 @@ const WORST_BY_LIVE: &str = "get_vm_area + free_vm_area, dearest of 2,000, by li
 const FIND_BY_LIVE: &str = "find_vm_area, by live areas";
 
 /// # Panics
-/// If a case cannot be carried out.
+/// If a case fails.
 pub fn run(bench: &Bench<'_>) {
     let by_live = [BY_LIVE_ADDRESSES, BY_LIVE_AREAS, WORST_BY_LIVE, FIND_BY_LIVE];
     if by_live.iter().filter(|name| bench.selects(name)).count() > 0 {
@@ -127,7 +125,6 @@ fn unmap(tree: &mm::KernelTree, range: VirtRange) -> Result<Outcome, Failure> {
     result
 }
 
-/// In pages.
 fn sizes() -> impl Iterator<Item = u64> {
     (0..=18).step_by(2).map(|order| 1 << order)
 }
@@ -200,7 +197,6 @@ const fn per_thousand(taken: u64, pages: u64) -> u64 {
     (taken * 1_000).div_ceil(pages)
 }
 
-/// What waits for a flush under the kernel's policy.
 fn lazy(bench: &Bench<'_>, name: &str) {
     const AREAS: u64 = 1_500;
     const EVERY: u64 = 10;

@@ -1,7 +1,6 @@
 //! `mode=lines`: what calls cost on several CPUs that instruction counts hide. CPUs take turns, one
-//! call at a time, on areas of their own: lines that move are shared by design, not by chance. An
-//! emulator plugin (`scripts/lines`) counts line transfers, atomics, barriers and TLBIs between the
-//! [markers](kernel::arch::marker).
+//! call at a time, so lines that move are shared by design. An emulator plugin (`scripts/lines`)
+//! counts between the [markers](kernel::arch::marker).
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -22,20 +21,15 @@ use super::engine::nowhere;
 use super::pages::Pages;
 use crate::options::Options;
 
-/// What is made lazily is there afterwards.
 const WARM: usize = 64;
 const ROUNDS: usize = 256;
-/// Of `vmap` and `vm_map_ram`.
 const PAGES: usize = 16;
 
 #[derive(Clone, Copy)]
 enum Call {
     Pair(Make),
-    /// The next CPU frees the area.
     HandedOn(u64),
-    /// Frees it by its address.
     ByAddress(u64),
-    /// Looks up an area made before.
     Look(Look),
 }
 
@@ -70,7 +64,6 @@ const CASES: &[(&str, Call)] = &[
 
 struct Own {
     pages: Pages,
-    /// Waits for the next CPU to free it.
     handed: IrqSpinLock<Option<KernelArea>>,
 }
 
@@ -98,7 +91,7 @@ pub fn run(options: &Options<'_>) {
     }
 }
 
-/// Reserves `nr` areas that stay, each CPU its share. Prints their memory.
+/// Each CPU its share.
 fn populate(nr: u64, nr_cpus: u64) {
     if nr == 0 {
         return;
@@ -218,7 +211,7 @@ fn one_look(look: Look, va: VirtAddr) -> Result<(), Error> {
     found
 }
 
-/// Physical addresses without a device, 1 MiB apart.
+/// Without a device, 1 MiB apart.
 fn device(cpu: usize) -> PhysAddr {
     nowhere().add((cpu as u64) << 20)
 }

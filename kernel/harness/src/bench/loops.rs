@@ -1,5 +1,5 @@
-//! `lib/test_vmalloc.c`: instructions per loop. As Linux's figures, those of the whole test, setup,
-//! teardown and flushes included, divided by the loops. `steady` is the median of the loops alone.
+//! `lib/test_vmalloc.c`: instructions of the whole test divided by the loops, as Linux's figures.
+//! `steady` is the median of the loops alone.
 
 use super::Bench;
 use super::backend::{counting_subsystem, kernel_policy, subsystem};
@@ -12,9 +12,8 @@ use crate::test_vmalloc::{self, Params, Shape};
 const ROUNDS: usize = 100;
 /// Together as many as Linux's.
 const LOOPS: usize = 100;
-/// Loops whose table accesses are counted.
 const COUNTED: u64 = 1_000;
-/// Holes of a page, as Linux leaves on one CPU.
+/// As Linux leaves on one CPU.
 const HOLES: u64 = (32 << 20) / 4096;
 /// As in Linux.
 const BUSY: u64 = 15_000;
@@ -88,7 +87,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// # Panics
-/// If a loop fails, or finds something wrong.
+/// If a loop fails, or is wrong.
 pub fn run(bench: &Bench<'_>, (name, shape, nr_pages, use_huge): Case) {
     if !bench.selects(name) {
         return;
@@ -152,7 +151,6 @@ fn measure(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) 
     (all + u64::from(after), rounds)
 }
 
-/// Flushes included.
 fn counted(bench: &Bench<'_>, name: &str, shape: &str, params: &mut Params<'_>) -> Counts {
     let vm = counting_subsystem(bench.region(), kernel_policy(), bench.mmu);
     let shape = shape_of(shape);

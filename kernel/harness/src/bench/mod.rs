@@ -1,8 +1,7 @@
-//! `mode=bench`: instructions, table accesses and barriers of each operation. All runs on one CPU
-//! with interrupts masked around each measured call, in fixed order and from fixed seeds: two boots
-//! under `-icount` print the same. Costs depend on the state of the frame allocator, so
-//! `scripts/bench` boots once for each case. Names are those of Linux's figures
-//! (`scripts/bench-data/`).
+//! `mode=bench`: instructions, table accesses and barriers of each operation, on one CPU with
+//! interrupts masked, in fixed order and from fixed seeds: two boots under `-icount` print the
+//! same. Costs depend on the state of the frame allocator, so `scripts/bench` boots once for each
+//! case. Names are those of Linux's figures.
 
 mod alone;
 mod api;
@@ -51,20 +50,17 @@ pub struct Bench<'a> {
     instrument: Instrument,
     cases: &'a str,
     walkers: &'a str,
-    /// Runs the wrong walkers too: each must be refused.
     wrong_walkers: bool,
     mmu: KernelMmu,
-    /// Reserved addresses, at a multiple of 1 GiB.
     va: VirtAddr,
-    /// With it, nothing runs, and it says whether `cases` selects anything.
+    /// Set: nothing runs, and it gets whether `cases` selects anything.
     found: Option<&'a Cell<bool>>,
 }
 
-/// Half for walkers, half for whole calls.
 const RESERVED: u64 = 256 * GIB;
 
 impl Bench<'_> {
-    /// All cases and curves ask, so [`LIST`] prints all. After Ctrl-C none runs.
+    /// After Ctrl-C none runs.
     fn selects(&self, case: &str) -> bool {
         if let Some(found) = self.found {
             found.set(found.get() || crate::glob::matches(self.cases, case));
@@ -77,13 +73,12 @@ impl Bench<'_> {
         crate::glob::matches(self.cases, case) && !console::interrupted()
     }
 
-    /// Frees the tables of other cases. No walk may be under way.
+    /// No walk may be under way.
     fn prune(&self) {
         let pruned = kernel::mm::kernel_tree().prune(VirtRange::new(self.va, RESERVED));
         assert!(pruned.is_ok(), "{pruned:?}");
     }
 
-    /// Returns the addresses for whole calls.
     fn region(&self) -> VirtRange {
         VirtRange::new(self.va.add(RESERVED / 2), RESERVED / 2)
     }
@@ -121,7 +116,7 @@ const IOREMAPS: &[(&str, u64, u64)] = &[
     ("ioremap 1G, 1G pa", GIB, GIB),
 ];
 
-/// Whole call, walk alone, pages, order of the chunks.
+/// Whole call, walk alone, pages, order.
 const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 1, order 0", "vmap 1, order 0/range-only", 1, 0),
     ("vmap 16, order 0", "vmap 16, order 0/range-only", 16, 0),
@@ -136,7 +131,7 @@ const ARRAYS: &[(&str, &str, usize, u8)] = &[
     ("vmap 25600, order 9", "vmap 25600, order 9/range-only", 25600, 9),
 ];
 
-/// Name, pages, order of the chunks, shift for the reference walkers.
+/// Name, pages, order, shift for the reference walkers.
 const CHUNKS: &[(&str, usize, u8, u32)] = &[
     ("pages-range 1M, shift 12", 256, 0, 12),
     ("pages-range 1M, shift 16", 256, 4, 16),
@@ -161,7 +156,7 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
     ("vmalloc 256 pages", Call::Vmalloc(MIB)),
     ("get_vm_area 1 page", Call::Reserve(4 * KIB, 4 * KIB)),
     ("get_vm_area 1M", Call::Reserve(MIB, 4 * KIB)),
-    // Aligned to its size, as for an ioremap whose memory is not known yet.
+    // As for an ioremap whose memory is not known yet.
     ("get_vm_area 1M ioremap", Call::Reserve(MIB, MIB)),
     ("get_vm_area 100M", Call::Reserve(100 * MIB, 4 * KIB)),
 ];
@@ -170,7 +165,7 @@ const ALLOCATIONS: &[(&str, Call<'_>)] = &[
 /// Instructions cannot be counted.
 ///
 /// # Panics
-/// If a case cannot be carried out.
+/// If a case fails.
 pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     check_page_size()?;
     if only_several_cpus(options.bench) {
@@ -186,7 +181,6 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
             features.tlbi_range,
             features.zva_size,
             bench.instrument.empty(),
-            // One instruction is one nanosecond of the machine's time.
             since_reset
         );
         run_selected(bench);
@@ -198,7 +192,7 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns whether [`run`] would run or list anything.
+/// Whether [`run`] would do anything.
 ///
 /// # Errors
 /// Instructions cannot be counted.
@@ -290,7 +284,7 @@ fn run_selected(bench: &Bench<'_>) {
     growth::run(bench);
 }
 
-/// Returns whether `glob` selects a walker, or is `none`.
+/// Or is `none`.
 #[must_use]
 pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     let mut known = glob == "none";
@@ -305,7 +299,6 @@ pub fn for_each_name(wrong_too: bool, mut f: impl FnMut(&'static str)) {
     }
 }
 
-/// Runs `f` with an array of frames if one of the cases is selected.
 fn with_pages(bench: &Bench<'_>, names: &[&str], nr: usize, order: u8, f: impl FnOnce(&Pages)) {
     // Not `any`, which would stop at the first.
     if names.iter().filter(|name| bench.selects(name)).count() > 0 {

@@ -6,11 +6,10 @@ use paging::{Extent, Pfn};
 
 const SEED: u64 = 0x5eed_0001;
 
-/// xorshift64*.
 pub struct Random(u64);
 
 impl Random {
-    /// For a `seed` other than 0.
+    /// `seed` is not 0.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -24,18 +23,16 @@ impl Random {
     }
 }
 
-/// Frames in chunks of 2^`order`, each contiguous and aligned to its size, in random order. All are
-/// of one block, so that the seed alone decides which are neighbours. The array too lies in frames,
-/// so that a case leaves the heap alone.
+/// Frames in chunks of 2
+/// `order`, in random order. All are of one block, so that the seed alone decides which are
+/// neighbours. The array lies in frames too, so that a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,
-    /// `None` without an owner.
     block: Option<Block>,
     order: u8,
 }
 
-/// First frame and order.
 type Block = (Pfn, u8);
 
 const fn order_for(nr: usize) -> u8 {
@@ -43,7 +40,7 @@ const fn order_for(nr: usize) -> u8 {
 }
 
 impl Pages {
-    /// `None` if no block has `nr` frames, a multiple of 2^`order`.
+    /// `None` if no block has `nr` frames.
     #[must_use]
     pub fn allocate(nr: usize, order: u8) -> Option<Self> {
         let mut pages = Self::array(nr, order)?;
@@ -54,7 +51,6 @@ impl Pages {
         Some(pages)
     }
 
-    /// Frames that `frame` names, never touched.
     #[must_use]
     pub fn elsewhere(nr: usize, frame: impl Fn(usize) -> u64) -> Option<Self> {
         let pages = Self::array(nr, 0)?;

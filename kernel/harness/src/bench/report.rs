@@ -1,5 +1,3 @@
-//! Lines of JSON for `scripts/bench`.
-
 use core::fmt;
 
 use kernel::layout;
@@ -16,7 +14,6 @@ pub enum Op {
     Unmap,
     Lazy,
     Protect,
-    /// Flushes included.
     Loop,
 }
 
@@ -36,12 +33,10 @@ pub struct Line<'a> {
     pub case: &'a str,
     pub walker: &'a str,
     pub op: Op,
-    /// Per call.
     pub instructions: Summary,
     pub counts: Option<Counts>,
-    /// Operations of `counts`.
     pub counted: u64,
-    /// Of one loop, without setup and teardown.
+    /// Without setup and teardown.
     pub steady: Option<u32>,
     pub leaves: Option<LeafCounts>,
     pub note: &'a str,
@@ -84,7 +79,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Prints it. Names need no escapes in JSON.
+    /// Names need no escapes.
     pub fn print(&self) {
         let Summary {
             median,

@@ -1,9 +1,8 @@
 //! What areas' pages hold, and what is checked of each before the area is freed.
 //!
-//! Each word of RAM depends on area, page and place. It is written by the area's address if the
-//! area owns the frames, else by the linear map. Tables and MMU must give the same frame. All words
-//! read by the area, and two by the linear map, must be as written: the frame was not reused, not
-//! even as a table. Code must be read-only by both addresses, and executable. A device must be
+//! Each word of RAM depends on area, page and place. Tables and MMU must give the same frame. All
+//! words read by the area, and two by the linear map, must be as written: the frame was not reused,
+//! not even as a table. Code must be read-only by both addresses, and executable; a device
 //! Device-nGnRE.
 
 use kernel::arch::cpu::{MAIR_EL1, memory_type};
@@ -17,7 +16,6 @@ use vmalloc::{Backend, Vmalloc};
 use super::failure::{Alias, What};
 use super::stats::Verified;
 
-/// SplitMix64's finaliser.
 #[must_use]
 pub const fn mix(a: u64, b: u64) -> u64 {
     let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xd1b5_4a32_d192_ed03);
@@ -84,19 +82,18 @@ pub fn fill_area(area: &Area, va: VirtAddr) {
     }
 }
 
-/// By the linear map, before it is mapped.
+/// By the linear map.
 pub fn fill_frames(area: &Area, frames: &[Pfn]) {
     for (page, frame) in (0..).zip(frames) {
         fill(alias(*frame), first_word(area, page));
     }
 }
 
-/// A planted fault.
 pub fn spoil(va: VirtAddr) {
     write(va.0, !read(va.0));
 }
 
-/// Checks each page of `area` at `va`. `frame` returns the frame that a page was given.
+/// `frame` returns the frame that a page was given.
 ///
 /// # Errors
 /// The first page that is wrong.
@@ -160,7 +157,7 @@ pub fn verify<B: Backend<Granule = layout::Granule>>(
     Ok(verified)
 }
 
-/// Checks that guard pages, behind and for a stack below, are unmapped. Returns their number.
+/// Guard pages, below too for a stack, are unmapped. Returns their number.
 ///
 /// # Errors
 /// The one that is mapped.

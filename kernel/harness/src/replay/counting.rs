@@ -1,4 +1,4 @@
-//! Counts barriers and invalidations by CPU, for aliases of code in the linear map too.
+//! Counts barriers and invalidations by CPU.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use paging::mmu::{MmuEvent, Tracing};
 use super::stats::Counts;
 use crate::handles::BackendBy;
 
-/// On a line of its own, so that CPUs do not contend.
+/// So that CPUs do not contend.
 #[repr(align(128))]
 struct Shard {
     tlbi: AtomicU64,

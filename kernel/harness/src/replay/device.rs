@@ -1,4 +1,4 @@
-//! Physical ranges for `ioremap` without RAM, never touched.
+//! Ranges for `ioremap` without RAM, never touched.
 
 use alloc::vec::Vec;
 
@@ -6,11 +6,10 @@ use kernel::mm;
 use paging::PhysAddr;
 use trace_replay::{Kind, PAGE, Trace};
 
-/// Fixed, whichever CPU comes first.
 pub struct Devices(Vec<PhysAddr>);
 
 impl Devices {
-    /// From three quarters of the physical address space on, aligned as asked; wraps at the end.
+    /// In the last quarter of the physical address space; wraps at the end.
     #[must_use]
     pub fn new(trace: &Trace) -> Self {
         let limit = 1u64 << mm::kernel_tree().config().pa_bits;

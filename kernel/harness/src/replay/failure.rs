@@ -24,14 +24,12 @@ impl fmt::Display for Alias {
 pub enum What {
     Refused(vmalloc::Error),
     NoFrame,
-    /// Not aligned as asked.
     Misplaced(VirtAddr),
     WrongFrame {
         page: u64,
         expected: Pfn,
         found: Pfn,
     },
-    /// Tables and MMU differ.
     Untranslated {
         page: u64,
         expected: Pfn,
@@ -55,9 +53,7 @@ pub enum What {
         page: u64,
     },
     GuardMapped(VirtAddr),
-    /// After the call that unmaps it.
     StillMapped(VirtAddr),
-    /// More or less than before.
     Leak {
         what: &'static str,
         before: u64,
@@ -65,7 +61,6 @@ pub enum What {
     },
     Unsound(CheckError),
     Space(vmalloc::Violation),
-    /// Its RAM was reused.
     TraceChanged {
         before: u64,
         after: u64,
@@ -134,7 +129,6 @@ impl fmt::Display for What {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// 0 for the replay as a whole.
     pub line: u32,
     pub area: Option<Area>,
     pub what: What,

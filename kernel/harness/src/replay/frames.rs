@@ -1,6 +1,5 @@
-//! Frames for areas that map a caller's pages, whose physical layout a trace does not tell. In 16
-//! chunks, as drawn from the area's id, 8 are of order 0, 4 of order 2, 2 of order 4, one of order
-//! 6, one of order 9. A per-CPU chunk has single pages, as in Linux.
+//! Frames for areas that map a caller's pages, whose physical layout a trace does not tell: drawn
+//! from the area's id. A per-CPU chunk has single pages, as in Linux.
 
 use kernel::mm::frames;
 use paging::Pfn;
@@ -8,7 +7,7 @@ use trace_replay::{Area, Kind};
 
 use super::contents::mix;
 
-/// For the boot log and `docs/TRACES.md`.
+/// Also in `docs/TRACES.md`.
 pub const MIX: &str = "8 of order 0, 4 of order 2, 2 of order 4, 1 of order 6, 1 of order 9 in 16 chunks";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +24,7 @@ fn order(area: &Area, chunk: u64, pages: usize) -> u8 {
     drawn.min(pages.ilog2() as u8)
 }
 
-/// Fills `pages` with frames for `area`, each to be freed by itself.
+/// Each frame is to be freed by itself.
 ///
 /// # Errors
 /// Too few; none is taken.

@@ -1,5 +1,5 @@
-//! The calls that make and free an area of each kind. Areas go by address, as in the kernel of the
-//! trace, so `into_raw` is counted too.
+//! The calls that make and free an area of each kind. Areas go by address, so `into_raw` is counted
+//! too.
 
 use kernel::layout;
 use paging::{Attributes, Pfn, PhysAddr, VirtAddr};
@@ -41,7 +41,7 @@ pub const fn maps_given_frames(kind: Kind) -> bool {
     )
 }
 
-/// Makes `area`. If the replay provides its frames, `given` has room for them.
+/// If the replay provides the frames, `given` has room for them.
 ///
 /// # Errors
 /// Nothing is left of the area.
@@ -94,7 +94,7 @@ pub fn make<B: Backend<Granule = layout::Granule>>(
     })
 }
 
-/// Makes code of `area`: read-only first, so that no page is ever writable and executable.
+/// Read-only first, so that no page is ever writable and executable.
 ///
 /// # Errors
 /// The call that was refused.
@@ -113,7 +113,7 @@ pub fn protect<B: Backend>(
     Ok(())
 }
 
-/// Frees `area`, and the frames in `given`.
+/// With the frames in `given`.
 ///
 /// # Errors
 /// The area stays.
@@ -147,7 +147,7 @@ pub fn end<B: Backend<Granule = layout::Granule>>(
     Ok(())
 }
 
-/// Returns whether `va` is aligned as asked. What maps other memory has its phase instead.
+/// What maps other memory has its phase instead.
 #[must_use]
 pub fn is_placed(area: &Area, va: VirtAddr) -> bool {
     let align = match area.kind {

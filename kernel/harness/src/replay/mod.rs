@@ -1,8 +1,7 @@
-//! `mode=replay`: what another kernel's vmalloc did, event by event, done by this one and verified
-//! page by page ([`contents`]). The trace is the initrd. It is performed twice: by the kernel's own
-//! subsystem for instructions and peaks, then by a second one on the same tree for barriers and
-//! invalidations. Of several CPUs, each performs its own events ([`order`]), and no instructions
-//! are counted.
+//! `mode=replay`: what another kernel's vmalloc did (the trace is the initrd), done by this one and
+//! verified page by page ([`contents`]). It is performed twice: by the kernel's own subsystem for
+//! instructions and peaks, then by a second one for barriers and invalidations. Of several CPUs,
+//! each performs its own events ([`order`]), and no instructions are counted.
 
 mod contents;
 mod counting;
@@ -40,7 +39,6 @@ use device::Devices;
 use failure::{Finding, What};
 use pass::Pass;
 
-/// Addresses for the second pass.
 const RESERVED: u64 = 8 << 40;
 
 #[derive(Debug)]
@@ -48,13 +46,8 @@ pub enum Error {
     NoTrace,
     OutsideRam(PhysRegion),
     Trace(trace_replay::Error<'static>),
-    Ram {
-        needed: u64,
-        free: u64,
-    },
-    /// The frame allocator has it.
+    Ram { needed: u64, free: u64 },
     TraceNotKept(u64),
-    /// For the second pass.
     Addresses(vmalloc::Error),
 }
 
@@ -90,7 +83,7 @@ pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) 
     let text = text()?;
     let before = checksum(text);
     let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    // So that the heap has room for every line.
+    // The heap has room for every line.
     enough(lines * HEAP_PER_LINE)?;
     let trace = Trace::parse(text, MAX_CPUS as u32).map_err(Error::Trace)?;
     let cpus = smp::nr_online().min(trace.nr_cpus as usize);
@@ -181,7 +174,7 @@ fn checksum(text: &[u8]) -> u64 {
 
 fn need(trace: &Trace, lines: u64, cpus: usize) -> Need {
     let lazy = match kernel_vmalloc().config().flush {
-        // The maximum on any machine, which the script knows before the boot.
+        // The maximum on any machine: the script knows it before the boot.
         FlushPolicy::Lazy { .. } => 32 << 20,
         _ => 0,
     };

@@ -1,11 +1,6 @@
-//! What of a trace's order several CPUs keep.
-//!
-//! 1. Each CPU performs its own events in order.
-//! 2. An area is freed after it was made.
-//! 3. An event begins when all that are [`WINDOW`] or more places before it are done, which bounds
-//!    the RAM that CPUs hold.
-//!
-//! No deadlock: the first event not done waits only for events that are.
+//! Of a trace's order several CPUs keep: each its own events; an area is freed after it was made;
+//! an event begins when all that are [`WINDOW`] or more places before it are done, which bounds
+//! RAM. No deadlock: the first event not done waits only for events that are.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +10,6 @@ use trace_replay::WINDOW;
 
 pub struct Order {
     done: Vec<AtomicBool>,
-    /// The first that is not done.
     low: AtomicUsize,
 }
 

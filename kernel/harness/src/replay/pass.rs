@@ -1,5 +1,3 @@
-//! All events once, by one subsystem.
-
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,19 +23,13 @@ use crate::measure::Instrument;
 use crate::options::ReplayFault;
 use crate::selftest::audit;
 
-/// The others are counted.
 const TOLD: usize = 16;
-/// Surveys of the address space.
 const LOOKS: usize = 64;
 
-/// Not an address.
 const NOT_YET: u64 = 0;
-/// Not an address.
 const FAILED: u64 = 1;
-/// Not an address.
 const ENDED: u64 = 2;
 
-/// Per CPU.
 struct Worker {
     stats: Stats,
     verified: Verified,
@@ -47,7 +39,6 @@ struct Worker {
     given: Vec<Pfn>,
 }
 
-/// With nothing lazy.
 #[derive(Clone, Copy)]
 struct Holdings {
     areas: u64,
@@ -75,7 +66,7 @@ impl<'a, B: Backend<Granule = layout::Granule>> Pass<'a, B>
 where
     Vmalloc<B>: Sync,
 {
-    /// From here to the end of the pass nothing is allocated on the heap.
+    /// After it, nothing is allocated on the heap.
     pub fn new(
         info: &'static BootInfo,
         vm: &'a Vmalloc<B>,
@@ -116,8 +107,7 @@ where
         }
     }
 
-    /// Performs everything, and frees what the trace leaves. Returns the number of failures, and
-    /// prints the first.
+    /// Frees what the trace leaves, too. Returns the number of failures, and prints the first.
     pub fn run(&self, instrument: Option<&Instrument>) -> u64 {
         let before = self.holdings();
         self.alone(|worker| {
@@ -159,7 +149,7 @@ where
         }
     }
 
-    /// With fewer CPUs than the trace has, each takes the events of several.
+    /// Each CPU takes the events of several of the trace's.
     fn perform_own(&self, cpu: usize, worker: &mut Worker, before: Holdings) {
         for (index, event) in self.trace.events.iter().enumerate() {
             if event.cpu as usize % self.workers.len() == cpu {
@@ -223,13 +213,11 @@ where
             }
         };
         if self.plants(ReplayFault::Frame) {
-            // Leaked on purpose.
             let _ = frames::allocate(0);
         }
         self.places[number as usize].store(place, Ordering::Release);
     }
 
-    /// Checks where a new area is, writes it, and makes it code.
     fn finish(
         &self,
         meter: &mut Meter<'_>,
@@ -257,7 +245,7 @@ where
         Ok(())
     }
 
-    /// Waits for area `number` to be made, but for [`Operation::Rest`].
+    /// Waits for the area to be made, but for [`Operation::Rest`].
     fn end(
         &self,
         worker: &mut Worker,
@@ -279,7 +267,6 @@ where
         if operation == Operation::Rest && self.plants(ReplayFault::Area) {
             return;
         }
-        // What the trace does not free has the line that made it.
         let line = if line == 0 { area.line } else { line };
         place.store(ENDED, Ordering::Relaxed);
         let va = VirtAddr(va);
@@ -300,7 +287,6 @@ where
         self.note(line, area, gone);
     }
 
-    /// And notes the frames that it was given.
     fn verify_before_end(&self, worker: &mut Worker, area: &Area, va: VirtAddr) -> Result<(), What> {
         if maps_given_frames(area.kind) {
             for (page, frame) in (0..area.pages()).zip(&mut worker.given) {
@@ -327,16 +313,15 @@ where
         Ok(())
     }
 
-    /// Checks address space and tables, with the last areas still there.
     fn look_at_the_end(&self) {
         if self.workers.len() == 1 {
             let mut space = space::survey(self.vm);
             self.alone(|worker| space.most_gaps = worker.most_gaps.max(space.gaps));
             *self.space.lock() = Some(space);
         }
-        // An unmap may leave an empty table linked, which is unsound if nothing looks at it again.
+        // An unmap may leave an empty table linked, unsound if nothing looks at it again.
         self.vm.shrink();
-        // Aliases of code are read-only, which the kernel's own audit does not expect.
+        // Aliases of code are read-only, which the kernel's audit does not expect.
         let checked = mm::kernel_tree().check(|_, _| true, |_: &Leaf| true);
         if let Err(error) = checked {
             self.tell(Finding::of_all(What::Unsound(error)));
@@ -379,7 +364,6 @@ where
 
     fn holdings(&self) -> Holdings {
         self.vm.shrink();
-        // Tables above those that an area can own stay linked.
         let pruned = mm::kernel_tree().prune(self.vm.range());
         assert!(pruned.is_ok(), "{pruned:?}");
         let usage = self.vm.usage();
@@ -395,7 +379,6 @@ where
         self.vm.check().map_or(0, |census| census.gaps as u64)
     }
 
-    /// Returns whether to plant `fault`, once.
     fn plants(&self, fault: ReplayFault) -> bool {
         self.fault == Some(fault) && !self.planted.swap(true, Ordering::Relaxed)
     }
@@ -437,7 +420,6 @@ where
         all
     }
 
-    /// With one CPU.
     pub fn space(&self) -> Option<Space> {
         *self.space.lock()
     }

@@ -1,5 +1,3 @@
-//! Lines of JSON for `scripts/replay`. No text needs escapes.
-
 use kernel::arch::features::Features;
 use kernel::print;
 use trace_replay::{Need, Trace};

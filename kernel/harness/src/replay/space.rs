@@ -2,22 +2,19 @@ use paging::VirtAddr;
 use trace_replay::PAGE;
 use vmalloc::{Backend, Kind, Vmalloc};
 
-/// From the first to the last area in use. Holes are what lies between, cached and lazy ranges
-/// included.
+/// From the first to the last area in use, cached and lazy ranges included.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Space {
-    /// Others than the trace's included.
     pub areas: u64,
     pub span: u64,
     pub holes: u64,
     pub hole_bytes: u64,
     pub largest_hole: u64,
-    /// Of the allocator, the one behind the last area included.
+    /// With the one behind the last area.
     pub gaps: u64,
     pub largest_gap: u64,
     pub lazy: u64,
     pub kept: u64,
-    /// At 64 places of the trace and its end.
     pub most_gaps: u64,
 }
 

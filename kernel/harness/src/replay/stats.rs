@@ -55,7 +55,6 @@ operations! {
     Protect = "protect",
     Free = "free",
     Purge = "purge",
-    /// An area that the trace leaves.
     Rest = "rest",
 }
 
@@ -92,9 +91,7 @@ impl About {
 #[derive(Clone, Default, Debug)]
 pub struct Row {
     pub count: u64,
-    /// Of each call, if counted.
     pub instructions: Vec<u32>,
-    /// Of all calls, if counted.
     pub counts: Counts,
 }
 
@@ -135,7 +132,7 @@ impl Stats {
         )
     }
 
-    /// So that nothing is allocated while `trace` is replayed.
+    /// Nothing is allocated while `trace` is replayed.
     #[must_use]
     pub fn with_room(trace: &Trace) -> Self {
         let mut stats = Self::new();
@@ -145,7 +142,6 @@ impl Stats {
             if kind.is_code() {
                 room(Operation::Protect, About::Area(kind));
             }
-            // By the trace or after it: the room is the same.
             room(Operation::Rest, About::Area(kind));
         };
         for area in &trace.areas[..trace.nr_pre] {
@@ -195,18 +191,13 @@ impl Stats {
     }
 }
 
-/// Looked at after each event.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Peaks {
     pub live_areas: u64,
-    /// Guards included.
     pub live_bytes: u64,
     pub lazy_areas: u64,
-    /// Guards included.
     pub lazy_bytes: u64,
-    /// More than before.
     pub ram_bytes: u64,
-    /// More than before.
     pub tables: u64,
 }
 
@@ -226,10 +217,8 @@ impl Peaks {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verified {
-    /// Of RAM.
     pub pages: u64,
     pub device_pages: u64,
-    /// Among `pages`.
     pub code_pages: u64,
     pub guards: u64,
     /// A caller's pages. With one CPU only: another may have the address already.

@@ -1,5 +1,5 @@
-//! Audits the live tree: `Tree::check`, and that each table is a frame in use, met once, and each
-//! leaf is where the kernel has something and permits no more.
+//! Audits the live tree: `Tree::check`; each table is a frame in use, met once; each leaf is where
+//! the kernel has something and permits no more.
 
 use kernel::BootInfo;
 use kernel::layout;
@@ -18,11 +18,10 @@ use super::source::PAGE;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Audit {
     pub report: Report,
-    /// The root among them.
     pub allocated_tables: u64,
 }
 
-/// Audits the live tree. No other CPU may change it.
+/// No other CPU may change the tree.
 ///
 /// # Errors
 /// The first defect.
@@ -40,13 +39,11 @@ pub fn audit(info: &BootInfo) -> Result<Audit, CheckError> {
     })
 }
 
-/// Returns how many table pages are allocated and linked nowhere.
 #[must_use]
 pub fn unlinked_tables(audit: &Audit) -> u64 {
     tables::nr_tables().wrapping_sub(audit.allocated_tables)
 }
 
-/// Tables of the fixed window lie in the image.
 fn is_table(info: &BootInfo, table: PhysAddr, level: Level, allocated: &mut u64) -> bool {
     let fixed = &info.fixed_tables;
     if table.0 == fixed.l2_pa {
@@ -93,7 +90,6 @@ fn is_linear(info: &BootInfo, leaf: &Leaf, size: u64) -> bool {
         && leaf.attributes == attributes
 }
 
-/// Slots not in use are invalid. The rest is the early UART.
 fn is_fixed(leaf: &Leaf) -> bool {
     if leaf.va.0 >= PER_CPU_WINDOW as u64 {
         return leaf.valid

@@ -1,6 +1,6 @@
 //! A second vmalloc subsystem, for addresses reserved in the kernel's, whose invalidations are
-//! entered in a [`Ledger`]. It shows that no frame is freed and no address reused that a TLB may
-//! hold (DESIGN rule 6), and that nothing is left.
+//! entered in a [`Ledger`]: no frame is freed and no address reused that a TLB may hold (DESIGN
+//! rule 6).
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -25,7 +25,7 @@ use crate::handles::as_kernel_backend;
 
 const MOST_NODE_PAGES: usize = 256;
 
-/// The word of a page in which an area notes the page's address, for the free of its frame.
+/// An area notes the page's address in it, for the free of its frame.
 pub const VA_WORD: usize = 2;
 
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -69,7 +69,7 @@ pub struct TestBackend {
     linear_map: Tree<layout::Granule, LinearMapTables, TestMmu>,
     ledger: Arc<Ledger>,
     node_frames: IrqSpinLock<ArrayVec<Pfn, MOST_NODE_PAGES>>,
-    /// The first frame freed too early, plus one.
+    /// The first, plus one.
     too_early: AtomicU64,
 }
 
@@ -134,7 +134,7 @@ pub struct SecondVmalloc {
 }
 
 impl SecondVmalloc {
-    /// For `size` bytes of addresses, a multiple of 2M.
+    /// `size` bytes of addresses, a multiple of 2M.
     pub fn new(size: u64, flush: FlushPolicy) -> Result<Self, Failure> {
         let addresses = live::reserve(size, BLOCK * PAGE)?;
         let range = addresses.range();
@@ -174,7 +174,7 @@ impl SecondVmalloc {
         &self.vm().backend().ledger
     }
 
-    /// Enters what maps `range`, before it is unmapped or changed.
+    /// Before `range` is unmapped or changed.
     pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
         let _walk = walk_lock().walk();
         self.vm().backend().tree.visit(range, |leaf| {
@@ -184,7 +184,6 @@ impl SecondVmalloc {
         Ok(())
     }
 
-    /// Checks that nothing was freed too early and, after a flush, nothing is left.
     pub fn check_empty(&self) -> Result<(), Failure> {
         let vm = self.vm();
         vm.shrink();

@@ -5,18 +5,17 @@ use super::live;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Balance {
-    /// Without those of the vmalloc subsystem's bookkeeping.
+    /// Without vmalloc's bookkeeping.
     frames: u64,
     tables: u64,
     areas: u64,
     /// Guards included.
     pages: u64,
-    /// Bytes.
     heap: u64,
 }
 
 impl Balance {
-    /// Returns what is in use, after lazy frees are flushed and the heap is trimmed.
+    /// Flushes lazy frees and trims the heap first.
     #[must_use]
     pub fn take() -> Self {
         heap::trim();

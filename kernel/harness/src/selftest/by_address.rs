@@ -1,5 +1,3 @@
-//! The calls that free or change memory by address, as values.
-
 use paging::VirtAddr;
 use vmalloc::{Backend, Error, Kind, Vmalloc};
 
@@ -12,9 +10,7 @@ pub enum ByAddress {
     Iounmap,
     FreeVmArea,
     VmUnmapRam(u64),
-    /// To two pages.
     Vrealloc,
-    /// Of a page.
     SetMemoryRo,
 }
 
@@ -53,8 +49,6 @@ impl ByAddress {
         }
     }
 
-    /// Makes the call.
-    ///
     /// # Errors
     /// Those of the call.
     ///

@@ -16,18 +16,16 @@ use crate::options::Planted;
 #[derive(Debug)]
 pub struct Context {
     pub info: &'static BootInfo,
-    /// What this CPU has.
+    /// This CPU's.
     pub features: Features,
     pub planted: Option<Planted>,
     seed: u64,
     name: &'static str,
 }
 
-/// Returns whether the granule has leaves of `size` (Arm ARM, "Contiguous bit", and the tables of
-/// block sizes).
+/// Whether the granule has leaves of `size` (Arm ARM, "Contiguous bit", and block sizes).
 #[must_use]
 pub fn has_leaf(size: LeafSize) -> bool {
-    // Groups of blocks are of level 2, and with pages of 4 KiB of level 1, too.
     let most = if layout::PAGE_SHIFT == 12 { 1 } else { 2 };
     size.level() >= layout::Granule::FIRST_LEAF_LEVEL && (!size.is_contiguous() || size.level() >= most)
 }
@@ -50,7 +48,7 @@ impl Context {
         }
     }
 
-    /// Differs by test and by seed: FNV-1a over the name.
+    /// FNV-1a over the name.
     fn key(&self) -> u64 {
         self.name
             .bytes()
@@ -59,7 +57,7 @@ impl Context {
             })
     }
 
-    /// Returns random numbers that do not depend on which tests ran before.
+    /// They do not depend on which tests ran before.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.key())
@@ -70,7 +68,6 @@ impl Context {
         Memory::Owned(self.key())
     }
 
-    /// Returns the live tree through the suite's wrappers.
     #[must_use]
     pub fn tree(&self) -> TestTree {
         let kernel = mm::kernel_tree();
@@ -96,7 +93,6 @@ impl Context {
         config.leaves.intersection(LeafSet::of(&of_granule))
     }
 
-    /// Skips the test if the contiguous bit is off.
     pub fn needs_groups(&self) -> Result<(), Stop> {
         if self.leaves().contains(LeafSize::PAGE_GROUP) {
             Ok(())
@@ -105,7 +101,6 @@ impl Context {
         }
     }
 
-    /// Skips the test if no such leaves are used.
     pub fn needs_leaf(&self, size: LeafSize) -> Result<(), Stop> {
         if !has_leaf(size) {
             return Err(Stop::Skip("this granule has no such leaf"));
@@ -117,7 +112,7 @@ impl Context {
         }
     }
 
-    /// The same of a test that looks at each page of the leaf, which has no millions then.
+    /// Skips where each page of the leaf is looked at, too.
     pub fn needs_leaf_by_page(&self, size: LeafSize) -> Result<(), Stop> {
         self.needs_leaf(size)?;
         if size.bytes::<layout::Granule>() / PAGE <= 1 << 20 {
@@ -129,7 +124,6 @@ impl Context {
         }
     }
 
-    /// Returns the number of other CPUs, or skips the test.
     pub fn needs_other_cpus(&self) -> Result<usize, Stop> {
         match smp::nr_online() {
             0 | 1 => Err(Stop::Skip("there is one CPU")),
@@ -137,7 +131,6 @@ impl Context {
         }
     }
 
-    /// Returns the index of another CPU, or skips the test.
     pub fn another_cpu(&self) -> Result<usize, Stop> {
         let this = cpu_index();
         smp::online()
@@ -145,8 +138,7 @@ impl Context {
             .ok_or(Stop::Skip("there is one CPU"))
     }
 
-    /// Returns `size` bytes at `phase` modulo `align` without RAM or a device. To be mapped, never
-    /// touched.
+    /// Returns `size` bytes at `phase` modulo `align` without RAM or a device, never to be touched.
     ///
     /// # Errors
     /// No such range lies above RAM.

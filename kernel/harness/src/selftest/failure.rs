@@ -13,16 +13,14 @@ pub type TestResult = Result<(), Stop>;
 #[derive(Clone, Debug)]
 pub enum Stop {
     Fail(Failure),
-    /// This machine lacks what it is about.
     Skip(&'static str),
 }
 
-/// What says where an address translates to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Oracle {
     /// `Tree::translate` and `Tree::walk`.
     Engine,
-    /// The descriptors, read by the test itself.
+    /// As read by the test itself.
     Descriptors,
     At(Access),
     Probe(Access),
@@ -30,9 +28,8 @@ pub enum Oracle {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Alias {
-    /// Written through the linear map, read through the mapping.
+    /// Written through the linear map.
     ReadByMapping,
-    /// The other way round.
     ReadByLinear,
 }
 
@@ -45,17 +42,15 @@ pub enum PageDefect {
         found: PhysAddr,
         expected: PhysAddr,
     },
-    /// Not those it was mapped with.
     Attributes {
         found: Attributes,
         expected: Attributes,
     },
-    /// Attribute byte and shareability in PAR_EL1.
+    /// PAR_EL1's.
     MemoryType {
         found: (u8, u8),
         expected: (u8, u8),
     },
-    /// A member that does not match the group's first.
     MixedGroup {
         found: Descriptor,
         expected: Descriptor,
@@ -65,7 +60,6 @@ pub enum PageDefect {
         oracle: Oracle,
         status: FaultStatus,
     },
-    /// Refused for the wrong reason.
     Fault {
         oracle: Oracle,
         found: FaultStatus,
@@ -94,7 +88,6 @@ pub enum Failure {
     NotRefused(&'static str),
     Leaves {
         found: LeafCounts,
-        /// The largest legal ones.
         expected: LeafCounts,
     },
     Audit(CheckError),
@@ -109,7 +102,6 @@ pub enum Failure {
         least: u64,
         most: u64,
     },
-    /// More or less in use after the test than before.
     Leak {
         what: &'static str,
         before: u64,
@@ -123,16 +115,14 @@ pub enum Failure {
         what: &'static str,
         at: u64,
     },
-    /// No free block of this order.
     NoFrames(u8),
-    /// No such block, and less than four times as much RAM.
+    /// Less than four times as much RAM.
     TooLittleRam(u8),
     Vm(vmalloc::Error),
     Refusal {
         what: &'static str,
         found_and_expected: Box<[vmalloc::Error; 2]>,
     },
-    /// It is not up, or did not do its part in time.
     Cpu {
         cpu: usize,
         what: &'static str,
@@ -301,7 +291,6 @@ macro_rules! stop_from {
 }
 stop_from!(paging::Error, paging::Failure, CheckError, vmalloc::Error);
 
-/// Checks that Ctrl-C was not typed.
 pub fn go_on() -> Result<(), Failure> {
     if console::interrupted() {
         Err(Failure::Interrupted)

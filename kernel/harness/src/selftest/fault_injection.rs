@@ -1,19 +1,6 @@
-//! Planted faults, which the suite must find, by their names in `selftest.break=`:
-//!
-//! - `skip-tlbi`, `stale-permission`: a test's unmap, or permission change, issues no TLBI
-//! - `skip-dsb`: a map issues no DSB ISHST
-//! - `wrong-output`: a page of a group has its neighbour's output
-//! - `mixed-group`: a member of a group lacks CONT
-//! - `writable-rodata`: a read-only mapping's first leaf is writable
-//! - `writable-text`: the linear alias of text is writable
-//! - `no-guard`: the trailing guard of an area is mapped
-//! - `leak-table`, `leak-frame`: an unlinked table, or a test's frame, is not freed
-//! - `wrong-walker`: an extra walker maps wrongly (`wrong_walkers.rs`)
-//! - `uncounted-tlbi`: the ledger misses one TLBI in four (`ledger.rs`)
-//! - `long-hold`: 65 blocks of frames go under one lock (`cases/masked.rs`)
-//! - `lock-order`: two locks are taken in both orders (`cases/locks.rs`)
-//!
-//! A test's frames and addresses go back only after a real flush of everything.
+//! Planted faults (`selftest.break=`), which the suite must find. `wrong-walker`, `uncounted-tlbi`,
+//! `long-hold` and `lock-order` are planted elsewhere. A test's frames and addresses go back only
+//! after a real flush of everything.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -26,17 +13,15 @@ use paging::{Groups, Mmu, Pfn, PhysAddr, Tables, VirtAddr, forward, forward_mmu}
 use super::verify::raw_walk;
 use crate::options::Planted;
 
-/// Decides which planted fault applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
     Map,
     Unmap,
     Protect,
-    /// Nothing is left out.
     Other,
 }
 
-/// The kernel's MMU, counted, less what a planted fault skips.
+/// Counted, less what a planted fault skips.
 #[derive(Debug)]
 pub struct TestMmu {
     inner: KernelMmu,
@@ -68,7 +53,7 @@ impl TestMmu {
         }
     }
 
-    /// Sets what the operations from here on are for, and zeroes the counts.
+    /// Zeroes the counts.
     pub fn begin(&self, work: Work) {
         let skip_tlbi = matches!(
             (self.planted, work),
@@ -80,7 +65,7 @@ impl TestMmu {
         self.take();
     }
 
-    /// Returns what was issued since the last [`begin`](Self::begin) or `take`.
+    /// Returns the counts, and zeroes them.
     pub fn take(&self) -> MmuCounts {
         let dsb_ishst = self.dsb_ishst.swap(0, Relaxed);
         let tlbi_range = self.tlbi_range.swap(0, Relaxed);
@@ -119,8 +104,6 @@ impl Mmu for TestMmu {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// The kernel's table memory, less what a planted fault leaks. Bulk operations are the kernel's
-/// own.
 #[derive(Debug)]
 pub struct TestTables {
     inner: KernelTables,
@@ -178,7 +161,7 @@ pub fn invalidate_all() {
     flush_all();
 }
 
-/// Plants a fault in a mapping just made. `group` is a contiguous group of pages in it.
+/// `group` is a contiguous group of pages in the mapping.
 pub fn plant_in_mapping(
     planted: Option<Planted>,
     root: PhysAddr,

@@ -1,7 +1,6 @@
-//! What TLBs are owed: each entry that an operation removes or changes, until a TLBI that covers it
-//! and the DSB behind. An entry is a page, each page of a group, a level 2 block, or each block of
-//! a group (DESIGN rule 4). It is owed from just before the operation, so another CPU's flush of
-//! everything may pay it early; what is paid is never taken for unpaid.
+//! What TLBs are owed: each entry that an operation removes or changes (DESIGN rule 4), until a
+//! TLBI that covers it and the DSB behind. It is owed from just before the operation, so another
+//! CPU's flush of everything may pay it early.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -22,7 +21,7 @@ use crate::options::Planted;
 
 const BLOCK: u64 = PAGES_OF_BLOCK * PAGE;
 
-/// TLBIs between two DSBs: above the engine's threshold for a TLBI of all.
+/// Above the engine's threshold for a TLBI of all.
 const MOST_ISSUED: usize = 600;
 
 struct Bits(Box<[AtomicU64]>);
@@ -45,7 +44,7 @@ impl Bits {
         self.0[(bit / 64) as usize].load(Ordering::Acquire) >> (bit % 64) & 1 != 0
     }
 
-    /// Clears `first..end`, and returns how many were set.
+    /// Returns how many were set.
     fn clear(&self, first: u64, end: u64) -> u64 {
         let mut cleared = 0;
         let mut bit = first;
@@ -70,21 +69,20 @@ pub struct Ledger {
     range: VirtRange,
     pages: Bits,
     blocks: Bits,
-    /// By each CPU since its last DSB ISH.
+    /// Since its last DSB ISH.
     issued: Vec<IrqSpinLock<Vec<VirtRange>>>,
     idle: AtomicU64,
     paid: AtomicU64,
 }
 
 impl Ledger {
-    /// `range` begins at a multiple of a level 2 block.
     #[must_use]
     pub fn new(range: VirtRange) -> Self {
         Self {
             range,
             pages: Bits::new(range.size / PAGE),
             blocks: Bits::new(range.size.div_ceil(BLOCK)),
-            // Allocated here: where TLBIs are issued nothing may be.
+            // Where TLBIs are issued nothing may be allocated.
             issued: (0..nr_cpus())
                 .map(|cpu| {
                     let most = if smp::is_online(cpu) { MOST_ISSUED } else { 0 };
@@ -100,7 +98,7 @@ impl Ledger {
         va.offset_from(self.range.start) / PAGE
     }
 
-    /// Enters the entries of a leaf, before it is removed or changed.
+    /// Before the leaf is removed or changed.
     pub fn owe(&self, va: VirtAddr, size: LeafSize) {
         let page = self.page(va);
         let (bits, first, nr) = match size {
@@ -116,7 +114,7 @@ impl Ledger {
         (first..first + nr).for_each(|bit| bits.set(bit));
     }
 
-    /// Returns whether a TLB may still hold the page at `va` as it was.
+    /// Whether a TLB may still hold the page as it was.
     #[must_use]
     pub fn owes(&self, va: VirtAddr) -> bool {
         self.range.contains(va) && {
@@ -133,7 +131,7 @@ impl Ledger {
         Some(self.range.start.add(first * PAGE))
     }
 
-    /// Returns the TLBIs at the last level that covered nothing owed.
+    /// At the last level, those that covered nothing owed.
     #[must_use]
     pub fn idle(&self) -> u64 {
         self.idle.load(Ordering::Relaxed)
@@ -189,7 +187,6 @@ impl fmt::Debug for Ledger {
 pub struct LedgerMmu {
     inner: TestMmu,
     ledger: Arc<Ledger>,
-    /// For a planted fault.
     until_missed: Option<AtomicU64>,
 }
 

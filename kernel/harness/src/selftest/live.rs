@@ -12,13 +12,12 @@ pub type TestTree = Tree<layout::Granule, TestTables, TestMmu>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Usage {
     pub areas: u64,
-    /// Guards included.
     pub pages: u64,
-    /// Of its bookkeeping, which never shrinks.
+    /// These never shrink.
     pub node_frames: u64,
 }
 
-/// Reserves `size` bytes of addresses at a multiple of `align` bytes.
+/// Reserves `size` bytes of addresses at a multiple of `align`.
 ///
 /// # Errors
 /// There is no such range.
@@ -26,8 +25,7 @@ pub fn reserve(size: u64, align: u64) -> Result<KernelArea, Failure> {
     Ok(areas::kernel_vmalloc().get_vm_area(size, align)?)
 }
 
-/// Frees what the vmalloc subsystem keeps or frees lazily, and its empty tables. No other CPU may
-/// be using it.
+/// Frees what vmalloc keeps or frees lazily, and its empty tables. No other CPU may be using it.
 pub fn free_all_kept() {
     let vm = areas::kernel_vmalloc();
     vm.shrink();
@@ -36,7 +34,7 @@ pub fn free_all_kept() {
     }
 }
 
-/// Returns what the vmalloc subsystem holds after [`free_all_kept`].
+/// After [`free_all_kept`].
 #[must_use]
 pub fn usage() -> Usage {
     free_all_kept();
@@ -48,12 +46,12 @@ pub fn usage() -> Usage {
     }
 }
 
-/// Returns whether `start..=last` lies in one area in use, without its guards.
+/// Without guards.
 #[must_use]
 pub fn is_area(start: usize, last: usize) -> bool {
     let Some(area) = areas::kernel_vmalloc().find_vm_area(VirtAddr(start as u64)) else {
         return false;
     };
-    // An ioremap's size begins at the address asked for, anywhere in a page.
+    // An ioremap's size begins anywhere in a page.
     areas::kernel_vmalloc().find_vm_area(VirtAddr(last as u64).align_down(PAGE)) == Some(area)
 }

@@ -9,7 +9,7 @@ use super::memory::{Block, Window};
 use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
 
-/// Runs `test` on a mapping of `nr` pages, a power of two, with a TLB entry each.
+/// A power of two, with a TLB entry each.
 pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
     let block = Block::allocate(ctx, nr.ilog2() as u8)?;
     let window = Window::reserve(nr * PAGE, 2 << 20, 0)?;
@@ -21,8 +21,8 @@ pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> Tes
     test(&Mapping::map_data(ctx, window.start, &source, LeafSet::PAGES)?)
 }
 
-/// A source, mapped within a window. Declare it after its window and frames, so that it is unmapped
-/// before they are freed.
+/// A mapped source. Declare it after its window and frames, so that it is unmapped before they are
+/// freed.
 #[derive(Debug)]
 pub struct Mapping<'a> {
     ctx: &'a Context,
@@ -35,9 +35,10 @@ pub struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    /// Maps `source` at `va`. Checks leaves and barriers.
+    /// Checks leaves and barriers.
     ///
     /// # Errors
+    /// The engine refused, or did something else.
     /// The engine refused, or did something else.
     pub fn map(
         ctx: &'a Context,
@@ -49,7 +50,6 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, attributes, memory, LeafSet::ALL)
     }
 
-    /// As [`map`](Self::map), with leaves of `allowed` only.
     pub fn map_with(
         ctx: &'a Context,
         va: VirtAddr,
@@ -86,7 +86,7 @@ impl<'a> Mapping<'a> {
         Ok(mapping)
     }
 
-    /// As [`map_with`](Self::map_with), for data in frames of the test.
+    /// In frames of the test.
     pub fn map_data(
         ctx: &'a Context,
         va: VirtAddr,
@@ -96,7 +96,7 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::KERNEL_DATA, ctx.owned(), allowed)
     }
 
-    /// As [`map_with`](Self::map_with), for a device that is never accessed.
+    /// A device, never accessed.
     pub fn map_untouched(
         ctx: &'a Context,
         va: VirtAddr,
@@ -106,7 +106,6 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::DEVICE, Memory::Untouched, allowed)
     }
 
-    /// Of the unchanged mapping.
     #[must_use]
     pub fn expected_leaves(&self) -> LeafCounts {
         self.source
@@ -134,7 +133,6 @@ impl<'a> Mapping<'a> {
 
     fn first_group(&self) -> Option<VirtAddr> {
         let mut group = None;
-        // `map` took the range.
         let _ = self.tree.visit(self.range(), |leaf| {
             if leaf.size == LeafSize::PAGE_GROUP {
                 group = Some(leaf.va);
@@ -146,7 +144,6 @@ impl<'a> Mapping<'a> {
         group
     }
 
-    /// Of the unchanged mapping.
     #[must_use]
     pub fn expected(&self, page: u64) -> Expected {
         Expected {
@@ -159,7 +156,7 @@ impl<'a> Mapping<'a> {
         self.verify_as(|page| Some(self.expected(page)))
     }
 
-    /// Verifies one page in 512 and the last, where another test verifies all of such a mapping.
+    /// One page in 512 and the last: another test verifies all.
     pub fn verify_sampled(&self) -> Result<(), Failure> {
         let pages = self.source.pages();
         for page in (0..pages)
@@ -188,7 +185,6 @@ impl<'a> Mapping<'a> {
         )
     }
 
-    /// Unmaps part, and flushes.
     pub fn unmap_part(&self, page: u64, pages: u64) -> Result<(Outcome, MmuCounts), Failure> {
         self.tree.mmu().begin(Work::Unmap);
         let mut batch = self.tree.batch();
@@ -199,7 +195,6 @@ impl<'a> Mapping<'a> {
         Ok((outcome?, counts))
     }
 
-    /// Changes attributes of part, and flushes.
     pub fn protect_part(
         &self,
         page: u64,
@@ -232,7 +227,6 @@ impl Drop for Mapping<'_> {
     fn drop(&mut self) {
         self.tree.mmu().begin(Work::Other);
         let mut batch = self.tree.batch();
-        // No leaf is cut, so no table is needed.
         let left = self.tree.unmap(self.range(), &mut batch);
         batch.flush();
         if left.is_err() || self.ctx.planted.is_some() {
@@ -242,7 +236,7 @@ impl Drop for Mapping<'_> {
     }
 }
 
-/// Checks for one DSB ISHST, one ISB and no TLBI (DESIGN rule 2).
+/// DESIGN rule 2.
 pub fn expect_fresh(counts: &MmuCounts) -> Result<(), Failure> {
     expect_value("DSB ISHST of a fresh map", counts.dsb_ishst, 1)?;
     expect_value("DSBs of a fresh map", counts.dsb, 1)?;

@@ -1,5 +1,3 @@
-//! Frames and addresses of a test, freed on drop.
-
 use alloc::vec::Vec;
 
 use kernel::mm::areas::KernelArea;
@@ -15,17 +13,14 @@ use crate::options::Planted;
 #[derive(Debug)]
 pub struct Block {
     pub first: Pfn,
-    /// log2 of its pages.
     pub order: u8,
     leak: bool,
 }
 
 impl Block {
-    /// Aligned to its size.
     pub fn allocate(ctx: &Context, order: u8) -> Result<Self, Failure> {
         let first = frames::allocate(order).ok_or_else(|| {
             let is_small = frames::nr_total() < 4 << order;
-            // With pages of 4 KiB no test wants that much.
             if is_small && PAGE > 4096 {
                 Failure::TooLittleRam(order)
             } else {
@@ -66,7 +61,7 @@ impl Drop for Block {
     }
 }
 
-/// Blocks in a list of which no two neighbours are physically consecutive.
+/// No two neighbours are physically consecutive.
 #[derive(Debug)]
 pub struct Chunks(Vec<Block>);
 
@@ -110,7 +105,6 @@ impl Chunks {
     }
 }
 
-/// Addresses of the vmalloc region where nothing is mapped.
 #[derive(Debug)]
 pub struct Window {
     _area: KernelArea,
@@ -118,7 +112,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reserves `size` bytes at `phase` modulo `align`, with a guard page behind.
+    /// Reserves `size` bytes at `phase` modulo `align`, and a guard page.
     ///
     /// # Errors
     /// There is no such range.

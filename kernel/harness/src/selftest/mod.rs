@@ -1,6 +1,6 @@
 //! The self-tests, on the live tables, as KTAP. Around each, what is in use is counted
-//! ([`balance`]) and the tree audited ([`audit`]). Pages are checked by several oracles
-//! ([`verify`]). `selftest.break=NAME` plants a fault ([`fault_injection`]) that must be found.
+//! ([`balance`]) and the tree audited ([`audit`]). `selftest.break=NAME` plants a fault
+//! ([`fault_injection`]) that must be found.
 
 pub mod audit;
 mod backend;
@@ -36,15 +36,13 @@ use context::Context;
 use failure::{Failure, Stop, TestResult, go_on};
 use ktap::Report;
 
-/// Slower tests are reported.
 const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
 
-/// Free RAM that the suite takes with one CPU, in MiB. scripts/lib/machine.py reads it here.
+/// That the suite takes with one CPU. scripts/lib/machine.py reads it here.
 const FREE_MIB: u64 = 26;
-/// More for each other CPU.
 const FREE_MIB_PER_CPU: u64 = 1;
 
-/// Runs the selected tests if there is enough free RAM.
+/// If there is enough free RAM.
 pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     let nr_cpus = smp::nr_online() as u64;
     let needed = (FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1)) * (PAGE_SIZE as u64 / 4096);
@@ -64,12 +62,10 @@ pub fn selects(glob: &str) -> bool {
     names().any(|name| crate::glob::matches(glob, name))
 }
 
-/// In the order of runs.
 pub fn names() -> impl Iterator<Item = &'static str> {
     cases::ALL.iter().map(|test| test.name)
 }
 
-/// Runs the selected tests, or prints their names.
 pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     if options.selftest == Selection::List {
         names().for_each(|name| println!("{name}"));
@@ -90,7 +86,7 @@ pub fn run_selected(info: &'static BootInfo, options: &Options<'_>, features: &F
                 trap_to_el2();
             }
         }
-        // An unsound tree is reported once, by the test that first found it.
+        // An unsound tree is reported once.
         let mut known = None;
         for test in selected() {
             if go_on().is_err() {
@@ -123,13 +119,12 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     }
     let balanced = Balance::take().check_against(&before);
     let sound = audit_again(ctx, known);
-    // Ctrl-C does not fail the test; what it leaves behind does.
+    // Ctrl-C is no failure; what it leaves behind is.
     if let Err(Stop::Fail(Failure::Interrupted)) = result {
         balanced?;
         sound?;
         return result;
     }
-    // Beside the test's own failure, the others are diagnostics.
     let audited = matches!(result, Err(Stop::Fail(Failure::Audit(_))));
     for found in [&balanced, &sound] {
         if let (Err(_), Err(failure)) = (&result, found)
@@ -144,7 +139,6 @@ fn run_one(ctx: &Context, test: &Test, known: &mut Option<CheckError>) -> TestRe
     Ok(())
 }
 
-/// Audits the live tree, and reports a known error once.
 fn audit_again(ctx: &Context, known: &mut Option<CheckError>) -> Result<(), Failure> {
     match audit::audit(ctx.info) {
         Ok(_) => Ok(()),

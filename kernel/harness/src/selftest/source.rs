@@ -10,29 +10,24 @@ use super::context::has_leaf;
 use super::live::TestTree;
 
 pub const PAGE: u64 = layout::PAGE_SIZE as u64;
-/// Pages of a contiguous group (Arm ARM D8.6.1, "The Contiguous bit").
+/// Of pages (Arm ARM D8.6.1, "The Contiguous bit").
 pub const GROUP: u64 = match layout::PAGE_SHIFT {
     12 => 16,
     14 => 128,
     _ => 32,
 };
-/// In level 2 blocks.
 pub const BLOCK_GROUP: u64 = match layout::PAGE_SHIFT {
     12 => 16,
     _ => 32,
 };
-/// Pages of a level 2 block, and descriptors of a table.
 pub const BLOCK: u64 = PAGE / 8;
 pub const BLOCK_ORDER: u8 = BLOCK.ilog2() as u8;
 pub const BLOCK_SIZE: u64 = BLOCK * PAGE;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Walker {
-    /// `vmap_range_noflush`.
     Range,
-    /// `vmap_pages_range_noflush_walk`.
     Array,
-    /// `Tree::map` with `Extents`.
     Extents,
 }
 
@@ -40,7 +35,6 @@ impl Walker {
     pub const ALL: [Self; 3] = [Self::Range, Self::Array, Self::Extents];
 }
 
-/// An array of consecutive frames that takes no memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Consecutive {
     first: u64,
@@ -68,7 +62,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// For the array walker.
     #[must_use]
     pub fn array_of(extents: &[Extent]) -> Self {
         Self::Array(
@@ -88,7 +81,6 @@ impl Source {
         }
     }
 
-    /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.pages() * PAGE
@@ -154,7 +146,6 @@ impl Source {
         }
     }
 
-    /// Pages from `page` on that are physically consecutive.
     fn run(&self, page: u64) -> u64 {
         let head = self.pa(page);
         match self {
@@ -168,7 +159,6 @@ impl Source {
         }
     }
 
-    /// `va` is that of page `from`.
     #[must_use]
     pub fn expected_leaves(&self, va: VirtAddr, from: u64, to: u64, allowed: LeafSet) -> LeafCounts {
         let mut counts = LeafCounts::default();

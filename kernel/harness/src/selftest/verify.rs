@@ -1,7 +1,6 @@
-//! Checks each page of a mapping by several oracles; the emulator uses a wrong page without
-//! complaint, so none is inferred from another. `Tree::translate`, the descriptors as read here,
-//! PAR_EL1 after `AT S1E1R` and `AT S1E1W`, and data in RAM written by one alias and read by the
-//! other must agree. An unmapped page must fault at one level for all, and for a load and a store.
+//! Checks each page of a mapping by oracles that must agree, as the emulator uses a wrong page
+//! without complaint: `Tree::translate`, the descriptors as read here, PAR_EL1 after `AT`, and data
+//! written by one alias and read by the other. An unmapped page must fault at one level for all.
 
 use core::ptr;
 
@@ -25,25 +24,21 @@ pub struct Expected {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
-    /// The key selects the data.
     Owned(u64),
-    /// Translated, never accessed.
     Untouched,
 }
 
-/// Of more unmapped pages, one in 512 is probed.
+/// Of more, one in 512 is probed.
 const MOST_PROBES: u64 = 4096;
-/// Of more, one in 64 is looked up: a 16G leaf is 16 descriptors.
+/// Of more, one in 64 is looked up.
 const MOST_VACANT: u64 = 1 << 18;
 
-/// A table is a page of 8-byte descriptors.
 const INDEX_BITS: u32 = PAGE_SHIFT - 3;
 const VA_BITS: u32 = layout::Granule::VA_BITS;
-/// As many levels as the bits of address take.
 const ROOT_LEVEL: i8 = 4 - (VA_BITS - PAGE_SHIFT).div_ceil(INDEX_BITS) as i8;
 
-/// Returns the address in a descriptor (Arm ARM D8.3.1): 52 bits have two more where SH is
-/// otherwise, with FEAT_LPA2, or four below the page with pages of 64 KiB.
+/// Arm ARM D8.3.1: 52 bits have two more where SH is otherwise, with FEAT_LPA2, or four below the
+/// page with pages of 64 KiB.
 const fn address(found: Descriptor) -> u64 {
     match (layout::Granule::PA_BITS, PAGE_SHIFT) {
         (48, _) => found.0 & ADDRESS,
@@ -66,7 +61,7 @@ fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
     Descriptor(unsafe { ptr::read_volatile(at.add(index & ((1 << INDEX_BITS) - 1))) })
 }
 
-/// Walks by the format of descriptors only (Arm ARM D8.3).
+/// By the format of descriptors only (Arm ARM D8.3).
 #[must_use]
 pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
     let mut table = root;
@@ -101,7 +96,7 @@ impl RawWalk {
         PhysAddr(address(self.descriptor) | within)
     }
 
-    /// Checks that a member is what the group's first implies, and a neighbour no member.
+    /// And that a neighbour is no member.
     fn check_group(&self) -> Result<(), PageDefect> {
         let members = if self.level == 3 { GROUP } else { BLOCK_GROUP } as usize;
         let within = self.index & (members - 1);
@@ -110,7 +105,6 @@ impl RawWalk {
             return Ok(());
         }
         let expected = Descriptor(first.0 + within as u64 * layout::Granule::size(self.level));
-        // If the first is invalid or a link, this is no member.
         if self.descriptor == expected {
             Ok(())
         } else {
@@ -122,8 +116,8 @@ impl RawWalk {
     }
 }
 
-/// Attribute byte and SH, not computed from MAIR_EL1. Device and Normal non-cacheable memory is
-/// outer shareable, regardless of the descriptor (Arm ARM, PAR_EL1).
+/// Not computed from MAIR_EL1. Device and Normal non-cacheable memory is outer shareable, whatever
+/// the descriptor says (Arm ARM, PAR_EL1).
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),
@@ -146,10 +140,9 @@ fn pattern(key: u64, page: u64, offset: usize) -> u64 {
 
 const OFFSETS: [usize; 3] = [0, PAGE as usize / 2 - 8, PAGE as usize - 8];
 
-/// Pages between two calls of [`go_on`].
 const ASK_EVERY: u64 = 1024;
 
-/// Checks `pages` pages from `va` on. `None` is one that must not be mapped.
+/// `None` is a page that must not be mapped.
 ///
 /// # Errors
 /// The first page that is wrong.
@@ -325,7 +318,7 @@ fn verify_data(
     expected: &impl Fn(u64) -> Option<Expected>,
     key: u64,
 ) -> Result<(), (u64, PageDefect)> {
-    // All are written before any is read, to find two pages that share a frame.
+    // Before any is read, to find two pages that share a frame.
     for page in 0..pages {
         if let Some(expected) = expected(page) {
             for offset in OFFSETS {
@@ -374,13 +367,12 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// AT takes no exception, so a broken leaf would not be retried. The walk lock keeps breaks out.
+/// AT takes no exception, so a broken leaf would not be retried: the walk lock keeps breaks out.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
 }
 
-/// Returns whether the MMU permits a load, regardless of other CPUs.
 #[must_use]
 pub fn is_readable(va: usize) -> bool {
     permits(va, Access::Read)

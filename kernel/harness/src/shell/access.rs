@@ -1,6 +1,5 @@
 //! `probe`: an access. Loads are tried where the tables have RAM or nothing; stores and calls in
-//! the shell's own areas, which hold zeros, and where they must fault. Otherwise the MMU is asked,
-//! without an access.
+//! the shell's own areas, which hold zeros, and where they must fault. Otherwise the MMU is asked.
 
 use kernel::arch::mmu::{Abort, Translation, at_s1e1r, at_s1e1w};
 use kernel::arch::probe::{FaultInfo, probe_exec, probe_read, probe_read32, probe_write};
@@ -39,7 +38,6 @@ fn is_device(leaf: &Leaf) -> bool {
 fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
     match leaf {
-        // It may take a byte that other code waits for.
         Some(leaf) if is_device(leaf) && !own => answer("load", va, at_s1e1r(address)),
         Some(leaf) if is_device(leaf) => report("32-bit load", va, probe_read32(address).map(u64::from)),
         _ => report("load", va, probe_read(address)),
@@ -48,7 +46,7 @@ fn read(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
 
 fn write(va: VirtAddr, leaf: Option<&Leaf>, own: bool) {
     let address = va.0 as usize;
-    // A store to a device may do anything; elsewhere, other code may rely on what it changes.
+    // A store may do anything to a device or to other code.
     if !own || leaf.is_none_or(is_device) {
         return answer("store", va, at_s1e1w(address));
     }

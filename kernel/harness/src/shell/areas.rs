@@ -12,9 +12,7 @@ use super::held::{Blocks, HeldArea};
 use super::parse::{self, Part, Permission};
 use super::refusal::Refusal;
 
-/// Of a listing.
 const MAX_LINES: usize = 256;
-/// Its array is on the heap.
 const MAX_PAGES: u64 = 4096;
 
 fn announce(held: &HeldArea) {
@@ -128,7 +126,6 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     if execute {
-        // Fetches find zeros, not what the frames held before.
         publish_instructions(range.start.0 as usize, range.size as usize);
     }
     let change = |attributes: Attributes| {
@@ -144,8 +141,7 @@ pub fn protect<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'
         }
     };
     let mut batch = kernel_tree().batch();
-    // The range is the area's own. Walks are not excluded, as freeing an unused table waits for
-    // all.
+    // The range is the area's own. Walks are not excluded: freeing a table waits for all.
     let changed = kernel_tree().protect(range, change, &mut batch);
     batch.flush();
     let outcome = changed.map_err(|failure| Refusal::Engine(failure.error))?;

@@ -7,13 +7,11 @@ use super::refusal::Refusal;
 use super::{access, areas, map, run, status, tables};
 use crate::selftest;
 
-/// Of a line.
 pub const MAX_WORDS: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     Line,
-    /// Turns the machine off.
     Off,
 }
 
@@ -209,7 +207,7 @@ pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal
     Ok(Next::Line)
 }
 
-/// Carries out a command on this CPU, except those that work on the shell itself.
+/// Not for commands that work on the shell itself.
 ///
 /// # Errors
 /// Why it was not carried out.
@@ -229,7 +227,7 @@ pub fn execute_here<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refu
     }
 }
 
-/// Returns the last word, and calls `each` with the names that it may become.
+/// Returns the last word; `each` gets the names that it may become.
 pub fn for_each_candidate(typed: &str, mut each: impl FnMut(&'static str)) -> &str {
     let (before, word) = typed.rsplit_once(' ').unwrap_or(("", typed));
     let mut before = before.split_ascii_whitespace();

@@ -1,10 +1,8 @@
 //! The line editor.
 //!
-//! # Why not a crate
-//! `embedded-cli` (0.2) lacks keys to kill or to go to an end of the line, and cannot list
-//! candidates. `noline` (0.5) waits for the terminal to report the cursor, which a pipe does not,
-//! and has no completion. `embassy-shell` (0.2) keeps one byte of what is typed while a command
-//! runs. `rustyline` and `reedline` need an operating system.
+//! Crates: `embedded-cli` (0.2) lacks keys and cannot list candidates. `noline` (0.5) waits for the
+//! terminal to report the cursor, which a pipe does not, and cannot complete. `embassy-shell` (0.2)
+//! keeps one byte of what is typed while a command runs. Others need an operating system.
 
 use arrayvec::ArrayVec;
 use kernel::arch::time::relax;
@@ -19,7 +17,6 @@ use super::line::{History, Line};
 use super::refusal::Refusal;
 
 const PROMPT: &str = "vmwalk> ";
-/// Columns.
 const WIDTH: usize = 80;
 
 #[derive(Debug)]
@@ -104,7 +101,7 @@ impl Editor {
         next
     }
 
-    /// Completes the word as far as all candidates agree, or lists them.
+    /// As far as all candidates agree, or lists them.
     fn complete(&mut self) {
         let typed = self.line.before_cursor();
         let (mut common, mut nr) = ("", 0);
@@ -112,7 +109,6 @@ impl Editor {
             common = if nr == 0 { name } else { common_start(common, name) };
             nr += 1;
         });
-        // All candidates begin with the word.
         let rest = common.get(word.len()..).unwrap_or_default();
         if nr == 1 || !rest.is_empty() {
             self.line.insert(rest);
@@ -164,7 +160,6 @@ fn execute<'a>(shell: &mut Shell, line: &'a Line) -> Result<Next, Refusal<'a>> {
     command::execute(shell, &words)
 }
 
-/// A quoted word may have blanks.
 fn first_word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches(' ');
     if let Some(quoted) = text.strip_prefix('"') {

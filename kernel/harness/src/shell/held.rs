@@ -1,5 +1,3 @@
-//! The shell's areas, under numbers that are not reused.
-
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
@@ -12,14 +10,12 @@ use super::parse::MAX_BLOCKS;
 use super::refusal::Refusal;
 
 pub const MAX_HELD: usize = 64;
-/// A quarter of all frames.
 const SHARE: u64 = 4;
 
 #[derive(Debug, Default)]
 pub struct Blocks(ArrayVec<(Pfn, u8), MAX_BLOCKS>);
 
 impl Blocks {
-    /// Allocates another block, zeroed.
     pub fn take(&mut self, order: u8) -> Result<(), Refusal<'static>> {
         let block = frames::allocate(order).ok_or(Refusal::NoBlock(order))?;
         if self.0.try_push((block, order)).is_err() {
@@ -33,7 +29,6 @@ impl Blocks {
         Ok(())
     }
 
-    /// In order.
     pub fn frames(&self) -> Vec<Pfn> {
         let frames = |&(block, order): &(Pfn, u8)| (block.0..block.0 + (1 << order)).map(Pfn);
         let mut all = Vec::with_capacity(self.0.iter().map(|(_, order)| 1 << order).sum());
@@ -55,7 +50,6 @@ impl Drop for Blocks {
 pub struct HeldArea {
     pub id: u64,
     pub area: KernelArea,
-    /// Of a vmap.
     _blocks: Blocks,
     frames: u64,
 }
@@ -93,7 +87,7 @@ impl Held {
         Ok(())
     }
 
-    /// Holds an area that was [admitted](Self::admit).
+    /// The area was [admitted](Self::admit).
     pub fn hold(&mut self, area: KernelArea, blocks: Blocks, frames: u64) -> &HeldArea {
         self.last_id += 1;
         let index = self.areas.len();

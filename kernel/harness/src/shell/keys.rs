@@ -1,10 +1,8 @@
 //! Keys, from a byte; ESC `[`, numbers, and a letter or `~` (ECMA-48, 5.4); or ESC `O` and a letter
-//! (VT100 application mode). A control character aborts a sequence, so a lone ESC swallows at most
-//! one character.
+//! (VT100). A control character aborts a sequence.
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
-    /// Printable ASCII.
     Character(char),
     Enter,
     Complete,
@@ -20,7 +18,6 @@ pub enum Key {
     KillToStart,
     KillToEnd,
     Cancel,
-    /// Ctrl-D: ends the session if the line is empty.
     EndOfInput,
 }
 

@@ -1,4 +1,4 @@
-//! The line and its history. Each change reprints the text after the cursor (ECMA-48: CUB, EL).
+//! The line and its history. Each change reprints the text after the cursor (ECMA-48).
 
 use alloc::string::String;
 use core::ops::Range;
@@ -6,15 +6,13 @@ use core::ops::Range;
 use kernel::print;
 
 pub const MAX_LINE: usize = 192;
-/// Characters of all lines.
 const HISTORY_SIZE: usize = 1024;
 
-/// ASCII: each byte is a character and a column.
+/// ASCII: each byte is a column.
 #[derive(Debug)]
 pub struct Line {
     text: String,
     cursor: usize,
-    /// A character found no room.
     pub is_overlong: bool,
 }
 
@@ -40,14 +38,12 @@ impl Line {
         move_left(self.text.len() - self.cursor);
     }
 
-    /// Shows nothing.
     pub fn clear(&mut self) {
         self.text.clear();
         self.cursor = 0;
         self.is_overlong = false;
     }
 
-    /// ASCII, as much as there is room for.
     pub fn insert(&mut self, text: &str) {
         let room = MAX_LINE - self.text.len();
         self.is_overlong |= text.len() > room;
@@ -58,7 +54,6 @@ impl Line {
         move_left(self.text.len() - self.cursor);
     }
 
-    /// Or to the end of the line.
     pub fn move_to(&mut self, column: usize) {
         let column = column.min(self.text.len());
         print!("{}", self.text.get(self.cursor..column).unwrap_or_default());
@@ -121,9 +116,7 @@ fn move_left(columns: usize) {
 
 #[derive(Debug)]
 pub struct History {
-    /// Each ends with a newline.
     lines: String,
-    /// 0 for none.
     back: usize,
 }
 
@@ -135,7 +128,7 @@ impl History {
         }
     }
 
-    /// Unless it is empty or the same as the last. Drops the oldest.
+    /// Unless it is the same as the last. Drops the oldest.
     pub fn add(&mut self, line: &str) {
         self.leave();
         if line.is_empty() || self.line(1) == Some(line) {
@@ -165,7 +158,6 @@ impl History {
         self.line(back)
     }
 
-    /// Empty after the newest.
     pub fn newer(&mut self) -> &str {
         self.back = self.back.saturating_sub(1);
         self.line(self.back).unwrap_or_default()

@@ -1,5 +1,4 @@
-//! `ptmap`: a line of JSON for each region, area and run. The last line has the number of runs, so
-//! that a reader knows it has all.
+//! `ptmap`: a line of JSON for each region, area and run, and one with the number of runs.
 
 use kernel::layout;
 use kernel::mm::areas::kernel_vmalloc;

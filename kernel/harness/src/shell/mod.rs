@@ -1,7 +1,6 @@
-//! `mode=shell`: a command line. Nothing that is typed ends the kernel. The shell holds at most
-//! [`held::MAX_HELD`] areas and a quarter of the frames. It changes only areas that it holds, never
-//! to writable and executable (DESIGN rule 10). It stores and executes only in these, which hold
-//! zeros, undefined instructions.
+//! `mode=shell`: a command line. It changes only areas that it holds, never to writable and
+//! executable (DESIGN rule 10), and stores and executes only in these, which hold zeros, undefined
+//! instructions.
 
 mod access;
 mod areas;
@@ -33,12 +32,10 @@ pub struct Shell {
     options: Options<'static>,
     features: Features,
     held: Held,
-    /// When the shell began.
     before: InUse,
 }
 
 pub fn run(info: &'static BootInfo, options: &Options<'static>, features: &Features) {
-    // It takes room on the heap.
     let held = Held::new();
     let mut editor = Editor::new();
     let mut shell = Shell {

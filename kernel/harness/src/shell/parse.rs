@@ -1,12 +1,9 @@
-//! Words of a line. Nothing wraps.
-
 use arrayvec::ArrayVec;
 use kernel::bootargs::parse_number;
 use paging::{PhysAddr, VirtAddr, VirtRange};
 
 use super::refusal::Refusal;
 
-/// Of one vmap.
 pub const MAX_BLOCKS: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,11 +22,9 @@ pub enum Access {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
     All,
-    /// `OFFSET+SIZE`.
     From(u64, u64),
 }
 
-/// Decimal or with 0x, or with one of K, M, G, T behind it.
 fn scaled(word: &str) -> Option<u64> {
     let (digits, shift) = match word.as_bytes().last()? {
         b'K' | b'k' => (&word[..word.len() - 1], 10),
@@ -48,7 +43,6 @@ pub fn number(word: &str) -> Result<u64, Refusal<'_>> {
     })
 }
 
-/// Above 0.
 pub fn size(word: &str) -> Result<u64, Refusal<'_>> {
     scaled(word).filter(|size| *size != 0).ok_or(Refusal::Word {
         word,
@@ -120,7 +114,7 @@ pub fn permission(word: &str) -> Result<Permission, Refusal<'_>> {
         "r" => (false, false),
         "rw" => (true, false),
         "rx" => (false, true),
-        // Understood, so that the engine can say why not.
+        // So that the engine can say why not.
         "rwx" => (true, true),
         _ => {
             return Err(Refusal::Word {

@@ -4,54 +4,31 @@ use paging::{CheckError, DisplaySize, VirtAddr};
 
 use super::command::Command;
 
-/// Nothing has changed.
 #[derive(Debug)]
 pub enum Refusal<'a> {
     Unknown(&'a str),
     Usage(&'static Command),
     Overlong,
-    Word {
-        word: &'a str,
-        expected: &'static str,
-    },
+    Word { word: &'a str, expected: &'static str },
     NoSuchId(u64),
     TooManyAreas(usize),
-    TooMuchMemory {
-        size: u64,
-        left: u64,
-    },
-    TooManyPages {
-        pages: u64,
-        limit: u64,
-    },
+    TooMuchMemory { size: u64, left: u64 },
+    TooManyPages { pages: u64, limit: u64 },
     NoBlock(u8),
-    OutOfArea {
-        offset: u64,
-        size: u64,
-        area: u64,
-    },
+    OutOfArea { offset: u64, size: u64, area: u64 },
     Unaligned(VirtAddr, u64),
-    /// Fetching from elsewhere says nothing.
     NotUpperHalf(VirtAddr),
     ExecutableDevice,
     Vmalloc(vmalloc::Error),
     Engine(paging::Error),
-    /// The live tree.
     Unsound(CheckError),
-    /// The address space.
     Addresses(vmalloc::Violation),
     NoMatch(&'a str),
-    /// With so many CPUs.
     NoCase(&'a str, usize),
-    /// In large enough blocks.
-    LittleMemory {
-        free: u64,
-        needed: u64,
-    },
+    LittleMemory { free: u64, needed: u64 },
     Bench(crate::measure::Error),
     NotOnline(u64),
     OnlyOnCpu0(&'static str),
-    /// The range wraps.
     NoRange(VirtAddr, u64),
 }
 

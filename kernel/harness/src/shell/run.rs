@@ -12,9 +12,8 @@ use crate::measure::Instrument;
 use crate::options::{Options, Selection};
 use crate::{bench as benches, selftest};
 
-/// Of the largest case.
 const BENCH_ORDER: usize = 15;
-/// As many again for tables and smaller blocks.
+/// And as many again for tables and smaller blocks.
 const BENCH_FRAMES: u64 = 2 << BENCH_ORDER;
 
 pub fn test<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
@@ -48,7 +47,7 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
             needed: BENCH_FRAMES * PAGE_SIZE as u64,
         });
     }
-    // With several CPUs the benches do without a counter, but here counts are asked for.
+    // Here counts are asked for.
     Instrument::new(&shell.features).map_err(Refusal::Bench)?;
     let options = Options {
         bench: words[0],

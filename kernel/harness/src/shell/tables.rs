@@ -7,7 +7,6 @@ use super::Shell;
 use super::parse;
 use super::refusal::Refusal;
 
-/// Of a dump.
 const MAX_LINES: usize = 512;
 
 pub fn walk<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
@@ -31,7 +30,6 @@ pub fn ptdump<'a>(_: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>> {
     Ok(())
 }
 
-/// For the boot log.
 pub fn dump_all() {
     dump(kernel_tree().range(), usize::MAX);
 }
@@ -78,8 +76,7 @@ fn dump(range: VirtRange, max_lines: usize) {
     }
 }
 
-/// Calls `f` for each run until it returns false. Returns whether it did. No lock is held
-/// meanwhile.
+/// Until `f` returns false; returns whether it did. No lock is held meanwhile.
 pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<layout::Granule>) -> bool) -> bool {
     let mut runs = kernel_tree().dump(range);
     loop {

@@ -1,5 +1,3 @@
-//! Every alignment of VA and PA that changes the choice of leaves, and runs of mixed lengths.
-
 use alloc::vec::Vec;
 
 use paging::{Attributes, Extent, LeafSet, MemoryType, Pfn};
@@ -11,14 +9,12 @@ use crate::selftest::memory::{Block, Chunks, Window};
 use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-// With pages of 4 KiB.
 const K64: u64 = GROUP * PAGE;
 const M2: u64 = BLOCK_SIZE;
 const M32: u64 = BLOCK_GROUP * BLOCK_SIZE;
 
-/// Modulo 2M: on and around a block and a group, and in the middle.
+/// On and around a block and a group, and in the middle.
 const OFFSETS_2M: [u64; 6] = [0, PAGE, K64, M2 - K64, M2 - PAGE, M2 / 2];
-/// Modulo 32M: on and around a group of blocks.
 const OFFSETS_32M: [u64; 4] = [0, M2, M32 - M2, M32 - K64];
 
 fn source(walker: Walker, start: u64, pages: u64) -> Source {
@@ -55,7 +51,6 @@ pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult
             if source.pages() < 1 << 16 {
                 mapping.verify_and_unmap()?;
             } else {
-                // With larger pages, a group has eight or 32 times as many.
                 mapping.verify_sampled()?;
                 mapping.unmap()?;
             }
@@ -64,7 +59,6 @@ pub fn every_offset_modulo_32m<const WALKER: usize>(ctx: &Context) -> TestResult
     Ok(())
 }
 
-/// Runs of 1 to 700 pages, in random order.
 fn mixed_runs(ctx: &Context, block: &Block) -> Vec<Extent> {
     let mut rng = ctx.rng();
     let mut extents = Vec::new();
@@ -105,7 +99,6 @@ pub fn mixed_runs_as_extents(ctx: &Context) -> TestResult {
     check_mixed(ctx, &Source::Extents(mixed_runs(ctx, &block)))
 }
 
-/// A range, an array and a list of short runs that touch.
 pub fn all_sources_get_the_same_leaves(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let (first, pages) = (block.first.0 + 7, block.pages() - 7);
@@ -136,7 +129,6 @@ pub fn shuffled_frames(ctx: &Context) -> TestResult {
     shuffled(ctx, 0, 1500)
 }
 
-/// Groups where the address allows, none across two blocks.
 pub fn shuffled_groups(ctx: &Context) -> TestResult {
     shuffled(ctx, GROUP.ilog2() as u8, (1536 / GROUP) as usize)
 }

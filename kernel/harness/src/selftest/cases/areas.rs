@@ -61,7 +61,6 @@ fn free_and_verify(ctx: &Context, area: KernelArea) -> Result<(), Failure> {
 }
 
 pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
-    // A block, or as much as RAM has to spare.
     const MUCH: u64 = if BLOCK_SIZE < 32 << 20 {
         BLOCK_SIZE
     } else {
@@ -97,7 +96,7 @@ pub fn vmalloc_maps_its_own_frames(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees a large block first, so that RAM has such pieces.
+/// A large block is freed first, so that RAM has such pieces.
 pub fn vmalloc_uses_blocks(ctx: &Context) -> TestResult {
     drop(Block::allocate(ctx, BLOCK_ORDER + 2)?);
     let area = mm::vmalloc(3 * BLOCK_SIZE)?;
@@ -217,7 +216,6 @@ pub fn guard_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The first and the last bytes of both guards.
 fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
     let page = PAGE as usize;
     for guard in [
@@ -230,7 +228,6 @@ fn guard_is_unmapped(area: &KernelArea) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Maps the guard of `area`, and unmaps it in any case.
 fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     let tree = ctx.tree();
     let guard = area.range().end();
@@ -249,7 +246,6 @@ fn planted_guard(ctx: &Context, area: &KernelArea, frame: Pfn) -> TestResult {
     Ok(())
 }
 
-/// Also checks that each CPU is on its stack.
 pub fn stack_guards(ctx: &Context) -> TestResult {
     for cpu in smp::online() {
         let (stack, here) = smp::run_on(cpu, || {
@@ -350,8 +346,7 @@ pub fn any_allocation_may_fail(ctx: &Context) -> TestResult {
             let fired = injection.fired();
             drop(injection);
             match area {
-                // Smaller blocks made up for one that failed. The mapping must not take them for
-                // the large one.
+                // Smaller blocks made up for one that failed.
                 Ok(area) => {
                     let frames = frames_of(&area)?;
                     verify_area(ctx, &area, |page| frames[page as usize])?;
@@ -436,7 +431,6 @@ pub fn heap_grows_by_vmalloc(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The heap keeps one empty region, the smallest. Trimmed, it is as large as before.
 pub fn heap_frees(_ctx: &Context) -> TestResult {
     heap::trim();
     let before = heap::stats();

@@ -10,7 +10,6 @@ use kernel::arch::identity;
 use kernel::smp;
 use kernel::sync::IrqSpinLock;
 
-/// Each site is one LSE instruction, or a loop of exclusives if a CPU lacks FEAT_LSE.
 pub fn are_what_every_cpu_has(ctx: &Context) -> TestResult {
     let every = identity::cpus(&kernel::args().overrides).all(|(_, identity)| Features::of(&identity).lse);
     let sites = alternatives::nr_sites(Condition::Lse) as u64;
@@ -73,7 +72,6 @@ pub fn do_what_they_say(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs add under one lock, and take bytes of which each is taken once.
 pub fn exclude_each_other(_ctx: &Context) -> TestResult {
     const TURNS: u64 = 2_000;
     const BYTES: usize = 4_096;

@@ -1,4 +1,4 @@
-//! A CPU faults on a page that another CPU has between break and make (DESIGN rule 3).
+//! A CPU faults on a page between another's break and make (DESIGN rule 3).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -24,18 +24,15 @@ pub fn a_fault_is_retried(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::ZERO)
 }
 
-/// A host or firmware may keep the CPU in the break from running for any time.
 pub fn a_fault_waits_as_long_as_the_window_is_open(ctx: &Context) -> TestResult {
     read_in_breaks(ctx, 1, Duration::from_millis(1500))
 }
 
-/// It faults in each window, at the same instruction and address.
 pub fn a_polled_word_outlives_many_windows(ctx: &Context) -> TestResult {
     // More than one instruction may retry without a window in between.
     read_in_breaks(ctx, 100, Duration::ZERO)
 }
 
-/// Breaks the first page as the engine does, runs `meanwhile`, and restores it.
 fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     let (va, root) = (mapping.va, mapping.tree.root());
     let window = BreakWindow::open();
@@ -53,8 +50,7 @@ fn with_first_page_broken(mapping: &Mapping<'_>, meanwhile: impl FnOnce()) {
     drop(window);
 }
 
-/// Another CPU polls the page's first word. Each break lasts until that CPU waits in its handler,
-/// and for `pause` longer.
+/// Each break lasts until the CPU that polls waits in its handler, and for `pause` longer.
 fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
     let other = ctx.another_cpu()?;
     with_pages(ctx, PAGES, |mapping| {
@@ -80,7 +76,7 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
                         }
                         Deadline::after(pause).wait();
                     });
-                    // Out of the handler, or the same fault would wait for the next window too.
+                    // Or the same fault would wait for the next window too.
                     while nr_spurious_faults() - before == window {
                         relax();
                     }
@@ -88,7 +84,7 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
                 done.store(1, Ordering::Release);
             } else {
                 while done.load(Ordering::Acquire) == 0 {
-                    // A plain load without an exception table entry: fatal unless it is retried.
+                    // No exception table entry: fatal unless it is retried.
                     if read(va) != WORD {
                         findings.report(cpu, WRONG_DATA);
                     }
@@ -103,7 +99,6 @@ fn read_in_breaks(ctx: &Context, windows: u64, pause: Duration) -> TestResult {
     })
 }
 
-/// Waiting for its own window would never end.
 pub fn a_fault_in_its_own_window_is_final(ctx: &Context) -> TestResult {
     with_pages(ctx, PAGES, |mapping| {
         mapping.verify()?;

@@ -1,5 +1,3 @@
-//! Assembly that moves many words, against loops that move one.
-
 use core::hint::black_box;
 
 use kernel::arch::table_ops;
@@ -9,13 +7,10 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect};
 use kernel::layout::PAGE_SHIFT;
 
-/// Three blocks of the vector loops, which take two in a turn, a remainder, and untouched words on
-/// both sides.
+/// Three blocks, as vector loops take two in a turn, and half of one.
 const WORDS: usize = 3 * table_ops::BLOCK + table_ops::BLOCK / 2;
-/// The bits that tell a descriptor's kind.
 const FLAGS: u64 = 0x00ff_0000_0000_00ff;
 const MARK: u64 = 0x5a5a_a5a5_1234_8765;
-/// More than two turns of the copying loops.
 const BYTES: usize = 150;
 
 fn scatter(words: &mut [u64], seed: u64) {
@@ -28,7 +23,6 @@ fn scatter(words: &mut [u64], seed: u64) {
     }
 }
 
-/// Checks what `operation` leaves of an array, for every start and length.
 fn every_place(
     what: &'static str,
     operation: impl Fn(*mut u64, usize),
@@ -70,7 +64,7 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     for round in 0..32u64 {
         scatter(&mut words, round);
         for nr in 0..=words.len() {
-            // All alike but one, so that each bit of each word is seen to count.
+            // All alike but one: each bit of each word counts.
             let part = &mut words[..nr];
             part.iter_mut().for_each(|word| *word = 0x0060_1234_5678_9703);
             if let Some(word) = part.get_mut(round as usize * 5 % nr.max(1)) {
@@ -91,7 +85,6 @@ pub fn folds_equal_single_loads(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Only the bits that tell the kind count.
 pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
     for nr in 0..=WORDS {
         let mut words = [!FLAGS; WORDS];
@@ -109,8 +102,6 @@ pub fn one_bit_is_not_vacant(_: &Context) -> TestResult {
     Ok(())
 }
 
-/// Wrong in any bit of any word, or in a bit that a first word must not have. Nothing beyond it is
-/// written.
 pub fn blocks_end_before_the_first_wrong_one(_: &Context) -> TestResult {
     const BLOCK: usize = table_ops::BLOCK;
     for nr in 0..=WORDS {

@@ -1,5 +1,3 @@
-//! What is made executable runs on every CPU as written last.
-
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,18 +20,16 @@ use crate::selftest::verify::write;
 
 const ROUNDS: usize = 24;
 
-/// Returns a function that returns `value`: MOVZ W0, #value; RET.
+/// MOVZ W0, #value; RET.
 const fn returns(value: u16) -> u64 {
     const MOVZ_W0: u64 = 0x5280_0000;
     const RET: u64 = 0xd65f_03c0;
     RET << 32 | MOVZ_W0 | (value as u64) << 5
 }
 
-/// Calls the function at `va`.
-///
 /// # Safety
-/// [`returns`] made it, it is published, and this CPU has had a context synchronisation event
-/// since.
+/// [`returns`] made the function, it is published, and this CPU has had a context synchronisation
+/// event since.
 unsafe fn call(va: VirtAddr) -> u64 {
     // SAFETY: the caller's promise: executable, and by the procedure call standard.
     let function: extern "C" fn() -> u64 = unsafe { core::mem::transmute(va.0 as usize) };
@@ -53,7 +49,6 @@ fn make_code(area: &KernelArea, value: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// At the same address each time. A job begins with a context synchronisation event.
 pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     const PAGES: u64 = 3;
     let area = mm::vmalloc(PAGES * PAGE)?;
@@ -81,7 +76,7 @@ pub fn runs_as_it_was_written(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPUs within one job are handed functions by memory alone, so they make the ISB.
+/// Within one job, and by memory alone, so they make the ISB.
 pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     let nr = smp::nr_online();
     let published = AtomicU64::new(0);
@@ -111,7 +106,6 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
             }
             let mut late = !handed[round].wait();
             let va = VirtAddr(published.load(Ordering::Acquire));
-            // Discards what was fetched before the address was known.
             isb();
             if va.0 == 0 {
                 return;
@@ -140,7 +134,6 @@ pub fn reaches_cpus_that_run(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Code in a caller's frames or its own, and code written by the alias and then published.
 pub fn mapped_executable(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let owner = mm::vmalloc(2 * PAGE)?;
@@ -174,7 +167,6 @@ pub fn mapped_executable(_ctx: &Context) -> TestResult {
     publish_instructions(area.va().0 as usize, PAGE as usize);
     // SAFETY: as above.
     expect_value("what the code returns", unsafe { call(area.va()) }, 1)?;
-    // Unmapped pages are passed over.
     let sparse = vm.get_vm_area(8 * PAGE, PAGE)?;
     sparse.map_pages(3 * PAGE, &frames[..1], Attributes::KERNEL_TEXT)?;
     let range = sparse.range();

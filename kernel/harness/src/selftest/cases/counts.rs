@@ -1,5 +1,3 @@
-//! How many barriers and invalidations operations take, exactly. `Mapping::map` checks fresh maps.
-
 use kernel::layout;
 use paging::mmu::MmuCounts;
 use paging::{Attributes, LeafSet, LeafSize};
@@ -12,8 +10,8 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_GROUP, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// Checks for DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; and one more TLBI and DSB ISH with the erratum
-/// that completes a TLBI too early.
+/// DSB ISHST, `tlbi` TLBIs, DSB ISH, ISB; one more TLBI and DSB ISH with the erratum that completes
+/// a TLBI too early.
 fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Failure> {
     let repeated = u64::from(kernel::mm::kernel_tree().config().repeat_tlbi);
     expect_value("TLBIs of a flush", counts.tlbi, tlbi + repeated)?;
@@ -26,7 +24,7 @@ fn expect_flush(ctx: &Context, counts: &MmuCounts, tlbi: u64) -> Result<(), Fail
     Ok(())
 }
 
-/// Returns the TLBIs for neighbouring entries: by range if that takes fewer.
+/// By range if that takes fewer.
 fn nr_tlbis(ctx: &Context, entries: u64, pages: u64) -> u64 {
     if !ctx.features.tlbi_range {
         return entries;
@@ -69,18 +67,15 @@ pub fn unmap_many_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A TLB may hold a group as its pages (DESIGN rule 4).
 pub fn unmap_page_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     unmap_takes(ctx, GROUP, GROUP * PAGE, LeafSet::of(&[LeafSize::PAGE_GROUP]), 1)
 }
 
-/// A block is one entry.
 pub fn unmap_block(ctx: &Context) -> TestResult {
     unmap_takes(ctx, BLOCK, BLOCK_SIZE, LeafSet::of(&[LeafSize::BLOCK2]), BLOCK)
 }
 
-/// One for each block.
 pub fn unmap_block_group(ctx: &Context) -> TestResult {
     ctx.needs_groups()?;
     unmap_takes(
@@ -106,7 +101,6 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     let mapping = Mapping::map_untouched(ctx, window.start, &source, LeafSet::PAGES)?;
     let (_, counts) = mapping.unmap_part(0, pages)?;
     if ctx.features.tlbi_range {
-        // By range it takes a few operations, below the threshold.
         expect_value("TLBIs of everything", counts.tlbi_all, 0)?;
         expect_value("TLBIs within the threshold", u64::from(counts.tlbi <= above), 1)?;
     } else {
@@ -117,7 +111,6 @@ pub fn unmap_above_the_threshold(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Permissions of whole leaves change without a break.
 pub fn protect_in_place(ctx: &Context) -> TestResult {
     for (pages, allowed, entry_pages) in [
         (1, LeafSet::PAGES, 1),
@@ -138,8 +131,7 @@ pub fn protect_in_place(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One break (DSB ISHST, TLBI, DSB ISH), then one DSB ISHST and ISB publish the tables, however
-/// deep the cut.
+/// One break (DSB ISHST, TLBI, DSB ISH), then one DSB ISHST and ISB publish the tables.
 pub fn cut_block(ctx: &Context) -> TestResult {
     for size in [LeafSize::BLOCK2, LeafSize::BLOCK1] {
         if ctx.needs_leaf_by_page(size).is_err() {
@@ -159,7 +151,6 @@ pub fn cut_block(ctx: &Context) -> TestResult {
         batch.flush();
         let counts = mapping.tree.mmu().take();
         let repeated = u64::from(mapping.tree.config().repeat_tlbi);
-        // Both edges of the page are cut at once.
         expect_value("TLBIs of a cut", counts.tlbi, 1 + repeated)?;
         expect_value("DSB ISHST of a cut", counts.dsb_ishst, 2)?;
         expect_value("DSBs of a cut", counts.dsb, 3 + repeated)?;
@@ -169,7 +160,6 @@ pub fn cut_block(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One leading DSB, one trailing, one ISB.
 pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 5)?;
     let window = Window::reserve(32 * PAGE, 2 << 20, 0)?;
@@ -199,7 +189,6 @@ pub fn many_unmaps_one_flush(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Up to 2^18 pages in one call.
 pub fn fresh_map(ctx: &Context) -> TestResult {
     let most = PAGE << 18;
     let window = Window::reserve(2 * most, most, 0)?;

@@ -1,4 +1,4 @@
-//! What one CPU does to the tables, seen by the others. Each CPU touches and looks again in one
+//! What one CPU does to the tables, seen by the others. Each touches and looks again in one
 //! closure: turned off in between, it would have an empty TLB.
 
 use alloc::boxed::Box;
@@ -30,7 +30,6 @@ const PAGES: u64 = 32;
 /// a hang (scripts/lib/stages.py).
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A point that all CPUs reach before any goes on.
 pub(super) struct Meeting {
     expected: u32,
     arrived: AtomicU32,
@@ -44,17 +43,15 @@ impl Meeting {
         }
     }
 
-    /// Returns whether all have come.
     pub(super) fn wait(&self) -> bool {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         Deadline::after(PATIENCE).wait_until(|| self.arrived.load(Ordering::Acquire) >= self.expected)
     }
 }
 
-/// What each CPU found wrong, or 0.
+/// 0 for nothing.
 pub(super) struct Findings(Box<[AtomicU64]>);
 
-/// Indices of the texts in [`Findings::check`].
 pub(super) const LATE: u64 = 1;
 pub(super) const WRONG_DATA: u64 = 2;
 pub(super) const FAULTED: u64 = 3;
@@ -68,7 +65,6 @@ impl Findings {
     }
 
     pub(super) fn report(&self, cpu: usize, what: u64) {
-        // The first counts.
         let _ = self.0[cpu].compare_exchange(0, what, Ordering::AcqRel, Ordering::Relaxed);
     }
 
@@ -95,7 +91,6 @@ impl Findings {
     }
 }
 
-/// Runs `touch` and `look` on every CPU, and `change` in between on this one.
 fn in_two_halves(
     findings: &Findings,
     touch: impl Fn(usize) + Sync,
@@ -258,10 +253,8 @@ pub fn all_allocate_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// More frames are wanted than there are, so each CPU drains the others' magazines.
 pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 200;
-    /// As much as a magazine holds.
     const WANTED: usize = 32;
     ctx.needs_other_cpus()?;
     let findings = Findings::new();
@@ -291,7 +284,6 @@ pub fn all_are_short_of_frames(ctx: &Context) -> TestResult {
 
 pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 24;
-    /// Pages of each CPU's part.
     const PART: u64 = 3;
     ctx.needs_other_cpus()?;
     let block = Block::allocate(ctx, BLOCK_ORDER)?;
@@ -299,7 +291,6 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     let frames: Vec<Pfn> = (0..block.pages()).map(|page| Pfn(block.first.0 + page)).collect();
     let nr = smp::nr_online() as u64;
     let stride = block.pages() / nr;
-    // The remainder behind the last part is not unmapped.
     let is_gone = |page: u64| page / stride < nr && page % stride < PART;
     for _ in 0..ROUNDS {
         let area = kernel_vmalloc().get_vm_area(size, size)?;
@@ -325,7 +316,6 @@ pub fn parts_of_one_block_go_at_once(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The waker is kept away for longer than a CPU without work stays on.
 pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 8;
     const OFF_BY_THEN: Duration = Duration::from_millis(500);
@@ -336,7 +326,6 @@ pub fn a_slow_waker_hands_over_its_job(ctx: &Context) -> TestResult {
     let mut woken = 0;
     let before = smp::nr_turned_on(other);
     for round in 0..ROUNDS {
-        // Soon, unless its host has no time for it.
         woken += u64::from(Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other)));
         let keep_away = || Deadline::after(2 * smp::LINGER).wait();
         let answer = smp::run_on_woken(other, keep_away, || round + 1);

@@ -62,9 +62,8 @@ fn load32(va: VirtAddr) -> Result<u32, Failure> {
     })
 }
 
-/// A frame of a device, mapped at two pages.
 pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
-    /// RTCPeriphID0: 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
+    /// 0x31. Arm PrimeCell RTC (PL031) TRM, 3.3.
     const PERIPHERAL_ID0: u64 = 0xfe0;
     let Some(region) = machine().rtc else {
         return Err(Stop::Skip("the device tree has no PL031"));
@@ -86,11 +85,10 @@ pub fn vmap_pfn_reaches_a_device(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Not faster than the generic timer.
 pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
-    /// RTCDR. Arm PrimeCell RTC (PL031) TRM, 3.3.1.
+    /// Arm PrimeCell RTC (PL031) TRM, 3.3.1.
     const DATA: u64 = 0;
-    /// RTCPeriphID0: 0x31.
+    /// 0x31.
     const PERIPHERAL_ID0: u64 = 0xfe0;
     let Some(region) = machine().rtc else {
         return Err(Stop::Skip("the device tree has no PL031"));
@@ -119,7 +117,7 @@ pub fn rtc_counts_seconds(ctx: &Context) -> TestResult {
         }
     };
     let took = ticks() - began;
-    // One tick within a second, or more if the host stopped the emulator for long.
+    // Or more if the host stopped the emulator for long.
     let elapsed = took.div_ceil(Deadline::ticks_of(Duration::from_secs(1)));
     let counted = u64::from(second.wrapping_sub(first));
     expect(
@@ -138,7 +136,6 @@ fn free_area(ctx: &Context, area: KernelArea) -> TestResult {
     Ok(())
 }
 
-/// Groups of 2M blocks, and QEMU's host bridge at 00:00.0.
 pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     /// Red Hat; the generic PCIe host bridge.
     const HOST_BRIDGE: (u16, u16) = (0x1b36, 0x0008);
@@ -147,7 +144,6 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     };
     let area = mm::ioremap(PhysAddr(region.start), region.size())?;
     verify_io(ctx, &area, region, MemoryType::DEVICE_NGNRE)?;
-    // 256 MiB at a multiple of 32M is 8 groups.
     let group = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
     if ctx.leaves().contains(LeafSize::BLOCK2_GROUP)
         && (region.start | region.size()) % group == 0
@@ -178,9 +174,8 @@ pub fn ecam_shows_the_host_bridge(ctx: &Context) -> TestResult {
     free_area(ctx, area)
 }
 
-/// And the early slot is empty.
 pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
-    /// UARTPeriphID0: 0x11. Arm PrimeCell UART (PL011) TRM, 3.3.15.
+    /// 0x11. Arm PrimeCell UART (PL011) TRM, 3.3.15.
     const PERIPHERAL_ID0: u64 = 0xfe0;
     let Some(console) = machine().console else {
         return Err(Stop::Skip("the device tree has no UART that is known"));
@@ -286,7 +281,6 @@ pub fn ioremap_keeps_the_offset(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The linear map has it cacheable.
 pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     let Some(ram) = mm::memory_plan().ram.iter().next().copied() else {
         return Err(Failure::Claim {
@@ -298,7 +292,6 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     for (pa, size) in [
         (ram.start, PAGE),
         (ram.end - 1, 1),
-        // From below it, where something is below.
         (ram.start.saturating_sub(PAGE), 2 * PAGE),
         (ram.end - PAGE, 2 * PAGE),
         (ram.start, ram.size()),
@@ -312,7 +305,6 @@ pub fn ioremap_of_ram_is_refused(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The owner's RAM is not reached by the old address.
 pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
     const MARK: u64 = 0x6f77_6e65_6421_0000;
     let block = Block::allocate(ctx, 0)?;
@@ -320,7 +312,6 @@ pub fn ioremap_cache_of_ram_ends_at_once(ctx: &Context) -> TestResult {
     for raw in [false, true] {
         let area = kernel_vmalloc().ioremap_cache(block.start(), PAGE)?;
         let va = area.va().0 as usize;
-        // For an entry in the TLB.
         write(va, MARK);
         expect_value("what the alias reads", read(alias), MARK)?;
         if raw {

@@ -1,5 +1,4 @@
-//! Features and errata are those of all CPUs together (DESIGN rules 11 and 13). Decoding is tested
-//! on the host (`arch-policy`).
+//! Features and errata are those of all CPUs together (DESIGN rules 11 and 13).
 
 use alloc::vec::Vec;
 
@@ -18,8 +17,7 @@ use paging::{Granule as _, Mmu};
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect_value};
 
-/// Returns the registers of each online CPU with overrides applied. They must be as recorded before
-/// the final tables.
+/// They must be as recorded before the final tables.
 fn identities() -> Result<Vec<Option<Identity>>, Failure> {
     let read = IrqSpinLock::new("identities", alloc::vec![None; nr_cpus()]);
     smp::on_each_cpu(|cpu| read.lock()[cpu] = Some(identity::read()));

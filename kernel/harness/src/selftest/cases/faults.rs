@@ -1,5 +1,3 @@
-//! What must not be reached faults, for the right reason and at the right level.
-
 use kernel::arch::mmu::{self, Access};
 use kernel::arch::probe::{FaultInfo, probe_exec, probe_read, probe_write};
 use kernel::arch::syndrome::FaultStatus;
@@ -135,7 +133,6 @@ fn fault_level_of(ctx: &Context, size: LeafSize) -> TestResult {
             Memory::Untouched,
         ),
     };
-    // In one table, so that the table stays.
     let window = Window::reserve(2 * bytes, 2 * bytes, 0)?;
     let source = Source::Range {
         start,
@@ -165,11 +162,8 @@ pub fn level_1(ctx: &Context) -> TestResult {
     fault_level_of(ctx, LeafSize::BLOCK1)
 }
 
-/// The last 512G of each region with a whole 512G unmapped.
 pub fn level_0(_ctx: &Context) -> TestResult {
-    // With larger pages the root is of level 1, or has something in each entry.
     let level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
-    // The linear map of 52-bit addresses ends in an entry of the root that has nothing.
     let root = match layout::Granule::VA_BITS {
         52 => layout::Granule::ROOT_LEVEL,
         _ => level,
@@ -180,7 +174,7 @@ pub fn level_0(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// In between only stack and tables are touched, so only the flush's TLBI can have emptied the TLB.
+/// Only stack and tables are touched in between, so only the flush's TLBI can have emptied the TLB.
 pub fn no_stale_translation(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -206,7 +200,6 @@ pub fn no_stale_translation(ctx: &Context) -> TestResult {
     })
 }
 
-/// The TLB is known to permit the store.
 pub fn no_stale_permission(ctx: &Context) -> TestResult {
     const PAGES: u64 = 64;
     with_pages(ctx, PAGES, |mapping| {
@@ -223,7 +216,6 @@ pub fn no_stale_permission(ctx: &Context) -> TestResult {
             }
             expect_fault(va, Access::Write, probed, FaultStatus::Permission(3))?;
             expect_value("the page's data", read(va), page)?;
-            // More permission needs no TLBI, but the flush makes one.
             mapping.protect_part(page, 1, Attributes::writable)?;
             write(va, !page);
             expect_value("the page's data, writable again", read(va), !page)?;
@@ -278,13 +270,11 @@ pub fn execute_data(ctx: &Context) -> TestResult {
     ] {
         expect_execute_never(va & !3)?;
     }
-    // An instruction that returns.
     let text = linear_va(ctx.info.image_pa(mmu::isb as *const () as usize));
     expect_execute_never(text)?;
     Ok(())
 }
 
-/// By no alias.
 pub fn text_is_read_only(ctx: &Context) -> TestResult {
     let sections = &ctx.info.sections;
     for va in [
@@ -322,7 +312,6 @@ pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
         }
         .into());
     }
-    // At least by the image's map and the linear map.
     expect(
         "text and constants are mapped less than twice",
         aliases,
@@ -331,7 +320,6 @@ pub fn text_has_no_writable_alias(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// In the image's map and the linear map.
 pub fn sections_have_their_permissions(ctx: &Context) -> TestResult {
     let sections = &ctx.info.sections;
     let parts = [
@@ -371,7 +359,6 @@ pub fn sections_have_their_permissions(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The first and the last page of each leaf.
 pub fn linear_map_is_right(ctx: &Context) -> TestResult {
     let tree = ctx.tree();
     let constant = linear::constant_part(ctx.info);

@@ -17,17 +17,14 @@ use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
 
-/// Of 2 MiB.
 const BLOCK: u8 = 9;
-/// For a CPU without work to turn itself off.
 const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
-/// All are written before any is read: were a bit of an address lost, two frames would be one.
+/// Were a bit of an address lost, two frames would be one.
 pub fn pages_from_all_over(ctx: &Context) -> TestResult {
     let nr_free = frames::stats().free;
     let mut blocks: Vec<Block> = Vec::new();
     for order in (BLOCK..=MAX_ORDER).rev() {
-        // Left for tables and the heap.
         while frames::stats().free >= (1 << order) + 1024
             && let Ok(block) = Block::allocate(ctx, order)
         {
@@ -48,7 +45,6 @@ pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
     let mut largest = 0;
     for round in 0..3 {
         for order in 0..=MAX_ORDER {
-            // The heap may have to grow.
             if frames::stats().free < (2 << order) + 1024 {
                 break;
             }
@@ -139,7 +135,7 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     let window = Window::reserve(PAGE, PAGE, 0)?;
     let before = frames::free_blocks();
     let nr_blocks: u64 = before.iter().sum();
-    // Nothing can be allocated later. Frames of magazines come one by one.
+    // Nothing can be allocated later.
     let mut blocks: Vec<(Pfn, u8)> = Vec::with_capacity((nr_blocks + frames::stats().cached) as usize + 64);
     let nr_free = frames::stats().free;
     let mut nr = 0;
@@ -160,7 +156,6 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     expect_value("frames that could not be had", left, 0)?;
     expect_value("frames that were had", nr, nr_free)?;
     expect_value("free frames afterwards", frames::stats().free, nr_free)?;
-    // As before, but for what a magazine keeps now.
     let largest = |blocks: &[u64]| blocks.iter().rposition(|nr| *nr != 0).unwrap_or(0);
     let after = largest(&frames::free_blocks());
     expect(
@@ -171,11 +166,8 @@ pub fn exhausted_and_freed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Allocated one by one, and as a pair with one in this CPU's magazine.
 pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
-    /// More than a magazine is filled with at once.
     const EACH: usize = 24;
-    /// What a magazine keeps afterwards.
     const KEPT: u64 = 16;
     let other = ctx.another_cpu()?;
     for cpu in smp::online() {
@@ -186,7 +178,7 @@ pub fn kept_by_other_cpus(ctx: &Context) -> TestResult {
         });
         expect("a CPU had frames", cpu as u64, ran == Ok(EACH))?;
     }
-    // The magazine of a CPU that is off is drained too. On a busy host it may not be off in time.
+    // On a busy host it may not be off in time.
     Deadline::after(OFF_BY_THEN).wait_until(|| smp::is_turned_off(other));
     let kept = frames::stats().cached;
     let first = frames::allocate(1).ok_or(Failure::NoFrames(1))?;
@@ -226,7 +218,6 @@ fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure
         pages: 1,
         walker: Walker::Range,
     };
-    // In another 512G than the window, without tables.
     let far = VirtAddr(VMALLOC_END as u64 - 2 * PAGE);
     match source.map(&tree, far, Attributes::DEVICE, ctx.leaves()) {
         Err(failure) if matches!(failure.error, paging::Error::OutOfTables(_)) => {}
@@ -245,7 +236,6 @@ fn refusals_without_memory(ctx: &Context, window: &Window) -> Result<(), Failure
     )
 }
 
-/// In any order.
 pub fn split_block(ctx: &Context) -> TestResult {
     let order = 6;
     let first = frames::allocate(order).ok_or(Failure::NoFrames(order))?;

@@ -9,14 +9,13 @@ use crate::selftest::failure::{Stop, TestResult, expect_value};
 use crate::selftest::memory::Block;
 use crate::selftest::source::PAGE;
 
-/// CRC-32 as in Ethernet and zip.
+/// As in Ethernet and zip.
 fn crc32(va: usize, size: usize) -> u64 {
     // SAFETY: mapped and readable for so many bytes, and nothing writes there.
     let bytes = unsafe { slice::from_raw_parts(va as *const u8, size) };
     u64::from(Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(bytes))
 }
 
-/// The copy lies in shuffled frames and is read through their mapping.
 pub fn copy_has_the_same_crc(ctx: &Context) -> TestResult {
     let Some(initrd) = memory_plan().initrd else {
         return Err(Stop::Skip("the loader passed no initrd"));

@@ -25,15 +25,13 @@ use crate::selftest::verify::write;
 
 const PAGES: u64 = 4;
 
-/// What a load that faults gives.
 const FAULT: u64 = u64::MAX;
 
 fn mark(page: u64) -> u64 {
     page ^ 0x6d61_726b_0000_0000
 }
 
-/// A stale translation finds the old contents until `vm_unmap_aliases`. One job per CPU: one that
-/// was off in between would have an empty TLB.
+/// One job per CPU: one that was off in between would have an empty TLB.
 pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -64,7 +62,6 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
         if cpu == 0 {
             let gone = area.lock().take();
             drop(gone);
-            // Many times the memory of the area, each page with something else.
             for _ in 0..64 {
                 if let Ok(new) = mm::vmalloc(PAGES * PAGE) {
                     (0..PAGES).for_each(|page| write((new.va().0 + page * PAGE) as usize, !mark(page)));
@@ -130,7 +127,6 @@ pub fn stale_translations_see_lazily_freed_frames(_ctx: &Context) -> TestResult 
     Ok(())
 }
 
-/// Another CPU may be freeing the deferred areas.
 pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     const ROUNDS: u64 = 100;
     let vm = kernel_vmalloc();
@@ -139,7 +135,6 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     smp::on_each_cpu(|cpu| {
         if cpu != 0 {
             while !done.load(Ordering::Acquire) {
-                // It drains deferred frees, and maps nothing.
                 drop(vm.get_vm_area(PAGE, PAGE));
                 time::relax();
             }
@@ -169,7 +164,6 @@ pub fn deferred_areas_are_out_after_a_flush(_ctx: &Context) -> TestResult {
     )?)
 }
 
-/// A frame allocation that may wait purges.
 pub fn lazily_freed_frames_are_had_by_everybody(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(PAGES * PAGE)?;
     let _all = AllFrames::take();
@@ -230,22 +224,18 @@ pub fn thresholds_bound_what_is_lazy(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The purge comes before the refusal.
 pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
-    // Less than any threshold, and more than the frames freed below.
     let size = 2 * PAGES * PAGE;
     let mut grows = mm::vmalloc(PAGE)?;
     let (a, b) = (mm::vmalloc(size)?, mm::vmalloc(size)?);
     let mut all = AllFrames::take();
-    // For tables.
     all.free(4);
     a.free();
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     let again = mm::vmalloc(size)?;
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 0)?;
-    // A call that needs more for its area purges too.
     b.free();
     expect_value("areas that wait", vm.usage().lazy.0 as u64, 1)?;
     grows.vrealloc(size)?;
@@ -259,8 +249,6 @@ pub fn pressure_on_frames_forces_it(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each allocation of frames, tables or records fails in turn while something waits. The call
-/// purges and starts again.
 pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let chunks = Chunks::allocate(ctx, &[8, 4, 8, 0, 7, 6])?;
@@ -277,7 +265,6 @@ pub fn pressure_on_tables_forces_it(ctx: &Context) -> TestResult {
     for (what, make) in make {
         let mut k = 1;
         loop {
-            // No empty table is left, and something waits.
             vm.vm_unmap_aliases();
             mm::vmalloc(PAGE)?.free();
             let injection = fail_page_alloc::fail_nth(k);

@@ -8,7 +8,6 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK_ORDER, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// As parameters of a test.
 pub const SIZES: [LeafSize; 7] = [
     LeafSize::PAGE,
     LeafSize::PAGE_GROUP,
@@ -19,10 +18,10 @@ pub const SIZES: [LeafSize; 7] = [
     LeafSize::BLOCK0,
 ];
 
-/// So many pages are looked at one by one for one walker only; more are sampled.
+/// More are sampled, for all walkers but one.
 const MANY: u64 = 1 << 22;
 
-/// RAM if there is a free block, else never touched. 16G is never RAM: all of it would be written.
+/// RAM if there is a free block, else never touched; 16G never RAM.
 fn backing(
     ctx: &Context,
     size: LeafSize,
@@ -39,7 +38,6 @@ fn backing(
             let start = block.start();
             (Some(block), start, Attributes::KERNEL_DATA, ctx.owned())
         }
-        // Up to 32M only a machine with little RAM, in pieces, has none.
         None => (
             None,
             ctx.untouched(bytes, bytes, 0)?,
@@ -78,7 +76,6 @@ fn one_leaf(ctx: &Context, walker: Walker, size: LeafSize) -> TestResult {
     Ok(())
 }
 
-/// `SIZES[SIZE]` by `Walker::ALL[WALKER]`.
 pub fn one<const WALKER: usize, const SIZE: usize>(ctx: &Context) -> TestResult {
     one_leaf(ctx, Walker::ALL[WALKER], SIZES[SIZE])
 }

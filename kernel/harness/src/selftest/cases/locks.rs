@@ -1,5 +1,3 @@
-//! The checker of lock order, on made-up orders.
-
 use kernel::sync::IrqSpinLock;
 use kernel::sync::order::{Graph, Violation};
 
@@ -21,7 +19,6 @@ fn expect(what: &'static str, found: Result<(), Violation>, expected: Result<(),
     Ok(())
 }
 
-/// A possible circle is refused when it is first seen.
 pub fn order_is_checked(ctx: &Context) -> TestResult {
     let graph = &mut Graph::new();
     expect("a before b", wait(graph, &["a"], "b"), Ok(()))?;
@@ -86,7 +83,6 @@ pub fn order_is_checked(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Never deadlocks on one CPU, but a checked build stops.
 fn take_both_ways() {
     let (first, second) = (IrqSpinLock::new("first", ()), IrqSpinLock::new("second", ()));
     {

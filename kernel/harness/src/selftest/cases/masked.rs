@@ -1,5 +1,3 @@
-//! The longest sections with interrupts masked in this boot so far.
-
 use core::time::Duration;
 
 use crate::options::Planted;
@@ -12,7 +10,6 @@ use kernel::arch::pmu::InstructionCounter;
 use kernel::arch::time::Deadline;
 use kernel::sync::IrqSpinLock;
 
-/// Bounds are in steps that do not depend on the machine.
 pub fn sections_have_a_bound(ctx: &Context) -> TestResult {
     if ctx.planted == Some(Planted::LongHold) {
         let lock = IrqSpinLock::new("held too long", ());
@@ -48,7 +45,7 @@ pub fn report(features: &Features) {
     };
     let ticks = longest.count(Count::Ticks);
     if InstructionCounter::start(features).is_ok() {
-        // Instructions are counted under `-icount` only, where ticks are made of them.
+        // Without `-icount` ticks are made of no instructions.
         let nr = ticks * 1_000_000 / masked::ticks_of_a_million().max(1);
         Report::say(format_args!(
             "longest section with interrupts masked: {nr} instructions, {longest}"

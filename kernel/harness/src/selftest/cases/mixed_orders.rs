@@ -1,5 +1,5 @@
-//! One mebibyte in pieces of many orders, small enough to follow in a debugger (`vmw trace-walk
-//! kernel::mm::areas::vmap`), with every reason for and against a group.
+//! Small enough to follow in a debugger (`vmw trace-walk kernel::mm::areas::vmap`), with every
+//! reason for and against a group.
 
 use kernel::mm;
 use paging::{Attributes, LeafSize, PhysAddr};
@@ -10,8 +10,7 @@ use crate::selftest::memory::Chunks;
 use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, Memory, verify_pages};
 
-/// 256 pages. A piece of order 4 or more may be a group at a multiple of 16 pages of the array: all
-/// but that at page 129.
+/// 256 pages. A piece of order 4 or more may be a group, but for that at page 129.
 const ORDERS: [u8; 15] = [6, 4, 2, 1, 1, 3, 5, 0, 4, 1, 0, 2, 3, 5, 6];
 
 pub fn one_mebibyte(ctx: &Context) -> TestResult {
@@ -28,7 +27,6 @@ pub fn one_mebibyte(ctx: &Context) -> TestResult {
     };
     let range = area.range();
     verify_pages(&ctx.tree(), range.start, 256, expected, ctx.owned())?;
-    // Of orders 6, 4, 5, 5 and 6. Larger groups fit fewer of them.
     let groups = match GROUP {
         16 => 4 + 1 + 2 + 2 + 4,
         32 => 2 + 1 + 1 + 2,

@@ -1,5 +1,3 @@
-//! The tests, each named as what it claims.
-
 mod alignment;
 mod areas;
 mod atomics;

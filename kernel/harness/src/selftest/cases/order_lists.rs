@@ -1,6 +1,5 @@
-//! Chunks of the orders for which the 2026 series mapped wrong pages on Linux: 480 of 1024 for
-//! 8,8,8,8 at 2M + 64K. A map size from "bytes left" and 64K alignment alone ran past the end of a
-//! chunk.
+//! Chunks of the orders for which the 2026 series mapped wrong pages on Linux: a map size from
+//! "bytes left" and 64K alignment alone ran past the end of a chunk.
 
 use alloc::vec::Vec;
 
@@ -14,7 +13,6 @@ use crate::selftest::source::Source;
 
 const M2: u64 = 2 << 20;
 
-/// In the order of the tests' names.
 pub const LISTS: [&[u8]; 9] = [
     &[8, 8, 8, 8],
     &[4, 8, 8, 8],
@@ -27,7 +25,6 @@ pub const LISTS: [&[u8]; 9] = [
     &[7, 7, 7, 7, 7, 7],
 ];
 
-/// `OFFSET_64K` times 64K behind a 2M boundary.
 pub fn list<const LIST: usize, const OFFSET_64K: u64>(ctx: &Context) -> TestResult {
     let chunks = Chunks::allocate(ctx, LISTS[LIST])?;
     let extents = chunks.extents();

@@ -1,5 +1,3 @@
-//! Part of a leaf is unmapped, changed or split: the rest stays, in the largest legal leaves.
-
 use kernel::layout;
 use kernel::mm::frames::fail_page_alloc;
 use paging::{Attributes, LeafCounts, LeafSize, VirtRange};
@@ -21,7 +19,6 @@ struct Setup {
 }
 
 impl Setup {
-    /// One leaf of `size`: RAM if it is small, else never touched.
     fn leaf(ctx: &Context, size: LeafSize) -> Result<Self, Failure> {
         Self::of(
             ctx,
@@ -30,7 +27,6 @@ impl Setup {
         )
     }
 
-    /// `bytes` from a multiple of `align`, VA and PA.
     fn of(ctx: &Context, bytes: u64, align: u64) -> Result<Self, Failure> {
         let block = if bytes <= BLOCK_SIZE.clamp(8 << 20, 128 << 20) {
             Some(Block::allocate(ctx, (bytes / PAGE).ilog2() as u8)?)
@@ -80,7 +76,6 @@ fn unmap_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult 
     let setup = Setup::leaf(ctx, size)?;
     let mapping = setup.map(ctx)?;
     let pages = setup.source.pages();
-    // So that the TLB holds every page, as a page or as the leaf.
     mapping.verify()?;
     mapping.unmap_part(first, nr)?;
     mapping.verify_as(|page| (!(first..first + nr).contains(&page)).then(|| mapping.expected(page)))?;
@@ -102,7 +97,6 @@ pub fn unmap_page_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 300, 1)
 }
 
-/// From within a group to within another.
 pub fn unmap_across_groups_of_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK2, 10, 20)
 }
@@ -124,7 +118,6 @@ pub fn unmap_page_of_1g_block(ctx: &Context) -> TestResult {
     unmap_from(ctx, LeafSize::BLOCK1, 100_000, 1)
 }
 
-/// Makes part of a leaf read-only, and writable again.
 fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResult {
     ctx.needs_leaf_by_page(size)?;
     let setup = Setup::leaf(ctx, size)?;
@@ -146,7 +139,6 @@ fn protect_from(ctx: &Context, size: LeafSize, first: u64, nr: u64) -> TestResul
         greedy(ctx, &mapping, first + nr, pages),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
-    // Folded, it is the leaf that it was.
     mapping.protect_part(first, nr, Attributes::writable)?;
     mapping.verify()?;
     coalesce(&mapping)?;
@@ -213,7 +205,6 @@ pub fn protect_whole_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A split at a leaf's own edges does nothing.
 pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = setup.map(ctx)?;
@@ -239,7 +230,7 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
         greedy(ctx, &mapping, first + nr, 2 * BLOCK),
     ];
     expect_leaves(mapping.leaves()?, sum(&parts))?;
-    // At a group's edges nothing is to be cut. Linux once took the group apart.
+    // Linux once took the group apart.
     let mut batch = mapping.tree.batch();
     let outcome = mapping.tree.split(mapping.part(2 * GROUP, GROUP), &mut batch)?;
     batch.flush();
@@ -256,7 +247,6 @@ pub fn split_cuts_where_it_is_told(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Their tables are freed.
 pub fn coalesce_pages(ctx: &Context) -> TestResult {
     let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let mapping = Mapping::map_with(
@@ -277,7 +267,6 @@ pub fn coalesce_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The pages keep their frames.
 pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
     let setup = Setup::leaf(ctx, LeafSize::BLOCK2)?;
     let mapping = setup.map(ctx)?;
@@ -298,7 +287,6 @@ pub fn invalid_and_valid_again(ctx: &Context) -> TestResult {
 }
 
 pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
-    /// In the second block.
     const TAKEN: u64 = BLOCK + 265;
     let setup = Setup::of(ctx, 2 * BLOCK_SIZE, BLOCK_SIZE)?;
     let block = Block::allocate(ctx, 0)?;
@@ -331,7 +319,6 @@ pub fn occupied_range_is_refused(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// By every walker and by a permission change.
 pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
     let setup = Setup::leaf(ctx, LeafSize::BLOCK2)?;
     let tree = ctx.tree();
@@ -359,7 +346,7 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
 }
 
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // At a boundary of level 1 with nothing else near: tables of levels 1, 2, 2, 3 and 3.
+    // Tables of levels 1, 2, 2, 3 and 3.
     let span = BLOCK_SIZE * (PAGE / 8);
     let window = Window::reserve(2 * span, span, 0)?;
     let va = window.start.add(span - 20 * PAGE);
@@ -390,7 +377,6 @@ pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
     tree.unmap(VirtRange::new(va, 40 * PAGE), &mut batch)?;
     batch.flush();
     verify_pages(&tree, va, 40, |_| None, Memory::Untouched)?;
-    // The range lies in two level 3 tables.
     expect(
         "fewer tables were missing than the map needs",
         nr_failed,

@@ -10,11 +10,10 @@ use crate::selftest::context::Context;
 use crate::selftest::failure::{TestResult, expect, expect_value};
 
 kernel::per_cpu! {
-    /// The index of the CPU that wrote it, plus one.
+    /// Plus one.
     static WRITTEN_BY: AtomicU64 = AtomicU64::new(0);
 }
 
-/// And each CPU's overflow stack is in its own block.
 pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     let elsewhere = AtomicU64::new(0);
     smp::on_each_cpu(|cpu| {
@@ -38,7 +37,6 @@ pub fn each_has_its_own(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Blocks are allocated for the CPUs of the device tree.
 pub fn memory_follows_the_machine(_ctx: &Context) -> TestResult {
     let others = kernel::machine().other_cpus().count();
     expect_value("CPUs with a number", nr_cpus() as u64, 1 + others as u64)?;

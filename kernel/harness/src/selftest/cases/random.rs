@@ -11,7 +11,6 @@ use crate::selftest::verify::{Expected, Memory, verify_pages};
 
 type Model = Vec<Option<Expected>>;
 
-/// Held against a model of pages that knows no leaves.
 pub fn random_edits_equal_a_page_model(ctx: &Context) -> TestResult {
     const PAGES: u64 = 4 * BLOCK;
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
@@ -46,7 +45,7 @@ fn edit_at_random(
         let mut batch = tree.batch();
         match rng.u32(0..6) {
             0 | 1 => {
-                // Each page has its frame, so two mappings never share one.
+                // Two mappings never share a frame.
                 let source = Source::Range {
                     start: block.start().add(first * PAGE),
                     pages: nr,
@@ -100,7 +99,6 @@ fn edit_at_random(
             }
         }
         batch.flush();
-        // The neighbourhood always, the whole window now and then.
         let (from, to) = if step % 16 == 15 {
             (0, pages)
         } else {

@@ -1,6 +1,5 @@
 //! `test_vmalloc=MASK nr_pages=N use_huge=0|1 loops=N threads=N`: the
-//! [`shapes`](crate::selftest::shapes), each thread a CPU, with instructions per loop under
-//! `-icount`.
+//! [`shapes`](crate::selftest::shapes), each thread a CPU.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,12 +13,10 @@ use crate::selftest::failure::{Failure, TestResult, expect_value, go_on};
 use crate::selftest::ktap::Report;
 use crate::selftest::shapes::{self, Backing, Run, Shape};
 
-/// Of a shape on all its threads.
 struct Outcome {
     threads: u64,
     passed: u64,
     instructions: u64,
-    /// And its CPU.
     failure: Option<(usize, Failure)>,
 }
 

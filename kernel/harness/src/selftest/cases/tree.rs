@@ -14,7 +14,6 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Expected, verify_pages};
 
-/// Every table page that was allocated is linked, once.
 pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
     let audit = audit::audit(ctx.info)?;
     expect_value(
@@ -24,7 +23,6 @@ pub fn audit_finds_nothing(ctx: &Context) -> TestResult {
     )?;
     let ram = mm::memory_plan().ram.size();
     let mapped = audit.report.leaves.pages::<layout::Granule>() * PAGE;
-    // Image, device tree and areas are mapped besides the linear map.
     expect("the tree maps less than all RAM", mapped, mapped > ram)?;
     Ok(())
 }
@@ -48,7 +46,6 @@ pub fn device_tree_window_has_its_pages_only(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// With mappings of each leaf size that RAM allows.
 pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, BLOCK_ORDER + 2)?;
     let window = Window::reserve(4 * BLOCK_SIZE, BLOCK_SIZE, 0)?;
@@ -63,7 +60,6 @@ pub fn audit_of_groups_and_blocks(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Or single pages, if the boot arguments say so.
 pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     let allowed = match kernel::args().linear {
         LinearLeaves::Largest => ctx.leaves(),
@@ -94,7 +90,6 @@ pub fn linear_map_has_the_largest_leaves(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Through the fixed slots, where the leaf maps its own tables. Then the leaf is folded.
 pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     let block = Block::allocate(ctx, BLOCK_ORDER)?;
@@ -130,9 +125,7 @@ pub fn linear_map_can_be_cut(ctx: &Context) -> TestResult {
     protect(Attributes::read_only)?;
     let cut = around(true).and_then(|()| super::faults::expect_read_only(page));
     protect(Attributes::writable)?;
-    // A map of single pages stays one.
     if kernel::args().linear == LinearLeaves::Largest {
-        // The largest leaf that there can be around it.
         let largest = 16u64 << 30;
         mm::with_linear_map_tables(|tree| {
             let mut batch = tree.batch();

@@ -16,7 +16,7 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, BLOCK_SIZE, GROUP, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// Returns the address of a page of `area`, and that in the linear map.
+/// And that in the linear map.
 fn page_of(area: &KernelArea, page: u64) -> Result<(usize, usize), Failure> {
     let va = area.range().start.add(page * PAGE);
     let pfn = mm::vmalloc_to_pfn(va)?;
@@ -37,7 +37,6 @@ fn fill(area: &KernelArea) {
     }
 }
 
-/// Neither frames nor addresses are reused before a flush.
 pub fn lazy_purge(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     vm.vm_unmap_aliases();
@@ -69,7 +68,6 @@ pub fn lazy_purge(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// The frames move to another address with their contents.
 pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(PAGE)?;
     fill(&area);
@@ -103,7 +101,6 @@ pub fn vrealloc_moves_no_page(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Zeros for guards and devices and where nothing is.
 pub fn vread_copies(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(3 * PAGE)?;
     fill(&area);
@@ -174,7 +171,6 @@ pub fn pages_handed_over(_ctx: &Context) -> TestResult {
     // SAFETY: raw, the test's own, and nothing lies in it.
     unsafe { mm::vunmap(va) }?;
     kernel_vmalloc().vm_unmap_aliases();
-    // The list of frames is on the heap.
     expect(
         "frames were not freed",
         frames::stats().used(),
@@ -225,7 +221,6 @@ pub fn map_ram(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Checks that each page and its alias can be read, and written as `expected` says.
 fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<(), Failure> {
     for page in 0..pages(area) {
         let (va, alias) = page_of(area, page)?;
@@ -247,10 +242,9 @@ fn expect_writable(area: &KernelArea, expected: impl Fn(u64) -> bool) -> Result<
     Ok(())
 }
 
-/// Linux bugs 10 and 11: a slice of a block, at both addresses.
+/// Linux bugs 10 and 11.
 pub fn set_memory_slice(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
-    // Of a block, or enough of one of 512 MiB.
     let nr_pages = BLOCK.min(2048);
     for (first, nr) in [
         (0, 1),
@@ -274,7 +268,6 @@ pub fn set_memory_slice(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Invalid pages fault by either address, and keep their data.
 pub fn set_memory_invalid(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(512 * PAGE)?;
     fill(&area);
@@ -304,7 +297,6 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     loop {
         let area = mm::vmalloc(BLOCK_SIZE)?;
         fill(&area);
-        // Nothing lazy is left that could be freed for another try.
         kernel_vmalloc().vm_unmap_aliases();
         let injection = fail_page_alloc::fail_nth(k);
         let result = area.set_memory_ro(7 * PAGE, 3 * PAGE);
@@ -341,8 +333,8 @@ pub fn set_memory_all_or_nothing(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Two read-only areas share a block of the linear map, and freeing a third folds around it. Folded
-/// into one block, the first could not be made writable without a table.
+/// A third's free folds the block around them; folded whole, the first could not be made writable
+/// without a table.
 pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     const SIZE: u64 = 256 * PAGE;
     let before = audit::audit(ctx.info)?.report;
@@ -390,12 +382,12 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// What was not changed is not cut, so freeing takes no table.
 pub fn end_needs_no_table(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     for first in [0, 511, 700] {
-        // Pieces of 2^9, 2^8, ... pages, each in its own block of the linear map or in the middle
-        // of one.
+        // Pieces of 2
+        // 9, 2
+        // 8, ... pages, each in its own block of the linear map or in the middle of one.
         let area = mm::vmalloc(1023 * PAGE)?;
         area.set_memory_ro(first * PAGE, PAGE)?;
         let injection = fail_page_alloc::fail_nth(1);

@@ -1,6 +1,5 @@
-//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects. A root entry of its own tree
-//! is linked into the live root, so its mappings are accessed for real, and the TLB is probed for
-//! what it unmapped.
+//! Every walker of [`for_each_walker!`] that `bench.walkers=` selects. An entry of its own tree is
+//! linked into the live root, and the TLB is probed for what it unmapped.
 
 use alloc::vec::Vec;
 
@@ -23,7 +22,7 @@ use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, verify_pages};
 use crate::wrong_walkers::LastIsFirst;
 
-/// Under one entry of a table of [`LEVEL`], where no region of the kernel is.
+/// Under one entry of a table of [`LEVEL`], unused by the kernel.
 const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
 /// A root of few entries has something in each.
 const LEVEL: Level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
@@ -38,16 +37,14 @@ fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     }
     Ok((table, layout::Granule::index(BASE.0, LEVEL)))
 }
-/// Stays mapped, so that the linked table stays.
+/// So that the linked table stays.
 const KEPT: VirtAddr = BASE.add(32 << 30);
 
 type KernelWalk<'a> = Walk<'a, layout::Granule, KernelTables, KernelMmu>;
 trait KernelWalker: Walker<layout::Granule, KernelTables, KernelMmu> {}
 impl<W: Walker<layout::Granule, KernelTables, KernelMmu>> KernelWalker for W {}
 
-/// A link of the live root to a walker's tree, removed on drop.
 struct Grafted<'a> {
-    /// Of the live tree.
     slot: (PhysAddr, usize),
     mmu: &'a KernelMmu,
 }
@@ -71,7 +68,7 @@ impl<'a> Grafted<'a> {
 impl Drop for Grafted<'_> {
     fn drop(&mut self) {
         KernelTables.store(self.slot.0, self.slot.1, 0);
-        // All levels: walk caches, too, hold what was below (DESIGN rule 5).
+        // All levels: walk caches hold what was below (DESIGN rule 5).
         self.mmu.dsb_ishst();
         self.mmu.tlbi_vmalle1is();
         self.mmu.dsb_ish();
@@ -79,7 +76,6 @@ impl Drop for Grafted<'_> {
     }
 }
 
-/// As the walker's three calls take it.
 enum Source<'a> {
     Range(PhysAddr, u64),
     Pages(&'a [Pfn]),
@@ -131,7 +127,6 @@ pub fn registered(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Returns whether the walker is selected, and so was tested.
 fn run<W: KernelWalker>(ctx: &Context, walker: &W) -> Result<bool, Failure> {
     if !crate::glob::matches(crate::options().bench_walkers, W::NAME) {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Addresses that need more than 48 bits, where the image has them: `VA=52 PA=52`.
+//! Addresses of more than 48 bits: `VA=52 PA=52`.
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,6 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{BLOCK, BLOCK_ORDER, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::Memory;
 
-/// The same bits of address below the highest four, in five places: each holds data of its own.
 pub fn highest_bits_tell_addresses_apart(ctx: &Context) -> TestResult {
     if Granule::VA_BITS == 48 {
         return Err(Stop::Skip("virtual addresses have 48 bits"));
@@ -22,7 +21,6 @@ pub fn highest_bits_tell_addresses_apart(ctx: &Context) -> TestResult {
     let blocks = (0..5)
         .map(|_| Block::allocate(ctx, BLOCK_ORDER))
         .collect::<Result<Vec<_>, _>>()?;
-    // The upper half of the addresses of TTBR1, beyond vmalloc, has nothing but what is at its top.
     let sources: Vec<_> = blocks
         .iter()
         .map(|block| Source::Array((0..block.pages()).map(|page| Pfn(block.first.0 + page)).collect()))
@@ -49,8 +47,7 @@ pub fn highest_bits_tell_addresses_apart(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Memory on both sides of each power of two from 2^48 up, which nothing answers: what the MMU says
-/// of it, by pages, by groups, and by pages in disorder.
+/// Nothing answers there: only what the MMU says.
 pub fn memory_above_48_bits_is_what_par_says(ctx: &Context) -> TestResult {
     let pa_bits = mm::kernel_tree().config().pa_bits;
     if pa_bits <= 48 {
@@ -58,7 +55,6 @@ pub fn memory_above_48_bits_is_what_par_says(ctx: &Context) -> TestResult {
     }
     let size = 4 * GROUP * PAGE;
     for bit in 48..=pa_bits {
-        // The last pages that there are, at the end.
         let end = if bit == pa_bits {
             1 << bit
         } else {

@@ -1,5 +1,3 @@
-//! Shapes that Linux's suite lacks: large leaves, and parts of them.
-
 use alloc::vec::Vec;
 
 use kernel::layout;
@@ -25,7 +23,7 @@ fn random_part(run: &mut Run<'_>, pages: u64) -> core::ops::Range<u64> {
     first..first + run.rng.u64(1..=pages - first)
 }
 
-/// Checks that `area` maps `frames`, with the largest leaves that their order allows.
+/// With the largest leaves that their order allows.
 fn maps_frames(run: &mut Run<'_>, area: &KernelArea, frames: Vec<Pfn>) -> Result<(), Failure> {
     let start = area.range().start;
     for page in pages_to_check(run, frames.len() as u64) {
@@ -50,7 +48,7 @@ pub(super) fn mixed_order_vmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Memory from inside a block on, placed so that its blocks can be blocks.
+/// From inside a block on.
 pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let (block, end) = (run.backing.block.first.0, 1 << BLOCK_ORDER);
@@ -58,7 +56,6 @@ pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
         let frames: Vec<Pfn> = (block + first..block + end).map(Pfn).collect();
         let area = mm::vmap(frames.as_slice())?;
         let blocks = area.outcome().leaves.get(LeafSize::BLOCK2);
-        // Where no block fits, by its groups.
         let (size, expected) = if end == 4 * BLOCK {
             (BLOCK_SIZE, 3)
         } else {
@@ -74,7 +71,6 @@ pub(super) fn vmap_inside_a_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// The part is mapped again. No leaf is cut further than needed.
 pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     let block = run.backing.block.first.0;
     let frames: Vec<Pfn> = (block..block + PART_PAGES).map(Pfn).collect();
@@ -105,7 +101,6 @@ pub(super) fn partial_unmap(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// Both addresses of the part change.
 pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |run| {
         let area = mm::vmalloc(PART_PAGES * PAGE)?;
@@ -139,7 +134,6 @@ pub(super) fn partial_permission_change(run: &mut Run<'_>) -> Result<u64, Failur
     })
 }
 
-/// One leaf each, where the contiguous bit may be used.
 pub(super) fn ioremap_of_every_leaf(run: &mut Run<'_>) -> Result<u64, Failure> {
     const SIZES: [(LeafSize, LeafSize); 5] = [
         (LeafSize::PAGE, LeafSize::PAGE),

@@ -8,7 +8,6 @@ use crate::selftest::failure::{Failure, expect, expect_leaves};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::read;
 
-/// Returns all pages, or the first, the last and one in between.
 pub(super) fn pages_to_check(run: &mut Run<'_>, pages: u64) -> impl Iterator<Item = u64> + use<> {
     let some = [0, run.rng.u64(0..pages), pages - 1];
     let every = if run.every_page { pages } else { 0 };
@@ -26,7 +25,6 @@ pub(super) fn translates(va: usize, pa: PhysAddr) -> Result<(), Failure> {
     )
 }
 
-/// Each frame has its number in its first word.
 pub(super) fn is_frame(start: VirtAddr, page: u64, frame: Pfn) -> Result<(), Failure> {
     let va = page_at(start, page);
     translates(va, PhysAddr(frame.0 * PAGE))?;
@@ -47,9 +45,8 @@ pub(super) fn has_leaves(range: VirtRange, expected: LeafCounts) -> Result<(), F
     expect_leaves(leaves_of(range)?, expected)
 }
 
-/// Returns the leaves of `pages` pages, aligned to their number and mapped by at most level 2
-/// blocks, after those that `cut` shares were cut there and no further (DESIGN rule 8). Leaves
-/// within `cut` are counted if `kept`.
+/// Returns the leaves of `pages` pages, at most level 2 blocks, after those that `cut` shares were
+/// cut there and no further (DESIGN rule 8). Leaves within `cut` count if `kept`.
 pub(super) fn after_cut(pages: u64, cut: core::ops::Range<u64>, kept: bool, allowed: LeafSet) -> LeafCounts {
     let mut leaves = LeafCounts::default();
     let mut page = 0;

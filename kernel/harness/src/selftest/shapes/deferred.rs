@@ -1,5 +1,5 @@
-//! `kvfree_rcu`: memory is freed once no reader may look at it. A thread publishes a page and takes
-//! out the one before, which is freed after each thread was seen not reading.
+//! `kvfree_rcu`: a thread publishes a page and takes out the one before, which is freed after each
+//! thread was seen not reading.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +14,11 @@ use crate::selftest::failure::{Failure, expect};
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{read, write};
 
-/// Frees that share one grace period.
 const BATCH: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Readers {
-    /// The page that all read, or 0.
+    /// 0 for none.
     published: AtomicU64,
     /// Odd while it reads.
     reading: Box<[AtomicU64]>,
@@ -33,7 +32,6 @@ impl Readers {
         }
     }
 
-    /// Returns whether the published page is as written.
     fn look(&self, thread: usize) -> bool {
         // SeqCst: a CPU that does not see this thread reading has taken the page out before this
         // thread can load its address.
@@ -94,7 +92,7 @@ fn replace(
     Ok(right)
 }
 
-/// The form with one argument.
+/// With one argument.
 pub(super) fn noted_apart(run: &mut Run<'_>) -> Result<u64, Failure> {
     let (mut waiting, mut nr) = ([0; BATCH], 0);
     let readers = &run.backing.readers;
@@ -115,7 +113,7 @@ pub(super) fn noted_apart(run: &mut Run<'_>) -> Result<u64, Failure> {
     right
 }
 
-/// The form with two: what waits is linked through its first words.
+/// With two: what waits is linked through its first words.
 pub(super) fn linked_through(run: &mut Run<'_>) -> Result<u64, Failure> {
     let (mut head, mut nr) = (0u64, 0);
     let readers = &run.backing.readers;

@@ -1,4 +1,4 @@
-//! The shapes of Linux's `lib/test_vmalloc.c`, with its sizes, alignments and order of events.
+//! Those of Linux's `lib/test_vmalloc.c`, with its sizes, alignments and order of events.
 
 use alloc::vec::Vec;
 
@@ -40,7 +40,6 @@ pub(super) fn fix_size(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::fix_size)
 }
 
-/// Each area takes a whole hole or a cached range.
 pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
     let vm = kernel_vmalloc();
     let mut held = Vec::new();
@@ -57,7 +56,7 @@ pub(super) fn full_fit(run: &mut Run<'_>) -> Result<u64, Failure> {
         })
     };
     loops(run, |run| {
-        // Lazily freed areas are not holes yet, nor what an idle CPU is freeing.
+        // Nor is what an idle CPU is freeing a hole.
         vm.vm_unmap_aliases();
         let before = census()?;
         let area = mm::vmalloc(PAGE)?;
@@ -91,8 +90,8 @@ pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::random_size_align)
 }
 
-/// Linux expects the top to fail. Here 2^63 must fail; where many places are aligned, it succeeds
-/// on any number of CPUs.
+/// Linux expects the top to fail. Here 2
+/// 63 must fail.
 pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |_| {
         let vm = kernel_vmalloc();
@@ -100,7 +99,6 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
             let align = 1 << shift;
             match vm.allocate(&Request::new(PAGE).aligned(align)) {
                 Ok(area) => area.va().0.is_multiple_of(align),
-                // Other CPUs may have the few places.
                 Err(Error::OutOfSpace(_)) => align > vm.range().size >> 6,
                 Err(_) => false,
             }
@@ -110,8 +108,7 @@ pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     })
 }
 
-/// One area is reserved for all CPUs' units, with pages under the objects only, as in Linux's
-/// per-CPU chunks.
+/// One area for all CPUs' units, with pages under the objects only, as in Linux's per-CPU chunks.
 pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
     const UNIT_PAGES: u64 = 16;
     const OBJECTS: usize = 16;
@@ -132,7 +129,6 @@ pub(super) fn percpu(run: &mut Run<'_>) -> Result<u64, Failure> {
             each().for_each(|at| write(at, at as u64 ^ run.nr_pages));
             each().all(|at| read(at) == at as u64 ^ run.nr_pages)
         });
-        // Flushed on return, so that the frames may be freed.
         chunk.free();
         populated.iter().for_each(|frame: &Pfn| frames::free(*frame, 0));
         done
@@ -164,8 +160,7 @@ pub(super) fn map_ram(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::map_ram)
 }
 
-/// Allocated and freed under a spin lock with interrupts masked. Only other CPUs may make that
-/// fail.
+/// Under a spin lock with interrupts masked. Only other CPUs may make that fail.
 pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
     let lock = IrqSpinLock::new("no_block", ());
     let right = loops(run, |run| {
@@ -188,7 +183,7 @@ pub(super) fn no_block(run: &mut Run<'_>) -> Result<u64, Failure> {
         }
         Ok(right)
     });
-    // It may wait, so it drains what was deferred.
+    // It drains what was deferred.
     kernel_vmalloc().vm_unmap_aliases();
     right
 }

@@ -1,5 +1,5 @@
-//! The shapes of `test_vmalloc=MASK`: those of Linux's `lib/test_vmalloc.c` by its numbers, then
-//! others. A shape returns how many loops were right.
+//! The shapes of `test_vmalloc=MASK`: Linux's by its numbers, then others. A shape returns how many
+//! loops were right.
 
 mod beyond;
 mod check;
@@ -22,29 +22,22 @@ use crate::options::CASES;
 
 pub(crate) use deferred::Readers;
 
-/// Shared by the threads of a run, and never changed.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    /// Keeps `pages` alive.
     _area: KernelArea,
-    /// In no particular order.
     pub pages: Vec<Pfn>,
-    /// Of [`BLOCK_ORDER`].
     pub block: Block,
-    /// No two neighbours are consecutive.
     pub mixed: Chunks,
-    /// [`DEVICE_SIZE`] with nothing behind, aligned to as much.
+    /// [`DEVICE_SIZE`] with nothing behind.
     pub device: PhysAddr,
     pub readers: Readers,
 }
 
-/// Four blocks of level 2, but where those are of 512 MiB.
 const BLOCK_ORDER: u8 = if layout::PAGE_SHIFT == 16 {
     11
 } else {
     source::BLOCK_ORDER + 2
 };
-/// The largest leaf that is tried.
 const DEVICE_SIZE: u64 = if layout::PAGE_SHIFT == 16 {
     16 << 30
 } else {
@@ -53,7 +46,6 @@ const DEVICE_SIZE: u64 = if layout::PAGE_SHIFT == 16 {
 const MIXED: [u8; 14] = [9, 4, 0, 8, 5, 0, 2, 9, 4, 7, 1, 0, 6, 3];
 
 impl Backing {
-    /// Each page has its frame number in its first word.
     pub fn new(ctx: &Context, nr_pages: u64) -> Result<Self, Failure> {
         let area = mm::vmalloc(nr_pages * PAGE)?;
         let pages = (0..nr_pages)
@@ -78,14 +70,11 @@ impl Backing {
 
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
-    /// Of a shape with a fixed size.
     pub nr_pages: u64,
     pub use_huge: bool,
     pub loops: u64,
     pub threads: u64,
-    /// The index of its CPU.
     pub thread: usize,
-    /// Every page is checked, not one of each kind.
     pub every_page: bool,
     pub rng: fastrand::Rng,
     pub backing: &'a Backing,
@@ -96,7 +85,6 @@ pub(crate) type Body = fn(&mut Run<'_>) -> Result<u64, Failure>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub bit: u32,
-    /// Linux's, where it is Linux's.
     pub name: &'static str,
     pub body: Body,
 }

@@ -1,5 +1,3 @@
-//! Calls from contexts that cannot wait.
-
 use alloc::vec::Vec;
 
 use kernel::mm::areas::kernel_vmalloc;
@@ -16,7 +14,6 @@ use crate::selftest::verify::{read, write};
 pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let nolock = Request::new(5 * PAGE).nolock();
-    // The same request with the lock free.
     let area = vm.allocate(&nolock)?;
     write(area.va().0 as usize, 5);
     expect(
@@ -35,7 +32,6 @@ pub fn lock_is_taken(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Frees until there is no room. The next free is refused and changes nothing.
 pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();
@@ -66,7 +62,6 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
         as_if_interrupted(|| unsafe { vm.vfree_atomic(*last) })
     })?;
     expect("a refused free took the area", last.0, read(last.0 as usize) == 9)?;
-    // The next call that can wait frees the others.
     second.owe(paging::VirtRange::new(*last, PAGE))?;
     // SAFETY: as above.
     unsafe { vm.vfree(*last) }?;
@@ -75,14 +70,12 @@ pub fn too_many_deferred(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Deferred frees of wrong addresses have no caller left to tell: they are counted.
 pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
     let second = SecondVmalloc::new(32 * BLOCK_SIZE, FlushPolicy::Strict)?;
     let vm = second.vm();
     let (area, reserved) = (vm.vmalloc(4 * PAGE)?, vm.get_vm_area(PAGE, 1)?.into_raw());
     let raw = area.into_raw();
     let refused_before = vm.usage().refused;
-    // Inside, another kind, none, and right, twice.
     for va in [raw.add(PAGE), reserved, raw.add(16 << 20), raw, raw] {
         // SAFETY: the one that is right is raw, the test's own, and nothing lies in it.
         as_if_interrupted(|| unsafe { vm.vfree_atomic(va) })?;
@@ -93,7 +86,6 @@ pub fn deferred_bad_frees(_ctx: &Context) -> TestResult {
     expect_value("deferred frees that were refused", refused as u64, 4)?;
     // SAFETY: raw, the test's own.
     unsafe { vm.free_vm_area(reserved) }?;
-    // Where the lock is free, a wrong address is refused at once.
     // SAFETY: it was freed, which is refused.
     let again = unsafe { vm.vfree_atomic(raw) };
     expect(

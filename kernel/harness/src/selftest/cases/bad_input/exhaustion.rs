@@ -1,5 +1,3 @@
-//! Exhausted addresses, frames, pages for tables, and records of areas.
-
 use alloc::vec::Vec;
 
 use kernel::mm::areas::{self, KernelArea, kernel_vmalloc};
@@ -14,15 +12,12 @@ use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK, BLOCK_SIZE, PAGE};
 use crate::selftest::verify::{read, write};
 
-/// Maximum number of areas that take all addresses.
 const MOST_AREAS: usize = 4096;
-/// Maximum number of records in a page: each has eight words and links.
 const RECORDS_OF_PAGE: usize = PAGE as usize / 64;
 
-/// Pages that a last-level table translates.
 const PIECE: u64 = BLOCK;
 
-/// What an area of `pages` pages takes, guards included: whole tables if it is larger than one.
+/// Guards included: whole tables if it is larger than one.
 const fn reserved(pages: u64) -> u64 {
     if pages > PIECE {
         pages.next_multiple_of(PIECE)
@@ -31,10 +26,8 @@ const fn reserved(pages: u64) -> u64 {
     }
 }
 
-/// Each call says what it found no room for.
 pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    // What takes addresses of its own comes first.
     let mut held: Vec<KernelArea> = Vec::with_capacity(MOST_AREAS);
     let block = Block::allocate(ctx, 6)?;
     let frames: [Pfn; 64] = core::array::from_fn(|page| Pfn(block.first.0 + page as u64));
@@ -77,12 +70,10 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     refused("an ioremap", none(2), || mm::ioremap(device, PAGE))?;
     refused("a move by vrealloc", none(101), || grows.vrealloc(100 * PAGE))?;
     let align = 1 << 40;
-    // What is aligned to more than a table has whole tables.
     let aligned = none(PIECE);
     refused("a page at an alignment", aligned, || {
         vm.allocate(&Request::new(PAGE).aligned(align))
     })?;
-    // One area is freed: there is room for its size only.
     let last = held.pop().ok_or(Failure::NotRefused("all areas"))?;
     let (va, size) = (last.va(), last.size());
     last.free();
@@ -91,7 +82,6 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     refused("a page more", none(2), || mm::vmalloc(PAGE))?;
     drop(again);
     drop(held);
-    // Gaps enough, but none aligned like this.
     let error = Error::OutOfSpace(SpaceError::NoAlignedSpace {
         pages: PIECE,
         align: (1 << 63) / PAGE,
@@ -103,14 +93,13 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// All frames, as blocks linked through their first words: holding them takes no memory.
+/// Blocks linked through their first words: holding them takes no memory.
 pub struct AllFrames {
-    /// First frame of the newest block, and its order in bits 7:0; 0 for none.
+    /// Its order is in bits 7:0.
     head: u64,
 }
 
 impl AllFrames {
-    /// Takes all, after lazy frees are flushed.
     pub fn take() -> Self {
         kernel_vmalloc().shrink();
         let mut all = Self { head: 0 };
@@ -136,7 +125,6 @@ impl AllFrames {
         Some((first, order))
     }
 
-    /// Frees exactly `nr` frames.
     pub fn free(&mut self, nr: u64) {
         let mut left = nr;
         while left != 0
@@ -164,14 +152,11 @@ impl Drop for AllFrames {
     }
 }
 
-/// With as many frames as it needs, a call succeeds.
 pub fn frames_run_out(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
-    // More than all free records and those of another page.
     let mut held: Vec<VirtAddr> =
         Vec::with_capacity((areas::nr_node_frames() as usize + 1) * RECORDS_OF_PAGE);
     let mut area = mm::vmalloc(PAGE)?;
-    // Of a block, where RAM has some to spare.
     let large = mm::vmalloc(BLOCK_SIZE.min(32 << 20))?;
     let has_block = large.outcome().leaves.get(LeafSize::BLOCK2) != 0;
     let block = Block::allocate(ctx, 6)?;
@@ -184,7 +169,6 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     refused("a vmalloc", none(5 * PAGE), || mm::vmalloc(5 * PAGE))?;
     refused("a vmalloc of blocks", none(4 << 20), || vm.vmalloc_huge(4 << 20))?;
     refused("a stack", none(4 * PAGE), || mm::alloc_stack(4 * PAGE))?;
-    // vrealloc needs frames for the new pages.
     refused("vrealloc", none(99 * PAGE), || area.vrealloc(100 * PAGE))?;
     let pages = [block.first];
     let no_table = |level| Error::Map(paging::Error::OutOfTables(level));
@@ -213,7 +197,6 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Reserves areas, which take no frame, until no record is left.
 fn nodes_run_out(held: &mut Vec<VirtAddr>) -> Result<(), Failure> {
     let vm = kernel_vmalloc();
     while held.len() < held.capacity() {

@@ -1,5 +1,3 @@
-//! Frees of what is not there, not whole, not the caller's, or by the wrong call.
-
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::mm::{self, linear_va};
 use paging::{Attributes, Pfn, VirtAddr};
@@ -12,7 +10,6 @@ use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 
-/// Before the flush and after.
 pub fn double_free(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     for (size, flushed) in [(PAGE, false), (PAGE, true), (3 << 20, false), (3 << 20, true)] {
@@ -84,7 +81,6 @@ pub fn interior_address(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Behind an area, and below a stack.
 pub fn guard_page(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(3 * PAGE)?;
     let va = area.range().end();
@@ -103,7 +99,6 @@ pub fn guard_page(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses of other regions, and of this one where no area is nor was.
 pub fn foreign_address(_ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let range = vm.range();
@@ -176,7 +171,6 @@ pub fn odd_address(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area that a handle owns.
 pub fn anothers_area(_ctx: &Context) -> TestResult {
     let area = mm::vmalloc(2 * PAGE)?;
     let (va, error) = (area.va(), Error::Owned(area.info()));
@@ -186,8 +180,6 @@ pub fn anothers_area(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Each kind has its own call. Only memory of the kernel has permissions and another size; only a
-/// reserved area is sparse.
 pub fn wrong_kind(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 0)?;
@@ -233,7 +225,6 @@ pub fn wrong_kind(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Small mappings and large ones.
 pub fn wrong_length(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 6)?;
@@ -254,7 +245,6 @@ pub fn wrong_length(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// A guard, an inner page of a small mapping, and an unmapped one.
 pub fn nothing_mapped(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 2)?;

@@ -1,5 +1,5 @@
 //! Impossible requests and wrong frees get the error that tells why, and change nothing. A new
-//! error does not compile until it is listed with a test, which [`every_error_has_a_test`] runs.
+//! error does not compile until it is listed with a test.
 
 mod contexts;
 mod exhaustion;
@@ -31,10 +31,9 @@ pub use requests::{
     writable_and_executable,
 };
 
-/// Errors produced since it was last 0, as bits of [`number`].
+/// As bits of [`number`].
 static PRODUCED: AtomicU32 = AtomicU32::new(0);
 
-/// Checks that `call` fails with `expected`, and that as much is in use as before.
 fn refused<T>(
     what: &'static str,
     expected: Error,
@@ -43,7 +42,7 @@ fn refused<T>(
     refused_as(what, |_| expected, call)
 }
 
-/// As [`refused`], for an error with a value known only afterwards.
+/// The value is known only afterwards.
 fn refused_as<T>(
     what: &'static str,
     expected: impl FnOnce(&Error) -> Error,
@@ -77,7 +76,6 @@ macro_rules! errors {
             $($error,)*
         }
 
-        /// The place of an error in the list.
         fn number(error: &Error) -> u32 {
             (match error {
                 $(Error::$error { .. } => Listed::$error,)*

@@ -68,7 +68,6 @@ pub fn nothing_asked_for(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// More than RAM, than the region, than all addresses; and sizes whose pages overflow.
 pub fn too_large(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let (ram, region) = (frames::nr_total() * PAGE, vm.range().size);
@@ -97,7 +96,6 @@ pub fn too_large(ctx: &Context) -> TestResult {
             vm.get_vm_area(size, 1)
         })?;
     }
-    // The guard behind takes a table of its own.
     let with_guard = Error::TooLarge {
         size: region + BLOCK_SIZE,
         limit: region,
@@ -121,7 +119,6 @@ pub fn alignment_of_no_power_of_two(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Past the last address, and past what the CPU implements.
 pub fn physical_overflow(_ctx: &Context) -> TestResult {
     let limit = 1u64 << mm::kernel_tree().config().pa_bits;
     for (pa, size) in [
@@ -142,7 +139,6 @@ pub fn physical_overflow(_ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// RAM of another memory type: by range, by frame, as memory of its own.
 pub fn device_that_is_ram(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -185,7 +181,6 @@ pub fn device_that_is_ram(ctx: &Context) -> TestResult {
             })?;
         }
     }
-    // Cacheable, as in the linear map, it is permitted.
     drop(vm.ioremap_cache(start, PAGE)?);
     drop(vm.vmap_as(&[block.first][..], Attributes::KERNEL_RODATA)?);
     Ok(())
@@ -216,7 +211,6 @@ pub fn null_page(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Legal: each copy is the page.
 pub fn duplicate_pages(ctx: &Context) -> TestResult {
     let block = Block::allocate(ctx, 2)?;
     let order = [0, 1, 0, 0, 3, 2, 1, 0];
@@ -235,7 +229,6 @@ pub fn duplicate_pages(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Pages twice in the list, of a block, free, of a device, or already an area's.
 pub fn pages_taken_over(ctx: &Context) -> TestResult {
     let vm = kernel_vmalloc();
     let block = Block::allocate(ctx, 1)?;
@@ -326,7 +319,6 @@ pub fn part_outside(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// An area with changed permissions does not move, nor one of another kind.
 pub fn changed_permissions(_ctx: &Context) -> TestResult {
     let mut area = mm::vmalloc(2 * PAGE)?;
     area.set_memory_ro(0, PAGE)?;

@@ -1,7 +1,6 @@
-//! All CPUs at once make, change, read, resize and free random areas. Each page has a pattern,
-//! verified by two addresses before the free; a device's pages are translated. The kernel's
-//! subsystem loses no data, also where allocations fail. A [`SecondVmalloc`] with few addresses
-//! reuses nothing before its flush and leaves nothing; with one CPU, each TLBI was owed.
+//! All CPUs at once make, change, read, resize and free random areas, whose patterns are verified
+//! before the free. A [`SecondVmalloc`] with few addresses reuses nothing before its flush and
+//! leaves nothing; with one CPU, each TLBI was owed.
 
 mod page;
 mod worker;
@@ -24,14 +23,12 @@ use crate::selftest::ktap::Report;
 use crate::selftest::source::{BLOCK_SIZE, PAGE};
 use worker::Worker;
 
-/// Of each CPU in a round.
 const OPERATIONS: u64 = 150;
 /// Each TLBI stops all CPUs of a multi-threaded emulator until the host has run each: 4 ms with 8
-/// CPUs on 2, and 18 times an operation.
+/// CPUs on 2.
 const MOST_OPERATIONS: u64 = 4 * OPERATIONS;
-/// Shared areas, each a word, 0 for none. The CPU that swaps one out owns it.
+/// Each a word, 0 for none. The CPU that swaps one out owns it.
 const SLOTS: usize = 24;
-/// Mappings of `vm_map_ram`, likewise.
 const RAM_SLOTS: usize = 8;
 const DEVICE_SIZE: u64 = 2048 * PAGE;
 
@@ -63,9 +60,9 @@ impl Finding {
 trait Subject: Sync {
     type Backend: Backend;
     fn vm(&self) -> &Vmalloc<Self::Backend>;
-    /// Called before what maps `range`, the caller's own, is unmapped or changed.
+    /// Before `range`, the caller's own, is unmapped or changed.
     fn owe(&self, range: VirtRange);
-    /// Returns whether a TLB may still hold any page of `range` as it was.
+    /// A TLB may still hold a page of `range` as it was.
     fn owes(&self, range: VirtRange) -> bool;
 }
 
@@ -100,15 +97,12 @@ impl Subject for SecondVmalloc {
 #[derive(Clone, Copy, Debug)]
 struct Round {
     seed: u64,
-    /// On the first CPU only.
     alone: bool,
-    /// A call may fail for lack of something.
     scarce: bool,
     permissions: bool,
     device: PhysAddr,
 }
 
-/// Shared by the CPUs.
 struct Shared {
     slots: [AtomicU64; SLOTS],
     ram_slots: [AtomicU64; RAM_SLOTS],
@@ -146,7 +140,6 @@ impl Shared {
     }
 }
 
-/// Runs one round, and frees all that it made.
 fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     let shared = Shared::new();
     let operations = OPERATIONS.min(MOST_OPERATIONS / smp::nr_online() as u64).max(1);
@@ -176,7 +169,7 @@ fn stress<S: Subject>(subject: &S, round: Round) -> Result<(), Failure> {
     go_on()
 }
 
-/// So that a long soak is not taken for dead.
+/// A long soak is not taken for dead.
 fn say_round(nr: u64) {
     let all = crate::options().soak;
     if all > 1 {
@@ -194,7 +187,6 @@ fn round_of(ctx: &Context, seed: u64) -> Result<Round, Failure> {
     })
 }
 
-/// `soak=N` rounds.
 pub fn own(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -204,7 +196,6 @@ pub fn own(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One in 20 allocations of frames fails.
 pub fn own_with_faults(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -223,7 +214,6 @@ pub fn own_with_faults(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// Addresses of 16 blocks, which run out where those are of 2 MiB.
 pub fn second(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
     for nr in 0..crate::options().soak {
@@ -252,11 +242,10 @@ pub fn second(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// One CPU, nothing scarce, permissions unchanged: each TLBI pays for something.
 pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     let mut rng = ctx.rng();
-    // Two areas to a flush of each shard. Of more, ranges would be joined, and what lies between,
-    // perhaps another shard's, invalidated too.
+    // Of more areas, ranges would be joined, and what lies between, perhaps another shard's,
+    // invalidated too.
     let shards = KernelBackend.nr_cpus() + 1;
     for flush in [
         FlushPolicy::Strict,
@@ -285,7 +274,6 @@ pub fn every_tlbi_is_owed(ctx: &Context) -> TestResult {
     Ok(())
 }
 
-/// CPU 0 changes parts of a block. Others read at both addresses, and wait for each break.
 pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
     ctx.needs_other_cpus()?;
     let shared = Shared::new();
@@ -297,7 +285,7 @@ pub fn permissions_meanwhile(ctx: &Context) -> TestResult {
         let first = rng.u64(0..pages);
         (first, rng.u64(1..=pages - first))
     });
-    // Fewer for more CPUs: they share the few of the emulator's host.
+    // CPUs share the few of the emulator's host.
     let parts = &parts[..(32 / smp::nr_online()).clamp(3, parts.len())];
     smp::on_each_cpu(|cpu| {
         if cpu == 0 {

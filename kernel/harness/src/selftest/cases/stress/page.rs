@@ -1,10 +1,5 @@
-//! What the pages of an area hold.
-//!
-//! ```text
-//!   word 0   a number made of the two below
-//!   word 1   the area's number 63:32, the page's number 31:0
-//!   word 2   the page's address (`VA_WORD`), for the CPU that frees the frame
-//! ```
+//! Word 0 of a page is made of words 1 and 2: the area's number and the page's, and the address
+//! (`VA_WORD`), for the CPU that frees the frame.
 
 use kernel::arch::mmu::at_s1e1r;
 use kernel::mm::linear_va;
@@ -43,7 +38,7 @@ fn is_marked(at: usize, key: u64) -> bool {
     read(at) == stamp(key) && read(at + 8) == key
 }
 
-/// Verifies pages at their own addresses and in the linear map.
+/// In the linear map, too.
 pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) -> Result<(), Finding> {
     for page in 0..pages {
         let at = va.add(page * PAGE);
@@ -64,7 +59,7 @@ pub fn id_at(va: VirtAddr) -> u32 {
     (read(va.0 as usize + 8) >> 32) as u32
 }
 
-/// Verifies pages by the MMU and by the tables, without an access.
+/// By the MMU and by the tables, without an access.
 pub fn verify_device<B: Backend>(
     vm: &Vmalloc<B>,
     va: VirtAddr,

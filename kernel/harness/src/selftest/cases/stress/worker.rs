@@ -10,10 +10,8 @@ use crate::selftest::by_address::ByAddress;
 use crate::selftest::source::PAGE;
 use crate::selftest::verify::{is_readable, is_writable};
 
-/// Foreign pages mapped at once.
 const MOST_FRAMES: usize = 64;
 const ORDERS: [u8; 8] = [0, 0, 0, 1, 2, 3, 4, 5];
-/// Bits of a number in the word of a slot.
 const ID_BITS: u32 = 28;
 
 const NO_AREA: &str = "was refused what there is enough for";
@@ -35,7 +33,6 @@ pub struct Worker<'a, S> {
     frames: [Pfn; MOST_FRAMES],
 }
 
-/// Where something is scarce, a call may fail for this.
 fn lacks(error: &Error) -> bool {
     matches!(
         error,
@@ -62,7 +59,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.subject.vm()
     }
 
-    /// Returns the word of a slot: the address in pages of the region, and a number of [`ID_BITS`].
+    /// The address in pages of the region, and a number of [`ID_BITS`].
     fn pack(&self, va: VirtAddr, number: u32) -> u64 {
         (va.offset_from(self.vm().range().start) / PAGE) << ID_BITS | u64::from(number)
     }
@@ -112,7 +109,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         }
     }
 
-    /// Stores an area where all find it, and frees the one found there.
+    /// Frees the one found there.
     fn publish(&mut self, slot: &AtomicU64, va: VirtAddr, id: u32) -> Result<(), Finding> {
         match slot.swap(self.pack(va, id), Ordering::AcqRel) {
             0 => Ok(()),
@@ -128,7 +125,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         area.ok_or(Finding::new(LOST_AREA, va.0))
     }
 
-    /// Makes an area of any kind, or returns `None` if something is lacking.
+    /// Returns `None` if something is lacking.
     fn make(&mut self) -> Result<Option<(VirtAddr, u32)>, Finding> {
         let vm = self.vm();
         let made = match self.rng.u32(0..8) {
@@ -156,7 +153,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         };
         let area = match made {
             Ok(area) => area,
-            // Another CPU may be in the way of a call that may not wait.
+            // Another CPU may be in the way.
             Err(Error::WouldBlock) => return Ok(None),
             Err(error) => return self.tolerate(NO_AREA, 0, error).map(|()| None),
         };
@@ -182,13 +179,13 @@ impl<'a, S: Subject> Worker<'a, S> {
         match self.rng.u32(0..6) {
             0 | 1 => request.huge(),
             2 => request.zeroed(),
-            // A call that may not wait can fail even if nothing is scarce.
+            // It can fail even if nothing is scarce.
             3 if self.round.scarce => request.nowait(),
             _ => request,
         }
     }
 
-    /// Allocates blocks of mixed orders, and splits them. Returns the number of frames.
+    /// Returns the number of frames.
     fn take_frames(&mut self) -> usize {
         let wanted = self.rng.usize(1..=MOST_FRAMES);
         let mut nr = 0;
@@ -233,7 +230,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         verify_device(self.vm(), va, pages, device)
     }
 
-    /// Verifies and frees an area, most likely made by another CPU.
+    /// Most likely made by another CPU.
     fn end(&mut self, va: VirtAddr, id: u32) -> Result<(), Finding> {
         let vm = self.vm();
         let area = self.area_at(va)?;
@@ -264,7 +261,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Returns all mapped pages, which may be more than the area's size says.
     fn mapped_range(&self, va: VirtAddr, area: &AreaInfo) -> VirtRange {
         let mut pages = area.size.div_ceil(PAGE);
         while self
@@ -294,7 +290,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// The pages that stay have their contents.
     fn resize(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<VirtAddr, Finding> {
         let vm = self.vm();
         let before = area.size.div_ceil(PAGE);
@@ -317,7 +312,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(moved)
     }
 
-    /// Changes permissions of a part, at both addresses; then frees the area.
     fn change(&mut self, va: VirtAddr, id: u32, area: &AreaInfo) -> Result<(), Finding> {
         let vm = self.vm();
         let pages = area.size.div_ceil(PAGE);
@@ -341,7 +335,7 @@ impl<'a, S: Subject> Worker<'a, S> {
         self.is_writable(va, first + nr..pages, true, WRONG_PERMISSION)?;
         verify(vm, va, pages, id)?;
         match self.rng.u32(0..4) {
-            // They are whole leaves by now, so nothing can be lacking.
+            // They are whole leaves by now.
             0 => {
                 let aliases = [part.0 as usize, self.alias_of(part)?];
                 // SAFETY: as above.
@@ -374,7 +368,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(linear_va(frame.0 * PAGE))
     }
 
-    /// Checks the first and the last page, at both addresses.
     fn is_writable(
         &self,
         va: VirtAddr,
@@ -396,7 +389,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Maps pages, and unmaps what is in the slot.
     fn map_ram(&mut self) -> Result<(), Finding> {
         let vm = self.vm();
         let nr = self.take_frames();
@@ -439,7 +431,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         Ok(())
     }
 
-    /// Lists areas while others come and go.
     fn list(&mut self) -> Result<(), Finding> {
         let range = self.vm().range();
         let mut end = range.start;
@@ -454,7 +445,6 @@ impl<'a, S: Subject> Worker<'a, S> {
         found
     }
 
-    /// Translates and reads an area that another CPU may be freeing.
     fn peek(&mut self) -> Result<(), Finding> {
         let word = self.shared.slots[self.rng.usize(0..SLOTS)].load(Ordering::Acquire);
         if word == 0 {
