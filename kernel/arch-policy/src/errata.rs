@@ -2,24 +2,22 @@
 //! (DESIGN rule 11).
 //!
 //! Rows follow Linux as of June 2026: `Documentation/arch/arm64/silicon-errata.rst`,
-//! `arch/arm64/Kconfig`, `arch/arm64/include/asm/cputype.h`, and for revisions the list of
+//! `arch/arm64/Kconfig`, `arch/arm64/include/asm/cputype.h`, and for revisions the lists of
 //! `arch/arm64/kernel/cpu_errata.c` named above them.
 //!
-//! Three workarounds are unconditional:
-//! - Cortex-A77 1508412 (r0p0 to r1p0): DMB SY around reads of PAR_EL1, in `arch::mmu::translate`;
-//! - Cortex-A53 843419 (r0p0 to r0p4), Brahma-B53: the linker (`boot/build.rs`);
-//! - AmpereOne AC04_CPU_23: DSB before and ISB after writes to HCR_EL2, in `configure_el2`.
+//! Unconditional: Cortex-A77 1508412 (r0p0 to r1p0) in `arch::mmu::translate`; Cortex-A53 843419
+//! (r0p0 to r0p4), Brahma-B53 in the linker (`boot/build.rs`); AmpereOne AC04_CPU_23 in
+//! `configure_el2`.
 
 use core::ops::RangeInclusive;
 
-/// Workarounds that are on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Errata {
     /// A TLBI may complete too early: DSB, TLBI again, DSB.
     pub repeat_tlbi: bool,
-    /// No contiguous bit. Only by force.
+    /// Only by force.
     pub no_cont: bool,
-    /// Cleaning a line may fail: clean and invalidate.
+    /// Cleaning a line may fail.
     pub clean_invalidates: bool,
     /// Executable memory changes by break-before-make only.
     pub break_executable: bool,
@@ -27,11 +25,10 @@ pub struct Errata {
 
 #[derive(Clone, Debug)]
 pub struct Erratum {
-    /// Core and number.
     pub name: &'static str,
     pub implementer: u8,
     pub part: RangeInclusive<u16>,
-    /// As (variant, revision): r1p2 is (1, 2).
+    /// (variant, revision): r1p2 is (1, 2).
     pub revisions: RangeInclusive<(u8, u8)>,
     pub needs: Errata,
 }
@@ -137,7 +134,6 @@ impl Erratum {
 }
 
 impl Errata {
-    /// As `errata=` names them.
     pub const SWITCHES: &[(&str, Self)] = &[
         ("repeat-tlbi", REPEAT_TLBI),
         ("no-cont", NO_CONT),
@@ -164,7 +160,6 @@ impl Errata {
         }
     }
 
-    /// Returns the names of those that are on.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::SWITCHES
             .iter()

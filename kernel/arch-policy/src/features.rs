@@ -5,7 +5,6 @@ use crate::identity::{Identity, Register};
 /// FEAT_BBM.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Bbm {
-    /// Needs break-before-make.
     Level0,
     /// nT bit.
     Level1,
@@ -21,26 +20,22 @@ pub struct Features {
     pub granule_4k: bool,
     pub granule_16k: bool,
     pub granule_64k: bool,
-    /// FEAT_LPA2 with pages of 4 KiB: 52-bit addresses.
+    /// FEAT_LPA2 with pages of 4 KiB.
     pub wide_4k: bool,
-    /// With pages of 16 KiB.
+    /// The same of 16 KiB.
     pub wide_16k: bool,
-    /// FEAT_LVA and FEAT_LPA: 52-bit addresses with pages of 64 KiB.
+    /// FEAT_LVA and FEAT_LPA.
     pub wide_64k: bool,
     pub tlbi_range: bool,
     pub lse: bool,
     pub bbm: Bbm,
-    /// FEAT_HAFDBS.
     pub hardware_access_flag: bool,
-    /// FEAT_HAFDBS.
     pub hardware_dirty_state: bool,
     /// PSTATE.PAN stays off.
     pub pan: bool,
     /// Bytes of DC ZVA; 0 if prohibited.
     pub zva_size: usize,
-    /// Bytes.
     pub dcache_line: usize,
-    /// Bytes.
     pub icache_line: usize,
     /// CTR_EL0.IDC.
     pub fetches_see_data: bool,
@@ -56,7 +51,7 @@ const fn field(register: u64, shift: u32) -> u64 {
 }
 
 impl Features {
-    /// Returns the features of `identity` (Arm ARM D24.2).
+    /// Arm ARM D24.2.
     #[must_use]
     pub const fn of(identity: &Identity) -> Self {
         let mmfr0 = identity.get(Register::Mmfr0);
@@ -74,7 +69,6 @@ impl Features {
                 5 => 48,
                 6 => 52,
                 7 => 56,
-                // Reserved: the least.
                 _ => 32,
             },
             granule_4k: field(mmfr0, 28) != 0xf,
@@ -114,10 +108,8 @@ impl Features {
         }
     }
 
-    /// Returns what code on either CPU may use.
-    ///
-    /// The smaller line misses none, as maintenance by address reaches all CPUs' caches; the
-    /// smaller DC ZVA may zero twice, in one table.
+    /// Returns what code on either CPU may use. The smaller line misses none, as maintenance by
+    /// address reaches all CPUs' caches; the smaller DC ZVA may zero twice, in one table.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
         Self {
@@ -145,7 +137,8 @@ impl Features {
         }
     }
 
-    /// Returns what pages of 2^`page_shift` bytes, or the kernel, need and this lacks.
+    /// Returns what pages of 2
+    /// `page_shift` bytes, or the kernel, need and this lacks.
     #[must_use]
     pub const fn missing(&self, page_shift: u32, va_bits: u32) -> Option<&'static str> {
         let (granule, wide) = match page_shift {

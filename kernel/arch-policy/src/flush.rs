@@ -1,15 +1,13 @@
-//! Break and invalidate for descriptors outside the engine's trees.
+//! Invalidates for descriptors outside the engine's trees.
 
 use paging::{Mmu, VirtAddr};
 
-/// Invalidates the page at `va`, made invalid, in TLBs and walk caches of all CPUs; twice with
-/// `repeat`, for an erratum.
+/// `va`'s descriptor was made invalid. TLBIs are issued twice with `repeat`, for an erratum.
 #[inline]
 pub fn page<M: Mmu>(mmu: &M, va: VirtAddr, repeat: bool) {
     flush(mmu, || mmu.tlbi_vaae1is(va), repeat);
 }
 
-/// Invalidates everything.
 #[inline]
 pub fn all<M: Mmu>(mmu: &M, repeat: bool) {
     flush(mmu, || mmu.tlbi_vmalle1is(), repeat);

@@ -1,5 +1,3 @@
-//! Identification registers.
-
 macro_rules! registers {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,7 +8,6 @@ macro_rules! registers {
         impl Register {
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// By name in boot arguments.
             pub const NAMES: &[(&str, Self)] = &[$(($name, Self::$variant),)*];
 
             #[must_use]
@@ -64,7 +61,6 @@ impl Identity {
     }
 }
 
-/// Imitates a machine of differing CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Override {
     pub cpu: usize,
@@ -73,7 +69,6 @@ pub struct Override {
 }
 
 impl Override {
-    /// Returns `identity` with the `overrides` of `cpu`.
     #[must_use]
     pub fn applied(overrides: impl Iterator<Item = Self>, cpu: usize, identity: Identity) -> Identity {
         overrides

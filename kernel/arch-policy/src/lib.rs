@@ -1,4 +1,4 @@
-//! Decisions of `kernel::arch`, without assembly, registers and globals: tested on the host.
+//! Decisions of `kernel::arch`, without assembly and registers: tested on the host.
 #![no_std]
 
 pub mod el2;

@@ -1,7 +1,6 @@
 //! Break windows: tell a fault on a leaf that another CPU is between breaking and making from a
 //! fault on a hole.
 //!
-//! # The protocol
 //! Each CPU has one word, which only it writes: odd from before a break until after the make.
 //!
 //! ```text
@@ -21,53 +20,43 @@
 //! word is seen before that descriptor; by (3) the second sum is read after it, so it has the odd
 //! word or a later one. Had the first sum had that, too, it would be the later even one, as none
 //! was odd; by (4) and (2) AT would then have read the new descriptor. So the sums differ. Words
-//! only grow, and 64 bits do not wrap: equal sums mean equal words.
+//! only grow, and do not wrap.
 //!
-//! # Progress, not time
-//! The faulter waits while another CPU's window is open: a virtual CPU may be descheduled for any
-//! time. Only the end of the kernel frees it from a CPU that never runs again: a CPU that fails
-//! says so, and waiters look. Each new question means that some CPU opened or closed a window, so
-//! some CPU makes progress.
-//!
-//! A CPU does not wait for its own window: it may not touch what it broke (DESIGN rule 3), so that
-//! fault is final.
+//! The wait has no limit: a virtual CPU may be descheduled for any time. A CPU that fails says so,
+//! and waiters look. Each new question means that some CPU opened or closed a window, so some CPU
+//! makes progress. A CPU does not wait for its own window: it may not touch what it broke (DESIGN
+//! rule 3).
 
 use core::marker::PhantomData;
 
 pub trait Platform {
-    /// A CPU's word.
     type Word;
 
-    /// Loads another CPU's word, load-acquire.
+    /// Another CPU's, load-acquire.
     fn load(word: &Self::Word) -> u64;
-    /// Loads this CPU's word.
     fn load_own(word: &Self::Word) -> u64;
-    /// Stores `odd` to this CPU's word, then (1) DMB ISH: seen by loads and walks before later
-    /// stores (Arm ARM B2.3).
+    /// (1) DMB ISH after it: seen by loads and walks before later stores (Arm ARM B2.3).
     fn open(word: &Self::Word, odd: u64);
-    /// Stores `even` to it, store-release (4): earlier stores are seen before.
+    /// Store-release (4): earlier stores are seen before.
     fn close(word: &Self::Word, even: u64);
     /// (2): DSB ISH and ISB order AT after the loads of the words, as an acquire or DMB would not
     /// (Arm ARM, "Address translation instructions").
     fn before_question();
-    /// (3): ISB orders later loads after the question, unless that ends with one.
+    /// (3): ISB, unless the question ends with one.
     fn after_question();
 }
 
-/// A word on its own cache line.
 #[repr(align(64))]
 #[derive(Debug)]
 pub struct Line<W>(pub W);
 
-/// All CPUs' words.
 pub trait Words {
-    /// A CPU's word.
     type Word;
 
     fn nr(&self) -> usize;
-    /// `cpu` is below [`nr`](Self::nr).
+    /// Below [`nr`](Self::nr).
     fn of(&self, cpu: usize) -> &Self::Word;
-    /// `cpu` runs this.
+    /// Runs on `cpu`.
     #[inline]
     fn own(&self, cpu: usize) -> &Self::Word {
         self.of(cpu)
@@ -91,17 +80,16 @@ pub struct Windows<P, W> {
     platform: PhantomData<P>,
 }
 
-/// The words of the other CPUs.
+/// Of the other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     /// Grows with every open or close.
     pub sum: u64,
-    /// A CPU whose window is open.
     pub open: Option<usize>,
 }
 
 impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
-    /// Returns closed windows. `words` hold 0.
+    /// `words` hold 0.
     pub const fn new(words: W) -> Self {
         Self {
             words,
@@ -109,10 +97,10 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         }
     }
 
-    /// Opens the window of `cpu`, which runs this, before a descriptor is made invalid.
+    /// Runs on `cpu`, before a descriptor is made invalid.
     ///
     /// # Panics
-    /// If it is open.
+    /// If its window is open.
     #[inline]
     pub fn open(&self, cpu: usize) {
         let word = self.words.own(cpu);
@@ -124,10 +112,10 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         P::open(word, closed + 1);
     }
 
-    /// Closes it after the new descriptor is stored.
+    /// After the new descriptor is stored.
     ///
     /// # Panics
-    /// If it is not open.
+    /// If the window is not open.
     #[inline]
     pub fn close(&self, cpu: usize) {
         let word = self.words.own(cpu);
@@ -151,8 +139,8 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
     }
 
     /// Returns whether the MMU translates an address on `cpu`, which runs this, now or once no
-    /// other CPU has a window open. `question` asks the MMU; `wait` gets a CPU with an open window,
-    /// if any, before it is asked again.
+    /// other CPU has a window open. `question` asks the MMU; before it is asked again, `wait` gets
+    /// a CPU with an open window, if any.
     pub fn translates(
         &self,
         cpu: usize,

@@ -1,4 +1,4 @@
-//! The list is written from the public tables a second time, as whole registers.
+//! The list is written from the public tables a second time.
 
 use arch_policy::errata::{Errata, TABLE};
 

@@ -105,7 +105,6 @@ fn addresses_of_52_bits_are_had_by_each_granule_in_its_own_way() {
     let narrow = Some("52-bit addresses with this granule");
     let mmfr0 = max().get(Register::Mmfr0);
     let without = |register, value| Features::of(&max().with(register, value));
-    // FEAT_LPA2 by TGran4 and TGran16; FEAT_LVA and FEAT_LPA by VARange and PARange.
     let plain = [
         (12, without(Register::Mmfr0, mmfr0 & !(0xf << 28))),
         (14, without(Register::Mmfr0, mmfr0 & !(0xf << 20) | 1 << 20)),

@@ -1,8 +1,6 @@
-//! The rings of the kernel's frame magazines, in every order that the C11 memory model allows,
-//! which is at least as weak as Arm's for what is used here.
-//!
-//! The kernel's `ring.rs` is compiled here as it is, with loom's atomics. What a block's holder
-//! writes to it is a cell of loom, which sees two accesses that nothing orders.
+//! The kernel's `ring.rs` with loom's atomics, in every order of the C11 memory model, at least as
+//! weak as Arm's here. What a block's holder writes to it is a cell of loom, which sees two
+//! accesses that nothing orders.
 
 #[path = "../../vmalloc/tests/memory_orders/atomic.rs"]
 #[allow(dead_code, reason = "it has all that other tests need")]
@@ -13,7 +11,6 @@ mod frames {
     pub mod tests;
 }
 
-/// What the kernel's module of instructions has.
 mod arch {
     pub mod atomic {
         pub use crate::atomic::{AtomicU64, AtomicUsize};

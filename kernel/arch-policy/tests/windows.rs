@@ -77,10 +77,10 @@ fn windows<const WHAT: u8, const CPUS: usize>() -> Windows<Without<WHAT>, [Line<
     }))
 }
 
-/// CPUs from 1 on break and make leaves, while CPU 0 asks for CPU 1's: the answer is always yes.
+/// CPUs from 1 on break and make leaves; CPU 0 asks for CPU 1's.
 fn a_leaf_that_is_broken<const WHAT: u8, const CPUS: usize>(breaks: u64) {
     let mut model = loom::model::Builder::new();
-    // Two CPUs in every order; with more, at most two preemptions.
+    // With more than two CPUs, at most two preemptions.
     model.preemption_bound = (CPUS > 2).then_some(2);
     model.check(move || {
         let windows = Arc::new(windows::<WHAT, CPUS>());
@@ -139,7 +139,7 @@ fn each_barrier_is_needed() {
     assert!(!is_seen::<NOTHING>());
 }
 
-/// The model has only a load for AT, which an acquire does not order.
+/// The model has a load for AT, which an acquire does not order.
 #[test]
 fn a_walk_that_were_a_load_would_need_no_barrier_before_it() {
     assert!(!is_seen::<BARRIER_BEFORE_THE_QUESTION>());

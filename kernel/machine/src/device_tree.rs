@@ -1,5 +1,5 @@
-//! The device tree, read once into plain values (Devicetree Specification 0.4, chapters 2 and 3,
-//! and Linux's bindings). `dtoolkit` validates and parses it, without a heap.
+//! The device tree as plain values (Devicetree Specification 0.4, chapters 2 and 3, and Linux's
+//! bindings). `dtoolkit` validates and parses it, without a heap.
 
 mod bus;
 
@@ -17,9 +17,9 @@ pub use bus::Path;
 
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
-    /// As written. Empty if the loader filled none in.
+    /// Empty if the loader filled none in.
     pub memory: ArrayVec<PhysRegion, MAX_REGIONS>,
-    /// From the reservation block and `/reserved-memory`.
+    /// Also from the reservation block.
     pub reserved: ArrayVec<Reserved, MAX_REGIONS>,
     pub initrd: Option<PhysRegion>,
     pub bootargs: &'a str,
@@ -44,7 +44,6 @@ pub struct Console {
     pub uart: Uart,
 }
 
-/// `method` of the PSCI node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Conduit {
@@ -52,11 +51,10 @@ pub enum Conduit {
     Smc = 2,
 }
 
-/// RAM that is not the kernel's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reserved {
     pub region: PhysRegion,
-    /// Not to be mapped: the CPU must not prefetch from it.
+    /// The CPU must not prefetch from it.
     pub no_map: bool,
 }
 
@@ -64,25 +62,20 @@ pub struct Reserved {
 pub struct Cpu {
     /// Affinity fields.
     pub mpidr: u64,
-    /// `None` if unknown.
     pub method: Option<EnableMethod>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EnableMethod {
     Psci,
-    /// It polls this physical address (`cpu-release-addr`).
+    /// Physical address of `cpu-release-addr`.
     SpinTable(u64),
 }
 
 #[derive(Clone, Debug)]
 pub enum Error<'a> {
     Blob(dtoolkit::error::FdtParseError),
-    Property {
-        node: &'a str,
-        property: &'static str,
-    },
-    /// Of memory banks or reserved ranges.
+    Property { node: &'a str, property: &'static str },
     TooManyRegions,
 }
 
@@ -98,7 +91,7 @@ impl fmt::Display for Error<'_> {
     }
 }
 
-/// Reads `blob` on the CPU with MPIDR `this`, for at most `max_cpus`.
+/// Reads `blob` on the CPU with MPIDR `this`.
 ///
 /// # Errors
 /// Why it is unusable.
@@ -137,8 +130,8 @@ pub fn read(blob: &[u8], this: u64, max_cpus: usize) -> Result<Machine<'_>, Erro
     Ok(machine)
 }
 
-/// Returns the UART of `stdout-path`, or else the first PL011, if [known](crate::uart::known),
-/// enabled and reachable. No other is guessed: an access to a UART whose clock is off may hang.
+/// Returns the UART of `stdout-path`, or else the first PL011, if [known](crate::uart::known). No
+/// other is guessed: an access to a UART whose clock is off may hang.
 #[must_use]
 pub fn console(tree: Fdt<'_>) -> Option<Console> {
     let mut console = stdout(tree).as_ref().and_then(Console::of);
@@ -158,7 +151,6 @@ impl Console {
     }
 }
 
-/// Returns the node of `stdout-path`.
 #[must_use]
 pub fn stdout(tree: Fdt<'_>) -> Option<Path<'_>> {
     let chosen = tree.find_node("/chosen")?;
@@ -167,7 +159,6 @@ pub fn stdout(tree: Fdt<'_>) -> Option<Path<'_>> {
     if path.starts_with('/') {
         return Path::resolve(tree, path);
     }
-    // Else it begins with an alias.
     let (alias, rest) = path.split_once('/').unwrap_or((path, ""));
     let alias = string(tree.find_node("/aliases")?, alias)?;
     Path::resolve(tree, alias)?.descend(rest)
@@ -175,7 +166,6 @@ pub fn stdout(tree: Fdt<'_>) -> Option<Path<'_>> {
 
 const PSCI: [&str; 3] = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
 
-/// Returns `method` of the first enabled PSCI node.
 #[must_use]
 pub fn psci_conduit(tree: Fdt<'_>) -> Option<Conduit> {
     let mut conduit = None;
@@ -239,7 +229,6 @@ fn read_reserved(tree: Fdt<'_>) -> Result<ArrayVec<Reserved, MAX_REGIONS>, Error
     Ok(reserved)
 }
 
-/// The parent must have the CPU's addresses.
 fn for_each_reg<'a>(
     node: FdtNode<'a>,
     mut f: impl FnMut(PhysRegion) -> Result<(), Error<'a>>,
@@ -309,7 +298,6 @@ fn read_cpu(node: FdtNode<'_>) -> Option<Cpu> {
     })
 }
 
-/// Of 32 or 64 bits.
 fn number(node: FdtNode<'_>, name: &str) -> Option<u64> {
     let property = node.property(name)?;
     match property.value().len() {
@@ -332,20 +320,19 @@ fn read_cpus(tree: Fdt<'_>) -> Result<usize, Error<'_>> {
 }
 
 impl Machine<'_> {
-    /// Returns the usable CPUs in order, read anew: no storage.
+    /// Reads them anew: no storage.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> {
-        // `read_cpus` has checked them all.
         cpu_nodes(self.tree).filter_map(read_cpu)
     }
 
-    /// Returns the others that have a number.
+    /// Those with a number, but the first.
     pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
         self.cpus()
             .filter(|cpu| cpu.mpidr != self.this)
             .take(self.max_cpus - 1)
     }
 
-    /// Returns the CPUs that have a number.
+    /// Those with a number.
     #[must_use]
     pub fn nr_cpus(&self) -> usize {
         1 + self.other_cpus().count()

@@ -1,5 +1,4 @@
-//! The machine's description and its console, without assembly, register addresses and globals:
-//! tested on the host with real device trees.
+//! The machine's description and its console, tested on the host with real device trees.
 #![no_std]
 
 #[cfg(test)]

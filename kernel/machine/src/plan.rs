@@ -1,5 +1,3 @@
-//! Which RAM is whose, before anything is allocated.
-
 use core::fmt;
 
 use crate::PAGE_SIZE;
@@ -10,16 +8,12 @@ use crate::regions::{PhysRegion, Regions, TooManyRegions};
 pub struct Plan {
     /// Whole pages that may be mapped and the CPU can address.
     pub ram: Regions,
-    /// Without image, device tree, initrd, reservations, spin tables, and page 0, where no table
-    /// may be ([`paging::Tables`]).
+    /// Without what is taken, and page 0, where no table may be ([`paging::Tables`]).
     pub free: Regions,
-    /// Bytes.
     pub total: u64,
-    /// Bytes that the CPU cannot address.
+    /// That the CPU cannot address.
     pub beyond: u64,
-    /// Bytes that must not be mapped.
     pub no_map: u64,
-    /// If it lies in RAM.
     pub initrd: Option<PhysRegion>,
 }
 
@@ -56,7 +50,6 @@ const PAGE_0: PhysRegion = PhysRegion {
     end: PAGE_SIZE,
 };
 
-/// The page polled in a spin table.
 fn release_page(cpu: Cpu) -> Option<PhysRegion> {
     match cpu.method {
         Some(EnableMethod::SpinTable(release)) => PhysRegion::new(release, 8).map(PhysRegion::grow_to_pages),
@@ -71,7 +64,7 @@ impl From<TooManyRegions> for Error {
 }
 
 impl Plan {
-    /// Plans for physical addresses below `limit`.
+    /// For physical addresses below `limit`.
     ///
     /// # Errors
     /// Why there is no plan.
@@ -110,7 +103,6 @@ impl Plan {
         if !ram.contains(&tree) {
             return Err(Error::DeviceTreeOutsideRam(tree));
         }
-        // Elsewhere it is unreadable.
         let initrd = machine.initrd.filter(|initrd| ram.contains(initrd));
         let mut free = ram.clone();
         let taken = machine

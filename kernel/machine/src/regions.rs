@@ -6,7 +6,6 @@ use crate::PAGE_SIZE;
 
 pub const MAX_REGIONS: usize = 128;
 
-/// Physical addresses `start..end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PhysRegion {
     pub start: u64,
@@ -37,7 +36,6 @@ impl PhysRegion {
     pub const fn shrink_to_pages(self) -> Self {
         let page = PAGE_SIZE;
         let end = self.end & !(page - 1);
-        // No page follows the last one.
         let start = match self.start.checked_next_multiple_of(page) {
             Some(start) if start < end => start,
             _ => end,
@@ -81,7 +79,6 @@ impl fmt::Display for PhysRegion {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyRegions;
 
-/// Ascending, apart.
 #[derive(Clone, Debug, Default)]
 pub struct Regions(ArrayVec<PhysRegion, MAX_REGIONS>);
 
@@ -95,20 +92,19 @@ impl Regions {
         self.0.iter()
     }
 
-    /// Bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.iter().map(PhysRegion::size).sum()
     }
 
-    /// One range holds `region`.
+    /// In one range.
     #[must_use]
     pub fn contains(&self, region: &PhysRegion) -> bool {
         self.iter()
             .any(|here| here.start <= region.start && region.end <= here.end)
     }
 
-    /// Adds a range, which may overlap.
+    /// May overlap.
     ///
     /// # Errors
     /// There is no room for one more.
@@ -162,7 +158,7 @@ impl Regions {
         Ok(())
     }
 
-    /// Takes `size` bytes, whole pages, from the lowest range.
+    /// From the lowest range, whole pages.
     pub fn take(&mut self, size: u64) -> Option<u64> {
         let found = self.0.iter_mut().find(|here| here.size() >= size)?;
         let start = found.start;

@@ -1,5 +1,5 @@
-//! Polled UARTs, as set up by the loader: one driver, and a [`Model`] a family as data (`models`).
-//! Clock, rate and pins stay: only the loader knows them.
+//! Polled UARTs: one driver, and a [`Model`] a family as data (`models`). Clock, rate and pins
+//! stay: only the loader knows them.
 
 mod models;
 
@@ -38,7 +38,6 @@ pub trait Registers {
     fn relax(&self) {}
 }
 
-/// Offset, in bytes or, where the spacing differs, registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Register(u16, Width);
 
@@ -72,9 +71,7 @@ impl Condition {
 struct Receive {
     ready: Condition,
     from: Register,
-    /// Beside the byte.
     errors: u32,
-    /// Written after the read.
     after: Option<(Register, u32)>,
 }
 
@@ -82,31 +79,24 @@ struct Receive {
 pub struct Model {
     pub name: &'static str,
     ready: Condition,
-    /// Written before each byte.
     before: &'static [(Register, u32)],
-    /// Then waited for.
     armed: Option<Condition>,
     to: Register,
-    /// Written after it.
     after: Option<(Register, u32)>,
-    /// All is sent.
     idle: Condition,
     /// `None`: only output.
     receive: Option<Receive>,
-    /// Uses `reg-shift` and `reg-io-width`.
     spaced: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Uart {
     pub model: &'static Model,
-    /// log2 of the spacing in bytes.
     shift: u8,
-    /// If not the model's.
     width: Option<Width>,
 }
 
-/// Polls before sending anyway: a stuck UART must not stop the kernel.
+/// A stuck UART must not stop the kernel.
 const PATIENCE: u32 = 1 << 20;
 
 impl Uart {
@@ -116,7 +106,6 @@ impl Uart {
         width: None,
     };
 
-    /// Returns the [`known`] UART of `node`.
     #[must_use]
     pub fn of(node: FdtNode<'_>) -> Option<Self> {
         // The most specific first.
@@ -140,7 +129,6 @@ impl Uart {
         Some(Self { width, shift, ..uart })
     }
 
-    /// Returns the end of the last register in use.
     #[must_use]
     pub fn extent(&self) -> usize {
         let model = self.model;
@@ -166,7 +154,6 @@ impl Uart {
             .unwrap_or(0)
     }
 
-    /// Sends `byte`, once there is room.
     pub fn send(&self, registers: &impl Registers, byte: u8) {
         let model = self.model;
         self.wait_for(registers, &model.ready);
@@ -182,7 +169,7 @@ impl Uart {
         }
     }
 
-    /// Returns the next byte, without line errors.
+    /// Without line errors.
     pub fn receive(&self, registers: &impl Registers) -> Option<u8> {
         let receive = self.model.receive.as_ref()?;
         while self.holds(registers, &receive.ready) {
@@ -197,7 +184,7 @@ impl Uart {
         None
     }
 
-    /// Waits, bounded, until all is sent.
+    /// Bounded.
     pub fn flush(&self, registers: &impl Registers) {
         self.wait_for(registers, &self.model.idle);
     }

@@ -12,10 +12,8 @@ use machine::regions::PhysRegion;
 
 const DTB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dtb");
 
-/// Per tree, times `SOAK`.
 const MUTANTS: u64 = 40;
 
-/// Tags, cell counts, edges of sizes.
 const CELLS: [u32; 14] = [
     0,
     1,
@@ -37,7 +35,6 @@ fn word(blob: &[u8], at: usize) -> usize {
     u32::from_be_bytes(blob[at..at + 4].try_into().unwrap()) as usize
 }
 
-/// Where the properties called `name` have values.
 fn values_of(blob: &[u8], name: &str) -> Vec<usize> {
     let strings = word(blob, 12);
     let property = |at: &usize| {
@@ -58,7 +55,6 @@ const NAMES: [&str; 6] = [
     "status",
 ];
 
-/// Changes one thing. `values`: where [`NAMES`] have values.
 fn mutate(blob: &mut Vec<u8>, values: &[usize], rng: &mut Rng) {
     let cell = |rng: &mut Rng| CELLS[rng.usize(..CELLS.len())].to_be_bytes();
     let header = |rng: &mut Rng| 4 * rng.usize(..10);
@@ -87,7 +83,7 @@ fn mutate(blob: &mut Vec<u8>, values: &[usize], rng: &mut Rng) {
             blob[4..8].copy_from_slice(&(size as u32).to_be_bytes());
         }
         _ => {
-            // Of the original tree: a mutant may be shorter.
+            // A mutant may be shorter.
             let at = values[rng.usize(..values.len())];
             let cell = cell(rng);
             if let Some(value) = blob.get_mut(at..at + 4) {
@@ -123,7 +119,6 @@ fn no_mutant_ends_the_reader() {
     let mut trees: Vec<_> = files
         .filter(|path| path.extension().is_some_and(|ending| ending == "dtb"))
         .collect();
-    // The same mutants each time.
     trees.sort();
     for path in trees {
         let tree = fs::read(&path).unwrap();

@@ -31,7 +31,6 @@ fn read(blob: &[u8]) -> Machine<'_> {
     device_tree::read(blob, 0, 32).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Image of 4 MiB, tree of 64 KiB, in the largest bank.
 fn plan_of(machine: &Machine<'_>) -> Result<Plan, plan::Error> {
     let bank = machine.memory.iter().copied().max_by_key(PhysRegion::size);
     let start = bank.map_or(0, |bank| bank.start) + (2 << 20);

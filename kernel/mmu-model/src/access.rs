@@ -103,14 +103,13 @@ impl<G: Granule> Machine<G> {
                 }
                 Entry::Table(pa) => match self.table_at(pa) {
                     Some(child) if self.table(child).level == level + 1 => number = child,
-                    // Reported when it was stored.
                     _ => return May::Fault(Fault::Translation(level)),
                 },
             }
         }
     }
 
-    /// Returns every other way of `cpu`'s access, and why.
+    /// And why.
     fn other_ways(&self, cpu: usize, va: u64, access: Access, path: &[(u32, usize)]) -> Vec<(May, String)> {
         let mut ways = Vec::new();
         for (number, index) in path {
@@ -174,7 +173,7 @@ impl<G: Granule> Machine<G> {
         ways
     }
 
-    /// Returns `None` if the held `value` is on the way anyhow.
+    /// `None` if the held `value` is on the way anyhow.
     fn by(
         &self,
         level: i8,
@@ -254,7 +253,7 @@ impl<G: Granule> Machine<G> {
         all
     }
 
-    /// Answers AT, which misses what it may. An invalid descriptor has been observed.
+    /// AT misses what it may. An invalid descriptor has been observed.
     pub(crate) fn ask(&mut self, cpu: usize, va: u64, access: Access) -> Result<u64, Fault> {
         self.event(cpu, Event::At { va });
         let mut path = Vec::with_capacity(4);
@@ -281,7 +280,7 @@ impl<G: Granule> Machine<G> {
         answer
     }
 
-    /// Checks that the linear map is whole at `pa`.
+    /// The linear map is whole at `pa`.
     pub(crate) fn reach_table(&mut self, cpu: usize, pa: u64, access: Access) {
         let Some(base) = self.features.linear_map else {
             return;

@@ -1,8 +1,5 @@
-//! Memory types of frames: a line of a cacheable alias may be allocated speculatively and written
-//! back over a Non-cacheable store (Arm ARM B2.8, "Mismatched memory attributes"; DESIGN rule 12).
-//!
-//! A frame counts as mapped if a walk finds it or a TLB may hold it. Compared are memory type and
-//! Device variant, cacheability without allocation hints, and shareability where cacheable.
+//! Memory types of frames (Arm ARM B2.8, "Mismatched memory attributes"; DESIGN rule 12). A frame
+//! counts as mapped if a walk finds it or a TLB may hold it.
 
 use crate::descriptor::{self as desc, Entry, show};
 use crate::machine::{Machine, Reach};
@@ -11,7 +8,6 @@ use paging::Granule;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Equal in all mappings of a location.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Memory {
     /// The attribute byte.
@@ -28,8 +24,7 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    /// Decodes "oooo" or "iiii" of MAIR_EL1 (Arm ARM): 0b0100 is Non-cacheable, else bit 2 means
-    /// Write-Back.
+    /// Arm ARM, MAIR_EL1: 0b0100 is Non-cacheable, else bit 2 means Write-Back.
     fn of(nibble: u8) -> Self {
         match nibble {
             0b0100 => Self::None,
@@ -84,16 +79,14 @@ impl Mapped {
     }
 }
 
-/// By memory type and frame: a cache of what the tables say.
+/// A cache of what the tables say.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames(BTreeSet<Mapped>);
 
 impl Frames {
-    /// Finds a leaf in `first..=last` of another type.
     fn mismatched<G: Granule>(&self, memory: Memory, first: u64, last: u64) -> Option<Mapped> {
         let ours = memory;
         let mut from = LOWEST;
-        // Memory types are few: from each to the next.
         while let Some(Mapped { memory, .. }) = self.0.range(from..).next().copied() {
             let at = |level, first, va| Mapped {
                 memory,
@@ -162,7 +155,6 @@ impl<G: Granule> Machine<G> {
         Frames(leaves.collect())
     }
 
-    /// Judges a leaf against all other translations of its frames.
     pub(crate) fn judge_aliases(&mut self, cpu: usize, number: u32, index: usize, value: u64) {
         let kind = kind::<G>(value);
         self.s.kinds |= kind;
@@ -203,8 +195,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Returns what a TLB may hold for these frames as another type elsewhere. At the same address
-    /// it would be a missing break.
+    /// Of another type elsewhere. At the same address it would be a missing break.
     fn held_alias(&self, new: &Mapped, first: u64, last: u64) -> Option<(u64, Memory, String)> {
         self.s.stale.iter().find_map(|(level, va, old)| {
             let (pa, bytes) = old.frames::<G>(level)?;
@@ -217,7 +208,7 @@ impl<G: Granule> Machine<G> {
     }
 }
 
-/// Returns the type as one bit: with a single bit ever set, no mappings differ.
+/// With a single bit ever set, no mappings differ.
 fn kind<G: Granule>(leaf: u64) -> u32 {
     1 << ((leaf & desc::ATTR_INDEX) | desc::shareability::<G>(leaf))
 }

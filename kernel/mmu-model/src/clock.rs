@@ -1,20 +1,17 @@
-//! Which stores are known to which CPU: the memory model as far as walks depend on it.
-//!
-//! Each CPU's stores to table memory are numbered. A [`Clock`] is a set with all earlier stores of
-//! each CPU:
+//! Which stores are known to which CPU: the memory model as far as walks depend on it. A [`Clock`]
+//! is a set of stores with all earlier ones of each CPU:
 //!
 //! - `seen[c]`: own stores, and what `c` observed by acquires;
 //! - `known[c]`: what a DSB of `c` completed. A TLBI of `c` removes what **these** overwrote. DSB
 //!   ISHST completes own stores, DSB ISH also observed ones (cumulativity; Arm ARM B2.3.12 "DSB");
 //! - `certain`: what any DSB completed: no walk can miss it (Arm ARM D8.2.6). Also a store-release
-//!   that another CPU loaded, and what precedes it (Arm ARM B2.3, "Other-multi-copy atomicity"): so
-//!   a CPU may map below a link that another has yet to complete;
+//!   that another CPU loaded, and what precedes it (Arm ARM B2.3, "Other-multi-copy atomicity");
 //! - `context[c]`: what was certain at the last context synchronisation of `c`. Its accesses may
 //!   miss the rest, translated ahead (Arm ARM D8.2.6, K13.5.3). With FEAT_ETS2 a DSB or hand-over
 //!   suffices;
 //! - `ordered[c]`: what later plain stores of `c` are ordered behind, by a DMB, DSB or load-acquire
 //!   (Arm ARM B2.3.7, "Barrier-ordered-before"). A store-release is ordered behind all that is
-//!   `seen`; later stores are not ordered behind it.
+//!   `seen`.
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = 8;
@@ -69,7 +66,7 @@ impl Clocks {
         }
     }
 
-    /// Notes that no walk can miss a store-release that another CPU has loaded.
+    /// No walk can miss a store-release that another CPU has loaded.
     pub(crate) fn loaded(&mut self, cpu: usize, store: StoreId) {
         if store.release && usize::from(store.cpu) != cpu {
             self.certain = self.certain.with(usize::from(store.cpu), store.number);
@@ -80,7 +77,7 @@ impl Clocks {
         self.seen[cpu].0[cpu]
     }
 
-    /// Returns whether a DSB has completed all own stores.
+    /// A DSB has completed all own stores.
     pub(crate) fn knows_own(&self, cpu: usize) -> bool {
         self.known[cpu].0[cpu] == self.last(cpu)
     }
@@ -101,7 +98,6 @@ impl Clocks {
         &self.certain
     }
 
-    /// Returns what an observer of the last store has observed.
     pub(crate) fn before(&self, cpu: usize, release: bool) -> Clock {
         if release {
             self.seen[cpu]
@@ -110,7 +106,7 @@ impl Clocks {
         }
     }
 
-    /// Orders. ISHST suffices for observed stores too, which the load-acquire orders.
+    /// ISHST suffices for observed stores too, which the load-acquire orders.
     pub(crate) fn dmb(&mut self, cpu: usize) {
         self.ordered[cpu] = self.seen[cpu];
     }
@@ -138,7 +134,6 @@ impl Clocks {
         self.acquire(to, &seen, ets2);
     }
 
-    /// Acquires what the releasing CPU had `seen`.
     pub(crate) fn acquire(&mut self, cpu: usize, seen: &Clock, ets2: bool) {
         self.seen[cpu].join(seen);
         self.ordered[cpu].join(seen);

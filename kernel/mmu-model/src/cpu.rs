@@ -36,11 +36,9 @@ impl<'a, G: Granule> Cpu<'a, G> {
         self.model
     }
 
-    /// Accesses `va` and returns the physical address. It is a violation if the access may do
-    /// anything but what the tables say.
+    /// Accesses `va`. It is a violation if the access may do anything but what the tables say.
     ///
     /// # Errors
-    ///
     /// The fault of the current tables, which is not a violation.
     pub fn access(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.model
@@ -48,10 +46,9 @@ impl<'a, G: Granule> Cpu<'a, G> {
             .map(PhysAddr)
     }
 
-    /// Accesses with a fault handler that retries: undue faults are forgiven.
+    /// Accesses with a fault handler that retries undue faults.
     ///
     /// # Errors
-    ///
     /// The fault of the current tables.
     pub fn access_with_retry(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.model
@@ -59,38 +56,38 @@ impl<'a, G: Granule> Cpu<'a, G> {
             .map(PhysAddr)
     }
 
-    /// Returns every possible result of an access, without judging: for races with an edit.
+    /// Returns every possible result, without judging: for races with an edit.
     #[must_use]
     pub fn possible(&self, va: VirtAddr, access: Access) -> Vec<Result<PhysAddr, Fault>> {
         let all = self.model.machine().possible(self.cpu, va.0, access);
         all.into_iter().map(|may| may.map(PhysAddr)).collect()
     }
 
-    /// Invalidates the last level for `va`, on this CPU only.
+    /// For the last level, on this CPU only.
     pub fn tlbi_vaale1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, false, true));
     }
 
-    /// Invalidates all levels for `va`, on this CPU only.
+    /// For all levels, on this CPU only.
     pub fn tlbi_vaae1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, true, true));
     }
 
-    /// Invalidates the last level for a range, on this CPU only.
+    /// For the last level, on this CPU only.
     pub fn tlbi_rvaale1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, false, true));
     }
 
-    /// Invalidates all levels for a range, on this CPU only.
+    /// For all levels, on this CPU only.
     pub fn tlbi_rvaae1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, true, true));
     }
 
-    /// Invalidates everything, on this CPU only.
+    /// On this CPU only.
     pub fn tlbi_vmalle1(&self) {
         self.model.with(|machine| machine.tlbi_all(self.cpu, true));
     }

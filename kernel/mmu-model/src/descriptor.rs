@@ -1,10 +1,6 @@
 //! The model's own constants and decoder, independent of `paging::descriptor` so that its errors
-//! show. Geometry follows from [`Granule`]'s constants.
-//!
-//! Arm ARM DDI 0487, D8.3 (formats), D8.4.1 (permissions), D8.6 (memory attributes), D8.7.1
-//! (contiguous bit). With 52 bits of address, pages of 4 and 16 KiB have the format of TCR_EL1.DS,
-//! those of 64 KiB that of FEAT_LPA. Hierarchical permissions, NSTable and nT are not modelled, and
-//! refused.
+//! show: Arm ARM DDI 0487, D8.3 (formats), D8.4.1 (permissions), D8.6 (memory attributes), D8.7.1
+//! (contiguous bit). Hierarchical permissions, NSTable and nT are refused.
 
 use core::fmt;
 use paging::Granule;
@@ -39,11 +35,11 @@ pub const PXN: u64 = 1 << 53;
 pub const UXN: u64 = 1 << 54;
 /// Bits 58:55, ignored in a leaf.
 pub const SOFTWARE: u64 = 0xf << 55;
-/// Bits 47:12: the address of a descriptor of 48 bits.
+/// Bits 47:12, of a descriptor of 48 bits.
 pub const ADDRESS: u64 = ((1 << 48) - 1) & !0xfff;
 
-/// Where a descriptor has its address, from the top: `(bits of the address, first of them, first
-/// bit in the descriptor)`. Arm ARM D8.3.1, tables of the descriptor formats.
+/// From the top: `(bits of the address, first of them, first bit in the descriptor)`. Arm ARM
+/// D8.3.1.
 fn address_fields<G: Granule>() -> &'static [(u32, u32, u32)] {
     match (G::PA_BITS, G::PAGE_SHIFT) {
         (48, _) => &[(36, 12, 12)],
@@ -53,13 +49,13 @@ fn address_fields<G: Granule>() -> &'static [(u32, u32, u32)] {
     }
 }
 
-/// Returns the bits of a descriptor that hold its address.
+/// Bits of the address.
 pub fn address_bits<G: Granule>() -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |bits, (nr, _, at)| bits | ((1 << nr) - 1) << at)
 }
 
-/// Returns the address that `raw` holds, with what it may have below its alignment.
+/// With what it may have below its alignment.
 pub fn address<G: Granule>(raw: u64) -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |pa, (nr, first, at)| {
@@ -67,7 +63,7 @@ pub fn address<G: Granule>(raw: u64) -> u64 {
     })
 }
 
-/// Returns `pa` as a descriptor holds it.
+/// `pa` as a descriptor holds it.
 pub fn with_address<G: Granule>(pa: u64) -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |raw, (nr, first, at)| {
@@ -75,12 +71,12 @@ pub fn with_address<G: Granule>(pa: u64) -> u64 {
     })
 }
 
-/// Whether OA\[51:50\] stand where SH is otherwise (TCR_EL1.DS = 1).
+/// OA\[51:50\] stand where SH is otherwise (TCR_EL1.DS = 1).
 pub fn has_shareability<G: Granule>() -> bool {
     address_bits::<G>() & SHAREABILITY == 0
 }
 
-/// Returns SH of a leaf: its own, or TCR_EL1.SH1, inner shareable here.
+/// Its own, or TCR_EL1.SH1, inner shareable here.
 pub fn shareability<G: Granule>(leaf: u64) -> u64 {
     if has_shareability::<G>() {
         (leaf & SHAREABILITY) >> 8
@@ -89,33 +85,32 @@ pub fn shareability<G: Granule>(leaf: u64) -> u64 {
     }
 }
 
-/// May change in a live leaf: not among what Arm ARM D8.16.1 lists for break-before-make. Walks do
-/// not see software bits.
+/// May change in a live leaf: not among what Arm ARM D8.16.1 lists for break-before-make.
 pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIRTY_MODIFIER | PXN | UXN;
 /// Ignored in a table descriptor: 11:2 and 58:51.
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
 
-/// Returns log2 of [`size`].
+/// log2 of [`size`].
 pub fn shift<G: Granule>(level: i8) -> u32 {
     G::PAGE_SHIFT + G::INDEX_BITS * (3 - level) as u32
 }
 
-/// Returns the bytes of a descriptor.
+/// Bytes of a descriptor.
 pub fn size<G: Granule>(level: i8) -> u64 {
     1 << shift::<G>(level)
 }
 
-/// Returns the descriptors of a group, or 1.
+/// Descriptors of a group, or 1.
 pub fn group_entries<G: Granule>(level: i8) -> usize {
     1 << G::cont_shift(level)
 }
 
-/// Returns the bytes of a group.
+/// Bytes of a group.
 pub fn group_size<G: Granule>(level: i8) -> u64 {
     size::<G>(level) << G::cont_shift(level)
 }
 
-/// Returns the descriptors that walks use in a table.
+/// Descriptors of a table that walks use.
 pub fn entries<G: Granule>(level: i8) -> usize {
     if level == G::ROOT_LEVEL {
         1 << (G::VA_BITS - shift::<G>(level))
@@ -124,23 +119,23 @@ pub fn entries<G: Granule>(level: i8) -> usize {
     }
 }
 
-/// Returns the index for `va`.
+/// Index for `va`.
 pub fn index<G: Granule>(level: i8, va: u64) -> usize {
     (va >> shift::<G>(level)) as usize & (entries::<G>(level) - 1)
 }
 
-/// What a descriptor means to a walk.
+/// To a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// Not valid, or as good as that.
+    /// Or as good as that.
     Invalid,
-    /// A link to this table.
+    /// A link.
     Table(u64),
     /// Without the bits that walks ignore.
     Leaf(u64),
 }
 
-/// Returns what `raw` means at `level`.
+/// Returns what `raw` means.
 pub fn decode<G: Granule>(level: i8, raw: u64) -> Entry {
     match (raw & 0b11, level) {
         (0b11, 3) => Entry::Leaf(raw & !SOFTWARE),
@@ -151,7 +146,7 @@ pub fn decode<G: Granule>(level: i8, raw: u64) -> Entry {
     }
 }
 
-/// Returns `raw` without what walks do not see.
+/// Without what walks do not see.
 pub fn normalise<G: Granule>(level: i8, raw: u64) -> u64 {
     match decode::<G>(level, raw) {
         Entry::Invalid => 0,
@@ -160,8 +155,8 @@ pub fn normalise<G: Granule>(level: i8, raw: u64) -> u64 {
     }
 }
 
-/// Returns whether a TLB may hold `value`, which must not cause a Translation, Address size or
-/// Access flag fault (Arm ARM D8.16). Hardware management of AF is off (TCR_EL1.HA = 0).
+/// A TLB may hold `value`, which must not cause a Translation, Address size or Access flag fault
+/// (Arm ARM D8.16). TCR_EL1.HA is 0.
 pub fn cacheable<G: Granule>(level: i8, value: u64) -> bool {
     match decode::<G>(level, value) {
         Entry::Invalid => false,
@@ -170,12 +165,12 @@ pub fn cacheable<G: Granule>(level: i8, value: u64) -> bool {
     }
 }
 
-/// Returns the output address of a leaf.
+/// Address that a leaf maps.
 pub fn output<G: Granule>(level: i8, leaf: u64) -> u64 {
     address::<G>(leaf) & !(size::<G>(level) - 1)
 }
 
-/// Returns what is wrong with the encoding.
+/// Returns what is wrong.
 pub fn defect<G: Granule>(level: i8, raw: u64, allow_res0: bool) -> Option<&'static str> {
     if raw & VALID == 0 {
         return None;

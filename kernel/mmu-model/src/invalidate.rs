@@ -1,5 +1,5 @@
 //! Barriers and TLBIs. A TLBI is complete at its CPU's next DSB ISH (Arm ARM D8.16), and may act at
-//! any moment before. What it removes is judged by the stores complete when it was issued.
+//! any moment before.
 
 use crate::clock::Clock;
 use crate::descriptor::{self as desc, Entry, PXN};
@@ -16,30 +16,30 @@ pub(crate) struct Tlbi {
     pub(crate) all_levels: bool,
     pub(crate) local: bool,
     pub(crate) issued_at: u32,
-    /// The stores that it acts on.
+    /// Complete when it was issued.
     known: Clock,
     since: u32,
 }
 
-/// Held by no TLB, but a CPU without an ISB since may have translated ahead with it.
+/// A CPU without an ISB since may have translated ahead with it.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ghost {
     pub(crate) cpu: u8,
     pub(crate) level: i8,
     pub(crate) as_group: bool,
-    /// For fetches only: the DSB waits for another CPU's accesses, not for what it has fetched.
+    /// The DSB waits for another CPU's accesses, not for what it has fetched.
     pub(crate) fetch_only: bool,
     pub(crate) va: u64,
     pub(crate) value: u64,
 }
 
-/// Decodes VA bits 55:12; those above copy bit 55.
+/// Those above copy bit 55.
 fn decode_va_operand<G: Granule>(operand: u64) -> u64 {
     let va = operand << 12;
     ((va << 8) as i64 >> 8) as u64 & !(G::PAGE_SIZE - 1)
 }
 
-/// Returns first address, pages and TG of a range operand (Arm ARM C5.5, TLBI RVAE1IS).
+/// First address, pages and TG (Arm ARM C5.5, TLBI RVAE1IS).
 fn decode_range_operand<G: Granule>(operand: u64) -> (u64, u64, u64) {
     let base = operand & ((1 << 37) - 1);
     let extended = ((base << 27) as i64 >> 27) as u64;
@@ -125,7 +125,6 @@ impl<G: Granule> Machine<G> {
             });
         }
         if tg != expected_tg {
-            // Another granule's TLBI need not invalidate anything.
             return;
         }
         let last = first.wrapping_add((pages << G::PAGE_SHIFT) - 1);
@@ -162,7 +161,7 @@ impl<G: Granule> Machine<G> {
         self.s.pending.push(tlbi);
     }
 
-    /// Reports an entry that stays only for want of a DSB.
+    /// It stays only for want of a DSB.
     fn lint_leading_dsb(&mut self, tlbi: &Tlbi) {
         if self.s.stale.is_empty() || self.s.clocks.knows_own(tlbi.cpu) {
             return;

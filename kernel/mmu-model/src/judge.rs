@@ -1,8 +1,6 @@
-//! The verdict on a descriptor when it is stored.
-//!
-//! It must agree with all that may be held for its addresses: old values of its place, of larger
-//! and smaller leaves, and of the whole group if contiguous. That is equal output and memory
-//! attributes for each address, and equal leaf size unless [`Features::tolerates_size_change`].
+//! The verdict on a descriptor when it is stored: it must agree with all that may be held for its
+//! addresses, in output and memory attributes, and in leaf size unless
+//! [`Features::tolerates_size_change`].
 
 use crate::Features;
 use crate::descriptor::{self as desc, CONTIGUOUS, Entry, PERMISSIONS, show};
@@ -78,8 +76,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Members never contradict each other. Missing ones and differing permissions are judged at
-    /// the next DSB.
+    /// Missing members and differing permissions are judged at the next DSB.
     fn judge_group_members(&mut self, cpu: usize, number: u32, index: usize, leaf: Leaf) {
         let Leaf { level, value, .. } = leaf;
         let entries = desc::group_entries::<G>(level);
@@ -143,8 +140,8 @@ impl<G: Granule> Machine<G> {
                         };
                         leaf.agrees::<G>(&held, &self.features)
                     }
-                    // Links above were judged when stored; those at its level and below lead to
-                    // leaves that are listed. A leaf over a link is a size change.
+                    // Links above were judged when stored; those below lead to leaves that are
+                    // listed.
                     _ => at < level || self.features.tolerates_size_change,
                 };
                 if !agrees {
@@ -205,7 +202,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Groups whose stores are certain must be whole and uniform, or have no contiguous member.
+    /// They must be whole and uniform, or have no contiguous member.
     pub(crate) fn judge_touched_groups(&mut self, cpu: usize) {
         if self.s.touched.is_empty() {
             return;
@@ -222,7 +219,7 @@ impl<G: Granule> Machine<G> {
 
     fn judge_group(&mut self, cpu: usize, number: u32, first: usize) {
         let table = self.table(number);
-        // An unlinked table's rest is listed as stale; contradictions were judged when stored.
+        // An unlinked table's rest is listed as stale.
         if table.reach != Reach::Live || table.contiguous == 0 {
             return;
         }
@@ -255,8 +252,6 @@ impl<G: Granule> Machine<G> {
             }
         }
     }
-
-    // Reuse.
 
     pub(crate) fn frame_reused(&mut self, pa: u64, size: u64) {
         let last = pa + (size - 1);
@@ -305,8 +300,6 @@ impl<G: Granule> Machine<G> {
             });
         }
     }
-
-    // Stories.
 
     pub(crate) fn why_held(&self, level: i8, va: u64, old: &Old) -> String {
         let holders: Vec<_> = (0..self.features.cpus)

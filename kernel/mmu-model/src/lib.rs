@@ -40,23 +40,22 @@ pub struct Features {
     pub pa_bits: u32,
     /// FEAT_TLBIRANGE.
     pub tlbi_range: bool,
-    /// FEAT_ETS2: a completed store causes no translation fault, even without an ISB.
+    /// FEAT_ETS2.
     pub ets2: bool,
-    /// The CPU tolerates a change of leaf size alone, without conflict abort or mixed results.
-    /// FEAT_BBM level 2 promises less (DESIGN rule 3).
+    /// A change of leaf size alone is tolerated. FEAT_BBM level 2 promises less (DESIGN rule 3).
     pub tolerates_size_change: bool,
-    /// Tolerates RES0 bits (`PAGE_SHIFT-1:12`) in table descriptors of 16K and 64K granules.
+    /// Tolerates RES0 bits in table descriptors of 16K and 64K.
     pub table_res0_ignored: bool,
     /// MAIR_EL1.
     pub mair: u64,
-    /// RAM, which has one memory type at a time ([`Rule::MismatchedAlias`]). By default everything.
+    /// RAM, which has one memory type at a time. By default everything.
     pub one_memory_type: Range<u64>,
-    /// Tables are accessed at `linear_map + pa`, which must be mapped except between `enter_break`
-    /// and `exit_break`.
+    /// Tables are accessed at `linear_map + pa`, mapped except between `enter_break` and
+    /// `exit_break`.
     pub linear_map: Option<u64>,
     /// Panics at the first violation.
     pub panics: bool,
-    /// Events that the log keeps. 0 disables it.
+    /// That the log keeps.
     pub log_events: usize,
 }
 
@@ -81,16 +80,16 @@ impl Default for Features {
     }
 }
 
-/// What the rules depend on, without log, counters and violations.
+/// The machine without log, counters and violations.
 #[derive(Clone, Debug)]
 pub struct ModelState(pub(crate) State);
 
-/// What a CPU knew at a store-release. See [`Model::release`].
+/// See [`Model::release`].
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Released(clock::Clock);
 
 impl Released {
-    /// Adds what the other knew: a lock that several readers have dropped.
+    /// Of a lock that several readers have dropped.
     pub fn join(&mut self, other: &Self) {
         self.0.join(&other.0);
     }
@@ -106,7 +105,6 @@ impl<G: Granule> Model<G> {
     /// Returns a machine without tables.
     ///
     /// # Panics
-    ///
     /// If `features.cpus` is not within `1..=MAX_CPUS`, or `pool_base` is not a multiple of the
     /// page size.
     #[must_use]
@@ -116,7 +114,7 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// Returns a machine with a root for the upper half, and the root.
+    /// Returns a machine and its root for the upper half.
     #[must_use]
     pub fn with_root(features: Features) -> (Self, PhysAddr) {
         let model = Self::new(features);
@@ -127,7 +125,6 @@ impl<G: Granule> Model<G> {
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine<G>> {
-        // A test that panicked has reported already.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,65 +141,64 @@ impl<G: Granule> Model<G> {
         result
     }
 
-    /// Returns CPU `cpu`.
+    /// Returns a CPU.
     #[must_use]
     pub const fn cpu(&self, cpu: usize) -> Cpu<'_, G> {
         Cpu::new(self, cpu)
     }
 
     /// Makes `root` the root for `1 << VA_BITS` bytes from `base`, as a write of TTBR with its
-    /// barriers does.
+    /// barriers.
     ///
     /// # Panics
-    ///
     /// If `root` is not a table in use, or is linked.
     pub fn set_root(&self, root: PhysAddr, base: VirtAddr) {
         self.with(|machine| machine.set_root(root.0, base.0));
     }
 
-    /// Hands over: CPU `from` stores with release, and `to` loads that with acquire.
+    /// CPU `from` stores with release, and `to` loads that with acquire.
     pub fn hand_over(&self, from: usize, to: usize) {
         self.with(|machine| machine.hand_over(from, to));
     }
 
-    /// Stores with release on CPU `cpu`: returns what CPUs know that [acquire](Self::acquire) it.
+    /// Returns what CPUs know that [acquire](Self::acquire) this.
     #[must_use]
     pub fn release(&self, cpu: usize) -> Released {
         Released(*self.machine().s.clocks.seen(cpu))
     }
 
-    /// Loads with acquire on CPU `cpu` what was stored with that release.
+    /// Loads with acquire what was stored with that release.
     pub fn acquire(&self, cpu: usize, released: &Released) {
         self.with(|machine| machine.acquire(cpu, &released.0));
     }
 
-    /// Checks that only current translations lead to frames that get another owner.
+    /// Only current translations may lead to these frames.
     pub fn frame_reused(&self, pa: PhysAddr, size: u64) {
         self.with(|machine| machine.frame_reused(pa.0, size));
     }
 
-    /// Checks that only current translations are held for addresses to be handed out again.
+    /// Only current translations may be held for these addresses.
     pub fn va_reused(&self, range: VirtRange) {
         self.with(|machine| machine.va_reused(range.start.0, range.size));
     }
 
-    /// Makes one table allocation fail, after `succeed` have succeeded.
+    /// One allocation fails, after `succeed` have succeeded.
     pub fn fail_alloc_after(&self, succeed: u64) {
         self.machine().s.fail_alloc = Some(succeed);
     }
 
-    /// Cancels that failure; returns whether it was to come.
+    /// Returns whether it was to come.
     pub fn cancel_alloc_failure(&self) -> bool {
         self.machine().s.fail_alloc.take().is_some()
     }
 
-    /// Returns the number of tables in use, roots included.
+    /// Roots included.
     #[must_use]
     pub fn nr_tables(&self) -> usize {
         self.machine().s.nr_tables
     }
 
-    /// Returns the number of linked tables, roots included: others are reserved or leaked.
+    /// Others are reserved or leaked.
     #[must_use]
     pub fn nr_linked_tables(&self) -> usize {
         self.machine().nr_linked_tables()
@@ -224,7 +220,7 @@ impl<G: Granule> Model<G> {
             .collect()
     }
 
-    /// Returns the counts since the start.
+    /// Returns the counts.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.machine().journal.counters
@@ -236,7 +232,7 @@ impl<G: Granule> Model<G> {
         self.machine().journal.violations.clone()
     }
 
-    /// Returns and clears the violations.
+    /// Returns them, and forgets them.
     #[must_use]
     pub fn take_violations(&self) -> Vec<Violation> {
         std::mem::take(&mut self.machine().journal.violations)
@@ -251,7 +247,6 @@ impl<G: Granule> Model<G> {
     /// Asserts that no rule was broken.
     ///
     /// # Panics
-    ///
     /// If one was, with the log.
     #[track_caller]
     pub fn assert_clean(&self) {
@@ -263,7 +258,7 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// Returns whether no stale entry is held, and no store or TLBI lacks its DSB.
+    /// No stale entry is held, and no store or TLBI lacks its DSB.
     #[must_use]
     pub fn is_quiescent(&self) -> bool {
         self.machine().not_quiescent().is_none()
@@ -272,7 +267,6 @@ impl<G: Granule> Model<G> {
     /// Asserts that no rule was broken and all is finished.
     ///
     /// # Panics
-    ///
     /// If not, with the story.
     #[track_caller]
     pub fn assert_quiescent(&self) {
@@ -292,15 +286,14 @@ impl<G: Granule> Model<G> {
         ModelState(self.machine().s.clone())
     }
 
-    /// Restores `state`. Log, counters and violations stay.
+    /// Log, counters and violations stay.
     pub fn restore(&self, state: &ModelState) {
         let mut machine = self.machine();
         machine.s.clone_from(&state.0);
         machine.frames = None;
     }
 
-    /// Returns words for hashing, equal for states that no rule or walk can tell apart. Where
-    /// tables lie does not count.
+    /// Returns words, equal for states that no rule or walk can tell apart.
     #[must_use]
     pub fn canonical(&self) -> Vec<u64> {
         self.machine().canonical()

@@ -1,7 +1,5 @@
-//! Table memory, and what a store changes for walks.
-//!
-//! A table is **private** until walks reach it, **live** while the root leads to it, **dying** from
-//! the removal of a link until no walk cache can hold one, then **out of reach**.
+//! Table memory. A table is **private** until walks reach it, **live** while the root leads to it,
+//! **dying** from the removal of a link until no walk cache can hold one, then **out of reach**.
 
 use crate::aliases::Frames;
 use crate::clock::{Clock, Clocks, StoreId};
@@ -25,11 +23,10 @@ pub(crate) enum Reach {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) value: u64,
-    /// The validating store: until it is known, a walk may fault.
+    /// Until this validating store is known, a walk may fault.
     pub(crate) fresh: StoreId,
     pub(crate) stored_at: u32,
     /// What the last invalidating store is ordered behind: an index into [`State::behind_breaks`].
-    /// 0: none.
     pub(crate) broken: u32,
 }
 
@@ -40,13 +37,13 @@ pub(crate) struct Table {
     pub(crate) level: i8,
     pub(crate) va: u64,
     pub(crate) zeroed: StoreId,
-    /// The last store to a non-zero descriptor while private.
+    /// To a non-zero descriptor while private.
     pub(crate) rewritten: Option<StoreId>,
-    /// Stores that removed links above it.
+    /// These removed links above it.
     pub(crate) cuts: Vec<StoreId>,
-    /// Stale links to it that may be held.
+    /// That may be held.
     pub(crate) stale_links: u32,
-    /// Valid contiguous descriptors; at 0, groups are not looked at.
+    /// At 0, groups are not looked at.
     pub(crate) contiguous: u32,
 }
 
@@ -72,7 +69,7 @@ impl Table {
     }
 }
 
-/// A group written, with no DSB since.
+/// With no DSB since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) struct Touched {
     pub(crate) store: StoreId,
@@ -85,12 +82,11 @@ pub(crate) struct Machine<G> {
     pub(crate) features: Features,
     pub(crate) s: State,
     pub(crate) journal: Journal,
-    /// `None` if out of date. See [`Frames`].
+    /// `None` if out of date.
     pub(crate) frames: Option<Frames>,
     pub(crate) granule: PhantomData<G>,
 }
 
-/// See [`ModelState`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) time: u32,
@@ -102,15 +98,13 @@ pub(crate) struct State {
     pub(crate) pending: Vec<Tlbi>,
     pub(crate) ghosts: Vec<Ghost>,
     pub(crate) touched: Vec<Touched>,
-    /// Memory types of all leaves ever reached, a bit each.
+    /// Of all leaves ever reached, a bit each.
     pub(crate) kinds: u32,
     pub(crate) words: Vec<History>,
-    /// See [`Slot::broken`].
     pub(crate) behind_breaks: Vec<Clock>,
     pub(crate) last_dsb: [u32; crate::MAX_CPUS],
-    /// The last that changed what walks see.
     pub(crate) last_seen_store: [u32; crate::MAX_CPUS],
-    /// Tables reached by another way than the linear map.
+    /// Reached by another way than the linear map.
     pub(crate) breaking: Vec<(u8, u64)>,
     pub(crate) fail_alloc: Option<u64>,
 }
@@ -294,7 +288,7 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Returns what an invalidating store is ordered behind, by the last number if equal.
+    /// By the last number if equal.
     fn behind_break(&mut self, cpu: usize, release: bool) -> u32 {
         let behind = self.s.clocks.before(cpu, release);
         let behinds = &mut self.s.behind_breaks;
@@ -314,7 +308,7 @@ impl<G: Granule> Machine<G> {
                 continue;
             }
             if entry.value == old {
-                // Remembered as dying, or once before: the later end counts.
+                // The later end counts.
                 if entry.held == all {
                     known_already = true;
                     entry.held_as_group = if is_group::<G>(level, old) { all } else { 0 };

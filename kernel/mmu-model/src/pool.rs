@@ -1,5 +1,3 @@
-//! Tables are zeroed when allocated, and judged when freed.
-
 use crate::descriptor as desc;
 use crate::machine::{Machine, Reach, Table};
 use crate::violation::{Event, Rule};
@@ -22,7 +20,7 @@ impl<G: Granule> Machine<G> {
             self.event(cpu, Event::AllocFailed);
             return None;
         }
-        // The lowest free page, for the earliest reuse.
+        // For the earliest reuse.
         let vacant = if self.s.nr_tables == self.s.tables.len() {
             None
         } else {
@@ -71,7 +69,7 @@ impl<G: Granule> Machine<G> {
                 )
             });
             self.put_out_of_reach(number);
-            // Forget the links: the page gets another meaning, as just reported.
+            // The page gets another meaning, as just reported.
             let link = pa | desc::TABLE_OR_PAGE;
             let parent = level - 1;
             let at = va & !(desc::size::<G>(parent) - 1);

@@ -1,12 +1,9 @@
-//! Whether all is finished, and a canonical state for searches.
-
 use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
 use crate::machine::Machine;
 use paging::Granule;
 
 impl<G: Granule> Machine<G> {
-    /// Returns a stale entry, a TLBI or store without its DSB, or a group written in part.
     pub(crate) fn not_quiescent(&self) -> Option<String> {
         if let Some((level, va, old)) = self.s.stale.iter().next() {
             let nr = self.s.stale.len();

@@ -1,5 +1,3 @@
-//! Tables that become reachable, and that lose their last link.
-
 use crate::clock::StoreId;
 use crate::descriptor::{self as desc, Entry};
 use crate::machine::{Machine, Reach, is_group};
@@ -130,8 +128,8 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Checks rule 2: a walk that sees the link sees the zeroing. A release store orders all that
-    /// the CPU stored or observed, a plain one what a barrier ordered or a DSB made certain.
+    /// Rule 2: a walk that sees the link sees the zeroing. A release store orders all that the CPU
+    /// stored or observed, a plain one what a barrier ordered or a DSB made certain.
     fn check_contents_seen(&mut self, cpu: usize, number: u32, level: i8, va: u64, release: bool) {
         let table = self.table(number);
         if table.reach == Reach::Gone && table.rewritten.is_none() {
@@ -190,13 +188,12 @@ impl<G: Granule> Machine<G> {
         }
     }
 
-    /// Notes that no walk cache and no table has a link any more.
     pub(crate) fn put_out_of_reach(&mut self, number: u32) {
         let time = self.s.time;
         let table = self.table_mut(number);
         table.reach = Reach::Gone;
         table.stale_links = 0;
-        // If it is linked again, later stores must be seen.
+        // Later stores must be seen again.
         table.rewritten = None;
         let cut = table.cuts.first().copied();
         let (level, va) = (table.level, table.va);

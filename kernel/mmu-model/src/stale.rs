@@ -1,6 +1,5 @@
-//! What TLBs and walk caches may hold besides the current tables. Every CPU holds all that a walk
-//! could read. An earlier value is kept as an [`Old`], by level and address, until an invalidation
-//! reaches it.
+//! What TLBs and walk caches may hold besides the current tables: every CPU holds all that a walk
+//! could read, until an invalidation reaches it.
 
 use crate::clock::{Clock, StoreId};
 use crate::descriptor::{self as desc, Entry};
@@ -9,7 +8,6 @@ use std::collections::BTreeMap;
 
 pub(crate) type CpuMask = u8;
 
-/// Why a matching invalidation did not remove an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) enum Miss {
     NotComplete,
@@ -20,27 +18,24 @@ pub(crate) enum Miss {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) struct Old {
-    /// Normalised.
     pub(crate) value: u64,
     /// `u32::MAX` once out of reach.
     pub(crate) table: u32,
     /// `None`: only a link above was removed.
     pub(crate) gone: Option<StoreId>,
     pub(crate) last: Option<StoreId>,
-    /// Removed a link above; noted when the table went out of reach.
+    /// Removed a link above.
     pub(crate) cut: Option<StoreId>,
-    /// Walks no longer reach the table.
     pub(crate) dead_at: Option<u32>,
     pub(crate) held: CpuMask,
     pub(crate) held_as_group: CpuMask,
-    /// For the story.
     pub(crate) stored_at: u32,
     pub(crate) gone_at: u32,
     pub(crate) miss: Option<(Miss, u32)>,
 }
 
 impl Old {
-    /// Returns a leaf's first address and bytes, or its group's if it may be held as that.
+    /// Of its group if it may be held as that.
     pub(crate) fn frames<G: Granule>(&self, level: i8) -> Option<(u64, u64)> {
         let Entry::Leaf(leaf) = desc::decode::<G>(level, self.value) else {
             return None;
@@ -53,9 +48,8 @@ impl Old {
         Some((desc::output::<G>(level, leaf) & !(bytes - 1), bytes))
     }
 
-    /// Returns whether an invalidation removes it for good: once `known` is complete no walk can
-    /// read it. `since` is the last DSB before the TLBI. `cuts` removed links above, and count for
-    /// the all-levels form only, which removes held links too.
+    /// For good: once `known` is complete no walk can read it. `since` is the last DSB before the
+    /// TLBI. `cuts` removed links above, and count for the all-levels form only.
     pub(crate) fn removable(&self, known: &Clock, since: u32, all_levels: bool, cuts: &[StoreId]) -> bool {
         let has = |store: Option<StoreId>| store.is_some_and(|store| known.has(store));
         has(self.gone)
@@ -67,7 +61,7 @@ impl Old {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stale {
-    /// Those of level -1 first.
+    /// Level -1 first.
     levels: [BTreeMap<(u64, u32), Old>; 5],
     numbered: u32,
     nr: usize,

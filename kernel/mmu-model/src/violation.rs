@@ -1,9 +1,7 @@
-//! Violations, the log, and counters.
-
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The broken rule. Numbers are those of the project's design.
+/// Numbers are those of docs/DESIGN.md.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
     /// Entries for one address differ in more than permissions, AF and software bits (rule 3; Arm
@@ -133,7 +131,7 @@ pub enum Event {
         /// The other CPU.
         to: usize,
     },
-    /// This CPU acquired releases of others.
+    /// Of other CPUs' releases.
     Acquire,
     /// A load, store or fetch.
     Access {
@@ -269,7 +267,7 @@ pub(crate) struct Journal {
     pub(crate) counters: Counters,
 }
 
-/// Kept with their story; then, the first of each rule.
+/// The first of each rule are kept beyond that.
 const KEPT: usize = 32;
 
 impl Journal {

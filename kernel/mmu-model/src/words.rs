@@ -1,12 +1,9 @@
 //! Counters and flags beside the tables, in the memory model's order.
 //!
 //! A store-release is ordered behind all that its CPU stored or observed, a plain store behind what
-//! a barrier or load-acquire precedes it with (Arm ARM B2.3, "Ordering relations"). Observing a
-//! store observes these too. A store is **not** ordered behind an earlier store-release or
-//! store-exclusive of its CPU.
-//!
-//! A load may return an old value unless what was observed is ordered behind a later one. A
-//! translation fault observes the invalidating store.
+//! a barrier or load-acquire precedes it with (Arm ARM B2.3, "Ordering relations"). A store is
+//! **not** ordered behind an earlier store-release or store-exclusive of its CPU. A translation
+//! fault observes the invalidating store.
 
 use crate::access::{Access, Fault};
 use crate::clock::{Clock, MAX_CPUS, StoreId};
@@ -40,7 +37,6 @@ enum Order {
 }
 
 impl History {
-    /// Returns the oldest value that a CPU may load.
     fn oldest(&self, cpu: usize, seen: &Clock) -> usize {
         let observed = self.stored.iter().rposition(|stored| seen.has(stored.store));
         observed.unwrap_or(0).max(self.loaded[cpu])
@@ -81,8 +77,8 @@ impl<G: Granule> Machine<G> {
         self.s.words[word.0].stored.push(Stored { value, store, behind });
     }
 
-    /// Loads and stores exclusively. Nothing comes between in coherence order: the load returns the
-    /// last value, and the store brings along what that does.
+    /// Nothing comes between in coherence order: the load returns the last value, and the store
+    /// brings along what that does.
     fn word_add(&mut self, cpu: usize, word: Word, add: u64, acquire: bool) -> u64 {
         let history = &self.s.words[word.0];
         let last = history.stored.len() - 1;
@@ -99,7 +95,7 @@ impl<G: Granule> Machine<G> {
 }
 
 impl<G: Granule> Model<G> {
-    /// Makes a word outside table memory, whose `value` every CPU knows.
+    /// Every CPU knows `value`.
     #[must_use]
     pub fn word(&self, value: u64) -> Word {
         let words = &mut self.machine().s.words;
@@ -116,52 +112,48 @@ impl<G: Granule> Model<G> {
 }
 
 impl<G: Granule> Cpu<'_, G> {
-    /// Loads with LDAR. `pick` gets the number of permitted values and chooses one; 0 is the
-    /// oldest.
+    /// LDAR. `pick` gets the number of permitted values and chooses one; 0 is the oldest.
     ///
     /// # Panics
-    ///
     /// If `pick` chooses one that does not exist.
     pub fn load_acquire(&self, word: Word, pick: impl FnOnce(usize) -> usize) -> u64 {
         self.with(|machine, cpu| machine.word_load(cpu, word, pick))
     }
 
-    /// Stores with STR.
+    /// STR.
     pub fn store_plain(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Plain));
     }
 
-    /// Stores with STLR.
+    /// STLR.
     pub fn store_release(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Release));
     }
 
-    /// Adds by LDAXR and STLXR, and returns the old value. Later stores are ordered behind the
-    /// load, not the store.
+    /// LDAXR and STLXR. Later stores are ordered behind the load, not the store.
     pub fn fetch_add_acq_rel(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, true))
     }
 
-    /// Adds by LDXR and STLXR, and returns the old value.
+    /// LDXR and STLXR.
     pub fn fetch_add_release(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, false))
     }
 
-    /// Orders later stores behind own earlier ones (DMB ISHST).
+    /// Orders later stores behind own earlier ones.
     pub fn dmb_ishst(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, false));
     }
 
-    /// Orders later stores behind those made or observed (DMB ISH).
+    /// Orders later stores behind those made or observed.
     pub fn dmb_ish(&self) {
         self.with(|machine, cpu| machine.dmb(cpu, true));
     }
 
-    /// Translates by AT S1E1R or S1E1W, and its ISB. The walk misses what it may. The store behind
-    /// an invalid descriptor, and what precedes that, is then observed.
+    /// AT S1E1R or S1E1W, and its ISB. The walk misses what it may. The store behind an invalid
+    /// descriptor, and what precedes that, is then observed.
     ///
     /// # Errors
-    ///
     /// The fault.
     pub fn at(&self, va: VirtAddr, access: Access) -> Result<PhysAddr, Fault> {
         self.with(|machine, cpu| machine.ask(cpu, va.0, access))

@@ -1,4 +1,4 @@
-//! A frame with two memory types at once (Arm ARM B2.8; DESIGN rule 12).
+//! DESIGN rule 12.
 
 mod common;
 

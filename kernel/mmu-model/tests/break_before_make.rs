@@ -1,5 +1,3 @@
-//! What may change in a live descriptor, and what needs break-before-make.
-
 mod common;
 
 use common::{NC, RO, RW, RX, Rig};
@@ -141,8 +139,7 @@ for_granules! {
     }
 
     fn a_block_over_pages_of_which_one_was_not_invalidated_is_a_conflict<G>() {
-        // Peers' defect: the table is unlinked with a TLBI for its first page, then the block
-        // comes.
+        // Peers' defect.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         let (block, page) = (d::size::<G>(2), G::PAGE_SIZE);

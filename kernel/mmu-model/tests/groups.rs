@@ -1,5 +1,3 @@
-//! Contiguous groups: all or nothing, aligned, held as one entry or as many.
-
 mod common;
 
 use common::{NC, RO, RW, Rig};
@@ -150,7 +148,6 @@ for_granules! {
             rig.map_group(level, va, rig.frames(0), RW);
             rig.put_group(0, level, va, None);
             rig.flush_leaves(va, group, group);
-            // The group's entry is gone with the first; the second remains.
             assert!(rig.cpu(0).access(va, Access::Read).is_err());
             rig.model.va_reused(paging::VirtRange::new(va, size));
             rig.model.assert_clean();
@@ -193,8 +190,7 @@ for_granules! {
             let va = rig.va(0);
             let (size, group) = (d::size::<G>(level), d::group_size::<G>(level));
             let last = group - size;
-            // The last of the pages, mapped singly to the same frame, is taken out but not
-            // invalidated.
+            // Not invalidated.
             rig.map(level, va.add(last), rig.frames(0) + last, RW);
             rig.put(0, level, va.add(last), 0);
             rig.cpu(0).dsb_ishst();
@@ -304,7 +300,6 @@ fn a_range_tlbi_removes_all_members_of_a_group() {
     rig.map_group(3, va, rig.frames(0), RW);
     rig.put_group(0, 3, va, None);
     rig.cpu(0).dsb_ishst();
-    // 16 pages: (7 + 1) << 1.
     rig.cpu(0).tlbi_rvaale1is(paging::TlbiRange {
         start: va,
         scale: 0,

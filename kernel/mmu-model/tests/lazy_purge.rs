@@ -15,8 +15,8 @@
 //!   DSB ISHST; ISB; read
 //! ```
 //!
-//! With all steps no rule is broken. Each step left out breaks one, the purger's leading DSB ISH
-//! included: the unmapper issues none.
+//! Each step left out breaks a rule, the purger's leading DSB ISH included: the unmapper issues
+//! none.
 
 use mmu_model::{Access, Features, Model, ModelState, Released, Rule};
 use paging::{
@@ -56,7 +56,6 @@ const UNMAPPER: &[Step] = &[Unmap(0), Push(0), Await(0), Reuse(0), Map(0), DsbIs
 const PURGE: &[Step] = &[Take, Dsb, Tlbi, Dsb, GiveBack];
 const LOOKER: &[Step] = &[Await(0), Read(0)];
 
-/// What is outside the model.
 #[derive(Clone, Default)]
 struct World {
     at: [usize; 3],
@@ -153,7 +152,6 @@ impl Search<'_> {
             let violations = self.model.take_violations();
             let rules = violations.iter().map(|violation| format!("{:?}", violation.rule));
             self.broken.extend(rules);
-            // Left out on purpose: look at what follows.
             if violations
                 .iter()
                 .all(|violation| violation.rule == Rule::TlbiBeforeDsb)
@@ -170,7 +168,6 @@ impl Search<'_> {
     }
 }
 
-/// Returns the rules broken by any interleaving, and their number.
 fn search(programs: [Vec<Step>; 3], acquires: bool) -> (BTreeSet<String>, u64) {
     let (model, root) = Model::<TinyGranule>::with_root(Features {
         cpus: 3,
@@ -212,7 +209,6 @@ fn search(programs: [Vec<Step>; 3], acquires: bool) -> (BTreeSet<String>, u64) {
     (search.broken, search.nr)
 }
 
-/// Twice, so that late pages are purged too.
 fn purger(purge: &[Step]) -> Vec<Step> {
     [&[Unmap(1), Push(1)], purge, purge].concat()
 }
@@ -221,7 +217,6 @@ fn programs(purge: &[Step]) -> [Vec<Step>; 3] {
     [UNMAPPER.to_vec(), purger(purge), LOOKER.to_vec()]
 }
 
-/// `step` replaces the one at `index`, if any.
 fn purge_with(index: usize, step: Option<Step>) -> Vec<Step> {
     let mut purge = PURGE.to_vec();
     match step {

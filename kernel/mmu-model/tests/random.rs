@@ -1,5 +1,4 @@
-//! Random operations on real granules: several to a flush, flushes by another CPU, refused tables,
-//! accesses in between.
+//! Random operations on real granules: several to a flush, flushes by another CPU, refused tables.
 
 mod common;
 
@@ -11,7 +10,6 @@ use paging::{
 };
 use std::collections::BTreeMap;
 
-/// xorshift64*
 struct Rng(u64);
 
 impl Rng {
@@ -34,7 +32,6 @@ struct Run<'a, G: Granule> {
     naive: BTreeMap<u64, (u64, Attributes)>,
     lazy: Vec<u64>,
     pending: Pending<G>,
-    /// The working CPU, as under one lock.
     cpu: usize,
     base: u64,
     pages: u64,
@@ -44,7 +41,6 @@ struct Run<'a, G: Granule> {
 
 impl<'a, G: Granule> Run<'a, G> {
     fn new(rig: &'a Rig<G>, seed: u64, config: Config) -> Self {
-        // Across two second-level tables: blocks, groups of them, and borders.
         let block = 1 << G::INDEX_BITS;
         let trees = (0..2)
             .map(|cpu| Tree::new(rig.root, Half::High, rig.cpu(cpu), rig.cpu(cpu), config))
@@ -69,7 +65,6 @@ impl<'a, G: Granule> Run<'a, G> {
     }
 
     fn va(&self, page: u64) -> VirtAddr {
-        // Half lies below the border of a first-level descriptor.
         self.rig.va(self.base - self.pages / 2 + page)
     }
 
@@ -77,7 +72,6 @@ impl<'a, G: Granule> Run<'a, G> {
         VirtRange::new(self.va(page), pages << G::PAGE_SHIFT)
     }
 
-    /// Every other one is small; many begin and end with leaves.
     fn some_range(&mut self) -> (u64, u64) {
         let most = self.pages;
         let most = if self.rng.one_in(2) { 70 } else { most };
@@ -96,8 +90,7 @@ impl<'a, G: Granule> Run<'a, G> {
             Attributes::KERNEL_RODATA
         };
         let taken = (page..page + pages).any(|page| self.naive.contains_key(&page));
-        // The caller's rules: addresses may be held, and walk caches may hold links to unlinked
-        // tables.
+        // The caller's rules: addresses may be held, and walk caches may hold links.
         let reused = |gone: &u64| (page..page + pages).contains(gone);
         if self.pending.nr_dead_tables() != 0 || self.lazy.iter().any(reused) {
             self.flush();
@@ -254,7 +247,6 @@ fn is_out_of_tables(failure: &Failure) -> bool {
     matches!(failure.error, paging::Error::OutOfTables(_))
 }
 
-/// `MMU_MODEL_SEEDS` multiplies the seeds.
 fn run<G: Granule>(seeds: u64, steps: u64) {
     let times = std::env::var("MMU_MODEL_SEEDS").map_or(1, |times| {
         times

@@ -1,4 +1,4 @@
-//! The architecture's barrier sequences, row by row: accepted, and rejected with any step dropped.
+//! The architecture's sequences: accepted, and rejected with any step dropped.
 
 mod common;
 

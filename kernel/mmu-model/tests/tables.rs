@@ -1,5 +1,3 @@
-//! Tables are linked zeroed, and freed when no walk cache leads there.
-
 mod common;
 
 use common::{RW, Rig};
@@ -131,7 +129,6 @@ for_granules! {
     }
 
     fn tables_below_an_unlinked_one_need_a_tlbi_of_their_own_span<G>() {
-        // One TLBI removes the links that lead to its address, not those beside it.
         let rig = Rig::<G>::plain();
         let va = rig.va(0);
         let beside = va.add(d::size::<G>(2));
@@ -153,8 +150,7 @@ for_granules! {
     }
 
     fn what_a_held_link_leads_to_comes_back_after_a_last_level_tlbi<G>() {
-        // Unlinked with its page in it. After a last-level TLBI for that page, a held link brings
-        // it back until an all-levels TLBI.
+        // After a last-level TLBI, a held link brings the page back until an all-levels TLBI.
         for cleared in [false, true] {
             let rig = Rig::<G>::plain();
             let (va, other) = (rig.va(2), rig.va(3));
@@ -220,7 +216,6 @@ for_granules! {
     }
 
     fn no_other_table_comes_where_one_was_cut_off_before_the_flush<G>() {
-        // A link must not stay held when another takes its place: accesses could go by the old one.
         for flushed in [false, true] {
             let rig = Rig::<G>::plain();
             let va = rig.va(0);

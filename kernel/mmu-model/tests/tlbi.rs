@@ -1,5 +1,3 @@
-//! What each TLBI covers, and operands.
-
 mod common;
 
 use common::{RW, Rig};
@@ -14,7 +12,6 @@ fn with_ranges<G: Granule>() -> Rig<G> {
     })
 }
 
-/// Complete but for the TLBI.
 fn pages_taken_out<G: Granule>(rig: &Rig<G>, pages: u64) {
     for page in 0..pages {
         let va = rig.va(page);
@@ -28,7 +25,7 @@ fn pages_taken_out<G: Granule>(rig: &Rig<G>, pages: u64) {
     rig.cpu(0).dsb_ishst();
 }
 
-/// Pages that the base of a range counts: 64 KiB of them with TCR_EL1.DS.
+/// 64 KiB with TCR_EL1.DS.
 fn unit<G: Granule>() -> u64 {
     if d::has_shareability::<G>() {
         1

@@ -1,5 +1,3 @@
-//! Litmus tests of the order of stores, with and without their barrier.
-
 mod common;
 
 use common::{RW, Rig};
@@ -49,7 +47,7 @@ fn newest(nr: usize) -> usize {
     nr - 1
 }
 
-/// Message passing: the worst data that CPU 1 may read with the newest flag.
+/// Returns the worst data that CPU 1 may read with the newest flag.
 fn message_passed(between: Barrier, flag_with_release: bool) -> u64 {
     let model = two_cpus();
     let (data, flag) = (model.word(0), model.word(0));
@@ -117,7 +115,6 @@ fn a_plain_store_may_be_observed_before_an_earlier_store_exclusive() {
 
 #[test]
 fn what_is_stored_after_a_load_acquire_is_ordered_behind_what_that_observed() {
-    // The second CPU passes on what it observed of the first.
     let (model, _) = Model::<Granule4K>::with_root(Features {
         cpus: 3,
         ..Features::default()
@@ -157,7 +154,6 @@ fn adding_never_misses_what_another_has_added() {
     assert_eq!(model.cpu(0).load_acquire(word, newest), 4 << 32 | 4);
 }
 
-/// CPU 0 counts, then breaks a page; CPU 1 asks the MMU and reads the counter.
 fn counted_before_the_break(between: Barrier) -> u64 {
     let rig = Rig::<Granule4K>::smp(2);
     let va = rig.va(9);
@@ -224,7 +220,6 @@ fn a_plain_link_needs_a_barrier_behind_the_zeroing_of_its_table() {
     }
 }
 
-/// CPU 0 links a table without a barrier; CPU 1 loads the link or not, and maps below it.
 fn mapped_below(link_released: bool, link_loaded: bool) -> Rig<Granule4K> {
     let rig = Rig::<Granule4K>::smp(2);
     let va = rig.va(0);
@@ -250,10 +245,8 @@ fn mapped_below(link_released: bool, link_loaded: bool) -> Rig<Granule4K> {
 
 #[test]
 fn a_page_may_be_mapped_below_a_link_that_another_cpu_is_still_to_complete() {
-    // What one other CPU has observed, all have.
     mapped_below(true, true).model.assert_clean();
     mapped_below(true, false).assert_broken(&[Rule::StaleAccess]);
-    // Plain stores promise no order.
     mapped_below(false, true).assert_broken(&[Rule::StaleAccess]);
 }
 

@@ -10,7 +10,6 @@ use paging::{
 
 use crate::shim;
 
-/// Each operation and its operand.
 pub(crate) struct Log {
     next: Cell<*mut u64>,
 }
@@ -41,7 +40,6 @@ impl Log {
     }
 }
 
-/// Logs operands as encoded for granule `G`.
 pub(crate) struct Logged<G> {
     pub(crate) log: Log,
     pub(crate) tlbi_range: bool,
@@ -87,7 +85,6 @@ impl<G: Granule> Mmu for Logged<G> {
     }
 }
 
-/// A flush of ranges touches no table.
 struct NoTables;
 
 // SAFETY: gives no table.

@@ -14,7 +14,6 @@ pub(crate) fn answer(leaves: Leaves) -> Answer {
     ]
 }
 
-/// Bit `2 * level`, and the next for its groups.
 pub(crate) fn set(bits: u8) -> LeafSet {
     const _: () = assert!(size_of::<LeafSet>() == 1);
     // SAFETY: one byte, and every value is valid.

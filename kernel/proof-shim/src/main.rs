@@ -1,5 +1,5 @@
-//! Functions that the image inlines, out of line for `scripts/prove`, which executes them
-//! symbolically. [`planted`] has copies with bugs to refute.
+//! Functions that the image inlines, out of line for `scripts/prove`. [`planted`] has copies with
+//! bugs to refute.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 
@@ -17,7 +17,6 @@ mod planted;
 #[cfg(not(target_os = "none"))]
 fn main() {}
 
-/// Defines a function under its own name, never inlined, kept.
 #[cfg(target_os = "none")]
 macro_rules! shim {
     ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(

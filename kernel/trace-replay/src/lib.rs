@@ -1,7 +1,6 @@
 //! Traces of a kernel's vmalloc areas (`scripts/traces/README.md`). They come from outside:
-//! [`Trace::parse`] refuses what cannot be performed, and says which line and why.
-//! `scripts/lib/replay_trace.py` does the same on the host; `scripts/traces/refused/` holds the two
-//! against each other.
+//! [`Trace::parse`] says which line cannot be performed and why. `scripts/lib/replay_trace.py` does
+//! the same on the host.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

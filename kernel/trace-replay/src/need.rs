@@ -36,7 +36,7 @@ const FIXED: u64 = 16 << 20;
 const PER_AREA: u64 = 1 << 10;
 
 impl Trace {
-    /// Returns what a replay on `machine` takes. The text had `lines` lines.
+    /// `lines` is the text's.
     #[must_use]
     pub fn need(&self, lines: u64, machine: Machine) -> Need {
         let mut need = Need::default();
@@ -61,8 +61,7 @@ impl Trace {
         need.ram = self.most_ram(if machine.cpus > 1 { WINDOW } else { 1 });
         let largest = self.areas.iter().map(Area::ram).max().unwrap_or(0);
         let held = need.ram + machine.lazy + u64::from(machine.cpus) * largest;
-        // A table page for each 2 MiB, as many for the linear map, which permissions cut, and a
-        // reserve.
+        // A table page for each 2 MiB, as many for the linear map, and a reserve.
         let tables = (need.peak_bytes + machine.lazy) / 512 * 2 + held / 64;
         let heap = lines * HEAP_PER_LINE;
         need.free_ram =
@@ -70,7 +69,7 @@ impl Trace {
         need
     }
 
-    /// As if all allocations of a `window` were made, and none of its frees.
+    /// As if no free within a `window` were made.
     fn most_ram(&self, window: usize) -> u64 {
         let made = |index: usize| match self.events.get(index).map(|event| (event, event.action)) {
             Some((event, Action::Alloc(_))) => self.area_of(event).map_or(0, Area::ram),

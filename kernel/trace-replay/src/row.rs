@@ -2,9 +2,9 @@ use crate::error::Problem;
 
 /// The first line.
 pub const HEADER: &str = "seq,cpu,op,id,size,align,kind";
-/// Every size is a multiple.
+/// Sizes are multiples.
 pub const PAGE: u64 = 4096;
-/// The largest size and alignment: sums do not overflow.
+/// Sums do not overflow.
 pub const MAX_BYTES: u64 = 1 << 40;
 
 const NR_COLUMNS: usize = 7;
@@ -81,7 +81,7 @@ named! {
 }
 
 impl Kind {
-    /// Returns whether a guard page is part of the size.
+    /// A guard page is part of the size.
     #[must_use]
     pub const fn has_guard(self) -> bool {
         !matches!(
@@ -90,13 +90,13 @@ impl Kind {
         )
     }
 
-    /// Returns whether RAM is mapped in it.
+    /// RAM is mapped in it.
     #[must_use]
     pub const fn is_ram(self) -> bool {
         !matches!(self, Self::Ioremap | Self::VmapBlock)
     }
 
-    /// Returns whether it ends up read-only and executable.
+    /// It ends up read-only and executable.
     #[must_use]
     pub const fn is_code(self) -> bool {
         matches!(self, Self::Module | Self::Execmem | Self::BpfJit)
@@ -125,9 +125,9 @@ pub struct Row {
     pub op: Op,
     /// The area.
     pub id: u64,
-    /// Bytes; for a purge, areas flushed.
+    /// Bytes; of a purge, areas.
     pub size: u64,
-    /// Bytes; for a purge, bytes that its flush spanned.
+    /// Bytes; of a purge, the bytes its flush spanned.
     pub align: u64,
 }
 
@@ -146,7 +146,7 @@ fn number<'a>(column: &'static str, found: &'a [u8]) -> Result<u64, Problem<'a>>
 }
 
 impl Row {
-    /// Parses `line`, without its line feed, for up to `max_cpus` CPUs.
+    /// Parses `line`, without its line feed.
     ///
     /// # Errors
     /// The first bad column from left to right, but the kind with the operation.

@@ -1,5 +1,3 @@
-//! The host's parser is held against the same files of refusals.
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -156,7 +154,6 @@ fn the_need_counts_ram_and_not_devices() {
     assert!(trace.need(5, lazy).free_ram >= need.free_ram + (32 << 20));
 }
 
-/// With the size of each area that it leaves.
 fn sound(seeds: &[(Index, bool, Kind, u64, u32)]) -> (String, BTreeMap<u64, u64>) {
     let mut text = text(&[]);
     let mut live: Vec<(u64, Kind, u64)> = Vec::new();
@@ -194,7 +191,6 @@ fn seeds() -> impl Strategy<Value = Vec<(Index, bool, Kind, u64, u32)>> {
     prop::collection::vec(event, 0..600)
 }
 
-/// In an order that the window allows. Returns the most RAM held.
 fn perform(trace: &Trace, window: usize, picks: &[Index]) -> u64 {
     let (mut held, mut most) = (0, 0);
     let mut done = std::vec![false; trace.events.len()];

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use crate::error::{Error, Problem};
 use crate::row::{HEADER, Kind, Op, PAGE, PurgeKind, Row};
 
-/// Heap bytes for each line of a trace.
+/// Bytes for each line.
 pub const HEAP_PER_LINE: u64 = 192;
 
 /// An area of a trace.
@@ -36,7 +36,7 @@ impl Area {
     }
 }
 
-/// What an event does. Areas are indices into [`Trace::areas`].
+/// By index into [`Trace::areas`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Makes an area.
@@ -58,7 +58,7 @@ pub struct Event {
     pub action: Action,
 }
 
-/// A trace that can be performed: each area is made once, and freed at most once.
+/// Each area is made once, and freed at most once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
     /// In order, those of the start first.
@@ -80,8 +80,8 @@ struct Known {
 }
 
 impl Trace {
-    /// Reads a trace for up to `max_cpus` CPUs. `vm_map_ram` and what Linux makes for it are two
-    /// views of the same: with the former, the latter is left out.
+    /// Reads a trace. `vm_map_ram` and what Linux makes for it are two views of the same: with the
+    /// former, the latter is left out.
     ///
     /// # Errors
     /// The first line that cannot be performed.
@@ -178,7 +178,6 @@ impl Trace {
 
     fn leave_out(&mut self, unwanted: impl Fn(Kind) -> bool) {
         let before = self.nr_pre + self.events.len();
-        // Of areas that stay.
         let mut numbers = Vec::with_capacity(self.areas.len());
         let mut nr = 0;
         for area in &self.areas {
@@ -202,7 +201,6 @@ impl Trace {
         self.nr_skipped = before - pre - self.events.len();
     }
 
-    /// Returns the area of an event, if it has one.
     #[must_use]
     pub fn area_of(&self, event: &Event) -> Option<&Area> {
         match event.action {
@@ -212,7 +210,6 @@ impl Trace {
     }
 }
 
-/// Each must end with a line feed.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {

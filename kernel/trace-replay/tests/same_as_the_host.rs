@@ -1,5 +1,5 @@
-//! The host's reader (`scripts/tests/read_traces.py`) refuses the same traces in the same words,
-//! and makes the same of the rest.
+//! `scripts/tests/read_traces.py` refuses the same traces in the same words, and makes the same of
+//! the rest.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -67,7 +67,6 @@ fn digits(least: usize, most: usize) -> impl Strategy<Value = String> {
         .prop_map(|digits| digits.into_iter().map(|digit| char::from(b'0' + digit)).collect())
 }
 
-/// Right, near a bound, or a number in some languages only.
 fn number() -> impl Strategy<Value = String> {
     let odd = [
         "", "-1", "+1", " 1", "1 ", "\t1", "1_000", "0x10", "1e3", "1.0", "٣", "１", "-0", "0b1", "1\u{0}",

@@ -1,5 +1,3 @@
-//! The claims.
-
 use super::ring::{Ring, take_out};
 use crate::atomic::{Missing, without};
 use loom::cell::UnsafeCell;
@@ -8,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const BLOCKS: usize = 2;
 
-/// A magazine with one ring, and the contents of the blocks.
 struct Magazine {
     ring: Ring<BLOCKS>,
     contents: [UnsafeCell<u64>; BLOCKS],
@@ -18,7 +15,7 @@ struct Magazine {
 unsafe impl Sync for Magazine {}
 
 impl Magazine {
-    /// One that has been used: loom takes the first use of a word for its making.
+    /// Loom takes the first use of a word for its making.
     fn new() -> Self {
         let magazine = Self {
             ring: Ring::new(),
@@ -30,15 +27,12 @@ impl Magazine {
         magazine
     }
 
-    /// What the holder of a block does with it.
     fn write_to(&self, block: u64) {
         // SAFETY: the caller has the block, or loom says so.
         self.contents[block as usize].with_mut(|contents| unsafe { *contents += 1 });
     }
 }
 
-/// The magazine's CPU frees two blocks, allocates one and frees it again, while another CPU drains
-/// the magazine.
 fn a_magazine_is_used_and_drained() {
     let magazine = Arc::new(Magazine::new());
     let short = {
@@ -64,7 +58,6 @@ fn a_magazine_is_used_and_drained() {
     assert_eq!(out, [0, 1], "each block comes out once");
 }
 
-/// Asserts that some order ends wrongly where the code lacks these orders.
 #[track_caller]
 fn assert_found_out(missing: Missing) {
     let run = catch_unwind(AssertUnwindSafe(|| {

@@ -1,5 +1,3 @@
-//! Nodes with their ancestors, and CPU addresses.
-
 use arrayvec::ArrayVec;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
@@ -7,10 +5,9 @@ use dtoolkit::{Node, Property};
 
 use crate::regions::PhysRegion;
 
-/// Deeper nodes are not read.
 const MAX_DEPTH: usize = 8;
 
-/// A node and all above it, the root first.
+/// The root first.
 #[derive(Clone, Debug)]
 pub struct Path<'a>(ArrayVec<FdtNode<'a>, MAX_DEPTH>);
 
@@ -37,7 +34,6 @@ impl<'a> Path<'a> {
 
     #[must_use]
     pub fn node(&self) -> FdtNode<'a> {
-        // Begins with the root.
         self.0[self.0.len() - 1]
     }
 
@@ -45,14 +41,13 @@ impl<'a> Path<'a> {
         self.0.iter().copied()
     }
 
-    /// Returns its first registers, as the CPU addresses them.
+    /// As the CPU addresses them.
     #[must_use]
     pub fn registers(&self) -> Option<PhysRegion> {
         let reg = self.node().reg().ok()??.next()?;
         self.translate(PhysRegion::new(reg.address().ok()?, reg.size().ok()?)?)
     }
 
-    /// Neither it nor a bus above is disabled.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.nodes().all(super::is_available)
@@ -64,8 +59,7 @@ impl<'a> Path<'a> {
         wanted.then(|| self.registers())?
     }
 
-    /// Translates `region`, of its `reg`, to CPU addresses. `None` if a bus above does not map it,
-    /// or not in one piece.
+    /// `None` if a bus above does not map all of `region`, or not in one piece.
     #[must_use]
     pub fn translate(&self, region: PhysRegion) -> Option<PhysRegion> {
         let mut start = region.start;

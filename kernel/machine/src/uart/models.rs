@@ -1,5 +1,4 @@
-//! Families of UARTs, by `compatible`, polled without interrupts, DMA, FIFO thresholds, or modes
-//! that a loader may have changed.
+//! Families of UARTs, by `compatible`, polled without modes that a loader may have changed.
 
 use super::{Condition, Model, Receive, Register, Uart, Width};
 
@@ -223,7 +222,6 @@ const fn spaced(shift: u8, width: Width) -> Uart {
     }
 }
 
-/// UARTs by `compatible`; an 8250 without `reg-shift` and `reg-io-width`.
 pub(super) static KNOWN: &[(&str, Uart)] = &[
     ("arm,pl011", Uart::PL011),
     ("arm,sbsa-uart", Uart::PL011),
@@ -257,7 +255,6 @@ pub(super) static KNOWN: &[(&str, Uart)] = &[
     ("qcom,msm-uartdm", fixed(&MSM)),
 ];
 
-/// Returns the UART that `compatible` names.
 #[must_use]
 pub fn known(compatible: &str) -> Option<Uart> {
     let found = KNOWN.iter().find(|(name, _)| *name == compatible);

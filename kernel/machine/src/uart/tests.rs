@@ -145,7 +145,6 @@ fn each_byte_of_a_geni_is_a_command() {
     assert_eq!(uart("qcom,geni-debug-uart").receive(&script), None);
 }
 
-/// Register, a value that fails `condition`, one that meets it.
 fn answers(uart: &Uart, condition: &Condition) -> (usize, u32, u32) {
     let no = !condition.value & condition.mask;
     (uart.offset(condition.register), no, condition.value)

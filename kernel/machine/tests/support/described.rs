@@ -21,8 +21,6 @@ fn path(path: &Path<'_>) -> String {
     format!("/{}", names.join("/"))
 }
 
-/// Returns what the kernel reads in `blob`.
-///
 /// # Errors
 /// Why the kernel refuses it.
 pub fn described(blob: &[u8]) -> Result<Value, String> {

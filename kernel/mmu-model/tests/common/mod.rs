@@ -13,7 +13,6 @@ pub const RX: u64 = RO & !d::PXN;
 /// MAIR index 2.
 pub const NC: u64 = RW & !d::ATTR_INDEX | 2 << 2;
 
-/// Returns the bits of a leaf but for its type: without SH where there is none.
 pub fn raw<G: Granule>(pa: u64, attributes: u64) -> u64 {
     let without = if d::has_shareability::<G>() {
         0
@@ -70,7 +69,7 @@ impl<G: Granule> Rig<G> {
         self.leaf(level, pa, attributes) | d::CONTIGUOUS
     }
 
-    /// Found, or made and linked by CPU 0 with all barriers.
+    /// Linked by CPU 0 with all barriers.
     pub fn table(&self, level: i8, va: VirtAddr) -> PhysAddr {
         let cpu = self.cpu(0);
         let mut table = self.root;
@@ -139,7 +138,6 @@ impl<G: Granule> Rig<G> {
         self.cpu(0).isb();
     }
 
-    /// DSB ISHST, a last-level TLBI per `stride`, DSB ISH, ISB.
     pub fn flush_leaves(&self, va: VirtAddr, size: u64, stride: u64) {
         let cpu = self.cpu(0);
         cpu.dsb_ishst();

@@ -1,9 +1,6 @@
 //! Every sequence of operations up to a depth on the smallest geometry: 64 pages, three levels,
-//! leaves of 1, 2, 4, 8, 16 and 32 pages.
-//!
-//! A breadth-first search over states that walks can tell apart. After each operation and flush no
-//! rule is broken, nothing is stale or leaked, and the model's walker agrees with a naive map.
-//! Failures change nothing, the k-th refused table included.
+//! leaves of 1, 2, 4, 8, 16 and 32 pages. After each operation and flush no rule is broken, nothing
+//! is stale or leaked, and the walker agrees with a naive map.
 //!
 //! `MMU_MODEL_DEPTH` adds to every depth: 0 takes half a minute on two CPUs, 1 some minutes.
 

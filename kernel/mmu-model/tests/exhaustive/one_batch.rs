@@ -1,6 +1,5 @@
-//! Edits of the same pages before one flush give the same tables as with a flush each, and no TLB
-//! may hold two translations that disagree (Arm ARM D8.16.1), also where only the batch knows what
-//! is held.
+//! Edits before one flush give the same tables as with a flush each, and no TLB may hold two
+//! translations that disagree (Arm ARM D8.16.1).
 
 use crate::ops::{Change, Op, Source, What, ops};
 use crate::{BASE, PAGE, TinyBatch, TinyTree};
@@ -26,7 +25,6 @@ impl Edit {
     }
 }
 
-/// Ranges that cut a leaf of each size, or are one.
 fn edits() -> Vec<Edit> {
     let ranges = [(0, 64), (0, 32), (32, 16), (0, 2), (1, 1), (2, 6)];
     let whats = [

@@ -1,5 +1,3 @@
-//! Operations, on the engine and on a naive map.
-
 use crate::{BASE, Naive, PAGE, TinyBatch, TinyTree};
 use paging::{
     Attributes, Error, Extent, Extents, Failure, LeafSet, PageArray, Pfn, PhysAddr, PhysRange, VirtAddr,
@@ -8,7 +6,6 @@ use paging::{
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// The largest leaves.
     Congruent,
     /// One frame off: pages.
     OddPhase,
@@ -98,7 +95,6 @@ impl Op {
         match self.what {
             What::Map(source) => {
                 if let Some(page) = self.pages().find(|page| before.contains_key(page)) {
-                    // Only the address is compared.
                     return Err(Error::NotMapped(VirtAddr(BASE + page * PAGE)));
                 }
                 let frames = source.frames(self.start, self.pages);

@@ -3,7 +3,6 @@ use crate::search::Search;
 use crate::{EDGES, FEW_EDGES, assert_searched};
 use paging::{BreakPolicy, LeafSet};
 
-/// Two steps reach every path that depends on the policy.
 fn with_policy(name: &str, change: impl Fn(&mut Search)) {
     let map = ops(&ranges(&FEW_EDGES), &maps());
     let edits = ops(&ranges(&EDGES), &everything());

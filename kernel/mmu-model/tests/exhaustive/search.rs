@@ -54,7 +54,7 @@ struct Node {
 pub struct Search {
     pub config: Config,
     pub features: Features,
-    /// By depth; the last one repeats.
+    /// The last one repeats.
     pub ops: Vec<Vec<Op>>,
     pub depth: usize,
 }
@@ -78,7 +78,6 @@ impl Search {
         self.run_on(0)
     }
 
-    /// Returns the states and the operations tried.
     pub fn run(&self) -> (usize, u64) {
         self.run_on(std::thread::available_parallelism().map_or(1, usize::from))
     }
@@ -94,7 +93,6 @@ impl Search {
         }];
         for depth in 0..self.depth {
             let ops = &self.ops[depth.min(self.ops.len() - 1)];
-            // States of the last depth are judged only.
             let keep = depth + 1 < self.depth;
             let next = Mutex::new(Vec::new());
             let at = AtomicUsize::new(0);
@@ -207,7 +205,6 @@ impl Search {
         if model.violations().is_empty() && model.is_quiescent() && leaked == 0 {
             return;
         }
-        // Again, with a log.
         let features = Features {
             log_events: 300,
             ..self.features.clone()
