@@ -201,6 +201,7 @@ impl Trace {
         self.nr_skipped = before - pre - self.events.len();
     }
 
+    /// Returns its area, if it has one.
     #[must_use]
     pub fn area_of(&self, event: &Event) -> Option<&Area> {
         match event.action {
