@@ -1,4 +1,4 @@
-//! RAM has one memory type at a time (DESIGN rule 12; Arm ARM B2.8).
+//! DESIGN rule 12; Arm ARM B2.8.
 
 use mmu_model::{Cpu, Features, Model, Rule};
 use paging::{
@@ -9,7 +9,7 @@ use paging::{
 const NC: Attributes = Attributes::kernel(MemoryType::NORMAL_NC).writable();
 const WB: Attributes = Attributes::KERNEL_DATA;
 
-/// Start of RAM: the linear map has a gigabyte from here, as one block.
+/// The linear map has a gigabyte from here, as one block.
 const RAM: u64 = 1 << 30;
 
 type Engine<'m> = Tree<Granule4K, Cpu<'m, Granule4K>, Cpu<'m, Granule4K>>;
@@ -123,7 +123,6 @@ fn with_the_alias_gone_and_flushed_it_is_sound_both_ways() {
 fn an_alias_whose_flush_is_still_to_come_is_found_out() {
     let machine = machine();
     let space = Space::new(&machine);
-    // Split first: the batch then holds the page's own invalidation only.
     space
         .tree
         .split(space.alias(5, 1), &mut space.batch())

@@ -1,5 +1,4 @@
-//! Every alignment of head and tail, every length, every source against `choose_leaf` with the true
-//! runs.
+//! Every alignment of head and tail, every length, every source.
 
 use crate::support;
 
@@ -11,7 +10,7 @@ use support::{HostTree, audit, expected_of_runs, leaves_in, tree};
 
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// Physical runs of `(first frame, pages)`, as an array that takes no memory.
+/// `(first frame, pages)`.
 struct Runs<'a>(&'a [(u64, u64)]);
 
 impl FrameArray for Runs<'_> {
@@ -31,7 +30,6 @@ impl FrameArray for Runs<'_> {
     }
 }
 
-/// Maps, compares every leaf and `probes` pages of each, and unmaps.
 fn map_and_compare<G: Granule>(
     tree: &HostTree<G>,
     va: VirtAddr,
@@ -175,7 +173,6 @@ fn an_array_that_breaks_at_any_page_gets_the_largest_leaves_on_both_sides() {
     for va in 0..16 {
         for pa in 0..16 {
             for at in 1..64 {
-                // The second run is congruent to the VA, or has the first one's residue.
                 for second in [(1 << 21) + va + at, (1 << 21) + pa] {
                     let runs = [((1 << 20) + pa, at), (second, 64 - at)];
                     let va = base(&tree).add(va << 12);
@@ -235,7 +232,7 @@ fn every_range_of_the_tiny_granule_gets_the_largest_leaves_for_every_offset() {
                 let va = tree.range().start.add(start << 12);
                 let run = [(0x1000 + skew, pages)];
                 let mut source = PhysRange::new(PhysAddr((0x1000 + skew) << 12), pages);
-                // No page outside the ends of so small a space: `translate` refuses those.
+                // `translate` refuses pages outside so small a space.
                 map_and_compare(&tree, va, &run, &mut source, true);
                 map_and_compare(&tree, va, &run, &mut PageArray::new(&Runs(&run)), true);
             }

@@ -1,5 +1,3 @@
-//! `Tree::check` finds each kind of damage and passes a sound tree.
-
 use crate::support;
 
 use paging::descriptor::{
@@ -23,7 +21,6 @@ fn check<G: Granule>(tree: &HostTree<G>) -> Result<paging::Report, CheckError> {
     )
 }
 
-/// A page, a group of pages, a block and a group of blocks, each in its own table.
 struct Damaged {
     tree: HostTree<Granule4K>,
     page: VirtAddr,
@@ -303,7 +300,6 @@ fn a_malformed_descriptor_is_found() {
 
 #[test]
 fn what_operations_leave_only_for_a_moment_is_found() {
-    // What chains dead tables.
     for rest in [Descriptor(support::TABLES_AT)] {
         for level in [2, 3] {
             let damaged = sound();

@@ -34,8 +34,8 @@ fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
 
 #[test]
 fn every_leaf_of_a_table_unlinked_whole_is_invalidated_at_all_levels() {
-    // Holes make one range per stretch. Through a lingering walk cache entry the dead table's
-    // leaves could be read again, so the last level alone is not enough.
+    // Holes make one range per stretch. Through a walk cache entry the dead table's leaves could be
+    // read again: the last level alone is not enough.
     let holes: &[(u64, u64)] = &[(0, 3), (7, 1), (100, 40), (511, 1)];
     for (mapped, nr) in [(holes, 45), (&[(0, 512)], 512)] {
         let events = tlbis(mapped, false);

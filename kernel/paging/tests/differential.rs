@@ -1,5 +1,5 @@
-//! Comparison with `aarch64-paging`, which shares no code with this crate. It has no contiguous
-//! groups: those are off where tables are compared.
+//! Comparison with `aarch64-paging`, which has no contiguous groups: those are off where tables are
+//! compared.
 
 use crate::support;
 
@@ -138,7 +138,6 @@ fn compare(tree: &Ours, ours: PhysAddr, theirs: &[u64], base: u64, table: u64, l
         let path = format!("{path}.{index}");
         if level < 3 && a & 3 == 3 {
             assert_eq!(b & 3, 3, "{path}: {a:#x} is a table, {b:#x} is none");
-            // Addresses differ; the bits below them are our count.
             let address = 0xffff_ffff_f000;
             assert_eq!(a & !address & !0xffc, b & !address, "{path}");
             compare(
@@ -203,16 +202,14 @@ impl Translation<El1Attributes> for Reader {
         (self.physical_to_virtual(pa), pa)
     }
 
-    unsafe fn deallocate_table(&mut self, _table: NonNull<PageTable<El1Attributes>>) {
-        // The tree owns them.
-    }
+    unsafe fn deallocate_table(&mut self, _table: NonNull<PageTable<El1Attributes>>) {}
 
     fn physical_to_virtual(&self, pa: PhysicalAddress) -> NonNull<PageTable<El1Attributes>> {
         NonNull::new(std::ptr::with_exposed_provenance_mut(pa.0)).expect("no table is at 0")
     }
 }
 
-/// What they find in our tables: page to (frame, attribute bits).
+/// Page to (frame, attribute bits).
 fn read_by_them(tree: &Ours, mappings: &[Mapping], va_range: VaRange) -> BTreeMap<u64, (u64, u64)> {
     let reader = Reader { root: tree.root() };
     // Dropping it would free the tree's tables.
@@ -287,8 +284,8 @@ fn flags(bits: u64) -> El1Attributes {
 
 #[test]
 fn what_may_change_in_place_agrees_with_the_other_librarys_list() {
-    // All differences: EL0 access and GP are permissions to us only; from global to nG in place is
-    // legal to them only.
+    // EL0 access and GP are permissions to us only; from global to nG in place is legal to them
+    // only.
     let ours_alone = AP_USER | GUARDED;
     let theirs_alone = NOT_GLOBAL;
     let every_bit: Vec<u64> = (0..64)
@@ -344,8 +341,7 @@ fn no_store_of_the_corpus_breaks_the_other_librarys_rule() {
                 "{}: {old:#x} -> {new:#x}",
                 case.name
             );
-            // A link differs in its count alone, which walkers ignore. A page may look the same,
-            // and its address differs.
+            // A link differs in its count alone, which walkers ignore.
             let count = 0xffc;
             if old & 3 == 3 && new & 3 == 3 && (old ^ new) & !count == 0 && old >> 50 == 0 {
                 continue;

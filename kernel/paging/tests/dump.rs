@@ -1,5 +1,3 @@
-//! `Tree::dump` gives the fewest runs, one line each.
-
 use crate::support;
 
 use paging::{

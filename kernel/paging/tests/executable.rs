@@ -1,5 +1,4 @@
-//! Executable becomes not executable by break-before-make where an erratum requires it, else in
-//! place (DESIGN rule 11, Cortex-A715 2645198).
+//! DESIGN rule 11, Cortex-A715 2645198.
 
 use mmu_model::{Features, Model};
 use paging::{Attributes, Config, Granule4K, Half, LeafSet, LeafSize, PhysAddr, PhysRange, Tree, VirtRange};

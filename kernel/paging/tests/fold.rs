@@ -1,5 +1,3 @@
-//! `fold` on the model: one rung in one place, with nothing else read.
-
 use crate::support;
 
 use mmu_model::{Features, Model};
@@ -43,7 +41,7 @@ fn protect(tree: &ModelTree<'_>, at: VirtAddr, writable: bool) {
     batch.flush();
 }
 
-/// Returns whether the leaf is there, and whether it was made.
+/// Whether the leaf is there, and whether it was made.
 fn fold(tree: &ModelTree<'_>, at: VirtAddr, size: LeafSize) -> (bool, bool) {
     let mut batch = tree.batch();
     let outcome = tree.fold(at, size, &mut batch).expect("takes no memory");
@@ -166,7 +164,6 @@ fn a_group_of_blocks_is_judged_by_its_sixteen_descriptors() {
     let mut source = PhysRange::new(PhysAddr(1 << 30), 1 << 18);
     tree.map(VirtRange::new(at, 1 << 30), &mut source, DATA, LeafSet::ALL)
         .expect("vacant");
-    // Every block of two groups is a table in which one page differs.
     for block in 0..32 {
         let mut batch = tree.batch();
         let page = VirtRange::new(at.add((block << 21) + 3 * PAGE), PAGE);
@@ -182,7 +179,6 @@ fn a_group_of_blocks_is_judged_by_its_sixteen_descriptors() {
         .expect("takes no memory");
     batch.flush();
     assert_eq!(outcome.leaves.get(LeafSize::BLOCK2_GROUP), 0);
-    // Two links, one descriptor of a group that may exist, two of one to be.
     assert_eq!((tree.tables().loads.get(), tree.tables().stores.get()), (5, 0));
     assert_eq!(tree.mmu().take().tlbi, 0);
 }

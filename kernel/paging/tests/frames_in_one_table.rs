@@ -1,5 +1,4 @@
-//! Frame numbers at once, one by one, and extents map alike, to the last descriptor, barrier and
-//! error.
+//! Frame numbers at once, one by one, and extents map alike, to the last barrier and error.
 
 use crate::support;
 
@@ -78,11 +77,9 @@ enum Told {
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
-    /// Mapped already.
     Occupied(u64),
-    /// Set beyond the address width by the test.
     Frame(u64),
-    /// Beyond the address width by itself.
+    /// By itself.
     Beyond(u64),
 }
 
@@ -240,7 +237,6 @@ fn it_is_a_store_for_each_page_and_two_barriers() {
     for (frames, groups) in [
         ((0..32).map(|page| Pfn(FIRST + page)).collect::<Vec<_>>(), 2),
         ((0..32).map(|page| Pfn(FIRST + 2 * page)).collect(), 0),
-        // Not consecutive to the end: no group.
         ((0..32).map(|page| Pfn(FIRST + page + page / 31)).collect(), 1),
     ] {
         let (tree, va) = with_table::<Granule4K>(true);

@@ -1,5 +1,4 @@
-//! The fuzzer's entry on its corpus, mutations of it, and seeds. The fuzzer:
-//! `cargo +nightly fuzz run sequences` (see `fuzz/`).
+//! The fuzzer's entry on its corpus, mutations of it, and seeds (see `fuzz/`).
 
 use crate::support;
 

@@ -1,5 +1,5 @@
-//! The exact cost of each mapping, kept in `golden/counts.txt`. To accept a change:
-//! `GOLDEN=write cargo test -p paging golden_counts`.
+//! The exact cost of each mapping, in `golden/counts.txt`. To accept a change: `GOLDEN=write cargo
+//! test -p paging golden_counts`.
 
 use crate::support;
 
@@ -196,7 +196,6 @@ fn every_count_is_the_one_in_the_table() {
 
 #[test]
 fn one_page_more_in_a_table_that_is_there_costs_four_loads_and_one_store() {
-    // Three links and the descriptor are read; only the descriptor is written.
     let [map, unmap] = lines("one page", &Shape::Range(1 << 24, 1), true);
     assert_eq!((map.loads, map.stores), (4, 1));
     assert_eq!((unmap.loads, unmap.stores), (4, 1));

@@ -1,5 +1,3 @@
-//! The leaf rule: leaves are legal, and no larger one is.
-
 use paging::{
     Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52, LeafSet, LeafSize,
     PhysAddr, TinyGranule, VirtAddr,
@@ -11,11 +9,11 @@ const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
 const T: u64 = 1 << 40;
 
-/// Bytes, largest first, from the table of Arm ARM D8.6.1, not from the engine.
+/// From the table of Arm ARM D8.6.1, not from the engine.
 fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
     use LeafSize as L;
     match Gr::NAME {
-        // A block of the next level up (Arm ARM D8.3.1, "Block descriptor and Page descriptor formats").
+        // Arm ARM D8.3.1, "Block descriptor and Page descriptor formats".
         "4K, 52 bits" => [vec![(L::BLOCK0, 512 * G)], sizes::<Granule4K>()].concat(),
         "16K, 52 bits" => [vec![(L::BLOCK1, 64 * G)], sizes::<Granule16K>()].concat(),
         "64K, 52 bits" => [vec![(L::BLOCK1, 4 * T)], sizes::<Granule64K>()].concat(),
@@ -67,7 +65,7 @@ fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestC
     let page = Gr::PAGE_SIZE;
     let (va, mut pa) = (va * page, pa * page % (1 << 48));
     if Gr::PA_BITS == 52 {
-        // Around the first address that has bits out of their place in a descriptor.
+        // The first address that has bits out of their place in a descriptor.
         pa += (1 << Gr::PLAIN_BITS) - 4 * T;
     }
     let size = size.max(1) * page;
@@ -86,7 +84,6 @@ fn check<Gr: Granule>(va: u64, pa: u64, size: u64, bits: u8) -> Result<(), TestC
         let leaf = LeafSize::new(leaves.level, contiguous);
         let each = leaf.descriptors::<Gr>();
         prop_assert_eq!(nr % each, 0, "{:?}", leaves);
-        // The first and last of each kind stand for all.
         for i in [0, (nr / each).saturating_sub(1)].into_iter().take(nr) {
             let at = done + i as u64 * leaf.bytes::<Gr>();
             check_leaf::<Gr>(leaf, va + at, pa + at, size - at, allowed)?;

@@ -124,7 +124,7 @@ fn a_tree_in_linear_memory_lives_its_whole_life() {
 #[test]
 fn threads_share_tables_in_linear_memory() {
     run(|tree| {
-        // Freed pages return to the heap at once, so shared tables stay mapped around the threads.
+        // Freed pages return to the heap at once.
         vmap_range_noflush(
             tree,
             BASE,

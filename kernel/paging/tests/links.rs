@@ -1,8 +1,6 @@
-//! Links to new tables, made by several CPUs at once: in every order that the C11 memory model
-//! allows, which is at least as weak as Arm's for what is used here.
-//!
-//! The engine's own code runs on words of `loom`. A page holds something else before it is handed
-//! out as a table, as one of a kernel may.
+//! Links to new tables, made by several CPUs at once, in every order that the C11 memory model
+//! allows, at least as weak as Arm's here. The engine's own code runs on words of `loom`. A page
+//! holds something else before it is handed out as a table.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 const POOL_AT: u64 = 0x40_0000_0000;
-/// What stands in a page that is no table yet: a link, or a page.
+/// A link, or a page.
 const LEFT_OVER: u64 = POOL_AT | 0b11;
-/// A root, a table of each level below, and those of a CPU that comes second.
+/// A root, a table of each level below, and those of a second CPU.
 const TABLES: usize = 5;
 
-/// What is wrong with the memory.
 const NOTHING: u8 = 0;
 const RELAXED_EXCHANGE: u8 = 1;
 const STORE_FOR_EXCHANGE: u8 = 2;
@@ -27,7 +24,7 @@ const HIDDEN_FAILURE: u8 = 3;
 
 struct Words<const WRONG: u8> {
     words: [[AtomicU64; TinyGranule::ENTRIES]; TABLES],
-    /// Which pages are tables. No part of what is tested: loom lets no other CPU in here.
+    /// Loom lets no other CPU in here.
     used: Mutex<[bool; TABLES]>,
 }
 
@@ -48,8 +45,7 @@ impl<const WRONG: u8> Words<WRONG> {
         used.iter().filter(|used| **used).count()
     }
 
-    /// Walks to `page`, one of the first four, as hardware does: the address of each load comes from
-    /// the one before, which orders them.
+    /// As hardware does: the address of each load comes from the one before, which orders them.
     fn walk(&self, root: PhysAddr, page: usize) -> u64 {
         let mut table = root;
         for _ in TinyGranule::ROOT_LEVEL..3 {
@@ -63,7 +59,6 @@ impl<const WRONG: u8> Words<WRONG> {
     }
 }
 
-/// A CPU's way to the tables.
 #[derive(Clone)]
 struct Shared<const WRONG: u8>(Arc<Words<WRONG>>);
 
@@ -118,11 +113,10 @@ const fn frame(page: usize) -> u64 {
     (0x1000 + page as u64) << TinyGranule::PAGE_SHIFT
 }
 
-/// CPUs map one page each, the first ones of one last-level table of which nothing is there yet,
-/// while another one walks.
+/// CPUs map one page each below one missing table, while another one walks.
 fn maps_below_one_table<const WRONG: u8>() {
     let mut model = loom::model::Builder::new();
-    // Of all orders, those in which CPUs are held up at most twice.
+    // CPUs are held up at most twice.
     model.preemption_bound = Some(2);
     model.check(|| {
         let words = Arc::new(Words::<WRONG>::new());
@@ -158,7 +152,6 @@ fn maps_below_one_table<const WRONG: u8>() {
     });
 }
 
-/// Whether it goes wrong in some order.
 fn is_seen<const WRONG: u8>() -> bool {
     catch_unwind(AssertUnwindSafe(maps_below_one_table::<WRONG>)).is_err()
 }

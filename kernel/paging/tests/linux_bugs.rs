@@ -1,8 +1,5 @@
-//! Bugs that Linux had in this area, each as a claim that this engine keeps.
-//!
-//! Left out are those of an allocator or a page structure: 4 (lazy mode in an interrupt), 6 (cache
-//! flush address), 9 (compound pages), 16 (the allocator's pools). 1 (a table freed under a walker)
-//! is in `concurrent`.
+//! Bugs that Linux had in this area. Left out are those of an allocator or a page structure: 4, 6,
+//! 9, 16. 1 (a table freed under a walker) is in `concurrent`.
 
 use crate::support;
 
@@ -78,7 +75,7 @@ fn chunks(orders: impl IntoIterator<Item = u32>) -> Vec<Pfn> {
     frames
 }
 
-/// Bug 2: on a missing page a walker returned before it reported the levels that it had modified.
+/// Bug 2: on a missing page a walker returned before it reported the levels.
 #[test]
 fn bug_2_the_levels_written_are_reported_when_the_map_fails_half_way() {
     for k in [0u64, 1, 17, 600, 1023] {
@@ -110,7 +107,7 @@ fn bug_3_a_failed_map_leaves_no_barrier_owing() {
     });
 }
 
-/// Bug 5: the array index was advanced by the bytes of a step, not by its pages.
+/// Bug 5: the array index was advanced by bytes, not by pages.
 #[test]
 fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     for orders in [
@@ -129,8 +126,7 @@ fn bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes() {
     }
 }
 
-/// Bug 7: a batch was mapped in steps of the size that fits the *first* chunk; the last step
-/// overran the batch. Chunks of ascending order, off by 64K.
+/// Bug 7: a batch was mapped in steps of the size that fits the *first* chunk.
 #[test]
 fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     for orders in [
@@ -140,8 +136,7 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
         vec![5, 4, 5, 4, 5],
         vec![8, 8, 8, 8],
         vec![9, 9, 9],
-        // Known overruns: 480 of 1024 pages wrong (at 64K), 240 of 784, 240 of 784, 240 of 1040,
-        // 1152 of 2080.
+        // Known overruns.
         vec![4, 8, 8, 8],
         vec![8, 4, 8, 8],
         vec![4, 9, 9],
@@ -164,7 +159,7 @@ fn bug_7_no_leaf_reaches_over_the_end_of_its_run() {
     }
 }
 
-/// Bug 8: the allocator fell back to single pages, and the caller mapped them with the large shift.
+/// Bug 8: the caller mapped single pages with the large shift.
 #[test]
 fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     for large in 0..4 {
@@ -180,7 +175,7 @@ fn bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds() {
     }
 }
 
-/// Bug 10: a permission change over part of a huge area stopped half way with an error.
+/// Bug 10: a permission change over part of a huge area stopped half way.
 #[test]
 fn bug_10_a_permission_change_is_all_or_nothing() {
     for (setup, budget) in [
@@ -205,7 +200,7 @@ fn bug_10_a_permission_change_is_all_or_nothing() {
     }
 }
 
-/// Bug 11: when part of an area became read-only, all of its linear alias did.
+/// Bug 11: all of the linear alias changed.
 #[test]
 fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     for (page, pages) in [
@@ -238,8 +233,7 @@ fn bug_11_rights_change_inside_the_range_and_nowhere_else() {
     }
 }
 
-/// Bug 12: a block replaced a table of pages, which leaked, or was freed while walk caches led to
-/// it.
+/// Bug 12: a table that a block replaced leaked, or was freed while walk caches led to it.
 #[test]
 fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     let tree = fresh();
@@ -281,7 +275,6 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
                 (3, LeafSize::PAGE),
                 (1 << 18, LeafSize::BLOCK1),
             ] {
-                // The last round's empty tables are in the block's way: it is refused.
                 let range = Shape::Range((1 << 24) + (round << 18), pages);
                 if let Err(failure) = range.map(tree, at, DATA, LeafSet::ALL) {
                     assert!(matches!(failure.error, Error::EmptyTable { .. }), "{failure}");
@@ -299,8 +292,8 @@ fn bug_12_a_block_where_a_table_was_meets_no_stale_link() {
     });
 }
 
-/// Bug 13: code for a linear map of pages met blocks; and whether a split in place is legal was
-/// decided before all CPUs were known.
+/// Bug 13: code for a linear map of pages met blocks; a split in place was decided on before all
+/// CPUs were known.
 #[test]
 fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     assert_eq!(Config::default().break_policy, BreakPolicy::BreakBeforeMake);
@@ -317,8 +310,7 @@ fn bug_13_blocks_are_met_and_in_place_is_never_a_default() {
     }
 }
 
-/// Bug 14: the unfolding of a page group compared the address with the size of a *block* group, and
-/// unfolded a group at whose edge the range ended.
+/// Bug 14: a page group's address was compared with the size of a *block* group.
 #[test]
 fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     for (leaf, size) in [
@@ -356,7 +348,7 @@ fn bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing() {
     }
 }
 
-/// Bug 15: the second stage of a split used an entry that was read before the first.
+/// Bug 15: a split used an entry that was read before its first stage.
 #[test]
 fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     for (page, pages) in [
@@ -401,7 +393,7 @@ fn bug_15_every_stage_of_a_split_reads_the_tables_anew() {
     }
 }
 
-/// Bug 17: unmapping part of a block took all of it.
+/// Bug 17.
 #[test]
 fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     for size in [16, 512, 512 * 16, 1 << 18] {
@@ -433,8 +425,7 @@ fn bug_17_unmapping_part_of_a_leaf_leaves_the_rest() {
     }
 }
 
-/// Bug 18: after a promotion, entries of the small pages stayed in TLBs; a later TLBI named the
-/// first address alone.
+/// Bug 18: entries of the small pages stayed in TLBs.
 #[test]
 fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     for pages in [16, 512] {
@@ -487,8 +478,7 @@ fn bug_18_a_fold_invalidates_every_page_it_replaces() {
     });
 }
 
-/// Bug 19: contiguous mappings depended on another feature's configuration. Here they are counted
-/// for every granule with the defaults.
+/// Bug 19: contiguous mappings depended on another feature's configuration.
 #[test]
 fn bug_19_contiguous_groups_are_on_unless_someone_turns_them_off() {
     fn granule<G: Granule>() {

@@ -1,5 +1,5 @@
-//! `LinearTables` on memory that is really freed: for Miri, which sees use after free, bounds,
-//! alignment and data races (`cargo +nightly miri test -p paging --test all memory::`).
+//! `LinearTables` on memory that is really freed: for Miri (`cargo +nightly miri test -p paging
+//! --test all memory::`).
 
 use paging::mmu::NoMmu;
 use paging::{
@@ -10,7 +10,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, RwLock};
 
-/// Of page 0 of this machine's memory.
+/// Of page 0.
 const OFFSET: u64 = 0x1000;
 const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Ok(layout) => layout,

@@ -1,5 +1,4 @@
-//! The engine and the reference walkers on the worst-case model: no rule is broken, and after each
-//! step the tables agree with a naive map.
+//! No rule is broken, and after each step the tables agree with a naive map.
 
 use crate::support;
 
@@ -28,7 +27,6 @@ fn raw() -> impl Strategy<Value = RawOp> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    // More in a soak: PROPTEST_CASES.
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok())
@@ -144,7 +142,6 @@ fn the_corpus_on_64k_breaks_no_rule() {
     corpus_on_the_model::<Granule64K>();
 }
 
-/// The block of the highest level that has any: cut to a page, and whole again.
 fn the_largest_block_is_cut_and_folds_again<G: Granule>() {
     let setup = Setup(1);
     let (model, root) = Model::<G>::with_root(setup.features::<G>());
@@ -284,7 +281,6 @@ fn a_walker_in_the_list_that_forgets_its_tlbi_is_found_out() {
 
 #[test]
 fn the_verdict_can_be_guilty() {
-    // The harness notices one TLBI that is left out.
     struct Forgetful<'m>(mmu_model::Cpu<'m, Granule4K>);
     impl Forgetful<'_> {
         fn around(&self, event: MmuEvent, issue: impl FnOnce()) {

@@ -1,6 +1,5 @@
-//! A leaf is made invalid, given another memory type and made valid within one batch: what a TLB
-//! holds of it goes first (DESIGN rule 3; Arm ARM D8.16.1). All sequences of three edits are in
-//! `mmu-model`'s exhaustive search.
+//! Invalid, of another memory type and valid within one batch: what a TLB holds of the leaf goes
+//! first (DESIGN rule 3; Arm ARM D8.16.1).
 
 use mmu_model::{Features, Model};
 use paging::{

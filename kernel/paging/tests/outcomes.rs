@@ -1,5 +1,3 @@
-//! What an operation reports is what it did: leaves by size, pages, levels.
-
 use crate::support;
 
 use paging::{
@@ -148,7 +146,6 @@ fn an_unmap_takes_out_the_tables_that_it_covers_whole_and_no_other() {
 fn what_is_left_to_another_flush_is_not_flushed_before() {
     let mut nr = 0;
     for case in corpus::<Granule4K>() {
-        // A cut leaf is broken at once, not at the flush.
         let Op::Unmap { .. } = case.op else {
             continue;
         };
@@ -167,7 +164,7 @@ fn what_is_left_to_another_flush_is_not_flushed_before() {
         let mut pending = Pending::new();
         batch.defer_to(&mut pending);
         assert_eq!(word(&tree.tables().log.take()), "S", "{}", case.name);
-        // No TLB holds what was invalid; its removal is published all the same.
+        // Its removal is published all the same.
         let flush = if case.name.contains("invalid") {
             "si"
         } else {
@@ -212,7 +209,6 @@ fn a_whole_leaf_that_changes_is_counted_once_in_place_or_broken() {
 
 #[test]
 fn a_fold_takes_only_what_lies_in_the_range_whole() {
-    // The range ends within the first, or starts in the last, of sixteen blocks.
     let blocks = Op::Map {
         page: 512 * 16,
         shape: Shape::Range(512 * 16, 512 * 16),

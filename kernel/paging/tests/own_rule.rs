@@ -1,4 +1,4 @@
-//! The leaf rule is one function: a granule with another rule maps by it.
+//! A granule with another leaf rule maps by it.
 
 use crate::support;
 
@@ -29,7 +29,6 @@ impl Granule for Odd {
         } else {
             allowed
         };
-        // Another clause may hold behind the next 64K, or one block.
         let most = if leaf::largest::<Self>(va, pa, size, allowed).level == 3 {
             1 << 16
         } else {

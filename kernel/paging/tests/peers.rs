@@ -1,4 +1,4 @@
-//! Defects found in other kernels' page tables, each as a claim about this one.
+//! Defects found in other kernels' page tables.
 
 use crate::support;
 
@@ -49,8 +49,7 @@ fn on_model(test: impl FnOnce(&Model<Granule4K>, &ModelTree<'_>, VirtAddr)) {
     model.assert_quiescent();
 }
 
-/// Defect 1: what to invalidate was found by a walk after the leaves were gone. An unlinked table
-/// was not walked: 512 pages, one TLBI; 511 of them, 511.
+/// Defect 1: what to invalidate was found by a walk after the leaves were gone.
 #[test]
 fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     for (mapped, unmapped) in [(512, 512), (512, 511), (512, 1), (600, 512), (513, 513)] {
@@ -78,8 +77,7 @@ fn what_is_invalidated_is_told_from_the_tables_as_they_were() {
     }
 }
 
-/// Defect 2: groups began where a counter said: 254 of 256 combinations of VA and PA within a group
-/// gave an illegal one.
+/// Defect 2: groups began where a counter said.
 #[test]
 fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     let tree = fresh(false);
@@ -126,7 +124,7 @@ fn a_contiguous_group_begins_where_both_addresses_are_aligned_to_it() {
     assert_eq!(sizes, wanted);
 }
 
-/// Defect 3: nothing, or only a compiler fence, stood between store and TLBI.
+/// Defect 3: nothing, or only a compiler fence.
 #[test]
 fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     for tlbi_range in [false, true] {
@@ -145,8 +143,8 @@ fn a_dsb_stands_between_the_last_store_and_the_first_tlbi() {
     }
 }
 
-/// Defect 4: a fresh mapping was used without a barrier. The walker may not see the store yet, and
-/// a fault may have been speculated. Real boards did fault.
+/// Defect 4: the walker may not see the store yet, and a fault may have been speculated. Real
+/// boards did fault.
 #[test]
 fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     on_model(|model, tree, at| {
@@ -158,8 +156,6 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
                 for offset in [0, pages / 2, pages - 1] {
                     let va = at.add((page + offset) << 12);
                     if cpu == 1 {
-                        // The release and acquire that tell the other CPU, and its own
-                        // synchronisation.
                         model.hand_over(0, 1);
                         paging::Mmu::isb(&model.cpu(1));
                     }
@@ -177,7 +173,7 @@ fn a_fresh_mapping_is_complete_for_walks_when_the_call_returns() {
     });
 }
 
-/// Defect 5: a table was freed before walk caches were invalidated, or even before it was unlinked.
+/// Defect 5: before walk caches were invalidated, or even before it was unlinked.
 #[test]
 fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     on_model(|_, tree, at| {
@@ -196,7 +192,7 @@ fn a_table_page_goes_back_behind_the_invalidation_of_the_walk_caches() {
     });
 }
 
-/// Defect 6: a table was linked first and zeroed through the link (recursive map).
+/// Defect 6: a table was zeroed through its link (recursive map).
 #[test]
 fn a_table_is_zeroed_before_it_is_linked() {
     on_model(|_, tree, at| {
@@ -208,7 +204,6 @@ fn a_table_is_zeroed_before_it_is_linked() {
         let mut batch = tree.batch();
         tree.unmap(range(at, 0, 40 << 18), &mut batch).expect("mapped");
     });
-    // A split fills a table before it links it.
     let tree = fresh(false);
     Op::map(512, Shape::Range(1 << 20, 512))
         .apply(&tree, base(&tree))
@@ -235,7 +230,7 @@ fn a_table_is_zeroed_before_it_is_linked() {
     );
 }
 
-/// Defect 7: a block was placed after a look at the *first* page of its run only.
+/// Defect 7: only the *first* page of a block's run was looked at.
 #[test]
 fn every_page_under_a_large_leaf_was_compared() {
     struct Odd {
@@ -283,7 +278,7 @@ fn every_page_under_a_large_leaf_was_compared() {
     }
 }
 
-/// Defect 8: a failed map left its first half; one kernel even freed the addresses.
+/// Defect 8: a failed map left its first half.
 #[test]
 fn a_map_that_fails_leaves_no_prefix_mapped() {
     on_model(|model, tree, at| {
@@ -324,8 +319,7 @@ fn an_invalidation_of_everything_reaches_every_cpu() {
     });
 }
 
-/// Defect 10: addresses were freed where the other CPUs could not be flushed. Here the batch owns
-/// them, and frees after its flush.
+/// Defect 10: addresses were freed where the other CPUs could not be flushed.
 #[test]
 fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     struct Area<'m> {
@@ -373,7 +367,7 @@ fn addresses_and_frames_are_deferred_until_the_flush_is_complete() {
     model.assert_quiescent();
 }
 
-/// Defect 11: contiguous mappings could not be removed.
+/// Defect 11.
 #[test]
 fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     for pages in [16, 512 * 16, 1 << 22] {
@@ -400,8 +394,7 @@ fn contiguous_mappings_of_every_size_can_be_removed_whole_and_in_part() {
     }
 }
 
-/// Defect 12: part of a group was edited by its descriptors alone, or after a check of the first
-/// one.
+/// Defect 12: part of a group was edited by its descriptors alone.
 #[test]
 fn part_of_a_group_changes_only_after_the_group_was_taken_apart() {
     let parts = (0..16).flat_map(|first| (first + 1..=16).map(move |end| (first, end - first)));

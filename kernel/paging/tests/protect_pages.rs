@@ -1,5 +1,3 @@
-//! Alike neighbours that change together become what page by page makes of them.
-
 use crate::support;
 
 use paging::{
@@ -37,7 +35,6 @@ impl Change {
         }
     }
 
-    /// Returns the outcome and the number of TLBIs.
     fn apply<G: Granule>(self, tree: &HostTree<G>, range: VirtRange) -> (Outcome, u64) {
         tree.mmu().take();
         let mut batch = tree.batch();

@@ -1,5 +1,3 @@
-//! Each element of an array is read once, also after a failure.
-
 use crate::support;
 
 use paging::{
@@ -133,7 +131,6 @@ fn random_arrays<G: Granule>(seed: u64, rounds: u64, max: u64) {
                 rng.below(5)
             })
             .min(max - start - total);
-            // Congruent to its place, or to its alignment, or to neither.
             let first = 0x10_0000
                 + match rng.below(3) {
                     0 => start + total,
@@ -318,7 +315,6 @@ fn a_source_that_is_rewound_gives_the_same_pages_again() {
     }
 }
 
-/// Asserts that pages are asked for in ascending order.
 struct Strict<'a> {
     pages: PageArray<'a, [Option<Pfn>]>,
     asked: u64,

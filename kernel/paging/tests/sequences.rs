@@ -1,5 +1,3 @@
-//! Random sequences of every operation on every granule, against a naive map.
-
 use crate::support;
 
 use paging::{

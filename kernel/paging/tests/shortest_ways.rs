@@ -1,5 +1,4 @@
-//! The commonest calls, to the last barrier and on the model: one leaf, one table's leaves, one
-//! whole table, runs of blocks.
+//! The commonest calls, to the last barrier.
 
 use crate::support;
 
@@ -128,7 +127,6 @@ fn a_full_table_that_goes_is_not_written_to() {
         assert_eq!(outcome.tables_removed, 1, "{name}");
         let log = tree.tables().log.take();
         let stores = log.iter().filter(|event| matches!(event, Event::Store { .. }));
-        // The link, and the chain of dead tables in the table itself.
         assert_eq!(stores.count(), 2, "{name}");
         assert_eq!(log.iter().filter(|event| event.is_tlbi()).count(), 1, "{name}");
     }
@@ -264,7 +262,6 @@ fn runs_of_blocks_before_one_that_fails_go_again() {
         assert!(failed.levels.contains(2), "the first was written");
         tree.prune(tree.range()).expect("the tree's own range");
         assert_eq!(tree.tables().host.snapshot(), before);
-        // The first block may be in a TLB.
         assert!(tree.tables().log.take().iter().any(Event::is_tlbi));
     }
 }

@@ -1,5 +1,4 @@
-//! `map` runs beside walks: it unlinks no table but reports those that it leaves, and `prune` frees
-//! them.
+//! `map` runs beside walks: it reports the tables that it leaves, and `prune` frees them.
 
 use crate::support;
 
@@ -14,7 +13,7 @@ use support::corpus::{base, corpus};
 use support::ops::Op;
 use support::{Host, Live, Shape};
 
-/// Walks run at any time except while `kept_out`: until then no table that was linked may be freed.
+/// Except while `kept_out`: until then no table that was linked may be freed.
 struct WalkedBeside {
     host: Host<Granule4K>,
     linked: RefCell<BTreeSet<PhysAddr>>,
@@ -154,7 +153,7 @@ fn a_map_that_meets_a_page_without_a_frame_gives_none_back_either() {
     is_as_before(&tree, &before, live, failure.tables_left, "a hole");
 }
 
-/// `levels` levels of empty tables below one descriptor of level 2 - `levels`.
+/// Below one descriptor of level 2 - `levels`.
 fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
     let tree = walked();
     let va = tree.range().start.add(1 << 46);
@@ -174,7 +173,6 @@ fn with_empty_links(levels: u32) -> (Walked, VirtRange) {
 
 #[test]
 fn a_block_over_empty_tables_is_refused_and_goes_in_after_a_prune() {
-    // An empty table; and a table of links to empty tables.
     for (levels, tables) in [(1, 1), (2, 3)] {
         let (tree, range) = with_empty_links(levels);
         let live = tree.tables().live();

@@ -154,7 +154,6 @@ fn a_threshold_under_which_there_is_no_tlbi_is_refused() {
     tree::<Granule4K>(config, false);
 }
 
-/// A source outside the crate, with the trait's own `piece_at`.
 struct ZeroPage;
 
 impl PhysSource<Granule4K> for ZeroPage {

@@ -1,5 +1,3 @@
-//! Parts of one area or leaf in the hands of many CPUs, on schedules like `concurrent`'s.
-
 #[allow(
     dead_code,
     unused_imports,
@@ -31,7 +29,6 @@ fn block_of(rig: &Rig, order: u32) -> (Pfn, Vec<Pfn>) {
     (first, (0..1 << order).map(|i| Pfn(first.0 + i)).collect())
 }
 
-/// Two CPUs unmap parts of one leaf of a sparse area: it is split once, and the rest stays.
 fn unmap_parts_of_one_leaf(rig: &Rig, order: u32, parts: [VirtRange; 2]) {
     let (first, frames) = block_of(rig, order);
     let size = PAGE << order;
@@ -90,8 +87,6 @@ fn parts_of_one_block_whose_flush_does_nothing_are_noticed() {
     );
 }
 
-/// Two CPUs want the same pages: one maps, the other is told. Then both unmap, and one finds
-/// nothing.
 const SAME_PAGES: Scenario = scenario(1500, |rig| {
     let frames = [0, 1].map(|_| rig.machine().alloc_frames(0).expect("memory suffices"));
     let area = Area::from(rig.vm.get_vm_area(4 * PAGE, PAGE).expect("addresses suffice"));
@@ -140,7 +135,6 @@ fn of_two_cpus_that_map_the_same_pages_one_does_and_each_page_is_taken_out_once(
     SAME_PAGES.holds();
 }
 
-/// A short mapping is read by another CPU while its owner unmaps it and reuses the frame.
 const READ_BESIDE_UNMAP: Scenario = scenario(1500, |rig| {
     let frame = rig.machine().alloc_frames(0).expect("memory suffices");
     let va = rig.vm.vm_map_ram(&[frame][..]).expect("memory suffices");

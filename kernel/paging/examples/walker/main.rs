@@ -1,7 +1,5 @@
-//! Leaves, barriers and table accesses of an own walker beside the registered ones.
-//!
-//! `cargo run -p paging --example walker`. The crate's README has how a walker enters the bench,
-//! the tests, the model and the kernel.
+//! Leaves, barriers and table accesses of an own walker beside the registered ones: `cargo run -p
+//! paging --example walker`.
 
 mod one_by_one;
 
@@ -11,7 +9,6 @@ use paging::mmu::Counting;
 use paging::reference::{Context, Walker};
 use paging::{Attributes, Granule4K, Pfn, VirtAddr, VirtRange};
 
-/// Four aligned chunks of 256 KiB, no two adjacent.
 fn array() -> Vec<Pfn> {
     let chunk = |i: u64| (0..64).map(move |page| Pfn((1 << 20) + i * 128 + page));
     (0..4).flat_map(chunk).collect()

@@ -57,8 +57,7 @@ impl OneByOne {
             let table = ctx.table_for(va, LAST_LEVEL, &mut levels)?;
             ctx.store_page(table, va, pa, attributes, &mut levels)?;
         }
-        // One pair of barriers for all pages: walks see the stores, and this CPU forgets a fault it
-        // may have speculated.
+        // Walks see the stores, and this CPU forgets a fault it may have speculated.
         ctx.mmu.dsb_ishst();
         ctx.mmu.isb();
         Ok(levels)

@@ -1,5 +1,5 @@
-//! Bytes decode to a granule, a machine and up to 64 operations. From the parent directory:
-//! `cargo +nightly fuzz run sequences`. `tests/fuzz_corpus.rs` runs the corpus without the fuzzer.
+//! Bytes decode to a granule, a machine and up to 64 operations. `tests/fuzz_corpus.rs` runs the
+//! corpus without the fuzzer.
 #![no_main]
 
 #[path = "../../tests/support/mod.rs"]

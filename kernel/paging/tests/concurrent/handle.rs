@@ -12,7 +12,6 @@ pub fn tree<G: Granule, W: Word>(pool: &Pool<W>) -> Shared<'_, G, W> {
     Tree::new(root, Half::High, pool, NoMmu::default(), Config::default())
 }
 
-/// The pool lives as long as the program, as a kernel's does.
 pub struct Handle<G: Granule, W: Word + 'static>(pub &'static Shared<'static, G, W>);
 
 impl<G: Granule, W: Word> Clone for Handle<G, W> {
@@ -93,7 +92,6 @@ impl<G: Granule, W: Word> Handle<G, W> {
         }
     }
 
-    /// Asserts that nothing is lost and all can be freed down to the root.
     pub fn assert_sound(self) {
         self.prune();
         let mut seen = BTreeSet::new();

@@ -1,8 +1,7 @@
 //! One tree, many threads: the protocol of `tree.rs`, under a schedule checker and on real threads.
 //!
-//! Ranges that share no leaf need no lock, even in shared tables: no unlinked table is written, no
-//! leaf lost, no table freed twice or leaked. `prune` alone keeps the others out. A freed table is
-//! not reused while an older walk runs.
+//! Ranges that share no leaf need no lock, even in shared tables; `prune` alone keeps the others
+//! out. A freed table is not reused while an older walk runs.
 
 mod handle;
 mod neighbours;
@@ -21,11 +20,11 @@ type Checked = Handle<TinyGranule, shuttle::sync::atomic::AtomicU64>;
 #[derive(Clone, Copy)]
 enum Schedules {
     Random,
-    /// By priorities that change a few times: finds long waits at one place. No thread may spin.
+    /// Finds long waits at one place. No thread may spin.
     Priorities,
 }
 
-/// Runs `threads` at once on many schedules after `setup`; the tree must be sound in the end.
+/// After `setup`; the tree must be sound in the end.
 fn on_schedules(setup: fn(Checked), threads: &'static [fn(Checked)]) {
     on_schedules_of(24, Schedules::Random, setup, threads);
 }
@@ -45,7 +44,6 @@ fn on_schedules_with(
     setup: fn(Checked),
     threads: &'static [fn(Checked)],
 ) {
-    // More in a soak.
     let nr = std::env::var("SHUTTLE_SCHEDULES")
         .ok()
         .and_then(|nr| nr.parse().ok())

@@ -45,7 +45,6 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
             |tree| {
                 for _ in 0..3 {
                     tree.assert_maps(2, 1);
-                    // All else is a mapped page with its own frame.
                     tree.0
                         .visit(tree.range(0, 16), |leaf| {
                             let page = leaf.va.offset_from(tree.0.range().start) >> 12;
@@ -64,8 +63,7 @@ fn a_reader_sees_what_is_there_and_nothing_else() {
 
 #[test]
 fn a_reader_never_meets_a_table_that_a_failed_map_has_given_up() {
-    // Two tables besides the root, reused at once: a map lacks a third, and the next map wants
-    // both.
+    // Two tables besides the root, reused at once: a map lacks a third, and the next wants both.
     on_schedules_with(
         || Pool::new::<TinyGranule>(3).at_once(),
         Schedules::Priorities,

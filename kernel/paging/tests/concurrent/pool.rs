@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering as RealOrdering;
 
 const POOL_AT: u64 = 0x40_0000_0000;
 
-/// A shared word: shuttle's under the checker, else the processor's.
+/// Shuttle's under the checker.
 pub trait Word: Default + Send + Sync {
     type Lock: Default + Send + Sync;
     fn shared<R>(lock: &Self::Lock, work: impl FnOnce() -> R) -> R;
@@ -54,12 +54,12 @@ const UNLINKED: u8 = 2;
 
 /// Freed tables stay readable, and wait for [`quiesce`](Self::quiesce).
 pub struct Pool<W: Word> {
-    /// Shared by operations and walks, exclusive for `prune`.
+    /// Exclusive for `prune`.
     pub walks: W::Lock,
     words: Vec<W>,
     entries: usize,
     shift: u32,
-    // The test's own: a standard mutex adds no schedules.
+    // A standard mutex adds no schedules.
     states: std::sync::Mutex<Vec<u8>>,
     at_once: bool,
 }
@@ -76,7 +76,6 @@ impl<W: Word> Pool<W> {
         }
     }
 
-    /// Reuses freed tables at once.
     pub fn at_once(self) -> Self {
         Self {
             at_once: true,

@@ -1,5 +1,3 @@
-//! The same on threads of the host.
-
 use crate::concurrent::handle::{Handle, tree};
 use crate::concurrent::pool::{Pool, Word};
 use crate::support::{Naive, Rng};
@@ -93,7 +91,7 @@ fn threads_that_share_last_level_tables_disturb_nobody() {
 fn threads_that_share_level_2_tables_disturb_nobody() {
     for pruning in [false, true] {
         on_threads(1500, pruning, |thread, rng| {
-            // Up to 1.5 tables each, from odd places; no two threads share a table.
+            // No two threads share a table.
             (1024 + thread * 1024 + rng.below(300), 1 + rng.below(700))
         });
     }

@@ -1,5 +1,3 @@
-//! Tables that are made, emptied, pruned and unlinked at once.
-
 use crate::concurrent::{Schedules, on_schedules, on_schedules_of};
 use paging::LeafSize;
 

@@ -1,5 +1,4 @@
-//! A failed operation changes nothing (DESIGN rule 7): for any missing table, bad frame or page in
-//! the way.
+//! DESIGN rule 7: for any missing table, bad frame or page in the way.
 
 mod out_of_tables;
 mod refused;
@@ -51,8 +50,7 @@ fn levels<G: Granule>(tree: &TracedTree<G>) -> BTreeMap<PhysAddr, i8> {
     levels
 }
 
-/// The levels at which `events` changed reachable descriptors; `before` are the tables linked at
-/// first.
+/// `before` are the tables linked at first.
 fn levels_written<G: Granule>(before: BTreeMap<PhysAddr, i8>, events: &[Event]) -> LevelMask {
     let mut linked = before;
     let mut mask = LevelMask::NONE;
@@ -104,7 +102,6 @@ fn the_levels_reported_are_the_levels_written() {
         let outcome = case.op.apply(&tree, base(&tree)).expect("memory suffices");
         let events = tree.tables().log.take();
         let written = levels_written::<Granule4K>(linked.clone(), &events);
-        // A table filled before its link: its level counts.
         let after = levels(&tree);
         let new = after.iter().filter(|(table, _)| !linked.contains_key(table));
         let mut wanted = written;
@@ -116,7 +113,6 @@ fn the_levels_reported_are_the_levels_written() {
                 wanted.insert(*level);
             }
         }
-        // A table unlinked whole: the levels of its leaves count, unwritten.
         for level in 0..4 {
             let gone = linked
                 .iter()

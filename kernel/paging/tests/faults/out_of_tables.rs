@@ -7,7 +7,7 @@ use paging::{
     Config, Error, Granule, Granule4K, Granule16K, Granule64K, LevelMask, Tables, TinyGranule, VirtRange,
 };
 
-/// With k tables the operation fails and changes nothing, until k suffices.
+/// With k tables the operation fails, until k suffices.
 fn every_allocation_fails<G: Granule>(case: &Case) -> u64 {
     let name = format!("{} on {}", case.name, G::NAME);
     let tree = prepared::<G>(&case.setup, Config::default());
@@ -109,7 +109,6 @@ fn the_tiny_granule_survives_every_failure_of_every_range() {
 
 #[test]
 fn a_table_that_was_never_linked_needs_no_invalidation() {
-    // Two tables reserved, the third missing.
     let tree = traced::<Granule4K>(Config::default(), false);
     Op::map(1 << 18, Shape::Range(1 << 18, 1 << 18))
         .apply(&tree, base(&tree))

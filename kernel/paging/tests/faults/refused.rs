@@ -137,7 +137,6 @@ fn writable_and_executable_at_once_is_refused_before_anything_changes() {
         .map(range, &mut source, DATA.executable(), LeafSet::ALL)
         .expect_err("W^X");
     assert_eq!(failure.error, Error::WritableExecutable(range.start));
-    // Making text executable fails at its one page of data.
     let text = DATA.read_only().executable();
     tree.map(
         range,

@@ -9,7 +9,6 @@ use paging::{
 };
 use std::collections::BTreeSet;
 
-/// Every source fails alike and changes nothing.
 fn fails_alike<G: Granule>(
     tree: &TracedTree<G>,
     at: VirtAddr,
@@ -146,7 +145,7 @@ fn an_address_beyond_the_implemented_ones_at_any_page_changes_nothing() {
             let frames: Vec<_> = (0..1100)
                 .map(|i| Some(if i == k { bad } else { (1 << 20) + i }))
                 .collect();
-            // As it would stand in a descriptor: the excess is where no address has bits.
+            // The excess is where no address has bits.
             let wanted = Error::PhysicalRange(PhysAddr(bad.rotate_left(12)));
             fails_alike(
                 &tree,

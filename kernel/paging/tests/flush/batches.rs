@@ -1,5 +1,3 @@
-//! Batches, pending work, and what waits for the flush.
-
 use crate::flush::{DSB_ISH, covered, events, map, prepared, range_of, tlbis, unmap};
 use crate::support::Rng;
 use crate::support::ops::Op;
@@ -116,8 +114,7 @@ fn pending_work_of_many_batches_merges_into_one_flush() {
     assert_eq!(tree.tables().host.live(), 3);
 }
 
-/// The TLBIs of a flush after unmapping every `distance`-th page in the order of `pages`, guard
-/// pages between.
+/// After unmapping every `distance`-th page, guard pages between.
 fn tlbis_for_pages(pages: &[u64], distance: u64, tlbi_range: bool) -> usize {
     let setup: Vec<_> = pages.iter().map(|page| map(distance * page, 1)).collect();
     let tree = prepared::<Granule4K>(&setup, Config::default(), tlbi_range);
@@ -184,7 +181,6 @@ fn leaves_of_different_strides_are_recorded_apart() {
     tree.flush(all, false);
 }
 
-/// Logs when it is freed.
 struct Frames(Log);
 
 impl Drop for Frames {
@@ -257,7 +253,6 @@ fn whatever_a_batch_merges_stays_invalidated() {
             flush_all_above: u32::MAX,
             ..Config::default()
         };
-        // More separate pages than a batch can keep apart.
         let mut pages = BTreeSet::new();
         while pages.len() < 30 {
             pages.insert(rng.below(20_000));

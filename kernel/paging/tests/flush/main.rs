@@ -1,7 +1,5 @@
-//! Which barriers and invalidations, in which order, how many.
-//!
-//! A sequence is a word: A table allocated, S store, s DSB ISHST, T TLBI, d DSB ISH, i ISB, F table
-//! freed.
+//! A sequence of events is a word: A table allocated, S store, s DSB ISHST, T TLBI, d DSB ISH, i
+//! ISB, F table freed.
 
 mod batches;
 mod ranges;
@@ -52,7 +50,7 @@ fn tlbis(events: &[Event]) -> Vec<MmuEvent> {
         .collect()
 }
 
-/// First address and pages of a range TLBI's operand (Arm ARM C5.5, TLBI RVAE1IS).
+/// Arm ARM C5.5, TLBI RVAE1IS.
 fn decode<G: Granule>(operand: u64) -> (u64, u64) {
     assert_eq!(operand >> 48, 0, "an ASID in {operand:#x}");
     let granule = match operand >> 46 & 3 {
@@ -75,7 +73,7 @@ fn decode<G: Granule>(operand: u64) -> (u64, u64) {
     (va, (num + 1) * (1 << (5 * scale + 1)))
 }
 
-/// What a TLBI covers as (first address, bytes); `None` for all.
+/// (First address, bytes); `None` for all.
 fn covered<G: Granule>(tlbi: MmuEvent) -> Option<(u64, u64)> {
     match tlbi {
         MmuEvent::TlbiLastLevel(va) | MmuEvent::TlbiAllLevels(va) => Some((va.0, G::PAGE_SIZE)),

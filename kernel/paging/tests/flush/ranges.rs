@@ -41,7 +41,6 @@ fn range_operations_cover_every_length_exactly() {
         let tree = tree::<G>(true);
         for pages in 1..=max {
             let page = pages % 37;
-            // A neighbour keeps the table.
             let setup = Op::map(
                 page,
                 Shape::Array((0..pages).map(|i| paging::Pfn(5 + 2 * i)).collect()),
@@ -77,7 +76,6 @@ fn range_operations_cover_any_number_of_blocks_exactly() {
         let mut pieces: Vec<_> = tlbis(&events(&tree, &unmap(page, blocks << 9)))
             .into_iter()
             .map(|tlbi| match tlbi {
-                // Any address of a block invalidates all of it.
                 MmuEvent::TlbiLastLevel(va) | MmuEvent::TlbiAllLevels(va) => (va.0, 2 << 20),
                 tlbi => covered::<Granule4K>(tlbi).expect("not all"),
             })

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 #[test]
 fn a_leaf_takes_one_tlbi_for_each_descriptor_that_a_tlb_may_hold() {
-    // (leaf, pages, TLBIs by VA, stride). A group may be held as its members (DESIGN rule 4).
+    // (leaf, pages, TLBIs by VA, stride): DESIGN rule 4.
     for (leaf, pages, nr, stride) in [
         (LeafSize::PAGE, 1, 1, 1 << 12),
         (LeafSize::PAGE_GROUP, 16, 16, 1 << 12),

@@ -67,7 +67,7 @@ fn every_map_of_the_corpus_is_one_dsb_ishst_and_one_isb_behind_its_last_store() 
     assert!(maps >= 10);
 }
 
-/// Removes the break-before-make cycles: clear, DSB ISHST, TLBI, DSB ISH, make.
+/// Clear, DSB ISHST, TLBI, DSB ISH, make.
 fn without_cycles(mut word: String) -> (String, usize) {
     let mut cycles = 0;
     while let Some(at) = word.find("SsTdS") {
@@ -91,7 +91,6 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
                 let mut word = word(&events);
                 let what = format!("{}: {word}", case.name);
                 if repeat_tlbi {
-                    // Every invalidation is repeated once.
                     let once = word.replace("TdTd", "Td");
                     assert_eq!(once.matches("Td").count(), word.matches("TdTd").count(), "{what}");
                     word = once;
@@ -104,7 +103,6 @@ fn every_operation_of_the_corpus_keeps_to_the_grammar() {
                         .map_or(word.clone(), |rest| format!("S{rest}"));
                 }
                 let (word, cycles) = without_cycles(word);
-                // The rest: tables and stores, the flush, freed tables.
                 let head = word.trim_start_matches(['A', 'S']);
                 let tail = head.trim_end_matches('F');
                 assert!(
@@ -186,7 +184,6 @@ fn a_change_of_memory_type_is_break_invalidate_make() {
         };
         let all = events(&tree, &op);
         assert_eq!(word(&all), "SsTdSsi", "{pages} pages");
-        // All of a group is broken before its one batch of TLBIs.
         let broken = all.iter().position(|event| *event == DSB_ISHST).expect("a DSB");
         assert!(
             all[..broken]

@@ -2,7 +2,7 @@ use crate::interleaved::Case;
 use crate::interleaved::kernel::range;
 use paging::Attributes;
 
-/// A block of four pages is split, changed and folded beside reads of pages that stay.
+/// Beside reads of pages that stay.
 pub const SPLIT: Case = Case::new(
     |boot| boot.map(8, 4),
     &[
@@ -41,7 +41,7 @@ fn a_leaf_is_split_and_folded_beside_a_reader() {
 
 #[test]
 fn a_hole_beside_breaks_is_no_break_window() {
-    // A fault where nothing is mapped ends, although the handler waits for windows.
+    // The handler waits for windows only.
     Case::new(
         |boot| boot.map(8, 4),
         &[

@@ -6,8 +6,7 @@ use crate::interleaved::seat::Defect;
 use crate::interleaved::{Case, schedules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `case` with the defect until the model panics with `verdict`. The rarest takes some
-/// hundreds of schedules.
+/// The rarest takes some hundreds of schedules.
 #[track_caller]
 fn assert_found_out(case: Case, defect: Defect, verdict: &str) {
     let run = catch_unwind(AssertUnwindSafe(|| case.run_with(defect, schedules(30_000))));

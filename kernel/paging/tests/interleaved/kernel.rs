@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const PAGE: u64 = 1 << 12;
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
-/// The default frame of a page: every leaf is possible.
+/// Every leaf is possible.
 pub fn frame(page: u64) -> PhysAddr {
     PhysAddr((0x1000 + page) * PAGE)
 }
@@ -22,7 +22,7 @@ pub fn range(page: u64, pages: u64) -> VirtRange {
     VirtRange::new(VirtAddr(BASE + page * PAGE), pages * PAGE)
 }
 
-/// Passes what a CPU knows at the release of a lock to the next holder.
+/// From the release of a lock to the next holder.
 #[derive(Default)]
 struct Knowledge(Mutex<Released>);
 
@@ -40,7 +40,7 @@ impl Knowledge {
 
 #[derive(Default)]
 pub struct Shared {
-    /// Shared by walks and edits, exclusive for unlinking tables that others may walk.
+    /// Exclusive for unlinking tables that others may walk.
     walks: (shuttle::sync::RwLock<()>, Knowledge),
     lazy: (shuttle::sync::Mutex<Vec<Unflushed>>, Knowledge),
 }
@@ -116,7 +116,6 @@ impl Kernel {
         );
     }
 
-    /// Unmaps, flushes, and reuses addresses and frames.
     pub fn unmap(&self, page: u64, pages: u64) {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
@@ -148,7 +147,7 @@ impl Kernel {
         }
     }
 
-    /// Leaves the flush to any CPU.
+    /// To any CPU.
     pub fn unmap_lazily(&self, page: u64, pages: u64) {
         let mut batch = self.tree.batch();
         let left = self.unmap_into(page, pages, &mut batch);
@@ -160,7 +159,7 @@ impl Kernel {
         knowledge.release(&self.seat);
     }
 
-    /// Flushes what CPUs left, reuses it, and returns the pages. `foreign` false is a defect.
+    /// Returns the pages. `foreign` false is a defect.
     pub fn purge(&self, foreign: bool) -> Vec<(u64, u64)> {
         let (lock, knowledge) = &self.shared.lazy;
         let waiting = {
@@ -190,8 +189,8 @@ impl Kernel {
         }
     }
 
-    /// Reads a page that stays mapped while its leaf is split, folded and protected. It reads
-    /// right, or faults until the handler asks again.
+    /// The page's leaf is split, folded and protected meanwhile. It reads right, or faults until
+    /// the handler asks again.
     pub fn read_beside_edits(&self, page: u64) {
         let va = range(page, 1).start;
         let cpu = self.seat.turn();
@@ -208,7 +207,7 @@ impl Kernel {
         );
     }
 
-    /// The fault handler: whether the page is there, now or when no window is open.
+    /// Whether the page is there, now or when no window is open.
     pub fn translates(&self, page: u64) -> bool {
         let va = range(page, 1).start;
         // Exception entry is a context synchronisation.
@@ -220,7 +219,6 @@ impl Kernel {
         self.seat.windows.translates(self.seat.number, asks, wait)
     }
 
-    /// A software walk finds the page; tables stay meanwhile.
     pub fn assert_translates(&self, page: u64) {
         let found = self.beside_walks(|| self.tree.translate(range(page, 1).start));
         let pa = found.map(|leaf| leaf.translate(range(page, 1).start));

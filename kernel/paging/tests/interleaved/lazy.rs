@@ -31,10 +31,9 @@ const fn lazy(flush: fn(&Kernel)) -> [fn(&Kernel); 3] {
     ]
 }
 
-/// Two CPUs leave their flushes to a third, which maps other frames there.
+/// A third CPU maps other frames there.
 pub const LAZY: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, true)));
 
-/// With a barrier that covers only the flushing CPU's stores.
 pub const LAZY_NOT_FOREIGN: Case = Case::new(|_| {}, &lazy(|cpu| purge_and_map(cpu, false)));
 
 #[test]

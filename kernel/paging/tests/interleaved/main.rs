@@ -1,9 +1,6 @@
-//! Several CPUs with TLBs: the engine runs on the worst-case model, and shuttle may switch CPUs at
-//! every table access, barrier and TLBI.
-//!
-//! After every unmap all CPUs try the addresses, and the frames are reused. `src/tree.rs` has the
-//! contract of what needs no lock and when walks are kept out. `defects` leaves out each step in
-//! turn.
+//! Several CPUs with TLBs: the engine on the worst-case model, where shuttle may switch CPUs at
+//! every table access, barrier and TLBI. After every unmap all CPUs try the addresses, and the
+//! frames are reused. `defects` leaves out each step in turn.
 
 mod breaks;
 mod defects;
@@ -21,10 +18,9 @@ use seat::{Defect, Seat};
 use std::sync::Arc;
 use windows::Here;
 
-/// The boot CPU and up to three that run at once.
 pub const CPUS: usize = 4;
 
-/// Of the smallest geometry: 64 pages, tables of 4 descriptors.
+/// 64 pages, tables of 4 descriptors.
 pub const BASE: u64 = 0u64.wrapping_sub(64 << 12);
 
 type Work = fn(&Kernel);
@@ -32,7 +28,6 @@ type Work = fn(&Kernel);
 #[derive(Clone, Copy)]
 pub struct Case {
     pub setup: Work,
-    /// At once, from CPU 1 on.
     pub cpus: &'static [Work],
     pub tables: usize,
 }
@@ -46,10 +41,9 @@ impl Case {
         }
     }
 
-    /// Runs on random schedules, and asserts that all finish and nothing is lost.
+    /// On random schedules: all finish and nothing is lost.
     ///
     /// # Panics
-    ///
     /// With the story, if a rule was broken.
     pub fn run(self) {
         self.run_with(Defect::None, schedules(1500));
@@ -77,7 +71,7 @@ impl Case {
             .cloned()
             .zip(self.cpus)
             .map(|(kernel, work)| {
-                // Starting a CPU hands over, and ends with a context synchronisation.
+                // Ends with a context synchronisation.
                 model.hand_over(0, kernel.seat.number);
                 shuttle::thread::spawn(move || {
                     Here::is(&kernel.seat);

@@ -1,9 +1,6 @@
-//! CPUs on their own ranges of shared tables, without a lock.
-
 use crate::interleaved::Case;
 use paging::Error;
 
-/// One last-level table that both lack at first: pages, and a group of two.
 pub const ONE_TABLE: Case = Case::new(
     |_| {},
     &[
@@ -27,8 +24,7 @@ fn maps_and_unmaps_of_disjoint_pages_of_one_table() {
     ONE_TABLE.run();
 }
 
-/// CPU 1 owns the whole span of a last-level table, pages 4 to 7; the others share the tables
-/// above.
+/// Pages 4 to 7; the others share the tables above.
 pub const WHOLE_SPAN: Case = Case::new(
     |boot| boot.map(3, 1),
     &[

@@ -1,5 +1,3 @@
-//! Tables that others have walked are unlinked with walks kept out.
-
 use crate::interleaved::Case;
 
 pub const PRUNE: Case = Case::new(

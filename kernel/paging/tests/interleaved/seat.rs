@@ -1,5 +1,4 @@
-//! A CPU of the model under shuttle, which may switch at every access, barrier and TLBI; and CPUs
-//! with a defect, each of which the model must find.
+//! A CPU of the model under shuttle; and CPUs with a defect, each of which the model must find.
 
 use crate::interleaved::CPUS;
 use crate::interleaved::windows::Here;
@@ -17,14 +16,14 @@ pub enum Defect {
     LastLevelOnly,
     NoLeadingDsb,
     NoTrailingDsb,
-    /// A table is freed when it is unlinked.
+    /// When it is unlinked.
     FreedBeforeFlush,
-    /// A link is a plain store: it may be seen before its table's zeroing.
+    /// It may be seen before its table's zeroing.
     PlainLink,
     NoDmb,
-    /// A plain store closes the window: it may be seen before the make.
+    /// It may be seen before the make.
     PlainClose,
-    /// The handler asks the MMU with no DSB and ISB after its look at the windows.
+    /// No DSB and ISB after its look at the windows.
     NoBarrierBeforeQuestion,
 }
 
@@ -33,10 +32,10 @@ pub struct Seat {
     pub model: Arc<Model<TinyGranule>>,
     pub number: usize,
     pub windows: Arc<Windows<Here, [Line<Word>; CPUS]>>,
-    /// Shuttle switches where this is touched: it does not see into the model.
+    /// Shuttle switches where this is touched.
     turns: Arc<AtomicU64>,
     defect: Defect,
-    /// A DSB ISHST is due; a defect drops it if a TLBI is next.
+    /// A defect drops it if a TLBI is next.
     owed: Arc<AtomicBool>,
 }
 
@@ -66,7 +65,6 @@ impl Seat {
         self.model.cpu(self.number)
     }
 
-    /// Lets others run first.
     pub fn turn(&self) -> Cpu<'_, TinyGranule> {
         if !std::thread::panicking() {
             self.turns.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +76,7 @@ impl Seat {
         self.defect == defect
     }
 
-    /// Whether a TLBI is issued. A leading DSB is left out here.
+    /// A leading DSB is left out here.
     fn issues_tlbi(&self) -> bool {
         self.owed.store(false, Ordering::Relaxed);
         !self.has(Defect::NoTlbi)

@@ -1,4 +1,4 @@
-//! The kernel's break windows (`arch_policy::windows`) on the model's words.
+//! `arch_policy::windows` on the model's words.
 
 use crate::interleaved::seat::{Defect, Seat};
 use arch_policy::windows::Platform;

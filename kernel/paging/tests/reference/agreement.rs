@@ -1,5 +1,3 @@
-//! What every registered walker does: maps each page to its frame, and unmaps it.
-
 use super::memory::Memory;
 use super::overrun::{OVERRUNS, wrong_after_map};
 use super::{Counted, Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
@@ -33,7 +31,7 @@ fn an_unmap_passes_over_holes() {
     });
 }
 
-/// Maps with `map`, checks that only `frames` are mapped in `span` pages, and unmaps.
+/// Checks that only `frames` are mapped in `span` pages.
 fn map_and_unmap<Gr, W, F>(walker: &W, va: VirtAddr, frames: &[Pfn], span: u64, map: F)
 where
     Gr: Granule,
@@ -76,7 +74,6 @@ where
     for _ in 0..rounds {
         let orders: Vec<u32> = (0..=random(6)).map(|_| random(11) as u32).collect();
         let mut frames = chunks(&orders);
-        // A part, so that chunks start and end unaligned.
         frames.drain(..random(frames.len() as u64) as usize);
         frames.truncate(span as usize);
         let room = span - frames.len() as u64 + 1;
@@ -90,7 +87,6 @@ where
         map_and_unmap(walker, va, &run, span, |ctx: &Counted<'_, Gr>| {
             walker.map_range(ctx, va, pa, size, DATA)
         });
-        // A walker that is told the chunk size, of orders `0..=10`, maps the same.
         let order = random(11) as u32;
         let mut whole = chunks(&[order; 3]);
         whole.truncate(span as usize);

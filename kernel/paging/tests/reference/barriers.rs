@@ -4,7 +4,7 @@ use paging::mmu::MmuCounts;
 use paging::reference::{Error, Rewalk, Series, Walker};
 use paging::{Granule4K, LAST_LEVEL, LevelMask, PhysAddr};
 
-/// What a map issues where the tables exist.
+/// Where the tables exist.
 pub fn warm_counts<W, F>(walker: &W, size: u64, map: F) -> (MmuCounts, MmuCounts)
 where
     W: Walker<Granule4K, Memory, Counter>,
@@ -112,7 +112,6 @@ fn an_array_in_chunks_is_walked_again_for_each_up_to_7_3_and_once_with_the_serie
 #[test]
 fn vmap_with_the_series_walks_once_per_run_of_equal_chunks() {
     let series = Series::default();
-    // Both 8s share a walk, the 4s have one, the rest a third, in one table.
     for (orders, pairs) in [
         (&[8, 8, 4, 4, 0][..], 2 + 1),
         (&[8, 8], 1),

@@ -1,5 +1,4 @@
-//! The engine beside the two that it replaces, on lists that the series maps wrongly: right, with
-//! larger leaves and fewer barriers.
+//! On lists that the series maps wrongly.
 
 use super::memory::Memory;
 use super::overrun::OVERRUNS;
@@ -8,7 +7,6 @@ use paging::mmu::MmuCounts;
 use paging::reference::{Context, Engine, Error, Rewalk, Series, Walker};
 use paging::{Granule4K, LeafCounts, LeafSize, LevelMask, PhysAddr, VirtAddr, VirtRange};
 
-/// The leaves of `map`, and what it issues where the tables exist.
 fn map_twice<W, F>(walker: &W, va: VirtAddr, size: u64, map: F) -> (LeafCounts, MmuCounts)
 where
     W: Walker<Granule4K, Memory, Counter>,

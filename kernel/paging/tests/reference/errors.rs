@@ -1,5 +1,3 @@
-//! What is refused, and what a failure leaves.
-
 use super::barriers::published;
 use super::leaves::census;
 use super::memory::Memory;

@@ -1,11 +1,11 @@
-//! Leaves by size, as Linux 7.3 and the series were seen to choose them.
+//! Leaves as Linux 7.3 and the series were seen to choose them.
 
 use super::memory::Memory;
 use super::{Counter, DATA, G, K, M, VA, chunks, on_tree, wrong_pages};
 use paging::reference::{Rewalk, Series, Walker};
 use paging::{Granule4K, LeafCounts, LeafSize, PhysAddr, VirtRange};
 
-/// In descriptors, as Linux's census counts: 1G blocks, 2M blocks, pages in groups, pages.
+/// In descriptors: 1G blocks, 2M blocks, pages in groups, pages.
 pub type Census = [u32; 4];
 
 pub fn census(counts: &LeafCounts) -> Census {
@@ -39,7 +39,6 @@ where
 
 #[test]
 fn a_contiguous_range_takes_the_leaves_that_linux_takes() {
-    // Aligned to what the name says and no more.
     let (pa_4k, pa_64k, pa_2m, pa_1g) = (6 * G + 4 * K, 6 * G + 64 * K, 6 * G + 2 * M, 6 * G);
     let cases: [(u64, u64, Census); 13] = [
         (4 * K, pa_4k, [0, 0, 0, 1]),
@@ -70,7 +69,7 @@ fn a_contiguous_range_takes_the_leaves_that_linux_takes() {
     }
 }
 
-/// The leaves of chunks of `1 << order` pages; `shift` is passed to the walker.
+/// Chunks of `1 << order` pages; `shift` is passed to the walker.
 fn array_leaves<W>(walker: &W, pages: usize, order: u32, shift: Option<u32>) -> Census
 where
     W: Walker<Granule4K, Memory, Counter>,
@@ -112,7 +111,7 @@ fn vmap_takes_pages_only_up_to_7_3_and_the_largest_of_64k_and_2m_with_the_series
             array_leaves(&Series { overrun: true }, pages, order, None),
             expected
         );
-        // Told 4K, the array walk finds nothing larger ("range-only").
+        // Told 4K, the array walk finds nothing larger.
         assert_eq!(array_leaves(&Series::default(), pages, order, Some(12)), singles);
     }
     assert_eq!(array_leaves(&Rewalk, 25600, 9, None), [0, 0, 0, 25600]);

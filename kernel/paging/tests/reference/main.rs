@@ -1,5 +1,4 @@
-//! Leaves, levels, barriers, invalidations and errors of the reference walkers, and the one defect
-//! kept under a switch. `agreement` has what every registered walker must do.
+//! The reference walkers, and the one defect kept under a switch.
 
 mod agreement;
 mod barriers;
@@ -19,7 +18,7 @@ use paging::{Attributes, Granule, Mmu, Pfn, Tables, VirtAddr};
 const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 const G: u64 = 1 << 30;
-/// Aligned to 1G, as areas for large ranges are.
+/// Aligned to 1G.
 const VA: VirtAddr = VirtAddr(0xffff_8000_4000_0000);
 const DATA: Attributes = Attributes::KERNEL_DATA;
 
@@ -48,7 +47,6 @@ fn on_tree<Gr: Granule>(test: impl FnOnce(&Counted<'_, Gr>)) {
     assert_eq!(tables.in_use(), 0);
 }
 
-/// Aligned chunks of `1 << order` pages, no two adjacent.
 fn chunks(orders: &[u32]) -> Vec<Pfn> {
     let mut next = 1u64 << 20;
     let mut frames = Vec::new();
@@ -61,7 +59,6 @@ fn chunks(orders: &[u32]) -> Vec<Pfn> {
     frames
 }
 
-/// The pages at `va` not mapped to their frame with read and write access; all must be mapped.
 fn wrong_pages<Gr: Granule, T: Tables, Mm: Mmu>(
     ctx: &Context<'_, Gr, T, Mm>,
     va: VirtAddr,

@@ -2,15 +2,13 @@ use paging::{Granule, PhysAddr, Tables};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
-/// Page `n` is at `(n + 1) * size`, so that no table is at address 0.
+/// No table is at address 0.
 pub struct Memory {
     entries: usize,
     shift: u32,
     pages: RefCell<Vec<Vec<u64>>>,
     free: RefCell<BTreeSet<usize>>,
-    /// Tables that are left.
     pub budget: Cell<usize>,
-    /// Includes exchanges.
     pub stores: Cell<u64>,
 }
 

@@ -1,11 +1,11 @@
-//! The defect of the series as of July: wrong pages, without an error.
+//! The defect of the series as of July.
 
 use super::memory::Memory;
 use super::{Counter, DATA, K, VA, chunks, on_tree, wrong_pages};
 use paging::reference::{Series, Walker};
 use paging::{Granule4K, VirtAddr, VirtRange};
 
-/// Wrong pages after a fresh `map_pages` of `orders`, and all pages.
+/// Wrong pages, and all pages.
 pub fn wrong_after_map<W>(walker: &W, orders: &[u32], va: VirtAddr) -> (usize, usize)
 where
     W: for<'a> Walker<Granule4K, Memory, Counter>,

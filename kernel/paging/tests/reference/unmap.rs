@@ -102,7 +102,6 @@ fn an_unmap_of_a_part_of_a_leaf_is_refused_there() {
         (G, VA.add(2 * M), 2 * M, VA.add(2 * M), LeafSize::BLOCK1),
         (M, VA, 4 * K, VA, LeafSize::PAGE_GROUP),
         (M, VA.add(4 * K), M - 4 * K, VA.add(4 * K), LeafSize::PAGE_GROUP),
-        // The whole group is flushed first.
         (M, VA, 68 * K, VA.add(64 * K), LeafSize::PAGE_GROUP),
     ];
     for (mapped, at, size, va, leaf) in refused {
@@ -128,7 +127,6 @@ fn an_unmap_of_a_part_of_a_leaf_is_refused_there() {
 fn a_block_takes_the_place_of_an_empty_table_which_is_freed_after_an_all_level_tlbi() {
     for_both!(|walker| {
         on_tree::<Granule4K>(|ctx| {
-            // Below 2M one table of pages, below 1G also the table above.
             for (size, tables) in [(2 * M, 1), (G, 513)] {
                 walker
                     .map_range(ctx, VA, PhysAddr(4 * K), size, DATA)

@@ -1,5 +1,4 @@
-//! Unregistered walkers under the tests of registered ones: the worked example, and three wrong
-//! ones.
+//! The worked example, and three wrong walkers.
 
 use super::agreement::agrees_on_random_mappings;
 use super::memory::Memory;

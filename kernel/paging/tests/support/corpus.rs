@@ -12,12 +12,11 @@ pub struct Case {
     pub op: Op,
 }
 
-/// In the upper half, aligned to the largest leaf of any granule.
+/// Aligned to the largest leaf of any granule.
 pub fn base<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) -> VirtAddr {
     tree.range().start.add(1 << (G::VA_BITS - 2))
 }
 
-/// In pages.
 struct Sizes {
     table: u64,
     group: u64,
@@ -376,7 +375,6 @@ pub fn corpus<G: Granule>() -> Vec<Case> {
             },
         );
     }
-    // Each unmap in its other form, on one granule: the form does not depend on it.
     let forms: Vec<_> = cases
         .iter()
         .filter(|_| G::INDEX_BITS == 9)

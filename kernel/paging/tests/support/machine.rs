@@ -1,4 +1,4 @@
-//! Runs operations from raw numbers on the worst-case model: for random tests and the fuzzer.
+//! For random tests and the fuzzer.
 
 use super::ops::{Change, Expected, Op};
 use super::{Live, Naive, Shape, expected_leaves, leaves_in, pa_bits};
@@ -85,11 +85,10 @@ fn window<G: Granule>() -> u64 {
     7 * (1 << G::INDEX_BITS) / 2
 }
 
-/// Runs of all kinds: congruent to the page or not, long or short.
 fn shape<G: Granule>(page: u64, pages: u64, choice: u8, seed: u32) -> Shape {
     let mut rng = super::Rng(u64::from(seed) << 8 | 1);
     let block = 1u64 << G::INDEX_BITS;
-    // Where an address has bits out of their place, on both sides of the first that has.
+    // On both sides of the first address that has bits out of their place.
     let least = if G::PA_BITS == 52 {
         (1 << (G::PLAIN_BITS - G::PAGE_SHIFT)) - 10 * block
     } else {
@@ -137,7 +136,6 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
     let window = window::<G>();
     let group = G::cont_entries(3) as u64;
     let block = 1u64 << G::INDEX_BITS;
-    // Half rounded: whole groups and blocks, some with a page more.
     let page = u64::from(raw.page) % window;
     let page = match raw.choice >> 4 & 3 {
         0 => page,
@@ -152,7 +150,6 @@ pub fn decode<G: Granule>(raw: RawOp) -> Op {
         2 => (u64::from(raw.pages) % (4 * group)) & !(group - 1),
         _ => block,
     };
-    // 0 too: it is refused.
     let pages = if raw.pages == u16::MAX {
         0
     } else {
@@ -212,14 +209,12 @@ fn walked<G: Granule>(model: &Model<G>) -> BTreeMap<u64, u64> {
     pages
 }
 
-/// Runs `ops` on a fresh model, with a flush and a comparison with a naive map after each.
+/// Compares with a naive map after each operation and flush.
 ///
 /// # Panics
-///
 /// With the story, if a rule is broken or the tables differ.
 pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     let (model, root) = Model::<G>::with_root(Features {
-        // A frame may come up again as another memory type.
         one_memory_type: 0..0,
         ..setup.features::<G>()
     });
@@ -302,7 +297,6 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
         if expected == Expected::Done && unmaps {
             model.va_reused(op.range::<G>(base));
         }
-        // Any CPU may access what the tables map.
         for offset in [0, 1, 17, 600] {
             let va = VirtAddr(base.0 + (((u64::from(raw.page) + offset) % window::<G>()) << G::PAGE_SHIFT));
             let may = model.cpu(1).access_with_retry(va, mmu_model::Access::Read);
@@ -329,7 +323,7 @@ pub fn run<G: Granule>(setup: Setup, ops: &[RawOp]) {
     assert_eq!(model.nr_tables(), 1, "only the root is left");
 }
 
-/// The bytes are the granule, the setup, then operations.
+/// The granule, the setup, then operations.
 pub fn run_bytes(bytes: &[u8]) {
     let [granule, setup, rest @ ..] = bytes else {
         return;

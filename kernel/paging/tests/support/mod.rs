@@ -1,4 +1,3 @@
-//! Table memory in a vector, and a naive map for comparison.
 #![allow(
     dead_code,
     unused_imports,
@@ -19,18 +18,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
-/// Bits of physical address that the tests use: all 52 that a granule has, else few.
+/// All 52 that a granule has, else few.
 pub fn pa_bits<G: Granule>() -> u32 {
     if G::PA_BITS == 52 { 52 } else { 40 }
 }
 
-/// Physical addresses of tables, far from the frames that tests map.
+/// Far from the frames that tests map.
 pub const TABLES_AT: u64 = 0x7f00_0000_0000;
 
 pub struct Host<G> {
     pages: RefCell<Vec<Option<Vec<u64>>>>,
     free: RefCell<Vec<usize>>,
-    /// Allocations that still succeed.
     pub budget: Cell<u64>,
     pub loads: Cell<u64>,
     pub stores: Cell<u64>,
@@ -74,7 +72,6 @@ impl<G: Granule> Host<G> {
         f(page)
     }
 
-    /// Reads uncounted.
     pub fn peek(&self, table: PhysAddr, index: usize) -> u64 {
         self.with(table, |page| page[index])
     }
@@ -157,7 +154,6 @@ pub fn tree<G: Granule>(config: Config, tlbi_range: bool) -> HostTree<G> {
     )
 }
 
-/// The wanted contents page by page, without leaves.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Naive(pub BTreeMap<u64, (u64, Attributes, bool)>);
 
@@ -181,7 +177,6 @@ impl Naive {
     }
 }
 
-/// One of the three sources.
 #[derive(Clone, Debug)]
 pub enum Shape {
     Range(u64, u64),
@@ -226,7 +221,7 @@ impl Shape {
     }
 }
 
-/// The largest leaf for `va` and `pa`, found size by size: the oracle of the leaf rule.
+/// Found size by size: the oracle of the leaf rule.
 pub fn choose_leaf<G: Granule>(
     va: VirtAddr,
     pa: PhysAddr,
@@ -247,12 +242,10 @@ pub fn choose_leaf<G: Granule>(
         .unwrap_or(LeafSize::PAGE)
 }
 
-/// No other walk may run.
 pub fn prune<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>) {
     tree.prune(tree.range()).expect("the tree's own range");
 }
 
-/// The leaves that `choose_leaf` gives for the true runs.
 pub fn expected_leaves<G: Granule>(
     va: VirtAddr,
     frames: &[u64],
@@ -274,7 +267,7 @@ pub fn expected_leaves<G: Granule>(
     leaves
 }
 
-/// The same for long runs of `(first frame, pages)`, which must not touch.
+/// Runs of `(first frame, pages)`, which must not touch.
 pub fn expected_of_runs<G: Granule>(
     va: VirtAddr,
     runs: &[(u64, u64)],
@@ -309,7 +302,7 @@ pub fn leaves_in<G: Granule, T: Tables, M: Mmu>(tree: &Tree<G, T, M>, range: Vir
     leaves
 }
 
-/// Links have an address only, groups are whole: shares no code with the engine.
+/// Shares no code with the engine.
 pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     fn table<G: Granule, T: Tables, M: Mmu>(
         tree: &Tree<G, T, M>,
@@ -347,7 +340,6 @@ pub fn audit<G: Granule, T: Tables + Live, M: Mmu>(tree: &Tree<G, T, M>) {
     assert_eq!(seen.len(), tree.tables().live(), "tables are leaked");
 }
 
-/// A generator with a known seed.
 pub struct Rng(pub u64);
 
 impl Rng {

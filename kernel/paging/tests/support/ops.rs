@@ -1,5 +1,3 @@
-//! Operations as data: applied to a tree and to a naive map.
-
 use super::{Naive, Shape};
 use paging::{
     Attributes, Error, Failure, Granule, LeafSet, MemoryType, Mmu, Outcome, Pending, Tables, Tree, VirtAddr,
@@ -9,10 +7,10 @@ use paging::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     ReadOnly,
-    /// In place; refused for executable pages.
+    /// Refused for executable pages.
     Writable,
     ReadOnlyExecutable,
-    /// In place; refused for writable pages.
+    /// Refused for writable pages.
     Executable,
     Software(u8),
     /// By break-before-make.
@@ -40,7 +38,6 @@ impl Change {
     }
 }
 
-/// Pages count from the base of [`apply`](Self::apply).
 #[derive(Clone, Debug)]
 pub enum Op {
     Map {
@@ -53,7 +50,7 @@ pub enum Op {
         page: u64,
         pages: u64,
     },
-    /// The flush is left to another batch.
+    /// To another batch.
     UnmapLater {
         page: u64,
         pages: u64,
@@ -82,7 +79,6 @@ pub enum Op {
     },
 }
 
-/// Short of running out of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     Done,
@@ -144,7 +140,6 @@ impl Op {
                 allowed,
                 ..
             } => {
-                // No other walk runs here, so empty tables may go.
                 let mut pruned = Outcome::default();
                 let mut result = shape.map(tree, range.start, *attributes, *allowed);
                 if matches!(result, Err(failure) if matches!(failure.error, Error::EmptyTable { .. })) {
@@ -177,7 +172,6 @@ impl Op {
         result
     }
 
-    /// A refused operation changes nothing.
     pub fn apply_naively<G: Granule>(&self, map: &mut Naive, base: VirtAddr) -> Expected {
         let range = self.range::<G>(base);
         let pages = || (0..range.size >> G::PAGE_SHIFT).map(|i| range.start.0 + (i << G::PAGE_SHIFT));

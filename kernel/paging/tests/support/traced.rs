@@ -9,7 +9,6 @@ pub enum Event {
     Alloc(PhysAddr),
     AllocFailed,
     Free(PhysAddr),
-    /// A plain store, or an exchange that succeeded.
     Store {
         table: PhysAddr,
         index: usize,
@@ -61,7 +60,6 @@ impl Log {
     }
 }
 
-/// Runs of a letter are shown once: `SsTdi`.
 pub fn word(events: &[Event]) -> String {
     let mut word = String::new();
     for event in events {
@@ -72,7 +70,6 @@ pub fn word(events: &[Event]) -> String {
     word
 }
 
-/// [`Host`] with its stores logged.
 pub struct TracedTables<G> {
     pub host: Host<G>,
     pub log: Log,

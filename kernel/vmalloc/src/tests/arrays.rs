@@ -1,10 +1,7 @@
-//! What is mapped is what was checked, even if the array changes; and errors name what is wrong.
-
 use super::*;
 use paging::FrameArray;
 use std::cell::Cell;
 
-/// Counts reads, and answers differently from the second on.
 struct Changing<'a> {
     first: &'a [Pfn],
     then: &'a [Pfn],
@@ -274,7 +271,6 @@ fn a_hole_at_every_page_is_named_by_each_call() {
     assert_empty(&vm);
 }
 
-/// No range passed to the backend wraps.
 #[test]
 fn the_last_frame_numbers_of_all_are_refused() {
     let vm = vm();

@@ -1,4 +1,4 @@
-//! Work under one hold of a lock, which masks interrupts, has a bound.
+//! Work under one hold of a lock has a bound.
 
 use super::*;
 
@@ -8,7 +8,6 @@ const TABLE: u64 = 512;
 #[track_caller]
 fn bounded(what: &str, vm: &Vm, f: impl FnOnce()) {
     let most = most_under_a_hold(vm, f);
-    // Descriptors are read together, then alone where they differ, and on the way down.
     assert!(
         most.loads <= 2 * TABLE + 16 && most.stores <= TABLE,
         "{what}: {most:?}"
@@ -76,7 +75,6 @@ fn no_call_does_more_under_a_lock_than_a_table_has_descriptors() {
     }
 }
 
-/// A flush frees all frames without a lock, and 64 ranges per hold.
 #[test]
 fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     let vm = lazy_on(1, 1 << 20, 1 << 40);
@@ -92,7 +90,6 @@ fn a_flush_of_many_areas_holds_no_lock_while_it_frees() {
     assert_empty(&vm);
 }
 
-/// The mutant: a walk of three tables under one hold.
 #[test]
 #[should_panic = "a walk of all pages: Hold"]
 fn a_hold_that_does_too_much_is_noticed() {

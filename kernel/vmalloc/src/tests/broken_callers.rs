@@ -1,5 +1,3 @@
-//! Callers' mistakes: a distinct error, and no change.
-
 use super::*;
 
 #[test]

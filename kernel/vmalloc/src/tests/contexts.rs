@@ -1,5 +1,3 @@
-//! Contexts where locks are only tried, and where only locks are waited for.
-
 use super::*;
 
 fn nolock(size: u64) -> Request {
@@ -169,7 +167,6 @@ fn memory_that_comes_and_goes_in_interrupts_alone_comes_back() {
     assert_empty(&vm);
 }
 
-/// Handlers wait for no gate, not even inside a purge.
 #[test]
 fn an_interrupt_handler_waits_for_no_gate() {
     let vm = lazy(4, 1 << 20);
@@ -189,7 +186,6 @@ fn an_interrupt_handler_waits_for_no_gate() {
     assert_empty(&vm);
 }
 
-/// It is left to a call that may wait for the linear map.
 #[test]
 fn a_changed_area_is_not_dealt_with_in_an_interrupt() {
     let vm = vm_with_linear_map(1, Config::default());

@@ -91,8 +91,7 @@ fn each_call_that_can_wait_drains() {
     assert_empty(&vm);
 }
 
-/// Areas of each kind of shard, and a bad address: another CPU drains them, a bounded number at a
-/// time.
+/// Another CPU drains a bounded number at a time.
 #[test]
 fn any_cpu_can_deal_with_what_was_deferred() {
     let vm = lazy_on(3, 3000, 1 << 20);
@@ -246,7 +245,6 @@ fn an_area_whose_permissions_were_changed_is_put_right_when_its_turn_comes() {
     assert_empty(&vm);
 }
 
-/// Slots that refill at once do not starve a purge of older ones.
 #[test]
 fn addresses_that_keep_coming_keep_nobody_from_those_before() {
     let vm: &'static Vm = std::boxed::Box::leak(std::boxed::Box::new(vm()));

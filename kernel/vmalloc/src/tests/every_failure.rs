@@ -1,5 +1,3 @@
-//! Every call with each of its allocations failing.
-
 use super::*;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +18,7 @@ fn fail(vm: &Vm, what: What, k: Option<u64>) {
     }
 }
 
-/// What a failure must not change. Kept ranges and empty tables may differ, and are given back
-/// first.
+/// Kept ranges and empty tables are given back first.
 fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usize) {
     vm.shrink();
     vm.backend().tree().prune(vm.range()).unwrap();
@@ -50,7 +47,7 @@ fn everything(vm: &Vm) -> (Vec<AreaListing>, Vec<paging::Leaf>, u64, usize, usiz
     )
 }
 
-/// On new machines, the k-th allocation and all later ones fail, until `call` succeeds.
+/// The k-th allocation and all later ones fail.
 fn at_each<S>(
     name: &str,
     what: What,
@@ -97,7 +94,7 @@ fn free_singles(vm: &Vm, frames: Vec<Pfn>) {
         .for_each(|frame| vm.backend().free_frames(frame, 0));
 }
 
-/// `least`: allocations of each kind that `call` must make.
+/// Allocations of each kind that `call` must make.
 fn all<S>(
     name: &str,
     least: [usize; 3],
@@ -137,7 +134,6 @@ fn of_an_allocation() {
         Request::new(M2 + K64).huge(),
         Request::new(5 * PAGE).aligned(M2),
     ];
-    // Failures without waiting are deferred to the next call that can wait.
     let both_ways = requests.into_iter().flat_map(|request| {
         [
             ("allocate", request),

@@ -1,5 +1,3 @@
-//! What becomes executable is published whole before the call returns, and nothing else is.
-
 use super::*;
 use paging::{Outcome, VirtRange};
 
@@ -19,7 +17,6 @@ fn set_memory_publishes_what_it_makes_executable() {
     type Set = for<'v> fn(&VmArea<'v, Machine>, u64, u64) -> Result<Outcome, Error>;
     let vm = vm();
     let area = vm.vmalloc(M2 + 40 * PAGE).unwrap();
-    // The change, first page, pages, and whether they are published.
     let changes: [(&str, Set, u64, u64, bool); 11] = [
         ("ro", |a, o, s| a.set_memory_ro(o, s), 0, 540, false),
         ("x", |a, o, s| a.set_memory_x(o, s), 3, 530, true),
@@ -157,7 +154,6 @@ fn an_executable_area_that_moves_is_published_where_it_is_then() {
     assert_empty(&vm);
 }
 
-/// Publishing may wait for other CPUs.
 #[test]
 fn who_does_not_wait_gets_nothing_executable() {
     let vm = vm();

@@ -1,4 +1,4 @@
-//! Anything may run out at any time: a distinct error, and no change (DESIGN rule 7).
+//! DESIGN rule 7.
 
 use super::*;
 
@@ -150,7 +150,6 @@ fn frames_may_run_out() {
 
 #[test]
 fn a_phase_is_given_up_step_by_step_where_space_is_tight() {
-    // 1024 pages have no room for 2M at this phase, but for 64K groups.
     let vm = vm_with(1024, Features::default(), Config::default());
     let pa = PhysAddr(0x1020_0000 - 64 * PAGE);
     let area = vm.ioremap(pa, 64 * PAGE + M2).unwrap();

@@ -1,5 +1,3 @@
-//! Pages of another owner: flushed at once, or deferred as Linux does.
-
 use super::*;
 
 const NOTHING: Issued = Issued {
@@ -140,8 +138,6 @@ fn strict_means_all_pages() {
     assert_empty(&vm);
 }
 
-/// A block's pages are handed out once before a flush; what is lazy stays within the policy's
-/// share.
 #[test]
 fn deferred_small_mappings_use_up_blocks_and_what_waits_has_a_bound() {
     let vm = vm_of(ForeignPages::Defer);

@@ -1,5 +1,3 @@
-//! A guessed run decides where an area goes, and nothing else.
-
 use super::*;
 
 #[test]

@@ -1,5 +1,3 @@
-//! Lazy purge: one flush for many, and no reuse before it.
-
 use super::*;
 
 fn lazily(areas: usize, pages: u64) -> Config {
@@ -92,8 +90,7 @@ fn areas_side_by_side_are_flushed_as_one_range() {
     assert_empty(&vm);
 }
 
-/// DESIGN rule 6: the frames' owner decides. Each mapping is used on another CPU, and a foreign
-/// frame freed right after the call.
+/// DESIGN rule 6: the frames' owner decides.
 #[test]
 fn what_waits_is_decided_by_whose_frames_they_are() {
     type Map = for<'v> fn(&'v Vm, Pfn) -> VmArea<'v, Machine>;
@@ -200,7 +197,7 @@ fn what_runs_out_forces_the_flush() {
     assert_empty(&vm);
 }
 
-/// Two links may be held for one address otherwise, an old and a new table.
+/// Two links may be held for one address otherwise.
 #[test]
 fn a_piece_keeps_its_table_until_it_goes_back() {
     let vm = lazy(1000, 1 << 30);
@@ -275,7 +272,7 @@ fn a_table_that_an_area_covers_whole_goes_with_it() {
     }
 }
 
-/// DESIGN rule 6: CPU 0 unmaps, CPU 1 purges, then no CPU may translate.
+/// DESIGN rule 6.
 #[test]
 fn a_purge_on_another_cpu_waits_for_the_stores_of_the_first() {
     let vm = lazy_on(3, 1000, 1 << 30);

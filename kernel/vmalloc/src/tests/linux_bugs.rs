@@ -1,45 +1,37 @@
-//! Bugs that Linux had in this area, and the tests that keep them out: those of the engine in
-//! `paging/tests/linux_bugs.rs`, those of many CPUs in `tests/concurrent`, the others here.
-//! [`every_bug_of_the_list_has_its_tests_or_a_reason`] checks the list.
+//! Bugs that Linux had in this area: tests of the engine are in `paging/tests/linux_bugs.rs`, those
+//! of many CPUs in `tests/concurrent`. A test checks this list.
 //!
-//! - 1: a block replaces a table under a walker:
-//!   `bug_1_nobody_walks_a_table_that_a_block_replaces`,
+//! - 1: `bug_1_nobody_walks_a_table_that_a_block_replaces`,
 //!   `bug_1_the_lock_around_walks_is_never_taken_twice`
-//! - 2: a failed map does not report levels:
-//!   `bug_2_the_levels_written_are_reported_when_the_map_fails_half_way`
-//! - 3: a failure leaves barriers owing: `bug_3_a_failed_map_leaves_no_barrier_owing`,
+//! - 2: `bug_2_the_levels_written_are_reported_when_the_map_fails_half_way`
+//! - 3: `bug_3_a_failed_map_leaves_no_barrier_owing`,
 //!   `bug_3_an_allocation_that_fails_half_way_owes_no_barrier`
 //! - 4: an interrupt defers barriers: `bug_4_a_map_in_an_exception_owes_nothing`
-//! - 5: the array is followed by bytes:
-//!   `bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes`,
+//! - 5: `bug_5_the_array_is_followed_page_by_page_over_leaves_of_all_sizes`,
 //!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
 //! - 6: the cache is flushed from the wrong address; cannot be: AArch64's data caches are
 //!   physically tagged, and no mapping here flushes them
-//! - 7: a batch overruns its run: `bug_7_no_leaf_reaches_over_the_end_of_its_run`,
+//! - 7: `bug_7_no_leaf_reaches_over_the_end_of_its_run`,
 //!   `bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array`
-//! - 8: small pages are mapped as large:
-//!   `bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds`,
+//! - 8: `bug_8_an_array_that_falls_back_to_single_pages_is_mapped_by_what_it_holds`,
 //!   `bug_8_what_fell_back_half_way_is_mapped_as_what_it_is`
-//! - 9: pages of a huge area cannot be used alone: `bug_9_each_page_of_a_huge_area_is_a_page`
-//! - 10: a permission change stops half way: `bug_10_a_permission_change_is_all_or_nothing`,
+//! - 9: `bug_9_each_page_of_a_huge_area_is_a_page`
+//! - 10: `bug_10_a_permission_change_is_all_or_nothing`,
 //!   `bug_10_a_slice_of_a_huge_area_changes_whole_or_not_at_all`
-//! - 11: too much of the alias changes: `bug_11_rights_change_inside_the_range_and_nowhere_else`,
+//! - 11: `bug_11_rights_change_inside_the_range_and_nowhere_else`,
 //!   `bug_11_the_alias_of_the_slice_changes_and_of_nothing_else`
-//! - 12: a block meets stale links: `bug_12_a_block_where_a_table_was_meets_no_stale_link`,
+//! - 12: `bug_12_a_block_where_a_table_was_meets_no_stale_link`,
 //!   `bug_12_an_area_of_blocks_where_one_of_pages_was_meets_no_stale_link`
-//! - 13: in-place splits before all CPUs are known:
-//!   `bug_13_blocks_are_met_and_in_place_is_never_a_default`
-//! - 14: a cut at a leaf's edge unfolds it: `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`,
+//! - 13: `bug_13_blocks_are_met_and_in_place_is_never_a_default`
+//! - 14: `bug_14_a_cut_at_the_edge_of_a_leaf_changes_nothing`,
 //!   `bug_14_a_slice_that_ends_where_leaves_do_splits_nothing`
-//! - 15: a split uses a stale copy: `bug_15_every_stage_of_a_split_reads_the_tables_anew`
-//! - 16: kept ranges are dropped while they are given out:
-//!   `bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus`
-//! - 17: a partial unmap removes the block: `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`,
+//! - 15: `bug_15_every_stage_of_a_split_reads_the_tables_anew`
+//! - 16: `bug_16_kept_ranges_are_dropped_and_given_out_on_all_cpus`
+//! - 17: `bug_17_unmapping_part_of_a_leaf_leaves_the_rest`,
 //!   `bug_17_a_part_of_a_block_goes_and_the_rest_stays`
-//! - 18: a fold leaves entries of the pieces: `bug_18_a_fold_invalidates_every_page_it_replaces`,
+//! - 18: `bug_18_a_fold_invalidates_every_page_it_replaces`,
 //!   `bug_18_the_linear_map_is_folded_without_a_trace`
-//! - 19: contiguous groups are silently off:
-//!   `bug_19_contiguous_groups_are_on_unless_someone_turns_them_off`,
+//! - 19: `bug_19_contiguous_groups_are_on_unless_someone_turns_them_off`,
 //!   `bug_19_areas_of_64k_are_groups`
 
 use super::*;
@@ -61,8 +53,8 @@ fn alias(vm: &Vm, area: &VmArea<'_, Machine>, page: u64) -> VirtAddr {
     VirtAddr(LINEAR + frame.0 * PAGE)
 }
 
-/// Bug 1, the mitigation: the lock that keeps walks out was taken inside one that lets them in. The
-/// locks of these tests panic if taken twice or out of order.
+/// Bug 1: the lock that keeps walks out was taken inside one that lets them in. Locks here panic if
+/// taken twice or out of order.
 #[test]
 fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     for config in [
@@ -87,7 +79,6 @@ fn bug_1_the_lock_around_walks_is_never_taken_twice() {
     }
 }
 
-/// Bug 3, for a whole allocation: the next call pays for its own barriers only.
 #[test]
 fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     let vm = vm();
@@ -109,7 +100,6 @@ fn bug_3_an_allocation_that_fails_half_way_owes_no_barrier() {
     assert_empty(&vm);
 }
 
-/// Bug 4: a call in an exception issues what it issues elsewhere, before it returns.
 #[test]
 fn bug_4_a_map_in_an_exception_owes_nothing() {
     let vm = vm();
@@ -128,7 +118,7 @@ fn bug_4_a_map_in_an_exception_owes_nothing() {
     assert_empty(&vm);
 }
 
-/// Bugs 5 and 7: chunks of ascending order at an offset that fits none.
+/// Chunks of ascending order at an offset that fits none.
 #[test]
 fn bug_5_and_7_each_page_of_a_vmap_is_that_of_the_array() {
     for orders in [
@@ -199,7 +189,6 @@ fn bug_8_what_fell_back_half_way_is_mapped_as_what_it_is() {
     }
 }
 
-/// Bug 9: each page of a block can be mapped elsewhere and written through both.
 #[test]
 fn bug_9_each_page_of_a_huge_area_is_a_page() {
     let vm = linear();

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, TryLockError, TryLockResult};
 
-/// One thread: a wait would never end. A test that panicked has reported already.
+/// A test that panicked has reported already.
 pub fn unpoisoned<T>(tried: TryLockResult<T>) -> T {
     match tried {
         Ok(guard) => guard,
@@ -81,12 +81,11 @@ pub fn most_under_a_hold(vm: &Vm, f: impl FnOnce()) -> Hold {
     MOST.get()
 }
 
-/// Allocators are not called under a lock.
 pub fn holds_no_lock() {
     assert_eq!(HELD.get(), 0, "an allocator is called under a lock");
 }
 
-/// Takes locks by `f` as another CPU would, which this one then does not hold.
+/// As another CPU would.
 pub fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
     with(&ELSEWHERE, f)
 }

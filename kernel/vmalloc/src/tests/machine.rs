@@ -1,4 +1,4 @@
-//! A machine for tests: frames, RAM and locks of the host, tables and TLBs of the model.
+//! Frames, RAM and locks of the host, tables and TLBs of the model.
 
 pub use super::locks::{HostLock, elsewhere, in_exception, most_under_a_hold};
 use super::locks::{WITHOUT_WAITING, holds_no_lock, may_wait, unpoisoned, with};
@@ -24,7 +24,6 @@ pub const K64: u64 = 64 << 10;
 pub const M2: u64 = 2 << 20;
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_SIZE: u64 = 256 << 20;
-/// The linear map, if any, is at this plus the physical address.
 pub const LINEAR: u64 = 0xffff_0000_0000_0000;
 pub const REGION: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
@@ -33,11 +32,9 @@ pub struct Machine {
     pub ram: Mutex<Ram>,
     trees: Vec<Tree<G, Cpu<'static, G>, Cpu<'static, G>>>,
     current: AtomicUsize,
-    /// Frees by `vfree_atomic` that failed later.
     pub refused: Mutex<Vec<(VirtAddr, Error)>>,
     pub when_refused: RefCell<Option<Box<dyn Fn()>>>,
     pub published: Mutex<Vec<VirtRange>>,
-    /// Pages published, with their frames not reused since.
     fetched_right: Mutex<BTreeSet<(VirtAddr, u64)>>,
     pub deferred_work: AtomicUsize,
     linear: bool,
@@ -45,12 +42,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Continues on `cpu`, which knows all that the last one did, as by a lock.
+    /// `cpu` knows all that the last one did, as by a lock.
     pub fn go_to(&self, cpu: usize) {
         let from = self.current.swap(cpu, Ordering::Relaxed);
         if from != cpu {
             self.model.hand_over(from, cpu);
-            // Entry by an exception, or this, discards what was translated ahead.
+            // As entry by an exception does.
             self.model.cpu(cpu).isb();
         }
     }
@@ -162,12 +159,10 @@ unsafe impl Backend for Machine {
         edit.apply(self.tree(), VirtRange::new(VirtAddr(LINEAR + pa.0), size))
     }
     fn publish_instructions(&self, range: VirtRange) {
-        // It may wait for CPUs that want any lock.
         may_wait();
         for page in 0..range.size / PAGE {
             let va = range.start.add(page * PAGE);
-            // Fetches are right from here on, of what is executable now. Inaccessible pages are
-            // passed over.
+            // Fetches are right from here on, of what is executable now.
             let leaf = self.tree().translate(va);
             if let Some(leaf) = leaf.filter(|leaf| leaf.valid && leaf.attributes.is_executable()) {
                 let frame = leaf.translate(va).0 / PAGE;
@@ -199,7 +194,6 @@ pub fn vm_with(pages: u64, features: Features, config: Config) -> Vm {
     machine_with(pages, features, config, false)
 }
 
-/// All of RAM: eight groups of 32M.
 pub fn vm_with_linear_map(cpus: usize, config: Config) -> Vm {
     let features = Features {
         cpus,
@@ -245,7 +239,6 @@ fn machine_with(pages: u64, features: Features, config: Config, linear: bool) ->
     Vmalloc::new(VirtRange::new(REGION, pages * PAGE), machine, config).expect("a node page")
 }
 
-/// 64 TiB, strict.
 pub fn vm() -> Vm {
     vm_with(1 << 34, Features::default(), Config::default())
 }
@@ -254,7 +247,6 @@ pub fn lazy(areas: usize, pages: u64) -> Vm {
     lazy_on(1, areas, pages)
 }
 
-/// A lazy policy with this share per shard, on one CPU.
 pub fn lazy_share(areas: usize, pages: u64) -> Vm {
     lazy(2 * areas, 2 * pages)
 }
@@ -271,7 +263,7 @@ pub fn lazy_on(cpus: usize, areas: usize, pages: u64) -> Vm {
     vm_with(1 << 34, features, config)
 }
 
-/// Asserts that nothing is held, mapped, broken or pending. Tables above the last level may stay.
+/// Tables above the last level may stay.
 pub fn assert_empty(vm: &Vm) {
     assert_consistent(vm);
     vm.shrink();
@@ -308,7 +300,7 @@ pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
         .count()
 }
 
-/// Asserts the invariants of addresses, tables and TLB. Prunes empty tables.
+/// Prunes empty tables.
 pub fn assert_sound(vm: &Vm) {
     assert_consistent(vm);
     let tree = vm.backend().tree();
@@ -319,7 +311,6 @@ pub fn assert_sound(vm: &Vm) {
     vm.backend().model.assert_clean();
 }
 
-/// Asserts that all executable pages were published with their present frames.
 pub fn assert_fetches(vm: &Vm) {
     let published = unpoisoned(vm.backend().fetched_right.try_lock());
     let visited = vm.backend().tree().visit(vm.range(), |leaf| {

@@ -1,5 +1,3 @@
-//! `vm_map_ram`: parts of blocks, flushed when they end.
-
 use super::*;
 
 fn frames(vm: &Vm, nr: u64) -> Vec<Pfn> {

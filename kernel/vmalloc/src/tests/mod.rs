@@ -1,5 +1,3 @@
-//! What the subsystem claims, on the model.
-
 mod arrays;
 mod bad_input;
 mod bounds;
@@ -272,8 +270,7 @@ fn an_aligned_stack_begins_at_a_multiple_above_its_guard() {
 fn ioremap_is_congruent_so_that_large_leaves_happen_at_odd_places() {
     let vm = vm();
     let first = vm.vmalloc(1).unwrap();
-    // 64K before a 2M boundary, to 128K + 1 page after the next: 1 group, 1 block, 2 groups, 1
-    // page.
+    // 1 group, 1 block, 2 groups, 1 page.
     let pa = PhysAddr(0x1020_0000 - K64);
     let area = vm.ioremap(pa, K64 + M2 + 2 * K64 + PAGE).unwrap();
     let leaves = &area.outcome().leaves;
@@ -344,7 +341,6 @@ fn ram_is_refused_unless_cacheable() {
         (RAM - PAGE, PAGE, false),
         (RAM - PAGE, PAGE + 1, true),
         (RAM - 1, 1, false),
-        // RAM is in their pages, not in these bytes.
         (RAM - 0x800, 0x801, true),
         (RAM + RAM_SIZE - 1, 2, true),
         (RAM + RAM_SIZE - 1, 1, true),

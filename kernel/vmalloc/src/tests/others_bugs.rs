@@ -1,4 +1,4 @@
-//! Bugs that other systems reported, each as a claim that is kept.
+//! Bugs that other systems reported.
 //!
 //! - asterinas 1214, 2779, 2868; ruxos 141; SerenityOS 5162: rounding up overflows:
 //!   `any_size_at_any_alignment_is_refused_or_right`
@@ -84,7 +84,6 @@ fn any_size_at_any_alignment_is_refused_or_right() {
             let nowait = [request.nowait(), request.huge().nowait()].map(|request| vm.allocate(&request));
             let stack = vm.alloc_stack_aligned(size, align);
             let addresses = vm.get_vm_area(size, align);
-            // RAM and addresses suffice for all that is smaller.
             let possible = size != 0 && align.is_power_of_two();
             for made in wait.into_iter().chain(nowait).chain([stack]) {
                 match made {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::backend::Lock;
 
-/// An area has come and gone, and a page beside it keeps the table.
+/// A page beside it keeps the table.
 fn warm(cpus: usize, config: Config, pages: u64) -> (Vm, VirtAddr) {
     let features = Features {
         cpus,
@@ -28,7 +28,7 @@ const LAZY: Config = Config {
     foreign: ForeignPages::Flush,
 };
 
-/// All locks but those of the CPU's own shard are taken: waiting is a panic.
+/// Waiting is a panic.
 fn alone_on_each(vm: &Vm, cpus: usize, f: impl Fn(usize)) {
     for cpu in 0..cpus {
         vm.backend().go_to(cpu);
@@ -195,7 +195,6 @@ fn another_cpu_ends_an_area_without_a_lock() {
     assert_empty(&vm);
 }
 
-/// A CPU that makes no calls keeps at most one and a half shares.
 #[test]
 fn what_other_cpus_end_is_taken_in_by_them_where_its_cpu_does_not() {
     for (areas, pages, share) in [(96, 1 << 20, 320), (1 << 20, 1024, 341)] {
@@ -227,7 +226,6 @@ fn pieces_without_an_area_go_back() {
     };
     let vm = vm_with(1 << 34, Features::default(), config);
     let areas: Vec<_> = (0..40).map(|_| vm.vmalloc(300 * PAGE).unwrap()).collect();
-    // Adjacent pieces count as one: an area may span two.
     assert_eq!(vm.usage().pieces, (40u64 * 301).next_multiple_of(512));
     assert_eq!(nr_last_level_tables_of(&vm, 40), 24);
     drop(areas);
@@ -403,7 +401,6 @@ fn another_cpu_finds_the_bits_of_a_block_where_they_are() {
     assert_empty(&vm);
 }
 
-/// At the first run's phase no page of the second would be in a block.
 #[test]
 fn a_vmap_follows_the_run_that_holds_the_largest_leaf() {
     let vm = vm();

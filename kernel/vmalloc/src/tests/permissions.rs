@@ -1,5 +1,4 @@
-//! `set_memory_*`: the part asked for in the area and the linear map, all or nothing, undone at the
-//! free.
+//! In the area and the linear map, all or nothing, undone at the free.
 
 use super::*;
 use paging::Leaf;
@@ -165,8 +164,7 @@ fn any_table_may_be_missing_and_neither_area_nor_alias_changes() {
     assert!(failed >= 2, "the linear map and the area are split");
 }
 
-/// `VM_FLUSH_RESET_PERMS`: the alias is restored before the frames are reused, also under the lazy
-/// policy.
+/// `VM_FLUSH_RESET_PERMS`.
 #[test]
 fn a_changed_area_is_freed_at_once_with_its_alias_restored() {
     let config = Config {
@@ -293,7 +291,6 @@ fn random_changes_equal_a_page_model() {
     assert_eq!(linear_leaves(&vm), whole);
 }
 
-/// The last free folds what earlier ones could not.
 #[test]
 fn whatever_order_areas_end_in_the_linear_map_is_whole_again() {
     for seed in 1..=6 {

@@ -1,5 +1,4 @@
-//! CPUs take pieces from a common space into their own: no range is handed out twice, under a
-//! schedule checker and on real threads (with Miri too).
+//! No range is handed out twice, under a schedule checker and on real threads (with Miri too).
 
 use crate::va::{Area, Cache, Error, Fit, NodePage, Space, Vpn};
 use std::boxed::Box;
@@ -53,7 +52,7 @@ struct Cpu {
 struct Shared<S, C> {
     common: S,
     cpus: [C; CPUS],
-    /// The test's own: adds no schedules.
+    /// Adds no schedules.
     used: std::sync::Mutex<Vec<(u64, u64, usize)>>,
     hits: AtomicUsize,
 }
@@ -116,7 +115,6 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         });
     }
 
-    /// Gives back a CPU's free pieces beyond its share.
     fn drain(&self, cpu: usize) {
         self.cpus[cpu].with(|own| {
             while let Some(area) = own.cache.drain() {
@@ -158,7 +156,7 @@ impl<S: Guarded<Space<2>>, C: Guarded<Cpu>> Shared<S, C> {
         self.used().retain(|(other, ..)| *other != start);
     }
 
-    /// Ranges of three sizes come and go; it also frees and drains the next CPU's.
+    /// It also frees and drains the next CPU's.
     fn work(&self, cpu: usize, rounds: usize, plant: Plant) {
         for round in 0..rounds {
             let fit = Fit::new(1 + (round / 2 % 3) as u64);

@@ -1,5 +1,3 @@
-//! A call that fails for lack of memory frees what is lazy, and retries.
-
 use super::*;
 
 fn take_all(vm: &Vm) -> Vec<(Pfn, u32)> {
@@ -19,7 +17,6 @@ fn free_taken(vm: &Vm, taken: Vec<(Pfn, u32)>) {
     }
 }
 
-/// Only the table of an idle piece can be had.
 fn machine_with_an_idle_table_only() -> Vm {
     let features = Features {
         pool_pages: 4,
@@ -129,7 +126,6 @@ fn a_node_of_an_area_that_waits_is_won_back() {
     assert_empty(&vm);
 }
 
-/// The last part frees a sparse area's table; `vm_map_ram` blocks are in pieces.
 #[test]
 fn parts_that_come_and_go_leave_no_tables() {
     let vm = vm();
@@ -162,7 +158,6 @@ fn parts_that_come_and_go_leave_no_tables() {
     assert_empty(&vm);
 }
 
-/// A call retries at most twice; an impossible request does not retry.
 #[test]
 fn a_request_for_more_frames_than_there_are_takes_none() {
     let vm = vm();

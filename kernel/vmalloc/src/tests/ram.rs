@@ -11,10 +11,9 @@ pub struct Ram {
     pub zeroed: BTreeSet<u64>,
     pub refused: u64,
     pub largest: u32,
-    /// Fails for good after so many.
     pub budget: Option<u64>,
     pub node_budget: Option<u64>,
-    /// Held: only waiting calls get frames.
+    /// Only waiting calls get frames.
     pub locked: bool,
 }
 

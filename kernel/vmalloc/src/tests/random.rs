@@ -1,5 +1,3 @@
-//! Random calls: after each, areas map what they did, none overlap, and the model finds no fault.
-
 use super::*;
 use proptest::prelude::*;
 

@@ -40,7 +40,6 @@ fn what_grows_keeps_its_frames_at_a_new_address() {
                 sorted.sort_unstable();
                 sorted.dedup();
                 assert_eq!(sorted.len() as u64, size / PAGE, "no frame is there twice");
-                // The old address must not reach the frames.
                 vm.backend()
                     .model
                     .va_reused(paging::VirtRange::new(va, frames.len() as u64 * PAGE));
@@ -182,7 +181,6 @@ fn vmap_pfn_takes_what_is_not_ram() {
     assert_empty(&vm);
 }
 
-/// A device may be larger than RAM.
 #[test]
 fn vmap_pfn_takes_more_pages_than_there_is_ram() {
     let vm = vm();

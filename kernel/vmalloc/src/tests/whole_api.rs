@@ -1,5 +1,4 @@
-//! Random calls on any CPU, with failures, against a plain model of frames, permissions and
-//! contents, in the area and in the linear map.
+//! Random calls on any CPU, with failures, against a plain model.
 
 use super::*;
 use paging::Leaf;
@@ -7,7 +6,6 @@ use paging::VirtRange;
 use proptest::prelude::*;
 use std::boxed::Box;
 
-/// Runs out after this many successes.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Frames(u64),
@@ -134,7 +132,6 @@ impl World<'_> {
         }
     }
 
-    /// Own frames from page `from` on, written.
     fn own_pages(&mut self, va: VirtAddr, from: u64, to: u64) -> Vec<Page> {
         let mut pages = Vec::new();
         for page in from..to {
@@ -408,7 +405,6 @@ fn run(vm: &Vm, steps: &[Step]) {
     for known in std::mem::take(&mut world.known) {
         world.free(&known).unwrap_or_else(|error| panic!("{error}"));
     }
-    // Each CPU has a tree, which defers a failed map's tables.
     for cpu in 0..CPUS {
         vm.backend().go_to(cpu);
         vm.shrink();
@@ -448,7 +444,6 @@ fn cases() -> u32 {
     cases.and_then(|cases| cases.parse().ok()).unwrap_or(150)
 }
 
-/// Each check fails where the model is made wrong.
 #[test]
 fn a_page_that_is_not_as_it_must_be_is_noticed() {
     let lies: [fn(&mut Page); 5] = [

@@ -1,10 +1,8 @@
-//! Ranges kept for the next of their size.
-
 use crate::support::{PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, STRICT, scenario};
 use vmalloc::Error;
 
-/// One CPU wants nearly all addresses, so that kept ranges are given up again and again.
+/// One CPU wants nearly all addresses.
 const BUG_16: Scenario = scenario(STRICT, 1500, |rig| {
     let churn = |rig: &Rig| {
         for pages in [1, 2, 1] {

@@ -1,15 +1,12 @@
-//! Contexts that cannot wait, and the drain of what they freed.
-
 use crate::support::{Area, ByAddress, PAGE, Plant, Rig, Scenario, me};
 use crate::{LAZY, REUSED, ROOMY, STRICT, scenario};
 use vmalloc::{Error, Request};
 
-/// The promise of [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases) for a deferred area that
-/// another CPU is freeing.
+/// [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases), while another CPU is freeing a
+/// deferred area.
 const DEFERRED: Scenario = scenario(ROOMY, 2000, |rig| {
     let drain = |rig: &Rig| {
         for _ in 0..2 {
-            // Never mapped.
             drop(rig.vm.get_vm_area(3 * PAGE, PAGE).expect("addresses suffice"));
         }
     };
@@ -51,7 +48,6 @@ fn a_deferred_area_whose_flush_does_nothing_is_noticed() {
     DEFERRED.catches(Plant::NoTlbi, REUSED);
 }
 
-/// Calls that cannot wait, beside waiting calls, purges and drains. Locks are found taken.
 const NOWAIT: Scenario = scenario(LAZY, 1500, |rig| {
     let handler = |rig: &Rig| {
         let key = me() as u64;
@@ -110,7 +106,6 @@ fn frames_lost_where_nothing_was_waited_for_are_noticed() {
     NOWAIT.catches(Plant::FramesLeak, &["frames leaked"]);
 }
 
-/// Two handlers free one address: one frees it, and the drain reports the other.
 const FREED_TWICE_ATOMIC: Scenario = scenario(LAZY, 1500, |rig| {
     let area = rig.filled(2, 5);
     let range = area.range();

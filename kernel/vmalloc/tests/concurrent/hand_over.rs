@@ -41,8 +41,7 @@ fn a_hand_over_that_orders_nothing_is_noticed() {
     HANDED_OVER.catches(Plant::LocksDoNotOrder, REUSED);
 }
 
-/// Freed by handle on another CPU, which leaves the area to its own, while that drains or is
-/// flushed.
+/// While its own CPU drains or is flushed.
 const HANDED_ON: Scenario = scenario(LAZY, 1500, |rig| {
     let given: CheckedLock<Vec<(Area<'_>, u64)>> = Lock::new(vmalloc::LockClass::Gate, Vec::new());
     let maker = |_: &Rig| {

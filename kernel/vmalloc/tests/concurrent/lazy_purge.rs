@@ -50,8 +50,7 @@ fn a_purge_that_does_not_see_what_others_stored_is_noticed() {
     PURGE.catches(Plant::LocksDoNotOrder, REUSED);
 }
 
-/// The promise of [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases), while another CPU is
-/// about to flush.
+/// [`vm_unmap_aliases`](vmalloc::Vmalloc::vm_unmap_aliases), while another CPU is about to flush.
 const ALIASES: Scenario = scenario(ROOMY, 2000, |rig| {
     let churn = |rig: &Rig| {
         let areas: Vec<_> = (0..2).map(|_| rig.filled(1, me() as u64)).collect();
@@ -79,8 +78,7 @@ fn a_flush_that_was_asked_for_and_does_nothing_is_noticed() {
     ALIASES.catches(Plant::NoTlbi, REUSED);
 }
 
-/// RAM suffices for two CPUs if each waits for what the other frees. A call tries three times: in
-/// two rounds the other can have taken what came back once, in three every time.
+/// RAM suffices for two CPUs if each waits for what the other frees. A call tries three times.
 const PRESSURE: Scenario = scenario(LAZIEST, 2000, |rig| {
     let churn = |rig: &Rig| {
         for _ in 0..2 {

@@ -1,7 +1,5 @@
-//! Many CPUs in one region, on schedules of a model checker, judged by the model of the MMU.
-//!
-//! Beside each [`Scenario`] are the [`Plant`]s on which it must fail. `SHUTTLE_SCHEDULES` sets how
-//! many schedules are tried.
+//! Many CPUs in one region, on schedules of a model checker, judged by the model of the MMU. Beside
+//! each [`Scenario`] are the [`Plant`]s on which it must fail.
 
 mod caches;
 mod contexts;
@@ -36,7 +34,6 @@ const LAZY: Config = Config {
     ..STRICT
 };
 
-/// The flushing CPU keeps the range.
 const ROOMY: Config = Config {
     cached_areas: 64,
     foreign: ForeignPages::Flush,
@@ -59,7 +56,6 @@ const fn scenario(config: Config, schedules: usize, body: fn(&Rig)) -> Scenario 
     }
 }
 
-/// The model's rules for reuse that is too early.
 const REUSED: &[&str] = &[
     "FrameReused",
     "VaReused",

@@ -9,7 +9,6 @@ const MAP_RAM: Scenario = scenario(LAZY, 1500, |rig| {
         let frame = || rig.machine().alloc_frames(0).expect("memory suffices");
         (0..nr).map(|_| frame()).collect()
     };
-    // After the unmap the pages may be reused at once.
     let unmap = |rig: &Rig, va: VirtAddr, frames: &[Pfn]| {
         for (page, frame) in frames.iter().enumerate() {
             let at = va.add(page as u64 * PAGE);

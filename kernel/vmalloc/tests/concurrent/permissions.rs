@@ -4,8 +4,7 @@ use mmu_model::Access;
 use paging::VirtAddr;
 use vmalloc::Request;
 
-/// Parts of areas become read-only and back, which cuts and folds the linear map, beside readers
-/// through both.
+/// Beside readers through both mappings.
 const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     let stays = rig.filled(2, 99);
     let stays_at = stays.range();
@@ -37,10 +36,10 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
             for page in 0..2 {
                 let at = stays_at.start.add(page * PAGE);
                 let mut word = [0; 8];
-                // Through the linear map under the shard's lock: the area may be broken.
+                // Under the shard's lock: the area may be broken.
                 assert_eq!(rig.vm.vread(at, &mut word), Ok(8));
                 assert_eq!(u64::from_le_bytes(word), 99 << 16 | page);
-                // Through the linear map without a lock: the fault handler waits for the make.
+                // Without a lock: the fault handler waits for the make.
                 let found = rig.machine().load_through_breaks(alias(rig, at));
                 assert_eq!(found, 99 << 16 | page);
             }
@@ -50,7 +49,6 @@ const PERMISSIONS: Scenario = scenario(LAZY, 600, |rig| {
     rig.check_and_free(stays, 99);
 });
 
-/// Cutting a block breaks it, while another CPU looks up what it maps.
 const CUT: Scenario = scenario(LAZY, 600, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let area = Area::from(rig.vm.allocate(&request).expect("memory suffices"));

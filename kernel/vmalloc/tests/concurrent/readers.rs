@@ -2,7 +2,6 @@ use crate::support::{Area, PAGE, POISON, Plant, Rig, Scenario, Schedules, Small,
 use crate::{LAZY, STRICT, scenario};
 use vmalloc::Request;
 
-/// One area stays and is read whole; nothing wrong is read of the others.
 const READERS: Scenario = scenario(LAZY, 1000, |rig| {
     let stays = rig.filled(2, 99);
     let stays_at = stays.range();
@@ -63,7 +62,6 @@ fn readers_see_what_stays_while_others_come_and_go() {
 
 #[test]
 fn readers_of_tables_that_go_are_noticed() {
-    // A table goes between two steps of a delayed reader.
     READERS.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
@@ -78,7 +76,6 @@ const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
             let found = u64::from_le_bytes(word);
             match copied {
                 0 => assert_eq!(found, 0, "nothing was there"),
-                // The area, or its successor before or after a write.
                 _ => assert!(
                     [77 << 16, 2 << 16, POISON].contains(&found),
                     "read {found:#x} at an address that never had it"

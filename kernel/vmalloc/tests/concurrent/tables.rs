@@ -2,7 +2,6 @@ use crate::support::{Area, PAGE, Plant, Rig, Scenario, Schedules, me};
 use crate::{LAZY, STRICT, scenario};
 use vmalloc::Request;
 
-/// Areas that cover whole tables, beside areas in part of one and readers.
 const TABLES: Scenario = scenario(LAZY, 1000, |rig| {
     rig.machine().ram().largest = 0;
     let whole = |rig: &Rig| {
@@ -39,7 +38,6 @@ fn a_walk_that_keeps_nobody_out_is_noticed() {
     TABLES.catches_on(Schedules::Priorities, Plant::LooksDoNotExclude, &["BadTable"]);
 }
 
-/// An area of blocks follows one of pages: its table goes while others read.
 const BUG_1: Scenario = scenario(STRICT, 1000, |rig| {
     let request = Request::new(8 * PAGE).aligned(8 * PAGE);
     let keep = rig.filled(1, 99);

@@ -18,14 +18,10 @@ pub const CPUS: usize = 4;
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub locks: u64,
-    /// Of the common shard.
     pub common: u64,
-    /// Of descriptors.
     pub loads: u64,
     pub stores: u64,
-    /// Different descriptors, since the first lock was taken.
     pub touched: u64,
-    /// Blocks of frames asked for, or freed.
     pub blocks: u64,
 }
 
@@ -53,7 +49,6 @@ impl Counts {
     }
 }
 
-/// Where another CPU may come in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum At {
     Gate,
@@ -65,13 +60,11 @@ type Meanwhile = Box<dyn Fn(At)>;
 thread_local! {
     static NOW: Cell<Counts> = Cell::default();
     static HELD: Cell<usize> = const { Cell::new(0) };
-    /// The counts when the first lock was taken, and the most under one hold.
     static BEGAN: Cell<Counts> = Cell::default();
     static MOST: Cell<Counts> = Cell::default();
     static TOUCHED: RefCell<HashSet<(u64, usize)>> = RefCell::default();
     static MEANWHILE: RefCell<Option<Meanwhile>> = const { RefCell::new(None) };
     static CPU: Cell<usize> = const { Cell::new(0) };
-    /// Whether another CPU holds each lock that is tried, briefly.
     static CONTENDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -87,7 +80,7 @@ fn touch(table: PhysAddr, index: usize) {
     }
 }
 
-/// Returns the work of `f`, and the most of it under one hold.
+/// And the most of it under one hold.
 pub fn counted(f: impl FnOnce()) -> (Counts, Counts) {
     let before = NOW.get();
     MOST.set(Counts::default());
@@ -102,7 +95,6 @@ pub fn on_cpu<R>(cpu: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `f` while another CPU runs `other` at each of these places.
 pub fn beside<R>(other: impl Fn(At) + 'static, f: impl FnOnce() -> R) -> R {
     MEANWHILE.set(Some(Box::new(other)));
     let result = f();
@@ -110,7 +102,6 @@ pub fn beside<R>(other: impl Fn(At) + 'static, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `f` while another CPU holds each lock for a moment.
 pub fn contended<R>(f: impl FnOnce() -> R) -> R {
     CONTENDED.set(true);
     let result = f();
@@ -119,7 +110,6 @@ pub fn contended<R>(f: impl FnOnce() -> R) -> R {
 }
 
 fn come_to(at: At) {
-    // Taken out, so that the other CPU is not interrupted again.
     if let Some(other) = MEANWHILE.take() {
         let held = HELD.replace(0);
         on_cpu(1, || other(at));
@@ -201,7 +191,6 @@ impl<T> Drop for CountedGuard<'_, T> {
     }
 }
 
-/// By number, without a limit, outside the machine's RAM.
 #[derive(Default)]
 pub struct Memory {
     tables: RefCell<Vec<Vec<u64>>>,
@@ -209,7 +198,6 @@ pub struct Memory {
 }
 
 const DESCRIPTORS: usize = 512;
-/// Above all RAM.
 const TABLES: u64 = 1 << 40;
 
 impl Memory {

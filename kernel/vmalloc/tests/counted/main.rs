@@ -1,5 +1,3 @@
-//! What a request costs others, and that it ends, by counts.
-
 mod machine;
 #[path = "../../src/tests/ram.rs"]
 #[allow(dead_code, reason = "shared with other tests, each of which uses some of it")]
@@ -22,7 +20,6 @@ use vmalloc::{Backend, Error, FlushPolicy, Request};
 
 const GIB: u64 = 1 << 30;
 const DEVICE: PhysAddr = PhysAddr(1 << 41);
-/// A request that is interrupted more often does not end.
 const FOR_EVER: u64 = 100_000;
 const TABLE: u64 = 512;
 
@@ -32,7 +29,6 @@ fn frames(vm: &Vm, nr: usize) -> Vec<Pfn> {
         .collect()
 }
 
-/// In single frames.
 fn leave_single_frames(vm: &Vm, bytes: u64) {
     let mut taken = frames(vm, (RAM_SIZE / PAGE) as usize);
     taken
@@ -41,7 +37,7 @@ fn leave_single_frames(vm: &Vm, bytes: u64) {
     vm.backend().ram().largest = 0;
 }
 
-/// With an area in the middle: nowhere are 40 GiB.
+/// Nowhere are 40 GiB.
 fn no_40_gib() -> &'static Vm {
     let vm = vm(64 * GIB, LAZY);
     let low = vm.get_vm_area(32 * GIB, PAGE).unwrap();
@@ -52,7 +48,6 @@ fn no_40_gib() -> &'static Vm {
     vm
 }
 
-/// Another CPU frees a page at each gate.
 #[test]
 fn loop_va() {
     let vm = no_40_gib();
@@ -69,7 +64,7 @@ fn loop_va() {
     assert!(rounds.get() < 100, "{} rounds", rounds.get());
 }
 
-/// Another CPU frees an ioremap at each gate. None is taken, so that another CPU always has one.
+/// None is taken, so that another CPU always has one.
 #[test]
 fn loop_ram() {
     let vm = vm(64 * GIB, LAZY);
@@ -96,7 +91,6 @@ fn loop_ram() {
     );
 }
 
-/// A refused request empties no cache.
 #[test]
 fn loop_impossible() {
     let vm = no_40_gib();
@@ -105,7 +99,6 @@ fn loop_impossible() {
     vm.vm_unmap_aliases();
     let kept = vm.usage().cached;
     assert!(kept.0 >= 50, "{kept:?}");
-    // More than all free addresses.
     assert!(matches!(
         vm.get_vm_area(64 * GIB - (1 << 20), PAGE).err(),
         Some(Error::OutOfSpace(_))
@@ -113,7 +106,6 @@ fn loop_impossible() {
     assert_eq!(vm.usage().cached, kept);
 }
 
-/// A cache full of a dead size takes in another.
 #[test]
 fn stale_cache() {
     let filled = |flush| {
@@ -136,7 +128,6 @@ fn stale_cache() {
     assert!(dead < 16, "{dead} of {nr} are of the size that is gone");
 }
 
-/// For areas of whole spans.
 #[test]
 fn largecache() {
     let vm = vm(64 * GIB, FlushPolicy::Strict);
@@ -152,7 +143,6 @@ fn largecache() {
     assert_eq!((done.locks, done.common), (2000, 2000), "one for each end");
 }
 
-/// Frames are freed without a lock.
 #[test]
 fn bigfree() {
     let vm = vm(64 * GIB, LAZY);
@@ -167,8 +157,8 @@ fn bigfree() {
     assert!(most.stores <= TABLE && most.loads <= TABLE, "{most:?}");
 }
 
-/// A hold touches at most a table's descriptors and those on the way to it and its neighbours; each
-/// is read with the others, and again where they differ.
+/// At most a table's descriptors and those on the way; each is read with the others, and again
+/// where they differ.
 #[test]
 fn holds() {
     let vm = vm(64 * GIB, LAZY);
@@ -204,7 +194,6 @@ fn each_call(vm: &Vm, pages: &[Pfn]) {
     vm.shrink();
 }
 
-/// One page in each of many spans: none is walked for another.
 #[test]
 fn prune() {
     let vm = vm(64 << 40, LAZY);
@@ -227,7 +216,6 @@ fn prune() {
     drop(areas);
 }
 
-/// Interrupt handlers alone leak nothing.
 #[test]
 fn nowait() {
     let vm = vm(64 * GIB, LAZY);
@@ -241,7 +229,6 @@ fn nowait() {
     assert!(vm.backend().ram().used() < 512, "{:?}", vm.usage());
 }
 
-/// Interrupt handlers wait for locks that mask interrupts; exception handlers only try.
 #[test]
 fn wouldblock() {
     let vm = vm(64 * GIB, LAZY);
@@ -257,7 +244,6 @@ fn wouldblock() {
     }
 }
 
-/// Lazy memory is limited to a part of RAM.
 #[test]
 fn storm() {
     let nr_frames = RAM_SIZE / PAGE;
@@ -278,7 +264,6 @@ fn storm() {
     assert_eq!(vm.backend().ram().used(), 0);
 }
 
-/// Mappings that stay share blocks with those that went.
 #[test]
 fn frag() {
     let vm = vm(64 << 40, LAZY);
@@ -298,7 +283,6 @@ fn frag() {
     assert_eq!(vm.usage().areas, 0);
 }
 
-/// A listing does not walk what is not mapped.
 #[test]
 fn biglist() {
     let vm = vm(64 << 40, LAZY);
@@ -309,7 +293,6 @@ fn biglist() {
     assert!(done.locks <= 1000 && most.loads <= TABLE, "{done:?} {most:?}");
 }
 
-/// A read of `vm_map_ram` pages takes at most a lock per page.
 #[test]
 fn vreadmr() {
     let vm = vm(64 * GIB, LAZY);
@@ -321,7 +304,6 @@ fn vreadmr() {
     assert!(most.loads <= 8, "{most:?}");
 }
 
-/// A mapping costs the same whether its table has others or not.
 #[test]
 fn emptied() {
     for flush in [FlushPolicy::Strict, LAZY] {
@@ -343,7 +325,6 @@ fn emptied() {
     }
 }
 
-/// Less than 120 bytes per area, of a million.
 #[test]
 fn million() {
     let vm = vm(64 << 40, LAZY);

@@ -1,28 +1,24 @@
-//! loom's atomics, with constructors that are `const`, and with orders left out on request.
+//! loom's atomics, with orders left out on request.
 
 use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
 use loom::sync::atomic as checked;
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// What the code under test lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Missing {
     Nothing,
-    /// Stores do not release.
     Release,
-    /// Loads do not acquire.
     Acquire,
-    /// An exchange is a load and a store.
+    /// A load and a store.
     Exchange,
 }
 
 std::thread_local! {
-    /// loom runs all threads of a model on that of the test.
     static MISSING: Cell<Missing> = const { Cell::new(Missing::Nothing) };
 }
 
-/// All that is there again when this is dropped.
+/// Restored on drop.
 pub struct Without;
 
 impl Drop for Without {
@@ -47,7 +43,7 @@ fn weakened(order: Ordering) -> Ordering {
 
 macro_rules! atomic {
     ($name:ident$(<$of:ident>)?, $value:ty) => {
-        /// Made known to loom when it is first used.
+        /// loom knows it from its first use.
         pub struct $name$(<$of: 'static>)? {
             first: $value,
             checked: OnceLock<checked::$name$(<$of>)?>,

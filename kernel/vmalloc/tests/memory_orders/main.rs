@@ -1,9 +1,6 @@
-//! What is deferred without a lock, in every order that the C11 memory model allows, which is at
-//! least as weak as Arm's for what is used here.
-//!
-//! `deferred.rs` and `va/deferred_list.rs` are compiled here as they are, with loom's atomics in
-//! [`atomic`] and, for what an area's holder writes, loom's cells, which see two accesses that
-//! nothing orders.
+//! What is deferred without a lock, in every order that the C11 memory model allows, at least as
+//! weak as Arm's here. `deferred.rs` and `va/deferred_list.rs` are compiled with loom's atomics
+//! ([`atomic`]) and cells, which see two accesses that nothing orders.
 
 mod atomic;
 #[path = "../../src/deferred.rs"]
@@ -11,7 +8,6 @@ mod atomic;
 mod deferred;
 mod va;
 
-/// As the crate's.
 mod error {
     #[derive(Debug)]
     pub enum Error {
@@ -22,7 +18,6 @@ mod error {
     }
 }
 
-/// As the crate's.
 mod record {
     pub const WORDS: usize = 1;
     pub type Area = crate::va::Area<WORDS>;
@@ -36,12 +31,10 @@ use paging::VirtAddr;
 use record::Area;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `body` in all orders. No bound is set: a few thousand of them.
 fn in_every_order(body: fn()) {
     loom::model::Builder::new().check(body);
 }
 
-/// Asserts that `body` goes wrong in some order where the code lacks these orders.
 #[track_caller]
 fn assert_found_out(missing: Missing, body: fn()) {
     let run = catch_unwind(AssertUnwindSafe(|| {
@@ -51,7 +44,6 @@ fn assert_found_out(missing: Missing, body: fn()) {
     assert!(run.is_err(), "without {missing:?} nothing goes wrong");
 }
 
-/// The numbers of all areas from `newest` on.
 fn numbers(newest: Option<Area>) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut rest = newest;
@@ -62,10 +54,9 @@ fn numbers(newest: Option<Area>) -> Vec<u64> {
     numbers
 }
 
-/// Two CPUs defer an area each, while a third one takes what is there.
 fn areas_are_pushed_and_taken() {
     let list = Arc::new(DeferredAreas::new());
-    // loom takes the first use of a word for its making, which all others come after.
+    // loom takes the first use of a word for its making.
     assert!(list.new.take_all().is_none() && list.usage() == (0, 0));
     let pushers = [1, 2].map(|number| {
         let list = list.clone();
@@ -104,13 +95,11 @@ const SECOND: VirtAddr = VirtAddr(0x2000);
 
 type Caller = &'static Location<'static>;
 
-/// Where this is called.
 #[track_caller]
 fn caller() -> Caller {
     Location::caller()
 }
 
-/// What one look through the slots takes out: addresses, and the callers that want them freed.
 fn drained(slots: &[Slot]) -> Vec<(u64, Caller)> {
     let taken = slots.iter().filter_map(|slot| {
         let va = slot.address()?;
@@ -119,7 +108,6 @@ fn drained(slots: &[Slot]) -> Vec<(u64, Caller)> {
     taken.collect()
 }
 
-/// A queue whose first slots have been in use.
 fn used_queue() -> Arc<Addresses> {
     let queue = Addresses::new();
     let before = caller();
@@ -129,8 +117,6 @@ fn used_queue() -> Arc<Addresses> {
     Arc::new(queue)
 }
 
-/// One CPU defers two addresses, the second in a slot that may be in use again, while another
-/// one drains.
 fn addresses_are_queued_and_drained() {
     let callers = [caller(), caller()];
     let queue = used_queue();
@@ -163,7 +149,6 @@ fn an_address_that_is_taken_without_acquire_is_found_out() {
     assert_found_out(Missing::Acquire, addresses_are_queued_and_drained);
 }
 
-/// Two CPUs drain what was queued.
 fn two_drain_the_same() {
     let by = caller();
     let queue = used_queue();

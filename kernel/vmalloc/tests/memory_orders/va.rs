@@ -1,5 +1,4 @@
-//! The crate's `va`, as much of it as the list of deferred areas sees: what its files say of nodes
-//! and areas, in loom's cells.
+//! As much of the crate's `va` as the list of deferred areas sees.
 
 #[path = "../../src/va/deferred_list.rs"]
 mod deferred_list;
@@ -12,13 +11,12 @@ pub mod node {
 
     pub type NodeRef<const W: usize> = &'static Node<W>;
 
-    /// What belongs to the holder of the area.
     pub struct Node<const W: usize> {
         pub chain: Owned<Option<NodeRef<W>>>,
         pub pages: Owned<u64>,
     }
 
-    /// A cell that only its owner may touch: loom sees who else does.
+    /// loom sees who else touches it.
     pub struct Owned<T>(UnsafeCell<T>);
 
     impl<T: Copy> Owned<T> {
@@ -47,7 +45,6 @@ mod area {
     unsafe impl<const W: usize> Send for Area<W> {}
 
     impl<const W: usize> Area<W> {
-        /// Made by its holder, whose number is that of its pages.
         pub fn numbered(number: u64) -> Self {
             let node = Box::leak(Box::new(Node {
                 chain: Owned::new(None),

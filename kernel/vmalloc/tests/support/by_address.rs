@@ -1,7 +1,7 @@
 use paging::{FrameArray, Outcome, VirtAddr};
 use vmalloc::{Backend, Error, VmArea, Vmalloc};
 
-/// On a model's memory: frames are numbers, and no Rust value lies in what is mapped.
+/// Frames are numbers, and no Rust value lies in what is mapped.
 pub struct Raw<'v, B: Backend>(&'v Vmalloc<B>);
 
 pub trait ByAddress<B: Backend> {

@@ -1,5 +1,5 @@
-//! Locks of a [`Machine`](super::Machine): the checker decides who gets them. A lock passes on what
-//! its holder knew when it was [`Released`], and nothing later.
+//! The checker decides who gets them. A lock passes on what its holder knew when it was
+//! [`Released`], and nothing later.
 
 use super::{Plant, Small};
 use mmu_model::{Model, Released};
@@ -9,8 +9,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 use vmalloc::{Lock, LockClass};
 
 thread_local! {
-    /// The running machine: a [`Lock`] is made from a value alone. An execution has one host
-    /// thread.
+    /// A [`Lock`] is made from a value alone. An execution has one host thread.
     static RUNNING: RefCell<Option<(Arc<Model<Small>>, Plant)>> = const { RefCell::new(None) };
 }
 
@@ -115,12 +114,12 @@ impl<T> Drop for CheckedGuard<'_, T> {
     }
 }
 
-/// Keeps walks of the linear map apart from its edits: for judging what TLBs may hold.
+/// For judging what TLBs may hold.
 #[derive(Default)]
 pub struct Edits(shuttle::sync::RwLock<Released>);
 
 impl Edits {
-    /// Waits until no edit is under way, and learns nothing from one.
+    /// And learns nothing from one.
     pub fn keep_out(&self) -> shuttle::sync::RwLockReadGuard<'_, Released> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

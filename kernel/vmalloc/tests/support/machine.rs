@@ -15,11 +15,11 @@ pub struct Machine {
     tree: Tree<Small, Seen, Seen>,
     pub(super) edits: Edits,
     ram: Mutex<Ram>,
-    /// Tables of a tree without areas.
+    /// Without areas.
     pub(super) base_tables: usize,
 }
 
-/// An area of a test. A failed test leaks it: freeing would wait for threads that no longer run.
+/// A failed test leaks it: freeing would wait for threads that no longer run.
 pub struct Area<'v>(Option<VmArea<'v, Machine>>);
 
 impl<'v> From<VmArea<'v, Machine>> for Area<'v> {
@@ -128,8 +128,7 @@ impl Machine {
         self.ram().peek(pa.0 / PAGE, (pa.0 % PAGE / 8) as usize)
     }
 
-    /// Loads from the linear map without a lock. On a broken leaf the access uses what is held of
-    /// the same mapping, or faults and is retried.
+    /// On a broken leaf the access uses what is held of the same mapping, or faults and is retried.
     pub fn load_through_breaks(&self, va: VirtAddr) -> u64 {
         for _ in 0..100_000 {
             self.step();
@@ -227,8 +226,7 @@ unsafe impl Backend for Machine {
     fn read_memory(&self, pa: PhysAddr, out: &mut [u8]) -> bool {
         for (i, chunk) in out.chunks_mut(8).enumerate() {
             let at = pa.0 + 8 * i as u64;
-            // Through the linear map, as a kernel does: an access to a broken leaf is retried, to
-            // an invalid one it fails.
+            // An access to a broken leaf is retried, to an invalid one it fails.
             let va = linear(&self.tree, PhysAddr(at & !7));
             let value = loop {
                 self.step();

@@ -1,7 +1,5 @@
 //! Each thread of the checker (`shuttle`) is a CPU of the model, and every table access, barrier
-//! and lock a step where another may run.
-//!
-//! The model panics at the first violation. What a CPU knows, it learned through locks. A [`Plant`]
+//! and lock a step where another may run. What a CPU knows, it learned through locks. A [`Plant`]
 //! breaks one promise of the machine, to show that a test notices.
 
 mod by_address;
@@ -22,7 +20,7 @@ pub use scenario::{Scenario, Schedules};
 
 use paging::{Granule, Level};
 
-/// 512 pages of 4 KiB, three levels of 8 descriptors: leaves of 1, 2, 8, 16, 64 and 128 pages.
+/// 512 pages, three levels of 8 descriptors: leaves of 1, 2, 8, 16, 64 and 128 pages.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Small;
 
@@ -46,9 +44,8 @@ pub enum Plant {
     NoTrailingDsb,
     NoTlbi,
     LooksDoNotExclude,
-    /// Locks without acquire.
     LocksDoNotOrder,
-    /// One freed block of frames in seven is lost.
+    /// One block in seven is lost.
     FramesLeak,
     AliasIsForgotten,
 }

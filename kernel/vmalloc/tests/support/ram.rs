@@ -1,12 +1,9 @@
-//! A buddy allocator that tracks its frames and their contents, and fails on request.
-
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const MAX_ORDER: u32 = 3;
 pub const FIRST: u64 = 0x4_0000;
 pub const FRAMES: u64 = 64;
 
-/// Read from frames not written since they were freed.
 pub const POISON: u64 = 0xdead_dead_dead_dead;
 
 pub struct Ram {
@@ -49,7 +46,7 @@ impl Ram {
         refused
     }
 
-    /// The lowest block: freed ones are reused soon.
+    /// Freed ones are reused soon.
     pub fn alloc(&mut self, order: u32) -> Option<u64> {
         if Self::refuses(&mut self.asked, self.refuse_every) {
             self.refused += 1;

@@ -1,5 +1,3 @@
-//! What the threads of a test share: areas with known contents, noted while in use.
-
 use super::machine::{Area, Machine};
 use super::{PAGE, Plant, me};
 use paging::{Mmu, VirtRange};
@@ -8,7 +6,7 @@ use vmalloc::{Backend, Config, Vmalloc};
 
 pub struct Rig {
     pub vm: Vmalloc<Machine>,
-    /// Disjoint ranges in use, guards included, with their owners.
+    /// Guards included, with their owners.
     live: Mutex<Vec<(VirtRange, u64)>>,
 }
 
@@ -29,7 +27,6 @@ impl Rig {
         self.vm.backend()
     }
 
-    /// Runs each job on a CPU of its own, and waits for all.
     pub fn at_once(&self, jobs: &[Job<'_>]) {
         let model = self.machine().model();
         let started = model.release(me());
@@ -38,7 +35,6 @@ impl Rig {
             for job in jobs {
                 let (started, ended) = (&started, &ended);
                 scope.spawn(move || {
-                    // A context switch synchronises.
                     model.acquire(me(), started);
                     model.cpu(me()).isb();
                     job(self);
@@ -57,7 +53,7 @@ impl Rig {
         model.cpu(me()).isb();
     }
 
-    /// Notes that `range` is in use: nothing else is there, and no TLB has stale entries.
+    /// Nothing else is there, and no TLB has stale entries.
     pub fn taken(&self, range: VirtRange, key: u64) {
         self.note_taken(range, VirtRange::new(range.start, range.size + PAGE), key);
     }
@@ -77,9 +73,7 @@ impl Rig {
         self.assert_forgotten(range);
     }
 
-    /// Asserts that TLBs hold only current translations.
     pub fn assert_forgotten(&self, range: VirtRange) {
-        // Without edits, to judge this range alone.
         let _whole = self.machine().edits.keep_out();
         self.machine().model().va_reused(range);
         self.machine().model().assert_clean();
@@ -94,7 +88,6 @@ impl Rig {
         live.swap_remove(index);
     }
 
-    /// Memory with `key` in every page.
     pub fn filled(&self, pages: u64, key: u64) -> Area<'_> {
         let area = Area::from(self.vm.vmalloc(pages * PAGE).expect("memory suffices"));
         self.fill(&area, key);
@@ -132,7 +125,6 @@ impl Rig {
         assert_eq!((usage.areas, usage.pages, usage.pieces), (0, 0, 0), "{usage:?}");
         assert_eq!(self.machine().ram().used(), 0, "frames leaked");
         let tree = self.machine().tree();
-        // Tables above the last level stay.
         tree.prune(self.vm.range())
             .unwrap_or_else(|failure| panic!("{failure}"));
         tree.check(|_, _| true, |_| true)

@@ -4,7 +4,7 @@ use vmalloc::Config;
 #[derive(Clone, Copy)]
 pub enum Schedules {
     Random,
-    /// By priorities that change a few times: finds long waits at one place.
+    /// Finds long waits at one place.
     Priorities,
 }
 
@@ -47,13 +47,13 @@ impl Scenario {
         self.run(Plant::Nothing, Schedules::Priorities, nr / 3);
     }
 
-    /// The same where a map may spin on the mark of a link that is being removed: no schedule may
-    /// starve the other thread.
+    /// A map may spin on the mark of a link that is being removed: no schedule may starve the other
+    /// thread.
     pub fn holds_where_some_spin(self) {
         self.run(Plant::Nothing, Schedules::Random, nr_schedules(self.schedules));
     }
 
-    /// Fails on a machine with `plant`, with one of these words.
+    /// With one of these words.
     pub fn catches(self, plant: Plant, words: &[&str]) {
         self.catches_on(Schedules::Random, plant, words);
     }

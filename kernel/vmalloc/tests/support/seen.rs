@@ -8,7 +8,6 @@ pub struct Seen {
     pub(super) model: Arc<Model<Small>>,
     turn: Arc<AtomicUsize>,
     pub(super) plant: Plant,
-    /// CPUs with a TLBI since their last DSB.
     tlbi_owes: Arc<Mutex<[bool; mmu_model::MAX_CPUS]>>,
     refuse: Arc<Mutex<(u64, Option<u64>)>>,
 }
@@ -40,7 +39,7 @@ impl Seen {
         self.refuse.lock().expect("no panic under this lock").1 = every;
     }
 
-    /// Others may run, except during the cleanup of a failed test.
+    /// Not during the cleanup of a failed test.
     pub(super) fn step(&self) -> mmu_model::Cpu<'_, Small> {
         if !std::thread::panicking() {
             self.model.assert_clean();

@@ -1,5 +1,3 @@
-//! Captures the first panic of a thread that listens, unprinted.
-
 use std::cell::RefCell;
 use std::sync::Once;
 
@@ -7,7 +5,7 @@ thread_local! {
     static STORY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Must precede the checker's first run, whose hook calls this one.
+/// Must precede the checker's first run.
 pub fn install() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

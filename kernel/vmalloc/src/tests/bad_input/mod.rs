@@ -1,5 +1,5 @@
-//! Every refusal: the exact error with its values, and no change. The tables at the end name the
-//! test of each variant of [`Error`] and [`va::Error`], without a wildcard.
+//! The tables at the end name the test of each variant of [`Error`] and [`va::Error`], without a
+//! wildcard.
 
 mod addresses;
 mod requests;
@@ -22,7 +22,6 @@ fn everything(vm: &Vm) -> String {
     let mut areas = String::new();
     vm.vmallocinfo(|area| areas += &format!("{area}\n"));
     let usage = Usage {
-        // A range tried may be kept, with its piece.
         cached: (0, 0),
         pieces: 0,
         ..vm.usage()

@@ -127,7 +127,6 @@ pub fn ram_is_asked_for_as_a_device(seen: &mut Seen) {
     };
     let frames = &[Pfn(0x9000), Pfn(RAM / PAGE)][..];
     seen.refused(&vm, ram, || vm.vmap_pfn(frames, device));
-    // Not even as its own type: the call is not for RAM.
     seen.refused(&vm, ram, || vm.vmap_pfn(frames, Attributes::KERNEL_DATA));
     let sparse = vm.get_vm_area(2 * PAGE, PAGE).unwrap();
     for attributes in other_types() {
@@ -143,7 +142,6 @@ pub fn ram_is_asked_for_as_a_device(seen: &mut Seen) {
     assert_empty(&vm);
 }
 
-/// Every type that differs from RAM's for accesses.
 fn other_types() -> impl Iterator<Item = Attributes> {
     [
         MemoryType::DEVICE_NGNRNE,
@@ -237,7 +235,6 @@ pub fn a_page_is_not_to_be_taken_over(seen: &mut Seen) {
     let (block, gone) = (alloc(1), alloc(0));
     vm.backend().free_frames(gone, 0);
     let taken = vm.raw().vmap_put_pages(&own[5..]).unwrap();
-    // Twice, a block and its frame, free, a device's, no frame, an area's.
     for bad in [
         own[0],
         block,
@@ -321,7 +318,6 @@ pub fn the_walker_refuses(seen: &mut Seen) {
     assert_empty(&vm);
 }
 
-/// The block stays for other parts: it goes with the next purge.
 trait ForgetTheBlock {
     fn vm_map_ram_and_forget_the_block(&self, frames: &[Pfn]) -> Result<VirtAddr, Error>;
 }
