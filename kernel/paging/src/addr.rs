@@ -1,4 +1,4 @@
-//! Addresses, frame numbers and ranges as distinct types, without alignment: operations check it.
+//! Addresses, frame numbers and ranges as distinct types. Operations check alignment.
 
 use core::fmt;
 
@@ -77,7 +77,7 @@ address!(
     "pa"
 );
 
-/// A physical page: its address divided by the granule's page size.
+/// A physical page: its address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct Pfn(pub u64);
@@ -85,14 +85,14 @@ pub struct Pfn(pub u64);
 /// A range of virtual addresses; its end may be 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VirtRange {
-    /// The first address.
+    /// First address.
     pub start: VirtAddr,
-    /// Its bytes.
+    /// Bytes.
     pub size: u64,
 }
 
 impl VirtRange {
-    /// Returns the range of `size` bytes from `start` on.
+    /// Returns `size` bytes from `start` on.
     #[inline]
     #[must_use]
     pub const fn new(start: VirtAddr, size: u64) -> Self {
@@ -106,21 +106,21 @@ impl VirtRange {
         VirtAddr(self.start.0.wrapping_add(self.size).wrapping_sub(1))
     }
 
-    /// Returns the first address behind the range; 0 at the top of the address space.
+    /// Returns the first address behind the range, wrapping.
     #[inline]
     #[must_use]
     pub const fn end(self) -> VirtAddr {
         self.start.add(self.size)
     }
 
-    /// Returns whether `va` lies in the range.
+    /// Returns whether `va` is in the range.
     #[inline]
     #[must_use]
     pub const fn contains(self, va: VirtAddr) -> bool {
         va.offset_from(self.start) < self.size
     }
 
-    /// Returns whether `other`, not empty, lies in the range.
+    /// Returns whether `other`, not empty, is in the range.
     #[inline]
     #[must_use]
     pub const fn covers(self, other: Self) -> bool {

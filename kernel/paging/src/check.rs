@@ -1,5 +1,5 @@
-//! `check`: an audit. A mixed group breaks only on a CPU that uses the bit, not in an emulator
-//! (DESIGN section 5), so members are compared one by one.
+//! `check`: an audit. A mixed group breaks only on a CPU that uses the bit, so members are compared
+//! one by one.
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -19,7 +19,7 @@ pub enum CheckError {
     BadTable {
         /// Where the link translates.
         va: VirtAddr,
-        /// The table.
+        /// Its address.
         table: PhysAddr,
     },
     /// A group's member differs from its first (DESIGN rule 1).
@@ -90,7 +90,7 @@ impl core::error::Error for CheckError {}
 /// What an audit counted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Report {
-    /// Tables, the root included.
+    /// With the root.
     pub tables: u64,
     /// Empty ones: see [`prune`](Tree::prune).
     pub empty_tables: u64,
@@ -108,8 +108,8 @@ struct Audit<FT, FL> {
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Audits the whole tree, to which no operation may be writing. `on_table` gets every table
-    /// once per link, root first, and returns whether it may be there; a set of the tables handed
-    /// out finds leaks and double links. `on_leaf` returns whether a leaf is expected.
+    /// once per link, root first, and returns whether it may be there. `on_leaf` returns whether a
+    /// leaf is expected.
     ///
     /// # Errors
     /// The first [`CheckError`], in ascending order of addresses.
@@ -209,7 +209,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             if within == 0 {
                 self.check_group(node, index, found, va)?;
             } else {
-                // The group's first descriptor is that of a group, too.
                 let first = self.load(node.table, index - within);
                 let expected = Descriptor(first.0.wrapping_add((within as u64) << G::shift(level)));
                 return if found == expected {

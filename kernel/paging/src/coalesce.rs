@@ -1,6 +1,5 @@
 //! `coalesce` and `fold`: leaves become larger ones, by break-before-make of all descriptors of a
-//! group, or of a table, all levels invalidated; the table is freed after the flush (DESIGN rules
-//! 1, 3, 5).
+//! group, or of a table, which is freed after the flush (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -28,7 +27,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),
-    /// [`Error::NonCanonical`](crate::Error::NonCanonical). Takes no memory.
+    /// [`Error::NonCanonical`](crate::Error::NonCanonical).
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn coalesce<C>(
         &self,
@@ -42,15 +41,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     /// Folds the leaf of `size` around `va`, if the policy allows it and all descriptors of the
-    /// rung below are leaves that agree; reads no other. Called rung by rung until nothing folds,
-    /// it undoes a cut.
+    /// rung below are leaves that agree; reads no other.
     ///
     /// The outcome counts the leaf if `va` then lies in one of `size` or larger; its levels are
     /// empty if it did before.
     ///
     /// # Errors
     /// [`Error::NonCanonical`](crate::Error::NonCanonical) if the leaf leaves the tree's half.
-    /// Takes no memory.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn fold<C>(
         &self,
@@ -93,7 +90,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(outcome)
     }
 
-    /// Returns the block that could replace the table; the caller makes it.
+    /// The caller makes the block.
     fn coalesce_table<C>(
         &self,
         node: Node,

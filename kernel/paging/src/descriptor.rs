@@ -11,7 +11,7 @@ pub const VALID: u64 = 1 << 0;
 pub const TABLE_OR_PAGE: u64 = 1 << 1;
 /// AttrIndx\[2:0\], bits 4:2: index into MAIR_EL1.
 pub const ATTR_INDEX_SHIFT: u32 = 2;
-/// Its mask.
+/// Mask.
 pub const ATTR_INDEX: u64 = 0b111 << ATTR_INDEX_SHIFT;
 /// AP\[1\], bit 6: accessible from EL0.
 pub const AP_USER: u64 = 1 << 6;
@@ -19,7 +19,7 @@ pub const AP_USER: u64 = 1 << 6;
 pub const AP_READ_ONLY: u64 = 1 << 7;
 /// SH\[1:0\], bits 9:8.
 pub const SHAREABILITY_SHIFT: u32 = 8;
-/// Its mask.
+/// Mask.
 pub const SHAREABILITY: u64 = 0b11 << SHAREABILITY_SHIFT;
 /// AF, bit 10: accessed. Clear: the first access faults.
 pub const ACCESSED: u64 = 1 << 10;
@@ -39,11 +39,10 @@ pub const PRIVILEGED_EXECUTE_NEVER: u64 = 1 << 53;
 pub const USER_EXECUTE_NEVER: u64 = 1 << 54;
 /// Bits 58:55: software's, in a leaf.
 pub const SOFTWARE_SHIFT: u32 = 55;
-/// Their mask.
+/// Mask.
 pub const SOFTWARE: u64 = 0b1111 << SOFTWARE_SHIFT;
 
-/// Bits that may change without break-before-make: all that Arm ARM D8.16.1 does not list (DESIGN
-/// rule 3).
+/// May change without break-before-make: what Arm ARM D8.16.1 does not list (DESIGN rule 3).
 pub const CHANGEABLE_IN_PLACE: u64 = AP_USER
     | AP_READ_ONLY
     | ACCESSED
@@ -63,17 +62,16 @@ pub struct MemoryType {
 impl MemoryType {
     /// Device-nGnRnE. MAIR index 0.
     pub const DEVICE_NGNRNE: Self = Self::new(0, 0b10);
-    /// Device-nGnRE, as from `ioremap`. MAIR index 1.
+    /// Device-nGnRE. MAIR index 1.
     pub const DEVICE_NGNRE: Self = Self::new(1, 0b10);
-    /// Normal, non-cacheable, as from `ioremap_wc`. MAIR index 2.
+    /// Normal, non-cacheable. MAIR index 2.
     pub const NORMAL_NC: Self = Self::new(2, 0b10);
     /// Normal, write-back: RAM. MAIR index 3.
     pub const NORMAL: Self = Self::new(3, 0b11);
     /// Normal, write-through. MAIR index 4.
     pub const NORMAL_WT: Self = Self::new(4, 0b11);
 
-    /// Returns the type at `index` of MAIR_EL1 with SH field `shareability` (0 non, 2 outer, 3
-    /// inner).
+    /// Returns the type at `index` of MAIR_EL1 with SH field `shareability`.
     ///
     /// # Panics
     /// If `index` exceeds 7 or `shareability` is 1 or exceeds 3: reserved encodings.
@@ -109,7 +107,7 @@ impl fmt::Debug for MemoryType {
     }
 }
 
-/// A leaf's descriptor without address, type and contiguous bits.
+/// A leaf without address, type and contiguous bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Attributes(u64);
@@ -117,7 +115,7 @@ pub struct Attributes(u64);
 impl Attributes {
     pub(crate) const ALL: u64 = ATTR_INDEX | SHAREABILITY | NOT_GLOBAL | CHANGEABLE_IN_PLACE;
 
-    /// Returns kernel memory of type `memory`: global, accessed, read-only, never executable.
+    /// Returns kernel memory: global, accessed, read-only, never executable.
     #[must_use]
     pub const fn kernel(memory: MemoryType) -> Self {
         Self(
@@ -130,65 +128,65 @@ impl Attributes {
         )
     }
 
-    /// Kernel RAM, writable, never executable: what `vmalloc` gives.
+    /// RAM, writable, never executable.
     pub const KERNEL_DATA: Self = Self::kernel(MemoryType::NORMAL).writable();
-    /// Kernel RAM, read-only, never executable.
+    /// RAM, read-only, never executable.
     pub const KERNEL_RODATA: Self = Self::kernel(MemoryType::NORMAL);
-    /// Kernel RAM, read-only, executable.
+    /// RAM, read-only, executable.
     pub const KERNEL_TEXT: Self = Self::kernel(MemoryType::NORMAL).executable();
-    /// Device registers: nGnRE, writable, never executable.
+    /// nGnRE, writable, never executable.
     pub const DEVICE: Self = Self::kernel(MemoryType::DEVICE_NGNRE).writable();
 
-    /// Returns them, writable.
+    /// Lets EL1 store.
     #[must_use]
     pub const fn writable(self) -> Self {
         Self(self.0 & !AP_READ_ONLY)
     }
 
-    /// Returns them, read-only.
+    /// Forbids stores.
     #[must_use]
     pub const fn read_only(self) -> Self {
         Self(self.0 | AP_READ_ONLY)
     }
 
-    /// Returns them, executable at EL1.
+    /// Lets EL1 execute.
     #[must_use]
     pub const fn executable(self) -> Self {
         Self(self.0 & !PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Returns them, never executable at EL1.
+    /// Forbids EL1 to execute.
     #[must_use]
     pub const fn execute_never(self) -> Self {
         Self(self.0 | PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Returns them, with software bits 58:55.
+    /// Sets software bits 58:55.
     #[must_use]
     pub const fn with_software(self, bits: u8) -> Self {
         Self(self.0 & !SOFTWARE | ((bits as u64) << SOFTWARE_SHIFT & SOFTWARE))
     }
 
-    /// Returns whether EL1 may store.
+    /// Whether EL1 may store.
     #[must_use]
     pub const fn is_writable(self) -> bool {
         self.0 & AP_READ_ONLY == 0
     }
 
-    /// Returns whether EL1 may execute.
+    /// Whether EL1 may execute.
     #[must_use]
     pub const fn is_executable(self) -> bool {
         self.0 & PRIVILEGED_EXECUTE_NEVER == 0
     }
 
-    /// Returns whether EL1 may write and execute: refused (DESIGN rule 10).
+    /// Whether EL1 may write and execute: refused (DESIGN rule 10).
     #[inline]
     #[must_use]
     pub const fn is_writable_and_executable(self) -> bool {
         self.0 & (AP_READ_ONLY | PRIVILEGED_EXECUTE_NEVER) == 0
     }
 
-    /// Returns the memory type.
+    /// Memory type.
     #[must_use]
     pub const fn memory(self) -> MemoryType {
         MemoryType {
@@ -197,20 +195,20 @@ impl Attributes {
         }
     }
 
-    /// Returns software bits 58:55.
+    /// Software bits 58:55.
     #[must_use]
     pub const fn software(self) -> u8 {
         ((self.0 & SOFTWARE) >> SOFTWARE_SHIFT) as u8
     }
 
-    /// Returns the bits.
+    /// As in a descriptor.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Returns the attributes among descriptor bits; all others are dropped.
+    /// Returns the attributes among a descriptor's bits.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
@@ -229,7 +227,7 @@ impl Attributes {
         Self(self.0 & !SHAREABILITY | shareability << SHAREABILITY_SHIFT)
     }
 
-    /// Returns whether a live leaf may change to `new` in place (DESIGN rule 3).
+    /// Whether a live leaf may change to `new` in place (DESIGN rule 3).
     #[must_use]
     pub const fn may_change_in_place_to(self, new: Self) -> bool {
         (self.0 ^ new.0) & !CHANGEABLE_IN_PLACE == 0
@@ -270,14 +268,13 @@ impl fmt::Debug for Attributes {
 pub struct Descriptor(pub u64);
 
 impl Descriptor {
-    /// Nothing: what `map` demands and `unmap` leaves.
+    /// What `map` demands and `unmap` leaves.
     pub const VACANT: Self = Self(0);
 
-    /// Every leaf, valid or not, and every link has one of these bits; else it would be writable
-    /// and executable.
+    /// Every leaf, valid or not, and every link has one of these bits.
     pub(crate) const KIND_BITS: u64 = 0x00ff_0000_0000_00ff;
 
-    /// Returns a valid leaf of `level`.
+    /// Returns a valid leaf.
     #[inline]
     #[must_use]
     pub fn leaf<G: Granule>(level: Level, pa: PhysAddr, attributes: Attributes, contiguous: bool) -> Self {
@@ -297,42 +294,42 @@ impl Descriptor {
         Self(G::encode(table) | TABLE_OR_PAGE | VALID)
     }
 
-    /// Returns whether walks use it.
+    /// Whether walks use it.
     #[inline]
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
 
-    /// Returns whether there is neither a link nor a leaf, valid or not.
+    /// Whether there is neither a link nor a leaf, valid or not.
     #[inline]
     #[must_use]
     pub const fn is_vacant(self) -> bool {
         self.0 & Self::KIND_BITS == 0
     }
 
-    /// Returns whether it is a link to a table of `level + 1`.
+    /// Whether it links a table of `level + 1`.
     #[inline]
     #[must_use]
     pub const fn is_table(self, level: Level) -> bool {
         level < LAST_LEVEL && self.0 & (VALID | TABLE_OR_PAGE) == VALID | TABLE_OR_PAGE
     }
 
-    /// As [`is_table`](Self::is_table), for descriptors that the engine wrote above the last level.
+    /// As [`is_table`](Self::is_table), for what the engine wrote above the last level.
     #[inline]
     #[must_use]
     pub(crate) const fn is_link(self) -> bool {
         self.0 & TABLE_OR_PAGE != 0
     }
 
-    /// Returns whether the contiguous bit is set.
+    /// Whether the contiguous bit is set.
     #[inline]
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.0 & CONTIGUOUS != 0
     }
 
-    /// Returns the output address, or that of the table linked.
+    /// Output address, or that of the table.
     #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {
@@ -340,7 +337,7 @@ impl Descriptor {
     }
 
     /// Returns a leaf's attributes. Without SH ([`Granule::DS`]) shareability follows the memory
-    /// type: TCR_EL1's for write-back and write-through, outer otherwise.
+    /// type.
     #[inline]
     #[must_use]
     pub fn attributes<G: Granule>(self) -> Attributes {

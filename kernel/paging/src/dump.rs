@@ -12,18 +12,18 @@ use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::marker::PhantomData;
 
-/// Leaves of one size and one set of attributes, consecutive in VA and PA.
+/// Alike leaves, consecutive in VA and PA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DumpRun<G> {
     /// Cut to the range asked for.
     pub range: VirtRange,
-    /// What the first address maps to.
+    /// Of the first address.
     pub pa: PhysAddr,
-    /// The leaves' size.
+    /// The leaves'.
     pub size: LeafSize,
     /// Their attributes.
     pub attributes: Attributes,
-    /// Whether walks use them.
+    /// Walks use them.
     pub valid: bool,
     granule: PhantomData<G>,
 }
@@ -59,7 +59,6 @@ impl<G: Granule> fmt::Display for DumpRun<G> {
             self.range.start,
             self.range.end(),
             self.pa,
-            // Padded as a whole.
             text(DisplaySize(self.range.size)),
             self.size.level(),
             text(DisplaySize(self.size.bytes::<G>())),
@@ -76,7 +75,7 @@ fn text(size: DisplaySize) -> ArrayString<24> {
     text
 }
 
-/// The runs of a range, in ascending order.
+/// In ascending order.
 #[derive(Debug)]
 pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
     tree: &'t Tree<G, T, M>,
@@ -84,8 +83,8 @@ pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Returns the runs of leaves in `range`, cut to whole pages and to this half. Holds nothing:
-    /// each part is as it was when read.
+    /// Returns the runs in `range`, cut to whole pages and to this half. Each part is as it was
+    /// when read.
     pub fn dump(&self, range: VirtRange) -> Dump<'_, G, T, M> {
         let all = self.range();
         let start = range.start.align_down(G::PAGE_SIZE).max(all.start);

@@ -1,8 +1,7 @@
 //! Splits leaves that an operation covers in part, no further than needed (DESIGN rule 8).
 //!
-//! A *unit* (a block, or a group's descriptors) is rewritten by the largest leaves that fit. New
-//! tables are filled first, so it is broken **once** (rule 3). Another CPU that faults meanwhile
-//! retries.
+//! A *unit* (a block, or a group) is rewritten by the largest leaves that fit. New tables are
+//! filled first, so it is broken **once** (rule 3).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
@@ -49,7 +48,6 @@ impl PageState {
 pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
 impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
 
-/// Reserved before anything is changed.
 pub(crate) struct Reserve(ArrayVec<PhysAddr, MAX_RESERVE>);
 
 impl Reserve {
@@ -58,7 +56,6 @@ impl Reserve {
     }
 
     fn take(&mut self) -> PhysAddr {
-        // As many were reserved.
         self.0
             .pop()
             .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
@@ -82,7 +79,7 @@ struct Cut<'c, E> {
     outcome: &'c mut Outcome,
 }
 
-/// Returns how many tables the cuts `a` and `b` of one leaf need.
+/// For the cuts `a` and `b` of one leaf.
 fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
     if level == LAST_LEVEL {
         return 0;
@@ -138,7 +135,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Reserves tables for splits at both ends of `range` (DESIGN rule 8).
+    /// For splits at both ends (DESIGN rule 8).
     pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
         let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
         let (start, end) = (cut(range.start), cut(range.end()));
@@ -169,7 +166,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Rewrites `unit`: the part in `range` by `edit`, the rest as it was.
+    /// The part in `range` by `edit`, the rest as it was.
     #[cold]
     pub(crate) fn split_leaf<E: Edit>(
         &self,
@@ -199,7 +196,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 if whole && changed != 0 && unit.size.is_contiguous() {
                     changed | CONTIGUOUS
                 } else {
-                    // A whole leaf is counted below.
                     outcome.leaves.add(LeafSize::new(level, false), u32::from(!whole));
                     changed
                 }
@@ -247,7 +243,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             stride: node.level,
             links: false,
         };
-        // No TLB holds an invalid unit unless the batch has it.
+        // Unless the batch has it, no TLB holds an invalid unit.
         if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
             // DESIGN rule 2: new tables are complete before their links.
             self.mmu.dsb_ishst();
@@ -272,7 +268,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending.publish();
     }
 
-    /// Fills a table that replaces a descriptor which maps `va` to `pa`.
+    /// It replaces a descriptor which maps `va` to `pa`.
     fn build_table<E: Edit>(
         &self,
         table: PhysAddr,
@@ -300,8 +296,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 index += 1;
                 continue;
             }
-            // To the next cut or the end of the table. Behind the range the distance wraps and is
-            // larger.
+            // To the next cut or the end of the table. Behind the range the distance wraps.
             let edge = if covered { cut.range.end() } else { cut.range.start };
             let to_cut = edge.offset_from(va) >> G::shift(level);
             let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;

@@ -1,5 +1,3 @@
-//! Writes runs of descriptors into a table.
-
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
 use crate::granule::{Granule, LAST_LEVEL};
@@ -60,7 +58,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Writes groups up to the first of `frames` that begins none. Returns how many descriptors.
+    /// Returns how many descriptors.
     #[inline(always)]
     pub(crate) fn fill_groups(
         &self,

@@ -1,5 +1,5 @@
 //! [`Pending`] and [`FlushBatch`]: operations record, from the tables **as they were** (DESIGN rule
-//! 4), what a TLB may hold, and unlinked tables. One [`Tree::flush`] covers any number of them.
+//! 4), what a TLB may hold. One [`Tree::flush`] covers any number of them.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
@@ -45,8 +45,10 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
 
 /// Makes the fewest TLBIs that cover exactly `pages` pages.
 ///
-/// One covers `(NUM + 1) << (5 * SCALE + 1)` pages. The largest that fits leaves less than a unit
-/// of its SCALE; a second, which may overlap it, ends where the range ends. So two suffice up to
+/// The largest that fits leaves less than a unit of its SCALE; a second, which may overlap it, ends
+/// where the range ends. So two suffice up to 2
+/// 21 pages, each further 2
+/// 21 takes one more. A single page goes by VA.
 /// 2^21 pages, each further 2^21 takes one more. A single page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,
@@ -74,8 +76,7 @@ pub(crate) fn for_each_range_op<G: Granule>(
 }
 
 /// The same, where operations begin at multiples of [`Granule::RANGE_SHIFT`]; pages before the
-/// first go by VA. Each operation is as large as fits. The next has a smaller SCALE and begins at a
-/// multiple of 64 pages; behind SCALE 0 at most one page is left.
+/// first go by VA. The next operation has a smaller SCALE; behind SCALE 0 at most one page is left.
 fn for_each_aligned_op<G: Granule>(
     start: VirtAddr,
     pages: u64,
@@ -135,8 +136,7 @@ fn nr_all_tlbis<G: Granule>(ranges: impl Iterator<Item = PendingRange>, tlbi_ran
         .fold(0, u64::saturating_add)
 }
 
-/// Returns the one operation that covers just `pages` pages, if any. The first SCALE that reaches
-/// tells: a multiple of a larger unit is one of its unit.
+/// The first SCALE that reaches tells: a multiple of a larger unit is one of its unit.
 #[inline(always)]
 fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
@@ -167,7 +167,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Out of line, by arguments that fit into registers.
+    /// By arguments that fit into registers.
     #[inline(never)]
     fn issue_pieces(&self, start: VirtAddr, size: u64, stride: Level, links: bool) {
         let range = VirtRange::new(start, size);
@@ -221,7 +221,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.wait_for_tlbis(stale.range.start);
     }
 
-    /// `va`: of one of the TLBIs.
+    /// Of one of the TLBIs.
     #[inline(always)]
     fn wait_for_tlbis(&self, va: VirtAddr) {
         // DESIGN rules 3 and 4, Arm ARM D8.16: TLBIs are complete for all CPUs after a DSB of the
@@ -234,10 +234,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Moves all that is pending in `some` to `pending`.
-    ///
-    /// By range, areas separated by a guard page, or less than a group, become one TLBI; a page
-    /// between is translated anew.
+    /// Moves all that is pending in `some` to `pending`. By range, areas separated by a guard page,
+    /// or less than a group, become one TLBI.
     #[inline]
     pub fn defer_all(&self, some: &mut Pending<G>, pending: &mut Pending<G>) {
         let slack = if self.mmu.has_tlbi_range() {
@@ -304,8 +302,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Collects what operations unmap, and flushes when dropped; then it drops `C`, which must not be
-/// reused before (frames, addresses).
+/// Collects what operations unmap, and flushes when dropped; then it drops `C` (frames, addresses),
+/// which must not be reused before.
 #[must_use = "it flushes where it is dropped, which is here"]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
     tree: &'a Tree<G, T, M>,
@@ -320,7 +318,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
         self.tree.defer_all(&mut self.pending, pending);
     }
 
-    /// Returns the batch, owning `cargo` until it has flushed.
+    /// Owns `cargo` until it has flushed.
     pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,

@@ -1,7 +1,7 @@
-//! Geometry: what a translation granule makes of an address, as constants of [`Granule`].
+//! Geometry: what a translation granule makes of an address.
 //!
 //! Levels are the architecture's: 0 is the root of a 48-bit walk with 4 KiB pages, -1 that of a
-//! 52-bit one, 3 holds the pages. Source: Arm ARM D8.2, D8.6.1 (contiguous bit).
+//! 52-bit one, 3 holds the pages (Arm ARM D8.2, D8.6.1).
 //!
 //! # Example: another granule
 //! Three facts, here of 4 KiB pages with 39-bit addresses; the architecture has the rest:
@@ -30,7 +30,7 @@ use crate::descriptor::{ADDRESS, Attributes, SHAREABILITY};
 use crate::leaf::{self, Leaves};
 use crate::outcome::LeafSet;
 
-/// The level of a table or of its descriptors, `-1..=3`.
+/// Of a table or of its descriptors, `-1..=3`.
 pub type Level = i8;
 
 /// Its descriptors are pages.
@@ -48,18 +48,16 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     /// Physical address bits in a descriptor: 48, or 52 in the format of TCR_EL1.DS (FEAT_LPA2; 4
     /// and 16 KiB) or FEAT_LPA (64 KiB).
     const PA_BITS: u32 = 48;
-    /// log2 of the descriptors in a table, which is a page.
+    /// log2 of the descriptors in a table.
     const INDEX_BITS: u32 = Self::PAGE_SHIFT - 3;
-    /// The level at which a walk begins.
+    /// Where a walk begins.
     const ROOT_LEVEL: Level = 4 - (Self::VA_BITS - Self::PAGE_SHIFT).div_ceil(Self::INDEX_BITS) as Level;
     /// The first level with leaves (Arm ARM D8.3.1): with 52 bits there is one more.
     const FIRST_LEAF_LEVEL: Level = (Self::PAGE_SHIFT != 12) as Level + (Self::PA_BITS == 48) as Level;
-    /// The TG field of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS): 1 for 4K, 2 for 16K, 3
-    /// for 64K.
+    /// TG of a TLBI range operand (Arm ARM C5.5, TLBI RVAE1IS).
     const TLBI_TG: u64 = (Self::PAGE_SHIFT as u64 - 10) / 2;
 
-    /// Returns log2 of the descriptors in a group at `level` (Arm ARM D8.6.1); 0 without a
-    /// contiguous bit.
+    /// Returns log2 of the descriptors in a group (Arm ARM D8.6.1); 0 without a contiguous bit.
     fn cont_shift(level: Level) -> u32 {
         match (Self::PAGE_SHIFT, level) {
             (12, 1..) => 4,
@@ -99,7 +97,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Returns a descriptor's address.
+    /// Returns the address.
     #[inline(always)]
     fn decode(descriptor: u64) -> PhysAddr {
         PhysAddr(if Self::PA_BITS == 48 {
@@ -111,56 +109,57 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// Returns the levels from the root to before `end`, unsigned, so that loops are unrolled.
+    /// Unsigned, so that loops are unrolled.
     #[inline(always)]
     fn levels_before(end: Level) -> impl Iterator<Item = Level> {
         (0..(end - Self::ROOT_LEVEL) as u8).map(|depth| Self::ROOT_LEVEL + depth as Level)
     }
 
-    /// Returns whether a descriptor of `level` may be a leaf.
+    /// Whether a descriptor may be a leaf.
     #[inline]
     fn leaf_allowed(level: Level) -> bool {
         level >= Self::FIRST_LEAF_LEVEL
     }
 
-    /// Returns log2 of the bytes under a descriptor of `level`.
+    /// log2 of the bytes under a descriptor.
     #[inline]
     fn shift(level: Level) -> u32 {
         Self::PAGE_SHIFT + Self::INDEX_BITS * (LAST_LEVEL - level) as u32
     }
 
-    /// Returns the bytes under a descriptor of `level`.
+    /// Bytes under a descriptor.
     #[inline]
     fn size(level: Level) -> u64 {
         1 << Self::shift(level)
     }
 
-    /// Returns the bytes under a full table of `level`, at most 2^58.
+    /// Bytes under a full table, at most 2
+    /// 58.
     #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)
     }
 
-    /// Returns the descriptors in a group at `level`; 1 without a contiguous bit.
+    /// Descriptors in a group; 1 without a contiguous bit.
     #[inline]
     fn cont_entries(level: Level) -> usize {
         1 << Self::cont_shift(level)
     }
 
-    /// Returns the bytes under a group of `level`.
+    /// Bytes under a group.
     #[inline]
     fn cont_size(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::cont_shift(level))
     }
 
-    /// Returns the index of `va` in a table of `level`.
+    /// Index of `va`.
     #[inline]
     fn index(va: u64, level: Level) -> usize {
         (va >> Self::shift(level)) as usize & (Self::root_entries_at(level) - 1)
     }
 
-    /// Returns the first leaves of `size` bytes from `pa` on, mapped at `va`: the leaf rule,
-    /// [`leaf::largest`] by default.
+    /// Returns the first leaves of `size` bytes from `pa` on, mapped at `va`: [`leaf::largest`] by
+    /// default.
     #[inline(always)]
     fn leaves(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
         // A run of leaves stays within `PLAIN_BITS`.
@@ -172,7 +171,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         leaf::largest::<Self>(va, pa, size, allowed)
     }
 
-    /// Returns the descriptors in use in a table of `level`: fewer in a root of fewer bits.
+    /// Descriptors in use: fewer in a root of fewer bits.
     #[inline]
     fn root_entries_at(level: Level) -> usize {
         if level == Self::ROOT_LEVEL {
@@ -183,7 +182,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// 4 KiB pages, 48-bit addresses, levels 0 to 3. Leaves: 4K, 64K, 2M, 32M, 1G, 16G.
+/// 4 KiB pages, 48 bits, levels 0 to 3. Leaves: 4K, 64K, 2M, 32M, 1G, 16G.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule4K;
 
@@ -193,7 +192,7 @@ impl Granule for Granule4K {
     const VA_BITS: u32 = 48;
 }
 
-/// 16 KiB pages, 48-bit addresses, levels 0 to 3. Leaves: 16K, 2M (128 pages), 32M, 1G (32 blocks).
+/// 16 KiB pages, 48 bits, levels 0 to 3. Leaves: 16K, 2M (128 pages), 32M, 1G (32 blocks).
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule16K;
 
@@ -203,8 +202,7 @@ impl Granule for Granule16K {
     const VA_BITS: u32 = 48;
 }
 
-/// 64 KiB pages, 48-bit addresses, levels 1 to 3. Leaves: 64K, 2M (32 pages), 512M, 16G (32
-/// blocks).
+/// 64 KiB pages, 48 bits, levels 1 to 3. Leaves: 64K, 2M (32 pages), 512M, 16G (32 blocks).
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule64K;
 
@@ -214,8 +212,7 @@ impl Granule for Granule64K {
     const VA_BITS: u32 = 48;
 }
 
-/// 4 KiB pages, 52-bit addresses (FEAT_LPA2), levels -1 to 3, a root of 16 entries. Leaves: as
-/// [`Granule4K`], and 512G.
+/// 4 KiB pages, 52 bits (FEAT_LPA2), levels -1 to 3, a root of 16 entries. Adds 512G.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule4K52;
 
@@ -226,8 +223,7 @@ impl Granule for Granule4K52 {
     const PA_BITS: u32 = 52;
 }
 
-/// 16 KiB pages, 52-bit addresses (FEAT_LPA2), levels 0 to 3, a root of 32 entries. Leaves: as
-/// [`Granule16K`], and 64G.
+/// 16 KiB pages, 52 bits (FEAT_LPA2), levels 0 to 3, a root of 32 entries. Adds 64G.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule16K52;
 
@@ -238,8 +234,7 @@ impl Granule for Granule16K52 {
     const PA_BITS: u32 = 52;
 }
 
-/// 64 KiB pages, 52-bit addresses (FEAT_LVA, FEAT_LPA), levels 1 to 3, a root of 1024 entries.
-/// Leaves: as [`Granule64K`], and 4T.
+/// 64 KiB pages, 52 bits (FEAT_LVA, FEAT_LPA), levels 1 to 3, a root of 1024 entries. Adds 4T.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Granule64K52;
 
@@ -250,8 +245,8 @@ impl Granule for Granule64K52 {
     const PA_BITS: u32 = 52;
 }
 
-/// For exhaustive tests: 4 descriptors a table, groups of 2, levels 1 to 3, 4 KiB pages, 64 in all,
-/// in leaves of 1 to 32. Descriptors have their real format. No CPU has it.
+/// For exhaustive tests: 4 descriptors a table, groups of 2, levels 1 to 3, 64 pages in leaves of 1
+/// to 32. No CPU has it.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct TinyGranule;
 

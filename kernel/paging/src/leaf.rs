@@ -1,11 +1,9 @@
-//! The leaf rule: which leaves a piece of memory gets.
-//!
-//! [`largest`] is the whole rule. `map`, `vmalloc`'s placement, the debugger and the tests ask it
-//! through [`Granule::leaves`]; splits use [`Leaves::divide`].
+//! The leaf rule: which leaves a piece of memory gets. [`largest`] is the whole rule, asked through
+//! [`Granule::leaves`]; splits use [`Leaves::divide`].
 //!
 //! # Example: another rule
-//! Change [`largest`], or, to try a rule beside it, override a granule's
-//! [`leaves`](Granule::leaves). This one makes no single block:
+//! Change [`largest`], or override a granule's [`leaves`](Granule::leaves). This one makes no
+//! single block:
 //!
 //! ```
 //! use paging::{Granule, LeafSet, LeafSize, Leaves, PhysAddr, VirtAddr};
@@ -30,14 +28,14 @@
 //! assert_eq!(leaves(4 << 20), LeafSize::BLOCK2);
 //! ```
 //!
-//! A leaf size must be one that the granule's [`leaf_allowed`](Granule::leaf_allowed) and
-//! [`cont_shift`](Granule::cont_shift) know.
+//! A granule must have the leaf size: [`leaf_allowed`](Granule::leaf_allowed),
+//! [`cont_shift`](Granule::cont_shift).
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::outcome::{LeafCounts, LeafSet, LeafSize};
 
-/// Leaves of one level in one table: single ones, groups, single ones.
+/// Of one level in one table: single ones, groups, single ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaves {
     /// Their level.
@@ -51,8 +49,8 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// Divides `nr` descriptors of `level` for the memory from `pa` on at `va`: whole groups, if
-    /// `groups` allows, and single leaves around.
+    /// Divides `nr` descriptors for the memory from `pa` on at `va`: whole groups, if `groups`
+    /// allows, and single leaves around.
     #[inline(always)]
     #[must_use]
     pub fn divide<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, nr: usize, groups: bool) -> Self {
@@ -100,13 +98,11 @@ impl Leaves {
 /// legal ones, as many as one table takes.
 ///
 /// A leaf is legal if `va` and `pa` are multiples of its size, the memory covers it, the granule
-/// has it, and `allowed` contains it. Addresses and `size` are multiples of the page size; `size`
-/// is not 0.
+/// has it, and `allowed` contains it. Addresses and `size`, not 0, are multiples of the page size.
 #[cfg_attr(not(feature = "trace"), inline(always))]
 #[cfg_attr(feature = "trace", inline(never))]
 #[must_use]
 pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafSet) -> Leaves {
-    // Unrolled by level.
     for level in G::levels_before(LAST_LEVEL) {
         let (single, group) = (LeafSize::new(level, false), LeafSize::new(level, true));
         let fits = |leaf: LeafSize| {
@@ -120,7 +116,6 @@ pub fn largest<G: Granule>(va: VirtAddr, pa: PhysAddr, size: u64, allowed: LeafS
             return divided::<G>(level, va, pa, size, allowed);
         }
         if allowed.contains(group) && fits(group) {
-            // Groups only; smaller leaves take the rest.
             let leaves = divided::<G>(level, va, pa, size, allowed);
             return Leaves {
                 nr: leaves.grouped,
@@ -139,8 +134,7 @@ fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allo
     Leaves::divide::<G>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// Returns the largest leaf that the rule makes in `pages` pages from `pa` on, at congruent
-/// addresses.
+/// Of `pages` pages from `pa` on, at congruent addresses.
 #[inline]
 #[must_use]
 pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
@@ -152,7 +146,6 @@ pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) ->
 
 #[inline(never)]
 fn largest_of_many<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {
-    // Unrolled by size.
     for level in G::levels_before(LAST_LEVEL + 1) {
         for contiguous in [true, false] {
             let size = LeafSize::new(level, contiguous);

@@ -1,12 +1,9 @@
 //! AArch64 translation tables: one walker, generic over where the frames come from.
 //!
 //! A [`Tree`] maps a contiguous range ([`PhysRange`]), an array of pages ([`PageArray`]) or a list
-//! of runs ([`Extents`]) with the largest leaves that the addresses allow: pages, blocks,
-//! contiguous groups of either. It splits them where a part is unmapped or protected; it folds,
-//! audits and prints them.
-//!
-//! No assembly, no globals, `unsafe` in one module. A kernel brings table memory ([`Tables`]) and
-//! barriers ([`Mmu`]).
+//! of runs ([`Extents`]) with the largest leaves that the addresses allow, splits them where a part
+//! is unmapped or protected, and folds them. A kernel brings table memory ([`Tables`]) and barriers
+//! ([`Mmu`]).
 //!
 //! ```
 //! use paging::mmu::NoMmu;
@@ -50,13 +47,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`vmap_range_noflush`] and [`vmap_pages_range_noflush_walk`] are [`Tree::map`] by Linux's names;
-//! [`leaf`] has the leaf rule, [`mod@reference`] other walkers, [`trace`] hooks for a debugger.
+//! [`vmap_range_noflush`] and [`vmap_pages_range_noflush_walk`] are [`Tree::map`] by Linux's names.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
 
-// So that walkers from outside move into `reference` unchanged.
+// Walkers from outside move into `reference` unchanged.
 extern crate self as paging;
 
 mod addr;

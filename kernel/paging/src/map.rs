@@ -1,6 +1,5 @@
-//! `map`: the one walker. Checks that the range is vacant, then fills table after table by the
-//! source's pieces and the leaf rule: one DSB ISHST, one ISB (DESIGN rule 2). A failure is undone
-//! and flushed (rule 7).
+//! `map`: the one walker. Checks that the range is vacant, then fills table after table: one DSB
+//! ISHST, one ISB (DESIGN rule 2). A failure is undone and flushed (rule 7).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::Attributes;
@@ -18,12 +17,12 @@ struct Mapping {
     range: VirtRange,
     attributes: Attributes,
     allowed: LeafSet,
-    /// The table that holds all of the range.
+    /// It holds all of the range.
     top: Node,
     /// The table filled last.
     node: Node,
     done: u64,
-    /// Whether tables are linked in the range; all are empty.
+    /// All are empty.
     has_tables: bool,
 }
 
@@ -36,8 +35,7 @@ impl Mapping {
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Maps `range` to the pages of `source`, in order, with the largest legal leaves in `allowed`.
-    ///
-    /// Granularity: a page. The source has at least as many pages as the range.
+    /// Granularity: a page.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`] for the range;
@@ -54,7 +52,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        // An instance for each level, for constant shifts.
+        // For constant shifts.
         match level_around::<G>(range) {
             3 => self.walk_under::<3, S>(range, source, attributes, allowed),
             2 => self.walk_under::<2, S>(range, source, attributes, allowed),
@@ -138,7 +136,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(always)]
     fn run_of(&self, frames: &[Pfn]) -> Run {
         let group = G::cont_entries(LAST_LEVEL);
-        // If the second group does not continue the first, the rest is not read.
         let goes_on = frames
             .get(group)
             .is_none_or(|next| next.0.wrapping_sub(frames[0].0) == group as u64);
@@ -149,7 +146,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns whether `frames` may begin with a group of pages, and not with a block.
+    /// And not with a block.
     #[inline(never)]
     fn begin_groups(&self, va: VirtAddr, frames: &[Pfn], allowed: LeafSet) -> bool {
         let (groups, head) = (self.page_groups(), frames[0].0);
@@ -161,12 +158,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if begins_block || head & groups.head_mask != 0 {
             return false;
         }
-        // The least alignment of a group, so that the answer holds for all groups.
+        // The least alignment of a group.
         let (pa, bytes) = (output::<G>(head | group), group << G::PAGE_SHIFT);
         G::leaves(va, pa, bytes, allowed).first() == LeafSize::PAGE_GROUP
     }
 
-    /// Returns whether there was a group.
     #[inline(always)]
     fn write_groups<const TOP: Level>(
         &self,
@@ -212,7 +208,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Returns the bytes mapped.
     #[inline(always)]
     fn write_leaves<const TOP: Level, const LEVEL: Level>(
         &self,
@@ -275,7 +270,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         result
     }
 
-    /// Returns the table of `level` for the next address.
+    /// For the next address.
     #[inline(always)]
     fn enter<const TOP: Level>(
         &self,
@@ -295,7 +290,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(mapping.node)
     }
 
-    /// Returns whether tables are linked in the range; [`Error::Occupied`] if it is mapped.
+    /// [`Error::Occupied`] if the range is mapped.
     #[inline]
     fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
         let (index, nr) = self.slots(node.level, va, remaining);
@@ -326,7 +321,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(has_tables)
     }
 
-    /// Refuses linked tables: only [`prune`](Self::prune) may unlink them.
+    /// Only [`prune`](Self::prune) may unlink them.
     #[cold]
     #[inline(never)]
     fn check_no_table(&self, node: Node, va: VirtAddr, nr: usize) -> Result<(), Error> {
@@ -341,7 +336,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// Returns how many bytes from `pa` on are implemented, and the error for the rest.
+    /// And the error for the rest.
     #[cold]
     #[inline(never)]
     fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
@@ -372,7 +367,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
-/// Returns the frames before the first with a bit of `bad`, and the error for that.
+/// And the error for that.
 #[cold]
 #[inline(never)]
 fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(), Error>) {
@@ -382,8 +377,6 @@ fn implemented_frames<G: Granule>(frames: &[Pfn], bad: u64) -> (&[Pfn], Result<(
 }
 
 /// Maps one contiguous physical range, as Linux's walker for ioremap.
-///
-/// `va`, `pa` and `size` are multiples of the page size.
 ///
 /// # Errors
 /// As [`Tree::map`].
@@ -402,8 +395,6 @@ pub fn vmap_range_noflush<G: Granule, T: Tables, M: Mmu>(
 }
 
 /// Maps an array of pages, as Linux's walker for vmap and vmalloc.
-///
-/// `va` is a multiple of the page size.
 ///
 /// # Errors
 /// As [`Tree::map`].

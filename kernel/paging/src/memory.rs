@@ -9,10 +9,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Pages for tables.
 ///
 /// # Safety
-/// `alloc` returns the address of a page that has no other use until `free`, that [`LinearTables`]
-/// can reach, and that no stale translation leads to as a table. Its contents may be anything.
+/// `alloc` returns a page that has no other use until `free`, that [`LinearTables`] can reach, and
+/// that no stale translation leads to as a table.
 pub unsafe trait TablePages {
-    /// Returns a page of the granule's size, aligned to it.
+    /// Returns a page, aligned, with any contents.
     fn alloc(&self) -> Option<PhysAddr>;
     /// Takes a page back.
     fn free(&self, page: PhysAddr);
@@ -31,7 +31,7 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
     ///
     /// # Safety
     /// 1. As long as this exists, every page from `pages`, and a tree's root, is mapped there
-    ///    readable and writable, coherent with the hardware walker.
+    /// readable and writable, coherent with the hardware walker.
     /// 2. Only hardware walks and other `LinearTables` access those pages while they are tables.
     #[must_use]
     pub const unsafe fn new(offset: u64, pages: P) -> Self {

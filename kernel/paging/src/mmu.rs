@@ -25,9 +25,8 @@ impl TlbiRange {
         (self.num as u64 + 1) << (5 * self.scale as u32 + 1)
     }
 
-    /// Returns the operand for granule `G`: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any
-    /// level), BaseADDR 36:0 in units of [`Granule::RANGE_SHIFT`]; ASID 63:48 is ignored by the
-    /// all-ASID forms.
+    /// Returns the operand: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37 (0: any level), BaseADDR
+    /// 36:0 in units of [`Granule::RANGE_SHIFT`].
     #[inline]
     #[must_use]
     pub fn operand<G: Granule>(self) -> u64 {
@@ -36,8 +35,8 @@ impl TlbiRange {
     }
 }
 
-/// Returns the operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level), ASID 0 (Arm
-/// ARM C5.5, TLBI VAAE1IS).
+/// Returns the operand of a TLBI by VA: VA\[55:12\] in bits 43:0, TTL 0 (any level) (Arm ARM C5.5,
+/// TLBI VAAE1IS).
 #[inline]
 #[must_use]
 pub const fn tlbi_va_operand(va: VirtAddr) -> u64 {
@@ -56,17 +55,15 @@ pub trait Mmu {
     fn tlbi_vaale1is(&self, va: VirtAddr);
     /// TLBI VAAE1IS: entries of all levels for `va` and walk caches, all ASIDs.
     fn tlbi_vaae1is(&self, va: VirtAddr);
-    /// TLBI RVAALE1IS: last-level entries for a range, all ASIDs. Needs
-    /// [`has_tlbi_range`](Self::has_tlbi_range).
+    /// TLBI RVAALE1IS: the same for a range, if [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaale1is(&self, range: TlbiRange);
-    /// TLBI RVAAE1IS: entries of all levels for a range, all ASIDs. Needs
-    /// [`has_tlbi_range`](Self::has_tlbi_range).
+    /// TLBI RVAAE1IS: the same for a range, if [`has_tlbi_range`](Self::has_tlbi_range).
     fn tlbi_rvaae1is(&self, range: TlbiRange);
     /// TLBI VMALLE1IS: everything of this regime.
     fn tlbi_vmalle1is(&self);
-    /// Returns whether FEAT_TLBIRANGE is implemented.
+    /// Whether FEAT_TLBIRANGE is implemented.
     fn has_tlbi_range(&self) -> bool;
-    /// Runs `f` with interrupts masked on this CPU: nothing else may use what is broken.
+    /// Runs `f` with interrupts masked: nothing else may use what is broken.
     #[inline]
     fn masked<R>(&self, f: impl FnOnce() -> R) -> R
     where
@@ -76,8 +73,8 @@ pub trait Mmu {
     }
 }
 
-/// Implements [`Mmu`] around `$inner`: each method calls `$around` with the wrapper, its
-/// [`MmuEvent`], and a closure that issues it.
+/// Implements [`Mmu`]: each method calls `$around` with the wrapper, its [`MmuEvent`], and a
+/// closure that issues it.
 #[macro_export]
 macro_rules! forward_mmu {
     ($self:ident => $inner:expr, $around:expr) => {
@@ -117,7 +114,7 @@ impl<M: Mmu> Mmu for &M {
     forward_mmu!(self => (**self), plainly);
 }
 
-/// A barrier or invalidation, as [`Tracing`] hands it on.
+/// As [`Tracing`] hands it on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum MmuEvent {
     /// DSB ISHST.
@@ -145,7 +142,7 @@ pub struct Tracing<M, F> {
 }
 
 impl<M: Mmu, F: Fn(MmuEvent)> Tracing<M, F> {
-    /// Returns a tracer in front of `inner`.
+    /// Returns a tracer.
     pub const fn new(inner: M, sink: F) -> Self {
         Self { inner, sink }
     }
@@ -161,7 +158,7 @@ impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// How many of each were issued.
+/// Issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MmuCounts {
     /// DSBs.
@@ -186,7 +183,7 @@ pub struct Counting<M> {
 }
 
 impl<M: Mmu> Counting<M> {
-    /// Returns a counter in front of `inner`, at zero.
+    /// Returns a counter at zero.
     pub fn new(inner: M) -> Self {
         Self {
             inner,
@@ -194,7 +191,7 @@ impl<M: Mmu> Counting<M> {
         }
     }
 
-    /// Returns what was issued since the last [`take`](Self::take).
+    /// Returns the counts.
     pub fn counts(&self) -> MmuCounts {
         self.counts.get()
     }
@@ -231,10 +228,10 @@ impl<M: Mmu> Mmu for Counting<M> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// Issues nothing: for a tree that no CPU uses.
+/// For a tree that no CPU uses.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct NoMmu {
-    /// The answer of [`Mmu::has_tlbi_range`].
+    /// Of [`Mmu::has_tlbi_range`].
     pub tlbi_range: bool,
 }
 

@@ -28,7 +28,7 @@ impl LeafSize {
     /// A level 0 block, `512G`: with 52-bit addresses.
     pub const BLOCK0: Self = Self::new(0, false);
 
-    /// Every size, largest first. A granule may lack some.
+    /// Largest first. A granule may lack some.
     pub const ALL: [Self; 7] = [
         Self::BLOCK0,
         Self::BLOCK1_GROUP,
@@ -53,13 +53,13 @@ impl LeafSize {
         self.level
     }
 
-    /// Returns whether it is a group.
+    /// Whether it is a group.
     #[must_use]
     pub const fn is_contiguous(self) -> bool {
         self.contiguous
     }
 
-    /// Returns whether granule `G` has it.
+    /// Whether granule `G` has it.
     #[inline]
     #[must_use]
     pub fn exists<G: Granule>(self) -> bool {
@@ -77,7 +77,7 @@ impl LeafSize {
         }
     }
 
-    /// Returns the descriptors it takes.
+    /// Descriptors.
     #[inline]
     #[must_use]
     pub fn descriptors<G: Granule>(self) -> usize {
@@ -88,7 +88,6 @@ impl LeafSize {
         }
     }
 
-    /// Below 8: a leaf's level is within `0..=3`.
     #[inline]
     const fn slot(self) -> usize {
         self.level as usize * 2 + self.contiguous as usize
@@ -101,7 +100,7 @@ impl fmt::Debug for LeafSize {
     }
 }
 
-/// The leaf sizes that a mapping may use.
+/// That a mapping may use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeafSet(u8);
 
@@ -111,7 +110,7 @@ impl LeafSet {
     /// Pages only.
     pub const PAGES: Self = Self(1 << LeafSize::PAGE.slot());
 
-    /// Returns the set of `sizes` and always the page.
+    /// Returns `sizes` and always the page.
     #[must_use]
     pub const fn of(sizes: &[LeafSize]) -> Self {
         let mut set = Self::PAGES.0;
@@ -123,16 +122,15 @@ impl LeafSet {
         Self(set)
     }
 
-    /// Returns the set without groups: for an erratum of the contiguous bit (DESIGN rule 11).
+    /// Without groups: for an erratum (DESIGN rule 11).
     #[must_use]
     pub const fn without_groups(self) -> Self {
         Self(self.0 & 0b0101_0101)
     }
 
-    /// Returns the set without leaves larger than `size`.
+    /// Without larger leaves than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
-        // Larger leaves are of lower levels, or this level's group.
         let level = size.level as usize;
         let other_group = (!size.contiguous as u8) << (2 * level + 1);
         let keep = (!0u8 << (2 * level)) & !other_group;
@@ -151,7 +149,7 @@ impl LeafSet {
         Self(self.0 & other.0)
     }
 
-    /// Returns whether `size` is in the set.
+    /// Whether `size` is in it.
     #[must_use]
     pub const fn contains(self, size: LeafSize) -> bool {
         self.0 & (1 << size.slot()) != 0
@@ -173,7 +171,7 @@ impl fmt::Debug for LeafSet {
 pub struct LeafCounts([u32; 8]);
 
 impl LeafCounts {
-    /// Returns how many leaves of `size`. A group counts as one.
+    /// Of `size`. A group counts as one.
     #[must_use]
     pub const fn get(&self, size: LeafSize) -> u32 {
         self.0[size.slot()]
@@ -202,7 +200,7 @@ impl LeafCounts {
         }
     }
 
-    /// Returns the pages of granule `G` mapped in all.
+    /// Of granule `G`, in all.
     #[must_use]
     pub fn pages<G: Granule>(&self) -> u64 {
         LeafSize::ALL
@@ -212,13 +210,13 @@ impl LeafCounts {
             .sum()
     }
 
-    /// Returns whether all are 0.
+    /// Whether all are 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|nr| *nr == 0)
     }
 
-    /// Displays the counts by granule `G`, as "3x2M 16x64K 5x4K".
+    /// As "3x2M 16x64K 5x4K".
     #[must_use]
     pub fn display<G: Granule>(&self) -> impl fmt::Display + '_ {
         DisplayCounts::<G>(self, core::marker::PhantomData)
@@ -256,7 +254,7 @@ impl<G: Granule> fmt::Display for DisplayCounts<'_, G> {
     }
 }
 
-/// Displays bytes by the largest unit: "4K", "2M", "16G".
+/// By the largest unit: "4K", "2M", "16G".
 #[derive(Clone, Copy, Debug)]
 pub struct DisplaySize(pub u64);
 
@@ -276,7 +274,7 @@ impl fmt::Display for DisplaySize {
     }
 }
 
-/// The levels at which a call wrote descriptors: Linux's `pgtbl_mod_mask`.
+/// Levels at which a call wrote descriptors: Linux's `pgtbl_mod_mask`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct LevelMask(u32);
 
@@ -296,7 +294,7 @@ impl LevelMask {
         1u32.wrapping_shl(level as u32)
     }
 
-    /// Returns whether `level` was modified.
+    /// Whether `level` was modified.
     #[must_use]
     pub const fn contains(self, level: Level) -> bool {
         self.0 & Self::bit(level) != 0
@@ -319,7 +317,7 @@ impl LevelMask {
         (self.0 | self.0 >> 24) as u8
     }
 
-    /// Returns whether no level was modified.
+    /// Whether no level was modified.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -339,7 +337,7 @@ impl fmt::Debug for LevelMask {
 pub struct Outcome {
     /// Levels written.
     pub levels: LevelMask,
-    /// Leaves written, removed or changed: sizes before it for `unmap`, else after.
+    /// Sizes before it for `unmap`, else after.
     pub leaves: LeafCounts,
     /// Tables linked.
     pub tables_added: u32,
@@ -348,7 +346,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// By field: the compiler copies the whole by a call where unaligned accesses fault.
+    /// The compiler copies the whole by a call where unaligned accesses fault.
     #[inline]
     #[must_use]
     pub const fn copied(&self) -> Self {
@@ -386,7 +384,7 @@ pub enum Error {
     Empty(VirtAddr),
     /// An address or size is not a multiple of the page size.
     Misaligned(u64),
-    /// The range leaves this tree's half of the address space.
+    /// The range leaves this tree's half.
     NonCanonical(VirtAddr, u64),
     /// A physical address that the CPU or the tree does not implement.
     PhysicalRange(PhysAddr),
@@ -394,12 +392,12 @@ pub enum Error {
     FrameRange(Pfn),
     /// The source lacks a frame.
     NoFrame {
-        /// The page, from the start of the range.
+        /// From the start of the range.
         page: u64,
     },
     /// Something is mapped already.
     Occupied {
-        /// The first address taken.
+        /// First address taken.
         va: VirtAddr,
         /// The descriptor's level.
         level: Level,
@@ -408,9 +406,9 @@ pub enum Error {
     },
     /// An empty table in place of a block: [`prune`](crate::Tree::prune), and map again.
     EmptyTable {
-        /// The first address that it translates.
+        /// First address that it translates.
         va: VirtAddr,
-        /// The link's level.
+        /// Of the link.
         level: Level,
     },
     /// Nothing is mapped here, but the operation needs it.
@@ -422,12 +420,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error of a map by frame numbers, naming a number too large for an address as
-    /// given.
+    /// Names a number too large for an address as given.
     #[must_use]
     pub fn of_frames<G: Granule>(self) -> Self {
         match self {
-            // The inverse of `source::output`.
             Self::PhysicalRange(pa) if !pa.is_aligned(G::PAGE_SIZE) => {
                 Self::FrameRange(Pfn(pa.0.rotate_right(G::PAGE_SHIFT)))
             }

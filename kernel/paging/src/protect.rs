@@ -1,5 +1,5 @@
-//! `protect`, `set_valid` and `split`. Of a leaf covered whole, permissions, AF and software bits
-//! change in place (DESIGN rule 3); all else is by break-before-make.
+//! `protect`, `set_valid` and `split`. Permissions, AF and software bits of a leaf covered whole
+//! change in place (DESIGN rule 3); all else by break-before-make.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
@@ -28,9 +28,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// until `batch` has flushed.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`] if a
-    /// page is not mapped; [`Error::WritableExecutable`]; [`Error::OutOfTables`] if a split lacks a
-    /// table page. Nothing has changed then.
+    /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`]; [`Error::NotMapped`];
+    /// [`Error::WritableExecutable`]; [`Error::OutOfTables`]. Nothing has changed then.
     #[cfg_attr(feature = "trace", inline(never))]
     pub fn protect<C>(
         &self,
@@ -52,8 +51,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Makes every page in `range` valid or invalid; it keeps frame, attributes and place.
     ///
-    /// A TLB may hold a page made invalid until `batch` has flushed, and only `batch` knows: until
-    /// then edit it with the same batch (DESIGN rule 3).
+    /// A TLB may hold a page made invalid until `batch` has flushed: until then edit it with the
+    /// same batch (DESIGN rule 3).
     ///
     /// # Errors
     /// As [`protect`](Self::protect).
@@ -82,7 +81,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.reserve(range, &mut reserve)?;
         let mut outcome = Outcome::default();
         for cut in [range.start, range.end()] {
-            // A cut at a leaf's edge splits nothing (Linux split a block there).
+            // Linux split a block there.
             if let Some(unit) = self.unit_cut_at(cut) {
                 let pending = batch.pending_mut();
                 self.split_leaf(&unit, range, Some, &mut reserve, pending, &mut outcome);
@@ -170,7 +169,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Edits pages that differ only in their frame. Returns how many.
+    /// They differ only in their frame. Returns how many.
     #[inline(never)]
     fn edit_pages<C, E: Edit>(
         &self,
@@ -183,7 +182,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     ) -> usize {
         let old = PageState::of::<G>(found);
         let new = (editing.edit)(old);
-        // Pages that the batch may have are edited one by one.
+        // Else one by one.
         let held = old.valid || editing.batch.pending().may_be_held(editing.range);
         let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
         if !new.is_some_and(in_place) {

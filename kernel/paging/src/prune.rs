@@ -1,4 +1,4 @@
-//! `prune`: unlinks and frees empty tables, which it reads whole: there are no counts.
+//! `prune`: unlinks and frees empty tables. There are no counts, so it reads them whole.
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::flush::Pending;
@@ -13,8 +13,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Unlinks the empty tables that translate any of `range`, and those that become empty,
     /// invalidates the links, and frees the tables. The outcome counts them.
     ///
-    /// No other operation, nor walk by software, may be under way: a table that looks empty could
-    /// be about to be written.
+    /// No other operation, nor walk by software, may be under way.
     ///
     /// # Errors
     /// [`Error::Empty`](crate::Error::Empty), [`Error::Misaligned`](crate::Error::Misaligned),

@@ -1,5 +1,4 @@
-//! Where frames come from, front to back. An array is read **once**: what ended a run is the head
-//! of the next.
+//! Where frames come from, front to back. An array is read **once**.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL};
@@ -10,7 +9,7 @@ pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
 }
 
-/// Physically consecutive pages.
+/// Consecutive pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// The first address.
@@ -19,10 +18,10 @@ pub struct Run {
     pub pages: u64,
 }
 
-/// What a source has at a page.
+/// At a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece<'a> {
-    /// A physical run.
+    /// A run.
     Run(Run),
     /// At least one frame; the first could begin a contiguous group.
     Frames(&'a [Pfn]),
@@ -30,25 +29,23 @@ pub enum Piece<'a> {
     Singles(&'a [Pfn]),
 }
 
-/// A source of physical pages, read front to back.
+/// Read front to back.
 pub trait PhysSource<G: Granule> {
-    /// Whether [`run_at`](Self::run_at) costs the same for every length. If not, callers that only
-    /// predict a mapping ask for short runs.
+    /// [`run_at`](Self::run_at) costs the same for every length. If not, callers that only predict
+    /// a mapping ask for short runs.
     const RUNS_ARE_FREE: bool;
 
     /// Returns the number of pages.
     fn pages(&self) -> u64;
 
-    /// Returns the physical run at `page`, 1 to `limit` pages, or `None` without a frame. It ends
-    /// before a page without a frame. `limit` is at least 1.
+    /// Returns the physical run at `page`, 1 to `limit` pages, or `None` without a frame.
     ///
     /// # Panics
     /// If `page` lies before one asked for earlier and not [rewound](Self::rewind), in a source
     /// that keeps its place. The same page may be asked for with a larger limit.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// Returns the longest piece within `limit` at `page`, mapped at `va`; otherwise as
-    /// [`run_at`](Self::run_at).
+    /// Returns the longest piece within `limit` at `page`, mapped at `va`.
     #[inline(always)]
     fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
         let _ = va;
@@ -67,7 +64,7 @@ pub trait PhysSource<G: Granule> {
     }
 }
 
-/// A contiguous range: what `ioremap` maps, Linux's `vmap_range_noflush`.
+/// What `ioremap` maps, Linux's `vmap_range_noflush`.
 #[derive(Clone, Copy, Debug)]
 pub struct PhysRange {
     start: PhysAddr,
@@ -75,7 +72,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// Returns `pages` pages from `start` on, which `map` demands to be page-aligned.
+    /// `map` demands that `start` is page-aligned.
     #[must_use]
     pub const fn new(start: PhysAddr, pages: u64) -> Self {
         Self { start, pages }
@@ -105,7 +102,7 @@ pub trait FrameArray {
     fn nr_frames(&self) -> usize;
     /// Returns frame `index`, or `None` for a null page.
     fn frame(&self, index: usize) -> Option<Pfn>;
-    /// Returns all of them, if memory holds them as `Pfn`.
+    /// If memory holds them as `Pfn`.
     #[inline]
     fn as_pfns(&self) -> Option<&[Pfn]> {
         None
@@ -155,15 +152,15 @@ impl FrameArray for [Option<Pfn>] {
     }
 }
 
-/// An array of pages: what `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
+/// What `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
 #[derive(Debug)]
 pub struct PageArray<'a, A: FrameArray + ?Sized> {
     frames: &'a A,
-    /// The run found: `start..end`, from frame `head` on.
+    /// `start..end`, from frame `head` on.
     start: u64,
     end: u64,
     head: u64,
-    /// The element at `end`, if read: it ended the run.
+    /// Read at `end`: it ended the run.
     next: Option<Option<Pfn>>,
 }
 
@@ -201,7 +198,6 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
             return None;
         }
         if page >= self.end {
-            // May have been read when the last run ended.
             let head = match self.next.take() {
                 Some(read) if page == self.end => read,
                 _ => self.frames.frame(page as usize),
@@ -258,8 +254,7 @@ impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     }
 }
 
-/// Returns the frames before the first that could begin a group, judged by a group's first and
-/// last.
+/// Judged by a group's first and last frame.
 #[inline]
 fn before_group<G: Granule>(frames: &[Pfn], va: VirtAddr) -> &[Pfn] {
     let group = G::cont_entries(LAST_LEVEL);
@@ -291,13 +286,13 @@ pub struct Extent {
 pub struct Extents<'a> {
     extents: &'a [Extent],
     pages: u64,
-    /// From the cursor on, and the page where it begins.
+    /// And the page where it begins.
     rest: &'a [Extent],
     begins: u64,
 }
 
 impl<'a> Extents<'a> {
-    /// Returns the pages of `extents`, in order.
+    /// In order.
     #[must_use]
     pub fn new(extents: &'a [Extent]) -> Self {
         Self {

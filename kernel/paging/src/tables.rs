@@ -3,7 +3,7 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::descriptor::Descriptor;
 
-/// What makes frames a contiguous group of pages: consecutive, the first aligned.
+/// A contiguous group of pages: consecutive, the first aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Groups {
     /// Frames in a group.
@@ -15,7 +15,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Returns the groups that `frames` begin with.
+    /// Returns those that `frames` begin with.
     #[inline]
     #[must_use]
     pub fn of(self, frames: &[Pfn]) -> &[Pfn] {
@@ -31,26 +31,26 @@ impl Groups {
 /// Memory for translation tables, by physical address of a table and index of a descriptor.
 ///
 /// # Orderings
-/// - [`load`](Self::load) and [`store`](Self::store) are relaxed, but a table is read after the
-///   link to it: a CPU orders that by address dependency; the language needs acquire and release,
-///   as in [`LinearTables`](crate::LinearTables).
+/// - [`load`](Self::load) and [`store`](Self::store) are relaxed: a CPU orders a table behind the
+///   link to it by address dependency; the language needs acquire and release, as in
+///   [`LinearTables`](crate::LinearTables).
 /// - [`compare_exchange`](Self::compare_exchange) acquires, and releases on success: a walk that
 ///   sees a new link sees its table zeroed, without a barrier (DESIGN rule 2).
 /// - Other observers see stores complete after the engine's DSB ([`Mmu`](crate::Mmu)).
 ///
 /// # Safety
 /// 1. `alloc_table` returns a page of the tree's granule, aligned to its size, all zero, owned by
-///    the caller until `free_table`, that no TLB or walk cache may still reach as a table; never
-///    the page at physical address 0, which stands for no table.
+/// the caller until `free_table`, that no TLB or walk cache may still reach as a table; never the
+/// page at physical address 0, which stands for no table.
 /// 2. Accesses reach that memory, single-copy atomic, 64 bits wide (a hardware walker may read
-///    between any two: Arm ARM B2.2.1, D8.2) and ordered as above.
-/// 3. Overridden bulk operations (paired stores, DC ZVA) have the effect of their defaults, each
-///    descriptor by such an access, but in `alloc_table`, whose table no walker reaches.
+/// between any two: Arm ARM B2.2.1, D8.2) and ordered as above.
+/// 3. Overridden bulk operations have the effect of their defaults, each descriptor by such an
+/// access, but in `alloc_table`, whose table no walker reaches.
 pub unsafe trait Tables {
     /// Returns a zeroed table page, if there is one.
     fn alloc_table(&self) -> Option<PhysAddr>;
 
-    /// Takes back a table page that no walker reaches, with any contents.
+    /// Takes back a table page that no walker reaches.
     fn free_table(&self, table: PhysAddr);
 
     /// Reads a descriptor.
@@ -62,10 +62,10 @@ pub unsafe trait Tables {
     /// Replaces a descriptor that is `current`.
     ///
     /// # Errors
-    /// The value found otherwise. Never fails spuriously.
+    /// The value found. Never fails spuriously.
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64>;
 
-    /// Writes `nr` descriptors from `index` on: `first`, `first + step`, and so on.
+    /// Writes `first`, `first + step`, and so on from `index` on.
     #[inline]
     fn fill_linear(&self, table: PhysAddr, index: usize, nr: usize, first: u64, step: u64) {
         let mut value = first;
@@ -75,8 +75,7 @@ pub unsafe trait Tables {
         }
     }
 
-    /// Writes a descriptor for each of `frames` from `index` on: its address, which exists, plus
-    /// `template`.
+    /// Writes a descriptor for each of `frames` from `index` on: its address plus `template`.
     #[inline]
     fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], page_shift: u32, template: u64) {
         for (i, frame) in frames.iter().enumerate() {
@@ -84,8 +83,8 @@ pub unsafe trait Tables {
         }
     }
 
-    /// As [`fill_frames`](Self::fill_frames), for the `groups` that `frames` begin with,
-    /// consecutive or not. Returns how many descriptors.
+    /// As [`fill_frames`](Self::fill_frames), for the `groups` that `frames` begin with. Returns
+    /// how many descriptors.
     #[inline]
     fn fill_groups(
         &self,
@@ -100,13 +99,13 @@ pub unsafe trait Tables {
         frames.len()
     }
 
-    /// Returns the OR of the frame numbers. Touches no table.
+    /// Touches no table.
     #[inline]
     fn or_of_frames(&self, frames: &[Pfn]) -> u64 {
         frames.iter().fold(0, |or, frame| or | frame.0)
     }
 
-    /// Returns how many of `frames` are consecutive from the first on. Touches no table.
+    /// From the first on. Touches no table.
     #[inline]
     fn nr_consecutive(&self, frames: &[Pfn]) -> usize {
         let first = frames.first().map_or(0, |frame| frame.0);
@@ -114,7 +113,7 @@ pub unsafe trait Tables {
         frames.iter().zip(0..).take_while(follows).count()
     }
 
-    /// Writes 0 to `nr` descriptors from `index` on.
+    /// Writes 0.
     #[inline]
     fn clear(&self, table: PhysAddr, index: usize, nr: usize) {
         for i in index..index + nr {
@@ -122,15 +121,14 @@ pub unsafe trait Tables {
         }
     }
 
-    /// Returns whether `nr` descriptors from `index` on are vacant: bits 7:0 and 55:48 are 0.
+    /// Whether bits 7:0 and 55:48 of the descriptors are 0.
     #[inline]
     fn are_vacant(&self, table: PhysAddr, index: usize, nr: usize) -> bool {
         let or = (index..index + nr).fold(0, |or, i| or | self.load(table, i));
         Descriptor(or).is_vacant()
     }
 
-    /// Returns the AND and the OR of `nr` descriptors from `index` on, in bits 7:0 and 55:48 (type,
-    /// permissions, contiguous). Other bits are arbitrary.
+    /// Returns the AND and the OR of `nr` descriptors, of which only bits 7:0 and 55:48 are valid.
     #[inline]
     fn kinds(&self, table: PhysAddr, index: usize, nr: usize) -> (u64, u64) {
         (index..index + nr).fold((!0, 0), |(and, or), i| {
@@ -139,21 +137,21 @@ pub unsafe trait Tables {
         })
     }
 
-    /// Called before a live leaf or group of `broken` bytes at `va` is made invalid, with the
-    /// tables accessed until [`exit_break`](Self::exit_break). If they are reached by `va` (a split
-    /// of the linear map), accesses must take another way (DESIGN rule 3, last sentence).
+    /// Called before a live leaf or group of `broken` bytes at `va` is made invalid. If tables are
+    /// reached by `va` (a split of the linear map), accesses must take another way until
+    /// [`exit_break`](Self::exit_break) (DESIGN rule 3, last sentence).
     #[inline]
     fn enter_break(&self, va: VirtAddr, broken: u64, tables: &[PhysAddr]) {
         let _ = (va, broken, tables);
     }
 
-    /// Ends [`enter_break`](Self::enter_break): new descriptors are written.
+    /// New descriptors are written.
     #[inline]
     fn exit_break(&self) {}
 }
 
-/// Forwards methods to `$inner`: `forward! { self => self.inner; fn load(table: PhysAddr, index:
-/// usize) -> u64; }`. `#[deny(clippy::missing_trait_methods)]` on the `impl` finds forgotten ones.
+/// Forwards methods: `forward! { self => self.inner; fn load(table: PhysAddr, index: usize) -> u64;
+/// }`. `#[deny(clippy::missing_trait_methods)]` on the `impl` finds forgotten ones.
 #[macro_export]
 macro_rules! forward {
     ($self:ident => $inner:expr; $(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
@@ -164,7 +162,6 @@ macro_rules! forward {
     )*};
 }
 
-/// Methods that write nothing that a walk may see.
 macro_rules! forward_unwritten {
     ($self:ident => $inner:expr) => {
         $crate::forward! { $self => $inner;

@@ -1,9 +1,6 @@
 //! Hook points for a debugger, with the feature `trace`: the engine calls a function of `hook` when
-//! it enters a table, chooses a leaf, and after each store, TLBI and barrier.
-//!
-//! Break on them (`break paging::trace::hook::leaf_chosen`), as `vmw trace-walk` of `scripts/gdb`
-//! does. They change no loads, stores or barriers. Not traced: `map`'s check that a range is
-//! vacant, and plain reads.
+//! it enters a table, chooses a leaf, and after each store, TLBI and barrier. Not traced: `map`'s
+//! check that a range is vacant, and plain reads.
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::granule::Granule;
@@ -14,7 +11,7 @@ use crate::outcome::LeafSize;
 use crate::tables::Groups;
 use crate::tree::Node;
 
-/// `T`, behind the hooks if there are any.
+/// `T`, behind the hooks if any.
 #[cfg(not(feature = "trace"))]
 pub type Hooked<T> = T;
 #[cfg(feature = "trace")]
@@ -85,8 +82,8 @@ pub(crate) fn groups<G: Granule>(
     let _ = (G::NAME, va, frames, groups, range, allowed);
 }
 
-/// Functions to break on. Names and arguments are stable: numbers in the C calling convention, X0
-/// to X6 at the first instruction.
+/// Names and arguments are stable: numbers in the C calling convention, X0 to X6 at the first
+/// instruction.
 #[cfg(feature = "trace")]
 pub mod hook {
     use core::hint::black_box;
@@ -130,7 +127,6 @@ mod enabled {
     use crate::tables::{Groups, Tables, forward_unwritten};
     use core::hint::black_box;
 
-    // Keeps the optimiser from changing the call.
     pub(super) fn call5(function: extern "C" fn(u64, u64, u64, u64, u64), [a, b, c, d, e]: [u64; 5]) {
         black_box(function)(a, b, c, d, e);
     }
@@ -192,7 +188,6 @@ mod enabled {
         allowed: LeafSet,
     ) {
         let bytes = size.bytes::<G>();
-        // The length of a page's run is unknown.
         let run = if size.is_contiguous() { bytes } else { 0 };
         for (chunk, i) in frames.chunks(size.descriptors::<G>()).zip(0..) {
             let at = va.add(i * bytes);

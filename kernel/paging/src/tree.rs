@@ -30,22 +30,20 @@ pub enum BreakPolicy {
     InPlace,
 }
 
-/// Policy of a tree, fixed when made.
+/// Fixed when a tree is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Implemented physical address bits (ID_AA64MMFR0_EL1.PARange), at most
-    /// [`Granule::PA_BITS`].
+    /// Implemented physical address bits, at most [`Granule::PA_BITS`].
     pub pa_bits: u32,
-    /// Leaf sizes to use: no groups if the contiguous bit has an erratum.
+    /// No groups if the contiguous bit has an erratum.
     pub leaves: LeafSet,
     /// How live leaves are split and folded.
     pub break_policy: BreakPolicy,
-    /// Whether a TLBI is repeated (DESIGN rule 11).
+    /// A TLBI is repeated (DESIGN rule 11).
     pub repeat_tlbi: bool,
-    /// Whether execute permission goes by break-before-make (DESIGN rule 11).
+    /// Execute permission goes by break-before-make (DESIGN rule 11).
     pub break_executable: bool,
-    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. Linux's is 512 with 4 KiB pages:
-    /// refilling a TLB then costs less.
+    /// More TLBIs than this, at least 1, become one `VMALLE1IS`. Linux's is 512 with 4 KiB pages.
     pub flush_all_above: u32,
 }
 
@@ -64,26 +62,25 @@ impl Default for Config {
 
 /// A translation tree: tables in `T`, barriers and TLBIs by `M`.
 ///
-/// Without destructor: it is a [handle](Self::handle). To have the tables back, unmap the
-/// [range](Self::range), flush, and free the [root](Self::root).
+/// Without destructor: it is a [handle](Self::handle).
 ///
 /// # Concurrency
 /// Operations take `&self`, without locks. A range of **addresses** belongs to one caller from
 /// before its map until after the flush that follows its unmap.
 ///
 /// 1. Operations on ranges that share no leaf may run at once, though they share tables: each
-///    writes its own leaves, by plain stores.
+/// writes its own leaves, by plain stores.
 /// 2. A missing table is linked by compare-exchange from 0. The loser frees its page and uses the
-///    winner's table. A link is the only word that two callers write, once.
+/// winner's table.
 /// 3. A table is unlinked only (a) by [`unmap`](Self::unmap), [`coalesce`](Self::coalesce) or
-///    [`fold`](Self::fold) of **all that it translates**, so that no other range has a leaf below
-///    it, (b) by [`prune`](Self::prune), with all other operations kept out.
+/// [`fold`](Self::fold) of **all that it translates**, so that no other range has a leaf below it,
+/// (b) by [`prune`](Self::prune), with all other operations kept out.
 /// 4. Walk caches may hold an unlinked table until the flush, which frees it. Software readers of
-///    others' tables ([`translate`](Self::translate), [`walk`](Self::walk), [`visit`](Self::visit),
-///    [`dump`](Self::dump)) must have left it by then: walks may share a readers' lock that such a
-///    flush takes alone.
+/// others' tables ([`translate`](Self::translate), [`walk`](Self::walk), [`visit`](Self::visit),
+/// [`dump`](Self::dump)) must have left it by then: walks may share a readers' lock that such a
+/// flush takes alone.
 /// 5. [`map`](Self::map) unlinks nothing: an empty table in the way of a block is
-///    [`Error::EmptyTable`].
+/// [`Error::EmptyTable`].
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,
@@ -91,7 +88,7 @@ pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     /// By `config`.
     unimplemented_pa: u64,
     half: Half,
-    // What the engine uses; callers get what is behind the hooks.
+    // Callers get what is behind the hooks.
     pub(crate) tables: Hooked<T>,
     pub(crate) mmu: Hooked<M>,
     config: Config,
@@ -123,10 +120,8 @@ impl Kinds {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Returns the tree whose root table is at `root`.
-    ///
-    /// Safe, since `T` promised memory; but a tree that a CPU translates by is as powerful as a
-    /// pointer: a kernel guards who changes which ranges.
+    /// Returns the tree whose root table is at `root`. A tree that a CPU translates by is as
+    /// powerful as a pointer: a kernel guards who changes which ranges.
     ///
     /// # Panics
     /// If `root` is not page-aligned, `config.pa_bits` is not within `PAGE_SHIFT + 1..=PA_BITS`, or
@@ -155,34 +150,34 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns another handle on the same tables, with the same policy.
+    /// Returns another handle on the same tables.
     pub fn handle<U: Tables, N: Mmu>(&self, tables: U, mmu: N) -> Tree<G, U, N> {
         Tree::new(self.root, self.half, tables, mmu, self.config)
     }
 
-    /// Returns the root table, which TTBR0 or TTBR1 holds.
+    /// Root table.
     pub fn root(&self) -> PhysAddr {
         self.root
     }
 
-    /// Returns the half that it translates.
+    /// The half translated.
     pub fn half(&self) -> Half {
         self.half
     }
 
-    /// Returns the table memory.
+    /// Table memory.
     #[inline]
     pub fn tables(&self) -> &T {
         trace::inner(&self.tables)
     }
 
-    /// Returns the barriers and invalidations.
+    /// Barriers and invalidations.
     #[inline]
     pub fn mmu(&self) -> &M {
         trace::inner(&self.mmu)
     }
 
-    /// Returns the policy.
+    /// Policy.
     #[inline]
     pub fn config(&self) -> &Config {
         &self.config
@@ -194,7 +189,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         old.may_change_in_place_to(new) && !break_it
     }
 
-    /// Returns all addresses that the tree could translate.
+    /// All addresses that the tree could translate.
     #[inline]
     pub fn range(&self) -> VirtRange {
         VirtRange::new(self.start, 1 << G::VA_BITS)
@@ -203,7 +198,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline]
     pub(crate) fn validate(&self, range: VirtRange) -> Result<(), Error> {
         let VirtRange { start, size } = range;
-        // Both ends in this half, the last page not before the first.
         let (first, length) = (start.offset_from(self.start), size.wrapping_sub(1));
         let within = (first | length | first.wrapping_add(length)) >> G::VA_BITS == 0;
         if (start.0 | size) & (G::PAGE_SIZE - 1) == 0 && within {
@@ -258,11 +252,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Kinds { and, or }
     }
 
-    /// Returns the linked table of `level` around `range`.
     #[inline(always)]
     pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
         let mut table = self.root;
-        // Over constants, so that shifts are.
         for above in G::levels_before(LAST_LEVEL) {
             if above >= level {
                 break;
@@ -278,8 +270,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Some(table)
     }
 
-    /// Returns the table of `level` for the start of `range`, made if missing:
-    /// [`Error::OutOfTables`], or [`Error::Occupied`] by a leaf.
+    /// Made if missing: [`Error::OutOfTables`], or [`Error::Occupied`] by a leaf.
     #[inline(always)]
     pub(crate) fn table_at(
         &self,
@@ -308,7 +299,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(Node { table, level })
     }
 
-    /// Returns the table behind the link, and whether it is new.
+    /// And whether it is new.
     #[cold]
     #[inline(never)]
     fn link_table(&self, node: Node, index: usize, va: VirtAddr) -> Result<(PhysAddr, bool), Error> {
@@ -323,7 +314,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         match self.tables.compare_exchange(node.table, index, 0, link.0) {
             Ok(()) => Ok((table, true)),
             Err(found) => {
-                // Another caller was faster. This page was never linked.
+                // This page was never linked.
                 self.tables.free_table(table);
                 let found = Descriptor(found);
                 if !found.is_table(level) {
@@ -334,7 +325,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns the index of the first descriptor, and how many. One table holds them.
+    /// In one table.
     #[inline]
     pub(crate) fn slots(&self, level: Level, va: VirtAddr, remaining: u64) -> (usize, usize) {
         let index = G::index(va.0, level);
@@ -363,7 +354,7 @@ fn refusal<G: Granule>(range: VirtRange) -> Error {
     }
 }
 
-/// Returns the level of the lowest table that translates more than `range`.
+/// It translates more than `range`.
 #[inline]
 pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     let VirtRange { start, size } = range;
@@ -376,7 +367,6 @@ pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
     level
 }
 
-/// Returns how much of the range lies in the descriptor around `va`.
 #[inline]
 pub(crate) fn part<G: Granule>(level: Level, va: VirtAddr, remaining: u64) -> u64 {
     let size = G::size(level);

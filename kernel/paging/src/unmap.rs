@@ -1,5 +1,4 @@
-//! `unmap`: clears leaves. What to invalidate is read before the stores (DESIGN rule 4). A table
-//! covered in part stays linked, even if empty: others may map there.
+//! `unmap`: clears leaves. What to invalidate is read before the stores (DESIGN rule 4).
 
 use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor};
@@ -22,7 +21,7 @@ struct Unmapping<'p, G: Granule> {
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Unmaps `range`; holes are skipped. A leaf covered in part is split, no further than needed.
-    /// Tables covered whole are unlinked, and freed by the flush.
+    /// Tables covered whole are unlinked, and freed by the flush; others stay, even if empty.
     ///
     /// The outcome counts what was taken out. Granularity: a page. Neither addresses nor frames may
     /// be reused before `batch` has flushed.
@@ -66,7 +65,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_anything(range, pending)
     }
 
-    /// Leaves covered in part, holes, links.
     #[inline(never)]
     fn unmap_anything(&self, range: VirtRange, pending: &mut Pending<G>) -> Result<Outcome, Failure> {
         let mut unmapping = Unmapping {
@@ -83,7 +81,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(unmapping.outcome.copied())
     }
 
-    /// Clears leaves that a failing `map` wrote. `range` ends at the end of one.
+    /// `range` ends at the end of one.
     pub(crate) fn unmap_leaves(&self, range: VirtRange, pending: &mut Pending<G>) {
         let mut unmapping = Unmapping {
             range,
@@ -96,7 +94,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.unmap_table(node, range.start, range.size, &mut unmapping);
     }
 
-    /// Returns the lowest table that holds `range`.
     fn table_around(&self, range: VirtRange) -> Node {
         let level = level_around::<G>(range);
         let mut node = self.root_node();
@@ -110,7 +107,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         node
     }
 
-    /// Clears the range if it is valid leaves covered whole. Else does nothing.
+    /// If it is valid leaves covered whole.
     #[inline(always)]
     fn unmap_whole_leaves(
         &self,
@@ -145,7 +142,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous()))
     }
 
-    /// Counts leaves, none in a group that is cut.
+    /// None is in a group that is cut.
     #[inline(always)]
     fn count_leaves(&self, node: Node, index: usize, nr: usize, kinds: Kinds, outcome: &mut Outcome) {
         let level = node.level;
@@ -238,7 +235,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// Defers the free of `node`, unlinked and covered whole, and of tables below it. Descriptors
     /// stay: a walk cache that holds the link may load them again, so leaves are invalidated at all
-    /// levels (TLBIs are unordered before the DSB).
+    /// levels.
     fn take_table(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
         let kinds = self.kinds(node, 0, G::ENTRIES);
         let span = VirtRange::new(va, G::table_span(node.level));

@@ -1,5 +1,4 @@
-//! Reading a tree, also beside operations on other ranges: see [`Tree`] on when an unlinked table
-//! may be reused.
+//! Reading a tree: see [`Tree`] on when an unlinked table may be reused.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{Attributes, Descriptor};
@@ -12,20 +11,20 @@ use crate::tree::{Node, Tree, part};
 /// A page, a block, or a whole contiguous group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
-    /// Its first address.
+    /// First address.
     pub va: VirtAddr,
     /// What that maps to.
     pub pa: PhysAddr,
     /// Its size.
     pub size: LeafSize,
-    /// Its attributes.
+    /// Attributes.
     pub attributes: Attributes,
     /// Whether walks use it.
     pub valid: bool,
 }
 
 impl Leaf {
-    /// Returns the addresses covered.
+    /// Addresses covered.
     #[must_use]
     pub fn range<G: Granule>(&self) -> VirtRange {
         VirtRange::new(self.va, self.size.bytes::<G>())
@@ -55,24 +54,24 @@ pub struct Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
     steps: [Option<Step>; 5],
-    /// Where it ended, valid or not; `None` for a translation fault at the last step's level.
+    /// `None` for a translation fault at the last step's level.
     pub leaf: Option<Leaf>,
 }
 
 impl Walk {
-    /// Returns the levels read, root first.
+    /// Root first.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// Returns the level at which it ended.
+    /// Where it ended.
     #[must_use]
     pub fn level(&self) -> Level {
         self.steps().last().map_or(0, |step| step.level)
     }
 }
 
-/// Whether [`Tree::visit`] goes on.
+/// Of [`Tree::visit`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Visit {
     /// To the next leaf.
@@ -114,7 +113,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(walk)
     }
 
-    /// Returns the valid leaf that translates `va`, if any.
+    /// Valid ones only.
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<Leaf> {
         if !self.range().contains(va) {

@@ -13,13 +13,13 @@ pub(super) const MAX_RANGES: usize = 8;
 pub struct PendingRange {
     /// The addresses.
     pub range: VirtRange,
-    /// The level of descriptors that a TLB may hold, a group as its descriptors (rule 4).
+    /// Of descriptors that a TLB may hold, a group as its descriptors (rule 4).
     pub stride: Level,
-    /// Whether a link was taken out: walk caches are invalidated (rule 5).
+    /// A link was taken out: walk caches are invalidated (rule 5).
     pub links: bool,
 }
 
-/// Stride and links are in the low bits of the size, a multiple of the page size.
+/// In the low bits of the size, a multiple of the page size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packed {
     start: u64,
@@ -72,7 +72,7 @@ impl Packed {
 
     #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
-        // Another stride is kept apart: joined, it would need more TLBIs.
+        // Joined, another stride would need more TLBIs.
         growth == 0 || (growth <= new.size() + slack && (self.size ^ new.size) & STRIDE == 0)
     }
 
@@ -87,6 +87,7 @@ impl Packed {
 ///
 /// Neither addresses nor tables may be reused before a [flush](crate::Tree::flush). Dropped with
 /// dead tables, it leaks them.
+/// dead tables, it leaks them.
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
@@ -95,7 +96,7 @@ pub struct Pending<G> {
     /// stale walk reads an invalid descriptor.
     dead: PhysAddr,
     nr_dead: u32,
-    /// Whether descriptors need a barrier and no TLBI.
+    /// Descriptors need a barrier and no TLBI.
     published: bool,
     granule: PhantomData<G>,
 }
@@ -107,7 +108,7 @@ impl<G: Granule> Default for Pending<G> {
 }
 
 impl<G: Granule> Pending<G> {
-    /// Returns it empty.
+    /// Empty.
     #[inline]
     pub const fn new() -> Self {
         Self {
@@ -119,22 +120,21 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Returns the ranges to invalidate.
+    /// To invalidate.
     #[inline]
     pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
         self.ranges.iter().map(|packed| packed.unpack())
     }
 
-    /// Returns how many tables wait to be freed.
+    /// Tables that wait to be freed.
     #[must_use]
     pub const fn nr_dead_tables(&self) -> usize {
         self.nr_dead as usize
     }
 
-    /// Returns whether a flush has nothing to do.
+    /// Whether a flush has nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        // A dead table's link is in a range, or was published.
         self.ranges.is_empty() && !self.published
     }
 
@@ -142,13 +142,13 @@ impl<G: Granule> Pending<G> {
         self.ranges().any(|pending| pending.range.overlaps(range))
     }
 
-    /// Returns how many TLBIs a flush issues, with FEAT_TLBIRANGE or without.
+    /// TLBIs of a flush.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
         super::nr_all_tlbis::<G>(self.ranges(), tlbi_range)
     }
 
-    /// Records that a TLB may hold `range`, by descriptors of level `stride`.
+    /// A TLB may hold `range`, by descriptors of level `stride`.
     #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
     pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
@@ -170,8 +170,8 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// Records that a walk cache may hold the link of `level` for `span`: any address of it,
-    /// invalidated at all levels, reaches it, so it goes with the leaves just recorded if it can.
+    /// A walk cache may hold the link of `level` for `span`: any address of it, invalidated at all
+    /// levels, reaches it, so it goes with the leaves just recorded if it can.
     #[inline]
     pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
         if let Some(slot) = self.ranges.last_mut() {
@@ -185,8 +185,8 @@ impl<G: Granule> Pending<G> {
         self.invalidate(VirtRange::new(span.start, G::PAGE_SIZE), LAST_LEVEL, true);
     }
 
-    /// As [`invalidate`](Self::invalidate), but `new` may continue either of the last two ranges,
-    /// up to `slack` bytes away: areas of two kinds often alternate.
+    /// `new` may continue either of the last two ranges, up to `slack` bytes away: areas of two
+    /// kinds often alternate.
     #[inline]
     pub(super) fn record(&mut self, new: Packed, slack: u64) {
         for old in self.ranges.iter_mut().rev().take(2) {
@@ -200,8 +200,8 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// The same, for any of the ranges. Without room, the one that grows least takes `new` in: more
-    /// may be invalidated than needed.
+    /// Of any of the ranges. Without room, the one that grows least takes `new` in: more may be
+    /// invalidated than needed.
     #[inline(never)]
     pub(super) fn collect(&mut self, new: Packed, slack: u64) {
         let (mut least, mut nearest) = (u64::MAX, 0);
@@ -224,16 +224,16 @@ impl<G: Granule> Pending<G> {
         self.ranges.push(new);
     }
 
-    /// Records descriptors that replace nothing a TLB may hold.
+    /// They replace nothing that a TLB may hold.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.published = true;
     }
 
-    /// Keeps bits 7:0 and 55:48 clear in what strings dead tables together, so that it is vacant.
+    /// Keeps what strings dead tables together vacant.
     const LINK_SHIFT: u32 = G::PA_BITS - 48;
 
-    /// Defers the free of a table whose span is in a range with `links`.
+    /// Its span is in a range with `links`.
     #[inline]
     pub(crate) fn defer_free<T: Tables>(&mut self, tables: &T, table: PhysAddr) {
         tables.store(table, 0, self.dead.0 >> Self::LINK_SHIFT);

@@ -1,5 +1,3 @@
-//! Range operations for every length, by the architecture's formula.
-
 extern crate std;
 
 use super::pending::{MAX_RANGES, Packed};
@@ -8,8 +6,8 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52};
 use std::vec::Vec;
 
-/// Returns the pages from `start` on that an operand covers: `(NUM + 1) * 2^(5 * SCALE + 1)` from
-/// BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
+/// `(NUM + 1) * 2
+/// (5 * SCALE + 1)` pages from BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
     for_each_range_op::<G>(
@@ -80,7 +78,6 @@ fn range_operations_of_every_length_cover_it_exactly_and_are_the_fewest() {
     (1..=3_000).for_each(check::<Granule64K>);
 }
 
-/// From any page of 64 KiB.
 fn check_ds<G: Granule>(pages: u64) {
     let place = pages.wrapping_mul(0x9e37_79b9) >> 7 & ((1 << 16 >> G::PAGE_SHIFT) - 1);
     let start = VirtAddr(0xfff8_0000_0000_0000 + ((pages % 64) << 16) + (place << G::PAGE_SHIFT));

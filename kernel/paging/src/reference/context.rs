@@ -1,4 +1,4 @@
-//! A tree, with the steps that every reference walker takes.
+//! The steps of every reference walker.
 
 use super::Error;
 use super::flush::flush_table;
@@ -22,13 +22,13 @@ pub struct Context<'a, G, T, M> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
-    /// Returns an empty tree, or `None` without a page for its root.
+    /// `None` without a page for the root.
     #[must_use]
     pub fn new(tables: &'a T, mmu: &'a M) -> Option<Self> {
         Some(Self::from_root(tables.alloc_table()?, tables, mmu))
     }
 
-    /// Returns the tree at `root`, which only reference walkers change.
+    /// Only reference walkers change it.
     #[must_use]
     pub const fn from_root(root: PhysAddr, tables: &'a T, mmu: &'a M) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Returns the leaf descriptor that maps `va`, and its level.
+    /// And its level.
     #[must_use]
     pub fn leaf_at(&self, va: VirtAddr) -> Option<(Descriptor, Level)> {
         let mut table = self.root;
@@ -57,7 +57,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Returns where `va` is mapped to, and by which leaf.
+    /// And by which leaf.
     #[must_use]
     pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
         let (found, level) = self.leaf_at(va)?;
@@ -66,7 +66,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Some((found.address::<G>().add(within), leaf))
     }
 
-    /// Returns the leaves that map `range`, by size. A group counts as one.
+    /// A group counts as one.
     #[must_use]
     pub fn leaf_counts(&self, range: VirtRange) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -128,8 +128,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(())
     }
 
-    /// Returns the address of `frame`, page `page` of a range. Linux asks `pfn_valid` here, most of
-    /// its cost for page arrays; here only what no address expresses is refused.
+    /// Returns the address of page `page` of a range. Linux asks `pfn_valid` here, most of its cost
+    /// for page arrays.
     ///
     /// # Errors
     /// [`Error::NoFrame`], [`Error::BadFrame`].
@@ -142,7 +142,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(PhysAddr(frame.0 << G::PAGE_SHIFT))
     }
 
-    /// Returns the table of `level` for `va`, adding what is missing from the root down.
+    /// Returns the table for `va`, adding what is missing.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -154,7 +154,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(table)
     }
 
-    /// Returns the table below the descriptor of `level` for `va`, added if missing.
+    /// Returns the table below a descriptor, added if missing.
     ///
     /// # Errors
     /// [`Error::OutOfTables`], [`Error::Occupied`].
@@ -187,7 +187,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(new)
     }
 
-    /// Writes a page into its last-level table, without barriers.
+    /// Without barriers.
     ///
     /// # Errors
     /// [`Error::Occupied`].
@@ -218,7 +218,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(index)
     }
 
-    /// Writes a page, or whole groups. As in Linux, only the first descriptor was checked.
+    /// As in Linux, only the first descriptor was checked.
     #[inline]
     pub(super) fn store_pages(
         &self,
@@ -246,8 +246,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// Places a block, if `slice` is just that and the block is aligned and allowed. Returns
-    /// whether it did. An empty table there is freed first.
+    /// If `slice` is just a block, aligned and allowed. An empty table there is freed first.
     #[inline]
     pub(super) fn try_block(
         &self,
@@ -280,7 +279,6 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(true)
     }
 
-    /// Linux trusts that all are empty.
     #[cold]
     fn free_lower(&self, table: PhysAddr, index: usize, level: Level, va: VirtAddr) -> Result<(), Error> {
         let lower = Descriptor(self.tables.load(table, index)).address::<G>();
@@ -310,7 +308,6 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
     }
 }
 
-/// Cuts `range` into parts of one descriptor of `level` each.
 #[inline]
 pub(super) fn slices<G: Granule>(range: VirtRange, level: Level) -> impl Iterator<Item = VirtRange> {
     let entry = G::size(level);

@@ -1,4 +1,4 @@
-//! The engine behind the reference walkers' trait.
+//! The engine as a walker.
 
 use super::context::Context;
 use super::{Error, Walker};
@@ -24,7 +24,7 @@ fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     Tree::new(ctx.root, half, ctx.tables, ctx.mmu, Config::default())
 }
 
-/// The tree has one caller: tables left or in the way can go at once.
+/// Its one caller lets tables go at once.
 #[inline]
 fn map<G: Granule, T: Tables, M: Mmu, S: PhysSource<G>>(
     ctx: &Context<'_, G, T, M>,

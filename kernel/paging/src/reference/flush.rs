@@ -1,4 +1,4 @@
-//! TLB invalidation of kernel ranges as Linux's arm64 does it.
+//! As Linux's arm64 does it.
 
 use crate::addr::VirtAddr;
 use crate::granule::Granule;
@@ -7,9 +7,8 @@ use crate::mmu::{Mmu, TlbiRange};
 /// SCALE 3, NUM 31.
 const MAX_RANGE_PAGES: u64 = 1 << 21;
 
-/// Invalidates last-level entries as Linux's `flush_tlb_kernel_range`: with FEAT_TLBIRANGE by range
-/// up to 2M pages; without it by page, below as many as a table has descriptors; everything beyond.
-/// The stride is a page.
+/// Linux's `flush_tlb_kernel_range`: with FEAT_TLBIRANGE by range up to 2M pages; without it by
+/// page, below as many as a table has descriptors; everything beyond.
 pub fn flush_range<G: Granule, M: Mmu>(mmu: &M, va: VirtAddr, size: u64) {
     let pages = size >> G::PAGE_SHIFT;
     let by_range = mmu.has_tlbi_range();
@@ -35,7 +34,6 @@ fn flush_by_range<G: Granule, M: Mmu>(mmu: &M, mut va: VirtAddr, mut pages: u64)
         if units == 0 {
             continue;
         }
-        // At most 32: the next larger scale took the rest.
         let range = TlbiRange {
             start: va,
             scale,
@@ -50,7 +48,7 @@ fn flush_by_range<G: Granule, M: Mmu>(mmu: &M, mut va: VirtAddr, mut pages: u64)
     }
 }
 
-/// All levels, since walk caches may hold the unlinked table.
+/// Walk caches may hold the unlinked table.
 pub(super) fn flush_table<M: Mmu>(mmu: &M, va: VirtAddr) {
     mmu.dsb_ishst();
     mmu.tlbi_vaae1is(va);

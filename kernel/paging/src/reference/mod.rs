@@ -1,15 +1,11 @@
 //! Plain walkers to hold the engine against in tests and benches, never in a kernel: [`Rewalk`] is
-//! Linux up to 7.3, [`Series`] the 2026 series, written from described behaviour. Defects that a
-//! test or a measurement is about are kept, and named.
-//!
-//! They run on trees of their own ([`Context::new`]), one caller at a time. What a failed call
-//! wrote stays; the caller unmaps it.
+//! Linux up to 7.3, [`Series`] the 2026 series. Defects that a test or a measurement is about are
+//! kept, and named. They run on trees of their own ([`Context::new`]), one caller at a time.
 //!
 //! # A walker of your own
-//! Implement [`Walker`] in one file for every `G`, `T` and `M`, and add it to
-//! [`for_each_walker!`](crate::for_each_walker). Tests of the granules and of a worst-case TLB, the
-//! kernel's self-tests `walkers.*` and the bench then run it. [`Context`] offers the steps of a
-//! walk. This one is complete, and runs in `examples/walker`:
+//! Implement [`Walker`] in one file, and add it to [`for_each_walker!`](crate::for_each_walker).
+//! Tests, the kernel's self-tests `walkers.*` and the bench then run it. This one is complete, and
+//! runs in `examples/walker`:
 //!
 //! ```
 //! use paging::reference::{Context, Error, Walker};
@@ -92,16 +88,15 @@ use crate::source::FrameArray;
 use crate::tables::Tables;
 use core::fmt;
 
-/// A way to map and unmap kernel addresses. Returns the levels written, links included.
+/// Maps and unmaps kernel addresses. Returns the levels written, links included.
 ///
 /// # Errors
-/// An [`Error`]. What was written before stays.
+/// An [`Error`]. What was written before stays; the caller unmaps it.
 pub trait Walker<G: Granule, T: Tables, M: Mmu> {
-    /// A short name for tables and selections, without blanks.
+    /// For tables and selections, without blanks.
     const NAME: &'static str;
 
-    /// Maps `size` bytes at `va` to the memory from `pa` on, as `ioremap`. All are multiples of the
-    /// page size; nothing is mapped there.
+    /// Maps `size` bytes at `va` to the memory from `pa` on, as `ioremap`. Nothing is mapped there.
     ///
     /// # Errors
     /// [`Error`].
@@ -126,8 +121,8 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         attributes: Attributes,
     ) -> Result<LevelMask, Error>;
 
-    /// Maps `frames` whose chunks of `1 << shift` bytes, at least a page, are contiguous and
-    /// aligned, as `vmalloc` with large blocks. Unused by default.
+    /// Maps `frames` whose chunks of `1 << shift` bytes are contiguous and aligned, as `vmalloc`
+    /// with large blocks.
     ///
     /// # Errors
     /// [`Error`].
@@ -144,7 +139,7 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
         self.map_pages(ctx, va, frames, attributes)
     }
 
-    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB; by default as Linux.
+    /// Unmaps `size` bytes at `va`, holes allowed, and invalidates the TLB.
     ///
     /// # Errors
     /// [`Error`].
@@ -154,8 +149,7 @@ pub trait Walker<G: Granule, T: Tables, M: Mmu> {
     }
 }
 
-/// Runs a block for each registered [`Walker`], statically dispatched: `for_each_walker!(|walker| {
-/// ... })`. The list is below.
+/// Runs a block for each registered [`Walker`]: `for_each_walker!(|walker| { ... })`.
 #[macro_export]
 macro_rules! for_each_walker {
     (|$walker:ident| $body:block) => {
@@ -173,7 +167,7 @@ macro_rules! for_each_walker {
     };
 }
 
-/// Why a reference walker refused or stopped.
+/// Why a walker refused or stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -181,27 +175,27 @@ pub enum Error {
     Empty(VirtAddr),
     /// An address or size is not a multiple of the page size.
     Misaligned(u64),
-    /// A chunk of `1 << shift` bytes is smaller than a page, or too large.
+    /// Smaller than a page, or too large.
     ChunkShift(u32),
     /// The range leaves what the tree translates.
     OutOfRange(VirtAddr, u64),
     /// The source lacks a frame.
     NoFrame {
-        /// The page, from the start of the range.
+        /// From the start of the range.
         page: u64,
     },
-    /// No physical address has this frame number.
+    /// No address has this number.
     BadFrame(Pfn),
     /// Something is mapped here already.
     Occupied {
         /// Where.
         va: VirtAddr,
-        /// The level of the descriptor found.
+        /// Of the descriptor.
         level: Level,
-        /// The descriptor found.
+        /// The descriptor.
         found: Descriptor,
     },
-    /// The range to unmap covers this leaf in part.
+    /// Covered in part.
     PartialLeaf {
         /// Where the range meets it.
         va: VirtAddr,
@@ -210,7 +204,7 @@ pub enum Error {
     },
     /// No page for a table of this level.
     OutOfTables(Level),
-    /// The engine's, by [`Engine`].
+    /// Of [`Engine`].
     Engine(crate::Error),
 }
 

@@ -1,5 +1,4 @@
-//! Linux's `vmap_range_noflush`. [`Rewalk`](super::Rewalk) and [`Series`](super::Series) differ in
-//! the step at the last level, an architecture hook.
+//! Linux's `vmap_range_noflush`. The step at the last level is an architecture hook.
 
 use super::Error;
 use super::context::{Context, slices};
@@ -15,7 +14,7 @@ pub(super) const ANY_SHIFT: u32 = 63;
 pub(super) struct Step {
     pub(super) va: VirtAddr,
     pub(super) pa: PhysAddr,
-    /// Bytes to the end of the range or of the table.
+    /// To the end of the range or of the table.
     pub(super) left: u64,
     pub(super) max_shift: u32,
 }
@@ -35,7 +34,7 @@ impl Step {
 pub(super) struct RangeWalk<'c, 'a, G, T, M, S> {
     pub(super) ctx: &'c Context<'a, G, T, M>,
     pub(super) attributes: Attributes,
-    /// log2 of the largest leaf allowed.
+    /// Of the largest leaf allowed.
     pub(super) max_shift: u32,
     pub(super) step_size: S,
 }
@@ -80,7 +79,7 @@ impl<G: Granule, T: Tables, M: Mmu, S: Fn(&Step) -> u64> RangeWalk<'_, '_, G, T,
         Ok(())
     }
 
-    /// Publishes by one pair of barriers, on errors too.
+    /// One pair of barriers, on errors too.
     fn fill_last(
         &self,
         table: PhysAddr,

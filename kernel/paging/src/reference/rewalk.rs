@@ -1,5 +1,3 @@
-//! [`Rewalk`]: Linux up to 7.3.
-
 use super::context::{Context, slices};
 use super::range::{ANY_SHIFT, RangeWalk, Step};
 use super::{Error, Walker};
@@ -11,7 +9,7 @@ use crate::outcome::LevelMask;
 use crate::source::FrameArray;
 use crate::tables::Tables;
 
-/// What Linux up to 7.3 does.
+/// Linux up to 7.3.
 ///
 /// - A contiguous range: one walk; blocks where the slice is exactly one, groups one by one, pages.
 /// - An array (`vmap`): one walk, pages only.
@@ -110,7 +108,6 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Rewalk {
 struct PagesWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Where page 0 goes.
     va: VirtAddr,
     attributes: Attributes,
 }
@@ -134,7 +131,6 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> PagesWalk<'_, '_, G,
         Ok(())
     }
 
-    /// As in `RangeWalk`.
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut page = range.start.offset_from(self.va) >> G::PAGE_SHIFT;
         let mut result = Ok(());

@@ -12,23 +12,20 @@ use crate::outcome::LevelMask;
 use crate::source::FrameArray;
 use crate::tables::Tables;
 
-/// The one block size for arrays: 2M with 4 KiB pages.
+/// 2M with 4 KiB pages.
 const BLOCK_LEVEL: Level = LAST_LEVEL - 1;
 
 /// What the 2026 series does.
 ///
 /// - A contiguous range: as [`Rewalk`](super::Rewalk), but a step at the last level writes many
 ///   groups: the largest power of two left in the table, at most half of it.
-/// - An array in chunks: one walk, with level 2 blocks (never level 1), groups and pages.
-/// - An array (`vmap`): scanned for chunks as large as contiguity and the first frame's alignment
-///   allow; equal neighbours share a walk. From the first single page on, all is mapped in pages.
-///
-/// Each chunk's scan goes along its whole physical run, again and again if that is badly aligned.
+/// - An array in chunks: one walk, with level 2 blocks, groups and pages.
+/// - An array (`vmap`): scanned for chunks; equal neighbours share a walk. From the first single
+///   page on, all is mapped in pages. Each scan goes along the whole physical run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Series {
-    /// Keep a defect of July: in the walk for arrays, a step that begins at an offset in a chunk,
-    /// because a table or a smaller chunk ended there, runs past its end and **maps pages to wrong
-    /// frames**, without an error. Off, the frame number's alignment bounds the step, too.
+    /// Keep a defect of July: in the walk for arrays, a step that begins at an offset in a chunk
+    /// runs past its end and **maps pages to wrong frames**, without an error.
     pub overrun: bool,
 }
 
@@ -79,7 +76,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
             overrun: self.overrun,
         };
         let mut levels = LevelMask::NONE;
-        // `pending..page` wait to be mapped, in chunks of `walk.shift`.
+        // They wait to be mapped, in chunks of `walk.shift`.
         let mut pending = 0;
         let mut page = 0;
         while page < pages {
@@ -123,7 +120,7 @@ impl<G: Granule, T: Tables, M: Mmu> Walker<G, T, M> for Series {
     }
 }
 
-/// log2 of the pages in the chunk at `page`; 0 if not worth it.
+/// 0 if not worth it.
 fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32 {
     let Some(first) = frames.frame(page as usize) else {
         return 0;
@@ -141,7 +138,6 @@ fn batch_order<G: Granule, A: FrameArray + ?Sized>(frames: &A, page: u64) -> u32
 struct ArrayWalk<'c, 'a, G, T, M, A: ?Sized> {
     ctx: &'c Context<'a, G, T, M>,
     frames: &'c A,
-    /// Where page 0 goes.
     va: VirtAddr,
     shift: u32,
     attributes: Attributes,
@@ -194,7 +190,6 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         Ok(())
     }
 
-    /// As in `RangeWalk`.
     fn fill_last(&self, table: PhysAddr, range: VirtRange, levels: &mut LevelMask) -> Result<(), Error> {
         let mut result = Ok(());
         let mut done = 0;
@@ -214,7 +209,6 @@ impl<G: Granule, T: Tables, M: Mmu, A: FrameArray + ?Sized> ArrayWalk<'_, '_, G,
         result
     }
 
-    /// Only the first page and descriptor are looked at.
     #[inline]
     fn fill_step(&self, table: PhysAddr, va: VirtAddr, left: u64) -> Result<u64, Error> {
         let index = self.ctx.vacant_page(table, va)?;

@@ -1,5 +1,3 @@
-//! Linux's way, without and with the series.
-
 use super::Error;
 use super::context::{Context, slices};
 use super::flush::flush_range;
@@ -10,11 +8,12 @@ use crate::mmu::Mmu;
 use crate::outcome::{LeafSize, LevelMask};
 use crate::tables::Tables;
 
-/// Unmaps `size` bytes at `va`, holes allowed, and invalidates all, as Linux's `vunmap_range`:
-/// blocks whole, pages and groups by an exchange per descriptor. Empty tables stay.
+/// Linux's `vunmap_range`: blocks whole, pages and groups by an exchange per descriptor. Empty
+/// tables stay.
 ///
 /// # Errors
 /// [`Error::PartialLeaf`] where Linux warns, and unmaps too much or leaves a mixed group; what lies
+/// before is unmapped. Those of [`Context::check_range`].
 /// before is unmapped. Those of [`Context::check_range`].
 pub fn unmap_range<G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'_, G, T, M>,
@@ -95,7 +94,7 @@ fn clear_group<G: Granule, T: Tables, M: Mmu>(ctx: &Context<'_, G, T, M>, table:
     }
 }
 
-/// Repeats, if a CPU has set AF or DBM's bit.
+/// If a CPU has set AF or DBM's bit.
 #[inline]
 fn exchange<G: Granule, T: Tables, M: Mmu>(
     ctx: &Context<'_, G, T, M>,
