@@ -137,31 +137,31 @@ impl Attributes {
     /// nGnRE, writable, never executable.
     pub const DEVICE: Self = Self::kernel(MemoryType::DEVICE_NGNRE).writable();
 
-    /// Lets EL1 store.
+    /// Returns them, writable.
     #[must_use]
     pub const fn writable(self) -> Self {
         Self(self.0 & !AP_READ_ONLY)
     }
 
-    /// Forbids stores.
+    /// Returns them, read-only.
     #[must_use]
     pub const fn read_only(self) -> Self {
         Self(self.0 | AP_READ_ONLY)
     }
 
-    /// Lets EL1 execute.
+    /// Returns them, executable at EL1.
     #[must_use]
     pub const fn executable(self) -> Self {
         Self(self.0 & !PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Forbids EL1 to execute.
+    /// Returns them, never executable at EL1.
     #[must_use]
     pub const fn execute_never(self) -> Self {
         Self(self.0 | PRIVILEGED_EXECUTE_NEVER)
     }
 
-    /// Sets software bits 58:55.
+    /// Returns them, with software bits 58:55.
     #[must_use]
     pub const fn with_software(self, bits: u8) -> Self {
         Self(self.0 & !SOFTWARE | ((bits as u64) << SOFTWARE_SHIFT & SOFTWARE))
@@ -186,7 +186,7 @@ impl Attributes {
         self.0 & (AP_READ_ONLY | PRIVILEGED_EXECUTE_NEVER) == 0
     }
 
-    /// Memory type.
+    /// Returns the memory type.
     #[must_use]
     pub const fn memory(self) -> MemoryType {
         MemoryType {
@@ -195,13 +195,13 @@ impl Attributes {
         }
     }
 
-    /// Software bits 58:55.
+    /// Returns software bits 58:55.
     #[must_use]
     pub const fn software(self) -> u8 {
         ((self.0 & SOFTWARE) >> SOFTWARE_SHIFT) as u8
     }
 
-    /// As in a descriptor.
+    /// Returns the bits of a descriptor.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -329,7 +329,7 @@ impl Descriptor {
         self.0 & CONTIGUOUS != 0
     }
 
-    /// Output address, or that of the table.
+    /// Returns the output address, or that of the table.
     #[inline]
     #[must_use]
     pub fn address<G: Granule>(self) -> PhysAddr {

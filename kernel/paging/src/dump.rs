@@ -75,7 +75,7 @@ fn text(size: DisplaySize) -> ArrayString<24> {
     text
 }
 
-/// In ascending order.
+/// Runs of a range, in ascending order.
 #[derive(Debug)]
 pub struct Dump<'t, G: Granule, T: Tables, M: Mmu> {
     tree: &'t Tree<G, T, M>,

@@ -318,7 +318,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
         self.tree.defer_all(&mut self.pending, pending);
     }
 
-    /// Owns `cargo` until it has flushed.
+    /// Returns the batch, owning `cargo` until it has flushed.
     pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
             tree: self.tree,

@@ -30,7 +30,7 @@ use crate::descriptor::{ADDRESS, Attributes, SHAREABILITY};
 use crate::leaf::{self, Leaves};
 use crate::outcome::LeafSet;
 
-/// Of a table or of its descriptors, `-1..=3`.
+/// The level of a table or of its descriptors, `-1..=3`.
 pub type Level = i8;
 
 /// Its descriptors are pages.

@@ -35,7 +35,7 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::outcome::{LeafCounts, LeafSet, LeafSize};
 
-/// Of one level in one table: single ones, groups, single ones.
+/// Leaves of one level in one table: single ones, groups, single ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaves {
     /// Their level.
@@ -134,7 +134,7 @@ fn divided<G: Granule>(level: Level, va: VirtAddr, pa: PhysAddr, size: u64, allo
     Leaves::divide::<G>(level, va, pa, nr, group.exists::<G>() && allowed.contains(group))
 }
 
-/// Of `pages` pages from `pa` on, at congruent addresses.
+/// Returns the largest leaf in `pages` pages from `pa` on, at congruent addresses.
 #[inline]
 #[must_use]
 pub fn largest_within<G: Granule>(pa: PhysAddr, pages: u64, allowed: LeafSet) -> LeafSize {

@@ -114,7 +114,7 @@ impl<M: Mmu> Mmu for &M {
     forward_mmu!(self => (**self), plainly);
 }
 
-/// As [`Tracing`] hands it on.
+/// A barrier or invalidation, for [`Tracing`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum MmuEvent {
     /// DSB ISHST.
@@ -158,7 +158,7 @@ impl<M: Mmu, F: Fn(MmuEvent)> Mmu for Tracing<M, F> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// Issued.
+/// How many were issued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MmuCounts {
     /// DSBs.
@@ -228,7 +228,7 @@ impl<M: Mmu> Mmu for Counting<M> {
     forward_mmu!(self => self.inner, Self::around);
 }
 
-/// For a tree that no CPU uses.
+/// Issues nothing: for a tree that no CPU uses.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct NoMmu {
     /// Of [`Mmu::has_tlbi_range`].

@@ -77,7 +77,7 @@ impl LeafSize {
         }
     }
 
-    /// Descriptors.
+    /// Returns the descriptors it takes.
     #[inline]
     #[must_use]
     pub fn descriptors<G: Granule>(self) -> usize {
@@ -100,7 +100,7 @@ impl fmt::Debug for LeafSize {
     }
 }
 
-/// That a mapping may use.
+/// Leaf sizes that a mapping may use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeafSet(u8);
 
@@ -122,13 +122,13 @@ impl LeafSet {
         Self(set)
     }
 
-    /// Without groups: for an erratum (DESIGN rule 11).
+    /// Returns the set without groups: for an erratum (DESIGN rule 11).
     #[must_use]
     pub const fn without_groups(self) -> Self {
         Self(self.0 & 0b0101_0101)
     }
 
-    /// Without larger leaves than `size`.
+    /// Returns the set without leaves larger than `size`.
     #[must_use]
     pub const fn at_most(self, size: LeafSize) -> Self {
         let level = size.level as usize;
@@ -171,7 +171,7 @@ impl fmt::Debug for LeafSet {
 pub struct LeafCounts([u32; 8]);
 
 impl LeafCounts {
-    /// Of `size`. A group counts as one.
+    /// Returns how many leaves of `size`. A group counts as one.
     #[must_use]
     pub const fn get(&self, size: LeafSize) -> u32 {
         self.0[size.slot()]
@@ -200,7 +200,7 @@ impl LeafCounts {
         }
     }
 
-    /// Of granule `G`, in all.
+    /// Returns the pages of granule `G` in all.
     #[must_use]
     pub fn pages<G: Granule>(&self) -> u64 {
         LeafSize::ALL
@@ -216,7 +216,7 @@ impl LeafCounts {
         self.0.iter().all(|nr| *nr == 0)
     }
 
-    /// As "3x2M 16x64K 5x4K".
+    /// Displays the counts as "3x2M 16x64K 5x4K".
     #[must_use]
     pub fn display<G: Granule>(&self) -> impl fmt::Display + '_ {
         DisplayCounts::<G>(self, core::marker::PhantomData)
@@ -254,7 +254,7 @@ impl<G: Granule> fmt::Display for DisplayCounts<'_, G> {
     }
 }
 
-/// By the largest unit: "4K", "2M", "16G".
+/// Displays bytes by the largest unit: "4K", "2M", "16G".
 #[derive(Clone, Copy, Debug)]
 pub struct DisplaySize(pub u64);
 
@@ -420,7 +420,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names a number too large for an address as given.
+    /// Returns the error with a number too large for an address as given.
     #[must_use]
     pub fn of_frames<G: Granule>(self) -> Self {
         match self {

@@ -9,7 +9,7 @@ pub(crate) const fn output<G: Granule>(n: u64) -> PhysAddr {
     PhysAddr(n.rotate_left(G::PAGE_SHIFT))
 }
 
-/// Consecutive pages.
+/// Physically consecutive pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// The first address.
@@ -18,7 +18,7 @@ pub struct Run {
     pub pages: u64,
 }
 
-/// At a page.
+/// What a source has at a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece<'a> {
     /// A run.
@@ -29,7 +29,7 @@ pub enum Piece<'a> {
     Singles(&'a [Pfn]),
 }
 
-/// Read front to back.
+/// A source of physical pages, read front to back.
 pub trait PhysSource<G: Granule> {
     /// [`run_at`](Self::run_at) costs the same for every length. If not, callers that only predict
     /// a mapping ask for short runs.
@@ -64,7 +64,7 @@ pub trait PhysSource<G: Granule> {
     }
 }
 
-/// What `ioremap` maps, Linux's `vmap_range_noflush`.
+/// A contiguous range: what `ioremap` maps, Linux's `vmap_range_noflush`.
 #[derive(Clone, Copy, Debug)]
 pub struct PhysRange {
     start: PhysAddr,
@@ -72,7 +72,7 @@ pub struct PhysRange {
 }
 
 impl PhysRange {
-    /// `map` demands that `start` is page-aligned.
+    /// Returns `pages` pages from `start` on, which `map` demands to be page-aligned.
     #[must_use]
     pub const fn new(start: PhysAddr, pages: u64) -> Self {
         Self { start, pages }
@@ -152,7 +152,7 @@ impl FrameArray for [Option<Pfn>] {
     }
 }
 
-/// What `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
+/// An array of pages: what `vmap` maps, Linux's `vmap_pages_range_noflush_walk`.
 #[derive(Debug)]
 pub struct PageArray<'a, A: FrameArray + ?Sized> {
     frames: &'a A,
@@ -292,7 +292,7 @@ pub struct Extents<'a> {
 }
 
 impl<'a> Extents<'a> {
-    /// In order.
+    /// Returns the pages of `extents`, in order.
     #[must_use]
     pub fn new(extents: &'a [Extent]) -> Self {
         Self {

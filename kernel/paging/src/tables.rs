@@ -15,7 +15,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Returns those that `frames` begin with.
+    /// Returns the groups that `frames` begin with.
     #[inline]
     #[must_use]
     pub fn of(self, frames: &[Pfn]) -> &[Pfn] {

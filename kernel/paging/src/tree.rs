@@ -30,7 +30,7 @@ pub enum BreakPolicy {
     InPlace,
 }
 
-/// Fixed when a tree is made.
+/// Policy of a tree, fixed when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
     /// Implemented physical address bits, at most [`Granule::PA_BITS`].
@@ -155,29 +155,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Tree::new(self.root, self.half, tables, mmu, self.config)
     }
 
-    /// Root table.
+    /// Returns the root table.
     pub fn root(&self) -> PhysAddr {
         self.root
     }
 
-    /// The half translated.
+    /// Returns the half translated.
     pub fn half(&self) -> Half {
         self.half
     }
 
-    /// Table memory.
+    /// Returns the table memory.
     #[inline]
     pub fn tables(&self) -> &T {
         trace::inner(&self.tables)
     }
 
-    /// Barriers and invalidations.
+    /// Returns the barriers and invalidations.
     #[inline]
     pub fn mmu(&self) -> &M {
         trace::inner(&self.mmu)
     }
 
-    /// Policy.
+    /// Returns the policy.
     #[inline]
     pub fn config(&self) -> &Config {
         &self.config
@@ -189,7 +189,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         old.may_change_in_place_to(new) && !break_it
     }
 
-    /// All addresses that the tree could translate.
+    /// Returns all addresses that the tree could translate.
     #[inline]
     pub fn range(&self) -> VirtRange {
         VirtRange::new(self.start, 1 << G::VA_BITS)

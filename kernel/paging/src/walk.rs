@@ -24,7 +24,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// Addresses covered.
+    /// Returns the addresses covered.
     #[must_use]
     pub fn range<G: Granule>(&self) -> VirtRange {
         VirtRange::new(self.va, self.size.bytes::<G>())
@@ -59,19 +59,19 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Root first.
+    /// Returns the levels read, root first.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// Where it ended.
+    /// Returns the level at which it ended.
     #[must_use]
     pub fn level(&self) -> Level {
         self.steps().last().map_or(0, |step| step.level)
     }
 }
 
-/// Of [`Tree::visit`].
+/// Whether [`Tree::visit`] goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Visit {
     /// To the next leaf.
@@ -113,7 +113,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(walk)
     }
 
-    /// Valid ones only.
+    /// Returns the valid leaf that translates `va`, if any.
     #[inline]
     pub fn translate(&self, va: VirtAddr) -> Option<Leaf> {
         if !self.range().contains(va) {

@@ -17,7 +17,6 @@ pub struct VmArea<'v, B: Backend> {
     /// `None` only after [`into_raw`](Self::into_raw).
     area: Option<Area>,
     range: VirtRange,
-    /// Of the memory in its first page.
     offset: u64,
     outcome: Outcome,
 }
@@ -45,7 +44,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         blocks.hand_to(self.area());
     }
 
-    /// Returns the address of the memory, with the offset of a physical range.
+    /// Returns the address, with the offset of a physical range.
     #[must_use]
     pub fn va(&self) -> VirtAddr {
         self.range.start.add(self.offset)
@@ -78,7 +77,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Returns the size in bytes that was asked for.
+    /// Returns the bytes asked for.
     #[must_use]
     pub fn size(&self) -> u64 {
         Head::of(self.area()).size()
@@ -96,13 +95,13 @@ impl<'v, B: Backend> VmArea<'v, B> {
         Head::of(self.area()).kind()
     }
 
-    /// Returns what mapping it took: leaves by size, tables, levels.
+    /// Returns what mapping it took.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// Returns the physical address at `offset`, without a lock: the tables are the holder's.
+    /// Returns the physical address at `offset`, without a lock.
     #[must_use]
     pub fn translate(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size() {
@@ -133,7 +132,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
 
     #[inline(always)]
     pub(crate) fn into_area(self) -> Option<Area> {
-        // Keeps it out of memory: its drop has nothing to do.
         ManuallyDrop::new(self).area.take()
     }
 
@@ -145,7 +143,7 @@ impl<'v, B: Backend> VmArea<'v, B> {
         }
     }
 
-    /// Returns what [`Vmalloc::find_vm_area`] returns.
+    /// Returns what [`Vmalloc::find_vm_area`] does.
     #[must_use]
     pub fn info(&self) -> AreaInfo {
         match record::info_of_held::<B::Granule>(self.area()) {

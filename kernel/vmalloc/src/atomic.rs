@@ -1,4 +1,3 @@
-//! The atomics of what has no lock. A module of its own so that `tests/memory_orders`, which
-//! compiles those files too, has loom's there.
+//! The atomics of what has no lock: `tests/memory_orders` has loom's here.
 
 pub use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};

@@ -29,11 +29,9 @@ const TAKEN: u64 = 1;
 pub(crate) struct Slot {
     /// `FREE`, `TAKEN`, or the address.
     va: AtomicU64,
-    /// The caller that frees it.
     by: AtomicPtr<Location<'static>>,
 }
 
-/// Deferred areas of one shard.
 pub(crate) struct DeferredAreas {
     pub new: DeferredList<WORDS>,
     /// Areas above `NR_SHIFT`, pages below.
@@ -58,7 +56,6 @@ impl DeferredAreas {
         }
     }
 
-    /// Areas and pages, guards included.
     pub fn usage(&self) -> (usize, u64) {
         counted(self.usage.load(Relaxed))
     }
@@ -68,7 +65,7 @@ impl DeferredAreas {
         self.usage.load(Relaxed) != 0
     }
 
-    /// Returns the counts. `pages` includes guards.
+    /// Returns the counts.
     pub fn push(&self, area: Area, pages: u64) -> (usize, u64) {
         let one = one_of(pages);
         let before = self.usage.fetch_add(one, Relaxed);
@@ -101,7 +98,7 @@ impl Addresses {
         }
     }
 
-    /// Returns how many there are, and were ever refused.
+    /// How many there are, and were ever refused.
     pub fn usage(&self) -> (usize, usize) {
         (self.nr.load(Relaxed), self.nr_refused.load(Relaxed))
     }
@@ -125,13 +122,11 @@ impl Slot {
         (va != FREE && va != TAKEN).then_some(VirtAddr(va))
     }
 
-    /// Returns `None` if `va` is gone.
     pub fn take(&self, va: VirtAddr) -> Option<&'static Location<'static>> {
         self.va.compare_exchange(va.0, TAKEN, AcqRel, Relaxed).ok()?;
         let by = self.by.load(Relaxed);
         self.va.store(FREE, Release);
-        // SAFETY: filling the slot stored a `&'static Location` before the address, which was
-        // acquired.
+        // SAFETY: a `&'static Location` was stored before the address, which was acquired.
         unsafe { by.as_ref() }
     }
 }

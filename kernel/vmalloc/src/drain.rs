@@ -2,15 +2,13 @@
 //! then the area stays mapped.
 //!
 //! - In an exception handler, which must not wait for a lock whose holder it may have interrupted.
-//!   The CPU's next call frees the area; [`Backend::deferred_work`] announces it.
+//!   [`Backend::deferred_work`] announces it.
 //! - On another CPU than the area's, which would write lines of its shard, if the area may be lazy.
 //!   One call in sixteen frees it, or, at half of the shard's share, the CPU that frees one more.
 //!
-//! An [area](VmArea::free_atomic) goes into its shard's list (`deferred`). So does an address whose
-//! shard's lock is free for a lookup; others go into
+//! An area goes into its shard's list (`deferred`), an address that cannot be looked up into
 //! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots. A shard is drained inside its
-//! purge gate. Most calls skip a taken gate, and drain at most [`STEP`] areas;
-//! [`Vmalloc::vm_unmap_aliases`] waits, and drains all.
+//! purge gate, by at most [`STEP`] areas, or all in [`Vmalloc::vm_unmap_aliases`].
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -24,8 +22,8 @@ use paging::{Granule, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
     /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context, also in a handler
-    /// that interrupted a lock's holder. Never waits: a later call frees the area, which stays
-    /// mapped till then ([`Usage::deferred`](crate::Usage::deferred)).
+    /// that interrupted a lock's holder. Never waits: a later call frees the area
+    /// ([`Usage::deferred`](crate::Usage::deferred)).
     ///
     /// # Errors
     ///
@@ -106,7 +104,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains some of this CPU's deferred areas and, if it may wait, of the shared ones.
+    /// And, if it may wait, some of the shared ones.
     #[inline(always)]
     pub(crate) fn drain_some(&self, context: Context) -> &'static Shard<B> {
         let shard = self.this_shard();
@@ -128,7 +126,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Drains at most `STEP` areas of each shard that is not being flushed. Returns whether that
-    /// was all. For what [`Backend::deferred_work`] wakes. [Waiting](crate#contexts).
+    /// was all. [Waiting](crate#contexts).
     pub fn deal_with_deferred(&self) -> bool {
         self.drain_addresses(false);
         for shard in self.shards.iter().filter(|shard| shard.deferred_list.any()) {
@@ -140,7 +138,7 @@ impl<B: Backend> Vmalloc<B> {
     #[cold]
     #[inline(never)]
     fn drain_shared(&self) {
-        // Cleared first: what is deferred meanwhile sets it again.
+        // First: what is deferred meanwhile sets it again.
         self.shared_work.swap(false, AcqRel);
         self.drain_addresses(false);
         let common = self.shards.common();
@@ -172,7 +170,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Drains all, inside the purge gate.
+    /// Inside the purge gate.
     pub(crate) fn drain_all(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let lists = [held.deferred.take(), shard.deferred_list.new.take_all()];
@@ -225,7 +223,7 @@ impl<B: Backend> Vmalloc<B> {
             let Some(va) = slot.address() else {
                 continue;
             };
-            // An area in use keeps its shard, so it is this one's if it exists.
+            // An area in use keeps its shard.
             let shard = self.shards.get(self.owners.of(self.span_of(Self::page_of(va))));
             let inside = if wait {
                 shard.purge.enter(&self.backend)
@@ -256,8 +254,7 @@ impl<B: Backend> Vmalloc<B> {
 }
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Frees the area in any context, as [`Vmalloc::vfree_atomic`]; always finds room. Never waits
-    /// (a drop does).
+    /// Frees the area in any context. Never waits (a drop does).
     ///
     /// # Errors
     ///

@@ -13,14 +13,14 @@ pub enum Error {
     Empty,
     /// More than there could be.
     TooLarge {
-        /// Bytes asked for, saturated.
+        /// Bytes, saturated.
         size: u64,
-        /// The largest possible size.
+        /// The limit.
         limit: u64,
     },
     /// The alignment is not a power of two.
     BadAlignment {
-        /// The alignment in bytes.
+        /// In bytes.
         align: u64,
     },
     /// The range exceeds the physical address space.
@@ -30,8 +30,7 @@ pub enum Error {
         /// Its size.
         size: u64,
     },
-    /// RAM is cacheable elsewhere, and mismatched types are not coherent (Arm ARM B2.8). In an
-    /// array, the first such frame.
+    /// RAM is cacheable elsewhere (Arm ARM B2.8).
     Ram {
         /// Its start.
         pa: PhysAddr,
@@ -44,14 +43,14 @@ pub enum Error {
     OutOfSpace(va::Error),
     /// No frame is left.
     OutOfFrames {
-        /// Bytes asked for.
+        /// Bytes.
         size: u64,
     },
     /// Not a single frame, an area's already, or there twice.
     NotToBeTakenOver(Pfn),
     /// No page is left for nodes.
     OutOfNodes,
-    /// The walker's error: no table, a missing frame, an unimplemented address.
+    /// The walker's error.
     Map(paging::Error),
     /// Not page aligned.
     Misaligned(VirtAddr),
@@ -63,36 +62,36 @@ pub enum Error {
     NoArea(VirtAddr),
     /// Not an area's first address.
     Interior {
-        /// The address.
+        /// Address.
         va: VirtAddr,
-        /// The area around it.
+        /// Area around it.
         area: AreaInfo,
     },
     /// In a guard page.
     Guard {
-        /// The address.
+        /// Address.
         va: VirtAddr,
-        /// The guarded area.
+        /// Guarded area.
         area: AreaInfo,
     },
     /// A handle frees this area.
     Owned(AreaInfo),
     /// Another call frees this kind.
     WrongKind {
-        /// The area.
+        /// Area.
         area: AreaInfo,
-        /// The kind that this call frees.
+        /// What this call frees.
         expected: Kind,
     },
     /// The area was freed already.
     Freed(Freed),
     /// The mapping has another size.
     WrongLength {
-        /// Its start.
+        /// Start.
         va: VirtAddr,
-        /// Its size.
+        /// Size.
         size: u64,
-        /// The size given.
+        /// Size given.
         expected: u64,
     },
     /// A `set_memory_*` changed the area.
@@ -101,16 +100,16 @@ pub enum Error {
     WouldBlock,
     /// No room to defer an address. The area is unchanged.
     TooManyDeferred {
-        /// The address.
+        /// Address.
         va: VirtAddr,
     },
     /// Not within the area.
     OutOfBounds {
-        /// Its offset in the area.
+        /// Offset.
         offset: u64,
-        /// Its size.
+        /// Size.
         size: u64,
-        /// The area.
+        /// Area.
         area: AreaInfo,
     },
 }

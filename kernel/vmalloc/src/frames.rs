@@ -1,16 +1,14 @@
 //! [`Blocks`]: the frames of an area that owns them.
 //!
 //! A block is one allocation of frames. Up to four are kept with the area; of more, all but three
-//! in a list of frames full of blocks. So small or contiguous areas need no list, and none needs an
-//! array of pages.
+//! in a list of frames full of blocks. So small or contiguous areas need no list.
 
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::record::{self, Area, BLOCK_BITS, Head, INLINE_BLOCKS, Kind};
 use paging::{FrameArray, Granule, Pfn, PhysSource, Run};
 
-/// The first frame's number, in 40 bits for addresses of 52, and the order plus one in bits 7:0:
-/// never 0.
+/// The first frame's number, in 40 bits, and the order plus one in bits 7:0: never 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Block(u64);
 
@@ -42,18 +40,18 @@ fn list_page(link: u64) -> Option<Pfn> {
     link.checked_sub(1).map(Pfn)
 }
 
-/// Frames in order. Dropping them frees them.
+/// In order. Dropping them frees them.
 pub(crate) struct Blocks<'b, B: Backend> {
     backend: &'b B,
     inline: [u64; INLINE_BLOCKS],
     nr_inline: usize,
-    /// The first and last page of the list as links, and the words used in the last.
+    /// The first and last page as links, and the words used in the last.
     list: u64,
     tail: u64,
     nr_tail: usize,
-    /// Whether it owns the frames. It always owns its list.
+    /// It always owns its list.
     owns: bool,
-    /// Whether they, and then the list, were taken over from a caller.
+    /// From a caller, with the list.
     taken_over: bool,
 }
 
@@ -71,14 +69,14 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// Allocates `pages` frames in the largest blocks up to order `max_order`.
+    /// In the largest blocks up to order `max_order`.
     pub fn allocate(backend: &'b B, pages: u64, max_order: u32, zero: bool) -> Result<Self, Error> {
         let mut blocks = Self::new(backend);
         blocks.fill(pages, max_order, zero)?;
         Ok(blocks)
     }
 
-    /// Adds `pages` frames. A failure keeps what it got.
+    /// A failure keeps what it got.
     pub fn fill(&mut self, pages: u64, max_order: u32, zero: bool) -> Result<(), Error> {
         let backend = self.backend;
         let mut remaining = pages;
@@ -111,7 +109,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(())
     }
 
-    /// Makes room for a [push](Self::push). Returns false if the list lacks a page.
+    /// For a [push](Self::push). False if the list lacks a page.
     fn make_room(&mut self) -> bool {
         let last = list_words::<B::Granule>() - 1;
         self.is_inline() || (self.tail != 0 && self.nr_tail != last) || self.add_list_page()
@@ -127,7 +125,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
             return false;
         };
         if self.taken_over {
-            // A caller might hand over a frame that it does not have, which this page now is.
+            // A caller might hand over a frame that it does not have.
             let taken = self.backend.take_over(page);
             debug_assert!(taken, "a new frame is somebody's");
         }
@@ -183,7 +181,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         }
     }
 
-    /// Returns the blocks of `a`, then `b`, in a new list that does not own the frames.
+    /// In a new list that does not own the frames.
     pub fn joined(a: &Self, b: &Self) -> Result<Self, Error> {
         let mut joined = Self::new(a.backend).without_frames();
         for block in a.cursor().chain(b.cursor()) {
@@ -212,7 +210,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
                 .take_in(Block::new(frame, 0))
                 .inspect_err(|_| backend.hand_back(frame))?;
         }
-        // The fast path for one block without a list would not hand back.
+        // The fast path for one block would not hand back.
         if blocks.list == 0 && !blocks.add_list_page() {
             return Err(Error::OutOfFrames {
                 size: B::Granule::PAGE_SIZE,
@@ -221,7 +219,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
         Ok(blocks)
     }
 
-    /// Makes a drop free no frame: they are another's.
+    /// They are another's.
     pub fn without_frames(mut self) -> Self {
         self.owns = false;
         self
@@ -252,7 +250,7 @@ impl<'b, B: Backend> Blocks<'b, B> {
 }
 
 impl<B: Backend> Blocks<'_, B> {
-    /// Makes what was taken over like other frames.
+    /// Like other frames.
     #[cold]
     #[inline(never)]
     fn hand_back(&mut self) {
@@ -285,7 +283,7 @@ impl<B: Backend> Drop for Blocks<'_, B> {
 
 struct Cursor<'a, 'b, B: Backend> {
     blocks: &'a Blocks<'b, B>,
-    /// Counts inline blocks, then those of the page that `list` links to.
+    /// Inline blocks first, then those of the page that `list` links to.
     index: usize,
     list: u64,
 }
@@ -318,11 +316,9 @@ impl<B: Backend> Iterator for Cursor<'_, '_, B> {
     }
 }
 
-/// The pages of blocks, for the walker.
 pub(crate) struct BlockSource<'a, 'b, B: Backend> {
     current: Option<Block>,
     next: Cursor<'a, 'b, B>,
-    /// The index of the first page of `current`.
     begins: u64,
     pages: u64,
 }
@@ -358,7 +354,6 @@ impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
         let first = block.first().0 + (page - self.begins);
         let mut pages = block.pages() - (page - self.begins);
         if pages < limit {
-            // Adjacent blocks are one run.
             for block in self.next.clone() {
                 if pages >= limit || block.first().0 != first + pages {
                     break;

@@ -1,11 +1,10 @@
-//! How an area is freed: **retire** it, so that lookups no longer find it; **unmap**, under its
-//! shard's lock or after a hold of it, which lookups keep until done (`lookup`); **queue** for the
-//! shard's flush, or flush at once if its frames are foreign; then **free** its frames and
+//! How an area is freed: **retire** it, so that lookups no longer find it; **unmap**; **queue** for
+//! the shard's flush, or flush at once if its frames are foreign; then **free** its frames and
 //! addresses.
 //!
 //! A small area takes one hold: at most a table's descriptors. On another CPU it is only retired
 //! (`deferred`). A large one is unmapped without the lock, by whole spans, so that its tables go
-//! with it. A piece keeps its table, even empty.
+//! with it.
 
 use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
@@ -27,8 +26,7 @@ impl<B: Backend> Vmalloc<B> {
             here
         } else {
             let shard = self.shards.get(owner);
-            // Reads nothing of another CPU's shard. The area stays mapped, so it must be one that
-            // may be lazy.
+            // Reads nothing of another CPU's shard.
             let head = Head::of(&area);
             if owner != COMMON && head.can_wait() && self.waits(head) {
                 return self.defer_to_owner(shard, area, range.size >> B::Granule::PAGE_SHIFT);
@@ -53,7 +51,7 @@ impl<B: Backend> Vmalloc<B> {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Returns whether a flush is due. `shard` is locked.
+    /// Whether a flush is due. `shard` is locked.
     #[inline(always)]
     pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
         let head = Head::of(&area);
@@ -89,7 +87,7 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
-    /// Returns whether a flush is due.
+    /// Whether a flush is due.
     #[inline(always)]
     fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
         batch.defer_to(&mut held.lazy.pending);
@@ -108,7 +106,7 @@ impl<B: Backend> Vmalloc<B> {
         shard.state.lock().release(area);
     }
 
-    /// Frees an area without frames, whose map failed.
+    /// Its map failed.
     #[cold]
     pub(crate) fn abandon(&self, mut area: Area) {
         let shard = self.shard_of(&area);
@@ -128,9 +126,7 @@ impl<B: Backend> Vmalloc<B> {
 
     fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
         let body = record::range::<B::Granule>(area);
-        // Most tables are full, which is found quickly.
         self.unmap_all(body, batch);
-        // The first and last table may be left, empty.
         let span = B::Granule::size(LAST_LEVEL - 1);
         let (first, last) = (body.start.align_down(span), body.last().align_down(span));
         if first != body.start {
@@ -141,7 +137,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Unmaps `range` with the tables that it covers whole.
     #[inline]
     pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
         if let Err(failure) = self.backend.tree().unmap(range, batch) {

@@ -8,9 +8,8 @@ pub(crate) struct Tickets {
     serving: u32,
 }
 
-/// Admits one call at a time, first come, first served. Its lock is held for a few instructions, so
-/// that work inside masks no interrupt. Interrupt handlers must only [try](Self::try_enter): what
-/// they interrupted may be inside.
+/// Admits one call at a time, first come, first served. Its lock is held for a few instructions.
+/// Interrupt handlers must only [try](Self::try_enter): what they interrupted may be inside.
 pub(crate) struct Gate<B: Backend>(B::Lock<Tickets>);
 
 /// Inside until dropped.
@@ -34,7 +33,6 @@ impl<B: Backend> Gate<B> {
         Inside(self)
     }
 
-    /// Enters if no call is inside.
     pub fn try_enter(&self) -> Option<Inside<'_, B>> {
         let mut tickets = self.0.lock();
         if tickets.serving != tickets.next {

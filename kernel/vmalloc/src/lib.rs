@@ -1,8 +1,7 @@
 //! Kernel virtual address space: who owns which range, and what is mapped there.
 //!
-//! `va` reserves ranges of virtual pages and knows nothing of tables. [`Vmalloc`] maps memory there
-//! by the one walker of `paging`. Frames, locks and what is RAM come from the kernel's [`Backend`].
-//! The crate's README lists the calls.
+//! `va` reserves ranges of virtual pages. [`Vmalloc`] maps memory there by the one walker of
+//! `paging`. Frames, locks and what is RAM come from the kernel's [`Backend`].
 //!
 //! # The life of an area
 //!
@@ -12,39 +11,33 @@
 //! ```
 //!
 //! Between unmap and flush a TLB may hold translations: frames, tables and addresses are *lazy*
-//! (DESIGN rule 6). A [policy](FlushPolicy) decides when the flush comes.
+//! (DESIGN rule 6), by [policy](FlushPolicy).
 //!
 //! # Shards
 //!
 //! Each CPU has a shard: addresses in pieces of what one last-level table translates, for small
-//! areas. The common shard has all others; a large area has whole such spans (`shard`). Two CPUs on
-//! areas of their own write no common cache line. An area returns to its own shard, whichever CPU
-//! frees it.
+//! areas. The common shard has all others (`shard`). Two CPUs on areas of their own write no common
+//! cache line. An area returns to its own shard.
 //!
 //! # Contexts
 //!
 //! - *Waiting*: the default. Waits for locks and gates, and purges rather than fail for lack of
 //!   memory or addresses. Not in an interrupt handler, nor with interrupts masked for long.
-//! - *Interrupt*: [`Request::nowait`]. Waits only for locks, which all mask interrupts. For
-//!   interrupt handlers, or under a lock that is never taken inside one of these.
+//! - *Interrupt*: [`Request::nowait`]. Waits only for locks, which all mask interrupts.
 //! - *Any*: also in a handler that interrupted such a lock's holder. Never waits:
 //!   [`Request::nolock`], [`vfree_atomic`](Vmalloc::vfree_atomic), [`VmArea::free_atomic`],
 //!   [`is_vmalloc_addr`](Vmalloc::is_vmalloc_addr).
 //!
 //! # Locks
 //!
-//! `docs/LOCKING.md` has the order: a shard's purge gate, an area's busy bit, the linear map's gate
-//! (all with interrupts enabled), the lock in a gate, a CPU's shard, the common shard, the kernel's
-//! own. Never two of one level. Memory is never allocated or freed under a shard's lock. One hold
-//! accesses at most a last-level table's descriptors, copies a page, or frees 64 areas, with no
-//! flush or barrier wait (DESIGN rule 14).
+//! `docs/LOCKING.md` has the order. Memory is never allocated or freed under a shard's lock. One
+//! hold accesses at most a last-level table's descriptors, copies a page, or frees 64 areas, with
+//! no flush or barrier wait (DESIGN rule 14).
 //!
 //! An area's holder reads it without a lock. Others find it under its shard's lock, and hold that
 //! until done with its tables and frames (`lookup`). Under it an area is retired before its unmap
 //! (`free`), and tables of live areas (`sparse`) and returned pieces (`purge`) are unlinked; a
 //! flush precedes each free.
-//!
-//! Errors and policies may get variants: they are `#[non_exhaustive]`.
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]

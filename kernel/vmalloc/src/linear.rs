@@ -1,11 +1,11 @@
-//! [`LinearEdit`]: changes of the kernel's linear map for an area's permissions.
+//! [`LinearEdit`]: the linear map follows an area's permissions.
 
 use paging::{Failure, Granule, LeafSize, Mmu, Outcome, Tables, Tree, VirtAddr, VirtRange, Visit};
 
-/// A change of part of the linear map, made by [`apply`](Self::apply).
+/// A change of part of the linear map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinearEdit {
-    /// Splits leaves at both ends. Only this may fail, for lack of a table.
+    /// At both ends. Only this may fail, for lack of a table.
     Split,
     /// Makes every page writable or read-only.
     SetWritable(bool),
@@ -14,9 +14,9 @@ pub enum LinearEdit {
     /// Makes every page valid and writable, as unused memory is.
     Restore,
     /// Folds split leaves as policy allows, where valid and writable. The rest stays split for
-    /// other areas: restoring must not split, which may fail.
+    /// other areas: restoring must not split.
     Coalesce,
-    /// The same for the one leaf of this size in the range.
+    /// The one leaf of this size in the range.
     Fold(LeafSize),
 }
 
@@ -78,16 +78,13 @@ impl LinearEdit {
     }
 }
 
-/// Consecutive leaves.
 struct Stretch {
     range: VirtRange,
-    /// Any of them.
     read_only: bool,
-    /// Any of them.
     invalid: bool,
 }
 
-/// Returns the first stretch from `at` whose leaves are all valid and writable (`plain`), or none.
+/// Its leaves are all valid and writable (`plain`), or none.
 fn next_stretch<G: Granule, T: Tables, M: Mmu>(
     tree: &Tree<G, T, M>,
     at: VirtAddr,

@@ -1,5 +1,3 @@
-//! Lookups and frees by address.
-
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
@@ -11,14 +9,14 @@ use core::panic::Location;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
-    /// Returns whether `va` is in the region. Any [context](crate#contexts).
+    /// Whether `va` is in the region. Any [context](crate#contexts).
     #[inline]
     pub fn is_vmalloc_addr(&self, va: VirtAddr) -> bool {
         self.range().contains(va)
     }
 
-    /// Calls `look` if `va` is in an area that is in use and ready, under the shard's lock:
-    /// meanwhile neither the area is unmapped nor its tables or frames freed.
+    /// `look` gets an area that is in use and ready, under the shard's lock: meanwhile neither the
+    /// area is unmapped nor its tables or frames freed.
     #[inline]
     pub(crate) fn look_at<R>(
         &self,
@@ -33,8 +31,8 @@ impl<B: Backend> Vmalloc<B> {
         if in_use { look(&segment) } else { None }
     }
 
-    /// Calls `look` with the valid leaf. Without one, a call that changes the area may have broken
-    /// it (DESIGN rule 3), and is waited for without a lock.
+    /// `look` gets the valid leaf. Without one, a call that changes the area may have broken it
+    /// (DESIGN rule 3), and is waited for without a lock.
     pub(crate) fn look_at_leaf<R>(
         &self,
         va: VirtAddr,
@@ -52,16 +50,12 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns the area in use whose pages hold `va`, guards excluded.
-    ///
-    /// Waits for the shard's lock.
+    /// Returns the area in use whose pages hold `va`, guards excluded. Waits for the shard's lock.
     pub fn find_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         self.look_at(va, record::info::<B::Granule>)
     }
 
-    /// Returns the first area in use from `va` upwards. Listings hold no lock in between.
-    ///
-    /// Waits for each shard's lock in turn.
+    /// Returns the first area in use from `va` upwards. Waits for each shard's lock in turn.
     pub fn next_vm_area(&self, va: VirtAddr) -> Option<AreaInfo> {
         let from = if self.range().contains(va) {
             va
@@ -75,7 +69,7 @@ impl<B: Backend> Vmalloc<B> {
         })
     }
 
-    /// Returns the lowest result of `say`, by first page, for areas in use that end behind `page`.
+    /// For areas in use that end behind `page`.
     pub(crate) fn next_segment<R>(&self, page: Vpn, say: impl Fn(&Segment<WORDS>) -> Option<R>) -> Option<R> {
         let mut lowest: Option<(Vpn, R)> = None;
         for shard in self.shards.iter() {
@@ -95,17 +89,13 @@ impl<B: Backend> Vmalloc<B> {
         lowest.map(|(_, said)| said)
     }
 
-    /// Returns the physical address where an ioremap begins.
-    ///
-    /// Waits for the shard's lock.
+    /// Returns where an ioremap begins. Waits for the shard's lock.
     pub fn physical_address(&self, va: VirtAddr) -> Option<PhysAddr> {
         self.look_at(va, |segment| record::physical(&segment.words))
     }
 
-    /// Returns the frame that `va` is mapped to.
-    ///
-    /// Waits for the shard's lock and, if nothing is mapped, for a change of the area's parts. An
-    /// area's holder has [`VmArea::translate`](crate::VmArea::translate).
+    /// Returns the frame that `va` is mapped to. Waits for the shard's lock and, if nothing is
+    /// mapped, for a change of the area's parts.
     ///
     /// # Errors
     ///
@@ -121,9 +111,9 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
     ///
-    /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Takes only the
-    /// lock of the area's shard. Under a lazy policy the call that reaches the shard's share
-    /// purges; an area that a `set_memory_*` changed is flushed at once.
+    /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Under a lazy
+    /// policy the call that reaches the shard's share purges; an area that a `set_memory_*` changed
+    /// is flushed at once.
     ///
     /// # Errors
     ///
@@ -134,7 +124,7 @@ impl<B: Backend> Vmalloc<B> {
     /// # Safety
     ///
     /// A refused address takes no promise. If an area of the right kind was made
-    /// [raw](crate::VmArea::into_raw) there, as for `Box::from_raw`:
+    /// [raw](crate::VmArea::into_raw) there:
     ///
     /// 1. it is the caller's to free;
     /// 2. nothing in it is used any more, on any CPU: no reference, stack or code.
@@ -143,9 +133,8 @@ impl<B: Backend> Vmalloc<B> {
         self.free_at(va, Kind::Vmalloc, Location::caller())
     }
 
-    /// Frees a mapping of [`vmap`](Self::vmap) and its kin. The pages stay their owner's.
-    /// [Waiting](crate#contexts), and flushed on return unless
-    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
+    /// Frees a mapping of [`vmap`](Self::vmap) and its kin. [Waiting](crate#contexts), and flushed
+    /// on return unless [`ForeignPages::Defer`](crate::ForeignPages::Defer).
     ///
     /// # Errors
     ///

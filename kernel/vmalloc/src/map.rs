@@ -19,7 +19,7 @@ use paging::{
 pub(crate) struct Place {
     pub fit: Fit,
     pub phase: Phase,
-    /// In bytes, a power of two, at least a page.
+    /// Bytes, a power of two, at least a page.
     pub align: u64,
 }
 
@@ -28,11 +28,8 @@ const fn io(memory: MemoryType) -> Attributes {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` need no alignment;
-    /// the pages around are mapped.
-    ///
-    /// [Waiting](crate#contexts). Takes the lock of this CPU's shard, or of the common one; one DSB
-    /// and one ISB.
+    /// Maps device registers: Device-nGnRE, never executable. `pa` and `size` need no alignment.
+    /// [Waiting](crate#contexts); one DSB and one ISB.
     ///
     /// # Errors
     ///
@@ -43,7 +40,7 @@ impl<B: Backend> Vmalloc<B> {
         self.ioremap_as(pa, size, MemoryType::DEVICE_NGNRE, Location::caller())
     }
 
-    /// Maps Normal Non-cacheable, for write combining: frame buffers.
+    /// Maps Normal Non-cacheable, for write combining.
     ///
     /// # Errors
     ///
@@ -53,7 +50,7 @@ impl<B: Backend> Vmalloc<B> {
         self.ioremap_as(pa, size, MemoryType::NORMAL_NC, Location::caller())
     }
 
-    /// Maps Device-nGnRnE: writes are not posted (PCI configuration space).
+    /// Maps Device-nGnRnE: writes are not posted.
     ///
     /// # Errors
     ///
@@ -111,8 +108,8 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, io(memory), &words, offset, Context::Waiting)
     }
 
-    /// Maps the caller's pages, contiguous or not, readable and writable. They stay their owner's,
-    /// and may repeat. [Waiting](crate#contexts).
+    /// Maps the caller's pages, readable and writable. They stay their owner's, and may repeat.
+    /// [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -144,7 +141,7 @@ impl<B: Backend> Vmalloc<B> {
         self.vmap_source(|| PageArray::new(frames), size, attributes, caller)
     }
 
-    /// Maps pages that the area takes over: it frees each as a single frame, and nothing else does.
+    /// Maps pages that the area takes over: it frees each as a single frame.
     /// [Waiting](crate#contexts).
     ///
     /// # Errors
@@ -156,7 +153,7 @@ impl<B: Backend> Vmalloc<B> {
     /// # Safety
     ///
     /// 1. Each frame is the caller's, single as of [`alloc_frames`](Backend::alloc_frames), and
-    ///    does not repeat: a backend may not be able to tell.
+    /// does not repeat: a backend may not be able to tell.
     /// 2. When the area ends, no frame is in use in any other way.
     #[track_caller]
     pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {
@@ -164,13 +161,12 @@ impl<B: Backend> Vmalloc<B> {
         let nr = frames.nr_frames() as u64;
         let size = self.size_of_ram_pages(nr)?;
         let blocks = self.under_pressure(|| Blocks::of_single_frames(&self.backend, frames, nr))?;
-        // Maps what was taken over, even if the array changes.
         let area = self.vmap_source(|| blocks.source(nr), size, Attributes::KERNEL_DATA, caller)?;
         area.keep_blocks(blocks);
         Ok(area)
     }
 
-    /// Maps frames that are not RAM, contiguous or not. [Waiting](crate#contexts).
+    /// Maps frames that are not RAM. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -206,7 +202,7 @@ impl<B: Backend> Vmalloc<B> {
             .map_err(|error| source.refusal(error))
     }
 
-    /// Maps the caller's physical extents in order, readable and writable.
+    /// Maps the caller's physical extents in order.
     ///
     /// # Errors
     ///
@@ -241,7 +237,7 @@ impl<B: Backend> Vmalloc<B> {
         self.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)
     }
 
-    /// Returns the phase of `source`, which was not read yet.
+    /// `source` was not read yet.
     #[inline(always)]
     pub(crate) fn phase_of<S: PhysSource<B::Granule>>(
         &self,
@@ -302,7 +298,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Maps `range` without a lock: nothing else writes its descriptors.
+    /// Without a lock: nothing else writes its descriptors.
     #[inline(always)]
     pub(crate) fn map<S: PhysSource<B::Granule>>(
         &self,
@@ -321,8 +317,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Retries where a table was lacking, or an empty one above the last level was in a block's
-    /// way.
+    /// Where a table was lacking, or an empty one above the last level was in a block's way.
     #[cold]
     #[inline(never)]
     fn map_again<S: PhysSource<B::Granule>>(
@@ -373,7 +368,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Reserves addresses for [`map_pages`](VmArea::map_pages), at a multiple of `align` bytes.
-    /// Touches no table. [Waiting](crate#contexts), as [`ioremap`](Self::ioremap).
+    /// Touches no table. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///

@@ -2,8 +2,7 @@
 //!
 //! Each shard hands out parts of a block of [`BLOCK_PAGES`] pages: an area with bits for used pages
 //! and for each mapping's first and last page. More than [`MAX_SMALL`] pages get an area of their
-//! own. Unlike in Linux, an unmap flushes at once. A replaced block is found by address, and freed
-//! with its last mapping.
+//! own. A replaced block is found by address, and freed with its last mapping.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -17,7 +16,7 @@ use paging::{Attributes, FrameArray, Granule, PageArray, VirtAddr, VirtRange};
 
 /// Pages of a block, if a last-level table has room.
 pub const BLOCK_PAGES: u64 = 64;
-/// The most pages from a block.
+/// Of a block.
 pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 
 #[derive(Clone, Copy, Default)]
@@ -43,7 +42,6 @@ const fn bits(first: u64, nr: u64) -> u64 {
 
 #[inline(always)]
 const fn clear_run(used: u64, nr: u64) -> Option<u64> {
-    // Mostly the first clear bit.
     let first = (!used).trailing_zeros() as u64;
     if first < BLOCK_PAGES && ((used >> first).trailing_zeros() as u64) >= nr && BLOCK_PAGES - first >= nr {
         return Some(first);
@@ -74,7 +72,7 @@ impl Bits {
         record::set_map_ram(block, [self.used, self.starts, self.lasts]);
     }
 
-    /// Takes the lowest `nr` pages in a row.
+    /// In a row.
     #[inline(always)]
     fn take(&mut self, nr: u64, pages: u64) -> Option<u64> {
         let first = clear_run(self.used | !bits(0, pages), nr)?;
@@ -84,7 +82,7 @@ impl Bits {
         Some(first)
     }
 
-    /// Refuses a second end from now on; the pages stay used.
+    /// The pages stay used.
     #[inline(always)]
     fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
         if self.starts >> first & 1 == 0 {
@@ -102,8 +100,8 @@ impl Bits {
         Ok(())
     }
 
-    /// Returns whether the block can be freed: pages stay used until flushed, unless that is
-    /// deferred to the block's free.
+    /// The block can be freed: pages stay used until flushed, unless that is deferred to the
+    /// block's free.
     #[inline(always)]
     const fn is_idle(self, deferred: bool) -> bool {
         if deferred {
@@ -113,7 +111,7 @@ impl Bits {
         }
     }
 
-    /// Frees pages that no TLB knows.
+    /// No TLB knows them.
     #[inline(always)]
     fn free(&mut self, first: u64, nr: u64) {
         self.used &= !bits(first, nr);
@@ -122,7 +120,8 @@ impl Bits {
     }
 }
 
-/// Calls `f` with the bits around `page` and its index; keeps the bits unless it fails. `None`
+/// With the bits around `page` and its index; keeps the bits unless `f` fails. `None` without a
+/// block.
 /// without a block.
 #[inline(always)]
 fn with_block<G: Granule, R>(
@@ -160,9 +159,7 @@ impl<B: Backend> Vmalloc<B> {
     const SMALL: u64 = Self::BLOCK / 2;
 
     /// Maps the caller's pages, readable and writable, until [`vm_unmap_ram`](Self::vm_unmap_ram).
-    ///
-    /// [Waiting](crate#contexts). Up to [`MAX_SMALL`] pages take the lock of this CPU's shard; more
-    /// are as [`vmap`](Self::vmap).
+    /// [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -209,9 +206,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Ends a mapping of [`vm_map_ram`](Self::vm_map_ram) of `nr` pages, flushed unless
-    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer).
-    ///
-    /// [Waiting](crate#contexts). A small one takes the lock of its block's shard.
+    /// [`ForeignPages::Defer`](crate::ForeignPages::Defer). [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -301,7 +296,6 @@ impl<B: Backend> Vmalloc<B> {
         block.expose();
         let page = Vpn(block.start().0 + first);
         let mut held = shard.state.lock();
-        // The previous one is found by address.
         match held.block.replace(block) {
             Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
                 self.free_block(shard, held, idle, caller)
@@ -318,7 +312,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Frees the block of `page` if it has no mapping and is not the shard's current one.
+    /// If it has no mapping and is not the shard's current one.
     #[inline(always)]
     fn free_if_idle(
         &self,

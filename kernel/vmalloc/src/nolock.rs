@@ -1,8 +1,8 @@
 //! [`Request::nolock`](crate::Request::nolock): memory without waiting for a lock.
 //!
 //! Addresses come first: if a later step fails, frames belong to an area, whose free is
-//! [deferred](crate::deferred). The run is not needed for the phase: a block of frames is aligned
-//! to its size, so addresses aligned to the largest leaf fit any.
+//! [deferred](crate::deferred). A block of frames is aligned to its size, so addresses aligned to
+//! the largest leaf fit any.
 
 use crate::area::VmArea;
 use crate::backend::Backend;

@@ -1,6 +1,5 @@
 //! [`Owners`]: from an address to its shard, by a number per span (what a last-level table
-//! translates) in a two-level radix tree made on demand. Spans without one are the common shard's.
-//! Read without a lock, written when a piece changes hands.
+//! translates) in a two-level radix tree. Spans without one are the common shard's.
 //!
 //! A number may be stale, so a reader takes that shard's lock and [reads again](Owners::of). A
 //! piece goes from the common shard to a CPU's under both locks. It returns in two steps: out of
@@ -12,7 +11,6 @@ use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicPtr, AtomicU16};
 
-/// The common shard.
 pub(crate) const COMMON: usize = 0;
 
 const LEAF: usize = 2048;
@@ -31,7 +29,7 @@ fn follow<T>(pointer: &AtomicPtr<T>) -> Option<&'static T> {
     unsafe { pointer.load(Acquire).as_ref() }
 }
 
-/// Hangs `new` there, if nothing is.
+/// If nothing is there.
 fn hang<T>(pointer: &AtomicPtr<T>, new: &'static T) {
     // Release: contents before the link. If another came first, this page stays unused.
     let new = core::ptr::from_ref(new).cast_mut();
@@ -51,14 +49,13 @@ impl Owners {
         Some(&leaf[span % LEAF])
     }
 
-    /// Returns the shard of `span`.
     #[inline(always)]
     pub fn of(&self, span: u64) -> usize {
         self.slot(span)
             .map_or(COMMON, |owner| usize::from(owner.load(Relaxed)))
     }
 
-    /// Returns false without [room](Self::feed). Needs the locks named by the module.
+    /// False without [room](Self::feed). Needs the locks named by the module.
     pub fn set(&self, span: u64, owner: usize) -> bool {
         match self.slot(span) {
             Some(slot) => slot.store(owner as u16, Relaxed),
@@ -67,7 +64,6 @@ impl Owners {
         true
     }
 
-    /// Adds one missing page.
     pub fn feed(&self, span: u64, page: &'static mut NodePage) {
         let span = span as usize;
         let root = &self.0[span / (LEAF * BRANCH)];

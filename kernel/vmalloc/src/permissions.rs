@@ -2,8 +2,7 @@
 //! all or nothing.
 //!
 //! First the linear map is split at the edges of the physical runs and the area is changed, which
-//! may fail; then the alias is changed, which cannot, and unneeded splits are folded. Other CPUs
-//! may find a broken leaf (DESIGN rule 3) and retry. Such an area is freed at once (Linux's
+//! may fail; then the alias is changed, which cannot. Such an area is freed at once (Linux's
 //! `VM_FLUSH_RESET_PERMS`): unmap and flush, restore and fold the alias, free the frames.
 
 use crate::area::VmArea;
@@ -87,6 +86,7 @@ macro_rules! set_memory {
             ///
             /// A refused address takes no promise. Otherwise the area is the caller's to change,
             /// and its pages are not used in a way that is no longer allowed.
+            /// and its pages are not used in a way that is no longer allowed.
             pub unsafe fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
                 self.set_memory_at(va, size, $change)
             })*
@@ -103,13 +103,13 @@ set_memory! {
     set_memory_x => Change::Executable(true);
     /// Makes the pages not executable.
     set_memory_nx => Change::Executable(false);
-    /// Makes the pages and their linear alias accessible again, and publishes executable ones.
+    /// Makes the pages and their linear alias accessible, and publishes executable ones.
     set_memory_valid => Change::Valid(true);
-    /// Makes the pages and their linear alias inaccessible: accesses fault. They keep their frames.
+    /// Makes the pages and their linear alias inaccessible. They keep their frames.
     set_memory_invalid => Change::Valid(false);
-    /// Makes the pages and their linear alias read-only. `offset` and `size` are whole pages;
-    /// larger leaves are split no further than needed. All or nothing. [Waiting](crate#contexts):
-    /// for other changes of the area's parts and the linear map.
+    /// Makes the pages and their linear alias read-only. `offset` and `size` are whole pages. All
+    /// or nothing. [Waiting](crate#contexts): for other changes of the area's parts and the linear
+    /// map.
     set_memory_ro => Change::Writable(false);
 }
 
@@ -122,7 +122,6 @@ impl<B: Backend> Vmalloc<B> {
     fn set_memory_at_once(&self, va: VirtAddr, size: u64, change: Change) -> Result<Changed, Error> {
         let area = self.claim_around(va)?;
         let start = record::range::<B::Granule>(&area).start;
-        // Owned by this call: a free is told so.
         let handle = VmArea::adopt(self, area);
         let busy = Busy::adopt(self, handle.area());
         let result = handle
@@ -133,7 +132,7 @@ impl<B: Backend> Vmalloc<B> {
         result
     }
 
-    /// Claims the raw area around `va`, when no other call changes its pages, and makes it busy.
+    /// When no other call changes its pages, makes it busy.
     fn claim_around(&self, va: VirtAddr) -> Result<Area, Error> {
         loop {
             let (_, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
@@ -171,7 +170,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Publishes what became executable. Called without locks.
+    /// Called without locks.
     fn publish(&self, range: VirtRange, changed: Changed) -> Outcome {
         if changed.executable {
             self.backend.publish_instructions(range);
@@ -179,7 +178,7 @@ impl<B: Backend> Vmalloc<B> {
         changed.outcome
     }
 
-    /// Returns whether `change` makes pages executable, or executable ones accessible.
+    /// Or executable ones accessible.
     fn makes_executable(&self, range: VirtRange, change: Change) -> Result<bool, Failure> {
         let mut executable = change == Change::Executable(true);
         if change == Change::Valid(true) {
@@ -209,7 +208,7 @@ impl<B: Backend> Vmalloc<B> {
             .alone_in_linear_map(|| self.set_memory_alone(area, range, pages, change))
     }
 
-    /// Changes pages inside the linear map's gate.
+    /// Inside the linear map's gate.
     fn set_memory_alone(
         &self,
         area: &Area,
@@ -252,15 +251,15 @@ impl<B: Backend> Vmalloc<B> {
         Ok(Changed { outcome, executable })
     }
 
-    /// Edits the alias, inside the linear map's gate.
+    /// Inside the linear map's gate.
     fn edit_alias(&self, area: &Area, pages: core::ops::Range<u64>, edit: LinearEdit) -> Result<(), Failure> {
         self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, edit).map(drop)
         })
     }
 
-    /// Folds what splits of the alias left. Outside the run only leaves across its ends can have
-    /// been split: folding climbs the ladder around each end, until a leaf cannot be made.
+    /// Outside the run only leaves across its ends can have been split: folding climbs the ladder
+    /// around each end, until a leaf cannot be made.
     fn coalesce_alias(&self, area: &Area, pages: core::ops::Range<u64>) {
         let folded = self.for_each_run(area, pages, |pa, size| {
             self.backend.edit_linear_map(pa, size, LinearEdit::Coalesce)?;
@@ -272,7 +271,6 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Folds leaves across `end`.
     fn fold_around(&self, end: PhysAddr) -> Result<(), Failure> {
         let leaves = self.backend.tree().config().leaves;
         let smallest_first = LeafSize::ALL.into_iter().rev();
@@ -311,7 +309,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Restores the alias of an area that is unmapped and flushed.
+    /// The area is unmapped and flushed.
     pub(crate) fn reset_alias(&self, area: &Area) {
         let _alone = self.linear_map.enter(&self.backend);
         self.backend.alone_in_linear_map(|| {

@@ -9,9 +9,8 @@
 //! ```
 //!
 //! Of memory in several runs it follows the first, or one of the next few that holds a larger leaf.
-//! Of extents the next [`MAX_RUNS`] are looked at, of an array a few frames: at its start, behind
-//! the first run, and towards its middle. A block, or a short array, passes for a run by the frames
-//! at its ends; the map finds out. The cost does not grow with the pages.
+//! A block, or a short array, passes for a run by the frames at its ends; the map finds out. The
+//! cost does not grow with the pages.
 
 use crate::va::Fit;
 use paging::{Granule, LeafSet, LeafSize, Pfn, PhysAddr, PhysSource, Run, leaf};
@@ -21,9 +20,9 @@ pub(crate) const MAX_RUNS: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Phase {
-    /// Of the followed run, less the pages before it.
+    /// Less the pages before it.
     pa: PhysAddr,
-    /// The run's largest leaf in bytes; 0 if only pages.
+    /// In bytes; 0 if only pages.
     leaf: u64,
 }
 
@@ -41,8 +40,7 @@ impl Phase {
         }
     }
 
-    /// Returns the phase for `source`, which was not read yet. `again` makes another, for when more
-    /// than the first run was read.
+    /// `source` was not read yet. `again` makes another, for when more than the first run was read.
     #[inline]
     pub fn of_source<G: Granule, S: PhysSource<G>>(
         source: &mut S,
@@ -60,7 +58,7 @@ impl Phase {
             return Self::NONE;
         };
         let phase = Self::of_run::<G>(first, allowed);
-        // After a run that ended, only a block repays the look.
+        // Else only a block repays the look.
         let unseen = if first.pages == limit {
             pages
         } else {
@@ -79,7 +77,7 @@ impl Phase {
         phase
     }
 
-    /// Returns the phase of the first run, for a source that must read each page once.
+    /// For a source that must read each page once.
     pub fn of_first_run<G: Granule, S: PhysSource<G>>(source: &mut S, pages: u64, allowed: LeafSet) -> Self {
         source
             .run_at(0, run_worth_knowing::<G>(pages))
@@ -125,8 +123,7 @@ impl Phase {
             source,
             next: first.pages,
         };
-        // A run longer than was looked at may hold any leaf: tried from the small ones up, by the
-        // last page.
+        // It may hold any leaf: tried from the small ones up, by the last page.
         if first.pages == few::<G>() {
             let blocks = LeafSize::ALL
                 .into_iter()
@@ -174,7 +171,7 @@ impl Phase {
     }
 }
 
-/// Read at some places, in ascending order.
+/// In ascending order.
 struct Seen<'a, S> {
     source: &'a mut S,
     next: u64,
@@ -190,7 +187,7 @@ impl<S> Seen<'_, S> {
         run
     }
 
-    /// Returns whether `run` seems to hold an aligned leaf of `bytes`, by its ends.
+    /// By the ends of `run`.
     fn holds<G: Granule>(&mut self, run: Run, at: u64, bytes: u64) -> bool
     where
         S: PhysSource<G>,
@@ -202,7 +199,7 @@ impl<S> Seen<'_, S> {
             && self.has::<G>(run, at, last)
     }
 
-    /// Returns whether the page `offset` bytes behind page `at` continues `run`.
+    /// `offset` bytes behind page `at`.
     fn has<G: Granule>(&mut self, run: Run, at: u64, offset: u64) -> bool
     where
         S: PhysSource<G>,
@@ -216,8 +213,8 @@ impl<S> Seen<'_, S> {
     }
 }
 
-/// Returns the run at `page`, at most `limit` pages. Frame numbers in memory are judged by the
-/// last one, without moving `source`.
+/// At most `limit` pages. Frame numbers in memory are judged by the last one, without moving
+/// `source`.
 #[inline(always)]
 fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -> Option<Run> {
     if let Some(frames) = source.pfns(page, limit)
@@ -237,7 +234,7 @@ fn run_at<G: Granule, S: PhysSource<G>>(source: &mut S, page: u64, limit: u64) -
     source.run_at(page, limit)
 }
 
-/// Returns the pages to look at where a look costs: a group, wherever it begins.
+/// A group, wherever it begins.
 #[inline(always)]
 fn few<G: Granule>() -> u64 {
     2 * (LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT) - 1
@@ -250,7 +247,7 @@ const fn aligned(pages: u64) -> Run {
     }
 }
 
-/// Returns the best place. `align`: bytes, a power of two, at least a page.
+/// `align`: bytes, a power of two, at least a page.
 #[inline(always)]
 pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     if phase.leaf > align && phase.pa.is_aligned(align) {
@@ -260,7 +257,7 @@ pub(crate) fn best<G: Granule>(fit: Fit, phase: Phase, align: u64) -> Fit {
     }
 }
 
-/// Returns the places worth trying, with less and less of the phase.
+/// With less and less of the phase.
 pub(crate) fn candidates<G: Granule>(
     fit: Fit,
     phase: Phase,
@@ -278,7 +275,7 @@ pub(crate) fn candidates<G: Granule>(
     congruent.chain(core::iter::once(fit.congruent(align >> G::PAGE_SHIFT, 0)))
 }
 
-/// Returns the run that suffices to know the largest leaf in `pages`, wherever it begins.
+/// It suffices to know the largest leaf in `pages`, wherever it begins.
 fn run_worth_knowing<G: Granule>(pages: u64) -> u64 {
     let in_pages = |size: LeafSize| size.bytes::<G>() >> G::PAGE_SHIFT;
     let block = in_pages(LeafSize::BLOCK2);
@@ -299,7 +296,7 @@ fn is_leaf<G: Granule>(size: LeafSize, allowed: LeafSet) -> bool {
     size != LeafSize::PAGE && size.exists::<G>() && allowed.contains(size)
 }
 
-/// Returns the largest leaf in `run` by the engine's rule, in bytes; 0 if only pages.
+/// By the engine's rule, in bytes; 0 if only pages.
 #[inline(always)]
 fn largest_leaf<G: Granule>(run: Run, allowed: LeafSet) -> u64 {
     let group = LeafSize::PAGE_GROUP.bytes::<G>() >> G::PAGE_SHIFT;

@@ -1,18 +1,18 @@
-//! Policy: leaf sizes, what is kept, and when unmapped areas are flushed.
+//! Policy.
 
 use paging::LeafSet;
 
 /// Policy of a [`Vmalloc`](crate::Vmalloc).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Leaf sizes that mappings may use, within the tree's own policy.
+    /// That mappings may use, within the tree's own policy.
     pub leaves: LeafSet,
     /// When unmapped areas are flushed.
     pub flush: FlushPolicy,
     /// Whether that applies to another owner's pages.
     pub foreign: ForeignPages,
-    /// Ranges of up to [`MAX_CACHED_PAGES`](crate::MAX_CACHED_PAGES) pages, guards included, that
-    /// each CPU keeps for reuse.
+    /// Ranges of up to [`MAX_CACHED_PAGES`](crate::MAX_CACHED_PAGES) pages that each CPU keeps for
+    /// reuse.
     pub cached_areas: usize,
 }
 
@@ -35,7 +35,7 @@ pub enum FlushPolicy {
     Strict,
     /// At so many lazy areas or pages on all CPUs, when memory or addresses run out, or by
     /// [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases). Until then a freed area may be
-    /// accessible by a TLB, or by its tables if another CPU freed it.
+    /// accessible.
     Lazy {
         /// Areas.
         areas: usize,
@@ -57,14 +57,14 @@ pub enum ForeignPages {
     /// # Hazard
     ///
     /// Until the flush, a stray access through a TLB reaches the frames' next use, and speculation
-    /// may cache lines with the old attributes. Where that matters (a guest, a device, another
-    /// memory type) the owner first calls [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases).
+    /// may cache lines with the old attributes. Where that matters the owner first calls
+    /// [`vm_unmap_aliases`](crate::Vmalloc::vm_unmap_aliases).
     Defer,
 }
 
 impl FlushPolicy {
-    /// Returns a lazy policy scaled from what suits one CPU by the bits of `cpus`, since a flush
-    /// disturbs all (Linux's `lazy_max_pages`), up to 1/64 of `frames`.
+    /// Returns a lazy policy scaled by the bits of `cpus`, since a flush disturbs all (Linux's
+    /// `lazy_max_pages`), up to 1/64 of `frames`.
     #[must_use]
     pub const fn lazy_for(cpus: usize, frames: u64, areas: usize, pages: u64) -> Self {
         let bits = match cpus.checked_ilog2() {

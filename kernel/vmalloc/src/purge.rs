@@ -2,15 +2,12 @@
 //! policy, but before any reuse (DESIGN rule 6).
 //!
 //! A flush takes a shard's list under its lock, invalidates, frees the frames, and returns the
-//! addresses, [`STEP`] areas per hold, all inside the purge gate with interrupts enabled: a call
-//! that passes the gate and finds nothing knows that nothing is on its way back. A flush is due at
-//! the shard's share of the policy's limit; while another one runs, at twice that. Half a share
-//! more may be deferred.
+//! addresses, [`STEP`] areas per hold, inside the purge gate with interrupts enabled. It is due at
+//! the shard's share of the policy's limit; while another one runs, at twice that.
 //!
 //! A call that lacks something flushes all shards and retries if that freed anything, then frees
-//! what is kept (ranges for reuse, idle pieces and their tables) if that could help, and retries
-//! once more. So it ends regardless of others (DESIGN rule 14), and an impossible request takes
-//! nothing from others.
+//! what is kept if that could help, and retries once more. So it ends regardless of others (DESIGN
+//! rule 14), and an impossible request takes nothing from others.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
@@ -24,13 +21,11 @@ use paging::{Granule, Pending, VirtAddr, VirtRange};
 
 const IDLE_PIECES: u64 = 2;
 
-/// Unlinked per flush.
 const PIECES_AT_ONCE: usize = 16;
 
-/// A lower bound of what can be freed.
+/// A lower bound.
 #[derive(Clone, Copy, Default)]
 struct Potential {
-    /// Lazy frames.
     frames: u64,
     /// In no live area.
     addresses: u64,
@@ -39,7 +34,7 @@ struct Potential {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Flushes unless another flush is under way and twice the share is not reached.
+    /// Unless another flush is under way and twice the share is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
         let inside = match shard.purge.try_enter() {
@@ -56,7 +51,7 @@ impl<B: Backend> Vmalloc<B> {
         drop(inside);
     }
 
-    /// Flushes if due, inside the purge gate.
+    /// If due, inside the purge gate.
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
         let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
@@ -65,7 +60,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Flushes and frees what is lazy, inside the purge gate.
+    /// Inside the purge gate.
     pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
         let mut state = shard.state.lock();
         if state.lazy.is_empty() {
@@ -79,7 +74,7 @@ impl<B: Backend> Vmalloc<B> {
         // The lock hands over invalid descriptors that other CPUs wrote: the leading barrier must
         // cover observed stores too (DSB ISH, Arm ARM B2.3.12).
         self.backend.tree().flush(pending, true);
-        // The oldest first, which suits the tree.
+        // Oldest first, which suits the tree.
         let mut flushed: Option<Area> = None;
         while let Some(mut area) = due.pop() {
             free_frames_of(&self.backend, &area, Head::of(&area));
@@ -117,8 +112,8 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns a quarter of the idle pieces beyond `keep` to the common shard, or all if `keep` is
-    /// 0. Several may do so at once.
+    /// Returns a quarter of those beyond `keep` to the common shard, or all if `keep` is 0. Several
+    /// may do so at once.
     fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
         if shard.is_common() {
             return 0;
@@ -161,7 +156,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns false if the common shard lacks a node: the piece stays.
+    /// False if the common shard lacks a node: the piece stays.
     fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
         if self.shards.common().state.lock().space.nr_spare_nodes() == 0
             && let Some(page) = self.backend.node_page()
@@ -191,10 +186,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Ensures that no TLB holds a translation of an area freed before by this CPU, or by one that
-    /// it has heard from. Under [`Strict`](crate::FlushPolicy::Strict) that concerns only frees in
-    /// contexts that cannot wait.
-    ///
-    /// [Waiting](crate#contexts): for each shard's purge gate.
+    /// it has heard from. [Waiting](crate#contexts): for each shard's purge gate.
     pub fn vm_unmap_aliases(&self) {
         self.flush_all();
     }
@@ -213,7 +205,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Frees all that is lazy or kept: areas, ranges, idle `vm_map_ram` blocks and pieces, and
-    /// their tables. [Waiting](crate#contexts), as [`vm_unmap_aliases`](Self::vm_unmap_aliases).
+    /// their tables. [Waiting](crate#contexts).
     pub fn shrink(&self) {
         self.give_up_all();
     }
@@ -261,7 +253,7 @@ impl<B: Backend> Vmalloc<B> {
         all
     }
 
-    /// Returns whether freeing all that is lazy or kept could suffice.
+    /// Freeing all that is lazy or kept could suffice.
     fn could_help(&self, error: &Error) -> bool {
         let all = self.potential();
         match *error {
@@ -277,7 +269,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Calls `once` without locks, and up to twice more: see the module.
+    /// Without locks, and up to twice more: see the module.
     #[inline(always)]
     pub(crate) fn under_pressure<R>(&self, mut once: impl FnMut() -> Result<R, Error>) -> Result<R, Error> {
         match once() {
@@ -293,7 +285,6 @@ impl<B: Backend> Vmalloc<B> {
             return Err(error);
         }
         let mut error = error;
-        // Frames that another CPU freed count too.
         if self.flush_all() != 0 || self.has_frames_for(&error) {
             match once() {
                 Err(again) if again.is_for_want() && self.could_help(&again) => error = again,

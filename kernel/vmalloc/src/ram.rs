@@ -1,17 +1,11 @@
-//! What RAM may be mapped as: the linear map's type, [`RAM`].
+//! RAM may only be mapped as the linear map has it ([`RAM`]): mismatched types are not coherent
+//! (Arm ARM B2.8, "Mismatched memory attributes"). Another type would require removing the linear
+//! alias, and cleaning and invalidating its lines. So it is refused (DESIGN rule 12): `allocate`
+//! checks the attributes, `ioremap` and its kin the range, `vmap_as`, `map_pages`, `vmap_pfn` [each
+//! page](NoRam).
 //!
-//! Mismatched types are not coherent (Arm ARM B2.8, "Mismatched memory attributes"). Another type
-//! would require removing the linear alias, and cleaning and invalidating its lines, before use and
-//! before it returns. So it is refused (DESIGN rule 12):
-//!
-//! | call | checked |
-//! |---|---|
-//! | `allocate` | the attributes: its frames are RAM |
-//! | `ioremap` and its kin | the range |
-//! | `vmap_as`, `map_pages`, `vmap_pfn` | [each page](NoRam), when handed out |
-//!
-//! `vmap_pfn` refuses all RAM. Memory to be mapped uncached is kept out of the linear map (`no-map`
-//! in a device tree): it is not RAM here.
+//! Memory to be mapped uncached is kept out of the linear map (`no-map` in a device tree): it is
+//! not RAM here.
 
 use crate::backend::Backend;
 use crate::error::Error;
@@ -19,14 +13,13 @@ use paging::{Attributes, Granule, MemoryType, PhysAddr, PhysSource, Run};
 
 const RAM: MemoryType = MemoryType::NORMAL;
 
-/// Returns whether RAM may be mapped with `attributes`.
 #[inline(always)]
 pub(crate) const fn may_be(attributes: Attributes) -> bool {
     let memory = attributes.memory();
     memory.index() == RAM.index() && memory.shareability() == RAM.shareability()
 }
 
-/// Checks pages as it hands them out: what was checked is mapped, even if an array changes.
+/// What was checked is mapped, even if an array changes.
 pub(crate) struct NoRam<'b, B: Backend, S> {
     backend: &'b B,
     source: S,
@@ -55,7 +48,6 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
     fn before_ram(&mut self, run: Run) -> Option<Run> {
         let page = B::Granule::PAGE_SIZE;
         let bytes = run.pages.saturating_mul(page);
-        // The map refuses these, and names them as given.
         if !run.pa.is_aligned(page)
             || run.pa.0.checked_add(bytes).is_none()
             || !self.backend.is_ram(run.pa, bytes)

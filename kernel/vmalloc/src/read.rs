@@ -1,4 +1,4 @@
-//! What areas hold: `vread` copies it, `vmallocinfo` lists areas.
+//! `vread` copies what areas hold; `vmallocinfo` lists them.
 
 use crate::backend::Backend;
 use crate::error::Error;
@@ -7,16 +7,16 @@ use crate::region::Vmalloc;
 use core::fmt;
 use paging::{Granule, LAST_LEVEL, LeafCounts, LeafSize, PhysAddr, VirtAddr, VirtRange, Visit};
 
-/// An area as [`Vmalloc::vmallocinfo`] lists it.
+/// An area, for [`Vmalloc::vmallocinfo`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaListing {
     /// The area.
     pub info: AreaInfo,
     /// Where an ioremap begins.
     pub physical: Option<PhysAddr>,
-    /// Its leaves by size.
+    /// Leaves by size.
     pub leaves: LeafCounts,
-    /// Leaves that `set_memory_invalid` made inaccessible.
+    /// That `set_memory_invalid` made inaccessible.
     pub invalid: u32,
     /// It owns its frames.
     pub owns_frames: bool,
@@ -64,9 +64,7 @@ impl fmt::Display for AreaListing {
 
 impl<B: Backend> Vmalloc<B> {
     /// Calls `each` for every area in use, by address, without a lock: areas that come and go may
-    /// be missed.
-    ///
-    /// Waits for each shard's lock in turn, and holds an area's for one span at a time.
+    /// be missed. Waits for each shard's lock in turn.
     pub fn vmallocinfo(&self, mut each: impl FnMut(&AreaListing)) {
         let mut from = self.range().start;
         while let Some(listing) = self.listing_from(from) {
@@ -81,7 +79,6 @@ impl<B: Backend> Vmalloc<B> {
         }
         let page = Self::page_of(from);
         let mut listing = self.next_segment(page, |segment| {
-            // Its guard may be here.
             if segment.start() < page {
                 return None;
             }
@@ -99,7 +96,7 @@ impl<B: Backend> Vmalloc<B> {
         Some(listing)
     }
 
-    /// Counts one span per hold of the lock, and skips missing tables whole.
+    /// One span per hold of the lock; missing tables are skipped whole.
     fn count_leaves(&self, listing: &mut AreaListing) {
         let info = listing.info;
         let mut at = info.range.start;
@@ -117,7 +114,6 @@ impl<B: Backend> Vmalloc<B> {
                 let part = VirtRange::new(at, step.min(B::Granule::size(LAST_LEVEL - 1)));
                 if level == LAST_LEVEL - 1 {
                     let visited = tree.visit(part, |leaf| {
-                        // Others were counted with the part before.
                         if part.contains(leaf.va) {
                             listing.leaves.add(leaf.size, 1);
                             listing.invalid += u32::from(!leaf.valid);
@@ -137,9 +133,7 @@ impl<B: Backend> Vmalloc<B> {
 
     /// Copies from `va` into `out`: memory as it is, zeros for holes, guards, devices and sparse
     /// areas. Returns the bytes that were memory. What is freed meanwhile reads as zeros, never as
-    /// its next contents.
-    ///
-    /// Waits for the shard's lock, and holds it while a page is copied.
+    /// its next contents. Holds the shard's lock while a page is copied.
     ///
     /// # Errors
     ///
@@ -168,9 +162,8 @@ impl<B: Backend> Vmalloc<B> {
         Ok(copied)
     }
 
-    /// Reads a page that stays memory under the shard's lock: areas are retired, and `vm_map_ram`
-    /// mappings unmapped, under it before their frames are freed. A page made invalid meanwhile may
-    /// lose its alias first, and cannot be read then.
+    /// The page stays memory under the shard's lock: areas are retired, and `vm_map_ram` mappings
+    /// unmapped, under it before their frames are freed.
     fn read_page(&self, va: VirtAddr, out: &mut [u8]) -> bool {
         let read = self.look_at_leaf(va, |segment, leaf| {
             let kind = Head::in_words(&segment.words).kind();

@@ -17,7 +17,6 @@ use core::panic::Location;
 use paging::{Granule, PhysAddr, VirtAddr, VirtRange};
 
 pub(crate) const WORDS: usize = 6;
-/// In the words.
 pub(crate) const INLINE_BLOCKS: usize = 4;
 
 const KIND_AND_SIZE: usize = 0;
@@ -25,7 +24,6 @@ const FREER: usize = 1;
 const CALLER: usize = 2;
 const PHYSICAL: usize = 3;
 const BLOCKS: usize = 3;
-/// For a block, or a link to a list.
 pub(crate) const BLOCK_BITS: u32 = 48;
 const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
 /// Of the last block, above each of the others.
@@ -36,7 +34,7 @@ const PERMISSIONS_CHANGED: u64 = 1 << 3;
 const READY: u64 = 1 << 4;
 const NR_SHIFT: u32 = 5;
 const SIZE_SHIFT: u32 = 8;
-/// An ioremap without RAM.
+/// Without RAM.
 const DEVICE: u64 = 1 << 63;
 /// A call is changing parts. Written under the shard's lock.
 const BUSY: u64 = 1 << 62;
@@ -73,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// Returns whether frames are freed with the area.
+    /// Whether frames are freed with the area.
     #[must_use]
     pub const fn owns_frames(self) -> bool {
         matches!(self, Self::Vmalloc | Self::Stack)
@@ -83,7 +81,7 @@ impl Kind {
 /// An area, for callers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AreaInfo {
-    /// The first byte that was asked for, with the offset of a physical range.
+    /// With the offset of a physical range.
     pub va: VirtAddr,
     /// Bytes that were asked for.
     pub size: u64,
@@ -91,7 +89,7 @@ pub struct AreaInfo {
     pub range: VirtRange,
     /// What it is for.
     pub kind: Kind,
-    /// The caller that made it.
+    /// That made it.
     pub caller: &'static Location<'static>,
 }
 
@@ -100,11 +98,11 @@ pub struct AreaInfo {
 pub struct Freed {
     /// The area.
     pub area: AreaInfo,
-    /// The caller that freed it.
+    /// The caller.
     pub by: &'static Location<'static>,
 }
 
-/// The first word, read once.
+/// Read once.
 #[derive(Clone, Copy)]
 pub(crate) struct Head(u64);
 
@@ -133,8 +131,8 @@ impl Head {
         self.nr_blocks() != 0
     }
 
-    /// Returns whether nothing reuses what the area maps before its flush: its own frames are freed
-    /// later, and a device stays. Others are a caller's frames, RAM of `ioremap_cache` included.
+    /// Whether nothing reuses what the area maps before its flush: its own frames are freed later,
+    /// and a device stays. Others are a caller's frames, RAM of `ioremap_cache` included.
     #[inline(always)]
     pub const fn can_wait(self) -> bool {
         self.owns_frames() || self.0 & DEVICE != 0
@@ -150,7 +148,6 @@ impl Head {
         (self.0 & !ABOVE) >> SIZE_SHIFT
     }
 
-    /// Returns whether a caller may see the area.
     pub const fn is_ready(self) -> bool {
         self.0 & READY != 0
     }
@@ -159,7 +156,7 @@ impl Head {
         self.0 & BUSY != 0
     }
 
-    /// Returns whether pages or their alias may differ from the first mapping.
+    /// Whether pages or their alias may differ from the first mapping.
     #[inline(always)]
     pub const fn permissions_changed(self) -> bool {
         self.0 & PERMISSIONS_CHANGED != 0 && !self.is(Kind::Reserved)
@@ -176,7 +173,7 @@ impl Head {
     }
 }
 
-/// Notes that permissions changed; of a reserved area, that pages may be mapped.
+/// Of a reserved area, that pages may be mapped.
 pub(crate) fn set_permissions_changed(area: &Area) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | PERMISSIONS_CHANGED);
 }
@@ -186,7 +183,7 @@ pub(crate) fn set_busy(area: &Area, busy: bool) {
     area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
 }
 
-/// Returns pages in use, first pages and last pages of mappings.
+/// And first pages and last pages of mappings.
 #[inline(always)]
 pub(crate) fn map_ram(area: &Area) -> [u64; 3] {
     core::array::from_fn(|i| area.word(BLOCKS + i))
@@ -204,14 +201,13 @@ fn word_of(location: &'static Location<'static>) -> u64 {
     core::ptr::from_ref(location).expose_provenance() as u64
 }
 
-/// Returns the location; `word` is 0 or from [`word_of`].
+/// `word` is 0 or from [`word_of`].
 fn location_of(word: u64) -> Option<&'static Location<'static>> {
     let pointer = core::ptr::with_exposed_provenance::<Location<'static>>(word as usize);
     // SAFETY: null, or a `&'static Location` by `word_of`.
     unsafe { pointer.as_ref() }
 }
 
-/// Returns the words of a new area, not ready yet.
 #[inline(always)]
 pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> [u64; WORDS] {
     let mut words = [0; WORDS];
@@ -220,7 +216,7 @@ pub(crate) fn new(kind: Kind, size: u64, caller: &'static Location<'static>) -> 
     words
 }
 
-/// Marks a mapped area, whose first word is still that of `words`.
+/// Its first word is still that of `words`.
 #[inline(always)]
 pub(crate) fn set_ready(area: &Area, words: &[u64; WORDS]) {
     area.set_word(KIND_AND_SIZE, words[KIND_AND_SIZE] | READY);
@@ -232,7 +228,7 @@ pub(crate) const fn set_one_block(words: &mut [u64; WORDS], block: u64) {
     words[BLOCKS] = block;
 }
 
-/// Sets a size that fits the area's pages.
+/// It fits the area's pages.
 pub(crate) fn set_size(area: &Area, size: u64) {
     let flags = area.word(KIND_AND_SIZE) & (ABOVE | ((1 << SIZE_SHIFT) - 1));
     area.set_word(KIND_AND_SIZE, flags | size << SIZE_SHIFT);
@@ -247,7 +243,7 @@ pub(crate) fn set_freer(area: &Area, by: &'static Location<'static>) {
     area.set_word(FREER, word_of(by));
 }
 
-/// Sets the address, and whether its pages have RAM (`ram`).
+/// And whether its pages have RAM.
 pub(crate) fn set_physical(words: &mut [u64; WORDS], pa: PhysAddr, ram: bool) {
     words[PHYSICAL] = pa.0;
     if !ram {
@@ -259,7 +255,7 @@ pub(crate) fn physical(words: &[u64; WORDS]) -> Option<PhysAddr> {
     (Head::in_words(words).kind() == Kind::Ioremap).then_some(PhysAddr(words[PHYSICAL]))
 }
 
-/// Gives blocks to an area that has none; `list` is 0 or the first page.
+/// The area has none yet; `list` is 0 or the first page.
 ///
 /// # Panics
 ///
@@ -280,7 +276,7 @@ pub(crate) fn set_blocks(area: &Area, inline: &[u64], list: u64) {
     area.set_word(KIND_AND_SIZE, area.word(KIND_AND_SIZE) | (nr as u64) << NR_SHIFT);
 }
 
-/// Returns the inline blocks, their number, and the first page of the list, or 0.
+/// Inline ones, their number, and the first page of the list, or 0.
 pub(crate) fn blocks(area: &Area) -> ([u64; INLINE_BLOCKS], usize, u64) {
     let nr = Head::of(area).nr_blocks() as usize;
     let mut inline = [0; INLINE_BLOCKS];
@@ -332,11 +328,10 @@ pub(crate) fn info_of_held<G: Granule>(area: &Area) -> Option<AreaInfo> {
     info_of::<G>(range::<G>(area), &area.words())
 }
 
-/// What is remembered of an area whose pages are free again.
+/// Its pages are free again.
 #[derive(Clone, Copy)]
 pub(crate) struct Remembered {
     range: VirtRange,
-    /// The first words.
     words: [u64; PHYSICAL + 1],
 }
 
@@ -346,7 +341,7 @@ impl Remembered {
         words: [0; PHYSICAL + 1],
     };
 
-    /// Returns what is remembered, if the caller that freed it is known.
+    /// If the caller that freed it is known.
     #[inline(always)]
     pub fn of<G: Granule>(area: &Area) -> Option<Self> {
         let words = core::array::from_fn(|i| area.word(i));

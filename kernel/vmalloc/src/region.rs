@@ -29,53 +29,45 @@ pub(crate) type Batch<'t, B> =
 /// What is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Areas in use.
+    /// In use.
     pub areas: usize,
-    /// Pages of addresses in use, guards included. The rest of a large area's last table counts as
-    /// a guard.
+    /// Of addresses, guards included.
     pub pages: u64,
-    /// Areas that wait for a flush, and their pages.
+    /// That wait for a flush, and their pages.
     pub lazy: (usize, u64),
     /// Ranges kept for reuse, and their pages.
     pub cached: (usize, u64),
-    /// Pages of addresses of CPUs' pieces.
+    /// In CPUs' pieces.
     pub pieces: u64,
     /// Deferred areas, and their pages.
     pub deferred: (usize, u64),
-    /// Addresses that [`Vmalloc::vfree_atomic`] deferred without a lookup. Their areas count as in
-    /// use.
+    /// Deferred without a lookup. Their areas count as in use.
     pub deferred_addresses: usize,
-    /// Deferred addresses that were refused, ever ([`Backend::deferred_free_refused`]).
+    /// Refused ever ([`Backend::deferred_free_refused`]).
     pub refused: usize,
 }
 
 /// The vmalloc subsystem of one region. Calls may be made on any CPU, in the
 /// [contexts](crate#contexts) that they name.
 ///
-/// It has no destructor: areas turned into addresses stay mapped. Node pages are given for ever and
-/// stay nodes, so following a link needs no `unsafe`.
+/// It has no destructor: areas turned into addresses stay mapped. Node pages are given for ever, so
+/// following a link needs no `unsafe`.
 pub struct Vmalloc<B: Backend> {
     pub(crate) backend: B,
     pub(crate) config: Config,
-    /// Allowed by this policy and the tree's.
     pub(crate) leaves: LeafSet,
-    /// Of RAM.
     pub(crate) nr_frames: u64,
     range: VirtRange,
-    /// From a span to its shard.
     pub(crate) owners: Owners,
     pub(crate) shards: Shards<B>,
-    /// Per shard.
     pub(crate) share: FlushPolicy,
     pub(crate) addresses: Addresses,
-    /// Whether addresses, or common areas, may be deferred.
+    /// Addresses, or common areas, may be deferred.
     pub(crate) shared_work: AtomicBool,
-    /// The linear map's gate.
     pub(crate) linear_map: Apart<Gate<B>>,
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// What a last-level table translates.
     pub(crate) const SPAN_PAGES: u64 = 1 << B::Granule::INDEX_BITS;
 
     /// Returns the subsystem for `range`, of which nothing is mapped, and whose last-level tables
@@ -88,7 +80,8 @@ impl<B: Backend> Vmalloc<B> {
     /// # Panics
     ///
     /// If `range` is empty, not whole spans of last-level tables (2 MiB with pages of 4 KiB), more
-    /// than 2^27 of them, or not in the tree's half.
+    /// than 2
+    /// 27 of them, or not in the tree's half.
     pub fn new(range: VirtRange, backend: B, config: Config) -> Result<Self, Error> {
         let all = backend.tree().range();
         let span = Self::SPAN_PAGES << B::Granule::PAGE_SHIFT;
@@ -150,7 +143,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Returns what is in use, exactly if nothing else happens meanwhile.
-    /// [Waiting](crate#contexts): for each shard's lock.
+    /// [Waiting](crate#contexts).
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for shard in self.shards.iter() {
@@ -180,8 +173,7 @@ impl<B: Backend> Vmalloc<B> {
         usage
     }
 
-    /// Checks the invariants of the address space, one shard after the other, in time proportional
-    /// to the areas. The sums are exact if nothing else happens meanwhile. For tests.
+    /// Checks the invariants of the address space, in time proportional to the areas. For tests.
     ///
     /// # Errors
     ///

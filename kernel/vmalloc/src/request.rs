@@ -1,5 +1,3 @@
-//! Own memory: `vmalloc` and its kin, and stacks.
-
 use crate::area::VmArea;
 use crate::backend::Backend;
 use crate::error::Error;
@@ -27,7 +25,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns a request for `size` readable and writable bytes with arbitrary contents.
+    /// Requests `size` readable and writable bytes with arbitrary contents.
     pub const fn new(size: u64) -> Self {
         Self {
             size,
@@ -65,7 +63,7 @@ impl Request {
 
     /// Tries every lock once, for a handler that may have interrupted a lock's holder (Linux's
     /// `alloc_pages_nolock`): fails with [`Error::WouldBlock`] or what is lacking. What it cannot
-    /// free then is deferred ([`Usage::deferred`](crate::Usage::deferred)).
+    /// free then is deferred.
     pub const fn nolock(self) -> Self {
         Self {
             context: Context::Exception,
@@ -74,20 +72,16 @@ impl Request {
     }
 
     /// Sets attributes, of RAM's memory type. Executable memory is
-    /// [published](Backend::publish_instructions): not for requests that
-    /// [do not wait](Self::nowait).
+    /// [published](Backend::publish_instructions): not for requests that [do not
+    /// wait](Self::nowait).
     pub const fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Allocates `size` bytes, virtually contiguous, with arbitrary contents, in the largest blocks
-    /// up to a level 2 leaf.
-    ///
-    /// [Waiting](crate#contexts), or see [`Request::nowait`] and [`Request::nolock`]. Takes the
-    /// lock of this CPU's shard, or of the common one. Where something ran out it purges and
-    /// retries, at most twice.
+    /// Allocates `size` bytes with arbitrary contents, in the largest blocks up to a level 2 leaf.
+    /// [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -129,7 +123,7 @@ impl<B: Backend> Vmalloc<B> {
         self.allocate_for(request, Kind::Vmalloc, Location::caller())
     }
 
-    /// Returns a zeroed stack with a guard page below and above. It grows down from the end of its
+    /// Returns a zeroed stack between guard pages. It grows down from the end of its
     /// [`range`](VmArea::range).
     ///
     /// # Errors
@@ -141,7 +135,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     /// Returns a stack at a multiple of `align`, a power of two, so that its pointer's bits show an
-    /// overflow. [Waiting](crate#contexts).
+    /// overflow.
     ///
     /// # Errors
     ///
@@ -249,7 +243,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(area)
     }
 
-    /// Refuses more than there are before it takes any.
+    /// More than there are is refused before any is taken.
     pub(crate) fn frames(
         &self,
         pages: u64,
@@ -273,5 +267,4 @@ impl<B: Backend> Vmalloc<B> {
     }
 }
 
-/// Pages worth counting first.
 const WORTH_COUNTING: u64 = 16;

@@ -1,5 +1,3 @@
-//! Reserving addresses.
-
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::owner::COMMON;
@@ -10,23 +8,20 @@ use crate::shard::{Held, Shard, State};
 use crate::va::{self, Fit, Vpn};
 use paging::Granule;
 
-/// What a reservation lacks.
 enum Lack {
-    /// Nodes in this shard.
+    /// In this shard.
     Nodes(usize),
-    /// Room to note this span's owner.
+    /// For this span's owner.
     Note(u64),
     /// Addresses, a lock, or sense.
     Else(Error),
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// A piece of addresses: a span.
     pub(crate) const PIECE: Fit = Fit::new(Self::SPAN_PAGES)
         .guarded(0, 0)
         .congruent(Self::SPAN_PAGES, 0);
 
-    /// Returns whether `fit` fits a piece in any place.
     #[inline(always)]
     const fn is_small(fit: &Fit) -> bool {
         fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
@@ -144,8 +139,8 @@ impl<B: Backend> Vmalloc<B> {
             .ok_or(Lack::Else(Self::refusal(refused)))
     }
 
-    /// Reserves `fit` in the common shard's lowest piece, which becomes the locked `shard`'s. Needs
-    /// both locks: see `owner`.
+    /// In the common shard's lowest piece, which becomes the locked `shard`'s. Needs both locks:
+    /// see `owner`.
     fn reserve_in_new_piece(
         &self,
         shard: &Shard<B>,
@@ -192,7 +187,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Adds guards that fill whole spans: the body begins at its phase in the first.
+    /// The guards fill whole spans: the body begins at its phase in the first.
     pub(crate) fn in_whole_spans(fit: &Fit) -> Result<Fit, Error> {
         let span = Self::SPAN_PAGES;
         let lead = u64::from(fit.lead);
@@ -234,7 +229,7 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns the locked shard, or `None` outside the region.
+    /// Locked; `None` outside the region.
     #[inline]
     pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
         let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;

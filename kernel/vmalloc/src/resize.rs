@@ -1,4 +1,4 @@
-//! `vrealloc`: grows or shrinks memory without copying a page.
+//! `vrealloc` copies no page.
 
 use crate::area::VmArea;
 use crate::backend::Backend;
@@ -13,11 +13,9 @@ use core::panic::Location;
 use paging::{Granule, LeafSize, VirtAddr};
 
 impl<B: Backend> VmArea<'_, B> {
-    /// Changes the size of `vmalloc` memory. What fits its pages stays and keeps them; otherwise
-    /// the area moves to another page aligned address, with the same frames and attributes, and new
-    /// frames with arbitrary contents. The old addresses are unmapped and flushed on return.
-    ///
-    /// [Waiting](crate#contexts), as [`Vmalloc::vmalloc`] and [`Vmalloc::vunmap`].
+    /// Changes the size of `vmalloc` memory. What fits its pages stays; otherwise the area moves to
+    /// another address, with the same frames and attributes. The old addresses are unmapped and
+    /// flushed on return. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -59,11 +57,10 @@ impl<B: Backend> VmArea<'_, B> {
             align: page,
         };
         let new = vm.map_new(place, &mut source, attributes, &words, 0, Context::Waiting)?;
-        // Nothing can fail from here on.
         new.keep_blocks(joined);
         drop(ManuallyDrop::into_inner(old).without_frames());
         drop(extra.without_frames());
-        // Without its own frames it is flushed at once: the frames live on.
+        // Without its own frames it is flushed at once.
         record::clear_blocks(self.area());
         core::mem::replace(self, new).free_for(caller);
         Ok(())
@@ -71,7 +68,7 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// As [`VmArea::vrealloc`] for a raw area. Returns its address, which may be new.
+    /// As [`VmArea::vrealloc`] for a raw area. Returns its address.
     ///
     /// # Errors
     ///
@@ -80,7 +77,7 @@ impl<B: Backend> Vmalloc<B> {
     ///
     /// # Safety
     ///
-    /// As [`vfree`](Self::vfree) if it moves: nothing at the old address is used any more.
+    /// As [`vfree`](Self::vfree) if it moves.
     #[track_caller]
     pub unsafe fn vrealloc(&self, va: VirtAddr, size: u64) -> Result<VirtAddr, Error> {
         if !va.is_aligned(B::Granule::PAGE_SIZE) {

@@ -1,9 +1,6 @@
 //! [`Shard`]: one CPU's part of the address space, or the common part. An area belongs to the shard
-//! of its reservation until freed.
-//!
-//! A CPU's shard gets addresses in pieces of what one last-level table translates, for small areas.
-//! The common shard has all others, in whole such spans. So a last-level table has descriptors of
-//! one shard, or of one large area (docs/DESIGN.md, "Nothing shared on a hot path").
+//! of its reservation until freed. So a last-level table has descriptors of one shard, or of one
+//! large area (docs/DESIGN.md, "Nothing shared on a hot path").
 
 use crate::backend::{Backend, Lock, LockClass};
 use crate::deferred::DeferredAreas;
@@ -18,14 +15,14 @@ use paging::{Granule, Pending, VirtAddr};
 /// Areas, frames or pieces per hold of a lock, at most (DESIGN rule 14).
 pub(crate) const STEP: usize = 64;
 
-/// So that a double free names the first.
+/// A double free names the first.
 const REMEMBERED: usize = 64;
 
 const CALLS_TO_A_LOOK: i32 = 15;
 
 const MAX_SHARDS: usize = 512;
 
-/// With what is to be flushed before their free.
+/// And what is to be flushed before their free.
 pub(crate) struct LazyList<G> {
     areas: Option<Area>,
     nr_areas: usize,
@@ -43,7 +40,6 @@ impl<G: Granule> LazyList<G> {
         }
     }
 
-    /// Areas and pages.
     #[inline(always)]
     pub const fn usage(&self) -> (usize, u64) {
         (self.nr_areas, self.pages)
@@ -81,17 +77,15 @@ pub(crate) struct Flushing {
     pub pages: u64,
 }
 
-/// What a shard's lock guards.
 pub(crate) struct State<G: 'static> {
     pub space: Space<WORDS>,
     pub cache: Cache<WORDS>,
     pub lazy: LazyList<G>,
     pub flushing: Flushing,
-    /// Areas ever flushed and freed.
     pub nr_freed: u64,
-    /// Out of the deferred-free list, not unmapped yet.
+    /// Not unmapped yet.
     pub deferred: Option<Area>,
-    /// `vm_map_ram`'s current block.
+    /// Current one of `vm_map_ram`.
     pub block: Option<Area>,
     freed: &'static mut [Remembered; REMEMBERED],
     next_freed: usize,
@@ -122,7 +116,7 @@ impl<G: Granule> State<G> {
         }
     }
 
-    /// Frees a range that no TLB knows.
+    /// No TLB knows it.
     #[inline(always)]
     pub fn release(&mut self, area: Area) {
         if let Some(area) = self.cache.put(area) {
@@ -193,7 +187,6 @@ impl<B: Backend> Shard<B> {
                     class,
                     State {
                         space: Space::empty(number as u16, region, nodes),
-                        // The common shard's ranges are whole spans.
                         cache: Cache::new(
                             cached_areas,
                             if number == COMMON {
@@ -227,8 +220,7 @@ impl<B: Backend> Shard<B> {
         self.number == COMMON
     }
 
-    /// Returns whether to drain: every sixteenth call, so that the line that other CPUs write is
-    /// fetched rarely.
+    /// Every sixteenth call, so that the line that other CPUs write is fetched rarely.
     #[inline(always)]
     pub fn is_time_to_look(&self) -> bool {
         let left = self.until_look.load(Relaxed) - 1;
@@ -245,7 +237,6 @@ impl<B: Backend> Shard<B> {
     }
 }
 
-/// The common shard, and one per CPU.
 pub(crate) struct Shards<B: Backend> {
     /// More CPUs than shards share all but the common one.
     table: &'static [&'static Shard<B>; MAX_SHARDS],
@@ -273,7 +264,6 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn get(&self, number: usize) -> &'static Shard<B> {
-        // In bounds for any number.
         self.table[number % MAX_SHARDS]
     }
 

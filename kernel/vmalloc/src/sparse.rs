@@ -1,6 +1,5 @@
-//! Sparse areas, mapped and unmapped in parts. Calls change tables without a lock because each
-//! changes its own leaves. In one area two calls may want the same leaf, so its busy bit admits one
-//! at a time; others wait with interrupts enabled.
+//! Sparse areas, mapped and unmapped in parts. Two calls may want the same leaf, so an area's busy
+//! bit admits one at a time; others wait with interrupts enabled.
 
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
@@ -12,7 +11,7 @@ use paging::{
     Attributes, FrameArray, Granule, LAST_LEVEL, Outcome, PageArray, PhysSource, VirtAddr, VirtRange, Visit,
 };
 
-/// Keeps other calls from changing the area's parts.
+/// Others may not change the area's parts.
 pub(crate) struct Busy<'a, B: Backend> {
     vm: &'a Vmalloc<B>,
     area: &'a Area,
@@ -32,7 +31,6 @@ impl<'a, B: Backend> Busy<'a, B> {
         }
     }
 
-    /// This call made it busy.
     pub const fn adopt(vm: &'a Vmalloc<B>, area: &'a Area) -> Self {
         Self { vm, area }
     }
@@ -56,9 +54,8 @@ impl<B: Backend> VmArea<'_, B> {
         self.pages_at(offset, size)
     }
 
-    /// Maps `frames` at `offset` in a reserved area (Linux's `vm_area_map_pages`). Executable ones
-    /// are [published](Backend::publish_instructions). [Waiting](crate#contexts): for other changes
-    /// of the area's parts.
+    /// Maps `frames` at `offset` in a reserved area (Linux's `vm_area_map_pages`).
+    /// [Waiting](crate#contexts): for other changes of the area's parts.
     ///
     /// # Errors
     ///
@@ -93,8 +90,7 @@ impl<B: Backend> VmArea<'_, B> {
     }
 
     /// Unmaps pages in a reserved area, and flushes (Linux's `vm_area_unmap_pages`). Holes are
-    /// passed over, larger leaves split, tables covered whole freed. [Waiting](crate#contexts), as
-    /// [`map_pages`](Self::map_pages).
+    /// passed over, larger leaves split, tables covered whole freed. [Waiting](crate#contexts).
     ///
     /// # Errors
     ///
@@ -110,7 +106,7 @@ impl<B: Backend> VmArea<'_, B> {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Unlinks empty tables of earlier parts that are in a block's way.
+    /// Empty tables of earlier parts are in a block's way.
     fn map_part<S: PhysSource<B::Granule>>(
         &self,
         area: &Area,
@@ -128,8 +124,8 @@ impl<B: Backend> Vmalloc<B> {
         mapped.map_err(Error::of_map::<B::Granule>)
     }
 
-    /// Calls `step` for each span's part under the shard's lock, which lookups hold: they see a
-    /// table before it is unlinked, or not at all.
+    /// Each span's part under the shard's lock, which lookups hold: they see a table before it is
+    /// unlinked, or not at all.
     fn by_spans(
         &self,
         area: &Area,
@@ -165,7 +161,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(outcome)
     }
 
-    /// Unlinks empty tables that `range` covers in part.
+    /// That `range` covers in part.
     fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
         let whole = Self::whole(area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
@@ -182,7 +178,7 @@ impl<B: Backend> Vmalloc<B> {
         Ok(())
     }
 
-    /// Unlinks empty tables that `range` covers whole, the last level first.
+    /// That `range` covers whole, the last level first.
     fn prune_part(&self, area: &Area, range: VirtRange) -> Result<(), Error> {
         let tree = self.backend.tree();
         let mut batch = tree.batch();
@@ -199,7 +195,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
-        // As `by_spans`. No other call maps here.
+        // No other call maps here.
         let _held = self.shard_of(area).state.lock();
         let mut is_empty = true;
         let tree = self.backend.tree();

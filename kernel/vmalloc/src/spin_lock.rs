@@ -14,7 +14,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 pub unsafe trait Interrupts {
     /// The previous mask.
     type Saved: Copy;
-    /// Masks interrupts on this CPU, and returns the previous mask.
+    /// Masks interrupts, and returns the previous mask.
     fn mask() -> Self::Saved;
     /// Restores this CPU's mask.
     fn restore(saved: Self::Saved);
@@ -70,7 +70,7 @@ unsafe impl<T, I: Interrupts> Lock<T> for SpinLock<T, I> {
     }
     #[inline]
     fn lock(&self) -> Self::Guard<'_> {
-        // Masked first: a handler that wants this lock would wait for ever.
+        // A handler that wants this lock would wait for ever.
         let masked = Masked::new();
         SpinLockGuard {
             guard: self.mutex.lock(),
@@ -111,7 +111,6 @@ mod tests {
         static MASKED: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Of a CPU, which is a thread here.
     struct Flag;
 
     // SAFETY: a thread takes no interrupt.

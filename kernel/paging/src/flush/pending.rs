@@ -108,7 +108,7 @@ impl<G: Granule> Default for Pending<G> {
 }
 
 impl<G: Granule> Pending<G> {
-    /// Empty.
+    /// Returns it empty.
     #[inline]
     pub const fn new() -> Self {
         Self {
@@ -120,13 +120,13 @@ impl<G: Granule> Pending<G> {
         }
     }
 
-    /// To invalidate.
+    /// Returns the ranges to invalidate.
     #[inline]
     pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
         self.ranges.iter().map(|packed| packed.unpack())
     }
 
-    /// Tables that wait to be freed.
+    /// Returns how many tables wait to be freed.
     #[must_use]
     pub const fn nr_dead_tables(&self) -> usize {
         self.nr_dead as usize
@@ -142,13 +142,13 @@ impl<G: Granule> Pending<G> {
         self.ranges().any(|pending| pending.range.overlaps(range))
     }
 
-    /// TLBIs of a flush.
+    /// Returns how many TLBIs a flush issues.
     #[must_use]
     pub fn nr_tlbis(&self, tlbi_range: bool) -> u64 {
         super::nr_all_tlbis::<G>(self.ranges(), tlbi_range)
     }
 
-    /// A TLB may hold `range`, by descriptors of level `stride`.
+    /// Records that a TLB may hold `range`, by descriptors of level `stride`.
     #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
     pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {

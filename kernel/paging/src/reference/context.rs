@@ -22,13 +22,13 @@ pub struct Context<'a, G, T, M> {
 }
 
 impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
-    /// `None` without a page for the root.
+    /// Returns an empty tree, or `None` without a page for its root.
     #[must_use]
     pub fn new(tables: &'a T, mmu: &'a M) -> Option<Self> {
         Some(Self::from_root(tables.alloc_table()?, tables, mmu))
     }
 
-    /// Only reference walkers change it.
+    /// Returns the tree at `root`, which only reference walkers change.
     #[must_use]
     pub const fn from_root(root: PhysAddr, tables: &'a T, mmu: &'a M) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// And its level.
+    /// Returns the leaf descriptor that maps `va`, and its level.
     #[must_use]
     pub fn leaf_at(&self, va: VirtAddr) -> Option<(Descriptor, Level)> {
         let mut table = self.root;
@@ -57,7 +57,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         }
     }
 
-    /// And by which leaf.
+    /// Returns where `va` is mapped to, and by which leaf.
     #[must_use]
     pub fn translate(&self, va: VirtAddr) -> Option<(PhysAddr, LeafSize)> {
         let (found, level) = self.leaf_at(va)?;
@@ -66,7 +66,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Some((found.address::<G>().add(within), leaf))
     }
 
-    /// A group counts as one.
+    /// Returns the leaves by size. A group counts as one.
     #[must_use]
     pub fn leaf_counts(&self, range: VirtRange) -> LeafCounts {
         let mut counts = LeafCounts::default();
@@ -187,7 +187,7 @@ impl<'a, G: Granule, T: Tables, M: Mmu> Context<'a, G, T, M> {
         Ok(new)
     }
 
-    /// Without barriers.
+    /// Writes a page into its last-level table, without barriers.
     ///
     /// # Errors
     /// [`Error::Occupied`].

@@ -1,5 +1,3 @@
-//! Places that are tried, and how much of the memory is looked at.
-
 use super::*;
 use paging::{Extent, Extents, FrameArray, Granule4K, PageArray};
 use std::vec::Vec;
@@ -104,7 +102,6 @@ fn the_run_with_the_largest_leaf_is_followed() {
         (&[(3, 5), (512, 512)][..], (512, 512 - 5)),
         (&[(0x100, 16), (1024, 600), (4096, 512)], (512, 512 - 16)),
         (&[(7, 1), (512, 16), (1024, 16)], (16, 15)),
-        // Pages only.
         (&[(7, 1), (512, 15)], (1, 0)),
     ] {
         assert_eq!(place_of(extents, LeafSet::ALL), place, "{extents:?}");

@@ -6,8 +6,8 @@ use super::{State, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
-/// Owns a reserved range, guards included. It has no destructor, since freeing needs the space:
-/// dropping it leaks the range.
+/// Owns a reserved range, guards included. Dropping it leaks the range, since freeing needs the
+/// space.
 #[must_use = "dropping it leaks the range: give it to Space::release or Space::entrust"]
 pub struct Area<const W: usize> {
     pub(super) node: NodeRef<W>,
@@ -20,13 +20,13 @@ unsafe impl<const W: usize> Send for Area<W> {}
 unsafe impl<const W: usize> Sync for Area<W> {}
 
 impl<const W: usize> Area<W> {
-    /// Returns the first page of the body.
+    /// Returns the body's first page.
     #[inline(always)]
     pub fn start(&self) -> Vpn {
         Vpn(self.node.start.get() + u64::from(self.node.guards().0))
     }
 
-    /// Returns the pages of the body.
+    /// Returns the body's pages.
     #[inline(always)]
     pub fn pages(&self) -> u64 {
         let (lead, trail) = self.node.guards();
@@ -54,13 +54,13 @@ impl<const W: usize> Area<W> {
         Vpn(self.node.start.get())
     }
 
-    /// Returns the number of guard pages.
+    /// Returns the guard pages.
     pub fn guards(&self) -> u64 {
         let (lead, trail) = self.node.guards();
         u64::from(lead) + u64::from(trail)
     }
 
-    /// Returns the pages reserved, guards included.
+    /// Returns the pages, guards included.
     #[inline(always)]
     pub fn reserved(&self) -> u64 {
         self.node.pages()
@@ -98,13 +98,12 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Retired);
     }
 
-    /// Leaves the area to its address, but keeps it: for areas that cannot be claimed.
+    /// Leaves the area to its address, but keeps it.
     pub fn expose(&self) {
         self.node.set_state(State::Raw);
     }
 
-    /// Leaves the area to its address, as [`Space::entrust`](super::Space::entrust) without its
-    /// check.
+    /// As [`Space::entrust`](super::Space::entrust) without its check.
     #[inline]
     pub fn entrust(self) {
         self.node.set_state(State::Raw);
@@ -139,17 +138,17 @@ impl<const W: usize> core::ops::Deref for Lent<'_, W> {
 /// A copy of what lies at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment<const W: usize> {
-    /// Its state.
+    /// Of the segment.
     pub state: State,
-    /// The first page, guards included.
+    /// Guards included.
     pub first: Vpn,
-    /// Pages, guards included.
+    /// Guards included.
     pub reserved: u64,
     /// Guard pages before the body.
     pub lead: u16,
     /// Guard pages behind the body.
     pub trail: u16,
-    /// The caller's words; arbitrary for a gap.
+    /// The caller's; arbitrary for a gap.
     pub words: [u64; W],
 }
 
@@ -166,17 +165,17 @@ impl<const W: usize> Segment<W> {
         }
     }
 
-    /// Returns the first page of the body.
+    /// Returns the body's first page.
     pub const fn start(&self) -> Vpn {
         Vpn(self.first.0 + self.lead as u64)
     }
 
-    /// Returns the pages of the body.
+    /// Returns the body's pages.
     pub const fn pages(&self) -> u64 {
         self.reserved - self.lead as u64 - self.trail as u64
     }
 
-    /// Returns whether `page` is in the body.
+    /// Whether `page` is in the body.
     pub const fn contains(&self, page: Vpn) -> bool {
         page.0.wrapping_sub(self.start().0) < self.pages()
     }

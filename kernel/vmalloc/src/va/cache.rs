@@ -1,33 +1,30 @@
 //! [`Cache`]: freed ranges kept for the next area of their size. Guarded by its space's lock. A
-//! full cache gives up a range for each new one, of one size until that is empty;
-//! [`age`](Cache::age) gives up a quarter of what was unused since its last call.
+//! full cache gives up a range for each new one; [`age`](Cache::age) gives up a quarter of what was
+//! unused.
 
 use super::area::Area;
 use super::node::NodeRef;
 use super::{Fit, State, Violation, Vpn};
 
-/// The largest area kept, in units (of pages by default), guards included: 1 MiB of 4 KiB pages and
-/// a guard page.
+/// Largest area kept, in units (of pages by default), guards included.
 pub const MAX_CACHED_PAGES: usize = 257;
 
-/// Index i has ranges of i + 1 units, guards included.
+/// Ranges by size: index i has those of i + 1 units.
 pub struct Cache<const W: usize> {
-    /// The latest of each size; the others are chained.
+    /// The latest; the others are chained.
     heads: [Option<NodeRef<W>>; MAX_CACHED_PAGES],
     counts: [Counts; MAX_CACHED_PAGES],
     nr_areas: usize,
-    /// In areas.
     limit: usize,
-    /// log2 of a unit's pages.
     unit_shift: u32,
-    /// The size to give up.
+    /// Given up next.
     hand: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Counts {
     nr: u16,
-    /// The fewest since the last aging.
+    /// Since the last aging.
     low: u16,
 }
 
@@ -36,14 +33,12 @@ struct Counts {
 unsafe impl<const W: usize> Send for Cache<W> {}
 
 impl<const W: usize> Cache<W> {
-    /// Returns an empty cache for at most `limit` areas, each a multiple of `1 << unit_shift`
-    /// pages.
+    /// Returns a cache for at most `limit` areas, each a multiple of `1 << unit_shift` pages.
     pub const fn new(limit: usize, unit_shift: u32) -> Self {
         Self {
             heads: [None; MAX_CACHED_PAGES],
             counts: [Counts { nr: 0, low: 0 }; MAX_CACHED_PAGES],
             nr_areas: 0,
-            // Counts have 16 bits.
             limit: if limit < u16::MAX as usize {
                 limit
             } else {
@@ -75,7 +70,7 @@ impl<const W: usize> Cache<W> {
         self.counts.iter().enumerate().map(of_size).sum()
     }
 
-    /// Returns an area for `fit` with `words`, if the latest of its size fits.
+    /// Returns an area for `fit`, if the latest of its size fits.
     #[inline(always)]
     pub fn take(&mut self, fit: &Fit, words: &[u64; W]) -> Option<Area<W>> {
         let index = self.index(fit.reserved());

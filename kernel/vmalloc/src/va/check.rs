@@ -132,7 +132,6 @@ impl<const W: usize> Space<W> {
         Ok(census)
     }
 
-    /// Returns a subtree's height and largest gap.
     fn check_subtree(&self, top: Option<NodeRef<W>>, walk: &mut Walk<W>) -> Result<(u32, u32), Violation> {
         let Some(node) = top else {
             return Ok((0, 0));

@@ -1,6 +1,5 @@
-//! [`DeferredList`]: a lock-free stack. Any context may push; it is emptied whole. Areas' own nodes
-//! are linked, so there is always room. No single area is popped, so an equal head means an equal
-//! list (no ABA).
+//! [`DeferredList`]: a lock-free stack. Any context may push; it is emptied whole, so an equal head
+//! means an equal list (no ABA). Areas' own nodes are linked: there is always room.
 
 use super::area::Area;
 use super::node::Node;
@@ -27,7 +26,6 @@ impl<const W: usize> DeferredList<W> {
         }
     }
 
-    /// Returns the areas from `newest` on.
     fn list(newest: *mut Node<W>) -> Option<Area<W>> {
         // SAFETY: null, or a `&'static Node` from `push`.
         let node = unsafe { newest.as_ref() }?;
@@ -39,8 +37,7 @@ impl<const W: usize> DeferredList<W> {
         let node = area.node;
         let mut newest = self.newest.load(Ordering::Relaxed);
         loop {
-            // The node is this call's until the exchange; the area below is read only after the
-            // list was taken.
+            // The node is this call's until the exchange.
             node.chain.set(Self::list(newest).map(|below| below.node));
             // Release: the taker sees the link, and the area as its last holder left it.
             match self.newest.compare_exchange_weak(

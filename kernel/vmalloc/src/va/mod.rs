@@ -1,12 +1,11 @@
 //! The address space of one region, in pages: [`Space`] reserves ranges, finds them and takes them
-//! back. Their use, and the tables, are the caller's.
+//! back.
 //!
 //! # Structure
 //!
-//! A space has **ranges**, [added](Space::add) and [removed](Space::remove), cut into **segments**:
-//! areas in use, and free gaps. A change cuts one segment or joins neighbours, so areas cannot
-//! overlap. Segments form a balanced tree by address in which every node has the largest gap below
-//! it.
+//! A space has **ranges**, cut into **segments**: areas in use, and free gaps. A change cuts one
+//! segment or joins neighbours, so areas cannot overlap. Segments form a balanced tree by address
+//! in which every node has the largest gap below it.
 //!
 //! ```text
 //!   pages:  |area 2|gap 3|area 1|     |area 4|gap 6 ...|   between two ranges: another space's
@@ -33,10 +32,9 @@
 //!
 //! # Cost
 //!
-//! Reserve, release, claim and find are O(log n) at worst, also with alignment and phase (see
-//! [`Space::reserve`]). Nothing allocates: nodes come from [`Space::feed`]. `reserve` needs at most
-//! two spare ones, `add` and `remove` one, a release none. A [`Cache`] or [`DeferredList`] does not
-//! touch the tree.
+//! Reserve, release, claim and find are O(log n) at worst. Nothing allocates: nodes come from
+//! [`Space::feed`]. `reserve` needs at most two spare ones, `add` and `remove` one. A [`Cache`] or
+//! [`DeferredList`] does not touch the tree.
 
 mod area;
 mod cache;
@@ -67,20 +65,20 @@ pub struct Vpn(pub u64);
 /// A request: pages, place, and guard pages, which are part of the reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fit {
-    /// Pages of the body, at least 1.
+    /// Of the body, at least 1.
     pub pages: u64,
     /// The body's page number is `phase` modulo this power of two.
     pub align: u64,
     /// Below [`align`](Self::align).
     pub phase: u64,
-    /// Guard pages before the body.
+    /// Before the body.
     pub lead: u16,
-    /// Guard pages behind the body.
+    /// Behind the body.
     pub trail: u16,
 }
 
 impl Fit {
-    /// Returns a request for `pages` pages anywhere, with one guard page behind.
+    /// Requests `pages` pages anywhere, with one guard page behind.
     pub const fn new(pages: u64) -> Self {
         Self {
             pages,
@@ -91,7 +89,7 @@ impl Fit {
         }
     }
 
-    /// Places the body at a page number that is `phase` modulo `align`.
+    /// Places the body at `phase` modulo `align`.
     pub const fn congruent(self, align: u64, phase: u64) -> Self {
         Self { align, phase, ..self }
     }
@@ -106,7 +104,7 @@ impl Fit {
         self.pages.wrapping_add(self.guards())
     }
 
-    /// Checks the request against a region of `region` pages. Returns all pages.
+    /// In a region of `region` pages. Returns all pages.
     #[inline]
     fn total(&self, region: u64) -> Result<u64, Error> {
         if self.pages == 0 {
@@ -121,7 +119,7 @@ impl Fit {
                 align: self.align,
             });
         }
-        // Against overflow: a region is far below 2^63 pages.
+        // Against overflow.
         if self.pages > region || self.pages + self.guards() > region {
             return Err(Error::TooLarge {
                 pages: self.pages.saturating_add(self.guards()),
@@ -136,7 +134,7 @@ impl Fit {
         self.lead as u64 + self.trail as u64
     }
 
-    /// Returns the first reserved page modulo `align`.
+    /// Modulo `align`.
     #[inline(always)]
     pub(crate) const fn residue(&self) -> u64 {
         self.phase.wrapping_sub(self.lead as u64) & (self.align - 1)
@@ -148,18 +146,18 @@ impl Fit {
 pub enum State {
     /// Free.
     Gap,
-    /// Reserved, with its [`Area`] held.
+    /// With its [`Area`] held.
     Owned,
     /// Reserved, after [`Space::entrust`]: claimed by its address.
     Raw,
-    /// Dead, not free yet: a TLB may hold translations of it.
+    /// A TLB may hold translations of it.
     Retired,
     /// In a [`Cache`].
     Parked,
 }
 
 impl State {
-    /// Returns whether it is an area in use.
+    /// Whether it is an area in use.
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Owned | Self::Raw)
     }
@@ -173,35 +171,35 @@ pub enum Error {
     Empty,
     /// The alignment is not a power of two.
     BadAlignment {
-        /// The alignment, in pages.
+        /// In pages.
         align: u64,
     },
     /// The phase is not below the alignment.
     BadPhase {
-        /// The phase, in pages.
+        /// In pages.
         phase: u64,
-        /// The alignment, in pages.
+        /// In pages.
         align: u64,
     },
-    /// More than the region, guards included.
+    /// More than the region.
     TooLarge {
-        /// Pages, guards included.
+        /// With guards.
         pages: u64,
-        /// The region's pages.
+        /// In pages.
         region: u64,
     },
     /// No gap is large enough.
     NoSpace {
-        /// Pages, guards included.
+        /// With guards.
         pages: u64,
     },
     /// No gap that was tried has this alignment and phase.
     NoAlignedSpace {
-        /// Pages, guards included.
+        /// With guards.
         pages: u64,
-        /// The alignment, in pages.
+        /// In pages.
         align: u64,
-        /// The phase, in pages.
+        /// In pages.
         phase: u64,
     },
     /// Fewer than two spare nodes: feed a page.
@@ -235,7 +233,7 @@ pub enum Unclaimed {
     Outside,
     /// In a gap.
     Vacant,
-    /// Inside an area, not at its start.
+    /// Inside an area.
     Interior,
     /// In a guard page.
     Guard,

@@ -1,10 +1,7 @@
-//! Nodes, the pages that they are cut from, and the pool of spare ones.
-//!
-//! A page that was fed is never freed, and a [`Node`] stays one for ever. So a node is a plain
-//! `&'static Node`, and following a link needs no `unsafe`.
+//! Nodes, the pages that they are cut from, and the pool of spare ones. A [`Node`] stays one for
+//! ever: it is a plain `&'static Node`, and following a link needs no `unsafe`.
 //!
 //! # Access rules
-//!
 //! - Bounds and guards of an area are constant. Read by the holders of its [`Area`](super::Area)
 //!   and of the space.
 //! - `chain` belongs to the node's holder outside the tree: its `Area`, a cache, a deferred-free
@@ -14,8 +11,8 @@
 //! - All else belongs to the space: read with `&Space`, written with `&mut Space`.
 //!
 //! A cached or new area changes state under the space's lock, which guards the cache too: a look at
-//! the space never mixes two uses of a node. Its holder may retire it at any time. The
-//! `unsafe impl`s of `Send` and `Sync` here and beside rest on these rules.
+//! the space never mixes two uses of a node. The `unsafe impl`s of `Send` and `Sync` here and
+//! beside rest on these rules.
 
 use super::State;
 use core::cell::Cell;
@@ -38,7 +35,7 @@ impl NodePage {
         self.hold_mut(value)
     }
 
-    /// Holds `value` for ever, for one user.
+    /// The same, for one user.
     pub fn hold_mut<T>(&'static mut self, value: T) -> &'static mut T {
         const { assert!(size_of::<T>() <= size_of::<Self>() && align_of::<T>() <= align_of::<Self>()) };
         let place = core::ptr::from_mut(self).cast::<MaybeUninit<T>>();
@@ -58,9 +55,7 @@ pub(super) type Link<const W: usize> = Cell<Option<NodeRef<W>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Side {
-    /// Lower addresses.
     Left,
-    /// Higher addresses.
     Right,
 }
 
@@ -75,30 +70,27 @@ impl Side {
 }
 
 /// A segment, or a spare node: 112 bytes with six words. Another CPU that ends an area touches only
-/// 32 bytes: state, owner, guards, link, and the first two words.
+/// 32 bytes.
 #[repr(C)]
 pub(super) struct Node<const W: usize> {
-    /// By [`Side`].
     child: [Link<W>; 2],
-    /// First page.
     pub start: Cell<u64>,
-    /// Pages, guards included.
+    /// Guards included.
     pages: Cell<u64>,
     state: AtomicU8,
-    /// See `tree`: at most twice log2 of the nodes.
+    /// At most twice log2 of the nodes.
     pub rank: Cell<u8>,
-    /// The number of the space that it was cut for.
+    /// Number of its space.
     owner: u16,
-    /// Guards before and behind the body.
+    /// Before and behind the body.
     lead: Cell<u16>,
     trail: Cell<u16>,
     /// In a cache, a deferred-free list or the pool.
     pub chain: Link<W>,
-    /// The caller's.
     words: [AtomicU64; W],
-    /// The largest gap in this subtree, saturated.
+    /// In this subtree, saturated.
     pub max: Cell<u32>,
-    /// This gap's pages, saturated; 0 for an area.
+    /// Saturated; 0 for an area.
     pub gap: Cell<u32>,
     pub parent: Link<W>,
 }
@@ -127,7 +119,6 @@ impl<const W: usize> Node<W> {
         self.owner
     }
 
-    /// Returns the pages, guards included.
     #[inline(always)]
     pub const fn pages(&self) -> u64 {
         self.pages.get()
@@ -169,7 +160,6 @@ impl<const W: usize> Node<W> {
         (self.lead.get(), self.trail.get())
     }
 
-    /// Makes it an area in use.
     #[inline(always)]
     pub fn begin(&self, words: &[u64; W], lead: u16, trail: u16) {
         self.set_words(words);
@@ -229,7 +219,7 @@ pub(super) const fn saturate(pages: u64) -> u32 {
     }
 }
 
-/// Spare nodes: used before, or not yet cut from the page fed last.
+/// Used before, or not yet cut from the page fed last.
 pub(super) struct Pool<const W: usize> {
     owner: u16,
     spare: Option<NodeRef<W>>,
@@ -311,7 +301,7 @@ impl<const W: usize> Pool<W> {
         self.nr_spare += 1;
     }
 
-    /// Counts spare nodes by walking the chain, up to `limit`.
+    /// Counts spare nodes along the chain, up to `limit`.
     pub fn count_spare(&self, limit: usize) -> usize {
         let chain = core::iter::successors(self.spare, |node| node.chain.get());
         self.fresh.len() + chain.take(limit).count()

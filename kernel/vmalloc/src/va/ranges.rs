@@ -1,5 +1,3 @@
-//! Ranges that a [`Space`] gains and loses.
-
 use super::area::Area;
 use super::node::{NodeRef, Side, saturate};
 use super::space::Space;
@@ -23,8 +21,8 @@ impl<const W: usize> Space<W> {
         Ok(())
     }
 
-    /// Adds pages and reserves `fit` in them and the gap before them, which no gap had room for. In
-    /// one step, so that nodes above do not first learn of a gap of all the pages.
+    /// Adds pages and reserves `fit` in them and the gap before them, in one step: nodes above do
+    /// not first learn of a gap of all the pages.
     ///
     /// # Errors
     ///
@@ -113,7 +111,7 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Removes `pages` pages from `start`, if one gap has them all; returns whether it did.
+    /// Removes `pages` pages, if one gap has them all; returns whether it did.
     ///
     /// # Errors
     ///

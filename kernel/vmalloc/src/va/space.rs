@@ -1,5 +1,3 @@
-//! [`Space`]: hands out segments, finds them and takes them back.
-
 use super::area::{Area, Lent, Segment};
 use super::node::{NodePage, NodeRef, Pool, Side, saturate};
 use super::tree::Tree;
@@ -7,12 +5,11 @@ use super::{Error, Fit, State, Unclaimed, Vpn};
 use core::fmt;
 use core::marker::PhantomData;
 
-/// Gaps tried that are large enough, but may not be so at the alignment and phase.
+/// Large enough, but perhaps not so at the alignment and phase.
 pub const TIGHT_TRIES: usize = 8;
 
 /// A region of virtual pages, with `W` words of the caller's per area. Not synchronised: `&self`
-/// looks, `&mut self` changes. Areas are `Send`, and moving one into or out of a
-/// [`Cache`](super::Cache) does not touch the space.
+/// looks, `&mut self` changes.
 pub struct Space<const W: usize> {
     pub(super) tree: Tree<W>,
     pub(super) pool: Pool<W>,
@@ -33,8 +30,7 @@ unsafe impl<const W: usize> Send for Space<W> {}
 unsafe impl<const W: usize> Sync for Space<W> {}
 
 impl<const W: usize> Space<W> {
-    /// Returns a space without pages, of a region of `region` pages. Its areas bear `owner`. `page`
-    /// holds its first nodes.
+    /// Returns a space without pages. `page` holds its first nodes.
     pub fn empty(owner: u16, region: u64, page: &'static mut NodePage) -> Self {
         Self {
             tree: Tree::new(),
@@ -47,7 +43,7 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Returns the first page that [`reserve`](Self::reserve) would take for `fit`.
+    /// Returns where [`reserve`](Self::reserve) would put `fit`.
     ///
     /// # Errors
     ///
@@ -57,7 +53,7 @@ impl<const W: usize> Space<W> {
         self.search(fit, total).map(|(_, at)| Vpn(at))
     }
 
-    /// Returns the space's pages.
+    /// Returns the pages.
     pub const fn pages(&self) -> u64 {
         self.pages
     }
@@ -82,12 +78,11 @@ impl<const W: usize> Space<W> {
         self.pool.feed(page);
     }
 
-    /// Reserves what `fit` asks for, with `words`.
+    /// Reserves what `fit` asks for.
     ///
     /// A gap is *large* if it has all pages, guards included, and *sure* if it also has `align - 1`
-    /// more, so that it fits any phase. The range begins at the lowest address that fits, if one of
-    /// the [`TIGHT_TRIES`] lowest large gaps holds it; otherwise at the lowest in the lowest sure
-    /// gap. (Gaps beyond 2^32 - 1 pages are one class, which is searched: at most 4 in 64 TiB.)
+    /// more. The range begins at the lowest address that fits, if one of the [`TIGHT_TRIES`] lowest
+    /// large gaps holds it; otherwise at the lowest in the lowest sure gap.
     ///
     /// # Errors
     ///
@@ -132,7 +127,8 @@ impl<const W: usize> Space<W> {
             candidate = self.tree.next_fit(gap, large);
         }
         if candidate.is_some() {
-            // Overflows only for a useless alignment: regions are below 2^52 pages.
+            // Only for a useless alignment: regions are below 2
+            // 52 pages.
             let sure = saturate(total.saturating_add(fit.align - 1));
             candidate = self.tree.lowest_fit(sure);
             while let Some(gap) = candidate {
@@ -156,7 +152,7 @@ impl<const W: usize> Space<W> {
         }
     }
 
-    /// Cuts `total` pages out of `gap`. Needs two spare nodes.
+    /// Needs two spare nodes.
     #[inline]
     fn carve(&mut self, gap: NodeRef<W>, at: u64, total: u64) -> Result<NodeRef<W>, Error> {
         let (start, end) = (gap.start.get(), gap.end());
@@ -184,7 +180,7 @@ impl<const W: usize> Space<W> {
         Ok(node)
     }
 
-    /// Puts a gap behind `node`. Needs a spare node.
+    /// Needs a spare node.
     pub(super) fn insert_gap(&mut self, node: NodeRef<W>, start: u64, pages: u64) {
         let Some(rest) = self.pool.take() else {
             unreachable!("a node was spare");
@@ -209,7 +205,7 @@ impl<const W: usize> Space<W> {
         self.make_gap(node);
     }
 
-    /// Makes `node`, not a gap yet, one gap with those that it touches.
+    /// With those that it touches.
     #[inline(always)]
     pub(super) fn make_gap(&mut self, node: NodeRef<W>) {
         let (mut start, mut pages) = (node.start.get(), node.pages());
@@ -231,7 +227,7 @@ impl<const W: usize> Space<W> {
         self.tree.set_gap(keep, saturate(pages));
     }
 
-    /// Removes one of two neighbours, and returns the other as a gap of `pages` pages.
+    /// Returns the other as a gap of `pages` pages.
     #[inline]
     fn join(&mut self, lower: NodeRef<W>, upper: NodeRef<W>, pages: u64) -> NodeRef<W> {
         // One of two neighbours has at most one child (module `tree`).
@@ -257,7 +253,7 @@ impl<const W: usize> Space<W> {
         );
     }
 
-    /// Leaves the area to the holder of its address, for [`claim`](Self::claim).
+    /// Leaves the area to the holder of its address.
     ///
     /// # Panics
     ///
@@ -267,10 +263,11 @@ impl<const W: usize> Space<W> {
         area.node.set_state(State::Raw);
     }
 
-    /// Takes the area that begins at `page` from the holder of its address.
+    /// Takes the area at `page` from the holder of its address.
     ///
     /// # Errors
     ///
+    /// What is there instead.
     /// What is there instead.
     #[inline]
     pub fn claim(&mut self, page: Vpn) -> Result<Area<W>, Unclaimed> {

@@ -1,20 +1,16 @@
 //! The tree of segments by address, which knows the largest gap below each node.
 //!
-//! A weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015): a missing node
-//! has rank 0, a leaf 1, a child's rank is one or two below its parent's. No path is longer than 2
-//! log2 n; an insertion or removal rotates at most twice; and, unlike in an AVL tree, any mixture
-//! touches O(1) nodes each on average.
+//! A weak AVL tree (Haeupler, Sen, Tarjan, "Rank-Balanced Trees", ACM TALG 2015): no path is longer
+//! than 2 log2 n; an insertion or removal rotates at most twice, and touches O(1) nodes on average.
 //!
 //! Of two neighbours, one lies in the other's subtree: the lower has no right child, or the upper
-//! no left one. So there is a free place between them, and one has at most one child: insertion
-//! needs no search, and joins do not exchange nodes.
+//! no left one. So insertion needs no search, and joins do not exchange nodes.
 
 use super::node::{Link, NodeRef, Side};
 use core::cell::Cell;
 
 pub(super) struct Tree<const W: usize> {
     root: Link<W>,
-    /// Counted by the complexity tests.
     #[cfg(test)]
     pub visits: Cell<u64>,
 }
@@ -60,12 +56,10 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Returns the lowest segment.
     pub fn first(&self) -> Option<NodeRef<W>> {
         self.root.get().map(|root| self.outermost(root, Side::Left))
     }
 
-    /// Returns the last node of a subtree on `side`.
     #[inline]
     fn outermost(&self, top: NodeRef<W>, side: Side) -> NodeRef<W> {
         let mut node = top;
@@ -76,7 +70,6 @@ impl<const W: usize> Tree<W> {
         node
     }
 
-    /// Returns the neighbour of `node` on `side`, if it is a gap.
     #[inline]
     pub fn gap_beside(&self, node: NodeRef<W>, side: Side) -> Option<NodeRef<W>> {
         if let Some(child) = node.child(side)
@@ -87,7 +80,6 @@ impl<const W: usize> Tree<W> {
         self.neighbour(node, side).filter(|beside| beside.is_gap())
     }
 
-    /// Returns the neighbour of `node` on `side`.
     #[inline]
     pub fn neighbour(&self, node: NodeRef<W>, side: Side) -> Option<NodeRef<W>> {
         if let Some(child) = node.child(side) {
@@ -104,7 +96,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Inserts `new`, not a gap yet, into an empty tree.
+    /// It is not a gap yet.
     pub fn insert_first(&self, new: NodeRef<W>) {
         debug_assert!(self.root.get().is_none());
         new.parent.set(None);
@@ -130,7 +122,6 @@ impl<const W: usize> Tree<W> {
         self.visits.set(self.visits.get() + 1);
     }
 
-    /// Returns the highest segment that starts at or below `page`.
     #[inline]
     pub fn find(&self, page: u64) -> Option<NodeRef<W>> {
         let mut found = None;
@@ -170,7 +161,6 @@ impl<const W: usize> Tree<W> {
         self.first_fit(self.root.get(), want)
     }
 
-    /// Returns the lowest such gap above `node`.
     pub fn next_fit(&self, node: NodeRef<W>, want: u32) -> Option<NodeRef<W>> {
         let mut node = node;
         if let Some(found) = self.first_fit(node.child(Side::Right), want) {
@@ -191,7 +181,7 @@ impl<const W: usize> Tree<W> {
         None
     }
 
-    /// Inserts `new`, not a gap yet, before or behind `node`.
+    /// `new` is not a gap yet.
     pub fn insert(&self, node: NodeRef<W>, side: Side, new: NodeRef<W>) {
         match node.child(side) {
             None => self.hang(node, side, new),
@@ -207,7 +197,7 @@ impl<const W: usize> Tree<W> {
         self.fix_inserted(new);
     }
 
-    /// Removes `node`, which has at most one child.
+    /// It has at most one child.
     pub fn remove(&self, node: NodeRef<W>) {
         self.set_gap(node, 0);
         let child = node.child(Side::Left).or(node.child(Side::Right));
@@ -221,7 +211,7 @@ impl<const W: usize> Tree<W> {
         self.fix_removed(parent, side);
     }
 
-    /// Removes `node`, which may have two children.
+    /// It may have two children.
     pub fn remove_any(&self, node: NodeRef<W>) {
         let (Some(left), Some(_)) = (node.child(Side::Left), node.child(Side::Right)) else {
             return self.remove(node);
@@ -250,7 +240,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Sets `node`'s gap, and the largest gaps above that this changes.
+    /// With the largest gaps above that this changes.
     #[inline]
     pub fn set_gap(&self, node: NodeRef<W>, gap: u32) {
         let before = node.gap.replace(gap);
@@ -295,7 +285,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Restores ranks upwards from `node`, inserted as a leaf.
+    /// `node` was inserted as a leaf.
     #[inline]
     fn fix_inserted(&self, node: NodeRef<W>) {
         let mut node = node;
@@ -325,7 +315,7 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Restores ranks upwards from `parent`, whose child on `side` became lower.
+    /// The child on `side` became lower.
     #[inline]
     fn fix_removed(&self, parent: NodeRef<W>, side: Side) {
         let (mut node, mut low) = (parent, side);
@@ -380,7 +370,6 @@ impl<const W: usize> Tree<W> {
         }
     }
 
-    /// Puts the child on `side` in `node`'s place, and `node` below it.
     fn rotate(&self, node: NodeRef<W>, side: Side) {
         self.visit();
         let Some(child) = node.child(side) else {

@@ -1,5 +1,3 @@
-//! Random requests against a plain model: first page to pages of what is reserved.
-
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -27,7 +25,7 @@ impl Model {
         gaps
     }
 
-    /// By the words of `Space::reserve`, from every page of every gap.
+    /// As `Space::reserve`, from every page of every gap.
     fn place(&self, fit: &Fit) -> Result<u64, Error> {
         let total = fit.pages + u64::from(fit.lead) + u64::from(fit.trail);
         let large: Vec<_> = self
@@ -73,7 +71,6 @@ impl Model {
 enum Step {
     Reserve(Fit),
     Release(prop::sample::Index),
-    /// By address: entrust, claim, retire, release.
     Free(prop::sample::Index),
     Find(u64),
 }
@@ -100,7 +97,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// In a region small enough to be exhausted.
 fn run(region: u64, steps: &[Step]) {
     let mut space = space(region);
     let mut model = Model {

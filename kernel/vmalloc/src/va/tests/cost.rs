@@ -1,14 +1,14 @@
-//! Node visits stay within a constant times log n, from 100 to 100,000 areas, for any request.
+//! Node visits are O(log n), from 100 to 100,000 areas.
 
 use super::*;
 
-/// The longest path in a weak AVL tree of `n` nodes.
+/// In a weak AVL tree.
 fn max_height(n: usize) -> u64 {
     (2.0 * ((n + 1) as f64).log2()) as u64
 }
 
-/// Visits: a descent is a path, the next candidate two, a node that comes or goes a path and two
-/// rotations, a gap's new size a path.
+/// A descent is a path, the next candidate two, a node that comes or goes a path and two rotations,
+/// a gap's new size a path.
 struct Bounds {
     height: u64,
 }
@@ -54,7 +54,7 @@ impl Numbers {
     }
 }
 
-/// Areas of 1 to 4 pages, each with a hole of one page behind.
+/// With a hole of one page behind each.
 fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
     let mut space = Space::new(Vpn(1 << 40), 1 << 34, node_page());
     let mut numbers = Numbers(n + 1);
@@ -78,7 +78,6 @@ fn populate(n: u64, odd_holes: bool) -> (Space<2>, Vec<Area<2>>) {
     (space, areas)
 }
 
-/// Checks each operation's bound, and returns the largest counts.
 fn measure(space: &mut Space<2>, fit: &Fit) -> (u64, u64, u64) {
     let aligned = fit.align != 1;
     let bounds = Bounds::of(space);
@@ -110,7 +109,6 @@ fn visits_grow_with_the_logarithm_of_the_number_of_areas() {
         );
         let mut numbers = Numbers(7);
         for round in 0..2_000 {
-            // Gaps of all sizes arise, and some are filled.
             if !areas.is_empty() && round % 2 == 0 {
                 let area = areas.swap_remove(numbers.next() as usize % areas.len());
                 let bounds = Bounds::of(&space);
@@ -133,7 +131,6 @@ fn a_phase_that_no_hole_has_costs_no_more_with_more_holes() {
     let mut worst = Vec::new();
     for n in [100, 1_000, 10_000, 100_000] {
         let (mut space, _areas) = populate(n, true);
-        // n holes of that size at the wrong phase: the range goes behind them.
         let fit = bare(1).congruent(2, 0);
         let (reserve, _, _) = measure(&mut space, &fit);
         worst.push(reserve);
@@ -160,7 +157,6 @@ fn a_range_that_comes_and_goes_does_not_walk_to_the_root_each_time() {
                 space.release(small);
             }
         });
-        // Two descents, and a few nodes for each of eight that come and go.
         let descents = 2 * max_height(space.nr_areas() + 2);
         assert!(
             steady <= 100 * (descents + 8 * 4),

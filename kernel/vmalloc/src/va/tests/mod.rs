@@ -8,10 +8,8 @@ use core::cell::Cell;
 use std::boxed::Box;
 use std::vec::Vec;
 
-/// High, and hardly aligned.
 pub(super) const BASE: u64 = 0xf_fff8_0000_0025;
 
-/// Given for ever.
 #[derive(Default)]
 pub(super) struct HostPages {
     given: Cell<usize>,
@@ -29,9 +27,7 @@ pub(super) fn node_page() -> &'static mut NodePage {
 }
 
 impl<const W: usize> Space<W> {
-    /// Returns a space of one gap.
     pub fn new(start: Vpn, pages: u64, page: &'static mut NodePage) -> Self {
-        // Unique but for chance: pages are never freed.
         let owner = core::ptr::from_ref::<NodePage>(page).addr() / size_of::<NodePage>();
         let mut space = Self::empty(owner as u16, pages, page);
         space.add(start, pages).expect("a page holds three nodes");
@@ -61,7 +57,6 @@ pub(super) fn bare(pages: u64) -> Fit {
     Fit::new(pages).guarded(0, 0)
 }
 
-/// With its share of the page, less than 120 bytes.
 #[test]
 fn thirty_six_areas_go_into_a_page() {
     assert_eq!(size_of::<node::Node<{ crate::record::WORDS }>>(), 112);
@@ -108,7 +103,6 @@ fn the_body_is_congruent_not_the_guard_before_it() {
     let fit = Fit::new(5).congruent(64, 7).guarded(1, 1);
     let a = reserve(&mut space, &fit).unwrap();
     assert_eq!(a.start().0 % 64, 7);
-    // The guard may be in another stretch of 64 pages.
     let b = reserve(&mut space, &Fit::new(5).congruent(64, 0).guarded(1, 1)).unwrap();
     assert_eq!(b.start().0 % 64, 0);
     space.check().unwrap();
@@ -145,7 +139,6 @@ fn freeing_never_takes_a_node() {
     let mut areas: Vec<_> = (0..500)
         .map(|i| reserve(&mut space, &Fit::new(1 + i % 5)).unwrap())
         .collect();
-    // Gaps arise, then join on both sides.
     let mut keep = Vec::new();
     for (i, area) in areas.drain(..).enumerate() {
         if i % 2 == 0 {
@@ -362,7 +355,6 @@ fn a_cache_gives_the_last_of_the_same_size_and_phase() {
     assert!(cache.take(&bare(1), &[0, 0]).is_none());
     let wrong = Fit::new(1).congruent(2, (starts[2].0 + 1) % 2);
     assert!(cache.take(&wrong, &[0, 0]).is_none());
-    // Two pages, now without a guard.
     let area = cache.take(&bare(2), &[8, 9]).unwrap();
     assert_eq!((area.start(), area.pages(), area.words()), (starts[2], 2, [8, 9]));
     assert_eq!(space.find(starts[2]).unwrap().state, State::Owned);
@@ -398,7 +390,6 @@ fn a_cache_refuses_large_areas_and_nonsense() {
     space.release(nothing.put(taken).unwrap());
 }
 
-/// A size that is no longer used must not keep others out.
 #[test]
 fn a_full_cache_gives_up_the_size_that_it_has_most_of() {
     let mut space = space(10_000);
@@ -432,7 +423,6 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
     assert_eq!(cache.age(0, usize::MAX, |_| panic!("all of it is new")), None);
     let mut idle = 16;
     for _ in 0..12 {
-        // All areas of a page are used between two purges.
         let used: Vec<_> = (0..16).map(|_| cache.take(&bare(1), &[0, 0]).unwrap()).collect();
         for area in used {
             assert!(cache.put(area).is_none());
@@ -446,7 +436,6 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
         }
         assert!(gone.iter().all(|area| area.pages() == 2));
         let expected = idle / 4 + usize::from(idle % 4 != 0);
-        // In steps of three, the rest of a quarter is asked for anew.
         assert!(gone.len() >= expected, "{} of {idle}", gone.len());
         idle -= gone.len();
         gone.into_iter().for_each(|area| space.release(area));

@@ -49,7 +49,6 @@ fn no_area_lies_across_a_hole_between_two_ranges() {
         .map(|segment| segment.first)
         .collect();
     assert_eq!(from, [Vpn(116), Vpn(121)], "from the hole on");
-    // The hole's filling joins its neighbours.
     add(&mut space, 108, 8);
     space.release(high);
     let census = space.check().unwrap();
@@ -91,7 +90,6 @@ fn a_range_that_is_too_small_for_an_area_does_not_come() {
         let at = (hungry.nr_areas() as u64) * 2;
         let _ = hungry.add_reserved(Vpn(at), 1, &bare(1), &[0; 2]).unwrap();
     }
-    // One for itself, one for the rest on each side.
     let amid = bare(2).congruent(4, 2);
     let refused = hungry.add_reserved(Vpn(1000), 8, &amid, &[0; 2]);
     assert_eq!(refused.err(), Some(Error::NoNodes));
@@ -155,7 +153,6 @@ proptest! {
         }
     }
 
-    /// The same as adding the range, then reserving, if no gap had room before.
     #[test]
     fn a_range_can_come_with_an_area_in_it(steps in prop::collection::vec((0..20u64, 1..9u64, 0..4u32, 0..8u64, any::<bool>()), 1..120)) {
         let (mut one, mut other) = (empty(), empty());
