@@ -1,5 +1,5 @@
-//! The first Rust at linked addresses: finds the console in the device tree, describes the boot to
-//! the kernel, and calls it.
+//! The first Rust at linked addresses: finds the console, describes the boot to the kernel, and
+//! calls it.
 
 use core::ptr::write_volatile;
 
@@ -36,9 +36,9 @@ unsafe extern "C" {
 
 static BOOT_INFO: spin::Once<BootInfo> = spin::Once::new();
 
-/// The early consoles: that of the device tree, and the guess.
+/// That of the device tree, and the guess.
 static EARLY_UART: spin::Once<MappedUart> = spin::Once::new();
-// SAFETY: it is used while the slot maps it.
+// SAFETY: used while the slot maps it.
 static GUESSED_UART: MappedUart = unsafe { MappedUart::new(Uart::PL011, uart_va(GUESSED_PL011 as u64)) };
 
 /// Goes on from `enable_mmu`, on the boot stack.
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     unsafe { percpu::init_boot_cpu(sections.boot_stack.clone()) };
     exceptions::install_vectors();
 
-    // Should the device tree turn out to be broken, the guess is what there is to say so on.
+    // Should the device tree be broken, the guess can say so.
     map_uart(GUESSED_PL011 as u64, &GUESSED_UART);
     let dtb_va = DTB_WINDOW + (early.dtb_pa as usize & (TABLE_SPAN - 1));
     // SAFETY: the first tables map as many bytes as the header says, read-only.
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     };
     early_console::set(None);
     if let Some((pa, uart)) = one_page_console(fdt) {
-        // SAFETY: it is used while the slot maps it.
+        // SAFETY: used while the slot maps it.
         let uart = EARLY_UART.call_once(|| unsafe { MappedUart::new(uart, uart_va(pa)) });
         map_uart(pa, uart);
     }
@@ -109,19 +109,18 @@ pub unsafe extern "C" fn start_high(early: &'static Early) -> ! {
     kernel_main(info)
 }
 
-/// What the kernel runs: the harness, or nothing.
 #[cfg(feature = "harness")]
 type Init = harness::Harness;
 #[cfg(not(feature = "harness"))]
 type Init = ();
 
-/// The kernel. A symbol for the debugger to stop at.
+/// A symbol for the debugger to stop at.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(info: &'static BootInfo) -> ! {
     kernel::start::<Init>(info)
 }
 
-/// Returns the section bounds from the linker script.
+/// From the linker script.
 fn sections() -> Sections {
     macro_rules! range {
         ($start:ident .. $end:ident) => {
@@ -138,19 +137,18 @@ fn sections() -> Sections {
     }
 }
 
-/// Returns where the UART whose registers begin at `pa` appears in its slot.
 const fn uart_va(pa: u64) -> usize {
     fixed_slot(EARLY_UART_SLOT) + (pa as usize & (PAGE_SIZE - 1))
 }
 
-/// Returns the console of the device tree, and where it is, if the slot has room for its registers.
+/// And where it is, if the slot has room for its registers.
 fn one_page_console(fdt: Fdt<'_>) -> Option<(u64, Uart)> {
     let console = device_tree::console(fdt)?;
     let pa = console.registers.start;
     ((pa as usize & (PAGE_SIZE - 1)) + console.uart.extent() <= PAGE_SIZE).then_some((pa, console.uart))
 }
 
-/// Maps the UART at `pa` in the early UART's slot and makes it the early console.
+/// And makes it the early console.
 fn map_uart(pa: u64, uart: &'static MappedUart) {
     // nGnRE, outer shareable, never executable, EL1 read and write: Arm ARM, "VMSAv8-64 translation
     // table format descriptors".
