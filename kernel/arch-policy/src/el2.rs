@@ -1,5 +1,5 @@
-/// HCR_EL2.E2H is RES1: ID_AA64MMFR4_EL1.E2H0, bits 27:24 and signed, is negative (Arm ARM,
-/// ID_AA64MMFR4_EL1). Older CPUs have 0 there.
+/// Returns whether HCR_EL2.E2H is RES1: ID_AA64MMFR4_EL1.E2H0, bits 27:24 and signed, is negative
+/// (Arm ARM, ID_AA64MMFR4_EL1). Older CPUs have 0 there.
 #[inline(always)]
 #[must_use]
 pub const fn e2h_is_res1(mmfr4: u64) -> bool {

@@ -51,7 +51,7 @@ const fn field(register: u64, shift: u32) -> u64 {
 }
 
 impl Features {
-    /// Arm ARM D24.2.
+    /// Returns the features of `identity` (Arm ARM D24.2).
     #[must_use]
     pub const fn of(identity: &Identity) -> Self {
         let mmfr0 = identity.get(Register::Mmfr0);

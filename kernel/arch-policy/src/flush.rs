@@ -2,7 +2,8 @@
 
 use paging::{Mmu, VirtAddr};
 
-/// `va`'s descriptor was made invalid. TLBIs are issued twice with `repeat`, for an erratum.
+/// Invalidates the page at `va`, whose descriptor was made invalid; twice with `repeat`, for an
+/// erratum.
 #[inline]
 pub fn page<M: Mmu>(mmu: &M, va: VirtAddr, repeat: bool) {
     flush(mmu, || mmu.tlbi_vaae1is(va), repeat);

@@ -32,12 +32,12 @@ use core::marker::PhantomData;
 pub trait Platform {
     type Word;
 
-    /// Another CPU's, load-acquire.
+    /// Loads another CPU's word, load-acquire.
     fn load(word: &Self::Word) -> u64;
     fn load_own(word: &Self::Word) -> u64;
-    /// (1) DMB ISH after it: seen by loads and walks before later stores (Arm ARM B2.3).
+    /// Stores `odd`, then (1) DMB ISH: seen by loads and walks before later stores (Arm ARM B2.3).
     fn open(word: &Self::Word, odd: u64);
-    /// Store-release (4): earlier stores are seen before.
+    /// Stores `even`, store-release (4): earlier stores are seen before.
     fn close(word: &Self::Word, even: u64);
     /// (2): DSB ISH and ISB order AT after the loads of the words, as an acquire or DMB would not
     /// (Arm ARM, "Address translation instructions").
@@ -54,7 +54,7 @@ pub trait Words {
     type Word;
 
     fn nr(&self) -> usize;
-    /// Below [`nr`](Self::nr).
+    /// Returns the word of `cpu`, below [`nr`](Self::nr).
     fn of(&self, cpu: usize) -> &Self::Word;
     /// Runs on `cpu`.
     #[inline]
@@ -80,7 +80,7 @@ pub struct Windows<P, W> {
     platform: PhantomData<P>,
 }
 
-/// Of the other CPUs.
+/// The words of the other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     /// Grows with every open or close.
@@ -89,7 +89,7 @@ pub struct Look {
 }
 
 impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
-    /// `words` hold 0.
+    /// Returns closed windows. `words` hold 0.
     pub const fn new(words: W) -> Self {
         Self {
             words,
@@ -97,7 +97,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         }
     }
 
-    /// Runs on `cpu`, before a descriptor is made invalid.
+    /// Opens the window of `cpu`, which runs this, before a descriptor is made invalid.
     ///
     /// # Panics
     /// If its window is open.
@@ -112,7 +112,7 @@ impl<P: Platform, W: Words<Word = P::Word>> Windows<P, W> {
         P::open(word, closed + 1);
     }
 
-    /// After the new descriptor is stored.
+    /// Closes it, after the new descriptor is stored.
     ///
     /// # Panics
     /// If the window is not open.

@@ -1,4 +1,5 @@
-/// `*` matches any run of characters, `?` one. Only the last star met may have to take more.
+/// Returns whether `name` matches: `*` is any run of characters, `?` one. Only the last star met
+/// may have to take more.
 #[must_use]
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name) = (glob.as_bytes(), name.as_bytes());
@@ -27,7 +28,7 @@ pub fn matches(glob: &str, name: &str) -> bool {
     glob[g..].iter().all(|c| *c == b'*')
 }
 
-/// Comma-separated.
+/// Returns whether one of the comma-separated globs matches.
 #[must_use]
 pub fn matches_any(list: &str, name: &str) -> bool {
     list.split(',').any(|glob| matches(glob, name))

@@ -320,19 +320,19 @@ fn read_cpus(tree: Fdt<'_>) -> Result<usize, Error<'_>> {
 }
 
 impl Machine<'_> {
-    /// Reads them anew: no storage.
+    /// Reads the CPUs anew: no storage.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> {
         cpu_nodes(self.tree).filter_map(read_cpu)
     }
 
-    /// Those with a number, but the first.
+    /// Returns those with a number, but the first.
     pub fn other_cpus(&self) -> impl Iterator<Item = Cpu> {
         self.cpus()
             .filter(|cpu| cpu.mpidr != self.this)
             .take(self.max_cpus - 1)
     }
 
-    /// Those with a number.
+    /// Counts those with a number.
     #[must_use]
     pub fn nr_cpus(&self) -> usize {
         1 + self.other_cpus().count()

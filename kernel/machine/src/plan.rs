@@ -64,7 +64,7 @@ impl From<TooManyRegions> for Error {
 }
 
 impl Plan {
-    /// For physical addresses below `limit`.
+    /// Plans for physical addresses below `limit`.
     ///
     /// # Errors
     /// Why there is no plan.

@@ -13,7 +13,7 @@ pub struct PhysRegion {
 }
 
 impl PhysRegion {
-    /// `None` beyond the address space.
+    /// Returns `None` beyond the address space.
     #[must_use]
     pub const fn new(start: u64, size: u64) -> Option<Self> {
         match start.checked_add(size) {
@@ -97,14 +97,14 @@ impl Regions {
         self.iter().map(PhysRegion::size).sum()
     }
 
-    /// In one range.
+    /// Returns whether one range holds `region`.
     #[must_use]
     pub fn contains(&self, region: &PhysRegion) -> bool {
         self.iter()
             .any(|here| here.start <= region.start && region.end <= here.end)
     }
 
-    /// May overlap.
+    /// Adds a range, which may overlap.
     ///
     /// # Errors
     /// There is no room for one more.
@@ -158,7 +158,7 @@ impl Regions {
         Ok(())
     }
 
-    /// From the lowest range, whole pages.
+    /// Takes whole pages from the lowest range.
     pub fn take(&mut self, size: u64) -> Option<u64> {
         let found = self.0.iter_mut().find(|here| here.size() >= size)?;
         let start = found.start;

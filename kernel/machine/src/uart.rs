@@ -169,7 +169,7 @@ impl Uart {
         }
     }
 
-    /// Without line errors.
+    /// Returns the next byte, without line errors.
     pub fn receive(&self, registers: &impl Registers) -> Option<u8> {
         let receive = self.model.receive.as_ref()?;
         while self.holds(registers, &receive.ready) {
@@ -184,7 +184,7 @@ impl Uart {
         None
     }
 
-    /// Bounded.
+    /// Waits, bounded, until all is sent.
     pub fn flush(&self, registers: &impl Registers) {
         self.wait_for(registers, &self.model.idle);
     }

@@ -63,31 +63,31 @@ impl<'a, G: Granule> Cpu<'a, G> {
         all.into_iter().map(|may| may.map(PhysAddr)).collect()
     }
 
-    /// For the last level, on this CPU only.
+    /// Invalidates the last level, on this CPU only.
     pub fn tlbi_vaale1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, false, true));
     }
 
-    /// For all levels, on this CPU only.
+    /// Invalidates all levels, on this CPU only.
     pub fn tlbi_vaae1(&self, va: VirtAddr) {
         self.model
             .with(|machine| machine.tlbi_va(self.cpu, va, true, true));
     }
 
-    /// For the last level, on this CPU only.
+    /// Invalidates the last level, on this CPU only.
     pub fn tlbi_rvaale1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, false, true));
     }
 
-    /// For all levels, on this CPU only.
+    /// Invalidates all levels, on this CPU only.
     pub fn tlbi_rvaae1(&self, range: TlbiRange) {
         self.model
             .with(|machine| machine.tlbi_range(self.cpu, range, true, true));
     }
 
-    /// On this CPU only.
+    /// Invalidates everything, on this CPU only.
     pub fn tlbi_vmalle1(&self) {
         self.model.with(|machine| machine.tlbi_all(self.cpu, true));
     }

@@ -49,13 +49,13 @@ fn address_fields<G: Granule>() -> &'static [(u32, u32, u32)] {
     }
 }
 
-/// Bits of the address.
+/// Returns the bits of the address.
 pub fn address_bits<G: Granule>() -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |bits, (nr, _, at)| bits | ((1 << nr) - 1) << at)
 }
 
-/// With what it may have below its alignment.
+/// Returns the address, with what it may have below its alignment.
 pub fn address<G: Granule>(raw: u64) -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |pa, (nr, first, at)| {
@@ -63,7 +63,7 @@ pub fn address<G: Granule>(raw: u64) -> u64 {
     })
 }
 
-/// `pa` as a descriptor holds it.
+/// Returns `pa` as a descriptor holds it.
 pub fn with_address<G: Granule>(pa: u64) -> u64 {
     let fields = address_fields::<G>().iter();
     fields.fold(0, |raw, (nr, first, at)| {
@@ -71,12 +71,12 @@ pub fn with_address<G: Granule>(pa: u64) -> u64 {
     })
 }
 
-/// OA\[51:50\] stand where SH is otherwise (TCR_EL1.DS = 1).
+/// Whether OA\[51:50\] stand where SH is otherwise (TCR_EL1.DS = 1).
 pub fn has_shareability<G: Granule>() -> bool {
     address_bits::<G>() & SHAREABILITY == 0
 }
 
-/// Its own, or TCR_EL1.SH1, inner shareable here.
+/// Returns SH: its own, or TCR_EL1.SH1, inner shareable here.
 pub fn shareability<G: Granule>(leaf: u64) -> u64 {
     if has_shareability::<G>() {
         (leaf & SHAREABILITY) >> 8
@@ -90,27 +90,27 @@ pub const PERMISSIONS: u64 = AP_EL0 | AP_READ_ONLY | ACCESS_FLAG | GUARDED | DIR
 /// Ignored in a table descriptor: 11:2 and 58:51.
 pub const TABLE_IGNORED: u64 = 0x3ff << 2 | 0xff << 51;
 
-/// log2 of [`size`].
+/// Returns log2 of [`size`].
 pub fn shift<G: Granule>(level: i8) -> u32 {
     G::PAGE_SHIFT + G::INDEX_BITS * (3 - level) as u32
 }
 
-/// Bytes of a descriptor.
+/// Returns the bytes under a descriptor.
 pub fn size<G: Granule>(level: i8) -> u64 {
     1 << shift::<G>(level)
 }
 
-/// Descriptors of a group, or 1.
+/// Returns the descriptors of a group, or 1.
 pub fn group_entries<G: Granule>(level: i8) -> usize {
     1 << G::cont_shift(level)
 }
 
-/// Bytes of a group.
+/// Returns the bytes of a group.
 pub fn group_size<G: Granule>(level: i8) -> u64 {
     size::<G>(level) << G::cont_shift(level)
 }
 
-/// Descriptors of a table that walks use.
+/// Returns the descriptors of a table that walks use.
 pub fn entries<G: Granule>(level: i8) -> usize {
     if level == G::ROOT_LEVEL {
         1 << (G::VA_BITS - shift::<G>(level))
@@ -119,12 +119,12 @@ pub fn entries<G: Granule>(level: i8) -> usize {
     }
 }
 
-/// Index for `va`.
+/// Returns the index for `va`.
 pub fn index<G: Granule>(level: i8, va: u64) -> usize {
     (va >> shift::<G>(level)) as usize & (entries::<G>(level) - 1)
 }
 
-/// To a walk.
+/// What a descriptor means to a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
     /// Or as good as that.
@@ -146,7 +146,7 @@ pub fn decode<G: Granule>(level: i8, raw: u64) -> Entry {
     }
 }
 
-/// Without what walks do not see.
+/// Returns `raw` without what walks do not see.
 pub fn normalise<G: Granule>(level: i8, raw: u64) -> u64 {
     match decode::<G>(level, raw) {
         Entry::Invalid => 0,
@@ -155,8 +155,8 @@ pub fn normalise<G: Granule>(level: i8, raw: u64) -> u64 {
     }
 }
 
-/// A TLB may hold `value`, which must not cause a Translation, Address size or Access flag fault
-/// (Arm ARM D8.16). TCR_EL1.HA is 0.
+/// Returns whether a TLB may hold `value`, which must not cause a Translation, Address size or
+/// Access flag fault (Arm ARM D8.16). TCR_EL1.HA is 0.
 pub fn cacheable<G: Granule>(level: i8, value: u64) -> bool {
     match decode::<G>(level, value) {
         Entry::Invalid => false,
@@ -165,7 +165,7 @@ pub fn cacheable<G: Granule>(level: i8, value: u64) -> bool {
     }
 }
 
-/// Address that a leaf maps.
+/// Returns the address that a leaf maps.
 pub fn output<G: Granule>(level: i8, leaf: u64) -> u64 {
     address::<G>(leaf) & !(size::<G>(level) - 1)
 }

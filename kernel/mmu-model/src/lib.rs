@@ -84,12 +84,12 @@ impl Default for Features {
 #[derive(Clone, Debug)]
 pub struct ModelState(pub(crate) State);
 
-/// See [`Model::release`].
+/// What a CPU knew at a [`Model::release`].
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Released(clock::Clock);
 
 impl Released {
-    /// Of a lock that several readers have dropped.
+    /// Adds what the other knew: of a lock that several readers have dropped.
     pub fn join(&mut self, other: &Self) {
         self.0.join(&other.0);
     }
@@ -156,7 +156,7 @@ impl<G: Granule> Model<G> {
         self.with(|machine| machine.set_root(root.0, base.0));
     }
 
-    /// CPU `from` stores with release, and `to` loads that with acquire.
+    /// Hands over: CPU `from` stores with release, and `to` loads that with acquire.
     pub fn hand_over(&self, from: usize, to: usize) {
         self.with(|machine| machine.hand_over(from, to));
     }
@@ -172,33 +172,33 @@ impl<G: Granule> Model<G> {
         self.with(|machine| machine.acquire(cpu, &released.0));
     }
 
-    /// Only current translations may lead to these frames.
+    /// Checks that only current translations lead to these frames.
     pub fn frame_reused(&self, pa: PhysAddr, size: u64) {
         self.with(|machine| machine.frame_reused(pa.0, size));
     }
 
-    /// Only current translations may be held for these addresses.
+    /// Checks that only current translations are held for these addresses.
     pub fn va_reused(&self, range: VirtRange) {
         self.with(|machine| machine.va_reused(range.start.0, range.size));
     }
 
-    /// One allocation fails, after `succeed` have succeeded.
+    /// Makes one allocation fail, after `succeed` have succeeded.
     pub fn fail_alloc_after(&self, succeed: u64) {
         self.machine().s.fail_alloc = Some(succeed);
     }
 
-    /// Returns whether it was to come.
+    /// Cancels that failure; returns whether it was to come.
     pub fn cancel_alloc_failure(&self) -> bool {
         self.machine().s.fail_alloc.take().is_some()
     }
 
-    /// Roots included.
+    /// Returns the tables in use, roots included.
     #[must_use]
     pub fn nr_tables(&self) -> usize {
         self.machine().s.nr_tables
     }
 
-    /// Others are reserved or leaked.
+    /// Returns the linked tables: others are reserved or leaked.
     #[must_use]
     pub fn nr_linked_tables(&self) -> usize {
         self.machine().nr_linked_tables()
@@ -258,7 +258,7 @@ impl<G: Granule> Model<G> {
         }
     }
 
-    /// No stale entry is held, and no store or TLBI lacks its DSB.
+    /// Returns whether no stale entry is held, and no store or TLBI lacks its DSB.
     #[must_use]
     pub fn is_quiescent(&self) -> bool {
         self.machine().not_quiescent().is_none()
@@ -286,7 +286,7 @@ impl<G: Granule> Model<G> {
         ModelState(self.machine().s.clone())
     }
 
-    /// Log, counters and violations stay.
+    /// Restores `state`. Log, counters and violations stay.
     pub fn restore(&self, state: &ModelState) {
         let mut machine = self.machine();
         machine.s.clone_from(&state.0);

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Numbers are those of docs/DESIGN.md.
+/// The broken rule. Numbers are those of docs/DESIGN.md.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
     /// Entries for one address differ in more than permissions, AF and software bits (rule 3; Arm

@@ -95,7 +95,7 @@ impl<G: Granule> Machine<G> {
 }
 
 impl<G: Granule> Model<G> {
-    /// Every CPU knows `value`.
+    /// Makes a word, whose `value` every CPU knows.
     #[must_use]
     pub fn word(&self, value: u64) -> Word {
         let words = &mut self.machine().s.words;
@@ -112,7 +112,7 @@ impl<G: Granule> Model<G> {
 }
 
 impl<G: Granule> Cpu<'_, G> {
-    /// LDAR. `pick` gets the number of permitted values and chooses one; 0 is the oldest.
+    /// Loads by LDAR. `pick` gets the number of permitted values and chooses one; 0 is the oldest.
     ///
     /// # Panics
     /// If `pick` chooses one that does not exist.
@@ -120,22 +120,22 @@ impl<G: Granule> Cpu<'_, G> {
         self.with(|machine, cpu| machine.word_load(cpu, word, pick))
     }
 
-    /// STR.
+    /// Stores by STR.
     pub fn store_plain(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Plain));
     }
 
-    /// STLR.
+    /// Stores by STLR.
     pub fn store_release(&self, word: Word, value: u64) {
         self.with(|machine, cpu| machine.word_store(cpu, word, value, Order::Release));
     }
 
-    /// LDAXR and STLXR. Later stores are ordered behind the load, not the store.
+    /// Adds by LDAXR and STLXR. Later stores are ordered behind the load, not the store.
     pub fn fetch_add_acq_rel(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, true))
     }
 
-    /// LDXR and STLXR.
+    /// Adds by LDXR and STLXR.
     pub fn fetch_add_release(&self, word: Word, add: u64) -> u64 {
         self.with(|machine, cpu| machine.word_add(cpu, word, add, false))
     }

@@ -31,7 +31,7 @@ impl<G: Granule, P: TablePages> LinearTables<G, P> {
     ///
     /// # Safety
     /// 1. As long as this exists, every page from `pages`, and a tree's root, is mapped there
-    /// readable and writable, coherent with the hardware walker.
+    ///    readable and writable, coherent with the hardware walker.
     /// 2. Only hardware walks and other `LinearTables` access those pages while they are tables.
     #[must_use]
     pub const unsafe fn new(offset: u64, pages: P) -> Self {

@@ -40,12 +40,12 @@ impl Groups {
 ///
 /// # Safety
 /// 1. `alloc_table` returns a page of the tree's granule, aligned to its size, all zero, owned by
-/// the caller until `free_table`, that no TLB or walk cache may still reach as a table; never the
-/// page at physical address 0, which stands for no table.
+///    the caller until `free_table`, that no TLB or walk cache may still reach as a table; never
+///    the page at physical address 0, which stands for no table.
 /// 2. Accesses reach that memory, single-copy atomic, 64 bits wide (a hardware walker may read
-/// between any two: Arm ARM B2.2.1, D8.2) and ordered as above.
+///    between any two: Arm ARM B2.2.1, D8.2) and ordered as above.
 /// 3. Overridden bulk operations have the effect of their defaults, each descriptor by such an
-/// access, but in `alloc_table`, whose table no walker reaches.
+///    access, but in `alloc_table`, whose table no walker reaches.
 pub unsafe trait Tables {
     /// Returns a zeroed table page, if there is one.
     fn alloc_table(&self) -> Option<PhysAddr>;

@@ -69,18 +69,18 @@ impl Default for Config {
 /// before its map until after the flush that follows its unmap.
 ///
 /// 1. Operations on ranges that share no leaf may run at once, though they share tables: each
-/// writes its own leaves, by plain stores.
+///    writes its own leaves, by plain stores.
 /// 2. A missing table is linked by compare-exchange from 0. The loser frees its page and uses the
-/// winner's table.
+///    winner's table.
 /// 3. A table is unlinked only (a) by [`unmap`](Self::unmap), [`coalesce`](Self::coalesce) or
-/// [`fold`](Self::fold) of **all that it translates**, so that no other range has a leaf below it,
-/// (b) by [`prune`](Self::prune), with all other operations kept out.
+///    [`fold`](Self::fold) of **all that it translates**, so that no other range has a leaf below
+///    it, (b) by [`prune`](Self::prune), with all other operations kept out.
 /// 4. Walk caches may hold an unlinked table until the flush, which frees it. Software readers of
-/// others' tables ([`translate`](Self::translate), [`walk`](Self::walk), [`visit`](Self::visit),
-/// [`dump`](Self::dump)) must have left it by then: walks may share a readers' lock that such a
-/// flush takes alone.
+///    others' tables ([`translate`](Self::translate), [`walk`](Self::walk), [`visit`](Self::visit),
+///    [`dump`](Self::dump)) must have left it by then: walks may share a readers' lock that such a
+///    flush takes alone.
 /// 5. [`map`](Self::map) unlinks nothing: an empty table in the way of a block is
-/// [`Error::EmptyTable`].
+///    [`Error::EmptyTable`].
 #[derive(Debug)]
 pub struct Tree<G: Granule, T: Tables, M: Mmu> {
     root: PhysAddr,

@@ -9,7 +9,7 @@ use crate::layout::LINEAR_BASE;
 
 const MAX_FRAMES: usize = 48;
 
-/// Returns the caller's.
+/// Returns the caller's frame pointer.
 #[inline(always)]
 #[must_use]
 pub fn frame_pointer() -> usize {

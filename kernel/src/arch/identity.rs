@@ -70,7 +70,7 @@ pub fn of_cpu(index: usize) -> Option<Identity> {
     (midr != 0).then(|| Identity(core::array::from_fn(|i| place[i].load(Ordering::Relaxed))))
 }
 
-/// With overrides.
+/// Returns what CPUs recorded, with overrides.
 pub fn cpus(overrides: &[Option<Override>]) -> impl Iterator<Item = (usize, Identity)> {
     (0..nr_cpus()).filter_map(move |cpu| {
         let overrides = overrides.iter().copied().flatten();

@@ -27,7 +27,7 @@ impl Count {
     const NR: usize = 4;
     pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks];
 
-    /// `None` for what depends on the machine.
+    /// Returns the limit; `None` for what depends on the machine.
     #[must_use]
     pub const fn bound(self) -> Option<u64> {
         match self {

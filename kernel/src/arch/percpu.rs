@@ -267,7 +267,7 @@ pub fn nr_spurious_faults() -> u64 {
     sum(|cpu| &cpu.nr_spurious_faults)
 }
 
-/// Counted as a wait begins.
+/// Counts waits as they begin.
 #[must_use]
 pub fn nr_window_waits() -> u64 {
     sum(|cpu| &cpu.nr_window_waits)

@@ -16,7 +16,7 @@ pub struct FaultInfo {
 }
 
 impl FaultInfo {
-    /// `None` for an undefined instruction.
+    /// Returns `None` for an undefined instruction.
     #[must_use]
     pub fn status(&self) -> Option<FaultStatus> {
         Syndrome(self.esr).fault_status()

@@ -93,7 +93,7 @@ impl Syndrome {
         }
     }
 
-    /// WnR: set for cache maintenance and AT, too.
+    /// Returns WnR: set for cache maintenance and AT, too.
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.class() == class::DATA_ABORT && self.0 & 1 << 6 != 0

@@ -57,8 +57,8 @@ impl Deadline {
         ticks() >= self.0
     }
 
-    /// Returns whether it was done. Reads the counter once in 256 calls: that drains the pipeline,
-    /// and emulated CPUs share a lock for it.
+    /// Waits for `done`; returns whether it was. Reads the counter once in 256 calls: that drains
+    /// the pipeline, and emulated CPUs share a lock for it.
     pub fn wait_until(self, mut done: impl FnMut() -> bool) -> bool {
         loop {
             for _ in 0..LOOKS {

@@ -11,7 +11,7 @@ pub struct Argument<T> {
 }
 
 impl<T: 'static> Argument<T> {
-    /// `None` if the name is not in `list`.
+    /// Returns `None` if the name is not in `list`.
     ///
     /// # Errors
     /// The argument, which displays what it takes.

@@ -51,7 +51,7 @@ pub fn init_log(level: LevelFilter) {
 
 static ATTACHED: spin::Once<MappedUart> = spin::Once::new();
 
-/// As the loader set it up: only it knows the clock.
+/// Uses `uart` as the loader set it up: only it knows the clock.
 pub fn attach(uart: MappedUart) {
     let uart = ATTACHED.call_once(|| uart);
     CONSOLE.lock().uart = Some(uart);
@@ -96,7 +96,7 @@ impl Drop for Listening {
     }
 }
 
-/// Drops input before it. Long work polls.
+/// Returns whether Ctrl-C came, and drops input before it. Long work polls.
 #[inline]
 pub fn interrupted() -> bool {
     LISTENS.load(Ordering::Relaxed) && (INTERRUPTED.load(Ordering::Relaxed) || look_for_interrupt())

@@ -39,7 +39,7 @@ impl Ecam {
         Self { base, size }
     }
 
-    /// `None` without a device, or beyond the window.
+    /// Returns `None` without a device, or beyond the window.
     #[must_use]
     pub fn vendor_and_device(&self, function: Function) -> Option<(u16, u16)> {
         let offset = function.offset();

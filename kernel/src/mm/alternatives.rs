@@ -6,7 +6,7 @@ use crate::BootInfo;
 use crate::arch::features::Features;
 use crate::arch::{alternatives, cache};
 
-/// After [`cache::init`].
+/// Replaces what is due. After [`cache::init`].
 ///
 /// # Safety
 /// No other CPU runs, and no caller is within a site.

@@ -84,7 +84,7 @@ pub fn do_deferred_work() {
     }
 }
 
-/// `None` before it is set up.
+/// Returns `None` before it is set up.
 pub fn get() -> Option<&'static KernelVmalloc> {
     VMALLOC.get()
 }
@@ -407,14 +407,14 @@ pub unsafe fn vfree(va: VirtAddr) -> Result<(), Error> {
     unsafe { kernel_vmalloc().vfree(va) }
 }
 
-/// [`Request::nowait`].
+/// Allocates as [`Request::nowait`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nowait(size: u64) -> Result<KernelArea, Error> {
     kernel_vmalloc().allocate(&Request::new(size).nowait())
 }
 
-/// [`Request::nolock`].
+/// Allocates as [`Request::nolock`].
 #[track_caller]
 #[cfg_attr(feature = "trace", inline(never))]
 pub fn vmalloc_nolock(size: u64) -> Result<KernelArea, Error> {

@@ -75,7 +75,7 @@ impl FrameStats {
     }
 }
 
-/// For RAM's ranges, or its frames' states.
+/// No room for RAM's ranges, or its frames' states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
@@ -150,7 +150,7 @@ pub fn allocate(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Without a flush: vmalloc has its own, and may be in a gate that `shrink` enters.
+/// Allocates without a flush: vmalloc has its own, and may be in a gate that `shrink` enters.
 #[inline]
 #[must_use]
 pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
@@ -171,7 +171,7 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
     })
 }
 
-/// Zeroed, without a flush.
+/// Allocates a zeroed frame, without a flush.
 #[inline]
 #[must_use]
 pub fn allocate_zeroed() -> Option<Pfn> {
@@ -249,7 +249,7 @@ pub fn nr_total() -> u64 {
     BUDDY.lock().nr_total()
 }
 
-/// Exact while no other CPU allocates or frees.
+/// Returns numbers, exact while no other CPU allocates or frees.
 #[must_use]
 pub fn stats() -> FrameStats {
     let buddy = BUDDY.lock();

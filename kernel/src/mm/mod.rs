@@ -2,9 +2,9 @@
 //!
 //! # From the first tables to the final ones
 //! 1. [`plan`]: free RAM. [Per-CPU memory](per_cpu) comes first: the tables' policy depends on all
-//! CPUs.
+//!    CPUs.
 //! 2. Under the first tables, the engine builds the final ones through fixed slots
-//! ([`tables::EarlyTables`]).
+//!    ([`tables::EarlyTables`]).
 //! 3. [`replace_ttbr1`](crate::arch::mmu::replace_ttbr1). TTBR0 stays empty.
 //! 4. The rest of the plan becomes [frames].
 //!
@@ -209,7 +209,7 @@ fn memory() -> &'static Memory {
 pub struct WalkLock(IrqRwLock<()>);
 
 impl WalkLock {
-    /// To read any part of the tree, without using the heap.
+    /// Takes it to read any part of the tree, without using the heap.
     #[track_caller]
     pub fn walk(&self) -> IrqReadGuard<'_, ()> {
         self.0.read()
@@ -220,7 +220,7 @@ impl WalkLock {
         self.0.try_read()
     }
 
-    /// To free a table or edit the linear map.
+    /// Takes it to free a table or edit the linear map.
     #[track_caller]
     pub fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
@@ -237,19 +237,19 @@ pub fn hot_words() -> [HotWord; 1] {
     [HotWord::of("the walk lock", &WALKS)]
 }
 
-/// The [walk lock](walk_lock) is for others' addresses.
+/// Returns the tree. The [walk lock](walk_lock) is for others' addresses.
 #[must_use]
 pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// `f` must not use the heap.
+/// Runs `f`, which must not use the heap.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
     let _alone = WALKS.release();
     f(&memory().linear_map_tree)
 }
 
-/// For the exclusive holder of the [walk lock](walk_lock).
+/// Returns it, for the exclusive holder of the [walk lock](walk_lock).
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree
@@ -295,7 +295,7 @@ pub const fn linear_pa(va: usize) -> Option<u64> {
     }
 }
 
-/// Bytes of DC ZVA; 0 if unused.
+/// Returns the bytes of DC ZVA; 0 if unused.
 #[must_use]
 pub fn zva_size() -> usize {
     ZVA_SIZE.load(Ordering::Relaxed)

@@ -26,7 +26,7 @@ pub struct PerCpuMemory {
 
 static MEMORY: Once<PerCpuMemory> = Once::new();
 
-/// `None` with one CPU.
+/// Returns `None` with one CPU.
 #[must_use]
 pub fn memory() -> Option<&'static PerCpuMemory> {
     MEMORY.get()

@@ -43,7 +43,7 @@ fn descriptor(slot: usize) -> &'static AtomicU64 {
     unsafe { &*table.add(slot) }
 }
 
-/// Returns the address. No other CPU may use the slot.
+/// Maps `pa`'s page, and returns the address. No other CPU may use the slot.
 pub fn map(slot: usize, pa: PhysAddr, attributes: Attributes) -> usize {
     let new = Descriptor::leaf::<Granule>(3, pa.align_down(PAGE_SIZE as u64), attributes, false);
     unmap(slot);

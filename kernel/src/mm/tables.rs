@@ -23,7 +23,7 @@ per_cpu! {
     static NR_TABLES: AtomicU64 = AtomicU64::new(0);
 }
 
-/// Without the fixed window's.
+/// Returns the tables in use, without the fixed window's.
 #[must_use]
 pub fn nr_tables() -> u64 {
     NR_TABLES

@@ -36,7 +36,7 @@ const FIXED: u64 = 16 << 20;
 const PER_AREA: u64 = 1 << 10;
 
 impl Trace {
-    /// `lines` is the text's.
+    /// Returns what a replay takes; `lines` is the text's.
     #[must_use]
     pub fn need(&self, lines: u64, machine: Machine) -> Need {
         let mut need = Need::default();

@@ -21,7 +21,7 @@ macro_rules! named {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As in a trace.
+            /// Returns the name in a trace.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -81,7 +81,7 @@ named! {
 }
 
 impl Kind {
-    /// A guard page is part of the size.
+    /// Whether a guard page is part of the size.
     #[must_use]
     pub const fn has_guard(self) -> bool {
         !matches!(
@@ -90,13 +90,13 @@ impl Kind {
         )
     }
 
-    /// RAM is mapped in it.
+    /// Whether RAM is mapped in it.
     #[must_use]
     pub const fn is_ram(self) -> bool {
         !matches!(self, Self::Ioremap | Self::VmapBlock)
     }
 
-    /// It ends up read-only and executable.
+    /// Whether it ends up read-only and executable.
     #[must_use]
     pub const fn is_code(self) -> bool {
         matches!(self, Self::Module | Self::Execmem | Self::BpfJit)

@@ -23,7 +23,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// Without the guard.
+    /// Returns its pages, without the guard.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.size / PAGE
@@ -36,7 +36,7 @@ impl Area {
     }
 }
 
-/// By index into [`Trace::areas`].
+/// What an event does, by index into [`Trace::areas`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Makes an area.
@@ -58,7 +58,7 @@ pub struct Event {
     pub action: Action,
 }
 
-/// Each area is made once, and freed at most once.
+/// A trace that can be performed: each area is made once, and freed at most once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trace {
     /// In order, those of the start first.

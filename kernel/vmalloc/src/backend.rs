@@ -42,11 +42,11 @@ pub unsafe trait Lock<T> {
 /// # Safety
 ///
 /// 1. Frames of [`alloc_frames`](Self::alloc_frames) have no other use until freed, and are aligned
-/// to their number;
+///    to their number;
 /// 2. the tree translates the [`Vmalloc`](crate::Vmalloc)'s region, and nothing else maps or unmaps
-/// there;
+///    there;
 /// 3. only [`free_table`](Tables::free_table) frees the region's tables; a reader of the whole tree
-/// may delay it;
+///    may delay it;
 /// 4. [`publish_instructions`](Self::publish_instructions) does what it says, for all CPUs.
 pub unsafe trait Backend: NodePages + Sized + 'static {
     /// The tree's granule.

@@ -153,7 +153,7 @@ impl<B: Backend> Vmalloc<B> {
     /// # Safety
     ///
     /// 1. Each frame is the caller's, single as of [`alloc_frames`](Backend::alloc_frames), and
-    /// does not repeat: a backend may not be able to tell.
+    ///    does not repeat: a backend may not be able to tell.
     /// 2. When the area ends, no frame is in use in any other way.
     #[track_caller]
     pub unsafe fn vmap_put_pages<A: FrameArray + ?Sized>(&self, frames: &A) -> Result<VmArea<'_, B>, Error> {

@@ -19,7 +19,7 @@ pub fn kernel_policy() -> FlushPolicy {
     kernel_vmalloc().config().flush
 }
 
-/// The kernel's but for the flush policy.
+/// Returns a subsystem as the kernel's but for the flush policy.
 ///
 /// # Panics
 /// Without memory for it.
@@ -27,7 +27,7 @@ pub fn subsystem(range: VirtRange, flush: FlushPolicy) -> Box<KernelVmalloc> {
     new(range, KernelBackend, flush)
 }
 
-/// Defers all flushes, of foreign pages too, as Linux does.
+/// Returns a subsystem that defers all flushes, of foreign pages too, as Linux does.
 ///
 /// # Panics
 /// Without memory for it.
@@ -74,7 +74,7 @@ pub type CountingBackend =
     BackendBy<CountingTables<KernelTables>, CountingTables<LinearMapTables>, Counting<KernelMmu>>;
 
 impl CountingBackend {
-    /// Zeroes them.
+    /// Returns the counts, and zeroes them.
     pub fn take(&self) -> Counts {
         let (tree, linear_map) = (self.tree(), self.linear_map());
         tree.tables().take(tree.mmu()) + linear_map.tables().take(linear_map.mmu())

@@ -75,7 +75,7 @@ impl<T: Tables> CountingTables<T> {
         }
     }
 
-    /// Zeroes both.
+    /// Returns the counts with those of `mmu`, and zeroes both.
     pub fn take<M: Mmu>(&self, mmu: &Counting<M>) -> Counts {
         self.counts.take().with(&mmu.take())
     }

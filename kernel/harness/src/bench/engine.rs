@@ -55,7 +55,7 @@ const fn neighbour(range: VirtRange) -> VirtAddr {
     range.end()
 }
 
-/// Without RAM behind it, a multiple of every leaf.
+/// Returns an address without RAM behind it, a multiple of every leaf.
 #[must_use]
 pub fn nowhere() -> PhysAddr {
     let pa_bits = mm::kernel_tree().config().pa_bits;

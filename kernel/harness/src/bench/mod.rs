@@ -192,7 +192,7 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether [`run`] would do anything.
+/// Returns whether [`run`] would do anything.
 ///
 /// # Errors
 /// Instructions cannot be counted.
@@ -284,7 +284,7 @@ fn run_selected(bench: &Bench<'_>) {
     growth::run(bench);
 }
 
-/// Or is `none`.
+/// Returns whether `glob` selects a walker, or is `none`.
 #[must_use]
 pub fn knows_walker(glob: &str, wrong_too: bool) -> bool {
     let mut known = glob == "none";

@@ -9,7 +9,7 @@ const SEED: u64 = 0x5eed_0001;
 pub struct Random(u64);
 
 impl Random {
-    /// `seed` is not 0.
+    /// Returns a generator; `seed` is not 0.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -40,7 +40,7 @@ const fn order_for(nr: usize) -> u8 {
 }
 
 impl Pages {
-    /// `None` if no block has `nr` frames.
+    /// Returns `None` if no block has `nr` frames.
     #[must_use]
     pub fn allocate(nr: usize, order: u8) -> Option<Self> {
         let mut pages = Self::array(nr, order)?;

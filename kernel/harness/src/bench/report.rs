@@ -79,7 +79,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Names need no escapes.
+    /// Prints it. Names need no escapes.
     pub fn print(&self) {
         let Summary {
             median,

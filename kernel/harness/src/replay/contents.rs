@@ -82,7 +82,7 @@ pub fn fill_area(area: &Area, va: VirtAddr) {
     }
 }
 
-/// By the linear map.
+/// Writes by the linear map.
 pub fn fill_frames(area: &Area, frames: &[Pfn]) {
     for (page, frame) in (0..).zip(frames) {
         fill(alias(*frame), first_word(area, page));
@@ -93,7 +93,7 @@ pub fn spoil(va: VirtAddr) {
     write(va.0, !read(va.0));
 }
 
-/// `frame` returns the frame that a page was given.
+/// Checks each page. `frame` returns the frame that a page was given.
 ///
 /// # Errors
 /// The first page that is wrong.
@@ -157,7 +157,7 @@ pub fn verify<B: Backend<Granule = layout::Granule>>(
     Ok(verified)
 }
 
-/// Guard pages, below too for a stack, are unmapped. Returns their number.
+/// Checks that guard pages, below too for a stack, are unmapped. Returns their number.
 ///
 /// # Errors
 /// The one that is mapped.

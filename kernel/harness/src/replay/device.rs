@@ -9,7 +9,7 @@ use trace_replay::{Kind, PAGE, Trace};
 pub struct Devices(Vec<PhysAddr>);
 
 impl Devices {
-    /// In the last quarter of the physical address space; wraps at the end.
+    /// Returns ranges in the last quarter of the physical address space; wraps at the end.
     #[must_use]
     pub fn new(trace: &Trace) -> Self {
         let limit = 1u64 << mm::kernel_tree().config().pa_bits;

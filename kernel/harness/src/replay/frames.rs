@@ -24,7 +24,7 @@ fn order(area: &Area, chunk: u64, pages: usize) -> u8 {
     drawn.min(pages.ilog2() as u8)
 }
 
-/// Each frame is to be freed by itself.
+/// Fills `pages` with frames, each to be freed by itself.
 ///
 /// # Errors
 /// Too few; none is taken.

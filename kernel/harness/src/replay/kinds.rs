@@ -41,7 +41,7 @@ pub const fn maps_given_frames(kind: Kind) -> bool {
     )
 }
 
-/// If the replay provides the frames, `given` has room for them.
+/// Makes `area`. If the replay provides the frames, `given` has room for them.
 ///
 /// # Errors
 /// Nothing is left of the area.
@@ -94,7 +94,7 @@ pub fn make<B: Backend<Granule = layout::Granule>>(
     })
 }
 
-/// Read-only first, so that no page is ever writable and executable.
+/// Makes code of `area`: read-only first, so that no page is ever writable and executable.
 ///
 /// # Errors
 /// The call that was refused.
@@ -113,7 +113,7 @@ pub fn protect<B: Backend>(
     Ok(())
 }
 
-/// With the frames in `given`.
+/// Frees `area`, and the frames in `given`.
 ///
 /// # Errors
 /// The area stays.
@@ -147,7 +147,7 @@ pub fn end<B: Backend<Granule = layout::Granule>>(
     Ok(())
 }
 
-/// What maps other memory has its phase instead.
+/// Returns whether `va` is aligned as asked. What maps other memory has its phase instead.
 #[must_use]
 pub fn is_placed(area: &Area, va: VirtAddr) -> bool {
     let align = match area.kind {

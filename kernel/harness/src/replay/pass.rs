@@ -66,7 +66,7 @@ impl<'a, B: Backend<Granule = layout::Granule>> Pass<'a, B>
 where
     Vmalloc<B>: Sync,
 {
-    /// After it, nothing is allocated on the heap.
+    /// Makes all room: afterwards nothing is allocated on the heap.
     pub fn new(
         info: &'static BootInfo,
         vm: &'a Vmalloc<B>,
@@ -107,7 +107,8 @@ where
         }
     }
 
-    /// Frees what the trace leaves, too. Returns the number of failures, and prints the first.
+    /// Performs all, and frees what the trace leaves. Returns the number of failures, and prints
+    /// the first.
     pub fn run(&self, instrument: Option<&Instrument>) -> u64 {
         let before = self.holdings();
         self.alone(|worker| {

@@ -30,7 +30,7 @@ pub fn trace(trace: &Trace, need: &Need, free: u64) {
     );
 }
 
-/// Instructions are of one pass, barriers and invalidations of the other.
+/// Prints instructions of one pass, barriers and invalidations of the other.
 pub fn stats(plain: &Stats, counted: &Stats) {
     for ((operation, about, plain), (.., counted)) in plain.rows().zip(counted.rows()) {
         print!(

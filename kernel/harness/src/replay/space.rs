@@ -2,7 +2,7 @@ use paging::VirtAddr;
 use trace_replay::PAGE;
 use vmalloc::{Backend, Kind, Vmalloc};
 
-/// From the first to the last area in use, cached and lazy ranges included.
+/// The space from the first to the last area in use, cached and lazy ranges included.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Space {
     pub areas: u64,

@@ -132,7 +132,7 @@ impl Stats {
         )
     }
 
-    /// Nothing is allocated while `trace` is replayed.
+    /// Makes room: nothing is allocated while `trace` is replayed.
     #[must_use]
     pub fn with_room(trace: &Trace) -> Self {
         let mut stats = Self::new();

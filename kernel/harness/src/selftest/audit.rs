@@ -21,7 +21,7 @@ pub struct Audit {
     pub allocated_tables: u64,
 }
 
-/// No other CPU may change the tree.
+/// Audits the live tree, which no other CPU may change.
 ///
 /// # Errors
 /// The first defect.

@@ -134,7 +134,7 @@ pub struct SecondVmalloc {
 }
 
 impl SecondVmalloc {
-    /// `size` bytes of addresses, a multiple of 2M.
+    /// Returns a subsystem of `size` bytes of addresses, a multiple of 2M.
     pub fn new(size: u64, flush: FlushPolicy) -> Result<Self, Failure> {
         let addresses = live::reserve(size, BLOCK * PAGE)?;
         let range = addresses.range();
@@ -174,7 +174,7 @@ impl SecondVmalloc {
         &self.vm().backend().ledger
     }
 
-    /// Before `range` is unmapped or changed.
+    /// Notes what maps `range`, before it is unmapped or changed.
     pub fn owe(&self, range: VirtRange) -> Result<(), Failure> {
         let _walk = walk_lock().walk();
         self.vm().backend().tree.visit(range, |leaf| {

@@ -15,7 +15,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// Flushes lazy frees and trims the heap first.
+    /// Returns what is in use, once lazy frees are flushed and the heap is trimmed.
     #[must_use]
     pub fn take() -> Self {
         heap::trim();

@@ -57,7 +57,7 @@ impl Context {
             })
     }
 
-    /// They do not depend on which tests ran before.
+    /// Returns random numbers that do not depend on which tests ran before.
     #[must_use]
     pub fn rng(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.key())
@@ -112,7 +112,7 @@ impl Context {
         }
     }
 
-    /// Skips where each page of the leaf is looked at, too.
+    /// Skips, too, where each page of the leaf is looked at.
     pub fn needs_leaf_by_page(&self, size: LeafSize) -> Result<(), Stop> {
         self.needs_leaf(size)?;
         if size.bytes::<layout::Granule>() / PAGE <= 1 << 20 {

@@ -21,7 +21,7 @@ pub enum Work {
     Other,
 }
 
-/// Counted, less what a planted fault skips.
+/// The kernel's MMU, counted, less what a planted fault skips.
 #[derive(Debug)]
 pub struct TestMmu {
     inner: KernelMmu,
@@ -53,7 +53,7 @@ impl TestMmu {
         }
     }
 
-    /// Zeroes the counts.
+    /// Begins `work`, and zeroes the counts.
     pub fn begin(&self, work: Work) {
         let skip_tlbi = matches!(
             (self.planted, work),
@@ -161,7 +161,7 @@ pub fn invalidate_all() {
     flush_all();
 }
 
-/// `group` is a contiguous group of pages in the mapping.
+/// Plants a fault. `group` is a contiguous group of pages in the mapping.
 pub fn plant_in_mapping(
     planted: Option<Planted>,
     root: PhysAddr,

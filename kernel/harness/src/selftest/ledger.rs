@@ -98,7 +98,7 @@ impl Ledger {
         va.offset_from(self.range.start) / PAGE
     }
 
-    /// Before the leaf is removed or changed.
+    /// Notes the entries of a leaf, before it is removed or changed.
     pub fn owe(&self, va: VirtAddr, size: LeafSize) {
         let page = self.page(va);
         let (bits, first, nr) = match size {
@@ -114,7 +114,7 @@ impl Ledger {
         (first..first + nr).for_each(|bit| bits.set(bit));
     }
 
-    /// Whether a TLB may still hold the page as it was.
+    /// Returns whether a TLB may still hold the page as it was.
     #[must_use]
     pub fn owes(&self, va: VirtAddr) -> bool {
         self.range.contains(va) && {
@@ -131,7 +131,7 @@ impl Ledger {
         Some(self.range.start.add(first * PAGE))
     }
 
-    /// At the last level, those that covered nothing owed.
+    /// Returns the TLBIs at the last level that covered nothing owed.
     #[must_use]
     pub fn idle(&self) -> u64 {
         self.idle.load(Ordering::Relaxed)

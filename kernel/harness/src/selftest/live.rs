@@ -34,7 +34,7 @@ pub fn free_all_kept() {
     }
 }
 
-/// After [`free_all_kept`].
+/// Returns what is held after [`free_all_kept`].
 #[must_use]
 pub fn usage() -> Usage {
     free_all_kept();
@@ -46,7 +46,7 @@ pub fn usage() -> Usage {
     }
 }
 
-/// Without guards.
+/// Returns whether one area in use has the range, without its guards.
 #[must_use]
 pub fn is_area(start: usize, last: usize) -> bool {
     let Some(area) = areas::kernel_vmalloc().find_vm_area(VirtAddr(start as u64)) else {

@@ -9,7 +9,7 @@ use super::memory::{Block, Window};
 use super::source::{PAGE, Source, Walker};
 use super::verify::{Expected, Memory, verify_pages};
 
-/// A power of two, with a TLB entry each.
+/// Runs `test` on `nr` pages, a power of two, with a TLB entry each.
 pub fn with_pages(ctx: &Context, nr: u64, test: impl FnOnce(&Mapping<'_>) -> TestResult) -> TestResult {
     let block = Block::allocate(ctx, nr.ilog2() as u8)?;
     let window = Window::reserve(nr * PAGE, 2 << 20, 0)?;
@@ -35,7 +35,7 @@ pub struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    /// Checks leaves and barriers.
+    /// Maps, and checks leaves and barriers.
     ///
     /// # Errors
     /// The engine refused, or did something else.
@@ -86,7 +86,7 @@ impl<'a> Mapping<'a> {
         Ok(mapping)
     }
 
-    /// In frames of the test.
+    /// Maps frames of the test.
     pub fn map_data(
         ctx: &'a Context,
         va: VirtAddr,
@@ -96,7 +96,7 @@ impl<'a> Mapping<'a> {
         Self::map_with(ctx, va, source, Attributes::KERNEL_DATA, ctx.owned(), allowed)
     }
 
-    /// A device, never accessed.
+    /// Maps a device, never accessed.
     pub fn map_untouched(
         ctx: &'a Context,
         va: VirtAddr,
@@ -156,7 +156,7 @@ impl<'a> Mapping<'a> {
         self.verify_as(|page| Some(self.expected(page)))
     }
 
-    /// One page in 512 and the last: another test verifies all.
+    /// Verifies one page in 512 and the last: another test verifies all.
     pub fn verify_sampled(&self) -> Result<(), Failure> {
         let pages = self.source.pages();
         for page in (0..pages)
@@ -236,7 +236,7 @@ impl Drop for Mapping<'_> {
     }
 }
 
-/// DESIGN rule 2.
+/// Checks the barriers of a fresh map (DESIGN rule 2).
 pub fn expect_fresh(counts: &MmuCounts) -> Result<(), Failure> {
     expect_value("DSB ISHST of a fresh map", counts.dsb_ishst, 1)?;
     expect_value("DSBs of a fresh map", counts.dsb, 1)?;

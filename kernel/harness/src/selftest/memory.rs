@@ -61,7 +61,7 @@ impl Drop for Block {
     }
 }
 
-/// No two neighbours are physically consecutive.
+/// Blocks of which no two neighbours are physically consecutive.
 #[derive(Debug)]
 pub struct Chunks(Vec<Block>);
 

@@ -42,7 +42,7 @@ const LONG: core::time::Duration = core::time::Duration::from_millis(1500);
 const FREE_MIB: u64 = 26;
 const FREE_MIB_PER_CPU: u64 = 1;
 
-/// If there is enough free RAM.
+/// Runs if there is enough free RAM.
 pub fn run(info: &'static BootInfo, options: &Options<'_>, features: &Features) {
     let nr_cpus = smp::nr_online() as u64;
     let needed = (FREE_MIB + FREE_MIB_PER_CPU * (nr_cpus - 1)) * (PAGE_SIZE as u64 / 4096);

@@ -61,7 +61,7 @@ fn read_descriptor(table: PhysAddr, index: usize) -> Descriptor {
     Descriptor(unsafe { ptr::read_volatile(at.add(index & ((1 << INDEX_BITS) - 1))) })
 }
 
-/// By the format of descriptors only (Arm ARM D8.3).
+/// Walks by the format of descriptors only (Arm ARM D8.3).
 #[must_use]
 pub fn raw_walk(root: PhysAddr, va: VirtAddr) -> RawWalk {
     let mut table = root;
@@ -142,7 +142,7 @@ const OFFSETS: [usize; 3] = [0, PAGE as usize / 2 - 8, PAGE as usize - 8];
 
 const ASK_EVERY: u64 = 1024;
 
-/// `None` is a page that must not be mapped.
+/// Checks pages; `None` is one that must not be mapped.
 ///
 /// # Errors
 /// The first page that is wrong.

@@ -207,7 +207,7 @@ pub fn execute<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<Next, Refusal
     Ok(Next::Line)
 }
 
-/// Not for commands that work on the shell itself.
+/// Carries out a command that does not work on the shell itself.
 ///
 /// # Errors
 /// Why it was not carried out.

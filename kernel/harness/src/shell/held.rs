@@ -87,7 +87,7 @@ impl Held {
         Ok(())
     }
 
-    /// The area was [admitted](Self::admit).
+    /// Holds an area that was [admitted](Self::admit).
     pub fn hold(&mut self, area: KernelArea, blocks: Blocks, frames: u64) -> &HeldArea {
         self.last_id += 1;
         let index = self.areas.len();

@@ -128,7 +128,7 @@ impl History {
         }
     }
 
-    /// Unless it is the same as the last. Drops the oldest.
+    /// Adds `line` unless it is the same as the last. Drops the oldest.
     pub fn add(&mut self, line: &str) {
         self.leave();
         if line.is_empty() || self.line(1) == Some(line) {

@@ -64,7 +64,7 @@ pub fn pa(word: &str) -> Result<PhysAddr, Refusal<'_>> {
     })
 }
 
-/// Must not wrap.
+/// Parses a range, which must not wrap.
 pub fn range<'a>(start: &'a str, bytes: &'a str) -> Result<VirtRange, Refusal<'a>> {
     let start = va(start)?;
     let size = size(bytes)?;

@@ -76,7 +76,7 @@ fn dump(range: VirtRange, max_lines: usize) {
     }
 }
 
-/// Until `f` returns false; returns whether it did. No lock is held meanwhile.
+/// Calls `f` until it returns false; returns whether it did. No lock is held meanwhile.
 pub fn for_each_run(range: VirtRange, mut f: impl FnMut(&DumpRun<layout::Granule>) -> bool) -> bool {
     let mut runs = kernel_tree().dump(range);
     loop {

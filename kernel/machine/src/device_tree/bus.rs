@@ -7,7 +7,7 @@ use crate::regions::PhysRegion;
 
 const MAX_DEPTH: usize = 8;
 
-/// The root first.
+/// A node and all above it, the root first.
 #[derive(Clone, Debug)]
 pub struct Path<'a>(ArrayVec<FdtNode<'a>, MAX_DEPTH>);
 
@@ -41,7 +41,7 @@ impl<'a> Path<'a> {
         self.0.iter().copied()
     }
 
-    /// As the CPU addresses them.
+    /// Returns the first registers, as the CPU addresses them.
     #[must_use]
     pub fn registers(&self) -> Option<PhysRegion> {
         let reg = self.node().reg().ok()??.next()?;
@@ -59,7 +59,7 @@ impl<'a> Path<'a> {
         wanted.then(|| self.registers())?
     }
 
-    /// `None` if a bus above does not map all of `region`, or not in one piece.
+    /// Returns `None` if a bus above does not map all of `region`, or not in one piece.
     #[must_use]
     pub fn translate(&self, region: PhysRegion) -> Option<PhysRegion> {
         let mut start = region.start;
@@ -83,7 +83,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Parents first.
+/// Visits parents first.
 pub fn for_each_node<'a>(tree: Fdt<'a>, f: &mut impl FnMut(&Path<'a>)) {
     visit(&mut Path::root(tree), f);
 }

@@ -38,7 +38,7 @@ fn is_marked(at: usize, key: u64) -> bool {
     read(at) == stamp(key) && read(at + 8) == key
 }
 
-/// In the linear map, too.
+/// Verifies pages at their addresses and in the linear map.
 pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) -> Result<(), Finding> {
     for page in 0..pages {
         let at = va.add(page * PAGE);
@@ -59,7 +59,7 @@ pub fn id_at(va: VirtAddr) -> u32 {
     (read(va.0 as usize + 8) >> 32) as u32
 }
 
-/// By the MMU and by the tables, without an access.
+/// Verifies pages by the MMU and by the tables, without an access.
 pub fn verify_device<B: Backend>(
     vm: &Vmalloc<B>,
     va: VirtAddr,
