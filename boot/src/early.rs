@@ -1,9 +1,9 @@
 //! What runs in Rust before the MMU is on: it builds the first tables and computes the register
 //! values they need.
 //!
-//! The rules of the crate's module comment hold for every line here. Also, with the MMU off all
-//! data accesses are Device-nGnRnE: they must be aligned (the target has `strict-align`), and
-//! exclusives are not used.
+//! The rules of the crate's module comment hold here. Also, with the MMU off all data accesses are
+//! Device-nGnRnE: they must be aligned (the target has `strict-align`), and exclusives are not
+//! used.
 
 pub mod el2;
 mod tables;
@@ -20,34 +20,30 @@ use kernel::arch::cpu;
 use kernel::mm::layout::{DTB_MAX_SIZE, Granule, PAGE_SHIFT};
 use paging::Granule as _;
 
-/// The PL011 that a start which cannot read its device tree writes its last words to: that of
-/// QEMU's virt machine.
+/// The PL011 of QEMU's virt machine, for last words before the device tree is read.
 pub const GUESSED_PL011: usize = 0x0900_0000;
 
 /// What is known before the MMU is on, and what turns it on.
 #[repr(C)]
 pub struct Early {
-    /// TTBR0_EL1: the identity map of the first 2 MiB of the image.
+    /// The identity map of the first 2 MiB of the image.
     pub ttbr0: u64,
-    /// TTBR1_EL1: image window and fixed slots.
+    /// Image window and fixed slots.
     pub ttbr1: u64,
-    /// TCR_EL1.
     pub tcr: u64,
-    /// MAIR_EL1.
     pub mair: u64,
-    /// SCTLR_EL1, MMU on.
+    /// MMU on.
     pub sctlr: u64,
     /// Where the image was loaded.
     pub image_pa: u64,
-    /// Where the device tree is.
     pub dtb_pa: u64,
-    /// Its size as its header says.
+    /// As its header says.
     pub dtb_size: u64,
-    /// The exception level of entry.
+    /// Of entry.
     pub entry_el: u64,
 }
 
-/// Written once by the first CPU with the MMU off, only read afterwards.
+/// Written once by the first CPU with the MMU off.
 pub static mut EARLY: Early = Early {
     ttbr0: 0,
     ttbr1: 0,
@@ -65,7 +61,7 @@ unsafe extern "C" {
     fn early_fail(reason: *const core::ffi::c_char) -> !;
 }
 
-/// Ends the start with `reason`, which the caller names directly: its address is then PC-relative.
+/// The caller names `reason` directly: its address is then PC-relative.
 #[inline(always)]
 fn fail(reason: &'static CStr) -> ! {
     // SAFETY: `reason` ends with NUL, and the routine has no other precondition.
@@ -103,11 +99,10 @@ pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) 
     early
 }
 
-/// Ends the start on a CPU that has not the granule of this image, or not its bits of address.
+/// Ends the start on a CPU that lacks the granule of this image, or its bits of address.
 #[inline(always)]
 fn check_granule() {
-    // Fields of ID_AA64MMFR0_EL1: TGran4 is signed, and 0 or 1 where there is support; TGran64 too.
-    // TGran16 is 0 for none.
+    // TGran4 and TGran64 are signed, and 0 or 1 where there is support. TGran16 is 0 for none.
     match PAGE_SHIFT {
         14 if ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran16) == 0 => {
             fail(c"this CPU has no 16 KiB granule")
@@ -140,12 +135,10 @@ fn check_granule() {
     }
 }
 
-/// Bytes of the device tree's header.
 const HEADER_SIZE: u32 = 40;
 
-/// Writes the lines of the device tree's header back to memory, where loads with the MMU off look.
-///
-/// The boot protocol has the loader clean the image, and nothing else: a tree that it wrote or
+/// Writes the lines of the header back to memory, where loads with the MMU off look: the boot
+/// protocol has the loader clean the image only.
 /// mended through a cache may be in memory as it was before.
 #[inline(always)]
 fn clean_header(dtb_pa: u64) {
@@ -163,7 +156,6 @@ fn clean_header(dtb_pa: u64) {
     barrier::dsb(barrier::SY);
 }
 
-/// Reads one big-endian word of the device tree's header.
 #[inline(always)]
 fn header_word(dtb_pa: u64, index: usize) -> u32 {
     let word = (dtb_pa as *const u32).wrapping_add(index);
@@ -172,8 +164,8 @@ fn header_word(dtb_pa: u64, index: usize) -> u32 {
     u32::from_be(unsafe { read_volatile(word) })
 }
 
-/// Checks what can be checked without parsing (Devicetree Specification, "Flattened Devicetree
-/// Format", "Header"), and returns the size.
+/// Checks the header (Devicetree Specification, "Flattened Devicetree Format"), and returns the
+/// size.
 #[inline(always)]
 fn check_device_tree(dtb_pa: u64) -> u64 {
     const MAGIC: u32 = 0xd00d_feed;

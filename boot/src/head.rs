@@ -1,8 +1,6 @@
-//! Entry of the first CPU and of the others, in assembly: what has to happen before Rust has a
-//! stack, and the few instructions around the moment when the MMU goes on.
-//!
-//! `image.s` is the header and the early vectors and failure path, `entry.s` the way from the first
-//! instruction to [`crate::high::start_high`].
+//! Entry of the CPUs, in assembly: what has to happen before Rust has a stack, and around the
+//! moment when the MMU goes on. `image.s` is the header and the early vectors and failure path,
+//! `entry.s` the way to [`crate::high::start_high`].
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -16,14 +14,14 @@ use crate::early::Early;
 /// The page size in the header of the image: 1 for 4 KiB, 2 for 16, 3 for 64.
 const PAGE_SIZE_FLAG: u32 = (kernel::mm::layout::PAGE_SHIFT - 10) / 2;
 
-/// Where ID_AA64MMFR0_EL1 says whether there is the granule of this image, and the least that it is
-/// there, plus one: TGran4, TGran16, TGran64. For 52 bits of address, with FEAT_LPA2.
+/// Field of ID_AA64MMFR0_EL1 (TGran4, TGran16, TGran64), and the least that it is, plus one. For 52
+/// bits of address, with FEAT_LPA2.
 const GRANULE_FIELD: (u32, u32) = match (kernel::mm::layout::PAGE_SHIFT, Granule::DS) {
     (12, wide) => (28, 1 + wide as u32),
     (14, wide) => (20, 2 + wide as u32),
     _ => (24, 1),
 };
-/// The least ID_AA64MMFR2_EL1.VARange: pages of 64 KiB have 52 bits of address with FEAT_LVA.
+/// Of ID_AA64MMFR2_EL1.VARange: pages of 64 KiB have 52 bits of address with FEAT_LVA.
 const VA_RANGE_LEAST: u32 = (Granule::VA_BITS == 52 && !Granule::DS) as u32;
 
 global_asm!(include_str!("head/image.s"), guessed_uart = const crate::early::GUESSED_PL011, page_size = const PAGE_SIZE_FLAG);

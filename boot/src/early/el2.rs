@@ -8,7 +8,7 @@ use aarch64_cpu::registers::*;
 use arch_policy::el2::e2h_is_res1;
 use kernel::arch::cpu::SCTLR_EL1_MMU_OFF;
 
-/// A write to a register that has no accessor. A macro, since the name is part of the instruction.
+/// A register that has no accessor. A macro, since the name is part of the instruction.
 macro_rules! write_register {
     ($name:literal, $value:expr) => {{
         let value: u64 = $value;
@@ -21,13 +21,12 @@ macro_rules! write_register {
 macro_rules! read_register {
     ($name:literal) => {{
         let value: u64;
-        // SAFETY: reading this register has no side effect.
+        // SAFETY: reading has no side effect.
         unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, nomem)) };
         value
     }};
 }
 
-/// Four bits of an identification register.
 #[inline(always)]
 const fn field(value: u64, shift: u32) -> u64 {
     value >> shift & 0xf
@@ -36,28 +35,27 @@ const fn field(value: u64, shift: u32) -> u64 {
 /// Writes HCR_EL2, and makes it so for what follows (Arm ARM, HCR_EL2.E2H).
 ///
 /// Erratum AC04_CPU_23 of AmpereOne: the write can corrupt translations of accesses that are under
-/// way, so none is: DSB before it, ISB behind it.
+/// way: DSB before it, ISB behind it.
 #[inline(always)]
 fn write_hcr_el2(value: u64) {
     // SAFETY: barriers, and a control register of EL2; EL1 does not run yet.
     unsafe { asm!("dsb sy", "msr hcr_el2, {}", "isb", in(reg) value, options(nostack)) }
 }
 
-/// Returns whether the name FAR_EL1 reaches FAR_EL2, as it does from EL2 with HCR_EL2.E2H at 1.
-/// Nothing is kept in either yet.
+/// Returns whether the name FAR_EL1 reaches FAR_EL2, as it does with HCR_EL2.E2H at 1. Nothing is
+/// kept in either yet.
 #[inline(always)]
 fn far_el1_is_far_el2() -> bool {
     const MARK: u64 = 1 << 12;
     write_register!("far_el2", 0);
     barrier::isb(barrier::SY);
     write_register!("far_el1", MARK);
-    // A register by another name: in order only by this.
+    // By another name a register is in order only by this.
     barrier::isb(barrier::SY);
     read_register!("far_el2") == MARK
 }
 
-/// Configures EL2 for an EL1 that has the machine to itself. Runs on every CPU, at EL2 with the MMU
-/// off.
+/// Gives EL1 the machine to itself. Runs on every CPU, at EL2 with the MMU off.
 #[unsafe(link_section = ".boot.text")]
 pub extern "C" fn configure_el2() {
     let pfr0 = ID_AA64PFR0_EL1.get();
@@ -65,9 +63,9 @@ pub extern "C" fn configure_el2() {
     let dfr0 = ID_AA64DFR0_EL1.get();
 
     // EL1 is AArch64; everything else off: no stage 2, no traps, no routing, and TGE clear. E2H is
-    // clear, too, so that the registers below have their plain EL2 format, where it can be. What
-    // HCR_EL2 reads back as does not say whether it can: where it is RES1 it may hold what was
-    // written, and a hypervisor that nests this EL2 may keep the register in memory.
+    // clear, too, where it can be: the registers below then have their plain EL2 format. What
+    // HCR_EL2 reads back as does not say: where E2H is RES1 it may hold what was written, and a
+    // hypervisor that nests this EL2 may keep the register in memory.
     let mut e2h = e2h_is_res1(read_register!("s3_0_c0_c7_4")); // ID_AA64MMFR4_EL1
     if !e2h {
         write_hcr_el2(HCR_EL2::RW::EL1IsAarch64.value);
@@ -85,8 +83,8 @@ pub extern "C" fn configure_el2() {
         CNTHCTL_EL2.write(CNTHCTL_EL2::EL1PCEN::SET + CNTHCTL_EL2::EL1PCTEN::SET);
     }
 
-    // FP, SVE and trace are not trapped here: CPACR_EL1 decides at EL1. Bits 13, 12, 9 and 7:0 are
-    // RES1 in the plain format, and bit 8 (TZ) is too where SVE is not implemented.
+    // CPACR_EL1 decides at EL1. Bits 13, 12, 9 and 7:0 are RES1 in the plain format, and bit 8 (TZ)
+    // is too where SVE is not implemented.
     if e2h {
         write_register!("cptr_el2", 0b11 << 20 | 0b11 << 16); // FPEN, ZEN
     } else if ID_AA64PFR0_EL1.read(ID_AA64PFR0_EL1::SVE) != 0 {
@@ -97,8 +95,7 @@ pub extern "C" fn configure_el2() {
     write_register!("hstr_el2", 0);
 
     // All event counters belong to EL1, none of their registers traps, nor do those of debug. HPMN
-    // may not be 0 and has to be what there is (Arm ARM, MDCR_EL2.HPMN). PMUVer 0xf is a PMU that
-    // is not Arm's.
+    // may not be 0 and has to be what there is (Arm ARM, MDCR_EL2.HPMN). PMUVer 0xf is not Arm's.
     let pmu = field(dfr0, 8);
     let counters = if pmu != 0 && pmu != 0xf {
         read_register!("pmcr_el0") >> 11 & 0x1f
@@ -107,14 +104,13 @@ pub extern "C" fn configure_el2() {
     };
     MDCR_EL2.set(counters);
 
-    // No second stage, VMID 0; EL1 sees the real identity of this CPU.
+    // VMID 0; EL1 sees the real identity of this CPU.
     VTTBR_EL2.set(0);
     VTCR_EL2.set(0);
     write_register!("vpidr_el2", MIDR_EL1.get());
     VMPIDR_EL2.set(MPIDR_EL1.get());
 
-    // Fine-grained traps would trap even TLBI and AT (FEAT_FGT), and are UNKNOWN out of reset where
-    // firmware left them.
+    // Fine-grained traps would trap even TLBI and AT (FEAT_FGT), and are UNKNOWN out of reset.
     if field(ID_AA64MMFR0_EL1.get(), 56) != 0 {
         HFGRTR_EL2.set(0);
         HFGWTR_EL2.set(0);
@@ -125,14 +121,13 @@ pub extern "C" fn configure_el2() {
             HAFGRTR_EL2.set(0); // with the activity monitors only
         }
     }
-    // FEAT_HCX: no extended traps or enables. So TCR2_EL1 and SCTLR2_EL1 count as 0,
-    // regardless of their contents.
+    // FEAT_HCX: so TCR2_EL1 and SCTLR2_EL1 count as 0, regardless of their contents.
     if field(mmfr1, 40) != 0 {
         write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
     }
 
-    // The system-register interface of a GICv3, for EL1 too. It may be implemented and yet held off
-    // by EL3: then SRE reads as 0, and the virtual interface control must not be touched.
+    // A GICv3's system registers may be implemented and yet held off by EL3: then SRE reads as 0,
+    // and the virtual interface control must not be touched.
     if field(pfr0, 24) != 0 {
         ICC_SRE_EL2.modify(ICC_SRE_EL2::SRE::SET + ICC_SRE_EL2::ENABLE::SET);
         barrier::isb(barrier::SY);
@@ -141,8 +136,8 @@ pub extern "C" fn configure_el2() {
         }
     }
 
-    // What EL1 starts with. With E2H stuck at 1 the plain name means SCTLR_EL2 here, and the other
-    // encoding is the EL1 register.
+    // With E2H stuck at 1 the plain name means SCTLR_EL2, and the other encoding is the EL1
+    // register.
     if e2h {
         write_register!("s3_5_c1_c0_0", SCTLR_EL1_MMU_OFF); // SCTLR_EL12
     } else {

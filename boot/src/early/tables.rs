@@ -1,14 +1,14 @@
 //! The first tables.
 //!
-//! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable. It
-//!   exists for the few instructions of `enable_mmu`, on every CPU.
-//! - TTBR1: the image at its linked address, in pages with the permissions of each section, the
-//!   page below the boot stack unmapped; the pages of the device tree in its window, read-only; the
-//!   table of the fixed slots, empty.
+//! - TTBR0: the first 2 MiB of the image where they physically are, read-only and executable, for
+//!   the few instructions of `enable_mmu`.
+//! - TTBR1: the image at its linked address, with the permissions of each section, the page below
+//!   the boot stack unmapped; the device tree in its window, read-only; the table of the fixed
+//!   slots, empty.
 //!
-//! All in pages, with each granule: a block of 32 or 512 MiB would map what lies beside the
-//! image. Nothing is writable and executable from the first moment on (rule 10), so SCTLR_EL1.WXN
-//! is on with them. No TLB maintenance: the tables are complete before the MMU first walks them.
+//! All in pages: a block of 32 or 512 MiB would map what lies beside the image. Nothing is writable
+//! and executable (rule 10), so SCTLR_EL1.WXN is on. No TLB maintenance: the tables are complete
+//! before the MMU first walks them.
 
 use core::ptr::write_volatile;
 
@@ -18,7 +18,6 @@ use kernel::mm::layout::{
 };
 use paging::{Granule as _, Level, PhysAddr};
 
-/// A translation table.
 #[repr(C)]
 #[cfg_attr(not(any(feature = "granule-16k", feature = "granule-64k")), repr(align(4096)))]
 #[cfg_attr(feature = "granule-16k", repr(align(16384)))]
@@ -31,9 +30,8 @@ impl Table {
     const EMPTY: Self = Self([0; ENTRIES]);
 }
 
-/// The level of a root.
 const ROOT: isize = Granule::ROOT_LEVEL as isize;
-/// The level of the last table that the fixed region and the image share.
+/// The last that the fixed region and the image share.
 const SHARED: isize = if index(FIXED_BASE, 1) == index(IMAGE_BASE, 1) {
     2
 } else {
@@ -42,14 +40,14 @@ const SHARED: isize = if index(FIXED_BASE, 1) == index(IMAGE_BASE, 1) {
 /// Level 3 tables for the image: 16 MiB, asserted by linker.ld.
 const NR_IMAGE_L3: usize = (16_usize << 20).div_ceil(TABLE_SPAN);
 
-/// All of the first tables, in .bss.
+/// In .bss.
 #[repr(C)]
 struct FirstTables {
-    /// From the root to level 3.
+    /// Down to level 3.
     identity: [Table; (4 - ROOT) as usize],
-    /// From the root to level [`SHARED`].
+    /// Down to level [`SHARED`].
     shared: [Table; (SHARED + 1 - ROOT) as usize],
-    /// Of level 2, where that is not shared.
+    /// Where it is not shared.
     fixed_l2: [Table; (2 - SHARED) as usize],
     image_l2: [Table; (2 - SHARED) as usize],
     fixed_l3: Table,
@@ -90,19 +88,17 @@ const TEXT: u64 = NORMAL | READ_ONLY;
 const RODATA: u64 = NORMAL | READ_ONLY | PXN;
 const DATA: u64 = NORMAL | PXN;
 
-/// Index into the table of `level` for `va`.
 const fn index(va: usize, level: isize) -> usize {
     let shift = PAGE_SHIFT.wrapping_add(Granule::INDEX_BITS.wrapping_mul(3_isize.wrapping_sub(level) as u32));
     (va & ((1 << Granule::VA_BITS) - 1)).wrapping_shr(shift) & (ENTRIES - 1)
 }
 
-/// Returns `pa` as a descriptor holds it.
+/// As a descriptor holds it.
 #[inline(always)]
 fn at(pa: u64) -> u64 {
     Granule::encode(PhysAddr(pa))
 }
 
-/// Stores descriptor `i` of `table`.
 #[inline(always)]
 unsafe fn set(table: *mut Table, i: usize, descriptor: u64) {
     let slot = table.cast::<u64>().wrapping_add(i & (ENTRIES - 1));
@@ -111,7 +107,7 @@ unsafe fn set(table: *mut Table, i: usize, descriptor: u64) {
 }
 
 /// Links `first`, the table of level `from` for `va`, and those behind it to each other, down to
-/// level `to`. Returns that of level `to`.
+/// level `to`. Returns the last.
 #[inline(always)]
 unsafe fn link_chain(first: *mut Table, va: usize, from: isize, to: isize) -> *mut Table {
     let (mut table, mut level) = (first, from);
@@ -124,7 +120,7 @@ unsafe fn link_chain(first: *mut Table, va: usize, from: isize, to: isize) -> *m
     table
 }
 
-/// Builds the tables and returns TTBR0 and TTBR1.
+/// Returns TTBR0 and TTBR1.
 ///
 /// # Safety
 ///
@@ -136,7 +132,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     // With the MMU off an address is physical.
     macro_rules! table {
         ($name:ident) => {{
-            // SAFETY: only a place is computed, inside of the static.
+            // SAFETY: only a place is computed.
             unsafe { &raw mut (*tables).$name }.cast::<Table>()
         }};
     }
@@ -176,8 +172,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     let fixed_l3 = table!(fixed_l3);
     link!(fixed_l2[FIXED_BASE, 2] => fixed_l3);
 
-    // The device tree: its pages and no more. What lies beside it may be memory that is not to be
-    // mapped, where a read ahead of the program is an error.
+    // Its pages and no more: what lies beside it may be memory that is not to be mapped.
     let dtb_l3 = table!(dtb_l3);
     link!(fixed_l2[DTB_WINDOW, 2] => dtb_l3);
     let dtb_end = dtb_pa.wrapping_add(dtb_size);
@@ -195,7 +190,7 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
         page = page.wrapping_add(1);
     }
 
-    // The image. PC-relative addresses of its symbols are physical here.
+    // PC-relative addresses of its symbols are physical here.
     let image_l3 = table!(image_l3);
     let start = &raw const __image_start as u64;
     let text_end = &raw const __text_end as u64;
@@ -227,9 +222,9 @@ pub unsafe fn build(image_pa: u64, dtb_pa: u64, dtb_size: u64) -> (u64, u64) {
     (ttbr(identity as u64), ttbr(shared as u64))
 }
 
-/// The addresses, in the image window, of the tables of the fixed region.
+/// Addresses in the image window.
 pub struct FixedTables {
-    /// The last that it shares with the image, and its level.
+    /// The last that the image shares, and its level.
     pub shared: (usize, Level),
     /// Level 2.
     pub l2: usize,
@@ -239,10 +234,9 @@ pub struct FixedTables {
     pub dtb_l3: [usize; 2],
 }
 
-/// Returns where they are.
 pub fn fixed_tables() -> FixedTables {
     let tables = &raw mut TABLES;
-    // SAFETY: only places are computed, inside of the static.
+    // SAFETY: only places are computed.
     let (shared, l2, l3, dtb) = unsafe {
         (
             (&raw mut (*tables).shared)
