@@ -5,6 +5,7 @@ SMP ?= 1            ## number of CPUs
 MEM ?= 1G           ## RAM
 GIC ?= 3            ## interrupt controller version, 2 or 3
 EL2 ?=              ## 1 enters the kernel at EL2
+FIRMWARE ?=         ## for run: uefi or u-boot loads the image from a disk (make efi), instead of the emulator
 GRANULE ?= 4K       ## size of a page: 4K, 16K or 64K; others than 4K are built in a folder of that name
 VA ?= 48            ## bits of virtual addresses: 48 or 52; with 52, PA is 52, and built in a folder of that name
 PA ?= 48            ## bits of physical addresses: 48 or 52
@@ -36,9 +37,9 @@ endif
 
 # An image has one granule, and one size of addresses.
 ifneq ($(of_granule),)
-build run bench lines replay shell ptmap soak: export OUT ?= $(or $(BUILD),build)$(of_granule)
-build run bench lines replay shell ptmap soak: export IMAGE ?= $(or $(BUILD),build)$(of_granule)/Image
-build run bench lines replay shell ptmap soak: export ELF ?= $(or $(BUILD),build)$(of_granule)/vmwalk.elf
+build run efi bench lines replay shell ptmap soak: export OUT ?= $(or $(BUILD),build)$(of_granule)
+build run efi bench lines replay shell ptmap soak: export IMAGE ?= $(or $(BUILD),build)$(of_granule)/Image
+build run efi bench lines replay shell ptmap soak: export ELF ?= $(or $(BUILD),build)$(of_granule)/vmwalk.elf
 endif
 
 # What a replay runs on follows from its trace, unless it is given.
@@ -55,17 +56,17 @@ soak: override SMP := 4
 endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
 override BASE := $(strip $(BASE))
 override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb doc docs clean
+.PHONY: growth help help-bootargs setup build run efi soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -80,7 +81,10 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 	@scripts/setup build && scripts/build
 
 run: ## build, boot, show the self-tests live; succeeds when all passed
-	@scripts/setup run && scripts/build && exec scripts/run
+	@scripts/setup run && scripts/build $(if $(FIRMWARE),&& scripts/setup firmware && scripts/efi) && exec scripts/run
+
+efi: ## leave build/efi/BOOTAA64.EFI, a UEFI application, and build/efi/vmwalk.img, a disk with it (BOOTARGS are on it)
+	@scripts/setup build && scripts/build && scripts/efi
 
 soak: ## what can run longer: host tests, 1 to 16 CPUs, proofs, device trees, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
 	@scripts/setup test && scripts/build && exec scripts/soak

@@ -17,7 +17,7 @@ from .paths import BUILD, ROOT
 
 LOGS = BUILD / "logs"
 
-MACHINE_VARIABLES = ("CPU", "SMP", "MEM", "GIC", "EL2", "BOOTARGS", "INITRD", "IMAGE")
+MACHINE_VARIABLES = ("CPU", "SMP", "MEM", "GIC", "EL2", "FIRMWARE", "BOOTARGS", "INITRD", "IMAGE")
 """A case sets its own: what the caller's environment says of them must not leak in."""
 
 NOT_STARTED = 127

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import processes
+from . import firmware, processes
 from .errors import BadSetting, ScriptError
 from .paths import BUILD, ROOT, program
 
@@ -63,6 +63,10 @@ class Machine:
     qemu: str = program("qemu-system-aarch64")
     image: Path = BUILD / "Image"
     initrd: Path | None = None
+    firmware: str = ""
+    """What loads the image, a name of lib.firmware; the emulator does if it is empty."""
+    disk: Path | None = None
+    """What the firmware boots from."""
     machine_options: tuple[str, ...] = ()
     extra: tuple[str, ...] = field(default=())
 
@@ -80,6 +84,7 @@ class Machine:
             qemu=env.get("QEMU") or plain.qemu,
             image=Path(env["IMAGE"]) if env.get("IMAGE") else plain.image,
             initrd=Path(env["INITRD"]) if env.get("INITRD") else None,
+            firmware=env.get("FIRMWARE", ""),
         )
         machine.check()
         return machine
@@ -91,6 +96,10 @@ class Machine:
         if self.gic not in ("2", "3"):
             raise BadSetting(f"GIC is 2 or 3, not {self.gic!r}")
         parse_size("MEM", self.mem)
+        if self.firmware:
+            firmware.of(self.firmware)
+            if self.initrd:
+                raise BadSetting("INITRD goes without FIRMWARE: the emulator's own loader passes it on")
         # The default is an AArch64 CPU of every emulator.
         if self.cpu != Machine.cpu and is_aarch64(self.qemu, self.cpu) is False:
             raise BadSetting(f"CPU={self.cpu} has no AArch64 state, which this kernel is written for")
@@ -105,6 +114,8 @@ class Machine:
         options = ["virt", f"gic-version={self.gic}"]
         if self.el2:
             options.append("virtualization=on")
+        if self.firmware:
+            options.extend(firmware.of(self.firmware).machine_options)
         options.extend(self.machine_options)
         return [
             *(self.qemu, "-M", ",".join(options), "-cpu", self.cpu, "-smp", self.smp, "-m", self.mem),
@@ -112,7 +123,12 @@ class Machine:
         ]
 
     def command(self, serial: str = "stdio") -> list[str]:
-        """The emulator's command line for a boot by its own loader."""
+        """The emulator's command line for a boot by its own loader, or by firmware from a disk."""
+        if self.firmware:
+            if not self.disk:
+                raise BadSetting("FIRMWARE is for make run")
+            disk = f"file={self.disk},format=raw,if=virtio,readonly=on"
+            return [*self._board(), "-serial", serial, "-bios", str(firmware.of(self.firmware).path()), "-drive", disk, *self.extra]
         line = [*self._board(), "-serial", serial, "-kernel", str(self.image), "-append", self.bootargs]
         if self.initrd:
             line += ["-initrd", str(self.initrd)]

@@ -164,6 +164,16 @@ def counts_of_cpus() -> list[BootCase]:
     return cases
 
 
+def of_firmware() -> list[BootCase]:
+    """The image loaded by firmware from a disk. One boot has the whole suite."""
+    return [
+        BootCase("UEFI, device tree", {"FIRMWARE": "uefi"}),
+        BootCase("UEFI, device tree, EL2, 4 CPUs", {"FIRMWARE": "uefi", "EL2": "1", "SMP": "4", "BOOTARGS": OF_MANY}),
+        BootCase("U-Boot, booti, EL2", {"FIRMWARE": "u-boot", "EL2": "1", "BOOTARGS": "selftest=tree.*"}),
+        BootCase("U-Boot's UEFI, 2 CPUs", {"FIRMWARE": "u-boot-uefi", "SMP": "2", "BOOTARGS": "selftest=tree.*,frames.*"}),
+    ]
+
+
 @dataclass(frozen=True)
 class BrokenEntry:
     """An entry that breaks the arm64 boot protocol, and what the kernel must say of it."""

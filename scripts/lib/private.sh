@@ -104,11 +104,11 @@ private_download() {
 }
 
 # private_unpack FILE: without what a compiler's source package has beside the library, which is ten
-# times as many files.
+# times as many files, and flash images of 64 MiB.
 private_unpack() {
     mkdir -p "$private/root"
     dpkg --fsys-tarfile "$1" | tar -x -C "$private/root" --no-same-owner \
-        --no-wildcards-match-slash --exclude './usr/share/doc' \
+        --no-wildcards-match-slash --exclude './usr/share/doc' --exclude './usr/share/AAVMF' \
         --exclude './usr/src/rustc-*/src' --exclude './usr/src/rustc-*/compiler'
 }
 

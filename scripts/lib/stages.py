@@ -19,7 +19,7 @@ from .bench import changes, other_accesses, read_document
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import GRANULES, WIDE, WRONG_WALKERS, BootCase, Pages, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_granule, planted_faults, refusals, rejected_runs, traps
+from .matrix import GRANULES, WIDE, WRONG_WALKERS, BootCase, Pages, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_firmware, of_granule, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -42,7 +42,7 @@ def lint(report: Report) -> None:
     checks: list[tuple[str, list[str], dict[str, str]]] = [
         ("rustfmt", ["scripts/cargo", "fmt", "--all", "--", "--check", "--color", "never"], {}),
         ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
-        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "-p", "proof-shim", "--", "-D", "warnings"], {}),
+        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "-p", "proof-shim", "-p", "efi-loader", "--", "-D", "warnings"], {}),
         ("clippy, kernel as released", ["scripts/cargo", "kernel", "clippy", "--release", "-p", "boot", "--", "-D", "warnings"], {}),
         ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "--features", "trace", "--", "-D", "warnings"], {}),
         ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
@@ -238,6 +238,19 @@ def other_pages(report: Report, stage: str, images: Iterable[Pages], whole: bool
         name = f"{stage}: {pages.name}, gdb and prompt"
         command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "granule_sessions.py"]
         report.add(name, count_unittest(run_logged(name, command, 300.0, pages.variables | {"IMAGE": str(image / "Image")})))
+
+
+def firmware(report: Report) -> None:
+    """UEFI and U-Boot load the image from a disk."""
+    if not have_image(report):
+        return
+    made = run_logged("firmware: disk", ["scripts/efi"], BUILD_LIMIT)
+    report.add("firmware: disk", Outcome.of(made.good, made.seconds, log=made.log))
+    setup = run_logged("firmware: setup", ["scripts/setup", "firmware"], BUILD_LIMIT)
+    if setup.status == Skipped.status:
+        report.skip("firmware: boots", reason(setup))
+    elif made.good:
+        boot_all(report, "firmware", of_firmware())
 
 
 def broken(report: Report) -> None:
@@ -595,6 +608,7 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "miri": miri,
     "boot": boot,
     "granules": granules,
+    "firmware": firmware,
     "broken": broken,
     "faults": faults,
     "gdb": gdb,

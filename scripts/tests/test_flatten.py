@@ -32,6 +32,44 @@ def elf(*segments: tuple[int, bytes], machine: int = 183, kind: int = 1) -> byte
     return ident + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, BASE, 64, 0, 0, 64, 56, len(segments), 0, 0, 0) + table + data
 
 
+def pe(data_at: int = 0x2000, size: int = 0x3000) -> bytes:
+    """The header page of a PE file with code at 0x1000 and data, 0x800 of 0x1000 bytes."""
+    head = b"MZ" + bytes(58) + struct.pack("<I", 64) + struct.pack("<4sHH12xHH", b"PE\0\0", 0xAA64, 2, 160, 0x206)
+    optional = bytes(56) + struct.pack("<I", size) + bytes(100)
+    code = struct.pack("<8sIIII16x", b".text", 0x1000, 0x1000, 0x1000, 0x1000)
+    data = struct.pack("<8sIIII16x", b".data", 0x1000, data_at, 0x800, data_at)
+    return (head + optional + code + data).ljust(0x1000, b"\0")
+
+
+def relocations(file: bytes, *types: int) -> bytes:
+    """The ELF file with a section of relocations of these types."""
+    entries = b"".join(struct.pack("<QQQ", 0x2000, kind, 0x1000) for kind in types)
+    section = struct.pack("<IIQQQQIIQQ", 0, 4, 2, 0, len(file), len(entries), 0, 0, 8, 24)
+    return file[:40] + struct.pack("<Q", len(file) + len(entries)) + file[48:58] + struct.pack("<HHH", 64, 1, 0) + file[64:] + entries + section
+
+
+class APeFile(unittest.TestCase):
+    def assert_refused(self, file: bytes, because: str) -> None:
+        with self.assertRaisesRegex(flatten.NotAnImage, because):
+            flatten.flatten(file)
+
+    def test_is_the_loader_as_it_is_in_memory_in_whole_pages(self) -> None:
+        file = flatten.flatten(relocations(elf((0, pe() + b"code"), (0x2000, bytes(0x800))), 1027))
+        self.assertEqual(len(file), 0x3000)
+        self.assertEqual(file[0x1000:0x1004], b"code")
+
+    def test_with_a_relocation_that_its_entry_does_not_know_is_refused(self) -> None:
+        self.assert_refused(relocations(elf((0, pe() + b"code"), (0x2000, bytes(0x800))), 1027, 257), "relocations of types 257")
+
+    def test_whose_sections_are_not_where_they_are_in_memory_is_refused(self) -> None:
+        self.assert_refused(elf((0, pe(data_at=0x5000) + bytes(0x2000))), "section .data is not where")
+        self.assert_refused(elf((0, pe(data_at=0x2800) + bytes(0x2000))), "section .data is not where")
+        self.assert_refused(elf((0, pe(size=0x2800)), (0x2000, bytes(0x800))), "section .data is not where")
+
+    def test_for_another_machine_is_refused(self) -> None:
+        self.assert_refused(elf((0, pe().replace(b"\x64\xaa", b"\x64\x86", 1))), "no PE header for AArch64")
+
+
 class AFlatImage(unittest.TestCase):
     def test_is_the_segments_at_their_distances_with_zeros_between_and_no_bss(self) -> None:
         image = flatten.flatten(elf((BASE + 0x100, b"data"), (BASE, header(0x2000))))

@@ -1,5 +1,6 @@
 """The emulator's command line, from the Makefile's variables."""
 
+import dataclasses
 import os
 import re
 import struct
@@ -10,6 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+from lib import firmware
 from lib.machine import (
     RAM_BASE,
     STUB_AT,
@@ -103,6 +105,28 @@ class TheMachine(unittest.TestCase):
             done = subprocess.run([ROOT / "scripts/run"], env={**env, **variables}, capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertRegex(done.stderr, f"^run: {says}[^\n]*\n$")
+
+    def test_with_firmware_boots_from_a_disk_with_what_the_firmware_wants(self) -> None:
+        machine = Machine.from_environment({"FIRMWARE": "uefi", "EL2": "1"})
+        with self.assertRaisesRegex(BadSetting, "FIRMWARE is for make run"):
+            machine.command()
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(firmware, "UNPACKED", Path(folder)):
+            for name in firmware.EDK2:
+                (Path(folder) / name).parent.mkdir(parents=True)
+                (Path(folder) / name).touch()
+            line = dataclasses.replace(machine, disk=Path("/a/disk.img")).command()
+        self.assertIn("virtualization=on,acpi=off", line[2])
+        self.assertTrue(line[line.index("-bios") + 1].endswith("QEMU_EFI.fd"))
+        self.assertIn("/a/disk.img", line[line.index("-drive") + 1])
+        self.assertNotIn("-kernel", line)
+
+    def test_refuses_firmware_that_there_is_not_and_what_it_would_not_pass_on(self) -> None:
+        with self.assertRaisesRegex(BadSetting, "FIRMWARE is uefi or "):
+            Machine.from_environment({"FIRMWARE": "bios"})
+        with self.assertRaisesRegex(BadSetting, "INITRD goes without FIRMWARE"):
+            Machine.from_environment({"FIRMWARE": "uefi", "INITRD": "/x"})
+        with mock.patch.object(firmware.Path, "is_file", return_value=False), self.assertRaisesRegex(firmware.Unavailable, "scripts/setup firmware"):
+            firmware.of("u-boot").path()
 
     def test_passes_extra_arguments_last(self) -> None:
         self.assertEqual(Machine(extra=("-icount", "shift=0")).command()[-2:], ["-icount", "shift=0"])

@@ -16,7 +16,7 @@ from unittest import mock
 
 from lib import cases, stages
 from lib.cases import Finished
-from lib.matrix import ODD_IMAGE_AT, RAW_DTB_AT, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, planted_faults, refusals, rejected_runs
+from lib.matrix import ODD_IMAGE_AT, RAW_DTB_AT, WRONG_WALKERS, BootCase, boot_matrix, broken_entries, of_firmware, planted_faults, refusals, rejected_runs
 from lib.report import Outcome, Report
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -223,7 +223,7 @@ class BootCases(WithFolder):
 
     def all_cases(self) -> list[BootCase]:
         broken = [entry.boot(Path("broken.dtb")) for entry in broken_entries(self.TREE)]
-        return boot_matrix(Path("initrd"), Path("virt.dtb")) + broken + refusals() + rejected_runs() + planted_faults()
+        return boot_matrix(Path("initrd"), Path("virt.dtb")) + broken + refusals() + rejected_runs() + planted_faults() + of_firmware()
 
     def test_have_names_and_logs_of_their_own(self) -> None:
         names = [case.name for case in self.all_cases()]

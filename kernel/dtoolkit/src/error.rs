@@ -8,6 +8,9 @@
 
 //! Error types for the `dtoolkit` crate.
 
+#[cfg(feature = "write")]
+use alloc::string::String;
+
 use thiserror::Error;
 
 /// An error that can occur when accessing a standard node or property.
@@ -114,4 +117,17 @@ pub enum PropertyError {
         /// The number of 4 byte cells expected in each element of the array.
         chunk: usize,
     },
+}
+
+/// An error that can occur when building or modifying a device tree model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+#[cfg(feature = "write")]
+pub enum ModelError {
+    /// The node name is invalid.
+    #[error("Invalid node name: '{0}'")]
+    InvalidNodeName(String),
+    /// The property name is invalid.
+    #[error("Invalid property name: '{0}'")]
+    InvalidPropertyName(String),
 }

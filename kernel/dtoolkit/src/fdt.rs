@@ -124,6 +124,16 @@ pub(crate) struct FdtPropertyHeader {
 
 impl FdtPropertyHeader {
     #[must_use]
+    #[cfg(feature = "write")]
+    pub(crate) fn new(len: u32, nameoff: u32) -> Self {
+        Self {
+            tag: FDT_PROP.into(),
+            len: len.into(),
+            nameoff: nameoff.into(),
+        }
+    }
+
+    #[must_use]
     pub(crate) fn len(&self) -> u32 {
         self.len.get()
     }

@@ -7,7 +7,8 @@
 // except according to those terms.
 
 //! The part of `dtoolkit` that reads Flattened Device Tree (FDT) blobs in place,
-//! without memory allocation. It begins at [`Fdt`](fdt::Fdt).
+//! without memory allocation, beginning at [`Fdt`](fdt::Fdt), and with the feature `write` the one
+//! that makes and changes them (`model`).
 
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs, rustdoc::missing_crate_level_docs)]
@@ -20,6 +21,8 @@ extern crate alloc;
 pub mod error;
 pub mod fdt;
 pub mod memreserve;
+#[cfg(feature = "write")]
+pub mod model;
 pub mod standard;
 mod util;
 mod validate;
