@@ -24,7 +24,10 @@ TRACE ?=            ## for replay: the trace, plain or gzip (scripts/traces/linu
 BASE ?=             ## for bench-diff: the bench.json to compare with
 ACROSS ?=           ## for bench-diff: 1 compares figures of another CPU or build, too
 SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed with
-GDBCMD ?=           ## for gdb: commands to run in batch, separated by ;
+GDBCMD ?=           ## for gdb and gdb-attach: commands to run in batch, separated by ;
+PORT ?= 1234        ## for gdb-attach: where the stub listens
+HOST ?= 127.0.0.1   ## for gdb-attach: on which machine
+SYMBOLS ?=          ## for gdb-attach: an ELF file with the kernel's symbols; walks do without
 
 # What is debugged lies apart from what is run, and is a kernel with hook points (vmw trace-walk).
 of_addresses := $(if $(filter-out 48,$(strip $(VA))),-$(strip $(VA)))
@@ -55,8 +58,16 @@ ifeq ($(origin SMP),file)
 soak: override SMP := 4
 endif
 
+# A shell may have a HOST of its own.
+ifeq ($(origin HOST),environment)
+override HOST := 127.0.0.1
+endif
+
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS HOST PORT SYMBOLS,$(eval override $(v) := $(strip $($(v)))))
+gdb-attach: export HOST := $(HOST)
+gdb-attach: export PORT := $(PORT)
+gdb-attach: export SYMBOLS := $(SYMBOLS)
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
@@ -66,7 +77,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run efi soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb doc docs clean
+.PHONY: growth help help-bootargs setup build run efi soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb gdb-attach doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -131,6 +142,9 @@ prove: ## prove the compiled functions over all inputs, and the protocol for any
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
 	@scripts/setup gdb && scripts/build && exec scripts/debug
+
+gdb-attach: ## gdb with the vmw commands on any AArch64 kernel behind a stub (PORT, HOST; GDBCMD runs in batch)
+	@scripts/setup gdb-alone && exec scripts/debug --attach
 
 docs: ## make the transcripts, tables and pictures of README and docs/ anew, from boots and from scripts/bench-data
 	@scripts/setup gdb && scripts/build && PROFILE=dev OUT=$(or $(BUILD),build)/dev scripts/build && SMP= MEM= BOOTARGS= exec scripts/docs

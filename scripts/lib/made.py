@@ -15,7 +15,7 @@ from .errors import Malformed
 
 MARKER = re.compile(r"^<!-- made by: (.*) -->$")
 FENCE = "```"
-PROMPTS = {"gdb": "(gdb) ", "shell": "vmwalk> "}
+PROMPTS = {"gdb": "(gdb) ", "linux": "(gdb) ", "shell": "vmwalk> "}
 """Kinds that are sessions, and what stands before that which is typed."""
 HEAD, TAIL = 12, 12
 """Of a longer answer in a session so many lines are shown, and how many are not."""
@@ -126,6 +126,7 @@ MASKS: list[tuple[re.Pattern[str], str]] = [
         (r"^Breakpoint \S+ .*", "BREAKPOINT"),
         (r"^  \. .*|^\.\.\. \d+ lines \.\.\.$", "PASSED"),
         (r"^\d+ runs$", "NUMBER runs"),
+        (r"^(total \w+): .*", r"\1: LEAVES"),
         (r"\bpages: \d+", "pages: NUMBER"),
         (r"\b\d+ stores\b", "NUMBER stores"),
         (r"\b[\d.]+ s\b", "SECONDS"),

@@ -390,6 +390,9 @@ def gdb(report: Report) -> None:
     name = "gdb: sessions"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
     report.add(name, count_unittest(run_logged(name, command, LONG_LIMIT, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
+    name = "gdb: another kernel, Debian's"
+    command = [*command[:-1], "linux_sessions.py", "-k", "FourKilobytes"]
+    report.add(name, count_unittest(run_logged(name, command, LONG_LIMIT)))
 
 
 # ---- documents --------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ class Looking(Session):
         self.assertInOrder(text, "the MMU is off", r"^=> pa 0x0000000040000000$", "SCTLR_EL1 .*: MMU off", "^0 runs")
 
     def test_an_explicit_root_is_walked_instead(self) -> None:
-        text = self.gdb(f"{AT_THE_END}; vmw walk 0xffffffff80000000 $TTBR1_EL1; vmw walk 0; vmw walk 0 $TTBR1_EL1")
+        text = self.gdb(f"{AT_THE_END}; vmw walk 0xffffffff80000000 root=$TTBR1_EL1; vmw walk 0; vmw walk 0 root=$TTBR1_EL1; vmw walk 0xffffffff80000000 ttbr1")
         roots = r"TTBR0_EL1 0x4\S+, 48-bit addresses, 4K granule$"
-        self.assertInOrder(text, "^=> pa ", "EPD0 disables", roots, "^  level 1 .* vacant$")
+        self.assertInOrder(text, "^=> pa ", "EPD0 disables", roots, "^  level 1 .* vacant$", "^=> pa ")
 
     def test_regs_are_decoded(self) -> None:
         text = self.gdb(f"{AT_THE_END}; vmw regs")
@@ -97,14 +97,17 @@ class Looking(Session):
     def test_the_dump_tells_groups_from_single_leaves(self) -> None:
         first, *more = text_runs(ROOT / DEV / "vmwalk.elf")
         start = replace(first, va=first.va + 0x1000, pa=first.pa + 0x1000, size=0x2000)
-        text = self.gdb(f"{AT_THE_END}; vmw ptdump; vmw ptdump image; vmw ptdump 0xffffffff80001000+0x2000")
+        text = self.gdb(f"{AT_THE_END}; vmw ptdump; vmw ptdump image; vmw ptdump 0xffffffff80001000+0x2000; vmw ptdump fixed")
         self.assertInOrder(
             text,
-            r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB$",
-            r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
+            r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB     UXN PXN ISH AF$",
+            r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
             *(run.dumped("r-x") for run in (first, *more)),
             start.dumped("r-x"),
             "^1 run$",
+            "^-- fixed 0xffffffff00000000-0xffffffff40000000$",
+            r"^0xffffffff00200000-\S+ \S+ +\S+ L3 4K   - r-- Normal-WB",
+            "^total fixed: ",
         )
         self.assertNotIn("BROKEN", text)
         self.assertNotRegex(text, r"(?m)^0x\S+-\S+ .* rwx ")
@@ -230,7 +233,7 @@ class Tracing(Session):
             "^  not 64K  the run covers only 4K; only 4K remain$",
             r"^store level 3 table \S+: 1 descriptor$",
             r"^  \[0\] 0x0060000009000607 pa 0x9000000 - rw- Device-nGnRE$",
-            r"^\+ 0xffff8\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE$",
+            r"^\+ 0xffff8\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
             "^DSB ISHST$",
             "^ISB$",
             r"^kernel::mm::areas::ioremap has returned: 4 levels entered, 1 leaf chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
@@ -246,7 +249,7 @@ class Tracing(Session):
             r"^  not 2M   .*the run covers only 64K; only 1M remain$",
             r"^store level 3 table \S+: 80 descriptors$",
             r"^  \[\d+\.\.\d+\] 0x\S+\.\. pa \S+ C rw- Normal-WB: 4 x 64K group$",
-            r"^\+ 0xffff8\S+ \S+   256K L3 64K  C rw- Normal-WB$",
+            r"^\+ 0xffff8\S+ \S+   256K L3 64K  C rw- Normal-WB     UXN PXN ISH AF$",
             r"^0xffff8\S+     1M vmap owned not-ready .* by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
             "^    5x64K  rw- Normal-WB$",
             r"^  \. leaf 4K .* \(not 64K: the frames do not follow each other for as long\)$",
@@ -335,10 +338,12 @@ class Errors(Session):
         self.refused(
             "",
             {
-                "vmw walk": "usage: vmw walk VA [TTBR]",
-                "vmw walk 1 2 3": "usage: vmw walk VA [TTBR]",
+                "vmw walk": "usage: vmw walk VA [ttbr0|ttbr1] [root=ROOT]",
+                "vmw walk 1 2": "usage: vmw walk VA [ttbr0|ttbr1] [root=ROOT]",
+                "vmw walk 1 ttbr0 ttbr1": "ttbr is given twice",
+                "vmw walk 1 perm=w": "perm= is no option here",
                 "vmw walk foo": 'foo is no address: No symbol "foo"',
-                "vmw walk 1 foo": 'foo is no address: No symbol "foo"',
+                "vmw walk 1 root=foo": 'foo is no address: No symbol "foo"',
                 "vmw walk 'a b": "",
                 "vmw walk 1+": "1+ is no address: ",
                 'vmw walk "text"': "text is no address: ",
@@ -348,7 +353,11 @@ class Errors(Session):
                 "vmw ptdump 0x1000+foo": "foo is no address: ",
                 "vmw ptdump 0x1000+1P": "1P is no address: ",
                 "vmw ptdump 0xffffffffffff0000+1M": "the range 0xffffffffffff0000+1M goes on past the last address",
-                "vmw regs 1": "vmw regs takes nothing, not '1'",
+                "vmw ptdump perm=q": "perm=q: letters of rwx",
+                "vmw ptdump root=0": "root= wants ttbr0 or ttbr1 beside it",
+                "vmw rmap": "usage: vmw rmap PA",
+                "vmw regs 1": "1: what is given by hand is NAME=VALUE, NAME one of tcr, mair",
+                "vmw diff 1": "usage: vmw diff",
                 "vmw areas all": "vmw areas takes nothing, not 'all'",
                 "vmw trace-walk": "usage: vmw trace-walk FUNCTION",
                 "vmw trace-walk no such function": "no function no such function",
@@ -357,7 +366,7 @@ class Errors(Session):
         )
 
     def test_without_a_machine_every_command_says_so(self) -> None:
-        names = ("walk 0", "ptdump", "regs", "diff", "areas", "lazy", "trace-walk kernel_main", "step", "step-level", "step-leaf", "step-store", "step-barrier", "step-out")
+        names = ("walk 0", "ptdump", "rmap 0", "regs", "diff", "areas", "lazy", "trace-walk kernel_main", "step", "step-level", "step-leaf", "step-store", "step-barrier", "step-out")
         expected = {f"vmw {name}": "there is no machine: it is not started, or has powered off" for name in names}
         for before in (f"{AT_THE_END}; delete; continue; ", "disconnect; "):
             with self.subTest(before):
@@ -370,7 +379,7 @@ class Errors(Session):
 
     def test_a_size_may_have_a_suffix(self) -> None:
         text = self.gdb(f"{AT_THE_END}; vmw ptdump 0xffffffff80000000+64K; vmw ptdump 0xffffffff80000000+0x10000; vmw ptdump image")
-        parts = re.split(r"(?m)^\d+ runs?\n", text[text.index("\n0xffffffff") + 1 :])
+        parts = re.split(r"(?m)^\d+ runs?\n", text[text.index("\n-- image") + 1 :])
         self.assertEqual(parts[0], parts[1])
         self.assertIn(parts[0][:18], parts[2])
         self.assertRegex(self.gdb(f"{AT_THE_END}; vmw ptdump $pc+0x1M; vmw walk kernel::arch::psci::system_off"), "(?m)^=> pa 0x.* EL1 r-x")
@@ -397,7 +406,7 @@ class ReleaseKernel(Session):
     def test_it_is_looked_at_as_a_debug_kernel_is(self) -> None:
         text = self.gdb("break kernel_main; continue; vmw walk $pc; vmw ptdump; vmw regs", build=RELEASE)
         # Under the first tables, which have pages only.
-        self.assertInOrder(text, "^  level 3  .*  page", "^=> pa 0x.* EL1 r-x", r"^0xffffffff80000000\S+ .* r-x Normal-WB$", "MMU on$")
+        self.assertInOrder(text, "^  level 3  .*  page", "^=> pa 0x.* EL1 r-x", r"^0xffffffff80000000\S+ .* r-x Normal-WB     UXN --- ISH AF$", "MMU on$")
 
     def test_its_text_has_the_largest_leaves_that_fit(self) -> None:
         runs = text_runs(ROOT / RELEASE / "vmwalk.elf")

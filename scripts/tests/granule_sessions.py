@@ -8,6 +8,7 @@ import unittest
 
 from lib.paths import ROOT
 
+INSIDE = "scripts/tests/gdb_inside"
 GRANULE = os.environ["GRANULE"]
 VA = os.environ["VA"]
 GROUP = {"4K": 16, "16K": 128, "64K": 32}[GRANULE]
@@ -28,6 +29,14 @@ class WithOtherPages(unittest.TestCase):
         self.assertIn(f"{VA}-bit addresses, {GRANULE} granule", text)
         self.assertRegex(text, rf"=> pa 0x[0-9a-f]+  {GRANULE} leaf, EL1 r-x")
         self.assertRegex(text, rf"(?m)^0xffffffff80000000-0xffffffff80[0-9a-f]+ 0x[0-9a-f]+ +\w+ L3 +{GRANULE} +- r-x Normal-WB")
+
+    def test_gdb_knows_the_tables_without_the_elf(self) -> None:
+        commands = f"source {INSIDE}/at_the_end.py; source {INSIDE}/agreement.py; source {INSIDE}/translated.py; vmw ptdump"
+        text = run("debug", GDBCMD=commands, BOOTARGS="selftest=none", TIMEOUT="240")
+        self.assertRegex(text, r"(?m)^agreement: 1000 addresses, [1-9]\d\d mapped, [1-9]\d\d unmapped, 0 differ$")
+        self.assertRegex(text, r"(?m)^translated: \d+ runs, \d+ addresses in them and \d+ beside them, 0 answers differ$")
+        self.assertRegex(text, r"(?m)^-- image 0xffffffff80\w+-")
+        self.assertNotIn("BROKEN", text)
 
     def test_the_prompt_maps_in_groups_of_the_granule(self) -> None:
         pages = GROUP + 3

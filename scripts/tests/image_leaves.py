@@ -31,7 +31,7 @@ class Run:
     def dumped(self, rights: str) -> str:
         """The start of a dump's line about it, as a pattern; both dumps, the kernel's and gdb's, have the same."""
         kind = f"L{self.level} {show_size(self.leaf):<4} {'C' if self.contiguous else '-'}"
-        return rf"^{self.va:#018x}-{self.va + self.size:#018x} {self.pa:#014x} +{show_size(self.size)} {kind} {rights} Normal-WB$"
+        return rf"^{self.va:#018x}-{self.va + self.size:#018x} {self.pa:#014x} +{show_size(self.size)} {kind} {rights} Normal-WB\b"
 
     def levels(self) -> list[str]:
         """The levels that a walk to it goes through."""

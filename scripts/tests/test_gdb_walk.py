@@ -207,10 +207,10 @@ class Dumps(unittest.TestCase):
         self.assertEqual(
             self.runs(example()),
             [
-                "0xffff000000010000-0xffff000000020000 0x000000070000    64K L3 64K  C rw- Normal-WB",
-                "0xffff000000028000-0xffff000000029000 0x000000099000     4K L3 4K   - rw- Normal-WB",
-                "0xffff000000200000-0xffff000000400000 0x000080200000     2M L2 2M   - r-x Normal-WB",
-                "0xffff000040000000-0xffff000080000000 0x000040000000     1G L1 1G   - rw- Normal-WB",
+                "0xffff000000010000-0xffff000000020000 0x000000070000    64K L3 64K  C rw- Normal-WB     UXN PXN ISH AF",
+                "0xffff000000028000-0xffff000000029000 0x000000099000     4K L3 4K   - rw- Normal-WB     UXN PXN ISH AF",
+                "0xffff000000200000-0xffff000000400000 0x000080200000     2M L2 2M   - r-x Normal-WB     UXN --- ISH AF",
+                "0xffff000040000000-0xffff000080000000 0x000040000000     1G L1 1G   - rw- Normal-WB     UXN PXN ISH AF",
             ],
         )
 
@@ -222,7 +222,7 @@ class Dumps(unittest.TestCase):
 
     def test_a_range_cuts_runs_at_both_ends(self) -> None:
         lines = self.runs(example(), upper(0x1_3000), upper(0x1_4FFF))
-        self.assertEqual(lines, ["0xffff000000013000-0xffff000000015000 0x000000073000     8K L3 64K  C rw- Normal-WB"])
+        self.assertEqual(lines, ["0xffff000000013000-0xffff000000015000 0x000000073000     8K L3 64K  C rw- Normal-WB     UXN PXN ISH AF"])
 
     def test_a_broken_group_is_shown_member_by_member(self) -> None:
         memory = example()
@@ -243,7 +243,7 @@ class Diffs(unittest.TestCase):
         halves = [REGISTERS.half(0), REGISTERS.half(1)]
         old = walk.snapshot(example().read, halves, 100)
         new = walk.snapshot(change.read, halves, 100)
-        return walk.describe_diff(old, new, REGISTERS.half_of)
+        return walk.describe_diff(old, new, REGISTERS.half(1))
 
     def test_nothing_changed(self) -> None:
         self.assertEqual(self.diff(example()), [])
@@ -256,8 +256,8 @@ class Diffs(unittest.TestCase):
             self.diff(memory),
             [
                 "  level 2 link [0] at 0xffff000000000000: 0x4003 -> 0x800000000004003",
-                "- 0xffff000000028000-0xffff000000029000 0x000000099000     4K L3 4K   - rw- Normal-WB",
-                "+ 0xffff000000040000-0xffff000000050000 0x0000000a0000    64K L3 64K  C rw- Normal-WB",
+                "- 0xffff000000028000-0xffff000000029000 0x000000099000     4K L3 4K   - rw- Normal-WB     UXN PXN ISH AF",
+                "+ 0xffff000000040000-0xffff000000050000 0x0000000a0000    64K L3 64K  C rw- Normal-WB     UXN PXN ISH AF",
             ],
         )
 

@@ -136,7 +136,7 @@ class Tables(unittest.TestCase):
                 self.assertEqual(len({row.count("|") for row in rows}), 1)
 
     def test_every_block_of_the_pages_has_a_maker(self) -> None:
-        kinds = {"run", "shell", "gdb", "figures", "example", "quote", "replay"}
+        kinds = {"run", "shell", "gdb", "linux", "figures", "example", "quote", "replay"}
         pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "kernel").glob("*/README.md")]
         found = [block for page in pages for block in made.blocks(page.name, page.read_text())]
         self.assertLessEqual({block.kind for block in found}, kinds)

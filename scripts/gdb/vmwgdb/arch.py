@@ -6,6 +6,8 @@ attributes), and the registers TCR_EL1, MAIR_EL1, SCTLR_EL1, TTBRn_EL1.
 
 from dataclasses import dataclass
 
+from .memory_types import attribute_meaning, type_name
+
 MASK = (1 << 64) - 1
 LAST_LEVEL = 3
 
@@ -23,15 +25,11 @@ PXN = 1 << 53
 UXN = 1 << 54
 ADDRESS = 0x0000_FFFF_FFFF_F000
 
-MEMORY_TYPES = {
-    (0, 0b10): "Device-nGnRnE",
-    (1, 0b10): "Device-nGnRE",
-    (2, 0b10): "Normal-NC",
-    (3, 0b11): "Normal-WB",
-    (4, 0b11): "Normal-WT",
-}
-"""AttrIndx and SH as vmwalk uses them (paging::MemoryType), by the names that its dump prints."""
+SOFTWARE = 0xF << 55
+OWN_MAIR = 0xBB_FF44_0400
+"""vmwalk's MAIR_EL1, for values of its types where no register is read (paging::MemoryType)."""
 
+SHORT_SHAREABILITY = {0: "NSH", 1: "SH1", 2: "OSH", 3: "ISH"}
 SHAREABILITY = {0: "non-shareable", 1: "reserved", 2: "outer", 3: "inner"}
 GRANULES = {"4K": 12, "16K": 14, "64K": 16}
 TG0 = {0: "4K", 1: "64K", 2: "16K"}
@@ -60,13 +58,26 @@ def root_of(ttbr: int, wide: bool) -> int:
     return ttbr & 0x0000_FFFF_FFFF_FFC0 | (bits(ttbr, 5, 2) << 48 if wide else 0)
 
 
+def explicit_root(value: int, wide: bool) -> int:
+    """The table that `value` names: a physical address, or what a TTBR holds, ASID included."""
+    if not wide:
+        return value & 0x0000_FFFF_FFFF_FFC0
+    return root_of(value, wide) if value & 0x3F or value >> 52 else value & 0x000F_FFFF_FFFF_FFC0
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """What a granule makes of an address."""
+    """What TCR_EL1 and MAIR_EL1 make of a descriptor."""
 
     name: str
     pa_bits: int = 48
     """Bits of output address that a descriptor has: 52 with TCR_EL1.DS (FEAT_LPA2), and with pages of 64K where IPS says so (FEAT_LPA)."""
+    mair: int = OWN_MAIR
+    shareability: int = 0b11
+    """TCR_EL1.SHn: with DS it is that of every leaf."""
+    hardware_af: bool = False
+    hardware_dirty: bool = False
+    """TCR_EL1.HA and HD: hardware sets AF, and clears AP[2] where DBM is set, in one descriptor of a group."""
 
     @property
     def ds(self) -> bool:
@@ -77,6 +88,12 @@ class Geometry:
     def address_bits(self) -> int:
         """The bits of a descriptor that hold its address."""
         return 0x0003_FFFF_FFFF_F300 if self.ds else ADDRESS
+
+    @property
+    def told_bits(self) -> int:
+        """The bits of a leaf that a dump tells, and a run has in common."""
+        told = VALID | TABLE_OR_PAGE | 0b111 << 2 | AP_USER | AP_READ_ONLY | ACCESSED | NOT_GLOBAL | GUARDED | DIRTY_MODIFIER | CONTIGUOUS | PXN | UXN | SOFTWARE
+        return told if self.ds else told | 0b11 << 8
 
     def address(self, value: int) -> int:
         if self.ds:
@@ -140,6 +157,11 @@ class Half:
     geometry: Geometry
     disabled: bool
     """EPDn: a walk faults at once."""
+    level: int
+    """The exception level whose registers these are: 2 for a kernel at EL2 with HCR_EL2.E2H."""
+    asid: int
+    output_bits: int
+    """Bits of address beyond which an output address is a fault (IPS)."""
     ignores_top_byte: bool
     hierarchical: bool
     """Whether permissions in table descriptors narrow what is below (not HPDn)."""
@@ -173,7 +195,8 @@ class Half:
 
     def describe(self) -> str:
         off = ", walks disabled (EPD)" if self.disabled else ""
-        return f"TTBR{self.number}_EL1 {self.root:#x}, {self.va_bits}-bit addresses, {self.geometry.name} granule{off}"
+        asid = f", ASID {self.asid}" if self.asid else ""
+        return f"TTBR{self.number}_EL{self.level} {self.root:#x}{asid}, {self.va_bits}-bit addresses, {self.geometry.name} granule{off}"
 
 
 @dataclass(frozen=True)
@@ -183,6 +206,12 @@ class Registers:
     tcr: int
     mair: int
     sctlr: int
+    level: int = 1
+
+    @property
+    def asid(self) -> int:
+        """The current one, from the TTBR that TCR_EL1.A1 chooses."""
+        return (self.ttbr1 if self.tcr >> 22 & 1 else self.ttbr0) >> 48 & (0xFFFF if self.tcr >> 36 & 1 else 0xFF)
 
     @property
     def mmu_on(self) -> bool:
@@ -197,23 +226,29 @@ class Registers:
         tcr = self.tcr
         size = bits(tcr, 21, 16) if number else bits(tcr, 5, 0)
         granule = TG1.get(bits(tcr, 31, 30)) if number else TG0.get(bits(tcr, 15, 14))
-        if granule == "64K":
-            wide = bits(tcr, 34, 32) == 6
-            least = 12
-        else:
-            wide = bool(tcr >> 59 & 1)
-            least = 12 if wide else 16
-        if not least <= size <= 47:
-            raise NotWalkable(f"TCR_EL1.T{number}SZ is {size}: not programmed (TCR_EL1 = {tcr:#x})")
+        wide = wide_output(tcr, number)
+        least = 12 if wide or granule == "64K" else 16
+        if not least <= size <= 48:
+            raise NotWalkable(f"TCR_EL{self.level}.T{number}SZ is {size}: not programmed (TCR_EL{self.level} = {tcr:#x})")
         if granule is None:
-            raise NotWalkable(f"TCR_EL1.TG{number} has a reserved value (TCR_EL1 = {tcr:#x})")
-        ttbr = (self.ttbr1 if number else self.ttbr0) if root is None else root
+            raise NotWalkable(f"TCR_EL{self.level}.TG{number} has a reserved value (TCR_EL{self.level} = {tcr:#x})")
+        pa_bits = 52 if wide else 48
         return Half(
             number=number,
-            root=root_of(ttbr, wide) if root is None else root & (1 << 52) - 1 & ~0x3F,
+            root=root_of(self.ttbr1 if number else self.ttbr0, wide) if root is None else explicit_root(root, wide),
             va_bits=64 - size,
-            geometry=Geometry(granule, 52 if wide else 48),
+            geometry=Geometry(
+                granule,
+                pa_bits,
+                self.mair,
+                bits(tcr, 29, 28) if number else bits(tcr, 13, 12),
+                hardware_af=bool(tcr >> 39 & 1),
+                hardware_dirty=bool(tcr >> 40 & 1),
+            ),
             disabled=root is None and bool(tcr >> (23 if number else 7) & 1),
+            level=self.level,
+            asid=self.asid if root is None else 0,
+            output_bits=min(IPS_BITS[bits(tcr, 34, 32)], pa_bits),
             ignores_top_byte=bool(tcr >> (38 if number else 37) & 1),
             hierarchical=not tcr >> (42 if number else 41) & 1,
         )
@@ -221,37 +256,6 @@ class Registers:
     def half_of(self, va: int, root: int | None = None) -> Half:
         """Bit 55 chooses, whatever the bits above say (Arm ARM D8.2.4)."""
         return self.half(va >> 55 & 1, root)
-
-
-def attribute_meaning(attribute: int) -> str:
-    """One byte of MAIR_EL1."""
-    if attribute == 0b0100_0000:
-        return "Normal, non-cacheable, XS=0"
-    if attribute == 0xA0:
-        return "Normal, write-through, XS=0"
-    if attribute == 0xF0:
-        return "Normal, write-back, tagged"
-    if attribute >> 4 == 0:
-        if attribute & 0b11 == 0b01:
-            return f"{DEVICES[attribute >> 2 & 3]}, XS=0"
-        return DEVICES[attribute >> 2 & 3] if attribute & 0b11 == 0 else f"reserved ({attribute:#04x})"
-    outer, inner = cacheability(attribute >> 4), cacheability(attribute & 0xF)
-    if attribute & 0xF == 0:
-        return f"reserved ({attribute:#04x})"
-    return f"Normal, {outer}" if outer == inner else f"Normal, outer {outer}, inner {inner}"
-
-
-DEVICES = {0: "Device-nGnRnE", 1: "Device-nGnRE", 2: "Device-nGRE", 3: "Device-GRE"}
-
-
-def cacheability(field: int) -> str:
-    if field == 0b0100:
-        return "non-cacheable"
-    policy = "write-back" if field & 0b0100 else "write-through"
-    if field & 0b1000 == 0:
-        policy += " transient"
-    allocate = " ".join(name for bit, name in ((2, "RA"), (1, "WA")) if field & bit)
-    return f"{policy} {allocate or 'no-allocate'}"
 
 
 @dataclass(frozen=True)
@@ -298,10 +302,12 @@ class Descriptor:
 
     @property
     def shareability(self) -> int:
-        """Its own; with TCR_EL1.DS that which vmwalk's memory types have: SH1 for cacheable memory, outer for all other."""
-        if self.geometry.ds:
-            return next((shareability for index, shareability in MEMORY_TYPES if index == self.attr_index), 3)
-        return bits(self.value, 9, 8)
+        """Its own, or TCR_EL1's with DS."""
+        return self.geometry.shareability if self.geometry.ds else bits(self.value, 9, 8)
+
+    @property
+    def memory_type(self) -> str:
+        return type_name(self.geometry.mair >> 8 * self.attr_index & 0xFF)
 
     @property
     def software(self) -> int:
@@ -319,11 +325,34 @@ class Descriptor:
             return "reserved"
         return "page" if self.level == LAST_LEVEL else "block"
 
+    @property
+    def writable(self) -> bool:
+        """By AP[2], or since hardware makes it so at the first write."""
+        return not self.value & AP_READ_ONLY or bool(self.geometry.hardware_dirty and self.value & DIRTY_MODIFIER)
+
+    @property
+    def el0(self) -> str:
+        """What EL0 may do, as `rwx`. Execution does not ask AP[1]."""
+        user = self.value & AP_USER
+        return ("r" if user else "-") + ("w" if user and self.writable else "-") + ("-" if self.value & UXN else "x")
+
+    @property
+    def el1(self) -> str:
+        """What EL1 may do, as `rwx`. What EL0 may write is not executable at EL1 (Arm ARM D8.4.1)."""
+        executable = not self.value & PXN and not (self.value & AP_USER and self.writable)
+        return "r" + ("w" if self.writable else "-") + ("x" if executable else "-")
+
+    def narrowed(self, taken: int) -> "Descriptor":
+        """The leaf with what table descriptors above it take away: bits 63:59 of all of them."""
+        value = self.value
+        for bit, sets, clears in ((59, PXN, 0), (60, UXN, 0), (61, 0, AP_USER), (62, AP_READ_ONLY, DIRTY_MODIFIER)):
+            if taken >> bit & 1:
+                value = value & ~clears | sets
+        return Descriptor(value, self.level, self.geometry)
+
     def attributes(self) -> str:
         """As paging::Attributes shows them in a dump."""
-        text = "r" + ("-" if self.value & AP_READ_ONLY else "w") + ("-" if self.value & PXN else "x")
-        memory = (self.attr_index, self.shareability)
-        text += " " + MEMORY_TYPES.get(memory, f"AttrIndx {memory[0]} SH {memory[1]}")
+        text = f"{self.el1} {self.memory_type}"
         if not self.value & ACCESSED:
             text += " !AF"
         if self.value & NOT_GLOBAL:
@@ -332,18 +361,31 @@ class Descriptor:
             text += " user"
         if not self.value & UXN:
             text += " user-x"
-        if self.software:
-            text += f" sw={self.software:#x}"
-        return text
+        return text + self.rarer()
 
-    def fields(self, mair: int) -> str:
+    def columns(self) -> str:
+        """The same for a table of leaves: every field has its place."""
+        flags = ((UXN, "UXN"), (PXN, "PXN"))
+        text = f"{self.el1} {self.memory_type:<13} " + " ".join(name if self.value & bit else "---" for bit, name in flags)
+        text += f" {SHORT_SHAREABILITY[self.shareability]} {'AF' if self.value & ACCESSED else '--'}"
+        if self.value & NOT_GLOBAL:
+            text += " nG"
+        if self.value & AP_USER:
+            text += " user"
+        return text + self.rarer()
+
+    def rarer(self) -> str:
+        text = "".join(f" {name}" for bit, name in ((DIRTY_MODIFIER, "DBM"), (GUARDED, "GP")) if self.value & bit)
+        return text + (f" sw={self.software:#x}" if self.software else "")
+
+    def fields(self) -> str:
         """Every field of a leaf, spelled out."""
         value = self.value
         access = {0: "EL1 rw", 1: "EL1 rw, EL0 rw", 2: "EL1 ro", 3: "EL1 ro, EL0 ro"}[bits(value, 7, 6)]
         text = (
             f"AP={bits(value, 7, 6):02b} ({access}) UXN={bits(value, 54, 54)} PXN={bits(value, 53, 53)} "
-            f"{'SH by TCR' if self.geometry.ds else f'SH={self.shareability:02b} ({SHAREABILITY[self.shareability]})'} "
-            f"AttrIndx={self.attr_index} ({attribute_meaning(mair >> 8 * self.attr_index & 0xFF)}) "
+            f"{'TCR.SH' if self.geometry.ds else 'SH'}={self.shareability:02b} ({SHAREABILITY[self.shareability]}) "
+            f"AttrIndx={self.attr_index} ({attribute_meaning(self.geometry.mair >> 8 * self.attr_index & 0xFF)}) "
             f"AF={bits(value, 10, 10)} nG={bits(value, 11, 11)} CONT={bits(value, 52, 52)} sw={self.software:#x}"
         )
         for bit, name in ((DIRTY_MODIFIER, "DBM"), (GUARDED, "GP"), (NT if self.level < LAST_LEVEL else 0, "nT")):
@@ -357,15 +399,22 @@ class Descriptor:
         return " ".join(name for bit, name in names if self.value >> bit & 1)
 
 
+def wide_output(tcr: int, number: int) -> bool:
+    """Whether descriptors of a half hold 52 bits of output address."""
+    is_64k = (TG1.get(bits(tcr, 31, 30)) if number else TG0.get(bits(tcr, 15, 14))) == "64K"
+    return bits(tcr, 34, 32) == 6 if is_64k else bool(tcr >> 59 & 1)
+
+
 def describe_registers(registers: Registers) -> list[str]:
     """TCR, MAIR, SCTLR and the TTBRs, field by field."""
-    tcr, sctlr = registers.tcr, registers.sctlr
-    lines = [f"SCTLR_EL1 {sctlr:#018x}: MMU {'on' if registers.mmu_on else 'off'}"]
+    tcr, sctlr, level = registers.tcr, registers.sctlr, registers.level
+    lines = [f"SCTLR_EL{level} {sctlr:#018x}: MMU {'on' if registers.mmu_on else 'off'}"]
     named = ((0, "M"), (1, "A"), (2, "C"), (3, "SA"), (12, "I"), (19, "WXN"), (22, "EIS"), (23, "SPAN"), (25, "EE"))
     lines.append("  " + " ".join(f"{name}={sctlr >> bit & 1}" for bit, name in named))
     ips = bits(tcr, 34, 32)
     asid = f"ASIDs of {16 if tcr >> 36 & 1 else 8} bits from TTBR{tcr >> 22 & 1}"
-    lines.append(f"TCR_EL1   {tcr:#018x}: output addresses of {IPS_BITS[ips]} bits (IPS={ips}), {asid}")
+    asid += f", now {registers.asid}" if registers.asid else ""
+    lines.append(f"TCR_EL{level}   {tcr:#018x}: output addresses of {IPS_BITS[ips]} bits (IPS={ips}), {asid}")
     cache = {0: "non-cacheable", 1: "write-back RA WA", 2: "write-through RA", 3: "write-back RA"}
     for number, low in ((0, 0), (1, 16)):
         tg = TG1.get(bits(tcr, 31, 30), "reserved") if number else TG0.get(bits(tcr, 15, 14), "reserved")
@@ -379,9 +428,9 @@ def describe_registers(registers: Registers) -> list[str]:
     lines.append(f"  HA={tcr >> 39 & 1} HD={tcr >> 40 & 1} DS={tcr >> 59 & 1}")
     for number, ttbr in ((0, registers.ttbr0), (1, registers.ttbr1)):
         off = " (walks disabled: EPD)" if tcr >> (23 if number else 7) & 1 else ""
-        table = root_of(ttbr, ips == 6)
-        lines.append(f"TTBR{number}_EL1 {ttbr:#018x}: table {table:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
-    lines.append(f"MAIR_EL1  {registers.mair:#018x}:")
+        table = root_of(ttbr, wide_output(tcr, number))
+        lines.append(f"TTBR{number}_EL{level} {ttbr:#018x}: table {table:#x} ASID={ttbr >> 48} CnP={ttbr & 1}{off}")
+    lines.append(f"MAIR_EL{level}  {registers.mair:#018x}:")
     for index in range(8):
         attribute = registers.mair >> 8 * index & 0xFF
         lines.append(f"  Attr{index} {attribute:#04x} {attribute_meaning(attribute)}")

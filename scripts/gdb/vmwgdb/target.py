@@ -6,7 +6,7 @@ from pathlib import Path
 import gdb  # type: ignore  # exists only in gdb
 
 from . import elf
-from .arch import MASK, NotWalkable, Half, Registers
+from .arch import MASK, Geometry, Half, NotWalkable, Registers
 
 LAYOUT = Path(__file__).resolve().parents[3] / "kernel" / "src" / "layout.rs"
 
@@ -65,28 +65,85 @@ def number_in(value: "gdb.Value", expression: str) -> int:
     return int(value) & MASK
 
 
-def register(*names: str) -> int:
-    """A system register by the first of `names` that the stub has."""
+BY_HAND = ("tcr", "mair", "sctlr", "ttbr0", "ttbr1", "linear")
+"""What `vmw regs` takes by hand: registers that a stub does not have, and where a linear map begins."""
+by_hand: dict[str, int] = {}
+
+
+def shown_register(*names: str) -> int | None:
+    """A register by the first of `names` that the stub has."""
     for name in names:
         value = gdb.parse_and_eval(f"${name}")
         if value.type.code != gdb.TYPE_CODE_VOID:
             return int(value) & MASK
-    raise fail(f"the emulator's stub has no register {' or '.join(names)}")
+    return None
+
+
+def register(*names: str) -> int:
+    """A register by the first of `names` that the stub has. Raises if there is none."""
+    value = shown_register(*names)
+    if value is None:
+        raise fail(f"the stub has no register {' or '.join(names)}")
+    return value
+
+
+def system_register(name: str, level: int) -> int:
+    """One of those that a walk takes, given by hand or as the stub has it."""
+    if name in by_hand:
+        return by_hand[name]
+    full = f"{name.upper()}_EL{level}"
+    value = shown_register(full, "SCTLR") if full == "SCTLR_EL1" else shown_register(full)
+    if value is None and name == "sctlr" and "tcr" in by_hand:
+        return 1  # a walk that is described by hand is of an MMU that is on
+    if value is None:
+        raise fail(f"the stub has no register {full}: vmw regs {name}=VALUE gives it by hand")
+    return value
 
 
 def alive() -> bool:
     return gdb.selected_inferior().pid != 0
 
 
+E2H, TGE, VM = 1 << 34, 1 << 27, 1 << 0
+
+
+def regime() -> int:
+    """The exception level whose registers translate here: 2 where a kernel runs at EL2 as others do at EL1 (HCR_EL2.E2H)."""
+    level = register("cpsr") >> 2 & 3
+    hypervisor = shown_register("HCR_EL2") or 0
+    return 2 if hypervisor & E2H and (level == 2 or level == 0 and hypervisor & TGE) else 1
+
+
 def registers() -> Registers:
     check_machine()
-    return Registers(
-        ttbr0=register("TTBR0_EL1"),
-        ttbr1=register("TTBR1_EL1"),
-        tcr=register("TCR_EL1"),
-        mair=register("MAIR_EL1"),
-        sctlr=register("SCTLR", "SCTLR_EL1"),
-    )
+    level = regime()
+    ttbr0, ttbr1, tcr, mair, sctlr = (system_register(name, level) for name in ("ttbr0", "ttbr1", "tcr", "mair", "sctlr"))
+    return Registers(ttbr0, ttbr1, tcr, mair, sctlr, level)
+
+
+def unusual() -> list[str]:
+    """What of the machine makes tables mean something else than is shown here, a line for each."""
+    lines = []
+    level = register("cpsr") >> 2 & 3
+    hypervisor = shown_register("HCR_EL2") or 0
+    if regime() == 1 and level < 2 and hypervisor & VM:
+        lines.append("stage 2 is on (HCR_EL2.VM): what the tables hold are IPAs, and are read as if they were physical")
+    if level > regime():
+        lines.append(f"the CPU is at EL{level}, with tables of its own: what is shown is EL1's")
+    if (shown_register("TCR2_EL1") or 0) & 2 and regime() == 1:
+        lines.append("permissions are indirect (TCR2_EL1.PIE): what is shown is the descriptors' AP, UXN and PXN, not what PIR_EL1 makes of them")
+    return lines
+
+
+STATIC = "kernel::mm::areas::VMALLOC"
+"""The kernel's one `Vmalloc`: whatever has it is vmwalk."""
+
+
+def is_vmwalk() -> bool:
+    """Whether the program that gdb has is vmwalk's ELF."""
+    if gdb.current_progspace().filename is None:
+        return False
+    return (gdb.lookup_static_symbol(STATIC) or gdb.lookup_global_symbol(STATIC)) is not None
 
 
 def halves(state: Registers) -> list[Half]:
@@ -104,11 +161,14 @@ class Physical:
     """Reads and writes by physical address, MMU on or off.
 
     QEMU's stub takes memory packets as physical while `Qqemu.PhyMemMode` is 1 (QEMU 4.1 and later), for all CPUs. The mode
-    lasts only as long as the `with`: gdb itself reads virtual addresses. Reads are kept, since nothing runs meanwhile.
+    lasts only as long as the `with`: gdb itself reads virtual addresses. Of a stub that has no such packet, the kernel's own
+    linear map is read, where `vmw regs linear=VA` said where it has physical address 0. Reads are kept, since nothing runs
+    meanwhile.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], bytes] = {}
+        self._offset = by_hand.get("linear", 0)
 
     def __enter__(self) -> "Physical":
         self._mode(1)
@@ -119,17 +179,19 @@ class Physical:
 
     @staticmethod
     def _mode(physical: int) -> None:
+        if "linear" in by_hand:
+            return
         connection = gdb.selected_inferior().connection
         if not isinstance(connection, gdb.RemoteTargetConnection):
-            raise fail("not connected to the emulator")
+            raise fail("not connected to a stub")
         if connection.send_packet(f"Qqemu.PhyMemMode:{physical}") != b"OK":
-            raise fail("the emulator's stub cannot read physical memory (QEMU 4.1 or later can)")
+            raise fail("this stub cannot read physical memory (QEMU 4.1 or later can): vmw regs linear=VA, the address of physical 0 in the linear map, reads there")
 
     def read(self, pa: int, size: int) -> bytes:
         key = (pa, size)
         if key not in self._seen:
             try:
-                self._seen[key] = bytes(gdb.selected_inferior().read_memory(pa, size))
+                self._seen[key] = bytes(gdb.selected_inferior().read_memory(pa + self._offset & MASK, size))
             except gdb.MemoryError:
                 raise fail(f"there is no memory at physical address {pa:#x}") from None
         return self._seen[key]
@@ -137,7 +199,7 @@ class Physical:
     def write(self, pa: int, data: bytes) -> None:
         self._seen.clear()
         try:
-            gdb.selected_inferior().write_memory(pa, data)
+            gdb.selected_inferior().write_memory(pa + self._offset & MASK, data)
         except gdb.MemoryError:
             raise fail(f"there is no memory at physical address {pa:#x}") from None
 
@@ -154,7 +216,7 @@ def load_low_symbols() -> None:
     Where the loader put it is found by its first bytes, at a multiple of 2 MiB, as the arm64 boot protocol has it.
     """
     program = gdb.current_progspace().filename
-    if program is None or not isinstance(gdb.selected_inferior().connection, gdb.RemoteTargetConnection) or registers().mmu_on:
+    if not is_vmwalk() or not isinstance(gdb.selected_inferior().connection, gdb.RemoteTargetConnection) or registers().mmu_on:
         return
     base, image = elf.first_segment(Path(program))
     with Physical() as memory:
@@ -173,25 +235,36 @@ def regions() -> dict[str, tuple[int, int]]:
     """First and last address of each region of the address map, as kernel/src/layout.rs has them for the addresses that
     TTBR1 walks."""
     try:
-        bits = registers().half(1).va_bits
+        half = registers().half(1)
+        bits, geometry = half.va_bits, half.geometry
     except (NotWalkable, gdb.error, gdb.GdbError):
-        bits = 48
-    found: dict[str, int] = {}
-    for name, value in re.findall(r"^pub const (\w+_(?:BASE|END)): usize = (.*);", LAYOUT.read_text(), re.MULTILINE):
-        sum_of = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
-        # Others are no region's, and have sizes that are no numbers here.
-        if not re.search(r"[^\w\s()<+-]", sum_of):
-            found[name] = eval(sum_of, {"__builtins__": {}}, found) & MASK
+        bits, geometry = 48, Geometry("4K")
+    found = {"PAGE_SIZE": geometry.page_size, "ENTRIES": geometry.entries}
+    constants = dict(re.findall(r"^pub const (\w+): usize = (.*);", LAYOUT.read_text(), re.MULTILINE))
+    waiting = {name: value for name, value in constants.items() if name not in found}
+    while ready := {name: value for name, value in waiting.items() if found.keys() >= set(re.findall(r"\b[A-Z_]{2,}\b", value.replace("Granule::VA_BITS", "")))}:
+        for name, value in ready.items():
+            value = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
+            value = re.sub(r"(.*)\.next_multiple_of\((.*)\)", r"-(-(\1) // (\2)) * (\2)", value)
+            found[name] = eval(value, {"__builtins__": {}}, found) & MASK
+            del waiting[name]
     bases = {name.removesuffix("_BASE"): value for name, value in found.items() if name.endswith("_BASE")}
     return {name.lower(): (base, found[f"{name}_END"] - 1) for name, base in bases.items() if f"{name}_END" in found}
 
 
-def parse_range(text: str) -> tuple[int, int]:
-    """`START END`, `START-END`, `START+SIZE` (expressions of gdb's), or the name of a region."""
-    text = text.strip()
-    known = regions()
+DEDUCED = ("user", "linear", "image")
+"""Regions that are found in the tables of a kernel whose address map is not known."""
+
+
+def parse_range(text: str, known: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """`START END`, `START-END`, `START+SIZE` (expressions of gdb's), or the name of one of the `known` regions."""
     if text in known:
         return known[text]
+    own = is_vmwalk()
+    if not own and text in regions():
+        raise fail(f"{text} is a region of vmwalk's address map, and vmwalk's ELF is not loaded: here it is one of {', '.join(DEDUCED)}")
+    if not own and text in DEDUCED:
+        raise fail(f"no {text} can be told in these tables")
     for pattern, is_size in ((r"(\S+)\s*\+\s*(\S+)", True), (r"(\S+)\s*-\s*(\S+)", False), (r"(\S+)\s+(\S+)", False)):
         if match := re.fullmatch(pattern, text):
             start = evaluate(match[1])
@@ -202,4 +275,4 @@ def parse_range(text: str) -> tuple[int, int]:
             if end > MASK + 1:
                 raise fail(f"the range {text} goes on past the last address")
             return start, end - 1
-    raise fail(f"{text} is no range: START END, START-END, START+SIZE, or one of {', '.join(known)}")
+    raise fail(f"{text} is no range: START END, START-END, START+SIZE, or one of {', '.join(known if own else DEDUCED)}")

@@ -239,6 +239,7 @@ class TraceWalk(Command):
     debug kernel (PROFILE=dev)."""
 
     name = "trace-walk"
+    of_vmwalk = True
     usage = "FUNCTION [if CONDITION]"
 
     def run(self, argument: str) -> None:
@@ -253,6 +254,7 @@ class Step(Command):
     vmw step"""
 
     name = "step"
+    of_vmwalk = True
     stop_at: frozenset[str] = ALL
 
     def run(self, argument: str) -> None:

@@ -15,9 +15,8 @@ from . import printers
 from . import walk as walking
 from .arch import show_size
 from .commands import Command
-from .target import Physical, fail, registers
+from .target import STATIC, Physical, fail, registers
 
-STATIC = "kernel::mm::areas::VMALLOC"
 LEFT, RIGHT = 0, 1
 """`Side` in kernel/vmalloc/src/va/node.rs."""
 
@@ -239,6 +238,7 @@ class Areas(Command):
     vmw areas"""
 
     name = "areas"
+    of_vmwalk = True
 
     def run(self, argument: str) -> None:
         subsystem = Subsystem()
@@ -281,6 +281,7 @@ class Lazy(Command):
     flushed and kept for the next of the same size."""
 
     name = "lazy"
+    of_vmwalk = True
 
     def run(self, argument: str) -> None:
         subsystem = Subsystem()

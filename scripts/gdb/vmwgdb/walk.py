@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .arch import CONTIGUOUS, LAST_LEVEL, MASK, PXN, AP_READ_ONLY, UXN, Descriptor, Half, Registers, bits, show_size
+from .arch import ACCESSED, AP_READ_ONLY, CONTIGUOUS, LAST_LEVEL, MASK, SOFTWARE, VALID, Descriptor, Geometry, Half, Registers, bits, show_size
 
 Read = Callable[[int, int], bytes]
 
@@ -47,7 +47,10 @@ class Group:
 
 
 def judge_group(half: Half, table: int, index: int, level: int, va: int, entries: tuple[int, ...]) -> Group | None:
-    """The group around `index`. All or nothing: equal but for consecutive addresses, and aligned (DESIGN rule 1)."""
+    """The group around `index`. All or nothing: equal but for consecutive addresses, and aligned (DESIGN rule 1).
+
+    What hardware manages by the descriptor, and bits that it ignores, may differ.
+    """
     geometry = half.geometry
     nr = geometry.group(level)
     if nr == 1:
@@ -62,17 +65,25 @@ def judge_group(half: Half, table: int, index: int, level: int, va: int, entries
     if not group.is_group:
         return group
     # What most members agree on is taken to be the group; the others deviate.
-    base, _ = Counter((d.value - i * step) & MASK for i, d in enumerate(found) if Group._has_bit(d)).most_common(1)[0]
+    free = free_bits(geometry)
+    base, _ = Counter((d.value - i * step) & ~free & MASK for i, d in enumerate(found) if Group._has_bit(d)).most_common(1)[0]
     faults = []
     expected_first = Descriptor(base, level, geometry)
     if expected_first.address % (step * nr):
         faults.append(f"output address {expected_first.address:#x} is not a multiple of {show_size(step * nr)}")
     for i, descriptor in enumerate(found):
         expected = (base + i * step) & MASK
-        if descriptor.value != expected:
+        if descriptor.value & ~free != expected:
             where = f"[{first + i}] at {start + i * step:#x}"
+            expected |= descriptor.value & free
             faults.append(f"{where} is {descriptor.value:#018x}, not {expected:#018x}: {deviation(descriptor, expected)}")
     return Group(table, first, level, start, found, tuple(faults))
+
+
+def free_bits(geometry: Geometry) -> int:
+    """Bits in which members of one group may differ: hardware ignores them, or sets them in one member alone (FEAT_HAFDBS)."""
+    managed = ACCESSED if geometry.hardware_af else 0
+    return SOFTWARE | managed | (AP_READ_ONLY if geometry.hardware_dirty else 0)
 
 
 def deviation(descriptor: Descriptor, expected: int) -> str:
@@ -115,17 +126,17 @@ class Walk:
         return self.steps[-1].descriptor
 
 
-def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> Walk:
-    """Walks as the MMU would, and looks at the group around what it ends at."""
+def walk(read: Read, registers: Registers, va: int, root: int | None = None, number: int | None = None) -> Walk:
+    """Walks as the MMU would, and looks at the group around what it ends at. Bit 55 chooses the half, unless `number` does."""
     va &= MASK
-    half = registers.half_of(va, root)
+    half = registers.half_of(va, root) if number is None else registers.half(number, root)
     result = Walk(va, half)
     if not half.contains(va):
         which = "upper" if half.number else "lower"
         result.fault = f"translation fault, level 0: {va:#x} is outside of the {half.va_bits}-bit {which} half"
         return result
     if half.disabled:
-        result.fault = f"translation fault, level 0: TCR_EL1.EPD{half.number} disables walks of TTBR{half.number}"
+        result.fault = f"translation fault, level 0: TCR_EL{half.level}.EPD{half.number} disables walks of TTBR{half.number}"
         return result
     table, level = half.root, half.start_level
     while True:
@@ -135,7 +146,7 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> 
         index = half.index(va, level)
         descriptor = Descriptor(entries[index], level, half.geometry)
         result.steps.append(Step(level, table, index, descriptor))
-        if not descriptor.table:
+        if not descriptor.table or descriptor.address >> half.output_bits:
             break
         if half.hierarchical:
             result.narrowed |= descriptor.value & (0b11111 << 59)
@@ -143,9 +154,11 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> 
     if half.geometry.leaf_allowed(level):
         result.group = judge_group(half, table, index, level, va, entries)
     offset = half.geometry.size(level) - 1
-    if not descriptor.leaf:
+    if descriptor.valid and (descriptor.table or descriptor.leaf) and descriptor.address >> half.output_bits:
+        result.fault = f"address size fault, level {level}: {descriptor.address:#x} has more than the {half.output_bits} bits of TCR_EL{half.level}.IPS"
+    elif not descriptor.leaf:
         result.fault = f"translation fault, level {level}: the descriptor is {descriptor.kind}"
-    elif not bits(descriptor.value, 10, 10) and not registers.tcr >> 39 & 1:
+    elif not descriptor.value & ACCESSED and not half.geometry.hardware_af:
         result.fault = f"access flag fault, level {level}"
     else:
         result.pa = descriptor.address & ~offset | va & offset
@@ -154,16 +167,12 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None) -> 
 
 def permissions(result: Walk, registers: Registers) -> str:
     """What EL1 and EL0 may do, with what tables above and SCTLR_EL1.WXN take away."""
-    value, narrowed = result.leaf.value, result.narrowed
-    read_only = bool(value & AP_READ_ONLY) or bool(narrowed >> 62 & 1)
-    user = bool(value >> 6 & 1) and not narrowed >> 61 & 1
-    no_exec = bool(value & PXN) or bool(narrowed >> 59 & 1)
-    by_wxn = not no_exec and not read_only and registers.wxn
-    text = "EL1 r" + ("-" if read_only else "w") + ("-" if no_exec or by_wxn else "x")
-    if user:
-        user_x = not value & UXN and not narrowed >> 60 & 1
-        text += ", EL0 r" + ("-" if read_only else "w") + ("x" if user_x else "-")
-    return text + (" (not executable by SCTLR_EL1.WXN)" if by_wxn else "")
+    leaf = result.leaf.narrowed(result.narrowed)
+    by_wxn = registers.wxn and leaf.el1 == "rwx"
+    text = f"EL{registers.level} " + ("rw-" if by_wxn else leaf.el1)
+    if leaf.el0 != "---":
+        text += f", EL0 {'rw-' if registers.wxn and leaf.el0 == 'rwx' else leaf.el0}"
+    return text + (f" (not executable by SCTLR_EL{registers.level}.WXN)" if by_wxn else "")
 
 
 def describe_group(group: Group) -> list[str]:
@@ -222,7 +231,7 @@ def describe_walk(result: Walk, registers: Registers) -> list[str]:
             text += f"  pa {descriptor.address:#x}"
         lines.append(text)
         if not descriptor.table and not descriptor.vacant:
-            lines.append(f"           {descriptor.fields(registers.mair)}")
+            lines.append(f"           {descriptor.fields()}")
     if result.group:
         lines += describe_group(result.group)
     if result.fault:
@@ -239,7 +248,7 @@ def describe_walk(result: Walk, registers: Registers) -> list[str]:
 # ---- leaves and runs --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """A page, a block or a whole group; or one descriptor of a group that is not whole."""
 
@@ -247,44 +256,69 @@ class Leaf:
     pa: int
     size: int
     level: int
-    contiguous: bool
-    attributes: str
-    valid: bool
+    bits: int
+    """The descriptor's, its address and what no dump tells left out, with what tables above take away."""
     unit: int
     """The size of the leaf it is a part of: `size`, until runs are merged."""
+    geometry: Geometry
     broken: bool = False
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.bits, self.level, self.geometry)
+
+    @property
+    def valid(self) -> bool:
+        return self.bits & VALID != 0
+
+    @property
+    def contiguous(self) -> bool:
+        return self.bits & CONTIGUOUS != 0
+
+    @property
+    def attributes(self) -> str:
+        return self.descriptor.attributes()
 
     def continues(self, other: "Leaf") -> bool:
         """Whether `other` goes on where this ends; or is invalid and keeps its place for the same address."""
-        same = (self.level, self.contiguous, self.attributes, self.valid, self.unit, self.broken)
         return (
             self.va + self.size == other.va
             and (self.pa + self.size == other.pa or not self.valid and self.pa == other.pa)
-            and same == (other.level, other.contiguous, other.attributes, other.valid, other.unit, other.broken)
+            and self.bits == other.bits
+            and (self.level, self.unit, self.broken) == (other.level, other.unit, other.broken)
         )
 
     def show(self) -> str:
-        """In the style of paging::Dump."""
         return (
             f"{self.va:#018x}-{(self.va + self.size) & MASK:#018x} {self.pa:#014x} {show_size(self.size):>6} "
-            f"L{self.level} {show_size(self.unit):<4} {'C' if self.contiguous else '-'} {self.attributes}"
+            f"L{self.level} {show_size(self.unit):<4} {'C' if self.contiguous else '-'} {self.descriptor.columns()}"
             f"{'' if self.valid else ' invalid'}{' BROKEN GROUP' if self.broken else ''}"
         )
 
 
-def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int, ...]) -> Iterator[Leaf]:
-    """The leaves in one table that translates from `va` on, without what lies behind its links."""
+Link = tuple[int, Descriptor]
+"""A table descriptor, and the first address that it translates."""
+
+
+def items(half: Half, table: int, level: int, va: int, entries: tuple[int, ...], narrowed: int = 0, first: int = 0) -> Iterator[Leaf | Link]:
+    """The leaves and links in one table that translates from `va` on, from the group of descriptor `first` on."""
     geometry = half.geometry
-    step, nr = geometry.size(level), geometry.group(level)
+    step, nr, told = geometry.size(level), geometry.group(level), geometry.told_bits
+    free = free_bits(geometry)
     group: Group | None = None
     group_of = -1
-    i = 0
+    i = first - first % nr
     while i < len(entries):
-        descriptor = Descriptor(entries[i], level, geometry)
-        if descriptor.vacant or descriptor.table:
+        value = entries[i]
+        if value == 0:
             i += 1
             continue
         at = (va + i * step) & MASK
+        descriptor = Descriptor(value, level, geometry)
+        if descriptor.table:
+            yield at, descriptor
+            i += 1
+            continue
         if group_of != i // nr:
             group_of, group = i // nr, None
             # Most stretches have no CONT at all: those need no judge.
@@ -292,32 +326,51 @@ def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int
                 group = judge_group(half, table, i, level, at, entries)
         broken = group is not None and group.is_group and not group.whole
         members = nr if group is not None and group.whole else 1
-        size = step * members
-        shown = (descriptor.contiguous, descriptor.attributes(), descriptor.valid)
-        yield Leaf(at, descriptor.address, size, level, *shown, size, broken)
+        if narrowed:
+            descriptor = descriptor.narrowed(narrowed)
+        kept = descriptor.value
+        if members > 1 and free:
+            # Of what may differ in a group, that which any member has.
+            kept = merged_bits(entries[i : i + nr], kept, free)
+        yield Leaf(at, descriptor.address, step * members, level, kept & told, step * members, geometry, broken)
         i += members
+
+
+def merged_bits(members: tuple[int, ...], value: int, free: int) -> int:
+    """The first member's bits, with AF and software bits of any, and read-only only if all are."""
+    either, both = 0, MASK
+    for member in members:
+        either, both = either | member, both & member
+    return value & ~free | either & free & ~AP_READ_ONLY | both & value & free & AP_READ_ONLY
+
+
+def table_leaves(half: Half, table: int, level: int, va: int, entries: tuple[int, ...]) -> Iterator[Leaf]:
+    """The leaves in one table that translates from `va` on, without what lies behind its links."""
+    return (item for item in items(half, table, level, va, entries) if isinstance(item, Leaf))
 
 
 def leaves(read: Read, half: Half, start: int, last: int) -> Iterator[Leaf]:
     """The leaves with a part in `start..=last`, in ascending order."""
-    if not half.disabled:
-        yield from _leaves_below(read, half, half.root, half.start_level, half.start, start, last)
+    if not half.disabled and last >= half.start and start < half.start + half.size:
+        yield from _leaves_below(read, half, half.root, half.start_level, half.start, start, last, 0)
 
 
-def _leaves_below(read: Read, half: Half, table: int, level: int, va: int, start: int, last: int) -> Iterator[Leaf]:
+def _leaves_below(read: Read, half: Half, table: int, level: int, va: int, start: int, last: int, narrowed: int) -> Iterator[Leaf]:
     entries = words(read(table, 8 * half.entries(level)))
     step = half.geometry.size(level)
-    own = {leaf.va: leaf for leaf in table_leaves(half, table, level, va, entries)}
-    for i, value in enumerate(entries):
-        at = va + i * step
+    for item in items(half, table, level, va, entries, narrowed, max(start - va, 0) // step):
+        if isinstance(item, Leaf):
+            if item.va > last:
+                break
+            if item.va + item.size > start:
+                yield item
+            continue
+        at, link = item
         if at > last:
             break
-        descriptor = Descriptor(value, level, half.geometry)
-        if descriptor.table:
-            if at + step > start:
-                yield from _leaves_below(read, half, descriptor.address, level + 1, at, start, last)
-        elif at in own and at + own[at].size > start:
-            yield own[at]
+        if at + step > start and not link.address >> half.output_bits:
+            taken = narrowed | link.value & (0b11111 << 59) if half.hierarchical else 0
+            yield from _leaves_below(read, half, link.address, level + 1, at, start, last, taken)
 
 
 def merge(found: Iterator[Leaf], start: int = 0, last: int = MASK) -> Iterator[Leaf]:
@@ -362,19 +415,18 @@ def snapshot(read: Read, halves: list[Half], limit: int) -> Snapshot:
                 continue
             for i, value in enumerate(words(data)):
                 descriptor = Descriptor(value, level, half.geometry)
-                if descriptor.table:
+                if descriptor.table and not descriptor.address >> half.output_bits:
                     waiting.append((va + i * half.geometry.size(level), descriptor.address, level + 1))
     return found
 
 
-def describe_diff(old: Snapshot, new: Snapshot, half_of: Callable[[int], Half]) -> list[str]:
+def describe_diff(old: Snapshot, new: Snapshot, half: Half) -> list[str]:
     """What went (-), came (+) and changed, tables first, then runs of leaves."""
     lines = []
     gone: list[Leaf] = []
     come: list[Leaf] = []
     for key in sorted(old.keys() | new.keys()):
         va, level = key
-        half = half_of(va)
         before, after = old.get(key), new.get(key)
         if before == after:
             continue
