@@ -170,7 +170,7 @@ fn header_word(dtb_pa: u64, index: usize) -> u32 {
 fn check_device_tree(dtb_pa: u64) -> u64 {
     const MAGIC: u32 = 0xd00d_feed;
     if dtb_pa == 0 {
-        fail(c"no device tree: x0 is 0");
+        fail(c"no device tree: x0 is 0, as where an ELF file is loaded; load the flat image");
     }
     if dtb_pa & 7 != 0 {
         fail(c"the device tree is not 8-byte aligned");

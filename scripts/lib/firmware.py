@@ -43,6 +43,7 @@ EDK2 = ("usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "usr/share/edk2/aarch64/QEMU_E
 U_BOOT = ("usr/lib/u-boot/qemu_arm64/u-boot.bin",)
 FIRMWARE = {
     "uefi": Firmware(EDK2, "qemu-efi-aarch64", ("acpi=off",)),
+    "uefi-acpi": Firmware(EDK2, "qemu-efi-aarch64"),
     "u-boot": Firmware(U_BOOT, "u-boot-qemu", is_uefi=False),
     "u-boot-uefi": Firmware(U_BOOT, "u-boot-qemu"),
 }

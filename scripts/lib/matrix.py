@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .machine import RAM_BASE, ram_for_tests
+from .paths import BUILD
 
 CPUS = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
 
@@ -168,6 +169,8 @@ def of_firmware() -> list[BootCase]:
     """The image loaded by firmware from a disk. One boot has the whole suite."""
     return [
         BootCase("UEFI, device tree", {"FIRMWARE": "uefi"}),
+        BootCase("UEFI, ACPI, 2 CPUs", {"FIRMWARE": "uefi-acpi", "SMP": "2", "BOOTARGS": "selftest=tree.*,frames.*,device.*"}),
+        BootCase("UEFI, ACPI, EL2, GICv2", {"FIRMWARE": "uefi-acpi", "EL2": "1", "GIC": "2", "SMP": "2", "BOOTARGS": OF_MANY}),
         BootCase("UEFI, device tree, EL2, 4 CPUs", {"FIRMWARE": "uefi", "EL2": "1", "SMP": "4", "BOOTARGS": OF_MANY}),
         BootCase("U-Boot, booti, EL2", {"FIRMWARE": "u-boot", "EL2": "1", "BOOTARGS": "selftest=tree.*"}),
         BootCase("U-Boot's UEFI, 2 CPUs", {"FIRMWARE": "u-boot-uefi", "SMP": "2", "BOOTARGS": "selftest=tree.*,frames.*"}),
@@ -224,7 +227,8 @@ def refusals() -> list[BootCase]:
         "mode=bench bench.walkers=last-is-f*": "expected none, or a glob over vmwalk rewalk series$",
     }
     little = BootCase("less RAM than the tests take", {"MEM": "16M"}, ("--expect-message", "MiB of RAM are free, and the self-tests take"))
-    return [little, *(BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items())]
+    elf = BootCase("an ELF file in the image's place", {"IMAGE": str(BUILD / "vmwalk.elf")}, ("--expect-message", "x0 is 0, as where an ELF file is loaded"))
+    return [little, elf, *(BootCase(f"bad boot argument {argument}", {"BOOTARGS": argument}, ("--expect-message", message)) for argument, message in says.items())]
 
 
 def traps() -> list[BootCase]:

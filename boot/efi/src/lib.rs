@@ -4,5 +4,6 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod bootargs;
 pub mod tree;

@@ -10,6 +10,7 @@ use uefi::fs::FileSystem;
 use uefi::mem::memory_map::MemoryType;
 use uefi::proto::device_path::media::FilePath;
 use uefi::proto::loaded_image::LoadedImage;
+use uefi::table::cfg::ConfigTableEntry;
 use uefi::{CString16, Guid, guid, system};
 
 use super::{Error, Place};
@@ -42,6 +43,11 @@ pub fn device_tree() -> Option<&'static [u8]> {
     let size = unsafe { blob.cast::<[u8; 4]>().add(1).read() };
     // SAFETY: as above.
     Some(unsafe { core::slice::from_raw_parts(blob, u32::from_be_bytes(size) as usize) })
+}
+
+/// Returns where the RSDP is.
+pub fn acpi() -> Option<usize> {
+    table(ConfigTableEntry::ACPI2_GUID).map(|rsdp| rsdp as usize)
 }
 
 /// Returns the boot arguments of the load options, else those of `bootargs.txt` beside the

@@ -4,12 +4,14 @@ mod firmware;
 mod heap;
 mod jump;
 
+use ::acpi::AcpiError;
 use core::fmt;
 use core::mem::forget;
 use core::ops::Range;
 
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::DeviceTree;
+use efi_loader::acpi;
 use efi_loader::tree::{Piece, banks, set_bootargs, set_memory};
 use uefi::mem::memory_map::{MemoryDescriptor, MemoryMap, MemoryType};
 use uefi::{Status, boot, entry, println};
@@ -26,7 +28,8 @@ pub enum Error {
     NoImage,
     /// What was asked of the firmware.
     Firmware(&'static str, Status),
-    NoDeviceTree,
+    Nothing,
+    BrokenTables(AcpiError),
     BrokenTree(dtoolkit::error::FdtParseError),
     LargeTree(usize),
 }
@@ -36,7 +39,8 @@ impl fmt::Display for Error {
         match self {
             Self::NoImage => write!(f, "it was built without an image"),
             Self::Firmware(what, status) => write!(f, "no {what}: {status}"),
-            Self::NoDeviceTree => write!(f, "the firmware has no device tree"),
+            Self::Nothing => write!(f, "the firmware has neither a device tree nor ACPI tables"),
+            Self::BrokenTables(error) => write!(f, "the firmware's ACPI tables are broken: {error:?}"),
             Self::BrokenTree(error) => write!(f, "the firmware's device tree is broken: {error}"),
             Self::LargeTree(size) => {
                 write!(f, "the device tree has {size} bytes, and at most 2 MiB are read")
@@ -84,9 +88,14 @@ fn load() -> Result<core::convert::Infallible, Error> {
     unsafe { jump::enter(image, blob.start..blob.start + dtb.len()) }
 }
 
+/// The firmware's device tree, else one of what its ACPI tables say.
 fn describe() -> Result<DeviceTree, Error> {
-    let blob = firmware::device_tree().ok_or(Error::NoDeviceTree)?;
-    Ok(DeviceTree::from_fdt(&Fdt::new(blob).map_err(Error::BrokenTree)?))
+    if let Some(blob) = firmware::device_tree() {
+        return Ok(DeviceTree::from_fdt(&Fdt::new(blob).map_err(Error::BrokenTree)?));
+    }
+    let rsdp = firmware::acpi().ok_or(Error::Nothing)?;
+    // SAFETY: the firmware says that its tables are there, and maps memory one to one.
+    unsafe { acpi::describe(rsdp) }.map_err(Error::BrokenTables)
 }
 
 /// Of RAM: what is the firmware's at run time, or ACPI's, is not free (UEFI 2.10, "Memory Type
