@@ -55,18 +55,14 @@ class BootCase:
 
 def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
     """The boots that have to pass the whole suite."""
-    cases = [
-        BootCase(f"{cpu}, EL{2 if el2 else 1}", {"CPU": cpu, "EL2": str(el2)})
-        for cpu in CPUS
-        for el2 in (0, 1)
-    ]
-    # 4 and 8 CPUs are below.
-    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3", "5", "7")]
-    # One number of CPUs for each: `make soak` has the others.
-    cases += [
-        BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": "selftest=smp.*,fault.*"})
-        for cpu, smp in zip(BREAKING, ("2", "4", "8", "4"), strict=True)
-    ]
+    # Each CPU at one level, each level with three of them: the stage `counts` has both for each.
+    cases = [alone(cpu, number % 2) for number, cpu in enumerate(CPUS)]
+    # 4 and 8 CPUs are below. More than a host has wait for one another at each TLBI: 5 and 7 at
+    # once are in `counts`.
+    cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3")]
+    cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp}, extra=IN_TURN) for smp in ("5", "7")]
+    # One number of CPUs for each: `counts` has the others.
+    cases += [several(cpu, smp) for cpu, smp in zip(BREAKING, ("2", "4", "8", "4"), strict=True)]
     # CPUs that run in turn fault at other moments than such as run at once.
     cases += [BootCase("2 CPUs in turn", {"SMP": "2", "BOOTARGS": "selftest=smp.a_*,smp.read*"}, extra=IN_TURN)]
     # More than a host has: those that wait would keep those from running that they wait for.
@@ -88,7 +84,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         BootCase("CPUs that differ", {"SMP": "3", "BOOTARGS": "id_override=1:isar0:0,1:dczid:2,2:mmfr0:1,2:ctr:0x84420002 selftest=features.*,errata.*,count.*,smp.*,vmalloc.*,bulk.*"}),
         # And one that may not use DC ZVA, with errata of its own.
         BootCase("errata of every CPU", {"SMP": "2", "BOOTARGS": "id_override=0:midr:0x410fd4d0,1:midr:0x410fd030,1:dczid:0x14 selftest=features.*,errata.*,count.*,set_memory.*"}),
-        BootCase("test_vmalloc on 4 CPUs", {"SMP": "4", "BOOTARGS": "selftest=vmalloc.the_cases* threads=4 nr_pages=16 use_huge=1 loops=8"}),
+        BootCase("test_vmalloc on 4 CPUs in turn", {"SMP": "4", "BOOTARGS": "selftest=vmalloc.the_cases* threads=4 nr_pages=16 use_huge=1 loops=64"}, extra=IN_TURN),
         BootCase("linear=4k", {"BOOTARGS": "linear=4k"}),
         BootCase("another seed", {"BOOTARGS": "seed=2026"}),
         BootCase("a command line for Linux", {"BOOTARGS": f"{FOR_LINUX} selftest=tree.*"}, passes_over=FOR_LINUX),
@@ -101,6 +97,15 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
         ),
     ]
     return cases
+
+
+def alone(cpu: str, el2: int) -> BootCase:
+    return BootCase(f"{cpu}, EL{1 + el2}", {"CPU": cpu, "EL2": str(el2)})
+
+
+def several(cpu: str, smp: str) -> BootCase:
+    """What several CPUs of a kind do, at once: in turn they spin through each other's breaks."""
+    return BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": "selftest=smp.*,fault.*"})
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,10 @@ WIDE = (Pages("16K", 52, "cortex-a76"), Pages("64K", 52, "cortex-a76"))
 def of_granule(pages: Pages, image: Path, whole: bool) -> list[BootCase]:
     """The suite with such pages, on one CPU and on four, and a CPU that has none. What several do, if not the `whole`; and one alone with 52 bits."""
     given = {"IMAGE": str(image)}
-    of_several = {} if whole else {"BOOTARGS": "selftest=smp.*,fault.*,count.*"}
+    of_several, in_turn = ({}, ()) if whole else ({"BOOTARGS": "selftest=smp.*,fault.*,count.*"}, IN_TURN)
     cases = [BootCase(f"{pages.name}, EL2", given | {"EL2": "1"})]
     if whole or pages.bits == 48:
-        cases.append(BootCase(f"{pages.name}, 4 CPUs", given | {"SMP": "4"} | of_several))
+        cases.append(BootCase(f"{pages.name}, 4 CPUs{' in turn' if in_turn else ''}", given | {"SMP": "4"} | of_several, extra=in_turn))
     if pages.without:
         cases.append(BootCase(f"{pages.name}, {pages.without}", given | {"CPU": pages.without}, ("--expect-message", pages.refusal)))
     return cases
@@ -160,9 +165,8 @@ def counts_of_cpus() -> list[BootCase]:
     cases = [BootCase(f"{smp} CPUs", {"SMP": str(smp)}) for smp in (*range(1, 10), 12, 16)]
     cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp, "TIMEOUT": "300"}, extra=IN_TURN) for smp in ("8", "16", "32", "64")]
     cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp, "MEM": "2G", "TIMEOUT": "300", "BOOTARGS": OF_MANY}, extra=IN_TURN) for smp in ("256", "512")]
-    of_several = "selftest=smp.*,fault.*"
-    cases += [BootCase(f"{cpu}, {smp} CPUs", {"CPU": cpu, "SMP": smp, "BOOTARGS": of_several}) for cpu in BREAKING for smp in ("2", "4", "8")]
-    return cases
+    cases += [several(cpu, smp) for cpu in BREAKING for smp in ("2", "4", "8")]
+    return cases + [alone(cpu, el2) for cpu in CPUS for el2 in (0, 1)]
 
 
 def of_firmware() -> list[BootCase]:

@@ -1,8 +1,6 @@
 //! DESIGN rule 12.
 
-mod common;
-
-use common::{NC, RO, RW, RX, Rig};
+use crate::common::{NC, RO, RW, RX, Rig};
 use mmu_model::descriptor as d;
 use mmu_model::{Features, Rule};
 use paging::{Granule4K, Mmu, PhysAddr, Tables, VirtAddr};

@@ -1,6 +1,4 @@
-mod common;
-
-use common::{NC, RO, RW, Rig};
+use crate::common::{NC, RO, RW, Rig};
 use mmu_model::descriptor as d;
 use mmu_model::{Access, Features, Rule};
 use paging::{Granule, Granule4K, Mmu, Tables};

@@ -1,8 +1,6 @@
 //! Random operations on real granules: several to a flush, flushes by another CPU, refused tables.
 
-mod common;
-
-use common::Rig;
+use crate::common::Rig;
 use mmu_model::{Access, Cpu, Features, descriptor as d};
 use paging::{
     Attributes, Config, Failure, Granule, Half, LeafSet, MemoryType, Mmu, PageArray, Pending, Pfn, PhysAddr,

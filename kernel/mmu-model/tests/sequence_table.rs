@@ -1,8 +1,6 @@
 //! The architecture's sequences: accepted, and rejected with any step dropped.
 
-mod common;
-
-use common::{RO, RW, Rig};
+use crate::common::{RO, RW, Rig};
 use mmu_model::{Access, Fault, Features, Rule};
 use paging::{Granule4K, Mmu, VirtAddr};
 
@@ -401,7 +399,7 @@ fn a_later_store_to_the_same_descriptor_completes_the_ones_before_it() {
 
 #[test]
 fn an_instruction_fetched_by_another_cpu_outlives_the_tlbi_until_its_isb() {
-    let (rig, va) = mapped(2, common::RX);
+    let (rig, va) = mapped(2, crate::common::RX);
     rig.model.hand_over(0, 1);
     rig.cpu(1).isb();
     rig.put(0, 3, va, 0);
@@ -415,7 +413,7 @@ fn an_instruction_fetched_by_another_cpu_outlives_the_tlbi_until_its_isb() {
 
 #[test]
 fn after_its_isb_the_other_cpu_cannot_execute_either() {
-    let (rig, va) = mapped(2, common::RX);
+    let (rig, va) = mapped(2, crate::common::RX);
     rig.model.hand_over(0, 1);
     rig.put(0, 3, va, 0);
     rig.flush_leaves(va, 0x1000, 0x1000);

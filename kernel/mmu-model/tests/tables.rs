@@ -1,6 +1,4 @@
-mod common;
-
-use common::{RW, Rig};
+use crate::common::{RW, Rig};
 use mmu_model::descriptor as d;
 use mmu_model::{Access, Features, Model, Rule};
 use paging::{Granule, Granule4K, Mmu, PhysAddr, Tables, VirtAddr};

@@ -1,6 +1,4 @@
-mod common;
-
-use common::{RW, Rig};
+use crate::common::{RW, Rig};
 use mmu_model::descriptor as d;
 use mmu_model::{Features, Rule};
 use paging::{Granule, Granule4K, Granule4K52, Mmu, Tables, TlbiRange, VirtAddr, VirtRange};

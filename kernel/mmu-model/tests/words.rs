@@ -1,6 +1,4 @@
-mod common;
-
-use common::{RW, Rig};
+use crate::common::{RW, Rig};
 use mmu_model::{Access, Cpu, Features, Model, Rule};
 use paging::{Granule4K, Mmu, Tables};
 

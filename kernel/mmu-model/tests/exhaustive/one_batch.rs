@@ -1,8 +1,8 @@
 //! Edits before one flush give the same tables as with a flush each, and no TLB may hold two
 //! translations that disagree (Arm ARM D8.16.1).
 
-use crate::ops::{Change, Op, Source, What, ops};
-use crate::{BASE, PAGE, TinyBatch, TinyTree};
+use super::ops::{Change, Op, Source, What, ops};
+use super::{BASE, PAGE, TinyBatch, TinyTree};
 use mmu_model::{Features, Model};
 use paging::{BreakPolicy, Config, Half, TinyGranule, Tree, VirtAddr, VirtRange};
 

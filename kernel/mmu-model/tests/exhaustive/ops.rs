@@ -1,4 +1,4 @@
-use crate::{BASE, Naive, PAGE, TinyBatch, TinyTree};
+use super::{BASE, Naive, PAGE, TinyBatch, TinyTree};
 use paging::{
     Attributes, Error, Extent, Extents, Failure, LeafSet, PageArray, Pfn, PhysAddr, PhysRange, VirtAddr,
     VirtRange,

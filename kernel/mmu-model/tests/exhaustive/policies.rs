@@ -1,6 +1,6 @@
-use crate::ops::{Source, What, everything, maps, ops, ranges};
-use crate::search::Search;
-use crate::{EDGES, FEW_EDGES, assert_searched};
+use super::ops::{Source, What, everything, maps, ops, ranges};
+use super::search::Search;
+use super::{EDGES, FEW_EDGES, assert_searched};
 use paging::{BreakPolicy, LeafSet};
 
 fn with_policy(name: &str, change: impl Fn(&mut Search)) {

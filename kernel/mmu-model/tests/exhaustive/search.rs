@@ -1,5 +1,5 @@
-use crate::ops::Op;
-use crate::{BASE, Naive, PAGE};
+use super::ops::Op;
+use super::{BASE, Naive, PAGE};
 use mmu_model::{Features, Model, ModelState, descriptor as d};
 use paging::{Config, Error, Failure, Half, PhysAddr, TinyGranule, Tree};
 use std::collections::HashSet;
