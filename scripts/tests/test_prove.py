@@ -33,8 +33,9 @@ class Numbers:
         parts = list(formula)
         return next(({"x": x} for x in range(16) if all(part(x) for part in parts)), None)
 
-    def example(self, formula: Iterable[Any]) -> bool:
-        return self.refute(formula) is not None
+    def example(self, known: Iterable[Any], claims: dict[str, Any]) -> str | None:
+        known = list(known)
+        return next((says for says, claim in claims.items() if self.refute([*known, self.negation([claim])]) is not None), None)
 
     def negation(self, parts: list[Any]) -> Formula:
         return lambda x: not all(part(x) for part in parts)
@@ -103,7 +104,7 @@ class AClaim(unittest.TestCase):
         result = prove(claim(RIGHT, WRONG), Numbers())
         self.assertTrue(result.proven, result.why)
         self.assertEqual(result.mutants, ["bug 0: smaller: x=0x9"])
-        self.assertRegex(result.line(), r"^proven  a claim: holds; 2 paths, all 0\.0 s, 1 mutant refuted$")
+        self.assertRegex(result.line(), r"^proven  a claim: holds; 2 paths, 0\.0 s, of them all 0\.0 s, 1 mutant refuted$")
 
     def test_is_not_when_a_mutant_survives(self) -> None:
         result = prove(claim(RIGHT, WRONG, RIGHT), Numbers())
@@ -127,6 +128,14 @@ class AClaim(unittest.TestCase):
 
         broken = Claim("a claim", "holds", fails, lambda: iter([]))
         self.assertEqual(prove(broken, Numbers()).why, "RuntimeError: lifted wrong")
+
+    def test_looks_no_further_once_a_planted_bug_is_refuted(self) -> None:
+        def one_more() -> Iterable[Case]:
+            yield WRONG.cases[1]
+            raise RuntimeError("looked further")
+
+        proof = prove(claim(RIGHT, Obligation([below(10)], one_more())), Numbers())
+        self.assertEqual((proof.proven, proof.mutants), (True, ["bug 0: smaller: x=0x9"]))
 
     def test_without_a_proof_has_a_line_that_does_not_say_proven(self) -> None:
         self.assertNotIn("proven ", Result("a claim", "holds", why="x").line())

@@ -55,7 +55,7 @@ def stored(images: Images, path: Path, table: Region, nr: Any, value: Callable[[
     }
     if frames is not None:
         claims["each frame is read once"] = claripy.BoolV(sorted(words_of(images.shim, path.loads(frames))[0]) == list(range(count)))
-    claims["the right values"] = claripy.And(*(path.load(table, 8 * i, 8) == value(i) for i in range(count)), claripy.true())
+    claims["the right values"] = claripy.And(*(word == value(i) for i, word in enumerate(path.words(table, count))), claripy.true())
     return Case(path.condition, claims)
 
 
@@ -63,18 +63,17 @@ def linear(images: Images, name: str, most: int) -> Iterator[Obligation]:
     table, nr, first, step = Region("table", 8 * TABLE), variable("nr"), variable("first"), variable("step")
     given = [claripy.ULE(nr, most)]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr, first, step], given, [table])
-    # Twice the step as the code has it; that it is twice the step is asked once.
+    # Twice the step as the code has it; that it is twice the step is asked by itself.
     twice = step << 1
-    cases = [stored(images, path, table, nr, lambda i: first + (step if i % 2 else bv(0)) + twice * (i // 2)) for path in paths]
-    cases[0].claims["twice the step"] = twice == step + step
-    yield Obligation(given + table.within(), cases)
+    yield Obligation(given, [Case([], {"twice the step": twice == step + step})])
+    yield Obligation(given + table.within(), (stored(images, path, table, nr, lambda i: first + (step if i % 2 else bv(0)) + twice * (i // 2)) for path in paths))
 
 
 def cleared(images: Images, name: str, most: int) -> Iterator[Obligation]:
     table, nr = Region("table", 8 * TABLE), variable("nr")
     given = [claripy.ULE(nr, most)]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr], given, [table])
-    yield Obligation(given + table.within(), [stored(images, path, table, nr, lambda i: bv(0)) for path in paths])
+    yield Obligation(given + table.within(), (stored(images, path, table, nr, lambda i: bv(0)) for path in paths))
 
 
 def framed(images: Images, name: str, most: int) -> Iterator[Obligation]:
@@ -83,7 +82,7 @@ def framed(images: Images, name: str, most: int) -> Iterator[Obligation]:
     nr, template = variable("nr"), variable("template")
     given = [claripy.ULE(nr, most)]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr, frames, template], given, [table, frames])
-    cases = [stored(images, path, table, nr, lambda i: numbers[i] << 12 | template, frames) for path in paths]
+    cases = (stored(images, path, table, nr, lambda i: numbers[i] << 12 | template, frames) for path in paths)
     yield Obligation(given + table.within() + frames.within(), cases)
 
 
@@ -99,8 +98,8 @@ def blocks(images: Images, name: str, most: int) -> Iterator[Obligation]:
         claripy.And(numbers[at] & mask == 0, *(numbers[at + i] == numbers[at] + i for i in range(1, 16)))
         for at in range(0, most - 15, 16)
     ]
-    cases = []
-    for path in paths:
+
+    def of(path: Path) -> Case:
         indexes, atomic = words_of(images.shim, path.stores(table))
         looked_at, _ = words_of(images.shim, path.loads(frames))
         count = len(indexes)
@@ -116,10 +115,11 @@ def blocks(images: Images, name: str, most: int) -> Iterator[Obligation]:
             "interrupts are as they were": path.state.globals["daif"] == claripy.BVS("daif", 64, explicit_name=True),
             "each is a block": claripy.And(*is_block[: count // 16], claripy.true()),
             "the next one is none": claripy.Or(claripy.ULT(nr, count + 16), claripy.Not(following)),
-            "the right values": claripy.And(*(path.load(table, 8 * i, 8) == numbers[i] << 12 | template for i in range(count)), claripy.true()),
+            "the right values": claripy.And(*(word == numbers[i] << 12 | template for i, word in enumerate(path.words(table, count))), claripy.true()),
         }
-        cases.append(Case(path.condition, claims))
-    yield Obligation(given + table.within() + frames.within(), cases)
+        return Case(path.condition, claims)
+
+    yield Obligation(given + table.within() + frames.within(), map(of, paths))
 
 
 def read(images: Images, name: str, most: int, expected: Callable[[list[Any]], dict[str, Any]], result: Callable[[Path, Region], dict[str, Any]]) -> Iterator[Obligation]:
@@ -128,8 +128,8 @@ def read(images: Images, name: str, most: int, expected: Callable[[list[Any]], d
     table, out, nr = Region("table", 8 * TABLE, words=values), Region("out", 16), variable("nr")
     given = [claripy.ULE(nr, most)]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr, out], given, [table, out])
-    cases = []
-    for path in paths:
+
+    def of(path: Path) -> Case:
         indexes, atomic = words_of(images.shim, path.loads(table))
         said, right = result(path, out), expected(values[: len(indexes)])
         claims = {
@@ -140,8 +140,9 @@ def read(images: Images, name: str, most: int, expected: Callable[[list[Any]], d
             "nothing is written": claripy.BoolV(not path.stores(table)),
             "interrupts are as they were": path.state.globals["daif"] == claripy.BVS("daif", 64, explicit_name=True),
         }
-        cases.append(Case(path.condition, claims | {says: said[says] == right[says] for says in right}))
-    yield Obligation(given + table.within() + out.within(), cases)
+        return Case(path.condition, claims | {says: said[says] == right[says] for says in right})
+
+    yield Obligation(given + table.within() + out.within(), map(of, paths))
 
 
 def or_of(values: list[Any]) -> Any:
@@ -180,19 +181,23 @@ def reads(images: Images, most: int) -> Iterator[Obligation]:
 def zeroed(images: Images, name: str) -> Iterator[Obligation]:
     """A table by DC ZVA: with every block size that DCZID_EL0 can say, as many blocks as a table has, each in it."""
     table = Region("table", 8 * TABLE)
-    for size in (1 << bit for bit in range(4, 12)):
+
+    def by(size: int) -> Obligation:
         given = [claripy.BVS("unused", 64, explicit_name=True) == 0, table.base & 4095 == 0]
         paths = images.shim.run(images.shim.one(f"^{name}$"), [table, size], given, [table])
-        cases = []
-        for path in paths:
+
+        def of(path: Path) -> Case:
             operands = [s.operand - table.base for s in path.system if s.kind == "DC ZVA"]
             claims = {"no panic": claripy.BoolV(not path.panicked), "nothing else is written": claripy.BoolV(bool(operands) or sorted(words_of(images.shim, path.stores(table))[0]) == list(range(TABLE)))}
             if operands:
                 claims["each block once"] = claripy.And(claripy.BoolV(len(operands) == 4096 // size and not path.stores(table)), *(operand == i * size for i, operand in enumerate(operands)))
             else:
                 claims["all of it, with 0"] = claripy.And(*(path.load(table, 8 * i, 8) == 0 for i in range(TABLE)))
-            cases.append(Case(path.condition, claims))
-        yield Obligation(given + table.within(), cases)
+            return Case(path.condition, claims)
+
+        return Obligation(given + table.within(), map(of, paths))
+
+    yield from (by(1 << bit) for bit in range(4, 12))
 
 
 def planted(images: Images, pick: Callable[[int], bool], tried: dict[str, Callable[[], Iterator[Obligation]]], every: int) -> Iterator[Mutant]:
@@ -215,8 +220,8 @@ def consecutive(images: Images, name: str, most: int) -> Iterator[Obligation]:
     table, nr, first = Region("table", 8 * TABLE, words=values), variable("nr"), variable("first")
     given = [claripy.ULE(nr, most)]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [table, nr, first], given, [table])
-    cases = []
-    for path in paths:
+
+    def of(path: Path) -> Case:
         indexes, _ = words_of(images.shim, path.loads(table))
         said = path.x(0)
         claims = {
@@ -228,8 +233,9 @@ def consecutive(images: Images, name: str, most: int) -> Iterator[Obligation]:
             "the next one does not": claripy.And(*(claripy.Or(said != i, nr == i, values[i] != first + i) for i in range(most)), claripy.true()),
             "interrupts are as they were": path.state.globals["daif"] == claripy.BVS("daif", 64, explicit_name=True),
         }
-        cases.append(Case(path.condition, claims))
-    yield Obligation(given + table.within(), cases)
+        return Case(path.condition, claims)
+
+    yield Obligation(given + table.within(), map(of, paths))
 
 
 def is_store(word: int) -> bool:

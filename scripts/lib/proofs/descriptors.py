@@ -10,10 +10,10 @@ from typing import Any
 
 import claripy
 
-from .arm import GRANULES, Granule, bv, implies, multiple
+from .arm import GRANULES, Granule, Level, bv, implies, multiple
 from .claim import Case, Claim, Mutant, Obligation
 from .images import Images
-from .machine import Region
+from .machine import Path, Region
 
 FIELDS = {"AttrIndx": (4, 2), "AP": (7, 6), "SH": (9, 8), "AF": (10, 10), "nG": (11, 11), "GP": (50, 50), "DBM": (51, 51), "PXN": (53, 53), "UXN": (54, 54), "software": (58, 55)}
 """The attributes, by their bits. NS has no meaning in the Non-secure state, and is not one."""
@@ -34,12 +34,11 @@ def variables() -> tuple[Any, Any, Any, Any]:
 def encode(images: Images, granule: Granule, name: str) -> Iterator[Obligation]:
     """Of every leaf level: each field is where the architecture has it, and no bit anywhere else."""
     pa, attributes, contiguous, level = variables()
-    for number, shape in granule.levels.items():
-        if not shape.leaf:
-            continue
+
+    def at(number: int, shape: Level) -> Obligation:
         given = [level == number, multiple(pa, 1 << shape.shift), claripy.ULT(pa, 1 << 48), claripy.ULE(contiguous, 1)]
-        cases = []
-        for path in images.shim.run(images.shim.one(f"^{name}$"), [level, pa, attributes, contiguous], given):
+
+        def of(path: Path) -> Case:
             said = path.x(0)
             claims: dict[str, Any] = {"no panic": claripy.BoolV(not path.panicked)}
             claims["valid, and the type of its level"] = said & 3 == (3 if number == 3 else 1)
@@ -49,8 +48,11 @@ def encode(images: Images, granule: Granule, name: str) -> Iterator[Obligation]:
             claims["the contiguous bit"] = said[52:52] == contiguous[0:0]
             fields = 3 | ATTRIBUTES | CONTIGUOUS | bits(47, shape.shift)
             claims["no attribute reaches the address, RES0 or ignored bits"] = said & ~fields & (2**64 - 1) == 0
-            cases.append(Case(path.condition, claims))
-        yield Obligation(given, cases)
+            return Case(path.condition, claims)
+
+        return Obligation(given, map(of, images.shim.run(images.shim.one(f"^{name}$"), [level, pa, attributes, contiguous], given)))
+
+    yield from (at(number, shape) for number, shape in granule.levels.items() if shape.leaf)
 
 
 def links(images: Images, granule: Granule) -> Iterator[Obligation]:
@@ -58,17 +60,18 @@ def links(images: Images, granule: Granule) -> Iterator[Obligation]:
     table = claripy.BVS("table", 64, explicit_name=True)
     given = [multiple(table, granule.page), claripy.ULT(table, 1 << 48)]
     paths = images.shim.run(images.shim.one("^shim_encode_table$"), [table], given)
-    yield Obligation(given, [Case(path.condition, {"a link": path.x(0) == table | 3}) for path in paths])
+    yield Obligation(given, (Case(path.condition, {"a link": path.x(0) == table | 3}) for path in paths))
 
 
 def decode(images: Images, granule: Granule, key: str) -> Iterator[Obligation]:
     """Any 64 bits, at any level: decoded by the fields; and a leaf that was decoded and encoded again is the same."""
     value, level = (claripy.BVS(name, 64, explicit_name=True) for name in ("value", "level"))
     out = Region("out", 40)
-    for number, shape in granule.levels.items():
+
+    def at(number: int, shape: Level) -> Obligation:
         given = [level == number]
-        cases = []
-        for path in images.shim.run(images.shim.one(f"^shim_decode_{key}$"), [value, level, out], given, [out]):
+
+        def of(path: Path) -> Case:
             valid, table, contiguous, address, attributes = (path.load(out, 8 * i, 8) for i in range(5))
             claims: dict[str, Any] = {"no panic": claripy.BoolV(not path.panicked)}
             claims["valid"] = valid == value & 1
@@ -80,16 +83,19 @@ def decode(images: Images, granule: Granule, key: str) -> Iterator[Obligation]:
                 proper = value & ~(ATTRIBUTES | CONTIGUOUS | bits(47, shape.shift)) & (2**64 - 1) == (3 if number == 3 else 1)
                 again = address | attributes | contiguous << 52 | (3 if number == 3 else 1)
                 claims["what is decoded is what was encoded"] = implies(proper, again == value)
-            cases.append(Case(path.condition, claims))
-        yield Obligation(given + out.within(), cases)
+            return Case(path.condition, claims)
+
+        return Obligation(given + out.within(), map(of, images.shim.run(images.shim.one(f"^shim_decode_{key}$"), [value, level, out], given, [out])))
+
+    yield from (at(number, shape) for number, shape in granule.levels.items())
 
 
 def changes(images: Images, name: str) -> Iterator[Obligation]:
     """Each change of attributes changes its own bits and no others."""
     value, software = (claripy.BVS(name, 64, explicit_name=True) for name in ("value", "software"))
     out = Region("out", 40)
-    cases = []
-    for path in images.shim.run(images.shim.one(f"^{name}$"), [value, software, out], [], [out]):
+
+    def of(path: Path) -> Case:
         before = value & ATTRIBUTES
         read_only, never = bits(7, 7), bits(53, 53)
         expected = {
@@ -99,8 +105,9 @@ def changes(images: Images, name: str) -> Iterator[Obligation]:
             "execute-never sets PXN": before | never,
             "software bits": before & ~bits(58, 55) | (software & 15) << 55,
         }
-        cases.append(Case(path.condition, {says: path.load(out, 8 * i, 8) == right for i, (says, right) in enumerate(expected.items())}))
-    yield Obligation(out.within(), cases)
+        return Case(path.condition, {says: path.load(out, 8 * i, 8) == right for i, (says, right) in enumerate(expected.items())})
+
+    yield Obligation(out.within(), map(of, images.shim.run(images.shim.one(f"^{name}$"), [value, software, out], [], [out])))
 
 
 def claims(images: Images) -> Iterator[Claim]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import claripy
 
-from .arm import GRANULES, Granule, implies, index, leaves_of, multiple
+from .arm import GRANULES, Granule, Level, implies, index, leaves_of, multiple
 from .claim import Case, Claim, Mutant, Obligation
 from .images import Images
 from .machine import Path, Region
@@ -94,7 +94,7 @@ def rule_obligation(images: Images, granule: Granule, name: str) -> Iterator[Obl
     given = [multiple(va | pa | size, granule.page), size != 0, allowed & ~0xFF == 0, allowed[6:6] == 1]
     out = Region("out", 32)
     paths = images.shim.run(images.shim.one(f"^{name}$"), [va, pa, size, allowed, out], given, [out])
-    yield Obligation(given + out.within(), [Case(path.condition, rule(granule, path, out)) for path in paths])
+    yield Obligation(given + out.within(), (Case(path.condition, rule(granule, path, out)) for path in paths))
 
 
 PLANTED_RULES = {
@@ -108,23 +108,25 @@ PLANTED_DIVISIONS = {1: "VA and PA are not congruent", 2: "a group that is not w
 def division(images: Images, granule: Granule, name: str) -> Iterator[Obligation]:
     va, pa, nr, level, groups = (claripy.BVS(n, 64, explicit_name=True) for n in ("va", "pa", "nr", "level", "groups"))
     out = Region("out", 32)
-    for number, shape in granule.levels.items():
-        if not shape.leaf:
-            continue
+
+    def at(number: int, shape: Level) -> Obligation:
         room = claripy.ULE(nr, shape.entries - index(granule, number, va))
         given = [level == number, multiple(va | pa, 1 << shape.shift), nr != 0, room, claripy.ULE(groups, 1)]
         # Where the level has none, the engine does not ask for any.
         given += [] if shape.group else [groups == 0]
         paths = images.shim.run(images.shim.one(f"^{name}$"), [level, va, pa, nr, groups, out], given, [out])
-        cases = []
-        for path in paths:
+
+        def of(path: Path) -> Case:
             said, count, grouped, head = answer(path, out)
             claims = {"no panic": claripy.BoolV(not path.panicked), "level and number are those given": claripy.And(said == number, count == nr)}
             claims["groups only if asked for"] = implies(groups == 0, grouped == 0)
             claims |= groups_are_whole(granule, number, va, pa, nr, grouped, head)
             claims["every group that can be is one"] = all_groups_found(granule, number, va, pa, nr, grouped, groups == 1)
-            cases.append(Case(path.condition, claims))
-        yield Obligation(given + out.within(), cases)
+            return Case(path.condition, claims)
+
+        return Obligation(given + out.within(), map(of, paths))
+
+    yield from (at(number, shape) for number, shape in granule.levels.items() if shape.leaf)
 
 
 def largest_within(images: Images, granule: Granule, name: str) -> Iterator[Obligation]:
@@ -132,8 +134,8 @@ def largest_within(images: Images, granule: Granule, name: str) -> Iterator[Obli
     pa, pages, allowed = (claripy.BVS(n, 64, explicit_name=True) for n in ("pa", "pages", "allowed"))
     given = [multiple(pa, granule.page), pages != 0, claripy.ULE(pages, 1 << (48 - granule.page_shift)), claripy.ULT(pa, 1 << 48), allowed & ~0xFF == 0, allowed[6:6] == 1]
     paths = images.shim.run(images.shim.one(f"^{name}$"), [pa, pages, allowed], given)
-    cases = []
-    for path in paths:
+
+    def of(path: Path) -> Case:
         claims: dict[str, Any] = {"no panic": claripy.BoolV(not path.panicked)}
         possible = {}
         for leaf in leaves_of(granule):
@@ -144,8 +146,9 @@ def largest_within(images: Images, granule: Granule, name: str) -> Iterator[Obli
             it = path.x(0) == leaf.level << 8 | leaf.group
             larger = [possible[other] for other in possible if other.bytes > leaf.bytes]
             claims[f"{leaf.bytes >> 10}K is possible, and nothing larger"] = implies(it, claripy.And(possible[leaf], *(claripy.Not(other) for other in larger)))
-        cases.append(Case(path.condition, claims))
-    yield Obligation(given, cases)
+        return Case(path.condition, claims)
+
+    yield Obligation(given, map(of, paths))
 
 
 def claims(images: Images) -> Iterator[Claim]:

@@ -19,7 +19,9 @@ from typing import Any
 logging.disable(logging.ERROR)
 import angr  # noqa: E402
 import claripy  # noqa: E402
+import z3  # noqa: E402
 
+from angr.engines import HeavyVEXMixin, HooksMixin, SimEngineFailure, SimEngineSyscall  # noqa: E402
 from angr.engines.vex.claripy import irop  # noqa: E402
 
 logging.disable(logging.WARNING)
@@ -38,6 +40,11 @@ class Reversed:
 
 
 irop.operations.update({"Iop_Reverse8sIn16_x8": Reversed(8, 16), "Iop_Reverse16sIn32_x4": Reversed(16, 32)})
+
+
+class Engine(SimEngineFailure, SimEngineSyscall, HooksMixin, HeavyVEXMixin):
+    """angr's own, less what costs time and is not used: other languages, an emulator, a record of all that is done."""
+
 
 RETURN = 0xFFFF_FFFF_FFFF_F000
 """Where the function returns to."""
@@ -109,6 +116,11 @@ class Path:
     def load(self, region: Region, offset: int, size: int) -> Any:
         """What lies in `region` at the end, little-endian."""
         return self.state.memory.load(self.state.globals["shadows"][region.name] + offset, size, endness="Iend_LE", inspect=False, disable_actions=True)
+
+    def words(self, region: Region, nr: int) -> list[Any]:
+        """The first `nr` 64-bit words of `region` at the end, where no store is of less than a word."""
+        stored = {a.offset + 8 * i: a.value[64 * i + 63 : 64 * i] for a in self.stores(region) for i in range(a.size // 8)}
+        return [stored[8 * i] if 8 * i in stored else self.load(region, 8 * i, 8) for i in range(nr)]
 
     def stores(self, region: Region) -> list[Access]:
         return [a for a in self.accesses if a.write and a.region == region.name]
@@ -192,13 +204,38 @@ def system(state: Any) -> None:
     state.globals["system"] = (*state.globals["system"], System(kind, word, operand, state.addr))
 
 
+class Branches:
+    """Which branches can be taken, by z3 alone: what paths share is asserted once."""
+
+    def __init__(self) -> None:
+        self.solver = z3.SolverFor("QF_BV")
+        self.asserted: list[Any] = []
+
+    def model(self, condition: list[Any], known: int = 0, model: Any = None) -> Any:
+        """Returns a model of `condition`: that given if it is one of all but the first `known`; None if there is none."""
+        if model is not None and all(z3.is_true(model.eval(claripy.backends.z3.convert(part), True)) for part in condition[known:]):
+            return model
+        shared = 0
+        while shared < min(len(condition), len(self.asserted)) and condition[shared] is self.asserted[shared]:
+            shared += 1
+        self.solver.pop(len(self.asserted) - shared)
+        for part in condition[shared:]:
+            self.solver.push()
+            self.solver.add(claripy.backends.z3.convert(part))
+        self.asserted = list(condition)
+        answer = self.solver.check()
+        if answer == z3.unknown:
+            raise NoProof(f"z3 does not know: {self.solver.reason_unknown()}")
+        return self.solver.model() if answer == z3.sat else None
+
+
 class Image:
     """An ELF file and what is known of it."""
 
     def __init__(self, file: File) -> None:
         self.file = file
         # The image keeps its relocations, which the linker has applied.
-        self.project = angr.Project(str(file), auto_load_libs=False, perform_relocations=False)
+        self.project = angr.Project(str(file), auto_load_libs=False, perform_relocations=False, engine=Engine)
         self.object = self.project.loader.main_object
         self._compare_with_file()
         self.functions = sorted({Function(s.name, s.rebased_addr, s.size) for s in self.object.symbols if s.is_function and s.size}, key=lambda f: (f.address, f.name))
@@ -271,36 +308,38 @@ class Image:
         regions: list[Region] | None = None,
         most_paths: int = 5000,
         most_steps: int = 200_000,
-        memory: Callable[[Any, dict[str, int]], None] | None = None,
-    ) -> list[Path]:
-        """All paths of `function` under the conditions `given`. A `Region` as argument is its base."""
+    ) -> Iterator[Path]:
+        """All paths of `function` under the conditions `given`, as they are found. A `Region` as argument is its base."""
         state = self._state(function, arguments, given, regions or [])
-        if memory:
-            memory(state, state.globals["shadows"])
-        if not state.solver.satisfiable():
+        branches = Branches()
+        if (model := branches.model(state.solver.constraints)) is None:
             raise NoProof("nothing fulfils the precondition")
-        waiting, done, steps = [state], [], 0
+        waiting, done, steps = [(state, model)], 0, 0
         while waiting:
-            state = waiting.pop()
+            state, model = waiting.pop()
             steps += 1
-            if steps > most_steps or len(done) > most_paths:
+            if steps > most_steps or done > most_paths:
                 raise NoProof(f"more than {most_paths} paths, or {most_steps} blocks")
             if state.addr == RETURN or state.addr in self.panics:
-                done.append(Path(list(state.solver.constraints), state, list(state.globals["system"]), list(state.globals["accesses"]), self.panics.get(state.addr, "")))
+                done += 1
+                yield Path(list(state.solver.constraints), state, list(state.globals["system"]), list(state.globals["accesses"]), self.panics.get(state.addr, ""))
                 continue
             found = self.project.factory.successors(state)
             if found.unconstrained_successors:
                 raise NoProof(f"{state.addr:#x}: a branch to anywhere")
-            if not found.flat_successors:
+            before, taken = len(state.solver.constraints), len(waiting)
+            for after in found.flat_successors:
+                if (other := branches.model(after.solver.constraints, before, model)) is not None:
+                    waiting.append((after, other))
+            if len(waiting) == taken:
                 raise NoProof(f"{state.addr:#x}: a path ends without a return")
-            waiting.extend(found.flat_successors)
         if not done:
             raise NoProof("no path returns")
-        return done
 
     def _state(self, function: Function, arguments: list[Any], given: list[Any], regions: list[Region]) -> Any:
-        add = {angr.options.SYMBOL_FILL_UNCONSTRAINED_MEMORY, angr.options.SYMBOL_FILL_UNCONSTRAINED_REGISTERS, angr.options.NO_CROSS_INSN_OPT}
-        remove = {angr.options.COMPOSITE_SOLVER, *angr.options.refs} | angr.options.unicorn
+        # `Branches` says what is feasible.
+        add = {angr.options.SYMBOL_FILL_UNCONSTRAINED_MEMORY, angr.options.SYMBOL_FILL_UNCONSTRAINED_REGISTERS, angr.options.NO_CROSS_INSN_OPT, angr.options.LAZY_SOLVES}
+        remove = {angr.options.COMPOSITE_SOLVER, angr.options.TRACK_CONSTRAINT_ACTIONS, *angr.options.refs} | angr.options.unicorn
         state = self.project.factory.blank_state(addr=function.address, add_options=add, remove_options=remove)
         shadows = {r.name: r.at if r.at is not None else SHADOWS + i * SHADOW_STRIDE for i, r in enumerate(regions)}
         daif = claripy.BVS("daif", 64, explicit_name=True)

@@ -250,7 +250,7 @@ class Flushed:
     fields: dict[str, Any]
     pending: Region
     tree: Region
-    paths: list[Path]
+    paths: Iterator[Path]
 
 
 def flushed(images: Images, stale: list[Stale], bound: int, image: Image) -> Flushed:
@@ -275,15 +275,16 @@ def shipped(images: Images, stale: list[Stale], bound: int, image: Image | None 
     """What a flush of these ranges must do."""
     found = flushed(images, stale, bound, image or images.kernel)
     has_range, repeat, most = found.fields["has_range"] == 1, found.fields["repeat"] == 1, found.fields["most"]
-    cases = []
-    for path in found.paths:
+
+    def of(path: Path) -> Case:
         claims, issued = sequence(issued_by(path), claripy.false(), repeat)
         claims["no panic"] = claripy.BoolV(not path.panicked)
         easy, hard = cover(GRANULES["4k"], issued, stale, has_range, most)
         claims["nothing is pending afterwards"] = path.load(found.pending, 0, 4) == 0
         claims["the tree is as it was"] = claripy.BoolV(not path.stores(found.tree))
-        cases.append(Case(path.condition, claims | easy, hard))
-    yield Obligation(found.given, cases)
+        return Case(path.condition, claims | easy, hard)
+
+    yield Obligation(found.given, map(of, found.paths))
 
 
 def issued_by(path: Path) -> list[Issued]:
@@ -338,13 +339,14 @@ def of_granule(images: Images, key: str, stale: Stale, bound: int, foreign: bool
     given = stale.given() + [claripy.ULE(f, 1) for f in (has_range, repeat)]
     given += bounded(granule, [stale], has_range == 1, wide, bound)
     paths = images.shim.run(images.shim.one(f"^shim_flush_{key}$"), [question, log], given, [question, log])
-    cases = []
-    for path in paths:
+
+    def of(path: Path) -> Case:
         claims, issued = sequence(logged(path, log), claripy.BoolV(foreign), repeat == 1)
         claims["no panic"] = claripy.BoolV(not path.panicked)
         easy, hard = cover(granule, issued, [stale], has_range == 1, wide)
-        cases.append(Case(path.condition, claims | easy, hard))
-    yield Obligation(given + question.within() + log.within(), cases)
+        return Case(path.condition, claims | easy, hard)
+
+    yield Obligation(given + question.within() + log.within(), map(of, paths))
 
 
 PLANTED = {
@@ -361,8 +363,11 @@ def planted_cover(images: Images, key: str, bug: int, bound: int) -> Iterator[Ob
         pages = claripy.LShR(stale.size, granule.page_shift)
         given = [*stale.given(), stale.links == 1]
         paths = images.shim.run(images.shim.one(f"^planted_cover_{key}_{bug}$"), [stale.start, pages, log], given, [log])
-        cases = [Case(path.condition, *cover(granule, logged(path, log), [stale], claripy.true(), bv(bound))) for path in paths]
-        yield Obligation(given + log.within(), cases)
+
+        def of(path: Path, stale: Stale = stale) -> Case:
+            return Case(path.condition, *cover(granule, logged(path, log), [stale], claripy.true(), bv(bound)))
+
+        yield Obligation(given + log.within(), map(of, paths))
 
 
 FEW = (0, 1, 4, 9, 16, 20, 21, 22)
