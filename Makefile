@@ -40,9 +40,9 @@ endif
 
 # An image has one granule, and one size of addresses.
 ifneq ($(of_granule),)
-build run efi bench lines replay shell ptmap soak: export OUT ?= $(or $(BUILD),build)$(of_granule)
-build run efi bench lines replay shell ptmap soak: export IMAGE ?= $(or $(BUILD),build)$(of_granule)/Image
-build run efi bench lines replay shell ptmap soak: export ELF ?= $(or $(BUILD),build)$(of_granule)/vmwalk.elf
+build run efi boards bench lines replay shell ptmap soak: export OUT ?= $(or $(BUILD),build)$(of_granule)
+build run efi boards bench lines replay shell ptmap soak: export IMAGE ?= $(or $(BUILD),build)$(of_granule)/Image
+build run efi boards bench lines replay shell ptmap soak: export ELF ?= $(or $(BUILD),build)$(of_granule)/vmwalk.elf
 endif
 
 # What a replay runs on follows from its trace, unless it is given.
@@ -77,7 +77,7 @@ override TRACE := $(strip $(TRACE))
 export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run efi soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb gdb-attach doc docs clean
+.PHONY: growth help help-bootargs setup build run efi boards soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb gdb-attach doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -96,6 +96,9 @@ run: ## build, boot, show the self-tests live; succeeds when all passed
 
 efi: ## leave build/efi/BOOTAA64.EFI, a UEFI application, and build/efi/vmwalk.img, a disk with it (BOOTARGS are on it)
 	@scripts/setup build && scripts/build && scripts/efi
+
+boards: ## leave build/boards/: what goes on an SD card of a Raspberry Pi 3, 4, 5 or an RK3588, with a README each (BOOTARGS)
+	@scripts/setup build && scripts/build && scripts/boards
 
 soak: ## what can run longer: host tests, 1 to 16 CPUs, proofs, device trees, fresh machines, and SOAK rounds of stress on 4 CPUs (BOOTARGS adds to it)
 	@scripts/setup test && scripts/build && exec scripts/soak
