@@ -8,5 +8,3 @@ pub mod device_tree;
 pub mod plan;
 pub mod regions;
 pub mod uart;
-
-const PAGE_SIZE: u64 = <paging::Granule4K as paging::Granule>::PAGE_SIZE;

@@ -1,6 +1,5 @@
 use core::fmt;
 
-use crate::PAGE_SIZE;
 use crate::device_tree::{Cpu, EnableMethod, Machine};
 use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
@@ -45,14 +44,11 @@ impl fmt::Display for Error {
     }
 }
 
-const PAGE_0: PhysRegion = PhysRegion {
-    start: 0,
-    end: PAGE_SIZE,
-};
-
-fn release_page(cpu: Cpu) -> Option<PhysRegion> {
+fn release_page(cpu: Cpu, page: u64) -> Option<PhysRegion> {
     match cpu.method {
-        Some(EnableMethod::SpinTable(release)) => PhysRegion::new(release, 8).map(PhysRegion::grow_to_pages),
+        Some(EnableMethod::SpinTable(release)) => {
+            PhysRegion::new(release, 8).map(|word| word.grow_to_pages(page))
+        }
         _ => None,
     }
 }
@@ -64,7 +60,7 @@ impl From<TooManyRegions> for Error {
 }
 
 impl Plan {
-    /// Plans for physical addresses below `limit`.
+    /// Plans for physical addresses below `limit`, in pages of `page` bytes.
     ///
     /// # Errors
     /// Why there is no plan.
@@ -73,6 +69,7 @@ impl Plan {
         image: PhysRegion,
         tree: PhysRegion,
         limit: u64,
+        page: u64,
     ) -> Result<Self, Error> {
         if machine.memory.is_empty() {
             return Err(Error::NoMemory);
@@ -88,12 +85,12 @@ impl Plan {
         })?;
         let addressable = ram.size();
         for reserved in machine.reserved.iter().filter(|reserved| reserved.no_map) {
-            ram.remove(reserved.region.grow_to_pages())?;
+            ram.remove(reserved.region.grow_to_pages(page))?;
         }
         let no_map = addressable - ram.size();
         let mut whole_pages = Regions::new();
         for region in ram.iter() {
-            whole_pages.add(region.shrink_to_pages())?;
+            whole_pages.add(region.shrink_to_pages(page))?;
         }
         let ram = whole_pages;
 
@@ -105,15 +102,16 @@ impl Plan {
         }
         let initrd = machine.initrd.filter(|initrd| ram.contains(initrd));
         let mut free = ram.clone();
+        let page_0 = PhysRegion { start: 0, end: page };
         let taken = machine
             .reserved
             .iter()
             .map(|reserved| reserved.region)
-            .chain(machine.cpus().filter_map(release_page))
-            .chain([image, tree, PAGE_0])
+            .chain(machine.cpus().filter_map(|cpu| release_page(cpu, page)))
+            .chain([image, tree, page_0])
             .chain(initrd);
         for region in taken {
-            free.remove(region.grow_to_pages())?;
+            free.remove(region.grow_to_pages(page))?;
         }
         Ok(Self {
             ram,

@@ -2,8 +2,6 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
-use crate::PAGE_SIZE;
-
 pub const MAX_REGIONS: usize = 128;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +31,7 @@ impl PhysRegion {
     }
 
     #[must_use]
-    pub const fn shrink_to_pages(self) -> Self {
-        let page = PAGE_SIZE;
+    pub const fn shrink_to_pages(self, page: u64) -> Self {
         let end = self.end & !(page - 1);
         let start = match self.start.checked_next_multiple_of(page) {
             Some(start) if start < end => start,
@@ -44,8 +41,7 @@ impl PhysRegion {
     }
 
     #[must_use]
-    pub const fn grow_to_pages(self) -> Self {
-        let page = PAGE_SIZE;
+    pub const fn grow_to_pages(self, page: u64) -> Self {
         Self {
             start: self.start & !(page - 1),
             end: match self.end.checked_next_multiple_of(page) {

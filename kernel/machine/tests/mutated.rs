@@ -105,7 +105,7 @@ fn read_all(blob: &[u8]) -> bool {
             end: 7 << 20,
         };
         assert!(machine.nr_cpus() <= 32);
-        let _ = Plan::new(&machine, image, tree, 1 << 47);
+        let _ = Plan::new(&machine, image, tree, 1 << 47, 4096);
     }
     read
 }

@@ -36,7 +36,7 @@ fn plan_of(machine: &Machine<'_>) -> Result<Plan, plan::Error> {
     let start = bank.map_or(0, |bank| bank.start) + (2 << 20);
     let image = PhysRegion::new(start, 4 << 20).unwrap();
     let tree = PhysRegion::new(image.end, 64 << 10).unwrap();
-    Plan::new(machine, image, tree, 1 << 47)
+    Plan::new(machine, image, tree, 1 << 47, PAGE)
 }
 
 #[test]
@@ -206,4 +206,30 @@ fn the_page_at_0_is_mapped_and_never_given_out() {
         nr += 1;
     }
     assert!(nr > 1);
+}
+
+#[test]
+fn a_page_that_is_taken_in_part_is_not_free() {
+    let mut partly = 0;
+    for (name, blob) in &sample() {
+        let machine = read(blob);
+        let Some(bank) = machine.memory.iter().copied().max_by_key(PhysRegion::size) else {
+            continue;
+        };
+        let image = PhysRegion::new(bank.start + (2 << 20), 4 << 20).unwrap();
+        // As UEFI and U-Boot have it: no larger than it is.
+        let tree = PhysRegion::new(image.end, blob.len() as u64).unwrap();
+        for page in [PAGE, 4 * PAGE, 16 * PAGE] {
+            let Ok(plan) = Plan::new(&machine, image, tree, 1 << 47, page) else {
+                continue;
+            };
+            let whole = |region: &PhysRegion| region.start % page == 0 && region.end % page == 0;
+            assert!(
+                plan.ram.iter().all(whole) && plan.free.iter().all(whole),
+                "{name}, {page}"
+            );
+            partly += usize::from(tree.end % page != 0);
+        }
+    }
+    assert!(partly > 20, "{partly}");
 }

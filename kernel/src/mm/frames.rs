@@ -90,7 +90,7 @@ pub struct NoRoom;
 pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), NoRoom> {
     let mut zones = Zones::new();
     for region in ram.iter() {
-        let region = region.shrink_to_pages();
+        let region = region.shrink_to_pages(PAGE_SIZE as u64);
         let frames = region.size() / PAGE_SIZE as u64;
         if frames == 0 {
             continue;
@@ -111,7 +111,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
         foreign.remove(*region).map_err(|_| NoRoom)?;
     }
     for region in foreign.iter() {
-        let region = region.shrink_to_pages();
+        let region = region.shrink_to_pages(PAGE_SIZE as u64);
         let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
         frames.for_each(|frame| zones.set_state(frame, State::FOREIGN));
     }
@@ -119,7 +119,7 @@ pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), No
     let zones = ZONES.call_once(|| zones);
     let mut buddy = BUDDY.lock();
     for region in free.iter() {
-        buddy.give(zones, &region.shrink_to_pages());
+        buddy.give(zones, &region.shrink_to_pages(PAGE_SIZE as u64));
     }
     single.iter().for_each(|region| buddy.adopt(zones, region));
     Ok(())

@@ -49,7 +49,7 @@ pub use areas::{
     KernelArea, alloc_stack, ioremap, ioremap_np, ioremap_wc, iounmap, kernel_vmalloc, vfree, vfree_atomic,
     vmalloc, vmalloc_nolock, vmalloc_nowait, vmalloc_to_pfn, vmap, vunmap, vzalloc,
 };
-use layout::{Granule, LINEAR_BASE, LINEAR_END};
+use layout::{Granule, LINEAR_BASE, LINEAR_END, PAGE_SIZE};
 use plan::Plan;
 use regions::{PhysRegion, Regions};
 use tables::{EarlyPages, EarlyTables, KernelTables, LinearMapTables};
@@ -108,7 +108,7 @@ fn plan_of(info: &BootInfo, machine: &Machine<'_>, pa_bits: u8) -> Result<Plan, 
         end: info.device_tree.pa + info.device_tree.size as u64,
     };
     let limit = (1 << u32::from(pa_bits).min(Granule::PA_BITS)).min((LINEAR_END - LINEAR_BASE) as u64);
-    Plan::new(machine, image, tree, limit).map_err(InitError::Plan)
+    Plan::new(machine, image, tree, limit, PAGE_SIZE as u64).map_err(InitError::Plan)
 }
 
 /// Sets up the final tables and frames. After [`init_early`].

@@ -156,7 +156,7 @@ fn text() -> Result<&'static [u8], Error> {
     let Some(initrd) = memory_plan().initrd else {
         return Err(kernel::machine().initrd.map_or(Error::NoTrace, Error::OutsideRam));
     };
-    let pages = initrd.grow_to_pages();
+    let pages = initrd.grow_to_pages(PAGE_SIZE as u64);
     let frames = pages.start / PAGE_SIZE as u64..pages.end / PAGE_SIZE as u64;
     for frame in frames {
         if mm::frames::state(paging::Pfn(frame)) != State::FOREIGN {

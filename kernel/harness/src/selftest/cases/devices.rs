@@ -190,7 +190,7 @@ pub fn console_is_an_ioremap(ctx: &Context) -> TestResult {
     verify_pages(
         &ctx.tree(),
         base.align_down(PAGE),
-        region.grow_to_pages().size() / PAGE,
+        region.grow_to_pages(PAGE).size() / PAGE,
         |page| {
             Some(Expected {
                 pa: PhysAddr(region.start).align_down(PAGE).add(page * PAGE),
