@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def booted(suite: str = SUITE, package: str = CLOUD, cpu: str = "max", options: tuple[str, ...] = (), arguments: str = "") -> Iterator[int]:
+def booted(suite: str = SUITE, package: str = CLOUD, cpu: str = "max", options: tuple[str, ...] = (), arguments: str = "", qemu: str = "") -> Iterator[int]:
     """The port of a stub behind which the kernel waits for a root device that never comes."""
     kernel, port = image(suite, package), free_port()
     with tempfile.TemporaryDirectory(prefix="vmwalk-linux-") as folder:
@@ -68,6 +68,7 @@ def booted(suite: str = SUITE, package: str = CLOUD, cpu: str = "max", options: 
             cpu=cpu,
             mem="512M",
             image=kernel,
+            qemu=qemu or Machine.qemu,
             machine_options=options,
             bootargs=f"console=ttyAMA0 root=/dev/vda rootwait cryptomgr.notests {arguments}",
             extra=("-gdb", f"tcp:127.0.0.1:{port}"),

@@ -12,7 +12,7 @@ import sys
 import threading
 import unittest
 
-from lib import debian_kernels
+from lib import debian_kernels, qemu_new
 from lib.debian_trees import Unavailable
 from lib.paths import ROOT
 
@@ -30,6 +30,8 @@ class Sessions(unittest.TestCase):
     cpu = "max"
     options: tuple[str, ...] = ()
     arguments = ""
+    qemu = ""
+    """An emulator of its own."""
     header = ""
     """What `vmw walk` says of the upper half."""
     port = 0
@@ -44,7 +46,7 @@ class Sessions(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         try:
-            cls.port = cls.enterClassContext(debian_kernels.booted(cls.suite, cls.package, cls.cpu, cls.options, cls.arguments))
+            cls.port = cls.enterClassContext(debian_kernels.booted(cls.suite, cls.package, cls.cpu, cls.options, cls.arguments, cls.qemu))
         except Unavailable as reason:
             cls.unavailable = f"{cls.package} of {cls.suite}: {reason}"
 
@@ -231,6 +233,29 @@ class Older(Sessions):
         text = self.gdb("vmw ptdump linear size=32M,64K")
         self.assertRegex(text, r"(?m)^0x\w+-0x\w+ 0x\w+ +\w+ L2 32M  C r")
         self.assertNotIn("BROKEN", text)
+
+
+class WithIndirectPermissions(Sessions):
+    """A newer emulator, whose CPU max has FEAT_S1PIE: 6.12 takes it."""
+
+    qemu = str(qemu_new.PROGRAM)
+    header = r"^va 0xffff\w+  TTBR1_EL1 0x\w+, 52-bit addresses, 4K granule$"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if qemu_new.version():
+            super().setUpClass()
+        else:
+            cls.unavailable = "no newer QEMU is there: scripts/setup qemu-new"
+
+    def test_it_agrees_with_the_emulator_and_the_cpu(self) -> None:
+        self.agrees()
+
+    def test_permissions_are_those_of_pir(self) -> None:
+        text = self.gdb("vmw walk $pc; vmw regs; vmw ptdump image perm=x")
+        self.assertRegex(text, r"(?m)^ +PIIndex=8 \(EL1 r-x, EL0 ---\) nDirty=1 ")
+        self.assertRegex(text, r"(?m)^PIR_EL1 0x\w+, what EL1 may do by PIIndex: ")
+        self.assertRegex(text, r"(?m)^0x\w+-.* r-x Normal-WB     UXN --- ISH AF")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gdb"))
 
 from vmwgdb import dump, walk  # noqa: E402
 from vmwgdb.arch import ACCESSED, AP_READ_ONLY, AP_USER, CONTIGUOUS, DIRTY_MODIFIER, MASK, NOT_GLOBAL, PXN, UXN  # noqa: E402
-from vmwgdb.arch import Descriptor, Half, Registers, describe_registers, show_size  # noqa: E402
+from vmwgdb.arch import Descriptor, Half, NotWalkable, Registers, describe_registers, show_size  # noqa: E402
 from vmwgdb.memory_types import type_name  # noqa: E402
 
 LINUX_MAIR = 0x4_0044_FFFF
@@ -282,6 +282,25 @@ class Permissions(unittest.TestCase):
     def test_a_clean_page_is_writable_where_hardware_marks_it_dirty(self) -> None:
         bits = UXN | PXN | AP_READ_ONLY | DIRTY_MODIFIER
         self.assertEqual((self.leaf(bits).el1, self.leaf(bits, HA=1, HD=1).el1), ("r--", "rw-"))
+
+    def test_are_those_of_pir_where_they_are_indirect(self) -> None:
+        # By the index: 0 nothing, 1 r, 3 rx, 5 rw, 6 rw (x is lost), 7 rwx, 10 rx, 12 rw.
+        fields = [0, 1, 3, 5, 6, 7, 10, 12, 0, 0, 0, 0, 0, 0, 0, 0xE]
+        pir = sum(field << 4 * index for index, field in enumerate(fields))
+        registers = replace(machine("4K", 48), tcr2=2, pir=pir, pire0=pir >> 4)
+        geometry = registers.half(1).geometry
+        wanted = ["---", "r--", "r-x", "rw-", "rw-", "rwx", "r-x", "rw-", *["---"] * 7, "rwx"]
+        for index, el1 in enumerate(wanted):
+            bits = (index >> 2) << 53 | (index >> 1 & 1) << 51 | (index & 1) << 6 | ACCESSED
+            leaf = Descriptor(bits, 3, geometry)
+            self.assertEqual((leaf.permission_index, leaf.el1), (index, el1))
+            self.assertEqual(leaf.el0, wanted[index + 1] if index < 15 else "---")
+            self.assertEqual(Descriptor(bits | AP_READ_ONLY, 3, geometry).el1, el1.replace("w", "-"), "not dirty, and HD clear")
+            dirty = replace(registers, tcr=registers.tcr | 1 << 40).half(1).geometry
+            self.assertEqual(Descriptor(bits | AP_READ_ONLY, 3, dirty).el1, el1)
+        self.assertFalse(registers.half(1).hierarchical)
+        with self.assertRaisesRegex(NotWalkable, "TCR2_EL1.D128"):
+            replace(registers, tcr2=1 << 5).half(1)
 
     def test_are_narrowed_by_the_tables_above(self) -> None:
         tables, registers = Tables("4K", 48), machine("4K", 48)

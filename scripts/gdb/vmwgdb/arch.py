@@ -37,6 +37,10 @@ TG1 = {1: "16K", 2: "4K", 3: "64K"}
 IPS_BITS = {0: 32, 1: 36, 2: 40, 3: 42, 4: 44, 5: 48, 6: 52, 7: 56}
 
 
+INDIRECT = {1: "r--", 2: "--x", 3: "r-x", 5: "rw-", 6: "rw-", 7: "rwx", 8: "r--", 9: "r--", 10: "r-x", 12: "rw-", 14: "rwx"}
+"""A field of PIR_EL1, overlays apart; 6 is what would be rwx and loses x, 9 a guarded control stack."""
+
+
 class NotWalkable(Exception):
     """The registers describe no walk; the message says which field."""
 
@@ -78,6 +82,8 @@ class Geometry:
     hardware_af: bool = False
     hardware_dirty: bool = False
     """TCR_EL1.HA and HD: hardware sets AF, and clears AP[2] where DBM is set, in one descriptor of a group."""
+    indirect: tuple[int, int] | None = None
+    """PIR_EL1 and PIRE0_EL1, with TCR2_EL1.PIE (FEAT_S1PIE): four bits of a leaf choose its permissions there."""
 
     @property
     def ds(self) -> bool:
@@ -207,6 +213,13 @@ class Registers:
     mair: int
     sctlr: int
     level: int = 1
+    tcr2: int = 0
+    pir: int = 0
+    pire0: int = 0
+
+    @property
+    def indirect(self) -> bool:
+        return self.tcr2 >> 1 & 1 != 0
 
     @property
     def asid(self) -> int:
@@ -232,6 +245,8 @@ class Registers:
             raise NotWalkable(f"TCR_EL{self.level}.T{number}SZ is {size}: not programmed (TCR_EL{self.level} = {tcr:#x})")
         if granule is None:
             raise NotWalkable(f"TCR_EL{self.level}.TG{number} has a reserved value (TCR_EL{self.level} = {tcr:#x})")
+        if self.tcr2 >> 5 & 1:
+            raise NotWalkable(f"TCR2_EL{self.level}.D128 is set: descriptors are of 128 bits")
         pa_bits = 52 if wide else 48
         return Half(
             number=number,
@@ -244,13 +259,15 @@ class Registers:
                 bits(tcr, 29, 28) if number else bits(tcr, 13, 12),
                 hardware_af=bool(tcr >> 39 & 1),
                 hardware_dirty=bool(tcr >> 40 & 1),
+                indirect=(self.pir, self.pire0) if self.indirect else None,
             ),
             disabled=root is None and bool(tcr >> (23 if number else 7) & 1),
             level=self.level,
             asid=self.asid if root is None else 0,
             output_bits=min(IPS_BITS[bits(tcr, 34, 32)], pa_bits),
             ignores_top_byte=bool(tcr >> (38 if number else 37) & 1),
-            hierarchical=not tcr >> (42 if number else 41) & 1,
+            # With PIE tables narrow nothing, as with HPD.
+            hierarchical=not (tcr >> (42 if number else 41) & 1 or self.indirect),
         )
 
     def half_of(self, va: int, root: int | None = None) -> Half:
@@ -333,14 +350,28 @@ class Descriptor:
     @property
     def el0(self) -> str:
         """What EL0 may do, as `rwx`. Execution does not ask AP[1]."""
+        if self.geometry.indirect:
+            return self.by_index(self.geometry.indirect[1])
         user = self.value & AP_USER
         return ("r" if user else "-") + ("w" if user and self.writable else "-") + ("-" if self.value & UXN else "x")
 
     @property
     def el1(self) -> str:
         """What EL1 may do, as `rwx`. What EL0 may write is not executable at EL1 (Arm ARM D8.4.1)."""
+        if self.geometry.indirect:
+            return self.by_index(self.geometry.indirect[0])
         executable = not self.value & PXN and not (self.value & AP_USER and self.writable)
         return "r" + ("w" if self.writable else "-") + ("x" if executable else "-")
+
+    @property
+    def permission_index(self) -> int:
+        """PIIndex: UXN, PXN, DBM and AP[1], which mean nothing else then."""
+        return bits(self.value, 54, 53) << 2 | bits(self.value, 51, 51) << 1 | bits(self.value, 6, 6)
+
+    def by_index(self, permissions: int) -> str:
+        """What PIR_EL1 or PIRE0_EL1 gives; AP[2] is nDirty, which hardware clears at a write if it may (HD)."""
+        may = INDIRECT.get(permissions >> 4 * self.permission_index & 0xF, "---")
+        return may.replace("w", "-") if self.value & AP_READ_ONLY and not self.geometry.hardware_dirty else may
 
     def narrowed(self, taken: int) -> "Descriptor":
         """The leaf with what table descriptors above it take away: bits 63:59 of all of them."""
@@ -357,38 +388,41 @@ class Descriptor:
             text += " !AF"
         if self.value & NOT_GLOBAL:
             text += " nG"
-        if self.value & AP_USER:
+        if self.el0[:2] != "--":
             text += " user"
-        if not self.value & UXN:
+        if "x" in self.el0:
             text += " user-x"
         return text + self.rarer()
 
     def columns(self) -> str:
         """The same for a table of leaves: every field has its place."""
-        flags = ((UXN, "UXN"), (PXN, "PXN"))
-        text = f"{self.el1} {self.memory_type:<13} " + " ".join(name if self.value & bit else "---" for bit, name in flags)
+        never = ("x" not in self.el0, "x" not in self.el1) if self.geometry.indirect else (self.value & UXN, self.value & PXN)
+        text = f"{self.el1} {self.memory_type:<13} {'UXN' if never[0] else '---'} {'PXN' if never[1] else '---'}"
         text += f" {SHORT_SHAREABILITY[self.shareability]} {'AF' if self.value & ACCESSED else '--'}"
         if self.value & NOT_GLOBAL:
             text += " nG"
-        if self.value & AP_USER:
+        if self.el0[:2] != "--":
             text += " user"
         return text + self.rarer()
 
     def rarer(self) -> str:
-        text = "".join(f" {name}" for bit, name in ((DIRTY_MODIFIER, "DBM"), (GUARDED, "GP")) if self.value & bit)
+        text = "".join(f" {name}" for bit, name in ((0 if self.geometry.indirect else DIRTY_MODIFIER, "DBM"), (GUARDED, "GP")) if self.value & bit)
         return text + (f" sw={self.software:#x}" if self.software else "")
 
     def fields(self) -> str:
         """Every field of a leaf, spelled out."""
         value = self.value
         access = {0: "EL1 rw", 1: "EL1 rw, EL0 rw", 2: "EL1 ro", 3: "EL1 ro, EL0 ro"}[bits(value, 7, 6)]
+        permissions = f"AP={bits(value, 7, 6):02b} ({access}) UXN={bits(value, 54, 54)} PXN={bits(value, 53, 53)}"
+        if self.geometry.indirect:
+            permissions = f"PIIndex={self.permission_index} (EL1 {self.el1}, EL0 {self.el0}) nDirty={bits(value, 7, 7)}"
         text = (
-            f"AP={bits(value, 7, 6):02b} ({access}) UXN={bits(value, 54, 54)} PXN={bits(value, 53, 53)} "
+            f"{permissions} "
             f"{'TCR.SH' if self.geometry.ds else 'SH'}={self.shareability:02b} ({SHAREABILITY[self.shareability]}) "
             f"AttrIndx={self.attr_index} ({attribute_meaning(self.geometry.mair >> 8 * self.attr_index & 0xFF)}) "
             f"AF={bits(value, 10, 10)} nG={bits(value, 11, 11)} CONT={bits(value, 52, 52)} sw={self.software:#x}"
         )
-        for bit, name in ((DIRTY_MODIFIER, "DBM"), (GUARDED, "GP"), (NT if self.level < LAST_LEVEL else 0, "nT")):
+        for bit, name in ((0 if self.geometry.indirect else DIRTY_MODIFIER, "DBM"), (GUARDED, "GP"), (NT if self.level < LAST_LEVEL else 0, "nT")):
             if value & bit:
                 text += f" {name}=1"
         return text
@@ -426,6 +460,10 @@ def describe_registers(registers: Registers) -> list[str]:
             f"TBI{number}={tcr >> (37 + number) & 1} HPD{number}={tcr >> (41 + number) & 1}"
         )
     lines.append(f"  HA={tcr >> 39 & 1} HD={tcr >> 40 & 1} DS={tcr >> 59 & 1}")
+    if registers.indirect:
+        for name, register, el in (("PIR", registers.pir, "EL1"), ("PIRE0", registers.pire0, "EL0")):
+            given = " ".join(INDIRECT.get(register >> 4 * index & 0xF, "---") for index in range(16))
+            lines.append(f"{name}_EL{level} {register:#018x}, what {el} may do by PIIndex: {given}")
     for number, ttbr in ((0, registers.ttbr0), (1, registers.ttbr1)):
         off = " (walks disabled: EPD)" if tcr >> (23 if number else 7) & 1 else ""
         table = root_of(ttbr, wide_output(tcr, number))

@@ -65,7 +65,7 @@ def number_in(value: "gdb.Value", expression: str) -> int:
     return int(value) & MASK
 
 
-BY_HAND = ("tcr", "mair", "sctlr", "ttbr0", "ttbr1", "linear")
+BY_HAND = ("tcr", "mair", "sctlr", "ttbr0", "ttbr1", "tcr2", "pir", "pire0", "linear")
 """What `vmw regs` takes by hand: registers that a stub does not have, and where a linear map begins."""
 by_hand: dict[str, int] = {}
 
@@ -118,7 +118,9 @@ def registers() -> Registers:
     check_machine()
     level = regime()
     ttbr0, ttbr1, tcr, mair, sctlr = (system_register(name, level) for name in ("ttbr0", "ttbr1", "tcr", "mair", "sctlr"))
-    return Registers(ttbr0, ttbr1, tcr, mair, sctlr, level)
+    # A CPU without FEAT_TCR2 or FEAT_S1PIE has none of these.
+    tcr2, pir, pire0 = (by_hand.get(name, shown_register(f"{name.upper()}_EL{level}") or 0) for name in ("tcr2", "pir", "pire0"))
+    return Registers(ttbr0, ttbr1, tcr, mair, sctlr, level, tcr2, pir, pire0)
 
 
 def unusual() -> list[str]:
@@ -130,8 +132,12 @@ def unusual() -> list[str]:
         lines.append("stage 2 is on (HCR_EL2.VM): what the tables hold are IPAs, and are read as if they were physical")
     if level > regime():
         lines.append(f"the CPU is at EL{level}, with tables of its own: what is shown is EL1's")
-    if (shown_register("TCR2_EL1") or 0) & 2 and regime() == 1:
-        lines.append("permissions are indirect (TCR2_EL1.PIE): what is shown is the descriptors' AP, UXN and PXN, not what PIR_EL1 makes of them")
+    tcr2 = f"TCR2_EL{regime()}"
+    extensions = shown_register(tcr2) or 0
+    if extensions & 0b1100:
+        lines.append(f"permissions may have overlays ({tcr2}.POE, E0POE): what a thread's POR takes away is not shown")
+    if extensions & 1 << 4:
+        lines.append(f"types may be those of MAIR2 ({tcr2}.AIE): what is shown is MAIR's")
     return lines
 
 

@@ -168,10 +168,11 @@ def walk(read: Read, registers: Registers, va: int, root: int | None = None, num
 def permissions(result: Walk, registers: Registers) -> str:
     """What EL1 and EL0 may do, with what tables above and SCTLR_EL1.WXN take away."""
     leaf = result.leaf.narrowed(result.narrowed)
-    by_wxn = registers.wxn and leaf.el1 == "rwx"
+    wxn = registers.wxn and not registers.indirect
+    by_wxn = wxn and leaf.el1 == "rwx"
     text = f"EL{registers.level} " + ("rw-" if by_wxn else leaf.el1)
     if leaf.el0 != "---":
-        text += f", EL0 {'rw-' if registers.wxn and leaf.el0 == 'rwx' else leaf.el0}"
+        text += f", EL0 {'rw-' if wxn and leaf.el0 == 'rwx' else leaf.el0}"
     return text + (f" (not executable by SCTLR_EL{registers.level}.WXN)" if by_wxn else "")
 
 
