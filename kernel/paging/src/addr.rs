@@ -127,6 +127,19 @@ impl VirtRange {
         self.contains(other.start) && self.contains(other.last())
     }
 
+    /// Returns the range without its first `size` bytes.
+    #[inline]
+    pub(crate) const fn without(self, size: u64) -> Self {
+        Self::new(self.start.add(size), self.size - size)
+    }
+
+    /// Returns what is behind `done`, which covers the start.
+    #[inline]
+    pub(crate) const fn behind(self, done: Self) -> Self {
+        let skipped = done.end().offset_from(self.start);
+        Self::new(done.end(), self.size.saturating_sub(skipped))
+    }
+
     /// Returns whether the ranges share an address.
     #[inline]
     #[must_use]

@@ -2,24 +2,15 @@
 //! group, or of a table, which is freed after the flush (DESIGN rules 1, 3, 5).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
-use crate::edit::PageState;
+use crate::descriptor::{TABLE_OR_PAGE, VALID};
+use crate::edit::Change;
 use crate::flush::{FlushBatch, PendingRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
-use crate::tree::{Node, Tree, part};
-
-const fn alike<G: Granule>() -> u64 {
-    G::ATTRIBUTES | G::ADDRESS | VALID | TABLE_OR_PAGE
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Uniform {
-    pa: PhysAddr,
-    state: PageState,
-}
+use crate::tree::{Node, Slot, Tree};
+use crate::walk::Leaf;
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Folds what lies whole in `range` into the largest leaves that the policy allows, and counts
@@ -35,9 +26,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        let mut outcome = Outcome::default();
-        self.coalesce_table(self.root_node(), range.start, range.size, batch, &mut outcome);
-        Ok(outcome)
+        let mut change = Change::new(range, batch.pending_mut());
+        self.coalesce_table(self.root_node(), range, &mut change);
+        Ok(change.outcome)
     }
 
     /// Folds the leaf of `size` around `va`, if the policy allows it and all descriptors of the
@@ -55,188 +46,127 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         size: LeafSize,
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
-        let mut outcome = Outcome::default();
-        if size == LeafSize::PAGE || !size.exists::<G>() || !self.config().leaves.contains(size) {
-            return Ok(outcome);
+        if size == LeafSize::PAGE || !self.may_make(size) {
+            return Ok(Outcome::default());
         }
         let bytes = size.bytes::<G>();
-        let va = va.align_down(bytes);
-        self.validate(VirtRange::new(va, bytes))?;
+        let range = VirtRange::new(va.align_down(bytes), bytes);
+        self.validate(range)?;
+        let mut change = Change::new(range, batch.pending_mut());
         // A group's descriptors are of its own level, a block's are those of the table.
         let rung = size.level() + Level::from(!size.is_contiguous());
-        let mut node = self.root_node();
-        let mut parent = (node, 0);
+        let (mut above, mut node) = (self.root_node(), self.root_node());
         while node.level < rung {
-            let index = G::index(va.0, node.level);
-            let found = self.load(node.table, index);
+            let found = self.load(node.table, G::index(range.start.0, node.level));
             if !found.is_table(node.level) {
-                outcome.leaves.add(size, u32::from(!found.is_vacant()));
-                return Ok(outcome);
+                change.outcome.leaves.add(size, u32::from(!found.is_vacant()));
+                return Ok(change.outcome);
             }
-            parent = (node, index);
-            node = self.child(node, found);
+            (above, node) = (node, self.child(node, found));
         }
-        if size.is_contiguous() {
-            let (index, nr) = (G::index(va.0, rung), G::cont_entries(rung));
-            let head = self.load(node.table, index);
-            if head.is_contiguous() && !head.is_table(rung) {
-                outcome.leaves.add(size, 1);
-            } else {
-                self.fold_groups(node, index, nr, va, batch, &mut outcome);
+        if !size.is_contiguous() {
+            if let Some(block) = self.foldable(node, size, range.start) {
+                self.fold_into(above.table, &block, Some(node.table), &mut change);
             }
-        } else if let Some(uniform) = self.block_of(node, va) {
-            self.fold_table(parent, node, va, uniform, batch, &mut outcome);
+        } else if self
+            .load(node.table, G::index(range.start.0, rung))
+            .is_contiguous()
+        {
+            change.outcome.leaves.add(size, 1);
+        } else {
+            self.fold_groups(node, range, &mut change);
         }
-        Ok(outcome)
+        Ok(change.outcome)
     }
 
-    /// The caller makes the block.
-    fn coalesce_table<C>(
-        &self,
-        node: Node,
-        va: VirtAddr,
-        remaining: u64,
-        batch: &mut FlushBatch<'_, G, T, M, C>,
-        outcome: &mut Outcome,
-    ) -> Option<Uniform> {
+    /// Folds what lies below the descriptors of the range. Returns the block that could replace the
+    /// table; the caller makes it.
+    fn coalesce_table(&self, node: Node, range: VirtRange, change: &mut Change<'_, G>) -> Option<Leaf> {
         let level = node.level;
-        let (index, nr) = self.slots(level, va, remaining);
-        if level < LAST_LEVEL {
-            let (mut va, mut remaining) = (va, remaining);
-            for i in index..index + nr {
-                let here = part::<G>(level, va, remaining);
-                let found = self.load(node.table, i);
-                if found.is_table(level) {
-                    let child = self.child(node, found);
-                    if let Some(uniform) = self.coalesce_table(child, va, here, batch, outcome) {
-                        self.fold_table((node, i), child, va, uniform, batch, outcome);
-                    }
+        let mut rest = range;
+        while level < LAST_LEVEL
+            && let Some(Slot { part, found, .. }) = self.next_slot(node, &mut rest)
+        {
+            if found.is_table(level) {
+                let child = self.child(node, found);
+                if let Some(block) = self.coalesce_table(child, part, change) {
+                    self.fold_into(node.table, &block, Some(child.table), change);
                 }
-                va = va.add(here);
-                remaining -= here;
             }
         }
-        let whole = level > G::ROOT_LEVEL && remaining == G::table_span(level);
-        if whole && let Some(uniform) = self.block_of(node, va) {
-            return Some(uniform);
+        let block = LeafSize::new(level - 1, false);
+        if level > G::ROOT_LEVEL
+            && range.size == G::table_span(level)
+            && let Some(block) = self.foldable(node, block, range.start)
+        {
+            return Some(block);
         }
-        let head = va.0.wrapping_neg() & (G::size(level) - 1);
-        if let Some(whole) = remaining.checked_sub(head) {
-            let index = index + usize::from(head != 0);
-            let nr = ((whole >> G::shift(level)) as usize).min(G::root_entries_at(level) - index);
-            self.fold_groups(node, index, nr, va.add(head), batch, outcome);
-        }
+        self.fold_groups(node, range, change);
         None
     }
 
-    fn block_of(&self, node: Node, va: VirtAddr) -> Option<Uniform> {
-        let block = LeafSize::new(node.level - 1, false);
-        if !block.exists::<G>() || !self.config().leaves.contains(block) {
-            return None;
-        }
-        let uniform = self.uniform(node, 0, G::ENTRIES)?;
-        self.is_made(block, va, uniform).then_some(uniform)
-    }
-
-    fn is_made(&self, size: LeafSize, va: VirtAddr, uniform: Uniform) -> bool {
+    fn fold_groups(&self, node: Node, range: VirtRange, change: &mut Change<'_, G>) {
+        let size = LeafSize::new(node.level, true);
         let bytes = size.bytes::<G>();
-        uniform.state.valid && G::leaves(va, uniform.pa, bytes, self.config().leaves).first() == size
+        let mut group = VirtRange::new(range.start.add(bytes - 1).align_down(bytes), bytes);
+        while self.may_make(size) && range.covers(group) {
+            let head = self.load(node.table, G::index(group.start.0, node.level));
+            if !head.is_contiguous()
+                && let Some(leaf) = self.foldable(node, size, group.start)
+            {
+                self.fold_into(node.table, &leaf, None, change);
+            }
+            group.start = group.end();
+        }
     }
 
-    fn uniform(&self, node: Node, index: usize, nr: usize) -> Option<Uniform> {
+    fn may_make(&self, size: LeafSize) -> bool {
+        size.exists::<G>() && self.config().leaves.contains(size)
+    }
+
+    /// Returns the leaf of `size` that could replace the descriptors from `va` on.
+    fn foldable(&self, node: Node, size: LeafSize, va: VirtAddr) -> Option<Leaf> {
+        let index = G::index(va.0, node.level);
         let first = self.load(node.table, index);
-        if first.is_vacant() || first.is_table(node.level) {
+        if !self.may_make(size) || !first.is_valid() || first.is_table(node.level) {
             return None;
         }
-        let uniform = Uniform {
-            pa: first.address::<G>(),
-            state: PageState::of::<G>(first),
+        let leaf = Leaf {
+            size,
+            ..Leaf::of::<G>(node.level, va, first)
         };
+        let bytes = size.bytes::<G>();
+        if G::leaves(va, leaf.pa, bytes, self.config().leaves).first() != size {
+            return None;
+        }
         // One comparison: a table differs in its type bits.
-        let step = G::size(node.level);
-        let mut expected = first.0 & alike::<G>();
+        let alike = G::ATTRIBUTES | G::ADDRESS | VALID | TABLE_OR_PAGE;
+        let mut expected = first.0 & alike;
+        let nr = (bytes >> G::shift(node.level)) as usize;
         let consecutive = (index + 1..index + nr).all(|i| {
-            expected = expected.wrapping_add(step);
-            self.load(node.table, i).0 & alike::<G>() == expected
+            expected = expected.wrapping_add(G::size(node.level));
+            self.load(node.table, i).0 & alike == expected
         });
-        consecutive.then_some(uniform)
+        consecutive.then_some(leaf)
     }
 
-    fn fold_groups<C>(
-        &self,
-        node: Node,
-        index: usize,
-        nr: usize,
-        va: VirtAddr,
-        batch: &mut FlushBatch<'_, G, T, M, C>,
-        outcome: &mut Outcome,
-    ) {
-        let level = node.level;
-        let (group, size) = (G::cont_entries(level), LeafSize::new(level, true));
-        if !size.exists::<G>() || !self.config().leaves.contains(size) {
-            return;
-        }
-        for head in (index.next_multiple_of(group)..index + nr).step_by(group) {
-            if head + group > index + nr || self.load(node.table, head).is_contiguous() {
-                continue;
-            }
-            let Some(uniform) = self.uniform(node, head, group) else {
-                continue;
-            };
-            let start = va.add(((head - index) as u64) << G::shift(level));
-            if !self.is_made(size, start, uniform) {
-                continue;
-            }
-            let range = VirtRange::new(start, G::cont_size(level));
-            let first = G::encode(uniform.pa) | uniform.state.template::<G>(level) | CONTIGUOUS;
-            let stale = PendingRange {
-                range,
-                stride: level,
-                links: false,
-            };
-            self.remake(node, head, group, stale, Descriptor(first));
-            batch.pending_mut().publish();
-            outcome.levels.insert(level);
-            outcome.leaves.add(size, 1);
-        }
-    }
-
-    fn fold_table<C>(
-        &self,
-        (node, index): (Node, usize),
-        child: Node,
-        va: VirtAddr,
-        uniform: Uniform,
-        batch: &mut FlushBatch<'_, G, T, M, C>,
-        outcome: &mut Outcome,
-    ) {
-        let level = node.level;
-        let stale = PendingRange {
-            range: VirtRange::new(va, G::size(level)),
-            stride: LAST_LEVEL,
-            links: true,
-        };
-        let block = Descriptor(G::encode(uniform.pa) | uniform.state.template::<G>(level));
-        self.remake(node, index, 1, stale, block);
-        // DESIGN rule 5: `remake` invalidated walk caches; the flush keeps software readers out.
-        batch.pending_mut().publish();
-        batch.pending_mut().defer_free(&self.tables, child.table);
-        outcome.levels.insert(level);
-        outcome.tables_removed += 1;
-        outcome.leaves.add(LeafSize::new(level, false), 1);
-    }
-
-    fn remake(&self, node: Node, index: usize, nr: usize, stale: PendingRange, first: Descriptor) {
-        let VirtRange { start, size } = stale.range;
-        self.mmu.masked(|| {
-            self.tables.enter_break(start, size, &[node.table]);
-            self.tables.clear(node.table, index, nr);
-            // DESIGN rule 3, Arm ARM D8.16.1. Never in place: folding is not urgent.
-            self.mmu.dsb_ishst();
-            self.invalidate_and_wait(stale);
+    /// Makes `leaf` in place of its descriptors, or of the link to `child`.
+    fn fold_into(&self, table: PhysAddr, leaf: &Leaf, child: Option<PhysAddr>, change: &mut Change<'_, G>) {
+        let (range, level, links) = (leaf.range::<G>(), leaf.size.level(), child.is_some());
+        let stride = if links { LAST_LEVEL } else { level };
+        // Never in place: folding is not urgent.
+        self.break_before_make(table, level, PendingRange { range, stride, links }, || {
+            let (index, nr) = (G::index(leaf.va.0, level), leaf.size.descriptors::<G>());
             self.tables
-                .fill_linear(node.table, index, nr, first.0, G::size(node.level));
-            self.tables.exit_break();
+                .fill_linear(table, index, nr, leaf.descriptor::<G>(), G::size(level));
         });
+        change.pending.publish();
+        change.outcome.levels.insert(level);
+        change.outcome.leaves.add(leaf.size, 1);
+        if let Some(child) = child {
+            // DESIGN rule 5: walk caches are invalidated; the flush keeps software readers out.
+            change.pending.defer_free(&self.tables, child);
+            change.outcome.tables_removed += 1;
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Splits leaves that an operation covers in part, no further than needed (DESIGN rule 8).
 //!
-//! A *unit* (a block, or a group) is rewritten by the largest leaves that fit. New tables are
-//! filled first, so it is broken **once** (rule 3).
+//! A leaf is rewritten by the largest leaves that fit. New tables are filled first, so it is broken
+//! **once** (rule 3).
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor, TABLE_OR_PAGE, VALID};
+use crate::descriptor::{CONTIGUOUS, Descriptor};
 use crate::flush::{Pending, PendingRange};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::leaf::Leaves;
@@ -13,82 +13,62 @@ use crate::outcome::{Error, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
 use crate::tree::{BreakPolicy, Node, Tree};
+use crate::walk::Leaf;
 use arrayvec::ArrayVec;
 
 /// 16K pages at level 3.
-const MAX_UNIT: usize = 128;
+const MAX_DESCRIPTORS: usize = 128;
 /// Two cuts, each one table at each level below the root.
 const MAX_RESERVE: usize = 8;
 
-/// A leaf without its output address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PageState {
-    pub attributes: Attributes,
-    /// An invalid leaf keeps its place, frame and attributes.
-    pub valid: bool,
+/// What becomes of a leaf, or of a part of one, by its attributes; `None` takes it out.
+pub(crate) trait Edit: Fn(Leaf) -> Option<Leaf> + Copy {}
+impl<F: Fn(Leaf) -> Option<Leaf> + Copy> Edit for F {}
+
+/// An operation under way.
+pub(crate) struct Change<'p, G> {
+    pub(crate) range: VirtRange,
+    /// For splits. Taken before anything is changed.
+    reserve: ArrayVec<PhysAddr, MAX_RESERVE>,
+    pub(crate) pending: &'p mut Pending<G>,
+    pub(crate) outcome: Outcome,
 }
 
-impl PageState {
+impl<'p, G: Granule> Change<'p, G> {
+    /// Returns a change that splits nothing.
     #[inline]
-    pub(crate) fn of<G: Granule>(found: Descriptor) -> Self {
+    pub(crate) fn new(range: VirtRange, pending: &'p mut Pending<G>) -> Self {
         Self {
-            attributes: found.attributes::<G>(),
-            valid: found.is_valid(),
+            range,
+            reserve: ArrayVec::new_const(),
+            pending,
+            outcome: Outcome::default(),
         }
     }
 
+    /// Counts `nr` leaves that were taken out or changed in place. No TLB holds invalid ones.
     #[inline]
-    pub(crate) fn template<G: Granule>(self, level: Level) -> u64 {
-        let kind = if level == LAST_LEVEL { TABLE_OR_PAGE } else { 0 };
-        self.attributes.in_descriptor::<G>() | kind | if self.valid { VALID } else { 0 }
+    pub(crate) fn record(&mut self, leaves: VirtRange, size: LeafSize, nr: u32, valid: bool, links: bool) {
+        self.outcome.levels.insert(size.level());
+        self.outcome.leaves.add(size, nr);
+        if valid {
+            self.pending.invalidate(leaves, size.level(), links);
+        } else {
+            self.pending.publish();
+        }
     }
-}
-
-/// `None` takes the page out.
-pub(crate) trait Edit: Fn(PageState) -> Option<PageState> + Copy {}
-impl<F: Fn(PageState) -> Option<PageState> + Copy> Edit for F {}
-
-pub(crate) struct Reserve(ArrayVec<PhysAddr, MAX_RESERVE>);
-
-impl Reserve {
-    pub(crate) const fn new() -> Self {
-        Self(ArrayVec::new_const())
-    }
-
-    fn take(&mut self) -> PhysAddr {
-        self.0
-            .pop()
-            .unwrap_or_else(|| panic!("a split needs more tables than it reserved"))
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unit {
-    pub(crate) node: Node,
-    pub(crate) index: usize,
-    pub(crate) size: LeafSize,
-    pub(crate) range: VirtRange,
-    pub(crate) first: Descriptor,
-}
-
-struct Cut<'c, E> {
-    range: VirtRange,
-    old: PageState,
-    edit: E,
-    reserve: &'c mut Reserve,
-    outcome: &'c mut Outcome,
 }
 
 /// For the cuts `a` and `b` of one leaf.
-fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize {
+fn nr_tables<G: Granule>(level: Level, a: Option<VirtAddr>, b: Option<VirtAddr>) -> usize {
     if level == LAST_LEVEL {
         return 0;
     }
-    let inside = |cut: &u64| cut & (G::size(level) - 1) != 0;
+    let inside = |cut: &VirtAddr| !cut.is_aligned(G::size(level));
     let (a, b) = (a.filter(inside), b.filter(inside));
     match (a, b) {
         (None, None) => 0,
-        (Some(x), Some(y)) if x >> G::shift(level) != y >> G::shift(level) => {
+        (Some(x), Some(y)) if x.align_down(G::size(level)) != y.align_down(G::size(level)) => {
             2 + nr_tables::<G>(level + 1, a, None) + nr_tables::<G>(level + 1, None, b)
         }
         _ => 1 + nr_tables::<G>(level + 1, a, b),
@@ -96,224 +76,195 @@ fn nr_tables<G: Granule>(level: Level, a: Option<u64>, b: Option<u64>) -> usize 
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    #[inline]
-    pub(crate) fn unit(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Unit {
-        let size = LeafSize::new(node.level, found.is_contiguous());
-        let start = va.align_down(size.bytes::<G>());
-        let index = index & !(size.descriptors::<G>() - 1);
-        let first = if found.is_contiguous() {
-            self.load(node.table, index)
-        } else {
-            found
-        };
-        Unit {
-            node,
-            index,
-            size,
-            range: VirtRange::new(start, size.bytes::<G>()),
-            first,
-        }
-    }
-
-    pub(crate) fn unit_cut_at(&self, va: VirtAddr) -> Option<Unit> {
-        if va.0 == 0 {
-            return None;
-        }
+    /// Returns the leaf around `va` and its table, if it begins before.
+    pub(crate) fn leaf_cut_at(&self, va: VirtAddr) -> Option<(PhysAddr, Leaf)> {
         let mut node = self.root_node();
-        loop {
-            let index = G::index(va.0, node.level);
-            let found = self.load(node.table, index);
+        // No leaf spans a table's start.
+        while !va.is_aligned(G::table_span(node.level)) {
+            let found = self.load(node.table, G::index(va.0, node.level));
             if !found.is_table(node.level) {
-                let unit = (!found.is_vacant()).then(|| self.unit(node, index, va, found))?;
-                return (unit.range.start != va).then_some(unit);
-            }
-            if va.is_aligned(G::size(node.level)) {
-                // No leaf spans a table's start.
-                return None;
+                let leaf = Leaf::of::<G>(node.level, va, found);
+                return (!found.is_vacant() && leaf.va != va).then_some((node.table, leaf));
             }
             node = self.child(node, found);
         }
+        None
     }
 
     /// For splits at both ends (DESIGN rule 8).
-    pub(crate) fn reserve(&self, range: VirtRange, reserve: &mut Reserve) -> Result<(), Error> {
-        let cut = |va: VirtAddr| self.unit_cut_at(va).map(|unit| (unit, va.0));
-        let (start, end) = (cut(range.start), cut(range.end()));
-        let needed = match (start, end) {
+    pub(crate) fn reserve(&self, change: &mut Change<'_, G>) -> Result<(), Error> {
+        let cut = |va| self.leaf_cut_at(va).map(|(_, leaf)| (leaf, va));
+        let needed = match (cut(change.range.start), cut(change.range.end())) {
             (None, None) => return Ok(()),
-            (Some((unit, a)), Some((other, b))) if unit.range == other.range => {
-                nr_tables::<G>(unit.node.level, Some(a), Some(b))
+            (Some((leaf, a)), Some((other, b))) if leaf == other => {
+                nr_tables::<G>(leaf.size.level(), Some(a), Some(b))
             }
-            (a, b) => [a, b]
-                .iter()
-                .flatten()
-                .map(|(unit, cut)| nr_tables::<G>(unit.node.level, Some(*cut), None))
-                .sum(),
+            (a, b) => {
+                let nr = |(leaf, cut): (Leaf, VirtAddr)| nr_tables::<G>(leaf.size.level(), Some(cut), None);
+                a.map_or(0, nr) + b.map_or(0, nr)
+            }
         };
         for _ in 0..needed {
             let Some(table) = self.tables.alloc_table() else {
-                self.unreserve(reserve);
+                self.unreserve(change);
                 return Err(Error::OutOfTables(LAST_LEVEL));
             };
-            reserve.0.push(table);
+            change.reserve.push(table);
         }
         Ok(())
     }
 
-    pub(crate) fn unreserve(&self, reserve: &mut Reserve) {
-        while let Some(table) = reserve.0.pop() {
+    pub(crate) fn unreserve(&self, change: &mut Change<'_, G>) {
+        while let Some(table) = change.reserve.pop() {
             self.tables.free_table(table);
         }
     }
 
-    /// The part in `range` by `edit`, the rest as it was.
+    /// The part in the range by `edit`, the rest as it was.
     #[cold]
     pub(crate) fn split_leaf<E: Edit>(
         &self,
-        unit: &Unit,
-        range: VirtRange,
+        table: PhysAddr,
+        leaf: Leaf,
         edit: E,
-        reserve: &mut Reserve,
-        pending: &mut Pending<G>,
-        outcome: &mut Outcome,
+        change: &mut Change<'_, G>,
     ) {
-        let level = unit.node.level;
-        let nr = unit.size.descriptors::<G>();
-        let pa = unit.first.address::<G>();
-        let old = PageState::of::<G>(unit.first);
-        let whole = range.covers(unit.range);
-        let mut new = [0u64; MAX_UNIT];
-        let mut touched = [unit.node.table, unit.node.table];
-        for (j, slot) in new[..nr].iter_mut().enumerate() {
-            let offset = (j as u64) << G::shift(level);
-            let va = unit.range.start.add(offset);
-            let pa = pa.add(offset);
-            let piece = VirtRange::new(va, G::size(level));
-            *slot = if !range.overlaps(piece) {
-                G::encode(pa) | old.template::<G>(level)
-            } else if range.covers(piece) {
-                let changed = edit(old).map_or(0, |state| G::encode(pa) | state.template::<G>(level));
-                if whole && changed != 0 && unit.size.is_contiguous() {
-                    changed | CONTIGUOUS
-                } else {
-                    outcome.leaves.add(LeafSize::new(level, false), u32::from(!whole));
-                    changed
-                }
-            } else {
-                let table = reserve.take();
-                let mut cut = Cut {
-                    range,
-                    old,
-                    edit,
-                    reserve,
-                    outcome,
-                };
-                self.build_table(table, level + 1, va, pa, &mut cut);
-                touched[1] = table;
-                Descriptor::table::<G>(table).0
-            };
-        }
-        if whole {
-            outcome.leaves.add(unit.size, 1);
-        }
-        outcome.levels.insert(level);
-        // A change of size may go in place, one of memory type never.
-        let in_place = self.config().break_policy == BreakPolicy::InPlace
-            && edit(old).is_none_or(|new| self.may_change_in_place(old.attributes, new.attributes));
-        self.replace(unit, &new[..nr], &touched, in_place, pending);
+        let mut new = [0u64; MAX_DESCRIPTORS];
+        self.rewrite(table, &leaf, leaf.size.level(), edit, change, Some(&mut new));
+        self.replace(table, &leaf, &new[..leaf.size.descriptors::<G>()], edit, change);
     }
 
-    fn replace(
+    fn replace<E: Edit>(
         &self,
-        unit: &Unit,
+        table: PhysAddr,
+        leaf: &Leaf,
         new: &[u64],
-        touched: &[PhysAddr],
-        in_place: bool,
-        pending: &mut Pending<G>,
+        edit: E,
+        change: &mut Change<'_, G>,
     ) {
-        let tables = &self.tables;
-        let Unit { node, index, .. } = *unit;
+        let (range, stride) = (leaf.range::<G>(), leaf.size.level());
+        let index = G::index(leaf.va.0, stride);
         let make = || {
-            for (j, value) in new.iter().enumerate() {
-                tables.store(node.table, index + j, *value);
+            for (value, i) in new.iter().zip(index..) {
+                self.tables.store(table, i, *value);
             }
         };
-        let stale = PendingRange {
-            range: unit.range,
-            stride: node.level,
-            links: false,
-        };
-        // Unless the batch has it, no TLB holds an invalid unit.
-        if !unit.first.is_valid() && !pending.may_be_held(unit.range) {
-            // DESIGN rule 2: new tables are complete before their links.
-            self.mmu.dsb_ishst();
-            make();
-        } else if in_place {
-            // DESIGN rule 2; the batch's flush follows.
-            self.mmu.dsb_ishst();
-            make();
-            pending.invalidate(stale.range, stale.stride, false);
+        // A change of size may go in place, one of memory type never.
+        let in_place = self.config().break_policy == BreakPolicy::InPlace
+            && edit(*leaf).is_none_or(|new| self.may_change_in_place(leaf.attributes, new.attributes));
+        // Unless the batch has it, no TLB holds an invalid leaf.
+        let held = leaf.valid || change.pending.may_be_held(range);
+        if held && !in_place {
+            let stale = PendingRange {
+                range,
+                stride,
+                links: false,
+            };
+            self.break_before_make(table, stride, stale, make);
         } else {
-            self.mmu.masked(|| {
-                tables.enter_break(unit.range.start, unit.range.size, touched);
-                tables.clear(node.table, index, new.len());
-                // DESIGN rule 3, Arm ARM D8.16.1: invalid descriptors and new tables are complete
-                // before the TLBI, the TLBI before the new descriptors.
-                self.mmu.dsb_ishst();
-                self.invalidate_and_wait(stale);
-                make();
-                tables.exit_break();
-            });
+            // DESIGN rule 2: new tables are complete before their links. The batch's flush follows.
+            self.mmu.dsb_ishst();
+            make();
+            if held {
+                change.pending.invalidate(range, stride, false);
+            }
         }
-        pending.publish();
+        change.pending.publish();
     }
 
-    /// It replaces a descriptor which maps `va` to `pa`.
-    fn build_table<E: Edit>(
+    /// Invalidates `stale`, descriptors of `level`, before `make` writes them.
+    pub(crate) fn break_before_make(
         &self,
         table: PhysAddr,
         level: Level,
-        va: VirtAddr,
-        pa: PhysAddr,
-        cut: &mut Cut<'_, E>,
+        stale: PendingRange,
+        make: impl FnOnce(),
     ) {
-        let size = G::size(level);
-        let groups = self.config().leaves.contains(LeafSize::new(level, true));
-        let groups = groups && LeafSize::new(level, true).exists::<G>();
-        cut.outcome.levels.insert(level);
-        cut.outcome.tables_added += 1;
-        trace::level::<G>(Node { table, level }, va, G::table_span(level));
-        let mut index = 0;
-        while index < G::ENTRIES {
-            let offset = (index as u64) << G::shift(level);
-            let (va, pa) = (va.add(offset), pa.add(offset));
-            let piece = VirtRange::new(va, size);
-            let covered = cut.range.covers(piece);
-            if !covered && cut.range.overlaps(piece) {
-                let below = cut.reserve.take();
-                self.build_table(below, level + 1, va, pa, cut);
-                self.tables.store(table, index, Descriptor::table::<G>(below).0);
-                index += 1;
-                continue;
-            }
-            // To the next cut or the end of the table. Behind the range the distance wraps.
-            let edge = if covered { cut.range.end() } else { cut.range.start };
-            let to_cut = edge.offset_from(va) >> G::shift(level);
-            let nr = to_cut.min((G::ENTRIES - index) as u64) as usize;
-            let leaves = Leaves::divide::<G>(level, va, pa, nr, groups);
-            let state = if covered {
-                (cut.edit)(cut.old)
-            } else {
-                Some(cut.old)
+        let VirtRange { start, size } = stale.range;
+        self.mmu.masked(|| {
+            self.tables.enter_break(start, size, &[table]);
+            let nr = (size >> G::shift(level)) as usize;
+            self.tables.clear(table, G::index(start.0, level), nr);
+            // DESIGN rule 3, Arm ARM D8.16.1: invalid descriptors and new tables are complete
+            // before the TLBI, the TLBI before the new descriptors.
+            self.mmu.dsb_ishst();
+            self.invalidate_and_wait(stale);
+            make();
+            self.tables.exit_break();
+        });
+    }
+
+    /// Makes the descriptors of `level` that replace `leaf`, and the tables below: in `table`, or in
+    /// `live` if it is.
+    fn rewrite<E: Edit>(
+        &self,
+        table: PhysAddr,
+        leaf: &Leaf,
+        level: Level,
+        edit: E,
+        change: &mut Change<'_, G>,
+        mut live: Option<&mut [u64]>,
+    ) {
+        let (allowed, group) = (self.config().leaves, LeafSize::new(level, true));
+        let groups = group.exists::<G>() && allowed.contains(group);
+        let size = LeafSize::new(level, false);
+        change.outcome.levels.insert(level);
+        let mut rest = leaf.range::<G>();
+        while rest.size != 0 {
+            let va = rest.start;
+            let single = Leaf {
+                va,
+                pa: leaf.translate(va),
+                size,
+                ..*leaf
             };
-            if let Some(state) = state {
-                trace::leaves::<G>(va, pa, leaves, cut.range, self.config().leaves);
-                self.fill(table, va, pa, leaves, state.template::<G>(level));
+            let covered = change.range.contains(va);
+            // Behind the range the distance wraps.
+            let cut = if covered {
+                change.range.end()
+            } else {
+                change.range.start
+            };
+            let to_cut = cut.offset_from(va).min(rest.size);
+            let is_cut = to_cut < G::size(level);
+            let nr = (to_cut >> G::shift(level)).max(1);
+            let leaves = Leaves::divide::<G>(level, va, single.pa, nr as usize, groups);
+            let within = (change.range, allowed);
+            let describe = |new: Leaf| {
+                trace::leaves::<G>(va, new.pa, leaves, within);
+                new.descriptor::<G>()
+            };
+            let new = if is_cut {
+                Some(Descriptor::table::<G>(self.build_table(&single, edit, change)).0)
+            } else if covered {
+                leaves.count::<G>(&mut change.outcome.leaves);
+                edit(single).map(describe)
+            } else {
+                Some(describe(single))
+            };
+            rest = rest.without(leaves.bytes::<G>());
+            let Some(first) = new else { continue };
+            if let Some(live) = &mut live {
+                let index = (va.offset_from(leaf.va) >> G::shift(level)) as usize;
+                // All in a group, or none.
+                let cont = if leaves.grouped == 0 { 0 } else { CONTIGUOUS };
+                for (slot, i) in live[index..index + leaves.nr].iter_mut().zip(0..) {
+                    *slot = (first | cont) + i * G::size(level);
+                }
+            } else {
+                self.fill(table, va, first, leaves);
             }
-            if covered {
-                leaves.count::<G>(&mut cut.outcome.leaves);
-            }
-            index += nr;
         }
+    }
+
+    /// Returns a table that replaces the descriptor of `leaf`.
+    fn build_table<E: Edit>(&self, leaf: &Leaf, edit: E, change: &mut Change<'_, G>) -> PhysAddr {
+        let reserved = change.reserve.pop();
+        let table = reserved.unwrap_or_else(|| panic!("a split needs more tables than it reserved"));
+        change.outcome.tables_added += 1;
+        let level = leaf.size.level() + 1;
+        trace::level::<G>(Node { table, level }, leaf.range::<G>());
+        self.rewrite(table, leaf, level, edit, change, None);
+        table
     }
 }

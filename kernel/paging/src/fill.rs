@@ -1,17 +1,16 @@
 use crate::addr::{Pfn, PhysAddr, VirtAddr};
-use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
+use crate::descriptor::CONTIGUOUS;
 use crate::granule::{Granule, LAST_LEVEL};
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
-use crate::outcome::LeafSize;
 use crate::source::output;
 use crate::tables::{Groups, Tables};
 use crate::tree::{Node, Tree};
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// `template`: a single leaf's bits without address.
+    /// Writes `leaves` at `va`; `first` is the first descriptor, as a single leaf's.
     #[inline(always)]
-    pub(crate) fn fill(&self, table: PhysAddr, va: VirtAddr, pa: PhysAddr, leaves: Leaves, template: u64) {
+    pub(crate) fn fill(&self, table: PhysAddr, va: VirtAddr, first: u64, leaves: Leaves) {
         let Leaves {
             level,
             nr,
@@ -19,7 +18,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             head,
         } = leaves;
         let mut index = G::index(va.0, level);
-        let (mut first, step) = (G::encode(pa) | template, G::size(level));
+        let (mut first, step) = (first, G::size(level));
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
             if singles == 1 {
@@ -58,20 +57,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// Returns how many descriptors.
-    #[inline(always)]
-    pub(crate) fn fill_groups(
-        &self,
-        table: PhysAddr,
-        index: usize,
-        frames: &[Pfn],
-        attributes: Attributes,
-    ) -> usize {
-        let template = template::<G>(LeafSize::PAGE_GROUP, attributes);
-        self.tables
-            .fill_groups(table, index, frames, self.page_groups(), template)
-    }
-
     #[inline(always)]
     pub(crate) fn fill_frames(&self, table: PhysAddr, index: usize, frames: &[Pfn], template: u64) {
         let plain = G::PLAIN_BITS - G::PAGE_SHIFT;
@@ -94,9 +79,4 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             self.tables.clear(node.table, index, nr);
         }
     }
-}
-
-#[inline(always)]
-pub(crate) fn template<G: Granule>(size: LeafSize, attributes: Attributes) -> u64 {
-    Descriptor::leaf::<G>(size.level(), PhysAddr(0), attributes, size.is_contiguous()).0
 }

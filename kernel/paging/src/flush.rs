@@ -268,13 +268,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     #[inline(always)]
     fn flush_pending(&self, pending: &mut Pending<G>, foreign: bool) {
+        let only = pending.only();
         if foreign {
             self.mmu.dsb_ish();
         } else {
             // Cleared entries are complete before the first TLBI.
             self.mmu.dsb_ishst();
         }
-        if let Some(only) = pending.only() {
+        if let Some(only) = only {
             self.invalidate_and_wait(only);
         } else if let Some(first) = pending.ranges().next() {
             self.issue_several(pending.ranges());

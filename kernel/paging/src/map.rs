@@ -2,8 +2,8 @@
 //! ISHST, one ISB (DESIGN rule 2). A failure is undone and flushed (rule 7).
 
 use crate::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::Attributes;
-use crate::fill::template;
+use crate::descriptor::{Attributes, Descriptor};
+use crate::edit::Change;
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
@@ -11,7 +11,8 @@ use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
 use crate::source::{FrameArray, PageArray, PhysRange, PhysSource, Piece, Run, output};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Node, Tree, level_around, part};
+use crate::tree::{Node, Slot, Tree, level_around};
+use crate::walk::Visit;
 
 struct Mapping {
     range: VirtRange,
@@ -106,16 +107,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         source: &mut S,
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let VirtRange { start, size } = mapping.range;
-        let pages = size >> G::PAGE_SHIFT;
+        let range = mapping.range;
+        let pages = range.size >> G::PAGE_SHIFT;
         if source.pages() < pages {
             return Err(Error::NoFrame { page: source.pages() });
         }
-        trace::level::<G>(self.root_node(), start, size);
-        mapping.top = self.table_at(self.root_node(), TOP, mapping.range, outcome)?;
+        trace::level::<G>(self.root_node(), range);
+        mapping.top = self.table_at(self.root_node(), TOP, range, outcome)?;
         mapping.node = mapping.top;
-        mapping.has_tables = self.check_vacant(mapping.top, start, size)?;
-        while mapping.done < size {
+        mapping.has_tables = self.check_vacant(mapping.top, range)?;
+        while mapping.done < range.size {
             let page = mapping.done >> G::PAGE_SHIFT;
             match source.piece_at(page, pages - page, mapping.va()) {
                 Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
@@ -174,8 +175,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
         let index = G::index(va.0, LAST_LEVEL);
         let here = &frames[..frames.len().min(G::ENTRIES - index)];
-        trace::groups::<G>(va, here, self.page_groups(), mapping.range, mapping.allowed);
-        let nr = self.fill_groups(node.table, index, here, mapping.attributes);
+        let groups = self.page_groups();
+        trace::frames::<G>(va, here, Some(groups), (mapping.range, mapping.allowed));
+        let template = Descriptor::leaf::<G>(LAST_LEVEL, PhysAddr(0), mapping.attributes, true);
+        let nr = self
+            .tables
+            .fill_groups(node.table, index, here, groups, template.0);
         outcome.levels.insert(LAST_LEVEL);
         outcome.leaves.add(leaf, (nr / leaf.descriptors::<G>()) as u32);
         mapping.done += (nr as u64) << G::PAGE_SHIFT;
@@ -225,14 +230,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         if LEVEL < LAST_LEVEL && mapping.has_tables {
             self.check_no_table(node, va, leaves.nr)?;
         }
-        trace::leaves::<G>(va, pa, leaves, mapping.range, mapping.allowed);
-        self.fill(
-            node.table,
-            va,
-            pa,
-            leaves,
-            template::<G>(LeafSize::new(LEVEL, false), mapping.attributes),
-        );
+        trace::leaves::<G>(va, pa, leaves, (mapping.range, mapping.allowed));
+        let template = Descriptor::leaf::<G>(LEVEL, PhysAddr(0), mapping.attributes, false);
+        self.fill(node.table, va, G::encode(pa) | template.0, leaves);
         outcome.levels.insert(LEVEL);
         leaves.count::<G>(&mut outcome.leaves);
         let bytes = leaves.bytes::<G>();
@@ -259,9 +259,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             let node = self.enter::<TOP>(mapping, LAST_LEVEL, outcome)?;
             let index = G::index(va.0, LAST_LEVEL);
             let (here, rest) = left.split_at((G::ENTRIES - index).min(left.len()));
-            trace::frames::<G>(va, here, mapping.range, mapping.allowed);
-            let template = template::<G>(leaf, mapping.attributes);
-            self.fill_frames(node.table, index, here, template);
+            trace::frames::<G>(va, here, None, (mapping.range, mapping.allowed));
+            let template = Descriptor::leaf::<G>(LAST_LEVEL, PhysAddr(0), mapping.attributes, false);
+            self.fill_frames(node.table, index, here, template.0);
             outcome.levels.insert(LAST_LEVEL);
             outcome.leaves.add(leaf, here.len() as u32);
             mapping.done += (here.len() as u64) << G::PAGE_SHIFT;
@@ -292,31 +292,28 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     /// [`Error::Occupied`] if the range is mapped.
     #[inline]
-    fn check_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
-        let (index, nr) = self.slots(node.level, va, remaining);
-        if self.are_vacant(node, index, nr) {
+    fn check_vacant(&self, node: Node, range: VirtRange) -> Result<bool, Error> {
+        let (VirtRange { start, .. }, shift) = (range, G::shift(node.level));
+        let nr = (range.last().0 >> shift) - (start.0 >> shift) + 1;
+        if self.are_vacant(node, G::index(start.0, node.level), nr as usize) {
             return Ok(false);
         }
-        self.check_each_vacant(node, va, remaining)
+        self.check_each_vacant(node, range)
     }
 
     #[cold]
     #[inline(never)]
-    fn check_each_vacant(&self, node: Node, va: VirtAddr, remaining: u64) -> Result<bool, Error> {
-        let (index, nr) = self.slots(node.level, va, remaining);
-        let level = node.level;
-        let (mut va, mut remaining, mut has_tables) = (va, remaining, false);
-        for i in index..index + nr {
-            let here = part::<G>(level, va, remaining);
-            let found = self.load(node.table, i);
+    fn check_each_vacant(&self, node: Node, range: VirtRange) -> Result<bool, Error> {
+        let (level, mut has_tables) = (node.level, false);
+        let mut rest = range;
+        while let Some(Slot { part, found, .. }) = self.next_slot(node, &mut rest) {
             if found.is_table(level) {
                 has_tables = true;
-                self.check_vacant(self.child(node, found), va, here)?;
+                self.check_vacant(self.child(node, found), part)?;
             } else if !found.is_vacant() {
+                let va = part.start;
                 return Err(Error::Occupied { va, level, found });
             }
-            va = va.add(here);
-            remaining -= here;
         }
         Ok(has_tables)
     }
@@ -350,13 +347,18 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline(never)]
     fn undo(&self, written: VirtRange, error: Error, levels: LevelMask, tables_left: u32) -> Failure {
         let mut batch = self.batch();
-        if written.size != 0 {
-            // A speculative walk may have cached it (DESIGN rule 6).
-            self.unmap_leaves(written, batch.pending_mut());
-        }
+        let mut change = Change::new(written, batch.pending_mut());
+        // A speculative walk may have cached them (DESIGN rule 6).
+        self.visit_table(self.root_node(), written, &mut |table, leaf| {
+            let level = leaf.size.level();
+            let index = G::index(leaf.va.0, level);
+            self.clear(Node { table, level }, index, leaf.size.descriptors::<G>());
+            change.record(leaf.range::<G>(), leaf.size, 1, leaf.valid, false);
+            Visit::Continue
+        });
         if tables_left != 0 {
             // The links that stay must be complete, too (rule 2).
-            batch.pending_mut().publish();
+            change.pending.publish();
         }
         batch.flush();
         Failure {

@@ -102,7 +102,7 @@ impl fmt::Debug for LeafSize {
 
 /// Leaf sizes that a mapping may use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LeafSet(u8);
+pub struct LeafSet(pub(crate) u8);
 
 impl LeafSet {
     /// Every size.

@@ -1,24 +1,17 @@
 //! `protect`, `set_valid` and `split`. Permissions, AF and software bits of a leaf covered whole
 //! change in place (DESIGN rule 3); all else by break-before-make.
 
-use crate::addr::{VirtAddr, VirtRange};
-use crate::descriptor::{Attributes, CONTIGUOUS, Descriptor};
-use crate::edit::{Edit, PageState, Reserve};
+use crate::addr::{PhysAddr, VirtRange};
+use crate::descriptor::{Attributes, Descriptor};
+use crate::edit::{Change, Edit};
 use crate::flush::FlushBatch;
-use crate::granule::{Granule, LAST_LEVEL};
+use crate::granule::Granule;
 use crate::mmu::Mmu;
 use crate::outcome::{Error, Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Node, Tree, part};
-
-struct Editing<'b, 't, G: Granule, T: Tables, M: Mmu, C, E> {
-    range: VirtRange,
-    edit: E,
-    reserve: Reserve,
-    batch: &'b mut FlushBatch<'t, G, T, M, C>,
-    outcome: Outcome,
-}
+use crate::tree::{Node, Slot, Tree};
+use crate::walk::Leaf;
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Gives every page in `range` the attributes that `change` makes of its own.
@@ -37,12 +30,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         change: impl Fn(Attributes) -> Attributes + Copy,
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
+        let attributes = |leaf: Leaf| change(leaf.attributes);
         self.edit(
             range,
-            |state: PageState| {
-                Some(PageState {
-                    attributes: change(state.attributes),
-                    ..state
+            |leaf| {
+                Some(Leaf {
+                    attributes: attributes(leaf),
+                    ..leaf
                 })
             },
             batch,
@@ -63,7 +57,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         valid: bool,
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
-        self.edit(range, |state| Some(PageState { valid, ..state }), batch)
+        self.edit(range, |leaf| Some(Leaf { valid, ..leaf }), batch)
     }
 
     /// Splits the leaves that span either end of `range`.
@@ -77,18 +71,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        let mut reserve = Reserve::new();
-        self.reserve(range, &mut reserve)?;
-        let mut outcome = Outcome::default();
+        let mut change = Change::new(range, batch.pending_mut());
+        self.reserve(&mut change)?;
         for cut in [range.start, range.end()] {
             // Linux split a block there.
-            if let Some(unit) = self.unit_cut_at(cut) {
-                let pending = batch.pending_mut();
-                self.split_leaf(&unit, range, Some, &mut reserve, pending, &mut outcome);
+            if let Some((table, leaf)) = self.leaf_cut_at(cut) {
+                self.split_leaf(table, leaf, Some, &mut change);
             }
         }
-        self.unreserve(&mut reserve);
-        Ok(outcome)
+        self.unreserve(&mut change);
+        Ok(change.outcome)
     }
 
     fn edit<C, E: Edit>(
@@ -98,171 +90,108 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        self.check_edit(self.root_node(), range.start, range.size, edit)?;
-        let mut editing = Editing {
-            range,
-            edit,
-            reserve: Reserve::new(),
-            batch,
-            outcome: Outcome::default(),
-        };
-        self.reserve(range, &mut editing.reserve)?;
-        self.edit_table(self.root_node(), range.start, range.size, &mut editing);
-        self.unreserve(&mut editing.reserve);
-        Ok(editing.outcome)
+        let node = self.table_around(range);
+        self.check_edit(node, range, edit)?;
+        let mut change = Change::new(range, batch.pending_mut());
+        self.reserve(&mut change)?;
+        self.edit_table(node, range, edit, &mut change);
+        self.unreserve(&mut change);
+        Ok(change.outcome)
     }
 
-    fn check_edit<E: Edit>(&self, node: Node, va: VirtAddr, remaining: u64, edit: E) -> Result<(), Error> {
-        let (index, nr) = self.slots(node.level, va, remaining);
-        let mut va = va;
-        let mut remaining = remaining;
-        for i in index..index + nr {
-            let here = part::<G>(node.level, va, remaining);
-            let found = self.load(node.table, i);
+    fn check_edit<E: Edit>(&self, node: Node, range: VirtRange, edit: E) -> Result<(), Error> {
+        let mut rest = range;
+        while let Some(Slot { part, found, .. }) = self.next_slot(node, &mut rest) {
             if found.is_table(node.level) {
-                self.check_edit(self.child(node, found), va, here, edit)?;
+                self.check_edit(self.child(node, found), part, edit)?;
             } else if found.is_vacant() {
-                return Err(Error::NotMapped(va));
-            } else if let Some(state) = edit(PageState::of::<G>(found))
-                && state.attributes.is_writable()
-                && state.attributes.is_executable()
-            {
-                return Err(Error::WritableExecutable(va));
+                return Err(Error::NotMapped(part.start));
+            } else {
+                let leaf = Leaf::of::<G>(node.level, part.start, found);
+                if edit(leaf).is_some_and(|new| new.attributes.is_writable_and_executable()) {
+                    return Err(Error::WritableExecutable(part.start));
+                }
+                let done = self.leaves_like(node.table, &leaf, rest, None);
+                rest = rest.behind(done);
             }
-            va = va.add(here);
-            remaining -= here;
         }
         Ok(())
     }
 
-    fn edit_table<C, E: Edit>(
-        &self,
-        node: Node,
-        va: VirtAddr,
-        remaining: u64,
-        editing: &mut Editing<'_, '_, G, T, M, C, E>,
-    ) {
-        trace::level::<G>(node, va, remaining);
-        let (index, nr) = self.slots(node.level, va, remaining);
-        let mut va = va;
-        let mut remaining = remaining;
-        let mut i = index;
-        while i < index + nr {
-            let here = part::<G>(node.level, va, remaining);
-            let found = self.load(node.table, i);
-            let mut advance = here;
-            let mut step = 1;
+    fn edit_table<E: Edit>(&self, node: Node, range: VirtRange, edit: E, change: &mut Change<'_, G>) {
+        trace::level::<G>(node, range);
+        let mut rest = range;
+        while let Some(Slot { part, found, .. }) = self.next_slot(node, &mut rest) {
             if found.is_table(node.level) {
-                self.edit_table(self.child(node, found), va, here, editing);
-            } else if node.level == LAST_LEVEL && !found.is_contiguous() {
-                step = self.edit_pages(node, i, index + nr, va, found, editing);
-                advance = (step as u64) << G::PAGE_SHIFT;
+                self.edit_table(self.child(node, found), part, edit, change);
             } else {
-                let unit = self.unit(node, i, va, found);
-                step = unit.index + unit.size.descriptors::<G>() - i;
-                advance = (here + (step as u64 - 1) * G::size(node.level)).min(remaining);
-                self.edit_leaf(&unit, editing);
+                let leaf = Leaf::of::<G>(node.level, part.start, found);
+                let done = self.edit_leaf(node.table, &leaf, rest, edit, change);
+                rest = rest.behind(done);
             }
-            va = va.add(advance);
-            remaining -= advance;
-            i += step;
         }
     }
 
-    /// They differ only in their frame. Returns how many.
+    /// Edits a leaf, and after a page those in `rest` that differ only in their frame. Returns what
+    /// they translate.
     #[inline(never)]
-    fn edit_pages<C, E: Edit>(
+    fn edit_leaf<E: Edit>(
         &self,
-        node: Node,
-        index: usize,
-        end: usize,
-        va: VirtAddr,
-        found: Descriptor,
-        editing: &mut Editing<'_, '_, G, T, M, C, E>,
-    ) -> usize {
-        let old = PageState::of::<G>(found);
-        let new = (editing.edit)(old);
-        // Else one by one.
-        let held = old.valid || editing.batch.pending().may_be_held(editing.range);
-        let in_place = |new: PageState| !held || self.may_change_in_place(old.attributes, new.attributes);
-        if !new.is_some_and(in_place) {
-            self.edit_leaf(&self.unit(node, index, va, found), editing);
-            return 1;
+        table: PhysAddr,
+        leaf: &Leaf,
+        rest: VirtRange,
+        edit: E,
+        change: &mut Change<'_, G>,
+    ) -> VirtRange {
+        let (mut range, size) = (leaf.range::<G>(), leaf.size);
+        let new = edit(*leaf);
+        if new == Some(*leaf) {
+            return range;
         }
-        let changed = new != Some(old);
-        let template = new.unwrap_or(old).template::<G>(LAST_LEVEL);
-        let mut here = found;
-        let mut nr = 0;
-        loop {
-            if changed {
-                self.tables
-                    .store(node.table, index + nr, G::encode(here.address::<G>()) | template);
-            }
-            nr += 1;
-            if index + nr == end {
-                break;
-            }
-            here = self.load(node.table, index + nr);
-            if (here.0 ^ found.0) & !G::ADDRESS != 0 {
-                break;
-            }
-        }
-        if changed {
-            editing.outcome.levels.insert(LAST_LEVEL);
-            editing.outcome.leaves.add(LeafSize::PAGE, nr as u32);
-            let pending = editing.batch.pending_mut();
-            if old.valid {
-                let range = VirtRange::new(va, (nr as u64) << G::PAGE_SHIFT);
-                pending.invalidate(range, LAST_LEVEL, false);
-            } else {
-                pending.publish();
-            }
-        }
-        nr
-    }
-
-    fn edit_leaf<C, E: Edit>(&self, unit: &crate::edit::Unit, editing: &mut Editing<'_, '_, G, T, M, C, E>) {
-        let old = PageState::of::<G>(unit.first);
-        let new = (editing.edit)(old);
-        if new == Some(old) {
-            return;
-        }
-        let covered = editing.range.covers(unit.range);
+        // Made valid: a TLB holds nothing, or the same, which the batch invalidates. Made invalid:
+        // as a permission that goes.
+        let held = leaf.valid || change.pending.may_be_held(change.range);
         let in_place = new.filter(|new| {
-            // Made valid: a TLB holds nothing, or the same, which the batch invalidates. Made
-            // invalid: as a permission that goes.
-            let held = old.valid || editing.batch.pending().may_be_held(unit.range);
-            covered && (!held || self.may_change_in_place(old.attributes, new.attributes))
+            let may = !held || self.may_change_in_place(leaf.attributes, new.attributes);
+            may && change.range.covers(range)
         });
         let Some(new) = in_place else {
-            self.split_leaf(
-                unit,
-                editing.range,
-                editing.edit,
-                &mut editing.reserve,
-                editing.batch.pending_mut(),
-                &mut editing.outcome,
-            );
-            return;
+            self.split_leaf(table, *leaf, edit, change);
+            return range;
         };
-        let level = unit.node.level;
-        let cont = unit.first.0 & CONTIGUOUS;
-        let first = G::encode(unit.first.address::<G>()) | new.template::<G>(level) | cont;
-        let nr = unit.size.descriptors::<G>();
-        self.tables.fill_linear(
-            unit.node.table,
-            unit.index,
-            nr,
-            Descriptor(first).0,
-            G::size(level),
-        );
-        editing.outcome.levels.insert(level);
-        editing.outcome.leaves.add(unit.size, 1);
-        let pending = editing.batch.pending_mut();
-        if old.valid {
-            pending.invalidate(unit.range, level, false);
-        } else {
-            pending.publish();
+        range = self.leaves_like(table, leaf, rest, Some(&new));
+        let nr = range.size / size.bytes::<G>();
+        change.record(range, size, nr as u32, leaf.valid, false);
+        range
+    }
+
+    /// Makes `leaf`, and after a page those in `rest` that differ from it only in their frame, as
+    /// `new` is. Returns what they translate.
+    #[inline]
+    fn leaves_like(&self, table: PhysAddr, leaf: &Leaf, rest: VirtRange, new: Option<&Leaf>) -> VirtRange {
+        let (range, level) = (leaf.range::<G>(), leaf.size.level());
+        let index = G::index(leaf.va.0, level);
+        if leaf.size != LeafSize::PAGE {
+            if let Some(new) = new {
+                let (nr, first) = (leaf.size.descriptors::<G>(), new.descriptor::<G>());
+                self.tables.fill_linear(table, index, nr, first, G::size(level));
+            }
+            return range;
         }
+        let (like, pa) = (self.load(table, index).0, PhysAddr(0));
+        let template = new.map(|new| Leaf { pa, ..*new }.descriptor::<G>());
+        let mut nr = 0;
+        while nr <= rest.size >> G::PAGE_SHIFT {
+            let index = index + nr as usize;
+            let Descriptor(found) = self.load(table, index);
+            if (found ^ like) & !G::ADDRESS != 0 {
+                break;
+            }
+            if let Some(template) = template {
+                self.tables.store(table, index, found & G::ADDRESS | template);
+            }
+            nr += 1;
+        }
+        VirtRange::new(range.start, nr << G::PAGE_SHIFT)
     }
 }

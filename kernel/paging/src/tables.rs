@@ -177,7 +177,6 @@ macro_rules! forward_unwritten {
         }
     };
 }
-#[cfg(feature = "trace")]
 pub(crate) use forward_unwritten;
 
 // SAFETY: forwards to `T`, which keeps the promises.

@@ -101,6 +101,14 @@ pub(crate) struct Node {
     pub(crate) level: Level,
 }
 
+/// A descriptor, and the part of a range that it translates.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) index: usize,
+    pub(crate) part: VirtRange,
+    pub(crate) found: Descriptor,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Kinds {
     pub(crate) and: u64,
@@ -143,8 +151,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             start,
             unimplemented_pa: !((1 << config.pa_bits) - 1) | (G::PAGE_SIZE - 1),
             half,
-            tables: trace::hooked(tables),
-            mmu: trace::hooked(mmu),
+            tables: Hooked(tables),
+            mmu: Hooked(mmu),
             config,
             granule: PhantomData,
         }
@@ -160,21 +168,16 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.root
     }
 
-    /// Returns the half translated.
-    pub fn half(&self) -> Half {
-        self.half
-    }
-
     /// Returns the table memory.
     #[inline]
     pub fn tables(&self) -> &T {
-        trace::inner(&self.tables)
+        &self.tables.0
     }
 
     /// Returns the barriers and invalidations.
     #[inline]
     pub fn mmu(&self) -> &M {
-        trace::inner(&self.mmu)
+        &self.mmu.0
     }
 
     /// Returns the policy.
@@ -254,20 +257,36 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     #[inline(always)]
     pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
-        let mut table = self.root;
+        let mut node = self.root_node();
+        // Over constants, so that shifts are.
         for above in G::levels_before(LAST_LEVEL) {
             if above >= level {
                 break;
             }
-            trace::level::<G>(Node { table, level: above }, range.start, range.size);
-            let found = self.load(table, G::index(range.start.0, above));
+            trace::level::<G>(node, range);
+            let found = self.load(node.table, G::index(range.start.0, above));
             if !found.is_link() {
                 return None;
             }
-            table = found.address::<G>();
+            node = self.child(node, found);
         }
-        trace::level::<G>(Node { table, level }, range.start, range.size);
-        Some(table)
+        trace::level::<G>(node, range);
+        Some(node.table)
+    }
+
+    /// It holds all of `range`, and is the lowest.
+    pub(crate) fn table_around(&self, range: VirtRange) -> Node {
+        let level = level_around::<G>(range);
+        let mut node = self.root_node();
+        while node.level < level {
+            trace::level::<G>(node, range);
+            let found = self.load(node.table, G::index(range.start.0, node.level));
+            if !found.is_table(node.level) {
+                break;
+            }
+            node = self.child(node, found);
+        }
+        node
     }
 
     /// Made if missing: [`Error::OutOfTables`], or [`Error::Occupied`] by a leaf.
@@ -294,7 +313,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 outcome.linked(at, is_new);
                 table
             };
-            trace::level::<G>(Node { table, level: at + 1 }, va, range.size);
+            trace::level::<G>(Node { table, level: at + 1 }, range);
         }
         Ok(Node { table, level })
     }
@@ -325,17 +344,22 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// In one table.
+    /// Takes what the first descriptor translates off `rest`.
     #[inline]
-    pub(crate) fn slots(&self, level: Level, va: VirtAddr, remaining: u64) -> (usize, usize) {
-        let index = G::index(va.0, level);
-        let shift = G::shift(level);
-        let nr = (va.0.wrapping_add(remaining - 1) >> shift) - (va.0 >> shift) + 1;
-        debug_assert!(
-            index + nr as usize <= G::root_entries_at(level),
-            "{remaining:#x} bytes at {va:?} leave their table of level {level}"
-        );
-        (index, nr as usize)
+    pub(crate) fn next_slot(&self, node: Node, rest: &mut VirtRange) -> Option<Slot> {
+        if rest.size == 0 {
+            return None;
+        }
+        let size = G::size(node.level);
+        let to_end = size - (rest.start.0 & (size - 1));
+        let part = VirtRange::new(rest.start, rest.size.min(to_end));
+        let index = G::index(part.start.0, node.level);
+        *rest = rest.without(part.size);
+        Some(Slot {
+            index,
+            part,
+            found: self.load(node.table, index),
+        })
     }
 }
 
@@ -365,12 +389,6 @@ pub(crate) fn level_around<G: Granule>(range: VirtRange) -> Level {
         level -= 1;
     }
     level
-}
-
-#[inline]
-pub(crate) fn part<G: Granule>(level: Level, va: VirtAddr, remaining: u64) -> u64 {
-    let size = G::size(level);
-    remaining.min(size - (va.0 & (size - 1)))
 }
 
 const _: () = assert!(LAST_LEVEL == 3);

@@ -1,23 +1,16 @@
 //! `unmap`: clears leaves. What to invalidate is read before the stores (DESIGN rule 4).
 
-use crate::addr::{VirtAddr, VirtRange};
-use crate::descriptor::{CONTIGUOUS, Descriptor};
-use crate::edit::Reserve;
+use crate::addr::VirtRange;
+use crate::descriptor::CONTIGUOUS;
+use crate::edit::Change;
 use crate::flush::{FlushBatch, Pending};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Kinds, Node, Tree, level_around, part};
-
-struct Unmapping<'p, G: Granule> {
-    range: VirtRange,
-    takes_tables: bool,
-    reserve: Reserve,
-    pending: &'p mut Pending<G>,
-    outcome: Outcome,
-}
+use crate::tree::{Kinds, Node, Slot, Tree, level_around};
+use crate::walk::Leaf;
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Unmaps `range`; holes are skipped. A leaf covered in part is split, no further than needed.
@@ -54,57 +47,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         pending: &mut Pending<G>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
-        let VirtRange { start, size } = range;
         let mut outcome = Outcome::default();
-        if let Some(table) = self.linked_table(TOP, range) {
-            let node = Node { table, level: TOP };
-            if self.unmap_whole_leaves(node, start, size, pending, &mut outcome) {
-                return Ok(outcome.copied());
-            }
+        let Some(table) = self.linked_table(TOP, range) else {
+            return self.unmap_anything(range, pending, self.root_node());
+        };
+        let node = Node { table, level: TOP };
+        if self.unmap_whole_leaves(node, range, pending, &mut outcome) {
+            return Ok(outcome.copied());
         }
-        self.unmap_anything(range, pending)
+        self.unmap_anything(range, pending, node)
     }
 
     #[inline(never)]
-    fn unmap_anything(&self, range: VirtRange, pending: &mut Pending<G>) -> Result<Outcome, Failure> {
-        let mut unmapping = Unmapping {
-            range,
-            takes_tables: true,
-            reserve: Reserve::new(),
-            pending,
-            outcome: Outcome::default(),
-        };
-        self.reserve(range, &mut unmapping.reserve)?;
-        let node = self.table_around(range);
-        self.unmap_each(node, range.start, range.size, &mut unmapping);
-        self.unreserve(&mut unmapping.reserve);
-        Ok(unmapping.outcome.copied())
-    }
-
-    /// `range` ends at the end of one.
-    pub(crate) fn unmap_leaves(&self, range: VirtRange, pending: &mut Pending<G>) {
-        let mut unmapping = Unmapping {
-            range,
-            takes_tables: false,
-            reserve: Reserve::new(),
-            pending,
-            outcome: Outcome::default(),
-        };
-        let node = self.table_around(range);
-        self.unmap_table(node, range.start, range.size, &mut unmapping);
-    }
-
-    fn table_around(&self, range: VirtRange) -> Node {
-        let level = level_around::<G>(range);
-        let mut node = self.root_node();
-        while node.level < level {
-            let found = self.load(node.table, G::index(range.start.0, node.level));
-            if !found.is_table(node.level) {
-                break;
-            }
-            node = self.child(node, found);
-        }
-        node
+    fn unmap_anything(
+        &self,
+        range: VirtRange,
+        pending: &mut Pending<G>,
+        node: Node,
+    ) -> Result<Outcome, Failure> {
+        let mut change = Change::new(range, pending);
+        self.reserve(&mut change)?;
+        self.unmap_each(node, range, false, &mut change);
+        self.unreserve(&mut change);
+        Ok(change.outcome.copied())
     }
 
     /// If it is valid leaves covered whole.
@@ -112,16 +77,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     fn unmap_whole_leaves(
         &self,
         node: Node,
-        va: VirtAddr,
-        size: u64,
+        range: VirtRange,
         pending: &mut Pending<G>,
         outcome: &mut Outcome,
     ) -> bool {
-        let level = node.level;
-        if (va.0 | size) & (G::size(level) - 1) != 0 {
+        let (VirtRange { start, size }, level) = (range, node.level);
+        if (start.0 | size) & (G::size(level) - 1) != 0 {
             return false;
         }
-        let index = G::index(va.0, level);
+        let index = G::index(start.0, level);
         let nr = (size >> G::shift(level)) as usize;
         let kinds = self.kinds(node, index, nr);
         if !kinds.are_valid_leaves(level) || self.cuts_group(node, index, nr, kinds) {
@@ -130,7 +94,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         self.count_leaves(node, index, nr, kinds, outcome);
         self.clear(node, index, nr);
         // DESIGN rule 4: a TLB may hold a group as its members.
-        pending.invalidate(VirtRange::new(va, size), level, false);
+        pending.invalidate(range, level, false);
         true
     }
 
@@ -172,126 +136,65 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 
     #[inline(never)]
-    fn unmap_table(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
-        let (pending, outcome) = (&mut *unmapping.pending, &mut unmapping.outcome);
-        if !self.unmap_whole_leaves(node, va, remaining, pending, outcome) {
-            self.unmap_each(node, va, remaining, unmapping);
+    fn unmap_table(&self, node: Node, range: VirtRange, change: &mut Change<'_, G>) {
+        if !self.unmap_whole_leaves(node, range, change.pending, &mut change.outcome) {
+            self.unmap_each(node, range, false, change);
         }
     }
 
-    fn unmap_each(&self, node: Node, va: VirtAddr, remaining: u64, unmapping: &mut Unmapping<'_, G>) {
+    /// `unlinked`: the table is, and its descriptors stay.
+    fn unmap_each(&self, node: Node, range: VirtRange, unlinked: bool, change: &mut Change<'_, G>) {
         let level = node.level;
-        let (index, nr) = self.slots(level, va, remaining);
-        let (mut i, mut va, mut remaining) = (index, va, remaining);
-        while i < index + nr {
-            let here = part::<G>(level, va, remaining);
-            let found = self.load(node.table, i);
-            let mut next = i + 1;
+        let mut rest = range;
+        while let Some(Slot { index, part, found }) = self.next_slot(node, &mut rest) {
             if found.is_table(level) {
                 let child = self.child(node, found);
-                trace::level::<G>(child, va, here);
-                if here == G::size(level) && unmapping.takes_tables {
-                    self.tables.store(node.table, i, 0);
-                    self.take_table(child, va, unmapping);
-                } else {
-                    self.unmap_table(child, va, here, unmapping);
+                trace::level::<G>(child, part);
+                if part.size != G::size(level) {
+                    self.unmap_table(child, part, change);
+                    continue;
                 }
+                if !unlinked {
+                    self.tables.store(node.table, index, 0);
+                }
+                self.take_table(child, part, change);
             } else if !found.is_vacant() {
-                next = self.unmap_leaf(node, i, va, found, unmapping);
+                let size = LeafSize::new(level, found.is_contiguous());
+                let leaf = VirtRange::new(part.start.align_down(size.bytes::<G>()), size.bytes::<G>());
+                rest = rest.behind(leaf);
+                if !unlinked && !change.range.covers(leaf) {
+                    let leaf = Leaf::of::<G>(level, part.start, found);
+                    self.split_leaf(node.table, leaf, |_| None, change);
+                    continue;
+                }
+                if !unlinked {
+                    self.clear(node, index, size.descriptors::<G>());
+                }
+                change.record(leaf, size, 1, found.is_valid(), unlinked);
             }
-            let step = here + ((next - i - 1) as u64) * G::size(level);
-            va = va.add(step);
-            remaining = remaining.saturating_sub(step);
-            i = next;
         }
     }
 
-    /// Returns the index behind it.
-    fn unmap_leaf(
-        &self,
-        node: Node,
-        index: usize,
-        va: VirtAddr,
-        found: Descriptor,
-        unmapping: &mut Unmapping<'_, G>,
-    ) -> usize {
-        let unit = self.unit(node, index, va, found);
-        let nr = unit.size.descriptors::<G>();
-        if unmapping.range.covers(unit.range) {
-            self.clear(node, unit.index, nr);
-            took_out(unit.range, unit.size, found, false, unmapping);
-        } else {
-            let Unmapping {
-                range,
-                reserve,
-                pending,
-                outcome,
-                ..
-            } = unmapping;
-            self.split_leaf(&unit, *range, |_| None, reserve, pending, outcome);
-        }
-        unit.index + nr
-    }
-
-    /// Defers the free of `node`, unlinked and covered whole, and of tables below it. Descriptors
-    /// stay: a walk cache that holds the link may load them again, so leaves are invalidated at all
-    /// levels.
-    fn take_table(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
+    /// Defers the free of `node`, unlinked, which translates `span`, and of tables below it.
+    /// Descriptors stay: a walk cache that holds the link may load them again, so leaves are
+    /// invalidated at all levels (TLBIs are unordered before the DSB).
+    fn take_table(&self, node: Node, span: VirtRange, change: &mut Change<'_, G>) {
+        let level = node.level;
         let kinds = self.kinds(node, 0, G::ENTRIES);
-        let span = VirtRange::new(va, G::table_span(node.level));
-        if kinds.are_valid_leaves(node.level) {
-            self.count_leaves(node, 0, G::ENTRIES, kinds, &mut unmapping.outcome);
-            unmapping.pending.invalidate(span, node.level, true);
+        if kinds.are_valid_leaves(level) {
+            self.count_leaves(node, 0, G::ENTRIES, kinds, &mut change.outcome);
+            change.pending.invalidate(span, level, true);
         } else if !kinds.is_vacant() {
-            self.take_descriptors(node, va, unmapping);
+            if level == LAST_LEVEL && self.mmu.has_tlbi_range() {
+                // All pages cost no more than some.
+                change.pending.invalidate(span, level, true);
+            }
+            self.unmap_each(node, span, true, change);
         }
         // A walk cache may hold the link (DESIGN rule 5).
-        let level = node.level - 1;
-        unmapping.pending.invalidate_link(span, level);
-        unmapping.pending.defer_free(&self.tables, node.table);
-        unmapping.outcome.levels.insert(level);
-        unmapping.outcome.tables_removed += 1;
-    }
-
-    fn take_descriptors(&self, node: Node, va: VirtAddr, unmapping: &mut Unmapping<'_, G>) {
-        let level = node.level;
-        // By range, all pages cost no more than some.
-        let at_once = level == LAST_LEVEL && self.mmu.has_tlbi_range();
-        if at_once {
-            let span = VirtRange::new(va, G::table_span(level));
-            unmapping.pending.invalidate(span, level, true);
-        }
-        let mut i = 0;
-        while i < G::ENTRIES {
-            let found = self.load(node.table, i);
-            let va = va.add((i as u64) << G::shift(level));
-            i += 1;
-            if found.is_table(level) {
-                self.take_table(self.child(node, found), va, unmapping);
-            } else if !found.is_vacant() {
-                let leaf = LeafSize::new(level, found.is_contiguous());
-                let range = VirtRange::new(va, leaf.bytes::<G>());
-                i += leaf.descriptors::<G>() - 1;
-                took_out(range, leaf, found, true, unmapping);
-            }
-        }
-    }
-}
-
-/// No TLB holds a leaf that was invalid.
-fn took_out<G: Granule>(
-    range: VirtRange,
-    leaf: LeafSize,
-    found: Descriptor,
-    links: bool,
-    unmapping: &mut Unmapping<'_, G>,
-) {
-    let level: Level = leaf.level();
-    unmapping.outcome.levels.insert(level);
-    unmapping.outcome.leaves.add(leaf, 1);
-    if found.is_valid() {
-        unmapping.pending.invalidate(range, level, links);
-    } else {
-        unmapping.pending.publish();
+        change.pending.invalidate_link(span, level - 1);
+        change.pending.defer_free(&self.tables, node.table);
+        change.outcome.levels.insert(level - 1);
+        change.outcome.tables_removed += 1;
     }
 }

@@ -1,12 +1,12 @@
 //! Reading a tree: see [`Tree`] on when an unlinked table may be reused.
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
-use crate::descriptor::{Attributes, Descriptor};
+use crate::descriptor::{Attributes, Descriptor, VALID};
 use crate::granule::{Granule, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Error, LeafSize};
 use crate::tables::Tables;
-use crate::tree::{Node, Tree, part};
+use crate::tree::{Node, Slot, Tree};
 
 /// A page, a block, or a whole contiguous group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,29 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// Returns the leaf of which `found`, around `va`, is a descriptor of `level`.
+    #[inline]
+    pub(crate) fn of<G: Granule>(level: Level, va: VirtAddr, found: Descriptor) -> Self {
+        let size = LeafSize::new(level, found.is_contiguous());
+        let start = va.align_down(size.bytes::<G>());
+        let back = va.align_down(G::size(level)).offset_from(start);
+        Self {
+            va: start,
+            pa: PhysAddr(found.address::<G>().0.wrapping_sub(back)),
+            size,
+            attributes: found.attributes::<G>(),
+            valid: found.is_valid(),
+        }
+    }
+
+    /// Returns its first descriptor.
+    #[inline]
+    pub(crate) fn descriptor<G: Granule>(&self) -> u64 {
+        let size = self.size;
+        let valid = Descriptor::leaf::<G>(size.level(), self.pa, self.attributes, size.is_contiguous());
+        if self.valid { valid.0 } else { valid.0 & !VALID }
+    }
+
     /// Returns the addresses covered.
     #[must_use]
     pub fn range<G: Granule>(&self) -> VirtRange {
@@ -92,23 +115,21 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             leaf: None,
         };
         let mut node = self.root_node();
-        for slot in 0.. {
-            let index = G::index(va.0, node.level);
-            let found = self.load(node.table, index);
-            walk.steps[slot] = Some(Step {
-                level: node.level,
-                table: node.table,
+        for step in &mut walk.steps {
+            let Node { table, level } = node;
+            let index = G::index(va.0, level);
+            let descriptor = self.load(table, index);
+            *step = Some(Step {
+                level,
+                table,
                 index,
-                descriptor: found,
+                descriptor,
             });
-            if found.is_table(node.level) {
-                node = self.child(node, found);
-                continue;
+            if !descriptor.is_table(level) {
+                walk.leaf = (!descriptor.is_vacant()).then(|| Leaf::of::<G>(level, va, descriptor));
+                break;
             }
-            if !found.is_vacant() {
-                walk.leaf = Some(self.leaf(node, index, va, found));
-            }
-            break;
+            node = self.child(node, descriptor);
         }
         Ok(walk)
     }
@@ -121,15 +142,11 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         let mut node = self.root_node();
         loop {
-            let index = G::index(va.0, node.level);
-            let found = self.load(node.table, index);
-            if found.is_table(node.level) {
-                node = self.child(node, found);
-            } else if found.is_valid() {
-                return Some(self.leaf(node, index, va, found));
-            } else {
-                return None;
+            let found = self.load(node.table, G::index(va.0, node.level));
+            if !found.is_table(node.level) {
+                return found.is_valid().then(|| Leaf::of::<G>(node.level, va, found));
             }
+            node = self.child(node, found);
         }
     }
 
@@ -139,55 +156,31 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// [`Error::Empty`], [`Error::Misaligned`], [`Error::NonCanonical`].
     pub fn visit(&self, range: VirtRange, mut visitor: impl FnMut(&Leaf) -> Visit) -> Result<(), Error> {
         self.validate(range)?;
-        self.visit_table(self.root_node(), range.start, range.size, &mut visitor);
+        self.visit_table(self.root_node(), range, &mut |_, leaf| visitor(leaf));
         Ok(())
     }
 
-    fn visit_table(
+    /// `visitor` gets a leaf's table, too.
+    pub(crate) fn visit_table(
         &self,
         node: Node,
-        va: VirtAddr,
-        remaining: u64,
-        visitor: &mut impl FnMut(&Leaf) -> Visit,
+        range: VirtRange,
+        visitor: &mut impl FnMut(PhysAddr, &Leaf) -> Visit,
     ) -> Visit {
-        let (index, nr) = self.slots(node.level, va, remaining);
-        let end = index + nr;
-        let (mut i, mut va, mut remaining) = (index, va, remaining);
-        while i < end {
-            let found = self.load(node.table, i);
-            let mut next = i + 1;
+        let mut rest = range;
+        while let Some(Slot { part, found, .. }) = self.next_slot(node, &mut rest) {
             let mut answer = Visit::Continue;
             if found.is_table(node.level) {
-                let here = part::<G>(node.level, va, remaining);
-                answer = self.visit_table(self.child(node, found), va, here, visitor);
+                answer = self.visit_table(self.child(node, found), part, visitor);
             } else if !found.is_vacant() {
-                let leaf = self.leaf(node, i, va, found);
-                next = (i | (leaf.size.descriptors::<G>() - 1)) + 1;
-                answer = visitor(&leaf);
+                let leaf = Leaf::of::<G>(node.level, part.start, found);
+                rest = rest.behind(leaf.range::<G>());
+                answer = visitor(node.table, &leaf);
             }
             if answer == Visit::Stop {
-                return Visit::Stop;
+                return answer;
             }
-            let ahead = va
-                .align_down(G::size(node.level))
-                .add(((next - i) as u64) << G::shift(node.level));
-            remaining = remaining.saturating_sub(ahead.offset_from(va));
-            (i, va) = (next, ahead);
         }
         Visit::Continue
-    }
-
-    #[inline]
-    fn leaf(&self, node: Node, index: usize, va: VirtAddr, found: Descriptor) -> Leaf {
-        let size = LeafSize::new(node.level, found.is_contiguous());
-        let within = index & (size.descriptors::<G>() - 1);
-        let back = (within as u64) << G::shift(node.level);
-        Leaf {
-            va: va.align_down(size.bytes::<G>()),
-            pa: PhysAddr(found.address::<G>().0.wrapping_sub(back)),
-            size,
-            attributes: found.attributes::<G>(),
-            valid: found.is_valid(),
-        }
     }
 }
