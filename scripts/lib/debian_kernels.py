@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from .paths import BUILD
 FOLDER = BUILD.absolute() / "debian-kernels"
 SUITE, CLOUD = "trixie", "linux-image-cloud-arm64"
 BOOTED = "Waiting for root device"
+USER = "Run /init as init process"
 BOOT_LIMIT = 300.0
 
 
@@ -59,28 +61,58 @@ def free_port() -> int:
 
 
 @contextmanager
-def booted(suite: str = SUITE, package: str = CLOUD, cpu: str = "max", options: tuple[str, ...] = (), arguments: str = "", qemu: str = "") -> Iterator[int]:
-    """The port of a stub behind which the kernel waits for a root device that never comes."""
+def booted(suite: str = SUITE, package: str = CLOUD, cpu: str = "max", options: tuple[str, ...] = (), arguments: str = "", qemu: str = "", user: bool = False) -> Iterator[int]:
+    """The port of a stub behind which the kernel waits for a root device that never comes, or runs a process that does nothing else."""
     kernel, port = image(suite, package), free_port()
     with tempfile.TemporaryDirectory(prefix="vmwalk-linux-") as folder:
         log = Path(folder) / "serial"
+        if user:
+            (Path(folder) / "initrd").write_bytes(archive("init", spinning_program()))
         machine = Machine(
             cpu=cpu,
             mem="512M",
             image=kernel,
             qemu=qemu or Machine.qemu,
             machine_options=options,
+            initrd=Path(folder) / "initrd" if user else None,
             bootargs=f"console=ttyAMA0 root=/dev/vda rootwait cryptomgr.notests {arguments}",
             extra=("-gdb", f"tcp:127.0.0.1:{port}"),
         )
         emulator = processes.start(machine.command(serial=f"file:{log}"), stdin=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + BOOT_LIMIT
-            while not (log.exists() and BOOTED in log.read_text(errors="replace")):
+            while not (log.exists() and (USER if user else BOOTED) in log.read_text(errors="replace")):
                 if emulator.poll() is not None or time.monotonic() > deadline:
                     said = log.read_text(errors="replace")[-2000:] if log.exists() else "nothing"
-                    raise ScriptError(f"{kernel.name} did not come to {BOOTED!r}; it said {said}")
+                    raise ScriptError(f"{kernel.name} did not come to {USER if user else BOOTED!r}; it said {said}")
                 time.sleep(0.1)
             yield port
         finally:
             processes.end(emulator)
+
+
+TEXT, DATA = 0x40_0000, 0x80_0000
+"""Where the process has its code, and a page that it writes."""
+
+
+def spinning_program() -> bytes:
+    """A static ELF file for AArch64: it writes to its data once, and runs in a circle."""
+    code = struct.pack("<3I", 0xD2A0_1000, 0xF900_0000, 0x1400_0000)  # mov x0, #DATA; str x0, [x0]; b .
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 183, 1, TEXT + 176, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    size = 176 + len(code)
+    segments = ((5, 0, TEXT, size, size), (6, 0, DATA, 8, 8))  # flags are R X and R W
+    loads = [struct.pack("<IIQQQQQQ", 1, flags, offset, va, va, in_file, in_memory, 0x1000) for flags, offset, va, in_file, in_memory in segments]
+    return header + b"".join(loads) + code
+
+
+def archive(name: str, data: bytes) -> bytes:
+    """A cpio archive (newc) of one program."""
+    made = b""
+    for path, mode, content in ((name, 0o100755, data), ("TRAILER!!!", 0, b"")):
+        fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path) + 1, 0)
+        made += padded(b"070701" + b"".join(b"%08x" % field for field in fields) + path.encode() + b"\0") + padded(content)
+    return made
+
+
+def padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)

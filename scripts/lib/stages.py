@@ -391,7 +391,7 @@ def gdb(report: Report) -> None:
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "gdb_sessions.py"]
     report.add(name, count_unittest(run_logged(name, command, LONG_LIMIT, {"GDB_DEV": str(DEBUG), "GDB_RELEASE": str(BUILD)})))
     name = "gdb: another kernel, Debian's"
-    command = [*command[:-1], "linux_sessions.py", "-k", "FourKilobytes"]
+    command = [*command[:-1], "linux_sessions.py", "-k", "FourKilobytes", "-k", "AtEl0"]
     report.add(name, count_unittest(run_logged(name, command, LONG_LIMIT)))
 
 

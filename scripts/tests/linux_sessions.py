@@ -1,6 +1,6 @@
 """The gdb commands on Debian's arm64 kernels, which know nothing of vmwalk: attached to by `scripts/debug --attach`, without an ELF.
 
-Not found by the discovery of unit tests. The stage `gdb` of scripts/test runs the class FourKilobytes, and `make soak` all of them. Where
+Not found by the discovery of unit tests. The stage `gdb` of scripts/test runs FourKilobytes and AtEl0, and `make soak` all classes. Where
 a kernel cannot be fetched its class is skipped, with the reason.
 """
 
@@ -32,6 +32,8 @@ class Sessions(unittest.TestCase):
     arguments = ""
     qemu = ""
     """An emulator of its own."""
+    user = False
+    """Whether a process runs."""
     header = ""
     """What `vmw walk` says of the upper half."""
     port = 0
@@ -46,7 +48,7 @@ class Sessions(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         try:
-            cls.port = cls.enterClassContext(debian_kernels.booted(cls.suite, cls.package, cls.cpu, cls.options, cls.arguments, cls.qemu))
+            cls.port = cls.enterClassContext(debian_kernels.booted(cls.suite, cls.package, cls.cpu, cls.options, cls.arguments, cls.qemu, cls.user))
         except Unavailable as reason:
             cls.unavailable = f"{cls.package} of {cls.suite}: {reason}"
 
@@ -233,6 +235,35 @@ class Older(Sessions):
         text = self.gdb("vmw ptdump linear size=32M,64K")
         self.assertRegex(text, r"(?m)^0x\w+-0x\w+ 0x\w+ +\w+ L2 32M  C r")
         self.assertNotIn("BROKEN", text)
+
+
+class AtEl0(Sessions):
+    """A process runs, with tables and an ASID of its own; with page-table isolation TTBR1 has the trampoline's tables meanwhile."""
+
+    cpu = "cortex-a57"
+    arguments = "kpti=on"
+    user = True
+
+    def test_its_pages_are_those_of_ttbr0(self) -> None:
+        for _ in range(50):
+            text = self.gdb(f"vmw regs; vmw walk $pc; vmw ptdump; vmw ptdump el0=x; vmw ptdump el0=w ttbr0; source {INSIDE}/agreement.py")
+            if "CPU 0 at EL0" in text:
+                break
+        regs, walk, everything, code, data = re.split(r"(?m)^va (?=0x)|^=> .*\n|^\d+ runs?\n", text)[:5]
+        self.assertIn("CPU 0 at EL0", regs)
+        asid = re.search(r"(?m)ASIDs of 16 bits from TTBR1, now (\d+)$", regs)
+        assert asid, regs
+        place = debian_kernels.TEXT
+        self.assertRegex(walk, rf"(?m)^{place >> 8:#016x}\w\w  TTBR0_EL1 0x\w+, ASID {asid[1]}, 48-bit addresses, 4K granule$")
+        self.assertRegex(text, r"(?m)^=> pa 0x\w+  4K leaf, EL1 r--, EL0 r-x, ")
+        self.assertRegex(code, rf"(?m)^{place:#018x}-{place + 0x1000:#018x} 0x\w+ +4K L3 4K   - r-- Normal-WB     --- PXN ISH AF nG user")
+        self.assertRegex(data, rf"(?m)^{debian_kernels.DATA:#018x}-\w+ 0x\w+ +4K L3 4K   - rw- Normal-WB     UXN PXN ISH AF nG user")
+        # 12 KiB of trampoline are no linear map.
+        self.assertNotIn("-- linear", everything)
+        self.assertIn("-- image 0xffff", everything)
+        upper = re.findall(r"(?m)^0xffff\w+-0xffff\w+ .*$", everything)
+        self.assertTrue(0 < len(upper) < 10, everything)
+        self.assertRegex(text, r"(?m)^agreement: 1000 addresses, [1-9]\d\d mapped, [1-9]\d\d unmapped, 0 differ$")
 
 
 class WithIndirectPermissions(Sessions):

@@ -354,6 +354,15 @@ class Dump(unittest.TestCase):
         )
         self.assertIn("VA is PA + 0xfffeffffc0000000", self.regions[1].note)
 
+    def test_neither_a_large_device_nor_a_trampoline_is_a_linear_map(self) -> None:
+        device = 0xFFFF_9000_0000_0000
+        for i in range(8):
+            self.tables.map(device + (i << 21), 0x40_1000_0000 + (i << 21), 2, UXN | PXN | ACCESSED | DEVICE | INNER)
+        runs = list(walk.merge(walk.leaves(self.tables.read, self.registers.half(1), 0, MASK)))
+        self.assertEqual([(region.name, region.start) for region in dump.deduced(runs, self.image + 0x800)], [("linear", upper(48)), ("image", self.image)])
+        only = [run for run in runs if run.va == self.image]
+        self.assertEqual([region.name for region in dump.deduced(only, self.image + 0x800)], ["image"])
+
     def test_marks_stand_where_a_region_begins_and_totals_at_the_end(self) -> None:
         lines = list(dump.marked(self.runs, self.regions))
         marks = [" ".join(line.split()[:2]) for line in lines if line.startswith("--")]

@@ -68,7 +68,7 @@ class Region:
 def deduced(runs: list[Leaf], kernel: int | None) -> list[Region]:
     """The regions that the tables of any kernel show: runs of the lower half, the linear map, and the image that has `kernel`.
 
-    The linear map is what keeps the one distance between VA and PA that most bytes have.
+    The linear map is what keeps the one distance between VA and PA that most bytes of normal memory have, some of them writable.
     """
     found = []
     lower = [run for run in runs if not run.va >> 55 & 1]
@@ -76,11 +76,12 @@ def deduced(runs: list[Leaf], kernel: int | None) -> list[Region]:
         found.append(Region("user", lower[0].va, lower[-1].va + lower[-1].size - 1, "the half of TTBR0"))
     by_distance: dict[int, list[Leaf]] = {}
     for run in runs:
-        if run.va >> 55 & 1 and run.valid:
+        if run.va >> 55 & 1 and run.valid and run.descriptor.memory_type.startswith("Normal"):
             by_distance.setdefault(run.va - run.pa & MASK, []).append(run)
     if not by_distance:
         return found
-    linear = max(by_distance, key=lambda distance: sum(run.size for run in by_distance[distance]))
+    sizes = {distance: sum(run.size for run in same) for distance, same in by_distance.items() if any("w" in run.descriptor.el1 for run in same)}
+    linear = max(sizes, key=lambda distance: sizes[distance], default=None)
     image = next((distance for distance, same in by_distance.items() for run in same if kernel is not None and run.va <= kernel < run.va + run.size), None)
     for name, distance, what in (("linear", linear, "the most of what is mapped"), ("image", image, "it has the vectors")):
         if distance is not None and (name == "linear" or distance != linear):
