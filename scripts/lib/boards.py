@@ -3,14 +3,12 @@
 What boot/ needs is MMU off, a device tree in x0, a multiple of 2 MiB, and a UART that the firmware has set up.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import BadSetting, ScriptError
+from .errors import ScriptError
 from .machine import page_size
-from .paths import BUILD
 
 KERNEL_ADDRESS = 0x20_0000
 """Where the firmware of a Raspberry Pi is told to put the image: the second 2 MiB, free on each of them."""
@@ -107,12 +105,3 @@ def write(image: Path, bootargs: str, target: Path) -> list[Path]:
         shutil.copyfile(image, folder / ("Image" if board.u_boot else "kernel8.img"))
         folders.append(folder)
     return folders
-
-
-def main(argv: list[str]) -> int:
-    if argv:
-        raise BadSetting("usage: scripts/boards")
-    out = Path(os.environ.get("OUT") or BUILD)
-    for folder in write(out / "Image", os.environ.get("BOOTARGS") or "selftest=*", out / "boards"):
-        print(f"boards: {folder}: {', '.join(sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()))}")
-    return 0
