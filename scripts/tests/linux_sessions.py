@@ -86,6 +86,12 @@ class FourKilobytes(Sessions):
     def test_it_agrees_with_the_emulator_and_the_cpu(self) -> None:
         self.agrees()
 
+    def test_make_gdb_attach_takes_the_port_and_no_host_of_the_shell(self) -> None:
+        command = ["make", "gdb-attach", f"PORT={self.port}", "GDBCMD=vmw walk $pc"]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "HOST": "elsewhere.invalid"}, capture_output=True, text=True, timeout=260)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, self.header.replace("^", "(?m)^"))
+
     def test_types_are_those_of_its_mair(self) -> None:
         text = self.gdb(f"vmw rmap {UART:#x}; vmw rmap $pc; vmw rmap $TTBR1_EL1&~0xfff")
         # Linux has Device-nGnRE at index 4, which is vmwalk's Normal-WT.
