@@ -223,12 +223,13 @@ fn a_page_that_is_taken_in_part_is_not_free() {
             let Ok(plan) = Plan::new(&machine, image, tree, 1 << 47, page) else {
                 continue;
             };
-            let whole = |region: &PhysRegion| region.start % page == 0 && region.end % page == 0;
+            let whole =
+                |region: &PhysRegion| region.start.is_multiple_of(page) && region.end.is_multiple_of(page);
             assert!(
                 plan.ram.iter().all(whole) && plan.free.iter().all(whole),
                 "{name}, {page}"
             );
-            partly += usize::from(tree.end % page != 0);
+            partly += usize::from(!tree.end.is_multiple_of(page));
         }
     }
     assert!(partly > 20, "{partly}");
