@@ -46,9 +46,7 @@ fn range_op_up_to<G: Granule>(end: VirtAddr, pages: u64) -> TlbiRange {
 /// Makes the fewest TLBIs that cover exactly `pages` pages.
 ///
 /// The largest that fits leaves less than a unit of its SCALE; a second, which may overlap it, ends
-/// where the range ends. So two suffice up to 2
-/// 21 pages, each further 2
-/// 21 takes one more. A single page goes by VA.
+/// where the range ends. So two suffice up to
 /// 2^21 pages, each further 2^21 takes one more. A single page goes by VA.
 pub(crate) fn for_each_range_op<G: Granule>(
     start: VirtAddr,

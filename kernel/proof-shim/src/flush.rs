@@ -4,8 +4,8 @@ use core::mem::MaybeUninit;
 use kernel::arch::mmu::KernelMmu;
 use kernel::mm::tables::KernelTables;
 use paging::{
-    Config, Granule, Granule4K, Granule16K, Granule64K, Half, Mmu, Pending, PhysAddr, Tables, TlbiRange,
-    Tree, VirtAddr, VirtRange, mmu,
+    Config, Granule, Granule4K, Granule16K, Granule16K52, Granule64K, Half, Mmu, Pending, PhysAddr, Tables,
+    TlbiRange, Tree, VirtAddr, VirtRange, mmu,
 };
 
 use crate::shim;
@@ -158,6 +158,9 @@ shim! {
     }
     fn shim_flush_16k(question: &Question, log: *mut u64) {
         flush::<Granule16K>(question, log);
+    }
+    fn shim_flush_16k_52(question: &Question, log: *mut u64) {
+        flush::<Granule16K52>(question, log);
     }
     fn shim_flush_64k(question: &Question, log: *mut u64) {
         flush::<Granule64K>(question, log);

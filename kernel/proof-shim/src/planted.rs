@@ -1,8 +1,8 @@
 //! Copies with bugs that the proofs must refute; `BUG` 0 is right.
 
 use paging::{
-    Attributes, Granule, Granule4K, Granule16K, Granule64K, LAST_LEVEL, LeafSet, LeafSize, Leaves, Level,
-    PhysAddr, TlbiRange, VirtAddr, mmu,
+    Attributes, Granule, Granule4K, Granule16K, Granule16K52, Granule64K, LAST_LEVEL, LeafSet, LeafSize,
+    Leaves, Level, PhysAddr, TlbiRange, VirtAddr, mmu,
 };
 
 use crate::flush::{Log, RVAAE1IS, VAAE1IS};
@@ -217,6 +217,8 @@ planted_cover! {
     planted_cover_16k_1 Granule16K, 1;
     planted_cover_16k_2 Granule16K, 2;
     planted_cover_16k_3 Granule16K, 3;
+    planted_cover_16k_52_4 Granule16K, 0;
+    planted_cover_16k_52_5 Granule16K52, 0;
     planted_cover_64k_1 Granule64K, 1;
     planted_cover_64k_2 Granule64K, 2;
     planted_cover_64k_3 Granule64K, 3;

@@ -31,6 +31,13 @@ class Granule:
     tg: int
     """The TG field of a TLBI by range."""
     levels: dict[int, Level]
+    va_bits: int = 48
+    ds: bool = False
+    """TCR_EL1.DS: BaseADDR of a TLBI by range counts 64 KB."""
+
+    @property
+    def base_shift(self) -> int:
+        return 16 if self.ds else self.page_shift
 
     @property
     def page(self) -> int:
@@ -42,6 +49,11 @@ GRANULES = {
     "16k": Granule("16K", 14, 2, {0: Level(47, 2, False, 0), 1: Level(36, 2048, False, 0), 2: Level(25, 2048, True, 32), 3: Level(14, 2048, True, 128)}),
     "64k": Granule("64K", 16, 3, {1: Level(42, 64, False, 0), 2: Level(29, 8192, True, 32), 3: Level(16, 8192, True, 32)}),
 }
+
+WIDE = {
+    "16k_52": Granule("16K, 52 bits", 14, 2, {0: Level(47, 32, False, 0), 1: Level(36, 2048, True, 0), 2: Level(25, 2048, True, 32), 3: Level(14, 2048, True, 128)}, 52, ds=True),
+}
+"""With FEAT_LPA2, for TLBIs alone."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 An operand is decoded by C5.5 of the Arm ARM, not by what wrote it. By VA: VA[55:12] in bits 43:0. By
 range: TG 47:46, SCALE 45:44, NUM 43:39, TTL 38:37, BaseADDR 36:0, which is VA[48:12], VA[50:14] or
-VA[52:16]; (NUM + 1) << (5 * SCALE + 1) pages of the size that TG says.
+VA[52:16], the last for any page size with TCR_EL1.DS; (NUM + 1) << (5 * SCALE + 1) pages of the size that TG says.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 import claripy
 
-from .arm import GRANULES, Granule, bv, implies, multiple
+from .arm import GRANULES, WIDE, Granule, bv, implies, multiple
 from .claim import Case, Claim, Mutant, Obligation, Unproven
 from .images import Images
 from .machine import Function, Image, Path, Region
@@ -34,7 +34,7 @@ class Issued:
 
 @dataclass(frozen=True)
 class Stale:
-    """What a flush is asked for: from `units` to twice as many entries of its stride, in one half of the 48-bit space.
+    """What a flush is asked for: from `units` to twice as many entries of its stride, in one half of the address space.
 
     The number is split by its leading bit, so that what follows from it, as SCALE does, is a number
     to the solvers.
@@ -60,8 +60,9 @@ class Stale:
 
     @property
     def start(self) -> Any:
-        half = self.variable("half", 1).sign_extend(15)
-        return claripy.Concat(half, self.variable("entry", 48 - self.shift), bv(0, self.shift))
+        bits = self.granule.va_bits
+        half = self.variable("half", 1).sign_extend(63 - bits)
+        return claripy.Concat(half, self.variable("entry", bits - self.shift), bv(0, self.shift))
 
     @property
     def size(self) -> Any:
@@ -74,7 +75,7 @@ class Stale:
         """Its end may be 2^64."""
         last = self.start + self.size - 1
         shown = [self.variable("start", 64) == self.start, self.variable("size", 64) == self.size]
-        return [claripy.ULE(self.start, last), last[63:48] == self.start[63:48], claripy.ULE(self.links, 1), *shown]
+        return [claripy.ULE(self.start, last), last[63 : self.granule.va_bits] == self.start[63 : self.granule.va_bits], claripy.ULE(self.links, 1), *shown]
 
     def by_va(self) -> Any:
         """How many TLBIs by VA it takes."""
@@ -96,7 +97,7 @@ def range_of(granule: Granule, operand: Any) -> tuple[Any, Any]:
     scale, num, base = claripy.LShR(operand, 44) & 3, claripy.LShR(operand, 39) & 31, operand & (2**37 - 1)
     tg = claripy.LShR(operand, 46) & 3
     pages = (num + 1) << (5 * scale + 1)
-    return extended(base << granule.page_shift, 37 + granule.page_shift), claripy.If(tg == granule.tg, pages << granule.page_shift, bv(0))
+    return extended(base << granule.base_shift, 37 + granule.base_shift), claripy.If(tg == granule.tg, pages << granule.page_shift, bv(0))
 
 
 def any_level(issued: Issued) -> Any:
@@ -147,7 +148,9 @@ def cover(granule: Granule, issued: list[Issued], stale: list[Stale], has_range:
     if [i.kind for i in issued] == ["TLBI VMALLE1IS"]:
         # It must have its reason: TLBIs by VA are more than allowed, and by range they are, too.
         claims["all is flushed only above the threshold"] = claripy.UGT(total(part.by_va() for part in stale), most)
-        ops = (claripy.LShR(claripy.LShR(part.size, granule.page_shift) - 1, 21) + 2 for part in stale)
+        # Pages before the first 64 KB with DS, then one operation of each SCALE, then a page.
+        fewest = 2 if granule.base_shift == granule.page_shift else (1 << granule.base_shift - granule.page_shift) + 4
+        ops = (claripy.LShR(claripy.LShR(part.size, granule.page_shift) - 1, 21) + fewest for part in stale)
         claims["and only where operations by range are as many"] = implies(has_range, claripy.UGT(total(ops), most))
         return claims, hard
     claims["no more than the threshold"] = claripy.ULE(bv(len(issued)), most)
@@ -159,7 +162,8 @@ def cover(granule: Granule, issued: list[Issued], stale: list[Stale], has_range:
     if len(stale) == 1:
         claims["last level alone where no table was unlinked"] = implies(stale[0].links == 0, claripy.BoolV(not any(i.kind in ALL_LEVELS for i in issued)))
         few = claripy.And(has_range, claripy.ULE(claripy.LShR(stale[0].size, granule.page_shift), MOST_PAGES))
-        claims["two suffice by range, up to 2^21 pages"] = implies(few, claripy.BoolV(len(issued) <= 2))
+        if not granule.ds:
+            claims["two suffice by range, up to 2^21 pages"] = implies(few, claripy.BoolV(len(issued) <= 2))
     return claims, hard
 
 
@@ -334,7 +338,7 @@ def of_granule(images: Images, key: str, stale: Stale, bound: int, foreign: bool
     most = claripy.BVS("most", 32, explicit_name=True)
     flags = claripy.Concat(claripy.BVS("padding", 24, explicit_name=True), bv(foreign, 8), repeat, has_range, stale.links, bv(stale.stride, 8))
     question = Region("question", 32, words=[stale.start, stale.size, flags, claripy.Concat(bv(0, 32), most)])
-    log = Region("log", 16 * (bound + 8))
+    log = Region("log", 16 * (bound + 16))
     wide = most.zero_extend(32)
     given = stale.given() + [claripy.ULE(f, 1) for f in (has_range, repeat)]
     given += bounded(granule, [stale], has_range == 1, wide, bound)
@@ -351,13 +355,14 @@ def of_granule(images: Images, key: str, stale: Stale, bound: int, foreign: bool
 
 PLANTED = {
     "16k": {1: "NUM one too large", 2: "the second operation begins where the first does", 3: "a rest of one page left out"},
+    "16k_52": {4: "BaseADDR in pages", 5: "an operation begins between multiples of 64 KB"},
     "64k": {1: "NUM one too large", 2: "the second operation begins where the first does", 3: "a rest of one page left out", 5: "TG of another granule"},
 }
 
 
 def planted_cover(images: Images, key: str, bug: int, bound: int) -> Iterator[Obligation]:
     """A copy of the division into operations by range."""
-    granule = GRANULES[key]
+    granule = OTHER[key]
     log = Region("log", 16 * (bound + 8))
     for stale in lengths(granule, 3, FEW):
         pages = claripy.LShR(stale.size, granule.page_shift)
@@ -372,8 +377,11 @@ def planted_cover(images: Images, key: str, bug: int, bound: int) -> Iterator[Ob
 
 FEW = (0, 1, 4, 9, 16, 20, 21, 22)
 """Leading bits of the lengths that are looked at, in entries: around each SCALE and the most of one operation."""
+OTHER = {"16k": GRANULES["16k"], "64k": GRANULES["64k"], **WIDE}
 OTHERS = (0, 1, 6)
 """The same, where the operands are another granule's."""
+WIDES = (0, 3)
+"""The same with FEAT_LPA2: up to 15 pages, of which up to 3 lie before the first 64 KB."""
 BOUND = 2
 """How many TLBIs are followed one by one."""
 
@@ -416,11 +424,11 @@ def claims(images: Images) -> Iterator[Claim]:
         two,
         lambda: planted(True, pairs),
     )
-    for key in ("16k", "64k"):
-        granule = GRANULES[key]
+    for key, granule in OTHER.items():
+        bits = OTHERS if key in GRANULES else WIDES
 
-        def each(key: str = key, granule: Granule = granule) -> Iterator[Obligation]:
-            for stale in lengths(granule, 3, OTHERS):
+        def each(key: str = key, granule: Granule = granule, bits: tuple[int, ...] = bits) -> Iterator[Obligation]:
+            for stale in lengths(granule, 3, bits):
                 # The shim writes down which instruction it is: that must be a number on every path.
                 for links in (False, True):
                     yield from of_granule(images, key, replace(stale, has_links=links), BOUND, foreign=stale.units == 2)
@@ -429,4 +437,4 @@ def claims(images: Images) -> Iterator[Claim]:
             for bug, says in PLANTED[key].items():
                 yield Mutant(says, lambda bug=bug: planted_cover(images, key, bug, 4))
 
-        yield Claim(f"TLBIs of a range, {granule.name}", f"the same with this granule's operands; {of_bits(OTHERS)}", each, wrong)
+        yield Claim(f"TLBIs of a range, {granule.name}", f"the same with this granule's operands; {of_bits(bits)}", each, wrong)
