@@ -96,7 +96,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let cut = |va| self.leaf_cut_at(va).map(|(_, leaf)| (leaf, va));
         let needed = match (cut(change.range.start), cut(change.range.end())) {
             (None, None) => return Ok(()),
-            (Some((leaf, a)), Some((other, b))) if leaf == other => {
+            (Some((leaf, a)), Some((other, b))) if leaf.va == other.va => {
                 nr_tables::<G>(leaf.size.level(), Some(a), Some(b))
             }
             (a, b) => {

@@ -147,7 +147,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let level = node.level;
         let mut rest = range;
         while let Some(Slot { index, part, found }) = self.next_slot(node, &mut rest) {
-            if found.is_table(level) {
+            if level < LAST_LEVEL && found.is_link() {
                 let child = self.child(node, found);
                 trace::level::<G>(child, part);
                 if part.size != G::size(level) {
@@ -162,15 +162,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 let size = LeafSize::new(level, found.is_contiguous());
                 let leaf = VirtRange::new(part.start.align_down(size.bytes::<G>()), size.bytes::<G>());
                 rest = rest.behind(leaf);
-                if !unlinked && !change.range.covers(leaf) {
+                if unlinked {
+                    change.record(leaf, size, 1, found.is_valid(), true);
+                } else if change.range.covers(leaf) {
+                    self.clear(node, index, size.descriptors::<G>());
+                    change.record(leaf, size, 1, found.is_valid(), false);
+                } else {
                     let leaf = Leaf::of::<G>(level, part.start, found);
                     self.split_leaf(node.table, leaf, |_| None, change);
-                    continue;
                 }
-                if !unlinked {
-                    self.clear(node, index, size.descriptors::<G>());
-                }
-                change.record(leaf, size, 1, found.is_valid(), unlinked);
             }
         }
     }
