@@ -22,6 +22,8 @@ pub struct Counts {
     pub loads: u64,
     pub stores: u64,
     pub touched: u64,
+    /// Links made to tables.
+    pub exchanges: u64,
     pub blocks: u64,
 }
 
@@ -33,6 +35,7 @@ impl Counts {
             loads: self.loads - before.loads,
             stores: self.stores - before.stores,
             touched: self.touched - before.touched,
+            exchanges: self.exchanges - before.exchanges,
             blocks: self.blocks - before.blocks,
         }
     }
@@ -44,6 +47,7 @@ impl Counts {
             loads: self.loads.max(other.loads),
             stores: self.stores.max(other.stores),
             touched: self.touched.max(other.touched),
+            exchanges: self.exchanges.max(other.exchanges),
             blocks: self.blocks.max(other.blocks),
         }
     }
@@ -63,6 +67,8 @@ thread_local! {
     static BEGAN: Cell<Counts> = Cell::default();
     static MOST: Cell<Counts> = Cell::default();
     static TOUCHED: RefCell<HashSet<(u64, usize)>> = RefCell::default();
+    /// The CPUs that wrote each line of a lock or table.
+    static WRITERS: RefCell<HashMap<u64, HashSet<usize>>> = RefCell::default();
     static MEANWHILE: RefCell<Option<Meanwhile>> = const { RefCell::new(None) };
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CONTENDED: Cell<bool> = const { Cell::new(false) };
@@ -86,6 +92,17 @@ pub fn counted(f: impl FnOnce()) -> (Counts, Counts) {
     MOST.set(Counts::default());
     f();
     (NOW.get().since(before), MOST.get())
+}
+
+fn write_line(address: u64) {
+    WRITERS.with_borrow_mut(|lines| lines.entry(address / 64).or_default().insert(CPU.get()));
+}
+
+/// Returns how many lines of locks and tables more than one CPU wrote in `f`.
+pub fn lines_of_several_cpus(f: impl FnOnce()) -> usize {
+    WRITERS.take();
+    f();
+    WRITERS.take().values().filter(|cpus| cpus.len() > 1).count()
 }
 
 pub fn on_cpu<R>(cpu: usize, f: impl FnOnce() -> R) -> R {
@@ -131,6 +148,7 @@ impl<T> CountedLock<T> {
         if self.is_held.replace(true) {
             return None;
         }
+        write_line((&raw const self.is_held).addr() as u64);
         if HELD.replace(HELD.get() + 1) == 0 {
             BEGAN.set(NOW.get());
             TOUCHED.with_borrow_mut(HashSet::clear);
@@ -231,9 +249,12 @@ unsafe impl Tables for Memory {
     fn store(&self, table: PhysAddr, index: usize, value: u64) {
         count(|now| now.stores += 1);
         touch(table, index);
+        write_line(table.0 + 8 * index as u64);
         self.table(table)[index] = value;
     }
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        count(|now| now.exchanges += 1);
+        write_line(table.0 + 8 * index as u64);
         let found = self.table(table)[index];
         if found != current {
             return Err(found);
@@ -245,6 +266,7 @@ unsafe impl Tables for Memory {
 
 pub struct Machine {
     tree: Tree<Granule4K, &'static Memory, NoMmu>,
+    cpus: usize,
     ram: RefCell<Ram>,
     nr_node_pages: Cell<u64>,
     words: RefCell<HashMap<(u64, usize), u64>>,
@@ -314,7 +336,7 @@ unsafe impl Backend for Machine {
         self.words.borrow_mut().insert((frame.0, index), value);
     }
     fn nr_cpus(&self) -> usize {
-        CPUS
+        self.cpus
     }
     fn cpu(&self) -> usize {
         CPU.get()
@@ -340,6 +362,10 @@ pub const LAZY: FlushPolicy = FlushPolicy::Lazy {
 };
 
 pub fn vm(size: u64, flush: FlushPolicy) -> &'static Vm {
+    vm_of(CPUS, size, flush)
+}
+
+pub fn vm_of(cpus: usize, size: u64, flush: FlushPolicy) -> &'static Vm {
     let memory: &'static Memory = Box::leak(Box::default());
     let root = memory.alloc_table().expect("there is no limit");
     let machine = Machine {
@@ -350,6 +376,7 @@ pub fn vm(size: u64, flush: FlushPolicy) -> &'static Vm {
             NoMmu { tlbi_range: true },
             paging::Config::default(),
         ),
+        cpus,
         ram: RefCell::new(Ram::new()),
         nr_node_pages: Cell::new(0),
         words: RefCell::default(),

@@ -12,9 +12,13 @@ mod locks {
 mod by_address;
 
 use by_address::ByAddress;
-use machine::{At, Counts, LAZY, PAGE, RAM_SIZE, Vm, beside, contended, counted, on_cpu, vm};
+use machine::{
+    At, CPUS, Counts, LAZY, PAGE, RAM_SIZE, Vm, beside, contended, counted, lines_of_several_cpus, on_cpu,
+    vm, vm_of,
+};
 use paging::{Attributes, Pfn, PhysAddr};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use vmalloc::{Backend, Error, FlushPolicy, Request};
 
@@ -342,4 +346,129 @@ fn million() {
     let again: Vec<_> = (0..nr / 2).map(|_| vm.get_vm_area(PAGE, PAGE).unwrap()).collect();
     assert_eq!(vm.backend().nr_node_pages() - before, pages);
     drop(again);
+}
+
+/// Calls for small areas, and the locks that each pair takes when it flushes at once.
+fn each_small_call(vm: &Vm, mut test: impl FnMut(&str, u64, &dyn Fn())) {
+    let pages = &frames(vm, 16)[..];
+    let calls: [(&str, u64, &dyn Fn()); 10] = [
+        ("vmalloc 1", 3, &|| drop(vm.vmalloc(PAGE).unwrap())),
+        ("vmalloc 1 by address", 3, &|| {
+            let va = vm.vmalloc(PAGE).unwrap().into_raw();
+            vm.raw().vfree(va).unwrap();
+        }),
+        ("vmalloc 16", 3, &|| drop(vm.vmalloc(16 * PAGE).unwrap())),
+        ("vmalloc 256", 3, &|| drop(vm.vmalloc(256 * PAGE).unwrap())),
+        ("nowait 1", 3, &|| {
+            drop(vm.allocate(&Request::new(PAGE).nowait()).unwrap());
+        }),
+        ("vmap 4", 3, &|| drop(vm.vmap(&pages[..4]).unwrap())),
+        ("vmap 16", 3, &|| drop(vm.vmap(pages).unwrap())),
+        ("vm_map_ram 16", 3, &|| {
+            let va = vm.vm_map_ram(pages).unwrap();
+            vm.raw().vm_unmap_ram(va, 16).unwrap();
+        }),
+        ("ioremap 16", 3, &|| drop(vm.ioremap(DEVICE, 16 * PAGE).unwrap())),
+        ("get_vm_area", 2, &|| drop(vm.get_vm_area(PAGE, PAGE).unwrap())),
+    ];
+    for (what, locks, call) in calls {
+        test(what, locks, call);
+    }
+}
+
+/// A small area takes two or three locks, its own shard's, and links no table.
+#[test]
+fn atomics() {
+    for flush in [FlushPolicy::Strict, LAZY] {
+        let vm = vm(64 * GIB, flush);
+        each_small_call(vm, |what, locks, call| {
+            (0..1000).for_each(|_| call());
+            let (done, _) = counted(|| (0..1000).for_each(|_| call()));
+            assert_eq!((done.common, done.exchanges), (0, 0), "{what}: {done:?}");
+            assert!(done.locks <= 1000 * locks, "{what}: {done:?}");
+            if flush == FlushPolicy::Strict {
+                assert_eq!(done.locks, 1000 * locks, "{what}");
+            }
+        });
+    }
+}
+
+/// CPUs on areas of their own write no common line of a lock or table.
+#[test]
+fn scale() {
+    let vm = vm(64 * GIB, LAZY);
+    each_small_call(vm, |what, _, call| {
+        let by_turns = |nr| (0..nr).for_each(|turn| on_cpu(turn % CPUS, call));
+        by_turns(10_000);
+        let lines = lines_of_several_cpus(|| by_turns(1000));
+        assert_eq!(lines, 0, "{what}");
+    });
+}
+
+/// A pair takes no common lock, and its own shard's at most two and a half times, whatever the sizes
+/// and whichever CPU ends the area.
+#[test]
+fn rates() {
+    let nr = 10_000;
+    for (what, makers, distance, most) in [
+        ("each its own", 4, 0, 1),
+        ("each its own, up to 16 pages", 4, 0, 16),
+        ("0 for 1", 1, 1, 1),
+        ("two for two", 2, 2, 1),
+        ("two for two, up to 16 pages", 2, 2, 16),
+    ] {
+        let vm = vm(64 * GIB, LAZY);
+        let mut held = [const { VecDeque::new() }; CPUS];
+        let mut pair = |i: u64| {
+            let maker = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % makers;
+            let pages = 1 + (i.wrapping_mul(0xd1b5_4a32_d192_ed03) >> 40) % most;
+            held[maker].push_back(on_cpu(maker, || vm.vmalloc(pages * PAGE).unwrap()));
+            if held[maker].len() > 4 {
+                on_cpu(maker + distance, || drop(held[maker].pop_front()));
+            }
+        };
+        (0..nr).for_each(&mut pair);
+        let (done, _) = counted(|| (0..nr).for_each(&mut pair));
+        assert_eq!((done.common, done.exchanges), (0, 0), "{what}: {done:?}");
+        assert!(2 * done.locks <= 5 * nr, "{what}: {done:?}");
+    }
+}
+
+/// A cache full of a dead size costs others nothing, beside areas that keep the table.
+#[test]
+fn clean() {
+    let [clean, polluted] = [false, true].map(|polluted| {
+        let vm = vm(64 * GIB, LAZY);
+        if polluted {
+            let dead: Vec<_> = (0..600).map(|_| vm.vmalloc(3 * PAGE).unwrap()).collect();
+            drop(dead);
+            vm.vm_unmap_aliases();
+        }
+        let _beside: Vec<_> = (0..400).map(|_| vm.vmalloc(2 * PAGE).unwrap()).collect();
+        let pair = || drop(vm.vmalloc(PAGE).unwrap());
+        (0..2000).for_each(|_| pair());
+        counted(|| (0..10_000).for_each(|_| pair())).0
+    });
+    assert_eq!(clean, polluted);
+    assert_eq!(clean.common, 0, "{clean:?}");
+}
+
+/// 500 CPUs have tables and locks of their own.
+#[test]
+fn slotshare() {
+    let cpus = 500;
+    let vm = vm_of(cpus, 64 * GIB, LAZY);
+    let pair = |cpu| on_cpu(cpu, || drop(vm.vmalloc(PAGE).unwrap()));
+    (0..cpus).for_each(pair);
+    assert_eq!(lines_of_several_cpus(|| (0..cpus).for_each(pair)), 0);
+}
+
+/// Safe code cannot end an area by its address: where it can, `by_address` does not compile, with an
+/// `unsafe` that is unused.
+#[test]
+fn misc() {
+    let vm = vm(64 * GIB, FlushPolicy::Strict);
+    let va = vm.vmalloc(PAGE).unwrap().into_raw();
+    vm.raw().vfree(va).unwrap();
+    assert!(matches!(vm.raw().vfree(va), Err(Error::Freed(freed)) if freed.area.va == va));
 }
