@@ -112,48 +112,38 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    /// Returns a quarter of those beyond `keep` to the common shard, or all if `keep` is 0. Several
-    /// may do so at once.
+    /// Returns up to [`PIECES_AT_ONCE`] idle pieces to the common shard: all, or if `keep` is not 0
+    /// a quarter of those beyond it. Several may do so at once.
     fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
         if shard.is_common() {
             return 0;
         }
-        let mut returned = 0;
-        loop {
-            let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
-            let mut batch = self.backend.tree().batch();
-            for place in &mut idle {
-                let mut state = shard.state.lock();
-                let vacant = (state.space.pages() - state.space.reserved()) / Self::SPAN_PAGES;
-                if vacant <= keep {
-                    break;
-                }
-                // An area for now: the piece stays until no TLB knows its table.
-                let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
-                    break;
-                };
-                area.retire();
-                // The lock keeps lookups off the tables.
-                self.unmap_all(Self::whole(&area), &mut batch);
-                *place = Some(area);
-                if keep != 0 && returned + 1 >= vacant.div_ceil(4) {
-                    break;
-                }
+        let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
+        let mut batch = self.backend.tree().batch();
+        let mut due = None;
+        for place in &mut idle {
+            let mut state = shard.state.lock();
+            let vacant = (state.space.pages() - state.space.reserved()) / Self::SPAN_PAGES;
+            let left = due.unwrap_or(match keep {
+                0 => u64::MAX,
+                _ => vacant.saturating_sub(keep).div_ceil(4),
+            });
+            if left == 0 {
+                break;
             }
-            batch.flush();
-            let mut all = true;
-            for area in idle.into_iter().flatten() {
-                if self.return_piece(shard, area) {
-                    returned += 1;
-                } else {
-                    all = false;
-                }
-            }
-            let full = returned != 0 && returned.is_multiple_of(PIECES_AT_ONCE as u64);
-            if !all || !full || keep != 0 {
-                return returned;
-            }
+            due = Some(left - 1);
+            // An area for now: the piece stays until no TLB knows its table.
+            let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
+                break;
+            };
+            area.retire();
+            // The lock keeps lookups off the tables.
+            self.unmap_all(Self::whole(&area), &mut batch);
+            *place = Some(area);
         }
+        batch.flush();
+        let returned = |area| u64::from(self.return_piece(shard, area));
+        idle.into_iter().flatten().map(returned).sum()
     }
 
     /// False if the common shard lacks a node: the piece stays.
@@ -230,7 +220,14 @@ impl<B: Backend> Vmalloc<B> {
                     break;
                 }
             }
-            pieces += self.return_pieces(shard, 0);
+            // The last round is one that is not full.
+            loop {
+                let nr = self.return_pieces(shard, 0);
+                pieces += nr;
+                if nr < PIECES_AT_ONCE as u64 {
+                    break;
+                }
+            }
         }
         (freed, pieces)
     }
