@@ -31,7 +31,7 @@ label vmwalk
 """
 
 U_BOOT = """\
-# At U-Boot's prompt, if extlinux.conf is not found. The card is mmc 1 on most of these boards, else mmc 0.
+# At U-Boot's prompt, if extlinux.conf is not found. The card is mmc 1 on most boards, else mmc 0.
 load mmc 1:1 ${kernel_addr_r} Image
 load mmc 1:1 ${fdt_addr_r} rockchip/TREE
 setenv bootargs BOOTARGS

@@ -1,6 +1,7 @@
-//! A UEFI application that carries the image, and enters it as a loader of the arm64 boot protocol
-//! does. It makes the device tree: the firmware's own or one of ACPI's tables, with the RAM that its memory map leaves, and
-//! with the boot arguments of the load options or of `bootargs.txt` beside the application.
+//! A UEFI application that carries the image, and enters it as a loader of the arm64 boot
+//! protocol does. It makes the device tree: the firmware's own or one of ACPI's tables, with the
+//! RAM that its memory map leaves, and with the boot arguments of the load options or of
+//! `bootargs.txt` beside the application.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 

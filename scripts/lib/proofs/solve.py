@@ -12,7 +12,7 @@ import z3
 
 from .claim import Unproven
 
-# z3's library checks sorts itself, and what Python checks before it takes as long as the solver does.
+# z3's library checks sorts itself; Python's checks before it take as long as the solver does.
 z3.z3.Z3_DEBUG = False
 
 LIMIT_MS = 240_000

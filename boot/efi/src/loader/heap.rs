@@ -1,5 +1,5 @@
-//! A heap that is there after the firmware's is not: the device tree is written when the last memory
-//! map is known.
+//! A heap that outlives the firmware's: the device tree is written once the last memory map is
+//! known.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};

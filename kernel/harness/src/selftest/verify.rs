@@ -116,8 +116,8 @@ impl RawWalk {
     }
 }
 
-/// Not computed from MAIR_EL1. Device and Normal non-cacheable memory is outer shareable, whatever
-/// the descriptor says (Arm ARM, PAR_EL1).
+/// Not computed from MAIR_EL1. Device and Normal non-cacheable memory is outer shareable,
+/// with no regard to the descriptor (Arm ARM, PAR_EL1).
 fn par_of(memory: MemoryType) -> (u8, u8) {
     match memory.index() {
         0 => (0x00, 0b10),

@@ -412,8 +412,8 @@ fn scale() {
     });
 }
 
-/// A pair takes no common lock, and its own shard's at most two and a half times, whatever the sizes
-/// and whichever CPU ends the area.
+/// A pair takes no common lock, and its own shard's at most two and a half times, for all sizes and
+/// whichever CPU ends the area.
 #[test]
 fn rates() {
     let nr = 10_000;
@@ -470,8 +470,8 @@ fn slotshare() {
     assert_eq!(lines_of_several_cpus(|| (0..cpus).for_each(pair)), 0);
 }
 
-/// Safe code cannot end an area by its address: where it can, `by_address` does not compile, with an
-/// `unsafe` that is unused.
+/// Safe code cannot end an area by its address: where it can, `by_address` does not compile, with
+/// an `unsafe` that is unused.
 #[test]
 fn misc() {
     let vm = vm(64 * GIB, FlushPolicy::Strict);
