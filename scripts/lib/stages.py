@@ -286,7 +286,7 @@ def counts(report: Report) -> None:
         report.skip("counts: models of a newer emulator", "scripts/setup qemu-new has not been run, or cannot")
 
 
-NOT_LINKED_AS_ONE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "0"}
+NOT_LINKED_AS_ONE = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16", "CARGO_PROFILE_RELEASE_DEBUG": "0", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}
 """For a build that is about what it takes, and not about what comes out."""
 
 

@@ -395,7 +395,8 @@ class ReleaseKernel(Session):
         names = {elf.plain_name(name) for name in mangled}
         self.assertIn("paging::leaf::largest", {elf.plain_name(name) for name, _ in elf.functions(ROOT / DEV / "vmwalk.elf")})
         self.assertGreater(len(names), 100)
-        self.assertEqual({name for name in names if "paging::trace" in name}, set())
+        # The wrappers are in each build. Empty hooks leave nothing of what they call.
+        self.assertEqual({name for name in names if "paging::trace" in name and "paging::trace::Hooked" not in name}, set())
         debug = elf.matching(ROOT / DEV / "vmwalk.elf", "paging::trace::hook::leaf_chosen")
         self.assertEqual(len(debug), 1)
 
