@@ -62,9 +62,7 @@ def boot_matrix(initrd: Path, dtb: Path) -> list[BootCase]:
     cases += [BootCase(f"{smp} CPUs", {"SMP": smp}) for smp in ("2", "3")]
     cases += [BootCase(f"{smp} CPUs in turn", {"SMP": smp}, extra=IN_TURN) for smp in ("5", "7")]
     # One number of CPUs for each: `counts` has the others.
-    cases += [several(cpu, smp) for cpu, smp in zip(BREAKING, ("2", "4", "4", "2"), strict=True)]
-    # Each waits in the break of another. All tests of 8 take minutes.
-    cases += [BootCase("cortex-a76, 8 CPUs", {"CPU": "cortex-a76", "SMP": "8", "BOOTARGS": "selftest=smp.areas_keep*,smp.failed*,fault.*"})]
+    cases += [several(cpu, smp) for cpu, smp in zip(BREAKING, ("2", "4", "8", "4"), strict=True)]
     # CPUs that run in turn fault at other moments than such as run at once.
     cases += [BootCase("2 CPUs in turn", {"SMP": "2", "BOOTARGS": "selftest=smp.a_*,smp.read*"}, extra=IN_TURN)]
     # More than a host has: those that wait would keep those from running that they wait for.
