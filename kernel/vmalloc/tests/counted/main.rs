@@ -217,6 +217,11 @@ fn prune() {
         for i in 0..64 {
             drop(areas.swap_remove(i * 300));
         }
+        vm.vm_unmap_aliases();
+    });
+    assert!(most.loads <= TABLE && most.stores <= TABLE, "{most:?}");
+    assert!(done.loads <= 64 * 8 * TABLE, "{done:?}");
+    let (done, most) = counted(|| {
         vm.shrink();
     });
     // The way down is read for the leaves, and for the table that goes.
