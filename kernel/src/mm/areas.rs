@@ -77,11 +77,14 @@ pub fn has_deferred_work() -> bool {
     DEFERRED_WORK.load(Ordering::Relaxed)
 }
 
-pub fn do_deferred_work() {
+/// Returns `false` if some is left: another CPU is flushing what it belongs to.
+pub fn do_deferred_work() -> bool {
     // First: what is deferred meanwhile sets it again.
-    if DEFERRED_WORK.swap(false, Ordering::AcqRel) && !kernel_vmalloc().deal_with_deferred() {
+    let is_done = !DEFERRED_WORK.swap(false, Ordering::AcqRel) || kernel_vmalloc().deal_with_deferred();
+    if !is_done {
         DEFERRED_WORK.store(true, Ordering::Relaxed);
     }
+    is_done
 }
 
 /// Returns `None` before it is set up.

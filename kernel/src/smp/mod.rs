@@ -269,7 +269,9 @@ fn serve(cpu: usize) -> ! {
         let has_work =
             Deadline::after(start::LINGER).wait_until(|| is_posted() || areas::has_deferred_work());
         if has_work && !is_posted() {
-            areas::do_deferred_work();
+            if !areas::do_deferred_work() {
+                Deadline::after(start::LOOK_AGAIN).wait_until(is_posted);
+            }
             continue;
         }
         if !has_work

@@ -87,6 +87,9 @@ fn args_of(index: usize) -> *mut SecondaryArgs {
 
 /// Then it turns itself off.
 pub const LINGER: Duration = Duration::from_micros(200);
+/// Before an idle CPU looks again at deferred work that another CPU has locked: it writes a line
+/// that all share.
+pub const LOOK_AGAIN: Duration = Duration::from_micros(10);
 
 const RETRY: Duration = Duration::from_micros(50);
 
