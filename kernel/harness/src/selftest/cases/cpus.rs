@@ -394,6 +394,8 @@ pub fn reads_go_on_while_blocks_are_cut(ctx: &Context) -> TestResult {
                 if read(start + (page * PAGE) as usize) != value(page) {
                     findings.report(cpu, WRONG_DATA);
                 }
+                // In turn, each TLBI of the first waits for this CPU's slice to end.
+                relax();
             }
         }
     });

@@ -2,6 +2,7 @@
 //! (`VA_WORD`), for the CPU that frees the frame.
 
 use kernel::arch::mmu::at_s1e1r;
+use kernel::arch::time::relax;
 use kernel::mm::linear_va;
 use paging::{PhysAddr, VirtAddr};
 use vmalloc::{Backend, Vmalloc};
@@ -51,6 +52,8 @@ pub fn verify<B: Backend>(vm: &Vmalloc<B>, va: VirtAddr, pages: u64, id: u32) ->
         if !is_marked(linear_va(frame.0 * PAGE), key(id, page)) {
             return Err(Finding::new(OTHER_ALIAS, at.0));
         }
+        // In turn, each TLBI of another CPU waits for this one's slice to end.
+        relax();
     }
     Ok(())
 }
