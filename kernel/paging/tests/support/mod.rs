@@ -197,7 +197,11 @@ impl Shape {
     }
 
     pub fn pages(&self) -> u64 {
-        self.frames().len() as u64
+        match self {
+            Self::Range(_, pages) => *pages,
+            Self::Array(frames) => frames.len() as u64,
+            Self::Extents(extents) => extents.iter().map(|extent| extent.pages).sum(),
+        }
     }
 
     pub fn map<G: Granule, T: Tables, M: Mmu>(
