@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lib import processes, qemu_new
 from lib.machine import Machine
+from lib.matrix import IN_TURN
 from lib.paths import BUILD, ROOT, program
 
 HOST = Machine.from_environment({"QEMU": os.environ.get("QEMU", ""), "IMAGE": os.environ.get("IMAGE", "")})
@@ -62,7 +63,8 @@ def command(board: str, *options: str, bootargs: str) -> list[str]:
 
 def boot(board: str, *options: str, bootargs: str, parks: bool = False) -> list[str]:
     """What the kernel prints on the board until it turns it off; if it parks, until it has nothing more to say."""
-    process = processes.start(command(board, *options, bootargs=bootargs), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # In turn: CPUs that no PSCI turns off spin while they wait, and a small host has two.
+    process = processes.start(command(board, *IN_TURN, *options, bootargs=bootargs), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     said, deadline = b"", time.monotonic() + LIMIT
     assert process.stdout
     try:
