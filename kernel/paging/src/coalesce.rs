@@ -4,7 +4,7 @@
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{TABLE_OR_PAGE, VALID};
 use crate::edit::Change;
-use crate::flush::{FlushBatch, PendingRange};
+use crate::flush::{FlushBatch, Packed};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
@@ -155,7 +155,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let (range, level, links) = (leaf.range::<G>(), leaf.size.level(), child.is_some());
         let stride = if links { LAST_LEVEL } else { level };
         // Never in place: folding is not urgent.
-        self.break_before_make(table, level, PendingRange { range, stride, links }, || {
+        self.break_before_make(table, level, Packed::new::<G>(range, stride, links), || {
             let (index, nr) = (G::index(leaf.va.0, level), leaf.size.descriptors::<G>());
             self.tables
                 .fill_linear(table, index, nr, leaf.descriptor::<G>(), G::size(level));

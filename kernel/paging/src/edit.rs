@@ -5,7 +5,7 @@
 
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::descriptor::{CONTIGUOUS, Descriptor};
-use crate::flush::{Pending, PendingRange};
+use crate::flush::{Packed, Pending};
 use crate::granule::{Granule, LAST_LEVEL, Level};
 use crate::leaf::Leaves;
 use crate::mmu::Mmu;
@@ -76,9 +76,9 @@ fn nr_tables<G: Granule>(level: Level, a: Option<VirtAddr>, b: Option<VirtAddr>)
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
-    /// Returns the leaf around `va` and its table, if it begins before.
-    pub(crate) fn leaf_cut_at(&self, va: VirtAddr) -> Option<(PhysAddr, Leaf)> {
-        let mut node = self.root_node();
+    /// Returns the leaf around `va`, in `node` or behind it, and its table, if it begins before.
+    pub(crate) fn leaf_cut_at(&self, node: Node, va: VirtAddr) -> Option<(PhysAddr, Leaf)> {
+        let mut node = node;
         // No leaf spans a table's start.
         while !va.is_aligned(G::table_span(node.level)) {
             let found = self.load(node.table, G::index(va.0, node.level));
@@ -91,9 +91,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         None
     }
 
-    /// For splits at both ends (DESIGN rule 8).
-    pub(crate) fn reserve(&self, change: &mut Change<'_, G>) -> Result<(), Error> {
-        let cut = |va| self.leaf_cut_at(va).map(|(_, leaf)| (leaf, va));
+    /// For splits at both ends of the range, which `node` holds (DESIGN rule 8).
+    pub(crate) fn reserve(&self, node: Node, change: &mut Change<'_, G>) -> Result<(), Error> {
+        let cut = |va| self.leaf_cut_at(node, va).map(|(_, leaf)| (leaf, va));
         let needed = match (cut(change.range.start), cut(change.range.end())) {
             (None, None) => return Ok(()),
             (Some((leaf, a)), Some((other, b))) if leaf.va == other.va => {
@@ -155,11 +155,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // Unless the batch has it, no TLB holds an invalid leaf.
         let held = leaf.valid || change.pending.may_be_held(range);
         if held && !in_place {
-            let stale = PendingRange {
-                range,
-                stride,
-                links: false,
-            };
+            let stale = Packed::new::<G>(range, stride, false);
             self.break_before_make(table, stride, stale, make);
         } else {
             // DESIGN rule 2: new tables are complete before their links. The batch's flush follows.
@@ -177,10 +173,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         &self,
         table: PhysAddr,
         level: Level,
-        stale: PendingRange,
+        stale: Packed,
         make: impl FnOnce(),
     ) {
-        let VirtRange { start, size } = stale.range;
+        let VirtRange { start, size } = stale.range();
         self.mmu.masked(|| {
             self.tables.enter_break(start, size, &[table]);
             let nr = (size >> G::shift(level)) as usize;

@@ -18,12 +18,13 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             head,
         } = leaves;
         let mut index = G::index(va.0, level);
+        if nr == 1 {
+            return self.tables.store(table, index, first);
+        }
         let (mut first, step) = (first, G::size(level));
         let (mut singles, mut groups) = if grouped == 0 { (nr, 0) } else { (head, grouped) };
         loop {
-            if singles == 1 {
-                self.tables.store(table, index, first);
-            } else if singles != 0 {
+            if singles != 0 {
                 self.tables.fill_linear(table, index, singles, first, step);
             }
             if groups == 0 {

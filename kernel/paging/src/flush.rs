@@ -2,12 +2,13 @@
 //! 4), what a TLB may hold. One [`Tree::flush`] covers any number of them.
 
 use crate::addr::{VirtAddr, VirtRange};
-use crate::granule::{Granule, LAST_LEVEL, Level};
+use crate::granule::{Granule, LAST_LEVEL};
 use crate::mmu::{Mmu, TlbiRange};
 use crate::tables::Tables;
 use crate::tree::Tree;
 mod pending;
 
+pub(crate) use pending::Packed;
 pub use pending::{Pending, PendingRange};
 
 /// NUM 31, SCALE 3.
@@ -151,28 +152,29 @@ fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
+    /// The caller has issued the leading DSB.
     #[inline(always)]
-    fn issue(&self, stale: PendingRange) {
-        let PendingRange { range, stride, links } = stale;
-        if range.size >> G::shift(stride) == 1 {
-            self.issue_by_va(range.start, links);
+    pub(crate) fn invalidate_and_wait(&self, stale: Packed) {
+        let (VirtRange { start, size }, links) = (stale.range(), stale.links());
+        if stale.nr() == 1 {
+            self.issue_by_va(start, links);
         } else if self.mmu.has_tlbi_range()
-            && let Some(op) = exact_op::<G>(range.start, range.size >> G::PAGE_SHIFT)
+            && let Some(op) = exact_op::<G>(start, size >> G::PAGE_SHIFT)
         {
             self.issue_by_range(op, links);
         } else {
-            self.issue_pieces(range.start, range.size, stride, links);
+            return self.issue_pieces(stale);
         }
+        self.wait_for_tlbis(start);
     }
 
-    /// By arguments that fit into registers.
     #[inline(never)]
-    fn issue_pieces(&self, start: VirtAddr, size: u64, stride: Level, links: bool) {
-        let range = VirtRange::new(start, size);
-        self.issue_several(core::iter::once(PendingRange { range, stride, links }));
+    fn issue_pieces(&self, stale: Packed) {
+        self.issue_each(core::iter::once(stale.unpack::<G>()));
+        self.wait_for_tlbis(stale.range().start);
     }
 
-    fn issue_several(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
+    fn issue_each(&self, ranges: impl Iterator<Item = PendingRange> + Clone) {
         let by_range = self.mmu.has_tlbi_range();
         let total = nr_all_tlbis::<G>(ranges.clone(), by_range);
         if total > u64::from(self.config().flush_all_above) {
@@ -212,13 +214,6 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    /// The caller has issued the leading DSB.
-    #[inline]
-    pub(crate) fn invalidate_and_wait(&self, stale: PendingRange) {
-        self.issue(stale);
-        self.wait_for_tlbis(stale.range.start);
-    }
-
     /// Of one of the TLBIs.
     #[inline(always)]
     fn wait_for_tlbis(&self, va: VirtAddr) {
@@ -226,10 +221,15 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         // issuing CPU.
         self.mmu.dsb_ish();
         if self.config().repeat_tlbi {
-            // DESIGN rule 11: a further TLBI and DSB complete after the earlier ones.
-            self.mmu.tlbi_vaae1is(va);
-            self.mmu.dsb_ish();
+            self.issue_again(va);
         }
+    }
+
+    #[cold]
+    fn issue_again(&self, va: VirtAddr) {
+        // DESIGN rule 11: a further TLBI and DSB complete after the earlier ones.
+        self.mmu.tlbi_vaae1is(va);
+        self.mmu.dsb_ish();
     }
 
     /// Moves all that is pending in `some` to `pending`. By range, areas separated by a guard page,
@@ -259,7 +259,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     #[inline]
     pub(crate) fn flush_in_place(&self, pending: &mut Pending<G>, foreign: bool) {
-        if !pending.is_empty() {
+        if pending.only().is_some() || !pending.is_empty() {
             self.flush_pending(pending, foreign);
         }
     }
@@ -275,13 +275,20 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
         if let Some(only) = only {
             self.invalidate_and_wait(only);
-        } else if let Some(first) = pending.ranges().next() {
-            self.issue_several(pending.ranges());
-            self.wait_for_tlbis(first.range.start);
+        } else {
+            self.issue_several(pending);
         }
         // Arm ARM K13.5.3: drop what was fetched or translated ahead.
         self.mmu.isb();
         pending.finish(&self.tables);
+    }
+
+    #[inline(never)]
+    fn issue_several(&self, pending: &Pending<G>) {
+        if let Some(first) = pending.ranges().next() {
+            self.issue_each(pending.ranges());
+            self.wait_for_tlbis(first.range.start);
+        }
     }
 
     #[cold]
@@ -294,8 +301,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     #[inline]
     pub fn batch(&self) -> FlushBatch<'_, G, T, M> {
         FlushBatch {
-            tree: self,
             pending: Pending::new(),
+            tree: self,
             deferred: None,
         }
     }
@@ -304,9 +311,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 /// Collects what operations unmap, and flushes when dropped; then it drops `C` (frames, addresses),
 /// which must not be reused before.
 #[must_use = "it flushes where it is dropped, which is here"]
+#[repr(C)]
 pub struct FlushBatch<'a, G: Granule, T: Tables, M: Mmu, C = ()> {
-    tree: &'a Tree<G, T, M>,
     pending: Pending<G>,
+    tree: &'a Tree<G, T, M>,
     deferred: Option<C>,
 }
 
@@ -320,8 +328,8 @@ impl<'a, G: Granule, T: Tables, M: Mmu> FlushBatch<'a, G, T, M> {
     /// Returns the batch, owning `cargo` until it has flushed.
     pub fn defer<C>(mut self, cargo: C) -> FlushBatch<'a, G, T, M, C> {
         FlushBatch {
-            tree: self.tree,
             pending: core::mem::take(&mut self.pending),
+            tree: self.tree,
             deferred: Some(cargo),
         }
     }

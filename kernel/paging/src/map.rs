@@ -11,7 +11,7 @@ use crate::outcome::{Error, Failure, LeafSet, LeafSize, LevelMask, Outcome};
 use crate::source::{FrameArray, PageArray, PhysRange, PhysSource, Piece, Run, output};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Node, Slot, Tree, level_around};
+use crate::tree::{Node, Slot, Tree, level_around, refusal};
 use crate::walk::Visit;
 
 struct Mapping {
@@ -63,7 +63,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn walk_under<const TOP: Level, S: PhysSource<G>>(
         &self,
         range: VirtRange,
@@ -71,7 +71,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
-        self.validate(range)?;
+        if !self.is_valid::<TOP>(range) {
+            return Err(refusal::<G>(range).into());
+        }
         if attributes.is_writable_and_executable() {
             return Err(Error::WritableExecutable(range.start).into());
         }
@@ -116,8 +118,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         mapping.top = self.table_at(self.root_node(), TOP, range, outcome)?;
         mapping.node = mapping.top;
         mapping.has_tables = self.check_vacant(mapping.top, range)?;
-        while mapping.done < range.size {
-            let page = mapping.done >> G::PAGE_SHIFT;
+        let mut page = 0;
+        loop {
             match source.piece_at(page, pages - page, mapping.va()) {
                 Some(Piece::Run(run)) => self.write_run::<TOP>(mapping, run, outcome)?,
                 Some(Piece::Frames(frames)) => {
@@ -129,6 +131,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
                 }
                 Some(Piece::Singles(frames)) => self.write_singles::<TOP>(mapping, frames, outcome)?,
                 None => return Err(Error::NoFrame { page }),
+            }
+            page = mapping.done >> G::PAGE_SHIFT;
+            if page == pages {
+                break;
             }
         }
         Ok(())
@@ -195,11 +201,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
         let (mut pa, mut left) = (run.pa, run.pages << G::PAGE_SHIFT);
-        let mut result = Ok(());
         if (pa.0 | pa.0.wrapping_add(left - G::PAGE_SIZE)) & self.unimplemented_pa() != 0 {
-            (left, result) = self.implemented_part(pa);
+            // The source is asked again for the rest, so that each fails alike.
+            left = self.implemented_part(pa);
+            if left == 0 {
+                return Err(Error::PhysicalRange(pa));
+            }
         }
-        while left != 0 {
+        loop {
             let leaves = G::leaves(mapping.va(), pa, left, mapping.allowed);
             let bytes = match leaves.level {
                 0 if TOP <= 0 => self.write_leaves::<TOP, 0>(mapping, pa, leaves, outcome)?,
@@ -209,8 +218,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             };
             pa = pa.add(bytes);
             left -= bytes;
+            if left == 0 {
+                return Ok(());
+            }
         }
-        result
     }
 
     #[inline(always)]
@@ -293,8 +304,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// [`Error::Occupied`] if the range is mapped.
     #[inline]
     fn check_vacant(&self, node: Node, range: VirtRange) -> Result<bool, Error> {
-        let (VirtRange { start, .. }, shift) = (range, G::shift(node.level));
-        let nr = (range.last().0 >> shift) - (start.0 >> shift) + 1;
+        let (VirtRange { start, size }, shift) = (range, G::shift(node.level));
+        let nr = if node.level == LAST_LEVEL {
+            size >> shift
+        } else {
+            (range.last().0 >> shift) - (start.0 >> shift) + 1
+        };
         if self.are_vacant(node, G::index(start.0, node.level), nr as usize) {
             return Ok(false);
         }
@@ -333,13 +348,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Ok(())
     }
 
-    /// And the error for the rest.
+    /// In bytes, from `pa` on.
     #[cold]
     #[inline(never)]
-    fn implemented_part(&self, pa: PhysAddr) -> (u64, Result<(), Error>) {
+    fn implemented_part(&self, pa: PhysAddr) -> u64 {
         let to_end = (1u64 << self.config().pa_bits).saturating_sub(pa.0);
-        let good = to_end * u64::from(pa.is_aligned(G::PAGE_SIZE));
-        (good, Err(Error::PhysicalRange(pa.add(good))))
+        to_end * u64::from(pa.is_aligned(G::PAGE_SIZE))
     }
 
     /// Takes out what was written. Tables stay: others may use them.

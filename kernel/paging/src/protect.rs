@@ -71,11 +71,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         batch: &mut FlushBatch<'_, G, T, M, C>,
     ) -> Result<Outcome, Failure> {
         self.validate(range)?;
+        let node = self.table_around(range);
         let mut change = Change::new(range, batch.pending_mut());
-        self.reserve(&mut change)?;
+        self.reserve(node, &mut change)?;
         for cut in [range.start, range.end()] {
             // Linux split a block there.
-            if let Some((table, leaf)) = self.leaf_cut_at(cut) {
+            if let Some((table, leaf)) = self.leaf_cut_at(node, cut) {
                 self.split_leaf(table, leaf, Some, &mut change);
             }
         }
@@ -93,7 +94,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         let node = self.table_around(range);
         self.check_edit(node, range, edit)?;
         let mut change = Change::new(range, batch.pending_mut());
-        self.reserve(&mut change)?;
+        self.reserve(node, &mut change)?;
         self.edit_table(node, range, edit, &mut change);
         self.unreserve(&mut change);
         Ok(change.outcome)

@@ -200,13 +200,23 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
 
     #[inline]
     pub(crate) fn validate(&self, range: VirtRange) -> Result<(), Error> {
-        let VirtRange { start, size } = range;
-        let (first, length) = (start.offset_from(self.start), size.wrapping_sub(1));
-        let within = (first | length | first.wrapping_add(length)) >> G::VA_BITS == 0;
-        if (start.0 | size) & (G::PAGE_SIZE - 1) == 0 && within {
-            return Ok(());
+        if self.is_valid::<{ Level::MIN }>(range) {
+            Ok(())
+        } else {
+            Err(refusal::<G>(range))
         }
-        Err(refusal::<G>(range))
+    }
+
+    /// Whether `range`, which a table of `TOP` holds, is pages of this half.
+    #[inline]
+    pub(crate) fn is_valid<const TOP: Level>(&self, range: VirtRange) -> bool {
+        let VirtRange { start, size } = range;
+        let mut outside = start.0 ^ self.start.0;
+        if TOP <= G::ROOT_LEVEL {
+            // Else both ends are in one half, which the start tells.
+            outside |= (range.last().0 ^ self.start.0) | size.wrapping_sub(1);
+        }
+        (outside >> G::VA_BITS) | ((start.0 | size) & (G::PAGE_SIZE - 1)) == 0 && size != 0
     }
 
     #[inline]
@@ -255,8 +265,9 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         Kinds { and, or }
     }
 
+    /// Returns the table of `level`, or the last above it that is linked.
     #[inline(always)]
-    pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Option<PhysAddr> {
+    pub(crate) fn linked_table(&self, level: Level, range: VirtRange) -> Node {
         let mut node = self.root_node();
         // Over constants, so that shifts are.
         for above in G::levels_before(LAST_LEVEL) {
@@ -266,12 +277,12 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             trace::level::<G>(node, range);
             let found = self.load(node.table, G::index(range.start.0, above));
             if !found.is_link() {
-                return None;
+                return node;
             }
             node = self.child(node, found);
         }
         trace::level::<G>(node, range);
-        Some(node.table)
+        node
     }
 
     /// It holds all of `range`, and is the lowest.
@@ -363,9 +374,10 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     }
 }
 
+/// Returns why `range` is not valid.
 #[cold]
 #[inline(never)]
-fn refusal<G: Granule>(range: VirtRange) -> Error {
+pub(crate) fn refusal<G: Granule>(range: VirtRange) -> Error {
     let VirtRange { start, size } = range;
     if !start.is_aligned(G::PAGE_SIZE) {
         Error::Misaligned(start.0)

@@ -1,6 +1,6 @@
 //! `unmap`: clears leaves. What to invalidate is read before the stores (DESIGN rule 4).
 
-use crate::addr::VirtRange;
+use crate::addr::{VirtAddr, VirtRange};
 use crate::descriptor::CONTIGUOUS;
 use crate::edit::Change;
 use crate::flush::{FlushBatch, Pending};
@@ -9,8 +9,16 @@ use crate::mmu::Mmu;
 use crate::outcome::{Failure, LeafSize, Outcome};
 use crate::tables::Tables;
 use crate::trace;
-use crate::tree::{Kinds, Node, Slot, Tree, level_around};
+use crate::tree::{Kinds, Node, Slot, Tree, level_around, refusal};
 use crate::walk::Leaf;
+
+/// Descriptors of a table that a range covers.
+#[derive(Clone, Copy)]
+struct Covered {
+    index: usize,
+    nr: usize,
+    kinds: Kinds,
+}
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     /// Unmaps `range`; holes are skipped. A leaf covered in part is split, no further than needed.
@@ -46,99 +54,114 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         range: VirtRange,
         pending: &mut Pending<G>,
     ) -> Result<Outcome, Failure> {
-        self.validate(range)?;
-        let mut outcome = Outcome::default();
-        let Some(table) = self.linked_table(TOP, range) else {
-            return self.unmap_anything(range, pending, self.root_node());
-        };
-        let node = Node { table, level: TOP };
-        if self.unmap_whole_leaves(node, range, pending, &mut outcome) {
-            return Ok(outcome.copied());
+        if !self.is_valid::<TOP>(range) {
+            return refused::<G>(range);
         }
-        self.unmap_anything(range, pending, node)
+        let node = self.linked_table(TOP, range);
+        let mut is_cut = true;
+        if node.level == TOP
+            && let Some(whole) = self.covered_whole(node, range)
+        {
+            if whole.kinds.are_valid_leaves(TOP) {
+                let mut outcome = Outcome::default();
+                self.clear_leaves(node, whole, &mut outcome);
+                // Last, so that nothing is kept over a call.
+                let result = Ok(outcome.copied());
+                pending.invalidate(range, TOP, false);
+                return result;
+            }
+            is_cut = false;
+        }
+        self.unmap_anything(range, pending, node, is_cut)
     }
 
+    /// `is_cut`: an end of the range may cut a leaf.
     #[inline(never)]
     fn unmap_anything(
         &self,
         range: VirtRange,
         pending: &mut Pending<G>,
         node: Node,
+        is_cut: bool,
     ) -> Result<Outcome, Failure> {
         let mut change = Change::new(range, pending);
-        self.reserve(&mut change)?;
+        if is_cut {
+            self.reserve(node, &mut change)?;
+        }
         self.unmap_each(node, range, false, &mut change);
         self.unreserve(&mut change);
         Ok(change.outcome.copied())
     }
 
-    /// If it is valid leaves covered whole.
+    /// If the range cuts neither what a descriptor translates nor a group.
     #[inline(always)]
-    fn unmap_whole_leaves(
-        &self,
-        node: Node,
-        range: VirtRange,
-        pending: &mut Pending<G>,
-        outcome: &mut Outcome,
-    ) -> bool {
+    fn covered_whole(&self, node: Node, range: VirtRange) -> Option<Covered> {
         let (VirtRange { start, size }, level) = (range, node.level);
-        if (start.0 | size) & (G::size(level) - 1) != 0 {
-            return false;
+        if level < LAST_LEVEL && (start.0 | size) & (G::size(level) - 1) != 0 {
+            return None;
         }
         let index = G::index(start.0, level);
         let nr = (size >> G::shift(level)) as usize;
         let kinds = self.kinds(node, index, nr);
-        if !kinds.are_valid_leaves(level) || self.cuts_group(node, index, nr, kinds) {
-            return false;
-        }
-        self.count_leaves(node, index, nr, kinds, outcome);
-        self.clear(node, index, nr);
-        // DESIGN rule 4: a TLB may hold a group as its members.
-        pending.invalidate(range, level, false);
-        true
+        let is_cut = kinds.or & CONTIGUOUS != 0 && self.cuts_group(node, range);
+        (!is_cut).then_some(Covered { index, nr, kinds })
     }
 
     #[inline(always)]
-    fn cuts_group(&self, node: Node, index: usize, nr: usize, kinds: Kinds) -> bool {
-        let cut = |at: usize| at & (G::cont_entries(node.level) - 1) != 0;
-        kinds.or & CONTIGUOUS != 0
-            && ((cut(index) && self.load(node.table, index).is_contiguous())
-                || (cut(index + nr) && self.load(node.table, index + nr - 1).is_contiguous()))
+    fn clear_leaves(&self, node: Node, covered: Covered, outcome: &mut Outcome) {
+        self.count_leaves(node, covered, outcome);
+        self.clear(node, covered.index, covered.nr);
+    }
+
+    #[inline(always)]
+    fn cuts_group(&self, node: Node, range: VirtRange) -> bool {
+        let (group, level) = (G::cont_size(node.level), node.level);
+        let is_cut = |end: VirtAddr, member: VirtAddr| {
+            !end.is_aligned(group) && self.load(node.table, G::index(member.0, level)).is_contiguous()
+        };
+        is_cut(range.start, range.start) || is_cut(range.end(), range.last())
     }
 
     /// None is in a group that is cut.
     #[inline(always)]
-    fn count_leaves(&self, node: Node, index: usize, nr: usize, kinds: Kinds, outcome: &mut Outcome) {
+    fn count_leaves(&self, node: Node, covered: Covered, outcome: &mut Outcome) {
+        let Covered { index, nr, kinds } = covered;
         let level = node.level;
-        let grouped = if kinds.or & CONTIGUOUS == 0 {
-            0
-        } else if kinds.and & CONTIGUOUS != 0 {
-            nr
+        let (groups, singles) = if kinds.or & CONTIGUOUS == 0 {
+            (0, nr)
         } else {
-            self.nr_grouped(node, index, nr)
+            let all = kinds.and & CONTIGUOUS != 0;
+            let grouped = if all { nr } else { self.nr_grouped(node, index, nr) };
+            (grouped >> G::cont_shift(level), nr - grouped)
         };
-        let groups = grouped >> G::cont_shift(level);
         outcome.levels.insert(level);
         outcome.leaves.add(LeafSize::new(level, true), groups as u32);
-        outcome
-            .leaves
-            .add(LeafSize::new(level, false), (nr - grouped) as u32);
+        outcome.leaves.add(LeafSize::new(level, false), singles as u32);
     }
 
-    #[inline(never)]
+    #[inline]
     fn nr_grouped(&self, node: Node, index: usize, nr: usize) -> usize {
-        let group = G::cont_entries(node.level);
-        let heads = (index.next_multiple_of(group)..index + nr).step_by(group);
-        let groups = heads
-            .filter(|head| self.load(node.table, *head).is_contiguous())
-            .count();
-        groups << G::cont_shift(node.level)
+        let (group, end) = (G::cont_entries(node.level), index + nr);
+        let mut head = (index + group - 1) & !(group - 1);
+        let mut grouped = 0;
+        while head < end {
+            if self.load(node.table, head).is_contiguous() {
+                grouped += group;
+            }
+            head += group;
+        }
+        grouped
     }
 
     #[inline(never)]
     fn unmap_table(&self, node: Node, range: VirtRange, change: &mut Change<'_, G>) {
-        if !self.unmap_whole_leaves(node, range, change.pending, &mut change.outcome) {
-            self.unmap_each(node, range, false, change);
+        match self.covered_whole(node, range) {
+            Some(whole) if whole.kinds.are_valid_leaves(node.level) => {
+                self.clear_leaves(node, whole, &mut change.outcome);
+                // DESIGN rule 4: a TLB may hold a group as its members.
+                change.pending.invalidate(range, node.level, false);
+            }
+            _ => self.unmap_each(node, range, false, change),
         }
     }
 
@@ -181,20 +204,29 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     fn take_table(&self, node: Node, span: VirtRange, change: &mut Change<'_, G>) {
         let level = node.level;
         let kinds = self.kinds(node, 0, G::ENTRIES);
-        if kinds.are_valid_leaves(level) {
-            self.count_leaves(node, 0, G::ENTRIES, kinds, &mut change.outcome);
-            change.pending.invalidate(span, level, true);
-        } else if !kinds.is_vacant() {
-            if level == LAST_LEVEL && self.mmu.has_tlbi_range() {
-                // All pages cost no more than some.
-                change.pending.invalidate(span, level, true);
-            }
-            self.unmap_each(node, span, true, change);
-        }
         // A walk cache may hold the link (DESIGN rule 5).
-        change.pending.invalidate_link(span, level - 1);
+        if kinds.are_valid_leaves(level) {
+            let (index, nr) = (0, G::ENTRIES);
+            self.count_leaves(node, Covered { index, nr, kinds }, &mut change.outcome);
+            change.pending.invalidate(span, level, true);
+        } else {
+            if !kinds.is_vacant() {
+                if level == LAST_LEVEL && self.mmu.has_tlbi_range() {
+                    // All pages cost no more than some.
+                    change.pending.invalidate(span, level, true);
+                }
+                self.unmap_each(node, span, true, change);
+            }
+            change.pending.invalidate_link(span, level - 1);
+        }
         change.pending.defer_free(&self.tables, node.table);
         change.outcome.levels.insert(level - 1);
         change.outcome.tables_removed += 1;
     }
+}
+
+#[cold]
+#[inline(never)]
+fn refused<G: Granule>(range: VirtRange) -> Result<Outcome, Failure> {
+    Err(refusal::<G>(range).into())
 }

@@ -328,9 +328,10 @@ class Lazy(Command):
         for i in range(number(ranges["len"])):
             entry = gdb.Value(int(ranges["xs"].address) + i * packed.sizeof).cast(packed.pointer()).dereference()
             start, size = number(entry["start"]), number(entry["size"])
-            # paging::flush::Packed: stride and links in the low bits of the size.
-            stride, links = size & 0b11, ", and links: walk caches too" if size & 0b100 else ""
-            print(f"  to invalidate: {start:#018x}+{show_size(size & ~0b111)} by level {stride} descriptors{links}")
+            # paging::flush::Packed: log2 of the stride, and links, in the low bits of the size.
+            level = 3 - ((size & 0x3F) - page_shift()) // (page_shift() - 3)
+            links = ", and links: walk caches too" if size & 0x40 else ""
+            print(f"  to invalidate: {start:#018x}+{show_size(size & ~0x7F)} by level {level} descriptors{links}")
         dead = number(pending["nr_dead"])
         if dead:
             print(f"  {dead} dead tables: a walk cache may still lead to them")

@@ -19,33 +19,51 @@ pub struct PendingRange {
     pub links: bool,
 }
 
-/// In the low bits of the size, a multiple of the page size.
+/// Flags are in the low bits of the size, a multiple of the page size.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     start: u64,
     size: u64,
 }
 
-const STRIDE: u64 = 0b011;
-const LINKS: u64 = 0b100;
-const FLAGS: u64 = STRIDE | LINKS;
+/// log2 of the bytes under a descriptor of the stride.
+const SHIFT: u64 = 0b011_1111;
+const LINKS: u64 = 0b100_0000;
+const FLAGS: u64 = SHIFT | LINKS;
 
 impl Packed {
     #[inline]
-    pub(super) const fn new(range: VirtRange, stride: Level, links: bool) -> Self {
+    pub(crate) fn new<G: Granule>(range: VirtRange, stride: Level, links: bool) -> Self {
         let links = if links { LINKS } else { 0 };
         Self {
             start: range.start.0,
-            size: range.size | stride as u64 | links,
+            size: range.size | u64::from(G::shift(stride)) | links,
         }
     }
 
     #[inline]
-    pub(super) const fn unpack(self) -> PendingRange {
+    pub(crate) const fn range(self) -> VirtRange {
+        VirtRange::new(VirtAddr(self.start), self.size & !FLAGS)
+    }
+
+    #[inline]
+    pub(crate) const fn links(self) -> bool {
+        self.size & LINKS != 0
+    }
+
+    /// How many descriptors of its stride.
+    #[inline]
+    pub(crate) const fn nr(self) -> u64 {
+        self.size() >> (self.size & SHIFT)
+    }
+
+    #[inline]
+    pub(super) fn unpack<G: Granule>(self) -> PendingRange {
+        let below = (self.size & SHIFT) as u32 - G::PAGE_SHIFT;
         PendingRange {
-            range: VirtRange::new(VirtAddr(self.start), self.size & !FLAGS),
-            stride: (self.size & STRIDE) as Level,
-            links: self.size & LINKS != 0,
+            range: self.range(),
+            stride: LAST_LEVEL - (below / G::INDEX_BITS) as Level,
+            links: self.links(),
         }
     }
 
@@ -58,11 +76,16 @@ impl Packed {
     fn joined(self, other: Self) -> Self {
         let start = self.start.min(other.start);
         let size = (self.last().max(other.last()) - start).wrapping_add(1);
-        let stride = (self.size & STRIDE).max(other.size & STRIDE);
         Self {
             start,
-            size: size | stride | ((self.size | other.size) & LINKS),
+            size: size | self.flags_with(other),
         }
+    }
+
+    /// The smaller stride, and the links of either.
+    #[inline]
+    fn flags_with(self, other: Self) -> u64 {
+        (self.size & SHIFT).min(other.size & SHIFT) | (self.size | other.size) & LINKS
     }
 
     #[inline]
@@ -73,7 +96,12 @@ impl Packed {
     #[inline]
     const fn is_continued_by(self, new: Self, growth: u64, slack: u64) -> bool {
         // Joined, another stride would need more TLBIs.
-        growth == 0 || (growth <= new.size() + slack && (self.size ^ new.size) & STRIDE == 0)
+        growth == 0 || (growth <= new.size() + slack && self.has_stride_of(new))
+    }
+
+    #[inline]
+    const fn has_stride_of(self, new: Self) -> bool {
+        (self.size ^ new.size) & SHIFT == 0
     }
 
     #[inline]
@@ -87,7 +115,6 @@ impl Packed {
 ///
 /// Neither addresses nor tables may be reused before a [flush](crate::Tree::flush). Dropped with
 /// dead tables, it leaks them.
-/// dead tables, it leaks them.
 #[must_use = "translations may linger until it is flushed"]
 #[derive(Debug)]
 pub struct Pending<G> {
@@ -96,8 +123,8 @@ pub struct Pending<G> {
     /// stale walk reads an invalid descriptor.
     dead: PhysAddr,
     nr_dead: u32,
-    /// Descriptors need a barrier and no TLBI.
-    published: bool,
+    /// Not 0: descriptors need a barrier and no TLBI. Zeroed with the count before it.
+    published: u32,
     granule: PhantomData<G>,
 }
 
@@ -115,7 +142,7 @@ impl<G: Granule> Pending<G> {
             ranges: ArrayVec::new_const(),
             dead: NONE,
             nr_dead: 0,
-            published: false,
+            published: 0,
             granule: PhantomData,
         }
     }
@@ -123,7 +150,7 @@ impl<G: Granule> Pending<G> {
     /// Returns the ranges to invalidate.
     #[inline]
     pub fn ranges(&self) -> impl Iterator<Item = PendingRange> + Clone + '_ {
-        self.ranges.iter().map(|packed| packed.unpack())
+        self.ranges.iter().map(|packed| packed.unpack::<G>())
     }
 
     /// Returns how many tables wait to be freed.
@@ -135,7 +162,7 @@ impl<G: Granule> Pending<G> {
     /// Whether a flush has nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty() && !self.published
+        self.ranges.is_empty() && self.published == 0
     }
 
     pub(crate) fn may_be_held(&self, range: VirtRange) -> bool {
@@ -152,16 +179,15 @@ impl<G: Granule> Pending<G> {
     #[doc(hidden)] // for the proofs, which flush any range
     #[inline]
     pub fn invalidate(&mut self, range: VirtRange, stride: Level, links: bool) {
-        let new = Packed::new(range, stride, links);
-        if let Some(slot) = self.ranges.last_mut() {
-            let last = slot.unpack();
+        let new = Packed::new::<G>(range, stride, links);
+        if let Some(last) = self.ranges.last_mut() {
             // Neighbours of one stride, and repetitions, are one range.
-            if last.range.end() == range.start && last.stride == stride {
-                slot.size = (slot.size + range.size) | (new.size & LINKS);
+            if last.range().end() == range.start && last.has_stride_of(new) {
+                last.size = (last.size + range.size) | (new.size & LINKS);
                 return;
             }
-            if last.range.contains(range.start) && last.range.contains(range.last()) {
-                *slot = Packed::new(last.range, last.stride.max(stride), last.links || links);
+            if last.range().covers(range) {
+                last.size = last.size() | last.flags_with(new);
                 return;
             }
         }
@@ -174,11 +200,10 @@ impl<G: Granule> Pending<G> {
     /// levels, reaches it, so it goes with the leaves just recorded if it can.
     #[inline]
     pub(crate) fn invalidate_link(&mut self, span: VirtRange, level: Level) {
-        if let Some(slot) = self.ranges.last_mut() {
-            let last = slot.unpack();
+        if let Some(last) = self.ranges.last_mut() {
             // The first entry that overlaps the span lies in it.
-            if last.stride >= level && last.range.overlaps(span) {
-                slot.size |= LINKS;
+            if last.size & SHIFT <= u64::from(G::shift(level)) && last.range().overlaps(span) {
+                last.size |= LINKS;
                 return;
             }
         }
@@ -227,7 +252,7 @@ impl<G: Granule> Pending<G> {
     /// They replace nothing that a TLB may hold.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        self.published = true;
+        self.published = 1;
     }
 
     /// Keeps what strings dead tables together vacant.
@@ -279,11 +304,12 @@ impl<G: Granule> Pending<G> {
 
     #[inline]
     pub(super) fn finish<T: Tables>(&mut self, tables: &T) {
-        self.ranges.clear();
-        self.published = false;
         if self.dead != NONE {
             self.free_dead(tables);
         }
+        // Last, so that a batch at its end need not store it.
+        self.ranges = ArrayVec::new_const();
+        self.published = 0;
     }
 
     #[cold]
@@ -295,9 +321,9 @@ impl<G: Granule> Pending<G> {
     }
 
     #[inline]
-    pub(super) fn only(&self) -> Option<PendingRange> {
+    pub(super) fn only(&self) -> Option<Packed> {
         match self.ranges[..] {
-            [only] => Some(only.unpack()),
+            [only] => Some(only),
             _ => None,
         }
     }

@@ -153,7 +153,7 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
             let first = (units - 1 - next(spread.min(units - 4))).min(units - pages);
             let range = VirtRange::new(VirtAddr(base + first * unit), pages * unit);
             let links = next(16) == 0;
-            let new = Packed::new(range, stride, links);
+            let new = Packed::new::<Granule4K>(range, stride, links);
             match next(3) {
                 0 => pending.record(new, slack),
                 1 => pending.collect(new, slack),
@@ -171,9 +171,9 @@ fn whatever_is_collected_is_covered_at_its_stride_and_with_its_links() {
             });
             assert!(covered, "{range:?} of {stride} {links}: {pending:?}");
         }
-        let apart = all
-            .iter()
-            .map(|(range, stride, links)| Packed::new(*range, *stride, *links).unpack());
+        let apart = all.iter().map(|(range, stride, links)| {
+            Packed::new::<Granule4K>(*range, *stride, *links).unpack::<Granule4K>()
+        });
         let (joined, apart) = (pending.nr_tlbis(true), nr_all_tlbis::<Granule4K>(apart, true));
         let strides_mix = all.iter().any(|a| a.1 != all[0].1);
         assert!(
