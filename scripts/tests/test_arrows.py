@@ -14,7 +14,7 @@ ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio
 HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
 
 VMALLOC = ["atomic", "linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
-VMALLOC += ["reserve", "free", "purge", "area", "drain", "lookup", "map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
+VMALLOC += ["live_batch", "reserve", "free", "purge", "area", "drain", "lookup", "map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
 VA = ["node", "tree", "area", "space", "ranges", "cache", "deferred_list", "check"]
 
 MAY_NOT = [("mm", "drivers"), ("drivers", "mm"), ("mm", "smp"), ("arch", "sync")]

@@ -61,9 +61,9 @@ impl<B: Backend> Vmalloc<B> {
         }
         area.retire();
         let waits = self.waits(head);
-        if shard.is_common() {
+        if shard.is_common() || head.may_have_holes() {
             drop(held);
-            return self.free_large(shard, area, waits);
+            return self.free_unlocked(shard, area, waits);
         }
         // It covers no whole table, so its tables stay.
         let mut batch = self.backend.tree().batch();
@@ -76,10 +76,15 @@ impl<B: Backend> Vmalloc<B> {
         false
     }
 
+    /// What has more descriptors than a table, or holes, where the walker reads descriptors twice.
     #[inline(never)]
-    fn free_large(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
+    fn free_unlocked(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
         let mut batch = self.backend.tree().batch();
-        self.unmap_spans(&area, &mut batch);
+        if shard.is_common() {
+            self.unmap_spans(&area, &mut batch);
+        } else {
+            self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
+        }
         if waits {
             return self.queue(shard.state.lock(), area, &mut batch);
         }

@@ -36,8 +36,8 @@
 //!
 //! An area's holder reads it without a lock. Others find it under its shard's lock, and hold that
 //! until done with its tables and frames (`lookup`). Under it an area is retired before its unmap
-//! (`free`), and tables of live areas (`sparse`) and returned pieces (`purge`) are unlinked; a
-//! flush precedes each free.
+//! (`free`). Tables of live areas are unlinked before a hold of it, which comes before the flush
+//! that frees them (`live_batch`).
 #![no_std]
 #![deny(missing_docs)]
 #![forbid(clippy::undocumented_unsafe_blocks)]
@@ -57,6 +57,7 @@ mod frames;
 mod free;
 mod gate;
 mod linear;
+mod live_batch;
 mod lookup;
 mod map;
 mod map_ram;

@@ -137,7 +137,8 @@ impl<B: Backend> Vmalloc<B> {
                 break;
             };
             area.retire();
-            // The lock keeps lookups off the tables.
+            drop(state);
+            // No lookup finds an area there.
             self.unmap_all(Self::whole(&area), &mut batch);
             *place = Some(area);
         }

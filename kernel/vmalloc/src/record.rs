@@ -168,6 +168,11 @@ impl Head {
     }
 
     #[inline(always)]
+    pub const fn may_have_holes(self) -> bool {
+        self.is(Kind::Reserved)
+    }
+
+    #[inline(always)]
     pub fn one_block(self, area: &Area) -> Option<u64> {
         (self.nr_blocks() == 1).then(|| area.word(BLOCKS))
     }

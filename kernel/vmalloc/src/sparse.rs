@@ -4,9 +4,10 @@
 use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
+use crate::live_batch::LiveBatch;
 use crate::ram::{self, NoRam};
 use crate::record::{self, Area, Head, Kind};
-use crate::region::{Batch, Vmalloc};
+use crate::region::Vmalloc;
 use paging::{
     Attributes, FrameArray, Granule, LAST_LEVEL, Outcome, PageArray, PhysSource, VirtAddr, VirtRange, Visit,
 };
@@ -124,45 +125,17 @@ impl<B: Backend> Vmalloc<B> {
         mapped.map_err(Error::of_map::<B::Granule>)
     }
 
-    /// Each span's part under the shard's lock, which lookups hold: they see a table before it is
-    /// unlinked, or not at all.
-    fn by_spans(
-        &self,
-        area: &Area,
-        range: VirtRange,
-        mut step: impl FnMut(VirtRange) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let shard = self.shard_of(area);
-        let span = B::Granule::size(LAST_LEVEL - 1);
-        let mut at = range.start;
-        while range.contains(at) {
-            let size = (span - (at.0 & (span - 1))).min(range.end().offset_from(at));
-            let _held = shard.state.lock();
-            step(VirtRange::new(at, size))?;
-            at = at.add(size);
-        }
-        Ok(())
-    }
-
     fn unmap_part(&self, area: &Area, range: VirtRange) -> Result<Outcome, Error> {
-        let tree = self.backend.tree();
-        // Only the ends may need a table, so they are split first.
-        let mut batch = tree.batch();
-        let mut outcome = tree.split(range, &mut batch)?;
-        outcome.leaves = paging::LeafCounts::default();
-        self.by_spans(area, range, |part| {
-            outcome.merge(&tree.unmap(part, &mut batch)?);
-            Ok(())
-        })?;
+        let mut batch = LiveBatch::new(self, area);
+        let outcome = batch.unmap(range)?;
         if self.shard_of(area).is_common() {
             self.prune_edges(area, range, &mut batch)?;
         }
-        batch.flush();
         Ok(outcome)
     }
 
-    /// That `range` covers in part.
-    fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
+    /// Unlinks empty tables that `range` covers in part.
+    fn prune_edges(&self, area: &Area, range: VirtRange, batch: &mut LiveBatch<'_, B>) -> Result<(), Error> {
         let whole = Self::whole(area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
             let span = B::Granule::size(level);
@@ -171,41 +144,39 @@ impl<B: Backend> Vmalloc<B> {
             for at in [first, last] {
                 let around = VirtRange::new(at, span);
                 if whole.covers(around) && !range.covers(around) && (at == first || first != last) {
-                    self.prune_table(area, around, batch)?;
+                    self.prune_table(around, batch)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// That `range` covers whole, the last level first.
+    /// Unlinks empty tables that `range` covers whole, the last level first.
     fn prune_part(&self, area: &Area, range: VirtRange) -> Result<(), Error> {
-        let tree = self.backend.tree();
-        let mut batch = tree.batch();
+        let mut batch = LiveBatch::new(self, area);
         for level in [LAST_LEVEL - 1, LAST_LEVEL - 2] {
             let span = B::Granule::size(level);
             let mut at = VirtAddr(range.start.0.next_multiple_of(span));
             while range.contains(at) && range.end().offset_from(at) >= span {
-                self.prune_table(area, VirtRange::new(at, span), &mut batch)?;
+                self.prune_table(VirtRange::new(at, span), &mut batch)?;
                 at = at.add(span);
             }
         }
-        batch.flush();
         Ok(())
     }
 
-    fn prune_table(&self, area: &Area, span: VirtRange, batch: &mut Batch<'_, B>) -> Result<(), Error> {
-        // No other call maps here.
-        let _held = self.shard_of(area).state.lock();
+    /// No other call maps here.
+    fn prune_table(&self, span: VirtRange, batch: &mut LiveBatch<'_, B>) -> Result<(), Error> {
         let mut is_empty = true;
-        let tree = self.backend.tree();
-        tree.visit(span, |_| {
-            is_empty = false;
-            Visit::Stop
-        })
-        .map_err(Error::Map)?;
+        self.backend
+            .tree()
+            .visit(span, |_| {
+                is_empty = false;
+                Visit::Stop
+            })
+            .map_err(Error::Map)?;
         if is_empty {
-            self.unmap_all(span, batch);
+            batch.unmap(span)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 use crate::support::{Area, PAGE, POISON, Plant, Rig, Scenario, Schedules, Small, me};
 use crate::{LAZY, STRICT, scenario};
-use vmalloc::Request;
+use paging::Attributes;
+use vmalloc::{Error, Request};
 
 const READERS: Scenario = scenario(LAZY, 1000, |rig| {
     let stays = rig.filled(2, 99);
@@ -103,4 +104,42 @@ const VREAD: Scenario = scenario(STRICT, 1500, |rig| {
 #[test]
 fn vread_never_gives_what_came_after() {
     VREAD.holds();
+}
+
+const PARTS: Scenario = scenario(STRICT, 1000, |rig| {
+    let memory = rig.filled(1, 99);
+    let frame = rig.vm.vmalloc_to_pfn(memory.range().start).expect("mapped");
+    let frames = [frame; 16];
+    let area = rig.vm.get_vm_area(16 * PAGE, 8 * PAGE).expect("memory suffices");
+    let area = Area::from(area);
+    let range = area.range();
+    let changer = |_: &Rig| {
+        for _ in 0..2 {
+            area.map_pages(0, &frames[..], Attributes::KERNEL_DATA)
+                .expect("memory suffices");
+            area.unmap_pages(0, range.size - PAGE).expect("no leaf is cut");
+            area.unmap_pages(range.size - PAGE, PAGE).expect("no leaf is cut");
+        }
+    };
+    let reader = |rig: &Rig| {
+        for page in 0..16 {
+            let va = range.start.add(page * PAGE);
+            let seen = rig.vm.vmalloc_to_pfn(va);
+            assert!(seen == Ok(frame) || seen == Err(Error::NotMapped(va)), "{seen:?}");
+        }
+        rig.vm.vmallocinfo(|_| ());
+    };
+    rig.at_once(&[&changer, &reader]);
+    drop(area);
+    rig.check_and_free(memory, 99);
+});
+
+#[test]
+fn readers_of_parts_that_go_are_waited_for() {
+    PARTS.holds();
+}
+
+#[test]
+fn a_flush_of_parts_that_does_not_wait_for_readers_is_noticed() {
+    PARTS.catches_on(Schedules::Priorities, Plant::NoHoldOfNothing, &["BadTable"]);
 }

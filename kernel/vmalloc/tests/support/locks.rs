@@ -3,7 +3,7 @@
 
 use super::{Plant, Small};
 use mmu_model::{Model, Released};
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{OnceCell, RefCell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, TryLockError};
 use vmalloc::{Lock, LockClass};
@@ -49,14 +49,16 @@ pub struct CheckedLock<T> {
 unsafe impl<T: Send> Sync for CheckedLock<T> {}
 
 impl<T> CheckedLock<T> {
-    fn guard<'a>(&'a self, held: shuttle::sync::MutexGuard<'a, Released>) -> CheckedGuard<'a, T> {
-        acquire(&held);
-        let (_, plant) = running();
-        let excludes = plant != Plant::LooksDoNotExclude || me() != 3;
-        CheckedGuard {
+    fn guard<'a>(&'a self, held: Option<shuttle::sync::MutexGuard<'a, Released>>) -> CheckedGuard<'a, T> {
+        let guard = CheckedGuard {
             lock: self,
-            held: excludes.then_some(held),
+            held: OnceCell::new(),
+        };
+        let (_, plant) = running();
+        if held.is_some() || plant != Plant::NoHoldOfNothing {
+            guard.hold(held);
         }
+        guard
     }
 }
 
@@ -73,12 +75,12 @@ unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
         }
     }
     fn lock(&self) -> CheckedGuard<'_, T> {
-        self.guard(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
+        self.guard(None)
     }
     fn try_lock(&self) -> Option<CheckedGuard<'_, T>> {
         match self.lock.try_lock() {
-            Ok(held) => Some(self.guard(held)),
-            Err(TryLockError::Poisoned(poisoned)) => Some(self.guard(poisoned.into_inner())),
+            Ok(held) => Some(self.guard(Some(held))),
+            Err(TryLockError::Poisoned(poisoned)) => Some(self.guard(Some(poisoned.into_inner()))),
             Err(TryLockError::WouldBlock) => None,
         }
     }
@@ -86,12 +88,25 @@ unsafe impl<T: Send> Lock<T> for CheckedLock<T> {
 
 pub struct CheckedGuard<'a, T> {
     lock: &'a CheckedLock<T>,
-    held: Option<shuttle::sync::MutexGuard<'a, Released>>,
+    held: OnceCell<Option<shuttle::sync::MutexGuard<'a, Released>>>,
+}
+
+impl<'a, T> CheckedGuard<'a, T> {
+    fn hold(&self, held: Option<shuttle::sync::MutexGuard<'a, Released>>) {
+        self.held.get_or_init(|| {
+            let held = held.unwrap_or_else(|| self.lock.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            acquire(&held);
+            let (_, plant) = running();
+            let excludes = plant != Plant::LooksDoNotExclude || me() != 3;
+            excludes.then_some(held)
+        });
+    }
 }
 
 impl<T> Deref for CheckedGuard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
+        self.hold(None);
         // SAFETY: see `CheckedLock`.
         unsafe { &*self.lock.value.get() }
     }
@@ -99,6 +114,7 @@ impl<T> Deref for CheckedGuard<'_, T> {
 
 impl<T> DerefMut for CheckedGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
+        self.hold(None);
         // SAFETY: see `CheckedLock`.
         unsafe { &mut *self.lock.value.get() }
     }
@@ -106,7 +122,7 @@ impl<T> DerefMut for CheckedGuard<'_, T> {
 
 impl<T> Drop for CheckedGuard<'_, T> {
     fn drop(&mut self) {
-        if let Some(held) = &mut self.held
+        if let Some(Some(held)) = self.held.get_mut()
             && !std::thread::panicking()
         {
             **held = release();

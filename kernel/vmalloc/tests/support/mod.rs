@@ -44,6 +44,8 @@ pub enum Plant {
     NoTrailingDsb,
     NoTlbi,
     LooksDoNotExclude,
+    /// A lock is taken when what it guards is first accessed, or never.
+    NoHoldOfNothing,
     LocksDoNotOrder,
     /// One block in seven is lost.
     FramesLeak,
