@@ -4,11 +4,8 @@
 use core::panic::Location;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use paging::{
-    Failure, FrameArray, LeafSet, LeafSize, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
-};
+use paging::{Failure, FrameArray, LeafSet, Mmu, Outcome, Pfn, PhysAddr, Tables, Tree, VirtAddr, VirtRange};
 use spin::Once;
-use spin::mutex::SpinMutex;
 use vmalloc::{
     Backend, Config, Error, FlushPolicy, LinearEdit, Lock, LockClass, NodePage, NodePages, Request, VmArea,
     Vmalloc,
@@ -18,7 +15,7 @@ use super::layout::{self, PAGE_SIZE, VMALLOC_BASE, VMALLOC_END};
 use super::regions::PhysRegion;
 use super::tables::KernelTables;
 use super::{
-    KernelTree, frames, kernel_tree, linear_map_leaves, linear_map_tree, linear_va, memory_plan, walk_lock,
+    KernelTree, LINEAR_MAP, frames, kernel_tree, linear_map_leaves, linear_map_tree, linear_va, memory_plan,
     zero_page,
 };
 use crate::arch::cache;
@@ -26,7 +23,7 @@ use crate::arch::mmu::KernelMmu;
 use crate::arch::percpu::{cpu_index, nr_cpus};
 use crate::arch::probe::probe_read;
 use crate::arch::time;
-use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded, Turn};
+use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
 
 #[derive(Clone, Copy, Debug)]
 pub struct KernelBackend;
@@ -41,9 +38,6 @@ static NR_NODE_FRAMES: Padded<AtomicU64> = Padded(AtomicU64::new(0));
 static NODE_FRAME: Padded<AtomicUsize> = Padded(AtomicUsize::new(0));
 
 static DEFERRED_WORK: Padded<AtomicBool> = Padded(AtomicBool::new(false));
-
-/// Held from first split to last fold; interrupts stay enabled.
-static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 
 /// Of one CPU; [`FlushPolicy::lazy_for`] scales it.
 const LAZY_AREAS: usize = 256;
@@ -64,11 +58,10 @@ pub fn init() -> Result<(), Error> {
 }
 
 #[must_use]
-pub fn hot_words() -> [HotWord; 3] {
+pub fn hot_words() -> [HotWord; 2] {
     [
         HotWord::of("the count of node frames", &NR_NODE_FRAMES),
         HotWord::of("whether work was put off", &DEFERRED_WORK),
-        HotWord::of("the lock of the linear map", &LINEAR_MAP),
     ]
 }
 
@@ -173,51 +166,7 @@ pub fn edit_linear_map<T: Tables, M: Mmu>(
     if matches!(edit, LinearEdit::Coalesce | LinearEdit::Fold(_)) && linear_map_leaves() == LeafSet::PAGES {
         return Ok(Outcome::default());
     }
-    let range = VirtRange::new(VirtAddr(linear_va(pa.0) as u64), size);
-    if edit == LinearEdit::Split && !block(range.start).covers(range) {
-        return split_linear_map(tree, range);
-    }
-    let _alone = walk_lock().release();
-    edit.apply(tree, range)
-}
-
-fn block(at: VirtAddr) -> VirtRange {
-    let size = LeafSize::BLOCK2.bytes::<layout::Granule>();
-    VirtRange::new(at.align_down(size), size)
-}
-
-/// Splits leaves at both ends of `range`, which is in more than one block, each under a hold of its
-/// own: either fills a table (DESIGN rule 14).
-///
-/// # Errors
-/// There is no page for a table. Leaves may be split then.
-fn split_linear_map<T: Tables, M: Mmu>(
-    tree: &Tree<layout::Granule, T, M>,
-    range: VirtRange,
-) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::default();
-    let mut split = |part| -> Result<(), Failure> {
-        let _alone = walk_lock().release();
-        outcome.merge(&LinearEdit::Split.apply(tree, part)?);
-        Ok(())
-    };
-    let cut = |at: VirtAddr| tree.translate(at).filter(|leaf| leaf.va != at);
-    let (start, end) = (range.start, range.end());
-    for at in [start, end] {
-        // A larger leaf's ladder takes two tables.
-        let largest = LeafSize::BLOCK2_GROUP.bytes::<layout::Granule>();
-        if cut(at).is_some_and(|leaf| leaf.size.bytes::<layout::Granule>() > largest) {
-            split(block(at))?;
-        }
-    }
-    // The other end of each part is at the leaf's edge, or where a block begins in it.
-    if cut(start).is_some() {
-        split(VirtRange::new(start, block(start).end().offset_from(start)))?;
-    }
-    if cut(end).is_some() {
-        split(VirtRange::new(end, block(end).end().offset_from(end)))?;
-    }
-    Ok(outcome)
+    edit.apply(tree, VirtRange::new(VirtAddr(linear_va(pa.0) as u64), size))
 }
 
 fn word(frame: Pfn, index: usize) -> *mut u64 {

@@ -9,9 +9,9 @@
 //! 4. The rest of the plan becomes [frames].
 //!
 //! # The walk lock
-//! Mapping or unmapping one's own range takes no lock. Readers of the whole tree share the [walk
-//! lock](walk_lock). Freeing a table ([`tables::KernelTables`]) and editing the linear map take it
-//! exclusively.
+//! Mapping or unmapping one's own range takes no lock. Readers of the whole tree hold the [walk
+//! lock](walk_lock), which keeps out the freeing of tables ([`tables`]) and edits of the linear
+//! map.
 
 mod alternatives;
 pub mod areas;
@@ -34,6 +34,7 @@ use paging::{
     Attributes, Config, Failure, Granule as _, Half, LeafSet, Outcome, PhysAddr, Tables, Tree, VirtAddr,
 };
 use spin::Once;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::BootInfo;
 use crate::arch::errata::Errata;
@@ -42,7 +43,7 @@ use crate::arch::mmu::{self, KernelMmu, dsb_ishst};
 use crate::arch::{cpu, fatal, table_ops};
 use crate::bootargs::{BootArgs, LinearLeaves, Rodata};
 pub use crate::layout;
-use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded};
+use crate::sync::{HotWord, IrqReadGuard, IrqRwLock, IrqWriteGuard, Padded, Turn};
 pub use ::machine::{plan, regions};
 pub use alternatives::apply_alternatives;
 pub use areas::{
@@ -67,6 +68,8 @@ struct Memory {
 }
 
 static MEMORY: Once<Memory> = Once::new();
+/// Held from first split to last fold of an edit; interrupts stay enabled.
+static LINEAR_MAP: Padded<SpinMutex<(), Turn>> = Padded(SpinMutex::new(()));
 static WALKS: Padded<WalkLock> = Padded(WalkLock(IrqRwLock::new("walks", ())));
 static ZVA_SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -211,20 +214,25 @@ pub struct WalkLock(IrqRwLock<()>);
 impl WalkLock {
     /// Takes it to read any part of the tree, without using the heap.
     #[track_caller]
-    pub fn walk(&self) -> IrqReadGuard<'_, ()> {
-        self.0.read()
+    pub fn walk(&self) -> Walk<'_> {
+        let linear_map = LINEAR_MAP.lock();
+        Walk {
+            _tables: self.0.read(),
+            _linear_map: linear_map,
+        }
     }
 
+    /// Takes it to free a table.
     #[track_caller]
-    pub fn try_walk(&self) -> Option<IrqReadGuard<'_, ()>> {
-        self.0.try_read()
-    }
-
-    /// Takes it to free a table or edit the linear map.
-    #[track_caller]
-    pub fn release(&self) -> IrqWriteGuard<'_, ()> {
+    fn release(&self) -> IrqWriteGuard<'_, ()> {
         self.0.write()
     }
+}
+
+#[must_use]
+pub struct Walk<'a> {
+    _tables: IrqReadGuard<'a, ()>,
+    _linear_map: SpinMutexGuard<'a, (), Turn>,
 }
 
 #[must_use]
@@ -233,8 +241,11 @@ pub fn walk_lock() -> &'static WalkLock {
 }
 
 #[must_use]
-pub fn hot_words() -> [HotWord; 1] {
-    [HotWord::of("the walk lock", &WALKS)]
+pub fn hot_words() -> [HotWord; 2] {
+    [
+        HotWord::of("the walk lock", &WALKS),
+        HotWord::of("the lock of the linear map", &LINEAR_MAP),
+    ]
 }
 
 /// Returns the tree. The [walk lock](walk_lock) is for others' addresses.
@@ -243,13 +254,13 @@ pub fn kernel_tree() -> &'static KernelTree {
     &memory().tree
 }
 
-/// Runs `f`, which must not use the heap.
+/// Runs `f` with the linear map to itself.
 pub fn with_linear_map_tables<R>(f: impl FnOnce(&'static LinearMapTree) -> R) -> R {
-    let _alone = WALKS.release();
+    let _alone = LINEAR_MAP.lock();
     f(&memory().linear_map_tree)
 }
 
-/// Returns it, for the exclusive holder of the [walk lock](walk_lock).
+/// Returns it, for the holder of `LINEAR_MAP`.
 #[must_use]
 pub fn linear_map_tree() -> &'static LinearMapTree {
     &memory().linear_map_tree

@@ -145,7 +145,9 @@ fn allocate_table() -> Option<PhysAddr> {
     Some(PhysAddr(frame.0 * PAGE_SIZE as u64))
 }
 
+/// Unlinked, so only readers of the whole tree may be in it.
 fn free_table(table: PhysAddr) {
+    let _alone = walk_lock().release();
     NR_TABLES.this().fetch_sub(1, Ordering::Relaxed);
     frames::free(Pfn(table.0 / PAGE_SIZE as u64), 0);
 }
@@ -180,8 +182,6 @@ unsafe impl Tables for KernelTables {
         allocate_table()
     }
     fn free_table(&self, table: PhysAddr) {
-        // Unlinked, so only readers of the whole tree may be in it.
-        let _alone = walk_lock().release();
         free_table(table);
     }
     fn enter_break(&self, va: VirtAddr, _broken: u64, _tables: &[PhysAddr]) {

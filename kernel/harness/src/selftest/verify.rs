@@ -367,7 +367,7 @@ fn compare(alias: Alias, offset: usize, found: u64, expected: u64) -> Result<(),
     }
 }
 
-/// AT takes no exception, so a broken leaf would not be retried: the walk lock keeps breaks out.
+/// AT takes no exception, so a broken leaf would not be retried: the walk lock keeps edits out.
 fn permits(va: usize, access: Access) -> bool {
     let _walk = walk_lock().walk();
     mmu::translate(va, access).is_ok()
