@@ -169,7 +169,16 @@ proptest! {
                         continue;
                     };
                     add(&mut other, piece * PIECE, PIECE);
-                    areas.push((area, reserve(&mut other, &fit).unwrap()));
+                    let same = match reserve(&mut other, &fit) {
+                        Ok(same) => same,
+                        // It tries a few gaps only, and this one may be behind them.
+                        Err(error) => {
+                            let given_up = matches!(error, Error::NoAlignedSpace { .. });
+                            prop_assert!(given_up, "{:?}", error);
+                            return Ok(());
+                        }
+                    };
+                    areas.push((area, same));
                 }
                 (one, other) => prop_assert_eq!(one.err(), other.err()),
             }
