@@ -6,9 +6,15 @@ from pathlib import Path
 
 PATH = re.compile(r"\b(crate|(?:super::)*super)((?:::\w+)*)(::\{)?")
 COMMENT = re.compile(r"//.*")
+IMPL = re.compile(r"\bimpl\b(?:<[^{;]*?>)? (\w+)(?:<[^{;]*?>)? \{")
+METHOD = re.compile(r"\b(?:fn|const) (?!fn\b|unsafe\b)(\w+)")
 
 Arrows = dict[tuple[str, str], set[str]]
 """From a module to one that it names: the files in which it does."""
+
+
+def without_comments(text: str) -> str:
+    return "\n".join(COMMENT.sub("", line) for line in text.splitlines())
 
 
 def module_of(file: Path) -> tuple[str, ...]:
@@ -19,7 +25,7 @@ def module_of(file: Path) -> tuple[str, ...]:
 
 def named_in(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each path of the crate in a source: what it begins with, and the names behind it."""
-    code = "\n".join(COMMENT.sub("", line) for line in text.splitlines())
+    code = without_comments(text)
     for match in PATH.finditer(code):
         path = tuple(match[2].split("::")[1:])
         if not match[3]:
@@ -72,6 +78,39 @@ def arrows(sources: dict[Path, str], inside: tuple[str, ...] = (), known_as: dic
                 continue
             if there in names and there != here:
                 found.setdefault((here, there), set()).add(str(file))
+    return found
+
+
+def impls(code: str) -> Iterator[tuple[str, str]]:
+    """Each type with methods of its own in a source, and the text of one block of these."""
+    for match in IMPL.finditer(code):
+        depth, end = 1, match.end()
+        while depth and end < len(code):
+            depth += {"{": 1, "}": -1}.get(code[end], 0)
+            end += 1
+        yield match[1], code[match.end() : end]
+
+
+def calls(sources: dict[Path, str], receivers: dict[str, str]) -> Arrows:
+    """The arrows between the crate's modules that call methods of one type, or use its constants, by `self` or `Self`.
+
+    `receivers` has the type of what else methods are called on, as it is written.
+    """
+    codes = {file: without_comments(text) for file, text in sources.items()}
+    blocks = [(file, of, block) for file, code in codes.items() for of, block in impls(code)]
+    homes: dict[tuple[str, str], set[str]] = {}
+    for file, of, block in blocks:
+        for name in METHOD.findall(block):
+            homes.setdefault((of, name), set()).add(module_of(file)[0])
+    used = [(file, of, name) for file, of, block in blocks for name in re.findall(r"\bself\s*\.\s*(\w+)\(|\bSelf::(\w+)", block) for name in name if name]
+    for receiver, of in receivers.items():
+        pattern = re.compile(rf"(?<!\w){re.escape(receiver)}\s*\.\s*(\w+)\(")
+        used += [(file, of, name) for file, code in codes.items() for name in pattern.findall(code)]
+    found: Arrows = {}
+    for file, of, name in used:
+        here = module_of(file)[0]
+        for there in homes.get((of, name), {here}) - {here}:
+            found.setdefault((here, there), set()).add(f"{file}: {name}")
     return found
 
 

@@ -193,20 +193,20 @@ class Areas(Session):
         self.assertInOrder(text, *before, "has returned", "ioremap owned guards", "^    1x4K  rw- Device-nGnRE$")
 
     @staticmethod
-    def line_of(text: str) -> str:
-        """Where gdb breaks for the first line of free.rs that has `text`."""
-        lines = (ROOT / "kernel/vmalloc/src/free.rs").read_text().splitlines()
-        return f"free.rs:{next(number for number, line in enumerate(lines, 1) if text in line)}"
+    def line_of(file: str, text: str) -> str:
+        """Where gdb breaks for the first line of a file of vmalloc that has `text`."""
+        lines = (ROOT / "kernel/vmalloc/src" / file).read_text().splitlines()
+        return f"{file}:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
     def test_an_area_is_printed_as_what_it_is(self) -> None:
-        commands = f"break {self.line_of('self.share.is_reached_by(held')}; continue; print area"
+        commands = f"break {self.line_of('unmap.rs', 'self.share.is_reached_by(held')}; continue; print area"
         text = self.gdb(commands, BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
         area = r"0xffff8\S+  1060K vmalloc retired guards=0\+1 by kernel/harness/src/selftest/cases/areas.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$")
         self.assertNotIn("Python Exception", text)
 
     def test_what_a_test_holds_is_printed_as_what_it_is(self) -> None:
-        text = self.gdb(f"break {self.line_of('self.drain_some(Context::Waiting)')}; continue; up; up; up; info locals", BOOTARGS=MIXED)
+        text = self.gdb(f"break {self.line_of('free.rs', 'self.drain_some(Context::Waiting)')}; continue; up; up; up; info locals", BOOTARGS=MIXED)
         self.assertInOrder(text, "^leaves = 13x64K 48x4K$")
         self.assertNotIn("Python Exception", text)
 

@@ -3,7 +3,7 @@
 import unittest
 from pathlib import Path
 
-from lib.arrows import Arrows, against, arrows, crate, modules, named_in
+from lib.arrows import Arrows, against, arrows, calls, crate, modules, named_in
 from lib.paths import ROOT
 
 ROOT_NAMES = {"per_cpu": "arch", "print": "drivers", "println": "drivers", "boot_argument": "bootargs", "BootInfo": "boot_info", "Init": "init"}
@@ -14,7 +14,8 @@ ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio
 HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
 
 VMALLOC = ["atomic", "linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
-VMALLOC += ["live_batch", "reserve", "free", "purge", "area", "drain", "lookup", "map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
+VMALLOC += ["lookup", "alias", "unmap", "flush", "block", "drain", "purge", "reserve", "free", "area", "live_batch"]
+VMALLOC += ["map", "nolock", "request", "resize", "sparse", "permissions", "map_ram", "read"]
 VA = ["node", "tree", "area", "space", "ranges", "cache", "deferred_list", "check"]
 
 MAY_NOT = [("mm", "drivers"), ("drivers", "mm"), ("mm", "smp"), ("arch", "sync")]
@@ -47,6 +48,9 @@ class TheArrows(unittest.TestCase):
     def test_of_vmalloc_go_one_way(self) -> None:
         sources = {file: text for file, text in crate(ROOT / "kernel/vmalloc/src").items() if "tests" not in file.with_suffix("").parts}
         self.assert_ordered(VMALLOC, sources)
+        found = calls(sources, {"vm": "Vmalloc", "manager()": "Vmalloc"})
+        self.assertGreater(len(found), len(VMALLOC), "the calls are not found any more")
+        self.assertEqual(told(against(VMALLOC, found)), [], "a method calls one of a module that is not before its own")
         self.assert_ordered(VA, sources, ("va",))
 
     def test_of_the_kernel_never_end_in_the_harness_or_in_a_self_test(self) -> None:
@@ -80,6 +84,18 @@ class AnArrow(unittest.TestCase):
 
     def test_is_each_of_a_group(self) -> None:
         self.assertEqual(list(named_in("use crate::mm::{self, layout::{A, B}, tables};")), [("crate", ("mm", "self")), ("crate", ("mm", "layout")), ("crate", ("mm", "tables"))])
+
+    def test_is_a_call_of_a_method_that_another_module_has(self) -> None:
+        sources = {
+            Path("lib.rs"): "mod low;",
+            Path("low.rs"): "impl<B: Backend> Big<B> {\n    const PART: u64 = 1;\n    pub const fn low(&self) {}\n}\nimpl Clone for Big<u8> {\n    fn clone(&self) {}\n}",
+            Path("mid/mod.rs"): "impl<B: Backend> Big<B> {\n    fn mid(&self) {\n        self\n            .low();\n        self.mid()\n    }\n}",
+            Path("high.rs"): "impl Small {\n    fn low(&self) {\n        // self.big.mid()\n        self.low(Self::PART);\n        self.big.low()\n    }\n}",
+            Path("part.rs"): "impl<B> Big<B> {\n    fn part(&self) -> u64 {\n        Self::PART\n    }\n}",
+        }
+        own = {("mid", "low"): {"mid/mod.rs: low"}, ("part", "low"): {"part.rs: PART"}}
+        self.assertEqual(calls(sources, {}), own)
+        self.assertEqual(calls(sources, {"big": "Big"}), own | {("high", "low"): {"high.rs: low"}})
 
 
 if __name__ == "__main__":

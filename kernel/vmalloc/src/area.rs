@@ -130,6 +130,24 @@ impl<'v, B: Backend> VmArea<'v, B> {
         self.free_for(Location::caller());
     }
 
+    /// Frees the area in any context. Never waits (a drop does).
+    ///
+    /// # Errors
+    ///
+    /// The area, if its pages are a caller's, who would not expect them to stay mapped.
+    #[track_caller]
+    pub fn free_atomic(self) -> Result<(), Self> {
+        if !Head::of(self.area()).can_wait() {
+            return Err(self);
+        }
+        let by = Location::caller();
+        let vm = self.manager();
+        if let Some(area) = self.into_area() {
+            vm.defer(area, by);
+        }
+        Ok(())
+    }
+
     #[inline(always)]
     pub(crate) fn into_area(self) -> Option<Area> {
         ManuallyDrop::new(self).area.take()

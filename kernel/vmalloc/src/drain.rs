@@ -10,7 +10,6 @@
 //! [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) slots. A shard is drained inside its
 //! purge gate, by at most [`STEP`] areas, or all in [`Vmalloc::vm_unmap_aliases`].
 
-use crate::area::VmArea;
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::record::{self, Area, Head, Kind};
@@ -18,46 +17,9 @@ use crate::region::{Context, Vmalloc};
 use crate::shard::{STEP, Shard};
 use core::panic::Location;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use paging::{Granule, VirtAddr};
+use paging::VirtAddr;
 
 impl<B: Backend> Vmalloc<B> {
-    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context, also in a handler
-    /// that interrupted a lock's holder. Never waits: a later call frees the area
-    /// ([`Usage::deferred`](crate::Usage::deferred)).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Misaligned`] and [`Error::Outside`]. If the shard's lock is free, those of
-    /// [`vfree`](Self::vfree). If it is taken, [`Error::TooManyDeferred`] when
-    /// [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) wait; a wrong or repeated address
-    /// goes to [`Backend::deferred_free_refused`] later. Nothing has changed after an error.
-    ///
-    /// # Safety
-    ///
-    /// As [`vfree`](Self::vfree).
-    #[track_caller]
-    pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
-        let by = Location::caller();
-        if !va.is_aligned(B::Granule::PAGE_SIZE) {
-            return Err(Error::Misaligned(va));
-        }
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
-        let Some((shard, mut held)) = self.try_shard_at(Self::page_of(va)) else {
-            self.addresses.push(va, by)?;
-            self.put_off_shared();
-            self.backend.deferred_work();
-            return Ok(());
-        };
-        let mut area = Self::claim(&mut held, va, Kind::Vmalloc)?;
-        record::set_freer(&area, by);
-        area.retire();
-        drop(held);
-        self.defer_to_next_call(shard, area);
-        Ok(())
-    }
-
     pub(crate) fn defer(&self, mut area: Area, by: &'static Location<'static>) {
         record::set_freer(&area, by);
         let shard = self.shard_of(&area);
@@ -65,7 +27,7 @@ impl<B: Backend> Vmalloc<B> {
         self.defer_to_next_call(shard, area);
     }
 
-    fn defer_to_next_call(&self, shard: &Shard<B>, area: Area) {
+    pub(crate) fn defer_to_next_call(&self, shard: &Shard<B>, area: Area) {
         let pages = area.reserved();
         shard.deferred_list.push(area, pages);
         shard.look_soon();
@@ -75,7 +37,7 @@ impl<B: Backend> Vmalloc<B> {
         self.backend.deferred_work();
     }
 
-    fn put_off_shared(&self) {
+    pub(crate) fn put_off_shared(&self) {
         self.shared_work.store(true, Release);
         self.this_shard().look_soon();
     }
@@ -249,26 +211,6 @@ impl<B: Backend> Vmalloc<B> {
         let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
         record::set_freer(&area, by);
         self.free_held(shard, held, area);
-        Ok(())
-    }
-}
-
-impl<B: Backend> VmArea<'_, B> {
-    /// Frees the area in any context. Never waits (a drop does).
-    ///
-    /// # Errors
-    ///
-    /// The area, if its pages are a caller's, who would not expect them to stay mapped.
-    #[track_caller]
-    pub fn free_atomic(self) -> Result<(), Self> {
-        if !Head::of(self.area()).can_wait() {
-            return Err(self);
-        }
-        let by = Location::caller();
-        let vm = self.manager();
-        if let Some(area) = self.into_area() {
-            vm.defer(area, by);
-        }
         Ok(())
     }
 }

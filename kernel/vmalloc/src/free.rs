@@ -1,20 +1,12 @@
-//! How an area is freed: **retire** it, so that lookups no longer find it; **unmap**; **queue** for
-//! the shard's flush, or flush at once if its frames are foreign; then **free** its frames and
-//! addresses.
-//!
-//! A small area takes one hold: at most a table's descriptors. On another CPU it is only retired
-//! (`deferred`). A large one is unmapped without the lock, by whole spans, so that its tables go
-//! with it.
+//! Areas are freed by handle or by address: at once (`unmap`), or deferred (`drain`).
 
 use crate::backend::{Backend, Lock};
-use crate::frames::free_frames_of;
+use crate::error::Error;
 use crate::owner::COMMON;
-use crate::policy::{FlushPolicy, ForeignPages};
-use crate::record::{self, Area, Head};
-use crate::region::{Batch, Context, Vmalloc};
-use crate::shard::{Held, Shard};
+use crate::record::{self, Area, Head, Kind};
+use crate::region::{Context, Vmalloc};
 use core::panic::Location;
-use paging::{Granule, LAST_LEVEL, VirtRange};
+use paging::{Granule, VirtAddr, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
     #[inline(never)]
@@ -39,114 +31,131 @@ impl<B: Backend> Vmalloc<B> {
         }
     }
 
-    #[inline(always)]
-    fn waits(&self, head: Head) -> bool {
-        self.config.flush != FlushPolicy::Strict
-            && (head.can_wait() || self.config.foreign == ForeignPages::Defer)
-            && !head.permissions_changed()
+    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
+    ///
+    /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Under a lazy
+    /// policy the call that reaches the shard's share purges; an area that a `set_memory_*` changed
+    /// is flushed at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misaligned`], [`Error::Outside`]; [`Error::Freed`] for a double free, naming the
+    /// area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
+    /// [`Error::Owned`], [`Error::WrongKind`]. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// A refused address takes no promise. If an area of the right kind was made
+    /// [raw](crate::VmArea::into_raw) there:
+    ///
+    /// 1. it is the caller's to free;
+    /// 2. nothing in it is used any more, on any CPU: no reference, stack or code.
+    #[track_caller]
+    pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
+        self.free_at(va, Kind::Vmalloc, Location::caller())
     }
 
-    #[inline(always)]
-    pub(crate) fn defers_foreign(&self) -> bool {
-        self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
+    /// Frees a mapping of [`vmap`](Self::vmap) and its kin. [Waiting](crate#contexts), and flushed
+    /// on return unless [`ForeignPages::Defer`](crate::ForeignPages::Defer).
+    ///
+    /// # Errors
+    ///
+    /// As [`vfree`](Self::vfree).
+    ///
+    /// # Safety
+    ///
+    /// As [`vfree`](Self::vfree).
+    #[track_caller]
+    pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
+        self.free_at(va, Kind::Vmap, Location::caller())
     }
 
-    /// Whether a flush is due. `shard` is locked.
-    #[inline(always)]
-    pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
-        let head = Head::of(&area);
-        if !head.may_be_mapped() {
-            held.release(area);
-            return false;
+    /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin, by any address in its first page.
+    ///
+    /// # Errors
+    ///
+    /// As [`vfree`](Self::vfree), in the same contexts.
+    ///
+    /// # Safety
+    ///
+    /// As [`vfree`](Self::vfree).
+    #[track_caller]
+    pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
+        let first = va.align_down(B::Granule::PAGE_SIZE);
+        self.free_at(first, Kind::Ioremap, Location::caller())
+    }
+
+    /// Frees an area of [`get_vm_area`](Self::get_vm_area) and its mappings, as
+    /// [`vunmap`](Self::vunmap). Nothing is flushed if nothing was ever mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`vfree`](Self::vfree).
+    ///
+    /// # Safety
+    ///
+    /// As [`vfree`](Self::vfree).
+    #[track_caller]
+    pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
+        self.free_at(va, Kind::Reserved, Location::caller())
+    }
+
+    pub(crate) fn free_at(
+        &self,
+        va: VirtAddr,
+        expected: Kind,
+        by: &'static Location<'static>,
+    ) -> Result<(), Error> {
+        if !va.is_aligned(B::Granule::PAGE_SIZE) {
+            return Err(Error::Misaligned(va));
         }
+        if !self.is_vmalloc_addr(va) {
+            return Err(Error::Outside(va));
+        }
+        self.drain_some(Context::Waiting);
+        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
+        let area = Self::claim(&mut held, va, expected)?;
+        record::set_freer(&area, by);
+        if self.free_held(shard, held, area) {
+            self.flush_if_due(shard);
+        }
+        Ok(())
+    }
+
+    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin in any context, also in a handler
+    /// that interrupted a lock's holder. Never waits: a later call frees the area
+    /// ([`Usage::deferred`](crate::Usage::deferred)).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misaligned`] and [`Error::Outside`]. If the shard's lock is free, those of
+    /// [`vfree`](Self::vfree). If it is taken, [`Error::TooManyDeferred`] when
+    /// [`MAX_DEFERRED_ADDRESSES`](crate::MAX_DEFERRED_ADDRESSES) wait; a wrong or repeated address
+    /// goes to [`Backend::deferred_free_refused`] later. Nothing has changed after an error.
+    ///
+    /// # Safety
+    ///
+    /// As [`vfree`](Self::vfree).
+    #[track_caller]
+    pub unsafe fn vfree_atomic(&self, va: VirtAddr) -> Result<(), Error> {
+        let by = Location::caller();
+        if !va.is_aligned(B::Granule::PAGE_SIZE) {
+            return Err(Error::Misaligned(va));
+        }
+        if !self.is_vmalloc_addr(va) {
+            return Err(Error::Outside(va));
+        }
+        let Some((shard, mut held)) = self.try_shard_at(Self::page_of(va)) else {
+            self.addresses.push(va, by)?;
+            self.put_off_shared();
+            self.backend.deferred_work();
+            return Ok(());
+        };
+        let mut area = Self::claim(&mut held, va, Kind::Vmalloc)?;
+        record::set_freer(&area, by);
         area.retire();
-        let waits = self.waits(head);
-        if shard.is_common() || head.may_have_holes() {
-            drop(held);
-            return self.free_unlocked(shard, area, waits);
-        }
-        // It covers no whole table, so its tables stay.
-        let mut batch = self.backend.tree().batch();
-        self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
-        if waits {
-            return self.queue(held, area, &mut batch);
-        }
         drop(held);
-        self.flush_and_free(shard, area, &mut batch);
-        false
-    }
-
-    /// What has more descriptors than a table, or holes, where the walker reads descriptors twice.
-    #[inline(never)]
-    fn free_unlocked(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
-        let mut batch = self.backend.tree().batch();
-        if shard.is_common() {
-            self.unmap_spans(&area, &mut batch);
-        } else {
-            self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
-        }
-        if waits {
-            return self.queue(shard.state.lock(), area, &mut batch);
-        }
-        self.flush_and_free(shard, area, &mut batch);
-        false
-    }
-
-    /// Whether a flush is due.
-    #[inline(always)]
-    fn queue(&self, mut held: Held<'_, B>, area: Area, batch: &mut Batch<'_, B>) -> bool {
-        batch.defer_to(&mut held.lazy.pending);
-        held.lazy.push(area);
-        self.share.is_reached_by(held.lazy.usage())
-    }
-
-    #[inline(always)]
-    fn flush_and_free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
-        batch.flush();
-        let head = Head::of(&area);
-        if head.permissions_changed() {
-            self.reset_alias(&area);
-        }
-        free_frames_of(&self.backend, &area, head);
-        shard.state.lock().release(area);
-    }
-
-    /// Its map failed.
-    #[cold]
-    pub(crate) fn abandon(&self, mut area: Area) {
-        let shard = self.shard_of(&area);
-        let mut held = shard.state.lock();
-        area.retire();
-        if !shard.is_common() {
-            // At most empty tables were left, which the piece keeps.
-            held.release(area);
-            return;
-        }
-        drop(held);
-        let mut batch = self.backend.tree().batch();
-        self.unmap_spans(&area, &mut batch);
-        batch.flush();
-        shard.state.lock().release(area);
-    }
-
-    fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
-        let body = record::range::<B::Granule>(area);
-        self.unmap_all(body, batch);
-        let span = B::Granule::size(LAST_LEVEL - 1);
-        let (first, last) = (body.start.align_down(span), body.last().align_down(span));
-        if first != body.start {
-            self.unmap_all(VirtRange::new(first, span), batch);
-        }
-        if last.add(span) != body.end() && (last != first || first == body.start) {
-            self.unmap_all(VirtRange::new(last, span), batch);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
-        if let Err(failure) = self.backend.tree().unmap(range, batch) {
-            // No leaf spans an area's end, and only a split could fail.
-            panic!("unmapping {range:?}: {failure}");
-        }
+        self.defer_to_next_call(shard, area);
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@
 //!
 //! An area's holder reads it without a lock. Others find it under its shard's lock, and hold that
 //! until done with its tables and frames (`lookup`). Under it an area is retired before its unmap
-//! (`free`). Tables of live areas are unlinked before a hold of it, which comes before the flush
+//! (`unmap`). Tables of live areas are unlinked before a hold of it, which comes before the flush
 //! that frees them (`live_batch`).
 #![no_std]
 #![deny(missing_docs)]
@@ -47,12 +47,15 @@ extern crate self as vmalloc;
 #[cfg(test)]
 extern crate std;
 
+mod alias;
 mod area;
 mod atomic;
 mod backend;
+mod block;
 mod deferred;
 mod drain;
 mod error;
+mod flush;
 mod frames;
 mod free;
 mod gate;
@@ -78,6 +81,7 @@ mod shard;
 mod sparse;
 #[cfg(feature = "spin")]
 mod spin_lock;
+mod unmap;
 mod va;
 
 #[cfg(test)]
@@ -90,10 +94,10 @@ struct Readme;
 
 pub use area::VmArea;
 pub use backend::{Backend, Lock, LockClass};
+pub use block::{BLOCK_PAGES, MAX_SMALL};
 pub use deferred::MAX_DEFERRED_ADDRESSES;
 pub use error::Error;
 pub use linear::LinearEdit;
-pub use map_ram::{BLOCK_PAGES, MAX_SMALL};
 pub use policy::{Config, FlushPolicy, ForeignPages};
 pub use read::AreaListing;
 pub use record::{AreaInfo, Freed, Kind};

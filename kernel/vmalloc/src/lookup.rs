@@ -1,11 +1,9 @@
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
 use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
-use crate::region::Context;
 use crate::region::Vmalloc;
-use crate::shard::State;
+use crate::shard::{Held, Shard, State};
 use crate::va::{Segment, Unclaimed, Vpn};
-use core::panic::Location;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
@@ -13,6 +11,30 @@ impl<B: Backend> Vmalloc<B> {
     #[inline]
     pub fn is_vmalloc_addr(&self, va: VirtAddr) -> bool {
         self.range().contains(va)
+    }
+
+    /// Locked; `None` outside the region.
+    #[inline]
+    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
+        let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
+        if page.0.wrapping_sub(first) >= self.range().size >> B::Granule::PAGE_SHIFT {
+            return None;
+        }
+        let span = self.span_of(page);
+        loop {
+            let shard = self.shards.get(self.owners.of(span));
+            let held = shard.state.lock();
+            if self.owners.of(span) == shard.number() {
+                return Some((shard, held));
+            }
+        }
+    }
+
+    pub(crate) fn try_shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
+        let span = self.span_of(page);
+        let shard = self.shards.get(self.owners.of(span));
+        let held = shard.state.try_lock()?;
+        (self.owners.of(span) == shard.number()).then_some((shard, held))
     }
 
     /// `look` gets an area that is in use and ready, under the shard's lock: meanwhile neither the
@@ -107,97 +129,6 @@ impl<B: Backend> Vmalloc<B> {
         let pa = self.look_at_leaf(va, |_, leaf| Some(leaf.translate(va)));
         let pa = pa.ok_or(Error::NotMapped(va))?;
         Ok(Pfn(pa.0 >> B::Granule::PAGE_SHIFT))
-    }
-
-    /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
-    ///
-    /// [Waiting](crate#contexts); elsewhere [`vfree_atomic`](Self::vfree_atomic). Under a lazy
-    /// policy the call that reaches the shard's share purges; an area that a `set_memory_*` changed
-    /// is flushed at once.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Misaligned`], [`Error::Outside`]; [`Error::Freed`] for a double free, naming the
-    /// area and who freed it; [`Error::NoArea`], [`Error::Interior`], [`Error::Guard`],
-    /// [`Error::Owned`], [`Error::WrongKind`]. Nothing has changed then.
-    ///
-    /// # Safety
-    ///
-    /// A refused address takes no promise. If an area of the right kind was made
-    /// [raw](crate::VmArea::into_raw) there:
-    ///
-    /// 1. it is the caller's to free;
-    /// 2. nothing in it is used any more, on any CPU: no reference, stack or code.
-    #[track_caller]
-    pub unsafe fn vfree(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Vmalloc, Location::caller())
-    }
-
-    /// Frees a mapping of [`vmap`](Self::vmap) and its kin. [Waiting](crate#contexts), and flushed
-    /// on return unless [`ForeignPages::Defer`](crate::ForeignPages::Defer).
-    ///
-    /// # Errors
-    ///
-    /// As [`vfree`](Self::vfree).
-    ///
-    /// # Safety
-    ///
-    /// As [`vfree`](Self::vfree).
-    #[track_caller]
-    pub unsafe fn vunmap(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Vmap, Location::caller())
-    }
-
-    /// Frees a mapping of [`ioremap`](Self::ioremap) and its kin, by any address in its first page.
-    ///
-    /// # Errors
-    ///
-    /// As [`vfree`](Self::vfree), in the same contexts.
-    ///
-    /// # Safety
-    ///
-    /// As [`vfree`](Self::vfree).
-    #[track_caller]
-    pub unsafe fn iounmap(&self, va: VirtAddr) -> Result<(), Error> {
-        let first = va.align_down(B::Granule::PAGE_SIZE);
-        self.free_at(first, Kind::Ioremap, Location::caller())
-    }
-
-    /// Frees an area of [`get_vm_area`](Self::get_vm_area) and its mappings, as
-    /// [`vunmap`](Self::vunmap). Nothing is flushed if nothing was ever mapped.
-    ///
-    /// # Errors
-    ///
-    /// As [`vfree`](Self::vfree).
-    ///
-    /// # Safety
-    ///
-    /// As [`vfree`](Self::vfree).
-    #[track_caller]
-    pub unsafe fn free_vm_area(&self, va: VirtAddr) -> Result<(), Error> {
-        self.free_at(va, Kind::Reserved, Location::caller())
-    }
-
-    pub(crate) fn free_at(
-        &self,
-        va: VirtAddr,
-        expected: Kind,
-        by: &'static Location<'static>,
-    ) -> Result<(), Error> {
-        if !va.is_aligned(B::Granule::PAGE_SIZE) {
-            return Err(Error::Misaligned(va));
-        }
-        if !self.is_vmalloc_addr(va) {
-            return Err(Error::Outside(va));
-        }
-        self.drain_some(Context::Waiting);
-        let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
-        let area = Self::claim(&mut held, va, expected)?;
-        record::set_freer(&area, by);
-        if self.free_held(shard, held, area) {
-            self.flush_if_due(shard);
-        }
-        Ok(())
     }
 
     pub(crate) fn claim(state: &mut State<B::Granule>, va: VirtAddr, expected: Kind) -> Result<Area, Error> {

@@ -1,27 +1,17 @@
 //! When unmapped areas are flushed and freed. A caller's pages are flushed at once; others by
 //! policy, but before any reuse (DESIGN rule 6).
 //!
-//! A flush takes a shard's list under its lock, invalidates, frees the frames, and returns the
-//! addresses, [`STEP`] areas per hold, inside the purge gate with interrupts enabled. It is due at
-//! the shard's share of the policy's limit; while another one runs, at twice that.
-//!
 //! A call that lacks something flushes all shards and retries if that freed anything, then frees
 //! what is kept if that could help, and retries once more. So it ends regardless of others (DESIGN
 //! rule 14), and an impossible request takes nothing from others.
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::frames::free_frames_of;
-use crate::owner::COMMON;
-use crate::record::{Area, Head, WORDS};
+use crate::flush::PIECES_AT_ONCE;
 use crate::region::Vmalloc;
-use crate::shard::{Flushing, STEP, Shard};
+use crate::shard::STEP;
 use crate::va;
-use paging::{Granule, Pending, VirtAddr, VirtRange};
-
-const IDLE_PIECES: u64 = 2;
-
-const PIECES_AT_ONCE: usize = 16;
+use paging::Granule;
 
 /// A lower bound.
 #[derive(Clone, Copy, Default)]
@@ -34,148 +24,6 @@ struct Potential {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    /// Unless another flush is under way and twice the share is not reached.
-    #[inline(never)]
-    pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {
-        let inside = match shard.purge.try_enter() {
-            Some(inside) => inside,
-            None => {
-                let (nr, pages) = shard.state.lock().lazy.usage();
-                if !self.share.is_reached_by((nr / 2, pages / 2)) {
-                    return;
-                }
-                shard.purge.enter(&self.backend)
-            }
-        };
-        self.flush_inside(shard);
-        drop(inside);
-    }
-
-    /// If due, inside the purge gate.
-    pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
-        let usage = shard.state.lock().lazy.usage();
-        if self.share.is_reached_by(usage) {
-            self.flush_shard(shard);
-            self.return_pieces(shard, IDLE_PIECES);
-        }
-    }
-
-    /// Inside the purge gate.
-    pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
-        let mut state = shard.state.lock();
-        if state.lazy.is_empty() {
-            return;
-        }
-        let mut due = state.lazy.take();
-        let (nr_areas, pages) = due.usage();
-        state.flushing = Flushing { nr_areas, pages };
-        drop(state);
-        let pending = core::mem::replace(&mut due.pending, Pending::new());
-        // The lock hands over invalid descriptors that other CPUs wrote: the leading barrier must
-        // cover observed stores too (DSB ISH, Arm ARM B2.3.12).
-        self.backend.tree().flush(pending, true);
-        // Oldest first, which suits the tree.
-        let mut flushed: Option<Area> = None;
-        while let Some(mut area) = due.pop() {
-            free_frames_of(&self.backend, &area, Head::of(&area));
-            area.link(flushed.take());
-            flushed = Some(area);
-        }
-        let mut age_from = Some(0);
-        while flushed.is_some() || age_from.is_some() {
-            let mut state = shard.state.lock();
-            let mut left = STEP;
-            while left != 0
-                && let Some(mut area) = flushed.take()
-            {
-                flushed = area.link(None);
-                state.flushing.nr_areas -= 1;
-                state.flushing.pages -= area.reserved();
-                state.nr_freed += 1;
-                state.release(area);
-                left -= 1;
-            }
-            if flushed.is_none()
-                && left != 0
-                && let Some(from) = age_from
-            {
-                let mut gone: Option<Area> = None;
-                age_from = state.cache.age(from, left, |mut area| {
-                    area.link(gone.take());
-                    gone = Some(area);
-                });
-                while let Some(mut area) = gone {
-                    gone = area.link(None);
-                    state.join(area);
-                }
-            }
-        }
-    }
-
-    /// Returns up to [`PIECES_AT_ONCE`] idle pieces to the common shard: all, or if `keep` is not 0
-    /// a quarter of those beyond it. Several may do so at once.
-    fn return_pieces(&self, shard: &Shard<B>, keep: u64) -> u64 {
-        if shard.is_common() {
-            return 0;
-        }
-        let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
-        let mut batch = self.backend.tree().batch();
-        let mut due = None;
-        for place in &mut idle {
-            let mut state = shard.state.lock();
-            let vacant = (state.space.pages() - state.space.reserved()) / Self::SPAN_PAGES;
-            let left = due.unwrap_or(match keep {
-                0 => u64::MAX,
-                _ => vacant.saturating_sub(keep).div_ceil(4),
-            });
-            if left == 0 {
-                break;
-            }
-            due = Some(left - 1);
-            // An area for now: the piece stays until no TLB knows its table.
-            let Ok(mut area) = state.space.reserve(&Self::PIECE, &[0; WORDS]) else {
-                break;
-            };
-            area.retire();
-            drop(state);
-            // No lookup finds an area there.
-            self.unmap_all(Self::whole(&area), &mut batch);
-            *place = Some(area);
-        }
-        batch.flush();
-        let returned = |area| u64::from(self.return_piece(shard, area));
-        idle.into_iter().flatten().map(returned).sum()
-    }
-
-    /// False if the common shard lacks a node: the piece stays.
-    fn return_piece(&self, shard: &Shard<B>, area: Area) -> bool {
-        if self.shards.common().state.lock().space.nr_spare_nodes() == 0
-            && let Some(page) = self.backend.node_page()
-        {
-            self.shards.common().state.lock().space.feed(page);
-        }
-        let start = area.first();
-        let mut state = shard.state.lock();
-        state.space.release(area);
-        let mut common = self.shards.common().state.lock();
-        if common.space.nr_spare_nodes() == 0 || state.space.remove(start, Self::SPAN_PAGES) != Ok(true) {
-            return false;
-        }
-        let noted = self.owners.set(self.span_of(start), COMMON);
-        debug_assert!(noted, "a piece was had without a note");
-        let added = common.space.add(start, Self::SPAN_PAGES);
-        debug_assert!(added.is_ok(), "a node was spare");
-        true
-    }
-
-    /// Guards included.
-    pub(crate) fn whole(area: &Area) -> VirtRange {
-        VirtRange::new(
-            VirtAddr(area.first().0 << B::Granule::PAGE_SHIFT),
-            area.reserved() << B::Granule::PAGE_SHIFT,
-        )
-    }
-
     /// Ensures that no TLB holds a translation of an area freed before by this CPU, or by one that
     /// it has heard from. [Waiting](crate#contexts): for each shard's purge gate.
     pub fn vm_unmap_aliases(&self) {

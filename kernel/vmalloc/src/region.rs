@@ -7,7 +7,7 @@ use crate::gate::Gate;
 use crate::owner::{MAX_SPANS, Owners};
 use crate::policy::{Config, FlushPolicy};
 use crate::shard::{Apart, Shard, Shards};
-use crate::va::{self, Vpn};
+use crate::va::{self, Fit, Vpn};
 use core::fmt;
 use core::sync::atomic::AtomicBool;
 use paging::{FlushBatch, Granule, LeafSet, VirtAddr, VirtRange};
@@ -69,6 +69,9 @@ pub struct Vmalloc<B: Backend> {
 
 impl<B: Backend> Vmalloc<B> {
     pub(crate) const SPAN_PAGES: u64 = 1 << B::Granule::INDEX_BITS;
+    pub(crate) const PIECE: Fit = Fit::new(Self::SPAN_PAGES)
+        .guarded(0, 0)
+        .congruent(Self::SPAN_PAGES, 0);
 
     /// Returns the subsystem for `range`, of which nothing is mapped, and whose last-level tables
     /// translate nothing else.

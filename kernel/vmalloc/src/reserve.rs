@@ -5,7 +5,7 @@ use crate::place::{self, Phase};
 use crate::record::{Area, WORDS};
 use crate::region::{Context, Vmalloc};
 use crate::shard::{Held, Shard, State};
-use crate::va::{self, Fit, Vpn};
+use crate::va::{self, Fit};
 use paging::Granule;
 
 enum Lack {
@@ -18,10 +18,6 @@ enum Lack {
 }
 
 impl<B: Backend> Vmalloc<B> {
-    pub(crate) const PIECE: Fit = Fit::new(Self::SPAN_PAGES)
-        .guarded(0, 0)
-        .congruent(Self::SPAN_PAGES, 0);
-
     #[inline(always)]
     const fn is_small(fit: &Fit) -> bool {
         fit.align <= Self::SPAN_PAGES && fit.residue() + fit.reserved() <= Self::SPAN_PAGES
@@ -227,29 +223,5 @@ impl<B: Backend> Vmalloc<B> {
             },
             error => Error::OutOfSpace(error),
         }
-    }
-
-    /// Locked; `None` outside the region.
-    #[inline]
-    pub(crate) fn shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
-        let first = self.range().start.0 >> B::Granule::PAGE_SHIFT;
-        if page.0.wrapping_sub(first) >= self.range().size >> B::Granule::PAGE_SHIFT {
-            return None;
-        }
-        let span = self.span_of(page);
-        loop {
-            let shard = self.shards.get(self.owners.of(span));
-            let held = shard.state.lock();
-            if self.owners.of(span) == shard.number() {
-                return Some((shard, held));
-            }
-        }
-    }
-
-    pub(crate) fn try_shard_at(&self, page: Vpn) -> Option<(&'static Shard<B>, Held<'static, B>)> {
-        let span = self.span_of(page);
-        let shard = self.shards.get(self.owners.of(span));
-        let held = shard.state.try_lock()?;
-        (self.owners.of(span) == shard.number()).then_some((shard, held))
     }
 }
