@@ -137,8 +137,7 @@ impl Features {
         }
     }
 
-    /// Returns what pages of 2
-    /// `page_shift` bytes, or the kernel, need and this lacks.
+    /// Returns what pages of 2^`page_shift` bytes, or the kernel, need and this lacks.
     #[must_use]
     pub const fn missing(&self, page_shift: u32, va_bits: u32) -> Option<&'static str> {
         let (granule, wide) = match page_shift {

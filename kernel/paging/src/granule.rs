@@ -133,8 +133,7 @@ pub trait Granule: Copy + Default + core::fmt::Debug + Send + Sync + 'static {
         1 << Self::shift(level)
     }
 
-    /// Bytes under a full table, at most 2
-    /// 58.
+    /// Bytes under a full table, at most 2^58.
     #[inline]
     fn table_span(level: Level) -> u64 {
         1 << (Self::shift(level) + Self::INDEX_BITS)

@@ -1,7 +1,6 @@
-//! Frames: free RAM, in blocks of 2
-//! order pages. Common orders come from per-CPU magazines without a lock, others from a buddy
-//! allocator. Runs of 64 frames come in ascending order, so that neighbours map as 64 KiB groups. A
-//! bad free panics.
+//! Frames: free RAM, in blocks of 2^order pages. Common orders come from per-CPU magazines without
+//! a lock, others from a buddy allocator. Runs of 64 frames come in ascending order, so that
+//! neighbours map as 64 KiB groups. A bad free panics.
 
 mod buddy;
 pub mod fail_page_alloc;
@@ -136,9 +135,8 @@ pub fn set_shrink(shrink: fn()) {
     SHRINK.call_once(|| shrink);
 }
 
-/// Returns 2
-/// `order` frames, aligned, with arbitrary contents. May flush lazy areas, which waits for other
-/// CPUs: hold no lock.
+/// Returns 2^`order` frames, aligned, with arbitrary contents. May flush lazy areas, which waits
+/// for other CPUs: hold no lock.
 #[inline]
 #[must_use]
 pub fn allocate(order: u8) -> Option<Pfn> {

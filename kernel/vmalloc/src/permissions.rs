@@ -82,7 +82,6 @@ macro_rules! set_memory {
             ///
             /// A refused address takes no promise. Otherwise the area is the caller's to change,
             /// and its pages are not used in a way that is no longer allowed.
-            /// and its pages are not used in a way that is no longer allowed.
             pub unsafe fn $name(&self, va: VirtAddr, size: u64) -> Result<Outcome, Error> {
                 self.set_memory_at(va, size, $change)
             })*

@@ -83,8 +83,7 @@ impl<B: Backend> Vmalloc<B> {
     /// # Panics
     ///
     /// If `range` is empty, not whole spans of last-level tables (2 MiB with pages of 4 KiB), more
-    /// than 2
-    /// 27 of them, or not in the tree's half.
+    /// than 2^27 of them, or not in the tree's half.
     pub fn new(range: VirtRange, backend: B, config: Config) -> Result<Self, Error> {
         let all = backend.tree().range();
         let span = Self::SPAN_PAGES << B::Granule::PAGE_SHIFT;

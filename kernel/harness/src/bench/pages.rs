@@ -23,9 +23,8 @@ impl Random {
     }
 }
 
-/// Frames in chunks of 2
-/// `order`, in random order. All are of one block, so that the seed alone decides which are
-/// neighbours. The array lies in frames too, so that a case leaves the heap alone.
+/// Frames in chunks of 2^`order`, in random order. All are of one block, so that the seed alone
+/// decides which are neighbours. The array lies in frames too, so that a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,

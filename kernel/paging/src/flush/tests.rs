@@ -6,8 +6,7 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::granule::{Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52};
 use std::vec::Vec;
 
-/// `(NUM + 1) * 2
-/// (5 * SCALE + 1)` pages from BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
+/// `(NUM + 1) * 2^(5 * SCALE + 1)` pages from BaseADDR (Arm ARM C5.5, TLBI RVAE1IS).
 fn pieces<G: Granule>(start: VirtAddr, pages: u64) -> Vec<(u64, u64)> {
     let pieces = core::cell::RefCell::new(Vec::new());
     for_each_range_op::<G>(

@@ -1,5 +1,4 @@
-//! The buddy allocator: blocks of 2
-//! order frames, aligned to their size.
+//! The buddy allocator: blocks of 2^order frames, aligned to their size.
 //!
 //! The crate `buddy_system_allocator` walks the free list for a buddy, n² for n frames in shuffled
 //! order, and cannot tell a double free.

@@ -127,8 +127,7 @@ impl<const W: usize> Space<W> {
             candidate = self.tree.next_fit(gap, large);
         }
         if candidate.is_some() {
-            // Only for a useless alignment: regions are below 2
-            // 52 pages.
+            // Only for a useless alignment: regions are below 2^52 pages.
             let sure = saturate(total.saturating_add(fit.align - 1));
             candidate = self.tree.lowest_fit(sure);
             while let Some(gap) = candidate {

@@ -90,8 +90,7 @@ pub(super) fn random_size_align(run: &mut Run<'_>) -> Result<u64, Failure> {
     steps(run, test_vmalloc::random_size_align)
 }
 
-/// Linux expects the top to fail. Here 2
-/// 63 must fail.
+/// Linux expects the top to fail. Here 2^63 must fail.
 pub(super) fn align_shift(run: &mut Run<'_>) -> Result<u64, Failure> {
     loops(run, |_| {
         let vm = kernel_vmalloc();
