@@ -259,8 +259,8 @@ def claims(images: Images) -> Iterator[Claim]:
 
     def unwritten() -> Iterator[Mutant]:
         tried = {
-            "shim_fill_linear": lambda: linear(images, "shim_fill_linear", 19),
-            "shim_clear": lambda: cleared(images, "shim_clear", 19),
+            "shim_fill_linear": lambda: linear(images, "shim_fill_linear", 35),
+            "shim_clear": lambda: cleared(images, "shim_clear", 35),
             "shim_fill_frames": lambda: framed(images, "shim_fill_frames", 19),
             "shim_fill_blocks": lambda: blocks(images, "shim_fill_blocks", 34),
         }
