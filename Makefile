@@ -5,6 +5,7 @@ SMP ?= 1            ## number of CPUs
 MEM ?= 1G           ## RAM
 GIC ?= 3            ## interrupt controller version, 2 or 3
 EL2 ?=              ## 1 enters the kernel at EL2
+ACCEL ?=            ## kvm or hvf run it on the host's CPU, which has to be AArch64 (docs/SILICON.md); tcg, the default, translates
 FIRMWARE ?=         ## for run: uefi, uefi-acpi, u-boot or u-boot-uefi loads the image from a disk (make efi), not the emulator
 GRANULE ?= 4K       ## size of a page: 4K, 16K or 64K; others than 4K are built in a folder of that name
 VA ?= 48            ## bits of virtual addresses: 48 or 52; with 52, PA is 52, and built in a folder of that name
@@ -20,9 +21,11 @@ PROVE ?=            ## for prove: only the claims that this glob matches ('leaf*
 STAGES ?=           ## for test: only these stages, e.g. lint,host (all of them by default)
 BENCH ?=            ## for bench: only the cases that this glob matches ('range 1M*'; list names them)
 BENCH_WALKERS ?=    ## for bench and the self-test of walkers: only these beside the engine (none: the engine alone)
+COUNTERS ?=         ## for bench: instructions (exact, by -icount; the default) or pmu (time, cycles, events, warm and cold; with ACCEL=kvm or hvf)
 TRACE ?=            ## for replay: the trace, plain or gzip (scripts/traces/linux-7.2-boot.csv.gz)
-BASE ?=             ## for bench-diff: the bench.json to compare with
-ACROSS ?=           ## for bench-diff: 1 compares figures of another CPU or build, too
+A ?=                ## for compare: a result of bench, of before
+B ?=                ## for compare: another (a bench of exact instructions now, by default)
+ACROSS ?=           ## for compare without B: 1 compares figures of another CPU or build, too
 SHELL_SEED ?=       ## for test: the seed of the lines that the shell is fuzzed with
 GDBCMD ?=           ## for gdb and gdb-attach: commands to run in batch, separated by ;
 PORT ?= 1234        ## for gdb-attach: where the stub listens
@@ -45,6 +48,14 @@ build run efi boards bench lines replay shell ptmap soak: export IMAGE ?= $(or $
 build run efi boards bench lines replay shell ptmap soak: export ELF ?= $(or $(BUILD),build)$(of_granule)/vmwalk.elf
 endif
 
+# On the host's CPU, the interrupt controller is the host's; and what is missing is said before anything is built.
+ifneq ($(filter kvm hvf,$(ACCEL)),)
+check := scripts/run --check &&
+ifeq ($(origin GIC),file)
+override GIC :=
+endif
+endif
+
 # What a replay runs on follows from its trace, unless it is given.
 ifeq ($(origin MEM),file)
 replay: override MEM :=
@@ -64,20 +75,21 @@ override HOST := 127.0.0.1
 endif
 
 # A comment after a value leaves its spaces in the value; and `$pc` in GDBCMD is gdb's, not make's.
-$(foreach v,CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS HOST PORT SYMBOLS,$(eval override $(v) := $(strip $($(v)))))
+$(foreach v,CPU SMP MEM GIC EL2 ACCEL COUNTERS FIRMWARE GRANULE VA PA QEMU TIMEOUT TOOLCHAIN PROFILE STAGES BENCH_WALKERS SHELL_SEED SOAK ACROSS HOST PORT SYMBOLS,$(eval override $(v) := $(strip $($(v)))))
 gdb-attach: export HOST := $(HOST)
 gdb-attach: export PORT := $(PORT)
 gdb-attach: export SYMBOLS := $(SYMBOLS)
 override BOOTARGS := $(value BOOTARGS)
 override GDBCMD := $(value GDBCMD)
 override BENCH := $(value BENCH)
-override BASE := $(strip $(BASE))
+override A := $(strip $(A))
+override B := $(strip $(B))
 override BUILD := $(strip $(BUILD))
 override TRACE := $(strip $(TRACE))
-export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 FIRMWARE GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
+export BUILD PROVE BENCH BENCH_WALKERS SHELL_SEED SOAK ACROSS CPU SMP MEM GIC EL2 ACCEL COUNTERS FIRMWARE GRANULE VA PA BOOTARGS QEMU TIMEOUT TOOLCHAIN PROFILE STAGES GDBCMD
 
 .DEFAULT_GOAL := help
-.PHONY: growth help help-bootargs setup build run efi boards soak fresh device-trees shell ptmap test bench bench-diff lines linux-peer replay prove lint gdb gdb-attach doc docs clean
+.PHONY: growth help help-bootargs setup build run efi boards soak fresh device-trees shell ptmap test bench compare lines linux-peer replay prove lint gdb gdb-attach doc docs clean
 
 help: ## print the targets and variables
 	@scripts/help $(firstword $(MAKEFILE_LIST))
@@ -92,7 +104,7 @@ build: ## leave build/Image (flat) and build/vmwalk.elf (with symbols)
 	@scripts/setup build && scripts/build
 
 run: ## build, boot, show the self-tests live; succeeds when all passed
-	@scripts/setup run && scripts/build $(if $(FIRMWARE),&& scripts/setup firmware && scripts/efi) && exec scripts/run
+	@scripts/setup run && $(check) scripts/build $(if $(FIRMWARE),&& scripts/setup firmware && scripts/efi) && exec scripts/run
 
 efi: ## leave build/efi/BOOTAA64.EFI, a UEFI application, and build/efi/vmwalk.img, a disk with it (BOOTARGS are on it)
 	@scripts/setup build && scripts/build && scripts/efi
@@ -110,10 +122,10 @@ device-trees: ## read all trees of Debian's arm64 kernel as the kernel does and 
 	@scripts/setup build && exec scripts/device-trees
 
 shell: ## boot to a prompt: look at the tables, make areas by hand (`help` lists the commands)
-	@scripts/setup run && scripts/build && exec scripts/shell
+	@scripts/setup run && $(check) scripts/build && exec scripts/shell
 
 ptmap: ## draw what the running kernel has mapped; leave build/ptmap.svg
-	@scripts/setup run && scripts/build && exec scripts/ptmap
+	@scripts/setup run && $(check) scripts/build && exec scripts/ptmap
 
 test: ## test everything: lint, host tests, every machine of the boot matrix
 	@scripts/setup test && exec scripts/test
@@ -121,14 +133,14 @@ test: ## test everything: lint, host tests, every machine of the boot matrix
 lint: ## format, clippy and rustdoc only
 	@scripts/setup test && STAGES=lint exec scripts/test
 
-bench: ## count the instructions of every operation beside Linux's; leave build/bench.json and build/bench.svg
-	@scripts/setup run && scripts/build && exec scripts/bench
+bench: ## count the instructions of every operation beside Linux's; leave build/bench.json and build/bench.svg (COUNTERS=pmu: build/bench-pmu.json)
+	@scripts/setup run && $(check) scripts/build && exec scripts/bench
 
-bench-diff: ## show what changed since BASE=FILE, a bench.json of before
-	@scripts/setup run && scripts/build && exec scripts/bench --base "$(BASE)"
+compare: ## show how two results of bench differ: A=FILE B=FILE, or A=FILE and a bench of now
+	@$(if $(B),exec scripts/compare "$(A)" "$(B)",scripts/setup run && scripts/build && COUNTERS= exec scripts/bench --base "$(A)")
 
 lines: ## count cache-line transfers, atomics and barriers of calls with 1 to 32 CPUs (BENCH=GLOB); leave build/lines.json
-	@scripts/setup gdb && scripts/build && exec scripts/lines
+	@scripts/setup gdb && $(if $(check)$(filter pmu,$(COUNTERS)),,scripts/build &&) exec scripts/lines
 
 linux-peer: ## measure Linux anew, from Debian's source: what bench and lines compare with (15 minutes to build)
 	@scripts/setup run && exec scripts/peer
@@ -137,20 +149,20 @@ growth: ## count the same with 1 to 64 CPUs and 0 to 1,000,000 live areas; leave
 	@scripts/setup run && scripts/build && exec scripts/lines --growth
 
 replay: ## perform a trace of another kernel's vmalloc areas (TRACE=FILE) on 1 CPU and on its own; leave build/replay.json
-	@scripts/setup run && TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay
+	@scripts/setup run && $(check) TRACE= scripts/build && TRACE="$(TRACE)" exec scripts/replay
 
 prove: ## prove the compiled functions over all inputs, and the protocol for any number of CPUs, with angr, z3 and cvc5 (PROVE=GLOB); leave build/prove.json
 	@scripts/litmus || [ $$? = 77 ]
 	@scripts/setup prove && scripts/build && exec scripts/prove
 
 gdb: ## boot halted with gdb attached (GDBCMD='break kernel_main; continue' runs in batch)
-	@scripts/setup gdb && scripts/build && exec scripts/debug
+	@scripts/setup gdb && $(check) scripts/build && exec scripts/debug
 
 gdb-attach: ## gdb with the vmw commands on any AArch64 kernel behind a stub (PORT, HOST; GDBCMD runs in batch)
 	@scripts/setup gdb-alone && exec scripts/debug --attach
 
 docs: ## make the transcripts, tables and pictures of README and docs/ anew, from boots and from scripts/bench-data
-	@scripts/setup gdb && scripts/build && PROFILE=dev OUT=$(or $(BUILD),build)/dev scripts/build && SMP= MEM= BOOTARGS= exec scripts/docs
+	@scripts/setup gdb && scripts/build && PROFILE=dev OUT=$(or $(BUILD),build)/dev scripts/build && SMP= MEM= BOOTARGS= ACCEL= COUNTERS= exec scripts/docs
 
 doc: ## write the crates' documentation to the target directory's doc/
 	@scripts/setup build && scripts/cargo doc --no-deps

@@ -29,6 +29,8 @@ pub struct BootArgs {
     pub overrides: [Option<Override>; NR_OVERRIDES],
     pub fail_page_alloc: Option<u64>,
     pub masked: bool,
+    /// Counters of instructions are of time instead.
+    pub timed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +57,7 @@ impl Default for BootArgs {
             overrides: [None; NR_OVERRIDES],
             fail_page_alloc: None,
             masked: false,
+            timed: false,
         }
     }
 }

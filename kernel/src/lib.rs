@@ -14,6 +14,7 @@ mod report;
 pub mod smp;
 pub mod sync;
 
+use arch::alternatives::Asked;
 use arch::early_console::MappedUart;
 use arch::errata::Errata;
 use arch::features::Features;
@@ -92,8 +93,12 @@ pub fn start<I: Init>(info: &'static BootInfo) -> ! {
     if let Err(error) = mm::init(info, machine, args, &features, errata) {
         fail(format_args!("{error}"));
     }
+    let asked = Asked {
+        measured: args.masked,
+        timed: args.timed,
+    };
     // SAFETY: other CPUs are off, and nothing called here is a site.
-    unsafe { mm::apply_alternatives(info, &features, args.masked) };
+    unsafe { mm::apply_alternatives(info, &features, asked) };
     report::log_memory(info, machine, args.rodata);
     move_console(machine);
     start_cpus(info, machine, args);

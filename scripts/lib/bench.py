@@ -248,14 +248,32 @@ def advantage(cases: Iterable[Json], peer: str, ops: tuple[str, ...] = ("map", "
     return (math.exp(sum(logs) / len(logs)) if logs else 0.0), nr, slower
 
 
-def read_document(path: Path) -> Json:
-    """A bench.json or a baseline. Raises BadOutput with the place where it is neither."""
+def open_document(path: Path) -> Record:
+    """A result of whatever kind, looked at no further than its machine."""
     try:
         text = path.read_bytes()
     except OSError as error:
         raise BadOutput(f"{path}: {error.strerror}") from None
     document = Record(decode(text, str(path)), str(path))
     document.record("machine")
+    return document
+
+
+def kind(document: Json) -> str:
+    """What was counted: `instructions`, exactly, or what the `pmu` of a machine has."""
+    return str(document["machine"].get("counters", "instructions"))
+
+
+def read_document(path: Path) -> Json:
+    """A bench.json or a baseline. Raises BadOutput with the place where it is neither."""
+    document = open_document(path)
+    if kind(document.value) != "instructions":
+        raise BadOutput(f"{path}: has counters of the PMU, and no exact instructions (make compare A=FILE B=FILE compares two such files)")
+    return check_document(document)
+
+
+def check_document(document: Record) -> Json:
+    """Returns the document of exact instructions, if it is one."""
     for part in ("cases", "loops"):
         for case in document.records(part) if part == "cases" or part in document else []:
             case.text("case")
@@ -337,6 +355,10 @@ def regressions(base: Json, new: Json, percent: float) -> list[Change]:
     return [change for change in changes(base, new) if change.percent > percent]
 
 
+PROVENANCE = ("command", "counters", "name", "accelerator", "emulator", "commit")
+"""What a baseline has no use for."""
+
+
 def baseline(new: Json) -> Json:
     """What is committed of a document: enough to notice a regression."""
     parts = {
@@ -347,7 +369,7 @@ def baseline(new: Json) -> Json:
         for part in ("cases", "loops")
         if part in new
     }
-    return {"machine": {key: value for key, value in new["machine"].items() if key != "command"}} | parts
+    return {"machine": {key: value for key, value in new["machine"].items() if key not in PROVENANCE}} | parts
 
 
 def extended(base: Json, new: Json) -> Json:

@@ -2,14 +2,19 @@
 
 import io
 import os
+import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from . import bench, emulator
+from . import bench, bench_pmu, emulator, processes
 from .errors import ScriptError
 from .machine import Machine, parallel_boots
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond, and the PMU counts them. All CPUs run in one host thread, in turn."""
+
+PMU = "bench.counters=pmu"
+"""The kernel counts what the machine can, and needs no -icount."""
 
 NOTHING = "no-case-at-all"
 """A selection that leaves nothing but what the kernel says of the machine."""
@@ -26,10 +31,10 @@ class Failed(ScriptError):
 
 def machine_for(cpu: str, arguments: list[str], smp: int = 1, mem: str = "1024", counted: bool = True) -> Machine:
     """The machine of a bench: always the same, but for what is asked for."""
-    env = {**os.environ, "CPU": cpu, "SMP": str(smp), "MEM": mem, "GIC": "3", "EL2": ""}
+    env = {**os.environ, "CPU": cpu, "SMP": str(smp), "MEM": mem, "GIC": "", "EL2": ""}
     env["BOOTARGS"] = " ".join(["mode=bench", "log=warn", *arguments])
     plain = Machine.from_environment(env)
-    return Machine(**{**vars(plain), "extra": ICOUNT if counted else ()})
+    return Machine(**{**vars(plain), "extra": ICOUNT if counted and not plain.accel and PMU not in arguments else ()})
 
 
 def measure(machine: Machine, limits: emulator.Limits) -> list[str]:
@@ -74,8 +79,25 @@ def measure_each(cpu: str, chosen: list[str], shared: list[str], limits: emulato
             raise Failed(f"{name}: the kernel has measured {', '.join(sorted(others))} in the same boot")
         return lines
 
-    with ThreadPoolExecutor(parallel_boots()) as pool:
+    # Boots at once would be in each other's times.
+    with ThreadPoolExecutor(1 if PMU in shared else parallel_boots()) as pool:
         return [line for lines in pool.map(one, chosen) for line in lines]
+
+
+def description(machine: Machine, said: bench.Json) -> bench.Json:
+    """What a result says of its machine, beside what the kernel `said`."""
+    version = subprocess.run([processes.find(machine.qemu), "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60)
+    release = re.search(r"version (\S+)", version.stdout)
+    stamp = re.search(rb"vmwalk commit: (\w+\+?)", machine.image.read_bytes())
+    return {
+        "cpu": machine.cpu,
+        "name": bench_pmu.name_of_cpu(said["midr"]),
+        "accelerator": machine.accel or "tcg",
+        "emulator": f"QEMU {release[1]}" if release else "not said",
+        "commit": stamp[1].decode() if stamp else "unknown",
+        "counters": said.get("counters", "instructions"),
+        "command": " ".join(machine.command()[1:]),
+    }
 
 
 def boot_curve(cpu: str, limits: emulator.Limits) -> list[list[int]]:
@@ -104,4 +126,13 @@ def several_cpus(cpu: str, glob: str, limits: emulator.Limits) -> bench.Json:
             if smp == 1:
                 raise
             result["unfinished"].append(f"{smp} CPUs at once: {failed}")
+    return result
+
+
+def several_cpus_by_time(cpu: str, glob: str, shared: list[str], limits: emulator.Limits) -> list[bench.Json]:
+    """The same work on 1, 2, 4 and 8 CPUs at once, as far as the host has so many: how long it takes."""
+    result = []
+    for smp in (1, 2, 4, 8):
+        if smp <= max(1, os.cpu_count() or 1):
+            result += bench_pmu.parse_cpus(measure(machine_for(cpu, [f"bench={glob}", *shared], smp=smp), limits), smp)
     return result

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import firmware, processes
+from . import accel, firmware, processes
 from .errors import BadSetting, ScriptError
 from .paths import BUILD, ROOT, program
 
@@ -68,14 +68,18 @@ class Machine:
     disk: Path | None = None
     """What the firmware boots from."""
     machine_options: tuple[str, ...] = ()
+    accel: str = ""
+    """What runs the guest on the host's CPU: kvm or hvf; the emulator translates it if it is empty."""
     extra: tuple[str, ...] = field(default=())
 
     @staticmethod
     def from_environment(env: Mapping[str, str]) -> "Machine":
         """Unset and empty variables mean the default, as in the Makefile."""
-        plain = Machine()
+        plain = Machine.on(accel.parse(env.get("ACCEL", "")))
+        cpu = env.get("CPU") or plain.cpu
         machine = Machine(
-            cpu=env.get("CPU") or plain.cpu,
+            # The Makefile's default says nothing.
+            cpu=plain.cpu if cpu == Machine.cpu else cpu,
             smp=env.get("SMP") or plain.smp,
             mem=env.get("MEM") or plain.mem,
             gic=env.get("GIC") or plain.gic,
@@ -85,23 +89,38 @@ class Machine:
             image=Path(env["IMAGE"]) if env.get("IMAGE") else plain.image,
             initrd=Path(env["INITRD"]) if env.get("INITRD") else None,
             firmware=env.get("FIRMWARE", ""),
+            accel=plain.accel,
         )
         machine.check()
+        if machine.accel:
+            accel.check_host(machine.accel, machine.qemu)
         return machine
+
+    @staticmethod
+    def on(accelerator: str) -> "Machine":
+        """The default machine: on the host's CPU it has the interrupt controller that the host, or the emulator there, can give."""
+        if not accelerator:
+            return Machine()
+        return Machine(cpu="host", gic="host" if accelerator == accel.KVM else "", accel=accelerator)
 
     def check(self) -> None:
         """Raises BadSetting for what the emulator would take, and no kernel could run on."""
         if not re.fullmatch("0*[1-9][0-9]*", self.smp):
             raise BadSetting(f"SMP is a number of CPUs from 1 on, not {self.smp!r}")
-        if self.gic not in ("2", "3"):
+        if self.gic not in ("2", "3", Machine.on(self.accel).gic):
             raise BadSetting(f"GIC is 2 or 3, not {self.gic!r}")
+        if self.accel:
+            if self.cpu != "host":
+                raise BadSetting(f"CPU={self.cpu} goes without ACCEL={self.accel}, which has the host's")
+            if self.el2:
+                raise BadSetting(f"EL2=1 goes without ACCEL={self.accel}: EL2 is the hypervisor's")
         parse_size("MEM", self.mem)
         if self.firmware:
             firmware.of(self.firmware)
             if self.initrd:
                 raise BadSetting("INITRD goes without FIRMWARE: the emulator's own loader passes it on")
         # The default is an AArch64 CPU of every emulator.
-        if self.cpu != Machine.cpu and is_aarch64(self.qemu, self.cpu) is False:
+        if not self.accel and self.cpu != Machine.cpu and is_aarch64(self.qemu, self.cpu) is False:
             raise BadSetting(f"CPU={self.cpu} has no AArch64 state, which this kernel is written for")
 
     def check_for_tests(self) -> None:
@@ -111,12 +130,15 @@ class Machine:
             raise BadSetting(f"MEM={self.mem} is too little: the self-tests take MEM={needed}M with SMP={self.smp}")
 
     def _board(self) -> list[str]:
-        options = ["virt", f"gic-version={self.gic}"]
+        options = ["virt", *([f"gic-version={self.gic}"] if self.gic else [])]
         if self.el2:
             options.append("virtualization=on")
         if self.firmware:
             options.extend(firmware.of(self.firmware).machine_options)
         options.extend(self.machine_options)
+        if self.accel:
+            accel.check_options(self.accel, self.extra)
+            options.append(f"accel={self.accel}")
         return [
             *(self.qemu, "-M", ",".join(options), "-cpu", self.cpu, "-smp", self.smp, "-m", self.mem),
             *("-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"),

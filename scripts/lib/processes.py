@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -65,7 +66,8 @@ def start(command: list[str], politely: bool = False, terminal: bool = False, **
     """
     global _starting
     program = find(command[0], options.get("cwd"))
-    tie = [find("setpriv"), "--pdeathsig", "TERM" if politely else "KILL", "--"]
+    # Other systems than Linux have no such tie.
+    tie = [find("setpriv"), "--pdeathsig", "TERM" if politely else "KILL", "--"] if sys.platform == "linux" else []
     # A session has a group, and no terminal that could stop it.
     apart = {} if terminal else {"start_new_session": True}
     with _lock:

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from . import qemu_new
+from . import bench_compare, bench_pmu, qemu_new
 from .bench import changes, other_accesses, read_document
+from .bench_boot import ICOUNT, glob_argument
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
@@ -433,6 +434,8 @@ def bench(report: Report) -> None:
     done = run_logged(name, [python(), "-B", "scripts/bench", "--breakdown", "range 4K, 4K pa"], LONG_LIMIT)
     report.add(name, Outcome.of(done.good, done.seconds, log=done.log))
     report.add("bench: the registered walkers", registered_walkers())
+    report.add("bench: by the PMU, warm and cold", by_pmu())
+    report.add("bench: the PMU's instructions are the exact ones", pmu_is_exact(BUILD / "test" / "bench" / "bench.json"))
     for walker, (case, says) in WRONG_WALKERS.items():
         report.add(f"bench: {walker} is refused", refused_walker(walker, case, says))
 
@@ -486,6 +489,52 @@ def registered_walkers() -> Outcome:
     # What the engine does alone, nobody else does.
     ran = [names for names in walkers if names]
     return Outcome.of(len(set(ran)) == 1 and len(ran) >= len(cases) - 1, done.seconds, f"{len(ran)} cases", done.log)
+
+
+PMU_CASES = "*64K, 64K pa"
+
+
+def by_pmu() -> Outcome:
+    """Some cases with time and cycles, as without -icount: nothing is 0, and a result compared with itself is the same."""
+    figures = BUILD / "test" / "bench" / "pmu"
+    shutil.rmtree(figures, ignore_errors=True)
+    variables = {"COUNTERS": "pmu", "BENCH": PMU_CASES, "BENCH_WALKERS": "series", "BOOTARGS": "bench.evict=1", "OUT": str(figures)}
+    done = run_logged("bench: by the PMU", [python(), "-B", "scripts/bench"], BOOT_LIMIT, variables)
+    if not done.good:
+        return Outcome.of(False, done.seconds, done.last_line(), done.log)
+    result = figures / "bench-pmu.json"
+    found = list(bench_pmu.rows(bench_compare.read(result)))
+    measured = {(walker, op, state) for _, walker, op, state, _ in found}
+    expected = {(walker, op, state) for walker in ("vmwalk", "series") for op in ("map", "unmap") for state in bench_pmu.STATES}
+    if missing := expected - measured:
+        return Outcome.of(False, done.seconds, f"not measured: {sorted(missing)[0]}", done.log)
+    zeroes = [f"{case} ({op}, {state}): {counter}" for case, _, op, state, figures in found for counter in (bench_pmu.NS, "cycles") if not bench_pmu.median(figures, counter)]
+    compared = run_logged("bench: compare", [python(), "-B", "scripts/compare", str(result), str(result)], 60.0)
+    same = re.findall(r"^(?:ns|cycles): 1\.00 \(geometric mean of (\d+)\), (\d+) of them inside the spread$", compared.text(), re.MULTILINE)
+    good = compared.good and not zeroes and len(same) == 2 and all(both == inside for both, inside in same)
+    return Outcome.of(good, done.seconds + compared.seconds, f"{zeroes[0]} is 0" if zeroes else f"{len(found)} spreads", done.log)
+
+
+def pmu_is_exact(whole: Path) -> Outcome:
+    """A log of a boot under -icount: the medians of INST_RETIRED, counted beside the rest, are what the bench counts alone."""
+    figures = BUILD / "test" / "bench" / "log"
+    figures.mkdir(parents=True, exist_ok=True)
+    if not whole.is_file():
+        return Outcome.of(False, 0.0, "the whole bench left no figures")
+    variables = {"BOOTARGS": f"mode=bench log=warn bench={glob_argument('range 64K, 64K pa')} bench.counters=pmu bench.walkers=none bench.evict=0"}
+    log = figures / "console.log"
+    booted = run_logged("bench: PMU under -icount", [python(), "-B", "scripts/run", "--log", str(log), "--", *ICOUNT], BOOT_LIMIT, variables)
+    done = run_logged("bench: of a log", [python(), "-B", "scripts/bench", "--quiet", "--from", str(log)], 60.0, {"OUT": str(figures)})
+    if not booted.good or not done.good:
+        return Outcome.of(False, booted.seconds, (done if booted.good else booted).last_line(), (done if booted.good else booted).log)
+    exact = {case["case"]: case for case in read_document(whole)["cases"]}
+    wrong = [
+        f"{case} ({op}): {bench_pmu.median(figures, 'inst_retired'):.0f}, not {exact[case][op]['instructions']}"
+        for case, _, op, state, figures in bench_pmu.rows(bench_compare.read(figures / "bench-pmu.json"))
+        # Cold calls come second, and find other frames free.
+        if state == "warm" and bench_pmu.median(figures, "inst_retired") != exact[case][op]["instructions"]
+    ]
+    return Outcome.of(not wrong, booted.seconds + done.seconds, wrong[0] if wrong else "", done.log)
 
 
 def refused_walker(walker: str, case: str, says: str) -> Outcome:

@@ -11,7 +11,7 @@ ROOT_NAMES = {"per_cpu": "arch", "print": "drivers", "println": "drivers", "boot
 
 KERNEL = ["layout", "arch", "boot_info", "bootargs", "sync", "drivers", "mm", "smp", "report", "init"]
 ARCH = ["alternatives", "pmu", "time", "masked", "interrupts", "syndrome", "mmio", "early_console", "percpu", "frame", "identity", "probe", "cpu", "mmu", "backtrace", "cache", "psci", "fatal", "exceptions"]
-HARNESS = ["glob", "handles", "measure", "options", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
+HARNESS = ["glob", "handles", "options", "measure", "test_vmalloc", "wrong_walkers", "selftest", "bench", "replay", "shell"]
 
 VMALLOC = ["atomic", "linear", "policy", "va", "record", "error", "owner", "backend", "spin_lock", "gate", "frames", "place", "ram", "deferred", "shard", "region"]
 VMALLOC += ["lookup", "alias", "unmap", "flush", "block", "drain", "purge", "reserve", "free", "area", "live_batch"]

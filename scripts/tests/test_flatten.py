@@ -71,6 +71,15 @@ class APeFile(unittest.TestCase):
 
 
 class AFlatImage(unittest.TestCase):
+    def test_says_its_commit_where_it_has_room_for_that(self) -> None:
+        field = flatten.COMMIT + flatten.UNKNOWN
+        image = header(4096) + b"before" + field + b"behind"
+        by = flatten.commit()
+        self.assertRegex(by, rb"^([0-9a-f]{40}\+?|unknown) +$")
+        self.assertEqual(flatten.stamped(image, by), header(4096) + b"before" + flatten.COMMIT + by + b"behind")
+        self.assertEqual(flatten.stamped(b"none", by), b"none")
+        self.assertEqual(flatten.stamped(image, by + b"more"), image)
+
     def test_is_the_segments_at_their_distances_with_zeros_between_and_no_bss(self) -> None:
         image = flatten.flatten(elf((BASE + 0x100, b"data"), (BASE, header(0x2000))))
         self.assertEqual(image, header(0x2000) + bytes(0x100 - 64) + b"data")

@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from lib import firmware
+from lib import accel, firmware
 from lib.machine import (
     RAM_BASE,
     STUB_AT,
@@ -136,6 +136,100 @@ class TheMachine(unittest.TestCase):
             with self.subTest(value=value), self.assertRaises(BadSetting):
                 parse_seconds("TIMEOUT", value)
         self.assertEqual(parse_seconds("TIMEOUT", "2.5"), 2.5)
+
+
+AARCH64 = {"linux": ("Linux", "aarch64"), "mac": ("Darwin", "arm64")}
+
+
+class OnTheHostsCpu(unittest.TestCase):
+    """ACCEL: the command lines, and each thing that can be missing. No host here has all."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.kvm = self.folder / "kvm"
+        self.kvm.touch()
+
+    def emulator(self, says: str) -> str:
+        path = self.folder / "qemu"
+        path.write_text(f"#!/bin/sh\n{says}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def machine(self, **variables: str) -> Machine:
+        with mock.patch.object(accel, "check_host"):
+            return Machine.from_environment(variables)
+
+    def refused(self, host: accel.Host, name: str, qemu: str = "none") -> str:
+        with self.assertRaises(BadSetting) as raised:
+            accel.check_host(name, qemu, host)
+        self.assertNotIn("\n", str(raised.exception))
+        return str(raised.exception)
+
+    def test_kvm_has_the_cpu_and_the_interrupt_controller_of_the_host(self) -> None:
+        command = self.machine(ACCEL="kvm", SMP="4").command()
+        self.assertEqual(command[1:7], ["-M", "virt,gic-version=host,accel=kvm", "-cpu", "host", "-smp", "4"])
+        self.assertFalse({"-icount", "-accel"} & set(command))
+        # The Makefile's default, and an interrupt controller that KVM may emulate.
+        command = self.machine(ACCEL="kvm", CPU="max", GIC="2").command()
+        self.assertEqual(command[1:5], ["-M", "virt,gic-version=2,accel=kvm", "-cpu", "host"])
+
+    def test_hvf_leaves_the_interrupt_controller_to_the_emulator(self) -> None:
+        self.assertEqual(self.machine(ACCEL="hvf", CPU="host").command()[1:5], ["-M", "virt,accel=hvf", "-cpu", "host"])
+        self.assertEqual(self.machine(ACCEL="hvf", GIC="3").command()[2], "virt,gic-version=3,accel=hvf")
+
+    def test_tcg_is_the_default(self) -> None:
+        self.assertEqual(Machine.from_environment({"ACCEL": "tcg"}), Machine())
+        with self.assertRaisesRegex(BadSetting, "^ACCEL is kvm, hvf or tcg, not 'xen'$"):
+            Machine.from_environment({"ACCEL": "xen"})
+
+    def test_what_makes_no_sense_with_it_is_refused(self) -> None:
+        for variables, says in (
+            ({"EL2": "1"}, "^EL2=1 goes without ACCEL=kvm: EL2 is the hypervisor's$"),
+            ({"CPU": "cortex-a53"}, "^CPU=cortex-a53 goes without ACCEL=kvm, which has the host's$"),
+            ({"GIC": "4"}, "^GIC is 2 or 3, not '4'$"),
+        ):
+            with self.subTest(variables), self.assertRaisesRegex(BadSetting, says):
+                self.machine(ACCEL="kvm", **variables)
+        with self.assertRaisesRegex(BadSetting, "^GIC is 2 or 3, not 'host'$"):
+            Machine.from_environment({"GIC": "host"})
+
+    def test_what_only_a_translation_has_is_refused(self) -> None:
+        machine = self.machine(ACCEL="kvm")
+        for extra in (("-icount", "shift=0"), ("-accel", "tcg,thread=single"), ("-plugin", "a.so")):
+            with self.subTest(extra), self.assertRaisesRegex(BadSetting, f"^{extra[0]} goes without ACCEL=kvm, which translates nothing$"):
+                dataclasses.replace(machine, extra=extra).command()
+
+    def test_what_the_host_lacks_is_said(self) -> None:
+        linux, mac = (accel.Host(*host, self.kvm) for host in AARCH64.values())
+        self.assertIsNone(linux.missing("kvm"))
+        self.assertIsNone(mac.missing("hvf"))
+        self.assertEqual(self.refused(accel.Host("Linux", "x86_64", self.kvm), "kvm"), "ACCEL=kvm runs the guest on the host's CPU, which has to be AArch64, and is x86_64")
+        self.assertIn("needs Linux, and this is Darwin (ACCEL=hvf", self.refused(mac, "kvm"))
+        self.assertEqual(self.refused(linux, "hvf"), "ACCEL=hvf needs macOS, and this is Linux")
+        self.assertIn("which has to be AArch64", self.refused(accel.Host("Darwin", "x86_64"), "hvf"))
+        gone = accel.Host("Linux", "aarch64", self.folder / "gone")
+        self.assertRegex(self.refused(gone, "kvm"), "^ACCEL=kvm needs .*/gone, which is not there")
+        with mock.patch("os.access", return_value=False):
+            self.assertRegex(self.refused(linux, "kvm"), "^ACCEL=kvm: no permission to open .*/kvm")
+
+    def test_an_emulator_without_it_is_refused(self) -> None:
+        linux = accel.Host("Linux", "aarch64", self.kvm)
+        without = self.emulator("printf 'Accelerators supported in QEMU binary:\\ntcg\\nxen\\n'")
+        self.assertEqual(self.refused(linux, "kvm", without), f"ACCEL=kvm: {without} is built without it (it has tcg, xen)")
+        accel.check_host("kvm", self.emulator("printf 'Accelerators supported in QEMU binary:\\nkvm\\ntcg\\n'"), linux)
+        # What it does not say is found out when it boots.
+        for says in ("exit 1", "echo nothing"):
+            accel.check_host("kvm", self.emulator(says), linux)
+
+    def test_every_script_that_boots_says_it_in_one_line(self) -> None:
+        env = {**os.environ, "ACCEL": "hvf", "QEMU": "/bin/false", "IMAGE": "/nowhere"}
+        for words in (["run"], ["run", "--check"], ["shell"], ["ptmap"], ["bench"], ["replay"], ["debug"], ["lines"]):
+            done = subprocess.run([ROOT / "scripts" / words[0], *words[1:]], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            with self.subTest(words):
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertRegex(done.stderr, r"^\w+: (FAIL: )?.*ACCEL=hvf[^\n]*\n$")
 
 
 class AnImage(unittest.TestCase):

@@ -6,4 +6,5 @@ pub mod errata;
 pub mod features;
 pub mod flush;
 pub mod identity;
+pub mod pmu;
 pub mod windows;

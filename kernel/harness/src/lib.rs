@@ -19,7 +19,7 @@ use core::fmt;
 use kernel::arch::features::Features;
 use kernel::bootargs::{self, Argument, BootArgs, LinearLeaves, Rodata};
 use kernel::{BootInfo, Init, print};
-use options::{ARGUMENTS, Mode, Options, Planted, Selection};
+use options::{ARGUMENTS, CountedBy, Mode, Options, Planted, Selection};
 
 static OPTIONS: spin::Once<Options<'static>> = spin::Once::new();
 
@@ -55,6 +55,7 @@ impl bootargs::Options for Harness {
             _ => {}
         }
         args.masked |= self.mode == Mode::Selftest;
+        args.timed = matches!(self.mode, Mode::Bench | Mode::Shell) && self.counters == CountedBy::Pmu;
         Ok(())
     }
 }

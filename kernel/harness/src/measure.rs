@@ -1,8 +1,12 @@
+pub mod silicon;
+
 use core::hint::black_box;
 
 use kernel::arch::features::Features;
 use kernel::arch::interrupts;
 use kernel::arch::pmu::{self, InstructionCounter, Unavailable};
+
+use crate::options::{CountedBy, Options};
 
 pub const RUNS: usize = 101;
 pub const RUNS_LARGE: usize = 41;
@@ -27,6 +31,8 @@ pub enum Error {
         executed: u32,
         counted: u32,
     },
+    /// MiB.
+    NoMemory(u64),
 }
 
 impl core::fmt::Display for Error {
@@ -40,24 +46,34 @@ impl core::fmt::Display for Error {
                 f,
                 "the instruction counter counts {counted} for {executed} instructions; boot with -icount shift=0"
             ),
+            Self::NoMemory(mib) => write!(f, "`bench.evict={mib}`: there is no block of so much memory; less, or 0, may do"),
         }
     }
 }
 
 #[derive(Debug)]
 pub struct Instrument {
-    counter: InstructionCounter,
     empty: u32,
 }
 
 impl Instrument {
+    /// # Errors
+    /// What is asked for cannot be counted.
+    pub fn chosen(options: &Options<'_>, features: &Features) -> Result<Self, Error> {
+        match options.counters {
+            CountedBy::Instructions => Self::new(features),
+            CountedBy::Pmu => silicon::start(features, options.evict).map(|()| Self { empty: 0 }),
+        }
+    }
+
     /// Checks the counter with loops of known length.
     ///
     /// # Errors
     /// No counter, or not exact.
     pub fn new(features: &Features) -> Result<Self, Error> {
-        let counter = InstructionCounter::start(features).map_err(Error::Unavailable)?;
-        let mut instrument = Self { counter, empty: 0 };
+        // It counts until the machine is off.
+        InstructionCounter::start(features).map_err(Error::Unavailable)?;
+        let mut instrument = Self { empty: 0 };
         instrument.empty = instrument.count(|| ()).1;
         let mut around = 0;
         for rounds in [1u32, 10, 1_000, 1_000_000] {
@@ -79,12 +95,14 @@ impl Instrument {
         self.empty
     }
 
+    /// Returns what `work` took: instructions, or the number of a reading of
+    /// [`Silicon`](silicon::Silicon).
     #[inline(always)]
     pub fn count<R>(&self, work: impl FnOnce() -> R) -> (R, u32) {
         let _masked = interrupts::mask_all();
-        let before = self.counter.read();
+        let before = pmu::begin();
         let result = work();
-        let after = self.counter.read();
+        let after = pmu::end();
         (result, after.wrapping_sub(before).wrapping_sub(self.empty))
     }
 }
@@ -104,15 +122,25 @@ impl Samples {
         }
     }
 
+    #[must_use]
+    pub fn values(&self) -> &[u32] {
+        &self.values[..self.nr]
+    }
+
     pub fn add(&mut self, instructions: u32) {
         self.values[self.nr] = instructions;
         self.nr += 1;
     }
 
+    /// Returns instructions; with `bench.counters=pmu`, the number of a result in `median`.
+    ///
     /// # Panics
     /// Without a sample.
     #[must_use]
     pub fn summary(&self) -> Summary {
+        if let Some(silicon) = silicon::silicon() {
+            return silicon.summary(self);
+        }
         let mut sorted = self.values;
         let sorted = &mut sorted[..self.nr];
         assert!(!sorted.is_empty(), "a case without a run");

@@ -15,6 +15,9 @@ pub struct Options<'a> {
     pub bench: &'a str,
     /// Beside the engine.
     pub bench_walkers: &'a str,
+    pub counters: CountedBy,
+    /// MiB.
+    pub evict: u64,
     pub test_vmalloc: TestVmalloc,
     pub lines_areas: u64,
     pub soak: u64,
@@ -31,6 +34,8 @@ impl Default for Options<'_> {
             mode: Mode::Selftest,
             bench: "*",
             bench_walkers: "*",
+            counters: CountedBy::Instructions,
+            evict: 32,
             test_vmalloc: TestVmalloc::DEFAULT,
             lines_areas: 0,
             soak: 1,
@@ -38,6 +43,15 @@ impl Default for Options<'_> {
             ptdump: false,
         }
     }
+}
+
+/// What a bench counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CountedBy {
+    /// Exactly, as under `-icount`.
+    Instructions,
+    /// All that this machine counts, many times.
+    Pmu,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -20,6 +20,8 @@ pub enum Condition {
     /// All CPUs have FEAT_LSE.
     Lse = 0,
     Measured = 1,
+    /// Time is counted, not instructions.
+    Timed = 2,
 }
 
 #[repr(C)]
@@ -149,10 +151,18 @@ pub fn nr_replaced(condition: Condition) -> usize {
         .count()
 }
 
-pub fn to_replace(features: &Features, measured: bool) -> impl Iterator<Item = Replacement> {
+/// What [`to_replace`] is told beside the features.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub measured: bool,
+    pub timed: bool,
+}
+
+pub fn to_replace(features: &Features, asked: Asked) -> impl Iterator<Item = Replacement> {
     let lse = features.lse;
     let is_due = move |site: &&Site| {
-        (measured && site.condition == Condition::Measured as u32)
+        (asked.measured && site.condition == Condition::Measured as u32)
+            || (asked.timed && site.condition == Condition::Timed as u32)
             || (lse && site.condition == Condition::Lse as u32)
     };
     sites().iter().filter(is_due).map(Replacement)

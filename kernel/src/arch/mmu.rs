@@ -118,6 +118,20 @@ pub fn flush_all() {
     flush::all(&KernelMmu::WITHOUT_RANGES, repeats_tlbi());
 }
 
+/// Empties the TLB and the instruction cache of this CPU alone.
+pub fn forget_translations_and_fetches() {
+    // SAFETY: what is removed is walked, or fetched, again.
+    unsafe {
+        asm!(
+            "ic iallu",
+            "tlbi vmalle1",
+            "dsb nsh",
+            options(nostack, preserves_flags)
+        )
+    };
+    isb();
+}
+
 /// Disables walks of the lower half on this CPU and empties its TLB.
 pub fn disable_ttbr0() {
     TCR_EL1.modify(TCR_EL1::EPD0::DisableTTBR0Walks);

@@ -22,7 +22,8 @@ pub fn since_reset() -> Duration {
 }
 
 /// The emulator's if firmware left CNTFRQ_EL0 0.
-fn frequency() -> u64 {
+#[must_use]
+pub fn frequency() -> u64 {
     match CNTFRQ_EL0.get() {
         0 => 62_500_000,
         hz => hz,

@@ -12,6 +12,7 @@ use super::backend::{LAZY, counting_subsystem, deferring_subsystem, subsystem};
 use super::counting::Counts;
 use super::engine::{self, Source, nowhere};
 use super::report::{Line, Op};
+use crate::measure::silicon::per;
 use crate::measure::{Samples, WARM_UP, runs};
 
 const WALK_ALONE: &str = "the walk alone: the walker has no more";
@@ -115,9 +116,11 @@ fn measure(
     (map, unmap, leaves)
 }
 
+/// Of a purge.
+pub const AREAS: usize = 8;
+
 /// Per area of a purge.
 fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
-    const AREAS: usize = 8;
     let vm = subsystem(bench.region(), LAZY);
     let neighbour = vm.ioremap(nowhere(), 4096);
     let mut samples = Samples::new();
@@ -127,7 +130,7 @@ fn lazy(bench: &Bench<'_>, name: &str, call: Call<'_>) -> Samples {
             drop(made.unwrap_or_else(|error| panic!("{name}: {error}")));
         }
         let ((), purge) = bench.instrument.count(|| vm.vm_unmap_aliases());
-        samples.add(purge / AREAS as u32);
+        samples.add(per(purge, AREAS as u32));
     }
     drop(neighbour);
     samples

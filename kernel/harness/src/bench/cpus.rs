@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kernel::arch::features::Features;
 use kernel::arch::pmu::InstructionCounter;
-use kernel::arch::time::relax;
+use kernel::arch::time::{self, relax};
 use kernel::drivers::console;
 use kernel::mm::areas::kernel_vmalloc;
 use kernel::print;
@@ -18,7 +18,7 @@ use vmalloc::Error;
 use super::engine::nowhere;
 use super::pages::Pages;
 use super::report;
-use crate::options::Options;
+use crate::options::{CountedBy, Options};
 
 const COUNTED: u64 = 1_000;
 /// Of all CPUs where nothing is counted: each TLBI waits for every host thread.
@@ -78,7 +78,9 @@ pub fn run(options: &Options<'_>, features: &Features) {
         work(pages.frames(), *operation, if counter.is_some() { 2 } else { 0 });
         let waits = sync::nr_waits();
         let before = counter.as_ref().map(InstructionCounter::read);
+        let began = time::ticks();
         let (cpus, done) = work(pages.frames(), *operation, each);
+        let ticks = time::ticks() - began;
         let after = counter.as_ref().map(InstructionCounter::read);
         let waits = sync::nr_waits() - waits;
         assert!(
@@ -89,6 +91,9 @@ pub fn run(options: &Options<'_>, features: &Features) {
         print!("bench {{\"work\":\"{name}\",\"cpus\":{cpus},\"operations\":{done},\"waits\":{waits}");
         if let (Some(before), Some(after)) = (before, after) {
             print!(",\"instructions\":{}", after.wrapping_sub(before));
+        }
+        if options.counters == CountedBy::Pmu {
+            print!(",\"ns\":{}", ticks * 1_000_000_000 / time::frequency());
         }
         print!("}}\n");
     }

@@ -6,12 +6,13 @@ use super::backend::{counting_subsystem, kernel_policy, subsystem};
 use super::counting::Counts;
 use super::pages::Pages;
 use super::report::{Line, Op};
+use crate::measure::silicon::silicon;
 use crate::measure::{Samples, Summary};
 use crate::test_vmalloc::{self, Params, Shape};
 
 const ROUNDS: usize = 100;
 /// Together as many as Linux's.
-const LOOPS: usize = 100;
+pub const LOOPS: usize = 100;
 const COUNTED: u64 = 1_000;
 /// As Linux leaves on one CPU.
 const HOLES: u64 = (32 << 20) / 4096;
@@ -102,6 +103,11 @@ pub fn run(bench: &Bench<'_>, (name, shape, nr_pages, use_huge): Case) {
         rng: fastrand::Rng::with_seed(SEED),
     };
     let (all, rounds) = measure(bench, name, shape, &mut params);
+    if silicon().is_some() {
+        // Of what comes before and after them, one sample says nothing.
+        Line::of(name, Op::Loop, &rounds).print();
+        return;
+    }
     let steady = rounds.summary();
     let per_loop = |of_round: u32| of_round.div_ceil(LOOPS as u32);
     let summary = Summary {

@@ -32,6 +32,7 @@ use api::Call;
 use engine::{Source, nowhere};
 use pages::Pages;
 
+use crate::measure::silicon::{State, silicon};
 use crate::measure::{Error, Instrument};
 
 const OURS: &str = "vmwalk";
@@ -176,14 +177,25 @@ pub fn run(options: &Options<'_>, features: &Features) -> Result<(), Error> {
     let since_reset = time::since_reset().as_nanos();
     with_bench(options, features, None, |bench| {
         print!(
-            "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{},\"empty_pair\":{},\"boot_instructions\":{}}}}}\n",
-            features.midr,
-            features.tlbi_range,
-            features.zva_size,
-            bench.instrument.empty(),
-            since_reset
+            "bench {{\"machine\":{{\"build\":\"{BUILD}\",\"midr\":{},\"tlbi_range\":{},\"zva\":{}",
+            features.midr, features.tlbi_range, features.zva_size
         );
+        match silicon() {
+            None => print!(
+                ",\"empty_pair\":{},\"boot_instructions\":{since_reset}",
+                bench.instrument.empty()
+            ),
+            Some(silicon) => report::counters(silicon, options.evict),
+        }
+        print!("}}}}\n");
         run_selected(bench);
+        if let Some(silicon) = silicon()
+            && options.bench != LIST
+        {
+            silicon.set(State::Cold);
+            run_selected(bench);
+            silicon.set(State::Warm);
+        }
     })?;
     if options.bench == LIST {
         cpus::list();
@@ -220,7 +232,7 @@ fn with_bench(
         .get_vm_area(RESERVED, GIB)
         .unwrap_or_else(|error| panic!("addresses for the bench: {error}"));
     f(&Bench {
-        instrument: Instrument::new(features)?,
+        instrument: Instrument::chosen(options, features)?,
         cases: options.bench,
         walkers: options.bench_walkers,
         wrong_walkers: options.planted == Some(Planted::WrongWalker),
@@ -277,11 +289,17 @@ fn run_selected(bench: &Bench<'_>) {
     for (name, call) in ALLOCATIONS {
         api::run(bench, name, *call);
     }
-    for case in loops::CASES {
-        loops::run(bench, *case);
+    // Of many loops all but the first are warm.
+    if silicon().is_none_or(|silicon| silicon.state() == State::Warm) {
+        for case in loops::CASES {
+            loops::run(bench, *case);
+        }
     }
     alone::run(bench);
-    growth::run(bench);
+    // A point is one sample, of instructions.
+    if silicon().is_none() {
+        growth::run(bench);
+    }
 }
 
 /// Returns whether `glob` selects a walker, or is `none`.

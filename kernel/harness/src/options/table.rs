@@ -1,7 +1,7 @@
 use kernel::boot_argument;
 use kernel::bootargs::{Argument, Choices, number, parse_number};
 
-use super::{CASES, Mode, Options, Planted, ReplayFault, Selection};
+use super::{CASES, CountedBy, Mode, Options, Planted, ReplayFault, Selection};
 
 const MODES: &Choices<Mode> = &[
     ("selftest", Mode::Selftest),
@@ -10,6 +10,8 @@ const MODES: &Choices<Mode> = &[
     ("lines", Mode::Lines),
     ("replay", Mode::Replay),
 ];
+
+const COUNTERS: &Choices<CountedBy> = &[("instructions", CountedBy::Instructions), ("pmu", CountedBy::Pmu)];
 
 const SWITCH: &Choices<bool> = &[("0", false), ("1", true)];
 
@@ -104,6 +106,18 @@ pub const ARGUMENTS: &[Argument<Options<'static>>] = &[
         "none|GLOB",
         "the walkers that run beside the engine in mode=bench and in the self-test of walkers (all)",
         |args, value| args.bench_walkers = some(value)?
+    ),
+    boot_argument!(
+        "bench.counters",
+        one of COUNTERS,
+        "for mode=bench: what is counted (instructions, exact under -icount); pmu: time, cycles and events, warm and cold",
+        |args, counters| args.counters = counters
+    ),
+    boot_argument!(
+        "bench.evict",
+        "0..65536",
+        "for bench.counters=pmu: MiB that are read before each cold call (32), twice the largest cache",
+        |args, value| args.evict = number(value, 0, 1 << 16)?
     ),
     boot_argument!(
         "lines.areas",

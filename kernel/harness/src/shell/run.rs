@@ -48,7 +48,7 @@ pub fn bench<'a>(shell: &mut Shell, words: &[&'a str]) -> Result<(), Refusal<'a>
         });
     }
     // Here counts are asked for.
-    Instrument::new(&shell.features).map_err(Refusal::Bench)?;
+    Instrument::chosen(&shell.options, &shell.features).map_err(Refusal::Bench)?;
     let options = Options {
         bench: words[0],
         bench_walkers: "none",

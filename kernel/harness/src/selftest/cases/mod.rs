@@ -20,6 +20,7 @@ mod mixed_orders;
 mod order_lists;
 mod partial;
 mod percpu;
+mod pmu;
 mod random;
 mod stress;
 mod test_vmalloc;
@@ -273,6 +274,10 @@ pub const ALL: &[Test] = tests! {
     "smp.a_polled_word_outlives_many_windows" => breaks::a_polled_word_outlives_many_windows,
     "smp.a_hole_is_reported_beside_a_window" => breaks::a_hole_is_reported_beside_a_window,
     "smp.reads_go_on_while_blocks_are_cut_and_folded" => cpus::reads_go_on_while_blocks_are_cut,
+
+    "pmu.cycles_and_time_grow_with_the_work" => pmu::cycles_and_time_grow_with_the_work,
+    "pmu.instructions_are_those_of_a_loop" => pmu::instructions_are_those_of_a_loop,
+    "pmu.an_overflow_is_counted" => pmu::an_overflow_is_counted,
 
     "masked.no_section_of_the_boot_was_longer_than_one_may_be" => masked::sections_have_a_bound,
 };
