@@ -285,19 +285,23 @@ pub fn assert_empty(vm: &Vm) {
     assert_sound(vm);
 }
 
+/// Of the first `spans` of 2 MiB.
 pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
-    let linked = |span: u64| {
-        let va = vm.range().start.add(span * M2);
-        vm.backend()
+    let range = vm.range();
+    let end = range.start.add(spans * M2).min(range.end());
+    let (mut va, mut nr) = (range.start, 0);
+    while va < end {
+        let level = vm
+            .backend()
             .tree()
             .walk(va)
             .expect("an address of the tree")
-            .level()
-            == 3
-    };
-    (0..spans.min(vm.range().size / M2))
-        .filter(|span| linked(*span))
-        .count()
+            .level();
+        nr += usize::from(level == 3);
+        let size = G::size(level).max(M2);
+        va = va.align_down(size).add(size);
+    }
+    nr
 }
 
 /// Prunes empty tables.
