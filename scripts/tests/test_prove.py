@@ -112,6 +112,11 @@ class AClaim(unittest.TestCase):
         self.assertEqual(result.why, "the planted bug 'bug 1' was not noticed")
         self.assertRegex(result.line(), r"^FAILED  a claim: ")
 
+    def test_has_the_first_mutants_refuted_where_not_all_are_wanted(self) -> None:
+        result = prove(claim(RIGHT, WRONG, WRONG, RIGHT), Numbers(), 2)
+        self.assertEqual((result.proven, len(result.mutants)), (True, 2))
+        self.assertFalse(prove(claim(RIGHT, RIGHT, WRONG), Numbers(), 1).proven)
+
     def test_is_not_without_a_mutant(self) -> None:
         self.assertEqual(prove(claim(RIGHT), Numbers()).why, "no bug was planted")
 
@@ -208,7 +213,7 @@ class TheStage(unittest.TestCase):
 
     def test_leaves_out_the_longest_and_nothing_else(self) -> None:
         self.outcomes(self.finished(""), self.finished("prove: 2 passed, 0 failed\n"))
-        self.assertEqual(self.run_logged.call_args.args[1][3:], ["leaf rule", "groups, 4K"])
+        self.assertEqual(self.run_logged.call_args.args[1][3:], ["--mutants", "2", "leaf rule", "groups, 4K"])
 
     def test_fails_where_one_that_it_leaves_out_has_another_name(self) -> None:
         report = self.outcomes(self.finished(""), self.finished("prove: 2 passed, 0 failed\n"), "leaf rule\ngroups, 4K")

@@ -36,7 +36,7 @@ def claims(kernel: Path, shim: Path) -> list[Claim]:
     return list(of(Images(kernel, shim)))
 
 
-def prove_one(kernel: Path, shim: Path, name: str) -> Result:
+def prove_one(kernel: Path, shim: Path, name: str, most_mutants: int | None = None) -> Result:
     """For a process of its own."""
     (claim,) = (claim for claim in claims(kernel, shim) if claim.name == name)
-    return prove(claim, Solvers())
+    return prove(claim, Solvers(), most_mutants)

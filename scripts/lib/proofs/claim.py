@@ -8,6 +8,7 @@ and when each of its planted bugs is refuted by an input. Both solvers must agre
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 from ..errors import ScriptError
@@ -133,8 +134,8 @@ def shown(model: dict[str, int]) -> str:
     return " ".join(f"{name}={value:#x}" for name, value in sorted(model.items()) if not name.startswith(("mem_", "reg_")) and "@" not in name) or "any input"
 
 
-def prove(claim: Claim, ask: Asked) -> Result:
-    """Proves the claim, then has each planted bug refuted."""
+def prove(claim: Claim, ask: Asked, most_mutants: int | None = None) -> Result:
+    """Proves the claim, then has each planted bug refuted, or the first `most_mutants` of them."""
     result = Result(claim.name, claim.text, cases=claim.cases)
     started = time.process_time()
     try:
@@ -146,7 +147,7 @@ def prove(claim: Claim, ask: Asked) -> Result:
         if not result.paths:
             raise Unproven("no path was found")
         result.seconds, result.questions = dict(ask.seconds), ask.questions
-        for mutant in claim.mutants():
+        for mutant in islice(claim.mutants(), most_mutants):
             result.mutants.append(f"{mutant.name}: {refuted(mutant, ask)}")
         if not result.mutants:
             raise Unproven("no bug was planted")
