@@ -60,7 +60,7 @@ impl Scenario {
 
     pub fn catches_on(self, schedules: Schedules, plant: Plant, words: &[&str]) {
         story::listen();
-        let caught = std::panic::catch_unwind(|| self.run(plant, schedules, 20 * self.schedules));
+        let caught = std::panic::catch_unwind(|| self.run(plant, schedules, 200 * self.schedules));
         let story = story::heard();
         assert!(caught.is_err(), "{plant:?} is not noticed on any schedule");
         assert!(
