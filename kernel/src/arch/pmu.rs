@@ -278,7 +278,8 @@ macro_rules! read {
     }};
 }
 
-/// What is counted: [`Self::TIME`], [`Self::CYCLES`], and an [`Event`] from [`Self::EVENTS`] on.
+/// What is counted: [`Counters::TIME`], [`Counters::CYCLES`], and an [`Event`] from
+/// [`Counters::EVENTS`] on.
 pub type Counts = [u64; Counters::NR];
 
 /// The counters of this CPU, and the time.
