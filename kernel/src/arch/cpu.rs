@@ -85,17 +85,17 @@ pub const fn root_of(ttbr: u64) -> u64 {
 pub fn tcr_el1() -> u64 {
     let range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange);
     let ips = if range > MOST_IPS { MOST_IPS } else { range };
-    let size = 64 - u64::from(Granule::VA_BITS);
-    let fields: FieldValue<u64, TCR_EL1::Register> = TCR_EL1::T0SZ.val(size)
+    const SIZE: u64 = 64 - Granule::VA_BITS as u64;
+    // Before the MMU is on nothing may be called: not optimised, `val` is a function.
+    let fields: FieldValue<u64, TCR_EL1::Register> = const { TCR_EL1::T0SZ.val(SIZE) }
         + TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH0::Inner
         + tg0()
-        + TCR_EL1::T1SZ.val(size)
+        + const { TCR_EL1::T1SZ.val(SIZE) }
         + TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable
         + TCR_EL1::SH1::Inner
-        + tg1()
-        + TCR_EL1::IPS.val(ips);
-    fields.value | if Granule::DS { DS } else { 0 }
+        + tg1();
+    fields.value | ips << TCR_EL1::IPS.shift | if Granule::DS { DS } else { 0 }
 }
