@@ -196,7 +196,7 @@ class Areas(Session):
     def line_of(file: str, text: str) -> str:
         """Where gdb breaks for the first line of a file of vmalloc that has `text`."""
         lines = (ROOT / "kernel/vmalloc/src" / file).read_text().splitlines()
-        return f"{file}:{next(number for number, line in enumerate(lines, 1) if text in line)}"
+        return f"vmalloc/src/{file}:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
     def test_an_area_is_printed_as_what_it_is(self) -> None:
         commands = f"break {self.line_of('unmap.rs', 'self.share.is_reached_by(held')}; continue; print area"
