@@ -307,6 +307,17 @@ def fresh(report: Report) -> None:
         report.skip(name, verdict)
     else:
         report.add(name, Outcome.of(done.good, done.seconds, verdict, done.log))
+        if done.good:
+            booted_by.update(toolchains(log_path(f"{name}-typed")))
+
+
+def toolchains(log: Path) -> list[str]:
+    """Those that scripts/setup chose."""
+    return re.findall(r"^setup: toolchain: (\w+) ", log.read_text(errors="replace"), re.MULTILINE) if log.is_file() else []
+
+
+booted_by: set[str] = set()
+"""The other toolchains that a stage of this run has built and booted the kernel with."""
 
 
 def soak(report: Report) -> None:
@@ -325,6 +336,9 @@ def variants(report: Report) -> None:
     current = os.environ.get("TOOLCHAIN") or (BUILD / "toolchain").read_text().strip()
     other = {"rustup": "distro", "distro": "rustup"}[current]
     name = f"{other} toolchain"
+    if other in booted_by:
+        report.skip(f"variants: {name}", "it built the kernel that stage fresh booted, with all its tests")
+        return
     setup = run_logged(f"variants: {name}, setup", ["scripts/setup", "build"], 900.0, {"TOOLCHAIN": other})
     if setup.good:
         build_and_boot(report, name, {"TOOLCHAIN": other, "OUT": str(BUILD / other), **NOT_LINKED_AS_ONE})
@@ -672,11 +686,11 @@ STAGES: dict[str, Callable[[Report], None]] = {
     "runner": runner,
     "miri": miri,
     "boot": boot,
+    "gdb": gdb,
     "granules": granules,
     "firmware": firmware,
     "broken": broken,
     "faults": faults,
-    "gdb": gdb,
     "shell": shell,
     "docs": docs,
     "bench": bench,

@@ -283,6 +283,34 @@ class AWrongWalker(WithFolder):
         self.assertEqual(sorted(names), sorted(WRONG_WALKERS))
 
 
+class AnotherToolchain(WithFolder):
+    def test_is_that_which_setup_chose_in_a_fresh_root(self) -> None:
+        log = self.folder / "typed.log"
+        self.assertEqual(stages.toolchains(log), [])
+        log.write_text("setup: installing: make\nsetup: toolchain: distro (build/toolchain-distro.env)\ntoolchain: rustup\n")
+        self.assertEqual(stages.toolchains(log), ["distro"])
+
+    def built(self, *booted: str) -> list[str]:
+        """The toolchains that the stage `variants` builds with."""
+        report = Report()
+        with (
+            mock.patch.object(stages, "booted_by", set(booted)),
+            mock.patch.dict(os.environ, {"TOOLCHAIN": "rustup"}),
+            mock.patch.object(stages, "without_harness"),
+            mock.patch.object(stages, "boot_all"),
+            mock.patch.object(stages, "run_logged", return_value=self.finished("", 0)),
+            mock.patch.object(stages, "build_and_boot", return_value=False) as build,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            stages.variants(report)
+        self.assertEqual(len(report.skipped), len(booted))
+        return [call.args[2]["TOOLCHAIN"] for call in build.call_args_list if "TOOLCHAIN" in call.args[2]]
+
+    def test_is_built_with_where_no_fresh_root_was(self) -> None:
+        self.assertEqual(self.built(), ["distro"])
+        self.assertEqual(self.built("distro"), [])
+
+
 class TheStages(unittest.TestCase):
     def test_run_all_when_none_is_named_and_in_their_order_otherwise(self) -> None:
         self.assertEqual(test_script.selected_stages(""), list(stages.STAGES))
