@@ -80,7 +80,8 @@ def count_unittest(done: Finished) -> Outcome:
 def host(report: Report) -> None:
     """The crates' own tests, with nextest where it is installed, then their documentation's."""
     # A tenth of the compilation is for line numbers in backtraces; a panic has its own.
-    variables = {"CARGO_PROFILE_TEST_DEBUG": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
+    # One round of what `make soak` has SOAK of: make hands its 20 to whatever it starts.
+    variables = {"CARGO_PROFILE_TEST_DEBUG": "0", "CARGO_PROFILE_DEV_DEBUG": "0", "SOAK": "1"}
     if run_logged("host: nextest version", ["scripts/cargo", "nextest", "--version"], 60.0).good:
         name = "host: cargo nextest"
         report.add(name, count_nextest(run_logged(name, ["scripts/cargo", "nextest", "run", "--no-fail-fast"], BUILD_LIMIT, variables)))

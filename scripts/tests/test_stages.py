@@ -283,6 +283,18 @@ class AWrongWalker(WithFolder):
         self.assertEqual(sorted(names), sorted(WRONG_WALKERS))
 
 
+class HostTests(WithFolder):
+    def test_have_one_round_whatever_make_says_of_soak(self) -> None:
+        with (
+            mock.patch.dict(os.environ, {"SOAK": "20"}),
+            mock.patch.object(stages, "run_logged", return_value=self.finished("", 0)) as run,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            stages.host(Report())
+        tests = [call.args for call in run.call_args_list if "--version" not in call.args[1]]
+        self.assertEqual([arguments[3]["SOAK"] for arguments in tests], ["1", "1"])
+
+
 class AnotherToolchain(WithFolder):
     def test_is_that_which_setup_chose_in_a_fresh_root(self) -> None:
         log = self.folder / "typed.log"
