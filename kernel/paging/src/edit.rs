@@ -190,8 +190,8 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         });
     }
 
-    /// Makes the descriptors of `level` that replace `leaf`, and the tables below: in `table`, or in
-    /// `live` if it is.
+    /// Makes the descriptors of `level` that replace `leaf`, and the tables below: in `table`, or
+    /// in `live` if it is.
     fn rewrite<E: Edit>(
         &self,
         table: PhysAddr,

@@ -84,7 +84,7 @@ fn load() -> Result<core::convert::Infallible, Error> {
         jump::write(blob.start, &dtb);
     }
     forget((map, tree));
-    // SAFETY: the boot services are over, and image and tree are where the boot protocol wants them.
+    // SAFETY: the boot services are over; image and tree are where the boot protocol wants them.
     unsafe { jump::enter(image, blob.start..blob.start + dtb.len()) }
 }
 

@@ -24,7 +24,7 @@ impl Random {
 }
 
 /// Frames in chunks of 2^`order`, in random order. All are of one block, so that the seed alone
-/// decides which are neighbours. The array lies in frames too, so that a case leaves the heap alone.
+/// decides which are neighbours. The array lies in frames too: a case leaves the heap alone.
 pub struct Pages {
     array: &'static mut [Pfn],
     array_block: Block,

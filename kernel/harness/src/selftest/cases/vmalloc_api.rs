@@ -385,8 +385,8 @@ pub fn neighbours_stay_apart(ctx: &Context) -> TestResult {
 pub fn end_needs_no_table(ctx: &Context) -> TestResult {
     let before = audit::audit(ctx.info)?.report;
     for first in [0, 511, 700] {
-        // Pieces of 2^9, 2^8, ... pages, each in its own block of the linear map or in the middle of
-        // one.
+        // Pieces of 2^9, 2^8, ... pages, each in its own block of the linear map or in the middle
+        // of one.
         let area = mm::vmalloc(1023 * PAGE)?;
         area.set_memory_ro(first * PAGE, PAGE)?;
         let injection = fail_page_alloc::fail_nth(1);
