@@ -43,16 +43,20 @@ def lint(report: Report) -> None:
     checks: list[tuple[str, list[str], dict[str, str]]] = [
         ("rustfmt", ["scripts/cargo", "fmt", "--all", "--", "--check", "--color", "never"], {}),
         ("clippy, host crates", ["scripts/cargo", "clippy", "--all-targets", "--", "-D", "warnings"], {}),
-        ("clippy, kernel", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "-p", "kernel", "-p", "harness", "-p", "proof-shim", "-p", "efi-loader", "--", "-D", "warnings"], {}),
+        # The two that are built: as gdb steps it, with hook points and debug assertions, and without both.
+        ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "--features", "boot/trace", *packages("boot", "kernel", "harness", "proof-shim", "efi-loader"), "--", "-D", "warnings"], {}),
         ("clippy, kernel as released", ["scripts/cargo", "kernel", "clippy", "--release", "-p", "boot", "--", "-D", "warnings"], {}),
-        ("clippy, kernel with hook points", ["scripts/cargo", "kernel", "clippy", "-p", "boot", "--features", "trace", "--", "-D", "warnings"], {}),
         ("rustdoc, host crates", ["scripts/cargo", "doc", "--no-deps"], DENY),
         ("packages", [python(), "-B", "scripts/check-packages.py"], {}),
-        ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", "-p", "boot", "-p", "kernel", "-p", "harness"], DENY),
+        ("rustdoc, kernel", ["scripts/cargo", "kernel", "doc", "--no-deps", *packages("boot", "kernel", "harness")], DENY),
     ]
     for name, command, variables in checks:
         done = run_logged(f"lint: {name}", command, BUILD_LIMIT, variables)
         report.add(f"lint: {name}", Outcome.of(done.good, done.seconds, log=done.log))
+
+
+def packages(*names: str) -> list[str]:
+    return [word for name in names for word in ("-p", name)]
 
 
 # ---- the scripts' own tests -------------------------------------------------------------------
@@ -77,11 +81,14 @@ def count_unittest(done: Finished) -> Outcome:
 # ---- host tests -------------------------------------------------------------------------------
 
 
+ON_THE_HOST = {"CARGO_PROFILE_TEST_DEBUG": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
+"""A tenth of the compilation is for line numbers in backtraces; a panic has its own. With one setting, what one stage has compiled another need not."""
+
+
 def host(report: Report) -> None:
     """The crates' own tests, with nextest where it is installed, then their documentation's."""
-    # A tenth of the compilation is for line numbers in backtraces; a panic has its own.
     # One round of what `make soak` has SOAK of: make hands its 20 to whatever it starts.
-    variables = {"CARGO_PROFILE_TEST_DEBUG": "0", "CARGO_PROFILE_DEV_DEBUG": "0", "SOAK": "1"}
+    variables = ON_THE_HOST | {"SOAK": "1"}
     if run_logged("host: nextest version", ["scripts/cargo", "nextest", "--version"], 60.0).good:
         name = "host: cargo nextest"
         report.add(name, count_nextest(run_logged(name, ["scripts/cargo", "nextest", "run", "--no-fail-fast"], BUILD_LIMIT, variables)))
@@ -252,7 +259,7 @@ def firmware(report: Report) -> None:
     """UEFI and U-Boot load the image from a disk."""
     if not have_image(report):
         return
-    made = run_logged("firmware: disk", ["scripts/efi"], BUILD_LIMIT)
+    made = run_logged("firmware: disk", ["scripts/efi"], BUILD_LIMIT, ON_THE_HOST)
     report.add("firmware: disk", Outcome.of(made.good, made.seconds, log=made.log))
     setup = run_logged("firmware: setup", ["scripts/setup", "firmware"], BUILD_LIMIT)
     if setup.status == Skipped.status:

@@ -100,7 +100,7 @@ class RunnerTest(unittest.TestCase):
             shown = [process.stdout.readline(), process.stdout.readline()]
             waited = time.monotonic() - started
             process.send_signal(signal.SIGINT)
-            process.wait(10)
+            process.wait(60)
         self.assertEqual(shown[1], "first\n")
         self.assertLess(waited, 10)
 
@@ -113,7 +113,7 @@ class RunnerTest(unittest.TestCase):
                     process.stdout.readline()
                     pid = int(process.stdout.readline())
                     process.send_signal(number)
-                    process.wait(10)
+                    process.wait(60)
                 self.assertEqual(process.returncode, status)
                 self.assertFalse(is_alive(pid))
 
