@@ -18,23 +18,25 @@ mod held;
 pub mod order;
 #[cfg(not(debug_assertions))]
 mod unchecked;
+mod word;
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::Ordering::{Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
-use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
+use lock_api::{Mutex, MutexGuard};
 use spin::RelaxStrategy;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arch::interrupts::{self, Masked};
-use crate::arch::{atomic, time};
+use crate::arch::time;
 use crate::per_cpu;
 #[cfg(debug_assertions)]
 use held::Token;
 #[cfg(not(debug_assertions))]
 use unchecked::Token;
+pub use word::Word;
 
 per_cpu! {
     static NR_WAITS: AtomicU64 = AtomicU64::new(0);
@@ -59,36 +61,6 @@ impl RelaxStrategy for Turn {
     fn relax() {
         core::hint::spin_loop();
         time::relax();
-    }
-}
-
-/// 1 while held. Taken without a load before, which would fetch the line twice.
-#[derive(Debug)]
-pub struct Word(AtomicU32);
-
-// SAFETY: one swap of a 1 finds the 0.
-unsafe impl RawMutex for Word {
-    const INIT: Self = Self(AtomicU32::new(0));
-    type GuardMarker = GuardNoSend;
-
-    fn lock(&self) {
-        while !self.try_lock() {
-            // Waiters share the line.
-            while self.is_locked() {
-                Turn::relax();
-            }
-        }
-    }
-    #[inline(always)]
-    fn try_lock(&self) -> bool {
-        atomic::swap_acquire(&self.0, 1) == 0
-    }
-    #[inline(always)]
-    unsafe fn unlock(&self) {
-        self.0.store(0, Release);
-    }
-    fn is_locked(&self) -> bool {
-        self.0.load(Relaxed) != 0
     }
 }
 

@@ -95,6 +95,8 @@ def host(report: Report) -> None:
     else:
         name = "host: cargo test"
         report.add(name, count_libtest(run_logged(name, ["scripts/cargo", "test", "--no-fail-fast", "--all-targets"], BUILD_LIMIT, variables)))
+    name = "host: locks in every order"
+    report.add(name, count_libtest(run_logged(name, ["scripts/cargo", "test", "--no-fail-fast", "--manifest-path", "kernel/loom-locks/Cargo.toml"], BUILD_LIMIT, variables)))
     name = "host: doc tests"
     report.add(name, count_libtest(run_logged(name, ["scripts/cargo", "test", "--no-fail-fast", "--doc"], BUILD_LIMIT, variables)))
 

@@ -292,7 +292,7 @@ class HostTests(WithFolder):
         ):
             stages.host(Report())
         tests = [call.args for call in run.call_args_list if "--version" not in call.args[1]]
-        self.assertEqual([arguments[3]["SOAK"] for arguments in tests], ["1", "1"])
+        self.assertEqual([arguments[3]["SOAK"] for arguments in tests], ["1"] * 3)
 
 
 class AnotherToolchain(WithFolder):

@@ -3,8 +3,8 @@
 //! and may starve.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, AtomicU32};
-pub use core::sync::atomic::{AtomicU64, AtomicUsize};
+use core::sync::atomic::AtomicU8;
+pub use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::{alternative, if_lse};
 

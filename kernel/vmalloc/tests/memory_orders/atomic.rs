@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release};
 use loom::sync::atomic as checked;
 use std::cell::Cell;
+use std::fmt;
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,12 @@ macro_rules! atomic {
         // SAFETY: the same.
         unsafe impl<$of> Send for $name<$of> {})?
 
+        impl$(<$of>)? fmt::Debug for $name$(<$of>)? {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+
         #[allow(dead_code, reason = "each has all that any of them needs")]
         impl$(<$of>)? $name$(<$of>)? {
             pub const fn new(first: $value) -> Self {
@@ -95,6 +102,8 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicPtr<T>, *mut T);
+atomic!(AtomicBool, bool);
+atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 atomic!(AtomicUsize, usize);
 
@@ -107,6 +116,12 @@ macro_rules! counts {
             }
             pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                 self.checked().fetch_sub(value, weakened(order))
+            }
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.checked().fetch_and(value, weakened(order))
+            }
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                self.checked().fetch_or(value, weakened(order))
             }
         }
     };

@@ -1,0 +1,1 @@
+//! Nothing: [the tests](../tests/locks.rs) are what this package is for.
