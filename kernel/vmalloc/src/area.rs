@@ -23,21 +23,25 @@ pub struct VmArea<'v, B: Backend> {
 
 impl<'v, B: Backend> VmArea<'v, B> {
     #[inline(always)]
-    pub(crate) fn new(
+    pub(crate) const fn new(
         vm: &'v Vmalloc<B>,
         area: Area,
-        words: &[u64; record::WORDS],
+        range: VirtRange,
         offset: u64,
-        outcome: Outcome,
+        outcome: &Outcome,
     ) -> Self {
-        record::set_ready(&area, words);
         Self {
             vm,
-            range: record::range::<B::Granule>(&area),
+            range,
             area: Some(area),
             offset,
-            outcome,
+            outcome: outcome.copied(),
         }
+    }
+
+    pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
+        let range = record::range::<B::Granule>(&area);
+        Self::new(vm, area, range, 0, &Outcome::default())
     }
 
     pub(crate) fn keep_blocks(&self, blocks: Blocks<'_, B>) {
@@ -54,16 +58,6 @@ impl<'v, B: Backend> VmArea<'v, B> {
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         core::ptr::with_exposed_provenance_mut(self.va().0 as usize)
-    }
-
-    pub(crate) fn adopt(vm: &'v Vmalloc<B>, area: Area) -> Self {
-        Self {
-            vm,
-            range: record::range::<B::Granule>(&area),
-            area: Some(area),
-            offset: 0,
-            outcome: Outcome::default(),
-        }
     }
 
     pub(crate) fn manager(&self) -> &'v Vmalloc<B> {

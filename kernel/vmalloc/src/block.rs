@@ -3,10 +3,10 @@
 
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
-use crate::record::{self, Area, Head, Kind};
+use crate::record::{self, Area, Head, Kind, WORDS};
 use crate::region::Vmalloc;
 use crate::shard::{Held, Shard, State};
-use crate::va::Vpn;
+use crate::va::{Lent, Vpn};
 use core::panic::Location;
 use paging::{Granule, VirtAddr};
 
@@ -15,12 +15,12 @@ pub const BLOCK_PAGES: u64 = 64;
 /// Of a block.
 pub const MAX_SMALL: u64 = BLOCK_PAGES / 2;
 
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Bits {
-    used: u64,
-    starts: u64,
-    lasts: u64,
-}
+/// Under its shard's lock.
+pub(crate) struct Block<'s>(Lent<'s, WORDS>);
+
+const USED: usize = 0;
+const STARTS: usize = 1;
+const LASTS: usize = 2;
 
 const fn pages_of_block<G: Granule>() -> u64 {
     let piece = 1 << G::INDEX_BITS;
@@ -56,111 +56,107 @@ const fn clear_run(used: u64, nr: u64) -> Option<u64> {
     }
 }
 
-impl Bits {
+impl<'s> Block<'s> {
     #[inline(always)]
-    pub fn of(block: &Area) -> Self {
-        let [used, starts, lasts] = record::map_ram(block);
-        Self { used, starts, lasts }
+    pub const fn of(block: &'s Area) -> Self {
+        Self(block.lend())
     }
 
     #[inline(always)]
-    pub fn store(self, block: &Area) {
-        record::set_map_ram(block, [self.used, self.starts, self.lasts]);
+    fn bits(&self, of: usize) -> u64 {
+        record::map_ram(&self.0, of)
     }
 
-    /// In a row.
     #[inline(always)]
-    pub fn take(&mut self, nr: u64, pages: u64) -> Option<u64> {
-        let first = clear_run(self.used | !bits(0, pages), nr)?;
-        self.used |= bits(first, nr);
-        self.starts |= 1 << first;
-        self.lasts |= 1 << (first + nr - 1);
-        Some(first)
+    fn set(&self, of: usize, bits: u64) {
+        record::set_map_ram(&self.0, of, bits);
+    }
+
+    #[inline(always)]
+    fn index(&self, page: Vpn) -> u64 {
+        page.0.wrapping_sub(self.0.first().0)
+    }
+
+    /// In a row, of a block of `pages` pages.
+    #[inline(always)]
+    pub fn take(&self, nr: u64, pages: u64) -> Option<Vpn> {
+        let used = self.bits(USED);
+        let first = clear_run(used | !bits(0, pages), nr)?;
+        self.set(USED, used | bits(first, nr));
+        self.set(STARTS, self.bits(STARTS) | 1 << first);
+        self.set(LASTS, self.bits(LASTS) | 1 << (first + nr - 1));
+        Some(Vpn(self.0.first().0 + first))
     }
 
     /// The pages stay used.
     #[inline(always)]
-    pub fn begin_end(&mut self, va: VirtAddr, first: u64, nr: u64, page_size: u64) -> Result<(), Error> {
-        if self.starts >> first & 1 == 0 {
+    pub fn begin_end<G: Granule>(&self, page: Vpn, nr: u64) -> Result<(), Error> {
+        let (first, starts) = (self.index(page), self.bits(STARTS));
+        let va = VirtAddr(page.0 << G::PAGE_SHIFT);
+        if starts >> first & 1 == 0 {
             return Err(Error::NotMapped(va));
         }
-        let mapped = u64::from((self.lasts >> first).trailing_zeros()) + 1;
+        let mapped = u64::from((self.bits(LASTS) >> first).trailing_zeros()) + 1;
         if mapped != nr {
             return Err(Error::WrongLength {
                 va,
-                size: mapped * page_size,
-                expected: nr.saturating_mul(page_size),
+                size: mapped << G::PAGE_SHIFT,
+                expected: nr.saturating_mul(G::PAGE_SIZE),
             });
         }
-        self.starts &= !(1 << first);
+        self.set(STARTS, starts & !(1 << first));
         Ok(())
     }
 
     /// The block can be freed: pages stay used until flushed, unless that is deferred to the
     /// block's free.
     #[inline(always)]
-    pub const fn is_idle(self, deferred: bool) -> bool {
-        if deferred {
-            self.starts == 0
-        } else {
-            self.used == 0
-        }
+    pub fn is_idle(&self, deferred: bool) -> bool {
+        self.bits(if deferred { STARTS } else { USED }) == 0
     }
 
-    /// No TLB knows them.
+    /// Of a mapping that [ended](Self::begin_end), and that no TLB knows.
     #[inline(always)]
-    pub fn free(&mut self, first: u64, nr: u64) {
-        self.used &= !bits(first, nr);
-        self.starts &= !bits(first, nr);
-        self.lasts &= !bits(first, nr);
+    pub fn free(&self, page: Vpn, nr: u64) {
+        let freed = bits(self.index(page), nr);
+        self.set(USED, self.bits(USED) & !freed);
+        self.set(LASTS, self.bits(LASTS) & !freed);
     }
 }
 
-/// With the bits around `page` and its index; keeps the bits unless `f` fails. `None` without a
-/// block.
-#[inline(always)]
-pub(crate) fn with_block<G: Granule, R>(
-    state: &mut State<G>,
-    page: Vpn,
-    f: impl FnOnce(&mut Bits, u64) -> Result<R, Error>,
-) -> Option<Result<R, Error>> {
-    let apply = |block: &Area| {
-        let index = page.0.wrapping_sub(block.first().0);
-        if index >= pages_of_block::<G>() {
-            return None;
-        }
-        let mut bits = Bits::of(block);
-        let result = f(&mut bits, index);
-        if result.is_ok() {
-            bits.store(block);
-        }
-        Some(result)
-    };
-    if let Some(block) = &state.block
-        && page.0.wrapping_sub(block.first().0) < pages_of_block::<G>()
-    {
-        return apply(block);
+impl<G: Granule> State<G> {
+    /// Returns the shard's current block, if `page` is in it.
+    #[inline(always)]
+    pub fn current_block(&self, page: Vpn) -> Option<Block<'_>> {
+        let block = Block::of(self.block.as_ref()?);
+        (block.index(page) < pages_of_block::<G>()).then_some(block)
     }
-    let lent = state.space.lend(page)?;
-    if Head::of(&lent).kind() == Kind::MapRam {
-        apply(&lent)
-    } else {
-        None
+
+    #[inline(always)]
+    pub fn take_of_block(&self, nr: u64) -> Option<Vpn> {
+        Block::of(self.block.as_ref()?).take(nr, pages_of_block::<G>())
+    }
+
+    /// As [`Block::begin_end`]. `None` without a block.
+    pub fn end_in_block(&mut self, page: Vpn, nr: u64) -> Option<Result<(), Error>> {
+        if let Some(block) = self.current_block(page) {
+            return Some(block.begin_end::<G>(page, nr));
+        }
+        Some(self.old_block(page)?.begin_end::<G>(page, nr))
+    }
+
+    /// Returns another block around `page`.
+    pub fn old_block(&mut self, page: Vpn) -> Option<Block<'_>> {
+        let lent = self.space.lend(page)?;
+        let block = Block(lent);
+        let is_block = Head::of(&block.0).kind() == Kind::MapRam && block.index(page) < pages_of_block::<G>();
+        is_block.then_some(block)
     }
 }
 
 impl<B: Backend> Vmalloc<B> {
     pub(crate) const BLOCK: u64 = pages_of_block::<B::Granule>();
     pub(crate) const SMALL: u64 = Self::BLOCK / 2;
-
-    #[inline(always)]
-    pub(crate) fn take_of_block(state: &mut State<B::Granule>, nr: u64) -> Option<Vpn> {
-        let block = state.block.as_ref()?;
-        let mut bits = Bits::of(block);
-        let first = bits.take(nr, Self::BLOCK)?;
-        bits.store(block);
-        Some(Vpn(block.first().0 + first))
-    }
 
     pub(crate) fn free_block(
         &self,
@@ -170,33 +166,45 @@ impl<B: Backend> Vmalloc<B> {
         by: &'static Location<'static>,
     ) {
         record::set_freer(&block, by);
-        if self.free_held(shard, held, block) {
-            self.flush_if_due(shard);
-        }
+        let range = record::range::<B::Granule>(&block);
+        self.free_and_flush(shard, held, block, range);
     }
 
-    /// If it has no mapping and is not the shard's current one.
+    /// Frees pages that no TLB knows, and their block with its last mapping unless it is current.
     #[inline(always)]
-    pub(crate) fn free_if_idle(
+    pub(crate) fn free_of_block(
+        &self,
+        shard: &Shard<B>,
+        held: Held<'_, B>,
+        page: Vpn,
+        nr: u64,
+        caller: &'static Location<'static>,
+    ) {
+        if let Some(block) = held.current_block(page) {
+            return block.free(page, nr);
+        }
+        self.free_of_old_block(shard, held, page, nr, caller);
+    }
+
+    /// No pages are freed where they wait for the block's flush.
+    #[inline(never)]
+    pub(crate) fn free_of_old_block(
         &self,
         shard: &Shard<B>,
         mut held: Held<'_, B>,
         page: Vpn,
+        nr: u64,
         caller: &'static Location<'static>,
     ) {
-        let current = held
-            .block
-            .as_ref()
-            .is_some_and(|block| page.0.wrapping_sub(block.first().0) < Self::BLOCK);
-        if current {
+        let Some(block) = held.old_block(page) else {
             return;
-        }
+        };
         let deferred = self.defers_foreign();
-        let idle = with_block(&mut *held, page, |bits, _| Ok(bits.is_idle(deferred)));
-        let start = held.space.find(page).map_or(page, |segment| segment.start());
-        if let Some(Ok(true)) = idle
-            && let Ok(block) = held.space.claim(start)
-        {
+        if !deferred {
+            block.free(page, nr);
+        }
+        let (idle, start) = (block.is_idle(deferred), block.0.start());
+        if idle && let Ok(block) = held.space.claim(start) {
             self.free_block(shard, held, block, caller);
         }
     }
@@ -205,7 +213,7 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn drop_idle_block(&self, shard: &Shard<B>) {
         let mut held = shard.state.lock();
         let deferred = self.defers_foreign();
-        let idle = held.block.take_if(|block| Bits::of(block).is_idle(deferred));
+        let idle = held.block.take_if(|block| Block::of(block).is_idle(deferred));
         if let Some(idle) = idle {
             self.free_block(shard, held, idle, Location::caller());
         }

@@ -165,7 +165,8 @@ impl<B: Backend> Vmalloc<B> {
             }
             shard.deferred_list.gone(&area);
             let held = shard.state.lock();
-            self.free_held(shard, held, area);
+            let range = record::range::<B::Granule>(&area);
+            self.free_held(shard, held, area, range);
         }
         while let Some(mut area) = kept {
             kept = area.link(list.take());
@@ -210,7 +211,8 @@ impl<B: Backend> Vmalloc<B> {
         let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
         let area = Self::claim(&mut held, va, Kind::Vmalloc)?;
         record::set_freer(&area, by);
-        self.free_held(shard, held, area);
+        let range = record::range::<B::Granule>(&area);
+        self.free_held(shard, held, area, range);
         Ok(())
     }
 }

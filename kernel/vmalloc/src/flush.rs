@@ -8,9 +8,15 @@ use crate::owner::COMMON;
 use crate::record::{Area, Head, WORDS};
 use crate::region::Vmalloc;
 use crate::shard::{Flushing, STEP, Shard};
+use crate::va::MAX_CACHED_PAGES;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
 const IDLE_PIECES: u64 = 2;
+
+/// Sizes that a flush ages for each area, and pages for which it ages one more. So what aging costs
+/// an area does not depend on how many areas a CPU may have before they are flushed.
+const AGED_PER_AREA: usize = 10;
+const PAGES_PER_AGED: u64 = 8;
 
 pub(crate) const PIECES_AT_ONCE: usize = 16;
 
@@ -36,13 +42,14 @@ impl<B: Backend> Vmalloc<B> {
     pub(crate) fn flush_inside(&self, shard: &Shard<B>) {
         let usage = shard.state.lock().lazy.usage();
         if self.share.is_reached_by(usage) {
-            self.flush_shard(shard);
+            let to_age = usage.0 * AGED_PER_AREA + (usage.1 / PAGES_PER_AGED) as usize;
+            self.flush_shard(shard, to_age);
             self.return_pieces(shard, IDLE_PIECES);
         }
     }
 
-    /// Inside the purge gate.
-    pub(crate) fn flush_shard(&self, shard: &Shard<B>) {
+    /// Inside the purge gate. Ages `to_age` sizes of what the shard keeps.
+    pub(crate) fn flush_shard(&self, shard: &Shard<B>, to_age: usize) {
         let mut state = shard.state.lock();
         if state.lazy.is_empty() {
             return;
@@ -62,8 +69,8 @@ impl<B: Backend> Vmalloc<B> {
             area.link(flushed.take());
             flushed = Some(area);
         }
-        let mut age_from = Some(0);
-        while flushed.is_some() || age_from.is_some() {
+        let mut to_age = to_age.min(MAX_CACHED_PAGES);
+        while flushed.is_some() || to_age != 0 {
             let mut state = shard.state.lock();
             let mut left = STEP;
             while left != 0
@@ -76,12 +83,9 @@ impl<B: Backend> Vmalloc<B> {
                 state.release(area);
                 left -= 1;
             }
-            if flushed.is_none()
-                && left != 0
-                && let Some(from) = age_from
-            {
+            if flushed.is_none() && left != 0 {
                 let mut gone: Option<Area> = None;
-                age_from = state.cache.age(from, left, |mut area| {
+                to_age = state.cache.age(to_age, left, |mut area| {
                     area.link(gone.take());
                     gone = Some(area);
                 });
@@ -100,7 +104,8 @@ impl<B: Backend> Vmalloc<B> {
             return 0;
         }
         let mut idle: [Option<Area>; PIECES_AT_ONCE] = [const { None }; PIECES_AT_ONCE];
-        let mut batch = self.backend.tree().batch();
+        let tree = self.backend.tree();
+        let mut batch = tree.batch();
         let mut due = None;
         for place in &mut idle {
             let mut state = shard.state.lock();
@@ -120,7 +125,7 @@ impl<B: Backend> Vmalloc<B> {
             area.retire();
             drop(state);
             // No lookup finds an area there.
-            self.unmap_all(Self::whole(&area), &mut batch);
+            Self::unmap_all(tree, Self::whole(&area), &mut batch);
             *place = Some(area);
         }
         batch.flush();

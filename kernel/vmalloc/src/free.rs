@@ -11,8 +11,8 @@ use paging::{Granule, VirtAddr, VirtRange};
 impl<B: Backend> Vmalloc<B> {
     #[inline(never)]
     pub(crate) fn free_area(&self, area: Area, range: VirtRange, by: &'static Location<'static>) {
-        let here = self.drain_some(Context::Waiting);
         record::set_freer(&area, by);
+        let here = self.drain_some(Context::Waiting);
         let owner = usize::from(area.owner());
         let shard = if owner == here.number() {
             here
@@ -25,10 +25,7 @@ impl<B: Backend> Vmalloc<B> {
             }
             shard
         };
-        let held = shard.state.lock();
-        if self.free_held(shard, held, area) {
-            self.flush_if_due(shard);
-        }
+        self.free_and_flush(shard, shard.state.lock(), area, range);
     }
 
     /// Frees memory of [`vmalloc`](Self::vmalloc) and its kin, or a stack.
@@ -116,9 +113,8 @@ impl<B: Backend> Vmalloc<B> {
         let (shard, mut held) = self.shard_at(Self::page_of(va)).ok_or(Error::Outside(va))?;
         let area = Self::claim(&mut held, va, expected)?;
         record::set_freer(&area, by);
-        if self.free_held(shard, held, area) {
-            self.flush_if_due(shard);
-        }
+        let range = record::range::<B::Granule>(&area);
+        self.free_and_flush(shard, held, area, range);
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 use crate::backend::{Backend, Lock};
 use crate::error::Error;
+use crate::owner::COMMON;
 use crate::record::{self, Area, AreaInfo, Head, Kind, WORDS};
 use crate::region::Vmalloc;
 use crate::shard::{Held, Shard, State};
 use crate::va::{Segment, Unclaimed, Vpn};
+use core::sync::atomic::AtomicU16;
+use core::sync::atomic::Ordering::Relaxed;
 use paging::{Granule, Leaf, Pfn, PhysAddr, VirtAddr};
 
 impl<B: Backend> Vmalloc<B> {
@@ -22,9 +25,11 @@ impl<B: Backend> Vmalloc<B> {
         }
         let span = self.span_of(page);
         loop {
-            let shard = self.shards.get(self.owners.of(span));
+            let slot = self.owners.slot(span);
+            let owner = |slot: &AtomicU16| usize::from(slot.load(Relaxed));
+            let shard = self.shards.get(slot.map_or(COMMON, owner));
             let held = shard.state.lock();
-            if self.owners.of(span) == shard.number() {
+            if slot.map_or_else(|| self.owners.of(span), owner) == shard.number() {
                 return Some((shard, held));
             }
         }

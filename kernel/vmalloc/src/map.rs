@@ -285,11 +285,12 @@ impl<B: Backend> Vmalloc<B> {
         let area = self.reserve(place.fit, place.phase, place.align, words, context)?;
         let range = record::range::<B::Granule>(&area);
         match self.map(range, source, attributes, context) {
-            Ok(outcome) => {
+            Ok(ref outcome) => {
                 if attributes.is_executable() {
                     self.backend.publish_instructions(range);
                 }
-                Ok(VmArea::new(self, area, words, offset, outcome))
+                record::set_ready(&area, words);
+                Ok(VmArea::new(self, area, range, offset, outcome))
             }
             Err(error) => {
                 self.abandon(area);
@@ -341,8 +342,9 @@ impl<B: Backend> Vmalloc<B> {
                 return Err(Error::of_map::<B::Granule>(failure));
             }
             // The range covers the table's span, where nothing is mapped.
-            let mut batch = self.backend.tree().batch();
-            self.unmap_all(range, &mut batch);
+            let tree = self.backend.tree();
+            let mut batch = tree.batch();
+            Self::unmap_all(tree, range, &mut batch);
             batch.flush();
             self.map_once(range, source, attributes)
                 .map_err(Error::of_map::<B::Granule>)
@@ -379,7 +381,8 @@ impl<B: Backend> Vmalloc<B> {
         let (pages, align) = self.pages_and_align(size, align)?;
         let words = record::new(Kind::Reserved, size, Location::caller());
         let area = self.reserve(Fit::new(pages), Phase::NONE, align, &words, Context::Waiting)?;
-        Ok(VmArea::new(self, area, &words, 0, Outcome::default()))
+        record::set_ready(&area, &words);
+        Ok(VmArea::adopt(self, area))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 //! own. A replaced block is found by address, and freed with its last mapping.
 
 use crate::backend::{Backend, Lock};
-use crate::block::{Bits, with_block};
+use crate::block::Block;
 use crate::error::Error;
 use crate::place::Phase;
 use crate::record::{self, Head, Kind};
@@ -31,7 +31,7 @@ impl<B: Backend> Vmalloc<B> {
             }
             return Ok(self.vmap(frames)?.into_raw());
         }
-        let taken = Self::take_of_block(&mut self.this_shard().state.lock(), nr);
+        let taken = self.this_shard().state.lock().take_of_block(nr);
         let page = match taken {
             Some(page) => page,
             None => self.take_of_a_new_block(nr, Location::caller())?,
@@ -43,11 +43,9 @@ impl<B: Backend> Vmalloc<B> {
             Ok(_) => Ok(va),
             Err(error) => {
                 if let Some((shard, mut held)) = self.shard_at(page) {
-                    with_block(&mut *held, page, |bits, first| {
-                        bits.free(first, nr);
-                        Ok(())
-                    });
-                    self.free_if_idle(shard, held, page, Location::caller());
+                    let ended = held.end_in_block(page, nr);
+                    debug_assert_eq!(ended, Some(Ok(())), "it was not handed out");
+                    self.free_of_block(shard, held, page, nr, Location::caller());
                 }
                 Err(error)
             }
@@ -72,11 +70,15 @@ impl<B: Backend> Vmalloc<B> {
             return Err(Error::Misaligned(va));
         }
         let page = Self::page_of(va);
-        let page_size = B::Granule::PAGE_SIZE;
-        let (shard, mut held) = self.shard_at(page).ok_or(Error::Outside(va))?;
-        let begun = with_block(&mut *held, page, |bits, first| {
-            bits.begin_end(va, first, nr, page_size)
-        });
+        let (mut shard, mut held) = (self.this_shard(), self.this_shard().state.lock());
+        let begun = match held.current_block(page) {
+            Some(block) => Some(block.begin_end::<B::Granule>(page, nr)),
+            None => {
+                drop(held);
+                (shard, held) = self.shard_at(page).ok_or(Error::Outside(va))?;
+                held.end_in_block(page, nr)
+            }
+        };
         match begun {
             Some(Ok(())) => {}
             Some(Err(error)) => return Err(error),
@@ -86,23 +88,22 @@ impl<B: Backend> Vmalloc<B> {
                 return self.free_at(va, Kind::Vmap, caller);
             }
         }
-        // Under the lock, for readers.
-        let mut batch = self.backend.tree().batch();
-        self.unmap_all(VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
-        let held = if self.defers_foreign() {
-            batch.defer_to(&mut held.lazy.pending);
-            held
-        } else {
+        {
+            // Under the lock, for readers.
+            let tree = self.backend.tree();
+            let mut batch = tree.batch();
+            Self::unmap_all(tree, VirtRange::new(va, nr << B::Granule::PAGE_SHIFT), &mut batch);
+            if self.defers_foreign() {
+                batch.defer_to(&mut held.lazy.pending);
+                if held.current_block(page).is_none() {
+                    self.free_of_old_block(shard, held, page, nr, caller);
+                }
+                return Ok(());
+            }
             drop(held);
             batch.flush();
-            let mut held = shard.state.lock();
-            with_block(&mut *held, page, |bits, first| {
-                bits.free(first, nr);
-                Ok(())
-            });
-            held
-        };
-        self.free_if_idle(shard, held, page, caller);
+        }
+        self.free_of_block(shard, shard.state.lock(), page, nr, caller);
         Ok(())
     }
 
@@ -135,18 +136,15 @@ impl<B: Backend> Vmalloc<B> {
             Context::Waiting,
         )?;
         let shard = self.shard_of(&block);
-        let mut bits = Bits::default();
-        let Some(first) = bits.take(nr, Self::BLOCK) else {
+        let Some(page) = Block::of(&block).take(nr, Self::BLOCK) else {
             unreachable!("an empty block has no room for {nr} pages")
         };
-        bits.store(&block);
         record::set_ready(&block, &words);
         // Neither a handle nor another call can own it.
         block.expose();
-        let page = Vpn(block.start().0 + first);
         let mut held = shard.state.lock();
         match held.block.replace(block) {
-            Some(idle) if Bits::of(&idle).is_idle(self.defers_foreign()) => {
+            Some(idle) if Block::of(&idle).is_idle(self.defers_foreign()) => {
                 self.free_block(shard, held, idle, caller)
             }
             _ => {}

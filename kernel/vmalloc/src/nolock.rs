@@ -39,7 +39,9 @@ impl<B: Backend> Vmalloc<B> {
         let mut blocks = Blocks::new(&self.backend);
         match self.back_nolock(request, &area, &mut blocks) {
             Ok(outcome) => {
-                let area = VmArea::new(self, area, words, 0, outcome);
+                record::set_ready(&area, words);
+                let range = record::range::<B::Granule>(&area);
+                let area = VmArea::new(self, area, range, 0, &outcome);
                 area.keep_blocks(blocks);
                 Ok(area)
             }

@@ -41,8 +41,9 @@ impl Owners {
         Self([const { AtomicPtr::new(null_mut()) }; ROOT])
     }
 
+    /// The slot of a number, for ever.
     #[inline(always)]
-    fn slot(&self, span: u64) -> Option<&'static AtomicU16> {
+    pub fn slot(&self, span: u64) -> Option<&'static AtomicU16> {
         let span = span as usize;
         let branch = follow(self.0.get(span / (LEAF * BRANCH))?)?;
         let leaf = follow(&branch[span / LEAF % BRANCH])?;

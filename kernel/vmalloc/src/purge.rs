@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::flush::PIECES_AT_ONCE;
 use crate::region::Vmalloc;
 use crate::shard::STEP;
-use crate::va;
+use crate::va::{self, MAX_CACHED_PAGES};
 use paging::Granule;
 
 /// A lower bound.
@@ -37,7 +37,7 @@ impl<B: Backend> Vmalloc<B> {
             let before = shard.state.lock().nr_freed;
             let _inside = shard.purge.enter(&self.backend);
             self.drain_all(shard);
-            self.flush_shard(shard);
+            self.flush_shard(shard, MAX_CACHED_PAGES);
             nr_freed += shard.state.lock().nr_freed - before;
         }
         nr_freed

@@ -188,17 +188,15 @@ pub(crate) fn set_busy(area: &Area, busy: bool) {
     area.set_word(KIND_AND_SIZE, if busy { rest | BUSY } else { rest });
 }
 
-/// And first pages and last pages of mappings.
+/// One of the three words of a block of `vm_map_ram`.
 #[inline(always)]
-pub(crate) fn map_ram(area: &Area) -> [u64; 3] {
-    core::array::from_fn(|i| area.word(BLOCKS + i))
+pub(crate) fn map_ram(area: &Area, index: usize) -> u64 {
+    area.word(BLOCKS + index)
 }
 
 #[inline(always)]
-pub(crate) fn set_map_ram(area: &Area, bits: [u64; 3]) {
-    for (i, word) in bits.into_iter().enumerate() {
-        area.set_word(BLOCKS + i, word);
-    }
+pub(crate) fn set_map_ram(area: &Area, index: usize, bits: u64) {
+    area.set_word(BLOCKS + index, bits);
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use crate::shard::{Apart, Shard, Shards};
 use crate::va::{self, Fit, Vpn};
 use core::fmt;
 use core::sync::atomic::AtomicBool;
-use paging::{FlushBatch, Granule, LeafSet, VirtAddr, VirtRange};
+use paging::{FlushBatch, Granule, LeafSet, Tree, VirtAddr, VirtRange};
 
 /// What a call may wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ pub(crate) enum Context {
     /// Nothing: it may have interrupted any lock's holder.
     Exception,
 }
+
+pub(crate) type TreeOf<B> = Tree<<B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;
 
 pub(crate) type Batch<'t, B> =
     FlushBatch<'t, <B as Backend>::Granule, <B as Backend>::Tables, <B as Backend>::Mmu>;

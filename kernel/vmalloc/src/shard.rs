@@ -237,9 +237,12 @@ impl<B: Backend> Shard<B> {
     }
 }
 
+type Table<B> = &'static [&'static Shard<B>; MAX_SHARDS];
+
 pub(crate) struct Shards<B: Backend> {
+    by_number: Table<B>,
     /// More CPUs than shards share all but the common one.
-    table: &'static [&'static Shard<B>; MAX_SHARDS],
+    by_cpu: Table<B>,
     nr: usize,
 }
 
@@ -247,15 +250,17 @@ impl<B: Backend> Shards<B> {
     pub fn new(backend: &B, cached_areas: usize, region: u64) -> Option<Self> {
         let nr = (backend.nr_cpus().max(1) + 1).min(MAX_SHARDS);
         let common = Shard::new(backend, COMMON, cached_areas, region)?;
-        let table = backend.node_page()?.hold_mut([common; MAX_SHARDS]);
-        for number in 1..MAX_SHARDS {
-            table[number] = if number < nr {
-                Shard::new(backend, number, cached_areas, region)?
-            } else {
-                table[number - (nr - 1)]
-            };
+        let by_number = backend.node_page()?.hold_mut([common; MAX_SHARDS]);
+        for (number, shard) in by_number.iter_mut().enumerate().take(nr).skip(1) {
+            *shard = Shard::new(backend, number, cached_areas, region)?;
         }
-        Some(Self { table, nr })
+        let of_cpu = |cpu| by_number[cpu % (nr - 1) + 1];
+        let by_cpu = backend.node_page()?.hold(core::array::from_fn(of_cpu));
+        Some(Self {
+            by_number,
+            by_cpu,
+            nr,
+        })
     }
 
     pub const fn nr(&self) -> usize {
@@ -264,7 +269,7 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn get(&self, number: usize) -> &'static Shard<B> {
-        self.table[number % MAX_SHARDS]
+        self.by_number[number % MAX_SHARDS]
     }
 
     #[inline(always)]
@@ -274,10 +279,10 @@ impl<B: Backend> Shards<B> {
 
     #[inline(always)]
     pub fn of_cpu(&self, cpu: usize) -> &'static Shard<B> {
-        self.get((cpu + 1).min(MAX_SHARDS - 1))
+        self.by_cpu[cpu % MAX_SHARDS]
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &'static Shard<B>> {
-        self.table.iter().take(self.nr).copied()
+        self.by_number.iter().take(self.nr).copied()
     }
 }

@@ -10,9 +10,9 @@ use crate::backend::{Backend, Lock};
 use crate::frames::free_frames_of;
 use crate::policy::{FlushPolicy, ForeignPages};
 use crate::record::{self, Area, Head};
-use crate::region::{Batch, Vmalloc};
+use crate::region::{Batch, TreeOf, Vmalloc};
 use crate::shard::{Held, Shard};
-use paging::{Granule, LAST_LEVEL, VirtRange};
+use paging::{Failure, Granule, LAST_LEVEL, VirtRange};
 
 impl<B: Backend> Vmalloc<B> {
     #[inline(always)]
@@ -27,9 +27,23 @@ impl<B: Backend> Vmalloc<B> {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Whether a flush is due. `shard` is locked.
+    /// Frees `area`, whose body is `range`, of the locked `shard`, and flushes if that is due.
     #[inline(always)]
-    pub(crate) fn free_held(&self, shard: &Shard<B>, mut held: Held<'_, B>, mut area: Area) -> bool {
+    pub(crate) fn free_and_flush(&self, shard: &Shard<B>, held: Held<'_, B>, area: Area, range: VirtRange) {
+        if self.free_held(shard, held, area, range) {
+            self.flush_if_due(shard);
+        }
+    }
+
+    /// The same without a flush; returns whether one is due.
+    #[inline(always)]
+    pub(crate) fn free_held(
+        &self,
+        shard: &Shard<B>,
+        mut held: Held<'_, B>,
+        mut area: Area,
+        range: VirtRange,
+    ) -> bool {
         let head = Head::of(&area);
         if !head.may_be_mapped() {
             held.release(area);
@@ -42,29 +56,31 @@ impl<B: Backend> Vmalloc<B> {
             return self.free_unlocked(shard, area, waits);
         }
         // It covers no whole table, so its tables stay.
-        let mut batch = self.backend.tree().batch();
-        self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
-        if waits {
-            return self.queue(held, area, &mut batch);
+        {
+            let tree = self.backend.tree();
+            let mut batch = tree.batch();
+            Self::unmap_all(tree, range, &mut batch);
+            if waits {
+                return self.queue(held, area, &mut batch);
+            }
+            drop(held);
+            batch.flush();
         }
-        drop(held);
-        self.flush_and_free(shard, area, &mut batch);
+        self.free_flushed(shard, area);
         false
     }
 
     /// What has more descriptors than a table, or holes, where the walker reads descriptors twice.
     #[inline(never)]
     fn free_unlocked(&self, shard: &Shard<B>, area: Area, waits: bool) -> bool {
-        let mut batch = self.backend.tree().batch();
-        if shard.is_common() {
-            self.unmap_spans(&area, &mut batch);
-        } else {
-            self.unmap_all(record::range::<B::Granule>(&area), &mut batch);
-        }
+        let tree = self.backend.tree();
+        let mut batch = tree.batch();
+        Self::unmap_spans(tree, &area, shard.is_common(), &mut batch);
         if waits {
             return self.queue(shard.state.lock(), area, &mut batch);
         }
-        self.flush_and_free(shard, area, &mut batch);
+        batch.flush();
+        self.free_flushed(shard, area);
         false
     }
 
@@ -77,8 +93,7 @@ impl<B: Backend> Vmalloc<B> {
     }
 
     #[inline(always)]
-    fn flush_and_free(&self, shard: &Shard<B>, area: Area, batch: &mut Batch<'_, B>) {
-        batch.flush();
+    fn free_flushed(&self, shard: &Shard<B>, area: Area) {
         let head = Head::of(&area);
         if head.permissions_changed() {
             self.reset_alias(&area);
@@ -93,36 +108,45 @@ impl<B: Backend> Vmalloc<B> {
         let shard = self.shard_of(&area);
         let mut held = shard.state.lock();
         area.retire();
-        if !shard.is_common() {
-            // At most empty tables were left, which the piece keeps.
-            held.release(area);
-            return;
+        // Of a small one at most empty tables were left, which the piece keeps.
+        if shard.is_common() {
+            drop(held);
+            let tree = self.backend.tree();
+            let mut batch = tree.batch();
+            Self::unmap_spans(tree, &area, true, &mut batch);
+            batch.flush();
+            held = shard.state.lock();
         }
-        drop(held);
-        let mut batch = self.backend.tree().batch();
-        self.unmap_spans(&area, &mut batch);
-        batch.flush();
-        shard.state.lock().release(area);
+        held.release(area);
     }
 
-    fn unmap_spans(&self, area: &Area, batch: &mut Batch<'_, B>) {
+    /// With the rest of the spans where it begins and ends, if they are the area's (`whole`).
+    #[inline(always)]
+    fn unmap_spans(tree: &TreeOf<B>, area: &Area, whole: bool, batch: &mut Batch<'_, B>) {
         let body = record::range::<B::Granule>(area);
-        self.unmap_all(body, batch);
+        Self::unmap_all(tree, body, batch);
         let span = B::Granule::size(LAST_LEVEL - 1);
         let (first, last) = (body.start.align_down(span), body.last().align_down(span));
-        if first != body.start {
-            self.unmap_all(VirtRange::new(first, span), batch);
-        }
-        if last.add(span) != body.end() && (last != first || first == body.start) {
-            self.unmap_all(VirtRange::new(last, span), batch);
+        let begins_within = first != body.start;
+        let ends_within = last.add(span) != body.end() && (last != first || !begins_within);
+        for (at, is_cut) in [(first, begins_within), (last, ends_within)] {
+            if whole && is_cut {
+                Self::unmap_all(tree, VirtRange::new(at, span), batch);
+            }
         }
     }
 
-    #[inline]
-    pub(crate) fn unmap_all(&self, range: VirtRange, batch: &mut Batch<'_, B>) {
-        if let Err(failure) = self.backend.tree().unmap(range, batch) {
-            // No leaf spans an area's end, and only a split could fail.
-            panic!("unmapping {range:?}: {failure}");
+    #[inline(always)]
+    pub(crate) fn unmap_all(tree: &TreeOf<B>, range: VirtRange, batch: &mut Batch<'_, B>) {
+        if let Err(failure) = tree.unmap(range, batch) {
+            not_unmapped(range, &failure)
         }
     }
+}
+
+/// No leaf spans an area's end, and only a split could fail.
+#[cold]
+#[inline(never)]
+fn not_unmapped(range: VirtRange, failure: &Failure) -> ! {
+    panic!("unmapping {range:?}: {failure}");
 }

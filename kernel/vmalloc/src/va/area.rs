@@ -109,6 +109,15 @@ impl<const W: usize> Area<W> {
         self.node.set_state(State::Raw);
     }
 
+    /// Lends the area, under its space's lock.
+    #[inline(always)]
+    pub const fn lend(&self) -> Lent<'_, W> {
+        Lent {
+            area: Self { node: self.node },
+            space: PhantomData,
+        }
+    }
+
     /// Links `rest` behind this area, and returns what was linked there.
     pub fn link(&mut self, rest: Option<Self>) -> Option<Self> {
         let before = self.node.chain.replace(rest.map(|area| area.node));

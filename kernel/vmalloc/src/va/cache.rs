@@ -1,6 +1,6 @@
 //! [`Cache`]: freed ranges kept for the next area of their size. Guarded by its space's lock. A
 //! full cache gives up a range for each new one; [`age`](Cache::age) gives up a quarter of what was
-//! unused.
+//! unused, a few sizes at a time.
 
 use super::area::Area;
 use super::node::NodeRef;
@@ -8,6 +8,8 @@ use super::{Fit, State, Violation, Vpn};
 
 /// Largest area kept, in units (of pages by default), guards included.
 pub const MAX_CACHED_PAGES: usize = 257;
+
+const LIMIT: usize = u16::MAX as usize;
 
 /// Ranges by size: index i has those of i + 1 units.
 pub struct Cache<const W: usize> {
@@ -19,6 +21,7 @@ pub struct Cache<const W: usize> {
     unit_shift: u32,
     /// Given up next.
     hand: usize,
+    aged_next: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -39,13 +42,10 @@ impl<const W: usize> Cache<W> {
             heads: [None; MAX_CACHED_PAGES],
             counts: [Counts { nr: 0, low: 0 }; MAX_CACHED_PAGES],
             nr_areas: 0,
-            limit: if limit < u16::MAX as usize {
-                limit
-            } else {
-                u16::MAX as usize
-            },
+            limit: if limit < LIMIT { limit } else { LIMIT },
             unit_shift,
             hand: 0,
+            aged_next: 0,
         }
     }
 
@@ -151,26 +151,36 @@ impl<const W: usize> Cache<W> {
         self.take_any(index)
     }
 
-    /// Passes to `gone` a quarter, rounded up, of the areas of each size that were unused since the
-    /// last aging, at most `most`, from the size at `from`. Returns where to go on, or `None` at
-    /// the end.
-    pub fn age(&mut self, from: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> Option<usize> {
-        let mut left = most;
-        for index in from..MAX_CACHED_PAGES {
-            let mut idle = self.counts[index].low.div_ceil(4);
-            while idle != 0 {
+    /// Passes to `gone` a quarter, rounded up, of the areas that were unused since the last aging, at
+    /// most `most`, of each of the next `sizes` sizes in turn. Returns how many of these are left.
+    pub fn age(&mut self, sizes: usize, most: usize, mut gone: impl FnMut(Area<W>)) -> usize {
+        let (mut sizes, mut left) = (sizes, most);
+        while sizes != 0 {
+            let at = self.aged_next;
+            let end = (at + sizes).min(MAX_CACHED_PAGES);
+            // Most have none, so that `low` is 0, too.
+            let kept = self.counts[at..end].iter().position(|counts| counts.nr != 0);
+            let skipped = kept.unwrap_or(end - at);
+            sizes -= skipped;
+            self.aged_next = (at + skipped) % MAX_CACHED_PAGES;
+            if kept.is_none() {
+                continue;
+            }
+            let index = at + skipped;
+            for _ in 0..self.counts[index].low.div_ceil(4) {
                 if left == 0 {
-                    return Some(index);
+                    return sizes;
                 }
-                let Some(area) = self.take_any(index) else {
-                    break;
-                };
-                gone(area);
-                (idle, left) = (idle - 1, left - 1);
+                left -= 1;
+                if let Some(area) = self.take_any(index) {
+                    gone(area);
+                }
             }
             self.counts[index].low = self.counts[index].nr;
+            self.aged_next = (index + 1) % MAX_CACHED_PAGES;
+            sizes -= 1;
         }
-        None
+        0
     }
 
     /// Checks the invariants.

@@ -48,7 +48,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use area::{Area, Segment};
+pub use area::{Area, Lent, Segment};
 pub use cache::{Cache, MAX_CACHED_PAGES};
 pub use check::{Census, Violation};
 pub use deferred_list::DeferredList;

@@ -420,7 +420,10 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
     for area in areas {
         assert!(cache.put(area).is_none());
     }
-    assert_eq!(cache.age(0, usize::MAX, |_| panic!("all of it is new")), None);
+    assert_eq!(
+        cache.age(MAX_CACHED_PAGES, usize::MAX, |_| panic!("all of it is new")),
+        0
+    );
     let mut idle = 16;
     for _ in 0..12 {
         let used: Vec<_> = (0..16).map(|_| cache.take(&bare(1), &[0, 0]).unwrap()).collect();
@@ -428,10 +431,10 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
             assert!(cache.put(area).is_none());
         }
         let mut gone = Vec::new();
-        let mut from = Some(0);
-        while let Some(at) = from {
+        let mut sizes = MAX_CACHED_PAGES;
+        while sizes != 0 {
             let before = gone.len();
-            from = cache.age(at, 3, |area| gone.push(area));
+            sizes = cache.age(sizes, 3, |area| gone.push(area));
             assert!(gone.len() - before <= 3, "no more at once than asked for");
         }
         assert!(gone.iter().all(|area| area.pages() == 2));
@@ -442,4 +445,23 @@ fn what_is_not_touched_goes_by_quarters_and_what_is_in_use_stays() {
         cache.check().unwrap();
     }
     assert_eq!((idle, cache.nr_areas()), (0, 16));
+}
+
+#[test]
+fn each_size_has_its_turn_however_few_are_aged_at_once() {
+    let mut space = space(10_000);
+    let mut cache = Cache::new(100, 0);
+    for pages in 1..=10 {
+        assert!(cache.put(reserve(&mut space, &bare(pages)).unwrap()).is_none());
+    }
+    assert_eq!(
+        cache.age(MAX_CACHED_PAGES, usize::MAX, |_| panic!("all of it is new")),
+        0
+    );
+    let mut gone = Vec::new();
+    for round in 1..=3 {
+        assert_eq!(cache.age(4, usize::MAX, |area| gone.push(area.pages())), 0);
+        assert_eq!(gone, (1..=10).take(4 * round).collect::<Vec<_>>());
+    }
+    cache.check().unwrap();
 }
