@@ -194,7 +194,7 @@ class Subsystem:
     def shards(self) -> Iterator[tuple[str, "gdb.Value", "gdb.Value"]]:
         """The shards, the common one first: whose each is, and what is behind its lock."""
         shards = self.value["shards"]
-        table = shards["table"].dereference()
+        table = shards["by_number"].dereference()
         for index in range(number(shards["nr"])):
             shard = table[index].dereference()
             owner = f"CPU {index - 1}" if index else "the common shard"
