@@ -53,7 +53,7 @@ impl RelaxStrategy for Turn {
     }
 }
 
-/// Written by whoever has it alone.
+/// Written under a lock that has no other holder.
 struct Guarded(UnsafeCell<u32>);
 
 // SAFETY: loom tells of accesses at once.
