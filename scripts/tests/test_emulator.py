@@ -22,6 +22,12 @@ def is_alive(pid: int) -> bool:
 
 
 class RunnerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        # A job in the background of a shell ignores SIGINT, and so would what is started here.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        cls.addClassCleanup(signal.signal, signal.SIGINT, before)
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="vmwalk-test-")
         self.addCleanup(folder.cleanup)

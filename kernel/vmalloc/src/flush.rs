@@ -7,7 +7,7 @@ use crate::frames::free_frames_of;
 use crate::owner::COMMON;
 use crate::record::{Area, Head, WORDS};
 use crate::region::Vmalloc;
-use crate::shard::{Flushing, STEP, Shard};
+use crate::shard::{Flushing, Held, STEP, Shard};
 use crate::va::MAX_CACHED_PAGES;
 use paging::{Granule, Pending, VirtAddr, VirtRange};
 
@@ -21,6 +21,14 @@ const PAGES_PER_AGED: u64 = 8;
 pub(crate) const PIECES_AT_ONCE: usize = 16;
 
 impl<B: Backend> Vmalloc<B> {
+    /// As [`free_held`](Self::free_held), and flushes if that is due.
+    #[inline(always)]
+    pub(crate) fn free_and_flush(&self, shard: &Shard<B>, held: Held<'_, B>, area: Area, range: VirtRange) {
+        if self.free_held(shard, held, area, range) {
+            self.flush_if_due(shard);
+        }
+    }
+
     /// Unless another flush is under way and twice the share is not reached.
     #[inline(never)]
     pub(crate) fn flush_if_due(&self, shard: &Shard<B>) {

@@ -27,15 +27,7 @@ impl<B: Backend> Vmalloc<B> {
         self.config.flush != FlushPolicy::Strict && self.config.foreign == ForeignPages::Defer
     }
 
-    /// Frees `area`, whose body is `range`, of the locked `shard`, and flushes if that is due.
-    #[inline(always)]
-    pub(crate) fn free_and_flush(&self, shard: &Shard<B>, held: Held<'_, B>, area: Area, range: VirtRange) {
-        if self.free_held(shard, held, area, range) {
-            self.flush_if_due(shard);
-        }
-    }
-
-    /// The same without a flush; returns whether one is due.
+    /// Frees `area`, whose body is `range`, of the locked `shard`; returns whether a flush is due.
     #[inline(always)]
     pub(crate) fn free_held(
         &self,
