@@ -61,6 +61,15 @@ class NoProof(Exception):
     """The execution cannot say what the function does."""
 
 
+class Held(Exception):
+    """The execution is about to read what `Region.choices` or `Region.stops` has; `state` is as before that instruction."""
+
+    def __init__(self, state: Any, region: str, offset: int) -> None:
+        self.region, self.offset, self.address = region, offset, state.scratch.ins_addr
+        # What is given is but a reference to it.
+        self.state = state.copy()
+
+
 @dataclass
 class Region:
     """Memory that an argument points to: its address is `base`, a variable, unless `at` is given."""
@@ -70,6 +79,10 @@ class Region:
     at: int | None = None
     words: list[Any] = field(default_factory=list)
     """Its 64-bit words at the start; the rest is unknown."""
+    choices: dict[int, list[tuple[Any, int]]] = field(default_factory=dict)
+    """Words of which each has a known value under a condition: by offset, decided where one is read first."""
+    stops: frozenset[int] = frozenset()
+    """Offsets: a path ends where it would read one."""
 
     def __post_init__(self) -> None:
         self.base = claripy.BVV(self.at, 64) if self.at is not None else claripy.BVS(self.name, 64, explicit_name=True)
@@ -109,6 +122,10 @@ class Path:
     system: list[System]
     accesses: list[Access]
     panicked: str = ""
+    stopped: int = 0
+    """The instruction before which it ended early,"""
+    before: tuple[str, int] = ("", 0)
+    """and which of `Region.stops` that would read, if one: region and offset."""
 
     def x(self, number: int) -> Any:
         return self.state.registers.load(f"x{number}")
@@ -129,11 +146,26 @@ class Path:
         return [a for a in self.accesses if not a.write and a.region == region.name]
 
 
+def path_of(state: Any, panicked: str = "", stopped: int = 0, before: tuple[str, int] = ("", 0)) -> Path:
+    return Path(list(state.solver.constraints), state, list(state.globals["system"]), list(state.globals["accesses"]), panicked, stopped, before)
+
+
 @dataclass(frozen=True)
 class Function:
     name: str
     address: int
     size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a path begins that does not begin with the function."""
+
+    address: int
+    registers: dict[str, Any]
+    """`sp` among them. Others have any value."""
+    stack: dict[int, Any]
+    """Its 64-bit words by address."""
 
 
 def barrier(word: int) -> str | None:
@@ -308,9 +340,16 @@ class Image:
         regions: list[Region] | None = None,
         most_paths: int = 5000,
         most_steps: int = 200_000,
+        entry: Entry | None = None,
+        until: int | None = None,
     ) -> Iterator[Path]:
-        """All paths of `function` under the conditions `given`, as they are found. A `Region` as argument is its base."""
+        """All paths of `function` under the conditions `given`, as they are found. A `Region` as argument is its base.
+
+        A path ends before the instruction at `until`, too, unless it begins there.
+        """
         state = self._state(function, arguments, given, regions or [])
+        if entry is not None:
+            enter(state, entry)
         branches = Branches()
         if (model := branches.model(state.solver.constraints)) is None:
             raise NoProof("nothing fulfils the precondition")
@@ -322,13 +361,25 @@ class Image:
                 raise NoProof(f"more than {most_paths} paths, or {most_steps} blocks")
             if state.addr == RETURN or state.addr in self.panics:
                 done += 1
-                yield Path(list(state.solver.constraints), state, list(state.globals["system"]), list(state.globals["accesses"]), self.panics.get(state.addr, ""))
+                yield path_of(state, self.panics.get(state.addr, ""))
                 continue
-            found = self.project.factory.successors(state)
-            if found.unconstrained_successors:
-                raise NoProof(f"{state.addr:#x}: a branch to anywhere")
+            if state.addr == until and (entry is None or entry.address != until):
+                done += 1
+                yield path_of(state, stopped=until)
+                continue
             before, taken = len(state.solver.constraints), len(waiting)
-            for after in found.flat_successors:
+            try:
+                found = self.project.factory.successors(state)
+                if found.unconstrained_successors:
+                    raise NoProof(f"{state.addr:#x}: a branch to anywhere")
+                following = found.flat_successors
+            except Held as held:
+                if (held.region, held.offset) not in state.globals["choices"]:
+                    done += 1
+                    yield path_of(held.state, stopped=held.address, before=(held.region, held.offset))
+                    continue
+                following = chosen(held)
+            for after in following:
                 if (other := branches.model(after.solver.constraints, before, model)) is not None:
                     waiting.append((after, other))
             if len(waiting) == taken:
@@ -343,7 +394,9 @@ class Image:
         state = self.project.factory.blank_state(addr=function.address, add_options=add, remove_options=remove)
         shadows = {r.name: r.at if r.at is not None else SHADOWS + i * SHADOW_STRIDE for i, r in enumerate(regions)}
         daif = claripy.BVS("daif", 64, explicit_name=True)
-        for name, value in {"system": (), "accesses": (), "words": self.words, "shadows": shadows, "daif": daif, "regions": regions, "writable": self.writable}.items():
+        choices = {(r.name, offset): values for r in regions for offset, values in r.choices.items()}
+        stops = frozenset((r.name, offset) for r in regions for offset in r.stops)
+        for name, value in {"system": (), "accesses": (), "words": self.words, "shadows": shadows, "daif": daif, "regions": regions, "writable": self.writable, "choices": choices, "decided": {}, "stops": stops}.items():
             state.globals[name] = value
         for region in regions:
             state.add_constraints(*region.within())
@@ -362,6 +415,44 @@ class Image:
         return state
 
 
+def enter(state: Any, entry: Entry) -> None:
+    """Begins at `entry` instead, where only what it says is known of registers and stack."""
+    state.regs.ip = entry.address
+    for i in range(31):
+        state.registers.store(f"x{i}", entry.registers.get(f"x{i}", claripy.BVS(f"reg_x{i}", 64)))
+    state.registers.store("sp", entry.registers["sp"])
+    for address, value in entry.stack.items():
+        state.memory.store(address, value, endness="Iend_LE", inspect=False, disable_actions=True)
+
+
+def chosen(held: Held) -> Iterator[Any]:
+    """The state once for each value that the word can have, at the instruction that reads it."""
+    key = held.region, held.offset
+    for condition, value in held.state.globals["choices"][key]:
+        state = held.state.copy()
+        state.regs.ip = held.address
+        state.globals["choices"] = {k: v for k, v in state.globals["choices"].items() if k != key}
+        state.globals["decided"] = {**state.globals["decided"], key: value}
+        state.memory.store(state.globals["shadows"][held.region] + held.offset, claripy.BVV(value, 64), endness="Iend_LE", inspect=False, disable_actions=True)
+        state.add_constraints(condition)
+        yield state
+
+
+def hold(state: Any, address: int, event: str) -> None:
+    """Stops before a read of what is not decided yet, or not to be read."""
+    choices, shadows = state.globals["choices"], state.globals["shadows"]
+    for region, offset in state.globals["stops"] if event == "mem_read" else ():
+        if address == shadows[region] + offset:
+            raise Held(state, region, offset)
+    size = number(getattr(state.inspect, f"{event}_length"))
+    for region, offset in choices:
+        at = shadows[region] + offset
+        if size is None or address < at + 8 and at < address + size:
+            if (event, address, size) != ("mem_read", at, 8):
+                raise NoProof(f"{state.scratch.ins_addr:#x}: an access to a word that is not decided")
+            raise Held(state, region, offset)
+
+
 def number(expression: Any) -> int | None:
     if isinstance(expression, int):
         return expression
@@ -372,6 +463,7 @@ def redirect(state: Any, event: str) -> None:
     """Turns an address in a region into the number at which the region lies here."""
     address = getattr(state.inspect, f"{event}_address")
     if number(address) is not None:
+        hold(state, number(address), event)
         return
     for region in state.globals["regions"]:
         if region.at is None and region.base.variables <= address.variables:
@@ -379,6 +471,7 @@ def redirect(state: Any, event: str) -> None:
             address = claripy.simplify(claripy.replace(address, region.base, shadow))
     if number(address) is None:
         raise NoProof(f"{state.scratch.ins_addr:#x}: the address {address} depends on an input")
+    hold(state, number(address), event)
     setattr(state.inspect, f"{event}_address", address)
 
 
