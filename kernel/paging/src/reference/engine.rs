@@ -11,7 +11,7 @@ use crate::source::{FrameArray, PageArray, PhysRange, PhysSource};
 use crate::tables::Tables;
 use crate::tree::{Config, Half, Tree};
 
-/// [`Tree`] with default policy. It undoes what failed and splits leaves.
+/// [`Tree`] with default policy, for any address of the granule. It undoes what failed and splits leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 
@@ -21,7 +21,11 @@ fn tree<'a, G: Granule, T: Tables, M: Mmu>(
     va: VirtAddr,
 ) -> Tree<G, &'a T, &'a M> {
     let half = if va.0 >> 63 == 0 { Half::Low } else { Half::High };
-    Tree::new(ctx.root, half, ctx.tables, ctx.mmu, Config::default())
+    let config = Config {
+        pa_bits: G::PA_BITS,
+        ..Config::default()
+    };
+    Tree::new(ctx.root, half, ctx.tables, ctx.mmu, config)
 }
 
 /// Its one caller lets tables go at once.

@@ -5,7 +5,10 @@ use super::overrun::OVERRUNS;
 use super::{Counted, Counter, DATA, G, K, M, VA, chunks, counter, on_tree, wrong_pages};
 use paging::mmu::MmuCounts;
 use paging::reference::{Context, Engine, Error, Rewalk, Series, Walker};
-use paging::{Granule4K, LeafCounts, LeafSize, LevelMask, PhysAddr, VirtAddr, VirtRange};
+use paging::{
+    Granule, Granule4K, Granule4K52, Granule64K52, LeafCounts, LeafSize, LevelMask, PhysAddr, VirtAddr,
+    VirtRange,
+};
 
 fn map_twice<W, F>(walker: &W, va: VirtAddr, size: u64, map: F) -> (LeafCounts, MmuCounts)
 where
@@ -129,4 +132,19 @@ fn what_fails_through_the_engine_leaves_nothing_behind() {
         assert_eq!(ctx.translate(VA), None);
         assert_eq!(ctx.tables.in_use(), 1);
     });
+}
+
+#[test]
+fn the_engine_maps_to_each_address_that_the_granule_has() {
+    fn at_the_end_of<Gr: Granule>() {
+        on_tree::<Gr>(|ctx| {
+            let pa = PhysAddr((1 << Gr::PA_BITS) - Gr::PAGE_SIZE);
+            Engine.map_range(ctx, VA, pa, Gr::PAGE_SIZE, DATA).expect("maps");
+            assert_eq!(ctx.translate(VA).map(|(pa, _)| pa), Some(pa));
+            Engine.unmap(ctx, VA, Gr::PAGE_SIZE).expect("unmaps");
+        });
+    }
+    at_the_end_of::<Granule4K>();
+    at_the_end_of::<Granule4K52>();
+    at_the_end_of::<Granule64K52>();
 }
