@@ -177,10 +177,11 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     }
     let stats = frames::stats();
     info!(
-        "{} frames, {} free ({} MiB); {} table pages; heap {} KiB",
+        "{} frames, {} free ({} MiB), {} with a state; {} table pages; heap {} KiB",
         stats.total,
         stats.free,
         (stats.free * PAGE_SIZE as u64) >> 20,
+        frames::touched().now,
         tables::nr_tables(),
         crate::mm::heap::stats().size >> 10
     );

@@ -21,11 +21,13 @@ pub enum Count {
     LookedAt,
     /// With the buddy allocator.
     Blocks,
+    /// Pages of them.
+    States,
 }
 
 impl Count {
-    const NR: usize = 4;
-    pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks];
+    const NR: usize = 5;
+    pub const BOUNDED: [Self; Self::NR - 1] = [Self::Written, Self::LookedAt, Self::Blocks, Self::States];
 
     /// Returns the limit; `None` for what depends on the machine.
     #[must_use]
@@ -34,6 +36,7 @@ impl Count {
             Self::Ticks => None,
             Self::Written | Self::LookedAt => Some(512),
             Self::Blocks => Some(64),
+            Self::States => Some(1),
         }
     }
 
@@ -44,6 +47,7 @@ impl Count {
             Self::Written => "descriptors written",
             Self::LookedAt => "descriptors looked at",
             Self::Blocks => "blocks of frames",
+            Self::States => "pages of frames' states",
         }
     }
 }
@@ -130,7 +134,7 @@ pub(super) fn begin(by: &'static Location<'static>) {
         measured.current.note(Found {
             began_by: by,
             ended_at: 0,
-            counts: [time::ticks(), 0, 0, 0],
+            counts: [time::ticks(), 0, 0, 0, 0],
         });
     }
 }
@@ -175,6 +179,13 @@ pub fn looks_at(nr: usize) {
 pub fn moves_block() {
     if is_measured() {
         step(Count::Blocks, 1);
+    }
+}
+
+#[inline(always)]
+pub fn writes_states() {
+    if is_measured() {
+        step(Count::States, 1);
     }
 }
 

@@ -6,6 +6,7 @@ mod buddy;
 pub mod fail_page_alloc;
 mod magazine;
 mod ring;
+mod zones;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -13,20 +14,23 @@ use paging::Pfn;
 use spin::Once;
 
 use super::layout::PAGE_SIZE;
-use super::regions::{PhysRegion, Regions};
+use super::regions::{PhysRegion, Regions, TooManyRegions};
 use super::{linear_va, zero_page};
 use crate::arch::interrupts;
 use crate::per_cpu;
 use crate::sync::{HotWord, IrqSpinLock, IrqSpinLockGuard, Padded};
-use buddy::{Buddy, Zones};
+use buddy::Buddy;
+use zones::Zones;
 
-pub use buddy::{BadFree, MAX_ORDER, State};
+pub use buddy::{BadFree, MAX_ORDER};
+pub use zones::State;
 
 static ZONES: Once<Zones> = Once::new();
 static BUDDY: Padded<IrqSpinLock<Buddy>> = Padded(IrqSpinLock::new("frames", Buddy::new()));
 
 /// Read without the lock, written under it.
 static NR_FREE: Padded<AtomicU64> = Padded(AtomicU64::new(0));
+static NR_TOUCHED_AT_BOOT: AtomicU64 = AtomicU64::new(0);
 
 per_cpu! {
     static NOWAIT: AtomicBool = AtomicBool::new(false);
@@ -78,49 +82,30 @@ impl FrameStats {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
-/// Gives the allocator `free`, and `single` as single used frames: parts of `ram`, in the linear
-/// map, without overlap.
+impl From<TooManyRegions> for NoRoom {
+    fn from(_: TooManyRegions) -> Self {
+        Self
+    }
+}
+
+/// Gives the allocator `free`, and `single` as single used frames: whole pages in the linear map,
+/// without overlap.
 ///
 /// # Errors
 /// `free` has no room for the states of frames.
 ///
 /// # Panics
 /// When called twice.
-pub fn init(ram: &Regions, mut free: Regions, single: &Regions) -> Result<(), NoRoom> {
-    let mut zones = Zones::new();
-    for region in ram.iter() {
-        let region = region.shrink_to_pages(PAGE_SIZE as u64);
-        let frames = region.size() / PAGE_SIZE as u64;
-        if frames == 0 {
-            continue;
-        }
-        let size = frames.next_multiple_of(PAGE_SIZE as u64);
-        let pa = free.take(size).ok_or(NoRoom)?;
-        let va = linear_va(pa);
-        for word in (va..va + size as usize).step_by(size_of::<u64>()) {
-            // SAFETY: in the linear map, aligned, just taken.
-            unsafe { (word as *mut u64).write(State::INSIDE.times_eight()) };
-        }
-        // SAFETY: as above, initialised, and never given out.
-        let states = unsafe { core::slice::from_raw_parts(va as *const AtomicU8, frames as usize) };
-        zones.add(&region, states);
-    }
-    let mut foreign = ram.clone();
-    for region in free.iter() {
-        foreign.remove(*region).map_err(|_| NoRoom)?;
-    }
-    for region in foreign.iter() {
-        let region = region.shrink_to_pages(PAGE_SIZE as u64);
-        let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
-        frames.for_each(|frame| zones.set_state(frame, State::FOREIGN));
-    }
+pub fn init(mut free: Regions, single: Regions) -> Result<(), NoRoom> {
     assert!(!ZONES.is_completed(), "frames were set up twice");
+    let size = Zones::size_of_states(&free, &single)?;
+    let pa = free.take(size).ok_or(NoRoom)?;
+    // SAFETY: in the linear map, just taken, and never given out.
+    let states = unsafe { core::slice::from_raw_parts(linear_va(pa) as *const AtomicU8, size as usize) };
+    let zones = Zones::new(free, single, states)?;
     let zones = ZONES.call_once(|| zones);
-    let mut buddy = BUDDY.lock();
-    for region in free.iter() {
-        buddy.give(zones, &region.shrink_to_pages(PAGE_SIZE as u64));
-    }
-    single.iter().for_each(|region| buddy.adopt(zones, region));
+    BUDDY.lock().begin(zones);
+    NR_TOUCHED_AT_BOOT.store(zones.nr_touched(), Ordering::Relaxed);
     Ok(())
 }
 
@@ -156,17 +141,34 @@ pub fn allocate_no_reclaim(order: u8) -> Option<Pfn> {
         return None;
     }
     let zones = zones()?;
-    let once = || {
-        if magazine::has(order) {
-            magazine::allocate(zones, order)
-        } else {
-            buddy()?.allocate(zones, order)
+    once(zones, order).or_else(|| allocate_slowly(zones, order))
+}
+
+#[inline]
+fn once(zones: &Zones, order: u8) -> Option<Pfn> {
+    if magazine::has(order) {
+        magazine::allocate(zones, order)
+    } else {
+        buddy()?.allocate(zones, order)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_slowly(zones: &Zones, order: u8) -> Option<Pfn> {
+    while touch(zones, order) {
+        if let Some(frame) = once(zones, order) {
+            return Some(frame);
         }
-    };
-    once().or_else(|| {
-        magazine::drain(zones);
-        once()
-    })
+    }
+    magazine::drain(zones);
+    once(zones, order)
+}
+
+/// Goes on by a section under one hold of the lock. Returns `false` when all are taken in, and
+/// where this CPU may not wait.
+fn touch(zones: &Zones, order: u8) -> bool {
+    buddy().is_some_and(|mut buddy| buddy.touch(zones, order))
 }
 
 /// Allocates a zeroed frame, without a flush.
@@ -259,6 +261,26 @@ pub fn stats() -> FrameStats {
     }
 }
 
+/// Frames that have a state, in whole sections: the allocator's, and what is between
+/// them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touched {
+    /// When [`init`] was done.
+    pub at_boot: u64,
+    pub now: u64,
+    /// At most.
+    pub all: u64,
+}
+
+#[must_use]
+pub fn touched() -> Touched {
+    Touched {
+        at_boot: NR_TOUCHED_AT_BOOT.load(Ordering::Relaxed),
+        now: zones().map_or(0, Zones::nr_touched),
+        all: zones().map_or(0, Zones::nr_frames),
+    }
+}
+
 #[must_use]
 pub fn has_free(nr: u64) -> bool {
     NR_FREE.load(Ordering::Relaxed) >= nr || stats().free >= nr
@@ -267,7 +289,7 @@ pub fn has_free(nr: u64) -> bool {
 #[must_use]
 pub fn free_blocks() -> [u64; MAX_ORDER as usize + 1] {
     let buddy = BUDDY.lock();
-    core::array::from_fn(|order| buddy.nr_blocks(order as u8))
+    core::array::from_fn(|order| zones().map_or(0, |zones| buddy.nr_blocks(zones, order as u8)))
 }
 
 #[must_use]

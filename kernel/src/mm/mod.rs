@@ -169,7 +169,7 @@ pub fn init(
     unsafe { mmu::replace_ttbr1(info.ttbr0_identity, |va| info.image_pa(va), root.0) };
 
     let EarlyPages { free, taken } = pages.into_inner();
-    frames::init(&plan.ram, free, &taken).map_err(|_| InitError::NoRoom)?;
+    frames::init(free, taken).map_err(|_| InitError::NoRoom)?;
     let kernel_mmu = KernelMmu::new(features);
     MEMORY.call_once(|| Memory {
         tree: Tree::new(root, Half::High, KernelTables, kernel_mmu, config),

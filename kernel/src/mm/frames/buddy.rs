@@ -4,63 +4,25 @@
 //! order, and cannot tell a double free.
 //!
 //! A block's first byte of state says what it is; the others are [`State::INSIDE`]. Free blocks of
-//! an order are a list through their first 16 bytes.
+//! an order are a list through their first 16 bytes. Sections of a [zone](super::zones) that are
+//! not touched are free, and in no list.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
-use arrayvec::ArrayVec;
 use paging::Pfn;
 
-use crate::arch::atomic;
+use super::zones::{State, Zone, Zones};
 use crate::arch::masked;
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
-use crate::mm::regions::{MAX_REGIONS, PhysRegion};
+use crate::mm::regions::PhysRegion;
 
 /// 16 GiB: the largest leaf.
 pub const MAX_ORDER: u8 = 22;
+/// Frames: 256 MiB with pages of 4 KiB, and less than a microsecond.
+const TOUCHED_AT_BOOT: u64 = 1 << 16;
 const NR_ORDERS: usize = MAX_ORDER as usize + 1;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct State(u8);
-
-impl State {
-    pub const FOREIGN: Self = Self(0);
-    pub const INSIDE: Self = Self(0x20);
-    /// Not its owner's to free.
-    pub const TAKEN_OVER: Self = Self(0xe0);
-
-    const fn free(order: u8) -> Self {
-        Self(0x80 | order)
-    }
-
-    pub const fn cached(order: u8) -> Self {
-        Self(0x40 | order)
-    }
-
-    pub const fn times_eight(self) -> u64 {
-        u64::from_ne_bytes([self.0; 8])
-    }
-
-    pub const fn used(order: u8) -> Self {
-        Self(0xc0 | order)
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let order = self.0 & 0x1f;
-        match self.0 & 0xe0 {
-            0x00 => f.write_str("not an allocator's frame"),
-            0x20 => f.write_str("inside of a block"),
-            0x40 => write!(f, "free, order {order}, in a magazine"),
-            0x80 => write!(f, "free, order {order}"),
-            0xe0 => f.write_str("in use, taken over"),
-            _ => write!(f, "in use, order {order}"),
-        }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadFree {
@@ -76,73 +38,6 @@ impl fmt::Display for BadFree {
             "free of frame {:#x} with order {}: it is {:?}",
             self.frame.0, self.order, self.found
         )
-    }
-}
-
-struct Zone {
-    start: u64,
-    end: u64,
-    states: &'static [AtomicU8],
-}
-
-pub struct Zones(ArrayVec<Zone, MAX_REGIONS>);
-
-impl Zones {
-    pub const fn new() -> Self {
-        Self(ArrayVec::new_const())
-    }
-
-    pub fn add(&mut self, region: &PhysRegion, states: &'static [AtomicU8]) {
-        self.0.push(Zone {
-            start: region.start / PAGE_SIZE as u64,
-            end: region.end / PAGE_SIZE as u64,
-            states,
-        });
-    }
-
-    #[inline]
-    fn zone(&self, frame: u64) -> Option<&Zone> {
-        self.0.iter().find(|zone| (zone.start..zone.end).contains(&frame))
-    }
-
-    #[inline]
-    pub fn state(&self, frame: u64) -> State {
-        self.zone(frame).map_or(State::FOREIGN, |zone| zone.state(frame))
-    }
-
-    pub fn exchange(&self, frame: u64, from: State, to: State) -> bool {
-        self.zone(frame).is_some_and(|zone| {
-            let state = &zone.states[(frame - zone.start) as usize];
-            atomic::exchange_relaxed(state, from.0, to.0)
-        })
-    }
-
-    #[inline]
-    pub fn set_state(&self, frame: u64, state: State) {
-        if let Some(zone) = self.zone(frame) {
-            zone.set_state(frame, state);
-        }
-    }
-
-    pub fn set_states(&self, first: u64, nr: u64, order: u8, state: State) {
-        if let Some(zone) = self.zone(first) {
-            let states = &zone.states[(first - zone.start) as usize..][..(nr << order) as usize];
-            let firsts = states.iter().step_by(1 << order);
-            firsts.for_each(|block| block.store(state.0, Relaxed));
-        }
-    }
-}
-
-impl Zone {
-    // Relaxed: changed only under the lock, or by the frame's owner.
-    #[inline]
-    fn state(&self, frame: u64) -> State {
-        State(self.states[(frame - self.start) as usize].load(Relaxed))
-    }
-
-    #[inline]
-    fn set_state(&self, frame: u64, state: State) {
-        self.states[(frame - self.start) as usize].store(state.0, Relaxed);
     }
 }
 
@@ -167,6 +62,19 @@ fn read_links(frame: u64) -> Links {
 fn write_links(frame: u64, value: Links) {
     // SAFETY: the block is free or being freed, so unused.
     unsafe { links(frame).write(value) };
+}
+
+/// Returns the largest aligned blocks that a region is made of, in ascending order.
+fn blocks(region: &PhysRegion) -> impl Iterator<Item = (u64, u8)> + use<> {
+    let mut at = region.start / PAGE_SIZE as u64;
+    let end = region.end / PAGE_SIZE as u64;
+    core::iter::from_fn(move || {
+        let room = (end - at).checked_ilog2()?;
+        let order = at.trailing_zeros().min(room).min(u32::from(MAX_ORDER)) as u8;
+        let block = at;
+        at += 1 << order;
+        Some((block, order))
+    })
 }
 
 pub struct Buddy {
@@ -200,33 +108,45 @@ impl Buddy {
         self.nr_total
     }
 
-    pub fn nr_blocks(&self, order: u8) -> u64 {
+    /// Returns how many blocks of an order are free; in sections that are not touched, those that
+    /// [`touch`](Self::touch) would make at most.
+    pub fn nr_blocks(&self, zones: &Zones, order: u8) -> u64 {
         let mut nr = 0;
         let mut at = self.heads[order as usize];
         while at != NONE {
             nr += 1;
             at = read_links(at).next;
         }
-        nr
+        let untouched = zones.untouched().flat_map(|region| blocks(&region));
+        nr + untouched.filter(|block| block.1 == order).count() as u64
     }
 
-    pub fn give(&mut self, zones: &Zones, region: &PhysRegion) {
-        let mut at = region.start / PAGE_SIZE as u64;
-        let end = region.end / PAGE_SIZE as u64;
-        self.nr_total += end - at;
-        while at < end {
-            let alignment = at.trailing_zeros().min(u32::from(MAX_ORDER));
-            let room = (end - at).ilog2();
-            let order = alignment.min(room) as u8;
-            self.release(zones, at, order);
-            at += 1 << order;
+    /// Counts all frames, and touches sections: those with frames that are in use, and the first
+    /// ones, where what boot has left between the image and the device tree is used up first.
+    pub fn begin(&mut self, zones: &Zones) {
+        let nr_free = zones.nr_free_at_first();
+        self.nr_total = nr_free + zones.nr_single();
+        self.set_free(nr_free);
+        while let Some(zone) = zones.next_single() {
+            self.touch_in(zones, zone, 0);
         }
+        while zones.nr_touched() < TOUCHED_AT_BOOT && self.touch(zones, 0) {}
     }
 
-    pub fn adopt(&mut self, zones: &Zones, region: &PhysRegion) {
-        let frames = region.start / PAGE_SIZE as u64..region.end / PAGE_SIZE as u64;
-        self.nr_total += frames.end - frames.start;
-        frames.for_each(|frame| zones.set_state(frame, State::used(0)));
+    /// Takes in the frames of one more section, for a block of `order`: of a larger block, when the
+    /// last of its sections is written, as one. Returns `false` when all are taken in.
+    pub fn touch(&mut self, zones: &Zones, order: u8) -> bool {
+        zones.next().is_some_and(|zone| self.touch_in(zones, zone, order))
+    }
+
+    fn touch_in(&mut self, zones: &Zones, zone: &Zone, order: u8) -> bool {
+        let Some(touched) = zones.touch(zone, order) else {
+            return false;
+        };
+        for region in zones.free_in(&touched) {
+            blocks(&region).for_each(|(frame, order)| self.take_in(zone, frame, order));
+        }
+        true
     }
 
     pub fn allocate(&mut self, zones: &Zones, order: u8) -> Option<Pfn> {
@@ -241,11 +161,12 @@ impl Buddy {
         let mut have = order + enough.trailing_zeros() as u8;
         let frame = self.heads[have as usize];
         self.unlink(frame, have);
+        let zone = zones.zone(frame)?;
         while have > order {
             have -= 1;
-            self.link(zones, frame + (1 << have), have);
+            self.link(zone, frame + (1 << have), have);
         }
-        zones.set_state(frame, State::used(order));
+        zone.set_state(frame, State::used(order));
         self.set_free(self.nr_free - (1 << order));
         Some(Pfn(frame))
     }
@@ -266,16 +187,17 @@ impl Buddy {
     }
 
     fn release(&mut self, zones: &Zones, frame: u64, order: u8) {
-        masked::moves_block();
         self.set_free(self.nr_free + (1 << order));
-        let Some(zone) = zones.zone(frame) else {
-            return;
-        };
-        let (mut frame, mut order) = (frame, order);
+        if let Some(zone) = zones.zone(frame) {
+            self.take_in(zone, frame, order);
+        }
+    }
+
+    fn take_in(&mut self, zone: &Zone, mut frame: u64, mut order: u8) {
+        masked::moves_block();
         while order < MAX_ORDER {
             let buddy = frame ^ 1 << order;
-            let in_zone = buddy >= zone.start && buddy + (1 << order) <= zone.end;
-            if !in_zone || zone.state(buddy) != State::free(order) {
+            if !zone.is_block(buddy, State::free(order)) {
                 break;
             }
             self.unlink(buddy, order);
@@ -283,10 +205,10 @@ impl Buddy {
             frame = frame.min(buddy);
             order += 1;
         }
-        self.link(zones, frame, order);
+        self.link(zone, frame, order);
     }
 
-    fn link(&mut self, zones: &Zones, frame: u64, order: u8) {
+    fn link(&mut self, zone: &Zone, frame: u64, order: u8) {
         let next = self.heads[order as usize];
         write_links(frame, Links { next, previous: NONE });
         if next != NONE {
@@ -301,7 +223,7 @@ impl Buddy {
         }
         self.heads[order as usize] = frame;
         self.occupied |= 1 << order;
-        zones.set_state(frame, State::free(order));
+        zone.set_state(frame, State::free(order));
     }
 
     fn unlink(&mut self, frame: u64, order: u8) {

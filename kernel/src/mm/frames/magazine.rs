@@ -12,8 +12,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize};
 use paging::Pfn;
 
 use super::buddy;
-use super::buddy::{BadFree, Buddy, State, Zones};
+use super::buddy::{BadFree, Buddy};
 use super::ring::{self, Ring};
+use super::zones::{State, Zones};
 use crate::arch::{interrupts, masked};
 use crate::mm::layout::PAGE_SIZE;
 use crate::mm::linear_va;
@@ -216,7 +217,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         has_room
     }
 
-    /// Returns the first block of a new run.
+    /// Returns the first block of a new run. `None` while a section that is not touched may have
+    /// one.
     #[cold]
     fn refill(&self, zones: &Zones, order: u8) -> Option<u64> {
         take_aside(zones);
@@ -228,6 +230,8 @@ impl<const CAPACITY: usize> Ring<CAPACITY> {
         };
         let (first, nr) = match run {
             Some(first) => (first.0, 1 << (RUN_ORDER - order)),
+            // Runs come before what is left of them.
+            None if order < RUN_ORDER && zones.next().is_some() => return None,
             None => (buddy.allocate(zones, order)?.0, 1),
         };
         zones.set_states(first, nr, order, State::cached(order));

@@ -18,6 +18,8 @@ use crate::selftest::memory::{Block, Window};
 use crate::selftest::source::{PAGE, Source, Walker};
 
 const BLOCK: u8 = 9;
+/// Frames; with pages of 64 KiB a section has half of it.
+const MOST_AT_BOOT: u64 = 1 << 17;
 const OFF_BY_THEN: Duration = Duration::from_millis(500);
 
 /// Were a bit of an address lost, two frames would be one.
@@ -94,6 +96,27 @@ pub fn aligned_and_disjoint(ctx: &Context) -> TestResult {
         let end = pair[0].first.0 + pair[0].pages();
         expect("two blocks overlap", pair[1].first.0, end <= pair[1].first.0)?;
     }
+    Ok(())
+}
+
+/// Counted when boot was done with them, so that it holds in each round.
+pub fn states_at_boot(_ctx: &Context) -> TestResult {
+    let touched = frames::touched();
+    if touched.all <= MOST_AT_BOOT {
+        return Err(Stop::Skip(
+            "boot may make a state for each frame of so little RAM",
+        ));
+    }
+    expect(
+        "boot has made states of more frames",
+        touched.at_boot,
+        touched.at_boot <= MOST_AT_BOOT,
+    )?;
+    expect(
+        "frames have a state",
+        touched.now,
+        (touched.at_boot..=touched.all).contains(&touched.now),
+    )?;
     Ok(())
 }
 

@@ -61,6 +61,7 @@ pub const ALL: &[Test] = tests! {
     "tree.one_page_of_the_linear_map_can_change_and_change_back" => tree::linear_map_can_be_cut,
     "tree.every_page_of_every_section_has_its_permissions" => faults::sections_have_their_permissions,
 
+    "frames.boot_makes_states_for_a_fixed_number_of_them" => frames::states_at_boot,
     "frames.blocks_of_every_order_are_aligned_and_disjoint" => frames::aligned_and_disjoint,
     "frames.bad_frees_are_refused_and_change_nothing" => frames::bad_frees_are_refused,
     "frames.a_split_block_is_freed_frame_by_frame" => frames::split_block,
