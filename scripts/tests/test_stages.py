@@ -242,6 +242,28 @@ class BootCases(WithFolder):
         self.assertFalse(outcome("no test was selected").good)
         self.assertFalse(stages.boot_case("unit", BootCase("silent", {"QEMU": "/bin/true"})).good)
 
+    def test_are_left_out_where_the_emulator_says_that_the_host_has_too_little(self) -> None:
+        large = BootCase("2T of RAM", takes="cannot set up guest memory")
+
+        def report(text: str, case: BootCase = large) -> tuple[int, list[str]]:
+            told = Report()
+            outcome = Outcome.of(False, 1.0, log=self.finished(text, 1).log)
+            with mock.patch.object(stages, "boot_case", return_value=outcome), contextlib.redirect_stdout(io.StringIO()) as said:
+                stages.boot_all(told, "boot", [case])
+            self.assertEqual("skip boot: 2T of RAM: qemu: cannot" in said.getvalue(), bool(told.skipped))
+            return told.failed, told.skipped
+
+        lines = [
+            "run: the emulator exited with status 1: qemu: cannot set up guest memory 'ram': no memory",
+            "run: no `vmwalk: done`: nothing was printed",
+            "run: FAIL",
+        ]
+        self.assertEqual(report("\n".join(lines)), (0, ["boot: 2T of RAM"]))
+        self.assertEqual(report("\n".join(lines), BootCase("2T of RAM")), (1, []), "a case that says nothing of it")
+        self.assertEqual(report("\n".join(lines[::2])), (1, []), "the kernel had a word")
+        self.assertEqual(report("\n".join(["run: the emulator exited with status 1: qemu: no such CPU", *lines[1:]])), (1, []))
+        self.assertEqual(report("vmwalk: " + "\n".join([lines[0].removeprefix("run: "), *lines[1:]])), (1, []), "said by the kernel")
+
     def test_of_broken_entries_break_one_thing_each(self) -> None:
         sound = (self.TREE, RAW_DTB_AT, ODD_IMAGE_AT, ())
         for entry in broken_entries(self.TREE):
