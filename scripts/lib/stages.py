@@ -676,9 +676,9 @@ def shell(report: Report) -> None:
 
 MIRI: list[tuple[str, str, list[str]]] = [
     # A table's address is a number to the engine: its provenance is exposed and taken up again.
-    ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "all", "linear_tables::"]),
+    ("miri: paging", "-Zmiri-permissive-provenance", ["-p", "paging", "--test", "all", "memory::"]),
     # By the other model of who may use which pointer.
-    ("miri: paging, Tree Borrows", "-Zmiri-permissive-provenance -Zmiri-tree-borrows", ["-p", "paging", "--test", "all", "linear_tables::"]),
+    ("miri: paging, Tree Borrows", "-Zmiri-permissive-provenance -Zmiri-tree-borrows", ["-p", "paging", "--test", "all", "memory::"]),
     # So is that of whoever made an area. Pages for areas are given for ever. Left out is what takes
     # long and touches nothing more.
     (

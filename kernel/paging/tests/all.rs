@@ -22,7 +22,6 @@ mod golden_counts;
 #[path = "interleaved/main.rs"]
 mod interleaved;
 mod leaf_choice;
-mod linear_tables;
 mod links;
 mod linux_bugs;
 mod memory;

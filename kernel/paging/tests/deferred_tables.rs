@@ -2,34 +2,31 @@
 
 use crate::support;
 
-use paging::mmu::{MmuEvent, NoMmu, Tracing};
-use paging::{
-    Attributes, Config, Granule4K, Half, LeafSet, PhysAddr, Tables, Tree, VirtAddr, VirtRange,
-    vmap_range_noflush,
-};
-use std::cell::RefCell;
-use support::Host;
+use paging::mmu::MmuEvent;
+use paging::{Attributes, Config, Granule4K, LeafSet, PhysAddr, VirtAddr, VirtRange, vmap_range_noflush};
+use support::traced::{Event, traced};
 
 const VA: VirtAddr = VirtAddr(0xffff_8000_0020_0000);
 
 fn tlbis(mapped: &[(u64, u64)], tlbi_range: bool) -> Vec<MmuEvent> {
-    let events = RefCell::new(Vec::new());
-    let tables = Host::<Granule4K>::new();
-    let root = tables.alloc_table().expect("memory");
-    let mmu = Tracing::new(NoMmu { tlbi_range }, |event| events.borrow_mut().push(event));
-    let tree = Tree::<Granule4K, _, _>::new(root, Half::High, &tables, mmu, Config::default());
+    let tree = traced::<Granule4K>(Config::default(), tlbi_range);
     for (page, pages) in mapped {
         let va = VA.add(page << 12);
         let pa = PhysAddr(0x4000_1000 + (page << 12));
         vmap_range_noflush(&tree, va, pa, pages << 12, Attributes::KERNEL_DATA, LeafSet::ALL)
             .expect("vacant");
     }
-    events.borrow_mut().clear();
+    tree.tables().log.take();
     let mut batch = tree.batch();
     tree.unmap(VirtRange::new(VA, 0x20_0000), &mut batch)
         .expect("nothing to split");
     batch.flush();
-    events.take()
+    let events = tree.tables().log.take();
+    let of_mmu = events.into_iter().filter_map(|event| match event {
+        Event::Mmu(event) => Some(event),
+        _ => None,
+    });
+    of_mmu.collect()
 }
 
 #[test]

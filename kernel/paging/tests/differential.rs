@@ -1,6 +1,7 @@
 //! Comparison with `aarch64-paging`, which has no contiguous groups: those are off where tables are
 //! compared.
 
+use crate::memory::{Heap, LinearTree};
 use crate::support;
 
 use aarch64_paging::descriptor::{El1Attributes, PagingAttributes, PhysicalAddress, VirtualAddress};
@@ -11,52 +12,21 @@ use aarch64_paging::target::TargetAllocator;
 use paging::descriptor::{AP_USER, CONTIGUOUS, GUARDED, NOT_GLOBAL};
 use paging::mmu::NoMmu;
 use paging::{
-    Attributes, Config, Granule4K, Half, LeafSet, LinearTables, MemoryType, PhysAddr, PhysRange, TablePages,
-    Tables, Tree, VirtAddr, VirtRange,
+    Attributes, Config, Granule4K, Half, LeafSet, LinearTables, MemoryType, PhysAddr, PhysRange, Tables,
+    Tree, VirtAddr, VirtRange,
 };
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use support::Rng;
 use support::corpus::corpus;
 use support::traced::{Event, traced};
 
-const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a page has a layout"),
-};
-
-#[derive(Default)]
-struct Heap(RefCell<Vec<*mut u8>>);
-
-// SAFETY: zeroed heap pages of a 4K table's layout, freed at the end; no CPU walks them.
-unsafe impl TablePages for Heap {
-    fn alloc(&self) -> Option<PhysAddr> {
-        // SAFETY: the layout is not of size 0.
-        let page = unsafe { alloc_zeroed(PAGE) };
-        self.0.borrow_mut().push(page);
-        Some(PhysAddr(page.expose_provenance() as u64))
-    }
-
-    fn free(&self, _page: PhysAddr) {}
-}
-
-impl Drop for Heap {
-    fn drop(&mut self) {
-        for page in self.0.take() {
-            // SAFETY: allocated above with this layout; its tree is gone.
-            unsafe { dealloc(page, PAGE) };
-        }
-    }
-}
-
-type Ours = Tree<Granule4K, LinearTables<Granule4K, Heap>, NoMmu>;
+type Ours = LinearTree<Granule4K>;
 
 fn ours(half: Half, leaves: LeafSet) -> Ours {
     // SAFETY: 1. pages are mapped at their own address; 2. the other library reads only, between
     // operations.
-    let tables = unsafe { LinearTables::new(0, Heap::default()) };
+    let tables = unsafe { LinearTables::new(0, Heap::new(0, false)) };
     let root = tables.alloc_table().expect("memory");
     let config = Config {
         leaves,

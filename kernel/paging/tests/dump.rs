@@ -115,7 +115,7 @@ fn the_last_page_of_the_address_space_ends_at_zero() {
 fn the_lower_half_dumps_alike() {
     let tables = Host::<Granule4K>::new();
     let root = paging::Tables::alloc_table(&tables).expect("memory");
-    let mmu = paging::mmu::NoMmu::default();
+    let mmu = paging::mmu::Counting::new(paging::mmu::NoMmu::default());
     let tree = Tree::<Granule4K, _, _>::new(root, Half::Low, tables, mmu, Config::default());
     let last = VirtAddr((1 << 48) - 0x1000);
     for va in [VirtAddr(0x1000), last] {

@@ -8,7 +8,7 @@ use paging::mmu::NoMmu;
 use paging::{
     Attributes, Config, Granule, Half, LeafSet, PhysAddr, PhysRange, Tables, TinyGranule, Tree, VirtRange,
 };
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Mutex;
 
 const POOL_AT: u64 = 0x40_0000_0000;
@@ -17,20 +17,25 @@ const LEFT_OVER: u64 = POOL_AT | 0b11;
 /// A root, a table of each level below, and those of a second CPU.
 const TABLES: usize = 5;
 
-const NOTHING: u8 = 0;
-const RELAXED_EXCHANGE: u8 = 1;
-const STORE_FOR_EXCHANGE: u8 = 2;
-const HIDDEN_FAILURE: u8 = 3;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    RelaxedExchange,
+    StoreForExchange,
+    HiddenFailure,
+}
 
-struct Words<const WRONG: u8> {
+struct Words {
+    wrong: Wrong,
     words: [[AtomicU64; TinyGranule::ENTRIES]; TABLES],
     /// Loom lets no other CPU in here.
     used: Mutex<[bool; TABLES]>,
 }
 
-impl<const WRONG: u8> Words<WRONG> {
-    fn new() -> Self {
+impl Words {
+    fn new(wrong: Wrong) -> Self {
         Self {
+            wrong,
             words: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(LEFT_OVER))),
             used: Mutex::new([false; TABLES]),
         }
@@ -60,10 +65,10 @@ impl<const WRONG: u8> Words<WRONG> {
 }
 
 #[derive(Clone)]
-struct Shared<const WRONG: u8>(Arc<Words<WRONG>>);
+struct Shared(Arc<Words>);
 
 // SAFETY: what this memory does wrong is the test's purpose, and no hardware walks in it.
-unsafe impl<const WRONG: u8> Tables for Shared<WRONG> {
+unsafe impl Tables for Shared {
     fn alloc_table(&self) -> Option<PhysAddr> {
         let mut used = self.0.used.lock().expect("no panic under this lock");
         let free = used.iter().position(|used| !used)?;
@@ -89,7 +94,7 @@ unsafe impl<const WRONG: u8> Tables for Shared<WRONG> {
     }
     fn compare_exchange(&self, table: PhysAddr, index: usize, current: u64, new: u64) -> Result<(), u64> {
         let word = self.0.word(table, index);
-        if WRONG == STORE_FOR_EXCHANGE {
+        if self.0.wrong == Wrong::StoreForExchange {
             let found = word.load(Ordering::Acquire);
             if found != current {
                 return Err(found);
@@ -97,13 +102,13 @@ unsafe impl<const WRONG: u8> Tables for Shared<WRONG> {
             word.store(new, Ordering::Release);
             return Ok(());
         }
-        let order = if WRONG == RELAXED_EXCHANGE {
+        let order = if self.0.wrong == Wrong::RelaxedExchange {
             Ordering::Relaxed
         } else {
             Ordering::AcqRel
         };
         match word.compare_exchange(current, new, order, Ordering::Acquire) {
-            Err(found) if WRONG != HIDDEN_FAILURE => Err(found),
+            Err(found) if self.0.wrong != Wrong::HiddenFailure => Err(found),
             _ => Ok(()),
         }
     }
@@ -114,12 +119,12 @@ const fn frame(page: usize) -> u64 {
 }
 
 /// CPUs map one page each below one missing table, while another one walks.
-fn maps_below_one_table<const WRONG: u8>() {
+fn maps_below_one_table(wrong: Wrong) {
     let mut model = loom::model::Builder::new();
     // CPUs are held up at most twice.
     model.preemption_bound = Some(2);
-    model.check(|| {
-        let words = Arc::new(Words::<WRONG>::new());
+    model.check(move || {
+        let words = Arc::new(Words::new(wrong));
         let tables = Shared(words.clone());
         let root = tables.alloc_table().expect("a table");
         let mappers: Vec<_> = (0..2)
@@ -152,26 +157,26 @@ fn maps_below_one_table<const WRONG: u8>() {
     });
 }
 
-fn is_seen<const WRONG: u8>() -> bool {
-    catch_unwind(AssertUnwindSafe(maps_below_one_table::<WRONG>)).is_err()
+fn is_seen(wrong: Wrong) -> bool {
+    catch_unwind(|| maps_below_one_table(wrong)).is_err()
 }
 
 #[test]
 fn cpus_that_link_one_table_at_once_both_map_and_walks_find_it_zeroed() {
-    maps_below_one_table::<NOTHING>();
+    maps_below_one_table(Wrong::Nothing);
 }
 
 #[test]
 fn a_link_that_does_not_release_is_found_out() {
-    assert!(is_seen::<RELAXED_EXCHANGE>());
+    assert!(is_seen(Wrong::RelaxedExchange));
 }
 
 #[test]
 fn a_link_that_is_stored_over_another_is_found_out() {
-    assert!(is_seen::<STORE_FOR_EXCHANGE>());
+    assert!(is_seen(Wrong::StoreForExchange));
 }
 
 #[test]
 fn a_lost_race_that_is_not_noticed_is_found_out() {
-    assert!(is_seen::<HIDDEN_FAILURE>());
+    assert!(is_seen(Wrong::HiddenFailure));
 }

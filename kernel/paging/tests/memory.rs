@@ -17,16 +17,18 @@ const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
     Err(_) => panic!("a page has a layout"),
 };
 
-/// Freed at once, or when no operation runs.
-struct Heap {
+/// Pages freed at once, or when no operation runs.
+pub struct Heap {
+    offset: u64,
     in_use: Mutex<BTreeSet<u64>>,
     waiting: Mutex<Vec<u64>>,
     at_once: bool,
 }
 
 impl Heap {
-    fn new(at_once: bool) -> Self {
+    pub fn new(offset: u64, at_once: bool) -> Self {
         Self {
+            offset,
             in_use: Mutex::default(),
             waiting: Mutex::default(),
             at_once,
@@ -37,8 +39,8 @@ impl Heap {
         self.in_use.lock().expect("no panic").len()
     }
 
-    fn dealloc(pa: u64) {
-        let page = std::ptr::with_exposed_provenance_mut::<u8>((pa + OFFSET) as usize);
+    fn dealloc(&self, pa: u64) {
+        let page = std::ptr::with_exposed_provenance_mut::<u8>((pa + self.offset) as usize);
         // SAFETY: from `alloc` with this layout, and not in use.
         unsafe { dealloc(page, PAGE) };
     }
@@ -46,7 +48,7 @@ impl Heap {
     fn quiesce(&self) {
         std::mem::take(&mut *self.waiting.lock().expect("no panic"))
             .into_iter()
-            .for_each(Self::dealloc);
+            .for_each(|page| self.dealloc(page));
     }
 }
 
@@ -58,7 +60,7 @@ unsafe impl TablePages for Heap {
         assert!(!page.is_null());
         // SAFETY: one page, just allocated. Stale contents must not matter.
         unsafe { page.write_bytes(0xa5, PAGE.size()) };
-        let pa = page.expose_provenance() as u64 - OFFSET;
+        let pa = page.expose_provenance() as u64 - self.offset;
         assert!(self.in_use.lock().expect("no panic").insert(pa));
         Some(PhysAddr(pa))
     }
@@ -69,7 +71,7 @@ unsafe impl TablePages for Heap {
             "{page:?} is freed twice"
         );
         if self.at_once {
-            Self::dealloc(page.0);
+            self.dealloc(page.0);
         } else {
             self.waiting.lock().expect("no panic").push(page.0);
         }
@@ -80,16 +82,16 @@ impl Drop for Heap {
     fn drop(&mut self) {
         self.quiesce();
         for page in std::mem::take(&mut *self.in_use.lock().expect("no panic")) {
-            Self::dealloc(page);
+            self.dealloc(page);
         }
     }
 }
 
-type LinearTree<G> = Tree<G, LinearTables<G, Heap>, NoMmu>;
+pub type LinearTree<G> = Tree<G, LinearTables<G, Heap>, NoMmu>;
 
 fn tree<G: Granule>(at_once: bool) -> LinearTree<G> {
     // SAFETY: 1. `Heap` gives addresses less `OFFSET`; 2. nothing else accesses its pages.
-    let tables = unsafe { LinearTables::new(OFFSET, Heap::new(at_once)) };
+    let tables = unsafe { LinearTables::new(OFFSET, Heap::new(OFFSET, at_once)) };
     let root = tables.alloc_table().expect("memory");
     Tree::new(root, Half::High, tables, NoMmu::default(), Config::default())
 }
@@ -119,7 +121,7 @@ fn unmap<G: Granule>(tree: &LinearTree<G>, page: u64, pages: u64) {
 #[test]
 fn a_table_is_zero_whatever_its_page_held() {
     // SAFETY: as in `tree`.
-    let tables = unsafe { LinearTables::<Granule4K, _>::new(OFFSET, Heap::new(true)) };
+    let tables = unsafe { LinearTables::<Granule4K, _>::new(OFFSET, Heap::new(OFFSET, true)) };
     let table = tables.alloc_table().expect("memory");
     assert!((0..512).all(|index| tables.load(table, index) == 0));
     tables.store(table, 511, 7);
@@ -246,4 +248,27 @@ fn a_dump_runs_beside_splits_and_folds() {
         });
     });
     tree.check(|_, _| true, |_| true).expect("sound");
+}
+
+#[test]
+fn threads_map_and_unmap_while_pages_are_freed_at_once() {
+    let tree = tree::<Granule4K>(true);
+    map(&tree, 0, 1);
+    std::thread::scope(|scope| {
+        for thread in 1..4 {
+            let tree = &tree;
+            scope.spawn(move || {
+                for _ in 0..4 {
+                    let page = thread * 0x20;
+                    map(tree, page, 0x11);
+                    let found = tree.translate(range(tree, page, 1).start).map(|leaf| leaf.pa);
+                    assert_eq!(found, Some(PhysAddr((0x1000 + page) << 12)));
+                    unmap(tree, page, 0x11);
+                }
+            });
+        }
+    });
+    unmap(&tree, 0, 1);
+    tree.prune(tree.range()).expect("a valid range");
+    assert_eq!(tree.tables().pages().nr(), 1, "only the root is left");
 }

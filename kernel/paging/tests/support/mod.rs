@@ -256,11 +256,12 @@ pub fn expected_leaves<G: Granule>(
     allowed: LeafSet,
 ) -> Vec<(u64, u64, LeafSize)> {
     let mut leaves = Vec::new();
-    let mut page = 0;
+    let (mut page, mut run_ends) = (0, 0);
     while page < frames.len() {
-        let run = (page..frames.len())
-            .take_while(|i| frames[*i] == frames[page] + (i - page) as u64)
-            .count() as u64;
+        while run_ends <= page || run_ends < frames.len() && frames[run_ends] == frames[run_ends - 1] + 1 {
+            run_ends += 1;
+        }
+        let run = (run_ends - page) as u64;
         let at = va.add((page as u64) << G::PAGE_SHIFT);
         let pa = PhysAddr(frames[page] << G::PAGE_SHIFT);
         let remaining = ((frames.len() - page) as u64) << G::PAGE_SHIFT;

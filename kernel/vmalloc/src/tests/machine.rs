@@ -275,14 +275,11 @@ pub fn assert_empty(vm: &Vm) {
     );
     assert_eq!(vm.backend().ram().used(), 0, "frames leaked");
     assert_eq!(nr_last_level_tables_of(vm, 2000), 0, "tables of pieces stay");
-    vm.backend().tree().prune(vm.range()).expect("pruned");
-    assert_eq!(
-        vm.backend().model.nr_tables(),
-        vm.backend().base_tables,
-        "tables leaked"
-    );
-    vm.backend().model.va_reused(vm.range());
-    assert_sound(vm);
+    prune_and_check(vm);
+    let model = vm.backend().model;
+    assert_eq!(model.nr_tables(), vm.backend().base_tables, "tables leaked");
+    model.va_reused(vm.range());
+    model.assert_clean();
 }
 
 /// Of the first `spans` of 2 MiB.
@@ -307,6 +304,10 @@ pub fn nr_last_level_tables_of(vm: &Vm, spans: u64) -> usize {
 /// Prunes empty tables.
 pub fn assert_sound(vm: &Vm) {
     assert_consistent(vm);
+    prune_and_check(vm);
+}
+
+fn prune_and_check(vm: &Vm) {
     let tree = vm.backend().tree();
     tree.prune(vm.range())
         .unwrap_or_else(|failure| panic!("{failure}"));
