@@ -8,7 +8,7 @@ EL2 ?=              ## 1 enters the kernel at EL2
 ACCEL ?=            ## kvm or hvf run it on the host's CPU, which has to be AArch64 (docs/SILICON.md); tcg, the default, translates
 FIRMWARE ?=         ## for run: uefi, uefi-acpi, u-boot or u-boot-uefi loads the image from a disk (make efi), not the emulator
 GRANULE ?= 4K       ## size of a page: 4K, 16K or 64K; others than 4K are built in a folder of that name
-VA ?= 48            ## bits of virtual addresses: 48 or 52; with 52, PA is 52, and built in a folder of that name
+VA ?= 48            ## bits of virtual addresses: 48; 52, with PA=52; 39, 47 or 42 with pages of 4K, 16K or 64K; others than 48 are built in a folder of that name
 PA ?= 48            ## bits of physical addresses: 48 or 52
 BOOTARGS ?=         ## the kernel's arguments, as `make help-bootargs` lists them: selftest=GLOB seed=N ...
 QEMU ?=             ## emulator, if not qemu-system-aarch64

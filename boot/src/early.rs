@@ -78,6 +78,10 @@ fn fail(reason: &'static CStr) -> ! {
 #[unsafe(link_section = ".boot.text")]
 pub unsafe extern "C" fn early_setup(dtb_pa: u64, entry_el: u64, image_pa: u64) -> *const Early {
     check_granule();
+    // Walks of TTBR0 begin with these bits of the address.
+    if (image_pa + (16 << 20)) >> Granule::VA_BITS != 0 {
+        fail(c"the image lies at a physical address of more bits than this kernel has in its virtual ones");
+    }
     let dtb_size = check_device_tree(dtb_pa);
     // SAFETY: the caller's promise: called once, MMU off, tables zeroed with .bss.
     let (ttbr0, ttbr1) = unsafe { tables::build(image_pa, dtb_pa, dtb_size) };
@@ -115,7 +119,7 @@ fn check_granule() {
         }
         _ => {}
     }
-    if Granule::VA_BITS == 48 {
+    if Granule::PA_BITS == 48 {
         return;
     }
     // TGran4 1 and TGran16 2: FEAT_LPA2. VARange 1: FEAT_LVA, PARange 6: FEAT_LPA.

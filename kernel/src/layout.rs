@@ -10,7 +10,8 @@
 //!  0xfff0_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
 //!
-//! With 48-bit addresses:
+//! With 39, 42 or 47 bits (pages of 4, 64 or 16 KiB), the linear map is the lower half of the
+//! addresses, and vmalloc a quarter of them behind it; what is fixed lies as with 48-bit addresses:
 //!
 //! ```text
 //!  0xffff_ffff_ffff_ffff +--------------------------+
@@ -46,9 +47,11 @@ use paging::Granule as _;
 
 /// The granules that an image may have, with its bits of address.
 pub mod granules {
-    #[cfg(not(feature = "addresses-52"))]
+    #[cfg(not(any(feature = "addresses-52", feature = "fewer-levels")))]
     pub use paging::{Granule4K as Of4K, Granule16K as Of16K, Granule64K as Of64K};
-    #[cfg(feature = "addresses-52")]
+    #[cfg(feature = "fewer-levels")]
+    pub use paging::{Granule4K39 as Of4K, Granule16K47 as Of16K, Granule64K42 as Of64K};
+    #[cfg(all(feature = "addresses-52", not(feature = "fewer-levels")))]
     pub use paging::{Granule4K52 as Of4K, Granule16K52 as Of16K, Granule64K52 as Of64K};
 }
 
@@ -76,7 +79,12 @@ pub const LINEAR_BASE: usize = 0_usize.wrapping_sub(1 << Granule::VA_BITS);
 pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - 1));
 
 pub const VMALLOC_BASE: usize = LINEAR_END;
-pub const VMALLOC_END: usize = VMALLOC_BASE + (64 << 40);
+pub const VMALLOC_END: usize = VMALLOC_BASE + VMALLOC_SIZE;
+const VMALLOC_SIZE: usize = if Granule::VA_BITS < 48 {
+    1 << (Granule::VA_BITS - 2)
+} else {
+    64 << 40
+};
 
 pub const FIXED_BASE: usize = 0xffff_ffff_0000_0000;
 pub const FIXED_END: usize = (PER_CPU_WINDOW + PER_CPU_WINDOW_SIZE).next_multiple_of(1 << 30);
@@ -111,7 +119,8 @@ const _: () = {
     assert!(VMALLOC_END <= FIXED_BASE && FIXED_BASE < FIXED_END);
     assert!(FIXED_END <= IMAGE_BASE && IMAGE_BASE < IMAGE_END);
     // The map of PA 0 is aligned to the largest leaf of any granule.
-    assert!(LINEAR_BASE.is_multiple_of(1 << 39) && VMALLOC_BASE.is_multiple_of(1 << 39));
+    const LARGEST: usize = if Granule::VA_BITS < 48 { 16 << 30 } else { 1 << 39 };
+    assert!(LINEAR_BASE.is_multiple_of(LARGEST) && VMALLOC_BASE.is_multiple_of(LARGEST));
     assert!(FIXED_BASE.is_multiple_of(1 << 30) && IMAGE_BASE.is_multiple_of(1 << 30));
     assert!(DTB_MAX_SIZE <= TABLE_SPAN && PER_CPU_WINDOW.is_multiple_of(TABLE_SPAN));
     assert!(DTB_WINDOW >= FIXED_BASE + NR_FIXED_SLOTS * PAGE_SIZE);

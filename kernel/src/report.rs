@@ -106,7 +106,7 @@ pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     let plan = memory_plan();
     if plan.beyond != 0 {
         warn!(
-            "{} of RAM are beyond what this CPU can address",
+            "{} of RAM are beyond what this CPU or the linear map can address, and unused",
             DisplaySize(plan.beyond)
         );
     }

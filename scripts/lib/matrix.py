@@ -124,7 +124,7 @@ class Pages:
 
     granule: str
     bits: int = 48
-    """Of virtual and of physical address."""
+    """Of virtual address; 52 are those of a physical one, too."""
     without: str | None = None
     """A CPU that has no such thing."""
 
@@ -134,7 +134,7 @@ class Pages:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"GRANULE": self.granule, "VA": str(self.bits), "PA": str(self.bits)}
+        return {"GRANULE": self.granule, "VA": str(self.bits), "PA": str(max(self.bits, 48))}
 
     @property
     def refusal(self) -> str:
@@ -148,6 +148,9 @@ GRANULES = (Pages("16K", without="cortex-a72"), Pages("64K"), Pages("4K", 52, "c
 WIDE = (Pages("16K", 52, "cortex-a76"), Pages("64K", 52, "cortex-a76"))
 """And at length."""
 
+FEWER_LEVELS = (Pages("4K", 39), Pages("16K", 47), Pages("64K", 42))
+"""Images whose walks are shorter by a table, at length, too."""
+
 
 def of_granule(pages: Pages, image: Path, whole: bool) -> list[BootCase]:
     """The suite with such pages, on one CPU and on four, and a CPU that has none. What several do, if not the `whole`; and one alone with 52 bits."""
@@ -156,6 +159,12 @@ def of_granule(pages: Pages, image: Path, whole: bool) -> list[BootCase]:
     cases = [BootCase(f"{pages.name}, EL2", given | {"EL2": "1"})]
     if whole or pages.bits == 48:
         cases.append(BootCase(f"{pages.name}, 4 CPUs{' in turn' if in_turn else ''}", given | {"SMP": "4"} | of_several, extra=in_turn))
+    if pages.bits == 39:
+        # The linear map has 256 GiB, and the table by which an image turns the MMU on 512.
+        large = {"extra": lazily("640G"), "takes": "cannot set up guest memory"}
+        cases.append(BootCase(f"{pages.name}, 640G of RAM", given | {"MEM": "640G", "BOOTARGS": "selftest=tree.*,frames.*,vmalloc.*"}, **large))
+        says = ("--expect-message", "the image lies at a physical address of more bits", "--raw", "0x9000000000", "--raw-dtb", "0x9008000000")
+        cases.append(BootCase(f"{pages.name}, an image above 512G", given | {"MEM": "640G"}, says, **large))
     if pages.without:
         cases.append(BootCase(f"{pages.name}, {pages.without}", given | {"CPU": pages.without}, ("--expect-message", pages.refusal)))
     return cases

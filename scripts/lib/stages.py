@@ -20,7 +20,7 @@ from .bench_boot import ICOUNT, glob_argument
 from .cases import Finished, log_path, python, run_logged
 from .fresh import Skipped
 from .machine import Machine, parallel_boots
-from .matrix import GRANULES, WIDE, WRONG_WALKERS, BootCase, Pages, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_firmware, of_granule, planted_faults, refusals, rejected_runs, traps
+from .matrix import FEWER_LEVELS, GRANULES, WIDE, WRONG_WALKERS, BootCase, Pages, boot_matrix, broken_entries, counts_of_cpus, models_of_cpus, of_firmware, of_granule, planted_faults, refusals, rejected_runs, traps
 from .paths import BUILD
 from .report import Outcome, Report
 
@@ -312,7 +312,7 @@ def counts(report: Report) -> None:
         return
     boot_all(report, "counts", counts_of_cpus(), LONG_LIMIT)
     replays(report, "counts: a replay on four CPUs at once", "AtOnce")
-    other_pages(report, "counts", (*GRANULES, *WIDE), whole=True)
+    other_pages(report, "counts", (*GRANULES, *WIDE, *FEWER_LEVELS), whole=True)
     if models := qemu_new.models():
         boot_all(report, "counts", models_of_cpus(str(qemu_new.PROGRAM), models), LONG_LIMIT)
     else:

@@ -68,6 +68,15 @@ class Builds(ACheckout):
         done = subprocess.run(["scripts/build"], cwd=self.root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         self.assertEqual((done.returncode, done.stderr), (1, "build: GRANULE is 4K, 16K or 64K, not '8K'\n"))
 
+    def test_of_bits_of_address_that_the_pages_do_not_have_is_refused_in_one_line(self) -> None:
+        goes_with = "VA=39 goes with GRANULE=4K, 47 with 16K and 42 with 64K"
+        both = "VA and PA are both 48 or both 52, or VA is 39, 42 or 47 and PA 48"
+        for granule, va, pa, says in (("16K", "39", "48", goes_with), ("4K", "42", "48", goes_with), ("4K", "52", "48", both), ("64K", "42", "52", both), ("4K", "40", "48", both)):
+            environment = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "GRANULE": granule, "VA": va, "PA": pa}
+            done = subprocess.run(["scripts/build"], cwd=self.root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 1, environment)
+            self.assertRegex(done.stderr, rf"^build: {says}, not VA={va} .*\n$")
+
     def test_at_once_in_one_checkout_all_succeed_and_leave_one_of_them_whole(self) -> None:
         for _ in range(3):
             processes = [self.start(kernel) for kernel in range(4)]

@@ -4,24 +4,24 @@
 //! 52-bit one, 3 holds the pages (Arm ARM D8.2, D8.6.1).
 //!
 //! # Example: another granule
-//! Three facts, here of 4 KiB pages with 39-bit addresses; the architecture has the rest:
+//! Three facts, here of 4 KiB pages with 32-bit addresses; the architecture has the rest:
 //!
 //! ```
 //! use paging::{Granule, LeafSet, LeafSize, PhysAddr, VirtAddr};
 //!
 //! #[derive(Clone, Copy, Default, Debug)]
-//! struct Granule4K39;
+//! struct Granule4K32;
 //!
-//! impl Granule for Granule4K39 {
-//!     const NAME: &'static str = "4K, 39 bits";
+//! impl Granule for Granule4K32 {
+//!     const NAME: &'static str = "4K, 32 bits";
 //!     const PAGE_SHIFT: u32 = 12;
-//!     const VA_BITS: u32 = 39;
+//!     const VA_BITS: u32 = 32;
 //! }
 //!
-//! assert_eq!(Granule4K39::ROOT_LEVEL, 1, "39 bits are three levels of 9, and 12");
-//! assert_eq!(Granule4K39::table_span(1), 1 << 39);
+//! assert_eq!(Granule4K32::ROOT_LEVEL, 1, "2 bits, two levels of 9, and 12");
+//! assert_eq!(Granule4K32::root_entries_at(1), 4);
 //! let (va, pa) = (VirtAddr(0x4000_0000), PhysAddr(0x8000_0000));
-//! let leaves = Granule4K39::leaves(va, pa, 1 << 30, LeafSet::ALL);
+//! let leaves = Granule4K32::leaves(va, pa, 1 << 30, LeafSet::ALL);
 //! assert_eq!(leaves.first(), LeafSize::BLOCK1);
 //! ```
 
@@ -242,6 +242,36 @@ impl Granule for Granule64K52 {
     const PAGE_SHIFT: u32 = 16;
     const VA_BITS: u32 = 52;
     const PA_BITS: u32 = 52;
+}
+
+/// 4 KiB pages, 39 bits, levels 1 to 3: what has 48 bits, and a walk is shorter by one table.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule4K39;
+
+impl Granule for Granule4K39 {
+    const NAME: &'static str = "4K, 39 bits";
+    const PAGE_SHIFT: u32 = 12;
+    const VA_BITS: u32 = 39;
+}
+
+/// 16 KiB pages, 47 bits, levels 1 to 3.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule16K47;
+
+impl Granule for Granule16K47 {
+    const NAME: &'static str = "16K, 47 bits";
+    const PAGE_SHIFT: u32 = 14;
+    const VA_BITS: u32 = 47;
+}
+
+/// 64 KiB pages, 42 bits, levels 2 and 3. Leaves: 64K, 2M, 512M, 16G.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Granule64K42;
+
+impl Granule for Granule64K42 {
+    const NAME: &'static str = "64K, 42 bits";
+    const PAGE_SHIFT: u32 = 16;
+    const VA_BITS: u32 = 42;
 }
 
 /// For exhaustive tests: 4 descriptors a table, groups of 2, levels 1 to 3, 64 pages in leaves of 1

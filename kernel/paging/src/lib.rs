@@ -85,8 +85,8 @@ pub use descriptor::{Attributes, Descriptor, MemoryType};
 pub use dump::{Dump, DumpRun};
 pub use flush::{FlushBatch, Pending, PendingRange};
 pub use granule::{
-    Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52, LAST_LEVEL, Level,
-    TinyGranule,
+    Granule, Granule4K, Granule4K39, Granule4K52, Granule16K, Granule16K47, Granule16K52, Granule64K,
+    Granule64K42, Granule64K52, LAST_LEVEL, Level, TinyGranule,
 };
 pub use leaf::Leaves;
 pub use map::{vmap_pages_range_noflush_walk, vmap_range_noflush};

@@ -1,6 +1,6 @@
 use paging::{
-    Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K, Granule64K52, LeafSet, LeafSize,
-    PhysAddr, TinyGranule, VirtAddr,
+    Granule, Granule4K, Granule4K39, Granule4K52, Granule16K, Granule16K47, Granule16K52, Granule64K,
+    Granule64K42, Granule64K52, LeafSet, LeafSize, Level, PhysAddr, TinyGranule, VirtAddr,
 };
 use proptest::prelude::*;
 
@@ -17,6 +17,9 @@ fn sizes<Gr: Granule>() -> Vec<(LeafSize, u64)> {
         "4K, 52 bits" => [vec![(L::BLOCK0, 512 * G)], sizes::<Granule4K>()].concat(),
         "16K, 52 bits" => [vec![(L::BLOCK1, 64 * G)], sizes::<Granule16K>()].concat(),
         "64K, 52 bits" => [vec![(L::BLOCK1, 4 * T)], sizes::<Granule64K>()].concat(),
+        "4K, 39 bits" => sizes::<Granule4K>(),
+        "16K, 47 bits" => sizes::<Granule16K>(),
+        "64K, 42 bits" => sizes::<Granule64K>(),
         "4K" => vec![
             (L::BLOCK1_GROUP, 16 * G),
             (L::BLOCK1, G),
@@ -207,7 +210,28 @@ fn every_leaf_size_has_the_bytes_and_descriptors_of_the_architecture() {
     granule::<Granule4K52>(&[(LeafSize::BLOCK0, 1), (LeafSize::BLOCK1_GROUP, 16)]);
     granule::<Granule16K52>(&[(LeafSize::BLOCK1, 1), (LeafSize::BLOCK2_GROUP, 32)]);
     granule::<Granule64K52>(&[(LeafSize::BLOCK1, 1), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<Granule4K39>(&[(LeafSize::BLOCK1, 1), (LeafSize::BLOCK1_GROUP, 16)]);
+    granule::<Granule16K47>(&[(LeafSize::PAGE_GROUP, 128), (LeafSize::BLOCK2_GROUP, 32)]);
+    granule::<Granule64K42>(&[(LeafSize::PAGE_GROUP, 32), (LeafSize::BLOCK2_GROUP, 32)]);
     granule::<TinyGranule>(&[(LeafSize::PAGE_GROUP, 2), (LeafSize::BLOCK1_GROUP, 2)]);
+}
+
+#[test]
+fn a_walk_of_fewer_bits_begins_one_level_lower() {
+    fn root<Fewer: Granule, Usual: Granule>(level: Level, entries: usize) {
+        assert_eq!(Fewer::ROOT_LEVEL, level, "{}", Fewer::NAME);
+        assert_eq!(Fewer::ROOT_LEVEL, Usual::ROOT_LEVEL + 1, "{}", Fewer::NAME);
+        assert_eq!(
+            Fewer::root_entries_at(level),
+            entries,
+            "a whole table: {}",
+            Fewer::NAME
+        );
+        assert_eq!(Fewer::ENTRIES, entries, "{}", Fewer::NAME);
+    }
+    root::<Granule4K39, Granule4K>(1, 512);
+    root::<Granule16K47, Granule16K>(1, 2048);
+    root::<Granule64K42, Granule64K>(2, 8192);
 }
 
 fn members(set: LeafSet) -> Vec<LeafSize> {

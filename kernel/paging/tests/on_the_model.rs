@@ -7,8 +7,8 @@ use paging::mmu::{MmuEvent, NoMmu};
 use paging::reference::{Context, Error as WalkerError, Rewalk, Walker};
 use paging::{
     Attributes, FrameArray, Granule, Granule4K, Granule4K52, Granule16K, Granule16K52, Granule64K,
-    Granule64K52, Half, LeafSet, LeafSize, LevelMask, Mmu, Pfn, PhysAddr, PhysRange, Tables, Tree, VirtAddr,
-    VirtRange,
+    Granule64K42, Granule64K52, Half, LeafSet, LeafSize, LevelMask, Mmu, Pfn, PhysAddr, PhysRange, Tables,
+    Tree, VirtAddr, VirtRange,
 };
 use proptest::prelude::*;
 use support::corpus::corpus;
@@ -148,7 +148,10 @@ fn the_largest_block_is_cut_and_folds_again<G: Granule>() {
     let cpu = model.cpu(0);
     let tree = Tree::<G, _, _>::new(root, Half::High, cpu, cpu, setup.config::<G>());
     let size = G::size(G::FIRST_LEAF_LEVEL);
-    let (start, pa) = (tree.range().start.add(size), PhysAddr((0b101 << 49) + size));
+    let (start, pa) = (
+        tree.range().start.add(size),
+        PhysAddr((0b101 << (support::pa_bits::<G>() - 3)) + size),
+    );
     let range = VirtRange::new(start, size);
     let mut source = PhysRange::new(pa, size >> G::PAGE_SHIFT);
     let block = LeafSize::new(G::FIRST_LEAF_LEVEL, false);
@@ -189,6 +192,11 @@ fn the_largest_block_is_cut_and_folds_again<G: Granule>() {
     is_whole();
     assert!(model.violations().is_empty(), "{}", model.violations()[0]);
     assert!(model.is_quiescent());
+}
+
+#[test]
+fn the_largest_block_of_two_levels_is_cut_and_folds_again() {
+    the_largest_block_is_cut_and_folds_again::<Granule64K42>();
 }
 
 #[test]

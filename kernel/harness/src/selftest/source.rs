@@ -2,8 +2,8 @@ use alloc::vec::Vec;
 
 use kernel::layout;
 use paging::{
-    Attributes, Extent, Extents, FrameArray, LeafCounts, LeafSet, LeafSize, Outcome, Pfn, PhysAddr,
-    PhysSource, VirtAddr, VirtRange,
+    Attributes, Extent, Extents, FrameArray, Granule as _, LeafCounts, LeafSet, LeafSize, Outcome, Pfn,
+    PhysAddr, PhysSource, VirtAddr, VirtRange,
 };
 
 use super::context::has_leaf;
@@ -23,6 +23,12 @@ pub const BLOCK_GROUP: u64 = match layout::PAGE_SHIFT {
 pub const BLOCK: u64 = PAGE / 8;
 pub const BLOCK_ORDER: u8 = BLOCK.ilog2() as u8;
 pub const BLOCK_SIZE: u64 = BLOCK * PAGE;
+/// Bytes under a descriptor above those of blocks, or under a block where the root has none above.
+pub const BLOCKS_SPAN: u64 = if layout::Granule::ROOT_LEVEL <= 1 {
+    BLOCK * BLOCK_SIZE
+} else {
+    BLOCK_SIZE
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Walker {

@@ -164,11 +164,13 @@ pub fn level_1(ctx: &Context) -> TestResult {
 
 pub fn level_0(_ctx: &Context) -> TestResult {
     let level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
-    let root = match layout::Granule::VA_BITS {
-        52 => layout::Granule::ROOT_LEVEL,
-        _ => level,
+    let root = layout::Granule::ROOT_LEVEL;
+    let (vmalloc, linear) = match layout::Granule::VA_BITS {
+        52 => (level, root),
+        48 => (level, level),
+        _ => (root, root),
     };
-    for (va, level) in [(VMALLOC_END - 8, level), (LINEAR_END - 8, root)] {
+    for (va, level) in [(VMALLOC_END - 8, vmalloc), (LINEAR_END - 8, linear)] {
         expect_fault(va, Access::Read, probe_read(va), FaultStatus::Translation(level))?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::selftest::failure::{Failure, TestResult, expect, expect_leaves, expec
 use crate::selftest::fault_injection::Work;
 use crate::selftest::mapping::Mapping;
 use crate::selftest::memory::{Block, Window};
-use crate::selftest::source::{BLOCK, BLOCK_SIZE, GROUP, PAGE, Source, Walker};
+use crate::selftest::source::{BLOCK, BLOCK_SIZE, BLOCKS_SPAN, GROUP, PAGE, Source, Walker};
 use crate::selftest::verify::{Memory, verify_pages};
 
 struct Setup {
@@ -346,8 +346,8 @@ pub fn writable_and_executable_is_refused(ctx: &Context) -> TestResult {
 }
 
 pub fn every_table_may_be_missing(ctx: &Context) -> TestResult {
-    // Tables of levels 1, 2, 2, 3 and 3.
-    let span = BLOCK_SIZE * (PAGE / 8);
+    // Tables of levels 1, 2, 2, 3 and 3, or of the last two of these.
+    let span = BLOCKS_SPAN;
     let window = Window::reserve(2 * span, span, 0)?;
     let va = window.start.add(span - 20 * PAGE);
     let block = Block::allocate(ctx, 6)?;

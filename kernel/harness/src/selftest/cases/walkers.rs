@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use kernel::arch::mmu::KernelMmu;
-use kernel::layout;
+use kernel::layout::{self, VMALLOC_BASE, VMALLOC_END};
 use kernel::mm;
 use kernel::mm::tables::KernelTables;
 use paging::reference::{Context as Walk, Error, Walker};
@@ -22,10 +22,20 @@ use crate::selftest::source::{GROUP, PAGE};
 use crate::selftest::verify::{Expected, verify_pages};
 use crate::wrong_walkers::LastIsFirst;
 
+/// Fewer bits of address than 48.
+const FEWER: bool = layout::Granule::VA_BITS < 48;
 /// Under one entry of a table of [`LEVEL`], unused by the kernel.
-const BASE: VirtAddr = VirtAddr(0xffff_e000_0000_0000);
+const BASE: VirtAddr = VirtAddr(if FEWER {
+    (VMALLOC_END + (VMALLOC_END - VMALLOC_BASE) / 2) as u64
+} else {
+    0xffff_e000_0000_0000
+});
 /// A root of few entries has something in each.
-const LEVEL: Level = if layout::PAGE_SHIFT == 12 { 0 } else { 1 };
+const LEVEL: Level = match layout::PAGE_SHIFT {
+    _ if FEWER => layout::Granule::ROOT_LEVEL,
+    12 => 0,
+    _ => 1,
+};
 
 fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     let (mut table, mut level) = (root, layout::Granule::ROOT_LEVEL);
@@ -38,7 +48,7 @@ fn slot(root: PhysAddr) -> Result<(PhysAddr, usize), Failure> {
     Ok((table, layout::Granule::index(BASE.0, LEVEL)))
 }
 /// So that the linked table stays.
-const KEPT: VirtAddr = BASE.add(32 << 30);
+const KEPT: VirtAddr = BASE.add(if FEWER { 256 << 20 } else { 32 << 30 });
 
 type KernelWalk<'a> = Walk<'a, layout::Granule, KernelTables, KernelMmu>;
 trait KernelWalker: Walker<layout::Granule, KernelTables, KernelMmu> {}

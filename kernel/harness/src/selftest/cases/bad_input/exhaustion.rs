@@ -1,15 +1,16 @@
 use alloc::vec::Vec;
 
+use kernel::layout;
 use kernel::mm::areas::{self, KernelArea, kernel_vmalloc};
 use kernel::mm::{self, frames, linear_va};
-use paging::{Attributes, LeafSize, Pfn, VirtAddr};
+use paging::{Attributes, Granule as _, LeafSize, Pfn, VirtAddr};
 use vmalloc::{Error, Request, SpaceError};
 
 use super::refused;
 use crate::selftest::context::Context;
 use crate::selftest::failure::{Failure, TestResult, expect};
 use crate::selftest::memory::Block;
-use crate::selftest::source::{BLOCK, BLOCK_SIZE, PAGE};
+use crate::selftest::source::{BLOCK, BLOCK_SIZE, BLOCKS_SPAN, PAGE};
 use crate::selftest::verify::{read, write};
 
 const MOST_AREAS: usize = 4096;
@@ -160,8 +161,9 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     let large = mm::vmalloc(BLOCK_SIZE.min(32 << 20))?;
     let has_block = large.outcome().leaves.get(LeafSize::BLOCK2) != 0;
     let block = Block::allocate(ctx, 6)?;
-    // So there is no table of level 2, or of level 3 where the root is level 1.
-    let entry = BLOCK * BLOCK_SIZE;
+    // So there is no table of level 2, or of level 3 where the root is level 2.
+    let entry = BLOCKS_SPAN;
+    let table_level = layout::Granule::ROOT_LEVEL.max(1) + 1;
     let far = vm.get_vm_area(4 * entry, entry)?;
     let mut all = AllFrames::take();
     let none = |size| Error::OutOfFrames { size };
@@ -172,7 +174,7 @@ pub fn frames_run_out(ctx: &Context) -> TestResult {
     refused("vrealloc", none(99 * PAGE), || area.vrealloc(100 * PAGE))?;
     let pages = [block.first];
     let no_table = |level| Error::Map(paging::Error::OutOfTables(level));
-    refused("a map where no table is", no_table(2), || {
+    refused("a map where no table is", no_table(table_level), || {
         far.map_pages(2 * entry, &pages[..], Attributes::KERNEL_DATA)
     })?;
     if has_block {
