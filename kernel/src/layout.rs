@@ -1,17 +1,17 @@
 //! The address map of TTBR1: 48-bit addresses, with pages of 4, 16 or 64 KiB.
 //!
-//! With 52-bit addresses, `VA=52 PA=52`, the linear map and vmalloc lie 4 PiB below the top:
+//! With 52-bit addresses, `VA=52 PA=52`, the linear map begins 4 PiB below the top:
 //!
 //! ```text
-//!  0xfff8_4000_0000_0000 +--------------------------+ VMALLOC_END
-//!                        | vmalloc                  |  64 TiB
+//!  0xfff8_3c00_0000_0000 +--------------------------+ VMALLOC_END
+//!                        | vmalloc                  |  60 TiB
 //!  0xfff8_0000_0000_0000 +--------------------------+ VMALLOC_BASE
 //!                        | linear map of all RAM    |  2 PiB
 //!  0xfff0_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
 //!
 //! With 39, 42 or 47 bits (pages of 4, 64 or 16 KiB), the linear map is the lower half of the
-//! addresses, and vmalloc a quarter of them behind it; what is fixed lies as with 48-bit addresses:
+//! addresses, and vmalloc a quarter of them behind it. What is fixed lies as with 48-bit addresses:
 //!
 //! ```text
 //!  0xffff_ffff_ffff_ffff +--------------------------+
@@ -25,11 +25,11 @@
 //!                        |                          |  device tree, blocks of the CPUs
 //!  0xffff_ffff_0000_0000 +--------------------------+ FIXED_BASE
 //!                        | (unused)                 |
-//!  0xffff_c000_0000_0000 +--------------------------+ VMALLOC_END
-//!                        | vmalloc, ioremap, vmap,  |  64 TiB
+//!  0xffff_fc00_0000_0000 +--------------------------+ VMALLOC_END
+//!                        | vmalloc, ioremap, vmap,  |  60 TiB
 //!                        | CPU stacks               |
-//!  0xffff_8000_0000_0000 +--------------------------+ VMALLOC_BASE
-//!                        | linear map of all RAM:   |  128 TiB: VA = LINEAR_BASE + PA
+//!  0xffff_c000_0000_0000 +--------------------------+ VMALLOC_BASE
+//!                        | linear map of all RAM:   |  192 TiB: VA = LINEAR_BASE + PA
 //!                        | VA = LINEAR_BASE + PA    |
 //!  0xffff_0000_0000_0000 +--------------------------+ LINEAR_BASE
 //! ```
@@ -75,15 +75,17 @@ pub const TABLE_SPAN: usize = PAGE_SIZE * ENTRIES;
 pub const IMAGE_ALIGN: usize = 2 << 20;
 
 pub const LINEAR_BASE: usize = 0_usize.wrapping_sub(1 << Granule::VA_BITS);
-/// Half of the upper half's addresses.
-pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - 1));
+/// Half of the upper half's addresses; with 48 bits three quarters, so that most physical ones fit.
+pub const LINEAR_END: usize = 0_usize.wrapping_sub(1 << (Granule::VA_BITS - BITS_OF_REST));
+const BITS_OF_REST: u32 = if Granule::VA_BITS == 48 { 2 } else { 1 };
 
 pub const VMALLOC_BASE: usize = LINEAR_END;
+/// With 48 bits before the fixed region's descriptor in the root, whatever the granule.
 pub const VMALLOC_END: usize = VMALLOC_BASE + VMALLOC_SIZE;
 const VMALLOC_SIZE: usize = if Granule::VA_BITS < 48 {
     1 << (Granule::VA_BITS - 2)
 } else {
-    64 << 40
+    60 << 40
 };
 
 pub const FIXED_BASE: usize = 0xffff_ffff_0000_0000;

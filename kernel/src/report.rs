@@ -105,9 +105,15 @@ pub fn log_machine(machine: &Machine) {
 pub fn log_memory(info: &BootInfo, machine: &Machine, rodata: Rodata) {
     let plan = memory_plan();
     if plan.beyond != 0 {
+        let limit = if plan.limit == (LINEAR_END - LINEAR_BASE) as u64 {
+            "the linear map of this image"
+        } else {
+            "what this CPU can address"
+        };
         warn!(
-            "{} of RAM are beyond what this CPU or the linear map can address, and unused",
-            DisplaySize(plan.beyond)
+            "{} of RAM, from {:#x} on, are beyond {limit}: they are not used",
+            DisplaySize(plan.beyond),
+            plan.limit
         );
     }
     if plan.no_map != 0 {

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 SIZES = ("1", "4K", "5000", "64K", "0x11000", "1M", "2M", "3M", "33M", "900M", "1G", "64T", "0", "0x", "18446744073709551615", "17179869184G")
 ADDRESSES = (
     *("0", "8", "0x1000", "0xffff000000000000", "0xffff000040000000", "0xffff000040200000", "0xffff00007ffffff8"),
-    *("0xffff7ffffffff000", "0xffff800000000000", "0xffff800000001000", "0xffff800000010000", "0xffff800000030000"),
-    *("0xffff800000200000", "0xffff800000200008", "0xffffbffffffff000", "0xffffffff00000000", "0xffffffff80000000"),
+    *("0xffffbffffffff000", "0xffffc00000000000", "0xffffc00000001000", "0xffffc00000010000", "0xffffc00000030000"),
+    *("0xffffc00000200000", "0xffffc00000200008", "0xfffffbfffffff000", "0xffffffff00000000", "0xffffffff80000000"),
     *("0xffffffff80100000", "0xfffffffffffffff8", "0xffffffffffffffff", "0x1ffff800000000000", "0x00ff800000000000"),
 )
 PHYSICAL = ("0", "0x8000000", "0x9000000", "0x9010000", "0x9000ff8", "0xa000000", "0x10000000", "0x3fffffff", "0x40000000", "0x7ffff000", "4G", "0x4010000000", "0xfffffffff000", "256T")

@@ -101,7 +101,7 @@ class Looking(Session):
         self.assertInOrder(
             text,
             r"^0xffff00\S+-0xffff000080000000 \S+ +\S+ L2 32M  C rw- Normal-WB     UXN PXN ISH AF$",
-            r"^0xffff80\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
+            r"^0xffffc0\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
             *(run.dumped("r-x") for run in (first, *more)),
             start.dumped("r-x"),
             "^1 run$",
@@ -176,7 +176,7 @@ class Areas(Session):
         text = self.gdb(f"{AT_THE_END}; vmw areas; vmw lazy")
         self.assertInOrder(
             text,
-            r"^0xffff80\S+-\S+ +4K ioremap raw guards=0\+1 pa=0x9000000 by kernel/src/lib.rs:\d+$",
+            r"^0xffffc0\S+-\S+ +4K ioremap raw guards=0\+1 pa=0x9000000 by kernel/src/lib.rs:\d+$",
             "^    1x4K  rw- Device-nGnRE$",
             r"^\d+ areas? \(.*1 raw.*\), \d+ pages with guards$",
             r"^policy: Lazy\{areas: 256, pages: 40\d\d\}$",
@@ -201,7 +201,7 @@ class Areas(Session):
     def test_an_area_is_printed_as_what_it_is(self) -> None:
         commands = f"break {self.line_of('unmap.rs', 'self.share.is_reached_by(held')}; continue; print area"
         text = self.gdb(commands, BOOTARGS="selftest=vmalloc.vzalloc_is_zero")
-        area = r"0xffff8\S+  1060K vmalloc retired guards=0\+1 by kernel/harness/src/selftest/cases/areas.rs:\d+"
+        area = r"0xffffc\S+  1060K vmalloc retired guards=0\+1 by kernel/harness/src/selftest/cases/areas.rs:\d+"
         self.assertInOrder(text, rf"^\$1 = {area}$")
         self.assertNotIn("Python Exception", text)
 
@@ -226,14 +226,14 @@ class Tracing(Session):
         self.assertInOrder(
             text,
             r"^kernel::mm::areas::ioremap at kernel/src/mm/areas.rs:\d+$",
-            r"^level 0: enters table 0x\S+ at descriptor 256, va 0xffff8\S+, 4K to go$",
-            r"^  \. store level 0 table \S+\[256\]: links table",
+            r"^level 0: enters table 0x\S+ at descriptor 384, va 0xffffc\S+, 4K to go$",
+            r"^  \. store level 0 table \S+\[384]: links table",
             r"^  \. level 3: enters table",
             r"^leaf 4K \(L3\): va \S+ -> pa 0x9000000, run 4K, remaining 4K$",
             "^  not 64K  the run covers only 4K; only 4K remain$",
             r"^store level 3 table \S+: 1 descriptor$",
             r"^  \[0\] 0x0060000009000607 pa 0x9000000 - rw- Device-nGnRE$",
-            r"^\+ 0xffff8\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
+            r"^\+ 0xffffc\S+ 0x000009000000     4K L3 4K   - rw- Device-nGnRE  UXN PXN OSH AF$",
             "^DSB ISHST$",
             "^ISB$",
             r"^kernel::mm::areas::ioremap has returned: 4 levels entered, 1 leaf chosen, \d+ stores, 0 TLBI, 1 DSB, 1 ISB$",
@@ -245,12 +245,12 @@ class Tracing(Session):
         self.assertInOrder(
             text,
             r"^kernel::mm::areas::vmap at kernel/src/mm/areas.rs:\d+$",
-            r"^leaf 64K \(L3C = 16 x 4K contiguous\): va 0xffff8\S+ -> pa 0x\S+, run 64K, remaining 1M$",
+            r"^leaf 64K \(L3C = 16 x 4K contiguous\): va 0xffffc\S+ -> pa 0x\S+, run 64K, remaining 1M$",
             r"^  not 2M   .*the run covers only 64K; only 1M remain$",
             r"^store level 3 table \S+: 80 descriptors$",
             r"^  \[\d+\.\.\d+\] 0x\S+\.\. pa \S+ C rw- Normal-WB: 4 x 64K group$",
-            r"^\+ 0xffff8\S+ \S+   256K L3 64K  C rw- Normal-WB     UXN PXN ISH AF$",
-            r"^0xffff8\S+     1M vmap owned not-ready .* by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
+            r"^\+ 0xffffc\S+ \S+   256K L3 64K  C rw- Normal-WB     UXN PXN ISH AF$",
+            r"^0xffffc\S+     1M vmap owned not-ready .* by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
             "^    5x64K  rw- Normal-WB$",
             r"^  \. leaf 4K .* \(not 64K: the frames do not follow each other for as long\)$",
             r"^  \. leaf 4K .* \(not 64K: va is \d+K past a multiple of 64K; pa is ",
@@ -270,8 +270,8 @@ class Tracing(Session):
             r"^  \. store level 3 table \S+: 256 x vacant$",
             "^DSB ISHST$",
             "^an area is being freed now",
-            r"^  0xffff8\S+     1M vmap retired .*, freed by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
-            "^TLBI RVAALE1IS: va 0xffff8.*, 256 pages, .* last level$",
+            r"^  0xffffc\S+     1M vmap retired .*, freed by kernel/harness/src/selftest/cases/mixed_orders.rs:\d+$",
+            "^TLBI RVAALE1IS: va 0xffffc.*, 256 pages, .* last level$",
             r"^  \. DSB ISH$\n^  \. ISB$",
             r"has returned: .*, 1 TLBI, 2 DSB, 1 ISB$",
             "^nothing waits for a flush$",
@@ -288,14 +288,14 @@ class Tracing(Session):
             "^nothing waits for a flush$",
             "has returned: .*, 0 TLBI, 0 DSB, 0 ISB$",
             "^CPU 0: 1 area of 266 pages waits for a flush: a TLB may still hold translations of it$",
-            r"^  0xffff8\S+  1060K vmalloc retired .* by kernel/harness/src/selftest/cases/areas.rs:\d+, freed by \S+:\d+$",
-            r"^  to invalidate: 0xffff8\S+\+1060K by level 3 descriptors$",
-            r"^0xffff8\S+  1060K vmalloc retired .*\n    nothing mapped$",
+            r"^  0xffffc\S+  1060K vmalloc retired .* by kernel/harness/src/selftest/cases/areas.rs:\d+, freed by \S+:\d+$",
+            r"^  to invalidate: 0xffffc\S+\+1060K by level 3 descriptors$",
+            r"^0xffffc\S+  1060K vmalloc retired .*\n    nothing mapped$",
         )
 
     def test_without_range_operations_each_page_is_one_tlbi(self) -> None:
         text = self.gdb("vmw trace-walk Vmalloc::free_area; vmw step-out", BOOTARGS=MIXED, CPU="cortex-a53")
-        self.assertEqual(len(re.findall(r"(?m)^  \. TLBI VAALE1IS: va 0xffff8\S+, one entry, last level$", text)), 256)
+        self.assertEqual(len(re.findall(r"(?m)^  \. TLBI VAALE1IS: va 0xffffc\S+, one entry, last level$", text)), 256)
 
     def test_the_same_happens_on_the_first_of_several_cpus(self) -> None:
         text = self.gdb("vmw trace-walk kernel::mm::areas::ioremap; vmw step-out; info threads", SMP="2")

@@ -28,7 +28,7 @@ LINES = int(os.environ.get("SHELL_LINES") or "4000")
 BATCH = 100
 SCRIPTS = Path(__file__).resolve().parents[1]
 NOTHING_MISSING = "since the shell began: frames +0 tables +0 areas +0 pages +0 heap +0"
-VMALLOC = "0xffff800000000000"
+VMALLOC = "0xffffc00000000000"
 BROKEN = re.compile(r"FATAL|UNSOUND|panick")
 
 
@@ -95,7 +95,7 @@ class TheShell(Case):
             "vmalloc 900M": "may still take", "vmap 23": "is not up to", "vmap 1,,2": "is not up to", "vmap 13": "are more than 4096",
             "ioremap 0x40000000 4K": "hold RAM", "ioremap 0x3ffff000 8K": "hold RAM", "ioremap 0xfffffffffffff000 8K": "leave the physical", "ioremap 0x9000000": "^usage: ", "ioremap 0x9000000 0": "is not a size",
             "free 99999": "nothing is held", "free x": "is not a number", "protect 99999 all r": "nothing is held",
-            "probe 0xffff800000000001 r": "is not a multiple of 8", "probe 0xffff800000000002 x": "is not a multiple of 4", "probe 0 q": "is not one of r, w, x", "probe 0 x": "upper half",
+            "probe 0xffffc00000000001 r": "is not a multiple of 8", "probe 0xffffc00000000002 x": "is not a multiple of 4", "probe 0 q": "is not one of r, w, x", "probe 0 x": "upper half",
             "test": "^usage: ", "test no.such.test": "nothing has a name", "bench *": "icount",
             "cpu": "^usage: ", "cpu 9 stat": "is not up", "cpu 18446744073709551615 stat": "is not up", "cpu x stat": "is not a number", "cpu 1 off": "CPU 0 alone", "cpu 1 test *": "CPU 0 alone", "cpu 1 nonsense": "is no command",
             "stat now": "^usage: ", "off now": "^usage: ", "a b c d e f g h i j": "too many words", "x" * 500: "too long",
@@ -116,7 +116,7 @@ class TheShell(Case):
         _, va = self.make("vmalloc 4K", "1x4K")
         answer = self.ask(f"walk {va:#x}")
         self.assertEqual(re.findall(r"^  level (\d) ", answer, re.MULTILINE), ["0", "1", "2", "3"])
-        self.assertRegex(self.ask("walk 0xffffbfffffff0000"), r"not mapped: level \d has no descriptor\n$")
+        self.assertRegex(self.ask("walk 0xfffffbffffff0000"), r"not mapped: level \d has no descriptor\n$")
         self.assert_line("walk 0x1000", "not an address of the upper half")
 
     def test_maps_mixed_orders_with_the_largest_leaves_and_dumps_them(self) -> None:
@@ -173,7 +173,7 @@ class TheShell(Case):
 
     def test_probes_report_faults_and_leave_the_kernel_alone(self) -> None:
         self.assert_line("probe 0 r", "translation fault level 0")
-        self.assert_line("probe 0xffffbffffffff000 r", "translation fault level")
+        self.assert_line("probe 0xfffffbfffffff000 r", "translation fault level")
         for run in TEXT:
             self.assert_line(f"probe {run.va:#x} w", f"permission fault level {run.level}$")
         self.assert_line("probe 0xffffffff80000000 x", "not called")

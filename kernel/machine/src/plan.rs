@@ -5,13 +5,14 @@ use crate::regions::{PhysRegion, Regions, TooManyRegions};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Whole pages that may be mapped and the CPU can address.
+    /// Whole pages that may be mapped, below the limit.
     pub ram: Regions,
     /// Without what is taken, and page 0, where no table may be ([`paging::Tables`]).
     pub free: Regions,
     pub total: u64,
-    /// That the CPU cannot address.
+    /// From the limit on.
     pub beyond: u64,
+    pub limit: u64,
     pub no_map: u64,
     pub initrd: Option<PhysRegion>,
 }
@@ -118,6 +119,7 @@ impl Plan {
             free,
             total,
             beyond: total - addressable,
+            limit,
             no_map,
             initrd,
         })

@@ -246,11 +246,13 @@ def regions() -> dict[str, tuple[int, int]]:
     except (NotWalkable, gdb.error, gdb.GdbError):
         bits, geometry = 48, Geometry("4K")
     found = {"PAGE_SIZE": geometry.page_size, "ENTRIES": geometry.entries}
-    constants = dict(re.findall(r"^pub const (\w+): usize = (.*);", LAYOUT.read_text(), re.MULTILINE))
+    listed = re.findall(r"^(?:pub )?const (\w+): \w+ = ([^;]*);", LAYOUT.read_text(), re.MULTILINE)
+    constants = {name: " ".join(value.split()) for name, value in listed}
     waiting = {name: value for name, value in constants.items() if name not in found}
     while ready := {name: value for name, value in waiting.items() if found.keys() >= set(re.findall(r"\b[A-Z_]{2,}\b", value.replace("Granule::VA_BITS", "")))}:
         for name, value in ready.items():
             value = value.replace("Granule::VA_BITS", str(bits)).replace("0_usize.wrapping_sub", "-")
+            value = re.sub(r"if (.*) \{ (.*) \} else \{ (.*) \}", r"((\2) if \1 else (\3))", value)
             value = re.sub(r"(.*)\.next_multiple_of\((.*)\)", r"-(-(\1) // (\2)) * (\2)", value)
             found[name] = eval(value, {"__builtins__": {}}, found) & MASK
             del waiting[name]

@@ -35,7 +35,7 @@ pub fn addresses_run_out(ctx: &Context) -> TestResult {
     let device = ctx.untouched(PAGE, PAGE, 0)?;
     let mut grows = mm::vmalloc(PAGE)?;
     vm.shrink();
-    let mut size = vm.range().size / 2;
+    let mut size = 1 << (vm.range().size - 1).ilog2();
     while size >= PAGE {
         match vm.get_vm_area(size, 1) {
             Ok(area) if held.len() < MOST_AREAS => held.push(area),
