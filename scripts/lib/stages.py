@@ -216,6 +216,8 @@ def boot(report: Report) -> None:
         done = run_logged(name, [python(), "-B", script, str(BUILD / "vmwalk.elf")], 60.0)
         report.add(name, Outcome.of(done.good, done.seconds, done.last_line(), done.log))
     boot_all(report, "boot", boot_matrix(make_initrd(), dump_dtb()))
+    name = "boot: RAM at high addresses"
+    report.add(name, count_unittest(run_logged(name, high_ram(), LONG_LIMIT)))
     name = "boot: other boards"
     command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "board_sessions.py"]
     done = run_logged(name, command, LONG_LIMIT)
@@ -245,6 +247,10 @@ def dump_dtb() -> Path:
     return path
 
 
+def high_ram() -> list[str]:
+    return [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "high_ram_sessions.py"]
+
+
 def granules(report: Report) -> None:
     """Images with larger pages, and with more bits of address."""
     other_pages(report, "granules", GRANULES, whole=False)
@@ -270,6 +276,9 @@ def other_pages(report: Report, stage: str, images: Iterable[Pages], whole: bool
         name = f"{stage}: {pages.name}, gdb and prompt"
         command = [python(), "-B", "-m", "unittest", "discover", "-v", "-s", "scripts", "-t", "scripts", "-p", "granule_sessions.py"]
         report.add(name, count_unittest(run_logged(name, command, 300.0, pages.variables | {"IMAGE": str(image / "Image")})))
+        if pages.bits == 52:
+            name = f"{stage}: {pages.name}, RAM at high addresses"
+            report.add(name, count_unittest(run_logged(name, high_ram(), LONG_LIMIT, pages.variables | {"IMAGE": str(image / "Image")})))
 
 
 def firmware(report: Report) -> None:
