@@ -633,7 +633,7 @@ def replays(report: Report, name: str, tests: str) -> None:
 # ---- proofs -----------------------------------------------------------------------------------
 
 
-LONG_PROOFS = ("TLBIs of two ranges, 4K, as shipped", "tree, insertion, as shipped", "tree, removal, as shipped")
+LONG_PROOFS = ("TLBIs of two ranges, 4K, as shipped", "tree, insertion, as shipped", "tree, removal, as shipped", "placement, as shipped")
 """Claims that take half a minute or more each: `make prove` and `make soak` have them."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from . import bulk, descriptors, leaves, tlbi, tree
+from . import bulk, descriptors, leaves, place, tlbi, tree
 from .claim import Claim, Result, prove
 from .images import Images
 from .protocol.claims import claims as of_the_protocol
@@ -12,6 +12,7 @@ from .solve import Solvers
 
 
 LONGEST = (
+    "placement, as shipped",
     "tree, removal, as shipped",
     "TLBIs of two ranges, 4K, as shipped",
     "TLBIs of a range, 4K, as shipped",
@@ -29,6 +30,7 @@ def of(images: Images) -> Iterator[Claim]:
     yield from descriptors.claims(images)
     yield from bulk.claims(images)
     yield from tree.claims(images)
+    yield from place.claims(images)
     yield from of_the_protocol()
 
 

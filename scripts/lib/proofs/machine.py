@@ -53,6 +53,8 @@ SHADOWS = 0x6000_0000_0000
 """Regions lie from here on, SHADOW_STRIDE apart."""
 SHADOW_STRIDE = 0x10_0000_0000
 DAIF_BIT = 6
+PATIENCE_MS = 200
+"""For a question that repeats most of the last one."""
 
 PANIC = re.compile(r"core9panicking|core6option13|core6result13unwrap|rust_begin_unwind|slice5index\w*fail")
 
@@ -241,6 +243,7 @@ class Branches:
 
     def __init__(self) -> None:
         self.solver = z3.SolverFor("QF_BV")
+        self.solver.set("timeout", PATIENCE_MS)
         self.asserted: list[Any] = []
 
     def model(self, condition: list[Any], known: int = 0, model: Any = None) -> Any:
@@ -255,10 +258,16 @@ class Branches:
             self.solver.push()
             self.solver.add(claripy.backends.z3.convert(part))
         self.asserted = list(condition)
-        answer = self.solver.check()
+        solver = self.solver
+        answer = solver.check()
         if answer == z3.unknown:
-            raise NoProof(f"z3 does not know: {self.solver.reason_unknown()}")
-        return self.solver.model() if answer == z3.sat else None
+            # It simplifies only what it has from the start: mostly it knows at once then.
+            solver = z3.SolverFor("QF_BV")
+            solver.add(*(claripy.backends.z3.convert(part) for part in condition))
+            answer = solver.check()
+        if answer == z3.unknown:
+            raise NoProof(f"z3 does not know: {solver.reason_unknown()}")
+        return solver.model() if answer == z3.sat else None
 
 
 class Image:
@@ -342,12 +351,13 @@ class Image:
         most_steps: int = 200_000,
         entry: Entry | None = None,
         until: int | None = None,
+        simplify: bool = True,
     ) -> Iterator[Path]:
         """All paths of `function` under the conditions `given`, as they are found. A `Region` as argument is its base.
 
         A path ends before the instruction at `until`, too, unless it begins there.
         """
-        state = self._state(function, arguments, given, regions or [])
+        state = self._state(function, arguments, given, regions or [], simplify)
         if entry is not None:
             enter(state, entry)
         branches = Branches()
@@ -387,10 +397,10 @@ class Image:
         if not done:
             raise NoProof("no path returns")
 
-    def _state(self, function: Function, arguments: list[Any], given: list[Any], regions: list[Region]) -> Any:
+    def _state(self, function: Function, arguments: list[Any], given: list[Any], regions: list[Region], simplify: bool) -> Any:
         # `Branches` says what is feasible.
         add = {angr.options.SYMBOL_FILL_UNCONSTRAINED_MEMORY, angr.options.SYMBOL_FILL_UNCONSTRAINED_REGISTERS, angr.options.NO_CROSS_INSN_OPT, angr.options.LAZY_SOLVES}
-        remove = {angr.options.COMPOSITE_SOLVER, angr.options.TRACK_CONSTRAINT_ACTIONS, *angr.options.refs} | angr.options.unicorn
+        remove = {angr.options.COMPOSITE_SOLVER, angr.options.TRACK_CONSTRAINT_ACTIONS, *angr.options.refs} | angr.options.unicorn | (set() if simplify else angr.options.simplification)
         state = self.project.factory.blank_state(addr=function.address, add_options=add, remove_options=remove)
         shadows = {r.name: r.at if r.at is not None else SHADOWS + i * SHADOW_STRIDE for i, r in enumerate(regions)}
         daif = claripy.BVS("daif", 64, explicit_name=True)
