@@ -141,14 +141,20 @@ fn exact_op<G: Granule>(start: VirtAddr, pages: u64) -> Option<TlbiRange> {
     if G::RANGE_SHIFT > G::PAGE_SHIFT && !start.is_aligned(1 << G::RANGE_SHIFT) {
         return None;
     }
-    let scale = (0..4).find(|scale| pages <= 32 << (5 * scale + 1))?;
-    let shift = 5 * scale + 1;
-    let units = pages >> shift;
-    (units << shift == pages).then(|| TlbiRange {
-        start,
-        scale: scale as u8,
-        num: units as u8 - 1,
-    })
+    let of_scale = |scale: u32| {
+        let shift = 5 * scale + 1;
+        let units = pages >> shift;
+        (units << shift == pages).then(|| TlbiRange {
+            start,
+            scale: scale as u8,
+            num: units.wrapping_sub(1) as u8,
+        })
+    };
+    let reaches = |scale: &u32| pages <= 32 << (5 * scale + 1);
+    if reaches(&0) {
+        return of_scale(0);
+    }
+    of_scale((1..4).find(reaches)?)
 }
 
 impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {

@@ -53,13 +53,14 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
+        let source = source.passed();
         // For constant shifts.
         match level_around::<G>(range) {
-            3 => self.walk_under::<3, S>(range, source, attributes, allowed),
-            2 => self.walk_under::<2, S>(range, source, attributes, allowed),
-            1 => self.walk_under::<1, S>(range, source, attributes, allowed),
-            -1 if const { G::ROOT_LEVEL < 0 } => self.walk_under::<-1, S>(range, source, attributes, allowed),
-            _ => self.walk_under::<0, S>(range, source, attributes, allowed),
+            3 => self.walk_under::<3, _>(range, source, attributes, allowed),
+            2 => self.walk_under::<2, _>(range, source, attributes, allowed),
+            1 => self.walk_under::<1, _>(range, source, attributes, allowed),
+            -1 if const { G::ROOT_LEVEL < 0 } => self.walk_under::<-1, _>(range, source, attributes, allowed),
+            _ => self.walk_under::<0, _>(range, source, attributes, allowed),
         }
     }
 
@@ -67,7 +68,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
     fn walk_under<const TOP: Level, S: PhysSource<G>>(
         &self,
         range: VirtRange,
-        source: &mut S,
+        mut source: S,
         attributes: Attributes,
         allowed: LeafSet,
     ) -> Result<Outcome, Failure> {
@@ -87,7 +88,7 @@ impl<G: Granule, T: Tables, M: Mmu> Tree<G, T, M> {
             has_tables: false,
         };
         let mut outcome = Outcome::default();
-        match self.write_pieces::<TOP, S>(&mut mapping, source, &mut outcome) {
+        match self.write_pieces::<TOP, S>(&mut mapping, &mut source, &mut outcome) {
             Ok(()) => {
                 // DESIGN rule 2, Arm ARM K13.5.3: descriptors are complete before a walk needs
                 // them, and this CPU drops an invalid one.

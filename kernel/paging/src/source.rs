@@ -35,6 +35,14 @@ pub trait PhysSource<G: Granule> {
     /// a mapping ask for short runs.
     const RUNS_ARE_FREE: bool;
 
+    /// What a walk is handed: a reference, or a copy in registers.
+    type Passed<'s>: PhysSource<G>
+    where
+        Self: 's;
+
+    /// Returns it.
+    fn passed(&mut self) -> Self::Passed<'_>;
+
     /// Returns the number of pages.
     fn pages(&self) -> u64;
 
@@ -45,7 +53,8 @@ pub trait PhysSource<G: Granule> {
     /// that keeps its place. The same page may be asked for with a larger limit.
     fn run_at(&mut self, page: u64, limit: u64) -> Option<Run>;
 
-    /// Returns the longest piece within `limit` at `page`, mapped at `va`.
+    /// Returns the longest piece within `limit` at `page`, mapped at `va`. `limit` pages from `page`
+    /// on are within [`pages`](Self::pages).
     #[inline(always)]
     fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
         let _ = va;
@@ -61,6 +70,52 @@ pub trait PhysSource<G: Granule> {
     fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
         let _ = (page, nr);
         None
+    }
+}
+
+/// Implements [`PhysSource::Passed`] as a reference.
+#[macro_export]
+macro_rules! passed_by_reference {
+    () => {
+        type Passed<'s>
+            = &'s mut Self
+        where
+            Self: 's;
+
+        #[inline]
+        fn passed(&mut self) -> &mut Self {
+            self
+        }
+    };
+}
+
+impl<G: Granule, S: PhysSource<G>> PhysSource<G> for &mut S {
+    const RUNS_ARE_FREE: bool = S::RUNS_ARE_FREE;
+
+    passed_by_reference!();
+
+    #[inline]
+    fn pages(&self) -> u64 {
+        (**self).pages()
+    }
+
+    #[inline]
+    fn run_at(&mut self, page: u64, limit: u64) -> Option<Run> {
+        (**self).run_at(page, limit)
+    }
+
+    #[inline]
+    fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
+        (**self).piece_at(page, limit, va)
+    }
+
+    fn rewind(&mut self) {
+        (**self).rewind();
+    }
+
+    #[inline]
+    fn pfns(&self, page: u64, nr: u64) -> Option<&[Pfn]> {
+        (**self).pfns(page, nr)
     }
 }
 
@@ -82,6 +137,13 @@ impl PhysRange {
 impl<G: Granule> PhysSource<G> for PhysRange {
     const RUNS_ARE_FREE: bool = true;
 
+    type Passed<'s> = Self;
+
+    #[inline]
+    fn passed(&mut self) -> Self {
+        *self
+    }
+
     #[inline]
     fn pages(&self) -> u64 {
         self.pages
@@ -93,6 +155,19 @@ impl<G: Granule> PhysSource<G> for PhysRange {
             pa: self.start.add(page << G::PAGE_SHIFT),
             pages: limit.min(self.pages - page),
         })
+    }
+
+    #[inline]
+    fn piece_at(&mut self, page: u64, limit: u64, va: VirtAddr) -> Option<Piece<'_>> {
+        let _ = va;
+        debug_assert!(
+            page + limit <= self.pages,
+            "pages {page} to {} of {}",
+            page + limit,
+            self.pages
+        );
+        let pa = self.start.add(page << G::PAGE_SHIFT);
+        Some(Piece::Run(Run { pa, pages: limit }))
     }
 }
 
@@ -180,6 +255,8 @@ impl<'a, A: FrameArray + ?Sized> PageArray<'a, A> {
 
 impl<G: Granule, A: FrameArray + ?Sized> PhysSource<G> for PageArray<'_, A> {
     const RUNS_ARE_FREE: bool = false;
+
+    passed_by_reference!();
 
     #[inline]
     fn pages(&self) -> u64 {
@@ -308,6 +385,8 @@ impl<'a> Extents<'a> {
 
 impl<G: Granule> PhysSource<G> for Extents<'_> {
     const RUNS_ARE_FREE: bool = true;
+
+    passed_by_reference!();
 
     #[inline]
     fn pages(&self) -> u64 {

@@ -323,6 +323,8 @@ struct Strict<'a> {
 impl PhysSource<Granule4K> for Strict<'_> {
     const RUNS_ARE_FREE: bool = false;
 
+    paging::passed_by_reference!();
+
     fn pages(&self) -> u64 {
         PhysSource::<Granule4K>::pages(&self.pages)
     }

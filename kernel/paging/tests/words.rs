@@ -156,6 +156,8 @@ struct ZeroPage;
 impl PhysSource<Granule4K> for ZeroPage {
     const RUNS_ARE_FREE: bool = false;
 
+    paging::passed_by_reference!();
+
     fn pages(&self) -> u64 {
         u64::MAX
     }

@@ -56,6 +56,20 @@ const fn clear_run(used: u64, nr: u64) -> Option<u64> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn no_such<G: Granule>(page: Vpn, nr: u64, begins: bool, mapped: u64) -> Error {
+    let va = VirtAddr(page.0 << G::PAGE_SHIFT);
+    if !begins {
+        return Error::NotMapped(va);
+    }
+    Error::WrongLength {
+        va,
+        size: mapped << G::PAGE_SHIFT,
+        expected: nr.saturating_mul(G::PAGE_SIZE),
+    }
+}
+
 impl<'s> Block<'s> {
     #[inline(always)]
     pub const fn of(block: &'s Area) -> Self {
@@ -92,17 +106,9 @@ impl<'s> Block<'s> {
     #[inline(always)]
     pub fn begin_end<G: Granule>(&self, page: Vpn, nr: u64) -> Result<(), Error> {
         let (first, starts) = (self.index(page), self.bits(STARTS));
-        let va = VirtAddr(page.0 << G::PAGE_SHIFT);
-        if starts >> first & 1 == 0 {
-            return Err(Error::NotMapped(va));
-        }
         let mapped = u64::from((self.bits(LASTS) >> first).trailing_zeros()) + 1;
-        if mapped != nr {
-            return Err(Error::WrongLength {
-                va,
-                size: mapped << G::PAGE_SHIFT,
-                expected: nr.saturating_mul(G::PAGE_SIZE),
-            });
+        if starts >> first & 1 == 0 || mapped != nr {
+            return Err(no_such::<G>(page, nr, starts >> first & 1 != 0, mapped));
         }
         self.set(STARTS, starts & !(1 << first));
         Ok(())

@@ -326,6 +326,8 @@ pub(crate) struct BlockSource<'a, 'b, B: Backend> {
 impl<G: Granule, B: Backend> PhysSource<G> for BlockSource<'_, '_, B> {
     const RUNS_ARE_FREE: bool = true;
 
+    paging::passed_by_reference!();
+
     #[inline(always)]
     fn pages(&self) -> u64 {
         self.pages

@@ -70,22 +70,20 @@ impl<B: Backend> Vmalloc<B> {
             return Err(Error::Misaligned(va));
         }
         let page = Self::page_of(va);
-        let (mut shard, mut held) = (self.this_shard(), self.this_shard().state.lock());
-        let begun = match held.current_block(page) {
-            Some(block) => Some(block.begin_end::<B::Granule>(page, nr)),
-            None => {
-                drop(held);
-                (shard, held) = self.shard_at(page).ok_or(Error::Outside(va))?;
-                held.end_in_block(page, nr)
-            }
-        };
-        match begun {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(error),
-            None => {
-                Self::check_length(&held, va, nr)?;
-                drop(held);
-                return self.free_at(va, Kind::Vmap, caller);
+        let mut shard = self.this_shard();
+        let mut held = shard.state.lock();
+        if let Some(block) = held.current_block(page) {
+            block.begin_end::<B::Granule>(page, nr)?;
+        } else {
+            drop(held);
+            (shard, held) = self.shard_at(page).ok_or(Error::Outside(va))?;
+            match held.end_in_block(page, nr) {
+                Some(ended) => ended?,
+                None => {
+                    Self::check_length(&held, va, nr)?;
+                    drop(held);
+                    return self.free_at(va, Kind::Vmap, caller);
+                }
             }
         }
         {

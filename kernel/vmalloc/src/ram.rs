@@ -66,6 +66,8 @@ impl<'b, B: Backend, S: PhysSource<B::Granule>> NoRam<'b, B, S> {
 impl<B: Backend, S: PhysSource<B::Granule>> PhysSource<B::Granule> for NoRam<'_, B, S> {
     const RUNS_ARE_FREE: bool = S::RUNS_ARE_FREE;
 
+    paging::passed_by_reference!();
+
     #[inline(always)]
     fn pages(&self) -> u64 {
         self.source.pages()
